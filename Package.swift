@@ -1,0 +1,93 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Settings of every target of ours: a warning is an error.
+let strict: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+/// The data path also lets the optimiser see across modules: filters and the route table are called per connection.
+let dataPath: [SwiftSetting] = strict + [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]
+
+func filter(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(
+        name: "Filter\(name)", dependencies: ["Pipeline"] + dependencies, path: "Sources/Filters/\(name)",
+        swiftSettings: dataPath)
+}
+
+func test(_ name: String, _ dependencies: [Target.Dependency], path: String) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(path)", swiftSettings: strict)
+}
+
+let package = Package(
+    name: "pipelined",
+    products: [.executable(name: "pipelined", targets: ["pipelined"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+    ],
+    targets: [
+        // C seams. Each shim returns -errno; nothing else lives there.
+        .target(name: "CLinux", path: "Sources/CLinux", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .systemLibrary(
+            name: "CIDN2", path: "Sources/CIDN2", pkgConfig: "libidn2", providers: [.apt(["libidn2-dev"])]),
+
+        // Core: pure, imports nothing. Everything else meets here.
+        .target(name: "Pipeline", path: "Sources/Pipeline/Core", swiftSettings: dataPath),
+        .target(
+            name: "PipelineWire", dependencies: ["Pipeline"], path: "Sources/Pipeline/Wire", swiftSettings: dataPath),
+        .target(
+            name: "PipelineLanguage", dependencies: ["Pipeline"], path: "Sources/Pipeline/Language",
+            swiftSettings: strict),
+        .target(
+            name: "PipelineRouting", dependencies: ["Pipeline", "CIDN2"], path: "Sources/Pipeline/Routing",
+            swiftSettings: dataPath),
+        .target(
+            name: "PipelineRuntime", dependencies: ["Pipeline", "CLinux"], path: "Sources/Pipeline/Runtime",
+            swiftSettings: dataPath),
+
+        // Filters: a folder each, one line each in Catalog.
+        filter("AddressMatch"),
+        filter("SNI", ["PipelineWire"]),
+        filter("AntiSpoof", ["PipelineWire"]),
+        filter("BackendSelect"),
+        filter("ProxyV2", ["PipelineWire"]),
+        filter("EgressAccounting"),
+        .target(
+            name: "FilterCatalog",
+            dependencies: [
+                "Pipeline", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
+                "FilterProxyV2", "FilterEgressAccounting",
+            ], path: "Sources/Filters/Catalog", swiftSettings: strict),
+
+        // Control and the command.
+        .target(
+            name: "PipelineControl",
+            dependencies: [
+                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "FilterCatalog", "CLinux",
+            ], path: "Sources/Pipeline/Control", swiftSettings: strict),
+        .executableTarget(
+            name: "pipelined",
+            dependencies: [
+                "PipelineControl", "PipelineWire",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Sources/pipelined", swiftSettings: strict),
+
+        // Tests mirror Sources. Support is a library of test-only helpers.
+        .target(name: "TestSupport", dependencies: ["Pipeline"], path: "Tests/Support", swiftSettings: strict),
+        test("CoreTests", ["Pipeline", "TestSupport"], path: "Core"),
+        test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
+        test("LanguageTests", ["PipelineLanguage", "FilterCatalog", "TestSupport"], path: "Language"),
+        test("RoutingTests", ["PipelineRouting", "TestSupport"], path: "Routing"),
+        test("RuntimeTests", ["PipelineRuntime", "TestSupport"], path: "Runtime"),
+        test("SimulationTests", ["PipelineRuntime", "FilterCatalog", "TestSupport"], path: "Simulation"),
+        test(
+            "FilterTests",
+            [
+                "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
+                "FilterProxyV2", "FilterEgressAccounting", "TestSupport",
+            ], path: "Filters"),
+        test("ControlTests", ["PipelineControl", "TestSupport"], path: "Control"),
+        test("SystemTests", ["PipelineControl", "TestSupport", "pipelined"], path: "System"),
+    ]
+)

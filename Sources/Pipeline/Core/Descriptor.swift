@@ -1,0 +1,140 @@
+/// What a filter says of itself: enough to check a directive, order a chain, print help and hold the docs page to it.
+package struct FilterDescriptor: Sendable {
+    /// The directive's first word: `sni`.
+    package let keyword: String
+    /// One line for lists.
+    package let summary: String
+    package let needs: Set<Fact>
+    package let gives: Set<Fact>
+    package let clauses: [ClauseSpec]
+    /// In the order of the numbers in ``Verdict/refuse(_:)``. At most ``ReasonCode/perFilter``.
+    package let reasons: [ReasonSpec]
+    /// True if a wait of this stage need not hold up later ones: it gives nothing, and only gates the client's bytes.
+    /// On a raw route such a stage looks at the bytes while the other direction already flows (R17).
+    package let canGate: Bool
+
+    package init(
+        keyword: String, summary: String, needs: Set<Fact> = [], gives: Set<Fact> = [], clauses: [ClauseSpec] = [],
+        reasons: [ReasonSpec] = [], canGate: Bool = false
+    ) {
+        self.keyword = keyword
+        self.summary = summary
+        self.needs = needs
+        self.gives = gives
+        self.clauses = clauses
+        self.reasons = reasons
+        self.canGate = canGate
+    }
+}
+
+/// One comma-separated part of a directive: `timeout 3s`, `deny to @platform`, `round_robin`.
+package struct ClauseSpec: Sendable {
+    /// One word or value of a clause, in order.
+    package enum Element: Sendable {
+        /// Exactly this word.
+        case word(String)
+        /// One of these words; the value is the word.
+        case choice(name: String, [String])
+        /// One of these words or nothing; the value is the word or ``ArgumentValue/absent``.
+        case optional(name: String, [String])
+        /// `200ms`, `3s`, `5m`, `1h`; bounds in the same units.
+        case duration(name: String, ClosedRange<TimeSpan>)
+        /// `8192`, `16KiB`, `1MiB`; bounds in bytes.
+        case size(name: String, ClosedRange<UInt64>)
+        /// `400`, `10k`, `1M`.
+        case count(name: String, ClosedRange<UInt64>)
+        /// `@name`, a prefix, or a built-in set's name.
+        case set(name: String)
+    }
+
+    /// Names the clause in ``Directive``; unique in its filter.
+    package let name: String
+    package let elements: [Element]
+    package let summary: String
+    package let required: Bool
+    package let repeats: Bool
+
+    package init(
+        _ name: String, _ elements: [Element], required: Bool = false, repeats: Bool = false, summary: String
+    ) {
+        self.name = name
+        self.elements = elements
+        self.required = required
+        self.repeats = repeats
+        self.summary = summary
+    }
+}
+
+/// A checked value of a clause.
+package enum ArgumentValue: Sendable {
+    case absent
+    case word(String)
+    case duration(TimeSpan)
+    case size(UInt64)
+    case count(UInt64)
+    case set(AddressSet)
+}
+
+/// A named set of prefixes, as a directive refers to it.
+package struct AddressSet: Sendable {
+    /// As written: `@load_balancers`, `bogons`, `192.0.2.0/24`.
+    package let name: String
+    package let prefixes: [Prefix]
+    package init(name: String, prefixes: [Prefix]) {
+        self.name = name
+        self.prefixes = prefixes
+    }
+}
+
+/// A clause as written, checked against its ``ClauseSpec``. `values` has one entry per element that isn't a fixed word.
+package struct Clause: Sendable {
+    package let name: String
+    package let values: [ArgumentValue]
+    package init(name: String, values: [ArgumentValue]) {
+        self.name = name
+        self.values = values
+    }
+}
+
+/// A stage's directive, checked clause by clause.
+package struct Directive: Sendable {
+    package let keyword: String
+    package let clauses: [Clause]
+
+    package init(keyword: String, clauses: [Clause]) {
+        self.keyword = keyword
+        self.clauses = clauses
+    }
+
+    package func first(_ name: String) -> Clause? { clauses.first { $0.name == name } }
+
+    package func duration(_ name: String) -> TimeSpan? {
+        guard case .duration(let value)? = first(name)?.values.first else { return nil }
+        return value
+    }
+    package func size(_ name: String) -> UInt64? {
+        guard case .size(let value)? = first(name)?.values.first else { return nil }
+        return value
+    }
+    package func count(_ name: String) -> UInt64? {
+        guard case .count(let value)? = first(name)?.values.first else { return nil }
+        return value
+    }
+    package func word(_ name: String) -> String? {
+        guard case .word(let value)? = first(name)?.values.first else { return nil }
+        return value
+    }
+}
+
+/// A directive that fits the grammar but makes no sense: what is wrong, and what to write instead.
+package struct SettingsError: Error, Equatable, Sendable {
+    package let problem: String
+    package let remedy: String
+    /// The clause to point at; nil: the whole directive.
+    package let clause: String?
+    package init(_ problem: String, remedy: String, clause: String? = nil) {
+        self.problem = problem
+        self.remedy = remedy
+        self.clause = clause
+    }
+}

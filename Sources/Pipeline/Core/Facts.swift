@@ -1,0 +1,179 @@
+/// What stages need from and give to each other. The checker proves the order of a chain from these.
+package enum Fact: String, Sendable, CaseIterable {
+    /// The believed client address differs from the peer's only if a stage gave this.
+    case client
+    /// The SNI, or the knowledge that there is none.
+    case serverName = "server name"
+    /// The route.
+    case route
+    /// The backends to try.
+    case backend
+}
+
+/// Up to three backends, in the order in which to try them (R13).
+@frozen package struct BackendCandidates: @unchecked Sendable {
+    package static let capacity = 3
+    @usableFromInline package var items: InlineArray<3, UnsafePointer<Backend>?>
+    package private(set) var count: UInt8
+
+    package init() {
+        items = InlineArray(repeating: nil)
+        count = 0
+    }
+    /// False if there was no room.
+    @discardableResult package mutating func append(_ backend: UnsafePointer<Backend>) -> Bool {
+        guard Int(count) < BackendCandidates.capacity else { return false }
+        items[Int(count)] = backend
+        count += 1
+        return true
+    }
+    @inlinable package subscript(_ index: Int) -> UnsafePointer<Backend>? {
+        index >= 0 && index < Int(count) ? items[index] : nil
+    }
+}
+
+/// All that is known of one connection while its stages run.
+package struct ConnectionFacts: @unchecked Sendable {
+    package let peer: PeerAddress
+    package let destination: DestinationAddress
+    /// Index of the listener in its program.
+    package let listener: UInt16
+    package let hint: ProtocolHint
+    /// Node-unique number of the connection, for unique-id TLVs and logs.
+    package let serial: UInt64
+    package var client: ClientAddress
+    package var sniff: SniffOutcome = .notAsked
+    package var serverName = ServerName()
+    /// Where the ALPN extension's protocol list stands in the client's bytes; 0 length: none.
+    package var alpnOffset: UInt16 = 0
+    package var alpnLength: UInt16 = 0
+    package var route: UnsafePointer<Route>?
+    package var candidates = BackendCandidates()
+    /// How many of the client's first bytes are not passed on (a PROXY header that we believed).
+    package var consumed: Int = 0
+
+    package init(
+        peer: PeerAddress, destination: DestinationAddress, listener: UInt16, hint: ProtocolHint, serial: UInt64
+    ) {
+        self.peer = peer
+        self.destination = destination
+        self.listener = listener
+        self.hint = hint
+        self.serial = serial
+        self.client = ClientAddress(peer.endpoint)
+    }
+}
+
+/// What a stage may look at. Valid for the call only.
+package struct ConnectionView {
+    private let pointer: UnsafePointer<ConnectionFacts>
+    /// The client's first bytes so far, at most the chain's peek budget. Empty before any stage asked for bytes.
+    package let bytes: UnsafeBufferPointer<UInt8>
+    package let input: InputState
+    /// When this event happened.
+    package let now: Instant
+    package let routes: RouteTableHandle
+
+    @inlinable package var facts: ConnectionFacts {
+        unsafeAddress { factsAddress }
+    }
+    @usableFromInline var factsAddress: UnsafePointer<ConnectionFacts> { pointer }
+
+    package init(
+        facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,
+        routes: RouteTableHandle
+    ) {
+        self.pointer = facts
+        self.bytes = bytes
+        self.input = input
+        self.now = now
+        self.routes = routes
+    }
+}
+
+/// What a stage may do besides its verdict. Valid for the call only; what an effect sets, later stages see.
+package struct Effects {
+    private let facts: UnsafeMutablePointer<ConnectionFacts>
+    private let prelude: UnsafeMutablePointer<Prelude>
+
+    package init(facts: UnsafeMutablePointer<ConnectionFacts>, prelude: UnsafeMutablePointer<Prelude>) {
+        self.facts = facts
+        self.prelude = prelude
+    }
+
+    package func setClient(_ client: ClientAddress) { facts.pointee.client = client }
+    /// Records what sniffing found. The name must be canonical (``ServerName/set(wire:)``).
+    package func setSniff(_ outcome: SniffOutcome, name: ServerName) {
+        facts.pointee.sniff = outcome
+        facts.pointee.serverName = name
+    }
+    /// Where ALPN stands in the client's bytes.
+    package func setALPN(offset: Int, length: Int) {
+        facts.pointee.alpnOffset = UInt16(clamping: offset)
+        facts.pointee.alpnLength = UInt16(clamping: length)
+    }
+    package func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
+        facts.pointee.route = route
+        facts.pointee.candidates = candidates
+    }
+    /// The first `count` bytes of the stream are not passed on.
+    package func consume(_ count: Int) { facts.pointee.consumed = max(0, count) }
+    /// Bytes that go to the backend before the client's. False, and nothing added, if they don't fit.
+    package func prepend(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool { prelude.pointee.append(bytes) }
+}
+
+/// What goes to the backend before the client's first byte.
+package struct Prelude {
+    /// The most bytes that stages may put in front, together.
+    package static let capacity = 1024
+    private var storage: InlineArray<1024, UInt8>
+    package private(set) var count: Int
+
+    package init() {
+        storage = InlineArray(repeating: 0)
+        count = 0
+    }
+
+    package mutating func reset() { count = 0 }
+
+    package mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+        guard bytes.count <= Prelude.capacity - count else { return false }
+        for byte in bytes {
+            storage[count] = byte
+            count += 1
+        }
+        return true
+    }
+
+    /// Calls `body` with the bytes, valid for the call.
+    package func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
+        withUnsafePointer(to: storage) { pointer in
+            pointer.withMemoryRebound(to: UInt8.self, capacity: Prelude.capacity) {
+                body(UnsafeBufferPointer(start: $0, count: count))
+            }
+        }
+    }
+}
+
+/// How a connection came out, for stages that keep accounts (``Filter/settle(_:_:_:)``).
+package struct ConnectionTotals: @unchecked Sendable {
+    package let route: UnsafePointer<Route>?
+    package let client: ClientAddress
+    /// Payload bytes written to the backend; our own PROXY header is not payload.
+    package let bytesToUpstream: UInt64
+    /// Payload bytes written to the client.
+    package let bytesToClient: UInt64
+    package let reason: ReasonCode
+    package let duration: TimeSpan
+    package init(
+        route: UnsafePointer<Route>?, client: ClientAddress, bytesToUpstream: UInt64, bytesToClient: UInt64,
+        reason: ReasonCode, duration: TimeSpan
+    ) {
+        self.route = route
+        self.client = client
+        self.bytesToUpstream = bytesToUpstream
+        self.bytesToClient = bytesToClient
+        self.reason = reason
+        self.duration = duration
+    }
+}

@@ -1,0 +1,93 @@
+/// A filter stage: facts and bytes in, a verdict and effects out. It knows no socket, no clock and no thread.
+///
+/// A conforming type is a namespace (an enum without cases). Everything static, so that a program holds a stage as a
+/// metatype and a pointer, and calling it costs one indirect call and no reference counting (docs/adr/0002).
+package protocol Filter {
+    /// What its directive was compiled to. Immutable, read by every worker at once; anything in it that the data path
+    /// reads must be trivial or a ``FrozenArray``.
+    associatedtype Settings: Sendable
+    /// What one worker keeps for one stage. Only that worker touches it.
+    associatedtype WorkerState
+
+    static var descriptor: FilterDescriptor { get }
+
+    /// Compiles a directive whose clauses already fit ``FilterDescriptor/clauses``.
+    /// - Throws: ``SettingsError`` for what the clause grammar can't say (combinations).
+    static func settings(_ directive: Directive) throws(SettingsError) -> Settings
+    static func makeState(_ settings: Settings) -> WorkerState
+
+    /// How far this stage wants to look; nil: not at all.
+    static func peek(_ settings: Settings) -> PeekNeed?
+
+    static func evaluate(
+        _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict
+
+    /// Called once, at the end of a connection that passed this stage.
+    static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
+
+    /// One sentence for `explain`: why the stage decided so, given what is known after it.
+    static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String
+
+    /// Frees what ``Settings`` holds in ``FrozenArray``s.
+    static func dispose(_ settings: Settings)
+
+    // The erased forms that a program calls. Defaults below are the only implementation.
+    static func evaluateErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict
+    static func settleErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
+    static func explainErased(_ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict) -> String
+    static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer
+    static func disposeStateErased(_ state: UnsafeMutableRawPointer)
+    static func disposeErased(_ settings: UnsafeMutableRawPointer)
+}
+
+extension Filter {
+    @inlinable package static func peek(_ settings: Settings) -> PeekNeed? { nil }
+    @inlinable package static func settle(
+        _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
+    ) {}
+    @inlinable package static func dispose(_ settings: Settings) {}
+
+    @inlinable package static func evaluateErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        evaluate(
+            settings.assumingMemoryBound(to: Settings.self).pointee,
+            &state.assumingMemoryBound(to: WorkerState.self).pointee, view, effects)
+    }
+    @inlinable package static func settleErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals
+    ) {
+        settle(
+            settings.assumingMemoryBound(to: Settings.self).pointee,
+            &state.assumingMemoryBound(to: WorkerState.self).pointee, totals)
+    }
+    package static func explainErased(
+        _ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict
+    ) -> String {
+        explain(settings.assumingMemoryBound(to: Settings.self).pointee, view, verdict)
+    }
+    package static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer {
+        let state = UnsafeMutablePointer<WorkerState>.allocate(capacity: 1)
+        state.initialize(to: makeState(settings.assumingMemoryBound(to: Settings.self).pointee))
+        return UnsafeMutableRawPointer(state)
+    }
+    package static func disposeStateErased(_ state: UnsafeMutableRawPointer) {
+        let typed = state.assumingMemoryBound(to: WorkerState.self)
+        typed.deinitialize(count: 1)
+        typed.deallocate()
+    }
+    package static func disposeErased(_ settings: UnsafeMutableRawPointer) {
+        let typed = settings.assumingMemoryBound(to: Settings.self)
+        dispose(typed.pointee)
+        typed.deinitialize(count: 1)
+        typed.deallocate()
+    }
+}
+
+extension Filter where WorkerState == Void {
+    @inlinable package static func makeState(_ settings: Settings) {}
+}

@@ -1,0 +1,28 @@
+/// The `node` block, with its defaults: what belongs to the process rather than to a connection's way.
+package struct NodeSettings: Sendable, Equatable {
+    package var name = "node"
+    /// Worker threads; 0: one per core that the process may run on.
+    package var workers = 0
+    /// The most connections at once, per worker (R27).
+    package var maxConnections = 65536
+    /// R13.
+    package var connectTimeout = TimeSpan.seconds(2)
+    /// R14: how long one direction may outlive the other.
+    package var halfCloseTimeout = TimeSpan.seconds(60)
+    /// How long a stopping node waits for its connections.
+    package var drainTimeout = TimeSpan.seconds(30)
+    /// Idle time before the kernel probes a peer.
+    package var keepaliveIdle = TimeSpan.seconds(60)
+    /// How long sent data may stay unacknowledged before the peer is dead (`TCP_USER_TIMEOUT`).
+    package var userTimeout = TimeSpan.seconds(30)
+    package var backlog = 4096
+    /// One JSON line per connection.
+    package var logConnections = true
+    /// Directory for persisted state; nil: none.
+    package var stateDirectory: String?
+    /// Congestion control for client sockets; nil: the system's.
+    package var congestionClient: String?
+    /// Congestion control for backend sockets; nil: the system's.
+    package var congestionUpstream: String?
+    package init() {}
+}

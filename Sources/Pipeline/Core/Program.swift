@@ -1,0 +1,113 @@
+/// One stage of a chain, bound: a filter, its settings, and where its worker state is.
+package struct Stage: @unchecked Sendable {
+    package let filter: any Filter.Type
+    package let settings: UnsafeMutableRawPointer
+    package let reasonBase: UInt16
+    /// Index of its state in a worker's array of states; unique in a program.
+    package let stateIndex: Int
+    /// R28: count what it would refuse, and let it pass.
+    package let shadow: Bool
+    package let peek: PeekNeed?
+    /// As the formatter writes it, for `check --print` and `explain`.
+    package let source: String
+    /// Where it stands in the config file.
+    package let line: Int
+
+    /// Binds `filter` to compiled settings. The program that holds the stage frees them.
+    package static func bind<F: Filter>(
+        _ filter: F.Type, settings: F.Settings, reasonBase: UInt16, stateIndex: Int, shadow: Bool, source: String,
+        line: Int
+    ) -> Stage {
+        let memory = UnsafeMutablePointer<F.Settings>.allocate(capacity: 1)
+        memory.initialize(to: settings)
+        return Stage(
+            filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase, stateIndex: stateIndex,
+            shadow: shadow, peek: F.peek(settings), source: source, line: line)
+    }
+}
+
+/// One compiled pipeline: stages in order, and how far they look.
+package struct Chain: Sendable {
+    package let name: String
+    package let stages: FrozenArray<Stage>
+    /// The largest budget that any stage declared; 0: nothing is peeked before the backend is connected.
+    package let peekBytes: Int
+    /// From accept; nil exactly if ``peekBytes`` is 0 or no stage has a deadline.
+    package let peekTimeout: TimeSpan?
+    /// True if every peeking stage can gate: connect first, look at the client's bytes as they come (R17).
+    package let gates: Bool
+
+    package init(name: String, stages: [Stage]) {
+        self.name = name
+        self.stages = FrozenArray(stages)
+        let peeking = stages.filter { $0.peek != nil }
+        self.peekBytes = peeking.compactMap { $0.peek?.bytes }.max() ?? 0
+        self.peekTimeout = peeking.compactMap { $0.peek?.timeout }.max()
+        self.gates = !peeking.isEmpty && peeking.allSatisfy { $0.filter.descriptor.canGate }
+    }
+}
+
+/// A listening address of the program.
+package struct ListenerSpec: Hashable, Sendable {
+    package let endpoint: Endpoint
+    package let hint: ProtocolHint
+    /// Index into ``Program/chains``.
+    package let chain: Int
+    package let line: Int
+    package init(endpoint: Endpoint, hint: ProtocolHint, chain: Int, line: Int) {
+        self.endpoint = endpoint
+        self.hint = hint
+        self.chain = chain
+        self.line = line
+    }
+}
+
+/// `expose [::] ports 10000-19999 via raw`: ports that raw routes may open listeners on (R8).
+package struct ExposeSpec: Hashable, Sendable {
+    package let address: IPAddress
+    package let ports: ClosedRange<UInt16>
+    package let hint: ProtocolHint
+    package let chain: Int
+    package let line: Int
+    package init(address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int, line: Int) {
+        self.address = address
+        self.ports = ports
+        self.hint = hint
+        self.chain = chain
+        self.line = line
+    }
+}
+
+/// A config file, compiled: everything bound, typed, ordered and checked. Immutable.
+///
+/// Ownership: whoever holds the program calls nothing; ``deinit`` frees stages and settings. Workers hold it unmanaged
+/// and the control side keeps it alive until the last connection that began on it has ended.
+package final class Program: Sendable {
+    package let node: NodeSettings
+    package let chains: FrozenArray<Chain>
+    package let listeners: [ListenerSpec]
+    package let exposes: [ExposeSpec]
+    package let reasons: ReasonTable
+    /// How many stage states a worker needs.
+    package let stateCount: Int
+
+    package init(
+        node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],
+        catalog: [any Filter.Type]
+    ) {
+        self.node = node
+        self.chains = FrozenArray(chains)
+        self.listeners = listeners
+        self.exposes = exposes
+        self.reasons = ReasonTable(catalog: catalog)
+        self.stateCount = chains.reduce(0) { $0 + $1.stages.count }
+    }
+
+    deinit {
+        for chain in chains.buffer {
+            for stage in chain.stages.buffer { stage.filter.disposeErased(stage.settings) }
+            chain.stages.deallocate()
+        }
+        chains.deallocate()
+    }
+}

@@ -1,0 +1,113 @@
+import Synchronization
+
+/// R2: whether a listener or a route looks into the stream.
+package enum ProtocolHint: UInt8, Sendable, CaseIterable {
+    case tlsPassthrough, tcpRaw
+
+    package var name: String {
+        switch self {
+        case .tlsPassthrough: "tls_passthrough"
+        case .tcpRaw: "tcp_raw"
+        }
+    }
+    package init?(name: some StringProtocol) {
+        guard let found = ProtocolHint.allCases.first(where: { $0.name == name }) else { return nil }
+        self = found
+    }
+}
+
+/// Counters and positions of one route that outlive snapshots: round robin goes on where it was (R11).
+/// Threading: every field atomic, relaxed; shared by all workers. Ownership: the routing side, which keeps the cell
+/// of a route id for as long as a snapshot or a connection can name it.
+package struct RouteCell: ~Copyable {
+    /// How many backends were handed out, ever.
+    package let cursor = Atomic<UInt64>(0)
+    package let connections = Atomic<UInt64>(0)
+    package let bytesToUpstream = Atomic<UInt64>(0)
+    package let bytesToClient = Atomic<UInt64>(0)
+    package init() {}
+}
+
+/// Who a route belongs to. Immutable, part of a snapshot.
+package struct RouteOwner: Sendable {
+    package let org: FrozenText
+    package let app: FrozenText
+    package let env: FrozenText
+    package init(org: FrozenText, app: FrozenText, env: FrozenText) {
+        self.org = org
+        self.app = app
+        self.env = env
+    }
+}
+
+/// One ready instance behind a route (R10).
+package struct Backend: Sendable {
+    package let address: BackendAddress
+    package let instance: FrozenText
+    package init(address: BackendAddress, instance: FrozenText) {
+        self.address = address
+        self.instance = instance
+    }
+}
+
+/// One route as the data path reads it. Immutable; lives as long as its snapshot.
+package struct Route: @unchecked Sendable {
+    package struct Flags: OptionSet, Sendable {
+        package let rawValue: UInt8
+        package init(rawValue: UInt8) { self.rawValue = rawValue }
+        /// A PROXY v2 header goes in front (R16).
+        package static let proxyV2 = Flags(rawValue: 1)
+        /// The only route of its (address, port) may carry bytes that are no TLS (R6).
+        package static let allowNonTLS = Flags(rawValue: 2)
+        /// Raw TCP: chosen by port alone, never peeked (R2).
+        package static let raw = Flags(rawValue: 4)
+    }
+
+    package let id: FrozenText
+    package let owner: UnsafePointer<RouteOwner>
+    /// Shared by the routes that point to the same (env, process type, port).
+    package let backends: UnsafePointer<FrozenArray<Backend>>
+    package let cell: UnsafePointer<RouteCell>
+    package let port: UInt16
+    package let flags: Flags
+
+    package init(
+        id: FrozenText, owner: UnsafePointer<RouteOwner>, backends: UnsafePointer<FrozenArray<Backend>>,
+        cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags
+    ) {
+        self.id = id
+        self.owner = owner
+        self.backends = backends
+        self.cell = cell
+        self.port = port
+        self.flags = flags
+    }
+}
+
+/// What a route table must answer. Static over raw memory, so that a worker holds it without reference counting.
+package protocol RouteLookup {
+    /// The route that owns `name` at `destination`: exact, then the longest wildcard (R4). Nil: none.
+    static func named(
+        _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>?
+    /// The route that is the only possible one at `destination`, with or without a name (R6). Nil: none, or several.
+    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>?
+}
+
+/// A route table as filters see it. Trivially copyable; valid as long as the snapshot that it came from.
+package struct RouteTableHandle: @unchecked Sendable {
+    private let lookup: any RouteLookup.Type
+    private let table: UnsafeRawPointer
+
+    package init(_ lookup: any RouteLookup.Type, table: UnsafeRawPointer) {
+        self.lookup = lookup
+        self.table = table
+    }
+
+    package func named(_ name: ServerName, at destination: DestinationAddress) -> UnsafePointer<Route>? {
+        name.withBytes { lookup.named($0, at: destination, in: table) }
+    }
+    package func sole(at destination: DestinationAddress) -> UnsafePointer<Route>? {
+        lookup.sole(at: destination, in: table)
+    }
+}

@@ -1,0 +1,19 @@
+/// What a connection runs on, from its first stage to its end: a program and a route table, both immutable.
+///
+/// Threading: made by control, adopted by each worker at the top of its loop. Ownership: control; it may free a
+/// snapshot when every worker has adopted a later one and counts no connection on this one.
+package struct Snapshot: @unchecked Sendable {
+    /// Unmanaged on purpose: see the ownership note.
+    package let program: Unmanaged<Program>
+    package let chains: FrozenArray<Chain>
+    package let routes: RouteTableHandle
+    /// Grows by one each time control makes a snapshot.
+    package let generation: UInt64
+
+    package init(program: Program, routes: RouteTableHandle, generation: UInt64) {
+        self.program = .passUnretained(program)
+        self.chains = program.chains
+        self.routes = routes
+        self.generation = generation
+    }
+}
