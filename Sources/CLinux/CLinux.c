@@ -1,1 +1,281 @@
+#define _GNU_SOURCE
 #include "CLinux.h"
+
+#include <arpa/inet.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+static int result(long value) { return value < 0 ? -errno : (int)value; }
+
+static int is_v4(const struct cl_endpoint *e) { return e->high == 0 && e->low >> 32 == 0xFFFF; }
+
+static socklen_t to_sockaddr(const struct cl_endpoint *e, struct sockaddr_storage *out) {
+    memset(out, 0, sizeof *out);
+    if (is_v4(e)) {
+        struct sockaddr_in *v4 = (struct sockaddr_in *)out;
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(e->port);
+        v4->sin_addr.s_addr = htonl((uint32_t)e->low);
+        return sizeof *v4;
+    }
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
+    uint64_t words[2] = {htobe64(e->high), htobe64(e->low)};
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(e->port);
+    memcpy(&v6->sin6_addr, words, sizeof words);
+    return sizeof *v6;
+}
+
+static void from_sockaddr(const struct sockaddr_storage *in, struct cl_endpoint *e) {
+    if (in->ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)in;
+        e->high = 0;
+        e->low = 0xFFFF00000000ull | ntohl(v4->sin_addr.s_addr);
+        e->port = ntohs(v4->sin_port);
+        return;
+    }
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)in;
+    uint64_t words[2];
+    memcpy(words, &v6->sin6_addr, sizeof words);
+    e->high = be64toh(words[0]);
+    e->low = be64toh(words[1]);
+    e->port = ntohs(v6->sin6_port);
+}
+
+static int set(int fd, int level, int option, int value) {
+    return setsockopt(fd, level, option, &value, sizeof value);
+}
+
+/* Options that find dead peers (R14) and keep small writes prompt. */
+static int set_stream_options(int fd, int keepalive_idle_s, int user_timeout_ms, const char *congestion) {
+    int failed = set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (keepalive_idle_s > 0) {
+        failed |= set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+        failed |= set(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive_idle_s);
+        failed |= set(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive_idle_s < 15 ? keepalive_idle_s : 15);
+    }
+    if (user_timeout_ms > 0) failed |= set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, user_timeout_ms);
+    if (congestion != NULL)
+        failed |= setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion));
+    return failed ? -errno : 0;
+}
+
+int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options) {
+    struct sockaddr_storage address;
+    socklen_t length = to_sockaddr(at, &address);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    int failed = set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (options->reuse_port) failed |= set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (address.ss_family == AF_INET6) failed |= set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    if (failed == 0) {
+        failed = set_stream_options(
+            fd, options->keepalive_idle_s, options->user_timeout_ms, options->congestion);
+        if (failed < 0) errno = -failed;
+    }
+    if (failed == 0 && options->defer_accept_s > 0)
+        failed = set(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, options->defer_accept_s);
+    if (failed == 0) failed = bind(fd, (struct sockaddr *)&address, length);
+    if (failed == 0) failed = listen(fd, options->backlog);
+    if (failed != 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    return fd;
+}
+
+int cl_local_endpoint(int fd, struct cl_endpoint *out) {
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0) return -errno;
+    from_sockaddr(&address, out);
+    return 0;
+}
+
+int cl_accept(int fd, struct cl_endpoint *peer) {
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    int accepted;
+    do accepted = accept4(fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (accepted < 0 && errno == EINTR);
+    if (accepted < 0) return -errno;
+    from_sockaddr(&address, peer);
+    return accepted;
+}
+
+int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options) {
+    struct sockaddr_storage address;
+    socklen_t length = to_sockaddr(to, &address);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    int failed = set_stream_options(
+        fd, options->keepalive_idle_s, options->user_timeout_ms, options->congestion);
+    if (failed == 0 && connect(fd, (struct sockaddr *)&address, length) < 0 && errno != EINPROGRESS)
+        failed = -errno;
+    if (failed < 0) {
+        close(fd);
+        return failed;
+    }
+    return fd;
+}
+
+int cl_socket_error(int fd) {
+    int error = 0;
+    socklen_t length = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) return errno;
+    return error;
+}
+
+ssize_t cl_receive(int fd, void *buffer, size_t count) {
+    ssize_t n;
+    do n = recv(fd, buffer, count, 0);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count) {
+    ssize_t n;
+    if (first_count == 0 || second_count == 0) {
+        const void *bytes = first_count ? first : second;
+        do n = send(fd, bytes, first_count + second_count, MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : n;
+    }
+    struct iovec parts[2] = {{(void *)first, first_count}, {(void *)second, second_count}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    do n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t cl_splice(int from, int to, size_t count) {
+    ssize_t n;
+    do n = splice(from, NULL, to, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+int cl_pipe(int ends[2], int capacity) {
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0) return -errno;
+    fcntl(ends[1], F_SETPIPE_SZ, capacity); /* refused past the user's quota: the default size works too */
+    return 0;
+}
+
+int cl_shutdown_write(int fd) { return result(shutdown(fd, SHUT_WR)); }
+
+int cl_close(int fd) { return result(close(fd)); }
+
+int cl_close_with_reset(int fd) {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    return result(close(fd));
+}
+
+int cl_epoll_create(void) { return result(epoll_create1(EPOLL_CLOEXEC)); }
+
+int cl_watch(int epoll, int fd, uint64_t key) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, .data.u64 = key};
+    return result(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+}
+
+int cl_watch_level(int epoll, int fd, uint64_t key) {
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = key};
+    return result(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+}
+
+int cl_unwatch(int epoll, int fd) { return result(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL)); }
+
+int cl_wait(int epoll, struct cl_event *events, int capacity, int64_t timeout_ns) {
+    enum { BATCH = 256 };
+    struct epoll_event raw[BATCH];
+    int timeout_ms = timeout_ns < 0 ? -1 : (int)((timeout_ns + 999999) / 1000000);
+    int n = epoll_wait(epoll, raw, capacity < BATCH ? capacity : BATCH, timeout_ms);
+    if (n < 0) return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < n; i++) {
+        uint32_t e = raw[i].events;
+        events[i].key = raw[i].data.u64;
+        events[i].readiness = (uint8_t)((e & EPOLLIN ? CL_READABLE : 0) | (e & EPOLLOUT ? CL_WRITABLE : 0)
+            | (e & EPOLLRDHUP ? CL_READ_END : 0) | (e & (EPOLLERR | EPOLLHUP) ? CL_HANGUP : 0)
+            | (e & EPOLLPRI ? CL_URGENT : 0));
+    }
+    return n;
+}
+
+static uint64_t read_clock(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+uint64_t cl_now(void) { return read_clock(CLOCK_MONOTONIC); }
+uint64_t cl_wall_clock(void) { return read_clock(CLOCK_REALTIME); }
+
+int cl_eventfd(void) { return result(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
+
+int cl_eventfd_signal(int fd) {
+    uint64_t one = 1;
+    return result(write(fd, &one, sizeof one));
+}
+
+int cl_eventfd_clear(int fd) {
+    uint64_t count;
+    return result(read(fd, &count, sizeof count));
+}
+
+int cl_open_null(void) { return result(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
+void *cl_map(size_t bytes) {
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void cl_unmap(void *memory, size_t bytes) { munmap(memory, bytes); }
+
+void cl_discard(void *memory, size_t bytes) { madvise(memory, bytes, MADV_DONTNEED); }
+
+int cl_cpu_count(void) {
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) < 0) return -errno;
+    return CPU_COUNT(&cpus);
+}
+
+int cl_cpu_at(int n) {
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) < 0) return -errno;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &cpus) && n-- == 0) return cpu;
+    return -EINVAL;
+}
+
+int cl_pin(int cpu) {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(cpu, &cpus);
+    return result(sched_setaffinity(0, sizeof cpus, &cpus));
+}
+
+int cl_name_thread(const char *name) { return -pthread_setname_np(pthread_self(), name); }
+
+int64_t cl_raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    return (int64_t)limit.rlim_cur;
+}

@@ -1,1 +1,79 @@
+/* Thin seams to Linux calls and macros that Swift can't import. Each returns >= 0 or -errno; none holds state. */
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* An address as Swift's IPAddress holds it: IPv4 is IPv4-mapped. Words in host order. */
+struct cl_endpoint {
+    uint64_t high;
+    uint64_t low;
+    uint16_t port;
+};
+
+enum { CL_READABLE = 1, CL_WRITABLE = 2, CL_READ_END = 4, CL_HANGUP = 8, CL_URGENT = 16 };
+
+struct cl_event {
+    uint64_t key;
+    uint8_t readiness;
+};
+
+/* What an accepted socket inherits, and what a listener is. Zero or NULL: leave as the system has it. */
+struct cl_listen_options {
+    int backlog;
+    int keepalive_idle_s;
+    int user_timeout_ms;
+    int defer_accept_s;
+    int reuse_port;
+    const char *congestion;
+};
+
+struct cl_connect_options {
+    int keepalive_idle_s;
+    int user_timeout_ms;
+    const char *congestion;
+};
+
+int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options);
+int cl_local_endpoint(int fd, struct cl_endpoint *out);
+int cl_accept(int fd, struct cl_endpoint *peer);
+int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options);
+int cl_socket_error(int fd);
+
+ssize_t cl_receive(int fd, void *buffer, size_t count);
+ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count);
+ssize_t cl_splice(int from, int to, size_t count);
+/* ends[0] is read, ends[1] is written. The capacity is a wish. */
+int cl_pipe(int ends[2], int capacity);
+int cl_shutdown_write(int fd);
+int cl_close(int fd);
+int cl_close_with_reset(int fd);
+
+int cl_epoll_create(void);
+int cl_watch(int epoll, int fd, uint64_t key);
+int cl_watch_level(int epoll, int fd, uint64_t key);
+int cl_unwatch(int epoll, int fd);
+/* timeout_ns < 0: for ever. */
+int cl_wait(int epoll, struct cl_event *events, int capacity, int64_t timeout_ns);
+
+uint64_t cl_now(void);
+uint64_t cl_wall_clock(void);
+
+int cl_eventfd(void);
+int cl_eventfd_signal(int fd);
+int cl_eventfd_clear(int fd);
+int cl_open_null(void);
+
+/* Anonymous memory that costs nothing until touched; NULL if there is none. */
+void *cl_map(size_t bytes);
+void cl_unmap(void *memory, size_t bytes);
+/* Gives pages back to the system; they read as zero afterwards. */
+void cl_discard(void *memory, size_t bytes);
+
+int cl_cpu_count(void);
+/* The n-th cpu that this process may run on, or -EINVAL. */
+int cl_cpu_at(int n);
+int cl_pin(int cpu);
+int cl_name_thread(const char *name);
+/* Raises the soft limit of descriptors to the hard one; returns it. */
+int64_t cl_raise_descriptor_limit(void);

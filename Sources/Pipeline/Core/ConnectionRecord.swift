@@ -23,7 +23,7 @@ package struct ConnectionRecord: @unchecked Sendable {
     /// The route's id, and its env, cut to fit.
     package var route = ShortText<48>()
     package var env = ShortText<48>()
-    package var serverName = ShortText<112>()
+    package var serverName = ShortText<62>()
     package init() {}
 }
 

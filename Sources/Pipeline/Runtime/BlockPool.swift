@@ -1,0 +1,139 @@
+import CLinux
+import Pipeline
+
+/// Fixed blocks for bytes on their way: a head for ``Pending`` and a body. Memory is mapped once and costs nothing
+/// until touched; the most recently returned block is lent first, so that few pages stay warm.
+struct BlockPool: ~Copyable {
+    /// The largest peek budget, and room for a prelude that could not be written whole.
+    static let bodySize = PeekNeed.limit + Prelude.capacity
+    private static let headSize = (MemoryLayout<Pending>.stride + 63) & ~63
+    private static let stride = (headSize + bodySize + 4095) & ~4095
+
+    private let memory: UnsafeMutableRawPointer
+    private let freeList: UnsafeMutableBufferPointer<Int32>
+    private var freeCount: Int
+    let capacity: Int
+
+    /// Nil if the address space can't be had.
+    init?(capacity: Int) {
+        guard let memory = cl_map(capacity * BlockPool.stride) else { return nil }
+        self.memory = memory
+        self.capacity = capacity
+        freeList = .allocate(capacity: capacity)
+        for i in 0..<capacity { freeList.initializeElement(at: i, to: Int32(capacity - 1 - i)) }
+        freeCount = capacity
+    }
+
+    deinit {
+        cl_unmap(memory, capacity * BlockPool.stride)
+        freeList.deallocate()
+    }
+
+    var inUse: Int { capacity - freeCount }
+
+    /// ``Flow/none`` if every block is lent.
+    mutating func take() -> Int32 {
+        guard freeCount > 0 else { return Flow.none }
+        freeCount -= 1
+        return freeList[freeCount]
+    }
+
+    /// While many blocks are out, a body that was filled beyond its first pages gives those back to the system, so
+    /// that a burst leaves little memory behind. The last few stay warm: they are the ones lent next.
+    mutating func give(_ block: Int32, touched: Int) {
+        if touched > BlockPool.keep, inUse > BlockPool.warm {
+            cl_discard(start(block) + BlockPool.keepStart, BlockPool.stride - BlockPool.keepStart)
+        }
+        freeList[freeCount] = block
+        freeCount += 1
+    }
+
+    private static let warm = 32
+    private static let keep = 24576
+    private static let keepStart = (headSize + keep + 4095) & ~4095
+
+    private func start(_ block: Int32) -> UnsafeMutableRawPointer { memory + Int(block) * BlockPool.stride }
+
+    func pending(_ block: Int32) -> UnsafeMutablePointer<Pending> {
+        start(block).assumingMemoryBound(to: Pending.self)
+    }
+
+    func body(_ block: Int32) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(start: start(block) + BlockPool.headSize, count: BlockPool.bodySize)
+    }
+}
+
+/// Pipes for splicing, made on demand, kept for the next stream that needs one. A pipe in the pool is empty.
+struct PipePool: ~Copyable {
+    struct Pipe {
+        var readEnd: Descriptor
+        var writeEnd: Descriptor
+    }
+    /// What a pipe may hold. Larger ones don't pay: the socket buffers are the bottleneck then.
+    static let pipeSize = 1 << 20
+
+    private let pipes: UnsafeMutableBufferPointer<Pipe>
+    private let freeList: UnsafeMutableBufferPointer<Int32>
+    private var freeCount = 0
+    private var made = 0
+    /// Pipes that could not be replaced.
+    private var lost = 0
+
+    init(capacity: Int) {
+        pipes = .allocate(capacity: capacity)
+        freeList = .allocate(capacity: capacity)
+    }
+
+    deinit {
+        pipes.deallocate()
+        freeList.deallocate()
+    }
+
+    var inUse: Int { made - freeCount - lost }
+
+    /// ``Flow/none`` if there is none and none can be made: the stream goes on copying.
+    mutating func take(_ kernel: inout some Kernel) -> Int32 {
+        if freeCount > 0 {
+            freeCount -= 1
+            return freeList[freeCount]
+        }
+        guard made < pipes.count else { return Flow.none }
+        var writeEnd = Descriptor.none
+        let outcome = kernel.makePipe(capacity: PipePool.pipeSize, writeEnd: &writeEnd)
+        guard !outcome.isError else { return Flow.none }
+        let pipe = Pipe(readEnd: Descriptor(Int32(truncatingIfNeeded: outcome.value)), writeEnd: writeEnd)
+        pipes.initializeElement(at: made, to: pipe)
+        made += 1
+        return Int32(made - 1)
+    }
+
+    mutating func give(_ pipe: Int32) {
+        freeList[freeCount] = pipe
+        freeCount += 1
+    }
+
+    /// A pipe with bytes that nobody will read is replaced, so that they never reach another connection.
+    mutating func discard(_ pipe: Int32, _ kernel: inout some Kernel) {
+        kernel.close(pipes[Int(pipe)].readEnd)
+        kernel.close(pipes[Int(pipe)].writeEnd)
+        var writeEnd = Descriptor.none
+        let outcome = kernel.makePipe(capacity: PipePool.pipeSize, writeEnd: &writeEnd)
+        if outcome.isError {
+            pipes[Int(pipe)] = Pipe(readEnd: .none, writeEnd: .none)
+            lost += 1
+            return
+        }
+        pipes[Int(pipe)] = Pipe(readEnd: Descriptor(Int32(truncatingIfNeeded: outcome.value)), writeEnd: writeEnd)
+        give(pipe)
+    }
+    subscript(_ pipe: Int32) -> Pipe { pipes[Int(pipe)] }
+
+    mutating func closeAll(_ kernel: inout some Kernel) {
+        for i in 0..<made where pipes[i].readEnd.isOpen {
+            kernel.close(pipes[i].readEnd)
+            kernel.close(pipes[i].writeEnd)
+        }
+        made = 0
+        freeCount = 0
+    }
+}

@@ -1,0 +1,139 @@
+import Pipeline
+
+/// A file descriptor as the kernel numbers it. Who closes it is the slot, pool or listener that holds it.
+@frozen package struct Descriptor: Hashable, Sendable {
+    package let number: Int32
+    @inlinable package init(_ number: Int32) { self.number = number }
+    package static let none = Descriptor(-1)
+    @inlinable package var isOpen: Bool { number >= 0 }
+}
+
+/// The result of a call: a count or a descriptor when `>= 0`, otherwise a negated errno.
+@frozen package struct Outcome: Equatable, Sendable {
+    package let value: Int
+    @inlinable package init(_ value: Int) { self.value = value }
+    @inlinable package var isError: Bool { value < 0 }
+    /// The errno, or 0.
+    @inlinable package var error: Int32 { value < 0 ? Int32(truncatingIfNeeded: -value) : 0 }
+}
+
+/// Which kind of thing an event is about.
+package enum EventKind: UInt8, Sendable {
+    case client = 0
+    case upstream = 1
+    case listener = 2
+    case control = 3
+}
+
+/// What epoll hands back with an event: kind, index, and the generation of the slot at registration, so that an event
+/// for a connection that is gone is recognised and dropped.
+@frozen package struct EventKey: Hashable, Sendable {
+    package let rawValue: UInt64
+    @inlinable package init(rawValue: UInt64) { self.rawValue = rawValue }
+    package init(_ kind: EventKind, index: Int, generation: UInt32) {
+        rawValue = UInt64(generation) << 32 | UInt64(kind.rawValue) << 30 | UInt64(index & 0x3FFF_FFFF)
+    }
+    @inlinable package var generation: UInt32 { UInt32(truncatingIfNeeded: rawValue >> 32) }
+    @inlinable package var kind: EventKind { EventKind(rawValue: UInt8(rawValue >> 30 & 3)) ?? .control }
+    @inlinable package var index: Int { Int(rawValue & 0x3FFF_FFFF) }
+}
+
+/// What happened to a descriptor since its last event.
+@frozen package struct Readiness: OptionSet, Sendable {
+    package let rawValue: UInt8
+    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+    package static let readable = Readiness(rawValue: 1)
+    package static let writable = Readiness(rawValue: 2)
+    /// The peer's FIN is in the queue, behind whatever data is there (`EPOLLRDHUP`).
+    package static let readEnd = Readiness(rawValue: 4)
+    /// Reset, or both directions over (`EPOLLERR`, `EPOLLHUP`).
+    package static let hangup = Readiness(rawValue: 8)
+    /// Urgent data: a short read does not mean that the queue is empty (`EPOLLPRI`).
+    package static let urgent = Readiness(rawValue: 16)
+}
+
+@frozen package struct Event: Sendable {
+    package var key: EventKey
+    package var readiness: Readiness
+    package init(key: EventKey, readiness: Readiness) {
+        self.key = key
+        self.readiness = readiness
+    }
+}
+
+/// An accepted connection.
+package struct Accepted: Sendable {
+    package let descriptor: Descriptor
+    package let peer: Endpoint
+    package init(descriptor: Descriptor, peer: Endpoint) {
+        self.descriptor = descriptor
+        self.peer = peer
+    }
+}
+
+/// The dozen calls that a worker makes. Production uses ``LinuxKernel``; the simulation a seeded fake.
+///
+/// Threading: one worker, one kernel. None of these may block except ``wait(_:timeout:)``.
+package protocol Kernel {
+    /// The monotonic clock.
+    mutating func now() -> Instant
+    /// Nanoseconds since 1970, for log lines only.
+    mutating func wallClock() -> UInt64
+
+    /// Takes one connection off a listener's queue. `-EAGAIN`: none waits; `-EMFILE`, `-ENFILE`: no descriptor left.
+    mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome
+    /// At descriptor exhaustion: takes one connection off the queue and resets it, so that it isn't left hanging.
+    mutating func refuse(_ listener: Descriptor)
+    /// The local address of a connection; nil if it is gone.
+    mutating func localAddress(_ descriptor: Descriptor) -> Endpoint?
+
+    /// Opens a non-blocking socket and begins to connect. The descriptor, whose success or failure shows as
+    /// ``Readiness/writable`` or as the error of the first call; or `-errno` if it failed at once.
+    mutating func connect(_ backend: BackendAddress) -> Outcome
+    /// The pending error of a socket as errno, cleared by asking; 0: none.
+    mutating func pendingError(_ descriptor: Descriptor) -> Int32
+
+    mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome
+    /// Both pieces in one write, in order; either may be empty.
+    mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
+        -> Outcome
+    /// Moves up to `count` bytes between a socket and a pipe, without copying.
+    mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome
+    /// A pipe that holds about `capacity` bytes. The read end's descriptor, or `-errno`; `writeEnd` is the other.
+    mutating func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome
+
+    /// Sends FIN.
+    mutating func shutdownWrite(_ descriptor: Descriptor)
+    mutating func close(_ descriptor: Descriptor)
+    /// Closes with RST, so that the other side knows, and nothing stays behind in TIME_WAIT.
+    mutating func closeWithReset(_ descriptor: Descriptor)
+
+    /// Registers a socket, once, edge-triggered for everything. What is true already is reported as well.
+    mutating func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome
+    /// Registers a listener or a control descriptor, level-triggered for reading.
+    mutating func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome
+    /// Stops watching. Closing a descriptor does it as well.
+    mutating func unwatch(_ descriptor: Descriptor)
+    /// Waits for events; `timeout` nil: for ever. The number of events written to `events`.
+    mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int
+}
+
+/// The few error numbers that the state machine tells apart, by their Linux values.
+package enum ErrorNumber {
+    package static let interrupted: Int32 = 4
+    package static let again: Int32 = 11
+    package static let noMemory: Int32 = 12
+    package static let brokenPipe: Int32 = 32
+    package static let tooManyFilesInSystem: Int32 = 23
+    package static let tooManyFiles: Int32 = 24
+    package static let addressInUse: Int32 = 98
+    package static let addressNotAvailable: Int32 = 99
+    package static let networkUnreachable: Int32 = 101
+    package static let connectionAborted: Int32 = 103
+    package static let connectionReset: Int32 = 104
+    package static let noBufferSpace: Int32 = 105
+    package static let timedOut: Int32 = 110
+    package static let connectionRefused: Int32 = 111
+    package static let hostUnreachable: Int32 = 113
+    package static let inProgress: Int32 = 115
+}

@@ -1,0 +1,152 @@
+import CLinux
+import Pipeline
+
+/// The real thing: one epoll, and calls that go straight through to Linux.
+package struct LinuxKernel: Kernel {
+    private let epoll: Descriptor
+    private var reserve: Descriptor
+    private var options: cl_connect_options
+    private var events: UnsafeMutableBufferPointer<cl_event>
+
+    /// - Throws: ``KernelError`` if the epoll or the reserve descriptor can't be had.
+    package init(_ settings: NodeSettings) throws(KernelError) {
+        let epoll = cl_epoll_create()
+        guard epoll >= 0 else { throw KernelError(call: "epoll_create1", error: -epoll) }
+        let reserve = cl_open_null()
+        guard reserve >= 0 else { throw KernelError(call: "open /dev/null", error: -reserve) }
+        self.epoll = Descriptor(epoll)
+        self.reserve = Descriptor(reserve)
+        options = cl_connect_options(
+            keepalive_idle_s: SocketOptions.seconds(settings.keepaliveIdle),
+            user_timeout_ms: SocketOptions.milliseconds(settings.userTimeout),
+            congestion: SocketOptions.persistentName(settings.congestionUpstream))
+        events = .allocate(capacity: 256)
+    }
+
+    /// Closes what the kernel itself opened, and with it every registration. Call once, from the worker's thread.
+    package mutating func shutDown() {
+        _ = cl_close(epoll.number)
+        _ = cl_close(reserve.number)
+        events.deallocate()
+        SocketOptions.release(options.congestion)
+    }
+
+    package func now() -> Instant { Instant(nanoseconds: cl_now()) }
+    package func wallClock() -> UInt64 { cl_wall_clock() }
+
+    package func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
+        var peer = cl_endpoint()
+        let fd = cl_accept(listener.number, &peer)
+        if fd >= 0 { accepted = Accepted(descriptor: Descriptor(fd), peer: Endpoint(peer)) }
+        return Outcome(Int(fd))
+    }
+
+    package mutating func refuse(_ listener: Descriptor) {
+        _ = cl_close(reserve.number)
+        var peer = cl_endpoint()
+        let fd = cl_accept(listener.number, &peer)
+        if fd >= 0 { _ = cl_close_with_reset(fd) }
+        reserve = Descriptor(cl_open_null())
+    }
+
+    package func localAddress(_ descriptor: Descriptor) -> Endpoint? {
+        var local = cl_endpoint()
+        return cl_local_endpoint(descriptor.number, &local) == 0 ? Endpoint(local) : nil
+    }
+
+    package mutating func connect(_ backend: BackendAddress) -> Outcome {
+        var to = cl_endpoint(backend.endpoint)
+        return Outcome(Int(cl_connect(&to, &options)))
+    }
+
+    package func pendingError(_ descriptor: Descriptor) -> Int32 { cl_socket_error(descriptor.number) }
+
+    package func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        Outcome(cl_receive(descriptor.number, buffer.baseAddress, buffer.count))
+    }
+
+    package func send(
+        _ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer
+    ) -> Outcome {
+        Outcome(cl_send(descriptor.number, first.baseAddress, first.count, second.baseAddress, second.count))
+    }
+
+    package func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome {
+        Outcome(cl_splice(from.number, to.number, count))
+    }
+
+    package func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome {
+        var ends: (Int32, Int32) = (-1, -1)
+        let made = withUnsafeMutablePointer(to: &ends) {
+            $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_pipe($0, Int32(clamping: capacity)) }
+        }
+        guard made == 0 else { return Outcome(Int(made)) }
+        writeEnd = Descriptor(ends.1)
+        return Outcome(Int(ends.0))
+    }
+
+    package func shutdownWrite(_ descriptor: Descriptor) { _ = cl_shutdown_write(descriptor.number) }
+    package func close(_ descriptor: Descriptor) { _ = cl_close(descriptor.number) }
+    package func closeWithReset(_ descriptor: Descriptor) { _ = cl_close_with_reset(descriptor.number) }
+
+    package func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
+        Outcome(Int(cl_watch(epoll.number, descriptor.number, key.rawValue)))
+    }
+    package func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
+        Outcome(Int(cl_watch_level(epoll.number, descriptor.number, key.rawValue)))
+    }
+    package func unwatch(_ descriptor: Descriptor) { _ = cl_unwatch(epoll.number, descriptor.number) }
+
+    package func wait(_ out: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int {
+        let nanoseconds = timeout.map { Int64(clamping: $0.nanoseconds) } ?? -1
+        let capacity = min(out.count, events.count)
+        let count = Int(cl_wait(epoll.number, events.baseAddress, Int32(clamping: capacity), nanoseconds))
+        guard count > 0 else { return 0 }
+        for i in 0..<min(count, capacity) {
+            out[i] = Event(
+                key: EventKey(rawValue: events[i].key), readiness: Readiness(rawValue: events[i].readiness))
+        }
+        return min(count, capacity)
+    }
+}
+
+/// A call that failed where nothing can go on without it.
+package struct KernelError: Error, Sendable {
+    package let call: String
+    package let error: Int32
+    package init(call: String, error: Int32) {
+        self.call = call
+        self.error = error
+    }
+}
+
+extension Endpoint {
+    package init(_ raw: cl_endpoint) { self.init(IPAddress(high: raw.high, low: raw.low), raw.port) }
+}
+
+extension cl_endpoint {
+    package init(_ endpoint: Endpoint) {
+        self.init(high: endpoint.address.high, low: endpoint.address.low, port: endpoint.port)
+    }
+}
+
+/// Units of socket options.
+enum SocketOptions {
+    /// Whole seconds, rounded up; 0 for "as the system has it".
+    static func seconds(_ span: TimeSpan) -> Int32 {
+        Int32(clamping: span.nanoseconds / 1_000_000_000 + (span.nanoseconds % 1_000_000_000 == 0 ? 0 : 1))
+    }
+    static func milliseconds(_ span: TimeSpan) -> Int32 { Int32(clamping: span.milliseconds) }
+
+    /// A C string that lives until ``release(_:)``.
+    static func persistentName(_ name: String?) -> UnsafePointer<CChar>? {
+        guard let name else { return nil }
+        let bytes = Array(name.utf8CString)
+        let memory = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count)
+        memory.initialize(from: bytes, count: bytes.count)
+        return UnsafePointer(memory)
+    }
+    static func release(_ name: UnsafePointer<CChar>?) {
+        if let name { UnsafeMutablePointer(mutating: name).deallocate() }
+    }
+}

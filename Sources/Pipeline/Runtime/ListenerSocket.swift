@@ -1,0 +1,70 @@
+import CLinux
+import Pipeline
+
+/// A listening socket. The worker that it is given to reads it; whoever holds this closes it, once.
+package struct ListenerSocket: ~Copyable {
+    package let descriptor: Descriptor
+    package let endpoint: Endpoint
+
+    /// Binds and listens. `reusePort` lets each worker have its own queue on the same endpoint.
+    /// - Throws: ``ListenError`` that says which address, why, and what to do.
+    package static func open(_ spec: ListenerSpec, settings: NodeSettings, reusePort: Bool = true) throws(ListenError)
+        -> ListenerSocket
+    {
+        var at = cl_endpoint(spec.endpoint)
+        let congestion = SocketOptions.persistentName(settings.congestionClient)
+        defer { SocketOptions.release(congestion) }
+        var options = cl_listen_options(
+            backlog: Int32(clamping: settings.backlog),
+            keepalive_idle_s: SocketOptions.seconds(settings.keepaliveIdle),
+            user_timeout_ms: SocketOptions.milliseconds(settings.userTimeout),
+            defer_accept_s: 0, reuse_port: reusePort ? 1 : 0, congestion: congestion)
+        let fd = cl_listen(&at, &options)
+        guard fd >= 0 else {
+            throw ListenError(endpoint: spec.endpoint, error: -fd, congestion: settings.congestionClient)
+        }
+        var bound = cl_endpoint()
+        let known = cl_local_endpoint(fd, &bound) == 0
+        return ListenerSocket(descriptor: Descriptor(fd), endpoint: known ? Endpoint(bound) : spec.endpoint)
+    }
+
+    package consuming func close() { _ = cl_close(descriptor.number) }
+}
+
+/// A listener that could not be opened.
+package struct ListenError: Error, Sendable, CustomStringConvertible {
+    package let endpoint: Endpoint
+    package let error: Int32
+    let congestion: String?
+
+    package var description: String {
+        "can't listen on \(endpoint): \(cause.problem); \(cause.remedy)"
+    }
+
+    private var cause: (problem: String, remedy: String) {
+        switch error {
+        case 98:
+            (
+                "the port is taken",
+                "find who has it with `ss -ltnp 'sport = :\(endpoint.port)'`, stop it or choose another"
+            )
+        case 99:
+            (
+                "this node does not have the address \(endpoint.address)",
+                "add it (`ip addr add`), or listen on [::] or 0.0.0.0"
+            )
+        case 13, 1:
+            (
+                "no permission for port \(endpoint.port)",
+                "run with CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or use a port above 1023"
+            )
+        case 97: ("this kernel has no such address family", "enable IPv6, or listen on an IPv4 address")
+        case 2:
+            (
+                "congestion control '\(congestion ?? "")' is not available",
+                "see `sysctl net.ipv4.tcp_available_congestion_control`, or load its module"
+            )
+        default: ("error \(error) from the kernel", "see `errno \(error)`")
+        }
+    }
+}

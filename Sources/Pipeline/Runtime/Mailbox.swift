@@ -1,0 +1,46 @@
+import Pipeline
+import Synchronization
+
+/// What control asks of a worker. Later ones include earlier ones.
+package enum WorkerOrder: UInt8, AtomicRepresentable, Sendable, Comparable {
+    case run
+    /// Accept no more; end when the last connection has.
+    case drain
+    /// Reset what is left, and end.
+    case stop
+    package static func < (a: WorkerOrder, b: WorkerOrder) -> Bool { a.rawValue < b.rawValue }
+}
+
+/// The only way from control to a worker: an order, and the snapshot to run new connections on. The worker looks at the
+/// top of its loop; ``wake`` makes it look now.
+///
+/// Threading: control writes, the worker reads. Ownership: control; it outlives the worker.
+package final class Mailbox: Sendable {
+    private let orderCell = Atomic<WorkerOrder>(.run)
+    private let snapshotCell = Atomic<UInt>(0)
+    /// Generation of the oldest snapshot that the worker still has a connection on.
+    private let oldestCell = Atomic<UInt64>(0)
+    private let endedCell = Atomic<Bool>(false)
+    /// An eventfd; ``Descriptor/none`` in a simulation.
+    package let wakeDescriptor: Descriptor
+
+    package init(wakeDescriptor: Descriptor) { self.wakeDescriptor = wakeDescriptor }
+
+    package var order: WorkerOrder { orderCell.load(ordering: .acquiring) }
+    package func setOrder(_ order: WorkerOrder) { orderCell.store(order, ordering: .releasing) }
+
+    /// The snapshot to adopt. `snapshot` must stay valid until ``oldestGeneration`` has passed its generation.
+    package func offer(_ snapshot: UnsafePointer<Snapshot>) {
+        snapshotCell.store(UInt(bitPattern: snapshot), ordering: .releasing)
+    }
+    var offered: UnsafePointer<Snapshot>? {
+        UnsafePointer(bitPattern: snapshotCell.load(ordering: .acquiring))
+    }
+
+    package var oldestGeneration: UInt64 { oldestCell.load(ordering: .acquiring) }
+    func setOldestGeneration(_ generation: UInt64) { oldestCell.store(generation, ordering: .releasing) }
+
+    /// True once the worker's loop has returned.
+    package var hasEnded: Bool { endedCell.load(ordering: .acquiring) }
+    func setEnded() { endedCell.store(true, ordering: .releasing) }
+}

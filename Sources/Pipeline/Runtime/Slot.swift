@@ -1,0 +1,121 @@
+import Pipeline
+
+/// Where a connection is on its way.
+enum Phase: UInt8 {
+    case free
+    /// Waiting for the client's first bytes.
+    case peeking
+    /// A connect to a backend is under way.
+    case connecting
+    /// Bytes flow. Gating stages may still hold the client's.
+    case relaying
+}
+
+/// One direction of a relay: from a source socket to a sink socket, through at most one block or one pipe.
+struct Flow {
+    /// A block with bytes that the sink did not take, or ``none``.
+    var block: Int32 = Flow.none
+    var blockStart: UInt32 = 0
+    var blockEnd: UInt32 = 0
+    /// A pipe from the pool, or ``none``.
+    var pipe: Int32 = Flow.none
+    var pipeBytes: UInt32 = 0
+    /// How many reads in a row filled the buffer: what decides when to splice.
+    var fullReads: UInt8 = 0
+    var smallSplices: UInt8 = 0
+    var state: State = []
+    /// Payload bytes that the sink's kernel took. Below zero while part of a prelude, which is no payload, is owed.
+    var total: Int64 = 0
+
+    static let none: Int32 = -1
+
+    struct State: OptionSet {
+        let rawValue: UInt8
+        /// No EAGAIN since the last readable event.
+        static let readable = State(rawValue: 1)
+        static let writable = State(rawValue: 2)
+        /// The source's FIN is known to be in its queue, behind the data.
+        static let ending = State(rawValue: 4)
+        /// The source was read to its end.
+        static let ended = State(rawValue: 8)
+        /// FIN was sent to the sink.
+        static let shut = State(rawValue: 16)
+        static let splicing = State(rawValue: 32)
+        /// The source has urgent data somewhere: a short read proves nothing.
+        static let urgent = State(rawValue: 64)
+        /// Held back until gating stages have seen the bytes.
+        static let gated = State(rawValue: 128)
+    }
+
+    var holdsBytes: Bool { block != Flow.none || pipeBytes > 0 }
+    var isOver: Bool { state.contains(.shut) }
+}
+
+/// One connection. Slots are allocated once, live in raw memory, and are reused; `generation` tells uses apart.
+struct Slot {
+    var generation: UInt32 = 0
+    var phase: Phase = .free
+    /// How many stages passed the connection; they are settled at its end.
+    var passed: UInt8 = 0
+    /// The backend that is being tried, or that is connected: index into the candidates.
+    var attempt: UInt8 = 0
+    var marks: Marks = []
+    var client = Descriptor.none
+    var upstream = Descriptor.none
+    /// The block with facts and first bytes, until they are sent.
+    var pending: Int32 = Flow.none
+    /// Timer wheel links: slot indices, or ``Flow/none``.
+    var timerNext: Int32 = Flow.none
+    var timerPrevious: Int32 = Flow.none
+    var timerBucket: Int32 = Flow.none
+    /// Free list link.
+    var link: Int32 = Flow.none
+    var snapshot: UInt16 = 0
+    var listener: UInt16 = 0
+    var chain: UInt16 = 0
+    var sniff = SniffOutcome.notAsked
+    var deadline = Instant(nanoseconds: 0)
+    /// Client to upstream.
+    var up = Flow()
+    /// Upstream to client.
+    var down = Flow()
+    /// Bit i: stage i gates the client's bytes, and has not decided.
+    var gating: UInt32 = 0
+    /// What both flows had moved when the half-close deadline was armed.
+    var halfClosedTotal: Int64 = 0
+    var serial: UInt64 = 0
+    var accepted = Instant(nanoseconds: 0)
+    var connected = TimeSpan.zero
+    var peer = Endpoint(.unspecified, 0)
+    var believed = Endpoint(.unspecified, 0)
+    var destination = Endpoint(.unspecified, 0)
+    var backend = Endpoint(.unspecified, 0)
+    var route: UnsafePointer<Route>?
+    var shadowed = ReasonCode(rawValue: .max)
+    var serverName = ShortText<62>()
+
+    struct Marks: OptionSet {
+        let rawValue: UInt8
+        static let clientWatched = Marks(rawValue: 1)
+        static let upstreamWatched = Marks(rawValue: 2)
+        /// In the run queue: has more to do without a new event.
+        static let queued = Marks(rawValue: 4)
+        static let halfClosed = Marks(rawValue: 8)
+        static let connected = Marks(rawValue: 16)
+        static let clientEndedFirst = Marks(rawValue: 32)
+    }
+}
+
+/// What a connection needs only until its first bytes are with the backend. Lives at the head of a pooled block.
+struct Pending {
+    var facts: ConnectionFacts
+    var prelude = Prelude()
+    /// The stage to go on with.
+    var stage = 0
+    /// How many of the client's bytes are here.
+    var count = 0
+    /// How many the stage that waits asked for.
+    var wanted = 1
+    var input = InputState.open
+    init(facts: ConnectionFacts) { self.facts = facts }
+}

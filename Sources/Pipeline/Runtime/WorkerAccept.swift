@@ -1,0 +1,248 @@
+import Pipeline
+
+/// From a listener's queue to a slot, and through the stages to a backend.
+extension Worker {
+    mutating func acceptAll(_ listener: WorkerListener, limit: Int = Worker.acceptBatch) {
+        var accepted = Accepted(descriptor: .none, peer: Endpoint(.unspecified, 0))
+        for _ in 0..<limit {
+            let outcome = kernel.accept(listener.descriptor, &accepted)
+            guard outcome.isError else {
+                begin(accepted, listener)
+                continue
+            }
+            switch outcome.error {
+            case ErrorNumber.connectionAborted:
+                continue
+            case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem:
+                counters.pointee.add(.accepted)
+                counters.pointee.ended(RuntimeReason.noDescriptor.code)
+                kernel.refuse(listener.descriptor)
+            default:
+                return
+            }
+        }
+    }
+
+    private mutating func begin(_ accepted: Accepted, _ listener: WorkerListener) {
+        counters.pointee.add(.accepted)
+        guard let index = slab.take() else {
+            turnAway(accepted, listener)
+            return
+        }
+        serial &+= 1
+        let slot = slab.slots + index
+        slot.pointee.client = accepted.descriptor
+        slot.pointee.serial = UInt64(self.index) << 48 | serial
+        slot.pointee.accepted = now
+        slot.pointee.peer = accepted.peer
+        slot.pointee.believed = accepted.peer
+        slot.pointee.listener = listener.index
+        slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
+        slot.pointee.snapshot = snapshots.began()
+        slot.pointee.phase = .peeking
+        slot.pointee.up.state = [.readable, .writable]
+        slot.pointee.down.state = [.readable, .writable]
+        if listener.spec.endpoint.address.isUnspecified {
+            guard let local = kernel.localAddress(accepted.descriptor) else {
+                finish(index, RuntimeReason.clientLeftEarly.code, .reset)
+                return
+            }
+            slot.pointee.destination = local
+        } else {
+            slot.pointee.destination = listener.bound
+        }
+        guard openPending(index, hint: listener.spec.hint) else { return }
+        advance(index)
+    }
+
+    /// R27: at the limit the newest is refused, and it shows.
+    private mutating func turnAway(_ accepted: Accepted, _ listener: WorkerListener) {
+        kernel.closeWithReset(accepted.descriptor)
+        let reason = RuntimeReason.tooManyConnections.code
+        counters.pointee.ended(reason)
+        var record = ConnectionRecord()
+        record.reason = reason
+        record.peer = accepted.peer
+        record.client = accepted.peer
+        record.destination = listener.bound
+        record.listener = listener.index
+        log(&record)
+    }
+
+    /// Borrows a block for a connection's facts and first bytes. False if the connection was refused for want of one.
+    mutating func openPending(_ index: Int, hint: ProtocolHint) -> Bool {
+        let slot = slab.slots + index
+        let block = blocks.take()
+        guard block != Flow.none else {
+            finish(index, RuntimeReason.noSniffBuffer.code, .reset)
+            return false
+        }
+        slot.pointee.pending = block
+        var facts = ConnectionFacts(
+            peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
+            listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)
+        facts.client = ClientAddress(slot.pointee.believed)
+        facts.route = slot.pointee.route
+        blocks.pending(block).initialize(to: Pending(facts: facts))
+        return true
+    }
+
+    func chain(of index: Int) -> UnsafePointer<Chain> {
+        let slot = slab.slots + index
+        return snapshots[slot.pointee.snapshot].pointee.snapshot.pointee.chains.pointer(Int(slot.pointee.chain))
+    }
+
+    // MARK: Stages
+
+    /// Runs stages until one waits or refuses, or all have passed.
+    mutating func advance(_ index: Int) {
+        let slot = slab.slots + index
+        let chain = chain(of: index)
+        let pending = blocks.pending(slot.pointee.pending)
+        while pending.pointee.stage < chain.pointee.stages.count {
+            let number = pending.pointee.stage
+            let stage = chain.pointee.stages.pointer(number)
+            switch evaluate(index, stage, budget: chain.pointee.peekBytes) {
+            case .next:
+                break
+            case .needBytes(let wanted):
+                if chain.pointee.gates, stage.pointee.peek != nil {
+                    slot.pointee.gating |= 1 << UInt32(number & 31)
+                } else if pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes {
+                    pending.pointee.wanted = min(max(wanted, 1), chain.pointee.peekBytes)
+                    guard gather(index) else { return }
+                    continue
+                } else {
+                    // A stage asked for bytes that can't come: its own mistake, which must not hang the client.
+                    finish(index, RuntimeReason.internalError.code, .reset)
+                    return
+                }
+            case .refuse(let reason):
+                guard pass(index, stage, reason) else { return }
+            }
+            pending.pointee.stage = number + 1
+            slot.pointee.passed = UInt8(truncatingIfNeeded: number + 1)
+        }
+        absorb(index)
+        connectNext(index)
+    }
+
+    /// What one stage says now. `budget` bounds what it may see.
+    func evaluate(_ index: Int, _ stage: UnsafePointer<Stage>, budget: Int) -> Verdict {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        let entry = snapshots[slot.pointee.snapshot]
+        let seen = min(pending.pointee.count, budget)
+        var input = pending.pointee.input
+        if input == .open, budget > 0, seen >= budget { input = .full }
+        let body = blocks.body(slot.pointee.pending)
+        let bytes = UnsafeBufferPointer(
+            start: body.baseAddress?.assumingMemoryBound(to: UInt8.self), count: seen)
+        return withUnsafeMutablePointer(to: &pending.pointee.facts) { facts in
+            withUnsafeMutablePointer(to: &pending.pointee.prelude) { prelude in
+                let view = ConnectionView(
+                    facts: facts, bytes: bytes, input: input, now: now, routes: entry.pointee.snapshot.pointee.routes)
+                return stage.pointee.filter.evaluateErased(
+                    stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], view,
+                    Effects(facts: facts, prelude: prelude))
+            }
+        }
+    }
+
+    /// A stage has refused. True if it is in shadow mode and the connection goes on (R28).
+    mutating func pass(_ index: Int, _ stage: UnsafePointer<Stage>, _ reason: UInt8) -> Bool {
+        let code = ReasonCode.filter(base: stage.pointee.reasonBase, reason)
+        if stage.pointee.shadow {
+            counters.pointee.shadowed(code)
+            slab.slots[index].shadowed = code
+            return true
+        }
+        finish(index, code, .reset)
+        return false
+    }
+
+    /// Keeps what the end of the connection needs of its facts.
+    mutating func absorb(_ index: Int) {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        slot.pointee.believed = pending.pointee.facts.client.endpoint
+        slot.pointee.route = pending.pointee.facts.route
+        slot.pointee.sniff = pending.pointee.facts.sniff
+        pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
+    }
+
+    // MARK: The client's first bytes
+
+    /// Reads until a waiting stage can be asked again. False if the socket has to be waited for, or has ended.
+    private mutating func gather(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        while pending.pointee.count < pending.pointee.wanted, pending.pointee.input == .open {
+            guard slot.pointee.up.state.contains(.readable) else {
+                awaitPeek(index)
+                return false
+            }
+            guard fillPending(index) else { return false }
+        }
+        return true
+    }
+
+    private mutating func awaitPeek(_ index: Int) {
+        let slot = slab.slots + index
+        if slot.pointee.timerBucket == Flow.none, let timeout = chain(of: index).pointee.peekTimeout {
+            wheel.arm(slab.slots, index, at: slot.pointee.accepted + timeout)
+        }
+        watchClient(index)
+    }
+
+    /// One read of the client's first bytes into the pending block. False if the connection ended.
+    mutating func fillPending(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        let body = blocks.body(slot.pointee.pending)
+        let room = PeekNeed.limit - pending.pointee.count
+        let space = UnsafeMutableRawBufferPointer(
+            rebasing: body[pending.pointee.count..<pending.pointee.count + min(room, 16384)])
+        let outcome = kernel.receive(slot.pointee.client, space)
+        if outcome.isError {
+            guard outcome.error != ErrorNumber.again else {
+                slot.pointee.up.state.remove(.readable)
+                return true
+            }
+            finish(index, Worker.brokenReason(outcome.error, .client).code, .reset)
+            return false
+        }
+        if outcome.value == 0 {
+            pending.pointee.input = .ended
+            slot.pointee.up.state.insert(.ended)
+            slot.pointee.up.state.remove(.readable)
+            return true
+        }
+        pending.pointee.count += outcome.value
+        let state = slot.pointee.up.state
+        if outcome.value < space.count, !state.contains(.ending), !state.contains(.urgent) {
+            slot.pointee.up.state.remove(.readable)
+        }
+        return true
+    }
+
+    mutating func watchClient(_ index: Int) {
+        let slot = slab.slots + index
+        guard !slot.pointee.marks.contains(.clientWatched) else { return }
+        slot.pointee.marks.insert(.clientWatched)
+        let key = EventKey(.client, index: index, generation: slot.pointee.generation)
+        if kernel.watch(slot.pointee.client, key).isError {
+            finish(index, RuntimeReason.internalError.code, .reset)
+        }
+    }
+
+    /// The client's socket has something while a stage waits for bytes.
+    mutating func peekEvent(_ index: Int) {
+        if gather(index) { advance(index) }
+    }
+
+    mutating func peekDeadline(_ index: Int) {
+        blocks.pending(slab.slots[index].pending).pointee.input = .timedOut
+        advance(index)
+    }
+}

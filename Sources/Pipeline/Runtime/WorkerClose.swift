@@ -1,0 +1,110 @@
+import Pipeline
+
+/// Every end of a connection comes through here, once, with one reason (R28).
+extension Worker {
+    enum Ending {
+        /// Both sides have sent FIN, and both FINs were passed on.
+        case orderly
+        /// RST to whoever is still there.
+        case reset
+    }
+
+    mutating func finish(_ index: Int, _ reason: ReasonCode, _ ending: Ending) {
+        let slot = slab.slots + index
+        guard slot.pointee.phase != .free else { return }
+        if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
+        close(slot.pointee.client, ending)
+        close(slot.pointee.upstream, ending)
+        wheel.disarm(slab.slots, index)
+        giveBack(index)
+        settle(index, reason)
+        counters.pointee.ended(reason)
+        snapshots.ended(slot.pointee.snapshot)
+        slab.give(index)
+    }
+
+    private mutating func close(_ descriptor: Descriptor, _ ending: Ending) {
+        guard descriptor.isOpen else { return }
+        switch ending {
+        case .orderly: kernel.close(descriptor)
+        case .reset: kernel.closeWithReset(descriptor)
+        }
+    }
+
+    private mutating func giveBack(_ index: Int) {
+        releasePending(index)
+        giveBack(slab.flow(index, .client))
+        giveBack(slab.flow(index, .upstream))
+    }
+
+    private mutating func giveBack(_ flow: UnsafeMutablePointer<Flow>) {
+        if flow.pointee.block != Flow.none {
+            blocks.give(flow.pointee.block, touched: Int(flow.pointee.blockEnd))
+            flow.pointee.block = Flow.none
+        }
+        releasePipe(flow)
+    }
+
+    private mutating func settle(_ index: Int, _ reason: ReasonCode) {
+        let slot = slab.slots + index
+        let bytesUp = UInt64(max(0, slot.pointee.up.total))
+        let bytesDown = UInt64(max(0, slot.pointee.down.total))
+        let duration = now.since(slot.pointee.accepted)
+        counters.pointee.add(.bytesToUpstream, bytesUp)
+        counters.pointee.add(.bytesToClient, bytesDown)
+        let totals = ConnectionTotals(
+            route: slot.pointee.route, client: ClientAddress(slot.pointee.believed), bytesToUpstream: bytesUp,
+            bytesToClient: bytesDown, reason: reason, duration: duration)
+        let entry = snapshots[slot.pointee.snapshot]
+        let stages = chain(of: index).pointee.stages
+        for number in 0..<min(Int(slot.pointee.passed), stages.count) {
+            let stage = stages.pointer(number)
+            stage.pointee.filter.settleErased(
+                stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], totals)
+        }
+        if logs { record(index, reason, totals) }
+    }
+
+    private mutating func record(_ index: Int, _ reason: ReasonCode, _ totals: ConnectionTotals) {
+        let slot = slab.slots + index
+        var record = ConnectionRecord()
+        record.serial = slot.pointee.serial
+        record.listener = slot.pointee.listener
+        record.reason = reason
+        record.sniff = slot.pointee.sniff
+        if slot.pointee.shadowed.rawValue != .max { record.shadowed = slot.pointee.shadowed }
+        record.peer = slot.pointee.peer
+        record.client = slot.pointee.believed
+        record.destination = slot.pointee.destination
+        record.bytesToUpstream = totals.bytesToUpstream
+        record.bytesToClient = totals.bytesToClient
+        record.duration = totals.duration
+        record.timeToConnect = slot.pointee.connected
+        if slot.pointee.backend.port != 0 {
+            record.backend = slot.pointee.backend
+            record.attempts = slot.pointee.attempt + 1
+        }
+        if let route = slot.pointee.route {
+            record.route.set(route.pointee.id.buffer)
+            record.env.set(route.pointee.owner.pointee.env.buffer)
+        }
+        record.serverName = slot.pointee.serverName
+        log(&record)
+    }
+
+    mutating func log(_ record: inout ConnectionRecord) {
+        guard logs else { return }
+        record.worker = index
+        record.endedAt = kernel.wallClock()
+        if !(ring._withUnsafeGuaranteedRef { $0.push(record) }) { counters.pointee.add(.logDropped) }
+    }
+
+    mutating func deadlinePassed(_ index: Int) {
+        switch slab.slots[index].phase {
+        case .peeking: peekDeadline(index)
+        case .connecting: connectDeadline(index)
+        case .relaying: halfCloseDeadline(index)
+        case .free: break
+        }
+    }
+}

@@ -1,0 +1,197 @@
+import Pipeline
+
+/// From a route to a connected backend, with the first bytes written (R13).
+extension Worker {
+    /// Connects to the candidate at `attempt`, or to the next one that can be tried.
+    mutating func connectNext(_ index: Int) {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        slot.pointee.phase = .connecting
+        var failure = RuntimeReason.noBackend
+        while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
+            let address = backend.pointee.address
+            slot.pointee.backend = address.endpoint
+            counters.pointee.add(.connectAttempts)
+            let outcome = kernel.connect(address)
+            if !outcome.isError {
+                slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
+                startConnecting(index)
+                return
+            }
+            failure = Worker.connectFailure(outcome.error)
+            // Another backend doesn't help against our own lack of descriptors.
+            guard failure != .noDescriptor else { break }
+            slot.pointee.attempt += 1
+            counters.pointee.add(.connectRetries)
+        }
+        finish(index, failure.code, .reset)
+    }
+
+    private mutating func startConnecting(_ index: Int) {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
+        if hasBytes, slot.pointee.gating == 0, eager.shouldTry() {
+            let worked = sendFirst(index)
+            guard slot.pointee.phase == .connecting else { return }
+            eager.learn(worked)
+            if worked {
+                connected(index)
+                return
+            }
+        }
+        wheel.arm(slab.slots, index, at: now + connectTimeout)
+        watchUpstream(index)
+    }
+
+    mutating func watchUpstream(_ index: Int) {
+        let slot = slab.slots + index
+        guard !slot.pointee.marks.contains(.upstreamWatched) else { return }
+        slot.pointee.marks.insert(.upstreamWatched)
+        let key = EventKey(.upstream, index: index, generation: slot.pointee.generation)
+        if kernel.watch(slot.pointee.upstream, key).isError {
+            finish(index, RuntimeReason.internalError.code, .reset)
+        }
+    }
+
+    /// The backend's socket says something while a connect is under way.
+    mutating func connectEvent(_ index: Int, _ readiness: Readiness) {
+        let slot = slab.slots + index
+        if readiness.contains(.hangup) {
+            connectFailed(index, kernel.pendingError(slot.pointee.upstream))
+            return
+        }
+        guard readiness.contains(.writable) else { return }
+        noteReadable(&slot.pointee.down, readiness)
+        let pending = blocks.pending(slot.pointee.pending)
+        let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
+        if hasBytes, slot.pointee.gating == 0 {
+            let sent = sendFirst(index)
+            guard slot.pointee.phase == .connecting else { return }
+            // Writable a moment ago and not now: wait for it as for any full socket.
+            guard sent else { return }
+        }
+        connected(index)
+    }
+
+    /// This backend can't be had: the next one, if nothing was written yet (R13).
+    mutating func connectFailed(_ index: Int, _ error: Int32) {
+        let slot = slab.slots + index
+        let reason = Worker.connectFailure(error)
+        kernel.close(slot.pointee.upstream)
+        slot.pointee.upstream = .none
+        slot.pointee.marks.remove(.upstreamWatched)
+        wheel.disarm(slab.slots, index)
+        let pending = blocks.pending(slot.pointee.pending)
+        guard pending.pointee.facts.candidates[Int(slot.pointee.attempt) + 1] != nil else {
+            finish(index, reason.code, .reset)
+            return
+        }
+        slot.pointee.attempt += 1
+        slot.pointee.down.state = [.readable, .writable]
+        // What events of this slot's first socket are still in this batch must not be taken for the next one's.
+        slot.pointee.generation &+= 1
+        counters.pointee.add(.connectRetries)
+        rewatchClient(index)
+        guard slot.pointee.phase != .free else { return }
+        connectNext(index)
+    }
+
+    /// The client's registration carries the generation: after a change it is made anew.
+    private mutating func rewatchClient(_ index: Int) {
+        let slot = slab.slots + index
+        guard slot.pointee.marks.contains(.clientWatched) else { return }
+        kernel.unwatch(slot.pointee.client)
+        slot.pointee.marks.remove(.clientWatched)
+        watchClient(index)
+    }
+
+    mutating func connectDeadline(_ index: Int) { connectFailed(index, ErrorNumber.timedOut) }
+
+    /// Writes the prelude and the client's first bytes, together. True once the socket took something; what it didn't
+    /// take waits in the block. On an error the connection has moved on to another backend or ended.
+    private mutating func sendFirst(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        let block = slot.pointee.pending
+        let pending = blocks.pending(block)
+        let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
+        let body = blocks.body(block)
+        let payload = UnsafeRawBufferPointer(rebasing: body[consumed..<pending.pointee.count])
+        let preludeCount = pending.pointee.prelude.count
+        guard preludeCount + payload.count > 0 else { return true }
+        let outcome = pending.pointee.prelude.withBytes {
+            kernel.send(slot.pointee.upstream, UnsafeRawBufferPointer($0), payload)
+        }
+        if outcome.isError {
+            if outcome.error != ErrorNumber.again { connectFailed(index, outcome.error) }
+            return false
+        }
+        slot.pointee.up.total = Int64(outcome.value) - Int64(preludeCount)
+        let unsent = preludeCount + payload.count - outcome.value
+        guard unsent > 0 else { return true }
+        slot.pointee.up.state.remove(.writable)
+        keepUnsent(index, unsent: unsent, preludeUnsent: max(0, preludeCount - outcome.value))
+        return true
+    }
+
+    /// Turns what the first write left over into the up flow's block: the rest of the prelude, then the payload's.
+    private mutating func keepUnsent(_ index: Int, unsent: Int, preludeUnsent: Int) {
+        let slot = slab.slots + index
+        let block = slot.pointee.pending
+        let pending = blocks.pending(block)
+        let body = blocks.body(block)
+        let payloadUnsent = unsent - preludeUnsent
+        var start = pending.pointee.count - payloadUnsent
+        if preludeUnsent > 0, let base = body.baseAddress {
+            if start < preludeUnsent {
+                (base + preludeUnsent).copyMemory(from: base + start, byteCount: payloadUnsent)
+                start = preludeUnsent
+            }
+            start -= preludeUnsent
+            pending.pointee.prelude.withBytes { prelude in
+                guard let source = prelude.baseAddress else { return }
+                (base + start).copyMemory(
+                    from: source + (prelude.count - preludeUnsent), byteCount: preludeUnsent)
+            }
+        }
+        slot.pointee.up.block = block
+        slot.pointee.up.blockStart = UInt32(start)
+        slot.pointee.up.blockEnd = UInt32(start + unsent)
+        slot.pointee.pending = Flow.none
+    }
+
+    /// The backend is there and has the first bytes, if there were any: from here on bytes flow.
+    private mutating func connected(_ index: Int) {
+        let slot = slab.slots + index
+        wheel.disarm(slab.slots, index)
+        slot.pointee.phase = .relaying
+        slot.pointee.marks.insert(.connected)
+        slot.pointee.connected = now.since(slot.pointee.accepted)
+        if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
+        releasePending(index)
+        watchUpstream(index)
+        guard slot.pointee.phase == .relaying else { return }
+        watchClient(index)
+        guard slot.pointee.phase == .relaying else { return }
+        if !slot.pointee.up.state.isDisjoint(with: [.ended, .ending]) { pumpBoth(index) }
+    }
+
+    /// Gives the block with facts and first bytes back, if it is still the connection's.
+    mutating func releasePending(_ index: Int) {
+        let slot = slab.slots + index
+        guard slot.pointee.pending != Flow.none else { return }
+        blocks.give(slot.pointee.pending, touched: blocks.pending(slot.pointee.pending).pointee.count)
+        slot.pointee.pending = Flow.none
+    }
+
+    static func connectFailure(_ error: Int32) -> RuntimeReason {
+        switch error {
+        case ErrorNumber.connectionRefused, ErrorNumber.connectionReset: .connectRefused
+        case ErrorNumber.timedOut: .connectTimeout
+        case ErrorNumber.networkUnreachable, ErrorNumber.hostUnreachable: .connectUnreachable
+        case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem: .noDescriptor
+        case ErrorNumber.addressNotAvailable, ErrorNumber.addressInUse: .noPort
+        default: .connectFailed
+        }
+    }
+}

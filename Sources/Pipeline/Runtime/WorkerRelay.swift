@@ -1,0 +1,364 @@
+import Pipeline
+
+/// Bytes both ways, unchanged (R15): copies through the worker's buffer, and splices for streams that keep filling it.
+extension Worker {
+    mutating func clientEvent(_ index: Int, _ readiness: Readiness) {
+        let slot = slab.slots + index
+        noteReadable(&slot.pointee.up, readiness)
+        if readiness.contains(.writable) || readiness.contains(.hangup) { slot.pointee.down.state.insert(.writable) }
+        switch slot.pointee.phase {
+        case .peeking: peekEvent(index)
+        case .relaying: pumpBoth(index)
+        case .connecting:
+            if readiness.contains(.hangup) { clientLeft(index) }
+        case .free: break
+        }
+    }
+
+    mutating func upstreamEvent(_ index: Int, _ readiness: Readiness) {
+        let slot = slab.slots + index
+        switch slot.pointee.phase {
+        case .connecting: connectEvent(index, readiness)
+        case .relaying:
+            noteReadable(&slot.pointee.down, readiness)
+            if readiness.contains(.writable) || readiness.contains(.hangup) {
+                slot.pointee.up.state.insert(.writable)
+            }
+            pumpBoth(index)
+        case .peeking, .free: break
+        }
+    }
+
+    func noteReadable(_ flow: inout Flow, _ readiness: Readiness) {
+        if readiness.contains(.readable) || readiness.contains(.hangup) { flow.state.insert(.readable) }
+        if readiness.contains(.readEnd) { flow.state.formUnion([.ending, .readable]) }
+        if readiness.contains(.urgent) { flow.state.insert(.urgent) }
+    }
+
+    /// A client that is gone while its backend is being connected to: no use in going on.
+    private mutating func clientLeft(_ index: Int) {
+        let error = kernel.pendingError(slab.slots[index].client)
+        if error != 0 { finish(index, Worker.brokenReason(error, .client).code, .reset) }
+    }
+
+    /// Moves what can be moved in both directions, and ends the connection when both are over.
+    mutating func pumpBoth(_ index: Int) {
+        let slot = slab.slots + index
+        if slot.pointee.up.state.contains(.gated) {
+            guard openGate(index) else { return }
+        }
+        guard pump(index, .client), pump(index, .upstream) else { return }
+        let upOver = slot.pointee.up.isOver
+        let downOver = slot.pointee.down.isOver
+        if upOver, downOver {
+            let first = slot.pointee.marks.contains(.clientEndedFirst)
+            finish(index, (first ? RuntimeReason.closedByClient : .closedByUpstream).code, .orderly)
+        } else if upOver || downOver {
+            armHalfClose(index, clientFirst: upOver)
+        }
+    }
+
+    private mutating func armHalfClose(_ index: Int, clientFirst: Bool) {
+        let slot = slab.slots + index
+        guard !slot.pointee.marks.contains(.halfClosed) else { return }
+        slot.pointee.marks.insert(.halfClosed)
+        if clientFirst { slot.pointee.marks.insert(.clientEndedFirst) }
+        slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
+        wheel.arm(slab.slots, index, at: now + halfCloseTimeout)
+    }
+
+    /// R14: half-open for a whole timeout without a byte. While the other direction still moves, it lives.
+    mutating func halfCloseDeadline(_ index: Int) {
+        let slot = slab.slots + index
+        let total = slot.pointee.up.total &+ slot.pointee.down.total
+        if total != slot.pointee.halfClosedTotal {
+            slot.pointee.halfClosedTotal = total
+            wheel.arm(slab.slots, index, at: now + halfCloseTimeout)
+            return
+        }
+        let waitingFor: RuntimeReason =
+            slot.pointee.up.isOver ? .halfCloseTimeoutUpstream : .halfCloseTimeoutClient
+        finish(index, waitingFor.code, .reset)
+    }
+
+    // MARK: One direction
+
+    /// How many bytes a direction may move before others get their turn.
+    private static var share: Int { 1 << 20 }
+
+    /// Moves bytes that come from `source` until one side has to be waited for. False if the connection ended.
+    mutating func pump(_ index: Int, _ source: Side) -> Bool {
+        let slot = slab.slots + index
+        let flow = slab.flow(index, source)
+        let from = source == .client ? slot.pointee.client : slot.pointee.upstream
+        let to = source == .client ? slot.pointee.upstream : slot.pointee.client
+        guard !flow.pointee.isOver, !flow.pointee.state.contains(.gated) else { return true }
+        var moved = 0
+        while true {
+            let step: Step
+            if flow.pointee.holdsBytes {
+                step = flow.pointee.state.contains(.writable) ? drain(flow, to) : .wait
+            } else if flow.pointee.state.contains(.ended) {
+                flow.pointee.state.insert(.shut)
+                releasePipe(flow)
+                kernel.shutdownWrite(to)
+                return true
+            } else if flow.pointee.state.contains(.readable) {
+                guard moved < Self.share else {
+                    enqueue(index)
+                    return true
+                }
+                step = flow.pointee.state.contains(.splicing) ? fillPipe(flow, from) : copy(flow, from, to)
+            } else {
+                step = .wait
+            }
+            switch step {
+            case .moved(let count): moved += count
+            case .wait:
+                if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
+                return true
+            case .sourceBroken(let error):
+                finish(index, Worker.brokenReason(error, source).code, .reset)
+                return false
+            case .sinkBroken(let error):
+                let sink: Side = source == .client ? .upstream : .client
+                finish(index, Worker.brokenReason(error, sink).code, .reset)
+                return false
+            case .noBuffer:
+                finish(index, RuntimeReason.noSniffBuffer.code, .reset)
+                return false
+            }
+        }
+    }
+
+    enum Step {
+        case moved(Int)
+        case wait
+        case sourceBroken(Int32)
+        case sinkBroken(Int32)
+        case noBuffer
+    }
+
+    /// One read through the buffer, and one write of it.
+    private mutating func copy(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor) -> Step {
+        let outcome = kernel.receive(from, buffer)
+        if outcome.isError {
+            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
+            flow.pointee.state.remove(.readable)
+            return .wait
+        }
+        let count = outcome.value
+        if count == 0 {
+            flow.pointee.state.insert(.ended)
+            return .moved(0)
+        }
+        noteRead(flow, count)
+        let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+        var sent = 0
+        if flow.pointee.state.contains(.writable) {
+            let written = kernel.send(to, bytes, UnsafeRawBufferPointer(start: nil, count: 0))
+            if written.isError {
+                guard written.error == ErrorNumber.again else { return .sinkBroken(written.error) }
+            } else {
+                sent = written.value
+                flow.pointee.total += Int64(sent)
+            }
+        }
+        return sent == count ? .moved(count) : keep(flow, UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+    }
+
+    /// A short read means that the queue is empty: no second call to hear EAGAIN (or, with FIN behind the data, 0).
+    private func noteRead(_ flow: UnsafeMutablePointer<Flow>, _ count: Int) {
+        if count < buffer.count {
+            flow.pointee.fullReads = 0
+            if flow.pointee.state.contains(.urgent) { return }
+            if flow.pointee.state.contains(.ending) {
+                flow.pointee.state.insert(.ended)
+            } else {
+                flow.pointee.state.remove(.readable)
+            }
+        } else {
+            flow.pointee.fullReads &+= 1
+            if flow.pointee.fullReads >= Self.fullReadsToSplice { flow.pointee.state.insert(.splicing) }
+        }
+    }
+
+    private static var fullReadsToSplice: UInt8 { 4 }
+
+    /// What the sink didn't take waits in a block; the source isn't read until it is gone.
+    private mutating func keep(_ flow: UnsafeMutablePointer<Flow>, _ bytes: UnsafeRawBufferPointer) -> Step {
+        flow.pointee.state.remove(.writable)
+        let block = blocks.take()
+        guard block != Flow.none else { return .noBuffer }
+        UnsafeMutableRawBufferPointer(rebasing: blocks.body(block)[..<bytes.count]).copyMemory(from: bytes)
+        flow.pointee.block = block
+        flow.pointee.blockStart = 0
+        flow.pointee.blockEnd = UInt32(bytes.count)
+        return .moved(bytes.count)
+    }
+
+    private mutating func drain(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
+        flow.pointee.block != Flow.none ? drainBlock(flow, to) : drainPipe(flow, to)
+    }
+
+    private mutating func drainBlock(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
+        let block = flow.pointee.block
+        let range = Int(flow.pointee.blockStart)..<Int(flow.pointee.blockEnd)
+        let bytes = UnsafeRawBufferPointer(rebasing: blocks.body(block)[range])
+        let outcome = kernel.send(to, bytes, UnsafeRawBufferPointer(start: nil, count: 0))
+        if outcome.isError {
+            guard outcome.error == ErrorNumber.again else { return .sinkBroken(outcome.error) }
+            flow.pointee.state.remove(.writable)
+            return .wait
+        }
+        flow.pointee.total += Int64(outcome.value)
+        flow.pointee.blockStart += UInt32(outcome.value)
+        if flow.pointee.blockStart == flow.pointee.blockEnd {
+            flow.pointee.block = Flow.none
+            blocks.give(block, touched: range.upperBound)
+        } else {
+            flow.pointee.state.remove(.writable)
+        }
+        return .moved(0)
+    }
+
+    // MARK: Splicing
+
+    private mutating func fillPipe(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) -> Step {
+        if flow.pointee.pipe == Flow.none {
+            flow.pointee.pipe = pipes.take(&kernel)
+            guard flow.pointee.pipe != Flow.none else {
+                stopSplicing(flow)
+                return .moved(0)
+            }
+            counters.pointee.add(.spliceEntered)
+        }
+        let outcome = kernel.splice(from, pipes[flow.pointee.pipe].writeEnd, PipePool.pipeSize)
+        if outcome.isError {
+            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
+            flow.pointee.state.remove(.readable)
+            return .wait
+        }
+        if outcome.value == 0 {
+            flow.pointee.state.insert(.ended)
+            return .moved(0)
+        }
+        flow.pointee.pipeBytes = UInt32(outcome.value)
+        if outcome.value < Self.smallSplice {
+            flow.pointee.smallSplices &+= 1
+            if flow.pointee.smallSplices >= Self.smallSplicesToCopy { stopSplicing(flow) }
+        } else {
+            flow.pointee.smallSplices = 0
+        }
+        return .moved(outcome.value)
+    }
+
+    private static var smallSplice: Int { 16384 }
+    private static var smallSplicesToCopy: UInt8 { 8 }
+
+    private mutating func drainPipe(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
+        let outcome = kernel.splice(pipes[flow.pointee.pipe].readEnd, to, Int(flow.pointee.pipeBytes))
+        if outcome.isError {
+            guard outcome.error == ErrorNumber.again else { return .sinkBroken(outcome.error) }
+            flow.pointee.state.remove(.writable)
+            return .wait
+        }
+        guard outcome.value > 0 else { return .sinkBroken(ErrorNumber.brokenPipe) }
+        flow.pointee.pipeBytes -= UInt32(outcome.value)
+        flow.pointee.total += Int64(outcome.value)
+        return .moved(0)
+    }
+
+    private mutating func stopSplicing(_ flow: UnsafeMutablePointer<Flow>) {
+        flow.pointee.state.remove(.splicing)
+        flow.pointee.fullReads = 0
+        flow.pointee.smallSplices = 0
+        counters.pointee.add(.spliceLeft)
+    }
+
+    mutating func releasePipe(_ flow: UnsafeMutablePointer<Flow>) {
+        guard flow.pointee.pipe != Flow.none else { return }
+        if flow.pointee.pipeBytes > 0 {
+            pipes.discard(flow.pointee.pipe, &kernel)
+        } else {
+            pipes.give(flow.pointee.pipe)
+        }
+        flow.pointee.pipe = Flow.none
+        flow.pointee.pipeBytes = 0
+    }
+
+    // MARK: Gating stages
+
+    /// Shows the client's first bytes to the stages that gate them, while the other direction flows (R17). False if
+    /// the connection ended.
+    private mutating func openGate(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        guard slot.pointee.up.state.contains(.readable) || slot.pointee.up.state.contains(.ended) else { return true }
+        if slot.pointee.pending == Flow.none {
+            guard openPending(index, hint: .tcpRaw) else { return false }
+        }
+        while slot.pointee.gating != 0 {
+            let readable = slot.pointee.up.state.contains(.readable)
+            let pending = blocks.pending(slot.pointee.pending)
+            if readable, pending.pointee.input == .open {
+                guard fillPending(index) else { return false }
+            }
+            if pending.pointee.count == 0, pending.pointee.input == .open {
+                releasePending(index)
+                return true
+            }
+            guard askGates(index) else { return false }
+            if slot.pointee.gating != 0, !slot.pointee.up.state.contains(.readable) { return true }
+        }
+        passGate(index)
+        return true
+    }
+
+    private mutating func askGates(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        let chain = chain(of: index)
+        var left = slot.pointee.gating
+        while left != 0 {
+            let number = left.trailingZeroBitCount
+            left &= left - 1
+            let stage = chain.pointee.stages.pointer(number)
+            switch evaluate(index, stage, budget: chain.pointee.peekBytes) {
+            case .needBytes:
+                let pending = blocks.pending(slot.pointee.pending)
+                guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
+                    finish(index, RuntimeReason.internalError.code, .reset)
+                    return false
+                }
+                continue
+            case .refuse(let reason):
+                guard pass(index, stage, reason) else { return false }
+            case .next: break
+            }
+            slot.pointee.gating &= ~(1 << UInt32(number))
+        }
+        return true
+    }
+
+    /// Every gate has let the bytes pass: they become the first of the up flow.
+    private mutating func passGate(_ index: Int) {
+        let slot = slab.slots + index
+        let block = slot.pointee.pending
+        let pending = blocks.pending(block)
+        let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
+        slot.pointee.up.state.remove(.gated)
+        guard pending.pointee.count > consumed else {
+            releasePending(index)
+            return
+        }
+        slot.pointee.up.block = block
+        slot.pointee.up.blockStart = UInt32(consumed)
+        slot.pointee.up.blockEnd = UInt32(pending.pointee.count)
+        slot.pointee.pending = Flow.none
+    }
+
+    static func brokenReason(_ error: Int32, _ side: Side) -> RuntimeReason {
+        let timedOut = error == ErrorNumber.timedOut || error == ErrorNumber.hostUnreachable
+        if side == .client { return timedOut ? .clientTimedOut : .resetByClient }
+        return timedOut ? .upstreamTimedOut : .resetByUpstream
+    }
+}
