@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "CLinuxControl.h"
+
 /* An address as Swift's IPAddress holds it: IPv4 is IPv4-mapped. Words in host order. */
 struct cl_endpoint {
     uint64_t high;
