@@ -8,6 +8,10 @@ extension Worker {
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.phase = .connecting
         var failure = RuntimeReason.noBackend
+        guard !pending.pointee.facts.owesProxyHeader else {
+            finish(index, RuntimeReason.owedProxyHeader.code, .reset)
+            return
+        }
         while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
             let address = backend.pointee.address
             slot.pointee.backend = address.endpoint
@@ -31,7 +35,7 @@ extension Worker {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
-        if hasBytes, slot.pointee.gating == 0, eager.shouldTry() {
+        if hasBytes, eager.shouldTry() {
             let worked = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             eager.learn(worked)
@@ -65,7 +69,7 @@ extension Worker {
         noteReadable(&slot.pointee.down, readiness)
         let pending = blocks.pending(slot.pointee.pending)
         let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
-        if hasBytes, slot.pointee.gating == 0 {
+        if hasBytes {
             let sent = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             // Writable a moment ago and not now: wait for it as for any full socket.

@@ -44,10 +44,11 @@ extension Worker {
     /// Moves what can be moved in both directions, and ends the connection when both are over.
     mutating func pumpBoth(_ index: Int) {
         let slot = slab.slots + index
-        if slot.pointee.up.state.contains(.gated) {
-            guard openGate(index) else { return }
+        guard pump(index, .client) else { return }
+        if slot.pointee.up.state.contains(.gated), !slot.pointee.up.holdsBytes {
+            guard openGate(index), pump(index, .client) else { return }
         }
-        guard pump(index, .client), pump(index, .upstream) else { return }
+        guard pump(index, .upstream) else { return }
         let upOver = slot.pointee.up.isOver
         let downOver = slot.pointee.down.isOver
         if upOver, downOver {
@@ -92,12 +93,14 @@ extension Worker {
         let flow = slab.flow(index, source)
         let from = source == .client ? slot.pointee.client : slot.pointee.upstream
         let to = source == .client ? slot.pointee.upstream : slot.pointee.client
-        guard !flow.pointee.isOver, !flow.pointee.state.contains(.gated) else { return true }
+        guard !flow.pointee.isOver else { return true }
         var moved = 0
         while true {
             let step: Step
             if flow.pointee.holdsBytes {
                 step = flow.pointee.state.contains(.writable) ? drain(flow, to) : .wait
+            } else if flow.pointee.state.contains(.gated) {
+                return true
             } else if flow.pointee.state.contains(.ended) {
                 flow.pointee.state.insert(.shut)
                 releasePipe(flow)
