@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -96,6 +97,21 @@ int cl_wait_for_end(int fd) {
     do count = read(fd, &byte, 1);
     while (count > 0 || (count < 0 && errno == EINTR));
     return count < 0 ? -errno : 0;
+}
+
+int cl_make_gate(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }
+
+int cl_process_id(void) { return (int)getpid(); }
+
+void cl_wait_readable(int fd, int64_t timeout_ns) {
+    struct pollfd poll = {.fd = fd, .events = POLLIN};
+    struct timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    (void)ppoll(&poll, 1, &time, NULL);
+}
+
+void cl_sleep(int64_t nanoseconds) {
+    struct timespec time = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+    (void)nanosleep(&time, NULL);
 }
 
 int cl_send_datagram(const char *path, const void *bytes, size_t count) {

@@ -16,6 +16,13 @@ int cl_signal_wait(int64_t timeout_ns);
 /* Blocks until the other end of a pipe is closed. */
 int cl_wait_for_end(int fd);
 
+/* A blocking pipe: ends[0] is read, ends[1] is closed to open the gate. */
+int cl_make_gate(int ends[2]);
+int cl_process_id(void);
+/* Until fd can be read or the time is over. */
+void cl_wait_readable(int fd, int64_t timeout_ns);
+void cl_sleep(int64_t nanoseconds);
+
 /* One datagram to the Unix socket at path; a leading '@' means the abstract namespace. */
 int cl_send_datagram(const char *path, const void *bytes, size_t count);
 
