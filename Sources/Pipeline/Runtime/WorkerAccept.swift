@@ -209,7 +209,7 @@ extension Worker {
                 slot.pointee.up.state.remove(.readable)
                 return true
             }
-            finish(index, Worker.brokenReason(outcome.error, .client).code, .reset)
+            finish(index, Worker.brokenReason(outcome.error, .client).code, .broken(.client))
             return false
         }
         if outcome.value == 0 {

@@ -173,11 +173,21 @@ extension Worker {
         slot.pointee.connected = now.since(slot.pointee.accepted)
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
         releasePending(index)
+        wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)
         guard slot.pointee.phase == .relaying else { return }
         watchClient(index)
         guard slot.pointee.phase == .relaying else { return }
         if !slot.pointee.up.state.isDisjoint(with: [.ended, .ending]) { pumpBoth(index) }
+    }
+
+    /// How old a connection is before its backend is watched for death.
+    private static var guardAfter: TimeSpan { .seconds(1) }
+
+    mutating func guardUpstream(_ index: Int) {
+        guard !slab.slots[index].marks.contains(.guarded) else { return }
+        slab.slots[index].marks.insert(.guarded)
+        kernel.guardAgainstDeath(slab.slots[index].upstream)
     }
 
     /// Gives the block with facts and first bytes back, if it is still the connection's.

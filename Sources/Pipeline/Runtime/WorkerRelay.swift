@@ -65,6 +65,7 @@ extension Worker {
         slot.pointee.marks.insert(.halfClosed)
         if clientFirst { slot.pointee.marks.insert(.clientEndedFirst) }
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
+        guardUpstream(index)
         wheel.arm(slab.slots, index, at: now + halfCloseTimeout)
     }
 
@@ -121,11 +122,11 @@ extension Worker {
                 if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
                 return true
             case .sourceBroken(let error):
-                finish(index, Worker.brokenReason(error, source).code, .reset)
+                finish(index, Worker.brokenReason(error, source).code, .broken(source))
                 return false
             case .sinkBroken(let error):
                 let sink: Side = source == .client ? .upstream : .client
-                finish(index, Worker.brokenReason(error, sink).code, .reset)
+                finish(index, Worker.brokenReason(error, sink).code, .broken(sink))
                 return false
             case .noBuffer:
                 finish(index, RuntimeReason.noSniffBuffer.code, .reset)
