@@ -92,7 +92,7 @@ extension Worker {
             return
         }
         slot.pointee.attempt += 1
-        slot.pointee.down.state = [.readable, .writable]
+        slot.pointee.down.state = .writable
         // What events of this slot's first socket are still in this batch must not be taken for the next one's.
         slot.pointee.generation &+= 1
         counters.pointee.add(.connectRetries)
@@ -176,9 +176,16 @@ extension Worker {
         wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)
         guard slot.pointee.phase == .relaying else { return }
+        // What is known to be there already brings no new event.
+        let clientIsKnown = slot.pointee.marks.contains(.clientWatched)
         watchClient(index)
         guard slot.pointee.phase == .relaying else { return }
-        if !slot.pointee.up.state.isDisjoint(with: [.ended, .ending]) { pumpBoth(index) }
+        let up = slot.pointee.up.state
+        if up.contains(.ended) || (clientIsKnown && up.contains(.readable))
+            || slot.pointee.down.state.contains(.readable)
+        {
+            pumpBoth(index)
+        }
     }
 
     /// How old a connection is before its backend is watched for death.
