@@ -74,7 +74,9 @@ package enum Files {
                 guard count <= limit else { throw tooLarge(path, limit) }
                 bytes.append(contentsOf: repeatElement(0, count: min(bytes.count, limit + 1 - bytes.count)))
             }
-            XX
+            let done = bytes.withUnsafeMutableBytes {
+                cl_read(file, $0.baseAddress?.advanced(by: count), $0.count - count)
+            }
             guard done >= 0 else { throw FileError(path, "read", error: Int32(truncatingIfNeeded: -done)) }
             if done == 0 { break }
             count += done

@@ -10,7 +10,7 @@ final class Fleet {
     let settings: NodeSettings
     let endpoints: [Endpoint]
     let budget: DescriptorBudget
-    let workers: [WorkerThread]
+    private(set) var workers: [WorkerThread]
     private let log: LogThread
     private let node: LoadedNode
     private let table: RouteTableSnapshot
@@ -120,13 +120,17 @@ final class Fleet {
         workers.reduce(0) { $0 &+ $1.counters.pointee.read(metric) }
     }
 
-    /// Joins the workers, which were told to end, and writes out the log. Frees what they ran on.
+    deinit {
+        // A worker's last act is to give back the state of its stages, which the snapshot names.
+        workers.removeAll()
+        snapshot.deinitialize(count: 1)
+        snapshot.deallocate()
+    }
+
+    /// Joins the workers, which were told to end, and writes out the log.
     /// - Returns: false if the log could not be written whole within `patience` milliseconds.
     func finish(patience: Int) -> Bool {
         for worker in workers { worker.join() }
-        let isWhole = log.finish(patience: patience) && log.brokenBy == 0
-        snapshot.deinitialize(count: 1)
-        snapshot.deallocate()
-        return isWhole
+        return log.finish(patience: patience) && log.brokenBy == 0
     }
 }
