@@ -1,0 +1,100 @@
+import CLinux
+import FilterCatalog
+import Pipeline
+import PipelineRuntime
+import Testing
+
+@testable import PipelineControl
+
+@Suite("Starting a node: all listeners or none, and why not")
+struct StartTests {
+    private func spec(_ endpoint: String) throws -> ListenerSpec {
+        ListenerSpec(endpoint: try #require(Endpoint(endpoint)), hint: .tcpRaw, chain: 0, line: 1)
+    }
+
+    @Test("a taken port and an absent address are both reported, with what to do, and nothing stays open")
+    func failures() throws {
+        let holder = try ListenerSocket.open(try spec("127.0.0.1:0"), settings: NodeSettings(), reusePort: false)
+        let taken = holder.endpoint
+        let free = try spec("127.0.0.1:0")
+        let (set, failures) = ListenerSet.open(
+            [free, try spec(taken.description), try spec("192.0.2.77:1")], workers: 2, settings: NodeSettings())
+        holder.close()
+        #expect(set == nil)
+        try #require(failures.count == 2)
+        #expect(failures[0].description.hasPrefix("can't listen on \(taken): the port is taken"))
+        #expect(failures[0].description.contains("ss -ltnp"))
+        #expect(failures[1].description.hasPrefix("can't listen on 192.0.2.77:1: this node does not have the address"))
+    }
+
+    @Test("every worker gets its own socket on the same port, also where the kernel chose it")
+    func reusePort() throws {
+        let (set, failures) = ListenerSet.open(
+            [try spec("127.0.0.1:0"), try spec("[::1]:0")], workers: 3, settings: NodeSettings())
+        #expect(failures.isEmpty)
+        let opened = try #require(set)
+        for worker in opened.byWorker { #expect(worker.map(\.bound) == opened.endpoints) }
+        #expect(Set(opened.byWorker.joined().map(\.descriptor)).count == 6)
+        #expect(opened.endpoints.allSatisfy { $0.port != 0 })
+        opened.close()
+    }
+
+    @Test("a whole node starts, and ends when it is told to, with its log written")
+    func startAndStop() throws {
+        let config = Fixture.pipelines.replacing("[::]:443", with: "[::1]:0").replacing(
+            "0.0.0.0:443", with: "127.0.0.1:0"
+        )
+        .replacing("[::]:5432", with: "[::1]:1")
+        let loaded = Fixture.load(config)
+        let program = try #require(loaded.compilation.program, "\(loaded.summary)")
+        let node = try #require(loaded.node)
+        let ready = LoadedNode(
+            program: program, routing: node.routing, listeners: [try spec("127.0.0.1:0"), try spec("[::1]:0")],
+            revision: nil)
+        let (fleet, failures) = Fleet.start(ready)
+        #expect(failures.isEmpty)
+        let started = try #require(fleet)
+        #expect(started.workers.count == 1)
+        #expect(!started.hasEnded)
+        started.order(.drain)
+        #expect(started.finish(patience: 2000))
+        #expect(started.hasEnded)
+        #expect(started.total(.accepted) == 0)
+    }
+
+    @Test("R27: connections are capped by the descriptors that there are, and a node that could hold none is refused")
+    func budget() throws {
+        let roomy = try #require(DescriptorBudget(limit: 1 << 20, workers: 2, listeners: 3, maxConnections: 65536))
+        #expect(roomy.connectionsPerWorker == 65536 && roomy.pipesPerWorker == 1024 && !roomy.isCapped)
+        let tight = try #require(DescriptorBudget(limit: 1024, workers: 2, listeners: 3, maxConnections: 65536))
+        #expect(tight.isCapped)
+        let used = 64 + 2 * (3 + 3) + 2 * 2 * (tight.connectionsPerWorker + tight.pipesPerWorker)
+        #expect(used <= 1024)
+        #expect(tight.connectionsPerWorker > 200)
+        #expect(DescriptorBudget(limit: 100, workers: 2, listeners: 3, maxConnections: 65536) == nil)
+        #expect(DescriptorBudget(limit: 256, workers: 1, listeners: 1, maxConnections: 1) != nil)
+    }
+
+    @Test("control messages are one JSON line each")
+    func controlLines() {
+        let line = ControlLog.line("draining", "a \"second\"\nsignal", time: 0) { $0.field("connections", UInt64(3)) }
+        #expect(
+            String(decoding: line, as: UTF8.self) == """
+                {"time":"1970-01-01T00:00:00.000Z","event":"draining","message":"a \\"second\\"\\nsignal",\
+                "connections":3}
+
+                """)
+    }
+
+    @Test("systemd is told by a datagram to the socket that it names, and by nothing if it names none")
+    func notify() throws {
+        let path = "/tmp/pipelined-notify-\(cl_process_id())"
+        let receiver = try #require(DatagramReceiver(path))
+        ServiceManager { $0 == "NOTIFY_SOCKET" ? path : nil }.ready("serving on 3 addresses")
+        #expect(receiver.next() == "READY=1\nSTATUS=serving on 3 addresses")
+        ServiceManager { $0 == "NOTIFY_SOCKET" ? path : nil }.stopping()
+        #expect(receiver.next() == "STOPPING=1")
+        ServiceManager { _ in nil }.stopping()
+        ServiceManager { _ in "/nonexistent/socket" }.stopping()
+    }
+}
