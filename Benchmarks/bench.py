@@ -173,7 +173,7 @@ class Run:
                         results[name].append(figures)
             progress("")
             self.timed[workload.name] = results
-            print(report.workload_table(workload, results, list(running)), end="\n\n", flush=True)
+            print(report.workload_table(workload, results, list(running)), *report.disturbance(results), sep="\n", end="\n\n", flush=True)
 
     def warm(self, relay, workload):
         small = next(w for w in workloads(0.05) if w.name == workload.name)
@@ -208,23 +208,25 @@ class Run:
         cpus = self.bench.load_cpus
         for name, relay in running.items():
             progress(f"counts: {name}")
-            probes = measure.AllocationProbes(relay.pid) if shutil.which("perf") else None
-            for workload, (load, operations) in loads.items():
-                command = self.bench.load_command(relay.listen, load)
-                how, calls = measure.syscalls(relay.pid, command, cpus)
-                allocations = probes.count(relay.pid, command, cpus) if probes else None
-                allocated_how = "uprobes" if allocations is not None else None
-                if allocations is None:
-                    allocations = self.attempt(name, lambda: self.preloaded_counts(name, load))
-                    allocated_how = "preload" if allocations is not None else None
-                each = lambda counts: None if counts is None else {k: v / operations for k, v in counts.items()}
-                self.counts.setdefault(name, {})[workload] = {
-                    "syscalls": each(calls) if how else None, "syscalls_how": how,
-                    "allocations": each(allocations), "allocations_how": allocated_how}
+            self.attempt(name, lambda: self.count_calls_of(name, relay, loads, cpus))
             measure.AllocationProbes.remove()
         progress("")
         print(report.counts_table(self.counts, list(running)))
         print("\n".join(["of these, for one short connection:", *report.syscall_lines(self.counts, list(running))]), end="\n\n", flush=True)
+
+    def count_calls_of(self, name, relay, loads, cpus):
+        probes = measure.AllocationProbes(relay.pid) if shutil.which("perf") else None
+        for workload, (load, operations) in loads.items():
+            command = self.bench.load_command(relay.listen, load)
+            how, calls = measure.syscalls(relay.pid, command, cpus)
+            allocations = probes.count(relay.pid, command, cpus) if probes else None
+            allocated_how = "uprobes" if allocations is not None else "preload"
+            if allocations is None:
+                allocations = self.preloaded_counts(name, load)
+            each = lambda counts: None if counts is None else {k: v / operations for k, v in counts.items()}
+            self.counts.setdefault(name, {})[workload] = {
+                "syscalls": each(calls) if how else None, "syscalls_how": how,
+                "allocations": each(allocations), "allocations_how": allocations and allocated_how}
 
     def preloaded_counts(self, name, load):
         """The second way to count allocations: another instance of the relay, with the counting library preloaded."""
@@ -303,6 +305,8 @@ def main():
             print("\nbench: stopped", file=sys.stderr)
             return 130
         finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             procs.stop_all()
             measure.AllocationProbes.remove()
 

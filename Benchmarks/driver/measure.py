@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from . import procs
+from .procs import Failure
 
 PROBE_GROUP = "pipelined_bench"
 ALLOCATORS = ("malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign")
@@ -24,6 +25,19 @@ def cpu_ns(pid):
                     total += int(f.read().split()[0])
         except OSError:
             continue
+    return total
+
+
+def busy_ns(cpus):
+    """Nanoseconds that `cpus` have not been idle, whoever ran on them; in steps of a clock tick."""
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    total = 0
+    with open("/proc/stat") as f:
+        for line in f:
+            fields = line.split()
+            if fields[0].startswith("cpu") and fields[0][3:].isdigit() and int(fields[0][3:]) in cpus:
+                user, nice, system, _, _, irq, softirq, steal = map(int, fields[1:9])
+                total += (user + nice + system + irq + softirq + steal) * tick
     return total
 
 
@@ -67,16 +81,28 @@ def memory(pid):
 
 def _perf_counts(events, pid, command, cpus):
     """Counts of `events` in `pid`'s tree while `command` runs, or None where perf may not."""
-    output = subprocess.run(
-        ["perf", "stat", "-x", ",", "-e", ",".join(events), "-p", ",".join(map(str, procs.tree(pid))), "--", *map(str, command)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+    members = ",".join(map(str, procs.tree(pid)))
+    status, text = _run(["perf", "stat", "-x", ",", "-e", ",".join(events), "-p", members, "--", *command], cpus)
     counts = {}
-    for line in output.stderr.splitlines():
+    for line in text.splitlines():
         fields = line.split(",")
         if len(fields) > 2 and fields[0].isdigit():
             counts[fields[2]] = int(fields[0])
+    if counts and status != 0:
+        raise Failure("counting calls: " + "; ".join(line for line in text.splitlines() if "," not in line)[:300])
     return counts or None
+
+
+def _run(command, cpus):
+    """(exit status, what it wrote to stderr); its group is gone afterwards, whatever happens."""
+    process = procs.start(command, cpus, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        text = process.communicate(timeout=120)[1]
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{command[0]}: not over after 120 s") from None
+    finally:
+        procs.stop(process)
+    return process.returncode, text
 
 
 def _strace_counts(pid, command, cpus):
@@ -86,7 +112,9 @@ def _strace_counts(pid, command, cpus):
         line = tracer.stderr.readline()
         if "attached" not in line:
             return None
-        subprocess.run([str(c) for c in command], stdout=subprocess.DEVNULL, check=False)
+        status, errors = _run(command, cpus)
+        if status != 0:
+            raise Failure(f"counting calls: {errors.strip()}")
         tracer.send_signal(signal.SIGINT)
         text = tracer.communicate(timeout=20)[1]
     finally:
@@ -142,7 +170,10 @@ class AllocationProbes:
     def _symbols(path):
         names = set()
         for table in ("-D", "-a"):
-            done = subprocess.run(["nm", table, "--defined-only", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            try:
+                done = subprocess.run(["nm", table, "--defined-only", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            except OSError:  # no binutils: nothing to probe by name
+                return names
             names.update(line.split()[-1].split("@")[0] for line in done.stdout.splitlines() if line)
         return names
 

@@ -59,6 +59,13 @@ def workload_table(workload, results, names):
     return table(header, rows)
 
 
+def disturbance(results):
+    """A line that says so if others used much of the two cores during a relay's rounds."""
+    others = {name: median(column(rounds, "others")) for name, rounds in results.items() if rounds}
+    worst = max(others.values(), default=0)
+    return [f"note: something else used {worst * 100:.0f}% of a core during these rounds"] if worst > 0.15 else []
+
+
 def paired_ratios(results, name):
     """The relay's CPU by HAProxy's of the same round: what slows the machine for a moment mostly slows both."""
     return [a["cpu_ns"] / b["cpu_ns"] for a, b in zip(results.get(name) or [], results.get(REFERENCE) or []) if a and b]

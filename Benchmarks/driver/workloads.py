@@ -1,6 +1,7 @@
 """What the relays are put through, and how a round becomes figures."""
 import json
 import subprocess
+import time
 from dataclasses import dataclass, field
 
 from . import measure, procs
@@ -79,13 +80,16 @@ class Bench:
         """One timed round: {figure: value}."""
         read = lambda: self.relay_cpu_ns(relay)
         before, backend_before = measure.settled_cpu_ns(read), measure.cpu_ns(self.backend.pid)
+        cores, begin, busy_before = self.relay_cpus | self.load_cpus, time.monotonic(), measure.busy_ns(self.relay_cpus | self.load_cpus)
         report = self.load(relay.listen, workload.arguments)
+        wall, busy = time.monotonic() - begin, measure.busy_ns(cores) - busy_before
         used = measure.settled_cpu_ns(read) - before
         backend_used = measure.cpu_ns(self.backend.pid) - backend_before
+        others = max(busy / 1e9 - used / 1e9 - report["own_cpu_s"] - backend_used / 1e9, 0) / wall
         count = report["bytes"] / 1024 if workload.unit == "KiB" else report["operations"]
         return {
             "cpu_ns": used / count, "load_cpu_ns": report["own_cpu_s"] * 1e9 / count, "backend_cpu_ns": backend_used / count,
-            "busy": used / 1e9 / report["seconds"], "rate": report["operations"] / report["seconds"],
+            "others": others, "busy": used / 1e9 / report["seconds"], "rate": report["operations"] / report["seconds"],
             "throughput": report["bytes"] / report["seconds"] / 1e9, "p50": report["p50_us"], "p99": report["p99_us"],
         }
 
