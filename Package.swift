@@ -16,8 +16,9 @@ func filter(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target 
         swiftSettings: dataPath)
 }
 
-func test(_ name: String, _ dependencies: [Target.Dependency], path: String) -> Target {
-    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(path)", swiftSettings: strict)
+func test(_ name: String, _ dependencies: [Target.Dependency], path: String, exclude: [String] = []) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, path: "Tests/\(path)", exclude: exclude, swiftSettings: strict)
 }
 
 let package = Package(
@@ -77,7 +78,9 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["Pipeline"], path: "Tests/Support", swiftSettings: strict),
         test("CoreTests", ["Pipeline", "TestSupport"], path: "Core"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
-        test("LanguageTests", ["PipelineLanguage", "FilterCatalog", "TestSupport"], path: "Language"),
+        test(
+            "LanguageTests", ["PipelineLanguage", "FilterCatalog", "TestSupport"], path: "Language",
+            exclude: ["Golden"]),
         test("RoutingTests", ["PipelineRouting", "TestSupport"], path: "Routing"),
         test("RuntimeTests", ["PipelineRuntime", "TestSupport"], path: "Runtime"),
         test("SimulationTests", ["PipelineRuntime", "FilterCatalog", "TestSupport"], path: "Simulation"),
