@@ -10,6 +10,9 @@
         _ = storage.initialize(from: elements)
     }
 
+    /// Views memory that someone else owns and frees: never call ``deallocate()`` on such a one.
+    @inlinable package init(viewing elements: UnsafeMutableBufferPointer<Element>) { storage = elements }
+
     @inlinable package var count: Int { storage.count }
     @inlinable package var isEmpty: Bool { storage.count == 0 }
     @inlinable package subscript(_ index: Int) -> Element {
@@ -33,6 +36,8 @@
 @frozen package struct FrozenText: @unchecked Sendable {
     package let bytes: FrozenArray<UInt8>
     package init(_ text: String) { bytes = FrozenArray(Array(text.utf8)) }
+    /// Views memory that someone else owns and frees: never call ``deallocate()`` on such a one.
+    @inlinable package init(viewing text: UnsafeMutableBufferPointer<UInt8>) { bytes = FrozenArray(viewing: text) }
     @inlinable package var buffer: UnsafeBufferPointer<UInt8> { bytes.buffer }
     package var string: String { String(decoding: bytes.buffer, as: UTF8.self) }
     package func deallocate() { bytes.deallocate() }

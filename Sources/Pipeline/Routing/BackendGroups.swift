@@ -1,0 +1,124 @@
+import Pipeline
+
+/// Which instances an env runs of one process type: env << 32 | process type.
+typealias PoolKey = UInt64
+
+/// The ready instances of each pool, by instance id (R10).
+struct InstanceTable {
+    struct Ready: Equatable {
+        let id: String
+        let address: IPAddress
+    }
+    struct Record {
+        let pool: PoolKey
+        let address: IPAddress
+        let isReady: Bool
+    }
+
+    private(set) var records: [String: Record] = [:]
+    private var pools: [PoolKey: [Ready]] = [:]
+
+    func ready(_ pool: PoolKey) -> [Ready] { pools[pool] ?? [] }
+
+    /// Replaces all instances; which pools are others than before.
+    mutating func replace(_ new: [String: Record]) -> Set<PoolKey> {
+        var fresh: [PoolKey: [Ready]] = [:]
+        for (id, record) in new where record.isReady {
+            fresh[record.pool, default: []].append(Ready(id: id, address: record.address))
+        }
+        var changed: Set<PoolKey> = []
+        for (pool, list) in fresh {
+            // One order on every node and after every restart: round robin is deterministic (R11).
+            let sorted = list.sorted { $0.id.utf8.lexicographicallyPrecedes($1.id.utf8) }
+            fresh[pool] = sorted
+            if pools[pool] != sorted { changed.insert(pool) }
+        }
+        for pool in pools.keys where fresh[pool] == nil { changed.insert(pool) }
+        records = new
+        pools = fresh
+        return changed
+    }
+}
+
+/// What a route points to: a pool at a port, or addresses of a config file.
+struct GroupKey: Hashable {
+    let pool: PoolKey
+    let port: UInt16
+    let addresses: [Endpoint]
+    var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
+}
+
+/// The distinct backend sets of routes: routes that point to the same instances share one.
+struct GroupTable {
+    struct Group {
+        let key: GroupKey
+        /// Its current backends; nil: the group is free.
+        var box: UnsafeMutablePointer<BackendBox>?
+        /// First of its routes' entries.
+        var head = RouteEntry.none
+    }
+
+    private var groups: [Group] = []
+    private var index: [GroupKey: UInt32] = [:]
+    private var free: [UInt32] = []
+    private var last: UInt32?
+
+    subscript(_ number: UInt32) -> Group {
+        get { groups[Int(number)] }
+        set { groups[Int(number)] = newValue }
+    }
+
+    func visit(_ body: (UInt32, Group) -> Void) {
+        for (number, group) in groups.enumerated() where group.box != nil { body(UInt32(number), group) }
+    }
+
+    /// The group's number; `make` gives the backends of a new one.
+    mutating func number(_ key: GroupKey, make: () -> UnsafeMutablePointer<BackendBox>) -> UInt32 {
+        if let last, groups[Int(last)].box != nil, groups[Int(last)].key == key { return last }
+        let number: UInt32
+        if let found = index[key] {
+            number = found
+        } else {
+            let group = Group(key: key, box: make())
+            if let reused = free.popLast() {
+                number = reused
+                groups[Int(number)] = group
+            } else {
+                number = UInt32(groups.count)
+                groups.append(group)
+            }
+            index[key] = number
+        }
+        last = number
+        return number
+    }
+
+    /// Forgets a group that no route points to; what it held must be released.
+    mutating func remove(_ number: UInt32) -> UnsafeMutablePointer<BackendBox>? {
+        guard let box = groups[Int(number)].box else { return nil }
+        index[groups[Int(number)].key] = nil
+        groups[Int(number)].box = nil
+        free.append(number)
+        return box
+    }
+
+    // MARK: Routes of a group
+
+    mutating func link(_ entry: UInt32, to number: UInt32, _ store: RouteStore) {
+        let head = groups[Int(number)].head
+        store.entry(entry).pointee.previousInGroup = RouteEntry.none
+        store.entry(entry).pointee.nextInGroup = head
+        if head != RouteEntry.none { store.entry(head).pointee.previousInGroup = entry }
+        groups[Int(number)].head = entry
+    }
+
+    mutating func unlink(_ entry: UInt32, from number: UInt32, _ store: RouteStore) {
+        let (previous, next) = (store.entry(entry).pointee.previousInGroup, store.entry(entry).pointee.nextInGroup)
+        if previous == RouteEntry.none {
+            groups[Int(number)].head = next
+        } else {
+            store.entry(previous).pointee.nextInGroup = next
+        }
+        if next != RouteEntry.none { store.entry(next).pointee.previousInGroup = previous }
+    }
+}

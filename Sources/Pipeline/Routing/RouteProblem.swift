@@ -1,0 +1,82 @@
+/// Something of desired state that isn't as it should be: what, where, why, and what to do.
+package struct RouteProblem: Error, Hashable, Sendable {
+    package enum Object: String, Sendable {
+        case document, env, instance, route
+    }
+    package enum Severity: String, Sendable {
+        /// The document as a whole can't be used; nothing of it was.
+        case fatal
+        /// This object isn't used; its last good version, if there is one, stays (R24).
+        case rejected
+        /// The object is used as it is.
+        case warning
+    }
+
+    package let severity: Severity
+    package let object: Object
+    /// Nil if it has none that could be read.
+    package let id: String?
+    /// The field to look at: `hostname`.
+    package let field: String?
+    package let origin: Origin?
+    /// What is wrong and why, a sentence without its full stop.
+    package let problem: String
+    /// What to do, in the imperative.
+    package let remedy: String
+
+    package init(
+        _ severity: Severity, _ object: Object, id: String? = nil, field: String? = nil, origin: Origin? = nil,
+        _ problem: String, remedy: String
+    ) {
+        self.severity = severity
+        self.object = object
+        self.id = id
+        self.field = field
+        self.origin = origin
+        self.problem = problem
+        self.remedy = remedy
+    }
+}
+
+extension RouteProblem: CustomStringConvertible {
+    /// `12:5: route "rt_web", hostname: "a.b" belongs to … (keep it off this route)`.
+    package var description: String {
+        var text = ""
+        if case .file(let line, let column)? = origin { text += "\(line):\(column): " }
+        if object != .document {
+            text += object.rawValue
+            if let id { text += " \"\(id)\"" }
+            if let field { text += ", \(field)" }
+            text += ": "
+        }
+        return text + "\(problem); \(remedy)"
+    }
+}
+
+/// The problems of one document or one apply. Bounded (R27): after ``limit`` only their number grows.
+package struct RouteProblems: Sendable {
+    package static let limit = 1000
+    package private(set) var list: [RouteProblem] = []
+    /// How many more there were.
+    package private(set) var omitted = 0
+    package private(set) var rejected = 0
+    package private(set) var hasFatal = false
+
+    package init() {}
+
+    package mutating func add(_ problem: RouteProblem) {
+        if problem.severity == .rejected { rejected += 1 }
+        if problem.severity == .fatal { hasFatal = true }
+        if list.count < RouteProblems.limit { list.append(problem) } else { omitted += 1 }
+    }
+
+    package mutating func add(_ others: RouteProblems) {
+        for problem in others.list { add(problem) }
+        omitted += others.omitted
+        rejected += others.rejected - others.list.count { $0.severity == .rejected }
+    }
+
+    package var isEmpty: Bool { list.isEmpty && omitted == 0 }
+    /// True if there is room for one more with its whole text; beyond it, don't spend time on making texts.
+    var hasRoom: Bool { list.count < RouteProblems.limit }
+}

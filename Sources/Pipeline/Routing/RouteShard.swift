@@ -1,0 +1,144 @@
+import Pipeline
+
+/// What a key of the table is a key of. Equal bytes of different kinds are different keys.
+enum KeyKind: UInt8 {
+    /// A whole hostname.
+    case exact
+    /// What follows `*.`.
+    case wildcard
+    /// No name: the port alone.
+    case raw
+
+    init(_ options: RouteOptions) {
+        self = options.contains(.raw) ? .raw : options.contains(.wildcard) ? .wildcard : .exact
+    }
+}
+
+/// One route in a shard: what the data path reads first, then what only the control side needs. 64 bytes.
+/// The name stands right after the id in the shard's text.
+struct TableRoute {
+    let route: Route
+    let nameLength: UInt8
+    let options: RouteOptions
+    /// Its ``RouteEntry``.
+    let entry: UInt32
+    let group: UInt32
+    let maxConnections: UInt32
+
+    var name: Bytes {
+        let id = route.id.buffer
+        return Bytes(start: id.baseAddress.unsafelyUnwrapped + id.count, count: Int(nameLength))
+    }
+}
+
+/// What a shard's route is built from.
+struct ShardItem {
+    let id: Bytes
+    let name: Bytes
+    let options: RouteOptions
+    let port: UInt16
+    let entry: UInt32
+    let group: UInt32
+    let maxConnections: UInt32
+    let hash: UInt64
+}
+
+/// A part of the table: the routes whose names' hashes begin with the same bits, in one block of memory: header,
+/// slots, routes, text. Immutable once built; shared by snapshots through ``references``.
+///
+/// Threading: ``find(_:hash:kind:port:)`` from any; everything else on the control side only.
+struct RouteShard {
+    /// How many tables hold it. Control side only.
+    var references: Int
+    let count: Int
+    private let slotMask: Int
+    private let slots: UnsafeMutablePointer<UInt32>
+    private let routes: UnsafeMutablePointer<TableRoute>
+    let byteCount: Int
+
+    typealias Pointer = UnsafeMutablePointer<RouteShard>
+
+    // A slot is 0, or 12 bits of hash over 20 bits of index + 1. Shards hold about a hundred routes: a keyed hash
+    // over names puts no million into one.
+    static let countLimit = 0xF_FFFE
+    private static func tag(_ hash: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: hash &>> 20) & 0xFFF0_0000 }
+
+    /// Makes a shard of `items`. `finish` gives each route's pointers, and is told where it now lives.
+    static func make(
+        _ items: [ShardItem], owner: (ShardItem) -> UnsafePointer<RouteOwner>,
+        backends: (ShardItem) -> UnsafePointer<FrozenArray<Backend>>, cell: (ShardItem) -> UnsafePointer<RouteCell>,
+        placed: (ShardItem, UnsafePointer<TableRoute>) -> Void
+    ) -> Pointer {
+        precondition(items.count <= countLimit)
+        var slotCount = 1
+        // At most 3/4 full: a lookup that finds nothing must meet an empty slot soon.
+        while slotCount * 3 < items.count * 4 || slotCount == items.count { slotCount *= 2 }
+        let routesAt = MemoryLayout<RouteShard>.stride
+        let slotsAt = routesAt + items.count * MemoryLayout<TableRoute>.stride
+        let textAt = slotsAt + slotCount * MemoryLayout<UInt32>.stride
+        let size = items.reduce(textAt) { $0 + $1.id.count + $1.name.count }
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
+        let slots = (memory + slotsAt).bindMemory(to: UInt32.self, capacity: slotCount)
+        slots.initialize(repeating: 0, count: slotCount)
+        let routes = (memory + routesAt).bindMemory(to: TableRoute.self, capacity: items.count)
+        var text = (memory + textAt).bindMemory(to: UInt8.self, capacity: max(1, size - textAt))
+        for (index, item) in items.enumerated() {
+            let id = UnsafeMutableBufferPointer(start: text, count: item.id.count)
+            for source in [item.id, item.name] {
+                if let base = source.baseAddress { text.update(from: base, count: source.count) }
+                text += source.count
+            }
+            let route = Route(
+                id: FrozenText(viewing: id), owner: owner(item), backends: backends(item), cell: cell(item),
+                port: item.port, flags: item.options.flags)
+            (routes + index).initialize(
+                to: TableRoute(
+                    route: route, nameLength: UInt8(truncatingIfNeeded: item.name.count), options: item.options,
+                    entry: item.entry, group: item.group, maxConnections: item.maxConnections))
+            var position = Int(truncatingIfNeeded: item.hash) & (slotCount - 1)
+            while slots[position] != 0 { position = (position + 1) & (slotCount - 1) }
+            slots[position] = tag(item.hash) | UInt32(index + 1)
+            placed(item, routes + index)
+        }
+        let shard = memory.bindMemory(to: RouteShard.self, capacity: 1)
+        shard.initialize(
+            to: RouteShard(
+                references: 0, count: items.count, slotMask: slotCount - 1, slots: slots, routes: routes,
+                byteCount: size))
+        return shard
+    }
+
+    var all: UnsafeBufferPointer<TableRoute> { UnsafeBufferPointer(start: routes, count: count) }
+
+    /// The route of this key and port. No allocation, no reference counting; one probe run over flat memory.
+    @inline(__always) func find(_ name: Bytes, hash: UInt64, kind: KeyKind, port: UInt16) -> UnsafePointer<TableRoute>?
+    {
+        let tag = RouteShard.tag(hash)
+        var position = Int(truncatingIfNeeded: hash) & slotMask
+        while true {
+            let slot = slots[position]
+            if slot == 0 { return nil }
+            if slot & 0xFFF0_0000 == tag {
+                let index = Int(slot & 0x000F_FFFF) &- 1
+                let candidate = UnsafePointer<TableRoute>(routes + index)
+                if candidate.pointee.route.port == port, KeyKind(candidate.pointee.options) == kind,
+                    sameBytes(candidate.pointee.name, name)
+                {
+                    return candidate
+                }
+            }
+            position = (position &+ 1) & slotMask
+        }
+    }
+}
+
+extension RouteOptions {
+    /// What the data path needs of them.
+    var flags: Route.Flags {
+        var flags: Route.Flags = []
+        if contains(.raw) { flags.insert(.raw) }
+        if contains(.proxyV2) { flags.insert(.proxyV2) }
+        if contains(.allowNonTLS) { flags.insert(.allowNonTLS) }
+        return flags
+    }
+}

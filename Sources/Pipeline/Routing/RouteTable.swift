@@ -1,0 +1,129 @@
+import Pipeline
+
+/// The route table that workers read: a directory of shards, and the one possible route of each port. Flat memory,
+/// immutable; ``RouteTableSnapshot`` owns it.
+struct RouteTable: RouteLookup {
+    /// One port that routes listen on.
+    struct PortSlot {
+        let port: UInt16
+        let isUsed: Bool
+        /// Nil: several routes are possible.
+        let sole: UnsafePointer<TableRoute>?
+    }
+
+    let seed: HashSeed
+    /// log2 of the number of shards.
+    let shardBits: UInt64
+    let shards: UnsafeMutableBufferPointer<RouteShard.Pointer>
+    let ports: UnsafeMutableBufferPointer<PortSlot>
+    let hasWildcards: Bool
+
+    static func hash(_ name: Bytes, _ kind: KeyKind, port: UInt16, seed: HashSeed) -> UInt64 {
+        // A raw route has no name: its port is its key. A name's ports share one hash, see ``Claims/portsPerName``.
+        guard kind == .raw else { return SipHash.hash(name, domain: kind.rawValue, seed: seed) }
+        return withUnsafeBytes(of: port.bigEndian) { raw in
+            raw.withMemoryRebound(to: UInt8.self) { SipHash.hash($0, domain: kind.rawValue, seed: seed) }
+        }
+    }
+
+    @inline(__always) static func shard(of hash: UInt64, bits: UInt64) -> Int {
+        bits == 0 ? 0 : Int(truncatingIfNeeded: hash &>> (64 &- bits))
+    }
+
+    @inline(__always) private func find(_ name: Bytes, _ kind: KeyKind, _ port: UInt16) -> UnsafePointer<TableRoute>? {
+        let hash = SipHash.hash(name, domain: kind.rawValue, seed: seed)
+        return shards[RouteTable.shard(of: hash, bits: shardBits)].pointee.find(
+            name, hash: hash, kind: kind, port: port)
+    }
+
+    package static func named(
+        _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>? {
+        let table = table.assumingMemoryBound(to: RouteTable.self)
+        let port = destination.endpoint.port
+        if let found = table.pointee.find(name, .exact, port) { return found.asRoute }
+        guard table.pointee.hasWildcards else { return nil }
+        // A wildcard stands for one label (R4), so the longest suffix that can match is the only one.
+        var dot = 0
+        while dot < name.count, name[dot] != 0x2E { dot &+= 1 }
+        guard dot > 0, dot &+ 1 < name.count else { return nil }
+        return table.pointee.find(Bytes(rebasing: name[(dot &+ 1)...]), .wildcard, port)?.asRoute
+    }
+
+    package static func sole(
+        at destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>? {
+        let ports = table.assumingMemoryBound(to: RouteTable.self).pointee.ports
+        let mask = ports.count &- 1
+        var position = RouteTable.home(destination.endpoint.port) & mask
+        while ports[position].isUsed {
+            if ports[position].port == destination.endpoint.port { return ports[position].sole?.asRoute }
+            position = (position &+ 1) & mask
+        }
+        return nil
+    }
+
+    /// Spreads neighbouring ports; no key needed, there are only 65,535 of them.
+    @inline(__always) static func home(_ port: UInt16) -> Int { Int((UInt32(port) &* 0x9E37_79B1) &>> 12) }
+
+    /// A directory of ports, at most half full.
+    static func makePorts(
+        _ used: [(port: UInt16, sole: UnsafePointer<TableRoute>?)]
+    ) -> UnsafeMutableBufferPointer<PortSlot> {
+        var size = 2
+        while size < used.count * 2 { size *= 2 }
+        let slots = UnsafeMutableBufferPointer<PortSlot>.allocate(capacity: size)
+        slots.initialize(repeating: PortSlot(port: 0, isUsed: false, sole: nil))
+        for (port, sole) in used {
+            var position = home(port) & (size - 1)
+            while slots[position].isUsed { position = (position + 1) & (size - 1) }
+            slots[position] = PortSlot(port: port, isUsed: true, sole: sole)
+        }
+        return slots
+    }
+}
+
+extension UnsafePointer<TableRoute> {
+    /// Its first field.
+    @inline(__always) var asRoute: UnsafePointer<Route> {
+        UnsafeRawPointer(self).assumingMemoryBound(to: Route.self)
+    }
+}
+
+/// One state of the route table, whole: every lookup in it sees the same routes (R22).
+///
+/// Threading: made and released on the control side, which keeps it until no worker and no connection uses its
+/// ``handle``; lookups through that from any thread. Releasing the last reference frees what no other snapshot shares.
+package final class RouteTableSnapshot {
+    let store: RouteStore
+    let table: UnsafeMutablePointer<RouteTable>
+    package let routeCount: Int
+
+    init(store: RouteStore, table: RouteTable, routeCount: Int) {
+        self.store = store
+        self.routeCount = routeCount
+        self.table = .allocate(capacity: 1)
+        self.table.initialize(to: table)
+        store.allocated()
+        for shard in table.shards { store.retain(shard) }
+    }
+
+    deinit {
+        for shard in table.pointee.shards { store.release(shard) }
+        table.pointee.shards.deallocate()
+        table.pointee.ports.deallocate()
+        table.deallocate()
+        store.freed()
+    }
+
+    /// What workers look routes up with; valid as long as this snapshot.
+    package var handle: RouteTableHandle { RouteTableHandle(RouteTable.self, table: table) }
+
+    /// Bytes of the table itself: directory, shards, names; without cells and the control side's indexes.
+    package var byteCount: Int {
+        let table = table.pointee
+        let directory = table.shards.count * MemoryLayout<RouteShard.Pointer>.stride
+        let ports = table.ports.count * MemoryLayout<RouteTable.PortSlot>.stride
+        return table.shards.reduce(directory + ports) { $0 + $1.pointee.byteCount }
+    }
+}

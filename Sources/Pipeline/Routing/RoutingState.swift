@@ -1,0 +1,157 @@
+import Pipeline
+
+/// What one apply did.
+package struct ApplyReport: Sendable {
+    package internal(set) var problems = RouteProblems()
+    package internal(set) var added = 0
+    package internal(set) var changed = 0
+    package internal(set) var removed = 0
+    package internal(set) var unchanged = 0
+    /// Routes of which the document has no usable version, served as they last were (R24).
+    package internal(set) var kept = 0
+    /// Groups of backends that are others than before.
+    package internal(set) var backendsChanged = 0
+    /// How many parts of the table were made anew, of how many.
+    package internal(set) var shardsBuilt = 0
+    package internal(set) var shards = 0
+}
+
+/// The routes of this node: takes documents of desired state, holds the rules over them, and makes tables.
+///
+/// What is applied wins over what comes: within a document the order of its objects decides, between two the one
+/// that was applied first. A document from a source replaces what that source said before; routes of the other stay.
+///
+/// Threading: control side only, one thread at a time. The tables of its ``snapshot`` are for all.
+package final class RoutingState {
+    let seed: HashSeed
+    let store = RouteStore()
+    /// Env ids and process types that are or were in use.
+    let symbols: SymbolTable
+    var rules: RouteRules
+    var claims: Claims
+    var ids = HashIndex()
+    var envs: [UInt32: EnvRecord] = [:]
+    var instances = InstanceTable()
+    var groups = GroupTable()
+    var liveRoutes = 0
+
+    /// The newest table. Keep it for as long as a worker or a connection uses its handle.
+    package internal(set) var snapshot: RouteTableSnapshot
+
+    /// What is known of an env.
+    struct EnvRecord {
+        var org: String
+        var app: String
+        var name: String
+        /// A bit for each source whose last document has it.
+        var sources: UInt8
+        var box: UnsafeMutablePointer<OwnerBox>
+
+        var path: String { "\(org)/\(app)/\(name)" }
+    }
+
+    /// - Parameters:
+    ///   - seed: keys the hashes over names; ``HashSeed/random()`` in a node.
+    ///   - listeners: what the program listens on; nil: don't judge routes by it.
+    package init(seed: HashSeed, listeners: [ListenerFacts]? = nil, policy: PortPolicy = .standard) {
+        self.seed = seed
+        symbols = SymbolTable(seed: seed)
+        rules = RouteRules(listeners: listeners, policy: policy)
+        claims = Claims(seed: seed)
+        let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
+        shards.initialize(repeating: RouteShard.empty(store))
+        let table = RouteTable(
+            seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]), hasWildcards: false)
+        snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
+    }
+
+    deinit {
+        for env in envs.values { store.release(env.box) }
+        groups.visit { _, group in if let box = group.box { store.release(box) } }
+        // What only this side knows of routes; entries go when the last snapshot does.
+        for shard in snapshot.table.pointee.shards {
+            for route in shard.pointee.all { store.entry(route.entry).pointee.isLive = false }
+        }
+    }
+
+    /// What the program listens on, after a reload. Takes effect with the next ``apply(_:)``.
+    package var listeners: [ListenerFacts]? {
+        get { rules.listeners }
+        set { rules.listeners = newValue }
+    }
+
+    /// Checks `document` whole, then makes one new table of it (R22). Objects that can't be used are reported, and
+    /// the rest applied (R24).
+    package func apply(_ document: StateDocument) -> ApplyReport {
+        let run = ApplyRun(self, document)
+        return run.run()
+    }
+
+    /// Blocks of memory that this state and its snapshots hold: for tests that look for leaks.
+    package var memory: RouteStore { store }
+
+    func owner(_ env: UInt32) -> String { envs[env]?.path ?? symbols.string(env) }
+}
+
+extension RouteShard {
+    /// A shard without routes.
+    static func empty(_ store: RouteStore) -> Pointer {
+        // With no item, neither is asked for.
+        store.makeShard([], owner: { _ in preconditionFailure() }, backends: { _ in preconditionFailure() })
+    }
+}
+
+/// One route, for people.
+package struct RouteListing: Sendable, Equatable {
+    package let id: String
+    /// `org/app/env`.
+    package let owner: String
+    /// Nil: raw.
+    package let hostname: String?
+    package let port: UInt16
+    package let hint: ProtocolHint
+    package let proxyV2: Bool
+    package let allowNonTLS: Bool
+    package let backends: [Listed]
+
+    package struct Listed: Sendable, Equatable {
+        package let address: Endpoint
+        package let instance: String
+    }
+
+    init(_ route: TableRoute) {
+        id = route.route.id.string
+        let owner = route.route.owner.pointee
+        self.owner = "\(owner.org.string)/\(owner.app.string)/\(owner.env.string)"
+        let name = String(decoding: route.name, as: UTF8.self)
+        switch KeyKind(route.options) {
+        case .exact: hostname = name
+        case .wildcard: hostname = "*." + name
+        case .raw: hostname = nil
+        }
+        port = route.route.port
+        hint = route.options.contains(.raw) ? .tcpRaw : .tlsPassthrough
+        proxyV2 = route.options.contains(.proxyV2)
+        allowNonTLS = route.options.contains(.allowNonTLS)
+        backends = route.route.backends.pointee.buffer.map {
+            Listed(address: $0.address.endpoint, instance: $0.instance.string)
+        }
+    }
+}
+
+extension RouteTableSnapshot {
+    /// Each route, in no particular order.
+    package func forEachRoute(_ body: (RouteListing) -> Void) {
+        for shard in table.pointee.shards {
+            for route in shard.pointee.all { body(RouteListing(route)) }
+        }
+    }
+
+    /// All routes by hostname, raw ones first by port.
+    package func listing() -> [RouteListing] {
+        var list: [RouteListing] = []
+        list.reserveCapacity(routeCount)
+        forEachRoute { list.append($0) }
+        return list.sorted { ($0.hostname ?? "", $0.port, $0.id) < ($1.hostname ?? "", $1.port, $1.id) }
+    }
+}

@@ -1,0 +1,157 @@
+import Pipeline
+
+/// Where an object of desired state was written.
+package enum Origin: Hashable, Sendable {
+    /// A `route` block of the config file; the number is the config reader's own.
+    case config(Int)
+    /// A place in a state document, from 1.
+    case file(line: Int, column: Int)
+}
+
+/// What a route asks for besides its name, port and backends, packed: equal options mean an unchanged route.
+package struct RouteOptions: OptionSet, Hashable, Sendable {
+    package let rawValue: UInt16
+    package init(rawValue: UInt16) { self.rawValue = rawValue }
+    static let wildcard = RouteOptions(rawValue: 1)
+    static let raw = RouteOptions(rawValue: 2)
+    static let proxyV2 = RouteOptions(rawValue: 4)
+    static let expectsProxy = RouteOptions(rawValue: 8)
+    static let ipv4Required = RouteOptions(rawValue: 16)
+    static let allowNonTLS = RouteOptions(rawValue: 32)
+
+    var balance: Balance { Balance(rawValue: UInt8(rawValue >> 8 & 3)) ?? .roundRobin }
+    var onDelete: OnDelete { OnDelete(rawValue: UInt8(rawValue >> 10 & 3)) ?? .keep }
+    func with(_ balance: Balance, _ onDelete: OnDelete) -> RouteOptions {
+        RouteOptions(rawValue: rawValue & 0xFF | UInt16(balance.rawValue) << 8 | UInt16(onDelete.rawValue) << 10)
+    }
+}
+
+/// How a route spreads its connections (R11).
+package enum Balance: UInt8, Sendable, CaseIterable {
+    case roundRobin, leastConnections, randomOfTwo, consistentHash
+    package var name: String {
+        switch self {
+        case .roundRobin: "round_robin"
+        case .leastConnections: "least_connections"
+        case .randomOfTwo: "random_of_two"
+        case .consistentHash: "consistent_hash"
+        }
+    }
+}
+
+/// What happens to a route's connections when it is deleted.
+package enum OnDelete: UInt8, Sendable, CaseIterable {
+    case keep, drain, kill
+    package var name: String {
+        switch self {
+        case .keep: "keep"
+        case .drain: "drain"
+        case .kill: "kill"
+        }
+    }
+}
+
+package enum InstanceStatus: UInt8, Sendable, CaseIterable {
+    case booting, ready, draining, stopped, failed
+    package var name: String {
+        switch self {
+        case .booting: "booting"
+        case .ready: "ready"
+        case .draining: "draining"
+        case .stopped: "stopped"
+        case .failed: "failed"
+        }
+    }
+}
+
+/// A line and a column, or the number of a config block, in eight bytes.
+struct Place: Hashable, Sendable {
+    let line: UInt32
+    let column: UInt32
+    init(line: Int, column: Int) {
+        self.line = UInt32(clamping: line)
+        self.column = UInt32(clamping: column)
+    }
+    func origin(_ source: StateDocument.Source) -> Origin {
+        source == .config ? .config(Int(line)) : .file(line: Int(line), column: Int(column))
+    }
+}
+
+/// An environment: who owns routes and instances. Texts are in the document.
+package struct EnvObject: Sendable {
+    package let env: UInt32
+    package let app: TextRef
+    package let org: TextRef
+    /// The env's own name, for people; in a state document its id.
+    let name: TextRef
+    /// R9: its dedicated address, if it has the IPv4 add-on.
+    package let ipv4: IPAddress?
+    let place: Place
+}
+
+/// One running copy of a process of an env.
+package struct InstanceObject: Sendable {
+    package let id: TextRef
+    package let env: UInt32
+    package let processType: UInt32
+    package let address: IPAddress
+    package let node: TextRef
+    package let status: InstanceStatus
+    package let drainGraceSeconds: UInt32
+    let place: Place
+}
+
+/// A route as asked for, each field valid on its own; what it may claim is decided by ``RoutingState``.
+package struct RouteObject: Sendable {
+    package let id: TextRef
+    /// Canonical; the suffix alone for a wildcard; empty: none.
+    let name: TextRef
+    package let env: UInt32
+    package let processType: UInt32
+    /// 0 exactly if ``backendList`` is given.
+    package let backendPort: UInt16
+    package let port: UInt16
+    package let options: RouteOptions
+    /// 0: no limit.
+    package let maxConnections: UInt32
+    /// Index + 1 into ``StateDocument/backendLists``; 0: the instances of (env, process type).
+    let backendList: UInt32
+    let place: Place
+}
+
+/// Desired state, read but not yet judged: every object in it has valid fields. Texts are in one arena, so a route
+/// costs its 48 bytes and its text. Immutable once made.
+package struct StateDocument: Sendable {
+    /// Where it came from. A whole document replaces what came before from the same source, and nothing else.
+    package enum Source: UInt8, Sendable {
+        case config, state
+    }
+
+    package let source: Source
+    package internal(set) var revision: UInt64 = 0
+    /// Who made the change, for the journal.
+    package internal(set) var actor = ""
+    package internal(set) var envs: [EnvObject] = []
+    package internal(set) var instances: [InstanceObject] = []
+    package internal(set) var routes: [RouteObject] = []
+    var backendLists: [[Endpoint]] = []
+    /// Ids of objects that are there but can't be used: their last good version stays (R24).
+    var quarantined: [RouteProblem.Object: Set<String>] = [:]
+    let text: TextArena
+    let symbols: SymbolTable
+
+    init(source: Source, seed: HashSeed) {
+        self.source = source
+        text = TextArena()
+        symbols = SymbolTable(seed: seed)
+    }
+
+    package func string(_ ref: TextRef) -> String { text.string(ref) }
+    /// The env's id or the process type's name.
+    package func symbol(_ number: UInt32) -> String { symbols.string(number) }
+    /// The hostname as written: `app.example.com`, `*.example.com`; nil: none.
+    package func hostname(_ route: RouteObject) -> String? {
+        guard route.name.length > 0 else { return nil }
+        return (route.options.contains(.wildcard) ? "*." : "") + text.string(route.name)
+    }
+}

@@ -1,0 +1,130 @@
+import Pipeline
+
+/// How each kind of object is read (docs/STATE.md lists the fields).
+extension StateBuilder {
+    private static let envKeys = JSONKeys(["env_id", "app_id", "org_id", "ipv4_address"])
+
+    mutating func readEnv(_ reader: inout JSONReader) throws(JSONError) {
+        let place = Place(line: reader.line, column: reader.column)
+        var draft = ObjectDraft(.env, at: place)
+        var (id, app, org): (TextRef?, TextRef?, TextRef?)
+        var ipv4: IPAddress?
+        let text = document.text
+        try reader.object(StateBuilder.envKeys) { reader, field throws(JSONError) in
+            switch field {
+            case 0: id = try draft.text(&reader, "env_id", into: text)
+            case 1: app = try draft.text(&reader, "app_id", into: text)
+            case 2: org = try draft.text(&reader, "org_id", into: text)
+            case 3: ipv4 = try draft.address(&reader, "ipv4_address", v4: true, optional: true)
+            default: try reader.skip()
+            }
+        }
+        let required = [("env_id", id != nil), ("app_id", app != nil), ("org_id", org != nil)]
+        guard accept(draft, id: id, required: required), let id, let app, let org,
+            let env = document.symbols.intern(text.bytes(id))
+        else { return }
+        append(EnvObject(env: env, app: app, org: org, name: id, ipv4: ipv4, place: place))
+    }
+
+    private static let instanceKeys = JSONKeys([
+        "instance_id", "env_id", "process_type", "overlay_ipv6", "node_id", "status", "drain_grace_seconds",
+    ])
+
+    mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
+        let place = Place(line: reader.line, column: reader.column)
+        var draft = ObjectDraft(.instance, at: place)
+        var (id, node): (TextRef?, TextRef?)
+        var (env, process): (UInt32?, UInt32?)
+        var address: IPAddress?
+        var status: InstanceStatus?
+        var grace: UInt64?
+        let (text, symbols) = (document.text, document.symbols)
+        try reader.object(StateBuilder.instanceKeys) { reader, field throws(JSONError) in
+            switch field {
+            case 0: id = try draft.text(&reader, "instance_id", into: text)
+            case 1: env = try draft.symbol(&reader, "env_id", in: symbols)
+            case 2: process = try draft.symbol(&reader, "process_type", in: symbols)
+            case 3: address = try draft.address(&reader, "overlay_ipv6", v4: false, optional: false)
+            case 4: node = try draft.text(&reader, "node_id", optional: true, into: text)
+            case 5: status = try draft.choice(&reader, "status") { (status: InstanceStatus) in status.name }
+            case 6: grace = try draft.integer(&reader, "drain_grace_seconds", 0...86400, optional: true)
+            default: try reader.skip()
+            }
+        }
+        let required = [
+            ("instance_id", id != nil), ("env_id", env != nil), ("process_type", process != nil),
+            ("overlay_ipv6", address != nil), ("status", status != nil),
+        ]
+        guard accept(draft, id: id, required: required), let id, let env, let process, let address, let status
+        else { return }
+        append(
+            InstanceObject(
+                id: id, env: env, processType: process, address: address, node: node ?? .empty, status: status,
+                drainGraceSeconds: UInt32(grace ?? 10), place: place))
+    }
+
+    private static let routeKeys = JSONKeys([
+        "route_id", "env_id", "hostname", "listen_port", "protocol_hint", "backend_process_type", "backend_port",
+        "proxy_protocol", "backend_expects_proxy_protocol", "ipv4_required", "allow_non_tls", "max_connections",
+        "balance", "on_delete",
+    ])
+
+    private enum ProxyProtocol: String, CaseIterable { case off, v2 }
+
+    mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
+        let place = Place(line: reader.line, column: reader.column)
+        var draft = ObjectDraft(.route, at: place)
+        var id: TextRef?
+        var (env, process): (UInt32?, UInt32?)
+        var host: (name: TextRef, isWildcard: Bool)?
+        var (port, backendPort): (UInt16?, UInt16?)
+        var hint: ProtocolHint?
+        var options: RouteOptions = []
+        var limit: UInt64?
+        var (balance, onDelete) = (Balance.roundRobin, OnDelete.keep)
+        let (text, symbols) = (document.text, document.symbols)
+        try reader.object(StateBuilder.routeKeys) { reader, field throws(JSONError) in
+            switch field {
+            case 0: id = try draft.text(&reader, "route_id", into: text)
+            case 1: env = try draft.symbol(&reader, "env_id", in: symbols)
+            case 2: host = try draft.hostname(&reader, "hostname", into: text)
+            case 3: port = try draft.port(&reader, "listen_port")
+            case 4: hint = try draft.choice(&reader, "protocol_hint") { (hint: ProtocolHint) in hint.name }
+            case 5: process = try draft.symbol(&reader, "backend_process_type", in: symbols)
+            case 6: backendPort = try draft.port(&reader, "backend_port")
+            case 7:
+                let proxy = try draft.choice(&reader, "proxy_protocol") { (proxy: ProxyProtocol) in proxy.rawValue }
+                if proxy == .v2 { options.insert(.proxyV2) }
+            case 8:
+                let expects = try draft.bool(&reader, "backend_expects_proxy_protocol")
+                if expects == true { options.insert(.expectsProxy) }
+            case 9: if try draft.bool(&reader, "ipv4_required") == true { options.insert(.ipv4Required) }
+            case 10: if try draft.bool(&reader, "allow_non_tls") == true { options.insert(.allowNonTLS) }
+            case 11: limit = try draft.integer(&reader, "max_connections", 1...UInt64(UInt32.max), optional: true)
+            case 12: balance = try draft.choice(&reader, "balance") { (it: Balance) in it.name } ?? .roundRobin
+            case 13: onDelete = try draft.choice(&reader, "on_delete") { (it: OnDelete) in it.name } ?? .keep
+            default: try reader.skip()
+            }
+        }
+        if hint == .tcpRaw { options.insert(.raw) }
+        if host?.isWildcard == true { options.insert(.wildcard) }
+        let isComplete =
+            draft.faults.isEmpty && id != nil && env != nil && port != nil && hint != nil && process != nil
+            && backendPort != nil
+        if isComplete, let id, let env, let port, let process, let backendPort {
+            append(
+                RouteObject(
+                    id: id, name: host?.name ?? .empty, env: env, processType: process, backendPort: backendPort,
+                    port: port, options: options.with(balance, onDelete), maxConnections: UInt32(limit ?? 0),
+                    backendList: 0, place: place))
+            return
+        }
+        _ = accept(
+            draft, id: id,
+            required: [
+                ("route_id", id != nil), ("env_id", env != nil), ("listen_port", port != nil),
+                ("protocol_hint", hint != nil), ("backend_process_type", process != nil),
+                ("backend_port", backendPort != nil),
+            ])
+    }
+}

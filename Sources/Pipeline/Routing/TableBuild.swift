@@ -1,0 +1,223 @@
+import Pipeline
+
+/// Makes the next table from the last one and the changes that an apply decided on: shards without a change are
+/// shared, the others made anew.
+struct TableBuild {
+    /// How many routes a shard has, more or less: a change copies this many.
+    static let routesPerShard = 128
+
+    let run: ApplyRun
+    private let state: RoutingState
+    private let store: RouteStore
+    private let old: RouteTable
+
+    init(_ run: ApplyRun) {
+        self.run = run
+        state = run.state
+        store = run.store
+        old = run.state.snapshot.table.pointee
+    }
+
+    func build() {
+        forgetRefused()
+        let accepted = run.candidates.filter(\.isAccepted)
+        let changes = accepted.count { store.entry($0.entry).pointee.current != nil }
+        run.report.changed = changes
+        run.report.added = accepted.count - changes
+        run.report.removed = run.removed.count
+        state.liveRoutes += run.report.added - run.report.removed
+        let bits = TableBuild.bits(for: state.liveRoutes, now: old.shardBits)
+        run.report.shards = 1 << Int(bits)
+        guard bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || !run.refreshed.isEmpty else {
+            return
+        }
+        relink(accepted)
+        let shards = makeShards(bits, accepted)
+        settle(accepted)
+        var ports: [(port: UInt16, sole: UnsafePointer<TableRoute>?)] = []
+        ports.reserveCapacity(state.claims.portCount)
+        state.claims.forEachPort { port, sole in
+            ports.append((port, sole.flatMap { store.entry($0).pointee.current }))
+        }
+        let table = RouteTable(
+            seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
+            hasWildcards: state.claims.wildcardCount > 0)
+        state.snapshot = RouteTableSnapshot(store: store, table: table, routeCount: state.liveRoutes)
+    }
+
+    /// Twice as many shards when they get too full, fewer only when they are nearly empty.
+    static func bits(for routes: Int, now: UInt64) -> UInt64 {
+        var bits = now
+        while bits < 24, routes >> Int(bits) > routesPerShard * 2 { bits += 1 }
+        while bits > 0, routes >> Int(bits) < routesPerShard / 8 { bits -= 1 }
+        return bits
+    }
+
+    private func forgetRefused() {
+        for candidate in run.candidates where !candidate.isAccepted {
+            let entry = store.entry(candidate.entry)
+            if entry.pointee.current == nil {
+                let id = run.id(of: candidate.entry)
+                state.ids.remove(SipHash.hash(id, domain: 3, seed: state.seed), candidate.entry)
+                entry.pointee.isLive = false
+            }
+            entry.pointee.candidate = 0
+            store.freeIfUnused(candidate.entry)
+        }
+    }
+
+    /// Puts accepted routes into the lists of their groups, and takes removed ones out of everything.
+    private func relink(_ accepted: [ApplyRun.Candidate]) {
+        for candidate in accepted {
+            if let current = store.entry(candidate.entry).pointee.current {
+                state.groups.unlink(candidate.entry, from: current.pointee.group, store)
+                run.touchedGroups.insert(current.pointee.group)
+            }
+            state.groups.link(candidate.entry, to: candidate.group, store)
+        }
+        for number in run.removed {
+            guard let current = store.entry(number).pointee.current else { continue }
+            state.groups.unlink(number, from: current.pointee.group, store)
+            run.touchedGroups.insert(current.pointee.group)
+            let hash = SipHash.hash(current.pointee.route.id.buffer, domain: 3, seed: state.seed)
+            state.ids.remove(hash, number)
+            store.entry(number).pointee.isLive = false
+        }
+    }
+
+    /// True if the record is still what its entry is served by.
+    private func survives(_ route: TableRoute) -> Bool {
+        let entry = store.entry(route.entry)
+        return entry.pointee.isLive && entry.pointee.candidate == 0
+    }
+
+    private func hash(_ route: TableRoute) -> UInt64 {
+        RouteTable.hash(route.name, KeyKind(route.options), port: route.route.port, seed: state.seed)
+    }
+
+    private func item(_ route: TableRoute) -> ShardItem {
+        ShardItem(
+            id: route.route.id.buffer, name: route.name, options: route.options, port: route.route.port,
+            entry: route.entry, group: route.group, maxConnections: route.maxConnections, hash: hash(route))
+    }
+
+    private func item(_ candidate: ApplyRun.Candidate) -> ShardItem {
+        let object = run.document.routes[Int(candidate.object)]
+        let text = run.document.text
+        return ShardItem(
+            id: text.bytes(object.id), name: text.bytes(object.name), options: object.options, port: object.port,
+            entry: candidate.entry, group: candidate.group, maxConnections: object.maxConnections,
+            hash: candidate.hash)
+    }
+
+    private func makeShards(
+        _ bits: UInt64, _ accepted: [ApplyRun.Candidate]
+    ) -> UnsafeMutableBufferPointer<RouteShard.Pointer> {
+        let count = 1 << Int(bits)
+        let isResharding = bits != old.shardBits
+        var isDirty = [Bool](repeating: isResharding, count: count)
+        // Every item that can't be found in its shard's predecessor, by shard.
+        var moved = Buckets(count: count)
+        if !isResharding { markOld(&isDirty, accepted) }
+        for candidate in accepted { isDirty[RouteTable.shard(of: candidate.hash, bits: bits)] = true }
+        moved.fill { put in
+            for (index, candidate) in accepted.enumerated() {
+                put(RouteTable.shard(of: candidate.hash, bits: bits), .candidate(index))
+            }
+            guard isResharding else { return }
+            for shard in old.shards {
+                for index in 0..<shard.pointee.count where survives(shard.pointee.all[index]) {
+                    let route = shard.pointee.all.baseAddress.unsafelyUnwrapped + index
+                    put(RouteTable.shard(of: hash(route.pointee), bits: bits), .route(route))
+                }
+            }
+        }
+        let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: count)
+        var items: [ShardItem] = []
+        for number in 0..<count {
+            guard isDirty[number] else {
+                shards.initializeElement(at: number, to: old.shards[number])
+                continue
+            }
+            items.removeAll(keepingCapacity: true)
+            if !isResharding {
+                for route in old.shards[number].pointee.all where survives(route) { items.append(item(route)) }
+            }
+            moved.forEach(number) {
+                switch $0 {
+                case .candidate(let index): items.append(item(accepted[index]))
+                case .route(let route): items.append(item(route.pointee))
+                }
+            }
+            shards.initializeElement(at: number, to: makeShard(items))
+            run.report.shardsBuilt += 1
+        }
+        return shards
+    }
+
+    /// The shards that lose or refresh a route.
+    private func markOld(_ isDirty: inout [Bool], _ accepted: [ApplyRun.Candidate]) {
+        for list in [run.removed, run.refreshed, accepted.map(\.entry)] {
+            for number in list {
+                guard let current = store.entry(number).pointee.current else { continue }
+                isDirty[RouteTable.shard(of: hash(current.pointee), bits: old.shardBits)] = true
+            }
+        }
+    }
+
+    private func makeShard(_ items: [ShardItem]) -> RouteShard.Pointer {
+        store.makeShard(
+            items,
+            owner: { item in
+                let env = state.groups[item.group].key.env
+                guard let record = state.envs[env] else {
+                    preconditionFailure("an env is kept for as long as a group names it")
+                }
+                return record.box
+            },
+            backends: { item in
+                guard let box = state.groups[item.group].box else {
+                    preconditionFailure("a group is kept for as long as it has a route")
+                }
+                return box
+            })
+    }
+
+    private func settle(_ accepted: [ApplyRun.Candidate]) {
+        for candidate in accepted {
+            let entry = store.entry(candidate.entry)
+            entry.pointee.candidate = 0
+            entry.pointee.claimsCandidate = false
+            entry.pointee.place = run.document.routes[Int(candidate.object)].place
+        }
+        for number in run.removed { store.entry(number).pointee.current = nil }
+    }
+}
+
+/// Things sorted into buckets: counted first, then placed, in two arrays whatever the number of buckets.
+private struct Buckets {
+    enum Element {
+        case candidate(Int)
+        case route(UnsafePointer<TableRoute>)
+    }
+    private var starts: [Int]
+    private var elements: [Element] = []
+
+    init(count: Int) { starts = Array(repeating: 0, count: count + 1) }
+
+    /// `each` is called twice, and must put the same both times.
+    mutating func fill(_ each: (_ put: (Int, Element) -> Void) -> Void) {
+        each { bucket, _ in starts[bucket + 1] += 1 }
+        for index in 1..<starts.count { starts[index] += starts[index - 1] }
+        var next = starts
+        elements = Array(repeating: .candidate(0), count: starts[starts.count - 1])
+        each { bucket, element in
+            elements[next[bucket]] = element
+            next[bucket] += 1
+        }
+    }
+
+    func forEach(_ bucket: Int, _ body: (Element) -> Void) {
+        for index in starts[bucket]..<starts[bucket + 1] { body(elements[index]) }
+    }
+}

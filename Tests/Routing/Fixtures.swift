@@ -1,0 +1,84 @@
+import Pipeline
+import PipelineRouting
+
+let testSeed = HashSeed(0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210)
+
+/// A small seeded generator (SplitMix64): a failing run repeats.
+struct SeededRandom: RandomNumberGenerator {
+    private var state: UInt64
+    init(_ seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ mixed >> 31
+    }
+}
+
+/// One route of a test's document.
+struct TestRoute: Hashable {
+    var id: String
+    var env: String
+    var hostname: String?
+    var port: UInt16 = 443
+    var raw = false
+    var process = "web"
+    var backendPort = 8080
+    var extra = ""
+
+    var json: String {
+        let name = hostname.map { "\"hostname\": \"\($0)\", " } ?? ""
+        return "{\"route_id\": \"\(id)\", \"env_id\": \"\(env)\", \(name)\"listen_port\": \(port), "
+            + "\"protocol_hint\": \"\(raw ? "tcp_raw" : "tls_passthrough")\", \"backend_process_type\": \"\(process)\", "
+            + "\"backend_port\": \(backendPort)\(extra)}"
+    }
+}
+
+func documentText(
+    envs: [String] = ["env_a", "env_b", "env_c"], instances: [String] = [], routes: [String]
+) -> String {
+    let envs = envs.map { "{\"env_id\": \"\($0)\", \"app_id\": \"app\", \"org_id\": \"org\", \"ipv4_address\": null}" }
+    return """
+        {"format": "pipelined.state/1", "revision": 1, "actor": "test",
+        "envs": [\(envs.joined(separator: ",\n"))],
+        "instances": [\(instances.joined(separator: ",\n"))],
+        "routes": [\(routes.joined(separator: ",\n"))]}
+        """
+}
+
+func instance(
+    _ id: String, env: String = "env_a", process: String = "web", address: String, status: String = "ready"
+) -> String {
+    "{\"instance_id\": \"\(id)\", \"env_id\": \"\(env)\", \"process_type\": \"\(process)\", "
+        + "\"overlay_ipv6\": \"\(address)\", \"node_id\": \"n1\", \"status\": \"\(status)\", \"drain_grace_seconds\": 10}"
+}
+
+extension RoutingState {
+    convenience init() { self.init(seed: testSeed) }
+
+    /// Reads and applies; the problems of both.
+    @discardableResult func applyText(_ text: String) -> (report: ApplyReport?, problems: [RouteProblem]) {
+        let (document, problems) = StateDocument.parse(text, seed: testSeed)
+        guard let document else { return (nil, problems.list) }
+        let report = apply(document)
+        return (report, problems.list + report.problems.list)
+    }
+
+    @discardableResult func apply(
+        envs: [String] = ["env_a", "env_b", "env_c"], instances: [String] = [], _ routes: [TestRoute]
+    ) -> (report: ApplyReport?, problems: [RouteProblem]) {
+        applyText(documentText(envs: envs, instances: instances, routes: routes.map(\.json)))
+    }
+}
+
+func destination(_ port: UInt16) -> DestinationAddress { DestinationAddress(Endpoint(.unspecified, port)) }
+
+extension RouteTableSnapshot {
+    func named(_ name: String, _ port: UInt16 = 443) -> UnsafePointer<Route>? {
+        var server = ServerName()
+        let isName = Array(name.utf8).withUnsafeBufferPointer { server.set(wire: $0) }
+        return isName ? handle.named(server, at: destination(port)) : nil
+    }
+    func sole(_ port: UInt16) -> UnsafePointer<Route>? { handle.sole(at: destination(port)) }
+}
