@@ -13,8 +13,9 @@ package struct NodeSettings: Sendable, Equatable {
     package var drainTimeout = TimeSpan.seconds(30)
     /// Idle time before the kernel probes a peer.
     package var keepaliveIdle = TimeSpan.seconds(60)
-    /// How long sent data may stay unacknowledged before the peer is dead (`TCP_USER_TIMEOUT`).
-    package var userTimeout = TimeSpan.seconds(30)
+    /// How long sent data may stay unacknowledged before the peer is dead (`TCP_USER_TIMEOUT`). Linux counts a reader
+    /// that keeps its window shut as well: see docs/adr/0005.
+    package var userTimeout = TimeSpan.seconds(120)
     package var backlog = 4096
     /// One JSON line per connection.
     package var logConnections = true

@@ -46,7 +46,7 @@ extension Checker {
         guard words.expect("via"), let pipeline = words.next("the name of a pipeline"), words.expectEnd() else {
             return nil
         }
-        let chain = checkedUse(pipeline, hint: hint)
+        let chain = checkedUse(pipeline, hint: hint, remedy: ", or listen with `tls_passthrough`")
         if let endpoint, DeniedPorts.contains(endpoint.value.port) {
             reporter.error(
                 endpoint.span, "port \(endpoint.value.port) is never opened",
@@ -78,24 +78,32 @@ extension Checker {
         else { return nil }
         let address = parsed(addressWord) { text throws(ValueProblem) in try Value.listenAddress(text) }
         let ports = parsed(portsWord) { text throws(ValueProblem) in try Value.ports(text) }
-        let chain = checkedUse(pipeline, hint: .tcpRaw)
-        if let ports { remarkOnDenied(ports) }
-        guard let address, let ports, let chain else { return nil }
+        let chain = checkedUse(pipeline, hint: .tcpRaw, remedy: "")
+        guard let ports, !isDenied(ports), let address, let chain else { return nil }
         return Located(
             ExposeSpec(
                 address: address.value, ports: ports.value, hint: .tcpRaw, chain: chain,
                 line: line(entry.keyword.span)), addressWord.span.through(portsWord.span))
     }
 
-    private func remarkOnDenied(_ ports: Located<ClosedRange<UInt16>>) {
+    /// True, reported, if no port of the range may be opened.
+    private func isDenied(_ ports: Located<ClosedRange<UInt16>>) -> Bool {
         let denied = DeniedPorts.ranges.filter { $0.overlaps(ports.value) }.map { $0.clamped(to: ports.value) }
-        guard !denied.isEmpty else { return }
+        guard !denied.isEmpty else { return false }
         let list = andList(denied.map(DeniedPorts.text))
+        let isOne = denied.count == 1 && denied[0].count == 1
         if denied.reduce(0, { $0 + $1.count }) == ports.value.count {
-            reporter.error(ports.span, "port \(list) is never opened", help: "remove this line")
-        } else {
-            reporter.note(ports.span, "port \(list) stays closed, though the range contains it")
+            reporter.error(
+                ports.span, isOne ? "port \(list) is never opened" : "ports \(list) are never opened",
+                help: "remove this line")
+            return true
         }
+        reporter.note(
+            ports.span,
+            isOne
+                ? "port \(list) stays closed, though the range contains it"
+                : "ports \(list) stay closed, though the range contains them")
+        return false
     }
 
     /// True, reported, if another range claims one of its ports: which pipeline would serve it?
@@ -121,14 +129,14 @@ extension Checker {
     // MARK: The pipeline that a line names
 
     /// The index of the pipeline, if it can do what a listener with this hint needs. Nil, reported, if not.
-    private func checkedUse(_ word: WordSyntax, hint: ProtocolHint?) -> Int? {
+    /// `remedy` is what else than another pipeline may help a raw listener.
+    private func checkedUse(_ word: WordSyntax, hint: ProtocolHint?, remedy: String) -> Int? {
         guard let index = pipelineIndex[word.text] else {
             reporter.error(
                 word.span, "no pipeline is named \(quoted(word.text))",
                 help: suggestion(for: word.text, among: pipelines.map(\.name)) ?? "add `pipeline \(word.text) { ... }`")
             return nil
         }
-        pipelines[index].isNamed = true
         let pipeline = pipelines[index]
         guard let hint, pipeline.isComplete else { return nil }
         let errorsBefore = reporter.errorCount
@@ -139,7 +147,7 @@ extension Checker {
         }
         switch hint {
         case .tlsPassthrough: requireName(pipeline, word)
-        case .tcpRaw: refuseWaiting(pipeline, word)
+        case .tcpRaw: refuseWaiting(pipeline, word, remedy)
         }
         return reporter.errorCount == errorsBefore ? index : nil
     }
@@ -162,7 +170,7 @@ extension Checker {
     }
 
     /// R2: a raw route is never peeked, or a server that speaks first would wait for its client.
-    private func refuseWaiting(_ pipeline: CheckedPipeline, _ word: WordSyntax) {
+    private func refuseWaiting(_ pipeline: CheckedPipeline, _ word: WordSyntax, _ remedy: String) {
         for stage in pipeline.stages {
             let gives = stage.descriptor.gives.contains(.serverName)
             let waits = stage.stage?.peek != nil && !stage.descriptor.canGate
@@ -170,7 +178,7 @@ extension Checker {
             reporter.error(
                 word.span,
                 "a raw listener never waits for the client to speak, and `\(stage.name)` (line \(stage.line)) does",
-                help: "use a pipeline without `\(stage.name)`", gives ? "or listen with `tls_passthrough`" : nil,
+                help: "use a pipeline without `\(stage.name)`\(gives ? remedy : "")",
                 related: [.init(stage.keyword.span, "`\(stage.name)` is here")])
         }
     }

@@ -55,11 +55,13 @@ private struct NodeSetting: Sendable {
 }
 
 extension Checker {
+    static var nodeSettings: [String] { NodeSetting.keywords }
+
     func checkNodes(_ entries: [EntrySyntax]) {
         var first: SourceSpan?
         for entry in entries where !reporter.isFull {
-            if isDuplicate("`node`", entry.keyword.span, firstAt: first) { continue }
-            first = entry.keyword.span
+            // A second one is wrong, and what is in it may be wrong as well.
+            if !isDuplicate("`node`", entry.keyword.span, firstAt: first) { first = entry.keyword.span }
             if let name = blockName(of: entry, what: "node") { node.name = name.value }
             var seen: [String: SourceSpan] = [:]
             for setting in entry.body?.entries ?? [] where !reporter.isFull { checkNodeSetting(setting, &seen) }

@@ -27,7 +27,7 @@ package struct RouteBlock: Sendable {
 }
 
 extension Checker {
-    private static let routeFields = [
+    static let routeFields = [
         "id", "owner", "listen", "backend", "proxy_protocol", "backend_expects_proxy_protocol", "allow_non_tls",
     ]
 
@@ -58,8 +58,12 @@ extension Checker {
         var fields = RouteFields()
         var seen: [String: SourceSpan] = [:]
         for line in entry.body?.entries ?? [] where !reporter.isFull { checkRouteField(line, &fields, &seen) }
-        for field in ["id", "owner", "listen", "backend"] where seen[field] == nil {
-            reporter.error(entry.headSpan, "the route has no `\(field)`", help: Checker.example(of: field))
+        let missing = ["id", "owner", "listen", "backend"].filter { seen[$0] == nil }
+        if !missing.isEmpty {
+            reporter.report(
+                Diagnostic(
+                    .error, at: entry.headSpan, "the route has no \(andList(missing.map { "`\($0)`" }))",
+                    help: missing.map(Checker.example(of:))))
         }
         guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner,
             let listen = fields.listen
@@ -155,8 +159,10 @@ extension Checker {
     }
 
     func checkRouteSources(_ entries: [EntrySyntax]) {
+        var first: SourceSpan?
         for entry in entries where !reporter.isFull {
-            if isDuplicate("`routes`", entry.headSpan, firstAt: routesFile?.span) { continue }
+            if isDuplicate("`routes`", entry.headSpan, firstAt: first) { continue }
+            first = entry.headSpan
             guard let words = arguments(of: entry) else { continue }
             guard let kind = words.first, kind.text == "file" else {
                 report(

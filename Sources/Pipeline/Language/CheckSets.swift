@@ -22,9 +22,6 @@ extension Checker {
             if let body = line.body {
                 reporter.error(body.opening, "a set holds prefixes, not blocks", help: "remove this block")
             }
-            if line.clauses.count > 1 {
-                reporter.error(line.clauses[1].span, "prefixes are separated by spaces", help: "remove the `,`")
-            }
             for word in line.words where !reporter.isFull {
                 guard let prefix = memberPrefix(word, of: name.value) else { continue }
                 if isDuplicate("the prefix \(quoted(word.text))", word.span, firstAt: places[prefix]) { continue }

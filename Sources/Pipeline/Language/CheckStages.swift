@@ -20,8 +20,6 @@ struct CheckedPipeline {
     var stages: [CheckedStage] = []
     /// False if a line of it is no stage that we know: what the chain lacks is then anyone's guess.
     var isComplete = true
-    /// A listener names it, rightly or wrongly.
-    var isNamed = false
 
     func firstIndex(giving fact: Fact) -> Int? { stages.firstIndex { $0.descriptor.gives.contains(fact) } }
 }

@@ -56,8 +56,10 @@ final class Checker {
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
         checkRouteSources(entries["routes"] ?? [])
-        remarkOnUnused(entries["pipeline"] ?? [], entries["set"] ?? [])
-        if listeners.isEmpty, exposes.isEmpty, reporter.errorCount == 0 {
+        // In a file with errors, what looks unused may only be misspelt where it is used.
+        guard reporter.errorCount == 0 else { return }
+        remarkOnUnused(sets: entries["set"] ?? [])
+        if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")
         }
@@ -100,19 +102,17 @@ final class Checker {
             listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog)
     }
 
-    private func remarkOnUnused(_ pipelineEntries: [EntrySyntax], _ setEntries: [EntrySyntax]) {
+    private func remarkOnUnused(sets entries: [EntrySyntax]) {
         let used = Set(listeners.map(\.value.chain) + exposes.map(\.value.chain))
-        for (index, pipeline) in pipelines.enumerated() where !used.contains(index) && !pipeline.isNamed {
+        for (index, pipeline) in pipelines.enumerated() where !used.contains(index) {
             reporter.warning(
                 pipeline.nameSpan, "no listener uses the pipeline `\(pipeline.name)`",
                 help: "add `listen ADDRESS:PORT tls_passthrough|tcp_raw via \(pipeline.name)`, or remove it")
         }
-        for entry in setEntries {
-            guard let name = entry.clauses[0].words.first, !usedSets.contains(name.text), sets[name.text] != nil
-            else { continue }
+        for name in entries.compactMap(\.clauses[0].words.first) where !usedSets.contains(name.text) {
             reporter.warning(
-                name.span, "nothing uses the set `\(name.text)`", help: "write `@\(name.text)` in a stage, or remove it"
-            )
+                name.span, "nothing uses the set `\(name.text)`",
+                help: "write `@\(name.text)` in a stage, or remove it")
         }
     }
 
@@ -170,7 +170,8 @@ final class Checker {
         let span = word?.span ?? (words.last ?? subject).span.behind
         let name = failure.progress > 0 ? words[0].text : subject.text
         reporter.error(
-            span, failure.message ?? "\(quoted(name)) is not complete", expected: orList(failure.expected),
+            span, failure.message ?? "\(quoted(name)) is not complete",
+            expected: failure.expected.isEmpty ? nil : orList(failure.expected),
             help: failure.help ?? word.flatMap { suggestion(for: $0.text, among: failure.candidates) })
     }
 }

@@ -18,15 +18,15 @@ extension ClauseSpec.Element {
         }
     }
 
-    /// What a message says was expected.
-    var expectation: String {
+    /// What a message says was expected: any of these.
+    var expectations: [String] {
         switch self {
-        case .word(let word): "`\(word)`"
-        case .choice(_, let words), .optional(_, let words): orList(words.map { "`\($0)`" })
-        case .duration: "a duration like `3s`"
-        case .size: "a size like `16KiB`"
-        case .count: "a number like `400`"
-        case .set: "a set: `@NAME`, a prefix, or \(orList(BuiltInSets.names.map { "`\($0)`" }))"
+        case .word(let word): ["`\(word)`"]
+        case .choice(_, let words), .optional(_, let words): words.map { "`\($0)`" }
+        case .duration: ["a duration like `3s`"]
+        case .size: ["a size like `16KiB`"]
+        case .count: ["a number like `400`"]
+        case .set: ["`@NAME`", "a prefix"] + BuiltInSets.names.map { "`\($0)`" }
         }
     }
 }
@@ -93,7 +93,7 @@ struct ClauseMatcher {
         guard index == words.count else {
             throw ClauseFailure(
                 progress: index, message: "\(quoted(words[index].text)) is more than the clause takes",
-                expected: passed.map(\.expectation) + ["`,` or the end of the line"],
+                expected: passed.flatMap(\.expectations) + ["`,` or the end of the line"],
                 candidates: passed.flatMap(\.words))
         }
         return Clause(name: spec.name, values: values)
@@ -115,7 +115,7 @@ struct ClauseMatcher {
     private func mismatch(_ word: String?, at index: Int, _ wanted: [ClauseSpec.Element]) -> ClauseFailure {
         ClauseFailure(
             progress: index, message: word.map { "unexpected \(quoted($0))" },
-            expected: wanted.map(\.expectation), candidates: wanted.flatMap(\.words))
+            expected: wanted.flatMap(\.expectations), candidates: wanted.flatMap(\.words))
     }
 
     private func value(
@@ -129,10 +129,13 @@ struct ClauseMatcher {
             default: return .set(try addressSet(word, orOneOf: passed.flatMap(\.words)))
             }
         } catch {
+            let isValue = ClauseMatcher.looksLikeValue(word, element)
+            let others = isValue ? [] : passed
+            let own = error.expected.map { [$0] } ?? (isValue ? [] : element.expectations)
             throw ClauseFailure(
-                progress: index, isValue: ClauseMatcher.looksLikeValue(word, element), message: error.message,
-                expected: passed.map(\.expectation) + [error.expected].compactMap { $0 },
-                candidates: passed.flatMap(\.words), help: error.help)
+                progress: index, isValue: isValue, message: error.message,
+                expected: others.flatMap(\.expectations) + own,
+                candidates: others.flatMap(\.words), help: error.help)
         }
     }
 
@@ -149,7 +152,7 @@ struct ClauseMatcher {
             let near = nearest(to: String(word.dropFirst()), among: sets.keys.sorted())
             let builtIn = BuiltInSets.named(String(word.dropFirst())) != nil
             throw ValueProblem(
-                message: "no set is named \(quoted(String(word.dropFirst())))", expected: nil,
+                message: "no set is named \(quoted(String(word.dropFirst())))",
                 help: builtIn
                     ? "a built-in set has no `@`: write `\(word.dropFirst())`"
                     : near.map { "did you mean `@\($0)`?" } ?? "add `set \(word.dropFirst()) { PREFIX ... }`")
@@ -159,7 +162,7 @@ struct ClauseMatcher {
             return AddressSet(name: word, prefixes: [try Value.prefix(word)])
         }
         throw ValueProblem(
-            message: "unexpected \(quoted(word))", expected: ClauseSpec.Element.set(name: "").expectation,
+            message: "unexpected \(quoted(word))",
             help: sets[word] != nil ? "write `@\(word)`" : suggestion(for: word, among: others + BuiltInSets.names))
     }
 }

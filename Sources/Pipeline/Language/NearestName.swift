@@ -1,5 +1,5 @@
-/// The candidate that `name` is most likely a misspelling of; nil if none is near. Ties go to the first.
-func nearest(to name: String, among candidates: some Sequence<String>) -> String? {
+/// The candidate that `name` is most likely a misspelling or the beginning of; nil if none is near. Ties go to the first.
+func nearest(to name: String, among candidates: some Collection<String>) -> String? {
     let wanted = Array(name.lowercased().utf8)
     // Longer than any name of the language: not worth a comparison that grows with the square of its length.
     guard !wanted.isEmpty, wanted.count <= 64 else { return nil }
@@ -11,7 +11,10 @@ func nearest(to name: String, among candidates: some Sequence<String>) -> String
         let distance = editDistance(wanted, other)
         if distance <= allowed, distance < best?.distance ?? .max { best = (distance, candidate) }
     }
-    return best?.name
+    if let best { return best.name }
+    // `tls` for `tls_passthrough`: the start of exactly one name.
+    let longer = wanted.count >= 3 ? candidates.filter { $0.utf8.starts(with: wanted) && $0 != name } : []
+    return longer.count == 1 ? longer[0] : nil
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
@@ -32,7 +35,7 @@ func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
 }
 
 /// `did you mean ...?` if some candidate is near.
-func suggestion(for name: String, among candidates: some Sequence<String>) -> String? {
+func suggestion(for name: String, among candidates: some Collection<String>) -> String? {
     nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
 }
 

@@ -37,7 +37,7 @@ struct Parser {
     // MARK: Bodies
 
     /// Entries up to the closing brace (which it passes) or the end of the file.
-    private mutating func parseBody(opening: SourceSpan, depth: Int) -> BodySyntax {
+    private mutating func parseBody(opening: SourceSpan, depth: Int, isSet: Bool = false) -> BodySyntax {
         var body = BodySyntax(opening: opening)
         var comments: [CommentSyntax] = []
         var blank = false
@@ -64,7 +64,7 @@ struct Parser {
                     body.dangling = comments
                     return body
                 }
-                var entry = parseEntry(depth: depth)
+                var entry = parseEntry(depth: depth, isMember: isSet)
                 entry.leading = comments
                 entry.blankBefore = blank
                 body.entries.append(entry)
@@ -116,16 +116,16 @@ struct Parser {
             reporter.error(
                 opening, "`{` stands on a line of its own",
                 help: "put it at the end of the `\(body.entries[last].keyword.text)` line")
-            body.entries[last].body = parseBlock(depth: depth)
+            body.entries[last].body = parseBlock(of: body.entries[last].keyword, depth: depth)
         } else {
             reporter.error(opening, "a block without a keyword", expected: "a keyword such as `pipeline` before `{`")
-            _ = parseBlock(depth: depth)
+            _ = parseBlock(of: nil, depth: depth)
         }
         expectEndOfLine()
     }
 
     /// A body from its opening brace on.
-    private mutating func parseBlock(depth: Int) -> BodySyntax {
+    private mutating func parseBlock(of keyword: WordSyntax?, depth: Int) -> BodySyntax {
         let opening = ahead.span
         advance()
         guard depth < Parser.nestingLimit else {
@@ -133,7 +133,7 @@ struct Parser {
             skipBlock()
             return BodySyntax(opening: opening)
         }
-        return parseBody(opening: opening, depth: depth + 1)
+        return parseBody(opening: opening, depth: depth + 1, isSet: depth == 0 && keyword?.text == "set")
     }
 
     private mutating func skipBlock() {
@@ -148,7 +148,7 @@ struct Parser {
 
     // MARK: Entries
 
-    private mutating func parseEntry(depth: Int) -> EntrySyntax {
+    private mutating func parseEntry(depth: Int, isMember: Bool) -> EntrySyntax {
         let keyword = word(ahead)
         advance()
         var entry = EntrySyntax(
@@ -160,9 +160,13 @@ struct Parser {
             case .word, .quoted:
                 let word = word(token)
                 let last = entry.clauses.count - 1
-                let clause = entry.clauses[last]
-                entry.clauses[last].span = clause.words.isEmpty ? word.span : clause.span.through(word.span)
+                // In place: a copy of the clause would make a long line cost the square of its length.
+                let isFirst = entry.clauses[last].words.isEmpty
+                entry.clauses[last].span = isFirst ? word.span : entry.clauses[last].span.through(word.span)
                 entry.clauses[last].words.append(word)
+                advance()
+            case .comma where isMember:
+                reporter.error(token.span, "prefixes are separated by spaces", help: "remove the `,`")
                 advance()
             case .comma:
                 checkComma(after: entry)
@@ -170,7 +174,7 @@ struct Parser {
                 advance()
             case .openBrace:
                 checkLastClause(of: &entry)
-                entry.body = parseBlock(depth: depth)
+                entry.body = parseBlock(of: keyword, depth: depth)
                 expectEndOfLine()
                 entry.trailing = takeComment()
                 return entry

@@ -53,7 +53,7 @@ enum Value {
     }
 
     static func size(_ text: String, _ range: ClosedRange<UInt64>) throws(ValueProblem) -> UInt64 {
-        let kind = "a size from \(sizeText(range.lowerBound)) to \(sizeText(range.upperBound)) in bytes"
+        let kind = "a size from \(sizeText(range.lowerBound)) to \(sizeText(range.upperBound))"
         let value = try number(text, Unit.sizes, kind: kind, bare: true, example: "`8192`, `16KiB` or `1MiB`")
         guard range.contains(value) else { throw outOfRange(text, kind) }
         return value
@@ -165,19 +165,26 @@ extension Value {
             }
             return endpoint
         }
-        var help: String?
-        if text.hasPrefix(":") || text.hasPrefix("*:"), let colon = text.lastIndex(of: ":") {
-            help = "write `[::]\(text[colon...])` for IPv6, and a second line with `0.0.0.0\(text[colon...])` for IPv4"
-        } else if UInt16(text) != nil {
-            help = "write `[::]:\(text)` for IPv6, and a second line with `0.0.0.0:\(text)` for IPv4"
-        } else if IPAddress(text) != nil {
-            help = text.contains(":") ? "write `[\(text)]:PORT`" : "write `\(text):PORT`"
-        } else if let colon = text.lastIndex(of: ":"), text[..<colon].contains(":"), !text.hasPrefix("["),
-            IPAddress(text[..<colon]) != nil
-        {
-            help = "write `[\(text[..<colon])]\(text[colon...])`"
+        throw ValueProblem(
+            message: "\(quoted(text)) is no address with a port", expected: form, help: endpointHelp(text))
+    }
+
+    /// What the author of something like an endpoint probably meant.
+    private static func endpointHelp(_ text: String) -> String? {
+        let inner = text.hasPrefix("[") && text.hasSuffix("]") ? String(text.dropFirst().dropLast()) : text
+        if IPAddress(inner) != nil { return "write `\(inner.contains(":") ? "[\(inner)]" : inner):PORT`" }
+        let colon = text.lastIndex(of: ":")
+        let host = colon.map { text[..<$0] } ?? ""
+        let port = colon.map { text[text.index(after: $0)...] } ?? text[...]
+        guard UInt16(port) != nil else {
+            let isAddress = host.hasPrefix("[") || IPAddress(host) != nil
+            return isAddress && !port.isEmpty && port.allSatisfy(\.isNumber) ? "a port is at most 65535" : nil
         }
-        throw ValueProblem(message: "\(quoted(text)) is no address with a port", expected: form, help: help)
+        if host.isEmpty || host == "*" {
+            return "write `[::]:\(port)` for IPv6, and a second line with `0.0.0.0:\(port)` for IPv4"
+        }
+        if !host.contains(":"), !host.hasPrefix("[") { return "names are not looked up: write the address" }
+        return nil
     }
 
     /// `[::]` or `192.0.2.1`.
