@@ -91,7 +91,13 @@ let package = Package(
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
                 "FilterProxyV2", "FilterEgressAccounting", "PipelineWire", "TestSupport",
             ], path: "Filters"),
-        test("ControlTests", ["PipelineControl", "TestSupport"], path: "Control"),
+        test(
+            "ControlTests",
+            [
+                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
+                "FilterCatalog",
+                "CLinux", "TestSupport",
+            ], path: "Control"),
         test("SystemTests", ["PipelineControl", "TestSupport", "pipelined"], path: "System"),
     ]
 )
