@@ -69,11 +69,12 @@ package struct ConnectionLog {
 extension JSONLine {
     fileprivate mutating func field<let capacity: Int>(_ name: StaticString, _ value: ShortText<capacity>) {
         guard value.count > 0 else { return }
-        field(name, value.isCut ? value.string + "…" : value.string)
+        key(name)
+        value.withBytes { text($0, isCut: value.isCut) }
     }
 
     fileprivate mutating func field(_ name: StaticString, _ value: Endpoint) {
         key(name)
-        string(value.description)
+        endpoint(value)
     }
 }

@@ -120,14 +120,22 @@ package struct JSONLine {
         copy.withUTF8 { text($0) }
     }
 
-    /// A string of UTF-8; bytes that are none, and characters that a terminal might act upon, are escaped.
-    package mutating func text(_ value: UnsafeBufferPointer<UInt8>) {
+    mutating func endpoint(_ value: Endpoint) {
+        bytes.append(UInt8(ascii: "\""))
+        AddressBytes.append(value, to: &bytes)
+        bytes.append(UInt8(ascii: "\""))
+    }
+
+    /// A string of UTF-8; bytes that are none, and characters that a terminal might act upon, are escaped. One that
+    /// was cut ends in `…`.
+    package mutating func text(_ value: UnsafeBufferPointer<UInt8>, isCut: Bool = false) {
         bytes.append(UInt8(ascii: "\""))
         if value.allSatisfy({ $0 < 0x80 }) {
             for byte in value { escaped(byte) }
         } else {
             for scalar in String(decoding: value, as: UTF8.self).unicodeScalars { escaped(scalar) }
         }
+        if isCut { bytes.append(contentsOf: "…".utf8) }
         bytes.append(UInt8(ascii: "\""))
     }
 

@@ -43,9 +43,14 @@ package struct ShortText<let capacity: Int>: Sendable {
         isCut = source.count > length
     }
 
-    package var string: String {
-        var result: [UInt8] = []
-        for i in 0..<Int(count) { result.append(bytes[i]) }
-        return String(decoding: result, as: UTF8.self)
+    /// Calls `body` with the text's bytes, valid for the call.
+    package func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
+        withUnsafePointer(to: bytes) { pointer in
+            pointer.withMemoryRebound(to: UInt8.self, capacity: capacity) {
+                body(UnsafeBufferPointer(start: $0, count: Int(count)))
+            }
+        }
     }
+
+    package var string: String { withBytes { String(decoding: $0, as: UTF8.self) } }
 }
