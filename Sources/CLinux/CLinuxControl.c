@@ -91,6 +91,14 @@ int cl_signal_wait(int64_t timeout_ns) {
     return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 }
 
+int cl_hold_standard_streams(void) {
+    for (int fd = 0; fd <= 2; fd++) {
+        /* The lowest free number is what open gives, so a closed one is filled as it is met. */
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) < 0) return -errno;
+    }
+    return 0;
+}
+
 int cl_wait_for_end(int fd) {
     char byte;
     ssize_t count;

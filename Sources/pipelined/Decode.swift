@@ -27,7 +27,7 @@ struct DecodeInput: ParsableArguments {
                 } else {
                     unusable = true
                     // Keeps the output in step with the input.
-                    output += Array((json ? "{\"outcome\":null,\"error\":\"not hex\"}\n" : "not hex\n").utf8)
+                    output += Array((json ? "{\"error\":\"not hex\"}\n" : "not hex\n").utf8)
                     Output.error("error: line \(number + 1) is not hex: write an even number of digits 0-9, a-f")
                 }
             }

@@ -13,6 +13,9 @@ int cl_signals_hold(void);
 /* The next of the held signals: its number, 0 when the time is over. timeout_ns < 0: for ever. */
 int cl_signal_wait(int64_t timeout_ns);
 
+/* Descriptors 0, 1 and 2 are there afterwards: a socket must never become standard output. */
+int cl_hold_standard_streams(void);
+
 /* Blocks until the other end of a pipe is closed. */
 int cl_wait_for_end(int fd);
 

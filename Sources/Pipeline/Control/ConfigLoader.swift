@@ -34,12 +34,11 @@ package struct LoadedNode {
 /// an error too; one bad object in it is a warning, and the rest runs. Each is a diagnostic of the config file: those
 /// of the state file stand at its `routes file` line and name their own place.
 package enum ConfigLoader {
-    /// The largest state file that is read, in bytes: a million routes take about 400 MB less than this.
+    /// The largest state file that is read, in bytes; a route takes about 300 of them.
     package static let stateFileLimit = 1 << 30
     /// Problems of the state file that are shown; of the rest, the number.
     static let shownProblems = 100
 
-    /// - Parameter routing: a running node's, to apply to; nil: a new one.
     /// - Throws: if the config file itself can't be read.
     package static func load(_ path: String) throws(FileError) -> LoadedConfig {
         load(try Files.read(path, limit: SourceText.limit), file: path)

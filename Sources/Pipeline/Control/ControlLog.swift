@@ -5,7 +5,7 @@ package struct ControlLog: Sendable {
     private let descriptor: Int32
     package init(descriptor: Int32 = 2) { self.descriptor = descriptor }
 
-    /// Control thread only.
+    /// Any thread: a line is one write.
     package func say(_ event: String, _ message: String? = nil, _ fields: (inout JSONLine) -> Void = { _ in }) {
         write(ControlLog.line(event, message, time: cl_wall_clock(), fields))
     }

@@ -20,7 +20,7 @@ package struct DescriptorBudget: Equatable, Sendable {
     package init?(limit: Int, workers: Int, listeners: Int, maxConnections: Int) {
         let fixed = DescriptorBudget.spare + workers * (listeners + DescriptorBudget.perWorker)
         let share = max(0, limit - fixed) / max(1, workers)
-        let wantedPipes = min(maxConnections, 1024)
+        let wantedPipes = DescriptorBudget.sizes(connections: maxConnections).pipes
         if share >= 2 * (maxConnections + wantedPipes) {
             connectionsPerWorker = maxConnections
             pipesPerWorker = wantedPipes
@@ -35,7 +35,15 @@ package struct DescriptorBudget: Equatable, Sendable {
     }
 
     var limits: WorkerLimits {
-        WorkerLimits(
-            connections: connectionsPerWorker, blocks: min(connectionsPerWorker, 16384), pipes: pipesPerWorker)
+        var limits = DescriptorBudget.sizes(connections: connectionsPerWorker)
+        limits.pipes = pipesPerWorker
+        return limits
+    }
+
+    /// What a worker of this many connections has of the rest, if descriptors are no object.
+    private static func sizes(connections: Int) -> WorkerLimits {
+        var settings = NodeSettings()
+        settings.maxConnections = connections
+        return WorkerLimits(settings)
     }
 }

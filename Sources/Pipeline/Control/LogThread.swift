@@ -76,9 +76,16 @@ final class LogThread: @unchecked Sendable {
         guard !log.bytes.isEmpty else { return }
         if brokenBy == 0 {
             let failed = log.bytes.withUnsafeBytes { cl_write_all(output, $0.baseAddress, $0.count) }
-            if failed != 0 { outputError.store(-failed, ordering: .relaxed) }
+            if failed != 0 { sayBroken(-failed) }
         }
         log.removeAll()
+    }
+
+    private func sayBroken(_ error: Int32) {
+        outputError.store(error, ordering: .relaxed)
+        let why = error == 32 ? "its reader is gone" : "error \(error) from the kernel"
+        ControlLog().say(
+            "log_broken", "can't write standard output (\(why)): connections are relayed, and no longer logged")
     }
 
     /// Writes what there is and ends. False if the output took longer than `patience` milliseconds.

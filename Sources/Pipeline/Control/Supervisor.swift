@@ -16,8 +16,8 @@ package struct Supervisor: ~Copyable {
 
     /// - Returns: the process's exit code: 0 after an orderly stop, 1 if nothing was started.
     package consuming func run() -> Int32 {
-        guard cl_signals_hold() == 0 else {
-            log.text("error: can't take over the process's signals\n")
+        guard cl_hold_standard_streams() == 0, cl_signals_hold() == 0 else {
+            log.text("error: can't take over the process's signals and standard streams\n")
             return 1
         }
         guard let node = loadNode(), let fleet = startFleet(node) else { return 1 }
