@@ -117,7 +117,8 @@ extension Worker {
                 if chain.pointee.gates, stage.pointee.peek != nil {
                     slot.pointee.gating |= 1 << UInt32(number & 31)
                 } else if pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes {
-                    pending.pointee.wanted = min(max(wanted, 1), chain.pointee.peekBytes)
+                    // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
+                    pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
                     guard gather(index) else { return }
                     continue
                 } else {
