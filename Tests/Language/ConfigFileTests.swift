@@ -26,7 +26,12 @@ import Testing
         let compilation = compile(text, file: name, catalog: catalog)
         #expect(render(compilation.diagnostics, source: compilation.source) == "")
         #expect(compilation.program != nil)
-        #expect(format(text, file: name).formatted == String(decoding: text, as: UTF8.self), "run `pipelined fmt`")
+        let formatted = format(text, file: name).formatted
+        if GoldenTests.updates {
+            try formatted?.write(to: url, atomically: true, encoding: .utf8)
+        } else {
+            #expect(formatted == String(decoding: text, as: UTF8.self), "run `pipelined fmt`")
+        }
     }
 
     /// The fenced examples of docs/LANGUAGE.md: ```pipeline compiles, ```pipeline-part is one block of a file.

