@@ -20,7 +20,7 @@ from pathlib import Path
 
 from driver import measure, procs, relays, report
 from driver.procs import Failure
-from driver.workloads import Bench, workloads
+from driver.workloads import Bench, target, workloads
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = "PIPELINED_BENCH_INSIDE"  # set in the process that has its own network namespace
@@ -77,7 +77,8 @@ def congestion(wanted):
         try:
             path.write_text(wanted)
         except OSError as error:
-            raise Failure(f"--congestion {wanted}: not known to this kernel (sysctl net.ipv4.tcp_available_congestion_control)") from error
+            raise Failure(f"--congestion {wanted}: the kernel refuses it in a network namespace ({error.strerror}); "
+                          "it must be in `sysctl net.ipv4.tcp_allowed_congestion_control`") from error
     return path.read_text().strip()
 
 
@@ -101,7 +102,8 @@ class Run:
         self.timed, self.idle, self.counts, self.versions = {}, {}, {}, {}
         self.relays = self._choose()
         self.places = {
-            r.name: {"listen": self.bench.address(), "backend": self.bench.address(), "directory": str(directory)} for r in self.relays
+            r.name: {"listen": self.bench.address(), "listen_bulk": self.bench.address(), "backend": self.bench.address(),
+                     "directory": str(directory)} for r in self.relays
         }
 
     @property
@@ -177,7 +179,7 @@ class Run:
 
     def warm(self, relay, workload):
         small = next(w for w in workloads(0.05) if w.name == workload.name)
-        return self.bench.load(relay.listen, small.arguments)
+        return self.bench.load(target(relay, small), small.arguments)
 
     def measure_idle(self):
         """Each time a relay that has just been started: memory that an earlier peak left would hide the growth."""
@@ -192,7 +194,7 @@ class Run:
 
     def own_place(self, relay):
         """A second address for a relay that is started beside the timed ones."""
-        return {**self.places[relay.name], "listen": self.bench.address()}
+        return {**self.places[relay.name], "listen": self.bench.address(), "listen_bulk": self.bench.address()}
 
     def idle_of(self, relay):
         running = relay.start(self.own_place(relay), self.bench.relay_cpus)

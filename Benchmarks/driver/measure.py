@@ -11,6 +11,12 @@ from .procs import Failure
 
 PROBE_GROUP = "pipelined_bench"
 ALLOCATORS = ("malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign")
+# What a relay may call. Each tracepoint takes the kernel tens of milliseconds to attach and detach, so not all 360 of
+# them: the rest is "others".
+EXPECTED_SYSCALLS = (
+    "accept", "accept4", "bind", "clock_gettime", "close", "connect", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait",
+    "fcntl", "futex", "getpeername", "getsockname", "getsockopt", "io_uring_enter", "ioctl", "mmap", "munmap", "read", "readv",
+    "recvfrom", "recvmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socket", "splice", "write", "writev")
 SWIFT_RUNTIME = ("swift_retain", "swift_release", "swift_allocObject")
 
 
@@ -130,9 +136,12 @@ def _strace_counts(pid, command, cpus):
 def syscalls(pid, command, cpus):
     """(how it was counted, {call: count}) while `command` runs; (None, {}) if neither perf nor strace may."""
     if shutil.which("perf"):
-        counts = _perf_counts(["syscalls:sys_enter_*"], pid, command, cpus)
+        named = [f"syscalls:sys_enter_{name}" for name in EXPECTED_SYSCALLS]
+        counts = _perf_counts(["raw_syscalls:sys_enter", *named], pid, command, cpus)
         if counts:
-            return "perf", {k.rpartition("sys_enter_")[2]: v for k, v in counts.items() if v}
+            total = counts.pop("raw_syscalls:sys_enter", 0)
+            calls = {k.rpartition("sys_enter_")[2]: v for k, v in counts.items() if v}
+            return "perf", {**calls, "others": max(total - sum(calls.values()), 0)}
     if shutil.which("strace"):
         counts = _strace_counts(pid, command, cpus)
         if counts:
@@ -149,8 +158,10 @@ class AllocationProbes:
         for path in self._objects(pid):
             symbols = self._symbols(path)
             wanted = ALLOCATORS if re.search(r"/libc[.-]", path) else SWIFT_RUNTIME
-            for symbol in wanted:
-                if symbol in symbols:
+            probed = set()
+            for symbol in wanted:  # two names of one function count once
+                if symbol in symbols and symbols[symbol] not in probed:
+                    probed.add(symbols[symbol])
                     self._add(path, symbol)
 
     @staticmethod
@@ -168,14 +179,17 @@ class AllocationProbes:
 
     @staticmethod
     def _symbols(path):
-        names = set()
+        """{name: address} of what `path` defines."""
+        symbols = {}
         for table in ("-D", "-a"):
             try:
                 done = subprocess.run(["nm", table, "--defined-only", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             except OSError:  # no binutils: nothing to probe by name
-                return names
-            names.update(line.split()[-1].split("@")[0] for line in done.stdout.splitlines() if line)
-        return names
+                return symbols
+            for line in done.stdout.splitlines():
+                address, _, name = line.partition(" ")
+                symbols[name.split()[-1].split("@")[0]] = address
+        return symbols
 
     def _add(self, path, symbol):
         event = f"{PROBE_GROUP}:{symbol}"

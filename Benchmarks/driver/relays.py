@@ -1,5 +1,4 @@
 """The relays that are compared, each started from its config in configs/."""
-import glob
 import os
 import re
 import shutil
@@ -14,8 +13,8 @@ STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 class Relay:
     """One kind of relay: how to find it, start it, and what its backend expects."""
 
-    def __init__(self, name, program, version_command, arguments, template=None, proxy="v2"):
-        self.name, self.program, self.proxy = name, program, proxy
+    def __init__(self, name, program, version_command, arguments, template=None, proxy="v2", bulk_apart=False):
+        self.name, self.program, self.proxy, self.bulk_apart = name, program, proxy, bulk_apart
         self._version_command, self._arguments, self._template = version_command, arguments, template
 
     def missing(self):
@@ -37,6 +36,7 @@ class Running:
 
     def __init__(self, relay, place, cpus, environment):
         self.relay, self.name, self.listen = relay, relay.name, place["listen"]
+        self.listen_bulk = place["listen_bulk"] if relay.bulk_apart else self.listen
         config = None
         if relay._template:
             config = Path(place["directory"]) / f"{relay.name}-{procs.split(self.listen)[1]}.conf"
@@ -62,6 +62,7 @@ def fill(template, place):
     load = f"load_module {STREAM_MODULE};" if os.path.exists(STREAM_MODULE) else ""
     words = {
         "LISTEN": place["listen"], "LISTEN_PORT": procs.split(place["listen"])[1], "BACKEND": place["backend"],
+        "LISTEN_BULK": place["listen_bulk"],
         "DIRECTORY": place["directory"], "LOAD_STREAM": load,
     }
     return re.sub(r"@([A-Z_]+)@", lambda found: str(words[found.group(1)]), template)
@@ -83,14 +84,8 @@ def find(program):
 def all_relays(tools, pipelined):
     """In the order in which rounds run them. HAProxy is what the others are compared with."""
     return [
-        Relay("haproxy", find("haproxy"), (["-v"], r"version \S+"), ["-db", "-f", "{config}"], "haproxy.cfg"),
+        Relay("haproxy", find("haproxy"), (["-v"], r"version \S+"), ["-db", "-f", "{config}"], "haproxy.cfg", bulk_apart=True),
         Relay("pipelined", pipelined, (["--version"], r".+"), ["run", "{config}"], "pipelined.pipeline"),
         Nginx("nginx", find("nginx"), (["-v"], r"nginx/\S+"), ["-c", "{config}", "-p", "{directory}"], "nginx.conf", "v1"),
         Relay("floor", tools / "floor", None, ["{listen}", "{backend}"]),
     ]
-
-
-def leftovers(directory):
-    """Sockets and files of an earlier run, removed."""
-    for path in glob.glob(f"{directory}/*.conf") + glob.glob(f"{directory}/*.log") + glob.glob(f"{directory}/counts-*"):
-        os.unlink(path)

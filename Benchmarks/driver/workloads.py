@@ -32,6 +32,10 @@ def workloads(size):
     ]
 
 
+def target(relay, workload):
+    return relay.listen_bulk if workload.unit == "KiB" else relay.listen
+
+
 class Bench:
     """One backend, one load generator at a time, and the machine that they share with the relays."""
 
@@ -81,7 +85,7 @@ class Bench:
         read = lambda: self.relay_cpu_ns(relay)
         before, backend_before = measure.settled_cpu_ns(read), measure.cpu_ns(self.backend.pid)
         cores, begin, busy_before = self.relay_cpus | self.load_cpus, time.monotonic(), measure.busy_ns(self.relay_cpus | self.load_cpus)
-        report = self.load(relay.listen, workload.arguments)
+        report = self.load(target(relay, workload), workload.arguments)
         wall, busy = time.monotonic() - begin, measure.busy_ns(cores) - busy_before
         used = measure.settled_cpu_ns(read) - before
         backend_used = measure.cpu_ns(self.backend.pid) - backend_before

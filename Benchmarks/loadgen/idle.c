@@ -16,6 +16,7 @@ int run_idle(const struct options *options) {
     while (finished < options->connections) {
         for (; started < options->connections && started - finished < OPENING_AT_ONCE; started++)
             if (!client_start(started, JOB_HOLD, 0, now_ns())) finished++;
+        if (finished == options->connections) break;
         int n = clients_wait(events, EVENTS_AT_ONCE, 0);
         for (int i = 0; i < n; i++) {
             struct client *client = client_at((long)events[i].data.u64);

@@ -77,6 +77,7 @@ int run_short(const struct options *chosen) {
     struct epoll_event events[EVENTS_AT_ONCE];
     while (finished < options->connections) {
         start_what_is_due();
+        if (finished == options->connections) break;  // the last ones could not even start
         bool more = options->rate && started < options->connections && idle_count > 0;
         int n = clients_wait(events, EVENTS_AT_ONCE, more ? due_ns(started) : 0);
         for (int i = 0; i < n; i++) on_event((long)events[i].data.u64, events[i].events);

@@ -65,7 +65,8 @@ struct PropertyTests {
     func proxyMutations() {
         for header in Self.headers {
             for index in header.indices {
-                for value in UInt8.min...UInt8.max {
+                let old = header[index]
+                for value: UInt8 in [0, 0x0A, 0x0D, 0x20, 0x30, 0x39, 0x3A, old &+ 1, old &- 1, old ^ 0x80, 0xFF] {
                     var mutated = header
                     mutated[index] = value
                     expectProxy(mutated)

@@ -30,7 +30,7 @@ struct ProxyTests {
         arguments: [
             ("PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n", ProxyFlaw.lineFields),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", .lineFields),
-            ("PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n", .address),
+            ("PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n", .lineFields),
             ("PROXY UNKNOWNX\r\n", .lineFields),
             ("PROXY \r\n", .lineFields),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n", .port),
