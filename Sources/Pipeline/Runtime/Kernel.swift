@@ -83,7 +83,8 @@ package protocol Kernel {
     /// Takes one connection off a listener's queue. `-EAGAIN`: none waits; `-EMFILE`, `-ENFILE`: no descriptor left.
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome
     /// At descriptor exhaustion: takes one connection off the queue and resets it, so that it isn't left hanging.
-    mutating func refuse(_ listener: Descriptor)
+    /// False if there was none: Linux says `-EMFILE` before it looks at the queue.
+    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool
     /// The local address of a connection; nil if it is gone.
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint?
 

@@ -41,12 +41,14 @@ package struct LinuxKernel: Kernel {
         return Outcome(Int(fd))
     }
 
-    package mutating func refuse(_ listener: Descriptor) {
+    package mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool {
         _ = cl_close(reserve.number)
-        var peer = cl_endpoint()
-        let fd = cl_accept(listener.number, &peer)
+        var raw = cl_endpoint()
+        let fd = cl_accept(listener.number, &raw)
         if fd >= 0 { _ = cl_close_with_reset(fd) }
         reserve = Descriptor(cl_open_null())
+        peer = Endpoint(raw)
+        return fd >= 0
     }
 
     package func localAddress(_ descriptor: Descriptor) -> Endpoint? {

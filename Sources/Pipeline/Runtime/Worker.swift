@@ -126,6 +126,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         obeyMailbox()
         if order != .run, slab.inUse == 0 {
             closeListeners()
+            publish()
             return false
         }
         let timeout = queue.isEmpty ? wheel.sleep(now: now) : .zero

@@ -14,9 +14,10 @@ extension Worker {
             case ErrorNumber.connectionAborted:
                 continue
             case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem:
+                var peer = Endpoint(.unspecified, 0)
+                guard kernel.refuse(listener.descriptor, &peer) else { return }
                 counters.pointee.add(.accepted)
-                counters.pointee.ended(RuntimeReason.noDescriptor.code)
-                kernel.refuse(listener.descriptor)
+                recordRefusal(peer, listener, .noDescriptor)
             default:
                 return
             }
@@ -61,12 +62,16 @@ extension Worker {
     /// R27: at the limit the newest is refused, and it shows.
     private mutating func turnAway(_ accepted: Accepted, _ listener: WorkerListener) {
         kernel.closeWithReset(accepted.descriptor)
-        let reason = RuntimeReason.tooManyConnections.code
-        counters.pointee.ended(reason)
+        recordRefusal(accepted.peer, listener, .tooManyConnections)
+    }
+
+    /// The end of a connection that never got a slot.
+    private mutating func recordRefusal(_ peer: Endpoint, _ listener: WorkerListener, _ reason: RuntimeReason) {
+        counters.pointee.ended(reason.code)
         var record = ConnectionRecord()
-        record.reason = reason
-        record.peer = accepted.peer
-        record.client = accepted.peer
+        record.reason = reason.code
+        record.peer = peer
+        record.client = peer
         record.destination = listener.bound
         record.listener = listener.index
         log(&record)
@@ -112,7 +117,8 @@ extension Worker {
                 if chain.pointee.gates, stage.pointee.peek != nil {
                     slot.pointee.gating |= 1 << UInt32(number & 31)
                 } else if pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes {
-                    pending.pointee.wanted = min(max(wanted, 1), chain.pointee.peekBytes)
+                    // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
+                    pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
                     guard gather(index) else { return }
                     continue
                 } else {

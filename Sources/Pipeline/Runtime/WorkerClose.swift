@@ -61,6 +61,8 @@ extension Worker {
         let entry = snapshots[slot.pointee.snapshot]
         let stages = chain(of: index).pointee.stages
         for number in 0..<min(Int(slot.pointee.passed), stages.count) {
+            // A gate that has not opened was passed by, not passed.
+            guard slot.pointee.gating & 1 << UInt32(number & 31) == 0 else { continue }
             let stage = stages.pointer(number)
             stage.pointee.filter.settleErased(
                 stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], totals)
