@@ -40,11 +40,11 @@ struct ExplainTests {
                 may pass
                 anti_spoof  pass    the first bytes are no PROXY header
                 sni         pass    the ClientHello asks for app.example.com
-                backend     pass    route rt_web of env prod, 2 ready; to try in order: [fd00::10]:8443 (fd00::10), \
-                [fd00::11]:8443 (fd00::11)
+                backend     pass    route rt_web of env prod, 2 ready; to try in order: [fd00::10]:8443 ([fd00::10]:8443), \
+                [fd00::11]:8443 ([fd00::11]:8443)
                 proxy_v2    pass    no PROXY header: the route does not ask for one
                 account     pass    \(explanation.steps.last?.why ?? "")
-                backends    [fd00::10]:8443 (fd00::10), [fd00::11]:8443 (fd00::11)
+                backends    [fd00::10]:8443, [fd00::11]:8443
                 result      relayed to [fd00::10]:8443
 
                 """)

@@ -16,7 +16,7 @@ extension Explanation {
         ]
         for step in steps { rows.append((step.keyword, Explanation.row(step))) }
         if !backends.isEmpty {
-            rows.append(("backends", backends.map { "\($0.address) (\($0.instance))" }.joined(separator: ", ")))
+            rows.append(("backends", backends.map(Explanation.text).joined(separator: ", ")))
         }
         switch outcome {
         case .relayed: rows.append(("result", "relayed to \(candidates.first.map { "\($0.address)" } ?? "?")"))
@@ -27,6 +27,12 @@ extension Explanation {
         return rows.map { name, text in
             name + String(repeating: " ", count: width - name.utf8.count + 2) + text + "\n"
         }.joined()
+    }
+
+    /// A backend of a `route` block has no instance but its address.
+    private static func text(_ target: Target) -> String {
+        let address = target.address.description
+        return target.instance == address ? address : "\(address) (\(target.instance))"
     }
 
     private static func row(_ step: Step) -> String {

@@ -56,7 +56,7 @@ package struct Supervisor: ~Copyable {
             log.say(
                 "limited",
                 "the limit of open files allows \(fleet.budget.connectionsPerWorker) connections per worker, not "
-                    + "\(wanted); raise it (systemd: LimitNOFILE=, shell: ulimit -Hn), or lower `max_connections`")
+                    + "\(wanted); raise it (systemd: LimitNOFILE=, shell: ulimit -Hn), or lower `connections`")
         }
         if fleet.endpoints.isEmpty {
             log.say("warning", "nothing listens: no `listen` line, and no raw route claims an exposed port")
