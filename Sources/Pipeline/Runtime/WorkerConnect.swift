@@ -24,7 +24,9 @@ extension Worker {
             }
             failure = Worker.connectFailure(outcome.error)
             // Another backend doesn't help against our own lack of descriptors.
-            guard failure != .noDescriptor else { break }
+            guard failure != .noDescriptor, pending.pointee.facts.candidates[Int(slot.pointee.attempt) + 1] != nil else {
+                break
+            }
             slot.pointee.attempt += 1
             counters.pointee.add(.connectRetries)
         }
