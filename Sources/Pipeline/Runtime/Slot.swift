@@ -41,7 +41,7 @@ struct Flow {
         /// FIN was sent to the sink.
         static let shut = State(rawValue: 16)
         static let splicing = State(rawValue: 32)
-        /// The source has urgent data somewhere: a short read proves nothing.
+        /// The source has urgent data somewhere, or was reset: a short read proves nothing.
         static let urgent = State(rawValue: 64)
         /// Held back until gating stages have seen the bytes.
         static let gated = State(rawValue: 128)
