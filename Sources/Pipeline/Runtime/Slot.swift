@@ -120,4 +120,7 @@ struct Pending {
     var wanted = 1
     var input = InputState.open
     init(facts: ConnectionFacts) { self.facts = facts }
+
+    /// Whether the backend gets anything before the relay begins; what stages have consumed is not for it.
+    var hasFirstBytes: Bool { prelude.count > 0 || count > facts.consumed }
 }
