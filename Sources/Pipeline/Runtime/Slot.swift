@@ -41,7 +41,7 @@ struct Flow {
         /// FIN was sent to the sink.
         static let shut = State(rawValue: 16)
         static let splicing = State(rawValue: 32)
-        /// The source has urgent data somewhere: a short read proves nothing.
+        /// The source has urgent data somewhere, or was reset: a short read proves nothing.
         static let urgent = State(rawValue: 64)
         /// Held back until gating stages have seen the bytes.
         static let gated = State(rawValue: 128)
@@ -120,4 +120,7 @@ struct Pending {
     var wanted = 1
     var input = InputState.open
     init(facts: ConnectionFacts) { self.facts = facts }
+
+    /// Whether the backend gets anything before the relay begins; what stages have consumed is not for it.
+    var hasFirstBytes: Bool { prelude.count > 0 || count > facts.consumed }
 }

@@ -24,7 +24,9 @@ extension Worker {
             }
             failure = Worker.connectFailure(outcome.error)
             // Another backend doesn't help against our own lack of descriptors.
-            guard failure != .noDescriptor else { break }
+            guard failure != .noDescriptor, pending.pointee.facts.candidates[Int(slot.pointee.attempt) + 1] != nil else {
+                break
+            }
             slot.pointee.attempt += 1
             counters.pointee.add(.connectRetries)
         }
@@ -34,8 +36,7 @@ extension Worker {
     private mutating func startConnecting(_ index: Int) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
-        let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
-        if hasBytes, eager.shouldTry() {
+        if pending.pointee.hasFirstBytes, eager.shouldTry() {
             let worked = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             eager.learn(worked)
@@ -68,8 +69,7 @@ extension Worker {
         guard readiness.contains(.writable) else { return }
         noteReadable(&slot.pointee.down, readiness)
         let pending = blocks.pending(slot.pointee.pending)
-        let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
-        if hasBytes {
+        if pending.pointee.hasFirstBytes {
             let sent = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             // Writable a moment ago and not now: wait for it as for any full socket.

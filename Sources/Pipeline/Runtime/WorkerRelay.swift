@@ -35,8 +35,13 @@ extension Worker {
     }
 
     func noteReadable(_ flow: inout Flow, _ readiness: Readiness) {
-        if readiness.contains(.readable) || readiness.contains(.hangup) { flow.state.insert(.readable) }
-        if readiness.contains(.readEnd) { flow.state.formUnion([.ending, .readable]) }
+        if readiness.contains(.readable) { flow.state.insert(.readable) }
+        if readiness.contains(.hangup) {
+            // A reset comes with `EPOLLRDHUP` too, and with its error behind the bytes: read until that is told.
+            flow.state.formUnion([.readable, .urgent])
+        } else if readiness.contains(.readEnd) {
+            flow.state.formUnion([.ending, .readable])
+        }
         if readiness.contains(.urgent) { flow.state.insert(.urgent) }
     }
 
