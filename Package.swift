@@ -64,12 +64,13 @@ let package = Package(
         .target(
             name: "PipelineControl",
             dependencies: [
-                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "FilterCatalog", "CLinux",
+                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire", "FilterCatalog",
+                "CLinux",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .executableTarget(
             name: "pipelined",
             dependencies: [
-                "PipelineControl", "PipelineWire",
+                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/pipelined", swiftSettings: strict),
 

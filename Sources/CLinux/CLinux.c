@@ -60,15 +60,20 @@ static int set(int fd, int level, int option, int value) {
     return setsockopt(fd, level, option, &value, sizeof value);
 }
 
-/* Options that find dead peers (R14) and keep small writes prompt. */
-static int set_stream_options(int fd, int keepalive_idle_s, int user_timeout_ms, const char *congestion) {
-    int failed = set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms) {
+    int failed = 0;
     if (keepalive_idle_s > 0) {
         failed |= set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
         failed |= set(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive_idle_s);
         failed |= set(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive_idle_s < 15 ? keepalive_idle_s : 15);
     }
     if (user_timeout_ms > 0) failed |= set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, user_timeout_ms);
+    return failed ? -errno : 0;
+}
+
+/* Small writes go out at once, and at the operator's choice of congestion control. */
+static int set_stream_options(int fd, const char *congestion) {
+    int failed = set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (congestion != NULL)
         failed |= setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion));
     return failed ? -errno : 0;
@@ -83,8 +88,9 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
     if (options->reuse_port) failed |= set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (address.ss_family == AF_INET6) failed |= set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     if (failed == 0) {
-        failed = set_stream_options(
-            fd, options->keepalive_idle_s, options->user_timeout_ms, options->congestion);
+        failed = set_stream_options(fd, options->congestion);
+        if (failed == 0)
+            failed = cl_guard_against_death(fd, options->keepalive_idle_s, options->user_timeout_ms);
         if (failed < 0) errno = -failed;
     }
     if (failed == 0 && options->defer_accept_s > 0)
@@ -123,8 +129,7 @@ int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *op
     socklen_t length = to_sockaddr(to, &address);
     int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    int failed = set_stream_options(
-        fd, options->keepalive_idle_s, options->user_timeout_ms, options->congestion);
+    int failed = set_stream_options(fd, options->congestion);
     if (failed == 0 && connect(fd, (struct sockaddr *)&address, length) < 0 && errno != EINPROGRESS)
         failed = -errno;
     if (failed < 0) {

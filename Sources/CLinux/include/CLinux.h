@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "CLinuxControl.h"
+
 /* An address as Swift's IPAddress holds it: IPv4 is IPv4-mapped. Words in host order. */
 struct cl_endpoint {
     uint64_t high;
@@ -38,6 +40,8 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
 int cl_local_endpoint(int fd, struct cl_endpoint *out);
 int cl_accept(int fd, struct cl_endpoint *peer);
 int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options);
+/* Keepalive and user timeout, in the units of cl_connect_options. */
+int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms);
 int cl_socket_error(int fd);
 
 ssize_t cl_receive(int fd, void *buffer, size_t count);

@@ -51,6 +51,14 @@ package struct ConnectionFacts: @unchecked Sendable {
     package var candidates = BackendCandidates()
     /// How many of the client's first bytes are not passed on (a PROXY header that we believed).
     package var consumed: Int = 0
+    /// A stage has put the PROXY header in front that the route asks for (R16).
+    package fileprivate(set) var hasProxyHeader = false
+
+    /// The route's backend would take the client's first bytes for a PROXY header: never connect while this is true.
+    package var owesProxyHeader: Bool {
+        guard let route else { return false }
+        return route.pointee.flags.contains(.proxyV2) && !hasProxyHeader
+    }
 
     package init(
         peer: PeerAddress, destination: DestinationAddress, listener: UInt16, hint: ProtocolHint, serial: UInt64
@@ -120,6 +128,13 @@ package struct Effects {
     package func consume(_ count: Int) { facts.pointee.consumed = max(0, count) }
     /// Bytes that go to the backend before the client's. False, and nothing added, if they don't fit.
     package func prepend(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool { prelude.pointee.append(bytes) }
+    /// The same for the PROXY header, which settles ``ConnectionFacts/owesProxyHeader``. It must be the first bytes
+    /// of all: false, and nothing added, if others were put in front before it.
+    package func prepend(proxyHeader bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+        guard prelude.pointee.count == 0, prepend(bytes) else { return false }
+        facts.pointee.hasProxyHeader = true
+        return true
+    }
 }
 
 /// What goes to the backend before the client's first byte.

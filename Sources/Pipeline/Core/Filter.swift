@@ -2,7 +2,7 @@
 ///
 /// A conforming type is a namespace (an enum without cases). Everything static, so that a program holds a stage as a
 /// metatype and a pointer, and calling it costs one indirect call and no reference counting (docs/adr/0002).
-package protocol Filter {
+package protocol Filter: SendableMetatype {
     /// What its directive was compiled to. Immutable, read by every worker at once; anything in it that the data path
     /// reads must be trivial or a ``FrozenArray``.
     associatedtype Settings: Sendable

@@ -62,6 +62,7 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case peekTimeout
     case internalError
     case noBackend
+    case owedProxyHeader
 
     package var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -90,6 +91,7 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .peekTimeout: ("accept.timeout", .client)
         case .internalError: ("runtime.error", .node)
         case .noBackend: ("runtime.no_backend", .node)
+        case .owedProxyHeader: ("runtime.no_proxy_header", .node)
         }
     }
 }

@@ -90,6 +90,9 @@ package protocol Kernel {
     /// Opens a non-blocking socket and begins to connect. The descriptor, whose success or failure shows as
     /// ``Readiness/writable`` or as the error of the first call; or `-errno` if it failed at once.
     mutating func connect(_ backend: BackendAddress) -> Outcome
+    /// Has the kernel find out when the peer of an upstream socket is dead (R14): keepalive and user timeout. Apart from
+    /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
+    mutating func guardAgainstDeath(_ descriptor: Descriptor)
     /// The pending error of a socket as errno, cleared by asking; 0: none.
     mutating func pendingError(_ descriptor: Descriptor) -> Int32
 

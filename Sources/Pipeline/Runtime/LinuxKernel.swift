@@ -59,6 +59,10 @@ package struct LinuxKernel: Kernel {
         return Outcome(Int(cl_connect(&to, &options)))
     }
 
+    package func guardAgainstDeath(_ descriptor: Descriptor) {
+        _ = cl_guard_against_death(descriptor.number, options.keepalive_idle_s, options.user_timeout_ms)
+    }
+
     package func pendingError(_ descriptor: Descriptor) -> Int32 { cl_socket_error(descriptor.number) }
 
     package func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {

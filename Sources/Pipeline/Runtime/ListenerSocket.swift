@@ -29,6 +29,12 @@ package struct ListenerSocket: ~Copyable {
     }
 
     package consuming func close() { _ = cl_close(descriptor.number) }
+
+    /// Hands the descriptor over: whoever takes it closes it.
+    package consuming func release() -> Descriptor { descriptor }
+
+    /// Closes one that was handed over and not taken.
+    package static func close(_ descriptor: Descriptor) { _ = cl_close(descriptor.number) }
 }
 
 /// A listener that could not be opened.

@@ -103,6 +103,8 @@ struct Slot {
         static let halfClosed = Marks(rawValue: 8)
         static let connected = Marks(rawValue: 16)
         static let clientEndedFirst = Marks(rawValue: 32)
+        /// Has lived long enough for its upstream socket to be guarded against a dead peer.
+        static let guarded = Marks(rawValue: 64)
     }
 }
 

@@ -40,8 +40,11 @@ extension Worker {
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
         slot.pointee.snapshot = snapshots.began()
         slot.pointee.phase = .peeking
-        slot.pointee.up.state = [.readable, .writable]
-        slot.pointee.down.state = [.readable, .writable]
+        // A peeking chain reads at once; otherwise registering the socket says when there is something.
+        let chain = chain(of: index)
+        let readsFirst = chain.pointee.peekBytes > 0 && !chain.pointee.gates
+        slot.pointee.up.state = readsFirst ? [.readable, .writable] : .writable
+        slot.pointee.down.state = .writable
         if listener.spec.endpoint.address.isUnspecified {
             guard let local = kernel.localAddress(accepted.descriptor) else {
                 finish(index, RuntimeReason.clientLeftEarly.code, .reset)
@@ -209,7 +212,7 @@ extension Worker {
                 slot.pointee.up.state.remove(.readable)
                 return true
             }
-            finish(index, Worker.brokenReason(outcome.error, .client).code, .reset)
+            finish(index, Worker.brokenReason(outcome.error, .client).code, .broken(.client))
             return false
         }
         if outcome.value == 0 {

@@ -7,14 +7,16 @@ extension Worker {
         case orderly
         /// RST to whoever is still there.
         case reset
+        /// This side is gone already: RST to the other.
+        case broken(Side)
     }
 
     mutating func finish(_ index: Int, _ reason: ReasonCode, _ ending: Ending) {
         let slot = slab.slots + index
         guard slot.pointee.phase != .free else { return }
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
-        close(slot.pointee.client, ending)
-        close(slot.pointee.upstream, ending)
+        close(slot.pointee.client, .client, ending)
+        close(slot.pointee.upstream, .upstream, ending)
         wheel.disarm(slab.slots, index)
         giveBack(index)
         settle(index, reason)
@@ -23,11 +25,12 @@ extension Worker {
         slab.give(index)
     }
 
-    private mutating func close(_ descriptor: Descriptor, _ ending: Ending) {
+    private mutating func close(_ descriptor: Descriptor, _ side: Side, _ ending: Ending) {
         guard descriptor.isOpen else { return }
         switch ending {
         case .orderly: kernel.close(descriptor)
-        case .reset: kernel.closeWithReset(descriptor)
+        case .broken(let gone) where gone == side: kernel.close(descriptor)
+        case .reset, .broken: kernel.closeWithReset(descriptor)
         }
     }
 
@@ -103,7 +106,12 @@ extension Worker {
         switch slab.slots[index].phase {
         case .peeking: peekDeadline(index)
         case .connecting: connectDeadline(index)
-        case .relaying: halfCloseDeadline(index)
+        case .relaying:
+            if slab.slots[index].marks.contains(.halfClosed) {
+                halfCloseDeadline(index)
+            } else {
+                guardUpstream(index)
+            }
         case .free: break
         }
     }

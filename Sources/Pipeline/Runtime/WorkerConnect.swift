@@ -8,6 +8,10 @@ extension Worker {
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.phase = .connecting
         var failure = RuntimeReason.noBackend
+        guard !pending.pointee.facts.owesProxyHeader else {
+            finish(index, RuntimeReason.owedProxyHeader.code, .reset)
+            return
+        }
         while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
             let address = backend.pointee.address
             slot.pointee.backend = address.endpoint
@@ -31,7 +35,7 @@ extension Worker {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
-        if hasBytes, slot.pointee.gating == 0, eager.shouldTry() {
+        if hasBytes, eager.shouldTry() {
             let worked = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             eager.learn(worked)
@@ -65,7 +69,7 @@ extension Worker {
         noteReadable(&slot.pointee.down, readiness)
         let pending = blocks.pending(slot.pointee.pending)
         let hasBytes = pending.pointee.prelude.count > 0 || pending.pointee.count > 0
-        if hasBytes, slot.pointee.gating == 0 {
+        if hasBytes {
             let sent = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             // Writable a moment ago and not now: wait for it as for any full socket.
@@ -88,7 +92,7 @@ extension Worker {
             return
         }
         slot.pointee.attempt += 1
-        slot.pointee.down.state = [.readable, .writable]
+        slot.pointee.down.state = .writable
         // What events of this slot's first socket are still in this batch must not be taken for the next one's.
         slot.pointee.generation &+= 1
         counters.pointee.add(.connectRetries)
@@ -169,11 +173,28 @@ extension Worker {
         slot.pointee.connected = now.since(slot.pointee.accepted)
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
         releasePending(index)
+        wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)
         guard slot.pointee.phase == .relaying else { return }
+        // What is known to be there already brings no new event.
+        let clientIsKnown = slot.pointee.marks.contains(.clientWatched)
         watchClient(index)
         guard slot.pointee.phase == .relaying else { return }
-        if !slot.pointee.up.state.isDisjoint(with: [.ended, .ending]) { pumpBoth(index) }
+        let up = slot.pointee.up.state
+        if up.contains(.ended) || (clientIsKnown && up.contains(.readable))
+            || slot.pointee.down.state.contains(.readable)
+        {
+            pumpBoth(index)
+        }
+    }
+
+    /// How old a connection is before its backend is watched for death.
+    private static var guardAfter: TimeSpan { .seconds(1) }
+
+    mutating func guardUpstream(_ index: Int) {
+        guard !slab.slots[index].marks.contains(.guarded) else { return }
+        slab.slots[index].marks.insert(.guarded)
+        kernel.guardAgainstDeath(slab.slots[index].upstream)
     }
 
     /// Gives the block with facts and first bytes back, if it is still the connection's.

@@ -4,11 +4,14 @@ import Pipeline
 extension Worker {
     mutating func clientEvent(_ index: Int, _ readiness: Readiness) {
         let slot = slab.slots + index
+        let generation = slot.pointee.generation
         noteReadable(&slot.pointee.up, readiness)
         if readiness.contains(.writable) || readiness.contains(.hangup) { slot.pointee.down.state.insert(.writable) }
         switch slot.pointee.phase {
         case .peeking: peekEvent(index)
-        case .relaying: pumpBoth(index)
+        case .relaying:
+            pumpBoth(index)
+            if readiness.contains(.hangup) { noticeReset(index, .client, generation) }
         case .connecting:
             if readiness.contains(.hangup) { clientLeft(index) }
         case .free: break
@@ -20,11 +23,13 @@ extension Worker {
         switch slot.pointee.phase {
         case .connecting: connectEvent(index, readiness)
         case .relaying:
+            let generation = slot.pointee.generation
             noteReadable(&slot.pointee.down, readiness)
             if readiness.contains(.writable) || readiness.contains(.hangup) {
                 slot.pointee.up.state.insert(.writable)
             }
             pumpBoth(index)
+            if readiness.contains(.hangup) { noticeReset(index, .upstream, generation) }
         case .peeking, .free: break
         }
     }
@@ -33,6 +38,16 @@ extension Worker {
         if readiness.contains(.readable) || readiness.contains(.hangup) { flow.state.insert(.readable) }
         if readiness.contains(.readEnd) { flow.state.formUnion([.ending, .readable]) }
         if readiness.contains(.urgent) { flow.state.insert(.urgent) }
+    }
+
+    /// A side whose FIN was passed on already is read no more, so that no read finds its RST: ask (R15).
+    private mutating func noticeReset(_ index: Int, _ side: Side, _ generation: UInt32) {
+        let slot = slab.slots + index
+        guard slot.pointee.phase == .relaying, slot.pointee.generation == generation,
+            slab.flow(index, side).pointee.state.contains(.ended)
+        else { return }
+        let error = kernel.pendingError(side == .client ? slot.pointee.client : slot.pointee.upstream)
+        if error != 0 { finish(index, Worker.brokenReason(error, side).code, .broken(side)) }
     }
 
     /// A client that is gone while its backend is being connected to: no use in going on.
@@ -44,10 +59,11 @@ extension Worker {
     /// Moves what can be moved in both directions, and ends the connection when both are over.
     mutating func pumpBoth(_ index: Int) {
         let slot = slab.slots + index
-        if slot.pointee.up.state.contains(.gated) {
-            guard openGate(index) else { return }
+        guard pump(index, .client) else { return }
+        if slot.pointee.up.state.contains(.gated), !slot.pointee.up.holdsBytes {
+            guard openGate(index), pump(index, .client) else { return }
         }
-        guard pump(index, .client), pump(index, .upstream) else { return }
+        guard pump(index, .upstream) else { return }
         let upOver = slot.pointee.up.isOver
         let downOver = slot.pointee.down.isOver
         if upOver, downOver {
@@ -64,6 +80,7 @@ extension Worker {
         slot.pointee.marks.insert(.halfClosed)
         if clientFirst { slot.pointee.marks.insert(.clientEndedFirst) }
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
+        guardUpstream(index)
         wheel.arm(slab.slots, index, at: now + halfCloseTimeout)
     }
 
@@ -92,12 +109,14 @@ extension Worker {
         let flow = slab.flow(index, source)
         let from = source == .client ? slot.pointee.client : slot.pointee.upstream
         let to = source == .client ? slot.pointee.upstream : slot.pointee.client
-        guard !flow.pointee.isOver, !flow.pointee.state.contains(.gated) else { return true }
+        guard !flow.pointee.isOver else { return true }
         var moved = 0
         while true {
             let step: Step
             if flow.pointee.holdsBytes {
                 step = flow.pointee.state.contains(.writable) ? drain(flow, to) : .wait
+            } else if flow.pointee.state.contains(.gated) {
+                return true
             } else if flow.pointee.state.contains(.ended) {
                 flow.pointee.state.insert(.shut)
                 releasePipe(flow)
@@ -118,11 +137,11 @@ extension Worker {
                 if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
                 return true
             case .sourceBroken(let error):
-                finish(index, Worker.brokenReason(error, source).code, .reset)
+                finish(index, Worker.brokenReason(error, source).code, .broken(source))
                 return false
             case .sinkBroken(let error):
                 let sink: Side = source == .client ? .upstream : .client
-                finish(index, Worker.brokenReason(error, sink).code, .reset)
+                finish(index, Worker.brokenReason(error, sink).code, .broken(sink))
                 return false
             case .noBuffer:
                 finish(index, RuntimeReason.noSniffBuffer.code, .reset)

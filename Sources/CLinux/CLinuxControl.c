@@ -1,0 +1,186 @@
+#define _GNU_SOURCE
+#include "CLinuxControl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+struct start {
+    void (*run)(void *);
+    void *context;
+};
+
+static void *thread_main(void *argument) {
+    struct start start = *(struct start *)argument;
+    free(argument);
+    start.run(start.context);
+    return NULL;
+}
+
+int cl_thread_start(uint64_t *thread, size_t stack_bytes, void (*run)(void *), void *context) {
+    pthread_attr_t attributes;
+    struct start *start = malloc(sizeof *start);
+    if (start == NULL) return -ENOMEM;
+    *start = (struct start){run, context};
+    int failed = pthread_attr_init(&attributes);
+    if (failed) {
+        free(start);
+        return -failed;
+    }
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_t handle;
+    failed = pthread_attr_setstacksize(&attributes, stack_bytes);
+    if (!failed) {
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        failed = pthread_create(&handle, &attributes, thread_main, start);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_attr_destroy(&attributes);
+    if (failed) {
+        free(start);
+        return -failed;
+    }
+    *thread = (uint64_t)handle;
+    return 0;
+}
+
+int cl_thread_join(uint64_t thread) { return -pthread_join((pthread_t)thread, NULL); }
+
+static void held(sigset_t *set) {
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
+int cl_signals_hold(void) {
+    sigset_t set;
+    held(&set);
+    struct sigaction ignore;
+    memset(&ignore, 0, sizeof ignore);
+    ignore.sa_handler = SIG_IGN;
+    if (sigaction(SIGPIPE, &ignore, NULL) < 0) return -errno;
+    /* Started in the background of a shell, SIGINT may come ignored; an ignored signal can't be waited for. */
+    struct sigaction normal;
+    memset(&normal, 0, sizeof normal);
+    normal.sa_handler = SIG_DFL;
+    int failed = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (failed) return -failed;
+    if (sigaction(SIGTERM, &normal, NULL) < 0 || sigaction(SIGHUP, &normal, NULL) < 0) return -errno;
+    return 0;
+}
+
+int cl_signal_wait(int64_t timeout_ns) {
+    sigset_t set;
+    held(&set);
+    struct timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    int signal = sigtimedwait(&set, NULL, timeout_ns < 0 ? NULL : &time);
+    if (signal > 0) return signal;
+    return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+}
+
+int cl_wait_for_end(int fd) {
+    char byte;
+    ssize_t count;
+    do count = read(fd, &byte, 1);
+    while (count > 0 || (count < 0 && errno == EINTR));
+    return count < 0 ? -errno : 0;
+}
+
+int cl_make_gate(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }
+
+int cl_process_id(void) { return (int)getpid(); }
+
+void cl_wait_readable(int fd, int64_t timeout_ns) {
+    struct pollfd poll = {.fd = fd, .events = POLLIN};
+    struct timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    (void)ppoll(&poll, 1, &time, NULL);
+}
+
+void cl_sleep(int64_t nanoseconds) {
+    struct timespec time = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+    (void)nanosleep(&time, NULL);
+}
+
+int cl_send_datagram(const char *path, const void *bytes, size_t count) {
+    struct sockaddr_un to;
+    memset(&to, 0, sizeof to);
+    to.sun_family = AF_UNIX;
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof to.sun_path) return -EINVAL;
+    memcpy(to.sun_path, path, length);
+    if (path[0] == '@') to.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+    ssize_t sent = sendto(fd, bytes, count, MSG_NOSIGNAL, (struct sockaddr *)&to, size);
+    int failed = sent < 0 ? -errno : 0;
+    close(fd);
+    return failed;
+}
+
+int cl_open_file(const char *path, int64_t *size) {
+    /* Not blocking: opening a FIFO must not wait for its writer. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return -errno;
+    struct stat status;
+    int failed = fstat(fd, &status) < 0 ? -errno : 0;
+    if (!failed && S_ISDIR(status.st_mode)) failed = -EISDIR;
+    if (!failed && !S_ISREG(status.st_mode)) failed = -EINVAL;
+    if (failed) {
+        close(fd);
+        return failed;
+    }
+    *size = status.st_size;
+    return fd;
+}
+
+ssize_t cl_read(int fd, void *buffer, size_t count) {
+    ssize_t done;
+    do done = read(fd, buffer, count);
+    while (done < 0 && errno == EINTR);
+    return done < 0 ? -errno : done;
+}
+
+int cl_write_all(int fd, const void *bytes, size_t count) {
+    const char *next = bytes;
+    while (count > 0) {
+        ssize_t done = write(fd, next, count);
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) return -errno;
+        next += done;
+        count -= (size_t)done;
+    }
+    return 0;
+}
+
+int cl_replace_file(const char *path, const void *bytes, size_t count) {
+    char real[PATH_MAX];
+    /* Through a symbolic link, the file is replaced and the link stays. */
+    if (realpath(path, real) == NULL) return -errno;
+    struct stat status;
+    if (stat(real, &status) < 0) return -errno;
+    char temporary[PATH_MAX + 16];
+    snprintf(temporary, sizeof temporary, "%s.XXXXXX", real);
+    int fd = mkostemp(temporary, O_CLOEXEC);
+    if (fd < 0) return -errno;
+    int failed = fchmod(fd, status.st_mode & 07777) < 0 ? -errno : 0;
+    if (!failed) failed = cl_write_all(fd, bytes, count);
+    if (!failed && fsync(fd) < 0) failed = -errno;
+    if (close(fd) < 0 && !failed) failed = -errno;
+    if (!failed && rename(temporary, real) < 0) failed = -errno;
+    if (failed) unlink(temporary);
+    return failed;
+}

@@ -1,0 +1,80 @@
+import Pipeline
+
+/// `backend round_robin`: finds the route, and the backends to try, in order (R4, R6, R10, R11, R13).
+package enum BackendFilter: Filter {
+    package struct Settings: Sendable {}
+
+    enum Refusal: UInt8, CaseIterable {
+        case noRoute, noBackend
+    }
+
+    package static let descriptor = FilterDescriptor(
+        keyword: "backend",
+        summary: "finds the route and the backends to try",
+        gives: [.route, .backend],
+        clauses: [
+            ClauseSpec(
+                "balance", [.choice(name: "balance", ["round_robin"])],
+                summary: "how a route's backends take turns; `round_robin` unless said")
+        ],
+        reasons: [
+            ReasonSpec(
+                "no_route", .client,
+                "No route has this name here; or there is no name, and not exactly one route that could be meant."),
+            ReasonSpec("no_backend", .upstream, "The route has no instance that is ready."),
+        ])
+
+    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings { Settings() }
+
+    package static func evaluate(
+        _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        guard let route = route(view) else { return .refuse(Refusal.noRoute.rawValue) }
+        let candidates = nextCandidates(route)
+        effects.setRoute(route, candidates: candidates)
+        return candidates.count > 0 ? .next : .refuse(Refusal.noBackend.rawValue)
+    }
+
+    /// A client that named a host gets that host's route or none: never the only route there is (R6). A raw route
+    /// never serves a TLS listener, nor the reverse.
+    private static func route(_ view: ConnectionView) -> UnsafePointer<Route>? {
+        let destination = view.facts.destination
+        let isRaw = view.facts.hint == .tcpRaw
+        let found =
+            isRaw || view.facts.serverName.isEmpty
+            ? view.routes.sole(at: destination) : view.routes.named(view.facts.serverName, at: destination)
+        guard let found, found.pointee.flags.contains(.raw) == isRaw else { return nil }
+        return found
+    }
+
+    /// Up to three backends from the route's cursor on, each once. The cursor is shared by all workers and outlives
+    /// route tables, so turns are exact and go on where they were.
+    private static func nextCandidates(_ route: UnsafePointer<Route>) -> BackendCandidates {
+        var candidates = BackendCandidates()
+        let backends = route.pointee.backends.pointee
+        guard !backends.isEmpty else { return candidates }
+        let turn = route.pointee.cell.pointee.cursor.wrappingAdd(1, ordering: .relaxed).oldValue
+        var index = Int(turn % UInt64(backends.count))
+        for _ in 0..<min(backends.count, BackendCandidates.capacity) {
+            candidates.append(backends.pointer(index))
+            index = index + 1 == backends.count ? 0 : index + 1
+        }
+        return candidates
+    }
+
+    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+        let name = view.facts.serverName
+        let destination = view.facts.destination.endpoint
+        guard let route = view.facts.route else {
+            return name.isEmpty || view.facts.hint == .tcpRaw
+                ? "no name to go by, and not exactly one \(view.facts.hint.name) route at \(destination)"
+                : "no route for \(name.string) at \(destination)"
+        }
+        let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.env.string)"
+        let all = route.pointee.backends.pointee.count
+        guard all > 0 else { return "\(found) has no ready instance" }
+        let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }
+            .map { "\($0.pointee.address.endpoint) (\($0.pointee.instance.string))" }
+        return "\(found), \(all) ready; to try in order: \(tries.joined(separator: ", "))"
+    }
+}

@@ -1,0 +1,18 @@
+import FilterAddressMatch
+import FilterAntiSpoof
+import FilterBackendSelect
+import FilterEgressAccounting
+import FilterProxyV2
+import FilterSNI
+import Pipeline
+
+/// Every filter, one line each. The order gives each filter's reasons their codes, in counters and logs of running
+/// nodes: add at the end, never reorder.
+package let catalog: [any Filter.Type] = [
+    AddressFilter.self,
+    AntiSpoofFilter.self,
+    SNIFilter.self,
+    BackendFilter.self,
+    ProxyV2Filter.self,
+    AccountFilter.self,
+]

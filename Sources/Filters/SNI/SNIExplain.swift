@@ -1,0 +1,44 @@
+import Pipeline
+import PipelineWire
+
+extension SNIFilter {
+    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+        guard view.facts.hint == .tlsPassthrough else { return "not looked at: the listener is raw TCP" }
+        guard case .refuse(let code) = verdict, let refusal = Refusal(rawValue: code) else {
+            return passes(settings, view, verdict)
+        }
+        let destination = view.facts.destination.endpoint
+        let ambiguous = "\(destination) has not exactly one route"
+        switch refusal {
+        case .noSNI: return "the ClientHello carries no server name, and \(ambiguous)"
+        case .notTLS: return "the first bytes are no TLS, and no single route at \(destination) allows that"
+        case .timeout: return "no whole ClientHello within \(settings.timeout.milliseconds) ms, and \(ambiguous)"
+        case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, and \(ambiguous)"
+        case .malformed: return flaw(settings, view)
+        case .invalidName: return "the ClientHello's server name is no hostname, so it can match no route"
+        case .closed: return "the client closed after \(view.bytes.count) bytes, before its ClientHello was whole"
+        }
+    }
+
+    private static func passes(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+        if case .needBytes(let total) = verdict {
+            return "waits for the rest of the ClientHello: \(view.bytes.count) bytes so far, looks again at \(total)"
+        }
+        let only = "\(view.facts.destination.endpoint) has only one route"
+        switch view.facts.sniff {
+        case .ok: return "the ClientHello asks for \(view.facts.serverName.string)"
+        case .noSNI: return "the ClientHello carries no server name, but \(only)"
+        case .timeout: return "no whole ClientHello within \(settings.timeout.milliseconds) ms, but \(only)"
+        case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, but \(only)"
+        case .notTLS: return "the first bytes are no TLS, but \(only), and it allows that"
+        case .malformed, .notAsked: return "no server name"
+        }
+    }
+
+    private static func flaw(_ settings: Settings, _ view: ConnectionView) -> String {
+        guard case .malformed(let flaw) = ClientHello.parse(stream(view), limit: settings.max) else {
+            return "the bytes are no valid ClientHello"
+        }
+        return "the ClientHello \(flaw.text)"
+    }
+}

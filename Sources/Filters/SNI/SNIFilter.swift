@@ -1,0 +1,122 @@
+import Pipeline
+import PipelineWire
+
+/// `sni timeout 3s, max 16KiB`: reads the server name of the ClientHello (R6, R7). Only looks; the bytes go to the
+/// backend as they came.
+package enum SNIFilter: Filter {
+    package struct Settings: Sendable {
+        let timeout: TimeSpan
+        /// The most bytes that a hello's records may take.
+        let max: Int
+    }
+
+    enum Refusal: UInt8, CaseIterable {
+        case noSNI, notTLS, timeout, tooLarge, malformed, invalidName, closed
+    }
+
+    package static let defaultTimeout = TimeSpan.milliseconds(200)
+    package static let defaultMax: UInt64 = 8192
+
+    package static let descriptor = FilterDescriptor(
+        keyword: "sni",
+        summary: "reads the server name of a TLS ClientHello",
+        gives: [.serverName],
+        clauses: [
+            ClauseSpec(
+                "timeout",
+                [.word("timeout"), .duration(name: "time", TimeSpan.milliseconds(1)...TimeSpan.seconds(60))],
+                summary: "how long the hello may take from accept; 200ms unless said"),
+            ClauseSpec(
+                "max", [.word("max"), .size(name: "bytes", 512...UInt64(PeekNeed.limit))],
+                summary: "how large it may be, record headers included; 8192 bytes unless said"),
+        ],
+        reasons: [
+            ReasonSpec("no_sni", .client, "The hello carries no server name, and more than one route could be meant."),
+            ReasonSpec("not_tls", .client, "The first bytes are no TLS, and no single route allows that."),
+            ReasonSpec("timeout", .client, "No whole hello came in time, and more than one route could be meant."),
+            ReasonSpec(
+                "too_large", .client, "The hello is larger than `max`, and more than one route could be meant."),
+            ReasonSpec("malformed", .client, "The bytes begin like TLS but are no valid ClientHello."),
+            ReasonSpec("invalid_name", .client, "The server name is no hostname: an address, or bad characters."),
+            ReasonSpec("closed", .client, "The client closed before its hello was whole."),
+        ])
+
+    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        Settings(
+            timeout: directive.duration("timeout") ?? defaultTimeout,
+            max: Int(clamping: directive.size("max") ?? defaultMax))
+    }
+
+    package static func peek(_ settings: Settings) -> PeekNeed? {
+        PeekNeed(bytes: settings.max, timeout: settings.timeout)
+    }
+
+    package static func evaluate(
+        _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        // R2: a raw route is never peeked.
+        guard view.facts.hint == .tlsPassthrough else { return .next }
+        let stream = stream(view)
+        switch ClientHello.parse(stream, limit: settings.max) {
+        case .ok(let hello): return found(hello, in: stream, view, effects)
+        case .notTLS: return notTLS(view, effects)
+        case .tooLarge: return withoutName(.tooLarge, .tooLarge, view, effects)
+        case .malformed:
+            effects.setSniff(.malformed, name: ServerName())
+            return refuse(.malformed)
+        case .incomplete(let needs):
+            switch view.input {
+            case .open: return .needBytes(view.facts.consumed + needs)
+            case .ended: return refuse(.closed)
+            case .timedOut: return withoutName(.timeout, .timeout, view, effects)
+            case .full: return withoutName(.tooLarge, .tooLarge, view, effects)
+            }
+        }
+    }
+
+    /// The client's own bytes: after a PROXY header that was believed.
+    static func stream(_ view: ConnectionView) -> UnsafeBufferPointer<UInt8> {
+        UnsafeBufferPointer(rebasing: view.bytes[min(view.facts.consumed, view.bytes.count)...])
+    }
+
+    private static func found(
+        _ hello: ClientHello, in stream: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        if let alpn = hello.alpn, alpn.isContiguous {
+            effects.setALPN(offset: view.facts.consumed + alpn.offset, length: alpn.length)
+        }
+        guard hello.serverName != nil else { return withoutName(.noSNI, .noSNI, view, effects) }
+        var name = ServerName()
+        guard hello.withServerName(in: stream, { name.set(wire: $0) }) == true else {
+            // A name that can't be a route's is not the same as no name: no route is meant.
+            effects.setSniff(.malformed, name: ServerName())
+            return refuse(.invalidName)
+        }
+        effects.setSniff(.ok, name: name)
+        return .next
+    }
+
+    /// R6: without a name, only where there is no choice.
+    private static func withoutName(
+        _ outcome: SniffOutcome, _ refusal: Refusal, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        effects.setSniff(outcome, name: ServerName())
+        return soleRoute(view) != nil ? .next : refuse(refusal)
+    }
+
+    private static func notTLS(_ view: ConnectionView, _ effects: Effects) -> Verdict {
+        effects.setSniff(.notTLS, name: ServerName())
+        guard let route = soleRoute(view), route.pointee.flags.contains(.allowNonTLS) else { return refuse(.notTLS) }
+        return .next
+    }
+
+    /// The only route that a TLS connection here can mean.
+    private static func soleRoute(_ view: ConnectionView) -> UnsafePointer<Route>? {
+        guard let route = view.routes.sole(at: view.facts.destination), !route.pointee.flags.contains(.raw) else {
+            return nil
+        }
+        return route
+    }
+
+    private static func refuse(_ refusal: Refusal) -> Verdict { .refuse(refusal.rawValue) }
+}

@@ -1,0 +1,167 @@
+import FilterCatalog
+import Pipeline
+import PipelineLanguage
+import PipelineRouting
+
+/// A config file with everything that it names, read and judged.
+package struct LoadedConfig {
+    /// The compiled file, with what the routing rules found among its diagnostics.
+    package internal(set) var compilation: Compilation
+    /// Nil exactly if there are errors: then nothing may start.
+    package internal(set) var node: LoadedNode?
+
+    package var diagnostics: [Diagnostic] { compilation.diagnostics }
+    package var hasErrors: Bool { compilation.hasErrors }
+    /// As people read them; empty if there is nothing to say.
+    package var diagnosticText: String { render(diagnostics, source: compilation.source) }
+    package var diagnosticJSON: String { renderJSON(diagnostics, source: compilation.source) }
+}
+
+/// What a node runs: a program, the routes, and where it listens.
+package struct LoadedNode {
+    package let program: Program
+    package let routing: RoutingState
+    package let listeners: [ListenerSpec]
+    /// Of the state file; nil: none is named.
+    package let revision: UInt64?
+
+    package var routes: RouteTableSnapshot { routing.snapshot }
+}
+
+/// From the path of a config file to what a node runs (R22, R24).
+///
+/// Problems in the config file, its `route` blocks included, are errors. A state file that can't be used as a whole is
+/// an error too; one bad object in it is a warning, and the rest runs. Each is a diagnostic of the config file: those
+/// of the state file stand at its `routes file` line and name their own place.
+package enum ConfigLoader {
+    /// The largest state file that is read, in bytes: a million routes take about 400 MB less than this.
+    package static let stateFileLimit = 1 << 30
+    /// Problems of the state file that are shown; of the rest, the number.
+    static let shownProblems = 100
+
+    /// - Parameter routing: a running node's, to apply to; nil: a new one.
+    /// - Throws: if the config file itself can't be read.
+    package static func load(_ path: String) throws(FileError) -> LoadedConfig {
+        load(try Files.read(path, limit: SourceText.limit), file: path)
+    }
+
+    /// - Parameters:
+    ///   - file: the path, for diagnostics and for what the text names relative to it.
+    ///   - readState: reads a state file.
+    package static func load(
+        _ text: [UInt8], file: String,
+        readState: (String) throws(FileError) -> [UInt8] = { path throws(FileError) in
+            try Files.read(path, limit: stateFileLimit)
+        }
+    ) -> LoadedConfig {
+        var loaded = LoadedConfig(compilation: compile(text, file: file, catalog: catalog), node: nil)
+        guard let program = loaded.compilation.program else { return loaded }
+        let seed = HashSeed.random()
+        let routing = RoutingState(seed: seed, listeners: ListenerPlan.facts(program))
+        applyBlocks(to: routing, seed, &loaded.compilation)
+        let revision = applyStateFile(to: routing, seed, &loaded.compilation, file: file, readState)
+        guard !loaded.hasErrors else { return loaded }
+        loaded.node = LoadedNode(
+            program: program, routing: routing,
+            listeners: ListenerPlan.listeners(program, rawPorts: routing.snapshot.rawPorts), revision: revision)
+        return loaded
+    }
+
+    // MARK: Route blocks
+
+    private static func applyBlocks(to routing: RoutingState, _ seed: HashSeed, _ compilation: inout Compilation) {
+        let blocks = compilation.routes
+        let (document, problems) = StateDocument.config(blocks.enumerated().map(spec), seed: seed)
+        for problem in problems.list { report(problem, blocks, &compilation) }
+        for problem in routing.apply(document).problems.list { report(problem, blocks, &compilation) }
+    }
+
+    private static func spec(_ index: Int, _ block: RouteBlock) -> RouteSpec {
+        var spec = RouteSpec(
+            index: index, id: block.id.value, org: block.owner.value.org, app: block.owner.value.app,
+            env: block.owner.value.env, hostname: block.hostname?.value, port: block.listen.value, hint: block.hint,
+            backends: block.backends.map(\.value))
+        spec.proxyV2 = block.proxyV2?.value ?? false
+        spec.backendExpectsProxy = block.backendExpectsProxy?.value ?? false
+        spec.allowNonTLS = block.allowNonTLS?.value ?? false
+        return spec
+    }
+
+    /// A problem of a `route` block is an error where the block says what is wrong.
+    private static func report(_ problem: RouteProblem, _ blocks: [RouteBlock], _ compilation: inout Compilation) {
+        guard case .config(let index)? = problem.origin, blocks.indices.contains(index) else { return }
+        let block = blocks[index]
+        compilation.report(
+            Diagnostic(
+                problem.severity == .warning ? .warning : .error, at: span(of: problem.field, in: block),
+                sentence(problem, id: block.id.value), help: [problem.remedy]))
+    }
+
+    /// The routing side names fields as a state document does.
+    private static func span(of field: String?, in block: RouteBlock) -> SourceSpan {
+        switch field {
+        case "route_id"?: block.id.span
+        case "env_id"?, "owner"?: block.owner.span
+        case "hostname"?: block.hostname?.span ?? block.span
+        case "listen_port"?, "protocol_hint"?: block.listen.span
+        case "proxy_protocol"?: block.proxyV2?.span ?? block.span
+        case "backend_expects_proxy_protocol"?: block.backendExpectsProxy?.span ?? block.span
+        case "allow_non_tls"?: block.allowNonTLS?.span ?? block.span
+        case "backend_port"?, "backend_process_type"?: block.backends.first?.span ?? block.span
+        default: block.span
+        }
+    }
+
+    /// `route rt_web: hostname "a.example" belongs to …`.
+    private static func sentence(_ problem: RouteProblem, id: String?) -> String {
+        let object = id.map { "\(problem.object.rawValue) \($0)" } ?? problem.object.rawValue
+        return "\(object): \(problem.field.map { $0 + " " } ?? "")\(problem.problem)"
+    }
+
+    // MARK: The state file
+
+    /// - Returns: the file's revision; nil if there is none, or it can't be used.
+    private static func applyStateFile(
+        to routing: RoutingState, _ seed: HashSeed, _ compilation: inout Compilation, file: String,
+        _ readState: (String) throws(FileError) -> [UInt8]
+    ) -> UInt64? {
+        guard let named = compilation.routesFile else { return nil }
+        let path = Files.resolve(named.value, relativeTo: file)
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try readState(path)
+        } catch {
+            compilation.report(
+                Diagnostic(
+                    .error, at: named.span, "can't read the state file \(error.path): \(error.problem)",
+                    help: [error.remedy]))
+            return nil
+        }
+        let (document, found) = bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed) }
+        var problems = found
+        if let document { problems.add(routing.apply(document).problems) }
+        report(problems, of: named, path: path, &compilation)
+        return document?.revision
+    }
+
+    private static func report(
+        _ problems: RouteProblems, of named: Located<String>, path: String, _ compilation: inout Compilation
+    ) {
+        let fatal = problems.list.dropFirst(shownProblems).filter { $0.severity == .fatal }
+        for problem in problems.list.prefix(shownProblems) + fatal {
+            var place = path
+            if case .file(let line, let column)? = problem.origin { place += ":\(line):\(column)" }
+            let text = problem.object == .document ? problem.problem : sentence(problem, id: problem.id)
+            compilation.report(
+                Diagnostic(
+                    problem.severity == .fatal ? .error : .warning, at: named.span,
+                    problem.severity == .rejected ? "\(place): left out: \(text)" : "\(place): \(text)",
+                    help: [problem.remedy]))
+        }
+        let rest = problems.omitted + max(0, problems.list.count - shownProblems)
+        if rest > 0 {
+            compilation.report(
+                Diagnostic(.warning, at: named.span, "\(path): \(rest) more problems like these are not shown"))
+        }
+    }
+}

@@ -1,0 +1,79 @@
+import Pipeline
+
+/// One JSON object a line for every ended connection (R28). Pure: the same record always gives the same bytes.
+///
+/// Fields that mean nothing for a connection are left out: no `route` where none was found, no `backend` where none
+/// was tried. Texts that were too long for the record end in `…`.
+package struct ConnectionLog {
+    /// By reason code: `"reason":"sni.timeout client","stage":"sni","side":"client"`, ready to copy.
+    private let reasons: [[UInt8]]
+    private let shadows: [String]
+    private var line = JSONLine()
+
+    package init(_ table: ReasonTable) {
+        let codes = (0..<ReasonCode.limit).map { ReasonCode(rawValue: UInt16($0)) }
+        shadows = codes.map(table.text)
+        reasons = codes.map { code in
+            var fields = JSONLine()
+            let name = table.entry(code)?.name ?? "unknown"
+            fields.field("reason", table.text(code))
+            fields.field("stage", String(name.prefix { $0 != "." }))
+            fields.field("side", (table.entry(code)?.side ?? .node).rawValue)
+            return fields.bytes
+        }
+    }
+
+    /// What was appended since the last ``removeAll()``.
+    package var bytes: [UInt8] { line.bytes }
+    package mutating func removeAll() { line.removeAll() }
+
+    /// Appends a record's line, its line break included.
+    package mutating func append(_ record: ConnectionRecord) {
+        line.open()
+        line.key("time")
+        line.timestamp(record.endedAt)
+        line.field("event", "connection")
+        let code = Int(record.reason.rawValue)
+        line.raw(code < reasons.count ? reasons[code] : reasons[reasons.count - 1])
+        appendRoute(record)
+        line.field("sniff", record.sniff.name)
+        appendAddresses(record)
+        line.field("attempts", UInt64(record.attempts))
+        line.field("bytes_to_backend", record.bytesToUpstream)
+        line.field("bytes_to_client", record.bytesToClient)
+        line.field("duration_ms", record.duration.milliseconds)
+        if record.timeToConnect != .zero { line.field("connect_ms", record.timeToConnect.milliseconds) }
+        if let shadowed = record.shadowed, Int(shadowed.rawValue) < shadows.count {
+            line.field("shadowed", shadows[Int(shadowed.rawValue)])
+        }
+        line.field("worker", UInt64(record.worker))
+        line.field("id", record.serial)
+        line.close()
+        line.newline()
+    }
+
+    private mutating func appendRoute(_ record: ConnectionRecord) {
+        line.field("route", record.route)
+        line.field("env", record.env)
+        line.field("server_name", record.serverName)
+    }
+
+    private mutating func appendAddresses(_ record: ConnectionRecord) {
+        line.field("client", record.client)
+        if record.peer != record.client { line.field("peer", record.peer) }
+        line.field("destination", record.destination)
+        if let backend = record.backend { line.field("backend", backend) }
+    }
+}
+
+extension JSONLine {
+    fileprivate mutating func field<let capacity: Int>(_ name: StaticString, _ value: ShortText<capacity>) {
+        guard value.count > 0 else { return }
+        field(name, value.isCut ? value.string + "…" : value.string)
+    }
+
+    fileprivate mutating func field(_ name: StaticString, _ value: Endpoint) {
+        key(name)
+        string(value.description)
+    }
+}

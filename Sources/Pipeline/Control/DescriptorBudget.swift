@@ -1,0 +1,41 @@
+import Pipeline
+import PipelineRuntime
+
+/// How many connections fit into the file descriptors that the process may have (R27).
+package struct DescriptorBudget: Equatable, Sendable {
+    package let connectionsPerWorker: Int
+    package let pipesPerWorker: Int
+    /// True if the settings asked for more.
+    package let isCapped: Bool
+
+    /// Fewer than these, and a node is not worth starting.
+    package static let leastConnections = 16
+    /// Standard streams, the log, files that are read at a reload, and some air.
+    static let spare = 64
+    /// A worker's epoll, its reserve, its eventfd.
+    static let perWorker = 3
+
+    /// A connection takes two descriptors, a pipe takes two.
+    /// - Returns: nil if not even ``leastConnections`` fit.
+    package init?(limit: Int, workers: Int, listeners: Int, maxConnections: Int) {
+        let fixed = DescriptorBudget.spare + workers * (listeners + DescriptorBudget.perWorker)
+        let share = max(0, limit - fixed) / max(1, workers)
+        let wantedPipes = min(maxConnections, 1024)
+        if share >= 2 * (maxConnections + wantedPipes) {
+            connectionsPerWorker = maxConnections
+            pipesPerWorker = wantedPipes
+            isCapped = false
+        } else {
+            // Splicing is for the few that are busy: it gets at most an eighth.
+            pipesPerWorker = min(wantedPipes, share / 16)
+            connectionsPerWorker = min(maxConnections, share / 2 - pipesPerWorker)
+            isCapped = connectionsPerWorker < maxConnections
+            guard connectionsPerWorker >= min(DescriptorBudget.leastConnections, maxConnections) else { return nil }
+        }
+    }
+
+    var limits: WorkerLimits {
+        WorkerLimits(
+            connections: connectionsPerWorker, blocks: min(connectionsPerWorker, 16384), pipes: pipesPerWorker)
+    }
+}

@@ -1,0 +1,188 @@
+import Pipeline
+import PipelineRouting
+
+/// What would become of one connection, stage by stage, without traffic.
+package struct Explanation: Sendable {
+    package struct Listener: Sendable, Equatable {
+        package let endpoint: Endpoint
+        package let hint: ProtocolHint
+        package let pipeline: String
+        package let line: Int
+    }
+
+    package enum Answer: Sendable, Equatable {
+        case passes
+        /// Wants more of the client's bytes; what it says when none come follows as its own step.
+        case waits(bytes: Int)
+        /// `sni.no_sni client`.
+        case refuses(reason: String)
+    }
+
+    package struct Step: Sendable, Equatable {
+        /// The directive as written.
+        package let stage: String
+        package let keyword: String
+        package let line: Int
+        package let answer: Answer
+        /// Counts and logs, and lets pass (R28).
+        package let isShadow: Bool
+        package let why: String
+    }
+
+    package struct Target: Sendable, Equatable {
+        package let address: Endpoint
+        package let instance: String
+    }
+
+    package enum Outcome: Sendable, Equatable {
+        case relayed
+        case refused(reason: String)
+        case noListener
+    }
+
+    package var to: Endpoint
+    package var from: Endpoint
+    package var listener: Listener?
+    package var steps: [Step] = []
+    package var route: String?
+    /// `org/app/env`.
+    package var owner: String?
+    package var serverName: String?
+    /// All backends of the route.
+    package var backends: [Target] = []
+    /// Those that would be tried, in order.
+    package var candidates: [Target] = []
+    package var outcome = Outcome.noListener
+}
+
+/// Runs a compiled chain on facts and bytes, as a worker would.
+package struct Explainer: ~Copyable {
+    private let program: Program
+    private let routes: RouteTableSnapshot
+    private let listeners: [ListenerSpec]
+
+    package init(_ node: LoadedNode) {
+        program = node.program
+        routes = node.routes
+        listeners = node.listeners
+    }
+
+    /// - Parameter bytes: all that the client sends before it waits for an answer.
+    package func explain(to: Endpoint, from: Endpoint, bytes: [UInt8]) -> Explanation {
+        var result = Explanation(to: to, from: from)
+        guard let index = ListenerPlan.listener(for: to, in: listeners) else { return result }
+        let spec = listeners[index]
+        let chain = program.chains[spec.chain]
+        result.listener = Explanation.Listener(
+            endpoint: spec.endpoint, hint: spec.hint, pipeline: chain.name, line: spec.line)
+        var facts = ConnectionFacts(
+            peer: PeerAddress(from), destination: DestinationAddress(to), listener: UInt16(clamping: index),
+            hint: spec.hint, serial: 0)
+        var prelude = Prelude()
+        let refusal = bytes.withUnsafeBufferPointer { buffer in
+            withUnsafeMutablePointer(to: &facts) { facts in
+                withUnsafeMutablePointer(to: &prelude) { prelude in
+                    var run = ExplainRun(
+                        chain: chain, reasons: program.reasons, facts: facts, prelude: prelude, bytes: buffer,
+                        routes: routes.handle)
+                    let refusal = run.run()
+                    result.steps = run.steps
+                    return refusal
+                }
+            }
+        }
+        result.outcome = refusal.map { .refused(reason: $0) } ?? .relayed
+        withExtendedLifetime(routes) { Explainer.fill(&result, facts) }
+        return result
+    }
+
+    private static func fill(_ result: inout Explanation, _ facts: ConnectionFacts) {
+        if !facts.serverName.isEmpty { result.serverName = facts.serverName.string }
+        guard let route = facts.route?.pointee else { return }
+        let owner = route.owner.pointee
+        result.route = route.id.string
+        result.owner = "\(owner.org.string)/\(owner.app.string)/\(owner.env.string)"
+        let target = { (backend: Backend) in
+            Explanation.Target(address: backend.address.endpoint, instance: backend.instance.string)
+        }
+        result.backends = route.backends.pointee.buffer.map(target)
+        let tries = (0..<Int(facts.candidates.count)).compactMap { facts.candidates[$0] }
+        result.candidates = tries.map { target($0.pointee) }
+    }
+}
+
+/// One pass through a chain. The pointers are valid for as long as it runs.
+private struct ExplainRun {
+    let chain: Chain
+    let reasons: ReasonTable
+    let facts: UnsafeMutablePointer<ConnectionFacts>
+    let prelude: UnsafeMutablePointer<Prelude>
+    let bytes: UnsafeBufferPointer<UInt8>
+    let routes: RouteTableHandle
+    var steps: [Explanation.Step] = []
+    /// Once a stage has waited in vain, time is over for those after it.
+    private var input = InputState.open
+
+    init(
+        chain: Chain, reasons: ReasonTable, facts: UnsafeMutablePointer<ConnectionFacts>,
+        prelude: UnsafeMutablePointer<Prelude>, bytes: UnsafeBufferPointer<UInt8>, routes: RouteTableHandle
+    ) {
+        self.chain = chain
+        self.reasons = reasons
+        self.facts = facts
+        self.prelude = prelude
+        self.bytes = UnsafeBufferPointer(rebasing: bytes.prefix(chain.peekBytes))
+        self.routes = routes
+    }
+
+    /// - Returns: the reason of the stage that refuses; nil: all pass.
+    mutating func run() -> String? {
+        if chain.peekBytes > 0, bytes.count >= chain.peekBytes { input = .full }
+        for stage in chain.stages.buffer {
+            let state = stage.filter.makeStateErased(stage.settings)
+            defer { stage.filter.disposeStateErased(state) }
+            if let refusal = ask(stage, state) { return refusal }
+        }
+        guard !facts.pointee.owesProxyHeader else {
+            return reasons.text(RuntimeReason.owedProxyHeader.code)
+        }
+        return nil
+    }
+
+    private mutating func ask(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> String? {
+        var verdict = evaluate(stage, state)
+        if case .needBytes(let total) = verdict {
+            add(stage, .waits(bytes: total), verdict)
+            // A gate looks on while the other direction flows; whoever else waits, waits until its time is over.
+            if chain.gates { return nil }
+            input = .timedOut
+            verdict = evaluate(stage, state)
+        }
+        switch verdict {
+        case .next:
+            add(stage, .passes, verdict)
+            return nil
+        case .needBytes:
+            return reasons.text(RuntimeReason.internalError.code)
+        case .refuse(let code):
+            let reason = reasons.text(.filter(base: stage.reasonBase, code))
+            add(stage, .refuses(reason: reason), verdict)
+            return stage.shadow ? nil : reason
+        }
+    }
+
+    private var view: ConnectionView {
+        ConnectionView(facts: facts, bytes: bytes, input: input, now: Instant(nanoseconds: 0), routes: routes)
+    }
+
+    private func evaluate(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> Verdict {
+        stage.filter.evaluateErased(stage.settings, state, view, Effects(facts: facts, prelude: prelude))
+    }
+
+    private mutating func add(_ stage: Stage, _ answer: Explanation.Answer, _ verdict: Verdict) {
+        steps.append(
+            Explanation.Step(
+                stage: stage.source, keyword: stage.filter.descriptor.keyword, line: stage.line, answer: answer,
+                isShadow: stage.shadow, why: stage.filter.explainErased(stage.settings, view, verdict)))
+    }
+}

@@ -1,0 +1,108 @@
+import Pipeline
+
+extension Explanation {
+    /// For people, with line breaks:
+    ///
+    ///     listener  [::]:443 tls_passthrough via tls (line 12)
+    ///     sni       pass    the ClientHello asks for app.example.com
+    ///     backend   refuse  no route for … at …: backend.no_route client
+    ///     result    refused: backend.no_route client
+    package var text: String {
+        guard let listener else {
+            return "no listener at \(to): the kernel refuses the connection\n"
+        }
+        var rows = [
+            ("listener", "\(listener.endpoint) \(listener.hint.name) via \(listener.pipeline) (line \(listener.line))")
+        ]
+        for step in steps { rows.append((step.keyword, Explanation.row(step))) }
+        if !backends.isEmpty {
+            rows.append(("backends", backends.map { "\($0.address) (\($0.instance))" }.joined(separator: ", ")))
+        }
+        switch outcome {
+        case .relayed: rows.append(("result", "relayed to \(candidates.first.map { "\($0.address)" } ?? "?")"))
+        case .refused(let reason): rows.append(("result", "refused: \(reason)"))
+        case .noListener: break
+        }
+        let width = rows.map(\.0.utf8.count).max() ?? 0
+        return rows.map { name, text in
+            name + String(repeating: " ", count: width - name.utf8.count + 2) + text + "\n"
+        }.joined()
+    }
+
+    private static func row(_ step: Step) -> String {
+        switch step.answer {
+        case .passes: "pass    \(step.why)"
+        case .waits: "wait    \(step.why)"
+        case .refuses(let reason):
+            step.isShadow ? "shadow  would refuse (\(reason)), but lets pass: \(step.why)" : "refuse  \(step.why)"
+        }
+    }
+
+    /// One JSON object, without a line break:
+    /// `{"to","from","outcome":"relayed|refused|no_listener","reason","listener":{…}|null,"stages":[{"stage",
+    /// "directive","line","verdict":"pass|wait|refuse","reason","shadow","why"}],"server_name","route","owner",
+    /// "backends":[{"address","instance"}],"candidates":["address"]}`
+    package var json: String {
+        var line = JSONLine()
+        line.open()
+        line.field("to", to.description)
+        line.field("from", from.description)
+        switch outcome {
+        case .relayed:
+            line.field("outcome", "relayed")
+            line.nullField("reason")
+        case .refused(let reason):
+            line.field("outcome", "refused")
+            line.field("reason", reason)
+        case .noListener:
+            line.field("outcome", "no_listener")
+            line.nullField("reason")
+        }
+        writeListener(&line)
+        line.list("stages", steps, Explanation.write)
+        line.field("server_name", serverName)
+        line.field("route", route)
+        line.field("owner", owner)
+        line.list("backends", backends) { line, backend in
+            line.open()
+            line.field("address", backend.address.description)
+            line.field("instance", backend.instance)
+            line.close()
+        }
+        line.list("candidates", candidates) { $0.string($1.address.description) }
+        line.close()
+        return line.string
+    }
+
+    private func writeListener(_ line: inout JSONLine) {
+        guard let listener else { return line.nullField("listener") }
+        line.key("listener")
+        line.open()
+        line.field("address", listener.endpoint.description)
+        line.field("hint", listener.hint.name)
+        line.field("pipeline", listener.pipeline)
+        line.field("line", listener.line)
+        line.close()
+    }
+
+    private static func write(_ line: inout JSONLine, _ step: Step) {
+        line.open()
+        line.field("stage", step.keyword)
+        line.field("directive", step.stage)
+        line.field("line", step.line)
+        switch step.answer {
+        case .passes:
+            line.field("verdict", "pass")
+            line.nullField("reason")
+        case .waits:
+            line.field("verdict", "wait")
+            line.nullField("reason")
+        case .refuses(let reason):
+            line.field("verdict", "refuse")
+            line.field("reason", reason)
+        }
+        line.field("shadow", step.isShadow)
+        line.field("why", step.why)
+        line.close()
+    }
+}

@@ -1,0 +1,86 @@
+import CLinux
+
+/// A file that could not be read or written.
+package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
+    package let path: String
+    package let problem: String
+    package let remedy: String
+
+    package var description: String { "\(path): \(problem); \(remedy)" }
+
+    init(_ path: String, _ problem: String, remedy: String) {
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+    }
+
+    init(_ path: String, _ verb: String, error: Int32) {
+        self.path = path
+        switch error {
+        case 2: (problem, remedy) = ("no such file", "check the path")
+        case 13, 1: (problem, remedy) = ("no permission to \(verb) it", "check its owner and mode (`ls -l`)")
+        case 20: (problem, remedy) = ("a part of the path is not a directory", "check the path")
+        case 21: (problem, remedy) = ("it is a directory", "name a file in it")
+        case 22: (problem, remedy) = ("it is not a regular file", "name a regular file, or `-` where that is allowed")
+        case 28: (problem, remedy) = ("the disk is full", "make room and try again")
+        case 30: (problem, remedy) = ("the file system is read-only", "choose another place")
+        case 36: (problem, remedy) = ("the path is too long", "use a shorter one")
+        default: (problem, remedy) = ("can't \(verb) it: error \(error) from the kernel", "see `errno \(error)`")
+        }
+    }
+}
+
+package enum Files {
+    /// The bytes of a regular file of at most `limit` bytes (R27).
+    package static func read(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
+        guard !path.utf8.contains(0) else { throw FileError(path, "the path has a NUL", remedy: "check the path") }
+        var size: Int64 = 0
+        let file = cl_open_file(path, &size)
+        guard file >= 0 else { throw FileError(path, "read", error: -file) }
+        defer { _ = cl_close(file) }
+        guard size <= limit else { throw tooLarge(path, limit) }
+        return try readAll(file, path, expected: Int(size), limit: limit)
+    }
+
+    /// All of standard input, at most `limit` bytes.
+    package static func readStandardInput(limit: Int) throws(FileError) -> [UInt8] {
+        try readAll(0, "standard input", expected: 65536, limit: limit)
+    }
+
+    /// Replaces an existing file in one step.
+    package static func replace(_ path: String, with bytes: [UInt8]) throws(FileError) {
+        let failed = bytes.withUnsafeBytes { cl_replace_file(path, $0.baseAddress, $0.count) }
+        guard failed == 0 else { throw FileError(path, "write", error: -failed) }
+    }
+
+    /// `path` as seen from the directory of `file`; an absolute one as it is.
+    package static func resolve(_ path: String, relativeTo file: String) -> String {
+        guard !path.hasPrefix("/"), let slash = file.lastIndex(of: "/") else { return path }
+        return file[...slash] + path
+    }
+
+    private static func tooLarge(_ path: String, _ limit: Int) -> FileError {
+        FileError(path, "it has more than the \(limit) bytes that are read", remedy: "use a smaller file")
+    }
+
+    /// A file may grow while it is read: the limit holds for what was read.
+    private static func readAll(
+        _ file: Int32, _ path: String, expected: Int, limit: Int
+    ) throws(FileError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: max(0, min(expected, limit)) + 1)
+        var count = 0
+        while true {
+            if count == bytes.count {
+                guard count <= limit else { throw tooLarge(path, limit) }
+                bytes.append(contentsOf: repeatElement(0, count: min(bytes.count, limit + 1 - bytes.count)))
+            }
+            XX
+            guard done >= 0 else { throw FileError(path, "read", error: Int32(truncatingIfNeeded: -done)) }
+            if done == 0 { break }
+            count += done
+        }
+        guard count <= limit else { throw tooLarge(path, limit) }
+        bytes.removeLast(bytes.count - count)
+        return bytes
+    }
+}

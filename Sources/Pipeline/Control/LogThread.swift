@@ -1,0 +1,97 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+import Synchronization
+
+/// Takes ended connections from the workers' rings and writes them to standard output, one JSON line each. A reader
+/// that is slow or gone holds up nobody: rings fill, workers drop the newest record and count it (R27).
+final class LogThread: @unchecked Sendable {
+    private static let pauseNanoseconds: Int64 = 50_000_000
+    /// Written at once at most.
+    private static let batchBytes = 1 << 18
+
+    private let rings: [RecordRing]
+    private let output: Int32
+    private let wake: Descriptor
+    private var log: ConnectionLog
+    private var handle: UInt64 = 0
+    private let isEnding = Atomic<Bool>(false)
+    private let hasEnded = Atomic<Bool>(false)
+    private let outputError = Atomic<Int32>(0)
+
+    /// - Parameter reasons: names for reason codes; the same for every program of this build.
+    init(rings: [RecordRing], reasons: ReasonTable, output: Int32 = 1) {
+        self.rings = rings
+        self.output = output
+        log = ConnectionLog(reasons)
+        wake = Descriptor(cl_eventfd())
+    }
+
+    /// An errno, if the output broke: nothing is written after that.
+    var brokenBy: Int32 { outputError.load(ordering: .relaxed) }
+
+    /// 0 or a negative errno. The thread keeps this object alive until it has ended.
+    func start() -> Int32 {
+        let context = Unmanaged.passRetained(self)
+        let failed = cl_thread_start(
+            &handle, 1 << 19,
+            { context in
+                guard let context else { return }
+                let log = Unmanaged<LogThread>.fromOpaque(context).takeRetainedValue()
+                _ = cl_name_thread("log")
+                log.run()
+            }, context.toOpaque())
+        if failed != 0 { context.release() }
+        return failed
+    }
+
+    private func run() {
+        while true {
+            // Before the rings: what was pushed until then is written.
+            let isLast = isEnding.load(ordering: .acquiring)
+            while drainOnce() {}
+            if isLast { break }
+            cl_wait_readable(wake.number, LogThread.pauseNanoseconds)
+        }
+        hasEnded.store(true, ordering: .releasing)
+    }
+
+    /// True if there is more.
+    private func drainOnce() -> Bool {
+        var isFull = false
+        for ring in rings {
+            while let record = ring.pop() {
+                log.append(record)
+                if log.bytes.count >= LogThread.batchBytes {
+                    isFull = true
+                    break
+                }
+            }
+        }
+        flush()
+        return isFull
+    }
+
+    private func flush() {
+        guard !log.bytes.isEmpty else { return }
+        if brokenBy == 0 {
+            let failed = log.bytes.withUnsafeBytes { cl_write_all(output, $0.baseAddress, $0.count) }
+            if failed != 0 { outputError.store(-failed, ordering: .relaxed) }
+        }
+        log.removeAll()
+    }
+
+    /// Writes what there is and ends. False if the output took longer than `patience` milliseconds.
+    func finish(patience: Int) -> Bool {
+        isEnding.store(true, ordering: .releasing)
+        _ = cl_eventfd_signal(wake.number)
+        for _ in 0..<max(1, patience / 5) {
+            if hasEnded.load(ordering: .acquiring) {
+                _ = cl_thread_join(handle)
+                return true
+            }
+            cl_sleep(5_000_000)
+        }
+        return false
+    }
+}

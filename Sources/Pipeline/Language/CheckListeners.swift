@@ -1,0 +1,221 @@
+import Pipeline
+
+/// R8: ports that nothing may listen on or be exposed on, whatever a config or a route says.
+package enum DeniedPorts {
+    package static let ranges: [ClosedRange<UInt16>] = [23...23, 25...25, 137...139]
+
+    package static func contains(_ port: UInt16) -> Bool { ranges.contains { $0.contains(port) } }
+
+    static func text(_ range: ClosedRange<UInt16>) -> String {
+        range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)-\(range.upperBound)"
+    }
+}
+
+extension Checker {
+    func checkListeners(_ listens: [EntrySyntax], exposes exposeEntries: [EntrySyntax]) {
+        var places: [Endpoint: SourceSpan] = [:]
+        for entry in listens where !reporter.isFull && hasRoom(entry) {
+            guard let listener = checkedListener(entry) else { continue }
+            let endpoint = listener.value.endpoint
+            if isDuplicate("`listen \(endpoint)`", listener.span, firstAt: places[endpoint]) { continue }
+            places[endpoint] = listener.span
+            listeners.append(listener)
+        }
+        for entry in exposeEntries where !reporter.isFull && hasRoom(entry) {
+            guard let expose = checkedExpose(entry), !overlaps(expose) else { continue }
+            exposes.append(expose)
+        }
+    }
+
+    private func hasRoom(_ entry: EntrySyntax) -> Bool {
+        guard listeners.count + exposes.count >= Checker.listenerLimit else { return true }
+        reporter.error(entry.keyword.span, "more than \(Checker.listenerLimit) `listen` and `expose` lines")
+        return false
+    }
+
+    // MARK: listen
+
+    private func checkedListener(_ entry: EntrySyntax) -> Located<ListenerSpec>? {
+        var words = WordCursor(self, entry)
+        guard
+            let address = words.next("an address and a port like `[::]:443`"),
+            let hintWord = words.next("`tls_passthrough` or `tcp_raw`", candidates: ProtocolHint.allCases.map(\.name))
+        else { return nil }
+        let endpoint = parsed(address) { text throws(ValueProblem) in try Value.endpoint(text) }
+        let hint = checkedHint(hintWord)
+        guard words.expect("via"), let pipeline = words.next("the name of a pipeline"), words.expectEnd() else {
+            return nil
+        }
+        let chain = checkedUse(pipeline, hint: hint)
+        if let endpoint, DeniedPorts.contains(endpoint.value.port) {
+            reporter.error(
+                endpoint.span, "port \(endpoint.value.port) is never opened",
+                help: "ports \(andList(DeniedPorts.ranges.map(DeniedPorts.text))) stay closed: choose another")
+            return nil
+        }
+        guard let endpoint, let hint, let chain else { return nil }
+        return Located(
+            ListenerSpec(endpoint: endpoint.value, hint: hint, chain: chain, line: line(entry.keyword.span)),
+            endpoint.span)
+    }
+
+    private func checkedHint(_ word: WordSyntax) -> ProtocolHint? {
+        if let hint = ProtocolHint(name: word.text) { return hint }
+        let names = ProtocolHint.allCases.map(\.name)
+        reporter.error(
+            word.span, "unexpected \(quoted(word.text))", expected: orList(names.map { "`\($0)`" }),
+            help: suggestion(for: word.text, among: names))
+        return nil
+    }
+
+    // MARK: expose
+
+    private func checkedExpose(_ entry: EntrySyntax) -> Located<ExposeSpec>? {
+        var words = WordCursor(self, entry)
+        guard let addressWord = words.next("an address like `[::]`"), words.expect("ports"),
+            let portsWord = words.next("ports like `10000-19999`"), words.expect("via"),
+            let pipeline = words.next("the name of a pipeline"), words.expectEnd()
+        else { return nil }
+        let address = parsed(addressWord) { text throws(ValueProblem) in try Value.listenAddress(text) }
+        let ports = parsed(portsWord) { text throws(ValueProblem) in try Value.ports(text) }
+        let chain = checkedUse(pipeline, hint: .tcpRaw)
+        if let ports { remarkOnDenied(ports) }
+        guard let address, let ports, let chain else { return nil }
+        return Located(
+            ExposeSpec(
+                address: address.value, ports: ports.value, hint: .tcpRaw, chain: chain,
+                line: line(entry.keyword.span)), addressWord.span.through(portsWord.span))
+    }
+
+    private func remarkOnDenied(_ ports: Located<ClosedRange<UInt16>>) {
+        let denied = DeniedPorts.ranges.filter { $0.overlaps(ports.value) }.map { $0.clamped(to: ports.value) }
+        guard !denied.isEmpty else { return }
+        let list = andList(denied.map(DeniedPorts.text))
+        if denied.reduce(0, { $0 + $1.count }) == ports.value.count {
+            reporter.error(ports.span, "port \(list) is never opened", help: "remove this line")
+        } else {
+            reporter.note(ports.span, "port \(list) stays closed, though the range contains it")
+        }
+    }
+
+    /// True, reported, if another range claims one of its ports: which pipeline would serve it?
+    private func overlaps(_ expose: Located<ExposeSpec>) -> Bool {
+        let ports = expose.value.ports
+        let same = { (other: IPAddress) in other == expose.value.address }
+        if let other = exposes.first(where: { same($0.value.address) && $0.value.ports.overlaps(ports) }) {
+            reporter.error(
+                expose.span, "these ports are exposed twice", help: "make the ranges disjoint",
+                related: [.init(other.span, "the first is here")])
+            return true
+        }
+        for listener in listeners
+        where same(listener.value.endpoint.address) && ports.contains(listener.value.endpoint.port) {
+            reporter.note(
+                expose.span,
+                "port \(listener.value.endpoint.port) stays with `listen \(listener.value.endpoint)` (line "
+                    + "\(listener.value.line))")
+        }
+        return false
+    }
+
+    // MARK: The pipeline that a line names
+
+    /// The index of the pipeline, if it can do what a listener with this hint needs. Nil, reported, if not.
+    private func checkedUse(_ word: WordSyntax, hint: ProtocolHint?) -> Int? {
+        guard let index = pipelineIndex[word.text] else {
+            reporter.error(
+                word.span, "no pipeline is named \(quoted(word.text))",
+                help: suggestion(for: word.text, among: pipelines.map(\.name)) ?? "add `pipeline \(word.text) { ... }`")
+            return nil
+        }
+        pipelines[index].isNamed = true
+        let pipeline = pipelines[index]
+        guard let hint, pipeline.isComplete else { return nil }
+        let errorsBefore = reporter.errorCount
+        if pipeline.firstIndex(giving: .backend) == nil, isFirstReport("backend", pipeline) {
+            reporter.error(
+                word.span, "the pipeline `\(pipeline.name)` never chooses a backend", help: addGiver(of: .backend),
+                related: [.init(pipeline.nameSpan, "`\(pipeline.name)` is here")])
+        }
+        switch hint {
+        case .tlsPassthrough: requireName(pipeline, word)
+        case .tcpRaw: refuseWaiting(pipeline, word)
+        }
+        return reporter.errorCount == errorsBefore ? index : nil
+    }
+
+    private func isFirstReport(_ what: String, _ pipeline: CheckedPipeline) -> Bool {
+        reportedUses.insert("\(what) \(pipeline.name)").inserted
+    }
+
+    private func addGiver(of fact: Fact) -> String? {
+        let givers = catalog.filter { $0.descriptor.gives.contains(fact) }.map { "`\($0.descriptor.keyword)`" }
+        return givers.isEmpty ? nil : "add \(orList(givers)) to it"
+    }
+
+    private func requireName(_ pipeline: CheckedPipeline, _ word: WordSyntax) {
+        guard pipeline.firstIndex(giving: .serverName) == nil, isFirstReport("name", pipeline) else { return }
+        reporter.error(
+            word.span,
+            "a `tls_passthrough` listener routes by server name, and no stage of `\(pipeline.name)` gives it",
+            help: addGiver(of: .serverName), related: [.init(pipeline.nameSpan, "`\(pipeline.name)` is here")])
+    }
+
+    /// R2: a raw route is never peeked, or a server that speaks first would wait for its client.
+    private func refuseWaiting(_ pipeline: CheckedPipeline, _ word: WordSyntax) {
+        for stage in pipeline.stages {
+            let gives = stage.descriptor.gives.contains(.serverName)
+            let waits = stage.stage?.peek != nil && !stage.descriptor.canGate
+            guard gives || waits, isFirstReport("raw \(stage.line)", pipeline) else { continue }
+            reporter.error(
+                word.span,
+                "a raw listener never waits for the client to speak, and `\(stage.name)` (line \(stage.line)) does",
+                help: "use a pipeline without `\(stage.name)`", gives ? "or listen with `tls_passthrough`" : nil,
+                related: [.init(stage.keyword.span, "`\(stage.name)` is here")])
+        }
+    }
+}
+
+/// Takes the words of a line one by one, and says what should have stood where one is missing.
+private struct WordCursor {
+    private let checker: Checker
+    private let keyword: WordSyntax
+    private var words: ArraySlice<WordSyntax>
+    private var last: SourceSpan
+
+    init(_ checker: Checker, _ entry: EntrySyntax) {
+        self.checker = checker
+        self.keyword = entry.keyword
+        // Commas are reported there; no words: the line is given up.
+        self.words = (checker.arguments(of: entry) ?? [])[...]
+        self.last = entry.keyword.span
+        self.isGivenUp = entry.clauses.count > 1
+    }
+    private let isGivenUp: Bool
+
+    mutating func next(_ expected: String, candidates: [String] = []) -> WordSyntax? {
+        guard let word = words.popFirst() else {
+            if !isGivenUp {
+                checker.reporter.error(last.behind, "`\(keyword.text)` is not complete", expected: expected)
+            }
+            return nil
+        }
+        last = word.span
+        return word
+    }
+
+    mutating func expect(_ wanted: String) -> Bool {
+        guard let word = next("`\(wanted)`") else { return false }
+        guard word.text != wanted else { return true }
+        checker.reporter.error(
+            word.span, "unexpected \(quoted(word.text))", expected: "`\(wanted)`",
+            help: suggestion(for: word.text, among: [wanted]))
+        return false
+    }
+
+    mutating func expectEnd() -> Bool {
+        guard let word = words.first else { return true }
+        checker.reporter.error(word.span, "unexpected \(quoted(word.text))", expected: "the end of the line")
+        return false
+    }
+}

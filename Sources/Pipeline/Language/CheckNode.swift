@@ -1,0 +1,154 @@
+import Pipeline
+
+/// One line of the `node` block: how it is written, and what it sets.
+private struct NodeSetting: Sendable {
+    let keyword: String
+    /// One form or several; the clause's name tells them apart.
+    let forms: [ClauseSpec]
+    let apply: @Sendable (inout NodeSettings, Clause) -> Void
+
+    static func duration(
+        _ keyword: String, _ range: ClosedRange<TimeSpan>,
+        _ path: @escaping @Sendable (inout NodeSettings, TimeSpan) -> Void
+    ) -> NodeSetting {
+        NodeSetting(keyword: keyword, forms: [ClauseSpec(keyword, [.duration(name: "duration", range)], summary: "")]) {
+            if case .duration(let value)? = $1.values.first { path(&$0, value) }
+        }
+    }
+
+    static func count(
+        _ keyword: String, _ range: ClosedRange<UInt64>, then words: [String] = [],
+        _ path: @escaping @Sendable (inout NodeSettings, Int) -> Void
+    ) -> NodeSetting {
+        let elements = [.count(name: "number", range)] + words.map { ClauseSpec.Element.word($0) }
+        return NodeSetting(keyword: keyword, forms: [ClauseSpec(keyword, elements, summary: "")]) {
+            if case .count(let value)? = $1.values.first { path(&$0, Int(clamping: value)) }
+        }
+    }
+
+    static let all: [NodeSetting] = [
+        NodeSetting(
+            keyword: "workers",
+            forms: [
+                ClauseSpec("auto", [.word("auto")], summary: ""),
+                ClauseSpec("workers", [.count(name: "number", 1...1024)], summary: ""),
+            ]
+        ) {
+            if case .count(let value)? = $1.values.first { $0.workers = Int(clamping: value) } else { $0.workers = 0 }
+        },
+        .count("connections", 1...1_000_000, then: ["per", "worker"]) { $0.maxConnections = $1 },
+        .count("backlog", 1...65535) { $0.backlog = $1 },
+        .duration("connect_timeout", .milliseconds(10)...(.seconds(120))) { $0.connectTimeout = $1 },
+        .duration("half_close_timeout", .seconds(1)...(.seconds(86400))) { $0.halfCloseTimeout = $1 },
+        .duration("drain_timeout", .zero...(.seconds(86400))) { $0.drainTimeout = $1 },
+        .duration("keepalive", .seconds(1)...(.seconds(32400))) { $0.keepaliveIdle = $1 },
+        .duration("user_timeout", .seconds(1)...(.seconds(3600))) { $0.userTimeout = $1 },
+        NodeSetting(
+            keyword: "log",
+            forms: [ClauseSpec("log", [.choice(name: "what", ["connections", "off"])], summary: "")]
+        ) {
+            if case .word(let word)? = $1.values.first { $0.logConnections = word == "connections" }
+        },
+    ]
+
+    static let keywords = all.map(\.keyword) + ["state", "congestion"]
+}
+
+extension Checker {
+    func checkNodes(_ entries: [EntrySyntax]) {
+        var first: SourceSpan?
+        for entry in entries where !reporter.isFull {
+            if isDuplicate("`node`", entry.keyword.span, firstAt: first) { continue }
+            first = entry.keyword.span
+            if let name = blockName(of: entry, what: "node") { node.name = name.value }
+            var seen: [String: SourceSpan] = [:]
+            for setting in entry.body?.entries ?? [] where !reporter.isFull { checkNodeSetting(setting, &seen) }
+        }
+    }
+
+    private func checkNodeSetting(_ entry: EntrySyntax, _ seen: inout [String: SourceSpan]) {
+        let keyword = entry.keyword
+        guard NodeSetting.keywords.contains(keyword.text) else {
+            reporter.error(
+                keyword.span, "`node` has no setting \(quoted(keyword.text))",
+                expected: orList(NodeSetting.keywords.map { "`\($0)`" }),
+                help: suggestion(for: keyword.text, among: NodeSetting.keywords))
+            return
+        }
+        if let body = entry.body {
+            reporter.error(body.opening, "`\(keyword.text)` takes no block", help: "write its value on the same line")
+            return
+        }
+        guard let words = arguments(of: entry) else { return }
+        // `congestion` has one line a side.
+        let what = keyword.text == "congestion" ? "congestion \(words.first?.text ?? "")" : keyword.text
+        if isDuplicate(quoted(what), entry.headSpan, firstAt: seen[what]) { return }
+        seen[what] = entry.headSpan
+        switch keyword.text {
+        case "state": checkState(words, keyword)
+        case "congestion": checkCongestion(words, keyword)
+        default:
+            guard let setting = NodeSetting.all.first(where: { $0.keyword == keyword.text }) else { return }
+            do throws(ClauseFailure) {
+                let (_, clause) = try ClauseMatcher(sets: [:]).match(words, oneOf: setting.forms)
+                setting.apply(&node, clause)
+                checkWholeSeconds(clause, keyword.text, words)
+            } catch {
+                report(error, words, of: keyword)
+            }
+        }
+    }
+
+    /// The kernel takes keepalive times in seconds: a fraction would be lost without a word.
+    private func checkWholeSeconds(_ clause: Clause, _ keyword: String, _ words: [WordSyntax]) {
+        guard keyword == "keepalive", case .duration(let value)? = clause.values.first, let word = words.first,
+            value.nanoseconds % 1_000_000_000 != 0
+        else { return }
+        reporter.error(word.span, "`keepalive` takes whole seconds", help: "write `\(value.milliseconds / 1000 + 1)s`")
+    }
+
+    private func checkState(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        guard let path = onlyWord(words, of: keyword, expected: "the path of a directory") else { return }
+        guard path.text.hasPrefix("/"), path.text.utf8.count <= 4096 else {
+            reporter.error(
+                path.span, "`state` takes an absolute path", expected: "a directory like `/var/lib/pipelined`")
+            return
+        }
+        node.stateDirectory = path.text
+    }
+
+    private func checkCongestion(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        guard let side = words.first, side.text == "client" || side.text == "upstream" else {
+            report(
+                ClauseFailure(
+                    progress: 0, message: words.first.map { "unexpected \(quoted($0.text))" },
+                    expected: ["`client`", "`upstream`"], candidates: ["client", "upstream"]),
+                words, of: keyword)
+            return
+        }
+        let expected = "the kernel's name of a congestion control, like `bbr`"
+        guard let name = onlyWord(Array(words.dropFirst()), of: side, expected: expected) else { return }
+        let isFit = { (c: UInt8) in (c >= 0x61 && c <= 0x7A) || (c >= 0x30 && c <= 0x39) || c == 0x2D || c == 0x5F }
+        // TCP_CA_NAME_MAX is 16, with its NUL.
+        guard (1...15).contains(name.text.utf8.count), name.text.utf8.allSatisfy(isFit) else {
+            reporter.error(
+                name.span, "\(quoted(name.text)) can't be a congestion control", expected: expected,
+                help: "see `sysctl net.ipv4.tcp_available_congestion_control`")
+            return
+        }
+        if side.text == "client" { node.congestionClient = name.text } else { node.congestionUpstream = name.text }
+    }
+
+    /// The single word of a line; nil, reported, if there are none or several.
+    func onlyWord(_ words: [WordSyntax], of keyword: WordSyntax, expected: String) -> WordSyntax? {
+        guard let word = words.first else {
+            reporter.error(keyword.span.behind, "`\(keyword.text)` is not complete", expected: expected)
+            return nil
+        }
+        guard words.count == 1 else {
+            reporter.error(words[1].span, "unexpected \(quoted(words[1].text))", expected: "the end of the line")
+            return nil
+        }
+        return word
+    }
+}

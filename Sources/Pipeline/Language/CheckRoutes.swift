@@ -1,0 +1,222 @@
+import Pipeline
+
+/// A `route` block: well-formed fields and where they stand. Whether it may be served is the routing side's to say.
+package struct RouteBlock: Sendable {
+    package struct Owner: Sendable, Hashable {
+        package let org: String
+        package let app: String
+        package let env: String
+    }
+
+    /// The word `route`, and the hostname if there is one.
+    package let span: SourceSpan
+    /// As written, not canonical; nil: a raw TCP route, bound by its port alone.
+    package let hostname: Located<String>?
+    package let id: Located<String>
+    package let owner: Located<Owner>
+    /// 1...65535.
+    package let listen: Located<UInt16>
+    /// At least one; IPv6, ports 1...65535.
+    package let backends: [Located<Endpoint>]
+    /// True for `v2`; nil: not said, which means `off`.
+    package let proxyV2: Located<Bool>?
+    package let backendExpectsProxy: Located<Bool>?
+    package let allowNonTLS: Located<Bool>?
+
+    package var hint: ProtocolHint { hostname == nil ? .tcpRaw : .tlsPassthrough }
+}
+
+extension Checker {
+    private static let routeFields = [
+        "id", "owner", "listen", "backend", "proxy_protocol", "backend_expects_proxy_protocol", "allow_non_tls",
+    ]
+
+    func checkRoutes(_ entries: [EntrySyntax]) {
+        for entry in entries where !reporter.isFull {
+            if let route = checkedRoute(entry) { routes.append(route) }
+        }
+    }
+
+    private struct RouteFields {
+        var id: Located<String>?
+        var owner: Located<RouteBlock.Owner>?
+        var listen: Located<UInt16>?
+        var backends: [Located<Endpoint>] = []
+        var proxyV2: Located<Bool>?
+        var backendExpectsProxy: Located<Bool>?
+        var allowNonTLS: Located<Bool>?
+    }
+
+    private func checkedRoute(_ entry: EntrySyntax) -> RouteBlock? {
+        let errorsBefore = reporter.errorCount
+        let words = arguments(of: entry) ?? []
+        if words.count > 1 {
+            reporter.error(
+                words[1].span, "unexpected \(quoted(words[1].text))", expected: "`{`",
+                help: "write one `route` block a hostname")
+        }
+        var fields = RouteFields()
+        var seen: [String: SourceSpan] = [:]
+        for line in entry.body?.entries ?? [] where !reporter.isFull { checkRouteField(line, &fields, &seen) }
+        for field in ["id", "owner", "listen", "backend"] where seen[field] == nil {
+            reporter.error(entry.headSpan, "the route has no `\(field)`", help: Checker.example(of: field))
+        }
+        guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner,
+            let listen = fields.listen
+        else { return nil }
+        return RouteBlock(
+            span: entry.headSpan, hostname: words.first.map { Located($0.text, $0.span) }, id: id, owner: owner,
+            listen: listen, backends: fields.backends, proxyV2: fields.proxyV2,
+            backendExpectsProxy: fields.backendExpectsProxy, allowNonTLS: fields.allowNonTLS)
+    }
+
+    private static func example(of field: String) -> String {
+        switch field {
+        case "id": "add a line like `id rt_web`: a name for logs and status"
+        case "owner": "add a line like `owner acme/shop/prod`: whose traffic this is"
+        case "listen": "add a line like `listen 443`"
+        default: "add a line like `backend [fd00::10]:8443`"
+        }
+    }
+
+    private func checkRouteField(
+        _ entry: EntrySyntax, _ fields: inout RouteFields, _ seen: inout [String: SourceSpan]
+    ) {
+        let keyword = entry.keyword
+        guard Checker.routeFields.contains(keyword.text) else {
+            reporter.error(
+                keyword.span, "`route` has no field \(quoted(keyword.text))",
+                expected: orList(Checker.routeFields.map { "`\($0)`" }),
+                help: suggestion(for: keyword.text, among: Checker.routeFields))
+            return
+        }
+        if let body = entry.body {
+            reporter.error(body.opening, "`\(keyword.text)` takes no block", help: "write its value on the same line")
+        }
+        let first = seen[keyword.text]
+        seen[keyword.text] = first ?? entry.headSpan
+        if keyword.text != "backend", isDuplicate("`\(keyword.text)`", entry.headSpan, firstAt: first) { return }
+        guard let words = arguments(of: entry) else { return }
+        if keyword.text == "backend" {
+            checkBackends(words, keyword, &fields)
+        } else if let word = onlyWord(words, of: keyword, expected: Checker.valueForm(of: keyword.text)) {
+            checkRouteValue(keyword.text, word, &fields)
+        }
+    }
+
+    private static func valueForm(of field: String) -> String {
+        switch field {
+        case "id": "a name"
+        case "owner": "ORG/APP/ENV"
+        case "listen": "a port"
+        case "proxy_protocol": "`v2` or `off`"
+        default: "`true` or `false`"
+        }
+    }
+
+    private func checkRouteValue(_ field: String, _ word: WordSyntax, _ fields: inout RouteFields) {
+        switch field {
+        case "id": fields.id = parsed(word) { text throws(ValueProblem) in try Value.identifier(text) }
+        case "owner": fields.owner = parsed(word) { text throws(ValueProblem) in try Value.owner(text) }
+        case "listen": fields.listen = parsed(word) { text throws(ValueProblem) in try Value.port(text) }
+        case "proxy_protocol": fields.proxyV2 = choice(word, ["v2", "off"])
+        case "backend_expects_proxy_protocol": fields.backendExpectsProxy = choice(word, ["true", "false"])
+        default: fields.allowNonTLS = choice(word, ["true", "false"])
+        }
+    }
+
+    /// True for the first option, false for the second.
+    private func choice(_ word: WordSyntax, _ options: [String]) -> Located<Bool>? {
+        if let index = options.firstIndex(of: word.text) { return Located(index == 0, word.span) }
+        reporter.error(
+            word.span, "unexpected \(quoted(word.text))", expected: orList(options.map { "`\($0)`" }),
+            help: suggestion(for: word.text, among: options))
+        return nil
+    }
+
+    private func checkBackends(_ words: [WordSyntax], _ keyword: WordSyntax, _ fields: inout RouteFields) {
+        if words.isEmpty {
+            reporter.error(
+                keyword.span.behind, "`backend` is not complete", expected: "addresses like `[fd00::10]:8443`")
+        }
+        for word in words where !reporter.isFull {
+            guard let endpoint = parsed(word, { text throws(ValueProblem) in try Value.backend(text) }) else {
+                continue
+            }
+            // Linear on purpose: a route has a handful, and a long list is bounded by what is kept.
+            let first = fields.backends.first { $0.value == endpoint.value }?.span
+            if isDuplicate("the backend \(quoted(word.text))", word.span, firstAt: first) { continue }
+            guard fields.backends.count < 1024 else {
+                reporter.error(word.span, "more than 1024 backends in one route")
+                return
+            }
+            fields.backends.append(endpoint)
+        }
+    }
+
+    func checkRouteSources(_ entries: [EntrySyntax]) {
+        for entry in entries where !reporter.isFull {
+            if isDuplicate("`routes`", entry.headSpan, firstAt: routesFile?.span) { continue }
+            guard let words = arguments(of: entry) else { continue }
+            guard let kind = words.first, kind.text == "file" else {
+                report(
+                    ClauseFailure(
+                        progress: 0, message: words.first.map { "unexpected \(quoted($0.text))" },
+                        expected: ["`file`"], candidates: ["file"]), words, of: entry.keyword)
+                continue
+            }
+            guard let path = onlyWord(Array(words.dropFirst()), of: kind, expected: "the path of a state file") else {
+                continue
+            }
+            guard !path.text.isEmpty, path.text.utf8.count <= 4096 else {
+                reporter.error(path.span, "the path is empty or too long", expected: "1 to 4096 bytes")
+                continue
+            }
+            routesFile = Located(path.text, path.span)
+        }
+    }
+}
+
+extension Value {
+    /// An id of the platform: letters, digits, `_`, `-`, `.`, `:`; at most 128.
+    static func identifier(_ text: String) throws(ValueProblem) -> String {
+        guard isIdentifier(text) else {
+            throw ValueProblem(
+                message: "\(quoted(text)) is no id", expected: "letters, digits, `_`, `-`, `.` or `:`, at most 128")
+        }
+        return text
+    }
+
+    static func owner(_ text: String) throws(ValueProblem) -> RouteBlock.Owner {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
+        guard parts.count == 3, parts.allSatisfy(isIdentifier) else {
+            throw ValueProblem(
+                message: "\(quoted(text)) is no owner", expected: "ORG/APP/ENV, like `acme/shop/prod`")
+        }
+        return RouteBlock.Owner(org: parts[0], app: parts[1], env: parts[2])
+    }
+
+    private static func isIdentifier(_ text: String) -> Bool {
+        (1...128).contains(text.utf8.count)
+            && text.utf8.allSatisfy { c in
+                (c | 0x20 >= 0x61 && c | 0x20 <= 0x7A) || (c >= 0x30 && c <= 0x39) || c == 0x5F || c == 0x2D
+                    || c == 0x2E || c == 0x3A
+            }
+    }
+
+    /// R10: backends stand in the IPv6 overlay.
+    static func backend(_ text: String) throws(ValueProblem) -> Endpoint {
+        let endpoint: Endpoint
+        do throws(ValueProblem) {
+            endpoint = try Value.endpoint(text)
+        } catch {
+            throw ValueProblem(
+                message: error.message, expected: "an IPv6 address and a port like `[fd00::10]:8443`")
+        }
+        guard !endpoint.address.isIPv4, !endpoint.address.isUnspecified else {
+            throw ValueProblem(
+                message: "\(quoted(text)) can't be a backend", expected: "the IPv6 address of an instance")
+        }
+        return endpoint
+    }
+}

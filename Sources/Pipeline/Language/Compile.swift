@@ -1,0 +1,79 @@
+import Pipeline
+
+/// What became of a config file: a program if it has no error, and all that there is to say.
+package struct Compilation: Sendable {
+    /// Nil exactly if the file has errors.
+    package let program: Program?
+    /// The `route` blocks whose fields are well formed. Ownership and conflicts are the routing side's to judge; what
+    /// it finds it adds with ``report(_:)``.
+    package let routes: [RouteBlock]
+    /// `routes file PATH`, as written: a relative path means relative to the config file.
+    package let routesFile: Located<String>?
+    /// In source order.
+    package private(set) var diagnostics: [Diagnostic]
+    package let source: SourceText
+
+    package var hasErrors: Bool { diagnostics.contains { $0.severity == .error } }
+
+    /// Adds what a later check found, at its place.
+    package mutating func report(_ diagnostic: Diagnostic) {
+        let place = diagnostics.firstIndex { $0.span.start > diagnostic.span.start } ?? diagnostics.endIndex
+        diagnostics.insert(diagnostic, at: place)
+    }
+}
+
+/// Compiles a config file: checks everything, reports everything that is wrong in one go, and binds the stages.
+///
+/// - Parameters:
+///   - text: at most ``SourceText/limit`` bytes of UTF-8; anything else is a diagnostic.
+///   - file: its name in diagnostics.
+///   - catalog: the filters of this build, in the order that gives them their reason codes.
+package func compile(_ text: [UInt8], file: String, catalog: [any Filter.Type]) -> Compilation {
+    let reporter = Reporter()
+    guard let source = readable(text, file: file, reporter) else {
+        return Compilation(
+            program: nil, routes: [], routesFile: nil, diagnostics: reporter.finish(),
+            source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
+    }
+    let tree = Parser.parse(source, reporter)
+    let checker = Checker(source: source, reporter: reporter, catalog: catalog)
+    checker.check(tree)
+    return Compilation(
+        program: checker.makeProgram(), routes: checker.routes, routesFile: checker.routesFile,
+        diagnostics: reporter.finish(), source: source)
+}
+
+/// The one way to write a config file: indentation, columns, one blank line at most; comments stay.
+/// Nil, with the reasons, if the text doesn't parse. Formatting what this returns changes nothing.
+package func format(_ text: [UInt8], file: String) -> (formatted: String?, diagnostics: [Diagnostic]) {
+    let reporter = Reporter()
+    guard let source = readable(text, file: file, reporter) else { return (nil, reporter.finish()) }
+    let tree = Parser.parse(source, reporter)
+    guard reporter.errorCount == 0 else { return (nil, reporter.finish()) }
+    return (Formatter.format(tree), reporter.finish())
+}
+
+/// Nil, and a diagnostic, for bytes that are no config text at all.
+private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> SourceText? {
+    guard text.count <= SourceText.limit else {
+        reporter.error(
+            SourceSpan(0, 0),
+            "the file has \(text.count) bytes; at most \(sizeText(UInt64(SourceText.limit))) are read",
+            help: "move routes to a state file: `routes file PATH`")
+        return nil
+    }
+    if let offset = text.firstIndex(of: 0) {
+        reporter.error(
+            SourceSpan(offset, offset + 1), "a NUL byte: this is not a text file", help: "save it as UTF-8 text")
+        return nil
+    }
+    do throws(Unicode.UTF8.ValidationError) {
+        _ = try UTF8Span(validating: text.span)
+    } catch {
+        reporter.error(
+            SourceSpan(error.byteOffsets.lowerBound, error.byteOffsets.upperBound), "these bytes are not UTF-8",
+            help: "save the file as UTF-8")
+        return nil
+    }
+    return SourceText(file: file, bytes: text)
+}

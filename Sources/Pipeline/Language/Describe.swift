@@ -1,0 +1,73 @@
+import Pipeline
+
+/// A program as text, for `check --print` and golden tests: the same program always gives the same text, wherever its
+/// lines stood in the source.
+package func describe(_ program: Program) -> String {
+    var text = describe(program.node)
+    for chain in program.chains.buffer { text += describe(chain) }
+    for listener in program.listeners {
+        text += "listen \(listener.endpoint) \(listener.hint.name) via \(program.chainName(listener.chain))\n"
+    }
+    for expose in program.exposes {
+        let address = expose.address.isIPv4 ? "\(expose.address)" : "[\(expose.address)]"
+        text += "expose \(address) ports \(expose.ports.lowerBound)-\(expose.ports.upperBound) "
+        text += "\(expose.hint.name) via \(program.chainName(expose.chain))\n"
+    }
+    return text
+}
+
+/// The `route` blocks as text, in source order.
+package func describe(_ routes: [RouteBlock]) -> String {
+    routes.map { route in
+        let owner = route.owner.value
+        var text = "route \(route.id.value)\(route.hostname.map { " " + $0.value } ?? "") \(route.hint.name)\n"
+        text += "    owner \(owner.org)/\(owner.app)/\(owner.env), port \(route.listen.value)\n"
+        text += "    backends \(route.backends.map { "\($0.value)" }.joined(separator: " "))\n"
+        text += "    proxy_protocol \(route.proxyV2?.value == true ? "v2" : "off")"
+        text += ", backend expects it: \(route.backendExpectsProxy?.value == true)"
+        return text + ", allow_non_tls: \(route.allowNonTLS?.value == true)\n"
+    }.joined()
+}
+
+extension Program {
+    fileprivate func chainName(_ index: Int) -> String {
+        index >= 0 && index < chains.count ? chains[index].name : "?"
+    }
+}
+
+private func describe(_ node: NodeSettings) -> String {
+    """
+    node \(node.name)
+        workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker, \
+    backlog \(node.backlog)
+        connect_timeout \(node.connectTimeout.configText), half_close_timeout \(node.halfCloseTimeout.configText), \
+    drain_timeout \(node.drainTimeout.configText)
+        keepalive \(node.keepaliveIdle.configText), user_timeout \(node.userTimeout.configText)
+        congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
+        log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none")
+
+    """
+}
+
+private func describe(_ chain: Chain) -> String {
+    var text = "pipeline \(chain.name)\n"
+    if chain.peekBytes > 0 {
+        let limit = chain.peekTimeout.map { "within \($0.configText)" } ?? "without deadline"
+        let how = chain.gates ? "gates the client's bytes" : "before the backend is connected"
+        text += "    peeks up to \(chain.peekBytes) bytes \(limit), \(how)\n"
+    } else {
+        text += "    peeks nothing\n"
+    }
+    var known: Set<Fact> = []
+    for (index, stage) in chain.stages.buffer.enumerated() {
+        known.formUnion(stage.filter.descriptor.gives)
+        text += "    \(index + 1). \(stage.source)\(stage.shadow ? "  [shadow]" : "")\n"
+        text += "        state \(stage.stateIndex), reasons from \(stage.reasonBase)"
+        if let peek = stage.peek {
+            text += ", peeks \(peek.bytes) bytes, \(peek.timeout?.configText ?? "no deadline")"
+        }
+        let facts = Fact.allCases.filter { known.contains($0) }.map(\.rawValue)
+        text += "; known after it: \(facts.isEmpty ? "nothing" : facts.joined(separator: ", "))\n"
+    }
+    return text
+}

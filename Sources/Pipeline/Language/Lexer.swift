@@ -1,0 +1,122 @@
+/// The smallest parts of the source. Offsets fit 32 bits because the source is bounded.
+struct Token {
+    enum Kind: UInt8 { case word, quoted, openBrace, closeBrace, comma, newline, comment, end }
+    let kind: Kind
+    let start: Int32
+    let stop: Int32
+
+    init(_ kind: Kind, _ start: Int, _ stop: Int) {
+        self.kind = kind
+        self.start = Int32(truncatingIfNeeded: start)
+        self.stop = Int32(truncatingIfNeeded: stop)
+    }
+
+    var span: SourceSpan { SourceSpan(Int(start), Int(stop)) }
+}
+
+/// Splits a source into tokens; the last one is ``Token/Kind/end``. What it can't read it reports and leaves out.
+struct Lexer {
+    private let bytes: [UInt8]
+    private let reporter: Reporter
+    private var index = 0
+    private var tokens: [Token] = []
+
+    static func tokens(_ source: SourceText, _ reporter: Reporter) -> [Token] {
+        var lexer = Lexer(bytes: source.bytes, reporter: reporter)
+        lexer.run()
+        return lexer.tokens
+    }
+
+    private init(bytes: [UInt8], reporter: Reporter) {
+        self.bytes = bytes
+        self.reporter = reporter
+    }
+
+    private mutating func run() {
+        if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { index = 3 }
+        while index < bytes.count, !reporter.isFull { step() }
+        tokens.append(Token(.end, bytes.count, bytes.count))
+    }
+
+    private mutating func step() {
+        let start = index
+        switch bytes[index] {
+        case UInt8(ascii: " "), UInt8(ascii: "\t"): index += 1
+        case UInt8(ascii: "\r") where index + 1 < bytes.count && bytes[index + 1] == UInt8(ascii: "\n"): index += 1
+        case UInt8(ascii: "\n"): punctuation(.newline)
+        case UInt8(ascii: "{"): punctuation(.openBrace)
+        case UInt8(ascii: "}"): punctuation(.closeBrace)
+        case UInt8(ascii: ","): punctuation(.comma)
+        case UInt8(ascii: "#"):
+            while index < bytes.count, bytes[index] != UInt8(ascii: "\n") { index += 1 }
+            tokens.append(Token(.comment, start, index))
+        case UInt8(ascii: "\""): quotedWord()
+        case UInt8(ascii: ";"):
+            index += 1
+            reporter.error(
+                SourceSpan(start, index), "`;` has no place here", help: "remove it: a directive ends with its line")
+        case let byte where Lexer.isControl(byte):
+            index += 1
+            reporter.error(
+                SourceSpan(start, index), "a control character (0x\(String(byte, radix: 16)))", help: "remove it")
+        default: word()
+        }
+    }
+
+    private mutating func punctuation(_ kind: Token.Kind) {
+        tokens.append(Token(kind, index, index + 1))
+        index += 1
+    }
+
+    private mutating func word() {
+        let start = index
+        while index < bytes.count, Lexer.isWordByte(bytes[index]) { index += 1 }
+        if index - start == 1, bytes[start] == UInt8(ascii: "=") {
+            reporter.error(
+                SourceSpan(start, index), "`=` has no place here", help: "remove it: a value follows its keyword")
+        } else {
+            tokens.append(Token(.word, start, index))
+        }
+    }
+
+    /// `"..."` on one line, with `\"` and `\\`.
+    private mutating func quotedWord() {
+        let start = index
+        index += 1
+        while index < bytes.count, bytes[index] != UInt8(ascii: "\n") {
+            switch bytes[index] {
+            case UInt8(ascii: "\""):
+                index += 1
+                tokens.append(Token(.quoted, start, index))
+                return
+            case UInt8(ascii: "\\"):
+                let next = index + 1 < bytes.count ? bytes[index + 1] : 0
+                if next == UInt8(ascii: "\"") || next == UInt8(ascii: "\\") {
+                    index += 2
+                } else {
+                    reporter.error(SourceSpan(index, index + 1), "a lone `\\` in quotes", help: "write `\\\\`")
+                    index += 1
+                }
+            case let byte where Lexer.isControl(byte):
+                reporter.error(
+                    SourceSpan(index, index + 1), "a control character (0x\(String(byte, radix: 16))) in quotes",
+                    help: "remove it")
+                index += 1
+            default: index += 1
+            }
+        }
+        reporter.error(SourceSpan(start, index), "this quote is not closed on its line", help: "add `\"` at its end")
+    }
+
+    private static func isControl(_ byte: UInt8) -> Bool { byte < 0x20 || byte == 0x7F }
+
+    /// Whether a word may hold the byte without quotes.
+    static func isWordByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: " "), UInt8(ascii: "{"), UInt8(ascii: "}"), UInt8(ascii: ","), UInt8(ascii: "#"),
+            UInt8(ascii: "\""), UInt8(ascii: ";"):
+            false
+        default: !isControl(byte)
+        }
+    }
+}

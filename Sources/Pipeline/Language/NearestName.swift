@@ -1,0 +1,52 @@
+/// The candidate that `name` is most likely a misspelling of; nil if none is near. Ties go to the first.
+func nearest(to name: String, among candidates: some Sequence<String>) -> String? {
+    let wanted = Array(name.lowercased().utf8)
+    // Longer than any name of the language: not worth a comparison that grows with the square of its length.
+    guard !wanted.isEmpty, wanted.count <= 64 else { return nil }
+    let allowed = max(1, wanted.count / 3)
+    var best: (distance: Int, name: String)?
+    for candidate in candidates where candidate != name {
+        let other = Array(candidate.lowercased().utf8)
+        guard abs(other.count - wanted.count) <= allowed else { continue }
+        let distance = editDistance(wanted, other)
+        if distance <= allowed, distance < best?.distance ?? .max { best = (distance, candidate) }
+    }
+    return best?.name
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
+func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
+    var beforeLast: [Int] = []
+    var last = Array(0...b.count)
+    for i in 0..<a.count {
+        var row = [i + 1]
+        for j in 0..<b.count {
+            var cost = min(last[j] + (a[i] == b[j] ? 0 : 1), last[j + 1] + 1, row[j] + 1)
+            if i > 0, j > 0, a[i] == b[j - 1], a[i - 1] == b[j] { cost = min(cost, beforeLast[j - 1] + 1) }
+            row.append(cost)
+        }
+        beforeLast = last
+        last = row
+    }
+    return last[b.count]
+}
+
+/// `did you mean ...?` if some candidate is near.
+func suggestion(for name: String, among candidates: some Sequence<String>) -> String? {
+    nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
+}
+
+/// A word of the source as messages show it: quoted, and cut if it is long.
+func quoted(_ text: String) -> String { text.count <= 64 ? "`\(text)`" : "`\(text.prefix(60))…`" }
+
+/// `a`, `a or b`, `a, b or c`.
+func orList(_ items: [String]) -> String {
+    guard let last = items.last, items.count > 1 else { return items.first ?? "" }
+    return items.dropLast().joined(separator: ", ") + " or " + last
+}
+
+/// The same with `and`.
+func andList(_ items: [String]) -> String {
+    guard let last = items.last, items.count > 1 else { return items.first ?? "" }
+    return items.dropLast().joined(separator: ", ") + " and " + last
+}

@@ -1,0 +1,257 @@
+/// Builds the tree. It always ends with one: what it can't place it reports, and goes on with the next line.
+struct Parser {
+    /// How deep blocks may nest before the rest is skipped (R27). The language itself nests them once.
+    static let nestingLimit = 8
+    /// Words that begin a top-level entry: where a forgotten `}` may be noticed.
+    static let topLevelKeywords: Set<String> = ["node", "set", "pipeline", "listen", "expose", "route", "routes"]
+
+    private let source: SourceText
+    private let tokens: [Token]
+    private let reporter: Reporter
+    /// A top-level keyword at the start of a line ends an open block. Only tried on a file whose braces don't match:
+    /// otherwise a block without indentation, though unformatted, is right.
+    private let guessesClosingBraces: Bool
+    private var index = 0
+    private(set) var isUnbalanced = false
+
+    static func parse(_ source: SourceText, _ reporter: Reporter) -> FileSyntax {
+        let tokens = Lexer.tokens(source, reporter)
+        var trial = Parser(source, tokens, Reporter(), guessesClosingBraces: false)
+        _ = trial.parseBody(opening: SourceSpan(0, 0), depth: 0)
+        var parser = Parser(source, tokens, reporter, guessesClosingBraces: trial.isUnbalanced)
+        return FileSyntax(body: parser.parseBody(opening: SourceSpan(0, 0), depth: 0))
+    }
+
+    private init(_ source: SourceText, _ tokens: [Token], _ reporter: Reporter, guessesClosingBraces: Bool) {
+        self.source = source
+        self.tokens = tokens
+        self.reporter = reporter
+        self.guessesClosingBraces = guessesClosingBraces
+    }
+
+    /// The token ahead; the last one is ``Token/Kind/end`` and is never passed.
+    private var ahead: Token { tokens[min(index, tokens.count - 1)] }
+
+    private mutating func advance() { if index < tokens.count - 1 { index += 1 } }
+
+    // MARK: Bodies
+
+    /// Entries up to the closing brace (which it passes) or the end of the file.
+    private mutating func parseBody(opening: SourceSpan, depth: Int) -> BodySyntax {
+        var body = BodySyntax(opening: opening)
+        var comments: [CommentSyntax] = []
+        var blank = false
+        var lineIsEmpty = depth == 0
+        while true {
+            let token = ahead
+            switch token.kind {
+            case .newline:
+                if lineIsEmpty { blank = true }
+                lineIsEmpty = true
+                advance()
+            case .comment:
+                if lineIsEmpty {
+                    comments.append(comment(token, blankBefore: blank))
+                } else {
+                    body.openComment = comment(token, blankBefore: false)
+                }
+                blank = false
+                lineIsEmpty = false
+                advance()
+            case .word, .quoted:
+                if depth > 0, startsTopLevelEntry(token) {
+                    reportUnclosed(opening, before: token)
+                    body.dangling = comments
+                    return body
+                }
+                var entry = parseEntry(depth: depth)
+                entry.leading = comments
+                entry.blankBefore = blank
+                body.entries.append(entry)
+                comments = []
+                blank = false
+                lineIsEmpty = false
+            case .openBrace:
+                parseStrayBlock(&body, depth: depth)
+            case .comma:
+                reporter.error(token.span, "a line can't start with `,`", expected: "a keyword")
+                skipLine()
+            case .closeBrace:
+                advance()
+                guard depth == 0 else {
+                    body.dangling = comments
+                    return body
+                }
+                isUnbalanced = true
+                reporter.error(token.span, "this `}` closes nothing", help: "remove it")
+            case .end:
+                if depth > 0 {
+                    isUnbalanced = true
+                    reporter.error(opening, "this `{` is never closed", help: "add `}` at the end of the block")
+                }
+                body.dangling = comments
+                return body
+            }
+        }
+    }
+
+    private func startsTopLevelEntry(_ token: Token) -> Bool {
+        guard guessesClosingBraces, token.kind == .word else { return false }
+        let start = Int(token.start)
+        guard start == 0 || source.bytes[start - 1] == UInt8(ascii: "\n") else { return false }
+        return Parser.topLevelKeywords.contains(text(token))
+    }
+
+    private func reportUnclosed(_ opening: SourceSpan, before token: Token) {
+        reporter.error(
+            opening, "this `{` is not closed before `\(text(token))` (line \(source.lineNumber(of: Int(token.start))))",
+            help: "add `}` on a line of its own before it")
+    }
+
+    /// A `{` at the start of a line: the body of the entry above, written as other languages do.
+    private mutating func parseStrayBlock(_ body: inout BodySyntax, depth: Int) {
+        let opening = ahead.span
+        let last = body.entries.count - 1
+        if last >= 0, body.entries[last].body == nil {
+            reporter.error(
+                opening, "`{` stands on a line of its own",
+                help: "put it at the end of the `\(body.entries[last].keyword.text)` line")
+            body.entries[last].body = parseBlock(depth: depth)
+        } else {
+            reporter.error(opening, "a block without a keyword", expected: "a keyword such as `pipeline` before `{`")
+            _ = parseBlock(depth: depth)
+        }
+        expectEndOfLine()
+    }
+
+    /// A body from its opening brace on.
+    private mutating func parseBlock(depth: Int) -> BodySyntax {
+        let opening = ahead.span
+        advance()
+        guard depth < Parser.nestingLimit else {
+            reporter.error(opening, "blocks nest deeper than \(Parser.nestingLimit)", help: "remove the inner blocks")
+            skipBlock()
+            return BodySyntax(opening: opening)
+        }
+        return parseBody(opening: opening, depth: depth + 1)
+    }
+
+    private mutating func skipBlock() {
+        var open = 1
+        while open > 0, ahead.kind != .end {
+            if ahead.kind == .openBrace { open += 1 }
+            if ahead.kind == .closeBrace { open -= 1 }
+            advance()
+        }
+        if open > 0 { isUnbalanced = true }
+    }
+
+    // MARK: Entries
+
+    private mutating func parseEntry(depth: Int) -> EntrySyntax {
+        let keyword = word(ahead)
+        advance()
+        var entry = EntrySyntax(
+            leading: [], blankBefore: false, keyword: keyword,
+            clauses: [ClauseSyntax(words: [], span: keyword.span.behind)])
+        while true {
+            let token = ahead
+            switch token.kind {
+            case .word, .quoted:
+                let word = word(token)
+                let last = entry.clauses.count - 1
+                let clause = entry.clauses[last]
+                entry.clauses[last].span = clause.words.isEmpty ? word.span : clause.span.through(word.span)
+                entry.clauses[last].words.append(word)
+                advance()
+            case .comma:
+                checkComma(after: entry)
+                entry.clauses.append(ClauseSyntax(words: [], span: token.span.behind))
+                advance()
+            case .openBrace:
+                checkLastClause(of: &entry)
+                entry.body = parseBlock(depth: depth)
+                expectEndOfLine()
+                entry.trailing = takeComment()
+                return entry
+            default:
+                checkLastClause(of: &entry)
+                entry.trailing = takeComment()
+                return entry
+            }
+        }
+    }
+
+    private func checkComma(after entry: EntrySyntax) {
+        guard entry.clauses.last?.words.isEmpty != false else { return }
+        let what = entry.clauses.count == 1 ? "`\(entry.keyword.text)`" : "`,`"
+        reporter.error(ahead.span, "`,` right after \(what)", expected: "words between them", help: "remove this `,`")
+    }
+
+    /// Removes clauses without words behind commas: reported, and nothing to check.
+    private func checkLastClause(of entry: inout EntrySyntax) {
+        if entry.clauses.count > 1, let last = entry.clauses.last, last.words.isEmpty {
+            reporter.error(
+                SourceSpan(last.span.start - 1, last.span.end), "nothing follows this `,`",
+                help: "remove it, or write the next clause on the same line")
+        }
+        let first = entry.clauses[0]
+        entry.clauses = [first] + entry.clauses.dropFirst().filter { !$0.words.isEmpty }
+    }
+
+    private mutating func takeComment() -> CommentSyntax? {
+        guard ahead.kind == .comment else { return nil }
+        defer { advance() }
+        return comment(ahead, blankBefore: false)
+    }
+
+    private mutating func expectEndOfLine() {
+        guard !startsTopLevelEntry(ahead) else { return }  // the block was closed by a guess
+        switch ahead.kind {
+        case .newline, .comment, .closeBrace, .end: return
+        default:
+            reporter.error(ahead.span, "text behind `}`", expected: "the end of the line")
+            skipLine()
+        }
+    }
+
+    /// To the end of the line, whole blocks that begin on it included.
+    private mutating func skipLine() {
+        while true {
+            switch ahead.kind {
+            case .newline, .comment, .closeBrace, .end: return
+            case .openBrace:
+                advance()
+                skipBlock()
+            default: advance()
+            }
+        }
+    }
+
+    // MARK: Tokens
+
+    private func text(_ token: Token) -> String { source.text(Int(token.start)..<Int(token.stop)) }
+
+    private func comment(_ token: Token, blankBefore: Bool) -> CommentSyntax {
+        var text = text(token)
+        while let last = text.unicodeScalars.last, last == " " || last == "\t" || last == "\r" {
+            text.unicodeScalars.removeLast()
+        }
+        return CommentSyntax(text: text, blankBefore: blankBefore)
+    }
+
+    private func word(_ token: Token) -> WordSyntax {
+        guard token.kind == .quoted else { return WordSyntax(text: text(token), span: token.span) }
+        var bytes: [UInt8] = []
+        var escaped = false
+        for byte in source.bytes[Int(token.start) + 1..<Int(token.stop) - 1] {
+            if byte == UInt8(ascii: "\\"), !escaped {
+                escaped = true
+            } else {
+                bytes.append(byte)
+                escaped = false
+            }
+        }
+        return WordSyntax(text: String(decoding: bytes, as: UTF8.self), span: token.span)
+    }
+}

@@ -1,0 +1,134 @@
+import CLinux
+import Pipeline
+
+/// A worker that could not be made or started. Nothing of it serves.
+package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
+    package let worker: Int
+    let call: String
+    /// An errno; 0: there is none.
+    let error: Int32
+
+    package init(worker: Int, call: String, error: Int32) {
+        self.worker = worker
+        self.call = call
+        self.error = error
+    }
+
+    package var description: String {
+        "can't start worker \(worker): \(call) failed\(error == 0 ? "" : " (error \(error) from the kernel)"); "
+            + "\(remedy)"
+    }
+
+    private var remedy: String {
+        switch error {
+        case 12, 0: "give the process more memory, or lower `max_connections` or `workers`"
+        case 11: "raise the limit of threads (systemd: TasksMax=), or lower `workers`"
+        case 23, 24: "raise the limit of open files (systemd: LimitNOFILE=)"
+        default: "see `errno \(error)`"
+        }
+    }
+}
+
+/// One worker on its own thread, pinned to a core, with its own listeners, counters, log ring and mailbox.
+///
+/// Threading: made, started, woken and joined by one control thread; ``counters`` for anyone, ``ring`` for one reader.
+/// Ownership: from ``init(index:cpu:settings:limits:listeners:snapshot:)`` on the worker closes its listeners. The
+/// snapshots that it is given must outlive it. One that was started is joined before it is released.
+package final class WorkerThread: @unchecked Sendable {
+    /// Enough for stages that parse on the stack, and no more than is touched.
+    private static let stackBytes = 1 << 20
+
+    package let index: Int
+    package let ring: RecordRing
+    package let mailbox: Mailbox
+    package var counters: UnsafePointer<WorkerCounters> { UnsafePointer(counterMemory) }
+    private let counterMemory: UnsafeMutablePointer<WorkerCounters>
+    private let worker: UnsafeMutablePointer<Worker<LinuxKernel>>
+    private let cpu: Int32?
+    private var gate = Descriptor.none
+    private var thread: UInt64?
+
+    /// Makes all that the worker needs, on the calling thread; it runs after ``start(gate:)``.
+    ///
+    /// - Parameters:
+    ///   - cpu: the core to stay on; nil: wherever the scheduler likes.
+    ///   - listeners: this worker's own; it closes them.
+    package init(
+        index: Int, cpu: Int32?, settings: NodeSettings, limits: WorkerLimits, listeners: [WorkerListener],
+        snapshot: UnsafePointer<Snapshot>
+    ) throws(WorkerStartError) {
+        let wake = cl_eventfd()
+        guard wake >= 0 else { throw WorkerStartError(worker: index, call: "eventfd", error: -wake) }
+        let kernel: LinuxKernel
+        do throws(KernelError) {
+            kernel = try LinuxKernel(settings)
+        } catch {
+            _ = cl_close(wake)
+            throw WorkerStartError(worker: index, call: error.call, error: error.error)
+        }
+        let counters = UnsafeMutablePointer<WorkerCounters>.allocate(capacity: 1)
+        counters.initialize(to: WorkerCounters())
+        let ring = RecordRing()
+        let mailbox = Mailbox(wakeDescriptor: Descriptor(wake))
+        let made = Worker(
+            kernel: kernel, settings: settings, limits: limits, index: UInt16(clamping: index), listeners: listeners,
+            snapshot: snapshot, counters: UnsafePointer(counters), ring: ring, mailbox: mailbox)
+        guard let made else {
+            _ = cl_close(wake)
+            counters.deinitialize(count: 1)
+            counters.deallocate()
+            throw WorkerStartError(worker: index, call: "reserving memory", error: 0)
+        }
+        worker = .allocate(capacity: 1)
+        worker.initialize(to: made)
+        self.index = index
+        self.cpu = cpu
+        self.ring = ring
+        self.mailbox = mailbox
+        counterMemory = counters
+    }
+
+    deinit {
+        // One that runs must not lose its memory.
+        guard thread == nil else { return }
+        worker.pointee.withKernel { $0.shutDown() }
+        worker.deinitialize(count: 1)
+        worker.deallocate()
+        _ = cl_close(mailbox.wakeDescriptor.number)
+        counterMemory.deinitialize(count: 1)
+        counterMemory.deallocate()
+    }
+
+    /// Starts the thread. It serves nothing until the other end of `gate`, a pipe, is closed: so either all workers
+    /// of a node begin, or none does.
+    package func start(gate: Descriptor) throws(WorkerStartError) {
+        self.gate = gate
+        var handle: UInt64 = 0
+        let context = Unmanaged.passUnretained(self).toOpaque()
+        let failed = cl_thread_start(
+            &handle, WorkerThread.stackBytes,
+            { context in
+                guard let context else { return }
+                Unmanaged<WorkerThread>.fromOpaque(context).takeUnretainedValue().body()
+            }, context)
+        guard failed == 0 else { throw WorkerStartError(worker: index, call: "pthread_create", error: -failed) }
+        thread = handle
+    }
+
+    private func body() {
+        _ = cl_name_thread("worker-\(index)")
+        if let cpu { _ = cl_pin(cpu) }
+        _ = cl_wait_for_end(gate.number)
+        worker.pointee.run()
+    }
+
+    /// Makes the worker look into its mailbox now.
+    package func wake() { _ = cl_eventfd_signal(mailbox.wakeDescriptor.number) }
+
+    /// Waits for the worker to end, which it does once its mailbox says so and its connections are over.
+    package func join() {
+        guard let handle = thread else { return }
+        _ = cl_thread_join(handle)
+        thread = nil
+    }
+}

@@ -1,0 +1,55 @@
+import ArgumentParser
+import PipelineControl
+import PipelineLanguage
+
+struct Format: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fmt",
+        abstract: "Write a config in the one way that the language has.",
+        discussion: """
+            Rewrites the file in one step if it is not formatted yet, and names it. `-` reads standard input and writes \
+            standard output. A file that does not parse is left as it is.
+
+            EXAMPLES
+              pipelined fmt edge.pipeline
+              pipelined fmt --check edge.pipeline    exit code 1 if it would change
+              pipelined fmt - < edge.pipeline
+            """)
+
+    @Argument(help: "The config file, or - for standard input.", completion: .file())
+    var config: String
+
+    @Flag(help: "Change nothing: exit code 1, and the file's name, if it is not formatted.")
+    var check = false
+
+    func run() throws {
+        let text = try Output.read(config, limit: SourceText.limit + 1)
+        let name = config == "-" ? "standard input" : config
+        let (formatted, diagnostics) = format(text, file: name)
+        guard let formatted else {
+            Output.errorText(render(diagnostics, source: SourceText(file: name, bytes: text)))
+            throw ExitCode.wrongInput
+        }
+        let bytes = Array(formatted.utf8)
+        if check {
+            guard bytes == text else {
+                Output.line("\(name) is not formatted: run `pipelined fmt \(config)`")
+                throw ExitCode.wrongInput
+            }
+        } else if config == "-" {
+            Output.write(bytes)
+        } else if bytes != text {
+            try replace(bytes)
+        }
+    }
+
+    private func replace(_ bytes: [UInt8]) throws {
+        do throws(FileError) {
+            try Files.replace(config, with: bytes)
+            Output.line(config)
+        } catch {
+            Output.error("error: \(error)")
+            throw ExitCode.wrongInput
+        }
+    }
+}

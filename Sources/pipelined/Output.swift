@@ -1,0 +1,27 @@
+import ArgumentParser
+import CLinux
+import Glibc
+import PipelineControl
+
+/// Standard output and standard error, without buffering: what was said is out before the process ends.
+enum Output {
+    static func write(_ bytes: [UInt8], to descriptor: Int32 = 1) {
+        _ = bytes.withUnsafeBytes { cl_write_all(descriptor, $0.baseAddress, $0.count) }
+    }
+    static func text(_ text: String) { write(Array(text.utf8)) }
+    static func line(_ text: String) { write(Array((text + "\n").utf8)) }
+    static func error(_ text: String) { write(Array((text + "\n").utf8), to: 2) }
+    static func errorText(_ text: String) { write(Array(text.utf8), to: 2) }
+
+    static func exit(_ code: ExitCode) -> Never { Glibc.exit(code.rawValue) }
+
+    /// The file's bytes; says why and ends the process if it can't be read.
+    static func read(_ path: String, limit: Int) throws -> [UInt8] {
+        do throws(FileError) {
+            return path == "-" ? try Files.readStandardInput(limit: limit) : try Files.read(path, limit: limit)
+        } catch {
+            Output.error("error: \(error)")
+            throw ExitCode.wrongInput
+        }
+    }
+}

@@ -1,0 +1,49 @@
+import ArgumentParser
+import PipelineControl
+
+@main
+struct Pipelined: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pipelined",
+        abstract: "A layer 4 edge: relays TCP and TLS by address, port and server name.",
+        discussion: """
+            EXAMPLES
+              pipelined check edge.pipeline            compile a config, and say all that is wrong with it
+              pipelined run edge.pipeline              run a node in the foreground
+              pipelined explain edge.pipeline --to [2001:db8::1]:443 --from [2001:db8::9]:40000 --sni app.example.com
+
+            EXIT CODES
+              0  fine
+              1  the input is wrong: a config, a state file, bytes
+              2  wrong usage
+              3  the node can't be reached
+            """,
+        version: Version.text,
+        subcommands: [Run.self, Check.self, Format.self, Explain.self, DecodeCommand.self])
+
+    /// The parser's own code for wrong usage is 64; ours is 2, as for most tools.
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            let code = exitCode(for: error)
+            let message = fullMessage(for: error)
+            if code == .success {
+                if !message.isEmpty { Output.line(message) }
+                Output.exit(.success)
+            }
+            if !message.isEmpty { Output.error(message) }
+            Output.exit(code == .validationFailure ? ExitCode(2) : code)
+        }
+    }
+}
+
+enum Version {
+    static let text = "pipelined 0.1.0"
+}
+
+extension ExitCode {
+    /// The input is wrong, and was said to be.
+    static let wrongInput = ExitCode(1)
+}
