@@ -86,7 +86,7 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "TestSupport",
+                "FilterProxyV2", "FilterEgressAccounting", "PipelineWire", "TestSupport",
             ], path: "Filters"),
         test("ControlTests", ["PipelineControl", "TestSupport"], path: "Control"),
         test("SystemTests", ["PipelineControl", "TestSupport", "pipelined"], path: "System"),

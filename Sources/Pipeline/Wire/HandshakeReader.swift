@@ -41,6 +41,7 @@ struct HandshakeReader {
 
     /// Reads the message's header (RFC 8446 §4): its type must be `type`.
     mutating func start(type: UInt8) throws(Stop) {
+        guard limit >= TLSRecord.headerLength + left else { throw .tooLarge }
         guard try u8() == type else { throw .malformed(.notClientHello) }
         let high = Int(try u8())
         left = high << 16 | Int(try u16())
@@ -124,7 +125,10 @@ struct HandshakeReader {
         guard bytes[start] == TLSRecord.handshakeType else {
             throw start == 0 ? notAHandshake() : .malformed(.interleavedRecord)
         }
-        guard available >= 2 else { throw .incomplete(needs: start + 2) }
+        // The first record's second byte tells TLS from other protocols, whose clients may wait for an answer.
+        guard available >= 2 else {
+            throw .incomplete(needs: start == 0 ? 2 : start + TLSRecord.headerLength)
+        }
         guard bytes[start + 1] == TLSRecord.majorVersion else {
             throw start == 0 ? .notTLS : .malformed(.recordVersion)
         }

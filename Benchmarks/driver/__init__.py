@@ -1,0 +1,1 @@
+"""The parts of bench.py: relays, measurements, workloads, report."""

@@ -1,0 +1,114 @@
+"""Processes of a run: started pinned, each in its own group, and all gone at the end."""
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+_libc = ctypes.CDLL(None)
+_started = []
+
+
+class Failure(Exception):
+    """Something that makes the run fail, said so that a person knows what to do."""
+
+
+def _on_start(cpus):
+    os.setsid()
+    os.sched_setaffinity(0, cpus)
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not even a killed driver leaves it behind
+
+
+def start(command, cpus, **options):
+    process = subprocess.Popen([str(c) for c in command], preexec_fn=lambda: _on_start(cpus), **options)
+    _started.append(process)
+    return process
+
+
+def stop(process):
+    """Ends a process and its group, and waits until it is gone."""
+    if process in _started:
+        _started.remove(process)
+    for kill, patience in ((signal.SIGTERM, 2), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, kill)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(patience)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # what the group's leader left behind
+    except ProcessLookupError:
+        pass
+
+
+def stop_all():
+    for process in list(_started):
+        stop(process)
+
+
+def wait_for_port(address, process, name, patience=10):
+    """Returns when something accepts on `address`; connects once, as a real client that gives up would."""
+    deadline = time.monotonic() + patience
+    host, port = split(address)
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise Failure(f"{name} ended with status {process.returncode} before it listened on {address}")
+        try:
+            socket.create_connection((host, port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise Failure(f"{name} did not listen on {address} within {patience} s")
+
+
+def split(address):
+    host, port = address.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
+def free_port(host, taken, first=21000):
+    """A port below the ephemeral range that nobody listens on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in range(first, 30000):
+        if port in taken:
+            continue
+        with socket.socket(family) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+        taken.add(port)
+        return port
+    raise Failure(f"no free port on {host} between {first} and 29999")
+
+
+def tree(pid):
+    """`pid` and all its descendants."""
+    result = [pid]
+    for parent in result:
+        try:
+            for task in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{task}/children") as children:
+                    result += [int(c) for c in children.read().split()]
+        except OSError:
+            continue
+    return result
+
+
+def first_line(command, pattern=".*"):
+    """The first line of what `command` prints (to either stream) that has `pattern`, or None."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    for line in done.stdout.splitlines():
+        found = re.search(pattern, line)
+        if found:
+            return found.group(0).strip()
+    return None

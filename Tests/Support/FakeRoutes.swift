@@ -1,0 +1,101 @@
+import Pipeline
+
+/// A route as a test writes it.
+package struct FakeRoute {
+    package var id: String
+    package var env = "env_1"
+    /// Empty: a raw route, found by port alone.
+    package var hosts: [String]
+    package var port: UInt16 = 443
+    package var backends: [String]
+    package var flags: Route.Flags = []
+
+    package init(
+        _ id: String, hosts: [String] = [], port: UInt16 = 443, backends: [String] = ["[fd00::10]:8443"],
+        flags: Route.Flags = []
+    ) {
+        self.id = id
+        self.hosts = hosts
+        self.port = port
+        self.backends = backends
+        self.flags = flags
+    }
+}
+
+/// A route table of a few routes: exact names, and the only route of a port. Frees what it handed out when it goes,
+/// so it must outlive every fact that points into it.
+package final class FakeRoutes {
+    private struct Entry {
+        let hosts: [String]
+        let route: UnsafeMutablePointer<Route>
+        let owner: UnsafeMutablePointer<RouteOwner>
+        let backends: UnsafeMutablePointer<FrozenArray<Backend>>
+        let cell: UnsafeMutablePointer<RouteCell>
+    }
+
+    private var entries: [Entry] = []
+
+    package init() {}
+
+    /// Adds a route; the answer is where it is.
+    @discardableResult package func add(_ fake: FakeRoute) -> UnsafePointer<Route> {
+        let owner = UnsafeMutablePointer<RouteOwner>.allocate(capacity: 1)
+        owner.initialize(
+            to: RouteOwner(org: FrozenText("org_1"), app: FrozenText("app_1"), env: FrozenText(fake.env)))
+        let backends = UnsafeMutablePointer<FrozenArray<Backend>>.allocate(capacity: 1)
+        backends.initialize(
+            to: FrozenArray(
+                fake.backends.enumerated().map { index, text in
+                    Backend(
+                        address: BackendAddress(FilterHarness.endpoint(text)), instance: FrozenText("i-\(index)"))
+                }))
+        let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
+        cell.initialize(to: RouteCell())
+        let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)
+        route.initialize(
+            to: Route(
+                id: FrozenText(fake.id), owner: owner, backends: backends, cell: cell, port: fake.port,
+                flags: fake.flags))
+        entries.append(Entry(hosts: fake.hosts, route: route, owner: owner, backends: backends, cell: cell))
+        return UnsafePointer(route)
+    }
+
+    /// Valid while this object lives.
+    package var handle: RouteTableHandle {
+        RouteTableHandle(Lookup.self, table: UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()))
+    }
+
+    private enum Lookup: RouteLookup {
+        static func named(
+            _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
+        ) -> UnsafePointer<Route>? {
+            let wanted = String(decoding: name, as: UTF8.self)
+            return routes(table, at: destination).first { $0.hosts.contains(wanted) }.map { UnsafePointer($0.route) }
+        }
+
+        static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? {
+            let possible = routes(table, at: destination)
+            return possible.count == 1 ? UnsafePointer(possible[0].route) : nil
+        }
+
+        private static func routes(_ table: UnsafeRawPointer, at destination: DestinationAddress) -> [Entry] {
+            Unmanaged<FakeRoutes>.fromOpaque(table).takeUnretainedValue().entries
+                .filter { $0.route.pointee.port == destination.endpoint.port }
+        }
+    }
+
+    deinit {
+        for entry in entries {
+            entry.route.pointee.id.deallocate()
+            entry.owner.pointee.org.deallocate()
+            entry.owner.pointee.app.deallocate()
+            entry.owner.pointee.env.deallocate()
+            for backend in entry.backends.pointee.buffer { backend.instance.deallocate() }
+            entry.backends.pointee.deallocate()
+            entry.owner.deinitialize(count: 1).deallocate()
+            entry.backends.deinitialize(count: 1).deallocate()
+            entry.cell.deinitialize(count: 1).deallocate()
+            entry.route.deinitialize(count: 1).deallocate()
+        }
+    }
+}

@@ -1,0 +1,84 @@
+import Pipeline
+
+/// Runs a filter, or several in a row, on literals: the way to test a stage.
+///
+///     var run = FilterHarness()
+///     run.hint = .tlsPassthrough
+///     run.routes.add(FakeRoute("rt_web", hosts: ["app.example.com"], backends: ["[fd00::10]:8443"]))
+///     #expect(try run.evaluate(SNIFilter.self, "sni", bytes: hello) == .next)
+///     #expect(run.facts.serverName.string == "app.example.com")
+///
+/// Facts, prelude and each filter's worker state stay from one call to the next, as they do for one connection.
+package struct FilterHarness {
+    package var peer = FilterHarness.endpoint("[2001:db8::99]:40000") { didSet { resetFacts() } }
+    package var destination = FilterHarness.endpoint("[2001:db8::1]:443") { didSet { resetFacts() } }
+    package var hint = ProtocolHint.tlsPassthrough { didSet { resetFacts() } }
+    package var now = Instant(nanoseconds: 1_000_000_000)
+    package let routes = FakeRoutes()
+    package var facts: ConnectionFacts
+    package var prelude = Prelude()
+
+    package init() {
+        facts = FilterHarness.facts(peer: peer, destination: destination, hint: hint)
+    }
+
+    /// An endpoint literal; `[::]:0` if it is none, which no test expects.
+    package static func endpoint(_ text: String) -> Endpoint { Endpoint(text) ?? Endpoint(.unspecified, 0) }
+
+    /// A new connection: facts and prelude as after accept.
+    package mutating func resetFacts() {
+        facts = FilterHarness.facts(peer: peer, destination: destination, hint: hint)
+        prelude.reset()
+    }
+
+    private static func facts(peer: Endpoint, destination: Endpoint, hint: ProtocolHint) -> ConnectionFacts {
+        ConnectionFacts(
+            peer: PeerAddress(peer), destination: DestinationAddress(destination), listener: 0, hint: hint, serial: 1)
+    }
+
+    /// What the prelude holds.
+    package var preludeBytes: [UInt8] { prelude.withBytes { Array($0) } }
+
+    /// Evaluates `filter` with settings made of clauses: what `directive` of the config would compile to.
+    package mutating func evaluate<F: Filter>(
+        _ filter: F.Type, _ clauses: [Clause] = [], bytes: some Collection<UInt8> = [], input: InputState = .open
+    ) throws(SettingsError) -> Verdict {
+        try run(filter, clauses, bytes: bytes, input: input).verdict
+    }
+
+    /// The same, and what the filter says about it.
+    package mutating func run<F: Filter>(
+        _ filter: F.Type, _ clauses: [Clause] = [], bytes: some Collection<UInt8> = [], input: InputState = .open
+    ) throws(SettingsError) -> (verdict: Verdict, explanation: String) {
+        let settings = try F.settings(Directive(keyword: F.descriptor.keyword, clauses: clauses))
+        defer { F.dispose(settings) }
+        var state = F.makeState(settings)
+        return evaluate(filter, settings, &state, bytes: bytes, input: input)
+    }
+
+    /// Evaluates with settings and worker state that the caller keeps, for filters that remember.
+    package mutating func evaluate<F: Filter>(
+        _ filter: F.Type, _ settings: F.Settings, _ state: inout F.WorkerState,
+        bytes: some Collection<UInt8> = [], input: InputState = .open
+    ) -> (verdict: Verdict, explanation: String) {
+        let table = routes.handle
+        let now = now
+        return withExactBytes(bytes) { bytes in
+            withUnsafeMutablePointer(to: &facts) { facts in
+                withUnsafeMutablePointer(to: &prelude) { prelude in
+                    let view = ConnectionView(facts: facts, bytes: bytes, input: input, now: now, routes: table)
+                    let verdict = F.evaluate(settings, &state, view, Effects(facts: facts, prelude: prelude))
+                    return (verdict, F.explain(settings, view, verdict))
+                }
+            }
+        }
+    }
+
+    /// The name of a refusal, as logs have it (`sni.timeout client`); nil if the verdict is none.
+    package static func reason<F: Filter>(_ verdict: Verdict, of filter: F.Type) -> String? {
+        guard case .refuse(let code) = verdict else { return nil }
+        let reasons = F.descriptor.reasons
+        guard Int(code) < reasons.count else { return "undeclared reason \(code)" }
+        return "\(F.descriptor.keyword).\(reasons[Int(code)].name) \(reasons[Int(code)].side.rawValue)"
+    }
+}

@@ -1,0 +1,118 @@
+import Foundation
+import Pipeline
+import PipelineWire
+import TestSupport
+import Testing
+
+@Suite("any bytes")
+struct PropertyTests {
+    /// A small generator with a seed, so that a failure repeats.
+    private struct Random: RandomNumberGenerator {
+        var state: UInt64
+        mutating func next() -> UInt64 {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return (state ^ state >> 29) &* 0x9E37_79B9_7F4A_7C15
+        }
+    }
+
+    private static let hellos: [[UInt8]] = {
+        var full = HelloBuilder("app.example.com")
+        full.alpn = ["h2", "http/1.1"]
+        full.hasECH = true
+        var cut = full
+        cut.recordLengths = [1, 3, 40, 60, 7, 9]
+        return [full.bytes, cut.bytes, HelloBuilder().bytes]
+    }()
+
+    private static let headers: [[UInt8]] = [
+        Array("PROXY TCP4 192.0.2.1 192.0.2.2 123 5678\r\nrest".utf8),
+        Array("PROXY TCP6 2001:db8::1 2001:db8::2 123 5678\r\nrest".utf8),
+        Array("PROXY UNKNOWN what ever\r\nrest".utf8),
+        bytes(hex: "0d0a0d0a000d0a515549540a2121002d20010db800000000000000000000000120010db8000000000000000000000002")
+            ?? [],
+        bytes(hex: "0d0a0d0a000d0a515549540a21110015c0000201c0000202007b162e04000205060200016101e0ff") ?? [],
+    ]
+
+    @Test("R7: every single-byte mutation of a hello, at every byte")
+    func helloMutations() {
+        for hello in Self.hellos {
+            for index in hello.indices {
+                for value: UInt8 in [0, 1, hello[index] &+ 1, hello[index] &- 1, hello[index] ^ 0x80, 0x7F, 0xFF] {
+                    var mutated = hello
+                    mutated[index] = value
+                    expectHello(mutated, limit: 8192)
+                }
+            }
+        }
+    }
+
+    @Test("R7: every byte removed or doubled, and every limit")
+    func helloCuts() {
+        for hello in Self.hellos {
+            for index in hello.indices {
+                var shorter = hello
+                shorter.remove(at: index)
+                expectHello(shorter, limit: 8192)
+                var longer = hello
+                longer.insert(hello[index], at: index)
+                expectHello(longer, limit: 8192)
+                expectHello(hello, limit: index)
+            }
+        }
+    }
+
+    @Test("R17: every single-byte mutation of a PROXY header, at every byte")
+    func proxyMutations() {
+        for header in Self.headers {
+            for index in header.indices {
+                for value in UInt8.min...UInt8.max {
+                    var mutated = header
+                    mutated[index] = value
+                    expectProxy(mutated)
+                }
+            }
+        }
+    }
+
+    @Test("random changes to valid input", arguments: 0..<64)
+    func random(_ seed: UInt64) {
+        var random = Random(state: seed)
+        for _ in 0..<40 {
+            var hello = Self.hellos.randomElement(using: &random) ?? []
+            var header = Self.headers.randomElement(using: &random) ?? []
+            for _ in 0..<Int.random(in: 1...4, using: &random) {
+                hello[Int.random(in: hello.indices, using: &random)] = UInt8.random(in: 0...255, using: &random)
+                header[Int.random(in: header.indices, using: &random)] = UInt8.random(in: 0...255, using: &random)
+            }
+            expectHello(hello, limit: Int.random(in: 0...1024, using: &random))
+            expectProxy(header)
+        }
+    }
+
+    @Test("the fuzzers' corpora", arguments: ["ClientHello", "Proxy"])
+    func corpus(_ target: String) throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let folder = root.appendingPathComponent("Fuzz/corpus/\(target)")
+        let files = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+        #expect(files.count >= 8)
+        for file in files {
+            let input = [UInt8](try Data(contentsOf: file))
+            if target == "Proxy" {
+                expectProxy(input)
+            } else {
+                for limit in [512, 8192, 65536] { expectHello(input, limit: limit) }
+            }
+        }
+    }
+
+    private func expectHello(_ input: [UInt8], limit: Int) {
+        let violation = withExactBytes(input) { ClientHelloProperties.violation($0, limit: limit) }
+        #expect(violation == nil, "limit \(limit): \(hex(input))")
+    }
+
+    private func expectProxy(_ input: [UInt8]) {
+        let violation = withExactBytes(input) { ProxyProperties.violation($0, limit: ProxyHeader.maxLength) }
+        #expect(violation == nil, "\(hex(input))")
+    }
+}
