@@ -40,10 +40,12 @@ struct RawTests {
         #expect(line.reason == "relay.closed upstream")
     }
 
-    @Test("R17: a PROXY signature is closed as spoofed, whole or byte by byte, and no byte of it reaches the backend", arguments: [
-        Array("PROXY TCP6 ::2 ::1 1 2\r\n".utf8),
-        [0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A, 0x21, 0x11, 0, 12],
-    ])
+    @Test(
+        "R17: a PROXY signature is closed as spoofed, whole or byte by byte, and no byte of it reaches the backend",
+        arguments: [
+            Array("PROXY TCP6 ::2 ::1 1 2\r\n".utf8),
+            [0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A, 0x21, 0x11, 0, 12],
+        ])
     func refusesSignature(bytes: [UInt8]) throws {
         for isBytewise in [false, true] {
             let server = try ManualServer()
@@ -88,14 +90,19 @@ struct RawTests {
         #expect(try client.receiveToEnd().bytes == Array("PROMPT> hello".utf8))
     }
 
-    @Test("R16, R17: the PROXY header reaches the backend at once, while the client has said nothing yet", arguments: gates)
+    @Test(
+        "R16, R17: the PROXY header reaches the backend at once, while the client has said nothing yet",
+        arguments: gates)
     func headerComesBeforeClient(stages: [String]) throws {
         let server = try ManualServer()
         let site = try Site(server.place, stages: stages, proxy: true)
         let client = try Socket.connect(to: site.entry)
         let backend = try server.accept()
         let header = try backend.receive(exactly: 52)
-        #expect(Array(header.prefix(16)) == [0x0D, 0x0A, 0x0D, 0x0A, 0, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A, 0x21, 0x21, 0, 36])
+        #expect(
+            Array(header.prefix(16)) == [
+                0x0D, 0x0A, 0x0D, 0x0A, 0, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A, 0x21, 0x21, 0, 36,
+            ])
         let port = try client.local.port
         #expect(Array(header[48..<50]) == [UInt8(port >> 8), UInt8(port & 255)])
         try backend.send("hello")

@@ -9,7 +9,10 @@ struct SniffTests {
         let node: Node
         let entry: Place
 
-        init(names: [String] = ["a.example.com", "b.example.com"], sniff: String = "timeout 10s, max 16KiB", allowsNonTLS: Bool = false)
+        init(
+            names: [String] = ["a.example.com", "b.example.com"], sniff: String = "timeout 10s, max 16KiB",
+            allowsNonTLS: Bool = false
+        )
             throws
         {
             let echo = try Server.echo()
@@ -134,7 +137,9 @@ struct SniffTests {
         #expect(line.durationMilliseconds < 9000)
     }
 
-    @Test("R3: a server name that is no hostname matches nothing, and is not taken for none", arguments: ["192.0.2.1", "a_b..c", "-"])
+    @Test(
+        "R3: a server name that is no hostname matches nothing, and is not taken for none",
+        arguments: ["192.0.2.1", "a_b..c", "-"])
     func refusesInvalidName(name: String) throws {
         let line = try Site(names: ["a.example.com"]).refused(clientHello(name))
         #expect(["sni.invalid_name client", "backend.no_route client"].contains(line.reason), "\(line)")

@@ -22,7 +22,8 @@ struct TLSTests {
             openssl = try Child(
                 "openssl",
                 [
-                    "s_server", "-accept", appPlace.description, "-cert", app.certificateFile, "-key", app.keyFile, "-www",
+                    "s_server", "-accept", appPlace.description, "-cert", app.certificateFile, "-key", app.keyFile,
+                    "-www",
                     "-naccept", "1000",
                 ])
             try waitForListener(at: appPlace, openssl)
@@ -45,7 +46,9 @@ struct TLSTests {
         }
     }
 
-    @Test("R1, R4: TLS 1.2 and 1.3 clients reach the backend of the name they ask for, and see its certificate", arguments: ["::1", "127.0.0.1"])
+    @Test(
+        "R1, R4: TLS 1.2 and 1.3 clients reach the backend of the name they ask for, and see its certificate",
+        arguments: ["::1", "127.0.0.1"])
     func reachesTheRightBackend(host: String) throws {
         let site = try Site()
         let entry = Place(host, try FreePort.take())

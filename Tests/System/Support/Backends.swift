@@ -54,9 +54,9 @@ struct ManualServer: Sendable {
     let place: Place
     private let listener: Socket
 
-    init(_ host: String = "::1") throws {
+    init(_ host: String = "::1", backlog: Int32 = 1024) throws {
         place = Place(host, try FreePort.take())
-        listener = try Socket.listen(at: place)
+        listener = try Socket.listen(at: place, backlog: backlog)
     }
 
     func accept(_ deadline: Deadline = Deadline()) throws -> Socket { try listener.accept(deadline) }

@@ -82,7 +82,8 @@ final class Child: @unchecked Sendable {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+        posix_spawnattr_setflags(
+            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         var none = sigset_t()
         sigemptyset(&none)
         posix_spawnattr_setsigmask(&attributes, &none)
@@ -170,7 +171,9 @@ final class Child: @unchecked Sendable {
         try condition.withLock {
             while true {
                 if let exit { return exit }
-                guard condition.wait(until: deadline.date) else { throw Failure("\(name) did not end in time:\n\(tail)") }
+                guard condition.wait(until: deadline.date) else {
+                    throw Failure("\(name) did not end in time:\n\(tail)")
+                }
             }
         }
     }

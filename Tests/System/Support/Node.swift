@@ -10,7 +10,8 @@ enum Binary {
     }()
 
     /// Runs a subcommand to its end.
-    static func run(_ arguments: [String], input: String = "") throws -> (exit: Child.Exit, out: String, error: String) {
+    static func run(_ arguments: [String], input: String = "") throws -> (exit: Child.Exit, out: String, error: String)
+    {
         let child = try Child(path, arguments)
         try child.write(input)
         child.closeInput()

@@ -60,7 +60,9 @@ enum OpenSSL {
                 .trimmingCharacters(in: .whitespacesAndNewlines)
         }
         let protocolLine = child.lines.map(\.text).first { $0.hasPrefix("New, TLSv1") }
-        let version = protocolLine?.split(separator: ",").dropFirst().first.map { $0.trimmingCharacters(in: .whitespaces) }
+        let version = protocolLine?.split(separator: ",").dropFirst().first.map {
+            $0.trimmingCharacters(in: .whitespaces)
+        }
         return Seen(output: output, version: version, fingerprint: fingerprint)
     }
 }

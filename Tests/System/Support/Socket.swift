@@ -30,7 +30,9 @@ struct Place: Hashable, Sendable, CustomStringConvertible {
         address.sin6_port = port.bigEndian
         guard inet_pton(AF_INET6, host, &address.sin6_addr) == 1 else { throw Failure("\(host) is no address") }
         return withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in6>.size)) }
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                body($0, socklen_t(MemoryLayout<sockaddr_in6>.size))
+            }
         }
     }
 
@@ -69,7 +71,9 @@ final class Socket: @unchecked Sendable {
     deinit { close(fd) }
 
     private static func open(_ place: Place) throws -> Socket {
-        let fd = socket(place.isIPv4 ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        let fd = socket(
+            place.isIPv4 ? AF_INET : AF_INET6,
+            Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
         guard fd >= 0 else { throw Failure(call: "socket") }
         return Socket(fd: fd)
     }
@@ -99,11 +103,11 @@ final class Socket: @unchecked Sendable {
 
     // MARK: Server
 
-    static func listen(at place: Place) throws -> Socket {
+    static func listen(at place: Place, backlog: Int32 = 1024) throws -> Socket {
         let made = try open(place)
         made.set(SOL_SOCKET, SO_REUSEADDR, 1)
         if !place.isIPv4 { made.set(IPPROTO_IPV6, IPV6_V6ONLY, 1) }
-        guard try place.withAddress({ bind(made.fd, $0, $1) }) == 0, Glibc.listen(made.fd, 1024) == 0 else {
+        guard try place.withAddress({ bind(made.fd, $0, $1) }) == 0, Glibc.listen(made.fd, backlog) == 0 else {
             throw Failure(call: "listen at \(place)")
         }
         return made
@@ -132,7 +136,9 @@ final class Socket: @unchecked Sendable {
     func send(_ bytes: [UInt8], _ deadline: Deadline = Deadline()) throws {
         var done = 0
         while done < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.send(fd, $0.baseAddress! + done, bytes.count - done, Int32(MSG_NOSIGNAL)) }
+            let count = bytes.withUnsafeBytes {
+                Glibc.send(fd, $0.baseAddress! + done, bytes.count - done, Int32(MSG_NOSIGNAL))
+            }
             if count >= 0 {
                 done += count
                 continue
@@ -209,6 +215,9 @@ final class Socket: @unchecked Sendable {
 
     /// True if something has come or ended before the deadline.
     func becomesReadable(_ deadline: Deadline) -> Bool { (try? waitFor(POLLIN, deadline, "")) != nil }
+
+    /// True if there is room to send before the deadline.
+    func becomesWritable(_ deadline: Deadline) -> Bool { (try? waitFor(POLLOUT, deadline, "")) != nil }
 
     // MARK: Ends
 
