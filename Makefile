@@ -1,0 +1,60 @@
+# The two that matter: `make run` and `make test`. Each does its own set-up; see `make help`.
+
+SWIFT ?= swift
+# Length of a fuzzing run.
+SECONDS ?= 60
+export NO_APT ONCE
+
+RELEASE := .build/release/pipelined
+# The Swift runtime goes into the binary: it runs where no Swift is installed.
+RELEASE_FLAGS := -c release --static-swift-stdlib
+
+.PHONY: help run test bench fuzz lint format deps build build-tests clean
+
+help:
+	@echo 'make run      a node with real backends, a table of real connections, and what to try next'
+	@echo '              (ONCE=1 ends after the table)'
+	@echo 'make test     lint, build, all tests (ARGUMENTS="--filter SystemTests" for some)'
+	@echo 'make bench    the node against HAProxy and nginx'
+	@echo 'make fuzz     the parsers against hostile bytes (SECONDS=60)'
+	@echo 'make build    the release binary, $(RELEASE)'
+	@echo 'make lint     what make test checks of the style;  make format  puts it right'
+	@echo 'make deps     the Debian packages for all of it (NO_APT=1: install nothing, here and above)'
+	@echo 'make clean    removes what was built'
+
+run:
+	@scripts/deps run
+	@$(MAKE) --no-print-directory build
+	@config/demo/run $(RELEASE)
+
+test:
+	@scripts/deps test
+	@$(MAKE) --no-print-directory lint build-tests
+	@scripts/test $(ARGUMENTS)
+
+bench:
+	@scripts/deps bench
+	@$(MAKE) --no-print-directory build
+	@Benchmarks/run $(ARGUMENTS)
+
+fuzz:
+	@scripts/deps build
+	@Fuzz/run SECONDS=$(SECONDS) $(ARGUMENTS)
+
+lint:
+	@$(SWIFT) format lint --strict --parallel -r Sources Tests Package.swift
+
+format:
+	@$(SWIFT) format -i --parallel -r Sources Tests Package.swift
+
+deps:
+	@scripts/deps all
+
+build:
+	@scripts/build $(RELEASE_FLAGS) --product pipelined
+
+build-tests:
+	@scripts/build --build-tests
+
+clean:
+	@rm -rf .build

@@ -1,0 +1,135 @@
+import Glibc
+import Testing
+
+/// Start and stop of a node: what it waits for, and what it says.
+@Suite("A node starts whole, and stops gracefully")
+struct LifecycleTests {
+    struct Site {
+        let node: Node
+        let entry: Place
+        let server: ManualServer
+
+        init(settings: [String] = []) throws {
+            server = try ManualServer()
+            entry = Place("::1", try FreePort.take())
+            let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
+            node = try Node(
+                ConfigText(settings: settings, workers: 2, rawListeners: [entry], routes: [route]).description)
+        }
+
+        /// A connection that is through to the backend.
+        func connect() throws -> (client: Socket, backend: Socket) {
+            let client = try Socket.connect(to: entry)
+            let backend = try server.accept()
+            try client.send("hello")
+            _ = try backend.receive(exactly: 5)
+            return (client, backend)
+        }
+    }
+
+    @Test(
+        "SIGTERM: no new connections, open ones go on to their own end, then the node ends with 0",
+        arguments: [SIGTERM, SIGINT])
+    func drains(signal: Int32) throws {
+        let site = try Site()
+        let (client, backend) = try site.connect()
+        let place = try client.local
+        site.node.child.signal(signal)
+        try site.node.waitForEvent("draining")
+        // A listener that closes is refused from then on; until then the connection must not hang.
+        let refused = try? Socket.connect(to: site.entry)
+        if let refused { #expect(try refused.receiveToEnd().bytes == []) }
+        try backend.send("still here")
+        #expect(try client.receive(exactly: 10) == Array("still here".utf8))
+        client.finish()
+        #expect(try backend.receiveToEnd().ending == .fin)
+        backend.finish()
+        #expect(try client.receiveToEnd().ending == .fin)
+        #expect(try site.node.child.waitForExit() == .code(0))
+        #expect(try site.node.log(of: place).reason == "relay.closed client")
+    }
+
+    @Test("SIGTERM without connections ends at once")
+    func endsWhenIdle() throws {
+        let site = try Site()
+        site.node.child.signal(SIGTERM)
+        #expect(try site.node.child.waitForExit(Deadline(seconds: 10)) == .code(0))
+    }
+
+    @Test("A second SIGTERM ends at once: open connections are reset, and logged")
+    func secondSignalEnds() throws {
+        let site = try Site()
+        let (client, backend) = try site.connect()
+        let place = try client.local
+        site.node.child.signal(SIGTERM)
+        try site.node.waitForEvent("draining")
+        #expect(client.isQuiet)
+        site.node.child.signal(SIGTERM)
+        #expect(try client.receiveToEnd().ending == .reset)
+        #expect(try backend.receiveToEnd().ending == .reset)
+        #expect(try site.node.child.waitForExit() == .code(0))
+        #expect(["drain.deadline node", "admin.killed node"].contains(try site.node.log(of: place).reason))
+    }
+
+    @Test("The drain ends at drain_timeout: what is still open is reset, and named")
+    func drainDeadline() throws {
+        let site = try Site(settings: ["drain_timeout 500ms"])
+        let (client, backend) = try site.connect()
+        let place = try client.local
+        site.node.child.signal(SIGTERM)
+        #expect(try client.receiveToEnd().ending == .reset)
+        #expect(try backend.receiveToEnd().ending == .reset)
+        #expect(try site.node.child.waitForExit() == .code(0))
+        #expect(try site.node.log(of: place).reason == "drain.deadline node")
+    }
+
+    @Test("R27: beyond the limit of connections the newest is reset, and what runs goes on")
+    func refusesBeyondLimit() throws {
+        let server = try Server.echo()
+        let entry = Place("::1", try FreePort.take())
+        let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
+        let node = try Node(
+            ConfigText(settings: ["connections 2 per worker"], rawListeners: [entry], routes: [route]).description)
+        var held: [Socket] = []
+        for _ in 0..<2 {
+            let client = try Socket.connect(to: entry)
+            try client.send("a")
+            _ = try client.receive(exactly: 1)
+            held.append(client)
+        }
+        let third = try Socket.connect(to: entry)
+        let place = try third.local
+        #expect(try third.receiveToEnd().ending == .reset)
+        #expect(try node.log(of: place).reason == "limits.connections node")
+        for client in held {
+            try client.send("b")
+            #expect(try client.receive(exactly: 1) == Array("b".utf8))
+        }
+    }
+
+    @Test("R27: a thousand connections come and go, and no descriptor stays behind")
+    func leavesNoDescriptor() throws {
+        let server = try Server.echo()
+        let entry = Place("::1", try FreePort.take())
+        let route = RouteText(host: "a.example.com", id: "rt_a", port: entry.port, backends: [server.place])
+        let node = try Node(ConfigText(tlsListeners: [entry], routes: [route]).description)
+        func once(_ number: Int) throws {
+            let client = try Socket.connect(to: entry)
+            let hello = clientHello(number % 5 == 4 ? "nobody.example.com" : "a.example.com")
+            try client.send(hello)
+            guard number % 5 < 4 else {
+                #expect(try client.receiveToEnd().bytes == [])
+                return
+            }
+            #expect(try client.receive(exactly: hello.count) == hello)
+            if number % 5 == 3 { client.reset() } else { client.finish() }
+            if number % 5 < 3 { #expect(try client.receiveToEnd().ending == .fin) }
+        }
+        try once(0)
+        _ = try node.logs(1)
+        let before = try node.descriptorCount
+        for number in 1...1000 { try once(number) }
+        _ = try node.logs(1001)
+        #expect(try node.descriptorCount == before)
+    }
+}

@@ -1,0 +1,100 @@
+import Foundation
+
+/// A TCP server of the test's own: each connection gets a thread and `serve`.
+final class Server: Sendable {
+    let place: Place
+    private let listener: Socket
+    private let stop = Flag()
+
+    /// - Parameter serve: what it throws is not the test's failure; what the client sees is.
+    init(_ host: String = "::1", serve: @escaping @Sendable (Socket) throws -> Void) throws {
+        place = Place(host, try FreePort.take())
+        listener = try Socket.listen(at: place)
+        let (listener, stop) = (listener, stop)
+        Thread.detachNewThread {
+            while let accepted = try? listener.accept(Deadline(seconds: 3600)), !stop.isSet {
+                Thread.detachNewThread { try? serve(accepted) }
+            }
+        }
+    }
+
+    deinit {
+        stop.set()
+        // Wakes the thread that waits in accept.
+        _ = try? Socket.connect(to: place, Deadline(seconds: 1))
+    }
+
+    /// Sends back what comes, and FIN after FIN.
+    static func echo() throws -> Server {
+        try Server { socket in
+            while case .bytes(let chunk) = try socket.receive() { try socket.send(chunk) }
+            socket.finish()
+        }
+    }
+
+    /// Says `text`, then FIN.
+    static func saying(_ text: String) throws -> Server {
+        try Server { socket in
+            try socket.send(text)
+            socket.finish()
+            _ = try socket.receiveToEnd()
+        }
+    }
+}
+
+final class Flag: @unchecked Sendable {
+    private let lock = NSLock()
+    private var value = false
+    func set() { lock.withLock { value = true } }
+    var isSet: Bool { lock.withLock { value } }
+}
+
+/// A listener whose connections the test itself accepts.
+struct ManualServer: Sendable {
+    let place: Place
+    private let listener: Socket
+
+    init(_ host: String = "::1", backlog: Int32 = 1024) throws {
+        place = Place(host, try FreePort.take())
+        listener = try Socket.listen(at: place, backlog: backlog)
+    }
+
+    func accept(_ deadline: Deadline = Deadline()) throws -> Socket { try listener.accept(deadline) }
+}
+
+/// A ClientHello for `name`, as small as a valid one can be; `padding` makes it larger by an extension of that size.
+func clientHello(_ name: String?, padding: Int = 0) -> [UInt8] {
+    func sized(_ bytes: [UInt8], _ width: Int) -> [UInt8] {
+        (0..<width).map { UInt8(truncatingIfNeeded: bytes.count >> (8 * (width - 1 - $0))) } + bytes
+    }
+    var extensions: [UInt8] = []
+    if let name { extensions += [0, 0] + sized(sized([0] + sized(Array(name.utf8), 2), 2), 2) }
+    if padding > 0 { extensions += [0, 21] + sized([UInt8](repeating: 0, count: padding), 2) }
+    let body =
+        [3, 3] + [UInt8](repeating: 7, count: 32) + [0] + sized([0x13, 0x01], 2) + sized([0], 1) + sized(extensions, 2)
+    return [22, 3, 1] + sized([1] + sized(body, 3), 2)
+}
+
+/// Bytes that are easy to make, and whose place in the stream shows: no two positions within 64 KiB look alike.
+func pattern(_ count: Int, seed: UInt32 = 1) -> [UInt8] {
+    var state = seed | 1
+    return [UInt8](unsafeUninitializedCapacity: count) { buffer, made in
+        for i in 0..<count {
+            state = state &* 1_664_525 &+ 1_013_904_223
+            buffer[i] = UInt8(truncatingIfNeeded: state >> 24)
+        }
+        made = count
+    }
+}
+
+/// FNV-1a over a stream, so that 50 MB need not be kept to be compared.
+struct Checksum: Equatable, Sendable {
+    private var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    private(set) var count = 0
+    mutating func add(_ bytes: [UInt8]) {
+        count += bytes.count
+        bytes.withUnsafeBufferPointer { buffer in
+            for byte in buffer { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+import Foundation
+import Glibc
+
+/// The `pipelined` that was built beside these tests, or the one that `PIPELINED_BINARY` names.
+enum Binary {
+    static let path: String = {
+        if let named = ProcessInfo.processInfo.environment["PIPELINED_BINARY"] { return named }
+        let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+        return (own as NSString).deletingLastPathComponent + "/pipelined"
+    }()
+
+    /// Runs a subcommand to its end.
+    static func run(_ arguments: [String], input: String = "") throws -> (exit: Child.Exit, out: String, error: String)
+    {
+        let child = try Child(path, arguments)
+        try child.write(input)
+        child.closeInput()
+        let exit = try child.waitForExit()
+        let text = { (stream: Child.Line.Stream) in
+            child.lines.filter { $0.stream == stream }.map(\.text).joined(separator: "\n")
+        }
+        return (exit, text(.out), text(.error))
+    }
+}
+
+/// One ended connection, as the node's log line has it (R28).
+struct LogLine: Sendable, CustomStringConvertible {
+    let reason: String
+    let route: String?
+    let serverName: String?
+    let sniff: String?
+    let client: String?
+    let destination: String?
+    let backend: String?
+    let attempts: Int
+    let bytesToBackend: Int
+    let bytesToClient: Int
+    let durationMilliseconds: Int
+    let description: String
+
+    /// Nil if it is no line about a connection.
+    init?(_ text: String) {
+        guard let json = try? JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any],
+            json["event"] as? String == "connection", let reason = json["reason"] as? String
+        else { return nil }
+        self.reason = reason
+        route = json["route"] as? String
+        serverName = json["server_name"] as? String
+        sniff = json["sniff"] as? String
+        client = json["client"] as? String
+        destination = json["destination"] as? String
+        backend = json["backend"] as? String
+        attempts = json["attempts"] as? Int ?? -1
+        bytesToBackend = json["bytes_to_backend"] as? Int ?? -1
+        bytesToClient = json["bytes_to_client"] as? Int ?? -1
+        durationMilliseconds = json["duration_ms"] as? Int ?? -1
+        description = text
+    }
+}
+
+/// A running node with a config of its own.
+final class Node: Sendable {
+    let child: Child
+    let folder: TemporaryFolder
+    let config: String
+
+    /// Returns once the node says that it is ready.
+    init(_ config: String, folder: TemporaryFolder? = nil) throws {
+        let folder = try folder ?? TemporaryFolder()
+        self.folder = folder
+        self.config = try folder.write("node.pipeline", config)
+        child = try Child(Binary.path, ["run", self.config])
+        _ = try child.wait("that it is ready") { lines in lines.first { $0.isEvent("ready") } }
+    }
+
+    /// The log line of the connection that came from `client`.
+    func log(of client: Place, _ deadline: Deadline = Deadline()) throws -> LogLine {
+        try log("a log line for \(client)", deadline) { $0.client == client.description }
+    }
+
+    func log(_ what: String, _ deadline: Deadline = Deadline(), where matches: (LogLine) -> Bool) throws -> LogLine {
+        try child.wait(what, deadline) { lines in
+            // Cheap first: most lines are about other connections.
+            lines.lazy.filter { $0.stream == .out }.compactMap { LogLine($0.text) }.first(where: matches)
+        }
+    }
+
+    /// All lines, by client, once there are `count`.
+    func logs(_ count: Int, _ deadline: Deadline = Deadline()) throws -> [String: LogLine] {
+        let lines = try child.wait("\(count) log lines", deadline) { lines in
+            let out = lines.filter { $0.stream == .out }
+            return out.count >= count ? out : nil
+        }
+        return Dictionary(
+            lines.compactMap { LogLine($0.text) }.compactMap { line in line.client.map { ($0, line) } },
+            uniquingKeysWith: { $1 })
+    }
+
+    func waitForEvent(_ event: String, _ deadline: Deadline = Deadline()) throws {
+        _ = try child.wait("the event \(event)", deadline) { lines in lines.first { $0.isEvent(event) } }
+    }
+
+    /// Bytes of memory that are the process's own: resident, not backed by a file.
+    var residentBytes: Int {
+        get throws {
+            let status = try String(contentsOfFile: "/proc/\(child.pid)/status", encoding: .utf8)
+            let line = try status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }.unwrap("RssAnon")
+            return try Int(line.split(separator: " ").dropFirst().first ?? "").unwrap("number") * 1024
+        }
+    }
+
+    /// Open descriptors of the process.
+    var descriptorCount: Int {
+        get throws { try FileManager.default.contentsOfDirectory(atPath: "/proc/\(child.pid)/fd").count }
+    }
+}
+
+extension Child.Line {
+    func isEvent(_ event: String) -> Bool { stream == .error && text.contains("\"event\":\"\(event)\"") }
+}
+
+/// A `route` block.
+struct RouteText: Sendable, CustomStringConvertible {
+    var host: String?
+    var id: String
+    var port: UInt16
+    var backends: [Place]
+    var proxy = false
+    var allowsNonTLS = false
+
+    var description: String {
+        """
+        route \(host.map { "\($0) " } ?? ""){
+            id       \(id)
+            owner    acme/\(id)/prod
+            listen   \(port)
+            backend  \(backends.map(\.description).joined(separator: " "))
+        \(proxy ? "    proxy_protocol v2\n    backend_expects_proxy_protocol true\n" : "")\
+        \(allowsNonTLS ? "    allow_non_tls true\n" : "")}
+
+        """
+    }
+}
+
+/// The text of a config with one pipeline for TLS and one for raw TCP.
+struct ConfigText: Sendable, CustomStringConvertible {
+    var settings: [String] = []
+    var workers = 1
+    var sniff = "timeout 10s, max 16KiB"
+    var tlsListeners: [Place] = []
+    var rawListeners: [Place] = []
+    /// Stages before the backend, besides `sni`.
+    var firstStages: [String] = []
+    var routes: [RouteText] = []
+    var more = ""
+
+    var description: String {
+        var text = "node test {\n    workers  \(workers)\n"
+        for setting in settings { text += "    \(setting)\n" }
+        text += "}\n\n"
+        if !tlsListeners.isEmpty {
+            text += pipeline("tls", firstStages + ["sni \(sniff)", "backend round_robin", "proxy_v2", "account"])
+        }
+        if !rawListeners.isEmpty {
+            text += pipeline("raw", firstStages + ["backend round_robin", "proxy_v2", "account"])
+        }
+        for place in tlsListeners { text += "listen \(place) tls_passthrough via tls\n" }
+        for place in rawListeners { text += "listen \(place) tcp_raw via raw\n" }
+        return text + "\n" + routes.map(\.description).joined(separator: "\n") + more
+    }
+
+    private func pipeline(_ name: String, _ stages: [String]) -> String {
+        "pipeline \(name) {\n" + stages.map { "    \($0)\n" }.joined() + "}\n\n"
+    }
+}

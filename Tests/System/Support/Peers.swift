@@ -1,0 +1,125 @@
+import Foundation
+import Glibc
+
+/// A certificate and its key, signed by itself, made by OpenSSL.
+struct Certificate: Sendable {
+    let name: String
+    let certificateFile: String
+    let keyFile: String
+    /// As `openssl x509 -fingerprint -sha256` writes it.
+    let fingerprint: String
+
+    static func make(_ name: String, in folder: TemporaryFolder) throws -> Certificate {
+        let (certificate, key) = ("\(folder.path)/\(name).crt", "\(folder.path)/\(name).key")
+        _ = try OpenSSL.run([
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+            "/CN=\(name)", "-addext", "subjectAltName=DNS:\(name)", "-keyout", key, "-out", certificate,
+        ])
+        chmod(key, 0o644)
+        let print = try OpenSSL.run(["x509", "-in", certificate, "-noout", "-fingerprint", "-sha256"])
+        return Certificate(
+            name: name, certificateFile: certificate, keyFile: key,
+            fingerprint: print.trimmingCharacters(in: .whitespacesAndNewlines))
+    }
+}
+
+enum OpenSSL {
+    @discardableResult static func run(_ arguments: [String], input: String = "") throws -> String {
+        let child = try Child("openssl", arguments)
+        if !input.isEmpty { try child.write(input) }
+        child.closeInput()
+        guard try child.waitForExit() == .code(0) else { throw Failure("openssl \(arguments):\n\(child.output)") }
+        return child.output
+    }
+
+    /// What a TLS client of its own implementation sees of a server.
+    struct Seen: Sendable {
+        let output: String
+        let version: String?
+        /// The certificate's, nil if there was none.
+        let fingerprint: String?
+    }
+
+    /// A handshake, `request` sent, and the answer read until the server closes.
+    /// - Parameter name: the SNI; nil: none is sent.
+    static func connect(
+        to place: Place, name: String?, version: String, request: String = "GET / HTTP/1.0\r\n\r\n"
+    ) throws -> Seen {
+        var arguments = ["s_client", "-connect", place.description, "-\(version)", "-ign_eof", "-showcerts"]
+        arguments += name.map { ["-servername", $0] } ?? ["-noservername"]
+        let child = try Child("openssl", arguments)
+        try? child.write(request)
+        try child.waitForExit()
+        let output = child.output
+        var fingerprint: String?
+        if let start = output.range(of: "-----BEGIN CERTIFICATE-----"),
+            let end = output.range(of: "-----END CERTIFICATE-----")
+        {
+            let pem = String(output[start.lowerBound..<end.upperBound]) + "\n"
+            fingerprint = try run(["x509", "-noout", "-fingerprint", "-sha256"], input: pem)
+                .trimmingCharacters(in: .whitespacesAndNewlines)
+        }
+        let protocolLine = child.lines.map(\.text).first { $0.hasPrefix("New, TLSv1") }
+        let version = protocolLine?.split(separator: ",").dropFirst().first.map {
+            $0.trimmingCharacters(in: .whitespaces)
+        }
+        return Seen(output: output, version: version, fingerprint: fingerprint)
+    }
+}
+
+/// Waits until something listens at `place`, by trying: what others start has no line that says so.
+func waitForListener(at place: Place, _ child: Child, _ deadline: Deadline = Deadline()) throws {
+    while (try? Socket.connect(to: place, deadline)) == nil {
+        guard !child.hasEnded else { throw Failure("\(child.name) ended:\n\(child.output)") }
+        guard !deadline.hasPassed else { throw Failure("\(child.name) does not listen at \(place):\n\(child.output)") }
+        // Nothing to wait for but the program itself: it may end.
+        _ = try? child.waitForExit(Deadline(seconds: 0.02))
+    }
+}
+
+/// An nginx with a configuration of the test's own, in the foreground.
+struct Nginx: Sendable {
+    let child: Child
+    private let folder: TemporaryFolder
+    private let log: String
+
+    /// - Parameter http: what stands in the `http` block; `access_log` writes the format `seen`.
+    init(seen: String, http: String, ready place: Place) throws {
+        let folder = try TemporaryFolder()
+        self.folder = folder
+        log = "\(folder.path)/seen.log"
+        let user = getuid() == 0 ? "user root;" : ""
+        let config = try folder.write(
+            "nginx.conf",
+            """
+            \(user) daemon off; master_process off; pid \(folder.path)/pid; error_log stderr warn;
+            events { worker_connections 256; }
+            http {
+                log_format seen '\(seen)';
+                access_log \(log) seen;
+                client_body_temp_path \(folder.path)/b; proxy_temp_path \(folder.path)/p;
+                fastcgi_temp_path \(folder.path)/f; uwsgi_temp_path \(folder.path)/u; scgi_temp_path \(folder.path)/s;
+            \(http)
+            }
+            """)
+        child = try Child("nginx", ["-p", folder.path, "-c", config, "-e", "stderr"])
+        try waitForListener(at: place, child)
+    }
+
+    /// The access log so far.
+    var seen: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
+}
+
+/// An HAProxy with a configuration of the test's own, in the foreground.
+struct HAProxy: Sendable {
+    let child: Child
+    private let folder: TemporaryFolder
+
+    init(_ config: String, ready place: Place) throws {
+        let folder = try TemporaryFolder()
+        self.folder = folder
+        let file = try folder.write("haproxy.cfg", config)
+        child = try Child("haproxy", ["-db", "-f", file])
+        try waitForListener(at: place, child)
+    }
+}

@@ -1,0 +1,281 @@
+import CLinux
+import Foundation
+import Glibc
+
+/// Where a socket is: an address in text and a port.
+struct Place: Hashable, Sendable, CustomStringConvertible {
+    let host: String
+    let port: UInt16
+    init(_ host: String, _ port: UInt16) {
+        self.host = host
+        self.port = port
+    }
+    var isIPv4: Bool { !host.contains(":") }
+    var description: String { isIPv4 ? "\(host):\(port)" : "[\(host)]:\(port)" }
+
+    fileprivate func withAddress<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) throws -> Result {
+        if isIPv4 {
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_port = port.bigEndian
+            guard inet_pton(AF_INET, host, &address.sin_addr) == 1 else { throw Failure("\(host) is no address") }
+            return withUnsafePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
+                }
+            }
+        }
+        var address = sockaddr_in6()
+        address.sin6_family = sa_family_t(AF_INET6)
+        address.sin6_port = port.bigEndian
+        guard inet_pton(AF_INET6, host, &address.sin6_addr) == 1 else { throw Failure("\(host) is no address") }
+        return withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                body($0, socklen_t(MemoryLayout<sockaddr_in6>.size))
+            }
+        }
+    }
+
+    fileprivate init(_ fill: (UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32) throws {
+        var storage = sockaddr_in6()
+        var length = socklen_t(MemoryLayout<sockaddr_in6>.size)
+        let result = withUnsafeMutablePointer(to: &storage) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { fill($0, &length) }
+        }
+        guard result == 0 else { throw Failure(call: "address of a socket") }
+        var text = [CChar](repeating: 0, count: 64)
+        if storage.sin6_family == sa_family_t(AF_INET) {
+            let v4 = withUnsafePointer(to: &storage) {
+                $0.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { $0.pointee }
+            }
+            var address = v4.sin_addr
+            inet_ntop(AF_INET, &address, &text, 64)
+        } else {
+            var address = storage.sin6_addr
+            inet_ntop(AF_INET6, &address, &text, 64)
+        }
+        let end = text.firstIndex(of: 0) ?? text.endIndex
+        host = String(decoding: text[..<end].map(UInt8.init(bitPattern:)), as: UTF8.self)
+        port = UInt16(bigEndian: storage.sin6_port)
+    }
+}
+
+/// How a stream from the other side ended.
+enum Ending: Equatable, Sendable { case fin, reset }
+
+/// A TCP socket that blocks, with a deadline on everything. One thread reads and one may write.
+final class Socket: @unchecked Sendable {
+    private let fd: Int32
+
+    private init(fd: Int32) { self.fd = fd }
+    deinit { close(fd) }
+
+    private static func open(_ place: Place) throws -> Socket {
+        let fd = socket(
+            place.isIPv4 ? AF_INET : AF_INET6,
+            Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        guard fd >= 0 else { throw Failure(call: "socket") }
+        return Socket(fd: fd)
+    }
+
+    // MARK: Client
+
+    static func connect(
+        to place: Place, from source: Place? = nil, receiveBuffer: Int32? = nil, _ deadline: Deadline = Deadline()
+    ) throws -> Socket {
+        let made = try open(place)
+        made.set(IPPROTO_TCP, TCP_NODELAY, 1)
+        if let receiveBuffer { made.set(SOL_SOCKET, SO_RCVBUF, receiveBuffer) }
+        if let source {
+            made.set(SOL_SOCKET, SO_REUSEADDR, 1)
+            guard try source.withAddress({ bind(made.fd, $0, $1) }) == 0 else { throw Failure(call: "bind \(source)") }
+        }
+        if try place.withAddress({ Glibc.connect(made.fd, $0, $1) }) != 0 {
+            guard errno == EINPROGRESS else { throw Failure(call: "connect to \(place)") }
+            try made.waitFor(POLLOUT, deadline, "connection to \(place)")
+            var error: Int32 = 0
+            var length = socklen_t(MemoryLayout<Int32>.size)
+            getsockopt(made.fd, SOL_SOCKET, SO_ERROR, &error, &length)
+            guard error == 0 else { throw Failure(call: "connect to \(place)", error) }
+        }
+        return made
+    }
+
+    // MARK: Server
+
+    static func listen(at place: Place, backlog: Int32 = 1024) throws -> Socket {
+        let made = try open(place)
+        made.set(SOL_SOCKET, SO_REUSEADDR, 1)
+        if !place.isIPv4 { made.set(IPPROTO_IPV6, IPV6_V6ONLY, 1) }
+        guard try place.withAddress({ bind(made.fd, $0, $1) }) == 0, Glibc.listen(made.fd, backlog) == 0 else {
+            throw Failure(call: "listen at \(place)")
+        }
+        return made
+    }
+
+    func accept(_ deadline: Deadline = Deadline()) throws -> Socket {
+        while true {
+            // Close-on-exec from the start, so that no program started meanwhile holds the connection open.
+            var peer = cl_endpoint()
+            let accepted = cl_accept(fd, &peer)
+            if accepted >= 0 {
+                let made = Socket(fd: accepted)
+                made.set(IPPROTO_TCP, TCP_NODELAY, 1)
+                return made
+            }
+            guard [EAGAIN, EINTR, ECONNABORTED].contains(-accepted) else { throw Failure(call: "accept", -accepted) }
+            try waitFor(POLLIN, deadline, "connection to accept")
+        }
+    }
+
+    var local: Place { get throws { try Place { getsockname(fd, $0, $1) } } }
+    var peer: Place { get throws { try Place { getpeername(fd, $0, $1) } } }
+
+    // MARK: Bytes
+
+    func send(_ bytes: [UInt8], _ deadline: Deadline = Deadline()) throws {
+        var done = 0
+        while done < bytes.count {
+            let count = bytes.withUnsafeBytes {
+                Glibc.send(fd, $0.baseAddress! + done, bytes.count - done, Int32(MSG_NOSIGNAL))
+            }
+            if count >= 0 {
+                done += count
+                continue
+            }
+            guard errno == EAGAIN || errno == EINTR else { throw Failure(call: "send") }
+            try waitFor(POLLOUT, deadline, "room to send (\(done) of \(bytes.count) bytes are gone)")
+        }
+    }
+    func send(_ text: String) throws { try send(Array(text.utf8)) }
+
+    /// Sends what fits now. Nil: the socket is broken.
+    func sendSome(_ bytes: ArraySlice<UInt8>) -> Int? {
+        let count = bytes.withUnsafeBytes { Glibc.send(fd, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+        if count >= 0 { return count }
+        return errno == EAGAIN || errno == EINTR ? 0 : nil
+    }
+
+    /// The last bytes and FIN in one segment: corked, so that the kernel holds the bytes until the FIN is there too.
+    func sendAndFinish(_ bytes: [UInt8]) throws {
+        set(IPPROTO_TCP, TCP_CORK, 1)
+        try send(bytes)
+        finish()
+    }
+
+    enum Chunk: Equatable, Sendable {
+        case bytes([UInt8])
+        case ended(Ending)
+    }
+
+    func receive(atMost limit: Int = 262_144, _ deadline: Deadline = Deadline()) throws -> Chunk {
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: limit, alignment: 16)
+        defer { room.deallocate() }
+        while true {
+            let count = recv(fd, room.baseAddress, limit, 0)
+            if count > 0 { return .bytes(Array(room[..<count])) }
+            if count == 0 { return .ended(.fin) }
+            switch errno {
+            case ECONNRESET, EPIPE: return .ended(.reset)
+            case EAGAIN, EINTR: try waitFor(POLLIN, deadline, "bytes or an end")
+            default: throw Failure(call: "receive")
+            }
+        }
+    }
+
+    /// Exactly `count` bytes; throws if the stream ends before.
+    func receive(exactly count: Int, _ deadline: Deadline = Deadline()) throws -> [UInt8] {
+        var result: [UInt8] = []
+        while result.count < count {
+            switch try receive(atMost: count - result.count, deadline) {
+            case .bytes(let chunk): result += chunk
+            case .ended(let ending): throw Failure("\(ending) after \(result.count) of \(count) bytes")
+            }
+        }
+        return result
+    }
+
+    func receiveToEnd(_ deadline: Deadline = Deadline()) throws -> (bytes: [UInt8], ending: Ending) {
+        var result: [UInt8] = []
+        while true {
+            switch try receive(deadline) {
+            case .bytes(let chunk): result += chunk
+            case .ended(let ending): return (result, ending)
+            }
+        }
+    }
+
+    private func receive(_ deadline: Deadline) throws -> Chunk { try receive(atMost: 262_144, deadline) }
+
+    /// True if nothing has come and nothing has ended.
+    var isQuiet: Bool {
+        var byte: UInt8 = 0
+        return recv(fd, &byte, 1, Int32(MSG_PEEK)) < 0 && errno == EAGAIN
+    }
+
+    /// True if something has come or ended before the deadline.
+    func becomesReadable(_ deadline: Deadline) -> Bool { (try? waitFor(POLLIN, deadline, "")) != nil }
+
+    /// True if there is room to send before the deadline.
+    func becomesWritable(_ deadline: Deadline) -> Bool { (try? waitFor(POLLOUT, deadline, "")) != nil }
+
+    // MARK: Ends
+
+    /// FIN: our direction is over, the other goes on.
+    func finish() { shutdown(fd, Int32(SHUT_WR)) }
+
+    /// RST, now.
+    func reset() {
+        var linger = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout<Glibc.linger>.size))
+        // A connect to nowhere dissolves the connection at once, and the descriptor stays ours until deinit.
+        var none = sockaddr()
+        none.sa_family = sa_family_t(AF_UNSPEC)
+        _ = Glibc.connect(fd, &none, socklen_t(MemoryLayout<sockaddr>.size))
+    }
+
+    // MARK: Helpers
+
+    private func set(_ level: Int32, _ name: Int32, _ value: Int32) {
+        var value = value
+        setsockopt(fd, level, name, &value, socklen_t(MemoryLayout<Int32>.size))
+    }
+    private func set(_ level: Int, _ name: Int32, _ value: Int32) { set(Int32(level), name, value) }
+
+    private func waitFor(_ events: Int32, _ deadline: Deadline, _ what: String) throws {
+        var polled = pollfd(fd: fd, events: Int16(events), revents: 0)
+        while true {
+            let count = poll(&polled, 1, deadline.milliseconds)
+            if count > 0 { return }
+            if count == 0, deadline.hasPassed { throw Failure("no \(what) in time") }
+            guard count == 0 || errno == EINTR else { throw Failure(call: "poll") }
+        }
+    }
+}
+
+/// Ports that nothing listens on. Below the range that the kernel gives to clients, so that none is taken meanwhile;
+/// each is given once in a process.
+enum FreePort {
+    private static let next = Counter(start: 20_000 + UInt32(getpid()) * 61 % 8_000)
+
+    static func take() throws -> UInt16 {
+        for _ in 0..<4_000 {
+            let port = UInt16(20_000 + (next.take() - 20_000) % 12_000)
+            let isFree = ["::", "0.0.0.0"].allSatisfy { (try? Socket.listen(at: Place($0, port))) != nil }
+            if isFree { return port }
+        }
+        throw Failure("no free port")
+    }
+}
+
+final class Counter: @unchecked Sendable {
+    private let lock = NSLock()
+    private var value: UInt32
+    init(start: UInt32) { value = start }
+    func take() -> UInt32 {
+        lock.withLock {
+            value += 1
+            return value
+        }
+    }
+}
