@@ -39,7 +39,7 @@ bench:
 
 fuzz:
 	@scripts/deps build
-	@Fuzz/run SECONDS=$(SECONDS) $(ARGUMENTS)
+	@Fuzz/run $(SECONDS) $(ARGUMENTS)
 
 lint:
 	@$(SWIFT) format lint --strict --parallel -r Sources Tests Package.swift

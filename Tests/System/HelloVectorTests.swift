@@ -121,13 +121,19 @@ struct HelloVectorTests {
         withExtendedLifetime(echo) {}
     }
 
+    /// The log cuts long names, and says so.
+    private func isName(_ logged: String?, _ key: String?) -> Bool {
+        guard let logged, let key else { return false }
+        return logged == key || logged.hasSuffix("…") && logged.count > 60 && key.hasPrefix(logged.dropLast())
+    }
+
     private func judge(_ vector: Vector, _ line: LogLine, wasRelayed: Bool) {
         let names = vector.accepted.contains { if case .name = $0 { true } else { false } }
         func accepts(_ verdict: Verdict) -> Bool { vector.accepted.contains(verdict) }
         let isRight =
             switch line.reason {
             case "relay.closed client":
-                wasRelayed && names && line.serverName == vector.routingKey && line.serverName != nil
+                wasRelayed && names && isName(line.serverName, vector.routingKey)
             case "backend.no_route client", "sni.invalid_name client": names && vector.routingKey == nil
             case "sni.no_sni client": accepts(.noName)
             case "sni.not_tls client": accepts(.notTLS)

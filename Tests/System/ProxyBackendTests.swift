@@ -27,6 +27,7 @@ struct ProxyBackendTests {
             http: """
                 server {
                     listen \(backend) ssl proxy_protocol;
+                    ssl_protocols TLSv1.2 TLSv1.3;
                     ssl_certificate \(certificate.certificateFile); ssl_certificate_key \(certificate.keyFile);
                     location / { return 200 "you are $proxy_protocol_addr port $proxy_protocol_port.\\n"; }
                 }

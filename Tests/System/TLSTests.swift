@@ -32,6 +32,7 @@ struct TLSTests {
                 http: """
                     server {
                         listen \(shopPlace) ssl;
+                        ssl_protocols TLSv1.2 TLSv1.3;
                         ssl_certificate \(shop.certificateFile); ssl_certificate_key \(shop.keyFile);
                         location / { return 200 "the shop\\n"; }
                     }

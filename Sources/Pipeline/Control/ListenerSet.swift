@@ -14,7 +14,8 @@ struct ListenerSet {
     ) -> (set: ListenerSet?, failures: [ListenError]) {
         var byWorker = [[WorkerListener]](repeating: [], count: workers)
         var endpoints: [Endpoint] = []
-        var failures: [ListenError] = []
+        var failures = taken(specs, settings)
+        guard failures.isEmpty else { return (nil, failures) }
         for (index, spec) in specs.enumerated() {
             var spec = spec
             for worker in 0..<workers {
@@ -39,6 +40,19 @@ struct ListenerSet {
             return (nil, failures)
         }
         return (set, [])
+    }
+
+    /// Those that can't be had for this node alone. Workers share a port by `SO_REUSEPORT`, and so would a second node
+    /// of the same user, which would take half of the first one's connections without a word.
+    private static func taken(_ specs: [ListenerSpec], _ settings: NodeSettings) -> [ListenError] {
+        specs.compactMap { spec in
+            do throws(ListenError) {
+                try ListenerSocket.open(spec, settings: settings, reusePort: false).close()
+                return nil
+            } catch {
+                return error
+            }
+        }
     }
 
     private init(byWorker: [[WorkerListener]], endpoints: [Endpoint]) {
