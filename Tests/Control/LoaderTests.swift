@@ -57,11 +57,16 @@ struct LoaderTests {
         #expect(loaded.diagnostics.allSatisfy { !$0.help.isEmpty })
     }
 
-    @Test("problems of the language and of the routes never hide one another's file: all language errors come at once")
+    @Test("errors of the language, of route blocks and of the state file are all said at once")
     func allAtOnce() {
-        let config = Fixture.pipelines + "listen nowhere tls_passthrough via tls\nroute x.example {\n    id a b\n}\n"
-        let loaded = Fixture.load(config)
-        #expect(loaded.diagnostics.count >= 4, "\(loaded.summary)")
+        let config =
+            Fixture.pipelines + "listen nowhere tls_passthrough via tls\nroutes file state.json\n"
+            + Fixture.route("app.example.com", id: "rt_1") + Fixture.route("a..b", id: "rt_2")
+            + Fixture.route("app.example.com", id: "rt_3", owner: "evil/shop/prod")
+            + Fixture.route("x.example.com", id: "rt_4", port: 70000)
+        let loaded = Fixture.load(config, state: "{")
+        #expect(loaded.underlined == ["nowhere", "state.json", "a..b", "app.example.com", "70000"])
+        #expect(loaded.summary.allSatisfy { $0.contains(" error: ") })
         #expect(loaded.node == nil)
     }
 

@@ -41,15 +41,9 @@ struct StartTests {
 
     @Test("a whole node starts, and ends when it is told to, with its log written")
     func startAndStop() throws {
-        let config = Fixture.pipelines.replacing("[::]:443", with: "[::1]:0").replacing(
-            "0.0.0.0:443", with: "127.0.0.1:0"
-        )
-        .replacing("[::]:5432", with: "[::1]:1")
-        let loaded = Fixture.load(config)
-        let program = try #require(loaded.compilation.program, "\(loaded.summary)")
-        let node = try #require(loaded.node)
+        let node = try #require(Fixture.load(Fixture.pipelines).node)
         let ready = LoadedNode(
-            program: program, routing: node.routing, listeners: [try spec("127.0.0.1:0"), try spec("[::1]:0")],
+            program: node.program, routing: node.routing, listeners: [try spec("127.0.0.1:0"), try spec("[::1]:0")],
             revision: nil)
         let (fleet, failures) = Fleet.start(ready)
         #expect(failures.isEmpty)

@@ -54,12 +54,13 @@ package enum ConfigLoader {
         }
     ) -> LoadedConfig {
         var loaded = LoadedConfig(compilation: compile(text, file: file, catalog: catalog), node: nil)
-        guard let program = loaded.compilation.program else { return loaded }
+        let program = loaded.compilation.program
         let seed = HashSeed.random()
-        let routing = RoutingState(seed: seed, listeners: ListenerPlan.facts(program))
+        // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
+        let routing = RoutingState(seed: seed, listeners: program.map(ListenerPlan.facts))
         applyBlocks(to: routing, seed, &loaded.compilation)
         let revision = applyStateFile(to: routing, seed, &loaded.compilation, file: file, readState)
-        guard !loaded.hasErrors else { return loaded }
+        guard let program, !loaded.hasErrors else { return loaded }
         loaded.node = LoadedNode(
             program: program, routing: routing,
             listeners: ListenerPlan.listeners(program, rawPorts: routing.snapshot.rawPorts), revision: revision)

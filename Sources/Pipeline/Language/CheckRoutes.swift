@@ -210,18 +210,18 @@ extension Value {
             }
     }
 
-    /// R10: backends stand in the IPv6 overlay.
+    /// R10: instances stand in the IPv6 overlay. A `route` block also takes IPv4, for sites that have no overlay.
     static func backend(_ text: String) throws(ValueProblem) -> Endpoint {
         let endpoint: Endpoint
         do throws(ValueProblem) {
             endpoint = try Value.endpoint(text)
         } catch {
             throw ValueProblem(
-                message: error.message, expected: "an IPv6 address and a port like `[fd00::10]:8443`")
+                message: error.message, expected: "an address and a port like `[fd00::10]:8443`")
         }
-        guard !endpoint.address.isIPv4, !endpoint.address.isUnspecified else {
+        guard !endpoint.address.isUnspecified else {
             throw ValueProblem(
-                message: "\(quoted(text)) can't be a backend", expected: "the IPv6 address of an instance")
+                message: "\(quoted(text)) can't be a backend", expected: "the address of an instance")
         }
         return endpoint
     }

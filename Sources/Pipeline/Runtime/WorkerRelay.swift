@@ -123,10 +123,8 @@ extension Worker {
             } else if flow.pointee.state.contains(.gated) {
                 return true
             } else if flow.pointee.state.contains(.ended) {
-                flow.pointee.state.insert(.shut)
-                releasePipe(flow)
-                kernel.shutdownWrite(to)
-                return true
+                step = end(flow, from, to)
+                if case .wait = step { return true }
             } else if flow.pointee.state.contains(.readable) {
                 guard moved < Self.share else {
                     enqueue(index)
@@ -161,6 +159,19 @@ extension Worker {
         case sourceBroken(Int32)
         case sinkBroken(Int32)
         case noBuffer
+    }
+
+    /// The source was read to its end, and all of it is written: passes FIN on. Behind a FIN a reset shows in no read,
+    /// so where an event has told of one, the source is asked.
+    private mutating func end(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor) -> Step {
+        if flow.pointee.state.contains(.urgent) {
+            let error = kernel.pendingError(from)
+            guard error == 0 else { return .sourceBroken(error) }
+        }
+        flow.pointee.state.insert(.shut)
+        releasePipe(flow)
+        kernel.shutdownWrite(to)
+        return .wait
     }
 
     /// One read through the buffer, and one write of it.
