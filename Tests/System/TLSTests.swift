@@ -68,7 +68,8 @@ struct TLSTests {
         #expect(line.serverName == "shop.example.com")
         #expect(line.sniff == "ok")
         #expect(line.backend == site.shopPlace.description)
-        #expect(line.reason.hasPrefix("relay.closed "))
+        // nginx closes both directions at once: what the client still says, its close_notify, may be met by a reset.
+        #expect(["relay.closed upstream", "relay.closed client", "relay.reset upstream"].contains(line.reason))
         #expect(line.bytesToClient > 500 && line.bytesToBackend > 100)
     }
 
