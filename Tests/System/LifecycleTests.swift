@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import Testing
 
@@ -50,6 +51,14 @@ struct LifecycleTests {
         #expect(try client.receiveToEnd().ending == .fin)
         #expect(try site.node.child.waitForExit() == .code(0))
         #expect(try site.node.log(of: place).reason == "relay.closed client")
+    }
+
+    @Test("The config of `make run` is fine, and formatted", arguments: [["check"], ["fmt", "--check"]])
+    func demoConfig(command: [String]) throws {
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let result = try Binary.run(command + [root.appending(path: "config/demo/demo.pipeline").path])
+        #expect(result.exit == .code(0), "\(result.out)\n\(result.error)")
     }
 
     @Test("SIGTERM without connections ends at once")
