@@ -42,7 +42,9 @@ struct ByteStream {
             let start = inHead ? at : (at - head.count + offset) % ByteStream.period
             let length = min(count - done, inHead ? head.count - at : ByteStream.longestRun)
             let bytes = inHead ? head : ByteStream.pattern
-            let fine = bytes.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[start..<start + length]), done) }
+            let fine = bytes.withUnsafeBytes {
+                body(UnsafeRawBufferPointer(rebasing: $0[start..<start + length]), done)
+            }
             guard fine else { return false }
             done += length
         }
@@ -61,7 +63,8 @@ enum FirstBytes {
             let serverName = [0, 0] + vector16(vector16([0] + vector16(Array(name.utf8))))
             let filler = padding > 0 ? [0, 21] + vector16([UInt8](repeating: 0, count: padding)) : []
             let random = [UInt8](repeating: 0x5A, count: 32)
-            let body: [UInt8] = [3, 3] + random + [0] + vector16([0x13, 0x01, 0xC0, 0x2F]) + [1, 0]
+            let body: [UInt8] =
+                [3, 3] + random + [0] + vector16([0x13, 0x01, 0xC0, 0x2F]) + [1, 0]
                 + vector16(serverName + filler)
             return [1, 0] + vector16(body)
         }

@@ -129,11 +129,11 @@ extension World {
         var name: String { "#\(connection.index), from \(source.side)" }
         // A sink that is full holds everything up; its edge will come.
         guard sink.isWritable || sink.isDead else { return }
-        if source.isDead { return fail("S4: the worker sleeps on a reset (\(name))") }
+        if source.isDead { return fail("S6: the worker sleeps on a reset (\(name))") }
         if source.unread > 0, !sink.finSent { return fail("S6: the worker sleeps, \(source.unread) unread (\(name))") }
         if source.side == .client, connection.gate == .closed, !source.finArrived { return }
         if held > 0 { return fail("S6: the worker sleeps on \(held) bytes (\(name))") }
-        if source.finArrived, !sink.finSent { fail("S6: the worker sleeps on a FIN (\(name))") }
+        if source.finArrived, !sink.finSent, !sink.isDead { fail("S6: the worker sleeps on a FIN (\(name))") }
     }
 
     /// [S11] Nothing will ever move again. What is half-closed should have been ended by its timer.

@@ -26,7 +26,8 @@ extension World {
         if record.reason != RuntimeReason.tooManyConnections.code, Int(record.attempts) != connection.attempts {
             fail("S5: #\(index) tried \(connection.attempts) backends and says \(record.attempts)")
         }
-        let shadowed = connection.plan.isShadowRefused && connection.passed & 1 != 0
+        let shadowed =
+            connection.plan.isShadowRefused && connection.passed & 1 != 0
             && scenario.chains[connection.plan.listener].shadows
         let expected = shadowed ? ReasonCode(rawValue: ReasonTable.base(ofFilter: 0)) : nil
         if record.reason != RuntimeReason.tooManyConnections.code, record.shadowed != expected {
