@@ -24,7 +24,8 @@ extension Worker {
             }
             failure = Worker.connectFailure(outcome.error)
             // Another backend doesn't help against our own lack of descriptors.
-            guard failure != .noDescriptor, pending.pointee.facts.candidates[Int(slot.pointee.attempt) + 1] != nil else {
+            guard failure != .noDescriptor, pending.pointee.facts.candidates[Int(slot.pointee.attempt) + 1] != nil
+            else {
                 break
             }
             slot.pointee.attempt += 1
