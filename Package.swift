@@ -84,7 +84,10 @@ let package = Package(
             exclude: ["Golden"]),
         test("RoutingTests", ["PipelineRouting", "TestSupport"], path: "Routing"),
         test("RuntimeTests", ["PipelineRuntime", "TestSupport"], path: "Runtime"),
-        test("SimulationTests", ["PipelineRuntime", "FilterCatalog", "TestSupport"], path: "Simulation"),
+        // Optimised in debug builds too: thousands of seeds in seconds.
+        .testTarget(
+            name: "SimulationTests", dependencies: ["PipelineRuntime", "FilterCatalog", "TestSupport"],
+            path: "Tests/Simulation", swiftSettings: strict + [.unsafeFlags(["-O", "-enforce-exclusivity=unchecked"])]),
         test(
             "FilterTests",
             [

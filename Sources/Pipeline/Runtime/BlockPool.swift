@@ -76,8 +76,6 @@ struct PipePool: ~Copyable {
     private let freeList: UnsafeMutableBufferPointer<Int32>
     private var freeCount = 0
     private var made = 0
-    /// Pipes that could not be replaced.
-    private var lost = 0
 
     init(capacity: Int) {
         pipes = .allocate(capacity: capacity)
@@ -89,22 +87,28 @@ struct PipePool: ~Copyable {
         freeList.deallocate()
     }
 
-    var inUse: Int { made - freeCount - lost }
+    var inUse: Int { made - freeCount }
 
     /// ``Flow/none`` if there is none and none can be made: the stream goes on copying.
     mutating func take(_ kernel: inout some Kernel) -> Int32 {
         if freeCount > 0 {
+            let place = Int(freeList[freeCount - 1])
+            guard pipes[place].readEnd.isOpen || open(place, &kernel) else { return Flow.none }
             freeCount -= 1
-            return freeList[freeCount]
+            return Int32(place)
         }
-        guard made < pipes.count else { return Flow.none }
-        var writeEnd = Descriptor.none
-        let outcome = kernel.makePipe(capacity: PipePool.pipeSize, writeEnd: &writeEnd)
-        guard !outcome.isError else { return Flow.none }
-        let pipe = Pipe(readEnd: Descriptor(Int32(truncatingIfNeeded: outcome.value)), writeEnd: writeEnd)
-        pipes.initializeElement(at: made, to: pipe)
+        guard made < pipes.count, open(made, &kernel) else { return Flow.none }
         made += 1
         return Int32(made - 1)
+    }
+
+    private func open(_ place: Int, _ kernel: inout some Kernel) -> Bool {
+        var writeEnd = Descriptor.none
+        let outcome = kernel.makePipe(capacity: PipePool.pipeSize, writeEnd: &writeEnd)
+        guard !outcome.isError else { return false }
+        let readEnd = Descriptor(Int32(truncatingIfNeeded: outcome.value))
+        pipes.initializeElement(at: place, to: Pipe(readEnd: readEnd, writeEnd: writeEnd))
+        return true
     }
 
     mutating func give(_ pipe: Int32) {
@@ -112,18 +116,12 @@ struct PipePool: ~Copyable {
         freeCount += 1
     }
 
-    /// A pipe with bytes that nobody will read is replaced, so that they never reach another connection.
+    /// A pipe with bytes that nobody will read is closed, so that they never reach another connection. Its place gets
+    /// a new one when it is next lent.
     mutating func discard(_ pipe: Int32, _ kernel: inout some Kernel) {
         kernel.close(pipes[Int(pipe)].readEnd)
         kernel.close(pipes[Int(pipe)].writeEnd)
-        var writeEnd = Descriptor.none
-        let outcome = kernel.makePipe(capacity: PipePool.pipeSize, writeEnd: &writeEnd)
-        if outcome.isError {
-            pipes[Int(pipe)] = Pipe(readEnd: .none, writeEnd: .none)
-            lost += 1
-            return
-        }
-        pipes[Int(pipe)] = Pipe(readEnd: Descriptor(Int32(truncatingIfNeeded: outcome.value)), writeEnd: writeEnd)
+        pipes[Int(pipe)] = Pipe(readEnd: .none, writeEnd: .none)
         give(pipe)
     }
     subscript(_ pipe: Int32) -> Pipe { pipes[Int(pipe)] }

@@ -1,0 +1,207 @@
+import Pipeline
+import PipelineRuntime
+
+/// What calls do to the world.
+extension World {
+    func dequeue(_ listener: Int) -> Connection? {
+        guard !listeners[listener].queue.isEmpty else { return nil }
+        return connections[listeners[listener].queue.removeFirst()]
+    }
+
+    /// What arrives on this socket.
+    func stream(from socket: Socket) -> ByteStream {
+        let plan = connections[socket.connection].plan
+        return socket.side == .client ? plan.client.stream : plan.server.stream
+    }
+
+    // MARK: Connect
+
+    func connect(_ backend: BackendAddress) -> Outcome {
+        calls += 1
+        let index = Int(backend.endpoint.address.low)
+        let candidate = Int(backend.endpoint.port) - 20_000
+        guard index < connections.count, candidate >= 0, candidate < connections[index].plan.candidates.count else {
+            fail("connect to \(backend.endpoint), which no stage has named")
+            return Outcome(-Int(ErrorNumber.networkUnreachable))
+        }
+        let connection = connections[index]
+        checkConnect(connection, candidate)
+        connection.attempts += 1
+        effects += 1
+        stats.connects += 1
+        if let error = failureAtOnce(connection.plan.candidates[candidate]) {
+            note("connect for #\(index), candidate \(candidate): error \(error)")
+            connection.connectError = error
+            return Outcome(-Int(error))
+        }
+        return begin(connection, candidate)
+    }
+
+    private func failureAtOnce(_ plan: ConnectPlan) -> Int32? {
+        if !hasFreeDescriptor { return ErrorNumber.tooManyFiles }
+        return switch plan {
+        case .refusedAtOnce: ErrorNumber.connectionRefused
+        case .unreachableAtOnce: ErrorNumber.networkUnreachable
+        case .noPort: ErrorNumber.addressNotAvailable
+        default: nil
+        }
+    }
+
+    private func begin(_ connection: Connection, _ candidate: Int) -> Outcome {
+        let plan = connection.plan
+        let socket = Socket(
+            .upstream, connection: connection.index,
+            receiveCapacity: Scenario.buffer(&random, bytes: plan.server.bytes),
+            sendCapacity: Scenario.buffer(&random, bytes: plan.client.bytes))
+        guard let number = allocate(.socket(socket)) else { return Outcome(-Int(ErrorNumber.tooManyFiles)) }
+        socket.descriptor = number
+        let server = Peer(plan.server, socket)
+        connection.upstream = socket
+        connection.server = server
+        connection.connectError = 0
+        connection.connectDeadline = clock &+ scenario.settings.connectTimeout.nanoseconds
+        socket.isConnecting = true
+        switch plan.candidates[candidate] {
+        case .atOnce:
+            socket.isConnecting = false
+            server.wakeAt = clock + UInt64(random.below(server.plan.pause))
+        case .later(let delay), .refused(let delay), .unreachable(let delay), .resetAfterAccept(let delay):
+            server.wakeAt = clock + UInt64(delay)
+        default: break
+        }
+        note("connect for #\(connection.index), candidate \(candidate): fd \(number)")
+        return Outcome(number)
+    }
+
+    // MARK: Bytes
+
+    func receivedNothing(_ socket: Socket) -> Outcome {
+        let answer = socket.emptyReceive()
+        if answer != -Int(ErrorNumber.again) { effects += 1 }
+        note("recv from \(socket.side) of #\(socket.connection): \(answer)")
+        return Outcome(answer)
+    }
+
+    func took(_ socket: Socket, _ count: Int) {
+        socket.taken += count
+        effects += 1
+        note("recv from \(socket.side) of #\(socket.connection): \(count)")
+        nudge(socket)
+    }
+
+    /// How many bytes a write may take, or the negative error.
+    func roomToSend(_ socket: Socket, wanted: Int) -> Int {
+        let refusal = socket.sendRefusal()
+        if refusal != 0 {
+            effects += refusal == -Int(ErrorNumber.again) ? 0 : 1
+            note("send to \(socket.side) of #\(socket.connection): \(refusal)")
+            return refusal
+        }
+        var room = min(wanted, socket.room)
+        if room > 0, random.chance(scenario.pressure) {
+            room = random.below(room + 1)
+            socket.underPressure = room < wanted
+        }
+        if room < wanted { socket.wantsRoom() }
+        if socket.underPressure { nudge(socket) }
+        if room == 0 { note("send to \(socket.side) of #\(socket.connection): no room") }
+        return room > 0 ? room : -Int(ErrorNumber.again)
+    }
+
+    func gave(_ socket: Socket, _ count: Int) {
+        socket.sent += count
+        effects += 1
+        stats.bytes += count
+        note("send to \(socket.side) of #\(socket.connection): \(count)")
+        nudge(socket)
+    }
+
+    // MARK: Splicing
+
+    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome {
+        let source = object(from, "splice")
+        let sink = object(to, "splice")
+        switch (source, sink) {
+        case (.socket(let socket)?, .pipeWrite(let pipe)?): return fill(pipe, socket, count)
+        case (.pipeRead(let pipe)?, .socket(let socket)?): return empty(pipe, socket, count)
+        default:
+            fail("splice between \(from.number) and \(to.number), which are no socket and pipe")
+            return Outcome(-22)
+        }
+    }
+
+    private func fill(_ pipe: Pipe, _ socket: Socket, _ wanted: Int) -> Outcome {
+        var count = min(wanted, socket.readable)
+        guard count > 0 else { return receivedNothing(socket) }
+        count = min(count, pipe.capacity - pipe.count)
+        guard count > 0 else { return Outcome(-Int(ErrorNumber.again)) }
+        if random.chance(scenario.partialSplice) { count = 1 + random.below(count) }
+        pipe.pieces.append((socket, socket.taken, count))
+        pipe.count += count
+        stats.splices += 1
+        took(socket, count)
+        return Outcome(count)
+    }
+
+    private func empty(_ pipe: Pipe, _ socket: Socket, _ wanted: Int) -> Outcome {
+        var count = min(wanted, pipe.count)
+        guard count > 0 else { return Outcome(-Int(ErrorNumber.again)) }
+        if random.chance(scenario.partialSplice) { count = 1 + random.below(count) }
+        count = roomToSend(socket, wanted: count)
+        guard count > 0 else { return Outcome(count) }
+        var left = count
+        while left > 0, let piece = pipe.pieces.first {
+            let part = min(left, piece.count)
+            check(socket, splices: piece.source, start: piece.start, count: part)
+            gave(socket, part)
+            left -= part
+            pipe.pieces[0].start += part
+            pipe.pieces[0].count -= part
+            if pipe.pieces[0].count == 0 { pipe.pieces.removeFirst() }
+        }
+        pipe.count -= count
+        return Outcome(count)
+    }
+
+    // MARK: Ends
+
+    func shutDown(_ socket: Socket) {
+        checkShutdown(socket)
+        effects += 1
+        guard !socket.isDead else { return }
+        socket.finSent = true
+        // `inet_shutdown` wakes those who poll, the caller included.
+        socket.hasEdge = true
+        note("FIN to \(socket.side) of #\(socket.connection)")
+        nudge(socket)
+    }
+
+    func close(_ descriptor: Descriptor, _ how: Socket.Closing) {
+        guard let object = object(descriptor, "close") else { return }
+        table[Int(descriptor.number)] = nil
+        effects += 1
+        switch object {
+        case .listener(let index):
+            checkListenerClose(index)
+            listeners[index].isOpen = false
+            listeners[index].key = nil
+        case .socket(let socket):
+            // `close` with unread bytes is a reset, whatever was meant.
+            socket.closedBy = how == .orderly && socket.unread > 0 ? .reset : how
+            socket.key = nil
+            if socket.side == .upstream { noteLostAttempt(socket) }
+            note("close of \(socket.side) of #\(socket.connection) (fd \(descriptor.number)): \(socket.closedBy)")
+        case .pipeRead, .pipeWrite: break
+        }
+    }
+
+    private func noteLostAttempt(_ socket: Socket) {
+        let connection = connections[socket.connection]
+        guard connection.upstream === socket else { return }
+        connection.connectDeadline = nil
+        if socket.isConnecting || socket.isDead {
+            connection.connectError = socket.isDead ? socket.causeOfDeath : ErrorNumber.timedOut
+        }
+        socket.isConnecting = false
+    }
+}

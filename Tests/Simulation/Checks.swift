@@ -1,0 +1,148 @@
+import Pipeline
+import PipelineRuntime
+
+/// What must hold while the worker runs. Numbers in brackets are those of docs/INVARIANTS.md.
+extension World {
+    /// The wheel's granularity, and one tick for the way there.
+    private var slack: UInt64 { 2 << 23 }
+
+    // MARK: At every write
+
+    /// [S1] [S2] Bytes that the worker writes are the next ones of what belongs there.
+    func check(_ socket: Socket, sends bytes: UnsafeRawBufferPointer) {
+        let connection = connections[socket.connection]
+        guard socket.side == .upstream else {
+            let fine = connection.plan.server.stream.matches(bytes, at: socket.sent)
+            if !fine || socket.sent + bytes.count > connection.upstream?.taken ?? 0 {
+                fail("S1: wrong bytes to client #\(connection.index) at \(socket.sent)")
+            }
+            return
+        }
+        let prelude = connection.plan.prelude
+        let inPrelude = max(0, min(bytes.count, prelude.count - socket.sent))
+        for i in 0..<inPrelude where bytes[i] != prelude[socket.sent + i] {
+            fail("S2: wrong prelude byte \(socket.sent + i) of #\(connection.index)")
+            return
+        }
+        guard inPrelude < bytes.count else { return }
+        let position = socket.sent + inPrelude - prelude.count + connection.consumed
+        let payload = UnsafeRawBufferPointer(rebasing: bytes[inPrelude...])
+        let fine = connection.plan.client.stream.matches(payload, at: position)
+        if !fine || position + payload.count > connection.client.taken {
+            fail("S1: wrong bytes to the backend of #\(connection.index) at \(socket.sent)")
+        }
+        checkGate(connection)
+    }
+
+    func check(_ socket: Socket, splices source: Socket, start: Int, count: Int) {
+        let connection = connections[socket.connection]
+        let expected =
+            socket.side == .client
+            ? socket.sent : socket.sent - connection.plan.prelude.count + connection.consumed
+        if source.connection != socket.connection || source.side == socket.side || start != expected {
+            fail("S1: spliced bytes of #\(source.connection) at \(start) reach #\(socket.connection) at \(expected)")
+        }
+        if socket.side == .upstream { checkGate(connection) }
+    }
+
+    /// [S9]
+    private func checkGate(_ connection: Connection) {
+        if connection.gate == .closed { fail("S9: bytes of #\(connection.index) pass a gate that is closed") }
+    }
+
+    // MARK: At other calls
+
+    /// [S3] FIN is passed on only when it has come, and after everything before it.
+    func checkShutdown(_ socket: Socket) {
+        let connection = connections[socket.connection]
+        if socket.finSent { fail("S3: FIN twice to \(socket.side) of #\(connection.index)") }
+        guard !socket.isDead, let upstream = connection.upstream else { return }
+        let source = socket.side == .client ? upstream : connection.client
+        guard source.finArrived else {
+            fail("S3: FIN to \(socket.side) of #\(connection.index), but none came from the other side")
+            return
+        }
+        if source.unread > 0 { fail("S3: FIN to \(socket.side) of #\(connection.index) with \(source.unread) unread") }
+        let held = socket.side == .client ? connection.heldDown : connection.heldUp
+        if held > 0 { fail("S3: FIN to \(socket.side) of #\(connection.index) before \(held) bytes") }
+    }
+
+    /// [S8] Candidates in order, and none after a byte was written.
+    func checkConnect(_ connection: Connection, _ candidate: Int) {
+        if !connection.isLive { fail("connect for #\(connection.index), which is over") }
+        if candidate != connection.attempts { fail("S8: #\(connection.index) tries candidate \(candidate)") }
+        if let upstream = connection.upstream {
+            if upstream.isOpen { fail("S8: #\(connection.index) connects twice at once") }
+            if upstream.sent > 0 { fail("S8: #\(connection.index) retries after a byte was written") }
+        }
+        if connection.isRefusedByStage != nil { fail("#\(connection.index) was refused, and connects") }
+    }
+
+    /// [S12] While draining, nothing that is queued is thrown away.
+    func checkListenerClose(_ index: Int) {
+        if mailbox.order == .drain, !listeners[index].queue.isEmpty {
+            fail("S12: a listener closes with connections in its queue")
+        }
+        for queued in listeners[index].queue { connections[queued].state = .dropped }
+        listeners[index].queue = []
+    }
+
+    // MARK: Whenever the worker waits
+
+    /// [S6] [S7] [S10]
+    func checkTurn(_ timeout: TimeSpan?) {
+        idleTurns = effects == 0 && timeout == .zero ? idleTurns + 1 : 0
+        if idleTurns > 40 { fail("S7: the worker turns without doing anything") }
+        let wakes = timeout.map { clock &+ $0.nanoseconds } ?? .max
+        for connection in connections where connection.isLive {
+            if let deadline = connection.peekDeadline, min(deadline, .max - slack) + slack < max(clock, wakes) {
+                fail("S10: #\(connection.index) may wait for its first bytes past its deadline")
+            }
+            if let upstream = connection.upstream, upstream.isOpen, upstream.isConnecting,
+                let deadline = connection.connectDeadline, deadline + slack < max(clock, wakes)
+            {
+                fail("S10: #\(connection.index) may wait for its backend past the deadline")
+            }
+        }
+    }
+
+    /// [S6] The worker is about to sleep: nothing that it could do may be left.
+    func checkSleep() {
+        for connection in connections where connection.isLive {
+            let client = connection.client
+            guard !client.hasEdge || client.key == nil else { continue }
+            guard let upstream = connection.upstream, upstream.isOpen else {
+                if client.unread > 0 || client.finArrived || client.isDead {
+                    fail("S6: the worker sleeps, and #\(connection.index) has first bytes that nobody reads")
+                }
+                continue
+            }
+            guard !upstream.isConnecting, !upstream.hasEdge || upstream.key == nil else { continue }
+            // Until the first write the relay has not begun; a kernel short of memory may hold that up.
+            if upstream.sent == 0, connection.heldUp > 0, !upstream.isWritable { continue }
+            checkFlow(connection, client, upstream, held: connection.heldUp)
+            checkFlow(connection, upstream, client, held: connection.heldDown)
+        }
+    }
+
+    private func checkFlow(_ connection: Connection, _ source: Socket, _ sink: Socket, held: Int) {
+        var name: String { "#\(connection.index), from \(source.side)" }
+        // A sink that is full holds everything up; its edge will come.
+        guard sink.isWritable || sink.isDead else { return }
+        if source.isDead { return fail("S6: the worker sleeps on a reset (\(name))") }
+        if source.unread > 0, !sink.finSent { return fail("S6: the worker sleeps, \(source.unread) unread (\(name))") }
+        if source.side == .client, connection.gate == .closed, !source.finArrived { return }
+        if held > 0 { return fail("S6: the worker sleeps on \(held) bytes (\(name))") }
+        if source.finArrived, !sink.finSent, !sink.isDead { fail("S6: the worker sleeps on a FIN (\(name))") }
+    }
+
+    /// [S11] Nothing will ever move again. What is half-closed should have been ended by its timer.
+    func checkQuiescence() {
+        for connection in connections where connection.isLive {
+            guard let upstream = connection.upstream, upstream.isOpen else { continue }
+            if upstream.finSent != connection.client.finSent {
+                fail("S11: #\(connection.index) stays half-closed for ever")
+            }
+        }
+    }
+}

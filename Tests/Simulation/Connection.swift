@@ -1,0 +1,67 @@
+import Pipeline
+import PipelineRuntime
+
+/// One scripted connection, as the simulation watches it from outside.
+final class Connection {
+    enum State { case coming, queued, accepted, refused, aborted, dropped }
+    enum Gate { case none, closed, open }
+
+    let index: Int
+    let plan: ConnectionPlan
+    let client: Socket
+    let clientPeer: Peer
+    /// The socket of the last attempt.
+    var upstream: Socket?
+    var server: Peer?
+    var state = State.coming
+    var acceptedAt: UInt64 = 0
+    var attempts = 0
+    var connectDeadline: UInt64?
+    /// What the last failed attempt failed with.
+    var connectError: Int32 = 0
+    var exhausted = false
+    /// While the peeking stage waits.
+    var peekDeadline: UInt64?
+    var gate = Gate.none
+    var isRefusedByStage: ReasonCode?
+    /// The snapshot that its stages run on.
+    var generation: UInt64?
+    /// Stage numbers, as bits.
+    var passed: UInt32 = 0
+    var settled: UInt32 = 0
+    var totals: (up: UInt64, down: UInt64)?
+    var record: ConnectionRecord?
+    var watchFailed = false
+    /// How many first bytes a stage has kept for itself.
+    var consumed = 0
+
+    init(index: Int, plan: ConnectionPlan, random: inout SeededRandom) {
+        self.index = index
+        self.plan = plan
+        client = Socket(
+            .client, connection: index,
+            receiveCapacity: Scenario.buffer(&random, bytes: plan.client.bytes),
+            sendCapacity: Scenario.buffer(&random, bytes: plan.server.bytes))
+        clientPeer = Peer(plan.client, client)
+    }
+
+    var isLive: Bool { state == .accepted && client.isOpen }
+
+    /// The client's address carries the index, so that stages and records lead back here.
+    var address: Endpoint { Endpoint(IPAddress(high: 0x2001_0DB8 << 32, low: 1), UInt16(10_000 + index)) }
+
+    func backend(_ candidate: Int) -> BackendAddress {
+        BackendAddress(
+            Endpoint(IPAddress(high: 0xFD00 << 48, low: UInt64(index)), UInt16(20_000 + candidate)))
+    }
+
+    /// Bytes that the worker has taken from the client and not yet handed on; the prelude counts as taken.
+    var heldUp: Int {
+        guard let upstream else { return 0 }
+        return plan.prelude.count + max(0, client.taken - consumed) - upstream.sent
+    }
+    var heldDown: Int { (upstream?.taken ?? 0) - client.sent }
+
+    /// All that the client sends, as its backend should see it.
+    var allUp: Int { plan.prelude.count + max(0, plan.client.bytes - consumed) }
+}

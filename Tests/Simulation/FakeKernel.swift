@@ -1,0 +1,143 @@
+import Pipeline
+import PipelineRuntime
+
+/// The worker's kernel, played by a ``World``.
+struct FakeKernel: Kernel {
+    let world: World
+
+    func now() -> Instant { Instant(nanoseconds: world.clock) }
+    func wallClock() -> UInt64 { 1_700_000_000_000_000_000 + world.clock }
+    func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int {
+        world.wait(events, timeout: timeout)
+    }
+
+    func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
+        guard case .listener(let index)? = world.object(listener, "accept") else { return again }
+        // Linux looks for a free descriptor before it looks at the queue.
+        guard world.hasFreeDescriptor else { return error(ErrorNumber.tooManyFiles) }
+        guard let connection = world.dequeue(index) else { return again }
+        if connection.plan.isAborted {
+            connection.state = .aborted
+            world.effects += 1
+            return error(ErrorNumber.connectionAborted)
+        }
+        guard let number = world.allocate(.socket(connection.client)) else { return again }
+        connection.client.descriptor = number
+        connection.state = .accepted
+        connection.acceptedAt = world.clock
+        world.effects += 1
+        world.stats.accepted += 1
+        world.note("accept: #\(connection.index) is fd \(number)")
+        accepted = Accepted(descriptor: Descriptor(Int32(number)), peer: connection.address)
+        return Outcome(number)
+    }
+
+    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool {
+        guard case .listener(let index)? = world.object(listener, "refuse"), let connection = world.dequeue(index)
+        else { return false }
+        connection.state = .refused
+        connection.client.closedBy = .reset
+        world.effects += 1
+        world.note("refuse: #\(connection.index)")
+        peer = connection.address
+        return true
+    }
+
+    func localAddress(_ descriptor: Descriptor) -> Endpoint? {
+        guard let socket = world.socket(descriptor, "getsockname"), !socket.isDead else { return nil }
+        return Endpoint(IPAddress(high: 0x2001_0DB8 << 32, low: 0xFFFF), 443)
+    }
+
+    func connect(_ backend: BackendAddress) -> Outcome { world.connect(backend) }
+
+    func guardAgainstDeath(_ descriptor: Descriptor) { _ = world.socket(descriptor, "setsockopt") }
+
+    func pendingError(_ descriptor: Descriptor) -> Int32 {
+        world.socket(descriptor, "getsockopt(SO_ERROR)")?.takeError() ?? 0
+    }
+
+    func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        guard let socket = world.socket(descriptor, "recv") else { return error(ErrorNumber.connectionReset) }
+        guard buffer.count > 0 else {
+            world.fail("recv of nothing, which can't be told from FIN")
+            return again
+        }
+        let count = min(socket.readable, buffer.count)
+        guard count > 0 else { return world.receivedNothing(socket) }
+        world.stream(from: socket).copy(
+            from: socket.taken, into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
+        world.took(socket, count)
+        return Outcome(count)
+    }
+
+    func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
+        -> Outcome
+    {
+        guard let socket = world.socket(descriptor, "send") else { return error(ErrorNumber.brokenPipe) }
+        let total = first.count + second.count
+        if total == 0 { world.fail("send of nothing") }
+        let count = world.roomToSend(socket, wanted: total)
+        guard count > 0 else { return Outcome(count) }
+        let firstCount = min(count, first.count)
+        world.check(socket, sends: UnsafeRawBufferPointer(rebasing: first[..<firstCount]))
+        world.gave(socket, firstCount)
+        if count > firstCount {
+            world.check(socket, sends: UnsafeRawBufferPointer(rebasing: second[..<(count - firstCount)]))
+            world.gave(socket, count - firstCount)
+        }
+        return Outcome(count)
+    }
+
+    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome { world.splice(from, to, count) }
+
+    func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome {
+        world.calls += 1
+        guard world.openDescriptors + 2 <= world.scenario.descriptors else { return error(ErrorNumber.tooManyFiles) }
+        let pipe = World.Pipe(capacity: world.random.pick([1000, 65536, capacity]))
+        guard let read = world.allocate(.pipeRead(pipe)), let write = world.allocate(.pipeWrite(pipe)) else {
+            return error(ErrorNumber.tooManyFiles)
+        }
+        world.effects += 1
+        world.stats.pipes += 1
+        writeEnd = Descriptor(Int32(write))
+        return Outcome(read)
+    }
+
+    func shutdownWrite(_ descriptor: Descriptor) {
+        guard let socket = world.socket(descriptor, "shutdown") else { return }
+        world.shutDown(socket)
+    }
+
+    func close(_ descriptor: Descriptor) { world.close(descriptor, .orderly) }
+    func closeWithReset(_ descriptor: Descriptor) { world.close(descriptor, .reset) }
+
+    func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
+        guard let socket = world.socket(descriptor, "epoll_ctl") else { return error(9) }
+        if socket.key != nil { world.fail("epoll_ctl(ADD) of fd \(descriptor.number), which is there already") }
+        if world.random.chance(world.scenario.watchFails) {
+            world.connections[socket.connection].watchFailed = true
+            return error(ErrorNumber.noMemory)
+        }
+        socket.key = key
+        socket.hasEdge = true
+        world.effects += 1
+        return Outcome(0)
+    }
+
+    func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
+        guard case .listener(let index)? = world.object(descriptor, "epoll_ctl") else { return error(9) }
+        world.listeners[index].key = key
+        return Outcome(0)
+    }
+
+    func unwatch(_ descriptor: Descriptor) {
+        switch world.object(descriptor, "epoll_ctl(DEL)") {
+        case .socket(let socket)?: socket.key = nil
+        case .listener(let index)?: world.listeners[index].key = nil
+        default: break
+        }
+    }
+
+    private var again: Outcome { error(ErrorNumber.again) }
+    private func error(_ number: Int32) -> Outcome { Outcome(-Int(number)) }
+}

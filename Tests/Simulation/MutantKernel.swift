@@ -1,0 +1,115 @@
+import Pipeline
+import PipelineRuntime
+
+/// What a broken worker would do, or a broken kernel: one thing wrong, the rest as it should be.
+enum Mutation: String, CaseIterable {
+    /// Every so often an event never reaches the worker.
+    case losesEvent
+    /// A write's last byte is written again by the next one.
+    case doublesByte
+    /// A write that was cut short is taken for whole.
+    case losesRest
+    /// FIN is never passed on.
+    case forgetsFin
+    /// FIN is passed on as soon as a backend is connected.
+    case finTooEarly
+    /// A reset is passed on as an orderly end.
+    case softensReset
+    /// Sockets stay open.
+    case leaksDescriptor
+    /// A socket is closed a second time.
+    case closesTwice
+    /// Time stands still for the timers.
+    case losesTime
+    /// Resets and failed connects of backends are not seen.
+    case ignoresHangup
+    /// Sleeps never, so as not to miss anything.
+    case spins
+}
+
+/// A ``FakeKernel`` with a ``Mutation`` between it and the worker.
+struct MutantKernel: Kernel {
+    private var base: FakeKernel
+    private let mutation: Mutation
+    private var counter = 0
+
+    init(_ mutation: Mutation, _ world: World) {
+        base = FakeKernel(world: world)
+        self.mutation = mutation
+    }
+
+    /// True now and then, and always the same for a seed.
+    private mutating func strikes(_ mutation: Mutation) -> Bool {
+        guard mutation == self.mutation else { return false }
+        counter += 1
+        return counter % 5 == 0
+    }
+
+    mutating func now() -> Instant {
+        mutation == .losesTime ? Instant(nanoseconds: Scenario.start) : base.now()
+    }
+    mutating func wallClock() -> UInt64 { base.wallClock() }
+
+    mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int {
+        let count = base.wait(events, timeout: mutation == .spins ? .zero : timeout)
+        if mutation == .ignoresHangup {
+            for i in 0..<count where events[i].key.kind == .upstream { events[i].readiness.remove(.hangup) }
+        }
+        guard count > 0, events[count - 1].key.kind != .listener, strikes(.losesEvent) else { return count }
+        return count - 1
+    }
+
+    mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
+        base.accept(listener, &accepted)
+    }
+    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { base.refuse(listener, &peer) }
+    mutating func localAddress(_ descriptor: Descriptor) -> Endpoint? { base.localAddress(descriptor) }
+    mutating func connect(_ backend: BackendAddress) -> Outcome { base.connect(backend) }
+    mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
+    mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
+
+    mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        base.receive(descriptor, buffer)
+    }
+
+    mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
+        -> Outcome
+    {
+        let outcome = base.send(descriptor, first, second)
+        guard outcome.value > 1 else { return outcome }
+        if strikes(.doublesByte) { return Outcome(outcome.value - 1) }
+        if outcome.value < first.count + second.count, mutation == .losesRest {
+            return Outcome(first.count + second.count)
+        }
+        return outcome
+    }
+
+    mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome {
+        base.splice(from, to, count)
+    }
+    mutating func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome {
+        base.makePipe(capacity: capacity, writeEnd: &writeEnd)
+    }
+
+    mutating func shutdownWrite(_ descriptor: Descriptor) {
+        if mutation != .forgetsFin { base.shutdownWrite(descriptor) }
+    }
+    mutating func close(_ descriptor: Descriptor) {
+        if strikes(.leaksDescriptor) { return }
+        base.close(descriptor)
+        if strikes(.closesTwice) { base.close(descriptor) }
+    }
+    mutating func closeWithReset(_ descriptor: Descriptor) {
+        if mutation == .softensReset { base.close(descriptor) } else { base.closeWithReset(descriptor) }
+    }
+
+    mutating func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
+        let outcome = base.watch(descriptor, key)
+        if key.kind == .upstream, strikes(.finTooEarly) { base.shutdownWrite(descriptor) }
+        return outcome
+    }
+    mutating func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
+        base.watchLevel(descriptor, key)
+    }
+    mutating func unwatch(_ descriptor: Descriptor) { base.unwatch(descriptor) }
+}

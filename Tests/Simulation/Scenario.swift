@@ -1,0 +1,176 @@
+import Pipeline
+import PipelineRuntime
+
+/// How a backend answers `connect`.
+enum ConnectPlan {
+    case atOnce
+    case later(Int)
+    case refusedAtOnce
+    case refused(Int)
+    case unreachableAtOnce
+    case unreachable(Int)
+    case noPort
+    case silent
+    case resetAfterAccept(Int)
+}
+
+/// One client, the backends that it may reach, and what the stages will think of it.
+struct ConnectionPlan {
+    var client: PeerPlan
+    var server: PeerPlan
+    var listener: Int
+    var arrives: UInt64
+    var candidates: [ConnectPlan]
+    var prelude: [UInt8]
+    var consumed: Int
+    var isAborted: Bool
+    var isRefused: Bool
+    var isRefusedWithoutBytes: Bool
+    var isShadowRefused: Bool
+}
+
+/// What a listener's chain is made of.
+struct ChainPlan {
+    var peeks: Bool
+    /// 1...: how many bytes the peeking stage may look at.
+    var peekBytes: Int
+    var peekTimeout: TimeSpan
+    /// The peeking stage asks for one byte more each time, rather than for all that it knows to need.
+    var asksByteByByte: Bool
+    var gates: Bool
+    var shadows: Bool
+    var writesPrelude: Bool
+}
+
+/// Everything that a run is, drawn from its seed: nothing else decides.
+struct Scenario {
+    enum Order { case offer, drain, stop }
+
+    let seed: UInt64
+    var settings = NodeSettings()
+    var limits = WorkerLimits(connections: 8, blocks: 8, pipes: 4)
+    var descriptors = 1024
+    var chains: [ChainPlan] = []
+    var connections: [ConnectionPlan] = []
+    var orders: [(at: UInt64, order: Order)] = []
+    /// A new snapshot brings a new program, and not only new routes.
+    var changesProgram = false
+    /// In percent of the calls or turns where it could happen.
+    var interleaving = 0
+    var pressure = 0
+    var spurious = 0
+    var partialSplice = 0
+    var lateness = 0
+    var watchFails = 0
+
+    static let start: UInt64 = 5_000_000_000
+
+    init(seed: UInt64) {
+        self.seed = seed
+        var random = SeededRandom(seed: seed)
+        settings.connectTimeout = random.chance(50) ? .seconds(2) : .milliseconds(50)
+        settings.halfCloseTimeout = random.chance(50) ? .seconds(60) : .milliseconds(400)
+        settings.backlog = 64
+        interleaving = random.pick([0, 5, 25])
+        pressure = random.pick([0, 0, 3, 20])
+        spurious = random.pick([0, 5, 40])
+        partialSplice = random.pick([0, 30])
+        lateness = random.pick([0, 10, 50])
+        watchFails = random.chance(3) ? 5 : 0
+        chains = [Scenario.chain(&random, mayPeek: true), Scenario.chain(&random, mayPeek: false)]
+        let count = random.pick(1...6)
+        for _ in 0..<count { connections.append(connection(&random)) }
+        if random.chance(15) { limits.connections = random.pick(1...3) }
+        if random.chance(15) { limits.blocks = random.pick(1...4) }
+        limits.pipes = random.pick(0...4)
+        if random.chance(15) { descriptors = random.pick(3...14) }
+        changesProgram = random.chance(50)
+        for _ in 0..<random.pick([0, 0, 1, 3]) { orders.append((Scenario.moment(&random), .offer)) }
+        if random.chance(20) { orders.append((Scenario.moment(&random), .drain)) }
+        if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
+        orders.sort { $0.at < $1.at }
+    }
+
+    private static func moment(_ random: inout SeededRandom) -> UInt64 { start + UInt64(random.below(80_000_000)) }
+
+    private static func chain(_ random: inout SeededRandom, mayPeek: Bool) -> ChainPlan {
+        ChainPlan(
+            peeks: mayPeek && random.chance(80), peekBytes: random.pick([5, 64, 600, 8192, 65536]),
+            peekTimeout: random.pick([.milliseconds(20), .milliseconds(200), .seconds(3)]),
+            asksByteByByte: random.chance(30), gates: random.chance(mayPeek ? 20 : 50), shadows: random.chance(20),
+            writesPrelude: random.chance(50))
+    }
+
+    private func connection(_ random: inout SeededRandom) -> ConnectionPlan {
+        let listener = random.below(2)
+        let chain = chains[listener]
+        let kind = random.below(10)
+        let head: [UInt8] =
+            switch kind {
+            case 0: FirstBytes.http
+            case 1: FirstBytes.proxyV1
+            case 2, 3: []
+            default: FirstBytes.clientHello(name: "app.example.com", size: random.pick([0, 0, 300, 1800, 9000]))
+            }
+        var client = peer(&random, head: head)
+        var server = peer(&random, head: [])
+        if kind == 2 { client.bytes = 0 } else if random.chance(85) { client.bytes = max(client.bytes, head.count) }
+        if random.chance(3) { client.urgent = random.below(client.bytes + 1) }
+        switch random.below(6) {
+        case 0: client.start = .afterReading(min(server.bytes, 1 + random.below(64)))
+        case 1, 2: server.start = .afterReading(1 + random.below(max(1, client.bytes)))
+        case 3: server.start = .afterFin
+        default: break
+        }
+        let prelude = chain.writesPrelude ? 1 + random.below(random.chance(20) ? Prelude.capacity : 60) : 0
+        return ConnectionPlan(
+            client: client, server: server, listener: listener, arrives: Scenario.moment(&random),
+            candidates: (0..<random.pick([0, 1, 1, 1, 2, 3, 3])).map { _ in Scenario.connect(&random) },
+            prelude: (0..<prelude).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 0xE0) },
+            consumed: chain.peeks && random.chance(15) ? random.below(40) : 0, isAborted: random.chance(3),
+            isRefused: random.chance(5), isRefusedWithoutBytes: random.chance(50), isShadowRefused: random.chance(50))
+    }
+
+    private func peer(_ random: inout SeededRandom, head: [UInt8]) -> PeerPlan {
+        let isBulk = random.chance(7)
+        let bytes =
+            isBulk ? random.pick(400_000...2_500_000) : random.size(upTo: random.pick([100, 4000, 60_000, 150_000]))
+        var plan = PeerPlan(stream: ByteStream(head: head, offset: random.below(60_000)), bytes: bytes)
+        plan.finWithLastByte = random.chance(40)
+        plan.chunk = isBulk ? random.pick([100_000, 400_000]) : random.pick([1, 7, 200, 1460, 16384, 65536, 100_000])
+        // Byte by byte only as far as it teaches something.
+        plan.chunk = max(plan.chunk, bytes / 60)
+        plan.readChunk = max(random.pick([1, 500, 65536, 1_000_000]), bytes / 20)
+        plan.pause = random.pick([1000, 100_000, 1_000_000, 30_000_000])
+        plan.reads = !random.chance(3)
+        switch random.below(20) {
+        case 0...9: plan.ending = .finish
+        case 10...12: plan.ending = .finishLast
+        case 13, 14: plan.ending = .leave
+        case 15, 16: plan.ending = .resetAfterSending(random.below(bytes + 1))
+        case 17: plan.ending = .resetAfterReading(random.below(3000))
+        case 18: plan.ending = .vanish(random.below(bytes + 1))
+        default: plan.ending = .stay
+        }
+        return plan
+    }
+
+    private static func connect(_ random: inout SeededRandom) -> ConnectPlan {
+        switch random.below(16) {
+        case 0...4: .atOnce
+        case 5...9: .later(random.below(20_000_000))
+        case 10: .refusedAtOnce
+        case 11: .refused(random.below(5_000_000))
+        case 12: random.chance(50) ? .unreachableAtOnce : .unreachable(random.below(5_000_000))
+        case 13: .noPort
+        case 14: .silent
+        default: .resetAfterAccept(random.below(5_000_000))
+        }
+    }
+
+    /// Kernel buffers of one socket: roomy for those who move much, so that streams splice, tight otherwise.
+    static func buffer(_ random: inout SeededRandom, bytes: Int) -> Int {
+        let size = random.pick([1, 100, 3000, 20_000, 80_000, 200_000])
+        return bytes >= 400_000 && random.chance(70) ? 1 << 20 : max(size, bytes / 40)
+    }
+}

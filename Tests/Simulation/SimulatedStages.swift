@@ -1,0 +1,152 @@
+import Pipeline
+import PipelineRuntime
+
+/// Stages of the simulation's own: each does one thing that real ones do, and reports to the world.
+protocol SimulatedStage: Filter where Settings == StageSettings, WorkerState == StageState {
+    static func decide(_ settings: Settings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+}
+
+struct StageSettings: @unchecked Sendable {
+    let world: World
+    /// Its place in the chain.
+    let stage: Int
+    let chain: ChainPlan
+    let reasonBase: UInt16
+}
+
+/// Counted, so that a state that is never freed, or freed twice, shows.
+final class StageState {
+    private let world: World
+    init(_ world: World) {
+        self.world = world
+        world.statesAlive += 1
+    }
+    deinit { world.statesAlive -= 1 }
+}
+
+let simulatedCatalog: [any Filter.Type] = [
+    DoorStage.self, PeekStage.self, GateStage.self, BackendStage.self, PreludeStage.self, AccountStage.self,
+]
+
+let simulatedReasons = ReasonTable(catalog: simulatedCatalog)
+
+extension SimulatedStage {
+    static func settings(_ directive: Directive) throws(SettingsError) -> StageSettings {
+        throw SettingsError("simulated stages have no directive", remedy: "bind them")
+    }
+    static func makeState(_ settings: StageSettings) -> StageState { StageState(settings.world) }
+    static func explain(_ settings: StageSettings, _ view: ConnectionView, _ verdict: Verdict) -> String { "" }
+
+    static func evaluate(
+        _ settings: StageSettings, _ state: inout StageState, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        guard let connection = settings.world.enter(settings, view) else { return .refuse(0) }
+        let verdict = decide(settings, connection, view, effects)
+        settings.world.decided(settings, connection, verdict)
+        return verdict
+    }
+
+    static func settle(_ settings: StageSettings, _ state: inout StageState, _ totals: ConnectionTotals) {
+        settings.world.settled(settings, totals)
+    }
+}
+
+/// Refuses by plan; in shadow mode where the chain says so. It also believes another client address.
+enum DoorStage: SimulatedStage {
+    static var descriptor: FilterDescriptor {
+        FilterDescriptor(keyword: "door", summary: "", reasons: [ReasonSpec("refused", .client, "")])
+    }
+    static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+    {
+        let isRefused = settings.chain.shadows ? connection.plan.isShadowRefused : connection.plan.isRefused
+        if isRefused { return .refuse(0) }
+        effects.setClient(ClientAddress(Endpoint(IPAddress(v4: 0xC000_0201), view.facts.peer.endpoint.port)))
+        return .next
+    }
+}
+
+/// Wants a whole TLS record, within a budget and a time.
+enum PeekStage: SimulatedStage {
+    static var descriptor: FilterDescriptor {
+        FilterDescriptor(keyword: "peek", summary: "", reasons: [ReasonSpec("no_hello", .client, "")])
+    }
+    static func peek(_ settings: StageSettings) -> PeekNeed? {
+        PeekNeed(bytes: settings.chain.peekBytes, timeout: settings.chain.peekTimeout)
+    }
+    static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+    {
+        let bytes = view.bytes
+        let needed = bytes.count < 5 ? 5 : 5 + Int(bytes[3]) << 8 + Int(bytes[4])
+        let isHello = bytes.isEmpty || bytes[0] == 0x16
+        if isHello, bytes.count < needed, view.input == .open {
+            guard settings.chain.asksByteByByte else { return .needBytes(needed) }
+            // A stage may also be so careless as to ask for what it has; it must get more, and the node go on.
+            return .needBytes(connection.index % 2 == 0 ? 1 : bytes.count + 1)
+        }
+        if !isHello || bytes.count < needed {
+            return connection.plan.isRefusedWithoutBytes ? .refuse(0) : .next
+        }
+        if connection.plan.consumed <= bytes.count {
+            effects.consume(connection.plan.consumed)
+            connection.consumed = connection.plan.consumed
+        }
+        return .next
+    }
+}
+
+/// Looks for the signature of a PROXY header while the other direction flows (R17).
+enum GateStage: SimulatedStage {
+    static var descriptor: FilterDescriptor {
+        FilterDescriptor(
+            keyword: "gate", summary: "", reasons: [ReasonSpec("spoofed", .client, "")], canGate: true)
+    }
+    private static let signature = Array("PROXY ".utf8)
+    static func peek(_ settings: StageSettings) -> PeekNeed? { PeekNeed(bytes: 16, timeout: nil) }
+    static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+    {
+        let seen = view.bytes.prefix(signature.count)
+        guard seen.elementsEqual(signature.prefix(seen.count)) else { return .next }
+        if seen.count == signature.count { return .refuse(0) }
+        return view.input == .open ? .needBytes(seen.count + 1) : .next
+    }
+}
+
+/// Gives the backends that the plan names.
+enum BackendStage: SimulatedStage {
+    static var descriptor: FilterDescriptor { FilterDescriptor(keyword: "backend", summary: "") }
+    static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+    {
+        guard let route = view.routes.sole(at: view.facts.destination),
+            let first = settings.world.backends.baseAddress
+        else { return .refuse(0) }
+        var candidates = BackendCandidates()
+        for i in connection.plan.candidates.indices {
+            candidates.append(UnsafePointer(first + connection.index * BackendCandidates.capacity + i))
+        }
+        effects.setRoute(route, candidates: candidates)
+        return .next
+    }
+}
+
+/// Puts the plan's prelude in front.
+enum PreludeStage: SimulatedStage {
+    static var descriptor: FilterDescriptor { FilterDescriptor(keyword: "prelude", summary: "") }
+    static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+    {
+        connection.plan.prelude.withUnsafeBufferPointer { effects.prepend($0) } ? .next : .refuse(0)
+    }
+}
+
+/// Only settles, as accounting does.
+enum AccountStage: SimulatedStage {
+    static var descriptor: FilterDescriptor { FilterDescriptor(keyword: "account", summary: "") }
+    static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+    { .next }
+}

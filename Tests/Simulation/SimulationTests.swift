@@ -1,0 +1,65 @@
+import Foundation
+import Pipeline
+import PipelineRuntime
+import Testing
+
+@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S17)")
+struct SimulationTests {
+    private static func number(_ name: String) -> UInt64? {
+        ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
+    }
+    static let seeds = number("SIMULATION_SEEDS") ?? 3000
+    static let first = number("SIMULATION_FIRST") ?? 0
+    static let replay = number("SIMULATION_SEED")
+    static let parts: UInt64 = 8
+
+    @Test("S1–S17 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
+    func everySeed(part: UInt64) {
+        var total = Statistics()
+        var failures = 0
+        var seed = SimulationTests.first + part
+        while seed < SimulationTests.first + SimulationTests.seeds, failures < 3 {
+            let run = Simulation.run(seed: seed)
+            total.add(run.statistics)
+            if run.failure != nil {
+                failures += 1
+                Issue.record("\(run.report)")
+            }
+            seed += SimulationTests.parts
+        }
+    }
+
+    @Test("one seed, with its trace", .enabled(if: replay != nil))
+    func oneSeed() {
+        guard let seed = SimulationTests.replay else { return }
+        let run = Simulation.run(seed: seed, tracing: true)
+        print(run.trace.joined(separator: "\n"))
+        print(run.report)
+        #expect(run.failure == nil)
+    }
+
+    @Test("S17: a seed is one run: twice the same, to the last call")
+    func determinism() {
+        for seed in UInt64(0)..<20 {
+            let once = Simulation.run(seed: seed, tracing: true)
+            let again = Simulation.run(seed: seed, tracing: true)
+            #expect(once.trace == again.trace)
+        }
+    }
+
+    @Test("the seeds go everywhere: splices, retries, limits, every end that a peer can cause")
+    func coverage() {
+        var total = Statistics()
+        for seed in UInt64(0)..<1200 { total.add(Simulation.run(seed: seed).statistics) }
+        #expect(total.splices > 100)
+        #expect(total.connects > total.accepted / 2)
+        let expected: [RuntimeReason] = [
+            .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,
+            .halfCloseTimeoutClient, .halfCloseTimeoutUpstream, .connectRefused, .connectTimeout, .connectUnreachable,
+            .tooManyConnections, .noSniffBuffer, .noDescriptor, .noPort, .drainDeadline, .noBackend,
+        ]
+        for reason in expected where total.reasons[reason.rawValue, default: 0] == 0 {
+            Issue.record("no seed ends as \(reason)")
+        }
+    }
+}

@@ -1,0 +1,91 @@
+import Pipeline
+import PipelineRuntime
+
+/// What stages see, and how they are settled.
+extension World {
+    private func connection(_ endpoint: Endpoint) -> Connection? {
+        let index = Int(endpoint.port) - 10_000
+        guard index >= 0, index < connections.count else {
+            fail("a stage is asked about a client that is none: \(endpoint)")
+            return nil
+        }
+        return connections[index]
+    }
+
+    /// [S10] [S13] [S16] Before a stage decides.
+    func enter(_ settings: StageSettings, _ view: ConnectionView) -> Connection? {
+        calls += 1
+        if calls > 100_000 { fail("a stage is asked without end in one turn") }
+        guard failure == nil, let connection = connection(view.facts.peer.endpoint) else { return nil }
+        let bit: UInt32 = 1 << UInt32(settings.stage)
+        if !connection.isLive { fail("stage \(settings.stage) is asked about #\(connection.index), which is over") }
+        if connection.passed & bit != 0 { fail("S13: stage \(settings.stage) is asked again after it passed") }
+        checkGeneration(connection, view)
+        let bytes = UnsafeRawBufferPointer(view.bytes)
+        if bytes.count > connection.client.taken || !connection.plan.client.stream.matches(bytes, at: 0) {
+            fail("S1: stage \(settings.stage) of #\(connection.index) sees bytes that were not sent")
+        }
+        switch view.input {
+        case .open: break
+        case .ended:
+            if !connection.client.finArrived { fail("stage of #\(connection.index) is told of a FIN that never came") }
+        case .timedOut:
+            let deadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
+            if clock < deadline { fail("S10: stage of #\(connection.index) times out early") }
+        case .full:
+            let budget = max(settings.chain.peeks ? settings.chain.peekBytes : 0, settings.chain.gates ? 16 : 0)
+            if bytes.count != budget { fail("stage of #\(connection.index) is full at \(bytes.count)") }
+        }
+        return connection
+    }
+
+    /// [S16] One snapshot from the first stage to the end, and never one that control may have freed.
+    private func checkGeneration(_ connection: Connection, _ view: ConnectionView) {
+        guard let route = view.routes.sole(at: view.facts.destination) else {
+            return fail("S16: #\(connection.index) runs on a snapshot that was released")
+        }
+        let generation = UInt64(route.pointee.port)
+        if let first = connection.generation, first != generation {
+            fail("S16: #\(connection.index) began on snapshot \(first) and goes on with \(generation)")
+        }
+        connection.generation = generation
+    }
+
+    func decided(_ settings: StageSettings, _ connection: Connection, _ verdict: Verdict) {
+        let isGate = settings.chain.gates && !settings.chain.peeks && settings.stage == 1
+        note("stage \(settings.stage) of #\(connection.index): \(verdict)")
+        switch verdict {
+        case .needBytes:
+            if isGate {
+                connection.gate = .closed
+            } else {
+                connection.peekDeadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
+            }
+            return
+        case .refuse(let reason):
+            if settings.stage != 0 || !settings.chain.shadows {
+                connection.isRefusedByStage = .filter(base: settings.reasonBase, reason)
+                connection.peekDeadline = nil
+                return
+            }
+        case .next: break
+        }
+        connection.peekDeadline = nil
+        if isGate { connection.gate = .open }
+        connection.passed |= 1 << UInt32(settings.stage)
+    }
+
+    /// [S13]
+    func settled(_ settings: StageSettings, _ totals: ConnectionTotals) {
+        guard let connection = connection(totals.client.endpoint) else { return }
+        let bit: UInt32 = 1 << UInt32(settings.stage)
+        if connection.settled & bit != 0 { fail("S13: stage \(settings.stage) of #\(connection.index) settles twice") }
+        if connection.passed & bit == 0 {
+            fail("S13: stage \(settings.stage) of #\(connection.index) settles and never passed")
+        }
+        connection.settled |= bit
+        let moved = (up: totals.bytesToUpstream, down: totals.bytesToClient)
+        if let before = connection.totals, before != moved { fail("S14: stages of #\(connection.index) disagree") }
+        connection.totals = moved
+    }
+}

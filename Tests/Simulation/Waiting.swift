@@ -1,0 +1,129 @@
+import Pipeline
+import PipelineRuntime
+
+/// `epoll_wait`, and the time that passes in it.
+extension World {
+    func wait(_ out: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int {
+        checkTurn(timeout)
+        calls = 0
+        effects = 0
+        stats.turns += 1
+        if failure != nil { return 0 }
+        let limit = timeout.map { clock &+ $0.nanoseconds } ?? .max
+        clock += 1000 + UInt64(random.below(20_000))
+        if random.chance(scenario.spurious) { spuriousEdge() }
+        while true {
+            runDue()
+            if control.act(self) { return 0 }
+            let count = deliver(out)
+            if count > 0 || timeout == .zero || clock >= limit { return count }
+            checkSleep()
+            let next = min(nextMoment(), limit)
+            guard next != .max else {
+                control.orderEnd(self)
+                return 0
+            }
+            clock = max(clock, next)
+            if next == limit, random.chance(scenario.lateness) { clock += lateness() }
+        }
+    }
+
+    /// Mostly what a busy scheduler takes; now and then a suspended machine.
+    private func lateness() -> UInt64 {
+        random.chance(90) ? UInt64(random.below(60_000_000)) : UInt64(random.below(100)) * 1_000_000_000
+    }
+
+    /// Wakeups that bring nothing new: the flags are those of the moment.
+    private func spuriousEdge() {
+        guard case .socket(let socket)? = random.pick(table) else { return }
+        if socket.key != nil { socket.hasEdge = true }
+    }
+
+    /// What is ready, in any order, and not necessarily all of it at once.
+    private func deliver(_ out: UnsafeMutableBufferPointer<Event>) -> Int {
+        var ready: [Int] = []
+        for (number, object) in table.enumerated() {
+            switch object {
+            case .socket(let socket)?:
+                guard socket.hasEdge, socket.key != nil else { continue }
+                if socket.poll().isEmpty { socket.hasEdge = false } else { ready.append(number) }
+            case .listener(let index)?:
+                if listeners[index].key != nil, !listeners[index].queue.isEmpty { ready.append(number) }
+            default: continue
+            }
+        }
+        guard !ready.isEmpty else { return 0 }
+        var wanted = random.chance(70) ? ready.count : 1 + random.below(ready.count)
+        wanted = min(wanted, out.count)
+        for i in 0..<wanted {
+            ready.swapAt(i, i + random.below(ready.count - i))
+            out[i] = event(ready[i])
+        }
+        return wanted
+    }
+
+    private func event(_ number: Int) -> Event {
+        switch table[number] {
+        case .socket(let socket)?:
+            let readiness = socket.poll()
+            socket.hasEdge = false
+            note("event for \(socket.side) of #\(socket.connection) (fd \(number)): \(readiness.names)")
+            return Event(key: socket.key ?? EventKey(rawValue: 0), readiness: readiness)
+        case .listener(let index)?:
+            return Event(key: listeners[index].key ?? EventKey(rawValue: 0), readiness: .readable)
+        default:
+            return Event(key: EventKey(rawValue: 0), readiness: [])
+        }
+    }
+}
+
+extension Readiness {
+    var names: String {
+        [(Readiness.readable, "IN"), (.writable, "OUT"), (.readEnd, "RDHUP"), (.hangup, "HUP"), (.urgent, "PRI")]
+            .filter { contains($0.0) }.map(\.1).joined(separator: "|")
+    }
+}
+
+/// Control's side of the mailbox.
+final class Control {
+    private let orders: [(at: UInt64, order: Scenario.Order)]
+    private var done = 0
+    private let library: SnapshotLibrary
+
+    init(_ scenario: Scenario) {
+        orders = scenario.orders
+        library = SnapshotLibrary(changesProgram: scenario.changesProgram)
+    }
+
+    var nextAt: UInt64 { done < orders.count ? orders[done].at : .max }
+
+    /// Does what is due. True if the worker should be woken.
+    func act(_ world: World) -> Bool {
+        library.collect(world)
+        guard nextAt <= world.clock else { return false }
+        let order = orders[done].order
+        done += 1
+        switch order {
+        case .offer: world.mailbox.offer(library.make(world))
+        case .drain: if world.mailbox.order == .run { world.mailbox.setOrder(.drain) }
+        case .stop: world.mailbox.setOrder(.stop)
+        }
+        world.note("control: \(order)")
+        return true
+    }
+
+    /// Nothing will ever happen again: time to end.
+    func orderEnd(_ world: World) {
+        world.checkQuiescence()
+        library.check(world)
+        world.note("nothing moves any more")
+        switch world.mailbox.order {
+        case .run: world.mailbox.setOrder(world.random.chance(50) ? .drain : .stop)
+        case .drain: world.mailbox.setOrder(.stop)
+        case .stop: world.fail("the worker sleeps on after it was told to stop")
+        }
+    }
+
+    func firstSnapshot(_ world: World) -> UnsafePointer<Snapshot> { library.make(world) }
+    func finish() { library.free() }
+}

@@ -1,0 +1,227 @@
+import Pipeline
+import PipelineRuntime
+
+/// The machine and the network around one worker: a clock, a descriptor table, sockets, pipes, peers and control, all
+/// moved by one seed. Everything that must hold while it runs is checked here; the first thing that doesn't is kept.
+final class World: @unchecked Sendable {
+    enum Object {
+        case socket(Socket)
+        case listener(Int)
+        case pipeRead(Pipe)
+        case pipeWrite(Pipe)
+    }
+
+    final class Pipe {
+        var pieces: [(source: Socket, start: Int, count: Int)] = []
+        var count = 0
+        let capacity: Int
+        init(capacity: Int) { self.capacity = capacity }
+    }
+
+    struct Listener {
+        var descriptor: Int
+        var queue: [Int] = []
+        var isOpen = true
+        var key: EventKey?
+    }
+
+    let scenario: Scenario
+    var random: SeededRandom
+    var clock = Scenario.start
+    var connections: [Connection] = []
+    var listeners: [Listener] = []
+    var table: [Object?] = []
+    let mailbox = Mailbox(wakeDescriptor: .none)
+    let control: Control
+    var stats = Statistics()
+    /// Stage states that the worker has made and not freed.
+    var statesAlive = 0
+    /// Three a connection.
+    let backends: UnsafeMutableBufferPointer<Backend>
+
+    private(set) var failure: String?
+    var tracing = false
+    private(set) var trace: [String] = []
+
+    /// Calls since the last wait, and those among them that changed something.
+    var calls = 0
+    var effects = 0
+    var idleTurns = 0
+
+    init(_ scenario: Scenario) {
+        self.scenario = scenario
+        random = SeededRandom(seed: scenario.seed ^ 0xABCD_EF01)
+        control = Control(scenario)
+        for (index, plan) in scenario.connections.enumerated() {
+            connections.append(Connection(index: index, plan: plan, random: &random))
+        }
+        backends = .allocate(capacity: connections.count * BackendCandidates.capacity)
+        for i in backends.indices {
+            let address = connections[i / BackendCandidates.capacity].backend(i % BackendCandidates.capacity)
+            backends.initializeElement(at: i, to: Backend(address: address, instance: SnapshotLibrary.text))
+        }
+        for _ in scenario.chains.indices {
+            listeners.append(Listener(descriptor: table.count))
+            table.append(.listener(listeners.count - 1))
+        }
+    }
+
+    deinit {
+        backends.deinitialize()
+        backends.deallocate()
+    }
+
+    func fail(_ what: @autoclosure () -> String) {
+        guard failure == nil else { return }
+        failure = what()
+        note("FAILED: \(failure ?? "")")
+    }
+
+    func note(_ line: @autoclosure () -> String) {
+        guard tracing else { return }
+        let time = (clock - Scenario.start) / 1000
+        trace.append("\(time / 1000).\(String(time % 1000 + 1000).dropFirst()) ms  \(line())")
+    }
+
+    // MARK: Descriptors
+
+    var openDescriptors: Int { table.reduce(0) { $0 + ($1 == nil ? 0 : 1) } }
+
+    /// The lowest free number, as POSIX has it; nil at the limit.
+    func allocate(_ object: Object) -> Int? {
+        for number in 0..<scenario.descriptors {
+            if number == table.count { table.append(nil) }
+            if table[number] == nil {
+                table[number] = object
+                return number
+            }
+        }
+        return nil
+    }
+
+    var hasFreeDescriptor: Bool { openDescriptors < scenario.descriptors }
+
+    func object(_ descriptor: Descriptor, _ call: String) -> Object? {
+        calls += 1
+        if calls > 100_000 { fail("the worker makes calls without end in one turn (\(call))") }
+        let number = Int(descriptor.number)
+        guard number >= 0, number < table.count, let object = table[number] else {
+            fail("\(call) on descriptor \(number), which is not open")
+            return nil
+        }
+        interleave()
+        return object
+    }
+
+    func socket(_ descriptor: Descriptor, _ call: String) -> Socket? {
+        guard let object = object(descriptor, call) else { return nil }
+        guard case .socket(let socket) = object else {
+            fail("\(call) on descriptor \(descriptor.number), which is no socket")
+            return nil
+        }
+        return socket
+    }
+
+    // MARK: Peers
+
+    func peer(of socket: Socket) -> Peer? {
+        socket.side == .client ? connections[socket.connection].clientPeer : connections[socket.connection].server
+    }
+
+    /// Something has happened to a socket: its peer may have something to do.
+    func nudge(_ socket: Socket) {
+        guard let peer = peer(of: socket), peer.socket === socket, peer.wakeAt == .max, peer.canAct else { return }
+        peer.wakeAt = clock + UInt64(random.below(peer.plan.pause))
+    }
+
+    /// The world does not stand still while the worker is at work.
+    private func interleave() {
+        guard scenario.interleaving > 0, random.chance(scenario.interleaving) else { return }
+        let connection = connections[random.below(connections.count)]
+        let peer = random.chance(50) ? connection.clientPeer : (connection.server ?? connection.clientPeer)
+        if connection.state != .coming, peer.wakeAt < clock + 100_000 { step(peer) }
+    }
+
+    func step(_ peer: Peer) {
+        let socket = peer.socket
+        if let word = peer.step(&random) { note("\(socket.side) of #\(socket.connection) \(word)") }
+        peer.wakeAt = peer.canAct ? clock + UInt64(random.below(peer.plan.pause)) : .max
+    }
+
+    /// Everything that is due at this moment.
+    func runDue() {
+        for connection in connections {
+            if connection.state == .coming, connection.plan.arrives <= clock { arrive(connection) }
+            guard connection.state != .coming else { continue }
+            if connection.clientPeer.wakeAt <= clock { step(connection.clientPeer) }
+            guard let server = connection.server, server.wakeAt <= clock else { continue }
+            if server.socket.isConnecting { finishConnect(connection, server) } else { step(server) }
+        }
+    }
+
+    func nextMoment() -> UInt64 {
+        var next = control.nextAt
+        for connection in connections {
+            if connection.state == .coming {
+                next = min(next, connection.plan.arrives)
+            } else {
+                next = min(next, connection.clientPeer.wakeAt, connection.server?.wakeAt ?? .max)
+            }
+        }
+        return next
+    }
+
+    private func arrive(_ connection: Connection) {
+        guard listeners[connection.plan.listener].isOpen else {
+            connection.state = .dropped
+            return
+        }
+        connection.state = .queued
+        listeners[connection.plan.listener].queue.append(connection.index)
+        note("client #\(connection.index) connects")
+        connection.clientPeer.wakeAt = clock
+    }
+
+    private func finishConnect(_ connection: Connection, _ server: Peer) {
+        let socket = server.socket
+        switch connection.plan.candidates[connection.attempts - 1] {
+        case .refused: failConnect(connection, socket, ErrorNumber.connectionRefused)
+        case .unreachable: failConnect(connection, socket, ErrorNumber.hostUnreachable)
+        case .resetAfterAccept: failConnect(connection, socket, ErrorNumber.connectionReset)
+        default:
+            socket.isConnecting = false
+            socket.hasEdge = true
+            note("backend of #\(connection.index) accepts")
+            server.wakeAt = clock + UInt64(random.below(server.plan.pause))
+            // Often its first bytes are there before the worker has looked.
+            if random.chance(30) { step(server) }
+        }
+    }
+
+    private func failConnect(_ connection: Connection, _ socket: Socket, _ error: Int32) {
+        note("backend of #\(connection.index) fails with \(error)")
+        socket.die(error)
+        connection.server?.wakeAt = .max
+    }
+}
+
+/// What a run has met, so that a test can tell that the simulation goes everywhere.
+struct Statistics {
+    var turns = 0
+    var accepted = 0
+    var connects = 0
+    var bytes = 0
+    var pipes = 0
+    var splices = 0
+    var reasons: [UInt16: Int] = [:]
+
+    mutating func add(_ other: Statistics) {
+        turns += other.turns
+        accepted += other.accepted
+        connects += other.connects
+        bytes += other.bytes
+        pipes += other.pipes
+        splices += other.splices
+        reasons.merge(other.reasons, uniquingKeysWith: +)
+    }
+}
