@@ -32,6 +32,9 @@ let package = Package(
         .target(name: "CLinux", path: "Sources/CLinux", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .systemLibrary(
             name: "CIDN2", path: "Sources/CIDN2", pkgConfig: "libidn2", providers: [.apt(["libidn2-dev"])]),
+        .systemLibrary(
+            name: "CPCRE2", path: "Sources/CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+        .systemLibrary(name: "CMnl", path: "Sources/CMnl", pkgConfig: "libmnl", providers: [.apt(["libmnl-dev"])]),
 
         // Core: pure, imports nothing. Everything else meets here.
         .target(name: "Pipeline", path: "Sources/Pipeline/Core", swiftSettings: dataPath),

@@ -31,7 +31,9 @@ struct AccountFilterTests {
 
     private func totals(_ route: UnsafePointer<Route>?, _ upstream: UInt64, _ client: UInt64) -> ConnectionTotals {
         ConnectionTotals(
-            route: route, client: ClientAddress(FilterHarness.endpoint("192.0.2.1:1")), bytesToUpstream: upstream,
+            route: route, client: ClientAddress(FilterHarness.endpoint("192.0.2.1:1")),
+            destination: DestinationAddress(FilterHarness.endpoint("192.0.2.2:443")), backend: nil,
+            bytesToUpstream: upstream,
             bytesToClient: client, reason: RuntimeReason.closedByClient.code, duration: .seconds(1))
     }
 }

@@ -80,7 +80,7 @@ struct DocsTests {
         switch element {
         case .word(let word): [word]
         case .choice(_, let words), .optional(_, let words): words
-        case .duration, .size, .count: []
+        case .duration, .size, .count, .text, .block: []
         case .set: ["SET"]
         }
     }

@@ -99,7 +99,7 @@ extension World {
             if !connection.client.isDead { fail("\(name), and it has not") }
         case .internalError:
             if !connection.watchFailed { fail(name) }
-        case .peekTimeout, .killed, .owedProxyHeader: fail(name)
+        case .peekTimeout, .killed, .owedProxyHeader, .proxyRejected, .instanceDrained, .routeRemoved: fail(name)
         }
         checkReset(connection, name)
     }

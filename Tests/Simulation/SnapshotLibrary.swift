@@ -17,9 +17,9 @@ final class SnapshotLibrary {
         memory.initialize(to: RouteOwner(org: text, app: text, env: text))
         return UnsafePointer(memory)
     }()
-    nonisolated(unsafe) private static let backends: UnsafePointer<FrozenArray<Backend>> = {
-        let memory = UnsafeMutablePointer<FrozenArray<Backend>>.allocate(capacity: 1)
-        memory.initialize(to: FrozenArray([]))
+    nonisolated(unsafe) private static let group: UnsafePointer<BackendGroup> = {
+        let memory = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
+        memory.initialize(to: BackendGroup(backends: FrozenArray([])))
         return UnsafePointer(memory)
     }()
     nonisolated(unsafe) private static let cell: UnsafePointer<RouteCell> = {
@@ -40,7 +40,7 @@ final class SnapshotLibrary {
         route.initialize(
             to: RouteCellOfOne(
                 route: Route(
-                    id: SnapshotLibrary.text, owner: SnapshotLibrary.owner, backends: SnapshotLibrary.backends,
+                    id: SnapshotLibrary.text, owner: SnapshotLibrary.owner, group: SnapshotLibrary.group,
                     cell: SnapshotLibrary.cell, port: UInt16(generation), flags: [])))
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
         snapshot.initialize(

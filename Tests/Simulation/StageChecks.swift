@@ -55,7 +55,7 @@ extension World {
         let isGate = settings.chain.gates && !settings.chain.peeks && settings.stage == 1
         note("stage \(settings.stage) of #\(connection.index): \(verdict)")
         switch verdict {
-        case .needBytes:
+        case .needBytes, .gate:
             if isGate {
                 connection.gate = .closed
             } else {

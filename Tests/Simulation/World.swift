@@ -38,6 +38,7 @@ final class World: @unchecked Sendable {
     var statesAlive = 0
     /// Three a connection.
     let backends: UnsafeMutableBufferPointer<Backend>
+    let backendCells: UnsafeMutableBufferPointer<BackendCell>
 
     private(set) var failure: String?
     var tracing = false
@@ -56,9 +57,12 @@ final class World: @unchecked Sendable {
             connections.append(Connection(index: index, plan: plan, random: &random))
         }
         backends = .allocate(capacity: connections.count * BackendCandidates.capacity)
+        backendCells = .allocate(capacity: connections.count * BackendCandidates.capacity)
         for i in backends.indices {
+            let cell = backendCells.baseAddress.unsafelyUnwrapped + i
+            cell.initialize(to: BackendCell())
             let address = connections[i / BackendCandidates.capacity].backend(i % BackendCandidates.capacity)
-            backends.initializeElement(at: i, to: Backend(address: address, instance: SnapshotLibrary.text))
+            backends.initializeElement(at: i, to: Backend(address: address, instance: SnapshotLibrary.text, cell: cell))
         }
         for _ in scenario.chains.indices {
             listeners.append(Listener(descriptor: table.count))
@@ -69,6 +73,8 @@ final class World: @unchecked Sendable {
     deinit {
         backends.deinitialize()
         backends.deallocate()
+        backendCells.deinitialize()
+        backendCells.deallocate()
     }
 
     func fail(_ what: @autoclosure () -> String) {

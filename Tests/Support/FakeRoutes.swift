@@ -29,7 +29,8 @@ package final class FakeRoutes {
         let hosts: [String]
         let route: UnsafeMutablePointer<Route>
         let owner: UnsafeMutablePointer<RouteOwner>
-        let backends: UnsafeMutablePointer<FrozenArray<Backend>>
+        let group: UnsafeMutablePointer<BackendGroup>
+        let cells: UnsafeMutablePointer<BackendCell>
         let cell: UnsafeMutablePointer<RouteCell>
     }
 
@@ -42,21 +43,23 @@ package final class FakeRoutes {
         let owner = UnsafeMutablePointer<RouteOwner>.allocate(capacity: 1)
         owner.initialize(
             to: RouteOwner(org: FrozenText("org_1"), app: FrozenText("app_1"), env: FrozenText(fake.env)))
-        let backends = UnsafeMutablePointer<FrozenArray<Backend>>.allocate(capacity: 1)
-        backends.initialize(
-            to: FrozenArray(
-                fake.backends.enumerated().map { index, text in
-                    Backend(
-                        address: BackendAddress(FilterHarness.endpoint(text)), instance: FrozenText("i-\(index)"))
-                }))
+        let cells = UnsafeMutablePointer<BackendCell>.allocate(capacity: max(1, fake.backends.count))
+        for index in fake.backends.indices { (cells + index).initialize(to: BackendCell()) }
+        let group = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
+        let backends = fake.backends.enumerated().map { index, text in
+            Backend(
+                address: BackendAddress(FilterHarness.endpoint(text)), instance: FrozenText("i-\(index)"),
+                cell: UnsafePointer(cells + index))
+        }
+        group.initialize(to: BackendGroup(backends: FrozenArray(backends)))
         let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
         cell.initialize(to: RouteCell())
         let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)
         route.initialize(
             to: Route(
-                id: FrozenText(fake.id), owner: owner, backends: backends, cell: cell, port: fake.port,
+                id: FrozenText(fake.id), owner: owner, group: group, cell: cell, port: fake.port,
                 flags: fake.flags))
-        entries.append(Entry(hosts: fake.hosts, route: route, owner: owner, backends: backends, cell: cell))
+        entries.append(Entry(hosts: fake.hosts, route: route, owner: owner, group: group, cells: cells, cell: cell))
         return UnsafePointer(route)
     }
 
@@ -90,10 +93,12 @@ package final class FakeRoutes {
             entry.owner.pointee.org.deallocate()
             entry.owner.pointee.app.deallocate()
             entry.owner.pointee.env.deallocate()
-            for backend in entry.backends.pointee.buffer { backend.instance.deallocate() }
-            entry.backends.pointee.deallocate()
+            let count = entry.group.pointee.backends.count
+            for backend in entry.group.pointee.backends.buffer { backend.instance.deallocate() }
+            entry.group.pointee.deallocate()
+            entry.cells.deinitialize(count: count).deallocate()
             entry.owner.deinitialize(count: 1).deallocate()
-            entry.backends.deinitialize(count: 1).deallocate()
+            entry.group.deinitialize(count: 1).deallocate()
             entry.cell.deinitialize(count: 1).deallocate()
             entry.route.deinitialize(count: 1).deallocate()
         }

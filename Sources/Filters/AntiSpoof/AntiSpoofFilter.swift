@@ -43,7 +43,7 @@ package enum AntiSpoofFilter: Filter {
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         switch (verdict, ProxySignature.check(view.bytes)) {
         case (.refuse, _): "the first bytes are a PROXY header's signature, which clients may not send"
-        case (.needBytes, _): "the \(view.bytes.count) bytes so far could still become a PROXY header"
+        case (.needBytes, _), (.gate, _): "the \(view.bytes.count) bytes so far could still become a PROXY header"
         case (.next, .wait): "no more bytes come, and the \(view.bytes.count) so far are no PROXY header"
         case (.next, _): "the first bytes are no PROXY header"
         }

@@ -51,7 +51,7 @@ package enum BackendFilter: Filter {
     /// route tables, so turns are exact and go on where they were.
     private static func nextCandidates(_ route: UnsafePointer<Route>) -> BackendCandidates {
         var candidates = BackendCandidates()
-        let backends = route.pointee.backends.pointee
+        let backends = route.pointee.backends
         guard !backends.isEmpty else { return candidates }
         let turn = route.pointee.cell.pointee.cursor.wrappingAdd(1, ordering: .relaxed).oldValue
         var index = Int(turn % UInt64(backends.count))
@@ -71,7 +71,7 @@ package enum BackendFilter: Filter {
                 : "no route for \(name.string) at \(destination)"
         }
         let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.env.string)"
-        let all = route.pointee.backends.pointee.count
+        let all = route.pointee.backends.count
         guard all > 0 else { return "\(found) has no ready instance" }
         let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }
             .map { "\($0.pointee.address.endpoint) (\($0.pointee.instance.string))" }

@@ -55,7 +55,7 @@ package enum ProxyV2Filter: Filter {
         let client = view.facts.client.endpoint
         switch verdict {
         case .refuse: return "the PROXY v2 header does not fit into the \(Prelude.capacity) bytes for it"
-        case .needBytes, .next: break
+        case .needBytes, .gate, .next: break
         }
         guard view.facts.hasProxyHeader else {
             return "no PROXY header: the route does not ask for one"

@@ -105,7 +105,7 @@ package struct Explainer: ~Copyable {
         let target = { (backend: Backend) in
             Explanation.Target(address: backend.address.endpoint, instance: backend.instance.string)
         }
-        result.backends = route.backends.pointee.buffer.map(target)
+        result.backends = route.backends.buffer.map(target)
         let tries = (0..<Int(facts.candidates.count)).compactMap { facts.candidates[$0] }
         result.candidates = tries.map { target($0.pointee) }
     }
@@ -151,7 +151,7 @@ private struct ExplainRun {
 
     private mutating func ask(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> String? {
         var verdict = evaluate(stage, state)
-        if case .needBytes(let total) = verdict {
+        if let total = verdict.wanted {
             add(stage, .waits(bytes: total), verdict)
             // A gate looks on while the other direction flows; whoever else waits, waits until its time is over.
             if chain.gates { return nil }
@@ -162,7 +162,7 @@ private struct ExplainRun {
         case .next:
             add(stage, .passes, verdict)
             return nil
-        case .needBytes:
+        case .needBytes, .gate:
             return reasons.text(RuntimeReason.internalError.code)
         case .refuse(let code):
             let reason = reasons.text(.filter(base: stage.reasonBase, code))

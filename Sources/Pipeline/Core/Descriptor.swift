@@ -45,6 +45,10 @@ package struct ClauseSpec: Sendable {
         case count(name: String, ClosedRange<UInt64>)
         /// `@name`, a prefix, or a built-in set's name.
         case set(name: String)
+        /// The name of a block of the config: `limit per_client { … }`.
+        case block(name: String, BlockKind)
+        /// One word, quoted or not, as it stands.
+        case text(name: String)
     }
 
     /// Names the clause in ``Directive``; unique in its filter.
@@ -73,6 +77,19 @@ package enum ArgumentValue: Sendable {
     case size(UInt64)
     case count(UInt64)
     case set(AddressSet)
+    case block(any ConfigBlock)
+    case text(String)
+}
+
+/// Named blocks of the config that stages refer to.
+package enum BlockKind: String, Sendable, CaseIterable {
+    case limit, health, names
+}
+
+/// A compiled block. One object a block, shared by all stages that name it; a filter knows the class that its kind has.
+/// What the data path reads of it must be reachable without reference counting; the program keeps it alive.
+package protocol ConfigBlock: AnyObject, Sendable {
+    var name: String { get }
 }
 
 /// A named set of prefixes, as a directive refers to it.
@@ -118,6 +135,14 @@ package struct Directive: Sendable {
     }
     package func count(_ name: String) -> UInt64? {
         guard case .count(let value)? = first(name)?.values.first else { return nil }
+        return value
+    }
+    package func block(_ name: String) -> (any ConfigBlock)? {
+        guard case .block(let value)? = first(name)?.values.first else { return nil }
+        return value
+    }
+    package func text(_ name: String) -> String? {
+        guard case .text(let value)? = first(name)?.values.first else { return nil }
         return value
     }
     package func word(_ name: String) -> String? {

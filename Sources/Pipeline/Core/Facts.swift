@@ -49,6 +49,14 @@ package struct ConnectionFacts: @unchecked Sendable {
     package var alpnLength: UInt16 = 0
     package var route: UnsafePointer<Route>?
     package var candidates = BackendCandidates()
+    /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
+    package var ejection: UnsafePointer<EjectionPolicy>?
+    /// Given back at the end of the connection.
+    package var holds = Holds()
+    package var pacers = Pacers()
+    /// Where the TLVs of a PROXY header that we believed stand in the client's bytes; 0 length: none.
+    package var tlvOffset: UInt16 = 0
+    package var tlvLength: UInt16 = 0
     /// How many of the client's first bytes are not passed on (a PROXY header that we believed).
     package var consumed: Int = 0
     /// A stage has put the PROXY header in front that the route asks for (R16).
@@ -81,6 +89,8 @@ package struct ConnectionView {
     /// When this event happened.
     package let now: Instant
     package let routes: RouteTableHandle
+    /// `explain` asks, and no connection is there: a stage answers as it would, and changes nothing that others share.
+    package let isRehearsal: Bool
 
     @inlinable package var facts: ConnectionFacts {
         unsafeAddress { factsAddress }
@@ -89,13 +99,14 @@ package struct ConnectionView {
 
     package init(
         facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,
-        routes: RouteTableHandle
+        routes: RouteTableHandle, isRehearsal: Bool = false
     ) {
         self.pointer = facts
         self.bytes = bytes
         self.input = input
         self.now = now
         self.routes = routes
+        self.isRehearsal = isRehearsal
     }
 }
 
@@ -120,6 +131,18 @@ package struct Effects {
         facts.pointee.alpnOffset = UInt16(clamping: offset)
         facts.pointee.alpnLength = UInt16(clamping: length)
     }
+    /// Where the TLVs of a believed PROXY header stand in the client's bytes.
+    package func setTLVs(offset: Int, length: Int) {
+        facts.pointee.tlvOffset = UInt16(clamping: offset)
+        facts.pointee.tlvLength = UInt16(clamping: length)
+    }
+    /// Has the runtime take `count` back at the end of the connection, however it ends. The stage has counted it
+    /// already. False if a connection can't hold more: then the stage takes it back itself.
+    package func hold(_ count: UnsafePointer<HoldCount>) -> Bool { facts.pointee.holds.append(count) }
+    /// Has the relay obey a rate. What owns the pacer must be held as well. False if there is no room.
+    package func pace(_ pacer: UnsafePointer<Pacer>) -> Bool { facts.pointee.pacers.append(pacer) }
+    /// R12: what connect failures lead to.
+    package func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
     package func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
         facts.pointee.route = route
         facts.pointee.candidates = candidates
@@ -174,6 +197,9 @@ package struct Prelude {
 package struct ConnectionTotals: @unchecked Sendable {
     package let route: UnsafePointer<Route>?
     package let client: ClientAddress
+    package let destination: DestinationAddress
+    /// The one that was connected; nil: none was.
+    package let backend: UnsafePointer<Backend>?
     /// Payload bytes written to the backend; our own PROXY header is not payload.
     package let bytesToUpstream: UInt64
     /// Payload bytes written to the client.
@@ -181,11 +207,14 @@ package struct ConnectionTotals: @unchecked Sendable {
     package let reason: ReasonCode
     package let duration: TimeSpan
     package init(
-        route: UnsafePointer<Route>?, client: ClientAddress, bytesToUpstream: UInt64, bytesToClient: UInt64,
-        reason: ReasonCode, duration: TimeSpan
+        route: UnsafePointer<Route>?, client: ClientAddress, destination: DestinationAddress,
+        backend: UnsafePointer<Backend>?, bytesToUpstream: UInt64, bytesToClient: UInt64, reason: ReasonCode,
+        duration: TimeSpan
     ) {
         self.route = route
         self.client = client
+        self.destination = destination
+        self.backend = backend
         self.bytesToUpstream = bytesToUpstream
         self.bytesToClient = bytesToClient
         self.reason = reason

@@ -12,17 +12,20 @@ package struct Stage: @unchecked Sendable {
     package let source: String
     /// Where it stands in the config file.
     package let line: Int
+    /// The blocks that its directive names.
+    package let blocks: [any ConfigBlock]
 
     /// Binds `filter` to compiled settings. The program that holds the stage frees them.
     package static func bind<F: Filter>(
         _ filter: F.Type, settings: F.Settings, reasonBase: UInt16, stateIndex: Int, shadow: Bool, source: String,
-        line: Int
+        line: Int, blocks: [any ConfigBlock] = []
     ) -> Stage {
         let memory = UnsafeMutablePointer<F.Settings>.allocate(capacity: 1)
         memory.initialize(to: settings)
         return Stage(
             filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase, stateIndex: stateIndex,
-            shadow: shadow, peek: F.peek(settings), source: source, line: line)
+            shadow: shadow, peek: F.peek(settings), source: source, line: line,
+            blocks: blocks)
     }
 }
 
@@ -30,7 +33,8 @@ package struct Stage: @unchecked Sendable {
 package struct Chain: Sendable {
     package let name: String
     package let stages: FrozenArray<Stage>
-    /// The largest budget that any stage declared; 0: nothing is peeked before the backend is connected.
+    /// The largest budget that any stage declared, after what stages before may consume, at most ``PeekNeed/limit``;
+    /// 0: nothing is peeked before the backend is connected.
     package let peekBytes: Int
     /// From accept; nil exactly if ``peekBytes`` is 0 or no stage has a deadline.
     package let peekTimeout: TimeSpan?
@@ -41,7 +45,10 @@ package struct Chain: Sendable {
         self.name = name
         self.stages = FrozenArray(stages)
         let peeking = stages.filter { $0.peek != nil }
-        self.peekBytes = peeking.compactMap { $0.peek?.bytes }.max() ?? 0
+        let (consumed, kept) = peeking.compactMap(\.peek).reduce(into: (0, 0)) { sums, peek in
+            if peek.consumes { sums.0 += peek.bytes } else { sums.1 = max(sums.1, peek.bytes) }
+        }
+        self.peekBytes = min(PeekNeed.limit, consumed + kept)
         self.peekTimeout = peeking.compactMap { $0.peek?.timeout }.max()
         self.gates = !peeking.isEmpty && peeking.allSatisfy { $0.filter.descriptor.canGate }
     }

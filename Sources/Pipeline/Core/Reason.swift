@@ -63,6 +63,9 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case internalError
     case noBackend
     case owedProxyHeader
+    case proxyRejected
+    case instanceDrained
+    case routeRemoved
 
     package var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -92,6 +95,9 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .internalError: ("runtime.error", .node)
         case .noBackend: ("runtime.no_backend", .node)
         case .owedProxyHeader: ("runtime.no_proxy_header", .node)
+        case .proxyRejected: ("proxy_v2.proxy_rejected", .upstream)
+        case .instanceDrained: ("drain.instance", .node)
+        case .routeRemoved: ("drain.route", .node)
         }
     }
 }

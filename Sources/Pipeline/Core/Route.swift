@@ -25,6 +25,10 @@ package struct RouteCell: ~Copyable {
     package let connections = Atomic<UInt64>(0)
     package let bytesToUpstream = Atomic<UInt64>(0)
     package let bytesToClient = Atomic<UInt64>(0)
+    /// Connections on it now.
+    package let active = HoldCount()
+    /// R18: connections whose backend did not take our PROXY header.
+    package let proxyRejections = Atomic<UInt32>(0)
     package init() {}
 }
 
@@ -37,16 +41,6 @@ package struct RouteOwner: Sendable {
         self.org = org
         self.app = app
         self.env = env
-    }
-}
-
-/// One ready instance behind a route (R10).
-package struct Backend: Sendable {
-    package let address: BackendAddress
-    package let instance: FrozenText
-    package init(address: BackendAddress, instance: FrozenText) {
-        self.address = address
-        self.instance = instance
     }
 }
 
@@ -66,21 +60,29 @@ package struct Route: @unchecked Sendable {
     package let id: FrozenText
     package let owner: UnsafePointer<RouteOwner>
     /// Shared by the routes that point to the same (env, process type, port).
-    package let backends: UnsafePointer<FrozenArray<Backend>>
+    package let group: UnsafePointer<BackendGroup>
     package let cell: UnsafePointer<RouteCell>
     package let port: UInt16
     package let flags: Flags
+    package let balance: Balance
+    /// The most connections at once on this node; 0: no limit.
+    package let maxConnections: UInt32
+
+    package var backends: FrozenArray<Backend> { group.pointee.backends }
 
     package init(
-        id: FrozenText, owner: UnsafePointer<RouteOwner>, backends: UnsafePointer<FrozenArray<Backend>>,
-        cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags
+        id: FrozenText, owner: UnsafePointer<RouteOwner>, group: UnsafePointer<BackendGroup>,
+        cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags, balance: Balance = .roundRobin,
+        maxConnections: UInt32 = 0
     ) {
         self.id = id
         self.owner = owner
-        self.backends = backends
+        self.group = group
         self.cell = cell
         self.port = port
         self.flags = flags
+        self.balance = balance
+        self.maxConnections = maxConnections
     }
 }
 

@@ -5,8 +5,20 @@
     /// Ask again when `total` bytes have arrived, or when none will (see ``InputState``). Only a stage with a
     /// ``PeekNeed`` may answer this, and only while the input is ``InputState/open``.
     case needBytes(Int)
+    /// Ask again when `total` bytes have arrived, but let the rest go on meanwhile: later stages run, the backend is
+    /// connected and may speak, and only the client's own bytes are held back (R17). Only a stage whose descriptor says
+    /// ``FilterDescriptor/canGate`` may answer this. In a chain that has to wait anyway it is ``needBytes(_:)``.
+    case gate(Int)
     /// Close the connection. The number is the index into the filter's ``FilterDescriptor/reasons``.
     case refuse(UInt8)
+
+    /// How many bytes it waits for, whichever way; nil: it doesn't.
+    @inlinable package var wanted: Int? {
+        switch self {
+        case .needBytes(let total), .gate(let total): total
+        case .next, .refuse: nil
+        }
+    }
 }
 
 /// Whether more of the client's first bytes may still come.
@@ -28,9 +40,12 @@ package struct PeekNeed: Equatable, Sendable {
     /// How long it is willing to wait for them from accept; nil: as long as the connection lives, which only a
     /// stage that gives no fact to a later one may ask for.
     package let timeout: TimeSpan?
-    package init(bytes: Int, timeout: TimeSpan?) {
+    /// The stage may consume what it looked at, so that later stages look at what comes behind it.
+    package let consumes: Bool
+    package init(bytes: Int, timeout: TimeSpan?, consumes: Bool = false) {
         self.bytes = bytes
         self.timeout = timeout
+        self.consumes = consumes
     }
     /// The largest budget that any stage may ask for.
     package static let limit = 65536

@@ -99,7 +99,8 @@ extension Checker {
                 usedSets.insert(String(word.text.dropFirst()))
             }
             do throws(ClauseFailure) {
-                let (spec, clause) = try ClauseMatcher(sets: sets).match(syntax.words, oneOf: descriptor.clauses)
+                let (spec, clause) = try ClauseMatcher(sets: sets, blocks: blocks).match(
+                    syntax.words, oneOf: descriptor.clauses)
                 if !spec.repeats,
                     isDuplicate("`\(spec.form)`", syntax.span, firstAt: result.spans[spec.name])
                 {
@@ -154,11 +155,16 @@ extension Checker {
         _ filter: F.Type, _ index: Int, _ checked: CheckedClauses, _ entry: EntrySyntax
     ) -> Stage? {
         do throws(SettingsError) {
+            let named = checked.clauses.flatMap(\.values).compactMap { value -> (any ConfigBlock)? in
+                if case .block(let block) = value { block } else { nil }
+            }
+            for block in named { usedBlocks.insert(ObjectIdentifier(block)) }
             let settings = try F.settings(Directive(keyword: entry.keyword.text, clauses: checked.clauses))
             defer { stageCount += 1 }
             return Stage.bind(
                 filter, settings: settings, reasonBase: ReasonTable.base(ofFilter: index), stateIndex: stageCount,
-                shadow: checked.shadow != nil, source: Formatter.line(entry), line: line(entry.keyword.span))
+                shadow: checked.shadow != nil, source: Formatter.line(entry), line: line(entry.keyword.span),
+                blocks: named)
         } catch {
             let span = error.clause.flatMap { checked.spans[$0] } ?? entry.headSpan
             reporter.error(span, error.problem, help: error.remedy)

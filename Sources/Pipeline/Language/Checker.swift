@@ -15,6 +15,9 @@ final class Checker {
     var node = NodeSettings()
     var sets: [String: AddressSet] = [:]
     var usedSets: Set<String> = []
+    /// Compiled `limit`, `health` and `names` blocks.
+    var blocks: [BlockKind: [String: any ConfigBlock]] = [:]
+    var usedBlocks: Set<ObjectIdentifier> = []
     var pipelines: [CheckedPipeline] = []
     var pipelineIndex: [String: Int] = [:]
     var listeners: [Located<ListenerSpec>] = []

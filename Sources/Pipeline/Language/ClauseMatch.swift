@@ -15,6 +15,7 @@ extension ClauseSpec.Element {
         case .size(let name, _): name.uppercased()
         case .count(let name, _): name.uppercased()
         case .set(let name): name.uppercased()
+        case .block(let name, _), .text(let name): name.uppercased()
         }
     }
 
@@ -27,6 +28,8 @@ extension ClauseSpec.Element {
         case .size: ["a size like `16KiB`"]
         case .count: ["a number like `400`"]
         case .set: ["`@NAME`", "a prefix"] + BuiltInSets.names.map { "`\($0)`" }
+        case .block(_, let kind): ["the name of a `\(kind.rawValue)` block"]
+        case .text(let name): ["a \(name)"]
         }
     }
 }
@@ -59,6 +62,8 @@ struct ClauseFailure: Error {
 struct ClauseMatcher {
     /// The sets of the file.
     let sets: [String: AddressSet]
+    /// The blocks of the file, by kind and name.
+    var blocks: [BlockKind: [String: any ConfigBlock]] = [:]
 
     func match(_ words: [WordSyntax], _ spec: ClauseSpec) throws(ClauseFailure) -> Clause {
         var values: [ArgumentValue] = []
@@ -126,6 +131,8 @@ struct ClauseMatcher {
             case .duration(_, let range): return .duration(try Value.duration(word, range))
             case .size(_, let range): return .size(try Value.size(word, range))
             case .count(_, let range): return .count(try Value.count(word, range))
+            case .block(_, let kind): return .block(try block(word, kind))
+            case .text: return .text(word)
             default: return .set(try addressSet(word, orOneOf: passed.flatMap(\.words)))
             }
         } catch {
@@ -143,6 +150,14 @@ struct ClauseMatcher {
     private static func looksLikeValue(_ word: String, _ element: ClauseSpec.Element) -> Bool {
         guard case .set = element else { return word.first?.isNumber == true }
         return word.contains { $0 == "@" || $0 == "." || $0 == ":" || $0 == "/" }
+    }
+
+    private func block(_ word: String, _ kind: BlockKind) throws(ValueProblem) -> any ConfigBlock {
+        if let block = blocks[kind]?[word] { return block }
+        let known = (blocks[kind] ?? [:]).keys.sorted()
+        throw ValueProblem(
+            message: "no \(kind.rawValue) is named \(quoted(word))",
+            help: suggestion(for: word, among: known) ?? "add `\(kind.rawValue) \(word) { ... }`")
     }
 
     /// `@name`, a prefix, or a built-in set.

@@ -250,7 +250,7 @@ final class ApplyRun {
     private func isSame(_ entry: UInt32, _ object: RouteObject, group: UInt32) -> Bool {
         guard let current = store.entry(entry).pointee.current else { return false }
         return current.pointee.route.port == object.port && current.pointee.options == object.options
-            && current.pointee.group == group && current.pointee.maxConnections == object.maxConnections
+            && current.pointee.group == group && current.pointee.route.maxConnections == object.maxConnections
             && sameBytes(current.pointee.name, document.text.bytes(object.name))
     }
 

@@ -23,7 +23,6 @@ struct TableRoute {
     /// Its ``RouteEntry``.
     let entry: UInt32
     let group: UInt32
-    let maxConnections: UInt32
 
     var name: Bytes {
         let id = route.id.buffer
@@ -66,7 +65,7 @@ struct RouteShard {
     /// Makes a shard of `items`. `finish` gives each route's pointers, and is told where it now lives.
     static func make(
         _ items: [ShardItem], owner: (ShardItem) -> UnsafePointer<RouteOwner>,
-        backends: (ShardItem) -> UnsafePointer<FrozenArray<Backend>>, cell: (ShardItem) -> UnsafePointer<RouteCell>,
+        backends: (ShardItem) -> UnsafePointer<BackendGroup>, cell: (ShardItem) -> UnsafePointer<RouteCell>,
         placed: (ShardItem, UnsafePointer<TableRoute>) -> Void
     ) -> Pointer {
         precondition(items.count <= countLimit)
@@ -89,12 +88,13 @@ struct RouteShard {
                 text += source.count
             }
             let route = Route(
-                id: FrozenText(viewing: id), owner: owner(item), backends: backends(item), cell: cell(item),
-                port: item.port, flags: item.options.flags)
+                id: FrozenText(viewing: id), owner: owner(item), group: backends(item), cell: cell(item),
+                port: item.port, flags: item.options.flags, balance: item.options.balance,
+                maxConnections: item.maxConnections)
             (routes + index).initialize(
                 to: TableRoute(
                     route: route, nameLength: UInt8(truncatingIfNeeded: item.name.count), options: item.options,
-                    entry: item.entry, group: item.group, maxConnections: item.maxConnections))
+                    entry: item.entry, group: item.group))
             var position = Int(truncatingIfNeeded: item.hash) & (slotCount - 1)
             while slots[position] != 0 { position = (position + 1) & (slotCount - 1) }
             slots[position] = tag(item.hash) | UInt32(index + 1)

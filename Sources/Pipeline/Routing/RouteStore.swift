@@ -31,8 +31,17 @@ struct RouteEntry: ~Copyable {
 /// The backends of a group, with the references of the routes that point to them.
 struct BackendBox {
     /// First: routes point to it.
-    let list: FrozenArray<Backend>
+    let group: BackendGroup
     var references: Int
+}
+
+/// What is known of one backend address, with the references of the groups that have it.
+struct BackendCellBox: ~Copyable {
+    /// First: backends point to it.
+    let cell = BackendCell()
+    let endpoint: Endpoint
+    var references = 0
+    init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }
 
 /// The owner of an env's routes, with the references of those.
@@ -50,6 +59,7 @@ package final class RouteStore {
     private var chunks: [UnsafeMutablePointer<RouteEntry>] = []
     private var used: UInt32 = 0
     private var free = RouteEntry.none
+    private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.
     package private(set) var liveBlocks = 0
 
@@ -109,7 +119,7 @@ package final class RouteStore {
         shard.pointee.references -= 1
         guard shard.pointee.references == 0 else { return }
         for route in shard.pointee.all {
-            release(backends: route.route.backends)
+            release(backends: route.route.group)
             release(owner: route.route.owner)
             entry(route.entry).pointee.references -= 1
             freeIfUnused(route.entry)
@@ -134,7 +144,7 @@ package final class RouteStore {
             backends: { item in
                 let box = backends(item)
                 box.pointee.references += 1
-                return UnsafeRawPointer(box).assumingMemoryBound(to: FrozenArray<Backend>.self)
+                return UnsafeRawPointer(box).assumingMemoryBound(to: BackendGroup.self)
             },
             cell: { cell($0.entry) },
             placed: { item, route in
@@ -149,21 +159,52 @@ package final class RouteStore {
     func makeBackends(_ list: [(address: Endpoint, instance: String)]) -> UnsafeMutablePointer<BackendBox> {
         allocated()
         let box = UnsafeMutablePointer<BackendBox>.allocate(capacity: 1)
-        let backends = list.map { Backend(address: BackendAddress($0.address), instance: FrozenText($0.instance)) }
-        box.initialize(to: BackendBox(list: FrozenArray(backends), references: 1))
+        let backends = list.map {
+            Backend(
+                address: BackendAddress($0.address), instance: FrozenText($0.instance), cell: retainCell($0.address))
+        }
+        box.initialize(to: BackendBox(group: BackendGroup(backends: FrozenArray(backends)), references: 1))
         return box
+    }
+
+    /// One cell an address, whichever groups and snapshots name it: what is known of a backend outlives an apply.
+    private func retainCell(_ endpoint: Endpoint) -> UnsafePointer<BackendCell> {
+        let box: UnsafeMutablePointer<BackendCellBox>
+        if let known = backendCells[endpoint] {
+            box = known
+        } else {
+            allocated()
+            box = .allocate(capacity: 1)
+            box.initialize(to: BackendCellBox(endpoint))
+            backendCells[endpoint] = box
+        }
+        box.pointee.references += 1
+        return UnsafeRawPointer(box).assumingMemoryBound(to: BackendCell.self)
+    }
+
+    private func releaseCell(_ endpoint: Endpoint) {
+        guard let box = backendCells[endpoint] else { return }
+        box.pointee.references -= 1
+        guard box.pointee.references == 0 else { return }
+        backendCells[endpoint] = nil
+        box.deinitialize(count: 1)
+        box.deallocate()
+        freed()
     }
 
     func release(_ box: UnsafeMutablePointer<BackendBox>) {
         box.pointee.references -= 1
         guard box.pointee.references == 0 else { return }
-        for backend in box.pointee.list.buffer { backend.instance.deallocate() }
-        box.pointee.list.deallocate()
+        for backend in box.pointee.group.backends.buffer {
+            backend.instance.deallocate()
+            releaseCell(backend.address.endpoint)
+        }
+        box.pointee.group.deallocate()
         box.deallocate()
         freed()
     }
 
-    private func release(backends: UnsafePointer<FrozenArray<Backend>>) {
+    private func release(backends: UnsafePointer<BackendGroup>) {
         release(UnsafeMutableRawPointer(mutating: backends).assumingMemoryBound(to: BackendBox.self))
     }
 

@@ -133,7 +133,7 @@ package struct RouteListing: Sendable, Equatable {
         hint = route.options.contains(.raw) ? .tcpRaw : .tlsPassthrough
         proxyV2 = route.options.contains(.proxyV2)
         allowNonTLS = route.options.contains(.allowNonTLS)
-        backends = route.route.backends.pointee.buffer.map {
+        backends = route.route.backends.buffer.map {
             Listed(address: $0.address.endpoint, instance: $0.instance.string)
         }
     }

@@ -26,19 +26,6 @@ package struct RouteOptions: OptionSet, Hashable, Sendable {
     }
 }
 
-/// How a route spreads its connections (R11).
-package enum Balance: UInt8, Sendable, CaseIterable {
-    case roundRobin, leastConnections, randomOfTwo, consistentHash
-    package var name: String {
-        switch self {
-        case .roundRobin: "round_robin"
-        case .leastConnections: "least_connections"
-        case .randomOfTwo: "random_of_two"
-        case .consistentHash: "consistent_hash"
-        }
-    }
-}
-
 /// What happens to a route's connections when it is deleted.
 package enum OnDelete: UInt8, Sendable, CaseIterable {
     case keep, drain, kill

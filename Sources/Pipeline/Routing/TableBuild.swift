@@ -98,7 +98,7 @@ struct TableBuild {
     private func item(_ route: TableRoute) -> ShardItem {
         ShardItem(
             id: route.route.id.buffer, name: route.name, options: route.options, port: route.route.port,
-            entry: route.entry, group: route.group, maxConnections: route.maxConnections, hash: hash(route))
+            entry: route.entry, group: route.group, maxConnections: route.route.maxConnections, hash: hash(route))
     }
 
     private func item(_ candidate: ApplyRun.Candidate) -> ShardItem {

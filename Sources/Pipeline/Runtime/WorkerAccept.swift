@@ -113,7 +113,7 @@ extension Worker {
             switch evaluate(index, stage, budget: chain.pointee.peekBytes) {
             case .next:
                 break
-            case .needBytes(let wanted):
+            case .needBytes(let wanted), .gate(let wanted):
                 if chain.pointee.gates, stage.pointee.peek != nil {
                     slot.pointee.gating |= 1 << UInt32(number & 31)
                 } else if pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes {

@@ -56,7 +56,8 @@ extension Worker {
         counters.pointee.add(.bytesToUpstream, bytesUp)
         counters.pointee.add(.bytesToClient, bytesDown)
         let totals = ConnectionTotals(
-            route: slot.pointee.route, client: ClientAddress(slot.pointee.believed), bytesToUpstream: bytesUp,
+            route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
+            destination: DestinationAddress(slot.pointee.destination), backend: nil, bytesToUpstream: bytesUp,
             bytesToClient: bytesDown, reason: reason, duration: duration)
         let entry = snapshots[slot.pointee.snapshot]
         let stages = chain(of: index).pointee.stages

@@ -358,7 +358,7 @@ extension Worker {
             left &= left - 1
             let stage = chain.pointee.stages.pointer(number)
             switch evaluate(index, stage, budget: chain.pointee.peekBytes) {
-            case .needBytes:
+            case .needBytes, .gate:
                 let pending = blocks.pending(slot.pointee.pending)
                 guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
                     finish(index, RuntimeReason.internalError.code, .reset)

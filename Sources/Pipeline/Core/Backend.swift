@@ -1,0 +1,114 @@
+import Synchronization
+
+/// R11: how a route chooses among its backends.
+package enum Balance: UInt8, Sendable, CaseIterable {
+    case roundRobin, leastConnections, randomOfTwo, consistentHash
+    package var name: String {
+        switch self {
+        case .roundRobin: "round_robin"
+        case .leastConnections: "least_connections"
+        case .randomOfTwo: "random_of_two"
+        case .consistentHash: "consistent_hash"
+        }
+    }
+}
+
+/// What this node knows of one backend address, whichever routes and snapshots name it (R12).
+///
+/// Threading: every field atomic, relaxed; workers, the prober and the control side all write. Ownership: the routing
+/// side, one cell an (address, port), kept for as long as a snapshot names it.
+package struct BackendCell: ~Copyable {
+    /// Connections to it now, those being connected included.
+    package let active = HoldCount()
+    /// Connects that came about, and that did not.
+    package let connects = Atomic<UInt64>(0)
+    package let failures = Atomic<UInt64>(0)
+    /// Connect failures since the last connect that came about.
+    package let failuresInARow = Atomic<UInt32>(0)
+    /// Passive ejection: not before this instant (monotonic nanoseconds) again; 0: not ejected.
+    package let ejectedUntil = Atomic<UInt64>(0)
+    /// Ejections without a good connect in between: what the next one's length grows with.
+    package let ejections = Atomic<UInt32>(0)
+    /// What the active probe says: see ``Probe``.
+    package let probe = Atomic<UInt8>(Probe.unknown.rawValue)
+    /// Since when it may be used without a break (monotonic nanoseconds), for slow start; 0: from the node's start.
+    package let eligibleSince = Atomic<UInt64>(0)
+    /// R18: what became of PROXY headers, from traffic and probes: see ``ProxyVerdict``.
+    package let proxy = Atomic<UInt8>(0)
+    package let proxyRejections = Atomic<UInt64>(0)
+
+    package enum Probe: UInt8, Sendable {
+        /// Not probed (yet): counts as up.
+        case unknown = 0
+        case up
+        case down
+    }
+
+    package init() {}
+
+    /// R12: false while edge-side evidence speaks against it. Never makes one eligible that isn't in the route's set.
+    package func isEligible(at now: Instant) -> Bool {
+        probe.load(ordering: .relaxed) != Probe.down.rawValue
+            && ejectedUntil.load(ordering: .relaxed) <= now.nanoseconds
+    }
+}
+
+/// Passive ejection (R12), as a `health` block has it. Immutable.
+package struct EjectionPolicy: Sendable, Equatable {
+    /// Consecutive connect failures that eject; 0: never.
+    package var after: UInt32
+    /// The first ejection's length; each further one in a row is twice as long.
+    package var base: TimeSpan
+    package var max: TimeSpan
+    package init(after: UInt32, base: TimeSpan, max: TimeSpan) {
+        self.after = after
+        self.base = base
+        self.max = max
+    }
+}
+
+/// One ready instance behind a route (R10).
+package struct Backend: @unchecked Sendable {
+    package let address: BackendAddress
+    package let instance: FrozenText
+    package let cell: UnsafePointer<BackendCell>
+    /// 0 (no new connections unless all are)...256.
+    package let weight: UInt16
+    /// The most connections at once from this node; 0: no limit.
+    package let maxConnections: UInt32
+    package init(
+        address: BackendAddress, instance: FrozenText, cell: UnsafePointer<BackendCell>, weight: UInt16 = 1,
+        maxConnections: UInt32 = 0
+    ) {
+        self.address = address
+        self.instance = instance
+        self.cell = cell
+        self.weight = weight
+        self.maxConnections = maxConnections
+    }
+}
+
+/// The backends of a route, and what choosing among them needs. Immutable, shared by routes, part of a snapshot.
+package struct BackendGroup: Sendable {
+    package let backends: FrozenArray<Backend>
+    /// Weighted round robin: whose turn each turn is; empty: one turn each, in order.
+    package let schedule: FrozenArray<UInt16>
+    /// Maglev's lookup table: index of the backend for each hash; empty: no route of this group asks for it.
+    package let maglev: FrozenArray<UInt16>
+
+    package init(
+        backends: FrozenArray<Backend>, schedule: FrozenArray<UInt16> = FrozenArray([]),
+        maglev: FrozenArray<UInt16> = FrozenArray([])
+    ) {
+        self.backends = backends
+        self.schedule = schedule
+        self.maglev = maglev
+    }
+
+    /// Frees the arrays; instances' texts are the caller's.
+    package func deallocate() {
+        backends.deallocate()
+        schedule.deallocate()
+        maglev.deallocate()
+    }
+}
