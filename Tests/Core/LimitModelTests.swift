@@ -66,7 +66,8 @@ struct LimitModelTests {
             case .refused(.tableFull):
                 full += 1
                 let pinned = keys.count { $0 != key && model.isPinned($0, seen) }
-                #expect(pinned >= 8 && !model.isPinned(key, seen), "seed \(seed)")
+                // Its own entry may have gone by the clock of a worker that is ahead.
+                #expect(pinned >= 8 && !model.isPinned(key, now), "seed \(seed)")
             case .refused(let refusal):
                 #expect(refusal == model.refusal(key, seen), "seed \(seed)")
             case .admitted(let hold, _):

@@ -78,10 +78,10 @@ struct LimitTableTests {
 
     @Test("a rate that doesn't divide its period is never exceeded, and met to a thousandth")
     func oddRate() throws {
-        let probe = try LimitProbe(rate: Self.perSecond(999_983, burst: 1))
+        let probe = try LimitProbe(rate: Self.perSecond(999_983, burst: 10))
         var admitted = 0
         for step in 0..<100_000 { admitted += probe.admitted(1, 2, at: second + UInt64(step) * 1000) }
-        #expect(admitted <= 99_999 && admitted >= 99_900)
+        #expect(admitted <= 10 + 99_998 && admitted >= 99_900)
     }
 
     @Test("a worker whose clock is behind, or a clock that steps back, gives nobody more")
@@ -172,16 +172,16 @@ struct LimitTableTests {
         #expect(again.pacer?.pointee.down.isUnlimited == true)
     }
 
-    @Test("two choices of a bucket: a table takes nine tenths of its keys before one is refused")
+    @Test("two choices of a bucket: a table is four fifths full before the first key is refused")
     func load() throws {
         let probe = try LimitProbe(rate: Self.perSecond(1, burst: 1), entries: 10_000)
         var taken = 0
         for key in 0..<10_000 where probe.admit(UInt64(key), at: second).refusal == nil { taken += 1 }
-        #expect(taken > 9_900, "\(taken)")
+        #expect(taken > 9_500, "\(taken)")
         var untilRefused = 0
         let fresh = try LimitProbe(rate: Self.perSecond(1, burst: 1), entries: 10_000)
         while fresh.admit(UInt64(untilRefused), at: second).refusal == nil { untilRefused += 1 }
-        #expect(untilRefused > 9_000, "\(untilRefused)")
+        #expect(untilRefused > 7_800, "\(untilRefused)")
     }
 
     @Test("looking changes nothing")

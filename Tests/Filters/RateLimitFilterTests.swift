@@ -155,8 +155,9 @@ struct RateLimitFilterTests {
         func rehearse() -> Verdict {
             var state: Void = ()
             let (now, routes) = (run.now, run.routes.handle)
-            return withUnsafeMutablePointer(to: &run.facts) { facts in
-                withUnsafeMutablePointer(to: &run.prelude) { prelude in
+            var (facts, prelude) = (run.facts, Prelude())
+            return withUnsafeMutablePointer(to: &facts) { facts in
+                withUnsafeMutablePointer(to: &prelude) { prelude in
                     RateLimitFilter.evaluate(
                         settings, &state,
                         ConnectionView(

@@ -10,7 +10,7 @@ extension LimitHandle {
     /// Counts a connection of `key` that begins at `now`, if it may. Lock-free; allocates nothing.
     package func admit(_ key: LimitKeyBits, at now: Instant) -> LimitAnswer {
         let place = place(of: key)
-        let time = min(now.nanoseconds, LimitWord.timeLimit)
+        let time = LimitWord.time(now)
         for _ in 0..<LimitHandle.rounds {
             if let (slot, word) = find(key, place) {
                 if LimitWord.isTentative(word) {
@@ -29,7 +29,7 @@ extension LimitHandle {
     /// How `key` stands at `now`. Changes nothing.
     package func look(_ key: LimitKeyBits, at now: Instant) -> LimitState {
         let place = place(of: key)
-        let time = min(now.nanoseconds, LimitWord.timeLimit)
+        let time = LimitWord.time(now)
         guard let (slot, word) = find(key, place) else {
             let hasRoom = slots(of: place).contains { isFree($0, $0.word, time) }
             return LimitState(
@@ -127,7 +127,7 @@ extension LimitHandle {
 
     /// A free slot, now this thread's alone, and its number.
     func claim(_ place: LimitPlace, _ now: UInt64) -> (LimitSlot, UInt64)? {
-        // The emptier bucket first: so two choices fill a table to about its last entry before one is refused.
+        // The emptier bucket first: so a table is four fifths full before the first key finds no room.
         let (first, second) = (unused(place.first), unused(place.second))
         let order = second > first ? (place.second, place.first) : (place.first, place.second)
         return claim(in: order.0, now) ?? claim(in: order.1, now)

@@ -16,6 +16,8 @@ enum LimitWord {
     /// Numbers stay below: 36 years of nanoseconds, with room above for what is added.
     static let timeLimit: UInt64 = 1 << 60
 
+    /// Never 0, which is a slot that nobody has used.
+    static func time(_ now: Instant) -> UInt64 { max(1, min(now.nanoseconds, timeLimit)) }
     static func isLive(_ word: UInt64) -> Bool { word & notLive == 0 && word != virgin }
     static func isTentative(_ word: UInt64) -> Bool { word & phaseMask == tentativePhase }
     static func isDead(_ word: UInt64) -> Bool { word & phaseMask == deadPhase }

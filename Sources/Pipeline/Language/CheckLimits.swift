@@ -136,7 +136,7 @@ extension Checker {
             reporter.error(
                 word.span, "nothing is counted by \(quoted(word.text))",
                 expected: "`client/64` or " + orList(plain.keys.sorted().map { "`\($0)`" }),
-                help: suggestion(for: word.text, among: names))
+                help: suggestion(for: parts.first.map(String.init) ?? word.text, among: names))
             return nil
         }
         guard words.count == 1 else {
