@@ -31,7 +31,7 @@ private struct Model {
     }
     /// Something would be lost with its entry, or may be for all that a worker's clock tells.
     func isPinned(_ key: UInt64, _ now: UInt64) -> Bool {
-        active[key, default: 0] > 0 || (arrival[key] ?? 0) + 1_000_000_000 > now
+        active[key, default: 0] > 0 || arrival[key].map { $0 + 1_000_000_000 > now } == true
     }
 }
 
