@@ -57,11 +57,12 @@ let package = Package(
         filter("BackendSelect"),
         filter("ProxyV2", ["PipelineWire"]),
         filter("EgressAccounting"),
+        filter("RateLimit"),
         .target(
             name: "FilterCatalog",
             dependencies: [
                 "Pipeline", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting",
+                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", swiftSettings: strict),
 
         // Control and the command.
@@ -95,7 +96,7 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "PipelineWire", "TestSupport",
+                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit", "PipelineWire", "TestSupport",
             ], path: "Filters"),
         test(
             "ControlTests",

@@ -5,7 +5,7 @@ import Synchronization
 /// the shapes that the language must handle: facts, ranges, sets, repeats, required clauses, peeking, gating.
 let fakes: [any Filter.Type] = [
     FakeAddress.self, FakeAntiSpoof.self, FakeSNI.self, FakeBackend.self, FakeProxyV2.self, FakeAccount.self,
-    FakeNeedy.self,
+    FakeNeedy.self, FakeRateLimit.self,
 ]
 
 protocol FakeFilter: Filter where Settings == FakeSettings, WorkerState == Void {}
@@ -88,6 +88,17 @@ enum FakeProxyV2: FakeFilter {
 
 enum FakeAccount: FakeFilter {
     static let descriptor = FilterDescriptor(keyword: "account", summary: "", needs: [.route])
+}
+
+/// Needs what its settings say.
+enum FakeRateLimit: FakeFilter {
+    static let descriptor = FilterDescriptor(
+        keyword: "rate_limit", summary: "",
+        clauses: [ClauseSpec("limit", [.block(name: "limit", .limit)], required: true, summary: "")],
+        reasons: [ReasonSpec("rate_exceeded", .client, "")])
+    static func needs(_ settings: FakeSettings) -> Set<Fact> {
+        (settings.directive.block("limit") as? LimitTable)?.settings.key.needs ?? []
+    }
 }
 
 /// Needs a fact that no filter here gives.

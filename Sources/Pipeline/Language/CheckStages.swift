@@ -12,6 +12,7 @@ struct CheckedStage {
 
     var name: String { keyword.text }
     var descriptor: FilterDescriptor { filter.descriptor }
+    var needs: Set<Fact> { stage.map { $0.filter.needsErased(UnsafeRawPointer($0.settings)) } ?? descriptor.needs }
 }
 
 struct CheckedPipeline {
@@ -37,6 +38,7 @@ extension Checker {
             pipelineIndex[name.value] = pipelines.count
             pipelines.append(checkedPipeline(entry, name))
             checkOrder(of: pipelines[pipelines.count - 1])
+            checkHolds(of: pipelines[pipelines.count - 1])
         }
     }
 

@@ -17,6 +17,8 @@ final class Checker {
     var usedSets: Set<String> = []
     /// Compiled `limit`, `health` and `names` blocks.
     var blocks: [BlockKind: [String: any ConfigBlock]] = [:]
+    /// Blocks of the program that runs, to be taken over where nothing changed.
+    var reusable: [BlockKind: [String: any ConfigBlock]] = [:]
     var usedBlocks: Set<ObjectIdentifier> = []
     var pipelines: [CheckedPipeline] = []
     var pipelineIndex: [String: Int] = [:]
@@ -42,7 +44,8 @@ final class Checker {
     /// Top-level keywords, how they are written, and whether they begin a block.
     static let topLevel: [(keyword: String, form: String, isBlock: Bool)] = [
         ("node", "node NAME { ... }", true), ("set", "set NAME { PREFIX ... }", true),
-        ("pipeline", "pipeline NAME { ... }", true), ("route", "route [HOSTNAME] { ... }", true),
+        ("limit", "limit NAME { ... }", true), ("pipeline", "pipeline NAME { ... }", true),
+        ("route", "route [HOSTNAME] { ... }", true),
         ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw via PIPELINE", false),
         ("expose", "expose ADDRESS ports FIRST-LAST via PIPELINE", false), ("routes", "routes file PATH", false),
     ]
@@ -55,6 +58,7 @@ final class Checker {
         // What others refer to comes first; the order in the file is the author's own.
         checkNodes(entries["node"] ?? [])
         checkSets(entries["set"] ?? [])
+        checkLimits(entries["limit"] ?? [])
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
@@ -62,6 +66,7 @@ final class Checker {
         // In a file with errors, what looks unused may only be misspelt where it is used.
         guard reporter.errorCount == 0 else { return }
         remarkOnUnused(sets: entries["set"] ?? [])
+        remarkOnUnused(limits: entries["limit"] ?? [])
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")
@@ -102,7 +107,8 @@ final class Checker {
         }
         return Program(
             node: node, chains: pipelines.map { Chain(name: $0.name, stages: $0.stages.compactMap(\.stage)) },
-            listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog)
+            listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog,
+            blocks: blocks)
     }
 
     private func remarkOnUnused(sets entries: [EntrySyntax]) {

@@ -4,6 +4,8 @@ import Pipeline
 /// lines stood in the source.
 package func describe(_ program: Program) -> String {
     var text = describe(program.node)
+    let limits = (program.blocks[.limit] ?? [:]).values.compactMap { $0 as? LimitTable }
+    for limit in limits.sorted(by: { $0.name < $1.name }) { text += describe(limit) }
     for chain in program.chains.buffer { text += describe(chain) }
     for listener in program.listeners {
         text += "listen \(listener.endpoint) \(listener.hint.name) via \(program.chainName(listener.chain))\n"
@@ -47,6 +49,37 @@ private func describe(_ node: NodeSettings) -> String {
         log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none")
 
     """
+}
+
+private func describe(_ limit: LimitTable) -> String {
+    let settings = limit.settings
+    var parts: [String] = []
+    if let rate = settings.rate {
+        parts.append("\(rate.count) connections in \(rate.period.configText), burst \(rate.burst)")
+    }
+    if let concurrent = settings.concurrent { parts.append("\(concurrent) at once") }
+    for (way, rate) in [("up", settings.bytesUp), ("down", settings.bytesDown)] {
+        if let rate { parts.append("\(rate.bytesPerSecond) bytes/s \(way), burst \(rate.burst)") }
+    }
+    return """
+        limit \(limit.name)
+            by \(settings.key.text): \(parts.joined(separator: "; "))
+            at most \(limit.capacity) entries, new keys are refused when they are in use
+
+        """
+}
+
+extension LimitKey {
+    fileprivate var text: String {
+        switch self {
+        case .client(let v6, let v4): "client/\(v6) v4/\(v4)"
+        case .route: "route"
+        case .env: "env"
+        case .org: "org"
+        case .instance: "instance"
+        case .listener: "listener"
+        }
+    }
 }
 
 private func describe(_ chain: Chain) -> String {
