@@ -58,12 +58,10 @@ import Testing
         #expect(errors("expose [::] ports \(port) via raw").count == 1)
         #expect(errors("expose [::] ports \(port - 1)-\(port + 3) via raw").isEmpty)
         #expect(notes("expose [::] ports \(port - 1)-\(port + 3) via raw").count == 1)
-        #expect(DeniedPorts.contains(UInt16(port)))
     }
 
     @Test("R8: their neighbours are open", arguments: [22, 24, 26, 136, 140]) func open(_ port: Int) {
         #expect(errors("listen [::]:\(port) tcp_raw via raw").isEmpty)
-        #expect(!DeniedPorts.contains(UInt16(port)))
     }
 
     @Test("R9: the families are listeners of their own; the same endpoint twice is an error") func families() {
