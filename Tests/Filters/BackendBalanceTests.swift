@@ -13,6 +13,8 @@ struct BackendBalanceTests {
         let route: UnsafePointer<Route>
         let settings: BackendFilter.Settings
         var state: BackendFilter.WorkerState
+        /// Keeps the health block alive, as the stage of a program does.
+        let clauses: [Clause]
 
         init(
             _ balance: Balance?, count: Int, weights: [UInt16] = [], backendLimit: UInt32 = 0, routeLimit: UInt32 = 0,
@@ -20,6 +22,7 @@ struct BackendBalanceTests {
         ) throws {
             var fake = FakeRoute(
                 "rt_1", hosts: ["app.example.com"], backends: (0..<count).map { "[fd00::\($0 + 1)]:9000" })
+            self.clauses = clauses
             fake.balance = balance
             fake.weights = weights
             fake.backendLimit = backendLimit
@@ -269,7 +272,7 @@ struct BackendBalanceTests {
         let other = UnsafeMutablePointer<HoldCount>.allocate(capacity: 1)
         other.initialize(to: HoldCount())
         defer { other.deinitialize(count: 1).deallocate() }
-        for _ in 0..<Holds.capacity { #expect(bench.run.facts.holds.append(other)) }
+        for _ in 0..<Holds.capacity { _ = bench.run.facts.holds.append(other) }
         let verdict = bench.run.evaluate(BackendFilter.self, bench.settings, &bench.state).verdict
         #expect(FilterHarness.reason(verdict, of: BackendFilter.self) == "backend.too_many_limits node")
         #expect(bench.route.pointee.cell.pointee.active.current == 0)
