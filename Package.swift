@@ -96,7 +96,8 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit", "PipelineWire", "TestSupport",
+                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit", "PipelineWire", "PipelineRouting",
+                "TestSupport",
             ], path: "Filters"),
         test(
             "ControlTests",
