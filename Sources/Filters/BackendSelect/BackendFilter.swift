@@ -2,7 +2,11 @@ import Pipeline
 
 /// `backend round_robin`: finds the route, and the backends to try, in order (R4, R6, R10, R11, R13).
 package enum BackendFilter: Filter {
-    package struct Settings: Sendable {}
+    package struct Settings: @unchecked Sendable {
+        /// Of the `health` block, which the program keeps alive; nil: none is named.
+        let ejection: UnsafePointer<EjectionPolicy>?
+        let usesAllInPanic: Bool
+    }
 
     enum Refusal: UInt8, CaseIterable {
         case noRoute, noBackend
@@ -15,7 +19,10 @@ package enum BackendFilter: Filter {
         clauses: [
             ClauseSpec(
                 "balance", [.choice(name: "balance", ["round_robin"])],
-                summary: "how a route's backends take turns; `round_robin` unless said")
+                summary: "how a route's backends take turns; `round_robin` unless said"),
+            ClauseSpec(
+                "health", [.word("health"), .block(name: "health", .health)],
+                summary: "the `health` block that says which backends are out"),
         ],
         reasons: [
             ReasonSpec(
@@ -24,13 +31,17 @@ package enum BackendFilter: Filter {
             ReasonSpec("no_backend", .upstream, "The route has no instance that is ready."),
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings { Settings() }
+    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        let health = directive.block("health") as? HealthSettings
+        return Settings(ejection: health?.ejection, usesAllInPanic: health?.panic == .useAll)
+    }
 
     package static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard let route = route(view) else { return .refuse(Refusal.noRoute.rawValue) }
-        let candidates = nextCandidates(route)
+        if let ejection = settings.ejection { effects.setEjection(ejection) }
+        let candidates = nextCandidates(route, settings, view.now)
         effects.setRoute(route, candidates: candidates)
         return candidates.count > 0 ? .next : .refuse(Refusal.noBackend.rawValue)
     }
@@ -47,19 +58,33 @@ package enum BackendFilter: Filter {
         return found
     }
 
-    /// Up to three backends from the route's cursor on, each once. The cursor is shared by all workers and outlives
+    /// Up to three eligible backends from the route's cursor on, each once (R12). The cursor is shared by all workers and outlives
     /// route tables, so turns are exact and go on where they were.
-    private static func nextCandidates(_ route: UnsafePointer<Route>) -> BackendCandidates {
+    private static func nextCandidates(
+        _ route: UnsafePointer<Route>, _ settings: Settings, _ now: Instant
+    ) -> BackendCandidates {
         var candidates = BackendCandidates()
         let backends = route.pointee.backends
         guard !backends.isEmpty else { return candidates }
         let turn = route.pointee.cell.pointee.cursor.wrappingAdd(1, ordering: .relaxed).oldValue
-        var index = Int(turn % UInt64(backends.count))
-        for _ in 0..<min(backends.count, BackendCandidates.capacity) {
-            candidates.append(backends.pointer(index))
-            index = index + 1 == backends.count ? 0 : index + 1
+        let first = Int(turn % UInt64(backends.count))
+        append(backends, from: first, to: &candidates) { $0.pointee.cell.pointee.isEligible(at: now) }
+        if candidates.count == 0, settings.usesAllInPanic {
+            append(backends, from: first, to: &candidates) { _ in true }
         }
         return candidates
+    }
+
+    private static func append(
+        _ backends: FrozenArray<Backend>, from first: Int, to candidates: inout BackendCandidates,
+        where isWanted: (UnsafePointer<Backend>) -> Bool
+    ) {
+        var index = first
+        for _ in 0..<backends.count where Int(candidates.count) < BackendCandidates.capacity {
+            let backend = backends.pointer(index)
+            if isWanted(backend) { candidates.append(backend) }
+            index = index + 1 == backends.count ? 0 : index + 1
+        }
     }
 
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {

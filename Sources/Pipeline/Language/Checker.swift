@@ -42,7 +42,8 @@ final class Checker {
     /// Top-level keywords, how they are written, and whether they begin a block.
     static let topLevel: [(keyword: String, form: String, isBlock: Bool)] = [
         ("node", "node NAME { ... }", true), ("set", "set NAME { PREFIX ... }", true),
-        ("pipeline", "pipeline NAME { ... }", true), ("route", "route [HOSTNAME] { ... }", true),
+        ("health", "health NAME { ... }", true), ("pipeline", "pipeline NAME { ... }", true),
+        ("route", "route [HOSTNAME] { ... }", true),
         ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw via PIPELINE", false),
         ("expose", "expose ADDRESS ports FIRST-LAST via PIPELINE", false), ("routes", "routes file PATH", false),
     ]
@@ -55,6 +56,7 @@ final class Checker {
         // What others refer to comes first; the order in the file is the author's own.
         checkNodes(entries["node"] ?? [])
         checkSets(entries["set"] ?? [])
+        checkHealth(entries["health"] ?? [])
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
@@ -62,6 +64,7 @@ final class Checker {
         // In a file with errors, what looks unused may only be misspelt where it is used.
         guard reporter.errorCount == 0 else { return }
         remarkOnUnused(sets: entries["set"] ?? [])
+        remarkOnUnusedHealth(entries["health"] ?? [])
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")

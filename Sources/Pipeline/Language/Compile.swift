@@ -80,4 +80,6 @@ private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> So
 
 /// Every keyword of the language that no filter brings: top-level ones, node settings, route fields. For the test
 /// that holds the reference page to them.
-package let languageKeywords: [String] = Checker.topLevel.map(\.keyword) + Checker.nodeSettings + Checker.routeFields
+package let languageKeywords: [String] =
+    Checker.topLevel.map(\.keyword) + Checker.nodeSettings + Checker.routeFields
+    + Checker.healthSettings
