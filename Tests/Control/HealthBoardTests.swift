@@ -166,7 +166,7 @@ struct HealthBoardTests {
     @Test("R27: a storm of events is cut, and the next line says how many are missing")
     func logLimit() {
         let lines = Lines()
-        var log = HealthLog(wallClock: { 0 }) { lines.add($0) }
+        var log = HealthLog(wallClock: { 0 }, write: { lines.add($0) })
         let target = cells.target(0, settings)
         for _ in 0..<1000 { log.say(.down(.refused, bad: 2), of: target, now: at(1_000_000)) }
         #expect(lines.all.count == HealthLog.burst)

@@ -70,7 +70,6 @@ struct HealthProberTests {
     private final class Backend: @unchecked Sendable {
         let endpoint: Endpoint
         private let listener: Int32
-        private let isEnding = NSLock()
 
         init(_ serve: @escaping @Sendable (Int32) -> Void) throws {
             var at = cl_endpoint(high: 0, low: 1, port: 0)
