@@ -67,6 +67,7 @@ enum FakeBackend: FakeFilter {
         clauses: [
             ClauseSpec("balance", [.choice(name: "balance", ["round_robin", "least_connections"])], summary: ""),
             ClauseSpec("tries", [.word("tries"), .count(name: "number", 1...3)], summary: ""),
+            ClauseSpec("health", [.word("health"), .block(name: "health", .health)], summary: ""),
         ], reasons: [ReasonSpec("no_route", .client, "")])
 
     static func settings(_ directive: Directive) throws(SettingsError) -> FakeSettings {

@@ -44,7 +44,8 @@ final class Checker {
     /// Top-level keywords, how they are written, and whether they begin a block.
     static let topLevel: [(keyword: String, form: String, isBlock: Bool)] = [
         ("node", "node NAME { ... }", true), ("set", "set NAME { PREFIX ... }", true),
-        ("limit", "limit NAME { ... }", true), ("pipeline", "pipeline NAME { ... }", true),
+        ("limit", "limit NAME { ... }", true), ("health", "health NAME { ... }", true),
+        ("pipeline", "pipeline NAME { ... }", true),
         ("route", "route [HOSTNAME] { ... }", true),
         ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw via PIPELINE", false),
         ("expose", "expose ADDRESS ports FIRST-LAST via PIPELINE", false), ("routes", "routes file PATH", false),
@@ -59,6 +60,7 @@ final class Checker {
         checkNodes(entries["node"] ?? [])
         checkSets(entries["set"] ?? [])
         checkLimits(entries["limit"] ?? [])
+        checkHealth(entries["health"] ?? [])
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
@@ -67,6 +69,7 @@ final class Checker {
         guard reporter.errorCount == 0 else { return }
         remarkOnUnused(sets: entries["set"] ?? [])
         remarkOnUnused(limits: entries["limit"] ?? [])
+        remarkOnUnusedHealth(entries["health"] ?? [])
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")

@@ -154,6 +154,8 @@ struct ConfigText: Sendable, CustomStringConvertible {
     var rawListeners: [Place] = []
     /// Stages before the backend, besides `sni`.
     var firstStages: [String] = []
+    /// Clauses of `backend`.
+    var backend = "round_robin"
     var routes: [RouteText] = []
     var more = ""
 
@@ -162,10 +164,10 @@ struct ConfigText: Sendable, CustomStringConvertible {
         for setting in settings { text += "    \(setting)\n" }
         text += "}\n\n"
         if !tlsListeners.isEmpty {
-            text += pipeline("tls", firstStages + ["sni \(sniff)", "backend round_robin", "proxy_v2", "account"])
+            text += pipeline("tls", firstStages + ["sni \(sniff)", "backend \(backend)", "proxy_v2", "account"])
         }
         if !rawListeners.isEmpty {
-            text += pipeline("raw", firstStages + ["backend round_robin", "proxy_v2", "account"])
+            text += pipeline("raw", firstStages + ["backend \(backend)", "proxy_v2", "account"])
         }
         for place in tlsListeners { text += "listen \(place) tls_passthrough via tls\n" }
         for place in rawListeners { text += "listen \(place) tcp_raw via raw\n" }
