@@ -84,6 +84,8 @@ extension Checker {
     private struct CheckedClauses {
         var clauses: [Clause] = []
         var spans: [String: SourceSpan] = [:]
+        /// The last word of each of ``clauses``.
+        var lastWords: [SourceSpan] = []
         var shadow: SourceSpan?
     }
 
@@ -108,6 +110,7 @@ extension Checker {
                 }
                 if result.spans[spec.name] == nil { result.spans[spec.name] = syntax.span }
                 result.clauses.append(clause)
+                result.lastWords.append(syntax.words.last?.span ?? syntax.span)
             } catch {
                 failed = true
                 reportClause(error, syntax, entry.keyword, descriptor)
@@ -166,7 +169,10 @@ extension Checker {
                 shadow: checked.shadow != nil, source: Formatter.line(entry), line: line(entry.keyword.span),
                 blocks: named)
         } catch {
-            let span = error.clause.flatMap { checked.spans[$0] } ?? entry.headSpan
+            let indexed = error.clauseIndex.flatMap {
+                checked.lastWords.indices.contains($0) ? checked.lastWords[$0] : nil
+            }
+            let span = indexed ?? error.clause.flatMap { checked.spans[$0] } ?? entry.headSpan
             reporter.error(span, error.problem, help: error.remedy)
             return nil
         }

@@ -28,7 +28,10 @@ package struct Compilation: Sendable {
 ///   - text: at most ``SourceText/limit`` bytes of UTF-8; anything else is a diagnostic.
 ///   - file: its name in diagnostics.
 ///   - catalog: the filters of this build, in the order that gives them their reason codes.
-package func compile(_ text: [UInt8], file: String, catalog: [any Filter.Type]) -> Compilation {
+///   - readFile: reads a file that the text names (`set NAME file PATH`). It knows where relative paths begin.
+package func compile(
+    _ text: [UInt8], file: String, catalog: [any Filter.Type], readFile: @escaping FileReader = noFiles
+) -> Compilation {
     let reporter = Reporter()
     guard let source = readable(text, file: file, reporter) else {
         return Compilation(
@@ -36,7 +39,7 @@ package func compile(_ text: [UInt8], file: String, catalog: [any Filter.Type]) 
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
     let tree = Parser.parse(source, reporter)
-    let checker = Checker(source: source, reporter: reporter, catalog: catalog)
+    let checker = Checker(source: source, reporter: reporter, catalog: catalog, readFile: readFile)
     checker.check(tree)
     return Compilation(
         program: checker.makeProgram(), routes: checker.routes, routesFile: checker.routesFile,
