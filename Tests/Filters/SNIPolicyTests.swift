@@ -6,7 +6,7 @@ import Testing
 
 @Suite("sni policies")
 struct SNIPolicyTests {
-    private static let limitName = String(repeating: String(repeating: "a", count: 60) + ".", count: 4) + "c"
+    private static let limitName = String(repeating: String(repeating: "a", count: 60) + ".", count: 4) + "bc"
 
     private func rule(_ action: String, _ kind: String, _ text: String) -> Clause {
         Clause(name: kind, values: [.word(action), .text(text)])
@@ -71,7 +71,7 @@ struct SNIPolicyTests {
     func explains() throws {
         #expect(
             try judge([names("deny", ".bad.example")], "x.y.bad.example").why
-                == "`deny names block` (.bad.example) matches x.y.bad.example")
+                == "`deny names block` (by .bad.example) matches x.y.bad.example")
     }
 
     @Test("R6: a client that names no server passes `deny` clauses, and never an `allow` clause")
@@ -119,7 +119,7 @@ struct SNIPolicyTests {
         "a pattern that doesn't compile, or has no bound, is refused where it stands",
         arguments: [
             "(", "[a", "a{2,1}", "(?<=a+)b", "\\C", "(*UTF)a", "(*UCP)a", "", String(repeating: "a", count: 1025),
-            "(a{1,200}){1,200}", "(?:" + String(repeating: "(a)", count: 300) + ")",
+            "((a{1,9}b){1,99}){1,99}", "(?:" + String(repeating: "(a)", count: 300) + ")",
         ])
     func bad(_ text: String) {
         #expect {

@@ -32,9 +32,9 @@ extension SNIFilter {
         switch settings.policy.decide(name, hello, in: stream, scratch) {
         case .pass: return "the clauses allow \(who)"
         case .denied(nil): return "no `allow` clause matches \(who)"
-        case .denied(let index?): return "`\(ruleText(settings, index, name))` matches \(who)"
+        case .denied(let index?): return "\(ruleText(settings, index, name)) matches \(who)"
         case .limit(let index):
-            return "`\(ruleText(settings, index, name))` met its limit at \(who): the pattern backtracks too much"
+            return "\(ruleText(settings, index, name)) met its limit at \(who): the pattern backtracks too much"
         case .alpnRequired:
             let wanted = settings.policy.protocols.buffer.map(\.string).joined(separator: " or ")
             let offered = hello.map { $0.alpnProtocols(in: stream).map { String(decoding: $0, as: UTF8.self) } } ?? []
@@ -47,9 +47,9 @@ extension SNIFilter {
     private static func ruleText(_ settings: Settings, _ index: Int, _ name: ServerName) -> String {
         let rule = settings.policy.rules[index]
         guard case .names(let table) = rule.matcher, let match = name.withBytes({ table.match($0) }) else {
-            return rule.text.string
+            return "`\(rule.text.string)`"
         }
-        return "\(rule.text.string) (\(table.text(match)))"
+        return "`\(rule.text.string)` (by \(table.text(match)))"
     }
 
     private static func passes(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
