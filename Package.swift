@@ -52,7 +52,7 @@ let package = Package(
 
         // Filters: a folder each, one line each in Catalog.
         filter("AddressMatch"),
-        filter("SNI", ["PipelineWire"]),
+        filter("SNI", ["PipelineWire", "CPCRE2"]),
         filter("AntiSpoof", ["PipelineWire"]),
         filter("BackendSelect"),
         filter("ProxyV2", ["PipelineWire"]),

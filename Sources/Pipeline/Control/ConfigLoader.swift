@@ -36,6 +36,8 @@ package struct LoadedNode {
 package enum ConfigLoader {
     /// The largest state file that is read, in bytes; a route takes about 300 of them.
     package static let stateFileLimit = 1 << 30
+    /// The largest file of a set or of names that is read, in bytes: a million prefixes take about 20 MB.
+    package static let listFileLimit = 64 << 20
     /// Problems of the state file that are shown; of the rest, the number.
     static let shownProblems = 100
 
@@ -53,7 +55,10 @@ package enum ConfigLoader {
             try Files.read(path, limit: stateFileLimit)
         }
     ) -> LoadedConfig {
-        var loaded = LoadedConfig(compilation: compile(text, file: file, catalog: catalog), node: nil)
+        let compilation = compile(text, file: file, catalog: catalog) { path throws(UnreadableFile) in
+            try readList(Files.resolve(path, relativeTo: file))
+        }
+        var loaded = LoadedConfig(compilation: compilation, node: nil)
         let program = loaded.compilation.program
         let seed = HashSeed.random()
         // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
@@ -66,6 +71,14 @@ package enum ConfigLoader {
             program: program, routing: routing,
             listeners: ListenerPlan.listeners(program, rawPorts: routing.snapshot.rawPorts), revision: revision)
         return loaded
+    }
+
+    private static func readList(_ path: String) throws(UnreadableFile) -> [UInt8] {
+        do throws(FileError) {
+            return try Files.read(path, limit: listFileLimit)
+        } catch {
+            throw UnreadableFile(path: error.path, problem: error.problem, remedy: error.remedy)
+        }
     }
 
     // MARK: Route blocks

@@ -86,6 +86,8 @@ extension Checker {
     private struct CheckedClauses {
         var clauses: [Clause] = []
         var spans: [String: SourceSpan] = [:]
+        /// The last word of each of ``clauses``.
+        var lastWords: [SourceSpan] = []
         var shadow: SourceSpan?
     }
 
@@ -110,6 +112,7 @@ extension Checker {
                 }
                 if result.spans[spec.name] == nil { result.spans[spec.name] = syntax.span }
                 result.clauses.append(clause)
+                result.lastWords.append(syntax.words.last?.span ?? syntax.span)
             } catch {
                 failed = true
                 reportClause(error, syntax, entry.keyword, descriptor)
@@ -168,7 +171,10 @@ extension Checker {
                 shadow: checked.shadow != nil, source: Formatter.line(entry), line: line(entry.keyword.span),
                 blocks: named)
         } catch {
-            let span = error.clause.flatMap { checked.spans[$0] } ?? entry.headSpan
+            let indexed = error.clauseIndex.flatMap {
+                checked.lastWords.indices.contains($0) ? checked.lastWords[$0] : nil
+            }
+            let span = indexed ?? error.clause.flatMap { checked.spans[$0] } ?? entry.headSpan
             reporter.error(span, error.problem, help: error.remedy)
             return nil
         }

@@ -11,6 +11,7 @@ final class Checker {
     let reporter: Reporter
     let catalog: [any Filter.Type]
     let filterIndex: [String: Int]
+    let readFile: FileReader
 
     var node = NodeSettings()
     var sets: [String: AddressSet] = [:]
@@ -30,7 +31,10 @@ final class Checker {
     var reportedUses: Set<String> = []
     var stageCount = 0
 
-    init(source: SourceText, reporter: Reporter, catalog: [any Filter.Type]) {
+    init(
+        source: SourceText, reporter: Reporter, catalog: [any Filter.Type], readFile: @escaping FileReader = noFiles
+    ) {
+        self.readFile = readFile
         self.source = source
         self.reporter = reporter
         self.catalog = catalog
@@ -45,7 +49,7 @@ final class Checker {
     static let topLevel: [(keyword: String, form: String, isBlock: Bool)] = [
         ("node", "node NAME { ... }", true), ("set", "set NAME { PREFIX ... }", true),
         ("limit", "limit NAME { ... }", true), ("health", "health NAME { ... }", true),
-        ("pipeline", "pipeline NAME { ... }", true),
+        ("names", "names NAME { HOSTNAME ... }", true), ("pipeline", "pipeline NAME { ... }", true),
         ("route", "route [HOSTNAME] { ... }", true),
         ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw via PIPELINE", false),
         ("expose", "expose ADDRESS ports FIRST-LAST via PIPELINE", false), ("routes", "routes file PATH", false),
@@ -61,6 +65,7 @@ final class Checker {
         checkSets(entries["set"] ?? [])
         checkLimits(entries["limit"] ?? [])
         checkHealth(entries["health"] ?? [])
+        checkNames(entries["names"] ?? [])
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
@@ -70,6 +75,7 @@ final class Checker {
         remarkOnUnused(sets: entries["set"] ?? [])
         remarkOnUnused(limits: entries["limit"] ?? [])
         remarkOnUnusedHealth(entries["health"] ?? [])
+        remarkOnUnusedNames(entries["names"] ?? [])
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")
@@ -88,7 +94,7 @@ final class Checker {
                 expected: orList(Checker.topLevel.map { "`\($0.keyword)`" }), help: help)
             return false
         }
-        if known.isBlock, entry.body == nil {
+        if known.isBlock, entry.body == nil, !Checker.namesFile(entry) {
             reporter.error(
                 entry.headSpan.behind, "`\(word.text)` begins a block", expected: "`{`", help: "write `\(known.form)`")
             return false
@@ -144,7 +150,8 @@ final class Checker {
 
     /// The name of a block: exactly one word. Nil, reported, if it is not.
     func blockName(of entry: EntrySyntax, what: String) -> Located<String>? {
-        guard let words = arguments(of: entry) else { return nil }
+        guard var words = arguments(of: entry) else { return nil }
+        if Checker.namesFile(entry) { words = Array(words.prefix(1)) }
         guard let first = words.first else {
             reporter.error(entry.keyword.span.behind, "the \(what) has no name", expected: "a name before `{`")
             return nil

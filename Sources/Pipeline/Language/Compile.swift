@@ -28,10 +28,12 @@ package struct Compilation: Sendable {
 ///   - text: at most ``SourceText/limit`` bytes of UTF-8; anything else is a diagnostic.
 ///   - file: its name in diagnostics.
 ///   - catalog: the filters of this build, in the order that gives them their reason codes.
+///   - readFile: reads a file that the text names (`set NAME file PATH`). It knows where relative paths begin.
 ///   - reusing: the blocks of the program that runs (``Program/blocks``). A `limit` whose settings are still the same
 ///     keeps its table, so that a reload forgives nobody.
 package func compile(
-    _ text: [UInt8], file: String, catalog: [any Filter.Type], reusing: [BlockKind: [String: any ConfigBlock]] = [:]
+    _ text: [UInt8], file: String, catalog: [any Filter.Type],
+    reusing: [BlockKind: [String: any ConfigBlock]] = [:], readFile: @escaping FileReader = noFiles
 ) -> Compilation {
     let reporter = Reporter()
     guard let source = readable(text, file: file, reporter) else {
@@ -40,7 +42,7 @@ package func compile(
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
     let tree = Parser.parse(source, reporter)
-    let checker = Checker(source: source, reporter: reporter, catalog: catalog)
+    let checker = Checker(source: source, reporter: reporter, catalog: catalog, readFile: readFile)
     checker.reusable = reusing
     checker.check(tree)
     return Compilation(
