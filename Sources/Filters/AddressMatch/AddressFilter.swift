@@ -39,6 +39,7 @@ package enum AddressFilter: Filter {
     package static let descriptor = FilterDescriptor(
         keyword: "address",
         summary: "allows or denies by source or destination address",
+        reads: [.client],
         clauses: [
             ClauseSpec(
                 "rule",
@@ -73,6 +74,11 @@ package enum AddressFilter: Filter {
                     name: FrozenText(set.name)))
         }
         return Settings(rules: FrozenArray(rules))
+    }
+
+    /// A rule about destinations doesn't care who the client is.
+    package static func facts(_ settings: Settings) -> StageFacts {
+        StageFacts(reads: settings.rules.buffer.contains { $0.side == .source } ? descriptor.reads : [])
     }
 
     package static func evaluate(

@@ -19,6 +19,10 @@ package protocol Filter: SendableMetatype {
     /// How far this stage wants to look; nil: not at all.
     static func peek(_ settings: Settings) -> PeekNeed?
 
+    /// What this stage needs, reads and gives, if its directive makes a difference: never a fact that the descriptor
+    /// doesn't name. ``FilterDescriptor/facts`` unless implemented.
+    static func facts(_ settings: Settings) -> StageFacts
+
     static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
@@ -46,6 +50,7 @@ package protocol Filter: SendableMetatype {
 
 extension Filter {
     @inlinable package static func peek(_ settings: Settings) -> PeekNeed? { nil }
+    package static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
     @inlinable package static func settle(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
