@@ -104,6 +104,6 @@ let package = Package(
                 "FilterCatalog",
                 "CLinux", "TestSupport",
             ], path: "Control"),
-        test("SystemTests", ["PipelineControl", "TestSupport", "pipelined"], path: "System"),
+        test("SystemTests", ["Pipeline", "PipelineControl", "TestSupport", "pipelined"], path: "System"),
     ]
 )
