@@ -112,9 +112,33 @@ struct ProxySenderTests {
         }
     }
 
-    private func rawNode(_ entry: Place, _ backend: Place, _ stage: String) throws -> Node {
+    private func rawNode(_ entry: Place, _ backend: Place, _ stages: String...) throws -> Node {
         let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [backend])
-        return try Node(ConfigText(rawListeners: [entry], firstStages: [stage], routes: [route]).description)
+        return try Node(ConfigText(rawListeners: [entry], firstStages: stages, routes: [route]).description)
+    }
+
+    @Test(
+        "R17: what follows a believed header is payload, unless a second stage refuses headers there",
+        arguments: [1, 2])
+    func innerHeader(stages: Int) throws {
+        let server = try greeter()
+        let entry = Place("::1", try FreePort.take())
+        let first = "anti_spoof require from ::1, refuse others, timeout 60s"
+        let node =
+            try stages == 1
+            ? rawNode(entry, server.place, first) : rawNode(entry, server.place, first, "anti_spoof refuse others")
+        let sender = try Socket.connect(to: entry)
+        let place = try sender.local
+        // The second header begins in the segment of the first, and goes on after the server has spoken.
+        try sender.send(Self.v2 + Self.v1.prefix(3))
+        #expect(try sender.receive(exactly: 11) == Array("220 ready\r\n".utf8))
+        try sender.send(Array(Self.v1.dropFirst(3)))
+        sender.finish()
+        #expect(try sender.receiveToEnd().bytes == (stages == 1 ? Self.v1 : []))
+        let line = try node.log(of: place)
+        #expect(line.client == "203.0.113.9:1234")
+        #expect(line.reason == (stages == 1 ? "relay.closed client" : "anti_spoof.spoofed client"))
+        #expect(line.bytesToBackend == (stages == 1 ? Self.v1.count : 0))
     }
 
     @Test("R17, R2: a server that speaks first is not delayed for strangers, and what they forge is closed")
