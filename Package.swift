@@ -106,6 +106,6 @@ let package = Package(
                 "FilterCatalog",
                 "CLinux", "TestSupport",
             ], path: "Control"),
-        test("SystemTests", ["PipelineControl", "TestSupport", "pipelined"], path: "System"),
+        test("SystemTests", ["Pipeline", "PipelineControl", "TestSupport", "pipelined"], path: "System"),
     ]
 )

@@ -154,7 +154,7 @@ private struct ExplainRun {
         if let total = verdict.wanted {
             add(stage, .waits(bytes: total), verdict)
             // A gate looks on while the other direction flows; whoever else waits, waits until its time is over.
-            if chain.gates { return nil }
+            if chain.gates, case .gate = verdict { return nil }
             input = .timedOut
             verdict = evaluate(stage, state)
         }

@@ -120,6 +120,16 @@ package struct JSONLine {
         copy.withUTF8 { text($0) }
     }
 
+    /// A string of two digits for each of `count` bytes.
+    mutating func hex(count: Int, _ byte: (Int) -> UInt8) {
+        bytes.append(UInt8(ascii: "\""))
+        for index in 0..<count {
+            bytes.append(JSONLine.hexDigit(byte(index) >> 4))
+            bytes.append(JSONLine.hexDigit(byte(index) & 15))
+        }
+        bytes.append(UInt8(ascii: "\""))
+    }
+
     mutating func endpoint(_ value: Endpoint) {
         bytes.append(UInt8(ascii: "\""))
         AddressBytes.append(value, to: &bytes)

@@ -8,6 +8,7 @@ package struct Stage: @unchecked Sendable {
     /// R28: count what it would refuse, and let it pass.
     package let shadow: Bool
     package let peek: PeekNeed?
+    package let facts: StageFacts
     /// As the formatter writes it, for `check --print` and `explain`.
     package let source: String
     /// Where it stands in the config file.
@@ -24,8 +25,8 @@ package struct Stage: @unchecked Sendable {
         memory.initialize(to: settings)
         return Stage(
             filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase, stateIndex: stateIndex,
-            shadow: shadow, peek: F.peek(settings), source: source, line: line,
-            blocks: blocks)
+            shadow: shadow, peek: F.peek(settings), facts: F.facts(settings), source: source, line: line, blocks: blocks
+        )
     }
 }
 

@@ -169,7 +169,7 @@ extension Checker {
     /// R2: a raw route is never peeked, or a server that speaks first would wait for its client.
     private func refuseWaiting(_ pipeline: CheckedPipeline, _ word: WordSyntax, _ remedy: String) {
         for stage in pipeline.stages {
-            let gives = stage.descriptor.gives.contains(.serverName)
+            let gives = stage.facts.gives.contains(.serverName)
             let waits = stage.stage?.peek != nil && !stage.descriptor.canGate
             guard gives || waits, isFirstReport("raw \(stage.line)", pipeline) else { continue }
             reporter.error(

@@ -102,7 +102,7 @@ private func describe(_ chain: Chain) -> String {
     }
     var known: Set<Fact> = []
     for (index, stage) in chain.stages.buffer.enumerated() {
-        known.formUnion(stage.filter.descriptor.gives)
+        known.formUnion(stage.facts.gives)
         text += "    \(index + 1). \(stage.source)\(stage.shadow ? "  [shadow]" : "")\n"
         text += "        state \(stage.stateIndex), reasons from \(stage.reasonBase)"
         if let peek = stage.peek {
