@@ -12,6 +12,10 @@ extension Worker {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
             return
         }
+        if let reason = overdue(route: slot.pointee.route) {
+            finish(index, reason.code, .reset)
+            return
+        }
         var failure = earlier
         var excuse = RuntimeReason.noBackend
         while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
@@ -35,12 +39,16 @@ extension Worker {
         finish(index, (failure ?? excuse).code, .reset)
     }
 
-    /// Counts the connection among those of a backend that is to be tried. False if the backend has no room (R11), which
-    /// is no failure of it; `excuse` says what to end with if that goes for all.
+    /// Counts the connection among those of a backend that is to be tried. False if the backend has no room (R11) or
+    /// is drained, which is no failure of it; `excuse` says what to end with if that goes for all.
     private mutating func enterBackend(
         _ index: Int, _ backend: UnsafePointer<Backend>, _ excuse: inout RuntimeReason
     ) -> Bool {
         let slot = slab.slots + index
+        if let reason = overdue(backend: backend.pointee.cell) {
+            excuse = reason
+            return false
+        }
         let limit = backend.pointee.maxConnections
         if limit == 0 {
             backend.pointee.cell.pointee.active.add()

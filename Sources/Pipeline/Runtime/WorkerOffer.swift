@@ -131,12 +131,12 @@ extension Worker {
         where !wanted.buffer.contains(where: { $0.descriptor == listeners[i].listener.descriptor }) {
             close(listeners[i])
         }
-        let adopted = wanted.buffer.map { new in
+        let adopted = wanted.buffer.enumerated().map { place, new in
             var isWatched = false
             for i in 0..<listeners.count where listeners[i].listener.descriptor == new.descriptor {
-                // An event names the place in the list, which may be another one now.
-                if listeners[i].isWatched { kernel.unwatch(new.descriptor) }
-                isWatched = false
+                // An event names the place in the list: whoever has another one now is watched anew.
+                isWatched = listeners[i].isWatched && i == place
+                if listeners[i].isWatched, !isWatched { kernel.unwatch(new.descriptor) }
             }
             return AdoptedListener(listener: new, isWatched: isWatched)
         }
