@@ -13,7 +13,7 @@ package enum AntiSpoofFilter: Filter {
         /// The most bytes of a v2 header, TLVs included.
         let max: Int
 
-        var believesAnyone: Bool { accepted.count + required.count > 0 }
+        var believesAnyone: Bool { !accepted.isEmpty || !required.isEmpty }
 
         func duty(of peer: PeerAddress) -> Duty {
             let address = peer.endpoint.address
