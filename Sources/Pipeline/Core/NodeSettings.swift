@@ -21,6 +21,8 @@ package struct NodeSettings: Sendable, Equatable {
     package var logConnections = true
     /// Directory for persisted state; nil: none.
     package var stateDirectory: String?
+    /// Path of the Unix socket that answers `status`, `routes` and the like; nil: none.
+    package var adminSocket: String?
     /// Congestion control for client sockets; nil: the system's.
     package var congestionClient: String?
     /// Congestion control for backend sockets; nil: the system's.

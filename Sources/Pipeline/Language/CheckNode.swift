@@ -51,7 +51,7 @@ private struct NodeSetting: Sendable {
         },
     ]
 
-    static let keywords = all.map(\.keyword) + ["state", "congestion"]
+    static let keywords = all.map(\.keyword) + ["state", "admin", "congestion"]
 }
 
 extension Checker {
@@ -88,6 +88,7 @@ extension Checker {
         seen[what] = entry.headSpan
         switch keyword.text {
         case "state": checkState(words, keyword)
+        case "admin": checkAdmin(words, keyword)
         case "congestion": checkCongestion(words, keyword)
         default:
             guard let setting = NodeSetting.all.first(where: { $0.keyword == keyword.text }) else { return }
@@ -117,6 +118,24 @@ extension Checker {
             return
         }
         node.stateDirectory = path.text
+    }
+
+    private func checkAdmin(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        let expected = "a Unix socket like `unix:/run/pipelined/admin.sock`"
+        guard let word = onlyWord(words, of: keyword, expected: expected) else { return }
+        let path = word.text.hasPrefix("unix:") ? String(word.text.dropFirst(5)) : ""
+        guard path.hasPrefix("/"), !path.hasSuffix("/") else {
+            reporter.error(word.span, "`admin` takes `unix:` and an absolute path", expected: expected)
+            return
+        }
+        // sockaddr_un has 108 bytes for it, with its NUL.
+        guard path.utf8.count <= 107 else {
+            reporter.error(
+                word.span, "the path has \(path.utf8.count) bytes, and the kernel takes 107 at most",
+                help: "use a shorter one")
+            return
+        }
+        node.adminSocket = path
     }
 
     private func checkCongestion(_ words: [WordSyntax], _ keyword: WordSyntax) {

@@ -64,6 +64,11 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
                 "no permission for port \(endpoint.port)",
                 "run with CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or use a port above 1023"
             )
+        case 23, 24:
+            (
+                "no file descriptor is left for it",
+                "raise the limit of open files (systemd: LimitNOFILE=), or lower `connections`"
+            )
         case 97: ("this kernel has no such address family", "enable IPv6, or listen on an IPv4 address")
         case 2:
             (
