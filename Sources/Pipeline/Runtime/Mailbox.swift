@@ -33,6 +33,17 @@ package final class Mailbox: Sendable {
     package func offer(_ snapshot: UnsafePointer<Snapshot>) {
         snapshotCell.store(UInt(bitPattern: snapshot), ordering: .releasing)
     }
+    private let offerCell = Atomic<UInt>(0)
+    package func offer(_ offer: UnsafePointer<WorkerOffer>) {
+        offerCell.store(UInt(bitPattern: offer), ordering: .releasing)
+    }
+    var workerOffer: UnsafePointer<WorkerOffer>? {
+        UnsafePointer(bitPattern: offerCell.load(ordering: .acquiring))
+    }
+    private let adoptedCell = Atomic<UInt64>(0)
+    package var adoptedGeneration: UInt64 { adoptedCell.load(ordering: .acquiring) }
+    func setAdoptedGeneration(_ generation: UInt64) { adoptedCell.store(generation, ordering: .releasing) }
+
     var offered: UnsafePointer<Snapshot>? {
         UnsafePointer(bitPattern: snapshotCell.load(ordering: .acquiring))
     }

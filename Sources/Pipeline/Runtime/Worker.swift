@@ -65,6 +65,7 @@ package struct Worker<K: Kernel>: ~Copyable {
 
     private let listeners: UnsafeMutableBufferPointer<WorkerListener>
     private var listenersOpen = true
+    private var listenerCount = 0
     private let events: UnsafeMutableBufferPointer<Event>
     private var adopted: UnsafePointer<Snapshot>
 
@@ -98,8 +99,14 @@ package struct Worker<K: Kernel>: ~Copyable {
         adopted = snapshot
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
-        self.listeners = .allocate(capacity: listeners.count)
-        _ = self.listeners.initialize(from: listeners)
+        self.listeners = .allocate(capacity: 65536)
+        self.listeners.initialize(
+            repeating: WorkerListener(
+                descriptor: .none,
+                spec: ListenerSpec(endpoint: Endpoint(.unspecified, 0), hint: .tcpRaw, chain: 0, line: 0),
+                bound: Endpoint(.unspecified, 0), index: 0))
+        for (i, listener) in listeners[..<listenerCount].enumerated() { self.listeners[i] = listener }
+        listenerCount = listeners.count
         events = .allocate(capacity: 256)
         watchAll(wakeDescriptor: mailbox.wakeDescriptor)
     }
@@ -112,7 +119,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     }
 
     private mutating func watchAll(wakeDescriptor: Descriptor) {
-        for (i, listener) in listeners.enumerated() {
+        for (i, listener) in listeners[..<listenerCount].enumerated() {
             _ = kernel.watchLevel(listener.descriptor, EventKey(.listener, index: i, generation: 0))
         }
         if wakeDescriptor.isOpen {
@@ -190,6 +197,14 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func obeyMailbox() {
         let (wanted, offered) = mailbox._withUnsafeGuaranteedRef { ($0.order, $0.offered) }
         if let offered, offered != adopted, snapshots.adopt(offered) { adopted = offered }
+        if let offer = mailbox._withUnsafeGuaranteedRef({ $0.workerOffer }), offer.pointee.snapshot != adopted,
+            snapshots.adopt(offer.pointee.snapshot)
+        {
+            adopted = offer.pointee.snapshot
+            if listenersOpen { syncListeners(offer.pointee.listeners) }
+        }
+        let generation = adopted.pointee.generation
+        mailbox._withUnsafeGuaranteedRef { $0.setAdoptedGeneration(generation) }
         let oldest = snapshots.oldestGeneration
         mailbox._withUnsafeGuaranteedRef { $0.setOldestGeneration(oldest) }
         guard wanted > order else { return }
@@ -201,16 +216,35 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Takes what is queued already, so that no client that was told "connected" is reset, then stops listening.
     private mutating func drainListeners() {
         guard listenersOpen else { return }
-        for listener in listeners {
+        for listener in listeners[..<listenerCount] where listener.descriptor.isOpen {
             if order == .drain { acceptAll(listener, limit: settings.backlog) }
         }
         closeListeners()
     }
 
+    private mutating func syncListeners(_ wanted: FrozenArray<WorkerListener>) {
+        for i in 0..<listenerCount {
+            let old = listeners[i]
+            if let same = wanted.buffer.first(where: { $0.descriptor == old.descriptor }) {
+                listeners[i] = same
+            } else if old.descriptor.isOpen {
+                acceptAll(old, limit: settings.backlog)
+                kernel.unwatch(old.descriptor)
+                kernel.close(old.descriptor)
+                listeners[i] = WorkerListener(descriptor: .none, spec: old.spec, bound: old.bound, index: old.index)
+            }
+        }
+        for new in wanted.buffer where !listeners[..<listenerCount].contains(where: { $0.descriptor == new.descriptor }) {
+            listeners[listenerCount] = new
+            _ = kernel.watchLevel(new.descriptor, EventKey(.listener, index: listenerCount, generation: 0))
+            listenerCount += 1
+        }
+    }
+
     private mutating func closeListeners() {
         guard listenersOpen else { return }
         listenersOpen = false
-        for listener in listeners {
+        for listener in listeners[..<listenerCount] where listener.descriptor.isOpen {
             kernel.unwatch(listener.descriptor)
             kernel.close(listener.descriptor)
         }
