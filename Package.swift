@@ -69,7 +69,7 @@ let package = Package(
             name: "PipelineControl",
             dependencies: [
                 "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire", "FilterCatalog",
-                "CLinux",
+                "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .executableTarget(
             name: "pipelined",

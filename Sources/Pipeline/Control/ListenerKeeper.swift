@@ -34,13 +34,10 @@ final class ListenerKeeper {
         var opened: [PlannedListener] = []
         var closed: [PlannedListener] = []
         var degraded: [(listener: PlannedListener, error: ListenError)] = []
-        var isEmpty: Bool { opened.isEmpty && closed.isEmpty && degraded.isEmpty }
-
-        mutating func add(_ other: Change) {
-            opened += other.opened
-            closed += other.closed
-            degraded += other.degraded
-        }
+        /// An address that vanished took its sockets away, and was said before or not.
+        var lost = 0
+        var changesSockets: Bool { lost > 0 || !opened.isEmpty || !closed.isEmpty }
+        var isEmpty: Bool { !changesSockets && degraded.isEmpty }
     }
 
     /// The safety net under the events that tell of addresses.
@@ -171,6 +168,7 @@ final class ListenerKeeper {
             let error = ListenError(endpoint: kept[position].planned.endpoint, error: 99, congestion: nil)
             closing.insert(kept[position].bound.port)
             kept[position].sockets = []
+            change.lost += 1
             degrade(position, error, now, &change)
         }
         return change

@@ -43,6 +43,13 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
     package let error: Int32
     let congestion: String?
 
+    /// - Parameter error: an errno.
+    package init(endpoint: Endpoint, error: Int32, congestion: String?) {
+        self.endpoint = endpoint
+        self.error = error
+        self.congestion = congestion
+    }
+
     package var description: String {
         "can't listen on \(endpoint): \(cause.problem); \(cause.remedy)"
     }

@@ -234,7 +234,8 @@ package struct Worker<K: Kernel>: ~Copyable {
                 listeners[i] = WorkerListener(descriptor: .none, spec: old.spec, bound: old.bound, index: old.index)
             }
         }
-        for new in wanted.buffer where !listeners[..<listenerCount].contains(where: { $0.descriptor == new.descriptor }) {
+        for new in wanted.buffer where !listeners[..<listenerCount].contains(where: { $0.descriptor == new.descriptor })
+        {
             listeners[listenerCount] = new
             _ = kernel.watchLevel(new.descriptor, EventKey(.listener, index: listenerCount, generation: 0))
             listenerCount += 1
