@@ -102,7 +102,7 @@ let package = Package(
             [
                 "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
                 "FilterCatalog",
-                "CLinux", "TestSupport",
+                "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
         test("SystemTests", ["PipelineControl", "TestSupport", "pipelined"], path: "System"),
     ]

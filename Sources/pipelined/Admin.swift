@@ -15,14 +15,15 @@ struct AdminOptions: ParsableArguments {
     }
 
     static func ask(_ request: AdminRequest, at socket: String) throws {
+        let answer: AdminConnection.Answer
         do throws(AdminConnection.Unreachable) {
-            let answer = try AdminConnection.ask(request, at: socket)
-            Output.write(answer.bytes)
-            if answer.exit != 0 { throw ExitCode(answer.exit) }
+            answer = try AdminConnection.ask(request, at: socket)
         } catch {
             Output.error("error: \(error)")
             throw ExitCode.unreachable
         }
+        Output.write(answer.bytes)
+        if answer.exit != 0 { throw ExitCode(answer.exit) }
     }
 }
 

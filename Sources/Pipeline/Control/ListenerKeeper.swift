@@ -80,13 +80,14 @@ final class ListenerKeeper {
         var failures: [ListenError] = []
         let wanted = plan.filter { $0.isRequired && !open.contains($0.endpoint) }
         // All of them before the first is open: two of our own may share a port.
-        let steps: [(PlannedListener) throws(ListenError) -> Void] = [
-            { (planned) throws(ListenError) in try self.requireUnshared(planned.spec) },
-            { (planned) throws(ListenError) in staged[planned.endpoint] = try self.openForWorkers(planned.spec) },
-        ]
-        for step in steps where failures.isEmpty {
-            for planned in wanted {
-                do throws(ListenError) { try step(planned) } catch { failures.append(error) }
+        for planned in wanted {
+            do throws(ListenError) { try requireUnshared(planned.spec) } catch { failures.append(error) }
+        }
+        for planned in wanted where failures.isEmpty {
+            do throws(ListenError) {
+                staged[planned.endpoint] = try openForWorkers(planned.spec)
+            } catch {
+                failures.append(error)
             }
         }
         guard failures.isEmpty else {

@@ -105,7 +105,7 @@ package struct Worker<K: Kernel>: ~Copyable {
                 descriptor: .none,
                 spec: ListenerSpec(endpoint: Endpoint(.unspecified, 0), hint: .tcpRaw, chain: 0, line: 0),
                 bound: Endpoint(.unspecified, 0), index: 0))
-        for (i, listener) in listeners[..<listenerCount].enumerated() { self.listeners[i] = listener }
+        for (i, listener) in listeners.enumerated() { self.listeners[i] = listener }
         listenerCount = listeners.count
         events = .allocate(capacity: 256)
         watchAll(wakeDescriptor: mailbox.wakeDescriptor)
