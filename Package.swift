@@ -95,7 +95,7 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "PipelineWire", "TestSupport",
+                "FilterProxyV2", "FilterEgressAccounting", "PipelineWire", "PipelineRouting", "TestSupport",
             ], path: "Filters"),
         test(
             "ControlTests",

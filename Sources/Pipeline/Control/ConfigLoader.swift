@@ -96,6 +96,7 @@ package enum ConfigLoader {
         let seed = HashSeed.random()
         // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
         let judge = RoutingState(seed: seed, listeners: compilation.program.map(ListenerPlan.facts))
+        if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
         let blocks = judgeBlocks(judge, seed, &compilation)
         var read = ReadConfig(compilation: compilation, blocks: blocks, judge: judge)
         read.readState(seed, file: file, readState)
@@ -128,6 +129,8 @@ package enum ConfigLoader {
         spec.proxyV2 = block.proxyV2?.value ?? false
         spec.backendExpectsProxy = block.backendExpectsProxy?.value ?? false
         spec.allowNonTLS = block.allowNonTLS?.value ?? false
+        spec.balance = block.balance?.value
+        spec.maxConnections = block.maxConnections?.value ?? 0
         return spec
     }
 
@@ -150,6 +153,8 @@ package enum ConfigLoader {
         case "listen_port"?, "protocol_hint"?: block.listen.span
         case "proxy_protocol"?: block.proxyV2?.span ?? block.span
         case "backend_expects_proxy_protocol"?: block.backendExpectsProxy?.span ?? block.span
+        case "balance"?: block.balance?.span ?? block.span
+        case "max_connections"?: block.maxConnections?.span ?? block.span
         case "allow_non_tls"?: block.allowNonTLS?.span ?? block.span
         case "backend_port"?, "backend_process_type"?: block.backends.first?.span ?? block.span
         default: block.span

@@ -30,22 +30,9 @@ package struct RequestedPorts: Sendable {
     /// By hint, ascending.
     package var byHint: [ProtocolHint: [UInt16]]
     /// Ports on an env's own IPv4 address (R9), each once.
-    package var dedicated: [Dedicated]
+    package var dedicated: [DedicatedListener]
 
-    package struct Dedicated: Hashable, Sendable {
-        package let address: IPAddress
-        package let port: UInt16
-        package let hint: ProtocolHint
-        package let env: String
-        package init(address: IPAddress, port: UInt16, hint: ProtocolHint, env: String) {
-            self.address = address
-            self.port = port
-            self.hint = hint
-            self.env = env
-        }
-    }
-
-    package init(byHint: [ProtocolHint: [UInt16]] = [:], dedicated: [Dedicated] = []) {
+    package init(byHint: [ProtocolHint: [UInt16]] = [:], dedicated: [DedicatedListener] = []) {
         self.byHint = byHint
         self.dedicated = dedicated
     }
@@ -54,7 +41,7 @@ package struct RequestedPorts: Sendable {
         self.init(
             byHint: Dictionary(
                 uniqueKeysWithValues: ProtocolHint.allCases.map { ($0, routing.snapshot.ports($0)) }),
-            dedicated: [])
+            dedicated: routing.dedicatedListeners)
     }
 }
 
@@ -67,7 +54,8 @@ package enum ListenerPlan {
         var taken = Set(plan.map(\.endpoint))
         let add = { (address: IPAddress, port: UInt16, expose: ExposeSpec, origin: PlannedListener.Origin) in
             let endpoint = Endpoint(address, port)
-            guard !DeniedPorts.contains(port), taken.insert(endpoint).inserted else { return }
+            guard !program.node.deniedPorts.contains(where: { $0.contains(port) }), taken.insert(endpoint).inserted
+            else { return }
             plan.append(
                 PlannedListener(
                     ListenerSpec(endpoint: endpoint, hint: expose.hint, chain: expose.chain, line: expose.line),
@@ -104,6 +92,19 @@ package enum ListenerPlan {
     /// The most listeners that this program's routes can ask for; dedicated ranges are counted as one address.
     static func most(_ program: Program) -> Int {
         program.exposes.reduce(program.listeners.count) { $0 + $1.ports.count }
+    }
+
+    /// Has `routing` judge and prepare routes as `program` needs it: which ports are denied (R8), and whether routes that
+    /// name no balance get a table for consistent hashing (R11). Takes effect with the next apply.
+    package static func prepare(_ routing: RoutingState, for program: Program) {
+        routing.listeners = facts(program)
+        routing.policy = PortPolicy(denied: program.node.deniedPorts)
+        routing.hashesByDefault = program.chains.buffer.contains { chain in
+            chain.stages.buffer.contains {
+                $0.filter.descriptor.keyword == "backend"
+                    && $0.source.contains(Balance.consistentHash.name)
+            }
+        }
     }
 
     /// The listener that the kernel would give a connection to `destination`: one on that very address, or one on

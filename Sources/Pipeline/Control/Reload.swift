@@ -101,16 +101,17 @@ extension RunningNode {
     /// it (R5).
     private func apply(_ read: inout ReadConfig, _ program: Program) -> Applied {
         var applied = Applied()
-        routing.listeners = ListenerPlan.facts(program)
-        var blocks = routing.apply(read.blocks)
+        ListenerPlan.prepare(routing, for: program)
+        let now = Instant(nanoseconds: cl_now())
+        var blocks = routing.apply(read.blocks, at: now)
         applied.add(blocks)
         // A state file that is named no more has nothing to say any more.
-        let state = routing.apply(read.state ?? .empty(.state))
+        let state = routing.apply(read.state ?? .empty(.state), at: now)
         applied.add(state)
         read.report(state.problems)
         // A name may have moved from the state file into the config: the block can have it now.
         if blocks.problems.rejected > 0 {
-            blocks = routing.apply(read.blocks)
+            blocks = routing.apply(read.blocks, at: now)
             applied.add(blocks)
         }
         for problem in blocks.problems.list where problem.severity == .rejected {

@@ -24,11 +24,20 @@ package func describe(_ routes: [RouteBlock]) -> String {
         let owner = route.owner.value
         var text = "route \(route.id.value)\(route.hostname.map { " " + $0.value } ?? "") \(route.hint.name)\n"
         text += "    owner \(owner.org)/\(owner.app)/\(owner.env), port \(route.listen.value)\n"
-        text += "    backends \(route.backends.map { "\($0.value)" }.joined(separator: " "))\n"
+        text += "    backends \(route.backends.map { describe($0.value) }.joined(separator: " "))\n"
+        if let balance = route.balance { text += "    balance \(balance.value.name)\n" }
+        if let limit = route.maxConnections { text += "    max_connections \(limit.value)\n" }
         text += "    proxy_protocol \(route.proxyV2?.value == true ? "v2" : "off")"
         text += ", backend expects it: \(route.backendExpectsProxy?.value == true)"
         return text + ", allow_non_tls: \(route.allowNonTLS?.value == true)\n"
     }.joined()
+}
+
+private func describe(_ backend: BackendSpec) -> String {
+    var text = "\(backend.endpoint)"
+    if backend.weight != 1 { text += " weight \(backend.weight)" }
+    if backend.maxConnections > 0 { text += " max \(backend.maxConnections)" }
+    return text
 }
 
 extension Program {

@@ -127,6 +127,8 @@ struct RouteText: Sendable, CustomStringConvertible {
     var backends: [Place]
     var proxy = false
     var allowsNonTLS = false
+    /// Further lines.
+    var more: [String] = []
 
     var description: String {
         """
@@ -134,8 +136,9 @@ struct RouteText: Sendable, CustomStringConvertible {
             id       \(id)
             owner    acme/\(id)/prod
             listen   \(port)
-            backend  \(backends.map(\.description).joined(separator: " "))
+        \(backends.isEmpty ? "" : "    backend  \(backends.map(\.description).joined(separator: " "))\n")\
         \(proxy ? "    proxy_protocol v2\n    backend_expects_proxy_protocol true\n" : "")\
+        \(more.map { "    \($0)\n" }.joined())\
         \(allowsNonTLS ? "    allow_non_tls true\n" : "")}
 
         """
