@@ -103,21 +103,26 @@ extension RunningNode {
         var applied = Applied()
         ListenerPlan.prepare(routing, for: program)
         let now = Instant(nanoseconds: cl_now())
+        routing.forgetDrains { drains.isDone($0, now: now) }
         var blocks = routing.apply(read.blocks, at: now)
         applied.add(blocks)
         // A state file that is named no more has nothing to say any more.
         let state = routing.apply(read.state ?? .empty(.state), at: now)
         applied.add(state)
         read.report(state.problems)
+        // Each report has all that are to be ended by then.
+        var latest = state.drains
         // A name may have moved from the state file into the config: the block can have it now.
         if blocks.problems.rejected > 0 {
             blocks = routing.apply(read.blocks, at: now)
             applied.add(blocks)
+            latest = blocks.drains
         }
         for problem in blocks.problems.list where problem.severity == .rejected {
             read.compilation.report(
                 Diagnostic(.warning, at: SourceSpan(0, 0), "left out: \(problem)", help: [problem.remedy]))
         }
+        drains.update(latest, now: now)
         applied.kept = state.kept + blocks.kept
         applied.rejected = state.problems.rejected + blocks.problems.rejected
         return applied

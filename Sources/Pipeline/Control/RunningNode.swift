@@ -23,6 +23,8 @@ final class RunningNode {
     var problems: [String] = []
     var lastReload: ReloadNote?
     var isStopping = false
+    /// Connections that an apply wants ended, and when.
+    var drains = DrainKeeper()
     let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
@@ -95,6 +97,7 @@ final class RunningNode {
     /// and taken back unseen would be nobody's.
     func publish() {
         _ = fleet.snapshots.make(program, routing.snapshot)
+        // The seam for drains: what `drains.due` has goes to the workers as their own `Drain`s.
         fleet.offer(listeners: listeners.listeners, drains: [])
         sweepInterval = RunningNode.firstSweep
         nextSweep = Instant(nanoseconds: cl_now()) + sweepInterval
