@@ -24,7 +24,7 @@ struct AntiSpoofFilterTests {
 
     @Test("R17: bytewise, it waits until the last byte of the signature", arguments: [(v1, 6), (v2, 12)])
     func bytewise(_ bytes: [UInt8], _ signature: Int) throws {
-        for count in 0..<signature { #expect(try verdict(bytes.prefix(count)) == .needBytes(count + 1)) }
+        for count in 0..<signature { #expect(try verdict(bytes.prefix(count)) == .gate(count + 1)) }
         for count in signature...bytes.count { #expect(try verdict(bytes.prefix(count)) == .refuse(0)) }
     }
 
@@ -57,7 +57,7 @@ struct AntiSpoofFilterTests {
             let name = entry["name"] as? String ?? ""
             switch entry["antispoof"] as? String {
             case "block": #expect(try verdict(stream) == .refuse(0), "\(name)")
-            case "wait": #expect(try verdict(stream) == .needBytes(stream.count + 1), "\(name)")
+            case "wait": #expect(try verdict(stream) == .gate(stream.count + 1), "\(name)")
             case "pass": #expect(try verdict(stream) == .next, "\(name)")
             default: Issue.record("\(name) says nothing")
             }

@@ -36,7 +36,7 @@ package enum AntiSpoofFilter: Filter {
         case .block: .refuse(Refusal.spoofed.rawValue)
         case .pass: .next
         // No more bytes will be looked at, and these alone are no signature.
-        case .wait(let needs): view.input == .open ? .needBytes(needs) : .next
+        case .wait(let needs): view.input == .open ? .gate(needs) : .next
         }
     }
 

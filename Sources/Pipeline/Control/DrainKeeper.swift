@@ -1,5 +1,6 @@
 import Pipeline
 import PipelineRouting
+import PipelineRuntime
 
 /// When connections that routing wants ended must have: its graces as deadlines, which stay the same from one generation
 /// to the next.
@@ -9,6 +10,13 @@ struct DrainKeeper {
     struct Due {
         let drain: RouteDrain
         let deadline: Instant
+
+        var forWorkers: Drain {
+            switch drain.target {
+            case .backend(let cell): Drain(.backend(cell), deadline: deadline, reason: .instanceDrained)
+            case .route(let cell): Drain(.route(cell), deadline: deadline, reason: .routeRemoved)
+            }
+        }
     }
 
     private(set) var due: [Due] = []

@@ -168,10 +168,10 @@ private struct ExplainRun {
     /// - Returns: the reason of the stage that refuses; nil: all pass.
     mutating func run() -> String? {
         if chain.peekBytes > 0, bytes.count >= chain.peekBytes { input = .full }
-        for stage in chain.stages.buffer {
+        for (number, stage) in chain.stages.buffer.enumerated() {
             let state = stage.filter.makeStateErased(stage.settings)
             defer { stage.filter.disposeStateErased(state) }
-            if let refusal = ask(stage, state) { return refusal }
+            if let refusal = ask(stage, state, gates: chain.gates(at: number)) { return refusal }
         }
         guard !facts.pointee.owesProxyHeader else {
             return reasons.text(RuntimeReason.owedProxyHeader.code)
@@ -179,12 +179,13 @@ private struct ExplainRun {
         return nil
     }
 
-    private mutating func ask(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> String? {
+    /// - Parameter gates: what to make of ``Verdict/gate(_:)``.
+    private mutating func ask(_ stage: Stage, _ state: UnsafeMutableRawPointer, gates: Bool) -> String? {
         var verdict = evaluate(stage, state)
         if let total = verdict.wanted {
             add(stage, .waits(bytes: total), verdict)
             // A gate looks on while the other direction flows; whoever else waits, waits until its time is over.
-            if chain.gates { return nil }
+            if gates, case .gate = verdict { return nil }
             input = .timedOut
             verdict = evaluate(stage, state)
         }

@@ -97,8 +97,7 @@ final class RunningNode {
     /// and taken back unseen would be nobody's.
     func publish() {
         _ = fleet.snapshots.make(program, routing.snapshot)
-        // The seam for drains: what `drains.due` has goes to the workers as their own `Drain`s.
-        fleet.offer(listeners: listeners.listeners, drains: [])
+        fleet.offer(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
         sweepInterval = RunningNode.firstSweep
         nextSweep = Instant(nanoseconds: cl_now()) + sweepInterval
         snapshotChanged()
