@@ -34,10 +34,10 @@ package enum ProxyVerdict: String, Sendable, Equatable {
 
     /// Of one backend.
     init(_ cell: UnsafePointer<BackendCell>) {
-        switch cell.pointee.proxy.load(ordering: .relaxed) {
-        case 1: self = .accepted
-        case 2: self = .rejected
-        default: self = .unknown
+        switch BackendCell.HeaderVerdict(rawValue: cell.pointee.proxy.load(ordering: .relaxed)) {
+        case .accepted?: self = .accepted
+        case .rejected?: self = .rejected
+        case .unknown?, nil: self = .unknown
         }
     }
 }
