@@ -72,7 +72,7 @@ enum RoutesReport {
         line.field("hostname", row.hostname)
         line.field("port", UInt64(route.port))
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
-        line.field("balance", route.balance.name)
+        line.field("balance", route.balance?.name)
         line.field("backends_eligible", eligible(route))
         line.field("backends", route.backends.count)
         line.field("active", UInt64(cell.pointee.active.current))
@@ -115,7 +115,7 @@ enum RoutesReport {
         let rejections = cell.pointee.proxyRejections.load(ordering: .relaxed)
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         return [
-            row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner, route.balance.name,
+            row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner, route.balance?.name ?? "(stage)",
             "\(eligible(route))/\(route.backends.count)", "\(cell.pointee.active.current)\(limit)",
             "\(cell.pointee.connections.load(ordering: .relaxed))",
             "\(cell.pointee.bytesToUpstream.load(ordering: .relaxed))",
