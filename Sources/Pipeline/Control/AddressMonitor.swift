@@ -72,7 +72,8 @@ final class AddressMonitor {
         guard let base = bytes.baseAddress else { return }
         var left = Int32(clamping: bytes.count)
         var message: UnsafePointer<nlmsghdr> = base.assumingMemoryBound(to: nlmsghdr.self)
-        while mnl_nlmsg_ok(message, left) {
+        // libmnl compares lengths as signed numbers: one of 2 GiB and more would pass.
+        while mnl_nlmsg_ok(message, left), Int64(message.pointee.nlmsg_len) <= Int64(left) {
             if message.pointee.nlmsg_type == UInt16(RTM_NEWADDR) || message.pointee.nlmsg_type == UInt16(RTM_DELADDR) {
                 readAddress(message, &news)
             }
