@@ -70,6 +70,13 @@ package struct JSONLine {
         key(name)
         number(value)
     }
+    /// `name` must need no escaping.
+    package mutating func field(name: String, _ value: UInt64) {
+        comma()
+        string(name)
+        bytes.append(UInt8(ascii: ":"))
+        number(value)
+    }
     package mutating func field(_ name: StaticString, _ value: Int) {
         key(name)
         bytes.append(contentsOf: String(value).utf8)

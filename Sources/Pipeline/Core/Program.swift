@@ -82,14 +82,21 @@ package struct ListenerSpec: Hashable, Sendable {
     }
 }
 
-/// `expose [::] ports 10000-19999 via raw`: ports that raw routes may open listeners on (R8).
+/// `expose [::] ports 10000-19999 via raw`: ports that routes may open listeners on (R8).
 package struct ExposeSpec: Hashable, Sendable {
+    /// Where; 0.0.0.0 if ``isDedicated``.
     package let address: IPAddress
     package let ports: ClosedRange<UInt16>
     package let hint: ProtocolHint
     package let chain: Int
     package let line: Int
-    package init(address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int, line: Int) {
+    /// R9: `expose dedicated_ipv4 ...`: on each env's own IPv4 address, for that env's routes.
+    package let isDedicated: Bool
+    package init(
+        address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int, line: Int,
+        isDedicated: Bool = false
+    ) {
+        self.isDedicated = isDedicated
         self.address = address
         self.ports = ports
         self.hint = hint
