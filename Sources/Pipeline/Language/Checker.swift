@@ -3,7 +3,7 @@ import Pipeline
 /// Turns the tree into a program's parts. Each kind of entry has its file: `Check*.swift`.
 final class Checker {
     static let pipelineLimit = 1024
-    static let stageLimit = 64
+    static let stageLimit = 32
     /// Listeners and exposed ranges together.
     static let listenerLimit = 4096
 
