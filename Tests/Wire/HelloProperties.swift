@@ -1,11 +1,16 @@
-// Also compiled by Fuzz/run, there in one module with the parser.
-#if canImport(PipelineWire)
-    import Pipeline
-    import PipelineWire
-#endif
+import Pipeline
+import PipelineWire
 
-/// What must hold of the ClientHello parser for any bytes whatever.
-enum ClientHelloProperties {
+/// What must hold of the ClientHello parser for any bytes whatever. For the tests beside it and for Fuzz/run.
+enum HelloProperties {
+    /// Nil, or what is wrong: the whole of it for one input, at limits below, at and above what comes.
+    static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
+        for limit in [512, 8192, 65536] {
+            if let problem = violation(bytes, limit: limit) { return "limit \(limit): \(problem)" }
+        }
+        return nil
+    }
+
     /// Nil, or what is wrong.
     static func violation(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int) -> String? {
         let verdict = ClientHello.parse(bytes, limit: limit)
