@@ -52,16 +52,17 @@ let package = Package(
 
         // Filters: a folder each, one line each in Catalog.
         filter("AddressMatch"),
-        filter("SNI", ["PipelineWire"]),
+        filter("SNI", ["PipelineWire", "CPCRE2"]),
         filter("AntiSpoof", ["PipelineWire"]),
         filter("BackendSelect"),
         filter("ProxyV2", ["PipelineWire"]),
         filter("EgressAccounting"),
+        filter("RateLimit"),
         .target(
             name: "FilterCatalog",
             dependencies: [
                 "Pipeline", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting",
+                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", swiftSettings: strict),
 
         // Control and the command.
@@ -95,7 +96,8 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "PipelineWire", "TestSupport",
+                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit", "PipelineWire", "PipelineRouting",
+                "TestSupport",
             ], path: "Filters"),
         test(
             "ControlTests",

@@ -40,7 +40,8 @@ struct ExplainTests {
                 may pass
                 anti_spoof  pass    the first bytes are no PROXY header
                 sni         pass    the ClientHello asks for app.example.com
-                backend     pass    route rt_web of env prod, 2 ready; to try in order: [fd00::10]:8443 ([fd00::10]:8443), \
+                backend     pass    route rt_web of env prod, 2 ready; to try in order, by round_robin: \
+                [fd00::10]:8443 ([fd00::10]:8443), \
                 [fd00::11]:8443 ([fd00::11]:8443)
                 proxy_v2    pass    no PROXY header: the route does not ask for one
                 account     pass    \(explanation.steps.last?.why ?? "")

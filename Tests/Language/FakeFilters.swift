@@ -5,7 +5,7 @@ import Synchronization
 /// the shapes that the language must handle: facts, ranges, sets, repeats, required clauses, peeking, gating.
 let fakes: [any Filter.Type] = [
     FakeAddress.self, FakeAntiSpoof.self, FakeSNI.self, FakeBackend.self, FakeProxyV2.self, FakeAccount.self,
-    FakeNeedy.self,
+    FakeNeedy.self, FakeRateLimit.self,
 ]
 
 protocol FakeFilter: Filter where Settings == FakeSettings, WorkerState == Void {}
@@ -67,6 +67,7 @@ enum FakeBackend: FakeFilter {
         clauses: [
             ClauseSpec("balance", [.choice(name: "balance", ["round_robin", "least_connections"])], summary: ""),
             ClauseSpec("tries", [.word("tries"), .count(name: "number", 1...3)], summary: ""),
+            ClauseSpec("health", [.word("health"), .block(name: "health", .health)], summary: ""),
         ], reasons: [ReasonSpec("no_route", .client, "")])
 
     static func settings(_ directive: Directive) throws(SettingsError) -> FakeSettings {
@@ -88,6 +89,17 @@ enum FakeProxyV2: FakeFilter {
 
 enum FakeAccount: FakeFilter {
     static let descriptor = FilterDescriptor(keyword: "account", summary: "", needs: [.route])
+}
+
+/// Needs what its settings say.
+enum FakeRateLimit: FakeFilter {
+    static let descriptor = FilterDescriptor(
+        keyword: "rate_limit", summary: "",
+        clauses: [ClauseSpec("limit", [.block(name: "limit", .limit)], required: true, summary: "")],
+        reasons: [ReasonSpec("rate_exceeded", .client, "")])
+    static func needs(_ settings: FakeSettings) -> Set<Fact> {
+        (settings.directive.block("limit") as? LimitTable)?.settings.key.needs ?? []
+    }
 }
 
 /// Needs a fact that no filter here gives.

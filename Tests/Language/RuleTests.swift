@@ -58,12 +58,38 @@ import Testing
         #expect(errors("expose [::] ports \(port) via raw").count == 1)
         #expect(errors("expose [::] ports \(port - 1)-\(port + 3) via raw").isEmpty)
         #expect(notes("expose [::] ports \(port - 1)-\(port + 3) via raw").count == 1)
-        #expect(DeniedPorts.contains(UInt16(port)))
+    }
+
+    @Test("R8: the node block says which ports are denied") func deniedSetting() {
+        let node = { (ports: String) in "node edge {\n    denied_ports \(ports)\n}\n" }
+        #expect(errors(node("none") + "listen [::]:25 tcp_raw via raw").isEmpty)
+        #expect(errors(node("8080 9000-9010") + "listen [::]:25 tcp_raw via raw").isEmpty)
+        #expect(errors(node("8080 9000-9010") + "listen [::]:9005 tcp_raw via raw").count == 1)
+        for bad in ["", "none 25", "25 25", "20-30 25", "0", "30-20", "smtp"] {
+            #expect(errors(node(bad)).count == 1, "\(bad)")
+        }
+    }
+
+    @Test("backend options are about one address, once, and in range") func backendOptions() {
+        let route = { (backend: String) in
+            "route {\n    id a\n    owner a/b/c\n    listen 5432\n    backend \(backend)\n}\n"
+        }
+        for good in [
+            "[fd00::1]:1 weight 0", "[fd00::1]:1 weight 256 max 1", "[fd00::1]:1 max 9", "[fd00::1]:1 [fd00::2]:1",
+        ] {
+            #expect(errors(route(good)).isEmpty, "\(good)")
+        }
+        for bad in [
+            "[fd00::1]:1 [fd00::2]:1 weight 2", "weight 2", "[fd00::1]:1 weight", "[fd00::1]:1 weight 257",
+            "[fd00::1]:1 max 0", "[fd00::1]:1 weight 1 weight 2", "[fd00::1]:1 weight 1 wight 2",
+        ] {
+            #expect(errors(route(bad)).count == 1, "\(bad)")
+        }
+        #expect(errors(route("[fd00::1]:1").replacing("listen", with: "balance maglev\n    listen")).count == 1)
     }
 
     @Test("R8: their neighbours are open", arguments: [22, 24, 26, 136, 140]) func open(_ port: Int) {
         #expect(errors("listen [::]:\(port) tcp_raw via raw").isEmpty)
-        #expect(!DeniedPorts.contains(UInt16(port)))
     }
 
     @Test("R9: the families are listeners of their own; the same endpoint twice is an error") func families() {

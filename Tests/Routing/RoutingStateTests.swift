@@ -297,7 +297,7 @@ struct RoutingStateTests {
 
     @Test("config routes and the state file go through the same rules, and leave each other alone")
     func config() throws {
-        let addresses = ["[fd00::10]:8443", "[fd00::11]:8443"].compactMap { Endpoint($0) }
+        let addresses = ["[fd00::10]:8443", "[fd00::11]:8443"].compactMap { Endpoint($0) }.map { BackendSpec($0) }
         var spec = RouteSpec(
             index: 4, id: "rt_web", org: "acme", app: "shop", env: "prod", hostname: "App.example.com.", port: 443,
             hint: .tlsPassthrough, backends: addresses)
@@ -319,7 +319,7 @@ struct RoutingStateTests {
         #expect(rejected(result.problems, "rt_web", "twice"))
         state.apply([])
         let route = try #require(state.snapshot.named("app.example.com")).pointee
-        #expect(route.backends.buffer.map(\.address.endpoint) == addresses)
+        #expect(route.backends.buffer.map(\.address.endpoint) == addresses.map(\.endpoint))
         #expect(route.flags == [.proxyV2])
         #expect(state.snapshot.routeCount == 1)
         let listing = state.snapshot.listing()

@@ -9,6 +9,14 @@ package struct FakeRoute {
     package var port: UInt16 = 443
     package var backends: [String]
     package var flags: Route.Flags = []
+    package var balance: Balance?
+    package var maxConnections: UInt32 = 0
+    /// One for each backend; empty: all 1.
+    package var weights: [UInt16] = []
+    /// The most connections to each backend; 0: no limit.
+    package var backendLimit: UInt32 = 0
+    package var schedule: [UInt16] = []
+    package var maglev: [UInt16] = []
 
     package init(
         _ id: String, hosts: [String] = [], port: UInt16 = 443, backends: [String] = ["[fd00::10]:8443"],
@@ -49,16 +57,21 @@ package final class FakeRoutes {
         let backends = fake.backends.enumerated().map { index, text in
             Backend(
                 address: BackendAddress(FilterHarness.endpoint(text)), instance: FrozenText("i-\(index)"),
-                cell: UnsafePointer(cells + index))
+                cell: UnsafePointer(cells + index),
+                weight: index < fake.weights.count ? fake.weights[index] : 1, maxConnections: fake.backendLimit)
         }
-        group.initialize(to: BackendGroup(backends: FrozenArray(backends)))
+        group.initialize(
+            to:
+                BackendGroup(
+                    backends: FrozenArray(backends), schedule: FrozenArray(fake.schedule),
+                    maglev: FrozenArray(fake.maglev)))
         let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
         cell.initialize(to: RouteCell())
         let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)
         route.initialize(
             to: Route(
                 id: FrozenText(fake.id), owner: owner, group: group, cell: cell, port: fake.port,
-                flags: fake.flags))
+                flags: fake.flags, balance: fake.balance, maxConnections: fake.maxConnections))
         entries.append(Entry(hosts: fake.hosts, route: route, owner: owner, group: group, cells: cells, cell: cell))
         return UnsafePointer(route)
     }

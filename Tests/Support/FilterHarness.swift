@@ -14,6 +14,8 @@ package struct FilterHarness {
     package var destination = FilterHarness.endpoint("[2001:db8::1]:443") { didSet { resetFacts() } }
     package var hint = ProtocolHint.tlsPassthrough { didSet { resetFacts() } }
     package var now = Instant(nanoseconds: 1_000_000_000)
+    /// As `explain` asks.
+    package var isRehearsal = false
     package let routes = FakeRoutes()
     package var facts: ConnectionFacts
     package var prelude = Prelude()
@@ -62,11 +64,12 @@ package struct FilterHarness {
         bytes: some Collection<UInt8> = [], input: InputState = .open
     ) -> (verdict: Verdict, explanation: String) {
         let table = routes.handle
-        let now = now
+        let (now, isRehearsal) = (now, isRehearsal)
         return withExactBytes(bytes) { bytes in
             withUnsafeMutablePointer(to: &facts) { facts in
                 withUnsafeMutablePointer(to: &prelude) { prelude in
-                    let view = ConnectionView(facts: facts, bytes: bytes, input: input, now: now, routes: table)
+                    let view = ConnectionView(
+                        facts: facts, bytes: bytes, input: input, now: now, routes: table, isRehearsal: isRehearsal)
                     let verdict = F.evaluate(settings, &state, view, Effects(facts: facts, prelude: prelude))
                     return (verdict, F.explain(settings, view, verdict))
                 }

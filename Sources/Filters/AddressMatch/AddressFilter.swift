@@ -4,18 +4,23 @@ import Pipeline
 /// The first rule that matches decides; without a match the connection passes.
 package enum AddressFilter: Filter {
     package struct Settings: Sendable {
+        /// The index of the first rule that holds an address, one table a side; nil: no rule looks at that side.
+        let sources: PrefixTable?
+        let destinations: PrefixTable?
         let rules: FrozenArray<Rule>
+        /// What the rules were made of, for `explain` alone: the data path never touches it.
+        let sets: Unmanaged<RuleSets>
     }
 
-    /// Trivial: what it refers to is freed by ``dispose(_:)``.
     struct Rule: Sendable {
         let denies: Bool
         let side: Side
-        let addresses: AddressRanges
-        /// As written, for `explain`.
-        let name: FrozenText
+    }
 
-        func matches(_ facts: ConnectionFacts) -> Bool { addresses.contains(side.address(facts)) }
+    /// The sets as written, in the order of the rules. They share their prefixes with whoever else uses the sets.
+    final class RuleSets: Sendable {
+        let sets: [AddressSet]
+        init(_ sets: [AddressSet]) { self.sets = sets }
     }
 
     enum Side {
@@ -56,55 +61,90 @@ package enum AddressFilter: Filter {
 
     package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         var rules: [Rule] = []
+        var sets: [AddressSet] = []
         for clause in directive.clauses {
             guard clause.values.count == 3, case .word(let action) = clause.values[0],
                 case .set(let set) = clause.values[2]
             else {
-                for rule in rules { dispose(rule) }
                 throw SettingsError(
                     "a rule needs `allow` or `deny` and a set", remedy: "write `address deny from @set`",
                     clause: clause.name)
             }
             var side = Side.source
             if case .word("to") = clause.values[1] { side = .destination }
-            rules.append(
-                Rule(
-                    denies: action == "deny", side: side, addresses: AddressRanges(set.prefixes),
-                    name: FrozenText(set.name)))
+            rules.append(Rule(denies: action == "deny", side: side))
+            sets.append(set)
         }
-        return Settings(rules: FrozenArray(rules))
+        guard rules.count <= Int(PrefixTable.maxValue) else {
+            throw SettingsError(
+                "more than \(PrefixTable.maxValue) rules in one stage", remedy: "put their prefixes into a set")
+        }
+        let sources = try table(.source, rules, sets)
+        let destinations: PrefixTable?
+        do throws(SettingsError) {
+            destinations = try table(.destination, rules, sets)
+        } catch {
+            sources?.deallocate()
+            throw error
+        }
+        return Settings(
+            sources: sources, destinations: destinations, rules: FrozenArray(rules),
+            sets: .passRetained(RuleSets(sets)))
+    }
+
+    /// Nil if no rule looks at the side.
+    private static func table(
+        _ side: Side, _ rules: [Rule], _ sets: [AddressSet]
+    ) throws(SettingsError) -> PrefixTable? {
+        let groups = rules.indices.filter { rules[$0].side == side }
+            .map { (prefixes: sets[$0].prefixes, value: UInt16(truncatingIfNeeded: $0)) }
+        guard !groups.isEmpty else { return nil }
+        guard let table = PrefixTable(groups) else {
+            throw SettingsError(
+                "the sets of this stage have more than 16M prefixes", remedy: "use fewer and wider prefixes")
+        }
+        return table
+    }
+
+    /// The first rule that matches.
+    private static func decision(_ settings: Settings, _ facts: ConnectionFacts) -> Int? {
+        var first = PrefixTable.none
+        if let table = settings.sources { first = table.value(of: facts.client.endpoint.address) }
+        if let table = settings.destinations {
+            first = min(first, table.value(of: facts.destination.endpoint.address))
+        }
+        return first == PrefixTable.none ? nil : Int(first)
     }
 
     package static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        for index in 0..<settings.rules.count {
-            let rule = settings.rules.pointer(index)
-            guard rule.pointee.matches(view.facts) else { continue }
-            guard rule.pointee.denies else { return .next }
-            let refusal: Refusal = rule.pointee.side == .source ? .deniedSource : .deniedDestination
-            return .refuse(refusal.rawValue)
-        }
-        return .next
+        guard let index = decision(settings, view.facts) else { return .next }
+        let rule = settings.rules[index]
+        guard rule.denies else { return .next }
+        let refusal: Refusal = rule.side == .source ? .deniedSource : .deniedDestination
+        return .refuse(refusal.rawValue)
     }
 
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
-        for rule in settings.rules.buffer where rule.matches(view.facts) {
-            let who = rule.side == .source ? "source" : "destination"
-            let action = rule.denies ? "denies" : "allows"
-            return "\(who) \(rule.side.address(view.facts)) is in \(rule.name.string), which a rule \(action)"
+        guard let index = decision(settings, view.facts) else {
+            return "no rule matches source \(Side.source.address(view.facts)) or destination "
+                + "\(Side.destination.address(view.facts)); what no rule matches may pass"
         }
-        return "no rule matches source \(Side.source.address(view.facts)) or destination "
-            + "\(Side.destination.address(view.facts)); what no rule matches may pass"
+        let rule = settings.rules[index]
+        let address = rule.side.address(view.facts)
+        let set = settings.sets.takeUnretainedValue().sets[index]
+        // Of those in the set that hold it, the longest: the line to look for.
+        let prefix = set.prefixes.lazy.filter { $0.contains(address) }.max { $0.length < $1.length }
+        let through = prefix.map { "\($0)" == set.name ? "" : " (\($0))" } ?? ""
+        let who = rule.side == .source ? "source" : "destination"
+        return "\(who) \(address) is in \(set.name)\(through), which a rule \(rule.denies ? "denies" : "allows")"
     }
 
     package static func dispose(_ settings: Settings) {
-        for rule in settings.rules.buffer { dispose(rule) }
+        settings.sources?.deallocate()
+        settings.destinations?.deallocate()
         settings.rules.deallocate()
-    }
-
-    private static func dispose(_ rule: Rule) {
-        rule.addresses.deallocate()
-        rule.name.deallocate()
+        settings.sets.release()
     }
 }

@@ -1,11 +1,25 @@
 import Pipeline
+import Synchronization
 
-/// `backend round_robin`: finds the route, and the backends to try, in order (R4, R6, R10, R11, R13).
+/// `backend round_robin`: finds the route, and the backends to try, in order (R4, R6, R10–R13).
 package enum BackendFilter: Filter {
-    package struct Settings: Sendable {}
+    package struct Settings: @unchecked Sendable {
+        /// For routes that name no balance.
+        let balance: Balance
+        /// Zero: nobody starts slowly.
+        let slowStart: TimeSpan
+        let panic: HealthSettings.Panic
+        /// Nil: connect failures eject nobody. The stage keeps its `health` block alive.
+        let ejection: UnsafePointer<EjectionPolicy>?
+    }
+
+    /// What a worker draws random numbers from.
+    package struct WorkerState {
+        var random: RandomDraws
+    }
 
     enum Refusal: UInt8, CaseIterable {
-        case noRoute, noBackend
+        case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyHolds
     }
 
     package static let descriptor = FilterDescriptor(
@@ -14,25 +28,60 @@ package enum BackendFilter: Filter {
         gives: [.route, .backend],
         clauses: [
             ClauseSpec(
-                "balance", [.choice(name: "balance", ["round_robin"])],
-                summary: "how a route's backends take turns; `round_robin` unless said")
+                "balance", [.choice(name: "balance", Balance.allCases.map(\.name))],
+                summary: "how routes that don't say choose among their backends; `round_robin` unless said"),
+            ClauseSpec(
+                "health", [.word("health"), .block(name: "block", .health)],
+                summary: "what connect failures lead to, and what happens when all backends are out"),
+            ClauseSpec(
+                "slow_start", [.word("slow_start"), .duration(name: "window", .seconds(1)...(.seconds(3600)))],
+                summary: "a backend that comes back gets its whole share after this long"),
         ],
         reasons: [
             ReasonSpec(
                 "no_route", .client,
                 "No route has this name here; or there is no name, and not exactly one route that could be meant."),
             ReasonSpec("no_backend", .upstream, "The route has no instance that is ready."),
+            ReasonSpec(
+                "no_healthy_backend", .upstream, "Every ready instance is out: its probe is down, or it is ejected."),
+            ReasonSpec(
+                "backends_full", .upstream, "Every instance that could be used has as many connections as it may."),
+            ReasonSpec("route_full", .client, "The route has as many connections as it may."),
+            ReasonSpec("too_many_limits", .node, "The connection is counted in more limits than one can be."),
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings { Settings() }
+    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        let named = directive.word("balance")
+        let health = directive.block("health") as? HealthSettings
+        return Settings(
+            balance: Balance.allCases.first { $0.name == named } ?? .roundRobin,
+            slowStart: directive.duration("slow_start") ?? .zero, panic: health?.panic ?? .failFast,
+            ejection: health?.ejection)
+    }
+
+    private static let states = Atomic<UInt64>(0)
+
+    package static func makeState(_ settings: Settings) -> WorkerState {
+        // Workers must not draw alike, or they would all rush to the same two backends.
+        let number = states.wrappingAdd(1, ordering: .relaxed).newValue
+        return WorkerState(random: RandomDraws(seed: Hashing.mix(number)))
+    }
 
     package static func evaluate(
-        _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
+        _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard let route = route(view) else { return .refuse(Refusal.noRoute.rawValue) }
-        let candidates = nextCandidates(route)
-        effects.setRoute(route, candidates: candidates)
-        return candidates.count > 0 ? .next : .refuse(Refusal.noBackend.rawValue)
+        if let ejection = settings.ejection { effects.setEjection(ejection) }
+        if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {
+            effects.setRoute(route, candidates: BackendCandidates())
+            return .refuse(refusal.rawValue)
+        }
+        var choice = BackendChoice(
+            route, settings, client: view.facts.client.endpoint.address, at: view.now,
+            isRehearsal: view.isRehearsal)
+        choice.choose(route.pointee.balance ?? settings.balance, &state.random)
+        effects.setRoute(route, candidates: choice.candidates)
+        return choice.candidates.count > 0 ? .next : .refuse(choice.refusal.rawValue)
     }
 
     /// A client that named a host gets that host's route or none: never the only route there is (R6). A raw route
@@ -47,34 +96,32 @@ package enum BackendFilter: Filter {
         return found
     }
 
-    /// Up to three backends from the route's cursor on, each once. The cursor is shared by all workers and outlives
-    /// route tables, so turns are exact and go on where they were.
-    private static func nextCandidates(_ route: UnsafePointer<Route>) -> BackendCandidates {
-        var candidates = BackendCandidates()
-        let backends = route.pointee.backends
-        guard !backends.isEmpty else { return candidates }
-        let turn = route.pointee.cell.pointee.cursor.wrappingAdd(1, ordering: .relaxed).oldValue
-        var index = Int(turn % UInt64(backends.count))
-        for _ in 0..<min(backends.count, BackendCandidates.capacity) {
-            candidates.append(backends.pointer(index))
-            index = index + 1 == backends.count ? 0 : index + 1
+    /// Counts the connection in its route, whose limit it must fit. The runtime gives the count back at its end.
+    private static func count(
+        _ route: UnsafePointer<Route>, _ view: ConnectionView, _ effects: Effects
+    ) -> Refusal? {
+        let (active, limit) = (route.pointee.cell.active, route.pointee.maxConnections)
+        if view.isRehearsal { return active.pointee.current < limit ? nil : .routeFull }
+        guard active.pointee.tryAdd(limit: limit) else { return .routeFull }
+        guard effects.hold(active) else {
+            active.pointee.remove()
+            return .tooManyHolds
         }
-        return candidates
+        return nil
     }
+}
 
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
-        let name = view.facts.serverName
-        let destination = view.facts.destination.endpoint
-        guard let route = view.facts.route else {
-            return name.isEmpty || view.facts.hint == .tcpRaw
-                ? "no name to go by, and not exactly one \(view.facts.hint.name) route at \(destination)"
-                : "no route for \(name.string) at \(destination)"
-        }
-        let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.env.string)"
-        let all = route.pointee.backends.count
-        guard all > 0 else { return "\(found) has no ready instance" }
-        let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }
-            .map { "\($0.pointee.address.endpoint) (\($0.pointee.instance.string))" }
-        return "\(found), \(all) ready; to try in order: \(tries.joined(separator: ", "))"
+/// Random numbers for spreading load: fast, small, and no secret (SplitMix64).
+struct RandomDraws {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        return Hashing.mix(state)
+    }
+    /// 0..<bound, for a bound of at least 1; even to within bound / 2^64.
+    mutating func below(_ bound: Int) -> Int {
+        Int(truncatingIfNeeded: next().multipliedFullWidth(by: UInt64(max(1, bound))).high)
     }
 }

@@ -3,6 +3,7 @@ import FilterAntiSpoof
 import FilterBackendSelect
 import FilterEgressAccounting
 import FilterProxyV2
+import FilterRateLimit
 import FilterSNI
 import Pipeline
 
@@ -15,4 +16,5 @@ package let catalog: [any Filter.Type] = [
     BackendFilter.self,
     ProxyV2Filter.self,
     AccountFilter.self,
+    RateLimitFilter.self,
 ]

@@ -17,7 +17,39 @@ extension SNIFilter {
         case .malformed: return flaw(settings, view)
         case .invalidName: return "the ClientHello's server name is no hostname, so it can match no route"
         case .closed: return "the client closed after \(view.bytes.count) bytes, before its ClientHello was whole"
+        case .nameDenied, .alpnRequired, .patternLimit: return policy(settings, view)
         }
+    }
+
+    /// Decides once more, with memory of its own, to say by which clause.
+    private static func policy(_ settings: Settings, _ view: ConnectionView) -> String {
+        let stream = stream(view)
+        var hello: ClientHello?
+        if case .ok(let found) = ClientHello.parse(stream, limit: settings.max) { hello = found }
+        let name = view.facts.serverName
+        let scratch = PatternScratch(isNeeded: settings.policy.hasPatterns)
+        let who = name.isEmpty ? "a client that names no server" : name.string
+        switch settings.policy.decide(name, hello, in: stream, scratch) {
+        case .pass: return "the clauses allow \(who)"
+        case .denied(nil): return "no `allow` clause matches \(who)"
+        case .denied(let index?): return "\(ruleText(settings, index, name)) matches \(who)"
+        case .limit(let index):
+            return "\(ruleText(settings, index, name)) met its limit at \(who): the pattern backtracks too much"
+        case .alpnRequired:
+            let wanted = settings.policy.protocols.buffer.map(\.string).joined(separator: " or ")
+            let offered = hello.map { $0.alpnProtocols(in: stream).map { String(decoding: $0, as: UTF8.self) } } ?? []
+            return "the client does not offer \(wanted); it offers "
+                + (offered.isEmpty ? "no protocol" : offered.joined(separator: ", "))
+        }
+    }
+
+    /// The clause, with the entry of its block that matched.
+    private static func ruleText(_ settings: Settings, _ index: Int, _ name: ServerName) -> String {
+        let rule = settings.policy.rules[index]
+        guard case .names(let table) = rule.matcher, let match = name.withBytes({ table.match($0) }) else {
+            return "`\(rule.text.string)`"
+        }
+        return "`\(rule.text.string)` (by \(table.text(match)))"
     }
 
     private static func passes(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {

@@ -8,10 +8,13 @@ package enum SNIFilter: Filter {
         let timeout: TimeSpan
         /// The most bytes that a hello's records may take.
         let max: Int
+        /// What the operator allows, denies and requires.
+        let policy: SNIPolicy
     }
 
     enum Refusal: UInt8, CaseIterable {
         case noSNI, notTLS, timeout, tooLarge, malformed, invalidName, closed
+        case nameDenied, alpnRequired, patternLimit
     }
 
     package static let defaultTimeout = TimeSpan.milliseconds(200)
@@ -29,7 +32,7 @@ package enum SNIFilter: Filter {
             ClauseSpec(
                 "max", [.word("max"), .size(name: "bytes", 512...UInt64(PeekNeed.limit))],
                 summary: "how large it may be, record headers included; 8192 bytes unless said"),
-        ],
+        ] + SNIPolicy.clauses,
         reasons: [
             ReasonSpec("no_sni", .client, "The hello carries no server name, and more than one route could be meant."),
             ReasonSpec("not_tls", .client, "The first bytes are no TLS, and no single route allows that."),
@@ -39,28 +42,39 @@ package enum SNIFilter: Filter {
             ReasonSpec("malformed", .client, "The bytes begin like TLS but are no valid ClientHello."),
             ReasonSpec("invalid_name", .client, "The server name is no hostname: an address, or bad characters."),
             ReasonSpec("closed", .client, "The client closed before its hello was whole."),
+            ReasonSpec(
+                "name_denied", .client, "A `deny` clause matches the name, or there are `allow` clauses and none does."),
+            ReasonSpec("alpn_required", .client, "The hello offers none of the protocols of `require alpn`."),
+            ReasonSpec("pattern_limit", .client, "A pattern met its limit at this name, so nothing is known of it."),
         ])
 
     package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(
             timeout: directive.duration("timeout") ?? defaultTimeout,
-            max: Int(clamping: directive.size("max") ?? defaultMax))
+            max: Int(clamping: directive.size("max") ?? defaultMax), policy: try SNIPolicy(directive))
     }
+
+    package static func makeState(_ settings: Settings) -> PatternScratch {
+        PatternScratch(isNeeded: settings.policy.hasPatterns)
+    }
+
+    package static func dispose(_ settings: Settings) { settings.policy.deallocate() }
 
     package static func peek(_ settings: Settings) -> PeekNeed? {
         PeekNeed(bytes: settings.max, timeout: settings.timeout)
     }
 
     package static func evaluate(
-        _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
+        _ settings: Settings, _ state: inout PatternScratch, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         // R2: a raw route is never peeked.
         guard view.facts.hint == .tlsPassthrough else { return .next }
         let stream = stream(view)
         switch ClientHello.parse(stream, limit: settings.max) {
-        case .ok(let hello): return found(hello, in: stream, view, effects)
-        case .notTLS: return notTLS(view, effects)
-        case .tooLarge: return withoutName(.tooLarge, .tooLarge, view, effects)
+        case .ok(let hello):
+            return checked(found(hello, in: stream, view, effects), hello, settings, state, view)
+        case .notTLS: return checked(notTLS(view, effects), nil, settings, state, view)
+        case .tooLarge: return checked(withoutName(.tooLarge, .tooLarge, view, effects), nil, settings, state, view)
         case .malformed:
             effects.setSniff(.malformed, name: ServerName())
             return refuse(.malformed)
@@ -68,9 +82,23 @@ package enum SNIFilter: Filter {
             switch view.input {
             case .open: return .needBytes(view.facts.consumed + needs)
             case .ended: return refuse(.closed)
-            case .timedOut: return withoutName(.timeout, .timeout, view, effects)
-            case .full: return withoutName(.tooLarge, .tooLarge, view, effects)
+            case .timedOut: return checked(withoutName(.timeout, .timeout, view, effects), nil, settings, state, view)
+            case .full: return checked(withoutName(.tooLarge, .tooLarge, view, effects), nil, settings, state, view)
             }
+        }
+    }
+
+    /// What has a name, or passes without one, is judged by the operator's clauses.
+    private static func checked(
+        _ verdict: Verdict, _ hello: ClientHello?, _ settings: Settings, _ scratch: PatternScratch,
+        _ view: ConnectionView
+    ) -> Verdict {
+        guard verdict == .next else { return verdict }
+        switch settings.policy.decide(view.facts.serverName, hello, in: stream(view), scratch) {
+        case .pass: return .next
+        case .denied: return refuse(.nameDenied)
+        case .alpnRequired: return refuse(.alpnRequired)
+        case .limit: return refuse(.patternLimit)
         }
     }
 

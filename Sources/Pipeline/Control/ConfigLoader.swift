@@ -36,6 +36,8 @@ package struct LoadedNode {
 package enum ConfigLoader {
     /// The largest state file that is read, in bytes; a route takes about 300 of them.
     package static let stateFileLimit = 1 << 30
+    /// The largest file of a set or of names that is read, in bytes: a million prefixes take about 20 MB.
+    package static let listFileLimit = 64 << 20
     /// Problems of the state file that are shown; of the rest, the number.
     static let shownProblems = 100
 
@@ -53,11 +55,15 @@ package enum ConfigLoader {
             try Files.read(path, limit: stateFileLimit)
         }
     ) -> LoadedConfig {
-        var loaded = LoadedConfig(compilation: compile(text, file: file, catalog: catalog), node: nil)
+        let compilation = compile(text, file: file, catalog: catalog) { path throws(UnreadableFile) in
+            try readList(Files.resolve(path, relativeTo: file))
+        }
+        var loaded = LoadedConfig(compilation: compilation, node: nil)
         let program = loaded.compilation.program
         let seed = HashSeed.random()
         // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
         let routing = RoutingState(seed: seed, listeners: program.map(ListenerPlan.facts))
+        if let program { ListenerPlan.prepare(routing, for: program) }
         applyBlocks(to: routing, seed, &loaded.compilation)
         let revision = applyStateFile(to: routing, seed, &loaded.compilation, file: file, readState)
         guard let program, !loaded.hasErrors else { return loaded }
@@ -65,6 +71,14 @@ package enum ConfigLoader {
             program: program, routing: routing,
             listeners: ListenerPlan.listeners(program, rawPorts: routing.snapshot.rawPorts), revision: revision)
         return loaded
+    }
+
+    private static func readList(_ path: String) throws(UnreadableFile) -> [UInt8] {
+        do throws(FileError) {
+            return try Files.read(path, limit: listFileLimit)
+        } catch {
+            throw UnreadableFile(path: error.path, problem: error.problem, remedy: error.remedy)
+        }
     }
 
     // MARK: Route blocks
@@ -84,6 +98,8 @@ package enum ConfigLoader {
         spec.proxyV2 = block.proxyV2?.value ?? false
         spec.backendExpectsProxy = block.backendExpectsProxy?.value ?? false
         spec.allowNonTLS = block.allowNonTLS?.value ?? false
+        spec.balance = block.balance?.value
+        spec.maxConnections = block.maxConnections?.value ?? 0
         return spec
     }
 
@@ -106,6 +122,8 @@ package enum ConfigLoader {
         case "listen_port"?, "protocol_hint"?: block.listen.span
         case "proxy_protocol"?: block.proxyV2?.span ?? block.span
         case "backend_expects_proxy_protocol"?: block.backendExpectsProxy?.span ?? block.span
+        case "balance"?: block.balance?.span ?? block.span
+        case "max_connections"?: block.maxConnections?.span ?? block.span
         case "allow_non_tls"?: block.allowNonTLS?.span ?? block.span
         case "backend_port"?, "backend_process_type"?: block.backends.first?.span ?? block.span
         default: block.span

@@ -16,9 +16,10 @@ package struct DescriptorBudget: Equatable, Sendable {
     static let perWorker = 3
 
     /// A connection takes two descriptors, a pipe takes two.
+    /// - Parameter probes: what the health prober may have at once.
     /// - Returns: nil if not even ``leastConnections`` fit.
-    package init?(limit: Int, workers: Int, listeners: Int, maxConnections: Int) {
-        let fixed = DescriptorBudget.spare + workers * (listeners + DescriptorBudget.perWorker)
+    package init?(limit: Int, workers: Int, listeners: Int, maxConnections: Int, probes: Int = 0) {
+        let fixed = DescriptorBudget.spare + min(probes, limit / 8) + workers * (listeners + DescriptorBudget.perWorker)
         let share = max(0, limit - fixed) / max(1, workers)
         let wantedPipes = DescriptorBudget.sizes(connections: maxConnections).pipes
         if share >= 2 * (maxConnections + wantedPipes) {

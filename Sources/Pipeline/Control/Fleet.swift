@@ -15,6 +15,7 @@ final class Fleet {
     private let node: LoadedNode
     private let table: RouteTableSnapshot
     private let snapshot: UnsafeMutablePointer<Snapshot>
+    private let prober: HealthProber?
 
     var routeCount: Int { table.routeCount }
 
@@ -27,7 +28,7 @@ final class Fleet {
         guard limit >= 0 else { return (nil, ["can't read the limit of open files: error \(-limit) from the kernel"]) }
         let budget = DescriptorBudget(
             limit: Int(clamping: limit), workers: count, listeners: node.listeners.count,
-            maxConnections: settings.maxConnections)
+            maxConnections: settings.maxConnections, probes: ProbeTargets.descriptors(node.program))
         guard let budget else {
             return (
                 nil,
@@ -75,7 +76,17 @@ final class Fleet {
         self.workers = workers
         endpoints = listeners.endpoints
         log = LogThread(rings: workers.map(\.ring), reasons: node.program.reasons)
-        try Fleet.startThreads(workers, log)
+        let started = HealthProber.start(ProbeTargets(node.program, table))
+        prober = started.prober
+        guard prober != nil else {
+            throw WorkerStartError(worker: 0, call: "starting the health prober", error: started.error)
+        }
+        do throws(WorkerStartError) {
+            try Fleet.startThreads(workers, log)
+        } catch {
+            prober?.stop()
+            throw error
+        }
     }
 
     /// All or none: the threads begin when the gate opens, and find the order to stop if one of them is missing.
@@ -131,6 +142,7 @@ final class Fleet {
     /// - Returns: false if the log could not be written whole within `patience` milliseconds.
     func finish(patience: Int) -> Bool {
         for worker in workers { worker.join() }
+        prober?.stop()
         return log.finish(patience: patience) && log.brokenBy == 0
     }
 }

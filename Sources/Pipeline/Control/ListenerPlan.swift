@@ -36,6 +36,19 @@ package enum ListenerPlan {
             + program.exposes.map { fact($0.address, $0.ports, $0.hint, $0.chain) }
     }
 
+    /// Has `routing` judge and prepare routes as `program` needs it: which ports are denied (R8), and whether routes that
+    /// name no balance get a table for consistent hashing (R11). Takes effect with the next apply.
+    package static func prepare(_ routing: RoutingState, for program: Program) {
+        routing.listeners = facts(program)
+        routing.policy = PortPolicy(denied: program.node.deniedPorts)
+        routing.hashesByDefault = program.chains.buffer.contains { chain in
+            chain.stages.buffer.contains {
+                $0.filter.descriptor.keyword == "backend"
+                    && $0.source.contains(Balance.consistentHash.name)
+            }
+        }
+    }
+
     /// The listener that the kernel would give a connection to `destination`: one on that very address, or one on
     /// every address of its family.
     package static func listener(for destination: Endpoint, in plan: [ListenerSpec]) -> Int? {

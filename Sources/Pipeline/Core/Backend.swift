@@ -88,6 +88,22 @@ package struct Backend: @unchecked Sendable {
     }
 }
 
+/// A backend as a config file names it: an address, and what it may get.
+package struct BackendSpec: Hashable, Sendable {
+    package var endpoint: Endpoint
+    /// 0...256, as ``Backend/weight``.
+    package var weight: UInt16
+    /// 0: no limit.
+    package var maxConnections: UInt32
+    package init(_ endpoint: Endpoint, weight: UInt16 = 1, maxConnections: UInt32 = 0) {
+        self.endpoint = endpoint
+        self.weight = weight
+        self.maxConnections = maxConnections
+    }
+    /// The largest ``weight``.
+    package static let weightLimit: UInt16 = 256
+}
+
 /// The backends of a route, and what choosing among them needs. Immutable, shared by routes, part of a snapshot.
 package struct BackendGroup: Sendable {
     package let backends: FrozenArray<Backend>

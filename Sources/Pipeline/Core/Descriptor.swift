@@ -157,7 +157,10 @@ package struct SettingsError: Error, Equatable, Sendable {
     package let remedy: String
     /// The clause to point at; nil: the whole directive.
     package let clause: String?
-    package init(_ problem: String, remedy: String, clause: String? = nil) {
+    /// Which of ``Directive/clauses`` to point at, at its last word, where clauses of one name repeat.
+    package let clauseIndex: Int?
+    package init(_ problem: String, remedy: String, clause: String? = nil, clauseIndex: Int? = nil) {
+        self.clauseIndex = clauseIndex
         self.problem = problem
         self.remedy = remedy
         self.clause = clause

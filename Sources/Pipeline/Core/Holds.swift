@@ -3,13 +3,14 @@ import Synchronization
 /// How many connections hold something now: a route, a backend, an entry of a limit's table. Whoever adds one has the
 /// runtime take it back at the connection's end (``Effects/hold(_:)``).
 ///
-/// Threading: any; relaxed atomics. Ownership: whoever owns the thing that is counted keeps it for as long as a
-/// connection can hold it.
+/// Threading: any; atomic. Ownership: whoever owns the thing that is counted keeps it for as long as a connection can
+/// hold it.
 package struct HoldCount: ~Copyable {
     private let value = Atomic<UInt32>(0)
     package init() {}
 
-    package var current: UInt32 { value.load(ordering: .relaxed) }
+    /// Who reads zero sees all that the last holder did before it let go.
+    package var current: UInt32 { value.load(ordering: .acquiring) }
 
     /// Counts one more, unless there are `limit` already. Exact whichever workers ask at once.
     package func tryAdd(limit: UInt32) -> Bool {
@@ -26,7 +27,7 @@ package struct HoldCount: ~Copyable {
     package func remove() {
         var seen = value.load(ordering: .relaxed)
         while seen > 0 {
-            let (done, now) = value.weakCompareExchange(expected: seen, desired: seen &- 1, ordering: .relaxed)
+            let (done, now) = value.weakCompareExchange(expected: seen, desired: seen &- 1, ordering: .releasing)
             if done { return }
             seen = now
         }
@@ -95,6 +96,9 @@ package struct ByteBucket: ~Copyable {
         }
     }
 
+    /// True if nothing is owed: the whole burst is there.
+    package func isPaidOff(_ now: Instant) -> Bool { paidOff.load(ordering: .relaxed) <= now.nanoseconds }
+
     /// When the next byte may be read; nil: now.
     package func readyAt(_ now: Instant) -> Instant? {
         guard cost > 0 else { return nil }
@@ -114,6 +118,9 @@ package struct Pacer: ~Copyable {
         self.up = up
         self.down = down
     }
+
+    /// True if nothing is owed either way.
+    package func isPaidOff(_ now: Instant) -> Bool { up.isPaidOff(now) && down.isPaidOff(now) }
 }
 
 /// The byte rates that one connection obeys. Each pacer's owner must be held (``Effects/hold(_:)``) by the same

@@ -21,6 +21,10 @@ package struct NodeSettings: Sendable, Equatable {
     package var logConnections = true
     /// Directory for persisted state; nil: none.
     package var stateDirectory: String?
+    /// R8: ports that nothing listens on and no route may have. SMTP, telnet and NetBIOS unless said: what networks block
+    /// or worms use.
+    package var deniedPorts: [ClosedRange<UInt16>] = NodeSettings.standardDeniedPorts
+    package static let standardDeniedPorts: [ClosedRange<UInt16>] = [23...23, 25...25, 137...139]
     /// Congestion control for client sockets; nil: the system's.
     package var congestionClient: String?
     /// Congestion control for backend sockets; nil: the system's.

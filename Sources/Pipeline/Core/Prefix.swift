@@ -26,6 +26,28 @@ package struct Prefix: Hashable, Sendable {
         self.init(address, length: length + 128 - width)
     }
 
+    /// The same as the initializer above, over bytes that need not be valid text: for files of a million of them.
+    package init?(ascii bytes: UnsafeBufferPointer<UInt8>) {
+        let slash = bytes.firstIndex(of: UInt8(ascii: "/")) ?? bytes.count
+        let head = UnsafeBufferPointer(rebasing: bytes[..<slash])
+        guard let address = IPAddress(ascii: head) else { return nil }
+        let width = address.isIPv4 && !head.contains(UInt8(ascii: ":")) ? 32 : 128
+        var length = width
+        if slash < bytes.count {
+            let digits = bytes[(slash + 1)...]
+            guard (1...3).contains(digits.count), digits.first != UInt8(ascii: "0") || digits.count == 1 else {
+                return nil
+            }
+            length = 0
+            for digit in digits {
+                guard digit >= UInt8(ascii: "0"), digit <= UInt8(ascii: "9") else { return nil }
+                length = length * 10 + Int(digit - UInt8(ascii: "0"))
+            }
+            guard length <= width else { return nil }
+        }
+        self.init(address, length: length + 128 - width)
+    }
+
     package var last: IPAddress {
         let mask = Prefix.mask(length)
         return IPAddress(high: first.high | ~mask.high, low: first.low | ~mask.low)

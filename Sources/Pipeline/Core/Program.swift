@@ -95,13 +95,16 @@ package final class Program: Sendable {
     package let listeners: [ListenerSpec]
     package let exposes: [ExposeSpec]
     package let reasons: ReasonTable
+    /// The named blocks of the file, used or not: what the next program may take over (a limit's table).
+    package let blocks: [BlockKind: [String: any ConfigBlock]]
     /// How many stage states a worker needs.
     package let stateCount: Int
 
     package init(
         node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],
-        catalog: [any Filter.Type]
+        catalog: [any Filter.Type], blocks: [BlockKind: [String: any ConfigBlock]] = [:]
     ) {
+        self.blocks = blocks
         self.node = node
         self.chains = FrozenArray(chains)
         self.listeners = listeners

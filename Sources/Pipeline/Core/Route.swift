@@ -32,6 +32,12 @@ package struct RouteCell: ~Copyable {
     package init() {}
 }
 
+extension UnsafePointer<RouteCell> {
+    /// The address of ``RouteCell/active``, for ``Effects/hold(_:)``. An atomic never moves, so the borrow's address is
+    /// the field's own, and valid as long as the cell.
+    package var active: UnsafePointer<HoldCount> { withUnsafePointer(to: pointee.active) { $0 } }
+}
+
 /// Who a route belongs to. Immutable, part of a snapshot.
 package struct RouteOwner: Sendable {
     package let org: FrozenText
@@ -64,7 +70,8 @@ package struct Route: @unchecked Sendable {
     package let cell: UnsafePointer<RouteCell>
     package let port: UInt16
     package let flags: Flags
-    package let balance: Balance
+    /// Nil: as the `backend` stage says.
+    package let balance: Balance?
     /// The most connections at once on this node; 0: no limit.
     package let maxConnections: UInt32
 
@@ -72,7 +79,7 @@ package struct Route: @unchecked Sendable {
 
     package init(
         id: FrozenText, owner: UnsafePointer<RouteOwner>, group: UnsafePointer<BackendGroup>,
-        cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags, balance: Balance = .roundRobin,
+        cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags, balance: Balance? = nil,
         maxConnections: UInt32 = 0
     ) {
         self.id = id

@@ -1,11 +1,7 @@
 import Pipeline
 
-/// R8: ports that nothing may listen on or be exposed on, whatever a config or a route says.
-package enum DeniedPorts {
-    package static let ranges: [ClosedRange<UInt16>] = [23...23, 25...25, 137...139]
-
-    package static func contains(_ port: UInt16) -> Bool { ranges.contains { $0.contains(port) } }
-
+/// R8: how the ports of ``NodeSettings/deniedPorts`` are written.
+enum DeniedPorts {
     static func text(_ range: ClosedRange<UInt16>) -> String {
         range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)-\(range.upperBound)"
     }
@@ -47,10 +43,11 @@ extension Checker {
             return nil
         }
         let chain = checkedUse(pipeline, hint: hint, remedy: ", or listen with `tls_passthrough`")
-        if let endpoint, DeniedPorts.contains(endpoint.value.port) {
+        if let endpoint, node.deniedPorts.contains(where: { $0.contains(endpoint.value.port) }) {
             reporter.error(
                 endpoint.span, "port \(endpoint.value.port) is never opened",
-                help: "ports \(andList(DeniedPorts.ranges.map(DeniedPorts.text))) stay closed: choose another")
+                help: "choose another, or take it out of `denied_ports` in `node`: now "
+                    + andList(node.deniedPorts.map(DeniedPorts.text)))
             return nil
         }
         guard let endpoint, let hint, let chain else { return nil }
@@ -88,7 +85,7 @@ extension Checker {
 
     /// True, reported, if no port of the range may be opened.
     private func isDenied(_ ports: Located<ClosedRange<UInt16>>) -> Bool {
-        let denied = DeniedPorts.ranges.filter { $0.overlaps(ports.value) }.map { $0.clamped(to: ports.value) }
+        let denied = node.deniedPorts.filter { $0.overlaps(ports.value) }.map { $0.clamped(to: ports.value) }
         guard !denied.isEmpty else { return false }
         let list = andList(denied.map(DeniedPorts.text))
         let isOne = denied.count == 1 && denied[0].count == 1

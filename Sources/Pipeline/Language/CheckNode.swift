@@ -51,7 +51,7 @@ private struct NodeSetting: Sendable {
         },
     ]
 
-    static let keywords = all.map(\.keyword) + ["state", "congestion"]
+    static let keywords = all.map(\.keyword) + ["state", "congestion", "denied_ports"]
 }
 
 extension Checker {
@@ -89,6 +89,7 @@ extension Checker {
         switch keyword.text {
         case "state": checkState(words, keyword)
         case "congestion": checkCongestion(words, keyword)
+        case "denied_ports": checkDeniedPorts(words, keyword)
         default:
             guard let setting = NodeSetting.all.first(where: { $0.keyword == keyword.text }) else { return }
             do throws(ClauseFailure) {
@@ -117,6 +118,33 @@ extension Checker {
             return
         }
         node.stateDirectory = path.text
+    }
+
+    /// R8: `denied_ports 23 25 137-139`; `denied_ports none` opens them all.
+    private func checkDeniedPorts(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        let expected = "ports and ranges like `23 25 137-139`, or `none`"
+        guard let first = words.first else {
+            reporter.error(keyword.span.behind, "`denied_ports` is not complete", expected: expected)
+            return
+        }
+        if first.text == "none" {
+            if onlyWord(words, of: keyword, expected: expected) != nil { node.deniedPorts = [] }
+            return
+        }
+        var ranges: [Located<ClosedRange<UInt16>>] = []
+        for word in words where !reporter.isFull {
+            guard
+                let ports = parsed(word, { text throws(ValueProblem) in try Value.ports(text) })
+            else { continue }
+            let overlapping = ranges.first { $0.value.overlaps(ports.value) }?.span
+            if isDuplicate(quoted(word.text), word.span, firstAt: overlapping) { continue }
+            guard ranges.count < 1024 else {
+                reporter.error(word.span, "more than 1024 ports and ranges in `denied_ports`")
+                return
+            }
+            ranges.append(ports)
+        }
+        node.deniedPorts = ranges.map(\.value).sorted { $0.lowerBound < $1.lowerBound }
     }
 
     private func checkCongestion(_ words: [WordSyntax], _ keyword: WordSyntax) {

@@ -21,7 +21,7 @@ extension Checker {
     func checkOrder(of pipeline: CheckedPipeline) {
         var giver: [Fact: Int] = [:]
         for (index, stage) in pipeline.stages.enumerated() where !reporter.isFull {
-            let missing = stage.descriptor.needs.filter { giver[$0] == nil }
+            let missing = stage.needs.filter { giver[$0] == nil }
             if !missing.isEmpty { reportMissing(missing, at: index, in: pipeline) }
             let again = stage.descriptor.gives.filter { giver[$0] != nil }
             if let first = again.compactMap({ giver[$0] }).min() {

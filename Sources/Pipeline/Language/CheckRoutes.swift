@@ -16,12 +16,16 @@ package struct RouteBlock: Sendable {
     package let owner: Located<Owner>
     /// 1...65535.
     package let listen: Located<UInt16>
-    /// At least one; IPv6, ports 1...65535.
-    package let backends: [Located<Endpoint>]
+    /// At least one; ports 1...65535.
+    package let backends: [Located<BackendSpec>]
     /// True for `v2`; nil: not said, which means `off`.
     package let proxyV2: Located<Bool>?
     package let backendExpectsProxy: Located<Bool>?
     package let allowNonTLS: Located<Bool>?
+    /// Nil: as the `backend` stage says.
+    package let balance: Located<Balance>?
+    /// At least 1; nil: no limit.
+    package let maxConnections: Located<UInt32>?
 
     package var hint: ProtocolHint { hostname == nil ? .tcpRaw : .tlsPassthrough }
 }
@@ -29,6 +33,7 @@ package struct RouteBlock: Sendable {
 extension Checker {
     static let routeFields = [
         "id", "owner", "listen", "backend", "proxy_protocol", "backend_expects_proxy_protocol", "allow_non_tls",
+        "balance", "max_connections",
     ]
 
     func checkRoutes(_ entries: [EntrySyntax]) {
@@ -41,10 +46,12 @@ extension Checker {
         var id: Located<String>?
         var owner: Located<RouteBlock.Owner>?
         var listen: Located<UInt16>?
-        var backends: [Located<Endpoint>] = []
+        var backends: [Located<BackendSpec>] = []
         var proxyV2: Located<Bool>?
         var backendExpectsProxy: Located<Bool>?
         var allowNonTLS: Located<Bool>?
+        var balance: Located<Balance>?
+        var maxConnections: Located<UInt32>?
     }
 
     private func checkedRoute(_ entry: EntrySyntax) -> RouteBlock? {
@@ -71,7 +78,8 @@ extension Checker {
         return RouteBlock(
             span: entry.headSpan, hostname: words.first.map { Located($0.text, $0.span) }, id: id, owner: owner,
             listen: listen, backends: fields.backends, proxyV2: fields.proxyV2,
-            backendExpectsProxy: fields.backendExpectsProxy, allowNonTLS: fields.allowNonTLS)
+            backendExpectsProxy: fields.backendExpectsProxy, allowNonTLS: fields.allowNonTLS,
+            balance: fields.balance, maxConnections: fields.maxConnections)
     }
 
     private static func example(of field: String) -> String {
@@ -114,6 +122,8 @@ extension Checker {
         case "owner": "ORG/APP/ENV"
         case "listen": "a port"
         case "proxy_protocol": "`v2` or `off`"
+        case "balance": orList(Balance.allCases.map { "`\($0.name)`" })
+        case "max_connections": "a number of connections"
         default: "`true` or `false`"
         }
     }
@@ -124,6 +134,14 @@ extension Checker {
         case "owner": fields.owner = parsed(word) { text throws(ValueProblem) in try Value.owner(text) }
         case "listen": fields.listen = parsed(word) { text throws(ValueProblem) in try Value.port(text) }
         case "proxy_protocol": fields.proxyV2 = choice(word, ["v2", "off"])
+        case "balance":
+            let names = Balance.allCases.map(\.name)
+            guard let index = choiceIndex(word, names) else { return }
+            fields.balance = Located(Balance.allCases[index], word.span)
+        case "max_connections":
+            fields.maxConnections = parsed(word) { text throws(ValueProblem) in
+                UInt32(clamping: try Value.count(text, 1...UInt64(UInt32.max)))
+            }
         case "backend_expects_proxy_protocol": fields.backendExpectsProxy = choice(word, ["true", "false"])
         default: fields.allowNonTLS = choice(word, ["true", "false"])
         }
@@ -131,7 +149,11 @@ extension Checker {
 
     /// True for the first option, false for the second.
     private func choice(_ word: WordSyntax, _ options: [String]) -> Located<Bool>? {
-        if let index = options.firstIndex(of: word.text) { return Located(index == 0, word.span) }
+        choiceIndex(word, options).map { Located($0 == 0, word.span) }
+    }
+
+    private func choiceIndex(_ word: WordSyntax, _ options: [String]) -> Int? {
+        if let index = options.firstIndex(of: word.text) { return index }
         reporter.error(
             word.span, "unexpected \(quoted(word.text))", expected: orList(options.map { "`\($0)`" }),
             help: suggestion(for: word.text, among: options))
@@ -143,19 +165,68 @@ extension Checker {
             reporter.error(
                 keyword.span.behind, "`backend` is not complete", expected: "addresses like `[fd00::10]:8443`")
         }
-        for word in words where !reporter.isFull {
+        let addresses = words.prefix { !Checker.backendOptions.contains($0.text) }
+        guard let options = backendOptions(addresses, words.dropFirst(addresses.count), keyword) else { return }
+        for word in addresses where !reporter.isFull {
             guard let endpoint = parsed(word, { text throws(ValueProblem) in try Value.backend(text) }) else {
                 continue
             }
             // Linear on purpose: a route has a handful, and a long list is bounded by what is kept.
-            let first = fields.backends.first { $0.value == endpoint.value }?.span
+            let first = fields.backends.first { $0.value.endpoint == endpoint.value }?.span
             if isDuplicate("the backend \(quoted(word.text))", word.span, firstAt: first) { continue }
             guard fields.backends.count < 1024 else {
                 reporter.error(word.span, "more than 1024 backends in one route")
                 return
             }
-            fields.backends.append(endpoint)
+            fields.backends.append(
+                Located(
+                    BackendSpec(endpoint.value, weight: options.weight, maxConnections: options.maxConnections),
+                    endpoint.span))
         }
+    }
+
+    private static let backendOptions = ["weight", "max"]
+
+    /// `weight 3 max 100` behind the one address that they are about. Nil, reported, if they can't be read.
+    private func backendOptions(
+        _ addresses: ArraySlice<WordSyntax>, _ words: ArraySlice<WordSyntax>, _ keyword: WordSyntax
+    ) -> (weight: UInt16, maxConnections: UInt32)? {
+        var (weight, limit): (Located<UInt16>?, Located<UInt32>?)
+        guard let option = words.first else { return (1, 0) }
+        guard addresses.count == 1 else {
+            reporter.error(
+                option.span, "`\(option.text)` is about one backend, and this line has \(addresses.count)",
+                help: "write a `backend` line for each backend that has options")
+            return nil
+        }
+        var rest = words
+        while let option = rest.popFirst() {
+            guard Checker.backendOptions.contains(option.text) else {
+                reporter.error(
+                    option.span, "unexpected \(quoted(option.text))",
+                    expected: "`weight`, `max` or the end of the line",
+                    help: suggestion(for: option.text, among: Checker.backendOptions))
+                return nil
+            }
+            guard let word = rest.popFirst() else {
+                reporter.error(option.span.behind, "`\(option.text)` is not complete", expected: "a number")
+                return nil
+            }
+            let first = option.text == "weight" ? weight?.span : limit?.span
+            if isDuplicate("`\(option.text)`", option.span, firstAt: first) { return nil }
+            if option.text == "weight" {
+                weight = parsed(word) { text throws(ValueProblem) in
+                    UInt16(clamping: try Value.count(text, 0...UInt64(BackendSpec.weightLimit)))
+                }
+                guard weight != nil else { return nil }
+            } else {
+                limit = parsed(word) { text throws(ValueProblem) in
+                    UInt32(clamping: try Value.count(text, 1...UInt64(UInt32.max)))
+                }
+                guard limit != nil else { return nil }
+            }
+        }
+        return (weight?.value ?? 1, limit?.value ?? 0)
     }
 
     func checkRouteSources(_ entries: [EntrySyntax]) {

@@ -16,6 +16,7 @@ extension Checker {
     }
 
     private func prefixes(of entry: EntrySyntax, _ name: Located<String>) -> [Prefix] {
+        if entry.body == nil { return filePrefixes(of: entry, name) }
         var result: [Prefix] = []
         var places: [Prefix: SourceSpan] = [:]
         for line in entry.body?.entries ?? [] where !reporter.isFull {
@@ -32,6 +33,21 @@ extension Checker {
         if entry.body?.entries.isEmpty == true {
             reporter.warning(name.span, "the set `\(name.value)` is empty: it contains no address")
         }
+        return result
+    }
+
+    private func filePrefixes(of entry: EntrySyntax, _ name: Located<String>) -> [Prefix] {
+        guard let path = filePath(of: entry) else { return [] }
+        var result: [Prefix] = []
+        let isRead = forEachLine(of: path) { line throws(ValueProblem) in
+            guard let prefix = Prefix(ascii: line) else {
+                // Slow, and only for what is wrong: says what, as for a prefix in the config itself.
+                _ = try Value.prefix(String(decoding: line, as: UTF8.self))
+                throw ValueProblem(message: "this is no prefix")
+            }
+            result.append(prefix)
+        }
+        if isRead, result.isEmpty { reporter.warning(path.span, "\(path.value) is empty: it contains no address") }
         return result
     }
 

@@ -12,6 +12,7 @@ struct CheckedStage {
 
     var name: String { keyword.text }
     var descriptor: FilterDescriptor { filter.descriptor }
+    var needs: Set<Fact> { stage.map { $0.filter.needsErased(UnsafeRawPointer($0.settings)) } ?? descriptor.needs }
 }
 
 struct CheckedPipeline {
@@ -37,6 +38,7 @@ extension Checker {
             pipelineIndex[name.value] = pipelines.count
             pipelines.append(checkedPipeline(entry, name))
             checkOrder(of: pipelines[pipelines.count - 1])
+            checkHolds(of: pipelines[pipelines.count - 1])
         }
     }
 
@@ -84,6 +86,8 @@ extension Checker {
     private struct CheckedClauses {
         var clauses: [Clause] = []
         var spans: [String: SourceSpan] = [:]
+        /// The last word of each of ``clauses``.
+        var lastWords: [SourceSpan] = []
         var shadow: SourceSpan?
     }
 
@@ -108,6 +112,7 @@ extension Checker {
                 }
                 if result.spans[spec.name] == nil { result.spans[spec.name] = syntax.span }
                 result.clauses.append(clause)
+                result.lastWords.append(syntax.words.last?.span ?? syntax.span)
             } catch {
                 failed = true
                 reportClause(error, syntax, entry.keyword, descriptor)
@@ -166,7 +171,10 @@ extension Checker {
                 shadow: checked.shadow != nil, source: Formatter.line(entry), line: line(entry.keyword.span),
                 blocks: named)
         } catch {
-            let span = error.clause.flatMap { checked.spans[$0] } ?? entry.headSpan
+            let indexed = error.clauseIndex.flatMap {
+                checked.lastWords.indices.contains($0) ? checked.lastWords[$0] : nil
+            }
+            let span = indexed ?? error.clause.flatMap { checked.spans[$0] } ?? entry.headSpan
             reporter.error(span, error.problem, help: error.remedy)
             return nil
         }

@@ -11,12 +11,15 @@ final class Checker {
     let reporter: Reporter
     let catalog: [any Filter.Type]
     let filterIndex: [String: Int]
+    let readFile: FileReader
 
     var node = NodeSettings()
     var sets: [String: AddressSet] = [:]
     var usedSets: Set<String> = []
     /// Compiled `limit`, `health` and `names` blocks.
     var blocks: [BlockKind: [String: any ConfigBlock]] = [:]
+    /// Blocks of the program that runs, to be taken over where nothing changed.
+    var reusable: [BlockKind: [String: any ConfigBlock]] = [:]
     var usedBlocks: Set<ObjectIdentifier> = []
     var pipelines: [CheckedPipeline] = []
     var pipelineIndex: [String: Int] = [:]
@@ -28,7 +31,10 @@ final class Checker {
     var reportedUses: Set<String> = []
     var stageCount = 0
 
-    init(source: SourceText, reporter: Reporter, catalog: [any Filter.Type]) {
+    init(
+        source: SourceText, reporter: Reporter, catalog: [any Filter.Type], readFile: @escaping FileReader = noFiles
+    ) {
+        self.readFile = readFile
         self.source = source
         self.reporter = reporter
         self.catalog = catalog
@@ -42,7 +48,9 @@ final class Checker {
     /// Top-level keywords, how they are written, and whether they begin a block.
     static let topLevel: [(keyword: String, form: String, isBlock: Bool)] = [
         ("node", "node NAME { ... }", true), ("set", "set NAME { PREFIX ... }", true),
-        ("pipeline", "pipeline NAME { ... }", true), ("route", "route [HOSTNAME] { ... }", true),
+        ("limit", "limit NAME { ... }", true), ("health", "health NAME { ... }", true),
+        ("names", "names NAME { HOSTNAME ... }", true), ("pipeline", "pipeline NAME { ... }", true),
+        ("route", "route [HOSTNAME] { ... }", true),
         ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw via PIPELINE", false),
         ("expose", "expose ADDRESS ports FIRST-LAST via PIPELINE", false), ("routes", "routes file PATH", false),
     ]
@@ -55,6 +63,9 @@ final class Checker {
         // What others refer to comes first; the order in the file is the author's own.
         checkNodes(entries["node"] ?? [])
         checkSets(entries["set"] ?? [])
+        checkLimits(entries["limit"] ?? [])
+        checkHealth(entries["health"] ?? [])
+        checkNames(entries["names"] ?? [])
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
@@ -62,6 +73,9 @@ final class Checker {
         // In a file with errors, what looks unused may only be misspelt where it is used.
         guard reporter.errorCount == 0 else { return }
         remarkOnUnused(sets: entries["set"] ?? [])
+        remarkOnUnused(limits: entries["limit"] ?? [])
+        remarkOnUnusedHealth(entries["health"] ?? [])
+        remarkOnUnusedNames(entries["names"] ?? [])
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")
@@ -80,7 +94,7 @@ final class Checker {
                 expected: orList(Checker.topLevel.map { "`\($0.keyword)`" }), help: help)
             return false
         }
-        if known.isBlock, entry.body == nil {
+        if known.isBlock, entry.body == nil, !Checker.namesFile(entry) {
             reporter.error(
                 entry.headSpan.behind, "`\(word.text)` begins a block", expected: "`{`", help: "write `\(known.form)`")
             return false
@@ -102,7 +116,8 @@ final class Checker {
         }
         return Program(
             node: node, chains: pipelines.map { Chain(name: $0.name, stages: $0.stages.compactMap(\.stage)) },
-            listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog)
+            listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog,
+            blocks: blocks)
     }
 
     private func remarkOnUnused(sets entries: [EntrySyntax]) {
@@ -135,7 +150,8 @@ final class Checker {
 
     /// The name of a block: exactly one word. Nil, reported, if it is not.
     func blockName(of entry: EntrySyntax, what: String) -> Located<String>? {
-        guard let words = arguments(of: entry) else { return nil }
+        guard var words = arguments(of: entry) else { return nil }
+        if Checker.namesFile(entry) { words = Array(words.prefix(1)) }
         guard let first = words.first else {
             reporter.error(entry.keyword.span.behind, "the \(what) has no name", expected: "a name before `{`")
             return nil

@@ -28,7 +28,13 @@ package struct Compilation: Sendable {
 ///   - text: at most ``SourceText/limit`` bytes of UTF-8; anything else is a diagnostic.
 ///   - file: its name in diagnostics.
 ///   - catalog: the filters of this build, in the order that gives them their reason codes.
-package func compile(_ text: [UInt8], file: String, catalog: [any Filter.Type]) -> Compilation {
+///   - readFile: reads a file that the text names (`set NAME file PATH`). It knows where relative paths begin.
+///   - reusing: the blocks of the program that runs (``Program/blocks``). A `limit` whose settings are still the same
+///     keeps its table, so that a reload forgives nobody.
+package func compile(
+    _ text: [UInt8], file: String, catalog: [any Filter.Type],
+    reusing: [BlockKind: [String: any ConfigBlock]] = [:], readFile: @escaping FileReader = noFiles
+) -> Compilation {
     let reporter = Reporter()
     guard let source = readable(text, file: file, reporter) else {
         return Compilation(
@@ -36,7 +42,8 @@ package func compile(_ text: [UInt8], file: String, catalog: [any Filter.Type]) 
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
     let tree = Parser.parse(source, reporter)
-    let checker = Checker(source: source, reporter: reporter, catalog: catalog)
+    let checker = Checker(source: source, reporter: reporter, catalog: catalog, readFile: readFile)
+    checker.reusable = reusing
     checker.check(tree)
     return Compilation(
         program: checker.makeProgram(), routes: checker.routes, routesFile: checker.routesFile,
@@ -80,4 +87,6 @@ private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> So
 
 /// Every keyword of the language that no filter brings: top-level ones, node settings, route fields. For the test
 /// that holds the reference page to them.
-package let languageKeywords: [String] = Checker.topLevel.map(\.keyword) + Checker.nodeSettings + Checker.routeFields
+package let languageKeywords: [String] =
+    Checker.topLevel.map(\.keyword) + Checker.nodeSettings + Checker.routeFields + Checker.limitFields
+    + Checker.healthSettings

@@ -4,6 +4,8 @@ import Pipeline
 /// lines stood in the source.
 package func describe(_ program: Program) -> String {
     var text = describe(program.node)
+    let limits = (program.blocks[.limit] ?? [:]).values.compactMap { $0 as? LimitTable }
+    for limit in limits.sorted(by: { $0.name < $1.name }) { text += describe(limit) }
     for chain in program.chains.buffer { text += describe(chain) }
     for listener in program.listeners {
         text += "listen \(listener.endpoint) \(listener.hint.name) via \(program.chainName(listener.chain))\n"
@@ -22,11 +24,20 @@ package func describe(_ routes: [RouteBlock]) -> String {
         let owner = route.owner.value
         var text = "route \(route.id.value)\(route.hostname.map { " " + $0.value } ?? "") \(route.hint.name)\n"
         text += "    owner \(owner.org)/\(owner.app)/\(owner.env), port \(route.listen.value)\n"
-        text += "    backends \(route.backends.map { "\($0.value)" }.joined(separator: " "))\n"
+        text += "    backends \(route.backends.map { describe($0.value) }.joined(separator: " "))\n"
+        if let balance = route.balance { text += "    balance \(balance.value.name)\n" }
+        if let limit = route.maxConnections { text += "    max_connections \(limit.value)\n" }
         text += "    proxy_protocol \(route.proxyV2?.value == true ? "v2" : "off")"
         text += ", backend expects it: \(route.backendExpectsProxy?.value == true)"
         return text + ", allow_non_tls: \(route.allowNonTLS?.value == true)\n"
     }.joined()
+}
+
+private func describe(_ backend: BackendSpec) -> String {
+    var text = "\(backend.endpoint)"
+    if backend.weight != 1 { text += " weight \(backend.weight)" }
+    if backend.maxConnections > 0 { text += " max \(backend.maxConnections)" }
+    return text
 }
 
 extension Program {
@@ -47,6 +58,37 @@ private func describe(_ node: NodeSettings) -> String {
         log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none")
 
     """
+}
+
+private func describe(_ limit: LimitTable) -> String {
+    let settings = limit.settings
+    var parts: [String] = []
+    if let rate = settings.rate {
+        parts.append("\(rate.count) connections in \(rate.period.configText), burst \(rate.burst)")
+    }
+    if let concurrent = settings.concurrent { parts.append("\(concurrent) at once") }
+    for (way, rate) in [("up", settings.bytesUp), ("down", settings.bytesDown)] {
+        if let rate { parts.append("\(rate.bytesPerSecond) bytes/s \(way), burst \(rate.burst)") }
+    }
+    return """
+        limit \(limit.name)
+            by \(settings.key.text): \(parts.joined(separator: "; "))
+            at most \(limit.capacity) entries, new keys are refused when they are in use
+
+        """
+}
+
+extension LimitKey {
+    fileprivate var text: String {
+        switch self {
+        case .client(let v6, let v4): "client/\(v6) v4/\(v4)"
+        case .route: "route"
+        case .env: "env"
+        case .org: "org"
+        case .instance: "instance"
+        case .listener: "listener"
+        }
+    }
 }
 
 private func describe(_ chain: Chain) -> String {

@@ -113,7 +113,7 @@ struct Formatter {
         guard let body = entry.body else {
             return emit(indent + text, comment: entry.trailing)
         }
-        if entry.keyword.text == "set", let short = Formatter.shortSet(entry, body, indent: indent) {
+        if Formatter.isList(entry), let short = Formatter.shortSet(entry, body, indent: indent) {
             return emit(short, comment: entry.trailing)
         }
         guard body.openComment != nil || !body.entries.isEmpty || !body.dangling.isEmpty else {
@@ -121,7 +121,7 @@ struct Formatter {
         }
         emit(indent + text + " {", comment: body.openComment)
         let first = lines.count
-        if entry.keyword.text == "set" {
+        if Formatter.isList(entry) {
             addPrefixes(body, indent: indent + "    ")
         } else {
             addBody(body, indent: indent + "    ")
@@ -145,7 +145,12 @@ struct Formatter {
         addComments(body.dangling, indent: indent)
     }
 
-    // MARK: Sets
+    // MARK: Sets and names
+
+    /// A block of words instead of directives.
+    private static func isList(_ entry: EntrySyntax) -> Bool {
+        entry.keyword.text == "set" || entry.keyword.text == "names"
+    }
 
     /// A set without comments on one line, if it is short enough.
     private static func shortSet(_ entry: EntrySyntax, _ body: BodySyntax, indent: String) -> String? {

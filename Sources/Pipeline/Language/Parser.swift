@@ -3,7 +3,9 @@ struct Parser {
     /// How deep blocks may nest before the rest is skipped (R27). The language itself nests them once.
     static let nestingLimit = 8
     /// Words that begin a top-level entry: where a forgotten `}` may be noticed.
-    static let topLevelKeywords: Set<String> = ["node", "set", "pipeline", "listen", "expose", "route", "routes"]
+    static let topLevelKeywords: Set<String> = [
+        "node", "set", "health", "pipeline", "listen", "expose", "route", "routes",
+    ]
 
     private let source: SourceText
     private let tokens: [Token]

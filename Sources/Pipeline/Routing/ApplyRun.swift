@@ -28,6 +28,8 @@ final class ApplyRun {
     var refreshed: [UInt32] = []
     /// Ids of routes that break a rule and have no entry to be known by.
     private var refusedIDs: Set<String> = []
+    /// Addresses that became ready with this apply: they start slowly, if a stage says so.
+    private var newlyReady: Set<IPAddress> = []
 
     init(_ state: RoutingState, _ document: StateDocument) {
         self.state = state
@@ -46,6 +48,8 @@ final class ApplyRun {
         resolve()
         TableBuild(self).build()
         forgetUnused()
+        state.applies += 1
+        report.drains = state.drains.list
         return report
     }
 
@@ -98,6 +102,7 @@ final class ApplyRun {
         for env in state.envs.keys where !seen.contains(env) && !quarantined.contains(state.symbols.string(env)) {
             state.envs[env]?.sources &= ~bit
         }
+        if document.source == .state { assignAddresses() }
         guard !changedEnvs.isEmpty else { return }
         state.groups.visit { _, group in if changedEnvs.contains(group.key.env) { refresh(group) } }
     }
@@ -130,11 +135,13 @@ final class ApplyRun {
                     "\"\(document.symbol(object.env))\" is not in envs", remedy: "add the env, or remove the instance")
             }
             records[id] = InstanceTable.Record(
-                pool: pool(object.env, object.processType), address: object.address, isReady: object.status == .ready)
+                pool: pool(object.env, object.processType), address: object.address, status: object.status,
+                graceSeconds: object.drainGraceSeconds, weight: object.weight, maxConnections: object.maxConnections)
         }
         for id in document.quarantined[.instance] ?? [] where records[id] == nil {
             records[id] = state.instances.records[id]
         }
+        noteStatusChanges(records)
         let changed = state.instances.replace(records)
         guard !changed.isEmpty else { return }
         var stale: [UInt32] = []
@@ -149,16 +156,48 @@ final class ApplyRun {
         }
     }
 
+    /// Who has to let go of its connections, who needn't any more, and who starts.
+    private func noteStatusChanges(_ records: [String: InstanceTable.Record]) {
+        let before = state.instances.records
+        var ready: Set<IPAddress> = []
+        for record in records.values where record.status == .ready { ready.insert(record.address) }
+        // An address that another instance has by now is not to be drained under it.
+        state.drains.cancel(addresses: ready, store)
+        var draining: [IPAddress: UInt32] = [:]
+        for (id, record) in records
+        where record.status == .draining && before[id]?.status != .draining && !ready.contains(record.address) {
+            draining[record.address] = max(draining[record.address] ?? 0, record.graceSeconds)
+        }
+        for endpoint in draining.isEmpty ? [] : store.endpoints(of: Set(draining.keys)) {
+            state.drains.add(endpoint, seconds: draining[endpoint.address] ?? 0, apply: state.applies, store)
+        }
+        guard state.now != nil else { return }
+        var known: Set<IPAddress> = []
+        for record in before.values where record.status == .ready { known.insert(record.address) }
+        newlyReady = ready.subtracting(known)
+    }
+
     private func pool(_ env: UInt32, _ processType: UInt32) -> PoolKey {
         PoolKey(symbols[Int(env)]) << 32 | PoolKey(symbols[Int(processType)])
     }
 
     private func makeBackends(_ key: GroupKey) -> UnsafeMutablePointer<BackendBox> {
-        if key.addresses.isEmpty {
-            return store.makeBackends(
-                state.instances.ready(key.pool).map { (Endpoint($0.address, key.port), $0.id) })
+        guard key.addresses.isEmpty else {
+            return store.makeBackends(key.addresses.map { ($0, $0.endpoint.description) }, isHashed: key.isHashed)
         }
-        return store.makeBackends(key.addresses.map { ($0, $0.description) })
+        let ready = state.instances.ready(key.pool)
+        let box = store.makeBackends(
+            ready.map {
+                let endpoint = Endpoint($0.address, key.port)
+                return (BackendSpec(endpoint, weight: $0.weight, maxConnections: $0.maxConnections), $0.id)
+            }, isHashed: key.isHashed)
+        if let now = state.now, !newlyReady.isEmpty {
+            for backend in box.pointee.group.backends.buffer
+            where newlyReady.contains(backend.address.endpoint.address) {
+                backend.cell.pointee.eligibleSince.store(now.nanoseconds, ordering: .relaxed)
+            }
+        }
+        return box
     }
 
     // MARK: Routes
@@ -217,9 +256,8 @@ final class ApplyRun {
                 remedy: fault.remedy)
             return false
         }
-        for fault in state.rules.warnings(
-            object.options, port: object.port, maxConnections: object.maxConnections)
-        {
+        let hasIPv4 = state.envs[symbols[Int(object.env)]]?.ipv4 != nil
+        for fault in state.rules.warnings(object.options, port: object.port, hasIPv4: hasIPv4) {
             problem(
                 .warning, .route, document.string(object.id), fault.field, object.place, fault.problem,
                 remedy: fault.remedy)
@@ -250,7 +288,8 @@ final class ApplyRun {
     private func group(_ object: RouteObject) -> UInt32 {
         let addresses = object.backendList > 0 ? document.backendLists[Int(object.backendList) - 1] : []
         let key = GroupKey(
-            pool: pool(object.env, object.processType), port: object.backendPort, addresses: addresses)
+            pool: pool(object.env, object.processType), port: object.backendPort, addresses: addresses,
+            isHashed: object.options.balance.map { $0 == .consistentHash } ?? state.hashesByDefault)
         let number = state.groups.number(key) { makeBackends(key) }
         if state.groups[number].head == RouteEntry.none { touchedGroups.insert(number) }
         return number

@@ -8,11 +8,16 @@ struct InstanceTable {
     struct Ready: Equatable {
         let id: String
         let address: IPAddress
+        let weight: UInt16
+        let maxConnections: UInt32
     }
     struct Record {
         let pool: PoolKey
         let address: IPAddress
-        let isReady: Bool
+        let status: InstanceStatus
+        let graceSeconds: UInt32
+        let weight: UInt16
+        let maxConnections: UInt32
     }
 
     private(set) var records: [String: Record] = [:]
@@ -23,8 +28,10 @@ struct InstanceTable {
     /// Replaces all instances; which pools are others than before.
     mutating func replace(_ new: [String: Record]) -> Set<PoolKey> {
         var fresh: [PoolKey: [Ready]] = [:]
-        for (id, record) in new where record.isReady {
-            fresh[record.pool, default: []].append(Ready(id: id, address: record.address))
+        for (id, record) in new where record.status == .ready {
+            fresh[record.pool, default: []].append(
+                Ready(
+                    id: id, address: record.address, weight: record.weight, maxConnections: record.maxConnections))
         }
         var changed: Set<PoolKey> = []
         for (pool, list) in fresh {
@@ -44,7 +51,9 @@ struct InstanceTable {
 struct GroupKey: Hashable {
     let pool: PoolKey
     let port: UInt16
-    let addresses: [Endpoint]
+    let addresses: [BackendSpec]
+    /// Some route of it chooses by consistent hash: the group has the table for it.
+    let isHashed: Bool
     var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
 }
 

@@ -12,14 +12,18 @@ package struct RouteSpec: Sendable {
     package var hostname: String?
     package var port: UInt16
     package var hint: ProtocolHint
-    package var backends: [Endpoint]
+    package var backends: [BackendSpec]
     package var proxyV2 = false
     package var backendExpectsProxy = false
     package var allowNonTLS = false
+    /// Nil: as the `backend` stage says.
+    package var balance: Balance?
+    /// 0: no limit.
+    package var maxConnections: UInt32 = 0
 
     package init(
         index: Int, id: String, org: String, app: String, env: String, hostname: String?, port: UInt16,
-        hint: ProtocolHint, backends: [Endpoint]
+        hint: ProtocolHint, backends: [BackendSpec]
     ) {
         self.index = index
         self.id = id
@@ -93,6 +97,7 @@ extension StateBuilder {
         append(
             RouteObject(
                 id: id, name: host, env: env, processType: process, backendPort: 0, port: spec.port,
-                options: options, maxConnections: 0, backendList: append(backends: spec.backends), place: place))
+                options: options.with(spec.balance, .keep), maxConnections: spec.maxConnections,
+                backendList: append(backends: spec.backends), place: place))
     }
 }

@@ -25,8 +25,7 @@ package struct ListenerFacts: Sendable, Hashable {
 package struct PortPolicy: Sendable {
     package let denied: [ClosedRange<UInt16>]
     package init(denied: [ClosedRange<UInt16>]) { self.denied = denied }
-    /// SMTP, telnet and NetBIOS: what networks block or worms use.
-    package static let standard = PortPolicy(denied: [25...25, 23...23, 137...139])
+    package static let standard = PortPolicy(denied: NodeSettings.standardDeniedPorts)
 }
 
 /// The rules that a route meets or breaks on its own, whichever other routes there are.
@@ -102,7 +101,7 @@ struct RouteRules {
     }
 
     /// What an accepted route asks for and won't get.
-    func warnings(_ options: RouteOptions, port: UInt16, maxConnections: UInt32) -> [Fault] {
+    func warnings(_ options: RouteOptions, port: UInt16, hasIPv4: Bool) -> [Fault] {
         var found: [Fault] = []
         if let listeners, !listeners.contains(where: { $0.ports.contains(port) }) {
             found.append(
@@ -111,20 +110,12 @@ struct RouteRules {
                     problem: "the route listens on port \(port), but no listener has that port",
                     remedy: "add a listener or an expose range for it, or use another port"))
         }
-        let later = "leave it out until a version that has it"
-        if options.balance != .roundRobin {
+        if options.contains(.ipv4Required), !hasIPv4 {
             found.append(
                 Fault(
-                    severity: .warning, field: "balance",
-                    problem: "\(options.balance.name) is not there yet; round_robin is used", remedy: later))
-        }
-        if maxConnections > 0 {
-            found.append(
-                Fault(severity: .warning, field: "max_connections", problem: "is not enforced yet", remedy: later))
-        }
-        if options.contains(.ipv4Required) {
-            found.append(
-                Fault(severity: .warning, field: "ipv4_required", problem: "is not served yet", remedy: later))
+                    severity: .warning, field: "ipv4_required",
+                    problem: "is true, but its env has no ipv4_address: the route is served on IPv6 only",
+                    remedy: "give the env an address of its own, or say false"))
         }
         return found
     }

@@ -101,6 +101,12 @@ package final class RouteStore {
         return index
     }
 
+    func retain(entry index: UInt32) { entry(index).pointee.references += 1 }
+    func release(entry index: UInt32) {
+        entry(index).pointee.references -= 1
+        freeIfUnused(index)
+    }
+
     /// Gives an entry back once nothing names it any more.
     func freeIfUnused(_ index: UInt32) {
         let entry = entry(index)
@@ -156,19 +162,27 @@ package final class RouteStore {
 
     // MARK: Boxes
 
-    func makeBackends(_ list: [(address: Endpoint, instance: String)]) -> UnsafeMutablePointer<BackendBox> {
+    /// - Parameter isHashed: with the table that consistent hashing needs.
+    func makeBackends(
+        _ list: [(backend: BackendSpec, instance: String)], isHashed: Bool
+    ) -> UnsafeMutablePointer<BackendBox> {
         allocated()
         let box = UnsafeMutablePointer<BackendBox>.allocate(capacity: 1)
-        let backends = list.map {
+        let backends = list.map { item in
             Backend(
-                address: BackendAddress($0.address), instance: FrozenText($0.instance), cell: retainCell($0.address))
+                address: BackendAddress(item.backend.endpoint), instance: FrozenText(item.instance),
+                cell: retainCell(item.backend.endpoint), weight: item.backend.weight,
+                maxConnections: item.backend.maxConnections)
         }
-        box.initialize(to: BackendBox(group: BackendGroup(backends: FrozenArray(backends)), references: 1))
+        let group = BackendGroup(
+            backends: FrozenArray(backends), schedule: FrozenArray(TurnSchedule.make(backends.map(\.weight))),
+            maglev: FrozenArray(isHashed ? Maglev.table(list.map(\.backend)) : []))
+        box.initialize(to: BackendBox(group: group, references: 1))
         return box
     }
 
     /// One cell an address, whichever groups and snapshots name it: what is known of a backend outlives an apply.
-    private func retainCell(_ endpoint: Endpoint) -> UnsafePointer<BackendCell> {
+    func retainCell(_ endpoint: Endpoint) -> UnsafePointer<BackendCell> {
         let box: UnsafeMutablePointer<BackendCellBox>
         if let known = backendCells[endpoint] {
             box = known
@@ -182,7 +196,13 @@ package final class RouteStore {
         return UnsafeRawPointer(box).assumingMemoryBound(to: BackendCell.self)
     }
 
-    private func releaseCell(_ endpoint: Endpoint) {
+    /// The known endpoints of some addresses, in order.
+    func endpoints(of addresses: Set<IPAddress>) -> [Endpoint] {
+        backendCells.keys.filter { addresses.contains($0.address) }
+            .sorted { ($0.address, $0.port) < ($1.address, $1.port) }
+    }
+
+    func releaseCell(_ endpoint: Endpoint) {
         guard let box = backendCells[endpoint] else { return }
         box.pointee.references -= 1
         guard box.pointee.references == 0 else { return }

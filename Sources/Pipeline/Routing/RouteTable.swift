@@ -17,6 +17,7 @@ struct RouteTable: RouteLookup {
     let shards: UnsafeMutableBufferPointer<RouteShard.Pointer>
     let ports: UnsafeMutableBufferPointer<PortSlot>
     let hasWildcards: Bool
+    let dedicated: DedicatedTable
 
     static func hash(_ name: Bytes, _ kind: KeyKind, port: UInt16, seed: HashSeed) -> UInt64 {
         // A raw route has no name: its port is its key. A name's ports share one hash, see ``Claims/portsPerName``.
@@ -40,20 +41,41 @@ struct RouteTable: RouteLookup {
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> UnsafePointer<Route>? {
         let table = table.assumingMemoryBound(to: RouteTable.self)
+        if !table.pointee.dedicated.isEmpty, let place = table.pointee.dedicated.find(destination.endpoint) {
+            return table.pointee.named(name, dedicated: place)
+        }
         let port = destination.endpoint.port
         if let found = table.pointee.find(name, .exact, port) { return found.asRoute }
         guard table.pointee.hasWildcards else { return nil }
-        // A wildcard stands for one label (R4), so the longest suffix that can match is the only one.
+        guard let suffix = suffix(of: name) else { return nil }
+        return table.pointee.find(suffix, .wildcard, port)?.asRoute
+    }
+
+    /// What a wildcard must be to match. It stands for one label (R4), so the longest suffix that can is the only one.
+    @inline(__always) private static func suffix(of name: Bytes) -> Bytes? {
         var dot = 0
         while dot < name.count, name[dot] != 0x2E { dot &+= 1 }
         guard dot > 0, dot &+ 1 < name.count else { return nil }
-        return table.pointee.find(Bytes(rebasing: name[(dot &+ 1)...]), .wildcard, port)?.asRoute
+        return Bytes(rebasing: name[(dot &+ 1)...])
+    }
+
+    /// R9: as if the table had nothing but the routes that are served at this address.
+    private func named(_ name: Bytes, dedicated place: DedicatedTable.Place) -> UnsafePointer<Route>? {
+        if let found = find(name, .exact, place.port), place.serves(found) { return found.asRoute }
+        guard hasWildcards, let suffix = RouteTable.suffix(of: name),
+            let found = find(suffix, .wildcard, place.port), place.serves(found)
+        else { return nil }
+        return found.asRoute
     }
 
     package static func sole(
         at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> UnsafePointer<Route>? {
-        let ports = table.assumingMemoryBound(to: RouteTable.self).pointee.ports
+        let table = table.assumingMemoryBound(to: RouteTable.self)
+        if !table.pointee.dedicated.isEmpty, let place = table.pointee.dedicated.find(destination.endpoint) {
+            return place.sole?.asRoute
+        }
+        let ports = table.pointee.ports
         let mask = ports.count &- 1
         var position = RouteTable.home(destination.endpoint.port) & mask
         while ports[position].isUsed {
@@ -112,6 +134,7 @@ package final class RouteTableSnapshot {
         for shard in table.pointee.shards { store.release(shard) }
         table.pointee.shards.deallocate()
         table.pointee.ports.deallocate()
+        table.pointee.dedicated.deallocate()
         table.deallocate()
         store.freed()
     }

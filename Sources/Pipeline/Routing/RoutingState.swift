@@ -14,6 +14,8 @@ package struct ApplyReport: Sendable {
     /// How many parts of the table were made anew, of how many.
     package internal(set) var shardsBuilt = 0
     package internal(set) var shards = 0
+    /// Whose connections must end, and when: all that are to be ended by now, see ``RouteDrain``.
+    package internal(set) var drains: [RouteDrain] = []
 }
 
 /// The routes of this node: takes documents of desired state, holds the rules over them, and makes tables.
@@ -34,6 +36,15 @@ package final class RoutingState {
     var instances = InstanceTable()
     var groups = GroupTable()
     var liveRoutes = 0
+    var drains = DrainList()
+    /// Which apply runs, from 0.
+    var applies: UInt64 = 0
+    /// When the running apply happens; nil: it isn't known, or not asked for.
+    var now: Instant?
+    /// Entries of served routes that ask for a dedicated address (R9).
+    var ipv4Routes: Set<UInt32> = []
+    /// An env's dedicated address came, went or changed with the running apply.
+    var addressesChanged = false
 
     /// The newest table. Keep it for as long as a worker or a connection uses its handle.
     package internal(set) var snapshot: RouteTableSnapshot
@@ -46,6 +57,8 @@ package final class RoutingState {
         /// A bit for each source whose last document has it.
         var sources: UInt8
         var box: UnsafeMutablePointer<OwnerBox>
+        /// R9: its dedicated address, which no other env has.
+        var ipv4: IPAddress?
 
         var path: String { "\(org)/\(app)/\(name)" }
     }
@@ -61,11 +74,13 @@ package final class RoutingState {
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
         shards.initialize(repeating: RouteShard.empty(store))
         let table = RouteTable(
-            seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]), hasWildcards: false)
+            seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]), hasWildcards: false,
+            dedicated: DedicatedTable([]))
         snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
     }
 
     deinit {
+        drains.forget(store) { _ in true }
         for env in envs.values { store.release(env.box) }
         groups.visit { _, group in if let box = group.box { store.release(box) } }
         // What only this side knows of routes; entries go when the last snapshot does.
@@ -74,15 +89,48 @@ package final class RoutingState {
         }
     }
 
-    /// What the program listens on, after a reload. Takes effect with the next ``apply(_:)``.
+    /// What the program listens on, after a reload. Takes effect with the next ``apply(_:at:)``.
     package var listeners: [ListenerFacts]? {
         get { rules.listeners }
         set { rules.listeners = newValue }
     }
 
+    /// Which ports no route may have (R8), after a reload. Takes effect with the next ``apply(_:at:)``.
+    package var policy: PortPolicy {
+        get { rules.policy }
+        set { rules.policy = newValue }
+    }
+
+    /// Routes that name no balance may be asked to choose by consistent hash: the program has a `backend` stage whose
+    /// default it is. Takes effect with the next ``apply(_:at:)``, for the routes of its document.
+    package var hashesByDefault = false
+
+    /// Drops drains that were carried out, and with them what they keep alive. What is not dropped stays in every
+    /// report, until it is cancelled because its instance is ready again.
+    package func forgetDrains(where isDone: (RouteDrain) -> Bool) { drains.forget(store, isDone) }
+
+    /// R9: where to listen for envs with an address of their own: the ports of their routes that ask for it, in order.
+    package var dedicatedListeners: [DedicatedListener] {
+        let seen = Set(ipv4Routes.compactMap(dedicatedListener))
+        return seen.sorted { ($0.address, $0.port, $0.env) < ($1.address, $1.port, $1.env) }
+    }
+
+    private func dedicatedListener(_ entry: UInt32) -> DedicatedListener? {
+        guard let current = store.entry(entry).pointee.current else { return nil }
+        let env = groups[current.pointee.group].key.env
+        guard let record = envs[env], let address = record.ipv4 else { return nil }
+        return DedicatedListener(
+            address: address, port: current.pointee.route.port,
+            hint: current.pointee.options.contains(.raw) ? .tcpRaw : .tlsPassthrough, env: record.path)
+    }
+
     /// Checks `document` whole, then makes one new table of it (R22). Objects that can't be used are reported, and
     /// the rest applied (R24).
-    package func apply(_ document: StateDocument) -> ApplyReport {
+    ///
+    /// - Parameter now: backends that are ready since this apply start slowly from here on; nil: nobody does, which is
+    ///   right for the first apply of a node.
+    package func apply(_ document: StateDocument, at now: Instant? = nil) -> ApplyReport {
+        self.now = now
         let run = ApplyRun(self, document)
         return run.run()
     }

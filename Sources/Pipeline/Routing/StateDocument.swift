@@ -19,10 +19,12 @@ package struct RouteOptions: OptionSet, Hashable, Sendable {
     static let ipv4Required = RouteOptions(rawValue: 16)
     static let allowNonTLS = RouteOptions(rawValue: 32)
 
-    var balance: Balance { Balance(rawValue: UInt8(rawValue >> 8 & 3)) ?? .roundRobin }
-    var onDelete: OnDelete { OnDelete(rawValue: UInt8(rawValue >> 10 & 3)) ?? .keep }
-    func with(_ balance: Balance, _ onDelete: OnDelete) -> RouteOptions {
-        RouteOptions(rawValue: rawValue & 0xFF | UInt16(balance.rawValue) << 8 | UInt16(onDelete.rawValue) << 10)
+    /// Nil: not said. Three bits: 0, or its number + 1.
+    var balance: Balance? { Balance(rawValue: UInt8(rawValue >> 8 & 7) &- 1) }
+    var onDelete: OnDelete { OnDelete(rawValue: UInt8(rawValue >> 11 & 3)) ?? .keep }
+    func with(_ balance: Balance?, _ onDelete: OnDelete) -> RouteOptions {
+        let number = balance.map { UInt16($0.rawValue) + 1 } ?? 0
+        return RouteOptions(rawValue: rawValue & 0xFF | number << 8 | UInt16(onDelete.rawValue) << 11)
     }
 }
 
@@ -85,6 +87,10 @@ package struct InstanceObject: Sendable {
     package let node: TextRef
     package let status: InstanceStatus
     package let drainGraceSeconds: UInt32
+    /// 0...256.
+    package let weight: UInt16
+    /// On this node; 0: no limit.
+    package let maxConnections: UInt32
     let place: Place
 }
 
@@ -121,7 +127,7 @@ package struct StateDocument: Sendable {
     package internal(set) var envs: [EnvObject] = []
     package internal(set) var instances: [InstanceObject] = []
     package internal(set) var routes: [RouteObject] = []
-    var backendLists: [[Endpoint]] = []
+    var backendLists: [[BackendSpec]] = []
     /// Ids of objects that are there but can't be used: their last good version stays (R24).
     var quarantined: [RouteProblem.Object: Set<String>] = [:]
     let text: TextArena

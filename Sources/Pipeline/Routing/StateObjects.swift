@@ -28,6 +28,7 @@ extension StateBuilder {
 
     private static let instanceKeys = JSONKeys([
         "instance_id", "env_id", "process_type", "overlay_ipv6", "node_id", "status", "drain_grace_seconds",
+        "weight", "max_connections",
     ])
 
     mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
@@ -37,7 +38,7 @@ extension StateBuilder {
         var (env, process): (UInt32?, UInt32?)
         var address: IPAddress?
         var status: InstanceStatus?
-        var grace: UInt64?
+        var (grace, weight, limit): (UInt64?, UInt64?, UInt64?)
         let (text, symbols) = (document.text, document.symbols)
         try reader.object(StateBuilder.instanceKeys) { reader, field throws(JSONError) in
             switch field {
@@ -48,6 +49,9 @@ extension StateBuilder {
             case 4: node = try draft.text(&reader, "node_id", optional: true, into: text)
             case 5: status = try draft.choice(&reader, "status") { (status: InstanceStatus) in status.name }
             case 6: grace = try draft.integer(&reader, "drain_grace_seconds", 0...86400, optional: true)
+            case 7:
+                weight = try draft.integer(&reader, "weight", 0...UInt64(BackendSpec.weightLimit), optional: true)
+            case 8: limit = try draft.integer(&reader, "max_connections", 1...UInt64(UInt32.max), optional: true)
             default: try reader.skip()
             }
         }
@@ -60,7 +64,8 @@ extension StateBuilder {
         append(
             InstanceObject(
                 id: id, env: env, processType: process, address: address, node: node ?? .empty, status: status,
-                drainGraceSeconds: UInt32(grace ?? 10), place: place))
+                drainGraceSeconds: UInt32(clamping: grace ?? 10), weight: UInt16(clamping: weight ?? 1),
+                maxConnections: UInt32(clamping: limit ?? 0), place: place))
     }
 
     private static let routeKeys = JSONKeys([
@@ -81,7 +86,7 @@ extension StateBuilder {
         var hint: ProtocolHint?
         var options: RouteOptions = []
         var limit: UInt64?
-        var (balance, onDelete) = (Balance.roundRobin, OnDelete.keep)
+        var (balance, onDelete) = (Balance?.none, OnDelete.keep)
         let (text, symbols) = (document.text, document.symbols)
         try reader.object(StateBuilder.routeKeys) { reader, field throws(JSONError) in
             switch field {
@@ -101,7 +106,7 @@ extension StateBuilder {
             case 9: if try draft.bool(&reader, "ipv4_required") == true { options.insert(.ipv4Required) }
             case 10: if try draft.bool(&reader, "allow_non_tls") == true { options.insert(.allowNonTLS) }
             case 11: limit = try draft.integer(&reader, "max_connections", 1...UInt64(UInt32.max), optional: true)
-            case 12: balance = try draft.choice(&reader, "balance") { (it: Balance) in it.name } ?? .roundRobin
+            case 12: balance = try draft.choice(&reader, "balance") { (it: Balance) in it.name }
             case 13: onDelete = try draft.choice(&reader, "on_delete") { (it: OnDelete) in it.name } ?? .keep
             default: try reader.skip()
             }

@@ -154,7 +154,7 @@ struct StateBuilder {
     mutating func append(_ env: EnvObject) { document.envs.append(env) }
     mutating func append(_ instance: InstanceObject) { document.instances.append(instance) }
     mutating func append(_ route: RouteObject) { document.routes.append(route) }
-    mutating func append(backends: [Endpoint]) -> UInt32 {
+    mutating func append(backends: [BackendSpec]) -> UInt32 {
         document.backendLists.append(backends)
         return UInt32(clamping: document.backendLists.count)
     }

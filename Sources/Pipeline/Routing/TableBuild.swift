@@ -28,7 +28,10 @@ struct TableBuild {
         state.liveRoutes += run.report.added - run.report.removed
         let bits = TableBuild.bits(for: state.liveRoutes, now: old.shardBits)
         run.report.shards = 1 << Int(bits)
-        guard bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || !run.refreshed.isEmpty else {
+        guard
+            bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || !run.refreshed.isEmpty
+                || state.addressesChanged
+        else {
             return
         }
         relink(accepted)
@@ -41,8 +44,32 @@ struct TableBuild {
         }
         let table = RouteTable(
             seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
-            hasWildcards: state.claims.wildcardCount > 0)
+            hasWildcards: state.claims.wildcardCount > 0,
+            dedicated: makeDedicated())
+        state.addressesChanged = false
         state.snapshot = RouteTableSnapshot(store: store, table: table, routeCount: state.liveRoutes)
+    }
+
+    /// R9. Costs the routes that ask for an address of their own, not the others.
+    private func makeDedicated() -> DedicatedTable {
+        var slots = state.envs.values.compactMap { record in
+            record.ipv4.map { DedicatedTable.Slot(Endpoint($0, 0), owner: record.owner, sole: nil) }
+        }
+        guard !slots.isEmpty else { return DedicatedTable([]) }
+        var index: [Endpoint: Int] = [:]
+        for entry in state.ipv4Routes {
+            guard let route = store.entry(entry).pointee.current,
+                let record = state.envs[state.groups[route.pointee.group].key.env], let address = record.ipv4
+            else { continue }
+            let endpoint = Endpoint(address, route.pointee.route.port)
+            if let known = index[endpoint] {
+                slots[known] = DedicatedTable.Slot(endpoint, owner: record.owner, sole: nil)
+            } else {
+                index[endpoint] = slots.count
+                slots.append(DedicatedTable.Slot(endpoint, owner: record.owner, sole: route))
+            }
+        }
+        return DedicatedTable(slots)
     }
 
     /// Twice as many shards when they get too full, fewer only when they are nearly empty.
@@ -74,9 +101,19 @@ struct TableBuild {
                 run.touchedGroups.insert(current.pointee.group)
             }
             state.groups.link(candidate.entry, to: candidate.group, store)
+            let options = run.document.routes[Int(candidate.object)].options
+            if options.contains(.ipv4Required) {
+                state.ipv4Routes.insert(candidate.entry)
+            } else {
+                state.ipv4Routes.remove(candidate.entry)
+            }
         }
         for number in run.removed {
             guard let current = store.entry(number).pointee.current else { continue }
+            state.ipv4Routes.remove(number)
+            state.drains.add(
+                removed: number, id: current.pointee.route.id.string, current.pointee.options.onDelete,
+                apply: state.applies, store)
             state.groups.unlink(number, from: current.pointee.group, store)
             run.touchedGroups.insert(current.pointee.group)
             let hash = SipHash.hash(current.pointee.route.id.buffer, domain: 3, seed: state.seed)

@@ -127,6 +127,8 @@ struct RouteText: Sendable, CustomStringConvertible {
     var backends: [Place]
     var proxy = false
     var allowsNonTLS = false
+    /// Further lines.
+    var more: [String] = []
 
     var description: String {
         """
@@ -134,8 +136,9 @@ struct RouteText: Sendable, CustomStringConvertible {
             id       \(id)
             owner    acme/\(id)/prod
             listen   \(port)
-            backend  \(backends.map(\.description).joined(separator: " "))
+        \(backends.isEmpty ? "" : "    backend  \(backends.map(\.description).joined(separator: " "))\n")\
         \(proxy ? "    proxy_protocol v2\n    backend_expects_proxy_protocol true\n" : "")\
+        \(more.map { "    \($0)\n" }.joined())\
         \(allowsNonTLS ? "    allow_non_tls true\n" : "")}
 
         """
@@ -151,6 +154,8 @@ struct ConfigText: Sendable, CustomStringConvertible {
     var rawListeners: [Place] = []
     /// Stages before the backend, besides `sni`.
     var firstStages: [String] = []
+    /// Clauses of `backend`.
+    var backend = "round_robin"
     var routes: [RouteText] = []
     var more = ""
 
@@ -159,10 +164,10 @@ struct ConfigText: Sendable, CustomStringConvertible {
         for setting in settings { text += "    \(setting)\n" }
         text += "}\n\n"
         if !tlsListeners.isEmpty {
-            text += pipeline("tls", firstStages + ["sni \(sniff)", "backend round_robin", "proxy_v2", "account"])
+            text += pipeline("tls", firstStages + ["sni \(sniff)", "backend \(backend)", "proxy_v2", "account"])
         }
         if !rawListeners.isEmpty {
-            text += pipeline("raw", firstStages + ["backend round_robin", "proxy_v2", "account"])
+            text += pipeline("raw", firstStages + ["backend \(backend)", "proxy_v2", "account"])
         }
         for place in tlsListeners { text += "listen \(place) tls_passthrough via tls\n" }
         for place in rawListeners { text += "listen \(place) tcp_raw via raw\n" }

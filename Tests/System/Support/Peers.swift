@@ -84,7 +84,8 @@ struct Nginx: Sendable {
     private let log: String
 
     /// - Parameter http: what stands in the `http` block; `access_log` writes the format `seen`.
-    init(seen: String, http: String, ready place: Place) throws {
+    /// - Parameter namespace: the network namespace to run it in; nil: the test's own.
+    init(seen: String, http: String, in namespace: String? = nil, ready place: Place) throws {
         let folder = try TemporaryFolder()
         self.folder = folder
         log = "\(folder.path)/seen.log"
@@ -102,7 +103,13 @@ struct Nginx: Sendable {
             \(http)
             }
             """)
-        child = try Child("nginx", ["-p", folder.path, "-c", config, "-e", "stderr"])
+        let arguments = ["-p", folder.path, "-c", config, "-e", "stderr"]
+        child =
+            if let namespace {
+                try Child("ip", ["netns", "exec", namespace, "nginx"] + arguments)
+            } else {
+                try Child("nginx", arguments)
+            }
         try waitForListener(at: place, child)
     }
 

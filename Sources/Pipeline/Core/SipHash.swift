@@ -1,8 +1,3 @@
-import Pipeline
-
-/// Bytes that someone else owns, valid for the call that gave them.
-package typealias Bytes = UnsafeBufferPointer<UInt8>
-
 /// The key of every hash over text that tenants choose. A tenant who can't guess it can't pick names that collide, so
 /// no name can make lookups of others slow.
 package struct HashSeed: Sendable {
@@ -23,7 +18,7 @@ package struct HashSeed: Sendable {
 
 /// SipHash-1-3 (Aumasson, Bernstein 2012, with the rounds that Linux, Rust and Swift use for hash tables): keyed, no
 /// known way to find collisions without the key, and 15–20 ns for a hostname, one cache miss's worth.
-@frozen @usableFromInline struct SipHash {
+package struct SipHash {
     private var v0: UInt64
     private var v1: UInt64
     private var v2: UInt64
@@ -50,7 +45,9 @@ package struct HashSeed: Sendable {
     }
 
     /// The hash of `bytes` in the namespace `domain`: equal bytes of different domains have unrelated hashes.
-    static func hash(_ bytes: Bytes, domain: UInt8 = 0, seed: HashSeed) -> UInt64 {
+    package static func hash(
+        _ bytes: UnsafeBufferPointer<UInt8>, domain: UInt8 = 0, seed: HashSeed
+    ) -> UInt64 {
         var state = SipHash(seed)
         let count = bytes.count
         var offset = 0

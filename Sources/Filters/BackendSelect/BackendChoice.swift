@@ -1,0 +1,256 @@
+import Pipeline
+
+/// Chooses the backends of one connection: up to three, each once, in the order in which to try them (R11–R13).
+///
+/// Only backends that may be used are handed on: those that no evidence speaks against (R12), that have room, and that
+/// have a weight. A backend's own limit is looked at here, and enforced by the runtime when it connects.
+struct BackendChoice {
+    /// After this many turns or draws in a row that came to nothing, the backends are gone through one by one.
+    private static let tries = 32
+    /// The part of its share that a backend starts with: one tenth, as a fraction of 2^16.
+    private static let firstShare: UInt64 = 6554
+
+    private(set) var candidates = BackendCandidates()
+    private let group: UnsafePointer<BackendGroup>
+    private let cell: UnsafePointer<RouteCell>
+    private let slowStart: TimeSpan
+    private let panic: HealthSettings.Panic
+    private let client: IPAddress
+    private let now: Instant
+    /// The shared cursor stays where it is.
+    private let isRehearsal: Bool
+    private var rehearsedTurns: UInt64 = 0
+    /// Nobody is healthy, and that is not to matter.
+    private var ignoresHealth = false
+
+    init(
+        _ route: UnsafePointer<Route>, _ settings: BackendFilter.Settings, client: IPAddress, at now: Instant,
+        isRehearsal: Bool
+    ) {
+        group = route.pointee.group
+        cell = route.pointee.cell
+        slowStart = settings.slowStart
+        panic = settings.panic
+        self.client = client
+        self.now = now
+        self.isRehearsal = isRehearsal
+    }
+
+    private var backends: FrozenArray<Backend> { group.pointee.backends }
+
+    /// Fills ``candidates``; they stay empty for ``refusal``.
+    mutating func choose(_ balance: Balance, _ random: inout RandomDraws) {
+        guard !backends.isEmpty else { return }
+        chooseUsable(balance, &random)
+        guard candidates.count == 0, panic == .useAll, refusal == .noHealthyBackend else { return }
+        ignoresHealth = true
+        chooseUsable(balance, &random)
+    }
+
+    private mutating func chooseUsable(_ balance: Balance, _ random: inout RandomDraws) {
+        switch balance {
+        case .roundRobin: takeTurn(&random)
+        case .leastConnections: takeLeastLoaded()
+        case .randomOfTwo: drawTwo(&random)
+        case .consistentHash: lookUp()
+        }
+    }
+
+    // MARK: Who may be used
+
+    private func isUsable(_ backend: UnsafePointer<Backend>) -> Bool { hasWeight(backend) && isOpen(backend) }
+
+    /// Without a schedule all weigh the same, if only 0.
+    private func hasWeight(_ backend: UnsafePointer<Backend>) -> Bool {
+        backend.pointee.weight > 0 || group.pointee.schedule.isEmpty
+    }
+
+    private func isOpen(_ backend: UnsafePointer<Backend>) -> Bool {
+        (ignoresHealth || backend.pointee.cell.pointee.isEligible(at: now)) && !backend.isFull
+    }
+
+    /// Why nobody may be used.
+    var refusal: BackendFilter.Refusal {
+        guard !backends.isEmpty else { return .noBackend }
+        for index in 0..<backends.count {
+            let backend = backends.pointer(index)
+            if hasWeight(backend), ignoresHealth || backend.pointee.cell.pointee.isEligible(at: now) {
+                return .backendsFull
+            }
+        }
+        return .noHealthyBackend
+    }
+
+    /// How much of its share a backend gets, as a fraction of 2^16: it grows evenly from a tenth to the whole.
+    private func share(_ backend: UnsafePointer<Backend>) -> UInt64 {
+        let since = backend.pointee.cell.pointee.eligibleSince.load(ordering: .relaxed)
+        guard slowStart > .zero, since > 0 else { return 1 << 16 }
+        // In units of about a thousandth of a second: an hour fits many times.
+        let (age, window) = (now.since(Instant(nanoseconds: since)).nanoseconds >> 20, slowStart.nanoseconds >> 20)
+        guard age < window else { return 1 << 16 }
+        return max(BackendChoice.firstShare, (age << 16) / window)
+    }
+
+    // MARK: Taking them
+
+    private mutating func add(_ backend: UnsafePointer<Backend>) {
+        for index in 0..<Int(candidates.count) where candidates[index] == backend { return }
+        candidates.append(backend)
+    }
+
+    private var isComplete: Bool { Int(candidates.count) >= min(BackendCandidates.capacity, backends.count) }
+
+    /// The backends that follow the one at `start`, in the order of the group.
+    private mutating func addFollowing(_ start: Int) {
+        var index = start
+        for _ in 0..<backends.count {
+            if isComplete { return }
+            let backend = backends.pointer(index)
+            if isUsable(backend) { add(backend) }
+            index = index + 1 == backends.count ? 0 : index + 1
+        }
+    }
+
+    private var turns: Int { group.pointee.schedule.isEmpty ? backends.count : group.pointee.schedule.count }
+    private func backendIndex(turn: Int) -> Int {
+        let schedule = group.pointee.schedule
+        return schedule.isEmpty ? turn : Int(schedule[turn])
+    }
+
+    /// The next turn, of all workers' together.
+    private mutating func nextTurn() -> Int {
+        let turn: UInt64
+        if isRehearsal {
+            turn = cell.pointee.cursor.load(ordering: .relaxed) &+ rehearsedTurns
+            rehearsedTurns &+= 1
+        } else {
+            turn = cell.pointee.cursor.wrappingAdd(1, ordering: .relaxed).oldValue
+        }
+        return Int(truncatingIfNeeded: turn % UInt64(turns))
+    }
+
+    // MARK: Round robin
+
+    /// Who can't use its turn gives it up: the next turn is taken instead, so that nobody gets two. A backend that
+    /// starts slowly gives up some of its turns, at random.
+    private mutating func takeTurn(_ random: inout RandomDraws) {
+        var reserve: Int?
+        for _ in 0..<min(BackendChoice.tries, turns) {
+            let turn = nextTurn()
+            let backend = backends.pointer(backendIndex(turn: turn))
+            guard isUsable(backend) else { continue }
+            let share = share(backend)
+            if share >= 1 << 16 || random.next() & 0xFFFF < share {
+                addTurns(from: turn)
+                return
+            }
+            reserve = reserve ?? turn
+        }
+        if let reserve { addTurns(from: reserve) } else { addFollowing(random.below(backends.count)) }
+    }
+
+    /// Whose turns come next, without taking these.
+    private mutating func addTurns(from turn: Int) {
+        var next = turn
+        for _ in 0..<min(BackendChoice.tries, turns) {
+            if isComplete { return }
+            let backend = backends.pointer(backendIndex(turn: next))
+            if isUsable(backend) { add(backend) }
+            next = next + 1 == turns ? 0 : next + 1
+        }
+        addFollowing(backendIndex(turn: turn))
+    }
+
+    // MARK: By load
+
+    /// Connections by weight, so that `a` before `b` means that `a` has more room.
+    private func isLessLoaded(_ a: UnsafePointer<Backend>, than b: UnsafePointer<Backend>) -> Bool {
+        let load = { (backend: UnsafePointer<Backend>) in UInt64(backend.pointee.cell.pointee.active.current) }
+        let room = { (backend: UnsafePointer<Backend>) in UInt64(max(1, backend.pointee.weight)) * share(backend) }
+        // 32 bits of connections by 9 + 17 bits of room.
+        return load(a) * room(b) < load(b) * room(a)
+    }
+
+    /// The three with the fewest connections for their weight. Among equals the turn decides, so that an idle route
+    /// goes through its backends by weight.
+    private mutating func takeLeastLoaded() {
+        var best = (first: UnsafePointer<Backend>?.none, second: UnsafePointer<Backend>?.none)
+        var third: UnsafePointer<Backend>?
+        let start = backendIndex(turn: nextTurn())
+        for offset in 0..<backends.count {
+            let backend = backends.pointer((start + offset) % backends.count)
+            guard isUsable(backend) else { continue }
+            if best.first.map({ isLessLoaded(backend, than: $0) }) ?? true {
+                (best.first, best.second, third) = (backend, best.first, best.second)
+            } else if best.second.map({ isLessLoaded(backend, than: $0) }) ?? true {
+                (best.second, third) = (backend, best.second)
+            } else if third.map({ isLessLoaded(backend, than: $0) }) ?? true {
+                third = backend
+            }
+        }
+        if let first = best.first { add(first) }
+        if let second = best.second { add(second) }
+        if let third { add(third) }
+    }
+
+    /// Two at random, by weight: the one with fewer connections for its weight first.
+    private mutating func drawTwo(_ random: inout RandomDraws) {
+        guard let first = draw(&random, besides: nil) else {
+            addFollowing(random.below(backends.count))
+            return
+        }
+        guard let second = draw(&random, besides: first) else {
+            add(first)
+            addFollowing(random.below(backends.count))
+            return
+        }
+        let isSecondBetter = isLessLoaded(second, than: first)
+        add(isSecondBetter ? second : first)
+        add(isSecondBetter ? first : second)
+        addFollowing(random.below(backends.count))
+    }
+
+    private func draw(_ random: inout RandomDraws, besides other: UnsafePointer<Backend>?) -> UnsafePointer<Backend>? {
+        for _ in 0..<BackendChoice.tries {
+            let backend = backends.pointer(backendIndex(turn: random.below(turns)))
+            guard backend != other, isUsable(backend) else { continue }
+            let share = share(backend)
+            if share >= 1 << 16 || random.next() & 0xFFFF < share { return backend }
+        }
+        return nil
+    }
+
+    // MARK: By client
+
+    /// The client's place in the table, and from there on whoever comes next: clients of a backend that is out spread
+    /// over all others. A backend that starts slowly gets the same growing part of its clients from one connection to
+    /// the next.
+    private mutating func lookUp() {
+        let hash = Hashing.address(client)
+        let table = group.pointee.maglev
+        guard !table.isEmpty else {
+            addFollowing(Int(truncatingIfNeeded: hash.multipliedFullWidth(by: UInt64(backends.count)).high))
+            return
+        }
+        let start = Int(truncatingIfNeeded: hash.multipliedFullWidth(by: UInt64(table.count)).high)
+        let luck = hash & 0xFFFF
+        var starting: UnsafePointer<Backend>?
+        var place = start
+        for _ in 0..<BackendChoice.tries {
+            if isComplete { return }
+            let backend = backends.pointer(Int(table[place]))
+            place = place + 1 == table.count ? 0 : place + 1
+            guard isUsable(backend) else { continue }
+            if candidates.count > 0 || luck < share(backend) { add(backend) } else { starting = starting ?? backend }
+        }
+        if let starting { add(starting) }
+        addFollowing(Int(table[place]))
+    }
+}
+
+extension UnsafePointer<Backend> {
+    /// It has as many connections as it may.
+    var isFull: Bool {
+        pointee.maxConnections > 0 && pointee.cell.pointee.active.current >= pointee.maxConnections
+    }
+}

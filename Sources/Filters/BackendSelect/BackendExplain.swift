@@ -1,0 +1,60 @@
+import Pipeline
+
+extension BackendFilter {
+    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+        guard let route = view.facts.route else { return missing(view) }
+        let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.env.string)"
+        let backends = route.pointee.backends
+        guard !backends.isEmpty else { return "\(found) has no ready instance" }
+        if verdict == .refuse(Refusal.routeFull.rawValue) {
+            return "\(found) has its \(route.pointee.maxConnections) connections"
+        }
+        var text = "\(found), \(backends.count) ready\(out(settings, backends, view))"
+        let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }.map(described)
+        guard !tries.isEmpty else { return text }
+        if settings.panic == .useAll, !backends.buffer.contains(where: { $0.cell.pointee.isEligible(at: view.now) }) {
+            text += "; all are used all the same (panic)"
+        }
+        let balance = route.pointee.balance ?? settings.balance
+        return "\(text); to try in order, by \(balance.name): \(tries.joined(separator: ", "))"
+    }
+
+    private static func missing(_ view: ConnectionView) -> String {
+        let name = view.facts.serverName
+        let destination = view.facts.destination.endpoint
+        return name.isEmpty || view.facts.hint == .tcpRaw
+            ? "no name to go by, and not exactly one \(view.facts.hint.name) route at \(destination)"
+            : "no route for \(name.string) at \(destination)"
+    }
+
+    private static func described(_ backend: UnsafePointer<Backend>) -> String {
+        "\(backend.pointee.address.endpoint) (\(backend.pointee.instance.string))"
+    }
+
+    /// The most backends that are named one by one.
+    private static let namedLimit = 8
+
+    /// `, out: [fd00::10]:8443 (i-1) by its probe, …`.
+    private static func out(_ settings: Settings, _ backends: FrozenArray<Backend>, _ view: ConnectionView) -> String {
+        let hasWeights = backends.buffer.contains { $0.weight > 0 }
+        let reasons = (0..<backends.count).compactMap { index -> String? in
+            let backend = backends.pointer(index)
+            return why(backend, hasWeights: hasWeights, at: view.now).map { "\(described(backend)) \($0)" }
+        }
+        guard !reasons.isEmpty else { return "" }
+        let rest = reasons.count - min(reasons.count, namedLimit)
+        return ", out: " + reasons.prefix(namedLimit).joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
+    }
+
+    /// Why a backend gets no connection now; nil: it may.
+    private static func why(_ backend: UnsafePointer<Backend>, hasWeights: Bool, at now: Instant) -> String? {
+        let cell = backend.pointee.cell
+        if cell.pointee.probe.load(ordering: .relaxed) == BackendCell.Probe.down.rawValue { return "probe down" }
+        let ejected = Instant(nanoseconds: cell.pointee.ejectedUntil.load(ordering: .relaxed))
+        if ejected > now {
+            return "ejected for \((ejected.since(now).milliseconds + 999) / 1000) more seconds"
+        }
+        if backend.isFull { return "full with \(backend.pointee.maxConnections) connections" }
+        return hasWeights && backend.pointee.weight == 0 ? "weight 0" : nil
+    }
+}

@@ -1,0 +1,140 @@
+import Pipeline
+
+/// `rate_limit per_client`: refuses connections that a `limit` block's rate, count or table has no room for, and has the
+/// relay keep to its byte rates.
+package enum RateLimitFilter: Filter {
+    /// Views the block's table, which the stage keeps alive.
+    package struct Settings: Sendable {
+        let limit: LimitHandle
+        /// The block's, for `explain`.
+        let name: FrozenText
+    }
+
+    enum Refusal: UInt8, CaseIterable {
+        case rateExceeded, tooManyConnections, tableFull
+
+        init(_ refusal: LimitRefusal) {
+            switch refusal {
+            case .rateExceeded: self = .rateExceeded
+            case .tooManyConnections: self = .tooManyConnections
+            case .tableFull: self = .tableFull
+            }
+        }
+    }
+
+    package static let descriptor = FilterDescriptor(
+        keyword: "rate_limit",
+        summary: "limits connections and bytes by client, route, owner or listener",
+        clauses: [
+            ClauseSpec(
+                "limit", [.block(name: "limit", .limit)], required: true,
+                summary: "the `limit` block that says by what, how much, and how many entries")
+        ],
+        reasons: [
+            ReasonSpec("rate_exceeded", .client, "The key began more connections than its rate and burst allow."),
+            ReasonSpec("too_many_connections", .client, "The key has as many connections as it may have at once."),
+            ReasonSpec("table_full", .node, "The key is new, and the limit's table has no entry for it."),
+        ])
+
+    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        guard let table = directive.block("limit") as? LimitTable else {
+            throw SettingsError("`rate_limit` needs a limit", remedy: "write `rate_limit NAME`", clause: "limit")
+        }
+        return Settings(limit: table.handle, name: FrozenText(table.name))
+    }
+
+    package static func needs(_ settings: Settings) -> Set<Fact> { settings.limit.key.needs }
+
+    package static func evaluate(
+        _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        // No route to count by: a stage above would have refused it, but is in shadow mode.
+        guard let key = key(settings, view) else { return .next }
+        if view.isRehearsal {
+            return settings.limit.look(key, at: view.now).refusal.map { .refuse(Refusal($0).rawValue) } ?? .next
+        }
+        switch settings.limit.admit(key, at: view.now) {
+        case .refused(let refusal): return .refuse(Refusal(refusal).rawValue)
+        case .admitted(let hold, let pacer):
+            guard let hold else { return .next }
+            guard effects.hold(hold) else {
+                hold.pointee.remove()
+                return .refuse(Refusal.tooManyConnections.rawValue)
+            }
+            if let pacer { _ = effects.pace(pacer) }
+            return .next
+        }
+    }
+
+    package static func dispose(_ settings: Settings) { settings.name.deallocate() }
+}
+
+// MARK: Keys
+
+extension RateLimitFilter {
+    /// Nil: the connection has none, since no route was found.
+    static func key(_ settings: Settings, _ view: ConnectionView) -> LimitKeyBits? {
+        switch settings.limit.key {
+        case .client(let v6, let v4):
+            let network = network(view.facts.client.endpoint.address, v6: v6, v4: v4)
+            return LimitKeyBits(high: network.high, low: network.low)
+        case .listener: return LimitKeyBits(high: 0, low: UInt64(view.facts.listener))
+        case .route, .env, .org, .instance: return text(settings.limit.key, view).map { settings.limit.bits(of: $0) }
+        }
+    }
+
+    /// The first address of the client's network. An IPv4 client is never counted with IPv6 ones.
+    static func network(_ address: IPAddress, v6: UInt8, v4: UInt8) -> IPAddress {
+        let length = UInt64(address.isIPv4 ? 96 + min(v4, 32) : min(v6, 128))
+        // Half by half: smart shifts by 64 or more give zero.
+        return IPAddress(
+            high: address.high & ~(UInt64.max >> min(length, 64)),
+            low: address.low & ~(UInt64.max >> (max(length, 64) - 64)))
+    }
+
+    private static func text(_ key: LimitKey, _ view: ConnectionView) -> FrozenText? {
+        guard let route = view.facts.route else { return nil }
+        switch key {
+        case .route: return route.pointee.id
+        case .env: return route.pointee.owner.pointee.env
+        case .org: return route.pointee.owner.pointee.org
+        case .instance: return view.facts.candidates[0]?.pointee.instance
+        case .client, .listener: return nil
+        }
+    }
+
+    /// `client 2001:db8::/64`, `env env_1`.
+    private static func describe(_ key: LimitKey, _ view: ConnectionView) -> String? {
+        switch key {
+        case .client(let v6, let v4):
+            let address = view.facts.client.endpoint.address
+            return "client \(network(address, v6: v6, v4: v4))/\(address.isIPv4 ? v4 : v6)"
+        case .listener: return "listener \(view.facts.listener)"
+        case .route: return text(key, view).map { "route \($0.string)" }
+        case .env: return text(key, view).map { "env \($0.string)" }
+        case .org: return text(key, view).map { "org \($0.string)" }
+        case .instance: return text(key, view).map { "instance \($0.string)" }
+        }
+    }
+
+    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+        guard let key = key(settings, view), let who = describe(settings.limit.key, view) else {
+            return "no route was found, so there is nothing to count by"
+        }
+        let state = settings.limit.look(key, at: view.now)
+        let stands = state.isKnown ? standing(settings, state) : "is new to the limit \(settings.name.string)"
+        switch verdict {
+        case .refuse(Refusal.rateExceeded.rawValue): return "\(who) \(stands): its rate is used up"
+        case .refuse(Refusal.tooManyConnections.rawValue): return "\(who) \(stands), as many as it may have"
+        case .refuse: return "\(who) \(stands), whose table has no room for it"
+        case .next, .needBytes, .gate: return "\(who) \(stands)"
+        }
+    }
+
+    private static func standing(_ settings: Settings, _ state: LimitState) -> String {
+        var parts: [String] = []
+        if let available = state.available { parts.append("may begin \(available) connections at once now") }
+        if settings.limit.isHeld { parts.append("has \(state.active) connections") }
+        return parts.joined(separator: ", ")
+    }
+}

@@ -1,0 +1,190 @@
+import Pipeline
+
+/// What the prober knows: the targets, what their probes said, and whose turn it is. Pure but for the targets' cells,
+/// which it writes: the only writer of `probe`.
+struct HealthBoard {
+    typealias Identity = ProbeSchedule.Identity
+
+    /// New targets have their first probe within this time, however long their interval is.
+    static let firstProbeWithin = TimeSpan.seconds(5)
+
+    struct Entry {
+        var target: ProbeTarget
+        var counts: ProbeCounts
+        /// What the last answers to a PROXY header said.
+        var proxy: ProxyAnswer?
+        /// While one is under way.
+        var begun: Instant?
+        /// When the next one may begin.
+        var due: Instant
+        /// The same backend, probed in the other way: see ``HealthBoard/write(_:)``.
+        var sibling: Identity?
+    }
+
+    /// What is to be logged.
+    enum Event: Equatable {
+        case down(ProbeResult, bad: UInt32)
+        case up(after: TimeSpan, good: UInt32)
+        case proxyRejected(ProbeResult)
+        case proxyAccepted
+    }
+
+    private(set) var entries: [Identity: Entry] = [:]
+    private var byKey: [ProbeTarget.Key: Identity] = [:]
+    private var schedule = ProbeSchedule()
+    private var random: ProbeRandom
+    private var nextIdentity: Identity = 1
+    /// Keeps alive what the targets' cells are part of.
+    private var source = ProbeTargets.none
+
+    init(seed: UInt64) { random = ProbeRandom(seed: seed) }
+
+    var wakeUp: Instant? { schedule.wakeUp }
+
+    // MARK: Targets
+
+    /// Replaces the targets. Those that were there keep their counts and their place in time; what a cell says that no
+    /// target has any more is taken back: nobody would.
+    mutating func replace(by new: ProbeTargets, now: Instant) {
+        let old = entries
+        entries = [:]
+        byKey = [:]
+        schedule.removeAll()
+        var known: [ProbeTarget.Key: (Identity, Entry)] = [:]
+        for (identity, entry) in old { known[entry.target.key] = (identity, entry) }
+        for target in new.list {
+            if let (identity, entry) = known.removeValue(forKey: target.key) {
+                keep(identity, entry, target)
+            } else {
+                let identity = nextIdentity
+                nextIdentity += 1
+                let spread = min(target.settings.interval, HealthBoard.firstProbeWithin)
+                let due = now + random.within(spread)
+                entries[identity] = Entry(target: target, counts: ProbeCounts(since: now), due: due)
+                byKey[target.key] = identity
+                schedule.add(identity, of: target.settings, at: due)
+            }
+        }
+        for (identity, entry) in entries {
+            let key = entry.target.key
+            entries[identity]?.sibling =
+                byKey[
+                    ProbeTarget.Key(endpoint: key.endpoint, usesProxy: !key.usesProxy)]
+        }
+        for (_, entry) in known.values {
+            entry.target.cell.pointee.probe.store(BackendCell.Probe.unknown.rawValue, ordering: .relaxed)
+        }
+        for identity in entries.keys { write(identity) }
+        // Only now: cells of the old list were still written.
+        source = new
+    }
+
+    private mutating func keep(_ identity: Identity, _ old: Entry, _ target: ProbeTarget) {
+        var entry = old
+        entry.target = target
+        entry.sibling = nil
+        entries[identity] = entry
+        byKey[target.key] = identity
+        // One under way comes back to the queue when it is over.
+        guard entry.begun == nil else { return }
+        schedule.add(identity, of: target.settings, at: entry.due)
+    }
+
+    // MARK: Probes
+
+    /// The next probe to begin; nil: none now.
+    mutating func begin(_ now: Instant) -> (identity: Identity, target: ProbeTarget)? {
+        while let identity = schedule.next(now) {
+            guard entries[identity] != nil else { continue }
+            entries[identity]?.begun = now
+            if let target = entries[identity]?.target { return (identity, target) }
+        }
+        return nil
+    }
+
+    /// Takes an outcome, and says what is worth a line. A target that is gone meanwhile is nobody's.
+    mutating func finish(_ identity: Identity, _ outcome: ProbeConversation.Outcome, now: Instant) -> [Event] {
+        guard var entry = entries[identity], let begun = entry.begun else { return [] }
+        let settings = entry.target.settings
+        entry.begun = nil
+        var events: [Event] = []
+        let change = entry.counts.add(outcome.result, rise: settings.rise, fall: settings.fall, now: now)
+        if let event = note(outcome, &entry) { events.append(event) }
+        entry.due = max(now, begun + random.jittered(settings.interval, percent: settings.jitterPercent))
+        entries[identity] = entry
+        switch change {
+        case .wentDown?: events.append(.down(outcome.result, bad: entry.counts.badInARow))
+        case .cameUp(let after)?: events.append(.up(after: after, good: entry.counts.goodInARow))
+        case nil: break
+        }
+        if write(identity) { entry.target.cell.pointee.eligibleSince.store(now.nanoseconds, ordering: .relaxed) }
+        schedule.add(identity, of: settings, at: entry.due)
+        return events
+    }
+
+    /// R18. That nothing came back is weaker evidence than a connection that failed: it doesn't talk that away.
+    private func note(_ outcome: ProbeConversation.Outcome, _ entry: inout Entry) -> Event? {
+        guard let answer = outcome.proxy else { return nil }
+        let before = entry.proxy
+        entry.proxy = answer
+        let cell = entry.target.cell
+        switch answer {
+        case .rejected:
+            cell.pointee.proxy.store(answer.rawValue, ordering: .relaxed)
+            cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
+            return before == .rejected ? nil : .proxyRejected(outcome.result)
+        case .accepted:
+            if before == .rejected || cell.pointee.proxy.load(ordering: .relaxed) == 0 {
+                cell.pointee.proxy.store(answer.rawValue, ordering: .relaxed)
+            }
+            return before == .rejected ? .proxyAccepted : nil
+        }
+    }
+
+    /// Tells the cell. A backend that is probed in two ways, with and without a PROXY header, is down if both say so:
+    /// which header it wants is no question of health.
+    /// - Returns: true if it was down and is so no more.
+    @discardableResult private func write(_ identity: Identity) -> Bool {
+        guard let entry = entries[identity] else { return false }
+        var verdict = entry.counts.verdict
+        if let sibling = entry.sibling.flatMap({ entries[$0] }) {
+            let other = sibling.counts.verdict
+            if verdict == .down { verdict = other } else if verdict == .unknown, other == .up { verdict = .up }
+        }
+        let before = entry.target.cell.pointee.probe.exchange(verdict.rawValue, ordering: .relaxed)
+        return before == BackendCell.Probe.down.rawValue && verdict != .down
+    }
+
+    // MARK: Status
+
+    func statuses() -> [ProbeStatus] {
+        entries.values.map { entry in
+            ProbeStatus(
+                endpoint: entry.target.key.endpoint, usesProxy: entry.target.key.usesProxy,
+                block: entry.target.settings.name, verdict: entry.counts.verdict, since: entry.counts.since,
+                last: entry.counts.last, goodInARow: entry.counts.goodInARow, badInARow: entry.counts.badInARow,
+                proxy: entry.proxy)
+        }
+        .sorted {
+            ProbeTarget.Key(endpoint: $0.endpoint, usesProxy: $0.usesProxy)
+                < ProbeTarget.Key(endpoint: $1.endpoint, usesProxy: $1.usesProxy)
+        }
+    }
+}
+
+/// One target as the admin view shows it.
+package struct ProbeStatus: Sendable, Equatable {
+    package let endpoint: Endpoint
+    package let usesProxy: Bool
+    /// The `health` block's name.
+    package let block: String
+    package let verdict: BackendCell.Probe
+    /// Monotonic.
+    package let since: Instant
+    /// Nil: no probe is over yet.
+    package let last: ProbeResult?
+    package let goodInARow: UInt32
+    package let badInARow: UInt32
+    /// Nil: it gets no header, or its answers don't tell.
+    package let proxy: ProxyAnswer?
+}

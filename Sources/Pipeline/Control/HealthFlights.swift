@@ -1,0 +1,145 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+
+/// The sockets of probes under way: a fixed number of places, one epoll. One thread.
+struct ProbeFlights {
+    struct End {
+        let identity: HealthBoard.Identity
+        let outcome: ProbeConversation.Outcome
+    }
+
+    private struct Flight {
+        let identity: HealthBoard.Identity
+        let descriptor: Int32
+        var conversation: ProbeConversation
+        var isConnected = false
+        /// Of the opening; what doesn't fit into an empty socket's buffer doesn't exist.
+        var unsent: [UInt8]
+    }
+
+    /// The event key of the prober's eventfd.
+    static let wakeKey = UInt64.max
+
+    private let epoll: Int32
+    private let limit: Int
+    private var flights: [Flight?]
+    /// Grows with each use of a place, so that an event of the one before is known as such.
+    private var generations: [UInt32]
+    private var free: [Int]
+    private var events: [cl_event]
+    private var buffer: [UInt8]
+
+    init(epoll: Int32, limit: Int) {
+        self.epoll = epoll
+        self.limit = limit
+        flights = Array(repeating: nil, count: limit)
+        generations = Array(repeating: 0, count: limit)
+        free = Array((0..<limit).reversed())
+        events = Array(repeating: cl_event(), count: 64)
+        buffer = Array(repeating: 0, count: ProbeConversation.answerLimit)
+    }
+
+    var isFull: Bool { free.isEmpty }
+    /// The earliest time at which a probe is over or has something to judge.
+    var deadline: Instant? { flights.lazy.compactMap { $0?.conversation.deadline }.min() }
+
+    /// Begins a probe. An outcome if it is over at once.
+    mutating func begin(_ identity: HealthBoard.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
+        guard let place = free.popLast() else { return End(identity: identity, outcome: .init(.node)) }
+        var to = cl_endpoint(target.key.endpoint)
+        var options = cl_connect_options()
+        let descriptor = cl_connect(&to, &options)
+        guard descriptor >= 0 else {
+            free.append(place)
+            return End(identity: identity, outcome: .init(ProbeResult(connectError: -descriptor)))
+        }
+        generations[place] &+= 1
+        let key = UInt64(generations[place]) << 32 | UInt64(place)
+        guard cl_watch(epoll, descriptor, key) >= 0 else {
+            _ = cl_close_with_reset(descriptor)
+            free.append(place)
+            return End(identity: identity, outcome: .init(.node))
+        }
+        let conversation = ProbeConversation(
+            target.settings.probe, usesProxy: target.key.usesProxy, timeout: target.settings.timeout, begun: now)
+        flights[place] = Flight(
+            identity: identity, descriptor: descriptor, conversation: conversation, unsent: conversation.opening)
+        return nil
+    }
+
+    /// Waits for events until `time` (nil: for ever), and gives the probes that are over.
+    mutating func wait(until time: Instant?, now: Instant) -> [End] {
+        let timeout = time.map { Int64(clamping: $0.since(now).nanoseconds) } ?? -1
+        let count = events.withUnsafeMutableBufferPointer {
+            Int(cl_wait(epoll, $0.baseAddress, Int32(clamping: $0.count), timeout))
+        }
+        let later = Instant(nanoseconds: cl_now())
+        var ends: [End] = []
+        for index in 0..<max(0, min(count, events.count)) {
+            let key = events[index].key
+            if key == ProbeFlights.wakeKey { continue }
+            let place = Int(key & 0xFFFF_FFFF)
+            guard place < limit, generations[place] == UInt32(key >> 32), flights[place] != nil else { continue }
+            if let outcome = happened(place, events[index].readiness, later) { end(place, outcome, &ends) }
+        }
+        for place in 0..<limit where flights[place].map({ $0.conversation.deadline <= later }) == true {
+            if let outcome = flights[place]?.conversation.timePassed(later) { end(place, outcome, &ends) }
+        }
+        return ends
+    }
+
+    mutating func closeAll() {
+        var ends: [End] = []
+        for place in 0..<limit where flights[place] != nil { end(place, .init(.node), &ends) }
+    }
+
+    /// RST, not FIN: a probe leaves no TIME_WAIT, and a backend that waits for a client's bytes knows at once.
+    private mutating func end(_ place: Int, _ outcome: ProbeConversation.Outcome, _ ends: inout [End]) {
+        guard let flight = flights[place] else { return }
+        _ = cl_close_with_reset(flight.descriptor)
+        flights[place] = nil
+        free.append(place)
+        ends.append(End(identity: flight.identity, outcome: outcome))
+    }
+
+    // MARK: Events
+
+    private mutating func happened(_ place: Int, _ readiness: UInt8, _ now: Instant) -> ProbeConversation.Outcome? {
+        if flights[place]?.isConnected == false {
+            guard readiness & UInt8(CL_WRITABLE | CL_HANGUP) != 0 else { return nil }
+            if let outcome = connected(place, now) { return outcome }
+        }
+        return receive(place)
+    }
+
+    private mutating func connected(_ place: Int, _ now: Instant) -> ProbeConversation.Outcome? {
+        guard var flight = flights[place] else { return nil }
+        let error = cl_socket_error(flight.descriptor)
+        guard error == 0 else { return .init(ProbeResult(connectError: error)) }
+        flight.isConnected = true
+        if !flight.unsent.isEmpty {
+            let sent = flight.unsent.withUnsafeBytes { cl_send(flight.descriptor, $0.baseAddress, $0.count, nil, 0) }
+            // A peer that hung up before it had the opening: reading tells how.
+            if sent >= 0, sent < flight.unsent.count { return .init(.node) }
+            flight.unsent = []
+        }
+        let outcome = flight.conversation.connected(now)
+        flights[place] = flight
+        return outcome
+    }
+
+    private mutating func receive(_ place: Int) -> ProbeConversation.Outcome? {
+        while let descriptor = flights[place]?.descriptor {
+            let count = buffer.withUnsafeMutableBytes { cl_receive(descriptor, $0.baseAddress, $0.count) }
+            switch count {
+            case -11: return nil
+            case 0: return flights[place]?.conversation.ended(reset: false)
+            case ..<0: return flights[place]?.conversation.ended(reset: true)
+            default:
+                if let outcome = flights[place]?.conversation.received(buffer.prefix(count)) { return outcome }
+            }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,130 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+import Synchronization
+
+/// Probes backends from a thread of its own, and writes what it finds into their cells, which workers read (R12).
+///
+/// Threading: made, updated and stopped by the control thread; ``statuses()`` from any. What the prober knows stands
+/// behind one lock, held for the bookkeeping of a probe and never during a call of the network.
+///
+/// Ownership: ``update(_:)`` has let go of the older targets, and with them of the route table that they lead into, when
+/// it returns. Probes of older targets that are still under way end without an effect.
+package final class HealthProber: @unchecked Sendable {
+    /// Probes under way at once, and what they cost in descriptors besides the prober's own two (R27).
+    package static let flightLimit = 256
+    static let ownDescriptors = 2
+    private static let stackBytes = 1 << 19
+
+    private let board: Mutex<HealthBoard>
+    private let wake: Descriptor
+    private let epoll: Descriptor
+    private let isEnding = Atomic<Bool>(false)
+    private var handle: UInt64 = 0
+    private var isRunning = false
+    // The thread's own.
+    private var flights: ProbeFlights
+    private var log: HealthLog
+
+    private init(wake: Descriptor, epoll: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
+        self.wake = wake
+        self.epoll = epoll
+        board = Mutex(HealthBoard(seed: cl_now()))
+        flights = ProbeFlights(epoll: epoll.number, limit: HealthProber.flightLimit)
+        log = HealthLog(wallClock: { cl_wall_clock() }, write: write)
+    }
+
+    deinit {
+        _ = cl_close(wake.number)
+        _ = cl_close(epoll.number)
+    }
+
+    /// Starts the thread.
+    /// - Parameter write: takes whole lines, from the prober's thread.
+    /// - Returns: nil, with an errno, if the kernel gives no descriptor or no thread.
+    package static func start(
+        _ targets: ProbeTargets,
+        write: @escaping @Sendable ([UInt8]) -> Void = { line in
+            _ = line.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
+        }
+    ) -> (prober: HealthProber?, error: Int32) {
+        let wake = cl_eventfd()
+        guard wake >= 0 else { return (nil, -wake) }
+        let epoll = cl_epoll_create()
+        guard epoll >= 0 else {
+            _ = cl_close(wake)
+            return (nil, -epoll)
+        }
+        let prober = HealthProber(wake: Descriptor(wake), epoll: Descriptor(epoll), write: write)
+        let watched = cl_watch_level(epoll, wake, ProbeFlights.wakeKey)
+        guard watched >= 0 else { return (nil, -watched) }
+        prober.update(targets)
+        let context = Unmanaged.passRetained(prober)
+        let failed = cl_thread_start(
+            &prober.handle, stackBytes,
+            { context in
+                guard let context else { return }
+                let prober = Unmanaged<HealthProber>.fromOpaque(context).takeRetainedValue()
+                _ = cl_name_thread("health")
+                prober.run()
+            }, context.toOpaque())
+        guard failed == 0 else {
+            context.release()
+            return (nil, -failed)
+        }
+        prober.isRunning = true
+        return (prober, 0)
+    }
+
+    /// Probes these from now on. Targets that stay keep what is known of them.
+    package func update(_ targets: ProbeTargets) {
+        board.withLock { $0.replace(by: targets, now: Instant(nanoseconds: cl_now())) }
+        _ = cl_eventfd_signal(wake.number)
+    }
+
+    /// What is known of each target, by address.
+    package func statuses() -> [ProbeStatus] { board.withLock { $0.statuses() } }
+
+    /// Ends the thread and lets go of the targets, whose cells then say that nobody probes them.
+    package func stop() {
+        guard isRunning else { return }
+        isRunning = false
+        isEnding.store(true, ordering: .releasing)
+        _ = cl_eventfd_signal(wake.number)
+        _ = cl_thread_join(handle)
+        board.withLock { $0.replace(by: .none, now: Instant(nanoseconds: cl_now())) }
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        while !isEnding.load(ordering: .acquiring) {
+            let now = Instant(nanoseconds: cl_now())
+            beginDue(now)
+            for end in flights.wait(until: wakeUp(now), now: now) { finish(end) }
+            _ = cl_eventfd_clear(wake.number)
+        }
+        flights.closeAll()
+    }
+
+    /// When there is something to do besides events.
+    private func wakeUp(_ now: Instant) -> Instant? {
+        let next = flights.isFull ? nil : board.withLock { $0.wakeUp }
+        return [next, flights.deadline].compactMap { $0 }.min()
+    }
+
+    private func beginDue(_ now: Instant) {
+        while !flights.isFull, let next = board.withLock({ $0.begin(now) }) {
+            if let end = flights.begin(next.identity, next.target, now) { finish(end) }
+        }
+    }
+
+    private func finish(_ end: ProbeFlights.End) {
+        let now = Instant(nanoseconds: cl_now())
+        let (events, target) = board.withLock { board in
+            (board.finish(end.identity, end.outcome, now: now), board.entries[end.identity]?.target)
+        }
+        guard let target else { return }
+        for event in events { log.say(event, of: target, now: now) }
+    }
+}

@@ -1,0 +1,142 @@
+import Pipeline
+
+/// What one probe came to, as logs and the admin view name it.
+package enum ProbeResult: UInt8, Sendable, Equatable, CaseIterable {
+    case good
+    case refused
+    case timeout
+    case unreachable
+    /// Reset before the answer was there.
+    case reset
+    /// Closed before the answer was there.
+    case closed
+    case unexpected
+    case alert
+    /// This node could not probe (no descriptor, no port): says nothing of the backend.
+    case node
+
+    package var name: String {
+        switch self {
+        case .good: "good"
+        case .refused: "refused"
+        case .timeout: "timeout"
+        case .unreachable: "unreachable"
+        case .reset: "reset"
+        case .closed: "closed without an answer"
+        case .unexpected: "unexpected answer"
+        case .alert: "TLS alert"
+        case .node: "not probed: this node is out of descriptors, ports or memory"
+        }
+    }
+
+    /// - Parameter error: an errno of `connect`.
+    package init(connectError error: Int32) {
+        switch error {
+        case 111: self = .refused
+        case 104: self = .reset
+        case 110: self = .timeout
+        // EPERM from a firewall on this node, ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN, EACCES, EINVAL for an
+        // address that can't be a peer.
+        case 1, 13, 22, 100, 101, 112, 113: self = .unreachable
+        default: self = .node
+        }
+    }
+}
+
+/// What one target's probes said so far: rise and fall (R12). Pure.
+package struct ProbeCounts: Sendable, Equatable {
+    /// Not probed counts as up, here as in the cell.
+    package private(set) var verdict = BackendCell.Probe.unknown
+    /// When the verdict became what it is.
+    package private(set) var since: Instant
+    package private(set) var last: ProbeResult?
+    package private(set) var goodInARow: UInt32 = 0
+    package private(set) var badInARow: UInt32 = 0
+
+    package enum Change: Sendable, Equatable {
+        case wentDown
+        case cameUp(after: TimeSpan)
+    }
+
+    package init(since: Instant) { self.since = since }
+
+    /// Counts a result. A first good one makes the verdict up at once; from down to up it takes `rise` in a row, and
+    /// `fall` bad ones in a row make it down.
+    package mutating func add(_ result: ProbeResult, rise: UInt32, fall: UInt32, now: Instant) -> Change? {
+        last = result
+        switch result {
+        case .node: return nil
+        case .good:
+            badInARow = 0
+            goodInARow = goodInARow == .max ? .max : goodInARow + 1
+            if verdict == .unknown { turn(.up, now) }
+            guard verdict == .down, goodInARow >= rise else { return nil }
+            let length = now.since(since)
+            turn(.up, now)
+            return .cameUp(after: length)
+        default:
+            goodInARow = 0
+            badInARow = badInARow == .max ? .max : badInARow + 1
+            guard verdict != .down, badInARow >= fall else { return nil }
+            turn(.down, now)
+            return .wentDown
+        }
+    }
+
+    private mutating func turn(_ verdict: BackendCell.Probe, _ now: Instant) {
+        self.verdict = verdict
+        since = now
+    }
+}
+
+/// Numbers that differ from target to target: no secret, only no herd. SplitMix64 (Steele, Lea, Flood 2014).
+package struct ProbeRandom: Sendable {
+    private var state: UInt64
+    package init(seed: UInt64) { state = seed }
+
+    package mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    /// 0..<span.
+    package mutating func within(_ span: TimeSpan) -> TimeSpan {
+        TimeSpan(nanoseconds: span.nanoseconds == 0 ? 0 : next() % span.nanoseconds)
+    }
+
+    /// `span`, longer or shorter by up to `percent` (0...50) of it.
+    package mutating func jittered(_ span: TimeSpan, percent: UInt8) -> TimeSpan {
+        let reach = span.nanoseconds / 100 * UInt64(min(percent, 50))
+        return TimeSpan(
+            nanoseconds: span.nanoseconds - reach + within(TimeSpan(nanoseconds: 2 * reach + 1)).nanoseconds)
+    }
+}
+
+/// At most so many a second: in no second, wherever it begins, are there more. Pure; GCRA with a burst of 10 ms, so
+/// that a thread that wakes a little late still comes to the whole rate.
+package struct ProbeRate: Sendable {
+    private static let burst: UInt64 = 10_000_000
+    private let cost: UInt64
+    private var paidOff: UInt64 = 0
+
+    /// - Parameter perSecond: at least 1.
+    package init(perSecond: UInt32) {
+        let count = UInt64(max(1, perSecond))
+        // Rounded up: `count` of these, less the burst, are a second or more.
+        cost = (1_000_000_000 + ProbeRate.burst + count - 1) / count
+    }
+
+    /// When the next one may begin.
+    package var next: Instant {
+        Instant(nanoseconds: paidOff > ProbeRate.burst ? paidOff - ProbeRate.burst : 0)
+    }
+    /// True, and counted, if one may begin now.
+    package mutating func take(_ now: Instant) -> Bool {
+        guard next <= now else { return false }
+        paidOff = max(paidOff, now.nanoseconds) + cost
+        return true
+    }
+}

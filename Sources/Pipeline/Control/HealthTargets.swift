@@ -1,0 +1,179 @@
+import Pipeline
+import PipelineRouting
+
+/// Which backends are probed, and how. Immutable.
+///
+/// Ownership: it keeps the program and the route table alive that its pointers lead into.
+package struct ProbeTargets: @unchecked Sendable {
+    package static let none = ProbeTargets(list: [], program: nil, table: nil)
+
+    package let list: [ProbeTarget]
+    private let program: Program?
+    private let table: RouteTableSnapshot?
+
+    private init(list: [ProbeTarget], program: Program?, table: RouteTableSnapshot?) {
+        self.list = list
+        self.program = program
+        self.table = table
+    }
+
+    /// Targets whose cells the caller keeps: for tests.
+    init(testing list: [ProbeTarget]) { self.init(list: list, program: nil, table: nil) }
+
+    /// Every backend that a route of `table` leads to through a pipeline of `program` whose stages name a `health`
+    /// block that probes: one target for an address and port, and a second one if some routes put a PROXY header in
+    /// front and others don't. Of several blocks, the one of the pipeline that comes first in the config holds.
+    ///
+    /// R12: what desired state doesn't call ready is in no route's set, so nothing here can put it in.
+    package init(_ program: Program, _ table: RouteTableSnapshot) {
+        let blocks = ProbeTargets.blocks(of: program)
+        self.init(
+            list: blocks.isEmpty ? [] : ProbeTargets.targets(ProbeTargets.uses(blocks, table)), program: program,
+            table: table)
+    }
+
+    /// The most descriptors that probing for this program takes at once.
+    package static func descriptors(_ program: Program) -> Int {
+        blocks(of: program).isEmpty ? 0 : HealthProber.flightLimit + HealthProber.ownDescriptors
+    }
+
+    // MARK: From listeners to blocks
+
+    /// Where connections come in to a pipeline with a block that probes.
+    fileprivate struct Entrance {
+        let ports: ClosedRange<UInt16>
+        let isRaw: Bool
+        let chain: Int
+        let settings: HealthSettings
+    }
+
+    private static func blocks(of program: Program) -> [Entrance] {
+        let byChain = program.chains.buffer.map { chain in
+            chain.stages.buffer.lazy.flatMap(\.blocks).compactMap { $0 as? HealthSettings }.first
+        }
+        let entrance = { (ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int) -> Entrance? in
+            guard byChain.indices.contains(chain), let settings = byChain[chain], settings.probe != .off else {
+                return nil
+            }
+            return Entrance(ports: ports, isRaw: hint == .tcpRaw, chain: chain, settings: settings)
+        }
+        let listeners = program.listeners.compactMap {
+            entrance($0.endpoint.port...$0.endpoint.port, $0.hint, $0.chain)
+        }
+        let exposes = program.exposes.compactMap { entrance($0.ports, $0.hint, $0.chain) }
+        return (listeners + exposes).sorted { $0.chain < $1.chain }
+    }
+
+    // MARK: From routes to backends
+
+    /// Routes share groups of backends: a million routes must not mean a million walks over theirs.
+    private struct GroupUse: Hashable {
+        let group: UnsafePointer<BackendGroup>
+        let usesProxy: Bool
+    }
+
+    fileprivate struct Use {
+        var entrance: Entrance
+        var routes = RouteSample()
+    }
+
+    private static func uses(_ entrances: [Entrance], _ table: RouteTableSnapshot) -> [GroupUse: Use] {
+        var uses: [GroupUse: Use] = [:]
+        table.forEachRoute { route in
+            let isRaw = route.flags.contains(.raw)
+            guard let entrance = entrances.first(where: { $0.isRaw == isRaw && $0.ports.contains(route.port) }) else {
+                return
+            }
+            let key = GroupUse(group: route.group, usesProxy: route.flags.contains(.proxyV2))
+            uses[key, default: Use(entrance: entrance)].add(entrance, route)
+        }
+        return uses
+    }
+
+    private static func targets(_ uses: [GroupUse: Use]) -> [ProbeTarget] {
+        var targets: [ProbeTarget.Key: (target: ProbeTarget, chain: Int)] = [:]
+        for (key, use) in uses {
+            for backend in key.group.pointee.backends.buffer {
+                let target = ProbeTarget(backend, usesProxy: key.usesProxy, use.entrance.settings, use.routes)
+                guard var known = targets[target.key] else {
+                    targets[target.key] = (target, use.entrance.chain)
+                    continue
+                }
+                var routes = known.target.routes
+                routes.add(use.routes)
+                if use.entrance.chain < known.chain { known = (target, use.entrance.chain) }
+                known.target.routes = routes
+                targets[target.key] = known
+            }
+        }
+        return targets.values.map(\.target).sorted { $0.key < $1.key }
+    }
+}
+
+extension ProbeTargets.Use {
+    fileprivate mutating func add(_ entrance: ProbeTargets.Entrance, _ route: Route) {
+        if entrance.chain < self.entrance.chain { self.entrance = entrance }
+        routes.add(route.id)
+    }
+}
+
+/// One backend to be probed in one way.
+package struct ProbeTarget: @unchecked Sendable {
+    package struct Key: Hashable, Comparable, Sendable {
+        package let endpoint: Endpoint
+        /// R18: routes to it put a PROXY v2 header in front, so a probe sends a LOCAL one.
+        package let usesProxy: Bool
+
+        package init(endpoint: Endpoint, usesProxy: Bool) {
+            self.endpoint = endpoint
+            self.usesProxy = usesProxy
+        }
+        package static func < (a: Key, b: Key) -> Bool {
+            if a.endpoint.address != b.endpoint.address { return a.endpoint.address < b.endpoint.address }
+            if a.endpoint.port != b.endpoint.port { return a.endpoint.port < b.endpoint.port }
+            return !a.usesProxy && b.usesProxy
+        }
+    }
+
+    package let key: Key
+    package let cell: UnsafePointer<BackendCell>
+    package let settings: HealthSettings
+    package let instance: String
+    /// For logs.
+    package var routes: RouteSample
+
+    init(_ backend: Backend, usesProxy: Bool, _ settings: HealthSettings, _ routes: RouteSample) {
+        self.init(
+            key: Key(endpoint: backend.address.endpoint, usesProxy: usesProxy), cell: backend.cell,
+            settings: settings, instance: backend.instance.string, routes: routes)
+    }
+
+    package init(
+        key: Key, cell: UnsafePointer<BackendCell>, settings: HealthSettings, instance: String,
+        routes: RouteSample = RouteSample()
+    ) {
+        self.key = key
+        self.cell = cell
+        self.settings = settings
+        self.instance = instance
+        self.routes = routes
+    }
+}
+
+/// The ids of a few routes, and of how many (R27: a line has an end).
+package struct RouteSample: Equatable, Sendable {
+    package static let limit = 3
+    package private(set) var ids: [String] = []
+    package private(set) var count = 0
+
+    package init() {}
+
+    mutating func add(_ id: FrozenText) {
+        count += 1
+        if ids.count < RouteSample.limit { ids.append(id.string) }
+    }
+    mutating func add(_ other: RouteSample) {
+        count += other.count
+        ids += other.ids.prefix(RouteSample.limit - ids.count)
+    }
+}

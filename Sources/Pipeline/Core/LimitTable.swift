@@ -1,0 +1,148 @@
+import Glibc
+import Synchronization
+
+/// What operators want to know of a table. Threading: any; relaxed.
+struct LimitCounters: ~Copyable {
+    /// Slots that were ever used, which is what the table has touched of its memory.
+    let touched = Atomic<UInt64>(0)
+    let inserted = Atomic<UInt64>(0)
+    let refused = Atomic<UInt64>(0)
+}
+
+/// A `limit` block with its table: bounded, allocated once, shared by all workers, without a lock (docs/adr/0009).
+///
+/// Threading: any number of threads may ask ``handle`` at once. Ownership: the program, through the stages that name
+/// the block, and the next program after a reload that left the block as it was.
+package final class LimitTable: ConfigBlock, Sendable {
+    package let name: String
+    package let settings: LimitSettings
+    /// What the data path reads. Valid as long as this object.
+    package let handle: LimitHandle
+
+    /// Nil if the system has no memory for so many entries. Memory is reserved here, and taken as entries are used.
+    package init?(name: String, settings: LimitSettings, seed: KeyedHash.Seed = .random()) {
+        guard let handle = LimitHandle.allocate(settings, seed) else { return nil }
+        self.name = name
+        self.settings = settings
+        self.handle = handle
+    }
+
+    deinit { handle.deallocate() }
+
+    /// The most entries: what the block says, rounded up to whole buckets.
+    package var capacity: Int { handle.slotCount }
+    /// Connections that a full table has refused.
+    package var refusedInserts: UInt64 { handle.counters.pointee.refused.load(ordering: .relaxed) }
+    /// Keys that were given an entry, ever.
+    package var inserts: UInt64 { handle.counters.pointee.inserted.load(ordering: .relaxed) }
+    /// Slots used so far, whether or not they are free again.
+    package var touched: UInt64 { handle.counters.pointee.touched.load(ordering: .relaxed) }
+
+    /// Entries that can't be reused at `now`, approximately, while workers go on. Walks the table: not for workers.
+    package func entriesInUse(at now: Instant) -> Int {
+        (0..<handle.slotCount).reduce(0) { sum, index in
+            let slot = handle.slot(index)
+            let word = slot.word
+            return sum + (LimitWord.isLive(word) && !handle.isFree(slot, word, now.nanoseconds) ? 1 : 0)
+        }
+    }
+}
+
+/// A ``LimitTable`` as the data path holds it: trivially copyable, valid as long as the table.
+package struct LimitHandle: @unchecked Sendable {
+    static let ways = 8
+    private static let tagBytes = ways * MemoryLayout<UInt64>.size
+    private static let lineBytes = 64
+
+    private let allocation: UnsafeMutableRawPointer
+    private let buckets: UnsafeMutableRawPointer
+    let counters: UnsafePointer<LimitCounters>
+    let bucketCount: UInt64
+    private let bucketBytes: Int
+    private let entryBytes: Int
+    private let seed: KeyedHash.Seed
+    private let bytesUp: ByteRate?
+    private let bytesDown: ByteRate?
+
+    /// GCRA: from one connection to the next, and how far a key's time may run ahead of the clock; 0: no rate.
+    let interval: UInt64
+    let tolerance: UInt64
+    let concurrent: UInt32
+    package let isHeld: Bool
+    let isPaced: Bool
+    package let key: LimitKey
+
+    fileprivate static func allocate(_ settings: LimitSettings, _ seed: KeyedHash.Seed) -> LimitHandle? {
+        let count = max(1, min(settings.entries, LimitSettings.entryLimit))
+        let bucketCount = (Int(count) + ways - 1) / ways
+        let entryBytes = LimitSlot.bytes + (settings.isPaced ? MemoryLayout<Pacer>.stride : 0)
+        let bytes = bucketCount * (tagBytes + ways * entryBytes) + lineBytes
+        // Fresh pages of the system are zero, and zero is an empty table: nothing is touched before it is used.
+        guard let allocation = calloc(bytes, 1) else { return nil }
+        return LimitHandle(settings, seed, allocation, bucketCount: bucketCount, entryBytes: entryBytes)
+    }
+
+    private init(
+        _ settings: LimitSettings, _ seed: KeyedHash.Seed, _ allocation: UnsafeMutableRawPointer, bucketCount: Int,
+        entryBytes: Int
+    ) {
+        self.allocation = allocation
+        buckets = allocation.alignedUp(toMultipleOf: LimitHandle.lineBytes)
+        let counters = UnsafeMutablePointer<LimitCounters>.allocate(capacity: 1)
+        counters.initialize(to: LimitCounters())
+        self.counters = UnsafePointer(counters)
+        self.bucketCount = UInt64(bucketCount)
+        self.entryBytes = entryBytes
+        bucketBytes = LimitHandle.tagBytes + LimitHandle.ways * entryBytes
+        self.seed = seed
+        bytesUp = settings.bytesUp
+        bytesDown = settings.bytesDown
+        interval = settings.rate?.interval ?? 0
+        tolerance = min(settings.rate?.refill.nanoseconds ?? 0, LimitWord.timeLimit / 2)
+        concurrent = settings.concurrent ?? .max
+        isHeld = settings.isHeld
+        isPaced = settings.isPaced
+        key = settings.key
+    }
+
+    fileprivate func deallocate() {
+        free(allocation)
+        UnsafeMutablePointer(mutating: counters).deinitialize(count: 1).deallocate()
+    }
+
+    // MARK: Where things are
+
+    package var slotCount: Int { Int(bucketCount) * LimitHandle.ways }
+
+    @inline(__always) func slot(_ index: Int) -> LimitSlot {
+        let (bucket, way) = (index / LimitHandle.ways, index % LimitHandle.ways)
+        let base = buckets + bucket &* bucketBytes
+        return LimitSlot(
+            index: index,
+            tag: UnsafePointer(base.assumingMemoryBound(to: Atomic<UInt64>.self) + way),
+            entry: UnsafeRawPointer(base + LimitHandle.tagBytes + way &* entryBytes))
+    }
+
+    /// A slot's pacer before its first key; later keys find it paid off.
+    func makePacer(_ slot: LimitSlot) {
+        UnsafeMutablePointer(mutating: slot.pacer).initialize(
+            to: Pacer(
+                up: ByteBucket(bytesPerSecond: bytesUp?.bytesPerSecond ?? 0, burst: bytesUp?.burst ?? 0),
+                down: ByteBucket(bytesPerSecond: bytesDown?.bytesPerSecond ?? 0, burst: bytesDown?.burst ?? 0)))
+    }
+
+    @inline(__always) func place(of key: LimitKeyBits) -> LimitPlace {
+        let (one, two) = KeyedHash.hash(key.high, key.low, seed: seed)
+        return LimitPlace(
+            first: Int(truncatingIfNeeded: one.multipliedFullWidth(by: bucketCount).high),
+            second: Int(truncatingIfNeeded: two.multipliedFullWidth(by: bucketCount).high),
+            // Low bits: the high ones are the same for all of a bucket.
+            tag: (one &<< 32 | two & 0xFFFF_FFFF) | 1)
+    }
+
+    /// The key of a text: 128 bits of keyed hash, which nobody makes collide.
+    package func bits(of text: FrozenText) -> LimitKeyBits {
+        let (high, low) = KeyedHash.hash(text.buffer, seed: seed)
+        return LimitKeyBits(high: high, low: low)
+    }
+}

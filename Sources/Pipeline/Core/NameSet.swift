@@ -1,0 +1,189 @@
+/// A `names` block: hostnames and patterns of whole labels, a million of them if need be. Immutable.
+///
+/// Ownership: the program, through the stages that name it. What the data path reads is ``table``, without reference
+/// counting, and valid as long as this object.
+package final class NameSet: ConfigBlock {
+    package let name: String
+    package let table: NameTable
+
+    package init(name: String, entries: NameEntries, seed: HashSeed = .random()) {
+        self.name = name
+        table = NameTable(entries, seed: seed)
+    }
+
+    deinit { table.deallocate() }
+}
+
+/// What a name of a set stands for.
+package struct NameKinds: OptionSet, Sendable {
+    package let rawValue: UInt8
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// The name itself.
+    package static let exact = NameKinds(rawValue: 1)
+    /// `*.example.com`: one label in front of the name.
+    package static let wildcard = NameKinds(rawValue: 2)
+    /// `.example.com`: the name and everything under it.
+    package static let suffix = NameKinds(rawValue: 4)
+}
+
+/// Names on their way into a ``NameTable``: canonical, one behind the other.
+package struct NameEntries: Sendable {
+    /// For each name its kinds, its length, and its bytes.
+    fileprivate(set) var bytes: [UInt8] = []
+    package private(set) var count = 0
+
+    package init() {}
+
+    /// Adds `example.com`, `*.example.com` or `.example.com`, as it stands in a config or a file; R3 makes it canonical.
+    /// - Returns: false, and nothing is added, if it is no such name.
+    package mutating func add(_ text: UnsafeBufferPointer<UInt8>) -> Bool {
+        var kind = NameKinds.exact
+        var start = 0
+        if text.first == UInt8(ascii: ".") {
+            (kind, start) = (.suffix, 1)
+        } else if text.count >= 2, text[0] == UInt8(ascii: "*"), text[1] == UInt8(ascii: ".") {
+            (kind, start) = (.wildcard, 2)
+        }
+        return add(UnsafeBufferPointer(rebasing: text[start...]), kind)
+    }
+
+    /// Adds the name `text` as `kind`. False, and nothing is added, if it is no hostname.
+    package mutating func add(_ text: UnsafeBufferPointer<UInt8>, _ kind: NameKinds) -> Bool {
+        var canonical = ServerName()
+        // A wildcard's name with one label in front must still fit.
+        guard canonical.set(wire: text), kind != .wildcard || canonical.count + 2 <= ServerName.capacity,
+            bytes.count < Int(UInt32.max) - 512
+        else { return false }
+        bytes.append(kind.rawValue)
+        bytes.append(UInt8(truncatingIfNeeded: canonical.count))
+        canonical.withBytes { bytes.append(contentsOf: $0) }
+        count += 1
+        return true
+    }
+}
+
+/// Names in an open-addressed hash table over flat memory. A lookup costs one probe for the name and one for each of the
+/// names above it that an entry could be, however many entries there are. Same ownership as ``FrozenArray``.
+package struct NameTable: Sendable {
+    /// An entry that matched: where it stands, and as what.
+    package struct Match: Equatable, Sendable {
+        package let offset: UInt32
+        package let kind: NameKinds
+    }
+
+    /// Kinds, length and bytes of each name.
+    private let arena: FrozenArray<UInt8>
+    /// Offsets into the arena, plus one; 0: free.
+    private let slots: FrozenArray<UInt32>
+    private let seed: HashSeed
+    /// The kinds that any entry has, and how many labels those have that names under them match.
+    private let kinds: NameKinds
+    private let suffixLabels: ClosedRange<Int>
+    /// How many different names there are.
+    package let count: Int
+
+    init(_ entries: NameEntries, seed: HashSeed) {
+        var arena = entries.bytes
+        var capacity = 8
+        while capacity < entries.count * 2 { capacity *= 2 }
+        var slots = [UInt32](repeating: 0, count: capacity)
+        var kinds: NameKinds = []
+        var (fewest, most, names) = (128, 0, 0)
+        arena.withUnsafeMutableBufferPointer { arena in
+            var offset = 0
+            while offset + 2 <= arena.count {
+                let length = Int(arena[offset + 1])
+                let name = UnsafeBufferPointer(rebasing: arena[offset + 2..<offset + 2 + length])
+                let kind = NameKinds(rawValue: arena[offset])
+                kinds.formUnion(kind)
+                if kind == .suffix {
+                    let labels = NameTable.labels(name)
+                    (fewest, most) = (min(fewest, labels), max(most, labels))
+                }
+                var slot = Int(truncatingIfNeeded: SipHash.hash(name, seed: seed)) & (capacity - 1)
+                while slots[slot] != 0, !NameTable.isName(name, at: slots[slot], in: UnsafeBufferPointer(arena)) {
+                    slot = (slot + 1) & (capacity - 1)
+                }
+                if slots[slot] == 0 {
+                    slots[slot] = UInt32(truncatingIfNeeded: offset + 1)
+                    names += 1
+                } else {
+                    arena[Int(slots[slot]) - 1] |= kind.rawValue
+                }
+                offset += 2 + length
+            }
+        }
+        self.arena = FrozenArray(arena)
+        self.slots = FrozenArray(slots)
+        self.seed = seed
+        self.kinds = kinds
+        self.suffixLabels = min(fewest, most)...most
+        self.count = names
+    }
+
+    /// The entry for the longest part of `name`, which must be canonical; nil: none matches.
+    package func match(_ name: UnsafeBufferPointer<UInt8>) -> Match? {
+        guard count > 0, !name.isEmpty else { return nil }
+        if !kinds.isDisjoint(with: [.exact, .suffix]), let match = find(name, [.exact, .suffix]) { return match }
+        guard !kinds.isDisjoint(with: [.wildcard, .suffix]) else { return nil }
+        var labels = kinds.contains(.suffix) ? NameTable.labels(name) : 0
+        var wanted: NameKinds = [.wildcard, .suffix]
+        for dot in 0..<name.count where name[dot] == UInt8(ascii: ".") {
+            labels &-= 1
+            if wanted.contains(.wildcard) || suffixLabels.contains(labels) {
+                let parent = UnsafeBufferPointer(rebasing: name[(dot &+ 1)...])
+                if let match = find(parent, wanted) { return match }
+            }
+            wanted = .suffix
+            // Only suffixes are left, and the rest has fewer labels than any of them.
+            if labels <= suffixLabels.lowerBound { break }
+        }
+        return nil
+    }
+
+    /// As written, for `explain`: `*.example.com`.
+    package func text(_ match: Match) -> String {
+        let offset = Int(match.offset)
+        let name = String(decoding: arena.buffer[offset + 2..<offset + 2 + Int(arena[offset + 1])], as: UTF8.self)
+        return (match.kind == .wildcard ? "*." : match.kind == .suffix ? "." : "") + name
+    }
+
+    /// Memory that it takes, in bytes.
+    package var byteCount: Int { arena.count + slots.count * 4 }
+
+    func deallocate() {
+        arena.deallocate()
+        slots.deallocate()
+    }
+
+    private func find(_ name: UnsafeBufferPointer<UInt8>, _ wanted: NameKinds) -> Match? {
+        let mask = slots.count &- 1
+        var slot = Int(truncatingIfNeeded: SipHash.hash(name, seed: seed)) & mask
+        // At most half of the slots are taken, so a free one ends it.
+        while slots[slot] != 0 {
+            let entry = slots[slot]
+            if NameTable.isName(name, at: entry, in: arena.buffer) {
+                let found = wanted.intersection(NameKinds(rawValue: arena[Int(entry) &- 1]))
+                guard !found.isEmpty else { return nil }
+                let kind: NameKinds = found.contains(.exact) ? .exact : found.contains(.wildcard) ? .wildcard : .suffix
+                return Match(offset: entry &- 1, kind: kind)
+            }
+            slot = (slot &+ 1) & mask
+        }
+        return nil
+    }
+
+    private static func isName(
+        _ name: UnsafeBufferPointer<UInt8>, at entry: UInt32, in arena: UnsafeBufferPointer<UInt8>
+    ) -> Bool {
+        let offset = Int(entry) &- 1
+        guard Int(arena[offset &+ 1]) == name.count else { return false }
+        for index in 0..<name.count where arena[offset &+ 2 &+ index] != name[index] { return false }
+        return true
+    }
+
+    private static func labels(_ name: UnsafeBufferPointer<UInt8>) -> Int {
+        name.reduce(1) { $0 &+ ($1 == UInt8(ascii: ".") ? 1 : 0) }
+    }
+}

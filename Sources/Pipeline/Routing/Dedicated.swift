@@ -1,0 +1,114 @@
+import Pipeline
+
+/// An address of one env's own, and a port at which its routes ask to be served there (R9).
+package struct DedicatedListener: Hashable, Sendable {
+    package let address: IPAddress
+    package let port: UInt16
+    package let hint: ProtocolHint
+    /// `org/app/env`, for messages.
+    package let env: String
+}
+
+/// Which destinations belong to one env alone, and what is served there (R9). Flat memory, immutable; part of a
+/// ``RouteTable``.
+struct DedicatedTable {
+    /// An address of an env's own at a port; port 0 stands for the address itself.
+    struct Slot {
+        let key: UInt64
+        let owner: UnsafePointer<RouteOwner>
+        /// Nil: none, or several.
+        let sole: UnsafePointer<TableRoute>?
+
+        init(_ endpoint: Endpoint, owner: UnsafePointer<RouteOwner>, sole: UnsafePointer<TableRoute>?) {
+            key = DedicatedTable.key(endpoint.address, endpoint.port)
+            self.owner = owner
+            self.sole = sole
+        }
+    }
+
+    /// Where a connection to such a destination stands.
+    struct Place {
+        let owner: UnsafePointer<RouteOwner>
+        let port: UInt16
+        let sole: UnsafePointer<TableRoute>?
+
+        /// All routes of an env in one table share its owner.
+        @inline(__always) func serves(_ route: UnsafePointer<TableRoute>) -> Bool {
+            route.pointee.route.owner == owner && route.pointee.options.contains(.ipv4Required)
+        }
+    }
+
+    /// By key.
+    private let slots: FrozenArray<Slot>
+
+    init(_ slots: [Slot]) { self.slots = FrozenArray(slots.sorted { $0.key < $1.key }) }
+
+    func deallocate() { slots.deallocate() }
+    @inline(__always) var isEmpty: Bool { slots.isEmpty }
+
+    private static func key(_ address: IPAddress, _ port: UInt16) -> UInt64 {
+        UInt64(address.v4Bits) << 16 | UInt64(port)
+    }
+
+    /// Nil: the address is nobody's own.
+    func find(_ destination: Endpoint) -> Place? {
+        guard destination.address.isIPv4, let whole = slot(DedicatedTable.key(destination.address, 0)) else {
+            return nil
+        }
+        let here = slot(DedicatedTable.key(destination.address, destination.port))
+        return Place(owner: whole.pointee.owner, port: destination.port, sole: here?.pointee.sole)
+    }
+
+    private func slot(_ key: UInt64) -> UnsafePointer<Slot>? {
+        var (low, high) = (0, slots.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if slots.pointer(middle).pointee.key < key { low = middle + 1 } else { high = middle }
+        }
+        guard low < slots.count, slots.pointer(low).pointee.key == key else { return nil }
+        return slots.pointer(low)
+    }
+}
+
+extension RoutingState.EnvRecord {
+    var owner: UnsafePointer<RouteOwner> { UnsafeRawPointer(box).assumingMemoryBound(to: RouteOwner.self) }
+}
+
+extension ApplyRun {
+    /// R9: gives each env the address that it asks for, unless another has it. Who has it already keeps it; among new
+    /// ones the document's order decides. An env whose wish is refused keeps what it had.
+    func assignAddresses() {
+        var wishes: [(env: UInt32, address: IPAddress?, place: Place)] = []
+        var seen: Set<UInt32> = []
+        for object in document.envs where seen.insert(object.env).inserted {
+            let env = symbols[Int(object.env)]
+            if state.envs[env] != nil { wishes.append((env, object.ipv4, object.place)) }
+        }
+        let wished = Dictionary(wishes.map { ($0.env, $0.address) }, uniquingKeysWith: { first, _ in first })
+        var holders: [IPAddress: UInt32] = [:]
+        for (env, record) in state.envs {
+            guard let address = record.ipv4 else { continue }
+            let isQuarantined = document.quarantined[.env]?.contains(state.symbols.string(env)) ?? false
+            if wished[env] == .some(.some(address)) || isQuarantined { holders[address] = env }
+        }
+        var refused: [(env: UInt32, address: IPAddress, place: Place)] = []
+        for (env, address, place) in wishes {
+            guard let address, holders[address] != env else { continue }
+            if holders[address] == nil { holders[address] = env } else { refused.append((env, address, place)) }
+        }
+        // Those whose wish was refused keep what nobody else has got by now.
+        for (env, address, place) in refused {
+            if let old = state.envs[env]?.ipv4, holders[old] == nil { holders[old] = env }
+            let holder = holders[address].map { state.owner($0) } ?? "another env"
+            problem(
+                .rejected, .env, state.symbols.string(env), "ipv4_address", place,
+                "\(address) is the address of \(holder), so \(state.owner(env)) can't have it",
+                remedy: "give one of the two another address")
+        }
+        let granted = Dictionary(holders.map { ($0.value, $0.key) }, uniquingKeysWith: { first, _ in first })
+        for env in Array(state.envs.keys) where state.envs[env]?.ipv4 != granted[env] {
+            state.envs[env]?.ipv4 = granted[env]
+            state.addressesChanged = true
+        }
+    }
+}

@@ -1,0 +1,74 @@
+import Pipeline
+
+/// Connections that an apply wants ended: those to an instance that is draining now, or of a route that was removed.
+///
+/// Ownership: the pointers stay valid for as long as the drain is listed: until it is cancelled by an apply (the
+/// instance is ready again) or dropped by ``RoutingState/forgetDrains(where:)``.
+package struct RouteDrain: @unchecked Sendable {
+    package enum Target: @unchecked Sendable {
+        /// Connections to this backend address.
+        case backend(UnsafePointer<BackendCell>)
+        /// Connections of this route.
+        case route(UnsafePointer<RouteCell>)
+    }
+
+    package let target: Target
+    /// For people: `[fd00::10]:8443`, or the route's id.
+    package let name: String
+    /// How long they may go on, from the apply that asked.
+    package let grace: TimeSpan
+    /// Which apply asked, counted from 0 by the ``RoutingState``: with ``target`` it tells drains apart.
+    package let apply: UInt64
+}
+
+/// The drains of a routing state.
+struct DrainList {
+    /// `on_delete` `drain`.
+    static let routeGraceSeconds: UInt32 = 30
+
+    private enum Hold {
+        case backend(Endpoint)
+        case entry(UInt32)
+    }
+    private var drains: [(drain: RouteDrain, hold: Hold)] = []
+
+    var list: [RouteDrain] { drains.map(\.drain) }
+
+    mutating func add(_ endpoint: Endpoint, seconds: UInt32, apply: UInt64, _ store: RouteStore) {
+        let cell = store.retainCell(endpoint)
+        let drain = RouteDrain(
+            target: .backend(cell), name: endpoint.description, grace: .seconds(seconds), apply: apply)
+        drains.append((drain, .backend(endpoint)))
+    }
+
+    mutating func add(removed entry: UInt32, id: String, _ onDelete: OnDelete, apply: UInt64, _ store: RouteStore) {
+        guard onDelete != .keep else { return }
+        store.retain(entry: entry)
+        let seconds = onDelete == .kill ? 0 : DrainList.routeGraceSeconds
+        let drain = RouteDrain(
+            target: .route(store.cell(entry)), name: id, grace: .seconds(seconds), apply: apply)
+        drains.append((drain, .entry(entry)))
+    }
+
+    /// Instances at these addresses are ready (again).
+    mutating func cancel(addresses: Set<IPAddress>, _ store: RouteStore) {
+        guard !drains.isEmpty else { return }
+        remove(store) {
+            if case .backend(let endpoint) = $0.hold { addresses.contains(endpoint.address) } else { false }
+        }
+    }
+
+    mutating func forget(_ store: RouteStore, _ isDone: (RouteDrain) -> Bool) { remove(store) { isDone($0.drain) } }
+
+    private mutating func remove(_ store: RouteStore, _ matches: ((drain: RouteDrain, hold: Hold)) -> Bool) {
+        let gone = drains.filter(matches)
+        guard !gone.isEmpty else { return }
+        drains.removeAll(where: matches)
+        for item in gone {
+            switch item.hold {
+            case .backend(let endpoint): store.releaseCell(endpoint)
+            case .entry(let entry): store.release(entry: entry)
+            }
+        }
+    }
+}

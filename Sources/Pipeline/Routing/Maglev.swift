@@ -1,0 +1,51 @@
+import Pipeline
+
+/// The lookup table of consistent hashing (R11): Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load
+/// Balancer", NSDI 2016, section 3.4.
+///
+/// Each backend has a permutation of the table's places, made of its address alone; backends take turns in claiming the
+/// next free place of theirs. So all nodes make the same table of the same backends, and one backend more or less moves
+/// few other places. The table has one size for all groups: a size that grew with the group would move everyone when
+/// it changes (docs/adr/0010).
+package enum Maglev {
+    /// Prime, so that every step visits every place. 128 KiB a group that asks for it.
+    package static let size = 65537
+
+    /// - Returns: the backend of each place, as an index; empty if there is none, or more than places can tell apart.
+    package static func table(_ backends: [BackendSpec]) -> [UInt16] {
+        guard !backends.isEmpty, backends.count <= Int(UInt16.max) else { return [] }
+        let heaviest = backends.map(\.weight).max() ?? 0
+        // All 0: all alike.
+        let weights = backends.map { heaviest == 0 ? 1 : UInt32($0.weight) }
+        let most = max(1, UInt32(heaviest))
+        var next = backends.map { Int(seed($0.endpoint, 0) % UInt64(size)) }
+        let steps = backends.map { Int(seed($0.endpoint, 1) % UInt64(size - 1)) + 1 }
+        // What each has saved up for its next place: the heaviest claims one a round.
+        var credit = [UInt32](repeating: 0, count: backends.count)
+        var table = [UInt16](repeating: .max, count: size)
+        var isTaken = [Bool](repeating: false, count: size)
+        var taken = 0
+        while true {
+            for index in backends.indices {
+                credit[index] += weights[index]
+                guard credit[index] >= most else { continue }
+                credit[index] -= most
+                var place = next[index]
+                while isTaken[place] { place = following(place, steps[index]) }
+                table[place] = UInt16(index)
+                isTaken[place] = true
+                next[index] = following(place, steps[index])
+                taken += 1
+                if taken == size { return table }
+            }
+        }
+    }
+
+    private static func following(_ place: Int, _ step: Int) -> Int {
+        place + step >= size ? place + step - size : place + step
+    }
+
+    private static func seed(_ endpoint: Endpoint, _ salt: UInt64) -> UInt64 {
+        Hashing.mix(Hashing.address(endpoint.address) ^ UInt64(endpoint.port) << 8 ^ salt)
+    }
+}
