@@ -82,15 +82,22 @@ private struct ChainFixture: @unchecked Sendable {
             proxy_v2
         }
         pipeline small {
-            sni         max 512
+            address     deny 192.0.2.0/24
+            sni         max 512, deny suffix bad.w.example.com, deny pattern "b[0-9]+\\\\..*"
             anti_spoof  refuse others
             backend     round_robin
+            proxy_v2
+        }
+        pipeline strict {
+            sni         max 4KiB, require alpn h2
+            backend     least_connections
             proxy_v2
         }
         listen [::]:443   tls_passthrough  via tls
         listen [::]:8443  tls_passthrough  via tls
         listen [::]:9443  tls_passthrough  via small
         listen [::]:5432  tcp_raw          via raw
+        listen [::]:7443  tls_passthrough  via strict
         """
 
     let program: Program
@@ -112,9 +119,9 @@ private struct ChainFixture: @unchecked Sendable {
     }
 
     func place(_ byte: UInt8) -> Place {
-        let index = Int(byte & 3) % program.listeners.count
+        let index = Int(byte & 7) % program.listeners.count
         let spec = program.listeners[index]
-        let peer = byte & 4 == 0 ? IPAddress(high: 0x2600 << 48, low: 9) : IPAddress(v4: 0xC000_0209)
+        let peer = byte & 8 == 0 ? IPAddress(high: 0x2600 << 48, low: 9) : IPAddress(v4: 0xC000_0209)
         return Place(
             chain: program.chains[spec.chain], listener: UInt16(index), hint: spec.hint, port: spec.endpoint.port,
             peer: Endpoint(peer, 40000))
@@ -127,13 +134,13 @@ private struct ChainFixture: @unchecked Sendable {
             ("*.w.example.com", 443, true, false),
             ("a.example.com", 8443, true, true), ("a.example.com", 9443, false, false),
             ("b.example.com", 9443, true, false),
-            (nil, 5432, true, false),
+            (nil, 5432, true, false), ("*.w.example.com", 9443, false, false), ("a.example.com", 7443, false, false),
         ]
         return rows.enumerated().map { index, row in
             var spec = RouteSpec(
                 index: index, id: "rt_\(index)", org: "acme", app: "shop", env: "prod", hostname: row.0, port: row.1,
                 hint: row.0 == nil ? .tcpRaw : .tlsPassthrough,
-                backends: [Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 8443)])
+                backends: [BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 8443))])
             (spec.proxyV2, spec.backendExpectsProxy, spec.allowNonTLS) = (row.proxy, row.proxy, row.any)
             return spec
         }

@@ -4,12 +4,26 @@ import PipelineLanguage
 
 /// What must hold of the compiler and the formatter for any bytes whatever, with the filters that ship. For the tests
 /// beside it and for Fuzz/run.
+///
+/// An input is a config, and behind a line `%%` what every file holds that the config names.
 enum LanguageProperties {
+    private static let separator = Array("\n%%\n".utf8)
+
     /// Nil, or what is wrong.
     static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
-        let text = Array(bytes)
-        let compilation = compile(text, file: "x", catalog: catalog)
-        return consistent(compilation) ?? formatted(text, compilation)
+        let all = Array(bytes)
+        let place = all.indices.first { all[$0...].starts(with: separator) }
+        let text = Array(all[..<(place ?? all.count)])
+        let files = place.map { Array(all[($0 + separator.count)...]) }
+        let compilation = compiled(text, files)
+        return consistent(compilation) ?? formatted(text, files, compilation)
+    }
+
+    private static func compiled(_ text: [UInt8], _ files: [UInt8]?) -> Compilation {
+        compile(text, file: "x", catalog: catalog) { path throws(UnreadableFile) in
+            guard let files else { return try noFiles(path) }
+            return files
+        }
     }
 
     private static func consistent(_ compilation: Compilation) -> String? {
@@ -32,7 +46,7 @@ enum LanguageProperties {
     }
 
     /// Formatting changes how a text looks and nothing else, and twice is once.
-    private static func formatted(_ text: [UInt8], _ before: Compilation) -> String? {
+    private static func formatted(_ text: [UInt8], _ files: [UInt8]?, _ before: Compilation) -> String? {
         guard let once = format(text, file: "x").formatted else {
             return before.hasErrors ? nil : "compiles, but can't be formatted"
         }
@@ -42,7 +56,7 @@ enum LanguageProperties {
         guard again.formatted == once else {
             return "formatted \(quote(once)), again \(again.formatted.map(quote) ?? again.diagnostics[0].message)"
         }
-        let after = compile(Array(once.utf8), file: "x", catalog: catalog)
+        let after = compiled(Array(once.utf8), files)
         guard meaning(before) == meaning(after) else {
             return "means \(meaning(before)), formatted \(quote(once)): \(meaning(after))"
         }

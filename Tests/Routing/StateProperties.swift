@@ -51,7 +51,7 @@ enum StateProperties {
         RouteSpec(
             index: index, id: "config_\(route.0)", org: "acme", app: "shop", env: "held", hostname: route.1,
             port: route.2, hint: route.1 == nil ? .tcpRaw : .tlsPassthrough,
-            backends: [Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 8443)])
+            backends: [BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 8443))])
     }
 
     static func parse(_ text: UnsafeBufferPointer<UInt8>) -> (document: StateDocument?, problems: RouteProblems) {
@@ -62,6 +62,7 @@ enum StateProperties {
 /// One state, document after document, and what is known of it.
 private struct StateSteps {
     let state: RoutingState
+    private var now = Instant(nanoseconds: 1_000_000_000)
     /// What is served, by id.
     private(set) var served: [String: RouteListing]
     /// The env's id of each; a listing has the owner's path, whose parts may have slashes themselves.
@@ -89,11 +90,12 @@ private struct StateSteps {
         guard fatal.isEmpty, !problems.hasFatal else { return "a document in spite of \(fatal)" }
 
         let (before, oldSnapshot) = (served, state.snapshot)
-        let report = state.apply(document)
+        let report = state.apply(document, at: now)
+        now = now + .seconds(1)
         served = StateSteps.routes(of: state.snapshot)
         if StateSteps.routes(of: oldSnapshot) != before { return "the snapshot before has changed" }
         return places(of: report.problems, in: text) ?? counts(report, before) ?? owners(document, before)
-            ?? conflicts() ?? lookups()
+            ?? conflicts() ?? lookups() ?? dedicated()
     }
 
     // MARK: What was reported
@@ -207,6 +209,32 @@ private struct StateSteps {
             let sole = handle.sole(at: place)?.pointee.id.string
             if sole != (there.count == 1 ? route.id : nil) {
                 return "port \(route.port) alone finds \(sole ?? "nothing")"
+            }
+        }
+        return nil
+    }
+
+    /// R9: an address of an env's own is that env's alone, and serves none but its routes.
+    private func dedicated() -> String? {
+        var holders: [IPAddress: String] = [:]
+        for listener in state.dedicatedListeners {
+            if let holder = holders[listener.address], holder != listener.env {
+                return "\(listener.address) is of \(holder) and of \(listener.env)"
+            }
+            holders[listener.address] = listener.env
+        }
+        for (address, env) in holders {
+            for route in served.values {
+                let place = DestinationAddress(Endpoint(address, route.port))
+                var server = ServerName()
+                let name = Array((route.hostname ?? "none.example").utf8)
+                let isName = name.withUnsafeBufferPointer { server.set(wire: $0) }
+                let found = isName ? state.snapshot.handle.named(server, at: place) : nil
+                for route in [found, state.snapshot.handle.sole(at: place)] {
+                    if let id = route?.pointee.id.string, served[id]?.owner != env {
+                        return "\(address) is of \(env), and serves \(id)"
+                    }
+                }
             }
         }
         return nil
