@@ -70,7 +70,7 @@ let package = Package(
             name: "PipelineControl",
             dependencies: [
                 "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire", "FilterCatalog",
-                "CLinux",
+                "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .executableTarget(
             name: "pipelined",
@@ -104,8 +104,8 @@ let package = Package(
             [
                 "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
                 "FilterCatalog",
-                "CLinux", "TestSupport",
+                "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
-        test("SystemTests", ["PipelineControl", "TestSupport", "pipelined"], path: "System"),
+        test("SystemTests", ["Pipeline", "PipelineControl", "TestSupport", "pipelined"], path: "System"),
     ]
 )

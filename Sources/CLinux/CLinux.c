@@ -105,6 +105,18 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
     return fd;
 }
 
+int cl_can_bind(const struct cl_endpoint *at) {
+    struct sockaddr_storage address;
+    struct cl_endpoint any = {at->high, at->low, 0};
+    socklen_t length = to_sockaddr(&any, &address);
+    /* A datagram socket: it takes no TCP port, and nobody can connect to it meanwhile. */
+    int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    int failed = bind(fd, (struct sockaddr *)&address, length) < 0 ? -errno : 0;
+    close(fd);
+    return failed;
+}
+
 int cl_local_endpoint(int fd, struct cl_endpoint *out) {
     struct sockaddr_storage address;
     socklen_t length = sizeof address;

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "CLinuxControl.h"
+#include "CLinux.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -82,14 +83,98 @@ int cl_signals_hold(void) {
     return 0;
 }
 
-int cl_signal_wait(int64_t timeout_ns) {
+int cl_signal_open(void) {
     sigset_t set;
     held(&set);
-    struct timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-    int signal = sigtimedwait(&set, NULL, timeout_ns < 0 ? NULL : &time);
-    if (signal > 0) return signal;
-    return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return fd < 0 ? -errno : fd;
 }
+
+int cl_signal_take(int fd) {
+    struct signalfd_siginfo info;
+    ssize_t done = read(fd, &info, sizeof info);
+    if (done == (ssize_t)sizeof info) return (int)info.ssi_signo;
+    return done >= 0 || errno == EAGAIN || errno == EINTR ? 0 : -errno;
+}
+
+int cl_poll(struct cl_poll_item *items, int count, int64_t timeout_ns) {
+    enum { LIMIT = 256 };
+    struct pollfd raw[LIMIT];
+    if (count < 0 || count > LIMIT) return -EINVAL;
+    for (int i = 0; i < count; i++) {
+        short events = (short)((items[i].wants & CL_READABLE ? POLLIN : 0) | (items[i].wants & CL_WRITABLE ? POLLOUT : 0));
+        raw[i] = (struct pollfd){.fd = items[i].fd, .events = events};
+    }
+    struct timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    int ready = ppoll(raw, (nfds_t)count, timeout_ns < 0 ? NULL : &time, NULL);
+    if (ready < 0 && errno != EINTR) return -errno;
+    for (int i = 0; i < count; i++) {
+        short got = ready > 0 ? raw[i].revents : 0;
+        items[i].got = (uint8_t)((got & POLLIN ? CL_READABLE : 0) | (got & POLLOUT ? CL_WRITABLE : 0)
+            | (got & (POLLERR | POLLHUP | POLLNVAL) ? CL_HANGUP : 0));
+    }
+    return ready < 0 ? 0 : ready;
+}
+
+/* The length, or -ENAMETOOLONG. */
+static int unix_address(const char *path, struct sockaddr_un *out) {
+    memset(out, 0, sizeof *out);
+    out->sun_family = AF_UNIX;
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof out->sun_path) return -ENAMETOOLONG;
+    memcpy(out->sun_path, path, length);
+    return (int)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+}
+
+int cl_unix_listen(const char *path, int mode, int backlog) {
+    struct sockaddr_un address;
+    int length = unix_address(path, &address);
+    if (length < 0) return length;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    /* The file that bind makes takes the socket's mode: there is no moment in which others may connect. */
+    int failed = fchmod(fd, (mode_t)mode);
+    if (!failed) failed = bind(fd, (struct sockaddr *)&address, (socklen_t)length);
+    if (!failed) failed = listen(fd, backlog);
+    if (!failed) return fd;
+    int error = errno;
+    close(fd);
+    return -error;
+}
+
+int cl_unix_accept(int fd) {
+    int accepted;
+    do accepted = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (accepted < 0 && errno == EINTR);
+    return accepted < 0 ? -errno : accepted;
+}
+
+int cl_unix_connect(const char *path, int timeout_s) {
+    struct sockaddr_un address;
+    int length = unix_address(path, &address);
+    if (length < 0) return length;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (timeout_s > 0 ? 0 : SOCK_NONBLOCK), 0);
+    if (fd < 0) return -errno;
+    struct timeval time = {.tv_sec = timeout_s};
+    int failed = 0;
+    if (timeout_s > 0) {
+        failed = setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
+        if (!failed) failed = setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
+    }
+    if (!failed) failed = connect(fd, (struct sockaddr *)&address, (socklen_t)length);
+    if (!failed) return fd;
+    int error = errno;
+    close(fd);
+    return -error;
+}
+
+int cl_path_kind(const char *path) {
+    struct stat status;
+    if (lstat(path, &status) < 0) return errno == ENOENT ? 0 : -errno;
+    return S_ISSOCK(status.st_mode) ? 1 : 2;
+}
+
+int cl_remove_path(const char *path) { return unlink(path) < 0 ? -errno : 0; }
 
 int cl_hold_standard_streams(void) {
     for (int fd = 0; fd <= 2; fd++) {

@@ -9,7 +9,8 @@ struct Explain: ParsableCommand {
         abstract: "Say what would become of one connection, stage by stage.",
         discussion: """
             Compiles the config, reads its routes, and runs the pipeline of the listener that would get the connection. \
-            No traffic. Round robin starts at the first backend.
+            No traffic. Round robin starts at the first backend. Without CONFIG it asks a running node, which answers \
+            from what it runs on now: its limits, positions, and backends that are out.
 
             With --sni the client sends a ClientHello that asks for NAME; with --bytes it sends what is in FILE, and \
             then nothing more; with neither, a ClientHello without a name on a TLS listener, nothing on a raw one.
@@ -19,11 +20,18 @@ struct Explain: ParsableCommand {
             EXAMPLES
               pipelined explain edge.pipeline --to 192.0.2.1:443 --from 198.51.100.7:40000 --sni app.example.com
               pipelined explain edge.pipeline --to '[2001:db8::1]:443' --from '[2001:db8::9]:40000' --bytes hello.bin
+              pipelined explain --to '[2001:db8::1]:443' --from '[2001:db8::9]:40000' --sni app.example.com
               pipelined explain edge.pipeline --to '[2001:db8::1]:10005' --from '[2001:db8::9]:40000' --json
             """)
 
-    @Argument(help: "The config file.", completion: .file())
-    var config: String
+    @Argument(help: "The config file; left out: ask a running node.", completion: .file())
+    var config: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "The running node's admin socket (default: \(AdminConnection.usualSocket)).", valueName: "socket"),
+        completion: .file())
+    var admin: String?
 
     @Option(
         help: ArgumentHelp("Where the client connects to.", valueName: "addr:port"), transform: Explain.endpoint)
@@ -48,25 +56,31 @@ struct Explain: ParsableCommand {
         guard to.address.isIPv4 == from.address.isIPv4 else {
             throw ValidationError("--to and --from are of different families: no such connection can be.")
         }
+        if config != nil && admin != nil {
+            throw ValidationError("CONFIG and --admin can't be used together: choose one.")
+        }
         if let sni, !(1...255).contains(sni.utf8.count) { throw ValidationError("--sni takes 1 to 255 bytes.") }
     }
 
     func run() throws {
+        guard let config else {
+            let request = AdminRequest(.explain(try question(limit: 32767)), isText: !json)
+            return try AdminOptions.ask(request, at: admin ?? AdminConnection.usualSocket)
+        }
         let text = try Output.read(config, limit: SourceText.limit)
         let loaded = ConfigLoader.load(text, file: config)
         Output.errorText(loaded.diagnosticText)
         guard let node = loaded.node else { throw ExitCode.wrongInput }
-        let explanation = Explainer(node).explain(to: to, from: from, bytes: try firstBytes(node))
+        let explanation = Explainer(node).explain(try question(limit: PeekNeed.limit))
         if json { Output.line(explanation.json) } else { Output.text(explanation.text) }
         if explanation.outcome != .relayed { throw ExitCode.wrongInput }
     }
 
-    private func firstBytes(_ node: LoadedNode) throws -> [UInt8] {
-        if let bytes { return try Output.read(bytes, limit: PeekNeed.limit) }
-        if let sni { return SyntheticHello.hello(serverName: Explain.wireName(sni)) }
-        let isTLS =
-            ListenerPlan.listener(for: to, in: node.listeners).map { node.listeners[$0].hint } == .tlsPassthrough
-        return isTLS ? SyntheticHello.hello(serverName: nil) : []
+    private func question(limit: Int) throws -> AdminRequest.Question {
+        var first = AdminRequest.FirstBytes.usual
+        if let bytes { first = .bytes(try Output.read(bytes, limit: limit)) }
+        if let sni { first = .hello(Explain.wireName(sni)) }
+        return AdminRequest.Question(to: to, from: from, first: first)
     }
 
     private static func endpoint(_ text: String) throws -> Endpoint {

@@ -19,7 +19,10 @@ struct Pipelined: ParsableCommand {
               3  the node can't be reached
             """,
         version: Version.text,
-        subcommands: [Run.self, Check.self, Format.self, Explain.self, DecodeCommand.self])
+        subcommands: [
+            Run.self, Check.self, Format.self, Explain.self, DecodeCommand.self, Status.self, Routes.self,
+            Backends.self, Reload.self,
+        ])
 
     /// The parser's own code for wrong usage is 64; ours is 2, as for most tools.
     static func main() {
@@ -37,10 +40,6 @@ struct Pipelined: ParsableCommand {
             Output.exit(code == .validationFailure ? ExitCode(2) : code)
         }
     }
-}
-
-enum Version {
-    static let text = "pipelined 0.1.0"
 }
 
 extension ExitCode {

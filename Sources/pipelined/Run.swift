@@ -12,6 +12,7 @@ struct Run: ParsableCommand {
             of itself, as JSON lines with an "event": `ready` with the addresses that it listens on, `draining`, \
             `stopped`. Under systemd (Type=notify) it says READY=1 and STOPPING=1.
 
+            SIGHUP: read the config and the state file again; what does not compile changes nothing.
             SIGTERM or SIGINT: accept no more, wait for connections until `drain_timeout`, then reset them. A second \
             one ends at once.
 

@@ -1,6 +1,7 @@
 import FilterCatalog
 import Pipeline
 import PipelineControl
+import TestSupport
 import Testing
 
 @Suite("R28: the connection log")
@@ -41,6 +42,7 @@ struct ConnectionLogTests {
 
     @Test("a relayed connection, whole")
     func whole() {
+        let prefix = hex((0..<8).map { UniqueID(serial: 0).byte($0) })
         #expect(
             line(relayed) == """
                 {"time":"2026-11-23T08:04:05.678Z","event":"connection","reason":"relay.closed client",\
@@ -48,7 +50,7 @@ struct ConnectionLogTests {
                 "sniff":"ok","client":"192.0.2.1:40000","destination":"[2001:db8::1]:443",\
                 "backend":"[fd00::10]:8443","attempts":2,"bytes_to_backend":517,\
                 "bytes_to_client":18446744073709551615,"duration_ms":1234,"connect_ms":3,"worker":1,\
-                "id":281474976710663}
+                "id":281474976710663,"unique_id":"\(prefix)0001000000000007"}
 
                 """)
     }

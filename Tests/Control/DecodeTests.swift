@@ -97,6 +97,17 @@ struct DecodeTests {
         for bad in ["0", "0g", "0x00", "-1"] { #expect(Decode.hex(Array(bad.utf8)[...]) == nil) }
     }
 
+    @Test("R17: the shared PROXY vectors, every field", .enabled(if: Vectors.arePresent))
+    func proxyVectors() throws {
+        for vector in try Vectors.load("proxyv2.json") {
+            let name = vector["name"] as? String ?? ""
+            let input = try #require(bytes(hex: vector["hex"] as? String ?? "none"))
+            let text = json(.proxy, input)
+            let expected = ([vector["expect"] ?? ""] + (vector["alt"] as? [Any] ?? [])).map(DecodedVector.json)
+            #expect(expected.contains(text), "\(name): \(text) is none of \(expected)")
+        }
+    }
+
     @Test("R3: the shared hostname vectors", .enabled(if: Vectors.arePresent))
     func hostnameVectors() throws {
         for vector in try Vectors.load("hostnames.json") {

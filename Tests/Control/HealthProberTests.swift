@@ -192,7 +192,7 @@ struct HealthProberTests {
             Self.close(fd)
         }
         let bench = try Bench(backend.endpoint, .tcp, proxy: true)
-        let line = try #require(bench.event("proxy_rejected"))
+        let line = try #require(bench.event("backend_proxy_rejected"))
         #expect(line.contains("\"proxy_v2\":true,\"probe\":\"good\""))
         let status = bench.status { $0.proxy == .rejected }
         #expect(status?.verdict == .up && status?.proxy == .rejected)

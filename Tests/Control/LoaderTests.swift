@@ -139,7 +139,8 @@ struct LoaderTests {
     func plan() throws {
         let config = Fixture.pipelines + Fixture.route(nil, id: "rt_1", port: 10000)
         let node = try #require(Fixture.load(config).node)
-        let plan = ListenerPlan.listeners(node.program, rawPorts: [443, 5432, 10000, 10000, 10011])
+        let plan = ListenerPlan.listeners(
+            node.program, RequestedPorts(byHint: [.tcpRaw: [443, 5432, 10000, 10000, 10011]]))
         #expect(plan.map(\.endpoint.description) == ["[::]:443", "0.0.0.0:443", "[::]:5432", "[::]:10000"])
     }
 

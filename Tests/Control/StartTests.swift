@@ -17,10 +17,11 @@ struct StartTests {
         let holder = try ListenerSocket.open(try spec("127.0.0.1:0"), settings: NodeSettings(), reusePort: false)
         let taken = holder.endpoint
         let free = try spec("127.0.0.1:0")
-        let (set, failures) = ListenerSet.open(
-            [free, try spec(taken.description), try spec("192.0.2.77:1")], workers: 2, settings: NodeSettings())
+        let keeper = ListenerKeeper(workers: 2, settings: NodeSettings(), room: 100)
+        let plan = [free, try spec(taken.description), try spec("192.0.2.77:1")].map { PlannedListener($0, .listen) }
+        let (staged, failures) = keeper.openRequired(plan)
         holder.close()
-        #expect(set == nil)
+        #expect(staged.isEmpty)
         try #require(failures.count == 2)
         #expect(failures[0].description.hasPrefix("can't listen on \(taken): the port is taken"))
         #expect(failures[0].description.contains("ss -ltnp"))
@@ -29,25 +30,29 @@ struct StartTests {
 
     @Test("every worker gets its own socket on the same port, also where the kernel chose it")
     func reusePort() throws {
-        let (set, failures) = ListenerSet.open(
-            [try spec("127.0.0.1:0"), try spec("[::1]:0")], workers: 3, settings: NodeSettings())
+        let keeper = ListenerKeeper(workers: 3, settings: NodeSettings(), room: 100)
+        let plan = [try spec("127.0.0.1:0"), try spec("[::1]:0")].map { PlannedListener($0, .listen) }
+        let (staged, failures) = keeper.openRequired(plan)
         #expect(failures.isEmpty)
-        let opened = try #require(set)
-        for worker in opened.byWorker { #expect(worker.map(\.bound) == opened.endpoints) }
-        #expect(Set(opened.byWorker.joined().map(\.descriptor)).count == 6)
-        #expect(opened.endpoints.allSatisfy { $0.port != 0 })
-        opened.close()
+        let change = keeper.adopt(plan, staged, now: Instant(nanoseconds: 0))
+        #expect(change.opened == plan && change.degraded.isEmpty)
+        let all = (0..<3).map(keeper.listeners)
+        for listeners in all { #expect(listeners.map(\.bound) == keeper.openEndpoints) }
+        #expect(Set(all.joined().map(\.descriptor)).count == 6)
+        #expect(keeper.openEndpoints.allSatisfy { $0.port != 0 })
+        keeper.closeAll()
     }
 
     @Test("a whole node starts, and ends when it is told to, with its log written")
     func startAndStop() throws {
         let node = try #require(Fixture.load(Fixture.pipelines).node)
         let ready = LoadedNode(
-            program: node.program, routing: node.routing, listeners: [try spec("127.0.0.1:0"), try spec("[::1]:0")],
+            program: node.program, routing: node.routing,
+            listeners: [try spec("127.0.0.1:0"), try spec("[::1]:0")].map { PlannedListener($0, .listen) },
             revision: nil)
-        let (fleet, failures) = Fleet.start(ready)
+        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline")
         #expect(failures.isEmpty)
-        let started = try #require(fleet)
+        let started = try #require(running).fleet
         #expect(started.workers.count == 1)
         #expect(!started.hasEnded)
         started.order(.drain)
@@ -62,7 +67,7 @@ struct StartTests {
         #expect(roomy.connectionsPerWorker == 65536 && roomy.pipesPerWorker == 1024 && !roomy.isCapped)
         let tight = try #require(DescriptorBudget(limit: 1024, workers: 2, listeners: 3, maxConnections: 65536))
         #expect(tight.isCapped)
-        let used = 64 + 2 * (3 + 3) + 2 * 2 * (tight.connectionsPerWorker + tight.pipesPerWorker)
+        let used = 96 + 2 * (3 + 3) + 2 * 2 * (tight.connectionsPerWorker + tight.pipesPerWorker)
         #expect(used <= 1024)
         #expect(tight.connectionsPerWorker > 200)
         #expect(DescriptorBudget(limit: 100, workers: 2, listeners: 3, maxConnections: 65536) == nil)

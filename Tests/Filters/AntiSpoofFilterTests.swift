@@ -4,7 +4,7 @@ import Pipeline
 import TestSupport
 import Testing
 
-@Suite("anti_spoof")
+@Suite("anti_spoof refuse others")
 struct AntiSpoofFilterTests {
     private static let v1 = Array("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n".utf8)
     private static let v2: [UInt8] = [0x0D, 0x0A, 0x0D, 0x0A, 0, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A, 0x21]
@@ -24,7 +24,7 @@ struct AntiSpoofFilterTests {
 
     @Test("R17: bytewise, it waits until the last byte of the signature", arguments: [(v1, 6), (v2, 12)])
     func bytewise(_ bytes: [UInt8], _ signature: Int) throws {
-        for count in 0..<signature { #expect(try verdict(bytes.prefix(count)) == .needBytes(count + 1)) }
+        for count in 0..<signature { #expect(try verdict(bytes.prefix(count)) == .gate(count + 1)) }
         for count in signature...bytes.count { #expect(try verdict(bytes.prefix(count)) == .refuse(0)) }
     }
 
@@ -45,8 +45,9 @@ struct AntiSpoofFilterTests {
     @Test("R17: it holds back only the client's bytes, for as long as it takes")
     func gate() throws {
         let settings = try AntiSpoofFilter.settings(Directive(keyword: "anti_spoof", clauses: []))
+        defer { AntiSpoofFilter.dispose(settings) }
         #expect(AntiSpoofFilter.descriptor.canGate)
-        #expect(AntiSpoofFilter.descriptor.gives.isEmpty)
+        #expect(AntiSpoofFilter.facts(settings) == StageFacts())
         #expect(AntiSpoofFilter.peek(settings) == PeekNeed(bytes: 12, timeout: nil))
     }
 
@@ -57,7 +58,7 @@ struct AntiSpoofFilterTests {
             let name = entry["name"] as? String ?? ""
             switch entry["antispoof"] as? String {
             case "block": #expect(try verdict(stream) == .refuse(0), "\(name)")
-            case "wait": #expect(try verdict(stream) == .needBytes(stream.count + 1), "\(name)")
+            case "wait": #expect(try verdict(stream) == .gate(stream.count + 1), "\(name)")
             case "pass": #expect(try verdict(stream) == .next, "\(name)")
             default: Issue.record("\(name) says nothing")
             }

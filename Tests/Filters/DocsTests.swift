@@ -52,7 +52,7 @@ struct DocsTests {
     func facts() throws {
         for descriptor in Self.descriptors {
             let page = try section("Facts", of: descriptor.keyword)
-            for fact in descriptor.needs.union(descriptor.gives) {
+            for fact in descriptor.needs.union(descriptor.reads).union(descriptor.gives) {
                 #expect(page.contains("**\(fact.rawValue)**"), "\(descriptor.keyword): \(fact.rawValue)")
             }
             #expect(page.lowercased().contains("needs none") == descriptor.needs.isEmpty, "\(descriptor.keyword)")
@@ -80,7 +80,7 @@ struct DocsTests {
         switch element {
         case .word(let word): [word]
         case .choice(_, let words), .optional(_, let words): words
-        case .duration, .size, .count, .text, .block: []
+        case .duration, .size, .count, .optionalByte, .text, .block: []
         case .set: ["SET"]
         }
     }

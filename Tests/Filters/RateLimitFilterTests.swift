@@ -179,7 +179,7 @@ struct RateLimitFilterTests {
             let table = try Self.table(key, rate: Self.once)
             let settings = try RateLimitFilter.settings(Directive(keyword: "rate_limit", clauses: Self.clauses(table)))
             defer { RateLimitFilter.dispose(settings) }
-            return RateLimitFilter.needs(settings)
+            return RateLimitFilter.facts(settings).needs
         }
         #expect(try needs(.client(v6: 64, v4: 32)).isEmpty && needs(.listener).isEmpty)
         #expect(try needs(.route) == [.route] && needs(.env) == [.route] && needs(.org) == [.route])

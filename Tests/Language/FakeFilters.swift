@@ -27,7 +27,7 @@ extension FakeFilter {
 
 enum FakeAddress: FakeFilter {
     static let descriptor = FilterDescriptor(
-        keyword: "address", summary: "",
+        keyword: "address", summary: "", reads: [.client],
         clauses: [
             ClauseSpec(
                 "rule",
@@ -38,12 +38,24 @@ enum FakeAddress: FakeFilter {
         ], reasons: [ReasonSpec("denied", .client, "")])
 }
 
+/// Gives the client's address, and takes bytes out of the stream, if it accepts; the descriptor leaves that out, so
+/// that there is a fact which no descriptor gives.
 enum FakeAntiSpoof: FakeFilter {
     static let descriptor = FilterDescriptor(
         keyword: "anti_spoof", summary: "",
-        clauses: [ClauseSpec("refuse", [.word("refuse"), .word("others")], required: true, summary: "")],
+        clauses: [
+            ClauseSpec("refuse", [.word("refuse"), .word("others")], required: true, summary: ""),
+            ClauseSpec("accept", [.word("accept"), .word("from"), .set(name: "set")], repeats: true, summary: ""),
+        ],
         reasons: [ReasonSpec("spoofed", .client, "")], canGate: true)
-    static func peek(_ settings: FakeSettings) -> PeekNeed? { PeekNeed(bytes: 12, timeout: nil) }
+    static func peek(_ settings: FakeSettings) -> PeekNeed? {
+        accepts(settings)
+            ? PeekNeed(bytes: 2048, timeout: .seconds(3), consumes: true) : PeekNeed(bytes: 12, timeout: nil)
+    }
+    static func facts(_ settings: FakeSettings) -> StageFacts {
+        StageFacts(gives: accepts(settings) ? [.client] : [])
+    }
+    private static func accepts(_ settings: FakeSettings) -> Bool { settings.directive.first("accept") != nil }
 }
 
 enum FakeSNI: FakeFilter {
@@ -83,7 +95,12 @@ enum FakeProxyV2: FakeFilter {
     static let descriptor = FilterDescriptor(
         keyword: "proxy_v2", summary: "", needs: [.backend],
         clauses: [
-            ClauseSpec("tlv", [.word("tlv"), .choice(name: "tlv", ["authority", "alpn"])], repeats: true, summary: "")
+            ClauseSpec(
+                "tlv", [.word("tlv"), .choice(name: "tlv", ["authority", "alpn"])], repeats: true, summary: ""),
+            ClauseSpec(
+                "ids",
+                [.word("tlv"), .choice(name: "id", ["route", "env"]), .optionalByte(name: "type", 0xE0...0xEF)],
+                repeats: true, summary: ""),
         ], reasons: [ReasonSpec("too_large", .node, "")])
 }
 

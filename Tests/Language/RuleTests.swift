@@ -37,6 +37,28 @@ import Testing
             program.listeners == [ListenerSpec(endpoint: Endpoint(.unspecified, 1), hint: .tcpRaw, chain: 1, line: 9)])
     }
 
+    @Test("R17: a pipeline that believes senders fits a raw listener, and bounds its peek") func senders() throws {
+        let program = try #require(
+            compiled(
+                "pipeline lb {\n anti_spoof accept from private, refuse others\n sni max 1024\n backend\n}\n"
+                    + "pipeline rawlb {\n anti_spoof accept from private, refuse others\n backend\n}\n"
+                    + "listen [::]:1 tcp_raw via rawlb\nlisten [::]:2 tls_passthrough via lb"
+            ).program)
+        #expect(program.chains[2].peekBytes == 2048 + 1024)
+        #expect(!program.chains[2].gates && program.chains[3].gates)
+        #expect(program.chains[3].peekTimeout == .seconds(3))
+    }
+
+    @Test("R16, R17: what goes by the client's address stands below what may change it") func clientFirst() {
+        let chain = { (stages: [String]) in
+            "pipeline p {\n \(stages.joined(separator: "\n "))\n backend\n}\nlisten [::]:1 tcp_raw via p"
+        }
+        let accept = "anti_spoof accept from private, refuse others"
+        #expect(errors(chain([accept, "address deny bogons"])).isEmpty)
+        #expect(errors(chain(["address deny bogons", accept])).count == 1)
+        #expect(errors(chain(["address deny bogons", "anti_spoof refuse others"])).isEmpty)
+    }
+
     @Test("R5: a pipeline that chooses the route before it knows the name is refused") func nameFirst() {
         let late = "pipeline late {\n backend\n sni timeout 3s\n}\nlisten [::]:1 tls_passthrough via late"
         #expect(errors(late).count == 1)

@@ -99,7 +99,8 @@ extension World {
             if !connection.client.isDead { fail("\(name), and it has not") }
         case .internalError:
             if !connection.watchFailed { fail(name) }
-        case .peekTimeout, .killed, .owedProxyHeader, .proxyRejected, .instanceDrained, .routeRemoved: fail(name)
+        case .peekTimeout, .killed, .owedProxyHeader, .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull:
+            fail(name)
         }
         checkReset(connection, name)
     }

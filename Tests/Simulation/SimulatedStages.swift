@@ -111,7 +111,7 @@ enum GateStage: SimulatedStage {
         let seen = view.bytes.prefix(signature.count)
         guard seen.elementsEqual(signature.prefix(seen.count)) else { return .next }
         if seen.count == signature.count { return .refuse(0) }
-        return view.input == .open ? .needBytes(seen.count + 1) : .next
+        return view.input == .open ? .gate(seen.count + 1) : .next
     }
 }
 

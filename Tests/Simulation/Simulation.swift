@@ -39,17 +39,10 @@ struct Simulation {
         _ world: World, _ kernel: K, _ counters: UnsafeMutablePointer<WorkerCounters>, _ ring: RecordRing
     ) {
         let scenario = world.scenario
-        let listeners = world.listeners.enumerated().map { index, listener in
-            let address: IPAddress = index == 0 ? IPAddress(high: 0x2001_0DB8 << 32, low: 0xFFFF) : .unspecified
-            let endpoint = Endpoint(address, 443)
-            return WorkerListener(
-                descriptor: Descriptor(Int32(listener.descriptor)),
-                spec: ListenerSpec(endpoint: endpoint, hint: .tlsPassthrough, chain: index, line: 1), bound: endpoint,
-                index: UInt16(index))
-        }
         guard
             var worker = Worker(
-                kernel: kernel, settings: scenario.settings, limits: scenario.limits, index: 1, listeners: listeners,
+                kernel: kernel, settings: scenario.settings, limits: scenario.limits, index: 1,
+                listeners: world.workerListeners,
                 snapshot: world.control.firstSnapshot(world), counters: UnsafePointer(counters), ring: ring,
                 mailbox: world.mailbox)
         else { return world.fail("no memory for a worker") }
@@ -63,5 +56,19 @@ struct Simulation {
         // The loop has ended: this only gives back what a worker keeps for itself.
         worker.run()
         if !world.mailbox.hasEnded { world.fail("S12: the worker has ended and does not say so") }
+    }
+}
+
+extension World {
+    /// The listeners as the worker is told of them.
+    var workerListeners: [WorkerListener] {
+        listeners.enumerated().filter(\.element.isOpen).map { index, listener in
+            let address: IPAddress = index == 0 ? IPAddress(high: 0x2001_0DB8 << 32, low: 0xFFFF) : .unspecified
+            let endpoint = Endpoint(address, 443)
+            return WorkerListener(
+                descriptor: Descriptor(Int32(listener.descriptor)),
+                spec: ListenerSpec(endpoint: endpoint, hint: .tlsPassthrough, chain: index, line: 1), bound: endpoint,
+                index: UInt16(index))
+        }
     }
 }

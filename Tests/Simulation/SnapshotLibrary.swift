@@ -8,6 +8,7 @@ final class SnapshotLibrary {
         let snapshot: UnsafeMutablePointer<Snapshot>
         let cell: UnsafeMutablePointer<RouteCellOfOne>
         let program: Program
+        let offer: UnsafeMutablePointer<WorkerOffer>
         var isReleased = false
     }
 
@@ -47,8 +48,16 @@ final class SnapshotLibrary {
             to: Snapshot(
                 program: program, routes: RouteTableHandle(OneRoute.self, table: UnsafeRawPointer(route)),
                 generation: UInt64(generation)))
-        entries.append(Entry(snapshot: snapshot, cell: route, program: program))
+        let offer = UnsafeMutablePointer<WorkerOffer>.allocate(capacity: 1)
+        offer.initialize(
+            to: WorkerOffer(snapshot: UnsafePointer(snapshot), listeners: FrozenArray(world.workerListeners)))
+        entries.append(Entry(snapshot: snapshot, cell: route, program: program, offer: offer))
         return UnsafePointer(snapshot)
+    }
+
+    func offer(_ world: World) -> UnsafePointer<WorkerOffer> {
+        _ = make(world)
+        return UnsafePointer(entries[entries.count - 1].offer)
     }
 
     /// Releases what the worker has passed.
@@ -72,6 +81,8 @@ final class SnapshotLibrary {
     func free() {
         for entry in entries {
             entry.snapshot.deallocate()
+            entry.offer.pointee.deallocate()
+            entry.offer.deallocate()
             entry.cell.deallocate()
         }
         entries = []

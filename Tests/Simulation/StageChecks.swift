@@ -52,15 +52,15 @@ extension World {
     }
 
     func decided(_ settings: StageSettings, _ connection: Connection, _ verdict: Verdict) {
-        let isGate = settings.chain.gates && !settings.chain.peeks && settings.stage == 1
+        let isGate = settings.chain.gates && settings.stage == (settings.chain.peeks ? 2 : 1)
         note("stage \(settings.stage) of #\(connection.index): \(verdict)")
         switch verdict {
-        case .needBytes, .gate:
-            if isGate {
-                connection.gate = .closed
-            } else {
-                connection.peekDeadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
-            }
+        case .gate:
+            connection.peekDeadline = nil
+            connection.gate = .closed
+            return
+        case .needBytes:
+            connection.peekDeadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
             return
         case .refuse(let reason):
             if settings.stage != 0 || !settings.chain.shadows {

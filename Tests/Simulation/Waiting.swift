@@ -104,7 +104,7 @@ final class Control {
         let order = orders[done].order
         done += 1
         switch order {
-        case .offer: world.mailbox.offer(library.make(world))
+        case .offer: world.mailbox.offer(library.offer(world))
         case .drain: if world.mailbox.order == .run { world.mailbox.setOrder(.drain) }
         case .stop: world.mailbox.setOrder(.stop)
         }

@@ -3,7 +3,7 @@ import Pipeline
 /// A route as a test writes it.
 package struct FakeRoute {
     package var id: String
-    package var env = "env_1"
+    package var env: String
     /// Empty: a raw route, found by port alone.
     package var hosts: [String]
     package var port: UInt16 = 443
@@ -19,10 +19,12 @@ package struct FakeRoute {
     package var maglev: [UInt16] = []
 
     package init(
-        _ id: String, hosts: [String] = [], port: UInt16 = 443, backends: [String] = ["[fd00::10]:8443"],
+        _ id: String, env: String = "env_1", hosts: [String] = [], port: UInt16 = 443,
+        backends: [String] = ["[fd00::10]:8443"],
         flags: Route.Flags = []
     ) {
         self.id = id
+        self.env = env
         self.hosts = hosts
         self.port = port
         self.backends = backends

@@ -156,7 +156,7 @@ struct HealthTests {
             seen: "$request", http: "server { listen \(place); location / { return 200 plain; } }", ready: place)
         let entry = Place("::1", try FreePort.take())
         let node = try node(entry, [place], proxy: true)
-        let said = try event("proxy_rejected", place, of: node)
+        let said = try event("backend_proxy_rejected", place, of: node)
         #expect(said.text.contains("\"routes\":[\"rt_web\"]") && said.text.contains("\"probe\":\"good\""))
         #expect(node.child.lines.allSatisfy { $0.stream == .error && !$0.isEvent("backend_down") })
         #expect(!nginx.child.hasEnded)
@@ -180,7 +180,7 @@ struct HealthTests {
         // Three good probes, each of which waited for an answer to its header.
         _ = try event("backend_up", place, of: node)
         #expect(try ask(entry) == "::1")
-        #expect(!node.child.lines.contains { $0.isEvent("proxy_rejected") })
+        #expect(!node.child.lines.contains { $0.isEvent("backend_proxy_rejected") })
         #expect(!nginx.child.hasEnded)
     }
 
@@ -204,7 +204,7 @@ struct HealthTests {
         }
         let entry = Place("::1", try FreePort.take())
         let node = try node(entry, [server.place], proxy: true)
-        let said = try event("proxy_rejected", server.place, of: node)
+        let said = try event("backend_proxy_rejected", server.place, of: node)
         #expect(said.text.contains("\"probe\":\"good\""))
         #expect(node.child.lines.allSatisfy { $0.stream == .error })
     }

@@ -91,6 +91,7 @@ struct ProxyTests {
         var writer = ProxyV2Writer(localIn: memory)
         let written = writer.finish().map { hex($0) }
         #expect(written == "0d0a0d0a000d0a515549540a20000000")
+        #expect(hex(ProxyV2Writer.local) == written)
     }
 
     @Test("R16: both sides IPv4 is INET, anything else INET6 with the IPv4 side mapped")
@@ -112,6 +113,28 @@ struct ProxyTests {
             }
             #expect(header.family == family && header.transport == .stream && header.command == .proxy)
             #expect(header.source == client && header.destination == destination)
+        }
+    }
+
+    @Test("R16: a checksum that the writer fills in is the one that the parser works out, in any place")
+    func writtenChecksum() {
+        let v6 = FilterHarness.endpoint("[2001:db8::1]:3")
+        let memory = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 100)
+        defer { memory.deallocate() }
+        for place in 0..<3 {
+            memory.update(repeating: 0xFF)
+            var writer = ProxyV2Writer(proxy: ClientAddress(v6), to: DestinationAddress(v6), in: memory)
+            for index in 0..<3 {
+                if index == place { writer.appendChecksum() }
+                if index < 2 { withExactBytes([1, 2, UInt8(index)]) { writer.append(ProxyTLV.Kind.custom, $0) } }
+            }
+            writer.appendChecksum()
+            guard let written = writer.finish(), case .ok(let header) = ProxyHeader.parse(written) else {
+                Issue.record("refused at \(place)")
+                continue
+            }
+            #expect(header.length == 52 + 2 * 6 + 7)
+            #expect(header.tlvs(in: written).map(\.type).firstIndex(of: ProxyTLV.Kind.crc32c) == place)
         }
     }
 

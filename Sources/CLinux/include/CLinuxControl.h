@@ -10,8 +10,33 @@ int cl_thread_join(uint64_t thread);
 
 /* Blocks SIGTERM, SIGINT and SIGHUP in the calling thread and those it starts, and ignores SIGPIPE. */
 int cl_signals_hold(void);
-/* The next of the held signals: its number, 0 when the time is over. timeout_ns < 0: for ever. */
-int cl_signal_wait(int64_t timeout_ns);
+/* A descriptor that can be read while one of the held signals waits. */
+int cl_signal_open(void);
+/* The next signal that waits: its number, 0 if there is none. */
+int cl_signal_take(int fd);
+
+/* What a descriptor is waited for, and what came; of CL_READABLE, CL_WRITABLE and, in got, CL_HANGUP. */
+struct cl_poll_item {
+    int fd;
+    uint8_t wants;
+    uint8_t got;
+};
+/* How many have something. timeout_ns < 0: for ever. Interrupted: 0. */
+int cl_poll(struct cl_poll_item *items, int count, int64_t timeout_ns);
+
+/* A listening Unix stream socket, not blocking; the path gets exactly this mode from its first moment on. */
+int cl_unix_listen(const char *path, int mode, int backlog);
+/* The next connection, not blocking. */
+int cl_unix_accept(int fd);
+/* timeout_s > 0: blocking, each read and write takes so long at most; 0: not blocking. */
+int cl_unix_connect(const char *path, int timeout_s);
+/* What stands at path, links not followed: 0 nothing, 1 a socket, 2 something else. */
+int cl_path_kind(const char *path);
+int cl_remove_path(const char *path);
+
+struct cl_endpoint;
+/* 0 if this machine would let a socket bind to the address (its port is not looked at), -EADDRNOTAVAIL if not. */
+int cl_can_bind(const struct cl_endpoint *at);
 
 /* Descriptors 0, 1 and 2 are there afterwards: a socket must never become standard output. */
 int cl_hold_standard_streams(void);

@@ -44,6 +44,7 @@ package enum AddressFilter: Filter {
     package static let descriptor = FilterDescriptor(
         keyword: "address",
         summary: "allows or denies by source or destination address",
+        reads: [.client],
         clauses: [
             ClauseSpec(
                 "rule",
@@ -114,6 +115,11 @@ package enum AddressFilter: Filter {
             first = min(first, table.value(of: facts.destination.endpoint.address))
         }
         return first == PrefixTable.none ? nil : Int(first)
+    }
+
+    /// A rule about destinations doesn't care who the client is.
+    package static func facts(_ settings: Settings) -> StageFacts {
+        StageFacts(reads: settings.rules.buffer.contains { $0.side == .source } ? descriptor.reads : [])
     }
 
     package static func evaluate(

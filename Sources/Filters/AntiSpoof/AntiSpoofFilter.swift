@@ -1,51 +1,166 @@
 import Pipeline
 import PipelineWire
 
-/// `anti_spoof refuse others`: closes a connection whose stream begins like a PROXY header, so that no client can
-/// tell a backend that it is someone else (R17).
+/// `anti_spoof accept from @load_balancers, refuse others`: believes PROXY headers of the senders that it lists, and
+/// closes everyone else's connection that begins like one, so that no client can say that it is someone else (R17).
 package enum AntiSpoofFilter: Filter {
-    /// Nobody may send a header yet, so there is nothing to set.
-    package struct Settings: Sendable {}
+    package struct Settings: Sendable {
+        /// Who may send a header, and who must. By the socket's address, never by a believed one.
+        let accepted: AddressRanges
+        let required: AddressRanges
+        /// How long a sender's header may take, from accept.
+        let timeout: TimeSpan
+        /// The most bytes of a v2 header, TLVs included.
+        let max: Int
+
+        var believesAnyone: Bool { !accepted.isEmpty || !required.isEmpty }
+
+        func duty(of peer: PeerAddress) -> Duty {
+            let address = peer.endpoint.address
+            if required.contains(address) { return .must }
+            return accepted.contains(address) ? .may : .mustNot
+        }
+    }
+
+    /// What a peer has to do with PROXY headers.
+    enum Duty {
+        case mustNot, may, must
+    }
 
     enum Refusal: UInt8, CaseIterable {
-        case spoofed
+        case spoofed, headerMissing, headerMalformed, headerTimeout, headerClosed
     }
+
+    package static let defaultTimeout = TimeSpan.seconds(3)
+    package static let defaultMax: UInt64 = 2048
+    /// The longest v2 header: 16 bytes, two unix addresses and room for TLVs; far above a v1 line.
+    private static let maxRange: ClosedRange<UInt64> = 536...16384
 
     package static let descriptor = FilterDescriptor(
         keyword: "anti_spoof",
-        summary: "closes connections that forge a PROXY header",
+        summary: "believes the PROXY headers of listed senders, and closes connections that forge one",
+        gives: [.client],
         clauses: [
             ClauseSpec(
+                "senders",
+                [.choice(name: "duty", ["accept", "require"]), .word("from"), .set(name: "set")], repeats: true,
+                summary: "who may (`accept`) or must (`require`) send a PROXY header, v1 or v2, which is then believed"),
+            ClauseSpec(
                 "refuse", [.word("refuse"), .word("others")], required: true,
-                summary: "refuse a PROXY header from everyone who isn't accepted, which is everyone")
+                summary: "refuse a PROXY header from everyone else"),
+            ClauseSpec(
+                "timeout",
+                [.word("timeout"), .duration(name: "time", TimeSpan.milliseconds(100)...TimeSpan.seconds(60))],
+                summary: "how long a sender's header may take from accept; 3s unless said"),
+            ClauseSpec(
+                "max", [.word("max"), .size(name: "bytes", maxRange)],
+                summary: "how large a v2 header may be, TLVs included; 2KiB unless said"),
         ],
         reasons: [
-            ReasonSpec("spoofed", .client, "The client's first bytes are the signature of a PROXY v1 or v2 header.")
+            ReasonSpec("spoofed", .client, "The client's first bytes are the signature of a PROXY v1 or v2 header."),
+            ReasonSpec("header_missing", .client, "A sender that must send a PROXY header began with something else."),
+            ReasonSpec(
+                "header_malformed", .client, "A sender's PROXY header is no valid one, or larger than `max`."),
+            ReasonSpec("header_timeout", .client, "A sender's PROXY header was not whole in time."),
+            ReasonSpec("header_closed", .client, "A sender closed before its PROXY header was whole."),
         ],
         canGate: true)
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings { Settings() }
+    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        var prefixes: (accepted: [Prefix], required: [Prefix]) = ([], [])
+        var hasSenders = false
+        for clause in directive.clauses where clause.name == "senders" {
+            guard clause.values.count == 2, case .word(let duty) = clause.values[0],
+                case .set(let set) = clause.values[1]
+            else { continue }
+            hasSenders = true
+            if duty == "require" { prefixes.required += set.prefixes } else { prefixes.accepted += set.prefixes }
+        }
+        for clause in ["timeout", "max"] where !hasSenders && directive.first(clause) != nil {
+            throw SettingsError(
+                "`\(clause)` is for headers of listed senders, and none is listed",
+                remedy: "write `accept from SET` or `require from SET`, or remove `\(clause)`", clause: clause)
+        }
+        return Settings(
+            accepted: AddressRanges(prefixes.accepted), required: AddressRanges(prefixes.required),
+            timeout: directive.duration("timeout") ?? defaultTimeout,
+            max: Int(clamping: directive.size("max") ?? defaultMax))
+    }
 
-    /// Twelve bytes tell. No deadline of its own: it only holds back the client's bytes, not the connection.
-    package static func peek(_ settings: Settings) -> PeekNeed? { PeekNeed(bytes: 12, timeout: nil) }
+    package static func dispose(_ settings: Settings) {
+        settings.accepted.deallocate()
+        settings.required.deallocate()
+    }
+
+    /// The client is another one than the peer only where somebody is believed.
+    package static func facts(_ settings: Settings) -> StageFacts {
+        StageFacts(gives: settings.believesAnyone ? [.client] : [])
+    }
+
+    /// Where nobody is believed, twelve bytes tell, and there is no deadline: the stage only holds back the client's
+    /// bytes, not the connection.
+    package static func peek(_ settings: Settings) -> PeekNeed? {
+        settings.believesAnyone
+            ? PeekNeed(bytes: settings.max, timeout: settings.timeout, consumes: true)
+            : PeekNeed(bytes: 12, timeout: nil)
+    }
 
     package static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        switch ProxySignature.check(view.bytes) {
-        case .block: .refuse(Refusal.spoofed.rawValue)
-        case .pass: .next
-        // No more bytes will be looked at, and these alone are no signature.
-        case .wait(let needs): view.input == .open ? .needBytes(needs) : .next
+        let duty = settings.duty(of: view.facts.peer)
+        guard duty != .mustNot else { return stranger(settings, view) }
+        switch ProxyHeader.parse(view.bytes, limit: settings.max) {
+        case .ok(let header):
+            believe(header, effects)
+            return .next
+        case .malformed: return refuse(.headerMalformed)
+        case .notProxy: return duty == .must ? refuse(.headerMissing) : .next
+        case .incomplete(let needs): return incomplete(duty, needs, view)
         }
     }
 
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
-        switch (verdict, ProxySignature.check(view.bytes)) {
-        case (.refuse, _): "the first bytes are a PROXY header's signature, which clients may not send"
-        case (.needBytes, _), (.gate, _): "the \(view.bytes.count) bytes so far could still become a PROXY header"
-        case (.next, .wait): "no more bytes come, and the \(view.bytes.count) so far are no PROXY header"
-        case (.next, _): "the first bytes are no PROXY header"
+    /// `LOCAL`, unspec and unix headers convey no address: then the peer stays the client.
+    private static func believe(_ header: ProxyHeader, _ effects: Effects) {
+        if let source = header.source { effects.setClient(ClientAddress(source)) }
+        effects.consume(header.length)
+        if !header.tlvBytes.isEmpty {
+            effects.setTLVs(offset: header.tlvBytes.lowerBound, length: header.tlvBytes.count)
         }
     }
+
+    /// Not a whole header yet. Who may send none has sent none if nothing came, or if the stream ends as what is no
+    /// signature. One that has begun like a signature and stops is not waved through: what is missing might
+    /// still come, and would be taken for the client's own bytes.
+    private static func incomplete(_ duty: Duty, _ needs: Int, _ view: ConnectionView) -> Verdict {
+        switch view.input {
+        case .open: return .needBytes(needs)
+        case .timedOut: return duty == .may && view.bytes.isEmpty ? .next : refuse(.headerTimeout)
+        case .ended:
+            let hasSignature = ProxySignature.check(view.bytes) == .block
+            return duty == .may && !hasSignature ? .next : refuse(.headerClosed)
+        case .full: return refuse(.headerMalformed)
+        }
+    }
+
+    /// Who may not send a header: asked at every byte that could make it one.
+    private static func stranger(_ settings: Settings, _ view: ConnectionView) -> Verdict {
+        let (stream, before) = stream(settings, view)
+        switch ProxySignature.check(stream) {
+        case .block: return refuse(.spoofed)
+        case .pass: return .next
+        // No more bytes will be looked at, and these alone are no signature.
+        case .wait(let needs): return view.input == .open ? .gate(before + needs) : .next
+        }
+    }
+
+    /// What a stranger is judged by: all that came, or, where a stage above has taken a header out, what follows it.
+    static func stream(
+        _ settings: Settings, _ view: ConnectionView
+    ) -> (bytes: UnsafeBufferPointer<UInt8>, before: Int) {
+        let before = settings.believesAnyone ? 0 : min(view.facts.consumed, view.bytes.count)
+        return (UnsafeBufferPointer(rebasing: view.bytes[before...]), before)
+    }
+
+    private static func refuse(_ refusal: Refusal) -> Verdict { .refuse(refusal.rawValue) }
 }

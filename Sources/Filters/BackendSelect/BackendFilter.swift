@@ -25,6 +25,7 @@ package enum BackendFilter: Filter {
     package static let descriptor = FilterDescriptor(
         keyword: "backend",
         summary: "finds the route and the backends to try",
+        reads: [.client],
         gives: [.route, .backend],
         clauses: [
             ClauseSpec(

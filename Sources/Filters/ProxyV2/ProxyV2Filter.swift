@@ -5,63 +5,84 @@ import PipelineWire
 /// routes that ask for it (R16).
 package enum ProxyV2Filter: Filter {
     package struct Settings: Sendable {
-        /// Add the server name, if the client sent one.
-        let authority: Bool
+        var tlvs: ProxyV2TLVs = []
+        /// The private types of the ids that go along; nil: not that one.
+        var routeType: UInt8?
+        var envType: UInt8?
+        var orgType: UInt8?
+        /// This process's half of unique ids.
+        var uniquePrefix: UInt64 = 0
     }
 
     enum Refusal: UInt8, CaseIterable {
-        case headerTooLarge
+        case headerTooLarge, tlvsTooLarge
     }
 
     package static let descriptor = FilterDescriptor(
         keyword: "proxy_v2",
         summary: "puts a PROXY v2 header in front, on routes that ask for it",
         needs: [.backend],
+        reads: [.client],
         clauses: [
             ClauseSpec(
-                "tlv", [.word("tlv"), .choice(name: "tlv", ["authority"])], repeats: true,
-                summary: "add to the header: `authority`, the server name that the client asked for")
+                "tlv", [.word("tlv"), .choice(name: "tlv", ["authority", "alpn", "unique_id", "crc32c"])],
+                repeats: true,
+                summary: "add to the header: the server name, the only ALPN protocol, the connection's id, a checksum"),
+            ClauseSpec(
+                "ids",
+                [
+                    .word("tlv"), .choice(name: "id", ["route", "env", "org"]),
+                    .optionalByte(name: "type", ProxyTLV.Kind.customRange),
+                ], repeats: true,
+                summary: "add the id of the route, env or org, as a TLV of this private type"),
+            ClauseSpec(
+                "pass_through", [.word("pass_through")],
+                summary: "add the TLVs of the header that `anti_spoof` believed"),
         ],
         reasons: [
-            ReasonSpec("header_too_large", .node, "The header with its TLVs is larger than what may go in front.")
+            ReasonSpec("header_too_large", .node, "The header with its TLVs is larger than what may go in front."),
+            ReasonSpec(
+                "tlvs_too_large", .client, "The sender's TLVs are larger than what may go in front with our own."),
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
-        let tlvs = directive.clauses.filter { $0.name == "tlv" }.compactMap { clause -> String? in
-            guard case .word(let word)? = clause.values.first else { return nil }
-            return word
-        }
-        guard Set(tlvs).count == tlvs.count else {
-            throw SettingsError("the same TLV twice", remedy: "name each TLV once", clause: "tlv")
-        }
-        return Settings(authority: tlvs.contains("authority"))
+    /// Whoever passes TLVs on must have got some.
+    package static func facts(_ settings: Settings) -> StageFacts {
+        let client: Set<Fact> = [.client]
+        return settings.tlvs.contains(.passThrough)
+            ? StageFacts(needs: descriptor.needs.union(client)) : StageFacts(needs: descriptor.needs, reads: client)
     }
 
     package static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard view.facts.owesProxyHeader else { return .next }
-        let isWritten = withUnsafeTemporaryAllocation(of: UInt8.self, capacity: Prelude.capacity) { memory in
+        var refusal = Refusal.headerTooLarge
+        let isWritten = effects.prependProxyHeader { memory in
             var writer = ProxyV2Writer(proxy: view.facts.client, to: view.facts.destination, in: memory)
-            if settings.authority, !view.facts.serverName.isEmpty {
-                writer.append(authority: view.facts.serverName)
+            var written = TLVTypes()
+            settings.appendOwn(to: &writer, view, &written)
+            guard writer.fits else { return nil }
+            if settings.tlvs.contains(.passThrough) {
+                settings.appendForeign(to: &writer, view, except: written)
+                if !writer.fits { refusal = .tlvsTooLarge }
             }
-            return writer.finish().map { effects.prepend(proxyHeader: $0) } ?? false
+            return writer.finish()?.count
         }
-        return isWritten ? .next : .refuse(Refusal.headerTooLarge.rawValue)
+        return isWritten ? .next : .refuse(refusal.rawValue)
     }
 
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
-        let client = view.facts.client.endpoint
-        switch verdict {
-        case .refuse: return "the PROXY v2 header does not fit into the \(Prelude.capacity) bytes for it"
-        case .needBytes, .gate, .next: break
+        if case .refuse(let code) = verdict {
+            return code == Refusal.tlvsTooLarge.rawValue
+                ? "the \(view.facts.tlvLength) bytes of the sender's TLVs do not fit into the \(Prelude.capacity) bytes "
+                    + "for the PROXY v2 header"
+                : "the PROXY v2 header does not fit into the \(Prelude.capacity) bytes for it"
         }
         guard view.facts.hasProxyHeader else {
             return "no PROXY header: the route does not ask for one"
         }
-        let name =
-            settings.authority && !view.facts.serverName.isEmpty ? ", authority \(view.facts.serverName.string)" : ""
-        return "PROXY v2 header: client \(client), destination \(view.facts.destination.endpoint)\(name)"
+        let tlvs = settings.explainTLVs(view)
+        return "PROXY v2 header: client \(view.facts.client.endpoint), destination \(view.facts.destination.endpoint)"
+            + (tlvs.isEmpty ? "" : ", " + tlvs.joined(separator: ", "))
     }
 }

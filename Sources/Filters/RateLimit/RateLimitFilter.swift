@@ -25,6 +25,7 @@ package enum RateLimitFilter: Filter {
     package static let descriptor = FilterDescriptor(
         keyword: "rate_limit",
         summary: "limits connections and bytes by client, route, owner or listener",
+        reads: [.client],
         clauses: [
             ClauseSpec(
                 "limit", [.block(name: "limit", .limit)], required: true,
@@ -43,7 +44,11 @@ package enum RateLimitFilter: Filter {
         return Settings(limit: table.handle, name: FrozenText(table.name))
     }
 
-    package static func needs(_ settings: Settings) -> Set<Fact> { settings.limit.key.needs }
+    package static func facts(_ settings: Settings) -> StageFacts {
+        let key = settings.limit.key
+        if case .client = key { return StageFacts(reads: descriptor.reads) }
+        return StageFacts(needs: key.needs)
+    }
 
     package static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects

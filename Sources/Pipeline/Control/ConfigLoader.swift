@@ -21,11 +21,31 @@ package struct LoadedConfig {
 package struct LoadedNode {
     package let program: Program
     package let routing: RoutingState
-    package let listeners: [ListenerSpec]
+    package let listeners: [PlannedListener]
     /// Of the state file; nil: none is named.
     package let revision: UInt64?
 
+    package init(program: Program, routing: RoutingState, listeners: [PlannedListener], revision: UInt64?) {
+        self.program = program
+        self.routing = routing
+        self.listeners = listeners
+        self.revision = revision
+    }
+
     package var routes: RouteTableSnapshot { routing.snapshot }
+}
+
+/// A config file and the state file that it names, read and judged, and applied to nothing that runs.
+struct ReadConfig {
+    var compilation: Compilation
+    /// The `route` blocks.
+    let blocks: StateDocument
+    /// Has the `route` blocks, and nothing else: what judged them.
+    let judge: RoutingState
+    /// The state file; nil: none is named, or it can't be used.
+    var state: StateDocument?
+    /// Its path, and where the config names it.
+    var stateFile: (path: String, place: Located<String>)?
 }
 
 /// From the path of a config file to what a node runs (R22, R24).
@@ -34,6 +54,8 @@ package struct LoadedNode {
 /// an error too; one bad object in it is a warning, and the rest runs. Each is a diagnostic of the config file: those
 /// of the state file stand at its `routes file` line and name their own place.
 package enum ConfigLoader {
+    package typealias ReadState = (String) throws(FileError) -> [UInt8]
+
     /// The largest state file that is read, in bytes; a route takes about 300 of them.
     package static let stateFileLimit = 1 << 30
     /// The largest file of a set or of names that is read, in bytes: a million prefixes take about 20 MB.
@@ -46,31 +68,49 @@ package enum ConfigLoader {
         load(try Files.read(path, limit: SourceText.limit), file: path)
     }
 
+    package static func readStateFile(_ path: String) throws(FileError) -> [UInt8] {
+        try Files.read(path, limit: stateFileLimit)
+    }
+
     /// - Parameters:
     ///   - file: the path, for diagnostics and for what the text names relative to it.
     ///   - readState: reads a state file.
     package static func load(
-        _ text: [UInt8], file: String,
-        readState: (String) throws(FileError) -> [UInt8] = { path throws(FileError) in
-            try Files.read(path, limit: stateFileLimit)
-        }
+        _ text: [UInt8], file: String, readState: ReadState = ConfigLoader.readStateFile
     ) -> LoadedConfig {
-        let compilation = compile(text, file: file, catalog: catalog) { path throws(UnreadableFile) in
-            try readList(Files.resolve(path, relativeTo: file))
-        }
-        var loaded = LoadedConfig(compilation: compilation, node: nil)
-        let program = loaded.compilation.program
-        let seed = HashSeed.random()
-        // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
-        let routing = RoutingState(seed: seed, listeners: program.map(ListenerPlan.facts))
-        if let program { ListenerPlan.prepare(routing, for: program) }
-        applyBlocks(to: routing, seed, &loaded.compilation)
-        let revision = applyStateFile(to: routing, seed, &loaded.compilation, file: file, readState)
-        guard let program, !loaded.hasErrors else { return loaded }
+        var read = read(text, file: file, readState: readState)
+        let routing = read.judge
+        if let state = read.state { read.report(routing.apply(state).problems) }
+        var loaded = LoadedConfig(compilation: read.compilation, node: nil)
+        guard let program = read.compilation.program, !loaded.hasErrors else { return loaded }
         loaded.node = LoadedNode(
             program: program, routing: routing,
-            listeners: ListenerPlan.listeners(program, rawPorts: routing.snapshot.rawPorts), revision: revision)
+            listeners: ListenerPlan.listeners(program, RequestedPorts(routing)), revision: read.state?.revision)
         return loaded
+    }
+
+    /// Reads and judges everything; nothing that runs is touched.
+    /// - Parameter running: the program that runs, whose limits the new one goes on with.
+    static func read(
+        _ text: [UInt8], file: String, running: Program? = nil, readState: ReadState = ConfigLoader.readStateFile
+    ) -> ReadConfig {
+        var compilation = compiled(text, file: file, reusingBlocksOf: running)
+        let seed = HashSeed.random()
+        // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
+        let judge = RoutingState(seed: seed, listeners: compilation.program.map(ListenerPlan.facts))
+        if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
+        let blocks = judgeBlocks(judge, seed, &compilation)
+        var read = ReadConfig(compilation: compilation, blocks: blocks, judge: judge)
+        read.readState(seed, file: file, readState)
+        return read
+    }
+
+    /// The seam for what outlives a reload: blocks (limits and their tables) that the running program has and the new
+    /// config names unchanged go on.
+    private static func compiled(_ text: [UInt8], file: String, reusingBlocksOf running: Program?) -> Compilation {
+        compile(text, file: file, catalog: catalog, reusing: running?.blocks ?? [:]) { path throws(UnreadableFile) in
+            try readList(Files.resolve(path, relativeTo: file))
+        }
     }
 
     private static func readList(_ path: String) throws(UnreadableFile) -> [UInt8] {
@@ -83,11 +123,14 @@ package enum ConfigLoader {
 
     // MARK: Route blocks
 
-    private static func applyBlocks(to routing: RoutingState, _ seed: HashSeed, _ compilation: inout Compilation) {
+    private static func judgeBlocks(
+        _ routing: RoutingState, _ seed: HashSeed, _ compilation: inout Compilation
+    ) -> StateDocument {
         let blocks = compilation.routes
         let (document, problems) = StateDocument.config(blocks.enumerated().map(spec), seed: seed)
         for problem in problems.list { report(problem, blocks, &compilation) }
         for problem in routing.apply(document).problems.list { report(problem, blocks, &compilation) }
+        return document
     }
 
     private static func spec(_ index: Int, _ block: RouteBlock) -> RouteSpec {
@@ -131,52 +174,50 @@ package enum ConfigLoader {
     }
 
     /// `route rt_web: hostname "a.example" belongs to …`.
-    private static func sentence(_ problem: RouteProblem, id: String?) -> String {
+    fileprivate static func sentence(_ problem: RouteProblem, id: String?) -> String {
         let object = id.map { "\(problem.object.rawValue) \($0)" } ?? problem.object.rawValue
         return "\(object): \(problem.field.map { $0 + " " } ?? "")\(problem.problem)"
     }
+}
 
-    // MARK: The state file
+// MARK: The state file
 
-    /// - Returns: the file's revision; nil if there is none, or it can't be used.
-    private static func applyStateFile(
-        to routing: RoutingState, _ seed: HashSeed, _ compilation: inout Compilation, file: String,
-        _ readState: (String) throws(FileError) -> [UInt8]
-    ) -> UInt64? {
-        guard let named = compilation.routesFile else { return nil }
+extension ReadConfig {
+    fileprivate mutating func readState(_ seed: HashSeed, file: String, _ read: ConfigLoader.ReadState) {
+        guard let named = compilation.routesFile else { return }
         let path = Files.resolve(named.value, relativeTo: file)
+        stateFile = (path, named)
         let bytes: [UInt8]
         do throws(FileError) {
-            bytes = try readState(path)
+            bytes = try read(path)
         } catch {
             compilation.report(
                 Diagnostic(
                     .error, at: named.span, "can't read the state file \(error.path): \(error.problem)",
                     help: [error.remedy]))
-            return nil
+            return
         }
-        let (document, found) = bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed) }
-        var problems = found
-        if let document { problems.add(routing.apply(document).problems) }
-        report(problems, of: named, path: path, &compilation)
-        return document?.revision
+        let (document, problems) = bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed) }
+        state = document
+        report(problems)
     }
 
-    private static func report(
-        _ problems: RouteProblems, of named: Located<String>, path: String, _ compilation: inout Compilation
-    ) {
-        let fatal = problems.list.dropFirst(shownProblems).filter { $0.severity == .fatal }
-        for problem in problems.list.prefix(shownProblems) + fatal {
+    /// Adds what is wrong with objects of the state file to the diagnostics.
+    mutating func report(_ problems: RouteProblems) {
+        guard let (path, named) = stateFile else { return }
+        let fatal = problems.list.dropFirst(ConfigLoader.shownProblems).filter { $0.severity == .fatal }
+        for problem in problems.list.prefix(ConfigLoader.shownProblems) + fatal {
             var place = path
             if case .file(let line, let column)? = problem.origin { place += ":\(line):\(column)" }
-            let text = problem.object == .document ? problem.problem : sentence(problem, id: problem.id)
+            let text =
+                problem.object == .document ? problem.problem : ConfigLoader.sentence(problem, id: problem.id)
             compilation.report(
                 Diagnostic(
                     problem.severity == .fatal ? .error : .warning, at: named.span,
                     problem.severity == .rejected ? "\(place): left out: \(text)" : "\(place): \(text)",
                     help: [problem.remedy]))
         }
-        let rest = problems.omitted + max(0, problems.list.count - shownProblems)
+        let rest = problems.omitted + max(0, problems.list.count - ConfigLoader.shownProblems)
         if rest > 0 {
             compilation.report(
                 Diagnostic(.warning, at: named.span, "\(path): \(rest) more problems like these are not shown"))

@@ -48,6 +48,7 @@ package struct ConnectionLog {
         }
         line.field("worker", UInt64(record.worker))
         line.field("id", record.serial)
+        line.field("unique_id", UniqueID(serial: record.serial))
         line.close()
         line.newline()
     }
@@ -67,6 +68,11 @@ package struct ConnectionLog {
 }
 
 extension JSONLine {
+    fileprivate mutating func field(_ name: StaticString, _ value: UniqueID) {
+        key(name)
+        hex(count: UniqueID.length) { value.byte($0) }
+    }
+
     fileprivate mutating func field<let capacity: Int>(_ name: StaticString, _ value: ShortText<capacity>) {
         guard value.count > 0 else { return }
         key(name)

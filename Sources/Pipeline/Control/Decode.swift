@@ -42,6 +42,10 @@ package enum Decode {
         return lines
     }
 
+    static func hex(of bytes: [UInt8]) -> String {
+        String(decoding: bytes.flatMap { [JSONLine.hexDigit($0 >> 4), JSONLine.hexDigit($0 & 15)] }, as: UTF8.self)
+    }
+
     /// Bytes from hex digits of either case; spaces, tabs and a carriage return don't count. Nil if it is anything else.
     package static func hex(_ line: ArraySlice<UInt8>) -> [UInt8]? {
         var bytes: [UInt8] = []
@@ -164,7 +168,7 @@ private struct DecodedProxy {
         line.list("tlvs", tlvs) { line, tlv in
             line.open()
             line.field("type", UInt64(tlv.type))
-            line.field("value", DecodedProxy.hex(tlv.value))
+            line.field("value", Decode.hex(of: tlv.value))
             line.close()
         }
         line.field("bytes", header?.length ?? 0)
@@ -172,16 +176,12 @@ private struct DecodedProxy {
         return line.bytes
     }
 
-    private static func hex(_ bytes: [UInt8]) -> String {
-        String(decoding: bytes.flatMap { [JSONLine.hexDigit($0 >> 4), JSONLine.hexDigit($0 & 15)] }, as: UTF8.self)
-    }
-
     var text: String {
         guard let header else { return detail.isEmpty ? outcome : "\(outcome): \(detail)" }
         var text = "ok: v\(header.version) \(header.command.rawValue) \(header.family.rawValue) "
         text += header.transport.rawValue
         if let source = header.source, let destination = header.destination { text += " \(source) to \(destination)" }
-        for tlv in tlvs { text += ", tlv \(tlv.type) \(DecodedProxy.hex(tlv.value))" }
+        for tlv in tlvs { text += ", tlv \(tlv.type) \(Decode.hex(of: tlv.value))" }
         return text + ", \(header.length) bytes"
     }
 }

@@ -10,8 +10,8 @@ package struct DescriptorBudget: Equatable, Sendable {
 
     /// Fewer than these, and a node is not worth starting.
     package static let leastConnections = 16
-    /// Standard streams, the log, files that are read at a reload, and some air.
-    static let spare = 64
+    /// Standard streams, the log, signals, netlink, the admin socket and its clients, files that are read at a reload.
+    static let spare = 96
     /// A worker's epoll, its reserve, its eventfd.
     static let perWorker = 3
 
@@ -33,6 +33,12 @@ package struct DescriptorBudget: Equatable, Sendable {
             isCapped = connectionsPerWorker < maxConnections
             guard connectionsPerWorker >= min(DescriptorBudget.leastConnections, maxConnections) else { return nil }
         }
+    }
+
+    /// How many listeners a worker may have: those that are planned, and as many as routes may still ask for, if they
+    /// don't cost a sixteenth of what there is.
+    static func listenerRoom(limit: Int, workers: Int, planned: Int, most: Int) -> Int {
+        planned + min(max(0, most - planned), limit / 16 / max(1, workers))
     }
 
     var limits: WorkerLimits {

@@ -1,3 +1,4 @@
+import CLinux
 import Pipeline
 import PipelineRouting
 
@@ -50,6 +51,8 @@ package struct Explanation: Sendable {
     package var serverName: String?
     /// All backends of the route.
     package var backends: [Target] = []
+    /// R18: of the route, as the running node knows it; nil: there is no route, or no running node.
+    package var proxy: ProxyVerdict?
     /// Those that would be tried, in order.
     package var candidates: [Target] = []
     package var outcome = Outcome.noListener
@@ -60,11 +63,34 @@ package struct Explainer: ~Copyable {
     private let program: Program
     private let routes: RouteTableSnapshot
     private let listeners: [ListenerSpec]
+    private let isRunning: Bool
 
+    /// What would be, if the config were run.
     package init(_ node: LoadedNode) {
-        program = node.program
-        routes = node.routes
-        listeners = node.listeners
+        self.init(node.program, node.routes, node.listeners.map(\.spec), isRunning: false)
+    }
+
+    init(
+        _ program: Program, _ routes: RouteTableSnapshot, _ listeners: [ListenerSpec], isRunning: Bool
+    ) {
+        self.program = program
+        self.routes = routes
+        self.listeners = listeners
+        self.isRunning = isRunning
+    }
+
+    /// Answers a question as it was asked.
+    package func explain(_ question: AdminRequest.Question) -> Explanation {
+        let bytes: [UInt8]
+        switch question.first {
+        case .bytes(let given): bytes = given
+        case .hello(let name): bytes = SyntheticHello.hello(serverName: name)
+        case .usual:
+            let listener = ListenerPlan.listener(for: question.to, in: listeners)
+            let isTLS = listener.map { listeners[$0].hint } == .tlsPassthrough
+            bytes = isTLS ? SyntheticHello.hello(serverName: nil) : []
+        }
+        return explain(to: question.to, from: question.from, bytes: bytes)
     }
 
     /// - Parameter bytes: all that the client sends before it waits for an answer.
@@ -92,11 +118,13 @@ package struct Explainer: ~Copyable {
             }
         }
         result.outcome = refusal.map { .refused(reason: $0) } ?? .relayed
-        withExtendedLifetime(routes) { Explainer.fill(&result, facts) }
+        withExtendedLifetime(routes) { fill(&result, facts) }
+        // A rehearsal ends like a connection: what a stage counted for it all the same is taken back.
+        facts.holds.release()
         return result
     }
 
-    private static func fill(_ result: inout Explanation, _ facts: ConnectionFacts) {
+    private func fill(_ result: inout Explanation, _ facts: ConnectionFacts) {
         if !facts.serverName.isEmpty { result.serverName = facts.serverName.string }
         guard let route = facts.route?.pointee else { return }
         let owner = route.owner.pointee
@@ -105,6 +133,7 @@ package struct Explainer: ~Copyable {
         let target = { (backend: Backend) in
             Explanation.Target(address: backend.address.endpoint, instance: backend.instance.string)
         }
+        if isRunning { result.proxy = ProxyVerdict(route) }
         result.backends = route.backends.buffer.map(target)
         let tries = (0..<Int(facts.candidates.count)).compactMap { facts.candidates[$0] }
         result.candidates = tries.map { target($0.pointee) }
@@ -119,6 +148,7 @@ private struct ExplainRun {
     let prelude: UnsafeMutablePointer<Prelude>
     let bytes: UnsafeBufferPointer<UInt8>
     let routes: RouteTableHandle
+    private let now = Instant(nanoseconds: cl_now())
     var steps: [Explanation.Step] = []
     /// Once a stage has waited in vain, time is over for those after it.
     private var input = InputState.open
@@ -138,10 +168,10 @@ private struct ExplainRun {
     /// - Returns: the reason of the stage that refuses; nil: all pass.
     mutating func run() -> String? {
         if chain.peekBytes > 0, bytes.count >= chain.peekBytes { input = .full }
-        for stage in chain.stages.buffer {
+        for (number, stage) in chain.stages.buffer.enumerated() {
             let state = stage.filter.makeStateErased(stage.settings)
             defer { stage.filter.disposeStateErased(state) }
-            if let refusal = ask(stage, state) { return refusal }
+            if let refusal = ask(stage, state, gates: chain.gates(at: number)) { return refusal }
         }
         guard !facts.pointee.owesProxyHeader else {
             return reasons.text(RuntimeReason.owedProxyHeader.code)
@@ -149,12 +179,13 @@ private struct ExplainRun {
         return nil
     }
 
-    private mutating func ask(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> String? {
+    /// - Parameter gates: what to make of ``Verdict/gate(_:)``.
+    private mutating func ask(_ stage: Stage, _ state: UnsafeMutableRawPointer, gates: Bool) -> String? {
         var verdict = evaluate(stage, state)
         if let total = verdict.wanted {
             add(stage, .waits(bytes: total), verdict)
             // A gate looks on while the other direction flows; whoever else waits, waits until its time is over.
-            if chain.gates { return nil }
+            if gates, case .gate = verdict { return nil }
             input = .timedOut
             verdict = evaluate(stage, state)
         }
@@ -172,7 +203,7 @@ private struct ExplainRun {
     }
 
     private var view: ConnectionView {
-        ConnectionView(facts: facts, bytes: bytes, input: input, now: Instant(nanoseconds: 0), routes: routes)
+        ConnectionView(facts: facts, bytes: bytes, input: input, now: now, routes: routes, isRehearsal: true)
     }
 
     private func evaluate(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> Verdict {

@@ -18,6 +18,7 @@ extension Explanation {
         if !backends.isEmpty {
             rows.append(("backends", backends.map(Explanation.text).joined(separator: ", ")))
         }
+        if let proxy, proxy != .off { rows.append(("proxy", "PROXY header: \(proxy.rawValue) by the backends")) }
         switch outcome {
         case .relayed: rows.append(("result", "relayed to \(candidates.first.map { "\($0.address)" } ?? "?")"))
         case .refused(let reason): rows.append(("result", "refused: \(reason)"))
@@ -47,7 +48,7 @@ extension Explanation {
     /// One JSON object, without a line break:
     /// `{"to","from","outcome":"relayed|refused|no_listener","reason","listener":{…}|null,"stages":[{"stage",
     /// "directive","line","verdict":"pass|wait|refuse","reason","shadow","why"}],"server_name","route","owner",
-    /// "backends":[{"address","instance"}],"candidates":["address"]}`
+    /// "backends":[{"address","instance"}],"candidates":["address"],"proxy":"off|unknown|accepted|rejected" (of a running node)}`
     package var json: String {
         var line = JSONLine()
         line.open()
@@ -76,6 +77,7 @@ extension Explanation {
             line.close()
         }
         line.list("candidates", candidates) { $0.string($1.address.description) }
+        if let proxy { line.field("proxy", proxy.rawValue) }
         line.close()
         return line.string
     }

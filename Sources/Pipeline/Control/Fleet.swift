@@ -1,92 +1,69 @@
 import CLinux
 import Pipeline
-import PipelineRouting
 import PipelineRuntime
 
-/// All workers of a node, their log, and the snapshot that they run on.
+/// All workers of a node, their log, and the snapshots that they run on.
 ///
-/// Threading: the control thread. Ownership: keeps program and routes alive until every worker has been joined.
+/// Threading: the control thread. Ownership: keeps programs and routes alive until every worker has been joined.
 final class Fleet {
     let settings: NodeSettings
-    let endpoints: [Endpoint]
     let budget: DescriptorBudget
+    let snapshots: SnapshotKeeper
     private(set) var workers: [WorkerThread]
     private let log: LogThread
-    private let node: LoadedNode
-    private let table: RouteTableSnapshot
-    private let snapshot: UnsafeMutablePointer<Snapshot>
-    private let prober: HealthProber?
 
-    var routeCount: Int { table.routeCount }
+    /// What the machine and the settings allow, before anything is opened.
+    struct Size {
+        let workers: Int
+        let budget: DescriptorBudget
+        /// Of listeners, for each worker.
+        let listenerRoom: Int
+    }
 
-    /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
-    /// named is, and nothing was started.
-    static func start(_ node: LoadedNode) -> (fleet: Fleet?, failures: [String]) {
-        let settings = node.program.node
-        let count = workerCount(settings)
+    /// - Returns: nil, and why, if it is too little.
+    static func size(_ settings: NodeSettings, listeners: Int, most: Int, probes: Int) -> (size: Size?, failure: String)
+    {
+        let count = settings.workers > 0 ? settings.workers : max(1, Int(cl_cpu_count()))
         let limit = cl_raise_descriptor_limit()
-        guard limit >= 0 else { return (nil, ["can't read the limit of open files: error \(-limit) from the kernel"]) }
+        guard limit >= 0 else { return (nil, "can't read the limit of open files: error \(-limit) from the kernel") }
+        let room = DescriptorBudget.listenerRoom(
+            limit: Int(clamping: limit), workers: count, planned: listeners, most: most)
         let budget = DescriptorBudget(
-            limit: Int(clamping: limit), workers: count, listeners: node.listeners.count,
-            maxConnections: settings.maxConnections, probes: ProbeTargets.descriptors(node.program))
+            limit: Int(clamping: limit), workers: count, listeners: room, maxConnections: settings.maxConnections,
+            probes: probes)
         guard let budget else {
             return (
                 nil,
-                [
-                    "the limit of \(limit) open files is too low for \(node.listeners.count) listeners on \(count) "
-                        + "workers; raise it (systemd: LimitNOFILE=, shell: ulimit -Hn), or lower `workers`"
-                ]
+                "the limit of \(limit) open files is too low for \(listeners) listeners on \(count) workers; raise it "
+                    + "(systemd: LimitNOFILE=, shell: ulimit -Hn), or lower `workers`"
             )
         }
-        let opened = ListenerSet.open(node.listeners, workers: count, settings: settings)
-        guard let listeners = opened.set else { return (nil, opened.failures.map(\.description)) }
-        do throws(WorkerStartError) {
-            return (try Fleet(node, budget, listeners, count), [])
-        } catch {
-            // Workers own their listeners by now, and this process ends: the kernel closes what is left.
-            return (nil, [error.description])
-        }
+        return (Size(workers: count, budget: budget, listenerRoom: room), "")
     }
 
-    private static func workerCount(_ settings: NodeSettings) -> Int {
-        settings.workers > 0 ? settings.workers : max(1, Int(cl_cpu_count()))
-    }
-
-    private init(
-        _ node: LoadedNode, _ budget: DescriptorBudget, _ listeners: ListenerSet, _ count: Int
+    /// Makes all workers, then starts them: all or none.
+    /// - Parameters:
+    ///   - listeners: by worker; the workers' from here on.
+    ///   - snapshots: has the snapshot that they begin on, `first`.
+    init(
+        _ settings: NodeSettings, _ size: Size, listeners: [[WorkerListener]], snapshots: SnapshotKeeper,
+        first: UnsafePointer<Snapshot>, reasons: ReasonTable
     ) throws(WorkerStartError) {
-        let settings = node.program.node
-        let table = node.routes
-        let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
-        snapshot.initialize(to: Snapshot(program: node.program, routes: table.handle, generation: 1))
         let cpus = max(1, cl_cpu_count())
         var workers: [WorkerThread] = []
-        for index in 0..<count {
+        for index in 0..<size.workers {
             let cpu = cl_cpu_at(Int32(index) % cpus)
             workers.append(
                 try WorkerThread(
-                    index: index, cpu: cpu >= 0 ? cpu : nil, settings: settings, limits: budget.limits,
-                    listeners: listeners.byWorker[index], snapshot: UnsafePointer(snapshot)))
+                    index: index, cpu: cpu >= 0 ? cpu : nil, settings: settings, limits: size.budget.limits,
+                    listeners: listeners[index], snapshot: first))
         }
         self.settings = settings
-        self.budget = budget
-        self.node = node
-        self.table = table
-        self.snapshot = snapshot
+        self.budget = size.budget
+        self.snapshots = snapshots
         self.workers = workers
-        endpoints = listeners.endpoints
-        log = LogThread(rings: workers.map(\.ring), reasons: node.program.reasons)
-        let started = HealthProber.start(ProbeTargets(node.program, table))
-        prober = started.prober
-        guard prober != nil else {
-            throw WorkerStartError(worker: 0, call: "starting the health prober", error: started.error)
-        }
-        do throws(WorkerStartError) {
-            try Fleet.startThreads(workers, log)
-        } catch {
-            prober?.stop()
-            throw error
-        }
+        log = LogThread(rings: workers.map(\.ring), reasons: reasons)
+        try Fleet.startThreads(workers, log)
     }
 
     /// All or none: the threads begin when the gate opens, and find the order to stop if one of them is missing.
@@ -116,6 +93,27 @@ final class Fleet {
         _ = cl_close(ends.1)
     }
 
+    // MARK: Offers
+
+    /// Offers the newest snapshot to every worker, each with its own listeners.
+    func offer(listeners: (_ worker: Int) -> [WorkerListener], drains: [Drain]) {
+        for worker in workers {
+            guard let offer = snapshots.offer(listeners(worker.index), drains: drains) else { continue }
+            worker.mailbox.offer(offer)
+            worker.wake()
+        }
+    }
+
+    /// True once every worker runs new connections on the newest snapshot, and has its listeners.
+    var hasAdoptedNewest: Bool {
+        workers.allSatisfy { $0.mailbox.adoptedGeneration >= snapshots.newest || $0.mailbox.hasEnded }
+    }
+
+    /// The oldest generation that any worker still has a connection on.
+    var oldestGeneration: UInt64 {
+        workers.map { $0.mailbox.hasEnded ? .max : $0.mailbox.oldestGeneration }.min() ?? .max
+    }
+
     // MARK: Orders and counts
 
     func order(_ order: WorkerOrder) {
@@ -130,19 +128,22 @@ final class Fleet {
     func total(_ metric: WorkerCounters.Metric) -> UInt64 {
         workers.reduce(0) { $0 &+ $1.counters.pointee.read(metric) }
     }
+    func total(ended reason: ReasonCode) -> UInt64 {
+        workers.reduce(0) { $0 &+ $1.counters.pointee.read(ended: reason) }
+    }
+    func total(shadowed reason: ReasonCode) -> UInt64 {
+        workers.reduce(0) { $0 &+ $1.counters.pointee.read(shadowed: reason) }
+    }
 
     deinit {
-        // A worker's last act is to give back the state of its stages, which the snapshot names.
+        // A worker's last act is to give back the state of its stages, which the snapshots name.
         workers.removeAll()
-        snapshot.deinitialize(count: 1)
-        snapshot.deallocate()
     }
 
     /// Joins the workers, which were told to end, and writes out the log.
     /// - Returns: false if the log could not be written whole within `patience` milliseconds.
     func finish(patience: Int) -> Bool {
         for worker in workers { worker.join() }
-        prober?.stop()
         return log.finish(patience: patience) && log.brokenBy == 0
     }
 }

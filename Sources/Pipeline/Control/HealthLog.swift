@@ -50,8 +50,8 @@ struct HealthLog {
         switch event {
         case .down: "backend_down"
         case .up: "backend_up"
-        case .proxyRejected: "proxy_rejected"
-        case .proxyAccepted: "proxy_accepted"
+        case .proxyRejected: "backend_proxy_rejected"
+        case .proxyAccepted: "backend_proxy_accepted"
         }
     }
 

@@ -79,7 +79,8 @@ package struct ProbeTargets: @unchecked Sendable {
 
     private static func uses(_ entrances: [Entrance], _ table: RouteTableSnapshot) -> [GroupUse: Use] {
         var uses: [GroupUse: Use] = [:]
-        table.forEachRoute { route in
+        table.visitAll { place, _ in
+            let route = place.pointee
             let isRaw = route.flags.contains(.raw)
             guard let entrance = entrances.first(where: { $0.isRaw == isRaw && $0.ports.contains(route.port) }) else {
                 return

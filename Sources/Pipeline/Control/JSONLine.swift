@@ -70,6 +70,13 @@ package struct JSONLine {
         key(name)
         number(value)
     }
+    /// `name` must need no escaping.
+    package mutating func field(name: String, _ value: UInt64) {
+        comma()
+        string(name)
+        bytes.append(UInt8(ascii: ":"))
+        number(value)
+    }
     package mutating func field(_ name: StaticString, _ value: Int) {
         key(name)
         bytes.append(contentsOf: String(value).utf8)
@@ -118,6 +125,16 @@ package struct JSONLine {
     package mutating func string(_ value: String) {
         var copy = value
         copy.withUTF8 { text($0) }
+    }
+
+    /// A string of two digits for each of `count` bytes.
+    mutating func hex(count: Int, _ byte: (Int) -> UInt8) {
+        bytes.append(UInt8(ascii: "\""))
+        for index in 0..<count {
+            bytes.append(JSONLine.hexDigit(byte(index) >> 4))
+            bytes.append(JSONLine.hexDigit(byte(index) & 15))
+        }
+        bytes.append(UInt8(ascii: "\""))
     }
 
     mutating func endpoint(_ value: Endpoint) {

@@ -3,7 +3,7 @@ import Pipeline
 import PipelineLanguage
 import PipelineRuntime
 
-/// Runs a node from start to end: loads, opens, starts workers and log, obeys signals, drains, stops.
+/// Runs a node from start to end: loads, opens, starts workers and log, serves, stops.
 ///
 /// Threading: all of it on the calling thread, which becomes the control thread. One per process: it takes over the
 /// process's signals.
@@ -20,9 +20,30 @@ package struct Supervisor: ~Copyable {
             log.text("error: can't take over the process's signals and standard streams\n")
             return 1
         }
-        guard let node = loadNode(), let fleet = startFleet(node) else { return 1 }
-        sayReady(fleet)
-        serve(fleet)
+        let signals = cl_signal_open()
+        guard signals >= 0 else {
+            log.text("error: can't take over the process's signals: error \(-signals) from the kernel\n")
+            return 1
+        }
+        guard let loaded = loadNode() else { return 1 }
+        // Before the routes are looked at: what changes meanwhile is not missed.
+        let monitor = AddressMonitor()
+        let admin: AdminServer?
+        do throws(AdminSocketError) {
+            admin = try loaded.program.node.adminSocket.map { path throws(AdminSocketError) in
+                try AdminServer(path: path)
+            }
+        } catch {
+            log.text("error: \(error)\nnothing was started\n")
+            return 1
+        }
+        guard let node = startNode(loaded) else { return 1 }
+        if monitor == nil {
+            log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
+        }
+        sayReady(node)
+        ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
+        end(node)
         return 0
     }
 
@@ -40,105 +61,46 @@ package struct Supervisor: ~Copyable {
         }
     }
 
-    private func startFleet(_ node: LoadedNode) -> Fleet? {
-        let result = Fleet.start(node)
+    private func startNode(_ loaded: LoadedNode) -> RunningNode? {
+        let result = RunningNode.start(loaded, config: path)
         for failure in result.failures { log.text("error: \(failure)\n") }
-        guard let fleet = result.fleet else {
-            log.text("nothing was started\n")
-            return nil
-        }
-        return fleet
+        if result.node == nil { log.text("nothing was started\n") }
+        return result.node
     }
 
-    private func sayReady(_ fleet: Fleet) {
-        if fleet.budget.isCapped {
-            let wanted = fleet.settings.maxConnections
+    private func sayReady(_ node: RunningNode) {
+        let budget = node.fleet.budget
+        if budget.isCapped {
             log.say(
                 "limited",
-                "the limit of open files allows \(fleet.budget.connectionsPerWorker) connections per worker, not "
-                    + "\(wanted); raise it (systemd: LimitNOFILE=, shell: ulimit -Hn), or lower `connections`")
+                "the limit of open files allows \(budget.connectionsPerWorker) connections per worker, not "
+                    + "\(node.settings.maxConnections); raise it (systemd: LimitNOFILE=, shell: ulimit -Hn), or lower "
+                    + "`connections`")
         }
-        if fleet.endpoints.isEmpty {
-            log.say("warning", "nothing listens: no `listen` line, and no raw route claims an exposed port")
+        let endpoints = node.listeners.openEndpoints
+        if endpoints.isEmpty {
+            log.say("warning", "nothing listens: no `listen` line, and no route claims an exposed port")
         }
         log.say("ready") { line in
-            line.field("node", fleet.settings.name)
-            line.list("listening", fleet.endpoints) { $0.string($1.description) }
-            line.field("workers", fleet.workers.count)
-            line.field("routes", fleet.routeCount)
-            line.field("max_connections", fleet.budget.connectionsPerWorker * fleet.workers.count)
+            line.field("node", node.settings.name)
+            line.list("listening", endpoints) { $0.string($1.description) }
+            line.field("workers", node.fleet.workers.count)
+            line.field("routes", node.routeCount)
+            line.field("max_connections", budget.connectionsPerWorker * node.fleet.workers.count)
             line.field("pid", Int(cl_process_id()))
         }
-        manager.ready("serving on \(fleet.endpoints.count) addresses")
+        manager.ready("serving on \(endpoints.count) addresses")
     }
 
-    // MARK: Serve
+    // MARK: End
 
-    private func serve(_ fleet: Fleet) {
-        while true {
-            switch cl_signal_wait(-1) {
-            case 0: continue
-            case SignalNumber.hangup:
-                log.say(
-                    "reload_refused",
-                    "this version does not reload: nothing was changed; restart to read the config again")
-            case let signal where signal > 0:
-                stop(fleet, signal: signal)
-                return
-            default:
-                // The wait can't fail for a set of valid signals; ending is the only safe answer if it does.
-                stop(fleet, signal: SignalNumber.terminate)
-                return
-            }
-        }
-    }
-
-    /// Drains until the deadline; a second signal ends it at once.
-    private func stop(_ fleet: Fleet, signal: Int32) {
-        manager.stopping()
-        let deadline = Instant(nanoseconds: cl_now()) + fleet.settings.drainTimeout
-        log.say("draining") { line in
-            line.field("signal", SignalNumber.name(signal))
-            line.field("connections", fleet.total(.active))
-            line.field("deadline_ms", fleet.settings.drainTimeout.milliseconds)
-        }
-        fleet.order(.drain)
-        while !fleet.hasEnded {
-            let next = cl_signal_wait(Supervisor.pollNanoseconds)
-            let isForced = next == SignalNumber.terminate || next == SignalNumber.interrupt
-            guard isForced || Instant(nanoseconds: cl_now()) >= deadline else { continue }
-            log.say(
-                "stopping", isForced ? "a second signal: open connections are reset" : "the drain deadline has passed"
-            ) { $0.field("connections", fleet.total(.active)) }
-            fleet.order(.stop)
-            break
-        }
-        end(fleet)
-    }
-
-    private static let pollNanoseconds: Int64 = 10_000_000
-
-    private func end(_ fleet: Fleet) {
-        let isWhole = fleet.finish(patience: 2000)
+    private func end(_ node: RunningNode) {
+        node.prober.stop()
+        let isWhole = node.fleet.finish(patience: 2000)
         log.say("stopped") { line in
-            line.field("accepted", fleet.total(.accepted))
-            line.field("log_records_dropped", fleet.total(.logDropped))
+            line.field("accepted", node.fleet.total(.accepted))
+            line.field("log_records_dropped", node.fleet.total(.logDropped))
             if !isWhole { line.field("log_complete", false) }
-        }
-    }
-}
-
-enum SignalNumber {
-    static let hangup: Int32 = 1
-    static let interrupt: Int32 = 2
-    static let terminate: Int32 = 15
-
-    static func name(_ number: Int32) -> String {
-        switch number {
-        case hangup: "SIGHUP"
-        case interrupt: "SIGINT"
-        case terminate: "SIGTERM"
-        default: "signal \(number)"
         }
     }
 }

@@ -2,6 +2,8 @@
 package struct AddressRanges: Sendable {
     package let table: PrefixTable?
 
+    package var isEmpty: Bool { table == nil }
+
     /// IPv4 prefixes lie in the IPv4-mapped space, so `::/0` holds every address of both families. Of more prefixes than
     /// a ``PrefixTable`` can hold nothing is held.
     package init(_ prefixes: some Collection<Prefix>) {

@@ -33,8 +33,8 @@ package struct BackendCell: ~Copyable {
     package let probe = Atomic<UInt8>(Probe.unknown.rawValue)
     /// Since when it may be used without a break (monotonic nanoseconds), for slow start; 0: from the node's start.
     package let eligibleSince = Atomic<UInt64>(0)
-    /// R18: what became of PROXY headers, from traffic and probes: see ``ProxyVerdict``.
-    package let proxy = Atomic<UInt8>(0)
+    /// R18: what became of PROXY headers, from traffic and probes: see ``HeaderVerdict``.
+    package let proxy = Atomic<UInt8>(HeaderVerdict.unknown.rawValue)
     package let proxyRejections = Atomic<UInt64>(0)
 
     package enum Probe: UInt8, Sendable {
@@ -42,6 +42,18 @@ package struct BackendCell: ~Copyable {
         case unknown = 0
         case up
         case down
+    }
+
+    /// What became of the last PROXY header of ours whose fate is known (R18).
+    package enum HeaderVerdict: UInt8, Sendable {
+        case unknown = 0
+        /// The backend said something plausible after it, or lived on for ``window``.
+        case accepted
+        /// It hung up, or answered as a server does that takes the header for its client's first bytes.
+        case rejected
+
+        /// For how long after the connect an answer is held against the header.
+        package static let window = TimeSpan.seconds(2)
     }
 
     package init() {}
@@ -64,6 +76,41 @@ package struct EjectionPolicy: Sendable, Equatable {
         self.after = after
         self.base = base
         self.max = max
+    }
+
+    /// The length of the ejection that follows `earlier` others without a good connect in between.
+    package func length(after earlier: UInt32) -> TimeSpan {
+        let (length, overflow) = base.nanoseconds.multipliedReportingOverflow(by: 1 << UInt64(min(earlier, 63)))
+        return overflow ? max : min(TimeSpan(nanoseconds: length), max)
+    }
+}
+
+/// Passive health (R12): what real connections find out. Any thread.
+extension BackendCell {
+    /// A connect has come about. An ejection is not cut short by it: a backend returns by time alone.
+    package func noteConnect() {
+        connects.wrappingAdd(1, ordering: .relaxed)
+        // Written only if they change: every connection comes by here.
+        if failuresInARow.load(ordering: .relaxed) != 0 { failuresInARow.store(0, ordering: .relaxed) }
+        if ejections.load(ordering: .relaxed) != 0 { ejections.store(0, ordering: .relaxed) }
+    }
+
+    /// A connect was refused or timed out, and not for want of something on this node. Enough of them in a row eject;
+    /// after the return the first one does, for longer.
+    /// - Parameter policy: nil: never eject.
+    package func noteFailure(at now: Instant, _ policy: UnsafePointer<EjectionPolicy>?) {
+        failures.wrappingAdd(1, ordering: .relaxed)
+        let inARow = failuresInARow.wrappingAdd(1, ordering: .relaxed).newValue
+        guard let policy, policy.pointee.after > 0, inARow >= policy.pointee.after else { return }
+        let earlier = ejections.load(ordering: .relaxed)
+        let until = ejectedUntil.load(ordering: .relaxed)
+        // Connects that were under way when it was ejected don't make it longer.
+        guard until <= now.nanoseconds else { return }
+        let end = (now + policy.pointee.length(after: earlier)).nanoseconds
+        // Of several workers that see the last straw, one ejects.
+        guard ejectedUntil.compareExchange(expected: until, desired: end, ordering: .relaxed).exchanged else { return }
+        ejections.store(earlier == .max ? earlier : earlier + 1, ordering: .relaxed)
+        eligibleSince.store(end, ordering: .relaxed)
     }
 }
 

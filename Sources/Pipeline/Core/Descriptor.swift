@@ -5,25 +5,43 @@ package struct FilterDescriptor: Sendable {
     /// One line for lists.
     package let summary: String
     package let needs: Set<Fact>
+    /// What it looks at wherever it stands, and what a stage that gives it may change: it must stand below such a one.
+    package let reads: Set<Fact>
     package let gives: Set<Fact>
     package let clauses: [ClauseSpec]
     /// In the order of the numbers in ``Verdict/refuse(_:)``. At most ``ReasonCode/perFilter``.
     package let reasons: [ReasonSpec]
-    /// True if a wait of this stage need not hold up later ones: it gives nothing, and only gates the client's bytes.
-    /// On a raw route such a stage looks at the bytes while the other direction already flows (R17).
+    /// True if a wait of this stage need not always hold up later ones: where it gives nothing, it only gates the
+    /// client's bytes. On a raw route it looks at them while the other direction already flows (R17).
     package let canGate: Bool
 
     package init(
-        keyword: String, summary: String, needs: Set<Fact> = [], gives: Set<Fact> = [], clauses: [ClauseSpec] = [],
-        reasons: [ReasonSpec] = [], canGate: Bool = false
+        keyword: String, summary: String, needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [],
+        clauses: [ClauseSpec] = [], reasons: [ReasonSpec] = [], canGate: Bool = false
     ) {
         self.keyword = keyword
         self.summary = summary
         self.needs = needs
+        self.reads = reads
         self.gives = gives
         self.clauses = clauses
         self.reasons = reasons
         self.canGate = canGate
+    }
+
+    /// What a stage of this filter needs, reads and gives unless its directive makes a difference.
+    package var facts: StageFacts { StageFacts(needs: needs, reads: reads, gives: gives) }
+}
+
+/// What one stage needs, reads and gives, as its directive has it: what the checker proves the order of a chain from.
+package struct StageFacts: Sendable, Equatable {
+    package var needs: Set<Fact>
+    package var reads: Set<Fact>
+    package var gives: Set<Fact>
+    package init(needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = []) {
+        self.needs = needs
+        self.reads = reads
+        self.gives = gives
     }
 }
 
@@ -43,6 +61,9 @@ package struct ClauseSpec: Sendable {
         case size(name: String, ClosedRange<UInt64>)
         /// `400`, `10k`, `1M`.
         case count(name: String, ClosedRange<UInt64>)
+        /// `0xE0` or `224`, or nothing, at the end of a clause; the value is a ``ArgumentValue/count(_:)`` or
+        /// ``ArgumentValue/absent``.
+        case optionalByte(name: String, ClosedRange<UInt8>)
         /// `@name`, a prefix, or a built-in set's name.
         case set(name: String)
         /// The name of a block of the config: `limit per_client { … }`.

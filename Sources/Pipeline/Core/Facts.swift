@@ -1,6 +1,6 @@
 /// What stages need from and give to each other. The checker proves the order of a chain from these.
 package enum Fact: String, Sendable, CaseIterable {
-    /// The believed client address differs from the peer's only if a stage gave this.
+    /// Who the client is, if a PROXY header may say so. Without a stage that gives it, the client is the peer.
     case client
     /// The SNI, or the knowledge that there is none.
     case serverName = "server name"
@@ -158,13 +158,21 @@ package struct Effects {
         facts.pointee.hasProxyHeader = true
         return true
     }
+    /// The same, written in place. `write` gets the memory that there is and answers how many bytes of it, from the
+    /// start, are the header; nil: it could not be written.
+    package func prependProxyHeader(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
+        guard prelude.pointee.count == 0, prelude.pointee.fill(write) else { return false }
+        facts.pointee.hasProxyHeader = true
+        return true
+    }
 }
 
 /// What goes to the backend before the client's first byte.
 package struct Prelude {
-    /// The most bytes that stages may put in front, together.
-    package static let capacity = 1024
-    private var storage: InlineArray<1024, UInt8>
+    /// The most bytes that stages may put in front, together. Twice what a header of ours takes with every TLV of its
+    /// own; small enough that it, a connection's facts and a usual hello lie on two pages.
+    package static let capacity = 2048
+    private var storage: InlineArray<2048, UInt8>
     package private(set) var count: Int
 
     package init() {
@@ -180,6 +188,22 @@ package struct Prelude {
             storage[count] = byte
             count += 1
         }
+        return true
+    }
+
+    /// Has `write` put bytes at the start, in place of what there is. False, and nothing there, if it answers nil or
+    /// more than it was lent.
+    package mutating func fill(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
+        let written = withUnsafeMutablePointer(to: &storage) { pointer in
+            pointer.withMemoryRebound(to: UInt8.self, capacity: Prelude.capacity) {
+                write(UnsafeMutableBufferPointer(start: $0, count: Prelude.capacity))
+            }
+        }
+        guard let written, written >= 0, written <= Prelude.capacity else {
+            count = 0
+            return false
+        }
+        count = written
         return true
     }
 

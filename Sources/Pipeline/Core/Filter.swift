@@ -16,11 +16,12 @@ package protocol Filter: SendableMetatype {
     static func settings(_ directive: Directive) throws(SettingsError) -> Settings
     static func makeState(_ settings: Settings) -> WorkerState
 
-    /// What a stage with these settings needs; the descriptor's unless the settings say.
-    static func needs(_ settings: Settings) -> Set<Fact>
-
     /// How far this stage wants to look; nil: not at all.
     static func peek(_ settings: Settings) -> PeekNeed?
+
+    /// What this stage needs, reads and gives, if its directive makes a difference. ``FilterDescriptor/facts`` unless
+    /// implemented.
+    static func facts(_ settings: Settings) -> StageFacts
 
     static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
@@ -42,15 +43,14 @@ package protocol Filter: SendableMetatype {
     static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
     static func explainErased(_ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict) -> String
-    static func needsErased(_ settings: UnsafeRawPointer) -> Set<Fact>
     static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer
     static func disposeStateErased(_ state: UnsafeMutableRawPointer)
     static func disposeErased(_ settings: UnsafeMutableRawPointer)
 }
 
 extension Filter {
-    package static func needs(_ settings: Settings) -> Set<Fact> { descriptor.needs }
     @inlinable package static func peek(_ settings: Settings) -> PeekNeed? { nil }
+    package static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
     @inlinable package static func settle(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
@@ -74,9 +74,6 @@ extension Filter {
         _ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict
     ) -> String {
         explain(settings.assumingMemoryBound(to: Settings.self).pointee, view, verdict)
-    }
-    package static func needsErased(_ settings: UnsafeRawPointer) -> Set<Fact> {
-        needs(settings.assumingMemoryBound(to: Settings.self).pointee)
     }
     package static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer {
         let state = UnsafeMutablePointer<WorkerState>.allocate(capacity: 1)

@@ -21,6 +21,8 @@ package struct NodeSettings: Sendable, Equatable {
     package var logConnections = true
     /// Directory for persisted state; nil: none.
     package var stateDirectory: String?
+    /// Path of the Unix socket that answers `status`, `routes` and the like; nil: none.
+    package var adminSocket: String?
     /// R8: ports that nothing listens on and no route may have. SMTP, telnet and NetBIOS unless said: what networks block
     /// or worms use.
     package var deniedPorts: [ClosedRange<UInt16>] = NodeSettings.standardDeniedPorts

@@ -8,6 +8,9 @@ package struct Stage: @unchecked Sendable {
     /// R28: count what it would refuse, and let it pass.
     package let shadow: Bool
     package let peek: PeekNeed?
+    package let facts: StageFacts
+    /// See ``FilterDescriptor/canGate``.
+    package let canGate: Bool
     /// As the formatter writes it, for `check --print` and `explain`.
     package let source: String
     /// Where it stands in the config file.
@@ -24,7 +27,9 @@ package struct Stage: @unchecked Sendable {
         memory.initialize(to: settings)
         return Stage(
             filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase, stateIndex: stateIndex,
-            shadow: shadow, peek: F.peek(settings), source: source, line: line,
+            shadow: shadow, peek: F.peek(settings), facts: F.facts(settings), canGate: F.descriptor.canGate,
+            source: source,
+            line: line,
             blocks: blocks)
     }
 }
@@ -38,8 +43,11 @@ package struct Chain: Sendable {
     package let peekBytes: Int
     /// From accept; nil exactly if ``peekBytes`` is 0 or no stage has a deadline.
     package let peekTimeout: TimeSpan?
-    /// True if every peeking stage can gate: connect first, look at the client's bytes as they come (R17).
+    /// True if every peeking stage can gate: connect first, look at the client's bytes as they come (R17). Whether a
+    /// connection does is each stage's verdict.
     package let gates: Bool
+    /// Index of the last stage that looks at bytes and can't gate; -1: none.
+    private let lastWait: Int
 
     package init(name: String, stages: [Stage]) {
         self.name = name
@@ -50,8 +58,13 @@ package struct Chain: Sendable {
         }
         self.peekBytes = min(PeekNeed.limit, consumed + kept)
         self.peekTimeout = peeking.compactMap { $0.peek?.timeout }.max()
-        self.gates = !peeking.isEmpty && peeking.allSatisfy { $0.filter.descriptor.canGate }
+        self.gates = !peeking.isEmpty && peeking.allSatisfy(\.canGate)
+        self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
     }
+
+    /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
+    /// later stage has to wait for bytes anyway.
+    package func gates(at stage: Int) -> Bool { stage > lastWait && stages.pointer(stage).pointee.canGate }
 }
 
 /// A listening address of the program.
@@ -69,14 +82,21 @@ package struct ListenerSpec: Hashable, Sendable {
     }
 }
 
-/// `expose [::] ports 10000-19999 via raw`: ports that raw routes may open listeners on (R8).
+/// `expose [::] ports 10000-19999 via raw`: ports that routes may open listeners on (R8).
 package struct ExposeSpec: Hashable, Sendable {
+    /// Where; 0.0.0.0 if ``isDedicated``.
     package let address: IPAddress
     package let ports: ClosedRange<UInt16>
     package let hint: ProtocolHint
     package let chain: Int
     package let line: Int
-    package init(address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int, line: Int) {
+    /// R9: `expose dedicated_ipv4 ...`: on each env's own IPv4 address, for that env's routes.
+    package let isDedicated: Bool
+    package init(
+        address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int, line: Int,
+        isDedicated: Bool = false
+    ) {
+        self.isDedicated = isDedicated
         self.address = address
         self.ports = ports
         self.hint = hint

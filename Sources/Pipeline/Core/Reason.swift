@@ -66,6 +66,7 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case proxyRejected
     case instanceDrained
     case routeRemoved
+    case backendsFull
 
     package var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -98,6 +99,7 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .proxyRejected: ("proxy_v2.proxy_rejected", .upstream)
         case .instanceDrained: ("drain.instance", .node)
         case .routeRemoved: ("drain.route", .node)
+        case .backendsFull: ("backend.full", .upstream)
         }
     }
 }

@@ -67,20 +67,32 @@ extension Checker {
 
     // MARK: expose
 
+    /// Stands for the IPv4 address of each env that has one of its own (R9).
+    static let dedicated = "dedicated_ipv4"
+
     private func checkedExpose(_ entry: EntrySyntax) -> Located<ExposeSpec>? {
         var words = WordCursor(self, entry)
-        guard let addressWord = words.next("an address like `[::]`"), words.expect("ports"),
-            let portsWord = words.next("ports like `10000-19999`"), words.expect("via"),
-            let pipeline = words.next("the name of a pipeline"), words.expectEnd()
+        guard
+            let addressWord = words.next(
+                "an address like `[::]`, or `\(Checker.dedicated)`", candidates: [Checker.dedicated]),
+            words.expect("ports"), let portsWord = words.next("ports like `10000-19999`")
         else { return nil }
-        let address = parsed(addressWord) { text throws(ValueProblem) in try Value.listenAddress(text) }
+        // Raw, unless the line says what it is.
+        let hint = words.isNext("via") ? .tcpRaw : words.next("`via`, or a hint").flatMap(checkedHint)
+        guard let hint, words.expect("via"), let pipeline = words.next("the name of a pipeline"), words.expectEnd()
+        else { return nil }
+        let isDedicated = addressWord.text == Checker.dedicated
+        let address =
+            isDedicated
+            ? Located(.unspecifiedV4, addressWord.span)
+            : parsed(addressWord) { text throws(ValueProblem) in try Value.listenAddress(text) }
         let ports = parsed(portsWord) { text throws(ValueProblem) in try Value.ports(text) }
-        let chain = checkedUse(pipeline, hint: .tcpRaw, remedy: "")
+        let chain = checkedUse(pipeline, hint: hint, remedy: ", or write `tls_passthrough` before `via`")
         guard let ports, !isDenied(ports), let address, let chain else { return nil }
         return Located(
             ExposeSpec(
-                address: address.value, ports: ports.value, hint: .tcpRaw, chain: chain,
-                line: line(entry.keyword.span)), addressWord.span.through(portsWord.span))
+                address: address.value, ports: ports.value, hint: hint, chain: chain,
+                line: line(entry.keyword.span), isDedicated: isDedicated), addressWord.span.through(portsWord.span))
     }
 
     /// True, reported, if no port of the range may be opened.
@@ -106,15 +118,19 @@ extension Checker {
     /// True, reported, if another range claims one of its ports: which pipeline would serve it?
     private func overlaps(_ expose: Located<ExposeSpec>) -> Bool {
         let ports = expose.value.ports
-        let same = { (other: IPAddress) in other == expose.value.address }
-        if let other = exposes.first(where: { same($0.value.address) && $0.value.ports.overlaps(ports) }) {
+        let same = { (other: ExposeSpec) in
+            other.address == expose.value.address && other.isDedicated == expose.value.isDedicated
+        }
+        if let other = exposes.first(where: { same($0.value) && $0.value.ports.overlaps(ports) }) {
             reporter.error(
                 expose.span, "these ports are exposed twice", help: "make the ranges disjoint",
                 related: [.init(other.span, "the first is here")])
             return true
         }
         for listener in listeners
-        where same(listener.value.endpoint.address) && ports.contains(listener.value.endpoint.port) {
+        where !expose.value.isDedicated && listener.value.endpoint.address == expose.value.address
+            && ports.contains(listener.value.endpoint.port)
+        {
             reporter.note(
                 expose.span,
                 "port \(listener.value.endpoint.port) stays with `listen \(listener.value.endpoint)` (line "
@@ -169,7 +185,7 @@ extension Checker {
     /// R2: a raw route is never peeked, or a server that speaks first would wait for its client.
     private func refuseWaiting(_ pipeline: CheckedPipeline, _ word: WordSyntax, _ remedy: String) {
         for stage in pipeline.stages {
-            let gives = stage.descriptor.gives.contains(.serverName)
+            let gives = stage.facts.gives.contains(.serverName)
             let waits = stage.stage?.peek != nil && !stage.descriptor.canGate
             guard gives || waits, isFirstReport("raw \(stage.line)", pipeline) else { continue }
             reporter.error(
@@ -208,6 +224,8 @@ private struct WordCursor {
         last = word.span
         return word
     }
+
+    func isNext(_ word: String) -> Bool { words.first?.text == word }
 
     mutating func expect(_ wanted: String) -> Bool {
         guard let word = next("`\(wanted)`") else { return false }

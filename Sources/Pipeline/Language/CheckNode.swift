@@ -51,7 +51,7 @@ private struct NodeSetting: Sendable {
         },
     ]
 
-    static let keywords = all.map(\.keyword) + ["state", "congestion", "denied_ports"]
+    static let keywords = all.map(\.keyword) + ["state", "admin", "congestion", "denied_ports"]
 }
 
 extension Checker {
@@ -88,6 +88,7 @@ extension Checker {
         seen[what] = entry.headSpan
         switch keyword.text {
         case "state": checkState(words, keyword)
+        case "admin": checkAdmin(words, keyword)
         case "congestion": checkCongestion(words, keyword)
         case "denied_ports": checkDeniedPorts(words, keyword)
         default:
@@ -118,6 +119,24 @@ extension Checker {
             return
         }
         node.stateDirectory = path.text
+    }
+
+    private func checkAdmin(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        let expected = "a Unix socket like `unix:/run/pipelined/admin.sock`"
+        guard let word = onlyWord(words, of: keyword, expected: expected) else { return }
+        let path = word.text.hasPrefix("unix:") ? String(word.text.dropFirst(5)) : ""
+        guard path.hasPrefix("/"), !path.hasSuffix("/") else {
+            reporter.error(word.span, "`admin` takes `unix:` and an absolute path", expected: expected)
+            return
+        }
+        // sockaddr_un has 108 bytes for it, with its NUL.
+        guard path.utf8.count <= 107 else {
+            reporter.error(
+                word.span, "the path has \(path.utf8.count) bytes, and the kernel takes 107 at most",
+                help: "use a shorter one")
+            return
+        }
+        node.adminSocket = path
     }
 
     /// R8: `denied_ports 23 25 137-139`; `denied_ports none` opens them all.

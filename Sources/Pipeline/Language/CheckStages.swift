@@ -12,7 +12,7 @@ struct CheckedStage {
 
     var name: String { keyword.text }
     var descriptor: FilterDescriptor { filter.descriptor }
-    var needs: Set<Fact> { stage.map { $0.filter.needsErased(UnsafeRawPointer($0.settings)) } ?? descriptor.needs }
+    var facts: StageFacts { stage?.facts ?? descriptor.facts }
 }
 
 struct CheckedPipeline {
@@ -22,7 +22,7 @@ struct CheckedPipeline {
     /// False if a line of it is no stage that we know: what the chain lacks is then anyone's guess.
     var isComplete = true
 
-    func firstIndex(giving fact: Fact) -> Int? { stages.firstIndex { $0.descriptor.gives.contains(fact) } }
+    func firstIndex(giving fact: Fact) -> Int? { stages.firstIndex { $0.facts.gives.contains(fact) } }
 }
 
 extension Checker {
@@ -190,7 +190,8 @@ extension Checker {
                 expected: "1 to \(sizeText(UInt64(PeekNeed.limit)))")
         }
         guard let timeout = peek.timeout else {
-            guard !stage.filter.descriptor.gives.isEmpty else { return }
+            // Where it waits without end, it gates: what it gives then is what was known before.
+            guard !stage.facts.gives.isEmpty, !stage.filter.descriptor.canGate else { return }
             return reporter.error(
                 entry.headSpan, "`\(name)` would make later stages wait without end", help: "give it a timeout")
         }

@@ -14,6 +14,7 @@ extension ClauseSpec.Element {
         case .duration(let name, _): name.uppercased()
         case .size(let name, _): name.uppercased()
         case .count(let name, _): name.uppercased()
+        case .optionalByte(let name, _): "[\(name.uppercased())]"
         case .set(let name): name.uppercased()
         case .block(let name, _), .text(let name): name.uppercased()
         }
@@ -27,6 +28,8 @@ extension ClauseSpec.Element {
         case .duration: ["a duration like `3s`"]
         case .size: ["a size like `16KiB`"]
         case .count: ["a number like `400`"]
+        case .optionalByte(let name, let range):
+            ["a \(name) from \(Value.byteText(range.lowerBound)) to \(Value.byteText(range.upperBound))"]
         case .set: ["`@NAME`", "a prefix"] + BuiltInSets.names.map { "`\($0)`" }
         case .block(_, let kind): ["the name of a `\(kind.rawValue)` block"]
         case .text(let name): ["a \(name)"]
@@ -83,6 +86,11 @@ struct ClauseMatcher {
                 }
                 continue
             }
+            if case .optionalByte = element, word?.first?.isNumber != true {
+                values.append(.absent)
+                passed.append(element)
+                continue
+            }
             guard let word else { throw mismatch(nil, at: index, passed + [element]) }
             switch element {
             case .word(let wanted):
@@ -131,6 +139,7 @@ struct ClauseMatcher {
             case .duration(_, let range): return .duration(try Value.duration(word, range))
             case .size(_, let range): return .size(try Value.size(word, range))
             case .count(_, let range): return .count(try Value.count(word, range))
+            case .optionalByte(let name, let range): return .count(UInt64(try Value.byte(word, range, what: name)))
             case .block(_, let kind): return .block(try block(word, kind))
             case .text: return .text(word)
             default: return .set(try addressSet(word, orOneOf: passed.flatMap(\.words)))

@@ -11,7 +11,9 @@ package func describe(_ program: Program) -> String {
         text += "listen \(listener.endpoint) \(listener.hint.name) via \(program.chainName(listener.chain))\n"
     }
     for expose in program.exposes {
-        let address = expose.address.isIPv4 ? "\(expose.address)" : "[\(expose.address)]"
+        let address =
+            expose.isDedicated
+            ? Checker.dedicated : expose.address.isIPv4 ? "\(expose.address)" : "[\(expose.address)]"
         text += "expose \(address) ports \(expose.ports.lowerBound)-\(expose.ports.upperBound) "
         text += "\(expose.hint.name) via \(program.chainName(expose.chain))\n"
     }
@@ -57,7 +59,7 @@ private func describe(_ node: NodeSettings) -> String {
         congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
         log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none")
 
-    """
+    """ + (node.adminSocket.map { "    admin unix:\($0)\n" } ?? "")
 }
 
 private func describe(_ limit: LimitTable) -> String {
@@ -102,7 +104,7 @@ private func describe(_ chain: Chain) -> String {
     }
     var known: Set<Fact> = []
     for (index, stage) in chain.stages.buffer.enumerated() {
-        known.formUnion(stage.filter.descriptor.gives)
+        known.formUnion(stage.facts.gives)
         text += "    \(index + 1). \(stage.source)\(stage.shadow ? "  [shadow]" : "")\n"
         text += "        state \(stage.stateIndex), reasons from \(stage.reasonBase)"
         if let peek = stage.peek {

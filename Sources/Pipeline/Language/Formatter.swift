@@ -88,7 +88,7 @@ struct Formatter {
         return count
     }
 
-    /// The lines of a run in columns: `listen ADDRESS  HINT  via NAME`, `expose ADDRESS  ports A-B  via NAME`.
+    /// The lines of a run in columns: `listen ADDRESS  HINT  via NAME`, `expose ADDRESS  ports A-B [HINT]  via NAME`.
     private static func columns(_ entries: ArraySlice<EntrySyntax>) -> [String] {
         let rows = entries.map { entry -> [String] in
             let words = entry.words.map(word)
@@ -97,6 +97,9 @@ struct Formatter {
             case ("listen", 5): return ["\(words[0]) \(words[1])", words[2], "\(words[3]) \(words[4])"]
             case ("expose", 6):
                 return ["\(words[0]) \(words[1])", "\(words[2]) \(words[3])", "\(words[4]) \(words[5])"]
+            // With a hint.
+            case ("expose", 7):
+                return ["\(words[0]) \(words[1])", words[2...4].joined(separator: " "), "\(words[5]) \(words[6])"]
             default: return [line(entry)]
             }
         }

@@ -66,6 +66,27 @@ enum Value {
         return value
     }
 
+    /// `0xE0` or `224`.
+    static func byte(_ text: String, _ range: ClosedRange<UInt8>, what: String) throws(ValueProblem) -> UInt8 {
+        let kind = "a \(what) from \(byteText(range.lowerBound)) to \(byteText(range.upperBound))"
+        let isHex = text.hasPrefix("0x")
+        let digits = isHex ? text.dropFirst(2) : text[...]
+        guard let byte = UInt8(digits, radix: isHex ? 16 : 10), !digits.hasPrefix("+"), isHex || String(byte) == text
+        else {
+            throw ValueProblem(
+                message: "\(quoted(text)) is no \(what)", expected: kind,
+                help: "write it like `\(byteText(range.lowerBound))` or `\(range.lowerBound)`")
+        }
+        guard range.contains(byte) else { throw outOfRange(text, kind) }
+        return byte
+    }
+
+    /// `0xE0`.
+    static func byteText(_ byte: UInt8) -> String {
+        let digits = String(byte, radix: 16, uppercase: true)
+        return "0x" + (digits.count == 1 ? "0" : "") + digits
+    }
+
     /// 1...65535, without unit.
     static func port(_ text: some StringProtocol) throws(ValueProblem) -> UInt16 {
         guard let port = UInt16(text), port > 0, String(port) == text else {

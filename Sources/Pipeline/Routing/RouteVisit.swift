@@ -1,12 +1,33 @@
 import Pipeline
 
+/// For the control side, which shows routes as they are on the data path: with their cells.
 extension RouteTableSnapshot {
-    /// Calls `body` with every route, in no particular order. What it gets is valid as long as this snapshot.
-    ///
-    /// Threading: the control side.
-    package func forEachRoute(_ body: (Route) -> Void) {
-        for shard in table.pointee.shards {
-            for entry in shard.pointee.all { body(entry.route) }
+    /// In how many parts the routes can be visited; each has about a hundred.
+    package var partCount: Int { table.pointee.shards.count }
+
+    /// Each route of one part with its hostname (`*.` in front of a wildcard; nil: raw). The pointer is valid as long
+    /// as this snapshot.
+    package func visit(part: Int, _ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
+        guard table.pointee.shards.indices.contains(part) else { return }
+        let shard = table.pointee.shards[part]
+        guard let first = shard.pointee.all.baseAddress else { return }
+        for index in 0..<shard.pointee.count {
+            let route = first + index
+            body(route.asRoute) { RouteTableSnapshot.hostname(route.pointee) }
+        }
+    }
+
+    /// Each route, in no particular order.
+    package func visitAll(_ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
+        for part in 0..<partCount { visit(part: part, body) }
+    }
+
+    private static func hostname(_ route: TableRoute) -> String? {
+        let name = String(decoding: route.name, as: UTF8.self)
+        switch KeyKind(route.options) {
+        case .exact: return name
+        case .wildcard: return "*." + name
+        case .raw: return nil
         }
     }
 }

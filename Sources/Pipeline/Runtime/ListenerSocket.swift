@@ -43,6 +43,13 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
     package let error: Int32
     let congestion: String?
 
+    /// - Parameter error: an errno.
+    package init(endpoint: Endpoint, error: Int32, congestion: String?) {
+        self.endpoint = endpoint
+        self.error = error
+        self.congestion = congestion
+    }
+
     package var description: String {
         "can't listen on \(endpoint): \(cause.problem); \(cause.remedy)"
     }
@@ -63,6 +70,11 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
             (
                 "no permission for port \(endpoint.port)",
                 "run with CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or use a port above 1023"
+            )
+        case 23, 24:
+            (
+                "no file descriptor is left for it",
+                "raise the limit of open files (systemd: LimitNOFILE=), or lower `connections`"
             )
         case 97: ("this kernel has no such address family", "enable IPv6, or listen on an IPv4 address")
         case 2:

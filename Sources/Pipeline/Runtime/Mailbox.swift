@@ -11,13 +11,14 @@ package enum WorkerOrder: UInt8, AtomicRepresentable, Sendable, Comparable {
     package static func < (a: WorkerOrder, b: WorkerOrder) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// The only way from control to a worker: an order, and the snapshot to run new connections on. The worker looks at the
-/// top of its loop; ``wake`` makes it look now.
+/// The only way from control to a worker: an order, and an offer of what to run on. The worker looks at the top of its
+/// loop; ``wake`` makes it look now.
 ///
 /// Threading: control writes, the worker reads. Ownership: control; it outlives the worker.
 package final class Mailbox: Sendable {
     private let orderCell = Atomic<WorkerOrder>(.run)
-    private let snapshotCell = Atomic<UInt>(0)
+    private let offerCell = Atomic<UInt>(0)
+    private let adoptedCell = Atomic<UInt64>(0)
     /// Generation of the oldest snapshot that the worker still has a connection on.
     private let oldestCell = Atomic<UInt64>(0)
     private let endedCell = Atomic<Bool>(false)
@@ -29,13 +30,19 @@ package final class Mailbox: Sendable {
     package var order: WorkerOrder { orderCell.load(ordering: .acquiring) }
     package func setOrder(_ order: WorkerOrder) { orderCell.store(order, ordering: .releasing) }
 
-    /// The snapshot to adopt. `snapshot` must stay valid until ``oldestGeneration`` has passed its generation.
-    package func offer(_ snapshot: UnsafePointer<Snapshot>) {
-        snapshotCell.store(UInt(bitPattern: snapshot), ordering: .releasing)
+    /// What to adopt, in place of any earlier offer. It must stay valid until ``oldestGeneration`` has passed its
+    /// snapshot's generation.
+    package func offer(_ offer: UnsafePointer<WorkerOffer>) {
+        offerCell.store(UInt(bitPattern: offer), ordering: .releasing)
     }
-    var offered: UnsafePointer<Snapshot>? {
-        UnsafePointer(bitPattern: snapshotCell.load(ordering: .acquiring))
+    var offered: UnsafePointer<WorkerOffer>? {
+        UnsafePointer(bitPattern: offerCell.load(ordering: .acquiring))
     }
+
+    /// Generation of the snapshot that new connections run on: of the last offer that was adopted, or the one that the
+    /// worker began with.
+    package var adoptedGeneration: UInt64 { adoptedCell.load(ordering: .acquiring) }
+    func setAdoptedGeneration(_ generation: UInt64) { adoptedCell.store(generation, ordering: .releasing) }
 
     package var oldestGeneration: UInt64 { oldestCell.load(ordering: .acquiring) }
     func setOldestGeneration(_ generation: UInt64) { oldestCell.store(generation, ordering: .releasing) }

@@ -57,8 +57,10 @@ struct Slot {
     var phase: Phase = .free
     /// How many stages passed the connection; they are settled at its end.
     var passed: UInt8 = 0
-    /// The backend that is being tried, or that is connected: index into the candidates.
+    /// Index into the candidates: the backend that is being tried, or that is connected.
     var attempt: UInt8 = 0
+    /// How many backends were tried; one that has no room was not.
+    var tried: UInt8 = 0
     var marks: Marks = []
     var client = Descriptor.none
     var upstream = Descriptor.none
@@ -89,13 +91,17 @@ struct Slot {
     var peer = Endpoint(.unspecified, 0)
     var believed = Endpoint(.unspecified, 0)
     var destination = Endpoint(.unspecified, 0)
-    var backend = Endpoint(.unspecified, 0)
+    /// The one that was tried last, or is connected. As the route, it is valid by the connection's snapshot.
+    var backend: UnsafePointer<Backend>?
     var route: UnsafePointer<Route>?
+    /// Given back at the end. While stages run before the connect, the facts own what is held.
+    var holds = Holds()
+    var pacers = Pacers()
     var shadowed = ReasonCode(rawValue: .max)
     var serverName = ShortText<62>()
 
     struct Marks: OptionSet {
-        let rawValue: UInt8
+        let rawValue: UInt16
         static let clientWatched = Marks(rawValue: 1)
         static let upstreamWatched = Marks(rawValue: 2)
         /// In the run queue: has more to do without a new event.
@@ -105,6 +111,8 @@ struct Slot {
         static let clientEndedFirst = Marks(rawValue: 32)
         /// Has lived long enough for its upstream socket to be guarded against a dead peer.
         static let guarded = Marks(rawValue: 64)
+        /// Counted among its backend's connections.
+        static let atBackend = Marks(rawValue: 128)
     }
 }
 
@@ -120,7 +128,4 @@ struct Pending {
     var wanted = 1
     var input = InputState.open
     init(facts: ConnectionFacts) { self.facts = facts }
-
-    /// Whether the backend gets anything before the relay begins; what stages have consumed is not for it.
-    var hasFirstBytes: Bool { prelude.count > 0 || count > facts.consumed }
 }

@@ -30,6 +30,13 @@ struct SnapshotTable: ~Copyable {
         entries.baseAddress.unsafelyUnwrapped + Int(index)
     }
 
+    /// Whether ``adopt(_:)`` would succeed.
+    var hasRoom: Bool {
+        if count < SnapshotTable.capacity { return true }
+        for i in 0..<count where !entries[i].isUsed { return true }
+        return false
+    }
+
     /// False if there is no room; try again when a connection has ended.
     mutating func adopt(_ snapshot: UnsafePointer<Snapshot>) -> Bool {
         var index = count

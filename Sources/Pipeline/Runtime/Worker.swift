@@ -63,10 +63,16 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// The one large buffer that copies go through.
     let buffer: UnsafeMutableRawBufferPointer
 
-    private let listeners: UnsafeMutableBufferPointer<WorkerListener>
-    private var listenersOpen = true
+    var listeners: AdoptedList<AdoptedListener>
+    /// How many listeners the kernel has not let us watch.
+    var unwatched = 0
+    var drains = AdoptedList<Drain>([])
+    /// The first deadline of ``drains`` that has not passed.
+    var nextDrain: Instant?
     private let events: UnsafeMutableBufferPointer<Event>
-    private var adopted: UnsafePointer<Snapshot>
+    /// Only compared: it may be gone.
+    var adoptedOffer: UnsafePointer<WorkerOffer>?
+    var adoptedGeneration: UInt64
 
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
@@ -95,29 +101,21 @@ package struct Worker<K: Kernel>: ~Copyable {
         now = self.kernel.now()
         wheel = TimerWheel(now: now)
         snapshots = SnapshotTable(first: snapshot)
-        adopted = snapshot
+        adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
-        self.listeners = .allocate(capacity: listeners.count)
-        _ = self.listeners.initialize(from: listeners)
+        self.listeners = AdoptedList(listeners.map { AdoptedListener(listener: $0) })
         events = .allocate(capacity: 256)
-        watchAll(wakeDescriptor: mailbox.wakeDescriptor)
+        mailbox.setAdoptedGeneration(adoptedGeneration)
+        watchListeners()
+        if mailbox.wakeDescriptor.isOpen {
+            _ = self.kernel.watchLevel(mailbox.wakeDescriptor, EventKey(.control, index: 0, generation: 0))
+        }
     }
 
     deinit {
         buffer.deallocate()
-        listeners.deinitialize()
-        listeners.deallocate()
         events.deallocate()
-    }
-
-    private mutating func watchAll(wakeDescriptor: Descriptor) {
-        for (i, listener) in listeners.enumerated() {
-            _ = kernel.watchLevel(listener.descriptor, EventKey(.listener, index: i, generation: 0))
-        }
-        if wakeDescriptor.isOpen {
-            _ = kernel.watchLevel(wakeDescriptor, EventKey(.control, index: 0, generation: 0))
-        }
     }
 
     /// One pass: orders, events, what was left over, deadlines. False when the worker has nothing left to do and was
@@ -129,14 +127,23 @@ package struct Worker<K: Kernel>: ~Copyable {
             publish()
             return false
         }
-        let timeout = queue.isEmpty ? wheel.sleep(now: now) : .zero
-        let count = kernel.wait(events, timeout: timeout)
+        let count = kernel.wait(events, timeout: sleep())
         now = kernel.now()
         for i in 0..<count { handle(events[i]) }
         runQueue()
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
+        runDrains()
         publish()
         return true
+    }
+
+    /// How long nothing is to be done unless something happens; nil: for ever.
+    private func sleep() -> TimeSpan? {
+        guard queue.isEmpty else { return .zero }
+        var sleep = wheel.sleep(now: now)
+        if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
+        if unwatched > 0 { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
+        return sleep
     }
 
     /// Runs until told to end, then closes everything. The kernel is left to the caller to shut down.
@@ -163,7 +170,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         case .upstream:
             if let index = slab.find(event.key) { upstreamEvent(index, event.readiness) }
         case .listener:
-            acceptAll(listeners[event.key.index])
+            if event.key.index < listeners.count { acceptAll(listeners[event.key.index].listener) }
         case .control:
             mailbox._withUnsafeGuaranteedRef { _ = cl_eventfd_clear($0.wakeDescriptor.number) }
         }
@@ -188,32 +195,15 @@ package struct Worker<K: Kernel>: ~Copyable {
     // MARK: Orders
 
     private mutating func obeyMailbox() {
-        let (wanted, offered) = mailbox._withUnsafeGuaranteedRef { ($0.order, $0.offered) }
-        if let offered, offered != adopted, snapshots.adopt(offered) { adopted = offered }
+        adoptOffer()
+        let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
+        if unwatched > 0 { watchListeners() }
         let oldest = snapshots.oldestGeneration
         mailbox._withUnsafeGuaranteedRef { $0.setOldestGeneration(oldest) }
         guard wanted > order else { return }
         order = wanted
         drainListeners()
         if order == .stop { endAll(RuntimeReason.drainDeadline) }
-    }
-
-    /// Takes what is queued already, so that no client that was told "connected" is reset, then stops listening.
-    private mutating func drainListeners() {
-        guard listenersOpen else { return }
-        for listener in listeners {
-            if order == .drain { acceptAll(listener, limit: settings.backlog) }
-        }
-        closeListeners()
-    }
-
-    private mutating func closeListeners() {
-        guard listenersOpen else { return }
-        listenersOpen = false
-        for listener in listeners {
-            kernel.unwatch(listener.descriptor)
-            kernel.close(listener.descriptor)
-        }
     }
 
     private mutating func endAll(_ reason: RuntimeReason) {

@@ -41,10 +41,7 @@ extension Worker {
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
         slot.pointee.snapshot = snapshots.began()
         slot.pointee.phase = .peeking
-        // A peeking chain reads at once; otherwise registering the socket says when there is something.
-        let chain = chain(of: index)
-        let readsFirst = chain.pointee.peekBytes > 0 && !chain.pointee.gates
-        slot.pointee.up.state = readsFirst ? [.readable, .writable] : .writable
+        slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable
         if listener.spec.endpoint.address.isUnspecified {
             guard let local = kernel.localAddress(accepted.descriptor) else {
@@ -91,6 +88,8 @@ extension Worker {
             listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)
         facts.client = ClientAddress(slot.pointee.believed)
         facts.route = slot.pointee.route
+        facts.holds = slot.pointee.holds
+        facts.pacers = slot.pointee.pacers
         blocks.pending(block).initialize(to: Pending(facts: facts))
         return true
     }
@@ -110,21 +109,23 @@ extension Worker {
         while pending.pointee.stage < chain.pointee.stages.count {
             let number = pending.pointee.stage
             let stage = chain.pointee.stages.pointer(number)
-            switch evaluate(index, stage, budget: chain.pointee.peekBytes) {
+            let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
+            switch verdict {
             case .next:
                 break
             case .needBytes(let wanted), .gate(let wanted):
-                if chain.pointee.gates, stage.pointee.peek != nil {
+                guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
+                    // A stage asked for bytes that can't come: its own mistake, which must not hang the client.
+                    finish(index, RuntimeReason.internalError.code, .reset)
+                    return
+                }
+                if case .gate = verdict, chain.pointee.gates(at: number) {
                     slot.pointee.gating |= 1 << UInt32(number & 31)
-                } else if pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes {
+                } else {
                     // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
                     pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
                     guard gather(index) else { return }
                     continue
-                } else {
-                    // A stage asked for bytes that can't come: its own mistake, which must not hang the client.
-                    finish(index, RuntimeReason.internalError.code, .reset)
-                    return
                 }
             case .refuse(let reason):
                 guard pass(index, stage, reason) else { return }
@@ -178,6 +179,15 @@ extension Worker {
         slot.pointee.route = pending.pointee.facts.route
         slot.pointee.sniff = pending.pointee.facts.sniff
         pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
+        takeOver(index)
+    }
+
+    /// From here on the slot, and not the facts, is what answers for holds and pacers.
+    func takeOver(_ index: Int) {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        slot.pointee.holds = pending.pointee.facts.holds
+        slot.pointee.pacers = pending.pointee.facts.pacers
     }
 
     // MARK: The client's first bytes
@@ -186,6 +196,10 @@ extension Worker {
     private mutating func gather(_ index: Int) -> Bool {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
+        // A first wait reads at once: mostly the bytes are there. Who doesn't wait pays for no such read.
+        if pending.pointee.count == 0, !slot.pointee.marks.contains(.clientWatched) {
+            slot.pointee.up.state.insert(.readable)
+        }
         while pending.pointee.count < pending.pointee.wanted, pending.pointee.input == .open {
             guard slot.pointee.up.state.contains(.readable) else {
                 awaitPeek(index)

@@ -19,7 +19,10 @@ extension Worker {
         close(slot.pointee.upstream, .upstream, ending)
         wheel.disarm(slab.slots, index)
         giveBack(index)
+        leaveBackend(index)
         settle(index, reason)
+        // After the stages have settled, and before the snapshot may go: what is counted may live by it.
+        slot.pointee.holds.release()
         counters.pointee.ended(reason)
         snapshots.ended(slot.pointee.snapshot)
         slab.give(index)
@@ -57,8 +60,9 @@ extension Worker {
         counters.pointee.add(.bytesToClient, bytesDown)
         let totals = ConnectionTotals(
             route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
-            destination: DestinationAddress(slot.pointee.destination), backend: nil, bytesToUpstream: bytesUp,
-            bytesToClient: bytesDown, reason: reason, duration: duration)
+            destination: DestinationAddress(slot.pointee.destination),
+            backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
+            bytesToUpstream: bytesUp, bytesToClient: bytesDown, reason: reason, duration: duration)
         let entry = snapshots[slot.pointee.snapshot]
         let stages = chain(of: index).pointee.stages
         for number in 0..<min(Int(slot.pointee.passed), stages.count) {
@@ -86,10 +90,8 @@ extension Worker {
         record.bytesToClient = totals.bytesToClient
         record.duration = totals.duration
         record.timeToConnect = slot.pointee.connected
-        if slot.pointee.backend.port != 0 {
-            record.backend = slot.pointee.backend
-            record.attempts = slot.pointee.attempt + 1
-        }
+        record.backend = slot.pointee.backend?.pointee.address.endpoint
+        record.attempts = slot.pointee.tried
         if let route = slot.pointee.route {
             record.route.set(route.pointee.id.buffer)
             record.env.set(route.pointee.owner.pointee.env.buffer)

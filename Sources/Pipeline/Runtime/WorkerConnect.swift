@@ -2,42 +2,88 @@ import Pipeline
 
 /// From a route to a connected backend, with the first bytes written (R13).
 extension Worker {
-    /// Connects to the candidate at `attempt`, or to the next one that can be tried.
-    mutating func connectNext(_ index: Int) {
+    /// Connects to the candidate at `attempt`, or to the next one that can be tried (R13).
+    /// - Parameter earlier: what the last one that was tried has failed with.
+    mutating func connectNext(_ index: Int, after earlier: RuntimeReason? = nil) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.phase = .connecting
-        var failure = RuntimeReason.noBackend
         guard !pending.pointee.facts.owesProxyHeader else {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
             return
         }
+        if let reason = overdue(route: slot.pointee.route) {
+            finish(index, reason.code, .reset)
+            return
+        }
+        var failure = earlier
+        var excuse = RuntimeReason.noBackend
         while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
-            let address = backend.pointee.address
-            slot.pointee.backend = address.endpoint
-            counters.pointee.add(.connectAttempts)
-            let outcome = kernel.connect(address)
+            guard enterBackend(index, backend, &excuse) else {
+                slot.pointee.attempt += 1
+                continue
+            }
+            let outcome = kernel.connect(backend.pointee.address)
             if !outcome.isError {
                 slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
                 startConnecting(index)
                 return
             }
-            failure = Worker.connectFailure(outcome.error)
+            let reason = Worker.connectFailure(outcome.error)
+            failure = reason
+            noteConnectFailure(index, reason)
             // Another backend doesn't help against our own lack of descriptors.
-            guard failure != .noDescriptor, pending.pointee.facts.candidates[Int(slot.pointee.attempt) + 1] != nil
-            else {
-                break
-            }
+            guard reason != .noDescriptor else { break }
             slot.pointee.attempt += 1
-            counters.pointee.add(.connectRetries)
         }
-        finish(index, failure.code, .reset)
+        finish(index, (failure ?? excuse).code, .reset)
+    }
+
+    /// Counts the connection among those of a backend that is to be tried. False if the backend has no room (R11) or
+    /// is drained, which is no failure of it; `excuse` says what to end with if that goes for all.
+    private mutating func enterBackend(
+        _ index: Int, _ backend: UnsafePointer<Backend>, _ excuse: inout RuntimeReason
+    ) -> Bool {
+        let slot = slab.slots + index
+        if let reason = overdue(backend: backend.pointee.cell) {
+            excuse = reason
+            return false
+        }
+        let limit = backend.pointee.maxConnections
+        if limit == 0 {
+            backend.pointee.cell.pointee.active.add()
+        } else if !backend.pointee.cell.pointee.active.tryAdd(limit: limit) {
+            excuse = .backendsFull
+            return false
+        }
+        counters.pointee.add(.connectAttempts)
+        if slot.pointee.tried > 0 { counters.pointee.add(.connectRetries) }
+        slot.pointee.backend = backend
+        slot.pointee.tried += 1
+        slot.pointee.marks.insert(.atBackend)
+        return true
+    }
+
+    /// The connection is no longer one of its backend's.
+    mutating func leaveBackend(_ index: Int) {
+        let slot = slab.slots + index
+        guard slot.pointee.marks.contains(.atBackend), let backend = slot.pointee.backend else { return }
+        slot.pointee.marks.remove(.atBackend)
+        backend.pointee.cell.pointee.active.remove()
+    }
+
+    /// Passive health (R12). What this node lacks is no fault of the backend's.
+    private mutating func noteConnectFailure(_ index: Int, _ reason: RuntimeReason) {
+        let slot = slab.slots + index
+        leaveBackend(index)
+        guard reason != .noDescriptor, reason != .noPort, let backend = slot.pointee.backend else { return }
+        let policy = blocks.pending(slot.pointee.pending).pointee.facts.ejection
+        backend.pointee.cell.pointee.noteFailure(at: now, policy)
     }
 
     private mutating func startConnecting(_ index: Int) {
         let slot = slab.slots + index
-        let pending = blocks.pending(slot.pointee.pending)
-        if pending.pointee.hasFirstBytes, eager.shouldTry() {
+        if hasFirstBytes(index), eager.shouldTry() {
             let worked = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             eager.learn(worked)
@@ -69,8 +115,7 @@ extension Worker {
         }
         guard readiness.contains(.writable) else { return }
         noteReadable(&slot.pointee.down, readiness)
-        let pending = blocks.pending(slot.pointee.pending)
-        if pending.pointee.hasFirstBytes {
+        if hasFirstBytes(index) {
             let sent = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
             // Writable a moment ago and not now: wait for it as for any full socket.
@@ -87,19 +132,14 @@ extension Worker {
         slot.pointee.upstream = .none
         slot.pointee.marks.remove(.upstreamWatched)
         wheel.disarm(slab.slots, index)
-        let pending = blocks.pending(slot.pointee.pending)
-        guard pending.pointee.facts.candidates[Int(slot.pointee.attempt) + 1] != nil else {
-            finish(index, reason.code, .reset)
-            return
-        }
+        noteConnectFailure(index, reason)
         slot.pointee.attempt += 1
         slot.pointee.down.state = .writable
         // What events of this slot's first socket are still in this batch must not be taken for the next one's.
         slot.pointee.generation &+= 1
-        counters.pointee.add(.connectRetries)
         rewatchClient(index)
         guard slot.pointee.phase != .free else { return }
-        connectNext(index)
+        connectNext(index, after: reason)
     }
 
     /// The client's registration carries the generation: after a change it is made anew.
@@ -113,15 +153,27 @@ extension Worker {
 
     mutating func connectDeadline(_ index: Int) { connectFailed(index, ErrorNumber.timedOut) }
 
+    /// Which of the client's first bytes go out with the first write: what stages have consumed is not for the backend,
+    /// and what a gate looks at still has to wait.
+    private func firstPayload(_ index: Int) -> UnsafeRawBufferPointer {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        let count = pending.pointee.count
+        let start = slot.pointee.gating == 0 ? min(pending.pointee.facts.consumed, count) : count
+        return UnsafeRawBufferPointer(rebasing: blocks.body(slot.pointee.pending)[start..<count])
+    }
+
+    /// Whether the backend gets anything before the relay begins.
+    private func hasFirstBytes(_ index: Int) -> Bool {
+        blocks.pending(slab.slots[index].pending).pointee.prelude.count > 0 || !firstPayload(index).isEmpty
+    }
+
     /// Writes the prelude and the client's first bytes, together. True once the socket took something; what it didn't
-    /// take waits in the block. On an error the connection has moved on to another backend or ended.
+    /// take waits in a block. On an error the connection has moved on to another backend or ended.
     private mutating func sendFirst(_ index: Int) -> Bool {
         let slot = slab.slots + index
-        let block = slot.pointee.pending
-        let pending = blocks.pending(block)
-        let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
-        let body = blocks.body(block)
-        let payload = UnsafeRawBufferPointer(rebasing: body[consumed..<pending.pointee.count])
+        let pending = blocks.pending(slot.pointee.pending)
+        let payload = firstPayload(index)
         let preludeCount = pending.pointee.prelude.count
         guard preludeCount + payload.count > 0 else { return true }
         let outcome = pending.pointee.prelude.withBytes {
@@ -135,7 +187,32 @@ extension Worker {
         let unsent = preludeCount + payload.count - outcome.value
         guard unsent > 0 else { return true }
         slot.pointee.up.state.remove(.writable)
+        if isGateAtWork(index) { return keepPrelude(index, unsent) }
         keepUnsent(index, unsent: unsent, preludeUnsent: max(0, preludeCount - outcome.value))
+        return true
+    }
+
+    /// A gate has first bytes to look at: the block stays with it until they pass.
+    private func isGateAtWork(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        return slot.pointee.gating != 0 && blocks.pending(slot.pointee.pending).pointee.count > 0
+    }
+
+    /// The pending block is the gate's: what is left of the prelude waits in another one. False if there is none.
+    private mutating func keepPrelude(_ index: Int, _ unsent: Int) -> Bool {
+        let slot = slab.slots + index
+        let block = blocks.take()
+        guard block != Flow.none else {
+            finish(index, RuntimeReason.noSniffBuffer.code, .reset)
+            return false
+        }
+        blocks.pending(slot.pointee.pending).pointee.prelude.withBytes { prelude in
+            UnsafeMutableRawBufferPointer(rebasing: blocks.body(block)[..<unsent])
+                .copyMemory(from: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(prelude).suffix(unsent)))
+        }
+        slot.pointee.up.block = block
+        slot.pointee.up.blockStart = 0
+        slot.pointee.up.blockEnd = UInt32(unsent)
         return true
     }
 
@@ -172,8 +249,9 @@ extension Worker {
         slot.pointee.phase = .relaying
         slot.pointee.marks.insert(.connected)
         slot.pointee.connected = now.since(slot.pointee.accepted)
+        slot.pointee.backend?.pointee.cell.pointee.noteConnect()
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
-        releasePending(index)
+        if slot.pointee.pending != Flow.none, !isGateAtWork(index) { releasePending(index) }
         wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)
         guard slot.pointee.phase == .relaying else { return }

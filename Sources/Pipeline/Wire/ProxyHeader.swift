@@ -79,6 +79,8 @@ package struct ProxyTLV {
         package static let uniqueID: UInt8 = 0x05
         /// The first of sixteen types for private use.
         package static let custom: UInt8 = 0xE0
+        /// All of them.
+        package static let customRange: ClosedRange<UInt8> = 0xE0...0xEF
     }
 
     package let type: UInt8
@@ -90,7 +92,8 @@ package struct ProxyTLVs: Sequence, IteratorProtocol {
     private var cursor: ByteCursor
     package private(set) var isWhole = true
 
-    init(_ bytes: UnsafeBufferPointer<UInt8>) { cursor = ByteCursor(bytes) }
+    /// - Parameter bytes: a header's TLVs, and nothing else.
+    package init(_ bytes: UnsafeBufferPointer<UInt8>) { cursor = ByteCursor(bytes) }
 
     /// How many bytes were read.
     package var offset: Int { cursor.offset }

@@ -5,12 +5,21 @@ import Pipeline
 /// Use: make one, `append` TLVs, then take ``finish()``. A header that doesn't fit is never partly valid: ``finish()``
 /// answers nil once anything was refused.
 package struct ProxyV2Writer {
+    /// A whole `LOCAL` header: the connection is the proxy's own, as a health probe's (R18). For the control side.
+    package static let local: [UInt8] = [UInt8](unsafeUninitializedCapacity: fixedLength) { memory, count in
+        var writer = ProxyV2Writer(localIn: memory)
+        count = writer.finish()?.count ?? 0
+    }
+
     /// Bytes before the addresses.
     private static let fixedLength = 16
 
     private let memory: UnsafeMutableBufferPointer<UInt8>
     private var count = 0
-    private var fits = true
+    /// False once something did not fit.
+    package private(set) var fits = true
+    /// Where the checksum's value stands, to be filled in last.
+    private var checksum: Int?
 
     /// A `PROXY` header for a TCP connection (R16).
     ///
@@ -38,7 +47,7 @@ package struct ProxyV2Writer {
         put(target.port)
     }
 
-    /// A `LOCAL` header: the connection is the proxy's own, as a health probe's (R18).
+    /// A `LOCAL` header, see ``local``.
     package init(localIn memory: UnsafeMutableBufferPointer<UInt8>) {
         self.memory = memory
         start(command: 0x20, family: 0x00)
@@ -60,12 +69,38 @@ package struct ProxyV2Writer {
         name.withBytes { append(ProxyTLV.Kind.authority, $0) }
     }
 
+    /// Adds the connection's name (`PP2_TYPE_UNIQUE_ID`).
+    package mutating func append(_ id: UniqueID) {
+        put(ProxyTLV.Kind.uniqueID)
+        put(UInt16(UniqueID.length))
+        put(id.prefix)
+        put(id.serial)
+    }
+
+    /// Adds a checksum over the whole header (`PP2_TYPE_CRC32C`, §2.2.3), which ``finish()`` works out. Once.
+    package mutating func appendChecksum() {
+        guard checksum == nil else { return }
+        put(ProxyTLV.Kind.crc32c)
+        put(UInt16(4))
+        checksum = count
+        put(UInt32(0))
+    }
+
     /// The header's bytes, in the lent memory; nil if they didn't fit it, or the length field.
     package mutating func finish() -> UnsafeBufferPointer<UInt8>? {
         guard fits, let length = UInt16(exactly: count - ProxyV2Writer.fixedLength) else { return nil }
         memory[14] = UInt8(length >> 8)
         memory[15] = UInt8(length & 255)
-        return UnsafeBufferPointer(rebasing: memory[..<count])
+        let header = UnsafeBufferPointer(rebasing: memory[..<count])
+        if let checksum { fill(in: checksum, of: header) }
+        return header
+    }
+
+    private func fill(in offset: Int, of header: UnsafeBufferPointer<UInt8>) {
+        for index in offset..<offset + 4 { memory[index] = 0 }
+        var crc = CRC32C()
+        crc.update(header)
+        for index in 0..<4 { memory[offset + index] = UInt8(truncatingIfNeeded: crc.value >> UInt32(24 - 8 * index)) }
     }
 
     private mutating func start(command: UInt8, family: UInt8) {

@@ -30,12 +30,15 @@ struct LogLine: Sendable, CustomStringConvertible {
     let serverName: String?
     let sniff: String?
     let client: String?
+    /// Who connected: the client, unless a PROXY header named another one.
+    let peer: String?
     let destination: String?
     let backend: String?
     let attempts: Int
     let bytesToBackend: Int
     let bytesToClient: Int
     let durationMilliseconds: Int
+    let uniqueID: String?
     let description: String
 
     /// Nil if it is no line about a connection.
@@ -48,12 +51,14 @@ struct LogLine: Sendable, CustomStringConvertible {
         serverName = json["server_name"] as? String
         sniff = json["sniff"] as? String
         client = json["client"] as? String
+        peer = json["peer"] as? String ?? client
         destination = json["destination"] as? String
         backend = json["backend"] as? String
         attempts = json["attempts"] as? Int ?? -1
         bytesToBackend = json["bytes_to_backend"] as? Int ?? -1
         bytesToClient = json["bytes_to_client"] as? Int ?? -1
         durationMilliseconds = json["duration_ms"] as? Int ?? -1
+        uniqueID = json["unique_id"] as? String
         description = text
     }
 }
@@ -73,9 +78,9 @@ final class Node: Sendable {
         _ = try child.wait("that it is ready") { lines in lines.first { $0.isEvent("ready") } }
     }
 
-    /// The log line of the connection that came from `client`.
+    /// The log line of the connection that came from the socket at `client`.
     func log(of client: Place, _ deadline: Deadline = Deadline()) throws -> LogLine {
-        try log("a log line for \(client)", deadline) { $0.client == client.description }
+        try log("a log line for \(client)", deadline) { $0.peer == client.description }
     }
 
     func log(_ what: String, _ deadline: Deadline = Deadline(), where matches: (LogLine) -> Bool) throws -> LogLine {
@@ -85,14 +90,14 @@ final class Node: Sendable {
         }
     }
 
-    /// All lines, by client, once there are `count`.
+    /// All lines, by the socket that they came from, once there are `count`.
     func logs(_ count: Int, _ deadline: Deadline = Deadline()) throws -> [String: LogLine] {
         let lines = try child.wait("\(count) log lines", deadline) { lines in
             let out = lines.filter { $0.stream == .out }
             return out.count >= count ? out : nil
         }
         return Dictionary(
-            lines.compactMap { LogLine($0.text) }.compactMap { line in line.client.map { ($0, line) } },
+            lines.compactMap { LogLine($0.text) }.compactMap { line in line.peer.map { ($0, line) } },
             uniquingKeysWith: { $1 })
     }
 
@@ -156,6 +161,7 @@ struct ConfigText: Sendable, CustomStringConvertible {
     var firstStages: [String] = []
     /// Clauses of `backend`.
     var backend = "round_robin"
+    var proxy = "proxy_v2"
     var routes: [RouteText] = []
     var more = ""
 
@@ -164,10 +170,10 @@ struct ConfigText: Sendable, CustomStringConvertible {
         for setting in settings { text += "    \(setting)\n" }
         text += "}\n\n"
         if !tlsListeners.isEmpty {
-            text += pipeline("tls", firstStages + ["sni \(sniff)", "backend \(backend)", "proxy_v2", "account"])
+            text += pipeline("tls", firstStages + ["sni \(sniff)", "backend \(backend)", proxy, "account"])
         }
         if !rawListeners.isEmpty {
-            text += pipeline("raw", firstStages + ["backend \(backend)", "proxy_v2", "account"])
+            text += pipeline("raw", firstStages + ["backend \(backend)", proxy, "account"])
         }
         for place in tlsListeners { text += "listen \(place) tls_passthrough via tls\n" }
         for place in rawListeners { text += "listen \(place) tcp_raw via raw\n" }

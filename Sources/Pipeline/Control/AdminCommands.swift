@@ -1,0 +1,77 @@
+import CLinux
+import Pipeline
+import PipelineRouting
+import PipelineRuntime
+
+/// Answers requests of the admin socket from the running node. Every answer is one JSON document with a line break; an
+/// error has `error` and `remedy` in it. As text, the first line is an exit code and what follows a table for people.
+///
+/// Threading: the control thread.
+struct AdminCommands {
+    let node: RunningNode
+    let manager: ServiceManager
+
+    func answer(_ line: [UInt8]) -> AdminResponse {
+        do throws(AdminRequest.Fault) {
+            let request = try AdminRequest(line)
+            switch request.command {
+            case .status: return StatusReport(node).response(isText: request.isText)
+            case .routes: return RoutesReport.response(node.routing.snapshot, isText: request.isText)
+            case .backends:
+                return BackendsReport(node.routing.snapshot, Instant(nanoseconds: cl_now()))
+                    .response(isText: request.isText)
+            case .reload: return reload(isText: request.isText)
+            case .explain(let question): return explain(question, isText: request.isText)
+            }
+        } catch {
+            return AdminResponse(AdminCommands.failure(error.problem, error.remedy))
+        }
+    }
+
+    /// `{"error":"…","remedy":"…"}`.
+    static func failure(_ problem: String, _ remedy: String) -> [UInt8] {
+        var line = JSONLine()
+        line.open()
+        line.field("error", problem)
+        line.field("remedy", remedy)
+        line.close()
+        line.newline()
+        return line.bytes
+    }
+
+    static func text(_ text: String, exit: Int = 0) -> AdminResponse { AdminResponse(Array("\(exit)\n\(text)".utf8)) }
+
+    // MARK: Those that are small
+
+    private func explain(_ question: AdminRequest.Question, isText: Bool) -> AdminResponse {
+        let explainer = Explainer(node.program, node.routing.snapshot, node.openListeners, isRunning: true)
+        let explanation = explainer.explain(question)
+        guard !isText else {
+            return AdminCommands.text(explanation.text, exit: explanation.outcome == .relayed ? 0 : 1)
+        }
+        return AdminResponse(Array((explanation.json + "\n").utf8))
+    }
+
+    private func reload(isText: Bool) -> AdminResponse {
+        let refusal = node.reload(by: "admin", manager)
+        if isText {
+            guard let refusal else {
+                let problems = node.problems.map { "  \($0)\n" }.joined()
+                return AdminCommands.text(
+                    "reloaded: generation \(node.fleet.snapshots.newest), \(node.routeCount) routes\n" + problems)
+            }
+            let details = refusal.details.map { "  \($0)\n" }.joined()
+            return AdminCommands.text("refused: \(refusal.message): nothing was changed\n" + details, exit: 1)
+        }
+        var line = JSONLine()
+        line.open()
+        line.field("outcome", refusal == nil ? "reloaded" : "refused")
+        line.field("message", refusal?.message)
+        line.field("generation", node.fleet.snapshots.newest)
+        line.field("routes", node.routeCount)
+        line.list("diagnostics", refusal?.details ?? node.problems) { $0.string($1) }
+        line.close()
+        line.newline()
+        return AdminResponse(line.bytes)
+    }
+}

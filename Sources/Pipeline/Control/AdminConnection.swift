@@ -1,0 +1,90 @@
+import CLinux
+import PipelineRouting
+
+/// The other side of the admin socket: what the subcommands use.
+package enum AdminConnection {
+    package static let usualSocket = "/run/pipelined/admin.sock"
+    /// Seconds for each read and write: a reload of a million routes takes some.
+    private static let patience: Int32 = 60
+
+    /// Why there is no answer.
+    package struct Unreachable: Error, CustomStringConvertible {
+        package let description: String
+    }
+
+    /// What the node says to one request.
+    package struct Answer: Sendable {
+        /// The document or the table, as it is to be printed.
+        package let bytes: [UInt8]
+        /// 0, or 1: the answer is a no.
+        package let exit: Int32
+    }
+
+    /// Sends one request and takes the whole answer.
+    package static func ask(_ request: AdminRequest, at path: String) throws(Unreachable) -> Answer {
+        let connection = cl_unix_connect(path, patience)
+        guard connection >= 0 else { throw Unreachable(description: reason(path, -connection)) }
+        defer { _ = cl_close(connection) }
+        let bytes = request.bytes
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes.withUnsafeBytes {
+                cl_send(connection, $0.baseAddress?.advanced(by: sent), $0.count - sent, nil, 0)
+            }
+            guard count > 0 else { throw broken(path, count) }
+            sent += count
+        }
+        return read(try receive(connection, path), isText: request.isText)
+    }
+
+    private static func receive(_ connection: Int32, _ path: String) throws(Unreachable) -> [UInt8] {
+        var answer: [UInt8] = []
+        var room = [UInt8](repeating: 0, count: 65536)
+        while true {
+            let count = room.withUnsafeMutableBytes { cl_receive(connection, $0.baseAddress, $0.count) }
+            if count == 0 { break }
+            guard count > 0 else { throw broken(path, count) }
+            answer += room[..<count]
+        }
+        guard answer.last == 0x0A else {
+            throw Unreachable(description: "the node at \(path) ended in the middle of its answer; see its log")
+        }
+        return answer
+    }
+
+    private static func broken(_ path: String, _ result: Int) -> Unreachable {
+        let why = result == -11 ? "no answer in \(patience) s" : "error \(-result) from the kernel"
+        return Unreachable(description: "the node at \(path) can't be reached: \(why); see its log")
+    }
+
+    private static func reason(_ path: String, _ error: Int32) -> String {
+        let cause: (String, String)
+        switch error {
+        case 2:
+            cause = (
+                "there is no such socket", "start the node, give it an `admin` setting, or name its socket by --admin"
+            )
+        case 111: cause = ("nobody answers", "the node has ended: start it")
+        case 13, 1: cause = ("no permission", "run as the node's user or as root")
+        case 36: cause = ("the path is too long", "a socket's path has 107 bytes at most")
+        default: cause = ("error \(error) from the kernel", "see `errno \(error)`")
+        }
+        return "the node at \(path) can't be reached: \(cause.0); \(cause.1)"
+    }
+
+    /// A refusal in JSON is one whichever form was asked for.
+    private static func read(_ answer: [UInt8], isText: Bool) -> Answer {
+        if isText, let end = answer.firstIndex(of: 0x0A), answer.first != UInt8(ascii: "{") {
+            let exit = Int32(String(decoding: answer[..<end], as: UTF8.self)) ?? 1
+            return Answer(bytes: Array(answer[(end + 1)...]), exit: exit)
+        }
+        let fields = try? FlatJSON.read(answer, names: ["error", "remedy", "outcome"])
+        if let error = fields?.string("error") {
+            guard isText else { return Answer(bytes: answer, exit: 1) }
+            let remedy = fields?.string("remedy").map { "; \($0)" } ?? ""
+            return Answer(bytes: Array("error: \(error)\(remedy)\n".utf8), exit: 1)
+        }
+        let outcome = fields?.string("outcome")
+        return Answer(bytes: answer, exit: [nil, "relayed", "reloaded"].contains(outcome) ? 0 : 1)
+    }
+}

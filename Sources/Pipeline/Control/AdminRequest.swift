@@ -1,0 +1,136 @@
+import Pipeline
+import PipelineRouting
+
+/// What a client of the admin socket asks: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
+package struct AdminRequest: Sendable, Equatable {
+    package enum Command: Sendable, Equatable {
+        case status, routes, backends, reload
+        case explain(Question)
+    }
+
+    package struct Question: Sendable, Equatable {
+        package let to: Endpoint
+        package let from: Endpoint
+        package let first: FirstBytes
+        package init(to: Endpoint, from: Endpoint, first: FirstBytes) {
+            self.to = to
+            self.from = from
+            self.first = first
+        }
+    }
+
+    /// What the client of an explained connection sends.
+    package enum FirstBytes: Sendable, Equatable {
+        /// A ClientHello without a name on a TLS listener, nothing on a raw one.
+        case usual
+        /// A ClientHello that asks for this name.
+        case hello([UInt8])
+        case bytes([UInt8])
+    }
+
+    package let command: Command
+    /// A table for people instead of JSON: `"format":"text"`. The first line is the exit code that goes with it.
+    package let isText: Bool
+
+    package init(_ command: Command, isText: Bool) {
+        self.command = command
+        self.isText = isText
+    }
+
+    /// A request that can't be answered, and what to send instead.
+    struct Fault: Error, Equatable {
+        let problem: String
+        let remedy: String
+    }
+
+    static let commands = ["status", "routes", "backends", "explain", "reload"]
+    private static let names: [StaticString] = ["command", "format", "to", "from", "sni", "bytes"]
+
+    init(_ line: [UInt8]) throws(Fault) {
+        let fields = try AdminRequest.fields(line)
+        guard let name = fields.string("command") else {
+            throw Fault(problem: "the request has no command", remedy: AdminRequest.remedy)
+        }
+        switch fields["format"] {
+        case nil, .string("json")?: isText = false
+        case .string("text")?: isText = true
+        default: throw Fault(problem: "this format is unknown", remedy: "use \"json\" or \"text\", or leave it out")
+        }
+        switch name {
+        case "status": command = .status
+        case "routes": command = .routes
+        case "backends": command = .backends
+        case "reload": command = .reload
+        case "explain": command = .explain(try AdminRequest.question(fields))
+        default:
+            throw Fault(problem: "there is no command \"\(name.prefix(64))\"", remedy: AdminRequest.remedy)
+        }
+    }
+
+    private static let remedy = "commands: " + commands.joined(separator: ", ")
+
+    private static func fields(_ line: [UInt8]) throws(Fault) -> FlatJSON {
+        do throws(JSONError) {
+            return try FlatJSON.read(line, names: names)
+        } catch {
+            throw Fault(
+                problem: "the request is no JSON object: \(error)", remedy: "send one like {\"command\":\"status\"}")
+        }
+    }
+
+    private static func question(_ fields: FlatJSON) throws(Fault) -> Question {
+        let (to, from) = (try endpoint("to", fields), try endpoint("from", fields))
+        guard to.address.isIPv4 == from.address.isIPv4 else {
+            throw Fault(
+                problem: "to and from are of different families: no such connection can be",
+                remedy: "use two IPv4 or two IPv6 addresses")
+        }
+        switch (fields["sni"], fields["bytes"]) {
+        case (nil, nil): return Question(to: to, from: from, first: .usual)
+        case (.string(let name)?, nil) where (1...255).contains(name.utf8.count):
+            return Question(to: to, from: from, first: .hello(Array(name.utf8)))
+        case (nil, .string(let text)?):
+            guard let bytes = Decode.hex(Array(text.utf8)[...]) else {
+                throw Fault(problem: "bytes is no hex string", remedy: "write an even number of digits 0-9, a-f")
+            }
+            return Question(to: to, from: from, first: .bytes(bytes))
+        default:
+            throw Fault(
+                problem: "sni and bytes don't fit", remedy: "send one of them: a name of 1 to 255 bytes, or hex digits")
+        }
+    }
+
+    private static func endpoint(_ name: String, _ fields: FlatJSON) throws(Fault) -> Endpoint {
+        guard let endpoint = fields.string(name).flatMap({ Endpoint($0) }) else {
+            throw Fault(
+                problem: "\(name) is missing or no address and port",
+                remedy: "write it like 192.0.2.1:443 or [2001:db8::1]:443")
+        }
+        return endpoint
+    }
+
+    /// As it goes over the socket, its line break included.
+    package var bytes: [UInt8] {
+        var line = JSONLine()
+        line.open()
+        switch command {
+        case .status: line.field("command", "status")
+        case .routes: line.field("command", "routes")
+        case .backends: line.field("command", "backends")
+        case .reload: line.field("command", "reload")
+        case .explain(let question):
+            line.field("command", "explain")
+            line.field("to", question.to.description)
+            line.field("from", question.from.description)
+            switch question.first {
+            case .usual: break
+            case .hello(let name): line.field("sni", String(decoding: name, as: UTF8.self))
+            case .bytes(let bytes): line.field("bytes", Decode.hex(of: bytes))
+            }
+        }
+        if isText { line.field("format", "text") }
+        line.close()
+        line.newline()
+        return line.bytes
+    }
+}

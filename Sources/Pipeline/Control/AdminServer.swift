@@ -1,0 +1,212 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+
+/// An admin socket that can't be opened.
+package struct AdminSocketError: Error, Sendable, CustomStringConvertible {
+    package let description: String
+}
+
+/// What goes back to a client: a first piece, and more of it while there is some. So a document of any size costs one
+/// piece of memory.
+struct AdminResponse {
+    var first: [UInt8]
+    /// The next piece; nil: that was all.
+    var more: (() -> [UInt8]?)?
+
+    init(_ bytes: [UInt8], more: (() -> [UInt8]?)? = nil) {
+        first = bytes
+        self.more = more
+    }
+}
+
+/// The admin socket: one request a connection, a JSON object on a line; one document back, then the end
+/// (docs/adr/0014). Everything about a client is bounded, and none is waited for.
+///
+/// Threading: the control thread. Ownership: closes the socket and its clients, and removes the file.
+final class AdminServer {
+    static let clientLimit = 32
+    /// Bytes of a request.
+    static let requestLimit = 65536
+    /// Without a byte going either way.
+    static let idleLimit = TimeSpan.seconds(5)
+
+    private let path: String
+    private let listener: Descriptor
+    private var clients: [AdminClient] = []
+
+    /// Listens at `path`, with mode 0600. A socket file that nobody answers on is left over, and replaced.
+    init(path: String) throws(AdminSocketError) {
+        try AdminServer.makeRoom(path)
+        let made = cl_unix_listen(path, 0o600, Int32(AdminServer.clientLimit))
+        guard made >= 0 else { throw AdminServer.failure(path, -made) }
+        self.path = path
+        listener = Descriptor(made)
+    }
+
+    deinit {
+        for client in clients { client.close() }
+        _ = cl_close(listener.number)
+        _ = cl_remove_path(path)
+    }
+
+    private static func makeRoom(_ path: String) throws(AdminSocketError) {
+        switch cl_path_kind(path) {
+        case 0: return
+        case 1:
+            let answer = cl_unix_connect(path, 0)
+            // Its queue may be full: that is somebody too.
+            if answer >= 0 || answer == -11 {
+                if answer >= 0 { _ = cl_close(answer) }
+                throw AdminSocketError(
+                    description: "can't open the admin socket \(path): another process answers on it; stop that one, "
+                        + "or give this node another `admin` path")
+            }
+            guard answer == -111 else { throw failure(path, -answer) }
+            let failed = cl_remove_path(path)
+            guard failed == 0 else { throw failure(path, -failed) }
+        case let kind where kind < 0: throw failure(path, -kind)
+        default:
+            throw AdminSocketError(
+                description: "can't open the admin socket \(path): it is there and is no socket; move it away, or use "
+                    + "another path")
+        }
+    }
+
+    private static func failure(_ path: String, _ error: Int32) -> AdminSocketError {
+        let cause: (String, String)
+        switch error {
+        case 2: cause = ("its directory is not there", "make it (systemd: RuntimeDirectory=)")
+        case 20: cause = ("a part of the path is no directory", "check the path")
+        case 13, 1: cause = ("no permission", "check the owner and mode of its directory")
+        case 30: cause = ("the file system is read-only", "choose another place")
+        case 98: cause = ("another process has just made it", "stop that one, or use another path")
+        default: cause = ("error \(error) from the kernel", "see `errno \(error)`")
+        }
+        return AdminSocketError(description: "can't open the admin socket \(path): \(cause.0); \(cause.1)")
+    }
+
+    // MARK: The loop's side
+
+    /// What to wait for: the socket itself first, then each client.
+    var waits: [cl_poll_item] {
+        [cl_poll_item(fd: listener.number, wants: UInt8(CL_READABLE), got: 0)] + clients.map(\.wait)
+    }
+
+    /// When the first idle client is to be closed.
+    var nextDeadline: Instant? { clients.map { $0.lastMove + AdminServer.idleLimit }.min() }
+
+    /// Serves what has come. `items` are those of ``waits``.
+    func serve(_ items: ArraySlice<cl_poll_item>, _ now: Instant, answer: ([UInt8]) -> AdminResponse) {
+        for (client, item) in zip(clients, items.dropFirst()) where item.got != 0 {
+            client.move(item.got, now, answer: answer)
+        }
+        for client in clients where client.lastMove + AdminServer.idleLimit <= now { client.isOver = true }
+        clients.removeAll { client in
+            if client.isOver { client.close() }
+            return client.isOver
+        }
+        if items.first?.got ?? 0 != 0 { acceptAll(now) }
+    }
+
+    private func acceptAll(_ now: Instant) {
+        for _ in 0..<AdminServer.clientLimit {
+            let accepted = cl_unix_accept(listener.number)
+            guard accepted >= 0 else { return }
+            if clients.count < AdminServer.clientLimit {
+                clients.append(AdminClient(Descriptor(accepted), now))
+            } else {
+                // R27: the newest is refused, and told why.
+                let refusal = AdminCommands.failure(
+                    "the node serves \(AdminServer.clientLimit) admin clients already", "try again in a moment")
+                _ = refusal.withUnsafeBytes { cl_send(accepted, $0.baseAddress, $0.count, nil, 0) }
+                _ = cl_close(accepted)
+            }
+        }
+    }
+}
+
+/// One client of the admin socket: its request as it comes, then the answer as it goes.
+final class AdminClient {
+    private let descriptor: Descriptor
+    private var request: [UInt8] = []
+    private var response: AdminResponse?
+    /// How much of the response's current piece has gone.
+    private var sent = 0
+    /// When a byte went either way.
+    private(set) var lastMove: Instant
+    var isOver = false
+
+    init(_ descriptor: Descriptor, _ now: Instant) {
+        self.descriptor = descriptor
+        lastMove = now
+    }
+
+    func close() { _ = cl_close(descriptor.number) }
+
+    var wait: cl_poll_item {
+        cl_poll_item(
+            fd: descriptor.number, wants: UInt8(response == nil ? CL_READABLE : CL_WRITABLE), got: 0)
+    }
+
+    func move(_ got: UInt8, _ now: Instant, answer: ([UInt8]) -> AdminResponse) {
+        if response == nil {
+            read(now, answer: answer)
+        } else if got & UInt8(CL_WRITABLE) == 0 {
+            isOver = true
+        }
+        write(now)
+    }
+
+    /// One read: who sends a lot takes turns with the others.
+    private func read(_ now: Instant, answer: ([UInt8]) -> AdminResponse) {
+        let count = withUnsafeTemporaryAllocation(byteCount: 16384, alignment: 16) { room in
+            let count = cl_receive(descriptor.number, room.baseAddress, room.count)
+            if count > 0 { request += room[..<count] }
+            return count
+        }
+        if count == -11 { return }
+        guard count >= 0 else {
+            isOver = true
+            return
+        }
+        lastMove = now
+        let line = request.prefix { $0 != 0x0A }
+        if line.count > AdminServer.requestLimit {
+            respond(
+                AdminResponse(
+                    AdminCommands.failure(
+                        "the request has more than \(AdminServer.requestLimit) bytes", "send one JSON object on a line")
+                ))
+        } else if line.count < request.count || (count == 0 && !request.isEmpty) {
+            respond(answer(Array(line)))
+        } else if count == 0 {
+            isOver = true
+        }
+    }
+
+    private func respond(_ response: AdminResponse) {
+        self.response = response
+        request = []
+    }
+
+    /// One piece at most.
+    private func write(_ now: Instant) {
+        guard let piece = response?.first, !isOver else { return }
+        let count = piece.withUnsafeBytes { bytes in
+            let rest = bytes[sent...]
+            return cl_send(
+                descriptor.number, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count, nil, 0)
+        }
+        if count == -11 { return }
+        guard count >= 0 else {
+            isOver = true
+            return
+        }
+        lastMove = now
+        sent += count
+        guard sent >= piece.count else { return }
+        sent = 0
+        if let next = response?.more?() { response?.first = next } else { isOver = true }
+    }
+}

@@ -1,0 +1,137 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+
+/// The control thread's loop: waits for signals, addresses, admin clients and what is due, and does one after the other.
+/// Nothing in it waits for anybody else.
+struct ControlLoop: ~Copyable {
+    private let node: RunningNode
+    private let manager: ServiceManager
+    private let signals: Descriptor
+    private let monitor: AddressMonitor?
+    private let admin: AdminServer?
+    private var phase = Phase.serving
+
+    private enum Phase {
+        case serving
+        /// Until the last connection has ended, or the deadline.
+        case draining(Instant)
+        case stopping
+    }
+
+    /// While it drains nothing tells that the last connection has ended but the counters.
+    private static let drainPoll = TimeSpan.milliseconds(10)
+
+    /// - Parameter signals: from `cl_signal_open`; closed with the loop.
+    init(
+        _ node: RunningNode, _ manager: ServiceManager, signals: Descriptor, monitor: AddressMonitor?,
+        admin: AdminServer?
+    ) {
+        self.node = node
+        self.manager = manager
+        self.signals = signals
+        self.monitor = monitor
+        self.admin = admin
+    }
+
+    deinit { _ = cl_close(signals.number) }
+
+    /// Runs until the workers have ended.
+    consuming func run() {
+        while true {
+            var items = [item(signals)]
+            if let monitor { items.append(item(monitor.descriptor)) }
+            let firstAdmin = items.count
+            if let admin { items += admin.waits }
+            let failed = cl_poll(&items, Int32(items.count), timeout())
+            guard failed >= 0 else {
+                // The wait can't fail for descriptors that are open; ending is the only safe answer if it does.
+                node.log.say("stopping", "the control loop can't wait: error \(-failed) from the kernel")
+                node.fleet.order(.stop)
+                return
+            }
+            takeSignals()
+            if let monitor, items[1].got != 0 { node.addressesChanged(monitor.take()) }
+            let now = Instant(nanoseconds: cl_now())
+            if let admin { admin.serve(items[firstAdmin...], now) { answer($0) } }
+            node.tick(now)
+            if isOver(now) { return }
+        }
+    }
+
+    private func item(_ descriptor: Descriptor) -> cl_poll_item {
+        cl_poll_item(fd: descriptor.number, wants: UInt8(CL_READABLE), got: 0)
+    }
+
+    /// Nanoseconds until something is due; -1: nothing is.
+    private func timeout() -> Int64 {
+        let now = Instant(nanoseconds: cl_now())
+        var due = [node.nextTick, admin?.nextDeadline].compactMap { $0 }
+        if case .serving = phase {} else { due.append(now + ControlLoop.drainPoll) }
+        guard let first = due.min() else { return -1 }
+        return Int64(clamping: first.since(now).nanoseconds)
+    }
+
+    private func answer(_ request: [UInt8]) -> AdminResponse {
+        AdminCommands(node: node, manager: manager).answer(request)
+    }
+
+    // MARK: Signals
+
+    private mutating func takeSignals() {
+        while true {
+            switch cl_signal_take(signals.number) {
+            case SignalNumber.hangup: _ = node.reload(by: SignalNumber.name(SignalNumber.hangup), manager)
+            case let signal where signal > 0: stop(signal)
+            default: return
+            }
+        }
+    }
+
+    /// The first signal drains until the deadline; a second one ends it at once.
+    private mutating func stop(_ signal: Int32) {
+        switch phase {
+        case .serving:
+            node.isStopping = true
+            manager.stopping()
+            let timeout = node.program.node.drainTimeout
+            node.log.say("draining") { line in
+                line.field("signal", SignalNumber.name(signal))
+                line.field("connections", node.fleet.total(.active))
+                line.field("deadline_ms", timeout.milliseconds)
+            }
+            phase = .draining(Instant(nanoseconds: cl_now()) + timeout)
+            node.fleet.order(.drain)
+        case .draining: resetRest("a second signal: open connections are reset")
+        case .stopping: break
+        }
+    }
+
+    private mutating func resetRest(_ why: String) {
+        node.log.say("stopping", why) { $0.field("connections", node.fleet.total(.active)) }
+        phase = .stopping
+        node.fleet.order(.stop)
+    }
+
+    private mutating func isOver(_ now: Instant) -> Bool {
+        guard node.isStopping else { return false }
+        if node.fleet.hasEnded { return true }
+        if case .draining(let deadline) = phase, deadline <= now { resetRest("the drain deadline has passed") }
+        return false
+    }
+}
+
+enum SignalNumber {
+    static let hangup: Int32 = 1
+    static let interrupt: Int32 = 2
+    static let terminate: Int32 = 15
+
+    static func name(_ number: Int32) -> String {
+        switch number {
+        case hangup: "SIGHUP"
+        case interrupt: "SIGINT"
+        case terminate: "SIGTERM"
+        default: "signal \(number)"
+        }
+    }
+}

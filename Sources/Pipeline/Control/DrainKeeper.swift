@@ -1,0 +1,51 @@
+import Pipeline
+import PipelineRouting
+import PipelineRuntime
+
+/// When connections that routing wants ended must have: its graces as deadlines, which stay the same from one generation
+/// to the next.
+///
+/// Threading: the control thread.
+struct DrainKeeper {
+    struct Due {
+        let drain: RouteDrain
+        let deadline: Instant
+
+        var forWorkers: Drain {
+            switch drain.target {
+            case .backend(let cell): Drain(.backend(cell), deadline: deadline, reason: .instanceDrained)
+            case .route(let cell): Drain(.route(cell), deadline: deadline, reason: .routeRemoved)
+            }
+        }
+    }
+
+    private(set) var due: [Due] = []
+
+    /// How long after its deadline a drain is kept: a worker ends connections within a turn of it, and one that was
+    /// being connected on an older generation meanwhile still gets its end.
+    private static let tail = TimeSpan.seconds(10)
+
+    /// What the last apply of routes said. Those that are named again keep their deadline; those that aren't are over.
+    mutating func update(_ wanted: [RouteDrain], now: Instant) {
+        let known = Dictionary(due.map { (Key($0.drain), $0.deadline) }, uniquingKeysWith: { first, _ in first })
+        due = wanted.map { Due(drain: $0, deadline: known[Key($0)] ?? now + $0.grace) }
+    }
+
+    /// True once a drain has been carried out by every worker.
+    func isDone(_ drain: RouteDrain, now: Instant) -> Bool {
+        due.contains { Key($0.drain) == Key(drain) && $0.deadline + DrainKeeper.tail <= now }
+    }
+
+    private struct Key: Hashable {
+        private let target: UnsafeRawPointer
+        private let apply: UInt64
+
+        init(_ drain: RouteDrain) {
+            switch drain.target {
+            case .backend(let cell): target = UnsafeRawPointer(cell)
+            case .route(let cell): target = UnsafeRawPointer(cell)
+            }
+            apply = drain.apply
+        }
+    }
+}

@@ -1,0 +1,273 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+
+/// The listening sockets of a node: which there should be, which there are, and why not those that aren't.
+///
+/// A socket is opened here, for every worker; with the first offer that has it, it is the worker's, which closes it when
+/// an offer comes that has it no more. What can't be opened is degraded and tried again, and nobody else notices (R9).
+///
+/// Threading: the control thread.
+final class ListenerKeeper {
+    /// Why an endpoint isn't served, and when it is tried again.
+    struct Degradation {
+        let error: ListenError
+        let since: Instant
+        var retryAt: Instant
+    }
+
+    struct Kept {
+        var planned: PlannedListener
+        /// Names the listener in facts, logs and limits, the same for its whole life.
+        let index: UInt16
+        /// By worker; empty while degraded.
+        var sockets: [Descriptor] = []
+        /// Where it is bound: the planned endpoint, or the port that the kernel chose for port 0.
+        var bound: Endpoint
+        var degradation: Degradation?
+
+        var isOpen: Bool { !sockets.isEmpty }
+    }
+
+    /// What came of a change.
+    struct Change {
+        var opened: [PlannedListener] = []
+        var closed: [PlannedListener] = []
+        var degraded: [(listener: PlannedListener, error: ListenError)] = []
+        /// An address that vanished took its sockets away, and was said before or not.
+        var lost = 0
+        var changesSockets: Bool { lost > 0 || !opened.isEmpty || !closed.isEmpty }
+        var isEmpty: Bool { !changesSockets && degraded.isEmpty }
+    }
+
+    /// The safety net under the events that tell of addresses.
+    static let retryInterval = TimeSpan.seconds(30)
+
+    private let workers: Int
+    private let settings: NodeSettings
+    /// How many sockets a worker may have open at most (R27).
+    private let room: Int
+    private var indices = IndexPool()
+    /// In the order of the plan.
+    private(set) var kept: [Kept] = []
+    /// Ports of sockets that workers may not have closed yet.
+    private var closing: Set<UInt16> = []
+
+    init(workers: Int, settings: NodeSettings, room: Int) {
+        self.workers = workers
+        self.settings = settings
+        self.room = room
+    }
+
+    var openEndpoints: [Endpoint] { kept.filter(\.isOpen).map(\.bound) }
+    /// The next time that something degraded is due; nil: nothing is degraded.
+    var nextRetry: Instant? { kept.compactMap(\.degradation?.retryAt).min() }
+
+    /// What one worker is offered.
+    func listeners(worker: Int) -> [WorkerListener] {
+        kept.filter(\.isOpen).map { kept in
+            WorkerListener(
+                descriptor: kept.sockets[worker], spec: kept.planned.spec, bound: kept.bound, index: kept.index)
+        }
+    }
+
+    // MARK: A new plan
+
+    /// Opens what `plan` requires and is not open yet: all of it, or none. What was opened waits for ``adopt(_:_:now:)``.
+    func openRequired(_ plan: [PlannedListener]) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
+        let open = Set(kept.filter(\.isOpen).map(\.planned.endpoint))
+        var staged: [Endpoint: OpenListener] = [:]
+        var failures: [ListenError] = []
+        let wanted = plan.filter { $0.isRequired && !open.contains($0.endpoint) }
+        // All of them before the first is open: two of our own may share a port.
+        for planned in wanted {
+            do throws(ListenError) { try requireUnshared(planned.spec) } catch { failures.append(error) }
+        }
+        for planned in wanted where failures.isEmpty {
+            do throws(ListenError) {
+                staged[planned.endpoint] = try openForWorkers(planned.spec)
+            } catch {
+                failures.append(error)
+            }
+        }
+        guard failures.isEmpty else {
+            abandon(staged)
+            return ([:], failures)
+        }
+        return (staged, [])
+    }
+
+    /// Closes what ``openRequired(_:)`` opened, if it isn't wanted after all.
+    func abandon(_ staged: [Endpoint: OpenListener]) {
+        for listener in staged.values { listener.close() }
+    }
+
+    /// Makes `plan` what the node listens on: sockets that persist are kept, the others opened. What disappears from
+    /// ``listeners(worker:)`` is the workers' to close.
+    func adopt(_ plan: [PlannedListener], _ staged: [Endpoint: OpenListener], now: Instant) -> Change {
+        var change = Change()
+        var known = Dictionary(kept.map { ($0.planned.endpoint, $0) }, uniquingKeysWith: { first, _ in first })
+        var next: [Kept] = []
+        next.reserveCapacity(plan.count)
+        for planned in plan {
+            if var same = known.removeValue(forKey: planned.endpoint) {
+                same.planned = planned
+                next.append(same)
+            } else if let index = indices.take() {
+                next.append(Kept(planned: planned, index: index, bound: planned.endpoint))
+            } else {
+                change.degraded.append((planned, ListenError(endpoint: planned.endpoint, error: 24, congestion: nil)))
+            }
+        }
+        for gone in known.values {
+            if gone.isOpen {
+                change.closed.append(gone.planned)
+                closing.insert(gone.bound.port)
+            }
+            indices.give(back: gone.index)
+        }
+        kept = next
+        for position in kept.indices where !kept[position].isOpen {
+            if let listener = staged[kept[position].planned.endpoint] {
+                take(listener, at: position)
+                change.opened.append(kept[position].planned)
+            } else if kept[position].degradation == nil {
+                tryToOpen(position, now, &change)
+            }
+        }
+        return change
+    }
+
+    /// Every worker has the last offer: what was to be closed is.
+    func everyWorkerHasAdopted() { closing.removeAll() }
+
+    // MARK: Degraded ones
+
+    /// Tries again what is due.
+    func retry(now: Instant) -> Change {
+        var change = Change()
+        for position in kept.indices {
+            guard let degradation = kept[position].degradation, degradation.retryAt <= now else { continue }
+            tryToOpen(position, now, &change)
+        }
+        return change
+    }
+
+    /// Addresses came or went: what listens on one that is gone is degraded, what waits for one that is back is opened.
+    /// - Parameter changed: IPv4 addresses that something happened to; nil: unknown, look at all.
+    func addressesChanged(_ changed: Set<IPAddress>?, now: Instant) -> Change {
+        var change = Change()
+        for position in kept.indices {
+            let address = kept[position].planned.endpoint.address
+            guard !address.isUnspecified, changed?.contains(address) ?? true else { continue }
+            guard kept[position].isOpen else {
+                tryToOpen(position, now, &change)
+                continue
+            }
+            // An address that a `listen` line names is the operator's own business: its sockets stay.
+            guard !kept[position].planned.isRequired, !Addresses.isUsable(address) else { continue }
+            let error = ListenError(endpoint: kept[position].planned.endpoint, error: 99, congestion: nil)
+            closing.insert(kept[position].bound.port)
+            kept[position].sockets = []
+            change.lost += 1
+            degrade(position, error, now, &change)
+        }
+        return change
+    }
+
+    private func tryToOpen(_ position: Int, _ now: Instant, _ change: inout Change) {
+        let planned = kept[position].planned
+        do throws(ListenError) {
+            guard kept.count(where: \.isOpen) < room else {
+                throw ListenError(endpoint: planned.endpoint, error: 24, congestion: nil)
+            }
+            try requireUnshared(planned.spec)
+            take(try openForWorkers(planned.spec), at: position)
+            change.opened.append(planned)
+        } catch {
+            degrade(position, error, now, &change)
+        }
+    }
+
+    private func take(_ listener: OpenListener, at position: Int) {
+        kept[position].sockets = listener.sockets
+        kept[position].bound = listener.bound
+        kept[position].degradation = nil
+    }
+
+    private func degrade(_ position: Int, _ error: ListenError, _ now: Instant, _ change: inout Change) {
+        let before = kept[position].degradation
+        kept[position].degradation = Degradation(
+            error: error, since: before?.since ?? now, retryAt: now + ListenerKeeper.retryInterval)
+        // Said once, and again only if it is something else by now.
+        if before?.error.error != error.error { change.degraded.append((kept[position].planned, error)) }
+    }
+
+    // MARK: Sockets
+
+    /// One socket for each worker, or none.
+    private func openForWorkers(_ spec: ListenerSpec) throws(ListenError) -> OpenListener {
+        var spec = spec
+        var sockets: [Descriptor] = []
+        do throws(ListenError) {
+            for _ in 0..<workers {
+                let socket = try ListenerSocket.open(spec, settings: settings)
+                // What the kernel chose for the first worker is where the others join it.
+                spec = ListenerSpec(endpoint: socket.endpoint, hint: spec.hint, chain: spec.chain, line: spec.line)
+                sockets.append(socket.release())
+            }
+        } catch {
+            for socket in sockets { ListenerSocket.close(socket) }
+            throw error
+        }
+        return OpenListener(sockets: sockets, bound: spec.endpoint)
+    }
+
+    /// Workers share a port by `SO_REUSEPORT`, and so would a second node of the same user, which would take half of the
+    /// first one's connections without a word. Where one of our own has the port already, on every address or on
+    /// another, the kernel can't tell the two apart, and we don't ask.
+    private func requireUnshared(_ spec: ListenerSpec) throws(ListenError) {
+        let port = spec.endpoint.port
+        guard port != 0, !closing.contains(port), !kept.contains(where: { $0.isOpen && $0.bound.port == port }) else {
+            return
+        }
+        try ListenerSocket.open(spec, settings: settings, reusePort: false).close()
+    }
+
+    /// For when no worker took them over.
+    func closeAll() {
+        for socket in kept.flatMap(\.sockets) { ListenerSocket.close(socket) }
+        kept = []
+    }
+}
+
+/// The sockets of one listener, one for each worker.
+struct OpenListener {
+    let sockets: [Descriptor]
+    let bound: Endpoint
+
+    func close() { for socket in sockets { ListenerSocket.close(socket) } }
+}
+
+/// Numbers of listeners, used again once they are free.
+private struct IndexPool {
+    private var next = 0
+    private var free: [UInt16] = []
+
+    /// Nil: there are 65,536 of them.
+    mutating func take() -> UInt16? {
+        if let index = free.popLast() { return index }
+        guard let index = UInt16(exactly: next) else { return nil }
+        next += 1
+        return index
+    }
+    mutating func give(back index: UInt16) { free.append(index) }
+}
+
+enum Addresses {
+    /// True if this machine lets a socket bind to `address`: it has it, or is told to act as if.
+    static func isUsable(_ address: IPAddress) -> Bool {
+        var at = cl_endpoint(high: address.high, low: address.low, port: 0)
+        return cl_can_bind(&at) == 0
+    }
+}

@@ -1,0 +1,195 @@
+import CLinux
+import Pipeline
+import PipelineLanguage
+import PipelineRouting
+import PipelineRuntime
+
+/// How the last reload went, for `status`.
+struct ReloadNote {
+    let at: UInt64
+    let by: String
+    /// Nil: it was done.
+    let refusal: String?
+}
+
+/// Why a reload changed nothing.
+struct ReloadRefusal: Error {
+    let message: String
+    /// The diagnostics, one a line.
+    var details: [String] = []
+}
+
+/// R26, R22, R24: config and state file are read again, whole. What doesn't compile changes nothing and says why.
+extension RunningNode {
+    /// Diagnostics that an event shows; `check` shows all.
+    private static let shownLines = 20
+
+    /// - Parameter by: what asked for it: `SIGHUP`, `admin`.
+    func reload(by: String, _ manager: ServiceManager) -> ReloadRefusal? {
+        manager.reloading()
+        defer { manager.ready("serving on \(listeners.openEndpoints.count) addresses") }
+        do throws(ReloadRefusal) {
+            try reload(by: by)
+            lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: nil)
+            return nil
+        } catch {
+            lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: error.message)
+            log.say("reload_refused", "\(error.message): nothing was changed") { line in
+                line.field("by", by)
+                if !error.details.isEmpty { line.list("diagnostics", error.details) { $0.string($1) } }
+            }
+            return error
+        }
+    }
+
+    private func reload(by: String) throws(ReloadRefusal) {
+        guard !isStopping else { throw ReloadRefusal(message: "the node is stopping") }
+        guard waitUntilSettled(milliseconds: 2000) else {
+            throw ReloadRefusal(
+                message: "workers have not taken up the last change yet, since their connections hold too many older "
+                    + "ones; try again when some have ended")
+        }
+        var read = try readConfig()
+        guard let program = read.compilation.program, !read.compilation.hasErrors else {
+            throw ReloadRefusal(message: "the config has errors", details: RunningNode.lines(read.compilation))
+        }
+        let (staged, failures) = listeners.openRequired(ListenerPlan.listeners(program, RequestedPorts()))
+        guard failures.isEmpty else {
+            throw ReloadRefusal(
+                message: "\(failures.count) of its listeners can't be opened", details: failures.map(\.description))
+        }
+        let fixed = settings.unchangeable(in: program.node)
+        let before = routeCount
+        let report = apply(&read, program)
+        self.program = program
+        revision = read.state?.revision
+        problems = RunningNode.lines(read.compilation)
+        let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
+        let change = listeners.adopt(plan, staged, now: Instant(nanoseconds: cl_now()))
+        publish()
+        sayReloaded(by, report, before)
+        say(change)
+        sayFixed(fixed)
+    }
+
+    private func readConfig() throws(ReloadRefusal) -> ReadConfig {
+        do throws(FileError) {
+            let text = try Files.read(configPath, limit: SourceText.limit)
+            return ConfigLoader.read(text, file: configPath, running: program)
+        } catch {
+            throw ReloadRefusal(message: "can't read the config: \(error)")
+        }
+    }
+
+    // MARK: Routes
+
+    private struct Applied {
+        var added = 0
+        var changed = 0
+        var removed = 0
+        var kept = 0
+        var rejected = 0
+
+        mutating func add(_ report: ApplyReport) {
+            added += report.added
+            changed += report.changed
+            removed += report.removed
+        }
+    }
+
+    /// Onto the routes that are served: positions and counters of those that stay go on (R11), and who has a name keeps
+    /// it (R5).
+    private func apply(_ read: inout ReadConfig, _ program: Program) -> Applied {
+        var applied = Applied()
+        ListenerPlan.prepare(routing, for: program)
+        let now = Instant(nanoseconds: cl_now())
+        routing.forgetDrains { drains.isDone($0, now: now) }
+        var blocks = routing.apply(read.blocks, at: now)
+        applied.add(blocks)
+        // A state file that is named no more has nothing to say any more.
+        let state = routing.apply(read.state ?? .empty(.state), at: now)
+        applied.add(state)
+        read.report(state.problems)
+        // Each report has all that are to be ended by then.
+        var latest = state.drains
+        // A name may have moved from the state file into the config: the block can have it now.
+        if blocks.problems.rejected > 0 {
+            blocks = routing.apply(read.blocks, at: now)
+            applied.add(blocks)
+            latest = blocks.drains
+        }
+        for problem in blocks.problems.list where problem.severity == .rejected {
+            read.compilation.report(
+                Diagnostic(.warning, at: SourceSpan(0, 0), "left out: \(problem)", help: [problem.remedy]))
+        }
+        drains.update(latest, now: now)
+        applied.kept = state.kept + blocks.kept
+        applied.rejected = state.problems.rejected + blocks.problems.rejected
+        return applied
+    }
+
+    // MARK: What is said
+
+    private func sayReloaded(_ by: String, _ applied: Applied, _ before: Int) {
+        log.say("reloaded") { line in
+            line.field("by", by)
+            line.field("generation", fleet.snapshots.newest)
+            if let revision { line.field("revision", revision) }
+            line.field("routes", routeCount)
+            line.field("routes_before", before)
+            line.field("added", applied.added)
+            line.field("changed", applied.changed)
+            line.field("removed", applied.removed)
+            if applied.kept > 0 { line.field("kept_as_they_were", applied.kept) }
+            if applied.rejected > 0 { line.field("left_out", applied.rejected) }
+            line.field("listeners", listeners.openEndpoints.count)
+            if !problems.isEmpty { line.list("diagnostics", problems) { $0.string($1) } }
+        }
+    }
+
+    private func sayFixed(_ fixed: [String]) {
+        guard !fixed.isEmpty else { return }
+        log.say("reload_partial", "these settings of `node` keep their values until the node is started anew") {
+            line in line.list("settings", fixed) { $0.string($1) }
+        }
+    }
+
+    /// `file:3:5: error: …`, without source lines and notes.
+    static func lines(_ compilation: Compilation) -> [String] {
+        let worth = compilation.diagnostics.filter { $0.severity != .note }
+        var lines = worth.prefix(shownLines).map { diagnostic in
+            let place = compilation.source.position(of: diagnostic.span.start)
+            let help = diagnostic.help.first.map { "; \($0)" } ?? ""
+            return "\(compilation.source.file):\(place.line):\(place.column): \(diagnostic.severity.rawValue): "
+                + diagnostic.message + help
+        }
+        if worth.count > shownLines { lines.append("\(worth.count - shownLines) more: run `pipelined check`") }
+        return lines
+    }
+}
+
+extension NodeSettings {
+    /// The settings that workers and sockets are made with: what `new` has otherwise, as `connections 100 -> 200`.
+    func unchangeable(in new: NodeSettings) -> [String] {
+        let none = "none"
+        let pairs: [(String, String, String)] = [
+            ("workers", "\(workers)", "\(new.workers)"),
+            ("connections", "\(maxConnections)", "\(new.maxConnections)"),
+            ("connect_timeout", connectTimeout.text, new.connectTimeout.text),
+            ("half_close_timeout", halfCloseTimeout.text, new.halfCloseTimeout.text),
+            ("keepalive", keepaliveIdle.text, new.keepaliveIdle.text),
+            ("user_timeout", userTimeout.text, new.userTimeout.text),
+            ("backlog", "\(backlog)", "\(new.backlog)"),
+            ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
+            ("state", stateDirectory ?? none, new.stateDirectory ?? none),
+            ("admin", adminSocket ?? none, new.adminSocket ?? none),
+            ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
+            ("congestion upstream", congestionUpstream ?? none, new.congestionUpstream ?? none),
+        ]
+        return pairs.filter { $0.1 != $0.2 }.map { "\($0.0) \($0.1) -> \($0.2)" }
+    }
+}
+
+extension TimeSpan {
+    fileprivate var text: String { "\(milliseconds)ms" }
+}

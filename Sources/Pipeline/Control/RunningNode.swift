@@ -1,0 +1,191 @@
+import CLinux
+import Pipeline
+import PipelineLanguage
+import PipelineRouting
+import PipelineRuntime
+
+/// A node that serves: its workers, its routes, its listeners, and what it runs on now.
+///
+/// Whatever changes (a reload, an address that comes or goes, a listener that can be opened at last) becomes one new
+/// generation: a snapshot and each worker's listeners, offered together (``publish()``).
+///
+/// Threading: the control thread.
+final class RunningNode {
+    let configPath: String
+    let log: ControlLog
+    let fleet: Fleet
+    let listeners: ListenerKeeper
+    let routing: RoutingState
+    /// Follows what the node runs by ``snapshotChanged()``.
+    let prober: HealthProber
+    var program: Program
+    /// Of the state file; nil: none is named.
+    var revision: UInt64?
+    /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
+    var problems: [String] = []
+    var lastReload: ReloadNote?
+    var isStopping = false
+    /// Connections that an apply wants ended, and when.
+    var drains = DrainKeeper()
+    let startedAt = Instant(nanoseconds: cl_now())
+    private var events = ListenerEvents()
+    private var proxies = ProxyWatch()
+    /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
+    private var nextSweep = Instant(nanoseconds: 0)
+    private var sweepInterval = RunningNode.firstSweep
+    /// What was heard of addresses, and waits for the workers to take up the change before.
+    private var news = AddressMonitor.News.nothing
+
+    private static let firstSweep = TimeSpan.milliseconds(100)
+    /// Connections may last for days, and nobody waits for the memory.
+    private static let longestSweep = TimeSpan.seconds(5)
+
+    var settings: NodeSettings { fleet.settings }
+    var routeCount: Int { routing.snapshot.routeCount }
+    /// Where it listens, as specs: for ``Explainer``.
+    var openListeners: [ListenerSpec] {
+        listeners.kept.filter(\.isOpen).map {
+            let spec = $0.planned.spec
+            return ListenerSpec(endpoint: $0.bound, hint: spec.hint, chain: spec.chain, line: spec.line)
+        }
+    }
+
+    // MARK: Start
+
+    /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
+    /// named is, and nothing was started.
+    static func start(
+        _ node: LoadedNode, config path: String, log: ControlLog = ControlLog()
+    ) -> (node: RunningNode?, failures: [String]) {
+        let settings = node.program.node
+        let most = ListenerPlan.most(node.program)
+        let sized = Fleet.size(
+            settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
+        guard let size = sized.size else { return (nil, [sized.failure]) }
+        let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
+        let (staged, failures) = keeper.openRequired(node.listeners)
+        guard failures.isEmpty else { return (nil, failures.map(\.description)) }
+        let change = keeper.adopt(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
+        let snapshots = SnapshotKeeper()
+        let first = snapshots.make(node.program, node.routes)
+        do throws(WorkerStartError) {
+            let fleet = try Fleet(
+                settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
+                first: first, reasons: node.program.reasons)
+            let probing = HealthProber.start(ProbeTargets(node.program, node.routes))
+            guard let prober = probing.prober else {
+                fleet.order(.stop)
+                throw WorkerStartError(worker: 0, call: "starting the health prober", error: probing.error)
+            }
+            let running = RunningNode(node, path, log, fleet, keeper, prober)
+            running.say(change, isStart: true)
+            running.snapshotChanged()
+            return (running, [])
+        } catch {
+            // Workers own their listeners by now, and this process ends: the kernel closes what is left.
+            return (nil, [error.description])
+        }
+    }
+
+    private init(
+        _ node: LoadedNode, _ path: String, _ log: ControlLog, _ fleet: Fleet, _ listeners: ListenerKeeper,
+        _ prober: HealthProber
+    ) {
+        configPath = path
+        self.log = log
+        self.fleet = fleet
+        self.listeners = listeners
+        self.prober = prober
+        routing = node.routing
+        program = node.program
+        revision = node.revision
+    }
+
+    // MARK: Change
+
+    /// Offers what the node is now to every worker. Call it only once ``isSettled`` is true: a socket that is offered
+    /// and taken back unseen would be nobody's.
+    func publish() {
+        _ = fleet.snapshots.make(program, routing.snapshot)
+        fleet.offer(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
+        sweepInterval = RunningNode.firstSweep
+        nextSweep = Instant(nanoseconds: cl_now()) + sweepInterval
+        snapshotChanged()
+    }
+
+    /// Every worker has taken up the last change.
+    var isSettled: Bool {
+        guard fleet.hasAdoptedNewest else { return false }
+        listeners.everyWorkerHasAdopted()
+        return true
+    }
+
+    /// Workers take up a change at the top of their loop: within a turn, unless their connections hold too many old
+    /// snapshots.
+    func waitUntilSettled(milliseconds: Int) -> Bool {
+        for _ in 0..<milliseconds * 5 {
+            if isSettled { return true }
+            cl_sleep(200_000)
+        }
+        return isSettled
+    }
+
+    /// Whoever follows what the node runs hooks in here: called once at the start and after each new generation, with
+    /// ``program`` and ``routing`` as they are now.
+    func snapshotChanged() {
+        proxies.routesChanged()
+        prober.update(ProbeTargets(program, routing.snapshot))
+    }
+
+    /// Acted upon at the next ``tick(_:)``.
+    func addressesChanged(_ more: AddressMonitor.News) { news.add(more) }
+
+    private func publish(_ change: ListenerKeeper.Change) {
+        guard !change.isEmpty else { return }
+        say(change)
+        if change.changesSockets { publish() }
+    }
+
+    func say(_ change: ListenerKeeper.Change, isStart: Bool = false) {
+        events.say(change, listeners, log, isStart: isStart)
+    }
+
+    // MARK: Time
+
+    /// Does what is due.
+    func tick(_ now: Instant) {
+        guard !isStopping else { return }
+        if news != .nothing, isSettled { lookAtAddresses(now) }
+        if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
+        if fleet.snapshots.hasOld, nextSweep <= now { sweep(now) }
+        proxies.look(routing.snapshot, now, log)
+    }
+
+    private func lookAtAddresses(_ now: Instant) {
+        switch news {
+        case .nothing: break
+        case .addresses(let addresses): publish(listeners.addressesChanged(addresses, now: now))
+        case .anything: publish(listeners.addressesChanged(nil, now: now))
+        }
+        news = .nothing
+    }
+
+    private func sweep(_ now: Instant) {
+        let before = fleet.snapshots.count
+        fleet.snapshots.free(before: fleet.oldestGeneration)
+        let doubled = TimeSpan(nanoseconds: sweepInterval.nanoseconds * 2)
+        let isIdle = fleet.snapshots.count == before
+        sweepInterval = isIdle ? min(doubled, RunningNode.longestSweep) : RunningNode.firstSweep
+        nextSweep = now + sweepInterval
+    }
+
+    /// When ``tick(_:)`` has something to do; nil: not until something happens.
+    var nextTick: Instant? {
+        guard !isStopping else { return nil }
+        var next = [listeners.nextRetry, proxies.nextLook].compactMap { $0 }
+        if fleet.snapshots.hasOld { next.append(nextSweep) }
+        // Something waits for workers, which take a turn.
+        if news != .nothing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }
+        return next.min()
+    }
+}

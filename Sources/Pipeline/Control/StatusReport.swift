@@ -1,0 +1,175 @@
+import CLinux
+import Pipeline
+import PipelineRouting
+import PipelineRuntime
+
+/// The `status` of a running node.
+struct StatusReport {
+    private let node: RunningNode
+
+    init(_ node: RunningNode) { self.node = node }
+
+    func response(isText: Bool) -> AdminResponse {
+        isText ? AdminCommands.text(text) : AdminResponse(json)
+    }
+
+    private var uptime: UInt64 { Instant(nanoseconds: cl_now()).since(node.startedAt).nanoseconds / 1_000_000_000 }
+    private var state: String { node.isStopping ? "draining" : "serving" }
+
+    /// What was counted at least once, by name.
+    private func counts(_ count: (ReasonCode) -> UInt64) -> [(name: String, count: UInt64)] {
+        (0..<ReasonCode.limit).map { ReasonCode(rawValue: UInt16($0)) }.map { ($0, count($0)) }
+            .filter { $0.1 > 0 }
+            .map { (node.program.reasons.text($0.0), $0.1) }
+    }
+    private var ended: [(name: String, count: UInt64)] { counts(node.fleet.total(ended:)) }
+    private var shadowed: [(name: String, count: UInt64)] { counts(node.fleet.total(shadowed:)) }
+
+    // MARK: JSON
+
+    private var json: [UInt8] {
+        var line = JSONLine()
+        line.open()
+        line.field("node", node.program.node.name)
+        line.field("version", Version.text)
+        line.field("pid", Int(cl_process_id()))
+        line.field("state", state)
+        line.field("uptime_s", uptime)
+        line.field("config", node.configPath)
+        if let revision = node.revision { line.field("revision", revision) } else { line.nullField("revision") }
+        line.field("routes", node.routeCount)
+        line.field("generation", node.fleet.snapshots.newest)
+        line.field("generations_held", node.fleet.snapshots.count)
+        writeReload(&line)
+        line.list("problems", node.problems) { $0.string($1) }
+        line.list("workers", node.fleet.workers, StatusReport.write)
+        line.list("listeners", node.listeners.kept, write)
+        line.list("reasons", ended, StatusReport.write)
+        line.list("shadowed", shadowed, StatusReport.write)
+        line.close()
+        line.newline()
+        return line.bytes
+    }
+
+    private func writeReload(_ line: inout JSONLine) {
+        guard let reload = node.lastReload else { return line.nullField("last_reload") }
+        line.key("last_reload")
+        line.open()
+        line.key("time")
+        line.timestamp(reload.at)
+        line.field("by", reload.by)
+        line.field("outcome", reload.refusal == nil ? "reloaded" : "refused")
+        line.field("message", reload.refusal)
+        line.close()
+    }
+
+    private static func write(_ line: inout JSONLine, _ worker: WorkerThread) {
+        line.open()
+        line.field("worker", worker.index)
+        line.field("generation", worker.mailbox.adoptedGeneration)
+        line.field("oldest_generation", worker.mailbox.oldestGeneration)
+        for metric in WorkerCounters.Metric.allCases {
+            line.field(name: metric.name, worker.counters.pointee.read(metric))
+        }
+        line.close()
+    }
+
+    private func write(_ line: inout JSONLine, _ kept: ListenerKeeper.Kept) {
+        line.open()
+        line.field("address", kept.bound.description)
+        line.field("hint", kept.planned.hint.name)
+        line.field("pipeline", pipeline(kept))
+        line.field("origin", kept.planned.origin.name)
+        line.field("env", kept.planned.origin.env)
+        line.field("state", kept.isOpen ? "open" : "degraded")
+        if let degradation = kept.degradation {
+            line.field("why", degradation.error.description)
+            line.field(
+                "degraded_s", Instant(nanoseconds: cl_now()).since(degradation.since).nanoseconds / 1_000_000_000)
+        }
+        line.close()
+    }
+
+    private static func write(_ line: inout JSONLine, _ counted: (name: String, count: UInt64)) {
+        line.open()
+        line.field("reason", counted.name)
+        line.field("count", counted.count)
+        line.close()
+    }
+
+    private func pipeline(_ kept: ListenerKeeper.Kept) -> String {
+        let chains = node.program.chains
+        return kept.planned.spec.chain < chains.count ? chains[kept.planned.spec.chain].name : "?"
+    }
+
+    // MARK: Text
+
+    private var text: String {
+        var text = "\(node.program.node.name): \(state) for \(plainDuration(uptime)), \(Version.text), pid "
+        text += "\(cl_process_id())\n"
+        text += "config \(node.configPath)"
+        if let revision = node.revision { text += ", state revision \(revision)" }
+        text += ", \(node.routeCount) routes, generation \(node.fleet.snapshots.newest) "
+        text += "(\(node.fleet.snapshots.count) held)\n"
+        if let reload = node.lastReload {
+            text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
+            text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
+        }
+        for problem in node.problems { text += "problem: \(problem)\n" }
+        return text + "\n" + workersText + "\n" + listenersText + countsText("REASON", ended)
+            + countsText("SHADOWED", shadowed)
+    }
+
+    private var workersText: String {
+        var table = TextTable([
+            "-WORKER", "-GENERATION", "-ACTIVE", "-ACCEPTED", "-SNIFFING", "-CONNECTS", "-RETRIES", "-TO BACKEND",
+            "-TO CLIENT",
+        ])
+        for worker in node.fleet.workers {
+            let metrics: [WorkerCounters.Metric] = [
+                .active, .accepted, .sniffing, .connectAttempts, .connectRetries, .bytesToUpstream, .bytesToClient,
+            ]
+            table.add(
+                ["\(worker.index)", "\(worker.mailbox.adoptedGeneration)"]
+                    + metrics.map { "\(worker.counters.pointee.read($0))" })
+        }
+        return table.text
+    }
+
+    private var listenersText: String {
+        var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "STATE"])
+        for kept in node.listeners.kept {
+            table.add([
+                kept.bound.description, kept.planned.hint.name, pipeline(kept),
+                kept.planned.origin.env ?? kept.planned.origin.name,
+                kept.degradation.map { "degraded: \($0.error)" } ?? "open",
+            ])
+        }
+        return table.text
+    }
+
+    private func countsText(_ name: String, _ counted: [(name: String, count: UInt64)]) -> String {
+        guard !counted.isEmpty else { return "" }
+        var table = TextTable([name, "-COUNT"])
+        for (name, count) in counted { table.add([name, "\(count)"]) }
+        return "\n" + table.text
+    }
+}
+
+extension PlannedListener.Origin {
+    var name: String {
+        switch self {
+        case .listen: "listen"
+        case .expose: "expose"
+        case .dedicated: "dedicated_ipv4"
+        }
+    }
+    var env: String? {
+        if case .dedicated(let env) = self { return env }
+        return nil
+    }
+}
+
+package enum Version {
+    package static let text = "pipelined 0.1.0"
+}

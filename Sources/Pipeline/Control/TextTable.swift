@@ -1,0 +1,46 @@
+/// Columns for people: a head, rows, two spaces between. Numbers stand at the right.
+struct TextTable {
+    private let head: [String]
+    private let rightAligned: Set<Int>
+    private var rows: [[String]] = []
+
+    /// - Parameter head: `-` in front of a name: the column's numbers stand at the right.
+    init(_ head: [String]) {
+        rightAligned = Set(head.indices.filter { head[$0].hasPrefix("-") })
+        self.head = head.map { $0.hasPrefix("-") ? String($0.dropFirst()) : $0 }
+    }
+
+    /// One cell a column. Characters that a terminal might act upon are replaced.
+    mutating func add(_ row: [String]) { rows.append(row.map(TextTable.harmless)) }
+
+    private static func harmless(_ cell: String) -> String {
+        let isFit = { (scalar: Unicode.Scalar) in scalar.value >= 0x20 && !(0x7F..<0xA0).contains(scalar.value) }
+        guard !cell.unicodeScalars.allSatisfy(isFit) else { return cell }
+        return String(String.UnicodeScalarView(cell.unicodeScalars.map { isFit($0) ? $0 : "\u{FFFD}" }))
+    }
+
+    var text: String {
+        let widths = head.indices.map { column in
+            ([head] + rows).map { $0[column].count }.max() ?? 0
+        }
+        return ([head] + rows).map { row in
+            var line = ""
+            for column in row.indices {
+                let padding = String(repeating: " ", count: widths[column] - row[column].count)
+                line += rightAligned.contains(column) ? padding + row[column] : row[column] + padding
+                line += "  "
+            }
+            return String(line.reversed().drop { $0 == " " }.reversed()) + "\n"
+        }.joined()
+    }
+}
+
+/// A duration for people: `3d 4h`, `5m 12s`, `8s`.
+func plainDuration(_ seconds: UInt64) -> String {
+    switch seconds {
+    case 0..<60: "\(seconds)s"
+    case 60..<3600: "\(seconds / 60)m \(seconds % 60)s"
+    case 3600..<86400: "\(seconds / 3600)h \(seconds % 3600 / 60)m"
+    default: "\(seconds / 86400)d \(seconds % 86400 / 3600)h"
+    }
+}

@@ -1,0 +1,214 @@
+import Pipeline
+
+/// All that control wants a worker to run on from now on: the snapshot for new connections, the listeners to accept
+/// them from, and what is to be ended at its time. A later offer takes the place of an earlier one, adopted or not.
+///
+/// Threading: made by control, read by one worker at the top of its loop. Ownership: control; it may free an offer, as
+/// its snapshot, when ``Mailbox/oldestGeneration`` has passed the snapshot's generation. The worker keeps no pointer
+/// into one that it has adopted.
+///
+/// Descriptors: an offer is adopted whole or not at all. From its adoption on (``Mailbox/adoptedGeneration``) the
+/// worker owns the descriptors in it, and closes those that a later one does not list. So a descriptor that an offer
+/// brings stays in every later one at least until the worker has adopted one of them.
+package struct WorkerOffer: @unchecked Sendable {
+    package let snapshot: UnsafePointer<Snapshot>
+    package let listeners: FrozenArray<WorkerListener>
+    /// All that are still to come, and not only the new ones.
+    package let drains: FrozenArray<Drain>
+
+    package init(
+        snapshot: UnsafePointer<Snapshot>, listeners: FrozenArray<WorkerListener>,
+        drains: FrozenArray<Drain> = FrozenArray([])
+    ) {
+        self.snapshot = snapshot
+        self.listeners = listeners
+        self.drains = drains
+    }
+
+    /// Frees the arrays.
+    package func deallocate() {
+        listeners.deallocate()
+        drains.deallocate()
+    }
+}
+
+/// Something that is gone from desired state: connections on it may go on until the deadline, then they are reset.
+///
+/// The cell is only compared, never read. It must not be given to another backend or route before an offer without
+/// this drain was adopted.
+package struct Drain: @unchecked Sendable {
+    package enum Target: @unchecked Sendable, Equatable {
+        case backend(UnsafePointer<BackendCell>)
+        case route(UnsafePointer<RouteCell>)
+    }
+    package let what: Target
+    package let deadline: Instant
+    /// ``RuntimeReason/instanceDrained`` or ``RuntimeReason/routeRemoved``.
+    package let reason: RuntimeReason
+
+    package init(_ what: Target, deadline: Instant, reason: RuntimeReason) {
+        self.what = what
+        self.deadline = deadline
+        self.reason = reason
+    }
+}
+
+/// A few things that control changes and the worker's loop walks: memory of the worker's own, renewed by each offer.
+struct AdoptedList<Item>: ~Copyable {
+    private(set) var items: UnsafeMutableBufferPointer<Item>
+
+    init(_ items: some Collection<Item>) {
+        self.items = .allocate(capacity: items.count)
+        _ = self.items.initialize(from: items)
+    }
+    deinit {
+        items.deinitialize()
+        items.deallocate()
+    }
+
+    var count: Int { items.count }
+    var isEmpty: Bool { items.isEmpty }
+    subscript(_ index: Int) -> Item {
+        get { items[index] }
+        nonmutating set { items[index] = newValue }
+    }
+}
+
+/// A listener, and whether the kernel tells of it.
+struct AdoptedListener {
+    var listener: WorkerListener
+    var isWatched = false
+}
+
+extension Worker {
+    /// How long a listener that the kernel did not let us watch may wait for the next try.
+    static var watchAgainAfter: TimeSpan { .milliseconds(100) }
+
+    /// Takes the newest offer over, if there is one that wasn't. It waits while every place for snapshots is taken.
+    mutating func adoptOffer() {
+        let offered = mailbox._withUnsafeGuaranteedRef { $0.offered }
+        guard let offered, offered != adoptedOffer || offered.pointee.snapshot.pointee.generation != adoptedGeneration
+        else { return }
+        let isNew = offered.pointee.snapshot.pointee.generation != adoptedGeneration
+        guard !isNew || snapshots.hasRoom else { return }
+        runDrains()
+        // Who has come to a listener that nothing takes the place of is served as it was.
+        takeQueued(offered.pointee.listeners, replaced: false)
+        if isNew { _ = snapshots.adopt(offered.pointee.snapshot) }
+        takeQueued(offered.pointee.listeners, replaced: true)
+        replaceListeners(offered.pointee.listeners)
+        drains = AdoptedList(offered.pointee.drains.buffer)
+        findNextDrain()
+        adoptedOffer = offered
+        adoptedGeneration = offered.pointee.snapshot.pointee.generation
+        let generation = adoptedGeneration
+        mailbox._withUnsafeGuaranteedRef { $0.setAdoptedGeneration(generation) }
+    }
+
+    // MARK: Listeners
+
+    /// Accepts what is in the queues of listeners that `wanted` has no more: those in whose place another one stands at
+    /// the same endpoint, as that one would, or those that are simply gone.
+    private mutating func takeQueued(_ wanted: FrozenArray<WorkerListener>, replaced: Bool) {
+        guard order != .stop else { return }
+        for i in 0..<listeners.count {
+            let old = listeners[i].listener
+            guard !wanted.buffer.contains(where: { $0.descriptor == old.descriptor }) else { continue }
+            let heir = wanted.buffer.first { $0.bound == old.bound }
+            guard (heir != nil) == replaced else { continue }
+            acceptAll(
+                WorkerListener(
+                    descriptor: old.descriptor, spec: heir?.spec ?? old.spec, bound: old.bound,
+                    index: heir?.index ?? old.index), limit: queueLimit)
+        }
+    }
+
+    /// The most connections that can be in a listener's queue: Linux lets in one more than it was told.
+    var queueLimit: Int { settings.backlog + 1 }
+
+    private mutating func replaceListeners(_ wanted: FrozenArray<WorkerListener>) {
+        for i in 0..<listeners.count
+        where !wanted.buffer.contains(where: { $0.descriptor == listeners[i].listener.descriptor }) {
+            close(listeners[i])
+        }
+        let adopted = wanted.buffer.enumerated().map { place, new in
+            var isWatched = false
+            for i in 0..<listeners.count where listeners[i].listener.descriptor == new.descriptor {
+                // An event names the place in the list: whoever has another one now is watched anew.
+                isWatched = listeners[i].isWatched && i == place
+                if listeners[i].isWatched, !isWatched { kernel.unwatch(new.descriptor) }
+            }
+            return AdoptedListener(listener: new, isWatched: isWatched)
+        }
+        listeners = AdoptedList(adopted)
+        if order == .run { watchListeners() } else { drainListeners() }
+    }
+
+    /// Watches the listeners that are not, as far as the kernel lets us.
+    mutating func watchListeners() {
+        unwatched = 0
+        for i in 0..<listeners.count where !listeners[i].isWatched {
+            let key = EventKey(.listener, index: i, generation: 0)
+            listeners[i].isWatched = !kernel.watchLevel(listeners[i].listener.descriptor, key).isError
+            if !listeners[i].isWatched { unwatched += 1 }
+        }
+    }
+
+    /// Takes what is queued already, so that no client that was told "connected" is reset, then stops listening.
+    mutating func drainListeners() {
+        for i in 0..<listeners.count where order == .drain { acceptAll(listeners[i].listener, limit: queueLimit) }
+        closeListeners()
+    }
+
+    mutating func closeListeners() {
+        for i in 0..<listeners.count { close(listeners[i]) }
+        listeners = AdoptedList([])
+        unwatched = 0
+    }
+
+    private mutating func close(_ adopted: AdoptedListener) {
+        if adopted.isWatched { kernel.unwatch(adopted.listener.descriptor) }
+        kernel.close(adopted.listener.descriptor)
+    }
+
+    // MARK: Drains
+
+    private mutating func findNextDrain() {
+        nextDrain = nil
+        for i in 0..<drains.count where drains[i].deadline > now {
+            nextDrain = min(nextDrain ?? drains[i].deadline, drains[i].deadline)
+        }
+    }
+
+    /// Ends what is on backends and routes whose time is over: one walk, however many there are.
+    mutating func runDrains() {
+        guard let due = nextDrain, due <= now else { return }
+        for index in 0..<slab.extent where slab.slots[index].phase != .free {
+            let slot = slab.slots + index
+            let cell = slot.pointee.marks.contains(.atBackend) ? slot.pointee.backend?.pointee.cell : nil
+            if let reason = overdue(backend: cell) ?? overdue(route: slot.pointee.route) {
+                finish(index, reason.code, .reset)
+            }
+        }
+        findNextDrain()
+    }
+
+    /// The reason to end a connection to that backend; nil: it may be.
+    func overdue(backend cell: UnsafePointer<BackendCell>?) -> RuntimeReason? {
+        guard !drains.isEmpty, let cell else { return nil }
+        return overdue(.backend(cell))
+    }
+
+    /// The same for a route.
+    func overdue(route: UnsafePointer<Route>?) -> RuntimeReason? {
+        guard !drains.isEmpty, let route else { return nil }
+        return overdue(.route(route.pointee.cell))
+    }
+
+    private func overdue(_ target: Drain.Target) -> RuntimeReason? {
+        for i in 0..<drains.count where drains[i].what == target && drains[i].deadline <= now {
+            return drains[i].reason
+        }
+        return nil
+    }
+}

@@ -1,0 +1,87 @@
+import ArgumentParser
+import PipelineControl
+
+/// What the subcommands about a running node have in common.
+struct AdminOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("The node's admin socket.", valueName: "socket"), completion: .file())
+    var admin = AdminConnection.usualSocket
+
+    @Flag(help: "One JSON document, for programs.")
+    var json = false
+
+    /// Prints the answer and ends with its exit code.
+    func ask(_ command: AdminRequest.Command) throws {
+        try AdminOptions.ask(AdminRequest(command, isText: !json), at: admin)
+    }
+
+    static func ask(_ request: AdminRequest, at socket: String) throws {
+        let answer: AdminConnection.Answer
+        do throws(AdminConnection.Unreachable) {
+            answer = try AdminConnection.ask(request, at: socket)
+        } catch {
+            Output.error("error: \(error)")
+            throw ExitCode.unreachable
+        }
+        Output.write(answer.bytes)
+        if answer.exit != 0 { throw ExitCode(answer.exit) }
+    }
+}
+
+extension ExitCode {
+    /// The node can't be reached.
+    static let unreachable = ExitCode(3)
+}
+
+struct Status: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "What a running node does: workers, listeners, reasons.",
+        discussion: """
+            EXAMPLES
+              pipelined status
+              pipelined status --json | jq '.listeners[] | select(.state == "degraded")'
+            """)
+    @OptionGroup var options: AdminOptions
+    func run() throws { try options.ask(.status) }
+}
+
+struct Routes: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "The routes of a running node, with what happens on each.",
+        discussion: """
+            BACKENDS is how many of the ready ones this node lets in, of how many. PROXY is whether they take our PROXY \
+            header: off, unknown, accepted or rejected.
+
+            EXAMPLES
+              pipelined routes
+              pipelined routes --json | jq -r '.routes[] | select(.proxy == "rejected") | .id'
+            """)
+    @OptionGroup var options: AdminOptions
+    func run() throws { try options.ask(.routes) }
+}
+
+struct Backends: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "The backends of a running node: connections, failures, probes, ejections.",
+        discussion: """
+            EXAMPLES
+              pipelined backends
+              pipelined backends --json | jq '.backends[] | select(.eligible | not)'
+            """)
+    @OptionGroup var options: AdminOptions
+    func run() throws { try options.ask(.backends) }
+}
+
+struct Reload: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Have a running node read its config and its state file again.",
+        discussion: """
+            The same as SIGHUP, with an answer. A config that does not compile changes nothing: it is said why, and the \
+            exit code is 1. Established connections go on.
+
+            EXAMPLES
+              pipelined reload
+              pipelined reload --admin /run/pipelined/edge.sock
+            """)
+    @OptionGroup var options: AdminOptions
+    func run() throws { try options.ask(.reload) }
+}

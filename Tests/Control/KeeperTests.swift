@@ -1,0 +1,109 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+import Testing
+
+@testable import PipelineControl
+@testable import PipelineRouting
+
+@Suite("What control keeps: listeners, deadlines, retries")
+struct KeeperTests {
+    private let now = Instant(nanoseconds: 1_000_000_000)
+
+    private func spec(_ text: String, chain: Int = 0) throws -> ListenerSpec {
+        ListenerSpec(endpoint: try #require(Endpoint(text)), hint: .tcpRaw, chain: chain, line: 1)
+    }
+
+    private func freePort() throws -> UInt16 {
+        let socket = try ListenerSocket.open(try spec("127.0.0.1:0"), settings: NodeSettings(), reusePort: false)
+        let port = socket.endpoint.port
+        socket.close()
+        return port
+    }
+
+    @Test("a listener that stays keeps its sockets and its number, whatever pipeline it has now")
+    func persists() throws {
+        let keeper = ListenerKeeper(workers: 2, settings: NodeSettings(), room: 10)
+        defer { keeper.closeAll() }
+        let first = [PlannedListener(try spec("127.0.0.1:\(try freePort())"), .listen)]
+        _ = keeper.adopt(first, keeper.openRequired(first).staged, now: now)
+        let before = keeper.listeners(worker: 1)
+        let moved = PlannedListener(
+            ListenerSpec(endpoint: first[0].endpoint, hint: .tcpRaw, chain: 3, line: 9), .expose)
+        let more = PlannedListener(try spec("127.0.0.1:\(try freePort())"), .expose)
+        let change = keeper.adopt([more, moved], [:], now: now)
+        #expect(change.opened == [more] && change.closed.isEmpty)
+        let after = keeper.listeners(worker: 1)
+        #expect(after.last?.descriptor == before.first?.descriptor && after.last?.index == before.first?.index)
+        #expect(after.last?.spec.chain == 3)
+        let gone = keeper.adopt([more], [:], now: now)
+        #expect(gone.closed == [moved])
+        for descriptor in before.map(\.descriptor) { ListenerSocket.close(descriptor) }
+    }
+
+    @Test(
+        "R9: what can't be opened is degraded, said once, and tried again after 30 s; what is required fails as a whole"
+    )
+    func degrades() throws {
+        let keeper = ListenerKeeper(workers: 1, settings: NodeSettings(), room: 10)
+        defer { keeper.closeAll() }
+        let absent = try spec("192.0.2.77:1")
+        #expect(keeper.openRequired([PlannedListener(absent, .listen)]).failures.map(\.error) == [99])
+        let plan = [PlannedListener(absent, .dedicated(env: "a/b/c"))]
+        let change = keeper.adopt(plan, [:], now: now)
+        #expect(change.degraded.map(\.error.error) == [99] && !change.changesSockets)
+        #expect(keeper.nextRetry == now + .seconds(30))
+        #expect(keeper.retry(now: now + .seconds(29)).isEmpty)
+        #expect(keeper.nextRetry == now + .seconds(30))
+        #expect(keeper.retry(now: now + .seconds(30)).isEmpty)
+        #expect(keeper.nextRetry == now + .seconds(60))
+        #expect(keeper.kept.first?.degradation?.since == now)
+        // Another address is none of its business.
+        #expect(keeper.addressesChanged([IPAddress(v4: 1)], now: now).isEmpty)
+    }
+
+    @Test("R27: beyond the room for listeners, the newest is degraded")
+    func room() throws {
+        let keeper = ListenerKeeper(workers: 1, settings: NodeSettings(), room: 1)
+        defer { keeper.closeAll() }
+        let plan = try (0..<2).map { _ in PlannedListener(try spec("127.0.0.1:\(try freePort())"), .expose) }
+        let change = keeper.adopt(plan, [:], now: now)
+        #expect(change.opened == [plan[0]])
+        #expect(change.degraded.map(\.listener) == [plan[1]])
+        #expect(change.degraded.first?.error.description.contains("no file descriptor is left") == true)
+    }
+
+    @Test("a drain's deadline stays where it was while later applies name it again")
+    func drains() {
+        let cell = UnsafeMutablePointer<BackendCell>.allocate(capacity: 1)
+        cell.initialize(to: BackendCell())
+        defer {
+            cell.deinitialize(count: 1)
+            cell.deallocate()
+        }
+        let drain = { (apply: UInt64) in
+            RouteDrain(target: .backend(UnsafePointer(cell)), name: "b", grace: .seconds(10), apply: apply)
+        }
+        var keeper = DrainKeeper()
+        keeper.update([drain(1)], now: now)
+        keeper.update([drain(1), drain(2)], now: now + .seconds(5))
+        #expect(keeper.due.map(\.deadline) == [now + .seconds(10), now + .seconds(15)])
+        #expect(!keeper.isDone(drain(1), now: now + .seconds(10)))
+        #expect(keeper.isDone(drain(1), now: now + .seconds(20)))
+        #expect(!keeper.isDone(drain(2), now: now + .seconds(20)))
+        keeper.update([], now: now)
+        #expect(keeper.due.isEmpty)
+    }
+
+    @Test("only what differs and can't change is named")
+    func unchangeable() {
+        var new = NodeSettings()
+        #expect(NodeSettings().unchangeable(in: new) == [])
+        new.name = "other"
+        new.drainTimeout = .seconds(1)
+        #expect(NodeSettings().unchangeable(in: new) == [])
+        new.workers = 4
+        new.adminSocket = "/x"
+        #expect(NodeSettings().unchangeable(in: new) == ["workers 0 -> 4", "admin none -> /x"])
+    }
+}

@@ -1,0 +1,128 @@
+import Foundation
+import Glibc
+import Testing
+
+/// An IPv4 address of this machine's loopback link, which the test gives and takes.
+final class LoopbackAddress: Sendable {
+    let address: String
+
+    /// From the range for benchmarks (RFC 2544), and not another test's.
+    init(_ number: Int) { address = "198.18.\(Int(getpid()) % 250).\(number)" }
+    deinit { _ = try? change("del") }
+
+    static let isAllowed: Bool = {
+        guard getuid() == 0, Child.find("ip") != nil else { return false }
+        let probe = LoopbackAddress(250)
+        guard let added = try? probe.change("add"), added else { return false }
+        return true
+    }()
+
+    /// True if it was done.
+    @discardableResult func change(_ verb: String) throws -> Bool {
+        try Child("ip", ["addr", verb, "\(address)/32", "dev", "lo"]).waitForExit() == .code(0)
+    }
+}
+
+@Suite(
+    "R9: an env's own IPv4 address", .enabled(if: LoopbackAddress.isAllowed, "needs root, and `ip` to give addresses"))
+struct DedicatedIPv4Tests {
+    private struct Site {
+        let node: Node
+        let address = LoopbackAddress(1)
+        let port: UInt16
+        let admin: String
+        let server: Server
+
+        var dedicated: Place { Place(address.address, port) }
+        var shared: Place { Place("::1", port) }
+
+        init() throws {
+            let folder = try TemporaryFolder()
+            admin = "\(folder.path)/admin.sock"
+            server = try Server.echo()
+            port = try FreePort.take()
+            let backend = server.place.port
+            let route = { [port] (id: String, env: String, name: String, ipv4: Bool) in
+                """
+                {"route_id":"\(id)","env_id":"\(env)","hostname":"\(name)","listen_port":\(port),
+                 "protocol_hint":"tls_passthrough","backend_process_type":"w","backend_port":\(backend),
+                 "ipv4_required":\(ipv4)}
+                """
+            }
+            try folder.write(
+                "state.json",
+                """
+                {"format":"pipelined.state/1","revision":1,
+                 "envs":[{"env_id":"env_a","app_id":"shop","org_id":"acme","ipv4_address":"\(address.address)"},
+                         {"env_id":"env_b","app_id":"blog","org_id":"acme"}],
+                 "instances":[
+                  {"instance_id":"i_a","env_id":"env_a","process_type":"w","overlay_ipv6":"::1","status":"ready"},
+                  {"instance_id":"i_b","env_id":"env_b","process_type":"w","overlay_ipv6":"::1","status":"ready"}],
+                 "routes":[\(route("rt_a", "env_a", "a.example.com", true)),
+                           \(route("rt_b", "env_b", "b.example.com", false))]}
+                """)
+            var config = ConfigText(
+                settings: ["admin unix:\(admin)"], workers: 2, tlsListeners: [Place("::1", port)])
+            config.more =
+                "expose dedicated_ipv4 ports \(port) tls_passthrough via tls\nroutes file state.json\n"
+            node = try Node(config.description, folder: folder)
+        }
+
+        /// True if the hello came back.
+        func echoes(_ name: String, at place: Place) throws -> Bool {
+            let client = try Socket.connect(to: place)
+            let hello = clientHello(name)
+            try client.send(hello)
+            let seen = try? client.receive(exactly: hello.count)
+            return seen == hello
+        }
+
+        /// The event, for the `count`-th time.
+        func wait(_ event: String, _ count: Int) throws -> String {
+            try node.child.wait("\(event), \(count) times") { lines in
+                let found = lines.filter { $0.isEvent(event) }
+                return found.count >= count ? found[count - 1].text : nil
+            }
+        }
+
+        func dedicatedState() throws -> String {
+            let out = try Binary.run(["status", "--admin", admin, "--json"]).out
+            let object = try JSONSerialization.jsonObject(with: Data(out.utf8)) as? [String: Any]
+            let listeners = object?["listeners"] as? [[String: Any]] ?? []
+            return listeners.first { $0["origin"] as? String == "dedicated_ipv4" }?["state"] as? String ?? "none"
+        }
+    }
+
+    @Test("it appears, vanishes and reappears: its routes follow at once, and another env sees no error")
+    func comesAndGoes() throws {
+        let site = try Site()
+        let (stop, failed) = (Flag(), Flag())
+        let other = concurrently {
+            var count = 0
+            while !stop.isSet {
+                if (try? site.echoes("b.example.com", at: site.shared)) != true { failed.set() }
+                count += 1
+            }
+            return count
+        }
+        let said = try site.wait("ipv4_missing", 1)
+        #expect(said.contains("\"env\":\"acme/shop/env_a\"") && said.contains(site.address.address), "\(said)")
+        #expect(try site.dedicatedState() == "degraded")
+        for round in 1...3 {
+            #expect(try site.address.change("add"))
+            _ = try site.wait("ipv4_restored", round)
+            #expect(try site.dedicatedState() == "open")
+            #expect(try site.echoes("a.example.com", at: site.dedicated))
+            // Only that env's names are served on it.
+            #expect(try !site.echoes("b.example.com", at: site.dedicated))
+            #expect(try site.address.change("del"))
+            _ = try site.wait("ipv4_missing", round + 1)
+            #expect(try site.dedicatedState() == "degraded")
+        }
+        stop.set()
+        #expect(try other.value() > 0)
+        #expect(!failed.isSet)
+        // The env's routes are served on the shared address all the while.
+        #expect(try site.echoes("a.example.com", at: site.shared))
+    }
+}
