@@ -2,6 +2,7 @@ import FilterCatalog
 import Pipeline
 import PipelineLanguage
 import PipelineRouting
+import PipelineWire
 
 /// What must hold of a whole chain of the filters that ship, whatever bytes a client sends: it comes to an end, and to the
 /// same one however the bytes are cut into segments. For the tests beside it and for Fuzz/run.
@@ -47,11 +48,24 @@ enum ChainProperties {
         if outcome.route == nil { return "passed without a route: \(outcome)" }
         if outcome.owesHeader { return "passed, and owes a PROXY header: \(outcome)" }
         if outcome.consumed > stream.count { return "consumed \(outcome.consumed) of \(stream.count) bytes" }
-        // R17: what goes on to the backend begins with no signature that isn't ours.
-        let rest = Array(stream.dropFirst(outcome.consumed).prefix(12))
-        let isForged =
-            rest.starts(with: Array("PROXY ".utf8)) || rest == [13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10]
-        return isForged ? "passed with a PROXY header: \(outcome)" : nil
+        if !outcome.prelude.isEmpty, let problem = header(outcome) { return problem }
+        return outcome.isStranger ? forged(outcome, stream) : nil
+    }
+
+    /// R16: what goes in front is a whole header that says who the client is.
+    private static func header(_ outcome: ChainRun.Outcome) -> String? {
+        outcome.prelude.withUnsafeBufferPointer { bytes in
+            guard case .ok(let header) = ProxyHeader.parse(bytes), header.length == bytes.count,
+                header.source == outcome.client?.endpoint
+            else { return "no header of this client: \(outcome)" }
+            return nil
+        }
+    }
+
+    /// R17: of a client that nobody lists, nothing is believed, and no signature gets through.
+    private static func forged(_ outcome: ChainRun.Outcome, _ stream: UnsafeBufferPointer<UInt8>) -> String? {
+        if outcome.consumed > 0 || outcome.client?.endpoint != outcome.peer { return "believed a stranger: \(outcome)" }
+        return ProxySignature.check(stream) == .block ? "passed with a PROXY header: \(outcome)" : nil
     }
 
     /// Lives as long as the process.
@@ -66,29 +80,32 @@ private struct ChainFixture: @unchecked Sendable {
         let hint: ProtocolHint
         let port: UInt16
         let peer: Endpoint
+        /// No stage lists it as a sender.
+        let isStranger: Bool
     }
 
     static let config = """
         pipeline tls {
-            anti_spoof  refuse others
+            anti_spoof  require from 192.0.2.0/24, accept from 198.51.100.0/24, refuse others, max 1KiB
             sni         timeout 3s, max 4KiB
             backend     round_robin
-            proxy_v2    tlv authority
+            proxy_v2    tlv authority, tlv alpn, tlv unique_id, tlv crc32c, tlv route, pass_through
             account
         }
         pipeline raw {
-            anti_spoof  refuse others
+            anti_spoof  accept from 198.51.100.0/24, refuse others
             backend     round_robin
-            proxy_v2
+            proxy_v2    pass_through
         }
         pipeline small {
-            address     deny 192.0.2.0/24
-            sni         max 512, deny suffix bad.w.example.com, deny pattern "b[0-9]+\\\\..*"
             anti_spoof  refuse others
+            address     deny 198.51.100.0/24
+            sni         max 512, deny suffix bad.w.example.com, deny pattern "b[0-9]+\\\\..*"
             backend     round_robin
             proxy_v2
         }
         pipeline strict {
+            anti_spoof  refuse others
             sni         max 4KiB, require alpn h2
             backend     least_connections
             proxy_v2
@@ -121,10 +138,12 @@ private struct ChainFixture: @unchecked Sendable {
     func place(_ byte: UInt8) -> Place {
         let index = Int(byte & 7) % program.listeners.count
         let spec = program.listeners[index]
-        let peer = byte & 8 == 0 ? IPAddress(high: 0x2600 << 48, low: 9) : IPAddress(v4: 0xC000_0209)
+        // A stranger, one that must send a header, one that may.
+        let peers = [IPAddress(high: 0x2600 << 48, low: 9), IPAddress(v4: 0xC000_0209), IPAddress(v4: 0xC633_6409)]
+        let peer = Int(byte >> 3) % peers.count
         return Place(
             chain: program.chains[spec.chain], listener: UInt16(index), hint: spec.hint, port: spec.endpoint.port,
-            peer: Endpoint(peer, 40000))
+            peer: Endpoint(peers[peer], 40000), isStranger: peer == 0)
     }
 
     /// Names with and without a PROXY header on 443 and 9443, a port with one route that takes what is no TLS, a raw one.
@@ -178,6 +197,8 @@ private struct ChainRun {
         var consumed = 0
         var prelude: [UInt8] = []
         var owesHeader = false
+        var peer: Endpoint?
+        var isStranger = false
     }
 
     private let fixture: ChainFixture
@@ -208,12 +229,10 @@ private struct ChainRun {
         for number in place.chain.stages.buffer.indices {
             while let wanted = step(number) {
                 guard wanted.reason == nil else { return outcome(wanted.reason) }
-                if place.chain.gates, place.chain.stages[number].peek != nil {
+                guard canWait else { return outcome(RuntimeReason.internalError.code) }
+                if wanted.isGate, place.chain.gates(at: number) {
                     gating.append(number)
                     break
-                }
-                guard input == .open, seen < place.chain.peekBytes else {
-                    return outcome(RuntimeReason.internalError.code)
                 }
                 guard gather(min(max(wanted.total, count + 1), place.chain.peekBytes), &cuts) else {
                     return outcome(nil, isWaiting: true)
@@ -228,23 +247,25 @@ private struct ChainRun {
                 still.append(number)
             }
             gating = still
-            // A gate that wants what can't come would hold the client for ever.
-            if !gating.isEmpty, input != .open { return outcome(RuntimeReason.internalError.code) }
+            if !gating.isEmpty, !canWait { return outcome(RuntimeReason.internalError.code) }
             if !gating.isEmpty, !gather(count + 1, &cuts) { return outcome(nil, isWaiting: true) }
         }
         return outcome(nil)
     }
 
     /// Nil: the stage lets it pass.
-    private mutating func step(_ number: Int) -> (reason: ReasonCode?, total: Int)? {
+    private mutating func step(_ number: Int) -> (reason: ReasonCode?, total: Int, isGate: Bool)? {
         let stage = place.chain.stages[number]
         switch evaluate(stage) {
         case .next: return nil
-        case .needBytes(let total), .gate(let total): return (nil, total)
-        case .refuse(let code): return stage.shadow ? nil : (.filter(base: stage.reasonBase, code), 0)
+        case .needBytes(let total): return (nil, total, false)
+        case .gate(let total): return (nil, total, true)
+        case .refuse(let code): return stage.shadow ? nil : (.filter(base: stage.reasonBase, code), 0, false)
         }
     }
 
+    /// A stage that wants more than can come would hold the client for ever.
+    private var canWait: Bool { input == .open && count < place.chain.peekBytes }
     private var seen: Int { min(count, place.chain.peekBytes) }
 
     private mutating func evaluate(_ stage: Stage) -> Verdict {
@@ -283,6 +304,8 @@ private struct ChainRun {
         outcome.consumed = facts.consumed
         outcome.prelude = prelude.withBytes { Array($0) }
         outcome.owesHeader = facts.owesProxyHeader
+        outcome.peer = place.peer
+        outcome.isStranger = place.isStranger
         return outcome
     }
 }
