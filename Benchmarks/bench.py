@@ -31,7 +31,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="three small rounds instead of five: a first look, not a result")
     parser.add_argument("--rounds", type=int, help="rounds of each workload (5; with --quick 3)")
     parser.add_argument("--size", type=float, help="how much each round does (1; with --quick 0.25)")
-    parser.add_argument("--only", help="relays, separated by commas: haproxy,pipelined,nginx,floor")
+    parser.add_argument("--only", help="relays, separated by commas: haproxy,pipelined,stages,nginx,floor")
     parser.add_argument("--workloads", help="separated by commas: short,fin,paced,rtt,download,upload,idle,counts")
     parser.add_argument("--family", choices=("4", "6"), default="6", help="IP version of both sides (6)")
     parser.add_argument("--congestion", help="TCP congestion control for all sockets (the system's)")
@@ -122,7 +122,7 @@ class Run:
                 continue
             why = relay.missing()
             if why:
-                hint = " (make build)" if relay.name == "pipelined" else " (make deps)"
+                hint = " (make build)" if relay.program == self.options.pipelined else " (make deps)"
                 print(f"skipped: {relay.name}: {relay.program or relay.name} {why}{hint}")
                 continue
             self.versions[relay.name] = relay.version()

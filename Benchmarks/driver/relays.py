@@ -86,6 +86,7 @@ def all_relays(tools, pipelined):
     return [
         Relay("haproxy", find("haproxy"), (["-v"], r"version \S+"), ["-db", "-f", "{config}"], "haproxy.cfg", bulk_apart=True),
         Relay("pipelined", pipelined, (["--version"], r".+"), ["run", "{config}"], "pipelined.pipeline"),
+        Relay("stages", pipelined, (["--version"], r".+"), ["run", "{config}"], "stages.pipeline"),
         Nginx("nginx", find("nginx"), (["-v"], r"nginx/\S+"), ["-c", "{config}", "-p", "{directory}"], "nginx.conf", "v1"),
         Relay("floor", tools / "floor", None, ["{listen}", "{backend}"]),
     ]

@@ -6,6 +6,8 @@ REFERENCE = "haproxy"
 # (workload, figure): what the node may use of what HAProxy uses, or in all.
 TARGETS = {("short", "cpu_ns"): 0.95, ("download", "cpu_ns"): 0.70, ("upload", "cpu_ns"): 0.70}
 IDLE_TARGET = 1024
+# What all stages may cost over the bare chain, in CPU.
+STAGES_TARGET = 1.05
 
 FIGURES = {
     # figure: (title, unit and scale for "operation", for "KiB", digits, what a smaller value is)
@@ -66,9 +68,9 @@ def disturbance(results):
     return [f"note: something else used {worst * 100:.0f}% of a core during these rounds"] if worst > 0.15 else []
 
 
-def paired_ratios(results, name):
-    """The relay's CPU by HAProxy's of the same round: what slows the machine for a moment mostly slows both."""
-    return [a["cpu_ns"] / b["cpu_ns"] for a, b in zip(results.get(name) or [], results.get(REFERENCE) or []) if a and b]
+def paired_ratios(results, name, reference=REFERENCE):
+    """The relay's CPU by the other's of the same round: what slows the machine for a moment mostly slows both."""
+    return [a["cpu_ns"] / b["cpu_ns"] for a, b in zip(results.get(name) or [], results.get(reference) or []) if a and b]
 
 
 def ratio_text(results, name):
@@ -133,6 +135,11 @@ def verdicts(name, timed, idle, counts):
         ratios = paired_ratios(timed.get(workload, {}), name)
         if ratios:
             result.append((median(ratios) <= limit, f"{workload}: {median(ratios):.2f} of HAProxy's CPU, target at most {limit:.2f}"))
+    for workload in timed:
+        ratios = paired_ratios(timed[workload], "stages", name)
+        if ratios:
+            result.append((median(ratios) <= STAGES_TARGET,
+                           f"{workload}: every stage on costs {median(ratios):.2f} of the bare chain, target at most {STAGES_TARGET:.2f}"))
     if idle.get(name):
         used = median(column(idle[name], "private"))
         result.append((used <= IDLE_TARGET, f"idle: {used:,.0f} bytes a connection, target at most {IDLE_TARGET:,}"))

@@ -80,6 +80,27 @@ struct HealthBoardTests {
         #expect(cells.memory[1].eligibleSince.load(ordering: .relaxed) == 0)
     }
 
+    @Test("R12: `rise` good probes end an ejection by connect failures, and none from before it count")
+    func pardon() throws {
+        var board = HealthBoard(seed: 1)
+        board.replace(by: .init(testing: [cells.target(0, settings)]), now: at(0))
+        run(&board, from: 0, to: 10_000) { _ in .init(.good) }
+        var policy = EjectionPolicy(after: 1, base: .seconds(60), max: .seconds(60))
+        cells.memory[0].noteFailure(at: at(10_000), &policy)
+        let isOut = !cells.memory[0].isEligible(at: at(10_000))
+        #expect(isOut)
+        for (turn, result) in [ProbeResult.good, .timeout, .good, .node, .good].enumerated() {
+            let now = at(12_000 + UInt64(turn) * 2000)
+            let isOut = !cells.memory[0].isEligible(at: now)
+            #expect(isOut)
+            let begun = board.begin(now)
+            _ = board.finish(try #require(begun).identity, .init(result), now: now)
+        }
+        let isBack = cells.memory[0].isEligible(at: at(20_000))
+        let since = cells.memory[0].eligibleSince.load(ordering: .relaxed)
+        #expect(isBack && since == at(20_000).nanoseconds)
+    }
+
     @Test("what happens is said once: when it goes down, and when it comes up")
     func events() throws {
         var board = HealthBoard(seed: 1)

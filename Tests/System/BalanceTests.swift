@@ -64,8 +64,7 @@ struct BalanceTests {
     }
 
     @Test(
-        "max_connections of a route: there is room again when one has ended",
-        .disabled("until the worker gives back what a connection held"))
+        "max_connections of a route: there is room again when one has ended")
     func roomAgain() throws {
         let server = try Server.echo()
         let entry = Place("::1", try FreePort.take())
@@ -80,8 +79,7 @@ struct BalanceTests {
     }
 
     @Test(
-        "R11: least connections sends a slow backend no more than it has answered",
-        .disabled("until the worker counts connections to backends"))
+        "R11: least connections sends a slow backend no more than it has answered")
     func leastConnections() throws {
         // The slow one never ends a connection; the fast one does at once.
         let (slow, fast) = (try Server.echo(), try Self.named("fast"))

@@ -19,6 +19,9 @@ struct HealthBoard {
         var due: Instant
         /// The same backend, probed in the other way: see ``HealthBoard/write(_:)``.
         var sibling: Identity?
+        /// The cell's ejection that good probes speak against, and how many in a row have since it began.
+        var ejection: UInt64 = 0
+        var goodSinceEjection: UInt32 = 0
     }
 
     /// What is to be logged.
@@ -117,9 +120,22 @@ struct HealthBoard {
         case .cameUp(let after)?: events.append(.up(after: after, good: entry.counts.goodInARow))
         case nil: break
         }
+        pardonIfWell(identity, outcome.result, now)
         if write(identity) { entry.target.cell.pointee.eligibleSince.store(now.nanoseconds, ordering: .relaxed) }
         schedule.add(identity, of: settings, at: entry.due)
         return events
+    }
+
+    /// `rise` good probes in a row since a backend was ejected end the ejection: it need not wait for its time.
+    private mutating func pardonIfWell(_ identity: Identity, _ result: ProbeResult, _ now: Instant) {
+        guard let entry = entries[identity] else { return }
+        let cell = entry.target.cell
+        let until = cell.pointee.ejectedUntil.load(ordering: .relaxed)
+        guard until > now.nanoseconds, result != .node else { return }
+        let good = result == .good ? (entry.ejection == until ? entry.goodSinceEjection : 0) + 1 : 0
+        entries[identity]?.ejection = until
+        entries[identity]?.goodSinceEjection = good
+        if good >= entry.target.settings.rise { cell.pointee.pardon(at: now) }
     }
 
     /// R18. That nothing came back is weaker evidence than a connection that failed: it doesn't talk that away.

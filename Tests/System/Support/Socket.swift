@@ -66,6 +66,8 @@ enum Ending: Equatable, Sendable { case fin, reset }
 /// A TCP socket that blocks, with a deadline on everything. One thread reads and one may write.
 final class Socket: @unchecked Sendable {
     private let fd: Int32
+    /// The other side accepted and reset before `connect` was over: asking for its outcome has used the error up.
+    private var wasReset = false
 
     private init(fd: Int32) { self.fd = fd }
     deinit { close(fd) }
@@ -96,7 +98,8 @@ final class Socket: @unchecked Sendable {
             var error: Int32 = 0
             var length = socklen_t(MemoryLayout<Int32>.size)
             getsockopt(made.fd, SOL_SOCKET, SO_ERROR, &error, &length)
-            guard error == 0 else { throw Failure(call: "connect to \(place)", error) }
+            made.wasReset = error == ECONNRESET
+            guard error == 0 || made.wasReset else { throw Failure(call: "connect to \(place)", error) }
         }
         return made
     }
@@ -169,6 +172,7 @@ final class Socket: @unchecked Sendable {
     }
 
     func receive(atMost limit: Int = 262_144, _ deadline: Deadline = Deadline()) throws -> Chunk {
+        guard !wasReset else { return .ended(.reset) }
         let room = UnsafeMutableRawBufferPointer.allocate(byteCount: limit, alignment: 16)
         defer { room.deallocate() }
         while true {
