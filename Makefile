@@ -1,8 +1,9 @@
 # The two that matter: `make run` and `make test`. Each does its own set-up; see `make help`.
 
 SWIFT ?= swift
-# Length of a fuzzing run.
+# Length of a fuzzing run of each target, and which targets; nothing: all.
 SECONDS ?= 60
+TARGETS ?=
 export NO_APT ONCE
 
 RELEASE := .build/release/pipelined
@@ -16,7 +17,7 @@ help:
 	@echo '              (ONCE=1 ends after the table)'
 	@echo 'make test     lint, build, all tests (ARGUMENTS="--filter SystemTests" for some)'
 	@echo 'make bench    the node against HAProxy and nginx'
-	@echo 'make fuzz     the parsers against hostile bytes (SECONDS=60)'
+	@echo 'make fuzz     the parsers against hostile bytes (SECONDS=60, TARGETS="Hello State"; all)'
 	@echo 'make build    the release binary, $(RELEASE)'
 	@echo 'make lint     what make test checks of the style;  make format  puts it right'
 	@echo 'make deps     the Debian packages for all of it (NO_APT=1: install nothing, here and above)'
@@ -39,7 +40,7 @@ bench:
 
 fuzz:
 	@scripts/deps build
-	@Fuzz/run $(SECONDS) $(ARGUMENTS)
+	@Fuzz/run $(SECONDS) $(TARGETS)
 
 lint:
 	@$(SWIFT) format lint --strict --parallel -r Sources Tests Package.swift

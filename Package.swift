@@ -102,7 +102,7 @@ let package = Package(
         test(
             "ControlTests",
             [
-                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
+                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
                 "FilterCatalog",
                 "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),

@@ -124,6 +124,20 @@ struct JSONTests {
         #expect(StateDocument.parse(text, seed: testSeed).document == nil)
     }
 
+    @Test("R24: the fatal problem is the last, after whatever others and however many")
+    func fatalIsLast() throws {
+        let bad = String(repeating: "1,", count: RouteProblems.limit + 10)
+        let cut = "{\"format\": \"pipelined.state/1\", \"envs\": [\(bad)"
+        let other = documentText(routes: ["1"]).replacing("pipelined.state/1", with: "pipelined.state/2")
+        for text in [cut, other] {
+            let (document, problems) = StateDocument.parse(text, seed: testSeed)
+            #expect(document == nil)
+            #expect(problems.hasFatal)
+            #expect(problems.list.count { $0.severity == .fatal } == 1)
+            #expect(problems.list.last?.severity == .fatal)
+        }
+    }
+
     @Test("unknown fields and a minor version are taken")
     func tolerant() {
         let text = documentText(routes: []).replacing("pipelined.state/1", with: "pipelined.state/1.4")

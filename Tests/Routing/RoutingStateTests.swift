@@ -36,6 +36,20 @@ struct RoutingStateTests {
         #expect(state.snapshot.named("example.com") == nil)
     }
 
+    @Test("R24: of two routes with one id the first counts, though it breaks a rule, whatever was there before")
+    func twiceAndRefused() {
+        let bad = TestRoute(id: "r1", env: "env_a", hostname: nil)
+        let good = TestRoute(id: "r1", env: "env_a", hostname: "b.example.com")
+        for earlier in [[], [TestRoute(id: "r1", env: "env_a", hostname: "a.example.com")]] {
+            let state = RoutingState()
+            state.apply(earlier)
+            let result = state.apply([bad, good])
+            #expect(rejected(result.problems, "r1", "hostname"))
+            #expect(rejected(result.problems, "r1", "twice"))
+            #expect(state.snapshot.listing().map(\.hostname) == earlier.map(\.hostname))
+        }
+    }
+
     @Test("R5: a name belongs to one env, at every port; the refusal names both")
     func ownership() {
         let result = state.apply([

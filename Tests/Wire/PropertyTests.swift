@@ -1,4 +1,3 @@
-import Foundation
 import Pipeline
 import PipelineWire
 import TestSupport
@@ -90,25 +89,8 @@ struct PropertyTests {
         }
     }
 
-    @Test("the fuzzers' corpora", arguments: ["ClientHello", "Proxy"])
-    func corpus(_ target: String) throws {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        let folder = root.appendingPathComponent("Fuzz/corpus/\(target)")
-        let files = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
-        #expect(files.count >= 8)
-        for file in files {
-            let input = [UInt8](try Data(contentsOf: file))
-            if target == "Proxy" {
-                expectProxy(input)
-            } else {
-                for limit in [512, 8192, 65536] { expectHello(input, limit: limit) }
-            }
-        }
-    }
-
     private func expectHello(_ input: [UInt8], limit: Int) {
-        let violation = withExactBytes(input) { ClientHelloProperties.violation($0, limit: limit) }
+        let violation = withExactBytes(input) { HelloProperties.violation($0, limit: limit) }
         #expect(violation == nil, "limit \(limit): \(hex(input))")
     }
 

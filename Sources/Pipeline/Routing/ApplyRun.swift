@@ -26,6 +26,8 @@ final class ApplyRun {
     var touchedGroups: Set<UInt32> = []
     /// Routes that stay as they are but for their backends or owner.
     var refreshed: [UInt32] = []
+    /// Ids of routes that break a rule and have no entry to be known by.
+    private var refusedIDs: Set<String> = []
     /// Addresses that became ready with this apply: they start slowly, if a stage says so.
     private var newlyReady: Set<IPAddress> = []
 
@@ -217,8 +219,15 @@ final class ApplyRun {
             return
         }
         if let known { store.entry(known).pointee.isSeen = true }
+        // Which of two with one id counts must not depend on what was applied before.
+        guard known != nil || refusedIDs.isEmpty || !refusedIDs.contains(document.string(object.id)) else {
+            problem(
+                .rejected, .route, document.string(object.id), "route_id", object.place,
+                "is there twice; only the first counts, and that is rejected", remedy: "give one of them another id")
+            return
+        }
         guard admit(object) else {
-            if let known { keepOrDrop(known) }
+            if let known { keepOrDrop(known) } else { refusedIDs.insert(document.string(object.id)) }
             return
         }
         let group = self.group(object)

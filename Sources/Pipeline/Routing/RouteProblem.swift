@@ -53,7 +53,8 @@ extension RouteProblem: CustomStringConvertible {
     }
 }
 
-/// The problems of one document or one apply. Bounded (R27): after ``limit`` only their number grows.
+/// The problems of one document or one apply. Bounded (R27): after ``limit`` only their number grows. The fatal one is
+/// always there, and last: it says that nothing was used, so nothing more is of interest.
 package struct RouteProblems: Sendable {
     package static let limit = 1000
     package private(set) var list: [RouteProblem] = []
@@ -65,9 +66,10 @@ package struct RouteProblems: Sendable {
     package init() {}
 
     package mutating func add(_ problem: RouteProblem) {
+        guard !hasFatal else { return }
         if problem.severity == .rejected { rejected += 1 }
         if problem.severity == .fatal { hasFatal = true }
-        if list.count < RouteProblems.limit { list.append(problem) } else { omitted += 1 }
+        if hasFatal || list.count < RouteProblems.limit { list.append(problem) } else { omitted += 1 }
     }
 
     package mutating func add(_ others: RouteProblems) {

@@ -1,0 +1,311 @@
+import FilterCatalog
+import Pipeline
+import PipelineLanguage
+import PipelineRouting
+import PipelineWire
+
+/// What must hold of a whole chain of the filters that ship, whatever bytes a client sends: it comes to an end, and to the
+/// same one however the bytes are cut into segments. For the tests beside it and for Fuzz/run.
+///
+/// An input is three bytes and a stream. They say: the listener and the peer; how it ends (more could come, the client
+/// closes, the time is over); where the stream is cut.
+enum ChainProperties {
+    /// Nil, or what is wrong.
+    static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
+        guard let fixture else { return "the fixture doesn't compile" }
+        guard bytes.count >= 3 else { return nil }
+        let place = fixture.place(bytes[0])
+        let end: InputState = [.open, .ended, .timedOut][Int(bytes[1]) % 3]
+        let stream = UnsafeBufferPointer(rebasing: bytes[3...])
+        let expected = outcome(place, stream, end: end, cuts: [stream.count])
+        for cuts in [Cuts.random(stream.count, seed: bytes[2]), Cuts.single(stream.count)] {
+            var found = outcome(place, stream, end: end, cuts: cuts)
+            var wanted = expected
+            // A stage may wait for the end of a record whose first part it would refuse: that delays, and decides nothing.
+            if found.isWaiting != wanted.isWaiting {
+                found = outcome(place, stream, end: .timedOut, cuts: cuts)
+                if wanted.isWaiting { wanted = outcome(place, stream, end: .timedOut, cuts: [stream.count]) }
+            }
+            if found != wanted { return "\(wanted), in segments \(cuts.prefix(20)): \(found)" }
+        }
+        return plausible(expected, stream)
+    }
+
+    private static func outcome(
+        _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState, cuts: [Int]
+    ) -> ChainRun.Outcome {
+        guard let fixture else { return ChainRun.Outcome() }
+        var run = ChainRun(fixture, place, stream, end: end)
+        return run.run(cuts: cuts)
+    }
+
+    /// What no outcome may be.
+    private static func plausible(_ outcome: ChainRun.Outcome, _ stream: UnsafeBufferPointer<UInt8>) -> String? {
+        if outcome.reason == RuntimeReason.internalError.code {
+            return "a stage that waits for what can't come: \(outcome)"
+        }
+        guard outcome.reason == nil, !outcome.isWaiting else { return nil }
+        if outcome.route == nil { return "passed without a route: \(outcome)" }
+        if outcome.owesHeader { return "passed, and owes a PROXY header: \(outcome)" }
+        if outcome.consumed > stream.count { return "consumed \(outcome.consumed) of \(stream.count) bytes" }
+        if !outcome.prelude.isEmpty, let problem = header(outcome) { return problem }
+        return outcome.isStranger ? forged(outcome, stream) : nil
+    }
+
+    /// R16: what goes in front is a whole header that says who the client is.
+    private static func header(_ outcome: ChainRun.Outcome) -> String? {
+        outcome.prelude.withUnsafeBufferPointer { bytes in
+            guard case .ok(let header) = ProxyHeader.parse(bytes), header.length == bytes.count,
+                header.source == outcome.client?.endpoint
+            else { return "no header of this client: \(outcome)" }
+            return nil
+        }
+    }
+
+    /// R17: of a client that nobody lists, nothing is believed, and no signature gets through.
+    private static func forged(_ outcome: ChainRun.Outcome, _ stream: UnsafeBufferPointer<UInt8>) -> String? {
+        if outcome.consumed > 0 || outcome.client?.endpoint != outcome.peer { return "believed a stranger: \(outcome)" }
+        return ProxySignature.check(stream) == .block ? "passed with a PROXY header: \(outcome)" : nil
+    }
+
+    /// Lives as long as the process.
+    fileprivate static let fixture = ChainFixture()
+}
+
+/// A compiled config, routes, and the places to connect to.
+private struct ChainFixture: @unchecked Sendable {
+    struct Place {
+        let chain: Chain
+        let listener: UInt16
+        let hint: ProtocolHint
+        let port: UInt16
+        let peer: Endpoint
+        /// No stage lists it as a sender.
+        let isStranger: Bool
+    }
+
+    static let config = """
+        pipeline tls {
+            anti_spoof  require from 192.0.2.0/24, accept from 198.51.100.0/24, refuse others, max 1KiB
+            sni         timeout 3s, max 4KiB
+            backend     round_robin
+            proxy_v2    tlv authority, tlv alpn, tlv unique_id, tlv crc32c, tlv route, pass_through
+            account
+        }
+        pipeline raw {
+            anti_spoof  accept from 198.51.100.0/24, refuse others
+            backend     round_robin
+            proxy_v2    pass_through
+        }
+        pipeline small {
+            anti_spoof  refuse others
+            address     deny 198.51.100.0/24
+            sni         max 512, deny suffix bad.w.example.com, deny pattern "b[0-9]+\\\\..*"
+            backend     round_robin
+            proxy_v2
+        }
+        pipeline strict {
+            anti_spoof  refuse others
+            sni         max 4KiB, require alpn h2
+            backend     least_connections
+            proxy_v2
+        }
+        listen [::]:443   tls_passthrough  via tls
+        listen [::]:8443  tls_passthrough  via tls
+        listen [::]:9443  tls_passthrough  via small
+        listen [::]:5432  tcp_raw          via raw
+        listen [::]:7443  tls_passthrough  via strict
+        """
+
+    let program: Program
+    let snapshot: RouteTableSnapshot
+    /// One state a stage, as a worker has them.
+    let states: [UnsafeMutableRawPointer]
+
+    init?() {
+        let compilation = compile(Array(ChainFixture.config.utf8), file: "chain", catalog: catalog)
+        guard let program = compilation.program else { return nil }
+        self.program = program
+        let routing = RoutingState(seed: HashSeed(1, 2))
+        let report = routing.apply(StateDocument.config(ChainFixture.routes, seed: HashSeed(1, 2)).document)
+        guard report.added == ChainFixture.routes.count else { return nil }
+        snapshot = routing.snapshot
+        states = program.chains.buffer.flatMap { chain in
+            chain.stages.buffer.map { $0.filter.makeStateErased($0.settings) }
+        }
+    }
+
+    func place(_ byte: UInt8) -> Place {
+        let index = Int(byte & 7) % program.listeners.count
+        let spec = program.listeners[index]
+        // A stranger, one that must send a header, one that may.
+        let peers = [IPAddress(high: 0x2600 << 48, low: 9), IPAddress(v4: 0xC000_0209), IPAddress(v4: 0xC633_6409)]
+        let peer = Int(byte >> 3) % peers.count
+        return Place(
+            chain: program.chains[spec.chain], listener: UInt16(index), hint: spec.hint, port: spec.endpoint.port,
+            peer: Endpoint(peers[peer], 40000), isStranger: peer == 0)
+    }
+
+    /// Names with and without a PROXY header on 443 and 9443, a port with one route that takes what is no TLS, a raw one.
+    private static let routes: [RouteSpec] = {
+        let rows: [(String?, UInt16, proxy: Bool, any: Bool)] = [
+            ("a.example.com", 443, false, false), ("b.example.com", 443, true, false),
+            ("*.w.example.com", 443, true, false),
+            ("a.example.com", 8443, true, true), ("a.example.com", 9443, false, false),
+            ("b.example.com", 9443, true, false),
+            (nil, 5432, true, false), ("*.w.example.com", 9443, false, false), ("a.example.com", 7443, false, false),
+        ]
+        return rows.enumerated().map { index, row in
+            var spec = RouteSpec(
+                index: index, id: "rt_\(index)", org: "acme", app: "shop", env: "prod", hostname: row.0, port: row.1,
+                hint: row.0 == nil ? .tcpRaw : .tlsPassthrough,
+                backends: [BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 8443))])
+            (spec.proxyV2, spec.backendExpectsProxy, spec.allowNonTLS) = (row.proxy, row.proxy, row.any)
+            return spec
+        }
+    }()
+}
+
+/// How many bytes have come after each segment, ascending; the last is all.
+private enum Cuts {
+    static func single(_ count: Int) -> [Int] { Array(0...count) }
+
+    static func random(_ count: Int, seed: UInt8) -> [Int] {
+        var state = UInt64(seed) &* 0x9E37_79B9_7F4A_7C15 | 1
+        var cuts = [0]
+        while let last = cuts.last, last < count {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            // Mostly small steps, at times a large one.
+            cuts.append(min(count, last + 1 + Int(state >> 33) % (state >> 60 == 0 ? 1500 : 90)))
+        }
+        return cuts
+    }
+}
+
+/// One connection's way through its chain, as the worker goes it: stages in order, one that waits is asked again when it
+/// has what it wanted or nothing more comes, and in a chain that gates the rest goes on meanwhile.
+private struct ChainRun {
+    struct Outcome: Equatable {
+        /// Nil: not refused.
+        var reason: ReasonCode?
+        /// A stage still waits, because more could come.
+        var isWaiting = false
+        var route: String?
+        var name = ""
+        var sniff = SniffOutcome.notAsked
+        var client: ClientAddress?
+        var consumed = 0
+        var prelude: [UInt8] = []
+        var owesHeader = false
+        var peer: Endpoint?
+        var isStranger = false
+    }
+
+    private let fixture: ChainFixture
+    private let place: ChainFixture.Place
+    private let stream: UnsafeBufferPointer<UInt8>
+    private let end: InputState
+    private var facts: ConnectionFacts
+    private var prelude = Prelude()
+    private var count = 0
+    private var input = InputState.open
+
+    init(
+        _ fixture: ChainFixture, _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState
+    ) {
+        self.fixture = fixture
+        self.place = place
+        self.stream = stream
+        self.end = end
+        facts = ConnectionFacts(
+            peer: PeerAddress(place.peer),
+            destination: DestinationAddress(Endpoint(IPAddress(high: 1, low: 1), place.port)),
+            listener: place.listener, hint: place.hint, serial: 7)
+    }
+
+    mutating func run(cuts: [Int]) -> Outcome {
+        var cuts = cuts[...]
+        var gating: [Int] = []
+        for number in place.chain.stages.buffer.indices {
+            while let wanted = step(number) {
+                guard wanted.reason == nil else { return outcome(wanted.reason) }
+                guard canWait else { return outcome(RuntimeReason.internalError.code) }
+                if wanted.isGate, place.chain.gates(at: number) {
+                    gating.append(number)
+                    break
+                }
+                guard gather(min(max(wanted.total, count + 1), place.chain.peekBytes), &cuts) else {
+                    return outcome(nil, isWaiting: true)
+                }
+            }
+        }
+        while !gating.isEmpty {
+            var still: [Int] = []
+            for number in gating {
+                guard let wanted = step(number) else { continue }
+                guard wanted.reason == nil else { return outcome(wanted.reason) }
+                still.append(number)
+            }
+            gating = still
+            if !gating.isEmpty, !canWait { return outcome(RuntimeReason.internalError.code) }
+            if !gating.isEmpty, !gather(count + 1, &cuts) { return outcome(nil, isWaiting: true) }
+        }
+        return outcome(nil)
+    }
+
+    /// Nil: the stage lets it pass.
+    private mutating func step(_ number: Int) -> (reason: ReasonCode?, total: Int, isGate: Bool)? {
+        let stage = place.chain.stages[number]
+        switch evaluate(stage) {
+        case .next: return nil
+        case .needBytes(let total): return (nil, total, false)
+        case .gate(let total): return (nil, total, true)
+        case .refuse(let code): return stage.shadow ? nil : (.filter(base: stage.reasonBase, code), 0, false)
+        }
+    }
+
+    /// A stage that wants more than can come would hold the client for ever.
+    private var canWait: Bool { input == .open && count < place.chain.peekBytes }
+    private var seen: Int { min(count, place.chain.peekBytes) }
+
+    private mutating func evaluate(_ stage: Stage) -> Verdict {
+        let bytes = UnsafeBufferPointer(rebasing: stream[..<seen])
+        let state = input == .open && seen >= place.chain.peekBytes ? InputState.full : input
+        let (routes, stageState) = (fixture.snapshot.handle, fixture.states[stage.stateIndex])
+        return withUnsafeMutablePointer(to: &facts) { facts in
+            withUnsafeMutablePointer(to: &prelude) { prelude in
+                let view = ConnectionView(
+                    facts: facts, bytes: bytes, input: state, now: Instant(nanoseconds: 1_000_000_000), routes: routes)
+                return stage.filter.evaluateErased(
+                    stage.settings, stageState, view, Effects(facts: facts, prelude: prelude))
+            }
+        }
+    }
+
+    /// Takes segments until there are `wanted` bytes or nothing more comes. False if more could come, but here doesn't.
+    private mutating func gather(_ wanted: Int, _ cuts: inout ArraySlice<Int>) -> Bool {
+        while count < wanted {
+            guard let next = cuts.popFirst() else {
+                guard end != .open else { return false }
+                input = end
+                return true
+            }
+            count = max(count, next)
+        }
+        return true
+    }
+
+    private func outcome(_ reason: ReasonCode?, isWaiting: Bool = false) -> Outcome {
+        var outcome = Outcome(reason: reason, isWaiting: isWaiting)
+        outcome.route = facts.route?.pointee.id.string
+        outcome.name = facts.serverName.string
+        outcome.sniff = facts.sniff
+        outcome.client = facts.client
+        outcome.consumed = facts.consumed
+        outcome.prelude = prelude.withBytes { Array($0) }
+        outcome.owesHeader = facts.owesProxyHeader
+        outcome.peer = place.peer
+        outcome.isStranger = place.isStranger
+        return outcome
+    }
+}

@@ -1,0 +1,73 @@
+import FilterCatalog
+import Pipeline
+import PipelineLanguage
+
+/// What must hold of the compiler and the formatter for any bytes whatever, with the filters that ship. For the tests
+/// beside it and for Fuzz/run.
+///
+/// An input is a config, and behind a line `%%` what every file holds that the config names.
+enum LanguageProperties {
+    private static let separator = Array("\n%%\n".utf8)
+
+    /// Nil, or what is wrong.
+    static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
+        let all = Array(bytes)
+        let place = all.indices.first { all[$0...].starts(with: separator) }
+        let text = Array(all[..<(place ?? all.count)])
+        let files = place.map { Array(all[($0 + separator.count)...]) }
+        let compilation = compiled(text, files)
+        return consistent(compilation) ?? formatted(text, files, compilation)
+    }
+
+    private static func compiled(_ text: [UInt8], _ files: [UInt8]?) -> Compilation {
+        compile(text, file: "x", catalog: catalog) { path throws(UnreadableFile) in
+            guard let files else { return try noFiles(path) }
+            return files
+        }
+    }
+
+    private static func consistent(_ compilation: Compilation) -> String? {
+        let diagnostics = compilation.diagnostics
+        guard (compilation.program == nil) == compilation.hasErrors else { return "a program and errors, or neither" }
+        guard diagnostics.count <= 202 else { return "\(diagnostics.count) diagnostics" }
+        let length = compilation.source.bytes.count
+        for diagnostic in diagnostics {
+            for span in [diagnostic.span] + diagnostic.related.map(\.span)
+            where span.start < 0 || span.start > span.end || span.end > length {
+                return "the span \(span) of \(length) bytes: \(diagnostic.message)"
+            }
+            guard !diagnostic.message.isEmpty else { return "no message at \(diagnostic.span)" }
+        }
+        guard render(diagnostics, source: compilation.source).isEmpty == diagnostics.isEmpty else {
+            return "\(diagnostics.count) diagnostics, and what is shown of them"
+        }
+        let json = renderJSON(diagnostics, source: compilation.source)
+        return json.utf8.allSatisfy { $0 >= 0x20 || $0 == 0x0A } ? nil : "control bytes in JSON: \(json)"
+    }
+
+    /// Formatting changes how a text looks and nothing else, and twice is once.
+    private static func formatted(_ text: [UInt8], _ files: [UInt8]?, _ before: Compilation) -> String? {
+        guard let once = format(text, file: "x").formatted else {
+            return before.hasErrors ? nil : "compiles, but can't be formatted"
+        }
+        // A text at the limit of size may grow beyond it.
+        guard once.utf8.count <= SourceText.limit else { return nil }
+        let again = format(Array(once.utf8), file: "x")
+        guard again.formatted == once else {
+            return "formatted \(quote(once)), again \(again.formatted.map(quote) ?? again.diagnostics[0].message)"
+        }
+        let after = compiled(Array(once.utf8), files)
+        guard meaning(before) == meaning(after) else {
+            return "means \(meaning(before)), formatted \(quote(once)): \(meaning(after))"
+        }
+        let (old, new) = (before.diagnostics.map(\.message).sorted(), after.diagnostics.map(\.message).sorted())
+        return old.count == new.count ? nil : "\(quote(once)) is told \(new), not \(old)"
+    }
+
+    private static func meaning(_ compilation: Compilation) -> String {
+        (compilation.program.map { describe($0) } ?? "no program\n") + describe(compilation.routes)
+            + (compilation.routesFile.map { "routes file \($0.value)" } ?? "")
+    }
+
+    private static func quote(_ text: String) -> String { "\"\(text)\"" }
+}

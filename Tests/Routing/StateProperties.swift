@@ -1,0 +1,242 @@
+import Pipeline
+import PipelineRouting
+
+/// What must hold when any bytes whatever come as desired state, twice in a row. For the tests beside it and for Fuzz/run.
+///
+/// An input is two documents with a line `---` between them, or one that is applied twice. A config document with a few
+/// routes was applied before, so that ownership between the two sources is at stake as well.
+enum StateProperties {
+    static let separator = Array("\n---\n".utf8)
+    private static let seed = HashSeed(0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210)
+
+    /// Nil, or what is wrong.
+    static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
+        let (first, second) = documents(bytes)
+        let (problem, store) = applied(first, second)
+        if let problem { return problem }
+        return store.liveBlocks == 0 ? nil : "\(store.liveBlocks) blocks leak"
+    }
+
+    private static func documents(
+        _ bytes: UnsafeBufferPointer<UInt8>
+    ) -> (UnsafeBufferPointer<UInt8>, UnsafeBufferPointer<UInt8>) {
+        let count = separator.count
+        for index in 0..<max(0, bytes.count - count + 1)
+        where bytes[index] == separator[0] && bytes[index..<index + count].elementsEqual(separator) {
+            return (.init(rebasing: bytes[..<index]), .init(rebasing: bytes[(index + count)...]))
+        }
+        return (bytes, bytes)
+    }
+
+    /// The state and its snapshots are gone when this returns.
+    private static func applied(
+        _ first: UnsafeBufferPointer<UInt8>, _ second: UnsafeBufferPointer<UInt8>
+    ) -> (String?, RouteStore) {
+        let state = RoutingState(seed: seed)
+        let (config, _) = StateDocument.config(configRoutes, seed: seed)
+        _ = state.apply(config)
+        var steps = StateSteps(state)
+        guard steps.served.count == configRoutes.count else {
+            return ("the config's routes are not served", state.memory)
+        }
+        for (number, text) in [first, second].enumerated() {
+            if let problem = steps.step(text) { return ("document \(number + 1): \(problem)", state.memory) }
+        }
+        return (nil, state.memory)
+    }
+
+    private static let configRoutes: [RouteSpec] = [
+        ("held", "held.example.com", 443), ("star", "*.held.example.com", 443), ("raw", nil, 7000),
+    ].enumerated().map { index, route in
+        RouteSpec(
+            index: index, id: "config_\(route.0)", org: "acme", app: "shop", env: "held", hostname: route.1,
+            port: route.2, hint: route.1 == nil ? .tcpRaw : .tlsPassthrough,
+            backends: [BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 8443))])
+    }
+
+    static func parse(_ text: UnsafeBufferPointer<UInt8>) -> (document: StateDocument?, problems: RouteProblems) {
+        StateDocument.parse(text, seed: seed)
+    }
+}
+
+/// One state, document after document, and what is known of it.
+private struct StateSteps {
+    let state: RoutingState
+    private var now = Instant(nanoseconds: 1_000_000_000)
+    /// What is served, by id.
+    private(set) var served: [String: RouteListing]
+    /// The env's id of each; a listing has the owner's path, whose parts may have slashes themselves.
+    private var envs: [String: String]
+
+    init(_ state: RoutingState) {
+        self.state = state
+        served = StateSteps.routes(of: state.snapshot)
+        // Of config routes the path is the env's id.
+        envs = served.mapValues(\.owner)
+    }
+
+    private static func routes(of snapshot: RouteTableSnapshot) -> [String: RouteListing] {
+        Dictionary(snapshot.listing().map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    mutating func step(_ text: UnsafeBufferPointer<UInt8>) -> String? {
+        let (document, problems) = StateProperties.parse(text)
+        if let problem = places(of: problems, in: text) { return problem }
+        let fatal = problems.list.filter { $0.severity == .fatal }
+        guard let document else {
+            return fatal.count == 1 && problems.list.last == fatal[0]
+                ? nil : "no document, \(fatal.count) fatal problems"
+        }
+        guard fatal.isEmpty, !problems.hasFatal else { return "a document in spite of \(fatal)" }
+
+        let (before, oldSnapshot) = (served, state.snapshot)
+        let report = state.apply(document, at: now)
+        now = now + .seconds(1)
+        served = StateSteps.routes(of: state.snapshot)
+        if StateSteps.routes(of: oldSnapshot) != before { return "the snapshot before has changed" }
+        return places(of: report.problems, in: text) ?? counts(report, before) ?? owners(document, before)
+            ?? conflicts() ?? lookups() ?? dedicated()
+    }
+
+    // MARK: What was reported
+
+    private func places(of problems: RouteProblems, in text: UnsafeBufferPointer<UInt8>) -> String? {
+        let lines = text.split(separator: 0x0A, omittingEmptySubsequences: false).map(\.count)
+        for problem in problems.list {
+            guard case .file(let line, let column)? = problem.origin else { return "no place: \(problem)" }
+            guard lines.indices.contains(line - 1), column >= 1, column <= lines[line - 1] + 1 else {
+                return "outside of the text: \(problem)"
+            }
+        }
+        return nil
+    }
+
+    private func counts(_ report: ApplyReport, _ before: [String: RouteListing]) -> String? {
+        guard state.snapshot.routeCount == served.count else {
+            return "\(state.snapshot.routeCount) routes counted, \(served.count) ids listed"
+        }
+        guard before.count + report.added - report.removed == served.count else {
+            return "\(before.count) + \(report.added) - \(report.removed) routes, \(served.count) served"
+        }
+        return nil
+    }
+
+    // MARK: Who is served
+
+    /// What a route claims, and for whom.
+    private struct Claim: Equatable {
+        let env: String
+        let hostname: String?
+        let port: UInt16
+    }
+
+    private func claim(_ route: RouteListing) -> Claim {
+        Claim(env: envs[route.id] ?? "", hostname: route.hostname, port: route.port)
+    }
+
+    /// Every route that is served is one that this document asks for, or one that was served already, unchanged; the
+    /// config's all are. One that was served and is asked for again as it was is still served.
+    private mutating func owners(_ document: StateDocument, _ before: [String: RouteListing]) -> String? {
+        var asked: [String: Claim] = [:]
+        for route in document.routes {
+            let id = document.string(route.id)
+            guard asked[id] == nil else { continue }
+            asked[id] = Claim(
+                env: document.symbol(route.env), hostname: document.hostname(route), port: route.port)
+        }
+        let last = before.mapValues { claim($0) }
+        for (id, route) in served {
+            let isOld = last[id].map { fits(route, $0) } ?? false
+            if let new = asked[id], fits(route, new), !(isOld && id.hasPrefix("config_")) {
+                envs[id] = new.env
+            } else if !isOld {
+                return
+                    "\(id) is \(route), asked for \(String(describing: asked[id])), was \(String(describing: last[id]))"
+            }
+        }
+        for (id, was) in last where served[id] == nil || served[id].map({ claim($0) }) != was {
+            if id.hasPrefix("config_") { return "\(id) of the config is lost to a state document" }
+            if asked[id] == was { return "\(id) is lost, and asked for as before" }
+        }
+        envs = envs.filter { served[$0.key] != nil }
+        return nil
+    }
+
+    private func fits(_ route: RouteListing, _ claim: Claim) -> Bool {
+        route.hostname == claim.hostname && route.port == claim.port && route.owner.hasSuffix(claim.env)
+    }
+
+    /// R4, R5, R8 by brute force.
+    private func conflicts() -> String? {
+        let all = served.values.map { ($0.id, claim($0)) }
+        for (index, one) in all.enumerated() {
+            for other in all[(index + 1)...] where conflict(one.1, other.1) {
+                return "both are served: \(one), \(other)"
+            }
+        }
+        return nil
+    }
+
+    private func conflict(_ one: Claim, _ other: Claim) -> Bool {
+        guard let name = one.hostname, let theirs = other.hostname else { return one.port == other.port }
+        if name == theirs { return one.env != other.env || one.port == other.port }
+        return one.env != other.env && (takes(name, theirs) || takes(theirs, name))
+    }
+
+    private func takes(_ wildcard: String, _ name: String) -> Bool {
+        guard wildcard.hasPrefix("*."), !name.hasPrefix("*."), let dot = name.firstIndex(of: ".") else { return false }
+        return name[dot...] == wildcard.dropFirst()
+    }
+
+    // MARK: Lookups
+
+    /// R4, R6: each is found by what it claims, and a port alone finds a route only if there is one.
+    private func lookups() -> String? {
+        let handle = state.snapshot.handle
+        for route in served.values {
+            let place = DestinationAddress(Endpoint(.unspecified, route.port))
+            if let hostname = route.hostname {
+                let name = hostname.hasPrefix("*.") ? "any-label" + hostname.dropFirst() : hostname
+                var server = ServerName()
+                let isName = Array(name.utf8).withUnsafeBufferPointer { server.set(wire: $0) }
+                // Nothing is below a suffix as long as a name can be.
+                if !isName, hostname.hasPrefix("*."), name.utf8.count > ServerName.capacity { continue }
+                let exact = served.values.first { $0.hostname == name && $0.port == route.port } ?? route
+                let found = handle.named(server, at: place)?.pointee.id.string
+                if found != exact.id { return "\(name):\(route.port) finds \(found ?? "nothing"), not \(exact.id)" }
+            }
+            let there = served.values.filter { $0.port == route.port }
+            let sole = handle.sole(at: place)?.pointee.id.string
+            if sole != (there.count == 1 ? route.id : nil) {
+                return "port \(route.port) alone finds \(sole ?? "nothing")"
+            }
+        }
+        return nil
+    }
+
+    /// R9: an address of an env's own is that env's alone, and serves none but its routes.
+    private func dedicated() -> String? {
+        var holders: [IPAddress: String] = [:]
+        for listener in state.dedicatedListeners {
+            if let holder = holders[listener.address], holder != listener.env {
+                return "\(listener.address) is of \(holder) and of \(listener.env)"
+            }
+            holders[listener.address] = listener.env
+        }
+        for (address, env) in holders {
+            for route in served.values {
+                let place = DestinationAddress(Endpoint(address, route.port))
+                var server = ServerName()
+                let name = Array((route.hostname ?? "none.example").utf8)
+                let isName = name.withUnsafeBufferPointer { server.set(wire: $0) }
+                let found = isName ? state.snapshot.handle.named(server, at: place) : nil
+                for route in [found, state.snapshot.handle.sole(at: place)] {
+                    if let id = route?.pointee.id.string, served[id]?.owner != env {
+                        return "\(address) is of \(env), and serves \(id)"
+                    }
+                }
+            }
+        }
+        return nil
+    }
+}
