@@ -20,7 +20,7 @@ package final class LimitTable: ConfigBlock, Sendable {
     package let handle: LimitHandle
 
     /// Nil if the system has no memory for so many entries. Memory is reserved here, and taken as entries are used.
-    package init?(name: String, settings: LimitSettings, seed: KeyedHash.Seed = .random()) {
+    package init?(name: String, settings: LimitSettings, seed: HashSeed = .random()) {
         guard let handle = LimitHandle.allocate(settings, seed) else { return nil }
         self.name = name
         self.settings = settings
@@ -60,7 +60,7 @@ package struct LimitHandle: @unchecked Sendable {
     let bucketCount: UInt64
     private let bucketBytes: Int
     private let entryBytes: Int
-    private let seed: KeyedHash.Seed
+    private let seed: HashSeed
     private let bytesUp: ByteRate?
     private let bytesDown: ByteRate?
 
@@ -72,7 +72,7 @@ package struct LimitHandle: @unchecked Sendable {
     let isPaced: Bool
     package let key: LimitKey
 
-    fileprivate static func allocate(_ settings: LimitSettings, _ seed: KeyedHash.Seed) -> LimitHandle? {
+    fileprivate static func allocate(_ settings: LimitSettings, _ seed: HashSeed) -> LimitHandle? {
         let count = max(1, min(settings.entries, LimitSettings.entryLimit))
         let bucketCount = (Int(count) + ways - 1) / ways
         let entryBytes = LimitSlot.bytes + (settings.isPaced ? MemoryLayout<Pacer>.stride : 0)
@@ -83,7 +83,7 @@ package struct LimitHandle: @unchecked Sendable {
     }
 
     private init(
-        _ settings: LimitSettings, _ seed: KeyedHash.Seed, _ allocation: UnsafeMutableRawPointer, bucketCount: Int,
+        _ settings: LimitSettings, _ seed: HashSeed, _ allocation: UnsafeMutableRawPointer, bucketCount: Int,
         entryBytes: Int
     ) {
         self.allocation = allocation
@@ -132,7 +132,7 @@ package struct LimitHandle: @unchecked Sendable {
     }
 
     @inline(__always) func place(of key: LimitKeyBits) -> LimitPlace {
-        let (one, two) = KeyedHash.hash(key.high, key.low, seed: seed)
+        let (one, two) = SipHash.wideHash(key.high, key.low, seed: seed)
         return LimitPlace(
             first: Int(truncatingIfNeeded: one.multipliedFullWidth(by: bucketCount).high),
             second: Int(truncatingIfNeeded: two.multipliedFullWidth(by: bucketCount).high),
@@ -142,7 +142,7 @@ package struct LimitHandle: @unchecked Sendable {
 
     /// The key of a text: 128 bits of keyed hash, which nobody makes collide.
     package func bits(of text: FrozenText) -> LimitKeyBits {
-        let (high, low) = KeyedHash.hash(text.buffer, seed: seed)
+        let (high, low) = SipHash.wideHash(text.buffer, seed: seed)
         return LimitKeyBits(high: high, low: low)
     }
 }

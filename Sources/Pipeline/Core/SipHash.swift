@@ -44,19 +44,19 @@ package struct SipHash {
         v2 = v2 &<< 32 | v2 &>> 32
     }
 
-    /// The hash of `bytes` in the namespace `domain`: equal bytes of different domains have unrelated hashes.
-    package static func hash(
-        _ bytes: UnsafeBufferPointer<UInt8>, domain: UInt8 = 0, seed: HashSeed
-    ) -> UInt64 {
-        var state = SipHash(seed)
+    @inline(__always) private mutating func add(_ word: UInt64) {
+        v3 ^= word
+        round()
+        v0 ^= word
+    }
+
+    /// Adds the whole words of `bytes`; the answer is the last word, with what is left of them and their number.
+    @inline(__always) private mutating func addWords(of bytes: UnsafeBufferPointer<UInt8>) -> UInt64 {
         let count = bytes.count
         var offset = 0
         if let base = UnsafeRawPointer(bytes.baseAddress) {
             while offset &+ 8 <= count {
-                let word = UInt64(littleEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
-                state.v3 ^= word
-                state.round()
-                state.v0 ^= word
+                add(UInt64(littleEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt64.self)))
                 offset &+= 8
             }
         }
@@ -67,15 +67,59 @@ package struct SipHash {
             shift &+= 8
             offset &+= 1
         }
+        return tail
+    }
+
+    @inline(__always) private mutating func result() -> UInt64 {
+        round()
+        round()
+        round()
+        return v0 ^ v1 ^ v2 ^ v3
+    }
+
+    /// The hash of `bytes` in the namespace `domain`: equal bytes of different domains have unrelated hashes.
+    package static func hash(
+        _ bytes: UnsafeBufferPointer<UInt8>, domain: UInt8 = 0, seed: HashSeed
+    ) -> UInt64 {
+        var state = SipHash(seed)
+        let tail = state.addWords(of: bytes)
         // Domain 0 is plain SipHash-1-3.
         state.v1 ^= UInt64(domain)
-        state.v3 ^= tail
-        state.round()
-        state.v0 ^= tail
+        state.add(tail)
         state.v2 ^= 0xFF
-        state.round()
-        state.round()
-        state.round()
-        return state.v0 ^ state.v1 ^ state.v2 ^ state.v3
+        return state.result()
+    }
+
+    // MARK: 128 bits of result
+
+    /// For tables that keep a key's hash in its place: no two keys share one.
+    private init(wide seed: HashSeed) {
+        self.init(seed)
+        // What sets the long result apart from the short one.
+        v1 ^= 0xEE
+    }
+
+    @inline(__always) private mutating func wideResult() -> (UInt64, UInt64) {
+        v2 ^= 0xEE
+        let first = result()
+        v1 ^= 0xDD
+        return (first, result())
+    }
+
+    /// The long hash of 16 bytes.
+    static func wideHash(_ first: UInt64, _ second: UInt64, seed: HashSeed) -> (UInt64, UInt64) {
+        var state = SipHash(wide: seed)
+        state.add(first)
+        state.add(second)
+        state.add(16 &<< 56)
+        return state.wideResult()
+    }
+
+    /// The long hash of any bytes.
+    static func wideHash(_ bytes: UnsafeBufferPointer<UInt8>, seed: HashSeed) -> (UInt64, UInt64) {
+        var state = SipHash(wide: seed)
+        let tail = state.addWords(of: bytes)
+        state.add(tail)
+        return state.wideResult()
     }
 }
