@@ -73,6 +73,17 @@ enum FirstBytes {
         return [0x16, 3, 1] + vector16(message)
     }
 
+    /// What a backend may say to a PROXY header.
+    static func answer(_ random: inout SeededRandom) -> [UInt8] {
+        switch random.below(6) {
+        case 0: [0x15, 3, 1, 0, 2, 2, 10]
+        case 1: Array("HTTP/1.1 400 Bad Request\r\n\r\n".utf8)
+        case 2: Array("HTTP/1.1 200 OK\r\n\r\n".utf8)
+        case 3: Array("220 mail\r\n".utf8)
+        default: []
+        }
+    }
+
     static let proxyV1 = Array("PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n".utf8)
     static let http = Array("GET / HTTP/1.1\r\nHost: app.example.com\r\n\r\n".utf8)
 }

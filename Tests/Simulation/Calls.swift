@@ -27,6 +27,7 @@ extension World {
         let connection = connections[index]
         checkConnect(connection, candidate)
         connection.attempts += 1
+        connection.candidate = candidate
         effects += 1
         stats.connects += 1
         if let error = failureAtOnce(connection.plan.candidates[candidate]) {
@@ -84,6 +85,10 @@ extension World {
 
     func took(_ socket: Socket, _ count: Int) {
         socket.taken += count
+        if socket.side == .upstream, socket.taken >= 12, connections[socket.connection].firstAnswer == nil {
+            connections[socket.connection].firstAnswer = clock
+        }
+        checkRate(socket, count)
         effects += 1
         note("recv from \(socket.side) of #\(socket.connection): \(count)")
         nudge(socket)
@@ -110,6 +115,9 @@ extension World {
 
     func gave(_ socket: Socket, _ count: Int) {
         socket.sent += count
+        if socket.side == .upstream, count > 0, connections[socket.connection].firstWrite == nil {
+            connections[socket.connection].firstWrite = clock
+        }
         effects += 1
         stats.bytes += count
         note("send to \(socket.side) of #\(socket.connection): \(count)")
@@ -198,8 +206,11 @@ extension World {
     private func noteLostAttempt(_ socket: Socket) {
         let connection = connections[socket.connection]
         guard connection.upstream === socket else { return }
+        // A backend that accepts in the moment in which its time is over may be given up all the same.
+        let isUnused = socket.sent == 0 && socket.taken == 0 && !socket.finSent
+        let isLate = isUnused && clock >= connection.connectDeadline ?? .max
         connection.connectDeadline = nil
-        if socket.isConnecting || socket.isDead {
+        if socket.isConnecting || socket.isDead || isLate {
             connection.connectError = socket.isDead ? socket.causeOfDeath : ErrorNumber.timedOut
         }
         socket.isConnecting = false

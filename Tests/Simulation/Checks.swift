@@ -70,7 +70,13 @@ extension World {
     /// [S8] Candidates in order, and none after a byte was written.
     func checkConnect(_ connection: Connection, _ candidate: Int) {
         if !connection.isLive { fail("connect for #\(connection.index), which is over") }
-        if candidate != connection.attempts { fail("S8: #\(connection.index) tries candidate \(candidate)") }
+        if candidate <= connection.candidate { fail("S8: #\(connection.index) tries candidate \(candidate)") }
+        for skipped in (connection.candidate + 1)..<max(candidate, connection.candidate + 1) where !isOut(skipped) {
+            fail("S8: #\(connection.index) passes over candidate \(skipped)")
+        }
+        if scenario.backendLimits[candidate] > 0, isOverfull(candidate) {
+            fail("S19: #\(connection.index) tries candidate \(candidate), which is full")
+        }
         if let upstream = connection.upstream {
             if upstream.isOpen { fail("S8: #\(connection.index) connects twice at once") }
             if upstream.sent > 0 { fail("S8: #\(connection.index) retries after a byte was written") }
@@ -78,9 +84,22 @@ extension World {
         if connection.isRefusedByStage != nil { fail("#\(connection.index) was refused, and connects") }
     }
 
+    /// Whether a candidate may be passed over: it has all the connections that it may have, or it is drained.
+    private func isOut(_ candidate: Int) -> Bool {
+        let cell = backendCells.baseAddress.unsafelyUnwrapped + candidate
+        let limit = scenario.backendLimits[candidate]
+        return (limit > 0 && cell.pointee.active.current >= limit)
+            || control.isDrained(.backend(UnsafePointer(cell)), at: clock)
+    }
+
+    private func isOverfull(_ candidate: Int) -> Bool {
+        (backendCells.baseAddress.unsafelyUnwrapped + candidate).pointee.active.current
+            > scenario.backendLimits[candidate]
+    }
+
     /// [S12] While draining, nothing that is queued is thrown away.
     func checkListenerClose(_ index: Int) {
-        if mailbox.order == .drain, !listeners[index].queue.isEmpty {
+        if mailbox.order != .stop, !listeners[index].queue.isEmpty {
             fail("S12: a listener closes with connections in its queue")
         }
         for queued in listeners[index].queue { connections[queued].state = .dropped }
@@ -93,7 +112,10 @@ extension World {
     func checkTurn(_ timeout: TimeSpan?) {
         idleTurns = effects == 0 && timeout == .zero ? idleTurns + 1 : 0
         if idleTurns > 40 { fail("S7: the worker turns without doing anything") }
-        let wakes = timeout.map { clock &+ $0.nanoseconds } ?? .max
+        wakes = timeout.map { clock &+ $0.nanoseconds } ?? .max
+        checkHolds()
+        checkCells()
+        control.checkDrains(self, wakes: wakes)
         for connection in connections where connection.isLive {
             if let deadline = connection.peekDeadline, min(deadline, .max - slack) + slack < max(clock, wakes) {
                 fail("S10: #\(connection.index) may wait for its first bytes past its deadline")
@@ -129,6 +151,13 @@ extension World {
         var name: String { "#\(connection.index), from \(source.side)" }
         // A sink that is full holds everything up; its edge will come.
         guard sink.isWritable || sink.isDead else { return }
+        let isUnread = source.unread > 0 && !sink.finSent
+        let isWanted = source.isDead || isUnread || (source.finArrived && !sink.finSent && !sink.isDead)
+        let isGated = source.side == .client && connection.gate == .closed
+        if isWanted, held == 0, !isGated, let until = waitsForRate(connection, source.side) {
+            if wakes > until { fail("S21: the worker sleeps past the time of a rate (\(name))") }
+            return
+        }
         if source.isDead { return fail("S6: the worker sleeps on a reset (\(name))") }
         if source.unread > 0, !sink.finSent { return fail("S6: the worker sleeps, \(source.unread) unread (\(name))") }
         if source.side == .client, connection.gate == .closed, !source.finArrived { return }

@@ -16,6 +16,8 @@ final class Connection {
     var state = State.coming
     var acceptedAt: UInt64 = 0
     var attempts = 0
+    /// The candidate that is being tried, or that is connected; -1: none yet.
+    var candidate = -1
     var connectDeadline: UInt64?
     /// What the last failed attempt failed with.
     var connectError: Int32 = 0
@@ -34,6 +36,13 @@ final class Connection {
     var watchFailed = false
     /// How many first bytes a stage has kept for itself.
     var consumed = 0
+    /// What stages have counted it in.
+    var held: [Int] = []
+    /// When the backend took the first byte, and the worker had read enough of its answer to judge it.
+    var firstWrite: UInt64?
+    var firstAnswer: UInt64?
+    /// The stages were told of a backend that was connected.
+    var wasConnected = false
 
     init(index: Int, plan: ConnectionPlan, random: inout SeededRandom) {
         self.index = index

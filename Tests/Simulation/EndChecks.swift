@@ -33,7 +33,15 @@ extension World {
         if record.reason != RuntimeReason.tooManyConnections.code, record.shadowed != expected {
             fail("S5: #\(index) has shadowed \(record.shadowed.map(reasonText) ?? "nothing") in its record")
         }
+        if mustBeRejected(connection), isRelayEnd(record.reason) {
+            fail("S22: #\(index) is answered by a rejection of its header, and ends as \(reasonText(record.reason))")
+        }
         checkReason(connection, record.reason)
+    }
+
+    private func isRelayEnd(_ code: ReasonCode) -> Bool {
+        let ends: [RuntimeReason] = [.closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream]
+        return ends.contains { $0.code == code }
     }
 
     func reasonText(_ code: ReasonCode) -> String {
@@ -84,9 +92,9 @@ extension World {
                 fail("\(name), and it died of \(upstream?.causeOfDeath ?? 0)")
             }
         case .halfCloseTimeoutClient:
-            if !connection.client.finSent { fail("\(name), and it is not half-closed") }
+            if !connection.client.finSent, !connection.client.isDead { fail("\(name), and it is not half-closed") }
         case .halfCloseTimeoutUpstream:
-            if upstream?.finSent != true { fail("\(name), and it is not half-closed") }
+            if upstream?.finSent != true, upstream?.isDead != true { fail("\(name), and it is not half-closed") }
         case .connectRefused, .connectTimeout, .connectUnreachable, .connectFailed, .noPort:
             return checkConnectEnd(connection, reason, name)
         case .tooManyConnections, .noSniffBuffer, .noDescriptor:
@@ -99,8 +107,14 @@ extension World {
             if !connection.client.isDead { fail("\(name), and it has not") }
         case .internalError:
             if !connection.watchFailed { fail(name) }
-        case .peekTimeout, .killed, .owedProxyHeader, .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull:
-            fail(name)
+        case .proxyRejected:
+            if !hasRejected(connection) { fail("\(name), and the backend has taken it") }
+            return
+        case .backendsFull:
+            if connection.attempts > 0 || connection.plan.candidates.isEmpty { fail("\(name), and there were some") }
+        case .instanceDrained, .routeRemoved:
+            if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
+        case .peekTimeout, .killed, .owedProxyHeader: fail(name)
         }
         checkReset(connection, name)
     }
@@ -124,9 +138,13 @@ extension World {
             default: .connectFailed
             }
         if reason != expected { fail("\(name()), and the last error was \(connection.connectError)") }
-        if connection.attempts != connection.plan.candidates.count { fail("\(name()), and there was one more to try") }
+        let isLast = connection.candidate == connection.plan.candidates.count - 1
+        if !isLast, !isLimited { fail("\(name()), and there was one more to try") }
         if connection.client.closedBy != .reset { fail("\(name()), and the client saw no reset") }
     }
+
+    /// Candidates may be passed over: some have limits, or were drained.
+    private var isLimited: Bool { scenario.backendLimits.contains { $0 > 0 } || control.hasDrains }
 
     private func checkLimit(_ connection: Connection, _ reason: RuntimeReason, _ name: @autoclosure () -> String) {
         switch reason {
@@ -158,6 +176,9 @@ extension World {
         if counters.pointee.read(.pipesInUse) > 0 { fail("S15: pipes are left lent") }
         if counters.pointee.read(.active) > 0 { fail("S15: the worker counts connections that are over") }
         checkCounters(counters)
+        checkHolds()
+        checkCells()
+        checkCellTotals()
         if statesAlive > 0 { fail("S16: \(statesAlive) stage states are never freed") }
     }
 

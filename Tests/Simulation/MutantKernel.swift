@@ -25,17 +25,27 @@ enum Mutation: String, CaseIterable {
     case ignoresHangup
     /// Sleeps never, so as not to miss anything.
     case spins
+    /// A listener that is gone is closed with clients in its queue.
+    case dropsQueued
+    /// Wakes when it should, and a little later.
+    case oversleeps
+    /// What is held is given back twice.
+    case releasesTwice
+    /// A backend's connections are counted twice.
+    case countsTwice
 }
 
 /// A ``FakeKernel`` with a ``Mutation`` between it and the worker.
 struct MutantKernel: Kernel {
     private var base: FakeKernel
     private let mutation: Mutation
+    private let world: World
     private var counter = 0
 
     init(_ mutation: Mutation, _ world: World) {
         base = FakeKernel(world: world)
         self.mutation = mutation
+        self.world = world
     }
 
     /// True now and then, and always the same for a seed.
@@ -51,7 +61,12 @@ struct MutantKernel: Kernel {
     mutating func wallClock() -> UInt64 { base.wallClock() }
 
     mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int {
-        let count = base.wait(events, timeout: mutation == .spins ? .zero : timeout)
+        var timeout = timeout
+        if mutation == .spins { timeout = .zero }
+        if mutation == .oversleeps, let exact = timeout, exact > .zero {
+            timeout = TimeSpan(nanoseconds: exact.nanoseconds + 40_000_000)
+        }
+        let count = base.wait(events, timeout: timeout)
         if mutation == .ignoresHangup {
             for i in 0..<count where events[i].key.kind == .upstream { events[i].readiness.remove(.hangup) }
         }
@@ -60,11 +75,20 @@ struct MutantKernel: Kernel {
     }
 
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
-        base.accept(listener, &accepted)
+        // One after the other: never until the queue is empty.
+        counter += 1
+        if mutation == .dropsQueued, counter % 2 == 0 { return Outcome(-Int(ErrorNumber.again)) }
+        return base.accept(listener, &accepted)
     }
     mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { base.refuse(listener, &peer) }
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint? { base.localAddress(descriptor) }
-    mutating func connect(_ backend: BackendAddress) -> Outcome { base.connect(backend) }
+    mutating func connect(_ backend: BackendAddress) -> Outcome {
+        if mutation == .countsTwice {
+            let candidate = Int(backend.endpoint.port) - 20_000
+            (world.backendCells.baseAddress.unsafelyUnwrapped + candidate).pointee.active.add()
+        }
+        return base.connect(backend)
+    }
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
 
@@ -100,6 +124,7 @@ struct MutantKernel: Kernel {
         if strikes(.closesTwice) { base.close(descriptor) }
     }
     mutating func closeWithReset(_ descriptor: Descriptor) {
+        if mutation == .releasesTwice, let count = world.shared.holds.baseAddress { count.pointee.remove() }
         if mutation == .softensReset { base.close(descriptor) } else { base.closeWithReset(descriptor) }
     }
 

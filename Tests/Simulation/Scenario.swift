@@ -27,6 +27,21 @@ struct ConnectionPlan {
     var isRefused: Bool
     var isRefusedWithoutBytes: Bool
     var isShadowRefused: Bool
+    /// The gating stage waits for this many bytes of a trusted sender's, and keeps them; 0: it only gates.
+    var trusted: Int
+    /// What it is counted in, by stages before and after the one that waits.
+    var holds: [Int]
+    /// The rates that it obeys.
+    var pacers: [Int]
+    /// The prelude is a PROXY header.
+    var hasHeader: Bool
+}
+
+/// A rate that connections share.
+struct PacerPlan {
+    var up: UInt64
+    var down: UInt64
+    var burst: UInt64
 }
 
 /// What a listener's chain is made of.
@@ -44,7 +59,7 @@ struct ChainPlan {
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
 struct Scenario {
-    enum Order { case offer, drain, stop }
+    enum Order { case offer, drain, stop, removeListener, replaceListener, drainBackend, drainRoute }
 
     let seed: UInt64
     var settings = NodeSettings()
@@ -53,6 +68,10 @@ struct Scenario {
     var chains: [ChainPlan] = []
     var connections: [ConnectionPlan] = []
     var orders: [(at: UInt64, order: Order)] = []
+    var pacers: [PacerPlan] = []
+    /// By candidate: the most connections at once; 0: no limit.
+    var backendLimits: [UInt32] = []
+    var ejection: EjectionPolicy?
     /// A new snapshot brings a new program, and not only new routes.
     var changesProgram = false
     /// In percent of the calls or turns where it could happen.
@@ -79,6 +98,16 @@ struct Scenario {
         watchFails = random.chance(3) ? 5 : 0
         chains = [Scenario.chain(&random, mayPeek: true), Scenario.chain(&random, mayPeek: false)]
         let count = random.pick(1...6)
+        for _ in 0..<random.pick([0, 0, 1, 2]) {
+            // Slow enough to wait, fast enough for a bulk stream to end.
+            let rates: [UInt64] = [0, 200_000, 1_000_000, 50_000_000]
+            pacers.append(
+                PacerPlan(up: random.pick(rates), down: random.pick(rates), burst: random.pick([0, 5000, 200_000])))
+        }
+        backendLimits = (0..<BackendCandidates.capacity).map { _ in random.chance(20) ? random.pick([1, 2]) : 0 }
+        if random.chance(60) {
+            ejection = EjectionPolicy(after: random.pick([0, 1, 2]), base: .milliseconds(20), max: .milliseconds(100))
+        }
         for _ in 0..<count { connections.append(connection(&random)) }
         if random.chance(15) { limits.connections = random.pick(1...3) }
         if random.chance(15) { limits.blocks = random.pick(1...4) }
@@ -86,6 +115,10 @@ struct Scenario {
         if random.chance(15) { descriptors = random.pick(3...14) }
         changesProgram = random.chance(50)
         for _ in 0..<random.pick([0, 0, 1, 3]) { orders.append((Scenario.moment(&random), .offer)) }
+        if random.chance(25) {
+            let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute]
+            for _ in 0..<random.pick(1...3) { orders.append((Scenario.moment(&random), random.pick(changes))) }
+        }
         if random.chance(20) { orders.append((Scenario.moment(&random), .drain)) }
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
@@ -105,6 +138,7 @@ struct Scenario {
         let listener = random.below(2)
         let chain = chains[listener]
         let kind = random.below(10)
+        let hasHeader = chain.writesPrelude && random.chance(50)
         let head: [UInt8] =
             switch kind {
             case 0: FirstBytes.http
@@ -113,7 +147,8 @@ struct Scenario {
             default: FirstBytes.clientHello(name: "app.example.com", size: random.pick([0, 0, 300, 1800, 9000]))
             }
         var client = peer(&random, head: head)
-        var server = peer(&random, head: [])
+        var server = peer(&random, head: hasHeader ? FirstBytes.answer(&random) : [])
+        server.bytes = max(server.bytes, server.stream.head.count)
         if kind == 2 { client.bytes = 0 } else if random.chance(85) { client.bytes = max(client.bytes, head.count) }
         if random.chance(3) { client.urgent = random.below(client.bytes + 1) }
         switch random.below(6) {
@@ -128,7 +163,10 @@ struct Scenario {
             candidates: (0..<random.pick([0, 1, 1, 1, 2, 3, 3])).map { _ in Scenario.connect(&random) },
             prelude: (0..<prelude).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 0xE0) },
             consumed: chain.peeks && random.chance(15) ? random.below(40) : 0, isAborted: random.chance(3),
-            isRefused: random.chance(5), isRefusedWithoutBytes: random.chance(50), isShadowRefused: random.chance(50))
+            isRefused: random.chance(5), isRefusedWithoutBytes: random.chance(50), isShadowRefused: random.chance(50),
+            trusted: !chain.peeks && chain.gates && random.chance(30) ? 1 + random.below(20) : 0,
+            holds: (0..<random.below(3)).map { _ in random.below(World.holdCount) },
+            pacers: pacers.indices.filter { _ in random.chance(60) }, hasHeader: hasHeader)
     }
 
     private func peer(_ random: inout SeededRandom, head: [UInt8]) -> PeerPlan {

@@ -63,6 +63,7 @@ enum DoorStage: SimulatedStage {
         let isRefused = settings.chain.shadows ? connection.plan.isShadowRefused : connection.plan.isRefused
         if isRefused { return .refuse(0) }
         effects.setClient(ClientAddress(Endpoint(IPAddress(v4: 0xC000_0201), view.facts.peer.endpoint.port)))
+        settings.world.hold(connection, connection.plan.holds.prefix(1), effects)
         return .next
     }
 }
@@ -104,10 +105,20 @@ enum GateStage: SimulatedStage {
             keyword: "gate", summary: "", reasons: [ReasonSpec("spoofed", .client, "")], canGate: true)
     }
     private static let signature = Array("PROXY ".utf8)
-    static func peek(_ settings: StageSettings) -> PeekNeed? { PeekNeed(bytes: 16, timeout: nil) }
+    static func peek(_ settings: StageSettings) -> PeekNeed? {
+        PeekNeed(bytes: 32, timeout: settings.chain.peekTimeout)
+    }
     static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
         -> Verdict
     {
+        // A trusted sender: a real wait, for what is not for the backend.
+        let trusted = connection.plan.trusted
+        if trusted > 0 {
+            if view.bytes.count < trusted { return view.input == .open ? .needBytes(trusted) : .refuse(0) }
+            effects.consume(trusted)
+            connection.consumed = trusted
+            return .next
+        }
         let seen = view.bytes.prefix(signature.count)
         guard seen.elementsEqual(signature.prefix(seen.count)) else { return .next }
         if seen.count == signature.count { return .refuse(0) }
@@ -129,6 +140,11 @@ enum BackendStage: SimulatedStage {
             candidates.append(UnsafePointer(first + connection.index * BackendCandidates.capacity + i))
         }
         effects.setRoute(route, candidates: candidates)
+        if let ejection = settings.world.ejection { effects.setEjection(ejection) }
+        settings.world.hold(connection, connection.plan.holds.dropFirst(), effects)
+        for pacer in connection.plan.pacers where !effects.pace(settings.world.pacer(pacer)) {
+            settings.world.fail("no room for a pacer")
+        }
         return .next
     }
 }
@@ -139,7 +155,9 @@ enum PreludeStage: SimulatedStage {
     static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
         -> Verdict
     {
-        connection.plan.prelude.withUnsafeBufferPointer { effects.prepend($0) } ? .next : .refuse(0)
+        connection.plan.prelude.withUnsafeBufferPointer {
+            connection.plan.hasHeader ? effects.prepend(proxyHeader: $0) : effects.prepend($0)
+        } ? .next : .refuse(0)
     }
 }
 

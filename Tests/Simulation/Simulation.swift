@@ -26,6 +26,7 @@ struct Simulation {
         let ring = RecordRing(capacity: 64)
         drive(world, kernel(world), counters, ring)
         while let record = ring.pop() { world.ended(record) }
+        world.control.takeBack(world)
         if world.failure == nil { world.checkEnd(counters) }
         world.control.finish()
         counters.deinitialize(count: 1)
@@ -62,7 +63,8 @@ struct Simulation {
 extension World {
     /// The listeners as the worker is told of them.
     var workerListeners: [WorkerListener] {
-        listeners.enumerated().filter(\.element.isOpen).map { index, listener in
+        listeners.filter { $0.isOpen && $0.isOffered }.map { listener in
+            let index = listener.place
             let address: IPAddress = index == 0 ? IPAddress(high: 0x2001_0DB8 << 32, low: 0xFFFF) : .unspecified
             let endpoint = Endpoint(address, 443)
             return WorkerListener(

@@ -23,7 +23,7 @@ final class SnapshotLibrary {
         memory.initialize(to: BackendGroup(backends: FrozenArray([])))
         return UnsafePointer(memory)
     }()
-    nonisolated(unsafe) private static let cell: UnsafePointer<RouteCell> = {
+    nonisolated(unsafe) static let cell: UnsafePointer<RouteCell> = {
         let memory = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
         memory.initialize(to: RouteCell())
         return UnsafePointer(memory)
@@ -34,7 +34,7 @@ final class SnapshotLibrary {
 
     init(changesProgram: Bool) { self.changesProgram = changesProgram }
 
-    func make(_ world: World) -> UnsafePointer<Snapshot> {
+    func make(_ world: World, _ drains: [Drain] = []) -> UnsafePointer<Snapshot> {
         let generation = entries.count + 1
         let program = (changesProgram ? nil : entries.last?.program) ?? SnapshotLibrary.program(world)
         let route = UnsafeMutablePointer<RouteCellOfOne>.allocate(capacity: 1)
@@ -50,13 +50,23 @@ final class SnapshotLibrary {
                 generation: UInt64(generation)))
         let offer = UnsafeMutablePointer<WorkerOffer>.allocate(capacity: 1)
         offer.initialize(
-            to: WorkerOffer(snapshot: UnsafePointer(snapshot), listeners: FrozenArray(world.workerListeners)))
+            to: WorkerOffer(
+                snapshot: UnsafePointer(snapshot), listeners: FrozenArray(world.workerListeners),
+                drains: FrozenArray(drains)))
         entries.append(Entry(snapshot: snapshot, cell: route, program: program, offer: offer))
         return UnsafePointer(snapshot)
     }
 
-    func offer(_ world: World) -> UnsafePointer<WorkerOffer> {
-        _ = make(world)
+    var nextGeneration: UInt64 { UInt64(entries.count + 1) }
+    func generation(of drain: Drain) -> UInt64 {
+        entries.first {
+            $0.offer.pointee.drains.buffer.contains { $0.what == drain.what && $0.deadline == drain.deadline }
+        }?
+        .snapshot.pointee.generation ?? .max
+    }
+
+    func offer(_ world: World, _ drains: [Drain]) -> UnsafePointer<WorkerOffer> {
+        _ = make(world, drains)
         return UnsafePointer(entries[entries.count - 1].offer)
     }
 

@@ -33,7 +33,7 @@ extension World {
             let deadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
             if clock < deadline { fail("S10: stage of #\(connection.index) times out early") }
         case .full:
-            let budget = max(settings.chain.peeks ? settings.chain.peekBytes : 0, settings.chain.gates ? 16 : 0)
+            let budget = max(settings.chain.peeks ? settings.chain.peekBytes : 0, settings.chain.gates ? 32 : 0)
             if bytes.count != budget { fail("stage of #\(connection.index) is full at \(bytes.count)") }
         }
         return connection
@@ -87,5 +87,6 @@ extension World {
         let moved = (up: totals.bytesToUpstream, down: totals.bytesToClient)
         if let before = connection.totals, before != moved { fail("S14: stages of #\(connection.index) disagree") }
         connection.totals = moved
+        if totals.backend != nil { connection.wasConnected = true }
     }
 }

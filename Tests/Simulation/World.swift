@@ -21,7 +21,13 @@ final class World: @unchecked Sendable {
     struct Listener {
         var descriptor: Int
         var queue: [Int] = []
+        /// 0 or 1: its endpoint and its chain.
+        let place: Int
         var isOpen = true
+        /// Control still wants it.
+        var isOffered = true
+        /// The offer that brought it.
+        var generation: UInt64 = 1
         var key: EventKey?
     }
 
@@ -38,7 +44,11 @@ final class World: @unchecked Sendable {
     var statesAlive = 0
     /// Three a connection.
     let backends: UnsafeMutableBufferPointer<Backend>
+    /// One a candidate, shared by every connection.
     let backendCells: UnsafeMutableBufferPointer<BackendCell>
+    let shared: SharedThings
+    /// The limit of the sleep that the worker has asked for.
+    var wakes: UInt64 = .max
 
     private(set) var failure: String?
     var tracing = false
@@ -57,15 +67,23 @@ final class World: @unchecked Sendable {
             connections.append(Connection(index: index, plan: plan, random: &random))
         }
         backends = .allocate(capacity: connections.count * BackendCandidates.capacity)
-        backendCells = .allocate(capacity: connections.count * BackendCandidates.capacity)
-        for i in backends.indices {
-            let cell = backendCells.baseAddress.unsafelyUnwrapped + i
-            cell.initialize(to: BackendCell())
-            let address = connections[i / BackendCandidates.capacity].backend(i % BackendCandidates.capacity)
-            backends.initializeElement(at: i, to: Backend(address: address, instance: SnapshotLibrary.text, cell: cell))
+        backendCells = .allocate(capacity: BackendCandidates.capacity)
+        for i in backendCells.indices {
+            (backendCells.baseAddress.unsafelyUnwrapped + i).initialize(to: BackendCell())
         }
-        for _ in scenario.chains.indices {
-            listeners.append(Listener(descriptor: table.count))
+        shared = SharedThings(scenario)
+        for i in backends.indices {
+            let candidate = i % BackendCandidates.capacity
+            let cell = backendCells.baseAddress.unsafelyUnwrapped + candidate
+            let address = connections[i / BackendCandidates.capacity].backend(candidate)
+            backends.initializeElement(
+                at: i,
+                to: Backend(
+                    address: address, instance: SnapshotLibrary.text, cell: cell,
+                    maxConnections: scenario.backendLimits[candidate]))
+        }
+        for place in scenario.chains.indices {
+            listeners.append(Listener(descriptor: table.count, place: place))
             table.append(.listener(listeners.count - 1))
         }
     }
@@ -178,19 +196,20 @@ final class World: @unchecked Sendable {
     }
 
     private func arrive(_ connection: Connection) {
-        guard listeners[connection.plan.listener].isOpen else {
+        let open = listeners.indices.filter { listeners[$0].place == connection.plan.listener && listeners[$0].isOpen }
+        guard let listener = open.isEmpty ? nil : random.pick(open) else {
             connection.state = .dropped
             return
         }
         connection.state = .queued
-        listeners[connection.plan.listener].queue.append(connection.index)
+        listeners[listener].queue.append(connection.index)
         note("client #\(connection.index) connects")
         connection.clientPeer.wakeAt = clock
     }
 
     private func finishConnect(_ connection: Connection, _ server: Peer) {
         let socket = server.socket
-        switch connection.plan.candidates[connection.attempts - 1] {
+        switch connection.plan.candidates[connection.candidate] {
         case .refused: failConnect(connection, socket, ErrorNumber.connectionRefused)
         case .unreachable: failConnect(connection, socket, ErrorNumber.hostUnreachable)
         case .resetAfterAccept: failConnect(connection, socket, ErrorNumber.connectionReset)

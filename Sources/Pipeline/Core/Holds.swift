@@ -67,6 +67,9 @@ package struct ByteBucket: ~Copyable {
     private let cost: UInt64
     /// How far the charge may run ahead of the clock, in nanoseconds.
     private let burst: UInt64
+    /// The most bytes that one read of a connection may take, 1,460...65,536: about what passes in 50 ms, so that a slow
+    /// rate is a trickle and no row of lumps.
+    package let quantum: Int
     /// When all that was charged is paid off: nanoseconds on the monotonic clock.
     private let paidOff = Atomic<UInt64>(0)
 
@@ -77,6 +80,7 @@ package struct ByteBucket: ~Copyable {
         cost = bytesPerSecond == 0 ? 0 : max(1, UInt64(1_000_000_000 << 20) / bytesPerSecond)
         let (product, overflow) = burst.multipliedReportingOverflow(by: cost)
         self.burst = overflow ? .max >> 1 : product >> 20
+        quantum = bytesPerSecond == 0 ? 65536 : Int(min(65536, max(1460, bytesPerSecond / 20)))
     }
 
     package var isUnlimited: Bool { cost == 0 }

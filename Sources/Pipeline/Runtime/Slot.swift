@@ -26,6 +26,8 @@ struct Flow {
     var state: State = []
     /// Payload bytes that the sink's kernel took. Below zero while part of a prelude, which is no payload, is owed.
     var total: Int64 = 0
+    /// While a paced flow has more to read: when it was its turn, and what it has read since counts from; 0: now.
+    var entitled = Instant(nanoseconds: 0)
 
     static let none: Int32 = -1
 
@@ -70,6 +72,11 @@ struct Slot {
     var timerNext: Int32 = Flow.none
     var timerPrevious: Int32 = Flow.none
     var timerBucket: Int32 = Flow.none
+    /// Where it stands in the ``PaceQueue``, or ``Flow/none``; and since when, in turns taken; 0: not yet.
+    var pacePlace: Int32 = Flow.none
+    var paceOrder: UInt32 = 0
+    /// What the backend has said so far to our PROXY header.
+    var answer = AnswerMatcher()
     /// Free list link.
     var link: Int32 = Flow.none
     var snapshot: UInt16 = 0
@@ -113,6 +120,9 @@ struct Slot {
         static let guarded = Marks(rawValue: 64)
         /// Counted among its backend's connections.
         static let atBackend = Marks(rawValue: 128)
+        /// A PROXY header of ours went in front, and how it is taken is still to be seen (R18).
+        static let watchesAnswer = Marks(rawValue: 256)
+        static let proxyRejected = Marks(rawValue: 512)
     }
 }
 

@@ -53,6 +53,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     var blocks: BlockPool
     var pipes: PipePool
     var wheel: TimerWheel
+    /// Connections that wait for their rate.
+    var paces: PaceQueue
     var snapshots: SnapshotTable
     var queue: RunQueue
     var now: Instant
@@ -100,6 +102,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         pipes = PipePool(capacity: limits.pipes)
         now = self.kernel.now()
         wheel = TimerWheel(now: now)
+        paces = PaceQueue(capacity: limits.connections)
         snapshots = SnapshotTable(first: snapshot)
         adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
@@ -132,6 +135,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         for i in 0..<count { handle(events[i]) }
         runQueue()
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
+        while let index = paces.popDue(slab.slots, now: now) { pumpBoth(index) }
         runDrains()
         publish()
         return true
@@ -142,6 +146,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         guard queue.isEmpty else { return .zero }
         var sleep = wheel.sleep(now: now)
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
+        if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if unwatched > 0 { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
         return sleep
     }

@@ -179,6 +179,7 @@ extension Worker {
         slot.pointee.route = pending.pointee.facts.route
         slot.pointee.sniff = pending.pointee.facts.sniff
         pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
+        if pending.pointee.facts.hasProxyHeader { slot.pointee.marks.insert(.watchesAnswer) }
         takeOver(index)
     }
 

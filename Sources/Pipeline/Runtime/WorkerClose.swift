@@ -11,13 +11,15 @@ extension Worker {
         case broken(Side)
     }
 
-    mutating func finish(_ index: Int, _ reason: ReasonCode, _ ending: Ending) {
+    mutating func finish(_ index: Int, _ cause: ReasonCode, _ ending: Ending) {
         let slot = slab.slots + index
         guard slot.pointee.phase != .free else { return }
+        let reason = judgeEnd(index, cause)
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
         close(slot.pointee.client, .client, ending)
         close(slot.pointee.upstream, .upstream, ending)
         wheel.disarm(slab.slots, index)
+        paces.remove(slab.slots, index)
         giveBack(index)
         leaveBackend(index)
         settle(index, reason)
@@ -116,6 +118,7 @@ extension Worker {
                 halfCloseDeadline(index)
             } else {
                 guardUpstream(index)
+                acceptHeader(index)
             }
         case .free: break
         }

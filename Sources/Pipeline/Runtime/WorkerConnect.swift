@@ -184,6 +184,7 @@ extension Worker {
             return false
         }
         slot.pointee.up.total = Int64(outcome.value) - Int64(preludeCount)
+        charge(index, .client, payload.count)
         let unsent = preludeCount + payload.count - outcome.value
         guard unsent > 0 else { return true }
         slot.pointee.up.state.remove(.writable)
@@ -252,7 +253,9 @@ extension Worker {
         slot.pointee.backend?.pointee.cell.pointee.noteConnect()
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
         if slot.pointee.pending != Flow.none, !isGateAtWork(index) { releasePending(index) }
-        wheel.arm(slab.slots, index, at: now + Self.guardAfter)
+        // One deadline for both: a header's fate is known by its window's end at the latest.
+        let watches = slot.pointee.marks.contains(.watchesAnswer)
+        wheel.arm(slab.slots, index, at: now + (watches ? BackendCell.HeaderVerdict.window : Self.guardAfter))
         watchUpstream(index)
         guard slot.pointee.phase == .relaying else { return }
         // What is known to be there already brings no new event.

@@ -65,6 +65,7 @@ extension Worker {
             releasePending(index)
             return
         }
+        charge(index, .client, pending.pointee.count - consumed)
         slot.pointee.up.block = block
         slot.pointee.up.blockStart = UInt32(consumed)
         slot.pointee.up.blockEnd = UInt32(pending.pointee.count)

@@ -98,7 +98,9 @@ extension Worker {
         takeQueued(offered.pointee.listeners, replaced: true)
         replaceListeners(offered.pointee.listeners)
         drains = AdoptedList(offered.pointee.drains.buffer)
-        findNextDrain()
+        // Those that come too late are due at once.
+        nextDrain = offered.pointee.drains.buffer.map(\.deadline).min()
+        runDrains()
         adoptedOffer = offered
         adoptedGeneration = offered.pointee.snapshot.pointee.generation
         let generation = adoptedGeneration

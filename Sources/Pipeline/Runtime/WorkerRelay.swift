@@ -93,7 +93,8 @@ extension Worker {
     mutating func halfCloseDeadline(_ index: Int) {
         let slot = slab.slots + index
         let total = slot.pointee.up.total &+ slot.pointee.down.total
-        if total != slot.pointee.halfClosedTotal {
+        // Who waits for the rate moves, if slowly.
+        if total != slot.pointee.halfClosedTotal || slot.pointee.pacePlace != Flow.none {
             slot.pointee.halfClosedTotal = total
             wheel.arm(slab.slots, index, at: now + halfCloseTimeout)
             return
@@ -123,6 +124,7 @@ extension Worker {
             } else if flow.pointee.state.contains(.gated) {
                 return true
             } else if flow.pointee.state.contains(.ended) {
+                if source == .upstream { noteHangUp(index) }
                 step = end(flow, from, to)
                 if case .wait = step { return true }
             } else if flow.pointee.state.contains(.readable) {
@@ -130,13 +132,19 @@ extension Worker {
                     enqueue(index)
                     return true
                 }
-                step = flow.pointee.state.contains(.splicing) ? fillPipe(flow, from) : copy(flow, from, to)
+                if !slot.pointee.pacers.isEmpty, park(index, source) { return true }
+                if flow.pointee.state.contains(.splicing) {
+                    step = fillPipe(flow, from)
+                } else {
+                    step = copy(index, source, from, to)
+                }
             } else {
                 step = .wait
             }
             switch step {
             case .moved(let count): moved += count
             case .wait:
+                flow.pointee.entitled = Instant(nanoseconds: 0)
                 if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
                 return true
             case .sourceBroken(let error):
@@ -175,8 +183,10 @@ extension Worker {
     }
 
     /// One read through the buffer, and one write of it.
-    private mutating func copy(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor) -> Step {
-        let outcome = kernel.receive(from, buffer)
+    private mutating func copy(_ index: Int, _ source: Side, _ from: Descriptor, _ to: Descriptor) -> Step {
+        let flow = slab.flow(index, source)
+        let room = quantum(index, source)
+        let outcome = kernel.receive(from, UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
         if outcome.isError {
             guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
             flow.pointee.state.remove(.readable)
@@ -187,7 +197,8 @@ extension Worker {
             flow.pointee.state.insert(.ended)
             return .moved(0)
         }
-        noteRead(flow, count)
+        noteRead(index, source, count)
+        noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].pacers.isEmpty)
         let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
         var sent = 0
         if flow.pointee.state.contains(.writable) {
@@ -202,9 +213,17 @@ extension Worker {
         return sent == count ? .moved(count) : keep(flow, UnsafeRawBufferPointer(rebasing: bytes[sent...]))
     }
 
+    /// What came through the buffer is charged, and looked at where a PROXY header's fate is to be seen (R18).
+    private mutating func noteRead(_ index: Int, _ source: Side, _ count: Int) {
+        charge(index, source, count)
+        guard source == .upstream, slab.slots[index].marks.contains(.watchesAnswer) else { return }
+        noteAnswer(index, UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+    }
+
     /// A short read means that the queue is empty: no second call to hear EAGAIN (or, with FIN behind the data, 0).
-    private func noteRead(_ flow: UnsafeMutablePointer<Flow>, _ count: Int) {
-        if count < buffer.count {
+    /// A paced flow is never spliced: its reads are small, and a pipe would only add calls and hold descriptors.
+    private func noteRead(_ flow: UnsafeMutablePointer<Flow>, isShort: Bool, isPaced: Bool) {
+        if isShort {
             flow.pointee.fullReads = 0
             if flow.pointee.state.contains(.urgent) { return }
             if flow.pointee.state.contains(.ending) {
@@ -212,7 +231,7 @@ extension Worker {
             } else {
                 flow.pointee.state.remove(.readable)
             }
-        } else {
+        } else if !isPaced {
             flow.pointee.fullReads &+= 1
             if flow.pointee.fullReads >= Self.fullReadsToSplice { flow.pointee.state.insert(.splicing) }
         }

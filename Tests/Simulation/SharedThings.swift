@@ -1,0 +1,161 @@
+import Pipeline
+import PipelineRuntime
+
+/// What connections share beyond their worker: counts that stages hold, byte rates, and the policy of ejection.
+final class SharedThings {
+    let holds: UnsafeMutableBufferPointer<HoldCount>
+    let pacers: UnsafeMutableBufferPointer<Pacer>
+    let ejection: UnsafeMutablePointer<EjectionPolicy>?
+    /// By pacer and direction: what was read under it, and since when.
+    var read: [[Int]]
+    var since: [[UInt64?]]
+
+    init(_ scenario: Scenario) {
+        holds = .allocate(capacity: World.holdCount)
+        for i in holds.indices { (holds.baseAddress.unsafelyUnwrapped + i).initialize(to: HoldCount()) }
+        pacers = .allocate(capacity: max(1, scenario.pacers.count))
+        for (i, plan) in scenario.pacers.enumerated() {
+            (pacers.baseAddress.unsafelyUnwrapped + i).initialize(
+                to: Pacer(
+                    up: ByteBucket(bytesPerSecond: plan.up, burst: plan.burst),
+                    down: ByteBucket(bytesPerSecond: plan.down, burst: plan.burst)))
+        }
+        read = scenario.pacers.map { _ in [0, 0] }
+        since = scenario.pacers.map { _ in [nil, nil] }
+        if let policy = scenario.ejection {
+            ejection = .allocate(capacity: 1)
+            ejection?.initialize(to: policy)
+        } else {
+            ejection = nil
+        }
+    }
+
+    deinit {
+        holds.deallocate()
+        pacers.deallocate()
+        ejection?.deallocate()
+    }
+}
+
+extension World {
+    static let holdCount = 2
+
+    var ejection: UnsafePointer<EjectionPolicy>? { shared.ejection.map { UnsafePointer($0) } }
+    func pacer(_ index: Int) -> UnsafePointer<Pacer> {
+        UnsafePointer(shared.pacers.baseAddress.unsafelyUnwrapped + index)
+    }
+
+    /// A stage counts the connection.
+    func hold(_ connection: Connection, _ counts: some Sequence<Int>, _ effects: Effects) {
+        for index in counts {
+            let count = UnsafePointer(shared.holds.baseAddress.unsafelyUnwrapped + index)
+            count.pointee.add()
+            if !effects.hold(count) { fail("no room for a hold") }
+            connection.held.append(index)
+        }
+    }
+
+    // MARK: Checks
+
+    /// [S18] What stages have counted is given back once, when the connection ends.
+    func checkHolds() {
+        for index in shared.holds.indices {
+            let expected = connections.reduce(0) { sum, connection in
+                sum + (connection.isLive ? connection.held.count { $0 == index } : 0)
+            }
+            let counted = (shared.holds.baseAddress.unsafelyUnwrapped + index).pointee.current
+            if Int(counted) != expected {
+                fail("S18: \(expected) connections hold count \(index), which is \(counted)")
+            }
+        }
+    }
+
+    /// [S19] A backend counts those who are connected to it, or on their way, and never more than it may have.
+    func checkCells() {
+        for candidate in backendCells.indices {
+            let expected = connections.count {
+                $0.isLive && $0.candidate == candidate && $0.upstream?.isOpen == true
+            }
+            let counted = Int((backendCells.baseAddress.unsafelyUnwrapped + candidate).pointee.active.current)
+            if counted != expected {
+                fail("S19: backend \(candidate) has \(expected) connections and counts \(counted)")
+            }
+            let limit = Int(scenario.backendLimits[candidate])
+            if limit > 0, counted > limit { fail("S19: backend \(candidate) has \(counted) connections of \(limit)") }
+        }
+    }
+
+    /// [S19] [S20] What the cells have counted, when all is over.
+    func checkCellTotals() {
+        var connects: UInt64 = 0
+        for cell in backendCells.indices.lazy.map({ self.backendCells.baseAddress.unsafelyUnwrapped + $0 }) {
+            connects += cell.pointee.connects.load(ordering: .relaxed)
+            let failures = cell.pointee.failures.load(ordering: .relaxed)
+            let isEjected = cell.pointee.ejectedUntil.load(ordering: .relaxed) > 0
+            let after = UInt64(scenario.ejection?.after ?? 0)
+            if isEjected, after == 0 || failures < after { fail("S20: ejected after \(failures) failures of \(after)") }
+            let inARow = UInt64(cell.pointee.failuresInARow.load(ordering: .relaxed))
+            if !isEjected, after > 0, inARow >= after { fail("S20: \(inARow) failures in a row, and not ejected") }
+        }
+        let connected = connections.count(where: \.wasConnected)
+        if connects != UInt64(connected) { fail("S19: \(connected) connects came about, and \(connects) are counted") }
+    }
+
+    /// [S21] Bytes that were read under a rate: never more than it, its burst, and one read a connection.
+    func checkRate(_ socket: Socket, _ count: Int) {
+        let connection = connections[socket.connection]
+        let direction = socket.side == .client ? 0 : 1
+        for index in connection.plan.pacers {
+            let plan = scenario.pacers[index]
+            let rate = direction == 0 ? plan.up : plan.down
+            guard rate > 0 else { continue }
+            let since = shared.since[index][direction] ?? clock
+            shared.since[index][direction] = since
+            shared.read[index][direction] += count
+            let earned = Double(rate) * Double(clock - since) / 1e9 + Double(plan.burst)
+            // First bytes are read before the rate is known, and charged afterwards.
+            let allowance = Double(connections.count) * 2 * 65536
+            if Double(shared.read[index][direction]) > earned + allowance {
+                fail("S21: \(shared.read[index][direction]) bytes under a rate that has let \(Int(earned)) pass")
+            }
+        }
+    }
+
+    /// [S21] Until when a flow may be left alone for its rate; nil: it may not.
+    func waitsForRate(_ connection: Connection, _ source: Socket.Side) -> UInt64? {
+        let buckets = connection.plan.pacers.filter {
+            source == .client ? !pacer($0).pointee.up.isUnlimited : !pacer($0).pointee.down.isUnlimited
+        }
+        guard !buckets.isEmpty else { return nil }
+        var until = clock
+        for index in buckets {
+            let bucket = pacer(index)
+            let now = Instant(nanoseconds: clock)
+            let ready = source == .client ? bucket.pointee.up.readyAt(now) : bucket.pointee.down.readyAt(now)
+            until = max(until, ready?.nanoseconds ?? 0)
+        }
+        // It is looked after once a millisecond.
+        return until + 1_100_000
+    }
+
+    // MARK: Headers
+
+    /// [S22] Whether the world has seen what makes a rejection.
+    func hasRejected(_ connection: Connection) -> Bool {
+        guard connection.plan.hasHeader, let upstream = connection.upstream else { return false }
+        return saysRejection(connection) || upstream.finArrived || upstream.isDead
+    }
+
+    private func saysRejection(_ connection: Connection) -> Bool {
+        let head = connection.plan.server.stream.head
+        return head.starts(with: [0x15, 3]) || head.starts(with: Array("HTTP/1.1 400".utf8))
+    }
+
+    /// [S22] Whether it must have been noticed: the answer was read in time.
+    func mustBeRejected(_ connection: Connection) -> Bool {
+        guard connection.plan.hasHeader, saysRejection(connection), let written = connection.firstWrite,
+            let answered = connection.firstAnswer, connection.client.sent >= 12
+        else { return false }
+        return answered < written + BackendCell.HeaderVerdict.window.nanoseconds - 1_000_000_000
+    }
+}
