@@ -48,6 +48,19 @@ struct DocsTests {
         }
     }
 
+    @Test("R28: docs/OPERATING.md says every reason of the runtime, with its sides, and no other")
+    func runtimeReasons() throws {
+        let url = Self.folder.deletingLastPathComponent().appendingPathComponent("OPERATING.md")
+        let parts = try String(contentsOf: url, encoding: .utf8).components(separatedBy: "\n## ")
+        let section = try #require(parts.first { $0.hasPrefix("How connections end") })
+        var sides: [String: [String]] = [:]
+        for reason in RuntimeReason.allCases {
+            sides[reason.text.name, default: []].append(reason.text.side.rawValue)
+        }
+        for (name, sides) in sides { #expect(section.contains("| `\(name)` | \(sides.joined(separator: ", ")) | ")) }
+        #expect(section.split(separator: "\n").count { $0.hasPrefix("| `") } == sides.count)
+    }
+
     @Test("it says every fact, and says so where there is none")
     func facts() throws {
         for descriptor in Self.descriptors {

@@ -148,7 +148,7 @@ struct AnswerTests {
         var last = AnswerMatcher.Outcome.undecided
         for piece in [text.prefix(cut), text.dropFirst(cut)] {
             last = Array(piece).withUnsafeBytes { matcher.read($0) }
-            if last == .rejection { return last }
+            if last == .rejection || last == .complaint { return last }
         }
         return last
     }
@@ -159,7 +159,7 @@ struct AnswerTests {
         for text in rejections as [[UInt8]] {
             for cut in 0...text.count { #expect(outcome(text, cut: cut) == .rejection, "cut at \(cut)") }
         }
-        let others = ["HTTP/1.1 200 OK", "HTTP/2.0 400", "HTTP/1.2 400", "220 mail", "HTTP/1.1 401 x", "\u{15}x"]
+        let others = ["HTTP/1.1 200 OK", "HTTP/2.0 400", "HTTP/1.2 400", "HTTP/1.1 401 x", "\u{15}x"]
         for text in others.map({ Array($0.utf8) }) + [[0x16, 3, 3, 0]] {
             for cut in 0...text.count { #expect(outcome(text, cut: cut) == .plausible, "\(text), cut at \(cut)") }
         }
@@ -168,5 +168,27 @@ struct AnswerTests {
         }
         // A rejection later in the stream is none.
         #expect(outcome(Array("xHTTP/1.1 400".utf8), cut: 1) == .plausible)
+    }
+
+    @Test("R18: a greeting and then an error is a complaint, however it is cut; a greeting alone says nothing yet")
+    func complaints() {
+        let complaints = [
+            "220 mail ESMTP\r\n500 what", "220-a\r\n220 b\r\n502 x", "+OK pop\r\n-ERR what", "220 a\n503",
+        ]
+        for text in complaints.map({ Array($0.utf8) }) {
+            for cut in 0...text.count { #expect(outcome(text, cut: cut) == .complaint, "cut at \(cut)") }
+        }
+        for text in ["220 mail ESMTP", "220 a\r\n", "220 a\r\n50", "+OK\r\n-ER", "220-a\r\n220 b"].map({
+            Array($0.utf8)
+        }) {
+            for cut in 0...text.count { #expect(outcome(text, cut: cut) == .undecided) }
+        }
+        let others = [
+            "220 a\r\n250 me", "220 a\r\n221 bye", "220 a\r\n554 no", "220 a\r\n51", "+OK\r\n+OK", "+OK\r\n-EX",
+            "500 x", "-ERR",
+        ]
+        for text in others.map({ Array($0.utf8) }) {
+            for cut in 0...text.count { #expect(outcome(text, cut: cut) == .plausible, "cut at \(cut)") }
+        }
     }
 }

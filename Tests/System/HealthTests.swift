@@ -27,119 +27,12 @@ struct HealthTests {
             ).description)
     }
 
-    private struct Said {
-        let count: Int
-        let text: String
-        /// Wall clock.
-        let time: Date
-    }
-
-    /// The `number`-th line (from 1) with this event about `place`.
-    private func event(_ event: String, _ place: Place, _ number: Int = 1, of node: Node) throws -> Said {
-        let line = try node.child.wait("\(event) of \(place)") { lines in
-            let found = lines.filter { $0.isEvent(event) && $0.text.contains("\"backend\":\"\(place)\"") }
-            return found.count >= number ? found[number - 1] : nil
-        }
-        let json = try (JSONSerialization.jsonObject(with: Data(line.text.utf8)) as? [String: Any]).unwrap("object")
-        let format = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
-        let time = try format.parse((json["time"] as? String).unwrap("time"))
-        return Said(count: json["probes"] as? Int ?? -1, text: line.text, time: time)
-    }
-
-    private func has(_ event: String, _ place: Place, _ number: Int, _ node: Node) -> Bool {
-        node.child.lines.count { $0.isEvent(event) && $0.text.contains("\"backend\":\"\(place)\"") } >= number
-    }
-
-    /// Which backend answered a client.
-    private func ask(_ entry: Place) throws -> String {
-        let client = try Socket.connect(to: entry)
-        try client.send("GET / HTTP/1.0\r\n\r\n")
-        let (bytes, ending) = try client.receiveToEnd()
-        guard ending == .fin, let body = String(decoding: bytes, as: UTF8.self).components(separatedBy: "\r\n\r\n").last
-        else { throw Failure("a client saw \(ending) after \(bytes.count) bytes") }
-        return body
-    }
-
-    /// Clients come until the node has said so; each is served. Then, by whom six more are.
-    private func serve(_ entry: Place, until event: String, of place: Place, _ number: Int, _ node: Node) throws -> Set<
-        String
-    > {
-        let deadline = Deadline()
-        repeat { _ = try ask(entry) } while !has(event, place, number, node) && !deadline.hasPassed
-        return Set(try (0..<6).map { _ in try ask(entry) })
-    }
-
-    private static func nginx(_ name: String, _ place: Place, in namespace: Namespace) throws -> Nginx {
-        try Nginx(
-            seen: "$request", http: "server { listen \(place); location / { return 200 \(name); } }",
-            in: namespace.name, ready: place)
-    }
-
-    /// R12: no later than the last good probe of `rise` can be, jitter and timeout included; what a busy machine takes
-    /// to run the threads comes on top.
-    private static let latest: TimeInterval = 3 * 0.300 * 1.1 + 0.200 + 2
-
-    @Test(
-        "R12, R13: one killed, one blackholed, one reset: clients see nothing while one is good, and each is back in time",
-        .enabled(if: Namespace.obstacle == nil, "no network namespace here"))
-    func killedBlackholedReset() throws {
-        let namespace = try Namespace()
-        let places = try (0..<3).map { _ in Place(namespace.host, try FreePort.take()) }
-        var servers = try zip(["one", "two", "three"], places).map { try Self.nginx($0, $1, in: namespace) }
-        let entry = Place("::1", try FreePort.take())
-        let node = try node(entry, places)
-        #expect(Set(try (0..<6).map { _ in try ask(entry) }) == ["one", "two", "three"])
-        try namespace.nft("add table inet t; add chain inet t c { type filter hook input priority 0; }")
-
-        // Killed.
-        servers[0].child.signal(SIGKILL)
-        try servers[0].child.waitForExit()
-        #expect(try serve(entry, until: "backend_down", of: places[0], 1, node) == ["two", "three"])
-        #expect(try event("backend_down", places[0], of: node).text.contains("\"reason\":\"refused\",\"probes\":2"))
-
-        // Blackholed, while the first is still gone.
-        try namespace.nft("add rule inet t c tcp dport \(places[1].port) drop")
-        #expect(try serve(entry, until: "backend_down", of: places[1], 1, node) == ["three"])
-        #expect(try event("backend_down", places[1], of: node).text.contains("\"reason\":\"timeout\",\"probes\":2"))
-
-        // The first comes back.
-        servers[0] = try Self.nginx("one", places[0], in: namespace)
-        var recovered = Date()
-        #expect(try serve(entry, until: "backend_up", of: places[0], 1, node) == ["one", "three"])
-        try expectInTime(event("backend_up", places[0], of: node), recovered)
-
-        // The third resets every connection; the second is still dark.
-        try namespace.nft("add rule inet t c tcp dport \(places[2].port) reject with tcp reset")
-        #expect(try serve(entry, until: "backend_down", of: places[2], 1, node) == ["one"])
-        #expect(try event("backend_down", places[2], of: node).text.contains("\"reason\":\"refused\",\"probes\":2"))
-
-        // Both come back.
-        recovered = Date()
-        try namespace.nft("flush chain inet t c")
-        _ = try serve(entry, until: "backend_up", of: places[1], 1, node)
-        let all = try serve(entry, until: "backend_up", of: places[2], 1, node)
-        #expect(all == ["one", "two", "three"])
-        for place in places[1...] { try expectInTime(event("backend_up", place, of: node), recovered) }
-
-        // Nobody saw anything of it.
-        node.child.signal(SIGTERM)
-        try node.child.waitForExit()
-        let lines = node.child.lines.filter { $0.stream == .out }.compactMap { LogLine($0.text) }
-        #expect(lines.count > 30)
-        for line in lines { #expect(line.bytesToClient > 0, "\(line)") }
-    }
-
-    private func expectInTime(_ up: Said, _ recovered: Date) {
-        #expect(up.count == 3, "\(up.text)")
-        #expect(up.time.timeIntervalSince(recovered) <= Self.latest, "\(up.text)")
-    }
-
     @Test("R12: all out means a reset at once, and nobody waits for a connect timeout")
     func failsFast() throws {
         let gone = Place("::1", try FreePort.take())
         let entry = Place("::1", try FreePort.take())
         let node = try node(entry, [gone])
-        _ = try event("backend_down", gone, of: node)
+        _ = try node.event("backend_down", of: gone)
         let client = try Socket.connect(to: entry)
         let from = try client.local
         #expect(try client.receiveToEnd().ending == .reset)
@@ -156,7 +49,7 @@ struct HealthTests {
             seen: "$request", http: "server { listen \(place); location / { return 200 plain; } }", ready: place)
         let entry = Place("::1", try FreePort.take())
         let node = try node(entry, [place], proxy: true)
-        let said = try event("backend_proxy_rejected", place, of: node)
+        let said = try node.event("backend_proxy_rejected", of: place)
         #expect(said.text.contains("\"routes\":[\"rt_web\"]") && said.text.contains("\"probe\":\"good\""))
         #expect(node.child.lines.allSatisfy { $0.stream == .error && !$0.isEvent("backend_down") })
         #expect(!nginx.child.hasEnded)
@@ -175,11 +68,11 @@ struct HealthTests {
         let entry = Place("::1", try FreePort.take())
         let node = try node(entry, [place], proxy: true)
         nginx.child.signal(SIGKILL)
-        _ = try event("backend_down", place, of: node)
+        _ = try node.event("backend_down", of: place)
         nginx = try start()
         // Three good probes, each of which waited for an answer to its header.
-        _ = try event("backend_up", place, of: node)
-        #expect(try ask(entry) == "::1")
+        _ = try node.event("backend_up", of: place)
+        #expect(try Load.ask(entry) == "::1")
         #expect(!node.child.lines.contains { $0.isEvent("backend_proxy_rejected") })
         #expect(!nginx.child.hasEnded)
     }
@@ -204,7 +97,7 @@ struct HealthTests {
         }
         let entry = Place("::1", try FreePort.take())
         let node = try node(entry, [server.place], proxy: true)
-        let said = try event("backend_proxy_rejected", server.place, of: node)
+        let said = try node.event("backend_proxy_rejected", of: server.place)
         #expect(said.text.contains("\"probe\":\"good\""))
         #expect(node.child.lines.allSatisfy { $0.stream == .error })
     }

@@ -105,8 +105,11 @@ final class Fleet {
     }
 
     /// True once every worker runs new connections on the newest snapshot, and has its listeners.
-    var hasAdoptedNewest: Bool {
-        workers.allSatisfy { $0.mailbox.adoptedGeneration >= snapshots.newest || $0.mailbox.hasEnded }
+    var hasAdoptedNewest: Bool { workersBehind == 0 }
+
+    /// How many workers still run new connections on an older one.
+    var workersBehind: Int {
+        workers.count { $0.mailbox.adoptedGeneration < snapshots.newest && !$0.mailbox.hasEnded }
     }
 
     /// The oldest generation that any worker still has a connection on.

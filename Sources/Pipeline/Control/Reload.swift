@@ -23,6 +23,8 @@ struct ReloadRefusal: Error {
 extension RunningNode {
     /// Diagnostics that an event shows; `check` shows all.
     private static let shownLines = 20
+    /// How long a reload waits for workers to take it up before it says that some have not; they do as soon as they can.
+    private static let adoptionPatience = 1000
 
     /// - Parameter by: what asked for it: `SIGHUP`, `admin`.
     func reload(by: String, _ manager: ServiceManager) -> ReloadRefusal? {
@@ -67,6 +69,8 @@ extension RunningNode {
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.adopt(plan, staged, now: Instant(nanoseconds: cl_now()))
         publish()
+        // Who hears that it was done may rely on it: the next connection goes by the new, on whichever worker.
+        _ = waitUntilSettled(milliseconds: RunningNode.adoptionPatience)
         sayReloaded(by, report, before)
         say(change)
         sayFixed(fixed)
@@ -143,6 +147,8 @@ extension RunningNode {
             if applied.kept > 0 { line.field("kept_as_they_were", applied.kept) }
             if applied.rejected > 0 { line.field("left_out", applied.rejected) }
             line.field("listeners", listeners.openEndpoints.count)
+            let behind = fleet.workersBehind
+            if behind > 0 { line.field("workers_behind", behind) }
             if !problems.isEmpty { line.list("diagnostics", problems) { $0.string($1) } }
         }
     }

@@ -14,6 +14,9 @@ extension Worker {
         case .rejection: rejectHeader(index)
         // One that speaks first may still take the header for its client's first words.
         case .plausible: if slot.pointee.up.total > 0 { acceptHeader(index) }
+        // While the client has said nothing, there is nothing else to complain of. Once it has, nobody can tell, and
+        // a client must not be able to blame a backend.
+        case .complaint: if slot.pointee.up.total <= 0 { rejectHeader(index) } else { _ = stopWatching(index) }
         case .undecided: break
         }
     }
@@ -79,41 +82,94 @@ extension Worker {
 }
 
 /// Whether a backend's first bytes are those of a server that took a PROXY header for its client's: a TLS alert record,
-/// or HTTP 400. However they are cut into reads.
+/// or HTTP 400; or a line of greeting and then an error, as SMTP, FTP and POP3 servers say it. However they are cut into
+/// reads.
 struct AnswerMatcher {
-    enum Outcome { case undecided, plausible, rejection }
+    enum Outcome { case undecided, plausible, rejection, complaint }
 
-    /// How many bytes of `HTTP/1.x 400` have come; ``alert`` after the first byte of an alert.
-    private var state: UInt8 = 0
-    private static let alert: UInt8 = 100
-    private static let plausible: UInt8 = 255
+    private enum State: UInt8 {
+        case start, alert, http, greeting, newLine, plausible
+    }
+
+    private var state = State.start
+    /// How many bytes of `HTTP/1.x 400`, or of a line behind the greeting, have come.
+    private var count: UInt8 = 0
+    /// The first of that line.
+    private var first: UInt8 = 0
     private static let badRequest: StaticString = "HTTP/1.1 400"
 
     mutating func read(_ bytes: UnsafeRawBufferPointer) -> Outcome {
         for byte in bytes {
-            guard state != AnswerMatcher.plausible else { break }
+            guard state != .plausible else { break }
             let outcome = read(byte)
-            if outcome == .rejection { return outcome }
+            if outcome == .rejection || outcome == .complaint { return outcome }
         }
-        return state == AnswerMatcher.plausible ? .plausible : .undecided
+        return state == .plausible ? .plausible : .undecided
     }
 
     private mutating func read(_ byte: UInt8) -> Outcome {
         switch state {
+        case .start: start(byte)
         // RFC 8446 5.1: content type alert(21), then the legacy version, whose first byte is 3.
-        case AnswerMatcher.alert where byte == 0x03: return .rejection
-        case AnswerMatcher.alert: state = AnswerMatcher.plausible
-        case 0 where byte == 0x15: state = AnswerMatcher.alert
-        case 0..<UInt8(AnswerMatcher.badRequest.utf8CodeUnitCount):
-            let expected = AnswerMatcher.badRequest.utf8Start[Int(state)]
-            guard byte == expected || (state == 7 && byte == UInt8(ascii: "0")) else {
-                state = AnswerMatcher.plausible
-                return .plausible
-            }
-            state += 1
-            if Int(state) == AnswerMatcher.badRequest.utf8CodeUnitCount { return .rejection }
+        case .alert where byte == 0x03: return .rejection
+        case .alert: state = .plausible
+        case .http: return readStatus(byte)
+        case .greeting:
+            if byte == UInt8(ascii: "\n") { (state, count) = (.newLine, 0) }
+        case .newLine: return readLine(byte)
+        case .plausible: break
+        }
+        return .undecided
+    }
+
+    private mutating func start(_ byte: UInt8) {
+        switch byte {
+        case 0x15: state = .alert
+        case UInt8(ascii: "H"): (state, count) = (.http, 1)
+        // `220 ` (RFC 5321 4.2, RFC 959 4.2), `+OK` (RFC 1939 3): what follows shows.
+        case UInt8(ascii: "2"), UInt8(ascii: "+"): state = .greeting
+        default: state = .plausible
+        }
+    }
+
+    private mutating func readStatus(_ byte: UInt8) -> Outcome {
+        let expected = AnswerMatcher.badRequest.utf8Start[Int(count)]
+        guard byte == expected || (count == 7 && byte == UInt8(ascii: "0")) else {
+            state = .plausible
+            return .undecided
+        }
+        count += 1
+        return Int(count) == AnswerMatcher.badRequest.utf8CodeUnitCount ? .rejection : .undecided
+    }
+
+    /// A line behind the greeting: the greeting goes on, or it is an error, or it answers what a client said.
+    private mutating func readLine(_ byte: UInt8) -> Outcome {
+        if count == 0 { first = byte }
+        guard continues(byte) else {
+            state = .plausible
+            return .undecided
+        }
+        count += 1
+        switch first {
+        case UInt8(ascii: "2") where count == 3: state = .greeting
+        case UInt8(ascii: "5") where count == 3: return .complaint
+        case UInt8(ascii: "-") where count == 4: return .complaint
         default: break
         }
         return .undecided
+    }
+
+    /// True if `byte` is the next of `220`, of `500` to `503`, or of `-ERR`.
+    private func continues(_ byte: UInt8) -> Bool {
+        switch (first, count) {
+        case (UInt8(ascii: "2"), 0), (UInt8(ascii: "5"), 0), (UInt8(ascii: "-"), 0): true
+        case (UInt8(ascii: "2"), 1): byte == UInt8(ascii: "2")
+        case (UInt8(ascii: "2"), _): byte == UInt8(ascii: "0")
+        case (UInt8(ascii: "5"), 1): byte == UInt8(ascii: "0")
+        case (UInt8(ascii: "5"), _): byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "3")
+        case (UInt8(ascii: "-"), 1): byte == UInt8(ascii: "E")
+        case (UInt8(ascii: "-"), _): byte == UInt8(ascii: "R")
+        default: false
+        }
     }
 }

@@ -7,8 +7,9 @@ final class Server: Sendable {
     private let stop = Flag()
 
     /// - Parameter serve: what it throws is not the test's failure; what the client sees is.
-    init(_ host: String = "::1", serve: @escaping @Sendable (Socket) throws -> Void) throws {
-        place = Place(host, try FreePort.take())
+    /// - Parameter port: nil: one that is free.
+    init(_ host: String = "::1", port: UInt16? = nil, serve: @escaping @Sendable (Socket) throws -> Void) throws {
+        place = Place(host, try port ?? FreePort.take())
         listener = try Socket.listen(at: place)
         let (listener, stop) = (listener, stop)
         Thread.detachNewThread {
@@ -25,8 +26,8 @@ final class Server: Sendable {
     }
 
     /// Sends back what comes, and FIN after FIN.
-    static func echo() throws -> Server {
-        try Server { socket in
+    static func echo(_ host: String = "::1", port: UInt16? = nil) throws -> Server {
+        try Server(host, port: port) { socket in
             while case .bytes(let chunk) = try socket.receive() { try socket.send(chunk) }
             socket.finish()
         }

@@ -15,6 +15,7 @@ final class Child: @unchecked Sendable {
     private let condition = NSCondition()
     // Guarded by `condition`.
     private var received: [Line] = []
+    private var receivedErrors: [Line] = []
     private var exit: Exit?
     private var input: Int32
 
@@ -136,6 +137,7 @@ final class Child: @unchecked Sendable {
     private func append(_ line: Line) {
         condition.withLock {
             received.append(line)
+            if line.stream == .error { receivedErrors.append(line) }
             condition.broadcast()
         }
     }
@@ -161,6 +163,18 @@ final class Child: @unchecked Sendable {
                     throw Failure("\(name) did not say \(what) in time:\n\(tail)")
                 }
             }
+        }
+    }
+
+    /// The same of what it says on standard error alone: for programs that write thousands of lines on the other.
+    func waitForError<Found>(
+        _ what: String, _ deadline: Deadline = Deadline(), for find: ([Line]) -> Found?
+    ) throws -> Found {
+        var looked = -1
+        return try wait(what, deadline) { _ in
+            guard receivedErrors.count != looked else { return nil }
+            looked = receivedErrors.count
+            return find(receivedErrors)
         }
     }
 

@@ -70,11 +70,18 @@ final class Node: Sendable {
     let config: String
 
     /// Returns once the node says that it is ready.
-    init(_ config: String, folder: TemporaryFolder? = nil) throws {
+    /// - Parameter namespace: where it runs; nil: in the test's own.
+    init(_ config: String, folder: TemporaryFolder? = nil, in namespace: Namespace? = nil) throws {
         let folder = try folder ?? TemporaryFolder()
         self.folder = folder
         self.config = try folder.write("node.pipeline", config)
-        child = try Child(Binary.path, ["run", self.config])
+        let command = [Binary.path, "run", self.config]
+        child =
+            if let namespace {
+                try Child("ip", ["netns", "exec", namespace.name] + command)
+            } else {
+                try Child(Binary.path, Array(command.dropFirst()))
+            }
         _ = try child.wait("that it is ready") { lines in lines.first { $0.isEvent("ready") } }
     }
 
@@ -103,6 +110,27 @@ final class Node: Sendable {
 
     func waitForEvent(_ event: String, _ deadline: Deadline = Deadline()) throws {
         _ = try child.wait("the event \(event)", deadline) { lines in lines.first { $0.isEvent(event) } }
+    }
+
+    /// The reload that SIGHUP asks for is over, whichever way it ended, and it was this revision's.
+    func reload(revision: Int) throws {
+        child.signal(SIGHUP)
+        _ = try child.waitForError("revision \(revision)") { lines in
+            lines.first { $0.isEvent("reloaded") && $0.text.contains("\"revision\":\(revision),") }
+        }
+    }
+
+    /// Processor time that it has used, in seconds.
+    var processorSeconds: Double {
+        get throws {
+            // The name may have spaces; the fields after it don't.
+            let text = try String(contentsOfFile: "/proc/\(child.pid)/stat", encoding: .utf8)
+            let fields = text.split(separator: ")").last?.split(separator: " ") ?? []
+            guard fields.count > 12, let user = Double(fields[11]), let system = Double(fields[12]) else {
+                throw Failure("/proc/PID/stat says \(text)")
+            }
+            return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
+        }
     }
 
     /// Bytes of memory that are the process's own: resident, not backed by a file.

@@ -1,0 +1,95 @@
+import Foundation
+import Testing
+
+/// Counts bytes from many threads, and says when they passed given marks.
+private final class Meter: @unchecked Sendable {
+    private let condition = NSCondition()
+    private var count = 0
+    private var passed: [Int: UInt64] = [:]
+    private let marks: [Int]
+
+    init(marks: [Int]) { self.marks = marks }
+
+    func add(_ bytes: Int) {
+        condition.withLock {
+            count += bytes
+            for mark in marks where count >= mark && passed[mark] == nil {
+                passed[mark] = DispatchTime.now().uptimeNanoseconds
+                condition.broadcast()
+            }
+        }
+    }
+
+    /// When it passed, in seconds of the monotonic clock.
+    func wait(for mark: Int, _ deadline: Deadline = Deadline()) throws -> Double {
+        try condition.withLock {
+            while true {
+                if let at = passed[mark] { return Double(at) / 1e9 }
+                guard condition.wait(until: deadline.date) else {
+                    throw Failure("only \(count) of \(mark) bytes came in time")
+                }
+            }
+        }
+    }
+}
+
+/// Byte rates of a limit, as a real relay keeps them (R20).
+@Suite("Byte rates")
+struct ByteRateTests {
+    private static let rate = 2 << 20
+    /// Measured between these two, so that neither the burst nor the sockets' buffers count.
+    private static let (first, last) = (2 << 20, 8 << 20)
+
+    @Test(
+        "2 MiB/s each way, shared by six connections on two workers, within 5% over 3 s; who waits costs next to nothing"
+    )
+    func sharedRate() throws {
+        let (up, down) = (Meter(marks: [Self.first, Self.last]), Meter(marks: [Self.first, Self.last]))
+        let chunk = pattern(65536)
+        let pour = { @Sendable (socket: Socket) in
+            while (try? socket.send(chunk, Deadline(seconds: 60))) != nil {}
+        }
+        let drink = { @Sendable (socket: Socket, meter: Meter) in
+            while case .bytes(let bytes)? = try? socket.receive() { meter.add(bytes.count) }
+        }
+        let server = try Server { socket in
+            Thread.detachNewThread { pour(socket) }
+            drink(socket, up)
+        }
+        let entry = Place("::1", try FreePort.take())
+        let limit = """
+
+            limit shared {
+                key         client/128
+                bytes_up    2MiB/s burst 64KiB
+                bytes_down  2MiB/s burst 64KiB
+                table       1k
+            }
+
+            """
+        let node = try Node(
+            ConfigText(
+                workers: 2, rawListeners: [entry], firstStages: ["rate_limit shared"],
+                routes: [RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])], more: limit
+            ).description)
+        let clients = try (0..<6).map { _ in try Socket.connect(to: entry) }
+        for client in clients {
+            Thread.detachNewThread { pour(client) }
+            Thread.detachNewThread { drink(client, down) }
+        }
+        defer { for client in clients { client.reset() } }
+        _ = try up.wait(for: Self.first)
+        let begin = try down.wait(for: Self.first)
+        let before = try node.processorSeconds
+        for (name, meter) in [("up", up), ("down", down)] {
+            let seconds = try meter.wait(for: Self.last) - meter.wait(for: Self.first)
+            let measured = Double(Self.last - Self.first) / seconds
+            print("bytes_\(name) 2MiB/s: \(Int(measured)) bytes/s over \(seconds) s")
+            #expect(abs(measured / Double(Self.rate) - 1) < 0.05, "\(name): \(measured) bytes a second")
+        }
+        let elapsed = Double(DispatchTime.now().uptimeNanoseconds) / 1e9 - begin
+        let used = try node.processorSeconds - before
+        print("the node used \(used) s of processor time in \(elapsed) s")
+        #expect(used < 0.2 * elapsed)
+    }
+}

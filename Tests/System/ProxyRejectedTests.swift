@@ -1,0 +1,184 @@
+import Foundation
+import Glibc
+import Testing
+
+/// Backends that don't expect the PROXY header that their route puts in front, found by traffic alone: there is no
+/// `health` block (R18).
+@Suite("R18: proxy_rejected by traffic")
+struct ProxyRejectedTests {
+    private final class Site {
+        let node: Node
+        let entry: Place
+        let admin: String
+
+        /// - Parameter isTLS: a route by name, else a raw one.
+        init(_ backend: Place, isTLS: Bool) throws {
+            let folder = try TemporaryFolder()
+            admin = "\(folder.path)/admin.sock"
+            entry = Place("::1", try FreePort.take())
+            let name = isTLS ? "api.example.com" : nil
+            node = try Node(
+                ConfigText(
+                    settings: ["admin unix:\(admin)"], workers: 2, tlsListeners: isTLS ? [entry] : [],
+                    rawListeners: isTLS ? [] : [entry],
+                    routes: [RouteText(host: name, id: "rt_v2", port: entry.port, backends: [backend], proxy: true)]
+                ).description, folder: folder)
+        }
+
+        func verdict() throws -> String {
+            let routes = try (Admin.json(["routes"], admin)["routes"] as? [[String: Any]]).unwrap("routes")
+            return try (routes.first?["proxy"] as? String).unwrap("verdict")
+        }
+
+        func explained() throws -> String {
+            try Binary.run(
+                ["explain", "--admin", admin, "--to", entry.description, "--from", "[2600::1]:4000", "--sni"]
+                    + ["api.example.com"]
+            ).out
+        }
+
+        /// What is said once a connection has failed, everywhere that an operator looks.
+        func expectRejected(_ client: Place?) throws {
+            let line =
+                if let client { try node.log(of: client) } else { try node.log("a connection's end") { _ in true } }
+            #expect(line.reason == "proxy_v2.proxy_rejected upstream", "\(line)")
+            #expect(line.route == "rt_v2")
+            #expect(try verdict() == "rejected")
+            let told = try explained()
+            #expect(told.contains("PROXY header: rejected"), "\(told)")
+            let said = try node.event("proxy_rejected", route: "rt_v2")
+            #expect(said.contains(line.backend ?? "?"), "\(said)")
+        }
+
+        func expectAccepted() throws {
+            #expect(try verdict() == "accepted")
+            #expect(try explained().contains("PROXY header: accepted"))
+            _ = try node.event("proxy_accepted", route: "rt_v2")
+        }
+    }
+
+    @Test("a plain nginx, HTTP: named at the first connection, and taken back when it has learned")
+    func http() throws {
+        let place = Place("::1", try FreePort.take())
+        let start = { (word: String) in
+            try Nginx(
+                seen: "$request", http: "server { listen \(place)\(word); location / { return 200 ok; } }", ready: place
+            )
+        }
+        var nginx = try start("")
+        let site = try Site(place, isTLS: false)
+        #expect(try site.verdict() == "unknown")
+        let client = try Socket.connect(to: site.entry)
+        let from = try client.local
+        try client.send("GET / HTTP/1.0\r\n\r\n")
+        // The answer goes through as it is.
+        #expect(try String(decoding: client.receiveToEnd().bytes, as: UTF8.self).contains("400"))
+        client.finish()
+        try site.expectRejected(from)
+        nginx.child.signal(SIGKILL)
+        try nginx.child.waitForExit()
+        nginx = try start(" proxy_protocol")
+        #expect(try Load.ask(site.entry) == "ok")
+        try site.expectAccepted()
+        #expect(!nginx.child.hasEnded)
+    }
+
+    @Test("a plain nginx, TLS")
+    func tls() throws {
+        let folder = try TemporaryFolder()
+        let certificate = try Certificate.make("api.example.com", in: folder)
+        let place = Place("::1", try FreePort.take())
+        let start = { (word: String) in
+            try Nginx(
+                seen: "$request",
+                http: """
+                    server {
+                        listen \(place) ssl\(word); ssl_protocols TLSv1.2 TLSv1.3;
+                        ssl_certificate \(certificate.certificateFile); ssl_certificate_key \(certificate.keyFile);
+                        location / { return 200 ok; }
+                    }
+                    """, ready: place)
+        }
+        var nginx = try start("")
+        let site = try Site(place, isTLS: true)
+        let failed = try OpenSSL.connect(to: site.entry, name: "api.example.com", version: "tls1_3")
+        #expect(failed.fingerprint == nil, "\(failed.output)")
+        try site.expectRejected(nil)
+        nginx.child.signal(SIGKILL)
+        try nginx.child.waitForExit()
+        nginx = try start(" proxy_protocol")
+        let seen = try OpenSSL.connect(to: site.entry, name: "api.example.com", version: "tls1_3")
+        #expect(seen.fingerprint == certificate.fingerprint, "\(seen.output)")
+        try site.expectAccepted()
+        #expect(!nginx.child.hasEnded)
+    }
+
+    /// Greets, takes each line for a command, and says goodbye at QUIT: what the header's signature has in it.
+    private static func smtp(_ socket: Socket) throws {
+        try socket.send("220 mail.example.com ESMTP\r\n")
+        var text: [UInt8] = []
+        while case .bytes(let chunk) = try socket.receive() {
+            text += chunk
+            while let end = text.firstIndex(of: 0x0A) {
+                let line = String(decoding: text[..<end].filter { $0 != 0x0D }, as: UTF8.self)
+                text.removeSubrange(...end)
+                switch line.prefix(4) {
+                case "EHLO": try socket.send("250 mail.example.com\r\n")
+                case "QUIT":
+                    try socket.send("221 bye\r\n")
+                    return socket.finish()
+                default: try socket.send("500 command not recognized\r\n")
+                }
+            }
+        }
+    }
+
+    /// One client's talk, and what it was answered.
+    private func talk(_ entry: Place, until words: String) throws -> (from: Place, said: String) {
+        let client = try Socket.connect(to: entry)
+        let from = try client.local
+        var said = ""
+        let listen = {
+            guard case .bytes(let chunk)? = try? client.receive() else { return false }
+            said += String(decoding: chunk, as: UTF8.self)
+            return true
+        }
+        while !words.isEmpty, !said.contains(words), listen() {}
+        // The other side may have gone by now.
+        try? client.send("EHLO me\r\nQUIT\r\n")
+        while listen() {}
+        client.finish()
+        return (from, said)
+    }
+
+    @Test("an SMTP-like server: named at the first client that lets it speak; hasty ones never make it accepted")
+    func smtp() throws {
+        let learned = Flag()
+        let server = try Server { socket in
+            // 52 bytes: signature, IPv6 addresses and ports.
+            if learned.isSet { _ = try socket.receive(exactly: 52) }
+            try ProxyRejectedTests.smtp(socket)
+        }
+        let site = try Site(server.place, isTLS: false)
+        // Whoever speaks at once may have earned the error itself: that is never taken for consent.
+        for _ in 0..<20 {
+            _ = try site.node.log(of: talk(site.entry, until: "").from)
+            #expect(try site.verdict() != "accepted")
+        }
+        // As every client does that is farther away than the backend: by its answer to the greeting, the error is here.
+        let first = try talk(site.entry, until: "500 ")
+        #expect(!first.said.contains("250 mail"), "\(first.said)")
+        try site.expectRejected(first.from)
+        for _ in 0..<20 {
+            _ = try talk(site.entry, until: "")
+            let patient = try talk(site.entry, until: "500 ")
+            #expect(try site.node.log(of: patient.from).reason == "proxy_v2.proxy_rejected upstream")
+        }
+        #expect(try site.verdict() == "rejected")
+        learned.set()
+        let last = try talk(site.entry, until: "220 ")
+        #expect(last.said.contains("250 mail"), "\(last.said)")
+        #expect(try site.node.log(of: last.from).reason.hasPrefix("relay.closed"))
+        try site.expectAccepted()
+    }
+}
