@@ -49,6 +49,7 @@ enum ChainProperties {
         if outcome.owesHeader { return "passed, and owes a PROXY header: \(outcome)" }
         if outcome.consumed > stream.count { return "consumed \(outcome.consumed) of \(stream.count) bytes" }
         if !outcome.prelude.isEmpty, let problem = header(outcome) { return problem }
+        if let problem = places(outcome, stream) { return problem }
         return outcome.isStranger ? forged(outcome, stream) : nil
     }
 
@@ -60,6 +61,19 @@ enum ChainProperties {
             else { return "no header of this client: \(outcome)" }
             return nil
         }
+    }
+
+    /// What later stages are told to look at is where they are told, behind a header that was taken out.
+    private static func places(_ outcome: ChainRun.Outcome, _ stream: UnsafeBufferPointer<UInt8>) -> String? {
+        guard outcome.tlvs.upperBound <= outcome.consumed else { return "TLVs outside of the header: \(outcome)" }
+        guard !outcome.alpn.isEmpty else { return nil }
+        let rest = UnsafeBufferPointer(rebasing: stream[outcome.consumed...])
+        guard outcome.alpn.upperBound <= stream.count,
+            case .ok(let hello) = ClientHello.parse(rest, limit: PeekNeed.limit),
+            hello.alpnProtocols(in: rest).flatMap({ [UInt8(truncatingIfNeeded: $0.count)] + $0 })
+                == Array(stream[outcome.alpn])
+        else { return "ALPN is not there: \(outcome)" }
+        return nil
     }
 
     /// R17: of a client that nobody lists, nothing is believed, and no signature gets through.
@@ -195,6 +209,9 @@ private struct ChainRun {
         var sniff = SniffOutcome.notAsked
         var client: ClientAddress?
         var consumed = 0
+        /// Where they stand in the stream; empty: nowhere.
+        var tlvs = 0..<0
+        var alpn = 0..<0
         var prelude: [UInt8] = []
         var owesHeader = false
         var peer: Endpoint?
@@ -302,6 +319,8 @@ private struct ChainRun {
         outcome.sniff = facts.sniff
         outcome.client = facts.client
         outcome.consumed = facts.consumed
+        outcome.tlvs = Int(facts.tlvOffset)..<Int(facts.tlvOffset) + Int(facts.tlvLength)
+        outcome.alpn = Int(facts.alpnOffset)..<Int(facts.alpnOffset) + Int(facts.alpnLength)
         outcome.prelude = prelude.withBytes { Array($0) }
         outcome.owesHeader = facts.owesProxyHeader
         outcome.peer = place.peer

@@ -24,6 +24,19 @@ enum ProxyV1Properties {
 /// Version 2, for Fuzz/run: the same with a second parser over arrays, at several limits.
 enum ProxyV2Properties {
     static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
+        if let problem = violationAsItIs(bytes) { return problem }
+        // No mutation finds the checksum of what it made: what lies behind it is only reached with one put right.
+        guard case .malformed(.checksum) = ProxyHeader.parse(bytes), let repaired = ReferenceV2.repaired(Array(bytes))
+        else { return nil }
+        return repaired.withUnsafeBufferPointer { bytes in
+            if case .malformed(.checksum) = ProxyHeader.parse(bytes) {
+                return "refuses the right checksum: \(repaired)"
+            }
+            return violationAsItIs(bytes)
+        }
+    }
+
+    private static func violationAsItIs(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
         for limit in [107, 536, ProxyHeader.maxLength] {
             if let problem = ProxyProperties.violation(bytes, limit: limit) { return "limit \(limit): \(problem)" }
         }
@@ -204,6 +217,23 @@ private struct ReferenceV2 {
         if address.count == 4 { return Endpoint(IPAddress(v4: UInt32(bigEndianBytes(address))), port) }
         return Endpoint(
             IPAddress(high: bigEndianBytes(address.prefix(8)), low: bigEndianBytes(address.suffix(8))), port)
+    }
+
+    /// The same with its first checksum put right; nil if it has none.
+    static func repaired(_ bytes: [UInt8]) -> [UInt8]? {
+        guard bytes.count >= 16 else { return nil }
+        let length = 16 + Int(bytes[14]) * 256 + Int(bytes[15])
+        var place = 16 + [0, 12, 36, 216][Int(bytes[13] / 16) % 4]
+        guard bytes.count >= length else { return nil }
+        while place + 7 <= length, bytes[place] != 3 {
+            place += 3 + Int(bytes[place + 1]) * 256 + Int(bytes[place + 2])
+        }
+        guard place + 7 <= length else { return nil }
+        var copy = bytes
+        for index in place + 3..<place + 7 { copy[index] = 0 }
+        let sum = crc32c(Array(copy[..<length]))
+        for index in 0..<4 { copy[place + 3 + index] = UInt8(truncatingIfNeeded: sum >> UInt32(24 - 8 * index)) }
+        return copy
     }
 
     /// RFC 3720, appendix B.4: the reflected polynomial, a bit at a time.
