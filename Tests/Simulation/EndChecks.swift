@@ -99,7 +99,8 @@ extension World {
             if !connection.client.isDead { fail("\(name), and it has not") }
         case .internalError:
             if !connection.watchFailed { fail(name) }
-        case .peekTimeout, .killed, .owedProxyHeader, .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull:
+        case .peekTimeout, .killed, .owedProxyHeader, .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull,
+            .interceptLoop, .notIntercepted:
             fail(name)
         }
         checkReset(connection, name)

@@ -94,6 +94,8 @@ struct Slot {
     /// The one that was tried last, or is connected. As the route, it is valid by the connection's snapshot.
     var backend: UnsafePointer<Backend>?
     var route: UnsafePointer<Route>?
+    /// R19: whose connection it is; valid by the connection's snapshot.
+    var identity: UnsafePointer<InstanceIdentity>?
     /// Given back at the end. While stages run before the connect, the facts own what is held.
     var holds = Holds()
     var pacers = Pacers()
@@ -113,6 +115,8 @@ struct Slot {
         static let guarded = Marks(rawValue: 64)
         /// Counted among its backend's connections.
         static let atBackend = Marks(rawValue: 128)
+        /// Its destination was tried, or is connected, and no backend.
+        static let direct = Marks(rawValue: 256)
     }
 }
 
