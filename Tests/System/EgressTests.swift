@@ -68,8 +68,12 @@ struct EgressTests {
         let lab = try EgressLab()
         let server = try lab.startServer()
         let node = try lab.startNode(mode: mode, backend: "original_destination from instance")
-        #expect(try lab.curl(lab.alpha, EgressLab.v6).output == "seen fd10:1::2")
-        #expect(try lab.curl(lab.beta, EgressLab.v4).output == "seen 10.81.2.2")
+        for (host, place, seen) in [
+            (lab.alpha, EgressLab.v6, "seen fd10:1::2"), (lab.beta, EgressLab.v4, "seen 10.81.2.2"),
+        ] {
+            let answer = try lab.curl(host, place)
+            #expect(answer.output == seen, "\(answer)\n\(node.child.output)")
+        }
         let line = try node.log("beta's") { $0.instance == "i_beta" }
         #expect(line.reason.hasPrefix("relay.closed"), "\(line)")
         withExtendedLifetime(server) {}
@@ -116,11 +120,34 @@ struct EgressTests {
         withExtendedLifetime(server) {}
     }
 
+    @Test("a reload makes a listener of another kind of the same socket, and refuses nobody")
+    func changesKind() throws {
+        let lab = try EgressLab()
+        let server = try lab.startServer()
+        let node = try lab.startNode(mode: "redirect")
+        #expect(try lab.curl(lab.alpha, EgressLab.v6).exit == .code(0))
+        let text = try String(contentsOfFile: node.config, encoding: .utf8)
+            .replacingOccurrences(of: "redirect  via", with: "transparent  via")
+        try lab.folder.write("node.pipeline", text)
+        node.child.signal(SIGHUP)
+        try node.waitForEvent("reloaded")
+        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        #expect(try lab.run(in: lab.node, ["nft", "list", "ruleset"]).contains("tproxy"))
+        for place in [EgressLab.v6, EgressLab.v4] {
+            let answer = try lab.curl(lab.beta, place)
+            #expect(answer.exit == .code(0), "\(answer)\n\(node.child.output)")
+            let line = try node.log("\(place)") { $0.instance == "i_beta" && $0.destination == place.description }
+            #expect(line.reason.hasPrefix("relay.closed"), "\(line)")
+        }
+        withExtendedLifetime(server) {}
+    }
+
     @Test("rules: applied twice they are there once, removed they are gone, and others' rules stay")
     func rules() throws {
         let lab = try EgressLab()
         let server = try lab.startServer()
-        try lab.run(in: lab.node, ["nft", "table inet others { chain c { counter; } }"])
+        try lab.run(
+            in: lab.node, ["nft", "add table inet others; add chain inet others c; add rule inet others c counter"])
         try lab.run(in: lab.node, ["ip", "-6", "rule", "add", "fwmark", "0x1", "table", "77"])
         let before = try lab.run(in: lab.node, ["nft", "list", "ruleset"])
         let rulesBefore = try lab.run(in: lab.node, ["ip", "-6", "rule", "show"])

@@ -47,7 +47,13 @@ final class EgressLab: Sendable {
         server = "pe-s\(tag)"
         folder = try TemporaryFolder()
         var script = "set -e\n"
-        for name in [node, alpha, beta, server] { script += "ip netns add \(name)\nip -n \(name) link set lo up\n" }
+        for name in [node, alpha, beta, server] {
+            script += "ip netns add \(name)\nip -n \(name) link set lo up\n"
+            // A link-local address that is still being checked for duplicates asks for no neighbour, and the first
+            // packets in an instance's name would wait for it in vain.
+            script += "ip netns exec \(name) sysctl -qw net.ipv6.conf.all.accept_dad=0 "
+            script += "net.ipv6.conf.default.accept_dad=0\n"
+        }
         let addresses = [
             ("vm1", alpha, ["fd10:1::1/64", "10.81.1.1/24"], ["fd10:1::2/64", "10.81.1.2/24", "fd10:1::bad/64"]),
             ("vm2", beta, ["fd10:2::1/64", "10.81.2.1/24"], ["fd10:2::2/64", "10.81.2.2/24"]),
