@@ -106,8 +106,15 @@ struct EgressTests {
         let lab = try EgressLab()
         let server = try lab.startServer()
         let node = try lab.startNode(limit: "key instance\n    concurrent 3")
-        // Nothing is sent: the server waits, and the connections stand.
-        let held = try lab.inside(lab.alpha) { try (0..<3).map { _ in try Socket.connect(to: EgressLab.v6) } }
+        // Each has had an answer, and stands by keepalive: all three are counted before the fourth comes.
+        let held = try lab.inside(lab.alpha) {
+            try (0..<3).map { _ in
+                let socket = try Socket.connect(to: EgressLab.v6)
+                try socket.send("GET / HTTP/1.1\r\nHost: egress.test\r\n\r\n")
+                _ = try socket.receive(exactly: 1)
+                return socket
+            }
+        }
         let refused = try lab.inside(lab.alpha) {
             let fourth = try Socket.connect(to: EgressLab.v4)
             return try fourth.receiveToEnd().ending
