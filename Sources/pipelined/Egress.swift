@@ -1,4 +1,5 @@
 import ArgumentParser
+import Pipeline
 import PipelineControl
 import PipelineLanguage
 
@@ -41,14 +42,9 @@ struct Egress: ParsableCommand {
                 throw ExitCode.wrongInput
             }
             do {
+                if remove { return try takeBack(node.program) }
                 let rules = try EgressRules(node.program)
-                if apply {
-                    try putInForce(rules)
-                } else if remove {
-                    try takeBack(rules)
-                } else {
-                    Output.text(rules.script)
-                }
+                if apply { try putInForce(rules) } else { Output.text(rules.script) }
             } catch {
                 Output.error("error: \(error)")
                 throw ExitCode.wrongInput
@@ -65,10 +61,10 @@ struct Egress: ParsableCommand {
             Output.line("\(config): rules are in force: `nft list table inet pipelined`")
         }
 
-        private func takeBack(_ rules: EgressRules) throws {
+        private func takeBack(_ program: Program) throws {
             try Tool.run(["nft", "-f", "-"], input: EgressRules.removal)
             // Each may be gone already, and says so as it would say anything else.
-            for step in rules.routingRemoval { _ = try? Tool.run(step.command) }
+            for step in EgressRules.routingRemoval(program.node) { _ = try? Tool.run(step.command) }
             Output.line("\(config): rules are removed")
         }
     }

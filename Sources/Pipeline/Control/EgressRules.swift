@@ -173,9 +173,11 @@ package struct EgressRules: Sendable, Equatable {
         }
     }
 
-    /// Takes back what ``routing`` adds, for both families: an earlier config may have had the other one.
-    package var routingRemoval: [Step] {
-        ["-6", "-4"].flatMap { option in
+    /// Takes back what ``routing`` adds, for both families and whether or not the config still intercepts: an earlier one did.
+    package static func routingRemoval(_ node: NodeSettings) -> [Step] {
+        let selector = selector(table: node.mark + 1)
+        let inTable = ["table", "\(node.mark + 1)"]
+        return ["-6", "-4"].flatMap { option in
             [
                 Step(command: ["ip", option, "rule", "del"] + selector, isDoneIfThisPrints: nil),
                 Step(command: ["ip", option, "route", "flush"] + inTable, isDoneIfThisPrints: nil),
@@ -183,7 +185,8 @@ package struct EgressRules: Sendable, Equatable {
         }
     }
 
-    private var selector: [String] { ["fwmark", EgressRules.hex(deliveryMark), "table", "\(table)"] }
+    private static func selector(table: UInt32) -> [String] { ["fwmark", hex(table), "table", "\(table)"] }
+    private var selector: [String] { EgressRules.selector(table: table) }
     private var inTable: [String] { ["table", "\(table)"] }
 
     // MARK: As a script
