@@ -19,6 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, whose headers can't be had beside glibc's own. */
+enum { ORIGINAL_DESTINATION = 80 };
+
 static int result(long value) { return value < 0 ? -errno : (int)value; }
 
 static int is_v4(const struct cl_endpoint *e) { return e->high == 0 && e->low >> 32 == 0xFFFF; }
@@ -79,6 +82,22 @@ static int set_stream_options(int fd, const char *congestion) {
     return failed ? -errno : 0;
 }
 
+static int is_v6_socket(int fd) {
+    int domain = 0;
+    socklen_t length = sizeof domain;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_INET6;
+}
+
+int cl_set_transparent(int fd) {
+    int failed = is_v6_socket(fd) ? set(fd, SOL_IPV6, IPV6_TRANSPARENT, 1) : set(fd, SOL_IP, IP_TRANSPARENT, 1);
+    return failed ? -errno : 0;
+}
+
+/* Whether upstream sockets of an intercepting listener may set what they need: better known before the first client. */
+static int may_intercept(int fd) {
+    return set(fd, SOL_SOCKET, SO_MARK, 1) || set(fd, SOL_SOCKET, SO_MARK, 0) ? -errno : 0;
+}
+
 int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options) {
     struct sockaddr_storage address;
     socklen_t length = to_sockaddr(at, &address);
@@ -91,6 +110,11 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
         failed = set_stream_options(fd, options->congestion);
         if (failed == 0)
             failed = cl_guard_against_death(fd, options->keepalive_idle_s, options->user_timeout_ms);
+        if (failed < 0) errno = -failed;
+    }
+    if (failed == 0 && options->mode != CL_DIRECT) {
+        failed = may_intercept(fd);
+        if (failed == 0 && options->mode == CL_TRANSPARENT) failed = cl_set_transparent(fd);
         if (failed < 0) errno = -failed;
     }
     if (failed == 0 && options->defer_accept_s > 0)
@@ -136,12 +160,26 @@ int cl_accept(int fd, struct cl_endpoint *peer) {
     return accepted;
 }
 
-int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options) {
+/* The source of a socket that connects in another's name. Its port is taken at connect, where more are free. */
+static int bind_as(int fd, const struct cl_endpoint *from) {
+    struct sockaddr_storage address;
+    struct cl_endpoint any_port = {from->high, from->low, 0};
+    socklen_t length = to_sockaddr(&any_port, &address);
+    int failed = cl_set_transparent(fd);
+    if (failed == 0 && set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1) < 0) failed = -errno;
+    if (failed == 0 && bind(fd, (struct sockaddr *)&address, length) < 0) failed = -errno;
+    return failed;
+}
+
+static int begin_connect(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
+    const struct cl_connect_options *options) {
     struct sockaddr_storage address;
     socklen_t length = to_sockaddr(to, &address);
     int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
     int failed = set_stream_options(fd, options->congestion);
+    if (failed == 0 && mark != 0 && set(fd, SOL_SOCKET, SO_MARK, (int)mark) < 0) failed = -errno;
+    if (failed == 0 && from != NULL) failed = bind_as(fd, from);
     if (failed == 0 && connect(fd, (struct sockaddr *)&address, length) < 0 && errno != EINPROGRESS)
         failed = -errno;
     if (failed < 0) {
@@ -149,6 +187,25 @@ int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *op
         return failed;
     }
     return fd;
+}
+
+int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options) {
+    return begin_connect(to, NULL, 0, options);
+}
+
+int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
+    const struct cl_connect_options *options) {
+    return begin_connect(to, from, mark, options);
+}
+
+int cl_original_destination(int fd, struct cl_endpoint *out) {
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    memset(&address, 0, sizeof address);
+    int level = is_v6_socket(fd) ? SOL_IPV6 : SOL_IP;
+    if (getsockopt(fd, level, ORIGINAL_DESTINATION, &address, &length) < 0) return -errno;
+    from_sockaddr(&address, out);
+    return 0;
 }
 
 int cl_socket_error(int fd) {

@@ -44,7 +44,8 @@ struct AntiSpoofFilterTests {
 
     @Test("R17: it holds back only the client's bytes, for as long as it takes")
     func gate() throws {
-        let settings = try AntiSpoofFilter.settings(Directive(keyword: "anti_spoof", clauses: []))
+        let settings = try AntiSpoofFilter.settings(
+            Directive(keyword: "anti_spoof", clauses: [Clause(name: "refuse", values: [])]))
         defer { AntiSpoofFilter.dispose(settings) }
         #expect(AntiSpoofFilter.descriptor.canGate)
         #expect(AntiSpoofFilter.facts(settings) == StageFacts())

@@ -26,7 +26,10 @@ private struct PipeKernel: Kernel {
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome { Outcome(-11) }
     func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { false }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }
+    func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
+    func isOwn(_ address: IPAddress) -> Bool { false }
     func connect(_ backend: BackendAddress) -> Outcome { Outcome(-111) }
+    func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome { Outcome(-111) }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }

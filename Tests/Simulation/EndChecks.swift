@@ -114,7 +114,7 @@ extension World {
             if connection.attempts > 0 || connection.plan.candidates.isEmpty { fail("\(name), and there were some") }
         case .instanceDrained, .routeRemoved:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
-        case .peekTimeout, .killed, .owedProxyHeader: fail(name)
+        case .peekTimeout, .killed, .owedProxyHeader, .interceptLoop, .notIntercepted: fail(name)
         }
         checkReset(connection, name)
     }

@@ -48,7 +48,13 @@ struct FakeKernel: Kernel {
         return Endpoint(IPAddress(high: 0x2001_0DB8 << 32, low: 0xFFFF), 443)
     }
 
+    func originalDestination(_ descriptor: Descriptor) -> Endpoint? { localAddress(descriptor) }
+    func isOwn(_ address: IPAddress) -> Bool { false }
+
     func connect(_ backend: BackendAddress) -> Outcome { world.connect(backend) }
+    func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome {
+        world.connect(BackendAddress(destination))
+    }
 
     func guardAgainstDeath(_ descriptor: Descriptor) { _ = world.socket(descriptor, "setsockopt") }
 

@@ -82,6 +82,11 @@ struct MutantKernel: Kernel {
     }
     mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { base.refuse(listener, &peer) }
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint? { base.localAddress(descriptor) }
+    mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint? { base.originalDestination(descriptor) }
+    mutating func isOwn(_ address: IPAddress) -> Bool { base.isOwn(address) }
+    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome {
+        base.connect(intercepted: destination, from: source)
+    }
     mutating func connect(_ backend: BackendAddress) -> Outcome {
         if mutation == .countsTwice {
             let candidate = Int(backend.endpoint.port) - 20_000

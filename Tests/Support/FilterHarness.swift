@@ -17,6 +17,8 @@ package struct FilterHarness {
     /// As `explain` asks.
     package var isRehearsal = false
     package let routes = FakeRoutes()
+    /// Who has which address on this node; the caller's to free.
+    package var instances = InstanceDirectory.empty
     package var facts: ConnectionFacts
     package var prelude = Prelude()
 
@@ -64,12 +66,13 @@ package struct FilterHarness {
         bytes: some Collection<UInt8> = [], input: InputState = .open
     ) -> (verdict: Verdict, explanation: String) {
         let table = routes.handle
-        let (now, isRehearsal) = (now, isRehearsal)
+        let (now, isRehearsal, instances) = (now, isRehearsal, instances)
         return withExactBytes(bytes) { bytes in
             withUnsafeMutablePointer(to: &facts) { facts in
                 withUnsafeMutablePointer(to: &prelude) { prelude in
                     let view = ConnectionView(
-                        facts: facts, bytes: bytes, input: input, now: now, routes: table, isRehearsal: isRehearsal)
+                        facts: facts, bytes: bytes, input: input, now: now, routes: table, instances: instances,
+                        isRehearsal: isRehearsal)
                     let verdict = F.evaluate(settings, &state, view, Effects(facts: facts, prelude: prelude))
                     return (verdict, F.explain(settings, view, verdict))
                 }

@@ -72,7 +72,7 @@ struct DedicatedIPv4Tests {
                 settings: ["admin unix:\(admin)"], workers: 2, tlsListeners: [Place(namespace.host, port)])
             config.more =
                 "expose dedicated_ipv4 ports \(port) tls_passthrough via tls\nroutes file state.json\n"
-            node = try Node(config.description, folder: folder, in: namespace)
+            node = try Node(config.description, folder: folder, in: namespace.name)
         }
 
         /// True if the hello came back.

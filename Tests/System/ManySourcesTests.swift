@@ -48,7 +48,7 @@ struct ManySourcesTests {
                 settings: ["log off", "admin unix:\(admin)"], workers: 2, rawListeners: [entry],
                 firstStages: ["rate_limit tested"],
                 routes: [RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])], more: limit
-            ).description, folder: folder, in: namespace)
+            ).description, folder: folder, in: namespace.name)
         var counts: [Int: Int] = [:]
         let visit = { (range: Range<Int>) in
             for number in try Self.visit(entry, range, in: namespace) { counts[number, default: 0] += 1 }

@@ -28,7 +28,12 @@ struct cl_listen_options {
     int defer_accept_s;
     int reuse_port;
     const char *congestion;
+    /* One of CL_DIRECT... */
+    int mode;
 };
+
+/* How a listener comes by its connections. The others need CAP_NET_ADMIN, for what they or their upstream sockets set. */
+enum { CL_DIRECT, CL_TRANSPARENT, CL_REDIRECT };
 
 struct cl_connect_options {
     int keepalive_idle_s;
@@ -40,6 +45,14 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
 int cl_local_endpoint(int fd, struct cl_endpoint *out);
 int cl_accept(int fd, struct cl_endpoint *peer);
 int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options);
+/* The same with SO_MARK and, unless `from` is NULL, from that address, which need not be this host's (IP_TRANSPARENT);
+   the port is the kernel's choice. */
+int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
+    const struct cl_connect_options *options);
+/* Where a connection went before nftables redirected it (SO_ORIGINAL_DST); -ENOENT: it was not. */
+int cl_original_destination(int fd, struct cl_endpoint *out);
+/* Lets a listening socket have connections to other addresses (IP_TRANSPARENT, IPV6_TRANSPARENT). */
+int cl_set_transparent(int fd);
 /* Keepalive and user timeout, in the units of cl_connect_options. */
 int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms);
 int cl_socket_error(int fd);

@@ -4,6 +4,13 @@ import PipelineWire
 extension AntiSpoofFilter {
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         let peer = view.facts.peer.endpoint.address
+        if settings.requiresAssigned {
+            guard let identity = view.instances.identity(of: peer)?.pointee else {
+                return "\(peer) was given to no instance of this node"
+            }
+            return "\(peer) was given to instance \(identity.id.string) of "
+                + "\(identity.org.string)/\(identity.app.string)/\(identity.env.string)"
+        }
         switch settings.duty(of: view.facts.peer) {
         case .mustNot: return stranger(settings, view, verdict)
         case .may: return "\(peer) may send a PROXY header: " + sender(settings, view, verdict)
@@ -33,7 +40,7 @@ extension AntiSpoofFilter {
             return believed(settings, view)
         }
         switch refusal {
-        case .spoofed: return "it forges one"
+        case .spoofed, .spoofedSource: return "it forges one"
         case .headerMissing: return "the first bytes are something else"
         case .headerTimeout: return "\(count) bytes within \(settings.timeout.milliseconds) ms are not a whole one"
         case .headerClosed: return "it closed after \(count) bytes, before the header was whole"

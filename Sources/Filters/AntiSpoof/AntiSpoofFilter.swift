@@ -1,6 +1,8 @@
 import Pipeline
 import PipelineWire
 
+/// `anti_spoof source assigned`: refuses connections from addresses that no instance of this node was given (R19).
+///
 /// `anti_spoof accept from @load_balancers, refuse others`: believes PROXY headers of the senders that it lists, and
 /// closes everyone else's connection that begins like one, so that no client can say that it is someone else (R17).
 package enum AntiSpoofFilter: Filter {
@@ -12,6 +14,8 @@ package enum AntiSpoofFilter: Filter {
         let timeout: TimeSpan
         /// The most bytes of a v2 header, TLVs included.
         let max: Int
+        /// R19: who sends is known by the address that it was given; nothing is looked at.
+        let requiresAssigned: Bool
 
         var believesAnyone: Bool { !accepted.isEmpty || !required.isEmpty }
 
@@ -29,6 +33,7 @@ package enum AntiSpoofFilter: Filter {
 
     enum Refusal: UInt8, CaseIterable {
         case spoofed, headerMissing, headerMalformed, headerTimeout, headerClosed
+        case spoofedSource
     }
 
     package static let defaultTimeout = TimeSpan.seconds(3)
@@ -38,16 +43,19 @@ package enum AntiSpoofFilter: Filter {
 
     package static let descriptor = FilterDescriptor(
         keyword: "anti_spoof",
-        summary: "believes the PROXY headers of listed senders, and closes connections that forge one",
-        gives: [.client],
+        summary: "believes the PROXY headers of listed senders, and closes connections that forge one or their source",
+        gives: [.client, .identity],
         clauses: [
             ClauseSpec(
                 "senders",
                 [.choice(name: "duty", ["accept", "require"]), .word("from"), .set(name: "set")], repeats: true,
                 summary: "who may (`accept`) or must (`require`) send a PROXY header, v1 or v2, which is then believed"),
             ClauseSpec(
-                "refuse", [.word("refuse"), .word("others")], required: true,
+                "refuse", [.word("refuse"), .word("others")],
                 summary: "refuse a PROXY header from everyone else"),
+            ClauseSpec(
+                "source", [.word("source"), .word("assigned")],
+                summary: "refuse whoever sends from an address that no instance of this node was given"),
             ClauseSpec(
                 "timeout",
                 [.word("timeout"), .duration(name: "time", TimeSpan.milliseconds(100)...TimeSpan.seconds(60))],
@@ -63,10 +71,14 @@ package enum AntiSpoofFilter: Filter {
                 "header_malformed", .client, "A sender's PROXY header is no valid one, or larger than `max`."),
             ReasonSpec("header_timeout", .client, "A sender's PROXY header was not whole in time."),
             ReasonSpec("header_closed", .client, "A sender closed before its PROXY header was whole."),
+            ReasonSpec(
+                "spoofed_source", .client, "The source is an address that no instance of this node was given."),
         ],
         canGate: true)
 
     package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        let requiresAssigned = directive.first("source") != nil
+        try checkCombination(directive, requiresAssigned: requiresAssigned)
         var prefixes: (accepted: [Prefix], required: [Prefix]) = ([], [])
         var hasSenders = false
         for clause in directive.clauses where clause.name == "senders" {
@@ -84,7 +96,21 @@ package enum AntiSpoofFilter: Filter {
         return Settings(
             accepted: AddressRanges(prefixes.accepted), required: AddressRanges(prefixes.required),
             timeout: directive.duration("timeout") ?? defaultTimeout,
-            max: Int(clamping: directive.size("max") ?? defaultMax))
+            max: Int(clamping: directive.size("max") ?? defaultMax), requiresAssigned: requiresAssigned)
+    }
+
+    /// Ingress or egress: a stage judges headers, or sources.
+    private static func checkCombination(_ directive: Directive, requiresAssigned: Bool) throws(SettingsError) {
+        if requiresAssigned, let other = directive.clauses.first(where: { $0.name != "source" }) {
+            throw SettingsError(
+                "`source assigned` judges who sends by its address, and looks at no PROXY header",
+                remedy: "write `anti_spoof source assigned` alone", clause: other.name)
+        }
+        if !requiresAssigned, directive.first("refuse") == nil {
+            throw SettingsError(
+                "`anti_spoof` does not say what it refuses",
+                remedy: "write `refuse others` (PROXY headers of others), or `source assigned` (sources of others)")
+        }
     }
 
     package static func dispose(_ settings: Settings) {
@@ -94,13 +120,15 @@ package enum AntiSpoofFilter: Filter {
 
     /// The client is another one than the peer only where somebody is believed.
     package static func facts(_ settings: Settings) -> StageFacts {
-        StageFacts(gives: settings.believesAnyone ? [.client] : [])
+        if settings.requiresAssigned { return StageFacts(gives: [.identity]) }
+        return StageFacts(gives: settings.believesAnyone ? [.client] : [])
     }
 
     /// Where nobody is believed, twelve bytes tell, and there is no deadline: the stage only holds back the client's
     /// bytes, not the connection.
     package static func peek(_ settings: Settings) -> PeekNeed? {
-        settings.believesAnyone
+        if settings.requiresAssigned { return nil }
+        return settings.believesAnyone
             ? PeekNeed(bytes: settings.max, timeout: settings.timeout, consumes: true)
             : PeekNeed(bytes: 12, timeout: nil)
     }
@@ -108,6 +136,7 @@ package enum AntiSpoofFilter: Filter {
     package static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
+        if settings.requiresAssigned { return assigned(view, effects) }
         let duty = settings.duty(of: view.facts.peer)
         guard duty != .mustNot else { return stranger(settings, view) }
         switch ProxyHeader.parse(view.bytes, limit: settings.max) {
@@ -118,6 +147,15 @@ package enum AntiSpoofFilter: Filter {
         case .notProxy: return duty == .must ? refuse(.headerMissing) : .next
         case .incomplete(let needs): return incomplete(duty, needs, view)
         }
+    }
+
+    /// R19: by the socket's address. The handshake is over, so answers to it reach whoever sent.
+    private static func assigned(_ view: ConnectionView, _ effects: Effects) -> Verdict {
+        guard let identity = view.instances.identity(of: view.facts.peer.endpoint.address) else {
+            return refuse(.spoofedSource)
+        }
+        effects.setIdentity(identity)
+        return .next
     }
 
     /// `LOCAL`, unspec and unix headers convey no address: then the peer stays the client.

@@ -2,6 +2,10 @@ import Pipeline
 
 extension BackendFilter {
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+        guard settings.direct == .no else {
+            let whose = settings.direct == .fromClient ? "the instance's own address" : "an address of this host"
+            return "goes on to \(view.facts.destination.endpoint), from \(whose)"
+        }
         guard let route = view.facts.route else { return missing(view) }
         let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.env.string)"
         let backends = route.pointee.backends

@@ -1,6 +1,8 @@
 import Pipeline
 import Synchronization
 
+/// `backend original_destination`: sends intercepted connections on to where they were going.
+///
 /// `backend round_robin`: finds the route, and the backends to try, in order (R4, R6, R10–R13).
 package enum BackendFilter: Filter {
     package struct Settings: @unchecked Sendable {
@@ -11,6 +13,8 @@ package enum BackendFilter: Filter {
         let panic: HealthSettings.Panic
         /// Nil: connect failures eject nobody. The stage keeps its `health` block alive.
         let ejection: UnsafePointer<EjectionPolicy>?
+        /// Other than `no`: to where clients were going, and without routes.
+        let direct: DirectConnect
     }
 
     /// What a worker draws random numbers from.
@@ -32,6 +36,12 @@ package enum BackendFilter: Filter {
                 "balance", [.choice(name: "balance", Balance.allCases.map(\.name))],
                 summary: "how routes that don't say choose among their backends; `round_robin` unless said"),
             ClauseSpec(
+                "original_destination", [.word("original_destination")],
+                summary: "no routes: connect to where the client was going, from this host's own address"),
+            ClauseSpec(
+                "from_instance", [.word("original_destination"), .word("from"), .word("instance")],
+                summary: "the same, from the client's address, on a port of the kernel's choice"),
+            ClauseSpec(
                 "health", [.word("health"), .block(name: "block", .health)],
                 summary: "what connect failures lead to, and what happens when all backends are out"),
             ClauseSpec(
@@ -52,12 +62,30 @@ package enum BackendFilter: Filter {
         ])
 
     package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        let direct = try direct(directive)
         let named = directive.word("balance")
         let health = directive.block("health") as? HealthSettings
         return Settings(
             balance: Balance.allCases.first { $0.name == named } ?? .roundRobin,
             slowStart: directive.duration("slow_start") ?? .zero, panic: health?.panic ?? .failFast,
-            ejection: health?.ejection)
+            ejection: health?.ejection, direct: direct)
+    }
+
+    private static func direct(_ directive: Directive) throws(SettingsError) -> DirectConnect {
+        let names: [String] = ["original_destination", "from_instance"]
+        guard let mine = directive.clauses.first(where: { names.contains($0.name) }) else { return .no }
+        if let other = directive.clauses.first(where: { $0.name != mine.name }) {
+            throw SettingsError(
+                "there is one original destination, and nothing to choose or to probe",
+                remedy: "write `backend original_destination`, with or without `from instance`, and nothing else",
+                clause: other.name)
+        }
+        return mine.name == "from_instance" ? .fromClient : .fromHost
+    }
+
+    package static func facts(_ settings: Settings) -> StageFacts {
+        settings.direct == .no
+            ? descriptor.facts : StageFacts(gives: [.backend], connectsToDestination: true)
     }
 
     private static let states = Atomic<UInt64>(0)
@@ -71,6 +99,10 @@ package enum BackendFilter: Filter {
     package static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
+        guard settings.direct == .no else {
+            effects.connectDirectly(settings.direct)
+            return .next
+        }
         guard let route = route(view) else { return .refuse(Refusal.noRoute.rawValue) }
         if let ejection = settings.ejection { effects.setEjection(ejection) }
         if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {

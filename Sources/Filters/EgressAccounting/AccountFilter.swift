@@ -11,6 +11,11 @@ package enum AccountFilter: Filter {
 
     package static func settings(_ directive: Directive) throws(SettingsError) -> Settings { Settings() }
 
+    /// Intercepted connections have no route: their sender does as well.
+    package static func facts(_ settings: Settings) -> StageFacts {
+        StageFacts(needs: descriptor.needs, instead: [.route: .identity])
+    }
+
     package static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict { .next }

@@ -24,7 +24,7 @@ package enum RateLimitFilter: Filter {
 
     package static let descriptor = FilterDescriptor(
         keyword: "rate_limit",
-        summary: "limits connections and bytes by client, route, owner or listener",
+        summary: "limits connections and bytes by client, route, owner, instance or listener",
         reads: [.client],
         clauses: [
             ClauseSpec(
@@ -47,7 +47,7 @@ package enum RateLimitFilter: Filter {
     package static func facts(_ settings: Settings) -> StageFacts {
         let key = settings.limit.key
         if case .client = key { return StageFacts(reads: descriptor.reads) }
-        return StageFacts(needs: key.needs)
+        return StageFacts(needs: key.needs, instead: key.instead)
     }
 
     package static func evaluate(
@@ -98,6 +98,15 @@ extension RateLimitFilter {
     }
 
     private static func text(_ key: LimitKey, _ view: ConnectionView) -> FrozenText? {
+        // R19: where it is known who sends, limits are the sender's.
+        if let identity = view.facts.identity {
+            switch key {
+            case .env: return identity.pointee.env
+            case .org: return identity.pointee.org
+            case .instance: return identity.pointee.id
+            case .route, .client, .listener: break
+            }
+        }
         guard let route = view.facts.route else { return nil }
         switch key {
         case .route: return route.pointee.id
@@ -124,7 +133,7 @@ extension RateLimitFilter {
 
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard let key = key(settings, view), let who = describe(settings.limit.key, view) else {
-            return "no route was found, so there is nothing to count by"
+            return "neither a route nor a sender is known, so there is nothing to count by"
         }
         let state = settings.limit.look(key, at: view.now)
         let stands = state.isKnown ? standing(settings, state) : "is new to the limit \(settings.name.string)"

@@ -56,6 +56,7 @@ package struct ConnectionLog {
     private mutating func appendRoute(_ record: ConnectionRecord) {
         line.field("route", record.route)
         line.field("env", record.env)
+        line.field("instance", record.instance)
         line.field("server_name", record.serverName)
     }
 

@@ -9,6 +9,8 @@ package struct Explanation: Sendable {
         package let hint: ProtocolHint
         package let pipeline: String
         package let line: Int
+        package var mode = ListenerMode.direct
+        package var kindName: String { mode.intercepts ? mode.rawValue : hint.name }
     }
 
     package enum Answer: Sendable, Equatable {
@@ -49,6 +51,8 @@ package struct Explanation: Sendable {
     /// `org/app/env`.
     package var owner: String?
     package var serverName: String?
+    /// R19: which instance of this node the connection comes from.
+    package var instance: String?
     /// All backends of the route.
     package var backends: [Target] = []
     /// R18: of the route, as the running node knows it; nil: there is no route, or no running node.
@@ -100,7 +104,11 @@ package struct Explainer: ~Copyable {
         let spec = listeners[index]
         let chain = program.chains[spec.chain]
         result.listener = Explanation.Listener(
-            endpoint: spec.endpoint, hint: spec.hint, pipeline: chain.name, line: spec.line)
+            endpoint: spec.endpoint, hint: spec.hint, pipeline: chain.name, line: spec.line, mode: spec.mode)
+        if spec.mode.intercepts, to == spec.endpoint {
+            result.outcome = .refused(reason: program.reasons.text(RuntimeReason.interceptLoop.code))
+            return result
+        }
         var facts = ConnectionFacts(
             peer: PeerAddress(from), destination: DestinationAddress(to), listener: UInt16(clamping: index),
             hint: spec.hint, serial: 0)
@@ -110,7 +118,7 @@ package struct Explainer: ~Copyable {
                 withUnsafeMutablePointer(to: &prelude) { prelude in
                     var run = ExplainRun(
                         chain: chain, reasons: program.reasons, facts: facts, prelude: prelude, bytes: buffer,
-                        routes: routes.handle)
+                        routes: routes.handle, instances: routes.instances)
                     let refusal = run.run()
                     result.steps = run.steps
                     return refusal
@@ -126,6 +134,13 @@ package struct Explainer: ~Copyable {
 
     private func fill(_ result: inout Explanation, _ facts: ConnectionFacts) {
         if !facts.serverName.isEmpty { result.serverName = facts.serverName.string }
+        if let identity = facts.identity?.pointee {
+            result.instance = identity.id.string
+            result.owner = "\(identity.org.string)/\(identity.app.string)/\(identity.env.string)"
+        }
+        if facts.direct != .no {
+            result.candidates = [Explanation.Target(address: facts.destination.endpoint, instance: "")]
+        }
         guard let route = facts.route?.pointee else { return }
         let owner = route.owner.pointee
         result.route = route.id.string
@@ -148,6 +163,7 @@ private struct ExplainRun {
     let prelude: UnsafeMutablePointer<Prelude>
     let bytes: UnsafeBufferPointer<UInt8>
     let routes: RouteTableHandle
+    let instances: InstanceDirectory
     private let now = Instant(nanoseconds: cl_now())
     var steps: [Explanation.Step] = []
     /// Once a stage has waited in vain, time is over for those after it.
@@ -155,7 +171,8 @@ private struct ExplainRun {
 
     init(
         chain: Chain, reasons: ReasonTable, facts: UnsafeMutablePointer<ConnectionFacts>,
-        prelude: UnsafeMutablePointer<Prelude>, bytes: UnsafeBufferPointer<UInt8>, routes: RouteTableHandle
+        prelude: UnsafeMutablePointer<Prelude>, bytes: UnsafeBufferPointer<UInt8>, routes: RouteTableHandle,
+        instances: InstanceDirectory
     ) {
         self.chain = chain
         self.reasons = reasons
@@ -163,6 +180,7 @@ private struct ExplainRun {
         self.prelude = prelude
         self.bytes = UnsafeBufferPointer(rebasing: bytes.prefix(chain.peekBytes))
         self.routes = routes
+        self.instances = instances
     }
 
     /// - Returns: the reason of the stage that refuses; nil: all pass.
@@ -203,7 +221,9 @@ private struct ExplainRun {
     }
 
     private var view: ConnectionView {
-        ConnectionView(facts: facts, bytes: bytes, input: input, now: now, routes: routes, isRehearsal: true)
+        ConnectionView(
+            facts: facts, bytes: bytes, input: input, now: now, routes: routes, instances: instances,
+            isRehearsal: true)
     }
 
     private func evaluate(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> Verdict {

@@ -12,7 +12,7 @@ extension Explanation {
             return "no listener at \(to): the kernel refuses the connection\n"
         }
         var rows = [
-            ("listener", "\(listener.endpoint) \(listener.hint.name) via \(listener.pipeline) (line \(listener.line))")
+            ("listener", "\(listener.endpoint) \(listener.kindName) via \(listener.pipeline) (line \(listener.line))")
         ]
         for step in steps { rows.append((step.keyword, Explanation.row(step))) }
         if !backends.isEmpty {
@@ -70,6 +70,7 @@ extension Explanation {
         line.field("server_name", serverName)
         line.field("route", route)
         line.field("owner", owner)
+        if let instance { line.field("instance", instance) }
         line.list("backends", backends) { line, backend in
             line.open()
             line.field("address", backend.address.description)
@@ -87,7 +88,7 @@ extension Explanation {
         line.key("listener")
         line.open()
         line.field("address", listener.endpoint.description)
-        line.field("hint", listener.hint.name)
+        line.field("hint", listener.kindName)
         line.field("pipeline", listener.pipeline)
         line.field("line", listener.line)
         line.close()

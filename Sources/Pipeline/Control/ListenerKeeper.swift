@@ -83,6 +83,9 @@ final class ListenerKeeper {
         for planned in wanted {
             do throws(ListenError) { try requireUnshared(planned.spec) } catch { failures.append(error) }
         }
+        for planned in plan where failures.isEmpty && planned.spec.mode.intercepts {
+            do throws(ListenError) { try adapt(planned.spec) } catch { failures.append(error) }
+        }
         for planned in wanted where failures.isEmpty {
             do throws(ListenError) {
                 staged[planned.endpoint] = try openForWorkers(planned.spec)
@@ -205,6 +208,14 @@ final class ListenerKeeper {
 
     // MARK: Sockets
 
+    /// A socket that listens already and is to intercept from now on. If the plan is given up after all, it still
+    /// may, and nothing asks it to.
+    private func adapt(_ spec: ListenerSpec) throws(ListenError) {
+        for open in kept where open.planned.endpoint == spec.endpoint && open.planned.spec.mode != spec.mode {
+            for socket in open.sockets { try ListenerSocket.adapt(socket, to: spec) }
+        }
+    }
+
     /// One socket for each worker, or none.
     private func openForWorkers(_ spec: ListenerSpec) throws(ListenError) -> OpenListener {
         var spec = spec
@@ -213,7 +224,7 @@ final class ListenerKeeper {
             for _ in 0..<workers {
                 let socket = try ListenerSocket.open(spec, settings: settings)
                 // What the kernel chose for the first worker is where the others join it.
-                spec = ListenerSpec(endpoint: socket.endpoint, hint: spec.hint, chain: spec.chain, line: spec.line)
+                spec = spec.bound(at: socket.endpoint)
                 sockets.append(socket.release())
             }
         } catch {

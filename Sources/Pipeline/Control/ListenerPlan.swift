@@ -83,7 +83,7 @@ package enum ListenerPlan {
                 injectsProxy: pipeline.stages.buffer.contains { $0.filter.descriptor.keyword == "proxy_v2" },
                 pipeline: pipeline.name)
         }
-        return program.listeners.map {
+        return program.listeners.filter { !$0.mode.intercepts }.map {
             fact($0.endpoint.address, $0.endpoint.port...$0.endpoint.port, $0.hint, $0.chain)
         }
             + program.exposes.map { fact($0.address, $0.ports, $0.hint, $0.chain) }
@@ -98,6 +98,7 @@ package enum ListenerPlan {
     /// name no balance get a table for consistent hashing (R11). Takes effect with the next apply.
     package static func prepare(_ routing: RoutingState, for program: Program) {
         routing.listeners = facts(program)
+        routing.nodeName = program.node.name
         routing.policy = PortPolicy(denied: program.node.deniedPorts)
         routing.hashesByDefault = program.chains.buffer.contains { chain in
             chain.stages.buffer.contains {
@@ -113,5 +114,7 @@ package enum ListenerPlan {
         let wildcard = destination.address.isIPv4 ? IPAddress.unspecifiedV4 : .unspecified
         return plan.firstIndex { $0.endpoint == destination }
             ?? plan.firstIndex { $0.endpoint == Endpoint(wildcard, destination.port) }
+            // Rules bring it connections to anywhere.
+            ?? plan.firstIndex { $0.mode.intercepts && $0.endpoint.address.isIPv4 == destination.address.isIPv4 }
     }
 }

@@ -190,6 +190,7 @@ extension NodeSettings {
             ("state", stateDirectory ?? none, new.stateDirectory ?? none),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),
             ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
+            ("mark", "0x\(String(mark, radix: 16))", "0x\(String(new.mark, radix: 16))"),
             ("congestion upstream", congestionUpstream ?? none, new.congestionUpstream ?? none),
         ]
         return pairs.filter { $0.1 != $0.2 }.map { "\($0.0) \($0.1) -> \($0.2)" }

@@ -44,10 +44,7 @@ final class RunningNode {
     var routeCount: Int { routing.snapshot.routeCount }
     /// Where it listens, as specs: for ``Explainer``.
     var openListeners: [ListenerSpec] {
-        listeners.kept.filter(\.isOpen).map {
-            let spec = $0.planned.spec
-            return ListenerSpec(endpoint: $0.bound, hint: spec.hint, chain: spec.chain, line: spec.line)
-        }
+        listeners.kept.filter(\.isOpen).map { $0.planned.spec.bound(at: $0.bound) }
     }
 
     // MARK: Start

@@ -41,7 +41,8 @@ final class SnapshotKeeper {
     func make(_ program: Program, _ routes: RouteTableSnapshot) -> UnsafePointer<Snapshot> {
         newest += 1
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
-        snapshot.initialize(to: Snapshot(program: program, routes: routes.handle, generation: newest))
+        snapshot.initialize(
+            to: Snapshot(program: program, routes: routes.handle, instances: routes.instances, generation: newest))
         held.append(Held(snapshot: snapshot, program: program, routes: routes))
         return UnsafePointer(snapshot)
     }

@@ -77,7 +77,7 @@ struct StatusReport {
     private func write(_ line: inout JSONLine, _ kept: ListenerKeeper.Kept) {
         line.open()
         line.field("address", kept.bound.description)
-        line.field("hint", kept.planned.hint.name)
+        line.field("hint", kept.planned.spec.kindName)
         line.field("pipeline", pipeline(kept))
         line.field("origin", kept.planned.origin.name)
         line.field("env", kept.planned.origin.env)
@@ -140,7 +140,7 @@ struct StatusReport {
         var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "STATE"])
         for kept in node.listeners.kept {
             table.add([
-                kept.bound.description, kept.planned.hint.name, pipeline(kept),
+                kept.bound.description, kept.planned.spec.kindName, pipeline(kept),
                 kept.planned.origin.env ?? kept.planned.origin.name,
                 kept.degradation.map { "degraded: \($0.error)" } ?? "open",
             ])

@@ -24,6 +24,8 @@ package struct ConnectionRecord: @unchecked Sendable {
     package var route = ShortText<48>()
     package var env = ShortText<48>()
     package var serverName = ShortText<62>()
+    /// Which instance it came from (R19), if that is known; ``env`` is then its env.
+    package var instance = ShortText<48>()
     package init() {}
 }
 

@@ -38,10 +38,19 @@ package struct StageFacts: Sendable, Equatable {
     package var needs: Set<Fact>
     package var reads: Set<Fact>
     package var gives: Set<Fact>
-    package init(needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = []) {
+    /// A need, and another fact that does as well: a limit by env counts by the route's or by the sender's.
+    package var instead: [Fact: Fact]
+    /// It sends connections on to where they were going: for intercepting listeners, and for no others.
+    package var connectsToDestination: Bool
+    package init(
+        needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [], instead: [Fact: Fact] = [:],
+        connectsToDestination: Bool = false
+    ) {
         self.needs = needs
         self.reads = reads
         self.gives = gives
+        self.instead = instead
+        self.connectsToDestination = connectsToDestination
     }
 }
 

@@ -8,6 +8,8 @@ package enum Fact: String, Sendable, CaseIterable {
     case route
     /// The backends to try.
     case backend
+    /// Which instance of this node the connection comes from (R19).
+    case identity
 }
 
 /// Up to three backends, in the order in which to try them (R13).
@@ -49,6 +51,10 @@ package struct ConnectionFacts: @unchecked Sendable {
     package var alpnLength: UInt16 = 0
     package var route: UnsafePointer<Route>?
     package var candidates = BackendCandidates()
+    /// Connect to where the client was going, and to no candidate (egress).
+    package var direct = DirectConnect.no
+    /// Which instance the connection comes from (R19); nil: unknown, or not asked. Valid as long as the snapshot.
+    package var identity: UnsafePointer<InstanceIdentity>?
     /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
     package var ejection: UnsafePointer<EjectionPolicy>?
     /// Given back at the end of the connection.
@@ -80,6 +86,16 @@ package struct ConnectionFacts: @unchecked Sendable {
     }
 }
 
+/// Whether a connection goes on to its original destination, and from which address.
+@frozen package enum DirectConnect: UInt8, Sendable, Equatable {
+    /// To a route's backend.
+    case no
+    /// From an address of this host.
+    case fromHost
+    /// From the client's own address, which needs `IP_TRANSPARENT`, and a network that routes answers back here.
+    case fromClient
+}
+
 /// What a stage may look at. Valid for the call only.
 package struct ConnectionView {
     private let pointer: UnsafePointer<ConnectionFacts>
@@ -89,6 +105,8 @@ package struct ConnectionView {
     /// When this event happened.
     package let now: Instant
     package let routes: RouteTableHandle
+    /// Who has which address on this node (R19).
+    package let instances: InstanceDirectory
     /// `explain` asks, and no connection is there: a stage answers as it would, and changes nothing that others share.
     package let isRehearsal: Bool
 
@@ -99,13 +117,14 @@ package struct ConnectionView {
 
     package init(
         facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,
-        routes: RouteTableHandle, isRehearsal: Bool = false
+        routes: RouteTableHandle, instances: InstanceDirectory = .empty, isRehearsal: Bool = false
     ) {
         self.pointer = facts
         self.bytes = bytes
         self.input = input
         self.now = now
         self.routes = routes
+        self.instances = instances
         self.isRehearsal = isRehearsal
     }
 }
@@ -147,6 +166,10 @@ package struct Effects {
         facts.pointee.route = route
         facts.pointee.candidates = candidates
     }
+    /// The connection goes on to where the client was going, without a route.
+    package func connectDirectly(_ direct: DirectConnect) { facts.pointee.direct = direct }
+    /// R19: whose connection it is.
+    package func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { facts.pointee.identity = identity }
     /// The first `count` bytes of the stream are not passed on.
     package func consume(_ count: Int) { facts.pointee.consumed = max(0, count) }
     /// Bytes that go to the backend before the client's. False, and nothing added, if they don't fit.
@@ -224,6 +247,10 @@ package struct ConnectionTotals: @unchecked Sendable {
     package let destination: DestinationAddress
     /// The one that was connected; nil: none was.
     package let backend: UnsafePointer<Backend>?
+    /// Which instance it came from, see ``InstanceIdentity/number``; ``InstanceIdentity/unknown``: not known.
+    package let instance: UInt32
+    /// The address that it came from: the socket's, not a believed one.
+    package let source: IPAddress
     /// Payload bytes written to the backend; our own PROXY header is not payload.
     package let bytesToUpstream: UInt64
     /// Payload bytes written to the client.
@@ -233,8 +260,10 @@ package struct ConnectionTotals: @unchecked Sendable {
     package init(
         route: UnsafePointer<Route>?, client: ClientAddress, destination: DestinationAddress,
         backend: UnsafePointer<Backend>?, bytesToUpstream: UInt64, bytesToClient: UInt64, reason: ReasonCode,
-        duration: TimeSpan
+        duration: TimeSpan, instance: UInt32 = InstanceIdentity.unknown, source: IPAddress = .unspecified
     ) {
+        self.instance = instance
+        self.source = source
         self.route = route
         self.client = client
         self.destination = destination

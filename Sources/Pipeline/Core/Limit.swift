@@ -3,7 +3,8 @@ package enum LimitKey: Sendable, Equatable {
     /// The believed client's network: the lengths of the IPv6 prefix (1...128) and of the IPv4 one (1...32).
     case client(v6: UInt8, v4: UInt8)
     case route, env, org
-    /// The instance that the connection goes to: the first that is tried.
+    /// The instance that the connection comes from, where that is known (R19); else the one that it goes to: the first
+    /// that is tried.
     case instance
     case listener
 
@@ -13,6 +14,15 @@ package enum LimitKey: Sendable, Equatable {
         case .client, .listener: []
         case .route, .env, .org: [.route]
         case .instance: [.backend]
+        }
+    }
+
+    /// What does as well as one of ``needs``: whoever sends is known (R19).
+    package var instead: [Fact: Fact] {
+        switch self {
+        case .client, .listener, .route: [:]
+        case .env, .org: [.route: .identity]
+        case .instance: [.backend: .identity]
         }
     }
 }

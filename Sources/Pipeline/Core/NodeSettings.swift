@@ -31,5 +31,10 @@ package struct NodeSettings: Sendable, Equatable {
     package var congestionClient: String?
     /// Congestion control for backend sockets; nil: the system's.
     package var congestionUpstream: String?
+    /// The firewall mark (`SO_MARK`) of the connections that this node makes for intercepted ones: rules that intercept
+    /// let it through, so that nothing is intercepted twice.
+    package var mark: UInt32 = 0x7069
+    /// Behind which interfaces the workloads are whose connections are intercepted; a name may end in `*`.
+    package var interceptInterfaces: [String] = []
     package init() {}
 }

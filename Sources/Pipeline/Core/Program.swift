@@ -67,6 +67,18 @@ package struct Chain: Sendable {
     package func gates(at stage: Int) -> Bool { stage > lastWait && stages.pointer(stage).pointee.canGate }
 }
 
+/// How a listener comes by its connections.
+package enum ListenerMode: String, Hashable, Sendable, CaseIterable {
+    /// Clients connect to it.
+    case direct
+    /// The kernel hands it connections to other addresses (TPROXY): the destination is the socket's local address.
+    case transparent
+    /// nftables rewrites the destination of connections to it: the original one is in conntrack.
+    case redirect
+
+    package var intercepts: Bool { self != .direct }
+}
+
 /// A listening address of the program.
 package struct ListenerSpec: Hashable, Sendable {
     package let endpoint: Endpoint
@@ -74,12 +86,24 @@ package struct ListenerSpec: Hashable, Sendable {
     /// Index into ``Program/chains``.
     package let chain: Int
     package let line: Int
-    package init(endpoint: Endpoint, hint: ProtocolHint, chain: Int, line: Int) {
+    package let mode: ListenerMode
+    package init(endpoint: Endpoint, hint: ProtocolHint, chain: Int, line: Int, mode: ListenerMode = .direct) {
+        self.mode = mode
         self.endpoint = endpoint
         self.hint = hint
         self.chain = chain
         self.line = line
     }
+}
+
+extension ListenerSpec {
+    /// The same listener at the endpoint where it was bound.
+    package func bound(at endpoint: Endpoint) -> ListenerSpec {
+        ListenerSpec(endpoint: endpoint, hint: hint, chain: chain, line: line, mode: mode)
+    }
+
+    /// How a `listen` line has it: the mode if it intercepts, else what it looks for in the stream.
+    package var kindName: String { mode.intercepts ? mode.rawValue : hint.name }
 }
 
 /// `expose [::] ports 10000-19999 via raw`: ports that routes may open listeners on (R8).

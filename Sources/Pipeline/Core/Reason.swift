@@ -67,6 +67,8 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case instanceDrained
     case routeRemoved
     case backendsFull
+    case interceptLoop
+    case notIntercepted
 
     package var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -100,6 +102,8 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .instanceDrained: ("drain.instance", .node)
         case .routeRemoved: ("drain.route", .node)
         case .backendsFull: ("backend.full", .upstream)
+        case .interceptLoop: ("intercept.loop", .client)
+        case .notIntercepted: ("intercept.not_intercepted", .client)
         }
     }
 }

@@ -7,13 +7,16 @@ package struct Snapshot: @unchecked Sendable {
     package let program: Unmanaged<Program>
     package let chains: FrozenArray<Chain>
     package let routes: RouteTableHandle
+    package let instances: InstanceDirectory
     /// Grows by one each time control makes a snapshot.
     package let generation: UInt64
 
-    package init(program: Program, routes: RouteTableHandle, generation: UInt64) {
+    package init(program: Program, routes: RouteTableHandle, instances: InstanceDirectory = .empty, generation: UInt64)
+    {
         self.program = .passUnretained(program)
         self.chains = program.chains
         self.routes = routes
+        self.instances = instances
         self.generation = generation
     }
 }

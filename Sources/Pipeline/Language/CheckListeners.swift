@@ -35,14 +35,17 @@ extension Checker {
         var words = WordCursor(self, entry)
         guard
             let address = words.next("an address and a port like `[::]:443`"),
-            let hintWord = words.next("`tls_passthrough` or `tcp_raw`", candidates: ProtocolHint.allCases.map(\.name))
+            let kindWord = words.next(orList(Checker.listenKinds.map { "`\($0)`" }), candidates: Checker.listenKinds)
         else { return nil }
         let endpoint = parsed(address) { text throws(ValueProblem) in try Value.endpoint(text) }
-        let hint = checkedHint(hintWord)
+        let mode = ListenerMode(rawValue: kindWord.text).flatMap { $0.intercepts ? $0 : nil } ?? .direct
+        // What is intercepted may be any protocol, and the server may be the one that speaks first (R2).
+        let hint = mode.intercepts ? .tcpRaw : checkedHint(kindWord, among: Checker.listenKinds)
         guard words.expect("via"), let pipeline = words.next("the name of a pipeline"), words.expectEnd() else {
             return nil
         }
-        let chain = checkedUse(pipeline, hint: hint, remedy: ", or listen with `tls_passthrough`")
+        let remedy = mode.intercepts ? "" : ", or listen with `tls_passthrough`"
+        let chain = checkedUse(pipeline, hint: hint, mode: mode, remedy: remedy)
         if let endpoint, node.deniedPorts.contains(where: { $0.contains(endpoint.value.port) }) {
             reporter.error(
                 endpoint.span, "port \(endpoint.value.port) is never opened",
@@ -52,13 +55,18 @@ extension Checker {
         }
         guard let endpoint, let hint, let chain else { return nil }
         return Located(
-            ListenerSpec(endpoint: endpoint.value, hint: hint, chain: chain, line: line(entry.keyword.span)),
+            ListenerSpec(
+                endpoint: endpoint.value, hint: hint, chain: chain, line: line(entry.keyword.span), mode: mode),
             endpoint.span)
     }
 
-    private func checkedHint(_ word: WordSyntax) -> ProtocolHint? {
+    /// What a listener is, as its line says.
+    static let listenKinds =
+        ProtocolHint.allCases.map(\.name) + ListenerMode.allCases.filter(\.intercepts).map(\.rawValue)
+
+    /// - Parameter names: all that may stand there.
+    private func checkedHint(_ word: WordSyntax, among names: [String]) -> ProtocolHint? {
         if let hint = ProtocolHint(name: word.text) { return hint }
-        let names = ProtocolHint.allCases.map(\.name)
         reporter.error(
             word.span, "unexpected \(quoted(word.text))", expected: orList(names.map { "`\($0)`" }),
             help: suggestion(for: word.text, among: names))
@@ -78,7 +86,12 @@ extension Checker {
             words.expect("ports"), let portsWord = words.next("ports like `10000-19999`")
         else { return nil }
         // Raw, unless the line says what it is.
-        let hint = words.isNext("via") ? .tcpRaw : words.next("`via`, or a hint").flatMap(checkedHint)
+        let hint =
+            words.isNext("via")
+            ? .tcpRaw
+            : words.next("`via`, or a hint").flatMap {
+                checkedHint($0, among: ProtocolHint.allCases.map(\.name))
+            }
         guard let hint, words.expect("via"), let pipeline = words.next("the name of a pipeline"), words.expectEnd()
         else { return nil }
         let isDedicated = addressWord.text == Checker.dedicated
@@ -143,7 +156,9 @@ extension Checker {
 
     /// The index of the pipeline, if it can do what a listener with this hint needs. Nil, reported, if not.
     /// `remedy` is what else than another pipeline may help a raw listener.
-    private func checkedUse(_ word: WordSyntax, hint: ProtocolHint?, remedy: String) -> Int? {
+    private func checkedUse(
+        _ word: WordSyntax, hint: ProtocolHint?, mode: ListenerMode = .direct, remedy: String
+    ) -> Int? {
         guard let index = pipelineIndex[word.text] else {
             reporter.error(
                 word.span, "no pipeline is named \(quoted(word.text))",
@@ -158,6 +173,7 @@ extension Checker {
                 word.span, "the pipeline `\(pipeline.name)` never chooses a backend", help: addGiver(of: .backend),
                 related: [.init(pipeline.nameSpan, "`\(pipeline.name)` is here")])
         }
+        requireDestination(pipeline, word, mode)
         switch hint {
         case .tlsPassthrough: requireName(pipeline, word)
         case .tcpRaw: refuseWaiting(pipeline, word, remedy)
@@ -172,6 +188,27 @@ extension Checker {
     private func addGiver(of fact: Fact) -> String? {
         let givers = catalog.filter { $0.descriptor.gives.contains(fact) }.map { "`\($0.descriptor.keyword)`" }
         return givers.isEmpty ? nil : "add \(orList(givers)) to it"
+    }
+
+    /// A pipeline that connects to where clients were going, behind a listener that they connect to themselves, would
+    /// connect to that listener for ever; and an intercepting one has no other backends to choose from.
+    private func requireDestination(_ pipeline: CheckedPipeline, _ word: WordSyntax, _ mode: ListenerMode) {
+        guard let backend = pipeline.firstIndex(giving: .backend) else { return }
+        let stage = pipeline.stages[backend]
+        guard let facts = stage.stage?.facts, facts.connectsToDestination != mode.intercepts,
+            isFirstReport("destination \(mode.intercepts)", pipeline)
+        else { return }
+        let related = Diagnostic.Related(stage.keyword.span, "`\(stage.name)` is here")
+        if mode.intercepts {
+            reporter.error(
+                word.span, "`\(mode.rawValue)` relays to where clients were going, and `\(pipeline.name)` to routes",
+                help: "write `\(stage.name) original_destination` in it, or use another pipeline", related: [related])
+        } else {
+            reporter.error(
+                word.span,
+                "`\(pipeline.name)` connects to where clients were going, which is this listener itself",
+                help: "listen with `transparent` or `redirect`, or use another pipeline", related: [related])
+        }
     }
 
     private func requireName(_ pipeline: CheckedPipeline, _ word: WordSyntax) {

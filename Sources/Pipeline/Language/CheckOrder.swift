@@ -8,6 +8,7 @@ extension Fact {
         case .serverName: "the server name"
         case .route: "the route"
         case .backend: "the backend"
+        case .identity: "the sending instance"
         }
     }
 
@@ -24,7 +25,9 @@ extension Checker {
     func checkOrder(of pipeline: CheckedPipeline) {
         var giver: [Fact: Int] = [:]
         for (index, stage) in pipeline.stages.enumerated() where !reporter.isFull {
-            let missing = stage.facts.needs.filter { giver[$0] == nil }
+            let missing = stage.facts.needs.filter { need in
+                giver[need] == nil && stage.facts.instead[need].map { giver[$0] == nil } ?? true
+            }
             if !missing.isEmpty { reportMissing(missing, at: index, in: pipeline) }
             reportReadTooEarly(stage.facts.reads.subtracting(missing).filter { giver[$0] == nil }, index, pipeline)
             let again = stage.facts.gives.filter { giver[$0] != nil }

@@ -51,7 +51,7 @@ final class Checker {
         ("limit", "limit NAME { ... }", true), ("health", "health NAME { ... }", true),
         ("names", "names NAME { HOSTNAME ... }", true), ("pipeline", "pipeline NAME { ... }", true),
         ("route", "route [HOSTNAME] { ... }", true),
-        ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw via PIPELINE", false),
+        ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw|transparent|redirect via PIPELINE", false),
         ("expose", "expose ADDRESS|dedicated_ipv4 ports FIRST-LAST [HINT] via PIPELINE", false),
         ("routes", "routes file PATH", false),
     ]

@@ -8,7 +8,7 @@ package func describe(_ program: Program) -> String {
     for limit in limits.sorted(by: { $0.name < $1.name }) { text += describe(limit) }
     for chain in program.chains.buffer { text += describe(chain) }
     for listener in program.listeners {
-        text += "listen \(listener.endpoint) \(listener.hint.name) via \(program.chainName(listener.chain))\n"
+        text += "listen \(listener.endpoint) \(listener.kindName) via \(program.chainName(listener.chain))\n"
     }
     for expose in program.exposes {
         let address =
@@ -59,7 +59,16 @@ private func describe(_ node: NodeSettings) -> String {
         congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
         log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none")
 
-    """ + (node.adminSocket.map { "    admin unix:\($0)\n" } ?? "")
+    """ + (node.adminSocket.map { "    admin unix:\($0)\n" } ?? "") + describeInterception(node)
+}
+
+private func describeInterception(_ node: NodeSettings) -> String {
+    var text = ""
+    if !node.interceptInterfaces.isEmpty {
+        text += "    intercept interface \(node.interceptInterfaces.joined(separator: " "))\n"
+    }
+    if node.mark != NodeSettings().mark { text += "    mark 0x\(String(node.mark, radix: 16))\n" }
+    return text
 }
 
 private func describe(_ limit: LimitTable) -> String {

@@ -42,7 +42,10 @@ final class ApplyRun {
             state.symbols.intern(document.symbols.bytes($0)) ?? RouteEntry.none
         }
         applyEnvs()
-        if document.source == .state { applyInstances() }
+        if document.source == .state {
+            applyInstances()
+            assignSources()
+        }
         collectCandidates()
         collectRemoved()
         resolve()
@@ -118,6 +121,11 @@ final class ApplyRun {
     // MARK: Instances
 
     private func applyInstances() {
+        let name = Array(state.nodeName.utf8)
+        name.withUnsafeBufferPointer { applyInstances(nodeName: $0) }
+    }
+
+    private func applyInstances(nodeName: Bytes) {
         var records: [String: InstanceTable.Record] = [:]
         records.reserveCapacity(document.instances.count)
         for object in document.instances {
@@ -136,7 +144,8 @@ final class ApplyRun {
             }
             records[id] = InstanceTable.Record(
                 pool: pool(object.env, object.processType), address: object.address, status: object.status,
-                graceSeconds: object.drainGraceSeconds, weight: object.weight, maxConnections: object.maxConnections)
+                graceSeconds: object.drainGraceSeconds, weight: object.weight, maxConnections: object.maxConnections,
+                isHere: !nodeName.isEmpty && sameBytes(document.text.bytes(object.node), nodeName), ipv4: object.ipv4)
         }
         for id in document.quarantined[.instance] ?? [] where records[id] == nil {
             records[id] = state.instances.records[id]

@@ -18,6 +18,9 @@ struct InstanceTable {
         let graceSeconds: UInt32
         let weight: UInt16
         let maxConnections: UInt32
+        /// It runs on this node (R19).
+        let isHere: Bool
+        let ipv4: IPAddress?
     }
 
     private(set) var records: [String: Record] = [:]

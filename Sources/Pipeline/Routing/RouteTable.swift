@@ -120,8 +120,10 @@ package final class RouteTableSnapshot {
     let store: RouteStore
     let table: UnsafeMutablePointer<RouteTable>
     package let routeCount: Int
+    private let directory: InstanceDirectoryBox?
 
-    init(store: RouteStore, table: RouteTable, routeCount: Int) {
+    init(store: RouteStore, table: RouteTable, routeCount: Int, directory: InstanceDirectoryBox? = nil) {
+        self.directory = directory
         self.store = store
         self.routeCount = routeCount
         self.table = .allocate(capacity: 1)
@@ -141,6 +143,9 @@ package final class RouteTableSnapshot {
 
     /// What workers look routes up with; valid as long as this snapshot.
     package var handle: RouteTableHandle { RouteTableHandle(RouteTable.self, table: table) }
+
+    /// R19: who has which address on this node; valid as long as this snapshot.
+    package var instances: InstanceDirectory { directory?.directory ?? .empty }
 
     /// Bytes of the table itself: directory, shards, names; without cells and the control side's indexes.
     package var byteCount: Int {

@@ -45,6 +45,13 @@ package final class RoutingState {
     var ipv4Routes: Set<UInt32> = []
     /// An env's dedicated address came, went or changed with the running apply.
     var addressesChanged = false
+    /// R19: the `node_id` of instances that are here. Takes effect with the next ``apply(_:at:)``.
+    package var nodeName = ""
+    /// R19: the instances of this node, and who has which address.
+    var localInstances: [LocalInstance] = []
+    var instanceNumbers = InstanceNumbers()
+    var directory: InstanceDirectoryBox?
+    var directoryChanged = false
 
     /// The newest table. Keep it for as long as a worker or a connection uses its handle.
     package internal(set) var snapshot: RouteTableSnapshot

@@ -91,6 +91,8 @@ package struct InstanceObject: Sendable {
     package let weight: UInt16
     /// On this node; 0: no limit.
     package let maxConnections: UInt32
+    /// What it sends IPv4 from, if it may (R19).
+    package let ipv4: IPAddress?
     let place: Place
 }
 

@@ -28,7 +28,7 @@ extension StateBuilder {
 
     private static let instanceKeys = JSONKeys([
         "instance_id", "env_id", "process_type", "overlay_ipv6", "node_id", "status", "drain_grace_seconds",
-        "weight", "max_connections",
+        "weight", "max_connections", "ipv4",
     ])
 
     mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
@@ -36,7 +36,7 @@ extension StateBuilder {
         var draft = ObjectDraft(.instance, at: place)
         var (id, node): (TextRef?, TextRef?)
         var (env, process): (UInt32?, UInt32?)
-        var address: IPAddress?
+        var (address, ipv4): (IPAddress?, IPAddress?)
         var status: InstanceStatus?
         var (grace, weight, limit): (UInt64?, UInt64?, UInt64?)
         let (text, symbols) = (document.text, document.symbols)
@@ -52,6 +52,7 @@ extension StateBuilder {
             case 7:
                 weight = try draft.integer(&reader, "weight", 0...UInt64(BackendSpec.weightLimit), optional: true)
             case 8: limit = try draft.integer(&reader, "max_connections", 1...UInt64(UInt32.max), optional: true)
+            case 9: ipv4 = try draft.address(&reader, "ipv4", v4: true, optional: true)
             default: try reader.skip()
             }
         }
@@ -65,7 +66,7 @@ extension StateBuilder {
             InstanceObject(
                 id: id, env: env, processType: process, address: address, node: node ?? .empty, status: status,
                 drainGraceSeconds: UInt32(clamping: grace ?? 10), weight: UInt16(clamping: weight ?? 1),
-                maxConnections: UInt32(clamping: limit ?? 0), place: place))
+                maxConnections: UInt32(clamping: limit ?? 0), ipv4: ipv4, place: place))
     }
 
     private static let routeKeys = JSONKeys([

@@ -30,7 +30,7 @@ struct TableBuild {
         run.report.shards = 1 << Int(bits)
         guard
             bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || !run.refreshed.isEmpty
-                || state.addressesChanged
+                || state.addressesChanged || state.directoryChanged
         else {
             return
         }
@@ -47,7 +47,9 @@ struct TableBuild {
             hasWildcards: state.claims.wildcardCount > 0,
             dedicated: makeDedicated())
         state.addressesChanged = false
-        state.snapshot = RouteTableSnapshot(store: store, table: table, routeCount: state.liveRoutes)
+        state.directoryChanged = false
+        state.snapshot = RouteTableSnapshot(
+            store: store, table: table, routeCount: state.liveRoutes, directory: state.directory)
     }
 
     /// R9. Costs the routes that ask for an address of their own, not the others.

@@ -87,10 +87,17 @@ package protocol Kernel {
     mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool
     /// The local address of a connection; nil if it is gone.
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint?
+    /// Where a redirected connection was going; nil: nothing redirected it.
+    mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint?
+    /// Whether this host has the address. Costs a socket: for rare cases.
+    mutating func isOwn(_ address: IPAddress) -> Bool
 
     /// Opens a non-blocking socket and begins to connect. The descriptor, whose success or failure shows as
     /// ``Readiness/writable`` or as the error of the first call; or `-errno` if it failed at once.
     mutating func connect(_ backend: BackendAddress) -> Outcome
+    /// The same to where an intercepted client was going: marked, so that nothing intercepts it again.
+    /// - Parameter source: connect from this address, which need not be this host's; nil: from the host's own.
+    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome
     /// Has the kernel find out when the peer of an upstream socket is dead (R14): keepalive and user timeout. Apart from
     /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)

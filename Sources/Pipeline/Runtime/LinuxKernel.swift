@@ -6,6 +6,7 @@ package struct LinuxKernel: Kernel {
     private let epoll: Descriptor
     private var reserve: Descriptor
     private var options: cl_connect_options
+    private let mark: UInt32
     private var events: UnsafeMutableBufferPointer<cl_event>
 
     /// - Throws: ``KernelError`` if the epoll or the reserve descriptor can't be had.
@@ -16,6 +17,7 @@ package struct LinuxKernel: Kernel {
         guard reserve >= 0 else { throw KernelError(call: "open /dev/null", error: -reserve) }
         self.epoll = Descriptor(epoll)
         self.reserve = Descriptor(reserve)
+        mark = settings.mark
         options = cl_connect_options(
             keepalive_idle_s: SocketOptions.seconds(settings.keepaliveIdle),
             user_timeout_ms: SocketOptions.milliseconds(settings.userTimeout),
@@ -59,6 +61,23 @@ package struct LinuxKernel: Kernel {
     package mutating func connect(_ backend: BackendAddress) -> Outcome {
         var to = cl_endpoint(backend.endpoint)
         return Outcome(Int(cl_connect(&to, &options)))
+    }
+
+    package func originalDestination(_ descriptor: Descriptor) -> Endpoint? {
+        var original = cl_endpoint()
+        return cl_original_destination(descriptor.number, &original) == 0 ? Endpoint(original) : nil
+    }
+
+    package func isOwn(_ address: IPAddress) -> Bool {
+        var at = cl_endpoint(Endpoint(address, 0))
+        return cl_can_bind(&at) == 0
+    }
+
+    package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome {
+        var to = cl_endpoint(destination)
+        guard let source else { return Outcome(Int(cl_connect_marked(&to, nil, mark, &options))) }
+        var from = cl_endpoint(Endpoint(source, 0))
+        return Outcome(Int(cl_connect_marked(&to, &from, mark, &options)))
     }
 
     package func guardAgainstDeath(_ descriptor: Descriptor) {

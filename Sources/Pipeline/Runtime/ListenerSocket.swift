@@ -18,14 +18,24 @@ package struct ListenerSocket: ~Copyable {
             backlog: Int32(clamping: settings.backlog),
             keepalive_idle_s: SocketOptions.seconds(settings.keepaliveIdle),
             user_timeout_ms: SocketOptions.milliseconds(settings.userTimeout),
-            defer_accept_s: 0, reuse_port: reusePort ? 1 : 0, congestion: congestion)
+            defer_accept_s: 0, reuse_port: reusePort ? 1 : 0, congestion: congestion, mode: spec.mode.number)
         let fd = cl_listen(&at, &options)
         guard fd >= 0 else {
-            throw ListenError(endpoint: spec.endpoint, error: -fd, congestion: settings.congestionClient)
+            throw ListenError(
+                endpoint: spec.endpoint, error: -fd, congestion: settings.congestionClient, mode: spec.mode)
         }
         var bound = cl_endpoint()
         let known = cl_local_endpoint(fd, &bound) == 0
         return ListenerSocket(descriptor: Descriptor(fd), endpoint: known ? Endpoint(bound) : spec.endpoint)
+    }
+
+    /// Has a socket that listens already do what `spec` asks of it since.
+    package static func adapt(_ descriptor: Descriptor, to spec: ListenerSpec) throws(ListenError) {
+        guard spec.mode == .transparent else { return }
+        let failed = cl_set_transparent(descriptor.number)
+        guard failed == 0 else {
+            throw ListenError(endpoint: spec.endpoint, error: -failed, congestion: nil, mode: spec.mode)
+        }
     }
 
     package consuming func close() { _ = cl_close(descriptor.number) }
@@ -37,14 +47,27 @@ package struct ListenerSocket: ~Copyable {
     package static func close(_ descriptor: Descriptor) { _ = cl_close(descriptor.number) }
 }
 
+extension ListenerMode {
+    /// As cl_listen has it.
+    fileprivate var number: Int32 {
+        switch self {
+        case .direct: Int32(CL_DIRECT)
+        case .transparent: Int32(CL_TRANSPARENT)
+        case .redirect: Int32(CL_REDIRECT)
+        }
+    }
+}
+
 /// A listener that could not be opened.
 package struct ListenError: Error, Sendable, CustomStringConvertible {
     package let endpoint: Endpoint
     package let error: Int32
     let congestion: String?
+    let mode: ListenerMode
 
     /// - Parameter error: an errno.
-    package init(endpoint: Endpoint, error: Int32, congestion: String?) {
+    package init(endpoint: Endpoint, error: Int32, congestion: String?, mode: ListenerMode = .direct) {
+        self.mode = mode
         self.endpoint = endpoint
         self.error = error
         self.congestion = congestion
@@ -65,6 +88,11 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
             (
                 "this node does not have the address \(endpoint.address)",
                 "add it (`ip addr add`), or listen on [::] or 0.0.0.0"
+            )
+        case 1 where mode.intercepts:
+            (
+                "no permission to intercept connections (`\(mode.rawValue)`)",
+                "run with CAP_NET_ADMIN (systemd: AmbientCapabilities=), or as root"
             )
         case 13, 1:
             (

@@ -101,6 +101,8 @@ struct Slot {
     /// The one that was tried last, or is connected. As the route, it is valid by the connection's snapshot.
     var backend: UnsafePointer<Backend>?
     var route: UnsafePointer<Route>?
+    /// R19: whose connection it is; valid by the connection's snapshot.
+    var identity: UnsafePointer<InstanceIdentity>?
     /// Given back at the end. While stages run before the connect, the facts own what is held.
     var holds = Holds()
     var pacers = Pacers()
@@ -123,6 +125,8 @@ struct Slot {
         /// A PROXY header of ours went in front, and how it is taken is still to be seen (R18).
         static let watchesAnswer = Marks(rawValue: 256)
         static let proxyRejected = Marks(rawValue: 512)
+        /// Its destination was tried, or is connected, and no backend.
+        static let direct = Marks(rawValue: 2048)
     }
 }
 

@@ -43,17 +43,36 @@ extension Worker {
         slot.pointee.phase = .peeking
         slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable
-        if listener.spec.endpoint.address.isUnspecified {
-            guard let local = kernel.localAddress(accepted.descriptor) else {
-                finish(index, RuntimeReason.clientLeftEarly.code, .reset)
-                return
-            }
-            slot.pointee.destination = local
-        } else {
-            slot.pointee.destination = listener.bound
+        if let reason = findDestination(index, listener) {
+            finish(index, reason.code, .reset)
+            return
         }
         guard openPending(index, hint: listener.spec.hint) else { return }
         advance(index)
+    }
+
+    /// Where the client was going. What to end the connection with if it can't be known, or if it is the listener itself.
+    private mutating func findDestination(_ index: Int, _ listener: WorkerListener) -> RuntimeReason? {
+        let slot = slab.slots + index
+        slot.pointee.destination = listener.bound
+        switch listener.spec.mode {
+        case .direct where !listener.spec.endpoint.address.isUnspecified:
+            return nil
+        case .direct, .transparent:
+            guard let local = kernel.localAddress(slot.pointee.client) else { return .clientLeftEarly }
+            slot.pointee.destination = local
+        case .redirect:
+            guard let original = kernel.originalDestination(slot.pointee.client) else { return .notIntercepted }
+            slot.pointee.destination = original
+        }
+        return listener.spec.mode.intercepts && isLoop(slot.pointee.destination, listener) ? .interceptLoop : nil
+    }
+
+    /// Whoever connects to an intercepting listener itself would be relayed to it again, and again. Another host's port
+    /// of the same number is none of that, so the kernel is asked whose address it is.
+    private mutating func isLoop(_ destination: Endpoint, _ listener: WorkerListener) -> Bool {
+        guard destination.port == listener.bound.port else { return false }
+        return destination == listener.bound || kernel.isOwn(destination.address)
     }
 
     /// R27: at the limit the newest is refused, and it shows.
@@ -88,6 +107,7 @@ extension Worker {
             listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)
         facts.client = ClientAddress(slot.pointee.believed)
         facts.route = slot.pointee.route
+        facts.identity = slot.pointee.identity
         facts.holds = slot.pointee.holds
         facts.pacers = slot.pointee.pacers
         blocks.pending(block).initialize(to: Pending(facts: facts))
@@ -151,7 +171,8 @@ extension Worker {
         return withUnsafeMutablePointer(to: &pending.pointee.facts) { facts in
             withUnsafeMutablePointer(to: &pending.pointee.prelude) { prelude in
                 let view = ConnectionView(
-                    facts: facts, bytes: bytes, input: input, now: now, routes: entry.pointee.snapshot.pointee.routes)
+                    facts: facts, bytes: bytes, input: input, now: now, routes: entry.pointee.snapshot.pointee.routes,
+                    instances: entry.pointee.snapshot.pointee.instances)
                 return stage.pointee.filter.evaluateErased(
                     stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], view,
                     Effects(facts: facts, prelude: prelude))
@@ -177,6 +198,7 @@ extension Worker {
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.believed = pending.pointee.facts.client.endpoint
         slot.pointee.route = pending.pointee.facts.route
+        slot.pointee.identity = pending.pointee.facts.identity
         slot.pointee.sniff = pending.pointee.facts.sniff
         pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
         if pending.pointee.facts.hasProxyHeader { slot.pointee.marks.insert(.watchesAnswer) }

@@ -64,7 +64,9 @@ extension Worker {
             route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
             destination: DestinationAddress(slot.pointee.destination),
             backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
-            bytesToUpstream: bytesUp, bytesToClient: bytesDown, reason: reason, duration: duration)
+            bytesToUpstream: bytesUp, bytesToClient: bytesDown, reason: reason, duration: duration,
+            instance: slot.pointee.identity?.pointee.number ?? InstanceIdentity.unknown,
+            source: slot.pointee.peer.address)
         let entry = snapshots[slot.pointee.snapshot]
         let stages = chain(of: index).pointee.stages
         for number in 0..<min(Int(slot.pointee.passed), stages.count) {
@@ -92,11 +94,17 @@ extension Worker {
         record.bytesToClient = totals.bytesToClient
         record.duration = totals.duration
         record.timeToConnect = slot.pointee.connected
-        record.backend = slot.pointee.backend?.pointee.address.endpoint
+        record.backend =
+            slot.pointee.marks.contains(.direct)
+            ? slot.pointee.destination : slot.pointee.backend?.pointee.address.endpoint
         record.attempts = slot.pointee.tried
         if let route = slot.pointee.route {
             record.route.set(route.pointee.id.buffer)
             record.env.set(route.pointee.owner.pointee.env.buffer)
+        }
+        if let identity = slot.pointee.identity {
+            record.instance.set(identity.pointee.id.buffer)
+            if slot.pointee.route == nil { record.env.set(identity.pointee.env.buffer) }
         }
         record.serverName = slot.pointee.serverName
         log(&record)

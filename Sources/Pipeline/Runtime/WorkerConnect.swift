@@ -16,6 +16,10 @@ extension Worker {
             finish(index, reason.code, .reset)
             return
         }
+        guard pending.pointee.facts.direct == .no else {
+            connectDirectly(index, pending.pointee.facts.direct, after: earlier)
+            return
+        }
         var failure = earlier
         var excuse = RuntimeReason.noBackend
         while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
@@ -37,6 +41,26 @@ extension Worker {
             slot.pointee.attempt += 1
         }
         finish(index, (failure ?? excuse).code, .reset)
+    }
+
+    /// Connects to where an intercepted client was going: there is nobody else to try.
+    private mutating func connectDirectly(_ index: Int, _ way: DirectConnect, after earlier: RuntimeReason?) {
+        let slot = slab.slots + index
+        if let earlier {
+            finish(index, earlier.code, .reset)
+            return
+        }
+        counters.pointee.add(.connectAttempts)
+        slot.pointee.tried = 1
+        slot.pointee.marks.insert(.direct)
+        let source = way == .fromClient ? slot.pointee.peer.address : nil
+        let outcome = kernel.connect(intercepted: slot.pointee.destination, from: source)
+        guard !outcome.isError else {
+            finish(index, Worker.connectFailure(outcome.error).code, .reset)
+            return
+        }
+        slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
+        startConnecting(index)
     }
 
     /// Counts the connection among those of a backend that is to be tried. False if the backend has no room (R11) or

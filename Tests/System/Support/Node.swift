@@ -39,6 +39,8 @@ struct LogLine: Sendable, CustomStringConvertible {
     let bytesToClient: Int
     let durationMilliseconds: Int
     let uniqueID: String?
+    let env: String?
+    let instance: String?
     let description: String
 
     /// Nil if it is no line about a connection.
@@ -59,6 +61,8 @@ struct LogLine: Sendable, CustomStringConvertible {
         bytesToClient = json["bytes_to_client"] as? Int ?? -1
         durationMilliseconds = json["duration_ms"] as? Int ?? -1
         uniqueID = json["unique_id"] as? String
+        env = json["env"] as? String
+        instance = json["instance"] as? String
         description = text
     }
 }
@@ -70,18 +74,13 @@ final class Node: Sendable {
     let config: String
 
     /// Returns once the node says that it is ready.
-    /// - Parameter namespace: where it runs; nil: in the test's own.
-    init(_ config: String, folder: TemporaryFolder? = nil, in namespace: Namespace? = nil) throws {
+    /// - Parameter namespace: the network namespace to run it in; nil: the test's own.
+    init(_ config: String, folder: TemporaryFolder? = nil, in namespace: String? = nil) throws {
         let folder = try folder ?? TemporaryFolder()
         self.folder = folder
         self.config = try folder.write("node.pipeline", config)
-        let command = [Binary.path, "run", self.config]
-        child =
-            if let namespace {
-                try Child("ip", ["netns", "exec", namespace.name] + command)
-            } else {
-                try Child(Binary.path, Array(command.dropFirst()))
-            }
+        let words = (namespace.map { ["ip", "netns", "exec", $0] } ?? []) + [Binary.path, "run", self.config]
+        child = try Child(words[0], Array(words.dropFirst()))
         _ = try child.wait("that it is ready") { lines in lines.first { $0.isEvent("ready") } }
     }
 

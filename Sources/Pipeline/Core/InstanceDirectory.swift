@@ -1,0 +1,99 @@
+/// Who an instance is (R19), as desired state says. Immutable, part of a snapshot's ``InstanceDirectory``.
+package struct InstanceIdentity: Sendable {
+    /// Names this (instance, env, app, org) for as long as the process runs: the same in every snapshot that knows it.
+    package let number: UInt32
+    package let id: FrozenText
+    package let env: FrozenText
+    package let app: FrozenText
+    package let org: FrozenText
+
+    package init(number: UInt32, id: FrozenText, env: FrozenText, app: FrozenText, org: FrozenText) {
+        self.number = number
+        self.id = id
+        self.env = env
+        self.app = app
+        self.org = org
+    }
+
+    /// The number of nobody.
+    package static let unknown = UInt32.max
+
+    /// Frees the texts.
+    package func deallocate() {
+        for text in [id, env, app, org] { text.deallocate() }
+    }
+}
+
+/// Which address belongs to which instance of this node (R19). Flat memory, trivially copyable.
+///
+/// Threading: made by the control side, any number of readers. Ownership: whoever made it calls ``deallocate()`` after the
+/// last reader; the texts of identities are the caller's own. ``empty`` owns nothing.
+package struct InstanceDirectory: @unchecked Sendable {
+    private struct Slot {
+        let address: IPAddress
+        /// Nil: the slot is free.
+        let identity: UnsafePointer<InstanceIdentity>?
+    }
+
+    private struct Header {
+        /// Open addressing, a power of two, at most half full.
+        let slots: FrozenArray<Slot>
+        let identities: FrozenArray<InstanceIdentity>
+    }
+
+    private let header: UnsafeMutablePointer<Header>?
+
+    private init(header: UnsafeMutablePointer<Header>?) { self.header = header }
+
+    /// Nobody is known.
+    package static let empty = InstanceDirectory(header: nil)
+
+    /// - Parameter addresses: each address once; `identity` is an index into `identities`.
+    package init(_ identities: [InstanceIdentity], addresses: [(address: IPAddress, identity: Int)]) {
+        let frozen = FrozenArray(identities)
+        var size = 2
+        while size < addresses.count * 2 { size *= 2 }
+        var slots = [Slot](repeating: Slot(address: .unspecified, identity: nil), count: size)
+        for (address, identity) in addresses where frozen.storage.indices.contains(identity) {
+            var position = InstanceDirectory.home(address) & (size - 1)
+            while slots[position].identity != nil { position = (position + 1) & (size - 1) }
+            slots[position] = Slot(address: address, identity: frozen.pointer(identity))
+        }
+        let header = UnsafeMutablePointer<Header>.allocate(capacity: 1)
+        header.initialize(to: Header(slots: FrozenArray(slots), identities: frozen))
+        self.header = header
+    }
+
+    /// Only the operator's own addresses are in the table, so no client can fill it unevenly.
+    private static func home(_ address: IPAddress) -> Int { Int(truncatingIfNeeded: Hashing.address(address)) }
+
+    /// The instance that was given `address`; valid as long as the directory. Nil: it was given to nobody here.
+    package func identity(of address: IPAddress) -> UnsafePointer<InstanceIdentity>? {
+        guard let header else { return nil }
+        let slots = header.pointee.slots
+        let mask = slots.count &- 1
+        var position = InstanceDirectory.home(address) & mask
+        while let found = slots.pointer(position).pointee.identity {
+            if slots.pointer(position).pointee.address == address { return found }
+            position = (position &+ 1) & mask
+        }
+        return nil
+    }
+
+    /// Its number, see ``InstanceIdentity/number``.
+    package func find(_ address: IPAddress) -> UInt32? { identity(of: address)?.pointee.number }
+
+    /// All that are known, in no particular order: for the control side.
+    package var identities: UnsafeBufferPointer<InstanceIdentity> {
+        header?.pointee.identities.buffer ?? UnsafeBufferPointer(start: nil, count: 0)
+    }
+
+    /// Frees the tables, not the texts.
+    package func deallocate() {
+        guard let header else { return }
+        header.pointee.slots.deallocate()
+        header.pointee.identities.deallocate()
+        header.deinitialize(count: 1)
+        header.deallocate()
+    }
+}

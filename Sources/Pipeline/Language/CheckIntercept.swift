@@ -1,0 +1,68 @@
+import Pipeline
+
+/// The lines of `node` that say what is intercepted, for the rules that do it.
+extension Checker {
+    /// `intercept interface vm* tap0`: behind which interfaces the workloads are.
+    func checkIntercept(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        guard let what = words.first, what.text == "interface" else {
+            report(
+                ClauseFailure(
+                    progress: 0, message: words.first.map { "unexpected \(quoted($0.text))" },
+                    expected: ["`interface`"], candidates: ["interface"]),
+                words, of: keyword)
+            return
+        }
+        let expected = "names of interfaces like `vm*`"
+        guard words.count > 1 else {
+            reporter.error(what.span.behind, "`intercept interface` is not complete", expected: expected)
+            return
+        }
+        var seen: [String: SourceSpan] = [:]
+        for word in words.dropFirst() where !reporter.isFull {
+            if isDuplicate(quoted(word.text), word.span, firstAt: seen[word.text]) { continue }
+            seen[word.text] = word.span
+            guard Checker.isInterface(word.text) else {
+                reporter.error(
+                    word.span, "\(quoted(word.text)) can't be the name of an interface", expected: expected,
+                    help: "at most 15 letters, digits, `.`, `-` and `_`; a `*` only at the end: see `ip link`")
+                continue
+            }
+            guard node.interceptInterfaces.count < 64 else {
+                reporter.error(word.span, "more than 64 names", help: "use a common prefix and `*`")
+                return
+            }
+            node.interceptInterfaces.append(word.text)
+        }
+    }
+
+    /// IFNAMSIZ is 16, with its NUL. Fewer characters than the kernel takes: the names go into firewall rules.
+    private static func isInterface(_ name: String) -> Bool {
+        let stem = name.hasSuffix("*") ? name.dropLast() : name[...]
+        return (1...15).contains(stem.utf8.count) && stem.utf8.first != UInt8(ascii: "-")
+            && stem.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "_"):
+                    true
+                default: false
+                }
+            }
+    }
+
+    /// `mark 0x7069`: what our own connections carry. Rules use the number behind it as well.
+    func checkMark(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        let expected = "a firewall mark like `0x7069`"
+        guard let word = onlyWord(words, of: keyword, expected: expected) else { return }
+        let isHex = word.text.hasPrefix("0x") || word.text.hasPrefix("0X")
+        let digits = isHex ? word.text.dropFirst(2) : word.text[...]
+        guard digits.first != "+", digits.first != "-", let mark = UInt32(digits, radix: isHex ? 16 : 10),
+            mark > 0, mark < UInt32.max
+        else {
+            reporter.error(
+                word.span, "\(quoted(word.text)) is no firewall mark", expected: "0x1 to 0xfffffffe",
+                help: "write one that no other rule of this host uses")
+            return
+        }
+        node.mark = mark
+    }
+}
