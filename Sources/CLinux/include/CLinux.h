@@ -40,6 +40,8 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
 int cl_local_endpoint(int fd, struct cl_endpoint *out);
 int cl_accept(int fd, struct cl_endpoint *peer);
 int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options);
+/* A UDP socket, not blocking, that sends to and hears from this one only. */
+int cl_connect_datagram(const struct cl_endpoint *to);
 /* Keepalive and user timeout, in the units of cl_connect_options. */
 int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms);
 int cl_socket_error(int fd);

@@ -31,5 +31,7 @@ package struct NodeSettings: Sendable, Equatable {
     package var congestionClient: String?
     /// Congestion control for backend sockets; nil: the system's.
     package var congestionUpstream: String?
+    /// `export` lines: collectors that flow records go to.
+    package var exports: [ExportSettings] = []
     package init() {}
 }
