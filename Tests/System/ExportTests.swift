@@ -193,9 +193,11 @@ import Testing
         let exporter = try Self.start(
             ExportSettings(transport: .tcp, collector: Endpoint(IPAddress(high: 0, low: 1), place.port)), lines)
         var first: Socket? = try listener.accept()
+        var streams: [Socket] = []
         var numbers: [UInt64] = []
         for session in 0..<2 {
             let stream = try session == 0 ? first.unwrap() : listener.accept()
+            if session == 1 { streams.append(stream) }
             var reader = IPFIXReader()
             var expected: UInt32 = 0
             for batch in 0..<2 {
@@ -220,6 +222,7 @@ import Testing
         #expect(exporter.statistics.failures == 1 && exporter.statistics.sent == 3600)
         _ = try lines.wait("export_connected")
         exporter.stop()
+        withExtendedLifetime(streams) {}
     }
 
     /// The next whole IPFIX message of a stream.

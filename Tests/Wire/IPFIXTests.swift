@@ -26,7 +26,7 @@ import Testing
         let flow = try Self.flow("192.0.2.1", "198.51.100.2")
         #expect(encoder.append(flow, Self.names) == true)
         let expected = """
-            000a 005f 65538f01 00000005 01020304 0100 004f
+            000a 0056 65538f01 00000005 01020304 0100 0046
             c0000201 c6336402 01bb 06 0000000100000001 ffffffffffffffff 00000007
             0000018bcfe5687b 0000018bcfe56fcf
             03692d31 0470726f64 0473686f70 0461636d65

@@ -82,6 +82,7 @@ struct ExportSession {
     mutating func close() {
         closeSocket()
         giveBack()
+        flows += queue.takeAll()
         let left = UInt64(flows.count - next)
         flows = []
         next = 0

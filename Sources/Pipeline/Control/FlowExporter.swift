@@ -19,6 +19,8 @@ package final class FlowExporter: @unchecked Sendable {
     private let endsAt = Atomic<UInt64>(0)
     private var handle: UInt64 = 0
     private var isRunning = false
+    // The thread's own: the collector was said to be away.
+    private var isDown = false
 
     private init(_ settings: ExportSettings, wake: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
         self.settings = settings
@@ -83,7 +85,6 @@ package final class FlowExporter: @unchecked Sendable {
     private func run() {
         var session = ExportSession(settings, queue)
         var said = ExportStatistics()
-        said.isConnected = true
         while true {
             _ = cl_eventfd_clear(wake.number)
             // Read first: what was offered before it was told to end is seen below.
@@ -108,18 +109,20 @@ package final class FlowExporter: @unchecked Sendable {
         _ = cl_poll(&items, Int32(clamping: items.count), timeout)
     }
 
-    /// A line when the collector goes and when it is back: never more of them than one a try.
+    /// A line when the collector goes and when it is back, and not for each try.
     private func report(_ said: inout ExportStatistics) {
         let now = queue.statistics
-        defer { said = now }
-        if now.failures > said.failures, said.isConnected {
+        if now.failures > said.failures, !isDown {
+            isDown = true
             say("export_failed", now, "records wait, up to the queue's bound; it is tried again")
-        } else if now.isConnected, !said.isConnected {
+        } else if isDown, now.isConnected {
+            isDown = false
             say("export_connected", now, nil)
         }
         if now.dropped > 0, said.dropped == 0 {
             say("export_dropping", now, "the queue is full: the newest records are dropped and counted")
         }
+        said = now
     }
 
     private func say(_ event: String, _ statistics: ExportStatistics, _ message: String?) {
