@@ -208,6 +208,19 @@ int cl_original_destination(int fd, struct cl_endpoint *out) {
     return 0;
 }
 
+int cl_connect_datagram(const struct cl_endpoint *to) {
+    struct sockaddr_storage address;
+    socklen_t length = to_sockaddr(to, &address);
+    int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    if (connect(fd, (struct sockaddr *)&address, length) < 0) {
+        int failed = -errno;
+        close(fd);
+        return failed;
+    }
+    return fd;
+}
+
 int cl_socket_error(int fd) {
     int error = 0;
     socklen_t length = sizeof error;

@@ -53,6 +53,8 @@ int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *fr
 int cl_original_destination(int fd, struct cl_endpoint *out);
 /* Lets a listening socket have connections to other addresses (IP_TRANSPARENT, IPV6_TRANSPARENT). */
 int cl_set_transparent(int fd);
+/* A UDP socket, not blocking, that sends to and hears from this one only. */
+int cl_connect_datagram(const struct cl_endpoint *to);
 /* Keepalive and user timeout, in the units of cl_connect_options. */
 int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms);
 int cl_socket_error(int fd);

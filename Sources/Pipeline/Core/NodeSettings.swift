@@ -36,5 +36,7 @@ package struct NodeSettings: Sendable, Equatable {
     package var mark: UInt32 = 0x7069
     /// Behind which interfaces the workloads are whose connections are intercepted; a name may end in `*`.
     package var interceptInterfaces: [String] = []
+    /// `export` lines: collectors that flow records go to.
+    package var exports: [ExportSettings] = []
     package init() {}
 }

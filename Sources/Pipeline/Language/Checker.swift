@@ -53,7 +53,7 @@ final class Checker {
         ("route", "route [HOSTNAME] { ... }", true),
         ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw|transparent|redirect via PIPELINE", false),
         ("expose", "expose ADDRESS|dedicated_ipv4 ports FIRST-LAST [HINT] via PIPELINE", false),
-        ("routes", "routes file PATH", false),
+        ("routes", "routes file PATH", false), ("export", "export ipfix udp|tcp ADDRESS:PORT", false),
     ]
 
     func check(_ file: FileSyntax) {
@@ -71,6 +71,7 @@ final class Checker {
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
         checkRouteSources(entries["routes"] ?? [])
+        checkExports(entries["export"] ?? [])
         // In a file with errors, what looks unused may only be misspelt where it is used.
         guard reporter.errorCount == 0 else { return }
         remarkOnUnused(sets: entries["set"] ?? [])

@@ -17,7 +17,15 @@ package func describe(_ program: Program) -> String {
         text += "expose \(address) ports \(expose.ports.lowerBound)-\(expose.ports.upperBound) "
         text += "\(expose.hint.name) via \(program.chainName(expose.chain))\n"
     }
+    for export in program.node.exports { text += describe(export) }
     return text
+}
+
+private func describe(_ export: ExportSettings) -> String {
+    var text = "export ipfix \(export.transport.rawValue) \(export.collector) domain \(export.domain) "
+    text += "enterprise \(export.enterprise) queue \(countText(UInt64(clamping: export.queue)))"
+    if export.transport == .udp { text += " templates \(export.templates.configText)" }
+    return text + "\n"
 }
 
 /// The `route` blocks as text, in source order.

@@ -13,7 +13,7 @@ struct Place: Hashable, Sendable, CustomStringConvertible {
     var isIPv4: Bool { !host.contains(":") }
     var description: String { isIPv4 ? "\(host):\(port)" : "[\(host)]:\(port)" }
 
-    fileprivate func withAddress<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) throws -> Result {
+    func withAddress<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) throws -> Result {
         if isIPv4 {
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)

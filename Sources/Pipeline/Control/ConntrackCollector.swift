@@ -1,0 +1,321 @@
+import CLinux
+import CMnl
+import Glibc
+import Pipeline
+import PipelineRuntime
+import Synchronization
+
+/// Counts what doesn't pass the relay (UDP, ICMP and the rest) from conntrack, by libmnl: a thread hears when tracked
+/// connections end, and reads the whole table from time to time, with counters (R21).
+///
+/// Losing events is normal under load and costs little: the kernel says so (ENOBUFS), the table is read again at once,
+/// and ends that nobody heard cost what the entry had grown by since it was last read. The socket therefore asks for no
+/// reliable delivery: with that, entries whose end was not heard would stay in the kernel's table until it is full and
+/// drops tenants' packets. Nor does it set NETLINK_NO_ENOBUFS, which would hide the loss.
+///
+/// Needs CAP_NET_ADMIN, `nf_conntrack_acct` and a rule that uses conntrack. It looks at the network namespace of the
+/// thread that opens it.
+///
+/// Threading: ``statistics`` from any thread; `emit` and `instance` are called on the collector's own thread;
+/// ``stop()`` once, by the owner.
+package final class ConntrackCollector: @unchecked Sendable {
+    package struct Statistics: Equatable, Sendable {
+        package var records: UInt64 = 0
+        package var dumps: UInt64 = 0
+        /// Dumps that broke off or may have missed entries.
+        package var brokenDumps: UInt64 = 0
+        /// Times that the kernel had more events than the socket could hold.
+        package var overruns: UInt64 = 0
+        /// Messages that could not be read.
+        package var unreadable: UInt64 = 0
+        package var tracked = 0
+        /// See `ConntrackAccount.Statistics`.
+        package var baselined: UInt64 = 0
+        package var deferred: UInt64 = 0
+        package var missedEnds: UInt64 = 0
+        package var withoutCounters: UInt64 = 0
+    }
+
+    private static let stackBytes = 1 << 19
+    private static let bufferBytes = 1 << 16
+    /// Batches of events in a row, then a dump's turn.
+    private static let batches = 64
+    /// A dump that takes longer has broken off.
+    private static let longestDump = TimeSpan.seconds(10)
+    /// Between dumps that lost events ask for.
+    private static let shortestGap = TimeSpan.milliseconds(200)
+    private static let destroyGroup: UInt32 = 4  // NF_NETLINK_CONNTRACK_DESTROY
+
+    private let settings: ConntrackSettings
+    private let events: OpaquePointer
+    private let dumps: OpaquePointer
+    private let wake: Descriptor
+    private let emit: @Sendable ([FlowRecord]) -> Void
+    private let write: @Sendable ([UInt8]) -> Void
+    private let shared = Mutex(Statistics())
+    private let isEnding = Atomic<Bool>(false)
+    private var handle: UInt64 = 0
+    private var isRunning = false
+    // The thread's own.
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: ConntrackCollector.bufferBytes, alignment: 8)
+    private var account: ConntrackAccount
+    private var mine = Statistics()
+    private var isDumping = false
+    private var isDumpWhole = true
+    private var dumpSequence: UInt32 = 0
+    private var dumpDue = Instant(nanoseconds: 0)
+    private var dumpBegan = Instant(nanoseconds: 0)
+    private var hasSaidNoCounters = false
+
+    private init(
+        _ settings: ConntrackSettings, _ events: OpaquePointer, _ dumps: OpaquePointer, wake: Descriptor,
+        countsFrom: UInt64, instance: @escaping @Sendable (IPAddress) -> UInt32?,
+        emit: @escaping @Sendable ([FlowRecord]) -> Void, write: @escaping @Sendable ([UInt8]) -> Void
+    ) {
+        self.settings = settings
+        self.events = events
+        self.dumps = dumps
+        self.wake = wake
+        self.emit = emit
+        self.write = write
+        account = ConntrackAccount(settings, countsFrom: countsFrom, instance: instance)
+    }
+
+    deinit {
+        mnl_socket_close(events)
+        mnl_socket_close(dumps)
+        _ = cl_close(wake.number)
+        buffer.deallocate()
+    }
+
+    /// Opens the sockets and starts the thread.
+    /// - Parameters:
+    ///   - countsFrom: see ``ConntrackAccount``; nil: now.
+    ///   - instance: whose address this is, by index into the instance directory; nil: nobody's on this node.
+    ///   - emit: takes records, each round's together: at the end of each dump, and when there are many.
+    ///   - write: takes whole log lines.
+    /// - Returns: nil, with an errno: EPERM without CAP_NET_ADMIN, EPROTONOSUPPORT without netlink.
+    package static func start(
+        _ settings: ConntrackSettings, countsFrom: UInt64? = nil,
+        instance: @escaping @Sendable (IPAddress) -> UInt32?,
+        emit: @escaping @Sendable ([FlowRecord]) -> Void,
+        write: @escaping @Sendable ([UInt8]) -> Void = { line in
+            _ = line.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
+        }
+    ) -> (collector: ConntrackCollector?, error: Int32) {
+        let (events, failed) = open(groups: destroyGroup)
+        guard let events else { return (nil, failed) }
+        setReceiveBuffer(events, settings.receiveBuffer)
+        let (dumps, error) = open(groups: 0)
+        let wake = cl_eventfd()
+        guard let dumps, wake >= 0 else {
+            mnl_socket_close(events)
+            if let dumps { mnl_socket_close(dumps) }
+            return (nil, wake < 0 ? -wake : error)
+        }
+        let collector = ConntrackCollector(
+            settings, events, dumps, wake: Descriptor(wake), countsFrom: countsFrom ?? cl_wall_clock(),
+            instance: instance, emit: emit, write: write)
+        let context = Unmanaged.passRetained(collector)
+        let notStarted = cl_thread_start(
+            &collector.handle, stackBytes,
+            { context in
+                guard let context else { return }
+                let collector = Unmanaged<ConntrackCollector>.fromOpaque(context).takeRetainedValue()
+                _ = cl_name_thread("conntrack")
+                collector.run()
+            }, context.toOpaque())
+        guard notStarted == 0 else {
+            context.release()
+            return (nil, -notStarted)
+        }
+        collector.isRunning = true
+        return (collector, 0)
+    }
+
+    package var statistics: Statistics { shared.withLock { $0 } }
+
+    /// Reads the table a last time, gives the last records, and ends the thread.
+    package func stop() {
+        guard isRunning else { return }
+        isRunning = false
+        isEnding.store(true, ordering: .releasing)
+        _ = cl_eventfd_signal(wake.number)
+        _ = cl_thread_join(handle)
+    }
+
+    // MARK: Sockets
+
+    private static func open(groups: UInt32) -> (OpaquePointer?, Int32) {
+        guard let socket = mnl_socket_open2(NETLINK_NETFILTER, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
+        else { return (nil, errno) }
+        guard mnl_socket_bind(socket, groups, 0) == 0 else {
+            let error = errno
+            mnl_socket_close(socket)
+            return (nil, error)
+        }
+        return (socket, 0)
+    }
+
+    /// Beyond `net.core.rmem_max` only with CAP_NET_ADMIN: without it, as much as there is.
+    private static func setReceiveBuffer(_ socket: OpaquePointer, _ bytes: Int) {
+        var size = Int32(clamping: bytes / 2)  // The kernel doubles it.
+        let length = socklen_t(MemoryLayout<Int32>.size)
+        let fd = mnl_socket_get_fd(socket)
+        if setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) != 0 {
+            setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, length)
+        }
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        // The last dump begins after it was told to end.
+        var lastDump: UInt64?
+        while true {
+            let now = Instant(nanoseconds: cl_now())
+            if isEnding.load(ordering: .acquiring), lastDump == nil {
+                dumpDue = now
+                lastDump = mine.dumps + mine.brokenDumps + (isDumping ? 2 : 1)
+            }
+            if !isDumping, now >= dumpDue { beginDump(now) }
+            wait(now)
+            takeEvents()
+            takeDump()
+            if account.isFull { flush() }
+            if let lastDump, mine.dumps + mine.brokenDumps >= lastDump { break }
+        }
+        flush()
+    }
+
+    private func wait(_ now: Instant) {
+        let timeout = isDumping ? Int64(1_000_000_000) : Int64(clamping: dumpDue.since(now).nanoseconds)
+        var items = [wake.number, mnl_socket_get_fd(events), mnl_socket_get_fd(dumps)]
+            .map { cl_poll_item(fd: $0, wants: UInt8(CL_READABLE), got: 0) }
+        _ = cl_poll(&items, 3, timeout)
+        _ = cl_eventfd_clear(wake.number)
+    }
+
+    private enum Batch { case read, nothing, overrun, broken }
+
+    private func receive(_ socket: OpaquePointer, _ body: (ConntrackMessage, UInt16) -> Void) -> Batch {
+        while true {
+            let count = mnl_socket_recvfrom(socket, buffer.baseAddress, buffer.count)
+            if count > 0 {
+                ConntrackReader.read(UnsafeRawBufferPointer(rebasing: buffer[..<count]), body)
+                return .read
+            }
+            switch errno {
+            case EINTR where count < 0: continue
+            case EAGAIN where count < 0: return .nothing
+            // ENOSPC: a message was longer than the buffer.
+            case ENOBUFS where count < 0, ENOSPC where count < 0: return .overrun
+            default: return .broken
+            }
+        }
+    }
+
+    private func takeEvents() {
+        let now = cl_wall_clock()
+        for _ in 0..<ConntrackCollector.batches {
+            switch receive(events, { message, _ in see(message, now) }) {
+            case .read: if account.isFull { flush() }
+            case .nothing: return
+            case .overrun, .broken:
+                mine.overruns += 1
+                let soon = Instant(nanoseconds: cl_now()) + ConntrackCollector.shortestGap
+                dumpDue = min(dumpDue, soon)
+            }
+        }
+    }
+
+    private func see(_ message: ConntrackMessage, _ now: UInt64) {
+        switch message {
+        case .entry(let entry): account.see(entry, isEnd: false, now: now)
+        case .end(let entry): account.see(entry, isEnd: true, now: now)
+        case .other: mine.unreadable += 1
+        case .done, .error: break
+        }
+    }
+
+    // MARK: Dumps
+
+    private func beginDump(_ now: Instant) {
+        dumpDue = now + settings.interval
+        dumpBegan = now
+        dumpSequence &+= 1
+        // struct nlmsghdr (length, type, flags, sequence, port) and struct nfgenmsg (any family).
+        var request: [UInt8] = []
+        withUnsafeBytes(of: UInt32(20)) { request += $0 }
+        withUnsafeBytes(of: ConntrackReader.getEntry) { request += $0 }
+        withUnsafeBytes(of: UInt16(0x301)) { request += $0 }  // NLM_F_REQUEST | NLM_F_DUMP
+        withUnsafeBytes(of: dumpSequence) { request += $0 }
+        request += [0, 0, 0, 0, 0, 0, 0, 0]
+        guard mnl_socket_sendto(dumps, request, request.count) == request.count else {
+            mine.brokenDumps += 1
+            publish()
+            return
+        }
+        isDumping = true
+        isDumpWhole = true
+        account.beginDump()
+    }
+
+    private func takeDump() {
+        guard isDumping else { return }
+        let now = cl_wall_clock()
+        var isOver = false
+        let batch = receive(dumps) { message, flags in
+            if flags & ConntrackReader.interrupted != 0 { isDumpWhole = false }
+            switch message {
+            case .done: isOver = true
+            case .error(let error):
+                isDumpWhole = isDumpWhole && error == 0
+                isOver = isOver || error != 0
+            default: see(message, now)
+            }
+        }
+        switch batch {
+        case .read: break
+        case .nothing:
+            let age = Instant(nanoseconds: cl_now()).since(dumpBegan)
+            if age > ConntrackCollector.longestDump { (isOver, isDumpWhole) = (true, false) }
+        case .overrun, .broken: (isOver, isDumpWhole) = (true, false)
+        }
+        if isOver { finishDump() }
+    }
+
+    private func finishDump() {
+        isDumping = false
+        account.finishDump(isComplete: isDumpWhole)
+        if isDumpWhole { mine.dumps += 1 } else { mine.brokenDumps += 1 }
+        if account.statistics.withoutCounters > 0, !hasSaidNoCounters {
+            hasSaidNoCounters = true
+            write(
+                ControlLog.line(
+                    "conntrack_no_counters",
+                    "conntrack keeps no counters for some connections, and they are counted as 0 bytes: set "
+                        + "`sysctl net.netfilter.nf_conntrack_acct=1`; connections that began before stay without",
+                    time: cl_wall_clock()))
+        }
+        flush()
+    }
+
+    private func flush() {
+        let records = account.take()
+        mine.records += UInt64(records.count)
+        publish()
+        if !records.isEmpty { emit(records) }
+    }
+
+    private func publish() {
+        let counted = account.statistics
+        mine.tracked = account.tracked
+        mine.baselined = counted.baselined
+        mine.deferred = counted.deferred
+        mine.missedEnds = counted.missedEnds
+        mine.withoutCounters = counted.withoutCounters
+        shared.withLock { $0 = mine }
+    }
+}

@@ -1,0 +1,264 @@
+import CLinux
+import Glibc
+import Pipeline
+import PipelineRuntime
+import PipelineWire
+
+/// One collector: connects, encodes, sends, and begins again when it fails. Belongs to the exporter's thread.
+///
+/// A record is in one of three places: the queue, `flows` (taken out, oldest first) or `message`, which stays until the
+/// kernel has taken all of it. A TCP connection that breaks gives the records of its message back to `flows`: the next
+/// connection is a new session, with templates and sequence numbers of its own (RFC 7011 §10.4).
+struct ExportSession {
+    /// Fits an IPv6 packet through WireGuard's MTU of 1420 (RFC 7011 §10.3.3: not to be fragmented).
+    static let datagramLimit = 1360
+    /// Datagrams in a row before the collector gets time to read: its socket's buffer holds about a hundred.
+    static let datagramsAtOnce = 16
+    static let pause = TimeSpan.milliseconds(1)
+    static let shortestRetry = TimeSpan.seconds(1)
+    static let longestRetry = TimeSpan.seconds(30)
+
+    private enum Link {
+        case closed
+        case connecting(Int32)
+        case open(Int32)
+    }
+
+    private let settings: ExportSettings
+    private let queue: ExportQueue
+    private var link = Link.closed
+    private var encoder: IPFIXEncoder
+    private var flows: [ExportFlow] = []
+    private var next = 0
+    /// What is being sent, how far, and where its records begin in `flows`.
+    private var message: [UInt8] = []
+    private var sentBytes = 0
+    private var messageRecords = 0
+    private var templatesDue = Instant(nanoseconds: 0)
+    /// Nothing is tried before.
+    private var resumeAt = Instant(nanoseconds: 0)
+    private var retry = ExportSession.shortestRetry
+
+    init(_ settings: ExportSettings, _ queue: ExportQueue) {
+        self.settings = settings
+        self.queue = queue
+        encoder = ExportSession.encoder(settings)
+    }
+
+    private static func encoder(_ settings: ExportSettings) -> IPFIXEncoder {
+        IPFIXEncoder(
+            domain: settings.domain, enterprise: settings.enterprise,
+            messageLimit: settings.transport == .udp ? datagramLimit : IPFIX.longestMessage)
+    }
+
+    /// What to wait for: the socket, if it is to be waited for, and a time.
+    struct Wish {
+        var descriptor: Int32?
+        var toWrite = false
+        var until: Instant?
+    }
+
+    /// Does all that can be done now.
+    mutating func advance(_ now: Instant, wallClock: UInt64) -> Wish {
+        guard now >= resumeAt else { return Wish(until: resumeAt) }
+        switch link {
+        case .closed: connect(now)
+        case .connecting(let fd): finishConnecting(fd, now)
+        case .open: break
+        }
+        if case .open(let fd) = link { send(fd, now, wallClock) }
+        guard now >= resumeAt else { return Wish(until: resumeAt) }
+        switch link {
+        case .closed: return Wish(until: resumeAt)
+        case .connecting(let fd): return Wish(descriptor: fd, toWrite: true)
+        case .open(let fd): return Wish(descriptor: fd, toWrite: !message.isEmpty)
+        }
+    }
+
+    /// Something is left that was taken from the queue.
+    var hasWork: Bool { !message.isEmpty || next < flows.count }
+
+    /// Ends the session; what was not sent is lost, and counted.
+    mutating func close() {
+        closeSocket()
+        giveBack()
+        flows += queue.takeAll()
+        let left = UInt64(flows.count - next)
+        flows = []
+        next = 0
+        queue.note {
+            $0.lost += left
+            $0.waiting -= Int(left)
+            $0.isConnected = false
+        }
+    }
+
+    // MARK: Connecting
+
+    private mutating func connect(_ now: Instant) {
+        var to = cl_endpoint(settings.collector)
+        if settings.transport == .udp {
+            let fd = cl_connect_datagram(&to)
+            if fd < 0 { fail(-fd, now) } else { opened(fd, now) }
+            return
+        }
+        var options = cl_connect_options(keepalive_idle_s: 30, user_timeout_ms: 30_000, congestion: nil)
+        let fd = cl_connect(&to, &options)
+        if fd < 0 { fail(-fd, now) } else { link = .connecting(fd) }
+        guard fd >= 0 else { return }
+        _ = cl_guard_against_death(fd, options.keepalive_idle_s, options.user_timeout_ms)
+    }
+
+    private mutating func finishConnecting(_ fd: Int32, _ now: Instant) {
+        var item = cl_poll_item(fd: fd, wants: UInt8(CL_WRITABLE), got: 0)
+        guard cl_poll(&item, 1, 0) > 0 else { return }
+        let error = cl_socket_error(fd)
+        if error == 0 { opened(fd, now) } else { fail(error, now) }
+    }
+
+    private mutating func opened(_ fd: Int32, _ now: Instant) {
+        link = .open(fd)
+        templatesDue = now
+        // A UDP socket that is opened knows of no collector yet: it counts as reached when something was sent.
+        guard settings.transport == .tcp else { return }
+        encoder = ExportSession.encoder(settings)
+        reached()
+    }
+
+    private mutating func reached() {
+        retry = ExportSession.shortestRetry
+        queue.note {
+            $0.isConnected = true
+            $0.error = 0
+        }
+    }
+
+    /// TCP begins anew; a UDP session goes on with its message and its sequence numbers. Both later.
+    private mutating func fail(_ error: Int32, _ now: Instant) {
+        if settings.transport == .tcp {
+            closeSocket()
+            giveBack()
+        }
+        resumeAt = now + retry
+        retry = min(ExportSession.longestRetry, TimeSpan(nanoseconds: retry.nanoseconds * 2))
+        // A collector that was away has lost what it knew.
+        templatesDue = resumeAt
+        queue.note {
+            $0.failures += 1
+            $0.isConnected = false
+            $0.error = error
+        }
+    }
+
+    private mutating func closeSocket() {
+        switch link {
+        case .closed: break
+        case .connecting(let fd), .open(let fd): _ = cl_close(fd)
+        }
+        link = .closed
+    }
+
+    private mutating func giveBack() {
+        next -= messageRecords
+        messageRecords = 0
+        message = []
+        sentBytes = 0
+    }
+
+    // MARK: Sending
+
+    private mutating func send(_ fd: Int32, _ now: Instant, _ wallClock: UInt64) {
+        if settings.transport == .tcp, let error = ExportSession.peerEnd(fd) { return fail(error, now) }
+        for turn in 0... {
+            if message.isEmpty { prepare(now, wallClock) }
+            guard !message.isEmpty else { return }
+            if settings.transport == .udp, turn == ExportSession.datagramsAtOnce {
+                resumeAt = now + ExportSession.pause
+                return
+            }
+            guard sendMessage(fd, now) else { return }
+        }
+    }
+
+    /// A collector sends nothing: what there is to read is its end, or rubbish.
+    private static func peerEnd(_ fd: Int32) -> Int32? {
+        withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { room in
+            let count = cl_receive(fd, room.baseAddress, room.count)
+            if count == 0 { return EPIPE }
+            return count < 0 && count != -Int(EAGAIN) ? Int32(clamping: -count) : nil
+        }
+    }
+
+    /// True if the message is gone and the next may go.
+    private mutating func sendMessage(_ fd: Int32, _ now: Instant) -> Bool {
+        var count = trySend(fd)
+        // A connected UDP socket tells of the datagram before, and doesn't send this one.
+        if count == -Int(ECONNREFUSED), settings.transport == .udp {
+            count = trySend(fd)
+            if count > 0 { templatesDue = now }
+        }
+        guard count >= 0 else {
+            switch Int32(clamping: -count) {
+            case EAGAIN: return false
+            // It won't fit later either.
+            case EMSGSIZE:
+                drop()
+                return true
+            case let error:
+                fail(error, now)
+                return false
+            }
+        }
+        sentBytes += count
+        guard sentBytes >= message.count else { return false }
+        let records = messageRecords
+        messageRecords = 0
+        message = []
+        sentBytes = 0
+        queue.note {
+            $0.sent += UInt64(records)
+            $0.messages += 1
+            $0.waiting -= records
+        }
+        if settings.transport == .udp { reached() }
+        return true
+    }
+
+    private func trySend(_ fd: Int32) -> Int {
+        message.withUnsafeBytes { bytes in
+            guard let base = bytes.baseAddress else { return 0 }
+            return cl_send(fd, base + sentBytes, bytes.count - sentBytes, nil, 0)
+        }
+    }
+
+    private mutating func drop() {
+        let records = messageRecords
+        messageRecords = 0
+        message = []
+        sentBytes = 0
+        queue.note {
+            $0.lost += UInt64(records)
+            $0.waiting -= records
+            $0.failures += 1
+            $0.error = EMSGSIZE
+        }
+    }
+
+    /// Encodes the next message, if there is anything to say.
+    private mutating func prepare(_ now: Instant, _ wallClock: UInt64) {
+        if next >= flows.count {
+            flows = queue.takeAll()
+            next = 0
+        }
+        guard next < flows.count else { return }
+        if now >= templatesDue, encoder.appendTemplates() {
+            let isOnce = settings.transport == .tcp
+            templatesDue = isOnce ? Instant(nanoseconds: .max) : now + settings.templates
+        }
+        let first = next
+        while next < flows.count, encoder.append(flows[next].record, flows[next].names) { next += 1 }
+        messageRecords = next - first
+        message = encoder.finish(exportTime: UInt32(truncatingIfNeeded: wallClock / 1_000_000_000)) ?? []
+        sentBytes = 0
+    }
+}

@@ -1,0 +1,138 @@
+import CLinux
+import Glibc
+import Pipeline
+import PipelineRuntime
+import Synchronization
+
+/// Sends flow records to one IPFIX collector from a thread of its own (RFC 7011), by UDP or TCP. A collector that is
+/// slow or away holds up nobody: records wait up to a bound, and then the newest are dropped and counted (R27).
+///
+/// Threading: ``offer(_:)`` and ``statistics`` from any thread; ``stop(patience:)`` once, by the owner.
+package final class FlowExporter: @unchecked Sendable {
+    private static let stackBytes = 1 << 19
+
+    package let settings: ExportSettings
+    private let queue: ExportQueue
+    private let wake: Descriptor
+    private let write: @Sendable ([UInt8]) -> Void
+    /// Nanoseconds on the monotonic clock; 0: not ending.
+    private let endsAt = Atomic<UInt64>(0)
+    private var handle: UInt64 = 0
+    private var isRunning = false
+    // The thread's own: the collector was said to be away.
+    private var isDown = false
+
+    private init(_ settings: ExportSettings, wake: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
+        self.settings = settings
+        self.wake = wake
+        self.write = write
+        queue = ExportQueue(limit: settings.queue)
+    }
+
+    deinit { _ = cl_close(wake.number) }
+
+    /// Starts the thread.
+    /// - Parameter write: takes whole log lines, from that thread.
+    /// - Returns: nil, with an errno, if the kernel gives no descriptor or no thread.
+    package static func start(
+        _ settings: ExportSettings,
+        write: @escaping @Sendable ([UInt8]) -> Void = { line in
+            _ = line.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
+        }
+    ) -> (exporter: FlowExporter?, error: Int32) {
+        let wake = cl_eventfd()
+        guard wake >= 0 else { return (nil, -wake) }
+        let exporter = FlowExporter(settings, wake: Descriptor(wake), write: write)
+        let context = Unmanaged.passRetained(exporter)
+        let failed = cl_thread_start(
+            &exporter.handle, stackBytes,
+            { context in
+                guard let context else { return }
+                let exporter = Unmanaged<FlowExporter>.fromOpaque(context).takeRetainedValue()
+                _ = cl_name_thread("export")
+                exporter.run()
+            }, context.toOpaque())
+        guard failed == 0 else {
+            context.release()
+            return (nil, -failed)
+        }
+        exporter.isRunning = true
+        return (exporter, 0)
+    }
+
+    /// Takes records to be sent soon.
+    /// - Returns: how many were taken, the oldest; the rest is dropped, and counted.
+    @discardableResult package func offer(_ flows: [ExportFlow]) -> Int {
+        let taken = queue.offer(flows)
+        if taken > 0 { _ = cl_eventfd_signal(wake.number) }
+        return taken
+    }
+
+    package var statistics: ExportStatistics { queue.statistics }
+
+    /// Ends the thread. What waits is sent first, as far as that is possible in `patience`; the rest is counted as lost.
+    package func stop(patience: TimeSpan = .seconds(2)) {
+        guard isRunning else { return }
+        isRunning = false
+        let end = Instant(nanoseconds: cl_now()) + patience
+        endsAt.store(max(1, end.nanoseconds), ordering: .releasing)
+        _ = cl_eventfd_signal(wake.number)
+        _ = cl_thread_join(handle)
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        var session = ExportSession(settings, queue)
+        var said = ExportStatistics()
+        while true {
+            _ = cl_eventfd_clear(wake.number)
+            // Read first: what was offered before it was told to end is seen below.
+            let end = endsAt.load(ordering: .acquiring)
+            let now = Instant(nanoseconds: cl_now())
+            let wish = session.advance(now, wallClock: cl_wall_clock())
+            report(&said)
+            if end != 0, now.nanoseconds >= end || queue.statistics.waiting == 0 { break }
+            wait(for: wish, now, end: end == 0 ? nil : Instant(nanoseconds: end))
+        }
+        session.close()
+    }
+
+    private func wait(for wish: ExportSession.Wish, _ now: Instant, end: Instant?) {
+        let until = [wish.until, end].compactMap { $0 }.min()
+        let timeout = until.map { Int64(clamping: $0.since(now).nanoseconds) } ?? -1
+        var items = [cl_poll_item(fd: wake.number, wants: UInt8(CL_READABLE), got: 0)]
+        if let descriptor = wish.descriptor {
+            let wants = CL_READABLE | (wish.toWrite ? CL_WRITABLE : 0)
+            items.append(cl_poll_item(fd: descriptor, wants: UInt8(truncatingIfNeeded: wants), got: 0))
+        }
+        _ = cl_poll(&items, Int32(clamping: items.count), timeout)
+    }
+
+    /// A line when the collector goes and when it is back, and not for each try.
+    private func report(_ said: inout ExportStatistics) {
+        let now = queue.statistics
+        if now.failures > said.failures, !isDown {
+            isDown = true
+            say("export_failed", now, "records wait, up to the queue's bound; it is tried again")
+        } else if isDown, now.isConnected {
+            isDown = false
+            say("export_connected", now, nil)
+        }
+        if now.dropped > 0, said.dropped == 0 {
+            say("export_dropping", now, "the queue is full: the newest records are dropped and counted")
+        }
+        said = now
+    }
+
+    private func say(_ event: String, _ statistics: ExportStatistics, _ message: String?) {
+        write(
+            ControlLog.line(event, message, time: cl_wall_clock()) { line in
+                line.field("collector", settings.collector.description)
+                line.field("transport", settings.transport.rawValue)
+                if statistics.error != 0 { line.field("error", String(cString: strerror(statistics.error))) }
+                line.field("waiting", statistics.waiting)
+                line.field("dropped", statistics.dropped)
+            })
+    }
+}

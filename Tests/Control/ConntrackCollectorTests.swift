@@ -1,0 +1,355 @@
+import CLinux
+import Foundation
+import Glibc
+import Pipeline
+import Testing
+
+@testable import PipelineControl
+
+/// The collector on a kernel's conntrack, in a network namespace of its own.
+@Suite(
+    "conntrack: the collector", .enabled(if: Sandbox.isPossible, "needs root, network namespaces and nft"), .serialized)
+struct ConntrackCollectorTests {
+    /// What the collector gave, summed by key.
+    private final class Sums: @unchecked Sendable {
+        private let condition = NSCondition()
+        private var sums: [FlowKey: FlowRecord] = [:]
+        private var sequences: Set<UInt64> = []
+        private var lines: [String] = []
+
+        func add(_ records: [FlowRecord]) {
+            condition.withLock {
+                for record in records {
+                    if !sequences.insert(record.sequence).inserted {
+                        lines.append("sequence \(record.sequence) came twice")
+                    }
+                    guard var sum = sums[record.key] else {
+                        sums[record.key] = record
+                        continue
+                    }
+                    sum.connections += record.connections
+                    sum.bytesOut += record.bytesOut
+                    sum.bytesIn += record.bytesIn
+                    sums[record.key] = sum
+                }
+                condition.broadcast()
+            }
+        }
+        func say(_ line: [UInt8]) {
+            condition.withLock {
+                lines.append(String(decoding: line, as: UTF8.self))
+                condition.broadcast()
+            }
+        }
+        var all: [FlowKey: FlowRecord] { condition.withLock { sums } }
+        var said: [String] { condition.withLock { lines } }
+
+        /// The sum of a key once it has this many connections and bytes out, or after half a minute.
+        func wait(_ isReached: ([FlowKey: FlowRecord], [String]) -> Bool) -> Bool {
+            let end = Date(timeIntervalSinceNow: 30)
+            return condition.withLock {
+                while !isReached(sums, lines) { guard condition.wait(until: end) else { return false } }
+                return true
+            }
+        }
+    }
+
+    private static func settings(buffer: Int = 16 << 20) -> ConntrackSettings {
+        var settings = ConntrackSettings()
+        settings.interval = .milliseconds(200)
+        settings.receiveBuffer = buffer
+        return settings
+    }
+
+    private static let us = [IPAddress(high: 0xFD77 << 48, low: 0x10), IPAddress(v4: 0x0A4D_0001)]
+    private static let them = [IPAddress(high: 0xFD77 << 48, low: 0x20), IPAddress(v4: 0x0A4D_0002)]
+
+    private static func keys(_ version: Int) -> (udp: FlowKey, icmp: FlowKey) {
+        let number = UInt32(version)
+        let icmp: (port: UInt16, proto: UInt8) = version == 0 ? (0x8000, 58) : (0x0800, 1)
+        return (
+            FlowKey(instance: number, source: us[version], destination: them[version], port: 9000, proto: 17),
+            FlowKey(
+                instance: number, source: us[version], destination: them[version], port: icmp.port, proto: icmp.proto)
+        )
+    }
+
+    private func start(_ settings: ConntrackSettings, _ sums: Sums) throws -> ConntrackCollector {
+        let (collector, error) = ConntrackCollector.start(
+            settings, instance: { Self.us.firstIndex(of: $0).map { UInt32($0) } }, emit: { sums.add($0) },
+            write: { sums.say($0) })
+        return try #require(collector, "errno \(error)")
+    }
+
+    /// Statistics have no event of their own: they are polled.
+    private func wait(_ collector: ConntrackCollector, _ isReached: (ConntrackCollector.Statistics) -> Bool) -> Bool {
+        for _ in 0..<3000 {
+            if isReached(collector.statistics) { return true }
+            cl_sleep(10_000_000)
+        }
+        return false
+    }
+
+    @Test("R21: UDP and ICMP, IPv6 and IPv4, under the right address, equal to what was sent") func volumes() throws {
+        try Sandbox.run { sandbox in
+            try sandbox.setCounting(true)
+            let sums = Sums()
+            let collector = try start(Self.settings(), sums)
+            #expect(wait(collector) { $0.dumps > 0 })
+            for version in 0..<2 {
+                let inbox = try Datagrams(version, Self.them[version], 9000)
+                let outbox = try Datagrams(version, Self.us[version], 4000)
+                for _ in 0..<50 { try outbox.send(100, to: Self.them[version], 9000) }
+                for _ in 0..<20 { try inbox.send(300, to: Self.us[version], 4000) }
+                for _ in 0..<10 { try Datagrams.echo(version, from: Self.us[version], to: Self.them[version]) }
+                // Not from one of ours.
+                try inbox.send(77, to: Self.us[version], 4001)
+            }
+            let keys = (0..<2).map { ConntrackCollectorTests.keys($0) }
+            let isThere = sums.wait { all, _ in
+                keys.allSatisfy { (all[$0.udp]?.bytesIn ?? 0) > 0 && all[$0.icmp] != nil }
+            }
+            #expect(isThere)
+            collector.stop()
+            for (version, key) in keys.enumerated() {
+                // IP and UDP headers: 48 bytes, or 28.
+                let headers: UInt64 = version == 0 ? 48 : 28
+                let udp = try #require(sums.all[key.udp])
+                let icmp = try #require(sums.all[key.icmp])
+                #expect(
+                    udp.bytesOut == 50 * (100 + headers) && udp.bytesIn == 20 * (300 + headers) && udp.connections == 1)
+                // ICMP's header is as long as UDP's.
+                #expect(icmp.bytesOut == 10 * (56 + headers) && icmp.bytesIn == icmp.bytesOut && icmp.connections == 1)
+            }
+            #expect(sums.all.keys.allSatisfy { Self.us.contains($0.source) } && sums.said.isEmpty, "\(sums.said)")
+        }
+    }
+
+    @Test(
+        "R21: 5,000 short flows a second for two seconds, and then 10,000 ends at once that overrun the socket: every byte once"
+    )
+    func shortFlows() throws {
+        try Sandbox.run { sandbox in
+            try sandbox.setCounting(true)
+            let sums = Sums()
+            let collector = try start(Self.settings(buffer: 8192), sums)
+            #expect(wait(collector) { $0.dumps > 0 })
+            let inbox = try Datagrams(0, Self.them[0], 9000)
+            let key = FlowKey(instance: 0, source: Self.us[0], destination: Self.them[0], port: 9000, proto: 17)
+            func burst(_ ports: Range<UInt16>) throws {
+                for port in ports {
+                    try Datagrams(0, Self.us[0], port).send(100, to: Self.them[0], 9000)
+                    if port % 250 == 0 { cl_sleep(40_000_000) }
+                }
+            }
+            func isReached(_ count: UInt32) -> Bool {
+                sums.wait { all, _ in
+                    all[key].map { $0.connections >= count && $0.bytesOut >= UInt64(count) * 148 } == true
+                }
+            }
+            try burst(10_000..<20_000)
+            #expect(isReached(10_000), "\(sums.all) \(collector.statistics)")
+            try sandbox.flush()
+            #expect(wait(collector) { $0.overruns > 0 }, "the ends did not overrun it: \(collector.statistics)")
+            #expect(wait(collector) { $0.tracked == 0 }, "\(collector.statistics)")
+            try burst(20_000..<22_000)
+            #expect(isReached(12_000), "\(sums.all) \(collector.statistics)")
+            collector.stop()
+            let sum = try #require(sums.all[key])
+            #expect(sum.connections == 12_000 && sum.bytesOut == 12_000 * 148 && sum.bytesIn == 0)
+            #expect(
+                collector.statistics.brokenDumps == 0 && collector.statistics.unreadable == 0 && sums.said.isEmpty,
+                "\(collector.statistics)")
+            withExtendedLifetime(inbox) {}
+        }
+    }
+
+    @Test("R21: an end between two dumps is counted with its last bytes; what a former run may have counted is not")
+    func endsAndBaseline() throws {
+        try Sandbox.run { sandbox in
+            try sandbox.setCounting(true)
+            try sandbox.setEarlyEvents()
+            let inbox = try Datagrams(0, Self.them[0], 9000)
+            let outbox = try Datagrams(0, Self.us[0], 4000)
+            try outbox.send(100, to: Self.them[0], 9000)
+            var settings = Self.settings()
+            settings.interval = .seconds(3600)
+            let sums = Sums()
+            let collector = try start(settings, sums)
+            #expect(wait(collector) { $0.dumps == 1 && $0.baselined == 1 })
+            try outbox.send(200, to: Self.them[0], 9000)
+            try Datagrams(0, Self.us[0], 4001).send(300, to: Self.them[0], 9000)
+            try sandbox.flush()
+            collector.stop()
+            let sum = try #require(sums.all.first)
+            #expect(sums.all.count == 1 && sum.value.connections == 1)
+            #expect(sum.value.bytesOut == 248 + 348, "\(sum.value) \(collector.statistics)")
+            withExtendedLifetime(inbox) {}
+        }
+    }
+
+    @Test("a kernel that doesn't count: said once, with what to do") func noCounters() throws {
+        try Sandbox.run { sandbox in
+            try sandbox.setCounting(false)
+            let sums = Sums()
+            let collector = try start(Self.settings(), sums)
+            try Datagrams(0, Self.us[0], 4000).send(10, to: Self.us[0], 4000)
+            #expect(sums.wait { _, lines in !lines.isEmpty })
+            #expect(wait(collector) { $0.dumps > 5 })
+            collector.stop()
+            #expect(sums.said.count == 1 && sums.said.first?.contains("nf_conntrack_acct=1") == true, "\(sums.said)")
+        }
+    }
+}
+
+/// A datagram socket with an address of ours.
+private final class Datagrams {
+    struct Failed: Error { let call: String, error: Int32 }
+    private let fd: Int32
+
+    init(_ version: Int, _ source: IPAddress, _ port: UInt16) throws {
+        fd = socket(version == 0 ? AF_INET6 : AF_INET, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        try Datagrams.withAddress(source, port) {
+            if bind(fd, $0, $1) != 0 { throw Failed(call: "bind", error: errno) }
+        }
+    }
+    private init(raw version: Int, _ source: IPAddress) throws {
+        fd = socket(
+            version == 0 ? AF_INET6 : AF_INET, Int32(SOCK_RAW.rawValue | SOCK_CLOEXEC.rawValue), version == 0 ? 58 : 1)
+        try Datagrams.withAddress(source, 0) { if bind(fd, $0, $1) != 0 { throw Failed(call: "bind", error: errno) } }
+    }
+    deinit { close(fd) }
+
+    func send(_ count: Int, to place: IPAddress, _ port: UInt16) throws {
+        try send([UInt8](repeating: 7, count: count), to: place, port)
+    }
+    private func send(_ bytes: [UInt8], to place: IPAddress, _ port: UInt16) throws {
+        try Datagrams.withAddress(place, port) {
+            if sendto(fd, bytes, bytes.count, 0, $0, $1) != bytes.count { throw Failed(call: "send", error: errno) }
+        }
+    }
+
+    /// An echo request with 56 bytes of data; the kernel answers.
+    static func echo(_ version: Int, from source: IPAddress, to place: IPAddress) throws {
+        var bytes: [UInt8] = [version == 0 ? 128 : 8, 0, 0, 0, 0, 77, 0, 1] + [UInt8](repeating: 0, count: 56)
+        if version == 1 {
+            // IPv6's checksum is the kernel's work.
+            var sum: UInt32 = 0
+            for index in stride(from: 0, to: bytes.count, by: 2) {
+                sum += UInt32(bytes[index]) << 8
+                sum += UInt32(bytes[index + 1])
+            }
+            while sum > 0xFFFF { sum = sum >> 16 + sum & 0xFFFF }
+            bytes[2] = UInt8(~sum >> 8 & 0xFF)
+            bytes[3] = UInt8(~sum & 0xFF)
+        }
+        try Datagrams(raw: version, source).send(bytes, to: place, 0)
+    }
+
+    private static func withAddress(
+        _ address: IPAddress, _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) throws -> Void
+    ) throws {
+        var v4 = sockaddr_in()
+        var v6 = sockaddr_in6()
+        v4.sin_family = sa_family_t(AF_INET)
+        v4.sin_port = port.bigEndian
+        v4.sin_addr.s_addr = address.v4Bits.bigEndian
+        v6.sin6_family = sa_family_t(AF_INET6)
+        v6.sin6_port = port.bigEndian
+        withUnsafeMutableBytes(of: &v6.sin6_addr) { for index in 0..<16 { $0[index] = address.byte(index) } }
+        if address.isIPv4 {
+            try withUnsafePointer(to: &v4) {
+                try $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { try body($0, 16) }
+            }
+        } else {
+            try withUnsafePointer(to: &v6) {
+                try $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { try body($0, 28) }
+            }
+        }
+    }
+}
+
+/// A network namespace that one thread enters, with two hosts' addresses on its loopback and conntrack at work. It goes
+/// with its last socket.
+private struct Sandbox {
+    struct Failed: Error, CustomStringConvertible { let description: String }
+
+    static let isPossible = geteuid() == 0 && (try? run { _ in }) != nil
+
+    static func run(_ body: @escaping (Sandbox) throws -> Void) throws {
+        nonisolated(unsafe) let body = body
+        nonisolated(unsafe) var result: Result<Void, any Error> = .failure(Failed(description: "not run"))
+        let done = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            result = Result {
+                try enter()
+                try body(Sandbox())
+            }
+            done.signal()
+        }
+        done.wait()
+        try result.get()
+    }
+
+    private static func enter() throws {
+        typealias Unshare = @convention(c) (Int32) -> Int32
+        guard let symbol = dlsym(nil, "unshare"), unsafeBitCast(symbol, to: Unshare.self)(0x4000_0000) == 0 else {
+            throw Failed(description: "no network namespace: \(String(cString: strerror(errno)))")
+        }
+        try command("ip", ["link", "set", "lo", "up"])
+        for address in ["fd77::10/64", "fd77::20/64"] {
+            try command("ip", ["-6", "addr", "add", address, "dev", "lo", "nodad"])
+        }
+        for address in ["10.77.0.1/32", "10.77.0.2/32"] { try command("ip", ["addr", "add", address, "dev", "lo"]) }
+        try command(
+            "nft",
+            [
+                "add table inet t; add chain inet t c { type filter hook output priority 0; }; add rule inet t c ct state new counter"
+            ])
+    }
+
+    /// A child of this thread is in its namespace.
+    private static func command(_ program: String, _ arguments: [String]) throws {
+        let folders: [String] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]
+        let path: String? = folders.map { $0 + "/" + program }.first { access($0, X_OK) == 0 }
+        guard let path else { throw Failed(description: "\(program) is missing") }
+        let words: [String] = [path] + arguments
+        var argv: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
+        defer { for pointer in argv { free(pointer) } }
+        var pid: pid_t = 0
+        var status: Int32 = -1
+        guard posix_spawn(&pid, path, nil, nil, &argv, environ) == 0, waitpid(pid, &status, 0) == pid, status == 0
+        else {
+            throw Failed(description: "\(program) \(arguments): \(status)")
+        }
+    }
+
+    /// `nf_conntrack_acct` of this namespace.
+    func setCounting(_ isOn: Bool) throws { try set("nf_conntrack_acct", isOn) }
+
+    /// Events also of entries that began before anyone listened; by itself the kernel makes none of those.
+    func setEarlyEvents() throws { try set("nf_conntrack_events", true) }
+
+    private func set(_ name: String, _ isOn: Bool) throws {
+        let fd = open("/proc/sys/net/netfilter/\(name)", O_WRONLY | O_CLOEXEC)
+        defer { close(fd) }
+        guard fd >= 0, write(fd, isOn ? "1" : "0", 1) == 1 else {
+            throw Failed(description: "\(name) can't be set")
+        }
+    }
+
+    /// Ends every entry, as `conntrack -F` does.
+    func flush() throws {
+        let fd = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue | SOCK_CLOEXEC.rawValue), 12)  // NETLINK_NETFILTER
+        defer { close(fd) }
+        var message: [UInt8] = []
+        withUnsafeBytes(of: UInt32(20)) { message += $0 }
+        withUnsafeBytes(of: ConntrackReader.deleteEntry) { message += $0 }
+        withUnsafeBytes(of: UInt16(5)) { message += $0 }  // NLM_F_REQUEST | NLM_F_ACK
+        message += [UInt8](repeating: 0, count: 12)
+        var answer = [UInt8](repeating: 0, count: 8192)
+        guard send(fd, message, message.count, 0) == 20, recv(fd, &answer, answer.count, 0) >= 20,
+            answer[16..<20].allSatisfy({ $0 == 0 })
+        else { throw Failed(description: "the flush was refused") }
+    }
+}
