@@ -182,6 +182,7 @@ extension NodeSettings {
             ("backlog", "\(backlog)", "\(new.backlog)"),
             ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
             ("state", stateDirectory ?? none, new.stateDirectory ?? none),
+            ("ledger", ledger.map { "\($0)" } ?? none, new.ledger.map { "\($0)" } ?? none),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),
             ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
             ("congestion upstream", congestionUpstream ?? none, new.congestionUpstream ?? none),

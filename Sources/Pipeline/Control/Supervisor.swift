@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineLanguage
+import PipelineLedger
 import PipelineRuntime
 
 /// Runs a node from start to end: loads, opens, starts workers and log, serves, stops.
@@ -41,9 +42,10 @@ package struct Supervisor: ~Copyable {
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
+        let flows = startFlows(node)
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
-        end(node)
+        end(node, flows)
         return 0
     }
 
@@ -66,6 +68,22 @@ package struct Supervisor: ~Copyable {
         for failure in result.failures { log.text("error: \(failure)\n") }
         if result.node == nil { log.text("nothing was started\n") }
         return result.node
+    }
+
+    /// What `account every` records goes to the ledger from here. A ledger that can't be opened is tried again: no
+    /// traffic waits for it.
+    private func startFlows(_ node: RunningNode) -> FlowThread? {
+        let isWanted = node.settings.ledger != nil || node.program.chains.buffer.contains { $0.progressInterval != nil }
+        guard isWanted else { return nil }
+        do throws(LedgerProblem) {
+            let log = log
+            return try FlowThread.start(
+                node.settings.ledger, identity: { _, source in FlowOwner(instance: "\(source)") },
+                say: { log.say($0.event, $0.message) })
+        } catch {
+            log.say("ledger_failed", "\(error): flows are not recorded")
+            return nil
+        }
     }
 
     private func sayReady(_ node: RunningNode) {
@@ -94,13 +112,15 @@ package struct Supervisor: ~Copyable {
 
     // MARK: End
 
-    private func end(_ node: RunningNode) {
+    private func end(_ node: RunningNode, _ flows: FlowThread?) {
         node.prober.stop()
         let isWhole = node.fleet.finish(patience: 2000)
+        let isRecorded = flows?.stop() ?? true
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))
             line.field("log_records_dropped", node.fleet.total(.logDropped))
             if !isWhole { line.field("log_complete", false) }
+            if !isRecorded { line.field("ledger_complete", false) }
         }
     }
 }

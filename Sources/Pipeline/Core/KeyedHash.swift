@@ -70,6 +70,17 @@
         return state.finish()
     }
 
+    /// The hash of a flow's key, cut to 64 bits.
+    static func hash(_ key: FlowKey, seed: Seed) -> UInt64 {
+        var state = KeyedHash(seed)
+        state.add(key.source.high)
+        state.add(key.source.low)
+        state.add(key.destination.high)
+        state.add(key.destination.low)
+        state.add(UInt64(key.instance) &<< 32 | UInt64(key.port) &<< 8 | UInt64(key.proto))
+        return state.finish().0
+    }
+
     /// The hash of any bytes.
     static func hash(_ bytes: UnsafeBufferPointer<UInt8>, seed: Seed) -> (UInt64, UInt64) {
         var state = KeyedHash(seed)

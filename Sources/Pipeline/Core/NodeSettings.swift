@@ -31,5 +31,7 @@ package struct NodeSettings: Sendable, Equatable {
     package var congestionClient: String?
     /// Congestion control for backend sockets; nil: the system's.
     package var congestionUpstream: String?
+    /// Where flows are kept that `account every` records; nil: nowhere.
+    package var ledger: LedgerSettings?
     package init() {}
 }

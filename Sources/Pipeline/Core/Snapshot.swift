@@ -9,11 +9,14 @@ package struct Snapshot: @unchecked Sendable {
     package let routes: RouteTableHandle
     /// Grows by one each time control makes a snapshot.
     package let generation: UInt64
+    /// The shortest of its chains; nil: no stage wants to hear of living connections.
+    package let progressInterval: TimeSpan?
 
     package init(program: Program, routes: RouteTableHandle, generation: UInt64) {
         self.program = .passUnretained(program)
         self.chains = program.chains
         self.routes = routes
         self.generation = generation
+        self.progressInterval = program.chains.buffer.compactMap(\.progressInterval).min()
     }
 }

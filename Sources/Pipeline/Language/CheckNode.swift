@@ -51,7 +51,7 @@ private struct NodeSetting: Sendable {
         },
     ]
 
-    static let keywords = all.map(\.keyword) + ["state", "admin", "congestion", "denied_ports"]
+    static let keywords = all.map(\.keyword) + ["state", "admin", "congestion", "denied_ports", "ledger"]
 }
 
 extension Checker {
@@ -91,6 +91,7 @@ extension Checker {
         case "admin": checkAdmin(words, keyword)
         case "congestion": checkCongestion(words, keyword)
         case "denied_ports": checkDeniedPorts(words, keyword)
+        case "ledger": checkLedger(words, keyword)
         default:
             guard let setting = NodeSetting.all.first(where: { $0.keyword == keyword.text }) else { return }
             do throws(ClauseFailure) {

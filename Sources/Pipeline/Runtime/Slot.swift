@@ -94,6 +94,8 @@ struct Slot {
     /// The one that was tried last, or is connected. As the route, it is valid by the connection's snapshot.
     var backend: UnsafePointer<Backend>?
     var route: UnsafePointer<Route>?
+    /// See ``Filter/progress(_:_:_:)``.
+    var reported = ReportedTotals()
     /// Given back at the end. While stages run before the connect, the facts own what is held.
     var holds = Holds()
     var pacers = Pacers()
@@ -113,6 +115,8 @@ struct Slot {
         static let guarded = Marks(rawValue: 64)
         /// Counted among its backend's connections.
         static let atBackend = Marks(rawValue: 128)
+        /// Stages were told of it while it lived.
+        static let reported = Marks(rawValue: 1 << 15)
     }
 }
 

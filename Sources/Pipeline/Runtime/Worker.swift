@@ -73,6 +73,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Only compared: it may be gone.
     var adoptedOffer: UnsafePointer<WorkerOffer>?
     var adoptedGeneration: UInt64
+    var progress = ProgressWalk()
 
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
@@ -122,8 +123,10 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// told to end.
     package mutating func turn() -> Bool {
         obeyMailbox()
+        armProgress()
         if order != .run, slab.inUse == 0 {
             closeListeners()
+            endProgress()
             publish()
             return false
         }
@@ -133,15 +136,17 @@ package struct Worker<K: Kernel>: ~Copyable {
         runQueue()
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
         runDrains()
+        runProgress()
         publish()
         return true
     }
 
     /// How long nothing is to be done unless something happens; nil: for ever.
     private func sleep() -> TimeSpan? {
-        guard queue.isEmpty else { return .zero }
+        guard queue.isEmpty, !progress.isWalking else { return .zero }
         var sleep = wheel.sleep(now: now)
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
+        if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if unwatched > 0 { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
         return sleep
     }
