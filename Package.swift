@@ -25,7 +25,8 @@ let package = Package(
     name: "pipelined",
     products: [.executable(name: "pipelined", targets: ["pipelined"])],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/groue/GRDB.swift.git", from: "7.10.0"),
     ],
     targets: [
         // C seams. Each shim returns -errno; nothing else lives there.
@@ -65,17 +66,23 @@ let package = Package(
                 "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", swiftSettings: strict),
 
+        // The egress ledger: who sent how much to where, on disk. SQLite, so never part of the data path.
+        .target(
+            name: "PipelineLedger",
+            dependencies: ["Pipeline", "CLinux", .product(name: "GRDB", package: "GRDB.swift")],
+            path: "Sources/Pipeline/Ledger", swiftSettings: strict),
+
         // Control and the command.
         .target(
             name: "PipelineControl",
             dependencies: [
-                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire", "FilterCatalog",
-                "CLinux", "CMnl",
+                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire", "PipelineLedger",
+                "FilterCatalog", "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .executableTarget(
             name: "pipelined",
             dependencies: [
-                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "CLinux",
+                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineLedger", "PipelineRouting", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/pipelined", swiftSettings: strict),
 
@@ -100,10 +107,13 @@ let package = Package(
                 "TestSupport",
             ], path: "Filters"),
         test(
+            "LedgerTests", ["Pipeline", "PipelineLedger", "CLinux", .product(name: "GRDB", package: "GRDB.swift")],
+            path: "Ledger"),
+        test(
             "ControlTests",
             [
                 "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
-                "FilterCatalog",
+                "PipelineLedger", "FilterCatalog",
                 "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
         test("SystemTests", ["Pipeline", "PipelineControl", "TestSupport", "pipelined"], path: "System"),

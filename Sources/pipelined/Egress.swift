@@ -5,7 +5,7 @@ import PipelineLanguage
 
 struct Egress: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "What an egress node needs besides the daemon.", subcommands: [Rules.self])
+        abstract: "What an egress node needs besides the daemon.", subcommands: [Rules.self, EgressReport.self])
 
     struct Rules: ParsableCommand {
         static let configuration = CommandConfiguration(

@@ -10,7 +10,7 @@ struct AccountFilterTests {
         var run = FilterHarness()
         let route = run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"]))
         let settings = try AccountFilter.settings(Directive(keyword: "account", clauses: []))
-        var state: Void = AccountFilter.makeState(settings)
+        var state = AccountFilter.makeState(settings)
         #expect(run.evaluate(AccountFilter.self, settings, &state).verdict == .next)
         #expect(route.pointee.cell.pointee.connections.load(ordering: .relaxed) == 0)
         for upstream: UInt64 in [100, 0] {
@@ -25,15 +25,85 @@ struct AccountFilterTests {
     @Test("a connection without a route counts nowhere")
     func noRoute() throws {
         let settings = try AccountFilter.settings(Directive(keyword: "account", clauses: []))
-        var state: Void = AccountFilter.makeState(settings)
+        var state = AccountFilter.makeState(settings)
         AccountFilter.settle(settings, &state, totals(nil, 1, 1))
     }
 
-    private func totals(_ route: UnsafePointer<Route>?, _ upstream: UInt64, _ client: UInt64) -> ConnectionTotals {
+    private func totals(
+        _ route: UnsafePointer<Route>?, _ upstream: UInt64, _ client: UInt64, port: UInt16 = 443
+    ) -> ConnectionTotals {
         ConnectionTotals(
             route: route, client: ClientAddress(FilterHarness.endpoint("192.0.2.1:1")),
-            destination: DestinationAddress(FilterHarness.endpoint("192.0.2.2:443")), backend: nil,
+            destination: DestinationAddress(Endpoint(FilterHarness.endpoint("192.0.2.2:1").address, port)),
+            backend: nil,
             bytesToUpstream: upstream,
             bytesToClient: client, reason: RuntimeReason.closedByClient.code, duration: .seconds(1))
+    }
+
+    // MARK: every
+
+    @Test("R21: growth of a living connection is recorded once, and its end brings the rest")
+    func progress() throws {
+        let sink = FlowSink(capacity: 64)
+        let settings = AccountFilter.Settings(every: .seconds(4), sink: sink)
+        #expect(AccountFilter.progressInterval(settings) == .seconds(3))
+        #expect(AccountFilter.facts(settings).needs.isEmpty)
+        var state = AccountFilter.makeState(settings)
+        var records: [FlowRecord] = []
+        func told(_ totals: ConnectionTotals) -> [FlowRecord] {
+            let before = records.count
+            while AccountFilter.flush(settings, &state, isLast: false) {}
+            sink.drain(into: &records, limit: 100)
+            return Array(records[before...])
+        }
+
+        var living = totals(nil, 1000, 70)
+        living.at = 9_000_000_000
+        AccountFilter.progress(settings, &state, living)
+        let first = told(living)
+        #expect(first.map(\.bytesOut) == [1000])
+        #expect(first.map(\.connections) == [1])
+        #expect(first.map(\.firstSeen) == [8_000_000_000])
+        #expect(first.map(\.key.destination) == [FilterHarness.endpoint("192.0.2.2:443").address])
+
+        var ended = totals(nil, 1500, 75)
+        ended.at = 12_000_000_000
+        ended.isReported = true
+        ended.reported.bytesToUpstream = 1000
+        ended.reported.bytesToClient = 70
+        AccountFilter.settle(settings, &state, ended)
+        let last = told(ended)
+        #expect(last.map(\.bytesOut) == [500])
+        #expect(last.map(\.bytesIn) == [5])
+        #expect(last.map(\.connections) == [0])
+        // What was told whole brings no record.
+        ended.reported.bytesToUpstream = 1500
+        ended.reported.bytesToClient = 75
+        AccountFilter.settle(settings, &state, ended)
+        #expect(told(ended).isEmpty)
+        AccountFilter.disposeState(&state)
+    }
+
+    @Test("what a state keeps when it goes is not lost, and its lane is free for the next")
+    func dispose() throws {
+        let sink = FlowSink(capacity: 1)
+        let settings = AccountFilter.Settings(every: .seconds(1), sink: sink)
+        var state = AccountFilter.makeState(settings)
+        for port in 1...9 as ClosedRange<UInt16> {
+            AccountFilter.settle(settings, &state, totals(nil, 10, 1, port: port))
+            _ = AccountFilter.flush(settings, &state, isLast: false)
+        }
+        AccountFilter.disposeState(&state)
+        var records: [FlowRecord] = []
+        sink.drain(into: &records, limit: 100)
+        var next = AccountFilter.makeState(settings)
+        AccountFilter.settle(settings, &next, totals(nil, 10, 1))
+        let isMore = AccountFilter.flush(settings, &next, isLast: true)
+        #expect(!isMore)
+        AccountFilter.disposeState(&next)
+        sink.drain(into: &records, limit: 100)
+        #expect(records.reduce(0) { $0 + $1.bytesOut } == 100)
+        #expect(Set(records.map(\.origin)) == [0])
+        #expect(records.map(\.sequence) == Array(1...10))
     }
 }

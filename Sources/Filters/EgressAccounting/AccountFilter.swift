@@ -1,26 +1,74 @@
 import Pipeline
 
-/// `account`: adds each ended connection and its bytes to the totals of its route.
+/// `account`: adds each ended connection and its bytes to the totals of its route. `account every 5s`: also tells who sent
+/// how much to whom, while connections live (R21).
 package enum AccountFilter: Filter {
-    package struct Settings: Sendable {}
+    package struct Settings: Sendable {
+        /// The longest that growth stays in a worker, and a little more than a worker takes; nil: flows are not recorded.
+        package let every: TimeSpan?
+        /// Where records go; lives as long as the process.
+        let sink: Unmanaged<FlowSink>?
+
+        /// - Parameter sink: must outlive the settings and all states made of them.
+        package init(every: TimeSpan? = nil, sink: FlowSink = .node) {
+            self.every = every
+            self.sink = every == nil ? nil : .passUnretained(sink)
+        }
+    }
+
+    /// One worker's flows, where they are recorded.
+    package struct WorkerState {
+        var flows: Flows?
+    }
+
+    struct Flows {
+        var table: FlowTable
+        let lane: UnsafeMutablePointer<FlowLane>
+        let sink: Unmanaged<FlowSink>
+    }
+
+    /// Records that a turn moves to the ring at most.
+    private static let slice = 1024
 
     package static let descriptor = FilterDescriptor(
         keyword: "account",
-        summary: "counts connections and bytes per route",
-        needs: [.route])
+        summary: "counts connections and bytes per route, and per flow",
+        needs: [.route], reads: [.client],
+        clauses: [
+            ClauseSpec(
+                "every", [.word("every"), .duration(name: "interval", .seconds(1)...(.seconds(60)))],
+                summary: "records growth of flows this often, while connections live (R21)")
+        ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings { Settings() }
+    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+        Settings(every: directive.duration("every"))
+    }
 
-    /// Intercepted connections have no route: their sender does as well.
+    /// Flows are counted with and without a route. What is counted for routes alone needs one, or, on egress nodes, where
+    /// there are none, a sender.
     package static func facts(_ settings: Settings) -> StageFacts {
-        StageFacts(needs: descriptor.needs, instead: [.route: .identity])
+        settings.every == nil
+            ? StageFacts(needs: descriptor.needs, instead: [.route: .identity])
+            : StageFacts(reads: descriptor.reads)
+    }
+
+    package static func makeState(_ settings: Settings) -> WorkerState {
+        guard let sink = settings.sink, let lane = sink._withUnsafeGuaranteedRef({ $0.claim() }) else {
+            return WorkerState()
+        }
+        guard let table = FlowTable() else {
+            sink._withUnsafeGuaranteedRef { $0.release(lane, rest: []) }
+            return WorkerState()
+        }
+        return WorkerState(flows: Flows(table: table, lane: lane, sink: sink))
     }
 
     package static func evaluate(
-        _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
+        _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict { .next }
 
-    package static func settle(_ settings: Settings, _ state: inout Void, _ totals: ConnectionTotals) {
+    package static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals) {
+        grow(&state, totals)
         guard let route = totals.route else { return }
         let cell = route.pointee.cell
         cell.pointee.connections.wrappingAdd(1, ordering: .relaxed)
@@ -29,7 +77,64 @@ package enum AccountFilter: Filter {
     }
 
     package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
-        guard let route = view.facts.route else { return "no route to count for" }
-        return "connections and bytes count for route \(route.pointee.id.string) when they end"
+        let flow = settings.every == nil ? nil : "its bytes are recorded for \(view.facts.client.endpoint.address)"
+        let route = view.facts.route.map {
+            "connections and bytes count for route \($0.pointee.id.string) when they end"
+        }
+        let parts = [flow, route].compactMap { $0 }
+        return parts.isEmpty ? "no route to count for" : parts.joined(separator: "; ")
+    }
+}
+
+// MARK: Flows
+
+extension AccountFilter {
+    /// A quarter of the time is left for the way through the ring to disk, so that `every 5s` keeps R21's bound of 5 s.
+    package static func progressInterval(_ settings: Settings) -> TimeSpan? {
+        settings.every.map { TimeSpan(nanoseconds: $0.nanoseconds / 4 * 3) }
+    }
+
+    package static func progress(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals) {
+        grow(&state, totals)
+    }
+
+    package static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
+        guard let lane = state.flows?.lane else { return false }
+        if isLast {
+            let rest = state.flows?.table.takeAll() ?? []
+            state.flows?.sink._withUnsafeGuaranteedRef { $0.hand(over: rest, from: lane) }
+            return false
+        }
+        let hasRoom = state.flows?.table.drain(into: lane, limit: slice) ?? false
+        return hasRoom && (state.flows?.table.count ?? 0) > 0
+    }
+
+    package static func disposeState(_ state: inout WorkerState) {
+        guard var flows = state.flows else { return }
+        let rest = flows.table.takeAll()
+        flows.sink._withUnsafeGuaranteedRef { $0.release(flows.lane, rest: rest) }
+        flows.table.deallocate()
+        state.flows = nil
+    }
+
+    private static func grow(_ state: inout WorkerState, _ totals: ConnectionTotals) {
+        guard state.flows != nil else { return }
+        let begun = totals.at > totals.duration.nanoseconds ? totals.at - totals.duration.nanoseconds : 0
+        let growth = FlowTable.Growth(
+            connections: totals.isReported ? 0 : 1,
+            bytesOut: totals.bytesToUpstream &- totals.reported.bytesToUpstream,
+            bytesIn: totals.bytesToClient &- totals.reported.bytesToClient,
+            firstSeen: totals.isReported ? totals.at : begun, lastSeen: totals.at)
+        guard growth.connections > 0 || growth.bytesOut > 0 || growth.bytesIn > 0 else { return }
+        if state.flows?.table.add(key(totals), growth) == false { state.flows?.lane.pointee.noteFolded(1) }
+    }
+
+    /// TCP (6) is all that passes a relay.
+    static func key(_ totals: ConnectionTotals) -> FlowKey {
+        let isKnown = totals.instance != InstanceIdentity.unknown
+        return FlowKey(
+            instance: totals.instance, source: isKnown ? totals.source : totals.client.endpoint.address,
+            destination: totals.destination.endpoint.address,
+            port: totals.destination.endpoint.port, proto: 6)
     }
 }

@@ -188,6 +188,11 @@ extension NodeSettings {
             ("backlog", "\(backlog)", "\(new.backlog)"),
             ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
             ("state", stateDirectory ?? none, new.stateDirectory ?? none),
+            ("ledger", ledger.map { "\($0)" } ?? none, new.ledger.map { "\($0)" } ?? none),
+            (
+                "export", exports.map { "\($0)" }.joined(separator: ", "),
+                new.exports.map { "\($0)" }.joined(separator: ", ")
+            ),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),
             ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
             ("mark", "0x\(String(mark, radix: 16))", "0x\(String(new.mark, radix: 16))"),

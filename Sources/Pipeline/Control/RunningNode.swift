@@ -18,6 +18,8 @@ final class RunningNode {
     let routing: RoutingState
     /// Follows what the node runs by ``snapshotChanged()``.
     let prober: HealthProber
+    /// Who flow records are about.
+    let flowDirectory = FlowDirectory()
     var program: Program
     /// Of the state file; nil: none is named.
     var revision: UInt64?
@@ -132,6 +134,7 @@ final class RunningNode {
     func snapshotChanged() {
         proxies.routesChanged()
         prober.update(ProbeTargets(program, routing.snapshot))
+        flowDirectory.update(routing.snapshot.instances)
     }
 
     /// Acted upon at the next ``tick(_:)``.

@@ -41,9 +41,10 @@ package struct Supervisor: ~Copyable {
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
+        let flows = FlowRecording.start(node, log)
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
-        end(node)
+        end(node, flows)
         return 0
     }
 
@@ -94,13 +95,15 @@ package struct Supervisor: ~Copyable {
 
     // MARK: End
 
-    private func end(_ node: RunningNode) {
+    private func end(_ node: RunningNode, _ flows: FlowRecording?) {
         node.prober.stop()
         let isWhole = node.fleet.finish(patience: 2000)
+        let isRecorded = flows?.stop() ?? true
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))
             line.field("log_records_dropped", node.fleet.total(.logDropped))
             if !isWhole { line.field("log_complete", false) }
+            if !isRecorded { line.field("ledger_complete", false) }
         }
     }
 }

@@ -240,7 +240,14 @@ package struct Prelude {
     }
 }
 
-/// How a connection came out, for stages that keep accounts (``Filter/settle(_:_:_:)``).
+/// What stages were told of a connection before its end.
+package struct ReportedTotals: Sendable {
+    package var bytesToUpstream: UInt64 = 0
+    package var bytesToClient: UInt64 = 0
+    package init() {}
+}
+
+/// How a connection came out, or how far it is, for stages that keep accounts (``Filter/settle(_:_:_:)``).
 package struct ConnectionTotals: @unchecked Sendable {
     package let route: UnsafePointer<Route>?
     package let client: ClientAddress
@@ -257,6 +264,12 @@ package struct ConnectionTotals: @unchecked Sendable {
     package let bytesToClient: UInt64
     package let reason: ReasonCode
     package let duration: TimeSpan
+    /// What ``Filter/progress(_:_:_:)`` was told before; included in the bytes above.
+    package var reported = ReportedTotals()
+    /// It was told at least once.
+    package var isReported = false
+    /// Wall clock, nanoseconds since 1970; 0 where no stage of the chain has a ``Filter/progressInterval(_:)``.
+    package var at: UInt64 = 0
     package init(
         route: UnsafePointer<Route>?, client: ClientAddress, destination: DestinationAddress,
         backend: UnsafePointer<Backend>?, bytesToUpstream: UInt64, bytesToClient: UInt64, reason: ReasonCode,

@@ -30,6 +30,22 @@ package protocol Filter: SendableMetatype {
     /// Called once, at the end of a connection that passed this stage.
     static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
 
+    /// How often it wants to hear of connections that live (``progress(_:_:_:)``); nil: their end is enough. The
+    /// shortest of a worker's stages holds for all of them.
+    static func progressInterval(_ settings: Settings) -> TimeSpan?
+
+    /// A connection that passed this stage lives, and has moved bytes, or was not told of before. What it was told of
+    /// is in ``ConnectionTotals/reported``, as it is in ``settle(_:_:_:)``: growth counts once.
+    static func progress(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
+
+    /// After every round of ``progress(_:_:_:)``, and once when the worker ends: time to hand over what the state keeps.
+    /// - Parameter isLast: no other call follows; there is time for whatever it takes.
+    /// - Returns: true if there is more to do at once: it is asked again a turn later. Never if `isLast`.
+    static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool
+
+    /// Frees what a worker's state holds in raw memory, before it is destroyed.
+    static func disposeState(_ state: inout WorkerState)
+
     /// One sentence for `explain`: why the stage decided so, given what is known after it.
     static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String
 
@@ -43,6 +59,11 @@ package protocol Filter: SendableMetatype {
     static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
     static func explainErased(_ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict) -> String
+    static func progressErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
+    static func flushErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, isLast: Bool
+    ) -> Bool
     static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer
     static func disposeStateErased(_ state: UnsafeMutableRawPointer)
     static func disposeErased(_ settings: UnsafeMutableRawPointer)
@@ -55,6 +76,14 @@ extension Filter {
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
     @inlinable package static func dispose(_ settings: Settings) {}
+    package static func progressInterval(_ settings: Settings) -> TimeSpan? { nil }
+    @inlinable package static func progress(
+        _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
+    ) {}
+    @inlinable package static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
+        false
+    }
+    @inlinable package static func disposeState(_ state: inout WorkerState) {}
 
     @inlinable package static func evaluateErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
@@ -70,6 +99,20 @@ extension Filter {
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, totals)
     }
+    @inlinable package static func progressErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals
+    ) {
+        progress(
+            settings.assumingMemoryBound(to: Settings.self).pointee,
+            &state.assumingMemoryBound(to: WorkerState.self).pointee, totals)
+    }
+    @inlinable package static func flushErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, isLast: Bool
+    ) -> Bool {
+        flush(
+            settings.assumingMemoryBound(to: Settings.self).pointee,
+            &state.assumingMemoryBound(to: WorkerState.self).pointee, isLast: isLast)
+    }
     package static func explainErased(
         _ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict
     ) -> String {
@@ -82,6 +125,7 @@ extension Filter {
     }
     package static func disposeStateErased(_ state: UnsafeMutableRawPointer) {
         let typed = state.assumingMemoryBound(to: WorkerState.self)
+        disposeState(&typed.pointee)
         typed.deinitialize(count: 1)
         typed.deallocate()
     }

@@ -38,5 +38,7 @@ package struct NodeSettings: Sendable, Equatable {
     package var interceptInterfaces: [String] = []
     /// `export` lines: collectors that flow records go to.
     package var exports: [ExportSettings] = []
+    /// Where flows are kept that `account every` records; nil: nowhere.
+    package var ledger: LedgerSettings?
     package init() {}
 }

@@ -9,6 +9,8 @@ package struct Stage: @unchecked Sendable {
     package let shadow: Bool
     package let peek: PeekNeed?
     package let facts: StageFacts
+    /// See ``Filter/progressInterval(_:)``.
+    package let progressInterval: TimeSpan?
     /// See ``FilterDescriptor/canGate``.
     package let canGate: Bool
     /// As the formatter writes it, for `check --print` and `explain`.
@@ -27,7 +29,8 @@ package struct Stage: @unchecked Sendable {
         memory.initialize(to: settings)
         return Stage(
             filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase, stateIndex: stateIndex,
-            shadow: shadow, peek: F.peek(settings), facts: F.facts(settings), canGate: F.descriptor.canGate,
+            shadow: shadow, peek: F.peek(settings), facts: F.facts(settings),
+            progressInterval: F.progressInterval(settings), canGate: F.descriptor.canGate,
             source: source,
             line: line,
             blocks: blocks)
@@ -46,6 +49,8 @@ package struct Chain: Sendable {
     /// True if every peeking stage can gate: connect first, look at the client's bytes as they come (R17). Whether a
     /// connection does is each stage's verdict.
     package let gates: Bool
+    /// The shortest that a stage asks for; nil: none wants to hear of living connections.
+    package let progressInterval: TimeSpan?
     /// Index of the last stage that looks at bytes and can't gate; -1: none.
     private let lastWait: Int
 
@@ -59,6 +64,7 @@ package struct Chain: Sendable {
         self.peekBytes = min(PeekNeed.limit, consumed + kept)
         self.peekTimeout = peeking.compactMap { $0.peek?.timeout }.max()
         self.gates = !peeking.isEmpty && peeking.allSatisfy(\.canGate)
+        self.progressInterval = stages.compactMap(\.progressInterval).min()
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
     }
 

@@ -90,6 +90,18 @@ package struct SipHash {
         return state.result()
     }
 
+    /// The hash of a flow's key.
+    static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
+        var state = SipHash(seed)
+        state.add(key.source.high)
+        state.add(key.source.low)
+        state.add(key.destination.high)
+        state.add(key.destination.low)
+        state.add(UInt64(key.instance) &<< 32 | UInt64(key.port) &<< 8 | UInt64(key.proto))
+        state.v2 ^= 0xFF
+        return state.result()
+    }
+
     // MARK: 128 bits of result
 
     /// For tables that keep a key's hash in its place: no two keys share one.

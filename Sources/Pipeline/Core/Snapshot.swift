@@ -10,6 +10,8 @@ package struct Snapshot: @unchecked Sendable {
     package let instances: InstanceDirectory
     /// Grows by one each time control makes a snapshot.
     package let generation: UInt64
+    /// The shortest of its chains; nil: no stage wants to hear of living connections.
+    package let progressInterval: TimeSpan?
 
     package init(program: Program, routes: RouteTableHandle, instances: InstanceDirectory = .empty, generation: UInt64)
     {
@@ -18,5 +20,6 @@ package struct Snapshot: @unchecked Sendable {
         self.routes = routes
         self.instances = instances
         self.generation = generation
+        self.progressInterval = program.chains.buffer.compactMap(\.progressInterval).min()
     }
 }

@@ -51,7 +51,8 @@ private struct NodeSetting: Sendable {
         },
     ]
 
-    static let keywords = all.map(\.keyword) + ["state", "admin", "congestion", "denied_ports", "intercept", "mark"]
+    static let keywords =
+        all.map(\.keyword) + ["state", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
 }
 
 extension Checker {
@@ -93,6 +94,7 @@ extension Checker {
         case "denied_ports": checkDeniedPorts(words, keyword)
         case "intercept": checkIntercept(words, keyword)
         case "mark": checkMark(words, keyword)
+        case "ledger": checkLedger(words, keyword)
         default:
             guard let setting = NodeSetting.all.first(where: { $0.keyword == keyword.text }) else { return }
             do throws(ClauseFailure) {

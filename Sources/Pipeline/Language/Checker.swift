@@ -78,6 +78,7 @@ final class Checker {
         remarkOnUnused(limits: entries["limit"] ?? [])
         remarkOnUnusedHealth(entries["health"] ?? [])
         remarkOnUnusedNames(entries["names"] ?? [])
+        remarkOnLedger()
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")

@@ -68,6 +68,10 @@ private func describe(_ node: NodeSettings) -> String {
         log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none")
 
     """ + (node.adminSocket.map { "    admin unix:\($0)\n" } ?? "") + describeInterception(node)
+        + (node.ledger.map {
+            "    ledger \($0.path), minutes \($0.minutes.configText), hours \($0.hours.configText), "
+                + "days \($0.days.configText)\n"
+        } ?? "")
 }
 
 private func describeInterception(_ node: NodeSettings) -> String {

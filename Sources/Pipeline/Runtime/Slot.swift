@@ -103,6 +103,8 @@ struct Slot {
     var route: UnsafePointer<Route>?
     /// R19: whose connection it is; valid by the connection's snapshot.
     var identity: UnsafePointer<InstanceIdentity>?
+    /// See ``Filter/progress(_:_:_:)``.
+    var reported = ReportedTotals()
     /// Given back at the end. While stages run before the connect, the facts own what is held.
     var holds = Holds()
     var pacers = Pacers()
@@ -127,6 +129,8 @@ struct Slot {
         static let proxyRejected = Marks(rawValue: 512)
         /// Its destination was tried, or is connected, and no backend.
         static let direct = Marks(rawValue: 2048)
+        /// Stages were told of it while it lived.
+        static let reported = Marks(rawValue: 1 << 15)
     }
 }
 

@@ -73,6 +73,33 @@ struct SnapshotTable: ~Copyable {
         return oldest
     }
 
+    /// The shortest that a stage of anything here asks for (``Filter/progressInterval(_:)``).
+    var progressInterval: TimeSpan? {
+        var shortest: TimeSpan?
+        for i in 0..<count where entries[i].isUsed {
+            guard let interval = entries[i].snapshot.pointee.progressInterval else { continue }
+            shortest = min(shortest ?? interval, interval)
+        }
+        return shortest
+    }
+
+    /// Flushes every state of stages that hear of living connections, each once. True if one of them has more to do.
+    func flush(isLast: Bool) -> Bool {
+        var isMore = false
+        for i in 0..<count where entries[i].isUsed && entries[i].snapshot.pointee.progressInterval != nil {
+            guard !(0..<i).contains(where: { entries[$0].isUsed && entries[$0].states == entries[i].states }) else {
+                continue
+            }
+            for chain in entries[i].snapshot.pointee.chains.buffer where chain.progressInterval != nil {
+                for stage in chain.stages.buffer where stage.progressInterval != nil {
+                    let state = entries[i].states[stage.stateIndex]
+                    isMore = stage.filter.flushErased(stage.settings, state, isLast: isLast) || isMore
+                }
+            }
+        }
+        return isMore
+    }
+
     private mutating func retire(_ index: Int) {
         guard entries[index].isUsed, entries[index].connections == 0 else { return }
         release(index)

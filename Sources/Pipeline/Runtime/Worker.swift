@@ -75,6 +75,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Only compared: it may be gone.
     var adoptedOffer: UnsafePointer<WorkerOffer>?
     var adoptedGeneration: UInt64
+    var progress = ProgressWalk()
 
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
@@ -125,8 +126,10 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// told to end.
     package mutating func turn() -> Bool {
         obeyMailbox()
+        armProgress()
         if order != .run, slab.inUse == 0 {
             closeListeners()
+            endProgress()
             publish()
             return false
         }
@@ -137,16 +140,18 @@ package struct Worker<K: Kernel>: ~Copyable {
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
         while let index = paces.popDue(slab.slots, now: now) { pumpBoth(index) }
         runDrains()
+        runProgress()
         publish()
         return true
     }
 
     /// How long nothing is to be done unless something happens; nil: for ever.
     private func sleep() -> TimeSpan? {
-        guard queue.isEmpty else { return .zero }
+        guard queue.isEmpty, !progress.isWalking else { return .zero }
         var sleep = wheel.sleep(now: now)
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
+        if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if unwatched > 0 { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
         return sleep
     }

@@ -60,7 +60,7 @@ extension Worker {
         let duration = now.since(slot.pointee.accepted)
         counters.pointee.add(.bytesToUpstream, bytesUp)
         counters.pointee.add(.bytesToClient, bytesDown)
-        let totals = ConnectionTotals(
+        var totals = ConnectionTotals(
             route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
             destination: DestinationAddress(slot.pointee.destination),
             backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
@@ -69,6 +69,7 @@ extension Worker {
             source: slot.pointee.peer.address)
         let entry = snapshots[slot.pointee.snapshot]
         let stages = chain(of: index).pointee.stages
+        noteReported(index, &totals)
         for number in 0..<min(Int(slot.pointee.passed), stages.count) {
             // A gate that has not opened was passed by, not passed.
             guard slot.pointee.gating & 1 << UInt32(number & 31) == 0 else { continue }

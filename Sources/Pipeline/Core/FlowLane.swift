@@ -1,0 +1,61 @@
+import Synchronization
+
+/// Flow records on their way from one writer to the control side: a bounded ring, one writer, one reader, nobody waits.
+///
+/// Threading: ``push(_:)`` and ``origin`` by whoever has claimed the lane, the rest by the sink's reader. Ownership: the
+/// ``FlowSink``.
+package struct FlowLane: ~Copyable {
+    private let records: UnsafeMutableBufferPointer<FlowRecord>
+    private let written = Atomic<Int>(0)
+    private let read = Atomic<Int>(0)
+    /// Keys that found no place of their own, see ``FlowTable``.
+    private let folded = Atomic<UInt64>(0)
+    /// In every record that comes through here.
+    package let origin: UInt16
+    /// The writer's: goes on when the lane is claimed again.
+    private var sequence: UInt64 = 0
+
+    /// - Parameter capacity: a power of two.
+    init(origin: UInt16, capacity: Int) {
+        precondition(capacity > 0 && capacity & (capacity - 1) == 0)
+        self.origin = origin
+        records = .allocate(capacity: capacity)
+    }
+
+    deinit { records.deallocate() }
+
+    /// The writer's side: numbers the record and hands it over. False if the reader is too far behind: the record is
+    /// the writer's still, and no number is used up.
+    package mutating func push(_ record: FlowRecord) -> Bool {
+        let head = written.load(ordering: .relaxed)
+        guard head &- read.load(ordering: .acquiring) < records.count else { return false }
+        let numbered = number(record)
+        (records.baseAddress.unsafelyUnwrapped + (head & (records.count - 1))).initialize(to: numbered)
+        written.store(head &+ 1, ordering: .releasing)
+        return true
+    }
+
+    /// The writer's side: what goes another way than through the ring.
+    mutating func number(_ record: FlowRecord) -> FlowRecord {
+        sequence &+= 1
+        var numbered = record
+        numbered.origin = origin
+        numbered.sequence = sequence
+        return numbered
+    }
+
+    /// The writer's side.
+    package func noteFolded(_ count: UInt64) {
+        folded.store(folded.load(ordering: .relaxed) &+ count, ordering: .relaxed)
+    }
+    var foldedKeys: UInt64 { folded.load(ordering: .relaxed) }
+
+    /// The reader's side: the oldest record, or nil.
+    func pop() -> FlowRecord? {
+        let tail = read.load(ordering: .relaxed)
+        guard tail != written.load(ordering: .acquiring) else { return nil }
+        let record = records[tail & (records.count - 1)]
+        read.store(tail &+ 1, ordering: .releasing)
+        return record
+    }
+}

@@ -1,0 +1,96 @@
+import Synchronization
+
+/// Where the flow records of a node come together: a lane for each state that accounts (a stage of a worker, and
+/// conntrack), and one reader.
+///
+/// Lanes are claimed when a worker adopts a program and given back when it lets go of it; events never come here.
+///
+/// Threading: ``claim(_:)`` and ``release(_:rest:)`` by any thread, ``drain(into:limit:)`` by one.
+package final class FlowSink: Sendable {
+    /// The process's own: what `account every` writes to, and what the node reads.
+    package static let node = FlowSink()
+    /// The origin of what conntrack counted.
+    package static let conntrack = UInt16.max
+
+    private struct Lanes: @unchecked Sendable {
+        var all: [UnsafeMutablePointer<FlowLane>] = []
+        var free: [UnsafeMutablePointer<FlowLane>] = []
+        /// Of writers that ended with more than their ring had room for.
+        var rest: [FlowRecord] = []
+
+        /// Such a lane waits: what it writes next would overtake what is to come before.
+        func hasRest(of lane: UnsafeMutablePointer<FlowLane>) -> Bool {
+            rest.contains { $0.origin == lane.pointee.origin }
+        }
+    }
+
+    private let lanes = Mutex(Lanes())
+    private let capacity: Int
+
+    /// - Parameter capacity: records that a lane holds at most; a power of two.
+    package init(capacity: Int = 32768) { self.capacity = capacity }
+
+    deinit {
+        lanes.withLock { lanes in
+            for lane in lanes.all {
+                lane.deinitialize(count: 1)
+                lane.deallocate()
+            }
+        }
+    }
+
+    /// A lane that nobody else writes to. Valid until it is given back, and as long as the sink.
+    /// - Returns: nil when all origins are taken.
+    package func claim(_ origin: UInt16? = nil) -> UnsafeMutablePointer<FlowLane>? {
+        lanes.withLock { lanes in
+            if origin == nil, let place = lanes.free.lastIndex(where: { !lanes.hasRest(of: $0) }) {
+                return lanes.free.remove(at: place)
+            }
+            if let origin, lanes.all.contains(where: { $0.pointee.origin == origin }) { return nil }
+            guard lanes.all.count < Int(FlowSink.conntrack) else { return nil }
+            let lane = UnsafeMutablePointer<FlowLane>.allocate(capacity: 1)
+            lane.initialize(
+                to: FlowLane(origin: origin ?? UInt16(truncatingIfNeeded: lanes.all.count), capacity: capacity))
+            lanes.all.append(lane)
+            return lane
+        }
+    }
+
+    /// Gives a lane back. Its sequence goes on with the next who claims it.
+    /// - Parameter rest: what the writer still has; nothing of it is lost.
+    package func release(_ lane: UnsafeMutablePointer<FlowLane>, rest: [FlowRecord]) {
+        hand(over: rest, from: lane)
+        lanes.withLock { $0.free.append(lane) }
+    }
+
+    /// Takes what a writer that ends can't put into its ring. Not for events: it waits and allocates.
+    package func hand(over rest: [FlowRecord], from lane: UnsafeMutablePointer<FlowLane>) {
+        guard !rest.isEmpty else { return }
+        let numbered = rest.map { lane.pointee.number($0) }
+        lanes.withLock { $0.rest.append(contentsOf: numbered) }
+    }
+
+    /// Appends what is there, at most `limit` records, in the order of each lane's sequence.
+    package func drain(into records: inout [FlowRecord], limit: Int) {
+        let (all, rest) = lanes.withLock { lanes in (lanes.all, lanes.rest.count) }
+        var room = limit
+        for lane in all {
+            while room > 0, let record = lane.pointee.pop() {
+                records.append(record)
+                room -= 1
+            }
+        }
+        // After the rings: what is handed over has the higher numbers of its lane.
+        guard room > 0, rest > 0 else { return }
+        lanes.withLock { lanes in
+            let count = min(rest, room)
+            records.append(contentsOf: lanes.rest.prefix(count))
+            lanes.rest.removeFirst(count)
+        }
+    }
+
+    /// Keys that were counted together with others, because a table had no room for them (R27).
+    package var foldedKeys: UInt64 {
+        lanes.withLock { lanes in lanes.all.reduce(0) { $0 &+ $1.pointee.foldedKeys } }
+    }
+}

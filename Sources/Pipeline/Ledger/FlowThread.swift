@@ -1,0 +1,132 @@
+import CLinux
+import Pipeline
+import Synchronization
+
+/// Takes flow records from the sink once a second and writes them to the ledger, in one transaction. While the ledger can't
+/// be written, records wait here, then in the rings, then in the workers' tables: detail is lost, sums are not.
+///
+/// Threading: made, and stopped once, by its owner.
+package final class FlowThread: @unchecked Sendable {
+    private static let stackBytes = 1 << 20
+    private static let period = TimeSpan.seconds(1)
+    /// Records of a batch, and the most that wait here.
+    private static let batchLimit = 65536
+
+    private let sink: FlowSink
+    private let identity: LedgerStore.Identity
+    private let alsoTo: ([FlowRecord]) -> Void
+    /// An eventfd.
+    private let wake: Int32
+    private let settings: LedgerSettings?
+    private let say: (LedgerEvent) -> Void
+    private var store: LedgerStore?
+    /// When a ledger that can't be opened is tried again; seconds since 1970.
+    private var opensAt: Int64 = 0
+    private static let openAgainAfter: Int64 = 30
+    private var pending: [FlowRecord] = []
+    private var handle: UInt64 = 0
+    private let isEnding = Atomic<Bool>(false)
+    private let hasEnded = Atomic<Bool>(false)
+    private let written = Atomic<UInt64>(0)
+
+    /// Records that are in the ledger.
+    package var recordsWritten: UInt64 { written.load(ordering: .relaxed) }
+
+    private init(
+        _ settings: LedgerSettings?, _ sink: FlowSink, _ wake: Int32, identity: @escaping LedgerStore.Identity,
+        alsoTo: @escaping ([FlowRecord]) -> Void, say: @escaping (LedgerEvent) -> Void
+    ) {
+        self.settings = settings
+        self.say = say
+        self.sink = sink
+        self.wake = wake
+        self.identity = identity
+        self.alsoTo = alsoTo
+    }
+
+    deinit { _ = cl_close(wake) }
+
+    /// Starts the thread. The closures are called on it.
+    /// - Parameters:
+    ///   - settings: nil: no ledger; records are only taken for `alsoTo`.
+    ///   - identity: who a record's source is.
+    ///   - alsoTo: gets every record once, soon; must not wait.
+    package static func start(
+        _ settings: LedgerSettings?, sink: FlowSink = .node,
+        identity: @escaping @Sendable (UInt32, IPAddress) -> FlowNames,
+        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in }, say: @escaping @Sendable (LedgerEvent) -> Void
+    ) throws(LedgerProblem) -> FlowThread {
+        let wake = cl_eventfd()
+        guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: error \(-wake)") }
+        let thread = FlowThread(settings, sink, wake, identity: identity, alsoTo: alsoTo, say: say)
+        let context = Unmanaged.passRetained(thread)
+        let failed = cl_thread_start(
+            &thread.handle, stackBytes,
+            { context in
+                guard let context else { return }
+                let thread = Unmanaged<FlowThread>.fromOpaque(context).takeRetainedValue()
+                _ = cl_name_thread("flows")
+                thread.run()
+            }, context.toOpaque())
+        guard failed == 0 else {
+            context.release()
+            throw LedgerProblem("no thread for the ledger: error \(-failed) from the kernel")
+        }
+        return thread
+    }
+
+    private func run() {
+        while true {
+            // Before the rings: what was pushed until then is written.
+            let isLast = isEnding.load(ordering: .acquiring)
+            var isMore = true
+            while isMore { isMore = turn() }
+            if isLast { break }
+            cl_wait_readable(wake, Int64(clamping: FlowThread.period.nanoseconds))
+        }
+        store = nil
+        hasEnded.store(true, ordering: .releasing)
+    }
+
+    /// True if there may be more to do at once.
+    private func turn() -> Bool {
+        let before = pending.count
+        sink.drain(into: &pending, limit: FlowThread.batchLimit - before)
+        if pending.count > before { alsoTo(Array(pending[before...])) }
+        guard settings != nil else {
+            pending.removeAll(keepingCapacity: true)
+            return false
+        }
+        let now = Int64(cl_wall_clock() / 1_000_000_000)
+        if store == nil, opensAt <= now { openStore(now) }
+        guard !pending.isEmpty, let store, store.write(pending, identity: identity, now: now) else { return false }
+        written.wrappingAdd(UInt64(pending.count), ordering: .relaxed)
+        let wasFull = pending.count == FlowThread.batchLimit
+        pending.removeAll(keepingCapacity: true)
+        return wasFull
+    }
+
+    private func openStore(_ now: Int64) {
+        guard let settings else { return }
+        do throws(LedgerProblem) {
+            store = try LedgerStore(settings, say: say)
+        } catch {
+            opensAt = now + FlowThread.openAgainAfter
+            say(LedgerEvent(event: "ledger_failed", message: "\(error): it is tried again"))
+        }
+    }
+
+    /// Writes what there is, and ends. False if that took longer than `patience` milliseconds: what is left is lost.
+    package func stop(patience: Int = 2000) -> Bool {
+        isEnding.store(true, ordering: .releasing)
+        _ = cl_eventfd_signal(wake)
+        for _ in 0..<max(1, patience / 5) {
+            if hasEnded.load(ordering: .acquiring) {
+                _ = cl_thread_join(handle)
+                return true
+            }
+            cl_sleep(5_000_000)
+        }
+        return false
+    }
+}

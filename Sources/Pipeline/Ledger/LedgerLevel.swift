@@ -1,0 +1,46 @@
+import Pipeline
+
+/// How finely a ledger's rows are cut in time. Every growth is in one row of each.
+package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
+    case minutes, hours, days
+
+    package static func < (a: LedgerLevel, b: LedgerLevel) -> Bool { a.rawValue < b.rawValue }
+
+    /// Seconds of a bucket.
+    package var seconds: Int64 {
+        switch self {
+        case .minutes: 60
+        case .hours: 3600
+        case .days: 86400
+        }
+    }
+
+    var table: String {
+        switch self {
+        case .minutes: "minutes"
+        case .hours: "hours"
+        case .days: "days"
+        }
+    }
+
+    /// The beginning of the bucket that holds a time; seconds since 1970, UTC.
+    package func start(of time: Int64) -> Int64 { time - (time % seconds + seconds) % seconds }
+    /// The first beginning of a bucket at or after a time.
+    package func ceiling(_ time: Int64) -> Int64 {
+        let start = start(of: time)
+        return start == time ? time : start + seconds
+    }
+}
+
+/// What a ledger does that an operator should hear of.
+package struct LedgerEvent: Sendable, Equatable {
+    /// `ledger_degraded`, `ledger_recovered`, `ledger_set_aside`, `ledger_failed`.
+    package let event: String
+    package let message: String
+}
+
+/// A ledger that can't be used.
+package struct LedgerProblem: Error, Sendable, CustomStringConvertible {
+    package let description: String
+    package init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,46 @@
+/// Which rows make up a range of time: whole days where there are, hours and minutes at its ends.
+struct LedgerRange: Equatable {
+    struct Part: Equatable {
+        let level: LedgerLevel
+        /// Rows from here on, and before `end`.
+        let start: Int64
+        let end: Int64
+    }
+
+    let parts: [Part]
+    /// What the parts cover: at least what was asked for.
+    let start: Int64
+    let end: Int64
+
+    /// - Parameter oldest: of a level's rows; nil: it has none. Where a level does not reach back far enough, the end of the
+    ///   range is widened to the next coarser one.
+    init(from: Int64, to: Int64, now: Int64, oldest: (LedgerLevel) -> Int64?) {
+        let to = max(from + 1, to)
+        func edge(_ time: Int64, up: Bool) -> Int64 {
+            for level in [LedgerLevel.minutes, .hours] {
+                let cut = up ? level.ceiling(time) : level.start(of: time)
+                if let first = oldest(level), first <= level.start(of: time) { return cut }
+            }
+            return up ? LedgerLevel.days.ceiling(time) : LedgerLevel.days.start(of: time)
+        }
+        start = edge(from, up: false)
+        // Nothing lies in the future, so that a range up to now may take the whole bucket.
+        end = to >= now ? LedgerLevel.days.ceiling(max(to, now) + 1) : max(edge(to, up: true), start + 60)
+        parts = LedgerRange.cut(start, end, .days)
+    }
+
+    private static func cut(_ start: Int64, _ end: Int64, _ level: LedgerLevel) -> [Part] {
+        guard start < end else { return [] }
+        guard let finer = LedgerLevel(rawValue: level.rawValue - 1) else {
+            return [Part(level: level, start: start, end: end)]
+        }
+        let first = level.ceiling(start)
+        let last = level.start(of: end)
+        guard first < last else {
+            // No whole bucket, or an end in the one after: each side on its own.
+            return first == last && first > start && first < end
+                ? cut(start, first, finer) + cut(first, end, finer) : cut(start, end, finer)
+        }
+        return cut(start, first, finer) + [Part(level: level, start: first, end: last)] + cut(last, end, finer)
+    }
+}

@@ -1,0 +1,100 @@
+import Pipeline
+
+/// Where a worker is in telling stages of connections that live (``Filter/progress(_:_:_:)``).
+struct ProgressWalk {
+    /// The shortest that a stage asks for; nil: none does, and nothing here costs anything.
+    var interval: TimeSpan?
+    /// When the next round begins; nil: never.
+    var next: Instant?
+    /// The slot to go on with; nil: no round is under way. The slab's extent, or more: what is left is to flush.
+    var cursor: Int?
+    /// What ``interval`` was found for.
+    var generation: UInt64?
+
+    var isWalking: Bool { cursor != nil }
+}
+
+/// Rounds over all connections, once an interval, in slices, so that a turn stays short however many there are.
+extension Worker {
+    /// Slots that a turn looks at.
+    static var progressSlice: Int { 1000 }
+
+    /// Takes note of what the stages of a new snapshot want. Before the worker goes to sleep.
+    mutating func armProgress() {
+        guard progress.generation != adoptedGeneration else { return }
+        progress.generation = adoptedGeneration
+        progress.interval = snapshots.progressInterval
+        guard let interval = progress.interval else {
+            progress.next = nil
+            return
+        }
+        progress.next = min(progress.next ?? now + interval, now + interval)
+    }
+
+    /// One slice, if a round is due or under way.
+    mutating func runProgress() {
+        if progress.cursor == nil {
+            guard let due = progress.next, due <= now else { return }
+            progress.cursor = 0
+        }
+        guard let start = progress.cursor else { return }
+        let end = min(start + Self.progressSlice, slab.extent)
+        if start < end {
+            let wallClock = kernel.wallClock()
+            for index in start..<end { reportProgress(index, wallClock) }
+        }
+        progress.cursor = max(start, end)
+        guard end >= slab.extent, !snapshots.flush(isLast: false) else { return }
+        progress.cursor = nil
+        // Older programs may have gone since.
+        progress.interval = snapshots.progressInterval
+        progress.next = progress.interval.map { now + $0 }
+    }
+
+    /// The worker's end: its stages hand over all that they keep.
+    func endProgress() {
+        guard progress.interval != nil else { return }
+        _ = snapshots.flush(isLast: true)
+    }
+
+    private func reportProgress(_ index: Int, _ wallClock: UInt64) {
+        let slot = slab.slots + index
+        guard slot.pointee.phase == .relaying else { return }
+        let chain = chain(of: index)
+        guard chain.pointee.progressInterval != nil else { return }
+        let up = UInt64(max(0, slot.pointee.up.total))
+        let down = UInt64(max(0, slot.pointee.down.total))
+        guard
+            !slot.pointee.marks.contains(.reported) || up != slot.pointee.reported.bytesToUpstream
+                || down != slot.pointee.reported.bytesToClient
+        else { return }
+        var totals = ConnectionTotals(
+            route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
+            destination: DestinationAddress(slot.pointee.destination),
+            backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
+            bytesToUpstream: up, bytesToClient: down, reason: RuntimeReason.closedByClient.code,
+            duration: now.since(slot.pointee.accepted))
+        totals.reported = slot.pointee.reported
+        totals.isReported = slot.pointee.marks.contains(.reported)
+        totals.at = wallClock
+        let entry = snapshots[slot.pointee.snapshot]
+        for number in 0..<min(Int(slot.pointee.passed), chain.pointee.stages.count) {
+            let stage = chain.pointee.stages.pointer(number)
+            guard stage.pointee.progressInterval != nil else { continue }
+            stage.pointee.filter.progressErased(
+                stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], totals)
+        }
+        slot.pointee.reported.bytesToUpstream = up
+        slot.pointee.reported.bytesToClient = down
+        slot.pointee.marks.insert(.reported)
+    }
+
+    /// What a settled connection's stages were told of it before.
+    mutating func noteReported(_ index: Int, _ totals: inout ConnectionTotals) {
+        guard chain(of: index).pointee.progressInterval != nil else { return }
+        let slot = slab.slots + index
+        totals.reported = slot.pointee.reported
+        totals.isReported = slot.pointee.marks.contains(.reported)
+        totals.at = kernel.wallClock()
+    }
+}

@@ -1,0 +1,143 @@
+import Foundation
+import GRDB
+import Pipeline
+import Testing
+
+@testable import PipelineLedger
+
+@Suite("Ledger: times, ranges and reports")
+struct LedgerReportTests {
+    @Test("times are read as they are written, and nothing else is")
+    func times() {
+        for time: Int64 in [0, 1, 951_782_400, 1_709_164_800, noon, 4_102_444_799] {
+            #expect(LedgerTime.parse(LedgerTime.text(time), now: 0) == time)
+        }
+        #expect(LedgerTime.text(1_709_164_800) == "2024-02-29T00:00:00Z")
+        #expect(LedgerTime.parse("2024-02-29", now: 0) == 1_709_164_800)
+        #expect(LedgerTime.parse("2024-02-29 01:02", now: 0) == 1_709_168_520)
+        #expect(LedgerTime.parse("24h", now: 100_000) == 13_600)
+        for wrong in [
+            "", "Z", "2023-02-29", "2024-13-01", "2024-02-29T24:00", "2024-2-9", "h", "-1h", "999999d", "2024-02-29T",
+        ] {
+            #expect(LedgerTime.parse(wrong, now: 0) == nil, "\(wrong)")
+        }
+    }
+
+    @Test("a range's parts lie one after the other, cover it, and are whole buckets", arguments: 0..<300)
+    func ranges(seed: Int) {
+        let now = noon + 100 * 86400
+        let from = now - Int64(Hashing.mix(UInt64(seed)) % (40 * 86400)) - 60
+        let to = from + 1 + Int64(Hashing.mix(UInt64(seed) + 1000) % UInt64(now - from))
+        let range = LedgerRange(from: from, to: to, now: now) { level in
+            [.minutes: now - 2 * 86400, .hours: now - 30 * 86400, .days: now - 400 * 86400][level]
+        }
+        #expect(range.start <= from && range.end >= to)
+        var next = range.start
+        for part in range.parts {
+            #expect(part.start == next && part.start < part.end)
+            #expect(part.start == part.level.start(of: part.start) && part.end == part.level.start(of: part.end))
+            // What a level does not have any more is not asked of it.
+            if part.level == .minutes { #expect(part.start >= now - 2 * 86400 - 60) }
+            if part.level == .hours { #expect(part.start >= now - 30 * 86400 - 3600) }
+            next = part.end
+        }
+        #expect(next == range.end)
+    }
+
+    private func filled(_ scratch: Scratch) throws -> LedgerReader {
+        let store = try LedgerStore(scratch.ledger) { _ in }
+        var sequence: UInt64 = 0
+        for step in 0..<300 as Range<Int64> {
+            sequence += 1
+            let next = record(
+                sequence, source: UInt32(step % 5), destination: UInt32(step % 7), bytes: UInt64(step),
+                at: noon - 86400 + step * 500)
+            #expect(store.write([next], identity: fakeIdentity, now: noon + 65000))
+        }
+        return try LedgerReader(scratch.ledger.path)
+    }
+
+    @Test("a report's sums are those of the records in its range, however it is grouped")
+    func sums() throws {
+        let scratch = try Scratch()
+        let reader = try filled(scratch)
+        let ranges: [(Int64, Int64)] = [
+            (noon - 86400, noon + 70000), (noon - 50000, noon + 100), (noon - 43200, noon + 43200), (noon, noon + 60),
+            (noon + 1, noon + 7201),
+        ]
+        for (from, to) in ranges {
+            let (start, end) = (LedgerLevel.minutes.start(of: from), LedgerLevel.minutes.ceiling(to))
+            let expected = (0..<300 as Range<Int64>).filter {
+                let minute = LedgerLevel.minutes.start(of: noon - 86400 + $0 * 500)
+                return minute >= start && minute < end
+            }
+            for group in ReportGroup.allCases {
+                let report = try reader.report(by: group, from: from, to: to, now: noon + 70000, top: 1000)
+                #expect(report.total.bytesOut == expected.reduce(0, +), "\(group)")
+                #expect(report.total.connections == Int64(expected.count))
+                #expect(report.rows.reduce(0) { $0 + $1.sums.bytesOut } == report.total.bytesOut)
+            }
+        }
+        let byOrg = try reader.report(by: .org, from: noon - 86400, to: noon + 70000, now: noon + 70000, top: 1)
+        #expect(byOrg.rows.map(\.name) == ["org0"])
+        #expect(byOrg.others == 1)
+        let ports = try reader.report(by: .port, from: noon - 86400, to: noon + 70000, now: noon + 70000, top: 9)
+        #expect(ports.rows.map(\.name) == ["443/tcp"])
+    }
+
+    @Test("a series has the same volume as the report")
+    func series() throws {
+        let scratch = try Scratch()
+        let reader = try filled(scratch)
+        let series = try reader.series(from: noon - 86400, to: noon + 70000, now: noon + 70000, top: 2)
+        #expect(series.step == 3600)
+        #expect(series.envs.map(\.env).last == LedgerReader.rest)
+        let volume = series.envs.reduce(Int64(0)) { $0 + $1.bytes.values.reduce(0, +) }
+        #expect(volume == (0..<300).reduce(0, +) * 3)
+    }
+
+    @Test("a ledger that isn't there is said to be missing, and not made")
+    func missing() throws {
+        let scratch = try Scratch()
+        #expect(throws: LedgerProblem.self) { try LedgerReader(scratch.ledger.path) }
+        #expect(!FileManager.default.fileExists(atPath: scratch.ledger.path))
+    }
+
+    /// `LEDGER_SCALE=1000000 swift test --filter scale`: figures for the docs. No assertion on speed.
+    @Test(
+        "a day of many keys", .enabled(if: ProcessInfo.processInfo.environment["LEDGER_SCALE"] != nil))
+    func scale() throws {
+        let keys = Int(ProcessInfo.processInfo.environment["LEDGER_SCALE"] ?? "") ?? 1000
+        let scratch = try Scratch()
+        let store = try LedgerStore(scratch.ledger) { print($0) }
+        let midnight = noon - 43200
+        let clock = ContinuousClock()
+        var sequence: UInt64 = 0
+        let writing = clock.measure {
+            for start in stride(from: 0, to: keys, by: 5000) {
+                let at = midnight + Int64(start) * 86000 / Int64(keys)
+                let batch = (start..<min(keys, start + 5000)).map { key in
+                    sequence += 1
+                    return record(sequence, source: UInt32(key % 500), destination: UInt32(key), at: at)
+                }
+                #expect(store.write(batch, identity: fakeIdentity, now: at))
+            }
+        }
+        let size = try FileManager.default.contentsOfDirectory(atPath: scratch.path).map {
+            "\($0) \(try FileManager.default.attributesOfItem(atPath: scratch.path + "/" + $0)[.size] ?? 0)"
+        }
+        print("\(keys) keys written in \(writing), \(size)")
+        let reader = try LedgerReader(scratch.ledger.path)
+        for (name, from, to) in [("day", midnight, midnight + 86400), ("24h", noon - 86400 + 40000, noon + 40000)] {
+            for group in ReportGroup.allCases {
+                let took = try clock.measure {
+                    _ = try reader.report(by: group, from: from, to: to, now: noon + 50000, top: 20)
+                }
+                print("\(name) by \(group): \(took)")
+            }
+        }
+        print(
+            "series: \(try clock.measure { _ = try reader.series(from: midnight, to: noon + 43200, now: noon + 50000) })"
+        )
+    }
+}

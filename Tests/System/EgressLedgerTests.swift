@@ -1,0 +1,98 @@
+import Foundation
+import Testing
+
+/// Flows of a real node, as `pipelined egress report` tells of them (R21).
+@Suite("The ledger of a running node")
+struct EgressLedgerTests {
+    private struct Site {
+        let node: Node
+        let ledger: String
+        let client: Socket
+        let backend: Socket
+
+        init() throws {
+            let folder = try TemporaryFolder()
+            ledger = folder.path + "/ledger.db"
+            let server = try ManualServer()
+            let entry = Place("::1", try FreePort.take())
+            let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
+            let config = ConfigText(
+                settings: ["ledger \(ledger) minutes 2h"], rawListeners: [entry], routes: [route])
+            node = try Node(
+                config.description.replacing("    account\n", with: "    account every 1s\n"), folder: folder)
+            client = try Socket.connect(to: entry)
+            backend = try server.accept()
+        }
+
+        func total(_ arguments: [String] = []) throws -> (out: Int, into: Int, connections: Int) {
+            let answer = try Binary.run(["egress", "report", "--ledger", ledger, "--from", "1h", "--json"] + arguments)
+            guard answer.exit == .code(0),
+                let json = try JSONSerialization.jsonObject(with: Data(answer.out.utf8)) as? [String: Any],
+                let total = json["total"] as? [String: Any]
+            else { return (-1, -1, -1) }
+            let number = { (name: String) in total[name] as? Int ?? -1 }
+            return (number("bytes_out"), number("bytes_in"), number("connections"))
+        }
+
+        /// Asks until the ledger has what it should, or the deadline passes.
+        func settles(at out: Int, _ into: Int, _ deadline: Deadline = Deadline()) throws -> Bool {
+            while !deadline.hasPassed {
+                let now = try total()
+                if now.out > out || now.into > into { return false }
+                if now == (out, into, 1) { return true }
+                Thread.sleep(forTimeInterval: 0.1)
+            }
+            return false
+        }
+    }
+
+    @Test("R21: a connection that lives is in the ledger, grows, and its end adds only the rest")
+    func living() throws {
+        let site = try Site()
+        let block = [UInt8](repeating: 7, count: 100_000)
+        try site.client.send(block)
+        _ = try site.backend.receive(exactly: block.count)
+        try site.backend.send("answer")
+        _ = try site.client.receive(exactly: 6)
+        #expect(try site.settles(at: 100_000, 6))
+        try site.client.send(block)
+        _ = try site.backend.receive(exactly: block.count)
+        #expect(try site.settles(at: 200_000, 6))
+        try site.client.send("end")
+        site.client.finish()
+        _ = try site.backend.receiveToEnd()
+        site.backend.finish()
+        _ = try site.client.receiveToEnd()
+        // The node's own end writes what is left.
+        site.node.child.signal(SIGTERM)
+        #expect(try site.node.child.waitForExit() == .code(0))
+        #expect(try site.total() == (200_003, 6, 1))
+        let table = try Binary.run(["egress", "report", "--config", site.node.config, "--by", "instance"])
+        #expect(table.exit == .code(0))
+        #expect(table.out.contains("::1") && table.out.contains("195.3 KiB"))
+    }
+
+    @Test("R21: a SIGKILL of the node costs what is not older than a few seconds, and the ledger opens")
+    func killed() throws {
+        let site = try Site()
+        try site.client.send([UInt8](repeating: 7, count: 50_000))
+        _ = try site.backend.receive(exactly: 50_000)
+        #expect(try site.settles(at: 50_000, 0))
+        site.node.child.signal(SIGKILL)
+        _ = try site.node.child.waitForExit()
+        #expect(try site.total() == (50_000, 0, 1))
+        let plot = site.node.folder.path + "/plot.svg"
+        #expect(try Binary.run(["egress", "report", "--ledger", site.ledger, "--plot", plot]).exit == .code(0))
+        #expect(try String(contentsOfFile: plot, encoding: .utf8).hasPrefix("<svg "))
+    }
+
+    @Test("a ledger that isn't there, a wrong range and wrong words are said, with their exit codes")
+    func wrong() throws {
+        let missing = try Binary.run(["egress", "report", "--ledger", "/nowhere/ledger.db"])
+        #expect(missing.exit == .code(1))
+        #expect(missing.error.contains("/nowhere/ledger.db"))
+        #expect(try Binary.run(["egress", "report", "--from", "yesterday"]).exit == .code(2))
+        #expect(try Binary.run(["egress", "report", "--from", "1h", "--to", "2h"]).exit == .code(2))
+        #expect(try Binary.run(["egress", "report", "--json", "--csv"]).exit == .code(2))
+    }
+}
