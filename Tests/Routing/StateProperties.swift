@@ -63,6 +63,8 @@ enum StateProperties {
 private struct StateSteps {
     let state: RoutingState
     private var now = Instant(nanoseconds: 1_000_000_000)
+    /// Ids of the config's routes. A state document may name routes of its own alike.
+    private let configured: Set<String>
     /// What is served, by id.
     private(set) var served: [String: RouteListing]
     /// The env's id of each; a listing has the owner's path, whose parts may have slashes themselves.
@@ -71,6 +73,7 @@ private struct StateSteps {
     init(_ state: RoutingState) {
         self.state = state
         served = StateSteps.routes(of: state.snapshot)
+        configured = Set(served.keys)
         // Of config routes the path is the env's id.
         envs = served.mapValues(\.owner)
     }
@@ -147,7 +150,7 @@ private struct StateSteps {
         let last = before.mapValues { claim($0) }
         for (id, route) in served {
             let isOld = last[id].map { fits(route, $0) } ?? false
-            if let new = asked[id], fits(route, new), !(isOld && id.hasPrefix("config_")) {
+            if let new = asked[id], fits(route, new), !(isOld && configured.contains(id)) {
                 envs[id] = new.env
             } else if !isOld {
                 return
@@ -155,7 +158,7 @@ private struct StateSteps {
             }
         }
         for (id, was) in last where served[id] == nil || served[id].map({ claim($0) }) != was {
-            if id.hasPrefix("config_") { return "\(id) of the config is lost to a state document" }
+            if configured.contains(id) { return "\(id) of the config is lost to a state document" }
             if asked[id] == was { return "\(id) is lost, and asked for as before" }
         }
         envs = envs.filter { served[$0.key] != nil }
