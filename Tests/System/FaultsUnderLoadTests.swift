@@ -83,13 +83,18 @@ struct FaultsUnderLoadTests {
         node.child.signal(SIGTERM)
         try node.child.waitForExit()
         let lines = node.child.lines.filter { $0.stream == .out }
-        let failed = lines.filter { $0.text.contains("\"bytes_to_client\":0,") }.compactMap { LogLine($0.text) }
+        let silent = lines.count { $0.text.contains("\"bytes_to_client\":0,") }
+        // Its answer may have come whole, and a reset in place of the end.
+        let failed = lines.filter {
+            $0.text.contains("\"bytes_to_client\":0,") || $0.text.contains("\"relay.reset upstream\"")
+        }.compactMap { LogLine($0.text) }
         let retried = lines.filter { !$0.text.contains("\"attempts\":1,") }.compactMap { LogLine($0.text) }
         print("faults under load: \(outcome.answers), failures \(outcome.failures), \(failed.map(\.reason))")
         #expect(outcome.answers.values.reduce(0, +) > 500)
         #expect(node.child.lines.contains { $0.isEvent("stopped") && $0.text.contains("\"log_records_dropped\":0") })
         #expect(lines.count == outcome.count + 6)
-        #expect(failed.count == outcome.failures.count, "\(outcome.failures) \(failed)")
+        // Nobody sees a reset behind an end that was passed on already.
+        #expect((silent...failed.count).contains(outcome.failures.count), "\(outcome.failures) \(failed)")
         for line in failed {
             #expect(["relay.reset upstream", "relay.closed upstream"].contains(line.reason), "\(line)")
             #expect(lossy.contains { $0.description == line.backend }, "\(line)")
