@@ -193,6 +193,20 @@ int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *op
     return begin_connect(to, NULL, 0, options);
 }
 
+int cl_connect_again(int fd, const struct cl_endpoint *to) {
+    struct sockaddr_storage address;
+    socklen_t length = to_sockaddr(to, &address);
+    if (connect(fd, (struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS) return fd;
+    int failed = -errno;
+    close(fd);
+    return failed;
+}
+
+int cl_disconnect(int fd) {
+    struct sockaddr nothing = {.sa_family = AF_UNSPEC};
+    return result(connect(fd, &nothing, sizeof nothing));
+}
+
 int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
     const struct cl_connect_options *options) {
     return begin_connect(to, from, mark, options);

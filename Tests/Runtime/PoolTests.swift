@@ -28,8 +28,11 @@ private struct PipeKernel: Kernel {
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
     func isOwn(_ address: IPAddress) -> Bool { false }
-    func connect(_ backend: BackendAddress) -> Outcome { Outcome(-111) }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome { Outcome(-111) }
+    func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { Outcome(-111) }
+    func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
+        Outcome(-111)
+    }
+    func disconnect(_ descriptor: Descriptor) -> Bool { false }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }

@@ -16,8 +16,9 @@ extension World {
 
     // MARK: Connect
 
-    func connect(_ backend: BackendAddress) -> Outcome {
+    func connect(_ backend: BackendAddress, on descriptor: Descriptor) -> Outcome {
         calls += 1
+        let spare = takeSpare(descriptor)
         let index = Int(backend.endpoint.address.low)
         let candidate = Int(backend.endpoint.port) - 20_000
         guard index < connections.count, candidate >= 0, candidate < connections[index].plan.candidates.count else {
@@ -35,7 +36,7 @@ extension World {
             connection.connectError = error
             return Outcome(-Int(error))
         }
-        return begin(connection, candidate)
+        return begin(connection, candidate, on: spare)
     }
 
     private func failureAtOnce(_ plan: ConnectPlan) -> Int32? {
@@ -48,13 +49,15 @@ extension World {
         }
     }
 
-    private func begin(_ connection: Connection, _ candidate: Int) -> Outcome {
+    private func begin(_ connection: Connection, _ candidate: Int, on spare: Spare?) -> Outcome {
         let plan = connection.plan
         let socket = Socket(
             .upstream, connection: connection.index,
             receiveCapacity: Scenario.buffer(&random, bytes: plan.server.bytes),
             sendCapacity: Scenario.buffer(&random, bytes: plan.client.bytes))
-        guard let number = allocate(.socket(socket)) else { return Outcome(-Int(ErrorNumber.tooManyFiles)) }
+        guard let number = spare?.lend(to: socket, in: self) ?? allocate(.socket(socket)) else {
+            return Outcome(-Int(ErrorNumber.tooManyFiles))
+        }
         socket.descriptor = number
         let server = Peer(plan.server, socket)
         connection.upstream = socket
@@ -199,11 +202,12 @@ extension World {
             socket.key = nil
             if socket.side == .upstream { noteLostAttempt(socket) }
             note("close of \(socket.side) of #\(socket.connection) (fd \(descriptor.number)): \(socket.closedBy)")
+        case .spare: note("close of the spare fd \(descriptor.number)")
         case .pipeRead, .pipeWrite: break
         }
     }
 
-    private func noteLostAttempt(_ socket: Socket) {
+    func noteLostAttempt(_ socket: Socket) {
         let connection = connections[socket.connection]
         guard connection.upstream === socket else { return }
         // A backend that accepts in the moment in which its time is over may be given up all the same.

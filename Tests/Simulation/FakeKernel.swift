@@ -51,10 +51,11 @@ struct FakeKernel: Kernel {
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { localAddress(descriptor) }
     func isOwn(_ address: IPAddress) -> Bool { false }
 
-    func connect(_ backend: BackendAddress) -> Outcome { world.connect(backend) }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome {
-        world.connect(BackendAddress(destination))
+    func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { world.connect(backend, on: spare) }
+    func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
+        world.connect(BackendAddress(destination), on: spare)
     }
+    func disconnect(_ descriptor: Descriptor) -> Bool { world.disconnect(descriptor) }
 
     func guardAgainstDeath(_ descriptor: Descriptor) { _ = world.socket(descriptor, "setsockopt") }
 
@@ -139,6 +140,7 @@ struct FakeKernel: Kernel {
     func unwatch(_ descriptor: Descriptor) {
         switch world.object(descriptor, "epoll_ctl(DEL)") {
         case .socket(let socket)?: socket.key = nil
+        case .spare: world.fail("epoll_ctl(DEL) of the spare socket \(descriptor.number)")
         case .listener(let index)?: world.listeners[index].key = nil
         default: break
         }

@@ -84,15 +84,15 @@ struct MutantKernel: Kernel {
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint? { base.localAddress(descriptor) }
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint? { base.originalDestination(descriptor) }
     mutating func isOwn(_ address: IPAddress) -> Bool { base.isOwn(address) }
-    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome {
-        base.connect(intercepted: destination, from: source)
+    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
+        base.connect(intercepted: destination, from: source, on: spare)
     }
-    mutating func connect(_ backend: BackendAddress) -> Outcome {
+    mutating func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome {
         if mutation == .countsTwice {
             let candidate = Int(backend.endpoint.port) - 20_000
             (world.backendCells.baseAddress.unsafelyUnwrapped + candidate).pointee.active.add()
         }
-        return base.connect(backend)
+        return base.connect(backend, on: spare)
     }
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
@@ -131,6 +131,12 @@ struct MutantKernel: Kernel {
     mutating func closeWithReset(_ descriptor: Descriptor) {
         if mutation == .releasesTwice, let count = world.shared.holds.baseAddress { count.pointee.remove() }
         if mutation == .softensReset { base.close(descriptor) } else { base.closeWithReset(descriptor) }
+    }
+
+    mutating func disconnect(_ descriptor: Descriptor) -> Bool {
+        if mutation == .releasesTwice, let count = world.shared.holds.baseAddress { count.pointee.remove() }
+        if mutation == .softensReset { return world.pretendDisconnect(descriptor) }
+        return base.disconnect(descriptor)
     }
 
     mutating func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {

@@ -63,7 +63,7 @@ struct Scenario {
 
     let seed: UInt64
     var settings = NodeSettings()
-    var limits = WorkerLimits(connections: 8, blocks: 8, pipes: 4)
+    var limits = WorkerLimits(connections: 8, blocks: 8, pipes: 4, spares: 0)
     var descriptors = 1024
     var chains: [ChainPlan] = []
     var connections: [ConnectionPlan] = []
@@ -122,6 +122,7 @@ struct Scenario {
         if random.chance(20) { orders.append((Scenario.moment(&random), .drain)) }
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
+        limits.spares = random.pick([0, 1, 4])
     }
 
     private static func moment(_ random: inout SeededRandom) -> UInt64 { start + UInt64(random.below(80_000_000)) }

@@ -52,6 +52,7 @@ struct SimulationTests {
         var total = Statistics()
         for seed in UInt64(0)..<1200 { total.add(Simulation.run(seed: seed).statistics) }
         #expect(total.splices > 100)
+        #expect(total.reused > 100)
         #expect(total.connects > total.accepted / 2)
         let expected: [RuntimeReason] = [
             .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,

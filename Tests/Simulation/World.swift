@@ -6,6 +6,7 @@ import PipelineRuntime
 final class World: @unchecked Sendable {
     enum Object {
         case socket(Socket)
+        case spare(Spare)
         case listener(Int)
         case pipeRead(Pipe)
         case pipeWrite(Pipe)
@@ -238,6 +239,7 @@ struct Statistics {
     var bytes = 0
     var pipes = 0
     var splices = 0
+    var reused = 0
     var reasons: [UInt16: Int] = [:]
 
     mutating func add(_ other: Statistics) {
@@ -247,6 +249,7 @@ struct Statistics {
         bytes += other.bytes
         pipes += other.pipes
         splices += other.splices
+        reused += other.reused
         reasons.merge(other.reasons, uniquingKeysWith: +)
     }
 }

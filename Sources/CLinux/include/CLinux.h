@@ -55,6 +55,10 @@ int cl_original_destination(int fd, struct cl_endpoint *out);
 int cl_set_transparent(int fd);
 /* A UDP socket, not blocking, that sends to and hears from this one only. */
 int cl_connect_datagram(const struct cl_endpoint *to);
+/* Connects a socket that cl_disconnect left; it is closed if that fails at once. */
+int cl_connect_again(int fd, const struct cl_endpoint *to);
+/* Ends a connection with RST; the socket keeps its options and its place in an epoll, and may connect again. */
+int cl_disconnect(int fd);
 /* Keepalive and user timeout, in the units of cl_connect_options. */
 int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms);
 int cl_socket_error(int fd);

@@ -5,6 +5,8 @@ import PipelineRuntime
 package struct DescriptorBudget: Equatable, Sendable {
     package let connectionsPerWorker: Int
     package let pipesPerWorker: Int
+    /// Upstream sockets that wait for their next connection.
+    package let sparesPerWorker: Int
     /// True if the settings asked for more.
     package let isCapped: Bool
 
@@ -16,10 +18,16 @@ package struct DescriptorBudget: Equatable, Sendable {
     static let perWorker = 3
 
     /// A connection takes two descriptors, a pipe takes two.
-    /// - Parameter probes: what the health prober may have at once.
+    /// - Parameters:
+    ///   - spares: what a worker may keep for the next connections; a thirty-second part of the limit at most.
+    ///   - probes: what the health prober may have at once.
     /// - Returns: nil if not even ``leastConnections`` fit.
-    package init?(limit: Int, workers: Int, listeners: Int, maxConnections: Int, probes: Int = 0) {
-        let fixed = DescriptorBudget.spare + min(probes, limit / 8) + workers * (listeners + DescriptorBudget.perWorker)
+    package init?(
+        limit: Int, workers: Int, listeners: Int, maxConnections: Int, spares: Int = 0, probes: Int = 0
+    ) {
+        sparesPerWorker = min(spares, limit / 32 / max(1, workers))
+        let perWorker = listeners + DescriptorBudget.perWorker + sparesPerWorker
+        let fixed = DescriptorBudget.spare + min(probes, limit / 8) + workers * perWorker
         let share = max(0, limit - fixed) / max(1, workers)
         let wantedPipes = DescriptorBudget.sizes(connections: maxConnections).pipes
         if share >= 2 * (maxConnections + wantedPipes) {
@@ -44,6 +52,7 @@ package struct DescriptorBudget: Equatable, Sendable {
     var limits: WorkerLimits {
         var limits = DescriptorBudget.sizes(connections: connectionsPerWorker)
         limits.pipes = pipesPerWorker
+        limits.spares = sparesPerWorker
         return limits
     }
 

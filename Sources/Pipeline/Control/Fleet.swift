@@ -30,7 +30,7 @@ final class Fleet {
             limit: Int(clamping: limit), workers: count, planned: listeners, most: most)
         let budget = DescriptorBudget(
             limit: Int(clamping: limit), workers: count, listeners: room, maxConnections: settings.maxConnections,
-            probes: probes)
+            spares: settings.spareSockets, probes: probes)
         guard let budget else {
             return (
                 nil,

@@ -6,6 +6,7 @@ package struct WorkerCounters: ~Copyable {
     package enum Metric: Int, CaseIterable, Sendable {
         case accepted, active, connectAttempts, connectRetries, bytesToUpstream, bytesToClient
         case spliceEntered, spliceLeft, logDropped, wakeups, sniffing, buffersInUse, pipesInUse
+        case socketsReused
 
         package var name: String {
             switch self {
@@ -22,6 +23,7 @@ package struct WorkerCounters: ~Copyable {
             case .sniffing: "connections_sniffing"
             case .buffersInUse: "buffers_in_use"
             case .pipesInUse: "pipes_in_use"
+            case .socketsReused: "upstream_sockets_reused"
             }
         }
     }

@@ -17,6 +17,8 @@ package struct NodeSettings: Sendable, Equatable {
     /// that keeps its window shut as well: see docs/adr/0005.
     package var userTimeout = TimeSpan.seconds(120)
     package var backlog = 4096
+    /// How many upstream sockets of short connections each worker keeps for the next ones; 0: none.
+    package var spareSockets = 128
     /// One JSON line per connection.
     package var logConnections = true
     /// Directory for persisted state; nil: none.

@@ -94,10 +94,14 @@ package protocol Kernel {
 
     /// Opens a non-blocking socket and begins to connect. The descriptor, whose success or failure shows as
     /// ``Readiness/writable`` or as the error of the first call; or `-errno` if it failed at once.
-    mutating func connect(_ backend: BackendAddress) -> Outcome
+    /// - Parameter spare: takes this socket instead of a new one: one that ``disconnect(_:)`` was true for, of the same
+    ///   address family. It is closed if the call fails.
+    mutating func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome
     /// The same to where an intercepted client was going: marked, so that nothing intercepts it again.
-    /// - Parameter source: connect from this address, which need not be this host's; nil: from the host's own.
-    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome
+    /// - Parameters:
+    ///   - source: connect from this address, which need not be this host's; nil: from the host's own.
+    ///   - spare: as above, and from this call.
+    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome
     /// Has the kernel find out when the peer of an upstream socket is dead (R14): keepalive and user timeout. Apart from
     /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)
@@ -118,6 +122,10 @@ package protocol Kernel {
     mutating func close(_ descriptor: Descriptor)
     /// Closes with RST, so that the other side knows, and nothing stays behind in TIME_WAIT.
     mutating func closeWithReset(_ descriptor: Descriptor)
+
+    /// Ends a connection as ``closeWithReset(_:)`` does, and keeps the socket, with its options and its registration, for
+    /// another one. False: it can't be used again, and is to be closed.
+    mutating func disconnect(_ descriptor: Descriptor) -> Bool
 
     /// Registers a socket, once, edge-triggered for everything. What is true already is reported as well.
     mutating func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome

@@ -58,8 +58,9 @@ package struct LinuxKernel: Kernel {
         return cl_local_endpoint(descriptor.number, &local) == 0 ? Endpoint(local) : nil
     }
 
-    package mutating func connect(_ backend: BackendAddress) -> Outcome {
+    package mutating func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome {
         var to = cl_endpoint(backend.endpoint)
+        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to))) }
         return Outcome(Int(cl_connect(&to, &options)))
     }
 
@@ -73,8 +74,11 @@ package struct LinuxKernel: Kernel {
         return cl_can_bind(&at) == 0
     }
 
-    package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?) -> Outcome {
+    package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor)
+        -> Outcome
+    {
         var to = cl_endpoint(destination)
+        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to))) }
         guard let source else { return Outcome(Int(cl_connect_marked(&to, nil, mark, &options))) }
         var from = cl_endpoint(Endpoint(source, 0))
         return Outcome(Int(cl_connect_marked(&to, &from, mark, &options)))
@@ -112,6 +116,7 @@ package struct LinuxKernel: Kernel {
 
     package func shutdownWrite(_ descriptor: Descriptor) { _ = cl_shutdown_write(descriptor.number) }
     package func close(_ descriptor: Descriptor) { _ = cl_close(descriptor.number) }
+    package func disconnect(_ descriptor: Descriptor) -> Bool { cl_disconnect(descriptor.number) == 0 }
     package func closeWithReset(_ descriptor: Descriptor) { _ = cl_close_with_reset(descriptor.number) }
 
     package func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {

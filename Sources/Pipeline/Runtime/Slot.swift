@@ -66,6 +66,8 @@ struct Slot {
     var marks: Marks = []
     var client = Descriptor.none
     var upstream = Descriptor.none
+    /// Its entry in ``UpstreamSockets``, as long as `upstream` is open.
+    var socket: Int32 = Flow.none
     /// The block with facts and first bytes, until they are sent.
     var pending: Int32 = Flow.none
     /// Timer wheel links: slot indices, or ``Flow/none``.

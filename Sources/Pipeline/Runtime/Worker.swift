@@ -22,15 +22,18 @@ package struct WorkerLimits: Sendable {
     package var connections: Int
     package var blocks: Int
     package var pipes: Int
-    package init(connections: Int, blocks: Int, pipes: Int) {
+    /// Upstream sockets that wait for their next connection.
+    package var spares: Int
+    package init(connections: Int, blocks: Int, pipes: Int, spares: Int) {
         self.connections = connections
         self.blocks = blocks
         self.pipes = pipes
+        self.spares = spares
     }
     package init(_ settings: NodeSettings) {
         self.init(
             connections: settings.maxConnections, blocks: min(settings.maxConnections, 16384),
-            pipes: min(settings.maxConnections, 1024))
+            pipes: min(settings.maxConnections, 1024), spares: min(settings.maxConnections, settings.spareSockets))
     }
 }
 
@@ -52,6 +55,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     var slab: Slab
     var blocks: BlockPool
     var pipes: PipePool
+    var upstreams: UpstreamSockets
     var wheel: TimerWheel
     /// Connections that wait for their rate.
     var paces: PaceQueue
@@ -86,9 +90,9 @@ package struct Worker<K: Kernel>: ~Copyable {
         listeners: [WorkerListener], snapshot: UnsafePointer<Snapshot>, counters: UnsafePointer<WorkerCounters>,
         ring: RecordRing, mailbox: Mailbox
     ) {
-        guard let slab = Slab(capacity: limits.connections), let blocks = BlockPool(capacity: limits.blocks) else {
-            return nil
-        }
+        guard let slab = Slab(capacity: limits.connections), let blocks = BlockPool(capacity: limits.blocks),
+            let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares)
+        else { return nil }
         self.kernel = kernel
         self.settings = settings
         self.index = index
@@ -100,6 +104,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.halfCloseTimeout = settings.halfCloseTimeout
         self.slab = slab
         self.blocks = blocks
+        self.upstreams = upstreams
         pipes = PipePool(capacity: limits.pipes)
         now = self.kernel.now()
         wheel = TimerWheel(now: now)
@@ -133,6 +138,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             publish()
             return false
         }
+        upstreams.turn &+= 1
         let count = kernel.wait(events, timeout: sleep())
         now = kernel.now()
         for i in 0..<count { handle(events[i]) }
@@ -160,6 +166,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     package mutating func run() {
         while turn() {}
         pipes.closeAll(&kernel)
+        _ = upstreams.closeSpares(&kernel)
         mailbox._withUnsafeGuaranteedRef { $0.setEnded() }
     }
 
@@ -178,7 +185,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         case .client:
             if let index = slab.find(event.key) { clientEvent(index, event.readiness) }
         case .upstream:
-            if let index = slab.find(event.key) { upstreamEvent(index, event.readiness) }
+            if let index = upstreams.owner(event.key) { upstreamEvent(index, event.readiness) }
         case .listener:
             if event.key.index < listeners.count { acceptAll(listeners[event.key.index].listener) }
         case .control:

@@ -14,6 +14,8 @@ extension Worker {
             case ErrorNumber.connectionAborted:
                 continue
             case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem:
+                // Nobody is refused for what only waits for its next use.
+                if upstreams.closeSpares(&kernel) { continue }
                 var peer = Endpoint(.unspecified, 0)
                 guard kernel.refuse(listener.descriptor, &peer) else { return }
                 counters.pointee.add(.accepted)

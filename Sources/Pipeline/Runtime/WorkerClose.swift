@@ -17,7 +17,7 @@ extension Worker {
         let reason = judgeEnd(index, cause)
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
         close(slot.pointee.client, .client, ending)
-        close(slot.pointee.upstream, .upstream, ending)
+        endUpstream(index, ending)
         wheel.disarm(slab.slots, index)
         paces.remove(slab.slots, index)
         giveBack(index)
@@ -38,6 +38,34 @@ extension Worker {
         case .reset, .broken: kernel.closeWithReset(descriptor)
         }
     }
+
+    private mutating func endUpstream(_ index: Int, _ ending: Ending) {
+        let slot = slab.slots + index
+        guard slot.pointee.upstream.isOpen else { return }
+        let place = slot.pointee.socket
+        if upstreams.mayKeep(place), isAsGoodAsNew(index, ending), kernel.disconnect(slot.pointee.upstream) {
+            upstreams.keep(place)
+        } else {
+            close(slot.pointee.upstream, .upstream, ending)
+            upstreams.give(place)
+        }
+        slot.pointee.upstream = .none
+        slot.pointee.socket = Flow.none
+    }
+
+    /// Whether a connection leaves nothing on its upstream socket that the next one would feel. An orderly end may still
+    /// have bytes and a FIN on their way, which a disconnect would take back; one that lived for long has other options;
+    /// one that moved much has buffers that have grown.
+    private func isAsGoodAsNew(_ index: Int, _ ending: Ending) -> Bool {
+        let slot = slab.slots + index
+        if case .orderly = ending { return false }
+        guard slot.pointee.marks.isSuperset(of: [.connected, .upstreamWatched]), !slot.pointee.marks.contains(.guarded)
+        else { return false }
+        return slot.pointee.up.total &+ slot.pointee.down.total < Self.lightTraffic
+    }
+
+    /// Bytes: less than a socket's buffers hold from the start.
+    private static var lightTraffic: Int64 { 65536 }
 
     private mutating func giveBack(_ index: Int) {
         releasePending(index)

@@ -27,9 +27,10 @@ extension Worker {
                 slot.pointee.attempt += 1
                 continue
             }
-            let outcome = kernel.connect(backend.pointee.address)
+            let outcome = openUpstream(index, .backend(backend.pointee.address.endpoint.address)) { kernel, spare in
+                kernel.connect(backend.pointee.address, on: spare)
+            }
             if !outcome.isError {
-                slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
                 startConnecting(index)
                 return
             }
@@ -54,13 +55,38 @@ extension Worker {
         slot.pointee.tried = 1
         slot.pointee.marks.insert(.direct)
         let source = way == .fromClient ? slot.pointee.peer.address : nil
-        let outcome = kernel.connect(intercepted: slot.pointee.destination, from: source)
+        let destination = slot.pointee.destination
+        let outcome = openUpstream(index, .direct(destination.address, source)) { kernel, spare in
+            kernel.connect(intercepted: destination, from: source, on: spare)
+        }
         guard !outcome.isError else {
             finish(index, Worker.connectFailure(outcome.error).code, .reset)
             return
         }
-        slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
         startConnecting(index)
+    }
+
+    /// Has the kernel connect the connection's upstream socket: one that was used before, if there is one.
+    private mutating func openUpstream(
+        _ index: Int, _ kind: UpstreamKind, _ connect: (inout K, Descriptor) -> Outcome
+    ) -> Outcome {
+        let slot = slab.slots + index
+        guard let place = upstreams.take(kind, for: index) else { return Outcome(-Int(ErrorNumber.tooManyFiles)) }
+        let spare = upstreams.descriptor(place)
+        let outcome = connect(&kernel, spare)
+        guard !outcome.isError else {
+            upstreams.give(place)
+            return outcome
+        }
+        slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
+        slot.pointee.socket = place
+        if spare.isOpen {
+            slot.pointee.marks.insert(.upstreamWatched)
+            counters.pointee.add(.socketsReused)
+        } else {
+            upstreams.set(place, slot.pointee.upstream)
+        }
+        return outcome
     }
 
     /// Counts the connection among those of a backend that is to be tried. False if the backend has no room (R11) or
@@ -123,10 +149,10 @@ extension Worker {
     mutating func watchUpstream(_ index: Int) {
         let slot = slab.slots + index
         guard !slot.pointee.marks.contains(.upstreamWatched) else { return }
-        slot.pointee.marks.insert(.upstreamWatched)
-        let key = EventKey(.upstream, index: index, generation: slot.pointee.generation)
-        if kernel.watch(slot.pointee.upstream, key).isError {
+        if kernel.watch(slot.pointee.upstream, upstreams.key(slot.pointee.socket)).isError {
             finish(index, RuntimeReason.internalError.code, .reset)
+        } else {
+            slot.pointee.marks.insert(.upstreamWatched)
         }
     }
 
@@ -153,26 +179,15 @@ extension Worker {
         let slot = slab.slots + index
         let reason = Worker.connectFailure(error)
         kernel.close(slot.pointee.upstream)
+        upstreams.give(slot.pointee.socket)
         slot.pointee.upstream = .none
+        slot.pointee.socket = Flow.none
         slot.pointee.marks.remove(.upstreamWatched)
         wheel.disarm(slab.slots, index)
         noteConnectFailure(index, reason)
         slot.pointee.attempt += 1
         slot.pointee.down.state = .writable
-        // What events of this slot's first socket are still in this batch must not be taken for the next one's.
-        slot.pointee.generation &+= 1
-        rewatchClient(index)
-        guard slot.pointee.phase != .free else { return }
         connectNext(index, after: reason)
-    }
-
-    /// The client's registration carries the generation: after a change it is made anew.
-    private mutating func rewatchClient(_ index: Int) {
-        let slot = slab.slots + index
-        guard slot.pointee.marks.contains(.clientWatched) else { return }
-        kernel.unwatch(slot.pointee.client)
-        slot.pointee.marks.remove(.clientWatched)
-        watchClient(index)
     }
 
     mutating func connectDeadline(_ index: Int) { connectFailed(index, ErrorNumber.timedOut) }
