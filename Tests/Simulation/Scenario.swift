@@ -123,6 +123,22 @@ struct Scenario {
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
         limits.spares = random.pick([0, 1, 4])
+        if random.chance(20) { makeRush(&random) }
+    }
+
+    /// Short connections, one after the other, that end by reset: those whose upstream sockets are used again.
+    private mutating func makeRush(_ random: inout SeededRandom) {
+        limits.spares = 4
+        for i in connections.indices {
+            connections[i].client.bytes = min(connections[i].client.bytes, 2000)
+            connections[i].server.bytes = min(connections[i].server.bytes, 2000)
+            connections[i].client.start = .atOnce
+            connections[i].server.start = .atOnce
+            connections[i].client.ending = .resetAfterReading(random.below(connections[i].server.bytes + 1))
+            connections[i].client.reads = true
+            connections[i].server.pause = 10_000
+            connections[i].arrives = Scenario.start + UInt64(random.below(20_000_000))
+        }
     }
 
     private static func moment(_ random: inout SeededRandom) -> UInt64 { start + UInt64(random.below(80_000_000)) }
