@@ -264,6 +264,8 @@ ssize_t cl_send(int fd, const void *first, size_t first_count, const void *secon
     return n < 0 ? -errno : n;
 }
 
+int cl_set_low_water(int fd, int bytes) { return set(fd, SOL_SOCKET, SO_RCVLOWAT, bytes) < 0 ? -errno : 0; }
+
 ssize_t cl_splice(int from, int to, size_t count) {
     ssize_t n;
     do n = splice(from, NULL, to, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);

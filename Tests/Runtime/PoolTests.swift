@@ -32,6 +32,7 @@ private struct PipeKernel: Kernel {
     func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
         Outcome(-111)
     }
+    func setLowWater(_ descriptor: Descriptor, _ bytes: Int) {}
     func disconnect(_ descriptor: Descriptor) -> Bool { false }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }

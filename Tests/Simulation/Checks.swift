@@ -158,6 +158,12 @@ extension World {
             if wakes > until { fail("S21: the worker sleeps past the time of a rate (\(name))") }
             return
         }
+        if isUnread, held == 0, source.isGathering, !source.isDead, !source.finArrived {
+            if wakes > clock + scenario.settings.coalesce.nanoseconds {
+                fail("S25: a stream gathers for good (\(name))")
+            }
+            return
+        }
         if source.isDead { return fail("S6: the worker sleeps on a reset (\(name))") }
         if source.unread > 0, !sink.finSent { return fail("S6: the worker sleeps, \(source.unread) unread (\(name))") }
         if source.side == .client, connection.gate == .closed, !source.finArrived { return }

@@ -95,6 +95,13 @@ struct FakeKernel: Kernel {
         return Outcome(count)
     }
 
+    func setLowWater(_ descriptor: Descriptor, _ bytes: Int) {
+        guard let socket = world.socket(descriptor, "setsockopt(SO_RCVLOWAT)") else { return }
+        socket.lowWater = bytes
+        if socket.unread > 0 { socket.hasEdge = true }
+        world.effects += 1
+    }
+
     func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome { world.splice(from, to, count) }
 
     func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome {

@@ -33,6 +33,8 @@ enum Mutation: String, CaseIterable {
     case releasesTwice
     /// A backend's connections are counted twice.
     case countsTwice
+    /// A stream that was let gather is held up for good.
+    case keepsMark
 }
 
 /// A ``FakeKernel`` with a ``Mutation`` between it and the worker.
@@ -131,6 +133,12 @@ struct MutantKernel: Kernel {
     mutating func closeWithReset(_ descriptor: Descriptor) {
         if mutation == .releasesTwice, let count = world.shared.holds.baseAddress { count.pointee.remove() }
         if mutation == .softensReset { base.close(descriptor) } else { base.closeWithReset(descriptor) }
+    }
+
+    mutating func setLowWater(_ descriptor: Descriptor, _ bytes: Int) {
+        // A mark that is never lowered again.
+        if mutation == .keepsMark, bytes == 1 { return }
+        base.setLowWater(descriptor, bytes)
     }
 
     mutating func disconnect(_ descriptor: Descriptor) -> Bool {

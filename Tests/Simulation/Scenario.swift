@@ -123,6 +123,7 @@ struct Scenario {
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
         limits.spares = random.pick([0, 1, 4])
+        settings.coalesce = random.pick([.zero, .milliseconds(1), .milliseconds(5)])
         if random.chance(20) { makeRush(&random) }
     }
 

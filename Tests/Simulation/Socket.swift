@@ -16,6 +16,8 @@ final class Socket {
     var taken = 0
     let receiveCapacity: Int
     var finArrived = false
+    /// `SO_RCVLOWAT`.
+    var lowWater = 1
     /// A byte that no single read goes across (urgent data).
     var urgentMark = -1
     /// `sk_err`.
@@ -50,6 +52,8 @@ final class Socket {
 
     var isOpen: Bool { closedBy == .no }
     var unread: Int { arrived - taken }
+    /// Has bytes, and not so many that they are told of.
+    var isGathering: Bool { unread < min(lowWater, receiveCapacity) }
     var inFlight: Int { sent - delivered }
     var room: Int { underPressure ? 0 : max(0, sendCapacity - inFlight) }
     /// `sk_stream_is_writeable`: a third of the buffer is free.
@@ -62,7 +66,7 @@ final class Socket {
         let receiveIsOver = finArrived || isDead
         if isDead || (receiveIsOver && finSent) || error != 0 { result.insert(.hangup) }
         if receiveIsOver { result.formUnion([.readable, .readEnd]) }
-        if unread > 0 { result.insert(.readable) }
+        if unread > 0, !isGathering { result.insert(.readable) }
         if isDead || finSent || isWritable { result.insert(.writable) } else { owesRoomEdge = true }
         if urgentMark > taken { result.insert(.urgent) }
         return result

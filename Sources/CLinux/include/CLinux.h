@@ -65,6 +65,8 @@ int cl_socket_error(int fd);
 
 ssize_t cl_receive(int fd, void *buffer, size_t count);
 ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count);
+/* SO_RCVLOWAT. */
+int cl_set_low_water(int fd, int bytes);
 ssize_t cl_splice(int from, int to, size_t count);
 /* ends[0] is read, ends[1] is written. The capacity is a wish. */
 int cl_pipe(int ends[2], int capacity);

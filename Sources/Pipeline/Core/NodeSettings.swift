@@ -19,6 +19,8 @@ package struct NodeSettings: Sendable, Equatable {
     package var backlog = 4096
     /// How many upstream sockets of short connections each worker keeps for the next ones; 0: none.
     package var spareSockets = 128
+    /// How long bulk streams may gather between two moves; zero: they are moved as their bytes come.
+    package var coalesce = TimeSpan.milliseconds(1)
     /// One JSON line per connection.
     package var logConnections = true
     /// Directory for persisted state; nil: none.

@@ -38,6 +38,7 @@ private struct NodeSetting: Sendable {
         },
         .count("connections", 1...1_000_000, then: ["per", "worker"]) { $0.maxConnections = $1 },
         .count("backlog", 1...65535) { $0.backlog = $1 },
+        .duration("coalesce", .zero...(.milliseconds(100))) { $0.coalesce = $1 },
         .count("spare_sockets", 0...65535, then: ["per", "worker"]) { $0.spareSockets = $1 },
         .duration("connect_timeout", .milliseconds(10)...(.seconds(120))) { $0.connectTimeout = $1 },
         .duration("half_close_timeout", .seconds(1)...(.seconds(86400))) { $0.halfCloseTimeout = $1 },

@@ -112,6 +112,9 @@ package protocol Kernel {
     /// Both pieces in one write, in order; either may be empty.
     mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
         -> Outcome
+    /// Has the socket be readable only once this many bytes wait, its stream ends, or its buffer is full. Bytes that are
+    /// there when the mark is lowered are told of. The kernel may take less for the mark.
+    mutating func setLowWater(_ descriptor: Descriptor, _ bytes: Int)
     /// Moves up to `count` bytes between a socket and a pipe, without copying.
     mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome
     /// A pipe that holds about `capacity` bytes. The read end's descriptor, or `-errno`; `writeEnd` is the other.

@@ -100,6 +100,10 @@ package struct LinuxKernel: Kernel {
         Outcome(cl_send(descriptor.number, first.baseAddress, first.count, second.baseAddress, second.count))
     }
 
+    package func setLowWater(_ descriptor: Descriptor, _ bytes: Int) {
+        _ = cl_set_low_water(descriptor.number, Int32(clamping: bytes))
+    }
+
     package func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome {
         Outcome(cl_splice(from.number, to.number, count))
     }

@@ -32,7 +32,7 @@ struct Flow {
     static let none: Int32 = -1
 
     struct State: OptionSet {
-        let rawValue: UInt8
+        let rawValue: UInt16
         /// No EAGAIN since the last readable event.
         static let readable = State(rawValue: 1)
         static let writable = State(rawValue: 2)
@@ -47,6 +47,10 @@ struct Flow {
         static let urgent = State(rawValue: 64)
         /// Held back until gating stages have seen the bytes.
         static let gated = State(rawValue: 128)
+        /// Its source tells of bytes only once there are many.
+        static let gathering = State(rawValue: 256)
+        /// Was spliced since it was last looked after.
+        static let moved = State(rawValue: 512)
     }
 
     var holdsBytes: Bool { block != Flow.none || pipeBytes > 0 }

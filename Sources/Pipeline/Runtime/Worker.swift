@@ -51,6 +51,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     let logs: Bool
     let connectTimeout: TimeSpan
     let halfCloseTimeout: TimeSpan
+    /// How long a bulk stream may gather; zero: not at all.
+    let coalesce: TimeSpan
 
     var slab: Slab
     var blocks: BlockPool
@@ -102,6 +104,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.logs = settings.logConnections
         self.connectTimeout = settings.connectTimeout
         self.halfCloseTimeout = settings.halfCloseTimeout
+        self.coalesce = settings.coalesce
         self.slab = slab
         self.blocks = blocks
         self.upstreams = upstreams
@@ -144,7 +147,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         for i in 0..<count { handle(events[i]) }
         runQueue()
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
-        while let index = paces.popDue(slab.slots, now: now) { pumpBoth(index) }
+        while let index = paces.popDue(slab.slots, now: now) { paceDue(index) }
         runDrains()
         runProgress()
         publish()

@@ -134,7 +134,7 @@ extension Worker {
                 }
                 if !slot.pointee.pacers.isEmpty, park(index, source) { return true }
                 if flow.pointee.state.contains(.splicing) {
-                    step = fillPipe(flow, from)
+                    step = fillPipe(index, flow, from)
                 } else {
                     step = copy(index, source, from, to)
                 }
@@ -274,71 +274,6 @@ extension Worker {
             flow.pointee.state.remove(.writable)
         }
         return .moved(0)
-    }
-
-    // MARK: Splicing
-
-    private mutating func fillPipe(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) -> Step {
-        if flow.pointee.pipe == Flow.none {
-            flow.pointee.pipe = pipes.take(&kernel)
-            guard flow.pointee.pipe != Flow.none else {
-                stopSplicing(flow)
-                return .moved(0)
-            }
-            counters.pointee.add(.spliceEntered)
-        }
-        let outcome = kernel.splice(from, pipes[flow.pointee.pipe].writeEnd, PipePool.pipeSize)
-        if outcome.isError {
-            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
-            flow.pointee.state.remove(.readable)
-            return .wait
-        }
-        if outcome.value == 0 {
-            flow.pointee.state.insert(.ended)
-            return .moved(0)
-        }
-        flow.pointee.pipeBytes = UInt32(outcome.value)
-        if outcome.value < Self.smallSplice {
-            flow.pointee.smallSplices &+= 1
-            if flow.pointee.smallSplices >= Self.smallSplicesToCopy { stopSplicing(flow) }
-        } else {
-            flow.pointee.smallSplices = 0
-        }
-        return .moved(outcome.value)
-    }
-
-    private static var smallSplice: Int { 16384 }
-    private static var smallSplicesToCopy: UInt8 { 8 }
-
-    private mutating func drainPipe(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
-        let outcome = kernel.splice(pipes[flow.pointee.pipe].readEnd, to, Int(flow.pointee.pipeBytes))
-        if outcome.isError {
-            guard outcome.error == ErrorNumber.again else { return .sinkBroken(outcome.error) }
-            flow.pointee.state.remove(.writable)
-            return .wait
-        }
-        guard outcome.value > 0 else { return .sinkBroken(ErrorNumber.brokenPipe) }
-        flow.pointee.pipeBytes -= UInt32(outcome.value)
-        flow.pointee.total += Int64(outcome.value)
-        return .moved(0)
-    }
-
-    private mutating func stopSplicing(_ flow: UnsafeMutablePointer<Flow>) {
-        flow.pointee.state.remove(.splicing)
-        flow.pointee.fullReads = 0
-        flow.pointee.smallSplices = 0
-        counters.pointee.add(.spliceLeft)
-    }
-
-    mutating func releasePipe(_ flow: UnsafeMutablePointer<Flow>) {
-        guard flow.pointee.pipe != Flow.none else { return }
-        if flow.pointee.pipeBytes > 0 {
-            pipes.discard(flow.pointee.pipe, &kernel)
-        } else {
-            pipes.give(flow.pointee.pipe)
-        }
-        flow.pointee.pipe = Flow.none
-        flow.pointee.pipeBytes = 0
     }
 
     static func brokenReason(_ error: Int32, _ side: Side) -> RuntimeReason {

@@ -1,0 +1,123 @@
+import Pipeline
+
+/// Streams that keep filling the buffer are spliced: moved between sockets through a pipe, without copying.
+extension Worker {
+    mutating func fillPipe(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) -> Step {
+        if flow.pointee.pipe == Flow.none {
+            flow.pointee.pipe = pipes.take(&kernel)
+            guard flow.pointee.pipe != Flow.none else {
+                stopSplicing(flow, from)
+                return .moved(0)
+            }
+            counters.pointee.add(.spliceEntered)
+        }
+        let outcome = kernel.splice(from, pipes[flow.pointee.pipe].writeEnd, PipePool.pipeSize)
+        if outcome.isError {
+            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
+            flow.pointee.state.remove(.readable)
+            awaitMore(index, flow, from)
+            return .wait
+        }
+        if outcome.value == 0 {
+            flow.pointee.state.insert(.ended)
+            return .moved(0)
+        }
+        flow.pointee.pipeBytes = UInt32(outcome.value)
+        noteSplice(flow, from, outcome.value)
+        return .moved(outcome.value)
+    }
+
+    private mutating func noteSplice(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ count: Int) {
+        flow.pointee.state.insert(.moved)
+        if count < Self.smallSplice {
+            flow.pointee.smallSplices &+= 1
+            if flow.pointee.smallSplices >= Self.smallSplicesToCopy { stopSplicing(flow, from) }
+        } else {
+            flow.pointee.smallSplices = 0
+            if count >= Self.largeSplice { startGathering(flow, from) }
+        }
+    }
+
+    private static var smallSplice: Int { 16384 }
+    private static var smallSplicesToCopy: UInt8 { 8 }
+    private static var largeSplice: Int { 65536 }
+
+    mutating func drainPipe(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
+        let outcome = kernel.splice(pipes[flow.pointee.pipe].readEnd, to, Int(flow.pointee.pipeBytes))
+        if outcome.isError {
+            guard outcome.error == ErrorNumber.again else { return .sinkBroken(outcome.error) }
+            flow.pointee.state.remove(.writable)
+            return .wait
+        }
+        guard outcome.value > 0 else { return .sinkBroken(ErrorNumber.brokenPipe) }
+        flow.pointee.pipeBytes -= UInt32(outcome.value)
+        flow.pointee.total += Int64(outcome.value)
+        return .moved(0)
+    }
+
+    private mutating func stopSplicing(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
+        stopGathering(flow, from)
+        flow.pointee.state.remove(.splicing)
+        flow.pointee.fullReads = 0
+        flow.pointee.smallSplices = 0
+        counters.pointee.add(.spliceLeft)
+    }
+
+    mutating func releasePipe(_ flow: UnsafeMutablePointer<Flow>) {
+        guard flow.pointee.pipe != Flow.none else { return }
+        if flow.pointee.pipeBytes > 0 {
+            pipes.discard(flow.pointee.pipe, &kernel)
+        } else {
+            pipes.give(flow.pointee.pipe)
+        }
+        flow.pointee.pipe = Flow.none
+        flow.pointee.pipeBytes = 0
+    }
+
+    // MARK: Gathering
+
+    /// A stream that comes in large pieces is let gather in its socket before it is moved on: each wakeup, and each
+    /// that its receiver has by it, is for more bytes (docs/adr/0031). What a stream has gathered waits for at most
+    /// two of `coalesce`; one that pauses is no longer held up at all.
+    private mutating func startGathering(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
+        guard coalesce > .zero, !flow.pointee.state.contains(.gathering) else { return }
+        flow.pointee.state.insert(.gathering)
+        kernel.setLowWater(from, PipePool.pipeSize)
+    }
+
+    private mutating func stopGathering(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
+        guard flow.pointee.state.contains(.gathering) else { return }
+        flow.pointee.state.remove(.gathering)
+        kernel.setLowWater(from, 1)
+    }
+
+    /// The socket is empty, or has less than is told of.
+    private mutating func awaitMore(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
+        guard flow.pointee.state.contains(.gathering) else { return }
+        if flow.pointee.state.contains(.moved) {
+            paces.wake(slab.slots, index, at: now + coalesce)
+        } else {
+            stopGathering(flow, from)
+        }
+    }
+
+    /// The time of a connection that waits for its rate, or that lets a stream gather, has come.
+    mutating func paceDue(_ index: Int) {
+        let slot = slab.slots + index
+        let upGathers = gatherOn(&slot.pointee.up)
+        let downGathers = gatherOn(&slot.pointee.down)
+        if upGathers || downGathers { paces.wake(slab.slots, index, at: now + coalesce) }
+        pumpBoth(index)
+    }
+
+    /// True if the flow goes on gathering, as it has moved since the last time. One that has not is read to what it has.
+    private func gatherOn(_ flow: inout Flow) -> Bool {
+        guard flow.state.contains(.gathering) else { return false }
+        if flow.state.contains(.moved) {
+            flow.state.remove(.moved)
+            return true
+        }
+        flow.state.insert(.readable)
+        return false
+    }
+}
