@@ -43,7 +43,9 @@ final class FlowRecording {
     static func start(_ node: RunningNode, _ log: ControlLog) -> FlowRecording? {
         let settings = node.settings
         let records = node.program.chains.buffer.contains { $0.progressInterval != nil }
-        guard records || settings.ledger != nil || !settings.exports.isEmpty else { return nil }
+        guard records || settings.ledger != nil || !settings.exports.isEmpty || settings.hints != nil else {
+            return nil
+        }
         let exporters = settings.exports.compactMap { settings -> FlowExporter? in
             let started = FlowExporter.start(settings)
             if started.exporter == nil {
@@ -51,16 +53,17 @@ final class FlowRecording {
             }
             return started.exporter
         }
-        let directory = node.flowDirectory
+        let (directory, watch) = (node.flowDirectory, node.flowWatch)
         do throws(LedgerProblem) {
             let thread = try FlowThread.start(
                 settings.ledger, identity: { directory.find($0, $1) },
                 alsoTo: { records in
+                    watch.take(records)
                     guard !exporters.isEmpty else { return }
                     let flows = records.map { ExportFlow($0, directory.find($0.key.instance, $0.key.source)) }
                     for exporter in exporters { exporter.offer(flows) }
                 },
-                say: { log.say($0.event, $0.message) })
+                eachTurn: { watch.tick() }, say: { log.say($0.event, $0.message) })
             return FlowRecording(thread, exporters)
         } catch {
             log.say("ledger_failed", "\(error): flows are not recorded")

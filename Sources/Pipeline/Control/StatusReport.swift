@@ -46,6 +46,7 @@ struct StatusReport {
         line.list("listeners", node.listeners.kept, write)
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
+        if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
         line.close()
         line.newline()
         return line.bytes
@@ -97,6 +98,22 @@ struct StatusReport {
         line.close()
     }
 
+    private static func write(_ line: inout JSONLine, _ hints: FlowWatch.Counts) {
+        line.key("hints")
+        line.open()
+        line.list("kinds", hints.kinds) { line, kind in
+            line.open()
+            line.field("kind", kind.name)
+            line.field("begun", kind.begun)
+            line.field("active", kind.active)
+            line.close()
+        }
+        line.field("instances", hints.instances)
+        line.field("records_unwatched", hints.unwatched)
+        line.field("refusals_dropped", hints.dropped)
+        line.close()
+    }
+
     private func pipeline(_ kept: ListenerKeeper.Kept) -> String {
         let chains = node.program.chains
         return kept.planned.spec.chain < chains.count ? chains[kept.planned.spec.chain].name : "?"
@@ -117,7 +134,7 @@ struct StatusReport {
         }
         for problem in node.problems { text += "problem: \(problem)\n" }
         return text + "\n" + workersText + "\n" + listenersText + countsText("REASON", ended)
-            + countsText("SHADOWED", shadowed)
+            + countsText("SHADOWED", shadowed) + hintsText
     }
 
     private var workersText: String {
@@ -146,6 +163,14 @@ struct StatusReport {
             ])
         }
         return table.text
+    }
+
+    /// Only kinds that there were: most nodes have none.
+    private var hintsText: String {
+        guard let hints = node.flowWatch.counts, hints.kinds.contains(where: { $0.begun > 0 }) else { return "" }
+        var table = TextTable(["HINT", "-BEGUN", "-ACTIVE"])
+        for kind in hints.kinds where kind.begun > 0 { table.add([kind.name, "\(kind.begun)", "\(kind.active)"]) }
+        return "\n" + table.text
     }
 
     private func countsText(_ name: String, _ counted: [(name: String, count: UInt64)]) -> String {

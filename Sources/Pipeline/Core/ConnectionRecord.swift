@@ -26,6 +26,10 @@ package struct ConnectionRecord: @unchecked Sendable {
     package var serverName = ShortText<62>()
     /// Which instance it came from (R19), if that is known; ``env`` is then its env.
     package var instance = ShortText<48>()
+    /// The same as a number, see ``InstanceIdentity/number``.
+    package var instanceNumber = InstanceIdentity.unknown
+    /// A stage recorded it as a flow as well.
+    package var isAccounted = false
     package init() {}
 }
 

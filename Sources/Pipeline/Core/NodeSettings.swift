@@ -44,5 +44,9 @@ package struct NodeSettings: Sendable, Equatable {
     package var exports: [ExportSettings] = []
     /// Where flows are kept that `account every` records; nil: nowhere.
     package var ledger: LedgerSettings?
+    /// What is worth a hint; nil: nothing is looked for. Without a `hints` block: the defaults, if a pipeline records flows.
+    package var hints: HintSettings?
+    /// Workers hand over every connection that ends: the log wants them, or hints do.
+    package var recordsConnections: Bool { logConnections || hints != nil }
     package init() {}
 }

@@ -15,6 +15,7 @@ package final class FlowThread: @unchecked Sendable {
     private let sink: FlowSink
     private let identity: LedgerStore.Identity
     private let alsoTo: ([FlowRecord]) -> Void
+    private let eachTurn: () -> Void
     /// An eventfd.
     private let wake: Int32
     private let settings: LedgerSettings?
@@ -34,7 +35,7 @@ package final class FlowThread: @unchecked Sendable {
 
     private init(
         _ settings: LedgerSettings?, _ sink: FlowSink, _ wake: Int32, identity: @escaping LedgerStore.Identity,
-        alsoTo: @escaping ([FlowRecord]) -> Void, say: @escaping (LedgerEvent) -> Void
+        alsoTo: @escaping ([FlowRecord]) -> Void, eachTurn: @escaping () -> Void, say: @escaping (LedgerEvent) -> Void
     ) {
         self.settings = settings
         self.say = say
@@ -42,6 +43,7 @@ package final class FlowThread: @unchecked Sendable {
         self.wake = wake
         self.identity = identity
         self.alsoTo = alsoTo
+        self.eachTurn = eachTurn
     }
 
     deinit { _ = cl_close(wake) }
@@ -51,14 +53,16 @@ package final class FlowThread: @unchecked Sendable {
     ///   - settings: nil: no ledger; records are only taken for `alsoTo`.
     ///   - identity: who a record's source is.
     ///   - alsoTo: gets every record once, soon; must not wait.
+    ///   - eachTurn: called once a second, after that second's records; must not wait.
     package static func start(
         _ settings: LedgerSettings?, sink: FlowSink = .node,
         identity: @escaping @Sendable (UInt32, IPAddress) -> FlowNames,
-        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in }, say: @escaping @Sendable (LedgerEvent) -> Void
+        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in },
+        eachTurn: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> FlowThread {
         let wake = cl_eventfd()
         guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: error \(-wake)") }
-        let thread = FlowThread(settings, sink, wake, identity: identity, alsoTo: alsoTo, say: say)
+        let thread = FlowThread(settings, sink, wake, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
         let context = Unmanaged.passRetained(thread)
         let failed = cl_thread_start(
             &thread.handle, stackBytes,
@@ -81,6 +85,7 @@ package final class FlowThread: @unchecked Sendable {
             let isLast = isEnding.load(ordering: .acquiring)
             var isMore = true
             while isMore { isMore = turn() }
+            eachTurn()
             if isLast { break }
             cl_wait_readable(wake, Int64(clamping: FlowThread.period.nanoseconds))
         }

@@ -134,10 +134,24 @@ extension Worker {
         }
         if let identity = slot.pointee.identity {
             record.instance.set(identity.pointee.id.buffer)
+            record.instanceNumber = identity.pointee.number
             if slot.pointee.route == nil { record.env.set(identity.pointee.env.buffer) }
         }
         record.serverName = slot.pointee.serverName
+        record.isAccounted = isAccounted(index)
         log(&record)
+    }
+
+    /// A stage that records flows has settled it.
+    private func isAccounted(_ index: Int) -> Bool {
+        let chain = chain(of: index)
+        guard chain.pointee.progressInterval != nil else { return false }
+        let slot = slab.slots + index
+        for number in 0..<min(Int(slot.pointee.passed), chain.pointee.stages.count) {
+            guard slot.pointee.gating & 1 << UInt32(number & 31) == 0 else { continue }
+            if chain.pointee.stages.pointer(number).pointee.progressInterval != nil { return true }
+        }
+        return false
     }
 
     mutating func log(_ record: inout ConnectionRecord) {
