@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -12,9 +13,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -202,6 +205,11 @@ int cl_connect_again(int fd, const struct cl_endpoint *to) {
     return failed;
 }
 
+int cl_unacknowledged(int fd) {
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
+}
+
 int cl_disconnect(int fd) {
     struct sockaddr nothing = {.sa_family = AF_UNSPEC};
     return result(connect(fd, &nothing, sizeof nothing));
@@ -242,9 +250,19 @@ int cl_socket_error(int fd) {
     return error;
 }
 
+/* The calls of each event go to the kernel straight: glibc's are points where a thread may be cancelled, and switch
+   that on and off in a process with threads. */
+static ssize_t send_message(int fd, const struct msghdr *message) {
+    return syscall(SYS_sendmsg, fd, message, MSG_NOSIGNAL);
+}
+
+static ssize_t send_bytes(int fd, const void *bytes, size_t count) {
+    return syscall(SYS_sendto, fd, bytes, count, MSG_NOSIGNAL, NULL, 0);
+}
+
 ssize_t cl_receive(int fd, void *buffer, size_t count) {
     ssize_t n;
-    do n = recv(fd, buffer, count, 0);
+    do n = syscall(SYS_recvfrom, fd, buffer, count, 0, NULL, NULL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -253,13 +271,13 @@ ssize_t cl_send(int fd, const void *first, size_t first_count, const void *secon
     ssize_t n;
     if (first_count == 0 || second_count == 0) {
         const void *bytes = first_count ? first : second;
-        do n = send(fd, bytes, first_count + second_count, MSG_NOSIGNAL);
+        do n = send_bytes(fd, bytes, first_count + second_count);
         while (n < 0 && errno == EINTR);
         return n < 0 ? -errno : n;
     }
     struct iovec parts[2] = {{(void *)first, first_count}, {(void *)second, second_count}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    do n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    do n = send_message(fd, &message);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }

@@ -132,11 +132,11 @@ package struct Pacer: ~Copyable {
 @frozen package struct Pacers: @unchecked Sendable {
     package static let capacity = 4
     private var items: InlineArray<4, UnsafePointer<Pacer>?>
-    package private(set) var count: UInt8 = 0
+    @usableFromInline package private(set) var count: UInt8 = 0
 
     package init() { items = InlineArray(repeating: nil) }
 
-    package var isEmpty: Bool { count == 0 }
+    @inlinable package var isEmpty: Bool { count == 0 }
     /// False if there is no room.
     package mutating func append(_ pacer: UnsafePointer<Pacer>) -> Bool {
         guard Int(count) < Pacers.capacity else { return false }
