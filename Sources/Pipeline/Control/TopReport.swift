@@ -23,12 +23,13 @@ package struct TopQuestion: Sendable, Equatable {
     package static let secondLimit: UInt64 = 3600
     package init() {}
 
-    var isFiltered: Bool { instance != nil || env != nil || org != nil || destination != nil || port != nil }
+    func fits(_ key: FlowKey) -> Bool {
+        (destination == nil || destination == key.destination) && (port == nil || port == key.port)
+    }
 
-    func fits(_ key: FlowKey, _ names: FlowNames) -> Bool {
+    func fits(_ names: FlowNames) -> Bool {
         (instance == nil || instance == names.instance) && (env == nil || env == names.env)
-            && (org == nil || org == names.org) && (destination == nil || destination == key.destination)
-            && (port == nil || port == key.port)
+            && (org == nil || org == names.org)
     }
 }
 
@@ -52,51 +53,72 @@ struct TopReport {
     let to: UInt64
     let folded: UInt64
 
+    /// Texts are made for the rows that are shown alone: there may be a hundred thousand flows, and the control thread waits.
     /// - Parameter names: who a flow's instance is.
     init(_ question: TopQuestion, _ view: TrafficWindow.View, names: (UInt32, IPAddress) -> FlowNames) {
-        var known: [UInt32: FlowNames] = [:]
-        var found: [String: Row] = [:]
+        var owners = TopOwners(question)
+        var found: [Group: TrafficWindow.Sums] = [:]
         var total = TrafficWindow.Sums()
-        for (key, sums) in view.slices.lazy.joined() {
-            // Of nobody's number there are many, each with its own address.
-            let who =
-                key.instance == .max ? names(.max, key.source) : known[key.instance] ?? names(key.instance, key.source)
-            known[key.instance] = who
-            guard question.fits(key, who) else { continue }
+        for (key, sums) in view.slices.lazy.joined() where question.fits(key) {
+            guard let owner = owners.find(key, names) else { continue }
             total.add(sums)
-            let row = TopReport.row(question.by, key, who)
-            found["\(row.org)/\(row.app)/\(row.env)/\(row.name)", default: row].sums.add(sums)
+            found[Group(question.by, key, owner), default: TrafficWindow.Sums()].add(sums)
         }
-        let order = { (row: Row) -> (UInt64, UInt64) in
-            question.order == .bytes
-                ? (row.sums.bytes, row.sums.connections) : (row.sums.connections, row.sums.bytes)
+        let order = { (sums: TrafficWindow.Sums) -> (UInt64, UInt64) in
+            question.order == .bytes ? (sums.bytes, sums.connections) : (sums.connections, sums.bytes)
         }
-        let sorted = found.values.sorted { order($0) == order($1) ? $0.name < $1.name : order($0) > order($1) }
+        let sorted = found.sorted { a, b in
+            let (first, second) = (order(a.value), order(b.value))
+            return first == second ? owners.isLess(a.key, b.key) : first > second
+        }
         self.question = question
-        rows = Array(sorted.prefix(question.rows))
+        rows = sorted.prefix(question.rows).map { group, sums in
+            var row = TopReport.row(question.by, group, owners)
+            row.sums = sums
+            return row
+        }
         others = sorted.count - rows.count
         self.total = total
         (from, to, folded) = (view.from, view.to, view.folded)
     }
 
-    private static func row(_ group: ReportGroup, _ key: FlowKey, _ names: FlowNames) -> Row {
-        let isFolded = TrafficWindow.isFolded(key)
-        switch group {
-        case .org: return Row(name: names.org)
-        case .env: return Row(name: names.env, app: names.app, org: names.org)
-        case .instance: return Row(name: names.instance, env: names.env, app: names.app, org: names.org)
-        case .destination: return Row(name: isFolded ? "(others)" : "\(key.destination)")
-        case .port: return Row(name: isFolded ? "(others)" : TopReport.port(key))
+    /// What a row is about: an owner's index, an address, or a port.
+    struct Group: Hashable {
+        let high: UInt64
+        let low: UInt64
+        let isOwner: Bool
+        let isFolded: Bool
+
+        init(_ group: ReportGroup, _ key: FlowKey, _ owner: Int) {
+            switch group {
+            case .org, .env, .instance:
+                (high, low, isOwner, isFolded) = (0, UInt64(owner), true, false)
+            case .destination:
+                isFolded = TrafficWindow.isFolded(key)
+                (high, low, isOwner) = (key.destination.high, key.destination.low, false)
+            case .port:
+                isFolded = TrafficWindow.isFolded(key)
+                (high, low, isOwner) = (0, isFolded ? 0 : UInt64(key.port) << 8 | UInt64(key.proto), false)
+            }
         }
     }
 
-    private static func port(_ key: FlowKey) -> String {
-        switch key.proto {
-        case 6: "\(key.port)/tcp"
-        case 17: "\(key.port)/udp"
-        case 1: "icmp type \(key.port >> 8)"
-        case 58: "icmpv6 type \(key.port >> 8)"
-        default: "\(key.port)/protocol \(key.proto)"
+    private static func row(_ group: ReportGroup, _ key: Group, _ owners: TopOwners) -> Row {
+        if key.isFolded { return Row(name: "(others)") }
+        switch group {
+        case .org, .env, .instance: return owners.rows[Int(key.low)]
+        case .destination: return Row(name: "\(IPAddress(high: key.high, low: key.low))")
+        case .port: return Row(name: port(UInt16(truncatingIfNeeded: key.low >> 8), UInt8(truncatingIfNeeded: key.low)))
+        }
+    }
+
+    private static func port(_ port: UInt16, _ proto: UInt8) -> String {
+        switch proto {
+        case 6: "\(port)/tcp"
+        case 17: "\(port)/udp"
+        case 1: "icmp type \(port >> 8)"
+        case 58: "icmpv6 type \(port >> 8)"
+        default: "\(port)/protocol \(proto)"
         }
     }
 
@@ -182,5 +204,55 @@ struct TopReport {
         case .destination: [("DESTINATION", "destination", \.name)]
         case .port: [("PORT", "port", \.name)]
         }
+    }
+}
+
+/// Instances, envs or orgs of a report, each once, looked up once.
+struct TopOwners {
+    private struct Source: Hashable {
+        let instance: UInt32
+        /// Of nobody's number there are many, each with its own address.
+        let address: IPAddress
+    }
+
+    private let question: TopQuestion
+    /// -1: no flow of it fits.
+    private var known: [Source: Int] = [:]
+    private var places: [String: Int] = [:]
+    private(set) var rows: [TopReport.Row] = []
+
+    init(_ question: TopQuestion) { self.question = question }
+
+    /// Index into ``rows``; nil: the question is not about this one.
+    mutating func find(_ key: FlowKey, _ names: (UInt32, IPAddress) -> FlowNames) -> Int? {
+        let isKnown = key.instance != InstanceIdentity.unknown
+        let source = Source(instance: key.instance, address: isKnown ? .unspecified : key.source)
+        if let place = known[source] { return place >= 0 ? place : nil }
+        let who = names(key.instance, key.source)
+        guard question.fits(who) else {
+            known[source] = -1
+            return nil
+        }
+        let row = TopOwners.row(question.by, who)
+        let text = "\(row.org)/\(row.app)/\(row.env)/\(row.name)"
+        let place = places[text] ?? rows.count
+        if place == rows.count { rows.append(row) }
+        (places[text], known[source]) = (place, place)
+        return place
+    }
+
+    private static func row(_ group: ReportGroup, _ names: FlowNames) -> TopReport.Row {
+        switch group {
+        case .org: TopReport.Row(name: names.org)
+        case .env: TopReport.Row(name: names.env, app: names.app, org: names.org)
+        case .instance: TopReport.Row(name: names.instance, env: names.env, app: names.app, org: names.org)
+        // Rows of these are no owner's: one is enough for all.
+        case .destination, .port: TopReport.Row(name: "")
+        }
+    }
+
+    /// The order of rows with the same figures: by name, or by number.
+    func isLess(_ a: TopReport.Group, _ b: TopReport.Group) -> Bool {
+        a.isOwner ? rows[Int(a.low)].name < rows[Int(b.low)].name : (a.high, a.low) < (b.high, b.low)
     }
 }
