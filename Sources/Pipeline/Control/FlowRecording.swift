@@ -10,6 +10,7 @@ final class FlowDirectory: Sendable {
     private struct Names {
         var current: [UInt32: FlowNames] = [:]
         var before: [UInt32: FlowNames] = [:]
+        var numbers: [IPAddress: UInt32] = [:]
     }
     private let names = Mutex(Names())
 
@@ -21,8 +22,12 @@ final class FlowDirectory: Sendable {
                 org: identity.org.string)
         }
         let current = new
-        names.withLock { $0 = Names(current: current, before: $0.current) }
+        let numbers = Dictionary(instances.addresses.map { ($0.address, $0.number) }) { first, _ in first }
+        names.withLock { $0 = Names(current: current, before: $0.current, numbers: numbers) }
     }
+
+    /// Whose address it is; nil: no instance's of this node.
+    func number(of address: IPAddress) -> UInt32? { names.withLock { $0.numbers[address] } }
 
     /// A source that is no instance's is named by its address.
     func find(_ number: UInt32, _ source: IPAddress) -> FlowNames {
@@ -38,14 +43,18 @@ final class FlowDirectory: Sendable {
 final class FlowRecording {
     private let thread: FlowThread
     private let exporters: [FlowExporter]
+    private let conntrack: ConntrackLane?
+    /// Something that the config asks for is not there, for `status`; nil: all is.
+    let problem: String?
 
     /// Nil if neither a stage records flows nor anything wants them, or if it can't be started, which is said.
     static func start(_ node: RunningNode, _ log: ControlLog) -> FlowRecording? {
         let settings = node.settings
         let records = node.program.chains.buffer.contains { $0.progressInterval != nil }
-        guard records || settings.ledger != nil || !settings.exports.isEmpty || settings.hints != nil else {
-            return nil
-        }
+        guard
+            records || settings.ledger != nil || !settings.exports.isEmpty || settings.hints != nil
+                || settings.conntrack != nil
+        else { return nil }
         let exporters = settings.exports.compactMap { settings -> FlowExporter? in
             let started = FlowExporter.start(settings)
             if started.exporter == nil {
@@ -64,7 +73,9 @@ final class FlowRecording {
                     for exporter in exporters { exporter.offer(flows) }
                 },
                 eachTurn: { watch.tick() }, say: { log.say($0.event, $0.message) })
-            return FlowRecording(thread, exporters)
+            let (conntrack, problem) = ConntrackLane.start(node.program, directory)
+            if let problem { log.say("conntrack_failed", problem) }
+            return FlowRecording(thread, exporters, conntrack, problem)
         } catch {
             log.say("ledger_failed", "\(error): flows are not recorded")
             for exporter in exporters { exporter.stop() }
@@ -72,7 +83,11 @@ final class FlowRecording {
         }
     }
 
-    private init(_ thread: FlowThread, _ exporters: [FlowExporter]) {
+    private init(
+        _ thread: FlowThread, _ exporters: [FlowExporter], _ conntrack: ConntrackLane?, _ problem: String?
+    ) {
+        self.conntrack = conntrack
+        self.problem = problem
         self.thread = thread
         self.exporters = exporters
     }
@@ -80,8 +95,16 @@ final class FlowRecording {
     /// Takes what workers have left, writes and sends it. Call it after they have ended.
     /// - Returns: false if the ledger could not be written to the end.
     func stop() -> Bool {
+        conntrack?.stop()
         let isRecorded = thread.stop()
         for exporter in exporters { exporter.stop() }
         return isRecorded
+    }
+
+    /// What has become of the records, for `status`.
+    var counts: FlowCounts {
+        FlowCounts(
+            recordsWritten: thread.recordsWritten, keysFolded: FlowSink.node.foldedKeys,
+            exports: exporters.map(\.statistics), conntrack: conntrack?.statistics)
     }
 }

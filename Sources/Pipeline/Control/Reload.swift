@@ -193,6 +193,9 @@ extension NodeSettings {
                 "export", exports.map { "\($0)" }.joined(separator: ", "),
                 new.exports.map { "\($0)" }.joined(separator: ", ")
             ),
+            ("conntrack", conntrack.map { "\($0)" } ?? none, new.conntrack.map { "\($0)" } ?? none),
+            ("coalesce", coalesce.text, new.coalesce.text),
+            ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),
             ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
             ("mark", "0x\(String(mark, radix: 16))", "0x\(String(new.mark, radix: 16))"),

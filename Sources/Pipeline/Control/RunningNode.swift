@@ -18,6 +18,8 @@ final class RunningNode {
     let routing: RoutingState
     /// Follows what the node runs by ``snapshotChanged()``.
     let prober: HealthProber
+    /// Where flow records go; nil: nowhere.
+    var flows: FlowRecording?
     /// Who flow records are about.
     let flowDirectory: FlowDirectory
     /// What is found in what they tell.

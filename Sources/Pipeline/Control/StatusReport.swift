@@ -22,6 +22,8 @@ struct StatusReport {
             .filter { $0.1 > 0 }
             .map { (node.program.reasons.text($0.0), $0.1) }
     }
+    /// What desired state has wrong, and what the node itself lacks.
+    private var problems: [String] { node.problems + [node.flows?.problem].compactMap { $0 } }
     private var ended: [(name: String, count: UInt64)] { counts(node.fleet.total(ended:)) }
     private var shadowed: [(name: String, count: UInt64)] { counts(node.fleet.total(shadowed:)) }
 
@@ -41,12 +43,13 @@ struct StatusReport {
         line.field("generation", node.fleet.snapshots.newest)
         line.field("generations_held", node.fleet.snapshots.count)
         writeReload(&line)
-        line.list("problems", node.problems) { $0.string($1) }
+        line.list("problems", problems) { $0.string($1) }
         line.list("workers", node.fleet.workers, StatusReport.write)
         line.list("listeners", node.listeners.kept, write)
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
         if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
+        if let flows = node.flows { flows.counts.write(&line, node.settings) } else { line.nullField("flows") }
         line.close()
         line.newline()
         return line.bytes
@@ -132,9 +135,10 @@ struct StatusReport {
             text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
         }
-        for problem in node.problems { text += "problem: \(problem)\n" }
+        for problem in problems { text += "problem: \(problem)\n" }
         return text + "\n" + workersText + "\n" + listenersText + countsText("REASON", ended)
             + countsText("SHADOWED", shadowed) + hintsText
+            + (node.flows.map { $0.counts.text(node.settings) } ?? "")
     }
 
     private var workersText: String {

@@ -88,6 +88,12 @@ package struct InstanceDirectory: @unchecked Sendable {
         header?.pointee.identities.buffer ?? UnsafeBufferPointer(start: nil, count: 0)
     }
 
+    /// Every address that was given to one of them: for the control side.
+    package var addresses: [(address: IPAddress, number: UInt32)] {
+        header?.pointee.slots.buffer.compactMap { slot in slot.identity.map { (slot.address, $0.pointee.number) } }
+            ?? []
+    }
+
     /// Frees the tables, not the texts.
     package func deallocate() {
         guard let header else { return }

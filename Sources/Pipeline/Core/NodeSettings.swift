@@ -44,6 +44,8 @@ package struct NodeSettings: Sendable, Equatable {
     package var exports: [ExportSettings] = []
     /// Where flows are kept that `account every` records; nil: nowhere.
     package var ledger: LedgerSettings?
+    /// How what passes no worker is counted; nil: not at all.
+    package var conntrack: ConntrackCounting?
     /// What is worth a hint; nil: nothing is looked for. Without a `hints` block: the defaults, if a pipeline records flows.
     package var hints: HintSettings?
     /// Workers hand over every connection that ends: the log wants them, or hints do.

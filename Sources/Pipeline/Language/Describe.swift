@@ -86,6 +86,7 @@ private func describe(_ node: NodeSettings) -> String {
             "    ledger \($0.path), minutes \($0.minutes.configText), hours \($0.hours.configText), "
                 + "days \($0.days.configText)\n"
         } ?? "")
+        + (node.conntrack.map { "    conntrack every \($0.interval.configText), table \($0.tableLimit)\n" } ?? "")
 }
 
 private func describeInterception(_ node: NodeSettings) -> String {
