@@ -20,6 +20,8 @@ final class RunningNode {
     let prober: HealthProber
     /// Who flow records are about.
     let flowDirectory = FlowDirectory()
+    /// Where flow records go; nil: whoever started the node has none.
+    weak var flows: FlowRecording?
     var program: Program
     /// Of the state file; nil: none is named.
     var revision: UInt64?

@@ -41,7 +41,8 @@ package struct Supervisor: ~Copyable {
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
-        let flows = FlowRecording.start(node, log)
+        let flows = FlowRecording(node, log)
+        node.flows = flows
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
         end(node, flows)
@@ -95,10 +96,10 @@ package struct Supervisor: ~Copyable {
 
     // MARK: End
 
-    private func end(_ node: RunningNode, _ flows: FlowRecording?) {
+    private func end(_ node: RunningNode, _ flows: FlowRecording) {
         node.prober.stop()
         let isWhole = node.fleet.finish(patience: 2000)
-        let isRecorded = flows?.stop() ?? true
+        let isRecorded = flows.stop()
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))
             line.field("log_records_dropped", node.fleet.total(.logDropped))
