@@ -142,8 +142,8 @@ extension LedgerReader {
 
         /// - Parameter precedes: among groups of the same volume.
         init<Key>(
-            _ groups: [Key: ReportSums], _ top: Int, precedes: @escaping (Key, Key) -> Bool,
-            row: (Key, ReportSums) -> ReportRow
+            _ groups: some Collection<(key: Key, value: ReportSums)>, _ top: Int,
+            precedes: @escaping (Key, Key) -> Bool, row: (Key, ReportSums) -> ReportRow
         ) {
             var largest = LargestOf<(key: Key, sums: ReportSums)>(top) { a, b in
                 a.sums.bytes != b.sums.bytes ? a.sums.bytes > b.sums.bytes : precedes(a.key, b.key)
@@ -172,7 +172,7 @@ extension LedgerReader {
         for (place, value) in [Int64(level.rawValue), rollup.rawValue, start, end].enumerated() {
             statement.bind(Int32(place + 1), value)
         }
-        try statement.forEach { row in
+        try statement.each { row in
             let at = row.integer(0)
             body(at, row.integer(1), row.sums(2, at: at))
         }
@@ -201,7 +201,8 @@ extension LedgerReader {
             found[key, default: ReportSums()].add(sums)
         }
         let order = { (names: FlowNames) in (names.instance, names.env, names.org, names.app) }
-        return Found(found, top, precedes: { order($0) < order($1) }) { key, sums in
+        let precedes = { (a: FlowNames, b: FlowNames) in order(a) < order(b) }
+        return Found(found, top, precedes: precedes) { key, sums in
             let name = group == .instance ? key.instance : group == .env ? key.env : key.org
             return ReportRow(name: name, org: key.org, app: key.app, env: key.env, sums: sums)
         }
@@ -212,7 +213,7 @@ extension LedgerReader {
     }
 
     private static func byDestination(_ db: Database, _ range: LedgerRange, _ top: Int) throws -> Found {
-        var found: [IPAddress: ReportSums] = [:]
+        var found = AddressSums()
         for part in range.parts {
             let statement = try LedgerStatement(
                 db,
@@ -222,12 +223,13 @@ extension LedgerReader {
                 """)
             statement.bind(1, part.start)
             statement.bind(2, part.end)
-            try statement.forEach { row in
+            try statement.each { row in
                 guard let destination = row.address(1) else { return }
-                found[destination, default: ReportSums()].add(row.sums(2, at: row.integer(0)))
+                found.add(destination, row.sums(2, at: row.integer(0)))
             }
         }
-        return Found(found, top, precedes: <) { address, sums in
+        let groups = found.addresses.indices.lazy.map { (key: found.addresses[$0], value: found.sums[$0]) }
+        return Found(groups, top, precedes: <) { address, sums in
             ReportRow(name: address == .unspecified ? rest : "\(address)", sums: sums)
         }
     }

@@ -41,7 +41,7 @@ struct LedgerStatement {
         while try step() {}
     }
 
-    func forEach(_ body: (LedgerStatement) throws -> Void) throws {
+    func each(_ body: (LedgerStatement) throws -> Void) throws {
         defer { reset() }
         while try step() { try body(self) }
     }
