@@ -69,7 +69,10 @@ let package = Package(
         // The egress ledger: who sent how much to where, on disk. SQLite, so never part of the data path.
         .target(
             name: "PipelineLedger",
-            dependencies: ["Pipeline", "CLinux", .product(name: "GRDB", package: "GRDB.swift")],
+            dependencies: [
+                "Pipeline", "CLinux", .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "GRDBSQLite", package: "GRDB.swift"),
+            ],
             path: "Sources/Pipeline/Ledger", swiftSettings: strict),
 
         // Control and the command.

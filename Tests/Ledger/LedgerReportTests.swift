@@ -103,13 +103,42 @@ struct LedgerReportTests {
         #expect(!FileManager.default.fileExists(atPath: scratch.ledger.path))
     }
 
-    /// `LEDGER_SCALE=1000000 swift test --filter scale`: figures for the docs. No assertion on speed.
+    @Test("where rows are missing, a range is widened to the level that has them")
+    func gaps() {
+        let (now, at) = (noon + 40 * 86400, noon + 90)
+        func range(_ from: Int64, _ level: LedgerLevel, _ start: Int64, _ stop: Int64) -> LedgerRange {
+            LedgerRange(
+                from: from, to: now, now: now, oldest: { _ in .min },
+                isWhole: { $0 != level || $2 <= start || $1 >= stop })
+        }
+        #expect(range(at, .minutes, at, at + 60).start == noon)
+        #expect(range(at + 3600, .minutes, at, at + 60).start == noon + 3660)
+        #expect(range(at + 3600, .hours, noon, noon + 3600).start == noon - 43200)
+        #expect(range(at + 86400, .hours, noon, noon + 3600).start == noon + 86460)
+    }
+
+    @Test("the largest of many are those that sorting all of them gives", arguments: [0, 1, 7, 300, 2000])
+    func largest(limit: Int) {
+        let numbers = (0..<5000).map { Hashing.mix(UInt64($0)) % 3000 }
+        var largest = LargestOf<UInt64>(limit, by: >)
+        for number in numbers { largest.add(number) }
+        #expect(largest.sorted == Array(numbers.sorted(by: >).prefix(limit)))
+    }
+
+    /// `LEDGER_SCALE=1000000 scripts/test --filter scale` prints figures. With a release build of the tests they are
+    /// those of docs/OPERATING.md.
     @Test(
-        "a day of many keys", .enabled(if: ProcessInfo.processInfo.environment["LEDGER_SCALE"] != nil))
+        "a day of many keys is whole, and every report says the same of it",
+        .enabled(if: ProcessInfo.processInfo.environment["LEDGER_SCALE"] != nil))
     func scale() throws {
         let keys = Int(ProcessInfo.processInfo.environment["LEDGER_SCALE"] ?? "") ?? 1000
+        // How many of the keys are of one destination: 1 is the most rows that a report by destination can have.
+        let shared = UInt32(ProcessInfo.processInfo.environment["LEDGER_SHARED"] ?? "") ?? 1
+        let kept = ProcessInfo.processInfo.environment["LEDGER_KEEP"]
         let scratch = try Scratch()
-        let store = try LedgerStore(scratch.ledger) { print($0) }
+        var settings = scratch.ledger
+        if let kept { settings.path = kept }
+        let store = try LedgerStore(settings) { print($0) }
         let midnight = noon - 43200
         let clock = ContinuousClock()
         var sequence: UInt64 = 0
@@ -118,26 +147,44 @@ struct LedgerReportTests {
                 let at = midnight + Int64(start) * 86000 / Int64(keys)
                 let batch = (start..<min(keys, start + 5000)).map { key in
                     sequence += 1
-                    return record(sequence, source: UInt32(key % 500), destination: UInt32(key), at: at)
+                    return record(
+                        sequence, source: UInt32(key % 500), destination: UInt32(key) / shared,
+                        bytes: 1000 + UInt64(key), at: at)
                 }
                 #expect(store.write(batch, identity: fakeIdentity, now: at))
             }
         }
-        let size = try FileManager.default.contentsOfDirectory(atPath: scratch.path).map {
-            "\($0) \(try FileManager.default.attributesOfItem(atPath: scratch.path + "/" + $0)[.size] ?? 0)"
+        let folder = (settings.path as NSString).deletingLastPathComponent
+        let size = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasPrefix("ledger") }.map {
+            "\($0) \(try FileManager.default.attributesOfItem(atPath: folder + "/" + $0)[.size] ?? 0)"
         }
         print("\(keys) keys written in \(writing), \(size)")
-        let reader = try LedgerReader(scratch.ledger.path)
+        let reader = try LedgerReader(settings.path)
         for (name, from, to) in [("day", midnight, midnight + 86400), ("24h", noon - 86400 + 40000, noon + 40000)] {
+            var totals: [ReportSums] = []
             for group in ReportGroup.allCases {
                 let took = try clock.measure {
-                    _ = try reader.report(by: group, from: from, to: to, now: noon + 50000, top: 20)
+                    let report = try reader.report(by: group, from: from, to: to, now: noon + 50000, top: 20)
+                    totals.append(report.total)
+                    #expect(report.rows.count + report.others <= keys)
+                    if group == .destination {
+                        #expect(report.rows.count + report.others == (keys + Int(shared) - 1) / Int(shared))
+                        #expect(report.rows[0].name == "\(IPAddress(v4: UInt32(keys - 1) / shared))")
+                    }
                 }
                 print("\(name) by \(group): \(took)")
             }
+            let count = Int64(keys)
+            #expect(totals.allSatisfy { $0 == totals[0] })
+            #expect(totals[0].connections == count)
+            #expect(totals[0].bytesOut == count * 1000 + count * (count - 1) / 2)
         }
-        print(
-            "series: \(try clock.measure { _ = try reader.series(from: midnight, to: noon + 43200, now: noon + 50000) })"
-        )
+        var series: ReportSeries?
+        let took = try clock.measure {
+            series = try reader.series(from: midnight, to: noon + 43200, now: noon + 50000)
+        }
+        print("series: \(took)")
+        let volume = try #require(series).envs.reduce(Int64(0)) { $0 + $1.bytes.values.reduce(0, +) }
+        #expect(volume == 3 * (Int64(keys) * 1000 + Int64(keys) * (Int64(keys) - 1) / 2))
     }
 }

@@ -107,15 +107,87 @@ struct LedgerTests {
         let refused = batch(20000, at: noon + 60)
         #expect(!store.write(refused, identity: fakeIdentity, now: noon + 60))
         #expect(heard.events.map(\.event) == ["ledger_degraded", "ledger_degraded", "ledger_failed"])
-        // A little fits where the oldest minute was.
-        let little = batch(100, at: noon + 120)
-        #expect(store.write(little, identity: fakeIdentity, now: noon + 61))
         #expect(store.detail == .days)
+        #expect(!FileManager.default.fileExists(atPath: scratch.ledger.path + "-reserve"))
         try store.execute("PRAGMA max_page_count = 1000000")
-        #expect(store.write(batch(1, at: noon + 180), identity: fakeIdentity, now: noon + 200))
+        // What was written of it counts once.
+        let all = refused + batch(1, at: noon + 180)
+        #expect(store.write(all, identity: fakeIdentity, now: noon + 200))
         #expect(heard.events.last?.event == "ledger_recovered")
         #expect(store.detail == .minutes)
-        #expect(try total(scratch.ledger, .days) == 21010)
+        #expect(FileManager.default.fileExists(atPath: scratch.ledger.path + "-reserve"))
+        #expect(try total(scratch.ledger, .days) == 220_010)
+        // Some of it is by the day only: an hour of it can't be told, and the whole day is.
+        let reader = try LedgerReader(scratch.ledger.path)
+        for group in ReportGroup.allCases {
+            let report = try reader.report(by: group, from: noon + 60, to: noon + 3600, now: noon + 86400, top: 5)
+            #expect(report.from == noon - 43200 && report.to == noon + 43200)
+            #expect(report.total.bytesOut == 220_010, "\(group)")
+        }
+    }
+
+    /// A database of format 1, as the first version of this program wrote it.
+    private func writeFormat1(_ path: String) throws {
+        let queue = try DatabaseQueue(path: path)
+        try queue.write { db in
+            try db.execute(sql: "PRAGMA application_id = \(0x706C_6467); PRAGMA user_version = 1")
+            try db.execute(
+                sql: """
+                    CREATE TABLE owners(
+                        id INTEGER PRIMARY KEY, instance TEXT NOT NULL, env TEXT NOT NULL, app TEXT NOT NULL,
+                        org TEXT NOT NULL, UNIQUE(instance, env, app, org));
+                    CREATE TABLE marks(
+                        run INTEGER NOT NULL, origin INTEGER NOT NULL, sequence INTEGER NOT NULL,
+                        PRIMARY KEY(run, origin)) WITHOUT ROWID;
+                    INSERT INTO owners VALUES (1, 'i1', 'env1', 'app', 'org1'), (2, 'i2', 'env2', 'app', 'org0');
+                    """)
+            for level in LedgerLevel.allCases {
+                try db.execute(
+                    sql: """
+                        CREATE TABLE \(level.table)(
+                            at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, port INTEGER NOT NULL,
+                            proto INTEGER NOT NULL, connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL,
+                            bytes_in INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+                            PRIMARY KEY(at, owner, destination, port, proto)) WITHOUT ROWID
+                        """)
+                let at = level.start(of: noon)
+                try db.execute(
+                    sql: """
+                        INSERT INTO \(level.table) VALUES
+                            (\(at), 1, x'C6336401', 443, 6, 2, 1000, 50, \(noon + 3), \(noon + 40)),
+                            (\(at), 1, x'20010DB8000000000000000000000001', 53, 17, 1, 10, 20, \(noon), \(noon)),
+                            (\(at), 2, x'C6336401', 443, 6, 1, 5, 5, \(noon + 1), \(noon + 50))
+                        """)
+            }
+        }
+    }
+
+    @Test("a ledger of format 1 is brought up to date by the node, and says the same; a report alone leaves it")
+    func migration() throws {
+        let scratch = try Scratch()
+        try writeFormat1(scratch.ledger.path)
+        let problem = #expect(throws: LedgerProblem.self) { try LedgerReader(scratch.ledger.path) }
+        #expect(problem?.description.contains("format 1") == true)
+        let heard = Heard()
+        let store = try LedgerStore(scratch.ledger) { heard.events.append($0) }
+        #expect(heard.events.map(\.event) == ["ledger_migrated"])
+        let reader = try LedgerReader(scratch.ledger.path)
+        func report(_ group: ReportGroup) throws -> Report {
+            try reader.report(by: group, from: noon, to: noon + 60, now: noon + 86400, top: 5)
+        }
+        let destinations = try report(.destination)
+        #expect(destinations.rows.map(\.name) == ["198.51.100.1", "2001:db8::1"])
+        #expect(
+            destinations.rows[0].sums
+                == ReportSums(connections: 3, bytesOut: 1005, bytesIn: 55, first: noon + 1, last: noon + 50))
+        #expect(try report(.port).rows.map(\.name) == ["443/tcp", "53/udp"])
+        #expect(try report(.instance).rows.map(\.name) == ["i1", "i2"])
+        for group in ReportGroup.allCases { #expect(try report(group).total == destinations.total) }
+        #expect(store.write([record(1)], identity: fakeIdentity, now: noon))
+        #expect(try report(.env).total.connections == 5)
+        // Once.
+        _ = try LedgerStore(scratch.ledger) { heard.events.append($0) }
+        #expect(heard.events.count == 1)
     }
 
     @Test("a damaged ledger is set aside with its reason, and a new one begun")
@@ -135,7 +207,7 @@ struct LedgerTests {
         let scratch = try Scratch()
         do {
             let store = try LedgerStore(scratch.ledger) { _ in }
-            try store.execute("PRAGMA user_version = 2")
+            try store.execute("PRAGMA user_version = \(LedgerSchema.version + 1)")
         }
         #expect(throws: LedgerProblem.self) { try LedgerStore(scratch.ledger) { _ in } }
         let other = LedgerSettings(path: scratch.path + "/other.db")

@@ -8,22 +8,33 @@ final class ConntrackLane {
     private struct Lane: @unchecked Sendable { let lane: UnsafeMutablePointer<FlowLane> }
 
     private let collector: ConntrackCollector
+    private let lane: Lane
+    let settings: ConntrackSettings
 
-    private init(_ collector: ConntrackCollector) { self.collector = collector }
+    private init(_ collector: ConntrackCollector, _ lane: Lane, _ settings: ConntrackSettings) {
+        self.collector = collector
+        self.lane = lane
+        self.settings = settings
+    }
 
     var statistics: ConntrackCollector.Statistics { collector.statistics }
 
     /// Nil without a problem: the config does not ask for it.
-    static func start(_ program: Program, _ directory: FlowDirectory) -> (lane: ConntrackLane?, problem: String?) {
-        guard let settings = ConntrackLane.settings(program) else { return (nil, nil) }
+    static func start(
+        _ settings: ConntrackSettings?, _ directory: FlowDirectory
+    ) -> (lane: ConntrackLane?, problem: String?) {
+        guard let settings else { return (nil, nil) }
         guard let lane = FlowSink.node.claim(FlowSink.conntrack) else {
             return (nil, "conntrack is counted already in this process: nothing of it is counted twice")
         }
         let mine = Lane(lane: lane)
         let (collector, error) = ConntrackCollector.start(
             settings, instance: { directory.number(of: $0) }, emit: { ConntrackLane.push($0, mine) })
-        guard let collector else { return (nil, ConntrackLane.explain(error)) }
-        return (ConntrackLane(collector), nil)
+        guard let collector else {
+            FlowSink.node.release(lane, rest: [])
+            return (nil, ConntrackLane.explain(error))
+        }
+        return (ConntrackLane(collector, mine, settings), nil)
     }
 
     /// What is counted from conntrack, and what is the relay's.
@@ -32,7 +43,7 @@ final class ConntrackLane {
         var settings = ConntrackSettings()
         settings.interval = wanted.interval
         settings.tableLimit = wanted.tableLimit
-        settings.relayedMark = (value: program.node.mark, mask: .max)
+        settings.relayedMark = ConnectionMark(value: program.node.mark)
         settings.relayedPorts = Set(program.listeners.filter { $0.mode == .redirect }.map(\.endpoint.port))
         return settings
     }
@@ -56,5 +67,8 @@ final class ConntrackLane {
     }
 
     /// Reads the table a last time.
-    func stop() { collector.stop() }
+    func stop() {
+        collector.stop()
+        FlowSink.node.release(lane.lane, rest: [])
+    }
 }

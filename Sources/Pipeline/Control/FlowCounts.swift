@@ -2,23 +2,25 @@ import Pipeline
 
 /// What has become of the node's flow records (R21). Counters of the process, none by instance (R27).
 struct FlowCounts {
+    /// Its path; nil: there is none.
+    let ledger: String?
     /// Records that are in the ledger.
     let recordsWritten: UInt64
     /// Keys that were counted together with others, because a table had no room for them.
     let keysFolded: UInt64
-    let exports: [ExportStatistics]
+    let exports: [(settings: ExportSettings, statistics: ExportStatistics)]
     /// Nil: not counted.
     let conntrack: ConntrackCollector.Statistics?
 
-    func write(_ line: inout JSONLine, _ node: NodeSettings) {
+    func write(_ line: inout JSONLine) {
         line.key("flows")
         line.open()
-        if let ledger = node.ledger {
-            line.field("ledger", ledger.path)
+        if let ledger {
+            line.field("ledger", ledger)
             line.field("records_written", recordsWritten)
         }
         line.field("keys_folded", keysFolded)
-        line.list("exports", zip(node.exports, exports)) { line, export in FlowCounts.write(&line, export.0, export.1) }
+        line.list("exports", exports) { line, export in FlowCounts.write(&line, export.settings, export.statistics) }
         if let conntrack { FlowCounts.write(&line, conntrack) } else { line.nullField("conntrack") }
         line.close()
     }
@@ -51,10 +53,10 @@ struct FlowCounts {
         line.close()
     }
 
-    func text(_ node: NodeSettings) -> String {
+    var text: String {
         var table = TextTable(["FLOWS", "STATE", "-RECORDS", "-LOST"])
-        if let ledger = node.ledger { table.add(["ledger \(ledger.path)", "", "\(recordsWritten)", "0"]) }
-        for (settings, export) in zip(node.exports, exports) {
+        if let ledger { table.add(["ledger \(ledger)", "", "\(recordsWritten)", "0"]) }
+        for (settings, export) in exports {
             table.add([
                 "export \(settings.collector)", export.isConnected ? "connected" : "away", "\(export.sent)",
                 "\(export.dropped + export.lost)",

@@ -74,10 +74,19 @@ package final class FlowExporter: @unchecked Sendable {
     package func stop(patience: TimeSpan = .seconds(2)) {
         guard isRunning else { return }
         isRunning = false
-        let end = Instant(nanoseconds: cl_now()) + patience
-        endsAt.store(max(1, end.nanoseconds), ordering: .releasing)
-        _ = cl_eventfd_signal(wake.number)
+        end(patience: patience)
         _ = cl_thread_join(handle)
+    }
+
+    /// The same without waiting for it; ``stop(patience:)`` is still to come.
+    package func end(patience: TimeSpan = .seconds(2)) {
+        let end = Instant(nanoseconds: cl_now()) + patience
+        let before = endsAt.load(ordering: .acquiring)
+        // The first word counts, unless the next is shorter.
+        if before == 0 || end.nanoseconds < before {
+            endsAt.store(max(1, end.nanoseconds), ordering: .releasing)
+        }
+        _ = cl_eventfd_signal(wake.number)
     }
 
     // MARK: The thread

@@ -36,68 +36,159 @@ final class FlowDirectory: Sendable {
 }
 
 /// The way of flow records from the workers to the ledger and to collectors (R21): one thread that takes them, and one a
-/// collector.
+/// collector. A reload changes either (R26): what stays as it is goes on undisturbed.
 ///
-/// Threading: the control thread. No traffic waits for it: a ledger that can't be opened is tried again, and a collector
-/// that is away loses records, counted.
+/// Threading: the control thread. No traffic waits for it: a ledger that can't be opened at the start is tried again, and a
+/// collector that is away loses records, counted.
 final class FlowRecording {
-    private let thread: FlowThread
-    private let exporters: [FlowExporter]
-    private let conntrack: ConntrackLane?
-    /// Something that the config asks for is not there, for `status`; nil: all is.
-    let problem: String?
+    /// What a program wants of it.
+    fileprivate struct Wish {
+        let ledger: LedgerSettings?
+        let exports: [ExportSettings]
+        let conntrack: ConntrackSettings?
+        /// Somebody has to take records: a stage or conntrack makes them, or hints are found in them.
+        let records: Bool
 
-    /// Nil if neither a stage records flows nor anything wants them, or if it can't be started, which is said.
-    static func start(_ node: RunningNode, _ log: ControlLog) -> FlowRecording? {
-        let settings = node.settings
-        let records = node.program.chains.buffer.contains { $0.progressInterval != nil }
-        guard
-            records || settings.ledger != nil || !settings.exports.isEmpty || settings.hints != nil
-                || settings.conntrack != nil
-        else { return nil }
-        let exporters = settings.exports.compactMap { settings -> FlowExporter? in
-            let started = FlowExporter.start(settings)
-            if started.exporter == nil {
-                log.say("export_failed", "no thread for a collector: error \(started.error) from the kernel")
-            }
-            return started.exporter
+        init(_ program: Program) {
+            ledger = program.node.ledger
+            exports = program.node.exports
+            conntrack = ConntrackLane.settings(program)
+            records =
+                conntrack != nil || program.node.hints != nil
+                || program.chains.buffer.contains { $0.progressInterval != nil }
         }
-        let (directory, watch) = (node.flowDirectory, node.flowWatch)
-        do throws(LedgerProblem) {
-            let thread = try FlowThread.start(
-                settings.ledger, identity: { directory.find($0, $1) },
-                alsoTo: { records in
-                    watch.take(records)
-                    guard !exporters.isEmpty else { return }
-                    let flows = records.map { ExportFlow($0, directory.find($0.key.instance, $0.key.source)) }
-                    for exporter in exporters { exporter.offer(flows) }
-                },
-                eachTurn: { watch.tick() }, say: { log.say($0.event, $0.message) })
-            let (conntrack, problem) = ConntrackLane.start(node.program, directory)
-            if let problem { log.say("conntrack_failed", problem) }
-            return FlowRecording(thread, exporters, conntrack, problem)
-        } catch {
-            log.say("ledger_failed", "\(error): flows are not recorded")
-            for exporter in exporters { exporter.stop() }
-            return nil
+        var isAnything: Bool { records || ledger != nil || !exports.isEmpty }
+    }
+
+    /// What a reload has opened, and nobody uses yet.
+    struct Staged {
+        fileprivate let wish: Wish
+        /// Of another path than the one before.
+        fileprivate let opened: OpenedLedger?
+        /// By what they were made with; those of before are not among them.
+        fileprivate let exporters: [FlowExporter]
+    }
+
+    /// The flows thread's too.
+    private final class Collectors: Sendable {
+        private let exporters = Mutex<[FlowExporter]>([])
+        var all: [FlowExporter] { exporters.withLock { $0 } }
+        func set(_ new: [FlowExporter]) { exporters.withLock { $0 = new } }
+
+        /// Under the lock: who is taken out gets nothing any more.
+        func offer(_ records: [FlowRecord], _ directory: FlowDirectory) {
+            exporters.withLock { exporters in
+                guard !exporters.isEmpty else { return }
+                let flows = records.map { ExportFlow($0, directory.find($0.key.instance, $0.key.source)) }
+                for exporter in exporters { exporter.offer(flows) }
+            }
         }
     }
 
-    private init(
-        _ thread: FlowThread, _ exporters: [FlowExporter], _ conntrack: ConntrackLane?, _ problem: String?
-    ) {
-        self.conntrack = conntrack
-        self.problem = problem
-        self.thread = thread
-        self.exporters = exporters
+    private let node: RunningNode
+    private let log: ControlLog
+    private let collectors = Collectors()
+    private var thread: FlowThread?
+    private var ledger: LedgerSettings?
+    /// Of lines that are no more: they send what they have, and nobody waits for it.
+    private var leaving: [FlowExporter] = []
+    private var conntrack: ConntrackLane?
+    /// Something that the config asks for is not there, for `status`; nil: all is.
+    private(set) var problem: String?
+
+    /// Starts what the node's program wants. What can't be started is said.
+    init(_ node: RunningNode, _ log: ControlLog) {
+        (self.node, self.log) = (node, log)
+        let wish = Wish(node.program)
+        ledger = wish.ledger
+        collectors.set(
+            wish.exports.compactMap { settings in
+                do throws(LedgerProblem) { return try FlowRecording.exporter(settings) } catch {
+                    log.say("export_failed", "\(error)")
+                    return nil
+                }
+            })
+        startThread(wish, nil)
+        follow(wish.conntrack)
+    }
+
+    /// Counts from conntrack as the config has it by now.
+    private func follow(_ wanted: ConntrackSettings?) {
+        guard conntrack?.settings != wanted || problem != nil else { return }
+        conntrack?.stop()
+        (conntrack, problem) = ConntrackLane.start(wanted, node.flowDirectory)
+        if let problem { log.say("conntrack_failed", problem) }
+    }
+
+    private static func exporter(_ settings: ExportSettings) throws(LedgerProblem) -> FlowExporter {
+        let started = FlowExporter.start(settings)
+        if let exporter = started.exporter { return exporter }
+        throw LedgerProblem("no thread for the collector \(settings.collector): error \(started.error) from the kernel")
+    }
+
+    private func startThread(_ wish: Wish, _ opened: OpenedLedger?) {
+        guard wish.isAnything else { return }
+        let (directory, watch, collectors, log) = (node.flowDirectory, node.flowWatch, collectors, log)
+        do throws(LedgerProblem) {
+            thread = try FlowThread.start(
+                wish.ledger, opened, identity: { directory.find($0, $1) },
+                alsoTo: { records in
+                    watch.take(records)
+                    collectors.offer(records, directory)
+                },
+                eachTurn: { watch.tick() }, say: { log.say($0.event, $0.message) })
+        } catch {
+            log.say("ledger_failed", "\(error): flows are not recorded")
+        }
+    }
+
+    // MARK: Reload
+
+    /// Opens what a program wants and is not open yet: all of it, or none.
+    func stage(_ program: Program) throws(LedgerProblem) -> Staged {
+        let wish = Wish(program)
+        let known = collectors.all.map(\.settings)
+        var new: [FlowExporter] = []
+        do throws(LedgerProblem) {
+            for settings in wish.exports where !known.contains(settings) {
+                new.append(try FlowRecording.exporter(settings))
+            }
+            var opened: OpenedLedger?
+            if let wanted = wish.ledger, wanted.path != ledger?.path {
+                let log = log
+                opened = try OpenedLedger(wanted) { log.say($0.event, $0.message) }
+            }
+            return Staged(wish: wish, opened: opened, exporters: new)
+        } catch {
+            for exporter in new { exporter.stop(patience: .milliseconds(0)) }
+            throw error
+        }
+    }
+
+    /// Goes over to what was staged. The old ledger gets what there is until then, and is closed; collectors that are named no
+    /// more are sent what waits for them.
+    func adopt(_ staged: consuming Staged) {
+        let wish = staged.wish
+        defer { follow(wish.conntrack) }
+        let before = collectors.all
+        let kept = before.filter { wish.exports.contains($0.settings) }
+        collectors.set(kept + staged.exporters)
+        for exporter in leaving { exporter.stop(patience: .milliseconds(0)) }
+        leaving = before.filter { !wish.exports.contains($0.settings) }
+        for exporter in leaving { exporter.end() }
+        let old = ledger
+        ledger = wish.ledger
+        guard let thread else { return startThread(wish, staged.opened) }
+        guard old != wish.ledger, !thread.change(to: wish.ledger, staged.opened) else { return }
+        log.say("warning", "the ledger is not changed yet, since the old one is still written to; it will be")
     }
 
     /// Takes what workers have left, writes and sends it. Call it after they have ended.
     /// - Returns: false if the ledger could not be written to the end.
     func stop() -> Bool {
         conntrack?.stop()
-        let isRecorded = thread.stop()
-        for exporter in exporters { exporter.stop() }
+        let isRecorded = thread?.stop() ?? true
+        for exporter in leaving + collectors.all { exporter.stop() }
         return isRecorded
     }
 
@@ -106,5 +197,12 @@ final class FlowRecording {
         FlowCounts(
             recordsWritten: thread.recordsWritten, keysFolded: FlowSink.node.foldedKeys,
             exports: exporters.map(\.statistics), conntrack: conntrack?.statistics)
+    }
+
+    /// What has become of the records, for `status`.
+    var counts: FlowCounts {
+        FlowCounts(
+            ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0, keysFolded: FlowSink.node.foldedKeys,
+            exports: collectors.all.map { ($0.settings, $0.statistics) }, conntrack: conntrack?.statistics)
     }
 }

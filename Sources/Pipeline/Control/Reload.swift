@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineLanguage
+import PipelineLedger
 import PipelineRouting
 import PipelineRuntime
 
@@ -60,6 +61,7 @@ extension RunningNode {
             throw ReloadRefusal(
                 message: "\(failures.count) of its listeners can't be opened", details: failures.map(\.description))
         }
+        let flows = try stageFlows(program, staged)
         let fixed = settings.unchangeable(in: program.node)
         let before = routeCount
         let report = apply(&read, program)
@@ -71,9 +73,22 @@ extension RunningNode {
         publish()
         // Who hears that it was done may rely on it: the next connection goes by the new, on whichever worker.
         _ = waitUntilSettled(milliseconds: RunningNode.adoptionPatience)
+        if let flows { self.flows?.adopt(flows) }
         sayReloaded(by, report, before)
         say(change)
         sayFixed(fixed)
+    }
+
+    /// The last that may refuse it: a ledger that is made stays.
+    private func stageFlows(
+        _ program: Program, _ listening: [Endpoint: OpenListener]
+    ) throws(ReloadRefusal) -> FlowRecording.Staged? {
+        do throws(LedgerProblem) {
+            return try flows?.stage(program)
+        } catch {
+            listeners.abandon(listening)
+            throw ReloadRefusal(message: "\(error)")
+        }
     }
 
     private func readConfig() throws(ReloadRefusal) -> ReadConfig {
@@ -188,12 +203,6 @@ extension NodeSettings {
             ("backlog", "\(backlog)", "\(new.backlog)"),
             ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
             ("state", stateDirectory ?? none, new.stateDirectory ?? none),
-            ("ledger", ledger.map { "\($0)" } ?? none, new.ledger.map { "\($0)" } ?? none),
-            (
-                "export", exports.map { "\($0)" }.joined(separator: ", "),
-                new.exports.map { "\($0)" }.joined(separator: ", ")
-            ),
-            ("conntrack", conntrack.map { "\($0)" } ?? none, new.conntrack.map { "\($0)" } ?? none),
             ("coalesce", coalesce.text, new.coalesce.text),
             ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),

@@ -49,7 +49,7 @@ struct StatusReport {
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
         if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
-        if let flows = node.flows { flows.counts.write(&line, node.settings) } else { line.nullField("flows") }
+        if let flows = node.flows { flows.counts.write(&line) } else { line.nullField("flows") }
         line.close()
         line.newline()
         return line.bytes
@@ -138,7 +138,7 @@ struct StatusReport {
         for problem in problems { text += "problem: \(problem)\n" }
         return text + "\n" + workersText + "\n" + listenersText + countsText("REASON", ended)
             + countsText("SHADOWED", shadowed) + hintsText
-            + (node.flows.map { $0.counts.text(node.settings) } ?? "")
+            + (node.flows.map { $0.counts.text } ?? "")
     }
 
     private var workersText: String {

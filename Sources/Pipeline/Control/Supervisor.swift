@@ -41,7 +41,7 @@ package struct Supervisor: ~Copyable {
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
-        node.flows = FlowRecording.start(node, log)
+        node.flows = FlowRecording(node, log)
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
         end(node)

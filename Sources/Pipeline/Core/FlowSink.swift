@@ -43,9 +43,11 @@ package final class FlowSink: Sendable {
     /// - Returns: nil when all origins are taken.
     package func claim(_ origin: UInt16? = nil) -> UnsafeMutablePointer<FlowLane>? {
         lanes.withLock { lanes in
-            if origin == nil, let place = lanes.free.lastIndex(where: { !lanes.hasRest(of: $0) }) {
-                return lanes.free.remove(at: place)
+            let isFit = { (lane: UnsafeMutablePointer<FlowLane>) in
+                origin.map { $0 == lane.pointee.origin }
+                    ?? (lane.pointee.origin != FlowSink.conntrack && !lanes.hasRest(of: lane))
             }
+            if let place = lanes.free.lastIndex(where: isFit) { return lanes.free.remove(at: place) }
             if let origin, lanes.all.contains(where: { $0.pointee.origin == origin }) { return nil }
             guard lanes.all.count < Int(FlowSink.conntrack) else { return nil }
             let lane = UnsafeMutablePointer<FlowLane>.allocate(capacity: 1)

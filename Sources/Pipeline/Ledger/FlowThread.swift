@@ -2,6 +2,15 @@ import CLinux
 import Pipeline
 import Synchronization
 
+/// A ledger that is open, and that nobody writes to yet. Given to one ``FlowThread``, it is that one's.
+package struct OpenedLedger: @unchecked Sendable {
+    fileprivate let store: LedgerStore
+
+    package init(_ settings: LedgerSettings, say: @escaping @Sendable (LedgerEvent) -> Void) throws(LedgerProblem) {
+        store = try LedgerStore(settings, say: say)
+    }
+}
+
 /// Takes flow records from the sink once a second and writes them to the ledger, in one transaction. While the ledger can't
 /// be written, records wait here, then in the rings, then in the workers' tables: detail is lost, sums are not.
 ///
@@ -18,7 +27,7 @@ package final class FlowThread: @unchecked Sendable {
     private let eachTurn: () -> Void
     /// An eventfd.
     private let wake: Int32
-    private let settings: LedgerSettings?
+    private var settings: LedgerSettings?
     private let say: (LedgerEvent) -> Void
     private var store: LedgerStore?
     /// When a ledger that can't be opened is tried again; seconds since 1970.
@@ -26,18 +35,33 @@ package final class FlowThread: @unchecked Sendable {
     private static let openAgainAfter: Int64 = 30
     private var pending: [FlowRecord] = []
     private var handle: UInt64 = 0
+    private let wishes = Mutex(Wishes())
     private let isEnding = Atomic<Bool>(false)
     private let hasEnded = Atomic<Bool>(false)
     private let written = Atomic<UInt64>(0)
+
+    /// What is to be written to from the next turn on.
+    private struct Wish: @unchecked Sendable {
+        let settings: LedgerSettings?
+        /// Open, and handed over; nil: none, or the one that is written to.
+        let store: LedgerStore?
+    }
+    private struct Wishes {
+        var next: Wish?
+        var given = 0
+        var done = 0
+    }
 
     /// Records that are in the ledger.
     package var recordsWritten: UInt64 { written.load(ordering: .relaxed) }
 
     private init(
-        _ settings: LedgerSettings?, _ sink: FlowSink, _ wake: Int32, identity: @escaping LedgerStore.Identity,
-        alsoTo: @escaping ([FlowRecord]) -> Void, eachTurn: @escaping () -> Void, say: @escaping (LedgerEvent) -> Void
+        _ settings: LedgerSettings?, _ store: LedgerStore?, _ sink: FlowSink, _ wake: Int32,
+        identity: @escaping LedgerStore.Identity, alsoTo: @escaping ([FlowRecord]) -> Void,
+        eachTurn: @escaping () -> Void, say: @escaping (LedgerEvent) -> Void
     ) {
         self.settings = settings
+        self.store = store
         self.say = say
         self.sink = sink
         self.wake = wake
@@ -51,18 +75,20 @@ package final class FlowThread: @unchecked Sendable {
     /// Starts the thread. The closures are called on it.
     /// - Parameters:
     ///   - settings: nil: no ledger; records are only taken for `alsoTo`.
+    ///   - opened: if it is open already.
     ///   - identity: who a record's source is.
     ///   - alsoTo: gets every record once, soon; must not wait.
     ///   - eachTurn: called once a second, after that second's records; must not wait.
     package static func start(
-        _ settings: LedgerSettings?, sink: FlowSink = .node,
+        _ settings: LedgerSettings?, _ opened: OpenedLedger? = nil, sink: FlowSink = .node,
         identity: @escaping @Sendable (UInt32, IPAddress) -> FlowNames,
         alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in },
         eachTurn: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> FlowThread {
         let wake = cl_eventfd()
         guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: error \(-wake)") }
-        let thread = FlowThread(settings, sink, wake, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
+        let thread = FlowThread(
+            settings, opened?.store, sink, wake, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
         let context = Unmanaged.passRetained(thread)
         let failed = cl_thread_start(
             &thread.handle, stackBytes,
@@ -81,11 +107,13 @@ package final class FlowThread: @unchecked Sendable {
 
     private func run() {
         while true {
+            _ = cl_eventfd_clear(wake)
             // Before the rings: what was pushed until then is written.
             let isLast = isEnding.load(ordering: .acquiring)
             var isMore = true
             while isMore { isMore = turn() }
             eachTurn()
+            takeWish()
             if isLast { break }
             cl_wait_readable(wake, Int64(clamping: FlowThread.period.nanoseconds))
         }
@@ -109,6 +137,50 @@ package final class FlowThread: @unchecked Sendable {
         let wasFull = pending.count == FlowThread.batchLimit
         pending.removeAll(keepingCapacity: true)
         return wasFull
+    }
+
+    // MARK: Another ledger
+
+    /// Writes to another ledger from now on, or to none; what there is until then is written to the old one first.
+    /// - Parameters:
+    ///   - new: with the path as it is, only how long rows are kept changes.
+    ///   - opened: nil if the path stays, or there is no ledger.
+    /// - Returns: false if the thread has not taken it up within `patience` milliseconds; it does so as soon as it can.
+    package func change(to new: LedgerSettings?, _ opened: OpenedLedger?, patience: Int = 3000) -> Bool {
+        let next = Wish(settings: new, store: opened?.store)
+        let number = wishes.withLock { wishes in
+            wishes.next = next
+            wishes.given += 1
+            return wishes.given
+        }
+        _ = cl_eventfd_signal(wake)
+        for _ in 0..<max(1, patience / 5) {
+            if wishes.withLock({ $0.done >= number }) { return true }
+            cl_sleep(5_000_000)
+        }
+        return false
+    }
+
+    /// What the old ledger could not take stays for the new one.
+    private func takeWish() {
+        let (wish, number) = wishes.withLock { wishes in
+            defer { wishes.next = nil }
+            return (wishes.next, wishes.given)
+        }
+        guard let next = wish else { return }
+        let old = settings
+        settings = next.settings
+        if let new = next.settings, new.path == old?.path {
+            store?.keep(new)
+        } else {
+            store?.retire()
+            store = next.store
+            opensAt = 0
+            let (from, to) = (old.map { "\($0.path) is closed" }, next.settings.map { "flows are kept in \($0.path)" })
+            say(LedgerEvent(event: "ledger_changed", message: [to, from].compactMap { $0 }.joined(separator: ", ")))
+        }
+        // Last: who waits for it may rely on it.
+        wishes.withLock { $0.done = number }
     }
 
     private func openStore(_ now: Int64) {

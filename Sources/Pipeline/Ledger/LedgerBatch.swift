@@ -1,4 +1,3 @@
-import Foundation
 import GRDB
 import Pipeline
 
@@ -7,8 +6,8 @@ struct LedgerKey: Hashable {
     let at: Int64
     let owner: Int64
     let destination: IPAddress
-    let port: UInt16
-    let proto: UInt8
+    /// Port × 256 + protocol.
+    let service: Int64
 }
 
 /// What is added to a row.
@@ -28,6 +27,14 @@ struct LedgerSums {
         last = max(last, Int64(record.lastSeen / 1_000_000_000))
     }
 
+    mutating func add(_ other: LedgerSums) {
+        connections = LedgerSums.sum(connections, UInt64(other.connections))
+        bytesOut = LedgerSums.sum(bytesOut, UInt64(other.bytesOut))
+        bytesIn = LedgerSums.sum(bytesIn, UInt64(other.bytesIn))
+        first = min(first, other.first)
+        last = max(last, other.last)
+    }
+
     /// The most that one batch adds to a number, so that SQLite's sums stay whole numbers whatever a record says.
     private static let most = Int64(1) << 52
     /// A sum that stays where it is at its end.
@@ -42,62 +49,92 @@ struct LedgerSums {
 
 /// Records, put together by row: a row is written once a batch.
 struct LedgerBatch {
-    private(set) var rows: [LedgerKey: LedgerSums] = [:]
+    /// In the order of the tables' keys, so that neighbours are written one after the other.
+    private let rows: [(key: LedgerKey, sums: LedgerSums)]
     /// The highest sequence of each origin.
     private(set) var marks: [UInt16: UInt64] = [:]
+
+    /// The minutes that it has rows in; nil: it has none.
+    var minutes: (first: Int64, last: Int64)? {
+        guard let first = rows.first, let last = rows.last else { return nil }
+        return (first.key.at, last.key.at)
+    }
 
     /// By the minute. Records that `marks` says were written before are left out.
     init(
         _ records: some Sequence<FlowRecord>, after marks: [UInt16: UInt64], owner: (FlowRecord) throws -> Int64
     ) rethrows {
+        var rows: [LedgerKey: LedgerSums] = [:]
         for record in records where record.sequence > marks[record.origin] ?? 0 {
             let second = Int64(record.lastSeen / 1_000_000_000)
             let key = LedgerKey(
                 at: LedgerLevel.minutes.start(of: second), owner: try owner(record),
-                destination: record.key.destination, port: record.key.port, proto: record.key.proto)
+                destination: record.key.destination, service: Int64(record.key.port) << 8 | Int64(record.key.proto))
             rows[key, default: LedgerSums()].add(record)
             self.marks[record.origin] = max(self.marks[record.origin] ?? 0, record.sequence)
+        }
+        self.rows = rows.map { ($0.key, $0.value) }.sorted { a, b in
+            let (a, b) = (a.key, b.key)
+            if a.at != b.at { return a.at < b.at }
+            if a.owner != b.owner { return a.owner < b.owner }
+            if a.destination != b.destination { return a.destination < b.destination }
+            return a.service < b.service
         }
     }
 
     func write(_ db: Database, _ level: LedgerLevel) throws {
-        let statement = try db.cachedStatement(
-            sql: """
-                INSERT INTO \(level.table) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                ON CONFLICT DO UPDATE SET
-                    connections = connections + excluded.connections, bytes_out = bytes_out + excluded.bytes_out,
-                    bytes_in = bytes_in + excluded.bytes_in, first = min(first, excluded.first),
-                    last = max(last, excluded.last)
-                """)
+        let statement = try LedgerStatement(db, LedgerSchema.addRow(level))
         for (key, sums) in rows {
-            try statement.execute(arguments: [
-                level.start(of: key.at), key.owner, LedgerAddress.data(key.destination), Int64(key.port),
-                Int64(key.proto), sums.connections, sums.bytesOut, sums.bytesIn, sums.first, sums.last,
-            ])
+            let at = level.start(of: key.at)
+            statement.bind(1, at)
+            statement.bind(2, key.owner)
+            statement.bind(3, key.destination)
+            statement.bind(4, key.service)
+            LedgerBatch.bind(statement, sums, at)
+            try statement.run()
         }
+        try writeSums(db, level, .owner) { $0.owner }
+        try writeSums(db, level, .service) { $0.service }
+    }
+
+    private struct SumKey: Hashable {
+        let at: Int64
+        let key: Int64
+    }
+
+    private func writeSums(
+        _ db: Database, _ level: LedgerLevel, _ rollup: LedgerRollup, _ part: (LedgerKey) -> Int64
+    ) throws {
+        var found: [SumKey: LedgerSums] = [:]
+        for (key, sums) in rows {
+            found[SumKey(at: level.start(of: key.at), key: part(key)), default: LedgerSums()].add(sums)
+        }
+        let statement = try LedgerStatement(db, LedgerSchema.addSum)
+        for (key, sums) in found {
+            statement.bind(1, Int64(level.rawValue))
+            statement.bind(2, rollup.rawValue)
+            statement.bind(3, key.at)
+            statement.bind(4, key.key)
+            LedgerBatch.bind(statement, sums, key.at)
+            try statement.run()
+        }
+    }
+
+    private static func bind(_ statement: LedgerStatement, _ sums: LedgerSums, _ at: Int64) {
+        statement.bind(5, sums.connections)
+        statement.bind(6, sums.bytesOut)
+        statement.bind(7, sums.bytesIn)
+        statement.bind(8, sums.first - at)
+        statement.bind(9, sums.last - at)
     }
 
     func writeMarks(_ db: Database, run: Int64) throws {
-        let statement = try db.cachedStatement(sql: "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)")
+        let statement = try LedgerStatement(db, "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)")
         for (origin, sequence) in marks {
-            try statement.execute(arguments: [run, Int64(origin), Int64(clamping: sequence)])
-        }
-    }
-}
-
-/// Addresses as the database has them: 4 bytes or 16, in network order.
-enum LedgerAddress {
-    static func data(_ address: IPAddress) -> Data {
-        Data(((address.isIPv4 ? 12 : 0)..<16).map { address.byte($0) })
-    }
-
-    /// Nil: the bytes are no address.
-    static func address(_ bytes: some Collection<UInt8>) -> IPAddress? {
-        let word = { (part: [UInt8]) in part.reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
-        switch bytes.count {
-        case 4: return IPAddress(v4: UInt32(truncatingIfNeeded: word(Array(bytes))))
-        case 16: return IPAddress(high: word(Array(bytes.prefix(8))), low: word(Array(bytes.suffix(8))))
-        default: return nil
+            statement.bind(1, run)
+            statement.bind(2, Int64(origin))
+            statement.bind(3, Int64(clamping: sequence))
+            try statement.run()
         }
     }
 }

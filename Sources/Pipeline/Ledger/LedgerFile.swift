@@ -3,14 +3,16 @@ import GRDB
 import Glibc
 import Pipeline
 
-/// A ledger's database file: opened, made, or set aside if it is damaged.
+/// A ledger's database file: opened, made, brought up to date, or set aside if it is damaged.
 enum LedgerFile {
     /// `pldg`, so that nobody's other database is taken for one.
     private static let applicationID: Int32 = 0x706C_6467
-    private static let version = 1
 
+    /// - Parameter say: hears of a format that is brought up to date.
     /// - Throws: ``LedgerProblem`` for what must not be touched, `DatabaseError` for the rest.
-    static func open(_ path: String, isReadOnly: Bool = false) throws -> DatabaseQueue {
+    static func open(_ path: String, isReadOnly: Bool = false, say: (LedgerEvent) -> Void = { _ in }) throws
+        -> DatabaseQueue
+    {
         var configuration = Configuration()
         configuration.readonly = isReadOnly
         configuration.busyMode = .timeout(2)
@@ -18,46 +20,56 @@ enum LedgerFile {
         if !isReadOnly { configuration.journalMode = .wal }
         configuration.prepareDatabase { db in
             try db.execute(sql: "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY")
+            if isReadOnly { try db.execute(sql: "PRAGMA mmap_size = 4294967296") }
         }
         let queue = try DatabaseQueue(path: path, configuration: configuration)
-        if isReadOnly { try queue.read { try check($0, path) } } else { try queue.write { try prepare($0, path) } }
+        if isReadOnly {
+            try queue.read { db in
+                let found = try check(db, path)
+                guard found == LedgerSchema.version else {
+                    throw LedgerProblem(
+                        "\(path) was written by an older pipelined (format \(found)): a node that runs with it brings "
+                            + "it up to format \(LedgerSchema.version)")
+                }
+            }
+        } else {
+            try queue.write { try prepare($0, path, say) }
+        }
         return queue
     }
 
-    private static func check(_ db: Database, _ path: String) throws {
+    /// - Returns: its format.
+    private static func check(_ db: Database, _ path: String) throws -> Int {
         let id = try Int32.fetchOne(db, sql: "PRAGMA application_id") ?? 0
         let found = try Int.fetchOne(db, sql: "PRAGMA user_version") ?? 0
-        guard id == applicationID else { throw LedgerProblem("\(path) is no ledger of pipelined") }
-        guard found <= version else {
+        guard id == applicationID, found > 0 else { throw LedgerProblem("\(path) is no ledger of pipelined") }
+        guard found <= LedgerSchema.version else {
             throw LedgerProblem(
-                "\(path) was written by a newer pipelined (format \(found), this one knows \(version))")
+                "\(path) was written by a newer pipelined (format \(found), this one knows \(LedgerSchema.version))")
         }
+        return found
     }
 
-    private static func prepare(_ db: Database, _ path: String) throws {
+    private static func prepare(_ db: Database, _ path: String, _ say: (LedgerEvent) -> Void) throws {
         let tables = try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_master") ?? 0
-        guard tables == 0 else { return try check(db, path) }
-        try db.execute(sql: "PRAGMA application_id = \(applicationID); PRAGMA user_version = \(version)")
-        try db.execute(
-            sql: """
-                CREATE TABLE owners(
-                    id INTEGER PRIMARY KEY, instance TEXT NOT NULL, env TEXT NOT NULL, app TEXT NOT NULL,
-                    org TEXT NOT NULL, UNIQUE(instance, env, app, org));
-                CREATE TABLE marks(
-                    run INTEGER NOT NULL, origin INTEGER NOT NULL, sequence INTEGER NOT NULL,
-                    PRIMARY KEY(run, origin)) WITHOUT ROWID;
-                """)
-        for level in LedgerLevel.allCases {
-            // The key begins with what reports go by: time, then whose it is. Addresses have 4 or 16 bytes.
+        guard tables > 0 else {
             try db.execute(
-                sql: """
-                    CREATE TABLE \(level.table)(
-                        at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, port INTEGER NOT NULL,
-                        proto INTEGER NOT NULL, connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL,
-                        bytes_in INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-                        PRIMARY KEY(at, owner, destination, port, proto)) WITHOUT ROWID
-                    """)
+                sql: "PRAGMA application_id = \(applicationID); PRAGMA user_version = \(LedgerSchema.version)")
+            return try LedgerSchema.create(db)
         }
+        let found = try check(db, path)
+        guard found < LedgerSchema.version else { return }
+        do {
+            try LedgerSchema.migrate(db)
+        } catch let error as DatabaseError where !error.isDamage {
+            throw LedgerProblem(
+                "\(path) can't be brought from format \(found) to \(LedgerSchema.version): \(error); make room, or move it "
+                    + "away, and a new one is begun")
+        }
+        say(
+            LedgerEvent(
+                event: "ledger_migrated", message: "\(path) was brought from format \(found) to \(LedgerSchema.version)"
+            ))
     }
 
     /// Renames a damaged database and what belongs to it.

@@ -12,14 +12,25 @@ struct LedgerRange: Equatable {
     let start: Int64
     let end: Int64
 
-    /// - Parameter oldest: of a level's rows; nil: it has none. Where a level does not reach back far enough, the end of the
-    ///   range is widened to the next coarser one.
-    init(from: Int64, to: Int64, now: Int64, oldest: (LedgerLevel) -> Int64?) {
+    /// - Parameters:
+    ///   - oldest: of a level's rows; nil: it has none. Where a level does not reach back far enough, the end of the range
+    ///     is widened to the next coarser one.
+    ///   - isWhole: false if a level misses rows of a time between these two: the end is widened then as well.
+    init(
+        from: Int64, to: Int64, now: Int64, oldest: (LedgerLevel) -> Int64?,
+        isWhole: (LedgerLevel, Int64, Int64) -> Bool = { _, _, _ in true }
+    ) {
         let to = max(from + 1, to)
+        /// A level's part of an edge lies within the bucket of the next coarser one, and so do the parts in between.
+        func isThere(_ level: LedgerLevel, _ time: Int64) -> Bool {
+            guard let first = oldest(level), first <= level.start(of: time) else { return false }
+            return [(LedgerLevel.minutes, LedgerLevel.hours), (.hours, .days)].allSatisfy { finer, coarser in
+                finer < level || isWhole(finer, coarser.start(of: time), coarser.ceiling(time))
+            }
+        }
         func edge(_ time: Int64, up: Bool) -> Int64 {
-            for level in [LedgerLevel.minutes, .hours] {
-                let cut = up ? level.ceiling(time) : level.start(of: time)
-                if let first = oldest(level), first <= level.start(of: time) { return cut }
+            for level in [LedgerLevel.minutes, .hours] where isThere(level, time) {
+                return up ? level.ceiling(time) : level.start(of: time)
             }
             return up ? LedgerLevel.days.ceiling(time) : LedgerLevel.days.start(of: time)
         }

@@ -9,7 +9,7 @@ package final class LedgerStore {
     /// Who a record's source is.
     package typealias Identity = (_ instance: UInt32, _ source: IPAddress) -> FlowNames
 
-    private let settings: LedgerSettings
+    package private(set) var settings: LedgerSettings
     /// Tells runs of the node apart: sequences begin anew with each.
     private let run: Int64
     private let say: (LedgerEvent) -> Void
@@ -20,6 +20,9 @@ package final class LedgerStore {
     /// The finest level that is written; beyond ``LedgerLevel/minutes``: the disk is full.
     package private(set) var detail = LedgerLevel.minutes
     private var triesFullDetailAt: Int64 = 0
+    private var reserve: LedgerReserve
+    /// The first minute that was not written in full detail.
+    private var gapStart: Int64?
     /// What was said last of not writing; nil: it writes.
     private var saidFailure: String?
 
@@ -27,8 +30,8 @@ package final class LedgerStore {
     private static let ownerLimit = 100_000
     /// Seconds after which a full disk is tried with full detail again.
     private static let retryAfter: Int64 = 60
-    /// Buckets of a level that one batch removes at most.
-    private static let pruneLimit = 4
+    /// Records of a transaction while the disk is full: what a transaction changes needs room before it frees any.
+    private static let pieceLimit = 1000
 
     /// Opens or makes it. A damaged one is set aside, and a new one begun.
     package init(
@@ -39,13 +42,32 @@ package final class LedgerStore {
         self.run = Int64(clamping: run)
         self.say = say
         queue = try LedgerStore.openOrReplace(settings.path, say)
+        reserve = LedgerReserve(ledger: settings.path)
+        forgetOld()
     }
+
+    /// Other runs' marks have nothing to say to this one. On a full disk they stay until the next start.
+    private func forgetOld() {
+        try? queue.write { db in
+            try db.execute(sql: "DELETE FROM marks WHERE run <> ?", arguments: [run])
+            try db.execute(
+                sql: "DELETE FROM gaps WHERE stop < (SELECT min(at) FROM days)")
+        }
+    }
+
+    /// How long rows are kept from now on; the path stays.
+    package func keep(_ new: LedgerSettings) {
+        (settings.minutes, settings.hours, settings.days) = (new.minutes, new.hours, new.days)
+    }
+
+    /// Gives back the room that is held for a full disk: nobody writes to this ledger any more.
+    package func retire() { reserve.release() }
 
     private static func openOrReplace(
         _ path: String, _ say: (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> DatabaseQueue {
         do {
-            return try LedgerFile.open(path)
+            return try LedgerFile.open(path, say: say)
         } catch let problem as LedgerProblem {
             throw problem
         } catch let error as DatabaseError where error.isDamage {
@@ -76,26 +98,45 @@ package final class LedgerStore {
 
     /// Writes a batch, once: what was written before, by this run, is left out.
     /// - Parameter now: seconds since 1970, for what is too old to keep.
-    /// - Returns: false if nothing was written; try again later.
+    /// - Returns: false if it was not, or not all, written; try all of it again later.
     package func write(_ records: [FlowRecord], identity: Identity, now: Int64) -> Bool {
         if detail > .minutes, now >= triesFullDetailAt {
-            if attempt(records, identity, now, .minutes) == nil {
+            triesFullDetailAt = now + LedgerStore.retryAfter
+            // No room for the reserve is no room for anything.
+            let isRoom = reserve.take() || !reserve.wasHeld
+            if isRoom, attempt(records, identity, now, .minutes) == nil {
                 recovered()
                 return true
             }
-            triesFullDetailAt = now + LedgerStore.retryAfter
         }
         while true {
-            guard let error = attempt(records, identity, now, detail) else {
+            let error = detail == .minutes ? attempt(records, identity, now, detail) : pieces(records, identity, now)
+            guard let error else {
                 saidFailure = nil
                 return true
             }
-            guard error.isFull, let coarser = LedgerLevel(rawValue: detail.rawValue + 1) else {
+            guard error.isFull else {
+                failed(error)
+                return false
+            }
+            reserve.release()
+            // Frees the log's pages, where the database itself has room for them.
+            try? queue.writeWithoutTransaction { db in _ = try db.checkpoint(.passive) }
+            guard let coarser = LedgerLevel(rawValue: detail.rawValue + 1) else {
                 failed(error)
                 return false
             }
             degrade(to: coarser, now, error)
         }
+    }
+
+    /// On a full disk: many small transactions. What of them is done stays done.
+    private func pieces(_ records: [FlowRecord], _ identity: Identity, _ now: Int64) -> DatabaseError? {
+        for start in stride(from: 0, to: records.count, by: LedgerStore.pieceLimit) {
+            let piece = Array(records[start..<min(records.count, start + LedgerStore.pieceLimit)])
+            if let error = attempt(piece, identity, now, detail) { return error }
+        }
+        return nil
     }
 
     /// Nil: it is done.
@@ -105,10 +146,18 @@ package final class LedgerStore {
         do {
             let batch = try queue.write { db in
                 // Room that old detail gives is needed before new rows come.
-                try prune(db, now, isShort: detail > .minutes)
-                let batch = try LedgerBatch(records, after: marks) { try owner(of: $0, identity, db) }
+                try LedgerPrune(settings: settings, now: now, isShort: detail > .minutes).run(db)
+                var known: [Source: Int64] = [:]
+                let batch = try LedgerBatch(records, after: marks) { record in
+                    let source = Source(instance: record.key.instance, address: record.key.source)
+                    if let owner = known[source] { return owner }
+                    let owner = try owner(identity(source.instance, source.address), db)
+                    known[source] = owner
+                    return owner
+                }
                 for level in LedgerLevel.allCases where level >= detail { try batch.write(db, level) }
                 try batch.writeMarks(db, run: run)
+                if detail > .minutes { try noteGap(batch, db, detail) }
                 return batch
             }
             marks.merge(batch.marks) { max($0, $1) }
@@ -121,8 +170,25 @@ package final class LedgerStore {
         }
     }
 
-    private func owner(of record: FlowRecord, _ identity: Identity, _ db: Database) throws -> Int64 {
-        let owner = identity(record.key.instance, record.key.source)
+    /// Whose growth a record is, within one batch.
+    private struct Source: Hashable {
+        let instance: UInt32
+        let address: IPAddress
+    }
+
+    /// Reports must know which rows are missing.
+    private func noteGap(_ batch: LedgerBatch, _ db: Database, _ detail: LedgerLevel) throws {
+        guard let minutes = batch.minutes else { return }
+        let start = min(gapStart ?? minutes.first, minutes.first)
+        gapStart = start
+        for level in LedgerLevel.allCases where level < detail {
+            try db.execute(
+                sql: "INSERT INTO gaps VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stop = max(stop, excluded.stop)",
+                arguments: [level.rawValue, start, minutes.last + LedgerLevel.minutes.seconds])
+        }
+    }
+
+    private func owner(_ owner: FlowNames, _ db: Database) throws -> Int64 {
         if let id = owners[owner] { return id }
         let arguments: StatementArguments = [owner.instance, owner.env, owner.app, owner.org]
         try db.cachedStatement(sql: "INSERT OR IGNORE INTO owners(instance, env, app, org) VALUES (?, ?, ?, ?)")
@@ -133,22 +199,6 @@ package final class LedgerStore {
         guard let id else { throw DatabaseError(message: "an owner was not written") }
         owners[owner] = id
         return id
-    }
-
-    // MARK: Age
-
-    private func prune(_ db: Database, _ now: Int64, isShort: Bool) throws {
-        let kept = [settings.minutes, settings.hours, settings.days]
-        for level in LedgerLevel.allCases {
-            let oldest = now - Int64(clamping: kept[level.rawValue].nanoseconds / 1_000_000_000) - level.seconds
-            for round in 0..<LedgerStore.pruneLimit {
-                let first = try Int64.fetchOne(db.cachedStatement(sql: "SELECT min(at) FROM \(level.table)"))
-                // On a full disk the oldest of the finest detail goes first.
-                let isSpare = isShort && level == .minutes && round == 0
-                guard let first, first < oldest || isSpare else { break }
-                try db.cachedStatement(sql: "DELETE FROM \(level.table) WHERE at = ?").execute(arguments: [first])
-            }
-        }
     }
 
     // MARK: Trouble
@@ -166,6 +216,7 @@ package final class LedgerStore {
 
     private func recovered() {
         detail = .minutes
+        gapStart = nil
         say(
             LedgerEvent(
                 event: "ledger_recovered", message: "\(settings.path): flows are recorded by minute, hour and day again"

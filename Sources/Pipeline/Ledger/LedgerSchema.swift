@@ -1,0 +1,109 @@
+import GRDB
+import Pipeline
+
+/// What ``LedgerSchema`` keeps sums of besides the rows themselves, so that reports need not read them all.
+enum LedgerRollup: Int64, CaseIterable {
+    case owner, service
+
+    /// The column that rows are put together by.
+    var column: String {
+        switch self {
+        case .owner: "owner"
+        case .service: "service"
+        }
+    }
+}
+
+/// The tables of a ledger (docs/adr/0026).
+///
+/// `first` and `last` are seconds after the bucket's beginning, `at`: a byte or two instead of four. A `service` is
+/// port × 256 + protocol.
+enum LedgerSchema {
+    static let version = 2
+
+    private static let numbers = """
+        connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL, bytes_in INTEGER NOT NULL,
+        first INTEGER NOT NULL, last INTEGER NOT NULL
+        """
+
+    static func create(_ db: Database) throws {
+        try db.execute(
+            sql: """
+                CREATE TABLE owners(
+                    id INTEGER PRIMARY KEY, instance TEXT NOT NULL, env TEXT NOT NULL, app TEXT NOT NULL,
+                    org TEXT NOT NULL, UNIQUE(instance, env, app, org));
+                CREATE TABLE marks(
+                    run INTEGER NOT NULL, origin INTEGER NOT NULL, sequence INTEGER NOT NULL,
+                    PRIMARY KEY(run, origin)) WITHOUT ROWID;
+                """)
+        for level in LedgerLevel.allCases { try createRows(db, level) }
+        try createSecond(db)
+    }
+
+    /// The key begins with time, then whose it is. Addresses have 4 or 16 bytes.
+    private static func createRows(_ db: Database, _ level: LedgerLevel) throws {
+        try db.execute(
+            sql: """
+                CREATE TABLE \(level.table)(
+                    at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, service INTEGER NOT NULL,
+                    \(numbers), PRIMARY KEY(at, owner, destination, service)) WITHOUT ROWID
+                """)
+    }
+
+    /// What came with format 2.
+    private static func createSecond(_ db: Database) throws {
+        try db.execute(
+            sql: """
+                CREATE TABLE sums(
+                    level INTEGER NOT NULL, what INTEGER NOT NULL, at INTEGER NOT NULL, key INTEGER NOT NULL,
+                    \(numbers), PRIMARY KEY(level, what, at, key)) WITHOUT ROWID;
+                CREATE TABLE gaps(
+                    level INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
+                    PRIMARY KEY(level, start)) WITHOUT ROWID;
+                """)
+    }
+
+    /// Brings a ledger of format 1 up to this one, in the transaction of its caller.
+    static func migrate(_ db: Database) throws {
+        try createSecond(db)
+        for level in LedgerLevel.allCases {
+            try db.execute(sql: "ALTER TABLE \(level.table) RENAME TO older")
+            try createRows(db, level)
+            try db.execute(
+                sql: """
+                    INSERT INTO \(level.table)
+                        SELECT at, owner, destination, port << 8 | proto, connections, bytes_out, bytes_in,
+                            first - at, last - at
+                        FROM older ORDER BY at, owner, destination, port, proto;
+                    DROP TABLE older;
+                    """)
+            for rollup in LedgerRollup.allCases {
+                try db.execute(
+                    sql: """
+                        INSERT INTO sums
+                            SELECT \(level.rawValue), \(rollup.rawValue), at, \(rollup.column), sum(connections),
+                                sum(bytes_out), sum(bytes_in), min(first), max(last)
+                            FROM \(level.table) GROUP BY at, \(rollup.column)
+                        """)
+            }
+        }
+        try db.execute(sql: "PRAGMA user_version = \(version)")
+    }
+
+    // MARK: Statements
+
+    private static let add = """
+        ON CONFLICT DO UPDATE SET
+            connections = connections + excluded.connections, bytes_out = bytes_out + excluded.bytes_out,
+            bytes_in = bytes_in + excluded.bytes_in, first = min(first, excluded.first),
+            last = max(last, excluded.last)
+        """
+
+    /// Adds to a row: `at`, owner, destination, service, then the five numbers.
+    static func addRow(_ level: LedgerLevel) -> String {
+        "INSERT INTO \(level.table) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \(add)"
+    }
+
+    /// Adds to a sum: level, what, `at`, key, then the five numbers.
+    static let addSum = "INSERT INTO sums VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \(add)"
+}
