@@ -34,6 +34,8 @@ private final class SmallDisk {
         while write(file, block, block.count) > 0 {}
     }
 
+    func grow(megabytes: Int) { _ = mount("tmpfs", path, "tmpfs", UInt(MS_REMOUNT), "size=\(megabytes)m") }
+
     func empty() { unlink(path + "/others") }
 }
 
@@ -132,9 +134,15 @@ struct LedgerDiskTests {
             _ = writer.write(3000, at: noon + second * 9, spread: 1 << 31)
             second += 1
         }
-        #expect(writer.events.contains("ledger_degraded"))
+        #expect(writer.events.filter { $0 == "ledger_degraded" }.count == 2)
+        #expect(writer.events.last == "ledger_failed")
         #expect(try totals(settings.path)[2] <= writer.bytes)
         let reader = try LedgerReader(settings.path)
         _ = try reader.report(by: .destination, from: noon, to: noon + 60, now: noon + 86400, top: 3)
+        // Somebody gives it a larger one.
+        disk.grow(megabytes: 400)
+        #expect(writer.write(1, at: noon + second * 9 + 120))
+        #expect(writer.events.last == "ledger_recovered")
+        #expect(try totals(settings.path)[2] == writer.bytes)
     }
 }

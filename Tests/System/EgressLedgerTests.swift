@@ -86,6 +86,55 @@ struct EgressLedgerTests {
         #expect(try String(contentsOfFile: plot, encoding: .utf8).hasPrefix("<svg "))
     }
 
+    @Test(
+        "IPFIX of a run has the same totals as its ledger, as nfdump reads them",
+        .enabled(if: Child.find("nfcapd") != nil && Child.find("nfdump") != nil, "nfdump is missing: run make deps"))
+    func sameAsExported() throws {
+        let collector = try NFCollector()
+        let site = try LedgerSite()
+        let export = "export ipfix udp 127.0.0.1:\(collector.port)"
+        let node = try site.start(site.config(site.ledger, exports: [export]))
+        let long = try site.connect()
+        for round in 1...40 {
+            let (client, backend) = try site.connect()
+            try client.send([UInt8](repeating: 7, count: round * 1000))
+            _ = try backend.receive(exactly: round * 1000)
+            try backend.send([UInt8](repeating: 8, count: round * 77))
+            _ = try client.receive(exactly: round * 77)
+            client.finish()
+            backend.finish()
+            _ = try client.receiveToEnd()
+            try long.client.send([UInt8](repeating: 7, count: 500))
+            _ = try long.backend.receive(exactly: 500)
+        }
+        let (out, into) = (820 * 1000 + 40 * 500, 820 * 77)
+        #expect(try site.settles(out: out))
+        // What grew after a record was sent is in another.
+        try long.client.send([UInt8](repeating: 7, count: 12_345))
+        _ = try long.backend.receive(exactly: 12_345)
+        long.client.finish()
+        long.backend.finish()
+        _ = try long.client.receiveToEnd()
+        node.child.signal(SIGTERM)
+        #expect(try node.child.waitForExit() == .code(0))
+        try collector.finish()
+        let ledger = try site.total()
+        #expect(ledger == LedgerSite.Total(out: out + 12_345, into: into, connections: 41))
+        let rows = try collector.rows(["%da", "%dp", "%ibyt", "%obyt"])
+        let sum = { (column: Int) in rows.reduce(0) { $0 + (Int($1[column]) ?? 0) } }
+        #expect(sum(2) == ledger.out && sum(3) == ledger.into, "\(rows)")
+        #expect(rows.count > 1)
+        #expect(collector.child.output.contains("Sequence Errors: 0, Bad Packets: 0"), "\(collector.child.output)")
+        // By where it went, as well.
+        let reported = try (site.report(nil, ["--by", "destination"])["rows"] as? [[String: Any]]).unwrap("rows")
+        for row in reported {
+            let name = row["destination"] as? String
+            let exported = rows.filter { $0[0] == name }.reduce(0) { $0 + (Int($1[2]) ?? 0) }
+            #expect(row["bytes_out"] as? Int == exported, "\(row)")
+        }
+        #expect(!reported.isEmpty)
+    }
+
     @Test("a ledger that isn't there, a wrong range and wrong words are said, with their exit codes")
     func wrong() throws {
         let missing = try Binary.run(["egress", "report", "--ledger", "/nowhere/ledger.db"])

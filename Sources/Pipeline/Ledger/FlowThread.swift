@@ -6,8 +6,9 @@ import Synchronization
 package struct OpenedLedger: @unchecked Sendable {
     fileprivate let store: LedgerStore
 
+    /// Somebody is there to hear that a file is no ledger: nothing is set aside.
     package init(_ settings: LedgerSettings, say: @escaping @Sendable (LedgerEvent) -> Void) throws(LedgerProblem) {
-        store = try LedgerStore(settings, say: say)
+        store = try LedgerStore(settings, replacesDamaged: false, say: say)
     }
 }
 

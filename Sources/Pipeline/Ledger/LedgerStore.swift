@@ -33,15 +33,17 @@ package final class LedgerStore {
     /// Records of a transaction while the disk is full: what a transaction changes needs room before it frees any.
     private static let pieceLimit = 1000
 
-    /// Opens or makes it. A damaged one is set aside, and a new one begun.
+    /// Opens or makes it.
+    /// - Parameter replacesDamaged: a damaged one is set aside, and a new one begun; or else it is a problem.
     package init(
-        _ settings: LedgerSettings, run: UInt64 = .random(in: 1...UInt64(Int64.max)),
+        _ settings: LedgerSettings, replacesDamaged: Bool = true,
+        run: UInt64 = .random(in: 1...UInt64(Int64.max)),
         say: @escaping (LedgerEvent) -> Void
     ) throws(LedgerProblem) {
         self.settings = settings
         self.run = Int64(clamping: run)
         self.say = say
-        queue = try LedgerStore.openOrReplace(settings.path, say)
+        queue = try LedgerStore.openOrReplace(settings.path, replacesDamaged, say)
         reserve = LedgerReserve(ledger: settings.path)
         forgetOld()
     }
@@ -64,13 +66,13 @@ package final class LedgerStore {
     package func retire() { reserve.release() }
 
     private static func openOrReplace(
-        _ path: String, _ say: (LedgerEvent) -> Void
+        _ path: String, _ replacesDamaged: Bool, _ say: (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> DatabaseQueue {
         do {
             return try LedgerFile.open(path, say: say)
         } catch let problem as LedgerProblem {
             throw problem
-        } catch let error as DatabaseError where error.isDamage {
+        } catch let error as DatabaseError where error.isDamage && replacesDamaged {
             return try replace(path, "\(error)", say)
         } catch {
             throw LedgerProblem("can't open the ledger \(path): \(error)")
