@@ -195,13 +195,6 @@ final class FlowRecording {
     /// What has become of the records, for `status`.
     var counts: FlowCounts {
         FlowCounts(
-            recordsWritten: thread.recordsWritten, keysFolded: FlowSink.node.foldedKeys,
-            exports: exporters.map(\.statistics), conntrack: conntrack?.statistics)
-    }
-
-    /// What has become of the records, for `status`.
-    var counts: FlowCounts {
-        FlowCounts(
             ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0, keysFolded: FlowSink.node.foldedKeys,
             exports: collectors.all.map { ($0.settings, $0.statistics) }, conntrack: conntrack?.statistics)
     }
