@@ -34,6 +34,20 @@ def cpu_ns(pid):
     return total
 
 
+def context_switches(pid):
+    """How often the threads of `pid` and its children have given up their core: by going to sleep, or because another one got it."""
+    total = {"slept": 0, "preempted": 0}
+    fields = {"voluntary_ctxt_switches": "slept", "nonvoluntary_ctxt_switches": "preempted"}
+    for member in procs.tree(pid):
+        for task in os.listdir(f"/proc/{member}/task"):
+            with open(f"/proc/{member}/task/{task}/status") as f:
+                for line in f:
+                    name, _, value = line.partition(":")
+                    if name in fields:
+                        total[fields[name]] += int(value)
+    return total
+
+
 def busy_ns(cpus):
     """Nanoseconds that `cpus` have not been idle, whoever ran on them; in steps of a clock tick."""
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,5 @@
+"""Later."""
+def write(*a):
+    return []
+def measure(*a):
+    pass
