@@ -41,7 +41,7 @@ class Running:
         self.is_proxied = relay.proxy != "none"
         config = None
         if relay._template:
-            config = Path(place["directory"]) / f"{relay.name}-{procs.split(self.listen)[1]}.conf"
+            config = Path(place["directory"]) / f"{relay.name}-{procs.split(self.listen)[1]}{Path(relay._template).suffix}"
             config.write_text(fill((CONFIGS / relay._template).read_text(), {"name": relay.name, **place, **relay.words}))
         words = {"config": config, **place}
         command = [relay.program, *(a.format(**words) for a in relay._arguments)]

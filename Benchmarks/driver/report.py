@@ -125,18 +125,18 @@ def worker_lines(title, results, cores):
     for name in ("haproxy", "pipelined"):
         one, two = results.get(f"{name} 1"), results.get(f"{name} 2")
         if one and two:
-            scaling, bound = worker_scaling(one, two, len(cores))
-            cost = median(column(two, "cpu_ns")) / median(column(one, "cpu_ns"))
+            scaling, bound, cost = worker_scaling(one, two, len(cores))
             lines.append(f"{title}: {name} with two workers does {scaling:.2f} of one's rate, at {cost:.2f} of its CPU for each; "
                          f"{len(cores)} cores for relay, load and backend allow at most {bound:.2f}")
     return lines
 
 
 def worker_scaling(one, two, cores):
-    """(rate of two workers by that of one, the same at most with all `cores` busy all of the time)"""
-    rate = median(column(one, "rate"))
-    each = median([(r["cpu_ns"] + r["load_cpu_ns"] + r["backend_cpu_ns"]) / 1e9 for r in two])
-    return median(column(two, "rate")) / rate, min(2.0, cores / each / rate)
+    """(rate of two workers by that of one; the same at most, with all `cores` busy all of the time; CPU for each by one's)"""
+    rate, cost = median(column(one, "rate")), median(column(one, "cpu_ns"))
+    each = median([r["cpu_ns"] + r["load_cpu_ns"] + r["backend_cpu_ns"] for r in two])
+    capacity = max(rate, 1e9 / cost)  # of one worker that has its core to itself
+    return median(column(two, "rate")) / rate, min(2.0, cores * 1e9 / each / capacity), median(column(two, "cpu_ns")) / cost
 
 
 def total(calls, wanted=lambda _: True):

@@ -20,6 +20,7 @@ def measure_workers(run):
     second worker, and the table says what that leaves at most."""
     own = set(range(os.cpu_count())) - {run.options.relay_cpu}
     second = min(own - run.options.load_cpus, default=min(run.options.load_cpus))
+    run.worker_cpus = sorted({run.options.relay_cpu, second} | run.options.load_cpus)
     chosen, places, benches = [], {}, {}
     for name, make in (("haproxy", lambda n, c: relays.haproxy(n, relays.find("haproxy"), words={"workers": c})),
                        ("pipelined", lambda n, c: relays.node(n, run.options.pipelined, "pipelined.pipeline", words={"workers": c}))):
@@ -43,7 +44,7 @@ def measure_workers(run):
     names = ("short", "rtt-64-64")
     run.time("workers", Benches(benches), running, rows_named(run.options.size, *names), small(names))
     for workload, results in run.sections["workers"].items():
-        for line in report.worker_lines(run.titles[workload], results, sorted({run.options.relay_cpu, second} | run.options.load_cpus)):
+        for line in report.worker_lines(run.titles[workload], results, run.worker_cpus):
             print(line)
     print(flush=True)
     end(running, shared)

@@ -19,6 +19,7 @@ class Run:
         # {workload: {relay: [round]}}, by section; and what is no timed row.
         self.sections = {"timed": {}, "workers": {}, "egress": {}, "flatness": {}}
         self.titles = {}
+        self.worker_cpus = []
         self.idle, self.counts, self.instructions = {}, {}, {}
         self.relays = self._choose()
         self.places = {r.name: self.place() for r in self.relays}
@@ -144,7 +145,7 @@ class Run:
             running.stop()
 
     def results(self, about):
-        return {"machine": about, "versions": self.versions, "notes": self.notes, "titles": self.titles, **self.sections,
+        return {"machine": {**about, "worker_cpus": self.worker_cpus}, "versions": self.versions, "notes": self.notes, "titles": self.titles, **self.sections,
                 "idle": self.idle, "counts": self.counts, "instructions": self.instructions, "failures": self.failures}
 
 

@@ -78,18 +78,19 @@ def tails(add, timed):
 
 
 def workers(add, results):
-    cores = len(set(results["machine"].get("worker_cpus", [])))
+    cores = len(results["machine"].get("worker_cpus", [])) or 2
     for row, by_relay in results["workers"].items():
         one, two = by_relay.get(f"{NODE} 1"), by_relay.get(f"{NODE} 2")
         if not one or not two:
             continue
-        scaling, bound = worker_scaling(one, two, cores)
-        # Where the load needs the second worker's core, more than the bound is not to be had.
+        scaling, bound, cost = worker_scaling(one, two, cores)
+        # Where the load needs the second worker's core, its rate can't show; what two workers cost each other still does.
         if bound >= SECOND_WORKER:
             add(f"two workers: {row}", scaling >= SECOND_WORKER, f"{scaling:.2f} of one's rate, at least {SECOND_WORKER}")
         else:
-            add(f"two workers: {row}", scaling >= 0.9 * bound,
-                f"{scaling:.2f} of one's rate; bound by the load on the same cores: at most {bound:.2f}, so {SECOND_WORKER} can't be seen here")
+            add(f"two workers: {row}", 2 / cost >= SECOND_WORKER,
+                f"each operation at {cost:.2f} of one's CPU, so {2 / cost:.2f} of its rate with cores enough, at least {SECOND_WORKER}; here "
+                f"{scaling:.2f}, where the load on the same {cores} cores leaves at most {bound:.2f}")
 
 
 def counts(add, by_workload):
