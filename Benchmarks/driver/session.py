@@ -45,7 +45,7 @@ class Run:
         why_no_envoy = envoy.install(self.tools) if "envoy" in only else None
         chosen = []
         for relay in known:
-            if relay.name not in only:
+            if relay.name not in only and relay.name not in dict(self.options.haproxy):
                 continue
             why = why_no_envoy if relay.name == "envoy" and why_no_envoy else relay.missing()
             if why:
