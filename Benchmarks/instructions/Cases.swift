@@ -183,27 +183,48 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
     guard let program = compiled.program, let snapshot = routes(1000), let chain = program.chains.buffer.first else {
         return nil
     }
-    let states = Kept(FrozenArray(chain.stages.buffer.map { $0.filter.makeStateErased($0.settings) }))
+    let count = chain.stages.count
+    let states = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: count)
+    for (index, stage) in chain.stages.buffer.enumerated() {
+        (states + index).initialize(to: stage.filter.makeStateErased(stage.settings))
+    }
+    let memory = Kept(ChainMemory(states, chain.stages.pointer(0)))
     let bytes = Kept(kept(hello("app7.example.com", 517)))
-    let fixed = Kept((program, chain, snapshot))
+    let owners = Kept((program, snapshot, snapshot.handle))
     return { number in
-        var facts = ConnectionFacts(
+        let (facts, prelude) = (memory.value.facts, memory.value.prelude)
+        facts.pointee = ConnectionFacts(
             peer: PeerAddress(peer), destination: DestinationAddress(listening), listener: 0, hint: .tlsPassthrough,
             serial: UInt64(number))
-        var prelude = Prelude()
-        let routes = fixed.value.2.handle
-        for (index, stage) in fixed.value.1.stages.buffer.enumerated() {
-            let verdict = withUnsafeMutablePointer(to: &facts) { facts in
-                withUnsafeMutablePointer(to: &prelude) { prelude in
-                    stage.filter.evaluateErased(
-                        stage.settings, states.value[index],
-                        ConnectionView(
-                            facts: facts, bytes: bytes.value, input: .open, now: Instant(nanoseconds: 1_000_000_000),
-                            routes: routes), Effects(facts: facts, prelude: prelude))
-                }
-            }
+        prelude.pointee.reset()
+        let view = ConnectionView(
+            facts: facts, bytes: bytes.value, input: .open, now: Instant(nanoseconds: 1_000_000_000),
+            routes: owners.value.2)
+        for index in 0..<count {
+            let stage = memory.value.stages + index
+            let verdict = stage.pointee.filter.evaluateErased(
+                stage.pointee.settings, memory.value.states[index], view, Effects(facts: facts, prelude: prelude))
             guard verdict == .next else { return wrong }
         }
-        return prelude.withBytes { $0.count }
+        return prelude.pointee.withBytes { $0.count }
+    }
+}
+
+/// A slot's facts and prelude, and a worker's states: as long as the process.
+struct ChainMemory {
+    let states: UnsafeMutablePointer<UnsafeMutableRawPointer>
+    let stages: UnsafePointer<Stage>
+    let facts: UnsafeMutablePointer<ConnectionFacts>
+    let prelude: UnsafeMutablePointer<Prelude>
+
+    init(_ states: UnsafeMutablePointer<UnsafeMutableRawPointer>, _ stages: UnsafePointer<Stage>) {
+        (self.states, self.stages) = (states, stages)
+        facts = .allocate(capacity: 1)
+        facts.initialize(
+            to: ConnectionFacts(
+                peer: PeerAddress(peer), destination: DestinationAddress(listening), listener: 0, hint: .tlsPassthrough,
+                serial: 0))
+        prelude = .allocate(capacity: 1)
+        prelude.initialize(to: Prelude())
     }
 }
