@@ -75,9 +75,10 @@ class Bench:
         }
 
     def idle_memory(self, relay, connections):
-        """Bytes of user-space memory for each of `connections` that are open and silent, over a warmed-up relay."""
+        """Bytes for each of `connections` that are open and silent, over a warmed-up relay: user-space memory of the relay, and kernel
+        objects of everybody (the load generator's and the backend's sockets too: all that there is without a relay)."""
         self.load(relay.listen, ["short", "--connections", "500", "--concurrent", "16"], relay.is_proxied)
-        before = measure.memory(relay.pid)
+        before, slab = measure.memory(relay.pid), measure.slab()
         holder = procs.start(self.load_command(relay.listen, idle_command(connections), relay.is_proxied), self.load_cpus,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
@@ -85,11 +86,11 @@ class Bench:
             if ready != f"ready {connections}\n":
                 _, errors = holder.communicate(input="", timeout=30)
                 raise Failure(f"idle: {ready.strip() or 'no answer'}, expected ready {connections}: {errors.strip()}")
-            during = measure.memory(relay.pid)
+            during, slab_during = measure.memory(relay.pid), measure.slab()
             out, errors = holder.communicate(input="", timeout=30)
             if holder.returncode != 0:
                 raise Failure(f"idle: {errors.strip()}")
         finally:
             procs.stop(holder)
         return {"private": (during["private"] - before["private"]) / connections,
-                "pss": (during["pss"] - before["pss"]) / connections, "base": before["private"]}
+                "pss": (during["pss"] - before["pss"]) / connections, "base": before["private"], "slab": (slab_during - slab) / connections}

@@ -12,7 +12,7 @@ COLOURS = {"pipelined": ("#0b6bcb", "#58a6ff"), "haproxy": ("#6e7781", "#8b949e"
            "direct": ("#8250df", "#a371f7"), "egress-plain": ("#54aeff", "#1f6feb"), "egress-account": ("#0b6bcb", "#58a6ff"),
            "egress-full": ("#033d8b", "#a5d6ff")}
 OTHERS = [("#cf222e", "#f85149"), ("#9a6700", "#e3b341"), ("#1b7c83", "#39c5cf")]
-WIDTH, LEFT, RIGHT, TOP, PLOT, BOTTOM = 1080, 56, 16, 72, 280, 74
+WIDTH, LEFT, RIGHT, TOP, PLOT, BOTTOM = 1080, 72, 16, 72, 280, 74
 RATIO_ROWS = [("short", "short, RST"), ("fin", "short, FIN"), ("paced", "3,000/s"), ("rtt-1-64", "rtt 1"), ("rtt-64-64", "rtt 64"),
               ("rtt-1000-64", "rtt 1,000"), ("rtt-64-4096", "rtt 64, 4 KiB"), ("download-4.bbr", "down 4, BBR"),
               ("upload-4.bbr", "up 4, BBR"), ("download-4.cubic", "down 4, CUBIC"), ("upload-4.cubic", "up 4, CUBIC")]
@@ -52,7 +52,7 @@ def ratios(title, section, rows, without):
     top = math.ceil(top * 4) / 4
     scale = lambda value: min(value / top, 1)
     ticks = [(value, f"{value:g}") for value in (n * 0.25 for n in range(int(top * 4) + 1))]
-    return chart(title, groups, scale, ticks, lambda value: f"{value:.2f}", strong=1.0)
+    return chart(title, groups, scale, ticks, lambda value: f"{value:.2f}", top, strong=1.0)
 
 
 def latencies(title, section, rows):
@@ -72,7 +72,7 @@ def latencies(title, section, rows):
     high = 10 ** math.ceil(math.log10(max(b[3] for _, bars in groups for b in bars)))
     scale = lambda value: min(max(math.log(max(value, low) / low) / math.log(high / low), 0), 1)
     powers = range(int(math.log10(low)), int(math.log10(high)) + 1)
-    return chart(title, groups, scale, [(10 ** n, f"{10 ** n:,}") for n in powers], lambda value: f"{value:,.0f}")
+    return chart(title, groups, scale, [(10 ** n, f"{10 ** n:,}") for n in powers], lambda value: f"{value:,.0f}", high)
 
 
 def colour(name, names):
@@ -80,7 +80,7 @@ def colour(name, names):
     return COLOURS.get(name) or OTHERS[unknown.index(name) % len(OTHERS)]
 
 
-def chart(title, groups, scale, ticks, say, strong=None):
+def chart(title, groups, scale, ticks, say, top, strong=None):
     """`groups`: [(label, [(relay, value, least, most)])]; `scale`: value to a share of the height; `strong`: a line to compare with."""
     names = list(dict.fromkeys(name for _, bars in groups for name, *_ in bars))
     y = lambda value: TOP + PLOT * (1 - scale(value))
@@ -93,18 +93,21 @@ def chart(title, groups, scale, ticks, say, strong=None):
     for number, (label, bars) in enumerate(groups):
         start, width = LEFT + number * room + room * 0.09, room * 0.82 / len(bars)
         for place, bar in enumerate(bars):
-            parts += draw(bar, names.index(bar[0]), start + place * width, width, y, say)
+            parts += draw(bar, names.index(bar[0]), start + place * width, width, y, say, bar[1] > top)
         parts.append(f'<text class="label" x="{LEFT + (number + 0.5) * room:.1f}" y="{TOP + PLOT + 20}" text-anchor="middle">{escape(label)}</text>')
     height = TOP + PLOT + BOTTOM - 40
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">\n'
             + "\n".join(parts) + "\n</svg>\n")
 
 
-def draw(bar, number, x, width, y, say):
+def draw(bar, number, x, width, y, say, is_cut):
     name, value, least, most = bar
     bottom, middle = TOP + PLOT, x + width / 2
     tip = f"{name}: {say(value)} ({say(least)}-{say(most)})"
+    # What is higher than the chart says so; a whisker alone is cut.
+    above = [f'<text class="tick" x="{middle:.1f}" y="{TOP - 4}" text-anchor="middle">{say(value)}</text>'] if is_cut else []
     return [
+        *above,
         f'<rect class="s{number}" x="{x:.1f}" y="{y(value):.1f}" width="{max(width - 1.5, 1):.1f}" height="{bottom - y(value):.1f}">'
         f"<title>{escape(tip)}</title></rect>",
         f'<path class="whisker" d="M{middle:.1f} {y(least):.1f}V{y(most):.1f}M{middle - 2.5:.1f} {y(most):.1f}h5"/>']

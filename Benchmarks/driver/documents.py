@@ -3,7 +3,7 @@ import json
 from statistics import median
 
 from . import charts
-from .report import FIGURES, NO_RELAY, REFERENCE, column, is_retain, number, paired_ratios, total
+from .report import FIGURES, NO_RELAY, REFERENCE, column, is_retain, kernel_text, number, paired_ratios, total
 
 BEGIN, END = "<!-- latest run: written by Benchmarks/run --write-docs -->", "<!-- end of the latest run -->"
 ALT = {"cpu.svg": "CPU of each relay by HAProxy's", "latency.svg": "p50 and p99 of each relay",
@@ -104,9 +104,11 @@ def rate(by_relay, name, unit):
 
 
 def idle(results):
-    names = list(dict.fromkeys(n for by in results["idle"].values() for n in by))
-    rows = [[f"{int(count):,} connections", *(f"{median(column(by[n], 'private')):,.0f}" if by.get(n) else "" for n in names)]
-            for count, by in results["idle"].items()]
+    names = list(dict.fromkeys(n for by in results["idle"].values() for n in by if n != NO_RELAY))
+    rows = []
+    for count, by in results["idle"].items():
+        rows.append([f"{int(count):,} connections", *(f"{median(column(by[n], 'private')):,.0f}" if by.get(n) else "" for n in names)])
+        rows.append([f"{int(count):,}, in the kernel", *(kernel_text(by, n) for n in names)])
     return "### Idle: bytes of memory for each\n\n" + markdown(["", *names], rows) if rows else ""
 
 

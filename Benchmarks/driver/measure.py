@@ -87,13 +87,19 @@ def settled_cpu_ns(read, patience=1.0):
 def memory(pid):
     """User-space bytes of `pid` and its children: private pages, and Pss. Kernel memory (sockets, epoll) is not in it."""
     sums = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
-    for member in procs.tree(pid):
+    for member in procs.tree(pid) if pid else ():
         with open(f"/proc/{member}/smaps_rollup") as f:
             for line in f:
                 name, _, rest = line.partition(":")
                 if name in sums:
                     sums[name] += int(rest.split()[0]) * 1024
     return {"private": sums["Private_Clean"] + sums["Private_Dirty"], "pss": sums["Pss"]}
+
+
+def slab():
+    """Bytes of the kernel's own objects, of the whole machine: sockets, their files, epoll's entries."""
+    with open("/proc/meminfo") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("Slab:"))
 
 
 def perf_counts(events, pid, command, cpus):

@@ -83,18 +83,26 @@ def ratio_text(results, name, reference=REFERENCE):
 
 
 def idle_table(connections, results, names):
-    header = [f"{connections:,} idle connections", "private B", "Pss B", "of HAProxy", "process before, MiB"]
+    header = [f"{connections:,} idle connections", "private B", "Pss B", "of HAProxy", "kernel B", "process before, MiB"]
     rows = []
     reference = results.get(REFERENCE)
-    for name in names:
+    for name in [n for n in names if n != NO_RELAY]:
         rounds = results.get(name)
         if not rounds:
-            rows.append([name, "failed", "", "", ""])
+            rows.append([name, "failed", "", "", "", ""])
             continue
         share = median(column(rounds, "private")) / median(column(reference, "private")) if reference else None
         rows.append([name, spread(column(rounds, "private"), digits=0), spread(column(rounds, "pss"), digits=0),
-                     f"{share:.2f}" if share is not None else "-", f"{median(column(rounds, 'base')) / 2**20:.1f}"])
+                     f"{share:.2f}" if share is not None else "-", kernel_text(results, name), f"{median(column(rounds, 'base')) / 2**20:.1f}"])
     return table(header, rows)
+
+
+def kernel_text(results, name):
+    """Kernel objects of the relay alone: what all sides have, less what they have without a relay."""
+    rounds, without = results.get(name), results.get(NO_RELAY)
+    if not rounds or not without:
+        return "-"
+    return f"{median(column(rounds, 'slab')) - median(column(without, 'slab')):,.0f}"
 
 
 def is_retain(name):

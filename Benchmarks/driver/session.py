@@ -128,14 +128,14 @@ class Run:
         """Each time a relay that has just been started: memory that an earlier peak left would hide the growth."""
         results = self.idle.setdefault(str(connections), {})
         for number in range(min(self.options.rounds, 3)):
-            for name in turned([r.name for r in self.relays if r.name != "direct"], number):
+            for name in turned(self.names, number):
                 progress(f"idle, {connections}: {name}")
                 relay = next(r for r in self.relays if r.name == name)
                 figures = self.attempt(f"{name}, {connections} idle connections", lambda: self.idle_of(relay, connections))
                 if figures:
                     results.setdefault(name, []).append(figures)
         progress("")
-        print(report.idle_table(connections, results, [n for n in self.names if n != "direct"]), end="\n\n", flush=True)
+        print(report.idle_table(connections, results, self.names), end="\n\n", flush=True)
 
     def idle_of(self, relay, connections):
         running = relay.start(self.own_place(relay), self.bench.relay_cpus)
