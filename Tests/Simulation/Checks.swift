@@ -112,6 +112,8 @@ extension World {
     func checkTurn(_ timeout: TimeSpan?) {
         idleTurns = effects == 0 && timeout == .zero ? idleTurns + 1 : 0
         if idleTurns > 40 { fail("S7: the worker turns without doing anything") }
+        if effects > 0 { lastEffect = clock }
+        checkIdle(timeout)
         wakes = timeout.map { clock &+ $0.nanoseconds } ?? .max
         checkHolds()
         checkCells()

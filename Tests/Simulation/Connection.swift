@@ -32,6 +32,9 @@ final class Connection {
     var passed: UInt32 = 0
     var settled: UInt32 = 0
     var totals: (up: UInt64, down: UInt64)?
+    /// What the accounts have of it.
+    var accounted = Growth()
+    var isSettledInAccounts = false
     var record: ConnectionRecord?
     var watchFailed = false
     /// How many first bytes a stage has kept for itself.

@@ -179,6 +179,7 @@ extension World {
         checkHolds()
         checkCells()
         checkCellTotals()
+        checkAccounts()
         if statesAlive > 0 { fail("S16: \(statesAlive) stage states are never freed") }
     }
 

@@ -69,6 +69,8 @@ struct Scenario {
     var connections: [ConnectionPlan] = []
     var orders: [(at: UInt64, order: Order)] = []
     var pacers: [PacerPlan] = []
+    /// How often stages hear of connections that live; nil: never.
+    var accounts: TimeSpan?
     /// By candidate: the most connections at once; 0: no limit.
     var backendLimits: [UInt32] = []
     var ejection: EjectionPolicy?
@@ -123,6 +125,7 @@ struct Scenario {
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
         limits.spares = random.pick([0, 1, 4])
+        accounts = random.pick([nil, nil, .milliseconds(100), .seconds(1), .seconds(5)])
         settings.coalesce = random.pick([.zero, .milliseconds(1), .milliseconds(5)])
         if random.chance(20) { makeRush(&random) }
     }

@@ -18,11 +18,18 @@ struct StageSettings: @unchecked Sendable {
 /// Counted, so that a state that is never freed, or freed twice, shows.
 final class StageState {
     private let world: World
+    /// By connection: growth that was not handed over yet.
+    var pending: [Int: Growth] = [:]
     init(_ world: World) {
         self.world = world
         world.statesAlive += 1
     }
     deinit { world.statesAlive -= 1 }
+
+    func handOver() {
+        for (connection, growth) in pending { world.connections[connection].accounted.add(growth) }
+        pending = [:]
+    }
 }
 
 let simulatedCatalog: [any Filter.Type] = [
@@ -161,9 +168,21 @@ enum PreludeStage: SimulatedStage {
     }
 }
 
-/// Only settles, as accounting does.
+/// Keeps accounts of what connections move while they live, and hands them over in rounds.
 enum AccountStage: SimulatedStage {
     static var descriptor: FilterDescriptor { FilterDescriptor(keyword: "account", summary: "") }
+    static func progressInterval(_ settings: StageSettings) -> TimeSpan? { settings.world.scenario.accounts }
+    static func progress(_ settings: StageSettings, _ state: inout StageState, _ totals: ConnectionTotals) {
+        settings.world.grew(state, totals, isEnd: false)
+    }
+    static func settle(_ settings: StageSettings, _ state: inout StageState, _ totals: ConnectionTotals) {
+        settings.world.settled(settings, totals)
+        if settings.world.scenario.accounts != nil { settings.world.grew(state, totals, isEnd: true) }
+    }
+    static func flush(_ settings: StageSettings, _ state: inout StageState, isLast: Bool) -> FlushOutcome {
+        settings.world.flush(state, isLast: isLast)
+    }
+    static func disposeState(_ state: inout StageState) { state.handOver() }
     static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
         -> Verdict
     { .next }

@@ -3,7 +3,7 @@ import PipelineRuntime
 
 /// What stages see, and how they are settled.
 extension World {
-    private func connection(_ endpoint: Endpoint) -> Connection? {
+    func connection(_ endpoint: Endpoint) -> Connection? {
         let index = Int(endpoint.port) - 10_000
         guard index >= 0, index < connections.count else {
             fail("a stage is asked about a client that is none: \(endpoint)")

@@ -19,7 +19,10 @@ extension World {
             if count > 0 || timeout == .zero || clock >= limit { return count }
             checkSleep()
             let next = min(nextMoment(), limit)
-            guard next != .max else {
+            // Rounds of accounts go on as long as connections stay: when every other deadline has long passed, it is over.
+            let isQuiet = scenario.accounts != nil && nextMoment() == .max && clock > lastEffect + Self.quiet
+            guard next != .max, !isQuiet else {
+                lastEffect = clock
                 control.orderEnd(self)
                 return 0
             }
@@ -27,6 +30,9 @@ extension World {
             if next == limit, random.chance(scenario.lateness) { clock += lateness() }
         }
     }
+
+    /// Longer than the worker's own timers.
+    private static let quiet: UInt64 = 130_000_000_000
 
     /// Mostly what a busy scheduler takes; now and then a suspended machine.
     private func lateness() -> UInt64 {

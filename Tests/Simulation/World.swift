@@ -59,6 +59,10 @@ final class World: @unchecked Sendable {
     var calls = 0
     var effects = 0
     var idleTurns = 0
+    /// Waits in a row with a limit and without a connection.
+    var idleWaits = 0
+    /// When a call last changed something, or something happened.
+    var lastEffect = Scenario.start
 
     init(_ scenario: Scenario) {
         self.scenario = scenario

@@ -98,15 +98,16 @@ extension AccountFilter {
         grow(&state, totals)
     }
 
-    public static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
-        guard let lane = state.flows?.lane else { return false }
+    public static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> FlushOutcome {
+        guard let lane = state.flows?.lane else { return .done }
         if isLast {
             let rest = state.flows?.table.takeAll() ?? []
             state.flows?.sink._withUnsafeGuaranteedRef { $0.hand(over: rest, from: lane) }
-            return false
+            return .done
         }
         let hasRoom = state.flows?.table.drain(into: lane, limit: slice) ?? false
-        return hasRoom && (state.flows?.table.count ?? 0) > 0
+        if state.flows?.table.count ?? 0 == 0 { return .done }
+        return hasRoom ? .more : .waits
     }
 
     public static func disposeState(_ state: inout WorkerState) {

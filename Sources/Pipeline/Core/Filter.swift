@@ -40,8 +40,8 @@ public protocol Filter: SendableMetatype {
 
     /// After every round of ``progress(_:_:_:)``, and once when the worker ends: time to hand over what the state keeps.
     /// - Parameter isLast: no other call follows; there is time for whatever it takes.
-    /// - Returns: true if there is more to do at once: it is asked again a turn later. Never if `isLast`.
-    static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool
+    /// - Returns: what is left. Always ``FlushOutcome/done`` if `isLast`.
+    static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> FlushOutcome
 
     /// Frees what a worker's state holds in raw memory, before it is destroyed.
     static func disposeState(_ state: inout WorkerState)
@@ -63,7 +63,7 @@ public protocol Filter: SendableMetatype {
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
     static func flushErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, isLast: Bool
-    ) -> Bool
+    ) -> FlushOutcome
     static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer
     static func disposeStateErased(_ state: UnsafeMutableRawPointer)
     static func disposeErased(_ settings: UnsafeMutableRawPointer)
@@ -80,9 +80,9 @@ extension Filter {
     @inlinable public static func progress(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
-    @inlinable public static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
-        false
-    }
+    @inlinable public static func flush(
+        _ settings: Settings, _ state: inout WorkerState, isLast: Bool
+    ) -> FlushOutcome { .done }
     @inlinable public static func disposeState(_ state: inout WorkerState) {}
 
     @inlinable public static func evaluateErased(
@@ -108,7 +108,7 @@ extension Filter {
     }
     @inlinable public static func flushErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, isLast: Bool
-    ) -> Bool {
+    ) -> FlushOutcome {
         flush(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, isLast: isLast)

@@ -67,3 +67,13 @@ public struct PeekNeed: Equatable, Sendable {
         }
     }
 }
+
+/// What a stage's state still keeps after a flush (``Filter/flush(_:_:isLast:)``).
+@frozen public enum FlushOutcome: Int, Sendable {
+    /// Nothing: it need not be asked again before it is told of a connection.
+    case done
+    /// Something that nobody takes now: it is asked again a round later.
+    case waits
+    /// There is more to do at once: it is asked again a turn later.
+    case more
+}

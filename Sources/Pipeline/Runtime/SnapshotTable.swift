@@ -83,9 +83,9 @@ struct SnapshotTable: ~Copyable {
         return shortest
     }
 
-    /// Flushes every state of stages that hear of living connections, each once. True if one of them has more to do.
-    func flush(isLast: Bool) -> Bool {
-        var isMore = false
+    /// Flushes every state of stages that hear of living connections, each once. What the one has left that has most.
+    func flush(isLast: Bool) -> FlushOutcome {
+        var left = FlushOutcome.done
         for i in 0..<count where entries[i].isUsed && entries[i].snapshot.pointee.progressInterval != nil {
             guard !(0..<i).contains(where: { entries[$0].isUsed && entries[$0].states == entries[i].states }) else {
                 continue
@@ -93,11 +93,12 @@ struct SnapshotTable: ~Copyable {
             for chain in entries[i].snapshot.pointee.chains.buffer where chain.progressInterval != nil {
                 for stage in chain.stages.buffer where stage.progressInterval != nil {
                     let state = entries[i].states[stage.stateIndex]
-                    isMore = stage.filter.flushErased(stage.settings, state, isLast: isLast) || isMore
+                    let outcome = stage.filter.flushErased(stage.settings, state, isLast: isLast)
+                    if outcome.rawValue > left.rawValue { left = outcome }
                 }
             }
         }
-        return isMore
+        return left
     }
 
     private mutating func retire(_ index: Int) {

@@ -33,6 +33,7 @@ extension Worker {
             return
         }
         serial &+= 1
+        resumeProgress()
         let slot = slab.slots + index
         slot.pointee.client = accepted.descriptor
         slot.pointee.serial = UInt64(self.index) << 48 | serial

@@ -31,6 +31,12 @@ extension Worker {
         progress.next = min(progress.next ?? now + interval, now + interval)
     }
 
+    /// A connection has begun: rounds go on, should they have stopped for want of any.
+    mutating func resumeProgress() {
+        guard progress.next == nil, let interval = progress.interval else { return }
+        progress.next = now + interval
+    }
+
     /// One slice, if a round is due or under way.
     mutating func runProgress() {
         if progress.cursor == nil {
@@ -44,11 +50,15 @@ extension Worker {
             for index in start..<end { reportProgress(index, wallClock) }
         }
         progress.cursor = max(start, end)
-        guard end >= slab.extent, !snapshots.flush(isLast: false) else { return }
+        guard end >= slab.extent else { return }
+        let left = snapshots.flush(isLast: false)
+        guard left != .more else { return }
         progress.cursor = nil
         // Older programs may have gone since.
         progress.interval = snapshots.progressInterval
-        progress.next = progress.interval.map { now + $0 }
+        // A worker without connections has nothing to tell, and sleeps.
+        let isOver = slab.inUse == 0 && left == .done
+        progress.next = isOver ? nil : progress.interval.map { now + $0 }
     }
 
     /// The worker's end: its stages hand over all that they keep.
