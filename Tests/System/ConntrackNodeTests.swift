@@ -6,12 +6,13 @@ import Testing
 @Suite("What is counted on an egress node", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
 struct ConntrackNodeTests {
     /// An egress node that forwards what it doesn't relay, and counts both.
-    private struct Site {
+    struct Site {
         let lab: EgressLab
         let node: Node
         let ledger: String
 
-        init(backend: String = "original_destination") throws {
+        /// - Parameter conntrack: the line; empty: none.
+        init(backend: String = "original_destination", conntrack: String = "conntrack every 1s") throws {
             lab = try EgressLab()
             ledger = lab.folder.path + "/ledger.db"
             try lab.run(
@@ -25,7 +26,7 @@ struct ConntrackNodeTests {
             }
             node = try lab.startNode(
                 backend: backend, account: "account every 1s",
-                setting: "conntrack every 1s\n    ledger \(ledger)\n    admin unix:\(lab.folder.path)/admin.sock")
+                setting: "\(conntrack)\n    ledger \(ledger)\n    admin unix:\(lab.folder.path)/admin.sock")
         }
 
         struct Sum: Equatable {
