@@ -2,6 +2,7 @@ import CLinux
 import Foundation
 import Glibc
 import Pipeline
+import Synchronization
 import Testing
 
 @testable import PipelineControl
@@ -188,6 +189,44 @@ struct ConntrackCollectorTests {
         }
     }
 
+    @Test("R28: the kernel refuses to show its table: said once, a problem until it does again, and nothing is lost")
+    func refused() throws {
+        try Sandbox.run { sandbox in
+            try sandbox.setCounting(true)
+            let sums = Sums()
+            let may = Atomic<Bool>(true)
+            // Its closures run on its own thread, and capabilities are a thread's.
+            let (started, error) = ConntrackCollector.start(
+                Self.settings(),
+                instance: {
+                    NetAdmin.set(may.load(ordering: .acquiring))
+                    return Self.us.firstIndex(of: $0).map { UInt32($0) }
+                }, emit: { sums.add($0) }, write: { sums.say($0) })
+            let collector = try #require(started, "errno \(error)")
+            #expect(wait(collector) { $0.dumps > 0 })
+            let inbox = try Datagrams(0, Self.them[0], 9000)
+            let outbox = try Datagrams(0, Self.us[0], 4000)
+            try outbox.send(100, to: Self.them[0], 9000)
+            #expect(wait(collector) { $0.tracked == 1 && $0.refusal == 0 && $0.lastDump > 0 })
+            may.store(false, ordering: .releasing)
+            #expect(wait(collector) { $0.refusal == EPERM && $0.brokenDumps > 3 }, "\(collector.statistics)")
+            #expect(sums.said.count == 1, "\(sums.said)")
+            #expect(sums.said.first?.contains("\"event\":\"conntrack_failed\"") == true)
+            #expect(sums.said.first?.contains("CAP_NET_ADMIN") == true)
+            try outbox.send(100, to: Self.them[0], 9000)
+            may.store(true, ordering: .releasing)
+            // Ends are still heard.
+            try sandbox.flush()
+            let whole = collector.statistics.dumps
+            #expect(wait(collector) { $0.refusal == 0 && $0.dumps > whole }, "\(collector.statistics)")
+            collector.stop()
+            let key = FlowKey(instance: 0, source: Self.us[0], destination: Self.them[0], port: 9000, proto: 17)
+            #expect(sums.all[key]?.bytesOut == 2 * 148 && sums.all[key]?.connections == 1, "\(sums.all)")
+            #expect(sums.said.count == 1, "\(sums.said)")
+            withExtendedLifetime(inbox) {}
+        }
+    }
+
     @Test("a kernel that doesn't count: said once, with what to do") func noCounters() throws {
         try Sandbox.run { sandbox in
             try sandbox.setCounting(false)
@@ -199,6 +238,26 @@ struct ConntrackCollectorTests {
             collector.stop()
             #expect(sums.said.count == 1 && sums.said.first?.contains("nf_conntrack_acct=1") == true, "\(sums.said)")
         }
+    }
+}
+
+/// CAP_NET_ADMIN of the calling thread.
+private enum NetAdmin {
+    private struct Header {
+        var version: UInt32 = 0x2008_0522  // _LINUX_CAPABILITY_VERSION_3
+        var pid: Int32 = 0
+    }
+    private typealias Call = @convention(c) (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Int32
+
+    /// It stays permitted, so that it can be taken back.
+    static func set(_ isEffective: Bool) {
+        guard let get = dlsym(nil, "capget"), let set = dlsym(nil, "capset") else { return }
+        var header = Header()
+        // Twice effective, permitted, inheritable.
+        var sets = [UInt32](repeating: 0, count: 6)
+        guard unsafeBitCast(get, to: Call.self)(&header, &sets) == 0 else { return }
+        sets[0] = isEffective ? sets[0] | 1 << 12 : sets[0] & ~(1 << 12)
+        _ = unsafeBitCast(set, to: Call.self)(&header, &sets)
     }
 }
 

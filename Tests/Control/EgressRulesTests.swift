@@ -110,6 +110,9 @@ import Testing
         #expect(rules.nftables.contains("tcp ct mark set 0x7069 tproxy ip6 to :15001 meta mark set 0x706a accept"))
         #expect(
             rules.nftables.contains(
+                "socket transparent 1 socket wildcard 0 ct mark set 0x7069 meta mark set 0x706a accept"))
+        #expect(
+            rules.nftables.contains(
                 """
                     chain own_connections {
                         type filter hook output priority mangle; policy accept;

@@ -24,6 +24,10 @@ package final class ConntrackCollector: @unchecked Sendable {
         package var dumps: UInt64 = 0
         /// Dumps that broke off or may have missed entries.
         package var brokenDumps: UInt64 = 0
+        /// When the table was last read whole: nanoseconds since 1970, 0 for never.
+        package var lastDump: UInt64 = 0
+        /// The errno by which the kernel refused the last dump; 0: it did not.
+        package var refusal: Int32 = 0
         /// Times that the kernel had more events than the socket could hold.
         package var overruns: UInt64 = 0
         /// Messages that could not be read.
@@ -271,6 +275,7 @@ package final class ConntrackCollector: @unchecked Sendable {
             switch message {
             case .done: isOver = true
             case .error(let error):
+                if error != 0 { noteRefusal(error) }
                 isDumpWhole = isDumpWhole && error == 0
                 isOver = isOver || error != 0
             default: see(message, now)
@@ -286,10 +291,23 @@ package final class ConntrackCollector: @unchecked Sendable {
         if isOver { finishDump() }
     }
 
+    /// Said once until a dump succeeds again: sockets can be opened where the kernel lacks the rest.
+    private func noteRefusal(_ error: Int32) {
+        defer { mine.refusal = error }
+        guard mine.refusal != error else { return }
+        write(ControlLog.line("conntrack_failed", ConntrackLane.explain(error), time: cl_wall_clock()))
+    }
+
     private func finishDump() {
         isDumping = false
         account.finishDump(isComplete: isDumpWhole)
-        if isDumpWhole { mine.dumps += 1 } else { mine.brokenDumps += 1 }
+        if isDumpWhole {
+            mine.dumps += 1
+            mine.lastDump = cl_wall_clock()
+            mine.refusal = 0
+        } else {
+            mine.brokenDumps += 1
+        }
         if account.statistics.withoutCounters > 0, !hasSaidNoCounters {
             hasSaidNoCounters = true
             write(

@@ -18,6 +18,11 @@ final class ConntrackLane {
     }
 
     var statistics: ConntrackCollector.Statistics { collector.statistics }
+    /// Why nothing is counted at the moment; nil: it is.
+    var problem: String? {
+        let refusal = statistics.refusal
+        return refusal == 0 ? nil : ConntrackLane.explain(refusal)
+    }
 
     /// Nil without a problem: the config does not ask for it.
     static func start(
@@ -48,11 +53,13 @@ final class ConntrackLane {
         return settings
     }
 
-    private static func explain(_ error: Int32) -> String {
+    /// - Parameter error: an errno, of the start or of a dump that was refused.
+    static func explain(_ error: Int32) -> String {
         let why =
             switch error {
             case 1: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
-            case 93: "the kernel has no nf_conntrack_netlink: modprobe nf_conntrack_netlink"
+            // EPROTONOSUPPORT, by the socket; EINVAL, by a dump: nfnetlink is there without conntrack's part.
+            case 93, 22: "the kernel has no nf_conntrack_netlink: modprobe nf_conntrack_netlink"
             default: "error \(error) from the kernel"
             }
         return "UDP, ICMP and what else passes no worker is not counted: \(why)"

@@ -120,7 +120,9 @@ package struct EgressRules: Sendable, Equatable {
 
             """ + exemptions
         // Intercepted connections that stand already, and servers' answers to an instance's address.
-        text += "        socket transparent 1 socket wildcard 0 meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
+        // They too get the connection mark: conntrack may have begun after them, or lost them for a time.
+        text += "        socket transparent 1 socket wildcard 0 \(trackingMark)"
+        text += "meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
         guard !transparent.isEmpty else { return text + "    }\n" }
         text += jumps(to: "to_listener") + "    }\n    chain to_listener {\n" + EgressRules.localReturn
         for family in transparent {

@@ -6,6 +6,10 @@ struct FlowCounts {
     let ledger: String?
     /// Records that are in the ledger.
     let recordsWritten: UInt64
+    /// Records that are taken, and not in it yet.
+    let recordsWaiting: Int
+    /// When it was last written to: nanoseconds since 1970, 0 for never.
+    let lastWrite: UInt64
     /// Keys that were counted together with others, because a table had no room for them.
     let keysFolded: UInt64
     let exports: [(settings: ExportSettings, statistics: ExportStatistics)]
@@ -17,12 +21,20 @@ struct FlowCounts {
         line.open()
         if let ledger {
             line.field("ledger", ledger)
+            FlowCounts.write(&line, "last_write", lastWrite)
             line.field("records_written", recordsWritten)
+            line.field("records_waiting", recordsWaiting)
         }
         line.field("keys_folded", keysFolded)
         line.list("exports", exports) { line, export in FlowCounts.write(&line, export.settings, export.statistics) }
         if let conntrack { FlowCounts.write(&line, conntrack) } else { line.nullField("conntrack") }
         line.close()
+    }
+
+    private static func write(_ line: inout JSONLine, _ name: StaticString, _ time: UInt64) {
+        guard time != 0 else { return line.nullField(name) }
+        line.key(name)
+        line.timestamp(time)
     }
 
     private static func write(_ line: inout JSONLine, _ settings: ExportSettings, _ statistics: ExportStatistics) {
@@ -43,30 +55,53 @@ struct FlowCounts {
         line.open()
         line.field("tracked", conntrack.tracked)
         line.field("records", conntrack.records)
+        FlowCounts.write(&line, "last_dump", conntrack.lastDump)
         line.field("dumps", conntrack.dumps)
         line.field("broken_dumps", conntrack.brokenDumps)
         line.field("overruns", conntrack.overruns)
         line.field("missed_ends", conntrack.missedEnds)
         line.field("deferred", conntrack.deferred)
+        line.field("baselined", conntrack.baselined)
         line.field("without_counters", conntrack.withoutCounters)
         line.field("unreadable", conntrack.unreadable)
         line.close()
     }
 
     var text: String {
-        var table = TextTable(["FLOWS", "STATE", "-RECORDS", "-LOST"])
-        if let ledger { table.add(["ledger \(ledger)", "", "\(recordsWritten)", "0"]) }
+        var table = TextTable(["FLOWS", "STATE", "-RECORDS", "-WAITING", "-LOST"])
+        if let ledger {
+            table.add([
+                "ledger \(ledger)", FlowCounts.state("written", lastWrite), "\(recordsWritten)", "\(recordsWaiting)",
+                "0",
+            ])
+        }
         for (settings, export) in exports {
             table.add([
                 "export \(settings.collector)", export.isConnected ? "connected" : "away", "\(export.sent)",
-                "\(export.dropped + export.lost)",
+                "\(export.waiting)", "\(export.dropped + export.lost)",
             ])
         }
         if let conntrack {
-            let state = conntrack.overruns == 0 ? "\(conntrack.tracked) tracked" : "\(conntrack.overruns) overruns"
-            table.add(["conntrack", state, "\(conntrack.records)", "\(conntrack.missedEnds)"])
+            table.add([
+                "conntrack", FlowCounts.state("read", conntrack.lastDump), "\(conntrack.records)", "", "",
+            ])
         }
-        if keysFolded > 0 { table.add(["keys counted together", "", "\(keysFolded)", ""]) }
-        return "\n" + table.text
+        if keysFolded > 0 { table.add(["keys counted together", "", "\(keysFolded)", "", ""]) }
+        return "\n" + table.text + (conntrack.map { "\n" + FlowCounts.text($0) } ?? "")
+    }
+
+    private static func state(_ done: String, _ time: UInt64) -> String {
+        time == 0 ? "not \(done) yet" : "\(done) \(Timestamp.text(time))"
+    }
+
+    private static func text(_ conntrack: ConntrackCollector.Statistics) -> String {
+        var table = TextTable([
+            "-TRACKED", "-DUMPS", "-BROKEN", "-OVERRUNS", "-MISSED ENDS", "-DEFERRED", "-WITHOUT COUNTERS",
+        ])
+        table.add([
+            "\(conntrack.tracked)", "\(conntrack.dumps)", "\(conntrack.brokenDumps)", "\(conntrack.overruns)",
+            "\(conntrack.missedEnds)", "\(conntrack.deferred)", "\(conntrack.withoutCounters)",
+        ])
+        return table.text
     }
 }

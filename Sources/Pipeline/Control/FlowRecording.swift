@@ -93,8 +93,10 @@ final class FlowRecording {
     /// Of lines that are no more: they send what they have, and nobody waits for it.
     private var leaving: [FlowExporter] = []
     private var conntrack: ConntrackLane?
+    /// Why conntrack could not be started; nil: it could, or nobody asks for it.
+    private var startProblem: String?
     /// Something that the config asks for is not there, for `status`; nil: all is.
-    private(set) var problem: String?
+    var problem: String? { startProblem ?? conntrack?.problem }
 
     /// Starts what the node's program wants. What can't be started is said.
     init(_ node: RunningNode, _ log: ControlLog) {
@@ -114,10 +116,10 @@ final class FlowRecording {
 
     /// Counts from conntrack as the config has it by now.
     private func follow(_ wanted: ConntrackSettings?) {
-        guard conntrack?.settings != wanted || problem != nil else { return }
+        guard conntrack?.settings != wanted || startProblem != nil else { return }
         conntrack?.stop()
-        (conntrack, problem) = ConntrackLane.start(wanted, node.flowDirectory)
-        if let problem { log.say("conntrack_failed", problem) }
+        (conntrack, startProblem) = ConntrackLane.start(wanted, node.flowDirectory)
+        if let startProblem { log.say("conntrack_failed", startProblem) }
     }
 
     private static func exporter(_ settings: ExportSettings) throws(LedgerProblem) -> FlowExporter {
@@ -195,7 +197,9 @@ final class FlowRecording {
     /// What has become of the records, for `status`.
     var counts: FlowCounts {
         FlowCounts(
-            ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0, keysFolded: FlowSink.node.foldedKeys,
-            exports: collectors.all.map { ($0.settings, $0.statistics) }, conntrack: conntrack?.statistics)
+            ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0,
+            recordsWaiting: thread?.recordsWaiting ?? 0, lastWrite: thread?.lastWrite ?? 0,
+            keysFolded: FlowSink.node.foldedKeys, exports: collectors.all.map { ($0.settings, $0.statistics) },
+            conntrack: conntrack?.statistics)
     }
 }

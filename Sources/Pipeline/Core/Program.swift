@@ -52,7 +52,7 @@ public struct Chain: Sendable {
     /// The shortest that a stage asks for; nil: none wants to hear of living connections.
     public let progressInterval: TimeSpan?
     /// Index of the last stage that looks at bytes and can't gate; -1: none.
-    private let lastWait: Int
+    @usableFromInline let lastWait: Int
 
     public init(name: String, stages: [Stage]) {
         self.name = name
@@ -70,7 +70,7 @@ public struct Chain: Sendable {
 
     /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
     /// later stage has to wait for bytes anyway.
-    public func gates(at stage: Int) -> Bool { stage > lastWait && stages.pointer(stage).pointee.canGate }
+    @inlinable public func gates(at stage: Int) -> Bool { stage > lastWait && stages.pointer(stage).pointee.canGate }
 }
 
 /// How a listener comes by its connections.

@@ -40,6 +40,8 @@ package final class FlowThread: @unchecked Sendable {
     private let isEnding = Atomic<Bool>(false)
     private let hasEnded = Atomic<Bool>(false)
     private let written = Atomic<UInt64>(0)
+    private let waiting = Atomic<Int>(0)
+    private let writtenAt = Atomic<UInt64>(0)
 
     /// What is to be written to from the next turn on.
     private struct Wish: @unchecked Sendable {
@@ -55,6 +57,10 @@ package final class FlowThread: @unchecked Sendable {
 
     /// Records that are in the ledger.
     package var recordsWritten: UInt64 { written.load(ordering: .relaxed) }
+    /// Records that are taken, and not in the ledger yet: more than a second's while it can't be written.
+    package var recordsWaiting: Int { waiting.load(ordering: .relaxed) }
+    /// When records were last written: nanoseconds since 1970, 0 for never.
+    package var lastWrite: UInt64 { writtenAt.load(ordering: .relaxed) }
 
     private init(
         _ settings: LedgerSettings?, _ store: LedgerStore?, _ sink: FlowSink, _ wake: Int32,
@@ -112,7 +118,10 @@ package final class FlowThread: @unchecked Sendable {
             // Before the rings: what was pushed until then is written.
             let isLast = isEnding.load(ordering: .acquiring)
             var isMore = true
-            while isMore { isMore = turn() }
+            while isMore {
+                isMore = turn()
+                waiting.store(pending.count, ordering: .relaxed)
+            }
             eachTurn()
             takeWish()
             if isLast { break }
@@ -135,6 +144,7 @@ package final class FlowThread: @unchecked Sendable {
         if store == nil, opensAt <= now { openStore(now) }
         guard !pending.isEmpty, let store, store.write(pending, identity: identity, now: now) else { return false }
         written.wrappingAdd(UInt64(pending.count), ordering: .relaxed)
+        writtenAt.store(cl_wall_clock(), ordering: .relaxed)
         let wasFull = pending.count == FlowThread.batchLimit
         pending.removeAll(keepingCapacity: true)
         return wasFull
