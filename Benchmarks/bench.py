@@ -135,7 +135,7 @@ def finish(options, results):
         print("written: " + ", ".join(str(p.relative_to(ROOT)) for p in documents.write(results, ROOT)))
     if results["failures"]:
         print(f"{len(results['failures'])} failures, named above")
-    missed = any(not v["met"] for v in results["verdicts"])
+    missed = any(v["met"] is False for v in results["verdicts"])
     return 1 if results["failures"] or (options.check and missed) else 0
 
 

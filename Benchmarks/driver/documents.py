@@ -45,7 +45,7 @@ def markdown(header, rows):
 
 
 def verdict_table(results):
-    rows = [[v["target"], "met" if v["met"] else "**missed**", v["text"]] for v in results["verdicts"]]
+    rows = [[v["target"], {True: "met", False: "**missed**", None: "unjudged"}[v["met"]], v["text"]] for v in results["verdicts"]]
     if not rows:
         return ""
     return "### Targets\n\n" + markdown(["target", "", "measured"], rows).replace("| --: | --: |", "| --- | --- |")

@@ -42,7 +42,7 @@ def measure_workers(run):
         if started:
             running[relay.name] = started
     names = ("short", "rtt-64-64")
-    run.time("workers", Benches(benches), running, rows_named(run.options.size, *names), small(names))
+    run.time("workers", Benches(benches), running, rows_named(run.options.size, *names), small(names), chosen[0].name)
     for workload, results in run.sections["workers"].items():
         for line in report.worker_lines(run.titles[workload], results, run.worker_cpus):
             print(line)

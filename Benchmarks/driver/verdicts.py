@@ -12,13 +12,14 @@ TAIL, TAIL_ROWS = 1.0, ("paced", "rtt-64-64")
 # What all stages may cost over the bare chain, and 16 stages that don't act over one.
 STAGES, FLATNESS = 1.05, 1.05
 SECOND_WORKER = 1.8
+STATES = {True: "met", False: "MISSED", None: "unjudged"}
 EGRESS_OF_HAPROXY, ACCOUNTING = 0.85, 1.03
 
 
 def verdicts(results):
-    """[{"target", "met": True or False, "text"}], in the order of the targets. What was not measured has none."""
+    """[{"target", "met": True, False or None (can't be judged on this machine), "text"}], in the order of the targets. What was not measured has none."""
     found = []
-    add = lambda target, met, text: found.append({"target": target, "met": bool(met), "text": text})
+    add = lambda target, met, text: found.append({"target": target, "met": met if met is None else bool(met), "text": text})
     timed = results["timed"]
     for row, limit in CPU.items():
         compare(add, f"cpu: {row}", "of HAProxy's CPU", paired_ratios(timed.get(row, {}), NODE), limit)
@@ -84,13 +85,13 @@ def workers(add, results):
         if not one or not two:
             continue
         scaling, bound, cost = worker_scaling(one, two, cores)
-        # Where the load needs the second worker's core, its rate can't show; what two workers cost each other still does.
+        # Where the load needs the second worker's core, the target can't be judged.
         if bound >= SECOND_WORKER:
             add(f"two workers: {row}", scaling >= SECOND_WORKER, f"{scaling:.2f} of one's rate, at least {SECOND_WORKER}")
         else:
-            add(f"two workers: {row}", 2 / cost >= SECOND_WORKER,
-                f"each operation at {cost:.2f} of one's CPU, so {2 / cost:.2f} of its rate with cores enough, at least {SECOND_WORKER}; here "
-                f"{scaling:.2f}, where the load on the same {cores} cores leaves at most {bound:.2f}")
+            add(f"two workers: {row}", None,
+                f"{scaling:.2f} of one's rate: relay and load together have {cores} cores, which leaves at most {bound:.2f}, so {SECOND_WORKER} "
+                f"can't be seen here; each operation at {cost:.2f} of one's CPU, beside the load")
 
 
 def counts(add, by_workload):
@@ -107,4 +108,4 @@ def counts(add, by_workload):
 
 def lines(found):
     width = max((len(v["target"]) for v in found), default=0)
-    return [f"{'met   ' if v['met'] else 'MISSED'}  {v['target'].ljust(width)}  {v['text']}" for v in found]
+    return [f"{STATES[v['met']].ljust(8)} {v['target'].ljust(width)}  {v['text']}" for v in found]
