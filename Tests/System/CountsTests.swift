@@ -32,10 +32,11 @@ struct CountsTests {
     }
 
     @Test(
-        "The data path allocates nothing and counts no reference",
-        .enabled(if: BenchmarkCounts.releaseObstacle == nil, "\(BenchmarkCounts.releaseObstacle ?? "")"))
-    func allocations() throws {
-        let counts = try BenchmarkCounts(of: BenchmarkCounts.release)
+        "The data path allocates nothing and counts no reference, with the bare chain and with every stage",
+        .enabled(if: BenchmarkCounts.releaseObstacle == nil, "\(BenchmarkCounts.releaseObstacle ?? "")"),
+        arguments: ["pipelined", "stages"])
+    func allocations(config: String) throws {
+        let counts = try BenchmarkCounts(of: BenchmarkCounts.release, config: config)
         for load in ["short", "rtt"] {
             let calls = try counts.calls("allocations", load).unwrap("counted allocations of \(load)")
             let references = calls.filter { $0.key.contains("retain") || $0.key.contains("release") }
@@ -51,6 +52,7 @@ struct CountsTests {
 /// The deterministic part of `Benchmarks/run`, of one binary.
 struct BenchmarkCounts {
     private let results: [String: Any]
+    private let config: String
 
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().path
@@ -84,12 +86,14 @@ struct BenchmarkCounts {
         return try? FileManager.default.attributesOfItem(atPath: resolved)[.modificationDate] as? Date
     }
 
-    init(of binary: String) throws {
+    /// - Parameter config: what the benchmark calls the relay.
+    init(of binary: String, config: String = "pipelined") throws {
+        self.config = config
         let folder = try TemporaryFolder()
         let output = folder.path + "/counts.json"
         let child = try Child(
             BenchmarkCounts.root + "/Benchmarks/run",
-            ["--only", "pipelined", "--workloads", "counts", "--rounds", "1", "--pipelined", binary, "--json", output])
+            ["--only", config, "--workloads", "counts", "--rounds", "1", "--pipelined", binary, "--json", output])
         child.closeInput()
         guard try child.waitForExit(Deadline(seconds: 120)) == .code(0) else {
             throw Failure("Benchmarks/run:\n\(child.output)")
@@ -101,7 +105,7 @@ struct BenchmarkCounts {
     /// Calls for each operation, by name. `what` and `load` as the results name them.
     func calls(_ what: String, _ load: String) -> [String: Double]? {
         let all = results["counts"] as? [String: Any]
-        let node = all?["pipelined"] as? [String: Any]
+        let node = all?[config] as? [String: Any]
         return (node?[load] as? [String: Any])?[what] as? [String: Double]
     }
 }

@@ -36,6 +36,7 @@ struct cl_listen_options {
 enum { CL_DIRECT, CL_TRANSPARENT, CL_REDIRECT };
 
 struct cl_connect_options {
+    uint32_t port_range; /* IP_LOCAL_PORT_RANGE: high << 16 | low; 0: the system's */
     int keepalive_idle_s;
     int user_timeout_ms;
     const char *congestion;
@@ -44,6 +45,8 @@ struct cl_connect_options {
 int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options);
 int cl_local_endpoint(int fd, struct cl_endpoint *out);
 int cl_accept(int fd, struct cl_endpoint *peer);
+/* The host's range of source ports, as cl_connect_options has it; 0 if it can't be read. */
+uint32_t cl_local_port_range(void);
 int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options);
 /* The same with SO_MARK and, unless `from` is NULL, from that address, which need not be this host's (IP_TRANSPARENT);
    the port is the kernel's choice. */

@@ -4,9 +4,10 @@ import Pipeline
 /// The first rule that matches decides; without a match the connection passes.
 public enum AddressFilter: Filter {
     public struct Settings: Sendable {
-        /// The index of the first rule that holds an address, one table a side; nil: no rule looks at that side.
-        let sources: PrefixTable?
-        let destinations: PrefixTable?
+        /// The index of the first rule that holds an address, one table a side; none: no rule looks at that side. Behind a
+        /// pointer: settings are handed over by value for each connection.
+        let sources: FrozenArray<PrefixTable>
+        let destinations: FrozenArray<PrefixTable>
         let rules: FrozenArray<Rule>
         /// What the rules were made of, for `explain` alone: the data path never touches it.
         let sets: Unmanaged<RuleSets>
@@ -89,7 +90,8 @@ public enum AddressFilter: Filter {
             throw error
         }
         return Settings(
-            sources: sources, destinations: destinations, rules: FrozenArray(rules),
+            sources: FrozenArray([sources].compactMap { $0 }),
+            destinations: FrozenArray([destinations].compactMap { $0 }), rules: FrozenArray(rules),
             sets: .passRetained(RuleSets(sets)))
     }
 
@@ -108,11 +110,14 @@ public enum AddressFilter: Filter {
     }
 
     /// The first rule that matches.
-    private static func decision(_ settings: Settings, _ facts: ConnectionFacts) -> Int? {
+    private static func decision(_ settings: Settings, _ view: ConnectionView) -> Int? {
         var first = PrefixTable.none
-        if let table = settings.sources { first = table.value(of: facts.client.endpoint.address) }
-        if let table = settings.destinations {
-            first = min(first, table.value(of: facts.destination.endpoint.address))
+        if !settings.sources.isEmpty {
+            first = settings.sources.pointer(0).pointee.value(of: view.facts.client.endpoint.address)
+        }
+        if !settings.destinations.isEmpty {
+            let address = view.facts.destination.endpoint.address
+            first = min(first, settings.destinations.pointer(0).pointee.value(of: address))
         }
         return first == PrefixTable.none ? nil : Int(first)
     }
@@ -125,7 +130,7 @@ public enum AddressFilter: Filter {
     public static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        guard let index = decision(settings, view.facts) else { return .next }
+        guard let index = decision(settings, view) else { return .next }
         let rule = settings.rules[index]
         guard rule.denies else { return .next }
         let refusal: Refusal = rule.side == .source ? .deniedSource : .deniedDestination
@@ -133,7 +138,7 @@ public enum AddressFilter: Filter {
     }
 
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
-        guard let index = decision(settings, view.facts) else {
+        guard let index = decision(settings, view) else {
             return "no rule matches source \(Side.source.address(view.facts)) or destination "
                 + "\(Side.destination.address(view.facts)); what no rule matches may pass"
         }
@@ -148,8 +153,10 @@ public enum AddressFilter: Filter {
     }
 
     public static func dispose(_ settings: Settings) {
-        settings.sources?.deallocate()
-        settings.destinations?.deallocate()
+        for tables in [settings.sources, settings.destinations] {
+            for table in tables.buffer { table.deallocate() }
+            tables.deallocate()
+        }
         settings.rules.deallocate()
         settings.sets.release()
     }

@@ -102,7 +102,7 @@ struct ExportSession {
             if fd < 0 { fail(-fd, now) } else { opened(fd, now) }
             return
         }
-        var options = cl_connect_options(keepalive_idle_s: 30, user_timeout_ms: 30_000, congestion: nil)
+        var options = cl_connect_options(port_range: 0, keepalive_idle_s: 30, user_timeout_ms: 30_000, congestion: nil)
         let fd = cl_connect(&to, &options)
         if fd < 0 { fail(-fd, now) } else { link = .connecting(fd) }
         guard fd >= 0 else { return }

@@ -98,7 +98,7 @@ public struct ConnectionFacts: @unchecked Sendable {
 
 /// What a stage may look at. Valid for the call only.
 public struct ConnectionView {
-    private let pointer: UnsafePointer<ConnectionFacts>
+    @usableFromInline let pointer: UnsafePointer<ConnectionFacts>
     /// The client's first bytes so far, at most the chain's peek budget. Empty before any stage asked for bytes.
     public let bytes: UnsafeBufferPointer<UInt8>
     public let input: InputState
@@ -111,9 +111,8 @@ public struct ConnectionView {
     public let isRehearsal: Bool
 
     @inlinable public var facts: ConnectionFacts {
-        unsafeAddress { factsAddress }
+        unsafeAddress { pointer }
     }
-    @usableFromInline var factsAddress: UnsafePointer<ConnectionFacts> { pointer }
 
     public init(
         facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,

@@ -18,7 +18,10 @@ package struct LinuxKernel: Kernel {
         self.epoll = Descriptor(epoll)
         self.reserve = Descriptor(reserve)
         mark = settings.mark
+        // The system's own range, said for each socket: then the kernel looks through all of it in one go, and not through
+        // the even ports first, of which none may be left (docs/adr/0033).
         options = cl_connect_options(
+            port_range: cl_local_port_range(),
             keepalive_idle_s: SocketOptions.seconds(settings.keepaliveIdle),
             user_timeout_ms: SocketOptions.milliseconds(settings.userTimeout),
             congestion: SocketOptions.persistentName(settings.congestionUpstream))
