@@ -1,10 +1,10 @@
 /// A `conntrack` line of the `node` block: what passes no worker is counted by the kernel, and read from there (R21).
-package struct ConntrackCounting: Sendable, Equatable {
+public struct ConntrackCounting: Sendable, Equatable {
     /// How often the whole table is read: what a crash may lose of connections that live.
-    package var interval: TimeSpan
+    public var interval: TimeSpan
     /// Connections that are followed at once (R27).
-    package var tableLimit: Int
-    package init(interval: TimeSpan, tableLimit: Int = 1 << 20) {
+    public var tableLimit: Int
+    public init(interval: TimeSpan, tableLimit: Int = 1 << 20) {
         self.interval = interval
         self.tableLimit = tableLimit
     }
