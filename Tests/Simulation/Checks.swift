@@ -113,6 +113,7 @@ extension World {
         idleTurns = effects == 0 && timeout == .zero ? idleTurns + 1 : 0
         if idleTurns > 40 { fail("S7: the worker turns without doing anything") }
         if effects > 0 { lastEffect = clock }
+        quietWaits = clock > lastEffect + World.quiet ? quietWaits + 1 : 0
         checkIdle(timeout)
         wakes = timeout.map { clock &+ $0.nanoseconds } ?? .max
         checkHolds()

@@ -20,7 +20,7 @@ extension World {
             checkSleep()
             let next = min(nextMoment(), limit)
             // Rounds of accounts go on as long as connections stay: when every other deadline has long passed, it is over.
-            let isQuiet = scenario.accounts != nil && nextMoment() == .max && clock > lastEffect + Self.quiet
+            let isQuiet = scenario.accounts != nil && nextMoment() == .max && quietWaits > 3
             guard next != .max, !isQuiet else {
                 lastEffect = clock
                 control.orderEnd(self)
@@ -31,8 +31,8 @@ extension World {
         }
     }
 
-    /// Longer than the worker's own timers.
-    private static let quiet: UInt64 = 130_000_000_000
+    /// Longer than the worker's own timers take, one after the other, on a machine that is suspended meanwhile.
+    static let quiet: UInt64 = 400_000_000_000
 
     /// Mostly what a busy scheduler takes; now and then a suspended machine.
     private func lateness() -> UInt64 {

@@ -61,6 +61,8 @@ final class World: @unchecked Sendable {
     var idleTurns = 0
     /// Waits in a row with a limit and without a connection.
     var idleWaits = 0
+    /// Waits in a row after all of the worker's deadlines have passed.
+    var quietWaits = 0
     /// When a call last changed something, or something happened.
     var lastEffect = Scenario.start
 

@@ -11,6 +11,16 @@ extension ConntrackNodeTests.Site {
         return try (status["flows"] as? [String: Any]).unwrap("flows in \(status)")["conntrack"] as? [String: Any]
     }
 
+    /// TCP segments that a host has sent again, of all its connections: on the wire, but no payload twice.
+    func resent(_ host: String) throws -> Int {
+        let rows = try lab.run(in: host, ["cat", "/proc/net/snmp"]).split(separator: "\n")
+            .filter { $0.hasPrefix("Tcp:") }.map { $0.split(separator: " ") }
+        guard rows.count == 2, let column = rows[0].firstIndex(of: "RetransSegs"), column < rows[1].count else {
+            throw Failure("no RetransSegs: \(rows)")
+        }
+        return try Int(rows[1][column]).unwrap("a number in \(rows[1])")
+    }
+
     /// The table has been read whole so often since now.
     func waitForDumps(_ count: Int) throws {
         let begin = try conntrack()?["dumps"] as? Int ?? 0
@@ -165,7 +175,7 @@ struct ConntrackLifeTests {
                 ])
             _ = try server.wait("that it listens") { $0.first { $0.text.hasPrefix("ACCEPT") } }
             let before = try site.counters(link)
-            let resent = try Site.resent(lab, lab.node)
+            let resent = try site.resent(lab.node)
             let got = try lab.run(
                 in: host,
                 ["sh", "-c", "openssl s_client -connect \(place) -quiet < \(request) 2>/dev/null | wc -c"])
@@ -175,7 +185,7 @@ struct ConntrackLifeTests {
             let headers = address.contains(":") ? 40 + 32 : 20 + 32
             let seenIn = after.to - before.to - headers * (after.packetsTo - before.packetsTo)
             // To the server go some hundred bytes: what the node sent again, it sent here.
-            let again = (1500 - headers) * (try Site.resent(lab, lab.node) - resent)
+            let again = (1500 - headers) * (try site.resent(lab.node) - resent)
             let figures =
                 "OpenSSL to \(place): counted \(counted.into) down; seen \(seenIn), of which sent again \(again)"
             #expect(abs(counted.into - (seenIn - again)) * 100 <= seenIn, "\(figures)")

@@ -64,16 +64,6 @@ struct ConntrackNodeTests {
             }
         }
 
-        /// TCP segments that a host has sent again, of all its connections: on the wire, but no payload twice.
-        static func resent(_ lab: EgressLab, _ host: String) throws -> Int {
-            let rows = try lab.run(in: host, ["cat", "/proc/net/snmp"]).split(separator: "\n")
-                .filter { $0.hasPrefix("Tcp:") }.map { $0.split(separator: " ") }
-            guard rows.count == 2, let column = rows[0].firstIndex(of: "RetransSegs"), column < rows[1].count else {
-                throw Failure("no RetransSegs: \(rows)")
-            }
-            return try Int(rows[1][column]).unwrap("a number in \(rows[1])")
-        }
-
         /// Bytes and packets that an interface of the node has received from its instance, and sent to it, without
         /// link-layer headers.
         func counters(_ link: String) throws -> (from: Int, to: Int, packetsFrom: Int, packetsTo: Int) {
@@ -117,45 +107,63 @@ struct ConntrackNodeTests {
     func relayed(backend: String) throws {
         let site = try Site(backend: backend)
         let lab = site.lab
-        let (up, down) = (20_000_000, 20_000_000)
-        let file = try lab.folder.write("body", String(repeating: "x", count: up))
+        let file = try lab.folder.write("body", String(repeating: "x", count: Self.upload))
         for (host, link, instance, address) in [
             (lab.alpha, "vm1", "i_alpha", "2001:db8:9::2"), (lab.beta, "vm2", "i_beta", "198.51.100.2"),
         ] {
             let place = Place(address, 9000)
-            let server = try lab.inside(lab.server) { try Server(address, port: 9000) { try answer($0, bytes: down) } }
-            let before = try site.counters(link)
-            let resent = (up: try Site.resent(lab, host), down: try Site.resent(lab, lab.node))
-            let got = try lab.run(
-                in: host,
-                [
-                    "curl", "-sS", "--max-time", "30", "-H", "Expect:", "-T", file, "-o", "/dev/null", "-w",
-                    "%{size_download}",
-                    "http://\(place)/",
-                ])
-            #expect(got.contains("\(down)"))
-            let counted = try site.settled("instance", instance) { $0.into >= down && $0.out >= up }
-            let after = try site.counters(link)
-            // IP and TCP with timestamps; what offloading joins into one packet has them once.
-            let headers = address.contains(":") ? 40 + 32 : 20 + 32
-            let seenOut = after.from - before.from - headers * (after.packetsFrom - before.packetsFrom)
-            let seenIn = after.to - before.to - headers * (after.packetsTo - before.packetsTo)
-            // What was sent again was on the wire once more. The node's are those of its other connection as well, so that
-            // the way down has a range.
-            let againOut = (1500 - headers) * (try Site.resent(lab, host) - resent.up)
-            let againIn = (1500 - headers) * (try Site.resent(lab, lab.node) - resent.down)
-            let figures =
-                "\(backend) to \(place): counted \(counted.out) up, \(counted.into) down; seen \(seenOut), \(seenIn), of "
-                + "which sent again \(againOut), at most \(againIn)"
-            #expect(isNear(counted.out, seenOut - againOut), "\(figures)")
-            #expect(counted.into * 100 >= (seenIn - againIn) * 99 && counted.into * 100 <= seenIn * 101, "\(figures)")
-            #expect(counted.connections == 1)
-            print(figures)
+            let server = try lab.inside(lab.server) {
+                try Server(address, port: 9000) { try answer($0, bytes: Self.download) }
+            }
+            for attempt in 1...10 {
+                let before = (try site.counters(link), try site.sum("instance", instance), try resent(lab, host))
+                try transfer(lab, host, place, file)
+                let counted = try site.settled("instance", instance) {
+                    $0.into >= before.1.into + Self.download && $0.out >= before.1.out + Self.upload
+                }
+                let after = try site.counters(link)
+                // What was sent again is on the interface twice, and is payload once: then it proves nothing.
+                if try resent(lab, host) != before.2, attempt < 10 { continue }
+                // IP and TCP with timestamps; what offloading joins into one packet has them once.
+                let headers = address.contains(":") ? 40 + 32 : 20 + 32
+                let seenOut = after.from - before.0.from - headers * (after.packetsFrom - before.0.packetsFrom)
+                let seenIn = after.to - before.0.to - headers * (after.packetsTo - before.0.packetsTo)
+                let (out, into) = (counted.out - before.1.out, counted.into - before.1.into)
+                #expect(
+                    isNear(out, seenOut) && isNear(into, seenIn), "\(out) and \(into), seen \(seenOut) and \(seenIn)")
+                #expect(counted.connections == attempt)
+                print("\(backend) to \(place): counted \(out) up, \(into) down; seen \(seenOut), \(seenIn)")
+                break
+            }
             withExtendedLifetime(server) {}
         }
         // Two more rounds of conntrack's: nothing comes on top.
+        let relayed = try site.sum("port", "9000/tcp")
         try waitForDumps(site, 2)
-        #expect(try site.sum("port", "9000/tcp").connections == 2)
+        #expect(try site.sum("port", "9000/tcp") == relayed)
+    }
+
+    private static let (upload, download) = (20_000_000, 20_000_000)
+
+    private func transfer(_ lab: EgressLab, _ host: String, _ place: Place, _ file: String) throws {
+        let got = try lab.run(
+            in: host,
+            [
+                "curl", "-sS", "--max-time", "60", "-H", "Expect:", "-T", file, "-o", "/dev/null", "-w",
+                "%{size_download}",
+                "http://\(place)/",
+            ])
+        #expect(got.contains("\(Self.download)"))
+    }
+
+    /// Segments that an instance and the node have sent again so far.
+    private func resent(_ lab: EgressLab, _ host: String) throws -> [Int] {
+        try [host, lab.node].map { name in
+            let rows = try lab.run(in: name, ["cat", "/proc/net/snmp"]).split(separator: "\n")
+                .filter { $0.hasPrefix("Tcp:") }.map { $0.split(separator: " ") }
+            let column = try rows.first?.firstIndex(of: "RetransSegs").unwrap("RetransSegs") ?? 0
+            return try rows.last.flatMap { Int($0[column]) }.unwrap("a number of RetransSegs")
+        }
     }
 
     @Test("R26: a reload starts counting from conntrack, changes it, and ends it")

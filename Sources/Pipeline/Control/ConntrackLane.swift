@@ -1,19 +1,46 @@
 import Pipeline
 import PipelineLedger
+import PipelineRuntime
 
 /// What conntrack counts, on its way to the other flow records (R21): a collector with a lane of its own.
 ///
 /// Threading: started and stopped by the owner; the lane is written by the collector's thread alone.
 final class ConntrackLane {
-    private struct Lane: @unchecked Sendable { let lane: UnsafeMutablePointer<FlowLane> }
+    /// A lane, and what it has no room for: that is summed up by key, and beyond the table's keys by instance (R27). Numbers
+    /// are given on the way into the lane, so that nothing overtakes.
+    private final class Writer: @unchecked Sendable {
+        private let lane: UnsafeMutablePointer<FlowLane>
+        private var waiting: FlowTable
+
+        init(_ lane: UnsafeMutablePointer<FlowLane>, _ table: FlowTable) {
+            self.lane = lane
+            waiting = table
+        }
+
+        func take(_ records: [FlowRecord]) {
+            _ = waiting.drain(into: lane, limit: .max)
+            for record in records {
+                if waiting.count == 0, lane.pointee.push(record) { continue }
+                let growth = FlowTable.Growth(
+                    connections: record.connections, bytesOut: record.bytesOut, bytesIn: record.bytesIn,
+                    firstSeen: record.firstSeen, lastSeen: record.lastSeen)
+                if !waiting.add(record.key, growth) { lane.pointee.noteFolded(1) }
+            }
+        }
+
+        func end() {
+            FlowSink.node.release(lane, rest: waiting.takeAll())
+            waiting.deallocate()
+        }
+    }
 
     private let collector: ConntrackCollector
-    private let lane: Lane
+    private let writer: Writer
     let settings: ConntrackSettings
 
-    private init(_ collector: ConntrackCollector, _ lane: Lane, _ settings: ConntrackSettings) {
+    private init(_ collector: ConntrackCollector, _ writer: Writer, _ settings: ConntrackSettings) {
         self.collector = collector
-        self.lane = lane
+        self.writer = writer
         self.settings = settings
     }
 
@@ -32,14 +59,18 @@ final class ConntrackLane {
         guard let lane = FlowSink.node.claim(FlowSink.conntrack) else {
             return (nil, "conntrack is counted already in this process: nothing of it is counted twice")
         }
-        let mine = Lane(lane: lane)
-        let (collector, error) = ConntrackCollector.start(
-            settings, instance: { directory.number(of: $0) }, emit: { ConntrackLane.push($0, mine) })
-        guard let collector else {
+        guard let table = FlowTable() else {
             FlowSink.node.release(lane, rest: [])
+            return (nil, ConntrackLane.explain(ErrorNumber.noMemory))
+        }
+        let writer = Writer(lane, table)
+        let (collector, error) = ConntrackCollector.start(
+            settings, instance: { directory.number(of: $0) }, emit: { writer.take($0) })
+        guard let collector else {
+            writer.end()
             return (nil, ConntrackLane.explain(error))
         }
-        return (ConntrackLane(collector, mine, settings), nil)
+        return (ConntrackLane(collector, writer, settings), nil)
     }
 
     /// What is counted from conntrack, and what is the relay's.
@@ -65,17 +96,9 @@ final class ConntrackLane {
         return "UDP, ICMP and what else passes no worker is not counted: \(why)"
     }
 
-    /// A ring that is full loses nothing: the rest waits behind it.
-    private static func push(_ records: [FlowRecord], _ mine: Lane) {
-        for (index, record) in records.enumerated() where !mine.lane.pointee.push(record) {
-            FlowSink.node.hand(over: Array(records[index...]), from: mine.lane)
-            return
-        }
-    }
-
     /// Reads the table a last time.
     func stop() {
         collector.stop()
-        FlowSink.node.release(lane.lane, rest: [])
+        writer.end()
     }
 }
