@@ -90,17 +90,8 @@ package struct SipHash {
         return state.result()
     }
 
-    /// The hash of an address.
-    package static func hash(_ address: IPAddress, seed: HashSeed) -> UInt64 {
-        var state = SipHash(seed)
-        state.add(address.high)
-        state.add(address.low)
-        state.v2 ^= 0xFF
-        return state.result()
-    }
-
     /// The hash of a flow's key.
-    static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
+    package static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
         var state = SipHash(seed)
         state.add(key.source.high)
         state.add(key.source.low)

@@ -40,13 +40,14 @@ enum LedgerSchema {
         try createSecond(db)
     }
 
-    /// The key begins with time, then whose it is. Addresses have 4 or 16 bytes.
+    /// The key begins with time, then where it went: what reports must read row by row comes in their order. Addresses
+    /// have 4 or 16 bytes.
     private static func createRows(_ db: Database, _ level: LedgerLevel) throws {
         try db.execute(
             sql: """
                 CREATE TABLE \(level.table)(
-                    at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, service INTEGER NOT NULL,
-                    \(numbers), PRIMARY KEY(at, owner, destination, service)) WITHOUT ROWID
+                    at INTEGER NOT NULL, destination BLOB NOT NULL, owner INTEGER NOT NULL, service INTEGER NOT NULL,
+                    \(numbers), PRIMARY KEY(at, destination, owner, service)) WITHOUT ROWID
                 """)
     }
 
@@ -72,9 +73,9 @@ enum LedgerSchema {
             try db.execute(
                 sql: """
                     INSERT INTO \(level.table)
-                        SELECT at, owner, destination, port << 8 | proto, connections, bytes_out, bytes_in,
+                        SELECT at, destination, owner, port << 8 | proto, connections, bytes_out, bytes_in,
                             first - at, last - at
-                        FROM older ORDER BY at, owner, destination, port, proto;
+                        FROM older ORDER BY at, destination, owner, port, proto;
                     DROP TABLE older;
                     """)
             for rollup in LedgerRollup.allCases {
@@ -99,7 +100,7 @@ enum LedgerSchema {
             last = max(last, excluded.last)
         """
 
-    /// Adds to a row: `at`, owner, destination, service, then the five numbers.
+    /// Adds to a row: `at`, destination, owner, service, then the five numbers.
     static func addRow(_ level: LedgerLevel) -> String {
         "INSERT INTO \(level.table) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \(add)"
     }
