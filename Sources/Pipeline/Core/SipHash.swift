@@ -91,7 +91,7 @@ package struct SipHash {
     }
 
     /// The hash of a flow's key.
-    package static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
+    static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
         var state = SipHash(seed)
         state.add(key.source.high)
         state.add(key.source.low)
