@@ -16,7 +16,7 @@ help:
 	@echo 'make run      a node with real backends, a table of real connections, and what to try next'
 	@echo '              (ONCE=1 ends after the table)'
 	@echo 'make test     lint, build, all tests (ARGUMENTS="--filter SystemTests" for some)'
-	@echo 'make bench    the node against HAProxy and nginx'
+	@echo 'make bench    the node against HAProxy, nginx and Envoy: half an hour (ARGUMENTS="--quick" for a look)'
 	@echo 'make fuzz     the parsers against hostile bytes (SECONDS=60, TARGETS="Hello State"; all)'
 	@echo 'make build    the release binary, $(RELEASE)'
 	@echo 'make lint     what make test checks of the style;  make format  puts it right'
@@ -36,6 +36,7 @@ test:
 bench:
 	@scripts/deps bench
 	@$(MAKE) --no-print-directory build
+	@scripts/build $(RELEASE_FLAGS) --product instructions
 	@Benchmarks/run $(ARGUMENTS)
 
 fuzz:

@@ -91,6 +91,14 @@ let package = Package(
 
         // Tests mirror Sources. Support is a library of test-only helpers.
         .target(name: "TestSupport", dependencies: ["Pipeline"], path: "Tests/Support", swiftSettings: strict),
+
+        // Counted by callgrind: instructions of parsers, lookups and chains (docs/BENCHMARKS.md). No part of the product.
+        .executableTarget(
+            name: "instructions",
+            dependencies: [
+                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineLanguage", "FilterCatalog", "TestSupport",
+            ], path: "Benchmarks/instructions", swiftSettings: dataPath),
+
         test("CoreTests", ["Pipeline", "TestSupport"], path: "Core"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(

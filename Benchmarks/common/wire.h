@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { HELLO_BYTES = 517, REPLY_BYTES = 96, MESSAGE_BYTES = 64 };
+enum { HELLO_BYTES = 517, REPLY_BYTES = 96 };
 
 // Offsets into the hello: record header 5, handshake header 4, version 2, then `random`.
 enum { HELLO_NONCE = 11, HELLO_JOB = HELLO_NONCE + 8, HELLO_AMOUNT = HELLO_JOB + 1 };

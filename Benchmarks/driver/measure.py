@@ -1,4 +1,4 @@
-"""What a relay used: CPU, memory, and (in separate runs that nobody times) system calls and allocations."""
+"""What a relay used: CPU, memory, and (in separate runs that nobody times) system calls and context switches."""
 import os
 import re
 import shutil
@@ -9,15 +9,12 @@ import time
 from . import procs
 from .procs import Failure
 
-PROBE_GROUP = "pipelined_bench"
-ALLOCATORS = ("malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign")
 # What a relay may call. Each tracepoint takes the kernel tens of milliseconds to attach and detach, so not all 360 of
 # them: the rest is "others".
 EXPECTED_SYSCALLS = (
     "accept", "accept4", "bind", "clock_gettime", "close", "connect", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait",
     "fcntl", "futex", "getpeername", "getsockname", "getsockopt", "io_uring_enter", "ioctl", "mmap", "munmap", "read", "readv",
     "recvfrom", "recvmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socket", "splice", "write", "writev")
-SWIFT_RUNTIME = ("swift_retain", "swift_release", "swift_allocObject")
 
 
 def cpu_ns(pid):
@@ -31,6 +28,20 @@ def cpu_ns(pid):
                     total += int(f.read().split()[0])
         except OSError:
             continue
+    return total
+
+
+def context_switches(pid):
+    """How often the threads of `pid` and its children have given up their core: by going to sleep, or because another one got it."""
+    total = {"slept": 0, "preempted": 0}
+    fields = {"voluntary_ctxt_switches": "slept", "nonvoluntary_ctxt_switches": "preempted"}
+    for member in procs.tree(pid):
+        for task in os.listdir(f"/proc/{member}/task"):
+            with open(f"/proc/{member}/task/{task}/status") as f:
+                for line in f:
+                    name, _, value = line.partition(":")
+                    if name in fields:
+                        total[fields[name]] += int(value)
     return total
 
 
@@ -76,7 +87,7 @@ def settled_cpu_ns(read, patience=1.0):
 def memory(pid):
     """User-space bytes of `pid` and its children: private pages, and Pss. Kernel memory (sockets, epoll) is not in it."""
     sums = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
-    for member in procs.tree(pid):
+    for member in procs.tree(pid) if pid else ():
         with open(f"/proc/{member}/smaps_rollup") as f:
             for line in f:
                 name, _, rest = line.partition(":")
@@ -85,7 +96,13 @@ def memory(pid):
     return {"private": sums["Private_Clean"] + sums["Private_Dirty"], "pss": sums["Pss"]}
 
 
-def _perf_counts(events, pid, command, cpus):
+def slab():
+    """Bytes of the kernel's own objects, of the whole machine: sockets, their files, epoll's entries."""
+    with open("/proc/meminfo") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("Slab:"))
+
+
+def perf_counts(events, pid, command, cpus):
     """Counts of `events` in `pid`'s tree while `command` runs, or None where perf may not."""
     members = ",".join(map(str, procs.tree(pid)))
     status, text = _run(["perf", "stat", "-x", ",", "-e", ",".join(events), "-p", members, "--", *command], cpus)
@@ -137,7 +154,7 @@ def syscalls(pid, command, cpus):
     """(how it was counted, {call: count}) while `command` runs; (None, {}) if neither perf nor strace may."""
     if shutil.which("perf"):
         named = [f"syscalls:sys_enter_{name}" for name in EXPECTED_SYSCALLS]
-        counts = _perf_counts(["raw_syscalls:sys_enter", *named], pid, command, cpus)
+        counts = perf_counts(["raw_syscalls:sys_enter", *named], pid, command, cpus)
         if counts:
             total = counts.pop("raw_syscalls:sys_enter", 0)
             calls = {k.rpartition("sys_enter_")[2]: v for k, v in counts.items() if v}
@@ -147,66 +164,6 @@ def syscalls(pid, command, cpus):
         if counts:
             return "strace", counts
     return None, {}
-
-
-class AllocationProbes:
-    """Uprobes on the C allocator that `pid` has mapped and on the Swift runtime, wherever that is: in its own library, or
-    linked into the program. They count calls without a preloaded library, so static programs are no exception."""
-
-    def __init__(self, pid):
-        self.events = []
-        for path in self._objects(pid):
-            symbols = self._symbols(path)
-            wanted = ALLOCATORS if re.search(r"/libc[.-]", path) else SWIFT_RUNTIME
-            probed = set()
-            for symbol in wanted:  # two names of one function count once
-                if symbol in symbols and symbols[symbol] not in probed:
-                    probed.add(symbols[symbol])
-                    self._add(path, symbol)
-
-    @staticmethod
-    def _objects(pid):
-        paths = []
-        with open(f"/proc/{pid}/maps") as f:
-            for line in f:
-                fields = line.split(None, 5)
-                if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):
-                    path = fields[5].strip()
-                    wanted = re.search(r"/(libc|libswiftCore)[.-]", path) or path == os.readlink(f"/proc/{pid}/exe")
-                    if wanted and path not in paths:
-                        paths.append(path)
-        return paths
-
-    @staticmethod
-    def _symbols(path):
-        """{name: address} of what `path` defines."""
-        symbols = {}
-        for table in ("-D", "-a"):
-            try:
-                done = subprocess.run(["nm", table, "--defined-only", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            except OSError:  # no binutils: nothing to probe by name
-                return symbols
-            for line in done.stdout.splitlines():
-                address, _, name = line.partition(" ")
-                symbols[name.split()[-1].split("@")[0]] = address
-        return symbols
-
-    def _add(self, path, symbol):
-        event = f"{PROBE_GROUP}:{symbol}"
-        done = subprocess.run(["perf", "probe", "-q", "-x", path, "--add", f"{event}={symbol}"],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if done.returncode == 0:
-            self.events.append(event)
-
-    def count(self, pid, command, cpus):
-        """{function: calls} while `command` runs; None if probes aren't allowed here."""
-        counts = _perf_counts(self.events, pid, command, cpus) if self.events else None
-        return counts and {k.rpartition(":")[2]: v for k, v in counts.items()}
-
-    @staticmethod
-    def remove():
-        if shutil.which("perf"):
-            subprocess.run(["perf", "probe", "-q", "-d", f"{PROBE_GROUP}:*"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 PRELOAD_ENVIRONMENT = "PIPELINED_BENCH_COUNTS"

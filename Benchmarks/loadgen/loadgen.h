@@ -6,6 +6,8 @@
 #include "../common/net.h"
 #include "../common/wire.h"
 
+enum { MESSAGE_MAX = 65536 };
+
 struct options {
     struct address target;
     const char *server_name;
@@ -13,6 +15,7 @@ struct options {
     long concurrent;   // short: at once
     long rate;         // short: starts a second; 0: as fast as they end
     uint64_t amount;   // rtt: round trips in all; bulk: bytes a stream
+    long message;      // rtt: bytes of a message
     bool upload;
     bool close_by_fin;
     bool expects_proxy;  // the backend must have been told our port

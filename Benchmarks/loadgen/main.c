@@ -13,6 +13,7 @@ static const char usage[] =
     "  --concurrent N       short: at once (64)\n"
     "  --rate N             short: starts a second instead of as fast as they end\n"
     "  --amount N           rtt: round trips in all; bulk: bytes a stream\n"
+    "  --message N          rtt: bytes of a message, 8 to 65536 (64)\n"
     "  --upload             bulk: from here to the backend\n"
     "  --fin                short: close by FIN instead of RST\n"
     "  --proxied            the backend must learn our port from a PROXY header\n"
@@ -27,10 +28,10 @@ static long number(const char *text) {
 }
 
 static struct options parse(int count, char **arguments) {
-    struct options o = {.server_name = "app.example.com", .connections = 1000, .concurrent = 64};
+    struct options o = {.server_name = "app.example.com", .connections = 1000, .concurrent = 64, .message = 64};
     static const struct option known[] = {
         {"target", 1, 0, 't'}, {"sni", 1, 0, 's'},    {"connections", 1, 0, 'n'}, {"concurrent", 1, 0, 'c'}, {"rate", 1, 0, 'r'},
-        {"amount", 1, 0, 'a'}, {"upload", 0, 0, 'u'}, {"fin", 0, 0, 'f'},         {"proxied", 0, 0, 'p'},    {0},
+        {"amount", 1, 0, 'a'}, {"upload", 0, 0, 'u'}, {"fin", 0, 0, 'f'},         {"proxied", 0, 0, 'p'},    {"message", 1, 0, 'm'}, {0},
     };
     for (int c; (c = getopt_long(count, arguments, "", known, NULL)) != -1;) {
         switch (c) {
@@ -40,13 +41,14 @@ static struct options parse(int count, char **arguments) {
         case 'c': o.concurrent = number(optarg); break;
         case 'r': o.rate = number(optarg); break;
         case 'a': o.amount = (uint64_t)number(optarg); break;
+        case 'm': o.message = number(optarg); break;
         case 'u': o.upload = true; break;
         case 'f': o.close_by_fin = true; break;
         case 'p': o.expects_proxy = true; break;
         default: die("%s", usage);
         }
     }
-    if (!o.target.length || o.connections < 1 || o.concurrent < 1) die("%s", usage);
+    if (!o.target.length || o.connections < 1 || o.concurrent < 1 || o.message < 8 || o.message > MESSAGE_MAX) die("%s", usage);
     return o;
 }
 

@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -202,6 +204,11 @@ int cl_connect_again(int fd, const struct cl_endpoint *to) {
     return failed;
 }
 
+int cl_unacknowledged(int fd) {
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
+}
+
 int cl_disconnect(int fd) {
     struct sockaddr nothing = {.sa_family = AF_UNSPEC};
     return result(connect(fd, &nothing, sizeof nothing));
@@ -240,43 +247,6 @@ int cl_socket_error(int fd) {
     socklen_t length = sizeof error;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) return errno;
     return error;
-}
-
-ssize_t cl_receive(int fd, void *buffer, size_t count) {
-    ssize_t n;
-    do n = recv(fd, buffer, count, 0);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
-ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count) {
-    ssize_t n;
-    if (first_count == 0 || second_count == 0) {
-        const void *bytes = first_count ? first : second;
-        do n = send(fd, bytes, first_count + second_count, MSG_NOSIGNAL);
-        while (n < 0 && errno == EINTR);
-        return n < 0 ? -errno : n;
-    }
-    struct iovec parts[2] = {{(void *)first, first_count}, {(void *)second, second_count}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    do n = sendmsg(fd, &message, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
-int cl_set_low_water(int fd, int bytes) { return set(fd, SOL_SOCKET, SO_RCVLOWAT, bytes) < 0 ? -errno : 0; }
-
-ssize_t cl_splice(int from, int to, size_t count) {
-    ssize_t n;
-    do n = splice(from, NULL, to, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
-int cl_pipe(int ends[2], int capacity) {
-    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0) return -errno;
-    fcntl(ends[1], F_SETPIPE_SZ, capacity); /* refused past the user's quota: the default size works too */
-    return 0;
 }
 
 int cl_shutdown_write(int fd) { return result(shutdown(fd, SHUT_WR)); }

@@ -58,6 +58,7 @@ struct Egress: ParsableCommand {
                 try Tool.run(step.command)
             }
             try Tool.run(["nft", "-f", "-"], input: rules.nftables)
+            for step in rules.tracking { try Tool.run(step.command) }
             Output.line("\(config): rules are in force: `nft list table inet pipelined`")
         }
 

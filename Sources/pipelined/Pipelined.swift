@@ -21,7 +21,7 @@ struct Pipelined: ParsableCommand {
         version: Version.text,
         subcommands: [
             Run.self, Check.self, Format.self, Explain.self, DecodeCommand.self, Status.self, Routes.self,
-            Backends.self, Reload.self, Egress.self,
+            Backends.self, Top.self, Reload.self, Egress.self,
         ])
 
     /// The parser's own code for wrong usage is 64; ours is 2, as for most tools.

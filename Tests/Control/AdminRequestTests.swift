@@ -22,7 +22,12 @@ struct AdminRequestTests {
                         from: try #require(Endpoint("[2001:db8::2]:9")),
                         first: first))
             }
+            var top = TopQuestion()
+            (top.by, top.order, top.seconds, top.rows) = (.destination, .connections, 60, 7)
+            (top.instance, top.env, top.org) = ("i_7", "env_a", "acme")
+            (top.destination, top.port) = (IPAddress("2001:db8::9"), 25)
             return [
+                AdminRequest(.top(TopQuestion()), isText: true), AdminRequest(.top(top), isText: false),
                 AdminRequest(.status, isText: false), AdminRequest(.routes, isText: true),
                 AdminRequest(.backends, isText: false), AdminRequest(.reload, isText: true),
                 AdminRequest(try question(.usual), isText: false),

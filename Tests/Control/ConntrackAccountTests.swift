@@ -139,7 +139,7 @@ import Testing
 
     @Test("only the node's own instances; TCP that is the relay's is not counted here") func excluded() {
         var settings = ConntrackSettings()
-        settings.relayedMark = (value: 0x50, mask: 0xF0)
+        settings.relayedMark = ConnectionMark(value: 0x50, mask: 0xF0)
         settings.relayedPorts = [15001]
         var account = Self.running(settings)
         var marked = Self.entry(1, 1, 0, proto: 6)

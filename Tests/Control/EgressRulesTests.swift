@@ -102,4 +102,23 @@ import Testing
             script.contains(
                 "ip -6 rule show fwmark 0x706a table 28778 | grep -q . || ip -6 rule add fwmark 0x706a table 28778"))
     }
+
+    @Test("R21: where conntrack counts, it is told what the relay counts, and to count") func tracked() throws {
+        let rules = try rules(
+            ["[::]:15001 transparent"], node: "intercept interface vm*\nconntrack every 5s",
+            backend: "original_destination from instance")
+        #expect(rules.nftables.contains("tcp ct mark set 0x7069 tproxy ip6 to :15001 meta mark set 0x706a accept"))
+        #expect(
+            rules.nftables.contains(
+                """
+                    chain own_connections {
+                        type filter hook output priority mangle; policy accept;
+                        meta l4proto tcp meta mark 0x7069 ct mark set 0x7069 accept
+                    }
+                """))
+        #expect(
+            rules.tracking.map { $0.command.joined(separator: " ") }
+                == ["acct", "timestamp", "events"].map { "sysctl -q -w net.netfilter.nf_conntrack_\($0)=1" })
+        #expect(rules.script.hasSuffix("sysctl -q -w net.netfilter.nf_conntrack_events=1\n"))
+    }
 }

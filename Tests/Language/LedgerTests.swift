@@ -36,4 +36,26 @@ import Testing
         let text = render(compilation.diagnostics, source: compilation.source)
         #expect(text.contains(says), "\(text)")
     }
+
+    @Test("how often conntrack is read, and how many connections are followed") func conntrack() throws {
+        let plain = try #require(compiled("conntrack every 5s").program?.node.conntrack)
+        #expect(plain == ConntrackCounting(interval: .seconds(5)))
+        let full = try #require(compiled("conntrack every 1m table 100k").program?.node.conntrack)
+        #expect(full == ConntrackCounting(interval: .seconds(60), tableLimit: 100_000))
+        #expect(try #require(compiled("").program).node.conntrack == nil)
+    }
+
+    @Test(
+        "what is wrong with a `conntrack` line",
+        arguments: [
+            ("conntrack", "not complete"), ("conntrack 5s", "every"), ("conntrack every 10ms", "out of range"),
+            ("conntrack every 5s table 10", "out of range"), ("conntrack every 5s tables 10k", "`table`"),
+            ("conntrack every 5s\nconntrack every 6s", "twice"),
+        ])
+    func wrongConntrack(line: String, says: String) {
+        let compilation = compiled(line)
+        #expect(compilation.program == nil)
+        let text = render(compilation.diagnostics, source: compilation.source)
+        #expect(text.contains(says), "\(text)")
+    }
 }

@@ -33,6 +33,7 @@ private struct PipeKernel: Kernel {
         Outcome(-111)
     }
     func setLowWater(_ descriptor: Descriptor, _ bytes: Int) {}
+    func isDelivered(_ descriptor: Descriptor) -> Bool { false }
     func disconnect(_ descriptor: Descriptor) -> Bool { false }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }

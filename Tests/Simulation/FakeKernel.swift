@@ -55,6 +55,11 @@ struct FakeKernel: Kernel {
     func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
         world.connect(BackendAddress(destination), on: spare)
     }
+    func isDelivered(_ descriptor: Descriptor) -> Bool {
+        guard let socket = world.socket(descriptor, "ioctl(SIOCOUTQ)") else { return false }
+        socket.isToEndOrderly = true
+        return socket.isDelivered
+    }
     func disconnect(_ descriptor: Descriptor) -> Bool { world.disconnect(descriptor) }
 
     func guardAgainstDeath(_ descriptor: Descriptor) { _ = world.socket(descriptor, "setsockopt") }

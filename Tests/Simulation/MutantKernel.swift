@@ -33,6 +33,8 @@ enum Mutation: String, CaseIterable {
     case releasesTwice
     /// A backend's connections are counted twice.
     case countsTwice
+    /// A socket is used again while bytes are on their way to its peer.
+    case takesBack
     /// A stream that was let gather is held up for good.
     case keepsMark
 }
@@ -139,6 +141,10 @@ struct MutantKernel: Kernel {
         // A mark that is never lowered again.
         if mutation == .keepsMark, bytes == 1 { return }
         base.setLowWater(descriptor, bytes)
+    }
+
+    mutating func isDelivered(_ descriptor: Descriptor) -> Bool {
+        base.isDelivered(descriptor) || mutation == .takesBack
     }
 
     mutating func disconnect(_ descriptor: Descriptor) -> Bool {

@@ -41,6 +41,8 @@ final class Socket {
     var key: EventKey?
     var hasEdge = false
     var closedBy: Closing = .no
+    /// The worker has asked whether its peer has everything, so that it may take the socket from an orderly end.
+    var isToEndOrderly = false
     enum Closing { case no, orderly, reset }
 
     init(_ side: Side, connection: Int, receiveCapacity: Int, sendCapacity: Int) {
@@ -52,6 +54,8 @@ final class Socket {
 
     var isOpen: Bool { closedBy == .no }
     var unread: Int { arrived - taken }
+    /// The peer has all that was sent.
+    var isDelivered: Bool { inFlight == 0 && !isDead }
     /// Has bytes, and not so many that they are told of.
     var isGathering: Bool { unread < min(lowWater, receiveCapacity) }
     var inFlight: Int { sent - delivered }

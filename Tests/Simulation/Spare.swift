@@ -27,7 +27,10 @@ extension World {
     /// `connect(AF_UNSPEC)`.
     func disconnect(_ descriptor: Descriptor) -> Bool {
         guard let socket = socket(descriptor, "disconnect") else { return false }
-        return disconnect(socket, descriptor, .reset)
+        // In `TCP_CLOSE` there is no RST to send.
+        let isOver =
+            socket.isToEndOrderly && socket.finSent && socket.finArrived && socket.unread == 0 && socket.isDelivered
+        return disconnect(socket, descriptor, isOver ? .orderly : .reset)
     }
 
     /// What a kernel would do that ends the connection by FIN instead.

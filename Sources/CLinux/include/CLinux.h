@@ -57,6 +57,8 @@ int cl_set_transparent(int fd);
 int cl_connect_datagram(const struct cl_endpoint *to);
 /* Connects a socket that cl_disconnect left; it is closed if that fails at once. */
 int cl_connect_again(int fd, const struct cl_endpoint *to);
+/* How many bytes were sent, FIN counting as one, that the peer has not acknowledged; -errno. */
+int cl_unacknowledged(int fd);
 /* Ends a connection with RST; the socket keeps its options and its place in an epoll, and may connect again. */
 int cl_disconnect(int fd);
 /* Keepalive and user timeout, in the units of cl_connect_options. */

@@ -2,8 +2,8 @@ import Pipeline
 
 /// `address deny bogons`: lets connections through, or refuses them, by their source or destination address.
 /// The first rule that matches decides; without a match the connection passes.
-package enum AddressFilter: Filter {
-    package struct Settings: Sendable {
+public enum AddressFilter: Filter {
+    public struct Settings: Sendable {
         /// The index of the first rule that holds an address, one table a side; nil: no rule looks at that side.
         let sources: PrefixTable?
         let destinations: PrefixTable?
@@ -41,7 +41,7 @@ package enum AddressFilter: Filter {
         case deniedSource, deniedDestination
     }
 
-    package static let descriptor = FilterDescriptor(
+    public static let descriptor = FilterDescriptor(
         keyword: "address",
         summary: "allows or denies by source or destination address",
         reads: [.client],
@@ -60,7 +60,7 @@ package enum AddressFilter: Filter {
                 "denied_destination", .client, "The address connected to is in a set that a `deny to` rule names."),
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+    public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         var rules: [Rule] = []
         var sets: [AddressSet] = []
         for clause in directive.clauses {
@@ -118,11 +118,11 @@ package enum AddressFilter: Filter {
     }
 
     /// A rule about destinations doesn't care who the client is.
-    package static func facts(_ settings: Settings) -> StageFacts {
+    public static func facts(_ settings: Settings) -> StageFacts {
         StageFacts(reads: settings.rules.buffer.contains { $0.side == .source } ? descriptor.reads : [])
     }
 
-    package static func evaluate(
+    public static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard let index = decision(settings, view.facts) else { return .next }
@@ -132,7 +132,7 @@ package enum AddressFilter: Filter {
         return .refuse(refusal.rawValue)
     }
 
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+    public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard let index = decision(settings, view.facts) else {
             return "no rule matches source \(Side.source.address(view.facts)) or destination "
                 + "\(Side.destination.address(view.facts)); what no rule matches may pass"
@@ -147,7 +147,7 @@ package enum AddressFilter: Filter {
         return "\(who) \(address) is in \(set.name)\(through), which a rule \(rule.denies ? "denies" : "allows")"
     }
 
-    package static func dispose(_ settings: Settings) {
+    public static func dispose(_ settings: Settings) {
         settings.sources?.deallocate()
         settings.destinations?.deallocate()
         settings.rules.deallocate()

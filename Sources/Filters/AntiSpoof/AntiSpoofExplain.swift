@@ -2,7 +2,7 @@ import Pipeline
 import PipelineWire
 
 extension AntiSpoofFilter {
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+    public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         let peer = view.facts.peer.endpoint.address
         if settings.requiresAssigned {
             guard let identity = view.instances.identity(of: peer)?.pointee else {

@@ -5,8 +5,8 @@ import PipelineWire
 ///
 /// `anti_spoof accept from @load_balancers, refuse others`: believes PROXY headers of the senders that it lists, and
 /// closes everyone else's connection that begins like one, so that no client can say that it is someone else (R17).
-package enum AntiSpoofFilter: Filter {
-    package struct Settings: Sendable {
+public enum AntiSpoofFilter: Filter {
+    public struct Settings: Sendable {
         /// Who may send a header, and who must. By the socket's address, never by a believed one.
         let accepted: AddressRanges
         let required: AddressRanges
@@ -36,12 +36,12 @@ package enum AntiSpoofFilter: Filter {
         case spoofedSource
     }
 
-    package static let defaultTimeout = TimeSpan.seconds(3)
-    package static let defaultMax: UInt64 = 2048
+    public static let defaultTimeout = TimeSpan.seconds(3)
+    public static let defaultMax: UInt64 = 2048
     /// The longest v2 header: 16 bytes, two unix addresses and room for TLVs; far above a v1 line.
     private static let maxRange: ClosedRange<UInt64> = 536...16384
 
-    package static let descriptor = FilterDescriptor(
+    public static let descriptor = FilterDescriptor(
         keyword: "anti_spoof",
         summary: "believes the PROXY headers of listed senders, and closes connections that forge one or their source",
         gives: [.client, .identity],
@@ -76,7 +76,7 @@ package enum AntiSpoofFilter: Filter {
         ],
         canGate: true)
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+    public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         let requiresAssigned = directive.first("source") != nil
         try checkCombination(directive, requiresAssigned: requiresAssigned)
         var prefixes: (accepted: [Prefix], required: [Prefix]) = ([], [])
@@ -113,27 +113,27 @@ package enum AntiSpoofFilter: Filter {
         }
     }
 
-    package static func dispose(_ settings: Settings) {
+    public static func dispose(_ settings: Settings) {
         settings.accepted.deallocate()
         settings.required.deallocate()
     }
 
     /// The client is another one than the peer only where somebody is believed.
-    package static func facts(_ settings: Settings) -> StageFacts {
+    public static func facts(_ settings: Settings) -> StageFacts {
         if settings.requiresAssigned { return StageFacts(gives: [.identity]) }
         return StageFacts(gives: settings.believesAnyone ? [.client] : [])
     }
 
     /// Where nobody is believed, twelve bytes tell, and there is no deadline: the stage only holds back the client's
     /// bytes, not the connection.
-    package static func peek(_ settings: Settings) -> PeekNeed? {
+    public static func peek(_ settings: Settings) -> PeekNeed? {
         if settings.requiresAssigned { return nil }
         return settings.believesAnyone
             ? PeekNeed(bytes: settings.max, timeout: settings.timeout, consumes: true)
             : PeekNeed(bytes: 12, timeout: nil)
     }
 
-    package static func evaluate(
+    public static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         if settings.requiresAssigned { return assigned(view, effects) }

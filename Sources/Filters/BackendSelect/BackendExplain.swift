@@ -1,7 +1,7 @@
 import Pipeline
 
 extension BackendFilter {
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+    public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard settings.direct == .no else {
             let whose = settings.direct == .fromClient ? "the instance's own address" : "an address of this host"
             return "goes on to \(view.facts.destination.endpoint), from \(whose)"

@@ -4,8 +4,8 @@ import Synchronization
 /// `backend original_destination`: sends intercepted connections on to where they were going.
 ///
 /// `backend round_robin`: finds the route, and the backends to try, in order (R4, R6, R10–R13).
-package enum BackendFilter: Filter {
-    package struct Settings: @unchecked Sendable {
+public enum BackendFilter: Filter {
+    public struct Settings: @unchecked Sendable {
         /// For routes that name no balance.
         let balance: Balance
         /// Zero: nobody starts slowly.
@@ -18,7 +18,7 @@ package enum BackendFilter: Filter {
     }
 
     /// What a worker draws random numbers from.
-    package struct WorkerState {
+    public struct WorkerState {
         var random: RandomDraws
     }
 
@@ -26,7 +26,7 @@ package enum BackendFilter: Filter {
         case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyHolds
     }
 
-    package static let descriptor = FilterDescriptor(
+    public static let descriptor = FilterDescriptor(
         keyword: "backend",
         summary: "finds the route and the backends to try",
         reads: [.client],
@@ -61,7 +61,7 @@ package enum BackendFilter: Filter {
             ReasonSpec("too_many_limits", .node, "The connection is counted in more limits than one can be."),
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+    public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         let direct = try direct(directive)
         let named = directive.word("balance")
         let health = directive.block("health") as? HealthSettings
@@ -83,20 +83,20 @@ package enum BackendFilter: Filter {
         return mine.name == "from_instance" ? .fromClient : .fromHost
     }
 
-    package static func facts(_ settings: Settings) -> StageFacts {
+    public static func facts(_ settings: Settings) -> StageFacts {
         settings.direct == .no
             ? descriptor.facts : StageFacts(gives: [.backend], connectsToDestination: true)
     }
 
     private static let states = Atomic<UInt64>(0)
 
-    package static func makeState(_ settings: Settings) -> WorkerState {
+    public static func makeState(_ settings: Settings) -> WorkerState {
         // Workers must not draw alike, or they would all rush to the same two backends.
         let number = states.wrappingAdd(1, ordering: .relaxed).newValue
         return WorkerState(random: RandomDraws(seed: Hashing.mix(number)))
     }
 
-    package static func evaluate(
+    public static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard settings.direct == .no else {

@@ -9,7 +9,7 @@ import Pipeline
 
 /// Every filter, one line each. The order gives each filter's reasons their codes, in counters and logs of running
 /// nodes: add at the end, never reorder.
-package let catalog: [any Filter.Type] = [
+public let catalog: [any Filter.Type] = [
     AddressFilter.self,
     AntiSpoofFilter.self,
     SNIFilter.self,

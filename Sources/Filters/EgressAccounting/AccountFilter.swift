@@ -2,22 +2,22 @@ import Pipeline
 
 /// `account`: adds each ended connection and its bytes to the totals of its route. `account every 5s`: also tells who sent
 /// how much to whom, while connections live (R21).
-package enum AccountFilter: Filter {
-    package struct Settings: Sendable {
+public enum AccountFilter: Filter {
+    public struct Settings: Sendable {
         /// The longest that growth stays in a worker, and a little more than a worker takes; nil: flows are not recorded.
-        package let every: TimeSpan?
+        public let every: TimeSpan?
         /// Where records go; lives as long as the process.
         let sink: Unmanaged<FlowSink>?
 
         /// - Parameter sink: must outlive the settings and all states made of them.
-        package init(every: TimeSpan? = nil, sink: FlowSink = .node) {
+        public init(every: TimeSpan? = nil, sink: FlowSink = .node) {
             self.every = every
             self.sink = every == nil ? nil : .passUnretained(sink)
         }
     }
 
     /// One worker's flows, where they are recorded.
-    package struct WorkerState {
+    public struct WorkerState {
         var flows: Flows?
     }
 
@@ -30,7 +30,7 @@ package enum AccountFilter: Filter {
     /// Records that a turn moves to the ring at most.
     private static let slice = 1024
 
-    package static let descriptor = FilterDescriptor(
+    public static let descriptor = FilterDescriptor(
         keyword: "account",
         summary: "counts connections and bytes per route, and per flow",
         needs: [.route], reads: [.client],
@@ -40,19 +40,19 @@ package enum AccountFilter: Filter {
                 summary: "records growth of flows this often, while connections live (R21)")
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+    public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(every: directive.duration("every"))
     }
 
     /// Flows are counted with and without a route. What is counted for routes alone needs one, or, on egress nodes, where
     /// there are none, a sender.
-    package static func facts(_ settings: Settings) -> StageFacts {
+    public static func facts(_ settings: Settings) -> StageFacts {
         settings.every == nil
             ? StageFacts(needs: descriptor.needs, instead: [.route: .identity])
             : StageFacts(reads: descriptor.reads)
     }
 
-    package static func makeState(_ settings: Settings) -> WorkerState {
+    public static func makeState(_ settings: Settings) -> WorkerState {
         guard let sink = settings.sink, let lane = sink._withUnsafeGuaranteedRef({ $0.claim() }) else {
             return WorkerState()
         }
@@ -63,11 +63,11 @@ package enum AccountFilter: Filter {
         return WorkerState(flows: Flows(table: table, lane: lane, sink: sink))
     }
 
-    package static func evaluate(
+    public static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict { .next }
 
-    package static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals) {
+    public static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals) {
         grow(&state, totals)
         guard let route = totals.route else { return }
         let cell = route.pointee.cell
@@ -76,7 +76,7 @@ package enum AccountFilter: Filter {
         cell.pointee.bytesToClient.wrappingAdd(totals.bytesToClient, ordering: .relaxed)
     }
 
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+    public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         let flow = settings.every == nil ? nil : "its bytes are recorded for \(view.facts.client.endpoint.address)"
         let route = view.facts.route.map {
             "connections and bytes count for route \($0.pointee.id.string) when they end"
@@ -90,15 +90,15 @@ package enum AccountFilter: Filter {
 
 extension AccountFilter {
     /// A quarter of the time is left for the way through the ring to disk, so that `every 5s` keeps R21's bound of 5 s.
-    package static func progressInterval(_ settings: Settings) -> TimeSpan? {
+    public static func progressInterval(_ settings: Settings) -> TimeSpan? {
         settings.every.map { TimeSpan(nanoseconds: $0.nanoseconds / 4 * 3) }
     }
 
-    package static func progress(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals) {
+    public static func progress(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals) {
         grow(&state, totals)
     }
 
-    package static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
+    public static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
         guard let lane = state.flows?.lane else { return false }
         if isLast {
             let rest = state.flows?.table.takeAll() ?? []
@@ -109,7 +109,7 @@ extension AccountFilter {
         return hasRoom && (state.flows?.table.count ?? 0) > 0
     }
 
-    package static func disposeState(_ state: inout WorkerState) {
+    public static func disposeState(_ state: inout WorkerState) {
         guard var flows = state.flows else { return }
         let rest = flows.table.takeAll()
         flows.sink._withUnsafeGuaranteedRef { $0.release(flows.lane, rest: rest) }

@@ -3,8 +3,8 @@ import PipelineWire
 
 /// `proxy_v2 tlv authority`: tells backends who the client is, by a PROXY v2 header in front of its bytes, for the
 /// routes that ask for it (R16).
-package enum ProxyV2Filter: Filter {
-    package struct Settings: Sendable {
+public enum ProxyV2Filter: Filter {
+    public struct Settings: Sendable {
         var tlvs: ProxyV2TLVs = []
         /// The private types of the ids that go along; nil: not that one.
         var routeType: UInt8?
@@ -18,7 +18,7 @@ package enum ProxyV2Filter: Filter {
         case headerTooLarge, tlvsTooLarge
     }
 
-    package static let descriptor = FilterDescriptor(
+    public static let descriptor = FilterDescriptor(
         keyword: "proxy_v2",
         summary: "puts a PROXY v2 header in front, on routes that ask for it",
         needs: [.backend],
@@ -46,13 +46,13 @@ package enum ProxyV2Filter: Filter {
         ])
 
     /// Whoever passes TLVs on must have got some.
-    package static func facts(_ settings: Settings) -> StageFacts {
+    public static func facts(_ settings: Settings) -> StageFacts {
         let client: Set<Fact> = [.client]
         return settings.tlvs.contains(.passThrough)
             ? StageFacts(needs: descriptor.needs.union(client)) : StageFacts(needs: descriptor.needs, reads: client)
     }
 
-    package static func evaluate(
+    public static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard view.facts.owesProxyHeader else { return .next }
@@ -71,7 +71,7 @@ package enum ProxyV2Filter: Filter {
         return isWritten ? .next : .refuse(refusal.rawValue)
     }
 
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+    public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         if case .refuse(let code) = verdict {
             return code == Refusal.tlvsTooLarge.rawValue
                 ? "the \(view.facts.tlvLength) bytes of the sender's TLVs do not fit into the \(Prelude.capacity) bytes "

@@ -27,7 +27,7 @@ struct ProxyV2TLVs: OptionSet, Sendable {
 }
 
 extension ProxyV2Filter {
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+    public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         var settings = Settings(uniquePrefix: UniqueID.processPrefix)
         for clause in directive.clauses {
             switch (clause.name, clause.values.first) {

@@ -2,9 +2,9 @@ import Pipeline
 
 /// `rate_limit per_client`: refuses connections that a `limit` block's rate, count or table has no room for, and has the
 /// relay keep to its byte rates.
-package enum RateLimitFilter: Filter {
+public enum RateLimitFilter: Filter {
     /// Views the block's table, which the stage keeps alive.
-    package struct Settings: Sendable {
+    public struct Settings: Sendable {
         let limit: LimitHandle
         /// The block's, for `explain`.
         let name: FrozenText
@@ -22,7 +22,7 @@ package enum RateLimitFilter: Filter {
         }
     }
 
-    package static let descriptor = FilterDescriptor(
+    public static let descriptor = FilterDescriptor(
         keyword: "rate_limit",
         summary: "limits connections and bytes by client, route, owner, instance or listener",
         reads: [.client],
@@ -37,20 +37,20 @@ package enum RateLimitFilter: Filter {
             ReasonSpec("table_full", .node, "The key is new, and the limit's table has no entry for it."),
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+    public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         guard let table = directive.block("limit") as? LimitTable else {
             throw SettingsError("`rate_limit` needs a limit", remedy: "write `rate_limit NAME`", clause: "limit")
         }
         return Settings(limit: table.handle, name: FrozenText(table.name))
     }
 
-    package static func facts(_ settings: Settings) -> StageFacts {
+    public static func facts(_ settings: Settings) -> StageFacts {
         let key = settings.limit.key
         if case .client = key { return StageFacts(reads: descriptor.reads) }
         return StageFacts(needs: key.needs, instead: key.instead)
     }
 
-    package static func evaluate(
+    public static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         // No route to count by: a stage above would have refused it, but is in shadow mode.
@@ -71,7 +71,7 @@ package enum RateLimitFilter: Filter {
         }
     }
 
-    package static func dispose(_ settings: Settings) { settings.name.deallocate() }
+    public static func dispose(_ settings: Settings) { settings.name.deallocate() }
 }
 
 // MARK: Keys
@@ -131,7 +131,7 @@ extension RateLimitFilter {
         }
     }
 
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+    public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard let key = key(settings, view), let who = describe(settings.limit.key, view) else {
             return "neither a route nor a sender is known, so there is nothing to count by"
         }

@@ -98,7 +98,7 @@ struct PatternProblem: Error {
 
 /// What one worker needs to match: made with its state, so that matching by the JIT allocates nothing. The interpreter
 /// asks for its frames at the first match and keeps them, at most ``NamePattern/heapLimit``.
-package struct PatternScratch {
+public struct PatternScratch {
     let data: OpaquePointer?
     let context: OpaquePointer?
     /// Frees them with the last copy; nothing on the data path touches it.

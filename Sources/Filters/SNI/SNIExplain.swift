@@ -2,7 +2,7 @@ import Pipeline
 import PipelineWire
 
 extension SNIFilter {
-    package static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
+    public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard view.facts.hint == .tlsPassthrough else { return "not looked at: the listener is raw TCP" }
         guard case .refuse(let code) = verdict, let refusal = Refusal(rawValue: code) else {
             return passes(settings, view, verdict)

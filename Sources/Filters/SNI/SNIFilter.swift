@@ -3,8 +3,8 @@ import PipelineWire
 
 /// `sni timeout 3s, max 16KiB`: reads the server name of the ClientHello (R6, R7). Only looks; the bytes go to the
 /// backend as they came.
-package enum SNIFilter: Filter {
-    package struct Settings: Sendable {
+public enum SNIFilter: Filter {
+    public struct Settings: Sendable {
         let timeout: TimeSpan
         /// The most bytes that a hello's records may take.
         let max: Int
@@ -17,10 +17,10 @@ package enum SNIFilter: Filter {
         case nameDenied, alpnRequired, patternLimit
     }
 
-    package static let defaultTimeout = TimeSpan.milliseconds(200)
-    package static let defaultMax: UInt64 = 8192
+    public static let defaultTimeout = TimeSpan.milliseconds(200)
+    public static let defaultMax: UInt64 = 8192
 
-    package static let descriptor = FilterDescriptor(
+    public static let descriptor = FilterDescriptor(
         keyword: "sni",
         summary: "reads the server name of a TLS ClientHello",
         gives: [.serverName],
@@ -48,23 +48,23 @@ package enum SNIFilter: Filter {
             ReasonSpec("pattern_limit", .client, "A pattern met its limit at this name, so nothing is known of it."),
         ])
 
-    package static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
+    public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(
             timeout: directive.duration("timeout") ?? defaultTimeout,
             max: Int(clamping: directive.size("max") ?? defaultMax), policy: try SNIPolicy(directive))
     }
 
-    package static func makeState(_ settings: Settings) -> PatternScratch {
+    public static func makeState(_ settings: Settings) -> PatternScratch {
         PatternScratch(isNeeded: settings.policy.hasPatterns)
     }
 
-    package static func dispose(_ settings: Settings) { settings.policy.deallocate() }
+    public static func dispose(_ settings: Settings) { settings.policy.deallocate() }
 
-    package static func peek(_ settings: Settings) -> PeekNeed? {
+    public static func peek(_ settings: Settings) -> PeekNeed? {
         PeekNeed(bytes: settings.max, timeout: settings.timeout)
     }
 
-    package static func evaluate(
+    public static func evaluate(
         _ settings: Settings, _ state: inout PatternScratch, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         // R2: a raw route is never peeked.

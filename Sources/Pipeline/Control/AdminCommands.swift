@@ -22,6 +22,7 @@ struct AdminCommands {
                     .response(isText: request.isText)
             case .reload: return reload(isText: request.isText)
             case .explain(let question): return explain(question, isText: request.isText)
+            case .top(let question): return top(question, isText: request.isText)
             }
         } catch {
             return AdminResponse(AdminCommands.failure(error.problem, error.remedy))
@@ -50,6 +51,19 @@ struct AdminCommands {
             return AdminCommands.text(explanation.text, exit: explanation.outcome == .relayed ? 0 : 1)
         }
         return AdminResponse(Array((explanation.json + "\n").utf8))
+    }
+
+    private func top(_ question: TopQuestion, isText: Bool) -> AdminResponse {
+        guard node.program.chains.buffer.contains(where: { $0.progressInterval != nil }) else {
+            return AdminResponse(
+                AdminCommands.failure(
+                    "no pipeline of this node records flows", "write `account every 5s` in one, and reload"))
+        }
+        let now = cl_wall_clock()
+        let report = node.flowWatch.top(question, now: now)
+        return isText
+            ? AdminCommands.text(report.text(node: node.program.node.name, now: now))
+            : AdminResponse(report.json(now: now))
     }
 
     private func reload(isText: Bool) -> AdminResponse {

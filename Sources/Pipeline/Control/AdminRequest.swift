@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineLedger
 import PipelineRouting
 
 /// What a client of the admin socket asks: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
@@ -6,6 +7,7 @@ package struct AdminRequest: Sendable, Equatable {
     package enum Command: Sendable, Equatable {
         case status, routes, backends, reload
         case explain(Question)
+        case top(TopQuestion)
     }
 
     package struct Question: Sendable, Equatable {
@@ -43,8 +45,11 @@ package struct AdminRequest: Sendable, Equatable {
         let remedy: String
     }
 
-    static let commands = ["status", "routes", "backends", "explain", "reload"]
-    private static let names: [StaticString] = ["command", "format", "to", "from", "sni", "bytes"]
+    static let commands = ["status", "routes", "backends", "explain", "reload", "top"]
+    private static let names: [StaticString] = [
+        "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
+        "destination", "port",
+    ]
 
     init(_ line: [UInt8]) throws(Fault) {
         let fields = try AdminRequest.fields(line)
@@ -62,6 +67,7 @@ package struct AdminRequest: Sendable, Equatable {
         case "backends": command = .backends
         case "reload": command = .reload
         case "explain": command = .explain(try AdminRequest.question(fields))
+        case "top": command = .top(try TopQuestion(fields))
         default:
             throw Fault(problem: "there is no command \"\(name.prefix(64))\"", remedy: AdminRequest.remedy)
         }
@@ -127,6 +133,9 @@ package struct AdminRequest: Sendable, Equatable {
             case .hello(let name): line.field("sni", String(decoding: name, as: UTF8.self))
             case .bytes(let bytes): line.field("bytes", Decode.hex(of: bytes))
             }
+        case .top(let question):
+            line.field("command", "top")
+            question.write(&line)
         }
         if isText { line.field("format", "text") }
         line.close()

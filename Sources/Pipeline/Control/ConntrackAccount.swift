@@ -1,7 +1,17 @@
 import Pipeline
 
+/// Bits of `ct mark`.
+package struct ConnectionMark: Sendable, Equatable {
+    package let value: UInt32
+    package let mask: UInt32
+    package init(value: UInt32, mask: UInt32 = .max) {
+        self.value = value
+        self.mask = mask
+    }
+}
+
 /// What is counted from conntrack, and how.
-package struct ConntrackSettings: Sendable {
+package struct ConntrackSettings: Sendable, Equatable {
     /// How often the whole table is read: what a crash may lose of live connections (R21).
     package var interval = TimeSpan.seconds(5)
     /// Connections that are followed at once (R27); about 64 bytes each.
@@ -13,7 +23,7 @@ package struct ConntrackSettings: Sendable {
     /// False: TCP is all the relay's, as where every connection is intercepted.
     package var countsTCP = true
     /// TCP with this connection mark is the relay's, and counted there.
-    package var relayedMark: (value: UInt32, mask: UInt32)?
+    package var relayedMark: ConnectionMark?
     /// Ports of `redirect` listeners: TCP that is rewritten to one of them is the relay's.
     package var relayedPorts: Set<UInt16> = []
     package init() {}

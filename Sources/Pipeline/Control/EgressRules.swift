@@ -30,6 +30,8 @@ package struct EgressRules: Sendable, Equatable {
     let interfaces: [String]
     /// What our own connections carry (`mark`).
     let mark: UInt32
+    /// Conntrack counts the rest: it must know which connections are relayed.
+    let isTracked: Bool
 
     /// What packets carry that are to be delivered here.
     var deliveryMark: UInt32 { mark + 1 }
@@ -55,6 +57,7 @@ package struct EgressRules: Sendable, Equatable {
         self.families = families
         interfaces = program.node.interceptInterfaces
         mark = program.node.mark
+        isTracked = program.node.conntrack != nil
     }
 
     private static func family(
@@ -82,7 +85,7 @@ package struct EgressRules: Sendable, Equatable {
         table inet pipelined
         delete table inet pipelined
         table inet pipelined {
-        \(mangle)\(nat)}
+        \(mangle)\(nat)\(own)}
 
         """
     }
@@ -121,10 +124,26 @@ package struct EgressRules: Sendable, Equatable {
         guard !transparent.isEmpty else { return text + "    }\n" }
         text += jumps(to: "to_listener") + "    }\n    chain to_listener {\n" + EgressRules.localReturn
         for family in transparent {
-            text += "        meta nfproto \(family.nfproto) meta l4proto tcp tproxy \(family.keyword) to "
+            text +=
+                "        meta nfproto \(family.nfproto) meta l4proto tcp \(trackingMark)tproxy \(family.keyword) to "
             text += "\(EgressRules.target(family.listener)) meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
         }
         return text + "    }\n"
+    }
+
+    /// What says in conntrack that a connection is counted by the relay.
+    private var trackingMark: String { isTracked ? "ct mark set \(EgressRules.hex(mark)) " : "" }
+
+    /// The node's own connections, which may have an instance's address (`from instance`).
+    private var own: String {
+        guard isTracked else { return "" }
+        return """
+                chain own_connections {
+                    type filter hook output priority mangle; policy accept;
+                    meta l4proto tcp meta mark \(EgressRules.hex(mark)) \(trackingMark)accept
+                }
+
+            """
     }
 
     private var nat: String {
@@ -173,6 +192,15 @@ package struct EgressRules: Sendable, Equatable {
         }
     }
 
+    /// What conntrack needs in order to count, once the table has brought it in. Nobody takes it back: others may count too.
+    package var tracking: [Step] {
+        guard isTracked else { return [] }
+        // Events: 2 means "while somebody listens", and begins with connections that are made after that.
+        return ["acct", "timestamp", "events"].map {
+            Step(command: ["sysctl", "-q", "-w", "net.netfilter.nf_conntrack_\($0)=1"], isDoneIfThisPrints: nil)
+        }
+    }
+
     /// Takes back what ``routing`` adds, for both families and whether or not the config still intercepts: an earlier one did.
     package static func routingRemoval(_ node: NodeSettings) -> [Step] {
         let selector = selector(table: node.mark + 1)
@@ -200,6 +228,7 @@ package struct EgressRules: Sendable, Equatable {
                 step.isDoneIfThisPrints.map { "\($0.joined(separator: " ")) | grep -q . || \(command)\n" }
                 ?? "\(command)\n"
         }
-        return text + "nft -f - <<'EOF'\n\(nftables)EOF\n"
+        text += "nft -f - <<'EOF'\n\(nftables)EOF\n"
+        return text + tracking.map { $0.command.joined(separator: " ") + "\n" }.joined()
     }
 }

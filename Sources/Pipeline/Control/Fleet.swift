@@ -45,9 +45,10 @@ final class Fleet {
     /// - Parameters:
     ///   - listeners: by worker; the workers' from here on.
     ///   - snapshots: has the snapshot that they begin on, `first`.
+    ///   - watch: gets every connection that ends.
     init(
         _ settings: NodeSettings, _ size: Size, listeners: [[WorkerListener]], snapshots: SnapshotKeeper,
-        first: UnsafePointer<Snapshot>, reasons: ReasonTable
+        first: UnsafePointer<Snapshot>, reasons: ReasonTable, watch: FlowWatch? = nil
     ) throws(WorkerStartError) {
         let cpus = max(1, cl_cpu_count())
         var workers: [WorkerThread] = []
@@ -62,7 +63,8 @@ final class Fleet {
         self.budget = size.budget
         self.snapshots = snapshots
         self.workers = workers
-        log = LogThread(rings: workers.map(\.ring), reasons: reasons)
+        log = LogThread(
+            rings: workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch)
         try Fleet.startThreads(workers, log)
     }
 

@@ -10,6 +10,7 @@ final class FlowDirectory: Sendable {
     private struct Names {
         var current: [UInt32: FlowNames] = [:]
         var before: [UInt32: FlowNames] = [:]
+        var numbers: [IPAddress: UInt32] = [:]
     }
     private let names = Mutex(Names())
 
@@ -21,8 +22,12 @@ final class FlowDirectory: Sendable {
                 org: identity.org.string)
         }
         let current = new
-        names.withLock { $0 = Names(current: current, before: $0.current) }
+        let numbers = Dictionary(instances.addresses.map { ($0.address, $0.number) }) { first, _ in first }
+        names.withLock { $0 = Names(current: current, before: $0.current, numbers: numbers) }
     }
+
+    /// Whose address it is; nil: no instance's of this node.
+    func number(of address: IPAddress) -> UInt32? { names.withLock { $0.numbers[address] } }
 
     /// A source that is no instance's is named by its address.
     func find(_ number: UInt32, _ source: IPAddress) -> FlowNames {
@@ -40,13 +45,17 @@ final class FlowRecording {
     fileprivate struct Wish {
         let ledger: LedgerSettings?
         let exports: [ExportSettings]
-        /// A stage records flows: somebody has to take them.
+        let conntrack: ConntrackSettings?
+        /// Somebody has to take records: a stage or conntrack makes them, or hints are found in them.
         let records: Bool
 
         init(_ program: Program) {
             ledger = program.node.ledger
             exports = program.node.exports
-            records = program.chains.buffer.contains { $0.progressInterval != nil }
+            conntrack = ConntrackLane.settings(program)
+            records =
+                conntrack != nil || program.node.hints != nil
+                || program.chains.buffer.contains { $0.progressInterval != nil }
         }
         var isAnything: Bool { records || ledger != nil || !exports.isEmpty }
     }
@@ -83,6 +92,9 @@ final class FlowRecording {
     private var ledger: LedgerSettings?
     /// Of lines that are no more: they send what they have, and nobody waits for it.
     private var leaving: [FlowExporter] = []
+    private var conntrack: ConntrackLane?
+    /// Something that the config asks for is not there, for `status`; nil: all is.
+    private(set) var problem: String?
 
     /// Starts what the node's program wants. What can't be started is said.
     init(_ node: RunningNode, _ log: ControlLog) {
@@ -97,6 +109,15 @@ final class FlowRecording {
                 }
             })
         startThread(wish, nil)
+        follow(wish.conntrack)
+    }
+
+    /// Counts from conntrack as the config has it by now.
+    private func follow(_ wanted: ConntrackSettings?) {
+        guard conntrack?.settings != wanted || problem != nil else { return }
+        conntrack?.stop()
+        (conntrack, problem) = ConntrackLane.start(wanted, node.flowDirectory)
+        if let problem { log.say("conntrack_failed", problem) }
     }
 
     private static func exporter(_ settings: ExportSettings) throws(LedgerProblem) -> FlowExporter {
@@ -107,11 +128,15 @@ final class FlowRecording {
 
     private func startThread(_ wish: Wish, _ opened: OpenedLedger?) {
         guard wish.isAnything else { return }
-        let (directory, collectors, log) = (node.flowDirectory, collectors, log)
+        let (directory, watch, collectors, log) = (node.flowDirectory, node.flowWatch, collectors, log)
         do throws(LedgerProblem) {
             thread = try FlowThread.start(
                 wish.ledger, opened, identity: { directory.find($0, $1) },
-                alsoTo: { collectors.offer($0, directory) }, say: { log.say($0.event, $0.message) })
+                alsoTo: { records in
+                    watch.take(records)
+                    collectors.offer(records, directory)
+                },
+                eachTurn: { watch.tick() }, say: { log.say($0.event, $0.message) })
         } catch {
             log.say("ledger_failed", "\(error): flows are not recorded")
         }
@@ -144,6 +169,7 @@ final class FlowRecording {
     /// more are sent what waits for them.
     func adopt(_ staged: consuming Staged) {
         let wish = staged.wish
+        defer { follow(wish.conntrack) }
         let before = collectors.all
         let kept = before.filter { wish.exports.contains($0.settings) }
         collectors.set(kept + staged.exporters)
@@ -160,8 +186,16 @@ final class FlowRecording {
     /// Takes what workers have left, writes and sends it. Call it after they have ended.
     /// - Returns: false if the ledger could not be written to the end.
     func stop() -> Bool {
+        conntrack?.stop()
         let isRecorded = thread?.stop() ?? true
         for exporter in leaving + collectors.all { exporter.stop() }
         return isRecorded
+    }
+
+    /// What has become of the records, for `status`.
+    var counts: FlowCounts {
+        FlowCounts(
+            ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0, keysFolded: FlowSink.node.foldedKeys,
+            exports: collectors.all.map { ($0.settings, $0.statistics) }, conntrack: conntrack?.statistics)
     }
 }

@@ -12,6 +12,8 @@ final class LogThread: @unchecked Sendable {
 
     private let rings: [RecordRing]
     private let output: Int32
+    private let writes: Bool
+    private let watch: FlowWatch?
     private let wake: Descriptor
     private var log: ConnectionLog
     private var handle: UInt64 = 0
@@ -19,9 +21,16 @@ final class LogThread: @unchecked Sendable {
     private let hasEnded = Atomic<Bool>(false)
     private let outputError = Atomic<Int32>(0)
 
-    /// - Parameter reasons: names for reason codes; the same for every program of this build.
-    init(rings: [RecordRing], reasons: ReasonTable, output: Int32 = 1) {
+    /// - Parameters:
+    ///   - reasons: names for reason codes; the same for every program of this build.
+    ///   - writes: false: records only go to `watch`.
+    ///   - watch: gets every record.
+    init(
+        rings: [RecordRing], reasons: ReasonTable, output: Int32 = 1, writes: Bool = true, watch: FlowWatch? = nil
+    ) {
         self.rings = rings
+        self.writes = writes
+        self.watch = watch
         self.output = output
         log = ConnectionLog(reasons)
         wake = Descriptor(cl_eventfd())
@@ -61,6 +70,8 @@ final class LogThread: @unchecked Sendable {
         var isFull = false
         for ring in rings {
             while let record = ring.pop() {
+                watch?.offer(record)
+                guard writes else { continue }
                 log.append(record)
                 if log.bytes.count >= LogThread.batchBytes {
                     isFull = true

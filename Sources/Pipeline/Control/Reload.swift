@@ -203,6 +203,8 @@ extension NodeSettings {
             ("backlog", "\(backlog)", "\(new.backlog)"),
             ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
             ("state", stateDirectory ?? none, new.stateDirectory ?? none),
+            ("coalesce", coalesce.text, new.coalesce.text),
+            ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),
             ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
             ("mark", "0x\(String(mark, radix: 16))", "0x\(String(new.mark, radix: 16))"),

@@ -18,10 +18,12 @@ final class RunningNode {
     let routing: RoutingState
     /// Follows what the node runs by ``snapshotChanged()``.
     let prober: HealthProber
+    /// Where flow records go; nil: nowhere.
+    var flows: FlowRecording?
     /// Who flow records are about.
-    let flowDirectory = FlowDirectory()
-    /// Where flow records go; nil: whoever started the node has none.
-    weak var flows: FlowRecording?
+    let flowDirectory: FlowDirectory
+    /// What is found in what they tell.
+    let flowWatch: FlowWatch
     var program: Program
     /// Of the state file; nil: none is named.
     var revision: UInt64?
@@ -69,16 +71,18 @@ final class RunningNode {
         let change = keeper.adopt(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
         let snapshots = SnapshotKeeper()
         let first = snapshots.make(node.program, node.routes)
+        let directory = FlowDirectory()
+        let watch = FlowWatch(directory, log)
         do throws(WorkerStartError) {
             let fleet = try Fleet(
                 settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
-                first: first, reasons: node.program.reasons)
+                first: first, reasons: node.program.reasons, watch: watch)
             let probing = HealthProber.start(ProbeTargets(node.program, node.routes))
             guard let prober = probing.prober else {
                 fleet.order(.stop)
                 throw WorkerStartError(worker: 0, call: "starting the health prober", error: probing.error)
             }
-            let running = RunningNode(node, path, log, fleet, keeper, prober)
+            let running = RunningNode(node, path, log, fleet, keeper, prober, watch, directory)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -90,8 +94,10 @@ final class RunningNode {
 
     private init(
         _ node: LoadedNode, _ path: String, _ log: ControlLog, _ fleet: Fleet, _ listeners: ListenerKeeper,
-        _ prober: HealthProber
+        _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory
     ) {
+        flowWatch = watch
+        flowDirectory = directory
         configPath = path
         self.log = log
         self.fleet = fleet
@@ -137,6 +143,7 @@ final class RunningNode {
         proxies.routesChanged()
         prober.update(ProbeTargets(program, routing.snapshot))
         flowDirectory.update(routing.snapshot.instances)
+        flowWatch.update(program)
     }
 
     /// Acted upon at the next ``tick(_:)``.

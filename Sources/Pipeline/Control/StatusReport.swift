@@ -22,6 +22,8 @@ struct StatusReport {
             .filter { $0.1 > 0 }
             .map { (node.program.reasons.text($0.0), $0.1) }
     }
+    /// What desired state has wrong, and what the node itself lacks.
+    private var problems: [String] { node.problems + [node.flows?.problem].compactMap { $0 } }
     private var ended: [(name: String, count: UInt64)] { counts(node.fleet.total(ended:)) }
     private var shadowed: [(name: String, count: UInt64)] { counts(node.fleet.total(shadowed:)) }
 
@@ -41,11 +43,13 @@ struct StatusReport {
         line.field("generation", node.fleet.snapshots.newest)
         line.field("generations_held", node.fleet.snapshots.count)
         writeReload(&line)
-        line.list("problems", node.problems) { $0.string($1) }
+        line.list("problems", problems) { $0.string($1) }
         line.list("workers", node.fleet.workers, StatusReport.write)
         line.list("listeners", node.listeners.kept, write)
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
+        if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
+        if let flows = node.flows { flows.counts.write(&line) } else { line.nullField("flows") }
         line.close()
         line.newline()
         return line.bytes
@@ -97,6 +101,22 @@ struct StatusReport {
         line.close()
     }
 
+    private static func write(_ line: inout JSONLine, _ hints: FlowWatch.Counts) {
+        line.key("hints")
+        line.open()
+        line.list("kinds", hints.kinds) { line, kind in
+            line.open()
+            line.field("kind", kind.name)
+            line.field("begun", kind.begun)
+            line.field("active", kind.active)
+            line.close()
+        }
+        line.field("instances", hints.instances)
+        line.field("records_unwatched", hints.unwatched)
+        line.field("refusals_dropped", hints.dropped)
+        line.close()
+    }
+
     private func pipeline(_ kept: ListenerKeeper.Kept) -> String {
         let chains = node.program.chains
         return kept.planned.spec.chain < chains.count ? chains[kept.planned.spec.chain].name : "?"
@@ -115,9 +135,10 @@ struct StatusReport {
             text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
         }
-        for problem in node.problems { text += "problem: \(problem)\n" }
+        for problem in problems { text += "problem: \(problem)\n" }
         return text + "\n" + workersText + "\n" + listenersText + countsText("REASON", ended)
-            + countsText("SHADOWED", shadowed)
+            + countsText("SHADOWED", shadowed) + hintsText
+            + (node.flows.map { $0.counts.text } ?? "")
     }
 
     private var workersText: String {
@@ -146,6 +167,14 @@ struct StatusReport {
             ])
         }
         return table.text
+    }
+
+    /// Only kinds that there were: most nodes have none.
+    private var hintsText: String {
+        guard let hints = node.flowWatch.counts, hints.kinds.contains(where: { $0.begun > 0 }) else { return "" }
+        var table = TextTable(["HINT", "-BEGUN", "-ACTIVE"])
+        for kind in hints.kinds where kind.begun > 0 { table.add([kind.name, "\(kind.begun)", "\(kind.active)"]) }
+        return "\n" + table.text
     }
 
     private func countsText(_ name: String, _ counted: [(name: String, count: UInt64)]) -> String {

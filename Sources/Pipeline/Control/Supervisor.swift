@@ -41,11 +41,10 @@ package struct Supervisor: ~Copyable {
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
-        let flows = FlowRecording(node, log)
-        node.flows = flows
+        node.flows = FlowRecording(node, log)
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
-        end(node, flows)
+        end(node)
         return 0
     }
 
@@ -96,10 +95,10 @@ package struct Supervisor: ~Copyable {
 
     // MARK: End
 
-    private func end(_ node: RunningNode, _ flows: FlowRecording) {
+    private func end(_ node: RunningNode) {
         node.prober.stop()
         let isWhole = node.fleet.finish(patience: 2000)
-        let isRecorded = flows.stop()
+        let isRecorded = node.flows?.stop() ?? true
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))
             line.field("log_records_dropped", node.fleet.total(.logDropped))

@@ -1,9 +1,9 @@
 import Synchronization
 
 /// R11: how a route chooses among its backends.
-package enum Balance: UInt8, Sendable, CaseIterable {
+public enum Balance: UInt8, Sendable, CaseIterable {
     case roundRobin, leastConnections, randomOfTwo, consistentHash
-    package var name: String {
+    public var name: String {
         switch self {
         case .roundRobin: "round_robin"
         case .leastConnections: "least_connections"
@@ -17,27 +17,27 @@ package enum Balance: UInt8, Sendable, CaseIterable {
 ///
 /// Threading: every field atomic, relaxed; workers, the prober and the control side all write. Ownership: the routing
 /// side, one cell an (address, port), kept for as long as a snapshot names it.
-package struct BackendCell: ~Copyable {
+public struct BackendCell: ~Copyable {
     /// Connections to it now, those being connected included.
-    package let active = HoldCount()
+    public let active = HoldCount()
     /// Connects that came about, and that did not.
-    package let connects = Atomic<UInt64>(0)
-    package let failures = Atomic<UInt64>(0)
+    public let connects = Atomic<UInt64>(0)
+    public let failures = Atomic<UInt64>(0)
     /// Connect failures since the last connect that came about.
-    package let failuresInARow = Atomic<UInt32>(0)
+    public let failuresInARow = Atomic<UInt32>(0)
     /// Passive ejection: not before this instant (monotonic nanoseconds) again; 0: not ejected.
-    package let ejectedUntil = Atomic<UInt64>(0)
+    public let ejectedUntil = Atomic<UInt64>(0)
     /// Ejections without a good connect in between: what the next one's length grows with.
-    package let ejections = Atomic<UInt32>(0)
+    public let ejections = Atomic<UInt32>(0)
     /// What the active probe says: see ``Probe``.
-    package let probe = Atomic<UInt8>(Probe.unknown.rawValue)
+    public let probe = Atomic<UInt8>(Probe.unknown.rawValue)
     /// Since when it may be used without a break (monotonic nanoseconds), for slow start; 0: from the node's start.
-    package let eligibleSince = Atomic<UInt64>(0)
+    public let eligibleSince = Atomic<UInt64>(0)
     /// R18: what became of PROXY headers, from traffic and probes: see ``HeaderVerdict``.
-    package let proxy = Atomic<UInt8>(HeaderVerdict.unknown.rawValue)
-    package let proxyRejections = Atomic<UInt64>(0)
+    public let proxy = Atomic<UInt8>(HeaderVerdict.unknown.rawValue)
+    public let proxyRejections = Atomic<UInt64>(0)
 
-    package enum Probe: UInt8, Sendable {
+    public enum Probe: UInt8, Sendable {
         /// Not probed (yet): counts as up.
         case unknown = 0
         case up
@@ -45,7 +45,7 @@ package struct BackendCell: ~Copyable {
     }
 
     /// What became of the last PROXY header of ours whose fate is known (R18).
-    package enum HeaderVerdict: UInt8, Sendable {
+    public enum HeaderVerdict: UInt8, Sendable {
         case unknown = 0
         /// The backend said something plausible after it, or lived on for ``window``.
         case accepted
@@ -53,33 +53,33 @@ package struct BackendCell: ~Copyable {
         case rejected
 
         /// For how long after the connect an answer is held against the header.
-        package static let window = TimeSpan.seconds(2)
+        public static let window = TimeSpan.seconds(2)
     }
 
-    package init() {}
+    public init() {}
 
     /// R12: false while edge-side evidence speaks against it. Never makes one eligible that isn't in the route's set.
-    package func isEligible(at now: Instant) -> Bool {
+    public func isEligible(at now: Instant) -> Bool {
         probe.load(ordering: .relaxed) != Probe.down.rawValue
             && ejectedUntil.load(ordering: .relaxed) <= now.nanoseconds
     }
 }
 
 /// Passive ejection (R12), as a `health` block has it. Immutable.
-package struct EjectionPolicy: Sendable, Equatable {
+public struct EjectionPolicy: Sendable, Equatable {
     /// Consecutive connect failures that eject; 0: never.
-    package var after: UInt32
+    public var after: UInt32
     /// The first ejection's length; each further one in a row is twice as long.
-    package var base: TimeSpan
-    package var max: TimeSpan
-    package init(after: UInt32, base: TimeSpan, max: TimeSpan) {
+    public var base: TimeSpan
+    public var max: TimeSpan
+    public init(after: UInt32, base: TimeSpan, max: TimeSpan) {
         self.after = after
         self.base = base
         self.max = max
     }
 
     /// The length of the ejection that follows `earlier` others without a good connect in between.
-    package func length(after earlier: UInt32) -> TimeSpan {
+    public func length(after earlier: UInt32) -> TimeSpan {
         let (length, overflow) = base.nanoseconds.multipliedReportingOverflow(by: 1 << UInt64(min(earlier, 63)))
         return overflow ? max : min(TimeSpan(nanoseconds: length), max)
     }
@@ -88,7 +88,7 @@ package struct EjectionPolicy: Sendable, Equatable {
 /// Passive health (R12): what real connections find out. Any thread.
 extension BackendCell {
     /// A connect has come about. An ejection is not cut short by it: a backend returns by time alone.
-    package func noteConnect() {
+    public func noteConnect() {
         connects.wrappingAdd(1, ordering: .relaxed)
         // Written only if they change: every connection comes by here.
         if failuresInARow.load(ordering: .relaxed) != 0 { failuresInARow.store(0, ordering: .relaxed) }
@@ -98,7 +98,7 @@ extension BackendCell {
     /// A connect was refused or timed out, and not for want of something on this node. Enough of them in a row eject;
     /// after the return the first one does, for longer.
     /// - Parameter policy: nil: never eject.
-    package func noteFailure(at now: Instant, _ policy: UnsafePointer<EjectionPolicy>?) {
+    public func noteFailure(at now: Instant, _ policy: UnsafePointer<EjectionPolicy>?) {
         failures.wrappingAdd(1, ordering: .relaxed)
         let inARow = failuresInARow.wrappingAdd(1, ordering: .relaxed).newValue
         guard let policy, policy.pointee.after > 0, inARow >= policy.pointee.after else { return }
@@ -114,7 +114,7 @@ extension BackendCell {
     }
 
     /// Probes have shown that it answers: an ejection ends before its time, and those before it are forgotten.
-    package func pardon(at now: Instant) {
+    public func pardon(at now: Instant) {
         failuresInARow.store(0, ordering: .relaxed)
         ejections.store(0, ordering: .relaxed)
         guard ejectedUntil.exchange(0, ordering: .relaxed) > now.nanoseconds else { return }
@@ -123,15 +123,15 @@ extension BackendCell {
 }
 
 /// One ready instance behind a route (R10).
-package struct Backend: @unchecked Sendable {
-    package let address: BackendAddress
-    package let instance: FrozenText
-    package let cell: UnsafePointer<BackendCell>
+public struct Backend: @unchecked Sendable {
+    public let address: BackendAddress
+    public let instance: FrozenText
+    public let cell: UnsafePointer<BackendCell>
     /// 0 (no new connections unless all are)...256.
-    package let weight: UInt16
+    public let weight: UInt16
     /// The most connections at once from this node; 0: no limit.
-    package let maxConnections: UInt32
-    package init(
+    public let maxConnections: UInt32
+    public init(
         address: BackendAddress, instance: FrozenText, cell: UnsafePointer<BackendCell>, weight: UInt16 = 1,
         maxConnections: UInt32 = 0
     ) {
@@ -144,30 +144,30 @@ package struct Backend: @unchecked Sendable {
 }
 
 /// A backend as a config file names it: an address, and what it may get.
-package struct BackendSpec: Hashable, Sendable {
-    package var endpoint: Endpoint
+public struct BackendSpec: Hashable, Sendable {
+    public var endpoint: Endpoint
     /// 0...256, as ``Backend/weight``.
-    package var weight: UInt16
+    public var weight: UInt16
     /// 0: no limit.
-    package var maxConnections: UInt32
-    package init(_ endpoint: Endpoint, weight: UInt16 = 1, maxConnections: UInt32 = 0) {
+    public var maxConnections: UInt32
+    public init(_ endpoint: Endpoint, weight: UInt16 = 1, maxConnections: UInt32 = 0) {
         self.endpoint = endpoint
         self.weight = weight
         self.maxConnections = maxConnections
     }
     /// The largest ``weight``.
-    package static let weightLimit: UInt16 = 256
+    public static let weightLimit: UInt16 = 256
 }
 
 /// The backends of a route, and what choosing among them needs. Immutable, shared by routes, part of a snapshot.
-package struct BackendGroup: Sendable {
-    package let backends: FrozenArray<Backend>
+public struct BackendGroup: Sendable {
+    public let backends: FrozenArray<Backend>
     /// Weighted round robin: whose turn each turn is; empty: one turn each, in order.
-    package let schedule: FrozenArray<UInt16>
+    public let schedule: FrozenArray<UInt16>
     /// Maglev's lookup table: index of the backend for each hash; empty: no route of this group asks for it.
-    package let maglev: FrozenArray<UInt16>
+    public let maglev: FrozenArray<UInt16>
 
-    package init(
+    public init(
         backends: FrozenArray<Backend>, schedule: FrozenArray<UInt16> = FrozenArray([]),
         maglev: FrozenArray<UInt16> = FrozenArray([])
     ) {
@@ -177,7 +177,7 @@ package struct BackendGroup: Sendable {
     }
 
     /// Frees the arrays; instances' texts are the caller's.
-    package func deallocate() {
+    public func deallocate() {
         backends.deallocate()
         schedule.deallocate()
         maglev.deallocate()

@@ -1,44 +1,48 @@
 /// One ended connection, as a worker hands it to the log: plain bytes, no reference, formatted elsewhere.
-package struct ConnectionRecord: @unchecked Sendable {
-    package var serial: UInt64 = 0
-    package var worker: UInt16 = 0
-    package var listener: UInt16 = 0
-    package var reason = ReasonCode(rawValue: 0)
-    package var sniff = SniffOutcome.notAsked
+public struct ConnectionRecord: @unchecked Sendable {
+    public var serial: UInt64 = 0
+    public var worker: UInt16 = 0
+    public var listener: UInt16 = 0
+    public var reason = ReasonCode(rawValue: 0)
+    public var sniff = SniffOutcome.notAsked
     /// How many backends were tried.
-    package var attempts: UInt8 = 0
-    package var shadowed: ReasonCode?
-    package var peer = Endpoint(.unspecified, 0)
-    package var client = Endpoint(.unspecified, 0)
-    package var destination = Endpoint(.unspecified, 0)
-    package var backend: Endpoint?
-    package var bytesToUpstream: UInt64 = 0
-    package var bytesToClient: UInt64 = 0
+    public var attempts: UInt8 = 0
+    public var shadowed: ReasonCode?
+    public var peer = Endpoint(.unspecified, 0)
+    public var client = Endpoint(.unspecified, 0)
+    public var destination = Endpoint(.unspecified, 0)
+    public var backend: Endpoint?
+    public var bytesToUpstream: UInt64 = 0
+    public var bytesToClient: UInt64 = 0
     /// Wall clock at the end, nanoseconds since 1970.
-    package var endedAt: UInt64 = 0
+    public var endedAt: UInt64 = 0
     /// Accept to end.
-    package var duration = TimeSpan.zero
+    public var duration = TimeSpan.zero
     /// Accept to backend connected; zero if it never was.
-    package var timeToConnect = TimeSpan.zero
+    public var timeToConnect = TimeSpan.zero
     /// The route's id, and its env, cut to fit.
-    package var route = ShortText<48>()
-    package var env = ShortText<48>()
-    package var serverName = ShortText<62>()
+    public var route = ShortText<48>()
+    public var env = ShortText<48>()
+    public var serverName = ShortText<62>()
     /// Which instance it came from (R19), if that is known; ``env`` is then its env.
-    package var instance = ShortText<48>()
-    package init() {}
+    public var instance = ShortText<48>()
+    /// The same as a number, see ``InstanceIdentity/number``.
+    public var instanceNumber = InstanceIdentity.unknown
+    /// A stage recorded it as a flow as well.
+    public var isAccounted = false
+    public init() {}
 }
 
 /// Text in place, cut to `capacity` bytes.
-package struct ShortText<let capacity: Int>: Sendable {
+public struct ShortText<let capacity: Int>: Sendable {
     private var bytes: InlineArray<capacity, UInt8>
-    package private(set) var count: UInt8 = 0
+    public private(set) var count: UInt8 = 0
     /// True if the text was longer than fits.
-    package private(set) var isCut = false
+    public private(set) var isCut = false
 
-    package init() { bytes = InlineArray(repeating: 0) }
+    public init() { bytes = InlineArray(repeating: 0) }
 
-    package mutating func set(_ source: UnsafeBufferPointer<UInt8>) {
+    public mutating func set(_ source: UnsafeBufferPointer<UInt8>) {
         let length = min(source.count, capacity, 255)
         for i in 0..<length { bytes[i] = source[i] }
         count = UInt8(length)
@@ -46,7 +50,7 @@ package struct ShortText<let capacity: Int>: Sendable {
     }
 
     /// Calls `body` with the text's bytes, valid for the call.
-    package func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
+    public func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
         withUnsafePointer(to: bytes) { pointer in
             pointer.withMemoryRebound(to: UInt8.self, capacity: capacity) {
                 body(UnsafeBufferPointer(start: $0, count: Int(count)))
@@ -54,5 +58,5 @@ package struct ShortText<let capacity: Int>: Sendable {
         }
     }
 
-    package var string: String { withBytes { String(decoding: $0, as: UTF8.self) } }
+    public var string: String { withBytes { String(decoding: $0, as: UTF8.self) } }
 }

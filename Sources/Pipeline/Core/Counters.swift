@@ -2,13 +2,13 @@ import Synchronization
 
 /// One worker's counters. Threading: one writer, any number of readers; each value is read whole, no two are read at
 /// the same moment. Ownership: made by control before the worker starts, freed after it has ended.
-package struct WorkerCounters: ~Copyable {
-    package enum Metric: Int, CaseIterable, Sendable {
+public struct WorkerCounters: ~Copyable {
+    public enum Metric: Int, CaseIterable, Sendable {
         case accepted, active, connectAttempts, connectRetries, bytesToUpstream, bytesToClient
         case spliceEntered, spliceLeft, logDropped, wakeups, sniffing, buffersInUse, pipesInUse
         case socketsReused
 
-        package var name: String {
+        public var name: String {
             switch self {
             case .accepted: "connections_accepted"
             case .active: "connections_active"
@@ -32,7 +32,7 @@ package struct WorkerCounters: ~Copyable {
     private static let reasonStart = Metric.allCases.count
     private static let shadowStart = reasonStart + ReasonCode.limit
 
-    package init() {
+    public init() {
         cells = .allocate(capacity: WorkerCounters.shadowStart + ReasonCode.limit)
         for i in cells.indices {
             (cells.baseAddress.unsafelyUnwrapped + i).initialize(to: Atomic(0))
@@ -50,19 +50,19 @@ package struct WorkerCounters: ~Copyable {
         cells[index].store(value &+ amount, ordering: .relaxed)
     }
 
-    package func add(_ metric: Metric, _ amount: UInt64 = 1) { add(metric.rawValue, amount) }
-    package func set(_ metric: Metric, _ value: UInt64) {
+    public func add(_ metric: Metric, _ amount: UInt64 = 1) { add(metric.rawValue, amount) }
+    public func set(_ metric: Metric, _ value: UInt64) {
         cells[metric.rawValue].store(value, ordering: .relaxed)
     }
-    package func ended(_ reason: ReasonCode) { add(WorkerCounters.reasonStart + Int(reason.rawValue), 1) }
+    public func ended(_ reason: ReasonCode) { add(WorkerCounters.reasonStart + Int(reason.rawValue), 1) }
     /// A stage in shadow mode would have refused.
-    package func shadowed(_ reason: ReasonCode) { add(WorkerCounters.shadowStart + Int(reason.rawValue), 1) }
+    public func shadowed(_ reason: ReasonCode) { add(WorkerCounters.shadowStart + Int(reason.rawValue), 1) }
 
-    package func read(_ metric: Metric) -> UInt64 { cells[metric.rawValue].load(ordering: .relaxed) }
-    package func read(ended reason: ReasonCode) -> UInt64 {
+    public func read(_ metric: Metric) -> UInt64 { cells[metric.rawValue].load(ordering: .relaxed) }
+    public func read(ended reason: ReasonCode) -> UInt64 {
         cells[WorkerCounters.reasonStart + Int(reason.rawValue)].load(ordering: .relaxed)
     }
-    package func read(shadowed reason: ReasonCode) -> UInt64 {
+    public func read(shadowed reason: ReasonCode) -> UInt64 {
         cells[WorkerCounters.shadowStart + Int(reason.rawValue)].load(ordering: .relaxed)
     }
 }

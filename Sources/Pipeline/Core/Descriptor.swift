@@ -1,21 +1,21 @@
 /// What a filter says of itself: enough to check a directive, order a chain, print help and hold the docs page to it.
-package struct FilterDescriptor: Sendable {
+public struct FilterDescriptor: Sendable {
     /// The directive's first word: `sni`.
-    package let keyword: String
+    public let keyword: String
     /// One line for lists.
-    package let summary: String
-    package let needs: Set<Fact>
+    public let summary: String
+    public let needs: Set<Fact>
     /// What it looks at wherever it stands, and what a stage that gives it may change: it must stand below such a one.
-    package let reads: Set<Fact>
-    package let gives: Set<Fact>
-    package let clauses: [ClauseSpec]
+    public let reads: Set<Fact>
+    public let gives: Set<Fact>
+    public let clauses: [ClauseSpec]
     /// In the order of the numbers in ``Verdict/refuse(_:)``. At most ``ReasonCode/perFilter``.
-    package let reasons: [ReasonSpec]
+    public let reasons: [ReasonSpec]
     /// True if a wait of this stage need not always hold up later ones: where it gives nothing, it only gates the
     /// client's bytes. On a raw route it looks at them while the other direction already flows (R17).
-    package let canGate: Bool
+    public let canGate: Bool
 
-    package init(
+    public init(
         keyword: String, summary: String, needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [],
         clauses: [ClauseSpec] = [], reasons: [ReasonSpec] = [], canGate: Bool = false
     ) {
@@ -30,19 +30,19 @@ package struct FilterDescriptor: Sendable {
     }
 
     /// What a stage of this filter needs, reads and gives unless its directive makes a difference.
-    package var facts: StageFacts { StageFacts(needs: needs, reads: reads, gives: gives) }
+    public var facts: StageFacts { StageFacts(needs: needs, reads: reads, gives: gives) }
 }
 
 /// What one stage needs, reads and gives, as its directive has it: what the checker proves the order of a chain from.
-package struct StageFacts: Sendable, Equatable {
-    package var needs: Set<Fact>
-    package var reads: Set<Fact>
-    package var gives: Set<Fact>
+public struct StageFacts: Sendable, Equatable {
+    public var needs: Set<Fact>
+    public var reads: Set<Fact>
+    public var gives: Set<Fact>
     /// A need, and another fact that does as well: a limit by env counts by the route's or by the sender's.
-    package var instead: [Fact: Fact]
+    public var instead: [Fact: Fact]
     /// It sends connections on to where they were going: for intercepting listeners, and for no others.
-    package var connectsToDestination: Bool
-    package init(
+    public var connectsToDestination: Bool
+    public init(
         needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [], instead: [Fact: Fact] = [:],
         connectsToDestination: Bool = false
     ) {
@@ -55,9 +55,9 @@ package struct StageFacts: Sendable, Equatable {
 }
 
 /// One comma-separated part of a directive: `timeout 3s`, `deny to @platform`, `round_robin`.
-package struct ClauseSpec: Sendable {
+public struct ClauseSpec: Sendable {
     /// One word or value of a clause, in order.
-    package enum Element: Sendable {
+    public enum Element: Sendable {
         /// Exactly this word.
         case word(String)
         /// One of these words; the value is the word.
@@ -82,13 +82,13 @@ package struct ClauseSpec: Sendable {
     }
 
     /// Names the clause in ``Directive``; unique in its filter.
-    package let name: String
-    package let elements: [Element]
-    package let summary: String
-    package let required: Bool
-    package let repeats: Bool
+    public let name: String
+    public let elements: [Element]
+    public let summary: String
+    public let required: Bool
+    public let repeats: Bool
 
-    package init(
+    public init(
         _ name: String, _ elements: [Element], required: Bool = false, repeats: Bool = false, summary: String
     ) {
         self.name = name
@@ -100,7 +100,7 @@ package struct ClauseSpec: Sendable {
 }
 
 /// A checked value of a clause.
-package enum ArgumentValue: Sendable {
+public enum ArgumentValue: Sendable {
     case absent
     case word(String)
     case duration(TimeSpan)
@@ -112,84 +112,84 @@ package enum ArgumentValue: Sendable {
 }
 
 /// Named blocks of the config that stages refer to.
-package enum BlockKind: String, Sendable, CaseIterable {
+public enum BlockKind: String, Sendable, CaseIterable {
     case limit, health, names
 }
 
 /// A compiled block. One object a block, shared by all stages that name it; a filter knows the class that its kind has.
 /// What the data path reads of it must be reachable without reference counting; the program keeps it alive.
-package protocol ConfigBlock: AnyObject, Sendable {
+public protocol ConfigBlock: AnyObject, Sendable {
     var name: String { get }
 }
 
 /// A named set of prefixes, as a directive refers to it.
-package struct AddressSet: Sendable {
+public struct AddressSet: Sendable {
     /// As written: `@load_balancers`, `bogons`, `192.0.2.0/24`.
-    package let name: String
-    package let prefixes: [Prefix]
-    package init(name: String, prefixes: [Prefix]) {
+    public let name: String
+    public let prefixes: [Prefix]
+    public init(name: String, prefixes: [Prefix]) {
         self.name = name
         self.prefixes = prefixes
     }
 }
 
 /// A clause as written, checked against its ``ClauseSpec``. `values` has one entry per element that isn't a fixed word.
-package struct Clause: Sendable {
-    package let name: String
-    package let values: [ArgumentValue]
-    package init(name: String, values: [ArgumentValue]) {
+public struct Clause: Sendable {
+    public let name: String
+    public let values: [ArgumentValue]
+    public init(name: String, values: [ArgumentValue]) {
         self.name = name
         self.values = values
     }
 }
 
 /// A stage's directive, checked clause by clause.
-package struct Directive: Sendable {
-    package let keyword: String
-    package let clauses: [Clause]
+public struct Directive: Sendable {
+    public let keyword: String
+    public let clauses: [Clause]
 
-    package init(keyword: String, clauses: [Clause]) {
+    public init(keyword: String, clauses: [Clause]) {
         self.keyword = keyword
         self.clauses = clauses
     }
 
-    package func first(_ name: String) -> Clause? { clauses.first { $0.name == name } }
+    public func first(_ name: String) -> Clause? { clauses.first { $0.name == name } }
 
-    package func duration(_ name: String) -> TimeSpan? {
+    public func duration(_ name: String) -> TimeSpan? {
         guard case .duration(let value)? = first(name)?.values.first else { return nil }
         return value
     }
-    package func size(_ name: String) -> UInt64? {
+    public func size(_ name: String) -> UInt64? {
         guard case .size(let value)? = first(name)?.values.first else { return nil }
         return value
     }
-    package func count(_ name: String) -> UInt64? {
+    public func count(_ name: String) -> UInt64? {
         guard case .count(let value)? = first(name)?.values.first else { return nil }
         return value
     }
-    package func block(_ name: String) -> (any ConfigBlock)? {
+    public func block(_ name: String) -> (any ConfigBlock)? {
         guard case .block(let value)? = first(name)?.values.first else { return nil }
         return value
     }
-    package func text(_ name: String) -> String? {
+    public func text(_ name: String) -> String? {
         guard case .text(let value)? = first(name)?.values.first else { return nil }
         return value
     }
-    package func word(_ name: String) -> String? {
+    public func word(_ name: String) -> String? {
         guard case .word(let value)? = first(name)?.values.first else { return nil }
         return value
     }
 }
 
 /// A directive that fits the grammar but makes no sense: what is wrong, and what to write instead.
-package struct SettingsError: Error, Equatable, Sendable {
-    package let problem: String
-    package let remedy: String
+public struct SettingsError: Error, Equatable, Sendable {
+    public let problem: String
+    public let remedy: String
     /// The clause to point at; nil: the whole directive.
-    package let clause: String?
+    public let clause: String?
     /// Which of ``Directive/clauses`` to point at, at its last word, where clauses of one name repeat.
-    package let clauseIndex: Int?
-    package init(_ problem: String, remedy: String, clause: String? = nil, clauseIndex: Int? = nil) {
+    public let clauseIndex: Int?
+    public init(_ problem: String, remedy: String, clause: String? = nil, clauseIndex: Int? = nil) {
         self.clauseIndex = clauseIndex
         self.problem = problem
         self.remedy = remedy

@@ -1,5 +1,5 @@
 /// What stages need from and give to each other. The checker proves the order of a chain from these.
-package enum Fact: String, Sendable, CaseIterable {
+public enum Fact: String, Sendable, CaseIterable {
     /// Who the client is, if a PROXY header may say so. Without a stage that gives it, the client is the peer.
     case client
     /// The SNI, or the knowledge that there is none.
@@ -13,68 +13,68 @@ package enum Fact: String, Sendable, CaseIterable {
 }
 
 /// Up to three backends, in the order in which to try them (R13).
-@frozen package struct BackendCandidates: @unchecked Sendable {
-    package static let capacity = 3
-    @usableFromInline package var items: InlineArray<3, UnsafePointer<Backend>?>
-    package private(set) var count: UInt8
+@frozen public struct BackendCandidates: @unchecked Sendable {
+    public static let capacity = 3
+    public var items: InlineArray<3, UnsafePointer<Backend>?>
+    public private(set) var count: UInt8
 
-    package init() {
+    public init() {
         items = InlineArray(repeating: nil)
         count = 0
     }
     /// False if there was no room.
-    @discardableResult package mutating func append(_ backend: UnsafePointer<Backend>) -> Bool {
+    @discardableResult public mutating func append(_ backend: UnsafePointer<Backend>) -> Bool {
         guard Int(count) < BackendCandidates.capacity else { return false }
         items[Int(count)] = backend
         count += 1
         return true
     }
-    @inlinable package subscript(_ index: Int) -> UnsafePointer<Backend>? {
+    @inlinable public subscript(_ index: Int) -> UnsafePointer<Backend>? {
         index >= 0 && index < Int(count) ? items[index] : nil
     }
 }
 
 /// All that is known of one connection while its stages run.
-package struct ConnectionFacts: @unchecked Sendable {
-    package let peer: PeerAddress
-    package let destination: DestinationAddress
+public struct ConnectionFacts: @unchecked Sendable {
+    public let peer: PeerAddress
+    public let destination: DestinationAddress
     /// Index of the listener in its program.
-    package let listener: UInt16
-    package let hint: ProtocolHint
+    public let listener: UInt16
+    public let hint: ProtocolHint
     /// Node-unique number of the connection, for unique-id TLVs and logs.
-    package let serial: UInt64
-    package var client: ClientAddress
-    package var sniff: SniffOutcome = .notAsked
-    package var serverName = ServerName()
+    public let serial: UInt64
+    public var client: ClientAddress
+    public var sniff: SniffOutcome = .notAsked
+    public var serverName = ServerName()
     /// Where the ALPN extension's protocol list stands in the client's bytes; 0 length: none.
-    package var alpnOffset: UInt16 = 0
-    package var alpnLength: UInt16 = 0
-    package var route: UnsafePointer<Route>?
-    package var candidates = BackendCandidates()
+    public var alpnOffset: UInt16 = 0
+    public var alpnLength: UInt16 = 0
+    public var route: UnsafePointer<Route>?
+    public var candidates = BackendCandidates()
     /// Connect to where the client was going, and to no candidate (egress).
-    package var direct = DirectConnect.no
+    public var direct = DirectConnect.no
     /// Which instance the connection comes from (R19); nil: unknown, or not asked. Valid as long as the snapshot.
-    package var identity: UnsafePointer<InstanceIdentity>?
+    public var identity: UnsafePointer<InstanceIdentity>?
     /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
-    package var ejection: UnsafePointer<EjectionPolicy>?
+    public var ejection: UnsafePointer<EjectionPolicy>?
     /// Given back at the end of the connection.
-    package var holds = Holds()
-    package var pacers = Pacers()
+    public var holds = Holds()
+    public var pacers = Pacers()
     /// Where the TLVs of a PROXY header that we believed stand in the client's bytes; 0 length: none.
-    package var tlvOffset: UInt16 = 0
-    package var tlvLength: UInt16 = 0
+    public var tlvOffset: UInt16 = 0
+    public var tlvLength: UInt16 = 0
     /// How many of the client's first bytes are not passed on (a PROXY header that we believed).
-    package var consumed: Int = 0
+    public var consumed: Int = 0
     /// A stage has put the PROXY header in front that the route asks for (R16).
-    package fileprivate(set) var hasProxyHeader = false
+    public fileprivate(set) var hasProxyHeader = false
 
     /// The route's backend would take the client's first bytes for a PROXY header: never connect while this is true.
-    package var owesProxyHeader: Bool {
+    public var owesProxyHeader: Bool {
         guard let route else { return false }
         return route.pointee.flags.contains(.proxyV2) && !hasProxyHeader
     }
 
-    package init(
+    public init(
         peer: PeerAddress, destination: DestinationAddress, listener: UInt16, hint: ProtocolHint, serial: UInt64
     ) {
         self.peer = peer
@@ -87,7 +87,7 @@ package struct ConnectionFacts: @unchecked Sendable {
 }
 
 /// Whether a connection goes on to its original destination, and from which address.
-@frozen package enum DirectConnect: UInt8, Sendable, Equatable {
+@frozen public enum DirectConnect: UInt8, Sendable, Equatable {
     /// To a route's backend.
     case no
     /// From an address of this host.
@@ -97,25 +97,25 @@ package struct ConnectionFacts: @unchecked Sendable {
 }
 
 /// What a stage may look at. Valid for the call only.
-package struct ConnectionView {
+public struct ConnectionView {
     private let pointer: UnsafePointer<ConnectionFacts>
     /// The client's first bytes so far, at most the chain's peek budget. Empty before any stage asked for bytes.
-    package let bytes: UnsafeBufferPointer<UInt8>
-    package let input: InputState
+    public let bytes: UnsafeBufferPointer<UInt8>
+    public let input: InputState
     /// When this event happened.
-    package let now: Instant
-    package let routes: RouteTableHandle
+    public let now: Instant
+    public let routes: RouteTableHandle
     /// Who has which address on this node (R19).
-    package let instances: InstanceDirectory
+    public let instances: InstanceDirectory
     /// `explain` asks, and no connection is there: a stage answers as it would, and changes nothing that others share.
-    package let isRehearsal: Bool
+    public let isRehearsal: Bool
 
-    @inlinable package var facts: ConnectionFacts {
+    @inlinable public var facts: ConnectionFacts {
         unsafeAddress { factsAddress }
     }
     @usableFromInline var factsAddress: UnsafePointer<ConnectionFacts> { pointer }
 
-    package init(
+    public init(
         facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,
         routes: RouteTableHandle, instances: InstanceDirectory = .empty, isRehearsal: Bool = false
     ) {
@@ -130,60 +130,60 @@ package struct ConnectionView {
 }
 
 /// What a stage may do besides its verdict. Valid for the call only; what an effect sets, later stages see.
-package struct Effects {
+public struct Effects {
     private let facts: UnsafeMutablePointer<ConnectionFacts>
     private let prelude: UnsafeMutablePointer<Prelude>
 
-    package init(facts: UnsafeMutablePointer<ConnectionFacts>, prelude: UnsafeMutablePointer<Prelude>) {
+    public init(facts: UnsafeMutablePointer<ConnectionFacts>, prelude: UnsafeMutablePointer<Prelude>) {
         self.facts = facts
         self.prelude = prelude
     }
 
-    package func setClient(_ client: ClientAddress) { facts.pointee.client = client }
+    public func setClient(_ client: ClientAddress) { facts.pointee.client = client }
     /// Records what sniffing found. The name must be canonical (``ServerName/set(wire:)``).
-    package func setSniff(_ outcome: SniffOutcome, name: ServerName) {
+    public func setSniff(_ outcome: SniffOutcome, name: ServerName) {
         facts.pointee.sniff = outcome
         facts.pointee.serverName = name
     }
     /// Where ALPN stands in the client's bytes.
-    package func setALPN(offset: Int, length: Int) {
+    public func setALPN(offset: Int, length: Int) {
         facts.pointee.alpnOffset = UInt16(clamping: offset)
         facts.pointee.alpnLength = UInt16(clamping: length)
     }
     /// Where the TLVs of a believed PROXY header stand in the client's bytes.
-    package func setTLVs(offset: Int, length: Int) {
+    public func setTLVs(offset: Int, length: Int) {
         facts.pointee.tlvOffset = UInt16(clamping: offset)
         facts.pointee.tlvLength = UInt16(clamping: length)
     }
     /// Has the runtime take `count` back at the end of the connection, however it ends. The stage has counted it
     /// already. False if a connection can't hold more: then the stage takes it back itself.
-    package func hold(_ count: UnsafePointer<HoldCount>) -> Bool { facts.pointee.holds.append(count) }
+    public func hold(_ count: UnsafePointer<HoldCount>) -> Bool { facts.pointee.holds.append(count) }
     /// Has the relay obey a rate. What owns the pacer must be held as well. False if there is no room.
-    package func pace(_ pacer: UnsafePointer<Pacer>) -> Bool { facts.pointee.pacers.append(pacer) }
+    public func pace(_ pacer: UnsafePointer<Pacer>) -> Bool { facts.pointee.pacers.append(pacer) }
     /// R12: what connect failures lead to.
-    package func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
-    package func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
+    public func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
+    public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
         facts.pointee.route = route
         facts.pointee.candidates = candidates
     }
     /// The connection goes on to where the client was going, without a route.
-    package func connectDirectly(_ direct: DirectConnect) { facts.pointee.direct = direct }
+    public func connectDirectly(_ direct: DirectConnect) { facts.pointee.direct = direct }
     /// R19: whose connection it is.
-    package func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { facts.pointee.identity = identity }
+    public func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { facts.pointee.identity = identity }
     /// The first `count` bytes of the stream are not passed on.
-    package func consume(_ count: Int) { facts.pointee.consumed = max(0, count) }
+    public func consume(_ count: Int) { facts.pointee.consumed = max(0, count) }
     /// Bytes that go to the backend before the client's. False, and nothing added, if they don't fit.
-    package func prepend(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool { prelude.pointee.append(bytes) }
+    public func prepend(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool { prelude.pointee.append(bytes) }
     /// The same for the PROXY header, which settles ``ConnectionFacts/owesProxyHeader``. It must be the first bytes
     /// of all: false, and nothing added, if others were put in front before it.
-    package func prepend(proxyHeader bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+    public func prepend(proxyHeader bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         guard prelude.pointee.count == 0, prepend(bytes) else { return false }
         facts.pointee.hasProxyHeader = true
         return true
     }
     /// The same, written in place. `write` gets the memory that there is and answers how many bytes of it, from the
     /// start, are the header; nil: it could not be written.
-    package func prependProxyHeader(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
+    public func prependProxyHeader(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
         guard prelude.pointee.count == 0, prelude.pointee.fill(write) else { return false }
         facts.pointee.hasProxyHeader = true
         return true
@@ -191,21 +191,21 @@ package struct Effects {
 }
 
 /// What goes to the backend before the client's first byte.
-package struct Prelude {
+public struct Prelude {
     /// The most bytes that stages may put in front, together. Twice what a header of ours takes with every TLV of its
     /// own; small enough that it, a connection's facts and a usual hello lie on two pages.
-    package static let capacity = 2048
+    public static let capacity = 2048
     private var storage: InlineArray<2048, UInt8>
-    package private(set) var count: Int
+    public private(set) var count: Int
 
-    package init() {
+    public init() {
         storage = InlineArray(repeating: 0)
         count = 0
     }
 
-    package mutating func reset() { count = 0 }
+    public mutating func reset() { count = 0 }
 
-    package mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+    public mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         guard bytes.count <= Prelude.capacity - count else { return false }
         for byte in bytes {
             storage[count] = byte
@@ -216,7 +216,7 @@ package struct Prelude {
 
     /// Has `write` put bytes at the start, in place of what there is. False, and nothing there, if it answers nil or
     /// more than it was lent.
-    package mutating func fill(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
+    public mutating func fill(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
         let written = withUnsafeMutablePointer(to: &storage) { pointer in
             pointer.withMemoryRebound(to: UInt8.self, capacity: Prelude.capacity) {
                 write(UnsafeMutableBufferPointer(start: $0, count: Prelude.capacity))
@@ -231,7 +231,7 @@ package struct Prelude {
     }
 
     /// Calls `body` with the bytes, valid for the call.
-    package func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
+    public func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
         withUnsafePointer(to: storage) { pointer in
             pointer.withMemoryRebound(to: UInt8.self, capacity: Prelude.capacity) {
                 body(UnsafeBufferPointer(start: $0, count: count))
@@ -241,36 +241,36 @@ package struct Prelude {
 }
 
 /// What stages were told of a connection before its end.
-package struct ReportedTotals: Sendable {
-    package var bytesToUpstream: UInt64 = 0
-    package var bytesToClient: UInt64 = 0
-    package init() {}
+public struct ReportedTotals: Sendable {
+    public var bytesToUpstream: UInt64 = 0
+    public var bytesToClient: UInt64 = 0
+    public init() {}
 }
 
 /// How a connection came out, or how far it is, for stages that keep accounts (``Filter/settle(_:_:_:)``).
-package struct ConnectionTotals: @unchecked Sendable {
-    package let route: UnsafePointer<Route>?
-    package let client: ClientAddress
-    package let destination: DestinationAddress
+public struct ConnectionTotals: @unchecked Sendable {
+    public let route: UnsafePointer<Route>?
+    public let client: ClientAddress
+    public let destination: DestinationAddress
     /// The one that was connected; nil: none was.
-    package let backend: UnsafePointer<Backend>?
+    public let backend: UnsafePointer<Backend>?
     /// Which instance it came from, see ``InstanceIdentity/number``; ``InstanceIdentity/unknown``: not known.
-    package let instance: UInt32
+    public let instance: UInt32
     /// The address that it came from: the socket's, not a believed one.
-    package let source: IPAddress
+    public let source: IPAddress
     /// Payload bytes written to the backend; our own PROXY header is not payload.
-    package let bytesToUpstream: UInt64
+    public let bytesToUpstream: UInt64
     /// Payload bytes written to the client.
-    package let bytesToClient: UInt64
-    package let reason: ReasonCode
-    package let duration: TimeSpan
+    public let bytesToClient: UInt64
+    public let reason: ReasonCode
+    public let duration: TimeSpan
     /// What ``Filter/progress(_:_:_:)`` was told before; included in the bytes above.
-    package var reported = ReportedTotals()
+    public var reported = ReportedTotals()
     /// It was told at least once.
-    package var isReported = false
+    public var isReported = false
     /// Wall clock, nanoseconds since 1970; 0 where no stage of the chain has a ``Filter/progressInterval(_:)``.
-    package var at: UInt64 = 0
-    package init(
+    public var at: UInt64 = 0
+    public init(
         route: UnsafePointer<Route>?, client: ClientAddress, destination: DestinationAddress,
         backend: UnsafePointer<Backend>?, bytesToUpstream: UInt64, bytesToClient: UInt64, reason: ReasonCode,
         duration: TimeSpan, instance: UInt32 = InstanceIdentity.unknown, source: IPAddress = .unspecified

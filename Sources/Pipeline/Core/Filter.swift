@@ -2,7 +2,7 @@
 ///
 /// A conforming type is a namespace (an enum without cases). Everything static, so that a program holds a stage as a
 /// metatype and a pointer, and calling it costs one indirect call and no reference counting (docs/adr/0002).
-package protocol Filter: SendableMetatype {
+public protocol Filter: SendableMetatype {
     /// What its directive was compiled to. Immutable, read by every worker at once; anything in it that the data path
     /// reads must be trivial or a ``FrozenArray``.
     associatedtype Settings: Sendable
@@ -70,66 +70,66 @@ package protocol Filter: SendableMetatype {
 }
 
 extension Filter {
-    @inlinable package static func peek(_ settings: Settings) -> PeekNeed? { nil }
-    package static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
-    @inlinable package static func settle(
+    @inlinable public static func peek(_ settings: Settings) -> PeekNeed? { nil }
+    public static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
+    @inlinable public static func settle(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
-    @inlinable package static func dispose(_ settings: Settings) {}
-    package static func progressInterval(_ settings: Settings) -> TimeSpan? { nil }
-    @inlinable package static func progress(
+    @inlinable public static func dispose(_ settings: Settings) {}
+    public static func progressInterval(_ settings: Settings) -> TimeSpan? { nil }
+    @inlinable public static func progress(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
-    @inlinable package static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
+    @inlinable public static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> Bool {
         false
     }
-    @inlinable package static func disposeState(_ state: inout WorkerState) {}
+    @inlinable public static func disposeState(_ state: inout WorkerState) {}
 
-    @inlinable package static func evaluateErased(
+    @inlinable public static func evaluateErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         evaluate(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, view, effects)
     }
-    @inlinable package static func settleErased(
+    @inlinable public static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals
     ) {
         settle(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, totals)
     }
-    @inlinable package static func progressErased(
+    @inlinable public static func progressErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals
     ) {
         progress(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, totals)
     }
-    @inlinable package static func flushErased(
+    @inlinable public static func flushErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, isLast: Bool
     ) -> Bool {
         flush(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, isLast: isLast)
     }
-    package static func explainErased(
+    public static func explainErased(
         _ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict
     ) -> String {
         explain(settings.assumingMemoryBound(to: Settings.self).pointee, view, verdict)
     }
-    package static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer {
+    public static func makeStateErased(_ settings: UnsafeRawPointer) -> UnsafeMutableRawPointer {
         let state = UnsafeMutablePointer<WorkerState>.allocate(capacity: 1)
         state.initialize(to: makeState(settings.assumingMemoryBound(to: Settings.self).pointee))
         return UnsafeMutableRawPointer(state)
     }
-    package static func disposeStateErased(_ state: UnsafeMutableRawPointer) {
+    public static func disposeStateErased(_ state: UnsafeMutableRawPointer) {
         let typed = state.assumingMemoryBound(to: WorkerState.self)
         disposeState(&typed.pointee)
         typed.deinitialize(count: 1)
         typed.deallocate()
     }
-    package static func disposeErased(_ settings: UnsafeMutableRawPointer) {
+    public static func disposeErased(_ settings: UnsafeMutableRawPointer) {
         let typed = settings.assumingMemoryBound(to: Settings.self)
         dispose(typed.pointee)
         typed.deinitialize(count: 1)
@@ -138,5 +138,5 @@ extension Filter {
 }
 
 extension Filter where WorkerState == Void {
-    @inlinable package static func makeState(_ settings: Settings) {}
+    @inlinable public static func makeState(_ settings: Settings) {}
 }

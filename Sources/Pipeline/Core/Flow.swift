@@ -1,13 +1,13 @@
 /// Who and where of a flow (R21). IPv4 is IPv4-mapped.
-package struct FlowKey: Hashable, Sendable {
+public struct FlowKey: Hashable, Sendable {
     // index into the snapshot's instance directory, see InstanceDirectory; UInt32.max: unknown
-    package var instance: UInt32
-    package var source: IPAddress
-    package var destination: IPAddress
-    package var port: UInt16  // destination port; ICMP: type << 8 | code
-    package var proto: UInt8  // IANA protocol number: 6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6
+    public var instance: UInt32
+    public var source: IPAddress
+    public var destination: IPAddress
+    public var port: UInt16  // destination port; ICMP: type << 8 | code
+    public var proto: UInt8  // IANA protocol number: 6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6
 
-    package init(instance: UInt32, source: IPAddress, destination: IPAddress, port: UInt16, proto: UInt8) {
+    public init(instance: UInt32, source: IPAddress, destination: IPAddress, port: UInt16, proto: UInt8) {
         self.instance = instance
         self.source = source
         self.destination = destination
@@ -16,17 +16,17 @@ package struct FlowKey: Hashable, Sendable {
     }
 }
 /// Growth of one flow since its last record. Never counted twice: (origin, sequence) is unique in a run of the node.
-package struct FlowRecord: Sendable {
-    package var key: FlowKey
-    package var connections: UInt32  // that began since the last record
-    package var bytesOut: UInt64  // from the instance
-    package var bytesIn: UInt64  // to the instance
-    package var firstSeen: UInt64  // wall clock, ns since 1970
-    package var lastSeen: UInt64
-    package var origin: UInt16  // worker number; 0xFFFF conntrack
-    package var sequence: UInt64
+public struct FlowRecord: Sendable {
+    public var key: FlowKey
+    public var connections: UInt32  // that began since the last record
+    public var bytesOut: UInt64  // from the instance
+    public var bytesIn: UInt64  // to the instance
+    public var firstSeen: UInt64  // wall clock, ns since 1970
+    public var lastSeen: UInt64
+    public var origin: UInt16  // worker number; 0xFFFF conntrack
+    public var sequence: UInt64
 
-    package init(
+    public init(
         key: FlowKey, connections: UInt32, bytesOut: UInt64, bytesIn: UInt64, firstSeen: UInt64, lastSeen: UInt64,
         origin: UInt16, sequence: UInt64
     ) {

@@ -4,14 +4,14 @@ import Synchronization
 ///
 /// Threading: ``push(_:)`` and ``origin`` by whoever has claimed the lane, the rest by the sink's reader. Ownership: the
 /// ``FlowSink``.
-package struct FlowLane: ~Copyable {
+public struct FlowLane: ~Copyable {
     private let records: UnsafeMutableBufferPointer<FlowRecord>
     private let written = Atomic<Int>(0)
     private let read = Atomic<Int>(0)
     /// Keys that found no place of their own, see ``FlowTable``.
     private let folded = Atomic<UInt64>(0)
     /// In every record that comes through here.
-    package let origin: UInt16
+    public let origin: UInt16
     /// The writer's: goes on when the lane is claimed again.
     private var sequence: UInt64 = 0
 
@@ -26,7 +26,7 @@ package struct FlowLane: ~Copyable {
 
     /// The writer's side: numbers the record and hands it over. False if the reader is too far behind: the record is
     /// the writer's still, and no number is used up.
-    package mutating func push(_ record: FlowRecord) -> Bool {
+    public mutating func push(_ record: FlowRecord) -> Bool {
         let head = written.load(ordering: .relaxed)
         guard head &- read.load(ordering: .acquiring) < records.count else { return false }
         let numbered = number(record)
@@ -45,7 +45,7 @@ package struct FlowLane: ~Copyable {
     }
 
     /// The writer's side.
-    package func noteFolded(_ count: UInt64) {
+    public func noteFolded(_ count: UInt64) {
         folded.store(folded.load(ordering: .relaxed) &+ count, ordering: .relaxed)
     }
     var foldedKeys: UInt64 { folded.load(ordering: .relaxed) }

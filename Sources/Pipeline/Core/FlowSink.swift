@@ -6,11 +6,11 @@ import Synchronization
 /// Lanes are claimed when a worker adopts a program and given back when it lets go of it; events never come here.
 ///
 /// Threading: ``claim(_:)`` and ``release(_:rest:)`` by any thread, ``drain(into:limit:)`` by one.
-package final class FlowSink: Sendable {
+public final class FlowSink: Sendable {
     /// The process's own: what `account every` writes to, and what the node reads.
-    package static let node = FlowSink()
+    public static let node = FlowSink()
     /// The origin of what conntrack counted.
-    package static let conntrack = UInt16.max
+    public static let conntrack = UInt16.max
 
     private struct Lanes: @unchecked Sendable {
         var all: [UnsafeMutablePointer<FlowLane>] = []
@@ -28,7 +28,7 @@ package final class FlowSink: Sendable {
     private let capacity: Int
 
     /// - Parameter capacity: records that a lane holds at most; a power of two.
-    package init(capacity: Int = 32768) { self.capacity = capacity }
+    public init(capacity: Int = 32768) { self.capacity = capacity }
 
     deinit {
         lanes.withLock { lanes in
@@ -41,11 +41,13 @@ package final class FlowSink: Sendable {
 
     /// A lane that nobody else writes to. Valid until it is given back, and as long as the sink.
     /// - Returns: nil when all origins are taken.
-    package func claim(_ origin: UInt16? = nil) -> UnsafeMutablePointer<FlowLane>? {
+    public func claim(_ origin: UInt16? = nil) -> UnsafeMutablePointer<FlowLane>? {
         lanes.withLock { lanes in
-            if origin == nil, let place = lanes.free.lastIndex(where: { !lanes.hasRest(of: $0) }) {
-                return lanes.free.remove(at: place)
+            let isFit = { (lane: UnsafeMutablePointer<FlowLane>) in
+                origin.map { $0 == lane.pointee.origin }
+                    ?? (lane.pointee.origin != FlowSink.conntrack && !lanes.hasRest(of: lane))
             }
+            if let place = lanes.free.lastIndex(where: isFit) { return lanes.free.remove(at: place) }
             if let origin, lanes.all.contains(where: { $0.pointee.origin == origin }) { return nil }
             guard lanes.all.count < Int(FlowSink.conntrack) else { return nil }
             let lane = UnsafeMutablePointer<FlowLane>.allocate(capacity: 1)
@@ -58,20 +60,20 @@ package final class FlowSink: Sendable {
 
     /// Gives a lane back. Its sequence goes on with the next who claims it.
     /// - Parameter rest: what the writer still has; nothing of it is lost.
-    package func release(_ lane: UnsafeMutablePointer<FlowLane>, rest: [FlowRecord]) {
+    public func release(_ lane: UnsafeMutablePointer<FlowLane>, rest: [FlowRecord]) {
         hand(over: rest, from: lane)
         lanes.withLock { $0.free.append(lane) }
     }
 
     /// Takes what a writer that ends can't put into its ring. Not for events: it waits and allocates.
-    package func hand(over rest: [FlowRecord], from lane: UnsafeMutablePointer<FlowLane>) {
+    public func hand(over rest: [FlowRecord], from lane: UnsafeMutablePointer<FlowLane>) {
         guard !rest.isEmpty else { return }
         let numbered = rest.map { lane.pointee.number($0) }
         lanes.withLock { $0.rest.append(contentsOf: numbered) }
     }
 
     /// Appends what is there, at most `limit` records, in the order of each lane's sequence.
-    package func drain(into records: inout [FlowRecord], limit: Int) {
+    public func drain(into records: inout [FlowRecord], limit: Int) {
         let (all, rest) = lanes.withLock { lanes in (lanes.all, lanes.rest.count) }
         var room = limit
         for lane in all {
@@ -90,7 +92,7 @@ package final class FlowSink: Sendable {
     }
 
     /// Keys that were counted together with others, because a table had no room for them (R27).
-    package var foldedKeys: UInt64 {
+    public var foldedKeys: UInt64 {
         lanes.withLock { lanes in lanes.all.reduce(0) { $0 &+ $1.pointee.foldedKeys } }
     }
 }

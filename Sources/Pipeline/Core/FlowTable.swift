@@ -7,7 +7,7 @@ import Glibc
 /// comes (R27).
 ///
 /// Threading: one thread. Ownership: whoever made it calls ``deallocate()``; a copy is the same table.
-package struct FlowTable: @unchecked Sendable {
+public struct FlowTable: @unchecked Sendable {
     struct Entry {
         var key: FlowKey
         var hash: UInt64
@@ -27,14 +27,14 @@ package struct FlowTable: @unchecked Sendable {
     }
 
     /// Growth of one flow.
-    package struct Growth: Sendable {
-        package var connections: UInt32
-        package var bytesOut: UInt64
-        package var bytesIn: UInt64
+    public struct Growth: Sendable {
+        public var connections: UInt32
+        public var bytesOut: UInt64
+        public var bytesIn: UInt64
         /// Wall clock, nanoseconds since 1970.
-        package var firstSeen: UInt64
-        package var lastSeen: UInt64
-        package init(connections: UInt32, bytesOut: UInt64, bytesIn: UInt64, firstSeen: UInt64, lastSeen: UInt64) {
+        public var firstSeen: UInt64
+        public var lastSeen: UInt64
+        public init(connections: UInt32, bytesOut: UInt64, bytesIn: UInt64, firstSeen: UInt64, lastSeen: UInt64) {
             self.connections = connections
             self.bytesOut = bytesOut
             self.bytesIn = bytesIn
@@ -44,7 +44,7 @@ package struct FlowTable: @unchecked Sendable {
     }
 
     /// Keys with a place of their own.
-    package let capacity: Int
+    public let capacity: Int
     private let foldedCapacity: Int
     /// Dense: `count` of them are in use.
     private let entries: UnsafeMutablePointer<Entry>
@@ -52,13 +52,13 @@ package struct FlowTable: @unchecked Sendable {
     private let index: UnsafeMutablePointer<UInt32>
     private let mask: Int
     private let seed: HashSeed
-    package private(set) var count = 0
+    public private(set) var count = 0
     private var foldedCount = 0
     /// Where ``drain(into:limit:)`` goes on, so that nothing waits for ever while the ring has too little room.
     private var cursor = 0
 
     /// - Returns: nil if the system has no memory for it. It is touched as keys come.
-    package init?(capacity: Int = 16384, seed: HashSeed = .random()) {
+    public init?(capacity: Int = 16384, seed: HashSeed = .random()) {
         self.capacity = max(1, capacity)
         foldedCapacity = max(1, capacity / 16)
         let total = self.capacity + foldedCapacity + 1
@@ -73,13 +73,13 @@ package struct FlowTable: @unchecked Sendable {
         self.seed = seed
     }
 
-    package func deallocate() {
+    public func deallocate() {
         free(index)
         free(entries)
     }
 
     /// Adds growth to the key's entry. False if it had to be counted together with others.
-    @discardableResult package mutating func add(_ key: FlowKey, _ growth: Growth) -> Bool {
+    @discardableResult public mutating func add(_ key: FlowKey, _ growth: Growth) -> Bool {
         if merge(key, growth, mayInsert: count - foldedCount < capacity) { return true }
         var folded = key
         folded.destination = .unspecified
@@ -117,7 +117,7 @@ package struct FlowTable: @unchecked Sendable {
     /// Moves entries into the lane.
     /// - Parameter limit: at most so many, so that a turn stays short.
     /// - Returns: false if the lane has no room: what is left stays, goes on growing, and is moved another time.
-    package mutating func drain(into lane: UnsafeMutablePointer<FlowLane>, limit: Int) -> Bool {
+    public mutating func drain(into lane: UnsafeMutablePointer<FlowLane>, limit: Int) -> Bool {
         var left = limit
         while count > 0, left > 0 {
             if cursor >= count { cursor = 0 }
@@ -130,7 +130,7 @@ package struct FlowTable: @unchecked Sendable {
     }
 
     /// All that is left, and nothing after that.
-    package mutating func takeAll() -> [FlowRecord] {
+    public mutating func takeAll() -> [FlowRecord] {
         let records = (0..<count).map { entries[$0].record }
         while count > 0 { remove(count - 1) }
         return records

@@ -1,7 +1,7 @@
 /// Hashing without a key, for what every node has to compute alike. Not for tables that strangers fill.
-package enum Hashing {
+public enum Hashing {
     /// Spreads every bit over all (SplitMix64's finalizer).
-    @inlinable package static func mix(_ value: UInt64) -> UInt64 {
+    @inlinable public static func mix(_ value: UInt64) -> UInt64 {
         var mixed = value &+ 0x9E37_79B9_7F4A_7C15
         mixed = (mixed ^ mixed &>> 30) &* 0xBF58_476D_1CE4_E5B9
         mixed = (mixed ^ mixed &>> 27) &* 0x94D0_49BB_1331_11EB
@@ -9,5 +9,5 @@ package enum Hashing {
     }
 
     /// Of a whole address, either family.
-    @inlinable package static func address(_ address: IPAddress) -> UInt64 { mix(mix(address.high) ^ address.low) }
+    @inlinable public static func address(_ address: IPAddress) -> UInt64 { mix(mix(address.high) ^ address.low) }
 }

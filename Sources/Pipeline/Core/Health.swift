@@ -1,9 +1,9 @@
 /// A `health` block: how this node finds out which ready backends answer (R12). Immutable.
 ///
 /// Ownership: the program, through the stages that name it; it frees the policy when the last of them has gone.
-package final class HealthSettings: ConfigBlock, @unchecked Sendable {
+public final class HealthSettings: ConfigBlock, @unchecked Sendable {
     /// What an active probe does once it is connected.
-    package enum Probe: Sendable, Equatable {
+    public enum Probe: Sendable, Equatable {
         /// No active probes: only connect failures of real connections count.
         case off
         /// A connect that comes about is enough.
@@ -15,32 +15,32 @@ package final class HealthSettings: ConfigBlock, @unchecked Sendable {
     }
 
     /// What `backend` does when every ready backend of a route is out.
-    package enum Panic: UInt8, Sendable {
+    public enum Panic: UInt8, Sendable {
         /// Refuse at once.
         case failFast
         /// Try them all the same, as if all were in.
         case useAll
     }
 
-    package let name: String
-    package let probe: Probe
+    public let name: String
+    public let probe: Probe
     /// From one probe's begin to the next of the same backend.
-    package let interval: TimeSpan
+    public let interval: TimeSpan
     /// Each interval is longer or shorter by up to this many percent, 0...50.
-    package let jitterPercent: UInt8
+    public let jitterPercent: UInt8
     /// For the whole probe.
-    package let timeout: TimeSpan
+    public let timeout: TimeSpan
     /// Good probes in a row that put a backend in again.
-    package let rise: UInt32
+    public let rise: UInt32
     /// Bad probes in a row that take it out.
-    package let fall: UInt32
+    public let fall: UInt32
     /// The most probes begun a second, all backends of this block together.
-    package let probesPerSecond: UInt32
-    package let panic: Panic
+    public let probesPerSecond: UInt32
+    public let panic: Panic
     /// Never null; `after` is 0 if connect failures eject nobody.
-    package let ejection: UnsafePointer<EjectionPolicy>
+    public let ejection: UnsafePointer<EjectionPolicy>
 
-    package init(
+    public init(
         name: String, probe: Probe, interval: TimeSpan, jitterPercent: UInt8, timeout: TimeSpan, rise: UInt32,
         fall: UInt32, probesPerSecond: UInt32, panic: Panic, ejection: EjectionPolicy
     ) {

@@ -5,15 +5,15 @@ import Synchronization
 ///
 /// Threading: any; atomic. Ownership: whoever owns the thing that is counted keeps it for as long as a connection can
 /// hold it.
-package struct HoldCount: ~Copyable {
+public struct HoldCount: ~Copyable {
     private let value = Atomic<UInt32>(0)
-    package init() {}
+    public init() {}
 
     /// Who reads zero sees all that the last holder did before it let go.
-    package var current: UInt32 { value.load(ordering: .acquiring) }
+    public var current: UInt32 { value.load(ordering: .acquiring) }
 
     /// Counts one more, unless there are `limit` already. Exact whichever workers ask at once.
-    package func tryAdd(limit: UInt32) -> Bool {
+    public func tryAdd(limit: UInt32) -> Bool {
         var seen = value.load(ordering: .relaxed)
         while seen < limit {
             let (done, now) = value.weakCompareExchange(expected: seen, desired: seen &+ 1, ordering: .relaxed)
@@ -22,9 +22,9 @@ package struct HoldCount: ~Copyable {
         }
         return false
     }
-    package func add() { value.wrappingAdd(1, ordering: .relaxed) }
+    public func add() { value.wrappingAdd(1, ordering: .relaxed) }
     /// Takes one back; a count of zero stays zero.
-    package func remove() {
+    public func remove() {
         var seen = value.load(ordering: .relaxed)
         while seen > 0 {
             let (done, now) = value.weakCompareExchange(expected: seen, desired: seen &- 1, ordering: .releasing)
@@ -35,14 +35,14 @@ package struct HoldCount: ~Copyable {
 }
 
 /// What one connection holds, to be given back at its end: trivially copyable, a handful.
-@frozen package struct Holds: @unchecked Sendable {
-    package static let capacity = 4
+@frozen public struct Holds: @unchecked Sendable {
+    public static let capacity = 4
     private var items: InlineArray<4, UnsafePointer<HoldCount>?>
 
-    package init() { items = InlineArray(repeating: nil) }
+    public init() { items = InlineArray(repeating: nil) }
 
     /// False if there is no room: the caller must take its count back, and refuse.
-    package mutating func append(_ count: UnsafePointer<HoldCount>) -> Bool {
+    public mutating func append(_ count: UnsafePointer<HoldCount>) -> Bool {
         for i in 0..<Holds.capacity where items[i] == nil {
             items[i] = count
             return true
@@ -50,7 +50,7 @@ package struct HoldCount: ~Copyable {
         return false
     }
     /// Takes every count back, once.
-    package mutating func release() {
+    public mutating func release() {
         for i in 0..<Holds.capacity {
             items[i]?.pointee.remove()
             items[i] = nil
@@ -62,31 +62,31 @@ package struct HoldCount: ~Copyable {
 /// the charge is not paid off by time. Exact in the long run; a burst is overshot by one read a connection at most.
 ///
 /// Threading: any; relaxed atomics. Ownership: as ``HoldCount``.
-package struct ByteBucket: ~Copyable {
+public struct ByteBucket: ~Copyable {
     /// Nanoseconds a byte costs, times 2^20; 0: unlimited.
     private let cost: UInt64
     /// How far the charge may run ahead of the clock, in nanoseconds.
     private let burst: UInt64
     /// The most bytes that one read of a connection may take, 1,460...65,536: about what passes in 50 ms, so that a slow
     /// rate is a trickle and no row of lumps.
-    package let quantum: Int
+    public let quantum: Int
     /// When all that was charged is paid off: nanoseconds on the monotonic clock.
     private let paidOff = Atomic<UInt64>(0)
 
     /// - Parameters:
     ///   - bytesPerSecond: 0: unlimited.
     ///   - burst: bytes that may pass at once after a pause.
-    package init(bytesPerSecond: UInt64, burst: UInt64) {
+    public init(bytesPerSecond: UInt64, burst: UInt64) {
         cost = bytesPerSecond == 0 ? 0 : max(1, UInt64(1_000_000_000 << 20) / bytesPerSecond)
         let (product, overflow) = burst.multipliedReportingOverflow(by: cost)
         self.burst = overflow ? .max >> 1 : product >> 20
         quantum = bytesPerSecond == 0 ? 65536 : Int(min(65536, max(1460, bytesPerSecond / 20)))
     }
 
-    package var isUnlimited: Bool { cost == 0 }
+    public var isUnlimited: Bool { cost == 0 }
 
     /// Charges `bytes` that were moved at `now`.
-    package func charge(_ bytes: Int, at now: Instant) {
+    public func charge(_ bytes: Int, at now: Instant) {
         guard cost > 0, bytes > 0 else { return }
         let (product, overflow) = UInt64(bytes).multipliedReportingOverflow(by: cost)
         let price = overflow ? .max >> 2 : product >> 20
@@ -101,10 +101,10 @@ package struct ByteBucket: ~Copyable {
     }
 
     /// True if nothing is owed: the whole burst is there.
-    package func isPaidOff(_ now: Instant) -> Bool { paidOff.load(ordering: .relaxed) <= now.nanoseconds }
+    public func isPaidOff(_ now: Instant) -> Bool { paidOff.load(ordering: .relaxed) <= now.nanoseconds }
 
     /// When the next byte may be read; nil: now.
-    package func readyAt(_ now: Instant) -> Instant? {
+    public func readyAt(_ now: Instant) -> Instant? {
         guard cost > 0 else { return nil }
         let paidOff = paidOff.load(ordering: .relaxed)
         guard paidOff > now.nanoseconds, paidOff - now.nanoseconds > burst else { return nil }
@@ -113,38 +113,38 @@ package struct ByteBucket: ~Copyable {
 }
 
 /// Byte rates of both directions of whatever key they belong to.
-package struct Pacer: ~Copyable {
+public struct Pacer: ~Copyable {
     /// Client to upstream.
-    package let up: ByteBucket
+    public let up: ByteBucket
     /// Upstream to client.
-    package let down: ByteBucket
-    package init(up: consuming ByteBucket, down: consuming ByteBucket) {
+    public let down: ByteBucket
+    public init(up: consuming ByteBucket, down: consuming ByteBucket) {
         self.up = up
         self.down = down
     }
 
     /// True if nothing is owed either way.
-    package func isPaidOff(_ now: Instant) -> Bool { up.isPaidOff(now) && down.isPaidOff(now) }
+    public func isPaidOff(_ now: Instant) -> Bool { up.isPaidOff(now) && down.isPaidOff(now) }
 }
 
 /// The byte rates that one connection obeys. Each pacer's owner must be held (``Effects/hold(_:)``) by the same
 /// connection, so that it outlives it.
-@frozen package struct Pacers: @unchecked Sendable {
-    package static let capacity = 4
+@frozen public struct Pacers: @unchecked Sendable {
+    public static let capacity = 4
     private var items: InlineArray<4, UnsafePointer<Pacer>?>
-    package private(set) var count: UInt8 = 0
+    public private(set) var count: UInt8 = 0
 
-    package init() { items = InlineArray(repeating: nil) }
+    public init() { items = InlineArray(repeating: nil) }
 
-    package var isEmpty: Bool { count == 0 }
+    @inlinable public var isEmpty: Bool { count == 0 }
     /// False if there is no room.
-    package mutating func append(_ pacer: UnsafePointer<Pacer>) -> Bool {
+    public mutating func append(_ pacer: UnsafePointer<Pacer>) -> Bool {
         guard Int(count) < Pacers.capacity else { return false }
         items[Int(count)] = pacer
         count += 1
         return true
     }
-    package subscript(_ index: Int) -> UnsafePointer<Pacer>? {
+    public subscript(_ index: Int) -> UnsafePointer<Pacer>? {
         index >= 0 && index < Int(count) ? items[index] : nil
     }
 }

@@ -1,79 +1,79 @@
 /// An IPv6 or IPv4 address in one canonical form: IPv4 is held IPv4-mapped (`::ffff:a.b.c.d`), so the same
 /// host never compares unequal to itself, whichever socket family reported it.
-@frozen package struct IPAddress: Hashable, Sendable {
+@frozen public struct IPAddress: Hashable, Sendable {
     /// The first eight bytes, in host order.
-    package let high: UInt64
+    public let high: UInt64
     /// The last eight bytes, in host order.
-    package let low: UInt64
+    public let low: UInt64
 
-    @inlinable package init(high: UInt64, low: UInt64) {
+    @inlinable public init(high: UInt64, low: UInt64) {
         self.high = high
         self.low = low
     }
 
     /// An IPv4 address from its 32 bits in host order.
-    @inlinable package init(v4 bits: UInt32) {
+    @inlinable public init(v4 bits: UInt32) {
         self.init(high: 0, low: 0xFFFF_0000_0000 | UInt64(bits))
     }
 
     /// `::`.
-    package static let unspecified = IPAddress(high: 0, low: 0)
+    public static let unspecified = IPAddress(high: 0, low: 0)
     /// `0.0.0.0`.
-    package static let unspecifiedV4 = IPAddress(v4: 0)
+    public static let unspecifiedV4 = IPAddress(v4: 0)
 
     /// True for IPv4 and IPv4-mapped addresses, which are the same thing here.
-    @inlinable package var isIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
+    @inlinable public var isIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
 
     /// The 32 bits of an IPv4 address in host order; meaningless unless ``isIPv4``.
-    @inlinable package var v4Bits: UInt32 { UInt32(truncatingIfNeeded: low) }
+    @inlinable public var v4Bits: UInt32 { UInt32(truncatingIfNeeded: low) }
 
     /// `::` or `0.0.0.0`: as a listener, every address of its family.
-    @inlinable package var isUnspecified: Bool { self == .unspecified || (isIPv4 && v4Bits == 0) }
+    @inlinable public var isUnspecified: Bool { self == .unspecified || (isIPv4 && v4Bits == 0) }
 
     /// Byte `index` (0...15) of the IPv6 form, in network order.
-    @inlinable package func byte(_ index: Int) -> UInt8 {
+    @inlinable public func byte(_ index: Int) -> UInt8 {
         let word = index < 8 ? high : low
         return UInt8(truncatingIfNeeded: word >> UInt64((7 - (index & 7)) * 8))
     }
 }
 
 extension IPAddress: Comparable {
-    @inlinable package static func < (a: IPAddress, b: IPAddress) -> Bool {
+    @inlinable public static func < (a: IPAddress, b: IPAddress) -> Bool {
         a.high != b.high ? a.high < b.high : a.low < b.low
     }
 }
 
 /// An address and a TCP port. Deliberately not used bare on the data path: see the roles below.
-@frozen package struct Endpoint: Hashable, Sendable {
-    package let address: IPAddress
-    package let port: UInt16
+@frozen public struct Endpoint: Hashable, Sendable {
+    public let address: IPAddress
+    public let port: UInt16
 
-    @inlinable package init(_ address: IPAddress, _ port: UInt16) {
+    @inlinable public init(_ address: IPAddress, _ port: UInt16) {
         self.address = address
         self.port = port
     }
 }
 
 /// Who the kernel says is at the other end of an accepted socket.
-@frozen package struct PeerAddress: Hashable, Sendable {
-    package let endpoint: Endpoint
-    @inlinable package init(_ endpoint: Endpoint) { self.endpoint = endpoint }
+@frozen public struct PeerAddress: Hashable, Sendable {
+    public let endpoint: Endpoint
+    @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }
 
 /// Who we believe the client is: the peer, unless a trusted sender's PROXY header said otherwise.
-@frozen package struct ClientAddress: Hashable, Sendable {
-    package let endpoint: Endpoint
-    @inlinable package init(_ endpoint: Endpoint) { self.endpoint = endpoint }
+@frozen public struct ClientAddress: Hashable, Sendable {
+    public let endpoint: Endpoint
+    @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }
 
 /// Where the client connected to, as seen at the listener.
-@frozen package struct DestinationAddress: Hashable, Sendable {
-    package let endpoint: Endpoint
-    @inlinable package init(_ endpoint: Endpoint) { self.endpoint = endpoint }
+@frozen public struct DestinationAddress: Hashable, Sendable {
+    public let endpoint: Endpoint
+    @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }
 
 /// Where we connect to.
-@frozen package struct BackendAddress: Hashable, Sendable {
-    package let endpoint: Endpoint
-    @inlinable package init(_ endpoint: Endpoint) { self.endpoint = endpoint }
+@frozen public struct BackendAddress: Hashable, Sendable {
+    public let endpoint: Endpoint
+    @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }

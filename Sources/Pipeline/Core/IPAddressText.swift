@@ -2,7 +2,7 @@
 extension IPAddress: CustomStringConvertible {
     /// Parses `192.0.2.1`, `2001:db8::1` or `::ffff:192.0.2.1`. No zone, no port, no brackets, no leading zeros
     /// in IPv4 octets. Nil if it is anything else.
-    package init?(_ text: some StringProtocol) {
+    public init?(_ text: some StringProtocol) {
         var copy = String(text)
         let parsed = copy.withUTF8 { IPAddress(ascii: $0) }
         guard let parsed else { return nil }
@@ -10,7 +10,7 @@ extension IPAddress: CustomStringConvertible {
     }
 
     /// The same, over bytes that need not be valid text.
-    package init?(ascii bytes: UnsafeBufferPointer<UInt8>) {
+    public init?(ascii bytes: UnsafeBufferPointer<UInt8>) {
         if bytes.contains(0x3A) {
             guard let words = IPAddress.v6Words(bytes) else { return nil }
             self.init(high: words.high, low: words.low)
@@ -120,7 +120,7 @@ extension IPAddress: CustomStringConvertible {
     }
 
     /// RFC 5952 text: lower case, the longest run of zero groups shortened; IPv4 as a dotted quad.
-    package var description: String {
+    public var description: String {
         if isIPv4 {
             let b = v4Bits
             return "\(b >> 24).\(b >> 16 & 255).\(b >> 8 & 255).\(b & 255)"
@@ -141,10 +141,10 @@ extension IPAddress: CustomStringConvertible {
 
 extension Endpoint: CustomStringConvertible {
     /// `[2001:db8::1]:443` or `192.0.2.1:443`.
-    package var description: String { address.isIPv4 ? "\(address):\(port)" : "[\(address)]:\(port)" }
+    public var description: String { address.isIPv4 ? "\(address):\(port)" : "[\(address)]:\(port)" }
 
     /// Parses what ``description`` writes; the port is 0...65535 without leading zeros.
-    package init?(_ text: some StringProtocol) {
+    public init?(_ text: some StringProtocol) {
         guard let colon = text.lastIndex(of: ":") else { return nil }
         let portText = text[text.index(after: colon)...]
         guard let port = UInt16(portText), String(port) == portText else { return nil }

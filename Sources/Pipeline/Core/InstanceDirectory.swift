@@ -1,13 +1,13 @@
 /// Who an instance is (R19), as desired state says. Immutable, part of a snapshot's ``InstanceDirectory``.
-package struct InstanceIdentity: Sendable {
+public struct InstanceIdentity: Sendable {
     /// Names this (instance, env, app, org) for as long as the process runs: the same in every snapshot that knows it.
-    package let number: UInt32
-    package let id: FrozenText
-    package let env: FrozenText
-    package let app: FrozenText
-    package let org: FrozenText
+    public let number: UInt32
+    public let id: FrozenText
+    public let env: FrozenText
+    public let app: FrozenText
+    public let org: FrozenText
 
-    package init(number: UInt32, id: FrozenText, env: FrozenText, app: FrozenText, org: FrozenText) {
+    public init(number: UInt32, id: FrozenText, env: FrozenText, app: FrozenText, org: FrozenText) {
         self.number = number
         self.id = id
         self.env = env
@@ -16,10 +16,10 @@ package struct InstanceIdentity: Sendable {
     }
 
     /// The number of nobody.
-    package static let unknown = UInt32.max
+    public static let unknown = UInt32.max
 
     /// Frees the texts.
-    package func deallocate() {
+    public func deallocate() {
         for text in [id, env, app, org] { text.deallocate() }
     }
 }
@@ -28,7 +28,7 @@ package struct InstanceIdentity: Sendable {
 ///
 /// Threading: made by the control side, any number of readers. Ownership: whoever made it calls ``deallocate()`` after the
 /// last reader; the texts of identities are the caller's own. ``empty`` owns nothing.
-package struct InstanceDirectory: @unchecked Sendable {
+public struct InstanceDirectory: @unchecked Sendable {
     private struct Slot {
         let address: IPAddress
         /// Nil: the slot is free.
@@ -46,10 +46,10 @@ package struct InstanceDirectory: @unchecked Sendable {
     private init(header: UnsafeMutablePointer<Header>?) { self.header = header }
 
     /// Nobody is known.
-    package static let empty = InstanceDirectory(header: nil)
+    public static let empty = InstanceDirectory(header: nil)
 
     /// - Parameter addresses: each address once; `identity` is an index into `identities`.
-    package init(_ identities: [InstanceIdentity], addresses: [(address: IPAddress, identity: Int)]) {
+    public init(_ identities: [InstanceIdentity], addresses: [(address: IPAddress, identity: Int)]) {
         let frozen = FrozenArray(identities)
         var size = 2
         while size < addresses.count * 2 { size *= 2 }
@@ -68,7 +68,7 @@ package struct InstanceDirectory: @unchecked Sendable {
     private static func home(_ address: IPAddress) -> Int { Int(truncatingIfNeeded: Hashing.address(address)) }
 
     /// The instance that was given `address`; valid as long as the directory. Nil: it was given to nobody here.
-    package func identity(of address: IPAddress) -> UnsafePointer<InstanceIdentity>? {
+    public func identity(of address: IPAddress) -> UnsafePointer<InstanceIdentity>? {
         guard let header else { return nil }
         let slots = header.pointee.slots
         let mask = slots.count &- 1
@@ -81,15 +81,21 @@ package struct InstanceDirectory: @unchecked Sendable {
     }
 
     /// Its number, see ``InstanceIdentity/number``.
-    package func find(_ address: IPAddress) -> UInt32? { identity(of: address)?.pointee.number }
+    public func find(_ address: IPAddress) -> UInt32? { identity(of: address)?.pointee.number }
 
     /// All that are known, in no particular order: for the control side.
-    package var identities: UnsafeBufferPointer<InstanceIdentity> {
+    public var identities: UnsafeBufferPointer<InstanceIdentity> {
         header?.pointee.identities.buffer ?? UnsafeBufferPointer(start: nil, count: 0)
     }
 
+    /// Every address that was given to one of them: for the control side.
+    public var addresses: [(address: IPAddress, number: UInt32)] {
+        header?.pointee.slots.buffer.compactMap { slot in slot.identity.map { (slot.address, $0.pointee.number) } }
+            ?? []
+    }
+
     /// Frees the tables, not the texts.
-    package func deallocate() {
+    public func deallocate() {
         guard let header else { return }
         header.pointee.slots.deallocate()
         header.pointee.identities.deallocate()

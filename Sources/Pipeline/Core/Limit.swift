@@ -1,5 +1,5 @@
 /// What a `limit` block counts by.
-package enum LimitKey: Sendable, Equatable {
+public enum LimitKey: Sendable, Equatable {
     /// The believed client's network: the lengths of the IPv6 prefix (1...128) and of the IPv4 one (1...32).
     case client(v6: UInt8, v4: UInt8)
     case route, env, org
@@ -9,7 +9,7 @@ package enum LimitKey: Sendable, Equatable {
     case listener
 
     /// What a stage must know before it can be asked.
-    package var needs: Set<Fact> {
+    public var needs: Set<Fact> {
         switch self {
         case .client, .listener: []
         case .route, .env, .org: [.route]
@@ -18,7 +18,7 @@ package enum LimitKey: Sendable, Equatable {
     }
 
     /// What does as well as one of ``needs``: whoever sends is known (R19).
-    package var instead: [Fact: Fact] {
+    public var instead: [Fact: Fact] {
         switch self {
         case .client, .listener, .route: [:]
         case .env, .org: [.route: .identity]
@@ -28,18 +28,18 @@ package enum LimitKey: Sendable, Equatable {
 }
 
 /// `200/s burst 400`: how many connections may begin.
-package struct ConnectionRate: Sendable, Equatable {
+public struct ConnectionRate: Sendable, Equatable {
     /// The longest that a burst may take to come back.
-    package static let longestRefill = TimeSpan.seconds(30 * 86400)
+    public static let longestRefill = TimeSpan.seconds(30 * 86400)
 
     /// At least 1.
-    package let count: UInt64
-    package let period: TimeSpan
+    public let count: UInt64
+    public let period: TimeSpan
     /// How many may begin at once after a pause; at least 1.
-    package let burst: UInt64
+    public let burst: UInt64
 
     /// - Parameter burst: nil: as many as begin in one second, at least 1.
-    package init(count: UInt64, period: TimeSpan, burst: UInt64? = nil) {
+    public init(count: UInt64, period: TimeSpan, burst: UInt64? = nil) {
         self.count = max(1, count)
         self.period = period
         let perSecond = max(1, count) / max(1, period.nanoseconds / 1_000_000_000)
@@ -52,42 +52,42 @@ package struct ConnectionRate: Sendable, Equatable {
         return max(1, rest == 0 ? whole : whole + 1)
     }
     /// How long it takes until the whole burst is there again.
-    package var refill: TimeSpan {
+    public var refill: TimeSpan {
         let (product, overflow) = interval.multipliedReportingOverflow(by: burst)
         return TimeSpan(nanoseconds: overflow ? .max : product)
     }
 }
 
 /// `10Mbit/s burst 1MiB`: how many bytes may pass.
-package struct ByteRate: Sendable, Equatable {
+public struct ByteRate: Sendable, Equatable {
     /// At least 1.
-    package let bytesPerSecond: UInt64
-    package let burst: UInt64
+    public let bytesPerSecond: UInt64
+    public let burst: UInt64
 
     /// - Parameter burst: nil: what passes in one second, at least 64 KiB, which is one read of the relay.
-    package init(bytesPerSecond: UInt64, burst: UInt64? = nil) {
+    public init(bytesPerSecond: UInt64, burst: UInt64? = nil) {
         self.bytesPerSecond = max(1, bytesPerSecond)
         self.burst = burst ?? max(65536, bytesPerSecond)
     }
 }
 
 /// A `limit` block, compiled. Two blocks with equal settings limit the same.
-package struct LimitSettings: Sendable, Equatable {
+public struct LimitSettings: Sendable, Equatable {
     /// The most entries that a table may be given.
-    package static let entryLimit: UInt64 = 16_000_000
+    public static let entryLimit: UInt64 = 16_000_000
 
-    package var key: LimitKey
-    package var rate: ConnectionRate?
+    public var key: LimitKey
+    public var rate: ConnectionRate?
     /// Connections at once; nil: any number.
-    package var concurrent: UInt32?
+    public var concurrent: UInt32?
     /// Client to backend.
-    package var bytesUp: ByteRate?
+    public var bytesUp: ByteRate?
     /// Backend to client.
-    package var bytesDown: ByteRate?
+    public var bytesDown: ByteRate?
     /// 1...``entryLimit``.
-    package var entries: UInt64
+    public var entries: UInt64
 
-    package init(
+    public init(
         key: LimitKey, rate: ConnectionRate? = nil, concurrent: UInt32? = nil, bytesUp: ByteRate? = nil,
         bytesDown: ByteRate? = nil, entries: UInt64
     ) {
@@ -99,36 +99,36 @@ package struct LimitSettings: Sendable, Equatable {
         self.entries = entries
     }
 
-    package var isPaced: Bool { bytesUp != nil || bytesDown != nil }
+    public var isPaced: Bool { bytesUp != nil || bytesDown != nil }
     /// A connection counts on its entry until it ends: it is one of those at once, or obeys the entry's byte rates.
-    package var isHeld: Bool { concurrent != nil || isPaced }
+    public var isHeld: Bool { concurrent != nil || isPaced }
 }
 
 /// Why a connection may not begin.
-package enum LimitRefusal: UInt8, Sendable, CaseIterable {
+public enum LimitRefusal: UInt8, Sendable, CaseIterable {
     case rateExceeded, tooManyConnections, tableFull
 }
 
 /// What a table says to one connection.
-package enum LimitAnswer: @unchecked Sendable {
+public enum LimitAnswer: @unchecked Sendable {
     /// `hold` has been counted, and is the caller's to give back; `pacer` lives as long as it is held.
     case admitted(hold: UnsafePointer<HoldCount>?, pacer: UnsafePointer<Pacer>?)
     case refused(LimitRefusal)
 
-    package var refusal: LimitRefusal? {
+    public var refusal: LimitRefusal? {
         guard case .refused(let refusal) = self else { return nil }
         return refusal
     }
 }
 
 /// How an entry stands, for people.
-package struct LimitState: Sendable, Equatable {
+public struct LimitState: Sendable, Equatable {
     /// False: the table holds nothing of this key, which then has its whole burst.
-    package let isKnown: Bool
+    public let isKnown: Bool
     /// Connections that may begin at once; nil: no rate is set.
-    package let available: UInt64?
+    public let available: UInt64?
     /// Connections that count on it now.
-    package let active: UInt32
+    public let active: UInt32
     /// What the next connection would be refused for.
-    package let refusal: LimitRefusal?
+    public let refusal: LimitRefusal?
 }

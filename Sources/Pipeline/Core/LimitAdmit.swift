@@ -8,7 +8,7 @@ extension LimitHandle {
     private static let rounds = 1024
 
     /// Counts a connection of `key` that begins at `now`, if it may. Lock-free; allocates nothing.
-    package func admit(_ key: LimitKeyBits, at now: Instant) -> LimitAnswer {
+    public func admit(_ key: LimitKeyBits, at now: Instant) -> LimitAnswer {
         let place = place(of: key)
         let time = LimitWord.time(now)
         for _ in 0..<LimitHandle.rounds {
@@ -27,7 +27,7 @@ extension LimitHandle {
     }
 
     /// How `key` stands at `now`. Changes nothing.
-    package func look(_ key: LimitKeyBits, at now: Instant) -> LimitState {
+    public func look(_ key: LimitKeyBits, at now: Instant) -> LimitState {
         let place = place(of: key)
         let time = LimitWord.time(now)
         guard let (slot, word) = find(key, place) else {
@@ -191,7 +191,7 @@ extension LimitHandle {
 
 extension LimitHandle {
     /// How many entries `key` has: at most one, whatever happened.
-    package func entryCount(of key: LimitKeyBits) -> Int {
+    public func entryCount(of key: LimitKeyBits) -> Int {
         (0..<slotCount).count { index in
             let slot = slot(index)
             let word = slot.word

@@ -75,10 +75,10 @@ struct LimitSlot {
 }
 
 /// A key as a table stores it, whole: two keys never share an entry.
-package struct LimitKeyBits: Sendable, Hashable {
+public struct LimitKeyBits: Sendable, Hashable {
     let high: UInt64
     let low: UInt64
-    package init(high: UInt64, low: UInt64) {
+    public init(high: UInt64, low: UInt64) {
         self.high = high
         self.low = low
     }

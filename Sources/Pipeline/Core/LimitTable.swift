@@ -13,14 +13,14 @@ struct LimitCounters: ~Copyable {
 ///
 /// Threading: any number of threads may ask ``handle`` at once. Ownership: the program, through the stages that name
 /// the block, and the next program after a reload that left the block as it was.
-package final class LimitTable: ConfigBlock, Sendable {
-    package let name: String
-    package let settings: LimitSettings
+public final class LimitTable: ConfigBlock, Sendable {
+    public let name: String
+    public let settings: LimitSettings
     /// What the data path reads. Valid as long as this object.
-    package let handle: LimitHandle
+    public let handle: LimitHandle
 
     /// Nil if the system has no memory for so many entries. Memory is reserved here, and taken as entries are used.
-    package init?(name: String, settings: LimitSettings, seed: HashSeed = .random()) {
+    public init?(name: String, settings: LimitSettings, seed: HashSeed = .random()) {
         guard let handle = LimitHandle.allocate(settings, seed) else { return nil }
         self.name = name
         self.settings = settings
@@ -30,16 +30,16 @@ package final class LimitTable: ConfigBlock, Sendable {
     deinit { handle.deallocate() }
 
     /// The most entries: what the block says, rounded up to whole buckets.
-    package var capacity: Int { handle.slotCount }
+    public var capacity: Int { handle.slotCount }
     /// Connections that a full table has refused.
-    package var refusedInserts: UInt64 { handle.counters.pointee.refused.load(ordering: .relaxed) }
+    public var refusedInserts: UInt64 { handle.counters.pointee.refused.load(ordering: .relaxed) }
     /// Keys that were given an entry, ever.
-    package var inserts: UInt64 { handle.counters.pointee.inserted.load(ordering: .relaxed) }
+    public var inserts: UInt64 { handle.counters.pointee.inserted.load(ordering: .relaxed) }
     /// Slots used so far, whether or not they are free again.
-    package var touched: UInt64 { handle.counters.pointee.touched.load(ordering: .relaxed) }
+    public var touched: UInt64 { handle.counters.pointee.touched.load(ordering: .relaxed) }
 
     /// Entries that can't be reused at `now`, approximately, while workers go on. Walks the table: not for workers.
-    package func entriesInUse(at now: Instant) -> Int {
+    public func entriesInUse(at now: Instant) -> Int {
         (0..<handle.slotCount).reduce(0) { sum, index in
             let slot = handle.slot(index)
             let word = slot.word
@@ -49,7 +49,7 @@ package final class LimitTable: ConfigBlock, Sendable {
 }
 
 /// A ``LimitTable`` as the data path holds it: trivially copyable, valid as long as the table.
-package struct LimitHandle: @unchecked Sendable {
+public struct LimitHandle: @unchecked Sendable {
     static let ways = 8
     private static let tagBytes = ways * MemoryLayout<UInt64>.size
     private static let lineBytes = 64
@@ -68,9 +68,9 @@ package struct LimitHandle: @unchecked Sendable {
     let interval: UInt64
     let tolerance: UInt64
     let concurrent: UInt32
-    package let isHeld: Bool
+    public let isHeld: Bool
     let isPaced: Bool
-    package let key: LimitKey
+    public let key: LimitKey
 
     fileprivate static func allocate(_ settings: LimitSettings, _ seed: HashSeed) -> LimitHandle? {
         let count = max(1, min(settings.entries, LimitSettings.entryLimit))
@@ -112,7 +112,7 @@ package struct LimitHandle: @unchecked Sendable {
 
     // MARK: Where things are
 
-    package var slotCount: Int { Int(bucketCount) * LimitHandle.ways }
+    public var slotCount: Int { Int(bucketCount) * LimitHandle.ways }
 
     @inline(__always) func slot(_ index: Int) -> LimitSlot {
         let (bucket, way) = (index / LimitHandle.ways, index % LimitHandle.ways)
@@ -141,7 +141,7 @@ package struct LimitHandle: @unchecked Sendable {
     }
 
     /// The key of a text: 128 bits of keyed hash, which nobody makes collide.
-    package func bits(of text: FrozenText) -> LimitKeyBits {
+    public func bits(of text: FrozenText) -> LimitKeyBits {
         let (high, low) = SipHash.wideHash(text.buffer, seed: seed)
         return LimitKeyBits(high: high, low: low)
     }

@@ -2,11 +2,11 @@
 ///
 /// Ownership: the program, through the stages that name it. What the data path reads is ``table``, without reference
 /// counting, and valid as long as this object.
-package final class NameSet: ConfigBlock {
-    package let name: String
-    package let table: NameTable
+public final class NameSet: ConfigBlock {
+    public let name: String
+    public let table: NameTable
 
-    package init(name: String, entries: NameEntries, seed: HashSeed = .random()) {
+    public init(name: String, entries: NameEntries, seed: HashSeed = .random()) {
         self.name = name
         table = NameTable(entries, seed: seed)
     }
@@ -15,29 +15,29 @@ package final class NameSet: ConfigBlock {
 }
 
 /// What a name of a set stands for.
-package struct NameKinds: OptionSet, Sendable {
-    package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
+public struct NameKinds: OptionSet, Sendable {
+    public let rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
 
     /// The name itself.
-    package static let exact = NameKinds(rawValue: 1)
+    public static let exact = NameKinds(rawValue: 1)
     /// `*.example.com`: one label in front of the name.
-    package static let wildcard = NameKinds(rawValue: 2)
+    public static let wildcard = NameKinds(rawValue: 2)
     /// `.example.com`: the name and everything under it.
-    package static let suffix = NameKinds(rawValue: 4)
+    public static let suffix = NameKinds(rawValue: 4)
 }
 
 /// Names on their way into a ``NameTable``: canonical, one behind the other.
-package struct NameEntries: Sendable {
+public struct NameEntries: Sendable {
     /// For each name its kinds, its length, and its bytes.
     fileprivate(set) var bytes: [UInt8] = []
-    package private(set) var count = 0
+    public private(set) var count = 0
 
-    package init() {}
+    public init() {}
 
     /// Adds `example.com`, `*.example.com` or `.example.com`, as it stands in a config or a file; R3 makes it canonical.
     /// - Returns: false, and nothing is added, if it is no such name.
-    package mutating func add(_ text: UnsafeBufferPointer<UInt8>) -> Bool {
+    public mutating func add(_ text: UnsafeBufferPointer<UInt8>) -> Bool {
         var kind = NameKinds.exact
         var start = 0
         if text.first == UInt8(ascii: ".") {
@@ -49,7 +49,7 @@ package struct NameEntries: Sendable {
     }
 
     /// Adds the name `text` as `kind`. False, and nothing is added, if it is no hostname.
-    package mutating func add(_ text: UnsafeBufferPointer<UInt8>, _ kind: NameKinds) -> Bool {
+    public mutating func add(_ text: UnsafeBufferPointer<UInt8>, _ kind: NameKinds) -> Bool {
         var canonical = ServerName()
         // A wildcard's name with one label in front must still fit.
         guard canonical.set(wire: text), kind != .wildcard || canonical.count + 2 <= ServerName.capacity,
@@ -65,11 +65,11 @@ package struct NameEntries: Sendable {
 
 /// Names in an open-addressed hash table over flat memory. A lookup costs one probe for the name and one for each of the
 /// names above it that an entry could be, however many entries there are. Same ownership as ``FrozenArray``.
-package struct NameTable: Sendable {
+public struct NameTable: Sendable {
     /// An entry that matched: where it stands, and as what.
-    package struct Match: Equatable, Sendable {
-        package let offset: UInt32
-        package let kind: NameKinds
+    public struct Match: Equatable, Sendable {
+        public let offset: UInt32
+        public let kind: NameKinds
     }
 
     /// Kinds, length and bytes of each name.
@@ -81,7 +81,7 @@ package struct NameTable: Sendable {
     private let kinds: NameKinds
     private let suffixLabels: ClosedRange<Int>
     /// How many different names there are.
-    package let count: Int
+    public let count: Int
 
     init(_ entries: NameEntries, seed: HashSeed) {
         var arena = entries.bytes
@@ -123,7 +123,7 @@ package struct NameTable: Sendable {
     }
 
     /// The entry for the longest part of `name`, which must be canonical; nil: none matches.
-    package func match(_ name: UnsafeBufferPointer<UInt8>) -> Match? {
+    public func match(_ name: UnsafeBufferPointer<UInt8>) -> Match? {
         guard count > 0, !name.isEmpty else { return nil }
         if !kinds.isDisjoint(with: [.exact, .suffix]), let match = find(name, [.exact, .suffix]) { return match }
         guard !kinds.isDisjoint(with: [.wildcard, .suffix]) else { return nil }
@@ -143,14 +143,14 @@ package struct NameTable: Sendable {
     }
 
     /// As written, for `explain`: `*.example.com`.
-    package func text(_ match: Match) -> String {
+    public func text(_ match: Match) -> String {
         let offset = Int(match.offset)
         let name = String(decoding: arena.buffer[offset + 2..<offset + 2 + Int(arena[offset + 1])], as: UTF8.self)
         return (match.kind == .wildcard ? "*." : match.kind == .suffix ? "." : "") + name
     }
 
     /// Memory that it takes, in bytes.
-    package var byteCount: Int { arena.count + slots.count * 4 }
+    public var byteCount: Int { arena.count + slots.count * 4 }
 
     func deallocate() {
         arena.deallocate()

@@ -1,11 +1,11 @@
 /// A CIDR prefix. IPv4 prefixes live in the IPv4-mapped space: `192.0.2.0/24` has ``length`` 120.
-package struct Prefix: Hashable, Sendable {
-    package let first: IPAddress
+public struct Prefix: Hashable, Sendable {
+    public let first: IPAddress
     /// 0...128, in the 128-bit space.
-    package let length: Int
+    public let length: Int
 
     /// Nil if `length` is out of range or `address` has bits beyond it (a typo more often than not).
-    package init?(_ address: IPAddress, length: Int) {
+    public init?(_ address: IPAddress, length: Int) {
         guard (0...128).contains(length) else { return nil }
         let mask = Prefix.mask(length)
         guard address.high & ~mask.high == 0, address.low & ~mask.low == 0 else { return nil }
@@ -14,7 +14,7 @@ package struct Prefix: Hashable, Sendable {
     }
 
     /// Parses `2001:db8::/32`, `192.0.2.0/24`, or a bare address (a host prefix).
-    package init?(_ text: some StringProtocol) {
+    public init?(_ text: some StringProtocol) {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let head = parts.first, let address = IPAddress(head) else { return nil }
         let width = address.isIPv4 && !head.contains(":") ? 32 : 128
@@ -27,7 +27,7 @@ package struct Prefix: Hashable, Sendable {
     }
 
     /// The same as the initializer above, over bytes that need not be valid text: for files of a million of them.
-    package init?(ascii bytes: UnsafeBufferPointer<UInt8>) {
+    public init?(ascii bytes: UnsafeBufferPointer<UInt8>) {
         let slash = bytes.firstIndex(of: UInt8(ascii: "/")) ?? bytes.count
         let head = UnsafeBufferPointer(rebasing: bytes[..<slash])
         guard let address = IPAddress(ascii: head) else { return nil }
@@ -48,12 +48,12 @@ package struct Prefix: Hashable, Sendable {
         self.init(address, length: length + 128 - width)
     }
 
-    package var last: IPAddress {
+    public var last: IPAddress {
         let mask = Prefix.mask(length)
         return IPAddress(high: first.high | ~mask.high, low: first.low | ~mask.low)
     }
 
-    package func contains(_ address: IPAddress) -> Bool { first <= address && address <= last }
+    public func contains(_ address: IPAddress) -> Bool { first <= address && address <= last }
 
     private static func mask(_ length: Int) -> (high: UInt64, low: UInt64) {
         let high = length >= 64 ? UInt64.max : ~(UInt64.max >> UInt64(length))
@@ -63,7 +63,7 @@ package struct Prefix: Hashable, Sendable {
 }
 
 extension Prefix: CustomStringConvertible {
-    package var description: String {
+    public var description: String {
         first.isIPv4 && length >= 96 ? "\(first)/\(length - 96)" : "\(first)/\(length)"
     }
 }

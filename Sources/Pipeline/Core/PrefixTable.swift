@@ -5,30 +5,30 @@
 /// most 11 per half, however many prefixes there are.
 ///
 /// Threading and ownership are those of ``FrozenArray``: any number of readers, one owner calls ``deallocate()``.
-package struct PrefixTable: Sendable {
+public struct PrefixTable: Sendable {
     /// No prefix holds the address.
-    package static let none = UInt16.max
+    public static let none = UInt16.max
     /// The largest value that a prefix may have.
-    package static let maxValue = UInt16.max - 2
+    public static let maxValue = UInt16.max - 2
     /// Stands for a value in the high halves: the low half decides.
-    package static let split = UInt16.max - 1
+    public static let split = UInt16.max - 1
 
-    package let v4: RangeTrie<UInt32>
+    public let v4: RangeTrie<UInt32>
     /// The first 64 bits of IPv6 addresses.
-    package let high: RangeTrie<UInt64>
+    public let high: RangeTrie<UInt64>
     /// The last 64 bits, one root for each first half that needs it.
-    package let low: RangeTrie<UInt64>
+    public let low: RangeTrie<UInt64>
 
     /// - Parameter groups: prefixes and their value, at most ``maxValue``. IPv4 prefixes lie in the IPv4-mapped space, so
     ///   `::/0` holds every address of both families.
     /// - Returns: nil if they need more ranges than a table can number: 64 million.
-    package init?(_ groups: [(prefixes: [Prefix], value: UInt16)]) {
+    public init?(_ groups: [(prefixes: [Prefix], value: UInt16)]) {
         guard let tries = PrefixTableBuilder.build(groups) else { return nil }
         (v4, high, low) = tries
     }
 
     /// ``none``, or the smallest value of the prefixes that hold `address`.
-    @inlinable package func value(of address: IPAddress) -> UInt16 {
+    @inlinable public func value(of address: IPAddress) -> UInt16 {
         if address.isIPv4 { return v4.values[v4.position(of: address.v4Bits, root: v4.root(of: address.v4Bits))] }
         let position = high.position(of: address.high, root: high.root(of: address.high))
         let value = high.values[position]
@@ -37,9 +37,9 @@ package struct PrefixTable: Sendable {
     }
 
     /// Memory that it takes, in bytes.
-    package var byteCount: Int { v4.byteCount + high.byteCount + low.byteCount }
+    public var byteCount: Int { v4.byteCount + high.byteCount + low.byteCount }
 
-    package func deallocate() {
+    public func deallocate() {
         v4.deallocate()
         high.deallocate()
         low.deallocate()

@@ -1,27 +1,27 @@
 /// One stage of a chain, bound: a filter, its settings, and where its worker state is.
-package struct Stage: @unchecked Sendable {
-    package let filter: any Filter.Type
-    package let settings: UnsafeMutableRawPointer
-    package let reasonBase: UInt16
+public struct Stage: @unchecked Sendable {
+    public let filter: any Filter.Type
+    public let settings: UnsafeMutableRawPointer
+    public let reasonBase: UInt16
     /// Index of its state in a worker's array of states; unique in a program.
-    package let stateIndex: Int
+    public let stateIndex: Int
     /// R28: count what it would refuse, and let it pass.
-    package let shadow: Bool
-    package let peek: PeekNeed?
-    package let facts: StageFacts
+    public let shadow: Bool
+    public let peek: PeekNeed?
+    public let facts: StageFacts
     /// See ``Filter/progressInterval(_:)``.
-    package let progressInterval: TimeSpan?
+    public let progressInterval: TimeSpan?
     /// See ``FilterDescriptor/canGate``.
-    package let canGate: Bool
+    public let canGate: Bool
     /// As the formatter writes it, for `check --print` and `explain`.
-    package let source: String
+    public let source: String
     /// Where it stands in the config file.
-    package let line: Int
+    public let line: Int
     /// The blocks that its directive names.
-    package let blocks: [any ConfigBlock]
+    public let blocks: [any ConfigBlock]
 
     /// Binds `filter` to compiled settings. The program that holds the stage frees them.
-    package static func bind<F: Filter>(
+    public static func bind<F: Filter>(
         _ filter: F.Type, settings: F.Settings, reasonBase: UInt16, stateIndex: Int, shadow: Bool, source: String,
         line: Int, blocks: [any ConfigBlock] = []
     ) -> Stage {
@@ -38,23 +38,23 @@ package struct Stage: @unchecked Sendable {
 }
 
 /// One compiled pipeline: stages in order, and how far they look.
-package struct Chain: Sendable {
-    package let name: String
-    package let stages: FrozenArray<Stage>
+public struct Chain: Sendable {
+    public let name: String
+    public let stages: FrozenArray<Stage>
     /// The largest budget that any stage declared, after what stages before may consume, at most ``PeekNeed/limit``;
     /// 0: nothing is peeked before the backend is connected.
-    package let peekBytes: Int
+    public let peekBytes: Int
     /// From accept; nil exactly if ``peekBytes`` is 0 or no stage has a deadline.
-    package let peekTimeout: TimeSpan?
+    public let peekTimeout: TimeSpan?
     /// True if every peeking stage can gate: connect first, look at the client's bytes as they come (R17). Whether a
     /// connection does is each stage's verdict.
-    package let gates: Bool
+    public let gates: Bool
     /// The shortest that a stage asks for; nil: none wants to hear of living connections.
-    package let progressInterval: TimeSpan?
+    public let progressInterval: TimeSpan?
     /// Index of the last stage that looks at bytes and can't gate; -1: none.
     private let lastWait: Int
 
-    package init(name: String, stages: [Stage]) {
+    public init(name: String, stages: [Stage]) {
         self.name = name
         self.stages = FrozenArray(stages)
         let peeking = stages.filter { $0.peek != nil }
@@ -70,11 +70,11 @@ package struct Chain: Sendable {
 
     /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
     /// later stage has to wait for bytes anyway.
-    package func gates(at stage: Int) -> Bool { stage > lastWait && stages.pointer(stage).pointee.canGate }
+    public func gates(at stage: Int) -> Bool { stage > lastWait && stages.pointer(stage).pointee.canGate }
 }
 
 /// How a listener comes by its connections.
-package enum ListenerMode: String, Hashable, Sendable, CaseIterable {
+public enum ListenerMode: String, Hashable, Sendable, CaseIterable {
     /// Clients connect to it.
     case direct
     /// The kernel hands it connections to other addresses (TPROXY): the destination is the socket's local address.
@@ -82,18 +82,18 @@ package enum ListenerMode: String, Hashable, Sendable, CaseIterable {
     /// nftables rewrites the destination of connections to it: the original one is in conntrack.
     case redirect
 
-    package var intercepts: Bool { self != .direct }
+    public var intercepts: Bool { self != .direct }
 }
 
 /// A listening address of the program.
-package struct ListenerSpec: Hashable, Sendable {
-    package let endpoint: Endpoint
-    package let hint: ProtocolHint
+public struct ListenerSpec: Hashable, Sendable {
+    public let endpoint: Endpoint
+    public let hint: ProtocolHint
     /// Index into ``Program/chains``.
-    package let chain: Int
-    package let line: Int
-    package let mode: ListenerMode
-    package init(endpoint: Endpoint, hint: ProtocolHint, chain: Int, line: Int, mode: ListenerMode = .direct) {
+    public let chain: Int
+    public let line: Int
+    public let mode: ListenerMode
+    public init(endpoint: Endpoint, hint: ProtocolHint, chain: Int, line: Int, mode: ListenerMode = .direct) {
         self.mode = mode
         self.endpoint = endpoint
         self.hint = hint
@@ -104,25 +104,25 @@ package struct ListenerSpec: Hashable, Sendable {
 
 extension ListenerSpec {
     /// The same listener at the endpoint where it was bound.
-    package func bound(at endpoint: Endpoint) -> ListenerSpec {
+    public func bound(at endpoint: Endpoint) -> ListenerSpec {
         ListenerSpec(endpoint: endpoint, hint: hint, chain: chain, line: line, mode: mode)
     }
 
     /// How a `listen` line has it: the mode if it intercepts, else what it looks for in the stream.
-    package var kindName: String { mode.intercepts ? mode.rawValue : hint.name }
+    public var kindName: String { mode.intercepts ? mode.rawValue : hint.name }
 }
 
 /// `expose [::] ports 10000-19999 via raw`: ports that routes may open listeners on (R8).
-package struct ExposeSpec: Hashable, Sendable {
+public struct ExposeSpec: Hashable, Sendable {
     /// Where; 0.0.0.0 if ``isDedicated``.
-    package let address: IPAddress
-    package let ports: ClosedRange<UInt16>
-    package let hint: ProtocolHint
-    package let chain: Int
-    package let line: Int
+    public let address: IPAddress
+    public let ports: ClosedRange<UInt16>
+    public let hint: ProtocolHint
+    public let chain: Int
+    public let line: Int
     /// R9: `expose dedicated_ipv4 ...`: on each env's own IPv4 address, for that env's routes.
-    package let isDedicated: Bool
-    package init(
+    public let isDedicated: Bool
+    public init(
         address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int, line: Int,
         isDedicated: Bool = false
     ) {
@@ -139,18 +139,18 @@ package struct ExposeSpec: Hashable, Sendable {
 ///
 /// Ownership: whoever holds the program calls nothing; ``deinit`` frees stages and settings. Workers hold it unmanaged
 /// and the control side keeps it alive until the last connection that began on it has ended.
-package final class Program: Sendable {
-    package let node: NodeSettings
-    package let chains: FrozenArray<Chain>
-    package let listeners: [ListenerSpec]
-    package let exposes: [ExposeSpec]
-    package let reasons: ReasonTable
+public final class Program: Sendable {
+    public let node: NodeSettings
+    public let chains: FrozenArray<Chain>
+    public let listeners: [ListenerSpec]
+    public let exposes: [ExposeSpec]
+    public let reasons: ReasonTable
     /// The named blocks of the file, used or not: what the next program may take over (a limit's table).
-    package let blocks: [BlockKind: [String: any ConfigBlock]]
+    public let blocks: [BlockKind: [String: any ConfigBlock]]
     /// How many stage states a worker needs.
-    package let stateCount: Int
+    public let stateCount: Int
 
-    package init(
+    public init(
         node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],
         catalog: [any Filter.Type], blocks: [BlockKind: [String: any ConfigBlock]] = [:]
     ) {

@@ -3,16 +3,16 @@
 ///
 /// The depth is bounded by the key's length; the memory by a few bytes a start, since a node is made only where more than
 /// ``bucketLimit`` starts share their bits.
-@frozen package struct RangeTrie<Key: FixedWidthInteger & UnsignedInteger & Sendable>: Sendable {
+@frozen public struct RangeTrie<Key: FixedWidthInteger & UnsignedInteger & Sendable>: Sendable {
     /// One step of the trie: 64 slots, each with a node below it or in a bucket.
-    @frozen package struct Node: Sendable {
+    @frozen public struct Node: Sendable {
         /// Slots with a node below them; those nodes stand in a row from ``firstChild``.
-        package var inner: UInt64 = 0
+        public var inner: UInt64 = 0
         /// Slots where a bucket begins, which goes on to the next such slot; they stand in a row from ``firstBucket``.
-        package var begins: UInt64 = 0
-        package var firstChild: UInt32 = 0
-        package var firstBucket: UInt32 = 0
-        package init() {}
+        public var begins: UInt64 = 0
+        public var firstChild: UInt32 = 0
+        public var firstBucket: UInt32 = 0
+        public init() {}
     }
 
     /// The most starts in a bucket: they take one cache line, or two for 8-byte keys.
@@ -21,38 +21,38 @@
     static var capacity: Int { 1 << 26 }
 
     /// Ascending, and the first of each root is 0.
-    package let starts: FrozenArray<Key>
+    public let starts: FrozenArray<Key>
     /// What holds from each start to the next.
-    package let values: FrozenArray<UInt16>
-    package let nodes: FrozenArray<Node>
-    package let buckets: FrozenArray<Entry>
+    public let values: FrozenArray<UInt16>
+    public let nodes: FrozenArray<Node>
+    public let buckets: FrozenArray<Entry>
     /// One for each value of the first ``rootBits`` bits; in a table of low halves one for each high half.
-    package let roots: FrozenArray<Entry>
-    package let rootBits: Int
+    public let roots: FrozenArray<Entry>
+    public let rootBits: Int
     /// Bit n: the value at position n is ``PrefixTable/split``.
-    package let splitBits: FrozenArray<UInt64>
+    public let splitBits: FrozenArray<UInt64>
     /// How many of them are set before each word of ``splitBits``.
-    package let splitRanks: FrozenArray<UInt32>
+    public let splitRanks: FrozenArray<UInt32>
 
     /// Where a search goes on: at a node, or in a bucket.
-    @frozen package struct Entry: Sendable {
+    @frozen public struct Entry: Sendable {
         /// A node's index with the top bit set; or a bucket's first start, times 32, and how many it has.
-        package let bits: UInt32
-        @inlinable package init(bits: UInt32) { self.bits = bits }
+        public let bits: UInt32
+        @inlinable public init(bits: UInt32) { self.bits = bits }
         init(node: Int) { bits = UInt32(truncatingIfNeeded: node) | 1 << 31 }
         init(start: Int, count: Int) { bits = UInt32(truncatingIfNeeded: start << 5 | count) }
-        @inlinable package var isNode: Bool { bits >> 31 != 0 }
-        @inlinable package var node: Int { Int(bits & 0x7FFF_FFFF) }
-        @inlinable package var start: Int { Int(bits >> 5) }
-        @inlinable package var count: Int { Int(bits & 31) }
+        @inlinable public var isNode: Bool { bits >> 31 != 0 }
+        @inlinable public var node: Int { Int(bits & 0x7FFF_FFFF) }
+        @inlinable public var start: Int { Int(bits >> 5) }
+        @inlinable public var count: Int { Int(bits & 31) }
     }
 
-    @inlinable package func root(of key: Key) -> Entry {
+    @inlinable public func root(of key: Key) -> Entry {
         roots[rootBits == 0 ? 0 : Int(truncatingIfNeeded: key &>> Key(truncatingIfNeeded: Key.bitWidth &- rootBits))]
     }
 
     /// The position of the last start that is at most `key`, which is in `root`.
-    @inlinable package func position(of key: Key, root: Entry) -> Int {
+    @inlinable public func position(of key: Key, root: Entry) -> Int {
         var entry = root
         var rest = key &<< Key(truncatingIfNeeded: rootBits)
         while entry.isNode {
@@ -82,7 +82,7 @@
     }
 
     /// How many splits stand before `position`.
-    @inlinable package func splitRank(_ position: Int) -> Int {
+    @inlinable public func splitRank(_ position: Int) -> Int {
         let below = splitBits[position >> 6] & ((1 &<< UInt64(truncatingIfNeeded: position & 63)) &- 1)
         return Int(splitRanks[position >> 6]) &+ below.nonzeroBitCount
     }

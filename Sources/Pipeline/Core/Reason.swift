@@ -1,37 +1,37 @@
 /// Which end of a connection a cause belongs to.
-package enum Side: String, Sendable, CaseIterable {
+public enum Side: String, Sendable, CaseIterable {
     case client, upstream, node
 }
 
 /// Why a connection ended, as one number (R28). The log line, the counter and the admin view all name it through
 /// ``ReasonTable``; the data path only carries the number.
-@frozen package struct ReasonCode: Hashable, Sendable {
-    package let rawValue: UInt16
-    @inlinable package init(rawValue: UInt16) { self.rawValue = rawValue }
+@frozen public struct ReasonCode: Hashable, Sendable {
+    public let rawValue: UInt16
+    @inlinable public init(rawValue: UInt16) { self.rawValue = rawValue }
 
     /// Codes below this are the runtime's own (``RuntimeReason``); each filter of the catalog gets
     /// ``perFilter`` codes after it, in catalog order.
-    package static let firstFilter: UInt16 = 64
+    public static let firstFilter: UInt16 = 64
     /// How many reasons one filter may have.
-    package static let perFilter: UInt16 = 32
+    public static let perFilter: UInt16 = 32
     /// How many filters a catalog may have.
-    package static let filterLimit = 14
+    public static let filterLimit = 14
     /// One more than the largest code.
-    package static let limit = Int(firstFilter) + Int(perFilter) * filterLimit
+    public static let limit = Int(firstFilter) + Int(perFilter) * filterLimit
 
     /// The code of a filter's own reason.
-    @inlinable package static func filter(base: UInt16, _ reason: UInt8) -> ReasonCode {
+    @inlinable public static func filter(base: UInt16, _ reason: UInt8) -> ReasonCode {
         ReasonCode(rawValue: base &+ UInt16(min(reason, UInt8(perFilter - 1))))
     }
 }
 
 /// A reason of one filter: the name after the dot, and whose doing it is.
-package struct ReasonSpec: Sendable {
-    package let name: String
-    package let side: Side
+public struct ReasonSpec: Sendable {
+    public let name: String
+    public let side: Side
     /// One sentence for the filter's docs page and for `explain`.
-    package let summary: String
-    package init(_ name: String, _ side: Side, _ summary: String) {
+    public let summary: String
+    public init(_ name: String, _ side: Side, _ summary: String) {
         self.name = name
         self.side = side
         self.summary = summary
@@ -39,7 +39,7 @@ package struct ReasonSpec: Sendable {
 }
 
 /// The ends that the runtime itself gives a connection.
-package enum RuntimeReason: UInt16, CaseIterable, Sendable {
+public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case closedByClient = 0
     case closedByUpstream
     case resetByClient
@@ -70,10 +70,10 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case interceptLoop
     case notIntercepted
 
-    package var code: ReasonCode { ReasonCode(rawValue: rawValue) }
+    public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
     /// `stage.cause` and the side.
-    package var text: (name: String, side: Side) {
+    public var text: (name: String, side: Side) {
         switch self {
         case .closedByClient: ("relay.closed", .client)
         case .closedByUpstream: ("relay.closed", .upstream)
@@ -109,12 +109,12 @@ package enum RuntimeReason: UInt16, CaseIterable, Sendable {
 }
 
 /// Names for reason codes, for those who read them: logs, metrics, `explain`.
-package struct ReasonTable: Sendable {
+public struct ReasonTable: Sendable {
     /// Indexed by code; nil where no reason has that code.
-    package let names: [(name: String, side: Side)?]
+    public let names: [(name: String, side: Side)?]
 
     /// `catalog` in its fixed order, which is what gives filters their codes.
-    package init(catalog: [any Filter.Type]) {
+    public init(catalog: [any Filter.Type]) {
         var names = [(name: String, side: Side)?](repeating: nil, count: ReasonCode.limit)
         for reason in RuntimeReason.allCases { names[Int(reason.rawValue)] = reason.text }
         for (index, filter) in catalog.prefix(ReasonCode.filterLimit).enumerated() {
@@ -126,17 +126,17 @@ package struct ReasonTable: Sendable {
         self.names = names
     }
 
-    package static func base(ofFilter index: Int) -> UInt16 {
+    public static func base(ofFilter index: Int) -> UInt16 {
         ReasonCode.firstFilter + ReasonCode.perFilter * UInt16(index)
     }
 
     /// `sni.timeout client`.
-    package func text(_ code: ReasonCode) -> String {
+    public func text(_ code: ReasonCode) -> String {
         guard let entry = entry(code) else { return "unknown.\(code.rawValue) node" }
         return "\(entry.name) \(entry.side.rawValue)"
     }
 
-    package func entry(_ code: ReasonCode) -> (name: String, side: Side)? {
+    public func entry(_ code: ReasonCode) -> (name: String, side: Side)? {
         Int(code.rawValue) < names.count ? names[Int(code.rawValue)] : nil
     }
 }

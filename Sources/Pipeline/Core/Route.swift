@@ -1,16 +1,16 @@
 import Synchronization
 
 /// R2: whether a listener or a route looks into the stream.
-package enum ProtocolHint: UInt8, Sendable, CaseIterable {
+public enum ProtocolHint: UInt8, Sendable, CaseIterable {
     case tlsPassthrough, tcpRaw
 
-    package var name: String {
+    public var name: String {
         switch self {
         case .tlsPassthrough: "tls_passthrough"
         case .tcpRaw: "tcp_raw"
         }
     }
-    package init?(name: some StringProtocol) {
+    public init?(name: some StringProtocol) {
         guard let found = ProtocolHint.allCases.first(where: { $0.name == name }) else { return nil }
         self = found
     }
@@ -19,31 +19,31 @@ package enum ProtocolHint: UInt8, Sendable, CaseIterable {
 /// Counters and positions of one route that outlive snapshots: round robin goes on where it was (R11).
 /// Threading: every field atomic, relaxed; shared by all workers. Ownership: the routing side, which keeps the cell
 /// of a route id for as long as a snapshot or a connection can name it.
-package struct RouteCell: ~Copyable {
+public struct RouteCell: ~Copyable {
     /// How many backends were handed out, ever.
-    package let cursor = Atomic<UInt64>(0)
-    package let connections = Atomic<UInt64>(0)
-    package let bytesToUpstream = Atomic<UInt64>(0)
-    package let bytesToClient = Atomic<UInt64>(0)
+    public let cursor = Atomic<UInt64>(0)
+    public let connections = Atomic<UInt64>(0)
+    public let bytesToUpstream = Atomic<UInt64>(0)
+    public let bytesToClient = Atomic<UInt64>(0)
     /// Connections on it now.
-    package let active = HoldCount()
+    public let active = HoldCount()
     /// R18: connections whose backend did not take our PROXY header.
-    package let proxyRejections = Atomic<UInt32>(0)
-    package init() {}
+    public let proxyRejections = Atomic<UInt32>(0)
+    public init() {}
 }
 
 extension UnsafePointer<RouteCell> {
     /// The address of ``RouteCell/active``, for ``Effects/hold(_:)``. An atomic never moves, so the borrow's address is
     /// the field's own, and valid as long as the cell.
-    package var active: UnsafePointer<HoldCount> { withUnsafePointer(to: pointee.active) { $0 } }
+    public var active: UnsafePointer<HoldCount> { withUnsafePointer(to: pointee.active) { $0 } }
 }
 
 /// Who a route belongs to. Immutable, part of a snapshot.
-package struct RouteOwner: Sendable {
-    package let org: FrozenText
-    package let app: FrozenText
-    package let env: FrozenText
-    package init(org: FrozenText, app: FrozenText, env: FrozenText) {
+public struct RouteOwner: Sendable {
+    public let org: FrozenText
+    public let app: FrozenText
+    public let env: FrozenText
+    public init(org: FrozenText, app: FrozenText, env: FrozenText) {
         self.org = org
         self.app = app
         self.env = env
@@ -51,33 +51,33 @@ package struct RouteOwner: Sendable {
 }
 
 /// One route as the data path reads it. Immutable; lives as long as its snapshot.
-package struct Route: @unchecked Sendable {
-    package struct Flags: OptionSet, Sendable {
-        package let rawValue: UInt8
-        package init(rawValue: UInt8) { self.rawValue = rawValue }
+public struct Route: @unchecked Sendable {
+    public struct Flags: OptionSet, Sendable {
+        public let rawValue: UInt8
+        public init(rawValue: UInt8) { self.rawValue = rawValue }
         /// A PROXY v2 header goes in front (R16).
-        package static let proxyV2 = Flags(rawValue: 1)
+        public static let proxyV2 = Flags(rawValue: 1)
         /// The only route of its (address, port) may carry bytes that are no TLS (R6).
-        package static let allowNonTLS = Flags(rawValue: 2)
+        public static let allowNonTLS = Flags(rawValue: 2)
         /// Raw TCP: chosen by port alone, never peeked (R2).
-        package static let raw = Flags(rawValue: 4)
+        public static let raw = Flags(rawValue: 4)
     }
 
-    package let id: FrozenText
-    package let owner: UnsafePointer<RouteOwner>
+    public let id: FrozenText
+    public let owner: UnsafePointer<RouteOwner>
     /// Shared by the routes that point to the same (env, process type, port).
-    package let group: UnsafePointer<BackendGroup>
-    package let cell: UnsafePointer<RouteCell>
-    package let port: UInt16
-    package let flags: Flags
+    public let group: UnsafePointer<BackendGroup>
+    public let cell: UnsafePointer<RouteCell>
+    public let port: UInt16
+    public let flags: Flags
     /// Nil: as the `backend` stage says.
-    package let balance: Balance?
+    public let balance: Balance?
     /// The most connections at once on this node; 0: no limit.
-    package let maxConnections: UInt32
+    public let maxConnections: UInt32
 
-    package var backends: FrozenArray<Backend> { group.pointee.backends }
+    public var backends: FrozenArray<Backend> { group.pointee.backends }
 
-    package init(
+    public init(
         id: FrozenText, owner: UnsafePointer<RouteOwner>, group: UnsafePointer<BackendGroup>,
         cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags, balance: Balance? = nil,
         maxConnections: UInt32 = 0
@@ -94,7 +94,7 @@ package struct Route: @unchecked Sendable {
 }
 
 /// What a route table must answer. Static over raw memory, so that a worker holds it without reference counting.
-package protocol RouteLookup {
+public protocol RouteLookup {
     /// The route that owns `name` at `destination`: exact, then the longest wildcard (R4). Nil: none.
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
@@ -104,19 +104,19 @@ package protocol RouteLookup {
 }
 
 /// A route table as filters see it. Trivially copyable; valid as long as the snapshot that it came from.
-package struct RouteTableHandle: @unchecked Sendable {
+public struct RouteTableHandle: @unchecked Sendable {
     private let lookup: any RouteLookup.Type
     private let table: UnsafeRawPointer
 
-    package init(_ lookup: any RouteLookup.Type, table: UnsafeRawPointer) {
+    public init(_ lookup: any RouteLookup.Type, table: UnsafeRawPointer) {
         self.lookup = lookup
         self.table = table
     }
 
-    package func named(_ name: ServerName, at destination: DestinationAddress) -> UnsafePointer<Route>? {
+    public func named(_ name: ServerName, at destination: DestinationAddress) -> UnsafePointer<Route>? {
         name.withBytes { lookup.named($0, at: destination, in: table) }
     }
-    package func sole(at destination: DestinationAddress) -> UnsafePointer<Route>? {
+    public func sole(at destination: DestinationAddress) -> UnsafePointer<Route>? {
         lookup.sole(at: destination, in: table)
     }
 }

@@ -1,22 +1,22 @@
 /// A canonical hostname in place, without allocation: lower case, no trailing dot, at most 253 octets (R3).
-@frozen package struct ServerName: Sendable {
+@frozen public struct ServerName: Sendable {
     /// The longest canonical name, in octets.
-    package static let capacity = 253
+    public static let capacity = 253
 
-    @usableFromInline package var bytes: InlineArray<254, UInt8>
+    public var bytes: InlineArray<254, UInt8>
     /// 0 (no name)...253.
-    package private(set) var count: Int
+    public private(set) var count: Int
 
-    package init() {
+    public init() {
         bytes = InlineArray(repeating: 0)
         count = 0
     }
 
-    package var isEmpty: Bool { count == 0 }
+    public var isEmpty: Bool { count == 0 }
 
     /// Canonicalizes a name as it arrives on the wire: ASCII only, LDH plus underscore, one trailing dot removed.
     /// False, and no name, if it is anything else: too long, an empty label, an IP literal, a byte outside ASCII.
-    package mutating func set(wire raw: UnsafeBufferPointer<UInt8>) -> Bool {
+    public mutating func set(wire raw: UnsafeBufferPointer<UInt8>) -> Bool {
         count = 0
         var length = raw.count
         if length > 0, raw[length - 1] == 0x2E { length -= 1 }
@@ -44,12 +44,12 @@
         return true
     }
 
-    @inlinable package static func isNameByte(_ byte: UInt8) -> Bool {
+    @inlinable public static func isNameByte(_ byte: UInt8) -> Bool {
         (byte >= 0x61 && byte <= 0x7A) || (byte >= 0x30 && byte <= 0x39) || byte == 0x2D || byte == 0x5F
     }
 
     /// Calls `body` with the name's bytes, valid for the call.
-    @inlinable package func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
+    @inlinable public func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
         withUnsafePointer(to: self.bytes) { pointer in
             pointer.withMemoryRebound(to: UInt8.self, capacity: 254) {
                 body(UnsafeBufferPointer(start: $0, count: count))
@@ -57,5 +57,5 @@
         }
     }
 
-    package var string: String { withBytes { String(decoding: $0, as: UTF8.self) } }
+    public var string: String { withBytes { String(decoding: $0, as: UTF8.self) } }
 }

@@ -1,24 +1,24 @@
 /// The key of every hash over text that tenants choose. A tenant who can't guess it can't pick names that collide, so
 /// no name can make lookups of others slow.
-package struct HashSeed: Sendable {
-    package let first: UInt64
-    package let second: UInt64
+public struct HashSeed: Sendable {
+    public let first: UInt64
+    public let second: UInt64
 
     /// A fixed key: for tests, which must repeat.
-    package init(_ first: UInt64, _ second: UInt64) {
+    public init(_ first: UInt64, _ second: UInt64) {
         self.first = first
         self.second = second
     }
 
     /// What a node uses: new at every start, from the system's random source.
-    package static func random() -> HashSeed {
+    public static func random() -> HashSeed {
         HashSeed(.random(in: 0...UInt64.max), .random(in: 0...UInt64.max))
     }
 }
 
 /// SipHash-1-3 (Aumasson, Bernstein 2012, with the rounds that Linux, Rust and Swift use for hash tables): keyed, no
 /// known way to find collisions without the key, and 15–20 ns for a hostname, one cache miss's worth.
-package struct SipHash {
+public struct SipHash {
     private var v0: UInt64
     private var v1: UInt64
     private var v2: UInt64
@@ -78,7 +78,7 @@ package struct SipHash {
     }
 
     /// The hash of `bytes` in the namespace `domain`: equal bytes of different domains have unrelated hashes.
-    package static func hash(
+    public static func hash(
         _ bytes: UnsafeBufferPointer<UInt8>, domain: UInt8 = 0, seed: HashSeed
     ) -> UInt64 {
         var state = SipHash(seed)
@@ -91,7 +91,7 @@ package struct SipHash {
     }
 
     /// The hash of a flow's key.
-    static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
+    public static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
         var state = SipHash(seed)
         state.add(key.source.high)
         state.add(key.source.low)

@@ -2,19 +2,18 @@
 ///
 /// Threading: made by control, adopted by each worker at the top of its loop. Ownership: control; it may free a
 /// snapshot when every worker has adopted a later one and counts no connection on this one.
-package struct Snapshot: @unchecked Sendable {
+public struct Snapshot: @unchecked Sendable {
     /// Unmanaged on purpose: see the ownership note.
-    package let program: Unmanaged<Program>
-    package let chains: FrozenArray<Chain>
-    package let routes: RouteTableHandle
-    package let instances: InstanceDirectory
+    public let program: Unmanaged<Program>
+    public let chains: FrozenArray<Chain>
+    public let routes: RouteTableHandle
+    public let instances: InstanceDirectory
     /// Grows by one each time control makes a snapshot.
-    package let generation: UInt64
+    public let generation: UInt64
     /// The shortest of its chains; nil: no stage wants to hear of living connections.
-    package let progressInterval: TimeSpan?
+    public let progressInterval: TimeSpan?
 
-    package init(program: Program, routes: RouteTableHandle, instances: InstanceDirectory = .empty, generation: UInt64)
-    {
+    public init(program: Program, routes: RouteTableHandle, instances: InstanceDirectory = .empty, generation: UInt64) {
         self.program = .passUnretained(program)
         self.chains = program.chains
         self.routes = routes

@@ -1,5 +1,5 @@
 /// What a stage says of a connection. Waiting and refusing are different answers, always.
-@frozen package enum Verdict: Equatable, Sendable {
+@frozen public enum Verdict: Equatable, Sendable {
     /// Go on with the next stage.
     case next
     /// Ask again when `total` bytes have arrived, or when none will (see ``InputState``). Only a stage with a
@@ -13,7 +13,7 @@
     case refuse(UInt8)
 
     /// How many bytes it waits for, whichever way; nil: it doesn't.
-    @inlinable package var wanted: Int? {
+    @inlinable public var wanted: Int? {
         switch self {
         case .needBytes(let total), .gate(let total): total
         case .next, .refuse: nil
@@ -22,7 +22,7 @@
 }
 
 /// Whether more of the client's first bytes may still come.
-@frozen package enum InputState: UInt8, Equatable, Sendable {
+@frozen public enum InputState: UInt8, Equatable, Sendable {
     /// More may come.
     case open
     /// The client sent FIN.
@@ -34,28 +34,28 @@
 }
 
 /// How far a stage wants to look into the client's first bytes.
-package struct PeekNeed: Equatable, Sendable {
+public struct PeekNeed: Equatable, Sendable {
     /// The most bytes it will ever ask for, 1...65536.
-    package let bytes: Int
+    public let bytes: Int
     /// How long it is willing to wait for them from accept; nil: as long as the connection lives, which only a
     /// stage that gives no fact to a later one may ask for.
-    package let timeout: TimeSpan?
+    public let timeout: TimeSpan?
     /// The stage may consume what it looked at, so that later stages look at what comes behind it.
-    package let consumes: Bool
-    package init(bytes: Int, timeout: TimeSpan?, consumes: Bool = false) {
+    public let consumes: Bool
+    public init(bytes: Int, timeout: TimeSpan?, consumes: Bool = false) {
         self.bytes = bytes
         self.timeout = timeout
         self.consumes = consumes
     }
     /// The largest budget that any stage may ask for.
-    package static let limit = 65536
+    public static let limit = 65536
 }
 
 /// What sniffing found (R7).
-@frozen package enum SniffOutcome: UInt8, Equatable, Sendable, CaseIterable {
+@frozen public enum SniffOutcome: UInt8, Equatable, Sendable, CaseIterable {
     case notAsked, ok, noSNI, notTLS, timeout, tooLarge, malformed
 
-    package var name: String {
+    public var name: String {
         switch self {
         case .notAsked: "not_asked"
         case .ok: "ok"

@@ -26,6 +26,16 @@ private struct NodeSetting: Sendable {
         }
     }
 
+    private static let conntrackForms: [ClauseSpec] = {
+        let every: [ClauseSpec.Element] = [
+            .word("every"), .duration(name: "duration", .seconds(1)...(.seconds(3600))),
+        ]
+        let table: [ClauseSpec.Element] = [.word("table"), .count(name: "connections", 1000...16_000_000)]
+        return [
+            ClauseSpec("every", every, summary: ""), ClauseSpec("table", every + table, summary: ""),
+        ]
+    }()
+
     static let all: [NodeSetting] = [
         NodeSetting(
             keyword: "workers",
@@ -37,6 +47,13 @@ private struct NodeSetting: Sendable {
             if case .count(let value)? = $1.values.first { $0.workers = Int(clamping: value) } else { $0.workers = 0 }
         },
         .count("connections", 1...1_000_000, then: ["per", "worker"]) { $0.maxConnections = $1 },
+        NodeSetting(keyword: "conntrack", forms: conntrackForms) {
+            guard case .duration(let interval)? = $1.values.first else { return }
+            $0.conntrack = ConntrackCounting(interval: interval)
+            if $1.values.count > 1, case .count(let limit) = $1.values[1] {
+                $0.conntrack?.tableLimit = Int(clamping: limit)
+            }
+        },
         .count("backlog", 1...65535) { $0.backlog = $1 },
         .duration("coalesce", .zero...(.milliseconds(100))) { $0.coalesce = $1 },
         .count("spare_sockets", 0...65535, then: ["per", "worker"]) { $0.spareSockets = $1 },

@@ -53,7 +53,8 @@ final class Checker {
         ("route", "route [HOSTNAME] { ... }", true),
         ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw|transparent|redirect via PIPELINE", false),
         ("expose", "expose ADDRESS|dedicated_ipv4 ports FIRST-LAST [HINT] via PIPELINE", false),
-        ("routes", "routes file PATH", false), ("export", "export ipfix udp|tcp ADDRESS:PORT", false),
+        ("hints", "hints { ... }", true), ("routes", "routes file PATH", false),
+        ("export", "export ipfix udp|tcp ADDRESS:PORT", false),
     ]
 
     func check(_ file: FileSyntax) {
@@ -72,6 +73,7 @@ final class Checker {
         checkRoutes(entries["route"] ?? [])
         checkRouteSources(entries["routes"] ?? [])
         checkExports(entries["export"] ?? [])
+        checkHints(entries["hints"] ?? [])
         // In a file with errors, what looks unused may only be misspelt where it is used.
         guard reporter.errorCount == 0 else { return }
         remarkOnUnused(sets: entries["set"] ?? [])
@@ -79,6 +81,7 @@ final class Checker {
         remarkOnUnusedHealth(entries["health"] ?? [])
         remarkOnUnusedNames(entries["names"] ?? [])
         remarkOnLedger()
+        remarkOnBlindHints(entries["hints"] ?? [])
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")

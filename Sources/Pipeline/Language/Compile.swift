@@ -89,4 +89,4 @@ private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> So
 /// that holds the reference page to them.
 package let languageKeywords: [String] =
     Checker.topLevel.map(\.keyword) + Checker.nodeSettings + Checker.routeFields + Checker.limitFields
-    + Checker.healthSettings + Checker.exportOptions
+    + Checker.healthSettings + Checker.exportOptions + Checker.hintSettings

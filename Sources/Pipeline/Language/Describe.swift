@@ -18,7 +18,21 @@ package func describe(_ program: Program) -> String {
         text += "\(expose.hint.name) via \(program.chainName(expose.chain))\n"
     }
     for export in program.node.exports { text += describe(export) }
+    if let hints = program.node.hints { text += describe(hints) }
     return text
+}
+
+private func describe(_ hints: HintSettings) -> String {
+    let threshold = { (threshold: HintSettings.Threshold?) in
+        threshold.map { "\($0.count) in \($0.window.configText)" } ?? "off"
+    }
+    let volume = hints.volume.map { "\($0.factor)x over \(sizeText($0.floor)) in \($0.window.configText)" } ?? "off"
+    return """
+        hints
+            fan_out \(threshold(hints.fanOut)), smtp \(threshold(hints.smtp)), port_scan \(threshold(hints.portScan))
+            volume \(volume), repeat \(hints.repeatEvery.configText)
+
+        """
 }
 
 private func describe(_ export: ExportSettings) -> String {
@@ -72,6 +86,7 @@ private func describe(_ node: NodeSettings) -> String {
             "    ledger \($0.path), minutes \($0.minutes.configText), hours \($0.hours.configText), "
                 + "days \($0.days.configText)\n"
         } ?? "")
+        + (node.conntrack.map { "    conntrack every \($0.interval.configText), table \($0.tableLimit)\n" } ?? "")
 }
 
 private func describeInterception(_ node: NodeSettings) -> String {

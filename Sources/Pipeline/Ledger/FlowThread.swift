@@ -25,6 +25,7 @@ package final class FlowThread: @unchecked Sendable {
     private let sink: FlowSink
     private let identity: LedgerStore.Identity
     private let alsoTo: ([FlowRecord]) -> Void
+    private let eachTurn: () -> Void
     /// An eventfd.
     private let wake: Int32
     private var settings: LedgerSettings?
@@ -57,8 +58,8 @@ package final class FlowThread: @unchecked Sendable {
 
     private init(
         _ settings: LedgerSettings?, _ store: LedgerStore?, _ sink: FlowSink, _ wake: Int32,
-        identity: @escaping LedgerStore.Identity,
-        alsoTo: @escaping ([FlowRecord]) -> Void, say: @escaping (LedgerEvent) -> Void
+        identity: @escaping LedgerStore.Identity, alsoTo: @escaping ([FlowRecord]) -> Void,
+        eachTurn: @escaping () -> Void, say: @escaping (LedgerEvent) -> Void
     ) {
         self.settings = settings
         self.store = store
@@ -67,6 +68,7 @@ package final class FlowThread: @unchecked Sendable {
         self.wake = wake
         self.identity = identity
         self.alsoTo = alsoTo
+        self.eachTurn = eachTurn
     }
 
     deinit { _ = cl_close(wake) }
@@ -77,14 +79,17 @@ package final class FlowThread: @unchecked Sendable {
     ///   - opened: if it is open already.
     ///   - identity: who a record's source is.
     ///   - alsoTo: gets every record once, soon; must not wait.
+    ///   - eachTurn: called once a second, after that second's records; must not wait.
     package static func start(
         _ settings: LedgerSettings?, _ opened: OpenedLedger? = nil, sink: FlowSink = .node,
         identity: @escaping @Sendable (UInt32, IPAddress) -> FlowNames,
-        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in }, say: @escaping @Sendable (LedgerEvent) -> Void
+        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in },
+        eachTurn: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> FlowThread {
         let wake = cl_eventfd()
         guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: error \(-wake)") }
-        let thread = FlowThread(settings, opened?.store, sink, wake, identity: identity, alsoTo: alsoTo, say: say)
+        let thread = FlowThread(
+            settings, opened?.store, sink, wake, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
         let context = Unmanaged.passRetained(thread)
         let failed = cl_thread_start(
             &thread.handle, stackBytes,
@@ -108,6 +113,7 @@ package final class FlowThread: @unchecked Sendable {
             let isLast = isEnding.load(ordering: .acquiring)
             var isMore = true
             while isMore { isMore = turn() }
+            eachTurn()
             takeWish()
             if isLast { break }
             cl_wait_readable(wake, Int64(clamping: FlowThread.period.nanoseconds))

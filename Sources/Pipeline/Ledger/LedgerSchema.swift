@@ -19,7 +19,7 @@ enum LedgerRollup: Int64, CaseIterable {
 /// `first` and `last` are seconds after the bucket's beginning, `at`: a byte or two instead of four. A `service` is
 /// port × 256 + protocol.
 enum LedgerSchema {
-    static let version = 2
+    static let version = 3
 
     private static let numbers = """
         connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL, bytes_in INTEGER NOT NULL,
@@ -64,31 +64,38 @@ enum LedgerSchema {
                 """)
     }
 
-    /// Brings a ledger of format 1 up to this one, in the transaction of its caller.
-    static func migrate(_ db: Database) throws {
-        try createSecond(db)
+    /// Brings a ledger of an older format up to this one, in the transaction of its caller.
+    static func migrate(_ db: Database, from format: Int) throws {
+        if format == 1 { try createSecond(db) }
         for level in LedgerLevel.allCases {
             try db.execute(sql: "ALTER TABLE \(level.table) RENAME TO older")
             try createRows(db, level)
+            // Format 2 had rows by owner first, format 1 other columns too.
+            let rest =
+                format == 1
+                ? "port << 8 | proto, connections, bytes_out, bytes_in, first - at, last - at"
+                : "service, connections, bytes_out, bytes_in, first, last"
             try db.execute(
                 sql: """
                     INSERT INTO \(level.table)
-                        SELECT at, destination, owner, port << 8 | proto, connections, bytes_out, bytes_in,
-                            first - at, last - at
-                        FROM older ORDER BY at, destination, owner, port, proto;
+                        SELECT at, destination, owner, \(rest) FROM older ORDER BY 1, 2, 3, 4;
                     DROP TABLE older;
                     """)
-            for rollup in LedgerRollup.allCases {
-                try db.execute(
-                    sql: """
-                        INSERT INTO sums
-                            SELECT \(level.rawValue), \(rollup.rawValue), at, \(rollup.column), sum(connections),
-                                sum(bytes_out), sum(bytes_in), min(first), max(last)
-                            FROM \(level.table) GROUP BY at, \(rollup.column)
-                        """)
-            }
+            if format == 1 { try addUp(db, level) }
         }
         try db.execute(sql: "PRAGMA user_version = \(version)")
+    }
+
+    private static func addUp(_ db: Database, _ level: LedgerLevel) throws {
+        for rollup in LedgerRollup.allCases {
+            try db.execute(
+                sql: """
+                    INSERT INTO sums
+                        SELECT \(level.rawValue), \(rollup.rawValue), at, \(rollup.column), sum(connections),
+                            sum(bytes_out), sum(bytes_in), min(first), max(last)
+                        FROM \(level.table) GROUP BY at, \(rollup.column)
+                    """)
+        }
     }
 
     // MARK: Statements

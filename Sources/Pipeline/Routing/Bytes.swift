@@ -1,2 +1,2 @@
 /// Bytes that someone else owns, valid for the call that gave them.
-package typealias Bytes = UnsafeBufferPointer<UInt8>
+public typealias Bytes = UnsafeBufferPointer<UInt8>

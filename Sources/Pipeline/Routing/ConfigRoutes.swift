@@ -1,27 +1,27 @@
 import Pipeline
 
 /// A `route` block of the config file, before any rule has looked at it.
-package struct RouteSpec: Sendable {
+public struct RouteSpec: Sendable {
     /// Names the block in ``Origin/config(_:)``.
-    package var index: Int
-    package var id: String
-    package var org: String
-    package var app: String
-    package var env: String
+    public var index: Int
+    public var id: String
+    public var org: String
+    public var app: String
+    public var env: String
     /// As written; nil: none.
-    package var hostname: String?
-    package var port: UInt16
-    package var hint: ProtocolHint
-    package var backends: [BackendSpec]
-    package var proxyV2 = false
-    package var backendExpectsProxy = false
-    package var allowNonTLS = false
+    public var hostname: String?
+    public var port: UInt16
+    public var hint: ProtocolHint
+    public var backends: [BackendSpec]
+    public var proxyV2 = false
+    public var backendExpectsProxy = false
+    public var allowNonTLS = false
     /// Nil: as the `backend` stage says.
-    package var balance: Balance?
+    public var balance: Balance?
     /// 0: no limit.
-    package var maxConnections: UInt32 = 0
+    public var maxConnections: UInt32 = 0
 
-    package init(
+    public init(
         index: Int, id: String, org: String, app: String, env: String, hostname: String?, port: UInt16,
         hint: ProtocolHint, backends: [BackendSpec]
     ) {
@@ -40,7 +40,7 @@ package struct RouteSpec: Sendable {
 extension StateDocument {
     /// The config file's own routes as a document, so that the same rules judge them. Problems name fields as a state
     /// document would, and blocks by ``Origin/config(_:)``.
-    package static func config(
+    public static func config(
         _ specs: [RouteSpec], seed: HashSeed = .random()
     ) -> (document: StateDocument, problems: RouteProblems) {
         var builder = StateBuilder(source: .config, seed: seed)

@@ -1,12 +1,12 @@
 import Pipeline
 
 /// An address of one env's own, and a port at which its routes ask to be served there (R9).
-package struct DedicatedListener: Hashable, Sendable {
-    package let address: IPAddress
-    package let port: UInt16
-    package let hint: ProtocolHint
+public struct DedicatedListener: Hashable, Sendable {
+    public let address: IPAddress
+    public let port: UInt16
+    public let hint: ProtocolHint
     /// `org/app/env`, for messages.
-    package let env: String
+    public let env: String
 }
 
 /// Which destinations belong to one env alone, and what is served there (R9). Flat memory, immutable; part of a

@@ -4,21 +4,21 @@ import Pipeline
 ///
 /// Ownership: the pointers stay valid for as long as the drain is listed: until it is cancelled by an apply (the
 /// instance is ready again) or dropped by ``RoutingState/forgetDrains(where:)``.
-package struct RouteDrain: @unchecked Sendable {
-    package enum Target: @unchecked Sendable {
+public struct RouteDrain: @unchecked Sendable {
+    public enum Target: @unchecked Sendable {
         /// Connections to this backend address.
         case backend(UnsafePointer<BackendCell>)
         /// Connections of this route.
         case route(UnsafePointer<RouteCell>)
     }
 
-    package let target: Target
+    public let target: Target
     /// For people: `[fd00::10]:8443`, or the route's id.
-    package let name: String
+    public let name: String
     /// How long they may go on, from the apply that asked.
-    package let grace: TimeSpan
+    public let grace: TimeSpan
     /// Which apply asked, counted from 0 by the ``RoutingState``: with ``target`` it tells drains apart.
-    package let apply: UInt64
+    public let apply: UInt64
 }
 
 /// The drains of a routing state.

@@ -1,8 +1,8 @@
 import Pipeline
 
 /// A JSON object of scalars, as admin requests are: read by the same strict, bounded reader as desired state.
-package struct FlatJSON: Sendable, Equatable {
-    package enum Value: Sendable, Equatable {
+public struct FlatJSON: Sendable, Equatable {
+    public enum Value: Sendable, Equatable {
         case string(String)
         case number(UInt64)
         case bool(Bool)
@@ -16,7 +16,7 @@ package struct FlatJSON: Sendable, Equatable {
     /// Reads one object and nothing behind it. Names that aren't asked for are checked and passed over.
     /// - Parameter names: at most 64.
     /// - Throws: for bytes that are no JSON, or no object.
-    package static func read(_ bytes: [UInt8], names: [StaticString]) throws(JSONError) -> FlatJSON {
+    public static func read(_ bytes: [UInt8], names: [StaticString]) throws(JSONError) -> FlatJSON {
         let result = bytes.withUnsafeBufferPointer { bytes -> Result<FlatJSON, JSONError> in
             do throws(JSONError) { return .success(try read(bytes, names)) } catch { return .failure(error) }
         }
@@ -47,10 +47,10 @@ package struct FlatJSON: Sendable, Equatable {
     }
 
     /// Nil: it is not there.
-    package subscript(_ name: String) -> Value? { names.firstIndex(of: name).flatMap { values[$0] } }
+    public subscript(_ name: String) -> Value? { names.firstIndex(of: name).flatMap { values[$0] } }
 
     /// The string of this name; nil if there is none.
-    package func string(_ name: String) -> String? {
+    public func string(_ name: String) -> String? {
         if case .string(let text)? = self[name] { return text }
         return nil
     }

@@ -2,9 +2,9 @@ import CIDN2
 import Pipeline
 
 /// Why a text is no hostname or host pattern, and what to write instead.
-package struct HostnameError: Error, Equatable, Sendable {
-    package let problem: String
-    package let remedy: String
+public struct HostnameError: Error, Equatable, Sendable {
+    public let problem: String
+    public let remedy: String
     init(_ problem: String, remedy: String) {
         self.problem = problem
         self.remedy = remedy
@@ -12,13 +12,13 @@ package struct HostnameError: Error, Equatable, Sendable {
 }
 
 /// Canonical hostnames of configs and state (R3).
-package enum Hostname {
+public enum Hostname {
     /// The longest text that is looked at, in bytes: no canonical name needs more, even in UTF-8.
     static let longestInput = 1024
 
     /// Canonicalizes `text`: UTS #46 non-transitional to A-labels, every `xn--` label decoded and encoded again, then
     /// the rules for ASCII names of ``ServerName``.
-    package static func canonical(_ text: Bytes) throws(HostnameError) -> ServerName {
+    public static func canonical(_ text: Bytes) throws(HostnameError) -> ServerName {
         guard !text.isEmpty else {
             throw HostnameError("is empty", remedy: "write a name such as app.example.com")
         }
@@ -36,7 +36,7 @@ package enum Hostname {
         return name
     }
 
-    package static func canonical(_ text: String) throws(HostnameError) -> ServerName {
+    public static func canonical(_ text: String) throws(HostnameError) -> ServerName {
         try withBytes(of: text) { bytes throws(HostnameError) in try canonical(bytes) }
     }
 
@@ -131,12 +131,12 @@ package enum Hostname {
 }
 
 /// A hostname of a route: a name, or every name one label below one (R4).
-package struct HostPattern: Sendable {
+public struct HostPattern: Sendable {
     /// The name, or what follows `*.`.
-    package let name: ServerName
-    package let isWildcard: Bool
+    public let name: ServerName
+    public let isWildcard: Bool
 
-    package init(_ text: Bytes) throws(HostnameError) {
+    public init(_ text: Bytes) throws(HostnameError) {
         isWildcard = text.count >= 2 && text[0] == 0x2A && text[1] == 0x2E
         guard isWildcard else {
             if text.count == 1, text[0] == 0x2A {
@@ -156,10 +156,10 @@ package struct HostPattern: Sendable {
         }
     }
 
-    package init(_ text: String) throws(HostnameError) {
+    public init(_ text: String) throws(HostnameError) {
         self = try Hostname.withBytes(of: text) { bytes throws(HostnameError) in try HostPattern(bytes) }
     }
 
     /// As it is written: `app.example.com`, `*.example.com`.
-    package var text: String { isWildcard ? "*." + name.string : name.string }
+    public var text: String { isWildcard ? "*." + name.string : name.string }
 }

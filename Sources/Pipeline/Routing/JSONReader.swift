@@ -1,13 +1,13 @@
 import Pipeline
 
 /// Why bytes are no JSON that we take, and where.
-package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
+public struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     /// From 1; the column counts bytes.
-    package let line: Int
-    package let column: Int
+    public let line: Int
+    public let column: Int
     /// What was expected, and what stands there.
-    package let text: String
-    package var description: String { "line \(line), column \(column): \(text)" }
+    public let text: String
+    public var description: String { "line \(line), column \(column): \(text)" }
 }
 
 /// What a value is, by its first byte.

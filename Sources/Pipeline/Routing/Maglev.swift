@@ -7,12 +7,12 @@ import Pipeline
 /// next free place of theirs. So all nodes make the same table of the same backends, and one backend more or less moves
 /// few other places. The table has one size for all groups: a size that grew with the group would move everyone when
 /// it changes (docs/adr/0010).
-package enum Maglev {
+public enum Maglev {
     /// Prime, so that every step visits every place. 128 KiB a group that asks for it.
-    package static let size = 65537
+    public static let size = 65537
 
     /// - Returns: the backend of each place, as an index; empty if there is none, or more than places can tell apart.
-    package static func table(_ backends: [BackendSpec]) -> [UInt16] {
+    public static func table(_ backends: [BackendSpec]) -> [UInt16] {
         guard !backends.isEmpty, backends.count <= Int(UInt16.max) else { return [] }
         let heaviest = backends.map(\.weight).max() ?? 0
         // All 0: all alike.

@@ -1,9 +1,9 @@
 /// Something of desired state that isn't as it should be: what, where, why, and what to do.
-package struct RouteProblem: Error, Hashable, Sendable {
-    package enum Object: String, Sendable {
+public struct RouteProblem: Error, Hashable, Sendable {
+    public enum Object: String, Sendable {
         case document, env, instance, route
     }
-    package enum Severity: String, Sendable {
+    public enum Severity: String, Sendable {
         /// The document as a whole can't be used; nothing of it was.
         case fatal
         /// This object isn't used; its last good version, if there is one, stays (R24).
@@ -12,19 +12,19 @@ package struct RouteProblem: Error, Hashable, Sendable {
         case warning
     }
 
-    package let severity: Severity
-    package let object: Object
+    public let severity: Severity
+    public let object: Object
     /// Nil if it has none that could be read.
-    package let id: String?
+    public let id: String?
     /// The field to look at: `hostname`.
-    package let field: String?
-    package let origin: Origin?
+    public let field: String?
+    public let origin: Origin?
     /// What is wrong and why, a sentence without its full stop.
-    package let problem: String
+    public let problem: String
     /// What to do, in the imperative.
-    package let remedy: String
+    public let remedy: String
 
-    package init(
+    public init(
         _ severity: Severity, _ object: Object, id: String? = nil, field: String? = nil, origin: Origin? = nil,
         _ problem: String, remedy: String
     ) {
@@ -40,7 +40,7 @@ package struct RouteProblem: Error, Hashable, Sendable {
 
 extension RouteProblem: CustomStringConvertible {
     /// `12:5: route "rt_web", hostname: "a.b" belongs to … (keep it off this route)`.
-    package var description: String {
+    public var description: String {
         var text = ""
         if case .file(let line, let column)? = origin { text += "\(line):\(column): " }
         if object != .document {
@@ -55,30 +55,30 @@ extension RouteProblem: CustomStringConvertible {
 
 /// The problems of one document or one apply. Bounded (R27): after ``limit`` only their number grows. The fatal one is
 /// always there, and last: it says that nothing was used, so nothing more is of interest.
-package struct RouteProblems: Sendable {
-    package static let limit = 1000
-    package private(set) var list: [RouteProblem] = []
+public struct RouteProblems: Sendable {
+    public static let limit = 1000
+    public private(set) var list: [RouteProblem] = []
     /// How many more there were.
-    package private(set) var omitted = 0
-    package private(set) var rejected = 0
-    package private(set) var hasFatal = false
+    public private(set) var omitted = 0
+    public private(set) var rejected = 0
+    public private(set) var hasFatal = false
 
-    package init() {}
+    public init() {}
 
-    package mutating func add(_ problem: RouteProblem) {
+    public mutating func add(_ problem: RouteProblem) {
         guard !hasFatal else { return }
         if problem.severity == .rejected { rejected += 1 }
         if problem.severity == .fatal { hasFatal = true }
         if hasFatal || list.count < RouteProblems.limit { list.append(problem) } else { omitted += 1 }
     }
 
-    package mutating func add(_ others: RouteProblems) {
+    public mutating func add(_ others: RouteProblems) {
         for problem in others.list { add(problem) }
         omitted += others.omitted
         rejected += others.rejected - others.list.count { $0.severity == .rejected }
     }
 
-    package var isEmpty: Bool { list.isEmpty && omitted == 0 }
+    public var isEmpty: Bool { list.isEmpty && omitted == 0 }
     /// True if there is room for one more with its whole text; beyond it, don't spend time on making texts.
     var hasRoom: Bool { list.count < RouteProblems.limit }
 }

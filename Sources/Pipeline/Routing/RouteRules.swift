@@ -1,16 +1,16 @@
 import Pipeline
 
 /// What a route needs to know of a listener, or of a range of ports that routes may open (`expose`).
-package struct ListenerFacts: Sendable, Hashable {
-    package let address: IPAddress
-    package let ports: ClosedRange<UInt16>
-    package let hint: ProtocolHint
+public struct ListenerFacts: Sendable, Hashable {
+    public let address: IPAddress
+    public let ports: ClosedRange<UInt16>
+    public let hint: ProtocolHint
     /// Its pipeline has a `proxy_v2` stage.
-    package let injectsProxy: Bool
+    public let injectsProxy: Bool
     /// The pipeline's name, for people.
-    package let pipeline: String
+    public let pipeline: String
 
-    package init(
+    public init(
         address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, injectsProxy: Bool, pipeline: String
     ) {
         self.address = address
@@ -22,10 +22,10 @@ package struct ListenerFacts: Sendable, Hashable {
 }
 
 /// Which ports no route may listen on, whatever listeners there are (R8).
-package struct PortPolicy: Sendable {
-    package let denied: [ClosedRange<UInt16>]
-    package init(denied: [ClosedRange<UInt16>]) { self.denied = denied }
-    package static let standard = PortPolicy(denied: NodeSettings.standardDeniedPorts)
+public struct PortPolicy: Sendable {
+    public let denied: [ClosedRange<UInt16>]
+    public init(denied: [ClosedRange<UInt16>]) { self.denied = denied }
+    public static let standard = PortPolicy(denied: NodeSettings.standardDeniedPorts)
 }
 
 /// The rules that a route meets or breaks on its own, whichever other routes there are.

@@ -54,14 +54,14 @@ struct OwnerBox {
 /// The memory behind tables: entries, shards, backends, owners, and who still holds them.
 ///
 /// Threading: control side only. Ownership: each snapshot and the routing state keep it alive.
-package final class RouteStore {
+public final class RouteStore {
     private static let chunkSize = 4096
     private var chunks: [UnsafeMutablePointer<RouteEntry>] = []
     private var used: UInt32 = 0
     private var free = RouteEntry.none
     private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.
-    package private(set) var liveBlocks = 0
+    public private(set) var liveBlocks = 0
 
     init() {}
 

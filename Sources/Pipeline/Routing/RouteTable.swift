@@ -37,7 +37,7 @@ struct RouteTable: RouteLookup {
             name, hash: hash, kind: kind, port: port)
     }
 
-    package static func named(
+    public static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> UnsafePointer<Route>? {
         let table = table.assumingMemoryBound(to: RouteTable.self)
@@ -68,7 +68,7 @@ struct RouteTable: RouteLookup {
         return found.asRoute
     }
 
-    package static func sole(
+    public static func sole(
         at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> UnsafePointer<Route>? {
         let table = table.assumingMemoryBound(to: RouteTable.self)
@@ -116,10 +116,10 @@ extension UnsafePointer<TableRoute> {
 ///
 /// Threading: made and released on the control side, which keeps it until no worker and no connection uses its
 /// ``handle``; lookups through that from any thread. Releasing the last reference frees what no other snapshot shares.
-package final class RouteTableSnapshot {
+public final class RouteTableSnapshot {
     let store: RouteStore
     let table: UnsafeMutablePointer<RouteTable>
-    package let routeCount: Int
+    public let routeCount: Int
     private let directory: InstanceDirectoryBox?
 
     init(store: RouteStore, table: RouteTable, routeCount: Int, directory: InstanceDirectoryBox? = nil) {
@@ -142,13 +142,13 @@ package final class RouteTableSnapshot {
     }
 
     /// What workers look routes up with; valid as long as this snapshot.
-    package var handle: RouteTableHandle { RouteTableHandle(RouteTable.self, table: table) }
+    public var handle: RouteTableHandle { RouteTableHandle(RouteTable.self, table: table) }
 
     /// R19: who has which address on this node; valid as long as this snapshot.
-    package var instances: InstanceDirectory { directory?.directory ?? .empty }
+    public var instances: InstanceDirectory { directory?.directory ?? .empty }
 
     /// Bytes of the table itself: directory, shards, names; without cells and the control side's indexes.
-    package var byteCount: Int {
+    public var byteCount: Int {
         let table = table.pointee
         let directory = table.shards.count * MemoryLayout<RouteShard.Pointer>.stride
         let ports = table.ports.count * MemoryLayout<RouteTable.PortSlot>.stride

@@ -3,11 +3,11 @@ import Pipeline
 /// For the control side, which shows routes as they are on the data path: with their cells.
 extension RouteTableSnapshot {
     /// In how many parts the routes can be visited; each has about a hundred.
-    package var partCount: Int { table.pointee.shards.count }
+    public var partCount: Int { table.pointee.shards.count }
 
     /// Each route of one part with its hostname (`*.` in front of a wildcard; nil: raw). The pointer is valid as long
     /// as this snapshot.
-    package func visit(part: Int, _ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
+    public func visit(part: Int, _ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
         guard table.pointee.shards.indices.contains(part) else { return }
         let shard = table.pointee.shards[part]
         guard let first = shard.pointee.all.baseAddress else { return }
@@ -18,7 +18,7 @@ extension RouteTableSnapshot {
     }
 
     /// Each route, in no particular order.
-    package func visitAll(_ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
+    public func visitAll(_ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
         for part in 0..<partCount { visit(part: part, body) }
     }
 

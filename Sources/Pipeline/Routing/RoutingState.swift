@@ -1,21 +1,21 @@
 import Pipeline
 
 /// What one apply did.
-package struct ApplyReport: Sendable {
-    package internal(set) var problems = RouteProblems()
-    package internal(set) var added = 0
-    package internal(set) var changed = 0
-    package internal(set) var removed = 0
-    package internal(set) var unchanged = 0
+public struct ApplyReport: Sendable {
+    public internal(set) var problems = RouteProblems()
+    public internal(set) var added = 0
+    public internal(set) var changed = 0
+    public internal(set) var removed = 0
+    public internal(set) var unchanged = 0
     /// Routes of which the document has no usable version, served as they last were (R24).
-    package internal(set) var kept = 0
+    public internal(set) var kept = 0
     /// Groups of backends that are others than before.
-    package internal(set) var backendsChanged = 0
+    public internal(set) var backendsChanged = 0
     /// How many parts of the table were made anew, of how many.
-    package internal(set) var shardsBuilt = 0
-    package internal(set) var shards = 0
+    public internal(set) var shardsBuilt = 0
+    public internal(set) var shards = 0
     /// Whose connections must end, and when: all that are to be ended by now, see ``RouteDrain``.
-    package internal(set) var drains: [RouteDrain] = []
+    public internal(set) var drains: [RouteDrain] = []
 }
 
 /// The routes of this node: takes documents of desired state, holds the rules over them, and makes tables.
@@ -24,7 +24,7 @@ package struct ApplyReport: Sendable {
 /// that was applied first. A document from a source replaces what that source said before; routes of the other stay.
 ///
 /// Threading: control side only, one thread at a time. The tables of its ``snapshot`` are for all.
-package final class RoutingState {
+public final class RoutingState {
     let seed: HashSeed
     let store = RouteStore()
     /// Env ids and process types that are or were in use.
@@ -46,7 +46,7 @@ package final class RoutingState {
     /// An env's dedicated address came, went or changed with the running apply.
     var addressesChanged = false
     /// R19: the `node_id` of instances that are here. Takes effect with the next ``apply(_:at:)``.
-    package var nodeName = ""
+    public var nodeName = ""
     /// R19: the instances of this node, and who has which address.
     var localInstances: [LocalInstance] = []
     var instanceNumbers = InstanceNumbers()
@@ -54,7 +54,7 @@ package final class RoutingState {
     var directoryChanged = false
 
     /// The newest table. Keep it for as long as a worker or a connection uses its handle.
-    package internal(set) var snapshot: RouteTableSnapshot
+    public internal(set) var snapshot: RouteTableSnapshot
 
     /// What is known of an env.
     struct EnvRecord {
@@ -73,7 +73,7 @@ package final class RoutingState {
     /// - Parameters:
     ///   - seed: keys the hashes over names; ``HashSeed/random()`` in a node.
     ///   - listeners: what the program listens on; nil: don't judge routes by it.
-    package init(seed: HashSeed, listeners: [ListenerFacts]? = nil, policy: PortPolicy = .standard) {
+    public init(seed: HashSeed, listeners: [ListenerFacts]? = nil, policy: PortPolicy = .standard) {
         self.seed = seed
         symbols = SymbolTable(seed: seed)
         rules = RouteRules(listeners: listeners, policy: policy)
@@ -97,27 +97,27 @@ package final class RoutingState {
     }
 
     /// What the program listens on, after a reload. Takes effect with the next ``apply(_:at:)``.
-    package var listeners: [ListenerFacts]? {
+    public var listeners: [ListenerFacts]? {
         get { rules.listeners }
         set { rules.listeners = newValue }
     }
 
     /// Which ports no route may have (R8), after a reload. Takes effect with the next ``apply(_:at:)``.
-    package var policy: PortPolicy {
+    public var policy: PortPolicy {
         get { rules.policy }
         set { rules.policy = newValue }
     }
 
     /// Routes that name no balance may be asked to choose by consistent hash: the program has a `backend` stage whose
     /// default it is. Takes effect with the next ``apply(_:at:)``, for the routes of its document.
-    package var hashesByDefault = false
+    public var hashesByDefault = false
 
     /// Drops drains that were carried out, and with them what they keep alive. What is not dropped stays in every
     /// report, until it is cancelled because its instance is ready again.
-    package func forgetDrains(where isDone: (RouteDrain) -> Bool) { drains.forget(store, isDone) }
+    public func forgetDrains(where isDone: (RouteDrain) -> Bool) { drains.forget(store, isDone) }
 
     /// R9: where to listen for envs with an address of their own: the ports of their routes that ask for it, in order.
-    package var dedicatedListeners: [DedicatedListener] {
+    public var dedicatedListeners: [DedicatedListener] {
         let seen = Set(ipv4Routes.compactMap(dedicatedListener))
         return seen.sorted { ($0.address, $0.port, $0.env) < ($1.address, $1.port, $1.env) }
     }
@@ -136,14 +136,14 @@ package final class RoutingState {
     ///
     /// - Parameter now: backends that are ready since this apply start slowly from here on; nil: nobody does, which is
     ///   right for the first apply of a node.
-    package func apply(_ document: StateDocument, at now: Instant? = nil) -> ApplyReport {
+    public func apply(_ document: StateDocument, at now: Instant? = nil) -> ApplyReport {
         self.now = now
         let run = ApplyRun(self, document)
         return run.run()
     }
 
     /// Blocks of memory that this state and its snapshots hold: for tests that look for leaks.
-    package var memory: RouteStore { store }
+    public var memory: RouteStore { store }
 
     func owner(_ env: UInt32) -> String { envs[env]?.path ?? symbols.string(env) }
 }
@@ -157,21 +157,21 @@ extension RouteShard {
 }
 
 /// One route, for people.
-package struct RouteListing: Sendable, Equatable {
-    package let id: String
+public struct RouteListing: Sendable, Equatable {
+    public let id: String
     /// `org/app/env`.
-    package let owner: String
+    public let owner: String
     /// Nil: raw.
-    package let hostname: String?
-    package let port: UInt16
-    package let hint: ProtocolHint
-    package let proxyV2: Bool
-    package let allowNonTLS: Bool
-    package let backends: [Listed]
+    public let hostname: String?
+    public let port: UInt16
+    public let hint: ProtocolHint
+    public let proxyV2: Bool
+    public let allowNonTLS: Bool
+    public let backends: [Listed]
 
-    package struct Listed: Sendable, Equatable {
-        package let address: Endpoint
-        package let instance: String
+    public struct Listed: Sendable, Equatable {
+        public let address: Endpoint
+        public let instance: String
     }
 
     init(_ route: TableRoute) {
@@ -196,14 +196,14 @@ package struct RouteListing: Sendable, Equatable {
 
 extension RouteTableSnapshot {
     /// Each route, in no particular order.
-    package func forEachRoute(_ body: (RouteListing) -> Void) {
+    public func forEachRoute(_ body: (RouteListing) -> Void) {
         for shard in table.pointee.shards {
             for route in shard.pointee.all { body(RouteListing(route)) }
         }
     }
 
     /// All routes by hostname, raw ones first by port.
-    package func listing() -> [RouteListing] {
+    public func listing() -> [RouteListing] {
         var list: [RouteListing] = []
         list.reserveCapacity(routeCount)
         forEachRoute { list.append($0) }

@@ -1,7 +1,7 @@
 import Pipeline
 
 /// Where an object of desired state was written.
-package enum Origin: Hashable, Sendable {
+public enum Origin: Hashable, Sendable {
     /// A `route` block of the config file; the number is the config reader's own.
     case config(Int)
     /// A place in a state document, from 1.
@@ -9,9 +9,9 @@ package enum Origin: Hashable, Sendable {
 }
 
 /// What a route asks for besides its name, port and backends, packed: equal options mean an unchanged route.
-package struct RouteOptions: OptionSet, Hashable, Sendable {
-    package let rawValue: UInt16
-    package init(rawValue: UInt16) { self.rawValue = rawValue }
+public struct RouteOptions: OptionSet, Hashable, Sendable {
+    public let rawValue: UInt16
+    public init(rawValue: UInt16) { self.rawValue = rawValue }
     static let wildcard = RouteOptions(rawValue: 1)
     static let raw = RouteOptions(rawValue: 2)
     static let proxyV2 = RouteOptions(rawValue: 4)
@@ -29,9 +29,9 @@ package struct RouteOptions: OptionSet, Hashable, Sendable {
 }
 
 /// What happens to a route's connections when it is deleted.
-package enum OnDelete: UInt8, Sendable, CaseIterable {
+public enum OnDelete: UInt8, Sendable, CaseIterable {
     case keep, drain, kill
-    package var name: String {
+    public var name: String {
         switch self {
         case .keep: "keep"
         case .drain: "drain"
@@ -40,9 +40,9 @@ package enum OnDelete: UInt8, Sendable, CaseIterable {
     }
 }
 
-package enum InstanceStatus: UInt8, Sendable, CaseIterable {
+public enum InstanceStatus: UInt8, Sendable, CaseIterable {
     case booting, ready, draining, stopped, failed
-    package var name: String {
+    public var name: String {
         switch self {
         case .booting: "booting"
         case .ready: "ready"
@@ -67,48 +67,48 @@ struct Place: Hashable, Sendable {
 }
 
 /// An environment: who owns routes and instances. Texts are in the document.
-package struct EnvObject: Sendable {
-    package let env: UInt32
-    package let app: TextRef
-    package let org: TextRef
+public struct EnvObject: Sendable {
+    public let env: UInt32
+    public let app: TextRef
+    public let org: TextRef
     /// The env's own name, for people; in a state document its id.
     let name: TextRef
     /// R9: its dedicated address, if it has the IPv4 add-on.
-    package let ipv4: IPAddress?
+    public let ipv4: IPAddress?
     let place: Place
 }
 
 /// One running copy of a process of an env.
-package struct InstanceObject: Sendable {
-    package let id: TextRef
-    package let env: UInt32
-    package let processType: UInt32
-    package let address: IPAddress
-    package let node: TextRef
-    package let status: InstanceStatus
-    package let drainGraceSeconds: UInt32
+public struct InstanceObject: Sendable {
+    public let id: TextRef
+    public let env: UInt32
+    public let processType: UInt32
+    public let address: IPAddress
+    public let node: TextRef
+    public let status: InstanceStatus
+    public let drainGraceSeconds: UInt32
     /// 0...256.
-    package let weight: UInt16
+    public let weight: UInt16
     /// On this node; 0: no limit.
-    package let maxConnections: UInt32
+    public let maxConnections: UInt32
     /// What it sends IPv4 from, if it may (R19).
-    package let ipv4: IPAddress?
+    public let ipv4: IPAddress?
     let place: Place
 }
 
 /// A route as asked for, each field valid on its own; what it may claim is decided by ``RoutingState``.
-package struct RouteObject: Sendable {
-    package let id: TextRef
+public struct RouteObject: Sendable {
+    public let id: TextRef
     /// Canonical; the suffix alone for a wildcard; empty: none.
     let name: TextRef
-    package let env: UInt32
-    package let processType: UInt32
+    public let env: UInt32
+    public let processType: UInt32
     /// 0 exactly if ``backendList`` is given.
-    package let backendPort: UInt16
-    package let port: UInt16
-    package let options: RouteOptions
+    public let backendPort: UInt16
+    public let port: UInt16
+    public let options: RouteOptions
     /// 0: no limit.
-    package let maxConnections: UInt32
+    public let maxConnections: UInt32
     /// Index + 1 into ``StateDocument/backendLists``; 0: the instances of (env, process type).
     let backendList: UInt32
     let place: Place
@@ -116,19 +116,19 @@ package struct RouteObject: Sendable {
 
 /// Desired state, read but not yet judged: every object in it has valid fields. Texts are in one arena, so a route
 /// costs its 48 bytes and its text. Immutable once made.
-package struct StateDocument: Sendable {
+public struct StateDocument: Sendable {
     /// Where it came from. A whole document replaces what came before from the same source, and nothing else.
-    package enum Source: UInt8, Sendable {
+    public enum Source: UInt8, Sendable {
         case config, state
     }
 
-    package let source: Source
-    package internal(set) var revision: UInt64 = 0
+    public let source: Source
+    public internal(set) var revision: UInt64 = 0
     /// Who made the change, for the journal.
-    package internal(set) var actor = ""
-    package internal(set) var envs: [EnvObject] = []
-    package internal(set) var instances: [InstanceObject] = []
-    package internal(set) var routes: [RouteObject] = []
+    public internal(set) var actor = ""
+    public internal(set) var envs: [EnvObject] = []
+    public internal(set) var instances: [InstanceObject] = []
+    public internal(set) var routes: [RouteObject] = []
     var backendLists: [[BackendSpec]] = []
     /// Ids of objects that are there but can't be used: their last good version stays (R24).
     var quarantined: [RouteProblem.Object: Set<String>] = [:]
@@ -141,11 +141,11 @@ package struct StateDocument: Sendable {
         symbols = SymbolTable(seed: seed)
     }
 
-    package func string(_ ref: TextRef) -> String { text.string(ref) }
+    public func string(_ ref: TextRef) -> String { text.string(ref) }
     /// The env's id or the process type's name.
-    package func symbol(_ number: UInt32) -> String { symbols.string(number) }
+    public func symbol(_ number: UInt32) -> String { symbols.string(number) }
     /// The hostname as written: `app.example.com`, `*.example.com`; nil: none.
-    package func hostname(_ route: RouteObject) -> String? {
+    public func hostname(_ route: RouteObject) -> String? {
         guard route.name.length > 0 else { return nil }
         return (route.options.contains(.wildcard) ? "*." : "") + text.string(route.name)
     }

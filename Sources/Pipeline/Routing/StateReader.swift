@@ -2,16 +2,16 @@ import Pipeline
 
 extension StateDocument {
     /// The `format` that we read; any minor version of its major is taken.
-    package static let format = "pipelined.state/1"
+    public static let format = "pipelined.state/1"
     /// Ids and names: this many visible ASCII characters, so that a log line or a terminal shows them as they are.
-    package static let longestID = 128
+    public static let longestID = 128
 
     /// Reads a state document (docs/STATE.md). Never traps, whatever `bytes` hold.
     ///
     /// - Parameter seed: keys the hashes over names in it; the routing state's own.
     /// - Returns: the document, and what is wrong in it. Nil, with exactly one fatal problem last, if it can't be used
     ///   as a whole: no JSON, an unknown format, a list missing. One bad object only quarantines itself (R24).
-    package static func parse(
+    public static func parse(
         _ bytes: UnsafeBufferPointer<UInt8>, seed: HashSeed = .random()
     ) -> (document: StateDocument?, problems: RouteProblems) {
         var reader = JSONReader(bytes, seed: seed)
@@ -28,7 +28,7 @@ extension StateDocument {
         return (builder.problems.hasFatal ? nil : builder.document, builder.problems)
     }
 
-    package static func parse(
+    public static func parse(
         _ text: String, seed: HashSeed = .random()
     ) -> (document: StateDocument?, problems: RouteProblems) {
         Array(text.utf8).withUnsafeBufferPointer { parse($0, seed: seed) }

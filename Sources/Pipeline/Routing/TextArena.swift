@@ -1,20 +1,20 @@
 import Pipeline
 
 /// Where a text stands in a ``TextArena``.
-package struct TextRef: Hashable, Sendable {
+public struct TextRef: Hashable, Sendable {
     let offset: UInt32
-    package let length: UInt16
+    public let length: UInt16
     static let empty = TextRef(offset: 0, length: 0)
 }
 
 /// Texts one after the other in one block: a million names cost their bytes, not a million allocations.
 ///
 /// Threading: filled by one thread, then read by any. Texts stay where they are as long as nothing is added.
-package final class TextArena: @unchecked Sendable {
+public final class TextArena: @unchecked Sendable {
     private var storage = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 4096)
     private var count = 0
 
-    package init() {}
+    public init() {}
     deinit { storage.deallocate() }
 
     /// Nil if the text is longer than 65,535 bytes or the arena would outgrow 4 GiB.
@@ -37,27 +37,27 @@ package final class TextArena: @unchecked Sendable {
     }
 
     /// Valid until the next ``append(_:)``.
-    @inline(__always) package func bytes(_ ref: TextRef) -> Bytes {
+    @inline(__always) public func bytes(_ ref: TextRef) -> Bytes {
         guard Int(ref.offset) + Int(ref.length) <= count else { return Bytes(start: nil, count: 0) }
         return Bytes(start: storage.baseAddress.unsafelyUnwrapped + Int(ref.offset), count: Int(ref.length))
     }
 
-    package func string(_ ref: TextRef) -> String { String(decoding: bytes(ref), as: UTF8.self) }
+    public func string(_ ref: TextRef) -> String { String(decoding: bytes(ref), as: UTF8.self) }
 }
 
 /// Texts that many objects share (env ids, process types), each held once and named by a number from 0 up.
 ///
 /// Threading: as ``TextArena``.
-package final class SymbolTable: @unchecked Sendable {
+public final class SymbolTable: @unchecked Sendable {
     private let text = TextArena()
     private var refs: [TextRef] = []
     private var index = HashIndex()
     private let seed: HashSeed
     private var last: UInt32?
 
-    package init(seed: HashSeed) { self.seed = seed }
+    public init(seed: HashSeed) { self.seed = seed }
 
-    package var count: Int { refs.count }
+    public var count: Int { refs.count }
 
     /// The number of `name`, old or new. Nil under the limits of ``TextArena/append(_:)``.
     func intern(_ name: Bytes) -> UInt32? {
@@ -79,11 +79,11 @@ package final class SymbolTable: @unchecked Sendable {
         index.find(SipHash.hash(name, seed: seed)) { sameBytes(bytes($0), name) }
     }
 
-    @inline(__always) package func bytes(_ number: UInt32) -> Bytes {
+    @inline(__always) public func bytes(_ number: UInt32) -> Bytes {
         Int(number) < refs.count ? text.bytes(refs[Int(number)]) : Bytes(start: nil, count: 0)
     }
 
-    package func string(_ number: UInt32) -> String { String(decoding: bytes(number), as: UTF8.self) }
+    public func string(_ number: UInt32) -> String { String(decoding: bytes(number), as: UTF8.self) }
 }
 
 /// An open-addressing index from hashes to numbers. It holds no keys: the caller compares. Several numbers may have

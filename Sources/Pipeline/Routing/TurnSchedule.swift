@@ -4,13 +4,13 @@
 /// begins, because the schedule repeats. A backend's turns are spread evenly over it: the k-th of `w` stands at
 /// (k + phase) / w of its length. Phases differ by the golden ratio, so that turns of unlike weights fall between each
 /// other, not on each other.
-package enum TurnSchedule {
+public enum TurnSchedule {
     /// The most turns of one schedule (R27). Weights that ask for more are scaled down, which rounds the shares.
-    package static let limit = 65536
+    public static let limit = 65536
 
     /// - Parameter weights: 0...256 each; those of 0 get no turn, unless all are 0.
     /// - Returns: indexes into `weights`; empty if all take turns alike, one after the other.
-    package static func make(_ weights: [UInt16]) -> [UInt16] {
+    public static func make(_ weights: [UInt16]) -> [UInt16] {
         guard weights.count <= Int(UInt16.max), let first = weights.first, weights.contains(where: { $0 != first })
         else { return [] }
         let shares = reduced(weights)

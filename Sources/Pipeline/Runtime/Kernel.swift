@@ -126,6 +126,8 @@ package protocol Kernel {
     /// Closes with RST, so that the other side knows, and nothing stays behind in TIME_WAIT.
     mutating func closeWithReset(_ descriptor: Descriptor)
 
+    /// Whether the peer has acknowledged everything that was sent, FIN included.
+    mutating func isDelivered(_ descriptor: Descriptor) -> Bool
     /// Ends a connection as ``closeWithReset(_:)`` does, and keeps the socket, with its options and its registration, for
     /// another one. False: it can't be used again, and is to be closed.
     mutating func disconnect(_ descriptor: Descriptor) -> Bool

@@ -120,6 +120,7 @@ package struct LinuxKernel: Kernel {
 
     package func shutdownWrite(_ descriptor: Descriptor) { _ = cl_shutdown_write(descriptor.number) }
     package func close(_ descriptor: Descriptor) { _ = cl_close(descriptor.number) }
+    package func isDelivered(_ descriptor: Descriptor) -> Bool { cl_unacknowledged(descriptor.number) == 0 }
     package func disconnect(_ descriptor: Descriptor) -> Bool { cl_disconnect(descriptor.number) == 0 }
     package func closeWithReset(_ descriptor: Descriptor) { _ = cl_close_with_reset(descriptor.number) }
 

@@ -101,7 +101,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.counters = counters
         self.ring = .passUnretained(ring)
         self.mailbox = .passUnretained(mailbox)
-        self.logs = settings.logConnections
+        self.logs = settings.recordsConnections
         self.connectTimeout = settings.connectTimeout
         self.halfCloseTimeout = settings.halfCloseTimeout
         self.coalesce = settings.coalesce

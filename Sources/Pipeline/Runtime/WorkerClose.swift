@@ -53,15 +53,16 @@ extension Worker {
         slot.pointee.socket = Flow.none
     }
 
-    /// Whether a connection leaves nothing on its upstream socket that the next one would feel. An orderly end may still
-    /// have bytes and a FIN on their way, which a disconnect would take back; one that lived for long has other options;
-    /// one that moved much has buffers that have grown.
-    private func isAsGoodAsNew(_ index: Int, _ ending: Ending) -> Bool {
+    /// Whether a connection leaves nothing on its upstream socket that the next one would feel: one that lived for long
+    /// has other options, one that moved much has buffers that have grown. And whether nothing is lost with it: an
+    /// orderly end may still have bytes and a FIN on their way, which a disconnect would take back.
+    private mutating func isAsGoodAsNew(_ index: Int, _ ending: Ending) -> Bool {
         let slot = slab.slots + index
-        if case .orderly = ending { return false }
-        guard slot.pointee.marks.isSuperset(of: [.connected, .upstreamWatched]), !slot.pointee.marks.contains(.guarded)
+        guard slot.pointee.marks.isSuperset(of: [.connected, .upstreamWatched]), !slot.pointee.marks.contains(.guarded),
+            slot.pointee.up.total &+ slot.pointee.down.total < Self.lightTraffic
         else { return false }
-        return slot.pointee.up.total &+ slot.pointee.down.total < Self.lightTraffic
+        if case .orderly = ending { return kernel.isDelivered(slot.pointee.upstream) }
+        return true
     }
 
     /// Bytes: less than a socket's buffers hold from the start.
@@ -133,10 +134,24 @@ extension Worker {
         }
         if let identity = slot.pointee.identity {
             record.instance.set(identity.pointee.id.buffer)
+            record.instanceNumber = identity.pointee.number
             if slot.pointee.route == nil { record.env.set(identity.pointee.env.buffer) }
         }
         record.serverName = slot.pointee.serverName
+        record.isAccounted = isAccounted(index)
         log(&record)
+    }
+
+    /// A stage that records flows has settled it.
+    private func isAccounted(_ index: Int) -> Bool {
+        let chain = chain(of: index)
+        guard chain.pointee.progressInterval != nil else { return false }
+        let slot = slab.slots + index
+        for number in 0..<min(Int(slot.pointee.passed), chain.pointee.stages.count) {
+            guard slot.pointee.gating & 1 << UInt32(number & 31) == 0 else { continue }
+            if chain.pointee.stages.pointer(number).pointee.progressInterval != nil { return true }
+        }
+        return false
     }
 
     mutating func log(_ record: inout ConnectionRecord) {
@@ -152,7 +167,7 @@ extension Worker {
         case .connecting: connectDeadline(index)
         case .relaying:
             if slab.slots[index].marks.contains(.halfClosed) {
-                halfCloseDeadline(index)
+                if !guardHalfClosed(index) { halfCloseDeadline(index) }
             } else {
                 guardUpstream(index)
                 acceptHeader(index)

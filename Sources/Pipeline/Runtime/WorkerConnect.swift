@@ -310,7 +310,7 @@ extension Worker {
     }
 
     /// How old a connection is before its backend is watched for death.
-    private static var guardAfter: TimeSpan { .seconds(1) }
+    static var guardAfter: TimeSpan { .seconds(1) }
 
     mutating func guardUpstream(_ index: Int) {
         guard !slab.slots[index].marks.contains(.guarded) else { return }

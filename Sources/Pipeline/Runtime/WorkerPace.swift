@@ -13,6 +13,7 @@ extension Worker {
 
     /// The bytes that a paced flow may read at once.
     func quantum(_ index: Int, _ source: Side) -> Int {
+        guard !slab.slots[index].pacers.isEmpty else { return Self.bufferSize }
         let pacers = slab.slots[index].pacers
         var least = Self.bufferSize
         for i in 0..<Int(pacers.count) {

@@ -73,7 +73,9 @@ extension Worker {
             destination: DestinationAddress(slot.pointee.destination),
             backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
             bytesToUpstream: up, bytesToClient: down, reason: RuntimeReason.closedByClient.code,
-            duration: now.since(slot.pointee.accepted))
+            duration: now.since(slot.pointee.accepted),
+            instance: slot.pointee.identity?.pointee.number ?? InstanceIdentity.unknown,
+            source: slot.pointee.peer.address)
         totals.reported = slot.pointee.reported
         totals.isReported = slot.pointee.marks.contains(.reported)
         totals.at = wallClock

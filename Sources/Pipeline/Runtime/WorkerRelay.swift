@@ -85,8 +85,18 @@ extension Worker {
         slot.pointee.marks.insert(.halfClosed)
         if clientFirst { slot.pointee.marks.insert(.clientEndedFirst) }
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
+        // Most are over in a moment, and need no guard.
+        let isGuarded = slot.pointee.marks.contains(.guarded)
+        wheel.arm(slab.slots, index, at: now + (isGuarded ? halfCloseTimeout : min(Self.guardAfter, halfCloseTimeout)))
+    }
+
+    /// True for a connection that is half-closed for a while, and is guarded from now on.
+    mutating func guardHalfClosed(_ index: Int) -> Bool {
+        guard !slab.slots[index].marks.contains(.guarded), halfCloseTimeout > Self.guardAfter else { return false }
         guardUpstream(index)
-        wheel.arm(slab.slots, index, at: now + halfCloseTimeout)
+        let rest = TimeSpan(nanoseconds: halfCloseTimeout.nanoseconds - Self.guardAfter.nanoseconds)
+        wheel.arm(slab.slots, index, at: now + rest)
+        return true
     }
 
     /// R14: half-open for a whole timeout without a byte. While the other direction still moves, it lives.

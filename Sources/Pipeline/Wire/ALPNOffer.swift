@@ -1,7 +1,7 @@
 extension ClientHello {
     /// True if the client offers the ALPN protocol `wanted`. Copies nothing, also where the list crosses a record
     /// boundary. `bytes` must be what the hello was parsed from.
-    package func offers(_ wanted: UnsafeBufferPointer<UInt8>, in bytes: UnsafeBufferPointer<UInt8>) -> Bool {
+    public func offers(_ wanted: UnsafeBufferPointer<UInt8>, in bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         guard let alpn, var cursor = HelloFieldCursor(alpn, in: bytes) else { return false }
         while let length = cursor.next() {
             var isWanted = Int(length) == wanted.count

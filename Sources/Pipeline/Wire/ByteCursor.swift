@@ -2,27 +2,27 @@
 /// and moves nothing.
 ///
 /// Holds the buffer's address only: the buffer must outlive the cursor and every slice taken from it.
-package struct ByteCursor {
+public struct ByteCursor {
     private let bytes: UnsafeBufferPointer<UInt8>
     /// How many bytes were read.
-    package private(set) var offset = 0
+    public private(set) var offset = 0
 
-    package init(_ bytes: UnsafeBufferPointer<UInt8>) { self.bytes = bytes }
+    public init(_ bytes: UnsafeBufferPointer<UInt8>) { self.bytes = bytes }
 
-    package var remaining: Int { bytes.count - offset }
+    public var remaining: Int { bytes.count - offset }
 
-    package mutating func u8() -> UInt8? {
+    public mutating func u8() -> UInt8? {
         guard remaining >= 1 else { return nil }
         defer { offset += 1 }
         return bytes[offset]
     }
 
-    package mutating func u16() -> UInt16? { fixed() }
-    package mutating func u32() -> UInt32? { fixed() }
-    package mutating func u64() -> UInt64? { fixed() }
+    public mutating func u16() -> UInt16? { fixed() }
+    public mutating func u32() -> UInt32? { fixed() }
+    public mutating func u64() -> UInt64? { fixed() }
 
     /// The next `count` bytes; nil if there are fewer, or `count` is negative.
-    package mutating func take(_ count: Int) -> UnsafeBufferPointer<UInt8>? {
+    public mutating func take(_ count: Int) -> UnsafeBufferPointer<UInt8>? {
         guard count >= 0, remaining >= count else { return nil }
         defer { offset += count }
         return UnsafeBufferPointer(rebasing: bytes[offset..<offset + count])

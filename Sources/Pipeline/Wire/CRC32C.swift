@@ -1,6 +1,6 @@
 /// CRC-32C (Castagnoli, RFC 3720 §B.4), as PROXY v2's `PP2_TYPE_CRC32C` uses it. Four bits a step: the input is a
 /// header, and sixteen words need no global table.
-package struct CRC32C {
+public struct CRC32C {
     private static var table: InlineArray<16, UInt32> {
         [
             0x0000_0000, 0x105E_C76F, 0x20BD_8EDE, 0x30E3_49B1, 0x417B_1DBC, 0x5125_DAD3, 0x61C6_9362, 0x7198_540D,
@@ -10,14 +10,14 @@ package struct CRC32C {
 
     private var state: UInt32 = .max
 
-    package init() {}
+    public init() {}
 
-    package mutating func update(_ bytes: UnsafeBufferPointer<UInt8>) {
+    public mutating func update(_ bytes: UnsafeBufferPointer<UInt8>) {
         for byte in bytes { update(byte) }
     }
 
     /// The same as `count` zero bytes.
-    package mutating func updateZeros(_ count: Int) {
+    public mutating func updateZeros(_ count: Int) {
         for _ in 0..<max(0, count) { update(0) }
     }
 
@@ -27,5 +27,5 @@ package struct CRC32C {
         state = state >> 4 ^ CRC32C.table[Int(state & 15)]
     }
 
-    package var value: UInt32 { ~state }
+    public var value: UInt32 { ~state }
 }

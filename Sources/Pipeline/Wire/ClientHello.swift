@@ -1,6 +1,6 @@
 /// What a peek at the client's first bytes found (R7). A final verdict stays the same whatever bytes follow; only
 /// ``incomplete(needs:)`` changes as bytes arrive.
-package enum HelloVerdict: Equatable, Sendable {
+public enum HelloVerdict: Equatable, Sendable {
     /// A whole and well-formed ClientHello.
     case ok(ClientHello)
     /// A hello so far. `needs`: the total of bytes at which it is worth looking again, more than there are now and at
@@ -15,13 +15,13 @@ package enum HelloVerdict: Equatable, Sendable {
 }
 
 /// What makes a hello malformed.
-package enum HelloFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
+public enum HelloFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
     case sslV2, recordVersion, emptyRecord, recordTooLong, interleavedRecord, notClientHello, bytesAfterHello
     case clientVersion, sessionID, cipherSuites, compressionMethods, overrun, bytesAfterVector
     case duplicateExtension, serverNameList, serverNameType, serverNameLength, serverNameByte, alpnList
 
     /// Completes "the ClientHello …".
-    package var text: String {
+    public var text: String {
         switch self {
         case .sslV2: "has the SSL 2.0 form, which RFC 6176 forbids"
         case .recordVersion: "has a record whose version is not 3.x"
@@ -48,25 +48,25 @@ package enum HelloFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
 
 /// Where the parts of a parsed ClientHello stand. Offsets count from the first byte that the parser saw, and mean
 /// something only together with those bytes.
-package struct ClientHello: Equatable, Sendable {
+public struct ClientHello: Equatable, Sendable {
     /// The longest server name that is taken, as on the wire.
-    package static let nameLimit = 255
+    public static let nameLimit = 255
 
     /// The one host_name of the server_name extension, raw (RFC 6066 §3); nil: the extension is absent.
-    package var serverName: HelloField?
+    public var serverName: HelloField?
     /// The ALPN extension's protocol list, without its own length (RFC 7301 §3.1); nil: absent.
-    package var alpn: HelloField?
+    public var alpn: HelloField?
     /// The encrypted_client_hello extension is there. Means nothing by itself: browsers grease it.
-    package var hasECH = false
+    public var hasECH = false
     /// Bytes of the hello's records, headers included. What follows in the stream is not the hello's.
-    package var totalBytes = 0
+    public var totalBytes = 0
 
-    package init() {}
+    public init() {}
 
     /// Calls `body` with the raw server name; nil if there is none. Copies (to the stack) only a name that crosses a
     /// record boundary. `bytes` must be what the hello was parsed from.
     @inline(__always)
-    package func withServerName<Result>(
+    public func withServerName<Result>(
         in bytes: UnsafeBufferPointer<UInt8>, _ body: (UnsafeBufferPointer<UInt8>) -> Result
     ) -> Result? {
         guard let serverName else { return nil }
@@ -78,12 +78,12 @@ package struct ClientHello: Equatable, Sendable {
     }
 
     /// The raw server name; nil if there is none. Allocates: for tools and tests.
-    package func serverNameBytes(in bytes: UnsafeBufferPointer<UInt8>) -> [UInt8]? {
+    public func serverNameBytes(in bytes: UnsafeBufferPointer<UInt8>) -> [UInt8]? {
         withServerName(in: bytes) { Array($0) }
     }
 
     /// The protocols that the client offers, in its order. Allocates: for tools and tests.
-    package func alpnProtocols(in bytes: UnsafeBufferPointer<UInt8>) -> [[UInt8]] {
+    public func alpnProtocols(in bytes: UnsafeBufferPointer<UInt8>) -> [[UInt8]] {
         guard let alpn else { return [] }
         let list = [UInt8](unsafeUninitializedCapacity: alpn.length) { memory, count in
             count = alpn.copy(from: bytes, into: memory) ?? 0
@@ -99,25 +99,25 @@ package struct ClientHello: Equatable, Sendable {
 }
 
 /// A run of handshake bytes in the stream. It may cross record boundaries, with a record header in between.
-package struct HelloField: Equatable, Sendable {
+public struct HelloField: Equatable, Sendable {
     /// Of its first byte, in the stream.
-    package let offset: Int
+    public let offset: Int
     /// Its own bytes, without record headers in between.
-    package let length: Int
+    public let length: Int
     /// Where the record ends that its first byte is in.
     let recordEnd: Int
 
     /// True if it lies in one record.
-    package var isContiguous: Bool { offset + length <= recordEnd }
+    public var isContiguous: Bool { offset + length <= recordEnd }
 
     /// Its bytes in place; nil if it isn't contiguous, or not in `bytes`.
-    package func contiguous(in bytes: UnsafeBufferPointer<UInt8>) -> UnsafeBufferPointer<UInt8>? {
+    public func contiguous(in bytes: UnsafeBufferPointer<UInt8>) -> UnsafeBufferPointer<UInt8>? {
         guard isContiguous, offset >= 0, length >= 0, offset + length <= bytes.count else { return nil }
         return UnsafeBufferPointer(rebasing: bytes[offset..<offset + length])
     }
 
     /// Copies its bytes without the record headers. Nil if they don't fit or are not in `bytes`.
-    package func copy(
+    public func copy(
         from bytes: UnsafeBufferPointer<UInt8>, into memory: UnsafeMutableBufferPointer<UInt8>
     ) -> Int? {
         guard length <= memory.count, offset >= 0 else { return nil }

@@ -4,7 +4,7 @@ extension ClientHello {
     ///
     /// Nothing of a hello is given out before all of it has arrived and every length in it agrees with the rest.
     /// - Parameter limit: the most bytes that its records may take together, their headers included.
-    package static func parse(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int) -> HelloVerdict {
+    public static func parse(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int) -> HelloVerdict {
         var parser = ClientHelloParser(bytes, limit: limit)
         do throws(HandshakeReader.Stop) {
             return .ok(try parser.parse())

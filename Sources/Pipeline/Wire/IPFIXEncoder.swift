@@ -5,22 +5,22 @@ import Pipeline
 /// One encoder is one transport session of one observation domain: its sequence number counts the data records of all
 /// messages that it has finished, modulo 2^32. Begin a message by appending; when ``append(_:_:)`` says no, or there is
 /// no more, take ``finish(exportTime:)``.
-package struct IPFIXEncoder {
-    package let domain: UInt32
-    package let enterprise: UInt32
+public struct IPFIXEncoder {
+    public let domain: UInt32
+    public let enterprise: UInt32
     /// The most octets of a message: at least ``IPFIX/shortestLimit``, at most ``IPFIX/longestMessage``.
-    package let messageLimit: Int
+    public let messageLimit: Int
     /// Data records in finished messages, modulo 2^32: what the next message's header says.
-    package private(set) var sequence: UInt32
+    public private(set) var sequence: UInt32
     /// Data records in the message that is being made.
-    package private(set) var pendingRecords = 0
+    public private(set) var pendingRecords = 0
 
     private var message: [UInt8] = []
     /// Where the set that is being made begins, and what it holds; nil: none.
     private var openSet: (start: Int, id: UInt16)?
 
     /// - Parameter sequence: of the first message; 0 but in tests.
-    package init(domain: UInt32, enterprise: UInt32, messageLimit: Int, sequence: UInt32 = 0) {
+    public init(domain: UInt32, enterprise: UInt32, messageLimit: Int, sequence: UInt32 = 0) {
         self.domain = domain
         self.enterprise = enterprise
         self.messageLimit = min(max(messageLimit, IPFIX.shortestLimit), IPFIX.longestMessage)
@@ -29,11 +29,11 @@ package struct IPFIXEncoder {
     }
 
     /// Nothing was appended since the last message.
-    package var isEmpty: Bool { message.count == IPFIX.headerLength }
+    public var isEmpty: Bool { message.count == IPFIX.headerLength }
 
     /// Appends all templates. First thing in a session, and over UDP from time to time (RFC 7011 §8.4).
     /// False, and nothing appended, if they don't fit behind what is there already.
-    package mutating func appendTemplates() -> Bool {
+    public mutating func appendTemplates() -> Bool {
         var body: [UInt8] = []
         for template in IPFIX.Template.allCases {
             body.put(template.rawValue)
@@ -45,7 +45,7 @@ package struct IPFIXEncoder {
 
     /// Appends a data record. False, and nothing appended, if it doesn't fit: finish this message, then append again.
     /// An empty message takes any record.
-    package mutating func append(_ record: FlowRecord, _ names: FlowNames) -> Bool {
+    public mutating func append(_ record: FlowRecord, _ names: FlowNames) -> Bool {
         let template = IPFIX.Template(record.key)
         var body: [UInt8] = []
         body.reserveCapacity(128)
@@ -72,7 +72,7 @@ package struct IPFIXEncoder {
 
     /// The message; nil if nothing was appended. The next one begins.
     /// - Parameter exportTime: seconds since 1970, modulo 2^32.
-    package mutating func finish(exportTime: UInt32) -> [UInt8]? {
+    public mutating func finish(exportTime: UInt32) -> [UInt8]? {
         guard !isEmpty else { return nil }
         closeSet()
         message.replace(at: 0, IPFIX.version)

@@ -1,7 +1,7 @@
 import Pipeline
 
 /// What a look for a PROXY header at the start of a stream found. A final verdict stays the same whatever follows.
-package enum ProxyVerdict: Equatable, Sendable {
+public enum ProxyVerdict: Equatable, Sendable {
     case ok(ProxyHeader)
     /// A header so far. `needs`: the total of bytes at which it is worth looking again.
     case incomplete(needs: Int)
@@ -12,12 +12,12 @@ package enum ProxyVerdict: Equatable, Sendable {
 }
 
 /// What makes a PROXY header malformed.
-package enum ProxyFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
+public enum ProxyFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
     case lineTooLong, lineEnd, lineFields, address, port
     case versionOrCommand, familyOrTransport, tooLong, addressBlock, tlv, checksumLength, checksum, uniqueID
 
     /// Completes "the PROXY header …".
-    package var text: String {
+    public var text: String {
         switch self {
         case .lineTooLong: "has no CRLF within 107 bytes"
         case .lineEnd: "has a CR or LF that is no CRLF"
@@ -37,68 +37,68 @@ package enum ProxyFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
 }
 
 /// A parsed PROXY header. Offsets count from the first byte that the parser saw.
-package struct ProxyHeader: Equatable, Sendable {
-    package enum Command: String, Sendable { case local, proxy }
-    package enum Family: String, Sendable { case unspec, inet, inet6, unix }
-    package enum Transport: String, Sendable { case unspec, stream, dgram }
+public struct ProxyHeader: Equatable, Sendable {
+    public enum Command: String, Sendable { case local, proxy }
+    public enum Family: String, Sendable { case unspec, inet, inet6, unix }
+    public enum Transport: String, Sendable { case unspec, stream, dgram }
 
     /// The longest v2 header: 16 bytes and what their length field can count.
-    package static let maxLength = 16 + 65535
+    public static let maxLength = 16 + 65535
 
     /// 1 or 2.
-    package var version: UInt8
-    package var command = Command.proxy
+    public var version: UInt8
+    public var command = Command.proxy
     /// As the header says; ``Family/unspec`` for `LOCAL`, whose family means nothing.
-    package var family = Family.unspec
-    package var transport = Transport.unspec
+    public var family = Family.unspec
+    public var transport = Transport.unspec
     /// Nil: the header conveys none (`LOCAL`, `UNKNOWN`, unspec, unix): use the socket's.
-    package var source: Endpoint?
-    package var destination: Endpoint?
+    public var source: Endpoint?
+    public var destination: Endpoint?
     /// Where the TLVs stand.
-    package var tlvBytes = 0..<0
+    public var tlvBytes = 0..<0
     /// Bytes of the header; the stream's payload begins after them.
-    package var length = 0
+    public var length = 0
 
     init(version: UInt8) { self.version = version }
 
     /// The TLVs in order. `bytes` must be what the header was parsed from.
-    package func tlvs(in bytes: UnsafeBufferPointer<UInt8>) -> ProxyTLVs {
+    public func tlvs(in bytes: UnsafeBufferPointer<UInt8>) -> ProxyTLVs {
         guard tlvBytes.upperBound <= bytes.count else { return ProxyTLVs(UnsafeBufferPointer(start: nil, count: 0)) }
         return ProxyTLVs(UnsafeBufferPointer(rebasing: bytes[tlvBytes]))
     }
 }
 
 /// One type-length-value of a v2 header (§2.2.*). The value points into the parsed bytes.
-package struct ProxyTLV {
+public struct ProxyTLV {
     /// §2.2.1...2.2.7, as far as we look at or write them.
-    package enum Kind {
-        package static let alpn: UInt8 = 0x01
-        package static let authority: UInt8 = 0x02
-        package static let crc32c: UInt8 = 0x03
-        package static let noop: UInt8 = 0x04
-        package static let uniqueID: UInt8 = 0x05
+    public enum Kind {
+        public static let alpn: UInt8 = 0x01
+        public static let authority: UInt8 = 0x02
+        public static let crc32c: UInt8 = 0x03
+        public static let noop: UInt8 = 0x04
+        public static let uniqueID: UInt8 = 0x05
         /// The first of sixteen types for private use.
-        package static let custom: UInt8 = 0xE0
+        public static let custom: UInt8 = 0xE0
         /// All of them.
-        package static let customRange: ClosedRange<UInt8> = 0xE0...0xEF
+        public static let customRange: ClosedRange<UInt8> = 0xE0...0xEF
     }
 
-    package let type: UInt8
-    package let value: UnsafeBufferPointer<UInt8>
+    public let type: UInt8
+    public let value: UnsafeBufferPointer<UInt8>
 }
 
 /// The TLVs of a header. Ends early, and then ``isWhole`` is false, where a TLV runs past the end.
-package struct ProxyTLVs: Sequence, IteratorProtocol {
+public struct ProxyTLVs: Sequence, IteratorProtocol {
     private var cursor: ByteCursor
-    package private(set) var isWhole = true
+    public private(set) var isWhole = true
 
     /// - Parameter bytes: a header's TLVs, and nothing else.
-    package init(_ bytes: UnsafeBufferPointer<UInt8>) { cursor = ByteCursor(bytes) }
+    public init(_ bytes: UnsafeBufferPointer<UInt8>) { cursor = ByteCursor(bytes) }
 
     /// How many bytes were read.
-    package var offset: Int { cursor.offset }
+    public var offset: Int { cursor.offset }
 
-    package mutating func next() -> ProxyTLV? {
+    public mutating func next() -> ProxyTLV? {
         guard isWhole, cursor.remaining > 0 else { return nil }
         guard let type = cursor.u8(), let length = cursor.u16(), let value = cursor.take(Int(length)) else {
             isWhole = false

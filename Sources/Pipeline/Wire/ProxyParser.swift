@@ -4,7 +4,7 @@ extension ProxyHeader {
     /// Looks for a PROXY header, v1 or v2, at the start of `bytes`: pure, without allocation, asked again from the
     /// start as more arrives. HAProxy's proxy-protocol.txt, §2.1 and §2.2.
     /// - Parameter limit: the most bytes that a v2 header may take; a longer one is malformed.
-    package static func parse(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int = maxLength) -> ProxyVerdict {
+    public static func parse(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int = maxLength) -> ProxyVerdict {
         switch ProxySignature.check(bytes) {
         case .pass: return .notProxy
         case .wait(let needs): return .incomplete(needs: needs)

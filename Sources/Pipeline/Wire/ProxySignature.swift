@@ -1,5 +1,5 @@
 /// The first bytes of PROXY protocol headers (HAProxy's proxy-protocol.txt, §2.1 and §2.2).
-package enum ProxySignature {
+public enum ProxySignature {
     /// `PROXY` and the space after it.
     static let v1: InlineArray<6, UInt8> = [0x50, 0x52, 0x4F, 0x58, 0x59, 0x20]
     static let v2: InlineArray<12, UInt8> = [
@@ -7,7 +7,7 @@ package enum ProxySignature {
     ]
 
     /// What a stream's first bytes are, for those who must not send a header (R17).
-    package enum Check: Equatable, Sendable {
+    public enum Check: Equatable, Sendable {
         /// A signature: whatever follows, a receiver could take it for a header.
         case block
         /// A prefix of a signature, or nothing. Look again at `needs` bytes in total: the very next byte may decide.
@@ -17,7 +17,7 @@ package enum ProxySignature {
     }
 
     /// Pure: the answer depends on the first twelve bytes only, and a final one never changes.
-    package static func check(_ bytes: UnsafeBufferPointer<UInt8>) -> Check {
+    public static func check(_ bytes: UnsafeBufferPointer<UInt8>) -> Check {
         guard let first = bytes.first else { return .wait(needs: 1) }
         switch first {
         case v1[0]: return compare(bytes, v1.span)

@@ -4,9 +4,9 @@ import Pipeline
 ///
 /// Use: make one, `append` TLVs, then take ``finish()``. A header that doesn't fit is never partly valid: ``finish()``
 /// answers nil once anything was refused.
-package struct ProxyV2Writer {
+public struct ProxyV2Writer {
     /// A whole `LOCAL` header: the connection is the proxy's own, as a health probe's (R18). For the control side.
-    package static let local: [UInt8] = [UInt8](unsafeUninitializedCapacity: fixedLength) { memory, count in
+    public static let local: [UInt8] = [UInt8](unsafeUninitializedCapacity: fixedLength) { memory, count in
         var writer = ProxyV2Writer(localIn: memory)
         count = writer.finish()?.count ?? 0
     }
@@ -17,7 +17,7 @@ package struct ProxyV2Writer {
     private let memory: UnsafeMutableBufferPointer<UInt8>
     private var count = 0
     /// False once something did not fit.
-    package private(set) var fits = true
+    public private(set) var fits = true
     /// Where the checksum's value stands, to be filled in last.
     private var checksum: Int?
 
@@ -26,7 +26,7 @@ package struct ProxyV2Writer {
     /// INET if both sides are IPv4, which includes IPv4-mapped addresses. INET6 otherwise: one socket has one family,
     /// but a believed header from another proxy may name an IPv4 client of a connection to an IPv6 listener, and then
     /// its IPv4-mapped form is the only truthful one.
-    package init(
+    public init(
         proxy client: ClientAddress, to destination: DestinationAddress, in memory: UnsafeMutableBufferPointer<UInt8>
     ) {
         self.memory = memory
@@ -48,13 +48,13 @@ package struct ProxyV2Writer {
     }
 
     /// A `LOCAL` header, see ``local``.
-    package init(localIn memory: UnsafeMutableBufferPointer<UInt8>) {
+    public init(localIn memory: UnsafeMutableBufferPointer<UInt8>) {
         self.memory = memory
         start(command: 0x20, family: 0x00)
     }
 
     /// Adds a TLV.
-    package mutating func append(_ type: UInt8, _ value: UnsafeBufferPointer<UInt8>) {
+    public mutating func append(_ type: UInt8, _ value: UnsafeBufferPointer<UInt8>) {
         guard let length = UInt16(exactly: value.count) else {
             fits = false
             return
@@ -65,12 +65,12 @@ package struct ProxyV2Writer {
     }
 
     /// Adds the name that the client asked for (`PP2_TYPE_AUTHORITY`).
-    package mutating func append(authority name: ServerName) {
+    public mutating func append(authority name: ServerName) {
         name.withBytes { append(ProxyTLV.Kind.authority, $0) }
     }
 
     /// Adds the connection's name (`PP2_TYPE_UNIQUE_ID`).
-    package mutating func append(_ id: UniqueID) {
+    public mutating func append(_ id: UniqueID) {
         put(ProxyTLV.Kind.uniqueID)
         put(UInt16(UniqueID.length))
         put(id.prefix)
@@ -78,7 +78,7 @@ package struct ProxyV2Writer {
     }
 
     /// Adds a checksum over the whole header (`PP2_TYPE_CRC32C`, §2.2.3), which ``finish()`` works out. Once.
-    package mutating func appendChecksum() {
+    public mutating func appendChecksum() {
         guard checksum == nil else { return }
         put(ProxyTLV.Kind.crc32c)
         put(UInt16(4))
@@ -87,7 +87,7 @@ package struct ProxyV2Writer {
     }
 
     /// The header's bytes, in the lent memory; nil if they didn't fit it, or the length field.
-    package mutating func finish() -> UnsafeBufferPointer<UInt8>? {
+    public mutating func finish() -> UnsafeBufferPointer<UInt8>? {
         guard fits, let length = UInt16(exactly: count - ProxyV2Writer.fixedLength) else { return nil }
         memory[14] = UInt8(length >> 8)
         memory[15] = UInt8(length & 255)

@@ -186,8 +186,12 @@ final class EgressLab: Sendable {
         """
 
     /// The node, with the rules of its own config in force.
+    /// - Parameters:
+    ///   - setting: a further line of `node`.
+    ///   - more: further top-level text.
     func startNode(
-        mode: String = "transparent", backend: String = "original_destination", limit: String? = nil
+        mode: String = "transparent", backend: String = "original_destination", limit: String? = nil,
+        account: String = "account", setting: String = "", more: String = ""
     ) throws -> Node {
         try folder.write("state.json", EgressLab.state)
         let limits = limit.map { "limit per_instance {\n    \($0)\n    table 1k\n}\n" } ?? ""
@@ -195,7 +199,9 @@ final class EgressLab: Sendable {
             node test {
                 workers    2
                 intercept  interface vm*
+                \(setting)
             }
+            \(more)
             set platform { fd10::/16 10.81.0.0/16 }
             set services { fd10:f::5/128 }
             \(limits)
@@ -204,7 +210,7 @@ final class EgressLab: Sendable {
                 address     allow to @services, deny to @platform, deny to metadata
                 \(limit == nil ? "" : "rate_limit  per_instance")
                 backend     \(backend)
-                account
+                \(account)
             }
             listen [::]:15001     \(mode)  via outbound
             listen 0.0.0.0:15001  \(mode)  via outbound

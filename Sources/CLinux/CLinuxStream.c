@@ -1,0 +1,58 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* The calls of each event go to the kernel straight: glibc's are points where a thread may be cancelled, and switch
+   that on and off in a process with threads. */
+static ssize_t send_message(int fd, const struct msghdr *message) {
+    return syscall(SYS_sendmsg, fd, message, MSG_NOSIGNAL);
+}
+
+static ssize_t send_bytes(int fd, const void *bytes, size_t count) {
+    return syscall(SYS_sendto, fd, bytes, count, MSG_NOSIGNAL, NULL, 0);
+}
+
+ssize_t cl_receive(int fd, void *buffer, size_t count) {
+    ssize_t n;
+    do n = syscall(SYS_recvfrom, fd, buffer, count, 0, NULL, NULL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count) {
+    ssize_t n;
+    if (first_count == 0 || second_count == 0) {
+        const void *bytes = first_count ? first : second;
+        do n = send_bytes(fd, bytes, first_count + second_count);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : n;
+    }
+    struct iovec parts[2] = {{(void *)first, first_count}, {(void *)second, second_count}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    do n = send_message(fd, &message);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+int cl_set_low_water(int fd, int bytes) {
+    return setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes) < 0 ? -errno : 0;
+}
+
+ssize_t cl_splice(int from, int to, size_t count) {
+    ssize_t n;
+    do n = splice(from, NULL, to, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+int cl_pipe(int ends[2], int capacity) {
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0) return -errno;
+    fcntl(ends[1], F_SETPIPE_SZ, capacity); /* refused past the user's quota: the default size works too */
+    return 0;
+}

@@ -1,0 +1,146 @@
+import CLinux
+import Pipeline
+import PipelineLedger
+import Synchronization
+
+/// What is looked for in flow records while they pass: who sends most right now (``TopReport``), and what is worth a hint
+/// (``HintEngine``).
+///
+/// Threading: any; nothing here waits but for a lock that is held for short.
+final class FlowWatch: Sendable {
+    /// Attempts that wait for the flows thread, which takes them once a second. Of more, the newest are dropped and
+    /// counted: a scan is one long before (R27).
+    private static let attemptLimit = 16384
+
+    private struct State: @unchecked Sendable {
+        var traffic = TrafficWindow()
+        var engine: HintEngine?
+        var adminSocket: String?
+        var hasSaidFull = false
+    }
+
+    private struct Attempts {
+        var waiting: [Attempt] = []
+        var dropped: UInt64 = 0
+    }
+
+    private let state = Mutex(State())
+    private let attempts = Mutex(Attempts())
+    private let wantsAttempts = Atomic<Bool>(false)
+    private let directory: FlowDirectory
+    private let log: ControlLog
+
+    /// - Parameter directory: who instances are.
+    init(_ directory: FlowDirectory, _ log: ControlLog) {
+        self.directory = directory
+        self.log = log
+    }
+
+    // MARK: The control thread's side
+
+    /// From now on. What is known of instances stays, unless hints are switched off.
+    func update(_ program: Program) {
+        let interval = program.chains.buffer.compactMap(\.progressInterval).max()
+        wantsAttempts.store(program.node.hints != nil, ordering: .relaxed)
+        state.withLock { state in
+            if let interval { state.traffic.setInterval(interval) }
+            state.adminSocket = program.node.adminSocket
+            guard let hints = program.node.hints else {
+                state.engine = nil
+                return
+            }
+            if let engine = state.engine {
+                engine.update(hints)
+            } else {
+                state.engine = HintEngine(hints, now: Instant(nanoseconds: cl_now()))
+            }
+        }
+    }
+
+    func top(_ question: TopQuestion, now: UInt64 = cl_wall_clock()) -> TopReport {
+        let view = state.withLock { state in
+            let interval = state.traffic.interval.nanoseconds
+            let wanted = question.seconds.map { ($0 * 1_000_000_000 + interval - 1) / interval } ?? 4
+            return state.traffic.view(slices: Int(clamping: wanted), now: now)
+        }
+        return TopReport(question, view) { directory.find($0, $1) }
+    }
+
+    /// For `status`: counts by kind, and what is at its bound. No instance in it (R27).
+    struct Counts {
+        struct Kind {
+            let name: String
+            let begun: UInt64
+            let active: Int
+        }
+        var kinds: [Kind] = []
+        var instances = 0
+        /// Records of instances beyond ``HintEngine/instanceLimit``.
+        var unwatched: UInt64 = 0
+        /// Refused connections that were not looked at.
+        var dropped: UInt64 = 0
+    }
+
+    /// Nil: hints are off.
+    var counts: Counts? {
+        let dropped = attempts.withLock { $0.dropped }
+        return state.withLock { state in
+            guard let engine = state.engine else { return nil }
+            return Counts(
+                kinds: Hint.Kind.allCases.map {
+                    .init(name: $0.rawValue, begun: engine.begun[$0] ?? 0, active: engine.active($0))
+                }, instances: engine.instances, unwatched: engine.unwatched, dropped: dropped)
+        }
+    }
+
+    // MARK: The log thread's side
+
+    /// An ended connection.
+    func offer(_ record: ConnectionRecord) {
+        guard wantsAttempts.load(ordering: .relaxed), let attempt = Attempt(record) else { return }
+        attempts.withLock { attempts in
+            if attempts.waiting.count < FlowWatch.attemptLimit {
+                attempts.waiting.append(attempt)
+            } else {
+                attempts.dropped += 1
+            }
+        }
+    }
+
+    // MARK: The flows thread's side
+
+    func take(_ records: [FlowRecord]) {
+        let (wall, now) = (cl_wall_clock(), Instant(nanoseconds: cl_now()))
+        state.withLock { state in
+            for record in records {
+                state.traffic.add(record, now: wall)
+                state.engine?.observe(record, now)
+            }
+        }
+    }
+
+    /// Once a second: says what is to be said.
+    func tick() {
+        let waiting = attempts.withLock { attempts in
+            defer { attempts.waiting.removeAll() }
+            return attempts.waiting
+        }
+        let now = Instant(nanoseconds: cl_now())
+        let (hints, adminSocket, isFull) = state.withLock { state -> ([Hint], String?, Bool) in
+            guard let engine = state.engine else { return ([], nil, false) }
+            for attempt in waiting { engine.observe(attempt, now) }
+            let isFull = engine.unwatched > 0 && !state.hasSaidFull
+            state.hasSaidFull = state.hasSaidFull || isFull
+            return (engine.tick(now), state.adminSocket, isFull)
+        }
+        for hint in hints {
+            let text = HintText(
+                hint: hint, names: directory.find(hint.instance, hint.source), adminSocket: adminSocket)
+            log.say("egress_hint", text.message) { text.write(&$0) }
+        }
+        guard isFull else { return }
+        log.say(
+            "egress_hints_full",
+            "more than \(HintEngine.instanceLimit) instances: of the newest no hints are given until others are idle")
+    }
+}

@@ -1,0 +1,327 @@
+import Pipeline
+
+/// A connection that came to nothing, or that no stage recorded as a flow.
+struct Attempt: Equatable, Sendable {
+    let instance: UInt32
+    let source: IPAddress
+    let destination: Endpoint
+    /// Refused by a stage or by the destination, timed out, or given up by the instance before it got anywhere.
+    let isRefused: Bool
+    /// It comes as a ``FlowRecord`` too.
+    let isAccounted: Bool
+
+    /// Nil if hints have no use for it: it comes from no instance, or got where it was going and is recorded as a flow.
+    init?(_ record: ConnectionRecord) {
+        guard record.instanceNumber != InstanceIdentity.unknown else { return nil }
+        let isRefused = Attempt.isRefusal(record.reason)
+        guard isRefused || !record.isAccounted else { return nil }
+        self.init(
+            instance: record.instanceNumber, source: record.peer.address, destination: record.destination,
+            isRefused: isRefused, isAccounted: record.isAccounted)
+    }
+
+    init(instance: UInt32, source: IPAddress, destination: Endpoint, isRefused: Bool, isAccounted: Bool) {
+        self.instance = instance
+        self.source = source
+        self.destination = destination
+        self.isRefused = isRefused
+        self.isAccounted = isAccounted
+    }
+
+    /// What filters end connections for, and failed connects; not what the node itself is short of.
+    static func isRefusal(_ reason: ReasonCode) -> Bool {
+        guard reason.rawValue < ReasonCode.firstFilter else { return true }
+        switch RuntimeReason(rawValue: reason.rawValue) {
+        case .connectRefused, .connectTimeout, .connectUnreachable, .connectFailed, .clientLeftEarly: return true
+        default: return false
+        }
+    }
+}
+
+/// Finds what is worth an operator's look in what instances do: fed with records as they come, and asked once a second.
+/// Goes by the time at which records come, which is a few seconds after what they tell of. Bounded in all it keeps.
+///
+/// Threading: one thread at a time.
+final class HintEngine {
+    /// Instances that are watched at once; of others nothing is said but how many records they had.
+    static let instanceLimit = 4096
+    /// (Destination, port) of all instances together.
+    static let targetLimit = 262_144
+    /// An instance without traffic for so long may be forgotten, if its place is needed.
+    private static let idleLimit = TimeSpan.seconds(3600)
+    private static let sweepInterval = TimeSpan.seconds(60)
+    /// Hints that are said at once, and then one a second: what waits is said later (R27).
+    private static let burst = 60
+
+    /// What is known of one instance.
+    private final class Watched {
+        let number: UInt32
+        var source: IPAddress
+        var lastMove: Instant
+        var places: RecentPlaces?
+        var newPlaces = SlidingCount()
+        var mails = SlidingCount()
+        var refusedMails = SlidingCount()
+        var targets = DistinctWindow()
+        var refusals = SlidingCount()
+        var volume = UsualVolume()
+        var examples: [Hint.Kind: Endpoint] = [:]
+        var alerts: [Hint.Kind: Alert] = [:]
+
+        init(_ number: UInt32, _ source: IPAddress, _ now: Instant) {
+            self.number = number
+            self.source = source
+            lastMove = now
+        }
+    }
+
+    private struct Alert {
+        let since: Instant
+        var lastAbove: Instant
+        var lastSaid: Instant?
+        var figures: Hint.Figures
+        var peak: UInt64
+    }
+
+    private(set) var settings: HintSettings
+    private let seed: HashSeed
+    private let startedAt: Instant
+    private let instanceLimit: Int
+    private var watched: [UInt32: Watched] = [:]
+    private var targetsLeft: Int
+    private var nextSweep: Instant
+    private var tokens = HintEngine.burst
+    private var tokensAt: Instant
+
+    /// How often each kind began.
+    private(set) var begun: [Hint.Kind: UInt64] = [:]
+    /// Records of instances that found no place.
+    private(set) var unwatched: UInt64 = 0
+
+    init(
+        _ settings: HintSettings, now: Instant, seed: HashSeed = .random(),
+        instanceLimit: Int = HintEngine.instanceLimit, targetLimit: Int = HintEngine.targetLimit
+    ) {
+        self.settings = settings
+        self.seed = seed
+        self.instanceLimit = instanceLimit
+        targetsLeft = targetLimit
+        startedAt = now
+        nextSweep = now
+        tokensAt = now
+    }
+
+    var instances: Int { watched.count }
+    func active(_ kind: Hint.Kind) -> Int { watched.values.count { $0.alerts[kind] != nil } }
+
+    /// From now on. Where a line changed, counting begins anew; what instances did before stays known.
+    func update(_ new: HintSettings) {
+        guard new != settings else { return }
+        for one in watched.values {
+            if new.fanOut != settings.fanOut { one.newPlaces = SlidingCount() }
+            if new.smtp != settings.smtp { (one.mails, one.refusedMails) = (SlidingCount(), SlidingCount()) }
+            if new.portScan != settings.portScan {
+                targetsLeft += one.targets.count
+                (one.targets, one.refusals) = (DistinctWindow(), SlidingCount())
+            }
+            if new.volume?.window != settings.volume?.window { one.volume = UsualVolume() }
+        }
+        settings = new
+    }
+
+    // MARK: What comes
+
+    func observe(_ record: FlowRecord, _ now: Instant) {
+        guard record.key.instance != InstanceIdentity.unknown,
+            let one = find(record.key.instance, record.key.source, now)
+        else { return }
+        if settings.volume != nil { one.volume.add(out: record.bytesOut, into: record.bytesIn) }
+        // What many flows were counted together as has no destination.
+        guard !record.key.destination.isUnspecified else { return }
+        let destination = Endpoint(record.key.destination, record.key.port)
+        goes(one, to: destination, now)
+        if record.key.proto == 6, record.connections > 0 { mails(one, to: destination, record.connections) }
+    }
+
+    func observe(_ attempt: Attempt, _ now: Instant) {
+        guard attempt.instance != InstanceIdentity.unknown, let one = find(attempt.instance, attempt.source, now)
+        else { return }
+        if !attempt.isAccounted { mails(one, to: attempt.destination, 1) }
+        guard attempt.isRefused else { return }
+        if HintSettings.mailPorts.contains(attempt.destination.port) { one.refusedMails.add(1) }
+        guard settings.portScan != nil else { return }
+        one.refusals.add(1)
+        one.examples[.portScan] = attempt.destination
+        if one.targets.note(hash(attempt.destination), hasRoom: targetsLeft > 0) { targetsLeft -= 1 }
+    }
+
+    private func goes(_ one: Watched, to destination: Endpoint, _ now: Instant) {
+        guard let fanOut = settings.fanOut else { return }
+        if one.places == nil { one.places = RecentPlaces() }
+        guard one.places?.insert(hash(Endpoint(destination.address, 0))) == true else { return }
+        // After a start, everything is new to the node, and nothing is to the instances.
+        guard now >= startedAt + fanOut.window else { return }
+        one.newPlaces.add(1)
+        one.examples[.fanOut] = destination
+    }
+
+    private func mails(_ one: Watched, to destination: Endpoint, _ connections: UInt32) {
+        guard settings.smtp != nil, HintSettings.mailPorts.contains(destination.port) else { return }
+        one.mails.add(connections)
+        one.examples[.smtp] = destination
+    }
+
+    private func hash(_ endpoint: Endpoint) -> UInt64 {
+        SipHash.hash(
+            FlowKey(
+                instance: 0, source: .unspecified, destination: endpoint.address, port: endpoint.port, proto: 0),
+            seed: seed)
+    }
+
+    private func find(_ number: UInt32, _ source: IPAddress, _ now: Instant) -> Watched? {
+        if let one = watched[number] {
+            one.lastMove = now
+            one.source = source
+            advance(one, now)
+            return one
+        }
+        if watched.count >= instanceLimit { sweep(now) }
+        guard watched.count < instanceLimit else {
+            unwatched += 1
+            return nil
+        }
+        let one = Watched(number, source, now)
+        watched[number] = one
+        advance(one, now)
+        return one
+    }
+
+    private func sweep(_ now: Instant) {
+        guard nextSweep <= now else { return }
+        nextSweep = now + HintEngine.sweepInterval
+        for one in watched.values where one.alerts.isEmpty && one.lastMove + HintEngine.idleLimit <= now {
+            targetsLeft += one.targets.count
+            watched[one.number] = nil
+        }
+    }
+
+    private func advance(_ one: Watched, _ now: Instant) {
+        let slice = { (window: TimeSpan) in SlidingCount.slice(now.nanoseconds, ofWindow: window.nanoseconds) }
+        if let fanOut = settings.fanOut { one.newPlaces.advance(to: slice(fanOut.window)) }
+        if let smtp = settings.smtp {
+            one.mails.advance(to: slice(smtp.window))
+            one.refusedMails.advance(to: slice(smtp.window))
+        }
+        if let portScan = settings.portScan {
+            targetsLeft += one.targets.advance(to: slice(portScan.window))
+            one.refusals.advance(to: slice(portScan.window))
+        }
+        if let volume = settings.volume {
+            one.volume.advance(
+                to: now.nanoseconds / max(1, volume.window.nanoseconds), isHinted: one.alerts[.volume] != nil)
+        }
+    }
+
+    // MARK: What is said
+
+    /// What is to be said now, in order of instances. Call it once a second.
+    func tick(_ now: Instant) -> [Hint] {
+        refill(now)
+        var hints: [Hint] = []
+        for number in watched.keys.sorted() {
+            guard let one = watched[number] else { continue }
+            advance(one, now)
+            for kind in Hint.Kind.allCases {
+                if let hint = judge(one, kind, now) { hints.append(hint) }
+            }
+        }
+        return hints
+    }
+
+    private func refill(_ now: Instant) {
+        let seconds = now.since(tokensAt).nanoseconds / 1_000_000_000
+        guard seconds > 0 else { return }
+        tokens = min(HintEngine.burst, tokens + Int(min(seconds, 60)))
+        tokensAt = now
+    }
+
+    private func judge(_ one: Watched, _ kind: Hint.Kind, _ now: Instant) -> Hint? {
+        guard let figures = figures(one, kind) else {
+            // It was switched off.
+            guard let alert = one.alerts[kind] else { return nil }
+            return end(one, kind, alert, now)
+        }
+        guard figures.value > figures.bound else {
+            guard let alert = one.alerts[kind], alert.lastAbove + figures.window <= now else {
+                return retry(one, kind, now)
+            }
+            return end(one, kind, alert, now)
+        }
+        var alert = one.alerts[kind] ?? begin(kind, figures, now)
+        alert.lastAbove = now
+        alert.figures = figures
+        alert.peak = max(alert.peak, figures.value)
+        one.alerts[kind] = alert
+        return retry(one, kind, now)
+    }
+
+    private func begin(_ kind: Hint.Kind, _ figures: Hint.Figures, _ now: Instant) -> Alert {
+        begun[kind, default: 0] += 1
+        return Alert(since: now, lastAbove: now, figures: figures, peak: figures.value)
+    }
+
+    /// Says a hint that began, or that is due again.
+    private func retry(_ one: Watched, _ kind: Hint.Kind, _ now: Instant) -> Hint? {
+        guard var alert = one.alerts[kind], tokens > 0 else { return nil }
+        if let last = alert.lastSaid, last + settings.repeatEvery > now { return nil }
+        let state: Hint.State = alert.lastSaid == nil ? .started : .continues
+        tokens -= 1
+        alert.lastSaid = now
+        one.alerts[kind] = alert
+        return hint(one, kind, state, alert, now)
+    }
+
+    /// Of what was never said, the end isn't either.
+    private func end(_ one: Watched, _ kind: Hint.Kind, _ alert: Alert, _ now: Instant) -> Hint? {
+        if alert.lastSaid != nil {
+            guard tokens > 0 else { return nil }
+            tokens -= 1
+        }
+        one.alerts[kind] = nil
+        return alert.lastSaid == nil ? nil : hint(one, kind, .ended, alert, now)
+    }
+
+    private func hint(_ one: Watched, _ kind: Hint.Kind, _ state: Hint.State, _ alert: Alert, _ now: Instant) -> Hint {
+        Hint(
+            kind: kind, state: state, instance: one.number, source: one.source, figures: alert.figures,
+            peak: alert.peak, lasted: now.since(alert.since))
+    }
+
+    /// Nil: nothing of the kind is looked for.
+    private func figures(_ one: Watched, _ kind: Hint.Kind) -> Hint.Figures? {
+        let count = { (value: UInt64, threshold: HintSettings.Threshold) in
+            Hint.Figures(
+                value: value, bound: UInt64(threshold.count), window: threshold.window, example: one.examples[kind])
+        }
+        switch kind {
+        case .fanOut: return settings.fanOut.map { count(one.newPlaces.sum, $0) }
+        case .smtp:
+            guard let smtp = settings.smtp else { return nil }
+            var figures = count(one.mails.sum, smtp)
+            figures.refused = one.refusedMails.sum
+            return figures
+        case .portScan:
+            guard let portScan = settings.portScan else { return nil }
+            var figures = count(UInt64(one.targets.count), portScan)
+            figures.refused = one.refusals.sum
+            figures.isAtBound = one.targets.isAtBound
+            return figures
+        case .volume:
+            guard let volume = settings.volume else { return nil }
+            return Hint.Figures(
+                value: one.volume.isKnown ? one.volume.current : 0, bound: one.volume.bound(volume),
+                window: volume.window, bytesOut: one.volume.bytesOut, bytesIn: one.volume.bytesIn,
+                usual: UInt64(min(one.volume.average, 9e18)))
+        }
+    }
+}

@@ -1,0 +1,169 @@
+import Pipeline
+
+/// How much happened in a sliding window, in tenths of it: in the newest tenth so far and the nine before, so in nine to
+/// ten tenths. Never more than what did happen in the window.
+struct SlidingCount {
+    static let slices: UInt64 = 10
+
+    private var counts = InlineArray<10, UInt32>(repeating: 0)
+    /// The newest one's number.
+    private var slice: UInt64 = 0
+    private(set) var sum: UInt64 = 0
+
+    /// The number of the tenth of a window that a time is in.
+    static func slice(_ nanoseconds: UInt64, ofWindow window: UInt64) -> UInt64 {
+        nanoseconds / max(1, window / slices)
+    }
+
+    mutating func advance(to newest: UInt64) {
+        guard newest > slice else { return }
+        for step in 1...min(newest - slice, SlidingCount.slices) {
+            let place = Int((slice &+ step) % SlidingCount.slices)
+            sum -= UInt64(counts[place])
+            counts[place] = 0
+        }
+        slice = newest
+    }
+
+    /// To the newest tenth.
+    mutating func add(_ count: UInt32) {
+        let place = Int(slice % SlidingCount.slices)
+        let room = UInt32.max - counts[place]
+        counts[place] += min(count, room)
+        sum += UInt64(min(count, room))
+    }
+}
+
+/// How many distinct things happened in a sliding window as ``SlidingCount`` has it; exact up to ``limit``.
+struct DistinctWindow {
+    /// What is kept of one window.
+    static let limit = 4096
+
+    /// By its hash, the tenth in which it happened last.
+    private var last: [UInt64: UInt64] = [:]
+    private var slice: UInt64 = 0
+    /// Something found no place: there are more than ``count``.
+    private(set) var isAtBound = false
+
+    var count: Int { last.count }
+
+    /// - Returns: how many places became free.
+    mutating func advance(to newest: UInt64) -> Int {
+        guard newest > slice else { return 0 }
+        slice = newest
+        let before = last.count
+        if before > 0 { last = last.filter { $0.value + SlidingCount.slices > newest } }
+        if last.count < before || last.isEmpty { isAtBound = false }
+        return before - last.count
+    }
+
+    /// - Parameter hasRoom: whether one more place may be taken.
+    /// - Returns: true if one was.
+    mutating func note(_ hash: UInt64, hasRoom: Bool) -> Bool {
+        if last.updateValue(slice, forKey: hash) != nil { return false }
+        guard hasRoom, last.count <= DistinctWindow.limit else {
+            last.removeValue(forKey: hash)
+            isAtBound = true
+            return false
+        }
+        return true
+    }
+}
+
+/// Where an instance was before, in 8 KiB: two Bloom filters that take turns. When the newer one has ``capacity`` places in
+/// it, it becomes the older one, and what was only in that is forgotten. Of what is asked for again and again nothing is.
+///
+/// With four probes of 8 bits a place, at most one new place in twenty is taken for a known one: hints come a little
+/// later, never too early.
+struct RecentPlaces {
+    static let capacity = 4096
+    private static let words = capacity * 8 / 64
+    private static let probes: UInt64 = 4
+
+    private var newer = [UInt64](repeating: 0, count: words)
+    private var older: [UInt64] = []
+    private var inNewer = 0
+
+    /// - Parameter hash: keyed: workloads choose where they go.
+    /// - Returns: true if it is new.
+    mutating func insert(_ hash: UInt64) -> Bool {
+        guard !RecentPlaces.contains(newer, hash) else { return false }
+        let isNew = !RecentPlaces.contains(older, hash)
+        if inNewer == RecentPlaces.capacity {
+            older = newer
+            newer = [UInt64](repeating: 0, count: RecentPlaces.words)
+            inNewer = 0
+        }
+        for probe in 0..<RecentPlaces.probes {
+            let bit = RecentPlaces.bit(hash, probe)
+            newer[bit >> 6] |= 1 << UInt64(bit & 63)
+        }
+        inNewer += 1
+        return isNew
+    }
+
+    private static func contains(_ filter: [UInt64], _ hash: UInt64) -> Bool {
+        guard !filter.isEmpty else { return false }
+        return (0..<probes).allSatisfy { probe in
+            let bit = bit(hash, probe)
+            return filter[bit >> 6] & 1 << UInt64(bit & 63) != 0
+        }
+    }
+
+    private static func bit(_ hash: UInt64, _ probe: UInt64) -> Int {
+        Int((hash & 0xFFFF_FFFF &+ probe &* (hash >> 32 | 1)) % UInt64(words * 64))
+    }
+}
+
+/// What is usual for an instance: a decayed average over whole windows.
+struct UsualVolume {
+    /// Windows that weigh in the average: an hour, of five minutes each.
+    static let memory = 12.0
+    /// Before so many whole windows there is no past to compare with.
+    static let enough = 6
+    /// While a hint is on, the average learns this much slower: a flood should not become usual while it is looked at.
+    static let caution = 8.0
+
+    private(set) var average = 0.0
+    /// Whole windows that were seen, up to ``memory``; -1: the one that the instance appeared in has not ended.
+    private var seen = -1
+    /// The number of the window that ``current`` is of.
+    private var window: UInt64?
+    private(set) var bytesOut: UInt64 = 0
+    private(set) var bytesIn: UInt64 = 0
+
+    var current: UInt64 {
+        let (sum, overflow) = bytesOut.addingReportingOverflow(bytesIn)
+        return overflow ? .max : sum
+    }
+    var isKnown: Bool { seen >= UsualVolume.enough }
+
+    mutating func advance(to newest: UInt64, isHinted: Bool) {
+        guard let last = window else {
+            window = newest
+            return
+        }
+        guard newest > last else { return }
+        learn(Double(current), isHinted)
+        // Windows without a byte.
+        for _ in 1..<max(1, min(newest - last, 1000)) { learn(0, isHinted) }
+        window = newest
+        (bytesOut, bytesIn) = (0, 0)
+    }
+
+    private mutating func learn(_ bytes: Double, _ isHinted: Bool) {
+        seen = min(seen + 1, Int(UsualVolume.memory))
+        guard seen > 0 else { return }
+        average += (bytes - average) / (Double(seen) * (isHinted ? UsualVolume.caution : 1))
+    }
+
+    mutating func add(out: UInt64, into: UInt64) {
+        bytesOut = out > .max - bytesOut ? .max : bytesOut + out
+        bytesIn = into > .max - bytesIn ? .max : bytesIn + into
+    }
+
+    /// From where on it is unusual.
+    func bound(_ settings: HintSettings.Volume) -> UInt64 {
+        max(settings.floor, UInt64(min(average * Double(settings.factor), 9e18)))
+    }
+}

@@ -1,0 +1,258 @@
+import Pipeline
+import PipelineLedger
+
+/// What `top` asks: how flows are put together, which, and in which order.
+package struct TopQuestion: Sendable, Equatable {
+    package enum Order: String, CaseIterable, Sendable {
+        case bytes, connections
+    }
+
+    package var by = ReportGroup.instance
+    package var order = Order.bytes
+    /// Over how long, in seconds; nil: four rounds of the workers.
+    package var seconds: UInt64?
+    package var rows = 20
+    /// Only flows of this instance, and so on; all that are given have to fit.
+    package var instance: String?
+    package var env: String?
+    package var org: String?
+    package var destination: IPAddress?
+    package var port: UInt16?
+
+    package static let rowLimit = 1000
+    package static let secondLimit: UInt64 = 3600
+    package init() {}
+
+    func fits(_ key: FlowKey) -> Bool {
+        (destination == nil || destination == key.destination) && (port == nil || port == key.port)
+    }
+
+    func fits(_ names: FlowNames) -> Bool {
+        (instance == nil || instance == names.instance) && (env == nil || env == names.env)
+            && (org == nil || org == names.org)
+    }
+}
+
+/// Who sends most right now.
+struct TopReport {
+    struct Row: Equatable {
+        /// Of the group's own kind, and of whom it is part; empty where it means nothing.
+        var name: String
+        var env = ""
+        var app = ""
+        var org = ""
+        var sums = TrafficWindow.Sums()
+    }
+
+    let question: TopQuestion
+    let rows: [Row]
+    /// Rows that are not shown.
+    let others: Int
+    let total: TrafficWindow.Sums
+    let from: UInt64
+    let to: UInt64
+    let folded: UInt64
+
+    /// Texts are made for the rows that are shown alone: there may be a hundred thousand flows, and the control thread waits.
+    /// - Parameter names: who a flow's instance is.
+    init(_ question: TopQuestion, _ view: TrafficWindow.View, names: (UInt32, IPAddress) -> FlowNames) {
+        var owners = TopOwners(question)
+        var found: [Group: TrafficWindow.Sums] = [:]
+        var total = TrafficWindow.Sums()
+        for (key, sums) in view.slices.lazy.joined() where question.fits(key) {
+            guard let owner = owners.find(key, names) else { continue }
+            total.add(sums)
+            found[Group(question.by, key, owner), default: TrafficWindow.Sums()].add(sums)
+        }
+        let order = { (sums: TrafficWindow.Sums) -> (UInt64, UInt64) in
+            question.order == .bytes ? (sums.bytes, sums.connections) : (sums.connections, sums.bytes)
+        }
+        let sorted = found.sorted { a, b in
+            let (first, second) = (order(a.value), order(b.value))
+            return first == second ? owners.isLess(a.key, b.key) : first > second
+        }
+        self.question = question
+        rows = sorted.prefix(question.rows).map { group, sums in
+            var row = TopReport.row(question.by, group, owners)
+            row.sums = sums
+            return row
+        }
+        others = sorted.count - rows.count
+        self.total = total
+        (from, to, folded) = (view.from, view.to, view.folded)
+    }
+
+    /// What a row is about: an owner's index, an address, or a port.
+    struct Group: Hashable {
+        let high: UInt64
+        let low: UInt64
+        let isOwner: Bool
+        let isFolded: Bool
+
+        init(_ group: ReportGroup, _ key: FlowKey, _ owner: Int) {
+            switch group {
+            case .org, .env, .instance:
+                (high, low, isOwner, isFolded) = (0, UInt64(owner), true, false)
+            case .destination:
+                isFolded = TrafficWindow.isFolded(key)
+                (high, low, isOwner) = (key.destination.high, key.destination.low, false)
+            case .port:
+                isFolded = TrafficWindow.isFolded(key)
+                (high, low, isOwner) = (0, isFolded ? 0 : UInt64(key.port) << 8 | UInt64(key.proto), false)
+            }
+        }
+    }
+
+    private static func row(_ group: ReportGroup, _ key: Group, _ owners: TopOwners) -> Row {
+        if key.isFolded { return Row(name: "(others)") }
+        switch group {
+        case .org, .env, .instance: return owners.rows[Int(key.low)]
+        case .destination: return Row(name: "\(IPAddress(high: key.high, low: key.low))")
+        case .port: return Row(name: port(UInt16(truncatingIfNeeded: key.low >> 8), UInt8(truncatingIfNeeded: key.low)))
+        }
+    }
+
+    private static func port(_ port: UInt16, _ proto: UInt8) -> String {
+        switch proto {
+        case 6: "\(port)/tcp"
+        case 17: "\(port)/udp"
+        case 1: "icmp type \(port >> 8)"
+        case 58: "icmpv6 type \(port >> 8)"
+        default: "\(port)/protocol \(proto)"
+        }
+    }
+
+    // MARK: Answers
+
+    private var milliseconds: UInt64 { max(1, (to - from) / 1_000_000) }
+
+    private func perSecond(_ count: UInt64) -> UInt64 {
+        UInt64((Double(count) / Double(milliseconds) * 1000).rounded())
+    }
+
+    func json(now: UInt64) -> [UInt8] {
+        var line = JSONLine()
+        line.open()
+        line.field("by", question.by.rawValue)
+        line.field("sort", question.order.rawValue)
+        line.key("from")
+        line.timestamp(from)
+        line.key("to")
+        line.timestamp(to)
+        line.field("window_ms", milliseconds)
+        line.field("age_ms", now > to ? (now - to) / 1_000_000 : 0)
+        line.list("rows", rows) { line, row in
+            line.open()
+            for column in columns { line.field(column.key, column.value(row)) }
+            write(&line, row.sums)
+            line.close()
+        }
+        line.field("others", others)
+        line.field("flows_put_together", folded)
+        line.key("total")
+        line.open()
+        write(&line, total)
+        line.close()
+        line.close()
+        line.newline()
+        return line.bytes
+    }
+
+    private func write(_ line: inout JSONLine, _ sums: TrafficWindow.Sums) {
+        line.field("bytes_out", sums.bytesOut)
+        line.field("bytes_in", sums.bytesIn)
+        line.field("connections", sums.connections)
+        line.field("bytes_out_per_s", perSecond(sums.bytesOut))
+        line.field("bytes_in_per_s", perSecond(sums.bytesIn))
+    }
+
+    func text(node: String, now: UInt64) -> String {
+        let age = now > to ? (now - to) / 1_000_000_000 : 0
+        var text = "\(node): \(TopReport.seconds(milliseconds)) to \(Timestamp.text(to)), \(age) s ago, "
+        text += "by \(question.by.rawValue)\n"
+        if folded > 0 { text += "\(folded) small flows were counted together by instance\n" }
+        var table = TextTable(columns.map(\.head) + ["-OUT/S", "-IN/S", "-CONN/S", "-CONNECTIONS"])
+        for row in rows {
+            table.add(columns.map { $0.value(row).isEmpty ? "-" : $0.value(row) } + numbers(row.sums))
+        }
+        let blank = [String](repeating: "", count: columns.count - 1)
+        if others > 0 { table.add(["(\(others) more)"] + blank + ["", "", "", ""]) }
+        table.add(["total"] + blank + numbers(total))
+        return text + "\n" + table.text
+    }
+
+    private func numbers(_ sums: TrafficWindow.Sums) -> [String] {
+        let tenths = UInt64((Double(sums.connections) / Double(milliseconds) * 10_000).rounded())
+        return [
+            plainBytes(Int64(clamping: perSecond(sums.bytesOut))), plainBytes(Int64(clamping: perSecond(sums.bytesIn))),
+            "\(tenths / 10).\(tenths % 10)", "\(sums.connections)",
+        ]
+    }
+
+    /// `15 s`, `2.3 s`.
+    private static func seconds(_ milliseconds: UInt64) -> String {
+        let tenths = (milliseconds + 50) / 100
+        return tenths % 10 == 0 ? "\(tenths / 10) s" : "\(tenths / 10).\(tenths % 10) s"
+    }
+
+    private var columns: [(head: String, key: StaticString, value: (Row) -> String)] {
+        switch question.by {
+        case .org: [("ORG", "org", \.name)]
+        case .env: [("ENV", "env", \.name), ("APP", "app", \.app), ("ORG", "org", \.org)]
+        case .instance:
+            [("INSTANCE", "instance", \.name), ("ENV", "env", \.env), ("APP", "app", \.app), ("ORG", "org", \.org)]
+        case .destination: [("DESTINATION", "destination", \.name)]
+        case .port: [("PORT", "port", \.name)]
+        }
+    }
+}
+
+/// Instances, envs or orgs of a report, each once, looked up once.
+struct TopOwners {
+    private struct Source: Hashable {
+        let instance: UInt32
+        /// Of nobody's number there are many, each with its own address.
+        let address: IPAddress
+    }
+
+    private let question: TopQuestion
+    /// -1: no flow of it fits.
+    private var known: [Source: Int] = [:]
+    private var places: [String: Int] = [:]
+    private(set) var rows: [TopReport.Row] = []
+
+    init(_ question: TopQuestion) { self.question = question }
+
+    /// Index into ``rows``; nil: the question is not about this one.
+    mutating func find(_ key: FlowKey, _ names: (UInt32, IPAddress) -> FlowNames) -> Int? {
+        let isKnown = key.instance != InstanceIdentity.unknown
+        let source = Source(instance: key.instance, address: isKnown ? .unspecified : key.source)
+        if let place = known[source] { return place >= 0 ? place : nil }
+        let who = names(key.instance, key.source)
+        guard question.fits(who) else {
+            known[source] = -1
+            return nil
+        }
+        let row = TopOwners.row(question.by, who)
+        let text = "\(row.org)/\(row.app)/\(row.env)/\(row.name)"
+        let place = places[text] ?? rows.count
+        if place == rows.count { rows.append(row) }
+        (places[text], known[source]) = (place, place)
+        return place
+    }
+
+    private static func row(_ group: ReportGroup, _ names: FlowNames) -> TopReport.Row {
+        switch group {
+        case .org: TopReport.Row(name: names.org)
+        case .env: TopReport.Row(name: names.env, app: names.app, org: names.org)
+        case .instance: TopReport.Row(name: names.instance, env: names.env, app: names.app, org: names.org)
+        // Rows of these are no owner's: one is enough for all.
+        case .destination, .port: TopReport.Row(name: "")
+        }
+    }
+
+    /// The order of rows with the same figures: by name, or by number.
+    func isLess(_ a: TopReport.Group, _ b: TopReport.Group) -> Bool {
+        a.isOwner ? rows[Int(a.low)].name < rows[Int(b.low)].name : (a.high, a.low) < (b.high, b.low)
+    }
+}

@@ -1,0 +1,43 @@
+/// The `hints` block: from when on an instance's traffic is worth an operator's look. Nil is `off`.
+public struct HintSettings: Sendable, Equatable {
+    /// More than `count` within `window`.
+    public struct Threshold: Sendable, Equatable {
+        public var count: UInt32
+        public var window: TimeSpan
+        public init(_ count: UInt32, in window: TimeSpan) {
+            self.count = count
+            self.window = window
+        }
+    }
+
+    /// More bytes in a window, both ways together, than `factor` times what is usual for the instance, and than `floor`.
+    public struct Volume: Sendable, Equatable {
+        public var factor: UInt32
+        public var floor: UInt64
+        public var window: TimeSpan
+        public init(factor: UInt32, floor: UInt64, in window: TimeSpan) {
+            self.factor = factor
+            self.floor = floor
+            self.window = window
+        }
+    }
+
+    /// Destinations that the instance did not talk to before.
+    public var fanOut: Threshold? = Threshold(200, in: .seconds(60))
+    /// Connections to the ports of mail, also refused ones.
+    public var smtp: Threshold? = Threshold(30, in: .seconds(60))
+    /// Distinct (destination, port) that refused, or were refused.
+    public var portScan: Threshold? = Threshold(50, in: .seconds(60))
+    public var volume: Volume? = Volume(factor: 10, floor: 1 << 30, in: .seconds(300))
+    /// How often a hint that goes on is said again.
+    public var repeatEvery = TimeSpan.seconds(900)
+
+    /// The most that a threshold may say: what an engine can tell apart per instance is a little more.
+    public static let countLimit: UInt32 = 4000
+    public static let mailPorts: [UInt16] = [25, 465, 587]
+
+    public init() {}
+
+    /// Nothing is to be looked for.
+    public var isOff: Bool { fanOut == nil && smtp == nil && portScan == nil && volume == nil }
+}

@@ -1,0 +1,80 @@
+import Testing
+
+/// What the relay does to save work must not show: short connections one after the other, each with an end of its own,
+/// with upstream sockets that are used again and without, with streams that gather and without.
+@Suite("Upstream sockets that are used again, and streams that gather")
+struct UpstreamReuseTests {
+    enum End: CaseIterable { case clientReset, clientFin, backendReset, backendFin }
+
+    static let settings = [
+        ["spare_sockets 128 per worker", "coalesce 1ms"], ["spare_sockets 0 per worker", "coalesce 0s"],
+        ["spare_sockets 1 per worker", "coalesce 100ms"],
+    ]
+
+    @Test(
+        "R15: 400 short connections in a row, ended in four ways: bytes and ends are each connection's own",
+        arguments: settings)
+    func ends(settings: [String]) throws {
+        let server = try ManualServer()
+        let entry = Place("::1", try FreePort.take())
+        let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
+        let node = try Node(ConfigText(settings: settings, rawListeners: [entry], routes: [route]).description)
+        for number in 0..<400 {
+            let client = try Socket.connect(to: entry)
+            let place = try client.local
+            let request = Array("request \(number)".utf8)
+            try client.send(request)
+            let backend = try server.accept()
+            #expect(try backend.receive(exactly: request.count) == request)
+            let answer = Array("answer \(number)".utf8)
+            try backend.send(answer)
+            #expect(try client.receive(exactly: answer.count) == answer)
+            let end = End.allCases[number % 4]
+            let (seen, reason) = try finish(client, backend, end)
+            #expect(seen.bytes.isEmpty)
+            #expect(seen.ending == (end == .clientReset || end == .backendReset ? .reset : .fin), "\(number): \(end)")
+            let line = try node.log(of: place)
+            #expect(line.reason == reason, "\(number)")
+            #expect(line.bytesToBackend == request.count && line.bytesToClient == answer.count, "\(number)")
+        }
+    }
+
+    /// What the other side saw of the end, and the reason that the log should have.
+    private func finish(_ client: Socket, _ backend: Socket, _ end: End) throws -> (
+        (bytes: [UInt8], ending: Ending), String
+    ) {
+        switch end {
+        case .clientReset:
+            client.reset()
+            return (try backend.receiveToEnd(), "relay.reset client")
+        case .backendReset:
+            backend.reset()
+            return (try client.receiveToEnd(), "relay.reset upstream")
+        case .clientFin:
+            client.finish()
+            let seen = try backend.receiveToEnd()
+            backend.finish()
+            _ = try client.receiveToEnd()
+            return (seen, "relay.closed client")
+        case .backendFin:
+            backend.finish()
+            let seen = try client.receiveToEnd()
+            client.finish()
+            _ = try backend.receiveToEnd()
+            return (seen, "relay.closed upstream")
+        }
+    }
+
+    @Test("a bulk stream that pauses is moved on to its last byte, without an end to push it", arguments: settings)
+    func pauses(settings: [String]) throws {
+        let pair = try RelayTests.Pair(settings: settings)
+        for (from, to) in [(pair.client, pair.backend), (pair.backend, pair.client)] {
+            for size in [8 << 20, 3_000_001, 1, 1 << 20, (1 << 20) + 1, 5 << 20] {
+                let bytes = pattern(size)
+                let sent = concurrently { try from.send(bytes) }
+                #expect(try to.receive(exactly: size) == bytes)
+                try sent.value()
+            }
+        }
+    }
+}
