@@ -103,6 +103,39 @@ struct LedgerReportTests {
         #expect(!FileManager.default.fileExists(atPath: scratch.ledger.path))
     }
 
+    @Test("destinations of both families, in many buckets and of many instances, come once each", arguments: 0..<20)
+    func destinations(seed: UInt64) throws {
+        let scratch = try Scratch()
+        let store = try LedgerStore(scratch.ledger) { _ in }
+        var expected: [IPAddress: Int64] = [:]
+        var records: [FlowRecord] = []
+        for number in 0..<400 as Range<UInt64> {
+            let random = Hashing.mix(seed << 32 | number)
+            // Few, and some whose bytes begin alike: 1.2.3.4 and 0102:0304::.
+            let low = random >> 8 & 3
+            let v4 = IPAddress(v4: 0x0102_0300 | UInt32(low))
+            let v6 = IPAddress(high: (0x0102_0300 | low) << 32, low: random >> 16 & 1)
+            let bytes = random >> 40 & 0xFFF
+            var next = record(
+                number + 1, source: UInt32(random >> 20 & 7), bytes: bytes,
+                at: noon - Int64(random >> 24 & 0xFFFF))
+            next.key.destination = random & 1 == 0 ? v4 : v6
+            expected[next.key.destination, default: 0] += Int64(bytes)
+            records.append(next)
+        }
+        #expect(store.write(records, identity: fakeIdentity, now: noon))
+        let reader = try LedgerReader(scratch.ledger.path)
+        for (from, to) in [(noon - 86400, noon + 60), (noon - 65536, noon + 60)] {
+            let report = try reader.report(by: .destination, from: from, to: to, now: noon + 86400, top: 1000)
+            #expect(report.rows.count == expected.count && report.others == 0)
+            for row in report.rows {
+                let address = try #require(IPAddress(row.name))
+                #expect(row.sums.bytesOut == expected[address], "\(row)")
+            }
+            #expect(report.rows.map(\.sums.bytes) == report.rows.map(\.sums.bytes).sorted(by: >))
+        }
+    }
+
     @Test("where rows are missing, a range is widened to the level that has them")
     func gaps() {
         let (now, at) = (noon + 40 * 86400, noon + 90)

@@ -162,6 +162,22 @@ struct LedgerTests {
         }
     }
 
+    /// Format 2 had the owner before the destination.
+    private static let toFormat2 =
+        LedgerLevel.allCases.map { level in
+            """
+            ALTER TABLE \(level.table) RENAME TO newer;
+            CREATE TABLE \(level.table)(
+                at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, service INTEGER NOT NULL,
+                connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL, bytes_in INTEGER NOT NULL,
+                first INTEGER NOT NULL, last INTEGER NOT NULL,
+                PRIMARY KEY(at, owner, destination, service)) WITHOUT ROWID;
+            INSERT INTO \(level.table) SELECT at, owner, destination, service, connections, bytes_out, bytes_in, first,
+                last FROM newer;
+            DROP TABLE newer;
+            """
+        }.joined() + "PRAGMA user_version = 2"
+
     @Test("a ledger of format 1 is brought up to date by the node, and says the same; a report alone leaves it")
     func migration() throws {
         let scratch = try Scratch()
@@ -188,6 +204,11 @@ struct LedgerTests {
         // Once.
         _ = try LedgerStore(scratch.ledger) { heard.events.append($0) }
         #expect(heard.events.count == 1)
+        try store.execute(Self.toFormat2)
+        _ = try LedgerStore(scratch.ledger) { heard.events.append($0) }
+        #expect(heard.events.count == 2 && heard.events.last?.message.contains("from format 2") == true)
+        for group in ReportGroup.allCases { #expect(try report(group).total.connections == 5, "\(group)") }
+        #expect(try report(.destination).rows.map(\.name) == ["198.51.100.1", "0.0.0.100", "2001:db8::1"])
     }
 
     @Test("a damaged ledger is set aside with its reason, and a new one begun")

@@ -90,15 +90,6 @@ public struct SipHash {
         return state.result()
     }
 
-    /// The hash of an address.
-    public static func hash(_ address: IPAddress, seed: HashSeed) -> UInt64 {
-        var state = SipHash(seed)
-        state.add(address.high)
-        state.add(address.low)
-        state.v2 ^= 0xFF
-        return state.result()
-    }
-
     /// The hash of a flow's key.
     public static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
         var state = SipHash(seed)

@@ -76,8 +76,8 @@ struct LedgerBatch {
         self.rows = rows.map { ($0.key, $0.value) }.sorted { a, b in
             let (a, b) = (a.key, b.key)
             if a.at != b.at { return a.at < b.at }
-            if a.owner != b.owner { return a.owner < b.owner }
             if a.destination != b.destination { return a.destination < b.destination }
+            if a.owner != b.owner { return a.owner < b.owner }
             return a.service < b.service
         }
     }
@@ -87,8 +87,8 @@ struct LedgerBatch {
         for (key, sums) in rows {
             let at = level.start(of: key.at)
             statement.bind(1, at)
-            statement.bind(2, key.owner)
-            statement.bind(3, key.destination)
+            statement.bind(2, key.destination)
+            statement.bind(3, key.owner)
             statement.bind(4, key.service)
             LedgerBatch.bind(statement, sums, at)
             try statement.run()

@@ -60,7 +60,7 @@ enum LedgerFile {
         let found = try check(db, path)
         guard found < LedgerSchema.version else { return }
         do {
-            try LedgerSchema.migrate(db)
+            try LedgerSchema.migrate(db, from: found)
         } catch let error as DatabaseError where !error.isDamage {
             throw LedgerProblem(
                 "\(path) can't be brought from format \(found) to \(LedgerSchema.version): \(error); make room, or move it "

@@ -41,12 +41,12 @@ struct LedgerPrune {
         let last = try Row.fetchOne(
             db.cachedStatement(
                 sql: """
-                    SELECT owner, destination FROM \(level.table) WHERE at = ? ORDER BY owner, destination
+                    SELECT destination, owner FROM \(level.table) WHERE at = ? ORDER BY destination, owner
                     LIMIT 1 OFFSET \(LedgerPrune.rows)
                     """), arguments: [at])
         guard let last else { return try removeAll(db, level, at) }
         try db.cachedStatement(
-            sql: "DELETE FROM \(level.table) WHERE at = ? AND (owner, destination) <= (?, ?)"
+            sql: "DELETE FROM \(level.table) WHERE at = ? AND (destination, owner) <= (?, ?)"
         ).execute(arguments: [at, last[0] as DatabaseValue, last[1] as DatabaseValue])
     }
 

@@ -139,23 +139,29 @@ extension LedgerReader {
         /// Of all groups, also those that are not in `rows`.
         let count: Int
         let total: ReportSums
+    }
+
+    /// Takes each group once.
+    private struct Finder<Key> {
+        private var largest: LargestOf<(key: Key, sums: ReportSums)>
+        private var total = ReportSums()
+        private var count = 0
 
         /// - Parameter precedes: among groups of the same volume.
-        init<Key>(
-            _ groups: some Collection<(key: Key, value: ReportSums)>, _ top: Int,
-            precedes: @escaping (Key, Key) -> Bool, row: (Key, ReportSums) -> ReportRow
-        ) {
-            var largest = LargestOf<(key: Key, sums: ReportSums)>(top) { a, b in
+        init(_ top: Int, precedes: @escaping (Key, Key) -> Bool) {
+            largest = LargestOf(top) { a, b in
                 a.sums.bytes != b.sums.bytes ? a.sums.bytes > b.sums.bytes : precedes(a.key, b.key)
             }
-            var total = ReportSums()
-            for (key, sums) in groups {
-                total.add(sums)
-                largest.add((key, sums))
-            }
-            rows = largest.sorted.map { row($0.key, $0.sums) }
-            count = groups.count
-            self.total = total
+        }
+
+        mutating func add(_ key: Key, _ sums: ReportSums) {
+            total.add(sums)
+            count += 1
+            largest.add((key, sums))
+        }
+
+        func found(_ row: (Key, ReportSums) -> ReportRow) -> Found {
+            Found(rows: largest.sorted.map { row($0.key, $0.sums) }, count: count, total: total)
         }
     }
 
@@ -201,37 +207,25 @@ extension LedgerReader {
             found[key, default: ReportSums()].add(sums)
         }
         let order = { (names: FlowNames) in (names.instance, names.env, names.org, names.app) }
-        let precedes = { (a: FlowNames, b: FlowNames) in order(a) < order(b) }
-        return Found(found, top, precedes: precedes) { key, sums in
+        var finder = Finder<FlowNames>(top) { order($0) < order($1) }
+        for (key, sums) in found { finder.add(key, sums) }
+        return finder.found { key, sums in
             let name = group == .instance ? key.instance : group == .env ? key.env : key.org
             return ReportRow(name: name, org: key.org, app: key.app, env: key.env, sums: sums)
         }
     }
 
     private static func byService(_ db: Database, _ range: LedgerRange, _ top: Int) throws -> Found {
-        Found(try sums(db, .service, range), top, precedes: <) { ReportRow(name: service($0), sums: $1) }
+        var finder = Finder<Int64>(top, precedes: <)
+        for (service, sums) in try sums(db, .service, range) { finder.add(service, sums) }
+        return finder.found { ReportRow(name: service($0), sums: $1) }
     }
 
     private static func byDestination(_ db: Database, _ range: LedgerRange, _ top: Int) throws -> Found {
-        var found = AddressSums()
-        for part in range.parts {
-            let statement = try LedgerStatement(
-                db,
-                """
-                SELECT at, destination, connections, bytes_out, bytes_in, first, last FROM \(part.level.table)
-                WHERE at >= ? AND at < ?
-                """)
-            statement.bind(1, part.start)
-            statement.bind(2, part.end)
-            try statement.each { row in
-                guard let destination = row.address(1) else { return }
-                found.add(destination, row.sums(2, at: row.integer(0)))
-            }
-        }
-        let groups = found.addresses.indices.lazy.map { (key: found.addresses[$0], value: found.sums[$0]) }
-        return Found(groups, top, precedes: <) { address, sums in
-            ReportRow(name: address == .unspecified ? rest : "\(address)", sums: sums)
-        }
+        var finder = Finder<IPAddress>(top, precedes: <)
+        var merge = try DestinationMerge(db, range)
+        try merge.run { finder.add($0, $1) }
+        return finder.found { ReportRow(name: $0 == .unspecified ? rest : "\($0)", sums: $1) }
     }
 
     /// `443/tcp`, from port × 256 + protocol.

@@ -19,7 +19,7 @@ enum LedgerRollup: Int64, CaseIterable {
 /// `first` and `last` are seconds after the bucket's beginning, `at`: a byte or two instead of four. A `service` is
 /// port × 256 + protocol.
 enum LedgerSchema {
-    static let version = 2
+    static let version = 3
 
     private static let numbers = """
         connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL, bytes_in INTEGER NOT NULL,
@@ -40,13 +40,14 @@ enum LedgerSchema {
         try createSecond(db)
     }
 
-    /// The key begins with time, then whose it is. Addresses have 4 or 16 bytes.
+    /// The key begins with time, then where it went: what reports must read row by row comes in their order. Addresses
+    /// have 4 or 16 bytes.
     private static func createRows(_ db: Database, _ level: LedgerLevel) throws {
         try db.execute(
             sql: """
                 CREATE TABLE \(level.table)(
-                    at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, service INTEGER NOT NULL,
-                    \(numbers), PRIMARY KEY(at, owner, destination, service)) WITHOUT ROWID
+                    at INTEGER NOT NULL, destination BLOB NOT NULL, owner INTEGER NOT NULL, service INTEGER NOT NULL,
+                    \(numbers), PRIMARY KEY(at, destination, owner, service)) WITHOUT ROWID
                 """)
     }
 
@@ -63,31 +64,38 @@ enum LedgerSchema {
                 """)
     }
 
-    /// Brings a ledger of format 1 up to this one, in the transaction of its caller.
-    static func migrate(_ db: Database) throws {
-        try createSecond(db)
+    /// Brings a ledger of an older format up to this one, in the transaction of its caller.
+    static func migrate(_ db: Database, from format: Int) throws {
+        if format == 1 { try createSecond(db) }
         for level in LedgerLevel.allCases {
             try db.execute(sql: "ALTER TABLE \(level.table) RENAME TO older")
             try createRows(db, level)
+            // Format 2 had rows by owner first, format 1 other columns too.
+            let rest =
+                format == 1
+                ? "port << 8 | proto, connections, bytes_out, bytes_in, first - at, last - at"
+                : "service, connections, bytes_out, bytes_in, first, last"
             try db.execute(
                 sql: """
                     INSERT INTO \(level.table)
-                        SELECT at, owner, destination, port << 8 | proto, connections, bytes_out, bytes_in,
-                            first - at, last - at
-                        FROM older ORDER BY at, owner, destination, port, proto;
+                        SELECT at, destination, owner, \(rest) FROM older ORDER BY 1, 2, 3, 4;
                     DROP TABLE older;
                     """)
-            for rollup in LedgerRollup.allCases {
-                try db.execute(
-                    sql: """
-                        INSERT INTO sums
-                            SELECT \(level.rawValue), \(rollup.rawValue), at, \(rollup.column), sum(connections),
-                                sum(bytes_out), sum(bytes_in), min(first), max(last)
-                            FROM \(level.table) GROUP BY at, \(rollup.column)
-                        """)
-            }
+            if format == 1 { try addUp(db, level) }
         }
         try db.execute(sql: "PRAGMA user_version = \(version)")
+    }
+
+    private static func addUp(_ db: Database, _ level: LedgerLevel) throws {
+        for rollup in LedgerRollup.allCases {
+            try db.execute(
+                sql: """
+                    INSERT INTO sums
+                        SELECT \(level.rawValue), \(rollup.rawValue), at, \(rollup.column), sum(connections),
+                            sum(bytes_out), sum(bytes_in), min(first), max(last)
+                        FROM \(level.table) GROUP BY at, \(rollup.column)
+                    """)
+        }
     }
 
     // MARK: Statements
@@ -99,7 +107,7 @@ enum LedgerSchema {
             last = max(last, excluded.last)
         """
 
-    /// Adds to a row: `at`, owner, destination, service, then the five numbers.
+    /// Adds to a row: `at`, destination, owner, service, then the five numbers.
     static func addRow(_ level: LedgerLevel) -> String {
         "INSERT INTO \(level.table) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \(add)"
     }

@@ -5,13 +5,14 @@ import Pipeline
 /// A statement for loops of a million rows: bound and stepped without a detour by arrays and boxes, which cost several
 /// times what SQLite does.
 ///
-/// Threading: the database's. Ownership: the database's cache of statements; not used after the access that made it.
+/// Threading: the database's. Not used after the access to the database that made it.
 struct LedgerStatement {
     private let statement: Statement
     private var handle: SQLiteStatement { statement.sqliteStatement }
 
-    init(_ db: Database, _ sql: String) throws {
-        statement = try db.cachedStatement(sql: sql)
+    /// - Parameter isShared: one statement for all who have the same text, one after the other; false: one of its own.
+    init(_ db: Database, _ sql: String, isShared: Bool = true) throws {
+        statement = try isShared ? db.cachedStatement(sql: sql) : db.makeStatement(sql: sql)
         reset()
     }
 
@@ -46,7 +47,8 @@ struct LedgerStatement {
         while try step() { try body(self) }
     }
 
-    private func step() throws -> Bool {
+    /// False: there are no more rows.
+    func step() throws -> Bool {
         let code = sqlite3_step(handle)
         guard code == SQLITE_ROW || code == SQLITE_DONE else {
             let message = sqlite3_db_handle(handle).flatMap { sqlite3_errmsg($0) }.map { String(cString: $0) }
@@ -55,7 +57,7 @@ struct LedgerStatement {
         return code == SQLITE_ROW
     }
 
-    private func reset() { _ = sqlite3_reset(handle) }
+    func reset() { _ = sqlite3_reset(handle) }
 
     // MARK: Columns, from 0
 

@@ -1,0 +1,103 @@
+import GRDB
+import Pipeline
+
+/// Goes through the rows of several buckets at once in the order of their destinations, as each bucket has them: sums of
+/// a million destinations without keeping them.
+struct DestinationMerge {
+    /// An address as the database orders it: by bytes, the shorter first.
+    private struct Key: Comparable {
+        let high: UInt64
+        let low: UInt64
+        let length: Int32
+
+        init(_ address: IPAddress) {
+            if address.isIPv4 {
+                (high, low, length) = (UInt64(address.v4Bits) << 32, 0, 4)
+            } else {
+                (high, low, length) = (address.high, address.low, 16)
+            }
+        }
+        static func < (a: Key, b: Key) -> Bool {
+            if a.high != b.high { return a.high < b.high }
+            return a.low != b.low ? a.low < b.low : a.length < b.length
+        }
+    }
+
+    /// The rows of one bucket, at the next one.
+    private struct Cursor {
+        let rows: LedgerStatement
+        let at: Int64
+        var address = IPAddress.unspecified
+        var key = Key(.unspecified)
+
+        /// Goes on to the next row with an address; false: there is none.
+        mutating func next() throws -> Bool {
+            while try rows.step() {
+                guard let found = rows.address(0) else { continue }
+                (address, key) = (found, Key(found))
+                return true
+            }
+            return false
+        }
+    }
+
+    /// A heap: each is no later than the two at twice its place.
+    private var cursors: [Cursor] = []
+
+    init(_ db: Database, _ range: LedgerRange) throws {
+        for part in range.parts {
+            let sql = """
+                SELECT destination, connections, bytes_out, bytes_in, first, last FROM \(part.level.table)
+                WHERE at = ? ORDER BY destination
+                """
+            for at in try DestinationMerge.buckets(db, part) {
+                let rows = try LedgerStatement(db, sql, isShared: false)
+                rows.bind(1, at)
+                var cursor = Cursor(rows: rows, at: at)
+                if try cursor.next() { cursors.append(cursor) }
+            }
+        }
+        for place in stride(from: cursors.count / 2, through: 0, by: -1) { sink(place) }
+    }
+
+    /// Those that there are: found one from the other, since there may be a million rows in each.
+    private static func buckets(_ db: Database, _ part: LedgerRange.Part) throws -> [Int64] {
+        let next = try db.cachedStatement(sql: "SELECT min(at) FROM \(part.level.table) WHERE at >= ? AND at < ?")
+        var found: [Int64] = []
+        while let at = try Int64.fetchOne(next, arguments: [(found.last ?? part.start - 1) + 1, part.end]) {
+            found.append(at)
+        }
+        return found
+    }
+
+    /// Each destination once.
+    mutating func run(_ body: (IPAddress, ReportSums) -> Void) throws {
+        defer { for cursor in cursors { cursor.rows.reset() } }
+        while let first = cursors.first {
+            var sums = ReportSums()
+            while let next = cursors.first, next.key == first.key {
+                sums.add(next.rows.sums(1, at: next.at))
+                if try !cursors[0].next() {
+                    cursors[0].rows.reset()
+                    let last = cursors.removeLast()
+                    if !cursors.isEmpty { cursors[0] = last }
+                }
+                sink(0)
+            }
+            body(first.address, sums)
+        }
+    }
+
+    private mutating func sink(_ place: Int) {
+        var place = place
+        while true {
+            var least = place
+            for child in [2 * place + 1, 2 * place + 2] where child < cursors.count {
+                if cursors[child].key < cursors[least].key { least = child }
+            }
+            guard least != place else { return }
+            cursors.swapAt(place, least)
+            place = least
+        }
+    }
+}
