@@ -212,10 +212,13 @@ extension World {
         guard connection.upstream === socket else { return }
         // A backend that accepts in the moment in which its time is over may be given up all the same.
         let isUnused = socket.sent == 0 && socket.taken == 0 && !socket.finSent
-        let isLate = isUnused && clock >= connection.connectDeadline ?? .max
+        let isOverdue = clock >= connection.connectDeadline ?? .max
+        let isLate = isUnused && isOverdue
+        // Of a failure that nobody was told of yet, the worker knows nothing.
+        let isToldDead = socket.isDead && !(socket.hasEdge && isOverdue)
         connection.connectDeadline = nil
         if socket.isConnecting || socket.isDead || isLate {
-            connection.connectError = socket.isDead ? socket.causeOfDeath : ErrorNumber.timedOut
+            connection.connectError = isToldDead ? socket.causeOfDeath : ErrorNumber.timedOut
         }
         socket.isConnecting = false
     }

@@ -125,7 +125,7 @@ struct Scenario {
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
         limits.spares = random.pick([0, 1, 4])
-        accounts = random.pick([nil, nil, .milliseconds(100), .seconds(1), .seconds(5)])
+        accounts = random.pick([nil, nil, .milliseconds(500), .seconds(1), .seconds(5)])
         settings.coalesce = random.pick([.zero, .milliseconds(1), .milliseconds(5)])
         if random.chance(20) { makeRush(&random) }
     }
