@@ -27,6 +27,7 @@ private struct PipeKernel: Kernel {
     func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { false }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
+    func interface(of descriptor: Descriptor) -> UInt32 { 0 }
     func isOwn(_ address: IPAddress) -> Bool { false }
     func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { Outcome(-111) }
     func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {

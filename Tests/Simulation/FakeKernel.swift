@@ -49,6 +49,7 @@ struct FakeKernel: Kernel {
     }
 
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { localAddress(descriptor) }
+    func interface(of descriptor: Descriptor) -> UInt32 { world.socket(descriptor, "getsockopt") == nil ? 0 : 2 }
     func isOwn(_ address: IPAddress) -> Bool { false }
 
     func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { world.connect(backend, on: spare) }

@@ -87,6 +87,7 @@ struct MutantKernel: Kernel {
     mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { base.refuse(listener, &peer) }
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint? { base.localAddress(descriptor) }
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint? { base.originalDestination(descriptor) }
+    mutating func interface(of descriptor: Descriptor) -> UInt32 { base.interface(of: descriptor) }
     mutating func isOwn(_ address: IPAddress) -> Bool { base.isOwn(address) }
     mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
         base.connect(intercepted: destination, from: source, on: spare)

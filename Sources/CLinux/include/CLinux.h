@@ -1,6 +1,7 @@
 /* Thin seams to Linux calls and macros that Swift can't import. Each returns >= 0 or -errno; none holds state. */
 #pragma once
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -43,6 +44,10 @@ struct cl_connect_options {
 };
 
 int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options);
+/* The index of the interface that an accepted connection's first packet came by; 0 if it can't be told. */
+uint32_t cl_incoming_interface(int fd);
+/* The name of an interface into 16 bytes; false if there is none by now. */
+bool cl_interface_name(uint32_t index, char *name);
 int cl_local_endpoint(int fd, struct cl_endpoint *out);
 int cl_accept(int fd, struct cl_endpoint *peer);
 /* The host's range of source ports, as cl_connect_options has it; 0 if it can't be read. */

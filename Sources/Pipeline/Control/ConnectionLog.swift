@@ -1,3 +1,4 @@
+import CLinux
 import Pipeline
 
 /// One JSON object a line for every ended connection (R28). Pure: the same record always gives the same bytes.
@@ -60,10 +61,20 @@ package struct ConnectionLog {
         line.field("server_name", record.serverName)
     }
 
+    /// Its number, if it is gone by now.
+    private static func name(of interface: UInt32) -> String {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 16) { name in
+            name.initialize(repeating: 0)
+            guard let start = name.baseAddress, cl_interface_name(interface, start) else { return "\(interface)" }
+            return String(cString: start)
+        }
+    }
+
     private mutating func appendAddresses(_ record: ConnectionRecord) {
         line.field("client", record.client)
         if record.peer != record.client { line.field("peer", record.peer) }
         line.field("destination", record.destination)
+        if record.interface != 0 { line.field("interface", ConnectionLog.name(of: record.interface)) }
         if let backend = record.backend { line.field("backend", backend) }
     }
 }

@@ -28,6 +28,8 @@ public struct ConnectionRecord: @unchecked Sendable {
     public var instance = ShortText<48>()
     /// The same as a number, see ``InstanceIdentity/number``.
     public var instanceNumber = InstanceIdentity.unknown
+    /// The index of the interface that it came by, if it was intercepted and no instance is known for it; else 0.
+    public var interface: UInt32 = 0
     /// A stage recorded it as a flow as well.
     public var isAccounted = false
     public init() {}

@@ -89,6 +89,8 @@ package protocol Kernel {
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint?
     /// Where a redirected connection was going; nil: nothing redirected it.
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint?
+    /// The index of the interface that an accepted connection came by; 0: it can't be told. For refusals: it costs calls.
+    mutating func interface(of descriptor: Descriptor) -> UInt32
     /// Whether this host has the address. Costs a socket: for rare cases.
     mutating func isOwn(_ address: IPAddress) -> Bool
 

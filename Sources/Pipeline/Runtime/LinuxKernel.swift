@@ -72,6 +72,8 @@ package struct LinuxKernel: Kernel {
         return cl_original_destination(descriptor.number, &original) == 0 ? Endpoint(original) : nil
     }
 
+    package func interface(of descriptor: Descriptor) -> UInt32 { cl_incoming_interface(descriptor.number) }
+
     package func isOwn(_ address: IPAddress) -> Bool {
         var at = cl_endpoint(Endpoint(address, 0))
         return cl_can_bind(&at) == 0

@@ -68,6 +68,7 @@ extension Worker {
             guard let original = kernel.originalDestination(slot.pointee.client) else { return .notIntercepted }
             slot.pointee.destination = original
         }
+        if listener.spec.mode.intercepts { slot.pointee.marks.insert(.intercepted) }
         return listener.spec.mode.intercepts && isLoop(slot.pointee.destination, listener) ? .interceptLoop : nil
     }
 

@@ -16,18 +16,27 @@ extension Worker {
         guard slot.pointee.phase != .free else { return }
         let reason = judgeEnd(index, cause)
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
+        let interface = interfaceOfUnknown(index)
         close(slot.pointee.client, .client, ending)
         endUpstream(index, ending)
         wheel.disarm(slab.slots, index)
         paces.remove(slab.slots, index)
         giveBack(index)
         leaveBackend(index)
-        settle(index, reason)
+        settle(index, reason, interface)
         // After the stages have settled, and before the snapshot may go: what is counted may live by it.
         slot.pointee.holds.release()
         counters.pointee.ended(reason)
         snapshots.ended(slot.pointee.snapshot)
         slab.give(index)
+    }
+
+    /// By which interface an intercepted connection came that no instance is known for (R19); 0: not asked, or not known.
+    /// Asked before its socket goes.
+    private mutating func interfaceOfUnknown(_ index: Int) -> UInt32 {
+        let slot = slab.slots + index
+        guard logs, slot.pointee.marks.contains(.intercepted), slot.pointee.identity == nil else { return 0 }
+        return kernel.interface(of: slot.pointee.client)
     }
 
     private mutating func close(_ descriptor: Descriptor, _ side: Side, _ ending: Ending) {
@@ -82,7 +91,7 @@ extension Worker {
         releasePipe(flow)
     }
 
-    private mutating func settle(_ index: Int, _ reason: ReasonCode) {
+    private mutating func settle(_ index: Int, _ reason: ReasonCode, _ interface: UInt32) {
         let slot = slab.slots + index
         let bytesUp = UInt64(max(0, slot.pointee.up.total))
         let bytesDown = UInt64(max(0, slot.pointee.down.total))
@@ -106,12 +115,15 @@ extension Worker {
             stage.pointee.filter.settleErased(
                 stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], totals)
         }
-        if logs { record(index, reason, totals) }
+        if logs { record(index, reason, totals, interface) }
     }
 
-    private mutating func record(_ index: Int, _ reason: ReasonCode, _ totals: ConnectionTotals) {
+    private mutating func record(
+        _ index: Int, _ reason: ReasonCode, _ totals: ConnectionTotals, _ interface: UInt32
+    ) {
         let slot = slab.slots + index
         var record = ConnectionRecord()
+        record.interface = interface
         record.serial = slot.pointee.serial
         record.listener = slot.pointee.listener
         record.reason = reason

@@ -41,6 +41,8 @@ struct LogLine: Sendable, CustomStringConvertible {
     let uniqueID: String?
     let env: String?
     let instance: String?
+    /// By which it came, if no instance is known for it.
+    let interface: String?
     let description: String
 
     /// Nil if it is no line about a connection.
@@ -63,6 +65,7 @@ struct LogLine: Sendable, CustomStringConvertible {
         uniqueID = json["unique_id"] as? String
         env = json["env"] as? String
         instance = json["instance"] as? String
+        interface = json["interface"] as? String
         description = text
     }
 }
