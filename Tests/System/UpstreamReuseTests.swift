@@ -19,6 +19,8 @@ struct UpstreamReuseTests {
         let entry = Place("::1", try FreePort.take())
         let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
         let node = try Node(ConfigText(settings: settings, rawListeners: [entry], routes: [route]).description)
+        // A port that a reset has freed may be a later client's.
+        var before: [Place: Int] = [:]
         for number in 0..<400 {
             let client = try Socket.connect(to: entry)
             let place = try client.local
@@ -33,9 +35,18 @@ struct UpstreamReuseTests {
             let (seen, reason) = try finish(client, backend, end)
             #expect(seen.bytes.isEmpty)
             #expect(seen.ending == (end == .clientReset || end == .backendReset ? .reset : .fin), "\(number): \(end)")
-            let line = try node.log(of: place)
+            let line = try log(node, of: place, after: before[place, default: 0])
+            before[place, default: 0] += 1
             #expect(line.reason == reason, "\(number)")
             #expect(line.bytesToBackend == request.count && line.bytesToClient == answer.count, "\(number)")
+        }
+    }
+
+    /// The line of a client's connection that comes after `count` others from the same port.
+    private func log(_ node: Node, of place: Place, after count: Int) throws -> LogLine {
+        try node.child.wait("log line \(count + 1) of \(place)") { lines in
+            let found = lines.compactMap { LogLine($0.text) }.filter { $0.client == place.description }
+            return found.count > count ? found[count] : nil
         }
     }
 
