@@ -38,7 +38,9 @@ struct KeeperTests {
         #expect(after.last?.spec.chain == 3)
         let gone = keeper.adopt([more], [:], now: now)
         #expect(gone.closed == [moved])
-        for descriptor in before.map(\.descriptor) { ListenerSocket.close(descriptor) }
+        #expect(keeper.isClosing)
+        keeper.everyWorkerHasAdopted()
+        #expect(!keeper.isClosing)
     }
 
     @Test(

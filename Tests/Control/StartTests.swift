@@ -67,9 +67,15 @@ struct StartTests {
         #expect(roomy.connectionsPerWorker == 65536 && roomy.pipesPerWorker == 1024 && !roomy.isCapped)
         let tight = try #require(DescriptorBudget(limit: 1024, workers: 2, listeners: 3, maxConnections: 65536))
         #expect(tight.isCapped)
-        let used = 96 + 2 * (3 + 3) + 2 * 2 * (tight.connectionsPerWorker + tight.pipesPerWorker)
+        let used = 96 + 2 * (3 + 4) + 2 * 3 + 2 * 2 * (tight.connectionsPerWorker + tight.pipesPerWorker)
         #expect(used <= 1024)
-        #expect(tight.connectionsPerWorker > 200)
+        #expect(tight.connectionsPerWorker > 190)
+        // With a table for each worker, what one has is not taken from the others.
+        let apart = try #require(
+            DescriptorBudget(limit: 1024, workers: 8, listeners: 3, maxConnections: 65536, areShared: false))
+        #expect(3 + 4 + 2 * (apart.connectionsPerWorker + apart.pipesPerWorker) <= 1024)
+        #expect(apart.connectionsPerWorker > 400)
+        #expect(DescriptorBudget(limit: 1024, workers: 300, listeners: 1, maxConnections: 1, areShared: false) == nil)
         #expect(DescriptorBudget(limit: 100, workers: 2, listeners: 3, maxConnections: 65536) == nil)
         #expect(DescriptorBudget(limit: 256, workers: 1, listeners: 1, maxConnections: 1) != nil)
     }

@@ -23,6 +23,8 @@ private struct PipeKernel: Kernel {
 
     func now() -> Instant { Instant(nanoseconds: 0) }
     func wallClock() -> UInt64 { 0 }
+    mutating func take(_ listener: Descriptor) -> Outcome { Outcome(-9) }
+    mutating func stopListening(_ listener: Descriptor) {}
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome { Outcome(-11) }
     func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { false }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }

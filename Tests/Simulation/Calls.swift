@@ -187,15 +187,35 @@ extension World {
         nudge(socket)
     }
 
+    /// A descriptor of the worker's own for one of control's.
+    func take(_ offered: Descriptor) -> Outcome {
+        calls += 1
+        guard let index = listeners.firstIndex(where: { $0.descriptor == Int(offered.number) && $0.isOpen }) else {
+            fail("the worker takes \(offered.number), which control has closed")
+            return Outcome(-9)
+        }
+        if listeners[index].isTaken { fail("the listener \(index) is taken twice") }
+        let fails = scenario.watchFails > 0 && random.chance(scenario.watchFails)
+        guard !fails, let number = allocate(.listener(index)) else { return Outcome(-Int(ErrorNumber.tooManyFiles)) }
+        listeners[index].isTaken = true
+        effects += 1
+        return Outcome(number)
+    }
+
+    func stopListening(_ descriptor: Descriptor) {
+        guard case .listener(let index)? = object(descriptor, "shutdown") else { return }
+        checkListenerClose(index)
+        listeners[index].isOpen = false
+        listeners[index].key = nil
+        close(descriptor, .orderly)
+    }
+
     func close(_ descriptor: Descriptor, _ how: Socket.Closing) {
         guard let object = object(descriptor, "close") else { return }
         table[Int(descriptor.number)] = nil
         effects += 1
         switch object {
-        case .listener(let index):
-            checkListenerClose(index)
-            listeners[index].isOpen = false
-            listeners[index].key = nil
+        case .listener(let index): listeners[index].isTaken = false
         case .socket(let socket):
             // `close` with unread bytes is a reset, whatever was meant.
             socket.closedBy = how == .orderly && socket.unread > 0 ? .reset : how

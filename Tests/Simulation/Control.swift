@@ -59,8 +59,8 @@ final class Control {
     private var dropped = 0
 
     private func addListener(_ world: World) {
-        guard let number = world.allocate(.listener(world.listeners.count)) else { return }
-        var listener = World.Listener(descriptor: number, place: world.listeners[dropped].place)
+        var listener = World.Listener(
+            descriptor: world.controlDescriptor(world.listeners.count), place: world.listeners[dropped].place)
         listener.generation = library.nextGeneration
         world.listeners.append(listener)
     }
@@ -79,13 +79,6 @@ final class Control {
 
     func firstSnapshot(_ world: World) -> UnsafePointer<Snapshot> { library.make(world) }
     func finish() { library.free() }
-
-    /// Closes the listeners of an offer that came too late for the worker.
-    func takeBack(_ world: World) {
-        for listener in world.listeners where listener.isOpen && listener.generation > world.mailbox.adoptedGeneration {
-            world.table[listener.descriptor] = nil
-        }
-    }
 
     // MARK: Drains
 

@@ -11,6 +11,9 @@ struct FakeKernel: Kernel {
         world.wait(events, timeout: timeout)
     }
 
+    func take(_ listener: Descriptor) -> Outcome { world.take(listener) }
+    func stopListening(_ listener: Descriptor) { world.stopListening(listener) }
+
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
         guard case .listener(let index)? = world.object(listener, "accept") else { return again }
         // Linux looks for a free descriptor before it looks at the queue.

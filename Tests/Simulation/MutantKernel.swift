@@ -78,6 +78,9 @@ struct MutantKernel: Kernel {
         return count - 1
     }
 
+    mutating func take(_ listener: Descriptor) -> Outcome { base.take(listener) }
+    mutating func stopListening(_ listener: Descriptor) { base.stopListening(listener) }
+
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
         // One after the other: never until the queue is empty.
         counter += 1

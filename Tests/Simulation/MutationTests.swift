@@ -6,7 +6,7 @@ struct MutationTests {
     @Test("some of the first seeds fails on each mutation", arguments: Mutation.allCases)
     func isCaught(mutation: Mutation) {
         var caught: Simulation?
-        for seed in UInt64(0)..<1500 where caught == nil {
+        for seed in UInt64(0)..<6000 where caught == nil {
             let run = Simulation.run(Scenario(seed: seed)) { MutantKernel(mutation, $0) }
             if run.failure != nil { caught = run }
         }

@@ -26,7 +26,6 @@ struct Simulation {
         let ring = RecordRing(capacity: 64)
         drive(world, kernel(world), counters, ring)
         while let record = ring.pop() { world.ended(record) }
-        world.control.takeBack(world)
         if world.failure == nil { world.checkEnd(counters) }
         world.control.finish()
         counters.deinitialize(count: 1)

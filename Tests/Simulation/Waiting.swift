@@ -41,7 +41,7 @@ extension World {
 
     /// Wakeups that bring nothing new: the flags are those of the moment.
     private func spuriousEdge() {
-        guard case .socket(let socket)? = random.pick(table) else { return }
+        guard !table.isEmpty, case .socket(let socket)? = random.pick(table) else { return }
         if socket.key != nil { socket.hasEdge = true }
     }
 

@@ -25,6 +25,8 @@ final class World: @unchecked Sendable {
         /// 0 or 1: its endpoint and its chain.
         let place: Int
         var isOpen = true
+        /// The worker has a descriptor of its own for it.
+        var isTaken = false
         /// Control still wants it.
         var isOffered = true
         /// The offer that brought it.
@@ -90,8 +92,7 @@ final class World: @unchecked Sendable {
                     maxConnections: scenario.backendLimits[candidate]))
         }
         for place in scenario.chains.indices {
-            listeners.append(Listener(descriptor: table.count, place: place))
-            table.append(.listener(listeners.count - 1))
+            listeners.append(Listener(descriptor: controlDescriptor(listeners.count), place: place))
         }
     }
 
@@ -116,11 +117,17 @@ final class World: @unchecked Sendable {
 
     // MARK: Descriptors
 
-    var openDescriptors: Int { table.reduce(0) { $0 + ($1 == nil ? 0 : 1) } }
+    /// Without listeners: there is always room for them (R27).
+    var openDescriptors: Int {
+        table.reduce(0) {
+            if case .listener? = $1 { return $0 }
+            return $0 + ($1 == nil ? 0 : 1)
+        }
+    }
 
     /// The lowest free number, as POSIX has it; nil at the limit.
     func allocate(_ object: Object) -> Int? {
-        for number in 0..<scenario.descriptors {
+        for number in 0..<scenario.descriptors + listeners.count {
             if number == table.count { table.append(nil) }
             if table[number] == nil {
                 table[number] = object
@@ -129,6 +136,9 @@ final class World: @unchecked Sendable {
         }
         return nil
     }
+
+    /// Control's descriptor of a listener, which is in no table of the worker's.
+    func controlDescriptor(_ listener: Int) -> Int { 1_000_000 + listener }
 
     var hasFreeDescriptor: Bool { openDescriptors < scenario.descriptors }
 

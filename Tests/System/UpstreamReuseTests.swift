@@ -8,7 +8,7 @@ struct UpstreamReuseTests {
 
     static let settings = [
         ["spare_sockets 128 per worker", "coalesce 1ms"], ["spare_sockets 0 per worker", "coalesce 0s"],
-        ["spare_sockets 1 per worker", "coalesce 100ms"],
+        ["spare_sockets 1 per worker", "coalesce 100ms", "descriptors shared"],
     ]
 
     @Test(

@@ -83,6 +83,17 @@ int cl_pipe(int ends[2], int capacity);
 int cl_shutdown_write(int fd);
 int cl_close(int fd);
 int cl_close_with_reset(int fd);
+/* Closes a listening socket that others may have open too: it listens no more. */
+int cl_close_listener(int fd);
+
+/* Gives the calling thread a table of descriptors of its own, with nothing in it but the standard streams, `kept`
+   (ascending), and what is returned: where cl_take_descriptor takes from, the process's main table. */
+int cl_own_descriptors(const int *kept, int count);
+/* 0, if this process's threads may do that. */
+int cl_may_own_descriptors(void);
+/* A descriptor of the calling thread's table for one of the process's main table. */
+int cl_take_descriptor(int process, int fd);
+int cl_copy_descriptor(int fd);
 
 int cl_epoll_create(void);
 int cl_watch(int epoll, int fd, uint64_t key);

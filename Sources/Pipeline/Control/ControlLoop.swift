@@ -101,6 +101,7 @@ struct ControlLoop: ~Copyable {
                 line.field("deadline_ms", timeout.milliseconds)
             }
             phase = .draining(Instant(nanoseconds: cl_now()) + timeout)
+            node.leaveListenersToWorkers()
             node.fleet.order(.drain)
         case .draining: resetRest("a second signal: open connections are reset")
         case .stopping: break

@@ -14,21 +14,28 @@ package struct DescriptorBudget: Equatable, Sendable {
     package static let leastConnections = 16
     /// Standard streams, the log, signals, netlink, the admin socket and its clients, files that are read at a reload.
     static let spare = 96
-    /// A worker's epoll, its reserve, its eventfd.
-    static let perWorker = 3
+    /// A worker's epoll, its reserve, its eventfd, and the process.
+    static let perWorker = 4
 
     /// A connection takes two descriptors, a pipe takes two.
     /// - Parameters:
+    ///   - limit: of each table.
     ///   - spares: what a worker may keep for the next connections; a thirty-second part of the limit at most.
     ///   - probes: what the health prober may have at once.
+    ///   - areShared: all workers and the rest of the process have one table between them.
     /// - Returns: nil if not even ``leastConnections`` fit.
     package init?(
-        limit: Int, workers: Int, listeners: Int, maxConnections: Int, spares: Int = 0, probes: Int = 0
+        limit: Int, workers: Int, listeners: Int, maxConnections: Int, spares: Int = 0, probes: Int = 0,
+        areShared: Bool = true
     ) {
-        sparesPerWorker = min(spares, limit / 32 / max(1, workers))
-        let perWorker = listeners + DescriptorBudget.perWorker + sparesPerWorker
-        let fixed = DescriptorBudget.spare + min(probes, limit / 8) + workers * perWorker
-        let share = max(0, limit - fixed) / max(1, workers)
+        let sharers = areShared ? max(1, workers) : 1
+        sparesPerWorker = min(spares, limit / 32 / sharers)
+        // Control has a descriptor of each listener, and so has its worker.
+        let control =
+            DescriptorBudget.spare + min(probes, limit / 8) + workers * (listeners + DescriptorBudget.perWorker)
+        guard control <= limit else { return nil }
+        let own = listeners + DescriptorBudget.perWorker + sparesPerWorker
+        let share = areShared ? max(0, limit - control) / sharers - listeners - sparesPerWorker : limit - own
         let wantedPipes = DescriptorBudget.sizes(connections: maxConnections).pipes
         if share >= 2 * (maxConnections + wantedPipes) {
             connectionsPerWorker = maxConnections
@@ -44,7 +51,7 @@ package struct DescriptorBudget: Equatable, Sendable {
     }
 
     /// How many listeners a worker may have: those that are planned, and as many as routes may still ask for, if they
-    /// don't cost a sixteenth of what there is.
+    /// don't cost a sixteenth of what there is, for all workers together: control has a descriptor of each.
     static func listenerRoom(limit: Int, workers: Int, planned: Int, most: Int) -> Int {
         planned + min(max(0, most - planned), limit / 16 / max(1, workers))
     }

@@ -30,7 +30,8 @@ final class Fleet {
             limit: Int(clamping: limit), workers: count, planned: listeners, most: most)
         let budget = DescriptorBudget(
             limit: Int(clamping: limit), workers: count, listeners: room, maxConnections: settings.maxConnections,
-            spares: settings.spareSockets, probes: probes)
+            spares: settings.spareSockets, probes: probes,
+            areShared: !settings.ownDescriptors || cl_may_own_descriptors() != 0)
         guard let budget else {
             return (
                 nil,
@@ -43,7 +44,7 @@ final class Fleet {
 
     /// Makes all workers, then starts them: all or none.
     /// - Parameters:
-    ///   - listeners: by worker; the workers' from here on.
+    ///   - listeners: by worker; to stay open until ``hasAdoptedNewest``.
     ///   - snapshots: has the snapshot that they begin on, `first`.
     ///   - watch: gets every connection that ends.
     init(

@@ -4,8 +4,9 @@ import PipelineRuntime
 
 /// The listening sockets of a node: which there should be, which there are, and why not those that aren't.
 ///
-/// A socket is opened here, for every worker; with the first offer that has it, it is the worker's, which closes it when
-/// an offer comes that has it no more. What can't be opened is degraded and tried again, and nobody else notices (R9).
+/// A socket is opened here, for every worker, which takes a descriptor of its own for it, and ends it when an offer comes
+/// that has it no more; then it is closed here as well. What can't be opened is degraded and tried again, and nobody else
+/// notices (R9).
 ///
 /// Threading: the control thread.
 final class ListenerKeeper {
@@ -50,8 +51,9 @@ final class ListenerKeeper {
     private var indices = IndexPool()
     /// In the order of the plan.
     private(set) var kept: [Kept] = []
-    /// Ports of sockets that workers may not have closed yet.
-    private var closing: Set<UInt16> = []
+    /// Sockets that workers may not have ended yet, and the ports that they are on.
+    private var closing: [Descriptor] = []
+    private var closingPorts: Set<UInt16> = []
 
     init(workers: Int, settings: NodeSettings, room: Int) {
         self.workers = workers
@@ -125,7 +127,7 @@ final class ListenerKeeper {
         for gone in known.values {
             if gone.isOpen {
                 change.closed.append(gone.planned)
-                closing.insert(gone.bound.port)
+                retire(gone)
             }
             indices.give(back: gone.index)
         }
@@ -141,8 +143,20 @@ final class ListenerKeeper {
         return change
     }
 
-    /// Every worker has the last offer: what was to be closed is.
-    func everyWorkerHasAdopted() { closing.removeAll() }
+    private func retire(_ gone: Kept) {
+        closing += gone.sockets
+        closingPorts.insert(gone.bound.port)
+    }
+
+    /// Something waits for ``everyWorkerHasAdopted()``.
+    var isClosing: Bool { !closing.isEmpty }
+
+    /// Every worker has the last offer: what was to be closed is ended.
+    func everyWorkerHasAdopted() {
+        for socket in closing { ListenerSocket.close(socket) }
+        closing = []
+        closingPorts = []
+    }
 
     // MARK: Degraded ones
 
@@ -170,7 +184,7 @@ final class ListenerKeeper {
             // An address that a `listen` line names is the operator's own business: its sockets stay.
             guard !kept[position].planned.isRequired, !Addresses.isUsable(address) else { continue }
             let error = ListenError(endpoint: kept[position].planned.endpoint, error: 99, congestion: nil)
-            closing.insert(kept[position].bound.port)
+            retire(kept[position])
             kept[position].sockets = []
             change.lost += 1
             degrade(position, error, now, &change)
@@ -239,14 +253,16 @@ final class ListenerKeeper {
     /// another, the kernel can't tell the two apart, and we don't ask.
     private func requireUnshared(_ spec: ListenerSpec) throws(ListenError) {
         let port = spec.endpoint.port
-        guard port != 0, !closing.contains(port), !kept.contains(where: { $0.isOpen && $0.bound.port == port }) else {
+        guard port != 0, !closingPorts.contains(port), !kept.contains(where: { $0.isOpen && $0.bound.port == port })
+        else {
             return
         }
         try ListenerSocket.open(spec, settings: settings, reusePort: false).close()
     }
 
-    /// For when no worker took them over.
+    /// For when no worker needs them: all have descriptors of their own, or there are none.
     func closeAll() {
+        everyWorkerHasAdopted()
         for socket in kept.flatMap(\.sockets) { ListenerSocket.close(socket) }
         kept = []
     }

@@ -204,6 +204,7 @@ extension NodeSettings {
             ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
             ("state", stateDirectory ?? none, new.stateDirectory ?? none),
             ("coalesce", coalesce.text, new.coalesce.text),
+            ("descriptors", descriptorTables, new.descriptorTables),
             ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),
             ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
@@ -212,6 +213,10 @@ extension NodeSettings {
         ]
         return pairs.filter { $0.1 != $0.2 }.map { "\($0.0) \($0.1) -> \($0.2)" }
     }
+}
+
+extension NodeSettings {
+    fileprivate var descriptorTables: String { ownDescriptors ? "per_worker" : "shared" }
 }
 
 extension TimeSpan {

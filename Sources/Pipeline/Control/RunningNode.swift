@@ -87,7 +87,7 @@ final class RunningNode {
             running.snapshotChanged()
             return (running, [])
         } catch {
-            // Workers own their listeners by now, and this process ends: the kernel closes what is left.
+            // This process ends: the kernel closes what is left.
             return (nil, [error.description])
         }
     }
@@ -110,8 +110,8 @@ final class RunningNode {
 
     // MARK: Change
 
-    /// Offers what the node is now to every worker. Call it only once ``isSettled`` is true: a socket that is offered
-    /// and taken back unseen would be nobody's.
+    /// Offers what the node is now to every worker. Call it only once ``isSettled`` is true: what one offer has may not be
+    /// closed while a worker may still take it.
     func publish() {
         _ = fleet.snapshots.make(program, routing.snapshot)
         fleet.offer(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
@@ -125,6 +125,12 @@ final class RunningNode {
         guard fleet.hasAdoptedNewest else { return false }
         listeners.everyWorkerHasAdopted()
         return true
+    }
+
+    /// From here on workers alone have the node's listeners, and end them when their queues are empty: another node can
+    /// have the ports while this one drains.
+    func leaveListenersToWorkers() {
+        if waitUntilSettled(milliseconds: 100) { listeners.closeAll() }
     }
 
     /// Workers take up a change at the top of their loop: within a turn, unless their connections hold too many old
@@ -166,6 +172,7 @@ final class RunningNode {
         guard !isStopping else { return }
         if news != .nothing, isSettled { lookAtAddresses(now) }
         if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
+        if listeners.isClosing { _ = isSettled }
         if fleet.snapshots.hasOld, nextSweep <= now { sweep(now) }
         proxies.look(routing.snapshot, now, log)
     }
@@ -194,7 +201,7 @@ final class RunningNode {
         var next = [listeners.nextRetry, proxies.nextLook].compactMap { $0 }
         if fleet.snapshots.hasOld { next.append(nextSweep) }
         // Something waits for workers, which take a turn.
-        if news != .nothing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }
+        if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }
         return next.min()
     }
 }

@@ -55,6 +55,12 @@ private struct NodeSetting: Sendable {
             }
         },
         .count("backlog", 1...65535) { $0.backlog = $1 },
+        NodeSetting(
+            keyword: "descriptors",
+            forms: [ClauseSpec("descriptors", [.choice(name: "tables", ["per_worker", "shared"])], summary: "")]
+        ) {
+            if case .word(let word)? = $1.values.first { $0.ownDescriptors = word == "per_worker" }
+        },
         .duration("coalesce", .zero...(.milliseconds(100))) { $0.coalesce = $1 },
         .count("spare_sockets", 0...65535, then: ["per", "worker"]) { $0.spareSockets = $1 },
         .duration("connect_timeout", .milliseconds(10)...(.seconds(120))) { $0.connectTimeout = $1 },

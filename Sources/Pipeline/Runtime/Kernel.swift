@@ -80,6 +80,10 @@ package protocol Kernel {
     /// Nanoseconds since 1970, for log lines only.
     mutating func wallClock() -> UInt64
 
+    /// A descriptor of the worker's own for a listening socket that control holds; `-errno`.
+    mutating func take(_ listener: Descriptor) -> Outcome
+    /// Closes the worker's descriptor of a listener, which listens no more, though control may hold it still.
+    mutating func stopListening(_ listener: Descriptor)
     /// Takes one connection off a listener's queue. `-EAGAIN`: none waits; `-EMFILE`, `-ENFILE`: no descriptor left.
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome
     /// At descriptor exhaustion: takes one connection off the queue and resets it, so that it isn't left hanging.

@@ -5,6 +5,10 @@ import Pipeline
 package struct LinuxKernel: Kernel {
     private let epoll: Descriptor
     private var reserve: Descriptor
+    /// As it was made: in control's table it stays so.
+    private let firstReserve: Descriptor
+    /// The process, whose descriptors are others than this worker's; none: they are the same.
+    private var process = Descriptor.none
     private var options: cl_connect_options
     private let mark: UInt32
     private var events: UnsafeMutableBufferPointer<cl_event>
@@ -17,6 +21,7 @@ package struct LinuxKernel: Kernel {
         guard reserve >= 0 else { throw KernelError(call: "open /dev/null", error: -reserve) }
         self.epoll = Descriptor(epoll)
         self.reserve = Descriptor(reserve)
+        firstReserve = Descriptor(reserve)
         mark = settings.mark
         // The system's own range, said for each socket: then the kernel looks through all of it in one go, and not through
         // the even ports first, of which none may be left (docs/adr/0033).
@@ -28,16 +33,31 @@ package struct LinuxKernel: Kernel {
         events = .allocate(capacity: 256)
     }
 
-    /// Closes what the kernel itself opened, and with it every registration. Call once, from the worker's thread.
+    /// Gives the calling thread, the worker's, descriptors of its own (docs/adr/0034): those of this kernel, and `also`.
+    /// Where the system refuses that, the worker shares the process's.
+    package mutating func ownDescriptors(and also: Descriptor) {
+        let kept = [epoll.number, reserve.number, also.number].sorted()
+        process = Descriptor(max(cl_own_descriptors(kept, Int32(kept.count)), -1))
+    }
+
+    /// Closes what the kernel itself opened, and with it every registration. Call once, after the worker's thread has
+    /// ended: descriptors of its own have gone with it, and what is left is what this thread made them from.
     package mutating func shutDown() {
         _ = cl_close(epoll.number)
-        _ = cl_close(reserve.number)
+        _ = cl_close(process.isOpen ? firstReserve.number : reserve.number)
         events.deallocate()
         SocketOptions.release(options.congestion)
     }
 
     package func now() -> Instant { Instant(nanoseconds: cl_now()) }
     package func wallClock() -> UInt64 { cl_wall_clock() }
+
+    package func take(_ listener: Descriptor) -> Outcome {
+        let taken =
+            process.isOpen ? cl_take_descriptor(process.number, listener.number) : cl_copy_descriptor(listener.number)
+        return Outcome(Int(taken))
+    }
+    package func stopListening(_ listener: Descriptor) { _ = cl_close_listener(listener.number) }
 
     package func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
         var peer = cl_endpoint()

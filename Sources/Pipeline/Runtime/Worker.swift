@@ -15,6 +15,11 @@ package struct WorkerListener: Sendable {
         self.bound = bound
         self.index = index
     }
+
+    /// The same, by another descriptor of it.
+    func with(_ own: Descriptor) -> WorkerListener {
+        WorkerListener(descriptor: own, spec: spec, bound: bound, index: index)
+    }
 }
 
 /// The sizes of a worker, from the node's settings.
@@ -74,6 +79,10 @@ package struct Worker<K: Kernel>: ~Copyable {
     var listeners: AdoptedList<AdoptedListener>
     /// How many listeners the kernel has not let us watch.
     var unwatched = 0
+    /// Listeners to begin with, until they are taken.
+    private var first: [WorkerListener]?
+    /// The kernel had no room for a descriptor of a new listener: what was offered is tried again.
+    var lacksDescriptors = false
     var drains = AdoptedList<Drain>([])
     /// The first deadline of ``drains`` that has not passed.
     var nextDrain: Instant?
@@ -116,10 +125,9 @@ package struct Worker<K: Kernel>: ~Copyable {
         adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
-        self.listeners = AdoptedList(listeners.map { AdoptedListener(listener: $0) })
+        self.listeners = AdoptedList([])
+        first = listeners
         events = .allocate(capacity: 256)
-        mailbox.setAdoptedGeneration(adoptedGeneration)
-        watchListeners()
         if mailbox.wakeDescriptor.isOpen {
             _ = self.kernel.watchLevel(mailbox.wakeDescriptor, EventKey(.control, index: 0, generation: 0))
         }
@@ -161,7 +169,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
-        if unwatched > 0 { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
+        if unwatched > 0 || lacksDescriptors { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
         return sleep
     }
 
@@ -215,7 +223,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     // MARK: Orders
 
     private mutating func obeyMailbox() {
-        adoptOffer()
+        if let listeners = first, takeFirst(listeners) { first = nil }
+        if first == nil { adoptOffer() }
         let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
         if unwatched > 0 { watchListeners() }
         let oldest = snapshots.oldestGeneration

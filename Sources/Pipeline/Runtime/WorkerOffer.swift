@@ -7,9 +7,9 @@ import Pipeline
 /// its snapshot, when ``Mailbox/oldestGeneration`` has passed the snapshot's generation. The worker keeps no pointer
 /// into one that it has adopted.
 ///
-/// Descriptors: an offer is adopted whole or not at all. From its adoption on (``Mailbox/adoptedGeneration``) the
-/// worker owns the descriptors in it, and closes those that a later one does not list. So a descriptor that an offer
-/// brings stays in every later one at least until the worker has adopted one of them.
+/// Descriptors: an offer is adopted whole or not at all. A descriptor in it is control's, and names the listener: the
+/// worker takes one of its own for it, and closes that when a later offer does not list the listener any more. Control
+/// keeps its own open until every worker has adopted an offer without it (``Mailbox/adoptedGeneration``).
 package struct WorkerOffer: @unchecked Sendable {
     package let snapshot: UnsafePointer<Snapshot>
     package let listeners: FrozenArray<WorkerListener>
@@ -74,9 +74,10 @@ struct AdoptedList<Item>: ~Copyable {
     }
 }
 
-/// A listener, and whether the kernel tells of it.
+/// A listener with the worker's own descriptor, by which name it was offered, and whether the kernel tells of it.
 struct AdoptedListener {
     var listener: WorkerListener
+    let offered: Descriptor
     var isWatched = false
 }
 
@@ -90,13 +91,13 @@ extension Worker {
         guard let offered, offered != adoptedOffer || offered.pointee.snapshot.pointee.generation != adoptedGeneration
         else { return }
         let isNew = offered.pointee.snapshot.pointee.generation != adoptedGeneration
-        guard !isNew || snapshots.hasRoom else { return }
+        guard !isNew || snapshots.hasRoom, let taken = take(offered.pointee.listeners.buffer) else { return }
         runDrains()
         // Who has come to a listener that nothing takes the place of is served as it was.
         takeQueued(offered.pointee.listeners, replaced: false)
         if isNew { _ = snapshots.adopt(offered.pointee.snapshot) }
         takeQueued(offered.pointee.listeners, replaced: true)
-        replaceListeners(offered.pointee.listeners)
+        replaceListeners(taken)
         drains = AdoptedList(offered.pointee.drains.buffer)
         // Those that come too late are due at once.
         nextDrain = offered.pointee.drains.buffer.map(\.deadline).min()
@@ -109,13 +110,57 @@ extension Worker {
 
     // MARK: Listeners
 
+    /// Takes the listeners that the worker was made with. False: not yet.
+    mutating func takeFirst(_ offered: [WorkerListener]) -> Bool {
+        guard let taken = offered.withUnsafeBufferPointer({ take($0) }) else { return false }
+        replaceListeners(taken)
+        let generation = adoptedGeneration
+        mailbox._withUnsafeGuaranteedRef { $0.setAdoptedGeneration(generation) }
+        return true
+    }
+
+    /// `wanted` with descriptors of the worker's own: those that it has already, and new ones. Nil, and none is taken, if
+    /// one can't be had; then it is tried again.
+    private mutating func take(_ wanted: UnsafeBufferPointer<WorkerListener>) -> [AdoptedListener]? {
+        // One that ends has closed what it had, and takes nothing any more.
+        guard order == .run else { return [] }
+        var taken: [AdoptedListener] = []
+        taken.reserveCapacity(wanted.count)
+        var new: [Descriptor] = []
+        for offered in wanted {
+            if let same = adopted(offered.descriptor) {
+                taken.append(AdoptedListener(listener: offered.with(same), offered: offered.descriptor))
+                continue
+            }
+            var outcome = kernel.take(offered.descriptor)
+            // Spares only wait for their next use.
+            if outcome.isError, upstreams.closeSpares(&kernel) { outcome = kernel.take(offered.descriptor) }
+            guard !outcome.isError else {
+                for descriptor in new { kernel.close(descriptor) }
+                lacksDescriptors = true
+                return nil
+            }
+            new.append(Descriptor(Int32(truncatingIfNeeded: outcome.value)))
+            taken.append(AdoptedListener(listener: offered.with(new[new.count - 1]), offered: offered.descriptor))
+        }
+        lacksDescriptors = false
+        return taken
+    }
+
+    /// The worker's descriptor of a listener that control names so.
+    private func adopted(_ offered: Descriptor) -> Descriptor? {
+        for i in 0..<listeners.count where listeners[i].offered == offered { return listeners[i].listener.descriptor }
+        return nil
+    }
+
     /// Accepts what is in the queues of listeners that `wanted` has no more: those in whose place another one stands at
     /// the same endpoint, as that one would, or those that are simply gone.
     private mutating func takeQueued(_ wanted: FrozenArray<WorkerListener>, replaced: Bool) {
         guard order != .stop else { return }
         for i in 0..<listeners.count {
             let old = listeners[i].listener
-            guard !wanted.buffer.contains(where: { $0.descriptor == old.descriptor }) else { continue }
+            let name = listeners[i].offered
+            guard !wanted.buffer.contains(where: { $0.descriptor == name }) else { continue }
             let heir = wanted.buffer.first { $0.bound == old.bound }
             guard (heir != nil) == replaced else { continue }
             acceptAll(
@@ -128,21 +173,19 @@ extension Worker {
     /// The most connections that can be in a listener's queue: Linux lets in one more than it was told.
     var queueLimit: Int { settings.backlog + 1 }
 
-    private mutating func replaceListeners(_ wanted: FrozenArray<WorkerListener>) {
-        for i in 0..<listeners.count
-        where !wanted.buffer.contains(where: { $0.descriptor == listeners[i].listener.descriptor }) {
+    private mutating func replaceListeners(_ wanted: [AdoptedListener]) {
+        for i in 0..<listeners.count where !wanted.contains(where: { $0.offered == listeners[i].offered }) {
             close(listeners[i])
         }
-        let adopted = wanted.buffer.enumerated().map { place, new in
-            var isWatched = false
-            for i in 0..<listeners.count where listeners[i].listener.descriptor == new.descriptor {
+        var next = wanted
+        for place in next.indices {
+            for i in 0..<listeners.count where listeners[i].offered == next[place].offered {
                 // An event names the place in the list: whoever has another one now is watched anew.
-                isWatched = listeners[i].isWatched && i == place
-                if listeners[i].isWatched, !isWatched { kernel.unwatch(new.descriptor) }
+                next[place].isWatched = listeners[i].isWatched && i == place
+                if listeners[i].isWatched, i != place { kernel.unwatch(next[place].listener.descriptor) }
             }
-            return AdoptedListener(listener: new, isWatched: isWatched)
         }
-        listeners = AdoptedList(adopted)
+        listeners = AdoptedList(next)
         if order == .run { watchListeners() } else { drainListeners() }
     }
 
@@ -170,7 +213,7 @@ extension Worker {
 
     private mutating func close(_ adopted: AdoptedListener) {
         if adopted.isWatched { kernel.unwatch(adopted.listener.descriptor) }
-        kernel.close(adopted.listener.descriptor)
+        kernel.stopListening(adopted.listener.descriptor)
     }
 
     // MARK: Drains

@@ -32,8 +32,8 @@ package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
 /// One worker on its own thread, pinned to a core, with its own listeners, counters, log ring and mailbox.
 ///
 /// Threading: made, started, woken and joined by one control thread; ``counters`` for anyone, ``ring`` for one reader.
-/// Ownership: from ``init(index:cpu:settings:limits:listeners:snapshot:)`` on the worker closes its listeners. The
-/// snapshots that it is given must outlive it. One that was started is joined before it is released.
+/// Ownership: the worker takes descriptors of its own for the listeners that it is given; those that it was given stay
+/// control's. The snapshots that it is given must outlive it. One that was started is joined before it is released.
 package final class WorkerThread: @unchecked Sendable {
     /// Enough for stages that parse on the stack, and no more than is touched.
     private static let stackBytes = 1 << 20
@@ -45,6 +45,7 @@ package final class WorkerThread: @unchecked Sendable {
     private let counterMemory: UnsafeMutablePointer<WorkerCounters>
     private let worker: UnsafeMutablePointer<Worker<LinuxKernel>>
     private let cpu: Int32?
+    private let ownsDescriptors: Bool
     private var gate = Descriptor.none
     private var thread: UInt64?
 
@@ -52,7 +53,7 @@ package final class WorkerThread: @unchecked Sendable {
     ///
     /// - Parameters:
     ///   - cpu: the core to stay on; nil: wherever the scheduler likes.
-    ///   - listeners: this worker's own; it closes them.
+    ///   - listeners: this worker's own; to stay open until it has taken them (``Mailbox/adoptedGeneration``).
     package init(
         index: Int, cpu: Int32?, settings: NodeSettings, limits: WorkerLimits, listeners: [WorkerListener],
         snapshot: UnsafePointer<Snapshot>
@@ -83,6 +84,7 @@ package final class WorkerThread: @unchecked Sendable {
         worker.initialize(to: made)
         self.index = index
         self.cpu = cpu
+        ownsDescriptors = settings.ownDescriptors
         self.ring = ring
         self.mailbox = mailbox
         counterMemory = counters
@@ -119,6 +121,10 @@ package final class WorkerThread: @unchecked Sendable {
         _ = cl_name_thread("worker-\(index)")
         if let cpu { _ = cl_pin(cpu) }
         _ = cl_wait_for_end(gate.number)
+        if ownsDescriptors {
+            let wake = mailbox.wakeDescriptor
+            worker.pointee.withKernel { $0.ownDescriptors(and: wake) }
+        }
         worker.pointee.run()
     }
 

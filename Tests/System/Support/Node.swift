@@ -144,9 +144,23 @@ final class Node: Sendable {
         }
     }
 
-    /// Open descriptors of the process.
-    var descriptorCount: Int {
+    /// Open descriptors of the table that control has.
+    var processDescriptorCount: Int {
         get throws { try FileManager.default.contentsOfDirectory(atPath: "/proc/\(child.pid)/fd").count }
+    }
+
+    var taskCount: Int {
+        get throws { try FileManager.default.contentsOfDirectory(atPath: "/proc/\(child.pid)/task").count }
+    }
+
+    /// Open descriptors, in the tables of all of its threads: one that several share counts for each.
+    var descriptorCount: Int {
+        get throws {
+            let tasks = "/proc/\(child.pid)/task"
+            return try FileManager.default.contentsOfDirectory(atPath: tasks).reduce(0) {
+                try $0 + FileManager.default.contentsOfDirectory(atPath: "\(tasks)/\($1)/fd").count
+            }
+        }
     }
 }
 

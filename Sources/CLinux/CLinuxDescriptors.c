@@ -1,0 +1,80 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Debian 12's glibc has no pidfd calls, and numbers are the same on every architecture. */
+enum { PIDFD_OPEN = 434, CLOSE_RANGE = 436, PIDFD_GETFD = 438 };
+
+static int own_process(void) {
+    long fd = syscall(PIDFD_OPEN, getpid(), 0);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int cl_take_descriptor(int process, int fd) {
+    long taken = syscall(PIDFD_GETFD, process, fd, 0);
+    return taken < 0 ? -errno : (int)taken;
+}
+
+int cl_copy_descriptor(int fd) {
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return copy < 0 ? -errno : copy;
+}
+
+/* While it can still be given up: whether descriptors can be taken from the process's table. */
+static int may_take(void) {
+    int process = own_process();
+    if (process < 0) return process;
+    int taken = cl_take_descriptor(process, process);
+    if (taken >= 0) close(taken);
+    close(process);
+    return taken < 0 ? taken : 0;
+}
+
+static void close_between(int first, int last) {
+    if (first <= last) syscall(CLOSE_RANGE, first, last, 0);
+}
+
+/* `kept` in ascending order. */
+static void close_all_but(const int *kept, int count) {
+    int first = 3;
+    for (int i = 0; i < count; i++) {
+        close_between(first, kept[i] - 1);
+        if (kept[i] >= first) first = kept[i] + 1;
+    }
+    close_between(first, ~0u >> 1);
+}
+
+int cl_own_descriptors(const int *kept, int count) {
+    int refused = may_take();
+    if (refused) return refused;
+    if (unshare(CLONE_FILES) < 0) return -errno;
+    close_all_but(kept, count);
+    return own_process();
+}
+
+static void *try_to_own(void *result) {
+    int process = cl_own_descriptors(NULL, 0);
+    *(int *)result = process < 0 ? process : 0;
+    return NULL; /* and its table goes with it */
+}
+
+int cl_may_own_descriptors(void) {
+    pthread_t thread;
+    int result = -EAGAIN;
+    int failed = pthread_create(&thread, NULL, try_to_own, &result);
+    if (failed) return -failed;
+    pthread_join(thread, NULL);
+    return result;
+}
+
+int cl_close_listener(int fd) {
+    shutdown(fd, SHUT_RDWR);
+    return close(fd) < 0 ? -errno : 0;
+}
