@@ -30,6 +30,10 @@ class Run:
     def names(self):
         return [r.name for r in self.relays]
 
+    @property
+    def haproxies(self):
+        return [n for n in self.names if n == report.REFERENCE or n in dict(self.options.haproxy)]
+
     def place(self):
         return {"listen": self.bench.address(), "listen_bulk": self.bench.address(), "backend": self.bench.address(),
                 "directory": self.directory}
@@ -157,7 +161,7 @@ class Run:
             running.stop()
 
     def results(self, about):
-        return {"machine": {**about, "worker_cpus": self.worker_cpus}, "versions": self.versions, "notes": self.notes,
+        return {"machine": {**about, "worker_cpus": self.worker_cpus}, "versions": self.versions, "haproxies": self.haproxies, "notes": self.notes,
                 "titles": self.titles, **self.sections, "rounds": self.rounds_about, "left_out": self.left_out,
                 "idle": self.idle, "counts": self.counts, "instructions": self.instructions, "failures": self.failures}
 
