@@ -28,9 +28,9 @@ def named_path(text):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="Example: Benchmarks/run --quick --only haproxy,pipelined --workloads short,idle")
-    parser.add_argument("--quick", action="store_true", help="three small rounds instead of five: a first look, not a result")
-    parser.add_argument("--rounds", type=int, help="rounds of each workload (5; with --quick 3)")
-    parser.add_argument("--size", type=float, help="how much each round does (1; with --quick 0.25)")
+    parser.add_argument("--quick", action="store_true", help="three small rounds instead of nine: a first look, not a result")
+    parser.add_argument("--rounds", type=int, help="rounds of each workload (9; with --quick 3), and as many again at most for those that a slowed machine spoils")
+    parser.add_argument("--size", type=float, help="how much each round does (0.5; with --quick 0.25)")
     parser.add_argument("--only", help="relays, separated by commas: haproxy,pipelined,stages,nginx,envoy,floor,direct")
     parser.add_argument("--haproxy", type=named_path, action="append", default=[], metavar="NAME=PATH", help="another HAProxy; again for more")
     parser.add_argument("--workloads", default="", help=f"groups or single rows, separated by commas: {','.join(GROUPS)}, rtt-64-64, "
@@ -47,8 +47,8 @@ def arguments():
     parser.add_argument("--from-json", type=Path, help="no run: charts (and with --write-docs the docs) from the figures of one")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if the node misses a target")
     options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 5)
-    options.size = options.size or (0.25 if options.quick else 1.0)
+    options.rounds = options.rounds or (3 if options.quick else 9)
+    options.size = options.size or (0.25 if options.quick else 0.5)
     options.load_cpus = {int(c) for c in options.load_cpus.split(",")}
     options.idle = [int(n) for n in options.idle.split(",")]
     options.workloads = {name for name in options.workloads.split(",") if name}

@@ -2,7 +2,7 @@
 import json
 from statistics import median
 
-from . import charts
+from . import charts, quiet
 from .report import FIGURES, NO_RELAY, REFERENCE, column, is_retain, kernel_text, number, paired_ratios, total
 
 BEGIN, END = "<!-- latest run: written by Benchmarks/run --write-docs -->", "<!-- end of the latest run -->"
@@ -55,10 +55,14 @@ def tables(results):
     yield section("Ingress: CPU", "CPU for each connection, round trip or KiB; in brackets by HAProxy's", results, "timed", cpu)
     yield section("Ingress: p50 / p99, µs", None, results, "timed", latency)
     yield section("Ingress: throughput, GB/s", None, results, "timed", throughput)
+    yield rounds(results, "Ingress", "timed")
     yield section("Egress: CPU", "HAProxy is in transparent mode here", results, "egress", cpu)
+    yield rounds(results, "Egress", "egress")
     yield section("One and two workers: rate", None, results, "workers", rate)
+    yield rounds(results, "Workers", "workers")
     yield section("Stages that never act: CPU", "In brackets by one stage's", results, "flatness",
                   lambda by, n, unit: cpu(by, n, unit, "1 stage"))
+    yield rounds(results, "Stages", "flatness")
     yield idle(results)
     yield counts(results)
     yield instructions(results)
@@ -78,6 +82,16 @@ def section(title, text, results, key, cell):
     used = [i for i in range(len(names)) if any(row[i + 1] for row in rows)]
     table = markdown(["", *(names[i] for i in used)], [[row[0], *(row[i + 1] for i in used)] for row in rows])
     return f"### {title}\n\n" + (f"{text}.\n\n" if text else "") + table
+
+
+def rounds(results, what, key):
+    """How many there were, row by row where it is not the same in all. Figures of an earlier run don't say."""
+    by_text = {}
+    for workload, about in results.get("rounds", {}).get(key, {}).items():
+        by_text.setdefault(quiet.text(about), []).append(results["titles"].get(workload, workload))
+    if len(by_text) == 1:
+        return f"{what}, each row: {next(iter(by_text))}."
+    return "\n".join([f"{what}:\n", *(f"- {'; '.join(rows)}: {text}" for text, rows in by_text.items())]) if by_text else ""
 
 
 def cpu(by_relay, name, unit, reference=REFERENCE):

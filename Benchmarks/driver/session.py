@@ -1,7 +1,7 @@
 """One run of the benchmark: its relays, their places, what came out, and the rounds in which they take turns."""
 import sys
 
-from . import envoy, machine, relays, report
+from . import envoy, machine, quiet, relays, report
 from .bench import Bench
 from .procs import Failure
 from .workloads import target
@@ -18,6 +18,8 @@ class Run:
         self.failures, self.notes, self.versions = [], [], {}
         # {workload: {relay: [round]}}, by section; and what is no timed row.
         self.sections = {"timed": {}, "workers": {}, "egress": {}, "flatness": {}}
+        # By section and workload: rounds that a slowed machine spoiled, and how many there were.
+        self.left_out, self.rounds_about = ({name: {} for name in self.sections} for _ in range(2))
         self.titles = {}
         self.worker_cpus = []
         self.idle, self.counts, self.instructions = {}, {}, {}
@@ -27,6 +29,10 @@ class Run:
     @property
     def names(self):
         return [r.name for r in self.relays]
+
+    @property
+    def haproxies(self):
+        return [n for n in self.names if n == report.REFERENCE or n in dict(self.options.haproxy)]
 
     def place(self):
         return {"listen": self.bench.address(), "listen_bulk": self.bench.address(), "backend": self.bench.address(),
@@ -102,27 +108,37 @@ class Run:
             if workload.congestion:
                 machine.set_congestion(workload.congestion)
             names = [n for n in running if n != FULL_ONLY_WHERE_MAIN or workload.is_main or section != "timed"]
-            results = self.rounds(f"{section} {workload.name}", bench, {n: running[n] for n in names}, workload, warm[workload.name])
-            self.sections[section][workload.name] = results
+            sifted = self.rounds(f"{section} {workload.name}", bench, {n: running[n] for n in names}, workload, warm[workload.name])
+            self.sections[section][workload.name] = sifted.kept
+            self.rounds_about[section][workload.name] = sifted.about
+            if sifted.left_out:
+                self.left_out[section][workload.name] = sifted.left_out
             self.titles[workload.name] = workload.title
-            print(report.workload_table(workload, results, names, reference), *report.disturbance(results), sep="\n", end="\n\n", flush=True)
+            print(report.workload_table(workload, sifted.kept, names, reference), quiet.text(sifted.about), *report.disturbance(sifted.kept),
+                  sep="\n", end="\n\n", flush=True)
 
     def rounds(self, label, bench, running, workload, warm):
-        """{name: [figures of a round]}. The first of a round changes, so that none always follows the same."""
+        """Rounds until enough of them are quiet, and what is kept of them."""
         results = {name: [] for name in running}
         first = lambda relay: bench.load(target(relay, warm), warm.arguments, relay.is_proxied)
         broken = {n for n, r in running.items() if self.attempt(n, lambda: first(r)) is None}
-        for number in range(self.options.rounds):
-            for name in turned([n for n in running if n not in broken], number):
-                progress(f"{label}, round {number + 1} of {self.options.rounds}: {name}")
-                figures = self.attempt(f"{name}, {workload.title}", lambda: bench.round(running[name], workload))
-                if figures is None:
-                    broken.add(name)
-                    results[name] = []
-                else:
-                    results[name].append(figures)
+        wanted, limit, measured = self.options.rounds, quiet.limit(workload), 0
+        while quiet.wants_more(results, measured, wanted, limit):
+            self.round(f"{label}, round {measured + 1} of {max(measured + 1, wanted)}", bench, running, workload, results, broken, measured)
+            measured += 1
         progress("")
-        return results
+        return quiet.sift(results, measured, wanted, limit)
+
+    def round(self, label, bench, running, workload, results, broken, number):
+        """Adds a round to `results`, {name: [figures of a round]}. The first of a round changes, so that none always follows the same."""
+        for name in turned([n for n in running if n not in broken], number):
+            progress(f"{label}: {name}")
+            figures = self.attempt(f"{name}, {workload.title}", lambda: bench.round(running[name], workload))
+            if figures is None:
+                broken.add(name)
+                results[name] = []
+            else:
+                results[name].append(figures)
 
     def measure_idle(self, connections):
         """Each time a relay that has just been started: memory that an earlier peak left would hide the growth."""
@@ -145,7 +161,8 @@ class Run:
             running.stop()
 
     def results(self, about):
-        return {"machine": {**about, "worker_cpus": self.worker_cpus}, "versions": self.versions, "notes": self.notes, "titles": self.titles, **self.sections,
+        return {"machine": {**about, "worker_cpus": self.worker_cpus}, "versions": self.versions, "haproxies": self.haproxies, "notes": self.notes,
+                "titles": self.titles, **self.sections, "rounds": self.rounds_about, "left_out": self.left_out,
                 "idle": self.idle, "counts": self.counts, "instructions": self.instructions, "failures": self.failures}
 
 

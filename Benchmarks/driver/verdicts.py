@@ -4,7 +4,7 @@ from statistics import median
 from .report import NO_RELAY, REFERENCE, column, is_retain, paired, paired_ratios, spread, total, worker_scaling
 
 NODE = "pipelined"
-# The node's CPU by HAProxy's, at most.
+# The node's CPU by HAProxy's, at most: by the distribution's, and by each that was given by path.
 CPU = {"short": 0.80, "rtt-64-64": 0.95, "download-4.bbr": 0.50, "upload-4.bbr": 0.50, "download-4.cubic": 0.58, "upload-4.cubic": 0.58}
 IDLE_BYTES = 512
 # p99 by that of the best peer, at the same load.
@@ -22,7 +22,9 @@ def verdicts(results):
     add = lambda target, met, text: found.append({"target": target, "met": met if met is None else bool(met), "text": text})
     timed = results["timed"]
     for row, limit in CPU.items():
-        compare(add, f"cpu: {row}", "of HAProxy's CPU", paired_ratios(timed.get(row, {}), NODE), limit)
+        for haproxy in results.get("haproxies", [REFERENCE]):
+            by, whose = ("", "HAProxy") if haproxy == REFERENCE else (f", by {haproxy}", haproxy)
+            compare(add, f"cpu: {row}{by}", f"of {whose}'s CPU", paired_ratios(timed.get(row, {}), NODE, haproxy), limit)
     behind(add, results)
     tails(add, timed)
     for row in timed:

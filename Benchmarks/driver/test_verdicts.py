@@ -1,0 +1,32 @@
+import unittest
+
+from . import verdicts
+
+
+def results(timed, **more):
+    return {"timed": timed, "idle": {}, "flatness": {}, "workers": {}, "egress": {}, "counts": {}, "machine": {}, **more}
+
+
+def cpu(value):
+    return [{"cpu_ns": value, "p99": 1}] * 3
+
+
+class HAProxiesTests(unittest.TestCase):
+    row = {"rtt-64-64": {"haproxy": cpu(100), "3.5": cpu(80), "pipelined": cpu(90)}}
+
+    def judged(self, found):
+        return {v["target"]: v["met"] for v in verdicts.verdicts(found) if v["target"].startswith("cpu: ")}
+
+    def test_each_has_a_verdict(self):
+        self.assertEqual(self.judged(results(self.row, haproxies=["haproxy", "3.5"])), {"cpu: rtt-64-64": True, "cpu: rtt-64-64, by 3.5": False})
+
+    def test_figures_of_an_earlier_run_name_none(self):
+        self.assertEqual(self.judged(results(self.row)), {"cpu: rtt-64-64": True})
+
+    def test_failed_one_has_none(self):
+        failed = {"rtt-64-64": {**self.row["rtt-64-64"], "3.5": []}}
+        self.assertEqual(self.judged(results(failed, haproxies=["haproxy", "3.5"])), {"cpu: rtt-64-64": True})
+
+
+if __name__ == "__main__":
+    unittest.main()
