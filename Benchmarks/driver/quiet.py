@@ -7,6 +7,8 @@ from dataclasses import dataclass
 SLOWED = 1.12
 # How many bytes a call moves changes from round to round by itself.
 SLOWED_BULK = 1.20
+# How often a relay's turn is taken again at once, if it fell on a slowed machine.
+MOST_AGAIN = 2
 # Fewer rounds than these say too little for any to be left out.
 LEAST_KEPT = 3
 
@@ -15,7 +17,7 @@ LEAST_KEPT = 3
 class Sifted:
     kept: dict      # {relay: [round]}
     left_out: dict  # the same
-    about: dict     # {"measured", "slowed": [numbers, from 1], "left_out": how many}
+    about: dict     # {"measured", "slowed": [numbers, from 1], "left_out": how many, "again": turns that were taken again}
 
 
 def limit(workload):
@@ -36,6 +38,11 @@ def above_least(rounds, figure, limit):
     return {number for number, value in enumerate(values) if value > limit * min(values)}
 
 
+def is_slowed(figures, earlier, limit):
+    """Whether one relay's turn fell on a slowed machine, by its own earlier ones."""
+    return bool(earlier) and all(f(figures) > limit * min(f(r) for r in earlier) for f in (around, everything))
+
+
 def slowed(results, limit):
     """Numbers of the rounds, from 0, in which some relay met a slowed machine.
 
@@ -54,13 +61,16 @@ def fewest(wanted):
     return min(wanted, max(LEAST_KEPT, (wanted + 1) // 2))
 
 
-def sift(results, measured, wanted, limit):
-    """Leaves the slowed rounds out, for all relays alike so that those of one round stay together; or none, if too few would remain."""
+def sift(results, measured, wanted, limit, again=None):
+    """Leaves the slowed rounds out, for all relays alike so that those of one round stay together; or none, if too few would remain.
+    `again`, {relay: [figures]}: of turns that were taken again, and are left out as well."""
     found = slowed(results, limit)
     out = found if measured - len(found) >= fewest(wanted) else set()
     pick = lambda is_wanted: {name: [r for n, r in enumerate(rounds) if is_wanted(n)] for name, rounds in results.items()}
-    about = {"measured": measured, "slowed": sorted(n + 1 for n in found), "left_out": len(out)}
-    return Sifted(pick(lambda n: n not in out), pick(lambda n: n in out) if out else {}, about)
+    again = again or {}
+    about = {"measured": measured, "slowed": sorted(n + 1 for n in found), "left_out": len(out), "again": sum(map(len, again.values()))}
+    left_out = {name: rounds + again.get(name, []) for name, rounds in pick(lambda n: n in out).items()}
+    return Sifted(pick(lambda n: n not in out), left_out if out or about["again"] else {}, about)
 
 
 def was_never(about):
@@ -68,7 +78,8 @@ def was_never(about):
 
 
 def text(about):
-    rounds = f"{about['measured']} rounds measured"
+    again = about.get("again", 0)
+    rounds = f"{about['measured']} rounds measured" + (f", {again} turn(s) in them taken again on a quieter machine" if again else "")
     if was_never(about):
         return f"{rounds}, {len(about['slowed'])} of them on a slowed machine, which was never quiet: all are kept"
     return f"{rounds}, {about['left_out']} left out" + (" because the machine was slowed" if about["left_out"] else "")

@@ -119,21 +119,26 @@ class Run:
 
     def rounds(self, label, bench, running, workload, warm):
         """Rounds until enough of them are quiet, and what is kept of them."""
-        results = {name: [] for name in running}
+        results, again = {name: [] for name in running}, {}
         first = lambda relay: bench.load(target(relay, warm), warm.arguments, relay.is_proxied)
         broken = {n for n, r in running.items() if self.attempt(n, lambda: first(r)) is None}
         wanted, limit, measured = self.options.rounds, quiet.limit(workload), 0
         while quiet.wants_more(results, measured, wanted, limit):
-            self.round(f"{label}, round {measured + 1} of {max(measured + 1, wanted)}", bench, running, workload, results, broken, measured)
+            self.round(f"{label}, round {measured + 1} of {max(measured + 1, wanted)}", bench, running, workload, results, broken, measured, again)
             measured += 1
         progress("")
-        return quiet.sift(results, measured, wanted, limit)
+        return quiet.sift(results, measured, wanted, limit, again)
 
-    def round(self, label, bench, running, workload, results, broken, number):
-        """Adds a round to `results`, {name: [figures of a round]}. The first of a round changes, so that none always follows the same."""
+    def round(self, label, bench, running, workload, results, broken, number, again):
+        """Adds a round to `results`, {name: [figures of a round]}. The first of a round changes, so that none always follows the same. What a
+        slowed machine spoiled is measured again at once, and goes to `again`."""
         for name in turned([n for n in running if n not in broken], number):
             progress(f"{label}: {name}")
-            figures = self.attempt(f"{name}, {workload.title}", lambda: bench.round(running[name], workload))
+            take = lambda: self.attempt(f"{name}, {workload.title}", lambda: bench.round(running[name], workload))
+            figures, times = take(), 0
+            while figures and times < quiet.MOST_AGAIN and quiet.is_slowed(figures, results[name], quiet.limit(workload)):
+                again.setdefault(name, []).append(figures)
+                figures, times = take(), times + 1
             if figures is None:
                 broken.add(name)
                 results[name] = []

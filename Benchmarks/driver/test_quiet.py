@@ -29,6 +29,22 @@ class SlowedTests(unittest.TestCase):
         self.assertEqual(quiet.slowed({"a": [], "b": rounds(100, 130)}, 1.12), {1})
 
 
+class TurnTests(unittest.TestCase):
+    def test_turn_is_slowed_by_its_own_relays_earlier_ones(self):
+        slow, fast = rounds(130, 101)
+        self.assertTrue(quiet.is_slowed(slow, rounds(100, 104), 1.12))
+        self.assertFalse(quiet.is_slowed(fast, rounds(100, 104), 1.12))
+        self.assertFalse(quiet.is_slowed(slow, [], 1.12))
+
+    def test_relay_alone_does_not_slow_it(self):
+        self.assertFalse(quiet.is_slowed(*rounds(100, relay=[190]), rounds(100), 1.12))
+
+    def test_what_was_taken_again_is_on_record(self):
+        sifted = quiet.sift({"a": rounds(100, 101, 100)}, 3, 3, 1.12, {"a": rounds(130)})
+        self.assertEqual((sifted.left_out, sifted.about["again"]), ({"a": rounds(130)}, 1))
+        self.assertEqual(quiet.text(sifted.about), "3 rounds measured, 1 turn(s) in them taken again on a quieter machine, 0 left out")
+
+
 class MoreTests(unittest.TestCase):
     def test_quiet_row_has_the_wanted_rounds(self):
         self.assertTrue(quiet.wants_more({"a": rounds(100, 100)}, 2, 3, 1.12))
@@ -51,7 +67,7 @@ class SiftTests(unittest.TestCase):
         sifted = quiet.sift(results, 4, 3, 1.12)
         self.assertEqual(sifted.kept, {n: [r[0], r[2], r[3]] for n, r in results.items()})
         self.assertEqual(sifted.left_out, {n: [r[1]] for n, r in results.items()})
-        self.assertEqual(sifted.about, {"measured": 4, "slowed": [2], "left_out": 1})
+        self.assertEqual(sifted.about, {"measured": 4, "slowed": [2], "left_out": 1, "again": 0})
         self.assertEqual(quiet.text(sifted.about), "4 rounds measured, 1 left out because the machine was slowed")
 
     def test_never_quiet_machine_keeps_all(self):
