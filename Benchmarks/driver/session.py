@@ -48,7 +48,7 @@ class Run:
         unknown = set(only) - {r.name for r in known}
         if unknown:
             raise Failure(f"--only: no relay {', '.join(sorted(unknown))}; there are {', '.join(r.name for r in known)}")
-        why_no_envoy = envoy.install(self.tools) if "envoy" in only else None
+        why_no_envoy = envoy.missing(self.tools) if "envoy" in only else None
         chosen = []
         for relay in known:
             if relay.name not in only and relay.name not in dict(self.options.haproxy):

@@ -60,7 +60,7 @@ def main():
     print("cores:       " + " + ".join(f"{v / 1e9:.2f} {k}" for k, v in parts.items()) + f" = {cores:.2f}; {workers:.0f} workers at most {BUSY:.0%} busy")
     print(f"memory:      {memory / 2**30:.2f} GiB for {load.held:,.0f} silent connections; what is in flight comes on top")
     print(f"descriptors: {2 * load.held / workers:,.0f} of {DESCRIPTORS:,} for each worker")
-    print(f"ports:       {load.held / load.backends:,.0f} for each backend, of {PORTS:,} ({load.held / load.backends / PORTS:.0%}; the search is cheap below 50%)")
+    print(f"ports:       {load.held / load.backends:,.0f} for each backend, of {PORTS:,} ({load.held / load.backends / PORTS:.0%}; its search is cheap, on Linux before 6.3 below 50%)")
     print(f"accept:      a worker may stand still for {BACKLOG / (load.connections / workers) * 1e3:,.0f} ms before its queue of {BACKLOG:,} is full")
     print(f"conntrack:   {2 * load.held:,.0f} entries, if it is not told to leave these ports alone")
 
