@@ -147,6 +147,40 @@ struct FlowTableTests {
         #expect(Set(records.map(\.sequence)).count == records.count)
     }
 
+    @Test("R27: what waits beside the rings is bounded: bytes stay whole, destinations and then instances go")
+    func restIsBounded() throws {
+        let sink = FlowSink(capacity: 8, mostRest: 100)
+        let lane = try #require(sink.claim())
+        func handOver(_ instances: Range<UInt32>, destinations: UInt64) {
+            let records = instances.flatMap { instance in
+                (0..<destinations).map { number in
+                    FlowRecord(
+                        key: FlowKey(
+                            instance: instance, source: IPAddress(high: 1, low: UInt64(instance)),
+                            destination: IPAddress(high: 2, low: number), port: 443, proto: 6),
+                        connections: 1, bytesOut: 3, bytesIn: 5, firstSeen: number, lastSeen: number, origin: 0,
+                        sequence: 0)
+                }
+            }
+            sink.hand(over: records, from: lane)
+        }
+        handOver(0..<10, destinations: 10)
+        #expect(sink.foldedKeys == 0)
+        handOver(0..<10, destinations: 20)
+        #expect(sink.foldedKeys == 290)
+        var records: [FlowRecord] = []
+        sink.drain(into: &records, limit: 1000)
+        #expect(Set(records.map(\.key.instance)) == Set(0..<10) && records.count == 10)
+        #expect(records.allSatisfy { $0.key.destination == .unspecified && $0.firstSeen == 0 && $0.lastSeen == 19 })
+        #expect(records.reduce(0) { $0 + $1.bytesOut } == 900 && records.reduce(0) { $0 + $1.connections } == 300)
+        #expect(records.map(\.sequence) == records.map(\.sequence).sorted() && records.last?.sequence == 300)
+        // More instances than may wait.
+        handOver(0..<200, destinations: 1)
+        sink.drain(into: &records, limit: 1000)
+        #expect(records.count == 11 && records.last?.key.instance == .max && records.last?.bytesIn == 1000)
+        #expect(records.last?.sequence == 500)
+    }
+
     @Test("a lane that is claimed again goes on with its sequence")
     func reclaim() throws {
         let sink = FlowSink(capacity: 8)

@@ -15,8 +15,10 @@ public final class FlowSink: Sendable {
     private struct Lanes: @unchecked Sendable {
         var all: [UnsafeMutablePointer<FlowLane>] = []
         var free: [UnsafeMutablePointer<FlowLane>] = []
-        /// Of writers that ended with more than their ring had room for.
+        /// Of writers that ended with more than their ring had room for, in the order of each one's sequence.
         var rest: [FlowRecord] = []
+        /// How often some of that was counted together.
+        var foldings = 0
 
         /// Such a lane waits: what it writes next would overtake what is to come before.
         func hasRest(of lane: UnsafeMutablePointer<FlowLane>) -> Bool {
@@ -26,9 +28,15 @@ public final class FlowSink: Sendable {
 
     private let lanes = Mutex(Lanes())
     private let capacity: Int
+    private let mostRest: Int
 
-    /// - Parameter capacity: records that a lane holds at most; a power of two.
-    public init(capacity: Int = 32768) { self.capacity = capacity }
+    /// - Parameters:
+    ///   - capacity: records that a lane holds at most; a power of two.
+    ///   - mostRest: records that wait outside of rings at most; what is more is counted together (R27).
+    public init(capacity: Int = 32768, mostRest: Int = 1 << 18) {
+        self.capacity = capacity
+        self.mostRest = mostRest
+    }
 
     deinit {
         lanes.withLock { lanes in
@@ -69,12 +77,33 @@ public final class FlowSink: Sendable {
     public func hand(over rest: [FlowRecord], from lane: UnsafeMutablePointer<FlowLane>) {
         guard !rest.isEmpty else { return }
         let numbered = rest.map { lane.pointee.number($0) }
-        lanes.withLock { $0.rest.append(contentsOf: numbered) }
+        lanes.withLock { lanes in
+            lanes.rest.append(contentsOf: numbered)
+            guard lanes.rest.count > mostRest else { return }
+            let before = lanes.rest.count
+            lanes.rest = FlowSink.folded(lanes.rest) { $0.withoutDestination }
+            if lanes.rest.count > mostRest { lanes.rest = FlowSink.folded(lanes.rest) { $0.withoutInstance } }
+            lanes.foldings += 1
+            lane.pointee.noteFolded(UInt64(before - lanes.rest.count))
+        }
+    }
+
+    /// Records of one origin whose keys are then the same, as one: with the highest of their numbers, so that a reader that
+    /// has had none of them takes it.
+    private static func folded(_ records: [FlowRecord], by shorter: (FlowKey) -> FlowKey) -> [FlowRecord] {
+        var sums: [UInt16: [FlowKey: FlowRecord]] = [:]
+        for record in records {
+            var sum = record
+            sum.key = shorter(record.key)
+            if let before = sums[record.origin]?[sum.key] { sum.add(before) }
+            sums[record.origin, default: [:]][sum.key] = sum
+        }
+        return sums.values.flatMap(\.values).sorted { $0.sequence < $1.sequence }
     }
 
     /// Appends what is there, at most `limit` records, in the order of each lane's sequence.
     public func drain(into records: inout [FlowRecord], limit: Int) {
-        let (all, rest) = lanes.withLock { lanes in (lanes.all, lanes.rest.count) }
+        let (all, rest, foldings) = lanes.withLock { lanes in (lanes.all, lanes.rest.count, lanes.foldings) }
         var room = limit
         for lane in all {
             while room > 0, let record = lane.pointee.pop() {
@@ -85,6 +114,8 @@ public final class FlowSink: Sendable {
         // After the rings: what is handed over has the higher numbers of its lane.
         guard room > 0, rest > 0 else { return }
         lanes.withLock { lanes in
+            // What was counted together meanwhile may have higher numbers than what a ring got meanwhile.
+            guard lanes.foldings == foldings else { return }
             let count = min(rest, room)
             records.append(contentsOf: lanes.rest.prefix(count))
             lanes.rest.removeFirst(count)
@@ -94,5 +125,27 @@ public final class FlowSink: Sendable {
     /// Keys that were counted together with others, because a table had no room for them (R27).
     public var foldedKeys: UInt64 {
         lanes.withLock { lanes in lanes.all.reduce(0) { $0 &+ $1.pointee.foldedKeys } }
+    }
+}
+
+extension FlowKey {
+    /// As ``FlowTable`` shortens it when it is full.
+    fileprivate var withoutDestination: FlowKey {
+        FlowKey(instance: instance, source: source, destination: .unspecified, port: 0, proto: proto)
+    }
+    fileprivate var withoutInstance: FlowKey {
+        FlowKey(instance: .max, source: .unspecified, destination: .unspecified, port: 0, proto: proto)
+    }
+}
+
+extension FlowRecord {
+    /// Growth of the same flow from before.
+    fileprivate mutating func add(_ before: FlowRecord) {
+        connections &+= before.connections
+        bytesOut &+= before.bytesOut
+        bytesIn &+= before.bytesIn
+        firstSeen = min(firstSeen, before.firstSeen)
+        lastSeen = max(lastSeen, before.lastSeen)
+        sequence = max(sequence, before.sequence)
     }
 }
