@@ -66,11 +66,14 @@ let package = Package(
                 "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", swiftSettings: strict),
 
+        .target(
+            name: "PipelineThreads", dependencies: ["CLinux"], path: "Sources/Pipeline/Threads", swiftSettings: strict),
+
         // The egress ledger: who sent how much to where, on disk. SQLite, so never part of the data path.
         .target(
             name: "PipelineLedger",
             dependencies: [
-                "Pipeline", "CLinux", .product(name: "GRDB", package: "GRDB.swift"),
+                "Pipeline", "PipelineThreads", "CLinux", .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ],
             path: "Sources/Pipeline/Ledger", swiftSettings: strict),
@@ -80,7 +83,7 @@ let package = Package(
             name: "PipelineControl",
             dependencies: [
                 "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire", "PipelineLedger",
-                "FilterCatalog", "CLinux", "CMnl",
+                "PipelineThreads", "FilterCatalog", "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .executableTarget(
             name: "pipelined",

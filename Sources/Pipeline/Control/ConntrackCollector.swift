@@ -3,6 +3,7 @@ import CMnl
 import Glibc
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 import Synchronization
 
 /// Counts what doesn't pass the relay (UDP, ICMP and the rest) from conntrack, by libmnl: a thread hears when tracked
@@ -121,17 +122,10 @@ package final class ConntrackCollector: @unchecked Sendable {
         let collector = ConntrackCollector(
             settings, events, dumps, wake: Descriptor(wake), countsFrom: countsFrom ?? cl_wall_clock(),
             instance: instance, emit: emit, write: write)
-        let context = Unmanaged.passRetained(collector)
-        let notStarted = cl_thread_start(
-            &collector.handle, stackBytes,
-            { context in
-                guard let context else { return }
-                let collector = Unmanaged<ConntrackCollector>.fromOpaque(context).takeRetainedValue()
-                _ = cl_name_thread("conntrack")
-                collector.run()
-            }, context.toOpaque())
+        let notStarted = NamedThread.start("conntrack", stackBytes: stackBytes, handle: &collector.handle) {
+            collector.run()
+        }
         guard notStarted == 0 else {
-            context.release()
             return (nil, -notStarted)
         }
         collector.isRunning = true

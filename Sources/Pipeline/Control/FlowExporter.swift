@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 import Synchronization
 
 /// Sends flow records to one IPFIX collector from a thread of its own (RFC 7011), by UDP or TCP. A collector that is
@@ -43,17 +44,8 @@ package final class FlowExporter: @unchecked Sendable {
         let wake = cl_eventfd()
         guard wake >= 0 else { return (nil, -wake) }
         let exporter = FlowExporter(settings, wake: Descriptor(wake), write: write)
-        let context = Unmanaged.passRetained(exporter)
-        let failed = cl_thread_start(
-            &exporter.handle, stackBytes,
-            { context in
-                guard let context else { return }
-                let exporter = Unmanaged<FlowExporter>.fromOpaque(context).takeRetainedValue()
-                _ = cl_name_thread("export")
-                exporter.run()
-            }, context.toOpaque())
+        let failed = NamedThread.start("export", stackBytes: stackBytes, handle: &exporter.handle) { exporter.run() }
         guard failed == 0 else {
-            context.release()
             return (nil, -failed)
         }
         exporter.isRunning = true

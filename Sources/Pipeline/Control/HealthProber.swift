@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 import Synchronization
 
 /// Probes backends from a thread of its own, and writes what it finds into their cells, which workers read (R12).
@@ -59,17 +60,8 @@ package final class HealthProber: @unchecked Sendable {
         let watched = cl_watch_level(epoll, wake, ProbeFlights.wakeKey)
         guard watched >= 0 else { return (nil, -watched) }
         prober.update(targets)
-        let context = Unmanaged.passRetained(prober)
-        let failed = cl_thread_start(
-            &prober.handle, stackBytes,
-            { context in
-                guard let context else { return }
-                let prober = Unmanaged<HealthProber>.fromOpaque(context).takeRetainedValue()
-                _ = cl_name_thread("health")
-                prober.run()
-            }, context.toOpaque())
+        let failed = NamedThread.start("health", stackBytes: stackBytes, handle: &prober.handle) { prober.run() }
         guard failed == 0 else {
-            context.release()
             return (nil, -failed)
         }
         prober.isRunning = true

@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 import Synchronization
 
 /// Takes ended connections from the workers' rings and writes them to standard output, one JSON line each. A reader
@@ -41,17 +42,7 @@ final class LogThread: @unchecked Sendable {
 
     /// 0 or a negative errno. The thread keeps this object alive until it has ended.
     func start() -> Int32 {
-        let context = Unmanaged.passRetained(self)
-        let failed = cl_thread_start(
-            &handle, 1 << 19,
-            { context in
-                guard let context else { return }
-                let log = Unmanaged<LogThread>.fromOpaque(context).takeRetainedValue()
-                _ = cl_name_thread("log")
-                log.run()
-            }, context.toOpaque())
-        if failed != 0 { context.release() }
-        return failed
+        NamedThread.start("log", stackBytes: 1 << 19, handle: &handle) { self.run() }
     }
 
     private func run() {

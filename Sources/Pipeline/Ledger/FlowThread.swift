@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineThreads
 import Synchronization
 
 /// A ledger that is open, and that nobody writes to yet. Given to one ``FlowThread``, it is that one's.
@@ -96,17 +97,8 @@ package final class FlowThread: @unchecked Sendable {
         guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: error \(-wake)") }
         let thread = FlowThread(
             settings, opened?.store, sink, wake, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
-        let context = Unmanaged.passRetained(thread)
-        let failed = cl_thread_start(
-            &thread.handle, stackBytes,
-            { context in
-                guard let context else { return }
-                let thread = Unmanaged<FlowThread>.fromOpaque(context).takeRetainedValue()
-                _ = cl_name_thread("flows")
-                thread.run()
-            }, context.toOpaque())
+        let failed = NamedThread.start("flows", stackBytes: stackBytes, handle: &thread.handle) { thread.run() }
         guard failed == 0 else {
-            context.release()
             throw LedgerProblem("no thread for the ledger: error \(-failed) from the kernel")
         }
         return thread
