@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,22 +28,14 @@ int cl_copy_descriptor(int fd) {
     return copy < 0 ? -errno : copy;
 }
 
-/* While it can still be given up: whether descriptors can be taken from the process's table. */
-static int may_take(void) {
-    int process = own_process();
-    if (process < 0) return process;
-    int taken = cl_take_descriptor(process, process);
-    if (taken >= 0) close(taken);
-    close(process);
-    return taken < 0 ? taken : 0;
-}
-
 static void close_between(int first, int last) {
     if (first <= last) syscall(CLOSE_RANGE, first, last, 0);
 }
 
-/* `kept` in ascending order. */
-static void close_all_but(const int *kept, int count) {
+static int by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+static void close_all_but(int *kept, int count) {
+    qsort(kept, (size_t)count, sizeof *kept, by_number);
     int first = 3;
     for (int i = 0; i < count; i++) {
         close_between(first, kept[i] - 1);
@@ -52,16 +45,27 @@ static void close_all_but(const int *kept, int count) {
 }
 
 int cl_own_descriptors(const int *kept, int count) {
-    int refused = may_take();
-    if (refused) return refused;
-    if (unshare(CLONE_FILES) < 0) return -errno;
-    close_all_but(kept, count);
-    return own_process();
+    int all[8];
+    if (count < 0 || count > 7) return -EINVAL;
+    int process = own_process();
+    if (process < 0) return process;
+    /* While it can still be given up: whether descriptors may be taken. */
+    int taken = cl_take_descriptor(process, process);
+    if (taken >= 0) close(taken);
+    int failed = taken < 0 ? taken : unshare(CLONE_FILES) < 0 ? -errno : 0;
+    if (failed) {
+        close(process);
+        return failed;
+    }
+    for (int i = 0; i < count; i++) all[i] = kept[i];
+    all[count] = process;
+    close_all_but(all, count + 1);
+    return process;
 }
 
 static void *try_to_own(void *result) {
     int process = cl_own_descriptors(NULL, 0);
-    *(int *)result = process < 0 ? process : 0;
+    *(int *)result = process;
     return NULL; /* and its table goes with it */
 }
 
@@ -71,7 +75,9 @@ int cl_may_own_descriptors(void) {
     int failed = pthread_create(&thread, NULL, try_to_own, &result);
     if (failed) return -failed;
     pthread_join(thread, NULL);
-    return result;
+    if (result < 0) return result;
+    close(result);
+    return 0;
 }
 
 int cl_close_listener(int fd) {

@@ -191,10 +191,10 @@ extension World {
     func take(_ offered: Descriptor) -> Outcome {
         calls += 1
         guard let index = listeners.firstIndex(where: { $0.descriptor == Int(offered.number) && $0.isOpen }) else {
-            fail("the worker takes \(offered.number), which control has closed")
+            fail("S15: the worker takes \(offered.number), which it has ended")
             return Outcome(-9)
         }
-        if listeners[index].isTaken { fail("the listener \(index) is taken twice") }
+        if listeners[index].isTaken { fail("S15: the listener \(index) is taken twice") }
         let fails = scenario.watchFails > 0 && random.chance(scenario.watchFails)
         guard !fails, let number = allocate(.listener(index)) else { return Outcome(-Int(ErrorNumber.tooManyFiles)) }
         listeners[index].isTaken = true

@@ -86,8 +86,9 @@ int cl_close_with_reset(int fd);
 /* Closes a listening socket that others may have open too: it listens no more. */
 int cl_close_listener(int fd);
 
-/* Gives the calling thread a table of descriptors of its own, with nothing in it but the standard streams, `kept`
-   (ascending), and what is returned: where cl_take_descriptor takes from, the process's main table. */
+/* Gives the calling thread a table of descriptors of its own, with nothing in it but the standard streams, `kept` (at
+   most 7), and what is returned: where cl_take_descriptor takes from, the process's main table, in which it is open as
+   well, by the same number. */
 int cl_own_descriptors(const int *kept, int count);
 /* 0, if this process's threads may do that. */
 int cl_may_own_descriptors(void);

@@ -36,7 +36,7 @@ package struct LinuxKernel: Kernel {
     /// Gives the calling thread, the worker's, descriptors of its own (docs/adr/0034): those of this kernel, and `also`.
     /// Where the system refuses that, the worker shares the process's.
     package mutating func ownDescriptors(and also: Descriptor) {
-        let kept = [epoll.number, reserve.number, also.number].sorted()
+        let kept = [epoll.number, reserve.number, also.number]
         process = Descriptor(max(cl_own_descriptors(kept, Int32(kept.count)), -1))
     }
 
@@ -45,6 +45,7 @@ package struct LinuxKernel: Kernel {
     package mutating func shutDown() {
         _ = cl_close(epoll.number)
         _ = cl_close(process.isOpen ? firstReserve.number : reserve.number)
+        if process.isOpen { _ = cl_close(process.number) }
         events.deallocate()
         SocketOptions.release(options.congestion)
     }
