@@ -37,14 +37,7 @@ extension ConntrackNodeTests.Site {
         let text = try String(contentsOfFile: node.config, encoding: .utf8)
         let bare = text.replacing(#/[ ]*conntrack every [^\n]*\n/#, with: "")
         let config = bare.replacing("node test {\n", with: "node test {\n    \(line)\n")
-        try lab.folder.write("node.pipeline", config)
-        let isOver = { (line: Child.Line) in line.isEvent("reloaded") || line.isEvent("reload_refused") }
-        let before = node.child.lines.filter(isOver).count
-        node.child.signal(SIGHUP)
-        let end = try node.child.wait("the end of a reload") { lines in
-            let ends = lines.filter(isOver)
-            return ends.count > before ? ends.last : nil
-        }
+        let end = try node.reload(config)
         guard end.isEvent("reloaded") else { throw Failure(end.text) }
         if rules { try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"]) }
     }

@@ -34,14 +34,7 @@ struct DescriptorTableTests {
         func start(_ entries: [Place]) throws -> Node { try Node(config(entries), folder: folder) }
 
         func reload(_ node: Node, _ entries: [Place]) throws {
-            let isOver = { (line: Child.Line) in line.isEvent("reloaded") || line.isEvent("reload_refused") }
-            let before = node.child.lines.filter(isOver).count
-            try folder.write("node.pipeline", config(entries))
-            node.child.signal(SIGHUP)
-            let line = try node.child.wait("the end of a reload") { lines in
-                let events = lines.filter(isOver)
-                return events.count > before ? events.last : nil
-            }
+            let line = try node.reload(config(entries))
             #expect(line.isEvent("reloaded"), "\(line.text)")
         }
 

@@ -26,7 +26,7 @@ struct EgressReloadTests {
         let pair = try site.connect()
         try send(50_000, pair)
         #expect(try site.settles(out: 50_000))
-        #expect(try site.reload(node, site.config("\(other) minutes 2h")).isEvent("reloaded"))
+        #expect(try node.reload(site.config("\(other) minutes 2h")).isEvent("reloaded"))
         let line = try node.child.wait("the change") { $0.first { $0.isEvent("ledger_changed") } }
         #expect(line.text.contains(other) && line.text.contains("\(site.ledger) is closed"), "\(line.text)")
         // Closed: SQLite has put its log away, and the room for a full disk is given back.
@@ -56,7 +56,7 @@ struct EgressReloadTests {
             (foreign, "not a database"),
         ]
         for (path, reason) in wrong {
-            let line = try site.reload(node, site.config(path))
+            let line = try node.reload(site.config(path))
             #expect(line.isEvent("reload_refused"))
             #expect(line.text.contains(path) && line.text.contains(reason), "\(line.text)")
         }
@@ -73,15 +73,15 @@ struct EgressReloadTests {
         let node = try site.start(site.config(nil).replacing("account every 1s", with: "account"))
         let first = try site.connect()
         try send(100, first)
-        #expect(try site.reload(node, site.config(site.ledger)).isEvent("reloaded"))
+        #expect(try node.reload(site.config(site.ledger)).isEvent("reloaded"))
         let second = try site.connect()
         try send(2000, second)
         #expect(try site.settles(out: 2000))
-        #expect(try site.reload(node, site.config(nil)).isEvent("reloaded"))
+        #expect(try node.reload(site.config(nil)).isEvent("reloaded"))
         #expect(!FileManager.default.fileExists(atPath: site.ledger + "-wal"))
         try send(500, second)
-        #expect(try site.reload(node, site.config("\(site.ledger) minutes 3h")).isEvent("reloaded"))
-        #expect(try site.reload(node, site.config("\(site.ledger) minutes 4h")).isEvent("reloaded"))
+        #expect(try node.reload(site.config("\(site.ledger) minutes 3h")).isEvent("reloaded"))
+        #expect(try node.reload(site.config("\(site.ledger) minutes 4h")).isEvent("reloaded"))
         let third = try site.connect()
         try send(4000, third)
         try stop(node)
@@ -100,7 +100,7 @@ struct EgressReloadTests {
         let node = try site.start(site.config(nil))
         let pair = try site.connect()
         for (number, inbox) in inboxes.enumerated() {
-            #expect(try site.reload(node, site.config(nil, exports: [lines[number]])).isEvent("reloaded"))
+            #expect(try node.reload(site.config(nil, exports: [lines[number]])).isEvent("reloaded"))
             try send(1000, pair)
             var reader = IPFIXReader()
             var bytes: UInt64 = 0

@@ -27,18 +27,6 @@ struct LedgerSite {
 
     func start(_ config: String) throws -> Node { try Node(config, folder: folder) }
 
-    /// Writes the config anew, and asks for a reload; its event.
-    func reload(_ node: Node, _ config: String) throws -> Child.Line {
-        let isOver = { (line: Child.Line) in line.isEvent("reloaded") || line.isEvent("reload_refused") }
-        let before = node.child.lines.filter(isOver).count
-        try folder.write("node.pipeline", config)
-        node.child.signal(SIGHUP)
-        return try node.child.wait("the end of a reload") { lines in
-            let events = lines.filter(isOver)
-            return events.count > before ? events.last : nil
-        }
-    }
-
     /// A connection through the node, and its other end.
     func connect() throws -> (client: Socket, backend: Socket) {
         let client = try Socket.connect(to: entry)

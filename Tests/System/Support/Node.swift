@@ -122,6 +122,18 @@ final class Node: Sendable {
         }
     }
 
+    /// Writes the config anew, and asks for a reload by SIGHUP; its event, `reloaded` or `reload_refused`.
+    func reload(_ text: String) throws -> Child.Line {
+        let isOver = { (line: Child.Line) in line.isEvent("reloaded") || line.isEvent("reload_refused") }
+        let before = child.lines.filter(isOver).count
+        try text.write(toFile: config, atomically: true, encoding: .utf8)
+        child.signal(SIGHUP)
+        return try child.wait("the end of a reload") { lines in
+            let events = lines.filter(isOver)
+            return events.count > before ? events.last : nil
+        }
+    }
+
     /// Processor time that it has used, in seconds.
     var processorSeconds: Double {
         get throws {
