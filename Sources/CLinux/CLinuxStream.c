@@ -3,6 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -44,11 +47,21 @@ int cl_set_low_water(int fd, int bytes) {
     return setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes) < 0 ? -errno : 0;
 }
 
-ssize_t cl_splice(int from, int to, size_t count) {
+ssize_t cl_splice(int from, int to, size_t count, bool more) {
     ssize_t n;
-    do n = splice(from, NULL, to, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    do n = splice(from, NULL, to, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0));
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
+}
+
+int cl_paced_segment(int fd) {
+    /* All versions of BBR pace in the socket; other congestion controls leave it to a queueing discipline. */
+    char name[16] = "";
+    int segment = 0;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &(socklen_t){sizeof name}) < 0) return 0;
+    if (strncmp(name, "bbr", 3) != 0) return 0;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, &(socklen_t){sizeof segment}) < 0) return 0;
+    return segment;
 }
 
 int cl_pipe(int ends[2], int capacity) {

@@ -44,7 +44,8 @@ private struct PipeKernel: Kernel {
     func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) -> Outcome {
         Outcome(-11)
     }
-    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome { Outcome(-11) }
+    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int, more: Bool) -> Outcome { Outcome(-11) }
+    func pacedSegment(_ descriptor: Descriptor) -> Int? { nil }
     func shutdownWrite(_ descriptor: Descriptor) {}
     func closeWithReset(_ descriptor: Descriptor) {}
     func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome { Outcome(0) }

@@ -118,6 +118,7 @@ extension World {
 
     func gave(_ socket: Socket, _ count: Int) {
         socket.sent += count
+        socket.corked = 0
         if socket.side == .upstream, count > 0, connections[socket.connection].firstWrite == nil {
             connections[socket.connection].firstWrite = clock
         }
@@ -129,12 +130,12 @@ extension World {
 
     // MARK: Splicing
 
-    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome {
+    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int, more: Bool) -> Outcome {
         let source = object(from, "splice")
         let sink = object(to, "splice")
         switch (source, sink) {
         case (.socket(let socket)?, .pipeWrite(let pipe)?): return fill(pipe, socket, count)
-        case (.pipeRead(let pipe)?, .socket(let socket)?): return empty(pipe, socket, count)
+        case (.pipeRead(let pipe)?, .socket(let socket)?): return empty(pipe, socket, count, more)
         default:
             fail("splice between \(from.number) and \(to.number), which are no socket and pipe")
             return Outcome(-22)
@@ -154,7 +155,7 @@ extension World {
         return Outcome(count)
     }
 
-    private func empty(_ pipe: Pipe, _ socket: Socket, _ wanted: Int) -> Outcome {
+    private func empty(_ pipe: Pipe, _ socket: Socket, _ wanted: Int, _ more: Bool) -> Outcome {
         var count = min(wanted, pipe.count)
         guard count > 0 else { return Outcome(-Int(ErrorNumber.again)) }
         if random.chance(scenario.partialSplice) { count = 1 + random.below(count) }
@@ -171,6 +172,11 @@ extension World {
             if pipe.pieces[0].count == 0 { pipe.pieces.removeFirst() }
         }
         pipe.count -= count
+        // A write that was cut short for want of room is pushed all the same.
+        if more, count == wanted {
+            socket.corked = random.below(min(count, scenario.pacedSegment ?? count) + 1)
+            stats.pieces += 1
+        }
         return Outcome(count)
     }
 

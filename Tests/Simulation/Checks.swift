@@ -154,6 +154,9 @@ extension World {
         var name: String { "#\(connection.index), from \(source.side)" }
         // A sink that is full holds everything up; its edge will come.
         guard sink.isWritable || sink.isDead else { return }
+        if sink.corked > 0, !sink.finSent, !sink.isDead {
+            fail("S27: the worker sleeps, and \(sink.corked) bytes wait for more (\(name))")
+        }
         let isUnread = source.unread > 0 && !sink.finSent
         let isWanted = source.isDead || isUnread || (source.finArrived && !sink.finSent && !sink.isDead)
         let isGated = source.side == .client && connection.gate == .closed

@@ -111,12 +111,19 @@ struct FakeKernel: Kernel {
         world.effects += 1
     }
 
-    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome { world.splice(from, to, count) }
+    func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int, more: Bool) -> Outcome {
+        world.splice(from, to, count, more: more)
+    }
+
+    func pacedSegment(_ descriptor: Descriptor) -> Int? {
+        guard world.socket(descriptor, "getsockopt(TCP_CONGESTION)") != nil else { return nil }
+        return world.scenario.pacedSegment
+    }
 
     func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome {
         world.calls += 1
         guard world.openDescriptors + 2 <= world.scenario.descriptors else { return error(ErrorNumber.tooManyFiles) }
-        let pipe = World.Pipe(capacity: world.random.pick([1000, 65536, capacity]))
+        let pipe = World.Pipe(capacity: world.random.pick(world.scenario.pipes) ?? capacity)
         guard let read = world.allocate(.pipeRead(pipe)), let write = world.allocate(.pipeWrite(pipe)) else {
             return error(ErrorNumber.tooManyFiles)
         }

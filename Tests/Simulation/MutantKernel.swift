@@ -37,6 +37,8 @@ enum Mutation: String, CaseIterable {
     case takesBack
     /// A stream that was let gather is held up for good.
     case keepsMark
+    /// A stream's last bytes wait for more, which never come.
+    case corksLast
 }
 
 /// A ``FakeKernel`` with a ``Mutation`` between it and the worker.
@@ -121,9 +123,10 @@ struct MutantKernel: Kernel {
         return outcome
     }
 
-    mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome {
-        base.splice(from, to, count)
+    mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int, more: Bool) -> Outcome {
+        base.splice(from, to, count, more: more || mutation == .corksLast)
     }
+    mutating func pacedSegment(_ descriptor: Descriptor) -> Int? { base.pacedSegment(descriptor) }
     mutating func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome {
         base.makePipe(capacity: capacity, writeEnd: &writeEnd)
     }

@@ -81,7 +81,7 @@ final class Peer {
                 if plan.ending == .leave { actions.insert(.leave) }
             }
         }
-        if plan.reads, socket.inFlight > 0 { actions.insert(.read) }
+        if plan.reads, socket.deliverable > 0 { actions.insert(.read) }
         if mustReset { actions.insert(.reset) }
         return actions
     }
@@ -131,7 +131,7 @@ final class Peer {
             }
             return "sends \(count)"
         case .read:
-            let count = min(max(1, random.size(upTo: plan.readChunk)), socket.inFlight)
+            let count = min(max(1, random.size(upTo: plan.readChunk)), socket.deliverable)
             socket.delivered += count
             socket.roomMayHaveCome()
             return "reads \(count)"

@@ -81,6 +81,10 @@ struct Scenario {
     var pressure = 0
     var spurious = 0
     var partialSplice = 0
+    /// All sockets pace what they send, in segments of so many bytes.
+    var pacedSegment: Int?
+    /// What pipes hold; nil: what was asked for.
+    var pipes: [Int?] = [1000, 65536, nil]
     var lateness = 0
     var watchFails = 0
 
@@ -127,7 +131,22 @@ struct Scenario {
         limits.spares = random.pick([0, 1, 4])
         accounts = random.pick([nil, nil, .milliseconds(500), .seconds(1), .seconds(5)])
         settings.coalesce = random.pick([.zero, .milliseconds(1), .milliseconds(5)])
-        if random.chance(20) { makeRush(&random) }
+        pacedSegment = random.pick([nil, 1448, 20_000, 65_464])
+        if random.chance(20) { makeRush(&random) } else if random.chance(5) { makeFlood(&random) }
+    }
+
+    /// Bulk on every connection at the same time, and pipes for all of it: streams that gather beside each other.
+    private mutating func makeFlood(_ random: inout SeededRandom) {
+        limits.pipes = 2 * connections.count
+        pipes = [nil]
+        pacers = []
+        settings.coalesce = random.pick([.milliseconds(1), .milliseconds(5)])
+        for i in connections.indices {
+            connections[i].client.pour(&random)
+            connections[i].server.pour(&random)
+            connections[i].pacers = []
+            connections[i].arrives = Scenario.start + UInt64(random.below(1_000_000))
+        }
     }
 
     /// Short connections, one after the other, that end by reset: those whose upstream sockets are used again.
@@ -231,5 +250,18 @@ struct Scenario {
     static func buffer(_ random: inout SeededRandom, bytes: Int) -> Int {
         let size = random.pick([1, 100, 3000, 20_000, 80_000, 200_000])
         return bytes >= 400_000 && random.chance(70) ? 1 << 20 : max(size, bytes / 40)
+    }
+}
+
+extension PeerPlan {
+    /// Sends a lot, from the start and in large pieces, to the end.
+    fileprivate mutating func pour(_ random: inout SeededRandom) {
+        bytes = random.pick(1_000_000...3_000_000)
+        chunk = random.pick([100_000, 400_000])
+        readChunk = random.pick([200_000, 1_000_000])
+        pause = random.pick([1000, 100_000])
+        reads = true
+        start = .atOnce
+        ending = random.chance(80) ? .finish : .resetAfterSending(random.below(bytes))
     }
 }

@@ -31,6 +31,8 @@ final class Socket {
     var sent = 0
     var delivered = 0
     let sendCapacity: Int
+    /// The last bytes of a write that said that more would come: they wait for it.
+    var corked = 0
     var finSent = false
     /// The kernel is short of memory for a while: nothing is taken until this is over.
     var underPressure = false
@@ -59,6 +61,8 @@ final class Socket {
     /// Has bytes, and not so many that they are told of.
     var isGathering: Bool { unread < min(lowWater, receiveCapacity) }
     var inFlight: Int { sent - delivered }
+    /// What the peer can read by now.
+    var deliverable: Int { inFlight - (finSent || !isOpen ? 0 : corked) }
     var room: Int { underPressure ? 0 : max(0, sendCapacity - inFlight) }
     /// `sk_stream_is_writeable`: a third of the buffer is free.
     var isWritable: Bool { !underPressure && (sendCapacity - inFlight) * 3 >= sendCapacity }

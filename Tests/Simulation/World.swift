@@ -255,6 +255,8 @@ struct Statistics {
     var bytes = 0
     var pipes = 0
     var splices = 0
+    /// Writes from a pipe that were to be followed by more.
+    var pieces = 0
     var reused = 0
     var reasons: [UInt16: Int] = [:]
 
@@ -265,6 +267,7 @@ struct Statistics {
         bytes += other.bytes
         pipes += other.pipes
         splices += other.splices
+        pieces += other.pieces
         reused += other.reused
         reasons.merge(other.reasons, uniquingKeysWith: +)
     }

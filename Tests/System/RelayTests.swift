@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 /// Bytes and ends pass unchanged both ways (R14, R15). Serialized: these move much, and measure.
@@ -87,6 +88,26 @@ struct RelayTests {
         let atBackend = concurrently { try Self.drink(pair.backend).sum }
         #expect(try Self.drink(pair.client).sum == down.value())
         #expect(try atBackend.value() == up.value())
+    }
+
+    @Test(
+        "R15: three streams that take turns, 50 MB each way, whole",
+        arguments: ["bbr", "reno"].filter(CongestionControl.isUsable))
+    func streamsThatTakeTurns(congestion: String) throws {
+        let server = try ManualServer()
+        let entry = Place("::1", try FreePort.take())
+        let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
+        let settings = ["congestion client \(congestion)", "congestion upstream \(congestion)"]
+        let node = try Node(ConfigText(settings: settings, rawListeners: [entry], routes: [route]).description)
+        let streams = try (0..<3).map { _ in
+            let client = try Socket.connect(to: entry)
+            let backend = try server.accept()
+            return [(client, backend), (backend, client)].map { from, to in
+                (sent: concurrently { try Self.pour(from) }, received: concurrently { try Self.drink(to).sum })
+            }
+        }
+        for stream in streams.joined() { #expect(try stream.sent.value() == stream.received.value()) }
+        withExtendedLifetime(node) {}
     }
 
     @Test("R15: FIN in the same segment as the last bytes loses none of them", arguments: [1, 100, 70_000])

@@ -77,7 +77,10 @@ ssize_t cl_receive(int fd, void *buffer, size_t count);
 ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count);
 /* SO_RCVLOWAT. */
 int cl_set_low_water(int fd, int bytes);
-ssize_t cl_splice(int from, int to, size_t count);
+/* `more`: what goes to a socket is followed by more at once, so that the last segment may wait for it. */
+ssize_t cl_splice(int from, int to, size_t count, bool more);
+/* The segment size of a TCP socket whose congestion control paces what it sends; 0 if it does not, or can't be asked. */
+int cl_paced_segment(int fd);
 /* ends[0] is read, ends[1] is written. The capacity is a wish. */
 int cl_pipe(int ends[2], int capacity);
 int cl_shutdown_write(int fd);

@@ -122,7 +122,12 @@ package protocol Kernel {
     /// there when the mark is lowered are told of. The kernel may take less for the mark.
     mutating func setLowWater(_ descriptor: Descriptor, _ bytes: Int)
     /// Moves up to `count` bytes between a socket and a pipe, without copying.
-    mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome
+    /// - Parameter more: what goes to a socket is followed by more at once, for which its last bytes may wait. Whoever
+    ///   says so has to write more, or they may stay where they are.
+    mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int, more: Bool) -> Outcome
+    /// The payload of a segment, in bytes, if the socket's congestion control paces what it sends (BBR); nil: it sends
+    /// as fast as window and peer allow.
+    mutating func pacedSegment(_ descriptor: Descriptor) -> Int?
     /// A pipe that holds about `capacity` bytes. The read end's descriptor, or `-errno`; `writeEnd` is the other.
     mutating func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome
 

@@ -130,8 +130,13 @@ package struct LinuxKernel: Kernel {
         _ = cl_set_low_water(descriptor.number, Int32(clamping: bytes))
     }
 
-    package func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int) -> Outcome {
-        Outcome(cl_splice(from.number, to.number, count))
+    package func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int, more: Bool) -> Outcome {
+        Outcome(cl_splice(from.number, to.number, count, more))
+    }
+
+    package func pacedSegment(_ descriptor: Descriptor) -> Int? {
+        let segment = cl_paced_segment(descriptor.number)
+        return segment > 0 ? Int(segment) : nil
     }
 
     package func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome {

@@ -20,6 +20,8 @@ struct Flow {
     /// A pipe from the pool, or ``none``.
     var pipe: Int32 = Flow.none
     var pipeBytes: UInt32 = 0
+    /// How many bytes a gathering flow's sink is handed at once while others gather too.
+    var burst = UInt32.max
     /// How many reads in a row filled the buffer: what decides when to splice.
     var fullReads: UInt8 = 0
     var smallSplices: UInt8 = 0

@@ -58,6 +58,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     let halfCloseTimeout: TimeSpan
     /// How long a bulk stream may gather; zero: not at all.
     let coalesce: TimeSpan
+    /// How many flows gather.
+    package internal(set) var gathering = 0
 
     var slab: Slab
     var blocks: BlockPool

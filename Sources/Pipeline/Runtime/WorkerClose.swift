@@ -89,6 +89,7 @@ extension Worker {
             flow.pointee.block = Flow.none
         }
         releasePipe(flow)
+        leaveGathering(flow)
     }
 
     private mutating func settle(_ index: Int, _ reason: ReasonCode, _ interface: UInt32) {

@@ -144,7 +144,7 @@ extension Worker {
                 }
                 if !slot.pointee.pacers.isEmpty, park(index, source) { return true }
                 if flow.pointee.state.contains(.splicing) {
-                    step = fillPipe(index, flow, from)
+                    step = fillPipe(index, flow, from, to)
                 } else {
                     step = copy(index, source, from, to)
                 }
@@ -153,6 +153,9 @@ extension Worker {
             }
             switch step {
             case .moved(let count): moved += count
+            case .yield:
+                enqueue(index)
+                return true
             case .wait:
                 flow.pointee.entitled = Instant(nanoseconds: 0)
                 if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
@@ -173,6 +176,8 @@ extension Worker {
 
     enum Step {
         case moved(Int)
+        /// There is more to do, but it is for others first.
+        case yield
         case wait
         case sourceBroken(Int32)
         case sinkBroken(Int32)

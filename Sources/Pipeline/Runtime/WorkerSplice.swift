@@ -2,7 +2,9 @@ import Pipeline
 
 /// Streams that keep filling the buffer are spliced: moved between sockets through a pipe, without copying.
 extension Worker {
-    mutating func fillPipe(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) -> Step {
+    mutating func fillPipe(
+        _ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor
+    ) -> Step {
         if flow.pointee.pipe == Flow.none {
             flow.pointee.pipe = pipes.take(&kernel)
             guard flow.pointee.pipe != Flow.none else {
@@ -11,7 +13,7 @@ extension Worker {
             }
             counters.pointee.add(.spliceEntered)
         }
-        let outcome = kernel.splice(from, pipes[flow.pointee.pipe].writeEnd, PipePool.pipeSize)
+        let outcome = kernel.splice(from, pipes[flow.pointee.pipe].writeEnd, PipePool.pipeSize, more: false)
         if outcome.isError {
             guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
             flow.pointee.state.remove(.readable)
@@ -23,18 +25,20 @@ extension Worker {
             return .moved(0)
         }
         flow.pointee.pipeBytes = UInt32(outcome.value)
-        noteSplice(flow, from, outcome.value)
+        noteSplice(flow, from, to, outcome.value)
         return .moved(outcome.value)
     }
 
-    private mutating func noteSplice(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ count: Int) {
+    private mutating func noteSplice(
+        _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor, _ count: Int
+    ) {
         flow.pointee.state.insert(.moved)
         if count < Self.smallSplice {
             flow.pointee.smallSplices &+= 1
             if flow.pointee.smallSplices >= Self.smallSplicesToCopy { stopSplicing(flow, from) }
         } else {
             flow.pointee.smallSplices = 0
-            if count >= Self.largeSplice { startGathering(flow, from) }
+            if count >= Self.largeSplice { startGathering(flow, from, to) }
         }
     }
 
@@ -43,7 +47,9 @@ extension Worker {
     private static var largeSplice: Int { 65536 }
 
     mutating func drainPipe(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
-        let outcome = kernel.splice(pipes[flow.pointee.pipe].readEnd, to, Int(flow.pointee.pipeBytes))
+        let held = Int(flow.pointee.pipeBytes)
+        let piece = gathering > 1 ? min(held, Int(flow.pointee.burst)) : held
+        let outcome = kernel.splice(pipes[flow.pointee.pipe].readEnd, to, piece, more: piece < held)
         if outcome.isError {
             guard outcome.error == ErrorNumber.again else { return .sinkBroken(outcome.error) }
             flow.pointee.state.remove(.writable)
@@ -52,7 +58,7 @@ extension Worker {
         guard outcome.value > 0 else { return .sinkBroken(ErrorNumber.brokenPipe) }
         flow.pointee.pipeBytes -= UInt32(outcome.value)
         flow.pointee.total += Int64(outcome.value)
-        return .moved(0)
+        return outcome.value == piece && piece < held ? .yield : .moved(0)
     }
 
     private mutating func stopSplicing(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
@@ -79,15 +85,36 @@ extension Worker {
     /// A stream that comes in large pieces is let gather in its socket before it is moved on: each wakeup, and each
     /// that its receiver has by it, is for more bytes (docs/adr/0031). What a stream has gathered waits for at most
     /// two of `coalesce`; one that pauses is no longer held up at all.
-    private mutating func startGathering(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
+    private mutating func startGathering(
+        _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor
+    ) {
         guard coalesce > .zero, !flow.pointee.state.contains(.gathering) else { return }
         flow.pointee.state.insert(.gathering)
+        gathering += 1
+        flow.pointee.burst = Self.burst(segment: kernel.pacedSegment(to))
         kernel.setLowWater(from, PipePool.pipeSize)
+    }
+
+    /// A sink that paces itself sends a segment of up to 64 KiB, and starts a timer for the next if that is waiting
+    /// already. What it is handed is cut to such segments, and streams take turns by them: the sink's time has then
+    /// mostly come by itself (docs/adr/0036).
+    static func burst(segment: Int?) -> UInt32 {
+        guard let segment, segment > 0 else { return .max }
+        return UInt32(clamping: max(segment, largestSegment - largestSegment % segment))
+    }
+
+    /// What Linux sends at once, with its headers, in devices that split it.
+    private static var largestSegment: Int { 65536 - 321 }
+
+    mutating func leaveGathering(_ flow: UnsafeMutablePointer<Flow>) {
+        guard flow.pointee.state.contains(.gathering) else { return }
+        flow.pointee.state.remove(.gathering)
+        gathering -= 1
     }
 
     private mutating func stopGathering(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
         guard flow.pointee.state.contains(.gathering) else { return }
-        flow.pointee.state.remove(.gathering)
+        leaveGathering(flow)
         kernel.setLowWater(from, 1)
     }
 
