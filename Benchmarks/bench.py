@@ -19,10 +19,15 @@ from driver.workloads import GROUPS, workloads
 ROOT = Path(__file__).resolve().parent.parent
 
 
+TAKEN = ("haproxy", "pipelined", "stages", "nginx", "envoy", "floor", "direct")
+
+
 def named_path(text):
     name, _, path = text.partition("=")
     if not name or not os.access(path, os.X_OK):
         raise argparse.ArgumentTypeError(f"{text}: expected NAME=PATH of a haproxy that can be run")
+    if name in TAKEN:
+        raise argparse.ArgumentTypeError(f"{text}: {name} takes part by that name already; call it by its version")
     return name, path
 
 
@@ -31,7 +36,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="three small rounds instead of nine: a first look, not a result")
     parser.add_argument("--rounds", type=int, help="rounds of each workload (9; with --quick 3), and as many again at most for those that a slowed machine spoils")
     parser.add_argument("--size", type=float, help="how much each round does (0.5; with --quick 0.25)")
-    parser.add_argument("--only", help="relays, separated by commas: haproxy,pipelined,stages,nginx,envoy,floor,direct")
+    parser.add_argument("--only", help=f"relays, separated by commas: {','.join(TAKEN)}")
     parser.add_argument("--haproxy", type=named_path, action="append", default=[], metavar="NAME=PATH", help="another HAProxy; again for more")
     parser.add_argument("--workloads", default="", help=f"groups or single rows, separated by commas: {','.join(GROUPS)}, rtt-64-64, "
                                                         "download-4.bbr, ...; main: those that have a target")

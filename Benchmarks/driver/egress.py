@@ -96,10 +96,13 @@ class Lab:
 
 def chosen_relays(run):
     chosen = []
-    if "haproxy" in run.names:
-        chosen.append(relays.haproxy("haproxy", relays.find("haproxy"), "haproxy-egress.cfg", "none"))
+    for relay in run.relays:
+        if relay.name in run.haproxies:
+            chosen.append(relays.haproxy(relay.name, relay.program, "haproxy-egress.cfg", "none"))
     if "pipelined" in run.names:
         chosen += [relays.node(name, run.options.pipelined, f"{name}.pipeline", "none") for name in VARIANTS]
+    if "floor" in run.names:
+        chosen.append(relays.floor(run.tools, "original", "none"))
     return chosen
 
 

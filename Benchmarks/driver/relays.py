@@ -134,6 +134,10 @@ def node(name, program, template, proxy="v2", words=None):
     return Relay(name, program, NODE_VERSION, ["run", "{config}"], template, proxy, words=words)
 
 
+def floor(tools, backend="{backend}", proxy="v2"):
+    return Relay("floor", tools / "floor", None, ["{listen}", backend], proxy=proxy)
+
+
 def all_relays(tools, pipelined, more_haproxies=()):
     """In the order in which rounds run them. HAProxy is what the others are compared with."""
     return [
@@ -143,6 +147,6 @@ def all_relays(tools, pipelined, more_haproxies=()):
         node("stages", pipelined, "stages.pipeline"),
         Nginx("nginx", find("nginx"), (["-v"], r"nginx/\S+"), ["-c", "{config}", "-p", "{directory}"], "nginx.conf", "v1"),
         Envoy("envoy", envoy.program(tools), None, ["-c", "{config}", "--concurrency", "1", "--disable-hot-restart", "-l", "error"], "envoy.yaml"),
-        Relay("floor", tools / "floor", None, ["{listen}", "{backend}"]),
+        floor(tools),
         Direct(),
     ]

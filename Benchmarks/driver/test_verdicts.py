@@ -27,6 +27,12 @@ class HAProxiesTests(unittest.TestCase):
         failed = {"rtt-64-64": {**self.row["rtt-64-64"], "3.5": []}}
         self.assertEqual(self.judged(results(failed, haproxies=["haproxy", "3.5"])), {"cpu: rtt-64-64": True})
 
+    def test_egress_names_the_floor(self):
+        row = {"rtt-64-64": {"haproxy": cpu(100), "egress-plain": cpu(90), "egress-account": cpu(90), "floor": cpu(88)}}
+        found = {v["target"]: v for v in verdicts.verdicts(results({}, egress=row))}
+        self.assertFalse(found["egress: rtt-64-64"]["met"])
+        self.assertIn("the floor has 0.88", found["egress: rtt-64-64"]["text"])
+
 
 if __name__ == "__main__":
     unittest.main()

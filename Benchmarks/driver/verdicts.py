@@ -22,8 +22,7 @@ def verdicts(results):
     add = lambda target, met, text: found.append({"target": target, "met": met if met is None else bool(met), "text": text})
     timed = results["timed"]
     for row, limit in CPU.items():
-        for haproxy in results.get("haproxies", [REFERENCE]):
-            by, whose = ("", "HAProxy") if haproxy == REFERENCE else (f", by {haproxy}", haproxy)
+        for haproxy, by, whose in haproxies(results):
             compare(add, f"cpu: {row}{by}", f"of {whose}'s CPU", paired_ratios(timed.get(row, {}), NODE, haproxy), limit)
     behind(add, results)
     tails(add, timed)
@@ -37,20 +36,34 @@ def verdicts(results):
         compare(add, f"flat in stages: {row}", "of one stage's CPU, with 16", paired_ratios(by_relay, "16 stages", "1 stage"), FLATNESS)
     workers(add, results)
     for row, by_relay in results["egress"].items():
-        ratios = paired_ratios(by_relay, "egress-account", REFERENCE)
-        compare(add, f"egress: {row}", "of transparent HAProxy's CPU, accounting on", ratios, EGRESS_OF_HAPROXY)
+        for haproxy, by, whose in haproxies(results):
+            ratios = paired_ratios(by_relay, "egress-account", haproxy)
+            compare(add, f"egress: {row}{by}", f"of transparent {whose}'s CPU, accounting on", ratios, EGRESS_OF_HAPROXY,
+                    floor_of(by_relay, haproxy))
         compare(add, f"accounting: {row}", "of the CPU without", paired_ratios(by_relay, "egress-account", "egress-plain"), ACCOUNTING)
     counts(add, results["counts"].get(NODE, {}))
     return found
 
 
-def compare(add, target, of_what, ratios, limit):
+def haproxies(results):
+    """Each that is judged by: its name, and how a target and its text name it."""
+    for name in results.get("haproxies", [REFERENCE]):
+        yield (name, "", "HAProxy") if name == REFERENCE else (name, f", by {name}", name)
+
+
+def floor_of(by_relay, reference):
+    """What the bare relay has, for those who wonder how much there is to be had."""
+    ratios = paired_ratios(by_relay, "floor", reference)
+    return f"; the floor has {median(ratios):.2f}" if ratios else ""
+
+
+def compare(add, target, of_what, ratios, limit, more=""):
     if ratios:
-        add(target, median(ratios) <= limit, f"{spread(ratios, digits=2)} {of_what}, at most {limit:.2f}")
+        add(target, median(ratios) <= limit, f"{spread(ratios, digits=2)} {of_what}, at most {limit:.2f}{more}")
 
 
 def peers(by_relay):
-    return [name for name, rounds in by_relay.items() if rounds and name not in (NODE, "stages", "floor", NO_RELAY)]
+    return [name for name, rounds in by_relay.items() if rounds and name not in (NODE, "stages", "floor", NO_RELAY) and not name.startswith("egress-")]
 
 
 def behind(add, results):
@@ -61,7 +74,7 @@ def behind(add, results):
         own = NODE if by_relay.get(NODE) else "egress-account"
         if not by_relay.get(own):
             continue
-        for peer in [p for p in peers(by_relay) if not p.startswith("egress-")]:
+        for peer in peers(by_relay):
             ratios = paired_ratios(by_relay, own, peer)
             if ratios and median(ratios) > 1:
                 add(f"ahead of {peer}: {row}", False, f"{spread(ratios, digits=2)} of its CPU")

@@ -2,6 +2,7 @@
 // ways. One backend, no routes, no timeouts, no limits, no logs. What a relay costs above this is its own.
 //
 //   floor LISTEN:PORT BACKEND:PORT
+//   floor LISTEN:PORT original      to where an intercepted client was going, without a header
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -42,6 +43,7 @@ struct link {
 
 static int epoll, listener;
 static struct address listen_address, backend_address;
+static bool to_original;
 static struct link *dead;
 static uint8_t buffer[CHUNK];
 
@@ -163,14 +165,20 @@ static int has_server_name(const uint8_t *b, size_t n) {
 
 /// Connects and sends PROXY header and hello in one write.
 static bool connect_backend(struct link *link, const uint8_t *hello, size_t count) {
-    int fd = link->fd[BACKEND] = socket(backend_address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct address *backend = &backend_address;
+    if (to_original) {
+        backend->length = sizeof backend->storage;
+        if (getsockname(link->fd[CLIENT], (struct sockaddr *)&backend->storage, &backend->length) < 0) return false;
+    }
+    int fd = link->fd[BACKEND] = socket(backend->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return false;
     no_delay(fd);
-    if (connect(fd, (struct sockaddr *)&backend_address.storage, backend_address.length) < 0 && errno != EINPROGRESS) return false;
+    if (connect(fd, (struct sockaddr *)&backend->storage, backend->length) < 0 && errno != EINPROGRESS) return false;
     watch(link, CLIENT, EPOLL_CTL_ADD, 0);
     watch(link, BACKEND, EPOLL_CTL_ADD, 0);
     uint8_t first[PROXY_V2_MAX + HEAD_MAX];
-    size_t header = write_proxy_v2(first, (struct sockaddr *)&link->client, (struct sockaddr *)&listen_address.storage);
+    size_t header =
+        to_original ? 0 : write_proxy_v2(first, (struct sockaddr *)&link->client, (struct sockaddr *)&listen_address.storage);
     memcpy(first + header, hello, count);
     return give(link, CLIENT, first, header + count);
 }
@@ -222,12 +230,15 @@ static void on_event(struct link *link, int side, uint32_t events) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) die("usage: floor LISTEN:PORT BACKEND:PORT");
+    if (count != 3) die("usage: floor LISTEN:PORT BACKEND:PORT|original");
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     listen_address = parse_address(arguments[1]);
-    backend_address = parse_address(arguments[2]);
+    to_original = strcmp(arguments[2], "original") == 0;
+    if (!to_original) backend_address = parse_address(arguments[2]);
     listener = listen_on(&listen_address);
+    if (to_original && setsockopt(listener, IPPROTO_IPV6, IPV6_TRANSPARENT, &(int){1}, sizeof(int)) < 0)
+        die("floor: IPV6_TRANSPARENT: %s", strerror(errno));
     setsockopt(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, &(int){3}, sizeof(int));
     epoll = epoll_create1(EPOLL_CLOEXEC);
     epoll_add(epoll, listener, EPOLLIN, 0);

@@ -199,7 +199,7 @@ int cl_process_id(void) { return (int)getpid(); }
 void cl_wait_readable(int fd, int64_t timeout_ns) {
     struct pollfd poll = {.fd = fd, .events = POLLIN};
     struct timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-    (void)ppoll(&poll, 1, &time, NULL);
+    (void)ppoll(&poll, 1, timeout_ns < 0 ? NULL : &time, NULL);
 }
 
 void cl_sleep(int64_t nanoseconds) {

@@ -47,7 +47,7 @@ int cl_wait_for_end(int fd);
 /* A blocking pipe: ends[0] is read, ends[1] is closed to open the gate. */
 int cl_make_gate(int ends[2]);
 int cl_process_id(void);
-/* Until fd can be read or the time is over. */
+/* Until fd can be read or the time is over; a negative one never is. */
 void cl_wait_readable(int fd, int64_t timeout_ns);
 void cl_sleep(int64_t nanoseconds);
 

@@ -65,7 +65,8 @@ final class Fleet {
         self.snapshots = snapshots
         self.workers = workers
         log = LogThread(
-            rings: workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch)
+            rings: workers.map(\.ring), reasons: reasons, isFed: settings.recordsConnections,
+            writes: settings.logConnections, watch: watch)
         try Fleet.startThreads(workers, log)
     }
 

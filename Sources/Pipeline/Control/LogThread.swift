@@ -7,13 +7,13 @@ import Synchronization
 /// Takes ended connections from the workers' rings and writes them to standard output, one JSON line each. A reader
 /// that is slow or gone holds up nobody: rings fill, workers drop the newest record and count it (R27).
 final class LogThread: @unchecked Sendable {
-    private static let pauseNanoseconds: Int64 = 50_000_000
     /// Written at once at most.
     private static let batchBytes = 1 << 18
 
     private let rings: [RecordRing]
     private let output: Int32
     private let writes: Bool
+    private let pauseNanoseconds: Int64
     private let watch: FlowWatch?
     private let wake: Descriptor
     private var log: ConnectionLog
@@ -24,11 +24,14 @@ final class LogThread: @unchecked Sendable {
 
     /// - Parameters:
     ///   - reasons: names for reason codes; the same for every program of this build.
+    ///   - isFed: false: workers put nothing into the rings, and nobody needs to look.
     ///   - writes: false: records only go to `watch`.
     ///   - watch: gets every record.
     init(
-        rings: [RecordRing], reasons: ReasonTable, output: Int32 = 1, writes: Bool = true, watch: FlowWatch? = nil
+        rings: [RecordRing], reasons: ReasonTable, output: Int32 = 1, isFed: Bool = true, writes: Bool = true,
+        watch: FlowWatch? = nil
     ) {
+        pauseNanoseconds = isFed ? 50_000_000 : -1
         self.rings = rings
         self.writes = writes
         self.watch = watch
@@ -51,7 +54,7 @@ final class LogThread: @unchecked Sendable {
             let isLast = isEnding.load(ordering: .acquiring)
             while drainOnce() {}
             if isLast { break }
-            cl_wait_readable(wake.number, LogThread.pauseNanoseconds)
+            cl_wait_readable(wake.number, pauseNanoseconds)
         }
         hasEnded.store(true, ordering: .releasing)
     }
