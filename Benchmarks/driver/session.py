@@ -122,7 +122,7 @@ class Run:
         results, again = {name: [] for name in running}, {}
         first = lambda relay: bench.load(target(relay, warm), warm.arguments, relay.is_proxied)
         broken = {n for n, r in running.items() if self.attempt(n, lambda: first(r)) is None}
-        wanted, limit, measured = self.options.rounds, quiet.limit(workload), 0
+        wanted, limit, measured = self.options.rounds * workload.times, quiet.limit(workload), 0
         while quiet.wants_more(results, measured, wanted, limit):
             self.round(f"{label}, round {measured + 1} of {max(measured + 1, wanted)}", bench, running, workload, results, broken, measured, again)
             measured += 1
