@@ -13,7 +13,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent.parent
 NODE = "pipelined"
 # ns for each connection, message relayed there and back, KiB; bytes for each connection held. Of one 2-core machine, on loopback.
-ROUND = {"connection": 50_000, "message": 13_000, "kib": 260, "user": 470, "kernel": 8_000}
+ROUND = {"connection": 50_000, "message": 13_000, "kib": 230, "user": 485, "kernel": 8_000}
 ROWS = {"connection": "short", "message": "rtt-64-64", "kib": "download-4.bbr"}
 # Of a worker's core, at most: a queue grows without bound near 1, and p99 long before.
 BUSY = 0.7
