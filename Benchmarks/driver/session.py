@@ -106,7 +106,7 @@ class Run:
         warm = {w.name: w for w in small_rows}
         for workload in rows:
             if workload.congestion:
-                machine.set_congestion(workload.congestion)
+                self.change_congestion(workload.congestion, bench, running)
             names = [n for n in running if n != FULL_ONLY_WHERE_MAIN or workload.is_main or section != "timed"]
             sifted = self.rounds(f"{section} {workload.name}", bench, {n: running[n] for n in names}, workload, warm[workload.name])
             self.sections[section][workload.name] = sifted.kept
@@ -116,6 +116,17 @@ class Run:
             self.titles[workload.name] = workload.title
             print(report.workload_table(workload, sifted.kept, names, reference), quiet.text(sifted.about), *report.disturbance(sifted.kept),
                   sep="\n", end="\n\n", flush=True)
+
+    def change_congestion(self, wanted, bench, running):
+        """Relays begin anew: sockets that they keep for later would have the congestion control of the rows before."""
+        if wanted == machine.congestion():
+            return
+        for relay in running.values():
+            relay.stop()
+        machine.set_congestion(wanted)
+        begun = self.start([relay.relay for relay in running.values()], self.places, bench)
+        running.clear()
+        running.update(begun)
 
     def rounds(self, label, bench, running, workload, warm):
         """Rounds until enough of them are quiet, and what is kept of them."""
