@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from driver import charts, counting, documents, egress, envoy, instructions, machine, probes, procs, sections, verdicts
+from driver import charts, counting, documents, egress, envoy, instructions, machine, probes, procs, relays, sections, verdicts
 from driver.procs import Failure
 from driver.session import Run
 from driver.workloads import GROUPS, workloads
@@ -19,7 +19,7 @@ from driver.workloads import GROUPS, workloads
 ROOT = Path(__file__).resolve().parent.parent
 
 
-TAKEN = ("haproxy", "pipelined", "stages", "nginx", "envoy", "floor", "direct")
+TAKEN = [relay.name for relay in relays.all_relays(ROOT / ".build/bench", ROOT / ".build/release/pipelined")]
 
 
 def named_path(text):

@@ -121,9 +121,9 @@ class Run:
         """Relays begin anew: sockets that they keep for later would have the congestion control of the rows before."""
         if wanted == machine.congestion():
             return
+        machine.set_congestion(wanted)
         for relay in running.values():
             relay.stop()
-        machine.set_congestion(wanted)
         begun = self.start([relay.relay for relay in running.values()], self.places, bench)
         running.clear()
         running.update(begun)

@@ -7,6 +7,8 @@ struct RelayTests {
     /// A raw route to a server whose one connection the test holds itself.
     struct Pair {
         let node: Node
+        private let entry: Place
+        private let server: ManualServer
         let client: Socket
         let clientPlace: Place
         let backend: Socket
@@ -15,11 +17,21 @@ struct RelayTests {
             let server = try ManualServer()
             let entry = Place("::1", try FreePort.take())
             let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
-            node = try Node(ConfigText(settings: settings, rawListeners: [entry], routes: [route]).description)
+            let node = try Node(ConfigText(settings: settings, rawListeners: [entry], routes: [route]).description)
+            try self.init(node, entry, server, receiveBuffer: receiveBuffer)
+        }
+
+        private init(_ node: Node, _ entry: Place, _ server: ManualServer, receiveBuffer: Int32? = nil) throws {
+            self.node = node
+            self.entry = entry
+            self.server = server
             client = try Socket.connect(to: entry, receiveBuffer: receiveBuffer)
             clientPlace = try client.local
             backend = try server.accept()
         }
+
+        /// A second connection through the same node, to the same server.
+        func another() throws -> Pair { try Pair(node, entry, server) }
 
         func log() throws -> LogLine { try node.log(of: clientPlace) }
     }
@@ -94,20 +106,15 @@ struct RelayTests {
         "R15: three streams that take turns, 50 MB each way, whole",
         arguments: ["bbr", "reno"].filter(CongestionControl.isUsable))
     func streamsThatTakeTurns(congestion: String) throws {
-        let server = try ManualServer()
-        let entry = Place("::1", try FreePort.take())
-        let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
-        let settings = ["congestion client \(congestion)", "congestion upstream \(congestion)"]
-        let node = try Node(ConfigText(settings: settings, rawListeners: [entry], routes: [route]).description)
-        let streams = try (0..<3).map { _ in
-            let client = try Socket.connect(to: entry)
-            let backend = try server.accept()
-            return [(client, backend), (backend, client)].map { from, to in
+        let first = try Pair(settings: ["congestion client \(congestion)", "congestion upstream \(congestion)"])
+        let pairs = [first, try first.another(), try first.another()]
+        let streams = pairs.flatMap { pair in
+            [(pair.client, pair.backend), (pair.backend, pair.client)].map { from, to in
                 (sent: concurrently { try Self.pour(from) }, received: concurrently { try Self.drink(to).sum })
             }
         }
-        for stream in streams.joined() { #expect(try stream.sent.value() == stream.received.value()) }
-        withExtendedLifetime(node) {}
+        for stream in streams { #expect(try stream.sent.value() == stream.received.value()) }
+        withExtendedLifetime(pairs) {}
     }
 
     @Test("R15: FIN in the same segment as the last bytes loses none of them", arguments: [1, 100, 70_000])
