@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <malloc.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -277,3 +278,5 @@ int cl_replace_file(const char *path, const void *bytes, size_t count) {
     if (failed) unlink(temporary);
     return failed;
 }
+
+void cl_trim_heap(void) { malloc_trim(0); }

@@ -33,7 +33,7 @@ struct AccountFilterTests {
         _ route: UnsafePointer<Route>?, _ upstream: UInt64, _ client: UInt64, port: UInt16 = 443
     ) -> ConnectionTotals {
         ConnectionTotals(
-            route: route, client: ClientAddress(FilterHarness.endpoint("192.0.2.1:1")),
+            route: route?.pointee.cell, client: ClientAddress(FilterHarness.endpoint("192.0.2.1:1")),
             destination: DestinationAddress(Endpoint(FilterHarness.endpoint("192.0.2.2:1").address, port)),
             backend: nil,
             bytesToUpstream: upstream,

@@ -11,20 +11,18 @@ import Testing
     private func harness() -> (run: FilterHarness, free: () -> Void) {
         var run = FilterHarness()
         let identities = (0..<2).map {
-            InstanceIdentity(
-                number: UInt32($0), id: FrozenText("i_\($0)"), env: FrozenText("env_a"), app: FrozenText("shop"),
-                org: FrozenText("acme"))
+            TestIdentity.make(number: UInt32($0), id: "i_\($0)", env: "env_a", app: "shop", org: "acme")
         }
         let address = { (text: String) in FilterHarness.endpoint(text).address }
         run.instances = InstanceDirectory(
-            identities,
+            identities.map { UnsafePointer($0) },
             addresses: [(address("[fd00::1]:0"), 0), (address("10.0.0.1:0"), 0), (address("[fd00::2]:0"), 1)])
         run.hint = .tcpRaw
         let directory = run.instances
         return (
             run,
             {
-                for identity in identities { identity.deallocate() }
+                for identity in identities { TestIdentity.free(identity) }
                 directory.deallocate()
             }
         )

@@ -29,6 +29,11 @@ extension World {
         checkConnect(connection, candidate)
         connection.attempts += 1
         connection.candidate = candidate
+        connection.tried.append(candidate)
+        connection.hadFirstBytes =
+            !connection.plan.prelude.isEmpty
+            || (connection.gate != .closed && connection.client.taken > connection.consumed)
+        checkTruth(connection, "is connected to for")
         effects += 1
         stats.connects += 1
         if let error = failureAtOnce(connection.plan.candidates[candidate]) {

@@ -11,6 +11,10 @@ extension World {
     /// [S1] [S2] Bytes that the worker writes are the next ones of what belongs there.
     func check(_ socket: Socket, sends bytes: UnsafeRawBufferPointer) {
         let connection = connections[socket.connection]
+        // Whoever had nothing to write relays since the backend accepted, and is not looked up any more.
+        if socket.side == .upstream, socket.sent == 0, connection.hadFirstBytes {
+            checkTruth(connection, "gets bytes of")
+        }
         guard socket.side == .upstream else {
             let fine = connection.plan.server.stream.matches(bytes, at: socket.sent)
             if !fine || socket.sent + bytes.count > connection.upstream?.taken ?? 0 {
@@ -67,11 +71,20 @@ extension World {
         if held > 0 { fail("S3: FIN to \(socket.side) of #\(connection.index) before \(held) bytes") }
     }
 
-    /// [S8] Candidates in order, and none after a byte was written.
+    /// [S28] Whoever is connected to, or gets first bytes, is one of the route's by the newest table, and the route is the
+    /// owner's whom the connection was looked up for.
+    func checkTruth(_ connection: Connection, _ what: String) {
+        let candidate = connection.candidate
+        guard !control.library.current(self).contains(where: { $0.allows(connection.route, candidate) }) else { return }
+        fail("S28: candidate \(candidate) \(what) #\(connection.index), and is not its route's")
+    }
+
+    /// [S8] Each candidate once, in the order of the last choice, and none after a byte was written.
     func checkConnect(_ connection: Connection, _ candidate: Int) {
         if !connection.isLive { fail("connect for #\(connection.index), which is over") }
-        if candidate <= connection.candidate { fail("S8: #\(connection.index) tries candidate \(candidate)") }
-        for skipped in (connection.candidate + 1)..<max(candidate, connection.candidate + 1) where !isOut(skipped) {
+        if connection.tried.contains(candidate) { fail("S8: #\(connection.index) tries candidate \(candidate) again") }
+        if connection.tried.count >= BackendCandidates.capacity { fail("S8: #\(connection.index) tries a fourth") }
+        for skipped in connection.choice.prefix(while: { $0 != candidate }) where !isOut(skipped) {
             fail("S8: #\(connection.index) passes over candidate \(skipped)")
         }
         if scenario.backendLimits[candidate] > 0, isOverfull(candidate) {
@@ -118,6 +131,7 @@ extension World {
         wakes = timeout.map { clock &+ $0.nanoseconds } ?? .max
         checkHolds()
         checkCells()
+        control.library.checkPins(self)
         control.checkDrains(self, wakes: wakes)
         for connection in connections where connection.isLive {
             if let deadline = connection.peekDeadline, min(deadline, .max - slack) + slack < max(clock, wakes) {

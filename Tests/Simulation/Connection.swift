@@ -19,6 +19,8 @@ final class Connection {
     /// The candidate that is being tried, or that is connected; -1: none yet.
     var candidate = -1
     var connectDeadline: UInt64?
+    /// There was something to write as soon as the backend accepts.
+    var hadFirstBytes = false
     /// What the last failed attempt failed with.
     var connectError: Int32 = 0
     var exhausted = false
@@ -26,8 +28,15 @@ final class Connection {
     var peekDeadline: UInt64?
     var gate = Gate.none
     var isRefusedByStage: ReasonCode?
-    /// The snapshot that its stages run on.
-    var generation: UInt64?
+    /// The program that its stages run on.
+    var program: ProgramMark?
+    /// Which route it has, and whose.
+    var route: (cell: Int, owner: Int)?
+    /// What a node that looks up in the table of the accept would go by.
+    var oldRoute: (route: UnsafePointer<Route>, plan: TablePlan)?
+    /// Candidates that it had to choose from, and those that it has tried.
+    var choice: [Int] = []
+    var tried: [Int] = []
     /// Stage numbers, as bits.
     var passed: UInt32 = 0
     var settled: UInt32 = 0

@@ -5,12 +5,12 @@ import PipelineRuntime
 final class Control {
     private let orders: [(at: UInt64, order: Scenario.Order)]
     private var done = 0
-    private let library: SnapshotLibrary
+    let library: SnapshotLibrary
     private(set) var drains: [Drain] = []
 
     init(_ scenario: Scenario) {
         orders = scenario.orders
-        library = SnapshotLibrary(changesProgram: scenario.changesProgram)
+        library = SnapshotLibrary(scenario)
     }
 
     var nextAt: UInt64 { done < orders.count ? orders[done].at : .max }
@@ -30,7 +30,9 @@ final class Control {
         case .drainBackend:
             let cell = world.backendCells.baseAddress.unsafelyUnwrapped + world.random.below(world.backendCells.count)
             add(.backend(UnsafePointer(cell)), .instanceDrained, world)
-        case .drainRoute: add(.route(SnapshotLibrary.cell), .routeRemoved, world)
+        case .drainRoute:
+            let cell = library.cell(world.random.below(TablePlan.kinds))
+            add(.route(cell), .routeRemoved, world)
         }
         if order != .drain, order != .stop {
             let offer = library.offer(world, drains)
@@ -100,7 +102,10 @@ final class Control {
             let deadline = drain.deadline.nanoseconds
             let onIt = world.connections.filter { connection in
                 guard connection.isLive, connection.upstream?.isOpen == true else { return false }
-                guard case .backend(let cell) = drain.what else { return true }
+                guard case .backend(let cell) = drain.what else {
+                    guard case .route(let cell) = drain.what, let route = connection.route else { return false }
+                    return cell == library.cell(route.cell)
+                }
                 return cell == world.backendCells.baseAddress.unsafelyUnwrapped + connection.candidate
             }
             guard let first = onIt.first else { continue }

@@ -102,7 +102,10 @@ extension World {
         case .drainDeadline:
             if mailbox.order != .stop { fail("\(name), and nobody ordered it") }
         case .noBackend:
-            if !connection.plan.candidates.isEmpty { fail("\(name), and there were some") }
+            if !connection.choice.isEmpty { fail("\(name), and there were some") }
+        case .routeChanged:
+            if !scenario.movesRoutes { fail("\(name), and nothing did") }
+            if connection.route == nil { fail("\(name), and it never had one") }
         case .clientLeftEarly:
             if !connection.client.isDead { fail("\(name), and it has not") }
         case .internalError:
@@ -111,7 +114,7 @@ extension World {
             if !hasRejected(connection) { fail("\(name), and the backend has taken it") }
             return
         case .backendsFull:
-            if connection.attempts > 0 || connection.plan.candidates.isEmpty { fail("\(name), and there were some") }
+            if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }
         case .instanceDrained, .routeRemoved:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
         case .peekTimeout, .killed, .owedProxyHeader, .interceptLoop, .notIntercepted: fail(name)
@@ -138,13 +141,15 @@ extension World {
             default: .connectFailed
             }
         if reason != expected { fail("\(name()), and the last error was \(connection.connectError)") }
-        let isLast = connection.candidate == connection.plan.candidates.count - 1
+        let isLast = connection.tried.count == connection.plan.candidates.count
         if !isLast, !isLimited { fail("\(name()), and there was one more to try") }
         if connection.client.closedBy != .reset { fail("\(name()), and the client saw no reset") }
     }
 
     /// Candidates may be passed over: some have limits, or were drained.
-    private var isLimited: Bool { scenario.backendLimits.contains { $0 > 0 } || control.hasDrains }
+    private var isLimited: Bool {
+        scenario.backendLimits.contains { $0 > 0 } || control.hasDrains || scenario.movesRoutes
+    }
 
     private func checkLimit(_ connection: Connection, _ reason: RuntimeReason, _ name: @autoclosure () -> String) {
         switch reason {

@@ -55,6 +55,10 @@ struct ChainPlan {
     var gates: Bool
     var shadows: Bool
     var writesPrelude: Bool
+    /// The backend is chosen before first bytes are waited for.
+    var choosesEarly: Bool
+
+    var gateStage: Int { 1 + (peeks ? 1 : 0) + (choosesEarly ? 1 : 0) }
 }
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
@@ -76,6 +80,10 @@ struct Scenario {
     var ejection: EjectionPolicy?
     /// A new snapshot brings a new program, and not only new routes.
     var changesProgram = false
+    /// Tables differ: the route comes and goes, has another owner, other backends.
+    var movesRoutes = false
+    /// The node is broken: routes are looked up in the table of a connection's accept.
+    var looksUpOld = false
     /// In percent of the calls or turns where it could happen.
     var interleaving = 0
     var pressure = 0
@@ -120,7 +128,10 @@ struct Scenario {
         limits.pipes = random.pick(0...4)
         if random.chance(15) { descriptors = random.pick(3...14) }
         changesProgram = random.chance(50)
-        for _ in 0..<random.pick([0, 0, 1, 3]) { orders.append((Scenario.moment(&random), .offer)) }
+        movesRoutes = random.chance(40)
+        for _ in 0..<random.pick(movesRoutes ? [1, 3, 10] : [0, 0, 1, 3]) {
+            orders.append((Scenario.moment(&random), .offer))
+        }
         if random.chance(25) {
             let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute]
             for _ in 0..<random.pick(1...3) { orders.append((Scenario.moment(&random), random.pick(changes))) }
@@ -171,7 +182,7 @@ struct Scenario {
             peeks: mayPeek && random.chance(80), peekBytes: random.pick([5, 64, 600, 8192, 65536]),
             peekTimeout: random.pick([.milliseconds(20), .milliseconds(200), .seconds(3)]),
             asksByteByByte: random.chance(30), gates: random.chance(mayPeek ? 20 : 50), shadows: random.chance(20),
-            writesPrelude: random.chance(50))
+            writesPrelude: random.chance(50), choosesEarly: random.chance(30))
     }
 
     private func connection(_ random: inout SeededRandom) -> ConnectionPlan {

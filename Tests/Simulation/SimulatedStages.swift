@@ -13,6 +13,7 @@ struct StageSettings: @unchecked Sendable {
     let stage: Int
     let chain: ChainPlan
     let reasonBase: UInt16
+    let program: ProgramMark
 }
 
 /// Counted, so that a state that is never freed, or freed twice, shows.
@@ -69,6 +70,9 @@ enum DoorStage: SimulatedStage {
     {
         let isRefused = settings.chain.shadows ? connection.plan.isShadowRefused : connection.plan.isRefused
         if isRefused { return .refuse(0) }
+        if settings.world.scenario.looksUpOld, let route = view.routes.sole(at: view.facts.destination) {
+            connection.oldRoute = settings.world.control.library.current(settings.world).last.map { (route, $0) }
+        }
         effects.setClient(ClientAddress(Endpoint(IPAddress(v4: 0xC000_0201), view.facts.peer.endpoint.port)))
         settings.world.hold(connection, connection.plan.holds.prefix(1), effects)
         return .next
@@ -133,19 +137,43 @@ enum GateStage: SimulatedStage {
     }
 }
 
-/// Gives the backends that the plan names.
+/// Gives the backends that the plan names, as far as the table has them.
 enum BackendStage: SimulatedStage {
-    static var descriptor: FilterDescriptor { FilterDescriptor(keyword: "backend", summary: "") }
+    static var descriptor: FilterDescriptor {
+        FilterDescriptor(
+            keyword: "backend", summary: "", gives: [.route, .backend], reasons: [ReasonSpec("no_route", .client, "")])
+    }
+    static func lookUp(_ settings: StageSettings, _ view: ConnectionView) -> UnsafePointer<Route>? {
+        let world = settings.world
+        if world.scenario.looksUpOld, let connection = world.connection(view.facts.peer.endpoint) {
+            return connection.oldRoute?.route
+        }
+        return view.routes.sole(at: view.facts.destination)
+    }
+    static func reselect(
+        _ settings: StageSettings, _ state: inout StageState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ effects: Effects
+    ) -> Verdict {
+        let world = settings.world
+        guard let connection = world.connection(view.facts.peer.endpoint) else { return .refuse(0) }
+        world.checkProgram(connection, settings)
+        guard let plan = world.routeFound(connection, route) else { return .refuse(0) }
+        let candidates = world.candidates(connection, plan, except: view.facts.tried)
+        effects.setCandidates(candidates)
+        if candidates.count == 0, view.facts.tried.count == 0 {
+            connection.isRefusedByStage = .filter(base: settings.reasonBase, 0)
+        }
+        return candidates.count > 0 ? .next : .refuse(0)
+    }
     static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
         -> Verdict
     {
-        guard let route = view.routes.sole(at: view.facts.destination),
-            let first = settings.world.backends.baseAddress
-        else { return .refuse(0) }
-        var candidates = BackendCandidates()
-        for i in connection.plan.candidates.indices {
-            candidates.append(UnsafePointer(first + connection.index * BackendCandidates.capacity + i))
+        let world = settings.world
+        guard let route = lookUp(settings, view), let plan = world.routeFound(connection, route) else {
+            return .refuse(0)
         }
+        connection.route = (plan.cell, plan.owner)
+        let candidates = world.candidates(connection, plan, except: TriedBackends())
         effects.setRoute(route, candidates: candidates)
         if let ejection = settings.world.ejection { effects.setEjection(ejection) }
         settings.world.hold(connection, connection.plan.holds.dropFirst(), effects)

@@ -1,60 +1,91 @@
 import Pipeline
 import PipelineRuntime
 
-/// The snapshots that control has made. One that the worker says it is done with is marked, and any use of it after
-/// that is a failure; memory is freed at the end, so that such a use is seen rather than felt.
+/// The snapshots, tables and programs that control has made. What the worker says it is done with is spoiled, so that any
+/// use of it after that fails; memory is freed at the end.
 final class SnapshotLibrary {
     private struct Entry {
         let snapshot: UnsafeMutablePointer<Snapshot>
-        let cell: UnsafeMutablePointer<RouteCellOfOne>
-        let program: Program
+        let table: UnsafeMutablePointer<TableOfOne>
+        let plan: TablePlan
+        let group: UnsafeMutablePointer<BackendGroup>
         let offer: UnsafeMutablePointer<WorkerOffer>
         var isReleased = false
     }
 
+    private struct ProgramEntry {
+        let program: Program
+        let mark: ProgramMark
+        var last: UInt64
+    }
+
     static let text = FrozenText("simulated")
-    nonisolated(unsafe) private static let owner: UnsafePointer<RouteOwner> = {
-        let memory = UnsafeMutablePointer<RouteOwner>.allocate(capacity: 1)
-        memory.initialize(to: RouteOwner(org: text, app: text, env: text))
-        return UnsafePointer(memory)
-    }()
-    nonisolated(unsafe) private static let group: UnsafePointer<BackendGroup> = {
-        let memory = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
-        memory.initialize(to: BackendGroup(backends: FrozenArray([])))
-        return UnsafePointer(memory)
-    }()
-    nonisolated(unsafe) static let cell: UnsafePointer<RouteCell> = {
-        let memory = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
-        memory.initialize(to: RouteCell())
-        return UnsafePointer(memory)
-    }()
-
-    private let changesProgram: Bool
+    /// Whose routes are, and which routes there are: a route may go, come back as another one, and change its owner.
+    private let owners: UnsafeMutableBufferPointer<RouteOwner>
+    private let cells: UnsafeMutableBufferPointer<RouteCell>
+    private let scenario: Scenario
     private var entries: [Entry] = []
+    private var programs: [ProgramEntry] = []
 
-    init(changesProgram: Bool) { self.changesProgram = changesProgram }
+    init(_ scenario: Scenario) {
+        self.scenario = scenario
+        owners = .allocate(capacity: TablePlan.kinds)
+        cells = .allocate(capacity: TablePlan.kinds)
+        for i in 0..<TablePlan.kinds {
+            let text = SnapshotLibrary.text
+            (owners.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteOwner(org: text, app: text, env: text))
+            (cells.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteCell(id: text))
+        }
+    }
+
+    func cell(_ index: Int) -> UnsafePointer<RouteCell> {
+        UnsafePointer(cells.baseAddress.unsafelyUnwrapped + index)
+    }
+    func owner(_ index: Int) -> UnsafePointer<RouteOwner> {
+        UnsafePointer(owners.baseAddress.unsafelyUnwrapped + index)
+    }
+
+    // MARK: Making
 
     func make(_ world: World, _ drains: [Drain] = []) -> UnsafePointer<Snapshot> {
-        let generation = entries.count + 1
-        let program = (changesProgram ? nil : entries.last?.program) ?? SnapshotLibrary.program(world)
-        let route = UnsafeMutablePointer<RouteCellOfOne>.allocate(capacity: 1)
-        route.initialize(
-            to: RouteCellOfOne(
-                route: Route(
-                    id: SnapshotLibrary.text, owner: SnapshotLibrary.owner, group: SnapshotLibrary.group,
-                    cell: SnapshotLibrary.cell, port: UInt16(generation), flags: [])))
+        let generation = nextGeneration
+        let plan = TablePlan(scenario, isFirst: entries.isEmpty, &world.random)
+        let program = program(world, generation)
+        let members = plan.members.map { candidate in
+            Backend(
+                address: BackendAddress(Endpoint(.unspecified, UInt16(candidate))), instance: SnapshotLibrary.text,
+                cell: UnsafePointer(world.backendCells.baseAddress.unsafelyUnwrapped + candidate))
+        }
+        let group = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
+        group.initialize(to: BackendGroup(backends: FrozenArray(members)))
+        let table = UnsafeMutablePointer<TableOfOne>.allocate(capacity: 1)
+        let route = Route(
+            owner: owner(plan.owner), group: group, cell: cell(plan.cell), port: UInt16(generation), flags: [])
+        table.initialize(to: TableOfOne(route: route, isThere: plan.isThere, world: world))
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
         snapshot.initialize(
             to: Snapshot(
-                program: program, routes: RouteTableHandle(OneRoute.self, table: UnsafeRawPointer(route)),
-                generation: UInt64(generation)))
+                program: program, routes: RouteTableHandle(OneRoute.self, table: UnsafeRawPointer(table)),
+                generation: generation))
         let offer = UnsafeMutablePointer<WorkerOffer>.allocate(capacity: 1)
         offer.initialize(
             to: WorkerOffer(
                 snapshot: UnsafePointer(snapshot), listeners: FrozenArray(world.workerListeners),
                 drains: FrozenArray(drains)))
-        entries.append(Entry(snapshot: snapshot, cell: route, program: program, offer: offer))
+        entries.append(Entry(snapshot: snapshot, table: table, plan: plan, group: group, offer: offer))
+        world.note("table \(generation): \(plan)")
         return UnsafePointer(snapshot)
+    }
+
+    private func program(_ world: World, _ generation: UInt64) -> Program {
+        if !scenario.changesProgram, let last = programs.indices.last {
+            programs[last].last = generation
+            return programs[last].program
+        }
+        let mark = ProgramMark()
+        let program = SnapshotLibrary.program(world, mark)
+        programs.append(ProgramEntry(program: program, mark: mark, last: generation))
+        return program
     }
 
     var nextGeneration: UInt64 { UInt64(entries.count + 1) }
@@ -70,22 +101,51 @@ final class SnapshotLibrary {
         return UnsafePointer(entries[entries.count - 1].offer)
     }
 
-    /// Releases what the worker has passed.
+    /// What the worker may look up in now: mostly one table; two while it takes one up.
+    func current(_ world: World) -> [TablePlan] {
+        entries[max(0, Int(world.mailbox.adoptedGeneration) - 1)...].map(\.plan)
+    }
+
+    // MARK: Releasing
+
+    /// Spoils what the worker has passed.
     func collect(_ world: World) {
-        let oldest = world.mailbox.oldestGeneration
-        for i in entries.indices where !entries[i].isReleased && UInt64(i + 1) < oldest {
+        let adopted = world.mailbox.adoptedGeneration
+        guard !scenario.looksUpOld else { return }
+        for i in entries.indices where !entries[i].isReleased && UInt64(i + 1) < adopted {
             entries[i].isReleased = true
-            entries[i].cell.pointee.isReleased = true
-            world.note("snapshot \(i + 1) is released")
+            entries[i].table.pointee.spoil()
+            world.note("table \(i + 1) is released")
+        }
+        for entry in programs where entry.last < adopted && entry.program.users.current == 0 {
+            entry.mark.isReleased = true
         }
     }
 
-    /// [S16] The oldest snapshot that is still needed is the oldest that the worker keeps.
+    /// [S16] A program is held by the worker exactly while connections run on it, or the next ones would.
     func check(_ world: World) {
-        let needed = world.connections.filter(\.isLive).compactMap(\.generation)
-        let expected = min(needed.min() ?? .max, UInt64(entries.count))
-        let kept = world.mailbox.oldestGeneration
-        if kept != expected { world.fail("S16: the worker keeps snapshot \(kept), and needs \(expected)") }
+        for entry in programs {
+            let isNeeded =
+                entry.last >= world.mailbox.adoptedGeneration
+                || world.connections.contains { $0.isLive && $0.program === entry.mark }
+            if (entry.program.users.current > 0) != isNeeded, entry.last <= world.mailbox.adoptedGeneration {
+                world.fail("S16: a program is \(isNeeded ? "needed and not held" : "held and not needed")")
+            }
+        }
+    }
+
+    /// [S28] What connections pin is counted once each, while they live.
+    func checkPins(_ world: World) {
+        let live = world.connections.filter(\.isLive)
+        for i in 0..<TablePlan.kinds {
+            let (cells, owners) = (live.count { $0.route?.cell == i }, live.count { $0.route?.owner == i })
+            if Int(cell(i).pointee.users.current) != cells {
+                world.fail("S28: \(cells) connections pin route \(i), \(cell(i).pointee.users.current) are counted")
+            }
+            if Int(owner(i).pointee.users.current) != owners {
+                world.fail("S28: \(owners) connections pin owner \(i), \(owner(i).pointee.users.current) are counted")
+            }
+        }
     }
 
     func free() {
@@ -93,18 +153,24 @@ final class SnapshotLibrary {
             entry.snapshot.deallocate()
             entry.offer.pointee.deallocate()
             entry.offer.deallocate()
-            entry.cell.deallocate()
+            entry.table.deinitialize(count: 1).deallocate()
+            entry.group.pointee.deallocate()
+            entry.group.deinitialize(count: 1).deallocate()
         }
         entries = []
+        programs = []
+        owners.deinitialize().deallocate()
+        cells.deinitialize().deallocate()
     }
 
-    private static func program(_ world: World) -> Program {
+    private static func program(_ world: World, _ mark: ProgramMark) -> Program {
         var states = 0
         let chains = world.scenario.chains.enumerated().map { index, plan in
             var stages: [Stage] = []
             func add<F: SimulatedStage>(_ filter: F.Type, _ catalogIndex: Int, shadow: Bool = false) {
                 let base = ReasonTable.base(ofFilter: catalogIndex)
-                let settings = StageSettings(world: world, stage: stages.count, chain: plan, reasonBase: base)
+                let settings = StageSettings(
+                    world: world, stage: stages.count, chain: plan, reasonBase: base, program: mark)
                 stages.append(
                     .bind(
                         filter, settings: settings, reasonBase: base, stateIndex: states, shadow: shadow, source: "",
@@ -112,9 +178,10 @@ final class SnapshotLibrary {
                 states += 1
             }
             add(DoorStage.self, 0, shadow: plan.shadows)
+            if plan.choosesEarly { add(BackendStage.self, 3) }
             if plan.peeks { add(PeekStage.self, 1) }
             if plan.gates { add(GateStage.self, 2) }
-            add(BackendStage.self, 3)
+            if !plan.choosesEarly { add(BackendStage.self, 3) }
             if plan.writesPrelude { add(PreludeStage.self, 4) }
             add(AccountStage.self, 5)
             return Chain(name: "chain \(index)", stages: stages)
@@ -124,20 +191,7 @@ final class SnapshotLibrary {
     }
 }
 
-/// A route table of one route, that knows whether it may still be read.
-struct RouteCellOfOne {
-    var route: Route
+/// Whether a program may still be run.
+final class ProgramMark {
     var isReleased = false
-}
-
-enum OneRoute: RouteLookup {
-    static func named(
-        _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? { sole(at: destination, in: table) }
-
-    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? {
-        let cell = table.assumingMemoryBound(to: RouteCellOfOne.self)
-        guard !cell.pointee.isReleased else { return nil }
-        return table.assumingMemoryBound(to: Route.self)
-    }
 }

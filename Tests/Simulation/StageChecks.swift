@@ -20,7 +20,7 @@ extension World {
         let bit: UInt32 = 1 << UInt32(settings.stage)
         if !connection.isLive { fail("stage \(settings.stage) is asked about #\(connection.index), which is over") }
         if connection.passed & bit != 0 { fail("S13: stage \(settings.stage) is asked again after it passed") }
-        checkGeneration(connection, view)
+        checkProgram(connection, settings)
         let bytes = UnsafeRawBufferPointer(view.bytes)
         if bytes.count > connection.client.taken || !connection.plan.client.stream.matches(bytes, at: 0) {
             fail("S1: stage \(settings.stage) of #\(connection.index) sees bytes that were not sent")
@@ -39,20 +39,33 @@ extension World {
         return connection
     }
 
-    /// [S16] One snapshot from the first stage to the end, and never one that control may have freed.
-    private func checkGeneration(_ connection: Connection, _ view: ConnectionView) {
-        guard let route = view.routes.sole(at: view.facts.destination) else {
-            return fail("S16: #\(connection.index) runs on a snapshot that was released")
+    /// [S16] One program from the first stage to the end, and never one that control may have freed.
+    func checkProgram(_ connection: Connection, _ settings: StageSettings) {
+        if settings.program.isReleased { fail("S16: #\(connection.index) runs on a program that was released") }
+        if let first = connection.program, first !== settings.program {
+            fail("S16: #\(connection.index) goes on with another program than it began with")
         }
-        let generation = UInt64(route.pointee.port)
-        if let first = connection.generation, first != generation {
-            fail("S16: #\(connection.index) began on snapshot \(first) and goes on with \(generation)")
+        connection.program = settings.program
+    }
+
+    /// [S28] What the newest table says is what the worker sees; the route and owner that the connection has from here on.
+    func routeFound(_ connection: Connection, _ route: UnsafePointer<Route>) -> TablePlan? {
+        let library = control.library
+        if scenario.looksUpOld { return connection.oldRoute?.plan }
+        let plan = library.current(self).first { plan in
+            plan.isThere && route.pointee.cell == library.cell(plan.cell)
+                && route.pointee.owner == library.owner(plan.owner)
+                && route.pointee.group.pointee.backends.count == plan.members.count
         }
-        connection.generation = generation
+        guard let plan else {
+            fail("S28: #\(connection.index) is looked up in a table that is not the newest")
+            return nil
+        }
+        return plan
     }
 
     func decided(_ settings: StageSettings, _ connection: Connection, _ verdict: Verdict) {
-        let isGate = settings.chain.gates && settings.stage == (settings.chain.peeks ? 2 : 1)
+        let isGate = settings.chain.gates && settings.stage == settings.chain.gateStage
         note("stage \(settings.stage) of #\(connection.index): \(verdict)")
         switch verdict {
         case .gate:
@@ -78,6 +91,7 @@ extension World {
     /// [S13]
     func settled(_ settings: StageSettings, _ totals: ConnectionTotals) {
         guard let connection = connection(totals.client.endpoint) else { return }
+        checkProgram(connection, settings)
         let bit: UInt32 = 1 << UInt32(settings.stage)
         if connection.settled & bit != 0 { fail("S13: stage \(settings.stage) of #\(connection.index) settles twice") }
         if connection.passed & bit == 0 {

@@ -103,6 +103,20 @@ final class World: @unchecked Sendable {
         backendCells.deallocate()
     }
 
+    /// The connection's backends that are the route's by this table.
+    func candidates(_ connection: Connection, _ plan: TablePlan, except tried: TriedBackends) -> BackendCandidates {
+        var candidates = BackendCandidates()
+        connection.choice = []
+        guard let first = backends.baseAddress else { return candidates }
+        for i in connection.plan.candidates.indices where plan.members.contains(i) {
+            let backend = UnsafePointer(first + connection.index * BackendCandidates.capacity + i)
+            guard !tried.contains(backend.pointee.address.endpoint) else { continue }
+            candidates.append(backend)
+            connection.choice.append(i)
+        }
+        return candidates
+    }
+
     func fail(_ what: @autoclosure () -> String) {
         guard failure == nil else { return }
         failure = what()

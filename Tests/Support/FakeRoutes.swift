@@ -54,7 +54,9 @@ package final class FakeRoutes {
         owner.initialize(
             to: RouteOwner(org: FrozenText("org_1"), app: FrozenText("app_1"), env: FrozenText(fake.env)))
         let cells = UnsafeMutablePointer<BackendCell>.allocate(capacity: max(1, fake.backends.count))
-        for index in fake.backends.indices { (cells + index).initialize(to: BackendCell()) }
+        for index in fake.backends.indices {
+            (cells + index).initialize(to: BackendCell(FilterHarness.endpoint(fake.backends[index])))
+        }
         let group = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
         let backends = fake.backends.enumerated().map { index, text in
             Backend(
@@ -68,11 +70,11 @@ package final class FakeRoutes {
                     backends: FrozenArray(backends), schedule: FrozenArray(fake.schedule),
                     maglev: FrozenArray(fake.maglev)))
         let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
-        cell.initialize(to: RouteCell())
+        cell.initialize(to: RouteCell(id: FrozenText(fake.id)))
         let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)
         route.initialize(
             to: Route(
-                id: FrozenText(fake.id), owner: owner, group: group, cell: cell, port: fake.port,
+                owner: owner, group: group, cell: cell, port: fake.port,
                 flags: fake.flags, balance: fake.balance, maxConnections: fake.maxConnections))
         entries.append(Entry(hosts: fake.hosts, route: route, owner: owner, group: group, cells: cells, cell: cell))
         return UnsafePointer(route)
@@ -105,9 +107,7 @@ package final class FakeRoutes {
     deinit {
         for entry in entries {
             entry.route.pointee.id.deallocate()
-            entry.owner.pointee.org.deallocate()
-            entry.owner.pointee.app.deallocate()
-            entry.owner.pointee.env.deallocate()
+            entry.owner.pointee.deallocateTexts()
             let count = entry.group.pointee.backends.count
             for backend in entry.group.pointee.backends.buffer { backend.instance.deallocate() }
             entry.group.pointee.deallocate()

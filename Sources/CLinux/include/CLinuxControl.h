@@ -51,6 +51,9 @@ int cl_process_id(void);
 void cl_wait_readable(int fd, int64_t timeout_ns);
 void cl_sleep(int64_t nanoseconds);
 
+/* Gives freed memory of the heap back to the system. Walks the heap: not for events. */
+void cl_trim_heap(void);
+
 /* One datagram to the Unix socket at path; a leading '@' means the abstract namespace. */
 int cl_send_datagram(const char *path, const void *bytes, size_t count);
 

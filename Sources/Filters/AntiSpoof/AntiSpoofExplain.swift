@@ -5,11 +5,10 @@ extension AntiSpoofFilter {
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         let peer = view.facts.peer.endpoint.address
         if settings.requiresAssigned {
-            guard let identity = view.instances.identity(of: peer)?.pointee else {
+            guard let identity = view.instances.identity(of: peer) else {
                 return "\(peer) was given to no instance of this node"
             }
-            return "\(peer) was given to instance \(identity.id.string) of "
-                + "\(identity.org.string)/\(identity.app.string)/\(identity.env.string)"
+            return "\(peer) was given to instance \(identity.pointee.id.string) of \(identity.pointee.envPath)"
         }
         switch settings.duty(of: view.facts.peer) {
         case .mustNot: return stranger(settings, view, verdict)

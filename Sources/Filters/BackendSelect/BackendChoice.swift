@@ -19,21 +19,20 @@ struct BackendChoice {
     private let now: Instant
     /// The shared cursor stays where it is.
     private let isRehearsal: Bool
+    private let tried: TriedBackends
     private var rehearsedTurns: UInt64 = 0
     /// Nobody is healthy, and that is not to matter.
     private var ignoresHealth = false
 
-    init(
-        _ route: UnsafePointer<Route>, _ settings: BackendFilter.Settings, client: IPAddress, at now: Instant,
-        isRehearsal: Bool
-    ) {
+    init(_ route: UnsafePointer<Route>, _ settings: BackendFilter.Settings, _ view: ConnectionView) {
         group = route.pointee.group
         cell = route.pointee.cell
         slowStart = settings.slowStart
         panic = settings.panic
-        self.client = client
-        self.now = now
-        self.isRehearsal = isRehearsal
+        client = view.facts.client.endpoint.address
+        now = view.now
+        isRehearsal = view.isRehearsal
+        tried = view.facts.tried
     }
 
     private var backends: FrozenArray<Backend> { group.pointee.backends }
@@ -58,7 +57,10 @@ struct BackendChoice {
 
     // MARK: Who may be used
 
-    private func isUsable(_ backend: UnsafePointer<Backend>) -> Bool { hasWeight(backend) && isOpen(backend) }
+    private func isUsable(_ backend: UnsafePointer<Backend>) -> Bool {
+        hasWeight(backend) && isOpen(backend)
+            && (tried.count == 0 || !tried.contains(backend.pointee.address.endpoint))
+    }
 
     /// Without a schedule all weigh the same, if only 0.
     private func hasWeight(_ backend: UnsafePointer<Backend>) -> Bool {

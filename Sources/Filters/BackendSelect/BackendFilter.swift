@@ -103,23 +103,37 @@ public enum BackendFilter: Filter {
             effects.connectDirectly(settings.direct)
             return .next
         }
-        guard let route = route(view) else { return .refuse(Refusal.noRoute.rawValue) }
+        guard let route = lookUp(settings, view) else { return .refuse(Refusal.noRoute.rawValue) }
         if let ejection = settings.ejection { effects.setEjection(ejection) }
         if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(refusal.rawValue)
         }
-        var choice = BackendChoice(
-            route, settings, client: view.facts.client.endpoint.address, at: view.now,
-            isRehearsal: view.isRehearsal)
-        choice.choose(route.pointee.balance ?? settings.balance, &state.random)
+        let choice = choose(route, settings, &state, view)
         effects.setRoute(route, candidates: choice.candidates)
         return choice.candidates.count > 0 ? .next : .refuse(choice.refusal.rawValue)
     }
 
+    public static func reselect(
+        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ effects: Effects
+    ) -> Verdict {
+        let choice = choose(route, settings, &state, view)
+        effects.setCandidates(choice.candidates)
+        return choice.candidates.count > 0 ? .next : .refuse(choice.refusal.rawValue)
+    }
+
+    private static func choose(
+        _ route: UnsafePointer<Route>, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView
+    ) -> BackendChoice {
+        var choice = BackendChoice(route, settings, view)
+        choice.choose(route.pointee.balance ?? settings.balance, &state.random)
+        return choice
+    }
+
     /// A client that named a host gets that host's route or none: never the only route there is (R6). A raw route
     /// never serves a TLS listener, nor the reverse.
-    private static func route(_ view: ConnectionView) -> UnsafePointer<Route>? {
+    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? {
         let destination = view.facts.destination
         let isRaw = view.facts.hint == .tcpRaw
         let found =

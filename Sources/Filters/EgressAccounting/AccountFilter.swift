@@ -69,8 +69,7 @@ public enum AccountFilter: Filter {
 
     public static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals) {
         grow(&state, totals)
-        guard let route = totals.route else { return }
-        let cell = route.pointee.cell
+        guard let cell = totals.route else { return }
         cell.pointee.connections.wrappingAdd(1, ordering: .relaxed)
         cell.pointee.bytesToUpstream.wrappingAdd(totals.bytesToUpstream, ordering: .relaxed)
         cell.pointee.bytesToClient.wrappingAdd(totals.bytesToClient, ordering: .relaxed)

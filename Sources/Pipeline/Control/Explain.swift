@@ -134,17 +134,16 @@ package struct Explainer: ~Copyable {
 
     private func fill(_ result: inout Explanation, _ facts: ConnectionFacts) {
         if !facts.serverName.isEmpty { result.serverName = facts.serverName.string }
-        if let identity = facts.identity?.pointee {
-            result.instance = identity.id.string
-            result.owner = "\(identity.org.string)/\(identity.app.string)/\(identity.env.string)"
+        if let identity = facts.identity {
+            result.instance = identity.pointee.id.string
+            result.owner = identity.pointee.envPath
         }
         if facts.direct != .no {
             result.candidates = [Explanation.Target(address: facts.destination.endpoint, instance: "")]
         }
         guard let route = facts.route?.pointee else { return }
-        let owner = route.owner.pointee
         result.route = route.id.string
-        result.owner = "\(owner.org.string)/\(owner.app.string)/\(owner.env.string)"
+        result.owner = route.owner.pointee.path
         let target = { (backend: Backend) in
             Explanation.Target(address: backend.address.endpoint, instance: backend.instance.string)
         }

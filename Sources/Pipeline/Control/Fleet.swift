@@ -108,17 +108,17 @@ final class Fleet {
         }
     }
 
-    /// True once every worker runs new connections on the newest snapshot, and has its listeners.
+    /// True once every worker looks up in the newest table, runs new connections on its program, and has its listeners.
     var hasAdoptedNewest: Bool { workersBehind == 0 }
 
-    /// How many workers still run new connections on an older one.
+    /// How many workers still look up in an older one.
     var workersBehind: Int {
         workers.count { $0.mailbox.adoptedGeneration < snapshots.newest && !$0.mailbox.hasEnded }
     }
 
-    /// The oldest generation that any worker still has a connection on.
-    var oldestGeneration: UInt64 {
-        workers.map { $0.mailbox.hasEnded ? .max : $0.mailbox.oldestGeneration }.min() ?? .max
+    /// The oldest generation that any worker still looks up in.
+    var oldestAdopted: UInt64 {
+        workers.map { $0.mailbox.hasEnded ? .max : $0.mailbox.adoptedGeneration }.min() ?? .max
     }
 
     // MARK: Orders and counts

@@ -17,9 +17,9 @@ final class FlowDirectory: Sendable {
     func update(_ instances: InstanceDirectory) {
         var new: [UInt32: FlowNames] = [:]
         for identity in instances.identities {
-            new[identity.number] = FlowNames(
-                instance: identity.id.string, env: identity.env.string, app: identity.app.string,
-                org: identity.org.string)
+            new[identity.pointee.number] = FlowNames(
+                instance: identity.pointee.id.string, env: identity.pointee.env.string,
+                app: identity.pointee.app.string, org: identity.pointee.org.string)
         }
         let current = new
         let numbers = Dictionary(instances.addresses.map { ($0.address, $0.number) }) { first, _ in first }

@@ -49,8 +49,9 @@ extension RunningNode {
         guard !isStopping else { throw ReloadRefusal(message: "the node is stopping") }
         guard waitUntilSettled(milliseconds: 2000) else {
             throw ReloadRefusal(
-                message: "workers have not taken up the last change yet, since their connections hold too many older "
-                    + "ones; try again when some have ended")
+                message:
+                    "workers have not taken up the last change yet: one of them lacks a descriptor for a listener; "
+                    + "try again, or raise the limit of open files")
         }
         var read = try readConfig()
         guard let program = read.compilation.program, !read.compilation.hasErrors else {

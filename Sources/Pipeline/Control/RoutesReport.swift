@@ -50,10 +50,8 @@ enum RoutesReport {
     }
 
     private static func row(_ route: UnsafePointer<Route>, _ hostname: String?) -> Row {
-        let owner = route.pointee.owner.pointee
-        return Row(
-            id: route.pointee.id.string, owner: "\(owner.org.string)/\(owner.app.string)/\(owner.env.string)",
-            hostname: hostname, route: route)
+        Row(
+            id: route.pointee.id.string, owner: route.pointee.owner.pointee.path, hostname: hostname, route: route)
     }
 
     /// Of the ready backends, how many edge-side evidence lets in (R12).

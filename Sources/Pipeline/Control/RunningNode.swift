@@ -39,12 +39,17 @@ final class RunningNode {
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
+    /// Parts of routes and backends that only connections hold, at the last look.
+    private(set) var pinned = 0
+    private var freedSinceTrim = false
+    private var nextTrim = Instant(nanoseconds: 0)
     /// What was heard of addresses, and waits for the workers to take up the change before.
     private var news = AddressMonitor.News.nothing
 
     private static let firstSweep = TimeSpan.milliseconds(100)
     /// Connections may last for days, and nobody waits for the memory.
     private static let longestSweep = TimeSpan.seconds(5)
+    private static let trimInterval = TimeSpan.seconds(10)
 
     var settings: NodeSettings { fleet.settings }
     var routeCount: Int { routing.snapshot.routeCount }
@@ -113,10 +118,13 @@ final class RunningNode {
     /// Offers what the node is now to every worker. Call it only once ``isSettled`` is true: what one offer has may not be
     /// closed while a worker may still take it.
     func publish() {
+        let now = Instant(nanoseconds: cl_now())
+        // Changes without a pause must not put it off.
+        if nextSweep <= now { sweep(now) }
         _ = fleet.snapshots.make(program, routing.snapshot)
         fleet.offer(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
         sweepInterval = RunningNode.firstSweep
-        nextSweep = Instant(nanoseconds: cl_now()) + sweepInterval
+        nextSweep = min(nextSweep, now + sweepInterval)
         snapshotChanged()
     }
 
@@ -133,8 +141,7 @@ final class RunningNode {
         if waitUntilSettled(milliseconds: 100) { listeners.closeAll() }
     }
 
-    /// Workers take up a change at the top of their loop: within a turn, unless their connections hold too many old
-    /// snapshots.
+    /// Workers take up a change at the top of their loop: within a turn, whatever their connections hold.
     func waitUntilSettled(milliseconds: Int) -> Bool {
         for _ in 0..<milliseconds * 5 {
             if isSettled { return true }
@@ -173,7 +180,7 @@ final class RunningNode {
         if news != .nothing, isSettled { lookAtAddresses(now) }
         if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
         if listeners.isClosing { _ = isSettled }
-        if fleet.snapshots.hasOld, nextSweep <= now { sweep(now) }
+        if hasOld, nextSweep <= now { sweep(now) }
         proxies.look(routing.snapshot, now, log)
     }
 
@@ -187,19 +194,33 @@ final class RunningNode {
     }
 
     private func sweep(_ now: Instant) {
-        let before = fleet.snapshots.count
-        fleet.snapshots.free(before: fleet.oldestGeneration)
+        let isFreed = fleet.snapshots.free(before: fleet.oldestAdopted)
+        let pinnedBefore = pinned
+        pinned = routing.freeUnpinned()
+        let isIdle = !isFreed && pinned == pinnedBefore
+        if !isIdle { freedSinceTrim = true }
         let doubled = TimeSpan(nanoseconds: sweepInterval.nanoseconds * 2)
-        let isIdle = fleet.snapshots.count == before
         sweepInterval = isIdle ? min(doubled, RunningNode.longestSweep) : RunningNode.firstSweep
         nextSweep = now + sweepInterval
+        trim(now)
+    }
+
+    /// Something waits for workers or for connections.
+    private var hasOld: Bool { fleet.snapshots.hasOld || pinned > 0 || freedSinceTrim }
+
+    /// What was freed goes back to the system: now and then, since it costs a walk over the heap.
+    private func trim(_ now: Instant) {
+        guard freedSinceTrim, nextTrim <= now else { return }
+        freedSinceTrim = false
+        nextTrim = now + RunningNode.trimInterval
+        cl_trim_heap()
     }
 
     /// When ``tick(_:)`` has something to do; nil: not until something happens.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
         var next = [listeners.nextRetry, proxies.nextLook].compactMap { $0 }
-        if fleet.snapshots.hasOld { next.append(nextSweep) }
+        if hasOld { next.append(nextSweep) }
         // Something waits for workers, which take a turn.
         if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }
         return next.min()

@@ -2,22 +2,21 @@ import Pipeline
 import PipelineRouting
 import PipelineRuntime
 
-/// Every snapshot that a worker may still use, with all that it refers to: program, route table, offers. Freed once no
-/// worker's connection began on it or on an older one.
+/// What workers may still read: the newest snapshot with its table and offers, earlier ones until every worker has adopted
+/// a later one, and programs until their last connection has ended. Nothing is freed in order: each goes with its own last
+/// user.
 ///
 /// Threading: the control thread.
 final class SnapshotKeeper {
     private struct Held {
         let snapshot: UnsafeMutablePointer<Snapshot>
-        // What the snapshot points to without holding it.
-        let program: Program
+        /// What the snapshot points to without holding it.
         let routes: RouteTableSnapshot
         var offers: [UnsafeMutablePointer<WorkerOffer>] = []
 
         func free() {
             for offer in offers {
-                offer.pointee.listeners.deallocate()
-                offer.pointee.drains.deallocate()
+                offer.pointee.deallocate()
                 offer.deinitialize(count: 1)
                 offer.deallocate()
             }
@@ -26,14 +25,23 @@ final class SnapshotKeeper {
         }
     }
 
+    private struct HeldProgram {
+        let program: Program
+        /// The last generation that offers it to new connections.
+        var last: UInt64
+    }
+
     /// By generation.
     private var held: [Held] = []
+    private var programs: [HeldProgram] = []
     /// The generation of the newest; 0: there is none.
     private(set) var newest: UInt64 = 0
 
+    /// How many snapshots, each with a table, and how many programs are held.
     var count: Int { held.count }
-    /// True while something waits for connections to end.
-    var hasOld: Bool { held.count > 1 }
+    var programCount: Int { programs.count }
+    /// True while something waits for workers or connections.
+    var hasOld: Bool { held.count > 1 || programs.count > 1 }
 
     deinit { for old in held { old.free() } }
 
@@ -43,7 +51,12 @@ final class SnapshotKeeper {
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
         snapshot.initialize(
             to: Snapshot(program: program, routes: routes.handle, instances: routes.instances, generation: newest))
-        held.append(Held(snapshot: snapshot, program: program, routes: routes))
+        held.append(Held(snapshot: snapshot, routes: routes))
+        if let known = programs.firstIndex(where: { $0.program === program }) {
+            programs[known].last = newest
+        } else {
+            programs.append(HeldProgram(program: program, last: newest))
+        }
         return UnsafePointer(snapshot)
     }
 
@@ -59,13 +72,16 @@ final class SnapshotKeeper {
         return UnsafePointer(offer)
     }
 
-    /// Frees what is older than the oldest generation that any worker still uses. The newest always stays.
-    func free(before oldest: UInt64) {
-        var keptFrom = 0
-        while keptFrom < held.count - 1, held[keptFrom].snapshot.pointee.generation < oldest {
-            held[keptFrom].free()
-            keptFrom += 1
-        }
+    /// Frees what no worker reads any more. The newest always stays.
+    /// - Parameter adopted: the oldest generation that any worker has adopted as its newest.
+    /// - Returns: true if something was freed.
+    @discardableResult func free(before adopted: UInt64) -> Bool {
+        let before = held.count + programs.count
+        let keptFrom =
+            held.dropLast().firstIndex { $0.snapshot.pointee.generation >= adopted } ?? max(0, held.count - 1)
+        for old in held[..<keptFrom] { old.free() }
         held.removeFirst(keptFrom)
+        programs.removeAll { $0.last < min(adopted, newest) && $0.program.users.current == 0 }
+        return held.count + programs.count < before
     }
 }

@@ -41,7 +41,9 @@ struct StatusReport {
         if let revision = node.revision { line.field("revision", revision) } else { line.nullField("revision") }
         line.field("routes", node.routeCount)
         line.field("generation", node.fleet.snapshots.newest)
-        line.field("generations_held", node.fleet.snapshots.count)
+        line.field("tables_held", node.fleet.snapshots.count)
+        line.field("programs_held", node.fleet.snapshots.programCount)
+        line.field("pinned", node.pinned)
         writeReload(&line)
         line.list("problems", problems) { $0.string($1) }
         line.list("workers", node.fleet.workers, StatusReport.write)
@@ -71,7 +73,6 @@ struct StatusReport {
         line.open()
         line.field("worker", worker.index)
         line.field("generation", worker.mailbox.adoptedGeneration)
-        line.field("oldest_generation", worker.mailbox.oldestGeneration)
         for metric in WorkerCounters.Metric.allCases {
             line.field(name: metric.name, worker.counters.pointee.read(metric))
         }
@@ -130,7 +131,7 @@ struct StatusReport {
         text += "config \(node.configPath)"
         if let revision = node.revision { text += ", state revision \(revision)" }
         text += ", \(node.routeCount) routes, generation \(node.fleet.snapshots.newest) "
-        text += "(\(node.fleet.snapshots.count) held)\n"
+        text += "(\(node.fleet.snapshots.programCount) programs in use)\n"
         if let reload = node.lastReload {
             text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"

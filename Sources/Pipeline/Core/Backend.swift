@@ -13,12 +13,13 @@ public enum Balance: UInt8, Sendable, CaseIterable {
     }
 }
 
-/// What this node knows of one backend address, whichever routes and snapshots name it (R12).
+/// What this node knows of one backend address, whichever routes and tables name it (R12).
 ///
 /// Threading: every field atomic, relaxed; workers, the prober and the control side all write. Ownership: the routing
-/// side, one cell an (address, port), kept for as long as a snapshot names it.
+/// side, one cell an (address, port), kept for as long as a table names it or ``active`` counts a connection.
 public struct BackendCell: ~Copyable {
-    /// Connections to it now, those being connected included.
+    public let endpoint: Endpoint
+    /// Connections to it now, those being connected included. Each pins the cell.
     public let active = HoldCount()
     /// Connects that came about, and that did not.
     public let connects = Atomic<UInt64>(0)
@@ -56,7 +57,7 @@ public struct BackendCell: ~Copyable {
         public static let window = TimeSpan.seconds(2)
     }
 
-    public init() {}
+    public init(_ endpoint: Endpoint = Endpoint(.unspecified, 0)) { self.endpoint = endpoint }
 
     /// R12: false while edge-side evidence speaks against it. Never makes one eligible that isn't in the route's set.
     public func isEligible(at now: Instant) -> Bool {
@@ -161,20 +162,28 @@ public struct BackendSpec: Hashable, Sendable {
 
 /// The backends of a route, and what choosing among them needs. Immutable, shared by routes, part of a snapshot.
 public struct BackendGroup: Sendable {
+    /// Names this set of backends for as long as the process runs: another number, another set.
+    public let number: UInt64
     public let backends: FrozenArray<Backend>
     /// Weighted round robin: whose turn each turn is; empty: one turn each, in order.
     public let schedule: FrozenArray<UInt16>
     /// Maglev's lookup table: index of the backend for each hash; empty: no route of this group asks for it.
     public let maglev: FrozenArray<UInt16>
 
+    private static let numbers = Atomic<UInt64>(0)
+
     public init(
         backends: FrozenArray<Backend>, schedule: FrozenArray<UInt16> = FrozenArray([]),
         maglev: FrozenArray<UInt16> = FrozenArray([])
     ) {
+        number = BackendGroup.numbers.wrappingAdd(1, ordering: .relaxed).newValue
         self.backends = backends
         self.schedule = schedule
         self.maglev = maglev
     }
+
+    /// Whether one of its backends has this cell.
+    public func has(_ cell: UnsafePointer<BackendCell>) -> Bool { backends.buffer.contains { $0.cell == cell } }
 
     /// Frees the arrays; instances' texts are the caller's.
     public func deallocate() {

@@ -12,7 +12,25 @@ public enum Fact: String, Sendable, CaseIterable {
     case identity
 }
 
-/// Up to three backends, in the order in which to try them (R13).
+/// The backends that a connection has tried, at most ``BackendCandidates/capacity`` (R13).
+@frozen public struct TriedBackends: Sendable {
+    private var items: InlineArray<3, Endpoint>
+    public private(set) var count: UInt8 = 0
+
+    public init() { items = InlineArray(repeating: Endpoint(.unspecified, 0)) }
+
+    public mutating func insert(_ endpoint: Endpoint) {
+        guard Int(count) < BackendCandidates.capacity else { return }
+        items[Int(count)] = endpoint
+        count += 1
+    }
+    public func contains(_ endpoint: Endpoint) -> Bool {
+        for i in 0..<Int(count) where items[i] == endpoint { return true }
+        return false
+    }
+}
+
+/// Up to three backends, in the order in which to try them (R13). Valid for one event.
 @frozen public struct BackendCandidates: @unchecked Sendable {
     public static let capacity = 3
     public var items: InlineArray<3, UnsafePointer<Backend>?>
@@ -49,11 +67,14 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// Where the ALPN extension's protocol list stands in the client's bytes; 0 length: none.
     public var alpnOffset: UInt16 = 0
     public var alpnLength: UInt16 = 0
+    /// By the newest table. The runtime asks again (``Filter/lookUp(_:_:)``) when it may have gone since.
     public var route: UnsafePointer<Route>?
     public var candidates = BackendCandidates()
+    /// Backends that failed the connection: none is tried twice.
+    public var tried = TriedBackends()
     /// Connect to where the client was going, and to no candidate (egress).
     public var direct = DirectConnect.no
-    /// Which instance the connection comes from (R19); nil: unknown, or not asked. Valid as long as the snapshot.
+    /// Which instance the connection comes from (R19); nil: unknown, or not asked. Pinned until the connection ends.
     public var identity: UnsafePointer<InstanceIdentity>?
     /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
     public var ejection: UnsafePointer<EjectionPolicy>?
@@ -67,6 +88,12 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var consumed: Int = 0
     /// A stage has put the PROXY header in front that the route asks for (R16).
     public fileprivate(set) var hasProxyHeader = false
+
+    /// From here on nobody looks at what a table has said, which may be gone.
+    public mutating func forgetTable() {
+        route = nil
+        candidates = BackendCandidates()
+    }
 
     /// The route's backend would take the client's first bytes for a PROXY header: never connect while this is true.
     public var owesProxyHeader: Bool {
@@ -154,6 +181,8 @@ public struct Effects {
         facts.pointee.tlvOffset = UInt16(clamping: offset)
         facts.pointee.tlvLength = UInt16(clamping: length)
     }
+    /// Another choice among a route's backends, without touching what the connection counts in.
+    public func setCandidates(_ candidates: BackendCandidates) { facts.pointee.candidates = candidates }
     /// Has the runtime take `count` back at the end of the connection, however it ends. The stage has counted it
     /// already. False if a connection can't hold more: then the stage takes it back itself.
     public func hold(_ count: UnsafePointer<HoldCount>) -> Bool { facts.pointee.holds.append(count) }
@@ -248,11 +277,11 @@ public struct ReportedTotals: Sendable {
 
 /// How a connection came out, or how far it is, for stages that keep accounts (``Filter/settle(_:_:_:)``).
 public struct ConnectionTotals: @unchecked Sendable {
-    public let route: UnsafePointer<Route>?
+    public let route: UnsafePointer<RouteCell>?
     public let client: ClientAddress
     public let destination: DestinationAddress
     /// The one that was connected; nil: none was.
-    public let backend: UnsafePointer<Backend>?
+    public let backend: UnsafePointer<BackendCell>?
     /// Which instance it came from, see ``InstanceIdentity/number``; ``InstanceIdentity/unknown``: not known.
     public let instance: UInt32
     /// The address that it came from: the socket's, not a believed one.
@@ -270,8 +299,8 @@ public struct ConnectionTotals: @unchecked Sendable {
     /// Wall clock, nanoseconds since 1970; 0 where no stage of the chain has a ``Filter/progressInterval(_:)``.
     public var at: UInt64 = 0
     public init(
-        route: UnsafePointer<Route>?, client: ClientAddress, destination: DestinationAddress,
-        backend: UnsafePointer<Backend>?, bytesToUpstream: UInt64, bytesToClient: UInt64, reason: ReasonCode,
+        route: UnsafePointer<RouteCell>?, client: ClientAddress, destination: DestinationAddress,
+        backend: UnsafePointer<BackendCell>?, bytesToUpstream: UInt64, bytesToClient: UInt64, reason: ReasonCode,
         duration: TimeSpan, instance: UInt32 = InstanceIdentity.unknown, source: IPAddress = .unspecified
     ) {
         self.instance = instance

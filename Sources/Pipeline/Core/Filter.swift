@@ -27,6 +27,17 @@ public protocol Filter: SendableMetatype {
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
 
+    /// Of a stage that gives the route: the one that the connection has by the newest table; nil: none. Asked when the table
+    /// may have changed since the stage passed.
+    static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>?
+
+    /// Of a stage that gives backends: chooses again among those of `route`, by a fresh turn, and none of
+    /// ``ConnectionFacts/tried`` (R13). What the connection counts in stays as it is.
+    static func reselect(
+        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ effects: Effects
+    ) -> Verdict
+
     /// Called once, at the end of a connection that passed this stage.
     static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
 
@@ -56,6 +67,11 @@ public protocol Filter: SendableMetatype {
     static func evaluateErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
+    static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> UnsafePointer<Route>?
+    static func reselectErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: UnsafePointer<Route>,
+        _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict
     static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
     static func explainErased(_ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict) -> String
@@ -72,6 +88,11 @@ public protocol Filter: SendableMetatype {
 extension Filter {
     @inlinable public static func peek(_ settings: Settings) -> PeekNeed? { nil }
     public static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
+    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? { nil }
+    public static func reselect(
+        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ effects: Effects
+    ) -> Verdict { .next }
     @inlinable public static func settle(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
@@ -91,6 +112,17 @@ extension Filter {
         evaluate(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, view, effects)
+    }
+    public static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> UnsafePointer<Route>? {
+        lookUp(settings.assumingMemoryBound(to: Settings.self).pointee, view)
+    }
+    public static func reselectErased(
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: UnsafePointer<Route>,
+        _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        reselect(
+            settings.assumingMemoryBound(to: Settings.self).pointee,
+            &state.assumingMemoryBound(to: WorkerState.self).pointee, route, view, effects)
     }
     @inlinable public static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals

@@ -36,6 +36,9 @@
 @frozen public struct FrozenText: @unchecked Sendable {
     public let bytes: FrozenArray<UInt8>
     public init(_ text: String) { bytes = FrozenArray(Array(text.utf8)) }
+    public init(copying text: UnsafeBufferPointer<UInt8>) { bytes = FrozenArray(text) }
+    /// No characters, and no memory to free.
+    public static var empty: FrozenText { FrozenText(viewing: UnsafeMutableBufferPointer(start: nil, count: 0)) }
     /// Views memory that someone else owns and frees: never call ``deallocate()`` on such a one.
     @inlinable public init(viewing text: UnsafeMutableBufferPointer<UInt8>) { bytes = FrozenArray(viewing: text) }
     @inlinable public var buffer: UnsafeBufferPointer<UInt8> { bytes.buffer }

@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// Threading: any; atomic. Ownership: whoever owns the thing that is counted keeps it for as long as a connection can
 /// hold it.
-public struct HoldCount: ~Copyable {
+public struct HoldCount: ~Copyable, Sendable {
     private let value = Atomic<UInt32>(0)
     public init() {}
 

@@ -1,11 +1,16 @@
-/// Who an instance is (R19), as desired state says. Immutable, part of a snapshot's ``InstanceDirectory``.
-public struct InstanceIdentity: Sendable {
+/// Who an instance is (R19), as desired state says.
+///
+/// Threading: immutable but for ``users``. Ownership: the routing side, which keeps it for as long as a directory names it or
+/// ``users`` counts a connection.
+public struct InstanceIdentity: ~Copyable {
     /// Names this (instance, env, app, org) for as long as the process runs: the same in every snapshot that knows it.
     public let number: UInt32
     public let id: FrozenText
     public let env: FrozenText
     public let app: FrozenText
     public let org: FrozenText
+    /// Connections that pin it.
+    public let users = HoldCount()
 
     public init(number: UInt32, id: FrozenText, env: FrozenText, app: FrozenText, org: FrozenText) {
         self.number = number
@@ -18,6 +23,9 @@ public struct InstanceIdentity: Sendable {
     /// The number of nobody.
     public static let unknown = UInt32.max
 
+    /// `org/app/env`, for people.
+    public var envPath: String { "\(org.string)/\(app.string)/\(env.string)" }
+
     /// Frees the texts.
     public func deallocate() {
         for text in [id, env, app, org] { text.deallocate() }
@@ -27,7 +35,7 @@ public struct InstanceIdentity: Sendable {
 /// Which address belongs to which instance of this node (R19). Flat memory, trivially copyable.
 ///
 /// Threading: made by the control side, any number of readers. Ownership: whoever made it calls ``deallocate()`` after the
-/// last reader; the texts of identities are the caller's own. ``empty`` owns nothing.
+/// last reader; the identities are the caller's own. ``empty`` owns nothing.
 public struct InstanceDirectory: @unchecked Sendable {
     private struct Slot {
         let address: IPAddress
@@ -38,7 +46,7 @@ public struct InstanceDirectory: @unchecked Sendable {
     private struct Header {
         /// Open addressing, a power of two, at most half full.
         let slots: FrozenArray<Slot>
-        let identities: FrozenArray<InstanceIdentity>
+        let identities: FrozenArray<UnsafePointer<InstanceIdentity>>
     }
 
     private let header: UnsafeMutablePointer<Header>?
@@ -49,7 +57,7 @@ public struct InstanceDirectory: @unchecked Sendable {
     public static let empty = InstanceDirectory(header: nil)
 
     /// - Parameter addresses: each address once; `identity` is an index into `identities`.
-    public init(_ identities: [InstanceIdentity], addresses: [(address: IPAddress, identity: Int)]) {
+    public init(_ identities: [UnsafePointer<InstanceIdentity>], addresses: [(address: IPAddress, identity: Int)]) {
         let frozen = FrozenArray(identities)
         var size = 2
         while size < addresses.count * 2 { size *= 2 }
@@ -57,7 +65,7 @@ public struct InstanceDirectory: @unchecked Sendable {
         for (address, identity) in addresses where frozen.storage.indices.contains(identity) {
             var position = InstanceDirectory.home(address) & (size - 1)
             while slots[position].identity != nil { position = (position + 1) & (size - 1) }
-            slots[position] = Slot(address: address, identity: frozen.pointer(identity))
+            slots[position] = Slot(address: address, identity: frozen[identity])
         }
         let header = UnsafeMutablePointer<Header>.allocate(capacity: 1)
         header.initialize(to: Header(slots: FrozenArray(slots), identities: frozen))
@@ -67,7 +75,7 @@ public struct InstanceDirectory: @unchecked Sendable {
     /// Only the operator's own addresses are in the table, so no client can fill it unevenly.
     private static func home(_ address: IPAddress) -> Int { Int(truncatingIfNeeded: Hashing.address(address)) }
 
-    /// The instance that was given `address`; valid as long as the directory. Nil: it was given to nobody here.
+    /// The instance that was given `address`; valid as long as the directory, or as it is pinned. Nil: it was given to nobody here.
     public func identity(of address: IPAddress) -> UnsafePointer<InstanceIdentity>? {
         guard let header else { return nil }
         let slots = header.pointee.slots
@@ -84,7 +92,7 @@ public struct InstanceDirectory: @unchecked Sendable {
     public func find(_ address: IPAddress) -> UInt32? { identity(of: address)?.pointee.number }
 
     /// All that are known, in no particular order: for the control side.
-    public var identities: UnsafeBufferPointer<InstanceIdentity> {
+    public var identities: UnsafeBufferPointer<UnsafePointer<InstanceIdentity>> {
         header?.pointee.identities.buffer ?? UnsafeBufferPointer(start: nil, count: 0)
     }
 
@@ -94,7 +102,7 @@ public struct InstanceDirectory: @unchecked Sendable {
             ?? []
     }
 
-    /// Frees the tables, not the texts.
+    /// Frees the tables, not the identities.
     public func deallocate() {
         guard let header else { return }
         header.pointee.slots.deallocate()

@@ -53,6 +53,8 @@ public struct Chain: Sendable {
     public let progressInterval: TimeSpan?
     /// Index of the last stage that looks at bytes and can't gate; -1: none.
     @usableFromInline let lastWait: Int
+    /// Index of the stage that chooses the route and its backends; -1: none.
+    public let selector: Int
 
     public init(name: String, stages: [Stage]) {
         self.name = name
@@ -66,6 +68,7 @@ public struct Chain: Sendable {
         self.gates = !peeking.isEmpty && peeking.allSatisfy(\.canGate)
         self.progressInterval = stages.compactMap(\.progressInterval).min()
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
+        self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
     }
 
     /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
@@ -137,8 +140,9 @@ public struct ExposeSpec: Hashable, Sendable {
 
 /// A config file, compiled: everything bound, typed, ordered and checked. Immutable.
 ///
-/// Ownership: whoever holds the program calls nothing; ``deinit`` frees stages and settings. Workers hold it unmanaged
-/// and the control side keeps it alive until the last connection that began on it has ended.
+/// Ownership: whoever holds the program calls nothing; ``deinit`` frees stages and settings. Workers hold it unmanaged,
+/// and count themselves in ``users``; the control side keeps it alive until every worker has adopted a later one, and none
+/// is counted any more.
 public final class Program: Sendable {
     public let node: NodeSettings
     public let chains: FrozenArray<Chain>
@@ -149,6 +153,8 @@ public final class Program: Sendable {
     public let blocks: [BlockKind: [String: any ConfigBlock]]
     /// How many stage states a worker needs.
     public let stateCount: Int
+    /// Workers that run connections on it, or will run the next ones.
+    public let users = HoldCount()
 
     public init(
         node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],

@@ -69,6 +69,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case backendsFull
     case interceptLoop
     case notIntercepted
+    case routeChanged
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -104,6 +105,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .backendsFull: ("backend.full", .upstream)
         case .interceptLoop: ("intercept.loop", .client)
         case .notIntercepted: ("intercept.not_intercepted", .client)
+        case .routeChanged: ("backend.route_changed", .node)
         }
     }
 }

@@ -16,10 +16,15 @@ public enum ProtocolHint: UInt8, Sendable, CaseIterable {
     }
 }
 
-/// Counters and positions of one route that outlive snapshots: round robin goes on where it was (R11).
+/// Counters and positions of one route that outlive tables: round robin goes on where it was (R11). A connection pins it:
+/// of its route nothing else is needed once bytes flow (R26).
 /// Threading: every field atomic, relaxed; shared by all workers. Ownership: the routing side, which keeps the cell
-/// of a route id for as long as a snapshot or a connection can name it.
+/// of a route id for as long as a table names it or ``users`` counts a connection.
 public struct RouteCell: ~Copyable {
+    /// The route's id; lives as long as the cell.
+    public let id: FrozenText
+    /// Connections that pin it.
+    public let users = HoldCount()
     /// How many backends were handed out, ever.
     public let cursor = Atomic<UInt64>(0)
     public let connections = Atomic<UInt64>(0)
@@ -29,7 +34,7 @@ public struct RouteCell: ~Copyable {
     public let active = HoldCount()
     /// R18: connections whose backend did not take our PROXY header.
     public let proxyRejections = Atomic<UInt32>(0)
-    public init() {}
+    public init(id: FrozenText = .empty) { self.id = id }
 }
 
 extension UnsafePointer<RouteCell> {
@@ -38,19 +43,38 @@ extension UnsafePointer<RouteCell> {
     public var active: UnsafePointer<HoldCount> { withUnsafePointer(to: pointee.active) { $0 } }
 }
 
-/// Who a route belongs to. Immutable, part of a snapshot.
-public struct RouteOwner: Sendable {
+/// Who a route belongs to: an env is org, app and env together. One object for each while anything names it, so that
+/// two routes have the same owner exactly if they point to the same one.
+/// Threading: immutable but for ``users``. Ownership: as ``RouteCell``.
+public struct RouteOwner: ~Copyable {
     public let org: FrozenText
     public let app: FrozenText
     public let env: FrozenText
+    /// Connections that pin it.
+    public let users = HoldCount()
+    /// Names this object for as long as the process runs; never given twice.
+    public let number: UInt32
+
+    private static let numbers = Atomic<UInt32>(0)
+
     public init(org: FrozenText, app: FrozenText, env: FrozenText) {
         self.org = org
         self.app = app
         self.env = env
+        number = RouteOwner.numbers.wrappingAdd(1, ordering: .relaxed).newValue
+    }
+
+    /// `org/app/env`, for people.
+    public var path: String { "\(org.string)/\(app.string)/\(env.string)" }
+
+    /// Frees the texts.
+    public func deallocateTexts() {
+        for text in [org, app, env] { text.deallocate() }
     }
 }
 
-/// One route as the data path reads it. Immutable; lives as long as its snapshot.
+/// One route as the data path reads it. Immutable; lives as long as its table, and so for one event of a worker's: what a
+/// connection needs for longer it pins (``RouteCell``, ``RouteOwner``).
 public struct Route: @unchecked Sendable {
     public struct Flags: OptionSet, Sendable {
         public let rawValue: UInt8
@@ -63,7 +87,6 @@ public struct Route: @unchecked Sendable {
         public static let raw = Flags(rawValue: 4)
     }
 
-    public let id: FrozenText
     public let owner: UnsafePointer<RouteOwner>
     /// Shared by the routes that point to the same (env, process type, port).
     public let group: UnsafePointer<BackendGroup>
@@ -75,14 +98,14 @@ public struct Route: @unchecked Sendable {
     /// The most connections at once on this node; 0: no limit.
     public let maxConnections: UInt32
 
+    public var id: FrozenText { cell.pointee.id }
     public var backends: FrozenArray<Backend> { group.pointee.backends }
 
     public init(
-        id: FrozenText, owner: UnsafePointer<RouteOwner>, group: UnsafePointer<BackendGroup>,
+        owner: UnsafePointer<RouteOwner>, group: UnsafePointer<BackendGroup>,
         cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags, balance: Balance? = nil,
         maxConnections: UInt32 = 0
     ) {
-        self.id = id
         self.owner = owner
         self.group = group
         self.cell = cell
@@ -103,7 +126,7 @@ public protocol RouteLookup {
     static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>?
 }
 
-/// A route table as filters see it. Trivially copyable; valid as long as the snapshot that it came from.
+/// A route table as filters see it. Trivially copyable; valid for the call in which a filter is given it.
 public struct RouteTableHandle: @unchecked Sendable {
     private let lookup: any RouteLookup.Type
     private let table: UnsafeRawPointer

@@ -1,7 +1,8 @@
-/// What a connection runs on, from its first stage to its end: a program and a route table, both immutable.
+/// What a worker runs on now: the program for new connections, and the table that all of them look up in (R1). Immutable.
 ///
 /// Threading: made by control, adopted by each worker at the top of its loop. Ownership: control; it may free a
-/// snapshot when every worker has adopted a later one and counts no connection on this one.
+/// snapshot and its table when every worker has adopted a later one: no connection keeps either. Programs live longer, see
+/// ``Program/users``.
 public struct Snapshot: @unchecked Sendable {
     /// Unmanaged on purpose: see the ownership note.
     public let program: Unmanaged<Program>

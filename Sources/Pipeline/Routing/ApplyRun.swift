@@ -245,7 +245,7 @@ final class ApplyRun {
             report.unchanged += 1
             return
         }
-        let entry = known ?? store.makeEntry()
+        let entry = known ?? store.makeEntry(id: document.text.bytes(object.id))
         if known == nil {
             store.entry(entry).pointee.isSeen = true
             store.entry(entry).pointee.source = document.source

@@ -15,22 +15,21 @@ struct LocalInstance: Equatable {
 /// A directory with the memory behind it, shared by the snapshots between two changes of it.
 final class InstanceDirectoryBox {
     let directory: InstanceDirectory
+    private let identities: [UnsafeMutablePointer<InstanceIdentity>]
+    private let store: RouteStore
 
-    init(_ instances: [LocalInstance], number: (LocalInstance) -> UInt32) {
-        let identities = instances.map {
-            InstanceIdentity(
-                number: number($0), id: FrozenText($0.id), env: FrozenText($0.env), app: FrozenText($0.app),
-                org: FrozenText($0.org))
-        }
+    init(_ instances: [LocalInstance], _ store: RouteStore, number: (LocalInstance) -> UInt32) {
+        self.store = store
+        identities = instances.map { store.makeIdentity($0, number: number($0)) }
         var addresses: [(address: IPAddress, identity: Int)] = []
         for (index, instance) in instances.enumerated() {
             for address in instance.addresses { addresses.append((address, index)) }
         }
-        directory = InstanceDirectory(identities, addresses: addresses)
+        directory = InstanceDirectory(identities.map { UnsafePointer($0) }, addresses: addresses)
     }
 
     deinit {
-        for identity in directory.identities { identity.deallocate() }
+        for identity in identities { store.release(identity) }
         directory.deallocate()
     }
 }
@@ -77,7 +76,7 @@ extension ApplyRun {
         removeShared(&found)
         guard found != state.localInstances else { return }
         state.localInstances = found
-        state.directory = InstanceDirectoryBox(found) { state.instanceNumbers.number($0) }
+        state.directory = InstanceDirectoryBox(found, state.store) { state.instanceNumbers.number($0) }
         state.directoryChanged = true
     }
 

@@ -14,25 +14,22 @@ enum KeyKind: UInt8 {
     }
 }
 
-/// One route in a shard: what the data path reads first, then what only the control side needs. 64 bytes.
-/// The name stands right after the id in the shard's text.
+/// One route in a shard: what the data path reads first, then what only the control side needs. 56 bytes.
+/// The name stands in the shard's text, the id with the route's cell.
 struct TableRoute {
     let route: Route
+    let nameStart: UnsafePointer<UInt8>
     let nameLength: UInt8
     let options: RouteOptions
     /// Its ``RouteEntry``.
     let entry: UInt32
     let group: UInt32
 
-    var name: Bytes {
-        let id = route.id.buffer
-        return Bytes(start: id.baseAddress.unsafelyUnwrapped + id.count, count: Int(nameLength))
-    }
+    var name: Bytes { Bytes(start: nameStart, count: Int(nameLength)) }
 }
 
 /// What a shard's route is built from.
 struct ShardItem {
-    let id: Bytes
     let name: Bytes
     let options: RouteOptions
     let port: UInt16
@@ -75,25 +72,24 @@ struct RouteShard {
         let routesAt = MemoryLayout<RouteShard>.stride
         let slotsAt = routesAt + items.count * MemoryLayout<TableRoute>.stride
         let textAt = slotsAt + slotCount * MemoryLayout<UInt32>.stride
-        let size = items.reduce(textAt) { $0 + $1.id.count + $1.name.count }
+        let size = items.reduce(textAt) { $0 + $1.name.count }
         let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
         let slots = (memory + slotsAt).bindMemory(to: UInt32.self, capacity: slotCount)
         slots.initialize(repeating: 0, count: slotCount)
         let routes = (memory + routesAt).bindMemory(to: TableRoute.self, capacity: items.count)
         var text = (memory + textAt).bindMemory(to: UInt8.self, capacity: max(1, size - textAt))
         for (index, item) in items.enumerated() {
-            let id = UnsafeMutableBufferPointer(start: text, count: item.id.count)
-            for source in [item.id, item.name] {
-                if let base = source.baseAddress { text.update(from: base, count: source.count) }
-                text += source.count
-            }
+            let name = UnsafePointer(text)
+            if let base = item.name.baseAddress { text.update(from: base, count: item.name.count) }
+            text += item.name.count
             let route = Route(
-                id: FrozenText(viewing: id), owner: owner(item), group: backends(item), cell: cell(item),
+                owner: owner(item), group: backends(item), cell: cell(item),
                 port: item.port, flags: item.options.flags, balance: item.options.balance,
                 maxConnections: item.maxConnections)
             (routes + index).initialize(
                 to: TableRoute(
-                    route: route, nameLength: UInt8(truncatingIfNeeded: item.name.count), options: item.options,
+                    route: route, nameStart: name, nameLength: UInt8(truncatingIfNeeded: item.name.count),
+                    options: item.options,
                     entry: item.entry, group: item.group))
             var position = Int(truncatingIfNeeded: item.hash) & (slotCount - 1)
             while slots[position] != 0 { position = (position + 1) & (slotCount - 1) }

@@ -1,9 +1,9 @@
 import Pipeline
 
-/// One route id, for as long as a snapshot can name it: the counters that outlive snapshots (R11), and the control
-/// side's own notes. The cell comes first: its address is the entry's.
+/// One route id, for as long as a table or a connection can name it: the counters that outlive tables (R11), and the
+/// control side's own notes. The cell comes first: its address is the entry's.
 struct RouteEntry: ~Copyable {
-    let cell = RouteCell()
+    let cell: RouteCell
     /// Where the newest table has it; nil: not there yet, or no more.
     var current: UnsafePointer<TableRoute>?
     /// How many shards hold it.
@@ -24,6 +24,11 @@ struct RouteEntry: ~Copyable {
     var isLive = true
     /// In the list of free entries.
     var isFree = false
+    /// Only connections name it any more.
+    var isPinned = false
+
+    init(id: Bytes) { cell = RouteCell(id: FrozenText(copying: id)) }
+    deinit { cell.id.deallocate() }
 
     static let none = UInt32.max
 }
@@ -38,22 +43,31 @@ struct BackendBox {
 /// What is known of one backend address, with the references of the groups that have it.
 struct BackendCellBox: ~Copyable {
     /// First: backends point to it.
-    let cell = BackendCell()
-    let endpoint: Endpoint
+    let cell: BackendCell
     var references = 0
-    init(_ endpoint: Endpoint) { self.endpoint = endpoint }
+    /// Only connections name it any more.
+    var isPinned = false
+    init(_ endpoint: Endpoint) { cell = BackendCell(endpoint) }
 }
 
 /// The owner of an env's routes, with the references of those.
-struct OwnerBox {
+struct OwnerBox: ~Copyable {
     /// First: routes point to it.
     let owner: RouteOwner
-    var references: Int
+    var references = 1
+    init(org: String, app: String, env: String) {
+        owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env))
+    }
+    deinit { owner.deallocateTexts() }
 }
 
-/// The memory behind tables: entries, shards, backends, owners, and who still holds them.
+/// The memory behind tables: entries, shards, backends, owners, identities, and who still holds them.
 ///
-/// Threading: control side only. Ownership: each snapshot and the routing state keep it alive.
+/// What connections pin by a count of its own (``RouteCell/users``, ``BackendCell/active``, …) outlives the last table that
+/// names it: it waits in ``pinned`` until ``freeUnpinned()`` finds the count at zero. Once no table names it nobody can pin it
+/// any more, since workers look up in tables alone.
+///
+/// Threading: control side only. Ownership: each snapshot and the routing state keep it alive; workers have ended before.
 public final class RouteStore {
     private static let chunkSize = 4096
     private var chunks: [UnsafeMutablePointer<RouteEntry>] = []
@@ -63,9 +77,20 @@ public final class RouteStore {
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.
     public private(set) var liveBlocks = 0
 
+    private enum Pinned {
+        case entry(UInt32)
+        case backend(UnsafeMutablePointer<BackendCellBox>)
+        case owner(UnsafeMutablePointer<OwnerBox>)
+        case identity(UnsafeMutablePointer<InstanceIdentity>)
+    }
+    private var pinned: [Pinned] = []
+    /// How many things wait for the last connection that pins them.
+    public var pinnedCount: Int { pinned.count }
+
     init() {}
 
     deinit {
+        for item in pinned { free(item) }
         for index in 0..<used { entry(index).deinitialize(count: 1) }
         for chunk in chunks { chunk.deallocate() }
     }
@@ -83,7 +108,7 @@ public final class RouteStore {
         UnsafeRawPointer(entry(index)).assumingMemoryBound(to: RouteCell.self)
     }
 
-    func makeEntry() -> UInt32 {
+    func makeEntry(id: Bytes) -> UInt32 {
         allocated()
         let index: UInt32
         if free != RouteEntry.none {
@@ -97,7 +122,7 @@ public final class RouteStore {
                 chunks.append(.allocate(capacity: RouteStore.chunkSize))
             }
         }
-        entry(index).initialize(to: RouteEntry())
+        entry(index).initialize(to: RouteEntry(id: id))
         return index
     }
 
@@ -110,10 +135,64 @@ public final class RouteStore {
     /// Gives an entry back once nothing names it any more.
     func freeIfUnused(_ index: UInt32) {
         let entry = entry(index)
-        guard !entry.pointee.isLive, entry.pointee.references == 0, !entry.pointee.isFree else { return }
-        entry.pointee.isFree = true
-        entry.pointee.candidate = free
-        free = index
+        guard !entry.pointee.isLive, entry.pointee.references == 0, !entry.pointee.isFree, !entry.pointee.isPinned
+        else { return }
+        entry.pointee.isPinned = true
+        freeWhenUnpinned(.entry(index))
+    }
+
+    // MARK: What connections pin
+
+    private func freeWhenUnpinned(_ item: Pinned) {
+        if isPinned(item) { pinned.append(item) } else { free(item) }
+    }
+
+    /// Frees what no table names and no connection pins any more.
+    public func freeUnpinned() {
+        guard !pinned.isEmpty else { return }
+        var rest: [Pinned] = []
+        for item in pinned {
+            if isNamedAgain(item) { continue }
+            if isPinned(item) { rest.append(item) } else { free(item) }
+        }
+        pinned = rest
+    }
+
+    private func isPinned(_ item: Pinned) -> Bool {
+        switch item {
+        case .entry(let index): entry(index).pointee.cell.users.current > 0
+        case .backend(let box): box.pointee.cell.active.current > 0
+        case .owner(let box): box.pointee.owner.users.current > 0
+        case .identity(let identity): identity.pointee.users.current > 0
+        }
+    }
+
+    /// An address may come back while connections of its last time go on: its cell is the same then.
+    private func isNamedAgain(_ item: Pinned) -> Bool {
+        guard case .backend(let box) = item, box.pointee.references > 0 else { return false }
+        box.pointee.isPinned = false
+        return true
+    }
+
+    private func free(_ item: Pinned) {
+        switch item {
+        case .entry(let index):
+            entry(index).pointee.isFree = true
+            entry(index).pointee.isPinned = false
+            entry(index).pointee.candidate = free
+            free = index
+        case .backend(let box):
+            backendCells[box.pointee.cell.endpoint] = nil
+            box.deinitialize(count: 1)
+            box.deallocate()
+        case .owner(let box):
+            box.deinitialize(count: 1)
+            box.deallocate()
+        case .identity(let identity):
+            identity.pointee.deallocate()
+            identity.deinitialize(count: 1)
+            identity.deallocate()
+        }
         freed()
     }
 
@@ -205,11 +284,9 @@ public final class RouteStore {
     func releaseCell(_ endpoint: Endpoint) {
         guard let box = backendCells[endpoint] else { return }
         box.pointee.references -= 1
-        guard box.pointee.references == 0 else { return }
-        backendCells[endpoint] = nil
-        box.deinitialize(count: 1)
-        box.deallocate()
-        freed()
+        guard box.pointee.references == 0, !box.pointee.isPinned else { return }
+        box.pointee.isPinned = true
+        freeWhenUnpinned(.backend(box))
     }
 
     func release(_ box: UnsafeMutablePointer<BackendBox>) {
@@ -231,22 +308,31 @@ public final class RouteStore {
     func makeOwner(org: String, app: String, env: String) -> UnsafeMutablePointer<OwnerBox> {
         allocated()
         let box = UnsafeMutablePointer<OwnerBox>.allocate(capacity: 1)
-        let owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env))
-        box.initialize(to: OwnerBox(owner: owner, references: 1))
+        box.initialize(to: OwnerBox(org: org, app: app, env: env))
         return box
     }
 
     func release(_ box: UnsafeMutablePointer<OwnerBox>) {
         box.pointee.references -= 1
-        guard box.pointee.references == 0 else { return }
-        box.pointee.owner.org.deallocate()
-        box.pointee.owner.app.deallocate()
-        box.pointee.owner.env.deallocate()
-        box.deallocate()
-        freed()
+        if box.pointee.references == 0 { freeWhenUnpinned(.owner(box)) }
     }
 
     private func release(owner: UnsafePointer<RouteOwner>) {
         release(UnsafeMutableRawPointer(mutating: owner).assumingMemoryBound(to: OwnerBox.self))
     }
+
+    // MARK: Identities
+
+    func makeIdentity(_ instance: LocalInstance, number: UInt32) -> UnsafeMutablePointer<InstanceIdentity> {
+        allocated()
+        let identity = UnsafeMutablePointer<InstanceIdentity>.allocate(capacity: 1)
+        identity.initialize(
+            to: InstanceIdentity(
+                number: number, id: FrozenText(instance.id), env: FrozenText(instance.env),
+                app: FrozenText(instance.app), org: FrozenText(instance.org)))
+        return identity
+    }
+
+    /// No directory names it any more.
+    func release(_ identity: UnsafeMutablePointer<InstanceIdentity>) { freeWhenUnpinned(.identity(identity)) }
 }

@@ -112,6 +112,12 @@ public final class RoutingState {
     /// default it is. Takes effect with the next ``apply(_:at:)``, for the routes of its document.
     public var hashesByDefault = false
 
+    /// Frees what only connections held that have ended since. How much is still held.
+    @discardableResult public func freeUnpinned() -> Int {
+        store.freeUnpinned()
+        return store.pinnedCount
+    }
+
     /// Drops drains that were carried out, and with them what they keep alive. What is not dropped stays in every
     /// report, until it is cancelled because its instance is ready again.
     public func forgetDrains(where isDone: (RouteDrain) -> Bool) { drains.forget(store, isDone) }
@@ -176,8 +182,7 @@ public struct RouteListing: Sendable, Equatable {
 
     init(_ route: TableRoute) {
         id = route.route.id.string
-        let owner = route.route.owner.pointee
-        self.owner = "\(owner.org.string)/\(owner.app.string)/\(owner.env.string)"
+        owner = route.route.owner.pointee.path
         let name = String(decoding: route.name, as: UTF8.self)
         switch KeyKind(route.options) {
         case .exact: hostname = name

@@ -136,7 +136,7 @@ struct TableBuild {
 
     private func item(_ route: TableRoute) -> ShardItem {
         ShardItem(
-            id: route.route.id.buffer, name: route.name, options: route.options, port: route.route.port,
+            name: route.name, options: route.options, port: route.route.port,
             entry: route.entry, group: route.group, maxConnections: route.route.maxConnections, hash: hash(route))
     }
 
@@ -144,7 +144,7 @@ struct TableBuild {
         let object = run.document.routes[Int(candidate.object)]
         let text = run.document.text
         return ShardItem(
-            id: text.bytes(object.id), name: text.bytes(object.name), options: object.options, port: object.port,
+            name: text.bytes(object.name), options: object.options, port: object.port,
             entry: candidate.entry, group: candidate.group, maxConnections: object.maxConnections,
             hash: candidate.hash)
     }

@@ -19,8 +19,6 @@ package final class Mailbox: Sendable {
     private let orderCell = Atomic<WorkerOrder>(.run)
     private let offerCell = Atomic<UInt>(0)
     private let adoptedCell = Atomic<UInt64>(0)
-    /// Generation of the oldest snapshot that the worker still has a connection on.
-    private let oldestCell = Atomic<UInt64>(0)
     private let endedCell = Atomic<Bool>(false)
     /// An eventfd; ``Descriptor/none`` in a simulation.
     package let wakeDescriptor: Descriptor
@@ -30,8 +28,7 @@ package final class Mailbox: Sendable {
     package var order: WorkerOrder { orderCell.load(ordering: .acquiring) }
     package func setOrder(_ order: WorkerOrder) { orderCell.store(order, ordering: .releasing) }
 
-    /// What to adopt, in place of any earlier offer. It must stay valid until ``oldestGeneration`` has passed its
-    /// snapshot's generation.
+    /// What to adopt, in place of any earlier offer. It must stay valid until ``adoptedGeneration`` is a later one's.
     package func offer(_ offer: UnsafePointer<WorkerOffer>) {
         offerCell.store(UInt(bitPattern: offer), ordering: .releasing)
     }
@@ -39,13 +36,10 @@ package final class Mailbox: Sendable {
         UnsafePointer(bitPattern: offerCell.load(ordering: .acquiring))
     }
 
-    /// Generation of the snapshot that new connections run on: of the last offer that was adopted, or the one that the
-    /// worker began with.
+    /// Generation of the snapshot that the worker looks up in: of the last offer that was adopted, or the one that it began
+    /// with. It reads no earlier one any more.
     package var adoptedGeneration: UInt64 { adoptedCell.load(ordering: .acquiring) }
     func setAdoptedGeneration(_ generation: UInt64) { adoptedCell.store(generation, ordering: .releasing) }
-
-    package var oldestGeneration: UInt64 { oldestCell.load(ordering: .acquiring) }
-    func setOldestGeneration(_ generation: UInt64) { oldestCell.store(generation, ordering: .releasing) }
 
     /// True once the worker's loop has returned.
     package var hasEnded: Bool { endedCell.load(ordering: .acquiring) }

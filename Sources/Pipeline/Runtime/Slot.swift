@@ -65,7 +65,7 @@ struct Slot {
     var phase: Phase = .free
     /// How many stages passed the connection; they are settled at its end.
     var passed: UInt8 = 0
-    /// Index into the candidates: the backend that is being tried, or that is connected.
+    /// Index into the candidates of the last choice: the backend to try next.
     var attempt: UInt8 = 0
     /// How many backends were tried; one that has no room was not.
     var tried: UInt8 = 0
@@ -83,11 +83,14 @@ struct Slot {
     /// Where it stands in the ``PaceQueue``, or ``Flow/none``; and since when, in turns taken; 0: not yet.
     var pacePlace: Int32 = Flow.none
     var paceOrder: UInt32 = 0
+    /// Of the route when it was looked up.
+    var routeFlags: Route.Flags = []
     /// What the backend has said so far to our PROXY header.
     var answer = AnswerMatcher()
     /// Free list link.
     var link: Int32 = Flow.none
-    var snapshot: UInt16 = 0
+    /// Its place in the ``ProgramTable``.
+    var program: Int32 = 0
     var listener: UInt16 = 0
     var chain: UInt16 = 0
     var sniff = SniffOutcome.notAsked
@@ -106,10 +109,12 @@ struct Slot {
     var peer = Endpoint(.unspecified, 0)
     var believed = Endpoint(.unspecified, 0)
     var destination = Endpoint(.unspecified, 0)
-    /// The one that was tried last, or is connected. As the route, it is valid by the connection's snapshot.
-    var backend: UnsafePointer<Backend>?
-    var route: UnsafePointer<Route>?
-    /// R19: whose connection it is; valid by the connection's snapshot.
+    /// The one that was tried last, or is connected; pinned while ``Marks/atBackend``.
+    var backend: UnsafePointer<BackendCell>?
+    /// Which route it has, and whose, since it was looked up. Both pinned.
+    var route: UnsafePointer<RouteCell>?
+    var owner: UnsafePointer<RouteOwner>?
+    /// R19: whose connection it is. Pinned.
     var identity: UnsafePointer<InstanceIdentity>?
     /// See ``Filter/progress(_:_:_:)``.
     var reported = ReportedTotals()
@@ -139,6 +144,8 @@ struct Slot {
         static let intercepted = Marks(rawValue: 1024)
         /// Its destination was tried, or is connected, and no backend.
         static let direct = Marks(rawValue: 2048)
+        /// All stages have decided on it.
+        static let decided = Marks(rawValue: 1 << 12)
         /// Stages were told of it while it lived.
         static let reported = Marks(rawValue: 1 << 15)
     }
@@ -155,5 +162,9 @@ struct Pending {
     /// How many the stage that waits asked for.
     var wanted = 1
     var input = InputState.open
+    /// The generation of the table that the route was last looked up in.
+    var generation: UInt64 = 0
+    /// The set of backends that the first choice was made from: see ``BackendGroup/number``.
+    var group: UInt64 = 0
     init(facts: ConnectionFacts) { self.facts = facts }
 }

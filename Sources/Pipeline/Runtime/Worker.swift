@@ -45,7 +45,7 @@ package struct WorkerLimits: Sendable {
 /// One worker: a loop over one epoll, its connections, and nothing shared but counters and the log ring.
 ///
 /// Threading: every method on the worker's own thread. Ownership: it closes its listeners and every descriptor that it
-/// accepted or opened; counters, ring, mailbox and snapshots outlive it.
+/// accepted or opened; counters, ring and mailbox outlive it, and each snapshot the adoption of the next.
 package struct Worker<K: Kernel>: ~Copyable {
     var kernel: K
     let settings: NodeSettings
@@ -68,7 +68,9 @@ package struct Worker<K: Kernel>: ~Copyable {
     var wheel: TimerWheel
     /// Connections that wait for their rate.
     var paces: PaceQueue
-    var snapshots: SnapshotTable
+    /// The newest; valid until the next is adopted.
+    var snapshot: UnsafePointer<Snapshot>
+    var programs: ProgramTable
     var queue: RunQueue
     var now: Instant
     var serial: UInt64 = 0
@@ -123,7 +125,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         now = self.kernel.now()
         wheel = TimerWheel(now: now)
         paces = PaceQueue(capacity: limits.connections)
-        snapshots = SnapshotTable(first: snapshot)
+        self.snapshot = snapshot
+        programs = ProgramTable(first: snapshot)
         adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
@@ -189,6 +192,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func publish() {
         counters.pointee.add(.wakeups)
         counters.pointee.set(.active, UInt64(slab.inUse))
+        counters.pointee.set(.onOlderPrograms, UInt64(max(0, programs.undecidedOnOlder)))
         counters.pointee.set(.buffersInUse, UInt64(blocks.inUse))
         counters.pointee.set(.pipesInUse, UInt64(pipes.inUse))
     }
@@ -229,8 +233,6 @@ package struct Worker<K: Kernel>: ~Copyable {
         if first == nil { adoptOffer() }
         let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
         if unwatched > 0 { watchListeners() }
-        let oldest = snapshots.oldestGeneration
-        mailbox._withUnsafeGuaranteedRef { $0.setOldestGeneration(oldest) }
         guard wanted > order else { return }
         order = wanted
         drainListeners()

@@ -42,7 +42,7 @@ extension Worker {
         slot.pointee.believed = accepted.peer
         slot.pointee.listener = listener.index
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
-        slot.pointee.snapshot = snapshots.began()
+        slot.pointee.program = programs.began()
         slot.pointee.phase = .peeking
         slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable
@@ -110,7 +110,6 @@ extension Worker {
             peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
             listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)
         facts.client = ClientAddress(slot.pointee.believed)
-        facts.route = slot.pointee.route
         facts.identity = slot.pointee.identity
         facts.holds = slot.pointee.holds
         facts.pacers = slot.pointee.pacers
@@ -120,13 +119,15 @@ extension Worker {
 
     func chain(of index: Int) -> UnsafePointer<Chain> {
         let slot = slab.slots + index
-        return snapshots[slot.pointee.snapshot].pointee.snapshot.pointee.chains.pointer(Int(slot.pointee.chain))
+        return programs[slot.pointee.program].pointee.chains.pointer(Int(slot.pointee.chain))
     }
 
     // MARK: Stages
 
-    /// Runs stages until one waits or refuses, or all have passed.
+    /// Runs stages until one waits or refuses, or all have passed. What stages found in a table before they waited is looked
+    /// up again.
     mutating func advance(_ index: Int) {
+        guard !isStale(index) || chooseAgain(index, after: nil) else { return }
         let slot = slab.slots + index
         let chain = chain(of: index)
         let pending = blocks.pending(slot.pointee.pending)
@@ -134,6 +135,7 @@ extension Worker {
             let number = pending.pointee.stage
             let stage = chain.pointee.stages.pointer(number)
             let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
+            keepFound(index, by: number, of: chain)
             switch verdict {
             case .next:
                 break
@@ -158,14 +160,32 @@ extension Worker {
             slot.pointee.passed = UInt8(truncatingIfNeeded: number + 1)
         }
         absorb(index)
+        if slot.pointee.gating == 0 { noteDecided(index) }
         connectNext(index)
+    }
+
+    /// No stage has anything to say any more of the connection.
+    mutating func noteDecided(_ index: Int) {
+        let slot = slab.slots + index
+        guard !slot.pointee.marks.contains(.decided) else { return }
+        slot.pointee.marks.insert(.decided)
+        programs.decided(slot.pointee.program)
     }
 
     /// What one stage says now. `budget` bounds what it may see.
     func evaluate(_ index: Int, _ stage: UnsafePointer<Stage>, budget: Int) -> Verdict {
+        let states = programs[slab.slots[index].program].pointee.states
+        return withView(index, budget: budget) { view, effects in
+            stage.pointee.filter.evaluateErased(
+                stage.pointee.settings, states[stage.pointee.stateIndex], view, effects)
+        }
+    }
+
+    /// What a stage may look at now, by the newest table, and what it may do.
+    @inline(__always)
+    func withView<Result>(_ index: Int, budget: Int, _ ask: (ConnectionView, Effects) -> Result) -> Result {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
-        let entry = snapshots[slot.pointee.snapshot]
         let seen = min(pending.pointee.count, budget)
         var input = pending.pointee.input
         if input == .open, budget > 0, seen >= budget { input = .full }
@@ -175,11 +195,9 @@ extension Worker {
         return withUnsafeMutablePointer(to: &pending.pointee.facts) { facts in
             withUnsafeMutablePointer(to: &pending.pointee.prelude) { prelude in
                 let view = ConnectionView(
-                    facts: facts, bytes: bytes, input: input, now: now, routes: entry.pointee.snapshot.pointee.routes,
-                    instances: entry.pointee.snapshot.pointee.instances)
-                return stage.pointee.filter.evaluateErased(
-                    stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], view,
-                    Effects(facts: facts, prelude: prelude))
+                    facts: facts, bytes: bytes, input: input, now: now, routes: snapshot.pointee.routes,
+                    instances: snapshot.pointee.instances)
+                return ask(view, Effects(facts: facts, prelude: prelude))
             }
         }
     }
@@ -201,8 +219,6 @@ extension Worker {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.believed = pending.pointee.facts.client.endpoint
-        slot.pointee.route = pending.pointee.facts.route
-        slot.pointee.identity = pending.pointee.facts.identity
         slot.pointee.sniff = pending.pointee.facts.sniff
         pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
         if pending.pointee.facts.hasProxyHeader { slot.pointee.marks.insert(.watchesAnswer) }

@@ -22,12 +22,14 @@ extension Worker {
         wheel.disarm(slab.slots, index)
         paces.remove(slab.slots, index)
         giveBack(index)
-        leaveBackend(index)
         settle(index, reason, interface)
-        // After the stages have settled, and before the snapshot may go: what is counted may live by it.
+        // After the stages have settled: from here on what the connection held may go, each with its last user.
+        leaveBackend(index)
+        unpin(index)
         slot.pointee.holds.release()
         counters.pointee.ended(reason)
-        snapshots.ended(slot.pointee.snapshot)
+        noteDecided(index)
+        programs.ended(slot.pointee.program)
         slab.give(index)
     }
 
@@ -39,7 +41,7 @@ extension Worker {
         return kernel.interface(of: slot.pointee.client)
     }
 
-    private mutating func close(_ descriptor: Descriptor, _ side: Side, _ ending: Ending) {
+    mutating func close(_ descriptor: Descriptor, _ side: Side, _ ending: Ending) {
         guard descriptor.isOpen else { return }
         switch ending {
         case .orderly: kernel.close(descriptor)
@@ -106,7 +108,7 @@ extension Worker {
             bytesToUpstream: bytesUp, bytesToClient: bytesDown, reason: reason, duration: duration,
             instance: slot.pointee.identity?.pointee.number ?? InstanceIdentity.unknown,
             source: slot.pointee.peer.address)
-        let entry = snapshots[slot.pointee.snapshot]
+        let states = programs[slot.pointee.program].pointee.states
         let stages = chain(of: index).pointee.stages
         noteReported(index, &totals)
         for number in 0..<min(Int(slot.pointee.passed), stages.count) {
@@ -114,7 +116,7 @@ extension Worker {
             guard slot.pointee.gating & 1 << UInt32(number & 31) == 0 else { continue }
             let stage = stages.pointer(number)
             stage.pointee.filter.settleErased(
-                stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], totals)
+                stage.pointee.settings, states[stage.pointee.stateIndex], totals)
         }
         if logs { record(index, reason, totals, interface) }
     }
@@ -139,12 +141,10 @@ extension Worker {
         record.timeToConnect = slot.pointee.connected
         record.backend =
             slot.pointee.marks.contains(.direct)
-            ? slot.pointee.destination : slot.pointee.backend?.pointee.address.endpoint
+            ? slot.pointee.destination : slot.pointee.backend?.pointee.endpoint
         record.attempts = slot.pointee.tried
-        if let route = slot.pointee.route {
-            record.route.set(route.pointee.id.buffer)
-            record.env.set(route.pointee.owner.pointee.env.buffer)
-        }
+        if let route = slot.pointee.route { record.route.set(route.pointee.id.buffer) }
+        if let owner = slot.pointee.owner { record.env.set(owner.pointee.env.buffer) }
         if let identity = slot.pointee.identity {
             record.instance.set(identity.pointee.id.buffer)
             record.instanceNumber = identity.pointee.number

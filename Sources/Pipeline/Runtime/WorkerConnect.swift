@@ -2,13 +2,15 @@ import Pipeline
 
 /// From a route to a connected backend, with the first bytes written (R13).
 extension Worker {
-    /// Connects to the candidate at `attempt`, or to the next one that can be tried (R13).
+    /// Connects to the next backend: of the choice that the stages made, or, once one has failed, of a fresh turn in the
+    /// newest table (R1, R13).
     /// - Parameter earlier: what the last one that was tried has failed with.
     mutating func connectNext(_ index: Int, after earlier: RuntimeReason? = nil) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.phase = .connecting
-        guard !pending.pointee.facts.owesProxyHeader else {
+        // The backend would take the client's first bytes for the header that the route asks for.
+        guard !slot.pointee.routeFlags.contains(.proxyV2) || pending.pointee.facts.hasProxyHeader else {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
             return
         }
@@ -22,11 +24,11 @@ extension Worker {
         }
         var failure = earlier
         var excuse = RuntimeReason.noBackend
-        while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
-            guard enterBackend(index, backend, &excuse) else {
-                slot.pointee.attempt += 1
-                continue
+        while Int(slot.pointee.tried) < BackendCandidates.capacity {
+            if slot.pointee.tried > 0 {
+                guard chooseAgain(index, after: failure) else { return }
             }
+            guard let backend = enterCandidate(index, &excuse) else { break }
             let outcome = openUpstream(index, .backend(backend.pointee.address.endpoint.address)) { kernel, spare in
                 kernel.connect(backend.pointee.address, on: spare)
             }
@@ -39,9 +41,19 @@ extension Worker {
             noteConnectFailure(index, reason)
             // Another backend doesn't help against our own lack of descriptors.
             guard reason != .noDescriptor else { break }
-            slot.pointee.attempt += 1
         }
         finish(index, (failure ?? excuse).code, .reset)
+    }
+
+    /// The first candidate that has room, with the connection counted among its own; nil: none has.
+    private mutating func enterCandidate(_ index: Int, _ excuse: inout RuntimeReason) -> UnsafePointer<Backend>? {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
+            if enterBackend(index, backend, &excuse) { return backend }
+            slot.pointee.attempt += 1
+        }
+        return nil
     }
 
     /// Connects to where an intercepted client was going: there is nobody else to try.
@@ -108,8 +120,10 @@ extension Worker {
         }
         counters.pointee.add(.connectAttempts)
         if slot.pointee.tried > 0 { counters.pointee.add(.connectRetries) }
-        slot.pointee.backend = backend
+        leaveBackend(index)
+        slot.pointee.backend = backend.pointee.cell
         slot.pointee.tried += 1
+        blocks.pending(slot.pointee.pending).pointee.facts.tried.insert(backend.pointee.address.endpoint)
         slot.pointee.marks.insert(.atBackend)
         return true
     }
@@ -119,16 +133,16 @@ extension Worker {
         let slot = slab.slots + index
         guard slot.pointee.marks.contains(.atBackend), let backend = slot.pointee.backend else { return }
         slot.pointee.marks.remove(.atBackend)
-        backend.pointee.cell.pointee.active.remove()
+        slot.pointee.backend = nil
+        backend.pointee.active.remove()
     }
 
     /// Passive health (R12). What this node lacks is no fault of the backend's.
     private mutating func noteConnectFailure(_ index: Int, _ reason: RuntimeReason) {
         let slot = slab.slots + index
-        leaveBackend(index)
         guard reason != .noDescriptor, reason != .noPort, let backend = slot.pointee.backend else { return }
         let policy = blocks.pending(slot.pointee.pending).pointee.facts.ejection
-        backend.pointee.cell.pointee.noteFailure(at: now, policy)
+        backend.pointee.noteFailure(at: now, policy)
     }
 
     private mutating func startConnecting(_ index: Int) {
@@ -164,6 +178,11 @@ extension Worker {
             return
         }
         guard readiness.contains(.writable) else { return }
+        guard isStillChosen(index) else {
+            abandonConnect(index, .reset)
+            connectNext(index, after: .routeChanged)
+            return
+        }
         noteReadable(&slot.pointee.down, readiness)
         if hasFirstBytes(index) {
             let sent = sendFirst(index)
@@ -176,18 +195,22 @@ extension Worker {
 
     /// This backend can't be had: the next one, if nothing was written yet (R13).
     mutating func connectFailed(_ index: Int, _ error: Int32) {
-        let slot = slab.slots + index
         let reason = Worker.connectFailure(error)
-        kernel.close(slot.pointee.upstream)
+        abandonConnect(index, .broken(.upstream))
+        noteConnectFailure(index, reason)
+        connectNext(index, after: reason)
+    }
+
+    /// Closes the socket of an attempt that came to nothing.
+    private mutating func abandonConnect(_ index: Int, _ ending: Ending) {
+        let slot = slab.slots + index
+        close(slot.pointee.upstream, .upstream, ending)
         upstreams.give(slot.pointee.socket)
         slot.pointee.upstream = .none
         slot.pointee.socket = Flow.none
         slot.pointee.marks.remove(.upstreamWatched)
         wheel.disarm(slab.slots, index)
-        noteConnectFailure(index, reason)
-        slot.pointee.attempt += 1
         slot.pointee.down.state = .writable
-        connectNext(index, after: reason)
     }
 
     mutating func connectDeadline(_ index: Int) { connectFailed(index, ErrorNumber.timedOut) }
@@ -289,9 +312,10 @@ extension Worker {
         slot.pointee.phase = .relaying
         slot.pointee.marks.insert(.connected)
         slot.pointee.connected = now.since(slot.pointee.accepted)
-        slot.pointee.backend?.pointee.cell.pointee.noteConnect()
+        slot.pointee.backend?.pointee.noteConnect()
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
         if slot.pointee.pending != Flow.none, !isGateAtWork(index) { releasePending(index) }
+        if slot.pointee.pending != Flow.none { blocks.pending(slot.pointee.pending).pointee.facts.forgetTable() }
         // One deadline for both: a header's fate is known by its window's end at the latest.
         let watches = slot.pointee.marks.contains(.watchesAnswer)
         wheel.arm(slab.slots, index, at: now + (watches ? BackendCell.HeaderVerdict.window : Self.guardAfter))

@@ -36,6 +36,7 @@ extension Worker {
             left &= left - 1
             let stage = chain.pointee.stages.pointer(number)
             let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
+            keepFound(index, by: number, of: chain)
             takeOver(index)
             switch verdict {
             case .needBytes, .gate:
@@ -61,6 +62,7 @@ extension Worker {
         let pending = blocks.pending(block)
         let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
         slot.pointee.up.state.remove(.gated)
+        noteDecided(index)
         guard pending.pointee.count > consumed else {
             releasePending(index)
             return

@@ -3,9 +3,9 @@ import Pipeline
 /// All that control wants a worker to run on from now on: the snapshot for new connections, the listeners to accept
 /// them from, and what is to be ended at its time. A later offer takes the place of an earlier one, adopted or not.
 ///
-/// Threading: made by control, read by one worker at the top of its loop. Ownership: control; it may free an offer, as
-/// its snapshot, when ``Mailbox/oldestGeneration`` has passed the snapshot's generation. The worker keeps no pointer
-/// into one that it has adopted.
+/// Threading: made by control, read by one worker at the top of its loop. Ownership: control; it may free an offer, its
+/// snapshot and its table once ``Mailbox/adoptedGeneration`` is a later one's. The worker keeps no pointer into one that it
+/// has adopted, but for the snapshot, until it adopts the next.
 ///
 /// Descriptors: an offer is adopted whole or not at all. A descriptor in it is control's, and names the listener: the
 /// worker takes one of its own for it, and closes that when a later offer does not list the listener any more. Control
@@ -35,7 +35,7 @@ package struct WorkerOffer: @unchecked Sendable {
 /// Something that is gone from desired state: connections on it may go on until the deadline, then they are reset.
 ///
 /// The cell is only compared, never read. It must not be given to another backend or route before an offer without
-/// this drain was adopted.
+/// this drain was adopted. Drains reach a worker whatever its connections hold.
 package struct Drain: @unchecked Sendable {
     package enum Target: @unchecked Sendable, Equatable {
         case backend(UnsafePointer<BackendCell>)
@@ -85,17 +85,17 @@ extension Worker {
     /// How long a listener that the kernel did not let us watch may wait for the next try.
     static var watchAgainAfter: TimeSpan { .milliseconds(100) }
 
-    /// Takes the newest offer over, if there is one that wasn't. It waits while every place for snapshots is taken.
+    /// Takes the newest offer over, if there is one that wasn't. It waits only for a descriptor of a new listener.
     mutating func adoptOffer() {
         let offered = mailbox._withUnsafeGuaranteedRef { $0.offered }
         guard let offered, offered != adoptedOffer || offered.pointee.snapshot.pointee.generation != adoptedGeneration
         else { return }
         let isNew = offered.pointee.snapshot.pointee.generation != adoptedGeneration
-        guard !isNew || snapshots.hasRoom, let taken = take(offered.pointee.listeners.buffer) else { return }
+        guard let taken = take(offered.pointee.listeners.buffer) else { return }
         runDrains()
         // Who has come to a listener that nothing takes the place of is served as it was.
         takeQueued(offered.pointee.listeners, replaced: false)
-        if isNew { _ = snapshots.adopt(offered.pointee.snapshot) }
+        if isNew { adopt(offered.pointee.snapshot) }
         takeQueued(offered.pointee.listeners, replaced: true)
         replaceListeners(taken)
         drains = AdoptedList(offered.pointee.drains.buffer)
@@ -103,9 +103,15 @@ extension Worker {
         nextDrain = offered.pointee.drains.buffer.map(\.deadline).min()
         runDrains()
         adoptedOffer = offered
-        adoptedGeneration = offered.pointee.snapshot.pointee.generation
         let generation = adoptedGeneration
         mailbox._withUnsafeGuaranteedRef { $0.setAdoptedGeneration(generation) }
+    }
+
+    /// From here on everything is looked up in its table, and new connections run on its program.
+    private mutating func adopt(_ newest: UnsafePointer<Snapshot>) {
+        programs.adopt(newest)
+        snapshot = newest
+        adoptedGeneration = newest.pointee.generation
     }
 
     // MARK: Listeners
@@ -230,7 +236,7 @@ extension Worker {
         guard let due = nextDrain, due <= now else { return }
         for index in 0..<slab.extent where slab.slots[index].phase != .free {
             let slot = slab.slots + index
-            let cell = slot.pointee.marks.contains(.atBackend) ? slot.pointee.backend?.pointee.cell : nil
+            let cell = slot.pointee.marks.contains(.atBackend) ? slot.pointee.backend : nil
             if let reason = overdue(backend: cell) ?? overdue(route: slot.pointee.route) {
                 finish(index, reason.code, .reset)
             }
@@ -245,9 +251,9 @@ extension Worker {
     }
 
     /// The same for a route.
-    func overdue(route: UnsafePointer<Route>?) -> RuntimeReason? {
-        guard !drains.isEmpty, let route else { return nil }
-        return overdue(.route(route.pointee.cell))
+    func overdue(route cell: UnsafePointer<RouteCell>?) -> RuntimeReason? {
+        guard !drains.isEmpty, let cell else { return nil }
+        return overdue(.route(cell))
     }
 
     private func overdue(_ target: Drain.Target) -> RuntimeReason? {

@@ -23,7 +23,7 @@ extension Worker {
     mutating func armProgress() {
         guard progress.generation != adoptedGeneration else { return }
         progress.generation = adoptedGeneration
-        progress.interval = snapshots.progressInterval
+        progress.interval = programs.progressInterval
         guard let interval = progress.interval else {
             progress.next = nil
             return
@@ -51,11 +51,11 @@ extension Worker {
         }
         progress.cursor = max(start, end)
         guard end >= slab.extent else { return }
-        let left = snapshots.flush(isLast: false)
+        let left = programs.flush(isLast: false)
         guard left != .more else { return }
         progress.cursor = nil
         // Older programs may have gone since.
-        progress.interval = snapshots.progressInterval
+        progress.interval = programs.progressInterval
         // A worker without connections has nothing to tell, and sleeps.
         let isOver = slab.inUse == 0 && left == .done
         progress.next = isOver ? nil : progress.interval.map { now + $0 }
@@ -64,7 +64,7 @@ extension Worker {
     /// The worker's end: its stages hand over all that they keep.
     func endProgress() {
         guard progress.interval != nil else { return }
-        _ = snapshots.flush(isLast: true)
+        _ = programs.flush(isLast: true)
     }
 
     private func reportProgress(_ index: Int, _ wallClock: UInt64) {
@@ -89,7 +89,7 @@ extension Worker {
         totals.reported = slot.pointee.reported
         totals.isReported = slot.pointee.marks.contains(.reported)
         totals.at = wallClock
-        let entry = snapshots[slot.pointee.snapshot]
+        let entry = programs[slot.pointee.program]
         for number in 0..<min(Int(slot.pointee.passed), chain.pointee.stages.count) {
             let stage = chain.pointee.stages.pointer(number)
             guard stage.pointee.progressInterval != nil else { continue }

@@ -64,8 +64,8 @@ extension Worker {
         guard stopWatching(index) else { return }
         slot.pointee.marks.insert(.proxyRejected)
         note(.rejected, index)
-        slot.pointee.backend?.pointee.cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
-        slot.pointee.route?.pointee.cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
+        slot.pointee.backend?.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
+        slot.pointee.route?.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
     }
 
     private func stopWatching(_ index: Int) -> Bool {
@@ -73,7 +73,7 @@ extension Worker {
     }
 
     private func note(_ verdict: BackendCell.HeaderVerdict, _ index: Int) {
-        guard let cell = slab.slots[index].backend?.pointee.cell else { return }
+        guard let cell = slab.slots[index].backend else { return }
         // Written only if it changes: every connection comes by here.
         if cell.pointee.proxy.load(ordering: .relaxed) != verdict.rawValue {
             cell.pointee.proxy.store(verdict.rawValue, ordering: .relaxed)

@@ -33,7 +33,7 @@ package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
 ///
 /// Threading: made, started, woken and joined by one control thread; ``counters`` for anyone, ``ring`` for one reader.
 /// Ownership: the worker takes descriptors of its own for the listeners that it is given; those that it was given stay
-/// control's. The snapshots that it is given must outlive it. One that was started is joined before it is released.
+/// control's. A snapshot that it is given must outlive the adoption of the next. One that was started is joined before it is released.
 package final class WorkerThread: @unchecked Sendable {
     /// Enough for stages that parse on the stack, and no more than is touched.
     private static let stackBytes = 1 << 20

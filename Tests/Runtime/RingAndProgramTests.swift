@@ -4,8 +4,8 @@ import Testing
 
 @testable import PipelineRuntime
 
-@Suite("Log ring, mailbox and snapshots", .serialized)
-struct RingAndSnapshotTests {
+@Suite("Log ring, mailbox and programs", .serialized)
+struct RingAndProgramTests {
     @Test("R27: a full ring drops the newest, keeps the rest in order, and takes more when there is room")
     func ring() {
         let ring = RecordRing(capacity: 4)
@@ -32,34 +32,55 @@ struct RingAndSnapshotTests {
         holds(WorkerOrder.drain < .stop)
     }
 
-    @Test("R26: a snapshot is kept while a connection runs on it, and not a moment longer")
-    func generations() {
-        let library = Library()
-        var table = SnapshotTable(first: library.make(program: 0))
-        let old = table.began()
-        holds(table.adopt(library.make(program: 0)))
-        let new = table.began()
-        holds(old != new)
-        holds(table[old].pointee.snapshot.pointee.generation == 1)
-        holds(table.oldestGeneration == 1)
-        table.ended(old)
-        holds(table.oldestGeneration == 2)
-        table.ended(new)
-        holds(table.oldestGeneration == 2, "the current one stays without connections")
+    @Test("R26: a program is kept while a connection runs on it, and not a moment longer, in whatever order they end")
+    func programs() {
+        let library = Library(programs: 3)
+        var table = ProgramTable(first: library.make(program: 0))
+        let first = table.began()
+        table.adopt(library.make(program: 1))
+        let second = table.began()
+        table.adopt(library.make(program: 2))
+        holds(first != second && second != table.current)
+        holds(library.users == [1, 1, 1])
+        table.ended(second)
+        holds(library.users == [1, 0, 1], "the later of two old ones goes first")
+        table.ended(first)
+        holds(library.users == [0, 0, 1], "the current one stays without connections")
+        table.adopt(library.make(program: 2))
+        holds(library.users == [0, 0, 1], "a new table on the same program is nothing new")
     }
 
-    @Test("stages keep their state across snapshots of one program, and lose it with the program's last connection")
+    @Test("connections whose stages have not decided are counted, those of older programs apart")
+    func undecided() {
+        let library = Library(programs: 2)
+        var table = ProgramTable(first: library.make(program: 0))
+        let (silent, quick) = (table.began(), table.began())
+        table.decided(quick)
+        holds(table.undecidedOnOlder == 0)
+        table.adopt(library.make(program: 1))
+        holds(table.undecidedOnOlder == 1)
+        table.decided(silent)
+        holds(table.undecidedOnOlder == 0)
+        table.ended(silent)
+        table.ended(quick)
+        let new = table.began()
+        holds(table.undecidedOnOlder == 0)
+        table.decided(new)
+        table.ended(new)
+        holds(library.users == [0, 1])
+    }
+
+    @Test("stages keep their state across tables of one program, and lose it with the program's last connection")
     func states() {
-        let library = Library()
+        let library = Library(programs: 2)
         CountingStage.alive.withLock { $0 = 0 }
         do {
-            var table = SnapshotTable(first: library.make(program: 0))
+            var table = ProgramTable(first: library.make(program: 0))
             let first = table.began()
             holds(CountingStage.alive.withLock { $0 } == 1)
-            holds(table.adopt(library.make(program: 0)))
+            table.adopt(library.make(program: 0))
             holds(CountingStage.alive.withLock { $0 } == 1)
-            holds(table[first].pointee.states == table[table.current].pointee.states)
-            holds(table.adopt(library.make(program: 1)))
+            table.adopt(library.make(program: 1))
             holds(CountingStage.alive.withLock { $0 } == 2)
             table.ended(first)
             holds(CountingStage.alive.withLock { $0 } == 1)
@@ -67,22 +88,23 @@ struct RingAndSnapshotTests {
         holds(CountingStage.alive.withLock { $0 } == 0)
     }
 
-    @Test("R27: with every place taken by old connections a snapshot waits, and is adopted when one ends")
-    func full() {
-        let library = Library()
-        var table = SnapshotTable(first: library.make(program: 0))
+    @Test("R26: a thousand old programs with a connection each refuse no change")
+    func many() {
+        let library = Library(programs: 1001)
+        var table = ProgramTable(first: library.make(program: 0))
         var began = [table.began()]
-        for _ in 1..<SnapshotTable.capacity {
-            holds(table.adopt(library.make(program: 0)))
+        for program in 1...1000 {
+            table.adopt(library.make(program: program))
             began.append(table.began())
         }
-        let late = library.make(program: 0)
-        holds(!table.adopt(late))
-        table.ended(began[5])
-        holds(table.adopt(late))
-        holds(table[table.current].pointee.snapshot == late)
-        // The place of a retired entry was reused; the others are untouched.
-        holds(table[began[4]].pointee.snapshot.pointee.generation == 5)
+        holds(library.users.allSatisfy { $0 == 1 })
+        for place in stride(from: 1, to: 1000, by: 2) { table.ended(began[place]) }
+        for (program, users) in library.users.enumerated() { holds(users == (program % 2 == 0 ? 1 : 0)) }
+        // Places of programs that are gone are used again; the others are untouched.
+        let late = library.make(program: 1)
+        table.adopt(late)
+        holds(table.current < 1001)
+        holds(table[began[4]].pointee.program.toOpaque() == library.program(4).toOpaque())
     }
 }
 
@@ -108,14 +130,14 @@ private enum NoRoutes: RouteLookup {
     static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? { nil }
 }
 
-/// Snapshots of two programs, kept until the test is over.
+/// Snapshots of a few programs, kept until the test is over.
 private final class Library {
     private let programs: [Program]
     private let table = UnsafeMutableRawPointer.allocate(byteCount: 1, alignment: 1)
     private var snapshots: [UnsafeMutablePointer<Snapshot>] = []
 
-    init() {
-        programs = (0..<2).map { _ in
+    init(programs count: Int) {
+        programs = (0..<count).map { _ in
             let stage = Stage.bind(
                 CountingStage.self, settings: 0, reasonBase: 64, stateIndex: 0, shadow: false, source: "", line: 1)
             return Program(
@@ -127,6 +149,10 @@ private final class Library {
         for snapshot in snapshots { snapshot.deallocate() }
         table.deallocate()
     }
+
+    /// How many workers hold each program.
+    var users: [UInt32] { programs.map { $0.users.current } }
+    func program(_ index: Int) -> Unmanaged<Program> { .passUnretained(programs[index]) }
 
     func make(program: Int) -> UnsafePointer<Snapshot> {
         let memory = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)

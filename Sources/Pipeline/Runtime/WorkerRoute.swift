@@ -1,0 +1,107 @@
+import Pipeline
+
+/// Whose a connection is: looked up in the newest table when what that needs is known, and again before each attempt (R1).
+/// Between two events a connection keeps no pointer into a table, only what it pins (R26).
+extension Worker {
+    /// A stage has just been asked: what it found out is kept for longer than the table may live.
+    func keepFound(_ index: Int, by stage: Int, of chain: UnsafePointer<Chain>) {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        if slot.pointee.identity == nil, let identity = pending.pointee.facts.identity {
+            identity.pointee.users.add()
+            slot.pointee.identity = identity
+        }
+        guard stage == chain.pointee.selector, let route = pending.pointee.facts.route else { return }
+        pin(route, index)
+        pending.pointee.generation = adoptedGeneration
+        pending.pointee.group = route.pointee.group.pointee.number
+    }
+
+    private func pin(_ route: UnsafePointer<Route>, _ index: Int) {
+        let slot = slab.slots + index
+        guard slot.pointee.route == nil else { return }
+        route.pointee.cell.pointee.users.add()
+        route.pointee.owner.pointee.users.add()
+        slot.pointee.route = route.pointee.cell
+        slot.pointee.owner = route.pointee.owner
+        slot.pointee.routeFlags = route.pointee.flags
+    }
+
+    /// Once nothing reads any more what the connection has pinned.
+    func unpin(_ index: Int) {
+        let slot = slab.slots + index
+        slot.pointee.route?.pointee.users.remove()
+        slot.pointee.owner?.pointee.users.remove()
+        slot.pointee.identity?.pointee.users.remove()
+    }
+
+    // MARK: Again
+
+    /// The table may be another one than when the route was looked up.
+    func isStale(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        return slot.pointee.route != nil && blocks.pending(slot.pointee.pending).pointee.generation != adoptedGeneration
+    }
+
+    /// The connection's route in the newest table. Nil: it has none there, or not the one that limits, header and TLVs were
+    /// made for.
+    private func routeAgain(_ index: Int) -> UnsafePointer<Route>? {
+        let slot = slab.slots + index
+        let chain = chain(of: index)
+        guard chain.pointee.selector >= 0 else { return nil }
+        let stage = chain.pointee.stages.pointer(chain.pointee.selector)
+        let found = withView(index, budget: chain.pointee.peekBytes) { view, _ in
+            stage.pointee.filter.lookUpErased(stage.pointee.settings, view)
+        }
+        guard let found, found.pointee.cell == slot.pointee.route, found.pointee.owner == slot.pointee.owner,
+            found.pointee.flags == slot.pointee.routeFlags
+        else { return nil }
+        return found
+    }
+
+    /// Chooses anew in the newest table, among those that have not failed the connection. False if it has ended: its route
+    /// is another's or gone, or so are the backends that were left to try.
+    /// - Parameter failure: what the last attempt has failed with; nil: there was none.
+    mutating func chooseAgain(_ index: Int, after failure: RuntimeReason?) -> Bool {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        guard let route = routeAgain(index) else {
+            finish(index, RuntimeReason.routeChanged.code, .reset)
+            return false
+        }
+        let hadMore = Int(slot.pointee.attempt) + 1 < Int(pending.pointee.facts.candidates.count)
+        let chain = chain(of: index)
+        let stage = chain.pointee.stages.pointer(chain.pointee.selector)
+        let states = programs[slot.pointee.program].pointee.states
+        let verdict = withView(index, budget: chain.pointee.peekBytes) { view, effects in
+            stage.pointee.filter.reselectErased(
+                stage.pointee.settings, states[stage.pointee.stateIndex], route, view, effects)
+        }
+        pending.pointee.facts.route = route
+        pending.pointee.generation = adoptedGeneration
+        if slot.pointee.tried == 0 { pending.pointee.group = route.pointee.group.pointee.number }
+        slot.pointee.attempt = 0
+        guard case .refuse(let reason) = verdict else { return true }
+        let isOtherSet = route.pointee.group.pointee.number != pending.pointee.group
+        if slot.pointee.tried == 0 {
+            finish(index, .filter(base: stage.pointee.reasonBase, reason), .reset)
+        } else {
+            finish(index, (isOtherSet && hadMore ? .routeChanged : failure ?? .routeChanged).code, .reset)
+        }
+        return false
+    }
+
+    /// Whether the backend that has just accepted is still one of the route's. A table may have come while the connect was
+    /// under way; nothing was written yet.
+    func isStillChosen(_ index: Int) -> Bool {
+        guard isStale(index) else { return true }
+        let slot = slab.slots + index
+        guard let route = routeAgain(index), let cell = slot.pointee.backend else { return false }
+        let pending = blocks.pending(slot.pointee.pending)
+        let group = route.pointee.group
+        guard group.pointee.number == pending.pointee.group || group.pointee.has(cell) else { return false }
+        pending.pointee.facts.route = route
+        pending.pointee.generation = adoptedGeneration
+        return true
+    }
+}
