@@ -76,9 +76,9 @@ struct BalanceTests {
         #expect(Maglev.table([]).isEmpty)
     }
 
-    @Test("a route is 64 bytes in the table: one line of the cache")
+    @Test("a route is at most 64 bytes in the table: one line of the cache")
     func size() {
-        #expect(MemoryLayout<TableRoute>.stride == 64)
+        #expect(MemoryLayout<TableRoute>.stride <= 64)
         #expect(MemoryLayout<Route>.size <= 48)
     }
 
