@@ -93,7 +93,8 @@ let package = Package(
             ], path: "Sources/pipelined", swiftSettings: strict),
 
         // Tests mirror Sources. Support is a library of test-only helpers.
-        .target(name: "TestSupport", dependencies: ["Pipeline"], path: "Tests/Support", swiftSettings: strict),
+        .target(
+            name: "TestSupport", dependencies: ["CLinux", "Pipeline"], path: "Tests/Support", swiftSettings: strict),
 
         // Counted by callgrind: instructions of parsers, lookups and chains (docs/BENCHMARKS.md). No part of the product.
         .executableTarget(

@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineRuntime
+import TestSupport
 import Testing
 
 @testable import PipelineControl
@@ -14,12 +15,7 @@ struct KeeperTests {
         ListenerSpec(endpoint: try #require(Endpoint(text)), hint: .tcpRaw, chain: chain, line: 1)
     }
 
-    private func freePort() throws -> UInt16 {
-        let socket = try ListenerSocket.open(try spec("127.0.0.1:0"), settings: NodeSettings(), reusePort: false)
-        let port = socket.endpoint.port
-        socket.close()
-        return port
-    }
+    private func freePort() throws -> UInt16 { try #require(OwnedPort.take()) }
 
     @Test("a listener that stays keeps its sockets and its number, whatever pipeline it has now")
     func persists() throws {

@@ -1,5 +1,6 @@
 import CLinux
 import FilterCatalog
+import Foundation
 import Pipeline
 import PipelineRuntime
 import Testing
@@ -56,7 +57,7 @@ struct StartTests {
         #expect(started.workers.count == 1)
         #expect(!started.hasEnded)
         started.order(.drain)
-        #expect(started.finish(patience: 2000))
+        #expect(started.finish(patience: 60_000))
         #expect(started.hasEnded)
         #expect(started.total(.accepted) == 0)
     }
@@ -93,7 +94,7 @@ struct StartTests {
 
     @Test("systemd is told by a datagram to the socket that it names, and by nothing if it names none")
     func notify() throws {
-        let path = "/tmp/pipelined-notify-\(cl_process_id())"
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("notify-\(UUID().uuidString)").path
         let receiver = try #require(DatagramReceiver(path))
         ServiceManager { $0 == "NOTIFY_SOCKET" ? path : nil }.ready("serving on 3 addresses")
         #expect(receiver.next() == "READY=1\nSTATUS=serving on 3 addresses")

@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import Pipeline
+import Synchronization
 import Testing
 
 @testable import PipelineLedger
@@ -238,5 +239,46 @@ struct LedgerTests {
         }
         #expect(throws: LedgerProblem.self) { try LedgerStore(other) { _ in } }
         #expect(FileManager.default.fileExists(atPath: other.path))
+    }
+
+    @Test("a ledger that is being made is not ready yet, whenever in its making it is read: never SQLite's own words")
+    func beingMade() throws {
+        let scratch = try Scratch()
+        let folder = scratch.path
+        let path = { @Sendable (round: Int) in folder + "/made-\(round).db" }
+        let rounds = 60
+        let isOver = Atomic<Bool>(false)
+        let made = Atomic<Int>(0)
+        let group = DispatchGroup()
+        group.enter()
+        Thread.detachNewThread {
+            for round in 0..<rounds {
+                // Written to as well, and closed: then its log goes.
+                let store = try? LedgerStore(LedgerSettings(path: path(round))) { _ in }
+                _ = store?.write([record(1)], identity: fakeIdentity, now: noon)
+                made.store(round + 1, ordering: .releasing)
+            }
+            isOver.store(true, ordering: .releasing)
+            group.leave()
+        }
+        var problems: Set<String> = []
+        var reports = 0
+        while !isOver.load(ordering: .acquiring) {
+            let current = made.load(ordering: .acquiring)
+            do throws(LedgerProblem) {
+                _ = try LedgerReader(path(current)).report(by: .env, from: 0, to: noon * 2, now: noon * 2, top: 3)
+                reports += 1
+            } catch { problems.insert(error.description.replacing(path(current), with: "PATH")) }
+        }
+        group.wait()
+        for problem in problems {
+            #expect(
+                problem.hasPrefix("there is no ledger at PATH") || problem.contains("PATH is not ready yet"),
+                "\(problem)")
+        }
+        #expect(reports > 0 && !problems.isEmpty)
+        // An empty file, and a database without tables.
+        try Data().write(to: URL(fileURLWithPath: scratch.path + "/empty.db"))
+        #expect(throws: LedgerProblem.self) { try LedgerReader(scratch.path + "/empty.db") }
     }
 }

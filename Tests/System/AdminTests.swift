@@ -183,12 +183,12 @@ struct AdminTests {
         let site = try Site()
         let silent = try (0..<31).map { _ in try UnixSocket(connect: site.admin) }
         #expect(try site.ask(["status"]).exit == .code(0))
-        let last = try UnixSocket(connect: site.admin)
-        let refused = try UnixSocket(connect: site.admin)
-        #expect(refused.receiveToEnd().contains("serves 32 admin clients already"))
+        // The one that asked may be counted still: one of these has the last place, or none.
+        let more = try (0..<3).map { _ in try UnixSocket(connect: site.admin) }.map { $0.receiveToEnd() }
+        #expect(more.count { $0.contains("serves 32 admin clients already") } >= 2, "\(more)")
         // Five idle seconds, and they are gone.
         #expect(silent[0].receiveToEnd() == "")
-        #expect(last.receiveToEnd() == "")
+        #expect(more.allSatisfy { $0.isEmpty || $0.contains("serves 32 admin clients already") }, "\(more)")
         for (request, answer) in [
             ("nonsense\n", "the request is no JSON object"), ("{\"command\":\"fly\"}\n", "there is no command"),
             ("{}\n", "has no command"), ("{\"command\":\"status\",\"command\":\"status\"}\n", "is twice"),

@@ -24,10 +24,8 @@ extension ConntrackNodeTests.Site {
     /// The table has been read whole so often since now.
     func waitForDumps(_ count: Int) throws {
         let begin = try conntrack()?["dumps"] as? Int ?? 0
-        let deadline = Deadline()
-        while try (conntrack()?["dumps"] as? Int ?? 0) < begin + count {
-            guard !deadline.hasPassed else { throw Failure("conntrack was not read: \(try conntrack() ?? [:])") }
-            Thread.sleep(forTimeInterval: 0.1)
+        try awaitUntil("conntrack was read \(count) times more") {
+            try (conntrack()?["dumps"] as? Int ?? 0) >= begin + count
         }
     }
 

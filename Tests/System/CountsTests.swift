@@ -95,7 +95,7 @@ struct BenchmarkCounts {
             BenchmarkCounts.root + "/Benchmarks/run",
             ["--only", config, "--workloads", "counts", "--rounds", "1", "--pipelined", binary, "--json", output])
         child.closeInput()
-        guard try child.waitForExit(Deadline(seconds: 120)) == .code(0) else {
+        guard try child.waitForExit(Deadline(seconds: 600)) == .code(0) else {
             throw Failure("Benchmarks/run:\n\(child.output)")
         }
         let parsed = try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: output)))

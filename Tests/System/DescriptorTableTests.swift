@@ -51,12 +51,7 @@ struct DescriptorTableTests {
 
         /// Somebody else can have the port, and not only beside the node.
         func waitUntilFree(_ place: Place) throws {
-            let deadline = Deadline()
-            while true {
-                if (try? Socket.listen(at: place)) != nil { return }
-                guard !deadline.hasPassed else { throw Failure("\(place) is still the node's") }
-                usleep(2000)
-            }
+            try awaitUntil("\(place) is not the node's any more") { (try? Socket.listen(at: place)) != nil }
         }
     }
 
@@ -66,9 +61,11 @@ struct DescriptorTableTests {
             let site = try Site(tables)
             let node = try site.start([site.kept])
             let first = try site.connect(site.kept)
+            try node.settle()
             let before = try node.processDescriptorCount
             let held = try (0..<20).map { _ in try site.connect(site.kept) }
-            #expect(try node.processDescriptorCount == before + (isShared ? 2 * held.count : 0), "\(tables)")
+            let expected = before + (isShared ? 2 * held.count : 0)
+            try awaitUntil("\(expected) descriptors, \(tables)") { try node.processDescriptorCount == expected }
             first.client.finish()
             for pair in held { pair.client.finish() }
         }
@@ -81,6 +78,7 @@ struct DescriptorTableTests {
         let site = try Site(tables)
         let node = try site.start([site.kept])
         let long = try site.connect(site.kept)
+        try node.settle()
         let before = try node.descriptorCount
         for _ in 0..<5 {
             try site.reload(node, [site.kept, site.other])
@@ -97,10 +95,10 @@ struct DescriptorTableTests {
         _ = try node.logs(5)
         try long.client.send("d")
         #expect(try long.backend.receive(exactly: 1) == Array("d".utf8))
-        _ = try site.connect(site.kept)
+        let more = try site.connect(site.kept)
         // One connection more, with its two descriptors; no listener stays behind.
-        let more = tables == "shared" ? 2 * (try node.taskCount) : 2
-        #expect(try node.descriptorCount - before <= more)
+        try awaitUntil("\(before + 2) descriptors") { try node.descriptorCount <= before + 2 }
+        withExtendedLifetime(more) {}
     }
 
     @Test("while a node drains, its port is free for the next one", arguments: ["per_worker", "shared"])

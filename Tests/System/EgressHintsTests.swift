@@ -58,7 +58,7 @@ struct EgressHintsTests {
         "a port scan is the scanner's hint, whether the destination refuses or a stage does, with the log on or off",
         arguments: ["connections", "off"])
     func scans(_ log: String) throws {
-        let site = try Site("port_scan 20 in 3s", log: log)
+        let site = try Site("port_scan 20 in 10s", log: log)
         let closed = (2000..<2040).map { Place("2001:db8:9::2", $0) }
         try site.knock(site.lab.alpha, closed)
         let started = try site.hint("port_scan", "started", "i_alpha")
@@ -79,7 +79,7 @@ struct EgressHintsTests {
 
     @Test("R20: who has a hint can be stopped by a set and a reload; others are not")
     func stops() throws {
-        let site = try Site("port_scan 20 in 3s")
+        let site = try Site("port_scan 20 in 10s")
         try site.knock(site.lab.beta, (2000..<2040).map { Place("2001:db8:9::2", $0) })
         let source = try (try site.hint("port_scan", "started", "i_beta")["source"] as? String).unwrap("source")
         let config = try String(contentsOfFile: site.node.config, encoding: .utf8)
@@ -95,7 +95,7 @@ struct EgressHintsTests {
 
     @Test("connections to mail ports are a hint, also if all of them are refused; some are none")
     func mail() throws {
-        let site = try Site("smtp 10 in 5s")
+        let site = try Site("smtp 10 in 10s")
         try site.knock(site.lab.beta, (0..<5).map { _ in Place("2001:db8:9::2", 25) })
         try site.knock(site.lab.alpha, (0..<8).map { _ in Place("2001:db8:9::2", 25) })
         try site.knock(site.lab.alpha, (0..<8).map { _ in Place("fd10:f::6", 587) })
@@ -109,7 +109,7 @@ struct EgressHintsTests {
 
     @Test("many new destinations are a hint; the same ones again are none")
     func fanOut() throws {
-        let site = try Site("fan_out 20 in 2s\n port_scan off")
+        let site = try Site("fan_out 20 in 5s\n port_scan off")
         // Every address of it is the server's.
         try site.lab.run(in: site.lab.server, ["ip", "-6", "route", "add", "local", "2001:db8:9:1::/64", "dev", "lo"])
         try site.lab.run(
@@ -117,7 +117,8 @@ struct EgressHintsTests {
         let deadline = Deadline()
         var round = 0
         // What comes within a window of the start is only learned.
-        while site.hints.isEmpty, !deadline.hasPassed {
+        while site.hints.isEmpty {
+            guard !deadline.hasPassed else { throw Failure("no hint after \(round) rounds") }
             round += 1
             let places = (1...40).map { Place("2001:db8:9:1::\(round):\($0)", EgressLab.port) }
             try site.lab.inside(site.lab.alpha) {
@@ -146,30 +147,31 @@ struct EgressHintsTests {
             return socket
         }
         for _ in 0..<3 { #expect(try site.lab.curl(site.lab.beta, EgressLab.v4).exit == .code(0)) }
-        let deadline = Deadline()
-        var rows: [[String: Any]] = []
-        while rows.count < 2, !deadline.hasPassed { rows = try site.rows(["--seconds", "12"]) }
+        let rows = try awaitValue("both instances in `top`") {
+            let rows = try site.rows(["--seconds", "60"])
+            return rows.count < 2 ? nil : rows
+        }
         let alpha = try rows.first { $0["instance"] as? String == "i_alpha" }.unwrap("alpha in \(rows)")
         #expect(alpha["bytes_out"] as? Int == request.utf8.count && alpha["connections"] as? Int == 1, "\(alpha)")
         #expect(alpha["env"] as? String == "env_a" && alpha["org"] as? String == "acme")
         let beta = try rows.first { $0["instance"] as? String == "i_beta" }.unwrap("beta in \(rows)")
         #expect(beta["connections"] as? Int == 3, "\(beta)")
-        let places = try site.rows(["--by", "destination", "--instance", "i_beta", "--seconds", "12"])
+        let places = try site.rows(["--by", "destination", "--instance", "i_beta", "--seconds", "60"])
         #expect(places.map { $0["destination"] as? String } == ["198.51.100.2"])
         #expect(try site.rows(["--org", "nobody"]).isEmpty)
-        let text = try Binary.run(["top", "--by", "port", "--admin", site.admin, "--seconds", "12", "-n", "1"])
+        let text = try Binary.run(["top", "--by", "port", "--admin", site.admin, "--seconds", "60", "-n", "1"])
         #expect(
-            text.exit == .code(0) && text.out.contains("8080/tcp") && text.out.contains("test: 12 s to"), "\(text.out)")
+            text.exit == .code(0) && text.out.contains("8080/tcp") && text.out.contains("test: 60 s to"), "\(text.out)")
         #expect(try Binary.run(["top", "--once", "-n", "2"]).exit == .code(2))
 
         let closed = (2000..<2040).map { Place("2001:db8:9::2", $0) }
         try site.knock(site.lab.beta, closed)
         // When `top` has it, hints have had it.
-        let query = ["--by", "port", "--instance", "i_beta", "--seconds", "12", "--rows", "1000"]
-        while try site.rows(query).count < closed.count, !deadline.hasPassed {}
+        let query = ["--by", "port", "--instance", "i_beta", "--seconds", "60", "--rows", "1000"]
+        try awaitUntil("all of beta's in `top`") { try site.rows(query).count >= closed.count }
         #expect(site.hints.isEmpty)
         let config = try String(contentsOfFile: site.node.config, encoding: .utf8)
-        try config.replacing("port_scan off", with: "port_scan 20 in 3s")
+        try config.replacing("port_scan off", with: "port_scan 20 in 10s")
             .write(toFile: site.node.config, atomically: true, encoding: .utf8)
         site.node.child.signal(SIGHUP)
         try site.node.waitForEvent("reloaded")
@@ -200,10 +202,9 @@ struct TopTests {
         let client = try Socket.connect(to: entry)
         try client.send("12345")
         _ = try client.receive(exactly: 5)
-        let deadline = Deadline()
-        var out = ""
-        while !out.contains("\"::1\""), !deadline.hasPassed {
-            out = try Binary.run(["top", "--json", "--admin", admin, "--seconds", "12"]).out
+        let out = try awaitValue("the client in `top`") {
+            let out = try Binary.run(["top", "--json", "--admin", admin, "--seconds", "60"]).out
+            return out.contains("\"::1\"") ? out : nil
         }
         #expect(
             out.contains("\"instance\":\"::1\"") && out.contains("\"bytes_out\":5,\"bytes_in\":5,\"connections\":1"))

@@ -26,23 +26,22 @@ struct EgressLedgerTests {
 
         func total(_ arguments: [String] = []) throws -> (out: Int, into: Int, connections: Int) {
             let answer = try Binary.run(["egress", "report", "--ledger", ledger, "--from", "1h", "--json"] + arguments)
+            if LedgerSite.isNotReady(answer) { return (-1, -1, -1) }
             guard answer.exit == .code(0),
                 let json = try JSONSerialization.jsonObject(with: Data(answer.out.utf8)) as? [String: Any],
                 let total = json["total"] as? [String: Any]
-            else { return (-1, -1, -1) }
+            else { throw Failure("egress report: \(answer)") }
             let number = { (name: String) in total[name] as? Int ?? -1 }
             return (number("bytes_out"), number("bytes_in"), number("connections"))
         }
 
         /// Asks until the ledger has what it should, or the deadline passes.
         func settles(at out: Int, _ into: Int, _ deadline: Deadline = Deadline()) throws -> Bool {
-            while !deadline.hasPassed {
+            try awaitValue("\(out) and \(into) bytes in the ledger", deadline) {
                 let now = try total()
                 if now.out > out || now.into > into { return false }
-                if now == (out, into, 1) { return true }
-                Thread.sleep(forTimeInterval: 0.1)
+                return now == (out, into, 1) ? true : nil
             }
-            return false
         }
     }
 
@@ -135,11 +134,20 @@ struct EgressLedgerTests {
         #expect(!reported.isEmpty)
     }
 
+    @Test("a ledger that a node has begun to make and not finished is not ready yet: said so, with exit code 1")
+    func beingMade() throws {
+        let folder = try TemporaryFolder()
+        let begun = try folder.write("ledger.db", "")
+        let answer = try Binary.run(["egress", "report", "--ledger", begun])
+        #expect(answer.exit == .code(1) && answer.out == "")
+        #expect(answer.error.contains("\(begun) is not ready yet"), "\(answer.error)")
+    }
+
     @Test("a ledger that isn't there, a wrong range and wrong words are said, with their exit codes")
     func wrong() throws {
         let missing = try Binary.run(["egress", "report", "--ledger", "/nowhere/ledger.db"])
         #expect(missing.exit == .code(1))
-        #expect(missing.error.contains("/nowhere/ledger.db"))
+        #expect(missing.error.contains("there is no ledger at /nowhere/ledger.db"), "\(missing.error)")
         #expect(try Binary.run(["egress", "report", "--from", "yesterday"]).exit == .code(2))
         #expect(try Binary.run(["egress", "report", "--from", "1h", "--to", "2h"]).exit == .code(2))
         #expect(try Binary.run(["egress", "report", "--json", "--csv"]).exit == .code(2))

@@ -31,7 +31,7 @@ struct EgressReloadTests {
         #expect(line.text.contains(other) && line.text.contains("\(site.ledger) is closed"), "\(line.text)")
         // Closed: SQLite has put its log away, and the room for a full disk is given back.
         for suffix in ["-wal", "-reserve"] {
-            #expect(!FileManager.default.fileExists(atPath: site.ledger + suffix), "\(suffix)")
+            try awaitUntil("\(suffix) is gone") { !FileManager.default.fileExists(atPath: site.ledger + suffix) }
         }
         try send(30_000, pair)
         #expect(try site.settles(other, out: 30_000))
@@ -78,7 +78,7 @@ struct EgressReloadTests {
         try send(2000, second)
         #expect(try site.settles(out: 2000))
         #expect(try node.reload(site.config(nil)).isEvent("reloaded"))
-        #expect(!FileManager.default.fileExists(atPath: site.ledger + "-wal"))
+        try awaitUntil("the ledger is closed") { !FileManager.default.fileExists(atPath: site.ledger + "-wal") }
         try send(500, second)
         #expect(try node.reload(site.config("\(site.ledger) minutes 3h")).isEvent("reloaded"))
         #expect(try node.reload(site.config("\(site.ledger) minutes 4h")).isEvent("reloaded"))

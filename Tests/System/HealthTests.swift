@@ -9,8 +9,8 @@ struct HealthTests {
 
         health web {
             probe     tcp
-            interval  300ms jitter 10%
-            timeout   200ms
+            interval  1s jitter 10%
+            timeout   1s
             rise      3
             fall      2
         }

@@ -39,8 +39,10 @@ struct ProxyBackendTests {
         let source = Place(host, try FreePort.take())
         let seen = try request(entry, from: source, name: "api.example.com")
         #expect(seen.contains("you are \(source.host) port \(source.port)."), "\(seen)")
-        #expect(
-            nginx.seen.contains("[\(source.host)]:\(source.port) to [\(entry.host)]:\(entry.port)"), "\(nginx.seen)")
+        // It logs when it is done, and the client may be before.
+        try awaitUntil("nginx's line of the client: \(nginx.seen)") {
+            nginx.seen.contains("[\(source.host)]:\(source.port) to [\(entry.host)]:\(entry.port)")
+        }
         let line = try node.log(of: source)
         #expect(line.route == "rt_api" && line.backend == backend.description)
     }

@@ -84,7 +84,8 @@ struct ProxyChainTests {
         let route = RouteText(host: "a.example.com", id: "rt_a", port: node.port, backends: [echo.place])
         let running = try Node(
             ConfigText(
-                tlsListeners: [node], firstStages: ["anti_spoof accept from ::1, refuse others"], routes: [route]
+                tlsListeners: [node], firstStages: ["anti_spoof accept from ::1, refuse others, timeout 60s"],
+                routes: [route]
             ).description)
         let entry = Place(host, try FreePort.take())
         let haproxy = try front(entry, node, "send-proxy-v2")

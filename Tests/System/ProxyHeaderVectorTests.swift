@@ -112,7 +112,7 @@ struct ProxyHeaderVectorTests {
     static let hosts = ["::1", "127.0.0.1"]
 
     @Test("R17: from senders, whole", arguments: hosts)
-    func senders(host: String) throws { try require(host, timeout: "2s", finishes: false, vectors()) { [$0] } }
+    func senders(host: String) throws { try require(host, timeout: "8s", finishes: false, vectors()) { [$0] } }
 
     @Test("R17: from senders, byte by byte", arguments: hosts)
     func sendersBytewise(host: String) throws {

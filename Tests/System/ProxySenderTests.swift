@@ -23,7 +23,8 @@ struct ProxySenderTests {
     func segments(header: [UInt8], size: Int) throws {
         let echo = try Server.echo()
         let entry = Place("::1", try FreePort.take())
-        let node = try Node(config(entry, echo.place, stages: ["anti_spoof accept from ::1, refuse others"]))
+        let node = try Node(
+            config(entry, echo.place, stages: ["anti_spoof accept from ::1, refuse others, timeout 60s"]))
         let client = try Socket.connect(to: entry)
         let place = try client.local
         let payload = clientHello("a.example.com") + pattern(500)
@@ -45,7 +46,7 @@ struct ProxySenderTests {
     func addressMatch() throws {
         let echo = try Server.echo()
         let entry = Place("::1", try FreePort.take())
-        let stages = ["anti_spoof accept from ::1, refuse others", "address deny 203.0.113.0/24"]
+        let stages = ["anti_spoof accept from ::1, refuse others, timeout 60s", "address deny 203.0.113.0/24"]
         let node = try Node(config(entry, echo.place, stages: stages))
         let hello = clientHello("a.example.com")
         for (header, passes) in [(Self.v1, true), (Self.v2, false), ([], true)] {
@@ -68,7 +69,7 @@ struct ProxySenderTests {
         let entry = Place("::1", try FreePort.take())
         let node = try Node(
             config(
-                entry, backend.place, stages: ["anti_spoof require from ::1, refuse others"],
+                entry, backend.place, stages: ["anti_spoof require from ::1, refuse others, timeout 60s"],
                 proxy: "proxy_v2 pass_through, tlv route 0xE9", asksHeader: true))
         let client = try Socket.connect(to: entry)
         let hello = clientHello("a.example.com")
@@ -91,7 +92,7 @@ struct ProxySenderTests {
         let entry = Place("::1", try FreePort.take())
         let node = try Node(
             config(
-                entry, backend.place, stages: ["anti_spoof require from ::1, refuse others, max 4KiB"],
+                entry, backend.place, stages: ["anti_spoof require from ::1, refuse others, max 4KiB, timeout 60s"],
                 proxy: "proxy_v2 pass_through", asksHeader: true))
         let client = try Socket.connect(to: entry)
         let place = try client.local

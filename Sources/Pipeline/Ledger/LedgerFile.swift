@@ -22,9 +22,22 @@ enum LedgerFile {
             try db.execute(sql: "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY")
             if isReadOnly { try db.execute(sql: "PRAGMA mmap_size = 4294967296") }
         }
+        if isReadOnly { return try openToRead(path, configuration) }
         let queue = try DatabaseQueue(path: path, configuration: configuration)
-        if isReadOnly {
+        try queue.write { try prepare($0, path, say) }
+        return queue
+    }
+
+    /// A node makes its ledger while it serves already: whoever reads meanwhile finds nothing, or a file without tables.
+    private static func openToRead(_ path: String, _ configuration: Configuration) throws -> DatabaseQueue {
+        guard access(path, F_OK) == 0 || errno != ENOENT else {
+            throw LedgerProblem(
+                "there is no ledger at \(path): a node that has `ledger \(path)` makes it when it starts")
+        }
+        do {
+            let queue = try DatabaseQueue(path: path, configuration: configuration)
             try queue.read { db in
+                guard try !isEmpty(db) else { throw notReady(path) }
                 let found = try check(db, path)
                 guard found == LedgerSchema.version else {
                     throw LedgerProblem(
@@ -32,10 +45,28 @@ enum LedgerFile {
                             + "it up to format \(LedgerSchema.version)")
                 }
             }
-        } else {
-            try queue.write { try prepare($0, path, say) }
+            return queue
+        } catch let error as DatabaseError where error.isOfMaking && isAccessible(path) {
+            throw notReady(path)
         }
-        return queue
+    }
+
+    /// Whoever may not write it, or beside it, may meet the same errors for ever: SQLite's words are the better ones then.
+    private static func isAccessible(_ path: String) -> Bool {
+        var status = stat()
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return false }
+        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+        return access(path, R_OK | W_OK) == 0 && access(folder, W_OK) == 0
+    }
+
+    private static func notReady(_ path: String) -> LedgerProblem {
+        LedgerProblem("the ledger \(path) is not ready yet: a node is making it; ask again in a moment")
+    }
+
+    /// Nobody's yet: whoever opens it to write makes a ledger of it.
+    private static func isEmpty(_ db: Database) throws -> Bool {
+        try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_master") ?? 0 == 0
+            && Int32.fetchOne(db, sql: "PRAGMA application_id") ?? 0 == 0
     }
 
     /// - Returns: its format.
@@ -83,6 +114,10 @@ enum LedgerFile {
 }
 
 extension DatabaseError {
+    /// What a reader meets while a writer makes the file, or turns it to WAL, and not later.
+    var isOfMaking: Bool {
+        [.SQLITE_BUSY, .SQLITE_LOCKED, .SQLITE_CANTOPEN, .SQLITE_READONLY, .SQLITE_PROTOCOL].contains(resultCode)
+    }
     var isDamage: Bool { [.SQLITE_CORRUPT, .SQLITE_NOTADB].contains(resultCode) }
     /// No room on the disk, or the disk doesn't write.
     var isFull: Bool { [.SQLITE_FULL, .SQLITE_IOERR].contains(resultCode) }

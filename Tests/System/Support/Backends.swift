@@ -54,10 +54,33 @@ final class Flag: @unchecked Sendable {
 struct ManualServer: Sendable {
     let place: Place
     private let listener: Socket
+    private let backlog: Int32
 
     init(_ host: String = "::1", backlog: Int32 = 1024) throws {
         place = Place(host, try FreePort.take())
+        self.backlog = backlog
         listener = try Socket.listen(at: place, backlog: backlog)
+    }
+
+    /// Connections that fill its queue: from then on the kernel drops a SYN, as an unreachable host would.
+    func fill() throws -> [Socket] {
+        let fillers = try (0...backlog).map { _ in try Socket.connect(to: place) }
+        try awaitUntil("the queue of \(place) is full") { try queued > Int(backlog) }
+        return fillers
+    }
+
+    /// Connections that nobody has accepted.
+    private var queued: Int {
+        get throws {
+            let table = try String(contentsOfFile: "/proc/net/tcp\(place.isIPv4 ? "" : "6")", encoding: .utf8)
+            let mark = ":" + String(format: "%04X", place.port)
+            for line in table.split(separator: "\n") {
+                let fields = line.split(separator: " ")
+                guard fields.count > 4, fields[1].hasSuffix(mark), fields[3] == "0A" else { continue }
+                return Int(fields[4].split(separator: ":").last ?? "", radix: 16) ?? 0
+            }
+            throw Failure("\(place) is no listener")
+        }
     }
 
     func accept(_ deadline: Deadline = Deadline()) throws -> Socket { try listener.accept(deadline) }

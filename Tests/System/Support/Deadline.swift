@@ -1,12 +1,13 @@
 import Foundation
 import Glibc
 
-/// A point in time after which a test gives up. Nothing in these tests sleeps: they wait for an event, and this is
-/// how long at most. Generous, since a busy machine is no failure.
+/// A point in time after which a test gives up. Nothing in these tests sleeps instead of waiting: they wait for an event,
+/// or ask by ``awaitUntil(_:_:_:)`` where there is none, and this is how long at most. Generous, since a busy machine is
+/// no failure.
 struct Deadline: Sendable {
     private let end: UInt64
 
-    static let usual: Double = 30
+    static let usual: Double = 60
 
     init(seconds: Double = Deadline.usual) {
         end = Deadline.now() &+ UInt64(seconds * 1e9)
@@ -34,6 +35,29 @@ struct Failure: Error, CustomStringConvertible {
     /// With the text of `errno`.
     init(call: String, _ error: Int32 = errno) {
         description = "\(call): \(String(cString: strerror(error)))"
+    }
+}
+
+/// Asks until it is so: for what has no event of its own to wait for, as a count that another thread or process brings
+/// up to date in its own time.
+func awaitUntil(
+    _ what: @autoclosure () -> String, _ deadline: Deadline = Deadline(), _ isSo: () throws -> Bool
+) throws {
+    _ = try awaitValue(what(), deadline) { try isSo() ? true : nil }
+}
+
+/// The same for what there is then.
+func awaitValue<Value>(
+    _ what: @autoclosure () -> String, _ deadline: Deadline = Deadline(), _ find: () throws -> Value?
+) throws -> Value {
+    var pause: UInt32 = 1000
+    while true {
+        // The last look is after the deadline: whoever was not run for long still gets one.
+        let isLast = deadline.hasPassed
+        if let found = try find() { return found }
+        guard !isLast else { throw Failure("not in time: \(what())") }
+        usleep(pause)
+        pause = min(2 * pause, 50_000)
     }
 }
 

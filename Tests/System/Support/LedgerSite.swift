@@ -41,28 +41,48 @@ struct LedgerSite {
         var connections = 0
     }
 
-    func report(_ ledger: String? = nil, _ arguments: [String] = []) throws -> [String: Any] {
-        let words = ["egress", "report", "--ledger", ledger ?? self.ledger, "--from", "1h", "--json"] + arguments
-        let answer = try Binary.run(words)
-        guard answer.exit == .code(0) else { throw Failure("\(words):\n\(answer.error)") }
+    private func ask(_ ledger: String?, _ arguments: [String] = []) throws -> (
+        exit: Child.Exit, out: String, error: String
+    ) {
+        try Binary.run(["egress", "report", "--ledger", ledger ?? self.ledger, "--from", "1h", "--json"] + arguments)
+    }
+
+    private static func json(_ answer: (exit: Child.Exit, out: String, error: String)) throws -> [String: Any] {
+        guard answer.exit == .code(0) else { throw Failure("egress report: \(answer.error)") }
         let json = try JSONSerialization.jsonObject(with: Data(answer.out.utf8)) as? [String: Any]
         return try json.unwrap("JSON in \(answer.out)")
     }
 
-    func total(_ ledger: String? = nil) throws -> Total {
-        let total = try (report(ledger)["total"] as? [String: Any]).unwrap("total")
+    func report(_ ledger: String? = nil, _ arguments: [String] = []) throws -> [String: Any] {
+        try LedgerSite.json(ask(ledger, arguments))
+    }
+
+    func total(_ ledger: String? = nil) throws -> Total { try LedgerSite.total(ask(ledger)) }
+
+    private static func total(_ answer: (exit: Child.Exit, out: String, error: String)) throws -> Total {
+        let total = try (json(answer)["total"] as? [String: Any]).unwrap("total")
         let number = { (name: String) in total[name] as? Int ?? -1 }
         return Total(out: number("bytes_out"), into: number("bytes_in"), connections: number("connections"))
     }
 
-    /// Asks until it is so, or the deadline passes.
+    /// Asks until there is as much, and it is no more. A node makes its ledger while it serves already: until then it is
+    /// not ready.
     func settles(_ ledger: String? = nil, out: Int, _ deadline: Deadline = Deadline()) throws -> Bool {
-        while !deadline.hasPassed {
-            let now = try total(ledger).out
-            if now >= out { return now == out }
-            Thread.sleep(forTimeInterval: 0.05)
+        try awaitValue("\(out) bytes in the ledger", deadline) {
+            let answer = try ask(ledger)
+            guard answer.exit == .code(0) else {
+                guard LedgerSite.isNotReady(answer) else { throw Failure(answer.error) }
+                return nil
+            }
+            let now = try LedgerSite.total(answer).out
+            return now >= out ? now == out : nil
         }
-        return false
+    }
+
+    /// `egress report` of a ledger that is being made, or will be.
+    static func isNotReady(_ answer: (exit: Child.Exit, out: String, error: String)) -> Bool {
+        answer.exit == .code(1)
+            && (answer.error.contains("is not ready yet") || answer.error.contains("there is no ledger"))
     }
 }
 
@@ -73,26 +93,34 @@ final class NFCollector {
     private let folder: TemporaryFolder
 
     init() throws {
-        folder = try TemporaryFolder()
-        port = try FreePort.take()
-        child = try Child(
-            "nfcapd", ["-w", folder.path, "-t", "3600", "-b", "127.0.0.1", "-p", "\(port)", "-I", "t", "-B", "4000000"])
-        _ = try child.wait("that it started") { $0.first { $0.text.contains("Startup nfcapd") } }
+        let folder = try TemporaryFolder()
+        self.folder = folder
+        // Nobody can keep a UDP port for it: it says whether it got the one that it was told.
+        (port, child) = try awaitValue("an nfcapd that started") {
+            let port = try FreePort.take()
+            let child = try Child(
+                "nfcapd",
+                ["-w", folder.path, "-t", "3600", "-b", "127.0.0.1", "-p", "\(port)", "-I", "t", "-B", "4000000"])
+            let line = try? child.wait("that it started") { $0.first { $0.text.contains("Startup nfcapd") } }
+            return line == nil ? nil : (port, child)
+        }
     }
 
-    /// Waits until it has read all that was sent, and ends it.
-    func finish() throws {
-        let deadline = Deadline()
+    /// Until everything that was sent to it was read.
+    func waitUntilRead() throws {
         let mark = ":" + String(format: "%04X", port)
-        while true {
+        try awaitUntil("nfcapd has read everything") {
             let table = try String(contentsOfFile: "/proc/net/udp", encoding: .utf8)
             let line = try table.split(separator: "\n").first {
                 $0.split(separator: " ").dropFirst().first?.hasSuffix(mark) == true
             }.unwrap("socket at \(port)")
-            if line.contains(":00000000 00:") { break }
-            guard !deadline.hasPassed else { throw Failure("unread: \(line)") }
-            usleep(2000)
+            return line.contains(":00000000 00:")
         }
+    }
+
+    /// Waits until it has read all that was sent, and ends it.
+    func finish() throws {
+        try waitUntilRead()
         child.signal(SIGTERM)
         guard try child.waitForExit() == .code(0) else { throw Failure(child.output) }
     }

@@ -26,6 +26,8 @@ enum Binary {
 /// One ended connection, as the node's log line has it (R28).
 struct LogLine: Sendable, CustomStringConvertible {
     let reason: String
+    /// When it ended, as RFC 3339.
+    let time: String
     let route: String?
     let serverName: String?
     let sniff: String?
@@ -51,6 +53,7 @@ struct LogLine: Sendable, CustomStringConvertible {
             json["event"] as? String == "connection", let reason = json["reason"] as? String
         else { return nil }
         self.reason = reason
+        time = json["time"] as? String ?? ""
         route = json["route"] as? String
         serverName = json["server_name"] as? String
         sniff = json["sniff"] as? String
@@ -67,6 +70,14 @@ struct LogLine: Sendable, CustomStringConvertible {
         instance = json["instance"] as? String
         interface = json["interface"] as? String
         description = text
+    }
+
+    /// False if its connection had ended when the one of that socket began: it had the same port before.
+    func isOf(_ client: Place) -> Bool {
+        guard peer == client.description else { return false }
+        let format = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
+        guard client.since > 0, let ended = try? format.parse(time) else { return true }
+        return UInt64((ended.timeIntervalSince1970 * 1000).rounded()) >= client.since
     }
 }
 
@@ -89,7 +100,7 @@ final class Node: Sendable {
 
     /// The log line of the connection that came from the socket at `client`.
     func log(of client: Place, _ deadline: Deadline = Deadline()) throws -> LogLine {
-        try log("a log line for \(client)", deadline) { $0.peer == client.description }
+        try log("a log line for \(client)", deadline) { $0.isOf(client) }
     }
 
     func log(_ what: String, _ deadline: Deadline = Deadline(), where matches: (LogLine) -> Bool) throws -> LogLine {
@@ -161,17 +172,35 @@ final class Node: Sendable {
         get throws { try FileManager.default.contentsOfDirectory(atPath: "/proc/\(child.pid)/fd").count }
     }
 
-    var taskCount: Int {
-        get throws { try FileManager.default.contentsOfDirectory(atPath: "/proc/\(child.pid)/task").count }
-    }
-
-    /// Open descriptors, in the tables of all of its threads: one that several share counts for each.
+    /// Open descriptors of the node: the process's, and those of each worker that has a table of its own. Other threads come
+    /// and go, and have the process's.
+    ///
+    /// A worker takes what is its own after it was started, and ends it after it was told to: before it is first counted
+    /// let every worker have taken up a change (``settle()``), and await what it comes to.
     var descriptorCount: Int {
         get throws {
             let tasks = "/proc/\(child.pid)/task"
-            return try FileManager.default.contentsOfDirectory(atPath: tasks).reduce(0) {
-                try $0 + FileManager.default.contentsOfDirectory(atPath: "\(tasks)/\($1)/fd").count
+            var count = try processDescriptorCount
+            guard try !String(contentsOfFile: config, encoding: .utf8).contains("descriptors shared") else {
+                return count
             }
+            for task in try FileManager.default.contentsOfDirectory(atPath: tasks) {
+                // A thread may have ended since.
+                let name = try? String(contentsOfFile: "\(tasks)/\(task)/comm", encoding: .utf8)
+                guard name?.hasPrefix("worker-") == true else { continue }
+                count += try FileManager.default.contentsOfDirectory(atPath: "\(tasks)/\(task)/fd").count
+            }
+            return count
+        }
+    }
+
+    /// Has every worker take up a change, and so be whole: a reload of the config as it is.
+    func settle() throws {
+        let text = try String(contentsOfFile: config, encoding: .utf8)
+        try awaitUntil("every worker has taken up a reload") {
+            let line = try reload(text)
+            guard line.isEvent("reloaded") else { throw Failure(line.text) }
+            return !line.text.contains("workers_behind")
         }
     }
 }

@@ -1,14 +1,28 @@
 import CLinux
 import Foundation
 import Glibc
+import TestSupport
 
 /// Where a socket is: an address in text and a port.
 struct Place: Hashable, Sendable, CustomStringConvertible {
     let host: String
     let port: UInt16
+    /// Of a client's own socket: when it connected, in milliseconds since 1970. A port that a reset has freed may be a later
+    /// client's: by this ``Node/log(of:_:)`` tells them apart. Two places are the same without it.
+    private(set) var since: UInt64 = 0
     init(_ host: String, _ port: UInt16) {
         self.host = host
         self.port = port
+    }
+    static func == (a: Place, b: Place) -> Bool { a.host == b.host && a.port == b.port }
+    func hash(into hasher: inout Hasher) {
+        hasher.combine(host)
+        hasher.combine(port)
+    }
+    fileprivate func connected(at time: UInt64) -> Place {
+        var place = self
+        place.since = time
+        return place
     }
     var isIPv4: Bool { !host.contains(":") }
     var description: String { isIPv4 ? "\(host):\(port)" : "[\(host)]:\(port)" }
@@ -68,6 +82,7 @@ final class Socket: @unchecked Sendable {
     private let fd: Int32
     /// The other side accepted and reset before `connect` was over: asking for its outcome has used the error up.
     private var wasReset = false
+    private var connectedAt: UInt64 = 0
 
     private init(fd: Int32) { self.fd = fd }
     deinit { close(fd) }
@@ -92,6 +107,8 @@ final class Socket: @unchecked Sendable {
             made.set(SOL_SOCKET, SO_REUSEADDR, 1)
             guard try source.withAddress({ bind(made.fd, $0, $1) }) == 0 else { throw Failure(call: "bind \(source)") }
         }
+        // Nobody has its port before `connect` does.
+        made.connectedAt = cl_wall_clock() / 1_000_000
         if try place.withAddress({ Glibc.connect(made.fd, $0, $1) }) != 0 {
             guard errno == EINPROGRESS else { throw Failure(call: "connect to \(place)") }
             try made.waitFor(POLLOUT, deadline, "connection to \(place)")
@@ -131,7 +148,7 @@ final class Socket: @unchecked Sendable {
         }
     }
 
-    var local: Place { get throws { try Place { getsockname(fd, $0, $1) } } }
+    var local: Place { get throws { try Place { getsockname(fd, $0, $1) }.connected(at: connectedAt) } }
     var peer: Place { get throws { try Place { getpeername(fd, $0, $1) } } }
 
     // MARK: Bytes
@@ -257,19 +274,9 @@ final class Socket: @unchecked Sendable {
     }
 }
 
-/// Ports that nothing listens on. Below the range that the kernel gives to clients, so that none is taken meanwhile;
-/// each is given once in a process.
+/// Ports that nothing listens on and nobody else can have: see ``OwnedPort``. Each is given once in a process.
 enum FreePort {
-    private static let next = Counter(start: 20_000 + UInt32(getpid()) * 61 % 8_000)
-
-    static func take() throws -> UInt16 {
-        for _ in 0..<4_000 {
-            let port = UInt16(20_000 + (next.take() - 20_000) % 12_000)
-            let isFree = ["::", "0.0.0.0"].allSatisfy { (try? Socket.listen(at: Place($0, port))) != nil }
-            if isFree { return port }
-        }
-        throw Failure("no free port")
-    }
+    static func take() throws -> UInt16 { try OwnedPort.take().unwrap("free port") }
 }
 
 final class Counter: @unchecked Sendable {
