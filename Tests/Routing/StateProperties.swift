@@ -166,7 +166,10 @@ private struct StateSteps {
     }
 
     private func fits(_ route: RouteListing, _ claim: Claim) -> Bool {
-        route.hostname == claim.hostname && route.port == claim.port && route.owner.hasSuffix(claim.env)
+        // As the end of a path writes it.
+        let env = EnvName(org: "", app: "", env: claim.env).path
+        return route.hostname == claim.hostname && route.port == claim.port
+            && route.owner.hasSuffix(env.dropFirst("/".utf8.count))
     }
 
     /// R4, R5, R8 by brute force.
@@ -219,7 +222,7 @@ private struct StateSteps {
 
     /// R9: an address of an env's own is that env's alone, and serves none but its routes.
     private func dedicated() -> String? {
-        var holders: [IPAddress: String] = [:]
+        var holders: [IPAddress: EnvName] = [:]
         for listener in state.dedicatedListeners {
             if let holder = holders[listener.address], holder != listener.env {
                 return "\(listener.address) is of \(holder) and of \(listener.env)"
@@ -234,7 +237,7 @@ private struct StateSteps {
                 let isName = name.withUnsafeBufferPointer { server.set(wire: $0) }
                 let found = isName ? state.snapshot.handle.named(server, at: place) : nil
                 for route in [found, state.snapshot.handle.sole(at: place)] {
-                    if let id = route?.pointee.id.string, served[id]?.owner != env {
+                    if let id = route?.pointee.id.string, served[id]?.owner != env.path {
                         return "\(address) is of \(env), and serves \(id)"
                     }
                 }

@@ -8,8 +8,7 @@ extension AntiSpoofFilter {
             guard let identity = view.instances.identity(of: peer)?.pointee else {
                 return "\(peer) was given to no instance of this node"
             }
-            return "\(peer) was given to instance \(identity.id.string) of "
-                + "\(identity.org.string)/\(identity.app.string)/\(identity.env.string)"
+            return "\(peer) was given to instance \(identity.id.string) of \(identity.owner.path)"
         }
         switch settings.duty(of: view.facts.peer) {
         case .mustNot: return stranger(settings, view, verdict)
