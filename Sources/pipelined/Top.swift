@@ -31,7 +31,7 @@ struct Top: ParsableCommand {
     var rows = 20
     @Option(help: ArgumentHelp("Only of this instance.", valueName: "id"))
     var instance: String?
-    @Option(help: ArgumentHelp("Only of this env.", valueName: "id"))
+    @Option(help: ArgumentHelp("Only of this env; its own id will do if no other has it.", valueName: "org/app/env"))
     var env: String?
     @Option(help: ArgumentHelp("Only of this org.", valueName: "id"))
     var org: String?

@@ -35,6 +35,8 @@ struct ConnectionLogTests {
         record.duration = .milliseconds(1234)
         record.timeToConnect = .milliseconds(3)
         record.route = text("rt_web")
+        record.org = text("acme")
+        record.app = text("shop")
         record.env = text("prod")
         record.serverName = text("app.example.com")
         return record
@@ -46,7 +48,7 @@ struct ConnectionLogTests {
         #expect(
             line(relayed) == """
                 {"time":"2026-11-23T08:04:05.678Z","event":"connection","reason":"relay.closed client",\
-                "stage":"relay","side":"client","route":"rt_web","env":"prod","server_name":"app.example.com",\
+                "stage":"relay","side":"client","route":"rt_web","org":"acme","app":"shop","env":"prod","server_name":"app.example.com",\
                 "sniff":"ok","client":"192.0.2.1:40000","destination":"[2001:db8::1]:443",\
                 "backend":"[fd00::10]:8443","attempts":2,"bytes_to_backend":517,\
                 "bytes_to_client":18446744073709551615,"duration_ms":1234,"connect_ms":3,"worker":1,\
@@ -67,9 +69,16 @@ struct ConnectionLogTests {
         #expect(text.contains("\"reason\":\"sni.timeout client\",\"stage\":\"sni\",\"side\":\"client\""), "\(text)")
         #expect(text.contains("\"client\":\"192.0.2.1:2\",\"peer\":\"127.0.0.1:1\""), "\(text)")
         #expect(text.contains("\"shadowed\":\"anti_spoof.spoofed client\""), "\(text)")
-        for key in ["route", "env", "server_name", "backend\"", "connect_ms"] {
+        for key in ["route", "org", "app", "env", "server_name", "backend\"", "connect_ms"] {
             #expect(!text.contains("\"\(key)"), "\(key) in \(text)")
         }
+    }
+
+    @Test("R28: whose it is, whole: the same env's id in two orgs makes two lines that differ") func owners() {
+        var other = relayed
+        (other.org, other.app) = (text("globex"), text("web"))
+        #expect(line(relayed).contains(#""org":"acme","app":"shop","env":"prod""#))
+        #expect(line(other).contains(#""org":"globex","app":"web","env":"prod""#))
     }
 
     @Test("what a name may carry can't break the line", arguments: ["\"", "\\", "\n", "\u{0}", "\u{7F}", "\u{202E}"])

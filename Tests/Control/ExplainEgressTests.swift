@@ -31,7 +31,7 @@ import Testing
         let explanation = try explain("[fd00::a]:40000", "[2001:db8:9::2]:443")
         #expect(explanation.outcome == .relayed)
         #expect(explanation.instance == "i_a")
-        #expect(explanation.owner == "acme/shop/env_a")
+        #expect(explanation.owner?.path == "acme/shop/env_a")
         #expect(explanation.text.hasPrefix("listener    [::]:15001 transparent via outbound (line "))
         #expect(explanation.text.hasSuffix("result      relayed to [2001:db8:9::2]:443\n"))
         #expect(explanation.json.contains("\"instance\":\"i_a\""))

@@ -196,7 +196,7 @@ struct HealthBoardTests {
         #expect(
             lines.all.first == """
                 {"time":"1970-01-01T00:00:00.000Z","event":"backend_down","backend":"10.0.0.1:9000","instance":"i_0",\
-                "routes":[],"health":"web","proxy_v2":false,"reason":"refused","probes":2}
+                "envs":[],"routes":[],"health":"web","proxy_v2":false,"reason":"refused","probes":2}
 
                 """)
     }

@@ -87,6 +87,7 @@ struct HealthTargetsTests {
         let ready = try targets(config, state: Fixture.state(routes))
         #expect(summary(ready) == ["[fd00::a]:8443 web", "[fd00::b]:8443 web"])
         #expect(ready.first?.instance == "i_a")
+        #expect(ready.map { $0.routes.envs.map(\.path) } == [["acme/shop/env_a"], ["acme/blog/env_b"]])
         let state = Fixture.state(routes).replacing(
             "\"node_id\": \"n1\",\n \"status\": \"ready\"", with: "\"node_id\": \"n1\",\n \"status\": \"starting\"",
             maxReplacements: 1)

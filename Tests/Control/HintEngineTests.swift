@@ -334,11 +334,11 @@ struct HintTextTests {
     @Test("a line has who, what, how much, and what to run") func started() {
         #expect(
             line(.smtp, isAtBound: true)
-                == "{\"message\":\"instance i_7 makes many connections to mail ports: at least 3221225472 within 1m 0s\","
+                == "{\"message\":\"instance i_7 of acme/shop/env_a makes many connections to mail ports: at least 3221225472 within 1m 0s\","
                 + "\"kind\":\"smtp\",\"state\":\"started\",\"instance\":\"i_7\",\"env\":\"env_a\",\"app\":\"shop\","
                 + "\"org\":\"acme\",\"source\":\"fd00::7\",\"connections\":3221225472,\"refused\":5,\"more_than\":200,"
                 + "\"window_s\":60,\"at_least\":true,\"example\":\"192.0.2.9:25\",\"look\":\"pipelined top --admin "
-                + "/run/p.sock --by destination --instance i_7 --port 25 --sort connections\"}")
+                + "/run/p.sock --by destination --env acme/shop/env_a --instance i_7 --port 25 --sort connections\"}")
         #expect(line(.fanOut).contains("\"new_destinations\":3221225472,\"more_than\":200,"))
         #expect(line(.portScan).contains("\"targets\":3221225472,\"refused\":5,"))
         #expect(line(.volume).contains("\"bytes_out\":2,\"bytes_in\":1,\"usual_bytes\":2048,"))
@@ -349,7 +349,7 @@ struct HintTextTests {
         let text = line(.fanOut, .ended)
         #expect(text.contains("going to many new destinations is over, after 1m 1s"))
         #expect(text.contains("\"peak\":9") && text.contains("\"lasted_s\":61"))
-        #expect(line(.fanOut, .continues).contains("instance i_7 still goes to many"))
+        #expect(line(.fanOut, .continues).contains("instance i_7 of acme/shop/env_a still goes to many"))
     }
 
     @Test("what to run survives a name that a shell would take for more; without an admin socket it is the log")
@@ -359,7 +359,12 @@ struct HintTextTests {
         #expect(HintText.shellWord("env_a-1.b:c") == "env_a-1.b:c")
         #expect(line(.volume, instance: "$(x)").contains("--instance '$(x)'"))
         #expect(line(.volume, socket: nil).contains("journalctl"))
-        #expect(line(.portScan).contains("--arg i i_7"))
+        #expect(
+            line(.portScan).contains(
+                "jq -c --arg o acme --arg a shop --arg e env_a --arg i i_7 'select(.event == \\\"connection\\\" and "
+                    + "[.org, .app, .env, .instance] == [$o, $a, $e, $i]) | {destination, reason}'"))
+        let long = String(repeating: "i", count: 49)
+        #expect(line(.portScan, instance: long).contains("--arg i '\(long.dropLast())…'"), "as the log cuts it")
         #expect(!line(.volume, socket: AdminConnection.usualSocket).contains("--admin"))
     }
 }

@@ -47,7 +47,7 @@ struct KeeperTests {
         defer { keeper.closeAll() }
         let absent = try spec("192.0.2.77:1")
         #expect(keeper.openRequired([PlannedListener(absent, .listen)]).failures.map(\.error) == [99])
-        let plan = [PlannedListener(absent, .dedicated(env: "a/b/c"))]
+        let plan = [PlannedListener(absent, .dedicated(env: EnvName(org: "a", app: "b", env: "c")))]
         let change = keeper.adopt(plan, [:], now: now)
         #expect(change.degraded.map(\.error.error) == [99] && !change.changesSockets)
         #expect(keeper.nextRetry == now + .seconds(30))

@@ -106,6 +106,43 @@ struct TopReportTests {
         #expect(TopReport(TopQuestion(), many, names: names).total.connections == 2000)
     }
 
+    /// `prod` of three apps, and `i` in each of the three: one instance's number a sender.
+    private func sameNames(_ number: UInt32, _ source: IPAddress) -> FlowNames {
+        let owners = [("acme", "shop"), ("globex", "web"), ("acme", "web")]
+        let owner = owners[Int(number) % 3]
+        return FlowNames(instance: "i", env: "prod", app: owner.1, org: owner.0)
+    }
+
+    @Test("R5: what is called the same in several envs is several rows, and no question mixes them")
+    func wholePaths() {
+        var window = TrafficWindow(interval: .seconds(4))
+        for number in 0..<3 as Range<UInt32> {
+            window.add(record(number, 1, at: 1, out: 1000 - UInt64(number), connections: 1), now: now(1))
+        }
+        let view = window.view(slices: 1, now: now(10))
+        let ask = { (change: (inout TopQuestion) -> Void) -> TopReport in
+            var question = TopQuestion()
+            change(&question)
+            return TopReport(question, view, names: self.sameNames)
+        }
+        for group in [ReportGroup.env, .instance] {
+            let rows = ask { $0.by = group }.rows
+            #expect(rows.map { "\($0.org)/\($0.app)" } == ["acme/shop", "globex/web", "acme/web"], "\(group)")
+            #expect(rows.map(\.sums.bytesOut) == [1000, 999, 998])
+        }
+        #expect(ask { $0.by = .org }.rows.map(\.name) == ["acme", "globex"])
+        let one = ask { ($0.by, $0.env) = (.destination, "globex/web/prod") }
+        #expect(one.total.bytesOut == 999 && one.fault == nil)
+        #expect(ask { ($0.env, $0.org) = ("prod", "globex") }.fault == nil, "only one is left")
+        #expect(ask { ($0.instance, $0.env) = ("i", "acme/web/prod") }.total.bytesOut == 998)
+        #expect(
+            ask { ($0.by, $0.env) = (.destination, "prod") }.fault?.problem
+                == "env prod may be of acme/shop/prod, acme/web/prod, globex/web/prod")
+        #expect(
+            ask { ($0.by, $0.instance, $0.org) = (.destination, "i", "acme") }.fault?.problem
+                == "instance i may be of acme/shop/prod, acme/web/prod")
+    }
+
     @Test("groups, orders and filters")
     func groups() throws {
         var window = TrafficWindow(interval: .seconds(4))

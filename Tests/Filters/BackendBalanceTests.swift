@@ -227,7 +227,7 @@ struct BackendBalanceTests {
         let refused = fast.connect()
         #expect(refused.reason == "backend.no_healthy_backend upstream" && refused.order.isEmpty)
         #expect(
-            refused.why == "route rt_1 of env env_1, 2 ready, out: [fd00::1]:9000 (i-0) probe down, "
+            refused.why == "route rt_1 of env org_1/app_1/env_1, 2 ready, out: [fd00::1]:9000 (i-0) probe down, "
                 + "[fd00::2]:9000 (i-1) ejected for 3 more seconds")
         #expect(fast.run.facts.ejection?.pointee.after == 5)
 
@@ -260,7 +260,7 @@ struct BackendBalanceTests {
         }
         let refused = bench.connect()
         #expect(refused.reason == "backend.route_full client")
-        #expect(refused.why == "route rt_1 of env env_1 has its 2 connections")
+        #expect(refused.why == "route rt_1 of env org_1/app_1/env_1 has its 2 connections")
         #expect(bench.route.pointee.cell.pointee.active.current == 2)
         holds[0].release()
         #expect(bench.connect().reason == nil)

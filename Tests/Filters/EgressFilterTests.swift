@@ -100,6 +100,35 @@ import Testing
         }
     }
 
+    @Test("R20: senders of two envs with the same id have two entries, by env and by instance")
+    func senderPaths() throws {
+        for (key, shared) in [(LimitKey.env, false), (.instance, false), (.org, true)] {
+            let identities = ["shop", "web"].enumerated().map {
+                InstanceIdentity(
+                    number: UInt32($0), id: FrozenText("i"), env: FrozenText("prod"), app: FrozenText($1),
+                    org: FrozenText("acme"))
+            }
+            var run = FilterHarness()
+            run.instances = InstanceDirectory(
+                identities, addresses: (0..<2).map { (IPAddress(high: 0xFD << 56, low: UInt64($0)), $0) })
+            let directory = run.instances
+            defer {
+                for identity in identities { identity.deallocate() }
+                directory.deallocate()
+            }
+            let table = try #require(
+                LimitTable(name: "l", settings: LimitSettings(key: key, concurrent: 1, entries: 100)))
+            let clauses = [Clause(name: "limit", values: [.block(table)])]
+            let verdicts = try ["[fd00::]:1", "[fd00::1]:1", "[fd00::1]:2"].map { peer in
+                run.peer = FilterHarness.endpoint(peer)
+                run.resetFacts()
+                _ = try run.evaluate(AntiSpoofFilter.self, assigned)
+                return try run.evaluate(RateLimitFilter.self, clauses)
+            }
+            #expect(verdicts == [.next, shared ? .refuse(1) : .next, .refuse(1)], "\(key)")
+        }
+    }
+
     @Test(
         "R20: limits by instance, env and org are the sender's",
         arguments: [

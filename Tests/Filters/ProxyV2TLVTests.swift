@@ -96,11 +96,31 @@ struct ProxyV2TLVTests {
         var run = harness()
         let (verdict, text) = try run.run(ProxyV2Filter.self, [id("org"), id("env"), id("route")])
         #expect(verdict == .next)
-        #expect(tlvs(run) == ["224:" + hex("rt_1".utf8), "225:" + hex("env_1".utf8), "226:" + hex("org_1".utf8)])
-        #expect(text.hasSuffix(", route rt_1, env env_1, org org_1"), "\(text)")
+        #expect(
+            tlvs(run) == [
+                "224:" + hex("rt_1".utf8), "225:" + hex("org_1/app_1/env_1".utf8), "226:" + hex("org_1".utf8),
+            ])
+        #expect(text.hasSuffix(", route rt_1, env org_1/app_1/env_1, org org_1"), "\(text)")
         run = harness()
         #expect(try run.evaluate(ProxyV2Filter.self, [id("route", 0xEF), id("env", 0xE0)]) == .next)
-        #expect(tlvs(run) == ["239:" + hex("rt_1".utf8), "224:" + hex("env_1".utf8)])
+        #expect(tlvs(run) == ["239:" + hex("rt_1".utf8), "224:" + hex("org_1/app_1/env_1".utf8)])
+    }
+
+    @Test("R16: the env's TLV tells envs apart that have the same id, whatever the others hold")
+    func envPaths() throws {
+        var seen: Set<[String]> = []
+        for (org, app, env) in [
+            ("acme", "shop", "prod"), ("globex", "web", "prod"), ("a/b", "c", "d"), ("a", "b/c", "d"),
+            ("a%2Fb", "c", "d"),
+        ] {
+            var run = FilterHarness()
+            var fake = FakeRoute("rt_1", env: env, flags: .proxyV2)
+            (fake.org, fake.app) = (org, app)
+            run.facts.route = run.routes.add(fake)
+            #expect(try run.evaluate(ProxyV2Filter.self, [id("env")]) == .next)
+            #expect(tlvs(run) == ["225:" + hex(EnvName(org: org, app: app, env: env).path.utf8)])
+            #expect(seen.insert(tlvs(run)).inserted, "\(org) \(app) \(env)")
+        }
     }
 
     @Test("R16: a sender's TLVs go along as they came, but none that we write, no checksum, no padding")
@@ -156,9 +176,11 @@ struct ProxyV2TLVTests {
     @Test("R16: our own header with every TLV at its longest fits")
     func largestOwn() throws {
         var run = FilterHarness()
-        let long = String(repeating: "x", count: 128)
-        run.facts.route = run.routes.add(
-            FakeRoute(long, env: long, hosts: ["a"], flags: .proxyV2))
+        // What an env's path escapes makes it the longest.
+        let long = String(repeating: "/", count: 128)
+        var fake = FakeRoute(long, env: long, hosts: ["a"], flags: .proxyV2)
+        (fake.org, fake.app) = (long, long)
+        run.facts.route = run.routes.add(fake)
         var name = ServerName()
         let label = String(repeating: "a", count: 61)
         let text = [label, label, label, label].joined(separator: ".") + ".abcde"

@@ -91,6 +91,52 @@ struct RateLimitFilterTests {
         #expect(try ask(1, listener: 4) == (key == .listener ? .next : .refuse(0)))
     }
 
+    private static func route(_ org: String, _ app: String, _ env: String, id: String) -> FakeRoute {
+        var route = FakeRoute(id, env: env, backends: ["[fd00::1]:1"])
+        (route.org, route.app) = (org, app)
+        return route
+    }
+
+    @Test(
+        "R20: what is called the same in two envs has two entries: an env is org, app and env",
+        arguments: [.env, .instance, .route] as [LimitKey],
+        [
+            (["acme", "shop", "prod"], ["globex", "web", "prod"]),
+            (["acme", "shop", "prod"], ["acme", "web", "prod"]),
+            (["acme", "shop", "prod"], ["globex", "shop", "prod"]), (["a", "bc", "prod"], ["ab", "c", "prod"]),
+            (["a", "b", "cd"], ["a", "bc", "d"]), (["a/b", "c", "d"], ["a", "b/c", "d"]),
+        ])
+    func wholePath(_ key: LimitKey, _ envs: ([String], [String])) throws {
+        let table = try Self.table(key, rate: Self.once)
+        var run = FilterHarness()
+        let routes = [envs.0, envs.1].map {
+            run.routes.add(Self.route($0[0], $0[1], $0[2], id: key == .route ? "rt" : "rt_\($0)"))
+        }
+        func ask(_ route: Int) throws -> (verdict: Verdict, explanation: String) {
+            run.resetFacts()
+            run.facts.route = routes[route]
+            run.facts.candidates.append(routes[route].pointee.backends.pointer(0))
+            return try run.run(RateLimitFilter.self, Self.clauses(table))
+        }
+        #expect(try ask(0).verdict == .next)
+        #expect(try ask(0).verdict == .refuse(0))
+        #expect(try ask(1).verdict == .next)
+        let (verdict, why) = try ask(1)
+        #expect(verdict == .refuse(0))
+        let who = key == .env ? "env " : key == .instance ? "instance i-0 of " : "route rt of "
+        #expect(why.hasPrefix(who + routes[1].pointee.owner.pointee.name.path + " may begin 0"), "\(why)")
+    }
+
+    @Test("R20: an org's limit is the org's, whichever of its envs it is") func wholeOrg() throws {
+        let table = try Self.table(.org, rate: Self.once)
+        var run = FilterHarness()
+        for (org, expected) in [("acme", Verdict.next), ("acme", .refuse(0)), ("globex", .next)] {
+            run.resetFacts()
+            run.facts.route = run.routes.add(Self.route(org, "app_\(expected)", "prod", id: "rt"))
+            #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == expected, "\(org)")
+        }
+    }
+
     @Test("without a route, which a stage in shadow mode let pass, there is nothing to count")
     func noRoute() throws {
         let table = try Self.table(.env, rate: Self.once)

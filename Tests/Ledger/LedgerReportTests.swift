@@ -91,9 +91,35 @@ struct LedgerReportTests {
         let reader = try filled(scratch)
         let series = try reader.series(from: noon - 86400, to: noon + 70000, now: noon + 70000, top: 2)
         #expect(series.step == 3600)
-        #expect(series.envs.map(\.env).last == LedgerReader.rest)
+        #expect(series.envs.count == 3 && series.envs.last?.env == nil)
         let volume = series.envs.reduce(Int64(0)) { $0 + $1.bytes.values.reduce(0, +) }
         #expect(volume == (0..<300).reduce(0, +) * 3)
+    }
+
+    @Test("R21: what is called the same in several envs is several rows and several areas: by env as by instance")
+    func wholePaths() throws {
+        let scratch = try Scratch()
+        let store = try LedgerStore(scratch.ledger) { _ in }
+        let owners = [("acme", "shop"), ("globex", "web"), ("acme", "web")]
+        let records = (0..<3 as Range<UInt32>).map { record(UInt64($0) + 1, source: $0, bytes: 1000 - UInt64($0)) }
+        #expect(
+            store.write(
+                records,
+                identity: { _, source in
+                    let owner = owners[Int(source.v4Bits)]
+                    return FlowNames(instance: "i", env: "prod", app: owner.1, org: owner.0)
+                }, now: noon))
+        let reader = try LedgerReader(scratch.ledger.path)
+        for group in [ReportGroup.env, .instance] {
+            let rows = try reader.report(by: group, from: noon, to: noon + 60, now: noon + 60, top: 9).rows
+            #expect(
+                rows.map { "\($0.org)/\($0.app)/\($0.env)" } == ["acme/shop/prod", "globex/web/prod", "acme/web/prod"])
+            #expect(rows.map(\.sums.bytesOut) == [1000, 999, 998], "\(group)")
+        }
+        let orgs = try reader.report(by: .org, from: noon, to: noon + 60, now: noon + 60, top: 9).rows
+        #expect(orgs.map(\.name) == ["acme", "globex"] && orgs.allSatisfy { $0.app.isEmpty && $0.env.isEmpty })
+        let series = try reader.series(from: noon, to: noon + 60, now: noon + 60)
+        #expect(series.envs.map { $0.env?.path } == ["acme/shop/prod", "globex/web/prod", "acme/web/prod"])
     }
 
     @Test("a ledger that isn't there is said to be missing, and not made")

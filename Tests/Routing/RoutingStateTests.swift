@@ -327,6 +327,20 @@ struct RoutingStateTests {
         #expect(listing.first?.hostname == "app.example.com")
     }
 
+    @Test("R5: an env_id that reads like a config file's owner is another env")
+    func pathLikeID() throws {
+        let backend = try #require(Endpoint("[fd00::10]:8443"))
+        let spec = RouteSpec(
+            index: 1, id: "rt_web", org: "acme", app: "shop", env: "prod", hostname: "app.example.com", port: 443,
+            hint: .tlsPassthrough, backends: [BackendSpec(backend)])
+        _ = state.apply(StateDocument.config([spec], seed: testSeed).document)
+        let result = state.apply(
+            envs: ["acme/shop/prod"],
+            [TestRoute(id: "r1", env: "acme/shop/prod", hostname: "app.example.com", port: 8443)])
+        #expect(rejected(result.problems, "r1", "acme/shop/prod", "rt_web", "acme%2Fshop%2Fprod can't have it"))
+        #expect(state.snapshot.named("app.example.com", 8443) == nil)
+    }
+
     @Test("R27: the ports of one name are bounded")
     func portsPerName() {
         let routes = (0..<70).map {

@@ -67,16 +67,18 @@ private struct StateSteps {
     private let configured: Set<String>
     /// What is served, by id.
     private(set) var served: [String: RouteListing]
-    /// The env's id of each; a listing has the owner's path, whose parts may have slashes themselves.
+    /// The env of each: by a document's `env_id`, or, with ``config`` in front, by a config route's path.
     private var envs: [String: String]
 
     init(_ state: RoutingState) {
         self.state = state
         served = StateSteps.routes(of: state.snapshot)
         configured = Set(served.keys)
-        // Of config routes the path is the env's id.
-        envs = served.mapValues(\.owner)
+        envs = served.mapValues { StateSteps.config + $0.owner }
     }
+
+    /// In no `env_id`: a document's env is never a config route's, however its id reads.
+    private static let config = "\u{0}"
 
     private static func routes(of snapshot: RouteTableSnapshot) -> [String: RouteListing] {
         Dictionary(snapshot.listing().map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
@@ -166,7 +168,10 @@ private struct StateSteps {
     }
 
     private func fits(_ route: RouteListing, _ claim: Claim) -> Bool {
-        route.hostname == claim.hostname && route.port == claim.port && route.owner.hasSuffix(claim.env)
+        guard route.hostname == claim.hostname, route.port == claim.port else { return false }
+        if claim.env.hasPrefix(StateSteps.config) { return route.owner == claim.env.dropFirst() }
+        // As the end of a path writes it.
+        return route.owner.hasSuffix(EnvName(org: "", app: "", env: claim.env).path.dropFirst())
     }
 
     /// R4, R5, R8 by brute force.
@@ -219,7 +224,7 @@ private struct StateSteps {
 
     /// R9: an address of an env's own is that env's alone, and serves none but its routes.
     private func dedicated() -> String? {
-        var holders: [IPAddress: String] = [:]
+        var holders: [IPAddress: EnvName] = [:]
         for listener in state.dedicatedListeners {
             if let holder = holders[listener.address], holder != listener.env {
                 return "\(listener.address) is of \(holder) and of \(listener.env)"
@@ -234,7 +239,7 @@ private struct StateSteps {
                 let isName = name.withUnsafeBufferPointer { server.set(wire: $0) }
                 let found = isName ? state.snapshot.handle.named(server, at: place) : nil
                 for route in [found, state.snapshot.handle.sole(at: place)] {
-                    if let id = route?.pointee.id.string, served[id]?.owner != env {
+                    if let id = route?.pointee.id.string, served[id]?.owner != env.path {
                         return "\(address) is of \(env), and serves \(id)"
                     }
                 }

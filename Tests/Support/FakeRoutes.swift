@@ -3,6 +3,8 @@ import Pipeline
 /// A route as a test writes it.
 package struct FakeRoute {
     package var id: String
+    package var org = "org_1"
+    package var app = "app_1"
     package var env: String
     /// Empty: a raw route, found by port alone.
     package var hosts: [String]
@@ -52,7 +54,7 @@ package final class FakeRoutes {
     @discardableResult package func add(_ fake: FakeRoute) -> UnsafePointer<Route> {
         let owner = UnsafeMutablePointer<RouteOwner>.allocate(capacity: 1)
         owner.initialize(
-            to: RouteOwner(org: FrozenText("org_1"), app: FrozenText("app_1"), env: FrozenText(fake.env)))
+            to: RouteOwner(org: FrozenText(fake.org), app: FrozenText(fake.app), env: FrozenText(fake.env)))
         let cells = UnsafeMutablePointer<BackendCell>.allocate(capacity: max(1, fake.backends.count))
         for index in fake.backends.indices {
             (cells + index).initialize(to: BackendCell(FilterHarness.endpoint(fake.backends[index])))

@@ -51,6 +51,7 @@ struct HealthTests {
         let node = try node(entry, [place], proxy: true)
         let said = try node.event("backend_proxy_rejected", of: place)
         #expect(said.text.contains("\"routes\":[\"rt_web\"]") && said.text.contains("\"probe\":\"good\""))
+        #expect(said.text.contains(#""envs":[{"org":"acme","app":"rt_web","env":"prod"}]"#), "whose: \(said.text)")
         #expect(node.child.lines.allSatisfy { $0.stream == .error && !$0.isEvent("backend_down") })
         #expect(!nginx.child.hasEnded)
     }

@@ -47,13 +47,15 @@ struct ProxyRejectedTests {
             let told = try explained()
             #expect(told.contains("PROXY header: rejected"), "\(told)")
             let said = try node.event("proxy_rejected", route: "rt_v2")
+            #expect(said.contains(#""org":"acme","app":"rt_v2","env":"prod""#), "whose: \(said)")
             #expect(said.contains(line.backend ?? "?"), "\(said)")
         }
 
         func expectAccepted() throws {
             #expect(try verdict() == "accepted")
             #expect(try explained().contains("PROXY header: accepted"))
-            _ = try node.event("proxy_accepted", route: "rt_v2")
+            let taken = try node.event("proxy_accepted", route: "rt_v2")
+            #expect(taken.contains(#""org":"acme","app":"rt_v2","env":"prod""#), "whose: \(taken)")
         }
     }
 

@@ -117,6 +117,47 @@ struct RateLimitTests {
         #expect(refused == 35)
     }
 
+    @Test("R20, R28: envs of the same id in two orgs have a limit each, and their lines, routes and backends say whose")
+    func wholePaths() throws {
+        let server = try Server.echo()
+        let folder = try TemporaryFolder()
+        let admin = "\(folder.path)/admin.sock"
+        let entries = try (0..<2).map { _ in Place("::1", try FreePort.take()) }
+        let owners = ["acme/shop/prod", "globex/web/prod"]
+        let routes = (0..<2).map {
+            RouteText(
+                host: nil, id: "rt_\($0)", owner: owners[$0], port: entries[$0].port, backends: [server.place])
+        }
+        let config = ConfigText(
+            settings: ["admin unix:\(admin)"], workers: 2, rawListeners: entries, proxy: "rate_limit tested",
+            routes: routes, more: "limit tested {\n    key env\n    concurrent 1\n    table 1k\n}\n")
+        let node = try Node(config.description, folder: folder)
+        var held: [Socket] = []
+        for (entry, owner) in zip(entries, owners) {
+            let first = try Socket.connect(to: entry)
+            try first.send("ping")
+            #expect(try first.receive(exactly: 4) == Array("ping".utf8), "the first of \(owner)")
+            held.append(first)
+            let second = try Socket.connect(to: entry)
+            let line = try node.log(of: second.local)
+            #expect(line.reason == "rate_limit.too_many_connections client" && line.owner == owner, "\(line)")
+        }
+        for (client, owner) in zip(held, owners) {
+            client.finish()
+            let line = try node.log(of: client.local)
+            #expect(line.owner == owner && line.env == "prod", "\(line)")
+        }
+        for (what, list) in [
+            ("routes", { (row: [String: Any]) in [row] }), ("backends", { $0["envs"] as? [[String: Any]] ?? [] }),
+        ] {
+            let answer = try Binary.run([what, "--json", "--admin", admin])
+            let json = try JSONSerialization.jsonObject(with: Data(answer.out.utf8)) as? [String: Any]
+            let rows = json?[what] as? [[String: Any]] ?? []
+            let found = rows.flatMap(list).map { env in ["org", "app", "env"].map { env[$0] as? String ?? "" } }
+            #expect(Set(found.map { $0.joined(separator: "/") }) == Set(owners), "\(answer.out)")
+        }
+    }
+
     @Test("when one of them ends, there is room for one more")
     func givenBack() throws {
         let server = try Server.echo()

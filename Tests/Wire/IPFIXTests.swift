@@ -94,6 +94,19 @@ import Testing
         }
     }
 
+    @Test("R21: flows of two envs that are called the same are told apart by app and org") func sameNames() throws {
+        var encoder = IPFIXEncoder(domain: 1, enterprise: 99, messageLimit: 1360)
+        #expect(encoder.appendTemplates() == true)
+        let flow = try Self.flow("fd00::1", "fd00::2")
+        for (org, app) in [("acme", "shop"), ("globex", "web")] {
+            #expect(encoder.append(flow, FlowNames(instance: "i", env: "prod", app: app, org: org)) == true)
+        }
+        var reader = IPFIXReader()
+        let records = try reader.read(finished(&encoder)).records
+        let owners = records.map { record in [4, 3, 2].map { record.text($0, 99) } }
+        #expect(owners == [["acme", "shop", "prod"], ["globex", "web", "prod"]])
+    }
+
     @Test("names: cut at a character, never over 254 octets") func longNames() throws {
         for (text, kept) in [
             ("", 0), (String(repeating: "a", count: 254), 254), (String(repeating: "a", count: 300), 254),

@@ -8,7 +8,7 @@ extension AntiSpoofFilter {
             guard let identity = view.instances.identity(of: peer) else {
                 return "\(peer) was given to no instance of this node"
             }
-            return "\(peer) was given to instance \(identity.pointee.id.string) of \(identity.pointee.envPath)"
+            return "\(peer) was given to instance \(identity.pointee.id.string) of \(identity.pointee.owner.path)"
         }
         switch settings.duty(of: view.facts.peer) {
         case .mustNot: return stranger(settings, view, verdict)

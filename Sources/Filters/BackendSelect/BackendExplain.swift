@@ -7,7 +7,7 @@ extension BackendFilter {
             return "goes on to \(view.facts.destination.endpoint), from \(whose)"
         }
         guard let route = view.facts.route else { return missing(view) }
-        let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.env.string)"
+        let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.name.path)"
         let backends = route.pointee.backends
         guard !backends.isEmpty else { return "\(found) has no ready instance" }
         if verdict == .refuse(Refusal.routeFull.rawValue) {

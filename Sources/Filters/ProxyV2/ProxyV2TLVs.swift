@@ -28,7 +28,13 @@ extension ProxyV2Filter.Settings {
         if let route = view.facts.route {
             let owner = route.pointee.owner
             append(routeType, route.pointee.id, to: &writer, &written)
-            append(envType, owner.pointee.env, to: &writer, &written)
+            // The env's own id names nobody: another org may have the same.
+            if let envType {
+                writer.append(
+                    envType, org: owner.pointee.org.buffer, app: owner.pointee.app.buffer, env: owner.pointee.env.buffer
+                )
+                written.insert(envType)
+            }
             append(orgType, owner.pointee.org, to: &writer, &written)
         }
         if tlvs.contains(.checksum) { writer.appendChecksum() }
@@ -84,10 +90,10 @@ extension ProxyV2Filter.Settings {
         if let route = view.facts.route {
             let owner = route.pointee.owner
             let ids = [
-                ("route", routeType, route.pointee.id), ("env", envType, owner.pointee.env),
-                ("org", orgType, owner.pointee.org),
+                ("route", routeType, route.pointee.id.string), ("env", envType, owner.pointee.name.path),
+                ("org", orgType, owner.pointee.org.string),
             ]
-            for (name, type, id) in ids where type != nil { all.append("\(name) \(id.string)") }
+            for (name, type, id) in ids where type != nil { all.append("\(name) \(id)") }
         }
         if tlvs.contains(.checksum) { all.append("a checksum") }
         guard tlvs.contains(.passThrough) else { return all }

@@ -84,7 +84,7 @@ extension RateLimitFilter {
             let network = network(view.facts.client.endpoint.address, v6: v6, v4: v4)
             return LimitKeyBits(high: network.high, low: network.low)
         case .listener: return LimitKeyBits(high: 0, low: UInt64(view.facts.listener))
-        case .route, .env, .org, .instance: return text(settings.limit.key, view).map { settings.limit.bits(of: $0) }
+        case .route, .env, .org, .instance: return who(settings.limit.key, view)?.bits(settings)
         }
     }
 
@@ -97,37 +97,61 @@ extension RateLimitFilter {
             low: address.low & ~(UInt64.max >> (max(length, 64) - 64)))
     }
 
-    private static func text(_ key: LimitKey, _ view: ConnectionView) -> FrozenText? {
+    /// Whom a connection counts for. An id alone says nothing: other envs may have the same.
+    private struct Who {
+        let org: FrozenText
+        var env: (app: FrozenText, id: FrozenText)?
+        /// Of a route or an instance of the env.
+        var id: FrozenText?
+
+        func bits(_ settings: Settings) -> LimitKeyBits {
+            guard let env else { return settings.limit.bits(of: org) }
+            return settings.limit.bits(org: org, app: env.app, env: env.id, id: id)
+        }
+
+        /// `acme`, `acme/shop/prod`, `i_7 of acme/shop/prod`.
+        var text: String {
+            guard let env else { return org.string }
+            let path = EnvName(org: org.string, app: env.app.string, env: env.id.string).path
+            return id.map { "\($0.string) of \(path)" } ?? path
+        }
+    }
+
+    private static func who(_ key: LimitKey, _ view: ConnectionView) -> Who? {
         // R19: where it is known who sends, limits are the sender's.
-        if let identity = view.facts.identity {
+        if let identity = view.facts.identity, key != .route {
+            let env = (app: identity.pointee.app, id: identity.pointee.env)
             switch key {
-            case .env: return identity.pointee.env
-            case .org: return identity.pointee.org
-            case .instance: return identity.pointee.id
-            case .route, .client, .listener: break
+            case .env: return Who(org: identity.pointee.org, env: env)
+            case .org: return Who(org: identity.pointee.org)
+            case .instance: return Who(org: identity.pointee.org, env: env, id: identity.pointee.id)
+            case .route, .client, .listener: return nil
             }
         }
         guard let route = view.facts.route else { return nil }
+        let owner = route.pointee.owner
+        let env = (app: owner.pointee.app, id: owner.pointee.env)
         switch key {
-        case .route: return route.pointee.id
-        case .env: return route.pointee.owner.pointee.env
-        case .org: return route.pointee.owner.pointee.org
-        case .instance: return view.facts.candidates[0]?.pointee.instance
+        case .route: return Who(org: owner.pointee.org, env: env, id: route.pointee.id)
+        case .env: return Who(org: owner.pointee.org, env: env)
+        case .org: return Who(org: owner.pointee.org)
+        case .instance:
+            return view.facts.candidates[0].map { Who(org: owner.pointee.org, env: env, id: $0.pointee.instance) }
         case .client, .listener: return nil
         }
     }
 
-    /// `client 2001:db8::/64`, `env env_1`.
+    /// `client 2001:db8::/64`, `env acme/shop/prod`.
     private static func describe(_ key: LimitKey, _ view: ConnectionView) -> String? {
         switch key {
         case .client(let v6, let v4):
             let address = view.facts.client.endpoint.address
             return "client \(network(address, v6: v6, v4: v4))/\(address.isIPv4 ? v4 : v6)"
         case .listener: return "listener \(view.facts.listener)"
-        case .route: return text(key, view).map { "route \($0.string)" }
-        case .env: return text(key, view).map { "env \($0.string)" }
-        case .org: return text(key, view).map { "org \($0.string)" }
-        case .instance: return text(key, view).map { "instance \($0.string)" }
+        case .route: return who(key, view).map { "route \($0.text)" }
+        case .env: return who(key, view).map { "env \($0.text)" }
+        case .org: return who(key, view).map { "org \($0.text)" }
+        case .instance: return who(key, view).map { "instance \($0.text)" }
         }
     }
 

@@ -61,6 +61,7 @@ struct AdminCommands {
         }
         let now = cl_wall_clock()
         let report = node.flowWatch.top(question, now: now)
+        if let (problem, remedy) = report.fault { return AdminResponse(AdminCommands.failure(problem, remedy)) }
         return isText
             ? AdminCommands.text(report.text(node: node.program.node.name, now: now))
             : AdminResponse(report.json(now: now))

@@ -14,6 +14,8 @@ struct BackendsReport {
         var instances: [String] = []
         var routes: [String] = []
         var routeCount = 0
+        /// Whose routes those are, one for each table's owner.
+        var owners: [UnsafePointer<RouteOwner>] = []
         var hasProxy = false
     }
 
@@ -34,6 +36,8 @@ struct BackendsReport {
                         address: backend.address.endpoint, cell: backend.cell, weight: backend.weight,
                         maxConnections: backend.maxConnections)
                 row.routeCount += 1
+                let owner = route.pointee.owner
+                if row.owners.count < BackendsReport.shown, !row.owners.contains(owner) { row.owners.append(owner) }
                 if row.routes.count < BackendsReport.shown { row.routes.append(route.pointee.id.string) }
                 let instance = backend.instance.string
                 if row.instances.count < BackendsReport.shown, !row.instances.contains(instance) {
@@ -71,6 +75,8 @@ struct BackendsReport {
         Instant(nanoseconds: row.cell.pointee.ejectedUntil.load(ordering: .relaxed)).since(now).milliseconds
     }
 
+    private func envs(_ row: Row) -> [EnvName] { Set(row.owners.map(\.pointee.name)).sorted() }
+
     private func probe(_ row: Row) -> String {
         switch BackendCell.Probe(rawValue: row.cell.pointee.probe.load(ordering: .relaxed)) {
         case .up?: "up"
@@ -85,6 +91,7 @@ struct BackendsReport {
         line.open()
         line.field("address", row.address.description)
         line.list("instances", row.instances) { $0.string($1) }
+        line.list("envs", envs(row))
         line.list("routes", row.routes) { $0.string($1) }
         line.field("routes_count", row.routeCount)
         line.field("eligible", cell.pointee.isEligible(at: now))
@@ -104,15 +111,19 @@ struct BackendsReport {
 
     private var text: String {
         var table = TextTable([
-            "BACKEND", "INSTANCE", "-ROUTES", "-WEIGHT", "-ACTIVE", "-CONNECTS", "-FAILURES", "PROBE", "EJECTED",
+            "BACKEND", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "-ACTIVE", "-CONNECTS", "-FAILURES", "PROBE",
+            "EJECTED",
             "PROXY",
         ])
         for row in rows {
             let cell = row.cell
             let more = row.instances.count > 1 ? " +\(row.instances.count - 1)" : ""
+            let envs = envs(row)
+            let others = envs.count > 1 ? " +\(envs.count - 1)" : ""
             let ejected = ejectedFor(row)
             table.add([
-                row.address.description, (row.instances.first ?? "") + more, "\(row.routeCount)", "\(row.weight)",
+                row.address.description, (row.instances.first ?? "") + more,
+                (envs.first?.path ?? "") + others, "\(row.routeCount)", "\(row.weight)",
                 "\(cell.pointee.active.current)", "\(cell.pointee.connects.load(ordering: .relaxed))",
                 "\(cell.pointee.failures.load(ordering: .relaxed))", probe(row),
                 ejected > 0 ? "\(ejected)ms" : "no", verdict(row).rawValue,

@@ -56,6 +56,8 @@ package struct ConnectionLog {
 
     private mutating func appendRoute(_ record: ConnectionRecord) {
         line.field("route", record.route)
+        line.field("org", record.org)
+        line.field("app", record.app)
         line.field("env", record.env)
         line.field("instance", record.instance)
         line.field("server_name", record.serverName)

@@ -21,8 +21,8 @@ package struct EgressPlot {
         let peak = steps.map { time in series.envs.reduce(0.0) { $0 + Double($1.bytes[time] ?? 0) } }.max() ?? 0
         let scale = EgressPlot.round(up: max(peak, 1))
         var out = """
-            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 420" font-family="sans-serif" font-size="12">
-            <rect width="900" height="420" fill="#fff"/>
+            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1040 420" font-family="sans-serif" font-size="12">
+            <rect width="1040" height="420" fill="#fff"/>
             <text x="86" y="20" font-size="14">Egress and answers, bytes per \(stepName), by env (UTC)</text>\n
             """
         for tick in 0...4 { out += yTick(Double(tick) / 4, scale) }
@@ -65,7 +65,8 @@ package struct EgressPlot {
                 let x = left + Double(column) * slot
                 path += "M\(number(x)) \(number(low))V\(number(high))H\(number(x + slot))V\(number(low))Z"
             }
-            out += "<path fill=\"\(colour(place))\" d=\"\(path)\"><title>\(escaped(label(env.env)))</title></path>\n"
+            out +=
+                "<path fill=\"\(colour(place))\" d=\"\(path)\"><title>\(escaped(EgressPlot.name(env.env)))</title></path>\n"
         }
         return out
     }
@@ -86,19 +87,26 @@ package struct EgressPlot {
             + "<text x=\"\(number(x))\" y=\"\(bottom + 33)\" text-anchor=\"middle\" fill=\"#666\">\(day)</text>\n"
     }
 
-    private func legend(_ place: Int, _ env: String) -> String {
+    private func legend(_ place: Int, _ env: EnvName?) -> String {
         let y = top + Double(place) * 20
         return "<rect x=\"716\" y=\"\(number(y))\" width=\"12\" height=\"12\" fill=\"\(colour(place))\"/>"
-            + "<text x=\"734\" y=\"\(number(y + 11))\">\(escaped(label(env)))</text>\n"
+            + "<text x=\"734\" y=\"\(number(y + 11))\">\(escaped(EgressPlot.label(env)))"
+            + "<title>\(escaped(EgressPlot.name(env)))</title></text>\n"
     }
 
-    private func label(_ env: String) -> String {
-        let name = env.isEmpty ? "(unknown)" : env
-        return name.count <= 24 ? name : name.prefix(23) + "…"
+    private static func name(_ env: EnvName?) -> String {
+        guard let env else { return LedgerReader.rest }
+        return env.isUnknown ? "(unknown)" : env.path
+    }
+
+    /// Cut in the middle, if it must be: both ends tell envs apart.
+    private static func label(_ env: EnvName?) -> String {
+        let name = name(env)
+        return name.count <= 44 ? name : name.prefix(21) + "…" + name.suffix(22)
     }
 
     private func colour(_ place: Int) -> String {
-        series.envs[place].env == LedgerReader.rest
+        series.envs[place].env == nil
             ? "#999999" : EgressPlot.colours[place % EgressPlot.colours.count]
     }
 

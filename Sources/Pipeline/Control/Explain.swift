@@ -48,8 +48,8 @@ package struct Explanation: Sendable {
     package var listener: Listener?
     package var steps: [Step] = []
     package var route: String?
-    /// `org/app/env`.
-    package var owner: String?
+    /// Whose traffic it is.
+    package var owner: EnvName?
     package var serverName: String?
     /// R19: which instance of this node the connection comes from.
     package var instance: String?
@@ -136,14 +136,14 @@ package struct Explainer: ~Copyable {
         if !facts.serverName.isEmpty { result.serverName = facts.serverName.string }
         if let identity = facts.identity {
             result.instance = identity.pointee.id.string
-            result.owner = identity.pointee.envPath
+            result.owner = identity.pointee.owner
         }
         if facts.direct != .no {
             result.candidates = [Explanation.Target(address: facts.destination.endpoint, instance: "")]
         }
         guard let route = facts.route?.pointee else { return }
         result.route = route.id.string
-        result.owner = route.owner.pointee.path
+        result.owner = route.owner.pointee.name
         let target = { (backend: Backend) in
             Explanation.Target(address: backend.address.endpoint, instance: backend.instance.string)
         }

@@ -47,7 +47,7 @@ extension Explanation {
 
     /// One JSON object, without a line break:
     /// `{"to","from","outcome":"relayed|refused|no_listener","reason","listener":{…}|null,"stages":[{"stage",
-    /// "directive","line","verdict":"pass|wait|refuse","reason","shadow","why"}],"server_name","route","owner",
+    /// "directive","line","verdict":"pass|wait|refuse","reason","shadow","why"}],"server_name","route","owner":"org/app/env","org","app","env",
     /// "backends":[{"address","instance"}],"candidates":["address"],"proxy":"off|unknown|accepted|rejected" (of a running node)}`
     package var json: String {
         var line = JSONLine()
@@ -69,7 +69,8 @@ extension Explanation {
         line.list("stages", steps, Explanation.write)
         line.field("server_name", serverName)
         line.field("route", route)
-        line.field("owner", owner)
+        line.field("owner", owner?.path)
+        line.fields(owner)
         if let instance { line.field("instance", instance) }
         line.list("backends", backends) { line, backend in
             line.open()

@@ -28,6 +28,7 @@ struct HealthLog {
             ControlLog.line(HealthLog.name(event), HealthLog.message(event), time: wallClock()) { line in
                 line.field("backend", target.key.endpoint.description)
                 if target.instance != target.key.endpoint.description { line.field("instance", target.instance) }
+                line.list("envs", target.routes.envs)
                 line.list("routes", target.routes.ids) { $0.string($1) }
                 if target.routes.count > target.routes.ids.count { line.field("route_count", target.routes.count) }
                 line.field("health", target.settings.name)

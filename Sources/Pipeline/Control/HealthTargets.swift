@@ -114,7 +114,7 @@ package struct ProbeTargets: @unchecked Sendable {
 extension ProbeTargets.Use {
     fileprivate mutating func add(_ entrance: ProbeTargets.Entrance, _ route: Route) {
         if entrance.chain < self.entrance.chain { self.entrance = entrance }
-        routes.add(route.id)
+        routes.add(route.id, of: route.owner)
     }
 }
 
@@ -161,20 +161,24 @@ package struct ProbeTarget: @unchecked Sendable {
     }
 }
 
-/// The ids of a few routes, and of how many (R27: a line has an end).
+/// The ids of a few routes and whose they are, and of how many (R27: a line has an end).
 package struct RouteSample: Equatable, Sendable {
     package static let limit = 3
     package private(set) var ids: [String] = []
     package private(set) var count = 0
+    package private(set) var envs: [EnvName] = []
 
     package init() {}
 
-    mutating func add(_ id: FrozenText) {
+    /// - Parameter owner: the same for all that are added one by one: those of one group of backends are of one env.
+    mutating func add(_ id: FrozenText, of owner: UnsafePointer<RouteOwner>) {
+        if count == 0 { envs = [owner.pointee.name] }
         count += 1
         if ids.count < RouteSample.limit { ids.append(id.string) }
     }
     mutating func add(_ other: RouteSample) {
         count += other.count
         ids += other.ids.prefix(RouteSample.limit - ids.count)
+        for env in other.envs where envs.count < RouteSample.limit && !envs.contains(env) { envs.append(env) }
     }
 }

@@ -57,9 +57,9 @@ struct HintText {
         let window = plainDuration(hint.figures.window.nanoseconds / 1_000_000_000)
         guard hint.state != .ended else {
             let lasted = plainDuration(hint.lasted.nanoseconds / 1_000_000_000)
-            return "instance \(names.instance): \(what) is over, after \(lasted)"
+            return "instance \(who): \(what) is over, after \(lasted)"
         }
-        let head = "instance \(names.instance) \(hint.state == .continues ? "still " : "")"
+        let head = "instance \(who) \(hint.state == .continues ? "still " : "")"
         switch hint.kind {
         case .fanOut: return head + "goes to many new destinations: \(count) within \(window)"
         case .smtp: return head + "makes many connections to mail ports: \(count) within \(window)"
@@ -69,6 +69,11 @@ struct HintText {
             return head + "moves more than is usual for it: \(plainBytes(Int64(clamping: hint.figures.value))) within "
                 + "\(window), usually \(plainBytes(Int64(clamping: hint.figures.usual)))"
         }
+    }
+
+    /// `i_7 of acme/shop/prod`.
+    private var who: String {
+        names.owner.isUnknown ? names.instance : "\(names.instance) of \(names.owner.path)"
     }
 
     private var what: String {
@@ -118,19 +123,35 @@ struct HintText {
 
     /// What to run to see more.
     var look: String {
-        let instance = HintText.shellWord(names.instance)
         // What a stage refused is no flow: only the log of connections has it.
-        guard hint.kind != .portScan, let adminSocket else {
-            return "journalctl -u pipelined -o cat --since -10min | jq -c --arg i \(instance) "
-                + "'select(.event == \"connection\" and .instance == $i) | {destination, reason}'"
-        }
+        guard hint.kind != .portScan, let adminSocket else { return lookInLog }
         var words = "pipelined top"
         if adminSocket != AdminConnection.usualSocket { words += " --admin \(HintText.shellWord(adminSocket))" }
-        words += " --by destination --instance \(instance)"
+        words += " --by destination"
+        if !names.owner.isUnknown { words += " --env \(HintText.shellWord(names.owner.path))" }
+        words += " --instance \(HintText.shellWord(names.instance))"
         switch hint.kind {
         case .smtp: return words + (hint.figures.example.map { " --port \($0.port)" } ?? "") + " --sort connections"
         case .fanOut: return words + " --sort connections"
         default: return words
+        }
+    }
+
+    private var lookInLog: String {
+        let fields = [("o", names.org), ("a", names.app), ("e", names.env), ("i", names.instance)]
+        let arguments = fields.map { "--arg \($0) \(HintText.shellWord(HintText.logged($1)))" }
+        return "journalctl -u pipelined -o cat --since -10min | jq -c \(arguments.joined(separator: " ")) "
+            + "'select(.event == \"connection\" and [.org, .app, .env, .instance] == [$o, $a, $e, $i]) "
+            + "| {destination, reason}'"
+    }
+
+    /// As the log has it, which cuts what is too long for a record.
+    private static func logged(_ name: String) -> String {
+        var name = name
+        return name.withUTF8 { bytes in
+            var text = ConnectionRecord().instance
+            text.set(bytes)
+            return text.isCut ? text.string + "…" : text.string
         }
     }
 

@@ -85,6 +85,12 @@ package struct JSONLine {
         key(name)
         bytes.append(contentsOf: (value ? "true" : "false").utf8)
     }
+    /// An env's identity: `org`, `app` and `env`; nil: each is null.
+    package mutating func fields(_ env: EnvName?) {
+        field("org", env?.org)
+        field("app", env?.app)
+        field("env", env?.env)
+    }
     package mutating func nullField(_ name: StaticString) {
         key(name)
         null()
@@ -103,6 +109,15 @@ package struct JSONLine {
         }
         bytes.append(UInt8(ascii: "]"))
         needsComma = true
+    }
+
+    /// An array of envs, as objects.
+    package mutating func list(_ name: StaticString, _ envs: some Sequence<EnvName>) {
+        list(name, envs) { line, env in
+            line.open()
+            line.fields(env)
+            line.close()
+        }
     }
 
     // MARK: Values

@@ -35,14 +35,14 @@ struct ListenerEvents {
                 "this node does not have the address: the env's routes on it wait until it appears, nobody else is "
                     + "affected"
             ) { line in
-                line.field("env", env)
+                line.fields(env)
                 line.field("address", listener.endpoint.address.description)
             }
             return
         }
         log.say("listener_degraded", error.description) { line in
             line.field("address", listener.endpoint.description)
-            if case .dedicated(let env) = listener.origin { line.field("env", env) }
+            if case .dedicated(let env) = listener.origin { line.fields(env) }
         }
     }
 
@@ -58,7 +58,7 @@ struct ListenerEvents {
             guard !isMissing else { return }
             missing.remove(address)
             log.say("ipv4_restored") { line in
-                line.field("env", env)
+                line.fields(env)
                 line.field("address", address.description)
             }
         } else if wasDegraded {
@@ -66,7 +66,7 @@ struct ListenerEvents {
         } else if !isStart {
             log.say("listener_opened") { line in
                 line.field("address", listener.endpoint.description)
-                if case .dedicated(let env) = listener.origin { line.field("env", env) }
+                if case .dedicated(let env) = listener.origin { line.fields(env) }
             }
         }
     }

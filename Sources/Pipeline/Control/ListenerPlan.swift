@@ -10,7 +10,7 @@ package struct PlannedListener: Hashable, Sendable {
         /// A port of an `expose` range that a route asks for.
         case expose
         /// R9: an env's own address.
-        case dedicated(env: String)
+        case dedicated(env: EnvName)
     }
     package let spec: ListenerSpec
     package let origin: Origin

@@ -47,10 +47,15 @@ package enum ProxyVerdict: String, Sendable, Equatable {
 struct ProxyWatch {
     private static let interval = TimeSpan.seconds(1)
 
+    private struct Rejected: Hashable {
+        let route: String
+        let owner: EnvName
+    }
+
     /// Of v2 routes, in the newest table.
     private var groups: [UnsafePointer<BackendGroup>] = []
     private var isStale = true
-    private var rejected: Set<String> = []
+    private var rejected: Set<Rejected> = []
     /// Nil: there are no v2 routes.
     private(set) var nextLook: Instant?
 
@@ -64,14 +69,19 @@ struct ProxyWatch {
         if isStale { collect(table) }
         nextLook = groups.isEmpty ? nil : now + ProxyWatch.interval
         guard !rejected.isEmpty || groups.contains(where: { ProxyVerdict($0.pointee) == .rejected }) else { return }
-        var found: Set<String> = []
+        var found: Set<Rejected> = []
         table.visitAll { route, _ in
             guard ProxyVerdict(route.pointee) == .rejected else { return }
-            let id = route.pointee.id.string
-            found.insert(id)
-            if !rejected.contains(id) { sayRejected(id, route.pointee, log) }
+            let one = Rejected(route: route.pointee.id.string, owner: route.pointee.owner.pointee.name)
+            found.insert(one)
+            if !rejected.contains(one) { sayRejected(one, route.pointee, log) }
         }
-        for id in rejected.subtracting(found).sorted() { log.say("proxy_accepted") { $0.field("route", id) } }
+        for one in rejected.subtracting(found).sorted(by: { $0.route < $1.route }) {
+            log.say("proxy_accepted") { line in
+                line.field("route", one.route)
+                line.fields(one.owner)
+            }
+        }
         rejected = found
     }
 
@@ -84,14 +94,14 @@ struct ProxyWatch {
         groups = Array(seen)
     }
 
-    private func sayRejected(_ id: String, _ route: Route, _ log: ControlLog) {
+    private func sayRejected(_ rejected: Rejected, _ route: Route, _ log: ControlLog) {
         let guilty = route.backends.buffer.filter { ProxyVerdict($0.cell) == .rejected }
         log.say(
             "proxy_rejected",
             "a backend does not take our PROXY header; make it expect one, or set the route's proxy_protocol to off"
         ) { line in
-            line.field("route", id)
-            line.field("env", route.owner.pointee.env.string)
+            line.field("route", rejected.route)
+            line.fields(rejected.owner)
             line.list("backends", guilty.prefix(20)) { $0.string($1.address.endpoint.description) }
             line.field("connections", UInt64(route.cell.pointee.proxyRejections.load(ordering: .relaxed)))
         }

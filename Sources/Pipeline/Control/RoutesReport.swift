@@ -8,7 +8,7 @@ enum RoutesReport {
 
     private struct Row {
         let id: String
-        let owner: String
+        let owner: EnvName
         let hostname: String?
         let route: UnsafePointer<Route>
     }
@@ -51,7 +51,7 @@ enum RoutesReport {
 
     private static func row(_ route: UnsafePointer<Route>, _ hostname: String?) -> Row {
         Row(
-            id: route.pointee.id.string, owner: route.pointee.owner.pointee.path, hostname: hostname, route: route)
+            id: route.pointee.id.string, owner: route.pointee.owner.pointee.name, hostname: hostname, route: route)
     }
 
     /// Of the ready backends, how many edge-side evidence lets in (R12).
@@ -66,7 +66,8 @@ enum RoutesReport {
         var line = JSONLine()
         line.open()
         line.field("id", row.id)
-        line.field("owner", row.owner)
+        line.field("owner", row.owner.path)
+        line.fields(row.owner)
         line.field("hostname", row.hostname)
         line.field("port", UInt64(route.port))
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
@@ -113,7 +114,7 @@ enum RoutesReport {
         let rejections = cell.pointee.proxyRejections.load(ordering: .relaxed)
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         return [
-            row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner, route.balance?.name ?? "(stage)",
+            row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
             "\(eligible(route))/\(route.backends.count)", "\(cell.pointee.active.current)\(limit)",
             "\(cell.pointee.connections.load(ordering: .relaxed))",
             "\(cell.pointee.bytesToUpstream.load(ordering: .relaxed))",

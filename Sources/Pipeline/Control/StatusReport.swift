@@ -85,7 +85,7 @@ struct StatusReport {
         line.field("hint", kept.planned.spec.kindName)
         line.field("pipeline", pipeline(kept))
         line.field("origin", kept.planned.origin.name)
-        line.field("env", kept.planned.origin.env)
+        line.fields(kept.planned.origin.env)
         line.field("state", kept.isOpen ? "open" : "degraded")
         if let degradation = kept.degradation {
             line.field("why", degradation.error.description)
@@ -163,7 +163,7 @@ struct StatusReport {
         for kept in node.listeners.kept {
             table.add([
                 kept.bound.description, kept.planned.spec.kindName, pipeline(kept),
-                kept.planned.origin.env ?? kept.planned.origin.name,
+                kept.planned.origin.env?.path ?? kept.planned.origin.name,
                 kept.degradation.map { "degraded: \($0.error)" } ?? "open",
             ])
         }
@@ -194,7 +194,7 @@ extension PlannedListener.Origin {
         case .dedicated: "dedicated_ipv4"
         }
     }
-    var env: String? {
+    var env: EnvName? {
         if case .dedicated(let env) = self { return env }
         return nil
     }

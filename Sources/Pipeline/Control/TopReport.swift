@@ -14,6 +14,7 @@ package struct TopQuestion: Sendable, Equatable {
     package var rows = 20
     /// Only flows of this instance, and so on; all that are given have to fit.
     package var instance: String?
+    /// `org/app/env`, or the env's own id where only one env has it.
     package var env: String?
     package var org: String?
     package var destination: IPAddress?
@@ -28,9 +29,12 @@ package struct TopQuestion: Sendable, Equatable {
     }
 
     func fits(_ names: FlowNames) -> Bool {
-        (instance == nil || instance == names.instance) && (env == nil || env == names.env)
-            && (org == nil || org == names.org)
+        (instance == nil || instance == names.instance) && (org == nil || org == names.org)
+            && (env == nil || env == names.env || env == names.owner.path)
     }
+
+    /// It names an env or something of one: all that fits must be of the same.
+    var isOfOneEnv: Bool { instance != nil || env != nil }
 }
 
 /// Who sends most right now.
@@ -52,6 +56,8 @@ struct TopReport {
     let from: UInt64
     let to: UInt64
     let folded: UInt64
+    /// The envs that a question about one of them fits, if they are several: the report is nobody's then.
+    let ambiguous: [EnvName]
 
     /// Texts are made for the rows that are shown alone: there may be a hundred thousand flows, and the control thread waits.
     /// - Parameter names: who a flow's instance is.
@@ -79,6 +85,7 @@ struct TopReport {
         }
         others = sorted.count - rows.count
         self.total = total
+        ambiguous = question.isOfOneEnv && owners.envs.count > 1 ? owners.envs.sorted() : []
         (from, to, folded) = (view.from, view.to, view.folded)
     }
 
@@ -123,6 +130,21 @@ struct TopReport {
     }
 
     // MARK: Answers
+
+    /// R27: no more of them than someone reads.
+    private static let namedLimit = 8
+
+    /// Why the question has no answer, and how to ask; nil: it has.
+    var fault: (problem: String, remedy: String)? {
+        guard !ambiguous.isEmpty else { return nil }
+        let what = question.env.map { "env \($0)" } ?? "instance \(question.instance ?? "")"
+        let named = ambiguous.prefix(TopReport.namedLimit).map { $0.isUnknown ? "(unknown)" : $0.path }
+        let rest = ambiguous.count - named.count
+        return (
+            "\(what) may be of \(named.joined(separator: ", "))" + (rest > 0 ? " and \(rest) more" : ""),
+            "say whose: an env is named as ORG/APP/ENV"
+        )
+    }
 
     private var milliseconds: UInt64 { max(1, (to - from) / 1_000_000) }
 
@@ -218,8 +240,10 @@ struct TopOwners {
     private let question: TopQuestion
     /// -1: no flow of it fits.
     private var known: [Source: Int] = [:]
-    private var places: [String: Int] = [:]
+    private var places: [FlowNames: Int] = [:]
     private(set) var rows: [TopReport.Row] = []
+    /// Whose flows fit a question about one env.
+    private(set) var envs: Set<EnvName> = []
 
     init(_ question: TopQuestion) { self.question = question }
 
@@ -233,11 +257,12 @@ struct TopOwners {
             known[source] = -1
             return nil
         }
+        if question.isOfOneEnv { envs.insert(who.owner) }
         let row = TopOwners.row(question.by, who)
-        let text = "\(row.org)/\(row.app)/\(row.env)/\(row.name)"
-        let place = places[text] ?? rows.count
+        let key = FlowNames(instance: row.name, env: row.env, app: row.app, org: row.org)
+        let place = places[key] ?? rows.count
         if place == rows.count { rows.append(row) }
-        (places[text], known[source]) = (place, place)
+        (places[key], known[source]) = (place, place)
         return place
     }
 
@@ -253,6 +278,8 @@ struct TopOwners {
 
     /// The order of rows with the same figures: by name, or by number.
     func isLess(_ a: TopReport.Group, _ b: TopReport.Group) -> Bool {
-        a.isOwner ? rows[Int(a.low)].name < rows[Int(b.low)].name : (a.high, a.low) < (b.high, b.low)
+        guard a.isOwner else { return (a.high, a.low) < (b.high, b.low) }
+        let (a, b) = (rows[Int(a.low)], rows[Int(b.low)])
+        return (a.name, a.env, a.org, a.app) < (b.name, b.env, b.org, b.app)
     }
 }

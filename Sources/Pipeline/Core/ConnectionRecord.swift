@@ -20,11 +20,15 @@ public struct ConnectionRecord: @unchecked Sendable {
     public var duration = TimeSpan.zero
     /// Accept to backend connected; zero if it never was.
     public var timeToConnect = TimeSpan.zero
-    /// The route's id, and its env, cut to fit.
+    /// The route's id, cut to fit.
     public var route = ShortText<48>()
+    /// Whose it is: an env is all three. Cut to fit.
+    public var org = ShortText<48>()
+    public var app = ShortText<48>()
     public var env = ShortText<48>()
     public var serverName = ShortText<62>()
-    /// Which instance it came from (R19), if that is known; ``env`` is then its env.
+    /// Which instance it came from (R19), if that is known; without a route, ``org``, ``app`` and ``env``
+    /// are its own.
     public var instance = ShortText<48>()
     /// The same as a number, see ``InstanceIdentity/number``.
     public var instanceNumber = InstanceIdentity.unknown

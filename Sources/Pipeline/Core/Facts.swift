@@ -220,8 +220,8 @@ public struct Effects {
 
 /// What goes to the backend before the client's first byte.
 public struct Prelude {
-    /// The most bytes that stages may put in front, together. Twice what a header of ours takes with every TLV of its
-    /// own; small enough that it, a connection's facts and a usual hello lie on two pages.
+    /// The most bytes that stages may put in front, together. A header of ours fits with every TLV at its
+    /// longest; small enough that it, a connection's facts and a usual hello lie on two pages.
     public static let capacity = 2048
     private var storage: InlineArray<2048, UInt8>
     public private(set) var count: Int

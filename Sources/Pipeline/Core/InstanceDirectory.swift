@@ -23,9 +23,6 @@ public struct InstanceIdentity: ~Copyable {
     /// The number of nobody.
     public static let unknown = UInt32.max
 
-    /// `org/app/env`, for people.
-    public var envPath: String { "\(org.string)/\(app.string)/\(env.string)" }
-
     /// Frees the texts.
     public func deallocate() {
         for text in [id, env, app, org] { text.deallocate() }

@@ -2,7 +2,10 @@
 public enum LimitKey: Sendable, Equatable {
     /// The believed client's network: the lengths of the IPv6 prefix (1...128) and of the IPv4 one (1...32).
     case client(v6: UInt8, v4: UInt8)
-    case route, env, org
+    case route
+    /// An env is org, app and env together: envs of different orgs that are called the same don't share an entry.
+    case env
+    case org
     /// The instance that the connection comes from, where that is known (R19); else the one that it goes to: the first
     /// that is tried.
     case instance

@@ -145,4 +145,17 @@ public struct LimitHandle: @unchecked Sendable {
         let (high, low) = SipHash.wideHash(text.buffer, seed: seed)
         return LimitKeyBits(high: high, low: low)
     }
+
+    /// The key of an env, or of something of it that has an id there: the same only if all are.
+    public func bits(
+        org: FrozenText, app: FrozenText, env: FrozenText, id: FrozenText? = nil
+    ) -> LimitKeyBits {
+        var row = SipHash.Row(seed: seed)
+        row.add(org.buffer)
+        row.add(app.buffer)
+        row.add(env.buffer)
+        if let id { row.add(id.buffer) }
+        let (high, low) = row.result()
+        return LimitKeyBits(high: high, low: low)
+    }
 }

@@ -64,9 +64,6 @@ public struct RouteOwner: ~Copyable {
         number = RouteOwner.numbers.wrappingAdd(1, ordering: .relaxed).newValue
     }
 
-    /// `org/app/env`, for people.
-    public var path: String { "\(org.string)/\(app.string)/\(env.string)" }
-
     /// Frees the texts.
     public func deallocateTexts() {
         for text in [org, app, env] { text.deallocate() }

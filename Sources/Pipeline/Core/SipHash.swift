@@ -127,6 +127,21 @@ public struct SipHash {
         return state.wideResult()
     }
 
+    /// The long hash of several texts: of others it is another, also where all of them together read the same.
+    struct Row {
+        private var state: SipHash
+
+        init(seed: HashSeed) { state = SipHash(wide: seed) }
+
+        mutating func add(_ text: UnsafeBufferPointer<UInt8>) {
+            // Before the text: so none can read like the end of one and the beginning of the next.
+            state.add(UInt64(truncatingIfNeeded: text.count))
+            state.add(state.addWords(of: text))
+        }
+
+        mutating func result() -> (UInt64, UInt64) { state.wideResult() }
+    }
+
     /// The long hash of any bytes.
     static func wideHash(_ bytes: UnsafeBufferPointer<UInt8>, seed: HashSeed) -> (UInt64, UInt64) {
         var state = SipHash(wide: seed)

@@ -38,25 +38,29 @@ package final class LedgerReader {
         }
     }
 
-    /// Of the largest `top` envs, the rest together as ``LedgerReader/rest``.
+    /// Of the largest `top` envs, and the rest together.
     package func series(from: Int64, to: Int64, now: Int64, top: Int = 8) throws(LedgerProblem) -> ReportSeries {
         try read { db in
             let level = try LedgerReader.step(db, from, to)
             let owners = try LedgerReader.owners(db)
             let (start, end) = (level.start(of: from), level.ceiling(min(to, now + 1)))
-            var byEnv: [String: [Int64: Int64]] = [:]
+            var byEnv: [EnvName: [Int64: Int64]] = [:]
             try LedgerReader.eachSum(db, .owner, level, start, end) { at, owner, sums in
-                let env = owners[owner]?.env ?? ""
+                let env = (owners[owner] ?? FlowNames()).owner
                 let before = byEnv[env]?[at] ?? 0
                 byEnv[env, default: [:]][at] = LedgerSums.capped(before, sums.bytes)
             }
-            var ordered = byEnv.map { (env: $0.key, bytes: $0.value) }
+            var ordered = byEnv.map { (env: EnvName?.some($0.key), bytes: $0.value) }
             let size = { (bytes: [Int64: Int64]) in bytes.values.reduce(0, LedgerSums.capped) }
-            ordered.sort { (size($0.bytes), $1.env) > (size($1.bytes), $0.env) }
+            ordered.sort { a, b in
+                let (first, second) = (size(a.bytes), size(b.bytes))
+                guard first == second, let a = a.env, let b = b.env else { return first > second }
+                return a < b
+            }
             if ordered.count > top {
                 var rest: [Int64: Int64] = [:]
                 for env in ordered[top...] { rest.merge(env.bytes, uniquingKeysWith: LedgerSums.capped) }
-                ordered = Array(ordered[..<top]) + [(LedgerReader.rest, rest)]
+                ordered = Array(ordered[..<top]) + [(nil, rest)]
             }
             return ReportSeries(step: level.seconds, from: start, to: end, envs: ordered)
         }
@@ -202,8 +206,8 @@ extension LedgerReader {
         var found: [FlowNames: ReportSums] = [:]
         for (owner, sums) in try sums(db, .owner, range) {
             var key = owners[owner] ?? FlowNames()
-            if group != .instance { (key.instance, key.app) = ("", "") }
-            if group == .org { key.env = "" }
+            if group != .instance { key.instance = "" }
+            if group == .org { (key.env, key.app) = ("", "") }
             found[key, default: ReportSums()].add(sums)
         }
         let order = { (names: FlowNames) in (names.instance, names.env, names.org, names.app) }

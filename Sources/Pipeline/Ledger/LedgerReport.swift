@@ -84,10 +84,10 @@ package struct ReportSeries: Equatable, Sendable {
     package let step: Int64
     package let from: Int64
     package let to: Int64
-    /// The largest first; bytes, both ways, by the beginning of the step.
-    package let envs: [(env: String, bytes: [Int64: Int64])]
+    /// The largest first, nil for all others together; bytes, both ways, by the beginning of the step.
+    package let envs: [(env: EnvName?, bytes: [Int64: Int64])]
 
-    package init(step: Int64, from: Int64, to: Int64, envs: [(env: String, bytes: [Int64: Int64])]) {
+    package init(step: Int64, from: Int64, to: Int64, envs: [(env: EnvName?, bytes: [Int64: Int64])]) {
         self.step = step
         self.from = from
         self.to = to

@@ -67,8 +67,9 @@ extension StateBuilder {
         }
         let id = put(spec.id, "route_id")
         let (org, app, name) = (put(spec.org, "owner"), put(spec.app, "owner"), put(spec.env, "owner"))
-        // In a config file the path is what names an env.
-        let path = Array("\(spec.org)/\(spec.app)/\(spec.env)".utf8)
+        // In a config file the path is what names an env. The byte between the ids is in none, so that no `env_id` of a
+        // document, and no other path, names it too.
+        let path = Array("\(spec.org)\u{0}\(spec.app)\u{0}\(spec.env)".utf8)
         let env = path.withUnsafeBufferPointer { document.symbols.intern($0) }
         let none = Bytes(start: nil, count: 0)
         var options: RouteOptions = spec.hint == .tcpRaw ? .raw : []

@@ -5,8 +5,7 @@ public struct DedicatedListener: Hashable, Sendable {
     public let address: IPAddress
     public let port: UInt16
     public let hint: ProtocolHint
-    /// `org/app/env`, for messages.
-    public let env: String
+    public let env: EnvName
 }
 
 /// Which destinations belong to one env alone, and what is served there (R9). Flat memory, immutable; part of a

@@ -67,7 +67,8 @@ public final class RoutingState {
         /// R9: its dedicated address, which no other env has.
         var ipv4: IPAddress?
 
-        var path: String { "\(org)/\(app)/\(name)" }
+        var identity: EnvName { EnvName(org: org, app: app, env: name) }
+        var path: String { identity.path }
     }
 
     /// - Parameters:
@@ -134,7 +135,7 @@ public final class RoutingState {
         guard let record = envs[env], let address = record.ipv4 else { return nil }
         return DedicatedListener(
             address: address, port: current.pointee.route.port,
-            hint: current.pointee.options.contains(.raw) ? .tcpRaw : .tlsPassthrough, env: record.path)
+            hint: current.pointee.options.contains(.raw) ? .tcpRaw : .tlsPassthrough, env: record.identity)
     }
 
     /// Checks `document` whole, then makes one new table of it (R22). Objects that can't be used are reported, and
@@ -182,7 +183,7 @@ public struct RouteListing: Sendable, Equatable {
 
     init(_ route: TableRoute) {
         id = route.route.id.string
-        owner = route.route.owner.pointee.path
+        owner = route.route.owner.pointee.name.path
         let name = String(decoding: route.name, as: UTF8.self)
         switch KeyKind(route.options) {
         case .exact: hostname = name

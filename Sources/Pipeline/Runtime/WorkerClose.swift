@@ -144,11 +144,19 @@ extension Worker {
             ? slot.pointee.destination : slot.pointee.backend?.pointee.endpoint
         record.attempts = slot.pointee.tried
         if let route = slot.pointee.route { record.route.set(route.pointee.id.buffer) }
-        if let owner = slot.pointee.owner { record.env.set(owner.pointee.env.buffer) }
+        if let owner = slot.pointee.owner {
+            record.org.set(owner.pointee.org.buffer)
+            record.app.set(owner.pointee.app.buffer)
+            record.env.set(owner.pointee.env.buffer)
+        }
         if let identity = slot.pointee.identity {
             record.instance.set(identity.pointee.id.buffer)
             record.instanceNumber = identity.pointee.number
-            if slot.pointee.route == nil { record.env.set(identity.pointee.env.buffer) }
+            if slot.pointee.route == nil {
+                record.org.set(identity.pointee.org.buffer)
+                record.app.set(identity.pointee.app.buffer)
+                record.env.set(identity.pointee.env.buffer)
+            }
         }
         record.serverName = slot.pointee.serverName
         record.isAccounted = isAccounted(index)

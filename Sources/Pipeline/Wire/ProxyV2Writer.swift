@@ -64,6 +64,24 @@ public struct ProxyV2Writer {
         for byte in value { put(byte) }
     }
 
+    /// Adds a TLV that names an env, as ``EnvName/path`` does.
+    public mutating func append(
+        _ type: UInt8, org: UnsafeBufferPointer<UInt8>, app: UnsafeBufferPointer<UInt8>,
+        env: UnsafeBufferPointer<UInt8>
+    ) {
+        put(type)
+        let place = count
+        put(UInt16(0))
+        EnvName.forEachByte(org: org, app: app, env: env) { put($0) }
+        guard fits else { return }
+        guard let length = UInt16(exactly: count - place - 2) else {
+            fits = false
+            return
+        }
+        memory[place] = UInt8(length >> 8)
+        memory[place + 1] = UInt8(length & 255)
+    }
+
     /// Adds the name that the client asked for (`PP2_TYPE_AUTHORITY`).
     public mutating func append(authority name: ServerName) {
         name.withBytes { append(ProxyTLV.Kind.authority, $0) }

@@ -41,6 +41,8 @@ struct LogLine: Sendable, CustomStringConvertible {
     let bytesToClient: Int
     let durationMilliseconds: Int
     let uniqueID: String?
+    /// `org/app/env`, of the three fields; nil: none is there.
+    let owner: String?
     let env: String?
     let instance: String?
     /// By which it came, if no instance is known for it.
@@ -67,6 +69,8 @@ struct LogLine: Sendable, CustomStringConvertible {
         durationMilliseconds = json["duration_ms"] as? Int ?? -1
         uniqueID = json["unique_id"] as? String
         env = json["env"] as? String
+        let path = ["org", "app", "env"].compactMap { json[$0] as? String }
+        owner = path.isEmpty ? nil : path.joined(separator: "/")
         instance = json["instance"] as? String
         interface = json["interface"] as? String
         description = text
@@ -213,6 +217,8 @@ extension Child.Line {
 struct RouteText: Sendable, CustomStringConvertible {
     var host: String?
     var id: String
+    /// Nil: an env of its own.
+    var owner: String?
     var port: UInt16
     var backends: [Place]
     var proxy = false
@@ -224,7 +230,7 @@ struct RouteText: Sendable, CustomStringConvertible {
         """
         route \(host.map { "\($0) " } ?? ""){
             id       \(id)
-            owner    acme/\(id)/prod
+            owner    \(owner ?? "acme/\(id)/prod")
             listen   \(port)
         \(backends.isEmpty ? "" : "    backend  \(backends.map(\.description).joined(separator: " "))\n")\
         \(proxy ? "    proxy_protocol v2\n    backend_expects_proxy_protocol true\n" : "")\
