@@ -52,11 +52,14 @@ extension World {
     }
 
     func decided(_ settings: StageSettings, _ connection: Connection, _ verdict: Verdict) {
-        let isGate = settings.chain.gates && settings.stage == (settings.chain.peeks ? 2 : 1)
+        let isBelow = settings.chain.peeks && !settings.chain.gatesFirst
+        let isGate = settings.chain.gates && settings.stage == (isBelow ? 2 : 1)
         note("stage \(settings.stage) of #\(connection.index): \(verdict)")
         switch verdict {
         case .gate:
-            connection.peekDeadline = nil
+            // Above a stage that waits it waits too, until the deadline; after that it is a gate like others.
+            let deadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
+            connection.peekDeadline = settings.chain.gatesFirst && clock < deadline ? deadline : nil
             connection.gate = .closed
             return
         case .needBytes:

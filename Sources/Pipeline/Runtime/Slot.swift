@@ -139,6 +139,8 @@ struct Slot {
         static let intercepted = Marks(rawValue: 1024)
         /// Its destination was tried, or is connected, and no backend.
         static let direct = Marks(rawValue: 2048)
+        /// Came by a TLS listener: what stages that look later are told.
+        static let tls = Marks(rawValue: 4096)
         /// Stages were told of it while it lived.
         static let reported = Marks(rawValue: 1 << 15)
     }
