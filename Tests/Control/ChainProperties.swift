@@ -8,7 +8,7 @@ import PipelineWire
 /// same one however the bytes are cut into segments. For the tests beside it and for Fuzz/run.
 ///
 /// An input is three bytes and a stream. They say: the listener and the peer; how it ends (more could come, the client
-/// closes, the time is over); where the stream is cut.
+/// closes, the time is over), or that the time is over before its first byte; where the stream is cut.
 enum ChainProperties {
     /// Nil, or what is wrong.
     static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
@@ -16,7 +16,9 @@ enum ChainProperties {
         guard bytes.count >= 3 else { return nil }
         let place = fixture.place(bytes[0])
         let end: InputState = [.open, .ended, .timedOut][Int(bytes[1]) % 3]
+        let isLate = Int(bytes[1]) / 3 % 4 == 3
         let stream = UnsafeBufferPointer(rebasing: bytes[3...])
+        if isLate { return late(place, stream, end: end == .timedOut ? .open : end, seed: bytes[2]) }
         let expected = outcome(place, stream, end: end, cuts: [stream.count])
         for cuts in [Cuts.random(stream.count, seed: bytes[2]), Cuts.single(stream.count)] {
             var found = outcome(place, stream, end: end, cuts: cuts)
@@ -32,11 +34,31 @@ enum ChainProperties {
     }
 
     private static func outcome(
-        _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState, cuts: [Int]
+        _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState, cuts: [Int],
+        isLate: Bool = false
     ) -> ChainRun.Outcome {
         guard let fixture else { return ChainRun.Outcome() }
-        var run = ChainRun(fixture, place, stream, end: end)
+        var run = ChainRun(fixture, place, stream, end: end, isLate: isLate)
         return run.run(cuts: cuts)
+    }
+
+    /// R17: the stream comes after silence until the deadline. However it is cut, the same becomes of it; nothing is
+    /// believed, and nobody's signature gets through.
+    private static func late(
+        _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState, seed: UInt8
+    ) -> String? {
+        let expected = outcome(place, stream, end: end, cuts: [stream.count], isLate: true)
+        for cuts in [Cuts.random(stream.count, seed: seed), Cuts.single(stream.count)] {
+            let found = outcome(place, stream, end: end, cuts: cuts, isLate: true)
+            if found != expected { return "late: \(expected), in segments \(cuts.prefix(20)): \(found)" }
+        }
+        guard expected.consumed == 0, expected.client?.endpoint == expected.peer else {
+            return "late, and believed: \(expected)"
+        }
+        if expected.reason == nil, !expected.isWaiting, ProxySignature.check(stream) == .block {
+            return "passed with a late PROXY header: \(expected)"
+        }
+        return plausible(expected, stream)
     }
 
     /// What no outcome may be.
@@ -221,15 +243,20 @@ private struct ChainRun {
     private let fixture: ChainFixture
     private let place: ChainFixture.Place
     private let stream: UnsafeBufferPointer<UInt8>
-    private let end: InputState
+    private var end: InputState
     private var facts: ConnectionFacts
     private var prelude = Prelude()
     private var count = 0
     private var input = InputState.open
+    /// Nothing comes before the deadline.
+    private let isLate: Bool
+    private var isGating = false
 
     init(
-        _ fixture: ChainFixture, _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState
+        _ fixture: ChainFixture, _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState,
+        isLate: Bool
     ) {
+        self.isLate = isLate
         self.fixture = fixture
         self.place = place
         self.stream = stream
@@ -246,16 +273,24 @@ private struct ChainRun {
         for number in place.chain.stages.buffer.indices {
             while let wanted = step(number) {
                 guard wanted.reason == nil else { return outcome(wanted.reason) }
-                guard canWait else { return outcome(RuntimeReason.internalError.code) }
-                if wanted.isGate, place.chain.gates(at: number) {
+                if wanted.isGate, staysGate(number) {
                     gating.append(number)
                     break
+                }
+                guard canWait else { return outcome(RuntimeReason.internalError.code) }
+                if isLate {
+                    input = .timedOut
+                    continue
                 }
                 guard gather(min(max(wanted.total, count + 1), place.chain.peekBytes), &cuts) else {
                     return outcome(nil, isWaiting: true)
                 }
             }
         }
+        // A gate has no deadline.
+        if !gating.isEmpty, input == .timedOut { input = .open }
+        if end == .timedOut { end = .open }
+        isGating = true
         while !gating.isEmpty {
             var still: [Int] = []
             for number in gating {
@@ -281,6 +316,16 @@ private struct ChainRun {
         }
     }
 
+    /// As the worker has it: nobody waits behind it, or nobody waits any more.
+    private func staysGate(_ number: Int) -> Bool {
+        guard count < place.chain.peekBytes else { return false }
+        switch input {
+        case .open: return place.chain.gates(at: number)
+        case .timedOut: return place.chain.stages[number].canGate
+        case .ended, .full: return false
+        }
+    }
+
     /// A stage that wants more than can come would hold the client for ever.
     private var canWait: Bool { input == .open && count < place.chain.peekBytes }
     private var seen: Int { min(count, place.chain.peekBytes) }
@@ -292,7 +337,8 @@ private struct ChainRun {
         return withUnsafeMutablePointer(to: &facts) { facts in
             withUnsafeMutablePointer(to: &prelude) { prelude in
                 let view = ConnectionView(
-                    facts: facts, bytes: bytes, input: state, now: Instant(nanoseconds: 1_000_000_000), routes: routes)
+                    facts: facts, bytes: bytes, input: state, now: Instant(nanoseconds: 1_000_000_000), routes: routes,
+                    isGating: isGating)
                 return stage.filter.evaluateErased(
                     stage.settings, stageState, view, Effects(facts: facts, prelude: prelude))
             }

@@ -49,7 +49,7 @@ struct ExplainSenderTests {
         #expect(
             why(explanation, "anti_spoof")
                 == "2001:db8:10::1 must send a PROXY header: its v1 header of 42 bytes says that "
-                + "the client is [2600::7]:40000")
+                + "the client is [2600::7]:40000 and went to [2001:db8::1]:443")
         #expect(why(explanation, "address").contains("source 2600::7"))
         #expect(why(explanation, "sni") == "the ClientHello asks for a.example.com")
         #expect(
@@ -91,6 +91,41 @@ struct ExplainSenderTests {
         #expect(why(stranger, "anti_spoof") == "the first bytes are no PROXY header")
     }
 
+    @Test("R16, R1: our header has the destination that the sender's names, and the route is the listener's")
+    func destination() throws {
+        let header = Array("PROXY TCP4 192.0.2.1 192.0.2.2 40000 8443\r\n".utf8)
+        let explanation = try explain(443, from: "2001:db8:10::1", header + hello)
+        #expect(explanation.outcome == .relayed && explanation.route == "rt_a")
+        #expect(
+            why(explanation, "anti_spoof")
+                .hasSuffix("says that the client is 192.0.2.1:40000 and went to 192.0.2.2:8443"))
+        #expect(
+            why(explanation, "proxy_v2")
+                .hasPrefix("PROXY v2 header: client 192.0.2.1:40000, destination 192.0.2.2:8443"))
+    }
+
+    @Test("R17: on a TLS listener, a silent stranger keeps its gate beyond the deadline; half a header is refused")
+    func silentOnTLS() throws {
+        let config = """
+            pipeline tls {
+                anti_spoof  refuse others
+                sni         timeout 3s
+                backend     round_robin
+            }
+            listen [::]:443  tls_passthrough  via tls
+
+            """
+        let node = try #require(Fixture.load(config + Fixture.route("a.example.com", id: "rt_a")).node)
+        let (to, from) = (FilterHarness.endpoint("[2001:db8::1]:443"), FilterHarness.endpoint("[2600::1]:9"))
+        let silent = Explainer(node).explain(to: to, from: from, bytes: [])
+        #expect(silent.outcome == .relayed)
+        #expect(silent.steps.filter { $0.keyword == "anti_spoof" }.map(\.answer) == [.waits(bytes: 1), .passes])
+        #expect(
+            why(silent, "anti_spoof") == "nothing came in time; the first bytes are looked at when they come")
+        let half = Explainer(node).explain(to: to, from: from, bytes: Array("PROX".utf8))
+        #expect(half.outcome == .refused(reason: "anti_spoof.spoofed client"))
+    }
+
     @Test("R17: on a raw listener a stranger waits for nothing, a silent sender until its deadline")
     func raw() throws {
         let stranger = try explain(5432, from: "2600::1", [])
@@ -99,7 +134,9 @@ struct ExplainSenderTests {
         let sender = try explain(5432, from: "2001:db8:10::1", [])
         #expect(sender.outcome == .relayed)
         #expect(sender.steps.filter { $0.keyword == "anti_spoof" }.map(\.answer) == [.waits(bytes: 1), .passes])
-        #expect(why(sender, "anti_spoof").hasSuffix("none came, so the client is the peer itself"))
+        #expect(
+            why(sender, "anti_spoof")
+                .hasSuffix("none came in time, so the client is the peer itself, and a later one is refused"))
         let partial = try explain(5432, from: "2001:db8:10::1", Array("PROXY TCP6".utf8))
         #expect(partial.outcome == .refused(reason: "anti_spoof.header_timeout client"))
         #expect(why(partial, "anti_spoof").hasSuffix("10 bytes within 3000 ms are not a whole one"))

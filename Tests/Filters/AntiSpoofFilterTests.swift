@@ -28,9 +28,49 @@ struct AntiSpoofFilterTests {
         for count in signature...bytes.count { #expect(try verdict(bytes.prefix(count)) == .refuse(0)) }
     }
 
-    @Test("R17: a mere prefix passes once no more bytes come", arguments: [InputState.ended, .timedOut, .full])
-    func prefix(_ input: InputState) throws {
-        for count in 0..<12 { #expect(try verdict(Self.v2.prefix(count), input) == .next) }
+    @Test(
+        "R17: a mere prefix passes if the stream ends with it: it never becomes a signature",
+        arguments: [(v1, 6), (v2, 12)])
+    func ended(_ bytes: [UInt8], _ signature: Int) throws {
+        for count in 0..<signature { #expect(try verdict(bytes.prefix(count), .ended) == .next) }
+    }
+
+    @Test(
+        "R17: at the deadline a begun signature is refused, and silence keeps the gate", arguments: [(v1, 6), (v2, 12)])
+    func deadline(_ bytes: [UInt8], _ signature: Int) throws {
+        #expect(try verdict([], .timedOut) == .gate(1))
+        for count in 1...signature { #expect(try verdict(bytes.prefix(count), .timedOut) == .refuse(0)) }
+        for count in 1..<signature { #expect(try verdict(bytes.prefix(count) + [0x61], .timedOut) == .next) }
+        for count in 1..<signature { #expect(try verdict(bytes.prefix(count), .full) == .refuse(0)) }
+    }
+
+    @Test("R17: what comes after silence is looked at as from the start", arguments: [(v1, 6), (v2, 12)])
+    func afterSilence(_ bytes: [UInt8], _ signature: Int) throws {
+        var run = FilterHarness()
+        let refuse = [Clause(name: "refuse", values: [])]
+        #expect(try run.evaluate(AntiSpoofFilter.self, refuse, input: .timedOut) == .gate(1))
+        run.isGating = true
+        for count in 0..<signature {
+            #expect(try run.evaluate(AntiSpoofFilter.self, refuse, bytes: bytes.prefix(count)) == .gate(count + 1))
+            let ended = try run.evaluate(AntiSpoofFilter.self, refuse, bytes: bytes.prefix(count), input: .ended)
+            #expect(ended == .next)
+        }
+        #expect(try run.evaluate(AntiSpoofFilter.self, refuse, bytes: bytes) == .refuse(0))
+        #expect(try run.evaluate(AntiSpoofFilter.self, refuse, bytes: bytes, input: .ended) == .refuse(0))
+        #expect(try run.evaluate(AntiSpoofFilter.self, refuse, bytes: [0x16, 3]) == .next)
+    }
+
+    @Test("R17: what explain says at the deadline")
+    func explains() throws {
+        var run = FilterHarness()
+        let refuse = [Clause(name: "refuse", values: [])]
+        #expect(
+            try run.run(AntiSpoofFilter.self, refuse, input: .timedOut).explanation
+                == "nothing came in time; the first bytes are looked at when they come")
+        #expect(
+            try run.run(AntiSpoofFilter.self, refuse, bytes: Array("PRO".utf8), input: .timedOut).explanation
+                == "the first bytes are the beginning of a PROXY header's signature, and the time for the rest of it is over"
+        )
     }
 
     @Test("what is no signature passes at its first different byte")

@@ -32,8 +32,13 @@ struct AntiSpoofSenderTests {
             #expect(verdict == .next)
             #expect(run.facts.client.endpoint == FilterHarness.endpoint(source))
             #expect(run.facts.peer.endpoint == FilterHarness.endpoint("[2001:db8::99]:40000"))
+            // R1: what the header says of the destination is for our own header, and routes go by where it really was.
+            let wanted = header == Self.v1 ? "192.0.2.2:2" : "192.0.2.2:5678"
+            #expect(run.facts.believedDestination?.endpoint == FilterHarness.endpoint(wanted))
+            #expect(run.facts.destination.endpoint == FilterHarness.endpoint("[2001:db8::1]:443"))
             #expect(run.facts.consumed == header.count)
-            #expect(text.hasSuffix("header of \(header.count) bytes says that the client is \(source)"), "\(text)")
+            let said = "header of \(header.count) bytes says that the client is \(source) and went to \(wanted)"
+            #expect(text.hasSuffix(said), "\(text)")
             #expect(run.facts.tlvLength == (header == Self.v2 ? 5 : 0))
             #expect(run.facts.tlvOffset == (header == Self.v2 ? 28 : 0))
         }
@@ -57,11 +62,13 @@ struct AntiSpoofSenderTests {
     @Test("R17: LOCAL, UNKNOWN and unspec headers are consumed, and the client stays the peer")
     func realPeer() throws {
         let unspec = bytes(hex: "0d0a0d0a000d0a515549540a21000000") ?? []
-        for header in [Self.local, Array("PROXY UNKNOWN\r\n".utf8), unspec] {
+        let undefined = bytes(hex: "0d0a0d0a000d0a515549540a20ff0003010203") ?? []
+        for header in [Self.local, Array("PROXY UNKNOWN\r\n".utf8), unspec, undefined] {
             var run = FilterHarness()
             let (verdict, text) = try run.run(AntiSpoofFilter.self, Self.require, bytes: header + [1, 2, 3])
             #expect(verdict == .next)
             #expect(run.facts.client.endpoint == run.facts.peer.endpoint)
+            #expect(run.facts.believedDestination == nil)
             #expect(run.facts.consumed == header.count && run.facts.tlvLength == 0)
             #expect(text.hasSuffix("conveys no address, so the client is the peer itself"), "\(text)")
         }
@@ -161,11 +168,49 @@ struct AntiSpoofSenderTests {
             #expect(try verdict(Self.require, count, .timedOut) == "anti_spoof.header_timeout client")
             #expect(try verdict(Self.require, count, .ended) == "anti_spoof.header_closed client")
             // What has begun like a signature may go on after the deadline, but not after a FIN.
-            let late = count == 0 ? "next" : "anti_spoof.header_timeout client"
+            let late = count == 0 ? "gate(1)" : "anti_spoof.header_timeout client"
             #expect(try verdict(Self.accept, count, .timedOut) == late)
             let closed = count < 12 ? "next" : "anti_spoof.header_closed client"
             #expect(try verdict(Self.accept, count, .ended) == closed)
         }
+    }
+
+    @Test("R17: a header that comes after the deadline is closed by name, never payload", arguments: [v1, v2, local])
+    func late(_ header: [UInt8]) throws {
+        var run = FilterHarness()
+        let (verdict, text) = try run.run(AntiSpoofFilter.self, Self.accept, input: .timedOut)
+        #expect(verdict == .gate(1))
+        let said = "none came in time, so the client is the peer itself, and a later one is refused"
+        #expect(text.hasSuffix(said), "\(text)")
+        run.isGating = true
+        let signature = header == Self.v1 ? 6 : 12
+        for count in 0...header.count {
+            let verdict = try run.evaluate(AntiSpoofFilter.self, Self.accept, bytes: header.prefix(count))
+            if count < signature {
+                #expect(verdict == .gate(count + 1))
+            } else {
+                #expect(reason(verdict) == "anti_spoof.header_timeout client")
+            }
+        }
+        #expect(run.facts.consumed == 0 && run.facts.client.endpoint == run.facts.peer.endpoint)
+        for (bytes, input) in [("QUIT", InputState.open), ("PROMPT", .open), ("PRO", .ended), ("", .ended)] {
+            let verdict = try run.evaluate(AntiSpoofFilter.self, Self.accept, bytes: Array(bytes.utf8), input: input)
+            #expect(verdict == .next)
+        }
+    }
+
+    @Test("R17: behind a believed header, silence keeps the second stage's gate too, and half a signature is refused")
+    func innerDeadline() throws {
+        var run = FilterHarness()
+        #expect(try run.evaluate(AntiSpoofFilter.self, Self.require, bytes: Self.v2) == .next)
+        let whole = Self.v2.count
+        let silent = try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: Self.v2, input: .timedOut)
+        #expect(silent == .gate(whole + 1))
+        let half = try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: Self.v2 + [0x50], input: .timedOut)
+        #expect(reason(half) == "anti_spoof.spoofed client")
+        run.isGating = true
+        let late = try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: Self.v2 + Self.v1)
+        #expect(reason(late) == "anti_spoof.spoofed client")
     }
 
     @Test("R17: a second stage judges what follows the header that the first has taken out")

@@ -104,16 +104,15 @@ import Testing
     func senderPaths() throws {
         for (key, shared) in [(LimitKey.env, false), (.instance, false), (.org, true)] {
             let identities = ["shop", "web"].enumerated().map {
-                InstanceIdentity(
-                    number: UInt32($0), id: FrozenText("i"), env: FrozenText("prod"), app: FrozenText($1),
-                    org: FrozenText("acme"))
+                TestIdentity.make(number: UInt32($0), id: "i", env: "prod", app: $1, org: "acme")
             }
             var run = FilterHarness()
             run.instances = InstanceDirectory(
-                identities, addresses: (0..<2).map { (IPAddress(high: 0xFD << 56, low: UInt64($0)), $0) })
+                identities.map { UnsafePointer($0) },
+                addresses: (0..<2).map { (IPAddress(high: 0xFD << 56, low: UInt64($0)), $0) })
             let directory = run.instances
             defer {
-                for identity in identities { identity.deallocate() }
+                for identity in identities { TestIdentity.free(identity) }
                 directory.deallocate()
             }
             let table = try #require(

@@ -76,6 +76,27 @@ struct ProxyV2FilterTests {
         }
     }
 
+    @Test("R16: an IPv4 client of an IPv6 listener is INET, with the destination that its header named")
+    func believedDestination() throws {
+        for (client, destination, wanted) in [
+            ("192.0.2.1:1", "192.0.2.2:2", "21" + "11" + "000c" + "c0000201" + "c0000202" + "0001" + "0002"),
+            ("[::ffff:192.0.2.1]:1", "[::ffff:192.0.2.2]:2", "2111000cc0000201c000020200010002"),
+            // What a sender has said so: an IPv4-mapped client of an IPv6 destination.
+            (
+                "192.0.2.1:1", "[2001:db8::5]:2",
+                "21210024" + "00000000000000000000ffffc0000201" + "20010db8000000000000000000000005" + "00010002"
+            ),
+        ] {
+            var run = harness()
+            run.facts.client = ClientAddress(FilterHarness.endpoint(client))
+            run.facts.believedDestination = DestinationAddress(FilterHarness.endpoint(destination))
+            let (verdict, text) = try run.run(ProxyV2Filter.self)
+            #expect(verdict == .next)
+            #expect(hex(run.preludeBytes) == "0d0a0d0a000d0a515549540a" + wanted)
+            #expect(text.hasSuffix("destination \(FilterHarness.endpoint(destination))"), "\(text)")
+        }
+    }
+
     @Test("R16: a second stage adds no second header")
     func once() throws {
         var run = harness()

@@ -53,12 +53,14 @@ struct ChainPlan {
     /// The peeking stage asks for one byte more each time, rather than for all that it knows to need.
     var asksByteByByte: Bool
     var gates: Bool
+    /// The gating stage stands above the peeking one: where that waits, it waits too.
+    var gatesFirst: Bool
     var shadows: Bool
     var writesPrelude: Bool
     /// The backend is chosen before first bytes are waited for.
     var choosesEarly: Bool
 
-    var gateStage: Int { 1 + (peeks ? 1 : 0) + (choosesEarly ? 1 : 0) }
+    var gateStage: Int { 1 + (peeks && !gatesFirst ? 1 : 0) + (choosesEarly ? 1 : 0) }
 }
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
@@ -178,11 +180,14 @@ struct Scenario {
     private static func moment(_ random: inout SeededRandom) -> UInt64 { start + UInt64(random.below(80_000_000)) }
 
     private static func chain(_ random: inout SeededRandom, mayPeek: Bool) -> ChainPlan {
-        ChainPlan(
+        var chain = ChainPlan(
             peeks: mayPeek && random.chance(80), peekBytes: random.pick([5, 64, 600, 8192, 65536]),
             peekTimeout: random.pick([.milliseconds(20), .milliseconds(200), .seconds(3)]),
-            asksByteByByte: random.chance(30), gates: random.chance(mayPeek ? 20 : 50), shadows: random.chance(20),
-            writesPrelude: random.chance(50), choosesEarly: random.chance(30))
+            asksByteByByte: random.chance(30), gates: random.chance(mayPeek ? 30 : 50), gatesFirst: false,
+            shadows: random.chance(20), writesPrelude: random.chance(50),
+            choosesEarly: random.chance(30))
+        if chain.peeks, chain.gates { chain.gatesFirst = random.chance(60) }
+        return chain
     }
 
     private func connection(_ random: inout SeededRandom) -> ConnectionPlan {

@@ -133,7 +133,12 @@ enum GateStage: SimulatedStage {
         let seen = view.bytes.prefix(signature.count)
         guard seen.elementsEqual(signature.prefix(seen.count)) else { return .next }
         if seen.count == signature.count { return .refuse(0) }
-        return view.input == .open ? .gate(seen.count + 1) : .next
+        switch view.input {
+        case .open: return .gate(seen.count + 1)
+        // Silence keeps the gate, and half a signature has had its time.
+        case .timedOut: return seen.isEmpty ? .gate(1) : .refuse(0)
+        case .ended, .full: return .next
+        }
     }
 }
 

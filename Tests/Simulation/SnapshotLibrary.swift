@@ -179,8 +179,9 @@ final class SnapshotLibrary {
             }
             add(DoorStage.self, 0, shadow: plan.shadows)
             if plan.choosesEarly { add(BackendStage.self, 3) }
+            if plan.gates, plan.gatesFirst { add(GateStage.self, 2) }
             if plan.peeks { add(PeekStage.self, 1) }
-            if plan.gates { add(GateStage.self, 2) }
+            if plan.gates, !plan.gatesFirst { add(GateStage.self, 2) }
             if !plan.choosesEarly { add(BackendStage.self, 3) }
             if plan.writesPrelude { add(PreludeStage.self, 4) }
             add(AccountStage.self, 5)

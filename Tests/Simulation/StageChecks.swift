@@ -69,7 +69,9 @@ extension World {
         note("stage \(settings.stage) of #\(connection.index): \(verdict)")
         switch verdict {
         case .gate:
-            connection.peekDeadline = nil
+            // Above a stage that waits it waits too, until the deadline; after that it is a gate like others.
+            let deadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
+            connection.peekDeadline = settings.chain.gatesFirst && clock < deadline ? deadline : nil
             connection.gate = .closed
             return
         case .needBytes:

@@ -14,6 +14,8 @@ package struct FilterHarness {
     package var destination = FilterHarness.endpoint("[2001:db8::1]:443") { didSet { resetFacts() } }
     package var hint = ProtocolHint.tlsPassthrough { didSet { resetFacts() } }
     package var now = Instant(nanoseconds: 1_000_000_000)
+    /// As a gate is asked, once the backend is connected.
+    package var isGating = false
     /// As `explain` asks.
     package var isRehearsal = false
     package let routes = FakeRoutes()
@@ -66,13 +68,13 @@ package struct FilterHarness {
         bytes: some Collection<UInt8> = [], input: InputState = .open
     ) -> (verdict: Verdict, explanation: String) {
         let table = routes.handle
-        let (now, isRehearsal, instances) = (now, isRehearsal, instances)
+        let (now, isRehearsal, instances, isGating) = (now, isRehearsal, instances, isGating)
         return withExactBytes(bytes) { bytes in
             withUnsafeMutablePointer(to: &facts) { facts in
                 withUnsafeMutablePointer(to: &prelude) { prelude in
                     let view = ConnectionView(
                         facts: facts, bytes: bytes, input: input, now: now, routes: table, instances: instances,
-                        isRehearsal: isRehearsal)
+                        isRehearsal: isRehearsal, isGating: isGating)
                     let verdict = F.evaluate(settings, &state, view, Effects(facts: facts, prelude: prelude))
                     return (verdict, F.explain(settings, view, verdict))
                 }

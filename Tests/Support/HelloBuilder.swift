@@ -6,6 +6,8 @@ package struct HelloBuilder {
     package var hasECH = false
     /// Bytes of a padding extension in front of the others.
     package var padding = 0
+    /// Empty extensions of these types, after all others.
+    package var more: [UInt16] = []
     /// How the message is cut into records: their payload lengths; what is left goes into one more.
     package var recordLengths: [Int] = []
 
@@ -42,7 +44,9 @@ package struct HelloBuilder {
             all += extensionOf(16, vector16(alpn.flatMap { [UInt8($0.utf8.count & 255)] + Array($0.utf8) }))
         }
         if hasECH { all += extensionOf(0xFE0D, [0, 1, 2, 3]) }
-        return all + extensionOf(43, [2, 3, 4])
+        all += extensionOf(43, [2, 3, 4])
+        for type in more { all += extensionOf(type, []) }
+        return all
     }
 
     private func extensionOf(_ type: UInt16, _ content: [UInt8]) -> [UInt8] {

@@ -63,7 +63,7 @@ struct ProxySenderTests {
         }
     }
 
-    @Test("R16, R17: our own header names the believed client and our listener, and passes the sender's TLVs on")
+    @Test("R16, R17: our own header is INET for an IPv4 client that a sender names, whatever our listener is")
     func ownHeader() throws {
         let backend = try ManualServer()
         let entry = Place("::1", try FreePort.take())
@@ -75,15 +75,16 @@ struct ProxySenderTests {
         let hello = clientHello("a.example.com")
         try client.send(Self.v2 + hello)
         let socket = try backend.accept()
-        // An IPv4 client of an IPv6 listener: INET6, with the client mapped.
-        let port = [UInt8(entry.port >> 8), UInt8(entry.port & 255)]
-        let addresses = "00000000000000000000ffffcb007109" + "00000000000000000000000000000001" + "04d2" + hex(port)
+        // R16: source and destination as the sender's header has them; the listener is an IPv6 one.
+        let addresses = "cb007109" + "c0000202" + "04d2" + "01bb"
         let tlvs = "e90004" + hex("rt_a".utf8) + "ea00026869"
-        let wanted = "0d0a0d0a000d0a515549540a21210030" + addresses + tlvs + hex(hello)
+        let wanted = "0d0a0d0a000d0a515549540a21110018" + addresses + tlvs + hex(hello)
         #expect(hex(try socket.receive(exactly: wanted.utf8.count / 2)) == wanted)
         client.reset()
         let line = try node.log("the line of rt_a") { $0.route == "rt_a" }
         #expect(line.client == "203.0.113.9:1234" && line.bytesToBackend == hello.count)
+        // R1: the route is our listener's, and so is the log's destination.
+        #expect(line.destination == entry.description)
     }
 
     @Test("R16: more TLVs of a sender's than fit are a refusal of their own, before the backend is connected")

@@ -79,6 +79,63 @@ struct ClientHelloTests {
         }
     }
 
+    @Test(
+        "R7: any extension twice is malformed, however many others stand between them",
+        arguments: [0, 1, 10, 43, 63, 64, 0x2A2A, 0xFE0D, 0xFF01, 0xFFFF] as [UInt16])
+    func twice(_ type: UInt16) {
+        var builder = HelloBuilder(type == 0 ? "app.example.com" : nil)
+        builder.hasECH = type == 0xFE0D
+        let isThere: Set<UInt16> = [0, 43, 0x2A2A, 0xFE0D]
+        let first = isThere.contains(type) ? [] : [type]
+        // Types that no other extension here has.
+        let between = (0..<3000).map { 0x3000 + UInt16($0) }
+        for count in [0, 1, 15, 16, 17, 1000, 3000] {
+            builder.more = first + between.prefix(count)
+            guard case .ok = parse(builder.bytes, limit: 16384) else {
+                Issue.record("refused with \(count) other extensions")
+                continue
+            }
+            builder.more += [type]
+            #expect(parse(builder.bytes, limit: 16384) == .malformed(.duplicateExtension), "\(count)")
+            builder.recordLengths = [200]
+            #expect(parse(builder.bytes, limit: 16384) == .malformed(.duplicateExtension), "\(count), in two records")
+            builder.recordLengths = []
+        }
+    }
+
+    @Test("R7: a repeated extension is said when it is known, and every prefix before that is incomplete")
+    func twicePrefixes() {
+        for others in [0, 40] {
+            var builder = HelloBuilder("app.example.com")
+            builder.more = (0..<UInt16(others)).map { 0x3000 + $0 } + [0xFF01, 0xFF01]
+            let stream = builder.bytes
+            var isDecided = false
+            for count in 0...stream.count {
+                switch parse(stream.prefix(count)) {
+                case .incomplete: #expect(!isDecided)
+                case .malformed(.duplicateExtension): isDecided = true
+                case let other: Issue.record("\(other) at \(count)")
+                }
+            }
+            #expect(isDecided)
+        }
+    }
+
+    @Test("R7: a hello of thousands of extensions costs what its bytes cost, twins or not")
+    func manyExtensions() {
+        let clock = ContinuousClock()
+        func time(_ types: [UInt16]) -> Duration {
+            var builder = HelloBuilder("app.example.com")
+            builder.more = types
+            let stream = builder.bytes
+            return (0..<5).map { _ in clock.measure { _ = parse(stream, limit: 65536) } }.min() ?? .zero
+        }
+        let few = time((0..<1000).map { 0x3000 + UInt16($0) })
+        let many = time((0..<16000).map { 0x3000 + UInt16($0) })
+        // Sixteen times as many; were each compared with each, it would be 256 times as long.
+        #expect(many < few * 100 + .milliseconds(1), "\(few) for 1,000, \(many) for 16,000")
+    }
+
     @Test("R7: at every cut into three records, the same hello")
     func threeRecords() {
         var builder = HelloBuilder("app.example.com")

@@ -82,6 +82,7 @@ private struct ReferenceHello {
     var name: [UInt8]?
     var alpn: [[UInt8]] = []
     var hasECH = false
+    private var types: Set<Int> = []
 
     init?(_ records: UnsafeBufferPointer<UInt8>) {
         var message: [UInt8] = []
@@ -101,6 +102,7 @@ private struct ReferenceHello {
             let type = ReferenceHello.number(extensions.prefix(2))
             extensions = extensions.dropFirst(2)
             var content = ReferenceHello.vector(&extensions, 2)
+            guard types.insert(type).inserted else { return nil }
             read(type, &content)
         }
     }

@@ -178,8 +178,9 @@ private struct ReferenceV2 {
         length = 16 + Int(bytes[14]) * 256 + Int(bytes[15])
         command = bytes[12] == 0x20 ? .local : .proxy
         let (family, transport) = (bytes[13] / 16, bytes[13] % 16)
-        guard family <= 3, transport <= 2, bytes.count >= length else { return nil }
+        guard bytes.count >= length else { return nil }
         if command == .local { return }
+        guard family <= 3, transport <= 2 else { return nil }
         guard (family == 0) == (transport == 0) else { return nil }
         if family == 0 { return }
         let addressLength = [0, 12, 36, 216][Int(family)]

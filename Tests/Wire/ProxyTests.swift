@@ -84,6 +84,34 @@ struct ProxyTests {
         }
     }
 
+    @Test("R17: LOCAL is taken whatever its family byte says, its block skipped; of PROXY undefined bytes are refused")
+    func localFamilies() {
+        for byte in UInt8.min...UInt8.max {
+            let block: [UInt8] = [0, 3, 9, 9, 9]
+            var stream = (bytes(hex: "0d0a0d0a000d0a515549540a20") ?? []) + [byte] + block
+            withExactBytes(stream) { bytes in
+                guard case .ok(let header) = ProxyHeader.parse(bytes) else {
+                    Issue.record("LOCAL with family \(byte) is refused")
+                    return
+                }
+                #expect(header.command == .local && header.family == .unspec && header.transport == .unspec)
+                #expect(header.source == nil && header.destination == nil && header.tlvBytes.isEmpty)
+                #expect(header.length == stream.count)
+            }
+            for count in 0..<stream.count {
+                guard case .incomplete = withExactBytes(stream.prefix(count), { ProxyHeader.parse($0) }) else {
+                    Issue.record("decided at \(count) with family \(byte)")
+                    return
+                }
+            }
+            #expect(withExactBytes(stream) { ProxyHeader.parse($0, limit: 18) } == .malformed(.tooLong))
+            stream[12] = 0x21
+            let isDefined = byte == 0 || (1...3).contains(byte >> 4) && (1...2).contains(byte & 15)
+            let flaw: ProxyFlaw = isDefined ? .addressBlock : .familyOrTransport
+            if byte != 0 { #expect(withExactBytes(stream) { ProxyHeader.parse($0) } == .malformed(flaw)) }
+        }
+    }
+
     @Test("R18: a LOCAL header, as probes send it")
     func local() {
         let memory = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: 16)

@@ -21,10 +21,14 @@ extension AntiSpoofFilter {
         let (stream, before) = stream(settings, view)
         let what = before > 0 ? "the bytes after the PROXY header" : "the first bytes"
         switch (verdict, ProxySignature.check(stream)) {
+        case (.refuse, .wait):
+            return "\(what) are the beginning of a PROXY header's signature, and the time for the rest of it is over"
         case (.refuse, _):
             return settings.believesAnyone
                 ? "\(what) are a PROXY header's signature, which \(view.facts.peer.endpoint.address) may not send"
                 : "\(what) are a PROXY header's signature, which clients may not send"
+        case (.gate, _) where view.input == .timedOut:
+            return "nothing came in time; \(what) are looked at when they come"
         case (.needBytes, _), (.gate, _):
             return "the \(stream.count) bytes so far could still become a PROXY header"
         case (.next, .wait): return "no more bytes come, and the \(stream.count) so far are no PROXY header"
@@ -35,6 +39,9 @@ extension AntiSpoofFilter {
     private static func sender(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         let count = view.bytes.count
         guard case .refuse(let code) = verdict, let refusal = Refusal(rawValue: code) else {
+            if case .gate = verdict, view.input == .timedOut {
+                return "none came in time, so the client is the peer itself, and a later one is refused"
+            }
             if let total = verdict.wanted { return "\(count) bytes of it so far, looks again at \(total)" }
             return believed(settings, view)
         }
@@ -55,7 +62,9 @@ extension AntiSpoofFilter {
         switch ProxyHeader.parse(view.bytes, limit: settings.max) {
         case .ok(let header):
             let size = "its v\(header.version) header of \(header.length) bytes"
-            if let source = header.source { return "\(size) says that the client is \(source)" }
+            if let source = header.source, let destination = header.destination {
+                return "\(size) says that the client is \(source) and went to \(destination)"
+            }
             return "\(size) conveys no address, so the client is the peer itself"
         case .notProxy: return "the first bytes are none, so the client is the peer itself"
         case .incomplete, .malformed: return "none came, so the client is the peer itself"

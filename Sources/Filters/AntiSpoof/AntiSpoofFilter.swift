@@ -65,7 +65,10 @@ public enum AntiSpoofFilter: Filter {
                 summary: "how large a v2 header may be, TLVs included; 2KiB unless said"),
         ],
         reasons: [
-            ReasonSpec("spoofed", .client, "The client's first bytes are the signature of a PROXY v1 or v2 header."),
+            ReasonSpec(
+                "spoofed", .client,
+                "The client's first bytes are the signature of a PROXY header, or at the deadline the beginning of one."
+            ),
             ReasonSpec("header_missing", .client, "A sender that must send a PROXY header began with something else."),
             ReasonSpec(
                 "header_malformed", .client, "A sender's PROXY header is no valid one, or larger than `max`."),
@@ -139,6 +142,7 @@ public enum AntiSpoofFilter: Filter {
         if settings.requiresAssigned { return assigned(view, effects) }
         let duty = settings.duty(of: view.facts.peer)
         guard duty != .mustNot else { return stranger(settings, view) }
+        if view.isGating { return late(view) }
         switch ProxyHeader.parse(view.bytes, limit: settings.max) {
         case .ok(let header):
             believe(header, effects)
@@ -160,24 +164,36 @@ public enum AntiSpoofFilter: Filter {
 
     /// `LOCAL`, unspec and unix headers convey no address: then the peer stays the client.
     private static func believe(_ header: ProxyHeader, _ effects: Effects) {
-        if let source = header.source { effects.setClient(ClientAddress(source)) }
+        if let source = header.source {
+            effects.setClient(ClientAddress(source), destination: header.destination.map(DestinationAddress.init))
+        }
         effects.consume(header.length)
         if !header.tlvBytes.isEmpty {
             effects.setTLVs(offset: header.tlvBytes.lowerBound, length: header.tlvBytes.count)
         }
     }
 
-    /// Not a whole header yet. Who may send none has sent none if nothing came, or if the stream ends as what is no
-    /// signature. One that has begun like a signature and stops is not waved through: what is missing might
-    /// still come, and would be taken for the client's own bytes.
+    /// Not a whole header yet. Who may send none is let in at the deadline if nothing came, and its first bytes are still
+    /// looked at (``late(_:)``); so is a stream that ends as what is no signature. One that has begun like a signature and
+    /// stops is not waved through: what is missing might still come, and would be taken for the client's own bytes.
     private static func incomplete(_ duty: Duty, _ needs: Int, _ view: ConnectionView) -> Verdict {
         switch view.input {
         case .open: return .needBytes(needs)
-        case .timedOut: return duty == .may && view.bytes.isEmpty ? .next : refuse(.headerTimeout)
+        case .timedOut: return duty == .may && view.bytes.isEmpty ? .gate(needs) : refuse(.headerTimeout)
         case .ended:
             let hasSignature = ProxySignature.check(view.bytes) == .block
             return duty == .may && !hasSignature ? .next : refuse(.headerClosed)
         case .full: return refuse(.headerMalformed)
+        }
+    }
+
+    /// Who may send a header, was silent until its deadline, and was let in without one. A load balancer that sends it
+    /// with the client's first bytes is closed by name: the client's address is settled, and a header is no payload.
+    private static func late(_ view: ConnectionView) -> Verdict {
+        switch ProxySignature.check(view.bytes) {
+        case .block: return refuse(.headerTimeout)
+        case .pass: return .next
+        case .wait(let needs): return view.input == .open ? .gate(needs) : .next
         }
     }
 
@@ -187,8 +203,20 @@ public enum AntiSpoofFilter: Filter {
         switch ProxySignature.check(stream) {
         case .block: return refuse(.spoofed)
         case .pass: return .next
-        // No more bytes will be looked at, and these alone are no signature.
-        case .wait(let needs): return view.input == .open ? .gate(before + needs) : .next
+        case .wait(let needs): return undecided(stream.isEmpty, before + needs, view.input)
+        }
+    }
+
+    /// R17: no first byte goes unlooked, however late it comes. Silence keeps the gate.
+    private static func undecided(_ isSilent: Bool, _ wanted: Int, _ input: InputState) -> Verdict {
+        switch input {
+        case .open: return .gate(wanted)
+        // Whoever has begun like a signature by now has had its time.
+        case .timedOut: return isSilent ? .gate(wanted) : refuse(.spoofed)
+        // What ends before it is a signature never becomes one.
+        case .ended: return .next
+        // What may not be looked at may not pass.
+        case .full: return refuse(.spoofed)
         }
     }
 

@@ -58,7 +58,7 @@ public enum ProxyV2Filter: Filter {
         guard view.facts.owesProxyHeader else { return .next }
         var refusal = Refusal.headerTooLarge
         let isWritten = effects.prependProxyHeader { memory in
-            var writer = ProxyV2Writer(proxy: view.facts.client, to: view.facts.destination, in: memory)
+            var writer = ProxyV2Writer(proxy: view.facts.client, to: destination(view), in: memory)
             var written = TLVTypes()
             settings.appendOwn(to: &writer, view, &written)
             guard writer.fits else { return nil }
@@ -69,6 +69,12 @@ public enum ProxyV2Filter: Filter {
             return writer.finish()?.count
         }
         return isWritten ? .next : .refuse(refusal.rawValue)
+    }
+
+    /// Source and destination are one connection's: who believes a header's client believes where that was going, and so
+    /// both are of one family.
+    private static func destination(_ view: ConnectionView) -> DestinationAddress {
+        view.facts.believedDestination ?? view.facts.destination
     }
 
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
@@ -82,7 +88,7 @@ public enum ProxyV2Filter: Filter {
             return "no PROXY header: the route does not ask for one"
         }
         let tlvs = settings.explainTLVs(view)
-        return "PROXY v2 header: client \(view.facts.client.endpoint), destination \(view.facts.destination.endpoint)"
+        return "PROXY v2 header: client \(view.facts.client.endpoint), destination \(destination(view).endpoint)"
             + (tlvs.isEmpty ? "" : ", " + tlvs.joined(separator: ", "))
     }
 }

@@ -75,7 +75,7 @@ struct BackendsReport {
         Instant(nanoseconds: row.cell.pointee.ejectedUntil.load(ordering: .relaxed)).since(now).milliseconds
     }
 
-    private func envs(_ row: Row) -> [EnvName] { Set(row.owners.map(\.pointee.name)).sorted() }
+    private func envs(_ row: Row) -> [EnvName] { Set(row.owners.map { $0.pointee.name }).sorted() }
 
     private func probe(_ row: Row) -> String {
         switch BackendCell.Probe(rawValue: row.cell.pointee.probe.load(ordering: .relaxed)) {

@@ -84,6 +84,9 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// Where the TLVs of a PROXY header that we believed stand in the client's bytes; 0 length: none.
     public var tlvOffset: UInt16 = 0
     public var tlvLength: UInt16 = 0
+    /// Where the client was going, as a PROXY header that we believed says; nil: none said. It goes with ``client`` into
+    /// our own header. Routes are found by ``destination`` alone (R1).
+    public var believedDestination: DestinationAddress?
     /// How many of the client's first bytes are not passed on (a PROXY header that we believed).
     public var consumed: Int = 0
     /// A stage has put the PROXY header in front that the route asks for (R16).
@@ -136,6 +139,9 @@ public struct ConnectionView {
     public let instances: InstanceDirectory
     /// `explain` asks, and no connection is there: a stage answers as it would, and changes nothing that others share.
     public let isRehearsal: Bool
+    /// The stage is a gate (``Verdict/gate(_:)``), and the backend is connected already: what it sees now it can hold back,
+    /// refuse or let pass. To take bytes out, or to say who the client is, is too late.
+    public let isGating: Bool
 
     @inlinable public var facts: ConnectionFacts {
         unsafeAddress { pointer }
@@ -143,8 +149,10 @@ public struct ConnectionView {
 
     public init(
         facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,
-        routes: RouteTableHandle, instances: InstanceDirectory = .empty, isRehearsal: Bool = false
+        routes: RouteTableHandle, instances: InstanceDirectory = .empty, isRehearsal: Bool = false,
+        isGating: Bool = false
     ) {
+        self.isGating = isGating
         self.pointer = facts
         self.bytes = bytes
         self.input = input
@@ -165,7 +173,11 @@ public struct Effects {
         self.prelude = prelude
     }
 
-    public func setClient(_ client: ClientAddress) { facts.pointee.client = client }
+    /// - Parameter destination: where that client was going, if whoever names it says that too.
+    public func setClient(_ client: ClientAddress, destination: DestinationAddress? = nil) {
+        facts.pointee.client = client
+        facts.pointee.believedDestination = destination
+    }
     /// Records what sniffing found. The name must be canonical (``ServerName/set(wire:)``).
     public func setSniff(_ outcome: SniffOutcome, name: ServerName) {
         facts.pointee.sniff = outcome

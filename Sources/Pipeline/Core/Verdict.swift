@@ -7,7 +7,8 @@
     case needBytes(Int)
     /// Ask again when `total` bytes have arrived, but let the rest go on meanwhile: later stages run, the backend is
     /// connected and may speak, and only the client's own bytes are held back (R17). Only a stage whose descriptor says
-    /// ``FilterDescriptor/canGate`` may answer this. In a chain that has to wait anyway it is ``needBytes(_:)``.
+    /// ``FilterDescriptor/canGate`` may answer this. In a chain that has to wait anyway it is ``needBytes(_:)``, until the
+    /// deadline: with ``InputState/timedOut`` nobody waits any more, and the gate stays while the rest goes on.
     case gate(Int)
     /// Close the connection. The number is the index into the filter's ``FilterDescriptor/reasons``.
     case refuse(UInt8)

@@ -146,6 +146,8 @@ struct Slot {
         static let direct = Marks(rawValue: 2048)
         /// All stages have decided on it.
         static let decided = Marks(rawValue: 1 << 12)
+        /// Came by a TLS listener: what stages that look later are told.
+        static let tls = Marks(rawValue: 1 << 13)
         /// Stages were told of it while it lived.
         static let reported = Marks(rawValue: 1 << 15)
     }

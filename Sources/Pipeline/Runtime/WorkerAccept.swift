@@ -44,6 +44,7 @@ extension Worker {
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
         slot.pointee.program = programs.began()
         slot.pointee.phase = .peeking
+        if listener.spec.hint == .tlsPassthrough { slot.pointee.marks.insert(.tls) }
         slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable
         if let reason = findDestination(index, listener) {
@@ -139,26 +140,25 @@ extension Worker {
             switch verdict {
             case .next:
                 break
+            case .gate where staysGate(index, number):
+                slot.pointee.gating |= 1 << UInt32(number & 31)
             case .needBytes(let wanted), .gate(let wanted):
                 guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
                     // A stage asked for bytes that can't come: its own mistake, which must not hang the client.
                     finish(index, RuntimeReason.internalError.code, .reset)
                     return
                 }
-                if case .gate = verdict, chain.pointee.gates(at: number) {
-                    slot.pointee.gating |= 1 << UInt32(number & 31)
-                } else {
-                    // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
-                    pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
-                    guard gather(index) else { return }
-                    continue
-                }
+                // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
+                pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
+                guard gather(index) else { return }
+                continue
             case .refuse(let reason):
                 guard pass(index, stage, reason) else { return }
             }
             pending.pointee.stage = number + 1
             slot.pointee.passed = UInt8(truncatingIfNeeded: number + 1)
         }
+        reopenForGates(index)
         absorb(index)
         if slot.pointee.gating == 0 { noteDecided(index) }
         connectNext(index)
@@ -196,7 +196,7 @@ extension Worker {
             withUnsafeMutablePointer(to: &pending.pointee.prelude) { prelude in
                 let view = ConnectionView(
                     facts: facts, bytes: bytes, input: input, now: now, routes: snapshot.pointee.routes,
-                    instances: snapshot.pointee.instances)
+                    instances: snapshot.pointee.instances, isGating: slot.pointee.phase == .relaying)
                 return ask(view, Effects(facts: facts, prelude: prelude))
             }
         }

@@ -2,13 +2,34 @@ import Pipeline
 
 /// Stages that look at the client's first bytes while the backend is connected already (R17).
 extension Worker {
+    /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on: no later stage has to wait, or none waits any more
+    /// since the deadline has passed (R17: silence keeps the gate). More bytes must be able to come.
+    func staysGate(_ index: Int, _ number: Int) -> Bool {
+        let chain = chain(of: index)
+        let pending = blocks.pending(slab.slots[index].pending)
+        guard pending.pointee.count < chain.pointee.peekBytes else { return false }
+        switch pending.pointee.input {
+        case .open: return chain.pointee.gates(at: number)
+        case .timedOut: return chain.pointee.stages.pointer(number).pointee.canGate
+        case .ended, .full: return false
+        }
+    }
+
+    /// The deadline was for stages that wait. A gate has none: it looks on as bytes come.
+    func reopenForGates(_ index: Int) {
+        guard slab.slots[index].gating != 0 else { return }
+        let pending = blocks.pending(slab.slots[index].pending)
+        if pending.pointee.input == .timedOut { pending.pointee.input = .open }
+    }
+
     /// Shows the client's first bytes to the stages that gate them, while the other direction flows (R17). False if
     /// the connection ended.
     mutating func openGate(_ index: Int) -> Bool {
         let slot = slab.slots + index
         guard slot.pointee.up.state.contains(.readable) || slot.pointee.up.state.contains(.ended) else { return true }
         if slot.pointee.pending == Flow.none {
-            guard openPending(index, hint: .tcpRaw) else { return false }
+            let hint = slot.pointee.marks.contains(.tls) ? ProtocolHint.tlsPassthrough : .tcpRaw
+            guard openPending(index, hint: hint) else { return false }
         }
         while slot.pointee.gating != 0 {
             let readable = slot.pointee.up.state.contains(.readable)

@@ -64,8 +64,12 @@ private struct ClientHelloParser {
         let length = Int(try reader.u16())
         guard length >= reader.left else { throw .malformed(.bytesAfterVector) }
         let message = try reader.enter(length)
+        let start = reader
+        var types = ExtensionTypes()
         while reader.hasMore {
             let type = try reader.u16()
+            // RFC 8446 §4.2: "There MUST NOT be more than one extension of the same type in a given extension block."
+            guard types.insert(type) else { throw .malformed(.duplicateExtension) }
             let content = try reader.enter(Int(try reader.u16()))
             switch type {
             case ClientHelloParser.serverNameExtension: try serverName()
@@ -77,12 +81,23 @@ private struct ClientHelloParser {
             }
             try reader.leave(content)
         }
+        if types.isCrowded { try checkAllTypes(from: start) }
         try reader.leave(message)
+    }
+
+    /// The same for a hello with more unusual types than one pass remembers: once more over the block, which is whole.
+    @inline(never)
+    private func checkAllTypes(from start: HandshakeReader) throws(HandshakeReader.Stop) {
+        var reader = start
+        var types = AllExtensionTypes()
+        while reader.hasMore {
+            guard types.insert(try reader.u16()) else { throw .malformed(.duplicateExtension) }
+            try reader.skip(Int(try reader.u16()))
+        }
     }
 
     /// RFC 6066 §3: a list of names, at most one of a type; only host_name was ever defined.
     private mutating func serverName() throws(HandshakeReader.Stop) {
-        guard hello.serverName == nil else { throw .malformed(.duplicateExtension) }
         let list = try reader.enter(Int(try reader.u16()))
         guard reader.hasMore else { throw .malformed(.serverNameList) }
         while reader.hasMore {
@@ -102,7 +117,6 @@ private struct ClientHelloParser {
 
     /// RFC 7301 §3.1: a list of at least one name of 1...255 bytes.
     private mutating func alpn() throws(HandshakeReader.Stop) {
-        guard hello.alpn == nil else { throw .malformed(.duplicateExtension) }
         let length = Int(try reader.u16())
         guard length > 0 else { throw .malformed(.alpnList) }
         let list = try reader.enter(length)

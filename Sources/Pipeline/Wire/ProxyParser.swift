@@ -103,15 +103,16 @@ extension ProxyHeader {
         return header
     }
 
-    /// §2.2: byte 14. Only both or neither of family and transport can be unspec; other values must be refused.
-    /// `LOCAL` ignores them once they are known ones.
+    /// §2.2: byte 14. Only both or neither of family and transport can be unspec; other values must be refused. Of `LOCAL`
+    /// "the receiver must accept this connection as valid … and discard the protocol block including the family which is
+    /// ignored": so whatever the byte is, an undefined one too, as HAProxy has it.
     private mutating func setFamily(_ byte: UInt8) throws(Stop) {
+        guard command == .proxy else { return }
         let families: InlineArray<4, Family> = [.unspec, .inet, .inet6, .unix]
         let transports: InlineArray<3, Transport> = [.unspec, .stream, .dgram]
         let family = Int(byte >> 4)
         let transport = Int(byte & 15)
         guard family < families.count, transport < transports.count else { throw .malformed(.familyOrTransport) }
-        guard command == .proxy else { return }
         guard (family == 0) == (transport == 0) else { throw .malformed(.familyOrTransport) }
         self.family = families[family]
         self.transport = transports[transport]

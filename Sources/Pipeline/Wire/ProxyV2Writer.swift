@@ -23,9 +23,9 @@ public struct ProxyV2Writer {
 
     /// A `PROXY` header for a TCP connection (R16).
     ///
-    /// INET if both sides are IPv4, which includes IPv4-mapped addresses. INET6 otherwise: one socket has one family,
-    /// but a believed header from another proxy may name an IPv4 client of a connection to an IPv6 listener, and then
-    /// its IPv4-mapped form is the only truthful one.
+    /// INET if both sides are IPv4, which includes IPv4-mapped addresses. INET6 otherwise: the two are one connection's,
+    /// so they are of one family unless a sender has named an IPv4-mapped client of an IPv6 destination, and then what it
+    /// said is the only truthful form.
     public init(
         proxy client: ClientAddress, to destination: DestinationAddress, in memory: UnsafeMutableBufferPointer<UInt8>
     ) {
