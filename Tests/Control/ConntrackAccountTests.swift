@@ -110,6 +110,18 @@ import Testing
         #expect(account.tracked == 0 && account.statistics.missedEnds == 1)
     }
 
+    @Test("R21: an end that is heard late, behind two dumps without its entry, is no other entry's: it counts once")
+    func heardLate() {
+        var account = Self.running()
+        account.show([Self.entry(1, 100, 0)])
+        // The kernel has told of the end, and nobody has read it yet.
+        for _ in 0..<3 { account.show([], hasHeardEnds: false) }
+        account.see(Self.entry(1, 130, 0), isEnd: true, now: 1)
+        let record = account.take().first
+        #expect(record?.bytesOut == 130 && record?.connections == 1 && account.statistics.missedEnds == 0)
+        #expect(account.tracked == 0)
+    }
+
     @Test("R27: a full table follows no more, and counts the rest at its end or when there is room, once") func full() {
         var settings = ConntrackSettings()
         settings.tableLimit = 2
@@ -239,9 +251,11 @@ import Testing
 }
 
 extension ConntrackAccount {
-    fileprivate mutating func show(_ entries: [ConntrackEntry], now: UInt64 = 3000, isComplete: Bool = true) {
+    fileprivate mutating func show(
+        _ entries: [ConntrackEntry], now: UInt64 = 3000, isComplete: Bool = true, hasHeardEnds: Bool = true
+    ) {
         beginDump()
         for entry in entries { see(entry, isEnd: false, now: now) }
-        finishDump(isComplete: isComplete)
+        finishDump(isComplete: isComplete, hasHeardEnds: hasHeardEnds)
     }
 }

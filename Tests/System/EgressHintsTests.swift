@@ -148,7 +148,7 @@ struct EgressHintsTests {
         }
         for _ in 0..<3 { #expect(try site.lab.curl(site.lab.beta, EgressLab.v4).exit == .code(0)) }
         let rows = try awaitValue("both instances in `top`") {
-            let rows = try site.rows(["--seconds", "60"])
+            let rows = try site.rows(["--seconds", "12"])
             return rows.count < 2 ? nil : rows
         }
         let alpha = try rows.first { $0["instance"] as? String == "i_alpha" }.unwrap("alpha in \(rows)")
@@ -156,18 +156,18 @@ struct EgressHintsTests {
         #expect(alpha["env"] as? String == "env_a" && alpha["org"] as? String == "acme")
         let beta = try rows.first { $0["instance"] as? String == "i_beta" }.unwrap("beta in \(rows)")
         #expect(beta["connections"] as? Int == 3, "\(beta)")
-        let places = try site.rows(["--by", "destination", "--instance", "i_beta", "--seconds", "60"])
+        let places = try site.rows(["--by", "destination", "--instance", "i_beta", "--seconds", "12"])
         #expect(places.map { $0["destination"] as? String } == ["198.51.100.2"])
         #expect(try site.rows(["--org", "nobody"]).isEmpty)
-        let text = try Binary.run(["top", "--by", "port", "--admin", site.admin, "--seconds", "60", "-n", "1"])
+        let text = try Binary.run(["top", "--by", "port", "--admin", site.admin, "--seconds", "12", "-n", "1"])
         #expect(
-            text.exit == .code(0) && text.out.contains("8080/tcp") && text.out.contains("test: 60 s to"), "\(text.out)")
+            text.exit == .code(0) && text.out.contains("8080/tcp") && text.out.contains("test: 12 s to"), "\(text.out)")
         #expect(try Binary.run(["top", "--once", "-n", "2"]).exit == .code(2))
 
         let closed = (2000..<2040).map { Place("2001:db8:9::2", $0) }
         try site.knock(site.lab.beta, closed)
         // When `top` has it, hints have had it.
-        let query = ["--by", "port", "--instance", "i_beta", "--seconds", "60", "--rows", "1000"]
+        let query = ["--by", "port", "--instance", "i_beta", "--seconds", "12", "--rows", "1000"]
         try awaitUntil("all of beta's in `top`") { try site.rows(query).count >= closed.count }
         #expect(site.hints.isEmpty)
         let config = try String(contentsOfFile: site.node.config, encoding: .utf8)
@@ -203,7 +203,7 @@ struct TopTests {
         try client.send("12345")
         _ = try client.receive(exactly: 5)
         let out = try awaitValue("the client in `top`") {
-            let out = try Binary.run(["top", "--json", "--admin", admin, "--seconds", "60"]).out
+            let out = try Binary.run(["top", "--json", "--admin", admin, "--seconds", "12"]).out
             return out.contains("\"::1\"") ? out : nil
         }
         #expect(

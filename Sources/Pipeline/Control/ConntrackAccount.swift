@@ -103,13 +103,17 @@ struct ConntrackAccount {
         endedMeanwhile.removeAll(keepingCapacity: true)
     }
 
-    /// - Parameter isComplete: false if it broke off, or the kernel says that it may have missed entries.
-    mutating func finishDump(isComplete: Bool) {
+    /// - Parameters:
+    ///   - isComplete: false if it broke off, or the kernel says that it may have missed entries.
+    ///   - hasHeardEnds: all ends that the kernel told of until the dump before this one was over have been seen. Else an
+    ///     entry that is missing may have one that waits, which would count all of it again.
+    mutating func finishDump(isComplete: Bool, hasHeardEnds: Bool = true) {
         isDumping = false
         endedMeanwhile.removeAll(keepingCapacity: true)
         guard isComplete else { return }
         hasBaseline = true
         wholeDumps = dumpNumber
+        guard hasHeardEnds else { return }
         // Missing twice, since an entry that moves in a table which grows can be missed once, and would then be counted
         // whole again.
         let gone = table.filter { wholeDumps &- $0.value.seen >= 2 }.keys

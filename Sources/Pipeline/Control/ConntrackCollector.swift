@@ -68,6 +68,8 @@ package final class ConntrackCollector: @unchecked Sendable {
     private var mine = Statistics()
     private var isDumping = false
     private var isDumpWhole = true
+    /// The socket of ends was found empty since the dump before was over.
+    private var hasHeardEnds = false
     private var dumpSequence: UInt32 = 0
     private var dumpDue = Instant(nanoseconds: 0)
     private var dumpBegan = Instant(nanoseconds: 0)
@@ -219,7 +221,9 @@ package final class ConntrackCollector: @unchecked Sendable {
         for _ in 0..<ConntrackCollector.batches {
             switch receive(events, { message, _ in see(message, now) }) {
             case .read: if account.isFull { flush() }
-            case .nothing: return
+            case .nothing:
+                hasHeardEnds = true
+                return
             case .overrun, .broken:
                 mine.overruns += 1
                 let soon = Instant(nanoseconds: cl_now()) + ConntrackCollector.shortestGap
@@ -294,7 +298,8 @@ package final class ConntrackCollector: @unchecked Sendable {
 
     private func finishDump() {
         isDumping = false
-        account.finishDump(isComplete: isDumpWhole)
+        account.finishDump(isComplete: isDumpWhole, hasHeardEnds: hasHeardEnds)
+        hasHeardEnds = false
         if isDumpWhole {
             mine.dumps += 1
             mine.lastDump = cl_wall_clock()

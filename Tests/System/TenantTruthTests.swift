@@ -1,0 +1,233 @@
+import Foundation
+import Testing
+
+/// Names, ports and addresses move from env to env while clients of every kind come: whoever answers one owned what it asked
+/// for when it was looked up (R1, R5, R22).
+///
+/// `TENANT_TRUTH_SECONDS=600` says for how long, `TENANT_TRUTH_SEED` by which moves.
+@Suite("Tenant truth on real sockets", .enabled(if: Namespace.obstacle == nil, "no network namespace here"))
+struct TenantTruthTests {
+    private static let seconds =
+        ProcessInfo.processInfo.environment["TENANT_TRUTH_SECONDS"].flatMap { Double($0) } ?? 8
+    private static let seed =
+        ProcessInfo.processInfo.environment["TENANT_TRUTH_SEED"].flatMap { UInt64($0) } ?? .random(in: 1...1_000_000)
+    private static let connectTimeout = 300
+
+    @Test("R1, R5, R13, R22: nobody is answered by an env that had not the name or the address when it was looked up")
+    func moves() throws {
+        let site = try Site(connectTimeout: Self.connectTimeout)
+        let stop = Flag()
+        let deadline = Deadline(seconds: Self.seconds)
+        // Long ones end with a move or two still to come, so that they are looked at as well.
+        let ways: [(TenantVisit.Way, Int)] = [
+            (.quick, 2), (.slow, 8), (.dedicated, 4), (.silent, 4), (.raw, 4), (.late, 4), (.idle, 4),
+        ]
+        let clients = ways.flatMap { way, count in
+            (0..<count).map { number in
+                site.namespace.concurrently {
+                    try site.visitUntil(stop, way, seed: Self.seed &* 1000 &+ UInt64(number), of: way.rawValue)
+                }
+            }
+        }
+        // Whatever comes of it, the clients end.
+        let failure = Result { try site.drive(until: deadline, seed: Self.seed) }
+        stop.set()
+        let visits = try clients.flatMap { try $0.value(Deadline(seconds: 120), "end of a client") }
+        try failure.get()
+        try judge(visits, site)
+    }
+
+    private func judge(_ visits: [TenantVisit], _ site: Site) throws {
+        site.node.child.signal(SIGTERM)
+        try site.node.child.waitForExit(Deadline(seconds: 120))
+        let lines = site.node.child.lines.filter { $0.stream == .out }.compactMap { LogLine($0.text) }
+        let byPeer = Dictionary(grouping: lines) { $0.peer ?? "" }
+        // A deadline counts from when the worker last looked at the clock, which may be before the client came.
+        let judge = TenantJudge(site.timeline, connectTimeout: UInt64(Self.connectTimeout) * 1_000_000 * 2 / 3)
+        var problems: [TenantVisit.Way: [String]] = [:]
+        var (answered, retried) = ([TenantVisit.Way: Int](), 0)
+        for visit in visits {
+            let line = byPeer[visit.place.description]?.first { $0.isOf(visit.place) }
+            let attempts = line?.attempts ?? 1
+            if let problem = judge.problem(visit, attempts: attempts) {
+                problems[visit.way, default: []].append(problem)
+            }
+            guard visit.by != nil else { continue }
+            answered[visit.way, default: 0] += 1
+            if attempts > 1 { retried += 1 }
+        }
+        let wrong = problems.values.reduce(0) { $0 + $1.count }
+        print(
+            "tenant truth, seed \(Self.seed): \(site.timeline.count) revisions, \(visits.count) clients, "
+                + "answered \(answered.map { "\($0.key.rawValue) \($0.value)" }.sorted()), \(retried) after a retry, "
+                + "\(wrong) wrong \(problems.map { "\($0.key.rawValue) \($0.value.count)" }.sorted())")
+        for (way, all) in problems {
+            Issue.record(
+                "seed \(Self.seed), \(way.rawValue): \(all.count) wrong, as:\n\(all.prefix(5).joined(separator: "\n"))")
+        }
+        // The check means something: there was enough of everything.
+        for way in TenantVisit.Way.allCases where way != .idle { #expect(answered[way, default: 0] > 0, "\(way)") }
+        #expect(retried > 0)
+        #expect(site.timeline.count > Int(Self.seconds))
+    }
+}
+
+/// A node, its state file, and backends at addresses of a namespace, each of which says which one it is.
+private final class Site: Sendable {
+    let namespace: Namespace
+    let node: Node
+    let timeline: TenantTimeline
+    private let folder: TemporaryFolder
+    private let admin: String
+    private let stopped = Flag()
+    private let first: TenantModel
+
+    init(connectTimeout: Int) throws {
+        let namespace = try Namespace()
+        self.namespace = namespace
+        try namespace.ip("-6 route add local \(TenantModel.network) dev lo")
+        for address in TenantModel.dedicatedAddresses { try namespace.ip("addr add \(address)/32 dev lo") }
+        try namespace.nft(
+            "add table inet t; add chain inet t c { type filter hook input priority 0; }; "
+                + "add rule inet t c ip6 daddr \(TenantModel.darkNetwork) drop; "
+                + "add rule inet t c ip6 daddr \(TenantModel.refusingNetwork) meta l4proto tcp reject with tcp reset")
+        let ports = try (0..<5).map { _ in try FreePort.take() }
+        let model = TenantModel(tlsPort: ports[0], rawPorts: Array(ports[1..<4]), backendPort: ports[4])
+        first = model
+        timeline = TenantTimeline(model)
+        let stopped = stopped
+        try namespace.concurrently { try Site.serve(ports[4], stopped) }.value()
+        folder = try TemporaryFolder()
+        admin = "\(folder.path)/admin.sock"
+        try folder.write("state.json", model.document)
+        node = try Node(
+            ConfigText(
+                settings: ["admin unix:\(admin)", "connect_timeout \(connectTimeout)ms"], workers: 2,
+                sniff: "timeout 30s, max 16KiB", tlsListeners: [Place("::", ports[0])],
+                rawListeners: ports[1..<4].map { Place("::", $0) }, backend: "round_robin, health soak",
+                more: "health soak {\n    probe off\n    eject off\n}\n"
+                    + "expose dedicated_ipv4 ports \(ports[0]) tls_passthrough via tls\nroutes file state.json\n"
+            ).description, folder: folder, in: namespace.name)
+    }
+
+    deinit { stopped.set() }
+
+    /// Says the address that was connected to, on every connection to the port.
+    private static func serve(_ port: UInt16, _ stopped: Flag) throws {
+        let listener = try Socket.listen(at: Place("::", port))
+        Thread.detachNewThread {
+            while !stopped.isSet {
+                guard let taken = try? listener.accept(Deadline(seconds: 0.5)) else { continue }
+                Thread.detachNewThread {
+                    try? taken.send(taken.local.host)
+                    taken.finish()
+                    _ = try? taken.receiveToEnd(Deadline(seconds: 30))
+                }
+            }
+        }
+    }
+
+    // MARK: Moves
+
+    /// One change after the other, each once the one before is in force.
+    func drive(until deadline: Deadline, seed: UInt64) throws {
+        var random = SplitMix(seed)
+        var model = first
+        while !deadline.hasPassed {
+            model.move(&random)
+            timeline.begin(model)
+            try folder.write("state.json", model.document)
+            let answer = try reload()
+            let problems = answer["diagnostics"] as? [String] ?? []
+            guard answer["outcome"] as? String == "reloaded", problems.isEmpty else {
+                throw Failure("revision \(model.revision): \(answer)")
+            }
+            timeline.acknowledge()
+            usleep(UInt32.random(in: 0...60_000, using: &random))
+        }
+    }
+
+    private func reload() throws -> [String: Any] {
+        let client = try UnixSocket(connect: admin)
+        client.send("{\"command\":\"reload\"}\n")
+        let text = client.receiveToEnd()
+        return try (try? JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]).unwrap(
+            "answer: \(text)")
+    }
+
+    // MARK: Clients
+
+    func visitUntil(_ stop: Flag, _ way: TenantVisit.Way, seed: UInt64, of name: String) throws -> [TenantVisit] {
+        var random = SplitMix(name.utf8.reduce(seed) { $0 &* 31 &+ UInt64($1) })
+        var visits: [TenantVisit] = []
+        while !stop.isSet {
+            if let visit = try visit(way, &random) { visits.append(visit) }
+        }
+        return visits
+    }
+
+    private func visit(_ way: TenantVisit.Way, _ random: inout SplitMix) throws -> TenantVisit? {
+        let wanted = first.targets.indices.filter { index in
+            let target = first.targets[index]
+            switch way {
+            case .raw: return target.name == nil
+            case .late: return target.name != nil && target.kind == .dark
+            default: return target.name != nil
+            }
+        }
+        let index = try wanted.randomElement(using: &random).unwrap("target")
+        let target = first.targets[index]
+        let own = way == .dedicated ? Int.random(in: 0..<TenantModel.dedicatedAddresses.count, using: &random) : nil
+        let entry = Place(own.map { TenantModel.dedicatedAddresses[$0] } ?? "::1", target.port)
+        var asked = Deadline.now()
+        // An address of an env without a name is nobody's to listen at.
+        guard let client = own == nil ? try Socket.connect(to: entry) : try? Socket.connect(to: entry) else {
+            usleep(10_000)
+            return nil
+        }
+        let place = try client.local
+        if way == .idle {
+            _ = client.becomesReadable(Deadline(seconds: .random(in: 1...5, using: &random)))
+            client.finish()
+        } else if let name = target.name {
+            let hello = clientHello(name)
+            // All but the last byte at most, so that nothing is known before it comes.
+            let early =
+                switch way {
+                case .slow, .dedicated: Int.random(in: 1..<hello.count, using: &random)
+                default: 0
+                }
+            try? client.send(Array(hello[..<early]))
+            let patience: ClosedRange<UInt32> =
+                switch way {
+                case .slow, .dedicated: 50_000...1_500_000
+                case .silent: 500_000...3_000_000
+                default: 0...20_000
+                }
+            usleep(UInt32.random(in: patience, using: &random))
+            asked = Deadline.now()
+            // One that was closed meanwhile takes no more.
+            try? client.send(Array(hello[early...]))
+        }
+        let said = try client.receiveToEnd()
+        let answered = Deadline.now()
+        client.finish()
+        let by = String(decoding: said.bytes, as: UTF8.self)
+        return TenantVisit(
+            way: way, target: index, own: own, place: place, asked: asked, answered: answered, by: by.isEmpty ? nil : by
+        )
+    }
+}
+
+/// Small, and the same everywhere.
+private struct SplitMix: RandomNumberGenerator {
+    private var state: UInt64
+    init(_ seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var value = state
+        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+        return value ^ value >> 31
+    }
+}
