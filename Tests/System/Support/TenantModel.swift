@@ -261,6 +261,7 @@ struct TenantJudge {
         }
         guard let address = addresses[by] else { return "\(name(visit)): \(by) answered, and is nobody's" }
         if window.contains(where: { entries[$0].model.allows(visit.target, address, at: visit.own) }) { return nil }
+        if attempts > 1, wasGivenUp(visit, address) { return nil }
         let said = window.prefix(8).map { revision in
             let model = entries[revision].model
             let holder = model.holders[address].map { "e\($0.env), \($0.status)" } ?? "nobody's"
@@ -269,6 +270,20 @@ struct TenantJudge {
         }
         return "\(name(visit)), attempt \(attempts): \(by) answered; revisions \(said.joined(separator: "; "))"
     }
+
+    /// An attempt also ends, at once, when a change takes its backend away while the connect is under way. What follows is looked
+    /// up in that change's table.
+    private func wasGivenUp(_ visit: TenantVisit, _ address: Int) -> Bool {
+        let window = window(visit.asked, visit.answered)
+        return window.dropFirst().contains { revision in
+            let inForce = entries[revision].acknowledged ?? .max - Self.soon
+            return entries[revision].model.allows(visit.target, address, at: visit.own)
+                && visit.answered < inForce + Self.soon
+        }
+    }
+
+    /// Nanoseconds: how long after a change a loaded machine's answer may come.
+    private static let soon: UInt64 = 200_000_000
 
     private func name(_ visit: TenantVisit) -> String {
         let target = entries[0].model.targets[visit.target]
