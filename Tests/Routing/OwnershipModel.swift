@@ -123,7 +123,9 @@ struct OwnershipModel {
         }
         for old in changed.sorted(by: { $0.id < $1.id }) {
             let standing = standing(old, solved)
-            guard standing == .free || standing == .owned, served.values.allSatisfy({ !clash(old, $0) }) else { continue }
+            guard standing == .free || standing == .owned, served.values.allSatisfy({ !clash(old, $0) }) else {
+                continue
+            }
             served[old.id] = plain(old)
         }
         return served

@@ -5,7 +5,9 @@ import Testing
 @Suite("Ownership, proven by play")
 struct OwnershipPropertyTests {
     private static let envs = ["env_a", "env_b", "env_c", "env_d"]
-    private static let names = ["a.example.com", "b.example.com", "a.x.example.com", "x.example.com", "b.x.example.com"]
+    private static let names = [
+        "a.example.com", "b.example.com", "a.x.example.com", "x.example.com", "b.x.example.com",
+    ]
     private static let wildcards = ["*.example.com", "*.x.example.com"]
     private static let pool = names + ["z.example.com", "z.x.example.com", "q.a.example.com"]
     private static let ports: [UInt16] = [443, 8443, 5432]

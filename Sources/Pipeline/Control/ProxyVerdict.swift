@@ -85,7 +85,9 @@ struct ProxyWatch {
         isStale = false
         var seen: Set<UnsafePointer<BackendGroup>> = []
         table.visitAll { route, _ in
-            if route.pointee.flags.intersection([.proxyV2, .proxyMismatch]) == .proxyV2 { seen.insert(route.pointee.group) }
+            if route.pointee.flags.intersection([.proxyV2, .proxyMismatch]) == .proxyV2 {
+                seen.insert(route.pointee.group)
+            }
         }
         groups = Array(seen)
     }

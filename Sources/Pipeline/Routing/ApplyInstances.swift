@@ -41,7 +41,9 @@ extension ApplyRun {
                     .warning, .instance, id, "env_id", object.place.origin(part.source),
                     "\"\(document.symbol(object.env))\" is not in envs", remedy: "add the env, or remove the instance")
             }
-            if records.updateValue(record(object, part, nodeName), forKey: id) != nil { again[id, default: []] += [index] }
+            if records.updateValue(record(object, part, nodeName), forKey: id) != nil {
+                again[id, default: []] += [index]
+            }
         }
         guard !again.isEmpty else { return (records, [:]) }
         var twins: [String: [Record]] = [:]
@@ -131,7 +133,8 @@ extension ApplyRun {
             let own = state.owner(record.env)
             let text: String
             if let winner = claims.winner(record.address) {
-                text = "\(record.address) is the address of an instance of \(state.owner(winner)), so \(own) can't have it"
+                text =
+                    "\(record.address) is the address of an instance of \(state.owner(winner)), so \(own) can't have it"
             } else {
                 let others = ownerList(claims.envs(record.address).filter { $0 != record.env })
                 text =

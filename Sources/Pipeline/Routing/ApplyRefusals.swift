@@ -58,7 +58,8 @@ final class RefusalReasons {
 
     /// Some envs that claim a name, the first by path; a few more than are shown, so that one can be left out.
     private struct Claimants {
-        var list: [(path: String, env: UInt32, group: UInt32)] = []
+        /// With the route of the lowest id of each env.
+        var list: [(path: String, env: UInt32, node: UInt32?)] = []
         var count = 0
     }
 
@@ -95,62 +96,66 @@ final class RefusalReasons {
     private func owner(_ env: UInt32) -> String { run.state.owner(env) }
 
     /// `acme/shop/prod (route "rt_web")`.
-    private func claimant(_ group: UInt32) -> String {
-        let group = claims.groups[Int(group)]
-        var first: UInt32?
+    private func claimant(_ env: UInt32, _ node: UInt32?) -> String {
+        owner(env) + (node.map { " (route \"\(id($0))\")" } ?? "")
+    }
+
+    /// The route with the lowest id.
+    private func first(_ one: UInt32?, _ other: UInt32?) -> UInt32? {
+        guard let one, let other else { return one ?? other }
+        return claims.idOrder(claims.nodes[Int(other)].entry, claims.nodes[Int(one)].entry) ? other : one
+    }
+
+    private func first(of group: Claims.Group) -> UInt32? {
+        var found: UInt32?
         claims.forEach(group) { number in
             let node = claims.nodes[Int(number)]
-            guard node.state != .out, node.state != .waiting else { return }
-            if let known = first, !claims.idOrder(node.entry, claims.nodes[Int(known)].entry) { return }
-            first = number
+            if node.state == .isIn || node.state == .open { found = first(found, number) }
         }
-        return owner(group.env) + (first.map { " (route \"\(id($0))\")" } ?? "")
+        return found
     }
 
     private func id(_ node: UInt32) -> String {
         String(decoding: run.id(of: claims.nodes[Int(node)].entry), as: UTF8.self)
     }
 
-    private func add(_ name: Int, to found: inout Claimants, _ envs: inout Set<UInt32>) {
+    private func add(_ name: Int, to found: inout [UInt32: UInt32?]) {
         var number = book.names[name].groups
         while number != NameBook.none {
             let group = claims.groups[Int(number)]
-            if group.alive > 0 || group.isIn, envs.insert(group.env).inserted {
-                found.count += 1
-                found.list.append((owner(group.env), group.env, number))
-                if found.list.count > 64 { cut(&found) }
+            if group.alive > 0 || group.isIn {
+                found[group.env] = .some(first(found[group.env] ?? nil, first(of: group)))
             }
             number = group.next
         }
     }
 
-    private func cut(_ found: inout Claimants) {
-        found.list.sort { ($0.path, $0.env) < ($1.path, $1.env) }
-        found.list.removeSubrange(min(found.list.count, RefusalReasons.shown + 1)...)
+    private func claimants(_ found: [UInt32: UInt32?]) -> Claimants {
+        let sorted = found.map { (path: owner($0.key), env: $0.key, node: $0.value) }
+            .sorted { ($0.path, $0.env) < ($1.path, $1.env) }
+        return Claimants(list: Array(sorted.prefix(RefusalReasons.shown + 1)), count: sorted.count)
     }
 
     private func claimants(at name: UInt32) -> Claimants {
         if let known = at[name] { return known }
-        var found = Claimants()
-        var envs: Set<UInt32> = []
-        add(Int(name), to: &found, &envs)
-        cut(&found)
-        at[name] = found
-        return found
+        var found: [UInt32: UInt32?] = [:]
+        add(Int(name), to: &found)
+        let made = claimants(found)
+        at[name] = made
+        return made
     }
 
     private func claimants(below name: UInt32) -> Claimants {
         if let known = below[name] { return known }
-        var found = Claimants()
-        var envs: Set<UInt32> = []
+        var found: [UInt32: UInt32?] = [:]
         var child = book.names[Int(name)].child
         while child != NameBook.none {
-            add(Int(child), to: &found, &envs)
+            add(Int(child), to: &found)
             child = book.names[Int(child)].sibling
         }
-        cut(&found)
-        below[name] = found
-        return found
+        let made = claimants(found)
+        below[name] = made
+        return made
     }
 
     /// All but `env`; nil: nobody.
@@ -159,7 +164,7 @@ final class RefusalReasons {
         guard !list.isEmpty else { return nil }
         let total = found.count - (found.list.contains { $0.env == env } ? 1 : 0)
         let rest = total - list.count
-        return list.map { claimant($0.group) }.joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
+        return list.map { claimant($0.env, $0.node) }.joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
     }
 
     // MARK: Names
@@ -194,11 +199,13 @@ final class RefusalReasons {
         }
         let others = run.ownerList(
             run.entries.clashing(
-                name: number, env: node.env, book, standing == .another ? .granted : .contested))
+                name: number, env: standing == .another ? node.env : nil, book,
+                standing == .another ? .granted : .contested))
         if standing == .contested {
             return (
                 "hostname",
-                "\"\(text)\" is given to \(others) in hostnames, and nothing says who was first, so nobody has it",
+                "\"\(text)\", asked for by \(own), is given to \(others) in hostnames, and nothing says who was first, "
+                    + "so nobody has it",
                 "give each entry its own \"claimed\", or remove one of them"
             )
         }
@@ -219,7 +226,7 @@ final class RefusalReasons {
         let name = book.names[Int(number)]
         let (text, own) = (self.name(node), owner(node.env))
         func holder(_ name: UInt32, _ env: UInt32) -> String {
-            claims.group(name, env).map { claimant($0) } ?? owner(env)
+            claimant(env, claims.group(name, env).flatMap { first(of: claims.groups[Int($0)]) })
         }
         if name.taken != NameBook.none, name.taken != node.env {
             return (
@@ -298,8 +305,9 @@ final class RefusalReasons {
         return (
             "listen_port",
             isRaw
-                ? "port \(node.port) is taken whole by the raw route of \(text)"
-                : "port \(node.port) is used by name by \(text); a raw route needs a port of its own",
+                ? "port \(node.port) is taken whole by the raw route of \(text), so \(owner(node.env)) can't have it"
+                : "port \(node.port) is used by name by \(text); a raw route needs a port of its own, so "
+                    + "\(owner(node.env)) can't have it",
             "use another port"
         )
     }

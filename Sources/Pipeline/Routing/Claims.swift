@@ -228,11 +228,8 @@ final class Claims {
         guard node.group != Claims.none else { return .clear }
         let group = groups[Int(node.group)]
         let name = book.names[Int(group.name)]
-        switch book.standing(group.name, group.env) {
-        case .another: return .blocked
-        case .contested: return .unclear
-        case .free, .owned: break
-        }
+        let standing = book.standing(group.name, group.env)
+        if standing == .another { return .blocked }
         if name.taken != NameBook.none, name.taken != group.env { return .blocked }
         var others = group.isSecure ? name.secure - 1 : name.alive - 1
         if name.parent != NameBook.none {
@@ -253,7 +250,7 @@ final class Claims {
                 group.isSecure
                 ? below.secure - ((mine?.secure ?? 0) > 0 ? 1 : 0) : below.alive - ((mine?.alive ?? 0) > 0 ? 1 : 0)
         }
-        return others == 0 ? .clear : .unclear
+        return others == 0 && standing != .contested ? .clear : .unclear
     }
 
     private func portVerdict(_ node: Node) -> Verdict {

@@ -175,8 +175,8 @@ private struct ClashMarks {
 }
 
 extension HostnameEntries {
-    /// Envs of other entries that a name clashes with, in that state.
-    func clashing(name: UInt32, env: UInt32, _ book: NameBook, _ state: Entry.State) -> [UInt32] {
+    /// Envs of entries in that state at a name, or that it clashes with; but for `env`.
+    func clashing(name: UInt32, env: UInt32?, _ book: NameBook, _ state: Entry.State) -> [UInt32] {
         var found: Set<UInt32> = []
         func add(_ name: UInt32) {
             var number = book.names[Int(name)].entries

@@ -87,7 +87,7 @@ struct TableBuild {
         for version in run.versions {
             let entry = store.entry(version.entry)
             // Of two objects with one id, the first time.
-            guard entry.pointee.candidate != 0 else { continue }
+            guard entry.pointee.candidate != 0, !entry.pointee.isFree else { continue }
             if entry.pointee.current == nil, !entry.pointee.isServed {
                 let id = run.id(of: version.entry)
                 state.ids.remove(SipHash.hash(id, domain: 3, seed: state.seed), version.entry)
@@ -165,7 +165,9 @@ struct TableBuild {
     }
 
     private func port(_ change: ApplyRun.Change) -> UInt16 {
-        guard let index = change.version else { return store.entry(change.entry).pointee.current?.pointee.route.port ?? 0 }
+        guard let index = change.version else {
+            return store.entry(change.entry).pointee.current?.pointee.route.port ?? 0
+        }
         return run.object(run.versions[index]).port
     }
 
