@@ -42,7 +42,7 @@ struct PortUses {
     }
 
     /// Each port in use; the route's entry where there is only one.
-    func forEach(_ body: (_ port: UInt16, _ sole: UInt32?) -> Void) {
+    func visit(_ body: (_ port: UInt16, _ sole: UInt32?) -> Void) {
         for (port, use) in uses { body(port, use.count == 1 ? use.mix &- 1 : nil) }
     }
 }

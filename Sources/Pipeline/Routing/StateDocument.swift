@@ -114,6 +114,8 @@ public struct RouteObject: Sendable {
     /// Index + 1 into ``StateDocument/backendLists``; 0: the instances of (env, process type).
     let backendList: UInt32
     let place: Place
+
+    public var isRaw: Bool { options.contains(.raw) }
 }
 
 /// Who owns a name (R5): the control plane's word, whatever routes claim.

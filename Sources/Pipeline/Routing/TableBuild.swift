@@ -39,7 +39,7 @@ struct TableBuild {
         settle(accepted)
         var ports: [(port: UInt16, sole: UnsafePointer<TableRoute>?)] = []
         ports.reserveCapacity(state.portUses.count)
-        state.portUses.forEach { port, sole in
+        state.portUses.visit { port, sole in
             ports.append((port, sole.flatMap { store.entry($0).pointee.current }))
         }
         let table = RouteTable(
