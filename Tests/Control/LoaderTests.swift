@@ -30,16 +30,18 @@ struct LoaderTests {
         #expect(node.listeners.last?.hint == .tcpRaw)
     }
 
-    @Test("R5: two blocks that claim one name are an error at the later one's name")
+    @Test("R5: two blocks that claim one name are an error at both names")
     func conflictInBlocks() {
         let config =
             Fixture.pipelines + Fixture.route("app.example.com", id: "rt_1")
             + Fixture.route("APP.example.com.", id: "rt_2", owner: "evil/shop/prod")
         let loaded = Fixture.load(config)
         #expect(loaded.node == nil)
-        #expect(loaded.underlined == ["APP.example.com."])
+        #expect(loaded.underlined == ["app.example.com", "APP.example.com."])
         let message = loaded.summary.first ?? ""
-        #expect(message.contains("acme/shop/prod") && message.contains("rt_2"), "\(message)")
+        #expect(
+            message.contains("acme/shop/prod") && message.contains("evil/shop/prod") && message.contains("rt_2"),
+            "\(message)")
     }
 
     @Test(
@@ -65,7 +67,7 @@ struct LoaderTests {
             + Fixture.route("app.example.com", id: "rt_3", owner: "evil/shop/prod")
             + Fixture.route("x.example.com", id: "rt_4", port: 70000)
         let loaded = Fixture.load(config, state: "{")
-        #expect(loaded.underlined == ["nowhere", "state.json", "a..b", "app.example.com", "70000"])
+        #expect(loaded.underlined == ["nowhere", "state.json", "app.example.com", "a..b", "app.example.com", "70000"])
         #expect(loaded.summary.allSatisfy { $0.contains(" error: ") })
         #expect(loaded.node == nil)
     }
@@ -104,12 +106,14 @@ struct LoaderTests {
             Fixture.stateRoute("rt_2", "two..example.com"),
             Fixture.stateRoute("rt_3", "one.example.com", env: "env_b"),
             Fixture.stateRoute("rt_1", "four.example.com"),
+            Fixture.stateRoute("rt_4", "fine.example.com"),
             "{\"route_id\": 5}",
         ]
         let state = Fixture.state(routes.joined(separator: ",\n"))
         let loaded = Fixture.load(Fixture.pipelines + "routes file state.json\n", state: state)
         let node = try #require(loaded.node)
-        #expect(node.routes.listing().map(\.id) == ["rt_1"])
+        // Whose one.example.com is nothing says, and rt_1 is there twice.
+        #expect(node.routes.listing().map(\.id) == ["rt_4"])
         #expect(!loaded.hasErrors)
         let text = loaded.summary.joined(separator: "\n")
         #expect(text.contains("conf/state.json:11:"), "the bad name's line: \(text)")
@@ -117,13 +121,20 @@ struct LoaderTests {
         #expect(loaded.summary.allSatisfy { $0.contains(" warning: ") })
     }
 
-    @Test("R5: a config's own route wins over the state file's claim, whatever the order of lines")
-    func configWins() throws {
+    @Test("R5: a block and the state file that claim one name are both left out; an entry of hostnames decides")
+    func sourcesClash() throws {
         let config =
             Fixture.pipelines + "routes file state.json\n" + Fixture.route("app.example.com", id: "rt_mine")
         let state = Fixture.state(Fixture.stateRoute("rt_theirs", "app.example.com", env: "env_b"))
-        let node = try #require(Fixture.load(config, state: state).node)
-        #expect(node.routes.listing().map(\.id) == ["rt_mine"])
+        let loaded = Fixture.load(config, state: state)
+        #expect(try #require(loaded.node).routes.routeCount == 0)
+        let text = loaded.summary.joined(separator: "\n")
+        #expect(text.contains("left out: route \"rt_mine\"") && text.contains("left out: route rt_theirs"), "\(text)")
+        for (env, id) in [("acme/shop/prod", "rt_mine"), ("env_b", "rt_theirs")] {
+            let entry = "\"hostnames\": [{\"hostname\": \"app.example.com\", \"env_id\": \"\(env)\", \"claimed\": 3}],"
+            let decided = Fixture.load(config, state: state.replacing("\"routes\":", with: entry + "\"routes\":"))
+            #expect(try #require(decided.node).routes.listing().map(\.id) == [id])
+        }
     }
 
     @Test("R27: many problems of a state file are shown up to a limit, and the number of the rest")

@@ -80,9 +80,10 @@ struct DedicatedTests {
         #expect(sole(at: own) == nil && named("a5.example.com", at: own) == "a5")
     }
 
-    @Test("R9: an address has one env; the later claim is refused with both named, and the env stays without")
+    @Test("R9: an address has one env; another's claim is refused with both named, and the env stays without")
     func conflict() {
         let routes = [on4("a4", "env_a", "a.example.com"), on4("b4", "env_b", "b.example.org")]
+        _ = apply(["env_a": own], routes)
         let problems = apply(["env_a": own, "env_b": own], routes)
         let text = problems.map(\.description).joined(separator: "\n")
         #expect(problems.contains { $0.object == .env && $0.severity == .rejected && $0.id == "env_b" })

@@ -35,6 +35,41 @@ struct TestRoute: Hashable {
     }
 }
 
+/// One entry of `hostnames`.
+struct TestHostname: Hashable {
+    var hostname: String
+    var env: String
+    var claimed: Int?
+
+    init(_ hostname: String, _ env: String, _ claimed: Int? = nil) {
+        self.hostname = hostname
+        self.env = env
+        self.claimed = claimed
+    }
+
+    var json: String {
+        "{\"hostname\": \"\(hostname)\", \"env_id\": \"\(env)\", \"claimed\": \(claimed.map(String.init) ?? "null")}"
+    }
+}
+
+func envObject(_ env: String, ipv4: String? = nil, app: String = "app") -> String {
+    "{\"env_id\": \"\(env)\", \"app_id\": \"\(app)\", \"org_id\": \"org\", "
+        + "\"ipv4_address\": \(ipv4.map { "\"\($0)\"" } ?? "null")}"
+}
+
+/// A document of objects as they are.
+func documentText(
+    envObjects: [String], instances: [String] = [], routes: [String], hostnames: [String]
+) -> String {
+    """
+    {"format": "pipelined.state/1", "revision": 1, "actor": "test",
+    "envs": [\(envObjects.joined(separator: ",\n"))],
+    "instances": [\(instances.joined(separator: ",\n"))],
+    "hostnames": [\(hostnames.joined(separator: ",\n"))],
+    "routes": [\(routes.joined(separator: ",\n"))]}
+    """
+}
+
 func documentText(
     envs: [String] = ["env_a", "env_b", "env_c"], instances: [String] = [], routes: [String]
 ) -> String {
@@ -66,6 +101,14 @@ extension RoutingState {
     }
 
     @discardableResult func apply(
+        envs: [String] = ["env_a", "env_b", "env_c", "env_d"], _ routes: [TestRoute], hostnames: [TestHostname]
+    ) -> (report: ApplyReport?, problems: [RouteProblem]) {
+        applyText(
+            documentText(
+                envObjects: envs.map { envObject($0) }, routes: routes.map(\.json), hostnames: hostnames.map(\.json)))
+    }
+
+    @discardableResult func apply(
         envs: [String] = ["env_a", "env_b", "env_c"], instances: [String] = [], _ routes: [TestRoute]
     ) -> (report: ApplyReport?, problems: [RouteProblem]) {
         applyText(documentText(envs: envs, instances: instances, routes: routes.map(\.json)))
@@ -81,4 +124,30 @@ extension RouteTableSnapshot {
         return isName ? handle.named(server, at: destination(port)) : nil
     }
     func sole(_ port: UInt16) -> UnsafePointer<Route>? { handle.sole(at: destination(port)) }
+}
+
+extension RoutingState {
+    /// What is served, by id.
+    var served: [String: TestRoute] {
+        var found: [String: TestRoute] = [:]
+        snapshot.forEachRoute { route in
+            let env = route.owner.split(separator: "/").last.map(String.init) ?? ""
+            found[route.id] = TestRoute(
+                id: route.id, env: env, hostname: route.hostname, port: route.port, raw: route.hint == .tcpRaw)
+        }
+        return found
+    }
+}
+
+/// Problems without their places, which move with the objects.
+func texts(_ problems: [RouteProblem]) -> [String] {
+    problems.map {
+        "\($0.severity) \($0.object) \($0.id ?? "-") \($0.field ?? "-"): \($0.problem); \($0.remedy)"
+    }.sorted()
+}
+
+func isRejected(_ problems: [RouteProblem], _ id: String, _ parts: String...) -> Bool {
+    problems.contains { problem in
+        problem.severity == .rejected && problem.id == id && parts.allSatisfy { problem.description.contains($0) }
+    }
 }

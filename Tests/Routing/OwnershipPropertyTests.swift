@@ -2,148 +2,157 @@ import Pipeline
 import PipelineRouting
 import Testing
 
-/// R4 and R5 as plainly as they can be said: who claimed first, in a list. No hash, no index, no swap; a document changes
-/// one thing, so that "first" needs no cleverness.
-private struct NaiveOwners {
-    struct Claim: Equatable {
-        let id: String
-        let env: String
-        let host: String
-    }
-    private(set) var claims: [Claim] = []
-
-    static func takes(_ wildcard: String, _ name: String) -> Bool {
-        let (labels, suffix) = (name.split(separator: "."), wildcard.split(separator: "."))
-        return suffix.first == "*" && labels.first != "*" && labels.count == suffix.count
-            && labels.dropFirst().elementsEqual(suffix.dropFirst())
-    }
-
-    private func mayHave(_ host: String, _ claim: Claim) -> Bool {
-        claims.allSatisfy { other in
-            if other.id == claim.id { return true }
-            if other.host == host { return false }
-            let overlap = NaiveOwners.takes(other.host, host) || NaiveOwners.takes(host, other.host)
-            return !overlap || other.env == claim.env
-        }
-    }
-
-    /// A new claim, or another one for an id that has one: granted, or things stay as they were.
-    mutating func want(_ claim: Claim) {
-        guard mayHave(claim.host, claim) else { return }
-        claims.removeAll { $0.id == claim.id }
-        claims.append(claim)
-    }
-    mutating func drop(_ id: String) { claims.removeAll { $0.id == id } }
-
-    func owner(_ name: String) -> String? {
-        (claims.first { $0.host == name } ?? claims.first { NaiveOwners.takes($0.host, name) })?.env
-    }
-}
-
 @Suite("Ownership, proven by play")
 struct OwnershipPropertyTests {
     private static let envs = ["env_a", "env_b", "env_c", "env_d"]
-    /// Names at three depths under two suffixes, and the wildcards over them.
-    private static let names =
-        ["a", "b", "c"].flatMap { ["\($0).example.com", "\($0).x.example.com", "\($0).y.example.com"] }
-        + ["x.example.com", "y.example.com", "example.com"]
-    private static let wildcards = ["*.example.com", "*.x.example.com", "*.y.example.com"]
-    private static let pool = names + ["z.example.com", "z.x.example.com", "q.a.example.com", "z.y.example.com"]
+    private static let names = [
+        "a.example.com", "b.example.com", "a.x.example.com", "x.example.com", "b.x.example.com",
+    ]
+    private static let wildcards = ["*.example.com", "*.x.example.com"]
+    private static let pool = names + ["z.example.com", "z.x.example.com", "q.a.example.com"]
+    private static let ports: [UInt16] = [443, 8443, 5432]
 
-    /// What each name reaches, in one table.
-    private func owners(_ snapshot: RouteTableSnapshot) -> [String: String] {
-        var found: [String: String] = [:]
-        for name in Self.pool { found[name] = snapshot.named(name)?.pointee.owner.pointee.env.string }
-        return found
+    private func host(_ random: inout SeededRandom) -> String {
+        let isWildcard = Int.random(in: 0..<4, using: &random) == 0
+        return (isWildcard ? Self.wildcards : Self.names).randomElement(using: &random) ?? "a.example.com"
     }
 
-    private func wanted(_ random: inout SeededRandom) -> TestRoute {
-        let isWildcard = Int.random(in: 0..<3, using: &random) == 0
-        let host = (isWildcard ? Self.wildcards : Self.names).randomElement(using: &random)
-        let id = Int.random(in: 0..<16, using: &random)
+    private func env(_ random: inout SeededRandom) -> String { Self.envs.randomElement(using: &random) ?? "env_a" }
+
+    private func route(_ random: inout SeededRandom, named: Bool = false) -> TestRoute {
+        let raw = !named && Int.random(in: 0..<5, using: &random) == 0
+        let isNamed = !raw || Bool.random(using: &random)
         return TestRoute(
-            id: "r\(id)", env: Self.envs[Int.random(in: 0..<Self.envs.count, using: &random)], hostname: host)
+            id: "r\(Int.random(in: 0..<14, using: &random))", env: env(&random),
+            hostname: isNamed ? host(&random) : nil, port: Self.ports.randomElement(using: &random) ?? 443, raw: raw)
     }
 
-    @Test(
-        "R4, R5: after any sequence of adds, changes and removes, a name reaches who claimed it first",
-        arguments: 0..<60)
-    func sequences(seed: UInt64) {
-        var random = SeededRandom(seed &* 7919 &+ 3)
-        let state = RoutingState()
-        var oracle = NaiveOwners()
-        var applied: [String: TestRoute] = [:]
-        var held: [(snapshot: RouteTableSnapshot, owners: [String: String])] = []
-        for step in 0..<80 {
-            // One change a document: an add, a change of name or env, or a remove.
-            let route = wanted(&random)
-            if Int.random(in: 0..<4, using: &random) == 0 {
-                applied[route.id] = nil
-                oracle.drop(route.id)
-            } else {
-                applied[route.id] = route
-                oracle.want(.init(id: route.id, env: route.env, host: route.hostname ?? ""))
-            }
-            _ = state.apply(envs: Self.envs, applied.values.sorted { $0.id < $1.id }.shuffled(using: &random))
-            // What was refused is not asked for again: the next document has what is served.
-            applied = served(state)
-            let now = owners(state.snapshot)
+    private func entry(_ random: inout SeededRandom) -> TestHostname {
+        TestHostname(
+            host(&random), env(&random),
+            Bool.random(using: &random) ? Int.random(in: 1...4, using: &random) : nil)
+    }
+
+    /// What each name and each raw port reaches: who owns it.
+    private func owners(_ state: RoutingState) -> [String: String] {
+        var found: [String: String] = [:]
+        for port in Self.ports {
             for name in Self.pool {
-                #expect(now[name] == oracle.owner(name), "\(name), seed \(seed), step \(step)")
+                found["\(name):\(port)"] = state.snapshot.named(name, port)?.pointee.owner.pointee.env.string
             }
-            for (snapshot, before) in held { #expect(owners(snapshot) == before, "seed \(seed), step \(step)") }
-            held.append((state.snapshot, now))
-            if held.count > 5 { held.remove(at: Int.random(in: 0..<held.count, using: &random)) }
-        }
-    }
-
-    private func served(_ state: RoutingState) -> [String: TestRoute] {
-        var found: [String: TestRoute] = [:]
-        state.snapshot.forEachRoute { route in
-            let env = route.owner.split(separator: "/").last.map(String.init) ?? ""
-            found[route.id] = TestRoute(id: route.id, env: env, hostname: route.hostname)
+            if let sole = state.snapshot.sole(port), sole.pointee.flags.contains(.raw) {
+                found["raw:\(port)"] = sole.pointee.owner.pointee.env.string
+            }
         }
         return found
     }
 
+    /// Whose a name is, at whichever port.
+    private func nameOwners(_ state: RoutingState) -> [String: Set<String>] {
+        var found: [String: Set<String>] = [:]
+        for route in state.served.values {
+            if let name = route.hostname { found[name, default: []].insert(route.env) }
+        }
+        return found
+    }
+
+    private struct World {
+        var routes: [TestRoute] = []
+        var entries: [TestHostname] = []
+    }
+
+    private func change(_ world: inout World, _ random: inout SeededRandom, entries: Bool) {
+        for _ in 0..<Int.random(in: 1...4, using: &random) {
+            let new = route(&random)
+            world.routes.removeAll { $0.id == new.id }
+            if Int.random(in: 0..<4, using: &random) > 0 { world.routes.append(new) }
+        }
+        guard entries else { return }
+        for _ in 0..<Int.random(in: 0...2, using: &random) {
+            let new = entry(&random)
+            world.entries.removeAll { $0.hostname == new.hostname && Bool.random(using: &random) }
+            if Int.random(in: 0..<3, using: &random) > 0, !world.entries.contains(new) { world.entries.append(new) }
+        }
+    }
+
+    private func apply(_ world: World, to state: RoutingState, _ random: inout SeededRandom) -> [RouteProblem] {
+        state.apply(
+            envs: Self.envs.shuffled(using: &random), world.routes.shuffled(using: &random),
+            hostnames: world.entries.shuffled(using: &random)
+        ).problems
+    }
+
     @Test(
-        "R4, R5: whatever a document asks for at once, no name changes hands but by its owner's word", arguments: 0..<60
-    )
-    func batches(seed: UInt64) {
+        "R4, R5, R8: whatever comes in whichever order, the same is served and said, and a restart gives a name to nobody else",
+        arguments: 0..<200)
+    func model(seed: UInt64) {
+        var random = SeededRandom(seed &* 7919 &+ 3)
+        let (state, other) = (RoutingState(), RoutingState())
+        var world = World()
+        var last: [String: TestRoute] = [:]
+        var lastOwners: [String: String] = [:]
+        for step in 0..<25 {
+            change(&world, &random, entries: seed % 3 > 0)
+            let run: Comment = "seed \(seed), step \(step): \(world)"
+            let model = OwnershipModel(
+                entries: world.entries, routes: world.routes, last: last, lastOwners: lastOwners)
+            let before = (state.snapshot, state.served)
+            let problems = apply(world, to: state, &random)
+            #expect(texts(apply(world, to: other, &random)) == texts(problems), run)
+            #expect(other.served == state.served, run)
+            #expect(state.served == model.solve(), run)
+            for (name, owners) in nameOwners(state) { #expect(owners.count == 1, "\(name): \(run)") }
+            // Whoever is left out is told so.
+            for route in world.routes where state.served[route.id] != route {
+                #expect(isRejected(problems, route.id), "\(route.id): \(run)")
+            }
+            restart(world, state, &random, run)
+            #expect(Set(before.0.listing().map(\.id)) == Set(before.1.keys), "R22: the table before is as it was")
+            last = state.served
+            lastOwners = Dictionary(
+                model.solveEntries().filter { $0.state == .isIn }.map { ($0.entry.hostname, $0.entry.env) },
+                uniquingKeysWith: { first, _ in first })
+        }
+    }
+
+    private func restart(_ world: World, _ state: RoutingState, _ random: inout SeededRandom, _ run: Comment) {
+        let (fresh, again) = (RoutingState(), RoutingState())
+        let problems = apply(world, to: fresh, &random)
+        #expect(texts(apply(world, to: again, &random)) == texts(problems), run)
+        #expect(again.served == fresh.served, run)
+        let now = owners(state)
+        for (place, owner) in owners(fresh) { #expect(now[place] == owner || now[place] == nil, "\(place): \(run)") }
+        let names = nameOwners(state)
+        for (name, owner) in nameOwners(fresh) {
+            #expect(names[name] == nil || names[name] == owner, "\(name): \(run)")
+        }
+    }
+
+    @Test("R5: an env that has a name by an entry keeps it, whatever routes others bring", arguments: 0..<40)
+    func entryHolds(seed: UInt64) {
         var random = SeededRandom(seed &* 104_729 &+ 11)
         let state = RoutingState()
-        var document: [TestRoute] = []
-        for step in 0..<40 {
-            let before = served(state)
-            let ownersBefore = owners(state.snapshot)
-            for _ in 0..<Int.random(in: 1...5, using: &random) {
-                let route = wanted(&random)
-                document.removeAll { $0.id == route.id }
-                if Int.random(in: 0..<4, using: &random) > 0 {
-                    document.insert(route, at: Int.random(in: 0...document.count, using: &random))
+        let held = TestRoute(id: "held", env: "env_a", hostname: "held.example.com")
+        let entry = TestHostname("held.example.com", "env_a", 7)
+        for _ in 0..<20 {
+            var world = World(routes: [], entries: [entry])
+            for index in 0..<8 {
+                var new = route(&random, named: true)
+                new.id = "r\(index)"
+                new.env = "env_b"
+                if Bool.random(using: &random) {
+                    new.hostname = Bool.random(using: &random) ? "held.example.com" : "*.example.com"
                 }
+                world.routes.append(new)
             }
-            _ = state.apply(envs: Self.envs, document)
-            let now = owners(state.snapshot)
-            let after = served(state)
-            for (name, owner) in ownersBefore where now[name] != nil && now[name] != owner {
-                // It is another's now: then every route by which the old owner had it was removed, or asked to change.
-                let theirs = before.values.filter {
-                    $0.env == owner
-                        && ($0.hostname == name || NaiveOwners.takes($0.hostname ?? "", name))
-                }
-                for route in theirs {
-                    #expect(after[route.id] != route, "\(name) was taken from \(owner), seed \(seed), step \(step)")
-                    #expect(!document.contains(route), "\(name) was taken from \(owner), seed \(seed), step \(step)")
-                }
+            let isThere = Bool.random(using: &random)
+            if isThere { world.routes.append(held) }
+            _ = apply(world, to: state, &random)
+            for port in Self.ports {
+                let owner = state.snapshot.named("held.example.com", port)?.pointee.owner.pointee.env.string
+                #expect(owner == nil || owner == "env_a", "seed \(seed)")
             }
-            // No two of different envs can take the same name.
-            for (name, owner) in now {
-                let takers = after.values.filter {
-                    $0.hostname == name || NaiveOwners.takes($0.hostname ?? "", name)
-                }
-                #expect(takers.allSatisfy { $0.env == owner }, "\(name), seed \(seed), step \(step)")
-            }
+            #expect(state.snapshot.named("held.example.com")?.pointee.id.string == (isThere ? "held" : nil))
         }
     }
 }

@@ -108,6 +108,8 @@ private struct StateSteps {
     private func places(of problems: RouteProblems, in text: UnsafeBufferPointer<UInt8>) -> String? {
         let lines = text.split(separator: 0x0A, omittingEmptySubsequences: false).map(\.count)
         for problem in problems.list {
+            // The config's own routes may lose a name to an entry.
+            if case .config? = problem.origin, let id = problem.id, configured.contains(id) { continue }
             guard case .file(let line, let column)? = problem.origin else { return "no place: \(problem)" }
             guard lines.indices.contains(line - 1), column >= 1, column <= lines[line - 1] + 1 else {
                 return "outside of the text: \(problem)"
@@ -133,22 +135,27 @@ private struct StateSteps {
         let env: String
         let hostname: String?
         let port: UInt16
+        let isRaw: Bool
     }
 
     private func claim(_ route: RouteListing) -> Claim {
-        Claim(env: envs[route.id] ?? "", hostname: route.hostname, port: route.port)
+        Claim(
+            env: envs[route.id] ?? "", hostname: route.hostname, port: route.port, isRaw: route.hint == .tcpRaw)
     }
 
-    /// Every route that is served is one that this document asks for, or one that was served already, unchanged; the
-    /// config's all are. One that was served and is asked for again as it was is still served.
+    /// Every route that is served is one that this document asks for, or one that was served already, unchanged. One that
+    /// was served and is asked for again as it was is still served, and so are the config's: unless its env is gone, an
+    /// entry of `hostnames` may say otherwise, or another route of its env has its place.
     private mutating func owners(_ document: StateDocument, _ before: [String: RouteListing]) -> String? {
         var asked: [String: Claim] = [:]
         for route in document.routes {
             let id = document.string(route.id)
             guard asked[id] == nil else { continue }
             asked[id] = Claim(
-                env: document.symbol(route.env), hostname: document.hostname(route), port: route.port)
+                env: document.symbol(route.env), hostname: document.hostname(route), port: route.port,
+                isRaw: route.isRaw)
         }
+        let known = Set(document.envs.map { document.symbol($0.env) })
         let last = before.mapValues { claim($0) }
         for (id, route) in served {
             let isOld = last[id].map { fits(route, $0) } ?? false
@@ -160,15 +167,35 @@ private struct StateSteps {
             }
         }
         for (id, was) in last where served[id] == nil || served[id].map({ claim($0) }) != was {
+            let rivals = served.values.map { claim($0) }
+            if !document.hostnames.isEmpty || rivals.contains(where: { $0.env == was.env && conflict($0, was) }) {
+                continue
+            }
             if configured.contains(id) { return "\(id) of the config is lost to a state document" }
-            if asked[id] == was { return "\(id) is lost, and asked for as before" }
+            if asked[id] == was, known.contains(was.env) { return "\(id) is lost, and asked for as before" }
         }
         envs = envs.filter { served[$0.key] != nil }
+        return strangers(document)
+    }
+
+    /// R5: where one entry is earlier than all others of its name, and no wildcard has one, only its env has the name.
+    private func strangers(_ document: StateDocument) -> String? {
+        guard !document.hostnames.contains(where: { document.hostname($0).hasPrefix("*.") }) else { return nil }
+        let entries = Dictionary(grouping: document.hostnames) { document.hostname($0) }
+        for route in served.values {
+            guard let name = route.hostname, let all = entries[name] else { continue }
+            let lowest = all.compactMap(\.claimed).min()
+            let first = Set(all.filter { $0.claimed == lowest }.map { document.symbol($0.env) })
+            guard first.count == 1, let owner = first.first else { continue }
+            if envs[route.id] != owner { return "\(name) is \(owner)'s, and served by \(route)" }
+        }
         return nil
     }
 
     private func fits(_ route: RouteListing, _ claim: Claim) -> Bool {
-        guard route.hostname == claim.hostname, route.port == claim.port else { return false }
+        guard route.hostname == claim.hostname, route.port == claim.port, (route.hint == .tcpRaw) == claim.isRaw else {
+            return false
+        }
         if claim.env.hasPrefix(StateSteps.config) { return route.owner == claim.env.dropFirst() }
         // As the end of a path writes it.
         return route.owner.hasSuffix(EnvName(org: "", app: "", env: claim.env).path.dropFirst())
@@ -186,8 +213,9 @@ private struct StateSteps {
     }
 
     private func conflict(_ one: Claim, _ other: Claim) -> Bool {
-        guard let name = one.hostname, let theirs = other.hostname else { return one.port == other.port }
-        if name == theirs { return one.env != other.env || one.port == other.port }
+        if one.port == other.port, one.isRaw || other.isRaw { return true }
+        guard let name = one.hostname, let theirs = other.hostname else { return false }
+        if name == theirs { return one.env != other.env || (one.port == other.port && !one.isRaw && !other.isRaw) }
         return one.env != other.env && (takes(name, theirs) || takes(theirs, name))
     }
 
@@ -203,13 +231,14 @@ private struct StateSteps {
         let handle = state.snapshot.handle
         for route in served.values {
             let place = DestinationAddress(Endpoint(.unspecified, route.port))
-            if let hostname = route.hostname {
+            if let hostname = route.hostname, route.hint != .tcpRaw {
                 let name = hostname.hasPrefix("*.") ? "any-label" + hostname.dropFirst() : hostname
                 var server = ServerName()
                 let isName = Array(name.utf8).withUnsafeBufferPointer { server.set(wire: $0) }
                 // Nothing is below a suffix as long as a name can be.
                 if !isName, hostname.hasPrefix("*."), name.utf8.count > ServerName.capacity { continue }
-                let exact = served.values.first { $0.hostname == name && $0.port == route.port } ?? route
+                let exact =
+                    served.values.first { $0.hostname == name && $0.port == route.port && $0.hint != .tcpRaw } ?? route
                 let found = handle.named(server, at: place)?.pointee.id.string
                 if found != exact.id { return "\(name):\(route.port) finds \(found ?? "nothing"), not \(exact.id)" }
             }

@@ -8,6 +8,9 @@ extension BackendFilter {
         }
         guard let route = view.facts.route else { return missing(view) }
         let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.name.path)"
+        if verdict == .refuse(Refusal.proxyMismatch.rawValue) {
+            return "\(found) and its backends disagree about the PROXY header, or the pipeline can't write one"
+        }
         let backends = route.pointee.backends
         guard !backends.isEmpty else { return "\(found) has no ready instance" }
         if verdict == .refuse(Refusal.routeFull.rawValue) {

@@ -23,7 +23,7 @@ public enum BackendFilter: Filter {
     }
 
     enum Refusal: UInt8, CaseIterable {
-        case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyHolds
+        case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyHolds, proxyMismatch
     }
 
     public static let descriptor = FilterDescriptor(
@@ -59,6 +59,10 @@ public enum BackendFilter: Filter {
                 "backends_full", .upstream, "Every instance that could be used has as many connections as it may."),
             ReasonSpec("route_full", .client, "The route has as many connections as it may."),
             ReasonSpec("too_many_limits", .node, "The connection is counted in more limits than one can be."),
+            ReasonSpec(
+                "proxy_mismatch", .node,
+                "What the route says of the PROXY header can't hold: its backend would get one that it doesn't expect, or believe a client's."
+            ),
         ])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
@@ -104,6 +108,10 @@ public enum BackendFilter: Filter {
             return .next
         }
         guard let route = lookUp(settings, view) else { return .refuse(Refusal.noRoute.rawValue) }
+        guard !route.pointee.flags.contains(.proxyMismatch) else {
+            effects.setRoute(route, candidates: BackendCandidates())
+            return .refuse(Refusal.proxyMismatch.rawValue)
+        }
         if let ejection = settings.ejection { effects.setEjection(ejection) }
         if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {
             effects.setRoute(route, candidates: BackendCandidates())

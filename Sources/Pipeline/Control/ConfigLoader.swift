@@ -38,14 +38,16 @@ package struct LoadedNode {
 /// A config file and the state file that it names, read and judged, and applied to nothing that runs.
 struct ReadConfig {
     var compilation: Compilation
+    let seed: HashSeed
     /// The `route` blocks.
     let blocks: StateDocument
-    /// Has the `route` blocks, and nothing else: what judged them.
-    let judge: RoutingState
     /// The state file; nil: none is named, or it can't be used.
     var state: StateDocument?
     /// Its path, and where the config names it.
     var stateFile: (path: String, place: Located<String>)?
+
+    /// What there is to apply, all at once. A state file that is named no more has nothing to say any more.
+    var documents: [StateDocument] { [blocks, state ?? .empty(.state)] }
 }
 
 /// From the path of a config file to what a node runs (R22, R24).
@@ -79,8 +81,10 @@ package enum ConfigLoader {
         _ text: [UInt8], file: String, readState: ReadState = ConfigLoader.readStateFile
     ) -> LoadedConfig {
         var read = read(text, file: file, readState: readState)
-        let routing = read.judge
-        if let state = read.state { read.report(routing.apply(state).problems) }
+        let routing = RoutingState(seed: read.seed)
+        if let program = read.compilation.program { ListenerPlan.prepare(routing, for: program) }
+        let report = routing.apply(together: read.documents)
+        read.report(applied: report.problems)
         var loaded = LoadedConfig(compilation: read.compilation, node: nil)
         guard let program = read.compilation.program, !loaded.hasErrors else { return loaded }
         loaded.node = LoadedNode(
@@ -100,7 +104,7 @@ package enum ConfigLoader {
         let judge = RoutingState(seed: seed, listeners: compilation.program.map(ListenerPlan.facts))
         if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
         let blocks = judgeBlocks(judge, seed, &compilation)
-        var read = ReadConfig(compilation: compilation, blocks: blocks, judge: judge)
+        var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
         read.readState(seed, file: file, readState)
         return read
     }
@@ -200,6 +204,23 @@ extension ReadConfig {
         let (document, problems) = bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed) }
         state = document
         report(problems)
+    }
+
+    /// Adds what an apply of ``documents`` found. What is wrong with `route` blocks alone was said when they were judged;
+    /// the state file can be in their way too.
+    mutating func report(applied problems: RouteProblems) {
+        var ofState = RouteProblems()
+        for problem in problems.list {
+            guard case .config? = problem.origin else {
+                ofState.add(problem)
+                continue
+            }
+            guard problem.severity == .rejected, !compilation.hasErrors else { continue }
+            compilation.report(
+                Diagnostic(.warning, at: SourceSpan(0, 0), "left out: \(problem)", help: [problem.remedy]))
+        }
+        ofState.noteOmitted(of: problems)
+        report(ofState)
     }
 
     /// Adds what is wrong with objects of the state file to the diagnostics.

@@ -81,6 +81,8 @@ package struct ProbeTargets: @unchecked Sendable {
         var uses: [GroupUse: Use] = [:]
         table.visitAll { place, _ in
             let route = place.pointee
+            // Its backends are sent nothing, and nobody knows what they expect.
+            guard !route.flags.contains(.proxyMismatch) else { return }
             let isRaw = route.flags.contains(.raw)
             guard let entrance = entrances.first(where: { $0.isRaw == isRaw && $0.ports.contains(route.port) }) else {
                 return

@@ -11,8 +11,14 @@ package enum ProxyVerdict: String, Sendable, Equatable {
     case accepted
     /// One of its backends, at least, does not.
     case rejected
+    /// R16: the route and its backends can't agree on it; every connection is refused.
+    case mismatch
 
     package init(_ route: Route) {
+        guard !route.flags.contains(.proxyMismatch) else {
+            self = .mismatch
+            return
+        }
         guard route.flags.contains(.proxyV2) else {
             self = .off
             return
@@ -89,7 +95,9 @@ struct ProxyWatch {
         isStale = false
         var seen: Set<UnsafePointer<BackendGroup>> = []
         table.visitAll { route, _ in
-            if route.pointee.flags.contains(.proxyV2) { seen.insert(route.pointee.group) }
+            if route.pointee.flags.intersection([.proxyV2, .proxyMismatch]) == .proxyV2 {
+                seen.insert(route.pointee.group)
+            }
         }
         groups = Array(seen)
     }

@@ -103,54 +103,21 @@ extension RunningNode {
 
     // MARK: Routes
 
-    private struct Applied {
-        var added = 0
-        var changed = 0
-        var removed = 0
-        var kept = 0
-        var rejected = 0
-
-        mutating func add(_ report: ApplyReport) {
-            added += report.added
-            changed += report.changed
-            removed += report.removed
-        }
-    }
-
     /// Onto the routes that are served: positions and counters of those that stay go on (R11), and who has a name keeps
-    /// it (R5).
-    private func apply(_ read: inout ReadConfig, _ program: Program) -> Applied {
-        var applied = Applied()
+    /// it (R5). Blocks and state file are one change.
+    private func apply(_ read: inout ReadConfig, _ program: Program) -> ApplyReport {
         ListenerPlan.prepare(routing, for: program)
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
-        var blocks = routing.apply(read.blocks, at: now)
-        applied.add(blocks)
-        // A state file that is named no more has nothing to say any more.
-        let state = routing.apply(read.state ?? .empty(.state), at: now)
-        applied.add(state)
-        read.report(state.problems)
-        // Each report has all that are to be ended by then.
-        var latest = state.drains
-        // A name may have moved from the state file into the config: the block can have it now.
-        if blocks.problems.rejected > 0 {
-            blocks = routing.apply(read.blocks, at: now)
-            applied.add(blocks)
-            latest = blocks.drains
-        }
-        for problem in blocks.problems.list where problem.severity == .rejected {
-            read.compilation.report(
-                Diagnostic(.warning, at: SourceSpan(0, 0), "left out: \(problem)", help: [problem.remedy]))
-        }
-        drains.update(latest, now: now)
-        applied.kept = state.kept + blocks.kept
-        applied.rejected = state.problems.rejected + blocks.problems.rejected
-        return applied
+        let report = routing.apply(together: read.documents, at: now)
+        read.report(applied: report.problems)
+        drains.update(report.drains, now: now)
+        return report
     }
 
     // MARK: What is said
 
-    private func sayReloaded(_ by: String, _ applied: Applied, _ before: Int) {
+    private func sayReloaded(_ by: String, _ applied: ApplyReport, _ before: Int) {
         log.say("reloaded") { line in
             line.field("by", by)
             line.field("generation", fleet.snapshots.newest)
@@ -161,7 +128,7 @@ extension RunningNode {
             line.field("changed", applied.changed)
             line.field("removed", applied.removed)
             if applied.kept > 0 { line.field("kept_as_they_were", applied.kept) }
-            if applied.rejected > 0 { line.field("left_out", applied.rejected) }
+            if applied.problems.rejected > 0 { line.field("left_out", applied.problems.rejected) }
             line.field("listeners", listeners.openEndpoints.count)
             let behind = fleet.workersBehind
             if behind > 0 { line.field("workers_behind", behind) }

@@ -82,6 +82,8 @@ public struct Route: @unchecked Sendable {
         public static let allowNonTLS = Flags(rawValue: 2)
         /// Raw TCP: chosen by port alone, never peeked (R2).
         public static let raw = Flags(rawValue: 4)
+        /// Its backends can't be given what they expect (R16): every connection is refused.
+        public static let proxyMismatch = Flags(rawValue: 8)
     }
 
     public let owner: UnsafePointer<RouteOwner>

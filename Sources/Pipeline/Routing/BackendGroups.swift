@@ -11,7 +11,7 @@ struct InstanceTable {
         let weight: UInt16
         let maxConnections: UInt32
     }
-    struct Record {
+    struct Record: Equatable {
         let pool: PoolKey
         let address: IPAddress
         let status: InstanceStatus
@@ -21,6 +21,10 @@ struct InstanceTable {
         /// It runs on this node (R19).
         let isHere: Bool
         let ipv4: IPAddress?
+        /// Ready, and its address is its env's: a backend.
+        var isServing: Bool
+
+        var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
     }
 
     private(set) var records: [String: Record] = [:]
@@ -31,7 +35,7 @@ struct InstanceTable {
     /// Replaces all instances; which pools are others than before.
     mutating func replace(_ new: [String: Record]) -> Set<PoolKey> {
         var fresh: [PoolKey: [Ready]] = [:]
-        for (id, record) in new where record.status == .ready {
+        for (id, record) in new where record.isServing {
             fresh[record.pool, default: []].append(
                 Ready(
                     id: id, address: record.address, weight: record.weight, maxConnections: record.maxConnections))

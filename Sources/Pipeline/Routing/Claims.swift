@@ -1,180 +1,378 @@
 import Pipeline
 
-/// What a route claims: a name at a port, or a port. Valid as long as the memory its bytes are in.
-struct Claim {
-    let name: Bytes
-    let kind: KeyKind
-    let port: UInt16
-    let env: UInt32
-    /// Of name and kind, see ``RouteTable/hash(_:_:port:seed:)``.
-    let hash: UInt64
-}
-
-/// Why a claim can't stand beside those that are there. Numbers are those of the claims in the way.
-enum Conflict: Equatable {
-    /// R5: the name is another env's.
-    case name(UInt32)
-    /// R4: the name is one that another env's wildcard takes.
-    case underWildcard(UInt32)
-    /// R4: the wildcard would take names of this other env.
-    case overNames(env: UInt32)
-    /// R8: the env has this name at this port already.
-    case samePort(UInt32)
-    /// R8: a raw route has the whole port.
-    case portIsRaw(UInt32)
-    /// R8: a raw route needs the whole port, but there are routes by name; nil: several.
-    case portHasNames(UInt32?, count: Int)
-    /// R27: the name has routes at ``Claims/portsPerName`` ports.
-    case tooManyPorts
-}
-
-/// Who has which name and port: the ownership and conflict rules R4, R5 and R8, and nothing else.
+/// Which routes may be served: the rules between routes R4, R5 and R8, and nothing else.
 ///
-/// Claims are numbers; `look` says what each claims. The invariant: no two claims in it conflict, because each was
-/// checked by ``conflict(of:except:_:)`` before ``add(_:_:)``.
-struct Claims {
+/// Routes are nodes of a graph; two that can't both be served stand in each other's way, or one in the other's if a rule
+/// puts it first (it had the name or port before; within one env, a lower id). A route is *in* once everything in its
+/// way is out, and *out* once something in its way is in. What then is neither clashes with its like: nothing says whose
+/// the name or port is, and nobody gets it. So what is out stands in nobody's way, and no order of the input matters.
+///
+/// Cost: each name, port and route is looked at a bounded number of times, whatever clashes.
+final class Claims {
     /// The most ports one name can have routes at (R27): routes of one name share a hash, so this bounds lookups.
     static let portsPerName = 64
+    static let none = UInt32.max
 
-    private struct PortUse {
-        var count: UInt32 = 0
-        /// All numbers + 1, combined: the number itself where there is one claim.
-        var mix: UInt32 = 0
-        var isRaw = false
+    struct Node {
+        enum State: UInt8 { case open, isIn, out, waiting }
+        enum Cause: UInt8 { case other, samePort, tooManyPorts }
+        let env: UInt32
+        let entry: UInt32
+        /// The version it is of; ``Claims/none``: what is applied.
+        let version: UInt32
+        /// ``none``: it has no name.
+        var group = Claims.none
+        /// ``none``: nobody claims its port whole.
+        var slot = Claims.none
+        /// Among the members of its slot.
+        var position: UInt32 = 0
+        /// The next one of its group.
+        var next = Claims.none
+        let port: UInt16
+        var state: State
+        var cause = Cause.other
+        let isRaw: Bool
+        /// It can't be served, whatever others do, and still nobody knows that it isn't the owner's.
+        let isVoid: Bool
+        /// The table has it like this.
+        let isApplied: Bool
     }
 
-    typealias Look = (UInt32) -> Claim
-
-    private let seed: HashSeed
-    private var names = HashIndex()
-    private var ports: [UInt16: PortUse] = [:]
-    private(set) var wildcardCount = 0
-    /// For the suffixes of wildcards that may be added: how many names each env has right below.
-    private var below: [UInt64: [UInt32: Int]] = [:]
-
-    init(seed: HashSeed) { self.seed = seed }
-
-    var count: Int { names.count }
-
-    // MARK: The rules
-
-    /// Why `claim` can't be added; nil: it can. `except` is a claim that it would replace.
-    func conflict(of claim: Claim, except: UInt32?, _ look: Look) -> Conflict? {
-        if let found = portConflict(claim, except) { return found }
-        guard claim.kind != .raw else { return nil }
-        if let found = nameConflict(claim, except, look) { return found }
-        return claim.kind == .wildcard
-            ? overNames(claim, except, look) : wildcardCount > 0 ? underWildcard(claim, except, look) : nil
+    /// The routes of an env with one name.
+    struct Group {
+        let name: UInt32
+        let env: UInt32
+        /// The next env's with this name.
+        var next: UInt32
+        var first = Claims.none
+        /// Routes that aren't out.
+        var alive: UInt32 = 0
+        /// The env had the name before, or has it by an entry.
+        var isSecure = false
+        var isIn = false
     }
 
-    private func portConflict(_ claim: Claim, _ except: UInt32?) -> Conflict? {
-        guard let use = ports[claim.port], use.count > 0 else { return nil }
-        let sole = use.count == 1 ? use.mix &- 1 : nil
-        if sole != nil, sole == except { return nil }
-        if use.isRaw { return .portIsRaw(sole ?? 0) }
-        return claim.kind == .raw ? .portHasNames(sole, count: Int(use.count)) : nil
+    let book: NameBook
+    /// By id, which is how routes of one env are ranked.
+    let idOrder: (UInt32, UInt32) -> Bool
+    var nodes: [Node] = []
+    var groups: [Group] = []
+    /// All but the first groups of each name.
+    private var laterGroups: [UInt64: UInt32] = [:]
+    var ports = PortBook()
+    var queue: [UInt32] = []
+
+    init(_ book: NameBook, idOrder: @escaping (_ entry: UInt32, _ other: UInt32) -> Bool) {
+        self.book = book
+        self.idOrder = idOrder
     }
 
-    private func nameConflict(_ claim: Claim, _ except: UInt32?, _ look: Look) -> Conflict? {
-        var found: Conflict?
-        var same = 0
-        _ = names.find(claim.hash) { number in
-            guard number != except else { return false }
-            let other = look(number)
-            guard other.kind == claim.kind, sameBytes(other.name, claim.name) else { return false }
-            same += 1
-            if other.env != claim.env {
-                found = .name(number)
-            } else if other.port == claim.port {
-                found = .samePort(number)
+    // MARK: What is claimed
+
+    /// - Parameter name: ``NameBook/none``: none.
+    func add(_ node: Node, name: UInt32) {
+        var node = node
+        let number = UInt32(nodes.count)
+        if name != NameBook.none {
+            node.group = makeGroup(name, node.env)
+            let group = Int(node.group)
+            node.next = groups[group].first
+            groups[group].first = number
+            if node.isApplied { groups[group].isSecure = true }
+        }
+        nodes.append(node)
+    }
+
+    /// The last table had the name for this env.
+    func had(name: UInt32, _ env: UInt32) { groups[Int(makeGroup(name, env))].isSecure = true }
+
+    func had(port: UInt16, _ env: UInt32, isRaw: Bool) {
+        guard let slot = ports.find(port, env) else { return }
+        if isRaw { ports.slots[slot].raw.isSecure = true } else { ports.slots[slot].named.isSecure = true }
+    }
+
+    func group(_ name: UInt32, _ env: UInt32) -> UInt32? {
+        let head = book.names[Int(name)].groups
+        guard head != NameBook.none else { return nil }
+        if groups[Int(head)].env == env { return head }
+        return laterGroups[UInt64(name) << 32 | UInt64(env)]
+    }
+
+    private func makeGroup(_ name: UInt32, _ env: UInt32) -> UInt32 {
+        if let known = group(name, env) { return known }
+        let number = UInt32(groups.count)
+        let head = book.names[Int(name)].groups
+        var group = Group(name: name, env: env, next: Claims.none)
+        if head == NameBook.none {
+            book.names[Int(name)].groups = number
+        } else {
+            // The first stays the first: it is found without a look into the dictionary.
+            group.next = groups[Int(head)].next
+            groups[Int(head)].next = number
+            laterGroups[UInt64(name) << 32 | UInt64(env)] = number
+        }
+        groups.append(group)
+        return number
+    }
+
+    /// Once all nodes are there: who shares a port with a route that wants it whole. Say who had which port after this.
+    func linkPorts() {
+        for node in nodes where node.isRaw { ports.open(node.port) }
+        guard !ports.isEmpty else { return }
+        for index in nodes.indices {
+            guard let slot = ports.join(nodes[index].port, nodes[index].env, UInt32(index)) else { continue }
+            nodes[index].slot = slot
+            if nodes[index].isApplied { had(port: nodes[index].port, nodes[index].env, isRaw: nodes[index].isRaw) }
+        }
+        ports.sort { [self] in idOrder(nodes[Int($0)].entry, nodes[Int($1)].entry) }
+        for slot in ports.slots {
+            for (position, member) in slot.members.enumerated() { nodes[Int(member)].position = UInt32(position) }
+        }
+    }
+
+    // MARK: Deciding
+
+    func solve() {
+        leaveOutTwins()
+        for index in nodes.indices where nodes[index].state == .open {
+            let group = nodes[index].group
+            if group != Claims.none {
+                let standing = book.standing(groups[Int(group)].name, nodes[index].env)
+                if standing == .another {
+                    nodes[index].state = .out
+                    continue
+                }
+                if standing == .owned { groups[Int(group)].isSecure = true }
             }
-            return found != nil
         }
-        return found ?? (same >= Claims.portsPerName ? .tooManyPorts : nil)
+        for index in nodes.indices where nodes[index].state == .open { count(index) }
+        for slot in ports.slots.indices { ports.advance(slot, nodes) }
+        for index in nodes.indices where nodes[index].state == .open { examine(UInt32(index)) }
+        while let next = queue.popLast() { examine(next) }
+        settleWaiting()
     }
 
-    /// A name under another env's wildcard, at whichever port: the name would take traffic from it.
-    private func underWildcard(_ claim: Claim, _ except: UInt32?, _ look: Look) -> Conflict? {
-        guard let parent = Claims.parent(of: claim.name) else { return nil }
-        let hash = SipHash.hash(parent, domain: KeyKind.wildcard.rawValue, seed: seed)
-        let found = names.find(hash) { number in
-            guard number != except else { return false }
-            let other = look(number)
-            return other.kind == .wildcard && other.env != claim.env && sameBytes(other.name, parent)
-        }
-        return found.map { .underWildcard($0) }
-    }
-
-    private func overNames(_ claim: Claim, _ except: UInt32?, _ look: Look) -> Conflict? {
-        guard var counts = below[claim.hash] else { return nil }
-        // What the claim replaces may itself be a name below it, of the env that the route leaves.
-        if let except {
-            let replaced = look(except)
-            if replaced.kind == .exact, let hash = parentHash(replaced), hash == claim.hash {
-                counts[replaced.env, default: 0] -= 1
+    /// R8, R27: of one env's routes with one name, one a port, and not at too many ports; lower ids first. They stand or
+    /// fall alike otherwise, so this can be decided beforehand.
+    private func leaveOutTwins() {
+        for group in groups where group.first != Claims.none && nodes[Int(group.first)].next != Claims.none {
+            var members: [UInt32] = []
+            forEach(group) { number in
+                let node = nodes[Int(number)]
+                if !node.isRaw, !node.isVoid, node.state == .open { members.append(number) }
+            }
+            guard members.count > 1 else { continue }
+            members.sort { idOrder(nodes[Int($0)].entry, nodes[Int($1)].entry) }
+            var seen: Set<UInt16> = []
+            for member in members {
+                if seen.contains(nodes[Int(member)].port) {
+                    leaveOut(member, .samePort)
+                } else if seen.count >= Claims.portsPerName {
+                    leaveOut(member, .tooManyPorts)
+                } else {
+                    seen.insert(nodes[Int(member)].port)
+                }
             }
         }
-        let others = counts.filter { $0.key != claim.env && $0.value > 0 }
-        return others.keys.min().map { .overNames(env: $0) }
     }
 
-    /// What follows the first label; nil for a name of one label.
-    static func parent(of name: Bytes) -> Bytes? {
-        guard let dot = name.firstIndex(of: 0x2E), dot + 1 < name.count else { return nil }
-        return Bytes(rebasing: name[(dot + 1)...])
+    private func leaveOut(_ number: UInt32, _ cause: Node.Cause) {
+        nodes[Int(number)].state = .out
+        nodes[Int(number)].cause = cause
     }
 
-    private func parentHash(_ claim: Claim) -> UInt64? {
-        Claims.parent(of: claim.name).map { SipHash.hash($0, domain: KeyKind.wildcard.rawValue, seed: seed) }
-    }
-
-    // MARK: Changes
-
-    mutating func add(_ number: UInt32, _ claim: Claim) {
-        var use = ports[claim.port] ?? PortUse()
-        use.count += 1
-        use.mix ^= number &+ 1
-        use.isRaw = claim.kind == .raw
-        ports[claim.port] = use
-        guard claim.kind != .raw else { return }
-        names.insert(claim.hash, number)
-        if claim.kind == .wildcard { wildcardCount += 1 }
-        countBelow(claim, 1)
-    }
-
-    mutating func remove(_ number: UInt32, _ claim: Claim) {
-        if var use = ports[claim.port], use.count > 0 {
-            use.count -= 1
-            use.mix ^= number &+ 1
-            ports[claim.port] = use.count == 0 ? nil : use
+    func forEach(_ group: Group, _ body: (UInt32) -> Void) {
+        var member = group.first
+        while member != Claims.none {
+            body(member)
+            member = nodes[Int(member)].next
         }
-        guard claim.kind != .raw else { return }
-        names.remove(claim.hash, number)
-        if claim.kind == .wildcard { wildcardCount -= 1 }
-        countBelow(claim, -1)
     }
 
-    private mutating func countBelow(_ claim: Claim, _ change: Int) {
-        guard !below.isEmpty, claim.kind == .exact, let hash = parentHash(claim), below[hash] != nil else { return }
-        below[hash]?[claim.env, default: 0] += change
+    /// Counts a node among what may be in.
+    private func count(_ index: Int) {
+        let node = nodes[index]
+        if node.slot != Claims.none { ports.count(Int(node.slot), isRaw: node.isRaw) }
+        guard node.group != Claims.none else { return }
+        groups[Int(node.group)].alive += 1
+        let group = groups[Int(node.group)]
+        guard group.alive == 1 else { return }
+        let name = Int(group.name)
+        book.names[name].alive += 1
+        if group.isSecure { book.names[name].secure += 1 }
+        guard let below = book.belowParent(group.name) else { return }
+        var counts = book.belows[below].counts[group.env] ?? NameBook.Below.Count()
+        counts.alive += 1
+        if counts.alive == 1 { book.belows[below].alive += 1 }
+        if group.isSecure {
+            counts.secure += 1
+            if counts.secure == 1 { book.belows[below].secure += 1 }
+        }
+        book.belows[below].counts[group.env] = counts
     }
 
-    // MARK: Wildcards to come
-
-    /// Says which wildcards may be added until ``stopWatching()``: only for these are names below them counted.
-    /// The caller goes through all claims once, with ``watch(_:)``.
-    mutating func startWatching(_ wildcards: [UInt64]) {
-        below = Dictionary(wildcards.map { ($0, [:]) }, uniquingKeysWith: { first, _ in first })
+    private func examine(_ number: UInt32) {
+        let node = nodes[Int(number)]
+        guard node.state == .open else { return }
+        let (name, port) = (nameVerdict(node), portVerdict(node))
+        if name == .blocked || port == .blocked {
+            setOut(number)
+        } else if name == .clear, port == .clear, !node.isVoid {
+            setIn(number)
+        }
     }
-    /// Counts a claim that was there before ``startWatching(_:)``.
-    mutating func watch(_ claim: Claim) { countBelow(claim, 1) }
-    mutating func stopWatching() { below = [:] }
 
-    // MARK: Ports
+    enum Verdict { case clear, unclear, blocked }
 
-    /// Each port in use; the claim's number where there is only one.
-    func forEachPort(_ body: (_ port: UInt16, _ sole: UInt32?) -> Void) {
-        for (port, use) in ports { body(port, use.count == 1 ? use.mix &- 1 : nil) }
+    private func nameVerdict(_ node: Node) -> Verdict {
+        guard node.group != Claims.none else { return .clear }
+        let group = groups[Int(node.group)]
+        let name = book.names[Int(group.name)]
+        let standing = book.standing(group.name, group.env)
+        if standing == .another { return .blocked }
+        if name.taken != NameBook.none, name.taken != group.env { return .blocked }
+        var others = group.isSecure ? name.secure - 1 : name.alive - 1
+        if name.parent != NameBook.none {
+            let parent = book.names[Int(name.parent)]
+            if parent.taken != NameBook.none, parent.taken != group.env { return .blocked }
+            let mine = self.group(name.parent, group.env).map { groups[Int($0)] }
+            let isMineAlive = (mine?.alive ?? 0) > 0
+            others +=
+                group.isSecure
+                ? parent.secure - (isMineAlive && mine?.isSecure == true ? 1 : 0)
+                : parent.alive - (isMineAlive ? 1 : 0)
+        }
+        if name.below != NameBook.none, book.belows[Int(name.below)].alive > 0 {
+            let below = book.belows[Int(name.below)]
+            if below.taken.hasOther(than: group.env) { return .blocked }
+            let mine = below.counts[group.env]
+            others +=
+                group.isSecure
+                ? below.secure - ((mine?.secure ?? 0) > 0 ? 1 : 0) : below.alive - ((mine?.alive ?? 0) > 0 ? 1 : 0)
+        }
+        return others == 0 && standing != .contested ? .clear : .unclear
     }
-    var portCount: Int { ports.count }
+
+    private func portVerdict(_ node: Node) -> Verdict {
+        node.slot == Claims.none ? .clear : ports.verdict(node)
+    }
+
+    // MARK: Decisions
+
+    private func setIn(_ number: UInt32) {
+        nodes[Int(number)].state = .isIn
+        let node = nodes[Int(number)]
+        if node.slot != Claims.none { queue += ports.setIn(node, nodes) }
+        guard node.group != Claims.none, !groups[Int(node.group)].isIn else { return }
+        groups[Int(node.group)].isIn = true
+        let group = groups[Int(node.group)]
+        let name = Int(group.name)
+        book.names[name].taken = group.env
+        if groups[Int(book.names[name].groups)].next != Claims.none { wake(name: name) }
+        if let below = book.belowParent(group.name), book.belows[below].taken.add(group.env) {
+            wake(name: Int(book.names[name].parent))
+        }
+        if book.names[name].isWildcard { wakeBelow(name) }
+    }
+
+    private func setOut(_ number: UInt32) {
+        nodes[Int(number)].state = .out
+        let node = nodes[Int(number)]
+        if node.slot != Claims.none { queue += ports.setOut(node, nodes) }
+        guard node.group != Claims.none else { return }
+        groups[Int(node.group)].alive -= 1
+        let group = groups[Int(node.group)]
+        guard group.alive == 0 else { return }
+        let name = Int(group.name)
+        book.names[name].alive -= 1
+        if group.isSecure { book.names[name].secure -= 1 }
+        // Only when one or none is left can somebody's way have become free: so each is woken a few times at most.
+        if book.names[name].alive <= 1 || (group.isSecure && book.names[name].secure <= 1) {
+            wake(name: name)
+            if book.names[name].isWildcard { wakeBelow(name) }
+        }
+        if let below = book.belowParent(group.name) { uncount(below, group, Int(book.names[name].parent)) }
+    }
+
+    private func uncount(_ below: Int, _ group: Group, _ parent: Int) {
+        guard var counts = book.belows[below].counts[group.env] else { return }
+        var isFewer = false
+        counts.alive -= 1
+        if counts.alive == 0 {
+            book.belows[below].alive -= 1
+            isFewer = book.belows[below].alive <= 1
+        }
+        if group.isSecure {
+            counts.secure -= 1
+            if counts.secure == 0 {
+                book.belows[below].secure -= 1
+                isFewer = isFewer || book.belows[below].secure <= 1
+            }
+        }
+        book.belows[below].counts[group.env] = counts
+        if isFewer { wake(name: parent) }
+    }
+
+    private func wake(name: Int) {
+        var group = book.names[name].groups
+        while group != NameBook.none {
+            forEach(groups[Int(group)]) { if nodes[Int($0)].state == .open { queue.append($0) } }
+            group = groups[Int(group)].next
+        }
+    }
+
+    private func wakeBelow(_ wildcard: Int) {
+        var child = book.names[wildcard].child
+        while child != NameBook.none {
+            wake(name: Int(child))
+            child = book.names[Int(child)].sibling
+        }
+    }
+
+    // MARK: What stays as it was
+
+    /// R24: what a refused change would replace stays, unless somebody has got its name or port by now.
+    private func settleWaiting() {
+        var waiting = nodes.indices.filter { nodes[$0].state == .waiting }
+        guard !waiting.isEmpty else { return }
+        waiting.sort { idOrder(nodes[$0].entry, nodes[$1].entry) }
+        for index in waiting {
+            guard mayStay(nodes[index]) else {
+                nodes[index].state = .out
+                continue
+            }
+            nodes[index].state = .isIn
+            let node = nodes[index]
+            if node.slot != Claims.none { _ = ports.setIn(node, nodes) }
+            guard node.group != Claims.none else { continue }
+            groups[Int(node.group)].isIn = true
+            let name = groups[Int(node.group)].name
+            book.names[Int(name)].taken = node.env
+            if let below = book.belowParent(name) { book.belows[below].taken.add(node.env) }
+        }
+    }
+
+    private func mayStay(_ node: Node) -> Bool {
+        if node.slot != Claims.none, ports.isTaken(node) { return false }
+        guard node.group != Claims.none else { return true }
+        let group = groups[Int(node.group)]
+        let name = book.names[Int(group.name)]
+        let standing = book.standing(group.name, group.env)
+        guard standing == .free || standing == .owned else { return false }
+        if name.taken != NameBook.none, name.taken != node.env { return false }
+        if name.parent != NameBook.none {
+            let parent = book.names[Int(name.parent)].taken
+            if parent != NameBook.none, parent != node.env { return false }
+        }
+        if name.below != NameBook.none, book.belows[Int(name.below)].taken.hasOther(than: node.env) { return false }
+        guard !node.isRaw else { return true }
+        var (here, all) = (0, 0)
+        forEach(group) { number in
+            let other = nodes[Int(number)]
+            guard other.state == .isIn, !other.isRaw else { return }
+            all += 1
+            if other.port == node.port { here += 1 }
+        }
+        return here == 0 && all < Claims.portsPerName
+    }
 }

@@ -15,3 +15,34 @@ extension RouteTableSnapshot {
         return found.sorted()
     }
 }
+
+/// The ports that routes of the table listen on, kept from one apply to the next.
+struct PortUses {
+    private struct Use {
+        var count: UInt32 = 0
+        /// All entries + 1, combined: the entry itself where there is one.
+        var mix: UInt32 = 0
+    }
+    private var uses: [UInt16: Use] = [:]
+    private(set) var wildcards = 0
+
+    var count: Int { uses.count }
+
+    mutating func add(_ entry: UInt32, port: UInt16, _ options: RouteOptions) {
+        uses[port, default: Use()].count += 1
+        uses[port]?.mix ^= entry &+ 1
+        if KeyKind(options) == .wildcard { wildcards += 1 }
+    }
+
+    mutating func remove(_ entry: UInt32, port: UInt16, _ options: RouteOptions) {
+        uses[port]?.count -= 1
+        uses[port]?.mix ^= entry &+ 1
+        if uses[port]?.count == 0 { uses[port] = nil }
+        if KeyKind(options) == .wildcard { wildcards -= 1 }
+    }
+
+    /// Each port in use; the route's entry where there is only one.
+    func visit(_ body: (_ port: UInt16, _ sole: UInt32?) -> Void) {
+        for (port, use) in uses { body(port, use.count == 1 ? use.mix &- 1 : nil) }
+    }
+}

@@ -1,7 +1,7 @@
 /// Something of desired state that isn't as it should be: what, where, why, and what to do.
 public struct RouteProblem: Error, Hashable, Sendable {
     public enum Object: String, Sendable {
-        case document, env, instance, route
+        case document, env, instance, route, hostname
     }
     public enum Severity: String, Sendable {
         /// The document as a whole can't be used; nothing of it was.
@@ -77,6 +77,9 @@ public struct RouteProblems: Sendable {
         omitted += others.omitted
         rejected += others.rejected - others.list.count { $0.severity == .rejected }
     }
+
+    /// Takes over how many of `others` there were beyond the limit.
+    public mutating func noteOmitted(of others: RouteProblems) { omitted += others.omitted }
 
     public var isEmpty: Bool { list.isEmpty && omitted == 0 }
     /// True if there is room for one more with its whole text; beyond it, don't spend time on making texts.

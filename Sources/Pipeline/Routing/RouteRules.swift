@@ -48,56 +48,55 @@ struct RouteRules {
                 field: "listen_port", problem: "port \(port) is on the list of ports that no route may have",
                 remedy: "use another port")
         }
-        return nameFault(options, hasName: hasName) ?? proxyFault(options) ?? listenerFault(options, port: port)
+        return nameFault(options, hasName: hasName) ?? hintFault(options, port: port)
     }
 
-    /// R2.
+    /// R2. A raw route may have a name: it is its env's, and nothing is matched by it.
     private func nameFault(_ options: RouteOptions, hasName: Bool) -> Fault? {
-        if options.contains(.raw), hasName {
-            return Fault(
-                field: "hostname", problem: "a tcp_raw route has none: it is chosen by its port alone",
-                remedy: "leave it out, or make the route tls_passthrough")
-        }
-        if !options.contains(.raw), !hasName {
-            return Fault(
-                field: "hostname", problem: "is missing, and a tls_passthrough route is chosen by it",
-                remedy: "add it, or make the route tcp_raw")
-        }
-        return nil
+        guard !options.contains(.raw), !hasName else { return nil }
+        return Fault(
+            field: "hostname", problem: "is missing, and a tls_passthrough route is chosen by it",
+            remedy: "add it, or make the route tcp_raw")
     }
 
-    /// R16.
-    private func proxyFault(_ options: RouteOptions) -> Fault? {
-        switch (options.contains(.proxyV2), options.contains(.expectsProxy)) {
-        case (true, false):
-            Fault(
-                field: "proxy_protocol", problem: "is v2, but the backend isn't said to expect a PROXY header",
-                remedy: "set backend_expects_proxy_protocol to true once the backend does, or proxy_protocol to off")
-        case (false, true):
-            Fault(
-                field: "backend_expects_proxy_protocol",
-                problem: "is true, but proxy_protocol is off: a client could write a header of its own",
-                remedy: "set proxy_protocol to v2, or make the backend expect none and say false")
-        default: nil
-        }
-    }
+    private func serving(_ port: UInt16) -> [ListenerFacts] { listeners?.filter { $0.ports.contains(port) } ?? [] }
 
-    private func listenerFault(_ options: RouteOptions, port: UInt16) -> Fault? {
-        guard let serving = listeners?.filter({ $0.ports.contains(port) }), !serving.isEmpty else { return nil }
+    private func hintFault(_ options: RouteOptions, port: UInt16) -> Fault? {
         let hint = options.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough
-        if let other = serving.first(where: { $0.hint != hint }) {
-            return Fault(
-                field: "protocol_hint", problem: "is \(hint.name), but port \(port) is \(other.hint.name) on this node",
+        return serving(port).first { $0.hint != hint }.map {
+            Fault(
+                field: "protocol_hint", problem: "is \(hint.name), but port \(port) is \($0.hint.name) on this node",
                 remedy: "use a port that is \(hint.name), or change the listener")
         }
-        if options.contains(.proxyV2), let without = serving.first(where: { !$0.injectsProxy }) {
+    }
+
+    private static let refused = "; its connections are refused as backend.proxy_mismatch"
+
+    /// R16: why the route's backends can't be given the header that they expect, or would believe a client's. Such a
+    /// route is there all the same, and refuses: what it was before must not go on, and a client's log line says why.
+    func mismatch(_ options: RouteOptions, port: UInt16) -> Fault? {
+        switch (options.contains(.proxyV2), options.contains(.expectsProxy)) {
+        case (true, false):
             return Fault(
                 field: "proxy_protocol",
-                problem: "is v2, but pipeline \"\(without.pipeline)\" of port \(port) has no proxy_v2 stage: "
-                    + "the backend would get no header, or one that a client wrote",
+                problem: "is v2, but the backend isn't said to expect a PROXY header" + RouteRules.refused,
+                remedy: "set backend_expects_proxy_protocol to true once the backend does, or proxy_protocol to off")
+        case (false, true):
+            return Fault(
+                field: "backend_expects_proxy_protocol",
+                problem: "is true, but proxy_protocol is off: a client could write a header of its own"
+                    + RouteRules.refused,
+                remedy: "set proxy_protocol to v2, or make the backend expect none and say false")
+        case (false, false): return nil
+        case (true, true): break
+        }
+        return serving(port).first { !$0.injectsProxy }.map {
+            Fault(
+                field: "proxy_protocol",
+                problem: "is v2, but pipeline \"\($0.pipeline)\" of port \(port) has no proxy_v2 stage: "
+                    + "the backend would get no header, or one that a client wrote" + RouteRules.refused,
                 remedy: "add proxy_v2 to that pipeline after backend, or use a port whose pipeline has it")
         }
-        return nil
     }
 
     /// What an accepted route asks for and won't get.

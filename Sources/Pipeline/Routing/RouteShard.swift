@@ -135,6 +135,7 @@ extension RouteOptions {
         if contains(.raw) { flags.insert(.raw) }
         if contains(.proxyV2) { flags.insert(.proxyV2) }
         if contains(.allowNonTLS) { flags.insert(.allowNonTLS) }
+        if contains(.proxyMismatch) { flags.insert(.proxyMismatch) }
         return flags
     }
 }

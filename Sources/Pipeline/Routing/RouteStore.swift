@@ -11,15 +11,12 @@ struct RouteEntry: ~Copyable {
     /// Its place in the list of its group's routes; ``none`` ends it.
     var nextInGroup = RouteEntry.none
     var previousInGroup = RouteEntry.none
-    /// Index + 1 of the candidate of the running apply; 0: none. While free: the next free entry.
+    /// Index + 1 of the version that the running apply's documents have; 0: none. While free: the next free entry.
     var candidate: UInt32 = 0
     var place = Place(line: 0, column: 0)
     var source = StateDocument.Source.state
-    /// The running apply's document has it.
-    var isSeen = false
-    /// The candidate, not the current version, holds the claim.
-    var claimsCandidate = false
-    var hasClaim = false
+    /// The running apply serves it, in whichever version.
+    var isServed = false
     /// Known by id: not removed.
     var isLive = true
     /// In the list of free entries.

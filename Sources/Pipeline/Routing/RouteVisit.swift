@@ -5,15 +5,15 @@ extension RouteTableSnapshot {
     /// In how many parts the routes can be visited; each has about a hundred.
     public var partCount: Int { table.pointee.shards.count }
 
-    /// Each route of one part with its hostname (`*.` in front of a wildcard; nil: raw). The pointer is valid as long
-    /// as this snapshot.
+    /// Each route of one part with its hostname (`*.` in front of a wildcard; nil: it has none). The pointer
+    /// is valid as long as this snapshot.
     public func visit(part: Int, _ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
         guard table.pointee.shards.indices.contains(part) else { return }
         let shard = table.pointee.shards[part]
         guard let first = shard.pointee.all.baseAddress else { return }
         for index in 0..<shard.pointee.count {
             let route = first + index
-            body(route.asRoute) { RouteTableSnapshot.hostname(route.pointee) }
+            body(route.asRoute) { route.pointee.hostname }
         }
     }
 
@@ -21,13 +21,12 @@ extension RouteTableSnapshot {
     public func visitAll(_ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
         for part in 0..<partCount { visit(part: part, body) }
     }
+}
 
-    private static func hostname(_ route: TableRoute) -> String? {
-        let name = String(decoding: route.name, as: UTF8.self)
-        switch KeyKind(route.options) {
-        case .exact: return name
-        case .wildcard: return "*." + name
-        case .raw: return nil
-        }
+extension TableRoute {
+    /// Its name as people write it, that of a raw route too; nil: it has none.
+    var hostname: String? {
+        guard nameLength > 0 else { return nil }
+        return (options.contains(.wildcard) ? "*." : "") + String(decoding: name, as: UTF8.self)
     }
 }

@@ -20,8 +20,9 @@ public struct ApplyReport: Sendable {
 
 /// The routes of this node: takes documents of desired state, holds the rules over them, and makes tables.
 ///
-/// What is applied wins over what comes: within a document the order of its objects decides, between two the one
-/// that was applied first. A document from a source replaces what that source said before; routes of the other stay.
+/// A document from a source replaces what that source said before; routes of the other stay. What comes together is
+/// resolved together: who has a name, a port or an address is decided by `hostnames`, then by what was applied last, and
+/// where neither tells, by nobody having it. The order of documents and of their objects decides nothing (R5).
 ///
 /// Threading: control side only, one thread at a time. The tables of its ``snapshot`` are for all.
 public final class RoutingState {
@@ -30,7 +31,9 @@ public final class RoutingState {
     /// Env ids and process types that are or were in use.
     let symbols: SymbolTable
     var rules: RouteRules
-    var claims: Claims
+    var portUses = PortUses()
+    /// R5: the control plane's word on names.
+    var hostnames = LastHostnames()
     var ids = HashIndex()
     var envs: [UInt32: EnvRecord] = [:]
     var instances = InstanceTable()
@@ -78,7 +81,6 @@ public final class RoutingState {
         self.seed = seed
         symbols = SymbolTable(seed: seed)
         rules = RouteRules(listeners: listeners, policy: policy)
-        claims = Claims(seed: seed)
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
         shards.initialize(repeating: RouteShard.empty(store))
         let table = RouteTable(
@@ -138,15 +140,20 @@ public final class RoutingState {
             hint: current.pointee.options.contains(.raw) ? .tcpRaw : .tlsPassthrough, env: record.identity)
     }
 
-    /// Checks `document` whole, then makes one new table of it (R22). Objects that can't be used are reported, and
+    /// Checks a document whole, then makes one new table of it (R22). Objects that can't be used are reported, and
     /// the rest applied (R24).
     ///
     /// - Parameter now: backends that are ready since this apply start slowly from here on; nil: nobody does, which is
     ///   right for the first apply of a node.
     public func apply(_ document: StateDocument, at now: Instant? = nil) -> ApplyReport {
+        apply(together: [document], at: now)
+    }
+
+    /// The same for documents of several sources, at most one of each: one change.
+    public func apply(together documents: [StateDocument], at now: Instant? = nil) -> ApplyReport {
+        precondition(Set(documents.map(\.source)).count == documents.count, "one document a source")
         self.now = now
-        let run = ApplyRun(self, document)
-        return run.run()
+        return ApplyRun(self, documents).run()
     }
 
     /// Blocks of memory that this state and its snapshots hold: for tests that look for leaks.
@@ -168,11 +175,13 @@ public struct RouteListing: Sendable, Equatable {
     public let id: String
     /// `org/app/env`.
     public let owner: String
-    /// Nil: raw.
+    /// Nil: a raw route without one.
     public let hostname: String?
     public let port: UInt16
     public let hint: ProtocolHint
     public let proxyV2: Bool
+    /// R16: every connection is refused.
+    public let isMismatched: Bool
     public let allowNonTLS: Bool
     public let backends: [Listed]
 
@@ -184,15 +193,11 @@ public struct RouteListing: Sendable, Equatable {
     init(_ route: TableRoute) {
         id = route.route.id.string
         owner = route.route.owner.pointee.name.path
-        let name = String(decoding: route.name, as: UTF8.self)
-        switch KeyKind(route.options) {
-        case .exact: hostname = name
-        case .wildcard: hostname = "*." + name
-        case .raw: hostname = nil
-        }
+        hostname = route.hostname
         port = route.route.port
         hint = route.options.contains(.raw) ? .tcpRaw : .tlsPassthrough
         proxyV2 = route.options.contains(.proxyV2)
+        isMismatched = route.options.contains(.proxyMismatch)
         allowNonTLS = route.options.contains(.allowNonTLS)
         backends = route.route.backends.buffer.map {
             Listed(address: $0.address.endpoint, instance: $0.instance.string)

@@ -18,6 +18,8 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     static let expectsProxy = RouteOptions(rawValue: 8)
     static let ipv4Required = RouteOptions(rawValue: 16)
     static let allowNonTLS = RouteOptions(rawValue: 32)
+    /// R16: what it says of the PROXY header can't hold, so every connection is refused. Not read: judged.
+    static let proxyMismatch = RouteOptions(rawValue: 64)
 
     /// Nil: not said. Three bits: 0, or its number + 1.
     var balance: Balance? { Balance(rawValue: UInt8(rawValue >> 8 & 7) &- 1) }
@@ -112,6 +114,19 @@ public struct RouteObject: Sendable {
     /// Index + 1 into ``StateDocument/backendLists``; 0: the instances of (env, process type).
     let backendList: UInt32
     let place: Place
+
+    public var isRaw: Bool { options.contains(.raw) }
+}
+
+/// Who owns a name (R5): the control plane's word, whatever routes claim.
+public struct HostnameObject: Sendable {
+    /// Canonical; the suffix alone for a wildcard.
+    let name: TextRef
+    let isWildcard: Bool
+    public let env: UInt32
+    /// When the env was given the name: lower is earlier. Nil: after all that have a number.
+    public let claimed: UInt64?
+    let place: Place
 }
 
 /// Desired state, read but not yet judged: every object in it has valid fields. Texts are in one arena, so a route
@@ -129,9 +144,12 @@ public struct StateDocument: Sendable {
     public internal(set) var envs: [EnvObject] = []
     public internal(set) var instances: [InstanceObject] = []
     public internal(set) var routes: [RouteObject] = []
+    public internal(set) var hostnames: [HostnameObject] = []
     var backendLists: [[BackendSpec]] = []
     /// Ids of objects that are there but can't be used: their last good version stays (R24).
     var quarantined: [RouteProblem.Object: Set<String>] = [:]
+    /// Of quarantined routes, those that ask for a PROXY header which their backend doesn't expect, or the reverse (R16).
+    var mismatched: Set<String> = []
     let text: TextArena
     let symbols: SymbolTable
 
@@ -144,6 +162,10 @@ public struct StateDocument: Sendable {
     public func string(_ ref: TextRef) -> String { text.string(ref) }
     /// The env's id or the process type's name.
     public func symbol(_ number: UInt32) -> String { symbols.string(number) }
+    /// The name that an entry of `hostnames` is about.
+    public func hostname(_ entry: HostnameObject) -> String {
+        (entry.isWildcard ? "*." : "") + text.string(entry.name)
+    }
     /// The hostname as written: `app.example.com`, `*.example.com`; nil: none.
     public func hostname(_ route: RouteObject) -> String? {
         guard route.name.length > 0 else { return nil }

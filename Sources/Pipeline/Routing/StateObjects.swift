@@ -125,6 +125,7 @@ extension StateBuilder {
                     backendList: 0, place: place))
             return
         }
+        if let id, options.contains(.proxyV2) != options.contains(.expectsProxy) { noteMismatch(id) }
         _ = accept(
             draft, id: id,
             required: [
@@ -132,5 +133,36 @@ extension StateBuilder {
                 ("protocol_hint", hint != nil), ("backend_process_type", process != nil),
                 ("backend_port", backendPort != nil),
             ])
+    }
+
+    private static let hostnameKeys = JSONKeys(["hostname", "env_id", "claimed"])
+
+    mutating func readHostname(_ reader: inout JSONReader) throws(JSONError) {
+        let place = Place(line: reader.line, column: reader.column)
+        var draft = ObjectDraft(.hostname, at: place)
+        var host: (name: TextRef, isWildcard: Bool)?
+        var env: UInt32?
+        var claimed: UInt64?
+        let (text, symbols) = (document.text, document.symbols)
+        try reader.object(StateBuilder.hostnameKeys) { reader, field throws(JSONError) in
+            switch field {
+            case 0: host = try draft.hostname(&reader, "hostname", into: text)
+            case 1: env = try draft.symbol(&reader, "env_id", in: symbols)
+            case 2: claimed = try draft.integer(&reader, "claimed", 0...UInt64.max, optional: true)
+            default: try reader.skip()
+            }
+        }
+        if draft.faults.isEmpty, let host, let env {
+            append(
+                HostnameObject(
+                    name: host.name, isWildcard: host.isWildcard, env: env, claimed: claimed, place: place))
+            return
+        }
+        let shown = host.flatMap { host in
+            Array((host.isWildcard ? "*." : "").utf8 + Array(text.bytes(host.name))).withUnsafeBufferPointer {
+                text.append($0)
+            }
+        }
+        _ = accept(draft, id: shown, required: [("hostname", host != nil), ("env_id", env != nil)])
     }
 }

@@ -53,7 +53,10 @@ struct StateBuilder {
 
     // MARK: The document
 
-    private static let documentKeys = JSONKeys(["format", "revision", "actor", "envs", "instances", "routes"])
+    private static let documentKeys = JSONKeys([
+        "format", "revision", "actor", "envs", "instances", "routes", "hostnames",
+    ])
+    private static let optionalKeys: Set = [1, 2, 6]
 
     mutating func readDocument(_ reader: inout JSONReader) throws(JSONError) {
         guard try reader.kind() == .object else { throw reader.expected("an object with a \"format\"") }
@@ -73,6 +76,10 @@ struct StateBuilder {
                     try builder.readInstance(&reader)
                 }
             case 5: try list(&reader, "routes") { builder, reader throws(JSONError) in try builder.readRoute(&reader) }
+            case 6:
+                try list(&reader, "hostnames") { builder, reader throws(JSONError) in
+                    try builder.readHostname(&reader)
+                }
             default: try reader.skip()
             }
         }
@@ -84,7 +91,7 @@ struct StateBuilder {
     /// A missing list is more likely a mistake than the wish to forget every route.
     mutating func requireLists() {
         for (field, name) in StateBuilder.documentKeys.names.enumerated()
-        where field != 1 && field != 2 && !seen.contains(field) {
+        where !StateBuilder.optionalKeys.contains(field) && !seen.contains(field) {
             let remedy = field == 0 ? "add \"format\": \"\(StateDocument.format)\"" : "write \"\(name)\": [] for none"
             fatal("\"\(name)\" is missing", remedy: remedy, origin: .file(line: 1, column: 1))
         }
@@ -154,6 +161,8 @@ struct StateBuilder {
     mutating func append(_ env: EnvObject) { document.envs.append(env) }
     mutating func append(_ instance: InstanceObject) { document.instances.append(instance) }
     mutating func append(_ route: RouteObject) { document.routes.append(route) }
+    mutating func append(_ hostname: HostnameObject) { document.hostnames.append(hostname) }
+    mutating func noteMismatch(_ id: TextRef) { document.mismatched.insert(document.text.string(id)) }
     mutating func append(backends: [BackendSpec]) -> UInt32 {
         document.backendLists.append(backends)
         return UInt32(clamping: document.backendLists.count)

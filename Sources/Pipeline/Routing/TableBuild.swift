@@ -20,7 +20,7 @@ struct TableBuild {
 
     func build() {
         forgetRefused()
-        let accepted = run.candidates.filter(\.isAccepted)
+        let accepted = run.changes
         let changes = accepted.count { store.entry($0.entry).pointee.current != nil }
         run.report.changed = changes
         run.report.added = accepted.count - changes
@@ -38,13 +38,13 @@ struct TableBuild {
         let shards = makeShards(bits, accepted)
         settle(accepted)
         var ports: [(port: UInt16, sole: UnsafePointer<TableRoute>?)] = []
-        ports.reserveCapacity(state.claims.portCount)
-        state.claims.forEachPort { port, sole in
+        ports.reserveCapacity(state.portUses.count)
+        state.portUses.visit { port, sole in
             ports.append((port, sole.flatMap { store.entry($0).pointee.current }))
         }
         let table = RouteTable(
             seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
-            hasWildcards: state.claims.wildcardCount > 0,
+            hasWildcards: state.portUses.wildcards > 0,
             dedicated: makeDedicated())
         state.addressesChanged = false
         state.directoryChanged = false
@@ -82,29 +82,35 @@ struct TableBuild {
         return bits
     }
 
+    /// Gives back the entries of routes that are new and don't get in. Entries that change keep a mark until they have.
     private func forgetRefused() {
-        for candidate in run.candidates where !candidate.isAccepted {
-            let entry = store.entry(candidate.entry)
-            if entry.pointee.current == nil {
-                let id = run.id(of: candidate.entry)
-                state.ids.remove(SipHash.hash(id, domain: 3, seed: state.seed), candidate.entry)
+        for version in run.versions {
+            let entry = store.entry(version.entry)
+            // Of two objects with one id, the first time.
+            guard entry.pointee.candidate != 0, !entry.pointee.isFree else { continue }
+            if entry.pointee.current == nil, !entry.pointee.isServed {
+                let id = run.id(of: version.entry)
+                state.ids.remove(SipHash.hash(id, domain: 3, seed: state.seed), version.entry)
                 entry.pointee.isLive = false
             }
             entry.pointee.candidate = 0
-            store.freeIfUnused(candidate.entry)
+            entry.pointee.isServed = false
+            store.freeIfUnused(version.entry)
         }
+        for change in run.changes { store.entry(change.entry).pointee.candidate = 1 }
     }
 
     /// Puts accepted routes into the lists of their groups, and takes removed ones out of everything.
-    private func relink(_ accepted: [ApplyRun.Candidate]) {
+    private func relink(_ accepted: [ApplyRun.Change]) {
         for candidate in accepted {
             if let current = store.entry(candidate.entry).pointee.current {
+                state.portUses.remove(candidate.entry, port: current.pointee.route.port, current.pointee.options)
                 state.groups.unlink(candidate.entry, from: current.pointee.group, store)
                 run.touchedGroups.insert(current.pointee.group)
             }
             state.groups.link(candidate.entry, to: candidate.group, store)
-            let options = run.document.routes[Int(candidate.object)].options
-            if options.contains(.ipv4Required) {
+            state.portUses.add(candidate.entry, port: port(candidate), candidate.options)
+            if candidate.options.contains(.ipv4Required) {
                 state.ipv4Routes.insert(candidate.entry)
             } else {
                 state.ipv4Routes.remove(candidate.entry)
@@ -113,6 +119,7 @@ struct TableBuild {
         for number in run.removed {
             guard let current = store.entry(number).pointee.current else { continue }
             state.ipv4Routes.remove(number)
+            state.portUses.remove(number, port: current.pointee.route.port, current.pointee.options)
             state.drains.add(
                 removed: number, id: current.pointee.route.id.string, current.pointee.options.onDelete,
                 apply: state.applies, store)
@@ -140,17 +147,32 @@ struct TableBuild {
             entry: route.entry, group: route.group, maxConnections: route.route.maxConnections, hash: hash(route))
     }
 
-    private func item(_ candidate: ApplyRun.Candidate) -> ShardItem {
-        let object = run.document.routes[Int(candidate.object)]
-        let text = run.document.text
+    private func item(_ change: ApplyRun.Change) -> ShardItem {
+        guard let index = change.version else {
+            guard let current = store.entry(change.entry).pointee.current?.pointee else {
+                preconditionFailure("what stays is there")
+            }
+            return ShardItem(
+                name: current.name, options: change.options, port: current.route.port,
+                entry: change.entry, group: change.group, maxConnections: current.route.maxConnections,
+                hash: change.hash)
+        }
+        let object = run.object(run.versions[index])
+        let text = run.document(run.versions[index]).text
         return ShardItem(
-            name: text.bytes(object.name), options: object.options, port: object.port,
-            entry: candidate.entry, group: candidate.group, maxConnections: object.maxConnections,
-            hash: candidate.hash)
+            name: text.bytes(object.name), options: change.options, port: object.port,
+            entry: change.entry, group: change.group, maxConnections: object.maxConnections, hash: change.hash)
+    }
+
+    private func port(_ change: ApplyRun.Change) -> UInt16 {
+        guard let index = change.version else {
+            return store.entry(change.entry).pointee.current?.pointee.route.port ?? 0
+        }
+        return run.object(run.versions[index]).port
     }
 
     private func makeShards(
-        _ bits: UInt64, _ accepted: [ApplyRun.Candidate]
+        _ bits: UInt64, _ accepted: [ApplyRun.Change]
     ) -> UnsafeMutableBufferPointer<RouteShard.Pointer> {
         let count = 1 << Int(bits)
         let isResharding = bits != old.shardBits
@@ -195,7 +217,7 @@ struct TableBuild {
     }
 
     /// The shards that lose or refresh a route.
-    private func markOld(_ isDirty: inout [Bool], _ accepted: [ApplyRun.Candidate]) {
+    private func markOld(_ isDirty: inout [Bool], _ accepted: [ApplyRun.Change]) {
         for list in [run.removed, run.refreshed, accepted.map(\.entry)] {
             for number in list {
                 guard let current = store.entry(number).pointee.current else { continue }
@@ -222,12 +244,13 @@ struct TableBuild {
             })
     }
 
-    private func settle(_ accepted: [ApplyRun.Candidate]) {
-        for candidate in accepted {
-            let entry = store.entry(candidate.entry)
+    private func settle(_ accepted: [ApplyRun.Change]) {
+        for change in accepted {
+            let entry = store.entry(change.entry)
             entry.pointee.candidate = 0
-            entry.pointee.claimsCandidate = false
-            entry.pointee.place = run.document.routes[Int(candidate.object)].place
+            guard let index = change.version else { continue }
+            entry.pointee.place = run.object(run.versions[index]).place
+            entry.pointee.source = run.document(run.versions[index]).source
         }
         for number in run.removed { store.entry(number).pointee.current = nil }
     }

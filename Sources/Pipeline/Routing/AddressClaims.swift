@@ -1,0 +1,63 @@
+import Pipeline
+
+/// Addresses that envs ask for, each of which can be one env's only: who had it keeps it, and of several that hadn't
+/// none gets it.
+struct AddressClaims {
+    enum Kind {
+        case asked
+        /// The env can't have it now, and nobody knows that it isn't the env's.
+        case unclear
+    }
+
+    private struct Claim {
+        var envs = EnvMark.none
+        let first: UInt32
+        var isUnclear = false
+        var holder: UInt32?
+        /// All of them, once there are two.
+        var all: Set<UInt32> = []
+
+        init(first: UInt32) { self.first = first }
+
+        mutating func add(_ env: UInt32, _ kind: Kind, had: Bool) {
+            envs.add(env)
+            if envs.hasOther(than: env) { all.formUnion([first, env]) }
+            if kind == .unclear { isUnclear = true }
+            if had { holder = env }
+        }
+    }
+    private var claims: [IPAddress: Claim] = [:]
+
+    mutating func reserveCapacity(_ count: Int) { claims.reserveCapacity(count) }
+
+    mutating func add(_ address: IPAddress, _ env: UInt32, _ kind: Kind, had: Bool) {
+        claims[address, default: Claim(first: env)].add(env, kind, had: had)
+    }
+
+    private func winner(_ claim: Claim) -> UInt32? {
+        if let holder = claim.holder { return holder }
+        return claim.envs.hasOther(than: claim.first) || claim.isUnclear ? nil : claim.first
+    }
+
+    func winner(_ address: IPAddress) -> UInt32? { claims[address].flatMap { winner($0) } }
+    func envs(_ address: IPAddress) -> [UInt32] {
+        claims[address].map { $0.all.isEmpty ? [$0.first] : Array($0.all) } ?? []
+    }
+
+    /// True if no other env asks for it.
+    func isSole(_ address: IPAddress, _ env: UInt32) -> Bool {
+        claims[address].map { $0.first == env && $0.all.isEmpty } ?? false
+    }
+
+    func forEachWinner(_ body: (IPAddress, UInt32) -> Void) {
+        for (address, claim) in claims { if let env = winner(claim) { body(address, env) } }
+    }
+
+    /// Addresses that several envs ask for.
+    var contested: [IPAddress] { claims.filter { !$0.value.all.isEmpty }.map(\.key) }
+    /// Says who had an address.
+    mutating func had(_ address: IPAddress, _ env: UInt32) {
+        guard let claim = claims[address], claim.all.contains(env) || claim.first == env else { return }
+        claims[address]?.holder = env
+    }
+}

@@ -1,0 +1,144 @@
+import Pipeline
+
+/// Envs, and the addresses of their own (R9).
+extension ApplyRun {
+    func applyEnvs() {
+        let before = state.envs.mapValues(\.sources)
+        for part in parts {
+            for env in Array(state.envs.keys) { state.envs[env]?.sources &= ~part.bit }
+        }
+        var changed: Set<UInt32> = []
+        for part in parts {
+            applyEnvs(part, before, &changed)
+            // R24: one that can't be read is not gone.
+            for id in part.document.quarantined[.env] ?? [] { keep(id, part, before) }
+        }
+        guard !changed.isEmpty else { return }
+        state.groups.visit { _, group in if changed.contains(group.key.env) { refresh(group) } }
+    }
+
+    private func keep(_ id: String, _ part: Part, _ before: [UInt32: UInt8]) {
+        let bytes = Array(id.utf8)
+        guard let env = bytes.withUnsafeBufferPointer({ state.symbols.intern($0) }) else { return }
+        keep(env, part, before)
+    }
+
+    private func keep(_ env: UInt32, _ part: Part, _ before: [UInt32: UInt8]) {
+        if (before[env] ?? 0) & part.bit != 0 {
+            state.envs[env]?.sources |= part.bit
+        } else {
+            unclearEnvs.insert(env)
+        }
+    }
+
+    private func applyEnvs(_ part: Part, _ before: [UInt32: UInt8], _ changed: inout Set<UInt32>) {
+        let objects = part.document.envs
+        var firsts: [UInt32: Int] = [:]
+        firsts.reserveCapacity(objects.count)
+        var twins: [UInt32: [Int]] = [:]
+        for (index, object) in objects.enumerated() {
+            // No number left for its id: the env stays unknown, and its routes without owner.
+            let env = part.env(object.env)
+            guard env != RouteEntry.none else { continue }
+            if let first = firsts[env] { twins[env, default: [first]].append(index) } else { firsts[env] = index }
+        }
+        for (env, all) in twins {
+            let isSame = all.allSatisfy { isAlike(objects[$0], objects[all[0]], part.document) }
+            let kept = (before[env] ?? 0) & part.bit != 0
+            for index in isSame ? all.dropFirst() : all[...] {
+                problemTwice(
+                    .env, state.symbols.string(env), "env_id", objects[index].place.origin(part.source),
+                    isSame: isSame, kept: kept)
+            }
+            guard !isSame else { continue }
+            firsts[env] = nil
+            if part.source == .state { twinEnvs.insert(env) }
+            keep(env, part, before)
+        }
+        for (env, index) in firsts { apply(objects[index], env, part, &changed) }
+    }
+
+    private func isAlike(_ one: EnvObject, _ other: EnvObject, _ document: StateDocument) -> Bool {
+        one.ipv4 == other.ipv4 && sameBytes(document.text.bytes(one.org), document.text.bytes(other.org))
+            && sameBytes(document.text.bytes(one.app), document.text.bytes(other.app))
+    }
+
+    private func apply(_ object: EnvObject, _ env: UInt32, _ part: Part, _ changed: inout Set<UInt32>) {
+        let document = part.document
+        let (org, app) = (document.string(object.org), document.string(object.app))
+        let name = document.string(object.name)
+        guard var known = state.envs[env] else {
+            let box = store.makeOwner(org: org, app: app, env: name)
+            state.envs[env] = RoutingState.EnvRecord(org: org, app: app, name: name, sources: part.bit, box: box)
+            return
+        }
+        // The other source's word stands while it has the env.
+        if known.sources & ~part.bit == 0, known.org != org || known.app != app || known.name != name {
+            store.release(known.box)
+            known.box = store.makeOwner(org: org, app: app, env: name)
+            (known.org, known.app, known.name) = (org, app, name)
+            changed.insert(env)
+        }
+        known.sources |= part.bit
+        state.envs[env] = known
+    }
+
+    // MARK: Addresses
+
+    /// R9: gives each env the address that it asks for. Who has it keeps it; of several that hadn't, none gets it. An env
+    /// whose wish is refused keeps what it had, unless somebody has got that.
+    func assignAddresses(_ part: Part) {
+        var wishes = AddressClaims()
+        var asking: [(env: UInt32, address: IPAddress, origin: Origin)] = []
+        let objects = part.document.envs
+        var isNamed: Set<UInt32> = []
+        for object in objects {
+            let env = part.env(object.env)
+            let isUsable = (state.envs[env]?.sources ?? 0) & part.bit != 0
+            guard isUsable || unclearEnvs.contains(env) else { continue }
+            isNamed.insert(env)
+            guard let address = object.ipv4 else { continue }
+            let had = state.envs[env]?.ipv4 == address
+            let isClear = isUsable && !twinEnvs.contains(env)
+            wishes.add(address, env, isClear || had ? .asked : .unclear, had: had)
+            if isClear { asking.append((env, address, object.place.origin(part.source))) }
+        }
+        for (env, record) in state.envs where !isNamed.contains(env) && record.sources & part.bit != 0 {
+            if let address = record.ipv4 { wishes.add(address, env, .asked, had: true) }
+        }
+        var granted: [UInt32: IPAddress] = [:]
+        wishes.forEachWinner { granted[$1] = $0 }
+        let refused = asking.filter { granted[$0.env] != $0.address }
+        for (env, record) in state.envs where granted[env] == nil && isNamed.contains(env) {
+            guard let old = record.ipv4, wishes.winner(old) == nil else { continue }
+            if refused.contains(where: { $0.env == env }) || twinEnvs.contains(env) { granted[env] = old }
+        }
+        for (env, address, origin) in refused { report(env, refused: address, wishes, origin) }
+        for env in Array(state.envs.keys) where state.envs[env]?.ipv4 != granted[env] {
+            state.envs[env]?.ipv4 = granted[env]
+            state.addressesChanged = true
+        }
+    }
+
+    private func report(_ env: UInt32, refused address: IPAddress, _ wishes: AddressClaims, _ origin: Origin) {
+        let own = state.owner(env)
+        let text: String
+        if let winner = wishes.winner(address) {
+            text = "\(address) is the address of \(state.owner(winner)), so \(own) can't have it"
+        } else {
+            let others = ownerList(wishes.envs(address).filter { $0 != env })
+            text = "\(address) is asked for by \(others) too, and nothing says whose it is, so \(own) doesn't get it"
+        }
+        problem(
+            .rejected, .env, state.symbols.string(env), "ipv4_address", origin, text,
+            remedy: "give one of the two another address")
+    }
+
+    /// `acme/shop/prod`, or a few of them by name and the number of the others.
+    func ownerList(_ envs: [UInt32]) -> String {
+        let limit = 3
+        let names = Set(envs).map { state.owner($0) }.sorted()
+        let rest = names.count - min(names.count, limit)
+        return names.prefix(limit).joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
+    }
+}

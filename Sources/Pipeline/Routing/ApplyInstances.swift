@@ -1,0 +1,197 @@
+import Pipeline
+
+/// Instances, and whose their addresses are (R10, R31).
+extension ApplyRun {
+    func applyInstances(_ part: Part) {
+        let name = Array(state.nodeName.utf8)
+        var (records, twins) = name.withUnsafeBufferPointer { readInstances(part, nodeName: $0) }
+        for id in part.document.quarantined[.instance] ?? [] where records[id] == nil && twins[id] == nil {
+            records[id] = state.instances.records[id]
+        }
+        settleAddresses(&records, twins, part)
+        noteStatusChanges(records)
+        let changed = state.instances.replace(records)
+        guard !changed.isEmpty else { return }
+        var stale: [UInt32] = []
+        state.groups.visit { number, group in
+            if group.key.addresses.isEmpty, changed.contains(group.key.pool) { stale.append(number) }
+        }
+        for number in stale {
+            if let old = state.groups[number].box { store.release(old) }
+            state.groups[number].box = makeBackends(state.groups[number].key)
+            report.backendsChanged += 1
+            refresh(state.groups[number])
+        }
+    }
+
+    private typealias Record = InstanceTable.Record
+
+    /// The document's instances by id, and of ids that are there twice with different words all versions.
+    private func readInstances(
+        _ part: Part, nodeName: Bytes
+    ) -> (records: [String: Record], twins: [String: [Record]]) {
+        let document = part.document
+        var records: [String: Record] = [:]
+        records.reserveCapacity(document.instances.count)
+        var again: [String: [Int]] = [:]
+        for (index, object) in document.instances.enumerated() {
+            let id = document.string(object.id)
+            if (state.envs[part.env(object.env)]?.sources ?? 0) & part.bit == 0 {
+                problem(
+                    .warning, .instance, id, "env_id", object.place.origin(part.source),
+                    "\"\(document.symbol(object.env))\" is not in envs", remedy: "add the env, or remove the instance")
+            }
+            if records.updateValue(record(object, part, nodeName), forKey: id) != nil {
+                again[id, default: []] += [index]
+            }
+        }
+        guard !again.isEmpty else { return (records, [:]) }
+        var twins: [String: [Record]] = [:]
+        var all: [String: [Int]] = [:]
+        for (index, object) in document.instances.enumerated() {
+            let id = document.string(object.id)
+            if again[id] != nil { all[id, default: []].append(index) }
+        }
+        for (id, indices) in all {
+            let versions = indices.map { record(document.instances[$0], part, nodeName) }
+            let isSame = versions.allSatisfy { $0 == versions[0] }
+            let kept = state.instances.records[id]
+            for index in isSame ? indices.dropFirst() : indices[...] {
+                problemTwice(
+                    .instance, id, "instance_id", document.instances[index].place.origin(part.source), isSame: isSame,
+                    kept: kept != nil)
+            }
+            guard !isSame else { continue }
+            records[id] = kept
+            twins[id] = versions
+        }
+        return (records, twins)
+    }
+
+    private func record(_ object: InstanceObject, _ part: Part, _ nodeName: Bytes) -> Record {
+        Record(
+            pool: pool(object.env, object.processType, part), address: object.address, status: object.status,
+            graceSeconds: object.drainGraceSeconds, weight: object.weight, maxConnections: object.maxConnections,
+            isHere: !nodeName.isEmpty && sameBytes(part.document.text.bytes(object.node), nodeName),
+            ipv4: object.ipv4, isServing: object.status == .ready)
+    }
+
+    func pool(_ env: UInt32, _ processType: UInt32, _ part: Part) -> PoolKey {
+        PoolKey(part.symbols[Int(env)]) << 32 | PoolKey(part.symbols[Int(processType)])
+    }
+
+    // MARK: Whose an address is
+
+    /// An address that ready instances of two envs have is the one's who had it before. Where that does not tell it is
+    /// nobody's: connections would reach a machine of whoever. Several instances of one env may share one: whatever runs
+    /// there is that env's.
+    private func settleAddresses(_ records: inout [String: Record], _ twins: [String: [Record]], _ part: Part) {
+        var claims = AddressClaims()
+        claims.reserveCapacity(records.count)
+        for (id, record) in records where record.status == .ready && isKnown(record.env, part) {
+            // What an id with two versions had stays, unless none of them says it and another env does.
+            if let versions = twins[id], !versions.contains(where: { $0.isAt(record.address, record.env) }) { continue }
+            claims.add(record.address, record.env, .asked, had: false)
+        }
+        for version in twins.values.joined() where version.status == .ready && isKnown(version.env, part) {
+            claims.add(version.address, version.env, .unclear, had: false)
+        }
+        let contested = Set(claims.contested)
+        if !contested.isEmpty {
+            for record in state.instances.records.values where record.isServing && contested.contains(record.address) {
+                claims.had(record.address, record.env)
+            }
+        }
+        var lost: [String] = []
+        for (id, record) in records where record.status == .ready {
+            guard isKnown(record.env, part), !claims.isSole(record.address, record.env) else { continue }
+            let others = claims.envs(record.address)
+            // One that nobody asks for stays with whom it was.
+            let isServing = claims.winner(record.address).map { $0 == record.env } ?? !others.contains(record.env)
+            if record.isServing != isServing { records[id]?.isServing = isServing }
+            if !isServing { lost.append(id) }
+        }
+        guard !lost.isEmpty else { return }
+        reportLost(lost, records, claims, part)
+    }
+
+    /// True for an env of the document, also for one that can't be read.
+    private func isKnown(_ env: UInt32, _ part: Part) -> Bool {
+        (state.envs[env]?.sources ?? 0) & part.bit != 0 || unclearEnvs.contains(env)
+    }
+
+    private func reportLost(_ lost: [String], _ records: [String: Record], _ claims: AddressClaims, _ part: Part) {
+        let isLost = Set(lost)
+        var origins: [String: Origin] = [:]
+        for object in part.document.instances {
+            let id = part.document.string(object.id)
+            if isLost.contains(id) { origins[id] = object.place.origin(part.source) }
+        }
+        for id in lost.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) }) {
+            // Quarantined, and told so already.
+            guard let record = records[id], let origin = origins[id] else { continue }
+            let own = state.owner(record.env)
+            let text: String
+            if let winner = claims.winner(record.address) {
+                text =
+                    "\(record.address) is the address of an instance of \(state.owner(winner)), so \(own) can't have it"
+            } else {
+                let others = ownerList(claims.envs(record.address).filter { $0 != record.env })
+                text =
+                    "\(record.address) is also the address of ready instances of \(others), and nothing says whose it is, "
+                    + "so it is no backend of \(own)"
+            }
+            problem(
+                .rejected, .instance, id, "overlay_ipv6", origin, text,
+                remedy: "give each an address of its own, or say which of them is no longer ready")
+        }
+    }
+
+    // MARK: What changes
+
+    /// Who has to let go of its connections, who needn't any more, and who starts.
+    private func noteStatusChanges(_ records: [String: Record]) {
+        let before = state.instances.records
+        var ready: Set<IPAddress> = []
+        for record in records.values where record.isServing { ready.insert(record.address) }
+        // An address that another instance has by now is not to be drained under it.
+        state.drains.cancel(addresses: ready, store)
+        var draining: [IPAddress: UInt32] = [:]
+        for (id, record) in records
+        where record.status == .draining && before[id]?.status != .draining && !ready.contains(record.address) {
+            draining[record.address] = max(draining[record.address] ?? 0, record.graceSeconds)
+        }
+        for endpoint in draining.isEmpty ? [] : store.endpoints(of: Set(draining.keys)) {
+            state.drains.add(endpoint, seconds: draining[endpoint.address] ?? 0, apply: state.applies, store)
+        }
+        guard state.now != nil else { return }
+        var known: Set<IPAddress> = []
+        for record in before.values where record.isServing { known.insert(record.address) }
+        newlyReady = ready.subtracting(known)
+    }
+
+    func makeBackends(_ key: GroupKey) -> UnsafeMutablePointer<BackendBox> {
+        guard key.addresses.isEmpty else {
+            return store.makeBackends(key.addresses.map { ($0, $0.endpoint.description) }, isHashed: key.isHashed)
+        }
+        let ready = state.instances.ready(key.pool)
+        let box = store.makeBackends(
+            ready.map {
+                let endpoint = Endpoint($0.address, key.port)
+                return (BackendSpec(endpoint, weight: $0.weight, maxConnections: $0.maxConnections), $0.id)
+            }, isHashed: key.isHashed)
+        if let now = state.now, !newlyReady.isEmpty {
+            for backend in box.pointee.group.backends.buffer
+            where newlyReady.contains(backend.address.endpoint.address) {
+                backend.cell.pointee.eligibleSince.store(now.nanoseconds, ordering: .relaxed)
+            }
+        }
+        return box
+    }
+}
+
+extension InstanceTable.Record {
+    fileprivate func isAt(_ address: IPAddress, _ env: UInt32) -> Bool {
+        status == .ready && self.address == address && self.env == env
+    }
+}

@@ -1,0 +1,84 @@
+import Pipeline
+
+/// Decides who gets what, and what becomes of each route.
+extension ApplyRun {
+    /// A name and a port that the last table had for an env, of a route that is not as it was.
+    struct Applied {
+        let name: UInt32
+        let env: UInt32
+        let port: UInt16
+        let isRaw: Bool
+    }
+
+    func resolve() {
+        book.linkWildcards()
+        claims.linkPorts()
+        // The seam for what outlives a restart: a last good state that was stored says the same of names and ports.
+        for had in applied {
+            if had.name != NameBook.none { claims.had(name: had.name, had.env) }
+            claims.had(port: had.port, had.env, isRaw: had.isRaw)
+        }
+        entries.resolve(book) { [claims, state] name, env in
+            if let group = claims.group(name, env), claims.groups[Int(group)].isSecure { return true }
+            return state.hostnames.owner(self.book.names[Int(name)], seed: state.seed) == env
+        }
+        claims.solve()
+    }
+
+    func decide() {
+        for node in claims.nodes where node.state == .isIn {
+            store.entry(node.entry).pointee.isServed = true
+            if node.version == Claims.none { keep(node) } else { serve(Int(node.version)) }
+        }
+        forEachApplied { entry, _ in
+            if !store.entry(entry).pointee.isServed { removed.append(entry) }
+            store.entry(entry).pointee.isServed = false
+        }
+    }
+
+    private func serve(_ index: Int) {
+        let version = versions[index]
+        let object = object(version)
+        guard !version.isSame else {
+            store.entry(version.entry).pointee.place = object.place
+            if version.isTwin { report.kept += 1 } else { report.unchanged += 1 }
+            return
+        }
+        let hash = RouteTable.hash(
+            document(version).text.bytes(object.name), KeyKind(object.options), port: object.port, seed: state.seed)
+        changes.append(
+            Change(
+                entry: version.entry, group: version.group, hash: hash, version: index, options: version.options))
+    }
+
+    /// The applied version stays. Not with a PROXY header that its backend is said not to expect by now, or without one
+    /// that it is said to (R16).
+    private func keep(_ node: Claims.Node) {
+        let entry = store.entry(node.entry)
+        guard let part = part(of: entry.pointee.source), let current = entry.pointee.current?.pointee else { return }
+        report.kept += 1
+        var options = current.options.subtracting(.proxyMismatch)
+        let index = Int(entry.pointee.candidate) - 1
+        let isRefused =
+            index >= 0
+            ? all(index).contains { isMismatched(versions[$0]) }
+            : part.document.mismatched.contains(current.route.id.string)
+                || current.options.contains(.proxyMismatch)
+        if isRefused || state.rules.mismatch(options, port: current.route.port) != nil {
+            options.insert(.proxyMismatch)
+        }
+        guard options != current.options else { return }
+        let hash = RouteTable.hash(
+            current.name, KeyKind(options), port: current.route.port, seed: state.seed)
+        changes.append(
+            Change(entry: node.entry, group: current.group, hash: hash, version: nil, options: options))
+    }
+
+    private func all(_ index: Int) -> [Int] { twins[versions[index].entry] ?? [index] }
+
+    private func isMismatched(_ version: Version) -> Bool {
+        let options = object(version).options
+        return version.options.contains(.proxyMismatch)
+            || options.contains(.proxyV2) != options.contains(.expectsProxy)
+    }
+}

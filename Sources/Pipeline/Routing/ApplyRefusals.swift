@@ -1,0 +1,331 @@
+import Pipeline
+
+/// Says of everything that was left out whose what it asked for is.
+extension ApplyRun {
+    typealias Refusal = (field: String, problem: String, remedy: String)
+
+    func reportRefusals() {
+        for entry in entries.list where !entry.isKept { report(entry) }
+        var refused = claims.nodes.indices.filter { index in
+            let node = claims.nodes[index]
+            guard node.state != .isIn, !node.isVoid else { return false }
+            if node.version == Claims.none { return part(of: store.entry(node.entry).pointee.source) == nil }
+            return !versions[Int(node.version)].isTwin
+        }
+        // The order of the objects must not say which are told beyond the limit.
+        refused.sort { claims.idOrder(claims.nodes[$0].entry, claims.nodes[$1].entry) }
+        let reasons = RefusalReasons(self)
+        for index in refused {
+            let node = claims.nodes[index]
+            // Texts cost; those beyond the limit would not be kept.
+            guard report.problems.hasRoom else {
+                problem(.rejected, .route, "", nil, nil, "", remedy: "")
+                continue
+            }
+            let entry = store.entry(node.entry)
+            let origin =
+                node.version == Claims.none
+                ? entry.pointee.place.origin(entry.pointee.source) : origin(versions[Int(node.version)])
+            let refusal = reasons.refusal(node)
+            problem(
+                .rejected, .route, String(decoding: id(of: node.entry), as: UTF8.self), refusal.field, origin,
+                refusal.problem, remedy: refusal.remedy)
+        }
+    }
+
+    private func report(_ entry: HostnameEntries.Entry) {
+        guard entry.state == .another || entry.state == .contested else { return }
+        guard report.problems.hasRoom else {
+            problem(.rejected, .hostname, "", nil, nil, "", remedy: "")
+            return
+        }
+        let own = state.owner(entry.env)
+        let others = ownerList(
+            entries.clashing(entry, book, entry.state == .another ? .granted : .contested))
+        problem(
+            .rejected, .hostname, book.text(entry.name), "env_id", entry.place.origin(.state),
+            entry.state == .another
+                ? "belongs to \(others) (hostnames), so \(own) can't have it"
+                : "is given to \(own) and to \(others), and nothing says who was first, so nobody has it",
+            remedy: entry.state == .another
+                ? "remove one of the entries" : "give each entry its own \"claimed\", or remove one of them")
+    }
+}
+
+/// Why routes were refused, with the owners of what is in their way. Sums of what many routes ask for are made once.
+final class RefusalReasons {
+    private static let shown = 3
+
+    /// Some envs that claim a name, the first by path; a few more than are shown, so that one can be left out.
+    private struct Claimants {
+        /// With the route of the lowest id of each env.
+        var list: [(path: String, env: UInt32, node: UInt32?)] = []
+        var count = 0
+    }
+
+    private let run: ApplyRun
+    private var claims: Claims { run.claims }
+    private var book: NameBook { run.book }
+    private var at: [UInt32: Claimants] = [:]
+    private var below: [UInt32: Claimants] = [:]
+
+    init(_ run: ApplyRun) { self.run = run }
+
+    func refusal(_ node: Claims.Node) -> ApplyRun.Refusal {
+        switch node.cause {
+        case .samePort: return samePort(node)
+        case .tooManyPorts:
+            return (
+                "listen_port", "\"\(name(node))\" has routes at \(Claims.portsPerName) ports, which is the most",
+                "remove one of them first"
+            )
+        case .other: break
+        }
+        return byEntries(node) ?? taken(node) ?? portTaken(node) ?? unclear(node) ?? portUnclear(node)
+            ?? (
+                field: "route_id", problem: "waits for what clashes with it to be settled",
+                remedy: "look at the other problems of this change"
+            )
+    }
+
+    // MARK: Who
+
+    private func name(_ node: Claims.Node) -> String {
+        node.group == Claims.none ? "" : book.text(claims.groups[Int(node.group)].name)
+    }
+    private func owner(_ env: UInt32) -> String { run.state.owner(env) }
+
+    /// `acme/shop/prod (route "rt_web")`.
+    private func claimant(_ env: UInt32, _ node: UInt32?) -> String {
+        owner(env) + (node.map { " (route \"\(id($0))\")" } ?? "")
+    }
+
+    /// The route with the lowest id.
+    private func first(_ one: UInt32?, _ other: UInt32?) -> UInt32? {
+        guard let one, let other else { return one ?? other }
+        return claims.idOrder(claims.nodes[Int(other)].entry, claims.nodes[Int(one)].entry) ? other : one
+    }
+
+    private func first(of group: Claims.Group) -> UInt32? {
+        var found: UInt32?
+        claims.forEach(group) { number in
+            let node = claims.nodes[Int(number)]
+            if node.state == .isIn || node.state == .open { found = first(found, number) }
+        }
+        return found
+    }
+
+    private func id(_ node: UInt32) -> String {
+        String(decoding: run.id(of: claims.nodes[Int(node)].entry), as: UTF8.self)
+    }
+
+    private func add(_ name: Int, to found: inout [UInt32: UInt32?]) {
+        var number = book.names[name].groups
+        while number != NameBook.none {
+            let group = claims.groups[Int(number)]
+            if group.alive > 0 || group.isIn {
+                found[group.env] = .some(first(found[group.env] ?? nil, first(of: group)))
+            }
+            number = group.next
+        }
+    }
+
+    private func claimants(_ found: [UInt32: UInt32?]) -> Claimants {
+        let sorted = found.map { (path: owner($0.key), env: $0.key, node: $0.value) }
+            .sorted { ($0.path, $0.env) < ($1.path, $1.env) }
+        return Claimants(list: Array(sorted.prefix(RefusalReasons.shown + 1)), count: sorted.count)
+    }
+
+    private func claimants(at name: UInt32) -> Claimants {
+        if let known = at[name] { return known }
+        var found: [UInt32: UInt32?] = [:]
+        add(Int(name), to: &found)
+        let made = claimants(found)
+        at[name] = made
+        return made
+    }
+
+    private func claimants(below name: UInt32) -> Claimants {
+        if let known = below[name] { return known }
+        var found: [UInt32: UInt32?] = [:]
+        var child = book.names[Int(name)].child
+        while child != NameBook.none {
+            add(Int(child), to: &found)
+            child = book.names[Int(child)].sibling
+        }
+        let made = claimants(found)
+        below[name] = made
+        return made
+    }
+
+    /// All but `env`; nil: nobody.
+    private func others(_ found: Claimants, than env: UInt32) -> String? {
+        let list = found.list.filter { $0.env != env }.prefix(RefusalReasons.shown)
+        guard !list.isEmpty else { return nil }
+        let total = found.count - (found.list.contains { $0.env == env } ? 1 : 0)
+        let rest = total - list.count
+        return list.map { claimant($0.env, $0.node) }.joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
+    }
+
+    // MARK: Names
+
+    private func samePort(_ node: Claims.Node) -> ApplyRun.Refusal {
+        var first: UInt32?
+        claims.forEach(claims.groups[Int(node.group)]) { number in
+            let other = claims.nodes[Int(number)]
+            guard !other.isRaw, !other.isVoid, other.port == node.port, other.cause != .samePort else { return }
+            if let known = first, !claims.idOrder(other.entry, claims.nodes[Int(known)].entry) { return }
+            first = number
+        }
+        return (
+            "listen_port",
+            "\"\(name(node))\" has a route at port \(node.port) already: \"\(first.map { id($0) } ?? "")\"",
+            "remove one of the two, or use another port"
+        )
+    }
+
+    private func byEntries(_ node: Claims.Node) -> ApplyRun.Refusal? {
+        guard node.group != Claims.none else { return nil }
+        let number = claims.groups[Int(node.group)].name
+        let standing = book.standing(number, node.env)
+        guard standing == .another || standing == .contested else { return nil }
+        let name = book.names[Int(number)]
+        let (text, own) = (self.name(node), owner(node.env))
+        if name.granted != NameBook.none {
+            return (
+                "hostname", "\"\(text)\" belongs to \(owner(name.granted)) (hostnames), so \(own) can't have it",
+                "use another name, or change its entry in hostnames"
+            )
+        }
+        let others = run.ownerList(
+            run.entries.clashing(
+                name: number, env: standing == .another ? node.env : nil, book,
+                standing == .another ? .granted : .contested))
+        if standing == .contested {
+            return (
+                "hostname",
+                "\"\(text)\", asked for by \(own), is given to \(others) in hostnames, and nothing says who was first, "
+                    + "so nobody has it",
+                "give each entry its own \"claimed\", or remove one of them"
+            )
+        }
+        return name.isWildcard
+            ? (
+                "hostname", "\"\(text)\" would take names of \(others) (hostnames), so \(own) can't have it",
+                "name each host instead, or remove those of the other owner first"
+            )
+            : (
+                "hostname", "\"\(text)\" is under the wildcard of \(others) (hostnames), so \(own) can't have it",
+                "use another name, or remove the wildcard from its owner first"
+            )
+    }
+
+    private func taken(_ node: Claims.Node) -> ApplyRun.Refusal? {
+        guard node.group != Claims.none else { return nil }
+        let number = claims.groups[Int(node.group)].name
+        let name = book.names[Int(number)]
+        let (text, own) = (self.name(node), owner(node.env))
+        func holder(_ name: UInt32, _ env: UInt32) -> String {
+            claimant(env, claims.group(name, env).flatMap { first(of: claims.groups[Int($0)]) })
+        }
+        if name.taken != NameBook.none, name.taken != node.env {
+            return (
+                "hostname", "\"\(text)\" belongs to \(holder(number, name.taken)), so \(own) can't have it",
+                "use another name, or remove it from its owner first"
+            )
+        }
+        if name.parent != NameBook.none {
+            let parent = book.names[Int(name.parent)].taken
+            if parent != NameBook.none, parent != node.env {
+                return (
+                    "hostname",
+                    "\"\(text)\" is under the wildcard of \(holder(name.parent, parent)), so \(own) can't have it",
+                    "use another name, or remove the wildcard from its owner first"
+                )
+            }
+        }
+        guard name.below != NameBook.none, book.belows[Int(name.below)].taken.hasOther(than: node.env),
+            let others = others(claimants(below: number), than: node.env)
+        else { return nil }
+        return (
+            "hostname", "\"\(text)\" would take names of \(others), so \(own) can't have it",
+            "name each host instead, or remove those of the other owner first"
+        )
+    }
+
+    /// Claims that clash, and nothing says which is the owner's.
+    private func unclear(_ node: Claims.Node) -> ApplyRun.Refusal? {
+        guard node.group != Claims.none else { return nil }
+        let number = claims.groups[Int(node.group)].name
+        let name = book.names[Int(number)]
+        let (text, own) = (self.name(node), owner(node.env))
+        let remedy = "say whose it is in hostnames, or remove it from all but its owner"
+        let nobody = "and nothing says whose it is, so neither gets it"
+        if let others = others(claimants(at: number), than: node.env) {
+            return ("hostname", "\"\(text)\" is claimed by \(own) and by \(others), \(nobody)", remedy)
+        }
+        if name.parent != NameBook.none, let others = others(claimants(at: name.parent), than: node.env) {
+            return (
+                "hostname", "\"\(text)\" is claimed by \(own) and is under a wildcard that \(others) claims, \(nobody)",
+                remedy
+            )
+        }
+        guard name.below != NameBook.none, let others = others(claimants(below: number), than: node.env) else {
+            return nil
+        }
+        return ("hostname", "\"\(text)\", claimed by \(own), would take names that \(others) claims, \(nobody)", remedy)
+    }
+
+    // MARK: Ports
+
+    /// Other routes at the node's port that fit, those of other envs first, with the lowest id of each.
+    private func atPort(_ node: Claims.Node, isIn: Bool) -> [(env: UInt32, node: UInt32)] {
+        guard node.slot != Claims.none else { return [] }
+        let slot = claims.ports.slots[Int(node.slot)]
+        let fits = { [claims] (number: UInt32) in
+            let other = claims.nodes[Int(number)]
+            return (isIn ? other.state == .isIn : other.state == .open) && (node.isRaw || other.isRaw)
+        }
+        var found: [(env: UInt32, node: UInt32)] = []
+        for number in claims.ports.ports[slot.port].slots where number != Int(node.slot) {
+            let other = claims.ports.slots[number]
+            if let member = other.members.first(where: fits) { found.append((other.env, member)) }
+        }
+        if found.isEmpty, let member = slot.members.prefix(Int(node.position)).first(where: fits) {
+            found.append((slot.env, member))
+        }
+        return found
+    }
+
+    private func portTaken(_ node: Claims.Node) -> ApplyRun.Refusal? {
+        let others = atPort(node, isIn: true)
+        guard !others.isEmpty else { return nil }
+        let text = list(others)
+        let isRaw = others.contains { claims.nodes[Int($0.node)].isRaw }
+        return (
+            "listen_port",
+            isRaw
+                ? "port \(node.port) is taken whole by the raw route of \(text), so \(owner(node.env)) can't have it"
+                : "port \(node.port) is used by name by \(text); a raw route needs a port of its own, so "
+                    + "\(owner(node.env)) can't have it",
+            "use another port"
+        )
+    }
+
+    private func portUnclear(_ node: Claims.Node) -> ApplyRun.Refusal? {
+        let others = atPort(node, isIn: false)
+        guard !others.isEmpty else { return nil }
+        return (
+            "listen_port",
+            "port \(node.port) is claimed by \(owner(node.env)) and by \(list(others)), a raw route needs it whole, and "
+                + "nothing says whose it is, so neither gets it",
+            "use another port for all but one"
+        )
+    }
+
+    private func list(_ others: [(env: UInt32, node: UInt32)]) -> String {
+        let texts = others.map { "\(owner($0.env)) (route \"\(id($0.node))\")" }.sorted()
+        let rest = texts.count - min(texts.count, RefusalReasons.shown)
+        return texts.prefix(RefusalReasons.shown).joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
+    }
+}

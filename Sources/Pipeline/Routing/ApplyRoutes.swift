@@ -1,0 +1,213 @@
+import Pipeline
+
+/// From documents and what is applied to the claims that compete.
+extension ApplyRun {
+    func collectRoutes() {
+        versions.reserveCapacity(parts.reduce(0) { $0 + $1.document.routes.count })
+        for number in parts.indices {
+            for index in parts[number].document.routes.indices { collect(number, index) }
+        }
+        settleTwins()
+        claims.nodes.reserveCapacity(versions.count)
+        for index in versions.indices where !versions[index].isSpare { claim(index) }
+        forEachApplied(claimApplied)
+    }
+
+    func object(_ version: Version) -> RouteObject {
+        parts[Int(version.part)].document.routes[Int(version.object)]
+    }
+    func document(_ version: Version) -> StateDocument { parts[Int(version.part)].document }
+    func origin(_ version: Version) -> Origin { object(version).place.origin(document(version).source) }
+
+    /// Each route of the last table.
+    func forEachApplied(_ body: (UInt32, UnsafePointer<TableRoute>) -> Void) {
+        for shard in state.snapshot.table.pointee.shards {
+            guard let first = shard.pointee.all.baseAddress else { continue }
+            for index in 0..<shard.pointee.count { body(first[index].entry, first + index) }
+        }
+    }
+
+    private func isApplying(_ source: StateDocument.Source) -> Bool { part(of: source) != nil }
+
+    private func collect(_ number: Int, _ index: Int) {
+        let part = parts[number]
+        let object = part.document.routes[index]
+        let id = part.document.text.bytes(object.id)
+        let hash = SipHash.hash(id, domain: 3, seed: state.seed)
+        let known = state.ids.find(hash) { sameBytes(self.id(of: $0), id) }
+        if let known, store.entry(known).pointee.current != nil {
+            let source = store.entry(known).pointee.source
+            if source != part.source, !isApplying(source) {
+                problemTwice(
+                    .route, part.document.string(object.id), "route_id", object.place.origin(part.source),
+                    isSame: false, kept: true)
+                return
+            }
+        }
+        let entry = known ?? store.makeEntry(id: id)
+        if known == nil { state.ids.insert(hash, entry) }
+        versions.append(
+            Version(
+                entry: entry, part: UInt8(truncatingIfNeeded: number), object: UInt32(index), options: object.options))
+        let first = store.entry(entry).pointee.candidate
+        if first == 0 {
+            store.entry(entry).pointee.candidate = UInt32(versions.count)
+        } else {
+            twins[entry, default: [Int(first) - 1]].append(versions.count - 1)
+        }
+    }
+
+    /// Two objects with one id: the order must not say which counts.
+    private func settleTwins() {
+        for (entry, all) in twins {
+            let isSame = all.allSatisfy { isAlike(versions[$0], versions[all[0]]) }
+            let kept = store.entry(entry).pointee.current != nil
+            for index in isSame ? all.dropFirst() : all[...] {
+                let id = document(versions[index]).string(object(versions[index]).id)
+                problemTwice(.route, id, "route_id", origin(versions[index]), isSame: isSame, kept: kept)
+                if isSame { versions[index].isSpare = true } else { versions[index].isTwin = true }
+            }
+        }
+    }
+
+    private func isAlike(_ one: Version, _ other: Version) -> Bool {
+        guard one.part == other.part else { return false }
+        let (a, b, text) = (object(one), object(other), document(one).text)
+        return a.env == b.env && a.processType == b.processType && a.backendPort == b.backendPort && a.port == b.port
+            && a.options == b.options && a.maxConnections == b.maxConnections
+            && sameBytes(text.bytes(a.name), text.bytes(b.name)) && backends(one) == backends(other)
+    }
+
+    private func backends(_ version: Version) -> [BackendSpec] {
+        let list = object(version).backendList
+        return list > 0 ? document(version).backendLists[Int(list) - 1] : []
+    }
+
+    // MARK: One version
+
+    private func claim(_ index: Int) {
+        let part = parts[Int(versions[index].part)]
+        let object = object(versions[index])
+        let env = part.env(object.env)
+        guard admit(index, object, part) else {
+            versions[index].isBroken = true
+            return
+        }
+        let isUnclear = !isKnown(env, part)
+        if !isUnclear {
+            versions[index].group = group(versions[index], object, part)
+            versions[index].isSame = isSame(versions[index], object, part)
+        }
+        let isSame = versions[index].isSame
+        let node = Claims.Node(
+            env: env, entry: versions[index].entry, version: UInt32(index), port: object.port, state: .open,
+            isRaw: object.options.contains(.raw), isVoid: isUnclear || (versions[index].isTwin && !isSame),
+            isApplied: isSame)
+        versions[index].isClaimed = true
+        claims.add(node, name: name(part.document.text.bytes(object.name), object.options))
+    }
+
+    private func name(_ bytes: Bytes, _ options: RouteOptions) -> UInt32 {
+        bytes.isEmpty ? NameBook.none : book.intern(bytes, isWildcard: options.contains(.wildcard))
+    }
+
+    private func isKnown(_ env: UInt32, _ part: Part) -> Bool {
+        (state.envs[env]?.sources ?? 0) & part.bit != 0
+    }
+
+    /// True if the route keeps the rules that concern it alone; else says which it breaks. Judges R16.
+    private func admit(_ index: Int, _ object: RouteObject, _ part: Part) -> Bool {
+        let isTwin = versions[index].isTwin
+        func say(_ fault: RouteRules.Fault) {
+            guard !isTwin else { return }
+            problem(
+                fault.severity, .route, part.document.string(object.id), fault.field,
+                object.place.origin(part.source), fault.problem, remedy: fault.remedy)
+        }
+        if let fault = state.rules.fault(object.options, port: object.port, hasName: object.name.length > 0) {
+            say(fault)
+            return false
+        }
+        let env = part.env(object.env)
+        if !isKnown(env, part) {
+            say(
+                RouteRules.Fault(
+                    field: "env_id",
+                    problem: unclearEnvs.contains(env)
+                        ? "\"\(part.document.symbol(object.env))\" can't be used, so the route can't be served"
+                        : "\"\(part.document.symbol(object.env))\" is not in envs, so nobody owns the route",
+                    remedy: "add the env, or name another"))
+            return unclearEnvs.contains(env)
+        }
+        if let fault = state.rules.mismatch(object.options, port: object.port) {
+            versions[index].options.insert(.proxyMismatch)
+            say(fault)
+        }
+        let hasIPv4 = state.envs[env]?.ipv4 != nil
+        for fault in state.rules.warnings(object.options, port: object.port, hasIPv4: hasIPv4) { say(fault) }
+        return true
+    }
+
+    private func group(_ version: Version, _ object: RouteObject, _ part: Part) -> UInt32 {
+        let key = GroupKey(
+            pool: pool(object.env, object.processType, part), port: object.backendPort, addresses: backends(version),
+            isHashed: object.options.balance.map { $0 == .consistentHash } ?? state.hashesByDefault)
+        let number = state.groups.number(key) { makeBackends(key) }
+        if state.groups[number].head == RouteEntry.none { touchedGroups.insert(number) }
+        return number
+    }
+
+    private func isSame(_ version: Version, _ object: RouteObject, _ part: Part) -> Bool {
+        let entry = store.entry(version.entry)
+        guard let current = entry.pointee.current, entry.pointee.source == part.source else { return false }
+        return current.pointee.route.port == object.port && current.pointee.options == version.options
+            && current.pointee.group == version.group && current.pointee.route.maxConnections == object.maxConnections
+            && sameBytes(current.pointee.name, part.document.text.bytes(object.name))
+    }
+
+    // MARK: What is applied
+
+    /// What the last table has competes as well where its document has nothing better to say.
+    private func claimApplied(_ entry: UInt32, _ route: UnsafePointer<TableRoute>) {
+        let first = Int(store.entry(entry).pointee.candidate) - 1
+        if first >= 0, versions[first].isSame { return }
+        let env = state.groups[route.pointee.group].key.env
+        let name = name(route.pointee.name, route.pointee.options)
+        applied.append(Applied(name: name, env: env, port: route.pointee.route.port, isRaw: isRaw(route)))
+        guard let state = appliedState(entry, route, env, first: first) else { return }
+        let node = Claims.Node(
+            env: env, entry: entry, version: Claims.none, port: route.pointee.route.port, state: state,
+            isRaw: isRaw(route), isVoid: false, isApplied: state == .open)
+        claims.add(node, name: name)
+    }
+
+    private func isRaw(_ route: UnsafePointer<TableRoute>) -> Bool { route.pointee.options.contains(.raw) }
+
+    /// How the applied version of a route competes; nil: not at all, since it is gone.
+    private func appliedState(
+        _ entry: UInt32, _ route: UnsafePointer<TableRoute>, _ env: UInt32, first: Int
+    ) -> Claims.Node.State? {
+        let source = store.entry(entry).pointee.source
+        guard let part = part(of: source) else { return .open }
+        let options = route.pointee.options
+        guard isKnown(env, part),
+            state.rules.fault(options, port: route.pointee.route.port, hasName: route.pointee.nameLength > 0) == nil
+        else { return nil }
+        guard first >= 0 else {
+            // R24: its object can't be read.
+            let quarantined = part.document.quarantined[.route] ?? []
+            return !quarantined.isEmpty && quarantined.contains(route.pointee.route.id.string) ? .open : nil
+        }
+        if versions[first].isTwin {
+            let isClaimed = twins[entry]?.contains { versions[$0].isSame && versions[$0].isClaimed } ?? false
+            return isClaimed ? nil : .waiting
+        }
+        return versions[first].isBroken && isKnown(versions[first]) ? .open : .waiting
+    }
+
+    /// The env of a version is one of its document.
+    private func isKnown(_ version: Version) -> Bool {
+        let part = parts[Int(version.part)]
+        return isKnown(part.env(object(version).env), part)
+    }
+}

@@ -1,0 +1,114 @@
+import Pipeline
+
+/// The entries of `hostnames` that were applied last: those of a name whose entry can't be read stay (R24), and who had
+/// a name by one keeps it where nothing else decides.
+final class LastHostnames {
+    struct Entry {
+        let name: TextRef
+        let isWildcard: Bool
+        let env: UInt32
+        let rank: ClaimRank
+        let place: Place
+        /// The env has the name by it.
+        let isOwner: Bool
+    }
+
+    private let text = TextArena()
+    private(set) var entries: [Entry] = []
+    /// By name, made when it is first asked for.
+    private var index: [UInt64: [Int]]?
+
+    func append(_ name: Bytes, isWildcard: Bool, _ entry: HostnameEntries.Entry) {
+        guard let ref = text.append(name) else { return }
+        entries.append(
+            Entry(
+                name: ref, isWildcard: isWildcard, env: entry.env, rank: entry.rank, place: entry.place,
+                isOwner: entry.state == .granted))
+    }
+
+    func reserveCapacity(_ count: Int) { entries.reserveCapacity(count) }
+
+    func bytes(_ entry: Entry) -> Bytes { text.bytes(entry.name) }
+
+    func find(_ name: Bytes, isWildcard: Bool, seed: HashSeed) -> [Entry] {
+        guard !entries.isEmpty else { return [] }
+        func hash(_ name: Bytes, _ isWildcard: Bool) -> UInt64 {
+            SipHash.hash(name, domain: (isWildcard ? KeyKind.wildcard : .exact).rawValue, seed: seed)
+        }
+        if index == nil {
+            var made: [UInt64: [Int]] = [:]
+            made.reserveCapacity(entries.count)
+            for (number, entry) in entries.enumerated() {
+                made[hash(bytes(entry), entry.isWildcard), default: []].append(number)
+            }
+            index = made
+        }
+        return (index?[hash(name, isWildcard)] ?? []).map { entries[$0] }
+            .filter { $0.isWildcard == isWildcard && sameBytes(bytes($0), name) }
+    }
+
+    /// The env that had the name by an entry.
+    func owner(_ name: NameBook.Name, seed: HashSeed) -> UInt32? {
+        find(name.bytes, isWildcard: name.isWildcard, seed: seed).first(where: \.isOwner)?.env
+    }
+}
+
+extension ApplyRun {
+    /// R5: who owns which name is in the data.
+    func collectHostnames() {
+        guard let part = part(of: .state) else {
+            for entry in state.hostnames.entries {
+                let name = book.intern(state.hostnames.bytes(entry), isWildcard: entry.isWildcard)
+                _ = entries.add(name, entry.env, entry.rank, entry.place, book)
+            }
+            return
+        }
+        let document = part.document
+        entries.reserveCapacity(document.hostnames.count)
+        for object in document.hostnames {
+            let env = part.env(object.env)
+            guard env != RouteEntry.none else { continue }
+            let name = book.intern(document.text.bytes(object.name), isWildcard: object.isWildcard)
+            if !entries.add(name, env, ClaimRank(number: object.claimed), object.place, book) {
+                problem(
+                    .warning, .hostname, document.hostname(object), "hostname", object.place.origin(part.source),
+                    "is given to \"\(document.symbol(object.env))\" twice; the lower \"claimed\" counts",
+                    remedy: "remove one of them")
+            }
+            if state.envs[env].map({ $0.sources == 0 }) ?? !unclearEnvs.contains(env), report.problems.hasRoom {
+                problem(
+                    .warning, .hostname, document.hostname(object), "env_id", object.place.origin(part.source),
+                    "\"\(document.symbol(object.env))\" is not in envs: the name is nobody else's",
+                    remedy: "add the env, or remove the entry")
+            }
+        }
+        for text in document.quarantined[.hostname] ?? [] { keepHostnames(text) }
+    }
+
+    /// R24: its entry can't be read, so those of last time stay.
+    private func keepHostnames(_ text: String) {
+        let isWildcard = text.hasPrefix("*.")
+        let bytes = Array(isWildcard ? text.utf8.dropFirst(2) : text.utf8[...])
+        let kept = bytes.withUnsafeBufferPointer {
+            state.hostnames.find($0, isWildcard: isWildcard, seed: state.seed)
+        }
+        for entry in kept {
+            let name = book.intern(state.hostnames.bytes(entry), isWildcard: isWildcard)
+            if !entries.has(name, entry.env, book) {
+                _ = entries.add(name, entry.env, entry.rank, entry.place, book)
+                entries.markKept()
+            }
+        }
+    }
+
+    func rememberHostnames() {
+        guard part(of: .state) != nil else { return }
+        let last = LastHostnames()
+        last.reserveCapacity(entries.list.count)
+        for entry in entries.list {
+            let name = book.names[Int(entry.name)]
+            last.append(name.bytes, isWildcard: name.isWildcard, entry)
+        }
+        state.hostnames = last
+    }
+}
