@@ -19,6 +19,10 @@ struct ConnectionPlan {
     var client: PeerPlan
     var server: PeerPlan
     var listener: Int
+    /// Whose route it takes.
+    var tenant: Int
+    /// Where its backends are.
+    var site: Int
     var arrives: UInt64
     var candidates: [ConnectPlan]
     var prelude: [UInt8]
@@ -89,6 +93,8 @@ struct Scenario {
     var watchFails = 0
 
     static let start: UInt64 = 5_000_000_000
+    static let tenants = 2
+    static let sites = 2
 
     init(seed: UInt64) {
         self.seed = seed
@@ -199,7 +205,8 @@ struct Scenario {
         }
         let prelude = chain.writesPrelude ? 1 + random.below(random.chance(20) ? Prelude.capacity : 60) : 0
         return ConnectionPlan(
-            client: client, server: server, listener: listener, arrives: Scenario.moment(&random),
+            client: client, server: server, listener: listener, tenant: random.below(Scenario.tenants),
+            site: random.below(Scenario.sites), arrives: Scenario.moment(&random),
             candidates: (0..<random.pick([0, 1, 1, 1, 2, 3, 3])).map { _ in Scenario.connect(&random) },
             prelude: (0..<prelude).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 0xE0) },
             consumed: chain.peeks && random.chance(15) ? random.below(40) : 0, isAborted: random.chance(3),

@@ -139,7 +139,9 @@ enum BackendStage: SimulatedStage {
     static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
         -> Verdict
     {
-        guard let route = view.routes.sole(at: view.facts.destination),
+        let sole = view.routes.sole(at: view.facts.destination)
+        let other = view.routes.named(ServerName(), at: view.facts.destination)
+        guard let route = connection.plan.tenant == 0 ? sole : other,
             let first = settings.world.backends.baseAddress
         else { return .refuse(0) }
         var candidates = BackendCandidates()

@@ -13,11 +13,12 @@ final class SnapshotLibrary {
     }
 
     static let text = FrozenText("simulated")
-    nonisolated(unsafe) private static let owner: UnsafePointer<RouteOwner> = {
+    /// By tenant.
+    nonisolated(unsafe) private static let owners: [UnsafePointer<RouteOwner>] = (0..<Scenario.tenants).map { _ in
         let memory = UnsafeMutablePointer<RouteOwner>.allocate(capacity: 1)
         memory.initialize(to: RouteOwner(org: text, app: text, env: text))
         return UnsafePointer(memory)
-    }()
+    }
     nonisolated(unsafe) private static let group: UnsafePointer<BackendGroup> = {
         let memory = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
         memory.initialize(to: BackendGroup(backends: FrozenArray([])))
@@ -38,11 +39,12 @@ final class SnapshotLibrary {
         let generation = entries.count + 1
         let program = (changesProgram ? nil : entries.last?.program) ?? SnapshotLibrary.program(world)
         let route = UnsafeMutablePointer<RouteCellOfOne>.allocate(capacity: 1)
-        route.initialize(
-            to: RouteCellOfOne(
-                route: Route(
-                    id: SnapshotLibrary.text, owner: SnapshotLibrary.owner, group: SnapshotLibrary.group,
-                    cell: SnapshotLibrary.cell, port: UInt16(generation), flags: [])))
+        let routes = SnapshotLibrary.owners.map {
+            Route(
+                id: SnapshotLibrary.text, owner: $0, group: SnapshotLibrary.group, cell: SnapshotLibrary.cell,
+                port: UInt16(generation), flags: [])
+        }
+        route.initialize(to: RouteCellOfOne(route: routes[0], other: routes[1]))
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
         snapshot.initialize(
             to: Snapshot(
@@ -124,16 +126,17 @@ final class SnapshotLibrary {
     }
 }
 
-/// A route table of one route, that knows whether it may still be read.
+/// A route table of one route, and one of another tenant by whatever name, that knows whether it may still be read.
 struct RouteCellOfOne {
     var route: Route
+    var other: Route
     var isReleased = false
 }
 
 enum OneRoute: RouteLookup {
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? { sole(at: destination, in: table) }
+    ) -> UnsafePointer<Route>? { sole(at: destination, in: table).map { $0 + 1 } }
 
     static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? {
         let cell = table.assumingMemoryBound(to: RouteCellOfOne.self)

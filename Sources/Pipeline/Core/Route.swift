@@ -40,10 +40,15 @@ extension UnsafePointer<RouteCell> {
 
 /// Who a route belongs to. Immutable, part of a snapshot.
 public struct RouteOwner: Sendable {
+    /// Names this owner for as long as the process runs; no other one ever has it.
+    public let number: UInt32
     public let org: FrozenText
     public let app: FrozenText
     public let env: FrozenText
+    private static let last = Atomic<UInt32>(0)
+
     public init(org: FrozenText, app: FrozenText, env: FrozenText) {
+        number = RouteOwner.last.wrappingAdd(1, ordering: .relaxed).newValue
         self.org = org
         self.app = app
         self.env = env

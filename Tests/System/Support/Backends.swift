@@ -55,9 +55,10 @@ struct ManualServer: Sendable {
     let place: Place
     private let listener: Socket
 
-    init(_ host: String = "::1", backlog: Int32 = 1024) throws {
+    init(_ host: String = "::1", backlog: Int32 = 1024, keepsSyns: Bool = false) throws {
         place = Place(host, try FreePort.take())
         listener = try Socket.listen(at: place, backlog: backlog)
+        if keepsSyns { listener.keepSyns() }
     }
 
     func accept(_ deadline: Deadline = Deadline()) throws -> Socket { try listener.accept(deadline) }

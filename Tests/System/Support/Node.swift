@@ -188,6 +188,8 @@ struct RouteText: Sendable, CustomStringConvertible {
     var backends: [Place]
     var proxy = false
     var allowsNonTLS = false
+    /// Nil: an env of its own.
+    var owner: String?
     /// Further lines.
     var more: [String] = []
 
@@ -195,7 +197,7 @@ struct RouteText: Sendable, CustomStringConvertible {
         """
         route \(host.map { "\($0) " } ?? ""){
             id       \(id)
-            owner    acme/\(id)/prod
+            owner    \(owner ?? "acme/\(id)/prod")
             listen   \(port)
         \(backends.isEmpty ? "" : "    backend  \(backends.map(\.description).joined(separator: " "))\n")\
         \(proxy ? "    proxy_protocol v2\n    backend_expects_proxy_protocol true\n" : "")\
