@@ -45,7 +45,7 @@ struct UpstreamSocketsTests {
     private static let otherPort = BackendAddress(Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 81))
     private static let key = UpstreamKey.backend(first, of: 7)
 
-    @Test("S24: a socket that was kept is the next one of its env to its destination, the last one first; nobody else's")
+    @Test("S24: a socket that was kept is the next one of its env to the same place, the last one first; nobody else's")
     func keys() throws {
         var bench = try Bench(spares: 3)
         let held = try (bench.open(Self.key), bench.open(Self.key))

@@ -159,6 +159,9 @@ struct Scenario {
     private mutating func makeRush(_ random: inout SeededRandom) {
         limits.spares = 4
         for i in connections.indices {
+            // Mostly of one tenant and to one place, or hardly any socket would be used again.
+            connections[i].tenant = random.pick([0, 0, 0, 1])
+            connections[i].site = random.pick([0, 0, 0, 1])
             connections[i].client.bytes = min(connections[i].client.bytes, 2000)
             connections[i].server.bytes = min(connections[i].server.bytes, 2000)
             connections[i].client.start = .atOnce
