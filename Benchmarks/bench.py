@@ -108,6 +108,8 @@ def measure_all(run, rows, algorithms):
         sections.measure_workers(run)
     if run.wants_targets("flatness") and "pipelined" in run.names:
         sections.measure_flatness(run)
+    if run.wants("envs") and (wanted or not run.options.quick):
+        sections.measure_envs(run)
     if run.wants_targets("egress"):
         egress.measure_egress(run)
     if run.wants("instructions"):

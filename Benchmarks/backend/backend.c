@@ -2,7 +2,9 @@
 // job that the hello names. One thread, one epoll. A connection that breaks the protocol is reset, which the load generator
 // reports as a failure.
 //
-//   backend ADDRESS:PORT=none|v1|v2 ...
+//   backend ADDRESS:PORT[+COUNT]=none|v1|v2 ...
+//
+// COUNT: so many ports, from that one on.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -188,15 +190,26 @@ static void accept_all(int fd) {
     }
 }
 
-static void open_listener(char *argument) {
-    char *mode = strchr(argument, '=');
-    if (!mode) die("usage: backend ADDRESS:PORT=none|v1|v2 ...");
-    *mode++ = 0;
-    struct address address = parse_address(argument);
-    int fd = listen_on(&address);
+static void open_listener(const struct address *address, int proxy_version) {
+    int fd = listen_on(address);
     listeners[fd] = calloc(1, sizeof **listeners);
-    listeners[fd]->proxy_version = !strcmp(mode, "v2") ? 2 : !strcmp(mode, "v1") ? 1 : 0;
+    listeners[fd]->proxy_version = proxy_version;
     epoll_add(epoll, fd, EPOLLIN, (uint64_t)fd);
+}
+
+static void open_listeners(char *argument) {
+    char *mode = strchr(argument, '=');
+    if (!mode) die("usage: backend ADDRESS:PORT[+COUNT]=none|v1|v2 ...");
+    *mode++ = 0;
+    char *plus = strchr(argument, '+');
+    long count = plus ? strtol(plus + 1, NULL, 10) : 1;
+    if (plus) *plus = 0;
+    struct address address = parse_address(argument);
+    unsigned first = port_of((struct sockaddr *)&address.storage);
+    for (long i = 0; i < count; i++) {
+        set_port(&address, (uint16_t)(first + i));
+        open_listener(&address, !strcmp(mode, "v2") ? 2 : !strcmp(mode, "v1") ? 1 : 0);
+    }
 }
 
 int main(int count, char **arguments) {
@@ -204,7 +217,7 @@ int main(int count, char **arguments) {
     raise_descriptor_limit();
     fill_pattern();
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    for (int i = 1; i < count; i++) open_listener(arguments[i]);
+    for (int i = 1; i < count; i++) open_listeners(arguments[i]);
     struct epoll_event events[256];
     for (;;) {
         int n = epoll_wait(epoll, events, 256, -1);

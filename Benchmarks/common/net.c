@@ -54,6 +54,11 @@ uint16_t port_of(const struct sockaddr *address) {
                                                 : ((const struct sockaddr_in *)address)->sin_port);
 }
 
+void set_port(struct address *address, uint16_t port) {
+    if (address->storage.ss_family == AF_INET6) ((struct sockaddr_in6 *)&address->storage)->sin6_port = htons(port);
+    else ((struct sockaddr_in *)&address->storage)->sin_port = htons(port);
+}
+
 int listen_on(const struct address *address) {
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) die("socket: %s", strerror(errno));

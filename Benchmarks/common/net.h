@@ -15,6 +15,7 @@ uint64_t now_ns(void);
 /// "127.0.0.1:80" or "[::1]:80".
 struct address parse_address(const char *text);
 uint16_t port_of(const struct sockaddr *address);
+void set_port(struct address *address, uint16_t port);
 
 /// A non-blocking listening socket with SO_REUSEADDR.
 int listen_on(const struct address *address);

@@ -20,15 +20,19 @@ class Bench:
         self.backend = None
 
     def address(self):
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{procs.free_port(self.host, self.ports)}"
+        return self.address_of(procs.free_port(self.host, self.ports))
 
-    def start_backend(self, doors):
-        """`doors`: {address: what PROXY header it expects}; one each relay, so that none meets another's TIME_WAIT."""
-        command = [*self.inside_server, self.tools / "backend", *(f"{address}={proxy}" for address, proxy in doors.items())]
+    def address_of(self, port):
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+    def start_backend(self, doors, ports=1):
+        """`doors`: {address: what PROXY header it expects}; one each relay, so that none meets another's TIME_WAIT. `ports`: how many each
+        is, from that one on."""
+        command = [*self.inside_server, self.tools / "backend", *(f"{address}+{ports}={proxy}" for address, proxy in doors.items())]
         self.backend = procs.start(command, self.load_cpus, stdin=subprocess.DEVNULL)
         for address in doors:
-            procs.wait_until_listening(address, self.backend, "the backend")
+            host, first = procs.split(address)
+            procs.wait_until_listening(f"{host}:{first + ports - 1}", self.backend, "the backend")
 
     def load_command(self, target, arguments, proxied=True):
         return [*self.inside_client, self.tools / "loadgen", *arguments, "--target", target, *(["--proxied"] if proxied else [])]

@@ -56,6 +56,10 @@ def tables(results):
     yield section("Ingress: p50 / p99, µs", None, results, "timed", latency)
     yield section("Ingress: throughput, GB/s", None, results, "timed", throughput)
     yield rounds(results, "Ingress", "timed")
+    yield section("1,000 envs: CPU", "Short connections, each for one of 1,000 names with a backend of its own; the floor has one backend", results,
+                  "envs", cpu)
+    yield section("1,000 envs: p50 / p99, µs", None, results, "envs", latency)
+    yield rounds(results, "1,000 envs", "envs")
     yield section("Egress: CPU", "HAProxy is in transparent mode here", results, "egress", cpu)
     yield rounds(results, "Egress", "egress")
     yield section("One and two workers: rate", None, results, "workers", rate)
@@ -70,9 +74,9 @@ def tables(results):
 
 def section(title, text, results, key, cell):
     """A row a workload, a column a relay; rows in which `cell` says nothing are left out."""
-    names = list(dict.fromkeys(n for by in results[key].values() for n in by))
+    names = list(dict.fromkeys(n for by in results.get(key, {}).values() for n in by))
     rows = []
-    for workload, by_relay in results[key].items():
+    for workload, by_relay in results.get(key, {}).items():
         unit = "KiB" if workload.startswith(("download", "upload")) else "operation"
         cells = [cell(by_relay, name, unit) if by_relay.get(name) else "" for name in names]
         if any(cells):

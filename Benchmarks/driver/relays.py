@@ -1,4 +1,5 @@
 """The relays that are compared, each started from its config in configs/."""
+import copy
 import os
 import re
 import shutil
@@ -7,6 +8,9 @@ from pathlib import Path
 from . import envoy, procs
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+# In these, what stands between `# each env` and `# end` is there once for each.
+OF_MANY_ENVS = {"haproxy.cfg": "haproxy-envs.cfg", "pipelined.pipeline": "pipelined-envs.pipeline", "nginx.conf": "nginx-envs.conf",
+                "envoy.yaml": "envoy-envs.yaml"}
 STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 
@@ -19,6 +23,16 @@ class Relay:
         self.name, self.program, self.proxy, self.bulk_apart = name, program, proxy, bulk_apart
         self.words = words or {}  # of its own, for the template
         self._version_command, self._arguments, self._template = version_command, arguments, template
+
+    def of_many_envs(self):
+        """The same with many names and backends; where there are no names to look up, as it is. None: has no such config."""
+        if self._template is None:
+            return self
+        if self._template not in OF_MANY_ENVS:
+            return None
+        other = copy.copy(self)
+        other._template = OF_MANY_ENVS[self._template]
+        return other
 
     def missing(self):
         """Why it can't take part, and what to do; or None."""
@@ -87,11 +101,20 @@ class Straight:
         pass
 
 
+def repeat(template, envs, first_port):
+    """What stands between `# each env` and `# end`, once for each of `envs` names, with a backend port of its own."""
+    def blocks(found):
+        return "".join(re.sub("@ENV_PORT@", str(first_port + n), found.group(1)).replace("@ENV@", f"e{n:04}") for n in range(envs))
+    return re.sub(r"^[ \t]*# each env\n(.*?)^[ \t]*# end\n", blocks, template, flags=re.DOTALL | re.MULTILINE)
+
+
 def fill(template, place):
     load = f"load_module {STREAM_MODULE};" if os.path.exists(STREAM_MODULE) else ""
     listen, backend = procs.split(place["listen"]), procs.split(place["backend"])
+    template = repeat(template, place.get("envs", 0), backend[1])
     words = {
         "WORKERS": 1, "LOAD_STREAM": load, "LISTEN_HOST": listen[0], "LISTEN_PORT": listen[1], "BACKEND_HOST": backend[0],
+        "BACKEND_ADDRESS": place["backend"].rpartition(":")[0],
         "BACKEND_PORT": backend[1], **{name.upper(): text for name, text in place.items()},
     }
     # What is no word of ours stays: `@platform` is a set in a pipeline, and `@type` a key of Envoy's.

@@ -76,6 +76,20 @@ def measure_flatness(run):
     end(running, bench)
 
 
+def measure_envs(run):
+    """Short connections spread over many names, each of an env of its own with a backend of its own. The floor and no relay at all have one
+    backend and look at no names, as ever."""
+    bench = Bench(run.tools, run.host, {run.options.relay_cpu}, run.options.load_cpus)
+    chosen = [many for many in (relay.of_many_envs() for relay in run.relays) if many]
+    places = {r.name: {**run.place(), "envs": workloads.ENVS, "backend": bench.address_of(10_000 + number * workloads.ENVS)}
+              for number, r in enumerate(chosen)}
+    bench.start_backend({places[r.name]["backend"]: r.proxy for r in chosen}, workloads.ENVS)
+    running = run.start(chosen, places, bench)
+    row = lambda size: [workloads.envs_workload(size)]
+    run.time("envs", bench, running, row(run.options.size), row(0.05))
+    end(running, bench)
+
+
 def idle_stages(count):
     """`address` stages with sets of documentation prefixes, which no client has. Half of them are of 64 prefixes."""
     sets, stages = [], []

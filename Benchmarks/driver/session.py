@@ -17,7 +17,7 @@ class Run:
         self.bench = Bench(self.tools, self.host, {options.relay_cpu}, options.load_cpus)
         self.failures, self.notes, self.versions = [], [], {}
         # {workload: {relay: [round]}}, by section; and what is no timed row.
-        self.sections = {"timed": {}, "workers": {}, "egress": {}, "flatness": {}}
+        self.sections = {"timed": {}, "workers": {}, "egress": {}, "flatness": {}, "envs": {}}
         # By section and workload: rounds that a slowed machine spoiled, and how many there were.
         self.left_out, self.rounds_about = ({name: {} for name in self.sections} for _ in range(2))
         self.titles = {}

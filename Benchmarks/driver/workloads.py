@@ -21,7 +21,8 @@ class Workload:
         return not names or bool({self.name, plain, self.group} & names) or ("main" in names and self.is_main)
 
 
-GROUPS = ("short", "fin", "paced", "rtt", "download", "upload", "idle", "workers", "egress", "flatness", "counts", "instructions")
+GROUPS = ("short", "fin", "paced", "rtt", "download", "upload", "idle", "workers", "egress", "flatness", "envs", "counts", "instructions")
+ENVS = 1000
 
 
 def workloads(size, congestions):
@@ -42,6 +43,12 @@ def connections(size):
         Workload("paced", "paced", "short connection at 3,000/s", ["short", "--rate", "3000", "--connections", many(6_000, size)],
                  "operation", ["p50", "p99"], is_main=True, times=2),
     ]
+
+
+def envs_workload(size):
+    """`short`, where each connection is for one of many envs: as a relay of many tenants has it."""
+    arguments = ["short", "--names", str(ENVS), "--connections", many(20_000, size), "--concurrent", "64"]
+    return Workload(f"short-{ENVS}-envs", "envs", f"short connection, {ENVS:,} envs", arguments, "operation", ["rate", "p50", "p99"])
 
 
 def round_trips(size):

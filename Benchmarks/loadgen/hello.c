@@ -4,6 +4,8 @@
 #include "loadgen.h"
 
 static uint8_t template[HELLO_BYTES];
+static long names;           // 0: one
+static uint8_t *digits;      // of the name in the template
 
 static uint8_t *put16(uint8_t *p, unsigned value) {
     p[0] = (uint8_t)(value >> 8), p[1] = (uint8_t)value;
@@ -16,7 +18,9 @@ static uint8_t *extension(uint8_t *p, unsigned type, const void *body, size_t le
     return p + length;
 }
 
-void prepare_hello(const char *server_name) {
+void prepare_hello(const char *server_name, long count) {
+    char first[] = "e0000.example.com";
+    if (count) server_name = first;
     size_t name = strlen(server_name);
     if (name == 0 || name > 128) die("--sni: 1 to 128 octets");
     uint8_t *p = template;
@@ -33,6 +37,8 @@ void prepare_hello(const char *server_name) {
     uint8_t sni[5 + 128];
     put16(sni, (unsigned)name + 3), sni[2] = 0, put16(sni + 3, (unsigned)name), memcpy(sni + 5, server_name, name);
     p = extension(p, 0, sni, 5 + name);
+    names = count;
+    digits = p - name + 1;
     p = extension(p, 23, "", 0);                                                     // extended_master_secret
     p = extension(p, 10, "\x00\x06\x00\x1d\x00\x17\x00\x18", 8);                     // supported_groups
     p = extension(p, 11, "\x01\x00", 2);                                             // ec_point_formats
@@ -47,7 +53,17 @@ void prepare_hello(const char *server_name) {
     put16(extensions, (unsigned)(p - extensions - 2));
 }
 
+/// One of the names, each as likely as the others, and the same in every run.
+static void choose_name(uint64_t nonce) {
+    uint64_t mixed = nonce * 0x9e3779b97f4a7c15u;
+    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9u;
+    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebu;
+    uint64_t number = (mixed >> 32) * (uint64_t)names >> 32;
+    for (int i = 3; i >= 0; i--, number /= 10) digits[i] = (uint8_t)('0' + number % 10);
+}
+
 uint64_t write_hello(uint8_t hello[HELLO_BYTES], uint64_t nonce, enum job job, uint64_t amount) {
+    if (names) choose_name(nonce);
     memcpy(hello, template, HELLO_BYTES);
     store64(hello + HELLO_NONCE, nonce);
     hello[HELLO_JOB] = (uint8_t)job;

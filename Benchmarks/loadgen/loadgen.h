@@ -11,6 +11,7 @@ enum { MESSAGE_MAX = 65536 };
 struct options {
     struct address target;
     const char *server_name;
+    long names;        // e0000.example.com and so on instead, at most 10,000; 0: server_name
     long connections;  // short: in all; others: at once
     long concurrent;   // short: at once
     long rate;         // short: starts a second; 0: as fast as they end
@@ -32,7 +33,8 @@ struct client {
 };
 
 // hello.c
-void prepare_hello(const char *server_name);
+/// - names: 0, or how many names connections are spread over instead.
+void prepare_hello(const char *server_name, long names);
 /// Puts nonce, job and amount into `hello`; returns its checksum.
 uint64_t write_hello(uint8_t hello[HELLO_BYTES], uint64_t nonce, enum job job, uint64_t amount);
 

@@ -9,6 +9,7 @@
 static const char usage[] =
     "usage: loadgen short|rtt|bulk|idle --target ADDRESS:PORT [options]\n"
     "  --sni NAME           server name in the hello (app.example.com)\n"
+    "  --names N            spread over e0000.example.com and so on instead, 1 to 10000\n"
     "  --connections N      short: in all; others: at once (1000)\n"
     "  --concurrent N       short: at once (64)\n"
     "  --rate N             short: starts a second instead of as fast as they end\n"
@@ -31,12 +32,13 @@ static struct options parse(int count, char **arguments) {
     struct options o = {.server_name = "app.example.com", .connections = 1000, .concurrent = 64, .message = 64};
     static const struct option known[] = {
         {"target", 1, 0, 't'}, {"sni", 1, 0, 's'},    {"connections", 1, 0, 'n'}, {"concurrent", 1, 0, 'c'}, {"rate", 1, 0, 'r'},
-        {"amount", 1, 0, 'a'}, {"upload", 0, 0, 'u'}, {"fin", 0, 0, 'f'},         {"proxied", 0, 0, 'p'},    {"message", 1, 0, 'm'}, {0},
+        {"names", 1, 0, 'e'},  {"amount", 1, 0, 'a'}, {"upload", 0, 0, 'u'}, {"fin", 0, 0, 'f'},         {"proxied", 0, 0, 'p'},    {"message", 1, 0, 'm'}, {0},
     };
     for (int c; (c = getopt_long(count, arguments, "", known, NULL)) != -1;) {
         switch (c) {
         case 't': o.target = parse_address(optarg); break;
         case 's': o.server_name = optarg; break;
+        case 'e': o.names = number(optarg); break;
         case 'n': o.connections = number(optarg); break;
         case 'c': o.concurrent = number(optarg); break;
         case 'r': o.rate = number(optarg); break;
@@ -48,7 +50,7 @@ static struct options parse(int count, char **arguments) {
         default: die("%s", usage);
         }
     }
-    if (!o.target.length || o.connections < 1 || o.concurrent < 1 || o.message < 8 || o.message > MESSAGE_MAX) die("%s", usage);
+    if (!o.target.length || o.connections < 1 || o.concurrent < 1 || o.message < 8 || o.message > MESSAGE_MAX || o.names > 10000) die("%s", usage);
     return o;
 }
 
@@ -58,7 +60,7 @@ int main(int count, char **arguments) {
     signal(SIGPIPE, SIG_IGN);
     long limit = raise_descriptor_limit();
     if (options.concurrent + 64 > limit) die("at most %ld connections at once: raise the limit of open files", limit - 64);
-    prepare_hello(options.server_name);
+    prepare_hello(options.server_name, options.names);
     if (!strcmp(arguments[1], "short")) return run_short(&options);
     if (options.connections + 64 > limit) die("at most %ld connections at once: raise the limit of open files", limit - 64);
     if (!strcmp(arguments[1], "rtt")) return run_rtt(&options);

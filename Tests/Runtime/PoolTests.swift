@@ -3,8 +3,8 @@ import Testing
 
 @testable import PipelineRuntime
 
-/// Only makes pipes, and knows which are open.
-private struct PipeKernel: Kernel {
+/// Only makes pipes, and knows which descriptors are open.
+struct PipeKernel: Kernel {
     var next: Int32 = 3
     var open: Set<Int32> = []
     var left = Int.max

@@ -19,14 +19,14 @@ extension World {
     func connect(_ backend: BackendAddress, on descriptor: Descriptor) -> Outcome {
         calls += 1
         let spare = takeSpare(descriptor)
-        let index = Int(backend.endpoint.address.low)
+        let connection = connections[actor]
         let candidate = Int(backend.endpoint.port) - 20_000
-        guard index < connections.count, candidate >= 0, candidate < connections[index].plan.candidates.count else {
-            fail("connect to \(backend.endpoint), which no stage has named")
+        guard connection.plan.candidates.indices.contains(candidate), connection.backend(candidate) == backend else {
+            fail("connect to \(backend.endpoint), which no stage has named for #\(actor)")
             return Outcome(-Int(ErrorNumber.networkUnreachable))
         }
-        let connection = connections[index]
         checkConnect(connection, candidate)
+        if let spare { check(spare, for: connection, candidate) }
         connection.attempts += 1
         connection.candidate = candidate
         connection.tried.append(candidate)
@@ -37,7 +37,7 @@ extension World {
         effects += 1
         stats.connects += 1
         if let error = failureAtOnce(connection.plan.candidates[candidate]) {
-            note("connect for #\(index), candidate \(candidate): error \(error)")
+            note("connect for #\(connection.index), candidate \(candidate): error \(error)")
             connection.connectError = error
             return Outcome(-Int(error))
         }
@@ -231,7 +231,10 @@ extension World {
             // `close` with unread bytes is a reset, whatever was meant.
             socket.closedBy = how == .orderly && socket.unread > 0 ? .reset : how
             socket.key = nil
-            if socket.side == .upstream { noteLostAttempt(socket) }
+            if socket.side == .upstream {
+                actor = socket.connection
+                noteLostAttempt(socket)
+            }
             note("close of \(socket.side) of #\(socket.connection) (fd \(descriptor.number)): \(socket.closedBy)")
         case .spare: note("close of the spare fd \(descriptor.number)")
         case .pipeRead, .pipeWrite: break

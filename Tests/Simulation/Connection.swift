@@ -32,6 +32,8 @@ final class Connection {
     var program: ProgramMark?
     /// Which route it has, and whose.
     var route: (cell: Int, owner: Int)?
+    /// Whose it is; a number that no owner has, if that was never found out.
+    var tenant: Int { route?.owner ?? -1 - index }
     /// What a node that looks up in the table of the accept would go by.
     var oldRoute: (route: UnsafePointer<Route>, plan: TablePlan)?
     /// Candidates that it had to choose from, and those that it has tried.
@@ -71,9 +73,10 @@ final class Connection {
     /// The client's address carries the index, so that stages and records lead back here.
     var address: Endpoint { Endpoint(IPAddress(high: 0x2001_0DB8 << 32, low: 1), UInt16(10_000 + index)) }
 
+    /// Where others connect to as well, of this tenant and of others.
     func backend(_ candidate: Int) -> BackendAddress {
         BackendAddress(
-            Endpoint(IPAddress(high: 0xFD00 << 48, low: UInt64(index)), UInt16(20_000 + candidate)))
+            Endpoint(IPAddress(high: 0xFD00 << 48, low: UInt64(plan.site)), UInt16(20_000 + candidate)))
     }
 
     /// Bytes that the worker has taken from the client and not yet handed on; the prelude counts as taken.

@@ -35,10 +35,15 @@ enum Mutation: String, CaseIterable {
     case countsTwice
     /// A socket is used again while bytes are on their way to its peer.
     case takesBack
+    /// A connection gets any socket that waits, whoever had it, and wherever it was connected.
+    case reusesAcross
     /// A stream that was let gather is held up for good.
     case keepsMark
     /// A stream's last bytes wait for more, which never come.
     case corksLast
+
+    /// The invariant that notices it; nil: whichever comes first.
+    var invariant: String? { self == .reusesAcross ? "S24" : nil }
 }
 
 /// A ``FakeKernel`` with a ``Mutation`` between it and the worker.
@@ -102,7 +107,7 @@ struct MutantKernel: Kernel {
             let candidate = Int(backend.endpoint.port) - 20_000
             (world.backendCells.baseAddress.unsafelyUnwrapped + candidate).pointee.active.add()
         }
-        return base.connect(backend, on: spare)
+        return base.connect(backend, on: mutation == .reusesAcross ? world.someSpare : spare)
     }
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }

@@ -8,7 +8,7 @@ struct MutationTests {
         var caught: Simulation?
         for seed in UInt64(0)..<6000 where caught == nil {
             let run = Simulation.run(Scenario(seed: seed)) { MutantKernel(mutation, $0) }
-            if run.failure != nil { caught = run }
+            if let failure = run.failure, failure.hasPrefix(mutation.invariant ?? "") { caught = run }
         }
         #expect(caught != nil, "no seed notices a worker that \(mutation.rawValue)")
     }

@@ -162,6 +162,7 @@ enum BackendStage: SimulatedStage {
         let world = settings.world
         guard let connection = world.connection(view.facts.peer.endpoint) else { return .refuse(0) }
         world.checkProgram(connection, settings)
+        world.actor = connection.index
         guard let plan = world.routeFound(connection, route) else { return .refuse(0) }
         let candidates = world.candidates(connection, plan, except: view.facts.tried)
         effects.setCandidates(candidates)

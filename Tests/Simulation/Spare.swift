@@ -5,12 +5,17 @@ import PipelineRuntime
 final class Spare {
     let number: Int
     let key: EventKey
+    /// Whose it was, and where it was connected to.
+    let tenant: Int
+    let backend: BackendAddress
     /// Disconnecting wakes those who poll; what they see depends on when they look.
     var hasEdge = true
 
-    init(number: Int, key: EventKey) {
+    init(number: Int, key: EventKey, _ former: Connection) {
         self.number = number
         self.key = key
+        tenant = former.tenant
+        backend = former.backend(former.candidate)
     }
 
     /// The next connection has it: the registration goes on, and so does an edge that nobody has looked at yet.
@@ -50,8 +55,24 @@ extension World {
         socket.key = nil
         noteLostAttempt(socket)
         note("disconnect of \(socket.side) of #\(socket.connection) (fd \(descriptor.number))")
-        table[Int(descriptor.number)] = .spare(Spare(number: Int(descriptor.number), key: key))
+        table[Int(descriptor.number)] = .spare(
+            Spare(number: Int(descriptor.number), key: key, connections[socket.connection]))
         return true
+    }
+
+    /// [S24] Whoever has seen its former connection knows the sequence numbers of the next one.
+    func check(_ spare: Spare, for connection: Connection, _ candidate: Int) {
+        guard spare.tenant != connection.tenant || spare.backend != connection.backend(candidate) else { return }
+        fail(
+            "S24: #\(connection.index) of tenant \(connection.tenant) connects to"
+                + " \(connection.backend(candidate).endpoint) on a socket of tenant \(spare.tenant) that was connected"
+                + " to \(spare.backend.endpoint)")
+    }
+
+    /// Any spare at all, with which a worker may have nothing to do; for what would be wrong with it.
+    var someSpare: Descriptor {
+        for case .spare(let spare)? in table { return Descriptor(Int32(spare.number)) }
+        return .none
     }
 
     /// The spare that a connect uses. From the call on it is the call's: if that fails, it is closed.

@@ -17,6 +17,7 @@ extension World {
         calls += 1
         if calls > 100_000 { fail("a stage is asked without end in one turn") }
         guard failure == nil, let connection = connection(view.facts.peer.endpoint) else { return nil }
+        actor = connection.index
         let bit: UInt32 = 1 << UInt32(settings.stage)
         if !connection.isLive { fail("stage \(settings.stage) is asked about #\(connection.index), which is over") }
         if connection.passed & bit != 0 { fail("S13: stage \(settings.stage) is asked again after it passed") }

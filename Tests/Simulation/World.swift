@@ -57,6 +57,9 @@ final class World: @unchecked Sendable {
     var tracing = false
     private(set) var trace: [String] = []
 
+    /// The connection that the worker deals with: the last one that stages were asked about, that connected, or that
+    /// gave an upstream socket back. Its next connect is this one's.
+    var actor = 0
     /// Calls since the last wait, and those among them that changed something.
     var calls = 0
     var effects = 0

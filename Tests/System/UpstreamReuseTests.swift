@@ -88,4 +88,64 @@ struct UpstreamReuseTests {
             }
         }
     }
+
+    /// A short connection that its client resets; how the node began it, once the backend has seen the end.
+    private static func visit(_ entry: Place, _ server: ManualServer, _ number: Int) throws -> Syn {
+        let client = try Socket.connect(to: entry)
+        let request = Array("request \(number)".utf8)
+        try client.send(request)
+        let backend = try server.accept()
+        let syn = try backend.syn
+        _ = try backend.receive(exactly: request.count)
+        client.reset()
+        _ = try backend.receiveToEnd()
+        return syn
+    }
+
+    @Test("S24: who knows one env's sequence numbers can't tell those of another's, nor of its own to another backend")
+    func sequenceNumbers() throws {
+        // Backends of the first env, of the second one, and of the first one's other route.
+        let servers = try (0..<3).map { _ in try ManualServer(keepsSyns: true) }
+        let entries = try (0..<3).map { _ in Place("::1", try FreePort.take()) }
+        let routes = zip(entries, servers).enumerated().map { number, pair in
+            RouteText(
+                host: nil, id: "rt_\(number)", port: pair.0.port, backends: [pair.1.place],
+                owner: number == 1 ? "acme/shop/test" : "acme/shop/prod")
+        }
+        let node = try Node(
+            ConfigText(settings: ["spare_sockets 128 per worker"], rawListeners: entries, routes: routes).description)
+        var seen: [(site: Int, syn: Syn)] = []
+        for number in 0..<30 {
+            seen.append((number % 3, try Self.visit(entries[number % 3], servers[number % 3], number)))
+        }
+        var again = 0
+        for later in seen.indices {
+            for earlier in max(0, later - 7)..<later where seen[earlier].syn.foretells(seen[later].syn) {
+                #expect(seen[earlier].site == seen[later].site, "\(earlier) foretells \(later)")
+                again += 1
+            }
+        }
+        // Of each route the first one only is new.
+        #expect(again >= 20, "sockets are used again")
+        withExtendedLifetime(node) {}
+    }
+
+    @Test("S24: two envs that share a backend's address share no socket to it")
+    func sharedAddress() throws {
+        let server = try ManualServer(keepsSyns: true)
+        let entries = try (0..<2).map { _ in Place("::1", try FreePort.take()) }
+        let routes = entries.enumerated().map { number, entry in
+            RouteText(host: nil, id: "rt_\(number)", port: entry.port, backends: [server.place])
+        }
+        let node = try Node(
+            ConfigText(settings: ["spare_sockets 128 per worker"], rawListeners: entries, routes: routes).description)
+        var last: [Int: Syn] = [:]
+        for number in 0..<20 {
+            let syn = try Self.visit(entries[number % 2], server, number)
+            if let other = last[1 - number % 2] { #expect(!other.foretells(syn), "\(number)") }
+            if let own = last[number % 2] { #expect(own.foretells(syn), "\(number)") }
+            last[number % 2] = syn
+        }
+        withExtendedLifetime(node) {}
+    }
 }

@@ -1,47 +1,38 @@
 import CLinux
 import Pipeline
 
-/// What an upstream socket is made for: only a connection of the same kind can have it after another one.
-enum UpstreamKind: UInt8, CaseIterable {
-    case backend4, backend6
-    /// Carries the node's mark (docs/EGRESS.md).
-    case marked4, marked6
-    /// Bound to an address of its own, and so never kept.
-    case bound
-
-    static func backend(_ address: IPAddress) -> UpstreamKind { address.isIPv4 ? .backend4 : .backend6 }
-    static func direct(_ destination: IPAddress, _ source: IPAddress?) -> UpstreamKind {
-        guard source == nil else { return .bound }
-        return destination.isIPv4 ? .marked4 : .marked6
-    }
-}
-
 /// Every upstream socket of a worker: which connection has it, and which wait for the next one (docs/adr/0030).
 ///
 /// A socket that was disconnected is as good as new, and stays registered with epoll: the next connection saves making
 /// it, its options, its registration and its close. So events name a socket and not a connection, and what epoll had
 /// to say in the turn in which a socket changed hands is about its former owner.
 struct UpstreamSockets: ~Copyable {
+    /// One for each connection that a worker ever had at once: so it is packed.
     private struct Entry {
+        /// The turn in which its owner got it.
+        var since: UInt64 = 0
+        var destination = Endpoint(.unspecified, 0)
+        var kind = UpstreamKind.single
+        /// When its socket was made, in ticks of ``UpstreamSockets/tick(_:)``, which wrap around.
+        var made: UInt8 = 0
+        var tenant: UInt32 = 0
         var descriptor = Descriptor.none
         /// Tells uses of this entry apart, as a slot's does.
         var generation: UInt32 = 0
         /// Index of the slot that has it, or ``Flow/none``.
         var owner = Flow.none
-        /// The turn in which its owner got it.
-        var since: UInt64 = 0
-        /// The next free entry, or the next spare of its kind.
+        /// The next free entry.
         var link = Flow.none
-        var kind = UpstreamKind.bound
     }
+
+    static var entrySize: Int { MemoryLayout<Entry>.stride }
 
     private let entries: UnsafeMutablePointer<Entry>
     private let capacity: Int
-    private let mostSpares: Int
     private var touched = 0
     private var free = Flow.none
-    private var spares = InlineArray<5, Int32>(repeating: Flow.none)
-    private(set) var spareCount = 0
+    private var spares: UpstreamSpares
+    var spareCount: Int { spares.count }
     /// Goes up before each wait for events.
     var turn: UInt64 = 0
 
@@ -50,28 +41,33 @@ struct UpstreamSockets: ~Copyable {
     ///   - spares: how many may wait for their next connection; 0: none is used twice.
     /// - Returns: nil if the address space can't be had.
     init?(connections: Int, spares: Int) {
+        guard let waiting = UpstreamSpares(capacity: spares),
+            let memory = cl_map((connections + spares) * MemoryLayout<Entry>.stride)
+        else { return nil }
         capacity = connections + spares
-        mostSpares = spares
-        guard let memory = cl_map(capacity * MemoryLayout<Entry>.stride) else { return nil }
+        self.spares = waiting
         entries = memory.bindMemory(to: Entry.self, capacity: capacity)
     }
 
     deinit { cl_unmap(entries, capacity * MemoryLayout<Entry>.stride) }
 
-    /// An entry for a connection's next socket: with a spare in it, or without one.
-    mutating func take(_ kind: UpstreamKind, for slot: Int) -> Int32? {
-        let place: Int32
-        if spares[Int(kind.rawValue)] != Flow.none {
-            place = spares[Int(kind.rawValue)]
-            spares[Int(kind.rawValue)] = entries[Int(place)].link
-            spareCount -= 1
-        } else {
-            guard let empty = takeEmpty() else { return nil }
-            place = empty
-            entries[Int(place)].kind = kind
+    /// An entry for a connection's next socket: with a spare of the same key in it, or without one.
+    mutating func take(_ key: UpstreamKey, for slot: Int, at now: Instant, _ kernel: inout some Kernel) -> Int32? {
+        var spare = key.kind == .single ? nil : spares.pop(key)
+        if let old = spare, !isYoung(old, at: now) {
+            close(old, &kernel)
+            spare = nil
         }
-        entries[Int(place)].owner = Int32(truncatingIfNeeded: slot)
-        entries[Int(place)].since = turn
+        guard let place = spare ?? takeEmpty() else { return nil }
+        let entry = entries + Int(place)
+        if spare == nil {
+            entry.pointee.destination = key.destination
+            entry.pointee.kind = key.kind
+            entry.pointee.tenant = key.tenant
+            entry.pointee.made = Self.tick(now)
+        }
+        entry.pointee.owner = Int32(truncatingIfNeeded: slot)
+        entry.pointee.since = turn
         return place
     }
 
@@ -106,16 +102,21 @@ struct UpstreamSockets: ~Copyable {
         return Int(entry.pointee.owner)
     }
 
-    /// Whether there is room for one more spare of its kind.
-    func mayKeep(_ place: Int32) -> Bool { spareCount < mostSpares && entries[Int(place)].kind != .bound }
+    /// Whether it may wait for its next connection: there is room, or one that has waited for longer makes room.
+    func mayKeep(_ place: Int32, at now: Instant) -> Bool {
+        guard spares.capacity > 0, entries[Int(place)].kind != .single, isYoung(place, at: now) else { return false }
+        guard spares.count == spares.capacity, let oldest = spares.oldest else { return true }
+        return now.since(oldest) >= Self.quiet
+    }
 
-    /// Its socket is disconnected, and waits for its next connection.
-    mutating func keep(_ place: Int32) {
-        let kind = Int(entries[Int(place)].kind.rawValue)
-        entries[Int(place)].owner = Flow.none
-        entries[Int(place)].link = spares[kind]
-        spares[kind] = place
-        spareCount += 1
+    /// Its socket is disconnected, and waits for its next connection. Only after ``mayKeep(_:at:)``.
+    mutating func keep(_ place: Int32, at now: Instant, _ kernel: inout some Kernel) {
+        if spares.count == spares.capacity, let oldest = spares.popOldest() { close(oldest, &kernel) }
+        let entry = entries + Int(place)
+        entry.pointee.owner = Flow.none
+        let key = UpstreamKey(
+            destination: entry.pointee.destination, kind: entry.pointee.kind, tenant: entry.pointee.tenant)
+        spares.push(place, key, at: now)
     }
 
     /// Its socket is closed.
@@ -127,18 +128,42 @@ struct UpstreamSockets: ~Copyable {
         free = place
     }
 
+    private mutating func close(_ place: Int32, _ kernel: inout some Kernel) {
+        kernel.close(entries[Int(place)].descriptor)
+        give(place)
+    }
+
     /// Closes what waits: at the end, and when descriptors are short. True if there was any.
     mutating func closeSpares(_ kernel: inout some Kernel) -> Bool {
-        guard spareCount > 0 else { return false }
-        for kind in spares.indices {
-            while spares[kind] != Flow.none {
-                let place = spares[kind]
-                spares[kind] = entries[Int(place)].link
-                kernel.close(entries[Int(place)].descriptor)
-                give(place)
-            }
-        }
-        spareCount = 0
+        guard spares.count > 0 else { return false }
+        while let place = spares.popOldest() { close(place, &kernel) }
         return true
     }
+
+    /// Closes what has waited for too long, a few in each turn. Nobody is woken up for it.
+    mutating func closeOld(at now: Instant, _ kernel: inout some Kernel) {
+        var left = 8
+        while left > 0, let oldest = spares.oldest, now.since(oldest) >= Self.longest, let place = spares.popOldest() {
+            close(place, &kernel)
+            left -= 1
+        }
+    }
+
+    // MARK: Ages
+
+    /// How long a spare has its place for itself, when all places are taken: whoever has not come back by then is quiet,
+    /// and leaves it to the busy. Where many take turns none of them would meet its spare again, and to keep each in
+    /// place of the last would be work for nothing.
+    static var quiet: TimeSpan { .seconds(1) }
+    /// How long a spare waits at most.
+    static var longest: TimeSpan { .seconds(60) }
+
+    /// A socket is no spare when it is a minute old: what the system has set meanwhile, as the congestion control, goes
+    /// for new ones only. Its age is that of its connections, all short, and of its waits, so it can't go around.
+    private func isYoung(_ place: Int32, at now: Instant) -> Bool {
+        Self.tick(now) &- entries[Int(place)].made < 14
+    }
+
+    /// 4.3 seconds.
+    private static func tick(_ now: Instant) -> UInt8 { UInt8(truncatingIfNeeded: now.nanoseconds >> 32) }
 }

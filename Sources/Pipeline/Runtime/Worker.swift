@@ -162,6 +162,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
         while let index = paces.popDue(slab.slots, now: now) { paceDue(index) }
         runDrains()
+        upstreams.closeOld(at: now, &kernel)
         runProgress()
         publish()
         return true

@@ -54,8 +54,8 @@ extension Worker {
         let slot = slab.slots + index
         guard slot.pointee.upstream.isOpen else { return }
         let place = slot.pointee.socket
-        if upstreams.mayKeep(place), isAsGoodAsNew(index, ending), kernel.disconnect(slot.pointee.upstream) {
-            upstreams.keep(place)
+        if upstreams.mayKeep(place, at: now), isAsGoodAsNew(index, ending), kernel.disconnect(slot.pointee.upstream) {
+            upstreams.keep(place, at: now, &kernel)
         } else {
             close(slot.pointee.upstream, .upstream, ending)
             upstreams.give(place)

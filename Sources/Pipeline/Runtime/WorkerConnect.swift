@@ -29,7 +29,8 @@ extension Worker {
                 guard chooseAgain(index, after: failure) else { return }
             }
             guard let backend = enterCandidate(index, &excuse) else { break }
-            let outcome = openUpstream(index, .backend(backend.pointee.address.endpoint.address)) { kernel, spare in
+            let key = UpstreamKey.backend(backend.pointee.address, of: slot.pointee.owner?.pointee.number)
+            let outcome = openUpstream(index, key) { kernel, spare in
                 kernel.connect(backend.pointee.address, on: spare)
             }
             if !outcome.isError {
@@ -68,7 +69,9 @@ extension Worker {
         slot.pointee.marks.insert(.direct)
         let source = way == .fromClient ? slot.pointee.peer.address : nil
         let destination = slot.pointee.destination
-        let outcome = openUpstream(index, .direct(destination.address, source)) { kernel, spare in
+        let key = UpstreamKey.direct(
+            destination, from: source, of: slot.pointee.identity?.pointee.number ?? InstanceIdentity.unknown)
+        let outcome = openUpstream(index, key) { kernel, spare in
             kernel.connect(intercepted: destination, from: source, on: spare)
         }
         guard !outcome.isError else {
@@ -78,12 +81,14 @@ extension Worker {
         startConnecting(index)
     }
 
-    /// Has the kernel connect the connection's upstream socket: one that was used before, if there is one.
+    /// Has the kernel connect the connection's upstream socket: one that was used before, if one of the same key waits.
     private mutating func openUpstream(
-        _ index: Int, _ kind: UpstreamKind, _ connect: (inout K, Descriptor) -> Outcome
+        _ index: Int, _ key: UpstreamKey, _ connect: (inout K, Descriptor) -> Outcome
     ) -> Outcome {
         let slot = slab.slots + index
-        guard let place = upstreams.take(kind, for: index) else { return Outcome(-Int(ErrorNumber.tooManyFiles)) }
+        guard let place = upstreams.take(key, for: index, at: now, &kernel) else {
+            return Outcome(-Int(ErrorNumber.tooManyFiles))
+        }
         let spare = upstreams.descriptor(place)
         let outcome = connect(&kernel, spare)
         guard !outcome.isError else {

@@ -56,10 +56,11 @@ struct ManualServer: Sendable {
     private let listener: Socket
     private let backlog: Int32
 
-    init(_ host: String = "::1", backlog: Int32 = 1024) throws {
+    init(_ host: String = "::1", backlog: Int32 = 1024, keepsSyns: Bool = false) throws {
         place = Place(host, try FreePort.take())
         self.backlog = backlog
         listener = try Socket.listen(at: place, backlog: backlog)
+        if keepsSyns { listener.keepSyns() }
     }
 
     /// Connections that fill its queue: from then on the kernel drops a SYN, as an unreachable host would.

@@ -223,6 +223,8 @@ struct RouteText: Sendable, CustomStringConvertible {
     var backends: [Place]
     var proxy = false
     var allowsNonTLS = false
+    /// Nil: an env of its own.
+    var owner: String?
     /// Further lines.
     var more: [String] = []
 
