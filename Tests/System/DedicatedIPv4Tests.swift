@@ -35,6 +35,7 @@ struct DedicatedIPv4Tests {
         let port: UInt16
         let admin: String
         let server: Server
+        let other: Server
 
         var dedicated: Place { Place(address.address, port) }
         var shared: Place { Place(namespace.host, port) }
@@ -46,7 +47,10 @@ struct DedicatedIPv4Tests {
             address = try Dedicated(namespace)
             // Upstream is IPv6, whatever the client's side is.
             server = try Server.echo(namespace.near)
-            let overlay = namespace.near
+            // An address of its own for each env's instance: one of two envs would be nobody's.
+            let (overlay, second) = (namespace.near, namespace.near.dropLast() + "3")
+            try Namespace.run("ip", ["-6", "addr", "add", "\(second)/64", "dev", namespace.link, "nodad"])
+            other = try Server.echo(String(second), port: server.place.port)
             port = try FreePort.take()
             let backend = server.place.port
             let route = { [port] (id: String, env: String, name: String, ipv4: Bool) in
@@ -64,7 +68,7 @@ struct DedicatedIPv4Tests {
                          {"env_id":"env_b","app_id":"blog","org_id":"acme"}],
                  "instances":[
                   {"instance_id":"i_a","env_id":"env_a","process_type":"w","overlay_ipv6":"\(overlay)","status":"ready"},
-                  {"instance_id":"i_b","env_id":"env_b","process_type":"w","overlay_ipv6":"\(overlay)","status":"ready"}],
+                  {"instance_id":"i_b","env_id":"env_b","process_type":"w","overlay_ipv6":"\(second)","status":"ready"}],
                  "routes":[\(route("rt_a", "env_a", "a.example.com", true)),
                            \(route("rt_b", "env_b", "b.example.com", false))]}
                 """)

@@ -42,7 +42,7 @@ extension ApplyRun {
             guard env != RouteEntry.none else { continue }
             if let first = firsts[env] { twins[env, default: [first]].append(index) } else { firsts[env] = index }
         }
-        for (env, all) in twins {
+        for (env, all) in twins.sorted(by: { state.symbols.string($0.key) < state.symbols.string($1.key) }) {
             let isSame = all.allSatisfy { isAlike(objects[$0], objects[all[0]], part.document) }
             let kept = (before[env] ?? 0) & part.bit != 0
             for index in isSame ? all.dropFirst() : all[...] {

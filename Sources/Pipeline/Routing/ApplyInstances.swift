@@ -52,7 +52,7 @@ extension ApplyRun {
             let id = document.string(object.id)
             if again[id] != nil { all[id, default: []].append(index) }
         }
-        for (id, indices) in all {
+        for (id, indices) in all.sorted(by: { $0.key < $1.key }) {
             let versions = indices.map { record(document.instances[$0], part, nodeName) }
             let isSame = versions.allSatisfy { $0 == versions[0] }
             let kept = state.instances.records[id]

@@ -5,7 +5,8 @@ extension ApplyRun {
     typealias Refusal = (field: String, problem: String, remedy: String)
 
     func reportRefusals() {
-        for entry in entries.list where !entry.isKept { report(entry) }
+        let bad = entries.list.filter { !$0.isKept && ($0.state == .another || $0.state == .contested) }
+        for entry in bad.sorted(by: isBefore) { report(entry) }
         var refused = claims.nodes.indices.filter { index in
             let node = claims.nodes[index]
             guard node.state != .isIn, !node.isVoid else { return false }
@@ -33,8 +34,12 @@ extension ApplyRun {
         }
     }
 
+    private func isBefore(_ one: HostnameEntries.Entry, _ other: HostnameEntries.Entry) -> Bool {
+        if one.name == other.name { return state.owner(one.env) < state.owner(other.env) }
+        return book.text(one.name) < book.text(other.name)
+    }
+
     private func report(_ entry: HostnameEntries.Entry) {
-        guard entry.state == .another || entry.state == .contested else { return }
         guard report.problems.hasRoom else {
             problem(.rejected, .hostname, "", nil, nil, "", remedy: "")
             return

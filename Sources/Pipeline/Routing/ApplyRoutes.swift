@@ -59,7 +59,7 @@ extension ApplyRun {
 
     /// Two objects with one id: the order must not say which counts.
     private func settleTwins() {
-        for (entry, all) in twins {
+        for (entry, all) in twins.sorted(by: { claims.idOrder($0.key, $1.key) }) {
             let isSame = all.allSatisfy { isAlike(versions[$0], versions[all[0]]) }
             let kept = store.entry(entry).pointee.current != nil
             for index in isSame ? all.dropFirst() : all[...] {
