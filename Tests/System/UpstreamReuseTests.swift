@@ -109,8 +109,8 @@ struct UpstreamReuseTests {
         let entries = try (0..<3).map { _ in Place("::1", try FreePort.take()) }
         let routes = zip(entries, servers).enumerated().map { number, pair in
             RouteText(
-                host: nil, id: "rt_\(number)", port: pair.0.port, backends: [pair.1.place],
-                owner: number == 1 ? "acme/shop/test" : "acme/shop/prod")
+                host: nil, id: "rt_\(number)", owner: number == 1 ? "acme/shop/test" : "acme/shop/prod",
+                port: pair.0.port, backends: [pair.1.place])
         }
         let node = try Node(
             ConfigText(settings: ["spare_sockets 128 per worker"], rawListeners: entries, routes: routes).description)

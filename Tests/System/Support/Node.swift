@@ -223,8 +223,6 @@ struct RouteText: Sendable, CustomStringConvertible {
     var backends: [Place]
     var proxy = false
     var allowsNonTLS = false
-    /// Nil: an env of its own.
-    var owner: String?
     /// Further lines.
     var more: [String] = []
 
