@@ -139,8 +139,10 @@ extension ApplyRun {
                     remedy: "add the env, or name another"))
             return unclearEnvs.contains(env)
         }
-        if let fault = state.rules.mismatch(object.options, port: object.port) {
+        if var fault = state.rules.mismatch(object.options, port: object.port) {
             versions[index].options.insert(.proxyMismatch)
+            // With such a block a config isn't started.
+            if part.source == .state { fault.problem += "; its connections are refused as backend.proxy_mismatch" }
             say(fault)
         }
         let hasIPv4 = state.envs[env]?.ipv4 != nil
