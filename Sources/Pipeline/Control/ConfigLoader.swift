@@ -24,6 +24,8 @@ package struct LoadedNode {
     package let listeners: [PlannedListener]
     /// Of the state file; nil: none is named.
     package let revision: UInt64?
+    /// What is wrong with objects that were left out, as lines for `status`.
+    var problems: [String] = []
 
     package init(program: Program, routing: RoutingState, listeners: [PlannedListener], revision: UInt64?) {
         self.program = program
@@ -90,6 +92,7 @@ package enum ConfigLoader {
         loaded.node = LoadedNode(
             program: program, routing: routing,
             listeners: ListenerPlan.listeners(program, RequestedPorts(routing)), revision: read.state?.revision)
+        loaded.node?.problems = RunningNode.lines(read.compilation)
         return loaded
     }
 

@@ -111,6 +111,7 @@ final class RunningNode {
         routing = node.routing
         program = node.program
         revision = node.revision
+        problems = node.problems
     }
 
     // MARK: Change

@@ -8,7 +8,8 @@ extension ApplyRun {
             for index in parts[number].document.routes.indices { collect(number, index) }
         }
         settleTwins()
-        claims.nodes.reserveCapacity(versions.count)
+        claims.reserve(versions.count)
+        noteKnownEnvs()
         for index in versions.indices where !versions[index].isSpare { claim(index) }
         forEachApplied(claimApplied)
     }
@@ -111,8 +112,17 @@ extension ApplyRun {
         bytes.isEmpty ? NameBook.none : book.intern(bytes, isWildcard: options.contains(.wildcard))
     }
 
+    /// A lookup for each route would cost more than all of this.
+    private func noteKnownEnvs() {
+        knownEnvs = Array(repeating: 0, count: state.symbols.count)
+        for (env, record) in state.envs where Int(env) < knownEnvs.count {
+            knownEnvs[Int(env)] = record.sources | (record.ipv4 == nil ? 0 : ApplyRun.hasIPv4)
+        }
+    }
+    private static let hasIPv4: UInt8 = 128
+
     private func isKnown(_ env: UInt32, _ part: Part) -> Bool {
-        (state.envs[env]?.sources ?? 0) & part.bit != 0
+        Int(env) < knownEnvs.count && knownEnvs[Int(env)] & part.bit != 0
     }
 
     /// True if the route keeps the rules that concern it alone; else says which it breaks. Judges R16.
@@ -139,11 +149,13 @@ extension ApplyRun {
                     remedy: "add the env, or name another"))
             return unclearEnvs.contains(env)
         }
-        if let fault = state.rules.mismatch(object.options, port: object.port) {
+        if var fault = state.rules.mismatch(object.options, port: object.port) {
             versions[index].options.insert(.proxyMismatch)
+            // With such a block a config isn't started.
+            if part.source == .state { fault.problem += "; its connections are refused as backend.proxy_mismatch" }
             say(fault)
         }
-        let hasIPv4 = state.envs[env]?.ipv4 != nil
+        let hasIPv4 = knownEnvs[Int(env)] & ApplyRun.hasIPv4 != 0
         for fault in state.rules.warnings(object.options, port: object.port, hasIPv4: hasIPv4) { say(fault) }
         return true
     }

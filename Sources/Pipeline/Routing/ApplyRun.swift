@@ -58,6 +58,8 @@ final class ApplyRun {
     var unclearEnvs: Set<UInt32> = []
     /// Of the state document: envs with several objects that say different things.
     var twinEnvs: Set<UInt32> = []
+    /// By env: the sources that have it, and whether it has an address of its own.
+    var knownEnvs: [UInt8] = []
     let book: NameBook
     lazy var claims = Claims(book) { [unowned self] in self.id(of: $0).lexicographicallyPrecedes(self.id(of: $1)) }
     var entries = HostnameEntries()

@@ -69,6 +69,12 @@ final class Claims {
 
     // MARK: What is claimed
 
+    func reserve(_ count: Int) {
+        nodes.reserveCapacity(count)
+        groups.reserveCapacity(count)
+        book.reserve(count)
+    }
+
     /// - Parameter name: ``NameBook/none``: none.
     func add(_ node: Node, name: UInt32) {
         var node = node
@@ -134,6 +140,7 @@ final class Claims {
 
     func solve() {
         leaveOutTwins()
+        letInAlone()
         for index in nodes.indices where nodes[index].state == .open {
             let group = nodes[index].group
             if group != Claims.none {
@@ -172,6 +179,23 @@ final class Claims {
                 } else {
                     seen.insert(nodes[Int(member)].port)
                 }
+            }
+        }
+    }
+
+    /// Most routes have a name that nobody else has to do with: they are in without being counted.
+    private func letInAlone() {
+        nodes.withUnsafeMutableBufferPointer { nodes in
+            for index in nodes.indices where nodes[index].state == .open {
+                let node = nodes[index]
+                guard node.group != Claims.none, node.slot == Claims.none, !node.isVoid else { continue }
+                let name = groups[Int(node.group)].name
+                guard book.isAlone(name, node.env), groups[Int(book.names[Int(name)].groups)].next == Claims.none else {
+                    continue
+                }
+                nodes[index].state = .isIn
+                groups[Int(node.group)].isIn = true
+                book.names[Int(name)].taken = node.env
             }
         }
     }

@@ -52,6 +52,11 @@ final class NameBook {
 
     init(seed: HashSeed) { self.seed = seed }
 
+    func reserve(_ more: Int) {
+        names.reserveCapacity(names.count + more)
+        index.reserve(more)
+    }
+
     private func hash(_ name: Bytes, isWildcard: Bool) -> UInt64 {
         SipHash.hash(name, domain: (isWildcard ? KeyKind.wildcard : .exact).rawValue, seed: seed)
     }
@@ -105,6 +110,13 @@ final class NameBook {
     func belowParent(_ number: UInt32) -> Int? {
         let parent = names[Int(number)].parent
         return parent == NameBook.none ? nil : Int(names[Int(parent)].below)
+    }
+
+    /// True if no wildcard and no entry has to do with the name, but one of this env's.
+    func isAlone(_ number: UInt32, _ env: UInt32) -> Bool {
+        let name = names[Int(number)]
+        return name.parent == NameBook.none && name.below == NameBook.none && name.contested.isNone
+            && (name.granted == NameBook.none || name.granted == env)
     }
 
     // MARK: What entries decided

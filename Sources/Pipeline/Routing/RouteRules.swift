@@ -37,7 +37,7 @@ struct RouteRules {
     struct Fault: Equatable {
         var severity = RouteProblem.Severity.rejected
         let field: String
-        let problem: String
+        var problem: String
         let remedy: String
     }
 
@@ -70,8 +70,6 @@ struct RouteRules {
         }
     }
 
-    private static let refused = "; its connections are refused as backend.proxy_mismatch"
-
     /// R16: why the route's backends can't be given the header that they expect, or would believe a client's. Such a
     /// route is there all the same, and refuses: what it was before must not go on, and a client's log line says why.
     func mismatch(_ options: RouteOptions, port: UInt16) -> Fault? {
@@ -79,13 +77,12 @@ struct RouteRules {
         case (true, false):
             return Fault(
                 field: "proxy_protocol",
-                problem: "is v2, but the backend isn't said to expect a PROXY header" + RouteRules.refused,
+                problem: "is v2, but the backend isn't said to expect a PROXY header",
                 remedy: "set backend_expects_proxy_protocol to true once the backend does, or proxy_protocol to off")
         case (false, true):
             return Fault(
                 field: "backend_expects_proxy_protocol",
-                problem: "is true, but proxy_protocol is off: a client could write a header of its own"
-                    + RouteRules.refused,
+                problem: "is true, but proxy_protocol is off: a client could write a header of its own",
                 remedy: "set proxy_protocol to v2, or make the backend expect none and say false")
         case (false, false): return nil
         case (true, true): break
@@ -94,7 +91,7 @@ struct RouteRules {
             Fault(
                 field: "proxy_protocol",
                 problem: "is v2, but pipeline \"\($0.pipeline)\" of port \(port) has no proxy_v2 stage: "
-                    + "the backend would get no header, or one that a client wrote" + RouteRules.refused,
+                    + "the backend would get no header, or one that a client wrote",
                 remedy: "add proxy_v2 to that pipeline after backend, or use a port whose pipeline has it")
         }
     }

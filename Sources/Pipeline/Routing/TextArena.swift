@@ -119,6 +119,16 @@ struct HashIndex {
         }
     }
 
+    /// Makes room for so many more at once.
+    mutating func reserve(_ more: Int) {
+        let old = slots
+        var size = max(16, old.count)
+        while (count + more) * 8 > size * 7 { size *= 2 }
+        guard size > old.count else { return }
+        slots = Array(repeating: 0, count: size)
+        for slot in old where slot != 0 { put(slot) }
+    }
+
     mutating func insert(_ hash: UInt64, _ number: UInt32) {
         if (count + 1) * 8 > slots.count * 7 { grow() }
         put(HashIndex.slot(hash, number))
