@@ -66,7 +66,7 @@ extension ApplyRun {
         let document = part.document
         entries.reserveCapacity(document.hostnames.count)
         for object in document.hostnames {
-            let env = part.env(object.env)
+            let env = entryOwner(part.env(object.env))
             guard env != RouteEntry.none else { continue }
             let name = book.intern(document.text.bytes(object.name), isWildcard: object.isWildcard)
             if !entries.add(name, env, ClaimRank(number: object.claimed), object.place, book) {
@@ -83,6 +83,18 @@ extension ApplyRun {
             }
         }
         for text in document.quarantined[.hostname] ?? [] { keepHostnames(text) }
+    }
+
+    /// Whom an entry's `env_id` names: an env of the document or, where that has none of this id, the one of `route` blocks
+    /// whose path it is (`acme/shop/prod`).
+    private func entryOwner(_ env: UInt32) -> UInt32 {
+        guard env != RouteEntry.none, (state.envs[env]?.sources ?? 0) == 0, !unclearEnvs.contains(env) else { return env }
+        let path = state.symbols.bytes(env)
+        guard path.count(where: { $0 == UInt8(ascii: "/") }) == 2 else { return env }
+        let key = path.map { $0 == UInt8(ascii: "/") ? 0 : $0 }
+        let found = key.withUnsafeBufferPointer { state.symbols.find($0) }
+        guard let found, (state.envs[found]?.sources ?? 0) != 0 else { return env }
+        return found
     }
 
     /// R24: its entry can't be read, so those of last time stay.
