@@ -88,7 +88,9 @@ extension ApplyRun {
     /// Whom an entry's `env_id` names: an env of the document or, where that has none of this id, the one of `route` blocks
     /// whose path it is (`acme/shop/prod`).
     private func entryOwner(_ env: UInt32) -> UInt32 {
-        guard env != RouteEntry.none, (state.envs[env]?.sources ?? 0) == 0, !unclearEnvs.contains(env) else { return env }
+        guard env != RouteEntry.none, (state.envs[env]?.sources ?? 0) == 0, !unclearEnvs.contains(env) else {
+            return env
+        }
         let path = state.symbols.bytes(env)
         guard path.count(where: { $0 == UInt8(ascii: "/") }) == 2 else { return env }
         let key = path.map { $0 == UInt8(ascii: "/") ? 0 : $0 }
