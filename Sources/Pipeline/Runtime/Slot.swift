@@ -124,6 +124,8 @@ struct Slot {
     var shadowed = ReasonCode(rawValue: .max)
     var serverName = ShortText<62>()
 
+    var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }
+
     struct Marks: OptionSet {
         let rawValue: UInt16
         static let clientWatched = Marks(rawValue: 1)
