@@ -215,7 +215,8 @@ final class RefusalReasons {
             )
         }
         return name.isWildcard
-            ? wouldTake(text, of: "\(others) (hostnames)", own) : isUnder(text, wildcardOf: "\(others) (hostnames)", own)
+            ? wouldTake(text, of: "\(others) (hostnames)", own)
+            : isUnder(text, wildcardOf: "\(others) (hostnames)", own)
     }
 
     private func wouldTake(_ text: String, of others: String, _ own: String) -> ApplyRun.Refusal {
