@@ -75,6 +75,7 @@ extension RunningNode {
         // Who hears that it was done may rely on it: the next connection goes by the new, on whichever worker.
         _ = waitUntilSettled(milliseconds: RunningNode.adoptionPatience)
         if let flows { self.flows?.adopt(flows) }
+        writer.setRefusals(perSecond: program.node.loggedRefusals)
         sayReloaded(by, report, before)
         say(change)
         sayFixed(fixed)

@@ -12,6 +12,7 @@ import PipelineRuntime
 /// Threading: the control thread.
 final class RunningNode {
     let configPath: String
+    let writer: LogWriter
     let log: ControlLog
     let fleet: Fleet
     let listeners: ListenerKeeper
@@ -63,11 +64,12 @@ final class RunningNode {
     /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
     /// named is, and nothing was started.
     static func start(
-        _ node: LoadedNode, config path: String, log: ControlLog = ControlLog()
+        _ node: LoadedNode, config path: String, writer: LogWriter
     ) -> (node: RunningNode?, failures: [String]) {
         let settings = node.program.node
         let most = ListenerPlan.most(node.program)
         let sized = Fleet.size(
+        let log = ControlLog(writer.error)
             settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
@@ -81,13 +83,13 @@ final class RunningNode {
         do throws(WorkerStartError) {
             let fleet = try Fleet(
                 settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
-                first: first, reasons: node.program.reasons, watch: watch)
-            let probing = HealthProber.start(ProbeTargets(node.program, node.routes))
+                first: first, reasons: node.program.reasons, log: writer, watch: watch)
+            let probing = HealthProber.start(ProbeTargets(node.program, node.routes), write: log.write)
             guard let prober = probing.prober else {
                 fleet.order(.stop)
                 throw WorkerStartError(worker: 0, call: "starting the health prober", error: probing.error)
             }
-            let running = RunningNode(node, path, log, fleet, keeper, prober, watch, directory)
+            let running = RunningNode(node, path, writer, fleet, keeper, prober, watch, directory)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -98,13 +100,14 @@ final class RunningNode {
     }
 
     private init(
-        _ node: LoadedNode, _ path: String, _ log: ControlLog, _ fleet: Fleet, _ listeners: ListenerKeeper,
+        _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
         _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory
     ) {
         flowWatch = watch
         flowDirectory = directory
         configPath = path
-        self.log = log
+        self.writer = writer
+        log = ControlLog(writer.error)
         self.fleet = fleet
         self.listeners = listeners
         self.prober = prober

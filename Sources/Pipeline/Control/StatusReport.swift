@@ -23,7 +23,9 @@ struct StatusReport {
             .map { (node.program.reasons.text($0.0), $0.1) }
     }
     /// What desired state has wrong, and what the node itself lacks.
-    private var problems: [String] { node.problems + [node.flows?.problem].compactMap { $0 } }
+    private var problems: [String] {
+        node.problems + [node.flows?.problem].compactMap { $0 } + LogReport(node.writer).problems
+    }
     private var ended: [(name: String, count: UInt64)] { counts(node.fleet.total(ended:)) }
     private var shadowed: [(name: String, count: UInt64)] { counts(node.fleet.total(shadowed:)) }
 
@@ -50,6 +52,7 @@ struct StatusReport {
         line.list("listeners", node.listeners.kept, write)
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
+        LogReport(node.writer).write(&line)
         if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
         if let flows = node.flows { flows.counts.write(&line) } else { line.nullField("flows") }
         line.close()

@@ -68,16 +68,10 @@ private struct NodeSetting: Sendable {
         .duration("drain_timeout", .zero...(.seconds(86400))) { $0.drainTimeout = $1 },
         .duration("keepalive", .seconds(1)...(.seconds(32400))) { $0.keepaliveIdle = $1 },
         .duration("user_timeout", .seconds(1)...(.seconds(3600))) { $0.userTimeout = $1 },
-        NodeSetting(
-            keyword: "log",
-            forms: [ClauseSpec("log", [.choice(name: "what", ["connections", "off"])], summary: "")]
-        ) {
-            if case .word(let word)? = $1.values.first { $0.logConnections = word == "connections" }
-        },
     ]
 
     static let keywords =
-        all.map(\.keyword) + ["state", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
+        all.map(\.keyword) + ["log", "state", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
 }
 
 extension Checker {
@@ -116,6 +110,7 @@ extension Checker {
         case "state": checkState(words, keyword)
         case "admin": checkAdmin(words, keyword)
         case "congestion": checkCongestion(words, keyword)
+        case "log": checkLog(words, keyword)
         case "denied_ports": checkDeniedPorts(words, keyword)
         case "intercept": checkIntercept(words, keyword)
         case "mark": checkMark(words, keyword)
