@@ -171,7 +171,6 @@ extension NodeSettings {
             ("user_timeout", userTimeout.text, new.userTimeout.text),
             ("backlog", "\(backlog)", "\(new.backlog)"),
             ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
-            ("state", stateDirectory ?? none, new.stateDirectory ?? none),
             ("coalesce", coalesce.text, new.coalesce.text),
             ("descriptors", descriptorTables, new.descriptorTables),
             ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),

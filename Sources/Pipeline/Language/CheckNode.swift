@@ -70,8 +70,11 @@ private struct NodeSetting: Sendable {
         .duration("user_timeout", .seconds(1)...(.seconds(3600))) { $0.userTimeout = $1 },
     ]
 
+    /// Taken, and without any effect: no message offers them.
+    static let idle = ["state"]
+
     static let keywords =
-        all.map(\.keyword) + ["log", "state", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
+        all.map(\.keyword) + ["log", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
 }
 
 extension Checker {
@@ -90,7 +93,7 @@ extension Checker {
 
     private func checkNodeSetting(_ entry: EntrySyntax, _ seen: inout [String: SourceSpan]) {
         let keyword = entry.keyword
-        guard NodeSetting.keywords.contains(keyword.text) else {
+        guard (NodeSetting.keywords + NodeSetting.idle).contains(keyword.text) else {
             reporter.error(
                 keyword.span, "`node` has no setting \(quoted(keyword.text))",
                 expected: orList(NodeSetting.keywords.map { "`\($0)`" }),
@@ -107,10 +110,10 @@ extension Checker {
         if isDuplicate(quoted(what), entry.headSpan, firstAt: seen[what]) { return }
         seen[what] = entry.headSpan
         switch keyword.text {
+        case "log": checkLog(words, keyword)
         case "state": checkState(words, keyword)
         case "admin": checkAdmin(words, keyword)
         case "congestion": checkCongestion(words, keyword)
-        case "log": checkLog(words, keyword)
         case "denied_ports": checkDeniedPorts(words, keyword)
         case "intercept": checkIntercept(words, keyword)
         case "mark": checkMark(words, keyword)
@@ -143,6 +146,10 @@ extension Checker {
             return
         }
         node.stateDirectory = path.text
+        reporter.warning(
+            keyword.span,
+            "`state` does nothing yet: nothing is kept there, and a node starts from its config and its state file alone",
+            help: "leave the line out")
     }
 
     private func checkAdmin(_ words: [WordSyntax], _ keyword: WordSyntax) {
