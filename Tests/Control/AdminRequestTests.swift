@@ -29,7 +29,8 @@ struct AdminRequestTests {
             return [
                 AdminRequest(.top(TopQuestion()), isText: true), AdminRequest(.top(top), isText: false),
                 AdminRequest(.status, isText: false), AdminRequest(.routes, isText: true),
-                AdminRequest(.backends, isText: false), AdminRequest(.reload, isText: true),
+                AdminRequest(.backends, isText: false), AdminRequest(.reload(isConfirmed: false), isText: true),
+                AdminRequest(.reload(isConfirmed: true), isText: true),
                 AdminRequest(try question(.usual), isText: false),
                 AdminRequest(try question(.hello(Array("a.example.com".utf8))), isText: true),
                 AdminRequest(try question(.bytes([0, 0x16, 0xFF])), isText: false),

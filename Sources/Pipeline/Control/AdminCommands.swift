@@ -20,7 +20,7 @@ struct AdminCommands {
             case .backends:
                 return BackendsReport(node.routing.snapshot, Instant(nanoseconds: cl_now()))
                     .response(isText: request.isText)
-            case .reload: return reload(isText: request.isText)
+            case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText)
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
             }
@@ -67,8 +67,8 @@ struct AdminCommands {
             : AdminResponse(report.json(now: now))
     }
 
-    private func reload(isText: Bool) -> AdminResponse {
-        let refusal = node.reload(by: "admin", manager)
+    private func reload(isConfirmed: Bool, isText: Bool) -> AdminResponse {
+        let refusal = node.reload(by: "admin", isConfirmed: isConfirmed, manager)
         if isText {
             guard let refusal else {
                 let problems = node.problems.map { "  \($0)\n" }.joined()

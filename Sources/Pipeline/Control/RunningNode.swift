@@ -28,6 +28,7 @@ final class RunningNode {
     var program: Program
     /// Of the state file; nil: none is named.
     var revision: UInt64?
+    var order = StateOrder()
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     var problems: [String] = []
     var lastReload: ReloadNote?
@@ -144,6 +145,7 @@ final class RunningNode {
     func leaveListenersToWorkers() {
         if waitUntilSettled(milliseconds: 100) { listeners.closeAll() }
     }
+        order.applied(node.reading)
 
     /// Workers take up a change at the top of their loop: within a turn, whatever their connections hold.
     func waitUntilSettled(milliseconds: Int) -> Bool {
