@@ -38,6 +38,13 @@ struct cl_endpoint;
 /* 0 if this machine would let a socket bind to the address (its port is not looked at), -EADDRNOTAVAIL if not. */
 int cl_can_bind(const struct cl_endpoint *at);
 
+/* Connections that a listening socket had no room for in its queue since it listens (SO_MEMINFO); 0 if it can't be told. */
+uint32_t cl_listen_drops(int fd);
+
+/* Of an IPv6 address: whether this machine has it, and whether a socket may use it yet (/proc/net/if_inet6). */
+enum { CL_ADDRESS_ABSENT = 0, CL_ADDRESS_READY = 1, CL_ADDRESS_TENTATIVE = 2, CL_ADDRESS_DUPLICATE = 3 };
+int cl_address_state(const struct cl_endpoint *at);
+
 /* Descriptors 0, 1 and 2 are there afterwards: a socket must never become standard output. */
 int cl_hold_standard_streams(void);
 

@@ -74,7 +74,7 @@ final class RunningNode {
             settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
-        let (staged, failures) = keeper.openRequired(node.listeners)
+        let (staged, failures) = openRequired(keeper, node.listeners, log)
         guard failures.isEmpty else { return (nil, failures.map(\.description)) }
         let change = keeper.adopt(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
         let snapshots = SnapshotKeeper()
@@ -101,6 +101,35 @@ final class RunningNode {
     }
 
     private init(
+    /// How long duplicate address detection may take at a start, and between looks.
+    private static let addressPatience = TimeSpan.seconds(5)
+    private static let addressPoll: Int64 = 100_000_000
+
+    /// At a boot addresses are as new as the node: what fails for that alone is waited for.
+    private static func openRequired(
+        _ keeper: ListenerKeeper, _ plan: [PlannedListener], _ log: ControlLog
+    ) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
+        let end = Instant(nanoseconds: cl_now()) + addressPatience
+        var hasSaid = false
+        while true {
+            let result = keeper.openRequired(plan)
+            guard !result.failures.isEmpty, result.failures.allSatisfy(\.isTentative),
+                Instant(nanoseconds: cl_now()) < end
+            else { return result }
+            if !hasSaid {
+                hasSaid = true
+                log.say(
+                    "address_tentative",
+                    "duplicate address detection is under way: waiting \(addressPatience.milliseconds / 1000) s for it"
+                ) { line in
+                    let addresses = Set(result.failures.map(\.endpoint.address)).sorted()
+                    line.list("addresses", addresses) { $0.string($1.description) }
+                }
+            }
+            cl_sleep(addressPoll)
+        }
+    }
+
         _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
         _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory
     ) {

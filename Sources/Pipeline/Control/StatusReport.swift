@@ -89,7 +89,7 @@ struct StatusReport {
         line.field("pipeline", pipeline(kept))
         line.field("origin", kept.planned.origin.name)
         line.fields(kept.planned.origin.env)
-        line.field("state", kept.isOpen ? "open" : "degraded")
+        line.field("state", kept.degradation == nil ? "open" : "degraded")
         if let degradation = kept.degradation {
             line.field("why", degradation.error.description)
             line.field(
