@@ -75,16 +75,16 @@ extension RunningNode {
         let before = routeCount
         let report = apply(&read, program)
         self.program = program
+        writer.setRefusals(perSecond: program.node.loggedRefusals)
         revision = read.state?.revision
-        problems = RunningNode.lines(read.compilation)
         order.applied(read.reading)
+        problems = RunningNode.lines(read.compilation)
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.adopt(plan, staged, now: Instant(nanoseconds: cl_now()))
         publish()
         // Who hears that it was done may rely on it: the next connection goes by the new, on whichever worker.
         _ = waitUntilSettled(milliseconds: RunningNode.adoptionPatience)
         if let flows { self.flows?.adopt(flows) }
-        writer.setRefusals(perSecond: program.node.loggedRefusals)
         sayReloaded(by, report, before)
         say(change)
         sayFixed(fixed)

@@ -38,6 +38,7 @@ final class RunningNode {
     let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
+    private var watch = RouteWatch()
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
@@ -68,9 +69,9 @@ final class RunningNode {
         _ node: LoadedNode, config path: String, writer: LogWriter
     ) -> (node: RunningNode?, failures: [String]) {
         let settings = node.program.node
+        let log = ControlLog(writer.error)
         let most = ListenerPlan.most(node.program)
         let sized = Fleet.size(
-        let log = ControlLog(writer.error)
             settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
@@ -100,7 +101,6 @@ final class RunningNode {
         }
     }
 
-    private init(
     /// How long duplicate address detection may take at a start, and between looks.
     private static let addressPatience = TimeSpan.seconds(5)
     private static let addressPoll: Int64 = 100_000_000
@@ -130,6 +130,7 @@ final class RunningNode {
         }
     }
 
+    private init(
         _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
         _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory
     ) {
@@ -144,6 +145,7 @@ final class RunningNode {
         routing = node.routing
         program = node.program
         revision = node.revision
+        order.applied(node.reading)
         problems = node.problems
     }
 
@@ -174,7 +176,6 @@ final class RunningNode {
     func leaveListenersToWorkers() {
         if waitUntilSettled(milliseconds: 100) { listeners.closeAll() }
     }
-        order.applied(node.reading)
 
     /// Workers take up a change at the top of their loop: within a turn, whatever their connections hold.
     func waitUntilSettled(milliseconds: Int) -> Bool {
@@ -189,6 +190,7 @@ final class RunningNode {
     /// ``program`` and ``routing`` as they are now.
     func snapshotChanged() {
         proxies.routesChanged()
+        watch.routesChanged()
         prober.update(ProbeTargets(program, routing.snapshot))
         flowDirectory.update(routing.snapshot.instances)
         flowWatch.update(program)
@@ -217,6 +219,7 @@ final class RunningNode {
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
         proxies.look(routing.snapshot, now, log)
+        watch.look(routing.snapshot, now, log)
     }
 
     private func lookAtAddresses(_ now: Instant) {
@@ -254,7 +257,7 @@ final class RunningNode {
     /// When ``tick(_:)`` has something to do; nil: not until something happens.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
-        var next = [listeners.nextRetry, proxies.nextLook].compactMap { $0 }
+        var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook].compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         // Something waits for workers, which take a turn.
         if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }

@@ -90,12 +90,18 @@ struct StatusReport {
         line.field("origin", kept.planned.origin.name)
         line.fields(kept.planned.origin.env)
         line.field("state", kept.degradation == nil ? "open" : "degraded")
+        line.field("queue_drops", StatusReport.drops(kept))
         if let degradation = kept.degradation {
             line.field("why", degradation.error.description)
             line.field(
                 "degraded_s", Instant(nanoseconds: cl_now()).since(degradation.since).nanoseconds / 1_000_000_000)
         }
         line.close()
+    }
+
+    /// Connections that found no room in the queue, of all workers' sockets.
+    private static func drops(_ kept: ListenerKeeper.Kept) -> UInt64 {
+        kept.sockets.reduce(0) { $0 + UInt64(cl_listen_drops($1.number)) }
     }
 
     private static func write(_ line: inout JSONLine, _ counted: (name: String, count: UInt64)) {
@@ -162,11 +168,11 @@ struct StatusReport {
     }
 
     private var listenersText: String {
-        var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "STATE"])
+        var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "-QUEUE DROPS", "STATE"])
         for kept in node.listeners.kept {
             table.add([
                 kept.bound.description, kept.planned.spec.kindName, pipeline(kept),
-                kept.planned.origin.env?.path ?? kept.planned.origin.name,
+                kept.planned.origin.env?.path ?? kept.planned.origin.name, "\(StatusReport.drops(kept))",
                 kept.degradation.map { "degraded: \($0.error)" } ?? "open",
             ])
         }
