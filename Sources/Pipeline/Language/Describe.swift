@@ -79,7 +79,7 @@ private func describe(_ node: NodeSettings) -> String {
     drain_timeout \(node.drainTimeout.configText)
         keepalive \(node.keepaliveIdle.configText), user_timeout \(node.userTimeout.configText)
         congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
-        log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none")
+        log \(describeLog(node)), state \(node.stateDirectory ?? "none")
 
     """ + (node.adminSocket.map { "    admin unix:\($0)\n" } ?? "") + describeInterception(node)
         + (node.ledger.map {
@@ -87,6 +87,12 @@ private func describe(_ node: NodeSettings) -> String {
                 + "days \($0.days.configText)\n"
         } ?? "")
         + (node.conntrack.map { "    conntrack every \($0.interval.configText), table \($0.tableLimit)\n" } ?? "")
+}
+
+private func describeLog(_ node: NodeSettings) -> String {
+    guard node.logConnections else { return "off" }
+    let isUsual = node.loggedRefusals == NodeSettings().loggedRefusals
+    return isUsual ? "connections" : "connections refusals \(node.loggedRefusals)/s"
 }
 
 private func describeInterception(_ node: NodeSettings) -> String {
