@@ -191,7 +191,6 @@ extension Worker {
                 if !guardHalfClosed(index) { halfCloseDeadline(index) }
             } else {
                 guardUpstream(index)
-                acceptHeader(index)
             }
         case .free: break
         }
