@@ -37,6 +37,12 @@ public struct ConnectionRecord: @unchecked Sendable {
     /// A stage recorded it as a flow as well.
     public var isAccounted = false
     public init() {}
+
+    public mutating func setEnv(org: FrozenText, app: FrozenText, env: FrozenText) {
+        self.org.set(org.buffer)
+        self.app.set(app.buffer)
+        self.env.set(env.buffer)
+    }
 }
 
 /// Text in place, cut to `capacity` bytes.

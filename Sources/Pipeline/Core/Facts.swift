@@ -99,10 +99,10 @@ public struct ConnectionFacts: @unchecked Sendable {
     }
 
     /// The route's backend would take the client's first bytes for a PROXY header: never connect while this is true.
-    public var owesProxyHeader: Bool {
-        guard let route else { return false }
-        return route.pointee.flags.contains(.proxyV2) && !hasProxyHeader
-    }
+    public var owesProxyHeader: Bool { route.map { owesProxyHeader(of: $0.pointee.flags) } ?? false }
+
+    /// The same for who knows the route's flags and no longer has the table that it came from.
+    public func owesProxyHeader(of flags: Route.Flags) -> Bool { flags.contains(.proxyV2) && !hasProxyHeader }
 
     public init(
         peer: PeerAddress, destination: DestinationAddress, listener: UInt16, hint: ProtocolHint, serial: UInt64

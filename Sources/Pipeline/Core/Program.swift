@@ -55,6 +55,8 @@ public struct Chain: Sendable {
     @usableFromInline let lastWait: Int
     /// Index of the stage that chooses the route and its backends; -1: none.
     public let selector: Int
+    /// That stage; nil: none.
+    public var selecting: UnsafePointer<Stage>? { selector < 0 ? nil : stages.pointer(selector) }
 
     public init(name: String, stages: [Stage]) {
         self.name = name

@@ -217,14 +217,22 @@ final class RefusalReasons {
             )
         }
         return name.isWildcard
-            ? (
-                "hostname", "\"\(text)\" would take names of \(others) (hostnames), so \(own) can't have it",
-                "name each host instead, or remove those of the other owner first"
-            )
-            : (
-                "hostname", "\"\(text)\" is under the wildcard of \(others) (hostnames), so \(own) can't have it",
-                "use another name, or remove the wildcard from its owner first"
-            )
+            ? wouldTake(text, of: "\(others) (hostnames)", own)
+            : isUnder(text, wildcardOf: "\(others) (hostnames)", own)
+    }
+
+    private func wouldTake(_ text: String, of others: String, _ own: String) -> ApplyRun.Refusal {
+        (
+            "hostname", "\"\(text)\" would take names of \(others), so \(own) can't have it",
+            "name each host instead, or remove those of the other owner first"
+        )
+    }
+
+    private func isUnder(_ text: String, wildcardOf other: String, _ own: String) -> ApplyRun.Refusal {
+        (
+            "hostname", "\"\(text)\" is under the wildcard of \(other), so \(own) can't have it",
+            "use another name, or remove the wildcard from its owner first"
+        )
     }
 
     private func taken(_ node: Claims.Node) -> ApplyRun.Refusal? {
@@ -244,20 +252,13 @@ final class RefusalReasons {
         if name.parent != NameBook.none {
             let parent = book.names[Int(name.parent)].taken
             if parent != NameBook.none, parent != node.env {
-                return (
-                    "hostname",
-                    "\"\(text)\" is under the wildcard of \(holder(name.parent, parent)), so \(own) can't have it",
-                    "use another name, or remove the wildcard from its owner first"
-                )
+                return isUnder(text, wildcardOf: holder(name.parent, parent), own)
             }
         }
         guard name.below != NameBook.none, book.belows[Int(name.below)].taken.hasOther(than: node.env),
             let others = others(claimants(below: number), than: node.env)
         else { return nil }
-        return (
-            "hostname", "\"\(text)\" would take names of \(others), so \(own) can't have it",
-            "name each host instead, or remove those of the other owner first"
-        )
+        return wouldTake(text, of: others, own)
     }
 
     /// Claims that clash, and nothing says which is the owner's.

@@ -94,13 +94,13 @@ struct Slot {
     var listener: UInt16 = 0
     var chain: UInt16 = 0
     var sniff = SniffOutcome.notAsked
+    /// Bit i: stage i gates the client's bytes, and has not decided.
+    var gating: UInt32 = 0
     var deadline = Instant(nanoseconds: 0)
     /// Client to upstream.
     var up = Flow()
     /// Upstream to client.
     var down = Flow()
-    /// Bit i: stage i gates the client's bytes, and has not decided.
-    var gating: UInt32 = 0
     /// What both flows had moved when the half-close deadline was armed.
     var halfClosedTotal: Int64 = 0
     var serial: UInt64 = 0
@@ -123,6 +123,8 @@ struct Slot {
     var pacers = Pacers()
     var shadowed = ReasonCode(rawValue: .max)
     var serverName = ShortText<62>()
+
+    var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }
 
     struct Marks: OptionSet {
         let rawValue: UInt16

@@ -7,23 +7,24 @@ import Pipeline
 /// it, its options, its registration and its close. So events name a socket and not a connection, and what epoll had
 /// to say in the turn in which a socket changed hands is about its former owner.
 struct UpstreamSockets: ~Copyable {
-    /// One for each connection that a worker ever had at once: so it is packed.
+    /// One for each connection that a worker ever had at once: so it is packed, and keeps no key. While a connection has
+    /// it, the connection's slot says whose it is and where it goes; while it waits, ``UpstreamSpares`` does.
     private struct Entry {
         /// The turn in which its owner got it.
         var since: UInt64 = 0
-        var destination = Endpoint(.unspecified, 0)
-        var kind = UpstreamKind.single
-        /// When its socket was made, in ticks of ``UpstreamSockets/tick(_:)``, which wrap around.
-        var made: UInt8 = 0
-        var tenant: UInt32 = 0
         var descriptor = Descriptor.none
         /// Tells uses of this entry apart, as a slot's does.
         var generation: UInt32 = 0
-        /// Index of the slot that has it, or ``Flow/none``.
-        var owner = Flow.none
-        /// The next free entry.
+        var use = Use.free
+        /// A connection of the same key may have its socket next.
+        var isKept = false
+        /// When its socket was made, in ticks of ``UpstreamSockets/tick(_:)``, which wrap around.
+        var made: UInt8 = 0
+        /// Of one that is in use: index of the slot that has it. Of a free one: the next free one, or ``Flow/none``.
         var link = Flow.none
     }
+
+    private enum Use: UInt8 { case free, owned, spare }
 
     static var entrySize: Int { MemoryLayout<Entry>.stride }
 
@@ -61,12 +62,11 @@ struct UpstreamSockets: ~Copyable {
         guard let place = spare ?? takeEmpty() else { return nil }
         let entry = entries + Int(place)
         if spare == nil {
-            entry.pointee.destination = key.destination
-            entry.pointee.kind = key.kind
-            entry.pointee.tenant = key.tenant
+            entry.pointee.isKept = key.kind != .single
             entry.pointee.made = Self.tick(now)
         }
-        entry.pointee.owner = Int32(truncatingIfNeeded: slot)
+        entry.pointee.use = .owned
+        entry.pointee.link = Int32(truncatingIfNeeded: slot)
         entry.pointee.since = turn
         return place
     }
@@ -97,25 +97,23 @@ struct UpstreamSockets: ~Copyable {
     func owner(_ key: EventKey) -> Int? {
         guard key.index < touched else { return nil }
         let entry = entries + key.index
-        guard entry.pointee.generation == key.generation, entry.pointee.owner != Flow.none, entry.pointee.since != turn
+        guard entry.pointee.generation == key.generation, entry.pointee.use == .owned, entry.pointee.since != turn
         else { return nil }
-        return Int(entry.pointee.owner)
+        return Int(entry.pointee.link)
     }
 
     /// Whether it may wait for its next connection: there is room, or one that has waited for longer makes room.
     func mayKeep(_ place: Int32, at now: Instant) -> Bool {
-        guard spares.capacity > 0, entries[Int(place)].kind != .single, isYoung(place, at: now) else { return false }
+        guard spares.capacity > 0, entries[Int(place)].isKept, isYoung(place, at: now) else { return false }
         guard spares.count == spares.capacity, let oldest = spares.oldest else { return true }
         return now.since(oldest) >= Self.quiet
     }
 
     /// Its socket is disconnected, and waits for its next connection. Only after ``mayKeep(_:at:)``.
-    mutating func keep(_ place: Int32, at now: Instant, _ kernel: inout some Kernel) {
+    /// - Parameter key: that of ``take(_:for:at:_:)``.
+    mutating func keep(_ place: Int32, _ key: UpstreamKey, at now: Instant, _ kernel: inout some Kernel) {
         if spares.count == spares.capacity, let oldest = spares.popOldest() { close(oldest, &kernel) }
-        let entry = entries + Int(place)
-        entry.pointee.owner = Flow.none
-        let key = UpstreamKey(
-            destination: entry.pointee.destination, kind: entry.pointee.kind, tenant: entry.pointee.tenant)
+        entries[Int(place)].use = .spare
         spares.push(place, key, at: now)
     }
 
@@ -123,7 +121,7 @@ struct UpstreamSockets: ~Copyable {
     mutating func give(_ place: Int32) {
         entries[Int(place)].descriptor = .none
         entries[Int(place)].generation &+= 1
-        entries[Int(place)].owner = Flow.none
+        entries[Int(place)].use = .free
         entries[Int(place)].link = free
         free = place
     }

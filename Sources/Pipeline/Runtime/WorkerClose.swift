@@ -55,13 +55,23 @@ extension Worker {
         guard slot.pointee.upstream.isOpen else { return }
         let place = slot.pointee.socket
         if upstreams.mayKeep(place, at: now), isAsGoodAsNew(index, ending), kernel.disconnect(slot.pointee.upstream) {
-            upstreams.keep(place, at: now, &kernel)
+            upstreams.keep(place, upstreamKey(index), at: now, &kernel)
         } else {
             close(slot.pointee.upstream, .upstream, ending)
             upstreams.give(place)
         }
         slot.pointee.upstream = .none
         slot.pointee.socket = Flow.none
+    }
+
+    /// Whose a socket that may be kept is, and where it went: all of it pinned, and as it was at the connect.
+    private func upstreamKey(_ index: Int) -> UpstreamKey {
+        let slot = slab.slots + index
+        let destination = slot.pointee.backend?.pointee.endpoint
+        guard !slot.pointee.marks.contains(.direct), let destination else {
+            return .direct(slot.pointee.destination, from: nil, of: slot.pointee.instanceNumber)
+        }
+        return .backend(BackendAddress(destination), of: slot.pointee.owner?.pointee.number)
     }
 
     /// Whether a connection leaves nothing on its upstream socket that the next one would feel: one that lived for long
@@ -106,7 +116,7 @@ extension Worker {
             destination: DestinationAddress(slot.pointee.destination),
             backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
             bytesToUpstream: bytesUp, bytesToClient: bytesDown, reason: reason, duration: duration,
-            instance: slot.pointee.identity?.pointee.number ?? InstanceIdentity.unknown,
+            instance: slot.pointee.instanceNumber,
             source: slot.pointee.peer.address)
         let states = programs[slot.pointee.program].pointee.states
         let stages = chain(of: index).pointee.stages
@@ -145,17 +155,13 @@ extension Worker {
         record.attempts = slot.pointee.tried
         if let route = slot.pointee.route { record.route.set(route.pointee.id.buffer) }
         if let owner = slot.pointee.owner {
-            record.org.set(owner.pointee.org.buffer)
-            record.app.set(owner.pointee.app.buffer)
-            record.env.set(owner.pointee.env.buffer)
+            record.setEnv(org: owner.pointee.org, app: owner.pointee.app, env: owner.pointee.env)
         }
         if let identity = slot.pointee.identity {
             record.instance.set(identity.pointee.id.buffer)
             record.instanceNumber = identity.pointee.number
-            if slot.pointee.route == nil {
-                record.org.set(identity.pointee.org.buffer)
-                record.app.set(identity.pointee.app.buffer)
-                record.env.set(identity.pointee.env.buffer)
+            if slot.pointee.owner == nil {
+                record.setEnv(org: identity.pointee.org, app: identity.pointee.app, env: identity.pointee.env)
             }
         }
         record.serverName = slot.pointee.serverName

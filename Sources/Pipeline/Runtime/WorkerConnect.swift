@@ -10,7 +10,7 @@ extension Worker {
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.phase = .connecting
         // The backend would take the client's first bytes for the header that the route asks for.
-        guard !slot.pointee.routeFlags.contains(.proxyV2) || pending.pointee.facts.hasProxyHeader else {
+        guard !pending.pointee.facts.owesProxyHeader(of: slot.pointee.routeFlags) else {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
             return
         }
@@ -69,8 +69,7 @@ extension Worker {
         slot.pointee.marks.insert(.direct)
         let source = way == .fromClient ? slot.pointee.peer.address : nil
         let destination = slot.pointee.destination
-        let key = UpstreamKey.direct(
-            destination, from: source, of: slot.pointee.identity?.pointee.number ?? InstanceIdentity.unknown)
+        let key = UpstreamKey.direct(destination, from: source, of: slot.pointee.instanceNumber)
         let outcome = openUpstream(index, key) { kernel, spare in
             kernel.connect(intercepted: destination, from: source, on: spare)
         }

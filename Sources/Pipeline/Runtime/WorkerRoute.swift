@@ -48,8 +48,7 @@ extension Worker {
     private func routeAgain(_ index: Int) -> UnsafePointer<Route>? {
         let slot = slab.slots + index
         let chain = chain(of: index)
-        guard chain.pointee.selector >= 0 else { return nil }
-        let stage = chain.pointee.stages.pointer(chain.pointee.selector)
+        guard let stage = chain.pointee.selecting else { return nil }
         let found = withView(index, budget: chain.pointee.peekBytes) { view, _ in
             stage.pointee.filter.lookUpErased(stage.pointee.settings, view)
         }
@@ -65,13 +64,12 @@ extension Worker {
     mutating func chooseAgain(_ index: Int, after failure: RuntimeReason?) -> Bool {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
-        guard let route = routeAgain(index) else {
+        let chain = chain(of: index)
+        guard let stage = chain.pointee.selecting, let route = routeAgain(index) else {
             finish(index, RuntimeReason.routeChanged.code, .reset)
             return false
         }
         let hadMore = Int(slot.pointee.attempt) + 1 < Int(pending.pointee.facts.candidates.count)
-        let chain = chain(of: index)
-        let stage = chain.pointee.stages.pointer(chain.pointee.selector)
         let states = programs[slot.pointee.program].pointee.states
         let verdict = withView(index, budget: chain.pointee.peekBytes) { view, effects in
             stage.pointee.filter.reselectErased(
