@@ -23,7 +23,8 @@ extension Worker {
             isSilent(index)
         else { return }
         slot.pointee.marks.insert(.hungUp)
-        slot.pointee.answer.takenBefore = taken(index)
+        // A flow that has ended without a byte has no block, nor ever will: its end is free for this.
+        slot.pointee.down.blockEnd = taken(index)
     }
 
     /// What a connection ends with: where the backend is known not to take the header, and did not here, that is why.
@@ -35,7 +36,7 @@ extension Worker {
         if reason == .resetByUpstream { noteHangUp(index) }
         if slot.pointee.marks.contains(.hungUp) {
             // Who closes first, and then takes what the client says, has understood it.
-            let tookMore = taken(index) != slot.pointee.answer.takenBefore
+            let tookMore = taken(index) != slot.pointee.down.blockEnd
             if !tookMore || reason == .resetByUpstream { doubtHeader(index) }
         }
         guard slot.pointee.marks.contains(.proxyRejected) else { return cause }
@@ -102,8 +103,6 @@ package struct AnswerMatcher {
     private var count: UInt8 = 0
     /// The first of that line.
     private var first: UInt8 = 0
-    /// Of the client's bytes, when the backend hung up without a word: see `Worker.noteHangUp`.
-    var takenBefore: UInt32 = 0
     private static let badRequest: StaticString = "HTTP/1.1 400"
 
     package init() {}
