@@ -12,10 +12,10 @@ struct ProxyRejectedTests {
         let admin: String
 
         /// - Parameter isTLS: a route by name, else a raw one.
-        init(_ backend: Place, isTLS: Bool) throws {
+        init(_ backend: Place, isTLS: Bool, at host: String = "::1") throws {
             let folder = try TemporaryFolder()
             admin = "\(folder.path)/admin.sock"
-            entry = Place("::1", try FreePort.take())
+            entry = Place(host, try FreePort.take())
             let name = isTLS ? "api.example.com" : nil
             node = try Node(
                 ConfigText(
@@ -235,6 +235,40 @@ struct ProxyRejectedTests {
         try junk()
         #expect(try site.verdict() == "accepted")
         #expect(!site.node.child.lines.contains { $0.isEvent("proxy_rejected") })
+    }
+
+    @Test("R18: clients of three networks that fail in a row are a verdict, where a LOCAL header is met by silence")
+    func threeNetworks() throws {
+        let learned = Flag()
+        let server = try Server { socket in
+            let head = try socket.receive(exactly: 16)
+            guard head[12] == 0x20 || learned.isSet else { return }
+            _ = try socket.receive(exactly: Int(head[14]) << 8 | Int(head[15]))
+            guard case .bytes = try socket.receive() else { return }
+            try socket.send("HTTP/1.0 200 OK\r\n\r\nok")
+            socket.finish()
+            _ = try socket.receiveToEnd()
+        }
+        let site = try Site(server.place, isTLS: false, at: "127.0.0.1")
+        let fail = { (host: String) in
+            let source = Place(host, try FreePort.take())
+            let client = try Socket.connect(to: site.entry, from: source)
+            let from = try client.local
+            try client.send("GET / HTTP/1.0\r\n\r\n")
+            _ = try client.receiveToEnd()
+            client.finish()
+            return try site.node.log(of: from).reason
+        }
+        for host in ["127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"] {
+            #expect(try fail(host).hasPrefix("relay."))
+            #expect(try site.verdict() == "unknown")
+        }
+        #expect(try fail("127.0.0.3") == "proxy_v2.proxy_rejected upstream")
+        #expect(try site.verdict() == "rejected")
+        _ = try site.node.event("proxy_rejected", route: "rt_v2")
+        learned.set()
+        #expect(try Load.ask(site.entry) == "ok")
+        try site.expectAccepted()
     }
 
     @Test(
