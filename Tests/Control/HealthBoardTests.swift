@@ -9,7 +9,9 @@ struct HealthBoardTests {
     /// Cells of the test's own, by port.
     private final class Cells {
         let memory = UnsafeMutablePointer<BackendCell>.allocate(capacity: 8)
-        init() { for index in 0..<8 { (memory + index).initialize(to: BackendCell()) } }
+        init() {
+            for index in 0..<8 { (memory + index).initialize(to: BackendCell(Endpoint(.unspecified, UInt16(index)))) }
+        }
         deinit {
             memory.deinitialize(count: 8)
             memory.deallocate()

@@ -22,7 +22,7 @@ struct HealthProberTests {
             _ endpoint: Endpoint, _ probe: HealthSettings.Probe, proxy: Bool = false, timeout: TimeSpan = .seconds(5),
             rise: UInt32 = 1, fall: UInt32 = 1
         ) throws {
-            cell.initialize(to: BackendCell())
+            cell.initialize(to: BackendCell(endpoint))
             let settings = HealthStateTests.settings(
                 probe: probe, interval: .milliseconds(100), jitter: 0, timeout: timeout, rise: rise, fall: fall)
             let target = ProbeTarget(
@@ -207,7 +207,7 @@ struct HealthProberTests {
         // Nobody accepts, but the kernel does until the queue is full: some are good, some time out; all are judged.
         let count = HealthProber.flightLimit * 2
         let cells = UnsafeMutablePointer<BackendCell>.allocate(capacity: count)
-        for index in 0..<count { (cells + index).initialize(to: BackendCell()) }
+        for index in 0..<count { (cells + index).initialize(to: BackendCell(Endpoint(.unspecified, 0))) }
         defer {
             cells.deinitialize(count: count)
             cells.deallocate()

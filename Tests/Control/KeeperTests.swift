@@ -74,7 +74,7 @@ struct KeeperTests {
     @Test("a drain's deadline stays where it was while later applies name it again")
     func drains() {
         let cell = UnsafeMutablePointer<BackendCell>.allocate(capacity: 1)
-        cell.initialize(to: BackendCell())
+        cell.initialize(to: BackendCell(Endpoint(.unspecified, 0)))
         defer {
             cell.deinitialize(count: 1)
             cell.deallocate()

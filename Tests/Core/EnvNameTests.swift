@@ -11,6 +11,8 @@ import Testing
             parts.flatMap { app in parts.map { EnvName(org: org, app: app, env: $0) } }
         }
         #expect(Set(all.map(\.path)).count == all.count)
+        #expect(all.allSatisfy { EnvName(path: $0.path) == $0 })
+        #expect(["", "acme", "acme/shop", "a/b/c/d"].allSatisfy { EnvName(path: $0) == nil })
         #expect(EnvName(org: "acme", app: "shop", env: "prod").path == "acme/shop/prod")
         #expect(EnvName(org: "a/b", app: "c%", env: "d").path == "a%2Fb/c%25/d")
         #expect(EnvName(org: "", app: "", env: "").path == "")

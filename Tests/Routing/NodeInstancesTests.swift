@@ -67,6 +67,20 @@ import Testing
         #expect(problems.contains { $0.severity == .warning && $0.field == "ipv4" && $0.id == "i_3" })
     }
 
+    @Test("R19: an instance whose env is not there is nobody, and so is whoever has its address") func strangers()
+        throws
+    {
+        let state = state()
+        let (one, two) = (instance("i_1", "fd00::1"), instance("i_2", "fd00::1", env: "env_b"))
+        state.apply(envs: ["env_b"], instances: [one, two], [])
+        #expect(try owner("fd00::1", state) == nil)
+        // Also one that was known before.
+        state.apply(envs: ["env_a", "env_b"], instances: [one], [])
+        #expect(try owner("fd00::1", state) == "org/app/env_a/i_1")
+        state.apply(envs: ["env_b"], instances: [one], [])
+        #expect(try owner("fd00::1", state) == nil)
+    }
+
     @Test("numbers stay: through applies, and for an old snapshot; nobody gets another's") func numbers() throws {
         let state = state()
         state.apply(instances: [instance("i_1", "fd00::1"), instance("i_2", "fd00::2")], [])

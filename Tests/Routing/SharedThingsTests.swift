@@ -220,6 +220,40 @@ struct SharedThingsTests {
         #expect(state.served.keys.sorted() == ["ra"])
     }
 
+    @Test("R5: an env is org, app and env together, whether a block or a document names it")
+    func oneEnvOfBoth() throws {
+        let spec = RouteSpec(
+            index: 0, id: "block", org: "org", app: "app", env: "env_a", hostname: "b.example.com", port: 443,
+            hint: .tlsPassthrough, backends: [BackendSpec(try #require(Endpoint("[fd00::10]:8443")))])
+        let config = StateDocument.config([spec], seed: testSeed).document
+        func document(_ routes: [TestRoute], _ hostnames: [TestHostname] = []) throws -> StateDocument {
+            let text = documentText(
+                envObjects: [envObject("env_a"), envObject("env_b")], routes: routes.map(\.json),
+                hostnames: hostnames.map(\.json))
+            return try #require(StateDocument.parse(text, seed: testSeed).document)
+        }
+        // A wildcard of the document over a name of the block clashes with nobody: they are one env's.
+        let wild = TestRoute(id: "wild", env: "env_a", hostname: "*.example.com")
+        for order in [[config, try document([wild])], [try document([wild]), config]] {
+            let fresh = RoutingState()
+            #expect(fresh.apply(together: order).problems.isEmpty)
+            #expect(fresh.served.keys.sorted() == ["block", "wild"])
+            let owners = ["b.example.com", "x.example.com"].map { fresh.snapshot.named($0)?.pointee.owner }
+            #expect(owners[0] == owners[1] && owners[0] != nil)
+        }
+        // The name that every message prints can be written into an entry.
+        let entry = TestHostname("b.example.com", "org/app/env_a", 1)
+        let other = TestRoute(id: "other", env: "env_b", hostname: "b.example.com")
+        let problems = state.apply(together: [config, try document([other], [entry])]).problems.list
+        #expect(state.served.keys.sorted() == ["block"])
+        #expect(problems.count == 1 && isRejected(problems, "other", "org/app/env_a", "org/app/env_b"))
+        // The document lets it go: the block's owner has the same name still, and so its hostname.
+        let gone = documentText(
+            envObjects: [envObject("env_b")], routes: [other.json], hostnames: [entry.json])
+        _ = state.apply(together: [config, try #require(StateDocument.parse(gone, seed: testSeed).document)])
+        #expect(state.served.keys.sorted() == ["block"])
+    }
+
     @Test("R27: clashes of very many cost what they are, not their square")
     func scale() {
         let count = 20_000

@@ -9,7 +9,7 @@ struct EjectionTests {
         let cell = UnsafeMutablePointer<BackendCell>.allocate(capacity: 1)
         let policy = UnsafeMutablePointer<EjectionPolicy>.allocate(capacity: 1)
         init(after: UInt32, base: TimeSpan = .seconds(1), max: TimeSpan = .seconds(10)) {
-            cell.initialize(to: BackendCell())
+            cell.initialize(to: BackendCell(Endpoint(.unspecified, 0)))
             policy.initialize(to: EjectionPolicy(after: after, base: base, max: max))
         }
         deinit {

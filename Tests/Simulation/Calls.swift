@@ -21,7 +21,7 @@ extension World {
         let spare = takeSpare(descriptor)
         let connection = connections[actor]
         let candidate = Int(backend.endpoint.port) - 20_000
-        guard connection.plan.candidates.indices.contains(candidate), connection.backend(candidate) == backend else {
+        guard connection.plan.candidates.indices.contains(candidate), Connection.backend(candidate) == backend else {
             fail("connect to \(backend.endpoint), which no stage has named for #\(actor)")
             return Outcome(-Int(ErrorNumber.networkUnreachable))
         }

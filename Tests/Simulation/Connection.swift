@@ -78,9 +78,8 @@ final class Connection {
     }
 
     /// Where others connect to as well, of this tenant and of others.
-    func backend(_ candidate: Int) -> BackendAddress {
-        BackendAddress(
-            Endpoint(IPAddress(high: 0xFD00 << 48, low: UInt64(plan.site)), UInt16(20_000 + candidate)))
+    static func backend(_ candidate: Int) -> BackendAddress {
+        BackendAddress(Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), UInt16(20_000 + candidate)))
     }
 
     /// Bytes that the worker has taken from the client and not yet handed on; the prelude counts as taken.

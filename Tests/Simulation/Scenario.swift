@@ -19,8 +19,6 @@ struct ConnectionPlan {
     var client: PeerPlan
     var server: PeerPlan
     var listener: Int
-    /// Where its backends are.
-    var site: Int
     var arrives: UInt64
     var candidates: [ConnectPlan]
     var prelude: [UInt8]
@@ -103,7 +101,6 @@ struct Scenario {
     var watchFails = 0
 
     static let start: UInt64 = 5_000_000_000
-    static let sites = 2
 
     init(seed: UInt64) {
         self.seed = seed
@@ -175,8 +172,6 @@ struct Scenario {
     private mutating func makeRush(_ random: inout SeededRandom) {
         limits.spares = 4
         for i in connections.indices {
-            // Mostly to one place, or hardly any socket would be used again.
-            connections[i].site = random.pick([0, 0, 0, 0, 1])
             if !connections[i].candidates.isEmpty, random.chance(70) { connections[i].candidates[0] = .atOnce }
             connections[i].client.bytes = min(connections[i].client.bytes, 2000)
             connections[i].server.bytes = min(connections[i].server.bytes, 2000)
@@ -229,7 +224,7 @@ struct Scenario {
         let prelude = chain.writesPrelude ? 1 + random.below(random.chance(20) ? Prelude.capacity : 60) : 0
         return ConnectionPlan(
             client: client, server: server, listener: listener,
-            site: random.below(Scenario.sites), arrives: Scenario.moment(&random),
+            arrives: Scenario.moment(&random),
             candidates: (0..<random.pick([0, 1, 1, 1, 2, 3, 3])).map { _ in Scenario.connect(&random) },
             prelude: (0..<prelude).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 0xE0) },
             consumed: chain.peeks && random.chance(15) ? random.below(40) : 0, isAborted: random.chance(3),

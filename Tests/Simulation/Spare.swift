@@ -15,7 +15,7 @@ final class Spare {
         self.number = number
         self.key = key
         tenant = former.tenant
-        backend = former.backend(former.candidate)
+        backend = Connection.backend(former.candidate)
     }
 
     /// The next connection has it: the registration goes on, and so does an edge that nobody has looked at yet.
@@ -62,10 +62,10 @@ extension World {
 
     /// [S24] Whoever has seen its former connection knows the sequence numbers of the next one.
     func check(_ spare: Spare, for connection: Connection, _ candidate: Int) {
-        guard spare.tenant != connection.tenant || spare.backend != connection.backend(candidate) else { return }
+        guard spare.tenant != connection.tenant || spare.backend != Connection.backend(candidate) else { return }
         fail(
             "S24: #\(connection.index) of tenant \(connection.tenant) connects to"
-                + " \(connection.backend(candidate).endpoint) on a socket of tenant \(spare.tenant) that was connected"
+                + " \(Connection.backend(candidate).endpoint) on a socket of tenant \(spare.tenant) that was connected"
                 + " to \(spare.backend.endpoint)")
     }
 

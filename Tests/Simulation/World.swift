@@ -81,17 +81,17 @@ final class World: @unchecked Sendable {
         backends = .allocate(capacity: connections.count * BackendCandidates.capacity)
         backendCells = .allocate(capacity: BackendCandidates.capacity)
         for i in backendCells.indices {
-            (backendCells.baseAddress.unsafelyUnwrapped + i).initialize(to: BackendCell())
+            (backendCells.baseAddress.unsafelyUnwrapped + i)
+                .initialize(to: BackendCell(Connection.backend(i).endpoint))
         }
         shared = SharedThings(scenario)
         for i in backends.indices {
             let candidate = i % BackendCandidates.capacity
             let cell = backendCells.baseAddress.unsafelyUnwrapped + candidate
-            let address = connections[i / BackendCandidates.capacity].backend(candidate)
             backends.initializeElement(
                 at: i,
                 to: Backend(
-                    address: address, instance: SnapshotLibrary.text, cell: cell,
+                    address: Connection.backend(candidate), instance: SnapshotLibrary.text, cell: cell,
                     maxConnections: scenario.backendLimits[candidate]))
         }
         for place in scenario.chains.indices {

@@ -62,7 +62,7 @@ public struct BackendCell: ~Copyable {
         public static let window = TimeSpan.seconds(2)
     }
 
-    public init(_ endpoint: Endpoint = Endpoint(.unspecified, 0)) { self.endpoint = endpoint }
+    public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 
     /// R12: false while edge-side evidence speaks against it. Never makes one eligible that isn't in the route's set.
     public func isEligible(at now: Instant) -> Bool {

@@ -21,6 +21,16 @@ public struct EnvName: Hashable, Comparable, Sendable, CustomStringConvertible {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// Reads what ``path`` says; nil: it has not three parts.
+    public init?(path: some StringProtocol) {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false).map { part in
+            part.split(separator: "%2F", omittingEmptySubsequences: false).joined(separator: "/")
+                .split(separator: "%25", omittingEmptySubsequences: false).joined(separator: "%")
+        }
+        guard parts.count == 3 else { return nil }
+        self.init(org: parts[0], app: parts[1], env: parts[2])
+    }
+
     public var description: String { path }
 
     public var isUnknown: Bool { org.isEmpty && app.isEmpty && env.isEmpty }

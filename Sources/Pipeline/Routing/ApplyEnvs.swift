@@ -123,15 +123,16 @@ extension ApplyRun {
     private func report(_ env: UInt32, refused address: IPAddress, _ wishes: AddressClaims, _ origin: Origin) {
         let own = state.owner(env)
         let text: String
+        var remedy = "give one of the two another address"
         if let winner = wishes.winner(address) {
+            remedy += ": \(ApplyRun.forgotten)"
             text = "\(address) is the address of \(state.owner(winner)), so \(own) can't have it"
         } else {
             let others = ownerList(wishes.envs(address).filter { $0 != env })
             text = "\(address) is asked for by \(others) too, and nothing says whose it is, so \(own) doesn't get it"
         }
         problem(
-            .rejected, .env, state.symbols.string(env), "ipv4_address", origin, text,
-            remedy: "give one of the two another address")
+            .rejected, .env, state.symbols.string(env), "ipv4_address", origin, text, remedy: remedy)
     }
 
     /// `acme/shop/prod`, or a few of them by name and the number of the others.

@@ -39,7 +39,9 @@ extension ApplyRun {
             if (state.envs[part.env(object.env)]?.sources ?? 0) & part.bit == 0 {
                 problem(
                     .warning, .instance, id, "env_id", object.place.origin(part.source),
-                    "\"\(document.symbol(object.env))\" is not in envs", remedy: "add the env, or remove the instance")
+                    "\"\(document.symbol(object.env))\" is not in envs, so nothing is sent to it, and what comes from it is "
+                        + "nobody's",
+                    remedy: "add the env, or remove the instance")
             }
             if records.updateValue(record(object, part, nodeName), forKey: id) != nil {
                 again[id, default: []] += [index]
@@ -73,7 +75,7 @@ extension ApplyRun {
             pool: pool(object.env, object.processType, part), address: object.address, status: object.status,
             graceSeconds: object.drainGraceSeconds, weight: object.weight, maxConnections: object.maxConnections,
             isHere: !nodeName.isEmpty && sameBytes(part.document.text.bytes(object.node), nodeName),
-            ipv4: object.ipv4, isServing: object.status == .ready)
+            ipv4: object.ipv4, isServing: object.status == .ready, isHolder: false)
     }
 
     func pool(_ env: UInt32, _ processType: UInt32, _ part: Part) -> PoolKey {
@@ -88,31 +90,44 @@ extension ApplyRun {
     private func settleAddresses(_ records: inout [String: Record], _ twins: [String: [Record]], _ part: Part) {
         var claims = AddressClaims()
         claims.reserveCapacity(records.count)
-        for (id, record) in records where record.status == .ready && isKnown(record.env, part) {
+        for (id, record) in records where record.status == .ready {
             // What an id with two versions had stays, unless none of them says it and another env does.
             if let versions = twins[id], !versions.contains(where: { $0.isAt(record.address, record.env) }) { continue }
-            claims.add(record.address, record.env, .asked, had: false)
+            // One whose env is not there is somebody's all the same: nobody else may be sent there.
+            claims.add(record.address, record.env, isKnown(record.env, part) ? .asked : .unclear, had: false)
         }
-        for version in twins.values.joined() where version.status == .ready && isKnown(version.env, part) {
+        for version in twins.values.joined() where version.status == .ready {
             claims.add(version.address, version.env, .unclear, had: false)
         }
         let contested = Set(claims.contested)
         if !contested.isEmpty {
-            for record in state.instances.records.values where record.isServing && contested.contains(record.address) {
+            for record in state.instances.records.values where record.isHolder && contested.contains(record.address) {
                 claims.had(record.address, record.env)
             }
         }
         var lost: [String] = []
         for (id, record) in records where record.status == .ready {
-            guard isKnown(record.env, part), !claims.isSole(record.address, record.env) else { continue }
-            let others = claims.envs(record.address)
-            // One that nobody asks for stays with whom it was.
-            let isServing = claims.winner(record.address).map { $0 == record.env } ?? !others.contains(record.env)
-            if record.isServing != isServing { records[id]?.isServing = isServing }
-            if !isServing { lost.append(id) }
+            var settled = record
+            if isKnown(record.env, part) {
+                settled.isServing = isServing(record, claims)
+                settled.isHolder = settled.isServing
+                if !settled.isServing { lost.append(id) }
+            } else {
+                let before = state.instances.records[id]
+                settled.isHolder = before.map { $0.isHolder && $0.isAt(record.address, record.env) } ?? false
+                settled.isServing = false
+            }
+            if settled != record { records[id] = settled }
         }
         guard !lost.isEmpty else { return }
         reportLost(lost, records, claims, part)
+    }
+
+    private func isServing(_ record: Record, _ claims: AddressClaims) -> Bool {
+        guard !claims.isSole(record.address, record.env) else { return true }
+        // One that nobody asks for stays with whom it was.
+        return claims.winner(record.address).map { $0 == record.env }
+            ?? !claims.envs(record.address).contains(record.env)
     }
 
     /// True for an env of the document, also for one that can't be read.
@@ -132,7 +147,9 @@ extension ApplyRun {
             guard let record = records[id], let origin = origins[id] else { continue }
             let own = state.owner(record.env)
             let text: String
+            var remedy = "give each an address of its own, or say which of them is no longer ready"
             if let winner = claims.winner(record.address) {
+                remedy += ": \(ApplyRun.forgotten)"
                 text =
                     "\(record.address) is the address of an instance of \(state.owner(winner)), so \(own) can't have it"
             } else {
@@ -142,8 +159,7 @@ extension ApplyRun {
                     + "so it is no backend of \(own)"
             }
             problem(
-                .rejected, .instance, id, "overlay_ipv6", origin, text,
-                remedy: "give each an address of its own, or say which of them is no longer ready")
+                .rejected, .instance, id, "overlay_ipv6", origin, text, remedy: remedy)
         }
     }
 

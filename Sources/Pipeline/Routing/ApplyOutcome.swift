@@ -48,7 +48,27 @@ extension ApplyRun {
             document(version).text.bytes(object.name), KeyKind(object.options), port: object.port, seed: state.seed)
         changes.append(
             Change(
-                entry: version.entry, group: version.group, hash: hash, version: index, options: version.options))
+                entry: entryOfItsOwn(index), group: version.group, hash: hash, version: index, options: version.options)
+        )
+    }
+
+    /// A route is its env's: what another env had under its id goes as a removed route does, and counts and limits of the
+    /// new one begin at nothing.
+    private func entryOfItsOwn(_ index: Int) -> UInt32 {
+        let entry = versions[index].entry
+        let env = parts[Int(versions[index].part)].env(object(versions[index]).env)
+        guard let current = store.entry(entry).pointee.current,
+            state.groups[current.pointee.group].key.env != env
+        else { return entry }
+        let id = current.pointee.route.id.buffer
+        let fresh = store.makeEntry(id: id)
+        state.ids.insert(SipHash.hash(id, domain: 3, seed: state.seed), fresh)
+        store.entry(fresh).pointee.candidate = UInt32(index + 1)
+        store.entry(fresh).pointee.isServed = true
+        store.entry(entry).pointee.candidate = 0
+        store.entry(entry).pointee.isServed = false
+        versions[index].entry = fresh
+        return fresh
     }
 
     /// The applied version stays. Not with a PROXY header that its backend is said not to expect by now, or without one
@@ -67,11 +87,23 @@ extension ApplyRun {
         if isRefused || state.rules.mismatch(options, port: current.route.port) != nil {
             options.insert(.proxyMismatch)
         }
+        if index < 0, options.contains(.proxyMismatch) { reportRefused(node) }
         guard options != current.options else { return }
         let hash = RouteTable.hash(
             current.name, KeyKind(options), port: current.route.port, seed: state.seed)
         changes.append(
             Change(entry: node.entry, group: current.group, hash: hash, version: nil, options: options))
+    }
+
+    /// Its object can't be read, and what could be read of it says that the pair from before is wrong.
+    private func reportRefused(_ node: Claims.Node) {
+        let entry = store.entry(node.entry)
+        problem(
+            .warning, .route, String(decoding: id(of: node.entry), as: UTF8.self), "proxy_protocol",
+            entry.pointee.place.origin(entry.pointee.source),
+            "and backend_expects_proxy_protocol of its new version disagree or can't be read: until that is mended its "
+                + "connections are refused as backend.proxy_mismatch",
+            remedy: "mend the object, or put the version from before back")
     }
 
     private func all(_ index: Int) -> [Int] { twins[versions[index].entry] ?? [index] }

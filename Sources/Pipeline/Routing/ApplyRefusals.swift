@@ -4,6 +4,9 @@ import Pipeline
 extension ApplyRun {
     typealias Refusal = (field: String, problem: String, remedy: String)
 
+    /// What nothing in the data decides.
+    static let forgotten = "after a restart of this node neither of them would have it"
+
     func reportRefusals() {
         let bad = entries.list.filter { !$0.isKept && ($0.state == .another || $0.state == .contested) }
         for entry in bad.sorted(by: isBefore) { report(entry) }
@@ -48,12 +51,14 @@ extension ApplyRun {
         let others = ownerList(
             entries.clashing(entry, book, entry.state == .another ? .granted : .contested))
         problem(
-            .rejected, .hostname, book.text(entry.name), "env_id", entry.place.origin(.state),
+            .rejected, .hostname, book.text(entry.name), nil, entry.place.origin(.state),
             entry.state == .another
                 ? "belongs to \(others) (hostnames), so \(own) can't have it"
                 : "is given to \(own) and to \(others), and nothing says who was first, so nobody has it",
-            remedy: entry.state == .another
-                ? "remove one of the entries" : "give each entry its own \"claimed\", or remove one of them")
+            remedy: entry.state == .contested || entries.isUndecided(entry, book)
+                ? "give each entry its own \"claimed\", or remove one of them"
+                    + (entry.state == .another ? ": \(ApplyRun.forgotten)" : "")
+                : "remove one of the entries")
     }
 }
 
@@ -201,7 +206,7 @@ final class RefusalReasons {
         if name.granted != NameBook.none {
             return (
                 "hostname", "\"\(text)\" belongs to \(owner(name.granted)) (hostnames), so \(own) can't have it",
-                "use another name, or change its entry in hostnames"
+                "use another name, or replace the entry of \(owner(name.granted)) by one of \(own)"
             )
         }
         let others = run.ownerList(
@@ -246,19 +251,26 @@ final class RefusalReasons {
         if name.taken != NameBook.none, name.taken != node.env {
             return (
                 "hostname", "\"\(text)\" belongs to \(holder(number, name.taken)), so \(own) can't have it",
-                "use another name, or remove it from its owner first"
+                "use another name, or remove it from its owner first" + whileRemembered(number, name.taken)
             )
         }
         if name.parent != NameBook.none {
             let parent = book.names[Int(name.parent)].taken
             if parent != NameBook.none, parent != node.env {
-                return isUnder(text, wildcardOf: holder(name.parent, parent), own)
+                var refusal = isUnder(text, wildcardOf: holder(name.parent, parent), own)
+                refusal.remedy += whileRemembered(name.parent, parent)
+                return refusal
             }
         }
         guard name.below != NameBook.none, book.belows[Int(name.below)].taken.hasOther(than: node.env),
             let others = others(claimants(below: number), than: node.env)
         else { return nil }
         return wouldTake(text, of: others, own)
+    }
+
+    /// Who had a name keeps it only as long as this node remembers it. Operators must know before the next restart.
+    private func whileRemembered(_ name: UInt32, _ env: UInt32) -> String {
+        book.names[Int(name)].granted == env ? "" : "; give the owner an entry in hostnames: " + ApplyRun.forgotten
     }
 
     /// Claims that clash, and nothing says which is the owner's.

@@ -104,8 +104,7 @@ extension ApplyRun {
             env: env, entry: versions[index].entry, version: UInt32(index), port: object.port, state: .open,
             isRaw: object.options.contains(.raw), isVoid: isUnclear || (versions[index].isTwin && !isSame),
             isApplied: isSame)
-        versions[index].isClaimed = true
-        claims.add(node, name: name(part.document.text.bytes(object.name), object.options))
+        versions[index].node = claims.add(node, name: name(part.document.text.bytes(object.name), object.options))
     }
 
     private func name(_ bytes: Bytes, _ options: RouteOptions) -> UInt32 {
@@ -190,7 +189,8 @@ extension ApplyRun {
         let node = Claims.Node(
             env: env, entry: entry, version: Claims.none, port: route.pointee.route.port, state: state,
             isRaw: isRaw(route), isVoid: false, isApplied: state == .open)
-        claims.add(node, name: name)
+        let successor = first >= 0 && versions[first].node != Claims.none ? versions[first].node : nil
+        claims.add(node, name: name, successor: successor)
     }
 
     private func isRaw(_ route: UnsafePointer<TableRoute>) -> Bool { route.pointee.options.contains(.raw) }
@@ -211,7 +211,7 @@ extension ApplyRun {
             return !quarantined.isEmpty && quarantined.contains(route.pointee.route.id.string) ? .open : nil
         }
         if versions[first].isTwin {
-            let isClaimed = twins[entry]?.contains { versions[$0].isSame && versions[$0].isClaimed } ?? false
+            let isClaimed = twins[entry]?.contains { versions[$0].isSame && versions[$0].node != Claims.none } ?? false
             return isClaimed ? nil : .waiting
         }
         return versions[first].isBroken && isKnown(versions[first]) ? .open : .waiting

@@ -8,16 +8,22 @@ final class ApplyRun {
     /// A document, with its symbols in the state's numbering.
     struct Part {
         let document: StateDocument
-        let symbols: [UInt32]
+        private(set) var symbols: [UInt32]
 
         var source: StateDocument.Source { document.source }
         var bit: UInt8 { document.source.bit }
+        init(document: StateDocument, symbols: [UInt32]) {
+            self.document = document
+            self.symbols = symbols
+        }
+
         func env(_ symbol: UInt32) -> UInt32 { symbols[Int(symbol)] }
+        mutating func rename(_ symbol: UInt32, _ env: UInt32) { symbols[Int(symbol)] = env }
     }
 
     /// A route as a document has it.
     struct Version {
-        let entry: UInt32
+        var entry: UInt32
         let part: UInt8
         let object: UInt32
         /// With what was judged (R16).
@@ -31,8 +37,8 @@ final class ApplyRun {
         var isTwin = false
         /// Another object with its id says the same.
         var isSpare = false
-        /// Some node of ``ApplyRun/claims`` is it.
-        var isClaimed = false
+        /// Its node in ``ApplyRun/claims``; ``Claims/none``: it has none.
+        var node = Claims.none
     }
 
     /// A route that is to be in the table otherwise than it is.
@@ -76,13 +82,14 @@ final class ApplyRun {
         self.store = state.store
         book = NameBook(seed: state.seed)
         // What both say of one thing, the config says first.
-        parts = documents.sorted { $0.source.rawValue < $1.source.rawValue }.map { document in
+        let all = documents.sorted { $0.source.rawValue < $1.source.rawValue }.map { document in
             Part(
                 document: document,
                 symbols: (0..<UInt32(document.symbols.count)).map {
                     state.symbols.intern(document.symbols.bytes($0)) ?? RouteEntry.none
                 })
         }
+        parts = ApplyRun.joined(all, state)
     }
 
     func run() -> ApplyReport {
@@ -90,7 +97,7 @@ final class ApplyRun {
         if let part = part(of: .state) {
             assignAddresses(part)
             applyInstances(part)
-            assignSources()
+            assignSources(part)
         }
         collectRoutes()
         collectHostnames()

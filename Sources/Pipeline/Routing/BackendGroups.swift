@@ -23,6 +23,8 @@ struct InstanceTable {
         let ipv4: IPAddress?
         /// Ready, and its address is its env's: a backend.
         var isServing: Bool
+        /// Its env had the address when its env was last known: of several that ask for it, it stays there.
+        var isHolder: Bool
 
         var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
     }

@@ -61,6 +61,8 @@ final class Claims {
     private var laterGroups: [UInt64: UInt32] = [:]
     var ports = PortBook()
     var queue: [UInt32] = []
+    /// Of nodes that wait: the node of the version that is to replace them.
+    private var successors: [UInt32: UInt32] = [:]
 
     init(_ book: NameBook, idOrder: @escaping (_ entry: UInt32, _ other: UInt32) -> Bool) {
         self.book = book
@@ -75,10 +77,14 @@ final class Claims {
         book.reserve(count)
     }
 
-    /// - Parameter name: ``NameBook/none``: none.
-    func add(_ node: Node, name: UInt32) {
+    /// - Parameters:
+    ///   - name: ``NameBook/none``: none.
+    ///   - successor: of what is applied, the node of the version that replaces it if it can be served; nil: none.
+    /// - Returns: the node's number.
+    @discardableResult func add(_ node: Node, name: UInt32, successor: UInt32? = nil) -> UInt32 {
         var node = node
         let number = UInt32(nodes.count)
+        if let successor { successors[number] = successor }
         if name != NameBook.none {
             node.group = makeGroup(name, node.env)
             let group = Int(node.group)
@@ -87,6 +93,7 @@ final class Claims {
             if node.isApplied { groups[group].isSecure = true }
         }
         nodes.append(node)
+        return number
     }
 
     /// The last table had the name for this env.
@@ -361,7 +368,7 @@ final class Claims {
         guard !waiting.isEmpty else { return }
         waiting.sort { idOrder(nodes[$0].entry, nodes[$1].entry) }
         for index in waiting {
-            guard mayStay(nodes[index]) else {
+            guard !isReplaced(index), mayStay(nodes[index]) else {
                 nodes[index].state = .out
                 continue
             }
@@ -374,6 +381,11 @@ final class Claims {
             book.names[Int(name)].taken = node.env
             if let below = book.belowParent(name) { book.belows[below].taken.add(node.env) }
         }
+    }
+
+    /// One route id is one route: its new version is served, and so it lets go of all that it had.
+    private func isReplaced(_ index: Int) -> Bool {
+        successors[UInt32(index)].map { nodes[Int($0)].state == .isIn } ?? false
     }
 
     private func mayStay(_ node: Node) -> Bool {

@@ -50,6 +50,12 @@ extension StateDocument {
     }
 }
 
+extension StateDocument {
+    /// In a config file the path is what names an env. The byte between the ids is in none, so that no `env_id` of a
+    /// document, and no other path, names it too.
+    static func configSymbol(_ name: EnvName) -> String { "\(name.org)\u{0}\(name.app)\u{0}\(name.env)" }
+}
+
 extension StateBuilder {
     fileprivate mutating func add(_ spec: RouteSpec, _ envs: inout Set<UInt32>) {
         let place = Place(line: spec.index, column: 0)
@@ -67,10 +73,8 @@ extension StateBuilder {
         }
         let id = put(spec.id, "route_id")
         let (org, app, name) = (put(spec.org, "owner"), put(spec.app, "owner"), put(spec.env, "owner"))
-        // In a config file the path is what names an env. The byte between the ids is in none, so that no `env_id` of a
-        // document, and no other path, names it too.
-        let path = Array("\(spec.org)\u{0}\(spec.app)\u{0}\(spec.env)".utf8)
-        let env = path.withUnsafeBufferPointer { document.symbols.intern($0) }
+        let symbol = Array(StateDocument.configSymbol(EnvName(org: spec.org, app: spec.app, env: spec.env)).utf8)
+        let env = symbol.withUnsafeBufferPointer { document.symbols.intern($0) }
         let none = Bytes(start: nil, count: 0)
         var options: RouteOptions = spec.hint == .tcpRaw ? .raw : []
         if spec.proxyV2 { options.insert(.proxyV2) }

@@ -178,25 +178,36 @@ extension HostnameEntries {
     /// Envs of entries in that state at a name, or that it clashes with; but for `env`.
     func clashing(name: UInt32, env: UInt32?, _ book: NameBook, _ state: Entry.State) -> [UInt32] {
         var found: Set<UInt32> = []
-        func add(_ name: UInt32) {
-            var number = book.names[Int(name)].entries
-            while number != NameBook.none {
-                let entry = list[Int(number)]
-                if entry.state == state, entry.env != env { found.insert(entry.env) }
-                number = entry.next
-            }
-        }
-        add(name)
-        if book.names[Int(name)].parent != NameBook.none { add(book.names[Int(name)].parent) }
-        var child = book.names[Int(name)].child
-        while child != NameBook.none {
-            add(child)
-            child = book.names[Int(child)].sibling
-        }
+        forEachClashing(name, env, book) { if $0.state == state { found.insert($0.env) } }
         return Array(found)
     }
 
     func clashing(_ entry: Entry, _ book: NameBook, _ state: Entry.State) -> [UInt32] {
         clashing(name: entry.name, env: entry.env, book, state)
+    }
+
+    /// An entry of the same rank is in its way: nothing but who had the name decides between them.
+    func isUndecided(_ entry: Entry, _ book: NameBook) -> Bool {
+        var found = false
+        forEachClashing(entry.name, entry.env, book) { if $0.state == .granted, $0.rank == entry.rank { found = true } }
+        return found
+    }
+
+    private func forEachClashing(_ name: UInt32, _ env: UInt32?, _ book: NameBook, _ body: (Entry) -> Void) {
+        func visit(_ name: UInt32) {
+            var number = book.names[Int(name)].entries
+            while number != NameBook.none {
+                let entry = list[Int(number)]
+                if entry.env != env { body(entry) }
+                number = entry.next
+            }
+        }
+        visit(name)
+        if book.names[Int(name)].parent != NameBook.none { visit(book.names[Int(name)].parent) }
+        var child = book.names[Int(name)].child
+        while child != NameBook.none {
+            visit(child)
+            child = book.names[Int(child)].sibling
+        }
     }
 }

@@ -66,37 +66,33 @@ extension ApplyRun {
         let document = part.document
         entries.reserveCapacity(document.hostnames.count)
         for object in document.hostnames {
-            let env = entryOwner(part.env(object.env))
-            guard env != RouteEntry.none else { continue }
-            let name = book.intern(document.text.bytes(object.name), isWildcard: object.isWildcard)
-            if !entries.add(name, env, ClaimRank(number: object.claimed), object.place, book) {
-                problem(
-                    .warning, .hostname, document.hostname(object), "hostname", object.place.origin(part.source),
-                    "is given to \"\(document.symbol(object.env))\" twice; the lower \"claimed\" counts",
-                    remedy: "remove one of them")
-            }
-            if state.envs[env].map({ $0.sources == 0 }) ?? !unclearEnvs.contains(env), report.problems.hasRoom {
-                problem(
-                    .warning, .hostname, document.hostname(object), "env_id", object.place.origin(part.source),
-                    "\"\(document.symbol(object.env))\" is not in envs: the name is nobody else's",
-                    remedy: "add the env, or remove the entry")
-            }
+            let owners = entryOwners(part.env(object.env))
+            for env in owners where env != RouteEntry.none { collect(object, of: env, part) }
+            guard owners.count > 1, report.problems.hasRoom else { continue }
+            problem(
+                .rejected, .hostname, document.hostname(object), "env_id", object.place.origin(part.source),
+                "\"\(document.symbol(object.env))\" is the id of \(state.owner(owners[0])) and the path of another env: "
+                    + "nothing says which of them is meant",
+                remedy: "give the first another env_id, without \"/\"")
         }
         for text in document.quarantined[.hostname] ?? [] { keepHostnames(text) }
     }
 
-    /// Whom an entry's `env_id` names: an env of the document or, where that has none of this id, the one of `route` blocks
-    /// whose path it is (`acme/shop/prod`).
-    private func entryOwner(_ env: UInt32) -> UInt32 {
-        guard env != RouteEntry.none, (state.envs[env]?.sources ?? 0) == 0, !unclearEnvs.contains(env) else {
-            return env
+    private func collect(_ object: HostnameObject, of env: UInt32, _ part: Part) {
+        let document = part.document
+        let name = book.intern(document.text.bytes(object.name), isWildcard: object.isWildcard)
+        if !entries.add(name, env, ClaimRank(number: object.claimed), object.place, book) {
+            problem(
+                .warning, .hostname, document.hostname(object), "hostname", object.place.origin(part.source),
+                "is given to \"\(document.symbol(object.env))\" twice; the lower \"claimed\" counts",
+                remedy: "remove one of them")
         }
-        let path = state.symbols.bytes(env)
-        guard path.count(where: { $0 == UInt8(ascii: "/") }) == 2 else { return env }
-        let key = path.map { $0 == UInt8(ascii: "/") ? 0 : $0 }
-        let found = key.withUnsafeBufferPointer { state.symbols.find($0) }
-        guard let found, (state.envs[found]?.sources ?? 0) != 0 else { return env }
-        return found
+        if state.envs[env].map({ $0.sources == 0 }) ?? !unclearEnvs.contains(env), report.problems.hasRoom {
+            problem(
+                .warning, .hostname, document.hostname(object), "env_id", object.place.origin(part.source),
+                "\"\(document.symbol(object.env))\" is not in envs: the name is nobody else's",
+                remedy: "add the env, or remove the entry")
+        }
     }
 
     /// R24: its entry can't be read, so those of last time stay.

@@ -64,16 +64,21 @@ extension InstanceStatus {
 
 extension ApplyRun {
     /// Makes a new directory of the node's instances if they are others than before.
-    func assignSources() {
+    func assignSources(_ part: Part) {
         var found: [LocalInstance] = []
+        // One whose env is not there has its address all the same: so that no other can be taken for it.
+        var strangers: Set<String> = []
         for (id, record) in state.instances.records where record.isHere && record.status.hasAddress {
-            guard let env = state.envs[UInt32(truncatingIfNeeded: record.pool >> 32)] else { continue }
+            let env = state.envs[record.env].flatMap { $0.sources & part.bit == 0 ? nil : $0 }
+            if env == nil { strangers.insert(id) }
             found.append(
                 LocalInstance(
-                    id: id, env: env.name, app: env.app, org: env.org, overlay: record.address, ipv4: record.ipv4))
+                    id: id, env: env?.name ?? "", app: env?.app ?? "", org: env?.org ?? "", overlay: record.address,
+                    ipv4: record.ipv4))
         }
         found.sort { $0.id.utf8.lexicographicallyPrecedes($1.id.utf8) }
         removeShared(&found)
+        found.removeAll { strangers.contains($0.id) }
         guard found != state.localInstances else { return }
         state.localInstances = found
         state.directory = InstanceDirectoryBox(found, state.store) { state.instanceNumbers.number($0) }
