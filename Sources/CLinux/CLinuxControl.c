@@ -127,6 +127,8 @@ static int unix_address(const char *path, struct sockaddr_un *out) {
     return (int)(offsetof(struct sockaddr_un, sun_path) + length + 1);
 }
 
+int cl_is_terminal(int fd) { return isatty(fd) == 1; }
+
 int cl_unix_listen(const char *path, int mode, int backlog) {
     struct sockaddr_un address;
     int length = unix_address(path, &address);

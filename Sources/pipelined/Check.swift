@@ -7,11 +7,12 @@ struct Check: ParsableCommand {
         abstract: "Compile a config and its routes, and say all that is wrong.",
         discussion: """
             Exit code 1 if there are errors: `run` would start nothing. Warnings leave it 0; among them are objects of \
-            the state file that would be left out.
+            the state file that would be left out, which --strict makes 1 as well: what a release pipeline wants.
 
             EXAMPLES
               pipelined check edge.pipeline
-              pipelined check --print edge.pipeline        stages, peek budgets, listeners, as compiled
+              pipelined check --print edge.pipeline        all settings, stages, peek budgets, listeners, as compiled
+              pipelined check --strict edge.pipeline       fails as well if an object would be left out
               pipelined check --json edge.pipeline | jq '.diagnostics[] | "\\(.line): \\(.message)"'
             """)
 
@@ -24,6 +25,9 @@ struct Check: ParsableCommand {
     @Flag(help: "Also print the compiled program, on standard output.")
     var print = false
 
+    @Flag(help: "Exit code 1 also if an object of desired state would be left out.")
+    var strict = false
+
     func validate() throws {
         if json && print { throw ValidationError("--json and --print can't be used together: choose one.") }
     }
@@ -33,12 +37,14 @@ struct Check: ParsableCommand {
         let loaded = ConfigLoader.load(text, file: config)
         if json { Output.line(loaded.diagnosticJSON) } else { Output.errorText(loaded.diagnosticText) }
         guard let node = loaded.node else { throw ExitCode.wrongInput }
+        let leftOut = loaded.leftOut > 0 ? ", \(loaded.leftOut) objects left out" : ""
         if print {
             Output.text(describe(node.program) + describe(loaded.compilation.routes))
         } else if !json {
             Output.line(
-                "\(config): fine: \(node.program.chains.count) pipelines, \(node.listeners.count) listeners, "
-                    + "\(node.routes.routeCount) routes")
+                "\(config): \(strict && loaded.leftOut > 0 ? "not fine" : "fine"): \(node.program.chains.count) pipelines, "
+                    + "\(node.listeners.count) listeners, \(node.routes.routeCount) routes\(leftOut)")
         }
+        if strict, loaded.leftOut > 0 { throw ExitCode.wrongInput }
     }
 }

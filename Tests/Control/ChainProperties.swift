@@ -146,11 +146,38 @@ private struct ChainFixture: @unchecked Sendable {
             backend     least_connections
             proxy_v2
         }
+        limit per_client {
+            key   client/64
+            rate  1000/s burst 1000
+            table 1k
+        }
+        health unprobed {
+            probe off
+            panic use_all
+        }
+        pipeline every {
+            address     deny peer 203.0.113.0/24, allow to ::/0
+            anti_spoof  accept from 198.51.100.0/24, refuse others
+            address     deny from bogons, shadow
+            rate_limit  per_client, shadow
+            sni         max 4KiB, deny name c.example.com
+            backend     random_of_two, health unprobed, slow_start 10s
+            proxy_v2    tlv env, tlv org, tlv unique_id
+            account     every 5s
+        }
+        pipeline hashed {
+            anti_spoof  require from 198.51.100.0/24, refuse others
+            backend     consistent_hash
+            proxy_v2    tlv crc32c, pass_through
+            account
+        }
         listen [::]:443   tls_passthrough  via tls
         listen [::]:8443  tls_passthrough  via tls
         listen [::]:9443  tls_passthrough  via small
         listen [::]:5432  tcp_raw          via raw
         listen [::]:7443  tls_passthrough  via strict
+        listen [::]:6443  tls_passthrough  via every
+        listen [::]:6432  tcp_raw          via hashed
         """
 
     let program: Program
@@ -190,12 +217,13 @@ private struct ChainFixture: @unchecked Sendable {
             ("a.example.com", 8443, true, true), ("a.example.com", 9443, false, false),
             ("b.example.com", 9443, true, false),
             (nil, 5432, true, false), ("*.w.example.com", 9443, false, false), ("a.example.com", 7443, false, false),
+            ("a.example.com", 6443, true, false), ("*.w.example.com", 6443, false, false), (nil, 6432, true, false),
         ]
         return rows.enumerated().map { index, row in
             var spec = RouteSpec(
                 index: index, id: "rt_\(index)", org: "acme", app: "shop", env: "prod", hostname: row.0, port: row.1,
                 hint: row.0 == nil ? .tcpRaw : .tlsPassthrough,
-                backends: [BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: 1), 8443))])
+                backends: (1...3).map { BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: $0), 8443)) })
             (spec.proxyV2, spec.backendExpectsProxy, spec.allowNonTLS) = (row.proxy, row.proxy, row.any)
             return spec
         }

@@ -16,3 +16,67 @@ struct ChainCorpusTests {
         #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
     }
 }
+
+@Suite("the corpus of Answer")
+struct AnswerCorpusTests {
+    @Test("R18: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+        for input in try Corpus.inputs("Answer") { expect(input) }
+    }
+
+    @Test("R18: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("Answer"), budget: 4000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { AnswerProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
+    }
+}
+
+@Suite("the corpus of Conntrack")
+struct ConntrackCorpusTests {
+    @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+        for input in try Corpus.inputs("Conntrack") { expect(input) }
+    }
+
+    @Test("R27: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("Conntrack"), budget: 4000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { ConntrackProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
+    }
+}
+
+@Suite("the corpus of Admin")
+struct AdminCorpusTests {
+    @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+        for input in try Corpus.inputs("Admin") { expect(input) }
+    }
+
+    @Test("R27: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("Admin"), budget: 4000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { AdminProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
+    }
+}
+
+@Suite("the corpus of LogLine")
+struct LogLineCorpusTests {
+    @Test("R28: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+        for input in try Corpus.inputs("LogLine") { expect(input) }
+    }
+
+    @Test("R28: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("LogLine"), budget: 4000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { LogLineProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
+    }
+}

@@ -177,11 +177,27 @@ struct HealthBoardTests {
         #expect(cells.probe(0) == .up)
     }
 
-    @Test("R18: silence after a probe's header doesn't talk away what a connection found out")
+    @Test("R18: one that rejects the header no more, and proves nothing, is unknown again")
+    func proxyUnknown() throws {
+        var board = HealthBoard(seed: 1)
+        board.replace(by: .init(testing: [cells.target(0, proxy: true, settings)]), now: at(0))
+        var events: [HealthBoard.Event] = []
+        for (turn, answer) in [nil, ProxyAnswer.rejected, nil, nil].enumerated() {
+            let now = at(5000 + UInt64(turn) * 1000)
+            let begun = board.begin(now)
+            events += board.finish(try #require(begun).identity, .init(.good, answer), now: now)
+            #expect(cells.memory[0].proxy.load(ordering: .relaxed) == (turn == 1 ? 2 : 0))
+        }
+        #expect(events == [.proxyRejected(.good), .proxyUnknown])
+    }
+
+    @Test("R18: no answer to a probe's header talks away what connections found out")
     func proxyOfTraffic() throws {
         var board = HealthBoard(seed: 1)
         board.replace(by: .init(testing: [cells.target(0, proxy: true, settings)]), now: at(0))
         cells.memory[0].proxy.store(2, ordering: .relaxed)
+        run(&board, from: 0, to: 2000) { _ in .init(.good) }
+        #expect(cells.memory[0].proxy.load(ordering: .relaxed) == 2)
         run(&board, from: 0, to: 3000) { _ in .init(.good, .accepted) }
         #expect(cells.memory[0].proxy.load(ordering: .relaxed) == 2)
     }

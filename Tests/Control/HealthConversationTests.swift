@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineWire
 import Testing
 
 @testable import PipelineControl
@@ -103,9 +104,41 @@ struct HealthConversationTests {
         #expect(Array(hello.prefix(16)) == local && hello.count > 60 && hello[16] == 0x16)
     }
 
-    @Test("R18: a backend that takes the header: silence, a greeting, a ServerHello")
+    @Test("tls: a server that warns before its ServerHello is good; a warning alone is not")
+    func warned() {
+        let warning: [UInt8] = [0x15, 3, 3, 0, 2, 1, 112]
+        for proxy in [false, true] {
+            let probe = HealthSettings.Probe.tls(serverName: "app.example.com")
+            let taken: ProxyAnswer? = proxy ? .accepted : nil
+            #expect(both(probe, proxy: proxy, warning + Self.serverHello) == .init(.good, taken))
+            #expect(both(probe, proxy: proxy, warning + warning + Self.serverHello) == .init(.good, taken))
+            #expect(both(probe, proxy: proxy, warning + Self.alert)?.result == .alert)
+            #expect(both(probe, proxy: proxy, warning) == .init(.timeout, taken))
+            #expect(both(probe, proxy: proxy, warning, .fin) == .init(.closed, taken))
+        }
+    }
+
+    @Test("tls: the hello is one that parses, names the server, and offers TLS 1.2 and 1.3 with a share")
+    func hello() throws {
+        for name in ["app.example.com", nil] as [String?] {
+            let bytes = ProbeConversation(
+                .tls(serverName: name), usesProxy: false, timeout: .seconds(1), begun: at(0)
+            ).opening
+            guard case .ok(let hello) = bytes.withUnsafeBufferPointer({ ClientHello.parse($0, limit: 16384) }) else {
+                Issue.record("no whole hello: \(bytes)")
+                continue
+            }
+            #expect(hello.totalBytes == bytes.count)
+            let named = hello.serverName.map {
+                String(decoding: bytes[$0.offset..<$0.offset + $0.length], as: UTF8.self)
+            }
+            #expect(named == name)
+            #expect(bytes.count < 512, "it fits a segment, and a SYN cookie's")
+        }
+    }
+
+    @Test("R18: a backend that takes the header: a ServerHello, a greeting in lines")
     func accepted() {
-        #expect(both(.tcp, proxy: true, []) == .init(.good, .accepted))
         #expect(both(.tcp, proxy: true, Array("220 mail ESMTP\r\n".utf8)) == .init(.good, .accepted))
         #expect(both(.tcp, proxy: true, Array("220-mail\r\n220-says\r\n220 hello\r\n".utf8)) == .init(.good, .accepted))
         #expect(both(.tcp, proxy: true, Array("SSH-2.0-OpenSSH_9.9\r\n".utf8)) == .init(.good, .accepted))
@@ -113,6 +146,18 @@ struct HealthConversationTests {
         #expect(outcome(.tls(serverName: nil), proxy: true, Self.serverHello) == .init(.good, .accepted))
         // Too busy is no misunderstanding.
         #expect(both(.tcp, proxy: true, Array("421 too busy\r\n".utf8)) == .init(.good, .accepted))
+        // An alert about the hello behind the header comes from who has read both.
+        let strict: [UInt8] = [0x15, 3, 3, 0, 2, 2, 112]
+        #expect(both(.tls(serverName: "x.example"), proxy: true, strict) == .init(.alert, .accepted))
+    }
+
+    @Test("R18: silence, a greeting that is no line, and an alert for any reason prove nothing of the header")
+    func unproved() {
+        #expect(both(.tcp, proxy: true, []) == .init(.good))
+        #expect(both(.expect(Array("J".utf8)), proxy: true, [0x4A, 0, 0, 0, 0x0A, 0x35]) == .init(.good))
+        #expect(both(.tcp, proxy: true, Array("SSH-2.0-x".utf8)) == .init(.good))
+        #expect(both(.tcp, proxy: true, Array("HTTP/1.1 408 Request Timeout\r\n".utf8)) == .init(.good))
+        #expect(both(.tls(serverName: nil), proxy: true, Self.alert) == .init(.alert))
     }
 
     @Test("R18: a backend that doesn't: hangs up, sends an alert, a 400, complaints")
@@ -136,7 +181,8 @@ struct HealthConversationTests {
         let greeting = Array("220 mail\r\n500 what?\r\n".utf8)
         #expect(outcome(.expect(Array("220".utf8)), proxy: true, greeting) == .init(.good, .rejected))
         #expect(outcome(.expect(Array("+OK".utf8)), proxy: true, greeting) == .init(.unexpected, .rejected))
-        #expect(outcome(.tls(serverName: nil), proxy: true, Self.alert) == .init(.alert, .rejected))
+        let unexpected: [UInt8] = [0x15, 3, 3, 0, 2, 2, 10]
+        #expect(both(.tls(serverName: nil), proxy: true, unexpected) == .init(.alert, .rejected))
         #expect(outcome(.tls(serverName: nil), proxy: true, [], .fin) == .init(.closed, .rejected))
         let bad = Array("HTTP/1.1 400 Bad Request\r\n".utf8)
         #expect(both(.tls(serverName: nil), proxy: true, bad) == .init(.unexpected, .rejected))
@@ -152,8 +198,8 @@ struct HealthConversationTests {
     @Test("an answer without end is cut, and judged by its beginning")
     func endless() {
         let flood = [UInt8](repeating: 0x41, count: 100_000)
-        #expect(outcome(.tcp, proxy: true, flood, step: 4096) == .init(.good, .accepted))
-        #expect(outcome(.expect([0x41]), proxy: true, flood, step: 4096) == .init(.good, .accepted))
+        #expect(outcome(.tcp, proxy: true, flood, step: 4096) == .init(.good))
+        #expect(outcome(.expect([0x41]), proxy: true, flood, step: 4096) == .init(.good))
     }
 
     @Test("the settle time ends before the timeout, and never outlasts it")
@@ -167,6 +213,6 @@ struct HealthConversationTests {
         #expect(first == nil && short.deadline == at(300))
         let early = short.timePassed(at(299))
         let due = short.timePassed(at(300))
-        #expect(early == nil && due == .init(.good, .accepted))
+        #expect(early == nil && due == .init(.good))
     }
 }

@@ -75,6 +75,30 @@ struct AddressFilterTests {
         #expect(text == "source 192.0.2.7 is in @set (192.0.2.0/24), which a rule denies")
     }
 
+    @Test("R17: `peer` is who has connected, whomever a header names")
+    func peer() throws {
+        for (peer, wanted) in [("198.51.100.1:1", "next"), ("203.0.113.9:1", "address.denied_peer client")] {
+            var run = FilterHarness()
+            run.peer = FilterHarness.endpoint(peer)
+            run.facts.client = ClientAddress(FilterHarness.endpoint("192.0.2.7:1"))
+            let rules = [rule("allow", "peer", "198.51.100.0/24"), rule("deny", "peer", "::/0")]
+            let verdict = try run.evaluate(AddressFilter.self, rules)
+            #expect(FilterHarness.reason(verdict, of: AddressFilter.self) ?? "\(verdict)" == wanted)
+        }
+    }
+
+    @Test("R17: a rule about peers alone may stand above the stage that says who the client is")
+    func peerReadsNothing() throws {
+        let rules = { (side: String?) in [self.rule("deny", side, "192.0.2.0/24")] }
+        for (side, reads) in [(nil, [Fact.client]), ("from", [.client]), ("to", []), ("peer", [])]
+            as [(String?, Set<Fact>)]
+        {
+            let settings = try AddressFilter.settings(Directive(keyword: "address", clauses: rules(side)))
+            #expect(AddressFilter.facts(settings).reads == reads)
+            AddressFilter.dispose(settings)
+        }
+    }
+
     @Test("an empty set matches nobody, and a range ends where it says")
     func edges() throws {
         #expect(try verdict([rule("deny", nil)], from: "192.0.2.7:1") == "next")

@@ -28,6 +28,7 @@ extension FakeFilter {
 enum FakeAddress: FakeFilter {
     static let descriptor = FilterDescriptor(
         keyword: "address", summary: "", reads: [.client],
+        readingEarlier: [.client: "write `peer` in its rules"],
         clauses: [
             ClauseSpec(
                 "rule",

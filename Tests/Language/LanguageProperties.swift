@@ -46,9 +46,9 @@ enum LanguageProperties {
     }
 
     /// Formatting changes how a text looks and nothing else, and twice is once.
-    private static func formatted(_ text: [UInt8], _ files: [UInt8]?, _ before: Compilation) -> String? {
+    private static func formatted(_ text: [UInt8], _ files: [UInt8]?, _ compilation: Compilation) -> String? {
         guard let once = format(text, file: "x").formatted else {
-            return before.hasErrors ? nil : "compiles, but can't be formatted"
+            return compilation.hasErrors ? nil : "compiles, but can't be formatted"
         }
         // A text at the limit of size may grow beyond it.
         guard once.utf8.count <= SourceText.limit else { return nil }
@@ -56,12 +56,54 @@ enum LanguageProperties {
         guard again.formatted == once else {
             return "formatted \(quote(once)), again \(again.formatted.map(quote) ?? again.diagnostics[0].message)"
         }
-        let after = compiled(Array(once.utf8), files)
-        guard meaning(before) == meaning(after) else {
-            return "means \(meaning(before)), formatted \(quote(once)): \(meaning(after))"
+        // Independent of what the program shows, and of the lexer.
+        let (before, left) = (words(text), words(Array(once.utf8)))
+        guard before == left else {
+            let place =
+                zip(before, left).enumerated().first { $0.element.0 != $0.element.1 }?.offset
+                ?? min(before.count, left.count)
+            return "word \(place) of \(quote(once)) is not what it was"
         }
-        let (old, new) = (before.diagnostics.map(\.message).sorted(), after.diagnostics.map(\.message).sorted())
+        let after = compiled(Array(once.utf8), files)
+        guard meaning(compilation) == meaning(after) else {
+            return "means \(meaning(compilation)), formatted \(quote(once)): \(meaning(after))"
+        }
+        let (old, new) = (compilation.diagnostics.map(\.message).sorted(), after.diagnostics.map(\.message).sorted())
         return old.count == new.count ? nil : "\(quote(once)) is told \(new), not \(old)"
+    }
+
+    /// What a text says, without how it looks: its words, unquoted, and its braces and commas; line breaks and comments are none.
+    /// For texts that can be formatted.
+    private static func words(_ text: [UInt8]) -> [[UInt8]] {
+        var words: [[UInt8]] = []
+        var word: [UInt8]?
+        var rest = text.starts(with: [0xEF, 0xBB, 0xBF]) ? text[3...] : text[...]
+        let end = {
+            if let last = word { words.append(last) }
+            word = nil
+        }
+        while let byte = rest.popFirst() {
+            switch byte {
+            case UInt8(ascii: "#"):
+                end()
+                rest = rest.drop { $0 != 0x0A }
+            case UInt8(ascii: "\""):
+                end()
+                var quoted: [UInt8] = []
+                while let inner = rest.popFirst(), inner != UInt8(ascii: "\"") {
+                    quoted.append(inner == UInt8(ascii: "\\") ? rest.popFirst() ?? inner : inner)
+                }
+                // A word that must be quoted is no punctuation.
+                words.append([0x22] + quoted)
+            case UInt8(ascii: "{"), UInt8(ascii: "}"), UInt8(ascii: ","):
+                end()
+                words.append([0x2C, byte])
+            case 0x20, 0x09, 0x0A, 0x0D: end()
+            default: word = (word ?? [0x22]) + [byte]
+            }
+        }
+        end()
+        return words
     }
 
     private static func meaning(_ compilation: Compilation) -> String {

@@ -115,7 +115,7 @@ struct RoutingStateTests {
             address: .unspecified, ports: 1...65535, hint: .tcpRaw, injectsProxy: true, pipeline: "raw")
         let state = RoutingState(seed: testSeed, listeners: [facts])
         let result = state.apply([TestRoute(id: "r", env: "env_a", port: port, raw: true)])
-        #expect(rejected(result.problems, "r", "port \(port)"))
+        #expect(rejected(result.problems, "r", "listen_port: \(port) is on the list"))
         #expect(state.snapshot.sole(port) == nil)
     }
 

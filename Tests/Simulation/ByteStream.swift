@@ -73,10 +73,13 @@ enum FirstBytes {
         return [0x16, 3, 1] + vector16(message)
     }
 
+    /// An alert: unexpected_message.
+    static let rejection: [UInt8] = [0x15, 3, 1, 0, 2, 2, 10]
+
     /// What a backend may say to a PROXY header.
     static func answer(_ random: inout SeededRandom) -> [UInt8] {
         switch random.below(6) {
-        case 0: [0x15, 3, 1, 0, 2, 2, 10]
+        case 0: rejection
         case 1: Array("HTTP/1.1 400 Bad Request\r\n\r\n".utf8)
         case 2: Array("HTTP/1.1 200 OK\r\n\r\n".utf8)
         case 3: Array("220 mail\r\n".utf8)

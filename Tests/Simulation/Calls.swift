@@ -93,6 +93,9 @@ extension World {
 
     func took(_ socket: Socket, _ count: Int) {
         socket.taken += count
+        if socket.side == .upstream, connections[socket.connection].firstAnswer == nil {
+            noteRejecting(connections[socket.connection])
+        }
         if socket.side == .upstream, socket.taken >= 12, connections[socket.connection].firstAnswer == nil {
             connections[socket.connection].firstAnswer = clock
         }

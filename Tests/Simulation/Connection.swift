@@ -55,6 +55,8 @@ final class Connection {
     /// When the backend took the first byte, and the worker had read enough of its answer to judge it.
     var firstWrite: UInt64?
     var firstAnswer: UInt64?
+    /// From the first byte of that answer on the backend was known to reject headers; nil: no byte of it was read.
+    var wasRejectedBefore: Bool?
     /// The stages were told of a backend that was connected.
     var wasConnected = false
 
@@ -70,8 +72,10 @@ final class Connection {
 
     var isLive: Bool { state == .accepted && client.isOpen }
 
-    /// The client's address carries the index, so that stages and records lead back here.
-    var address: Endpoint { Endpoint(IPAddress(high: 0x2001_0DB8 << 32, low: 1), UInt16(10_000 + index)) }
+    /// The client's port carries the index, so that stages and records lead back here. There are five networks.
+    var address: Endpoint {
+        Endpoint(IPAddress(high: 0x2001_0DB8 << 32 | UInt64(index % 5), low: 1), UInt16(10_000 + index))
+    }
 
     /// Where others connect to as well, of this tenant and of others.
     static func backend(_ candidate: Int) -> BackendAddress {

@@ -111,7 +111,7 @@ extension World {
         case .internalError:
             if !connection.watchFailed { fail(name) }
         case .proxyRejected:
-            if !hasRejected(connection) { fail("\(name), and the backend has taken it") }
+            if !isRejectedWithCause(connection) { fail("\(name), and too few have had cause to say so") }
             return
         case .backendsFull:
             if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }

@@ -86,6 +86,8 @@ struct Scenario {
     var movesRoutes = false
     /// The node is broken: routes are looked up in the table of a connection's accept.
     var looksUpOld = false
+    /// No backend takes the header that goes in front.
+    var rejectsHeaders = false
     /// In percent of the calls or turns where it could happen.
     var interleaving = 0
     var pressure = 0
@@ -113,7 +115,11 @@ struct Scenario {
         lateness = random.pick([0, 10, 50])
         watchFails = random.chance(3) ? 5 : 0
         chains = [Scenario.chain(&random, mayPeek: true), Scenario.chain(&random, mayPeek: false)]
-        let count = random.pick(1...6)
+        // Drawn apart: other seeds stay what they were.
+        var apart = SeededRandom(seed: seed ^ 0x5EED_0000)
+        rejectsHeaders = apart.chance(8)
+        if rejectsHeaders { for index in chains.indices { chains[index].writesPrelude = true } }
+        let count = rejectsHeaders ? 6 : random.pick(1...6)
         for _ in 0..<random.pick([0, 0, 1, 2]) {
             // Slow enough to wait, fast enough for a bulk stream to end.
             let rates: [UInt64] = [0, 200_000, 1_000_000, 50_000_000]
@@ -195,7 +201,7 @@ struct Scenario {
         let listener = random.below(2)
         let chain = chains[listener]
         let kind = random.below(10)
-        let hasHeader = chain.writesPrelude && random.chance(50)
+        let hasHeader = rejectsHeaders || (chain.writesPrelude && random.chance(50))
         let head: [UInt8] =
             switch kind {
             case 0: FirstBytes.http
@@ -204,7 +210,8 @@ struct Scenario {
             default: FirstBytes.clientHello(name: "app.example.com", size: random.pick([0, 0, 300, 1800, 9000]))
             }
         var client = peer(&random, head: head)
-        var server = peer(&random, head: hasHeader ? FirstBytes.answer(&random) : [])
+        var server = peer(
+            &random, head: !hasHeader ? [] : rejectsHeaders ? FirstBytes.rejection : FirstBytes.answer(&random))
         server.bytes = max(server.bytes, server.stream.head.count)
         if kind == 2 { client.bytes = 0 } else if random.chance(85) { client.bytes = max(client.bytes, head.count) }
         if random.chance(3) { client.urgent = random.below(client.bytes + 1) }

@@ -140,10 +140,19 @@ extension World {
 
     // MARK: Headers
 
-    /// [S22] Whether the world has seen what makes a rejection.
-    func hasRejected(_ connection: Connection) -> Bool {
+    /// [S22] Whether the world has seen what makes a doubt.
+    func hasDoubted(_ connection: Connection) -> Bool {
         guard connection.plan.hasHeader, let upstream = connection.upstream else { return false }
         return saysRejection(connection) || upstream.finArrived || upstream.isDead
+    }
+
+    /// [S22] Whether it was for the worker to end it as rejected: doubts of three networks were there to be seen.
+    func isRejectedWithCause(_ connection: Connection) -> Bool {
+        guard hasDoubted(connection), connection.candidate >= 0 else { return false }
+        let others = connections.filter {
+            hasDoubted($0) && $0.candidate == connection.candidate
+        }
+        return Set(others.map { $0.record?.client.address ?? $0.address.address }).count >= 3
     }
 
     private func saysRejection(_ connection: Connection) -> Bool {
@@ -151,11 +160,20 @@ extension World {
         return head.starts(with: [0x15, 3]) || head.starts(with: Array("HTTP/1.1 400".utf8))
     }
 
-    /// [S22] Whether it must have been noticed: the answer was read in time.
+    /// [S22] Whether it must have been noticed: the answer was read in time, of a backend that was known for it.
     func mustBeRejected(_ connection: Connection) -> Bool {
-        guard connection.plan.hasHeader, saysRejection(connection), let written = connection.firstWrite,
+        guard connection.plan.hasHeader, saysRejection(connection),
+            connection.wasRejectedBefore == true, let written = connection.firstWrite,
             let answered = connection.firstAnswer, connection.client.sent >= 12
         else { return false }
         return answered < written + BackendCell.HeaderVerdict.window.nanoseconds - 1_000_000_000
+    }
+
+    /// Bytes of the backend's answer are read, up to where it can be judged.
+    func noteRejecting(_ connection: Connection) {
+        guard connection.candidate >= 0 else { return }
+        let cell = backendCells.baseAddress.unsafelyUnwrapped + connection.candidate
+        let isRejecting = cell.pointee.proxy.load(ordering: .relaxed) == BackendCell.HeaderVerdict.rejected.rawValue
+        connection.wasRejectedBefore = isRejecting && connection.wasRejectedBefore != false
     }
 }

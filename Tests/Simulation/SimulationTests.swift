@@ -8,7 +8,8 @@ struct SimulationTests {
     private static func number(_ name: String) -> UInt64? {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
     }
-    static let seeds = number("SIMULATION_SEEDS") ?? 3000
+    static let usualSeeds = 3000
+    static let seeds = number("SIMULATION_SEEDS") ?? UInt64(usualSeeds)
     static let first = number("SIMULATION_FIRST") ?? 0
     static let replay = number("SIMULATION_SEED")
     static let parts: UInt64 = 8

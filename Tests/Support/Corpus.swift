@@ -7,6 +7,10 @@ package enum Corpus {
         /// Its file's name.
         package let name: String
         package let bytes: [UInt8]
+        package init(name: String, bytes: [UInt8]) {
+            self.name = name
+            self.bytes = bytes
+        }
     }
 
     /// The checkout.

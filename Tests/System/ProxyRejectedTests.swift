@@ -2,9 +2,9 @@ import Foundation
 import Glibc
 import Testing
 
-/// Backends that don't expect the PROXY header that their route puts in front, found by traffic alone: there is no
-/// `health` block (R18).
-@Suite("R18: proxy_rejected by traffic")
+/// Backends that don't expect the PROXY header that their route puts in front, without a `health` block (R18): a client's
+/// connection raises the doubt, and the node's own LOCAL header decides.
+@Suite("R18: proxy_rejected without a health block")
 struct ProxyRejectedTests {
     private final class Site {
         let node: Node
@@ -12,10 +12,10 @@ struct ProxyRejectedTests {
         let admin: String
 
         /// - Parameter isTLS: a route by name, else a raw one.
-        init(_ backend: Place, isTLS: Bool) throws {
+        init(_ backend: Place, isTLS: Bool, at host: String = "::1") throws {
             let folder = try TemporaryFolder()
             admin = "\(folder.path)/admin.sock"
-            entry = Place("::1", try FreePort.take())
+            entry = Place(host, try FreePort.take())
             let name = isTLS ? "api.example.com" : nil
             node = try Node(
                 ConfigText(
@@ -30,6 +30,10 @@ struct ProxyRejectedTests {
             return try (routes.first?["proxy"] as? String).unwrap("verdict")
         }
 
+        func awaitVerdict(_ wanted: String) throws {
+            try awaitUntil("the verdict is \(wanted)") { try verdict() == wanted }
+        }
+
         func explained() throws -> String {
             try Binary.run(
                 ["explain", "--admin", admin, "--to", entry.description, "--from", "[2600::1]:4000", "--sni"]
@@ -38,12 +42,14 @@ struct ProxyRejectedTests {
         }
 
         /// What is said once a connection has failed, everywhere that an operator looks.
-        func expectRejected(_ client: Place?) throws {
-            let line =
-                if let client { try node.log(of: client) } else { try node.log("a connection's end") { _ in true } }
-            #expect(line.reason == "proxy_v2.proxy_rejected upstream", "\(line)")
+        /// - Parameter again: fails as the first one has, from a client at the place that it says.
+        func expectRejected(_ again: () throws -> Place?) throws {
+            try awaitVerdict("rejected")
+            let client = try again()
+            let line = try node.log("a connection's end") { line in
+                line.reason == "proxy_v2.proxy_rejected upstream" && client.map { line.isOf($0) } != false
+            }
             #expect(line.route == "rt_v2")
-            #expect(try verdict() == "rejected")
             let told = try explained()
             #expect(told.contains("PROXY header: rejected"), "\(told)")
             let said = try node.event("proxy_rejected", route: "rt_v2")
@@ -59,7 +65,7 @@ struct ProxyRejectedTests {
         }
     }
 
-    @Test("a plain nginx, HTTP: named at the first connection, and taken back when it has learned")
+    @Test("a plain nginx, HTTP: named after the first connection, and taken back when it has learned")
     func http() throws {
         let place = Place("::1", try FreePort.take())
         let start = { (word: String) in
@@ -70,13 +76,17 @@ struct ProxyRejectedTests {
         var nginx = try start("")
         let site = try Site(place, isTLS: false)
         #expect(try site.verdict() == "unknown")
-        let client = try Socket.connect(to: site.entry)
-        let from = try client.local
-        try client.send("GET / HTTP/1.0\r\n\r\n")
-        // The answer goes through as it is.
-        #expect(try String(decoding: client.receiveToEnd().bytes, as: UTF8.self).contains("400"))
-        client.finish()
-        try site.expectRejected(from)
+        let ask = {
+            let client = try Socket.connect(to: site.entry)
+            let from = try client.local
+            try client.send("GET / HTTP/1.0\r\n\r\n")
+            // The answer goes through as it is.
+            #expect(try String(decoding: client.receiveToEnd().bytes, as: UTF8.self).contains("400"))
+            client.finish()
+            return from
+        }
+        _ = try ask()
+        try site.expectRejected(ask)
         nginx.child.signal(SIGKILL)
         try nginx.child.waitForExit()
         nginx = try start(" proxy_protocol")
@@ -103,9 +113,15 @@ struct ProxyRejectedTests {
         }
         var nginx = try start("")
         let site = try Site(place, isTLS: true)
-        let failed = try OpenSSL.connect(to: site.entry, name: "api.example.com", version: "tls1_3")
-        #expect(failed.fingerprint == nil, "\(failed.output)")
-        try site.expectRejected(nil)
+        let fail = {
+            let failed = try OpenSSL.connect(to: site.entry, name: "api.example.com", version: "tls1_3")
+            #expect(failed.fingerprint == nil, "\(failed.output)")
+        }
+        try fail()
+        try site.expectRejected {
+            try fail()
+            return nil
+        }
         nginx.child.signal(SIGKILL)
         try nginx.child.waitForExit()
         nginx = try start(" proxy_protocol")
@@ -157,8 +173,7 @@ struct ProxyRejectedTests {
     func smtp() throws {
         let learned = Flag()
         let server = try Server { socket in
-            // 52 bytes: signature, IPv6 addresses and ports.
-            if learned.isSet { _ = try socket.receive(exactly: 52) }
+            if learned.isSet { try ProxyRejectedTests.header(socket) }
             try ProxyRejectedTests.smtp(socket)
         }
         let site = try Site(server.place, isTLS: false)
@@ -170,7 +185,7 @@ struct ProxyRejectedTests {
         // As every client does that is farther away than the backend: by its answer to the greeting, the error is here.
         let first = try talk(site.entry, until: "500 ")
         #expect(!first.said.contains("250 mail"), "\(first.said)")
-        try site.expectRejected(first.from)
+        try site.expectRejected { try talk(site.entry, until: "500 ").from }
         for _ in 0..<20 {
             _ = try talk(site.entry, until: "")
             let patient = try talk(site.entry, until: "500 ")
@@ -182,5 +197,99 @@ struct ProxyRejectedTests {
         #expect(last.said.contains("250 mail"), "\(last.said)")
         #expect(try site.node.log(of: last.from).reason.hasPrefix("relay.closed"))
         try site.expectAccepted()
+    }
+
+    /// Takes headers as it should.
+    private static func header(_ socket: Socket) throws {
+        let head = try socket.receive(exactly: 16)
+        _ = try socket.receive(exactly: Int(head[14]) << 8 | Int(head[15]))
+    }
+
+    @Test(
+        "R18: a good backend that hangs up on junk is not rejected, whatever one network sends it; silence proves nothing"
+    )
+    func junk() throws {
+        let server = try Server { socket in
+            try ProxyRejectedTests.header(socket)
+            guard case .bytes(let bytes) = try socket.receive(), bytes.starts(with: "GET ".utf8) else { return }
+            try socket.send("HTTP/1.1 200 OK\r\n\r\nok")
+            socket.finish()
+            _ = try socket.receiveToEnd()
+        }
+        let site = try Site(server.place, isTLS: false)
+        let junk = {
+            for _ in 0..<12 {
+                let client = try Socket.connect(to: site.entry)
+                let from = try client.local
+                try client.send("\u{1}\u{2}junk")
+                _ = try client.receiveToEnd()
+                client.finish()
+                #expect(try site.node.log(of: from).reason.hasPrefix("relay."))
+            }
+        }
+        try junk()
+        // Meanwhile the node has asked as well, and has heard nothing.
+        #expect(try site.verdict() == "unknown")
+        #expect(try Load.ask(site.entry) == "ok")
+        #expect(try site.verdict() == "accepted")
+        try junk()
+        #expect(try site.verdict() == "accepted")
+        #expect(!site.node.child.lines.contains { $0.isEvent("proxy_rejected") })
+    }
+
+    @Test("R18: clients of three networks that fail in a row are a verdict, where a LOCAL header is met by silence")
+    func threeNetworks() throws {
+        let learned = Flag()
+        let server = try Server { socket in
+            let head = try socket.receive(exactly: 16)
+            guard head[12] == 0x20 || learned.isSet else { return }
+            _ = try socket.receive(exactly: Int(head[14]) << 8 | Int(head[15]))
+            guard case .bytes = try socket.receive() else { return }
+            try socket.send("HTTP/1.0 200 OK\r\n\r\nok")
+            socket.finish()
+            _ = try socket.receiveToEnd()
+        }
+        let site = try Site(server.place, isTLS: false, at: "127.0.0.1")
+        let fail = { (host: String) in
+            let source = Place(host, try FreePort.take())
+            let client = try Socket.connect(to: site.entry, from: source)
+            let from = try client.local
+            try client.send("GET / HTTP/1.0\r\n\r\n")
+            _ = try client.receiveToEnd()
+            client.finish()
+            return try site.node.log(of: from).reason
+        }
+        for host in ["127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"] {
+            #expect(try fail(host).hasPrefix("relay."))
+            #expect(try site.verdict() == "unknown")
+        }
+        #expect(try fail("127.0.0.3") == "proxy_v2.proxy_rejected upstream")
+        #expect(try site.verdict() == "rejected")
+        _ = try site.node.event("proxy_rejected", route: "rt_v2")
+        learned.set()
+        #expect(try Load.ask(site.entry) == "ok")
+        try site.expectAccepted()
+    }
+
+    @Test(
+        "R18: one that never says a word is unknown, however long it lives; one that closes first and takes 50 KB as well"
+    )
+    func unproved() throws {
+        let taken = Promise<Int>()
+        let server = try Server { socket in
+            try ProxyRejectedTests.header(socket)
+            socket.finish()
+            taken.fulfil(.success(try socket.receiveToEnd().bytes.count))
+        }
+        let site = try Site(server.place, isTLS: false)
+        let client = try Socket.connect(to: site.entry)
+        let from = try client.local
+        #expect(try client.receiveToEnd().bytes.isEmpty)
+        try client.send(pattern(50_000))
+        client.finish()
+        #expect(try taken.value() == 50_000)
+        let line = try site.node.log(of: from)
+        #expect(line.reason.hasPrefix("relay.closed") && line.bytesToBackend == 50_000, "\(line)")
+        #expect(try site.verdict() == "unknown")
     }
 }

@@ -15,6 +15,9 @@ int cl_signal_open(void);
 /* The next signal that waits: its number, 0 if there is none. */
 int cl_signal_take(int fd);
 
+/* 1 if a person may be looking at the descriptor. */
+int cl_is_terminal(int fd);
+
 /* What a descriptor is waited for, and what came; of CL_READABLE, CL_WRITABLE and, in got, CL_HANGUP. */
 struct cl_poll_item {
     int fd;

@@ -1,13 +1,13 @@
 import Pipeline
 
-/// `address deny bogons`: lets connections through, or refuses them, by their source or destination address.
+/// `address deny bogons`: lets connections through, or refuses them, by an address of theirs.
 /// The first rule that matches decides; without a match the connection passes.
 public enum AddressFilter: Filter {
     public struct Settings: Sendable {
-        /// The index of the first rule that holds an address, one table a side; none: no rule looks at that side. Behind a
-        /// pointer: settings are handed over by value for each connection.
-        let sources: FrozenArray<PrefixTable>
-        let destinations: FrozenArray<PrefixTable>
+        /// The index of the first rule that holds an address, one table a side, and which sides they are of: those that a rule
+        /// looks at. Behind a pointer: settings are handed over by value for each connection.
+        let tables: FrozenArray<PrefixTable>
+        let sides: FrozenArray<Side>
         let rules: FrozenArray<Rule>
         /// What the rules were made of, for `explain` alone: the data path never touches it.
         let sets: Unmanaged<RuleSets>
@@ -24,41 +24,71 @@ public enum AddressFilter: Filter {
         init(_ sets: [AddressSet]) { self.sets = sets }
     }
 
-    enum Side {
+    enum Side: CaseIterable {
         /// Whom we believe the client to be.
         case source
         /// What the client connected to.
         case destination
+        /// Who has connected to us, whomever it speaks for.
+        case peer
+
+        init(_ word: ArgumentValue) {
+            switch word {
+            case .word("to"): self = .destination
+            case .word("peer"): self = .peer
+            default: self = .source
+            }
+        }
 
         func address(_ facts: ConnectionFacts) -> IPAddress {
             switch self {
             case .source: facts.client.endpoint.address
             case .destination: facts.destination.endpoint.address
+            case .peer: facts.peer.endpoint.address
+            }
+        }
+
+        var refusal: Refusal {
+            switch self {
+            case .source: .deniedSource
+            case .destination: .deniedDestination
+            case .peer: .deniedPeer
+            }
+        }
+
+        var word: String {
+            switch self {
+            case .source: "source"
+            case .destination: "destination"
+            case .peer: "peer"
             }
         }
     }
 
     enum Refusal: UInt8, CaseIterable {
-        case deniedSource, deniedDestination
+        case deniedSource, deniedDestination, deniedPeer
     }
 
     public static let descriptor = FilterDescriptor(
         keyword: "address",
-        summary: "allows or denies by source or destination address",
+        summary: "allows or denies by source, destination or peer address",
         reads: [.client],
+        readingEarlier: [.client: "write `peer` in its rules, which is who has connected, whomever a header names"],
         clauses: [
             ClauseSpec(
                 "rule",
                 [
-                    .choice(name: "action", ["allow", "deny"]), .optional(name: "side", ["from", "to"]),
+                    .choice(name: "action", ["allow", "deny"]), .optional(name: "side", ["from", "to", "peer"]),
                     .set(name: "addresses"),
                 ], required: true, repeats: true,
-                summary: "the first rule that matches decides; `from` (the client) is meant if neither is said")
+                summary: "the first rule that matches decides; `from` (the client) is meant if no side is said")
         ],
         reasons: [
             ReasonSpec("denied_source", .client, "The client's address is in a set that a `deny` rule names."),
             ReasonSpec(
                 "denied_destination", .client, "The address connected to is in a set that a `deny to` rule names."),
+            ReasonSpec(
+                "denied_peer", .client, "The socket's other end has an address in a set that a `deny peer` rule names."),
         ])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
@@ -72,26 +102,27 @@ public enum AddressFilter: Filter {
                     "a rule needs `allow` or `deny` and a set", remedy: "write `address deny from @set`",
                     clause: clause.name)
             }
-            var side = Side.source
-            if case .word("to") = clause.values[1] { side = .destination }
-            rules.append(Rule(denies: action == "deny", side: side))
+            rules.append(Rule(denies: action == "deny", side: Side(clause.values[1])))
             sets.append(set)
         }
         guard rules.count <= Int(PrefixTable.maxValue) else {
             throw SettingsError(
                 "more than \(PrefixTable.maxValue) rules in one stage", remedy: "put their prefixes into a set")
         }
-        let sources = try table(.source, rules, sets)
-        let destinations: PrefixTable?
+        var tables: [PrefixTable] = []
+        var sides: [Side] = []
         do throws(SettingsError) {
-            destinations = try table(.destination, rules, sets)
+            for side in Side.allCases {
+                guard let table = try table(side, rules, sets) else { continue }
+                tables.append(table)
+                sides.append(side)
+            }
         } catch {
-            sources?.deallocate()
+            for table in tables { table.deallocate() }
             throw error
         }
         return Settings(
-            sources: FrozenArray([sources].compactMap { $0 }),
-            destinations: FrozenArray([destinations].compactMap { $0 }), rules: FrozenArray(rules),
+            tables: FrozenArray(tables), sides: FrozenArray(sides), rules: FrozenArray(rules),
             sets: .passRetained(RuleSets(sets)))
     }
 
@@ -112,17 +143,14 @@ public enum AddressFilter: Filter {
     /// The first rule that matches.
     private static func decision(_ settings: Settings, _ view: ConnectionView) -> Int? {
         var first = PrefixTable.none
-        if !settings.sources.isEmpty {
-            first = settings.sources.pointer(0).pointee.value(of: view.facts.client.endpoint.address)
-        }
-        if !settings.destinations.isEmpty {
-            let address = view.facts.destination.endpoint.address
-            first = min(first, settings.destinations.pointer(0).pointee.value(of: address))
+        for index in 0..<settings.tables.count {
+            let address = settings.sides[index].address(view.facts)
+            first = min(first, settings.tables.pointer(index).pointee.value(of: address))
         }
         return first == PrefixTable.none ? nil : Int(first)
     }
 
-    /// A rule about destinations doesn't care who the client is.
+    /// A rule about destinations or peers doesn't care who the client is.
     public static func facts(_ settings: Settings) -> StageFacts {
         StageFacts(reads: settings.rules.buffer.contains { $0.side == .source } ? descriptor.reads : [])
     }
@@ -133,14 +161,14 @@ public enum AddressFilter: Filter {
         guard let index = decision(settings, view) else { return .next }
         let rule = settings.rules[index]
         guard rule.denies else { return .next }
-        let refusal: Refusal = rule.side == .source ? .deniedSource : .deniedDestination
-        return .refuse(refusal.rawValue)
+        return .refuse(rule.side.refusal.rawValue)
     }
 
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard let index = decision(settings, view) else {
-            return "no rule matches source \(Side.source.address(view.facts)) or destination "
-                + "\(Side.destination.address(view.facts)); what no rule matches may pass"
+            let sides = Side.allCases.filter { side in side != .peer || settings.sides.buffer.contains(side) }
+            let looked = sides.map { "\($0.word) \($0.address(view.facts))" }.joined(separator: " or ")
+            return "no rule matches \(looked); what no rule matches may pass"
         }
         let rule = settings.rules[index]
         let address = rule.side.address(view.facts)
@@ -148,15 +176,14 @@ public enum AddressFilter: Filter {
         // Of those in the set that hold it, the longest: the line to look for.
         let prefix = set.prefixes.lazy.filter { $0.contains(address) }.max { $0.length < $1.length }
         let through = prefix.map { "\($0)" == set.name ? "" : " (\($0))" } ?? ""
-        let who = rule.side == .source ? "source" : "destination"
-        return "\(who) \(address) is in \(set.name)\(through), which a rule \(rule.denies ? "denies" : "allows")"
+        return
+            "\(rule.side.word) \(address) is in \(set.name)\(through), which a rule \(rule.denies ? "denies" : "allows")"
     }
 
     public static func dispose(_ settings: Settings) {
-        for tables in [settings.sources, settings.destinations] {
-            for table in tables.buffer { table.deallocate() }
-            tables.deallocate()
-        }
+        for table in settings.tables.buffer { table.deallocate() }
+        settings.tables.deallocate()
+        settings.sides.deallocate()
         settings.rules.deallocate()
         settings.sets.release()
     }

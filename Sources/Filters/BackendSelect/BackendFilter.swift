@@ -11,8 +11,8 @@ public enum BackendFilter: Filter {
         /// Zero: nobody starts slowly.
         let slowStart: TimeSpan
         let panic: HealthSettings.Panic
-        /// Nil: connect failures eject nobody. The stage keeps its `health` block alive.
-        let ejection: UnsafePointer<EjectionPolicy>?
+        /// The `health` block's, which the stage keeps alive, or the standard one.
+        let ejection: UnsafePointer<EjectionPolicy>
         /// Other than `no`: to where clients were going, and without routes.
         let direct: DirectConnect
     }
@@ -43,7 +43,7 @@ public enum BackendFilter: Filter {
                 summary: "the same, from the client's address, on a port of the kernel's choice"),
             ClauseSpec(
                 "health", [.word("health"), .block(name: "block", .health)],
-                summary: "what connect failures lead to, and what happens when all backends are out"),
+                summary: "who probes, what connect failures lead to, and what happens when all backends are out"),
             ClauseSpec(
                 "slow_start", [.word("slow_start"), .duration(name: "window", .seconds(1)...(.seconds(3600)))],
                 summary: "a backend that comes back gets its whole share after this long"),
@@ -71,8 +71,11 @@ public enum BackendFilter: Filter {
         let health = directive.block("health") as? HealthSettings
         return Settings(
             balance: Balance.allCases.first { $0.name == named } ?? .roundRobin,
-            slowStart: directive.duration("slow_start") ?? .zero, panic: health?.panic ?? .failFast,
-            ejection: health?.ejection, direct: direct)
+            slowStart: directive.duration("slow_start") ?? .zero,
+            // Nobody probes without a block, and who was ejected can't come back before its time: where all are out, they
+            // are tried all the same, so that a route's only backend is never out.
+            panic: health?.panic ?? .useAll,
+            ejection: health?.ejection ?? EjectionPolicy.standardPointer, direct: direct)
     }
 
     private static func direct(_ directive: Directive) throws(SettingsError) -> DirectConnect {
@@ -112,7 +115,7 @@ public enum BackendFilter: Filter {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(Refusal.proxyMismatch.rawValue)
         }
-        if let ejection = settings.ejection { effects.setEjection(ejection) }
+        effects.setEjection(settings.ejection)
         if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(refusal.rawValue)

@@ -42,9 +42,9 @@ package struct AdminRequest: Sendable, Equatable {
     }
 
     /// A request that can't be answered, and what to send instead.
-    struct Fault: Error, Equatable {
-        let problem: String
-        let remedy: String
+    package struct Fault: Error, Equatable {
+        package let problem: String
+        package let remedy: String
     }
 
     static let commands = ["status", "routes", "backends", "explain", "reload", "top"]
@@ -53,7 +53,7 @@ package struct AdminRequest: Sendable, Equatable {
         "destination", "port", "confirm",
     ]
 
-    init(_ line: [UInt8]) throws(Fault) {
+    package init(_ line: [UInt8]) throws(Fault) {
         let fields = try AdminRequest.fields(line)
         guard let name = fields.string("command") else {
             throw Fault(problem: "the request has no command", remedy: AdminRequest.remedy)

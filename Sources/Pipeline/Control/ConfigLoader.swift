@@ -9,6 +9,8 @@ package struct LoadedConfig {
     package internal(set) var compilation: Compilation
     /// Nil exactly if there are errors: then nothing may start.
     package internal(set) var node: LoadedNode?
+    /// Objects of desired state that would be left out (R24).
+    package internal(set) var leftOut = 0
 
     package var diagnostics: [Diagnostic] { compilation.diagnostics }
     package var hasErrors: Bool { compilation.hasErrors }
@@ -50,6 +52,8 @@ struct ReadConfig {
     var reading: StateOrder.Reading?
     /// Its path, and where the config names it.
     var stateFile: (path: String, place: Located<String>)?
+    /// Objects of it that can't be read.
+    var rejected = 0
 
     /// What there is to apply, all at once. A state file that is named no more has nothing to say any more.
     var documents: [StateDocument] { [blocks, state ?? .empty(.state)] }
@@ -91,6 +95,7 @@ package enum ConfigLoader {
         let report = routing.apply(together: read.documents)
         read.report(applied: report.problems)
         var loaded = LoadedConfig(compilation: read.compilation, node: nil)
+        loaded.leftOut = read.rejected + report.problems.rejected
         guard let program = read.compilation.program, !loaded.hasErrors else { return loaded }
         loaded.node = LoadedNode(
             program: program, routing: routing,
@@ -211,6 +216,7 @@ extension ReadConfig {
         let (document, problems) = bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed) }
         state = document
         reading = document.map { StateOrder.Reading($0, bytes, path: path) }
+        rejected = problems.rejected
         report(problems)
     }
 

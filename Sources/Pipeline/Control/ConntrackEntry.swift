@@ -1,33 +1,33 @@
 import Pipeline
 
 /// What the kernel says of one tracked connection (ctnetlink): who began it, to whom, and how much passed.
-struct ConntrackEntry: Equatable {
+package struct ConntrackEntry: Equatable {
     /// One direction, as its sender wrote it. Ports are 0 where the protocol has none.
-    struct Tuple: Equatable {
-        var source = IPAddress.unspecified
-        var destination = IPAddress.unspecified
-        var sourcePort: UInt16 = 0
-        var destinationPort: UInt16 = 0
-        var proto: UInt8 = 0
+    package struct Tuple: Equatable {
+        package var source = IPAddress.unspecified
+        package var destination = IPAddress.unspecified
+        package var sourcePort: UInt16 = 0
+        package var destinationPort: UInt16 = 0
+        package var proto: UInt8 = 0
         /// type << 8 | code, if the protocol is ICMP or ICMPv6.
-        var icmp: UInt16 = 0
+        package var icmp: UInt16 = 0
     }
-    var original = Tuple()
-    var reply = Tuple()
+    package var original = Tuple()
+    package var reply = Tuple()
     /// CTA_ID: the kernel's hash of the entry. Two live entries may share one: see ``ConntrackAccount``.
-    var id: UInt32 = 0
-    var zone: UInt16 = 0
-    var mark: UInt32 = 0
+    package var id: UInt32 = 0
+    package var zone: UInt16 = 0
+    package var mark: UInt32 = 0
     /// IP bytes, headers counted; nil without `nf_conntrack_acct`.
-    var originalBytes: UInt64?
-    var replyBytes: UInt64?
+    package var originalBytes: UInt64?
+    package var replyBytes: UInt64?
     /// Wall clock, nanoseconds since 1970; 0 without `nf_conntrack_timestamp`.
-    var start: UInt64 = 0
-    var stop: UInt64 = 0
+    package var start: UInt64 = 0
+    package var stop: UInt64 = 0
 }
 
 /// One message of ctnetlink's.
-enum ConntrackMessage: Equatable {
+package enum ConntrackMessage: Equatable {
     /// An entry as it is (a dump, or it is new).
     case entry(ConntrackEntry)
     /// An entry that is gone, with its last counters.
@@ -42,7 +42,7 @@ enum ConntrackMessage: Equatable {
 
 /// Reads netlink messages (netlink(7), linux/netfilter/nfnetlink_conntrack.h). Pure over bytes; whatever they are, it
 /// reads inside them and traps never. Headers are in the machine's order, conntrack's own values in the network's.
-enum ConntrackReader {
+package enum ConntrackReader {
     static let headerLength = 16
     static let newEntry: UInt16 = 0x100
     static let getEntry: UInt16 = 0x101
@@ -51,7 +51,7 @@ enum ConntrackReader {
     static let interrupted: UInt16 = 0x10
 
     /// Calls `body` for each whole message, with its flags. What isn't whole ends the batch.
-    static func read(_ bytes: UnsafeRawBufferPointer, _ body: (ConntrackMessage, _ flags: UInt16) -> Void) {
+    package static func read(_ bytes: UnsafeRawBufferPointer, _ body: (ConntrackMessage, _ flags: UInt16) -> Void) {
         var rest = bytes
         while rest.count >= headerLength {
             let length = Int(rest.loadUnaligned(as: UInt32.self))

@@ -45,6 +45,7 @@ struct ControlLoop: ~Copyable {
             if busy > ControlLoop.worthExcusing { admin?.excuse(busy) }
             var items = [item(signals)]
             if let monitor { items.append(item(monitor.descriptor)) }
+            if let probes = node.headerProbes { items.append(item(probes)) }
             let firstAdmin = items.count
             if let admin { items += admin.waits }
             let failed = cl_poll(&items, Int32(items.count), timeout())

@@ -12,7 +12,8 @@ package struct DescriptorBudget: Equatable, Sendable {
 
     /// Fewer than these, and a node is not worth starting.
     package static let leastConnections = 16
-    /// Standard streams, the log, signals, netlink, the admin socket and its clients, files that are read at a reload.
+    /// Standard streams, the log, signals, netlink, the admin socket and its clients, files that are read at a reload, LOCAL
+    /// headers to backends in doubt.
     static let spare = 96
     /// A worker's epoll, its reserve, its eventfd, and the process.
     static let perWorker = 4

@@ -30,6 +30,8 @@ struct HealthBoard {
         case up(after: TimeSpan, good: UInt32)
         case proxyRejected(ProbeResult)
         case proxyAccepted
+        /// It rejects the header no more, and nothing shows that it takes it.
+        case proxyUnknown
     }
 
     private(set) var entries: [Identity: Entry] = [:]
@@ -138,10 +140,15 @@ struct HealthBoard {
         if good >= entry.target.settings.rise { cell.pointee.pardon(at: now) }
     }
 
-    /// R18. That nothing came back is weaker evidence than a connection that failed: it doesn't talk that away.
+    /// R18. What connections have shown is not talked away.
     private func note(_ outcome: ProbeConversation.Outcome, _ entry: inout Entry) -> Event? {
-        guard let answer = outcome.proxy else { return nil }
         let before = entry.proxy
+        guard let answer = outcome.proxy else {
+            guard before == .rejected, outcome.result == .good else { return nil }
+            entry.proxy = nil
+            entry.target.cell.pointee.proxy.store(BackendCell.HeaderVerdict.unknown.rawValue, ordering: .relaxed)
+            return .proxyUnknown
+        }
         entry.proxy = answer
         let cell = entry.target.cell
         switch answer {

@@ -33,6 +33,7 @@ struct HealthLog {
         case .up: "backend_up"
         case .proxyRejected: "backend_proxy_rejected"
         case .proxyAccepted: "backend_proxy_accepted"
+        case .proxyUnknown: "backend_proxy_unknown"
         }
     }
 
@@ -51,7 +52,7 @@ struct HealthLog {
             line.field("probes", UInt64(good))
             line.field("down_ms", after.milliseconds)
         case .proxyRejected(let result): line.field("probe", result.name)
-        case .proxyAccepted: break
+        case .proxyAccepted, .proxyUnknown: break
         }
     }
 }

@@ -21,6 +21,8 @@ final class RunningNode {
     let prober: HealthProber
     /// Where flow records go; nil: nowhere.
     var flows: FlowRecording?
+    /// Readable when a backend has answered a LOCAL header that control sent it; nil: none was.
+    var headerProbes: Descriptor? { proxies.descriptor }
     /// Who flow records are about.
     let flowDirectory: FlowDirectory
     /// What is found in what they tell.

@@ -36,7 +36,11 @@ package struct Supervisor: ~Copyable {
 
     /// Before there is anything to say it by.
     private static func refuse(_ why: String) -> Int32 {
-        let bytes = Array("error: \(why)\nnothing was started\n".utf8)
+        let text =
+            cl_is_terminal(2) == 0
+            ? "{\"event\":\"not_started\",\"message\":\"nothing was started: \(why)\"}\n"
+            : "error: \(why)\nnothing was started\n"
+        let bytes = Array(text.utf8)
         _ = bytes.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
         return 1
     }
@@ -44,7 +48,7 @@ package struct Supervisor: ~Copyable {
     private consuming func run() -> Int32 {
         let signals = cl_signal_open()
         guard signals >= 0 else {
-            log.text("error: can't take over the process's signals: error \(-signals) from the kernel\n")
+            sayNotStarted(["can't take over the process's signals: error \(-signals) from the kernel"])
             return 1
         }
         guard let loaded = loadNode() else { return 1 }
@@ -56,7 +60,7 @@ package struct Supervisor: ~Copyable {
                 try AdminServer(path: path)
             }
         } catch {
-            log.text("error: \(error)\nnothing was started\n")
+            sayNotStarted(["\(error)"])
             return 1
         }
         guard let node = startNode(loaded) else { return 1 }
@@ -75,19 +79,48 @@ package struct Supervisor: ~Copyable {
     private func loadNode() -> LoadedNode? {
         do throws(FileError) {
             let loaded = try ConfigLoader.load(path)
-            log.text(loaded.diagnosticText)
-            if loaded.node == nil { log.text("\(path) has errors: nothing was started\n") }
+            say(loaded)
+            if loaded.node == nil { sayNotStarted(["\(path) has errors"]) }
             return loaded.node
         } catch {
-            log.text("error: \(error)\n")
+            sayNotStarted(["\(error)"])
             return nil
+        }
+    }
+
+    /// What is wrong with the config: with its lines, for somebody at a terminal; else as events, so that whoever reads
+    /// standard error as JSON can read all of it.
+    private func say(_ loaded: LoadedConfig) {
+        guard cl_is_terminal(2) == 0 else {
+            log.text(loaded.diagnosticText)
+            return
+        }
+        let source = loaded.compilation.source
+        for diagnostic in loaded.diagnostics {
+            let place = source.position(of: diagnostic.span.start)
+            log.say("config_\(diagnostic.severity.rawValue)", diagnostic.message) { line in
+                line.field("file", source.file)
+                line.field("line", place.line)
+                line.field("column", place.column)
+                if let expected = diagnostic.expected { line.field("expected", expected) }
+                line.list("help", diagnostic.help) { $0.string($1) }
+            }
+        }
+    }
+
+    private func sayNotStarted(_ failures: [String]) {
+        guard cl_is_terminal(2) == 0 else {
+            log.text(failures.map { "error: \($0)\n" }.joined() + "nothing was started\n")
+            return
+        }
+        log.say("not_started", "nothing was started: " + failures.joined(separator: "; ")) { line in
+            line.list("errors", failures) { $0.string($1) }
         }
     }
 
     private func startNode(_ loaded: LoadedNode) -> RunningNode? {
         let result = RunningNode.start(loaded, config: path, writer: writer)
-        for failure in result.failures { log.text("error: \(failure)\n") }
-        if result.node == nil { log.text("nothing was started\n") }
+        if result.node == nil { sayNotStarted(result.failures) }
         return result.node
     }
 

@@ -37,6 +37,9 @@ public struct BackendCell: ~Copyable {
     /// R18: what became of PROXY headers, from traffic and probes: see ``HeaderVerdict``.
     public let proxy = Atomic<UInt8>(HeaderVerdict.unknown.rawValue)
     public let proxyRejections = Atomic<UInt64>(0)
+    /// Networks whose clients were answered as if the header was not taken, since the last that was: see
+    /// ``noteHeaderDoubt(of:)``.
+    public let headerDoubts = Atomic<UInt64>(0)
 
     public enum Probe: UInt8, Sendable {
         /// Not probed (yet): counts as up.
@@ -45,12 +48,14 @@ public struct BackendCell: ~Copyable {
         case down
     }
 
-    /// What became of the last PROXY header of ours whose fate is known (R18).
+    /// What is known of how the backend takes PROXY headers of ours (R18).
     public enum HeaderVerdict: UInt8, Sendable {
+        /// Nothing is proved: silence is no proof.
         case unknown = 0
-        /// The backend said something plausible after it, or lived on for ``window``.
+        /// It has answered as only one can that has read the header.
         case accepted
-        /// It hung up, or answered as a server does that takes the header for its client's first bytes.
+        /// A LOCAL header of ours, or connections of three networks with none accepted in between, were hung up on, or
+        /// answered as by a server that takes the header for its client's first bytes.
         case rejected
 
         /// For how long after the connect an answer is held against the header.
@@ -66,8 +71,19 @@ public struct BackendCell: ~Copyable {
     }
 }
 
-/// Passive ejection (R12), as a `health` block has it. Immutable.
+/// Passive ejection (R12): what a `health` block says, or ``standard``. Immutable.
 public struct EjectionPolicy: Sendable, Equatable {
+    /// Without a `health` block, and in one that says nothing of it.
+    public static let standard = EjectionPolicy(after: 5, base: .seconds(10), max: .seconds(300))
+    /// Connect failures eject nobody.
+    public static let none = EjectionPolicy(after: 0, base: .zero, max: .zero)
+    /// ``standard`` where connections can point to it; never freed.
+    nonisolated(unsafe) public static let standardPointer: UnsafePointer<EjectionPolicy> = {
+        let memory = UnsafeMutablePointer<EjectionPolicy>.allocate(capacity: 1)
+        memory.initialize(to: standard)
+        return UnsafePointer(memory)
+    }()
+
     /// Consecutive connect failures that eject; 0: never.
     public var after: UInt32
     /// The first ejection's length; each further one in a row is twice as long.

@@ -7,6 +7,8 @@ public struct FilterDescriptor: Sendable {
     public let needs: Set<Fact>
     /// What it looks at wherever it stands, and what a stage that gives it may change: it must stand below such a one.
     public let reads: Set<Fact>
+    /// What to write for a stage that is meant to stand above one that changes what this one reads, in the imperative.
+    public let readingEarlier: [Fact: String]
     public let gives: Set<Fact>
     public let clauses: [ClauseSpec]
     /// In the order of the numbers in ``Verdict/refuse(_:)``. At most ``ReasonCode/perFilter``.
@@ -16,9 +18,11 @@ public struct FilterDescriptor: Sendable {
     public let canGate: Bool
 
     public init(
-        keyword: String, summary: String, needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [],
-        clauses: [ClauseSpec] = [], reasons: [ReasonSpec] = [], canGate: Bool = false
+        keyword: String, summary: String, needs: Set<Fact> = [], reads: Set<Fact> = [],
+        readingEarlier: [Fact: String] = [:], gives: Set<Fact> = [], clauses: [ClauseSpec] = [],
+        reasons: [ReasonSpec] = [], canGate: Bool = false
     ) {
+        self.readingEarlier = readingEarlier
         self.keyword = keyword
         self.summary = summary
         self.needs = needs

@@ -149,6 +149,20 @@ public struct NameTable: Sendable {
         return (match.kind == .wildcard ? "*." : match.kind == .suffix ? "." : "") + name
     }
 
+    /// The first `limit` entries as written, for `check --print`: one that stands there twice comes twice.
+    public func texts(_ limit: Int) -> [String] {
+        var texts: [String] = []
+        var offset = 0
+        while offset + 2 <= arena.count, texts.count < limit {
+            let kinds = NameKinds(rawValue: arena[offset])
+            for kind in [NameKinds.exact, .wildcard, .suffix] where kinds.contains(kind) {
+                texts.append(text(Match(offset: UInt32(truncatingIfNeeded: offset), kind: kind)))
+            }
+            offset += 2 + Int(arena[offset + 1])
+        }
+        return texts
+    }
+
     /// Memory that it takes, in bytes.
     public var byteCount: Int { arena.count + slots.count * 4 }
 

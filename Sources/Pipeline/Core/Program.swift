@@ -153,6 +153,8 @@ public final class Program: Sendable {
     public let reasons: ReasonTable
     /// The named blocks of the file, used or not: what the next program may take over (a limit's table).
     public let blocks: [BlockKind: [String: any ConfigBlock]]
+    /// Of the file, by name, for `check --print`: what stages need of them they have.
+    public let sets: [AddressSet]
     /// How many stage states a worker needs.
     public let stateCount: Int
     /// Workers that run connections on it, or will run the next ones.
@@ -160,8 +162,9 @@ public final class Program: Sendable {
 
     public init(
         node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],
-        catalog: [any Filter.Type], blocks: [BlockKind: [String: any ConfigBlock]] = [:]
+        catalog: [any Filter.Type], blocks: [BlockKind: [String: any ConfigBlock]] = [:], sets: [AddressSet] = []
     ) {
+        self.sets = sets
         self.blocks = blocks
         self.node = node
         self.chains = FrozenArray(chains)

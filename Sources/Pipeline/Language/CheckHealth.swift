@@ -11,7 +11,7 @@ private struct HealthDraft: Sendable {
     var fall: UInt32 = 3
     var probesPerSecond: UInt32 = 1000
     var panic = HealthSettings.Panic.failFast
-    var ejection = EjectionPolicy(after: 5, base: .seconds(10), max: .seconds(300))
+    var ejection = EjectionPolicy.standard
 }
 
 /// One line of a `health` block: how it is written, and what it sets.
@@ -104,7 +104,7 @@ private struct HealthSetting: Sendable {
 
     private static func ejection(_ clause: Clause) throws(ValueProblem) -> EjectionPolicy {
         guard case .count(let after)? = clause.values.first else {
-            return EjectionPolicy(after: 0, base: .zero, max: .zero)
+            return .none
         }
         let spans = clause.values.compactMap { if case .duration(let span) = $0 { span } else { nil } }
         let base = spans.first ?? .seconds(10)

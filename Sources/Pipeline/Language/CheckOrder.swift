@@ -57,6 +57,7 @@ extension Checker {
                 stage.keyword.span,
                 "`\(stage.name)` goes by \(fact.readPhrase), which `\(later.name)` below it may change",
                 help: "move `\(stage.name)` (line \(stage.line)) below `\(later.name)` (line \(later.line))",
+                stage.descriptor.readingEarlier[fact].map { "or \($0)" },
                 related: [.init(later.keyword.span, "`\(later.name)` is here")])
         }
     }

@@ -168,6 +168,12 @@ extension Checker {
         let addresses = words.prefix { !Checker.backendOptions.contains($0.text) }
         guard let options = backendOptions(addresses, words.dropFirst(addresses.count), keyword) else { return }
         for word in addresses where !reporter.isFull {
+            if let help = ForeignWords.help(for: word.text, among: Checker.backendOptions) {
+                reporter.error(
+                    word.span, "unexpected \(quoted(word.text))",
+                    expected: "`weight`, `max` or the end of the line", help: help)
+                continue
+            }
             guard let endpoint = parsed(word, { text throws(ValueProblem) in try Value.backend(text) }) else {
                 continue
             }

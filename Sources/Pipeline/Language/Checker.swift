@@ -92,7 +92,7 @@ final class Checker {
         let word = entry.keyword
         guard let known = Checker.topLevel.first(where: { $0.keyword == word.text }) else {
             let help =
-                filterIndex[word.text] != nil
+                filterIndex[word.text] != nil && entry.body == nil
                 ? "`\(word.text)` is a stage: it belongs in a `pipeline` block"
                 : suggestion(for: word.text, among: Checker.topLevel.map(\.keyword))
             reporter.error(
@@ -123,7 +123,7 @@ final class Checker {
         return Program(
             node: node, chains: pipelines.map { Chain(name: $0.name, stages: $0.stages.compactMap(\.stage)) },
             listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog,
-            blocks: blocks)
+            blocks: blocks, sets: sets.values.sorted { $0.name < $1.name })
     }
 
     private func remarkOnUnused(sets entries: [EntrySyntax]) {

@@ -85,6 +85,9 @@ private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> So
     return SourceText(file: file, bytes: text)
 }
 
+/// What the blocks `node`, `health` and `route` may say, for the test that holds ``describe(_:)`` to it.
+package let languageSettings: [String] = Checker.nodeSettings + Checker.healthSettings + Checker.routeFields
+
 /// Every keyword of the language that no filter brings: top-level ones, node settings, route fields. For the test
 /// that holds the reference page to them.
 package let languageKeywords: [String] =

@@ -4,6 +4,11 @@ import Pipeline
 /// lines stood in the source.
 package func describe(_ program: Program) -> String {
     var text = describe(program.node)
+    for set in program.sets { text += describe(set) }
+    let names = (program.blocks[.names] ?? [:]).values.compactMap { $0 as? NameSet }
+    for set in names.sorted(by: { $0.name < $1.name }) { text += describe(set) }
+    let checks = (program.blocks[.health] ?? [:]).values.compactMap { $0 as? HealthSettings }
+    for health in checks.sorted(by: { $0.name < $1.name }) { text += describe(health) }
     let limits = (program.blocks[.limit] ?? [:]).values.compactMap { $0 as? LimitTable }
     for limit in limits.sorted(by: { $0.name < $1.name }) { text += describe(limit) }
     for chain in program.chains.buffer { text += describe(chain) }
@@ -38,8 +43,7 @@ private func describe(_ hints: HintSettings) -> String {
 private func describe(_ export: ExportSettings) -> String {
     var text = "export ipfix \(export.transport.rawValue) \(export.collector) domain \(export.domain) "
     text += "enterprise \(export.enterprise) queue \(countText(UInt64(clamping: export.queue)))"
-    if export.transport == .udp { text += " templates \(export.templates.configText)" }
-    return text + "\n"
+    return text + " templates \(export.templates.configText)\n"
 }
 
 /// The `route` blocks as text, in source order.
@@ -49,8 +53,8 @@ package func describe(_ routes: [RouteBlock]) -> String {
         var text = "route \(route.id.value)\(route.hostname.map { " " + $0.value } ?? "") \(route.hint.name)\n"
         text += "    owner \(owner.org)/\(owner.app)/\(owner.env), port \(route.listen.value)\n"
         text += "    backends \(route.backends.map { describe($0.value) }.joined(separator: " "))\n"
-        if let balance = route.balance { text += "    balance \(balance.value.name)\n" }
-        if let limit = route.maxConnections { text += "    max_connections \(limit.value)\n" }
+        text += "    balance \(route.balance?.value.name ?? "of the stage"), "
+        text += "max_connections \(route.maxConnections.map { String($0.value) } ?? "none")\n"
         text += "    proxy_protocol \(route.proxyV2?.value == true ? "v2" : "off")"
         text += ", backend expects it: \(route.backendExpectsProxy?.value == true)"
         return text + ", allow_non_tls: \(route.allowNonTLS?.value == true)\n"
@@ -71,37 +75,71 @@ extension Program {
 }
 
 private func describe(_ node: NodeSettings) -> String {
-    """
-    node \(node.name)
-        workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker, \
-    backlog \(node.backlog)
-        connect_timeout \(node.connectTimeout.configText), half_close_timeout \(node.halfCloseTimeout.configText), \
-    drain_timeout \(node.drainTimeout.configText)
-        keepalive \(node.keepaliveIdle.configText), user_timeout \(node.userTimeout.configText)
-        congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
-        log \(describeLog(node)), state \(node.stateDirectory ?? "none")
+    let denied = node.deniedPorts.isEmpty ? "none" : node.deniedPorts.map(DeniedPorts.text).joined(separator: " ")
+    let interfaces = node.interceptInterfaces.joined(separator: " ")
+    let ledger = node.ledger.map {
+        "\($0.path), minutes \($0.minutes.configText), hours \($0.hours.configText), days \($0.days.configText)"
+    }
+    let conntrack = node.conntrack.map { "every \($0.interval.configText), table \($0.tableLimit)" }
+    return """
+        node \(node.name)
+            workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker, \
+        backlog \(node.backlog)
+            descriptors \(node.ownDescriptors ? "per_worker" : "shared"), \(node.spareSockets) spare_sockets per worker, \
+        coalesce \(node.coalesce.configText)
+            connect_timeout \(node.connectTimeout.configText), half_close_timeout \(node.halfCloseTimeout.configText), \
+        drain_timeout \(node.drainTimeout.configText)
+            keepalive \(node.keepaliveIdle.configText), user_timeout \(node.userTimeout.configText)
+            congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
+            denied_ports \(denied)
+            log \(describeLog(node)), state \(node.stateDirectory ?? "none"), \
+        admin \(node.adminSocket.map { "unix:\($0)" } ?? "none")
+            intercept \(interfaces.isEmpty ? "nothing" : "interface \(interfaces)"), mark 0x\(String(node.mark, radix: 16))
+            ledger \(ledger ?? "none"), conntrack \(conntrack ?? "off")
 
-    """ + (node.adminSocket.map { "    admin unix:\($0)\n" } ?? "") + describeInterception(node)
-        + (node.ledger.map {
-            "    ledger \($0.path), minutes \($0.minutes.configText), hours \($0.hours.configText), "
-                + "days \($0.days.configText)\n"
-        } ?? "")
-        + (node.conntrack.map { "    conntrack every \($0.interval.configText), table \($0.tableLimit)\n" } ?? "")
+        """
 }
 
 private func describeLog(_ node: NodeSettings) -> String {
-    guard node.logConnections else { return "off" }
-    let isUsual = node.loggedRefusals == NodeSettings().loggedRefusals
-    return isUsual ? "connections" : "connections refusals \(node.loggedRefusals)/s"
+    node.logConnections ? "connections refusals \(node.loggedRefusals)/s" : "off"
 }
 
-private func describeInterception(_ node: NodeSettings) -> String {
-    var text = ""
-    if !node.interceptInterfaces.isEmpty {
-        text += "    intercept interface \(node.interceptInterfaces.joined(separator: " "))\n"
-    }
-    if node.mark != NodeSettings().mark { text += "    mark 0x\(String(node.mark, radix: 16))\n" }
-    return text
+/// At most so many members of a list are shown.
+private let shownMembers = 16
+
+private func describeMembers(_ members: [String], of count: Int) -> String {
+    let rest = count > members.count ? " and \(count - members.count) more" : ""
+    return "\(count): " + members.joined(separator: " ") + rest
+}
+
+private func describe(_ set: AddressSet) -> String {
+    "set \(set.name.dropFirst())\n    \(describeMembers(set.prefixes.prefix(shownMembers).map(\.description), of: set.prefixes.count))\n"
+}
+
+private func describe(_ names: NameSet) -> String {
+    let shown = names.table.texts(shownMembers)
+    return "names \(names.name)\n    \(describeMembers(shown, of: names.table.count))\n"
+}
+
+private func describe(_ health: HealthSettings) -> String {
+    let probe =
+        switch health.probe {
+        case .off: "off"
+        case .tcp: "tcp"
+        case .expect(let bytes): "expect \(jsonString(String(decoding: bytes, as: UTF8.self)))"
+        case .tls(let name): "tls" + (name.map { " sni \($0)" } ?? "")
+        }
+    let policy = health.ejection.pointee
+    let ejection =
+        policy.after == 0
+        ? "off" : "after \(policy.after) for \(policy.base.configText) max \(policy.max.configText)"
+    return """
+        health \(health.name)
+            probe \(probe), interval \(health.interval.configText) jitter \(health.jitterPercent)%, \
+        timeout \(health.timeout.configText), rise \(health.rise), fall \(health.fall), rate \(health.probesPerSecond)/s
+            eject \(ejection), panic \(health.panic == .useAll ? "use_all" : "fail_fast")
+
+        """
 }
 
 private func describe(_ limit: LimitTable) -> String {

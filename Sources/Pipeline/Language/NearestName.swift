@@ -34,9 +34,10 @@ func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
     return last[b.count]
 }
 
-/// `did you mean ...?` if some candidate is near.
+/// What to write for a word of another proxy's, or `did you mean ...?` if some candidate is near.
 func suggestion(for name: String, among candidates: some Collection<String>) -> String? {
-    nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
+    ForeignWords.help(for: name, among: candidates)
+        ?? nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
 }
 
 /// A word of the source as messages show it: quoted, and cut if it is long.

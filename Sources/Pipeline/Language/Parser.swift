@@ -3,9 +3,7 @@ struct Parser {
     /// How deep blocks may nest before the rest is skipped (R27). The language itself nests them once.
     static let nestingLimit = 8
     /// Words that begin a top-level entry: where a forgotten `}` may be noticed.
-    static let topLevelKeywords: Set<String> = [
-        "node", "set", "health", "pipeline", "listen", "expose", "route", "routes",
-    ]
+    static let topLevelKeywords = Set(Checker.topLevel.map(\.keyword))
 
     private let source: SourceText
     private let tokens: [Token]
@@ -39,7 +37,7 @@ struct Parser {
     // MARK: Bodies
 
     /// Entries up to the closing brace (which it passes) or the end of the file.
-    private mutating func parseBody(opening: SourceSpan, depth: Int, isSet: Bool = false) -> BodySyntax {
+    private mutating func parseBody(opening: SourceSpan, depth: Int, members: String? = nil) -> BodySyntax {
         var body = BodySyntax(opening: opening)
         var comments: [CommentSyntax] = []
         var blank = false
@@ -66,7 +64,7 @@ struct Parser {
                     body.dangling = comments
                     return body
                 }
-                var entry = parseEntry(depth: depth, isMember: isSet)
+                var entry = parseEntry(depth: depth, members: members)
                 entry.leading = comments
                 entry.blankBefore = blank
                 body.entries.append(entry)
@@ -135,7 +133,17 @@ struct Parser {
             skipBlock()
             return BodySyntax(opening: opening)
         }
-        return parseBody(opening: opening, depth: depth + 1, isSet: depth == 0 && keyword?.text == "set")
+        return parseBody(
+            opening: opening, depth: depth + 1, members: depth == 0 ? Parser.members(of: keyword?.text) : nil)
+    }
+
+    /// What a block holds whose lines are no directives but lists of words; nil: directives.
+    private static func members(of keyword: String?) -> String? {
+        switch keyword {
+        case "set": "prefixes"
+        case "names": "names"
+        default: nil
+        }
     }
 
     private mutating func skipBlock() {
@@ -150,7 +158,8 @@ struct Parser {
 
     // MARK: Entries
 
-    private mutating func parseEntry(depth: Int, isMember: Bool) -> EntrySyntax {
+    /// - Parameter members: what the entry's words are, if it is no directive.
+    private mutating func parseEntry(depth: Int, members: String?) -> EntrySyntax {
         let keyword = word(ahead)
         advance()
         var entry = EntrySyntax(
@@ -167,8 +176,8 @@ struct Parser {
                 entry.clauses[last].span = isFirst ? word.span : entry.clauses[last].span.through(word.span)
                 entry.clauses[last].words.append(word)
                 advance()
-            case .comma where isMember:
-                reporter.error(token.span, "prefixes are separated by spaces", help: "remove the `,`")
+            case .comma where members != nil:
+                reporter.error(token.span, "\(members ?? "") are separated by spaces", help: "remove the `,`")
                 advance()
             case .comma:
                 checkComma(after: entry)

@@ -86,7 +86,9 @@ final class RefusalReasons {
         case .samePort: return samePort(node)
         case .tooManyPorts:
             return (
-                "listen_port", "\"\(name(node))\" has routes at \(Claims.portsPerName) ports, which is the most",
+                "listen_port",
+                "\(node.port) is one too many: \"\(name(node))\" has routes at \(Claims.portsPerName) ports, which is the "
+                    + "most",
                 "remove one of them first"
             )
         case .other: break
@@ -189,7 +191,7 @@ final class RefusalReasons {
         }
         return (
             "listen_port",
-            "\"\(name(node))\" has a route at port \(node.port) already: \"\(first.map { id($0) } ?? "")\"",
+            "\(node.port) is taken: \"\(name(node))\" has the route \"\(first.map { id($0) } ?? "")\" there already",
             "remove one of the two, or use another port"
         )
     }
@@ -323,8 +325,8 @@ final class RefusalReasons {
         return (
             "listen_port",
             isRaw
-                ? "port \(node.port) is taken whole by the raw route of \(text), so \(owner(node.env)) can't have it"
-                : "port \(node.port) is used by name by \(text); a raw route needs a port of its own, so "
+                ? "\(node.port) is taken whole by the raw route of \(text), so \(owner(node.env)) can't have it"
+                : "\(node.port) is used by name by \(text); a raw route needs a port of its own, so "
                     + "\(owner(node.env)) can't have it",
             "use another port"
         )
@@ -335,7 +337,7 @@ final class RefusalReasons {
         guard !others.isEmpty else { return nil }
         return (
             "listen_port",
-            "port \(node.port) is claimed by \(owner(node.env)) and by \(list(others)), a raw route needs it whole, and "
+            "\(node.port) is claimed by \(owner(node.env)) and by \(list(others)), a raw route needs it whole, and "
                 + "nothing says whose it is, so neither gets it",
             "use another port for all but one"
         )

@@ -45,7 +45,7 @@ struct RouteRules {
     func fault(_ options: RouteOptions, port: UInt16, hasName: Bool) -> Fault? {
         if policy.denied.contains(where: { $0.contains(port) }) {
             return Fault(
-                field: "listen_port", problem: "port \(port) is on the list of ports that no route may have",
+                field: "listen_port", problem: "\(port) is on the list of ports that no route may have",
                 remedy: "use another port")
         }
         return nameFault(options, hasName: hasName) ?? hintFault(options, port: port)
@@ -103,7 +103,7 @@ struct RouteRules {
             found.append(
                 Fault(
                     severity: .warning, field: "listen_port",
-                    problem: "the route listens on port \(port), but no listener has that port",
+                    problem: "\(port) has no listener, so nothing reaches the route",
                     remedy: "add a listener or an expose range for it, or use another port"))
         }
         if options.contains(.ipv4Required), !hasIPv4 {

@@ -142,6 +142,8 @@ struct Slot {
         /// A PROXY header of ours went in front, and how it is taken is still to be seen (R18).
         static let watchesAnswer = Marks(rawValue: 256)
         static let proxyRejected = Marks(rawValue: 512)
+        /// While it was watched, its backend sent FIN, and nothing before.
+        static let hungUp = Marks(rawValue: 1 << 14)
         /// Came by a listener that intercepts.
         static let intercepted = Marks(rawValue: 1024)
         /// Its destination was tried, or is connected, and no backend.

@@ -198,7 +198,6 @@ extension Worker {
                 if !guardHalfClosed(index) { halfCloseDeadline(index) }
             } else {
                 guardUpstream(index)
-                acceptHeader(index)
             }
         case .free: break
         }

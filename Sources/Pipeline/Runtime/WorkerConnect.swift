@@ -320,9 +320,7 @@ extension Worker {
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
         if slot.pointee.pending != Flow.none, !isGateAtWork(index) { releasePending(index) }
         if slot.pointee.pending != Flow.none { blocks.pending(slot.pointee.pending).pointee.facts.forgetTable() }
-        // One deadline for both: a header's fate is known by its window's end at the latest.
-        let watches = slot.pointee.marks.contains(.watchesAnswer)
-        wheel.arm(slab.slots, index, at: now + (watches ? BackendCell.HeaderVerdict.window : Self.guardAfter))
+        wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)
         guard slot.pointee.phase == .relaying else { return }
         // What is known to be there already brings no new event.

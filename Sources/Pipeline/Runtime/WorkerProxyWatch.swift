@@ -1,44 +1,44 @@
 import Pipeline
 
-/// How a backend takes the PROXY header in front (R18): looked for in bytes that are here anyway, for the first two
-/// seconds. Bytes pass to the client unchanged, whatever they say.
+/// How a backend takes the PROXY header in front (R18): looked for in bytes that are here anyway. What speaks against it must
+/// come within two seconds. Bytes pass to the client unchanged, whatever they say.
 extension Worker {
     /// Bytes have come from a backend that is watched.
     mutating func noteAnswer(_ index: Int, _ bytes: UnsafeRawBufferPointer) {
         let slot = slab.slots + index
-        guard isInWindow(index) else {
-            acceptHeader(index)
-            return
-        }
         switch slot.pointee.answer.read(bytes) {
-        case .rejection: rejectHeader(index)
         // One that speaks first may still take the header for its client's first words.
         case .plausible: if slot.pointee.up.total > 0 { acceptHeader(index) }
-        // While the client has said nothing, there is nothing else to complain of. Once it has, nobody can tell, and
-        // a client must not be able to blame a backend.
-        case .complaint: if slot.pointee.up.total <= 0 { rejectHeader(index) } else { _ = stopWatching(index) }
+        case .rejection: if isInWindow(index) { doubtHeader(index) } else { _ = stopWatching(index) }
+        case .unclear: _ = stopWatching(index)
         case .undecided: break
         }
     }
 
-    /// The backend has sent FIN or RST.
+    /// The backend has sent FIN. If that was without a word, the connection's end shows whether it took bytes all the same.
     mutating func noteHangUp(_ index: Int) {
         let slot = slab.slots + index
-        guard slot.pointee.marks.contains(.watchesAnswer), slot.pointee.marks.contains(.connected), isInWindow(index),
-            !slot.pointee.up.state.contains(.shut)
+        guard slot.pointee.marks.contains(.watchesAnswer), !slot.pointee.marks.contains(.hungUp),
+            slot.pointee.marks.contains(.connected), isInWindow(index), !slot.pointee.up.state.contains(.shut),
+            isSilent(index)
         else { return }
-        let isSilent = slot.pointee.down.total == 0 && !slot.pointee.down.holdsBytes
-        if isSilent || slot.pointee.up.total <= 0 { rejectHeader(index) }
+        slot.pointee.marks.insert(.hungUp)
+        // A flow that has ended without a byte has no block, nor ever will: its end is free for this.
+        slot.pointee.down.blockEnd = taken(index)
     }
 
-    /// What a connection ends with: where the backend did not take the header, that is why.
+    /// What a connection ends with: where the backend is known not to take the header, and did not here, that is why.
     mutating func judgeEnd(_ index: Int, _ cause: ReasonCode) -> ReasonCode {
         let slot = slab.slots + index
         guard !slot.pointee.marks.isDisjoint(with: [.watchesAnswer, .proxyRejected]),
             let reason = RuntimeReason(rawValue: cause.rawValue)
         else { return cause }
         if reason == .resetByUpstream { noteHangUp(index) }
-        if slot.pointee.marks.contains(.connected), !isInWindow(index) { acceptHeader(index) }
+        if slot.pointee.marks.contains(.hungUp) {
+            // Who closes first, and then takes what the client says, has understood it.
+            let tookMore = taken(index) != slot.pointee.down.blockEnd
+            if !tookMore || reason == .resetByUpstream { doubtHeader(index) }
+        }
         guard slot.pointee.marks.contains(.proxyRejected) else { return cause }
         switch reason {
         case .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,
@@ -53,56 +53,65 @@ extension Worker {
         return now <= slot.pointee.accepted + slot.pointee.connected + BackendCell.HeaderVerdict.window
     }
 
-    /// The header was taken, as far as anyone can tell.
-    mutating func acceptHeader(_ index: Int) {
-        guard stopWatching(index) else { return }
-        note(.accepted, index)
+    private func isSilent(_ index: Int) -> Bool {
+        let flow = slab.flow(index, .upstream)
+        return flow.pointee.total == 0 && !flow.pointee.holdsBytes
     }
 
-    private mutating func rejectHeader(_ index: Int) {
-        let slot = slab.slots + index
+    /// The client's bytes that the backend's kernel took: the first 4 GiB.
+    private func taken(_ index: Int) -> UInt32 { UInt32(clamping: slab.slots[index].up.total) }
+
+    /// The header was taken: the backend has answered what its client said behind it.
+    private mutating func acceptHeader(_ index: Int) {
         guard stopWatching(index) else { return }
+        slab.slots[index].backend?.pointee.noteHeaderTaken()
+    }
+
+    private mutating func doubtHeader(_ index: Int) {
+        let slot = slab.slots + index
+        guard stopWatching(index), let cell = slot.pointee.backend else { return }
+        guard cell.pointee.noteHeaderDoubt(of: slot.pointee.believed.address) else { return }
         slot.pointee.marks.insert(.proxyRejected)
-        note(.rejected, index)
-        slot.pointee.backend?.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
+        cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
         slot.pointee.route?.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
     }
 
     private func stopWatching(_ index: Int) -> Bool {
         slab.slots[index].marks.remove(.watchesAnswer) != nil
     }
-
-    private func note(_ verdict: BackendCell.HeaderVerdict, _ index: Int) {
-        guard let cell = slab.slots[index].backend else { return }
-        // Written only if it changes: every connection comes by here.
-        if cell.pointee.proxy.load(ordering: .relaxed) != verdict.rawValue {
-            cell.pointee.proxy.store(verdict.rawValue, ordering: .relaxed)
-        }
-    }
 }
 
-/// Whether a backend's first bytes are those of a server that took a PROXY header for its client's: a TLS alert record,
-/// or HTTP 400; or a line of greeting and then an error, as SMTP, FTP and POP3 servers say it. However they are cut into
-/// reads.
-struct AnswerMatcher {
-    enum Outcome { case undecided, plausible, rejection, complaint }
+/// Whether a backend's first bytes are those of a server that took a PROXY header for its client's: an alert record of TLS,
+/// or HTTP 400; or a line of greeting and then an error, as SMTP, FTP, POP3 and SSH servers say it. However they are cut
+/// into reads.
+package struct AnswerMatcher {
+    package enum Outcome {
+        case undecided
+        /// Such a server would not say this.
+        case plausible
+        case rejection
+        /// Both would: nothing is to be learned of this connection.
+        case unclear
+    }
 
     private enum State: UInt8 {
         case start, alert, http, greeting, newLine, plausible
     }
 
     private var state = State.start
-    /// How many bytes of `HTTP/1.x 400`, or of a line behind the greeting, have come.
+    /// How many bytes of an alert, of `HTTP/1.x 400`, or of a line behind the greeting, have come.
     private var count: UInt8 = 0
     /// The first of that line.
     private var first: UInt8 = 0
     private static let badRequest: StaticString = "HTTP/1.1 400"
 
-    mutating func read(_ bytes: UnsafeRawBufferPointer) -> Outcome {
+    package init() {}
+
+    package mutating func read(_ bytes: UnsafeRawBufferPointer) -> Outcome {
         for byte in bytes {
             guard state != .plausible else { break }
             let outcome = read(byte)
-            if outcome == .rejection || outcome == .complaint { return outcome }
+            guard outcome == .undecided || outcome == .plausible else { return outcome }
         }
         return state == .plausible ? .plausible : .undecided
     }
@@ -110,9 +119,7 @@ struct AnswerMatcher {
     private mutating func read(_ byte: UInt8) -> Outcome {
         switch state {
         case .start: start(byte)
-        // RFC 8446 5.1: content type alert(21), then the legacy version, whose first byte is 3.
-        case .alert where byte == 0x03: return .rejection
-        case .alert: state = .plausible
+        case .alert: return readAlert(byte)
         case .http: return readStatus(byte)
         case .greeting:
             if byte == UInt8(ascii: "\n") { (state, count) = (.newLine, 0) }
@@ -124,12 +131,32 @@ struct AnswerMatcher {
 
     private mutating func start(_ byte: UInt8) {
         switch byte {
-        case 0x15: state = .alert
+        case 0x15: (state, count) = (.alert, 1)
         case UInt8(ascii: "H"): (state, count) = (.http, 1)
-        // `220 ` (RFC 5321 4.2, RFC 959 4.2), `+OK` (RFC 1939 3): what follows shows.
-        case UInt8(ascii: "2"), UInt8(ascii: "+"): state = .greeting
+        // `220 ` (RFC 5321 4.2, RFC 959 4.2), `+OK` (RFC 1939 3), `SSH-` (RFC 4253 4.2): what follows shows.
+        case UInt8(ascii: "2"), UInt8(ascii: "+"), UInt8(ascii: "S"): state = .greeting
         default: state = .plausible
         }
+    }
+
+    /// RFC 8446 5.1, 6: content type alert(21), the legacy version, whose first byte is 3, a length of 2, the level and the
+    /// description. A warning, unless it is close_notify, comes from a server that has read the hello.
+    private mutating func readAlert(_ byte: UInt8) -> Outcome {
+        defer { count += 1 }
+        switch count {
+        case 1 where byte != 0x03: state = .plausible
+        case 3 where byte != 0, 4 where byte != 2: return .unclear
+        case 5: first = byte
+        case 6 where first == 1 && byte != 0: state = .plausible
+        case 6:
+            switch BackendCell.HeaderVerdict(alert: byte) {
+            case .accepted: state = .plausible
+            case .rejected: return .rejection
+            case .unknown: return .unclear
+            }
+        default: break
+        }
+        return .undecided
     }
 
     private mutating func readStatus(_ byte: UInt8) -> Outcome {
@@ -152,23 +179,26 @@ struct AnswerMatcher {
         count += 1
         switch first {
         case UInt8(ascii: "2") where count == 3: state = .greeting
-        case UInt8(ascii: "5") where count == 3: return .complaint
-        case UInt8(ascii: "-") where count == 4: return .complaint
+        case UInt8(ascii: "5") where count == 3: return .rejection
+        case UInt8(ascii: "-") where count == 4: return .rejection
+        case UInt8(ascii: "I") where count == 3: return .rejection
         default: break
         }
         return .undecided
     }
 
-    /// True if `byte` is the next of `220`, of `500` to `503`, or of `-ERR`.
+    /// True if `byte` is the next of `220`, of `500` to `503`, of `-ERR`, or of `Invalid SSH identification string`.
     private func continues(_ byte: UInt8) -> Bool {
         switch (first, count) {
-        case (UInt8(ascii: "2"), 0), (UInt8(ascii: "5"), 0), (UInt8(ascii: "-"), 0): true
+        case (UInt8(ascii: "2"), 0), (UInt8(ascii: "5"), 0), (UInt8(ascii: "-"), 0), (UInt8(ascii: "I"), 0): true
         case (UInt8(ascii: "2"), 1): byte == UInt8(ascii: "2")
         case (UInt8(ascii: "2"), _): byte == UInt8(ascii: "0")
         case (UInt8(ascii: "5"), 1): byte == UInt8(ascii: "0")
         case (UInt8(ascii: "5"), _): byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "3")
         case (UInt8(ascii: "-"), 1): byte == UInt8(ascii: "E")
         case (UInt8(ascii: "-"), _): byte == UInt8(ascii: "R")
+        case (UInt8(ascii: "I"), 1): byte == UInt8(ascii: "n")
+        case (UInt8(ascii: "I"), _): byte == UInt8(ascii: "v")
         default: false
         }
     }

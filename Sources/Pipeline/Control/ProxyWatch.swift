@@ -1,0 +1,188 @@
+import CLinux
+import Pipeline
+import PipelineRouting
+import PipelineRuntime
+
+/// Looks once a second whether backends of v2 routes take our header, asks those that connections have raised doubts of, and
+/// says when a verdict changes (R18). Costs a walk over the distinct sets of backends, and one over the routes only while
+/// some set has a backend that rejects the header, or has just stopped to.
+struct ProxyWatch {
+    private static let interval = TimeSpan.seconds(1)
+
+    private struct Rejected: Hashable {
+        let route: String
+        let owner: EnvName
+    }
+
+    /// Of v2 routes, in the newest table.
+    private var groups: [UnsafePointer<BackendGroup>] = []
+    private var isStale = true
+    private var rejected: Set<Rejected> = []
+    private var probes = DoubtProbes()
+    private var due: Instant?
+
+    /// Nil: there are no v2 routes.
+    var nextLook: Instant? { [due, probes.deadline].compactMap { $0 }.min() }
+    /// Readable when a probe's backend has answered; nil: none is under way.
+    var descriptor: Descriptor? { probes.descriptor }
+
+    mutating func routesChanged() {
+        isStale = true
+        due = due ?? Instant(nanoseconds: 0)
+    }
+
+    mutating func look(_ table: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
+        let answers = probes.take(now)
+        guard !answers.isEmpty || due.map({ $0 <= now }) == true else { return }
+        if isStale { collect(table) }
+        due = groups.isEmpty ? nil : now + ProxyWatch.interval
+        askDoubted(answers, now)
+        guard !rejected.isEmpty || groups.contains(where: { ProxyVerdict($0.pointee) == .rejected }) else { return }
+        sayChanges(table, log)
+    }
+
+    private mutating func collect(_ table: RouteTableSnapshot) {
+        isStale = false
+        var seen: Set<UnsafePointer<BackendGroup>> = []
+        table.visitAll { route, _ in
+            if route.pointee.flags.intersection([.proxyV2, .proxyMismatch]) == .proxyV2 {
+                seen.insert(route.pointee.group)
+            }
+        }
+        groups = Array(seen)
+    }
+
+    /// Takes what probes have found, and begins those that new doubts ask for.
+    private mutating func askDoubted(_ answers: [Endpoint: ProxyAnswer], _ now: Instant) {
+        for group in groups {
+            for backend in group.pointee.backends.buffer {
+                let cell = backend.cell
+                if let answer = answers[backend.address.endpoint] { note(answer, cell) }
+                let doubts = cell.pointee.headerDoubts.load(ordering: .relaxed)
+                guard doubts != 0, ProxyVerdict(cell) != .rejected else { continue }
+                probes.ask(backend, doubts, now)
+            }
+        }
+    }
+
+    /// Doubts stay: clients of three networks that fail outweigh a probe that doesn't.
+    private func note(_ answer: ProxyAnswer, _ cell: UnsafePointer<BackendCell>) {
+        switch answer {
+        case .rejected: cell.pointee.proxy.store(answer.rawValue, ordering: .relaxed)
+        case .accepted:
+            _ = cell.pointee.proxy.compareExchange(
+                expected: BackendCell.HeaderVerdict.unknown.rawValue, desired: answer.rawValue, ordering: .relaxed)
+        }
+    }
+
+    // MARK: Saying it
+
+    private mutating func sayChanges(_ table: RouteTableSnapshot, _ log: ControlLog) {
+        var found: Set<Rejected> = []
+        var verdicts: [Rejected: ProxyVerdict] = [:]
+        table.visitAll { route, _ in
+            let verdict = ProxyVerdict(route.pointee)
+            guard verdict == .rejected || !rejected.isEmpty else { return }
+            let one = Rejected(route: route.pointee.id.string, owner: route.pointee.owner.pointee.name)
+            if verdict == .rejected {
+                found.insert(one)
+                if !rejected.contains(one) { sayRejected(one, route.pointee, log) }
+            } else if rejected.contains(one) {
+                verdicts[one] = verdict
+            }
+        }
+        for one in rejected.subtracting(found).sorted(by: { $0.route < $1.route }) {
+            log.say(verdicts[one] == .unknown ? "proxy_unknown" : "proxy_accepted") { line in
+                line.field("route", one.route)
+                line.fields(one.owner)
+            }
+        }
+        rejected = found
+    }
+
+    private func sayRejected(_ rejected: Rejected, _ route: Route, _ log: ControlLog) {
+        let guilty = route.backends.buffer.filter { ProxyVerdict($0.cell) == .rejected }
+        log.say(
+            "proxy_rejected",
+            "a backend does not take our PROXY header; make it expect one, or set the route's proxy_protocol to off"
+        ) { line in
+            line.field("route", rejected.route)
+            line.fields(rejected.owner)
+            line.list("backends", guilty.prefix(20)) { $0.string($1.address.endpoint.description) }
+            line.field("connections", UInt64(route.cell.pointee.proxyRejections.load(ordering: .relaxed)))
+        }
+    }
+}
+
+/// LOCAL headers sent to backends whose answers to clients may be those of a server that does not take our header: they decide
+/// where the clients' own doing can't be told from it (R18). With or without a `health` block. One thread: control's.
+struct DoubtProbes {
+    /// At once; the rest wait for the next look.
+    static let limit = 8
+    /// Between two probes of a backend.
+    private static let pause = TimeSpan.seconds(5)
+    /// Backends that are remembered as asked.
+    private static let memoryLimit = 4096
+
+    private struct Asked {
+        /// What the doubts were.
+        var doubts: UInt64
+        /// When it may be asked again; nil: a probe is under way.
+        var next: Instant?
+    }
+
+    /// Made with the first doubt.
+    private var flights: ProbeFlights?
+    private var epoll = Descriptor.none
+    private var asked: [Endpoint: Asked] = [:]
+    private var underWay: [HealthBoard.Identity: Endpoint] = [:]
+    private var nextIdentity: HealthBoard.Identity = 1
+
+    var descriptor: Descriptor? { underWay.isEmpty ? nil : epoll }
+    var deadline: Instant? { underWay.isEmpty ? nil : flights?.deadline }
+
+    private static let settings = HealthSettings(
+        name: "", probe: .tcp, interval: .seconds(1), jitterPercent: 0, timeout: .seconds(2), rise: 1, fall: 1,
+        probesPerSecond: 1, panic: .failFast, ejection: .none)
+
+    /// Begins a probe, unless one is under way, or nothing is new since the last.
+    mutating func ask(_ backend: Backend, _ doubts: UInt64, _ now: Instant) {
+        let endpoint = backend.address.endpoint
+        if let known = asked[endpoint] {
+            guard known.doubts != doubts, let next = known.next, next <= now else { return }
+        } else if asked.count >= DoubtProbes.memoryLimit {
+            asked = asked.filter { $0.value.next.map { $0 > now } ?? true }
+            guard asked.count < DoubtProbes.memoryLimit else { return }
+        }
+        guard var flights = flights ?? make(), !flights.isFull else { return }
+        let target = ProbeTarget(
+            key: .init(endpoint: endpoint, usesProxy: true), cell: backend.cell, settings: DoubtProbes.settings,
+            instance: "")
+        let identity = nextIdentity
+        nextIdentity += 1
+        let end = flights.begin(identity, target, now)
+        self.flights = flights
+        asked[endpoint] = Asked(doubts: doubts, next: end == nil ? nil : now + DoubtProbes.pause)
+        if end == nil { underWay[identity] = endpoint }
+    }
+
+    /// Nil: the kernel gives no descriptor now.
+    private mutating func make() -> ProbeFlights? {
+        let made = cl_epoll_create()
+        guard made >= 0 else { return nil }
+        epoll = Descriptor(made)
+        return ProbeFlights(epoll: made, limit: DoubtProbes.limit)
+    }
+
+    /// What has been found out; of what was not, nothing.
+    mutating func take(_ now: Instant) -> [Endpoint: ProxyAnswer] {
+        guard !underWay.isEmpty, let ends = flights?.wait(until: now, now: now) else { return [:] }
+        var answers: [Endpoint: ProxyAnswer] = [:]
+        for end in ends {
+            guard let endpoint = underWay.removeValue(forKey: end.identity) else { continue }
+            asked[endpoint]?.next = now + DoubtProbes.pause
+            if let answer = end.outcome.proxy { answers[endpoint] = answer }
+        }
+        return answers
+    }
+}

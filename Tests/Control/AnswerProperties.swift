@@ -1,0 +1,74 @@
+import Pipeline
+import PipelineControl
+import PipelineRuntime
+
+/// What must hold of what reads backends' answers, whatever they are: the probe's conversation and the worker's look at the
+/// bytes behind a PROXY header come to the same end however the answer is cut into segments. For the tests beside it and for
+/// Fuzz/run.
+///
+/// An input is a byte and an answer. The byte says: which probe, whether a header went in front, and how the answer ends.
+enum AnswerProperties {
+    private static let probes: [HealthSettings.Probe] = [
+        .tcp, .expect(Array("220".utf8)), .tls(serverName: "app.example.com"), .tls(serverName: nil),
+    ]
+    private static let start = Instant(nanoseconds: 1_000_000_000)
+
+    /// Nil, or what is wrong.
+    static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
+        guard let how = bytes.first else { return nil }
+        let answer = Array(bytes.dropFirst())
+        return conversation(how, answer) ?? matcher(answer)
+    }
+
+    private static func conversation(_ how: UInt8, _ answer: [UInt8]) -> String? {
+        let probe = probes[Int(how & 3)]
+        let usesProxy = how & 4 != 0
+        let end = Int(how >> 3) % 3
+        let whole = outcome(probe, usesProxy, answer, step: max(1, answer.count), end: end)
+        for step in [1, 7] {
+            let cut = outcome(probe, usesProxy, answer, step: step, end: end)
+            if cut != whole { return "\(probe), header \(usesProxy): \(whole), in pieces of \(step): \(cut)" }
+        }
+        guard usesProxy || whole.proxy == nil else { return "a verdict on a header that was not sent: \(whole)" }
+        if answer.isEmpty, end == 0, whole.proxy != nil { return "silence has proved something: \(whole)" }
+        return nil
+    }
+
+    private static func outcome(
+        _ probe: HealthSettings.Probe, _ usesProxy: Bool, _ answer: [UInt8], step: Int, end: Int
+    ) -> ProbeConversation.Outcome {
+        var talk = ProbeConversation(probe, usesProxy: usesProxy, timeout: .seconds(2), begun: start)
+        if let outcome = talk.connected(start + .milliseconds(1)) { return outcome }
+        var rest = answer[...]
+        while !rest.isEmpty {
+            if let outcome = talk.received(rest.prefix(step)) { return outcome }
+            rest = rest.dropFirst(step)
+        }
+        if end > 0 { return talk.ended(reset: end == 2) }
+        while true {
+            if let outcome = talk.timePassed(talk.deadline) { return outcome }
+        }
+    }
+
+    private static func matcher(_ answer: [UInt8]) -> String? {
+        let whole = read(answer, step: max(1, answer.count))
+        for step in [1, 5] {
+            let cut = read(answer, step: step)
+            if cut != whole { return "the worker finds \(whole), in pieces of \(step) \(cut)" }
+        }
+        return nil
+    }
+
+    private static func read(_ answer: [UInt8], step: Int) -> AnswerMatcher.Outcome {
+        var matcher = AnswerMatcher()
+        var outcome = AnswerMatcher.Outcome.undecided
+        var rest = answer[...]
+        while !rest.isEmpty {
+            outcome = Array(rest.prefix(step)).withUnsafeBytes { matcher.read($0) }
+            // As the worker has it: it looks no more.
+            if outcome == .rejection || outcome == .unclear { return outcome }
+            rest = rest.dropFirst(step)
+        }
+        return outcome
+    }
+}

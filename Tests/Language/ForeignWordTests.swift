@@ -1,0 +1,50 @@
+import FilterCatalog
+import PipelineLanguage
+import Testing
+
+/// Whoever comes from another proxy gets the word that is meant here.
+@Suite struct ForeignWordTests {
+    /// What the errors advise.
+    private func help(_ text: String) -> [String] {
+        let compilation = compile(Array(text.utf8), file: "x", catalog: catalog)
+        return compilation.diagnostics.filter { $0.severity == .error }.flatMap(\.help)
+    }
+
+    private func advises(_ text: String, _ start: String) -> Bool { help(text).contains { $0.hasPrefix(start) } }
+
+    @Test(
+        "balances",
+        arguments: [
+            ("leastconn", "least_connections"), ("source", "consistent_hash"), ("roundrobin", "round_robin"),
+            ("ip_hash", "consistent_hash"), ("random", "random_of_two"),
+        ])
+    func balances(theirs: String, ours: String) {
+        #expect(help("pipeline a {\n    backend  \(theirs)\n}\n").contains("write `\(ours)`"))
+        #expect(help("route {\n    balance  \(theirs)\n}\n").contains("write `\(ours)`"))
+    }
+
+    @Test(
+        "places and settings",
+        arguments: [
+            ("frontend web {\n}\n", "write `listen`"), ("global {\n}\n", "write `node`"),
+            ("node a {\n    nbthread 4\n}\n", "write `workers`"),
+            ("node a {\n    maxconn 4\n}\n", "write `connections`"),
+            ("health a {\n    inter 2s\n}\n", "write `interval`"),
+            ("route {\n    server [::1]:80\n}\n", "write `backend`"),
+            ("route {\n    maxconn 80\n}\n", "write `max_connections`"),
+            ("listen [::]:80 tcp via a\n", "write `tcp_raw`"),
+            ("listen [::]:443 tls via a\n", "write `tls_passthrough`"),
+            ("pipeline a {\n    limit_conn x\n}\n", "write `rate_limit`"),
+            ("pipeline a {\n    ssl_preread on\n}\n", "write `sni`"),
+        ])
+    func places(text: String, ours: String) { #expect(help(text).contains(ours), "\(help(text))") }
+
+    @Test("what is not here says so")
+    func absent() {
+        #expect(advises("listen [::]:80 http via a\n", "no HTTP is read here"))
+        #expect(advises("route {\n    backend [::1]:80 backup\n}\n", "there are no backup servers"))
+        #expect(advises("route {\n    backend [::1]:80 check\n}\n", "probes are a `health` block"))
+        #expect(advises("backend web {\n}\n", "a backend stands in a `route` block"))
+        #expect(help("upstream web {\n}\n").contains("write `route`"))
+    }
+}

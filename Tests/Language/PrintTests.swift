@@ -1,0 +1,100 @@
+import FilterCatalog
+import PipelineLanguage
+import Testing
+
+/// `check --print` shows every setting: a change of one that it does not show would be seen by nobody.
+@Suite struct PrintTests {
+    /// A setting's keyword, and two ways to write it, each a part of a file: what stands around it is the same.
+    private static let samples: [(keyword: String, one: String, other: String)] = {
+        var all: [(String, String, String)] = []
+        let add = { (keyword: String, before: String, values: (String, String), after: String) in
+            all.append((keyword, before + values.0 + after, before + values.1 + after))
+        }
+        let rows: [(block: String, lines: [(String, String, String)])] = [
+            (
+                "node n",
+                [
+                    ("workers", "2", "auto"), ("connections", "10 per worker", "11 per worker"),
+                    ("conntrack", "every 5s", "every 5s table 1001"), ("backlog", "10", "11"),
+                    ("descriptors", "shared", "per_worker"), ("coalesce", "2ms", "3ms"),
+                    ("spare_sockets", "1 per worker", "2 per worker"), ("connect_timeout", "1s", "2s"),
+                    ("half_close_timeout", "1s", "2s"), ("drain_timeout", "1s", "2s"), ("keepalive", "1s", "2s"),
+                    ("user_timeout", "1s", "2s"), ("log", "off", "connections"), ("state", "/a", "/b"),
+                    ("admin", "unix:/a", "unix:/b"), ("congestion", "client bbr", "upstream bbr"),
+                    ("denied_ports", "25", "none"), ("intercept", "interface a", "interface b"), ("mark", "1", "2"),
+                    ("ledger", "/a", "/a minutes 1h"),
+                ]
+            ),
+            (
+                "health h",
+                [
+                    ("probe", "tls sni a.example", "expect \"220\""), ("interval", "5s", "5s jitter 3%"),
+                    ("timeout", "1s", "2s"), ("rise", "3", "4"), ("fall", "3", "4"), ("rate", "10/s", "11/s"),
+                    ("eject", "after 2 for 1s", "after 2 for 1s max 4s"), ("panic", "use_all", "fail_fast"),
+                ]
+            ),
+            (
+                "route",
+                [
+                    ("id", "a", "b"), ("owner", "a/b/c", "a/b/d"), ("listen", "80", "81"),
+                    ("backend", "[::1]:80", "[::1]:81"), ("proxy_protocol", "v2", "off"),
+                    ("backend_expects_proxy_protocol", "true", "false"), ("allow_non_tls", "true", "false"),
+                    ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
+                ]
+            ),
+        ]
+        for (block, lines) in rows {
+            for line in lines {
+                let fixed =
+                    block == "route" ? lines.filter { ["id", "owner", "listen", "backend"].contains($0.0) } : []
+                let rest = fixed.filter { $0.0 != line.0 }.map { "    \($0.0) \($0.1)\n" }.joined()
+                add(line.0, "\(block) {\n\(rest)    \(line.0) ", (line.1, line.2), "\n}\n")
+            }
+        }
+        return all
+    }()
+
+    private func shown(_ text: String) -> String? {
+        let compilation = compile(Array(text.utf8), file: "x", catalog: catalog)
+        let errors = compilation.diagnostics.filter { $0.severity == .error }
+        #expect(errors.isEmpty, "\(text): \(errors.map(\.message))")
+        return compilation.program.map { describe($0) + describe(compilation.routes) }
+    }
+
+    @Test("each setting of a block makes a difference to what is printed")
+    func settings() {
+        for sample in Self.samples {
+            guard let one = shown(sample.one), let other = shown(sample.other) else { continue }
+            #expect(one != other, "\(sample.keyword): \(sample.one)")
+        }
+    }
+
+    @Test("no setting of these blocks is left out of this test")
+    func complete() {
+        let known = Set(Self.samples.map(\.keyword))
+        for keyword in languageSettings { #expect(known.contains(keyword), "\(keyword)") }
+    }
+
+    @Test("what is no setting of a block as well: sets, names, limits, hints, exports, listeners")
+    func others() {
+        let pairs = [
+            ("set a { ::1 }\n", "set a { ::2 }\n"), ("names a { a.example }\n", "names a { *.a.example }\n"),
+            (
+                "limit a {\n key client/64\n rate 1/s burst 2\n table 1k\n}\n",
+                "limit a {\n key client/64\n rate 1/s burst 3\n table 1k\n}\n"
+            ),
+            (
+                "limit a {\n key client/64\n concurrent 1\n table 1k\n}\n",
+                "limit a {\n key client/63\n concurrent 1\n table 1k\n}\n"
+            ),
+            (
+                "limit a {\n key env\n bytes_up 10Mbit/s\n table 1k\n}\n",
+                "limit a {\n key env\n bytes_down 10Mbit/s\n table 1k\n}\n"
+            ),
+            ("limit a {\n key env\n rate 1/s\n table 1k\n}\n", "limit a {\n key env\n rate 1/s\n table 2k\n}\n"),
+            ("hints {\n smtp 3 in 1m\n}\n", "hints {\n smtp 4 in 1m\n}\n"),
+            ("export ipfix udp [::1]:1\n", "export ipfix tcp [::1]:1\n"),
+        ]
+        for (one, other) in pairs { #expect(shown(one) != shown(other), "\(one)") }
+    }
+}
