@@ -65,7 +65,7 @@ struct AnswerTests {
 struct HeaderEvidenceTests {
     private final class Bench {
         let cell = UnsafeMutablePointer<BackendCell>.allocate(capacity: 1)
-        init() { cell.initialize(to: BackendCell()) }
+        init() { cell.initialize(to: BackendCell(Endpoint(.unspecified, 0))) }
         deinit {
             cell.deinitialize(count: 1)
             cell.deallocate()
