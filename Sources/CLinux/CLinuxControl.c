@@ -221,6 +221,9 @@ int cl_send_datagram(const char *path, const void *bytes, size_t count) {
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+    /* A receiver that stands still must not stop us. */
+    struct timeval patience = {.tv_usec = 250000};
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     ssize_t sent = sendto(fd, bytes, count, MSG_NOSIGNAL, (struct sockaddr *)&to, size);
     int failed = sent < 0 ? -errno : 0;
     close(fd);

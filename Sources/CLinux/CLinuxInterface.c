@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <stdio.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -43,3 +44,30 @@ uint32_t cl_incoming_interface(int fd) {
 }
 
 bool cl_interface_name(uint32_t index, char *name) { return index != 0 && if_indextoname(index, name) != NULL; }
+
+int cl_address_state(const struct cl_endpoint *at) {
+    char wanted[33];
+    snprintf(wanted, sizeof wanted, "%016llx%016llx", (unsigned long long)at->high, (unsigned long long)at->low);
+    FILE *file = fopen("/proc/net/if_inet6", "re");
+    if (file == NULL) return CL_ADDRESS_ABSENT;
+    int state = CL_ADDRESS_ABSENT;
+    char address[33];
+    unsigned flags;
+    /* Address, interface, prefix length, scope, flags (IFA_F_TENTATIVE 0x40, IFA_F_DADFAILED 0x08), name. */
+    while (fscanf(file, "%32s %*x %*x %*x %x %*s", address, &flags) == 2) {
+        if (strcmp(address, wanted) != 0) continue;
+        int found = flags & 0x08 ? CL_ADDRESS_DUPLICATE : flags & 0x40 ? CL_ADDRESS_TENTATIVE : CL_ADDRESS_READY;
+        /* On two links: one that can be used is enough. */
+        if (state == CL_ADDRESS_ABSENT || found < state) state = found;
+    }
+    fclose(file);
+    return state;
+}
+
+uint32_t cl_listen_drops(int fd) {
+    enum { MEMORY_INFO = 55, DROPS = 8 /* SK_MEMINFO_DROPS */ };
+    uint32_t values[16] = {0};
+    socklen_t length = sizeof values;
+    if (getsockopt(fd, SOL_SOCKET, MEMORY_INFO, values, &length) < 0) return 0;
+    return length >= (DROPS + 1) * sizeof values[0] ? values[DROPS] : 0;
+}

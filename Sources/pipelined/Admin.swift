@@ -78,10 +78,17 @@ struct Reload: ParsableCommand {
             The same as SIGHUP, with an answer. A config that does not compile changes nothing: it is said why, and the \
             exit code is 1. Established connections go on.
 
+            A state file with three empty lists is refused where that would take away what is served, unless --confirm \
+            says that it is meant.
+
             EXAMPLES
               pipelined reload
               pipelined reload --admin /run/pipelined/edge.sock
             """)
     @OptionGroup var options: AdminOptions
-    func run() throws { try options.ask(.reload) }
+
+    @Flag(help: "Do what would be refused as a likely mistake.")
+    var confirm = false
+
+    func run() throws { try options.ask(.reload(isConfirmed: confirm)) }
 }

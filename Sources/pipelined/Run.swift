@@ -25,7 +25,7 @@ struct Run: ParsableCommand {
     var config: String
 
     func run() throws {
-        let code = Supervisor(config: config).run()
+        let code = Supervisor.run(config: config)
         if code != 0 { throw ExitCode(code) }
     }
 }

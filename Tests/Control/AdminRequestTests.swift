@@ -29,7 +29,8 @@ struct AdminRequestTests {
             return [
                 AdminRequest(.top(TopQuestion()), isText: true), AdminRequest(.top(top), isText: false),
                 AdminRequest(.status, isText: false), AdminRequest(.routes, isText: true),
-                AdminRequest(.backends, isText: false), AdminRequest(.reload, isText: true),
+                AdminRequest(.backends, isText: false), AdminRequest(.reload(isConfirmed: false), isText: true),
+                AdminRequest(.reload(isConfirmed: true), isText: true),
                 AdminRequest(try question(.usual), isText: false),
                 AdminRequest(try question(.hello(Array("a.example.com".utf8))), isText: true),
                 AdminRequest(try question(.bytes([0, 0x16, 0xFF])), isText: false),
@@ -94,12 +95,17 @@ struct AddressMonitorTests {
 
     private let local: (UInt16, [UInt8]) = (2, [192, 0, 2, 7])
 
-    @Test("addresses that come and go are named; IPv6 and other messages are not")
+    @Test("addresses of both families that come and go are named; other messages are not")
     func names() throws {
         let address = try #require(IPAddress("192.0.2.7"))
         #expect(read(message(20, [local])) == [address])
         #expect(read(message(21, [local])) == [address])
-        #expect(read(message(20, family: 10, [(2, [UInt8](repeating: 1, count: 16))])) == [])
+        let six: [UInt8] = [0x20, 1, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]
+        let sixth = try #require(IPAddress("2001:db8::9"))
+        #expect(read(message(20, family: 10, [(1, six)])) == [sixth])
+        #expect(read(message(21, family: 10, [(1, six), (2, six)])) == [sixth])
+        #expect(read(message(20, family: 10, [(2, [192, 0, 2, 7])])) == [])
+        #expect(read(message(20, family: 7, [(1, six)])) == [])
         #expect(read(message(16, [local])) == [])
         #expect(read(message(20, [local]) + message(21, [(1, [192, 0, 2, 8])])).count == 2)
     }

@@ -208,7 +208,7 @@ struct HealthBoardTests {
         var log = HealthLog(wallClock: { 0 }, write: { lines.add($0) })
         let target = cells.target(0, settings)
         for _ in 0..<1000 { log.say(.down(.refused, bad: 2), of: target, now: at(1_000_000)) }
-        #expect(lines.all.count == HealthLog.burst)
+        #expect(lines.all.count == LineBudget.burst)
         log.say(.up(after: .seconds(1), good: 2), of: target, now: at(1_001_000))
         #expect(lines.all.last?.contains("\"suppressed\":900") == true)
         #expect(

@@ -51,7 +51,11 @@ struct StartTests {
             program: node.program, routing: node.routing,
             listeners: [try spec("127.0.0.1:0"), try spec("[::1]:0")].map { PlannedListener($0, .listen) },
             revision: nil)
-        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline")
+        let null = open("/dev/null", O_WRONLY | O_CLOEXEC)
+        defer { close(null) }
+        let writer = try #require(LogWriter.start(out: null, error: null).writer)
+        defer { writer.finish(patience: 60_000) }
+        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline", writer: writer)
         #expect(failures.isEmpty)
         let started = try #require(running).fleet
         #expect(started.workers.count == 1)

@@ -39,9 +39,10 @@ struct SNIFilterTests {
                 return
             }
             #expect(total > count && total <= Self.hello.count)
-            #expect(run.facts.sniff == .notAsked)
+            #expect(run.facts.sniff == .incomplete)
         }
         #expect(try run.evaluate(SNIFilter.self, bytes: Self.hello) == .next)
+        #expect(run.facts.sniff == .ok)
     }
 
     @Test("R7: a name across two records, at every cut")

@@ -12,6 +12,7 @@ struct RingAndProgramTests {
         func push(_ serial: UInt64) -> Bool {
             var record = ConnectionRecord()
             record.serial = serial
+            record.isRelayed = true
             return ring.push(record)
         }
         for serial in UInt64(0)..<4 { holds(push(serial)) }
@@ -24,6 +25,23 @@ struct RingAndProgramTests {
             holds(push(serial))
             holds(ring.pop()?.serial == serial)
         }
+    }
+
+    @Test("R27: refused connections have half of a ring: a relayed one still has room behind a flood of them")
+    func refusedHaveHalf() {
+        let ring = RecordRing(capacity: 4)
+        func push(_ serial: UInt64, isRelayed: Bool) -> Bool {
+            var record = ConnectionRecord()
+            record.serial = serial
+            record.isRelayed = isRelayed
+            return ring.push(record)
+        }
+        holds(push(0, isRelayed: false) && push(1, isRelayed: false))
+        holds(!push(2, isRelayed: false))
+        holds(push(3, isRelayed: true) && push(4, isRelayed: true))
+        holds(!push(5, isRelayed: true))
+        for serial in [UInt64(0), 1, 3, 4] { holds(ring.pop()?.serial == serial) }
+        holds(push(6, isRelayed: false))
     }
 
     @Test("orders only grow as they are compared")

@@ -75,7 +75,7 @@ final class Control {
         switch world.mailbox.order {
         case .run: world.mailbox.setOrder(world.random.chance(50) ? .drain : .stop)
         case .drain: world.mailbox.setOrder(.stop)
-        case .stop: world.fail("the worker sleeps on after it was told to stop")
+        case .stop, .kill: world.fail("the worker sleeps on after it was told to stop")
         }
     }
 

@@ -117,7 +117,7 @@ extension World {
             if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }
         case .instanceDrained, .routeRemoved:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
-        case .peekTimeout, .killed, .owedProxyHeader, .interceptLoop, .notIntercepted: fail(name)
+        case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted: fail(name)
         }
         checkReset(connection, name)
     }

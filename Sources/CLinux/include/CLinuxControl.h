@@ -41,6 +41,13 @@ struct cl_endpoint;
 /* 0 if this machine would let a socket bind to the address (its port is not looked at), -EADDRNOTAVAIL if not. */
 int cl_can_bind(const struct cl_endpoint *at);
 
+/* Connections that a listening socket had no room for in its queue since it listens (SO_MEMINFO); 0 if it can't be told. */
+uint32_t cl_listen_drops(int fd);
+
+/* Of an IPv6 address: whether this machine has it, and whether a socket may use it yet (/proc/net/if_inet6). */
+enum { CL_ADDRESS_ABSENT = 0, CL_ADDRESS_READY = 1, CL_ADDRESS_TENTATIVE = 2, CL_ADDRESS_DUPLICATE = 3 };
+int cl_address_state(const struct cl_endpoint *at);
+
 /* Descriptors 0, 1 and 2 are there afterwards: a socket must never become standard output. */
 int cl_hold_standard_streams(void);
 
@@ -57,7 +64,7 @@ void cl_sleep(int64_t nanoseconds);
 /* Gives freed memory of the heap back to the system. Walks the heap: not for events. */
 void cl_trim_heap(void);
 
-/* One datagram to the Unix socket at path; a leading '@' means the abstract namespace. */
+/* One datagram to the Unix socket at path, within a quarter of a second; a leading '@' means the abstract namespace. */
 int cl_send_datagram(const char *path, const void *bytes, size_t count);
 
 /* Opens a regular file for reading: its descriptor, and its size. -EISDIR for a directory, -EINVAL for what is no file. */
@@ -67,3 +74,19 @@ int cl_write_all(int fd, const void *bytes, size_t count);
 ssize_t cl_read(int fd, void *buffer, size_t count);
 /* Replaces path by the bytes in one step, keeping its mode: a reader sees the old file or the new one. */
 int cl_replace_file(const char *path, const void *bytes, size_t count);
+
+/* How a stream of lines is written to. */
+enum {
+    /* A regular file, or a descriptor of our own that never waits: EAGAIN is told. */
+    CL_SINK_PATIENT = 0,
+    CL_SINK_SOCKET = 1,
+    /* A pipe that may block its writer: it is asked before each write, and given a page, which it then has room for. */
+    CL_SINK_POLLED = 2,
+};
+/* A descriptor of our own for what fd is, to be closed; its flags are not changed. */
+int cl_sink_open(int fd, int *kind);
+ssize_t cl_sink_write(int fd, int kind, const void *bytes, size_t count);
+/* Whether both are the same file, pipe or socket. */
+int cl_same_file(int a, int b);
+/* Makes the calling thread less urgent by so many steps of nice. */
+int cl_lower_priority(int steps);

@@ -63,7 +63,7 @@ extension SNIFilter {
         case .timeout: return "no whole ClientHello within \(settings.timeout.milliseconds) ms, but \(only)"
         case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, but \(only)"
         case .notTLS: return "the first bytes are no TLS, but \(only), and it allows that"
-        case .malformed, .notAsked: return "no server name"
+        case .malformed, .incomplete, .notAsked: return "no server name"
         }
     }
 

@@ -79,6 +79,7 @@ public enum SNIFilter: Filter {
             effects.setSniff(.malformed, name: ServerName())
             return refuse(.malformed)
         case .incomplete(let needs):
+            effects.setSniffing()
             switch view.input {
             case .open: return .needBytes(view.facts.consumed + needs)
             case .ended: return refuse(.closed)

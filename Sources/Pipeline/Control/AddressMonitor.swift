@@ -3,7 +3,8 @@ import Glibc
 import Pipeline
 import PipelineRuntime
 
-/// Hears from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR) when IPv4 addresses come and go.
+/// Hears from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR) when addresses come and go. An IPv6 address
+/// is told of again when duplicate address detection is over.
 ///
 /// It says which addresses something happened to, and no more: whether one can be bound is the kernel's to answer, and
 /// depends on more than the list of addresses (`ip_nonlocal_bind`, local routes, an address on two links).
@@ -19,7 +20,7 @@ final class AddressMonitor {
         guard let socket = mnl_socket_open2(NETLINK_ROUTE, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)) else {
             return nil
         }
-        guard mnl_socket_bind(socket, UInt32(RTMGRP_IPV4_IFADDR), 0) == 0 else {
+        guard mnl_socket_bind(socket, UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR), 0) == 0 else {
             mnl_socket_close(socket)
             return nil
         }
@@ -82,23 +83,38 @@ final class AddressMonitor {
         }
     }
 
-    /// IFA_LOCAL is the address itself; on a point-to-point link IFA_ADDRESS is the other end's.
+    /// IFA_LOCAL is the address itself (IPv6 has it on point-to-point links alone); on a point-to-point link IFA_ADDRESS is the other end's.
     private static func readAddress(_ message: UnsafePointer<nlmsghdr>, _ news: inout Set<IPAddress>) {
         let header = MemoryLayout<ifaddrmsg>.size
         guard mnl_nlmsg_get_payload_len(message) >= header, let payload = mnl_nlmsg_get_payload(message),
-            payload.assumingMemoryBound(to: ifaddrmsg.self).pointee.ifa_family == UInt8(AF_INET),
+            let size = length(ofFamily: payload.assumingMemoryBound(to: ifaddrmsg.self).pointee.ifa_family),
             let first = mnl_nlmsg_get_payload_offset(message, header), let tail = mnl_nlmsg_get_payload_tail(message)
         else { return }
         var attribute = first.assumingMemoryBound(to: nlattr.self)
         while mnl_attr_ok(attribute, Int32(clamping: tail - UnsafeMutableRawPointer(attribute))) {
             let type = Int(mnl_attr_get_type(attribute))
             if type == IFA_LOCAL || type == IFA_ADDRESS,
-                mnl_attr_get_payload_len(attribute) == 4
+                Int(mnl_attr_get_payload_len(attribute)) == size, let bytes = mnl_attr_get_payload(attribute)
             {
-                news.insert(IPAddress(v4: UInt32(bigEndian: mnl_attr_get_u32(attribute))))
+                news.insert(address(UnsafeRawBufferPointer(start: bytes, count: size)))
             }
             guard let next = mnl_attr_next(attribute) else { return }
             attribute = next
         }
+    }
+
+    private static func length(ofFamily family: UInt8) -> Int? {
+        switch Int32(family) {
+        case AF_INET: 4
+        case AF_INET6: 16
+        default: nil
+        }
+    }
+
+    /// - Parameter bytes: four or sixteen, in network order.
+    private static func address(_ bytes: UnsafeRawBufferPointer) -> IPAddress {
+        let word = { (range: Range<Int>) in bytes[range].reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
+        if bytes.count == 4 { return IPAddress(v4: UInt32(truncatingIfNeeded: word(0..<4))) }
+        return IPAddress(high: word(0..<8), low: word(8..<16))
     }
 }

@@ -16,11 +16,11 @@ struct AdminCommands {
             let request = try AdminRequest(line)
             switch request.command {
             case .status: return StatusReport(node).response(isText: request.isText)
-            case .routes: return RoutesReport.response(node.routing.snapshot, isText: request.isText)
+            case .routes: return RoutesReport(node.routing.snapshot).response(isText: request.isText)
             case .backends:
-                return BackendsReport(node.routing.snapshot, Instant(nanoseconds: cl_now()))
+                return BackendsReport(node.routing.snapshot, leaving: node.routing.leavingBackends)
                     .response(isText: request.isText)
-            case .reload: return reload(isText: request.isText)
+            case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText)
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
             }
@@ -59,16 +59,19 @@ struct AdminCommands {
                 AdminCommands.failure(
                     "no pipeline of this node records flows", "write `account every 5s` in one, and reload"))
         }
-        let now = cl_wall_clock()
-        let report = node.flowWatch.top(question, now: now)
-        if let (problem, remedy) = report.fault { return AdminResponse(AdminCommands.failure(problem, remedy)) }
-        return isText
-            ? AdminCommands.text(report.text(node: node.program.node.name, now: now))
-            : AdminResponse(report.json(now: now))
+        let (now, watch, name) = (cl_wall_clock(), node.flowWatch, node.program.node.name)
+        var tally = watch.tally(question, now: now)
+        return AdminResponse(preparing: { until in
+            guard tally.advance(until: until, watch.names) else { return nil }
+            let report = TopReport(tally)
+            if let (problem, remedy) = report.fault { return AdminResponse(AdminCommands.failure(problem, remedy)) }
+            return isText
+                ? AdminCommands.text(report.text(node: name, now: now)) : AdminResponse(report.json(now: now))
+        })
     }
 
-    private func reload(isText: Bool) -> AdminResponse {
-        let refusal = node.reload(by: "admin", manager)
+    private func reload(isConfirmed: Bool, isText: Bool) -> AdminResponse {
+        let refusal = node.reload(by: "admin", isConfirmed: isConfirmed, manager)
         if isText {
             guard let refusal else {
                 let problems = node.problems.map { "  \($0)\n" }.joined()

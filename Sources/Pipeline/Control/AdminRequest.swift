@@ -5,7 +5,9 @@ import PipelineRouting
 /// What a client of the admin socket asks: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
 package struct AdminRequest: Sendable, Equatable {
     package enum Command: Sendable, Equatable {
-        case status, routes, backends, reload
+        case status, routes, backends
+        /// Confirmed: what a guard would refuse is meant.
+        case reload(isConfirmed: Bool)
         case explain(Question)
         case top(TopQuestion)
     }
@@ -48,7 +50,7 @@ package struct AdminRequest: Sendable, Equatable {
     static let commands = ["status", "routes", "backends", "explain", "reload", "top"]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
-        "destination", "port",
+        "destination", "port", "confirm",
     ]
 
     package init(_ line: [UInt8]) throws(Fault) {
@@ -65,7 +67,12 @@ package struct AdminRequest: Sendable, Equatable {
         case "status": command = .status
         case "routes": command = .routes
         case "backends": command = .backends
-        case "reload": command = .reload
+        case "reload":
+            switch fields["confirm"] {
+            case nil: command = .reload(isConfirmed: false)
+            case .bool(let isConfirmed)?: command = .reload(isConfirmed: isConfirmed)
+            default: throw Fault(problem: "confirm is no bool", remedy: "write true or false, or leave it out")
+            }
         case "explain": command = .explain(try AdminRequest.question(fields))
         case "top": command = .top(try TopQuestion(fields))
         default:
@@ -123,7 +130,9 @@ package struct AdminRequest: Sendable, Equatable {
         case .status: line.field("command", "status")
         case .routes: line.field("command", "routes")
         case .backends: line.field("command", "backends")
-        case .reload: line.field("command", "reload")
+        case .reload(let isConfirmed):
+            line.field("command", "reload")
+            if isConfirmed { line.field("confirm", true) }
         case .explain(let question):
             line.field("command", "explain")
             line.field("to", question.to.description)

@@ -8,15 +8,22 @@ package struct AdminSocketError: Error, Sendable, CustomStringConvertible {
 }
 
 /// What goes back to a client: a first piece, and more of it while there is some. So a document of any size costs one
-/// piece of memory.
+/// piece of memory. What has to look at very much before it can say anything is made in slices.
 struct AdminResponse {
     var first: [UInt8]
     /// The next piece; nil: that was all.
     var more: (() -> [UInt8]?)?
+    /// Goes on until about that instant; the response once it is there.
+    var prepare: ((_ until: Instant) -> AdminResponse?)?
 
     init(_ bytes: [UInt8], more: (() -> [UInt8]?)? = nil) {
         first = bytes
         self.more = more
+    }
+
+    init(preparing prepare: @escaping (_ until: Instant) -> AdminResponse?) {
+        first = []
+        self.prepare = prepare
     }
 }
 
@@ -28,12 +35,15 @@ final class AdminServer {
     static let clientLimit = 32
     /// Bytes of a request.
     static let requestLimit = 65536
-    /// Without a byte going either way.
+    /// Without a byte going either way, the node's own time not counted.
     static let idleLimit = TimeSpan.seconds(5)
+    /// How long reports are prepared in one turn of the control loop: signals, addresses and other clients wait no longer.
+    static let slice = TimeSpan.milliseconds(10)
 
     private let path: String
     private let listener: Descriptor
     private var clients: [AdminClient] = []
+    private var turn = 0
 
     /// Listens at `path`, with mode 0600. A socket file that nobody answers on is left over, and replaced.
     init(path: String) throws(AdminSocketError) {
@@ -94,19 +104,39 @@ final class AdminServer {
     }
 
     /// When the first idle client is to be closed.
-    var nextDeadline: Instant? { clients.map { $0.lastMove + AdminServer.idleLimit }.min() }
+    var nextDeadline: Instant? {
+        clients.filter { !$0.isPreparing }.map { $0.lastMove + AdminServer.idleLimit }.min()
+    }
+
+    /// A report is being made: the next turn is due at once.
+    var isPreparing: Bool { clients.contains(where: \.isPreparing) }
+
+    /// The node did something else for so long: that is no client's fault.
+    func excuse(_ busy: TimeSpan) { for client in clients { client.excuse(busy) } }
+
+    /// One slice for one client, in turns.
+    private func prepareOne() {
+        let waiting = clients.filter(\.isPreparing)
+        guard !waiting.isEmpty else { return }
+        turn = (turn + 1) % waiting.count
+        let now = Instant(nanoseconds: cl_now())
+        waiting[turn].prepare(until: now + AdminServer.slice, now)
+    }
 
     /// Serves what has come. `items` are those of ``waits``.
     func serve(_ items: ArraySlice<cl_poll_item>, _ now: Instant, answer: ([UInt8]) -> AdminResponse) {
         for (client, item) in zip(clients, items.dropFirst()) where item.got != 0 {
             client.move(item.got, now, answer: answer)
         }
-        for client in clients where client.lastMove + AdminServer.idleLimit <= now { client.isOver = true }
+        for client in clients where !client.isPreparing && client.lastMove + AdminServer.idleLimit <= now {
+            client.isOver = true
+        }
         clients.removeAll { client in
             if client.isOver { client.close() }
             return client.isOver
         }
         if items.first?.got ?? 0 != 0 { acceptAll(now) }
+        prepareOne()
     }
 
     private func acceptAll(_ now: Instant) {
@@ -144,13 +174,26 @@ final class AdminClient {
 
     func close() { _ = cl_close(descriptor.number) }
 
+    /// While its answer is being made, only its end is of interest.
     var wait: cl_poll_item {
-        cl_poll_item(
-            fd: descriptor.number, wants: UInt8(response == nil ? CL_READABLE : CL_WRITABLE), got: 0)
+        let wants = isPreparing ? 0 : response == nil ? CL_READABLE : CL_WRITABLE
+        return cl_poll_item(fd: descriptor.number, wants: UInt8(wants), got: 0)
+    }
+
+    var isPreparing: Bool { response?.prepare != nil && !isOver }
+
+    func excuse(_ busy: TimeSpan) { lastMove = lastMove + busy }
+
+    func prepare(until end: Instant, _ now: Instant) {
+        guard let ready = response?.prepare?(end) else { return }
+        response = ready
+        lastMove = now
     }
 
     func move(_ got: UInt8, _ now: Instant, answer: ([UInt8]) -> AdminResponse) {
-        if response == nil {
+        if isPreparing {
+            isOver = true
+        } else if response == nil {
             read(now, answer: answer)
         } else if got & UInt8(CL_WRITABLE) == 0 {
             isOver = true
@@ -192,7 +235,7 @@ final class AdminClient {
 
     /// One piece at most.
     private func write(_ now: Instant) {
-        guard let piece = response?.first, !isOver else { return }
+        guard !isPreparing, let piece = response?.first, !isOver else { return }
         let count = piece.withUnsafeBytes { bytes in
             let rest = bytes[sent...]
             return cl_send(

@@ -1,134 +1,228 @@
+import CLinux
 import Pipeline
 import PipelineRouting
 
-/// The `backends` of a running node: each address once, with what this node knows of it (R12, R18).
-struct BackendsReport {
+/// The `backends` of a running node: each address once, with what this node knows of it (R12, R18). Made in slices: there
+/// may be a million routes to them.
+///
+/// Threading: the control thread.
+final class BackendsReport {
     /// Names shown of the instances and the routes of one address; the numbers are whole.
     private static let shown = 100
+    /// Up to so many are sorted by address.
+    private static let sortedLimit = 10_000
 
-    private struct Row {
-        let address: Endpoint
-        let cell: UnsafePointer<BackendCell>
-        let weight: UInt16
-        let maxConnections: UInt32
-        var instances: [String] = []
-        var routes: [String] = []
-        var routeCount = 0
+    /// What the routes of one set of backends have in common.
+    private struct Sum {
+        var routes: [FrozenText] = []
+        var count = 0
         /// Whose routes those are, one for each table's owner.
         var owners: [UnsafePointer<RouteOwner>] = []
         var hasProxy = false
     }
 
+    private enum Standing: String {
+        /// In the set of a route.
+        case ready
+        /// Its instance drains: old connections have its grace.
+        case draining
+        /// No route leads to it any more, and old connections go on.
+        case gone
+    }
+
+    private struct Figures {
+        var active: UInt64
+        var connects: UInt64
+        var failures: UInt64
+        var failuresInARow: UInt64
+        var rejections: UInt64
+
+        init(_ cell: UnsafePointer<BackendCell>) {
+            active = UInt64(cell.pointee.active.current)
+            connects = cell.pointee.connects.load(ordering: .relaxed)
+            failures = cell.pointee.failures.load(ordering: .relaxed)
+            failuresInARow = UInt64(cell.pointee.failuresInARow.load(ordering: .relaxed))
+            rejections = cell.pointee.proxyRejections.load(ordering: .relaxed)
+        }
+    }
+
+    private struct Row {
+        let address: Endpoint
+        /// Nil: no table keeps it, and ``kept`` is how it was.
+        let cell: UnsafePointer<BackendCell>?
+        let kept: Figures
+        var standing = Standing.ready
+        var weight: UInt16 = 0
+        var maxConnections: UInt32 = 0
+        var instances: [String] = []
+        var sum = Sum()
+    }
+
     /// Keeps the cells alive.
     private let table: RouteTableSnapshot
-    private let now: Instant
-    private let rows: [Row]
+    private var walk: RouteWalk
+    private var sums: [UnsafePointer<BackendGroup>: Sum] = [:]
+    private var groups: [(key: UnsafePointer<BackendGroup>, value: Sum)]?
+    private var nextGroup = 0
+    private var places: [UnsafePointer<BackendCell>: Int] = [:]
+    private var rows: [Row] = []
+    private let leaving: [Row]
 
-    init(_ table: RouteTableSnapshot, _ now: Instant) {
+    /// - Parameter leaving: what connections go on to, see ``RoutingState/leavingBackends``.
+    init(
+        _ table: RouteTableSnapshot, leaving: [(cell: UnsafePointer<BackendCell>, isDraining: Bool)] = []
+    ) {
         self.table = table
-        self.now = now
-        var rows: [UnsafePointer<BackendCell>: Row] = [:]
-        table.visitAll { route, _ in
-            for backend in route.pointee.backends.buffer {
-                var row =
-                    rows[backend.cell]
-                    ?? Row(
-                        address: backend.address.endpoint, cell: backend.cell, weight: backend.weight,
-                        maxConnections: backend.maxConnections)
-                row.routeCount += 1
-                let owner = route.pointee.owner
-                if row.owners.count < BackendsReport.shown, !row.owners.contains(owner) { row.owners.append(owner) }
-                if row.routes.count < BackendsReport.shown { row.routes.append(route.pointee.id.string) }
-                let instance = backend.instance.string
-                if row.instances.count < BackendsReport.shown, !row.instances.contains(instance) {
-                    row.instances.append(instance)
-                }
-                if route.pointee.flags.contains(.proxyV2) { row.hasProxy = true }
-                rows[backend.cell] = row
-            }
+        walk = RouteWalk(table)
+        // As they are now: nothing keeps them until the report is done.
+        self.leaving = leaving.map { cell, isDraining in
+            Row(
+                address: cell.pointee.endpoint, cell: nil, kept: Figures(cell),
+                standing: isDraining ? .draining : .gone)
         }
-        self.rows = rows.values.sorted { ($0.address.address, $0.address.port) < ($1.address.address, $1.address.port) }
     }
 
     func response(isText: Bool) -> AdminResponse {
-        if isText { return AdminCommands.text(text) }
-        var next = 0
-        return AdminResponse(Array("{\"count\":\(rows.count),\"backends\":[".utf8)) {
-            guard next <= rows.count else { return nil }
-            var bytes: [UInt8] = []
-            while next < rows.count, bytes.count < 65536 {
-                if next > 0 { bytes.append(UInt8(ascii: ",")) }
-                bytes += json(rows[next])
-                next += 1
+        AdminResponse(preparing: { until in
+            guard self.advance(until: until) else { return nil }
+            let all = SlicedRows(rows: self.rows)
+            guard isText else {
+                return all.json(head: "{\"count\":\(self.rows.count),\"backends\":[", tail: "]}\n", self.json)
             }
-            if next == rows.count {
-                bytes += Array("]}\n".utf8)
-                next += 1
+            let first = SlicedRows(rows: Array(self.rows.prefix(BackendsReport.sortedLimit)))
+            let rest = self.rows.count - first.rows.count
+            let note = rest > 0 ? "\(rest) more backends are not shown: --json has all of them\n" : ""
+            return first.text(BackendsReport.head, note: note, self.cells)
+        })
+    }
+
+    // MARK: Collecting
+
+    /// Goes on until about that instant. True: ``rows`` are there.
+    private func advance(until end: Instant) -> Bool {
+        if groups == nil {
+            guard walk.advance(until: end, { route, _ in self.add(route) }) else { return false }
+            groups = Array(sums)
+            sums = [:]
+        }
+        guard let groups else { return false }
+        while nextGroup < groups.count {
+            add(groups[nextGroup].key, groups[nextGroup].value)
+            nextGroup += 1
+            if Instant(nanoseconds: cl_now()) >= end { return false }
+        }
+        addLeaving()
+        return true
+    }
+
+    private func add(_ route: UnsafePointer<Route>) {
+        let (group, owner) = (route.pointee.group, route.pointee.owner)
+        var sum = sums.removeValue(forKey: group) ?? Sum()
+        sum.count += 1
+        if sum.routes.count < BackendsReport.shown { sum.routes.append(route.pointee.id) }
+        if sum.owners.count < BackendsReport.shown, !sum.owners.contains(owner) { sum.owners.append(owner) }
+        if route.pointee.flags.contains(.proxyV2) { sum.hasProxy = true }
+        sums[group] = sum
+    }
+
+    private func add(_ group: UnsafePointer<BackendGroup>, _ sum: Sum) {
+        for backend in group.pointee.backends.buffer {
+            let place = places[backend.cell] ?? rows.count
+            if place == rows.count {
+                places[backend.cell] = place
+                rows.append(
+                    Row(
+                        address: backend.address.endpoint, cell: backend.cell, kept: Figures(backend.cell),
+                        weight: backend.weight, maxConnections: backend.maxConnections))
             }
-            return bytes
+            rows[place].sum.count += sum.count
+            rows[place].sum.hasProxy = rows[place].sum.hasProxy || sum.hasProxy
+            let room = BackendsReport.shown - rows[place].sum.routes.count
+            if room > 0 { rows[place].sum.routes += sum.routes.prefix(room) }
+            for owner in sum.owners
+            where rows[place].sum.owners.count < BackendsReport.shown && !rows[place].sum.owners.contains(owner) {
+                rows[place].sum.owners.append(owner)
+            }
+            guard rows[place].instances.count < BackendsReport.shown else { continue }
+            let instance = backend.instance.string
+            if !rows[place].instances.contains(instance) { rows[place].instances.append(instance) }
         }
     }
 
-    private func verdict(_ row: Row) -> ProxyVerdict { row.hasProxy ? ProxyVerdict(row.cell) : .off }
-
-    private func ejectedFor(_ row: Row) -> UInt64 {
-        Instant(nanoseconds: row.cell.pointee.ejectedUntil.load(ordering: .relaxed)).since(now).milliseconds
+    private func addLeaving() {
+        if !leaving.isEmpty {
+            var known = Set(rows.map(\.address))
+            rows += leaving.filter { known.insert($0.address).inserted }
+        }
+        guard rows.count <= BackendsReport.sortedLimit else { return }
+        rows.sort { ($0.address.address, $0.address.port) < ($1.address.address, $1.address.port) }
     }
 
-    private func envs(_ row: Row) -> [EnvName] { Set(row.owners.map { $0.pointee.name }).sorted() }
+    // MARK: Rows
+
+    private func figures(_ row: Row) -> Figures { row.cell.map { Figures($0) } ?? row.kept }
+
+    private func verdict(_ row: Row) -> ProxyVerdict {
+        guard let cell = row.cell, row.sum.hasProxy else { return .off }
+        return ProxyVerdict(cell)
+    }
+
+    private func ejectedFor(_ row: Row) -> UInt64 {
+        guard let cell = row.cell else { return 0 }
+        let until = Instant(nanoseconds: cell.pointee.ejectedUntil.load(ordering: .relaxed))
+        return until.since(Instant(nanoseconds: cl_now())).milliseconds
+    }
+
+    private func envs(_ row: Row) -> [EnvName] { Set(row.sum.owners.map { $0.pointee.name }).sorted() }
 
     private func probe(_ row: Row) -> String {
-        switch BackendCell.Probe(rawValue: row.cell.pointee.probe.load(ordering: .relaxed)) {
-        case .up?: "up"
-        case .down?: "down"
-        case .unknown?, nil: "unknown"
+        guard let cell = row.cell else { return "unknown" }
+        switch BackendCell.Probe(rawValue: cell.pointee.probe.load(ordering: .relaxed)) {
+        case .up?: return "up"
+        case .down?: return "down"
+        case .unknown?, nil: return "unknown"
         }
     }
 
     private func json(_ row: Row) -> [UInt8] {
-        let cell = row.cell
+        let figures = figures(row)
         var line = JSONLine()
         line.open()
         line.field("address", row.address.description)
+        line.field("state", row.standing.rawValue)
         line.list("instances", row.instances) { $0.string($1) }
         line.list("envs", envs(row))
-        line.list("routes", row.routes) { $0.string($1) }
-        line.field("routes_count", row.routeCount)
-        line.field("eligible", cell.pointee.isEligible(at: now))
-        line.field("active", UInt64(cell.pointee.active.current))
+        line.list("routes", row.sum.routes) { $0.string($1.string) }
+        line.field("routes_count", row.sum.count)
+        line.field("eligible", row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
+        line.field("active", figures.active)
         if row.maxConnections > 0 { line.field("max_connections", UInt64(row.maxConnections)) }
-        line.field("connects", cell.pointee.connects.load(ordering: .relaxed))
-        line.field("failures", cell.pointee.failures.load(ordering: .relaxed))
-        line.field("failures_in_a_row", UInt64(cell.pointee.failuresInARow.load(ordering: .relaxed)))
+        line.field("connects", figures.connects)
+        line.field("failures", figures.failures)
+        line.field("failures_in_a_row", figures.failuresInARow)
         line.field("ejected_for_ms", ejectedFor(row))
         line.field("probe", probe(row))
         line.field("weight", UInt64(row.weight))
         line.field("proxy", verdict(row).rawValue)
-        line.field("proxy_rejections", cell.pointee.proxyRejections.load(ordering: .relaxed))
+        line.field("proxy_rejections", figures.rejections)
         line.close()
         return line.bytes
     }
 
-    private var text: String {
-        var table = TextTable([
-            "BACKEND", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "-ACTIVE", "-CONNECTS", "-FAILURES", "PROBE",
-            "EJECTED",
-            "PROXY",
-        ])
-        for row in rows {
-            let cell = row.cell
-            let more = row.instances.count > 1 ? " +\(row.instances.count - 1)" : ""
-            let envs = envs(row)
-            let others = envs.count > 1 ? " +\(envs.count - 1)" : ""
-            let ejected = ejectedFor(row)
-            table.add([
-                row.address.description, (row.instances.first ?? "") + more,
-                (envs.first?.path ?? "") + others, "\(row.routeCount)", "\(row.weight)",
-                "\(cell.pointee.active.current)", "\(cell.pointee.connects.load(ordering: .relaxed))",
-                "\(cell.pointee.failures.load(ordering: .relaxed))", probe(row),
-                ejected > 0 ? "\(ejected)ms" : "no", verdict(row).rawValue,
-            ])
-        }
-        return table.text
+    private static let head = [
+        "BACKEND", "STATE", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "-ACTIVE", "-CONNECTS", "-FAILURES", "PROBE",
+        "EJECTED", "PROXY",
+    ]
+
+    private func cells(_ row: Row) -> [String] {
+        let (figures, envs, ejected) = (figures(row), envs(row), ejectedFor(row))
+        let more = row.instances.count > 1 ? " +\(row.instances.count - 1)" : ""
+        let others = envs.count > 1 ? " +\(envs.count - 1)" : ""
+        return [
+            row.address.description, row.standing.rawValue, (row.instances.first ?? "") + more,
+            (envs.first?.path ?? "") + others, "\(row.sum.count)", "\(row.weight)", "\(figures.active)",
+            "\(figures.connects)", "\(figures.failures)", probe(row), ejected > 0 ? "\(ejected)ms" : "no",
+            verdict(row).rawValue,
+        ]
     }
 }

@@ -26,6 +26,8 @@ package struct LoadedNode {
     package let listeners: [PlannedListener]
     /// Of the state file; nil: none is named.
     package let revision: UInt64?
+    /// What the state file was; nil: none is named.
+    var reading: StateOrder.Reading?
     /// What is wrong with objects that were left out, as lines for `status`.
     var problems: [String] = []
 
@@ -47,6 +49,7 @@ struct ReadConfig {
     let blocks: StateDocument
     /// The state file; nil: none is named, or it can't be used.
     var state: StateDocument?
+    var reading: StateOrder.Reading?
     /// Its path, and where the config names it.
     var stateFile: (path: String, place: Located<String>)?
     /// Objects of it that can't be read.
@@ -97,6 +100,7 @@ package enum ConfigLoader {
         loaded.node = LoadedNode(
             program: program, routing: routing,
             listeners: ListenerPlan.listeners(program, RequestedPorts(routing)), revision: read.state?.revision)
+        loaded.node?.reading = read.reading
         loaded.node?.problems = RunningNode.lines(read.compilation)
         return loaded
     }
@@ -211,8 +215,19 @@ extension ReadConfig {
         }
         let (document, problems) = bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed) }
         state = document
+        reading = document.map { StateOrder.Reading($0, bytes, path: path) }
         rejected = problems.rejected
         report(problems)
+    }
+
+    /// The document that is applied goes by the number of another one.
+    mutating func reportReused() {
+        guard let (path, named) = stateFile, let revision = state?.revision else { return }
+        compilation.report(
+            Diagnostic(
+                .warning, at: named.span,
+                "revision_reused: \(path) has the revision \(revision) of the document before, and other content",
+                help: ["give each change a higher revision"]))
     }
 
     /// Adds what an apply of ``documents`` found. What is wrong with `route` blocks alone was said when they were judged;

@@ -54,6 +54,25 @@ package struct ConnectionLog {
         line.newline()
     }
 
+    /// Appends the line that stands for refused connections which have none of their own.
+    mutating func append(_ summary: RefusalBudget.Summary, time: UInt64) {
+        line.open()
+        line.key("time")
+        line.timestamp(time)
+        line.field("event", "refusals")
+        let code = Int(summary.reason.rawValue)
+        line.raw(code < reasons.count ? reasons[code] : reasons[reasons.count - 1])
+        line.field("count", summary.count)
+        line.list("networks", summary.networks) { line, one in
+            line.open()
+            line.field("network", one.network.isIPv4 ? "\(one.network)" : "\(one.network)/64")
+            line.field("at_least", one.count)
+            line.close()
+        }
+        line.close()
+        line.newline()
+    }
+
     private mutating func appendRoute(_ record: ConnectionRecord) {
         line.field("route", record.route)
         line.field("org", record.org)

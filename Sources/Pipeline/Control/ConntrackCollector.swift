@@ -107,9 +107,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         _ settings: ConntrackSettings, countsFrom: UInt64? = nil,
         instance: @escaping @Sendable (IPAddress) -> UInt32?,
         emit: @escaping @Sendable ([FlowRecord]) -> Void,
-        write: @escaping @Sendable ([UInt8]) -> Void = { line in
-            _ = line.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
-        }
+        write: @escaping @Sendable ([UInt8]) -> Void
     ) -> (collector: ConntrackCollector?, error: Int32) {
         let (events, failed) = open(groups: destroyGroup)
         guard let events else { return (nil, failed) }

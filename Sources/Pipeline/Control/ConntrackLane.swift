@@ -53,7 +53,7 @@ final class ConntrackLane {
 
     /// Nil without a problem: the config does not ask for it.
     static func start(
-        _ settings: ConntrackSettings?, _ directory: FlowDirectory
+        _ settings: ConntrackSettings?, _ directory: FlowDirectory, _ log: ControlLog
     ) -> (lane: ConntrackLane?, problem: String?) {
         guard let settings else { return (nil, nil) }
         guard let lane = FlowSink.node.claim(FlowSink.conntrack) else {
@@ -65,7 +65,7 @@ final class ConntrackLane {
         }
         let writer = Writer(lane, table)
         let (collector, error) = ConntrackCollector.start(
-            settings, instance: { directory.number(of: $0) }, emit: { writer.take($0) })
+            settings, instance: { directory.number(of: $0) }, emit: { writer.take($0) }, write: log.write)
         guard let collector else {
             writer.end()
             return (nil, ConntrackLane.explain(error))

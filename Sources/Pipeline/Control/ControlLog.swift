@@ -1,11 +1,12 @@
 import CLinux
 
 /// What the node says of itself on standard error: one JSON object a line, with `time` and `event`.
+///
+/// Threading: any; nobody who says something waits for a reader (``LogStream``).
 package struct ControlLog: Sendable {
-    private let descriptor: Int32
-    package init(descriptor: Int32 = 2) { self.descriptor = descriptor }
+    private let stream: LogStream
+    package init(_ stream: LogStream) { self.stream = stream }
 
-    /// Any thread: a line is one write.
     package func say(_ event: String, _ message: String? = nil, _ fields: (inout JSONLine) -> Void = { _ in }) {
         write(ControlLog.line(event, message, time: cl_wall_clock(), fields))
     }
@@ -26,9 +27,8 @@ package struct ControlLog: Sendable {
     }
 
     /// For people, before the node is ready.
-    package func text(_ text: String) { write(Array(text.utf8)) }
+    package func text(_ text: String) { if !text.isEmpty { write(Array(text.utf8)) } }
 
-    private func write(_ bytes: [UInt8]) {
-        _ = bytes.withUnsafeBytes { cl_write_all(descriptor, $0.baseAddress, $0.count) }
-    }
+    /// Whole lines.
+    package func write(_ lines: [UInt8]) { stream.append(lines) }
 }

@@ -21,6 +21,7 @@ struct ControlLoop: ~Copyable {
 
     /// While it drains nothing tells that the last connection has ended but the counters.
     private static let drainPoll = TimeSpan.milliseconds(10)
+    private static let worthExcusing = TimeSpan.milliseconds(100)
 
     /// - Parameter signals: from `cl_signal_open`; closed with the loop.
     init(
@@ -38,13 +39,17 @@ struct ControlLoop: ~Copyable {
 
     /// Runs until the workers have ended.
     consuming func run() {
+        var woke = Instant(nanoseconds: cl_now())
         while true {
+            let busy = Instant(nanoseconds: cl_now()).since(woke)
+            if busy > ControlLoop.worthExcusing { admin?.excuse(busy) }
             var items = [item(signals)]
             if let monitor { items.append(item(monitor.descriptor)) }
             if let probes = node.headerProbes { items.append(item(probes)) }
             let firstAdmin = items.count
             if let admin { items += admin.waits }
             let failed = cl_poll(&items, Int32(items.count), timeout())
+            woke = Instant(nanoseconds: cl_now())
             guard failed >= 0 else {
                 // The wait can't fail for descriptors that are open; ending is the only safe answer if it does.
                 node.log.say("stopping", "the control loop can't wait: error \(-failed) from the kernel")
@@ -53,7 +58,7 @@ struct ControlLoop: ~Copyable {
             }
             takeSignals()
             if let monitor, items[1].got != 0 { node.addressesChanged(monitor.take()) }
-            let now = Instant(nanoseconds: cl_now())
+            let now = woke
             if let admin { admin.serve(items[firstAdmin...], now) { answer($0) } }
             node.tick(now)
             if isOver(now) { return }
@@ -66,6 +71,7 @@ struct ControlLoop: ~Copyable {
 
     /// Nanoseconds until something is due; -1: nothing is.
     private func timeout() -> Int64 {
+        if admin?.isPreparing == true { return 0 }
         let now = Instant(nanoseconds: cl_now())
         var due = [node.nextTick, admin?.nextDeadline].compactMap { $0 }
         if case .serving = phase {} else { due.append(now + ControlLoop.drainPoll) }
@@ -104,21 +110,21 @@ struct ControlLoop: ~Copyable {
             phase = .draining(Instant(nanoseconds: cl_now()) + timeout)
             node.leaveListenersToWorkers()
             node.fleet.order(.drain)
-        case .draining: resetRest("a second signal: open connections are reset")
+        case .draining: resetRest("a second signal: open connections are reset", .kill)
         case .stopping: break
         }
     }
 
-    private mutating func resetRest(_ why: String) {
+    private mutating func resetRest(_ why: String, _ order: WorkerOrder) {
         node.log.say("stopping", why) { $0.field("connections", node.fleet.total(.active)) }
         phase = .stopping
-        node.fleet.order(.stop)
+        node.fleet.order(order)
     }
 
     private mutating func isOver(_ now: Instant) -> Bool {
         guard node.isStopping else { return false }
         if node.fleet.hasEnded { return true }
-        if case .draining(let deadline) = phase, deadline <= now { resetRest("the drain deadline has passed") }
+        if case .draining(let deadline) = phase, deadline <= now { resetRest("the drain deadline has passed", .stop) }
         return false
     }
 }

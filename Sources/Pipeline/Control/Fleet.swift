@@ -10,7 +10,7 @@ final class Fleet {
     let budget: DescriptorBudget
     let snapshots: SnapshotKeeper
     private(set) var workers: [WorkerThread]
-    private let log: LogThread
+    private let log: LogWriter
 
     /// What the machine and the settings allow, before anything is opened.
     struct Size {
@@ -46,10 +46,11 @@ final class Fleet {
     /// - Parameters:
     ///   - listeners: by worker; to stay open until ``hasAdoptedNewest``.
     ///   - snapshots: has the snapshot that they begin on, `first`.
-    ///   - watch: gets every connection that ends.
+    ///   - log: takes every connection that ends.
+    ///   - watch: sees them too.
     init(
         _ settings: NodeSettings, _ size: Size, listeners: [[WorkerListener]], snapshots: SnapshotKeeper,
-        first: UnsafePointer<Snapshot>, reasons: ReasonTable, watch: FlowWatch? = nil
+        first: UnsafePointer<Snapshot>, reasons: ReasonTable, log: LogWriter, watch: FlowWatch? = nil
     ) throws(WorkerStartError) {
         let cpus = max(1, cl_cpu_count())
         var workers: [WorkerThread] = []
@@ -64,14 +65,16 @@ final class Fleet {
         self.budget = size.budget
         self.snapshots = snapshots
         self.workers = workers
-        log = LogThread(
-            rings: workers.map(\.ring), reasons: reasons, isFed: settings.recordsConnections,
-            writes: settings.logConnections, watch: watch)
-        try Fleet.startThreads(workers, log)
+        self.log = log
+        log.setRefusals(perSecond: settings.loggedRefusals)
+        if settings.recordsConnections {
+            log.follow(workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch)
+        }
+        try Fleet.startThreads(workers)
     }
 
     /// All or none: the threads begin when the gate opens, and find the order to stop if one of them is missing.
-    private static func startThreads(_ workers: [WorkerThread], _ log: LogThread) throws(WorkerStartError) {
+    private static func startThreads(_ workers: [WorkerThread]) throws(WorkerStartError) {
         var ends: (Int32, Int32) = (-1, -1)
         let made = withUnsafeMutablePointer(to: &ends) {
             $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_make_gate($0) }
@@ -83,10 +86,6 @@ final class Fleet {
             for worker in workers {
                 try worker.start(gate: Descriptor(ends.0))
                 started += 1
-            }
-            let failed = log.start()
-            guard failed == 0 else {
-                throw WorkerStartError(worker: 0, call: "pthread_create for the log", error: -failed)
             }
         } catch {
             for worker in workers { worker.mailbox.setOrder(.stop) }
@@ -151,6 +150,6 @@ final class Fleet {
     /// - Returns: false if the log could not be written whole within `patience` milliseconds.
     func finish(patience: Int) -> Bool {
         for worker in workers { worker.join() }
-        return log.finish(patience: patience) && log.brokenBy == 0
+        return log.flush(patience: patience)
     }
 }

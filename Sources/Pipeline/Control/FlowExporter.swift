@@ -36,10 +36,7 @@ package final class FlowExporter: @unchecked Sendable {
     /// - Parameter write: takes whole log lines, from that thread.
     /// - Returns: nil, with an errno, if the kernel gives no descriptor or no thread.
     package static func start(
-        _ settings: ExportSettings,
-        write: @escaping @Sendable ([UInt8]) -> Void = { line in
-            _ = line.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
-        }
+        _ settings: ExportSettings, write: @escaping @Sendable ([UInt8]) -> Void
     ) -> (exporter: FlowExporter?, error: Int32) {
         let wake = cl_eventfd()
         guard wake >= 0 else { return (nil, -wake) }

@@ -105,7 +105,7 @@ final class FlowRecording {
         ledger = wish.ledger
         collectors.set(
             wish.exports.compactMap { settings in
-                do throws(LedgerProblem) { return try FlowRecording.exporter(settings) } catch {
+                do throws(LedgerProblem) { return try FlowRecording.exporter(settings, log) } catch {
                     log.say("export_failed", "\(error)")
                     return nil
                 }
@@ -118,12 +118,12 @@ final class FlowRecording {
     private func follow(_ wanted: ConntrackSettings?) {
         guard conntrack?.settings != wanted || startProblem != nil else { return }
         conntrack?.stop()
-        (conntrack, startProblem) = ConntrackLane.start(wanted, node.flowDirectory)
+        (conntrack, startProblem) = ConntrackLane.start(wanted, node.flowDirectory, log)
         if let startProblem { log.say("conntrack_failed", startProblem) }
     }
 
-    private static func exporter(_ settings: ExportSettings) throws(LedgerProblem) -> FlowExporter {
-        let started = FlowExporter.start(settings)
+    private static func exporter(_ settings: ExportSettings, _ log: ControlLog) throws(LedgerProblem) -> FlowExporter {
+        let started = FlowExporter.start(settings, write: log.write)
         if let exporter = started.exporter { return exporter }
         throw LedgerProblem("no thread for the collector \(settings.collector): error \(started.error) from the kernel")
     }
@@ -153,7 +153,7 @@ final class FlowRecording {
         var new: [FlowExporter] = []
         do throws(LedgerProblem) {
             for settings in wish.exports where !known.contains(settings) {
-                new.append(try FlowRecording.exporter(settings))
+                new.append(try FlowRecording.exporter(settings, log))
             }
             var opened: OpenedLedger?
             if let wanted = wish.ledger, wanted.path != ledger?.path {

@@ -57,14 +57,18 @@ final class FlowWatch: Sendable {
         }
     }
 
-    func top(_ question: TopQuestion, now: UInt64 = cl_wall_clock()) -> TopReport {
+    /// Its report is made in slices: see ``names``.
+    func tally(_ question: TopQuestion, now: UInt64 = cl_wall_clock()) -> TopTally {
         let view = state.withLock { state in
             let interval = state.traffic.interval.nanoseconds
             let wanted = question.seconds.map { ($0 * 1_000_000_000 + interval - 1) / interval } ?? 4
             return state.traffic.view(slices: Int(clamping: wanted), now: now)
         }
-        return TopReport(question, view) { directory.find($0, $1) }
+        return TopTally(question, view)
     }
+
+    /// Who an instance is.
+    func names(_ number: UInt32, _ source: IPAddress) -> FlowNames { directory.find(number, source) }
 
     /// For `status`: counts by kind, and what is at its bound. No instance in it (R27).
     struct Counts {

@@ -2,15 +2,9 @@ import Pipeline
 
 /// Lines about backends, and no more of them than someone can read (R27). One thread.
 struct HealthLog {
-    /// Lines at once after a pause, and a second in the long run.
-    static let burst = 100
-    static let perSecond = 20
-
     private let write: @Sendable ([UInt8]) -> Void
     private let wallClock: @Sendable () -> UInt64
-    private var tokens = Double(HealthLog.burst)
-    private var filled = Instant(nanoseconds: 0)
-    private var suppressed = 0
+    private var budget = LineBudget()
 
     init(wallClock: @escaping @Sendable () -> UInt64, write: @escaping @Sendable ([UInt8]) -> Void) {
         self.write = write
@@ -18,12 +12,7 @@ struct HealthLog {
     }
 
     mutating func say(_ event: HealthBoard.Event, of target: ProbeTarget, now: Instant) {
-        guard mayWrite(now) else {
-            suppressed += 1
-            return
-        }
-        let omitted = suppressed
-        suppressed = 0
+        guard let omitted = budget.take(now) else { return }
         write(
             ControlLog.line(HealthLog.name(event), HealthLog.message(event), time: wallClock()) { line in
                 line.field("backend", target.key.endpoint.description)
@@ -36,15 +25,6 @@ struct HealthLog {
                 HealthLog.fields(event, &line)
                 if omitted > 0 { line.field("suppressed", omitted) }
             })
-    }
-
-    private mutating func mayWrite(_ now: Instant) -> Bool {
-        let seconds = Double(now.since(filled).nanoseconds) / 1e9
-        filled = max(filled, now)
-        tokens = min(Double(HealthLog.burst), tokens + seconds * Double(HealthLog.perSecond))
-        guard tokens >= 1 else { return false }
-        tokens -= 1
-        return true
     }
 
     private static func name(_ event: HealthBoard.Event) -> String {

@@ -44,10 +44,7 @@ package final class HealthProber: @unchecked Sendable {
     /// - Parameter write: takes whole lines, from the prober's thread.
     /// - Returns: nil, with an errno, if the kernel gives no descriptor or no thread.
     package static func start(
-        _ targets: ProbeTargets,
-        write: @escaping @Sendable ([UInt8]) -> Void = { line in
-            _ = line.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
-        }
+        _ targets: ProbeTargets, write: @escaping @Sendable ([UInt8]) -> Void
     ) -> (prober: HealthProber?, error: Int32) {
         let wake = cl_eventfd()
         guard wake >= 0 else { return (nil, -wake) }

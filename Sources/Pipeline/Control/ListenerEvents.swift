@@ -11,6 +11,9 @@ struct ListenerEvents {
         _ change: ListenerKeeper.Change, _ keeper: ListenerKeeper, _ log: ControlLog, isStart: Bool = false
     ) {
         for (listener, error) in change.degraded { sayDegraded(listener, error, log) }
+        for listener in change.restored where degraded.remove(listener.endpoint) != nil {
+            log.say("listener_restored") { $0.field("address", listener.endpoint.description) }
+        }
         for listener in change.closed { forget(listener.endpoint) }
         for listener in change.opened { sayOpened(listener, keeper, log, isStart: isStart) }
         // Addresses that no route asks for any more.

@@ -34,11 +34,13 @@ final class ListenerKeeper {
     struct Change {
         var opened: [PlannedListener] = []
         var closed: [PlannedListener] = []
+        /// Their addresses are back; their sockets have been there all the time.
+        var restored: [PlannedListener] = []
         var degraded: [(listener: PlannedListener, error: ListenError)] = []
         /// An address that vanished took its sockets away, and was said before or not.
         var lost = 0
         var changesSockets: Bool { lost > 0 || !opened.isEmpty || !closed.isEmpty }
-        var isEmpty: Bool { !changesSockets && degraded.isEmpty }
+        var isEmpty: Bool { !changesSockets && degraded.isEmpty && restored.isEmpty }
     }
 
     /// The safety net under the events that tell of addresses.
@@ -165,13 +167,17 @@ final class ListenerKeeper {
         var change = Change()
         for position in kept.indices {
             guard let degradation = kept[position].degradation, degradation.retryAt <= now else { continue }
-            tryToOpen(position, now, &change)
+            if kept[position].isOpen {
+                lookAtAddress(position, now, &change)
+            } else {
+                tryToOpen(position, now, &change)
+            }
         }
         return change
     }
 
     /// Addresses came or went: what listens on one that is gone is degraded, what waits for one that is back is opened.
-    /// - Parameter changed: IPv4 addresses that something happened to; nil: unknown, look at all.
+    /// - Parameter changed: addresses that something happened to; nil: unknown, look at all.
     func addressesChanged(_ changed: Set<IPAddress>?, now: Instant) -> Change {
         var change = Change()
         for position in kept.indices {
@@ -182,7 +188,11 @@ final class ListenerKeeper {
                 continue
             }
             // An address that a `listen` line names is the operator's own business: its sockets stay.
-            guard !kept[position].planned.isRequired, !Addresses.isUsable(address) else { continue }
+            guard !kept[position].planned.isRequired else {
+                lookAtAddress(position, now, &change)
+                continue
+            }
+            guard !Addresses.isUsable(address) else { continue }
             let error = ListenError(endpoint: kept[position].planned.endpoint, error: 99, congestion: nil)
             retire(kept[position])
             kept[position].sockets = []
@@ -190,6 +200,17 @@ final class ListenerKeeper {
             degrade(position, error, now, &change)
         }
         return change
+    }
+
+    /// Of a listener whose sockets stay whatever becomes of its address: whether anybody can reach them.
+    private func lookAtAddress(_ position: Int, _ now: Instant, _ change: inout Change) {
+        let planned = kept[position].planned
+        if !Addresses.isUsable(planned.endpoint.address) {
+            degrade(position, ListenError(endpoint: planned.endpoint, error: 99, congestion: nil), now, &change)
+        } else if kept[position].degradation != nil {
+            kept[position].degradation = nil
+            change.restored.append(planned)
+        }
     }
 
     private func tryToOpen(_ position: Int, _ now: Instant, _ change: inout Change) {

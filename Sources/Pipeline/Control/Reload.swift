@@ -27,12 +27,14 @@ extension RunningNode {
     /// How long a reload waits for workers to take it up before it says that some have not; they do as soon as they can.
     private static let adoptionPatience = 1000
 
-    /// - Parameter by: what asked for it: `SIGHUP`, `admin`.
-    func reload(by: String, _ manager: ServiceManager) -> ReloadRefusal? {
+    /// - Parameters:
+    ///   - by: what asked for it: `SIGHUP`, `admin`.
+    ///   - isConfirmed: who asked says that it is meant, where a guard asks (R29).
+    func reload(by: String, isConfirmed: Bool = false, _ manager: ServiceManager) -> ReloadRefusal? {
         manager.reloading()
         defer { manager.ready("serving on \(listeners.openEndpoints.count) addresses") }
         do throws(ReloadRefusal) {
-            try reload(by: by)
+            try reload(by: by, isConfirmed: isConfirmed)
             lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: nil)
             return nil
         } catch {
@@ -45,7 +47,7 @@ extension RunningNode {
         }
     }
 
-    private func reload(by: String) throws(ReloadRefusal) {
+    private func reload(by: String, isConfirmed: Bool) throws(ReloadRefusal) {
         guard !isStopping else { throw ReloadRefusal(message: "the node is stopping") }
         guard waitUntilSettled(milliseconds: 2000) else {
             throw ReloadRefusal(
@@ -57,6 +59,12 @@ extension RunningNode {
         guard let program = read.compilation.program, !read.compilation.hasErrors else {
             throw ReloadRefusal(message: "the config has errors", details: RunningNode.lines(read.compilation))
         }
+        if let reading = read.reading {
+            if let refusal = order.refusal(of: reading, isConfirmed: isConfirmed) {
+                throw ReloadRefusal(message: refusal)
+            }
+            if order.isReused(by: reading) { read.reportReused() }
+        }
         let (staged, failures) = listeners.openRequired(ListenerPlan.listeners(program, RequestedPorts()))
         guard failures.isEmpty else {
             throw ReloadRefusal(
@@ -67,7 +75,9 @@ extension RunningNode {
         let before = routeCount
         let report = apply(&read, program)
         self.program = program
+        writer.setRefusals(perSecond: program.node.loggedRefusals)
         revision = read.state?.revision
+        order.applied(read.reading)
         problems = RunningNode.lines(read.compilation)
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.adopt(plan, staged, now: Instant(nanoseconds: cl_now()))
@@ -170,7 +180,6 @@ extension NodeSettings {
             ("user_timeout", userTimeout.text, new.userTimeout.text),
             ("backlog", "\(backlog)", "\(new.backlog)"),
             ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
-            ("state", stateDirectory ?? none, new.stateDirectory ?? none),
             ("coalesce", coalesce.text, new.coalesce.text),
             ("descriptors", descriptorTables, new.descriptorTables),
             ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),

@@ -12,6 +12,7 @@ import PipelineRuntime
 /// Threading: the control thread.
 final class RunningNode {
     let configPath: String
+    let writer: LogWriter
     let log: ControlLog
     let fleet: Fleet
     let listeners: ListenerKeeper
@@ -29,6 +30,7 @@ final class RunningNode {
     var program: Program
     /// Of the state file; nil: none is named.
     var revision: UInt64?
+    var order = StateOrder()
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     var problems: [String] = []
     var lastReload: ReloadNote?
@@ -38,6 +40,7 @@ final class RunningNode {
     let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
+    private var watch = RouteWatch()
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
@@ -65,15 +68,16 @@ final class RunningNode {
     /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
     /// named is, and nothing was started.
     static func start(
-        _ node: LoadedNode, config path: String, log: ControlLog = ControlLog()
+        _ node: LoadedNode, config path: String, writer: LogWriter
     ) -> (node: RunningNode?, failures: [String]) {
         let settings = node.program.node
+        let log = ControlLog(writer.error)
         let most = ListenerPlan.most(node.program)
         let sized = Fleet.size(
             settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
-        let (staged, failures) = keeper.openRequired(node.listeners)
+        let (staged, failures) = openRequired(keeper, node.listeners, log)
         guard failures.isEmpty else { return (nil, failures.map(\.description)) }
         let change = keeper.adopt(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
         let snapshots = SnapshotKeeper()
@@ -83,13 +87,13 @@ final class RunningNode {
         do throws(WorkerStartError) {
             let fleet = try Fleet(
                 settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
-                first: first, reasons: node.program.reasons, watch: watch)
-            let probing = HealthProber.start(ProbeTargets(node.program, node.routes))
+                first: first, reasons: node.program.reasons, log: writer, watch: watch)
+            let probing = HealthProber.start(ProbeTargets(node.program, node.routes), write: log.write)
             guard let prober = probing.prober else {
                 fleet.order(.stop)
                 throw WorkerStartError(worker: 0, call: "starting the health prober", error: probing.error)
             }
-            let running = RunningNode(node, path, log, fleet, keeper, prober, watch, directory)
+            let running = RunningNode(node, path, writer, fleet, keeper, prober, watch, directory)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -99,20 +103,51 @@ final class RunningNode {
         }
     }
 
+    /// How long duplicate address detection may take at a start, and between looks.
+    private static let addressPatience = TimeSpan.seconds(5)
+    private static let addressPoll: Int64 = 100_000_000
+
+    /// At a boot addresses are as new as the node: what fails for that alone is waited for.
+    private static func openRequired(
+        _ keeper: ListenerKeeper, _ plan: [PlannedListener], _ log: ControlLog
+    ) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
+        let end = Instant(nanoseconds: cl_now()) + addressPatience
+        var hasSaid = false
+        while true {
+            let result = keeper.openRequired(plan)
+            guard !result.failures.isEmpty, result.failures.allSatisfy(\.isTentative),
+                Instant(nanoseconds: cl_now()) < end
+            else { return result }
+            if !hasSaid {
+                hasSaid = true
+                log.say(
+                    "address_tentative",
+                    "duplicate address detection is under way: waiting \(addressPatience.milliseconds / 1000) s for it"
+                ) { line in
+                    let addresses = Set(result.failures.map(\.endpoint.address)).sorted()
+                    line.list("addresses", addresses) { $0.string($1.description) }
+                }
+            }
+            cl_sleep(addressPoll)
+        }
+    }
+
     private init(
-        _ node: LoadedNode, _ path: String, _ log: ControlLog, _ fleet: Fleet, _ listeners: ListenerKeeper,
+        _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
         _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory
     ) {
         flowWatch = watch
         flowDirectory = directory
         configPath = path
-        self.log = log
+        self.writer = writer
+        log = ControlLog(writer.error)
         self.fleet = fleet
         self.listeners = listeners
         self.prober = prober
         routing = node.routing
         program = node.program
         revision = node.revision
+        order.applied(node.reading)
         problems = node.problems
     }
 
@@ -157,6 +192,7 @@ final class RunningNode {
     /// ``program`` and ``routing`` as they are now.
     func snapshotChanged() {
         proxies.routesChanged()
+        watch.routesChanged()
         prober.update(ProbeTargets(program, routing.snapshot))
         flowDirectory.update(routing.snapshot.instances)
         flowWatch.update(program)
@@ -185,6 +221,7 @@ final class RunningNode {
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
         proxies.look(routing.snapshot, now, log)
+        watch.look(routing.snapshot, now, log)
     }
 
     private func lookAtAddresses(_ now: Instant) {
@@ -222,7 +259,7 @@ final class RunningNode {
     /// When ``tick(_:)`` has something to do; nil: not until something happens.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
-        var next = [listeners.nextRetry, proxies.nextLook].compactMap { $0 }
+        var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook].compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         // Something waits for workers, which take a turn.
         if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }

@@ -23,7 +23,9 @@ struct StatusReport {
             .map { (node.program.reasons.text($0.0), $0.1) }
     }
     /// What desired state has wrong, and what the node itself lacks.
-    private var problems: [String] { node.problems + [node.flows?.problem].compactMap { $0 } }
+    private var problems: [String] {
+        node.problems + [node.flows?.problem].compactMap { $0 } + LogReport(node.writer).problems
+    }
     private var ended: [(name: String, count: UInt64)] { counts(node.fleet.total(ended:)) }
     private var shadowed: [(name: String, count: UInt64)] { counts(node.fleet.total(shadowed:)) }
 
@@ -50,6 +52,7 @@ struct StatusReport {
         line.list("listeners", node.listeners.kept, write)
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
+        LogReport(node.writer).write(&line)
         if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
         if let flows = node.flows { flows.counts.write(&line) } else { line.nullField("flows") }
         line.close()
@@ -86,13 +89,19 @@ struct StatusReport {
         line.field("pipeline", pipeline(kept))
         line.field("origin", kept.planned.origin.name)
         line.fields(kept.planned.origin.env)
-        line.field("state", kept.isOpen ? "open" : "degraded")
+        line.field("state", kept.degradation == nil ? "open" : "degraded")
+        line.field("queue_drops", StatusReport.drops(kept))
         if let degradation = kept.degradation {
             line.field("why", degradation.error.description)
             line.field(
                 "degraded_s", Instant(nanoseconds: cl_now()).since(degradation.since).nanoseconds / 1_000_000_000)
         }
         line.close()
+    }
+
+    /// Connections that found no room in the queue, of all workers' sockets.
+    private static func drops(_ kept: ListenerKeeper.Kept) -> UInt64 {
+        kept.sockets.reduce(0) { $0 + UInt64(cl_listen_drops($1.number)) }
     }
 
     private static func write(_ line: inout JSONLine, _ counted: (name: String, count: UInt64)) {
@@ -159,11 +168,11 @@ struct StatusReport {
     }
 
     private var listenersText: String {
-        var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "STATE"])
+        var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "-QUEUE DROPS", "STATE"])
         for kept in node.listeners.kept {
             table.add([
                 kept.bound.description, kept.planned.spec.kindName, pipeline(kept),
-                kept.planned.origin.env?.path ?? kept.planned.origin.name,
+                kept.planned.origin.env?.path ?? kept.planned.origin.name, "\(StatusReport.drops(kept))",
                 kept.degradation.map { "degraded: \($0.error)" } ?? "open",
             ])
         }

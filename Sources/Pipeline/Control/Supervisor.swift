@@ -3,23 +3,49 @@ import Pipeline
 import PipelineLanguage
 import PipelineRuntime
 
-/// Runs a node from start to end: loads, opens, starts workers and log, serves, stops.
+/// Runs a node from start to end: starts its log, loads, opens, starts workers, serves, stops.
 ///
 /// Threading: all of it on the calling thread, which becomes the control thread. One per process: it takes over the
 /// process's signals.
 package struct Supervisor: ~Copyable {
     private let path: String
-    private let log = ControlLog()
+    private let writer: LogWriter
+    private let log: ControlLog
     private let manager = ServiceManager()
 
-    package init(config path: String) { self.path = path }
+    /// How long the end waits for readers of what it has to say, in milliseconds.
+    private static let lastWords = 2000
+
+    private init(config path: String, _ writer: LogWriter) {
+        self.path = path
+        self.writer = writer
+        log = ControlLog(writer.error)
+    }
 
     /// - Returns: the process's exit code: 0 after an orderly stop, 1 if nothing was started.
-    package consuming func run() -> Int32 {
+    package static func run(config path: String) -> Int32 {
         guard cl_hold_standard_streams() == 0, cl_signals_hold() == 0 else {
-            sayNotStarted(["can't take over the process's signals and standard streams"])
-            return 1
+            return refuse("can't take over the process's signals and standard streams")
         }
+        let (writer, error) = LogWriter.start()
+        guard let writer else { return refuse("can't start the log's thread: error \(error) from the kernel") }
+        let code = Supervisor(config: path, writer).run()
+        _ = writer.finish(patience: lastWords)
+        return code
+    }
+
+    /// Before there is anything to say it by.
+    private static func refuse(_ why: String) -> Int32 {
+        let text =
+            cl_is_terminal(2) == 0
+            ? "{\"event\":\"not_started\",\"message\":\"nothing was started: \(why)\"}\n"
+            : "error: \(why)\nnothing was started\n"
+        let bytes = Array(text.utf8)
+        _ = bytes.withUnsafeBytes { cl_write_all(2, $0.baseAddress, $0.count) }
+        return 1
+    }
+
+    private consuming func run() -> Int32 {
         let signals = cl_signal_open()
         guard signals >= 0 else {
             sayNotStarted(["can't take over the process's signals: error \(-signals) from the kernel"])
@@ -93,7 +119,7 @@ package struct Supervisor: ~Copyable {
     }
 
     private func startNode(_ loaded: LoadedNode) -> RunningNode? {
-        let result = RunningNode.start(loaded, config: path)
+        let result = RunningNode.start(loaded, config: path, writer: writer)
         if result.node == nil { sayNotStarted(result.failures) }
         return result.node
     }
@@ -126,11 +152,11 @@ package struct Supervisor: ~Copyable {
 
     private func end(_ node: RunningNode) {
         node.prober.stop()
-        let isWhole = node.fleet.finish(patience: 2000)
+        let isWhole = node.fleet.finish(patience: Supervisor.lastWords)
         let isRecorded = node.flows?.stop() ?? true
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))
-            line.field("log_records_dropped", node.fleet.total(.logDropped))
+            line.field("log_records_dropped", node.fleet.total(.logDropped) + writer.out.counts.dropped)
             if !isWhole { line.field("log_complete", false) }
             if !isRecorded { line.field("ledger_complete", false) }
         }

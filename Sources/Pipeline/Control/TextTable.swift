@@ -3,15 +3,26 @@ struct TextTable {
     private let head: [String]
     private let rightAligned: Set<Int>
     private var rows: [[String]] = []
+    /// Of each column, in characters.
+    private var widths: [Int]
 
     /// - Parameter head: `-` in front of a name: the column's numbers stand at the right.
     init(_ head: [String]) {
         rightAligned = Set(head.indices.filter { head[$0].hasPrefix("-") })
         self.head = head.map { $0.hasPrefix("-") ? String($0.dropFirst()) : $0 }
+        widths = self.head.map(\.count)
     }
 
     /// One cell a column. Characters that a terminal might act upon are replaced.
-    mutating func add(_ row: [String]) { rows.append(row.map(TextTable.harmless)) }
+    mutating func add(_ row: [String]) {
+        let row = row.map(TextTable.harmless)
+        for (column, cell) in row.enumerated() where column < widths.count {
+            widths[column] = max(widths[column], cell.count)
+        }
+        rows.append(row)
+    }
+
+    var count: Int { rows.count }
 
     private static func harmless(_ cell: String) -> String {
         let isFit = { (scalar: Unicode.Scalar) in scalar.value >= 0x20 && !(0x7F..<0xA0).contains(scalar.value) }
@@ -19,19 +30,20 @@ struct TextTable {
         return String(String.UnicodeScalarView(cell.unicodeScalars.map { isFit($0) ? $0 : "\u{FFFD}" }))
     }
 
-    var text: String {
-        let widths = head.indices.map { column in
-            ([head] + rows).map { $0[column].count }.max() ?? 0
+    var text: String { headLine + lines(rows.indices) }
+
+    var headLine: String { line(head) }
+    func lines(_ range: Range<Int>) -> String { rows[range].map(line).joined() }
+
+    private func line(_ row: [String]) -> String {
+        var line = ""
+        for (column, cell) in row.enumerated() {
+            let padding = String(repeating: " ", count: max(0, widths[column] - cell.count))
+            line += rightAligned.contains(column) ? padding + cell : cell + padding
+            line += "  "
         }
-        return ([head] + rows).map { row in
-            var line = ""
-            for column in row.indices {
-                let padding = String(repeating: " ", count: widths[column] - row[column].count)
-                line += rightAligned.contains(column) ? padding + row[column] : row[column] + padding
-                line += "  "
-            }
-            return String(line.reversed().drop { $0 == " " }.reversed()) + "\n"
-        }.joined()
+        while line.last == " " { line.removeLast() }
+        return line + "\n"
     }
 }
 

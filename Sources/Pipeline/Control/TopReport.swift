@@ -59,34 +59,25 @@ struct TopReport {
     /// The envs that a question about one of them fits, if they are several: the report is nobody's then.
     let ambiguous: [EnvName]
 
-    /// Texts are made for the rows that are shown alone: there may be a hundred thousand flows, and the control thread waits.
     /// - Parameter names: who a flow's instance is.
     init(_ question: TopQuestion, _ view: TrafficWindow.View, names: (UInt32, IPAddress) -> FlowNames) {
-        var owners = TopOwners(question)
-        var found: [Group: TrafficWindow.Sums] = [:]
-        var total = TrafficWindow.Sums()
-        for (key, sums) in view.slices.lazy.joined() where question.fits(key) {
-            guard let owner = owners.find(key, names) else { continue }
-            total.add(sums)
-            found[Group(question.by, key, owner), default: TrafficWindow.Sums()].add(sums)
-        }
-        let order = { (sums: TrafficWindow.Sums) -> (UInt64, UInt64) in
-            question.order == .bytes ? (sums.bytes, sums.connections) : (sums.connections, sums.bytes)
-        }
-        let sorted = found.sorted { a, b in
-            let (first, second) = (order(a.value), order(b.value))
-            return first == second ? owners.isLess(a.key, b.key) : first > second
-        }
-        self.question = question
-        rows = sorted.prefix(question.rows).map { group, sums in
-            var row = TopReport.row(question.by, group, owners)
+        var tally = TopTally(question, view)
+        while !tally.advance(until: Instant(nanoseconds: .max), names) {}
+        self.init(tally)
+    }
+
+    /// Texts are made for the rows that are shown alone: there may be a hundred thousand flows, and the control thread waits.
+    init(_ tally: TopTally) {
+        question = tally.question
+        rows = tally.top.map { group, sums in
+            var row = TopReport.row(tally.question.by, group, tally.owners)
             row.sums = sums
             return row
         }
-        others = sorted.count - rows.count
-        self.total = total
-        ambiguous = question.isOfOneEnv && owners.envs.count > 1 ? owners.envs.sorted() : []
-        (from, to, folded) = (view.from, view.to, view.folded)
+        others = tally.found.count - rows.count
+        total = tally.total
+        ambiguous = question.isOfOneEnv && tally.owners.envs.count > 1 ? tally.owners.envs.sorted() : []
+        (from, to, folded) = (tally.view.from, tally.view.to, tally.view.folded)
     }
 
     /// What a row is about: an owner's index, an address, or a port.
@@ -226,60 +217,5 @@ struct TopReport {
         case .destination: [("DESTINATION", "destination", \.name)]
         case .port: [("PORT", "port", \.name)]
         }
-    }
-}
-
-/// Instances, envs or orgs of a report, each once, looked up once.
-struct TopOwners {
-    private struct Source: Hashable {
-        let instance: UInt32
-        /// Of nobody's number there are many, each with its own address.
-        let address: IPAddress
-    }
-
-    private let question: TopQuestion
-    /// -1: no flow of it fits.
-    private var known: [Source: Int] = [:]
-    private var places: [FlowNames: Int] = [:]
-    private(set) var rows: [TopReport.Row] = []
-    /// Whose flows fit a question about one env.
-    private(set) var envs: Set<EnvName> = []
-
-    init(_ question: TopQuestion) { self.question = question }
-
-    /// Index into ``rows``; nil: the question is not about this one.
-    mutating func find(_ key: FlowKey, _ names: (UInt32, IPAddress) -> FlowNames) -> Int? {
-        let isKnown = key.instance != InstanceIdentity.unknown
-        let source = Source(instance: key.instance, address: isKnown ? .unspecified : key.source)
-        if let place = known[source] { return place >= 0 ? place : nil }
-        let who = names(key.instance, key.source)
-        guard question.fits(who) else {
-            known[source] = -1
-            return nil
-        }
-        if question.isOfOneEnv { envs.insert(who.owner) }
-        let row = TopOwners.row(question.by, who)
-        let key = FlowNames(instance: row.name, env: row.env, app: row.app, org: row.org)
-        let place = places[key] ?? rows.count
-        if place == rows.count { rows.append(row) }
-        (places[key], known[source]) = (place, place)
-        return place
-    }
-
-    private static func row(_ group: ReportGroup, _ names: FlowNames) -> TopReport.Row {
-        switch group {
-        case .org: TopReport.Row(name: names.org)
-        case .env: TopReport.Row(name: names.env, app: names.app, org: names.org)
-        case .instance: TopReport.Row(name: names.instance, env: names.env, app: names.app, org: names.org)
-        // Rows of these are no owner's: one is enough for all.
-        case .destination, .port: TopReport.Row(name: "")
-        }
-    }
-
-    /// The order of rows with the same figures: by name, or by number.
-    func isLess(_ a: TopReport.Group, _ b: TopReport.Group) -> Bool {
-        guard a.isOwner else { return (a.high, a.low) < (b.high, b.low) }
-        let (a, b) = (rows[Int(a.low)], rows[Int(b.low)])
-        return (a.name, a.env, a.org, a.app) < (b.name, b.env, b.org, b.app)
     }
 }

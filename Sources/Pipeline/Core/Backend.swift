@@ -198,6 +198,13 @@ public struct BackendGroup: Sendable {
         self.maglev = maglev
     }
 
+    /// How many of its backends a new connection may get: those that evidence speaks against don't count (R12), and those
+    /// of weight 0 only if all have that.
+    public func usable(at now: Instant) -> Int {
+        let isWeighted = backends.buffer.contains { $0.weight > 0 }
+        return backends.buffer.count { ($0.weight > 0 || !isWeighted) && $0.cell.pointee.isEligible(at: now) }
+    }
+
     /// Whether one of its backends has this cell.
     public func has(_ cell: UnsafePointer<BackendCell>) -> Bool { backends.buffer.contains { $0.cell == cell } }
 

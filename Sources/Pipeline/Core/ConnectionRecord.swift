@@ -34,6 +34,8 @@ public struct ConnectionRecord: @unchecked Sendable {
     public var instanceNumber = InstanceIdentity.unknown
     /// The index of the interface that it came by, if it was intercepted and no instance is known for it; else 0.
     public var interface: UInt32 = 0
+    /// A backend was reached for it; else it was refused, or given up before.
+    public var isRelayed = false
     /// A stage recorded it as a flow as well.
     public var isAccounted = false
     public init() {}

@@ -183,6 +183,8 @@ public struct Effects {
         facts.pointee.sniff = outcome
         facts.pointee.serverName = name
     }
+    /// The first bytes are looked at, and don't say enough yet.
+    public func setSniffing() { facts.pointee.sniff = .incomplete }
     /// Where ALPN stands in the client's bytes.
     public func setALPN(offset: Int, length: Int) {
         facts.pointee.alpnOffset = UInt16(clamping: offset)

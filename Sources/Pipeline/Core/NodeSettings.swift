@@ -25,7 +25,9 @@ public struct NodeSettings: Sendable, Equatable {
     public var coalesce = TimeSpan.milliseconds(1)
     /// One JSON line per connection.
     public var logConnections = true
-    /// Directory for persisted state; nil: none.
+    /// Of refused connections, so many lines a second for each reason; the rest is counted in one line (R27).
+    public var loggedRefusals = 100
+    /// Where what must outlive a restart is to be kept, once there is something: nobody reads it yet.
     public var stateDirectory: String?
     /// Path of the Unix socket that answers `status`, `routes` and the like; nil: none.
     public var adminSocket: String?

@@ -59,7 +59,6 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case drainDeadline
     case killed
     case clientLeftEarly
-    case peekTimeout
     case internalError
     case noBackend
     case owedProxyHeader
@@ -95,7 +94,6 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .drainDeadline: ("drain.deadline", .node)
         case .killed: ("admin.killed", .node)
         case .clientLeftEarly: ("accept.closed", .client)
-        case .peekTimeout: ("accept.timeout", .client)
         case .internalError: ("runtime.error", .node)
         case .noBackend: ("runtime.no_backend", .node)
         case .owedProxyHeader: ("runtime.no_proxy_header", .node)

@@ -55,6 +55,8 @@ public struct PeekNeed: Equatable, Sendable {
 /// What sniffing found (R7).
 @frozen public enum SniffOutcome: UInt8, Equatable, Sendable, CaseIterable {
     case notAsked, ok, noSNI, notTLS, timeout, tooLarge, malformed
+    /// Its end came, or something else refused it, before there was enough of it.
+    case incomplete
 
     public var name: String {
         switch self {
@@ -65,6 +67,7 @@ public struct PeekNeed: Equatable, Sendable {
         case .timeout: "timeout"
         case .tooLarge: "too_large"
         case .malformed: "malformed"
+        case .incomplete: "incomplete"
         }
     }
 }

@@ -68,16 +68,13 @@ private struct NodeSetting: Sendable {
         .duration("drain_timeout", .zero...(.seconds(86400))) { $0.drainTimeout = $1 },
         .duration("keepalive", .seconds(1)...(.seconds(32400))) { $0.keepaliveIdle = $1 },
         .duration("user_timeout", .seconds(1)...(.seconds(3600))) { $0.userTimeout = $1 },
-        NodeSetting(
-            keyword: "log",
-            forms: [ClauseSpec("log", [.choice(name: "what", ["connections", "off"])], summary: "")]
-        ) {
-            if case .word(let word)? = $1.values.first { $0.logConnections = word == "connections" }
-        },
     ]
 
+    /// Taken, and without any effect: no message offers them.
+    static let idle = ["state"]
+
     static let keywords =
-        all.map(\.keyword) + ["state", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
+        all.map(\.keyword) + ["log", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
 }
 
 extension Checker {
@@ -96,7 +93,7 @@ extension Checker {
 
     private func checkNodeSetting(_ entry: EntrySyntax, _ seen: inout [String: SourceSpan]) {
         let keyword = entry.keyword
-        guard NodeSetting.keywords.contains(keyword.text) else {
+        guard (NodeSetting.keywords + NodeSetting.idle).contains(keyword.text) else {
             reporter.error(
                 keyword.span, "`node` has no setting \(quoted(keyword.text))",
                 expected: orList(NodeSetting.keywords.map { "`\($0)`" }),
@@ -113,6 +110,7 @@ extension Checker {
         if isDuplicate(quoted(what), entry.headSpan, firstAt: seen[what]) { return }
         seen[what] = entry.headSpan
         switch keyword.text {
+        case "log": checkLog(words, keyword)
         case "state": checkState(words, keyword)
         case "admin": checkAdmin(words, keyword)
         case "congestion": checkCongestion(words, keyword)
@@ -148,6 +146,10 @@ extension Checker {
             return
         }
         node.stateDirectory = path.text
+        reporter.warning(
+            keyword.span,
+            "`state` does nothing yet: nothing is kept there, and a node starts from its config and its state file alone",
+            help: "leave the line out")
     }
 
     private func checkAdmin(_ words: [WordSyntax], _ keyword: WordSyntax) {

@@ -92,12 +92,16 @@ private func describe(_ node: NodeSettings) -> String {
             keepalive \(node.keepaliveIdle.configText), user_timeout \(node.userTimeout.configText)
             congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
             denied_ports \(denied)
-            log \(node.logConnections ? "connections" : "off"), state \(node.stateDirectory ?? "none"), \
+            log \(describeLog(node)), state \(node.stateDirectory ?? "none"), \
         admin \(node.adminSocket.map { "unix:\($0)" } ?? "none")
             intercept \(interfaces.isEmpty ? "nothing" : "interface \(interfaces)"), mark 0x\(String(node.mark, radix: 16))
             ledger \(ledger ?? "none"), conntrack \(conntrack ?? "off")
 
         """
+}
+
+private func describeLog(_ node: NodeSettings) -> String {
+    node.logConnections ? "connections refusals \(node.loggedRefusals)/s" : "off"
 }
 
 /// At most so many members of a list are shown.

@@ -26,51 +26,18 @@ enum JSONKind: Equatable {
     }
 }
 
-/// The names that an object's reader knows, in the order in which writers usually put them.
-struct JSONKeys {
-    let names: [StaticString]
-    /// At most 64: one bit each.
-    init(_ names: [StaticString]) { self.names = names }
-
-    /// The number of `key`; `guess` is looked at first.
-    @inline(__always) func index(of key: Bytes, guess: Int) -> Int? {
-        if guess < names.count, matches(names[guess], key) { return guess }
-        for index in names.indices where index != guess && matches(names[index], key) { return index }
-        return nil
-    }
-
-    private func matches(_ name: StaticString, _ key: Bytes) -> Bool {
-        name.utf8CodeUnitCount == key.count
-            && sameBytes(Bytes(start: name.utf8Start, count: key.count), key)
-    }
-}
-
-/// True if both hold the same bytes.
-@inline(__always) func sameBytes(_ a: Bytes, _ b: Bytes) -> Bool {
-    guard a.count == b.count else { return false }
-    guard let left = UnsafeRawPointer(a.baseAddress), let right = UnsafeRawPointer(b.baseAddress) else { return true }
-    var offset = 0
-    while offset &+ 8 <= a.count {
-        if left.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
-            != right.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
-        {
-            return false
-        }
-        offset &+= 8
-    }
-    while offset < a.count {
-        if left.load(fromByteOffset: offset, as: UInt8.self) != right.load(fromByteOffset: offset, as: UInt8.self) {
-            return false
-        }
-        offset &+= 1
-    }
-    return true
+/// What makes an object ambiguous or too large, where the rest of the document can still be read.
+struct JSONFlaw: Equatable {
+    let place: Place
+    let problem: String
+    let remedy: String
 }
 
 /// Reads JSON (RFC 8259) value by value: no tree, no allocation for values, bounded depth. Stricter than the RFC where
 /// it leaves room for two readings: no duplicate names in an object, no lone surrogates, no bad UTF-8, no BOM.
 ///
-/// Errors are syntax only, and final. A value of an unexpected type is no error here: ask ``kind()`` first.
+/// Errors are syntax only, and final; within one object of a list (``toleratesFlaws``) what concerns that object alone is
+/// noted instead. A value of an unexpected type is no error here: ask ``kind()`` first.
 /// Ownership: the caller keeps the bytes alive; what ``string()`` gives is valid until the next call.
 struct JSONReader {
     /// How deep objects and arrays may nest.
@@ -89,6 +56,12 @@ struct JSONReader {
     private let seed: HashSeed
     /// Hashes of the unknown names of every open object, innermost last. A keyed 64-bit hash stands for its name.
     private var unknown: [UInt64] = []
+    /// A name that is twice, too many names, half a surrogate pair and a string that is too long are noted, not thrown.
+    var toleratesFlaws = false
+    /// The first one since ``takeFlaw()``.
+    private var flaw: JSONFlaw?
+    /// The last ``string()`` was longer than ``stringLimit``; it came out empty. Only while flaws are tolerated.
+    private(set) var isLong = false
 
     init(_ bytes: Bytes, seed: HashSeed) {
         self.bytes = bytes
@@ -117,6 +90,21 @@ struct JSONReader {
         }
         return failure("expected \(what), found \(found)")
     }
+
+    private mutating func note(_ problem: String, remedy: String, at place: Int) throws(JSONError) {
+        guard toleratesFlaws else { throw failure(problem, at: place) }
+        guard flaw == nil else { return }
+        flaw = JSONFlaw(
+            place: Place(line: line, column: place - lineStart + 1), problem: problem, remedy: remedy)
+    }
+
+    /// What was noted since the last call.
+    mutating func takeFlaw() -> JSONFlaw? {
+        defer { flaw = nil }
+        return flaw
+    }
+
+    static let longString = "is longer than \(stringLimit) bytes"
 
     // MARK: Structure
 
@@ -209,13 +197,19 @@ struct JSONReader {
         } else {
             let hash = SipHash.hash(key, seed: seed)
             isRepeated = unknown[unknownFrom...].contains(hash)
-            unknown.append(hash)
-            guard unknown.count - unknownFrom <= JSONReader.namesLimit else {
-                throw failure("an object has more than \(JSONReader.namesLimit) unknown names", at: start)
+            if unknown.count - unknownFrom < JSONReader.namesLimit {
+                unknown.append(hash)
+            } else {
+                try note(
+                    "an object has more than \(JSONReader.namesLimit) unknown names", remedy: "leave them out",
+                    at: start)
             }
         }
-        guard !isRepeated else {
-            throw failure("the name \"\(String(decoding: key, as: UTF8.self))\" is twice in one object", at: start)
+        if isLong { try note("a name \(JSONReader.longString)", remedy: "shorten it", at: start) }
+        if isRepeated {
+            let shown = String(decoding: key.prefix(64), as: UTF8.self)
+            try note(
+                "the name \"\(shown)\" is twice in one object", remedy: "write each name once", at: start)
         }
         skipSpace()
         guard take(0x3A) else { throw expected("\":\" after a name") }
@@ -315,10 +309,23 @@ struct JSONReader {
         let start = position
         let found = try scanString()
         let raw = Bytes(rebasing: bytes[found.range])
-        guard found.range.count <= JSONReader.stringLimit else {
-            throw failure("a string is longer than \(JSONReader.stringLimit) bytes", at: start)
+        isLong = found.range.count > JSONReader.stringLimit
+        guard !isLong else {
+            guard toleratesFlaws else { throw failure("a string \(JSONReader.longString)", at: start) }
+            return Bytes(rebasing: raw[..<0])
         }
         return found.isEscaped ? scratch.unescape(raw) : raw
+    }
+
+    /// An escape that is none, unless it is half of a surrogate pair alone.
+    private mutating func passHalfPair() throws(JSONError) {
+        guard JSONText.unit(bytes, at: position) != nil else {
+            throw failure("a backslash in a string starts no valid escape")
+        }
+        try note(
+            "a string has an escape that is half of a surrogate pair", remedy: "write both halves, or UTF-8",
+            at: position)
+        position &+= 6
     }
 
     /// Checks a string and passes over it: what stands between its quotes, and whether that has escapes.
@@ -336,10 +343,11 @@ struct JSONReader {
             }
             if byte == 0x5C {
                 isEscaped = true
-                guard let length = JSONText.escapeLength(bytes, at: position) else {
-                    throw failure("a backslash in a string starts no valid escape")
+                if let length = JSONText.escapeLength(bytes, at: position) {
+                    position &+= length
+                } else {
+                    try passHalfPair()
                 }
-                position &+= length
             } else if byte < 0x20 {
                 throw failure("a string contains a control character: write it as an escape")
             } else {

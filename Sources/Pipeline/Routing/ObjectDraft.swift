@@ -4,7 +4,8 @@ import Pipeline
 /// so that all of an object's faults are told at once and its id is known when they are.
 struct ObjectDraft {
     struct Fault {
-        let field: String
+        /// Nil: the object as a whole.
+        let field: String?
         let place: Place
         let problem: String
         let remedy: String
@@ -21,6 +22,8 @@ struct ObjectDraft {
     let object: RouteProblem.Object
     let place: Place
     var faults: [Fault] = []
+    /// Ids that it gives itself besides the last one: whose it is can't be said, so the last good version of each stays.
+    private(set) var otherIDs: [TextRef] = []
 
     init(_ object: RouteProblem.Object, at place: Place) {
         self.object = object
@@ -30,6 +33,29 @@ struct ObjectDraft {
     mutating func fault(_ reader: JSONReader, _ field: String, _ problem: String, remedy: String) {
         let place = Place(line: reader.line, column: reader.column)
         faults.append(Fault(field: field, place: place, problem: problem, remedy: remedy))
+    }
+
+    /// At the object's end: what is wrong with it as a whole.
+    mutating func takeFlaw(of reader: inout JSONReader) {
+        guard let flaw = reader.takeFlaw() else { return }
+        faults.append(Fault(field: nil, place: flaw.place, problem: flaw.problem, remedy: flaw.remedy))
+    }
+
+    mutating func id(
+        _ reader: inout JSONReader, _ field: StaticString, into arena: TextArena, _ id: inout TextRef?
+    ) throws(JSONError) {
+        if let id { otherIDs.append(id) }
+        id = try text(&reader, field, into: arena) ?? id
+    }
+
+    /// A string; nil if it is longer than the reader gives, which is noted.
+    private mutating func string(
+        _ reader: inout JSONReader, _ field: StaticString
+    ) throws(JSONError) -> Bytes? {
+        let value = try reader.string()
+        guard reader.isLong else { return value }
+        fault(reader, "\(field)", JSONReader.longString, remedy: "shorten it")
+        return nil
     }
 
     /// True if a value of `wanted` comes next; else it is passed over, and noted unless it is a null that may be.
@@ -49,8 +75,8 @@ struct ObjectDraft {
     private mutating func name(
         _ reader: inout JSONReader, _ field: StaticString, optional: Bool
     ) throws(JSONError) -> Bytes? {
-        guard try has(.string, &reader, field, optional: optional) else { return nil }
-        let value = try reader.string()
+        guard try has(.string, &reader, field, optional: optional), let value = try string(&reader, field)
+        else { return nil }
         if let fault = ObjectDraft.nameFault(value) {
             self.fault(reader, "\(field)", fault.problem, remedy: fault.remedy)
             return nil
@@ -110,8 +136,9 @@ struct ObjectDraft {
     mutating func choice<Choice: CaseIterable>(
         _ reader: inout JSONReader, _ field: StaticString, _ name: (Choice) -> String
     ) throws(JSONError) -> Choice? {
-        guard try has(.string, &reader, field, optional: false) else { return nil }
-        let value = String(decoding: try reader.string(), as: UTF8.self)
+        guard try has(.string, &reader, field, optional: false), let bytes = try string(&reader, field)
+        else { return nil }
+        let value = String(decoding: bytes, as: UTF8.self)
         if let found = Choice.allCases.first(where: { name($0) == value }) { return found }
         let names = Choice.allCases.map { "\"\(name($0))\"" }.joined(separator: ", ")
         fault(reader, "\(field)", "\"\(value.prefix(64))\" is unknown", remedy: "write one of \(names)")
@@ -122,8 +149,8 @@ struct ObjectDraft {
     mutating func address(
         _ reader: inout JSONReader, _ field: StaticString, v4: Bool, optional: Bool
     ) throws(JSONError) -> IPAddress? {
-        guard try has(.string, &reader, field, optional: optional) else { return nil }
-        let value = try reader.string()
+        guard try has(.string, &reader, field, optional: optional), let value = try string(&reader, field)
+        else { return nil }
         guard let address = IPAddress(ascii: value), address.isIPv4 == v4, !address.isUnspecified else {
             fault(
                 reader, "\(field)", "is no IPv\(v4 ? 4 : 6) address",
@@ -137,8 +164,8 @@ struct ObjectDraft {
     mutating func hostname(
         _ reader: inout JSONReader, _ field: StaticString, into arena: TextArena
     ) throws(JSONError) -> (name: TextRef, isWildcard: Bool)? {
-        guard try has(.string, &reader, field, optional: true) else { return nil }
-        let value = try reader.string()
+        guard try has(.string, &reader, field, optional: true), let value = try string(&reader, field)
+        else { return nil }
         do throws(HostnameError) {
             let pattern = try HostPattern(value)
             guard let name = pattern.name.withBytes({ arena.append($0) }) else { return nil }

@@ -84,6 +84,14 @@ public final class RouteStore {
     /// How many things wait for the last connection that pins them.
     public var pinnedCount: Int { pinned.count }
 
+    /// Backends that no table names, and connections go on to. Valid until the next change.
+    var pinnedBackends: [UnsafePointer<BackendCell>] {
+        pinned.compactMap { item in
+            guard case .backend(let box) = item else { return nil }
+            return UnsafeRawPointer(box).assumingMemoryBound(to: BackendCell.self)
+        }
+    }
+
     init() {}
 
     deinit {

@@ -121,6 +121,16 @@ public final class RoutingState {
         return store.pinnedCount
     }
 
+    /// Backends that new connections may no longer get, and old ones go on to: those that drain, and those that are gone.
+    /// Valid until the next change; some of them may be in the table for other routes.
+    public var leavingBackends: [(cell: UnsafePointer<BackendCell>, isDraining: Bool)] {
+        let draining = drains.list.compactMap { drain -> (UnsafePointer<BackendCell>, Bool)? in
+            guard case .backend(let cell) = drain.target else { return nil }
+            return (cell, true)
+        }
+        return (draining + store.pinnedBackends.map { ($0, false) }).filter { $0.0.pointee.active.current > 0 }
+    }
+
     /// Drops drains that were carried out, and with them what they keep alive. What is not dropped stays in every
     /// report, until it is cancelled because its instance is ready again.
     public func forgetDrains(where isDone: (RouteDrain) -> Bool) { drains.forget(store, isDone) }

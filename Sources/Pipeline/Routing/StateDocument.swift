@@ -138,7 +138,8 @@ public struct StateDocument: Sendable {
     }
 
     public let source: Source
-    public internal(set) var revision: UInt64 = 0
+    /// Nil: none is given.
+    public internal(set) var revision: UInt64?
     /// Who made the change, for the journal.
     public internal(set) var actor = ""
     public internal(set) var envs: [EnvObject] = []
@@ -150,6 +151,8 @@ public struct StateDocument: Sendable {
     var quarantined: [RouteProblem.Object: Set<String>] = [:]
     /// Of quarantined routes, those that ask for a PROXY header which their backend doesn't expect, or the reverse (R16).
     var mismatched: Set<String> = []
+    /// Something in its lists was no usable object.
+    var hasUnusable = false
     let text: TextArena
     let symbols: SymbolTable
 
@@ -157,6 +160,11 @@ public struct StateDocument: Sendable {
         self.source = source
         text = TextArena()
         symbols = SymbolTable(seed: seed)
+    }
+
+    /// It has three empty lists, and nothing in them that couldn't be used.
+    public var isEmpty: Bool {
+        envs.isEmpty && instances.isEmpty && routes.isEmpty && hostnames.isEmpty && !hasUnusable
     }
 
     public func string(_ ref: TextRef) -> String { text.string(ref) }

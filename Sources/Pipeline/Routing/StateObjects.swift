@@ -12,13 +12,14 @@ extension StateBuilder {
         let text = document.text
         try reader.object(StateBuilder.envKeys) { reader, field throws(JSONError) in
             switch field {
-            case 0: id = try draft.text(&reader, "env_id", into: text)
+            case 0: try draft.id(&reader, "env_id", into: text, &id)
             case 1: app = try draft.text(&reader, "app_id", into: text)
             case 2: org = try draft.text(&reader, "org_id", into: text)
             case 3: ipv4 = try draft.address(&reader, "ipv4_address", v4: true, optional: true)
             default: try reader.skip()
             }
         }
+        draft.takeFlaw(of: &reader)
         let required = [("env_id", id != nil), ("app_id", app != nil), ("org_id", org != nil)]
         guard accept(draft, id: id, required: required), let id, let app, let org,
             let env = document.symbols.intern(text.bytes(id))
@@ -42,7 +43,7 @@ extension StateBuilder {
         let (text, symbols) = (document.text, document.symbols)
         try reader.object(StateBuilder.instanceKeys) { reader, field throws(JSONError) in
             switch field {
-            case 0: id = try draft.text(&reader, "instance_id", into: text)
+            case 0: try draft.id(&reader, "instance_id", into: text, &id)
             case 1: env = try draft.symbol(&reader, "env_id", in: symbols)
             case 2: process = try draft.symbol(&reader, "process_type", in: symbols)
             case 3: address = try draft.address(&reader, "overlay_ipv6", v4: false, optional: false)
@@ -56,6 +57,7 @@ extension StateBuilder {
             default: try reader.skip()
             }
         }
+        draft.takeFlaw(of: &reader)
         let required = [
             ("instance_id", id != nil), ("env_id", env != nil), ("process_type", process != nil),
             ("overlay_ipv6", address != nil), ("status", status != nil),
@@ -91,7 +93,7 @@ extension StateBuilder {
         let (text, symbols) = (document.text, document.symbols)
         try reader.object(StateBuilder.routeKeys) { reader, field throws(JSONError) in
             switch field {
-            case 0: id = try draft.text(&reader, "route_id", into: text)
+            case 0: try draft.id(&reader, "route_id", into: text, &id)
             case 1: env = try draft.symbol(&reader, "env_id", in: symbols)
             case 2: host = try draft.hostname(&reader, "hostname", into: text)
             case 3: port = try draft.port(&reader, "listen_port")
@@ -112,6 +114,7 @@ extension StateBuilder {
             default: try reader.skip()
             }
         }
+        draft.takeFlaw(of: &reader)
         if hint == .tcpRaw { options.insert(.raw) }
         if host?.isWildcard == true { options.insert(.wildcard) }
         let isComplete =
@@ -144,25 +147,31 @@ extension StateBuilder {
         var env: UInt32?
         var claimed: UInt64?
         let (text, symbols) = (document.text, document.symbols)
+        var others: [(name: TextRef, isWildcard: Bool)] = []
         try reader.object(StateBuilder.hostnameKeys) { reader, field throws(JSONError) in
             switch field {
-            case 0: host = try draft.hostname(&reader, "hostname", into: text)
+            case 0:
+                if let host { others.append(host) }
+                host = try draft.hostname(&reader, "hostname", into: text)
             case 1: env = try draft.symbol(&reader, "env_id", in: symbols)
             case 2: claimed = try draft.integer(&reader, "claimed", 0...UInt64.max, optional: true)
             default: try reader.skip()
             }
         }
+        draft.takeFlaw(of: &reader)
         if draft.faults.isEmpty, let host, let env {
             append(
                 HostnameObject(
                     name: host.name, isWildcard: host.isWildcard, env: env, claimed: claimed, place: place))
             return
         }
-        let shown = host.flatMap { host in
+        let shown = { (host: (name: TextRef, isWildcard: Bool)) -> TextRef? in
             Array((host.isWildcard ? "*." : "").utf8 + Array(text.bytes(host.name))).withUnsafeBufferPointer {
                 text.append($0)
             }
         }
-        _ = accept(draft, id: shown, required: [("hostname", host != nil), ("env_id", env != nil)])
+        _ = accept(
+            draft, id: host.flatMap(shown), otherIDs: others.compactMap(shown),
+            required: [("hostname", host != nil), ("env_id", env != nil)])
     }
 }

@@ -66,7 +66,7 @@ struct StateBuilder {
             if let field { seen.insert(field) }
             switch field {
             case 0: try readFormat(&reader)
-            case 1: document.revision = try header.integer(&reader, "revision", 0...UInt64.max) ?? 0
+            case 1: try readRevision(&reader)
             case 2:
                 let actor = try header.text(&reader, "actor", optional: true, into: document.text)
                 document.actor = actor.map { document.text.string($0) } ?? ""
@@ -114,6 +114,22 @@ struct StateBuilder {
         }
     }
 
+    /// Nothing, null or a whole number: what can't be compared with the one before can't be taken for newer, either.
+    private mutating func readRevision(_ reader: inout JSONReader) throws(JSONError) {
+        let kind = try reader.kind()
+        let origin = Origin.file(line: reader.line, column: reader.column)
+        let remedy = "write a whole number of 0 to \(UInt64.max), or leave it out"
+        guard kind == .number else {
+            try reader.skip()
+            if kind != .null { fatal("\"revision\" is \(kind.name)", remedy: remedy, origin: origin) }
+            return
+        }
+        document.revision = try reader.number()
+        if document.revision == nil {
+            fatal("\"revision\" is negative, too large or no whole number", remedy: remedy, origin: origin)
+        }
+    }
+
     /// An array of objects; anything else in place of it makes the document unusable, anything else in it is one
     /// quarantined object.
     private mutating func list(
@@ -127,11 +143,16 @@ struct StateBuilder {
             fatal("\"\(name)\" is \(kind.name)", remedy: "write an array of objects", origin: origin)
             return
         }
+        // What is wrong with one object is that object's (R24).
+        reader.toleratesFlaws = true
+        defer { reader.toleratesFlaws = false }
         try reader.array { reader throws(JSONError) in
             let kind = try reader.kind()
             guard kind == .object else {
                 let origin = Origin.file(line: reader.line, column: reader.column)
                 try reader.skip()
+                _ = reader.takeFlaw()
+                document.hasUnusable = true
                 let object = RouteProblem.Object(rawValue: String(name.dropLast())) ?? .document
                 problems.add(
                     RouteProblem(
@@ -143,15 +164,21 @@ struct StateBuilder {
     }
 
     /// Quarantines the object of `draft` if it has faults or lacks a required field; true if it is fine.
-    mutating func accept(_ draft: ObjectDraft, id: TextRef?, required: [(name: String, isThere: Bool)]) -> Bool {
+    /// - Parameter otherIDs: that it gives itself as well; of an object that is read by ``ObjectDraft/id`` they are known.
+    mutating func accept(
+        _ draft: ObjectDraft, id: TextRef?, otherIDs: [TextRef] = [], required: [(name: String, isThere: Bool)]
+    ) -> Bool {
         var draft = draft
         for field in required where !field.isThere && !draft.faults.contains(where: { $0.field == field.name }) {
             draft.faults.append(
                 ObjectDraft.Fault(field: field.name, place: draft.place, problem: "is missing", remedy: "add it"))
         }
         guard !draft.faults.isEmpty else { return true }
+        document.hasUnusable = true
         let name = id.map { document.text.string($0) }
-        if let name { document.quarantined[draft.object, default: []].insert(name) }
+        for id in [id].compactMap({ $0 }) + draft.otherIDs + otherIDs {
+            document.quarantined[draft.object, default: []].insert(document.text.string(id))
+        }
         for fault in draft.faults {
             problems.add(fault.problem(.rejected, draft.object, id: name, source: document.source))
         }

@@ -64,6 +64,8 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
     package let error: Int32
     let congestion: String?
     let mode: ListenerMode
+    /// Of an address that could not be bound: what the machine says of it.
+    private let address: Int32
 
     /// - Parameter error: an errno.
     package init(endpoint: Endpoint, error: Int32, congestion: String?, mode: ListenerMode = .direct) {
@@ -71,7 +73,12 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
         self.endpoint = endpoint
         self.error = error
         self.congestion = congestion
+        var at = cl_endpoint(endpoint)
+        address = error == 99 && !endpoint.address.isIPv4 ? cl_address_state(&at) : Int32(CL_ADDRESS_ABSENT)
     }
+
+    /// Duplicate address detection (RFC 4862) is under way: the address can be used in a second or two.
+    package var isTentative: Bool { address == Int32(CL_ADDRESS_TENTATIVE) }
 
     package var description: String {
         "can't listen on \(endpoint): \(cause.problem); \(cause.remedy)"
@@ -83,6 +90,16 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
             (
                 "the port is taken",
                 "find who has it with `ss -ltnp 'sport = :\(endpoint.port)'`, stop it or choose another"
+            )
+        case 99 where isTentative:
+            (
+                "the address \(endpoint.address) is tentative: it can't be used before duplicate address detection is over",
+                "try again in a moment, or add it with `nodad`"
+            )
+        case 99 where address == Int32(CL_ADDRESS_DUPLICATE):
+            (
+                "another host has the address \(endpoint.address): duplicate address detection has failed",
+                "take it from one of them"
             )
         case 99:
             (

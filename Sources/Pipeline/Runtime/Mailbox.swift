@@ -8,6 +8,8 @@ package enum WorkerOrder: UInt8, AtomicRepresentable, Sendable, Comparable {
     case drain
     /// Reset what is left, and end.
     case stop
+    /// The same because an operator will not wait.
+    case kill
     package static func < (a: WorkerOrder, b: WorkerOrder) -> Bool { a.rawValue < b.rawValue }
 }
 

@@ -22,6 +22,9 @@ struct ProgramTable: ~Copyable {
     /// Connections of older programs whose stages have not all decided.
     private(set) var undecidedOnOlder = 0
 
+    /// Connections whose stages have not all decided.
+    var undecided: Int { undecidedOnOlder + self[current].pointee.undecided }
+
     init(first: UnsafePointer<Snapshot>) {
         entries = .allocate(capacity: 16)
         adopt(first)

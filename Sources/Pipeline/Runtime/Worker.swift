@@ -193,6 +193,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func publish() {
         counters.pointee.add(.wakeups)
         counters.pointee.set(.active, UInt64(slab.inUse))
+        counters.pointee.set(.sniffing, UInt64(max(0, programs.undecided)))
         counters.pointee.set(.onOlderPrograms, UInt64(max(0, programs.undecidedOnOlder)))
         counters.pointee.set(.buffersInUse, UInt64(blocks.inUse))
         counters.pointee.set(.pipesInUse, UInt64(pipes.inUse))
@@ -237,7 +238,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         guard wanted > order else { return }
         order = wanted
         drainListeners()
-        if order == .stop { endAll(RuntimeReason.drainDeadline) }
+        if order >= .stop { endAll(order == .kill ? RuntimeReason.killed : RuntimeReason.drainDeadline) }
     }
 
     private mutating func endAll(_ reason: RuntimeReason) {

@@ -140,6 +140,7 @@ extension Worker {
         record.serial = slot.pointee.serial
         record.listener = slot.pointee.listener
         record.reason = reason
+        record.isRelayed = slot.pointee.marks.contains(.connected)
         record.sniff = slot.pointee.sniff
         if slot.pointee.shadowed.rawValue != .max { record.shadowed = slot.pointee.shadowed }
         record.peer = slot.pointee.peer

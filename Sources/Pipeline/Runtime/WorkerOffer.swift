@@ -162,7 +162,7 @@ extension Worker {
     /// Accepts what is in the queues of listeners that `wanted` has no more: those in whose place another one stands at
     /// the same endpoint, as that one would, or those that are simply gone.
     private mutating func takeQueued(_ wanted: FrozenArray<WorkerListener>, replaced: Bool) {
-        guard order != .stop else { return }
+        guard order < .stop else { return }
         for i in 0..<listeners.count {
             let old = listeners[i].listener
             let name = listeners[i].offered

@@ -259,6 +259,8 @@ struct ConfigText: Sendable, CustomStringConvertible {
     var description: String {
         var text = "node test {\n    workers  \(workers)\n"
         for setting in settings { text += "    \(setting)\n" }
+        // Tests count lines.
+        if !settings.contains(where: { $0.hasPrefix("log ") }) { text += "    log connections refusals 1M/s\n" }
         text += "}\n\n"
         if !tlsListeners.isEmpty {
             text += pipeline("tls", firstStages + ["sni \(sniff)", "backend \(backend)", proxy, "account"])

@@ -1,0 +1,137 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+import Synchronization
+
+/// Lines on their way to one of the standard streams. Whoever adds one never waits: what has no room is dropped, the
+/// newest first, and counted, and when there is room again a line says how many were (R27).
+///
+/// Threading: ``append(_:)`` and ``counts`` from any thread, the rest is the writer's.
+package final class LogStream: @unchecked Sendable {
+    package struct Counts: Sendable, Equatable {
+        /// Taken, and dropped for want of room or of a reader.
+        package var lines: UInt64 = 0
+        package var dropped: UInt64 = 0
+        /// Bytes that are not written yet.
+        package var waiting = 0
+        /// The errno of the last write; 0: it went well.
+        package var error: Int32 = 0
+        /// Its reader is gone for good.
+        package var hasEnded = false
+        /// Lines are being dropped now.
+        package var isDropping = false
+    }
+
+    private struct Ring {
+        var counts = Counts()
+        var head = 0
+        /// Dropped since the last line that said so.
+        var unsaid: UInt64 = 0
+        /// The last byte that was written ended a line.
+        var isAtLineStart = true
+    }
+
+    private let memory: UnsafeMutableRawBufferPointer
+    private let ring = Mutex(Ring())
+    private let wake: Descriptor
+
+    /// - Parameter capacity: bytes that wait at most; touched as they do.
+    init(capacity: Int, wake: Descriptor) {
+        memory = .allocate(byteCount: max(1, capacity), alignment: 16)
+        self.wake = wake
+    }
+
+    deinit { memory.deallocate() }
+
+    package var counts: Counts { ring.withLock { $0.counts } }
+
+    /// Takes a line, its line break included; false: it was dropped.
+    @discardableResult package func append(_ line: [UInt8]) -> Bool {
+        let (isTaken, isFirst) = ring.withLock { ring in
+            let isFirst = ring.counts.waiting == 0
+            // In order: the line that tells of dropped ones comes before the next.
+            guard !ring.counts.hasEnded, ring.unsaid == 0, put(line, &ring) else {
+                ring.counts.dropped += 1
+                if !ring.counts.hasEnded {
+                    ring.unsaid += 1
+                    ring.counts.isDropping = true
+                }
+                return (false, false)
+            }
+            ring.counts.lines += 1
+            return (true, isFirst)
+        }
+        if isFirst { _ = cl_eventfd_signal(wake.number) }
+        return isTaken
+    }
+
+    private func put(_ line: [UInt8], _ ring: inout Ring) -> Bool {
+        guard line.count <= memory.count - ring.counts.waiting else { return false }
+        let start = (ring.head + ring.counts.waiting) % memory.count
+        let first = min(line.count, memory.count - start)
+        line.withUnsafeBytes { bytes in
+            UnsafeMutableRawBufferPointer(rebasing: memory[start..<start + first])
+                .copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<first]))
+            memory.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[first...]))
+        }
+        ring.counts.waiting += line.count
+        return true
+    }
+
+    // MARK: The writer's side
+
+    /// What is to be written next: whole lines where that is possible, `limit` bytes at most. It stays where it is until
+    /// ``wrote(_:)``.
+    func piece(limit: Int) -> UnsafeRawBufferPointer {
+        let (range, isWhole) = ring.withLock { ring in
+            let count = min(limit, ring.counts.waiting, memory.count - ring.head)
+            return (ring.head..<ring.head + count, count == ring.counts.waiting)
+        }
+        let bytes = UnsafeRawBufferPointer(rebasing: memory[range])
+        guard !isWhole, let end = bytes.lastIndex(of: 0x0A) else { return bytes }
+        return UnsafeRawBufferPointer(rebasing: bytes[...end])
+    }
+
+    func wrote(_ count: Int) {
+        guard count > 0 else { return }
+        ring.withLock { ring in
+            let last = (ring.head + count - 1) % memory.count
+            ring.isAtLineStart = memory[last] == 0x0A
+            ring.head = (last + 1) % memory.count
+            ring.counts.waiting -= count
+            ring.counts.error = 0
+        }
+    }
+
+    var isAtLineStart: Bool { ring.withLock { $0.isAtLineStart } }
+    var isEmpty: Bool { ring.withLock { $0.counts.waiting == 0 } }
+
+    func failed(_ error: Int32) { ring.withLock { $0.counts.error = error } }
+
+    /// Nothing is written any more; what waits is dropped.
+    func end(_ error: Int32) {
+        ring.withLock { ring in
+            ring.counts.error = error
+            ring.counts.hasEnded = true
+            ring.counts.waiting = 0
+            ring.counts.isDropping = false
+            ring.unsaid = 0
+        }
+    }
+
+    /// Says how many lines were dropped, once a quarter of the room is free; the next ones follow. 0: none, or not yet.
+    func sayDropped() -> UInt64 {
+        ring.withLock { ring in
+            let dropped = ring.unsaid
+            guard dropped > 0, memory.count - ring.counts.waiting >= memory.count / 4 else { return 0 }
+            let line = ControlLog.line(
+                "lines_dropped", "the reader of this stream was too slow, or it could not be written",
+                time: cl_wall_clock()
+            ) { $0.field("count", dropped) }
+            guard put(line, &ring) else { return 0 }
+            ring.unsaid = 0
+            ring.counts.isDropping = false
+            return dropped
+        }
+    }
+}

@@ -1,0 +1,267 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+import PipelineThreads
+import Synchronization
+
+/// The one thread that writes: what the node says of itself to standard error, and ended connections to standard output.
+/// A reader that is slow, a full disk or a pipe that nobody reads stops nothing but lines: those that have no room are
+/// dropped and counted, and it goes on when there is room again (R27). Only a reader that is gone for good (EPIPE) ends a
+/// stream.
+///
+/// Threading: made, given its connections and finished by the control thread; streams take lines from any.
+package final class LogWriter: @unchecked Sendable {
+    private static let outBytes = 1 << 20
+    private static let errorBytes = 1 << 18
+    /// Records that are made lines of in one turn, before they are written.
+    private static let recordsInTurn = 64
+    /// Below the workers (nice), and above what starves: a relayed connection's line must not be lost to them.
+    private static let priorityBelow: Int32 = 5
+    /// Between looks into the workers' rings, and while many come.
+    private static let pause = TimeSpan.milliseconds(50)
+    private static let shortPause = TimeSpan.milliseconds(5)
+    private static let manyRecords = 128
+
+    private struct Connections {
+        let rings: [RecordRing]
+        var log: ConnectionLog
+        let writes: Bool
+        let watch: FlowWatch?
+    }
+
+    package let out: LogStream
+    package let error: LogStream
+    private let wake: Descriptor
+    private let waiting = Mutex<Connections?>(nil)
+    private let refusalsPerSecond = Atomic<Int>(RefusalBudget.usual)
+    private let refusalsSummed = Atomic<UInt64>(0)
+    private let flushAsked = Atomic<Int>(0)
+    private let flushed = Atomic<Int>(0)
+    private let isEnding = Atomic<Bool>(false)
+    private let hasEnded = Atomic<Bool>(false)
+    private var handle: UInt64 = 0
+    // The thread's own.
+    private var outSink: LogSink
+    private var errorSink: LogSink
+    private let sharesTarget: Bool
+    private var connections: Connections?
+    private var budget = RefusalBudget()
+    private var takenInTurns = 0
+    private var isOutSaidFailing = false
+    private var hasSaidBroken = false
+    private var droppedInOut: UInt64 = 0
+
+    /// Starts the thread.
+    /// - Parameters: descriptors to write to; they stay the caller's.
+    /// - Returns: nil, with an errno, if the kernel gives no descriptor or no thread.
+    package static func start(out: Int32 = 1, error: Int32 = 2) -> (writer: LogWriter?, error: Int32) {
+        let wake = cl_eventfd()
+        guard wake >= 0 else { return (nil, -wake) }
+        let streams = (
+            out: LogStream(capacity: outBytes, wake: Descriptor(wake)),
+            error: LogStream(capacity: errorBytes, wake: Descriptor(wake))
+        )
+        let outSink = LogSink.open(out, streams.out)
+        let errorSink = LogSink.open(error, streams.error)
+        guard let first = outSink.sink, let second = errorSink.sink else {
+            return (nil, outSink.sink == nil ? outSink.error : errorSink.error)
+        }
+        let writer = LogWriter(first, second, Descriptor(wake), sharesTarget: cl_same_file(out, error) != 0)
+        let failed = NamedThread.start("log", stackBytes: 1 << 19, handle: &writer.handle) { writer.run() }
+        return failed == 0 ? (writer, 0) : (nil, -failed)
+    }
+
+    private init(_ out: LogSink, _ error: LogSink, _ wake: Descriptor, sharesTarget: Bool) {
+        (outSink, errorSink) = (out, error)
+        (self.out, self.error) = (out.stream, error.stream)
+        self.wake = wake
+        self.sharesTarget = sharesTarget
+    }
+
+    deinit {
+        for descriptor in [outSink.descriptor, errorSink.descriptor, wake] { _ = cl_close(descriptor.number) }
+    }
+
+    // MARK: The control thread's side
+
+    /// Takes what is in these rings from now on.
+    /// - Parameters:
+    ///   - reasons: names for reason codes; the same for every program of this build.
+    ///   - writes: false: records only go to `watch`.
+    ///   - watch: gets every record.
+    func follow(_ rings: [RecordRing], reasons: ReasonTable, writes: Bool, watch: FlowWatch?) {
+        waiting.withLock {
+            $0 = Connections(rings: rings, log: ConnectionLog(reasons), writes: writes, watch: watch)
+        }
+        _ = cl_eventfd_signal(wake.number)
+    }
+
+    /// How many lines refused connections have for each reason and second, from now on.
+    func setRefusals(perSecond: Int) { refusalsPerSecond.store(perSecond, ordering: .relaxed) }
+
+    /// Refused connections that are in a `refusals` line, and have none of their own.
+    var summed: UInt64 { refusalsSummed.load(ordering: .relaxed) }
+
+    /// Waits until what came before is written.
+    /// - Returns: false if that took longer than `patience` milliseconds, or if standard output's reader is gone.
+    @discardableResult package func flush(patience: Int) -> Bool {
+        let number = flushAsked.wrappingAdd(1, ordering: .acquiringAndReleasing).newValue
+        _ = cl_eventfd_signal(wake.number)
+        for _ in 0..<max(1, patience / 2) {
+            if flushed.load(ordering: .acquiring) >= number { return !out.counts.hasEnded }
+            cl_sleep(2_000_000)
+        }
+        return false
+    }
+
+    /// The same, and the thread ends; if it can't in time, the process's end is its own.
+    @discardableResult package func finish(patience: Int) -> Bool {
+        let isWhole = flush(patience: patience)
+        isEnding.store(true, ordering: .releasing)
+        _ = cl_eventfd_signal(wake.number)
+        // Left alone if it stands in a write: a disk that hangs.
+        for _ in 0..<250 {
+            if hasEnded.load(ordering: .acquiring) {
+                _ = cl_thread_join(handle)
+                break
+            }
+            cl_sleep(1_000_000)
+        }
+        return isWhole
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        _ = cl_lower_priority(LogWriter.priorityBelow)
+        while !isEnding.load(ordering: .acquiring) {
+            _ = cl_eventfd_clear(wake.number)
+            // Before the rings: what came until then is written.
+            let asked = flushAsked.load(ordering: .acquiring)
+            let isFlushing = asked != flushed.load(ordering: .relaxed)
+            let now = Instant(nanoseconds: cl_now())
+            let hasMore = takeRecords(now, isLast: isFlushing)
+            let progress = (out: write(&outSink, beside: error, now), error: write(&errorSink, beside: out, now))
+            sayDropped()
+            let isMoving = progress.out == .moved || progress.error == .moved
+            if hasMore || isMoving { continue }
+            if isFlushing, progress.out == .idle, progress.error == .idle {
+                flushed.store(asked, ordering: .releasing)
+            }
+            wait(progress.out, progress.error, now)
+        }
+        hasEnded.store(true, ordering: .releasing)
+    }
+
+    /// One piece, unless the other stream is in the middle of a line of the same file.
+    private func write(_ sink: inout LogSink, beside other: LogStream, _ now: Instant) -> LogSink.Progress {
+        if sharesTarget, !other.isAtLineStart, !other.isEmpty { return sink.stream.isEmpty ? .idle : .held }
+        return sink.write(now)
+    }
+
+    private func wait(_ out: LogSink.Progress, _ error: LogSink.Progress, _ now: Instant) {
+        var items = [cl_poll_item(fd: wake.number, wants: UInt8(CL_READABLE), got: 0)]
+        var due: [Instant] = []
+        for (sink, progress) in [(outSink, out), (errorSink, error)] {
+            switch progress {
+            case .blocked:
+                items.append(cl_poll_item(fd: sink.descriptor.number, wants: UInt8(CL_WRITABLE), got: 0))
+            case .failed: if let retry = sink.retryAt { due.append(retry) }
+            case .idle, .moved, .held: break
+            }
+        }
+        if let next = budget.nextDue { due.append(next) }
+        if connections != nil {
+            due.append(now + (takenInTurns > LogWriter.manyRecords ? LogWriter.shortPause : LogWriter.pause))
+        }
+        takenInTurns = 0
+        let timeout = due.min().map { Int64(clamping: $0.since(now).nanoseconds) } ?? -1
+        _ = cl_poll(&items, Int32(items.count), timeout)
+    }
+
+    // MARK: Connections
+
+    /// True if there is more.
+    private func takeRecords(_ now: Instant, isLast: Bool) -> Bool {
+        if connections == nil {
+            connections = waiting.withLock { waiting in
+                defer { waiting = nil }
+                return waiting
+            }
+        }
+        guard connections != nil else { return false }
+        budget.perSecond = refusalsPerSecond.load(ordering: .relaxed)
+        var isMore = false
+        let rings = connections?.rings ?? []
+        for ring in rings {
+            var count = 0
+            while count < LogWriter.recordsInTurn, let record = ring.pop() {
+                count += 1
+                take(record, now)
+            }
+            takenInTurns += count
+            isMore = isMore || count == LogWriter.recordsInTurn
+        }
+        for summary in isLast && !isMore ? budget.rest() : budget.due(now) { write(summary) }
+        refusalsSummed.store(budget.summed, ordering: .relaxed)
+        return isMore
+    }
+
+    private func take(_ record: ConnectionRecord, _ now: Instant) {
+        connections?.watch?.offer(record)
+        guard connections?.writes == true, budget.admits(record, now) else { return }
+        connections?.log.append(record)
+        sendLine()
+    }
+
+    private func write(_ summary: RefusalBudget.Summary) {
+        connections?.log.append(summary, time: cl_wall_clock())
+        sendLine()
+    }
+
+    private func sendLine() {
+        if let bytes = connections?.log.bytes { out.append(bytes) }
+        connections?.log.removeAll()
+    }
+
+    // MARK: What is said of the streams themselves
+
+    private func sayDropped() {
+        _ = error.sayDropped()
+        droppedInOut += out.sayDropped()
+        let counts = out.counts
+        if counts.hasEnded {
+            guard !hasSaidBroken else { return }
+            hasSaidBroken = true
+            say(
+                "log_broken", "standard output's reader is gone: connections are relayed, and no longer logged")
+            return
+        }
+        let isFailing = counts.error != 0 || counts.isDropping
+        guard isFailing != isOutSaidFailing else { return }
+        isOutSaidFailing = isFailing
+        if isFailing {
+            say(
+                "log_failed",
+                "can't write standard output: \(LogWriter.why(counts)); connections are relayed, their lines wait while "
+                    + "there is room and are then dropped and counted; it is tried again")
+        } else {
+            say("log_recovered") { $0.field("dropped", self.droppedInOut) }
+            droppedInOut = 0
+        }
+    }
+
+    private func say(_ event: String, _ message: String? = nil, _ fields: (inout JSONLine) -> Void = { _ in }) {
+        error.append(ControlLog.line(event, message, time: cl_wall_clock(), fields))
+    }
+
+    /// Why lines of a stream wait or are dropped.
+    static func why(_ counts: LogStream.Counts) -> String {
+        switch counts.error {
+        case 0: "its reader takes nothing, or too little"
+        case 28, 122: "the disk is full (error \(counts.error) from the kernel)"
+        case 32: "its reader is gone"
+        default: "error \(counts.error) from the kernel"
+        }
+    }
+}

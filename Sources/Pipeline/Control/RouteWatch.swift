@@ -1,0 +1,158 @@
+import CLinux
+import Pipeline
+import PipelineRouting
+
+/// Says when the last backend of routes is gone, and when there is one again. Looks once a second, in slices: routes that
+/// share a set of backends are one, and there may be a million of them.
+///
+/// Threading: the control thread.
+struct RouteWatch {
+    private static let interval = TimeSpan.seconds(1)
+    /// Of one turn of the control loop.
+    private static let slice = TimeSpan.milliseconds(5)
+    /// Between slices.
+    private static let pause = TimeSpan.milliseconds(20)
+
+    private struct Watched {
+        let group: UnsafePointer<BackendGroup>
+        var routes = RouteSample()
+        /// Stands for the set from one table to the next: the first of its routes, and whose it is.
+        var lead: (id: FrozenText, owner: UnsafePointer<RouteOwner>)
+        /// Of the lead, once all routes are known; 0: not yet.
+        var key: UInt64 = 0
+    }
+
+    private enum Phase {
+        case idle
+        case collecting(RouteWalk)
+        case looking(next: Int)
+    }
+
+    private var phase = Phase.idle
+    private var isStale = true
+    /// Keeps what ``watched`` points to; gone as soon as there is a newer one, but for a walk that is under way.
+    private var table: RouteTableSnapshot?
+    private var places: [UnsafePointer<BackendGroup>: Int] = [:]
+    private var watched: [Watched] = []
+    /// Sets that had a backend at the last look, and those that have lost it since, by their leads.
+    private var up: Set<UInt64> = []
+    private var down: Set<UInt64> = []
+    /// Of the look that is under way.
+    private var seen: Set<UInt64> = []
+    private var budget = LineBudget()
+    private let seed = HashSeed.random()
+    /// Nil: there are no routes.
+    private(set) var nextLook: Instant?
+
+    mutating func routesChanged() {
+        isStale = true
+        if case .collecting = phase {} else { forget() }
+        nextLook = nextLook ?? Instant(nanoseconds: 0)
+    }
+
+    private mutating func forget() {
+        phase = .idle
+        (table, watched, places, seen) = (nil, [], [:], [])
+    }
+
+    /// Does a slice of what is due.
+    mutating func look(_ newest: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
+        guard let due = nextLook, due <= now else { return }
+        let end = Instant(nanoseconds: cl_now()) + RouteWatch.slice
+        nextLook = now + RouteWatch.pause
+        if case .idle = phase { begin(newest) }
+        if case .collecting(var walk) = phase {
+            phase = .idle
+            let isDone = walk.advance(until: end) { route, _ in collect(route) }
+            phase = isDone ? .looking(next: 0) : .collecting(walk)
+            if isDone { places = [:] }
+        }
+        if case .looking(let next) = phase { look(from: next, until: end, now, log) }
+    }
+
+    private mutating func begin(_ newest: RouteTableSnapshot) {
+        if isStale {
+            forget()
+            isStale = false
+            table = newest
+            phase = .collecting(RouteWalk(newest))
+        } else {
+            phase = .looking(next: 0)
+        }
+    }
+
+    private mutating func collect(_ route: UnsafePointer<Route>) {
+        let (group, id, owner) = (route.pointee.group, route.pointee.id, route.pointee.owner)
+        let place = places[group] ?? watched.count
+        if place == watched.count {
+            places[group] = place
+            watched.append(Watched(group: group, lead: (id, owner)))
+        }
+        watched[place].routes.add(id, of: owner)
+        if id.buffer.lexicographicallyPrecedes(watched[place].lead.id.buffer) { watched[place].lead = (id, owner) }
+    }
+
+    private mutating func look(from first: Int, until end: Instant, _ now: Instant, _ log: ControlLog) {
+        var next = first
+        while next < watched.count {
+            if watched[next].key == 0 { watched[next].key = key(watched[next]) }
+            judge(watched[next], now, log)
+            next += 1
+            if next % 16 == 0, Instant(nanoseconds: cl_now()) >= end { break }
+        }
+        guard next == watched.count else {
+            phase = .looking(next: next)
+            return
+        }
+        // What no route leads to any more has nothing to lose.
+        up.formIntersection(seen)
+        down.formIntersection(seen)
+        seen = []
+        phase = .idle
+        nextLook = watched.isEmpty ? nil : now + RouteWatch.interval
+        // The newest table is another one by now.
+        if isStale {
+            forget()
+            nextLook = now + RouteWatch.pause
+        }
+    }
+
+    private mutating func judge(_ one: Watched, _ now: Instant, _ log: ControlLog) {
+        let key = one.key
+        seen.insert(key)
+        let usable = one.group.pointee.usable(at: now)
+        if usable > 0 {
+            up.insert(key)
+            if down.remove(key) != nil { say("routes_up", nil, one, usable, now, log) }
+        } else if up.remove(key) != nil {
+            down.insert(key)
+            let isEmpty = one.group.pointee.backends.count == 0
+            say(
+                "routes_down",
+                isEmpty
+                    ? "no instance is ready: every new connection to these routes is refused"
+                    : "every backend is down, ejected or of weight 0: new connections to these routes are refused, unless "
+                        + "`panic use_all` tries them all the same", one, usable, now, log)
+        }
+    }
+
+    private func key(_ one: Watched) -> UInt64 {
+        let owner = one.lead.owner.pointee.name.path
+        let text = Array(one.lead.id.buffer) + [0] + Array(owner.utf8)
+        return text.withUnsafeBufferPointer { max(1, SipHash.hash($0, seed: seed)) }
+    }
+
+    private mutating func say(
+        _ event: String, _ message: String?, _ one: Watched, _ usable: Int, _ now: Instant, _ log: ControlLog
+    ) {
+        guard let omitted = budget.take(now) else { return }
+        log.say(event, message) { line in
+            line.list("envs", one.routes.envs)
+            line.list("routes", one.routes.ids) { $0.string($1) }
+            if one.routes.count > one.routes.ids.count { line.field("route_count", one.routes.count) }
+            line.field("backends", one.group.pointee.backends.count)
+            line.field("backends_eligible", usable)
+            if omitted > 0 { line.field("suppressed", omitted) }
+        }
+    }
+}
