@@ -10,7 +10,7 @@ struct BackendGroupTests {
             cells.deallocate()
         }
         for (index, backend) in backends.enumerated() {
-            (cells + index).initialize(to: BackendCell())
+            (cells + index).initialize(to: BackendCell(Endpoint(.unspecified, 0)))
             let probe: BackendCell.Probe = backend.isUp ? .unknown : .down
             cells[index].probe.store(probe.rawValue, ordering: .relaxed)
         }
