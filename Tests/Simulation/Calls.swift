@@ -229,6 +229,7 @@ extension World {
         case .listener(let index): listeners[index].isTaken = false
         case .socket(let socket):
             // `close` with unread bytes is a reset, whatever was meant.
+            if socket.side == .client { checkRoom(connections[socket.connection], how) }
             socket.closedBy = how == .orderly && socket.unread > 0 ? .reset : how
             socket.key = nil
             if socket.side == .upstream {

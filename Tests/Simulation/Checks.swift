@@ -133,7 +133,9 @@ extension World {
         checkCells()
         control.library.checkPins(self)
         control.checkDrains(self, wakes: wakes)
+        if connections.count(where: \.waits) > scenario.limits.unrouted { fail("S33: more wait than may") }
         for connection in connections where connection.isLive {
+            checkCounted(connection)
             if let deadline = connection.peekDeadline, min(deadline, .max - slack) + slack < max(clock, wakes) {
                 fail("S10: #\(connection.index) may wait for its first bytes past its deadline")
             }
@@ -143,6 +145,35 @@ extension World {
                 fail("S10: #\(connection.index) may wait for its backend past the deadline")
             }
         }
+    }
+
+    /// [S33] For want of a place a newcomer is refused only if nobody waits for first bytes; and whoever makes room has
+    /// waited longest of the network that has most who wait.
+    func checkRoom(_ connection: Connection, _ how: Socket.Closing) {
+        guard how == .reset, mailbox.order != .stop, !connection.client.isDead, !connection.watchFailed else { return }
+        let others = connections.filter { $0 !== connection && $0.waits }
+        if connection.program == nil, !others.isEmpty {
+            fail("S33: #\(connection.index) is refused, and #\(others[0].index) says nothing")
+        }
+        guard let deadline = connection.peekDeadline, clock < deadline, connection.isRefusedByStage == nil,
+            connection.route == nil
+        else { return }
+        let (waiting, network) = (others + [connection], connection.plan.network)
+        let most = (0..<3).map { network in waiting.count { $0.plan.network == network } }.max() ?? 0
+        if waiting.count(where: { $0.plan.network == network }) < most {
+            fail("S33: #\(connection.index) makes room, and another network has more who wait")
+        }
+        if let older = others.first(where: { $0.plan.network == network && $0.number < connection.number }) {
+            fail("S33: #\(connection.index) makes room, and #\(older.index) has waited longer")
+        }
+    }
+
+    /// [S32] Whoever is there counts by its address, whatever its first bytes are waited for. A trusted sender's may say who
+    /// the client is.
+    private func checkCounted(_ connection: Connection) {
+        guard scenario.chains[connection.plan.listener].limit != .none, !connection.isCounted else { return }
+        let isSettled = connection.plan.trusted == 0 || connection.gate == .open
+        if connection.passed != 0, isSettled { fail("S32: #\(connection.index) is there, and is in no limit") }
     }
 
     /// [S6] The worker is about to sleep: nothing that it could do may be left.

@@ -99,6 +99,8 @@ extension World {
             return checkConnectEnd(connection, reason, name)
         case .tooManyConnections, .noSniffBuffer, .noDescriptor:
             checkLimit(connection, reason, name)
+        case .unrouted:
+            if connection.attempts > 0 { fail("\(name), after it was routed") }
         case .drainDeadline:
             if mailbox.order != .stop { fail("\(name), and nobody ordered it") }
         case .noBackend:

@@ -30,6 +30,7 @@ struct FakeKernel: Kernel {
         connection.acceptedAt = world.clock
         world.effects += 1
         world.stats.accepted += 1
+        connection.number = world.stats.accepted
         world.note("accept: #\(connection.index) is fd \(number)")
         accepted = Accepted(descriptor: Descriptor(Int32(number)), peer: connection.address)
         return Outcome(number)

@@ -5,6 +5,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var workers = 0
     /// The most connections at once, per worker (R27).
     public var maxConnections = 65536
+    /// The most connections at once, per worker, that wait for their first bytes; nil: three quarters of what could (R27).
+    public var maxUnrouted: Int?
     /// R13.
     public var connectTimeout = TimeSpan.seconds(2)
     /// R14: how long one direction may outlive the other.

@@ -55,6 +55,8 @@ public struct Chain: Sendable {
     @usableFromInline let lastWait: Int
     /// Index of the stage that chooses the route and its backends; -1: none.
     public let selector: Int
+    /// By stage: those below it that run before it has its bytes.
+    public let ahead: FrozenArray<StagesAhead>
 
     public init(name: String, stages: [Stage]) {
         self.name = name
@@ -69,6 +71,13 @@ public struct Chain: Sendable {
         self.progressInterval = stages.compactMap(\.progressInterval).min()
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
         self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
+        self.ahead = FrozenArray(stages.indices.map { StagesAhead(of: $0, in: stages) })
+    }
+
+    func deallocate() {
+        for stage in stages.buffer { stage.filter.disposeErased(stage.settings) }
+        stages.deallocate()
+        ahead.deallocate()
     }
 
     /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
@@ -170,10 +179,7 @@ public final class Program: Sendable {
     }
 
     deinit {
-        for chain in chains.buffer {
-            for stage in chain.stages.buffer { stage.filter.disposeErased(stage.settings) }
-            chain.stages.deallocate()
-        }
+        for chain in chains.buffer { chain.deallocate() }
         chains.deallocate()
     }
 }

@@ -70,6 +70,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case interceptLoop
     case notIntercepted
     case routeChanged
+    case unrouted
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -106,6 +107,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .interceptLoop: ("intercept.loop", .client)
         case .notIntercepted: ("intercept.not_intercepted", .client)
         case .routeChanged: ("backend.route_changed", .node)
+        case .unrouted: ("limits.unrouted", .node)
         }
     }
 }

@@ -47,6 +47,7 @@ private struct NodeSetting: Sendable {
             if case .count(let value)? = $1.values.first { $0.workers = Int(clamping: value) } else { $0.workers = 0 }
         },
         .count("connections", 1...1_000_000, then: ["per", "worker"]) { $0.maxConnections = $1 },
+        .count("unrouted", 1...1_000_000, then: ["per", "worker"]) { $0.maxUnrouted = $1 },
         NodeSetting(keyword: "conntrack", forms: conntrackForms) {
             guard case .duration(let interval)? = $1.values.first else { return }
             $0.conntrack = ConntrackCounting(interval: interval)

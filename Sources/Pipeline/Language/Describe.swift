@@ -73,8 +73,8 @@ extension Program {
 private func describe(_ node: NodeSettings) -> String {
     """
     node \(node.name)
-        workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker, \
-    backlog \(node.backlog)
+        workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker\
+    \(node.maxUnrouted.map { " (\($0) unrouted)" } ?? ""), backlog \(node.backlog)
         connect_timeout \(node.connectTimeout.configText), half_close_timeout \(node.halfCloseTimeout.configText), \
     drain_timeout \(node.drainTimeout.configText)
         keepalive \(node.keepaliveIdle.configText), user_timeout \(node.userTimeout.configText)
@@ -148,6 +148,12 @@ private func describe(_ chain: Chain) -> String {
         }
         let facts = Fact.allCases.filter { known.contains($0) }.map(\.rawValue)
         text += "; known after it: \(facts.isEmpty ? "nothing" : facts.joined(separator: ", "))\n"
+        switch chain.turn(of: index) {
+        case .inOrder: break
+        case .atAccept: text += "        runs at accept\n"
+        case .atAcceptUnless(let other):
+            text += "        runs at accept; for whom stage \(other + 1) may replace the address, once it has\n"
+        }
     }
     return text
 }

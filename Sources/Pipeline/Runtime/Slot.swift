@@ -63,8 +63,6 @@ struct Flow {
 struct Slot {
     var generation: UInt32 = 0
     var phase: Phase = .free
-    /// How many stages passed the connection; they are settled at its end.
-    var passed: UInt8 = 0
     /// Index into the candidates of the last choice: the backend to try next.
     var attempt: UInt8 = 0
     /// How many backends were tried; one that has no room was not.
@@ -99,6 +97,8 @@ struct Slot {
     var up = Flow()
     /// Upstream to client.
     var down = Flow()
+    /// Bit i: stage i has passed the connection, and is settled at its end.
+    var passed: UInt32 = 0
     /// Bit i: stage i gates the client's bytes, and has not decided.
     var gating: UInt32 = 0
     /// What both flows had moved when the half-close deadline was armed.

@@ -29,16 +29,26 @@ package struct WorkerLimits: Sendable {
     package var pipes: Int
     /// Upstream sockets that wait for their next connection.
     package var spares: Int
-    package init(connections: Int, blocks: Int, pipes: Int, spares: Int) {
+    /// Connections that wait for their first bytes.
+    package var unrouted: Int
+    package init(connections: Int, blocks: Int, pipes: Int, spares: Int, unrouted: Int? = nil) {
+        self.unrouted = WorkerLimits.unrouted(unrouted, connections: connections, blocks: blocks)
         self.connections = connections
         self.blocks = blocks
         self.pipes = pipes
         self.spares = spares
     }
+    /// Fewer than there may be connections, and blocks for their bytes: who says nothing never takes all.
+    static func unrouted(_ wanted: Int?, connections: Int, blocks: Int) -> Int {
+        let share = min(connections, blocks) * 3 / 4
+        return max(1, min(wanted ?? share, min(connections, blocks) - 1))
+    }
+
     package init(_ settings: NodeSettings) {
         self.init(
             connections: settings.maxConnections, blocks: min(settings.maxConnections, 16384),
-            pipes: min(settings.maxConnections, 1024), spares: min(settings.maxConnections, settings.spareSockets))
+            pipes: min(settings.maxConnections, 1024), spares: min(settings.maxConnections, settings.spareSockets),
+            unrouted: settings.maxUnrouted)
     }
 }
 
@@ -68,6 +78,9 @@ package struct Worker<K: Kernel>: ~Copyable {
     var wheel: TimerWheel
     /// Connections that wait for their rate.
     var paces: PaceQueue
+    /// Connections that wait for their first bytes.
+    var unrouted: UnroutedTable
+    let unroutedLimit: Int
     /// The newest; valid until the next is adopted.
     var snapshot: UnsafePointer<Snapshot>
     var programs: ProgramTable
@@ -106,7 +119,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         ring: RecordRing, mailbox: Mailbox
     ) {
         guard let slab = Slab(capacity: limits.connections), let blocks = BlockPool(capacity: limits.blocks),
-            let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares)
+            let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares),
+            let unrouted = UnroutedTable(capacity: limits.connections)
         else { return nil }
         self.kernel = kernel
         self.settings = settings
@@ -121,6 +135,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.slab = slab
         self.blocks = blocks
         self.upstreams = upstreams
+        self.unrouted = unrouted
+        unroutedLimit = limits.unrouted
         pipes = PipePool(capacity: limits.pipes)
         now = self.kernel.now()
         wheel = TimerWheel(now: now)
@@ -193,6 +209,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func publish() {
         counters.pointee.add(.wakeups)
         counters.pointee.set(.active, UInt64(slab.inUse))
+        counters.pointee.set(.sniffing, UInt64(unrouted.count))
         counters.pointee.set(.onOlderPrograms, UInt64(max(0, programs.undecidedOnOlder)))
         counters.pointee.set(.buffersInUse, UInt64(blocks.inUse))
         counters.pointee.set(.pipesInUse, UInt64(pipes.inUse))

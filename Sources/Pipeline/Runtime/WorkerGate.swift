@@ -72,6 +72,7 @@ extension Worker {
             case .next: break
             }
             slot.pointee.gating &= ~(1 << UInt32(number))
+            slot.pointee.passed |= 1 << UInt32(number)
         }
         return true
     }
