@@ -26,7 +26,7 @@ struct PipeKernel: Kernel {
     mutating func take(_ listener: Descriptor) -> Outcome { Outcome(-9) }
     mutating func stopListening(_ listener: Descriptor) {}
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome { Outcome(-11) }
-    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { false }
+    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome { Outcome(-11) }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
     func interface(of descriptor: Descriptor) -> UInt32 { 0 }

@@ -14,6 +14,18 @@ extension World {
         return socket.side == .client ? plan.client.stream : plan.server.stream
     }
 
+    /// [S34] No descriptor is left, and none to refuse with: the worker does not ask again for a while, unless control wants
+    /// something.
+    func starve(_ listener: Int) -> Outcome {
+        if let before = starved[listener], clock < before + 90_000_000, control.lastAt <= before {
+            fail("S34: the worker asks again for connections that it can't have, after \(clock - before) ns")
+        }
+        starved[listener] = clock
+        isStarved = true
+        stats.starved += 1
+        return Outcome(-Int(ErrorNumber.tooManyFiles))
+    }
+
     // MARK: Connect
 
     func connect(_ backend: BackendAddress, on descriptor: Descriptor) -> Outcome {

@@ -112,7 +112,8 @@ extension World {
 
     /// [S12] While draining, nothing that is queued is thrown away.
     func checkListenerClose(_ index: Int) {
-        if mailbox.order != .stop, !listeners[index].queue.isEmpty {
+        let canAccept = scenario.hasReserve || hasFreeDescriptor
+        if mailbox.order != .stop, canAccept, !listeners[index].queue.isEmpty {
             fail("S12: a listener closes with connections in its queue")
         }
         for queued in listeners[index].queue { connections[queued].state = .dropped }
@@ -178,6 +179,11 @@ extension World {
 
     /// [S6] The worker is about to sleep: nothing that it could do may be left.
     func checkSleep() {
+        for (index, listener) in listeners.enumerated() where listener.isTaken && listener.key == nil {
+            if !listener.queue.isEmpty, wakes > clock + 1_100_000_000 {
+                fail("S34: the worker sleeps, and nobody looks after listener \(index)")
+            }
+        }
         for connection in connections where connection.isLive {
             let client = connection.client
             guard !client.hasEdge || client.key == nil else { continue }

@@ -5,6 +5,8 @@ import PipelineRuntime
 final class Control {
     private let orders: [(at: UInt64, order: Scenario.Order)]
     private var done = 0
+    /// When it last wanted something.
+    private(set) var lastAt: UInt64 = 0
     let library: SnapshotLibrary
     private(set) var drains: [Drain] = []
 
@@ -19,6 +21,7 @@ final class Control {
     func act(_ world: World) -> Bool {
         library.collect(world)
         guard nextAt <= world.clock else { return false }
+        lastAt = world.clock
         let order = orders[done].order
         done += 1
         switch order {

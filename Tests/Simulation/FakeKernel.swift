@@ -36,15 +36,16 @@ struct FakeKernel: Kernel {
         return Outcome(number)
     }
 
-    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool {
-        guard case .listener(let index)? = world.object(listener, "refuse"), let connection = world.dequeue(index)
-        else { return false }
+    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome {
+        guard case .listener(let index)? = world.object(listener, "refuse") else { return again }
+        guard world.scenario.hasReserve else { return world.starve(index) }
+        guard let connection = world.dequeue(index) else { return again }
         connection.state = .refused
         connection.client.closedBy = .reset
         world.effects += 1
         world.note("refuse: #\(connection.index)")
         peer = connection.address
-        return true
+        return Outcome(0)
     }
 
     func localAddress(_ descriptor: Descriptor) -> Endpoint? {
@@ -158,6 +159,7 @@ struct FakeKernel: Kernel {
     func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
         guard case .listener(let index)? = world.object(descriptor, "epoll_ctl") else { return error(9) }
         world.listeners[index].key = key
+        world.isStarved = false
         return Outcome(0)
     }
 

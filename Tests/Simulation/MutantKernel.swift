@@ -41,6 +41,8 @@ enum Mutation: String, CaseIterable {
     case keepsMark
     /// A stream's last bytes wait for more, which never come.
     case corksLast
+    /// A listener that can't be accepted from is watched on.
+    case keepsWatching
 
     /// The invariant that notices it; nil: whichever comes first.
     var invariant: String? { self == .reusesAcross ? "S24" : nil }
@@ -94,7 +96,7 @@ struct MutantKernel: Kernel {
         if mutation == .dropsQueued, counter % 2 == 0 { return Outcome(-Int(ErrorNumber.again)) }
         return base.accept(listener, &accepted)
     }
-    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { base.refuse(listener, &peer) }
+    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome { base.refuse(listener, &peer) }
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint? { base.localAddress(descriptor) }
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint? { base.originalDestination(descriptor) }
     mutating func interface(of descriptor: Descriptor) -> UInt32 { base.interface(of: descriptor) }
@@ -173,5 +175,7 @@ struct MutantKernel: Kernel {
     mutating func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
         base.watchLevel(descriptor, key)
     }
-    mutating func unwatch(_ descriptor: Descriptor) { base.unwatch(descriptor) }
+    mutating func unwatch(_ descriptor: Descriptor) {
+        if mutation != .keepsWatching { base.unwatch(descriptor) }
+    }
 }

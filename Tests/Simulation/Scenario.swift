@@ -115,6 +115,8 @@ struct Scenario {
     var pipes: [Int?] = [1000, 65536, nil]
     var lateness = 0
     var watchFails = 0
+    /// Where no descriptor is left, one can be had to refuse with.
+    var hasReserve = true
 
     static let start: UInt64 = 5_000_000_000
     static let sites = 2
@@ -151,6 +153,7 @@ struct Scenario {
             unrouted: random.chance(25) ? random.pick(1...3) : nil)
         limits.pipes = random.pick(0...4)
         if random.chance(15) { descriptors = random.pick(3...14) }
+        hasReserve = random.chance(60)
         changesProgram = random.chance(50)
         movesRoutes = random.chance(40)
         for _ in 0..<random.pick(movesRoutes ? [1, 3, 10] : [0, 0, 1, 3]) {

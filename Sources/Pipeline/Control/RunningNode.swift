@@ -36,6 +36,7 @@ final class RunningNode {
     let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
+    private var shortages = ShortageWatch()
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
@@ -183,6 +184,7 @@ final class RunningNode {
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
         proxies.look(routing.snapshot, now, log)
+        shortages.look(fleet, now, log)
     }
 
     private func lookAtAddresses(_ now: Instant) {
@@ -220,7 +222,7 @@ final class RunningNode {
     /// When ``tick(_:)`` has something to do; nil: not until something happens.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
-        var next = [listeners.nextRetry, proxies.nextLook].compactMap { $0 }
+        var next = [listeners.nextRetry, proxies.nextLook, shortages.nextLook].compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         // Something waits for workers, which take a turn.
         if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }

@@ -96,6 +96,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     var listeners: AdoptedList<AdoptedListener>
     /// How many listeners the kernel has not let us watch.
     var unwatched = 0
+    /// While nobody can be accepted: see ``pauseAccepting(_:)``.
+    var acceptPause = AcceptPause()
     /// Listeners to begin with, until they are taken.
     private var first: [WorkerListener]?
     /// The kernel had no room for a descriptor of a new listener: what was offered is tried again.
@@ -191,7 +193,11 @@ package struct Worker<K: Kernel>: ~Copyable {
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
-        if unwatched > 0 || lacksDescriptors { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
+        if unwatched > 0 || lacksDescriptors {
+            let isPaused = !lacksDescriptors && !acceptPause.isOver(at: now)
+            let again = (isPaused ? acceptPause.until?.since(now) : nil) ?? Self.watchAgainAfter
+            sleep = min(sleep ?? again, again)
+        }
         return sleep
     }
 
@@ -222,7 +228,9 @@ package struct Worker<K: Kernel>: ~Copyable {
         case .upstream:
             if let index = upstreams.owner(event.key) { upstreamEvent(index, event.readiness) }
         case .listener:
-            if event.key.index < listeners.count { acceptAll(listeners[event.key.index].listener) }
+            if event.key.index < listeners.count, !acceptAll(listeners[event.key.index].listener) {
+                pauseAccepting(event.key.index)
+            }
         case .control:
             mailbox._withUnsafeGuaranteedRef { _ = cl_eventfd_clear($0.wakeDescriptor.number) }
         }
@@ -250,7 +258,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         if let listeners = first, takeFirst(listeners) { first = nil }
         if first == nil { adoptOffer() }
         let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
-        if unwatched > 0 { watchListeners() }
+        if unwatched > 0, acceptPause.isOver(at: now) { watchListeners() }
         guard wanted > order else { return }
         order = wanted
         drainListeners()

@@ -2,28 +2,36 @@ import Pipeline
 
 /// From a listener's queue to a slot, and through the stages to a backend.
 extension Worker {
-    mutating func acceptAll(_ listener: WorkerListener, limit: Int = Worker.acceptBatch) {
+    /// - Returns: false if the system lets nobody in, and it makes no sense to ask again at once.
+    @discardableResult
+    mutating func acceptAll(_ listener: WorkerListener, limit: Int = Worker.acceptBatch) -> Bool {
         var accepted = Accepted(descriptor: .none, peer: Endpoint(.unspecified, 0))
         for _ in 0..<limit {
             let outcome = kernel.accept(listener.descriptor, &accepted)
             guard outcome.isError else {
+                acceptPause.end()
                 begin(accepted, listener)
                 continue
             }
             switch outcome.error {
-            case ErrorNumber.connectionAborted:
+            case ErrorNumber.connectionAborted, ErrorNumber.protocolError, ErrorNumber.notPermitted:
+                // Of the connection that was next, which is gone.
                 continue
+            case ErrorNumber.again:
+                return true
             case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem:
                 // Nobody is refused for what only waits for its next use.
                 if upstreams.closeSpares(&kernel) { continue }
                 var peer = Endpoint(.unspecified, 0)
-                guard kernel.refuse(listener.descriptor, &peer) else { return }
+                let refused = kernel.refuse(listener.descriptor, &peer)
+                guard !refused.isError else { return refused.error == ErrorNumber.again }
                 counters.pointee.add(.accepted)
                 recordRefusal(peer, listener, .noDescriptor)
             default:
-                return
+                return false
             }
         }
+        return true
     }
 
     private mutating func begin(_ accepted: Accepted, _ listener: WorkerListener) {
