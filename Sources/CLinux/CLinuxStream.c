@@ -28,6 +28,20 @@ ssize_t cl_receive(int fd, void *buffer, size_t count) {
     return n < 0 ? -errno : n;
 }
 
+ssize_t cl_peek(int fd, void *buffer, size_t count) {
+    ssize_t n;
+    do n = syscall(SYS_recvfrom, fd, buffer, count, MSG_PEEK, NULL, NULL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t cl_skip(int fd, size_t count) {
+    ssize_t n;
+    do n = syscall(SYS_recvfrom, fd, NULL, count, MSG_TRUNC, NULL, NULL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count) {
     ssize_t n;
     if (first_count == 0 || second_count == 0) {

@@ -41,6 +41,8 @@ struct PipeKernel: Kernel {
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }
+    func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }
+    func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome { Outcome(-11) }
     func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) -> Outcome {
         Outcome(-11)
     }

@@ -105,6 +105,7 @@ extension World {
 
     func took(_ socket: Socket, _ count: Int) {
         socket.taken += count
+        socket.peeked = 0
         if socket.side == .upstream, socket.taken >= 12, connections[socket.connection].firstAnswer == nil {
             connections[socket.connection].firstAnswer = clock
         }

@@ -17,7 +17,7 @@ extension World {
         }
         guard socket.side == .upstream else {
             let fine = connection.plan.server.stream.matches(bytes, at: socket.sent)
-            if !fine || socket.sent + bytes.count > connection.upstream?.taken ?? 0 {
+            if !fine || socket.sent + bytes.count > seen(connection.upstream) {
                 fail("S1: wrong bytes to client #\(connection.index) at \(socket.sent)")
             }
             return
@@ -32,11 +32,14 @@ extension World {
         let position = socket.sent + inPrelude - prelude.count + connection.consumed
         let payload = UnsafeRawBufferPointer(rebasing: bytes[inPrelude...])
         let fine = connection.plan.client.stream.matches(payload, at: position)
-        if !fine || position + payload.count > connection.client.taken {
+        if !fine || position + payload.count > seen(connection.client) {
             fail("S1: wrong bytes to the backend of #\(connection.index) at \(socket.sent)")
         }
         checkGate(connection)
     }
+
+    /// How many bytes from there the worker knows.
+    private func seen(_ socket: Socket?) -> Int { socket.map { $0.taken + $0.peeked } ?? 0 }
 
     func check(_ socket: Socket, splices source: Socket, start: Int, count: Int) {
         let connection = connections[socket.connection]

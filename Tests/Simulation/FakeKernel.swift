@@ -88,6 +88,30 @@ struct FakeKernel: Kernel {
         return Outcome(count)
     }
 
+    func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        guard let socket = world.socket(descriptor, "recv(MSG_PEEK)") else { return error(ErrorNumber.connectionReset) }
+        let count = min(socket.readable, buffer.count)
+        guard count > 0 else { return world.receivedNothing(socket) }
+        world.stream(from: socket).copy(
+            from: socket.taken, into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
+        socket.peeked = count
+        world.stats.peeks += 1
+        world.note("peek at \(socket.side) of #\(socket.connection): \(count)")
+        return Outcome(count)
+    }
+
+    func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome {
+        guard let socket = world.socket(descriptor, "recv(MSG_TRUNC)") else {
+            return error(ErrorNumber.connectionReset)
+        }
+        guard count > 0, count <= socket.peeked else {
+            world.fail("\(count) bytes are thrown away that nobody has looked at")
+            return again
+        }
+        world.took(socket, count)
+        return Outcome(count)
+    }
+
     func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
         -> Outcome
     {

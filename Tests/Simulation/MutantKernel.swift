@@ -43,6 +43,8 @@ enum Mutation: String, CaseIterable {
     case corksLast
     /// A listener that can't be accepted from is watched on.
     case keepsWatching
+    /// What was written from a peek is not taken off.
+    case leavesPeeked
 
     /// The invariant that notices it; nil: whichever comes first.
     var invariant: String? { self == .reusesAcross ? "S24" : nil }
@@ -116,6 +118,13 @@ struct MutantKernel: Kernel {
 
     mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
         base.receive(descriptor, buffer)
+    }
+
+    mutating func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        base.peek(descriptor, buffer)
+    }
+    mutating func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome {
+        mutation == .leavesPeeked ? Outcome(count) : base.discard(descriptor, count)
     }
 
     mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)

@@ -55,6 +55,7 @@ struct SimulationTests {
         #expect(total.pieces > 100)
         #expect(total.reused > 100)
         #expect(total.starved > 10)
+        #expect(total.peeks > 100)
         #expect(total.connects > total.accepted / 2)
         let expected: [RuntimeReason] = [
             .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,

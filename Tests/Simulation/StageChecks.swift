@@ -23,7 +23,9 @@ extension World {
         if connection.passed & bit != 0 { fail("S13: stage \(settings.stage) is asked again after it passed") }
         checkProgram(connection, settings)
         let bytes = UnsafeRawBufferPointer(view.bytes)
-        if bytes.count > connection.client.taken || !connection.plan.client.stream.matches(bytes, at: 0) {
+        if bytes.count > connection.client.taken + connection.client.peeked
+            || !connection.plan.client.stream.matches(bytes, at: 0)
+        {
             fail("S1: stage \(settings.stage) of #\(connection.index) sees bytes that were not sent")
         }
         switch view.input {

@@ -279,6 +279,8 @@ struct Statistics {
     var pieces = 0
     /// Accepts for which not even a descriptor to refuse with was left.
     var starved = 0
+    /// Reads that left the bytes where they were.
+    var peeks = 0
     var reused = 0
     var reasons: [UInt16: Int] = [:]
 
@@ -291,6 +293,7 @@ struct Statistics {
         splices += other.splices
         pieces += other.pieces
         starved += other.starved
+        peeks += other.peeks
         reused += other.reused
         reasons.merge(other.reasons, uniquingKeysWith: +)
     }

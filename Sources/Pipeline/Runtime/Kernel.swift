@@ -116,6 +116,10 @@ package protocol Kernel {
     mutating func pendingError(_ descriptor: Descriptor) -> Int32
 
     mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome
+    /// The same, and leaves the bytes where they are.
+    mutating func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome
+    /// Takes so many bytes off that were seen by ``peek(_:_:)``.
+    mutating func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome
     /// Both pieces in one write, in order; either may be empty.
     mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
         -> Outcome

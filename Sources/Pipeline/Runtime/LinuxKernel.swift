@@ -124,6 +124,13 @@ package struct LinuxKernel: Kernel {
         Outcome(cl_receive(descriptor.number, buffer.baseAddress, buffer.count))
     }
 
+    package func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        Outcome(cl_peek(descriptor.number, buffer.baseAddress, buffer.count))
+    }
+    package func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome {
+        Outcome(cl_skip(descriptor.number, count))
+    }
+
     package func send(
         _ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer
     ) -> Outcome {

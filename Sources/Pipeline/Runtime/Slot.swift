@@ -148,6 +148,8 @@ struct Slot {
         static let decided = Marks(rawValue: 1 << 12)
         /// Came by a TLS listener: what stages that look later are told.
         static let tls = Marks(rawValue: 1 << 13)
+        /// Its block counts among those of its env and network while its backend is connected to.
+        static let counted = Marks(rawValue: 1 << 14)
         /// Stages were told of it while it lived.
         static let reported = Marks(rawValue: 1 << 15)
     }

@@ -81,6 +81,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Connections that wait for their first bytes.
     var unrouted: UnroutedTable
     let unroutedLimit: Int
+    var shares: BlockShares
+    let stash: GateStash
     /// The newest; valid until the next is adopted.
     var snapshot: UnsafePointer<Snapshot>
     var programs: ProgramTable
@@ -122,7 +124,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     ) {
         guard let slab = Slab(capacity: limits.connections), let blocks = BlockPool(capacity: limits.blocks),
             let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares),
-            let unrouted = UnroutedTable(capacity: limits.connections)
+            let unrouted = UnroutedTable(capacity: limits.connections),
+            let shares = BlockShares(blocks: limits.blocks), let stash = GateStash(capacity: limits.connections)
         else { return nil }
         self.kernel = kernel
         self.settings = settings
@@ -139,6 +142,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.upstreams = upstreams
         self.unrouted = unrouted
         unroutedLimit = limits.unrouted
+        self.shares = shares
+        self.stash = stash
         pipes = PipePool(capacity: limits.pipes)
         now = self.kernel.now()
         wheel = TimerWheel(now: now)

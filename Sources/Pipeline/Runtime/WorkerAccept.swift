@@ -114,13 +114,18 @@ extension Worker {
 
     /// Borrows a block for a connection's facts and first bytes. False if the connection was refused for want of one.
     mutating func openPending(_ index: Int, hint: ProtocolHint) -> Bool {
-        let slot = slab.slots + index
-        var block = blocks.take()
-        if block == Flow.none, slot.pointee.phase == .peeking, endUnrouted() { block = blocks.take() }
+        let block = takeBlock()
         guard block != Flow.none else {
             finish(index, RuntimeReason.noSniffBuffer.code, .reset)
             return false
         }
+        layOut(block, index, hint: hint)
+        return true
+    }
+
+    /// Makes a block that of the connection's facts and first bytes.
+    mutating func layOut(_ block: Int32, _ index: Int, hint: ProtocolHint) {
+        let slot = slab.slots + index
         slot.pointee.pending = block
         var facts = ConnectionFacts(
             peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
@@ -130,7 +135,6 @@ extension Worker {
         facts.holds = slot.pointee.holds
         facts.pacers = slot.pointee.pacers
         blocks.pending(block).initialize(to: Pending(facts: facts))
-        return true
     }
 
     func chain(of index: Int) -> UnsafePointer<Chain> {

@@ -81,15 +81,14 @@ extension Worker {
 
     private mutating func giveBack(_ index: Int) {
         releasePending(index)
-        giveBack(slab.flow(index, .client))
-        giveBack(slab.flow(index, .upstream))
+        stopKeeping(index)
+        if slab.slots[index].gating != 0 { stash.clear(index) }
+        giveBack(index, slab.flow(index, .client))
+        giveBack(index, slab.flow(index, .upstream))
     }
 
-    private mutating func giveBack(_ flow: UnsafeMutablePointer<Flow>) {
-        if flow.pointee.block != Flow.none {
-            blocks.give(flow.pointee.block, touched: Int(flow.pointee.blockEnd))
-            flow.pointee.block = Flow.none
-        }
+    private mutating func giveBack(_ index: Int, _ flow: UnsafeMutablePointer<Flow>) {
+        if flow.pointee.block != Flow.none { giveBlock(index, flow) }
         releasePipe(flow)
         leaveGathering(flow)
     }
