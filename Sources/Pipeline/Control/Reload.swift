@@ -57,6 +57,10 @@ extension RunningNode {
         guard let program = read.compilation.program, !read.compilation.hasErrors else {
             throw ReloadRefusal(message: "the config has errors", details: RunningNode.lines(read.compilation))
         }
+        if let stage = program.prepare(workers: fleet.workers.count) {
+            throw ReloadRefusal(
+                message: "there is no memory for `\(stage)`; give the process more, or use fewer `workers`")
+        }
         let (staged, failures) = listeners.openRequired(ListenerPlan.listeners(program, RequestedPorts()))
         guard failures.isEmpty else {
             throw ReloadRefusal(

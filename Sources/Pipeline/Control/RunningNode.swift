@@ -71,6 +71,9 @@ final class RunningNode {
         let sized = Fleet.size(
             settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
+        if let stage = node.program.prepare(workers: size.workers) {
+            return (nil, ["there is no memory for `\(stage)`; give the process more, or use fewer `workers`"])
+        }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
         let (staged, failures) = keeper.openRequired(node.listeners)
         guard failures.isEmpty else { return (nil, failures.map(\.description)) }

@@ -178,6 +178,17 @@ public final class Program: Sendable {
         self.stateCount = chains.reduce(0) { $0 + $1.stages.count }
     }
 
+    /// Makes what its stages need in workers 0..<workers, and which may not be there.
+    /// - Returns: the directive of the first stage for which there is no memory; nil: all is there.
+    public func prepare(workers: Int) -> String? {
+        for chain in chains.buffer {
+            for stage in chain.stages.buffer where !stage.filter.prepareErased(stage.settings, workers: workers) {
+                return stage.source
+            }
+        }
+        return nil
+    }
+
     deinit {
         for chain in chains.buffer { chain.deallocate() }
         chains.deallocate()

@@ -149,7 +149,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         wheel = TimerWheel(now: now)
         paces = PaceQueue(capacity: limits.connections)
         self.snapshot = snapshot
-        programs = ProgramTable(first: snapshot)
+        programs = ProgramTable(first: snapshot, worker: Int(index))
         adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
