@@ -61,6 +61,12 @@ int cl_set_low_water(int fd, int bytes) {
     return setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes) < 0 ? -errno : 0;
 }
 
+int cl_cap_buffers(int fd, int bytes) {
+    int sent = setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    int received = setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    return sent < 0 || received < 0 ? -errno : 0;
+}
+
 ssize_t cl_splice(int from, int to, size_t count, bool more) {
     ssize_t n;
     do n = splice(from, NULL, to, NULL, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0));

@@ -39,6 +39,7 @@ struct PipeKernel: Kernel {
     func isDelivered(_ descriptor: Descriptor) -> Bool { false }
     func disconnect(_ descriptor: Descriptor) -> Bool { false }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
+    func capBuffers(_ descriptor: Descriptor) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }
     func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }

@@ -156,7 +156,7 @@ extension World {
     func checkRoom(_ connection: Connection, _ how: Socket.Closing) {
         guard how == .reset, mailbox.order != .stop, !connection.client.isDead, !connection.watchFailed else { return }
         let others = connections.filter { $0 !== connection && $0.waits }
-        if connection.program == nil, !others.isEmpty {
+        if connection.program == nil, !others.isEmpty, !control.wasShort {
             fail("S33: #\(connection.index) is refused, and #\(others[0].index) says nothing")
         }
         guard let deadline = connection.peekDeadline, clock < deadline, connection.isRefusedByStage == nil,

@@ -5,6 +5,8 @@ import PipelineRuntime
 final class Control {
     private let orders: [(at: UInt64, order: Scenario.Order)]
     private var done = 0
+    /// Memory was short at some time.
+    private(set) var wasShort = false
     /// When it last wanted something.
     private(set) var lastAt: UInt64 = 0
     let library: SnapshotLibrary
@@ -28,6 +30,9 @@ final class Control {
         case .offer: break
         case .drain: if world.mailbox.order == .run { world.mailbox.setOrder(.drain) }
         case .stop: world.mailbox.setOrder(.stop)
+        case .memory:
+            world.mailbox.setShortOfMemory(!world.mailbox.isShortOfMemory)
+            wasShort = true
         case .removeListener: dropListener(world)
         case .replaceListener: if dropListener(world) { addListener(world) }
         case .drainBackend:
@@ -37,7 +42,7 @@ final class Control {
             let cell = library.cell(world.random.below(TablePlan.kinds))
             add(.route(cell), .routeRemoved, world)
         }
-        if order != .drain, order != .stop {
+        if order != .drain, order != .stop, order != .memory {
             let offer = library.offer(world, drains)
             world.mailbox.offer(offer)
         }

@@ -68,6 +68,11 @@ struct FakeKernel: Kernel {
     }
     func disconnect(_ descriptor: Descriptor) -> Bool { world.disconnect(descriptor) }
 
+    func capBuffers(_ descriptor: Descriptor) {
+        guard world.socket(descriptor, "setsockopt(SO_SNDBUF)") != nil else { return }
+        if !world.mailbox.isShortOfMemory { world.fail("a socket is capped, and memory is not short") }
+        world.effects += 1
+    }
     func guardAgainstDeath(_ descriptor: Descriptor) { _ = world.socket(descriptor, "setsockopt") }
 
     func pendingError(_ descriptor: Descriptor) -> Int32 {
@@ -184,6 +189,8 @@ struct FakeKernel: Kernel {
         guard case .listener(let index)? = world.object(descriptor, "epoll_ctl") else { return error(9) }
         world.listeners[index].key = key
         world.isStarved = false
+        // An offer has all listeners looked after, whatever they waited for.
+        if world.clock < world.control.lastAt + 50_000_000 { world.starved[index] = nil }
         return Outcome(0)
     }
 

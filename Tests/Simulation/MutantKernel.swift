@@ -114,6 +114,7 @@ struct MutantKernel: Kernel {
         return base.connect(backend, on: mutation == .reusesAcross ? world.someSpare : spare)
     }
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
+    mutating func capBuffers(_ descriptor: Descriptor) { base.capBuffers(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
 
     mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {

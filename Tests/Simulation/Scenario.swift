@@ -83,7 +83,7 @@ struct ChainPlan {
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
 struct Scenario {
-    enum Order { case offer, drain, stop, removeListener, replaceListener, drainBackend, drainRoute }
+    enum Order { case offer, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, memory }
 
     let seed: UInt64
     var settings = NodeSettings()
@@ -163,6 +163,7 @@ struct Scenario {
             let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute]
             for _ in 0..<random.pick(1...3) { orders.append((Scenario.moment(&random), random.pick(changes))) }
         }
+        if random.chance(15) { for _ in 0..<2 { orders.append((Scenario.moment(&random), .memory)) } }
         if random.chance(20) { orders.append((Scenario.moment(&random), .drain)) }
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }

@@ -61,7 +61,7 @@ struct SimulationTests {
             .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,
             .halfCloseTimeoutClient, .halfCloseTimeoutUpstream, .connectRefused, .connectTimeout, .connectUnreachable,
             .tooManyConnections, .noSniffBuffer, .noDescriptor, .noPort, .drainDeadline, .noBackend,
-            .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull, .routeChanged, .unrouted,
+            .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull, .routeChanged, .unrouted, .memoryShort,
         ]
         for reason in expected where total.reasons[reason.rawValue, default: 0] == 0 {
             Issue.record("no seed ends as \(reason)")

@@ -38,3 +38,41 @@ struct MemoryGoneTests {
         #expect(try client.receive(exactly: 1) == Array("c".utf8))
     }
 }
+
+/// R27: the node's own bound, before the kernel's.
+@Suite("Memory that a node may use")
+struct MemoryLimitTests {
+    @Test("above the bound new connections are refused by name, what runs goes on, and a reload with more lets them in")
+    func refused() throws {
+        let folder = try TemporaryFolder()
+        let admin = folder.path + "/admin.sock"
+        let echo = try Server.echo()
+        let entry = Place("::1", try FreePort.take())
+        func config(_ memory: String) -> String {
+            ConfigText(
+                settings: ["memory \(memory)", "admin unix:\(admin)"], rawListeners: [entry],
+                routes: [RouteText(id: "rt_raw", port: entry.port, backends: [echo.place])]
+            ).description
+        }
+        let node = try Node(config("100%"), folder: folder)
+        let running = try Socket.connect(to: entry)
+        try running.send("a")
+        #expect(try running.receive(exactly: 1) == Array("a".utf8))
+        // Less than any process has.
+        #expect(try node.reload(config("1MiB")).isEvent("reloaded"))
+        try node.waitForEvent("memory_short")
+        let refused = try awaitValue("a refusal") { () -> Place? in
+            let client = try Socket.connect(to: entry)
+            let place = try client.local
+            return try client.receiveToEnd().ending == .reset ? place : nil
+        }
+        #expect(try node.log(of: refused).reason == "limits.memory node")
+        try running.send("b")
+        #expect(try running.receive(exactly: 1) == Array("b".utf8))
+        #expect(try node.reload(config("100%")).isEvent("reloaded"))
+        try node.waitForEvent("memory_back")
+        let late = try Socket.connect(to: entry)
+        try late.send("c")
+        #expect(try late.receive(exactly: 1) == Array("c".utf8))
+    }
+}

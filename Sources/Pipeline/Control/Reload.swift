@@ -168,6 +168,7 @@ extension NodeSettings {
         let pairs: [(String, String, String)] = [
             ("workers", "\(workers)", "\(new.workers)"),
             ("connections", "\(maxConnections)", "\(new.maxConnections)"),
+            ("unrouted", maxUnrouted.map { "\($0)" } ?? none, new.maxUnrouted.map { "\($0)" } ?? none),
             ("connect_timeout", connectTimeout.text, new.connectTimeout.text),
             ("half_close_timeout", halfCloseTimeout.text, new.halfCloseTimeout.text),
             ("keepalive", keepaliveIdle.text, new.keepaliveIdle.text),

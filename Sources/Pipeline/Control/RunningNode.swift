@@ -36,7 +36,7 @@ final class RunningNode {
     let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
-    private var shortages = ShortageWatch()
+    private(set) var shortages = ShortageWatch()
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
@@ -187,7 +187,7 @@ final class RunningNode {
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
         proxies.look(routing.snapshot, now, log)
-        shortages.look(fleet, now, log)
+        shortages.look(fleet, program.node.memory, now, log)
     }
 
     private func lookAtAddresses(_ now: Instant) {

@@ -71,6 +71,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case notIntercepted
     case routeChanged
     case unrouted
+    case memoryShort
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -108,6 +109,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .notIntercepted: ("intercept.not_intercepted", .client)
         case .routeChanged: ("backend.route_changed", .node)
         case .unrouted: ("limits.unrouted", .node)
+        case .memoryShort: ("limits.memory", .node)
         }
     }
 }

@@ -94,6 +94,10 @@ private func describeInterception(_ node: NodeSettings) -> String {
     if !node.interceptInterfaces.isEmpty {
         text += "    intercept interface \(node.interceptInterfaces.joined(separator: " "))\n"
     }
+    switch node.memory {
+    case .percent(let percent): if node.memory != NodeSettings().memory { text += "    memory \(percent)%\n" }
+    case .bytes(let bytes): text += "    memory \(sizeText(bytes))\n"
+    }
     if node.mark != NodeSettings().mark { text += "    mark 0x\(String(node.mark, radix: 16))\n" }
     return text
 }

@@ -112,6 +112,8 @@ package protocol Kernel {
     /// Has the kernel find out when the peer of an upstream socket is dead (R14): keepalive and user timeout. Apart from
     /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)
+    /// Has a socket's buffers hold no more than they do, or a little: for good.
+    mutating func capBuffers(_ descriptor: Descriptor)
     /// The pending error of a socket as errno, cleared by asking; 0: none.
     mutating func pendingError(_ descriptor: Descriptor) -> Int32
 

@@ -118,6 +118,8 @@ package struct LinuxKernel: Kernel {
         _ = cl_guard_against_death(descriptor.number, options.keepalive_idle_s, options.user_timeout_ms)
     }
 
+    package func capBuffers(_ descriptor: Descriptor) { _ = cl_cap_buffers(descriptor.number, 65536) }
+
     package func pendingError(_ descriptor: Descriptor) -> Int32 { cl_socket_error(descriptor.number) }
 
     package func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {

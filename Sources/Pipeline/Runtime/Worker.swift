@@ -112,6 +112,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     var adoptedOffer: UnsafePointer<WorkerOffer>?
     var adoptedGeneration: UInt64
     var progress = ProgressWalk()
+    var memory = MemoryShortage()
 
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
@@ -187,13 +188,14 @@ package struct Worker<K: Kernel>: ~Copyable {
         runDrains()
         upstreams.closeOld(at: now, &kernel)
         runProgress()
+        capBuffers()
         publish()
         return true
     }
 
     /// How long nothing is to be done unless something happens; nil: for ever.
     private func sleep() -> TimeSpan? {
-        guard queue.isEmpty, !progress.isWalking else { return .zero }
+        guard queue.isEmpty, !progress.isWalking, !memory.isWalking else { return .zero }
         var sleep = wheel.sleep(now: now)
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
@@ -262,6 +264,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func obeyMailbox() {
         if let listeners = first, takeFirst(listeners) { first = nil }
         if first == nil { adoptOffer() }
+        noteMemory()
         let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
         if unwatched > 0, acceptPause.isOver(at: now) { watchListeners() }
         guard wanted > order else { return }

@@ -6,6 +6,7 @@ extension Worker {
     @discardableResult
     mutating func acceptAll(_ listener: WorkerListener, limit: Int = Worker.acceptBatch) -> Bool {
         var accepted = Accepted(descriptor: .none, peer: Endpoint(.unspecified, 0))
+        noteMemory()
         for _ in 0..<limit {
             let outcome = kernel.accept(listener.descriptor, &accepted)
             guard outcome.isError else {
@@ -36,10 +37,8 @@ extension Worker {
 
     private mutating func begin(_ accepted: Accepted, _ listener: WorkerListener) {
         counters.pointee.add(.accepted)
-        guard let index = takeSlot() else {
-            turnAway(accepted, listener)
-            return
-        }
+        guard !memory.isShort else { return turnAway(accepted, listener, .memoryShort) }
+        guard let index = takeSlot() else { return turnAway(accepted, listener, .tooManyConnections) }
         serial &+= 1
         resumeProgress()
         let slot = slab.slots + index
@@ -95,9 +94,9 @@ extension Worker {
     }
 
     /// R27: at the limit the newest is refused, and it shows.
-    private mutating func turnAway(_ accepted: Accepted, _ listener: WorkerListener) {
+    private mutating func turnAway(_ accepted: Accepted, _ listener: WorkerListener, _ reason: RuntimeReason) {
         kernel.closeWithReset(accepted.descriptor)
-        recordRefusal(accepted.peer, listener, .tooManyConnections)
+        recordRefusal(accepted.peer, listener, reason)
     }
 
     /// The end of a connection that never got a slot.
