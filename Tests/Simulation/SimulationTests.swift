@@ -3,7 +3,7 @@ import Pipeline
 import PipelineRuntime
 import Testing
 
-@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S34)")
+@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S35)")
 struct SimulationTests {
     private static func number(_ name: String) -> UInt64? {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
@@ -13,7 +13,7 @@ struct SimulationTests {
     static let replay = number("SIMULATION_SEED")
     static let parts: UInt64 = 8
 
-    @Test("S1–S34 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
+    @Test("S1–S35 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
     func everySeed(part: UInt64) {
         var total = Statistics()
         var failures = 0
