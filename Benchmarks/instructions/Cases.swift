@@ -186,7 +186,7 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
     let count = chain.stages.count
     let states = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: count)
     for (index, stage) in chain.stages.buffer.enumerated() {
-        (states + index).initialize(to: stage.filter.makeStateErased(stage.settings))
+        (states + index).initialize(to: stage.filter.makeStateErased(stage.settings, worker: 0))
     }
     let memory = Kept(ChainMemory(states, chain.stages.pointer(0)))
     let bytes = Kept(kept(hello("app7.example.com", 517)))

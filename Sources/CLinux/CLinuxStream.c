@@ -28,6 +28,20 @@ ssize_t cl_receive(int fd, void *buffer, size_t count) {
     return n < 0 ? -errno : n;
 }
 
+ssize_t cl_peek(int fd, void *buffer, size_t count) {
+    ssize_t n;
+    do n = syscall(SYS_recvfrom, fd, buffer, count, MSG_PEEK, NULL, NULL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t cl_skip(int fd, size_t count) {
+    ssize_t n;
+    do n = syscall(SYS_recvfrom, fd, NULL, count, MSG_TRUNC, NULL, NULL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count) {
     ssize_t n;
     if (first_count == 0 || second_count == 0) {
@@ -45,6 +59,12 @@ ssize_t cl_send(int fd, const void *first, size_t first_count, const void *secon
 
 int cl_set_low_water(int fd, int bytes) {
     return setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes) < 0 ? -errno : 0;
+}
+
+int cl_cap_buffers(int fd, int bytes) {
+    int sent = setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    int received = setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    return sent < 0 || received < 0 ? -errno : 0;
 }
 
 ssize_t cl_splice(int from, int to, size_t count, bool more) {

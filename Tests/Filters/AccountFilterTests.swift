@@ -48,7 +48,7 @@ struct AccountFilterTests {
         let settings = AccountFilter.Settings(every: .seconds(4), sink: sink)
         #expect(AccountFilter.progressInterval(settings) == .seconds(3))
         #expect(AccountFilter.facts(settings).needs.isEmpty)
-        var state = AccountFilter.makeState(settings)
+        var state = AccountFilter.makeState(settings, worker: 0)
         var records: [FlowRecord] = []
         func told(_ totals: ConnectionTotals) -> [FlowRecord] {
             let before = records.count
@@ -88,7 +88,7 @@ struct AccountFilterTests {
     func dispose() throws {
         let sink = FlowSink(capacity: 1)
         let settings = AccountFilter.Settings(every: .seconds(1), sink: sink)
-        var state = AccountFilter.makeState(settings)
+        var state = AccountFilter.makeState(settings, worker: 0)
         for port in 1...9 as ClosedRange<UInt16> {
             AccountFilter.settle(settings, &state, totals(nil, 10, 1, port: port))
             _ = AccountFilter.flush(settings, &state, isLast: false)
@@ -96,7 +96,7 @@ struct AccountFilterTests {
         AccountFilter.disposeState(&state)
         var records: [FlowRecord] = []
         sink.drain(into: &records, limit: 100)
-        var next = AccountFilter.makeState(settings)
+        var next = AccountFilter.makeState(settings, worker: 0)
         AccountFilter.settle(settings, &next, totals(nil, 10, 1))
         #expect(AccountFilter.flush(settings, &next, isLast: true) == .done)
         AccountFilter.disposeState(&next)
@@ -104,5 +104,30 @@ struct AccountFilterTests {
         #expect(records.reduce(0) { $0 + $1.bytesOut } == 100)
         #expect(Set(records.map(\.origin)) == [0])
         #expect(records.map(\.sequence) == Array(1...10))
+    }
+
+    @Test("R27: however many programs a worker holds, its stages have one table and one lane, and lose nothing")
+    func shared() throws {
+        let sink = FlowSink(capacity: 4)
+        let settings = (1...30).map { AccountFilter.Settings(every: .seconds(UInt32($0)), sink: sink) }
+        #expect(AccountFilter.prepare(settings[0], workers: 2))
+        var states = settings.map { AccountFilter.makeState($0, worker: 1) }
+        var records: [FlowRecord] = []
+        for place in states.indices {
+            AccountFilter.settle(settings[place], &states[place], totals(nil, 10, 1, port: UInt16(place % 9)))
+            _ = AccountFilter.flush(settings[place], &states[place], isLast: false)
+        }
+        // The last of them hands over what the ring has no room for; who comes then waits for the reader.
+        for place in states.indices { AccountFilter.disposeState(&states[place]) }
+        var next = AccountFilter.makeState(settings[0], worker: 1)
+        AccountFilter.settle(settings[0], &next, totals(nil, 700, 1))
+        #expect(AccountFilter.flush(settings[0], &next, isLast: false) == .waits)
+        sink.drain(into: &records, limit: 1000)
+        #expect(AccountFilter.flush(settings[0], &next, isLast: false) == .done)
+        AccountFilter.disposeState(&next)
+        sink.drain(into: &records, limit: 1000)
+        #expect(records.reduce(0) { $0 + $1.bytesOut } == 1000)
+        #expect(Set(records.map(\.origin)).count == 1)
+        #expect(records.map(\.sequence) == Array(1...UInt64(records.count)))
     }
 }

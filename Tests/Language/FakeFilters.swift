@@ -115,8 +115,8 @@ enum FakeRateLimit: FakeFilter {
         keyword: "rate_limit", summary: "",
         clauses: [ClauseSpec("limit", [.block(name: "limit", .limit)], required: true, summary: "")],
         reasons: [ReasonSpec("rate_exceeded", .client, "")])
-    static func needs(_ settings: FakeSettings) -> Set<Fact> {
-        (settings.directive.block("limit") as? LimitTable)?.settings.key.needs ?? []
+    static func facts(_ settings: FakeSettings) -> StageFacts {
+        StageFacts(needs: (settings.directive.block("limit") as? LimitTable)?.settings.key.needs ?? [])
     }
 }
 

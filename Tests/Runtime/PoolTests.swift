@@ -26,7 +26,7 @@ struct PipeKernel: Kernel {
     mutating func take(_ listener: Descriptor) -> Outcome { Outcome(-9) }
     mutating func stopListening(_ listener: Descriptor) {}
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome { Outcome(-11) }
-    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { false }
+    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome { Outcome(-11) }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
     func interface(of descriptor: Descriptor) -> UInt32 { 0 }
@@ -39,8 +39,11 @@ struct PipeKernel: Kernel {
     func isDelivered(_ descriptor: Descriptor) -> Bool { false }
     func disconnect(_ descriptor: Descriptor) -> Bool { false }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
+    func capBuffers(_ descriptor: Descriptor) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }
+    func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }
+    func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome { Outcome(-11) }
     func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) -> Outcome {
         Outcome(-11)
     }

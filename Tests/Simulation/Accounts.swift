@@ -65,7 +65,7 @@ extension World {
 
     /// A worker without connections has nothing to tell of, and does not wake up to find that out.
     func checkIdle(_ timeout: TimeSpan?) {
-        let isIdle = connections.allSatisfy { !$0.isLive } && timeout != nil && timeout != .zero
+        let isIdle = !isStarved && connections.allSatisfy { !$0.isLive } && timeout != nil && timeout != .zero
         idleWaits = isIdle ? idleWaits + 1 : 0
         if idleWaits > 30, scenario.orders.isEmpty { fail("S26: the worker wakes up again and again for nobody") }
     }

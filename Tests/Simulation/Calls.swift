@@ -14,6 +14,18 @@ extension World {
         return socket.side == .client ? plan.client.stream : plan.server.stream
     }
 
+    /// [S34] No descriptor is left, and none to refuse with: the worker does not ask again for a while, unless control wants
+    /// something.
+    func starve(_ listener: Int) -> Outcome {
+        if let before = starved[listener], clock < before + 90_000_000, control.lastAt <= before {
+            fail("S34: the worker asks again for connections that it can't have, after \(clock - before) ns")
+        }
+        starved[listener] = clock
+        isStarved = true
+        stats.starved += 1
+        return Outcome(-Int(ErrorNumber.tooManyFiles))
+    }
+
     // MARK: Connect
 
     func connect(_ backend: BackendAddress, on descriptor: Descriptor) -> Outcome {
@@ -96,6 +108,7 @@ extension World {
         if socket.side == .upstream, connections[socket.connection].firstAnswer == nil {
             noteRejecting(connections[socket.connection])
         }
+        socket.peeked = 0
         if socket.side == .upstream, socket.taken >= 12, connections[socket.connection].firstAnswer == nil {
             connections[socket.connection].firstAnswer = clock
         }
@@ -232,6 +245,7 @@ extension World {
         case .listener(let index): listeners[index].isTaken = false
         case .socket(let socket):
             // `close` with unread bytes is a reset, whatever was meant.
+            if socket.side == .client { checkRoom(connections[socket.connection], how) }
             socket.closedBy = how == .orderly && socket.unread > 0 ? .reset : how
             socket.key = nil
             if socket.side == .upstream {

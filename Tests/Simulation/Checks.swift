@@ -17,7 +17,7 @@ extension World {
         }
         guard socket.side == .upstream else {
             let fine = connection.plan.server.stream.matches(bytes, at: socket.sent)
-            if !fine || socket.sent + bytes.count > connection.upstream?.taken ?? 0 {
+            if !fine || socket.sent + bytes.count > seen(connection.upstream) {
                 fail("S1: wrong bytes to client #\(connection.index) at \(socket.sent)")
             }
             return
@@ -32,11 +32,14 @@ extension World {
         let position = socket.sent + inPrelude - prelude.count + connection.consumed
         let payload = UnsafeRawBufferPointer(rebasing: bytes[inPrelude...])
         let fine = connection.plan.client.stream.matches(payload, at: position)
-        if !fine || position + payload.count > connection.client.taken {
+        if !fine || position + payload.count > seen(connection.client) {
             fail("S1: wrong bytes to the backend of #\(connection.index) at \(socket.sent)")
         }
         checkGate(connection)
     }
+
+    /// How many bytes from there the worker knows.
+    private func seen(_ socket: Socket?) -> Int { socket.map { $0.taken + $0.peeked } ?? 0 }
 
     func check(_ socket: Socket, splices source: Socket, start: Int, count: Int) {
         let connection = connections[socket.connection]
@@ -112,7 +115,8 @@ extension World {
 
     /// [S12] While draining, nothing that is queued is thrown away.
     func checkListenerClose(_ index: Int) {
-        if mailbox.order != .stop, !listeners[index].queue.isEmpty {
+        let canAccept = scenario.hasReserve || hasFreeDescriptor
+        if mailbox.order != .stop, canAccept, !listeners[index].queue.isEmpty {
             fail("S12: a listener closes with connections in its queue")
         }
         for queued in listeners[index].queue { connections[queued].state = .dropped }
@@ -133,7 +137,9 @@ extension World {
         checkCells()
         control.library.checkPins(self)
         control.checkDrains(self, wakes: wakes)
+        if connections.count(where: \.waits) > scenario.limits.unrouted { fail("S33: more wait than may") }
         for connection in connections where connection.isLive {
+            checkCounted(connection)
             if let deadline = connection.peekDeadline, min(deadline, .max - slack) + slack < max(clock, wakes) {
                 fail("S10: #\(connection.index) may wait for its first bytes past its deadline")
             }
@@ -145,8 +151,42 @@ extension World {
         }
     }
 
+    /// [S33] For want of a place a newcomer is refused only if nobody waits for first bytes; and whoever makes room has
+    /// waited longest of the network that has most who wait.
+    func checkRoom(_ connection: Connection, _ how: Socket.Closing) {
+        guard how == .reset, mailbox.order != .stop, !connection.client.isDead, !connection.watchFailed else { return }
+        let others = connections.filter { $0 !== connection && $0.waits }
+        if connection.program == nil, !others.isEmpty, !control.wasShort {
+            fail("S33: #\(connection.index) is refused, and #\(others[0].index) says nothing")
+        }
+        guard let deadline = connection.peekDeadline, clock < deadline, connection.isRefusedByStage == nil,
+            connection.route == nil
+        else { return }
+        let (waiting, network) = (others + [connection], connection.plan.network)
+        let most = (0..<3).map { network in waiting.count { $0.plan.network == network } }.max() ?? 0
+        if waiting.count(where: { $0.plan.network == network }) < most {
+            fail("S33: #\(connection.index) makes room, and another network has more who wait")
+        }
+        if let older = others.first(where: { $0.plan.network == network && $0.number < connection.number }) {
+            fail("S33: #\(connection.index) makes room, and #\(older.index) has waited longer")
+        }
+    }
+
+    /// [S32] Whoever is there counts by its address, whatever its first bytes are waited for. A trusted sender's may say who
+    /// the client is.
+    private func checkCounted(_ connection: Connection) {
+        guard scenario.chains[connection.plan.listener].limit != .none, !connection.isCounted else { return }
+        let isSettled = connection.plan.trusted == 0 || connection.gate == .open
+        if connection.passed != 0, isSettled { fail("S32: #\(connection.index) is there, and is in no limit") }
+    }
+
     /// [S6] The worker is about to sleep: nothing that it could do may be left.
     func checkSleep() {
+        for (index, listener) in listeners.enumerated() where listener.isTaken && listener.key == nil {
+            if !listener.queue.isEmpty, wakes > clock + 1_100_000_000 {
+                fail("S34: the worker sleeps, and nobody looks after listener \(index)")
+            }
+        }
         for connection in connections where connection.isLive {
             let client = connection.client
             guard !client.hasEdge || client.key == nil else { continue }

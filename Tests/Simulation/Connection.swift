@@ -26,7 +26,12 @@ final class Connection {
     var exhausted = false
     /// While the peeking stage waits.
     var peekDeadline: UInt64?
+    var waits: Bool { isLive && peekDeadline != nil }
+    /// In the order of accepts.
+    var number = 0
     var gate = Gate.none
+    /// The stage that goes by the client's address was asked.
+    var isCounted = false
     var isRefusedByStage: ReasonCode?
     /// The program that its stages run on.
     var program: ProgramMark?
@@ -72,9 +77,9 @@ final class Connection {
 
     var isLive: Bool { state == .accepted && client.isOpen }
 
-    /// The client's port carries the index, so that stages and records lead back here. There are five networks.
+    /// The client's address carries the index, so that stages and records lead back here.
     var address: Endpoint {
-        Endpoint(IPAddress(high: 0x2001_0DB8 << 32 | UInt64(index % 5), low: 1), UInt16(10_000 + index))
+        Endpoint(IPAddress(high: 0x2001_0DB8 << 32 | UInt64(plan.network), low: UInt64(index)), UInt16(10_000 + index))
     }
 
     /// Where others connect to as well, of this tenant and of others.

@@ -5,6 +5,10 @@ import PipelineRuntime
 final class Control {
     private let orders: [(at: UInt64, order: Scenario.Order)]
     private var done = 0
+    /// Memory was short at some time.
+    private(set) var wasShort = false
+    /// When it last wanted something.
+    private(set) var lastAt: UInt64 = 0
     let library: SnapshotLibrary
     private(set) var drains: [Drain] = []
 
@@ -19,12 +23,16 @@ final class Control {
     func act(_ world: World) -> Bool {
         library.collect(world)
         guard nextAt <= world.clock else { return false }
+        lastAt = world.clock
         let order = orders[done].order
         done += 1
         switch order {
         case .offer: break
         case .drain: if world.mailbox.order == .run { world.mailbox.setOrder(.drain) }
         case .stop: world.mailbox.setOrder(.stop)
+        case .memory:
+            world.mailbox.setShortOfMemory(!world.mailbox.isShortOfMemory)
+            wasShort = true
         case .removeListener: dropListener(world)
         case .replaceListener: if dropListener(world) { addListener(world) }
         case .drainBackend:
@@ -34,7 +42,7 @@ final class Control {
             let cell = library.cell(world.random.below(TablePlan.kinds))
             add(.route(cell), .routeRemoved, world)
         }
-        if order != .drain, order != .stop {
+        if order != .drain, order != .stop, order != .memory {
             let offer = library.offer(world, drains)
             world.mailbox.offer(offer)
         }

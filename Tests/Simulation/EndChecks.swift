@@ -23,14 +23,16 @@ extension World {
         if connection.passed != connection.settled {
             fail("S13: #\(index) passed \(connection.passed) and settled \(connection.settled) (stages, as bits)")
         }
-        if record.reason != RuntimeReason.tooManyConnections.code, Int(record.attempts) != connection.attempts {
+        let isTurnedAway =
+            record.reason == RuntimeReason.tooManyConnections.code || record.reason == RuntimeReason.memoryShort.code
+        if !isTurnedAway, Int(record.attempts) != connection.attempts {
             fail("S5: #\(index) tried \(connection.attempts) backends and says \(record.attempts)")
         }
         let shadowed =
             connection.plan.isShadowRefused && connection.passed & 1 != 0
             && scenario.chains[connection.plan.listener].shadows
         let expected = shadowed ? ReasonCode(rawValue: ReasonTable.base(ofFilter: 0)) : nil
-        if record.reason != RuntimeReason.tooManyConnections.code, record.shadowed != expected {
+        if !isTurnedAway, record.shadowed != expected {
             fail("S5: #\(index) has shadowed \(record.shadowed.map(reasonText) ?? "nothing") in its record")
         }
         if mustBeRejected(connection), isRelayEnd(record.reason) {
@@ -99,6 +101,10 @@ extension World {
             return checkConnectEnd(connection, reason, name)
         case .tooManyConnections, .noSniffBuffer, .noDescriptor:
             checkLimit(connection, reason, name)
+        case .memoryShort:
+            if connection.attempts > 0 || !control.wasShort { fail("\(name), and there was enough") }
+        case .unrouted:
+            if connection.attempts > 0 { fail("\(name), after it was routed") }
         case .drainDeadline:
             if mailbox.order != .stop { fail("\(name), and nobody ordered it") }
         case .noBackend:
@@ -157,7 +163,9 @@ extension World {
             if connection.attempts > 0 { fail("\(name()), after it was let in") }
             if scenario.connections.count <= scenario.limits.connections { fail("\(name()), and there was room") }
         case .noSniffBuffer:
-            if scenario.limits.blocks >= 2 * scenario.connections.count { fail("\(name()), and there were enough") }
+            if scenario.limits.blocks >= 4 * scenario.connections.count { fail("\(name()), and there were enough") }
+            // Half a signature without any block at all is the one thing that can't be kept.
+            if connection.client.sent > 0, connection.gate != .closed { fail("\(name()), and it was served") }
         default:
             if connection.connectError != ErrorNumber.tooManyFiles { fail("\(name()), and there was one") }
         }

@@ -30,20 +30,22 @@ struct FakeKernel: Kernel {
         connection.acceptedAt = world.clock
         world.effects += 1
         world.stats.accepted += 1
+        connection.number = world.stats.accepted
         world.note("accept: #\(connection.index) is fd \(number)")
         accepted = Accepted(descriptor: Descriptor(Int32(number)), peer: connection.address)
         return Outcome(number)
     }
 
-    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool {
-        guard case .listener(let index)? = world.object(listener, "refuse"), let connection = world.dequeue(index)
-        else { return false }
+    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome {
+        guard case .listener(let index)? = world.object(listener, "refuse") else { return again }
+        guard world.scenario.hasReserve else { return world.starve(index) }
+        guard let connection = world.dequeue(index) else { return again }
         connection.state = .refused
         connection.client.closedBy = .reset
         world.effects += 1
         world.note("refuse: #\(connection.index)")
         peer = connection.address
-        return true
+        return Outcome(0)
     }
 
     func localAddress(_ descriptor: Descriptor) -> Endpoint? {
@@ -66,6 +68,11 @@ struct FakeKernel: Kernel {
     }
     func disconnect(_ descriptor: Descriptor) -> Bool { world.disconnect(descriptor) }
 
+    func capBuffers(_ descriptor: Descriptor) {
+        guard world.socket(descriptor, "setsockopt(SO_SNDBUF)") != nil else { return }
+        if !world.mailbox.isShortOfMemory { world.fail("a socket is capped, and memory is not short") }
+        world.effects += 1
+    }
     func guardAgainstDeath(_ descriptor: Descriptor) { _ = world.socket(descriptor, "setsockopt") }
 
     func pendingError(_ descriptor: Descriptor) -> Int32 {
@@ -82,6 +89,30 @@ struct FakeKernel: Kernel {
         guard count > 0 else { return world.receivedNothing(socket) }
         world.stream(from: socket).copy(
             from: socket.taken, into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
+        world.took(socket, count)
+        return Outcome(count)
+    }
+
+    func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        guard let socket = world.socket(descriptor, "recv(MSG_PEEK)") else { return error(ErrorNumber.connectionReset) }
+        let count = min(socket.readable, buffer.count)
+        guard count > 0 else { return world.receivedNothing(socket) }
+        world.stream(from: socket).copy(
+            from: socket.taken, into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
+        socket.peeked = count
+        world.stats.peeks += 1
+        world.note("peek at \(socket.side) of #\(socket.connection): \(count)")
+        return Outcome(count)
+    }
+
+    func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome {
+        guard let socket = world.socket(descriptor, "recv(MSG_TRUNC)") else {
+            return error(ErrorNumber.connectionReset)
+        }
+        guard count > 0, count <= socket.peeked else {
+            world.fail("\(count) bytes are thrown away that nobody has looked at")
+            return again
+        }
         world.took(socket, count)
         return Outcome(count)
     }
@@ -157,6 +188,9 @@ struct FakeKernel: Kernel {
     func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
         guard case .listener(let index)? = world.object(descriptor, "epoll_ctl") else { return error(9) }
         world.listeners[index].key = key
+        world.isStarved = false
+        // An offer has all listeners looked after, whatever they waited for.
+        if world.clock < world.control.lastAt + 50_000_000 { world.starved[index] = nil }
         return Outcome(0)
     }
 

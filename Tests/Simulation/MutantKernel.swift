@@ -41,6 +41,10 @@ enum Mutation: String, CaseIterable {
     case keepsMark
     /// A stream's last bytes wait for more, which never come.
     case corksLast
+    /// A listener that can't be accepted from is watched on.
+    case keepsWatching
+    /// What was written from a peek is not taken off.
+    case leavesPeeked
 
     /// The invariant that notices it; nil: whichever comes first.
     var invariant: String? { self == .reusesAcross ? "S24" : nil }
@@ -94,7 +98,7 @@ struct MutantKernel: Kernel {
         if mutation == .dropsQueued, counter % 2 == 0 { return Outcome(-Int(ErrorNumber.again)) }
         return base.accept(listener, &accepted)
     }
-    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { base.refuse(listener, &peer) }
+    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome { base.refuse(listener, &peer) }
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint? { base.localAddress(descriptor) }
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint? { base.originalDestination(descriptor) }
     mutating func interface(of descriptor: Descriptor) -> UInt32 { base.interface(of: descriptor) }
@@ -110,10 +114,18 @@ struct MutantKernel: Kernel {
         return base.connect(backend, on: mutation == .reusesAcross ? world.someSpare : spare)
     }
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
+    mutating func capBuffers(_ descriptor: Descriptor) { base.capBuffers(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
 
     mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
         base.receive(descriptor, buffer)
+    }
+
+    mutating func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        base.peek(descriptor, buffer)
+    }
+    mutating func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome {
+        mutation == .leavesPeeked ? Outcome(count) : base.discard(descriptor, count)
     }
 
     mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
@@ -173,5 +185,7 @@ struct MutantKernel: Kernel {
     mutating func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome {
         base.watchLevel(descriptor, key)
     }
-    mutating func unwatch(_ descriptor: Descriptor) { base.unwatch(descriptor) }
+    mutating func unwatch(_ descriptor: Descriptor) {
+        if mutation != .keepsWatching { base.unwatch(descriptor) }
+    }
 }

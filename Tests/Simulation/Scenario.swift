@@ -20,6 +20,8 @@ struct ConnectionPlan {
     var server: PeerPlan
     var listener: Int
     var arrives: UInt64
+    /// Which of a few networks the client is in.
+    var network: Int
     var candidates: [ConnectPlan]
     var prelude: [UInt8]
     var consumed: Int
@@ -29,6 +31,8 @@ struct ConnectionPlan {
     var isShadowRefused: Bool
     /// The gating stage waits for this many bytes of a trusted sender's, and keeps them; 0: it only gates.
     var trusted: Int
+    /// The stage that goes by its address refuses it.
+    var isOverLimit: Bool
     /// What it is counted in, by stages before and after the one that waits.
     var holds: [Int]
     /// The rates that it obeys.
@@ -59,13 +63,25 @@ struct ChainPlan {
     var writesPrelude: Bool
     /// The backend is chosen before first bytes are waited for.
     var choosesEarly: Bool
+    /// Where a stage stands that goes by the client's address alone.
+    var limit = LimitPlace.none
+    /// Some senders' first bytes say who the client is.
+    var believes: Bool { gates && !peeks }
+
+    enum LimitPlace {
+        case none
+        /// Between the two stages that look at first bytes.
+        case between
+        case below
+        case last
+    }
 
     var gateStage: Int { 1 + (peeks && !gatesFirst ? 1 : 0) + (choosesEarly ? 1 : 0) }
 }
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
 struct Scenario {
-    enum Order { case offer, drain, stop, removeListener, replaceListener, drainBackend, drainRoute }
+    enum Order { case offer, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, memory }
 
     let seed: UInt64
     var settings = NodeSettings()
@@ -99,6 +115,8 @@ struct Scenario {
     var pipes: [Int?] = [1000, 65536, nil]
     var lateness = 0
     var watchFails = 0
+    /// Where no descriptor is left, one can be had to refuse with.
+    var hasReserve = true
 
     static let start: UInt64 = 5_000_000_000
 
@@ -133,8 +151,12 @@ struct Scenario {
         for _ in 0..<count { connections.append(connection(&random)) }
         if random.chance(15) { limits.connections = random.pick(1...3) }
         if random.chance(15) { limits.blocks = random.pick(1...4) }
+        limits = WorkerLimits(
+            connections: limits.connections, blocks: limits.blocks, pipes: 4, spares: 0,
+            unrouted: random.chance(25) ? random.pick(1...3) : nil)
         limits.pipes = random.pick(0...4)
         if random.chance(15) { descriptors = random.pick(3...14) }
+        hasReserve = random.chance(60)
         changesProgram = random.chance(50)
         movesRoutes = random.chance(40)
         for _ in 0..<random.pick(movesRoutes ? [1, 3, 10] : [0, 0, 1, 3]) {
@@ -144,6 +166,7 @@ struct Scenario {
             let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute]
             for _ in 0..<random.pick(1...3) { orders.append((Scenario.moment(&random), random.pick(changes))) }
         }
+        if random.chance(15) { for _ in 0..<2 { orders.append((Scenario.moment(&random), .memory)) } }
         if random.chance(20) { orders.append((Scenario.moment(&random), .drain)) }
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
@@ -194,6 +217,7 @@ struct Scenario {
             shadows: random.chance(20), writesPrelude: random.chance(50),
             choosesEarly: random.chance(30))
         if chain.peeks, chain.gates { chain.gatesFirst = random.chance(60) }
+        chain.limit = random.pick([.none, chain.gatesFirst ? .between : .below, .below, .last])
         return chain
     }
 
@@ -224,12 +248,13 @@ struct Scenario {
         let prelude = chain.writesPrelude ? 1 + random.below(random.chance(20) ? Prelude.capacity : 60) : 0
         return ConnectionPlan(
             client: client, server: server, listener: listener,
-            arrives: Scenario.moment(&random),
+            arrives: Scenario.moment(&random), network: random.below(5),
             candidates: (0..<random.pick([0, 1, 1, 1, 2, 3, 3])).map { _ in Scenario.connect(&random) },
             prelude: (0..<prelude).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 0xE0) },
             consumed: chain.peeks && random.chance(15) ? random.below(40) : 0, isAborted: random.chance(3),
             isRefused: random.chance(5), isRefusedWithoutBytes: random.chance(50), isShadowRefused: random.chance(50),
-            trusted: !chain.peeks && chain.gates && random.chance(30) ? 1 + random.below(20) : 0,
+            trusted: chain.believes && random.chance(30) ? 1 + random.below(20) : 0,
+            isOverLimit: chain.limit != .none && random.chance(5),
             holds: (0..<random.below(3)).map { _ in random.below(World.holdCount) },
             pacers: pacers.indices.filter { _ in random.chance(60) }, hasHeader: hasHeader)
     }

@@ -35,6 +35,7 @@ final class StageState {
 
 let simulatedCatalog: [any Filter.Type] = [
     DoorStage.self, PeekStage.self, GateStage.self, BackendStage.self, PreludeStage.self, AccountStage.self,
+    LimitStage.self,
 ]
 
 let simulatedReasons = ReasonTable(catalog: simulatedCatalog)
@@ -51,7 +52,7 @@ extension SimulatedStage {
     ) -> Verdict {
         guard let connection = settings.world.enter(settings, view) else { return .refuse(0) }
         let verdict = decide(settings, connection, view, effects)
-        settings.world.decided(settings, connection, verdict)
+        settings.world.decided(settings, connection, verdict, looks: peek(settings) != nil)
         return verdict
     }
 
@@ -73,7 +74,8 @@ enum DoorStage: SimulatedStage {
         if settings.world.scenario.looksUpOld, let route = view.routes.sole(at: view.facts.destination) {
             connection.oldRoute = settings.world.control.library.current(settings.world).last.map { (route, $0) }
         }
-        effects.setClient(ClientAddress(Endpoint(IPAddress(v4: 0xC000_0201), view.facts.peer.endpoint.port)))
+        let address = IPAddress(v4: 0xC000_0200 + UInt32(connection.plan.network))
+        effects.setClient(ClientAddress(Endpoint(address, view.facts.peer.endpoint.port)))
         settings.world.hold(connection, connection.plan.holds.prefix(1), effects)
         return .next
     }
@@ -116,6 +118,10 @@ enum GateStage: SimulatedStage {
             keyword: "gate", summary: "", reasons: [ReasonSpec("spoofed", .client, "")], canGate: true)
     }
     private static let signature = Array("PROXY ".utf8)
+    /// A trusted sender's first bytes may say who the client is.
+    static func facts(_ settings: StageSettings) -> StageFacts {
+        StageFacts(gives: settings.chain.believes ? [.client] : [])
+    }
     static func peek(_ settings: StageSettings) -> PeekNeed? {
         PeekNeed(bytes: 32, timeout: settings.chain.peekTimeout)
     }
@@ -139,6 +145,19 @@ enum GateStage: SimulatedStage {
         case .timedOut: return seen.isEmpty ? .gate(1) : .refuse(0)
         case .ended, .full: return .next
         }
+    }
+}
+
+/// Goes by the client's address alone, wherever it stands, and refuses by plan.
+enum LimitStage: SimulatedStage {
+    static var descriptor: FilterDescriptor {
+        FilterDescriptor(keyword: "limit", summary: "", reads: [.client], reasons: [ReasonSpec("full", .client, "")])
+    }
+    static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
+        -> Verdict
+    {
+        connection.isCounted = true
+        return connection.plan.isOverLimit ? .refuse(0) : .next
     }
 }
 

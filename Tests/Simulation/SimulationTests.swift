@@ -3,7 +3,7 @@ import Pipeline
 import PipelineRuntime
 import Testing
 
-@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S28)")
+@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S35)")
 struct SimulationTests {
     private static func number(_ name: String) -> UInt64? {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
@@ -14,7 +14,7 @@ struct SimulationTests {
     static let replay = number("SIMULATION_SEED")
     static let parts: UInt64 = 8
 
-    @Test("S1–S28 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
+    @Test("S1–S35 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
     func everySeed(part: UInt64) {
         var total = Statistics()
         var failures = 0
@@ -55,12 +55,14 @@ struct SimulationTests {
         #expect(total.splices > 100)
         #expect(total.pieces > 100)
         #expect(total.reused > 100)
+        #expect(total.starved > 10)
+        #expect(total.peeks > 100)
         #expect(total.connects > total.accepted / 2)
         let expected: [RuntimeReason] = [
             .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,
             .halfCloseTimeoutClient, .halfCloseTimeoutUpstream, .connectRefused, .connectTimeout, .connectUnreachable,
             .tooManyConnections, .noSniffBuffer, .noDescriptor, .noPort, .drainDeadline, .noBackend,
-            .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull, .routeChanged,
+            .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull, .routeChanged, .unrouted, .memoryShort,
         ]
         for reason in expected where total.reasons[reason.rawValue, default: 0] == 0 {
             Issue.record("no seed ends as \(reason)")

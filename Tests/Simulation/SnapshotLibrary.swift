@@ -180,10 +180,13 @@ final class SnapshotLibrary {
             add(DoorStage.self, 0, shadow: plan.shadows)
             if plan.choosesEarly { add(BackendStage.self, 3) }
             if plan.gates, plan.gatesFirst { add(GateStage.self, 2) }
+            if plan.limit == .between { add(LimitStage.self, 6) }
             if plan.peeks { add(PeekStage.self, 1) }
             if plan.gates, !plan.gatesFirst { add(GateStage.self, 2) }
+            if plan.limit == .below { add(LimitStage.self, 6) }
             if !plan.choosesEarly { add(BackendStage.self, 3) }
             if plan.writesPrelude { add(PreludeStage.self, 4) }
+            if plan.limit == .last { add(LimitStage.self, 6) }
             add(AccountStage.self, 5)
             return Chain(name: "chain \(index)", stages: stages)
         }

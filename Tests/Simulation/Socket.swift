@@ -14,6 +14,8 @@ final class Socket {
     // From the peer to the worker.
     var arrived = 0
     var taken = 0
+    /// What the worker has seen of those that it has not taken.
+    var peeked = 0
     let receiveCapacity: Int
     var finArrived = false
     /// `SO_RCVLOWAT`.

@@ -20,7 +20,9 @@ extension World {
             checkSleep()
             let next = min(nextMoment(), limit)
             // Rounds of accounts go on as long as connections stay: when every other deadline has long passed, it is over.
-            let isQuiet = scenario.accounts != nil && nextMoment() == .max && quietWaits > 3
+            // So do tries to accept where no descriptor is left.
+            let goesOn = scenario.accounts != nil || isStarved
+            let isQuiet = goesOn && nextMoment() == .max && quietWaits > 3
             guard next != .max, !isQuiet else {
                 lastEffect = clock
                 control.orderEnd(self)

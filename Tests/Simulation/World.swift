@@ -60,6 +60,9 @@ final class World: @unchecked Sendable {
     /// The connection that the worker deals with: the last one that stages were asked about, that connected, or that
     /// gave an upstream socket back. Its next connect is this one's.
     var actor = 0
+    /// Since the worker was last refused an accept for good: its listeners wait, and are not watched.
+    var isStarved = false
+    var starved = [Int: UInt64]()
     /// Calls since the last wait, and those among them that changed something.
     var calls = 0
     var effects = 0
@@ -274,6 +277,10 @@ struct Statistics {
     var splices = 0
     /// Writes from a pipe that were to be followed by more.
     var pieces = 0
+    /// Accepts for which not even a descriptor to refuse with was left.
+    var starved = 0
+    /// Reads that left the bytes where they were.
+    var peeks = 0
     var reused = 0
     var reasons: [UInt16: Int] = [:]
 
@@ -285,6 +292,8 @@ struct Statistics {
         pipes += other.pipes
         splices += other.splices
         pieces += other.pieces
+        starved += other.starved
+        peeks += other.peeks
         reused += other.reused
         reasons.merge(other.reasons, uniquingKeysWith: +)
     }

@@ -74,7 +74,13 @@ int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms);
 int cl_socket_error(int fd);
 
 ssize_t cl_receive(int fd, void *buffer, size_t count);
+/* As cl_receive, and leaves the bytes where they are. */
+ssize_t cl_peek(int fd, void *buffer, size_t count);
+/* Takes bytes off a TCP socket's queue without copying them. */
+ssize_t cl_skip(int fd, size_t count);
 ssize_t cl_send(int fd, const void *first, size_t first_count, const void *second, size_t second_count);
+/* SO_SNDBUF and SO_RCVBUF: the kernel grows them no more by itself. */
+int cl_cap_buffers(int fd, int bytes);
 /* SO_RCVLOWAT. */
 int cl_set_low_water(int fd, int bytes);
 /* `more`: what goes to a socket is followed by more at once, so that the last segment may wait for it. */

@@ -16,15 +16,10 @@ public enum AccountFilter: Filter {
         }
     }
 
-    /// One worker's flows, where they are recorded.
+    /// The worker's flows, where they are recorded.
     public struct WorkerState {
-        var flows: Flows?
-    }
-
-    struct Flows {
-        var table: FlowTable
-        let lane: UnsafeMutablePointer<FlowLane>
-        let sink: Unmanaged<FlowSink>
+        var flows: UnsafeMutablePointer<WorkerFlows>?
+        let sink: Unmanaged<FlowSink>?
     }
 
     /// Records that a turn moves to the ring at most.
@@ -52,15 +47,18 @@ public enum AccountFilter: Filter {
             : StageFacts(reads: descriptor.reads)
     }
 
-    public static func makeState(_ settings: Settings) -> WorkerState {
-        guard let sink = settings.sink, let lane = sink._withUnsafeGuaranteedRef({ $0.claim() }) else {
-            return WorkerState()
-        }
-        guard let table = FlowTable() else {
-            sink._withUnsafeGuaranteedRef { $0.release(lane, rest: []) }
-            return WorkerState()
-        }
-        return WorkerState(flows: Flows(table: table, lane: lane, sink: sink))
+    public static func makeState(_ settings: Settings) -> WorkerState { WorkerState(flows: nil, sink: nil) }
+
+    public static func makeState(_ settings: Settings, worker: Int) -> WorkerState {
+        guard worker >= 0, let sink = settings.sink, let flows = sink._withUnsafeGuaranteedRef({ $0.flows(of: worker) })
+        else { return makeState(settings) }
+        flows.pointee.users += 1
+        return WorkerState(flows: flows, sink: sink)
+    }
+
+    public static func prepare(_ settings: Settings, workers: Int) -> Bool {
+        guard let sink = settings.sink else { return true }
+        return (0..<workers).allSatisfy { worker in sink._withUnsafeGuaranteedRef { $0.flows(of: worker) } != nil }
     }
 
     public static func evaluate(
@@ -98,27 +96,31 @@ extension AccountFilter {
     }
 
     public static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> FlushOutcome {
-        guard let lane = state.flows?.lane else { return .done }
+        guard let flows = state.flows else { return .done }
         if isLast {
-            let rest = state.flows?.table.takeAll() ?? []
-            state.flows?.sink._withUnsafeGuaranteedRef { $0.hand(over: rest, from: lane) }
+            handOver(flows, state.sink)
             return .done
         }
-        let hasRoom = state.flows?.table.drain(into: lane, limit: slice) ?? false
-        if state.flows?.table.count ?? 0 == 0 { return .done }
+        let hasRoom = flows.pointee.table.drain(into: flows.pointee.lane, limit: slice)
+        if flows.pointee.table.count == 0 { return .done }
         return hasRoom ? .more : .waits
     }
 
+    /// The last of a worker's states leaves nothing behind: nobody might come after it.
     public static func disposeState(_ state: inout WorkerState) {
-        guard var flows = state.flows else { return }
-        let rest = flows.table.takeAll()
-        flows.sink._withUnsafeGuaranteedRef { $0.release(flows.lane, rest: rest) }
-        flows.table.deallocate()
+        guard let flows = state.flows else { return }
         state.flows = nil
+        flows.pointee.users -= 1
+        if flows.pointee.users == 0 { handOver(flows, state.sink) }
+    }
+
+    private static func handOver(_ flows: UnsafeMutablePointer<WorkerFlows>, _ sink: Unmanaged<FlowSink>?) {
+        let rest = flows.pointee.table.takeAll()
+        sink?._withUnsafeGuaranteedRef { $0.hand(over: rest, from: flows.pointee.lane) }
     }
 
     private static func grow(_ state: inout WorkerState, _ totals: ConnectionTotals) {
-        guard state.flows != nil else { return }
+        guard let flows = state.flows else { return }
         let begun = totals.at > totals.duration.nanoseconds ? totals.at - totals.duration.nanoseconds : 0
         let growth = FlowTable.Growth(
             connections: totals.isReported ? 0 : 1,
@@ -126,7 +128,7 @@ extension AccountFilter {
             bytesIn: totals.bytesToClient &- totals.reported.bytesToClient,
             firstSeen: totals.isReported ? totals.at : begun, lastSeen: totals.at)
         guard growth.connections > 0 || growth.bytesOut > 0 || growth.bytesIn > 0 else { return }
-        if state.flows?.table.add(key(totals), growth) == false { state.flows?.lane.pointee.noteFolded(1) }
+        if !flows.pointee.table.add(key(totals), growth) { flows.pointee.lane.pointee.noteFolded(1) }
     }
 
     /// TCP (6) is all that passes a relay.

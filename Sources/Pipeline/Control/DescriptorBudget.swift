@@ -57,16 +57,18 @@ package struct DescriptorBudget: Equatable, Sendable {
         planned + min(max(0, most - planned), limit / 16 / max(1, workers))
     }
 
-    var limits: WorkerLimits {
-        var limits = DescriptorBudget.sizes(connections: connectionsPerWorker)
+    /// - Parameter unrouted: as ``NodeSettings/maxUnrouted``.
+    func limits(unrouted: Int?) -> WorkerLimits {
+        var limits = DescriptorBudget.sizes(connections: connectionsPerWorker, unrouted: unrouted)
         limits.pipes = pipesPerWorker
         limits.spares = sparesPerWorker
         return limits
     }
 
     /// What a worker of this many connections has of the rest, if descriptors are no object.
-    private static func sizes(connections: Int) -> WorkerLimits {
+    private static func sizes(connections: Int, unrouted: Int? = nil) -> WorkerLimits {
         var settings = NodeSettings()
+        settings.maxUnrouted = unrouted
         settings.maxConnections = connections
         return WorkerLimits(settings)
     }

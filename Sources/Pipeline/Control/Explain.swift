@@ -165,8 +165,12 @@ private struct ExplainRun {
     let instances: InstanceDirectory
     private let now = Instant(nanoseconds: cl_now())
     var steps: [Explanation.Step] = []
+    /// Stages that have passed the connection, as bits: one that does not wait for another above it is not asked again.
+    private var passed: UInt32 = 0
+    /// Stages see no bytes before one has asked for them.
+    private var hasRead = false
     /// Once a stage has waited in vain, time is over for those after it.
-    private var input = InputState.open
+    private var isTimeOver = false
 
     init(
         chain: Chain, reasons: ReasonTable, facts: UnsafeMutablePointer<ConnectionFacts>,
@@ -184,11 +188,8 @@ private struct ExplainRun {
 
     /// - Returns: the reason of the stage that refuses; nil: all pass.
     mutating func run() -> String? {
-        if chain.peekBytes > 0, bytes.count >= chain.peekBytes { input = .full }
-        for (number, stage) in chain.stages.buffer.enumerated() {
-            let state = stage.filter.makeStateErased(stage.settings)
-            defer { stage.filter.disposeStateErased(state) }
-            if let refusal = ask(stage, state, gates: chain.gates(at: number)) { return refusal }
+        for number in chain.stages.buffer.indices {
+            if let refusal = runAhead(chain.ahead[number].always) ?? ask(number) { return refusal }
         }
         guard !facts.pointee.owesProxyHeader else {
             return reasons.text(RuntimeReason.owedProxyHeader.code)
@@ -196,20 +197,45 @@ private struct ExplainRun {
         return nil
     }
 
-    /// - Parameter gates: what to make of ``Verdict/gate(_:)``.
-    private mutating func ask(_ stage: Stage, _ state: UnsafeMutableRawPointer, gates: Bool) -> String? {
+    private mutating func runAhead(_ stages: UInt32) -> String? {
+        for number in chain.stages.buffer.indices where stages & 1 << UInt32(number & 31) != 0 {
+            if let refusal = ask(number) { return refusal }
+        }
+        return nil
+    }
+
+    private mutating func ask(_ number: Int) -> String? {
+        let bit: UInt32 = 1 << UInt32(number & 31)
+        guard passed & bit == 0 else { return nil }
+        let stage = chain.stages[number]
+        let state = stage.filter.makeStateErased(stage.settings, worker: -1)
+        defer { stage.filter.disposeStateErased(state) }
+        let refusal = ask(number, stage, state)
+        passed |= bit
+        return refusal
+    }
+
+    private mutating func ask(_ number: Int, _ stage: Stage, _ state: UnsafeMutableRawPointer) -> String? {
+        // What to make of ``Verdict/gate(_:)``.
+        let gates = chain.gates(at: number)
+        if gates { hasRead = true }
         var verdict = evaluate(stage, state)
+        if verdict.wanted != nil, !hasRead {
+            if case .gate = verdict, let refusal = runAhead(chain.ahead[number].behindGate) { return refusal }
+            hasRead = true
+            verdict = evaluate(stage, state)
+        }
         if let total = verdict.wanted {
             add(stage, .waits(bytes: total), verdict)
             // A gate looks on while the other direction flows; whoever else waits, waits until its time is over.
             if gates, case .gate = verdict { return nil }
-            input = .timedOut
+            isTimeOver = true
             verdict = evaluate(stage, state)
         }
         switch verdict {
         case .next,
             // A gate that stays when the time is over lets the rest go on too.
-            .gate where input == .timedOut && stage.canGate:
+            .gate where isTimeOver && stage.canGate:
             add(stage, .passes, verdict)
             return nil
         case .needBytes, .gate:
@@ -222,9 +248,11 @@ private struct ExplainRun {
     }
 
     private var view: ConnectionView {
-        ConnectionView(
-            facts: facts, bytes: bytes, input: input, now: now, routes: routes, instances: instances,
-            isRehearsal: true)
+        let seen = UnsafeBufferPointer(rebasing: bytes.prefix(hasRead ? bytes.count : 0))
+        let isFull = chain.peekBytes > 0 && seen.count >= chain.peekBytes
+        return ConnectionView(
+            facts: facts, bytes: seen, input: isTimeOver ? .timedOut : isFull ? .full : .open, now: now,
+            routes: routes, instances: instances, isRehearsal: true)
     }
 
     private func evaluate(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> Verdict {

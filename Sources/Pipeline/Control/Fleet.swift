@@ -58,7 +58,8 @@ final class Fleet {
             let cpu = cl_cpu_at(Int32(index) % cpus)
             workers.append(
                 try WorkerThread(
-                    index: index, cpu: cpu >= 0 ? cpu : nil, settings: settings, limits: size.budget.limits,
+                    index: index, cpu: cpu >= 0 ? cpu : nil, settings: settings,
+                    limits: size.budget.limits(unrouted: settings.maxUnrouted),
                     listeners: listeners[index], snapshot: first))
         }
         self.settings = settings

@@ -65,6 +65,10 @@ extension RunningNode {
             }
             if order.isReused(by: reading) { read.reportReused() }
         }
+        if let stage = program.prepare(workers: fleet.workers.count) {
+            throw ReloadRefusal(
+                message: "there is no memory for `\(stage)`; give the process more, or use fewer `workers`")
+        }
         let (staged, failures) = listeners.openRequired(ListenerPlan.listeners(program, RequestedPorts()))
         guard failures.isEmpty else {
             throw ReloadRefusal(
@@ -174,6 +178,7 @@ extension NodeSettings {
         let pairs: [(String, String, String)] = [
             ("workers", "\(workers)", "\(new.workers)"),
             ("connections", "\(maxConnections)", "\(new.maxConnections)"),
+            ("unrouted", maxUnrouted.map { "\($0)" } ?? none, new.maxUnrouted.map { "\($0)" } ?? none),
             ("connect_timeout", connectTimeout.text, new.connectTimeout.text),
             ("half_close_timeout", halfCloseTimeout.text, new.halfCloseTimeout.text),
             ("keepalive", keepaliveIdle.text, new.keepaliveIdle.text),

@@ -41,6 +41,7 @@ final class RunningNode {
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
     private var watch = RouteWatch()
+    private(set) var shortages = ShortageWatch()
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
@@ -76,6 +77,9 @@ final class RunningNode {
         let sized = Fleet.size(
             settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
+        if let stage = node.program.prepare(workers: size.workers) {
+            return (nil, ["there is no memory for `\(stage)`; give the process more, or use fewer `workers`"])
+        }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
         let (staged, failures) = openRequired(keeper, node.listeners, log)
         guard failures.isEmpty else { return (nil, failures.map(\.description)) }
@@ -222,6 +226,7 @@ final class RunningNode {
         if hasOld, nextSweep <= now { sweep(now) }
         proxies.look(routing.snapshot, now, log)
         watch.look(routing.snapshot, now, log)
+        shortages.look(fleet, program.node.memory, now, log)
     }
 
     private func lookAtAddresses(_ now: Instant) {
@@ -259,7 +264,7 @@ final class RunningNode {
     /// When ``tick(_:)`` has something to do; nil: not until something happens.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
-        var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook].compactMap { $0 }
+        var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook].compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         // Something waits for workers, which take a turn.
         if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }

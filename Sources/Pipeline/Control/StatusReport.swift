@@ -43,6 +43,11 @@ struct StatusReport {
         if let revision = node.revision { line.field("revision", revision) } else { line.nullField("revision") }
         line.field("routes", node.routeCount)
         line.field("generation", node.fleet.snapshots.newest)
+        line.key("memory")
+        line.open()
+        line.field("used", node.shortages.memory.reading.used)
+        line.field("bound", node.shortages.memory.bound(node.program.node.memory))
+        line.close()
         line.field("tables_held", node.fleet.snapshots.count)
         line.field("programs_held", node.fleet.snapshots.programCount)
         line.field("pinned", node.pinned)

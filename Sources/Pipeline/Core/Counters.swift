@@ -6,7 +6,7 @@ public struct WorkerCounters: ~Copyable {
     public enum Metric: Int, CaseIterable, Sendable {
         case accepted, active, connectAttempts, connectRetries, bytesToUpstream, bytesToClient
         case spliceEntered, spliceLeft, logDropped, wakeups, sniffing, buffersInUse, pipesInUse
-        case socketsReused, onOlderPrograms
+        case socketsReused, onOlderPrograms, acceptPauses
 
         public var name: String {
             switch self {
@@ -25,6 +25,7 @@ public struct WorkerCounters: ~Copyable {
             case .pipesInUse: "pipes_in_use"
             case .socketsReused: "upstream_sockets_reused"
             case .onOlderPrograms: "connections_in_older_stages"
+            case .acceptPauses: "accept_pauses"
             }
         }
     }

@@ -1,3 +1,4 @@
+import Glibc
 import Synchronization
 
 /// Flow records on their way from one writer to the control side: a bounded ring, one writer, one reader, nobody waits.
@@ -6,6 +7,8 @@ import Synchronization
 /// ``FlowSink``.
 public struct FlowLane: ~Copyable {
     private let records: UnsafeMutableBufferPointer<FlowRecord>
+    /// What was handed over beside the ring has not been read yet: it has lower numbers than what comes.
+    private let held = Atomic<Bool>(false)
     private let written = Atomic<Int>(0)
     private let read = Atomic<Int>(0)
     /// Keys that found no place of their own, see ``FlowTable``.
@@ -16,17 +19,25 @@ public struct FlowLane: ~Copyable {
     private var sequence: UInt64 = 0
 
     /// - Parameter capacity: a power of two.
-    init(origin: UInt16, capacity: Int) {
+    /// - Returns: nil if the system has no memory for it.
+    init?(origin: UInt16, capacity: Int) {
         precondition(capacity > 0 && capacity & (capacity - 1) == 0)
+        guard let memory = malloc(capacity * MemoryLayout<FlowRecord>.stride) else { return nil }
         self.origin = origin
-        records = .allocate(capacity: capacity)
+        records = UnsafeMutableBufferPointer(
+            start: memory.bindMemory(to: FlowRecord.self, capacity: capacity), count: capacity)
     }
 
-    deinit { records.deallocate() }
+    deinit { free(records.baseAddress) }
+
+    func hold() { held.store(true, ordering: .relaxed) }
+    func letGo() { held.store(false, ordering: .releasing) }
+    var isHeld: Bool { held.load(ordering: .relaxed) }
 
     /// The writer's side: numbers the record and hands it over. False if the reader is too far behind: the record is
     /// the writer's still, and no number is used up.
     public mutating func push(_ record: FlowRecord) -> Bool {
+        guard !held.load(ordering: .acquiring) else { return false }
         let head = written.load(ordering: .relaxed)
         guard head &- read.load(ordering: .acquiring) < records.count else { return false }
         let numbered = number(record)

@@ -1,9 +1,7 @@
 import Synchronization
 
-/// Where the flow records of a node come together: a lane for each state that accounts (a stage of a worker, and
-/// conntrack), and one reader.
-///
-/// Lanes are claimed when a worker adopts a program and given back when it lets go of it; events never come here.
+/// Where the flow records of a node come together: a lane for each worker that accounts, one for conntrack, and one
+/// reader. Events never come here.
 ///
 /// Threading: ``claim(_:)`` and ``release(_:rest:)`` by any thread, ``drain(into:limit:)`` by one.
 public final class FlowSink: Sendable {
@@ -15,6 +13,7 @@ public final class FlowSink: Sendable {
     private struct Lanes: @unchecked Sendable {
         var all: [UnsafeMutablePointer<FlowLane>] = []
         var free: [UnsafeMutablePointer<FlowLane>] = []
+        var flows: [Int: UnsafeMutablePointer<WorkerFlows>] = [:]
         /// Of writers that ended with more than their ring had room for, in the order of each one's sequence.
         var rest: [FlowRecord] = []
         /// How often some of that was counted together.
@@ -40,6 +39,11 @@ public final class FlowSink: Sendable {
 
     deinit {
         lanes.withLock { lanes in
+            for flows in lanes.flows.values {
+                flows.pointee.table.deallocate()
+                flows.deinitialize(count: 1)
+                flows.deallocate()
+            }
             for lane in lanes.all {
                 lane.deinitialize(count: 1)
                 lane.deallocate()
@@ -48,7 +52,7 @@ public final class FlowSink: Sendable {
     }
 
     /// A lane that nobody else writes to. Valid until it is given back, and as long as the sink.
-    /// - Returns: nil when all origins are taken.
+    /// - Returns: nil when all origins are taken, or there is no memory for it.
     public func claim(_ origin: UInt16? = nil) -> UnsafeMutablePointer<FlowLane>? {
         lanes.withLock { lanes in
             let isFit = { (lane: UnsafeMutablePointer<FlowLane>) in
@@ -58,9 +62,10 @@ public final class FlowSink: Sendable {
             if let place = lanes.free.lastIndex(where: isFit) { return lanes.free.remove(at: place) }
             if let origin, lanes.all.contains(where: { $0.pointee.origin == origin }) { return nil }
             guard lanes.all.count < Int(FlowSink.conntrack) else { return nil }
+            let number = origin ?? UInt16(truncatingIfNeeded: lanes.all.count)
+            guard let made = FlowLane(origin: number, capacity: capacity) else { return nil }
             let lane = UnsafeMutablePointer<FlowLane>.allocate(capacity: 1)
-            lane.initialize(
-                to: FlowLane(origin: origin ?? UInt16(truncatingIfNeeded: lanes.all.count), capacity: capacity))
+            lane.initialize(to: made)
             lanes.all.append(lane)
             return lane
         }
@@ -73,10 +78,17 @@ public final class FlowSink: Sendable {
         lanes.withLock { $0.free.append(lane) }
     }
 
+    func madeFlows(of worker: Int) -> UnsafeMutablePointer<WorkerFlows>? { lanes.withLock { $0.flows[worker] } }
+    func keep(_ flows: UnsafeMutablePointer<WorkerFlows>, of worker: Int) {
+        lanes.withLock { $0.flows[worker] = flows }
+    }
+
     /// Takes what a writer that ends can't put into its ring. Not for events: it waits and allocates.
     public func hand(over rest: [FlowRecord], from lane: UnsafeMutablePointer<FlowLane>) {
         guard !rest.isEmpty else { return }
         let numbered = rest.map { lane.pointee.number($0) }
+        // What comes later waits until the reader has this.
+        lane.pointee.hold()
         lanes.withLock { lanes in
             lanes.rest.append(contentsOf: numbered)
             guard lanes.rest.count > mostRest else { return }
@@ -119,6 +131,7 @@ public final class FlowSink: Sendable {
             let count = min(rest, room)
             records.append(contentsOf: lanes.rest.prefix(count))
             lanes.rest.removeFirst(count)
+            for lane in lanes.all where lane.pointee.isHeld && !lanes.hasRest(of: lane) { lane.pointee.letGo() }
         }
     }
 

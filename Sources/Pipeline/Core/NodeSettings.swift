@@ -1,3 +1,10 @@
+/// What a node may use of memory, socket buffers included (R27).
+public enum MemorySetting: Sendable, Equatable {
+    case bytes(UInt64)
+    /// Of what the cgroup or the machine allows.
+    case percent(Int)
+}
+
 /// The `node` block, with its defaults: what belongs to the process rather than to a connection's way.
 public struct NodeSettings: Sendable, Equatable {
     public var name = "node"
@@ -5,6 +12,9 @@ public struct NodeSettings: Sendable, Equatable {
     public var workers = 0
     /// The most connections at once, per worker (R27).
     public var maxConnections = 65536
+    /// The most connections at once, per worker, that wait for their first bytes; nil: three quarters of what could (R27).
+    public var maxUnrouted: Int?
+    public var memory = MemorySetting.percent(80)
     /// R13.
     public var connectTimeout = TimeSpan.seconds(2)
     /// R14: how long one direction may outlive the other.

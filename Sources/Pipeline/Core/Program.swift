@@ -57,6 +57,8 @@ public struct Chain: Sendable {
     public let selector: Int
     /// That stage; nil: none.
     public var selecting: UnsafePointer<Stage>? { selector < 0 ? nil : stages.pointer(selector) }
+    /// By stage: those below it that run before it has its bytes.
+    public let ahead: FrozenArray<StagesAhead>
 
     public init(name: String, stages: [Stage]) {
         self.name = name
@@ -71,6 +73,13 @@ public struct Chain: Sendable {
         self.progressInterval = stages.compactMap(\.progressInterval).min()
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
         self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
+        self.ahead = FrozenArray(stages.indices.map { StagesAhead(of: $0, in: stages) })
+    }
+
+    func deallocate() {
+        for stage in stages.buffer { stage.filter.disposeErased(stage.settings) }
+        stages.deallocate()
+        ahead.deallocate()
     }
 
     /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
@@ -174,11 +183,19 @@ public final class Program: Sendable {
         self.stateCount = chains.reduce(0) { $0 + $1.stages.count }
     }
 
-    deinit {
+    /// Makes what its stages need in workers 0..<workers, and which may not be there.
+    /// - Returns: the directive of the first stage for which there is no memory; nil: all is there.
+    public func prepare(workers: Int) -> String? {
         for chain in chains.buffer {
-            for stage in chain.stages.buffer { stage.filter.disposeErased(stage.settings) }
-            chain.stages.deallocate()
+            for stage in chain.stages.buffer where !stage.filter.prepareErased(stage.settings, workers: workers) {
+                return stage.source
+            }
         }
+        return nil
+    }
+
+    deinit {
+        for chain in chains.buffer { chain.deallocate() }
         chains.deallocate()
     }
 }

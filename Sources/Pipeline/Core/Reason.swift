@@ -69,6 +69,8 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case interceptLoop
     case notIntercepted
     case routeChanged
+    case unrouted
+    case memoryShort
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -104,6 +106,8 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .interceptLoop: ("intercept.loop", .client)
         case .notIntercepted: ("intercept.not_intercepted", .client)
         case .routeChanged: ("backend.route_changed", .node)
+        case .unrouted: ("limits.unrouted", .node)
+        case .memoryShort: ("limits.memory", .node)
         }
     }
 }

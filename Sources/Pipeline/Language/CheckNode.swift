@@ -47,6 +47,7 @@ private struct NodeSetting: Sendable {
             if case .count(let value)? = $1.values.first { $0.workers = Int(clamping: value) } else { $0.workers = 0 }
         },
         .count("connections", 1...1_000_000, then: ["per", "worker"]) { $0.maxConnections = $1 },
+        .count("unrouted", 1...1_000_000, then: ["per", "worker"]) { $0.maxUnrouted = $1 },
         NodeSetting(keyword: "conntrack", forms: conntrackForms) {
             guard case .duration(let interval)? = $1.values.first else { return }
             $0.conntrack = ConntrackCounting(interval: interval)
@@ -74,7 +75,7 @@ private struct NodeSetting: Sendable {
     static let idle = ["state"]
 
     static let keywords =
-        all.map(\.keyword) + ["log", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger"]
+        all.map(\.keyword) + ["log", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger", "memory"]
 }
 
 extension Checker {
@@ -118,6 +119,7 @@ extension Checker {
         case "intercept": checkIntercept(words, keyword)
         case "mark": checkMark(words, keyword)
         case "ledger": checkLedger(words, keyword)
+        case "memory": checkMemory(words, keyword)
         default:
             guard let setting = NodeSetting.all.first(where: { $0.keyword == keyword.text }) else { return }
             do throws(ClauseFailure) {
@@ -136,6 +138,24 @@ extension Checker {
             value.nanoseconds % 1_000_000_000 != 0
         else { return }
         reporter.error(word.span, "`keepalive` takes whole seconds", help: "write `\(value.milliseconds / 1000 + 1)s`")
+    }
+
+    /// R27: `memory 2GiB`, or a share of what the cgroup or the machine allows.
+    private func checkMemory(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        let expected = "a size like `2GiB`, or a share like `80%`"
+        guard let word = onlyWord(words, of: keyword, expected: expected) else { return }
+        if word.text.hasSuffix("%") {
+            guard let percent = Int(word.text.dropLast()), (1...100).contains(percent),
+                "\(percent)%" == word.text
+            else { return reporter.error(word.span, "\(quoted(word.text)) is no share", expected: "`1%` to `100%`") }
+            node.memory = .percent(percent)
+            return
+        }
+        let range: ClosedRange<UInt64> = 1 << 20...1 << 50
+        guard
+            let size = parsed(word, { text throws(ValueProblem) in try Value.size(text, range) })
+        else { return }
+        node.memory = .bytes(size.value)
     }
 
     private func checkState(_ words: [WordSyntax], _ keyword: WordSyntax) {

@@ -83,21 +83,28 @@ private func describe(_ node: NodeSettings) -> String {
     let conntrack = node.conntrack.map { "every \($0.interval.configText), table \($0.tableLimit)" }
     return """
         node \(node.name)
-            workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker, \
-        backlog \(node.backlog)
+            workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker\
+        \(node.maxUnrouted.map { " (\($0) unrouted)" } ?? ""), backlog \(node.backlog)
             descriptors \(node.ownDescriptors ? "per_worker" : "shared"), \(node.spareSockets) spare_sockets per worker, \
         coalesce \(node.coalesce.configText)
             connect_timeout \(node.connectTimeout.configText), half_close_timeout \(node.halfCloseTimeout.configText), \
         drain_timeout \(node.drainTimeout.configText)
             keepalive \(node.keepaliveIdle.configText), user_timeout \(node.userTimeout.configText)
             congestion client \(node.congestionClient ?? "system"), upstream \(node.congestionUpstream ?? "system")
-            denied_ports \(denied)
+            denied_ports \(denied), memory \(describe(node.memory))
             log \(describeLog(node)), state \(node.stateDirectory ?? "none"), \
         admin \(node.adminSocket.map { "unix:\($0)" } ?? "none")
             intercept \(interfaces.isEmpty ? "nothing" : "interface \(interfaces)"), mark 0x\(String(node.mark, radix: 16))
             ledger \(ledger ?? "none"), conntrack \(conntrack ?? "off")
 
         """
+}
+
+private func describe(_ memory: MemorySetting) -> String {
+    switch memory {
+    case .percent(let percent): "\(percent)%"
+    case .bytes(let bytes): sizeText(bytes)
+    }
 }
 
 private func describeLog(_ node: NodeSettings) -> String {
@@ -192,6 +199,12 @@ private func describe(_ chain: Chain) -> String {
         }
         let facts = Fact.allCases.filter { known.contains($0) }.map(\.rawValue)
         text += "; known after it: \(facts.isEmpty ? "nothing" : facts.joined(separator: ", "))\n"
+        switch chain.turn(of: index) {
+        case .inOrder: break
+        case .atAccept: text += "        runs at accept\n"
+        case .atAcceptUnless(let other):
+            text += "        runs at accept; for whom stage \(other + 1) may replace the address, once it has\n"
+        }
     }
     return text
 }

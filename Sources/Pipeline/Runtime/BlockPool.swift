@@ -13,10 +13,19 @@ struct BlockPool: ~Copyable {
     private let freeList: UnsafeMutableBufferPointer<Int32>
     private var freeCount: Int
     let capacity: Int
+    /// While no more are free, nobody gets another one who has half of all.
+    let scarce: Int
+    /// So many are for accepts and first bytes alone.
+    let reserve: Int
+    /// A block behind the others that nobody owns, for what is over within an event.
+    let scratch: Int32
 
     /// Nil if the address space can't be had.
     init?(capacity: Int) {
-        guard let memory = cl_map(capacity * BlockPool.stride) else { return nil }
+        guard let memory = cl_map((capacity + 1) * BlockPool.stride) else { return nil }
+        scarce = capacity / 4
+        reserve = capacity > 1 ? max(1, capacity / 8) : 0
+        scratch = Int32(truncatingIfNeeded: capacity)
         self.memory = memory
         self.capacity = capacity
         freeList = .allocate(capacity: capacity)
@@ -25,11 +34,12 @@ struct BlockPool: ~Copyable {
     }
 
     deinit {
-        cl_unmap(memory, capacity * BlockPool.stride)
+        cl_unmap(memory, (capacity + 1) * BlockPool.stride)
         freeList.deallocate()
     }
 
     var inUse: Int { capacity - freeCount }
+    var free: Int { freeCount }
 
     /// ``Flow/none`` if every block is lent.
     mutating func take() -> Int32 {
@@ -41,6 +51,7 @@ struct BlockPool: ~Copyable {
     /// While many blocks are out, a body that was filled beyond its first pages gives those back to the system, so
     /// that a burst leaves little memory behind. The last few stay warm: they are the ones lent next.
     mutating func give(_ block: Int32, touched: Int) {
+        guard block != scratch else { return }
         if touched > BlockPool.keep, inUse > BlockPool.warm {
             cl_discard(start(block) + BlockPool.keepStart, BlockPool.stride - BlockPool.keepStart)
         }

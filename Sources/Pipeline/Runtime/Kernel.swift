@@ -87,8 +87,9 @@ package protocol Kernel {
     /// Takes one connection off a listener's queue. `-EAGAIN`: none waits; `-EMFILE`, `-ENFILE`: no descriptor left.
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome
     /// At descriptor exhaustion: takes one connection off the queue and resets it, so that it isn't left hanging.
-    /// False if there was none: Linux says `-EMFILE` before it looks at the queue.
-    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool
+    /// `-EAGAIN`: there was none, since Linux says `-EMFILE` before it looks at the queue. Another error: not even that
+    /// can be done.
+    mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome
     /// The local address of a connection; nil if it is gone.
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint?
     /// Where a redirected connection was going; nil: nothing redirected it.
@@ -111,10 +112,16 @@ package protocol Kernel {
     /// Has the kernel find out when the peer of an upstream socket is dead (R14): keepalive and user timeout. Apart from
     /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)
+    /// Has a socket's buffers hold no more than they do, or a little: for good.
+    mutating func capBuffers(_ descriptor: Descriptor)
     /// The pending error of a socket as errno, cleared by asking; 0: none.
     mutating func pendingError(_ descriptor: Descriptor) -> Int32
 
     mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome
+    /// The same, and leaves the bytes where they are.
+    mutating func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome
+    /// Takes so many bytes off that were seen by ``peek(_:_:)``.
+    mutating func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome
     /// Both pieces in one write, in order; either may be empty.
     mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
         -> Outcome
@@ -155,12 +162,14 @@ package protocol Kernel {
 
 /// The few error numbers that the state machine tells apart, by their Linux values.
 package enum ErrorNumber {
+    package static let notPermitted: Int32 = 1
     package static let interrupted: Int32 = 4
     package static let again: Int32 = 11
     package static let noMemory: Int32 = 12
     package static let brokenPipe: Int32 = 32
     package static let tooManyFilesInSystem: Int32 = 23
     package static let tooManyFiles: Int32 = 24
+    package static let protocolError: Int32 = 71
     package static let addressInUse: Int32 = 98
     package static let addressNotAvailable: Int32 = 99
     package static let networkUnreachable: Int32 = 101

@@ -44,7 +44,8 @@ package struct LinuxKernel: Kernel {
     /// ended: descriptors of its own have gone with it, and what is left is what this thread made them from.
     package mutating func shutDown() {
         _ = cl_close(epoll.number)
-        _ = cl_close(process.isOpen ? firstReserve.number : reserve.number)
+        let last = process.isOpen ? firstReserve : reserve
+        if last.isOpen { _ = cl_close(last.number) }
         if process.isOpen { _ = cl_close(process.number) }
         events.deallocate()
         SocketOptions.release(options.congestion)
@@ -67,14 +68,17 @@ package struct LinuxKernel: Kernel {
         return Outcome(Int(fd))
     }
 
-    package mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool {
+    package mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome {
+        // Others may have taken its place when it was last given up.
+        if !reserve.isOpen { reserve = Descriptor(cl_open_null()) }
+        guard reserve.isOpen else { return Outcome(Int(reserve.number)) }
         _ = cl_close(reserve.number)
         var raw = cl_endpoint()
         let fd = cl_accept(listener.number, &raw)
         if fd >= 0 { _ = cl_close_with_reset(fd) }
         reserve = Descriptor(cl_open_null())
         peer = Endpoint(raw)
-        return fd >= 0
+        return Outcome(Int(fd))
     }
 
     package func localAddress(_ descriptor: Descriptor) -> Endpoint? {
@@ -114,10 +118,19 @@ package struct LinuxKernel: Kernel {
         _ = cl_guard_against_death(descriptor.number, options.keepalive_idle_s, options.user_timeout_ms)
     }
 
+    package func capBuffers(_ descriptor: Descriptor) { _ = cl_cap_buffers(descriptor.number, 65536) }
+
     package func pendingError(_ descriptor: Descriptor) -> Int32 { cl_socket_error(descriptor.number) }
 
     package func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
         Outcome(cl_receive(descriptor.number, buffer.baseAddress, buffer.count))
+    }
+
+    package func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        Outcome(cl_peek(descriptor.number, buffer.baseAddress, buffer.count))
+    }
+    package func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome {
+        Outcome(cl_skip(descriptor.number, count))
     }
 
     package func send(

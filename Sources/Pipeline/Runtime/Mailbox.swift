@@ -22,6 +22,7 @@ package final class Mailbox: Sendable {
     private let offerCell = Atomic<UInt>(0)
     private let adoptedCell = Atomic<UInt64>(0)
     private let endedCell = Atomic<Bool>(false)
+    private let shortCell = Atomic<Bool>(false)
     /// An eventfd; ``Descriptor/none`` in a simulation.
     package let wakeDescriptor: Descriptor
 
@@ -42,6 +43,10 @@ package final class Mailbox: Sendable {
     /// with. It reads no earlier one any more.
     package var adoptedGeneration: UInt64 { adoptedCell.load(ordering: .acquiring) }
     func setAdoptedGeneration(_ generation: UInt64) { adoptedCell.store(generation, ordering: .releasing) }
+
+    /// The node has not enough memory for more connections.
+    package var isShortOfMemory: Bool { shortCell.load(ordering: .relaxed) }
+    package func setShortOfMemory(_ isShort: Bool) { shortCell.store(isShort, ordering: .relaxed) }
 
     /// True once the worker's loop has returned.
     package var hasEnded: Bool { endedCell.load(ordering: .acquiring) }

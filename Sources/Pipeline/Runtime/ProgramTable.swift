@@ -21,11 +21,11 @@ struct ProgramTable: ~Copyable {
     private(set) var current: Int32 = 0
     /// Connections of older programs whose stages have not all decided.
     private(set) var undecidedOnOlder = 0
+    private let worker: Int
 
-    /// Connections whose stages have not all decided.
-    var undecided: Int { undecidedOnOlder + self[current].pointee.undecided }
-
-    init(first: UnsafePointer<Snapshot>) {
+    /// - Parameter worker: whose, for stages that share things of a worker's.
+    init(first: UnsafePointer<Snapshot>, worker: Int = 0) {
+        self.worker = worker
         entries = .allocate(capacity: 16)
         adopt(first)
     }
@@ -65,7 +65,7 @@ struct ProgramTable: ~Copyable {
         snapshot.pointee.program._withUnsafeGuaranteedRef { $0.users.add() }
         let entry = Entry(
             program: snapshot.pointee.program, chains: snapshot.pointee.chains,
-            progressInterval: snapshot.pointee.progressInterval, states: ProgramTable.states(snapshot.pointee.chains))
+            progressInterval: snapshot.pointee.progressInterval, states: states(snapshot.pointee.chains))
         (entries.baseAddress.unsafelyUnwrapped + index).initialize(to: entry)
         if index == count { count += 1 }
         return Int32(truncatingIfNeeded: index)
@@ -131,12 +131,12 @@ struct ProgramTable: ~Copyable {
         release(Int(index))
     }
 
-    private static func states(_ chains: FrozenArray<Chain>) -> UnsafeMutablePointer<UnsafeMutableRawPointer> {
+    private func states(_ chains: FrozenArray<Chain>) -> UnsafeMutablePointer<UnsafeMutableRawPointer> {
         let total = chains.buffer.reduce(0) { $0 + $1.stages.count }
         let states = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: max(total, 1))
         for chain in chains.buffer {
             for stage in chain.stages.buffer {
-                (states + stage.stateIndex).initialize(to: stage.filter.makeStateErased(stage.settings))
+                (states + stage.stateIndex).initialize(to: stage.filter.makeStateErased(stage.settings, worker: worker))
             }
         }
         return states

@@ -63,13 +63,12 @@ struct Flow {
 struct Slot {
     var generation: UInt32 = 0
     var phase: Phase = .free
-    /// How many stages passed the connection; they are settled at its end.
-    var passed: UInt8 = 0
     /// Index into the candidates of the last choice: the backend to try next.
     var attempt: UInt8 = 0
     /// How many backends were tried; one that has no room was not.
     var tried: UInt8 = 0
     var marks: Marks = []
+    var listener: UInt16 = 0
     var client = Descriptor.none
     var upstream = Descriptor.none
     /// Its entry in ``UpstreamSockets``, as long as `upstream` is open.
@@ -91,9 +90,10 @@ struct Slot {
     var link: Int32 = Flow.none
     /// Its place in the ``ProgramTable``.
     var program: Int32 = 0
-    var listener: UInt16 = 0
     var chain: UInt16 = 0
     var sniff = SniffOutcome.notAsked
+    /// Bit i: stage i has passed the connection, and is settled at its end.
+    var passed: UInt32 = 0
     /// Bit i: stage i gates the client's bytes, and has not decided.
     var gating: UInt32 = 0
     var deadline = Instant(nanoseconds: 0)
@@ -152,6 +152,8 @@ struct Slot {
         static let decided = Marks(rawValue: 1 << 12)
         /// Came by a TLS listener: what stages that look later are told.
         static let tls = Marks(rawValue: 1 << 13)
+        /// Its block counts among those of its env and network while its backend is connected to.
+        static let counted = Marks(rawValue: 1 << 14)
         /// Stages were told of it while it lived.
         static let reported = Marks(rawValue: 1 << 15)
     }

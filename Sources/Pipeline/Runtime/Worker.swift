@@ -29,16 +29,26 @@ package struct WorkerLimits: Sendable {
     package var pipes: Int
     /// Upstream sockets that wait for their next connection.
     package var spares: Int
-    package init(connections: Int, blocks: Int, pipes: Int, spares: Int) {
+    /// Connections that wait for their first bytes.
+    package var unrouted: Int
+    package init(connections: Int, blocks: Int, pipes: Int, spares: Int, unrouted: Int? = nil) {
+        self.unrouted = WorkerLimits.unrouted(unrouted, connections: connections, blocks: blocks)
         self.connections = connections
         self.blocks = blocks
         self.pipes = pipes
         self.spares = spares
     }
+    /// Fewer than there may be connections, and blocks for their bytes: who says nothing never takes all.
+    static func unrouted(_ wanted: Int?, connections: Int, blocks: Int) -> Int {
+        let share = min(connections, blocks) * 3 / 4
+        return max(1, min(wanted ?? share, min(connections, blocks) - 1))
+    }
+
     package init(_ settings: NodeSettings) {
         self.init(
             connections: settings.maxConnections, blocks: min(settings.maxConnections, 16384),
-            pipes: min(settings.maxConnections, 1024), spares: min(settings.maxConnections, settings.spareSockets))
+            pipes: min(settings.maxConnections, 1024), spares: min(settings.maxConnections, settings.spareSockets),
+            unrouted: settings.maxUnrouted)
     }
 }
 
@@ -68,6 +78,11 @@ package struct Worker<K: Kernel>: ~Copyable {
     var wheel: TimerWheel
     /// Connections that wait for their rate.
     var paces: PaceQueue
+    /// Connections that wait for their first bytes.
+    var unrouted: UnroutedTable
+    let unroutedLimit: Int
+    var shares: BlockShares
+    let stash: GateStash
     /// The newest; valid until the next is adopted.
     var snapshot: UnsafePointer<Snapshot>
     var programs: ProgramTable
@@ -83,6 +98,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     var listeners: AdoptedList<AdoptedListener>
     /// How many listeners the kernel has not let us watch.
     var unwatched = 0
+    /// While nobody can be accepted: see ``pauseAccepting(_:)``.
+    var acceptPause = AcceptPause()
     /// Listeners to begin with, until they are taken.
     private var first: [WorkerListener]?
     /// The kernel had no room for a descriptor of a new listener: what was offered is tried again.
@@ -95,6 +112,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     var adoptedOffer: UnsafePointer<WorkerOffer>?
     var adoptedGeneration: UInt64
     var progress = ProgressWalk()
+    var memory = MemoryShortage()
 
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
@@ -106,7 +124,9 @@ package struct Worker<K: Kernel>: ~Copyable {
         ring: RecordRing, mailbox: Mailbox
     ) {
         guard let slab = Slab(capacity: limits.connections), let blocks = BlockPool(capacity: limits.blocks),
-            let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares)
+            let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares),
+            let unrouted = UnroutedTable(capacity: limits.connections),
+            let shares = BlockShares(blocks: limits.blocks), let stash = GateStash(capacity: limits.connections)
         else { return nil }
         self.kernel = kernel
         self.settings = settings
@@ -121,12 +141,16 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.slab = slab
         self.blocks = blocks
         self.upstreams = upstreams
+        self.unrouted = unrouted
+        unroutedLimit = limits.unrouted
+        self.shares = shares
+        self.stash = stash
         pipes = PipePool(capacity: limits.pipes)
         now = self.kernel.now()
         wheel = TimerWheel(now: now)
         paces = PaceQueue(capacity: limits.connections)
         self.snapshot = snapshot
-        programs = ProgramTable(first: snapshot)
+        programs = ProgramTable(first: snapshot, worker: Int(index))
         adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
@@ -164,18 +188,23 @@ package struct Worker<K: Kernel>: ~Copyable {
         runDrains()
         upstreams.closeOld(at: now, &kernel)
         runProgress()
+        capBuffers()
         publish()
         return true
     }
 
     /// How long nothing is to be done unless something happens; nil: for ever.
     private func sleep() -> TimeSpan? {
-        guard queue.isEmpty, !progress.isWalking else { return .zero }
+        guard queue.isEmpty, !progress.isWalking, !memory.isWalking else { return .zero }
         var sleep = wheel.sleep(now: now)
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
-        if unwatched > 0 || lacksDescriptors { sleep = min(sleep ?? Self.watchAgainAfter, Self.watchAgainAfter) }
+        if unwatched > 0 || lacksDescriptors {
+            let isPaused = !lacksDescriptors && !acceptPause.isOver(at: now)
+            let again = (isPaused ? acceptPause.until?.since(now) : nil) ?? Self.watchAgainAfter
+            sleep = min(sleep ?? again, again)
+        }
         return sleep
     }
 
@@ -193,7 +222,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func publish() {
         counters.pointee.add(.wakeups)
         counters.pointee.set(.active, UInt64(slab.inUse))
-        counters.pointee.set(.sniffing, UInt64(max(0, programs.undecided)))
+        counters.pointee.set(.sniffing, UInt64(unrouted.count))
         counters.pointee.set(.onOlderPrograms, UInt64(max(0, programs.undecidedOnOlder)))
         counters.pointee.set(.buffersInUse, UInt64(blocks.inUse))
         counters.pointee.set(.pipesInUse, UInt64(pipes.inUse))
@@ -206,7 +235,9 @@ package struct Worker<K: Kernel>: ~Copyable {
         case .upstream:
             if let index = upstreams.owner(event.key) { upstreamEvent(index, event.readiness) }
         case .listener:
-            if event.key.index < listeners.count { acceptAll(listeners[event.key.index].listener) }
+            if event.key.index < listeners.count, !acceptAll(listeners[event.key.index].listener) {
+                pauseAccepting(event.key.index)
+            }
         case .control:
             mailbox._withUnsafeGuaranteedRef { _ = cl_eventfd_clear($0.wakeDescriptor.number) }
         }
@@ -233,8 +264,9 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func obeyMailbox() {
         if let listeners = first, takeFirst(listeners) { first = nil }
         if first == nil { adoptOffer() }
+        noteMemory()
         let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
-        if unwatched > 0 { watchListeners() }
+        if unwatched > 0, acceptPause.isOver(at: now) { watchListeners() }
         guard wanted > order else { return }
         order = wanted
         drainListeners()

@@ -2,36 +2,43 @@ import Pipeline
 
 /// From a listener's queue to a slot, and through the stages to a backend.
 extension Worker {
-    mutating func acceptAll(_ listener: WorkerListener, limit: Int = Worker.acceptBatch) {
+    /// - Returns: false if the system lets nobody in, and it makes no sense to ask again at once.
+    @discardableResult
+    mutating func acceptAll(_ listener: WorkerListener, limit: Int = Worker.acceptBatch) -> Bool {
         var accepted = Accepted(descriptor: .none, peer: Endpoint(.unspecified, 0))
+        noteMemory()
         for _ in 0..<limit {
             let outcome = kernel.accept(listener.descriptor, &accepted)
             guard outcome.isError else {
+                acceptPause.end()
                 begin(accepted, listener)
                 continue
             }
             switch outcome.error {
-            case ErrorNumber.connectionAborted:
+            case ErrorNumber.connectionAborted, ErrorNumber.protocolError, ErrorNumber.notPermitted:
+                // Of the connection that was next, which is gone.
                 continue
+            case ErrorNumber.again:
+                return true
             case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem:
                 // Nobody is refused for what only waits for its next use.
                 if upstreams.closeSpares(&kernel) { continue }
                 var peer = Endpoint(.unspecified, 0)
-                guard kernel.refuse(listener.descriptor, &peer) else { return }
+                let refused = kernel.refuse(listener.descriptor, &peer)
+                guard !refused.isError else { return refused.error == ErrorNumber.again }
                 counters.pointee.add(.accepted)
                 recordRefusal(peer, listener, .noDescriptor)
             default:
-                return
+                return false
             }
         }
+        return true
     }
 
     private mutating func begin(_ accepted: Accepted, _ listener: WorkerListener) {
         counters.pointee.add(.accepted)
-        guard let index = slab.take() else {
-            turnAway(accepted, listener)
-            return
-        }
+        guard !memory.isShort else { return turnAway(accepted, listener, .memoryShort) }
+        guard let index = takeSlot() else { return turnAway(accepted, listener, .tooManyConnections) }
         serial &+= 1
         resumeProgress()
         let slot = slab.slots + index
@@ -80,10 +87,16 @@ extension Worker {
         return destination == listener.bound || kernel.isOwn(destination.address)
     }
 
+    /// R27: who says nothing makes room for who comes.
+    private mutating func takeSlot() -> Int? {
+        if let index = slab.take() { return index }
+        return endUnrouted() ? slab.take() : nil
+    }
+
     /// R27: at the limit the newest is refused, and it shows.
-    private mutating func turnAway(_ accepted: Accepted, _ listener: WorkerListener) {
+    private mutating func turnAway(_ accepted: Accepted, _ listener: WorkerListener, _ reason: RuntimeReason) {
         kernel.closeWithReset(accepted.descriptor)
-        recordRefusal(accepted.peer, listener, .tooManyConnections)
+        recordRefusal(accepted.peer, listener, reason)
     }
 
     /// The end of a connection that never got a slot.
@@ -100,12 +113,18 @@ extension Worker {
 
     /// Borrows a block for a connection's facts and first bytes. False if the connection was refused for want of one.
     mutating func openPending(_ index: Int, hint: ProtocolHint) -> Bool {
-        let slot = slab.slots + index
-        let block = blocks.take()
+        let block = takeBlock()
         guard block != Flow.none else {
             finish(index, RuntimeReason.noSniffBuffer.code, .reset)
             return false
         }
+        layOut(block, index, hint: hint)
+        return true
+    }
+
+    /// Makes a block that of the connection's facts and first bytes.
+    mutating func layOut(_ block: Int32, _ index: Int, hint: ProtocolHint) {
+        let slot = slab.slots + index
         slot.pointee.pending = block
         var facts = ConnectionFacts(
             peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
@@ -115,7 +134,6 @@ extension Worker {
         facts.holds = slot.pointee.holds
         facts.pacers = slot.pointee.pacers
         blocks.pending(block).initialize(to: Pending(facts: facts))
-        return true
     }
 
     func chain(of index: Int) -> UnsafePointer<Chain> {
@@ -134,34 +152,75 @@ extension Worker {
         let pending = blocks.pending(slot.pointee.pending)
         while pending.pointee.stage < chain.pointee.stages.count {
             let number = pending.pointee.stage
-            let stage = chain.pointee.stages.pointer(number)
-            let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
-            keepFound(index, by: number, of: chain)
-            switch verdict {
-            case .next:
-                break
-            case .gate where staysGate(index, number):
-                slot.pointee.gating |= 1 << UInt32(number & 31)
-            case .needBytes(let wanted), .gate(let wanted):
-                guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
-                    // A stage asked for bytes that can't come: its own mistake, which must not hang the client.
-                    finish(index, RuntimeReason.internalError.code, .reset)
-                    return
+            let bit: UInt32 = 1 << UInt32(number & 31)
+            if slot.pointee.passed & bit == 0 {
+                let ahead = chain.pointee.ahead.pointer(number)
+                guard runAhead(index, ahead.pointee.always, of: chain) else { return }
+                let stage = chain.pointee.stages.pointer(number)
+                let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
+                keepFound(index, by: number, of: chain)
+                switch verdict {
+                case .next:
+                    slot.pointee.passed |= bit
+                case .gate where staysGate(index, number):
+                    slot.pointee.gating |= bit
+                case .gate(let wanted):
+                    guard runAhead(index, ahead.pointee.behindGate, of: chain), obtain(wanted, index, chain) else {
+                        return
+                    }
+                    continue
+                case .needBytes(let wanted):
+                    guard obtain(wanted, index, chain) else { return }
+                    continue
+                case .refuse(let reason):
+                    guard pass(index, stage, reason) else { return }
+                    slot.pointee.passed |= bit
                 }
-                // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
-                pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
-                guard gather(index) else { return }
-                continue
-            case .refuse(let reason):
-                guard pass(index, stage, reason) else { return }
             }
             pending.pointee.stage = number + 1
-            slot.pointee.passed = UInt8(truncatingIfNeeded: number + 1)
         }
         reopenForGates(index)
         absorb(index)
         if slot.pointee.gating == 0 { noteDecided(index) }
         connectNext(index)
+    }
+
+    /// Runs stages that don't wait for the one above them that is to be asked, or waits. False if one of them has ended
+    /// the connection.
+    private mutating func runAhead(_ index: Int, _ ahead: UInt32, of chain: UnsafePointer<Chain>) -> Bool {
+        let slot = slab.slots + index
+        var left = ahead & ~slot.pointee.passed
+        while left != 0 {
+            let number = left.trailingZeroBitCount
+            left &= left - 1
+            let stage = chain.pointee.stages.pointer(number)
+            let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
+            keepFound(index, by: number, of: chain)
+            switch verdict {
+            case .next: break
+            case .refuse(let reason):
+                guard pass(index, stage, reason) else { return false }
+            case .needBytes, .gate:
+                // It has declared to look at no bytes.
+                finish(index, RuntimeReason.internalError.code, .reset)
+                return false
+            }
+            slot.pointee.passed |= 1 << UInt32(number)
+        }
+        return true
+    }
+
+    /// Gets a stage the bytes that it waits for. False if they are not there yet, or the connection has ended.
+    private mutating func obtain(_ wanted: Int, _ index: Int, _ chain: UnsafePointer<Chain>) -> Bool {
+        let pending = blocks.pending(slab.slots[index].pending)
+        guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
+            // A stage asked for bytes that can't come: its own mistake, which must not hang the client.
+            finish(index, RuntimeReason.internalError.code, .reset)
+            return false
+        }
+        // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
+        pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
+        return gather(index)
     }
 
     /// No stage has anything to say any more of the connection.
@@ -217,6 +276,7 @@ extension Worker {
     /// Keeps what the end of the connection needs of its facts.
     mutating func absorb(_ index: Int) {
         let slot = slab.slots + index
+        unrouted.leave(index)
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.believed = pending.pointee.facts.client.endpoint
         slot.pointee.sniff = pending.pointee.facts.sniff
@@ -255,6 +315,7 @@ extension Worker {
 
     private mutating func awaitPeek(_ index: Int) {
         let slot = slab.slots + index
+        noteUnrouted(index)
         if slot.pointee.timerBucket == Flow.none, let timeout = chain(of: index).pointee.peekTimeout {
             wheel.arm(slab.slots, index, at: slot.pointee.accepted + timeout)
         }

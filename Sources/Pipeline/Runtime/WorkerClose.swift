@@ -91,15 +91,14 @@ extension Worker {
 
     private mutating func giveBack(_ index: Int) {
         releasePending(index)
-        giveBack(slab.flow(index, .client))
-        giveBack(slab.flow(index, .upstream))
+        stopKeeping(index)
+        if slab.slots[index].gating != 0 { stash.clear(index) }
+        giveBack(index, slab.flow(index, .client))
+        giveBack(index, slab.flow(index, .upstream))
     }
 
-    private mutating func giveBack(_ flow: UnsafeMutablePointer<Flow>) {
-        if flow.pointee.block != Flow.none {
-            blocks.give(flow.pointee.block, touched: Int(flow.pointee.blockEnd))
-            flow.pointee.block = Flow.none
-        }
+    private mutating func giveBack(_ index: Int, _ flow: UnsafeMutablePointer<Flow>) {
+        if flow.pointee.block != Flow.none { giveBlock(index, flow) }
         releasePipe(flow)
         leaveGathering(flow)
     }
@@ -121,10 +120,11 @@ extension Worker {
         let states = programs[slot.pointee.program].pointee.states
         let stages = chain(of: index).pointee.stages
         noteReported(index, &totals)
-        for number in 0..<min(Int(slot.pointee.passed), stages.count) {
-            // A gate that has not opened was passed by, not passed.
-            guard slot.pointee.gating & 1 << UInt32(number & 31) == 0 else { continue }
-            let stage = stages.pointer(number)
+        // A gate that has not opened is not among them.
+        var left = slot.pointee.passed
+        while left != 0 {
+            let stage = stages.pointer(left.trailingZeroBitCount)
+            left &= left - 1
             stage.pointee.filter.settleErased(
                 stage.pointee.settings, states[stage.pointee.stateIndex], totals)
         }
@@ -174,10 +174,10 @@ extension Worker {
     private func isAccounted(_ index: Int) -> Bool {
         let chain = chain(of: index)
         guard chain.pointee.progressInterval != nil else { return false }
-        let slot = slab.slots + index
-        for number in 0..<min(Int(slot.pointee.passed), chain.pointee.stages.count) {
-            guard slot.pointee.gating & 1 << UInt32(number & 31) == 0 else { continue }
-            if chain.pointee.stages.pointer(number).pointee.progressInterval != nil { return true }
+        var left = slab.slots[index].passed
+        while left != 0 {
+            if chain.pointee.stages.pointer(left.trailingZeroBitCount).pointee.progressInterval != nil { return true }
+            left &= left - 1
         }
         return false
     }

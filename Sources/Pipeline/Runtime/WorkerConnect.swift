@@ -160,6 +160,7 @@ extension Worker {
                 return
             }
         }
+        guard keepWhileConnecting(index) else { return }
         wheel.arm(slab.slots, index, at: now + connectTimeout)
         watchUpstream(index)
     }
@@ -254,7 +255,7 @@ extension Worker {
         let unsent = preludeCount + payload.count - outcome.value
         guard unsent > 0 else { return true }
         slot.pointee.up.state.remove(.writable)
-        if isGateAtWork(index) { return keepPrelude(index, unsent) }
+        if isGateAtWork(index), !stashGateBytes(index) { return keepPrelude(index, unsent) }
         keepUnsent(index, unsent: unsent, preludeUnsent: max(0, preludeCount - outcome.value))
         return true
     }
@@ -268,7 +269,7 @@ extension Worker {
     /// The pending block is the gate's: what is left of the prelude waits in another one. False if there is none.
     private mutating func keepPrelude(_ index: Int, _ unsent: Int) -> Bool {
         let slot = slab.slots + index
-        let block = blocks.take()
+        let block = takeBlock()
         guard block != Flow.none else {
             finish(index, RuntimeReason.noSniffBuffer.code, .reset)
             return false
@@ -277,9 +278,7 @@ extension Worker {
             UnsafeMutableRawBufferPointer(rebasing: blocks.body(block)[..<unsent])
                 .copyMemory(from: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(prelude).suffix(unsent)))
         }
-        slot.pointee.up.block = block
-        slot.pointee.up.blockStart = 0
-        slot.pointee.up.blockEnd = UInt32(unsent)
+        store(block, 0..<unsent, index, .client)
         return true
     }
 
@@ -303,10 +302,8 @@ extension Worker {
                     from: source + (prelude.count - preludeUnsent), byteCount: preludeUnsent)
             }
         }
-        slot.pointee.up.block = block
-        slot.pointee.up.blockStart = UInt32(start)
-        slot.pointee.up.blockEnd = UInt32(start + unsent)
         slot.pointee.pending = Flow.none
+        store(block, start..<start + unsent, index, .client)
     }
 
     /// The backend is there and has the first bytes, if there were any: from here on bytes flow.
@@ -318,7 +315,8 @@ extension Worker {
         slot.pointee.connected = now.since(slot.pointee.accepted)
         slot.pointee.backend?.pointee.noteConnect()
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
-        if slot.pointee.pending != Flow.none, !isGateAtWork(index) { releasePending(index) }
+        stopKeeping(index)
+        if slot.pointee.pending != Flow.none, !isGateAtWork(index) || stashGateBytes(index) { releasePending(index) }
         if slot.pointee.pending != Flow.none { blocks.pending(slot.pointee.pending).pointee.facts.forgetTable() }
         wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)

@@ -28,8 +28,12 @@ extension Worker {
         let slot = slab.slots + index
         guard slot.pointee.up.state.contains(.readable) || slot.pointee.up.state.contains(.ended) else { return true }
         if slot.pointee.pending == Flow.none {
-            let hint = slot.pointee.marks.contains(.tls) ? ProtocolHint.tlsPassthrough : .tcpRaw
-            guard openPending(index, hint: hint) else { return false }
+            let block = takeBlock()
+            guard block != Flow.none else { return openGateUnbuffered(index) }
+            layOut(block, index, hint: hint(of: index))
+            let pending = blocks.pending(block)
+            pending.pointee.count = stash.restore(index, into: blocks.body(block))
+            if slot.pointee.up.state.contains(.ended) { pending.pointee.input = .ended }
         }
         while slot.pointee.gating != 0 {
             let readable = slot.pointee.up.state.contains(.readable)
@@ -42,9 +46,62 @@ extension Worker {
                 return true
             }
             guard askGates(index) else { return false }
-            if slot.pointee.gating != 0, !slot.pointee.up.state.contains(.readable) { return true }
+            if slot.pointee.gating != 0, !slot.pointee.up.state.contains(.readable) {
+                if stashGateBytes(index) { releasePending(index) }
+                return true
+            }
         }
         passGate(index)
+        return true
+    }
+
+    private func hint(of index: Int) -> ProtocolHint {
+        slab.slots[index].marks.contains(.tls) ? .tlsPassthrough : .tcpRaw
+    }
+
+    /// Puts the first bytes of a gate that waits for more where they cost no block. False if they have to stay in it.
+    mutating func stashGateBytes(_ index: Int) -> Bool {
+        let block = slab.slots[index].pending
+        let pending = blocks.pending(block)
+        guard pending.pointee.facts.consumed == 0, pending.pointee.input == .open,
+            stash.keep(index, UnsafeRawBufferPointer(rebasing: blocks.body(block)[..<pending.pointee.count]))
+        else { return false }
+        pending.pointee.count = 0
+        return true
+    }
+
+    /// No block is there to read into: gates see the first bytes where they are, and none is taken before they pass.
+    private mutating func openGateUnbuffered(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        guard stash.count(index) == 0 else {
+            finish(index, RuntimeReason.noSniffBuffer.code, .reset)
+            return false
+        }
+        layOut(blocks.scratch, index, hint: hint(of: index))
+        let pending = blocks.pending(blocks.scratch)
+        let space = UnsafeMutableRawBufferPointer(
+            rebasing: blocks.body(blocks.scratch)[..<chain(of: index).pointee.peekBytes])
+        let outcome = kernel.peek(slot.pointee.client, space)
+        var error = outcome.error
+        // Behind bytes that stay where they are, a reset shows in no read.
+        if error == 0, slot.pointee.up.state.contains(.urgent) { error = kernel.pendingError(slot.pointee.client) }
+        guard error == 0 else {
+            releasePending(index)
+            slot.pointee.up.state.remove(.readable)
+            guard error != ErrorNumber.again else { return true }
+            finish(index, Worker.brokenReason(error, .client).code, .broken(.client))
+            return false
+        }
+        pending.pointee.count = outcome.value
+        if outcome.value == 0 { slot.pointee.up.state.insert(.ended) }
+        if outcome.value == 0 || (slot.pointee.up.state.contains(.ending) && outcome.value < space.count) {
+            pending.pointee.input = .ended
+        }
+        guard askGates(index) else { return false }
+        releasePending(index)
+        guard slot.pointee.gating == 0 else { return true }
+        slot.pointee.up.state.remove(.gated)
+        noteDecided(index)
         return true
     }
 
@@ -72,6 +129,7 @@ extension Worker {
             case .next: break
             }
             slot.pointee.gating &= ~(1 << UInt32(number))
+            slot.pointee.passed |= 1 << UInt32(number)
         }
         return true
     }
@@ -89,9 +147,7 @@ extension Worker {
             return
         }
         charge(index, .client, pending.pointee.count - consumed)
-        slot.pointee.up.block = block
-        slot.pointee.up.blockStart = UInt32(consumed)
-        slot.pointee.up.blockEnd = UInt32(pending.pointee.count)
         slot.pointee.pending = Flow.none
+        store(block, consumed..<pending.pointee.count, index, .client)
     }
 }

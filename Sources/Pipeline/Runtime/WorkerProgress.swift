@@ -90,8 +90,10 @@ extension Worker {
         totals.isReported = slot.pointee.marks.contains(.reported)
         totals.at = wallClock
         let entry = programs[slot.pointee.program]
-        for number in 0..<min(Int(slot.pointee.passed), chain.pointee.stages.count) {
-            let stage = chain.pointee.stages.pointer(number)
+        var left = slot.pointee.passed
+        while left != 0 {
+            let stage = chain.pointee.stages.pointer(left.trailingZeroBitCount)
+            left &= left - 1
             guard stage.pointee.progressInterval != nil else { continue }
             stage.pointee.filter.progressErased(
                 stage.pointee.settings, entry.pointee.states[stage.pointee.stateIndex], totals)

@@ -130,7 +130,7 @@ extension Worker {
         while true {
             let step: Step
             if flow.pointee.holdsBytes {
-                step = flow.pointee.state.contains(.writable) ? drain(flow, to) : .wait
+                step = flow.pointee.state.contains(.writable) ? drain(index, flow, to) : .wait
             } else if flow.pointee.state.contains(.gated) {
                 return true
             } else if flow.pointee.state.contains(.ended) {
@@ -146,7 +146,7 @@ extension Worker {
                 if flow.pointee.state.contains(.splicing) {
                     step = fillPipe(index, flow, from, to)
                 } else {
-                    step = copy(index, source, from, to)
+                    step = mayBuffer(index) ? copy(index, source, from, to) : copyUnbuffered(index, source, from, to)
                 }
             } else {
                 step = .wait
@@ -167,9 +167,6 @@ extension Worker {
                 let sink: Side = source == .client ? .upstream : .client
                 finish(index, Worker.brokenReason(error, sink).code, .broken(sink))
                 return false
-            case .noBuffer:
-                finish(index, RuntimeReason.noSniffBuffer.code, .reset)
-                return false
             }
         }
     }
@@ -181,7 +178,6 @@ extension Worker {
         case wait
         case sourceBroken(Int32)
         case sinkBroken(Int32)
-        case noBuffer
     }
 
     /// The source was read to its end, and all of it is written: passes FIN on. Behind a FIN a reset shows in no read,
@@ -225,7 +221,50 @@ extension Worker {
                 flow.pointee.total += Int64(sent)
             }
         }
-        return sent == count ? .moved(count) : keep(flow, UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        if sent < count { keep(index, source, UnsafeRawBufferPointer(rebasing: bytes[sent...])) }
+        return .moved(count)
+    }
+
+    /// The same where no block may be had for what the sink doesn't take: that stays in the source's own queue, and nothing
+    /// is read until the sink takes more.
+    private mutating func copyUnbuffered(
+        _ index: Int, _ source: Side, _ from: Descriptor, _ to: Descriptor
+    ) -> Step {
+        let flow = slab.flow(index, source)
+        guard flow.pointee.state.contains(.writable) else { return .wait }
+        let room = quantum(index, source)
+        let outcome = kernel.peek(from, UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
+        if outcome.isError {
+            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
+            flow.pointee.state.remove(.readable)
+            return .wait
+        }
+        let count = outcome.value
+        if count == 0 {
+            flow.pointee.state.insert(.ended)
+            return .moved(0)
+        }
+        let written = kernel.send(
+            to, UnsafeRawBufferPointer(rebasing: buffer[..<count]), UnsafeRawBufferPointer(start: nil, count: 0))
+        if written.isError {
+            guard written.error == ErrorNumber.again else { return .sinkBroken(written.error) }
+            flow.pointee.state.remove(.writable)
+            return .wait
+        }
+        let sent = written.value
+        flow.pointee.total += Int64(sent)
+        let taken = kernel.discard(from, sent)
+        guard taken.value == sent else {
+            // They are gone from it, so it is: a reset between the two.
+            return .sourceBroken(taken.isError ? taken.error : ErrorNumber.connectionReset)
+        }
+        noteRead(index, source, sent)
+        if sent == count {
+            noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].pacers.isEmpty)
+        } else {
+            flow.pointee.state.remove(.writable)
+        }
+        return .moved(sent)
     }
 
     /// What came through the buffer is charged, and looked at where a PROXY header's fate is to be seen (R18).
@@ -255,22 +294,19 @@ extension Worker {
     private static var fullReadsToSplice: UInt8 { 4 }
 
     /// What the sink didn't take waits in a block; the source isn't read until it is gone.
-    private mutating func keep(_ flow: UnsafeMutablePointer<Flow>, _ bytes: UnsafeRawBufferPointer) -> Step {
-        flow.pointee.state.remove(.writable)
+    private mutating func keep(_ index: Int, _ source: Side, _ bytes: UnsafeRawBufferPointer) {
+        slab.flow(index, source).pointee.state.remove(.writable)
+        // There is one: ``mayBuffer(_:)`` was asked.
         let block = blocks.take()
-        guard block != Flow.none else { return .noBuffer }
         UnsafeMutableRawBufferPointer(rebasing: blocks.body(block)[..<bytes.count]).copyMemory(from: bytes)
-        flow.pointee.block = block
-        flow.pointee.blockStart = 0
-        flow.pointee.blockEnd = UInt32(bytes.count)
-        return .moved(bytes.count)
+        store(block, 0..<bytes.count, index, source)
     }
 
-    private mutating func drain(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
-        flow.pointee.block != Flow.none ? drainBlock(flow, to) : drainPipe(flow, to)
+    private mutating func drain(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
+        flow.pointee.block != Flow.none ? drainBlock(index, flow, to) : drainPipe(flow, to)
     }
 
-    private mutating func drainBlock(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
+    private mutating func drainBlock(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
         let block = flow.pointee.block
         let range = Int(flow.pointee.blockStart)..<Int(flow.pointee.blockEnd)
         let bytes = UnsafeRawBufferPointer(rebasing: blocks.body(block)[range])
@@ -283,8 +319,7 @@ extension Worker {
         flow.pointee.total += Int64(outcome.value)
         flow.pointee.blockStart += UInt32(outcome.value)
         if flow.pointee.blockStart == flow.pointee.blockEnd {
-            flow.pointee.block = Flow.none
-            blocks.give(block, touched: range.upperBound)
+            giveBlock(index, flow)
         } else {
             flow.pointee.state.remove(.writable)
         }

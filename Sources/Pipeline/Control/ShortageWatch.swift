@@ -1,0 +1,51 @@
+import Pipeline
+
+/// Says once what this node lacks, when it lacks it (R27): workers only count. Has them let nobody in while memory is short.
+struct ShortageWatch {
+    private(set) var memory = MemoryWatch()
+    private static let interval = TimeSpan.seconds(1)
+    /// Without it for so long, the next one is news.
+    private static let calm = TimeSpan.seconds(60)
+
+    var nextLook: Instant { min(nextCount, memory.nextLook) }
+    private var nextCount = Instant(nanoseconds: 0)
+    private var pauses: UInt64 = 0
+    private var lastPause: Instant?
+
+    mutating func look(_ fleet: Fleet, _ setting: MemorySetting, _ now: Instant, _ log: ControlLog) {
+        if memory.look(setting, now) {
+            for worker in fleet.workers {
+                worker.mailbox.setShortOfMemory(memory.isShort)
+                worker.wake()
+            }
+            say(setting, log)
+        }
+        guard nextCount <= now else { return }
+        nextCount = now + ShortageWatch.interval
+        let seen = fleet.total(.acceptPauses)
+        guard seen == pauses else {
+            if lastPause == nil {
+                log.say(
+                    "accept_paused",
+                    "no file descriptor is left to accept with: new connections wait in the kernel's queues, what runs goes "
+                        + "on; raise the limit of open files (systemd: LimitNOFILE=, or fs.file-max), or lower `connections`"
+                )
+            }
+            pauses = seen
+            lastPause = now
+            return
+        }
+        if let last = lastPause, now.since(last) >= ShortageWatch.calm { lastPause = nil }
+    }
+
+    private func say(_ setting: MemorySetting, _ log: ControlLog) {
+        let text =
+            memory.isShort
+            ? "more than 90 % of what `memory` allows is used: new connections are refused, what runs goes on with buffers "
+                + "that grow no more" : "new connections are let in again"
+        log.say(memory.isShort ? "memory_short" : "memory_back", text) { line in
+            line.field("used", memory.reading.used)
+            line.field("bound", memory.bound(setting))
+        }
+    }
+}

@@ -1,0 +1,153 @@
+import CLinux
+import Pipeline
+
+/// The connections of one worker that wait for their first bytes, by the network that they come from (/64, IPv4 by /32):
+/// which network has most of them, and which of its own waits longest. Fixed memory, mapped once and touched as connections
+/// come to wait; each call takes the same time however many there are.
+struct UnroutedTable: ~Copyable {
+    /// Slots are named by their number plus one, as networks are: memory as it is mapped says "none".
+    private typealias Name = KeyTable.Name
+
+    private struct Place {
+        var network: Name
+        var older: Name
+        var newer: Name
+    }
+
+    private struct Network {
+        var count: Int32
+        var oldest: Name
+        var newest: Name
+        /// Others with as many connections.
+        var before: Name
+        var behind: Name
+    }
+
+    private struct Rank {
+        var first: Name
+        var last: Name
+    }
+
+    private var keys: KeyTable
+    private let places: UnsafeMutablePointer<Place>
+    private let networks: UnsafeMutablePointer<Network>
+    /// Networks by how many connections they have.
+    private let ranks: UnsafeMutablePointer<Rank>
+    private let memory: UnsafeMutableRawPointer
+    private let size: Int
+    private(set) var count = 0
+    /// The most that one network has.
+    private(set) var most = 0
+
+    /// Nil if the address space can't be had.
+    init?(capacity: Int, seed: HashSeed = .random()) {
+        let networkBytes = (capacity + 1) * MemoryLayout<Network>.stride
+        let placeBytes = capacity * MemoryLayout<Place>.stride
+        size = networkBytes + placeBytes + (capacity + 1) * MemoryLayout<Rank>.stride
+        guard let memory = cl_map(size) else { return nil }
+        guard let keys = KeyTable(capacity: capacity, seed: seed) else {
+            cl_unmap(memory, size)
+            return nil
+        }
+        self.keys = keys
+        self.memory = memory
+        networks = memory.bindMemory(to: Network.self, capacity: capacity + 1)
+        places = (memory + networkBytes).bindMemory(to: Place.self, capacity: capacity)
+        ranks = (memory + networkBytes + placeBytes).bindMemory(to: Rank.self, capacity: capacity + 1)
+    }
+
+    deinit { cl_unmap(memory, size) }
+
+    func contains(_ slot: Int) -> Bool { count > 0 && places[slot].network != 0 }
+
+    /// The connection waits from now on, or still: then it keeps its place, unless it is of another network than it seemed.
+    mutating func enter(_ slot: Int, of address: IPAddress) {
+        let (key, kind) = NetworkKey.of(address)
+        let present = places[slot].network
+        if present != 0 {
+            guard !keys.isOf(present, key, kind) else { return }
+            leave(slot)
+        }
+        var name = keys.find(key, kind)
+        if name == 0 {
+            name = keys.make(key, kind)
+            networks[Int(name)] = Network(count: 0, oldest: 0, newest: 0, before: 0, behind: 0)
+        }
+        let network = networks + Int(name)
+        let (newest, own) = (network.pointee.newest, Name(slot + 1))
+        places[slot] = Place(network: name, older: newest, newer: 0)
+        if newest != 0 { places[Int(newest) - 1].newer = own } else { network.pointee.oldest = own }
+        network.pointee.newest = own
+        rank(name, network.pointee.count + 1)
+        most = max(most, Int(network.pointee.count))
+        count += 1
+    }
+
+    /// It waits no more. Nothing happens if it did not.
+    mutating func leave(_ slot: Int) {
+        guard contains(slot) else { return }
+        let place = places[slot]
+        let (older, newer) = (place.older, place.newer)
+        let network = networks + Int(place.network)
+        if older != 0 { places[Int(older) - 1].newer = newer } else { network.pointee.oldest = newer }
+        if newer != 0 { places[Int(newer) - 1].older = older } else { network.pointee.newest = older }
+        places[slot].network = 0
+        let had = Int(network.pointee.count)
+        rank(place.network, network.pointee.count - 1)
+        if had == most, ranks[had].first == 0 { most -= 1 }
+        if network.pointee.count == 0 { keys.remove(place.network) }
+        count -= 1
+    }
+
+    /// Of the network that has most waiting connections, the one that has waited longest; nil: none waits.
+    var oldestOfLargest: Int? {
+        guard count > 0 else { return nil }
+        let network = ranks[most].first
+        return network == 0 ? nil : Int(networks[Int(network)].oldest) - 1
+    }
+
+    /// Moves a network to the end of those that have so many connections; 0: to none.
+    private mutating func rank(_ name: Name, _ count: Int32) {
+        let network = networks + Int(name)
+        let old = Int(network.pointee.count)
+        if old > 0 {
+            let (before, behind) = (network.pointee.before, network.pointee.behind)
+            if before != 0 { networks[Int(before)].behind = behind } else { ranks[old].first = behind }
+            if behind != 0 { networks[Int(behind)].before = before } else { ranks[old].last = before }
+        }
+        network.pointee.count = count
+        guard count > 0 else { return }
+        let last = ranks[Int(count)].last
+        network.pointee.before = last
+        network.pointee.behind = 0
+        if last != 0 { networks[Int(last)].behind = name } else { ranks[Int(count)].first = name }
+        ranks[Int(count)].last = name
+    }
+}
+
+/// The network that an address counts for: its /64, of IPv4 the address itself.
+enum NetworkKey {
+    static func of(_ address: IPAddress) -> (key: UInt64, kind: UInt8) {
+        address.isIPv4 ? (address.low, 1) : (address.high, 0)
+    }
+    /// For keys of other kinds in the same table.
+    static let env: UInt8 = 2
+}
+
+/// Room for newcomers (R27): whoever says nothing takes no place for long from those who do.
+extension Worker {
+    /// A connection waits for its first bytes. It never goes for itself: it is the newest of its network, and that the last
+    /// to have as many.
+    mutating func noteUnrouted(_ index: Int) {
+        let pending = blocks.pending(slab.slots[index].pending)
+        unrouted.enter(index, of: pending.pointee.facts.client.endpoint.address)
+        while unrouted.count > unroutedLimit, endUnrouted() {}
+    }
+
+    /// Ends the oldest waiting connection of the network that has most of them. False: none waits.
+    mutating func endUnrouted() -> Bool {
+        guard let victim = unrouted.oldestOfLargest else { return false }
+        finish(victim, RuntimeReason.unrouted.code, .reset)
+        return true
+    }
+}

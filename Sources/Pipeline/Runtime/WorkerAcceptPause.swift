@@ -1,0 +1,41 @@
+import Pipeline
+
+/// What a worker does while the system lets it accept nobody: no descriptor is left, not even its reserve, or no memory.
+struct AcceptPause {
+    static let shortest = TimeSpan.milliseconds(100)
+    static let longest = TimeSpan.seconds(1)
+
+    /// When it tries again; nil: nothing holds it up.
+    private(set) var until: Instant?
+    private var length = TimeSpan.zero
+
+    func isOver(at now: Instant) -> Bool { until.map { $0 <= now } ?? true }
+
+    /// False if it is on already: all listeners share it.
+    mutating func begin(at now: Instant) -> Bool {
+        guard isOver(at: now) else { return false }
+        length =
+            length == .zero
+            ? Self.shortest : TimeSpan(nanoseconds: min(2 * length.nanoseconds, Self.longest.nanoseconds))
+        until = now + length
+        return true
+    }
+
+    /// Somebody was accepted.
+    mutating func end() {
+        guard until != nil else { return }
+        self = AcceptPause()
+    }
+}
+
+extension Worker {
+    /// Stops watching a listener whose queue can't be taken: it would be told of again and again. Its connections wait in the
+    /// queue, and so do those of others that meet the same until the pause is over.
+    mutating func pauseAccepting(_ place: Int) {
+        guard listeners[place].isWatched else { return }
+        kernel.unwatch(listeners[place].listener.descriptor)
+        listeners[place].isWatched = false
+        unwatched += 1
+        if acceptPause.begin(at: now) { counters.pointee.add(.acceptPauses) }
+    }
+}

@@ -1,0 +1,120 @@
+import CLinux
+import Pipeline
+
+/// How many blocks each env and each network of clients holds, of those that keep what is not passed on yet.
+struct BlockShares: ~Copyable {
+    private var keys: KeyTable
+    private let counts: UnsafeMutablePointer<Int32>
+    private let size: Int
+
+    /// - Parameter blocks: all that there are; each counts for two at most.
+    init?(blocks: Int, seed: HashSeed = .random()) {
+        size = (2 * blocks + 1) * MemoryLayout<Int32>.stride
+        guard let memory = cl_map(size) else { return nil }
+        guard let keys = KeyTable(capacity: 2 * blocks, seed: seed) else {
+            cl_unmap(memory, size)
+            return nil
+        }
+        counts = memory.bindMemory(to: Int32.self, capacity: 2 * blocks + 1)
+        self.keys = keys
+    }
+
+    deinit { cl_unmap(counts, size) }
+
+    func count(_ key: UInt64, _ kind: UInt8) -> Int {
+        let name = keys.find(key, kind)
+        return name == 0 ? 0 : Int(counts[Int(name)])
+    }
+
+    mutating func add(_ key: UInt64, _ kind: UInt8) {
+        var name = keys.find(key, kind)
+        if name == 0 {
+            name = keys.make(key, kind)
+            counts[Int(name)] = 0
+        }
+        counts[Int(name)] += 1
+    }
+
+    mutating func remove(_ key: UInt64, _ kind: UInt8) {
+        let name = keys.find(key, kind)
+        guard name != 0 else { return }
+        counts[Int(name)] -= 1
+        if counts[Int(name)] == 0 { keys.remove(name) }
+    }
+}
+
+/// Who may have a block (R27). Accepts and first bytes have a reserve; while less than a quarter is free, nobody who holds half of
+/// all gets another one. A flow without a block goes on: see ``copyUnbuffered(_:_:_:_:)``.
+extension Worker {
+    /// Whether what a flow's sink doesn't take may wait in a block.
+    @inline(__always)
+    func mayBuffer(_ index: Int) -> Bool {
+        guard blocks.free > blocks.reserve else { return false }
+        return blocks.free > blocks.scarce || isWithinShare(index)
+    }
+
+    private func isWithinShare(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        let half = blocks.capacity / 2
+        let (network, family) = NetworkKey.of(slot.pointee.believed.address)
+        guard shares.count(network, family) < half else { return false }
+        guard let owner = slot.pointee.owner else { return true }
+        return shares.count(UInt64(owner.pointee.number), NetworkKey.env) < half
+    }
+
+    private mutating func count(_ index: Int) {
+        let slot = slab.slots + index
+        let (network, family) = NetworkKey.of(slot.pointee.believed.address)
+        shares.add(network, family)
+        if let owner = slot.pointee.owner { shares.add(UInt64(owner.pointee.number), NetworkKey.env) }
+    }
+
+    private mutating func uncount(_ index: Int) {
+        let slot = slab.slots + index
+        let (network, family) = NetworkKey.of(slot.pointee.believed.address)
+        shares.remove(network, family)
+        if let owner = slot.pointee.owner { shares.remove(UInt64(owner.pointee.number), NetworkKey.env) }
+    }
+
+    /// A block for first bytes. Who says nothing makes room for who does.
+    mutating func takeBlock() -> Int32 {
+        let block = blocks.take()
+        guard block == Flow.none, endUnrouted() else { return block }
+        return blocks.take()
+    }
+
+    /// The block becomes the flow's, with bytes that its sink has not taken.
+    mutating func store(_ block: Int32, _ range: Range<Int>, _ index: Int, _ source: Side) {
+        let flow = slab.flow(index, source)
+        flow.pointee.block = block
+        flow.pointee.blockStart = UInt32(range.lowerBound)
+        flow.pointee.blockEnd = UInt32(range.upperBound)
+        count(index)
+    }
+
+    mutating func giveBlock(_ index: Int, _ flow: UnsafeMutablePointer<Flow>) {
+        blocks.give(flow.pointee.block, touched: Int(flow.pointee.blockEnd))
+        flow.pointee.block = Flow.none
+        uncount(index)
+    }
+
+    /// A connection keeps its block while its backend takes time: it counts for it from then on. False if it has ended, since it may
+    /// have no more.
+    mutating func keepWhileConnecting(_ index: Int) -> Bool {
+        let slot = slab.slots + index
+        guard !slot.pointee.marks.contains(.counted) else { return true }
+        guard blocks.free > blocks.scarce || isWithinShare(index) else {
+            finish(index, RuntimeReason.noSniffBuffer.code, .reset)
+            return false
+        }
+        slot.pointee.marks.insert(.counted)
+        count(index)
+        return true
+    }
+
+    mutating func stopKeeping(_ index: Int) {
+        guard slab.slots[index].marks.contains(.counted) else { return }
+        slab.slots[index].marks.remove(.counted)
+        uncount(index)
+    }
+}
