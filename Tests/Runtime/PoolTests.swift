@@ -39,6 +39,8 @@ struct PipeKernel: Kernel {
     func isDelivered(_ descriptor: Descriptor) -> Bool { false }
     func disconnect(_ descriptor: Descriptor) -> Bool { false }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
+    func silence(of descriptor: Descriptor) -> PeerSilence? { nil }
+    func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }
     func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) -> Outcome {

@@ -19,8 +19,8 @@ extension World {
             if count > 0 || timeout == .zero || clock >= limit { return count }
             checkSleep()
             let next = min(nextMoment(), limit)
-            // Rounds of accounts go on as long as connections stay: when every other deadline has long passed, it is over.
-            let isQuiet = scenario.accounts != nil && nextMoment() == .max && quietWaits > 3
+            // Rounds go on as long as connections stay: when every other deadline has long passed, it is over.
+            let isQuiet = nextMoment() == .max && quietWaits > 3
             guard next != .max, !isQuiet else {
                 lastEffect = clock
                 control.orderEnd(self)

@@ -1,6 +1,9 @@
 /// Which end of a connection a cause belongs to.
 public enum Side: String, Sendable, CaseIterable {
     case client, upstream, node
+
+    /// Of a relay's two sides the one that this is not.
+    public var other: Side { self == .client ? .upstream : .client }
 }
 
 /// Why a connection ended, as one number (R28). The log line, the counter and the admin view all name it through
@@ -69,6 +72,10 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case interceptLoop
     case notIntercepted
     case routeChanged
+    case abandoned
+    case kernelMemory
+    case connectForbidden
+    case backendLoop
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -104,6 +111,10 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .interceptLoop: ("intercept.loop", .client)
         case .notIntercepted: ("intercept.not_intercepted", .client)
         case .routeChanged: ("backend.route_changed", .node)
+        case .abandoned: ("backend.abandoned", .client)
+        case .kernelMemory: ("limits.kernel_memory", .node)
+        case .connectForbidden: ("backend.forbidden", .node)
+        case .backendLoop: ("backend.loop", .node)
         }
     }
 }
