@@ -1,52 +1,19 @@
 #define _GNU_SOURCE
-#include "CLinux.h"
+#include "CLinuxInternal.h"
 
-#include <arpa/inet.h>
-#include <endian.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 /* SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, whose headers can't be had beside glibc's own. */
 enum { ORIGINAL_DESTINATION = 80 };
-/* IP_LOCAL_PORT_RANGE, which Debian 12's headers lack. */
-enum { LOCAL_PORT_RANGE = 51 };
-
-static int result(long value) { return value < 0 ? -errno : (int)value; }
-
-static int is_v4(const struct cl_endpoint *e) { return e->high == 0 && e->low >> 32 == 0xFFFF; }
-
-static socklen_t to_sockaddr(const struct cl_endpoint *e, struct sockaddr_storage *out) {
-    memset(out, 0, sizeof *out);
-    if (is_v4(e)) {
-        struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(e->port);
-        v4->sin_addr.s_addr = htonl((uint32_t)e->low);
-        return sizeof *v4;
-    }
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-    uint64_t words[2] = {htobe64(e->high), htobe64(e->low)};
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(e->port);
-    memcpy(&v6->sin6_addr, words, sizeof words);
-    return sizeof *v6;
-}
 
 static void from_sockaddr(const struct sockaddr_storage *in, struct cl_endpoint *e) {
     if (in->ss_family == AF_INET) {
@@ -62,29 +29,6 @@ static void from_sockaddr(const struct sockaddr_storage *in, struct cl_endpoint 
     e->high = be64toh(words[0]);
     e->low = be64toh(words[1]);
     e->port = ntohs(v6->sin6_port);
-}
-
-static int set(int fd, int level, int option, int value) {
-    return setsockopt(fd, level, option, &value, sizeof value);
-}
-
-int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms) {
-    int failed = 0;
-    if (keepalive_idle_s > 0) {
-        failed |= set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-        failed |= set(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive_idle_s);
-        failed |= set(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive_idle_s < 15 ? keepalive_idle_s : 15);
-    }
-    if (user_timeout_ms > 0) failed |= set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, user_timeout_ms);
-    return failed ? -errno : 0;
-}
-
-/* Small writes go out at once, and at the operator's choice of congestion control. */
-static int set_stream_options(int fd, const char *congestion) {
-    int failed = set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    if (congestion != NULL)
-        failed |= setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion));
-    return failed ? -errno : 0;
 }
 
 static int is_v6_socket(int fd) {
@@ -114,7 +58,7 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
     if (failed == 0) {
         failed = set_stream_options(fd, options->congestion);
         if (failed == 0)
-            failed = cl_guard_against_death(fd, options->keepalive_idle_s, options->user_timeout_ms);
+            failed = cl_watch_over(fd, options->keepalive_idle_s, options->user_timeout_ms);
         if (failed < 0) errno = -failed;
     }
     if (failed == 0 && options->mode != CL_DIRECT) {
@@ -163,74 +107,6 @@ int cl_accept(int fd, struct cl_endpoint *peer) {
     if (accepted < 0) return -errno;
     from_sockaddr(&address, peer);
     return accepted;
-}
-
-/* The source of a socket that connects in another's name. Its port is taken at connect, where more are free. */
-static int bind_as(int fd, const struct cl_endpoint *from) {
-    struct sockaddr_storage address;
-    struct cl_endpoint any_port = {from->high, from->low, 0};
-    socklen_t length = to_sockaddr(&any_port, &address);
-    int failed = cl_set_transparent(fd);
-    if (failed == 0 && set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1) < 0) failed = -errno;
-    if (failed == 0 && bind(fd, (struct sockaddr *)&address, length) < 0) failed = -errno;
-    return failed;
-}
-
-static int begin_connect(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
-    const struct cl_connect_options *options) {
-    struct sockaddr_storage address;
-    socklen_t length = to_sockaddr(to, &address);
-    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return -errno;
-    int failed = set_stream_options(fd, options->congestion);
-    /* Linux 6.3; without, ports are found more slowly where many are in use. */
-    if (options->port_range != 0) set(fd, SOL_IP, LOCAL_PORT_RANGE, (int)options->port_range);
-    if (failed == 0 && mark != 0 && set(fd, SOL_SOCKET, SO_MARK, (int)mark) < 0) failed = -errno;
-    if (failed == 0 && from != NULL) failed = bind_as(fd, from);
-    if (failed == 0 && connect(fd, (struct sockaddr *)&address, length) < 0 && errno != EINPROGRESS)
-        failed = -errno;
-    if (failed < 0) {
-        close(fd);
-        return failed;
-    }
-    return fd;
-}
-
-uint32_t cl_local_port_range(void) {
-    FILE *file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
-    if (file == NULL) return 0;
-    unsigned low = 0, high = 0;
-    int read = fscanf(file, "%u %u", &low, &high);
-    fclose(file);
-    return read == 2 && low > 0 && low <= high && high <= 65535 ? high << 16 | low : 0;
-}
-
-int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options) {
-    return begin_connect(to, NULL, 0, options);
-}
-
-int cl_connect_again(int fd, const struct cl_endpoint *to) {
-    struct sockaddr_storage address;
-    socklen_t length = to_sockaddr(to, &address);
-    if (connect(fd, (struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS) return fd;
-    int failed = -errno;
-    close(fd);
-    return failed;
-}
-
-int cl_unacknowledged(int fd) {
-    int bytes = 0;
-    return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
-}
-
-int cl_disconnect(int fd) {
-    struct sockaddr nothing = {.sa_family = AF_UNSPEC};
-    return result(connect(fd, &nothing, sizeof nothing));
-}
-
-int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
-    const struct cl_connect_options *options) {
-    return begin_connect(to, from, mark, options);
 }
 
 int cl_original_destination(int fd, struct cl_endpoint *out) {

@@ -55,6 +55,8 @@ struct HealthStateTests {
         #expect(changes.allSatisfy { $0 == nil })
         #expect(counts.verdict == .unknown && counts.badInARow == 0)
         #expect(ProbeResult(connectError: 24) == .node && ProbeResult(connectError: 99) == .node)
+        // R13: a firewall of this node's is no backend's fault.
+        #expect(ProbeResult(connectError: 1) == .node && ProbeResult(connectError: 13) == .node)
         #expect(ProbeResult(connectError: 111) == .refused && ProbeResult(connectError: 113) == .unreachable)
     }
 

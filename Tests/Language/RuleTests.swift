@@ -49,6 +49,22 @@ import Testing
         #expect(program.chains[3].peekTimeout == .seconds(3))
     }
 
+    @Test("R27: a backend that is a listener of this node is refused, as far as the file shows it") func loops() {
+        let route = { (listen: Int, backend: String) in
+            "\nroute {\n id r\n owner a/b/c\n listen \(listen)\n backend \(backend)\n}\n"
+        }
+        let loop = { (text: String) in errors(text).count { $0.contains("is a listener of this node") } }
+        #expect(loop("listen [2001:db8::1]:5000 tcp_raw via raw" + route(5000, "[2001:db8::1]:5000")) == 1)
+        #expect(loop("listen [::]:5000 tcp_raw via raw" + route(5000, "[::1]:5000")) == 1)
+        #expect(loop("listen 0.0.0.0:5000 tcp_raw via raw" + route(5000, "127.0.0.9:5000")) == 1)
+        #expect(loop("expose [::] ports 5000-5009 via raw" + route(5003, "[::1]:5003")) == 1)
+        // Another port, another family, another host, or a port that nobody asks to be opened.
+        #expect(loop("listen [::]:5000 tcp_raw via raw" + route(5000, "[::1]:5001")) == 0)
+        #expect(loop("listen [::]:5000 tcp_raw via raw" + route(5000, "127.0.0.1:5000")) == 0)
+        #expect(loop("listen [::]:5000 tcp_raw via raw" + route(5000, "[fd00::10]:5000")) == 0)
+        #expect(loop("expose [::] ports 5000-5009 via raw" + route(5003, "[::1]:5004")) == 0)
+    }
+
     @Test("R16, R17: what goes by the client's address stands below what may change it") func clientFirst() {
         let chain = { (stages: [String]) in
             "pipeline p {\n \(stages.joined(separator: "\n "))\n backend\n}\nlisten [::]:1 tcp_raw via p"

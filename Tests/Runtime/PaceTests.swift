@@ -24,8 +24,9 @@ struct PaceTests {
                     now = max(entitled, now + Driver.pause) + (lateness == 0 ? 0 : (state >> 33) % lateness)
                     return
                 }
-                bucket.charge(bucket.quantum, at: Instant(nanoseconds: entitled == 0 ? now : min(entitled, now)))
-                moved += bucket.quantum
+                let piece = bucket.piece(Instant(nanoseconds: now))
+                bucket.charge(piece, at: Instant(nanoseconds: entitled == 0 ? now : min(entitled, now)))
+                moved += piece
             }
         }
     }
@@ -39,7 +40,8 @@ struct PaceTests {
         var driver = Driver(state: bytesPerSecond &+ lateness)
         let start = driver.now
         // Long enough that one read more or less is no percent.
-        let span = max(4_000_000_000, UInt64(bucket.quantum) * 400 * 1_000_000_000 / bytesPerSecond)
+        let span = max(
+            4_000_000_000, UInt64(bucket.piece(Instant(nanoseconds: 0))) * 400 * 1_000_000_000 / bytesPerSecond)
         while driver.now - start < span { driver.go(bucket, lateness: lateness) }
         let expected = Double(bytesPerSecond) * Double(driver.now - start) / 1e9
         let ratio = Double(driver.moved) / expected
@@ -68,11 +70,11 @@ struct PaceTests {
             let now = Instant(nanoseconds: 100_000_000_000 + pause)
             var moved = 0
             while bucket.readyAt(now) == nil {
-                bucket.charge(bucket.quantum, at: now)
-                moved += bucket.quantum
+                bucket.charge(bucket.piece(now), at: now)
+                moved += bucket.piece(now)
             }
-            #expect(moved <= 200_000 + bucket.quantum)
-            if pause != 0 { #expect(moved >= 200_000 - bucket.quantum) }
+            #expect(moved <= 200_000 + bucket.piece(now))
+            if pause != 0 { #expect(moved >= 200_000 - bucket.piece(now)) }
         }
     }
 
@@ -87,8 +89,8 @@ struct PaceTests {
         _ = slow.readyAt(Instant(nanoseconds: 0))
         let fast = ByteBucket(bytesPerSecond: .max, burst: 0)
         fast.charge(65536, at: Instant(nanoseconds: 7))
-        holds(fast.readyAt(Instant(nanoseconds: 8)) == nil || fast.quantum == 65536)
-        holds(ByteBucket(bytesPerSecond: 10_000, burst: 0).quantum == 1460)
+        holds(fast.readyAt(Instant(nanoseconds: 8)) == nil || fast.piece(Instant(nanoseconds: 8)) == 65536)
+        holds(ByteBucket(bytesPerSecond: 10_000, burst: 0).piece(Instant(nanoseconds: 8)) == 1460)
     }
 
     @Test("the queue wakes in order of time against a model; who waits longest goes first among equals")

@@ -40,6 +40,8 @@ struct PipeKernel: Kernel {
     func disconnect(_ descriptor: Descriptor) -> Bool { false }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func capBuffers(_ descriptor: Descriptor) {}
+    func silence(of descriptor: Descriptor) -> PeerSilence? { nil }
+    func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }
     func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { Outcome(-11) }

@@ -40,6 +40,7 @@ extension World {
         checkConnect(connection, candidate)
         if let spare { check(spare, for: connection, candidate) }
         connection.attempts += 1
+        connection.attemptedAt = clock
         connection.candidate = candidate
         connection.tried.append(candidate)
         connection.hadFirstBytes =
@@ -48,9 +49,14 @@ extension World {
         checkTruth(connection, "is connected to for")
         effects += 1
         stats.connects += 1
+        stats.attempts[candidate, default: 0] += 1
         if let error = failureAtOnce(connection.plan.candidates[candidate]) {
             note("connect for #\(connection.index), candidate \(candidate): error \(error)")
             connection.connectError = error
+            if [ErrorNumber.noMemory, ErrorNumber.notPermitted, ErrorNumber.addressNotAvailable].contains(error) {
+                stats.ownFailures[candidate, default: 0] += 1
+            }
+            if error == ErrorNumber.noMemory { connection.metShortage = true }
             return Outcome(-Int(error))
         }
         return begin(connection, candidate, on: spare)
@@ -62,6 +68,8 @@ extension World {
         case .refusedAtOnce: ErrorNumber.connectionRefused
         case .unreachableAtOnce: ErrorNumber.networkUnreachable
         case .noPort: ErrorNumber.addressNotAvailable
+        case .noMemory: ErrorNumber.noMemory
+        case .forbidden: ErrorNumber.notPermitted
         default: nil
         }
     }
@@ -120,6 +128,7 @@ extension World {
 
     /// How many bytes a write may take, or the negative error.
     func roomToSend(_ socket: Socket, wanted: Int) -> Int {
+        if let shortage = meetsShortage(socket, ErrorNumber.noBufferSpace) { return shortage }
         let refusal = socket.sendRefusal()
         if refusal != 0 {
             effects += refusal == -Int(ErrorNumber.again) ? 0 : 1
@@ -137,8 +146,18 @@ extension World {
         return room > 0 ? room : -Int(ErrorNumber.again)
     }
 
+    /// The kernel has no memory for this call. The socket is none the worse for it.
+    private func meetsShortage(_ socket: Socket, _ error: Int32) -> Int? {
+        guard scenario.shortage > 0, !socket.isDead, random.below(1000) < scenario.shortage else { return nil }
+        note("no memory for \(socket.side) of #\(socket.connection)")
+        connections[socket.connection].metShortage = true
+        effects += 1
+        return -Int(error)
+    }
+
     func gave(_ socket: Socket, _ count: Int) {
         socket.sent += count
+        socket.wroteAt = clock
         socket.corked = 0
         if socket.side == .upstream, count > 0, connections[socket.connection].firstWrite == nil {
             connections[socket.connection].firstWrite = clock
@@ -168,6 +187,11 @@ extension World {
         guard count > 0 else { return receivedNothing(socket) }
         count = min(count, pipe.capacity - pipe.count)
         guard count > 0 else { return Outcome(-Int(ErrorNumber.again)) }
+        if scenario.shortage > 0, random.chance(10) {
+            stats.unspliced += 1
+            effects += 1
+            return Outcome(-Int(ErrorNumber.noMemory))
+        }
         if random.chance(scenario.partialSplice) { count = 1 + random.below(count) }
         pipe.pieces.append((socket, socket.taken, count))
         pipe.count += count
@@ -266,7 +290,7 @@ extension World {
         let isOverdue = clock >= connection.connectDeadline ?? .max
         let isLate = isUnused && isOverdue
         // Of a failure that nobody was told of yet, the worker knows nothing.
-        let isToldDead = socket.isDead && !(socket.hasEdge && isOverdue)
+        let isToldDead = socket.isDead && (socket.isToldDead || !(socket.hasEdge && isOverdue))
         connection.connectDeadline = nil
         if socket.isConnecting || socket.isDead || isLate {
             connection.connectError = isToldDead ? socket.causeOfDeath : ErrorNumber.timedOut

@@ -138,6 +138,7 @@ extension World {
         control.library.checkPins(self)
         control.checkDrains(self, wakes: wakes)
         if connections.count(where: \.waits) > scenario.limits.unrouted { fail("S33: more wait than may") }
+        for connection in connections { checkMissed(connection) }
         for connection in connections where connection.isLive {
             checkCounted(connection)
             if let deadline = connection.peekDeadline, min(deadline, .max - slack) + slack < max(clock, wakes) {
@@ -208,6 +209,8 @@ extension World {
         var name: String { "#\(connection.index), from \(source.side)" }
         // A sink that is full holds everything up; its edge will come.
         guard sink.isWritable || sink.isDead else { return }
+        // What the sink had sent before it was gone goes first, and waits for the source; what is for it is dropped.
+        if sink.isDead || sink.isSilent, saysLastWords(connection, sink, to: source) { return }
         if sink.corked > 0, !sink.finSent, !sink.isDead {
             fail("S27: the worker sleeps, and \(sink.corked) bytes wait for more (\(name))")
         }
@@ -229,6 +232,13 @@ extension World {
         if source.side == .client, connection.gate == .closed, !source.finArrived { return }
         if held > 0 { return fail("S6: the worker sleeps on \(held) bytes (\(name))") }
         if source.finArrived, !sink.finSent, !sink.isDead { fail("S6: the worker sleeps on a FIN (\(name))") }
+    }
+
+    /// A side that is gone has sent what the other one has no room for yet, or may not have yet.
+    private func saysLastWords(_ connection: Connection, _ source: Socket, to sink: Socket) -> Bool {
+        if waitsForRate(connection, source.side) != nil { return true }
+        let held = sink.side == .client ? connection.heldDown : connection.heldUp
+        return (source.unread > 0 || held > 0) && !sink.isWritable
     }
 
     /// [S11] Nothing will ever move again. What is half-closed should have been ended by its timer.

@@ -53,6 +53,10 @@ final class Connection {
     var isSettledInAccounts = false
     var record: ConnectionRecord?
     var watchFailed = false
+    /// The kernel had no memory for what the worker asked for it.
+    var metShortage = false
+    /// When the attempt that is under way began.
+    var attemptedAt: UInt64 = 0
     /// How many first bytes a stage has kept for itself.
     var consumed = 0
     /// What stages have counted it in.

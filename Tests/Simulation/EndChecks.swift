@@ -39,6 +39,7 @@ extension World {
             fail("S22: #\(index) is answered by a rejection of its header, and ends as \(reasonText(record.reason))")
         }
         checkReason(connection, record.reason)
+        checkLastWords(connection, record.reason)
     }
 
     private func isRelayEnd(_ code: ReasonCode) -> Bool {
@@ -83,6 +84,8 @@ extension World {
             if !complete { fail("\(name), and not all was passed on") }
             if connection.client.closedBy == .reset || upstream?.closedBy == .reset { fail("\(name), by reset") }
             return
+        case .clientTimedOut where isFoundSilent(connection.client), .upstreamTimedOut where isFoundSilent(upstream):
+            break
         case .resetByClient, .clientTimedOut:
             if !connection.client.isDead { fail("\(name), and the client is well") }
             if (reason == .clientTimedOut) != (connection.client.causeOfDeath == ErrorNumber.timedOut) {
@@ -97,7 +100,7 @@ extension World {
             if !connection.client.finSent, !connection.client.isDead { fail("\(name), and it is not half-closed") }
         case .halfCloseTimeoutUpstream:
             if upstream?.finSent != true, upstream?.isDead != true { fail("\(name), and it is not half-closed") }
-        case .connectRefused, .connectTimeout, .connectUnreachable, .connectFailed, .noPort:
+        case .connectRefused, .connectTimeout, .connectUnreachable, .connectFailed, .noPort, .connectForbidden:
             return checkConnectEnd(connection, reason, name)
         case .tooManyConnections, .noSniffBuffer, .noDescriptor:
             checkLimit(connection, reason, name)
@@ -112,8 +115,10 @@ extension World {
         case .routeChanged:
             if !scenario.movesRoutes { fail("\(name), and nothing did") }
             if connection.route == nil { fail("\(name), and it never had one") }
-        case .clientLeftEarly:
+        case .clientLeftEarly, .abandoned:
             if !connection.client.isDead { fail("\(name), and it has not") }
+        case .kernelMemory:
+            if !connection.metShortage { fail("\(name), and there was enough") }
         case .internalError:
             if !connection.watchFailed { fail(name) }
         case .proxyRejected:
@@ -123,7 +128,7 @@ extension World {
             if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }
         case .instanceDrained, .routeRemoved:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
-        case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted: fail(name)
+        case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted, .backendLoop: fail(name)
         }
         checkReset(connection, name)
     }
@@ -144,6 +149,7 @@ extension World {
             case ErrorNumber.networkUnreachable, ErrorNumber.hostUnreachable: .connectUnreachable
             case ErrorNumber.addressNotAvailable: .noPort
             case ErrorNumber.tooManyFiles: .noDescriptor
+            case ErrorNumber.notPermitted: .connectForbidden
             default: .connectFailed
             }
         if reason != expected { fail("\(name()), and the last error was \(connection.connectError)") }

@@ -75,6 +75,13 @@ struct FakeKernel: Kernel {
     }
     func guardAgainstDeath(_ descriptor: Descriptor) { _ = world.socket(descriptor, "setsockopt") }
 
+    func silence(of descriptor: Descriptor) -> PeerSilence? {
+        guard let socket = world.socket(descriptor, "getsockopt(TCP_INFO)") else { return nil }
+        return world.silence(of: socket)
+    }
+
+    func probe(_ descriptor: Descriptor, every longest: TimeSpan?) { _ = world.socket(descriptor, "setsockopt") }
+
     func pendingError(_ descriptor: Descriptor) -> Int32 {
         world.socket(descriptor, "getsockopt(SO_ERROR)")?.takeError() ?? 0
     }

@@ -45,6 +45,12 @@ enum Mutation: String, CaseIterable {
     case keepsWatching
     /// What was written from a peek is not taken off.
     case leavesPeeked
+    /// What a side had sent before it was found gone is not to be had any more.
+    case losesLastWords
+    /// A silent peer is taken for one that answers.
+    case hearsVoices
+    /// A slow peer is taken for a silent one.
+    case isDeaf
 
     /// The invariant that notices it; nil: whichever comes first.
     var invariant: String? { self == .reusesAcross ? "S24" : nil }
@@ -116,9 +122,20 @@ struct MutantKernel: Kernel {
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func capBuffers(_ descriptor: Descriptor) { base.capBuffers(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
+    mutating func silence(of descriptor: Descriptor) -> PeerSilence? {
+        var silence = base.silence(of: descriptor)
+        if mutation == .hearsVoices { silence?.isUnanswered = false }
+        if mutation == .isDeaf, silence?.isOwed == true {
+            silence = PeerSilence(isOwed: true, isUnanswered: true, lasts: .seconds(3600))
+        }
+        return silence
+    }
+
+    mutating func probe(_ descriptor: Descriptor, every longest: TimeSpan?) { base.probe(descriptor, every: longest) }
 
     mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {
-        base.receive(descriptor, buffer)
+        if mutation == .losesLastWords, world.isToldDead(descriptor) { return Outcome(0) }
+        return base.receive(descriptor, buffer)
     }
 
     mutating func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome {

@@ -14,6 +14,8 @@ enum Ending: Equatable {
     case resetAfterReading(Int)
     /// Gone without a word; the kernel finds out (`TCP_USER_TIMEOUT`).
     case vanish(Int)
+    /// The same, and the kernel does not find out.
+    case fallSilent(Int)
     case stay
 }
 
@@ -97,7 +99,8 @@ final class Peer {
     private var mustReset: Bool {
         guard socket.isOpen else { return false }
         switch plan.ending {
-        case .resetAfterSending(let count), .vanish(let count): return socket.arrived >= min(count, plan.bytes)
+        case .resetAfterSending(let count), .vanish(let count), .fallSilent(let count):
+            return socket.arrived >= min(count, plan.bytes)
         case .resetAfterReading(let count): return socket.delivered >= count
         default: return false
         }
@@ -152,6 +155,11 @@ final class Peer {
             return "has memory again"
         default:
             if case .vanish = plan.ending { return reset(ErrorNumber.timedOut) }
+            if case .fallSilent = plan.ending {
+                isGone = true
+                socket.isSilent = true
+                return "falls silent"
+            }
             return reset(ErrorNumber.connectionReset)
         }
     }

@@ -10,6 +10,9 @@ enum ConnectPlan {
     case unreachableAtOnce
     case unreachable(Int)
     case noPort
+    /// This node lacks memory, or its firewall is in the way.
+    case noMemory
+    case forbidden
     case silent
     case resetAfterAccept(Int)
 }
@@ -117,6 +120,8 @@ struct Scenario {
     var watchFails = 0
     /// Where no descriptor is left, one can be had to refuse with.
     var hasReserve = true
+    /// Of writes and splices that fail for want of memory, in a thousand.
+    var shortage = 0
 
     static let start: UInt64 = 5_000_000_000
 
@@ -174,6 +179,8 @@ struct Scenario {
         accounts = random.pick([nil, nil, .milliseconds(500), .seconds(1), .seconds(5)])
         settings.coalesce = random.pick([.zero, .milliseconds(1), .milliseconds(5)])
         pacedSegment = random.pick([nil, 1448, 20_000, 65_464])
+        settings.userTimeout = random.pick([.seconds(2), .seconds(30), .seconds(120)])
+        shortage = random.chance(8) ? random.pick([5, 50]) : 0
         if random.chance(30) { makeRush(&random) } else if random.chance(5) { makeFlood(&random) }
     }
 
@@ -271,7 +278,8 @@ struct Scenario {
         plan.readChunk = max(random.pick([1, 500, 65536, 1_000_000]), bytes / 20)
         plan.pause = random.pick([1000, 100_000, 1_000_000, 30_000_000])
         plan.reads = !random.chance(3)
-        switch random.below(20) {
+        switch random.below(21) {
+        case 20: plan.ending = .fallSilent(random.below(bytes + 1))
         case 0...9: plan.ending = .finish
         case 10...12: plan.ending = .finishLast
         case 13, 14: plan.ending = .leave
@@ -290,7 +298,7 @@ struct Scenario {
         case 10: .refusedAtOnce
         case 11: .refused(random.below(5_000_000))
         case 12: random.chance(50) ? .unreachableAtOnce : .unreachable(random.below(5_000_000))
-        case 13: .noPort
+        case 13: random.pick([.noPort, .noPort, .noMemory, .forbidden])
         case 14: .silent
         default: .resetAfterAccept(random.below(5_000_000))
         }

@@ -28,6 +28,16 @@ final class Socket {
     var isDead = false
     /// Why it died, for as long as the simulation lives.
     var causeOfDeath: Int32 = 0
+    /// When that was seen at the latest.
+    var diedAt: UInt64?
+    /// The worker has been told why.
+    var isToldDead = false
+    /// The peer is gone without a word, and the kernel doesn't find out: since when.
+    var isSilent = false
+    var silentSince: UInt64?
+    /// When the worker last asked how silent it is, and when it last wrote to it.
+    var askedAt: UInt64?
+    var wroteAt: UInt64 = 0
 
     // From the worker to the peer.
     var sent = 0
@@ -129,6 +139,7 @@ final class Socket {
 
     func takeError() -> Int32 {
         let result = error
+        if result != 0 { isToldDead = true }
         error = 0
         return result
     }

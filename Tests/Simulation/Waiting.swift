@@ -19,10 +19,9 @@ extension World {
             if count > 0 || timeout == .zero || clock >= limit { return count }
             checkSleep()
             let next = min(nextMoment(), limit)
-            // Rounds of accounts go on as long as connections stay: when every other deadline has long passed, it is over.
-            // So do tries to accept where no descriptor is left.
-            let goesOn = scenario.accounts != nil || isStarved
-            let isQuiet = goesOn && nextMoment() == .max && quietWaits > 3
+            // Rounds go on as long as connections stay: when every other deadline has long passed, it is over. So do tries to
+            // accept where no descriptor is left.
+            let isQuiet = nextMoment() == .max && quietWaits > 3
             guard next != .max, !isQuiet else {
                 lastEffect = clock
                 control.orderEnd(self)

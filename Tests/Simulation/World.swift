@@ -206,6 +206,8 @@ final class World: @unchecked Sendable {
     func step(_ peer: Peer) {
         let socket = peer.socket
         if let word = peer.step(&random) { note("\(socket.side) of #\(socket.connection) \(word)") }
+        if socket.isSilent, socket.silentSince == nil { socket.silentSince = clock }
+        if socket.isDead, socket.diedAt == nil { socket.diedAt = clock }
         peer.wakeAt = peer.canAct ? clock + UInt64(random.below(peer.plan.pause)) : .max
     }
 
@@ -263,6 +265,7 @@ final class World: @unchecked Sendable {
     private func failConnect(_ connection: Connection, _ socket: Socket, _ error: Int32) {
         note("backend of #\(connection.index) fails with \(error)")
         socket.die(error)
+        socket.diedAt = clock
         connection.server?.wakeAt = .max
     }
 }
@@ -282,6 +285,11 @@ struct Statistics {
     /// Reads that left the bytes where they were.
     var peeks = 0
     var reused = 0
+    /// Reads into a pipe that failed for want of memory.
+    var unspliced = 0
+    /// By candidate: attempts that this node has failed.
+    var ownFailures: [Int: UInt64] = [:]
+    var attempts: [Int: UInt64] = [:]
     var reasons: [UInt16: Int] = [:]
 
     mutating func add(_ other: Statistics) {
@@ -295,6 +303,7 @@ struct Statistics {
         starved += other.starved
         peeks += other.peeks
         reused += other.reused
+        unspliced += other.unspliced
         reasons.merge(other.reasons, uniquingKeysWith: +)
     }
 }

@@ -20,6 +20,8 @@ private final class Meter: @unchecked Sendable {
         }
     }
 
+    var total: Int { condition.withLock { count } }
+
     /// When it passed, in seconds of the monotonic clock.
     func wait(for mark: Int, _ deadline: Deadline = Deadline()) throws -> Double {
         try condition.withLock {
@@ -98,5 +100,91 @@ struct ByteRateTests {
         let used = try node.processorSeconds - before
         print("the node used \(used) s of processor time in \(elapsed) s")
         #expect(used < 0.5 * elapsed)
+    }
+
+    private static let shared = """
+
+        limit shared {
+            key         client/128
+            bytes_up    1MiB/s burst 4KiB
+            bytes_down  1MiB/s burst 4KiB
+            table       1k
+        }
+
+        """
+
+    private static func node(_ server: Server, workers: Int) throws -> (Node, Place) {
+        let entry = Place("::1", try FreePort.take())
+        let node = try Node(
+            ConfigText(
+                workers: workers, rawListeners: [entry], firstStages: ["rate_limit shared"],
+                routes: [RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])], more: shared
+            ).description)
+        return (node, entry)
+    }
+
+    /// Sends on its own; answers what it is sent.
+    private static func source() throws -> Server {
+        try Server { socket in
+            let first = try socket.receive(exactly: 1)
+            let chunk = pattern(65536)
+            if first == [0] { while (try? socket.send(chunk, Deadline(seconds: 60))) != nil {} }
+            while case .bytes(let bytes) = try socket.receive() { try socket.send(bytes) }
+        }
+    }
+
+    @Test("R20: a small exchange beside twenty bulk streams of the same key waits for none of them to be served first")
+    func smallBesideBulk() throws {
+        let server = try Self.source()
+        let (node, entry) = try Self.node(server, workers: 1)
+        let meter = Meter(marks: [1 << 20])
+        let bulk = try (0..<20).map { _ in try Socket.connect(to: entry) }
+        for client in bulk {
+            try client.send([0])
+            Thread.detachNewThread {
+                while case .bytes(let bytes)? = try? client.receive(atMost: 65536) { meter.add(bytes.count) }
+            }
+        }
+        defer { for client in bulk { client.reset() } }
+        _ = try meter.wait(for: 1 << 20)
+        let small = try Socket.connect(to: entry)
+        try small.send([1])
+        var times: [Double] = []
+        for _ in 0..<15 {
+            let begin = DispatchTime.now().uptimeNanoseconds
+            try small.send("ping")
+            #expect(try small.receive(exactly: 4) == Array("ping".utf8))
+            times.append(Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9)
+        }
+        let median = times.sorted()[times.count / 2]
+        print("a small exchange beside twenty bulk streams: \(median) s, at most \(times.max() ?? 0) s")
+        #expect(median < 0.2, "\(times)")
+        withExtendedLifetime(node) {}
+    }
+
+    @Test("R20: three streams on two workers have even shares of one rate")
+    func evenShares() throws {
+        let server = try Self.source()
+        let (node, entry) = try Self.node(server, workers: 2)
+        // As many as it takes for both workers to have some: shares are even whichever has which.
+        let meters = (0..<5).map { _ in Meter(marks: [256 << 10]) }
+        let clients = try meters.map { meter in
+            let client = try Socket.connect(to: entry)
+            try client.send([0])
+            Thread.detachNewThread {
+                while case .bytes(let bytes)? = try? client.receive(atMost: 65536) { meter.add(bytes.count) }
+            }
+            return client
+        }
+        defer { for client in clients { client.reset() } }
+        for meter in meters { _ = try meter.wait(for: 256 << 10) }
+        let before = meters.map(\.total)
+        usleep(6_000_000)
+        let shares = zip(meters, before).map { $0.total - $1 }
+        print("five streams' shares of a rate, in bytes: \(shares)")
+        #expect(Double(shares.max() ?? 0) <= 1.5 * Double(shares.min() ?? 0), "\(shares)")
+        // And all of it is used.
+        #expect(shares.reduce(0, +) > 4 << 20)
+        withExtendedLifetime(node) {}
     }
 }

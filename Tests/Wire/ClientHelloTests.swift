@@ -52,6 +52,44 @@ struct ClientHelloTests {
         Issue.record("known before its last byte")
     }
 
+    /// The same hello, its message cut into records of `size` bytes.
+    private func inRecords(of size: Int, _ stream: [UInt8]) -> [UInt8] {
+        let message = stream.dropFirst(5)
+        return stride(from: 0, to: message.count, by: size).flatMap { start in
+            let piece = message.dropFirst(start).prefix(size)
+            return [0x16, 3, 1, UInt8(piece.count >> 8), UInt8(piece.count & 0xFF)] + piece
+        }
+    }
+
+    @Test("R7: a hello in one-byte records, a byte at a time, costs what it is long, and no more for each piece")
+    func manyPieces() {
+        func seconds(_ padding: Int) -> Double {
+            var builder = HelloBuilder("app.example.com")
+            builder.alpn = (0..<padding / 8).map { "p\(100_000 + $0)" }
+            let stream = inRecords(of: 1, builder.bytes)
+            return withExactBytes(stream) { bytes in
+                let begin = ContinuousClock.now
+                var scan = HelloScan()
+                var last = HelloVerdict.incomplete(needs: 1)
+                for count in 0...bytes.count {
+                    last = scan.look(at: UnsafeBufferPointer(rebasing: bytes[..<count]), limit: 65536)
+                }
+                #expect(last == ClientHello.parse(bytes, limit: 65536))
+                guard case .ok = last else {
+                    Issue.record("\(last) of \(bytes.count) bytes")
+                    return 0
+                }
+                let elapsed = (ContinuousClock.now - begin).components
+                return Double(elapsed.seconds) + Double(elapsed.attoseconds) / 1e18
+            }
+        }
+        _ = seconds(500)
+        let (short, long) = (seconds(1000), seconds(8000))
+        // Eight times as long: 8 if it is linear, 64 if each piece costs the whole.
+        #expect(long < 24 * short, "\(short) s, \(long) s")
+        #expect(long < 20, "\(long) s")
+    }
+
     @Test("R7: who is slow is asked for as few looks as the records allow")
     func looks() {
         let stream = HelloBuilder("app.example.com").bytes

@@ -27,8 +27,13 @@ enum HelloProperties {
     private static func prefixes(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int, final: HelloVerdict) -> String? {
         let step = max(1, bytes.count / 256)
         var isDecided = false
+        var scan = HelloScan()
         for count in stride(from: 0, through: bytes.count, by: step) {
             let verdict = ClientHello.parse(UnsafeBufferPointer(rebasing: bytes[..<count]), limit: limit)
+            // Whoever goes on from the last look sees the same.
+            if !isDecided, scan.look(at: UnsafeBufferPointer(rebasing: bytes[..<count]), limit: limit) != verdict {
+                return "another verdict at \(count) than from the start"
+            }
             if case .incomplete(let needs) = verdict {
                 if isDecided { return "undecided again at \(count)" }
                 if needs <= count || needs > limit { return "needs \(needs) at \(count), limit \(limit)" }

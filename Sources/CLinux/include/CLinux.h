@@ -25,7 +25,7 @@ struct cl_event {
 struct cl_listen_options {
     int backlog;
     int keepalive_idle_s;
-    int user_timeout_ms;
+    int user_timeout_ms; /* as in cl_watch_over */
     int defer_accept_s;
     int reuse_port;
     const char *congestion;
@@ -64,13 +64,25 @@ int cl_set_transparent(int fd);
 /* A UDP socket, not blocking, that sends to and hears from this one only. */
 int cl_connect_datagram(const struct cl_endpoint *to);
 /* Connects a socket that cl_disconnect left; it is closed if that fails at once. */
-int cl_connect_again(int fd, const struct cl_endpoint *to);
+int cl_connect_again(int fd, const struct cl_endpoint *to, const struct cl_connect_options *options);
 /* How many bytes were sent, FIN counting as one, that the peer has not acknowledged; -errno. */
 int cl_unacknowledged(int fd);
 /* Ends a connection with RST; the socket keeps its options and its place in an epoll, and may connect again. */
 int cl_disconnect(int fd);
 /* Keepalive and user timeout, in the units of cl_connect_options. */
 int cl_guard_against_death(int fd, int keepalive_idle_s, int user_timeout_ms);
+/* Keepalive for one that is idle, which is over after about as long a silence. */
+int cl_watch_over(int fd, int keepalive_idle_s, int silence_ms);
+/* How long a retransmission, or a probe of a window that is shut, waits at most: 1 to 120 seconds. Linux 6.15. */
+int cl_set_longest_wait(int fd, int milliseconds);
+
+/* What is known of the TCP of a socket's peer: see PeerSilence. */
+struct cl_silence {
+    bool owed;
+    bool unanswered;
+    uint32_t milliseconds;
+};
+int cl_silence_of(int fd, struct cl_silence *out);
 int cl_socket_error(int fd);
 
 ssize_t cl_receive(int fd, void *buffer, size_t count);

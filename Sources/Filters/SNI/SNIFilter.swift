@@ -70,7 +70,7 @@ public enum SNIFilter: Filter {
         // R2: a raw route is never peeked.
         guard view.facts.hint == .tlsPassthrough else { return .next }
         let stream = stream(view)
-        switch ClientHello.parse(stream, limit: settings.max) {
+        switch look(at: stream, settings, view, effects) {
         case .ok(let hello):
             return checked(found(hello, in: stream, view, effects), hello, settings, state, view)
         case .notTLS: return checked(notTLS(view, effects), nil, settings, state, view)
@@ -87,6 +87,29 @@ public enum SNIFilter: Filter {
             case .full: return checked(withoutName(.tooLarge, .tooLarge, view, effects), nil, settings, state, view)
             }
         }
+    }
+
+    /// How far a hello was read when it was last looked at.
+    struct Look: BitwiseCopyable {
+        var isBegun = false
+        /// Where the stream began.
+        var consumed = 0
+        var scan = HelloScan()
+    }
+
+    /// Goes on where the last look had to stop: a hello may come in thousands of pieces.
+    private static func look(
+        at stream: UnsafeBufferPointer<UInt8>, _ settings: Settings, _ view: ConnectionView, _ effects: Effects
+    ) -> HelloVerdict {
+        assert(MemoryLayout<Look>.size <= StageMemory.size)
+        let look = effects.memory.bindMemory(to: Look.self, capacity: 1)
+        if !look.pointee.isBegun || look.pointee.consumed != view.facts.consumed {
+            look.initialize(to: Look(isBegun: true, consumed: view.facts.consumed))
+        }
+        let verdict = look.pointee.scan.look(at: stream, limit: settings.max)
+        if case .incomplete = verdict { return verdict }
+        look.pointee.isBegun = false
+        return verdict
     }
 
     /// What has a name, or passes without one, is judged by the operator's clauses.

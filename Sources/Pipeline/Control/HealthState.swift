@@ -35,9 +35,9 @@ package enum ProbeResult: UInt8, Sendable, Equatable, CaseIterable {
         case 111: self = .refused
         case 104: self = .reset
         case 110: self = .timeout
-        // EPERM from a firewall on this node, ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN, EACCES, EINVAL for an
-        // address that can't be a peer.
-        case 1, 13, 22, 100, 101, 112, 113: self = .unreachable
+        // ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN, EINVAL for an address that can't be a peer. EPERM and EACCES are a
+        // firewall of this node's, and no fault of the backend's (R13).
+        case 22, 100, 101, 112, 113: self = .unreachable
         default: self = .node
         }
     }

@@ -91,6 +91,7 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var consumed: Int = 0
     /// A stage has put the PROXY header in front that the route asks for (R16).
     public fileprivate(set) var hasProxyHeader = false
+    fileprivate var memory = StageMemory()
 
     /// From here on nobody looks at what a table has said, which may be gone.
     public mutating func forgetTable() {
@@ -114,6 +115,14 @@ public struct ConnectionFacts: @unchecked Sendable {
         self.serial = serial
         self.client = ClientAddress(peer.endpoint)
     }
+}
+
+/// What a stage that waits for bytes keeps of a connection from one look to the next: all zeros at first.
+@frozen public struct StageMemory {
+    /// In bytes.
+    public static let size = 384
+    private var words = InlineArray<48, UInt64>(repeating: 0)
+    init() {}
 }
 
 /// Whether a connection goes on to its original destination, and from which address.
@@ -171,6 +180,11 @@ public struct Effects {
     public init(facts: UnsafeMutablePointer<ConnectionFacts>, prelude: UnsafeMutablePointer<Prelude>) {
         self.facts = facts
         self.prelude = prelude
+    }
+
+    /// The connection's ``StageMemory``, aligned to eight bytes: for the one stage of a chain that uses it.
+    public var memory: UnsafeMutableRawPointer {
+        withUnsafeMutablePointer(to: &facts.pointee.memory) { UnsafeMutableRawPointer($0) }
     }
 
     /// - Parameter destination: where that client was going, if whoever names it says that too.

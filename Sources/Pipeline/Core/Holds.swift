@@ -67,9 +67,11 @@ public struct ByteBucket: ~Copyable {
     private let cost: UInt64
     /// How far the charge may run ahead of the clock, in nanoseconds.
     private let burst: UInt64
-    /// The most bytes that one read of a connection may take, 1,460...65,536: about what passes in 50 ms, so that a slow
-    /// rate is a trickle and no row of lumps.
-    public let quantum: Int
+    /// What one read of a connection may take while no other waits, 1,460...65,536 bytes: about what passes in 50 ms, so
+    /// that a slow rate is a trickle and no row of lumps.
+    private let quantum: Int
+    /// Flows that wait for their share, on any worker.
+    private let line = Atomic<UInt32>(0)
     /// When all that was charged is paid off: nanoseconds on the monotonic clock.
     private let paidOff = Atomic<UInt64>(0)
 
@@ -85,11 +87,48 @@ public struct ByteBucket: ~Copyable {
 
     public var isUnlimited: Bool { cost == 0 }
 
+    // MARK: Shares
+
+    /// A flow waits for its share from now on, until it leaves.
+    public func join() { line.wrappingAdd(1, ordering: .relaxed) }
+    public func leave() { line.wrappingSubtract(1, ordering: .relaxed) }
+    /// How many wait; at least 1.
+    private var waiting: UInt64 { UInt64(max(1, line.load(ordering: .relaxed))) }
+
+    /// The most bytes that one read may take: fewer, the more wait, so that the line is not longer for it.
+    public func piece(_ now: Instant) -> Int {
+        isCrowded(now) ? max(ByteBucket.leastPiece, quantum / Int(waiting)) : quantum
+    }
+    private static var leastPiece: Int { 256 }
+
+    /// How long a flow that has read so many bytes leaves the rate to the others that wait.
+    public func turn(_ bytes: Int, _ now: Instant) -> TimeSpan {
+        guard isCrowded(now) else { return .zero }
+        let (product, overflow) = price(bytes).multipliedReportingOverflow(by: waiting)
+        return TimeSpan(nanoseconds: overflow ? .max >> 2 : product)
+    }
+
+    /// Several wait, and what they wait for is used up: each reads in its turn only. Where something is left over it is
+    /// whoever comes first's.
+    public func isCrowded(_ now: Instant) -> Bool {
+        guard cost > 0, line.load(ordering: .relaxed) > 1 else { return false }
+        let (soon, overflow) = paidOff.load(ordering: .relaxed).addingReportingOverflow(ByteBucket.leftOver)
+        return overflow || soon > now.nanoseconds + burst
+    }
+    /// What passes in this time may be left over: nanoseconds.
+    private static var leftOver: UInt64 { 100_000_000 }
+
+    private func price(_ bytes: Int) -> UInt64 {
+        let (product, overflow) = UInt64(max(0, bytes)).multipliedReportingOverflow(by: cost)
+        return overflow ? .max >> 2 : product >> 20
+    }
+
+    // MARK: The rate
+
     /// Charges `bytes` that were moved at `now`.
     public func charge(_ bytes: Int, at now: Instant) {
         guard cost > 0, bytes > 0 else { return }
-        let (product, overflow) = UInt64(bytes).multipliedReportingOverflow(by: cost)
-        let price = overflow ? .max >> 2 : product >> 20
+        let price = price(bytes)
         var seen = paidOff.load(ordering: .relaxed)
         while true {
             let (sum, tooLarge) = max(seen, now.nanoseconds).addingReportingOverflow(price)

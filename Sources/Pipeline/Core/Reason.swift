@@ -1,6 +1,9 @@
 /// Which end of a connection a cause belongs to.
 public enum Side: String, Sendable, CaseIterable {
     case client, upstream, node
+
+    /// Of a relay's two sides the one that this is not.
+    public var other: Side { self == .client ? .upstream : .client }
 }
 
 /// Why a connection ended, as one number (R28). The log line, the counter and the admin view all name it through
@@ -71,6 +74,10 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case routeChanged
     case unrouted
     case memoryShort
+    case abandoned
+    case kernelMemory
+    case connectForbidden
+    case backendLoop
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -108,6 +115,10 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .routeChanged: ("backend.route_changed", .node)
         case .unrouted: ("limits.unrouted", .node)
         case .memoryShort: ("limits.memory", .node)
+        case .abandoned: ("backend.abandoned", .client)
+        case .kernelMemory: ("limits.kernel_memory", .node)
+        case .connectForbidden: ("backend.forbidden", .node)
+        case .backendLoop: ("backend.loop", .node)
         }
     }
 }

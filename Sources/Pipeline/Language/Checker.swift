@@ -71,6 +71,7 @@ final class Checker {
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
+        checkLoops()
         checkRouteSources(entries["routes"] ?? [])
         checkExports(entries["export"] ?? [])
         checkHints(entries["hints"] ?? [])

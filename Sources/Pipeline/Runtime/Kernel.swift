@@ -109,11 +109,16 @@ package protocol Kernel {
     ///   - source: connect from this address, which need not be this host's; nil: from the host's own.
     ///   - spare: as above, and from this call.
     mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome
-    /// Has the kernel find out when the peer of an upstream socket is dead (R14): keepalive and user timeout. Apart from
+    /// Has the kernel find out when the peer of an idle upstream socket is dead (R14): keepalive. Apart from
     /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)
     /// Has a socket's buffers hold no more than they do, or a little: for good.
     mutating func capBuffers(_ descriptor: Descriptor)
+    /// Since when the peer's TCP has said nothing; nil: it can't be told.
+    mutating func silence(of descriptor: Descriptor) -> PeerSilence?
+    /// How long a probe of a window that the peer keeps shut waits at most; nil: as long as the system has it. The kernel may
+    /// not know how.
+    mutating func probe(_ descriptor: Descriptor, every longest: TimeSpan?)
     /// The pending error of a socket as errno, cleared by asking; 0: none.
     mutating func pendingError(_ descriptor: Descriptor) -> Int32
 
@@ -166,10 +171,12 @@ package enum ErrorNumber {
     package static let interrupted: Int32 = 4
     package static let again: Int32 = 11
     package static let noMemory: Int32 = 12
+    package static let accessDenied: Int32 = 13
     package static let brokenPipe: Int32 = 32
+    package static let protocolError: Int32 = 71
+    package static let protocolUnavailable: Int32 = 92
     package static let tooManyFilesInSystem: Int32 = 23
     package static let tooManyFiles: Int32 = 24
-    package static let protocolError: Int32 = 71
     package static let addressInUse: Int32 = 98
     package static let addressNotAvailable: Int32 = 99
     package static let networkUnreachable: Int32 = 101
@@ -178,6 +185,32 @@ package enum ErrorNumber {
     package static let noBufferSpace: Int32 = 105
     package static let timedOut: Int32 = 110
     package static let connectionRefused: Int32 = 111
+    package static let hostDown: Int32 = 112
     package static let hostUnreachable: Int32 = 113
     package static let inProgress: Int32 = 115
+
+    /// Whether a socket tells by it what its peer or the path to it has said; if not, it is this node's own affair (R13, R15).
+    package static func isOfPeer(_ error: Int32) -> Bool {
+        switch error {
+        case connectionReset, brokenPipe, timedOut, connectionRefused, connectionAborted, hostUnreachable,
+            networkUnreachable, hostDown, protocolError, protocolUnavailable:
+            true
+        default: false
+        }
+    }
+}
+
+/// What is known of the TCP of a socket's peer, whose application may be as slow as it likes (R14).
+package struct PeerSilence: Equatable, Sendable {
+    /// Something that is for the peer has not been acknowledged, or could not be sent yet.
+    package var isOwed: Bool
+    /// It has been asked for a word, by data or by window probes, and has not answered since.
+    package var isUnanswered: Bool
+    /// How long ago its last acknowledgement came.
+    package var lasts: TimeSpan
+    package init(isOwed: Bool, isUnanswered: Bool, lasts: TimeSpan) {
+        self.isOwed = isOwed
+        self.isUnanswered = isUnanswered
+        self.lasts = lasts
+    }
 }

@@ -88,7 +88,7 @@ package struct LinuxKernel: Kernel {
 
     package mutating func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome {
         var to = cl_endpoint(backend.endpoint)
-        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to))) }
+        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to, &options))) }
         return Outcome(Int(cl_connect(&to, &options)))
     }
 
@@ -108,14 +108,25 @@ package struct LinuxKernel: Kernel {
         -> Outcome
     {
         var to = cl_endpoint(destination)
-        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to))) }
+        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to, &options))) }
         guard let source else { return Outcome(Int(cl_connect_marked(&to, nil, mark, &options))) }
         var from = cl_endpoint(Endpoint(source, 0))
         return Outcome(Int(cl_connect_marked(&to, &from, mark, &options)))
     }
 
     package func guardAgainstDeath(_ descriptor: Descriptor) {
-        _ = cl_guard_against_death(descriptor.number, options.keepalive_idle_s, options.user_timeout_ms)
+        _ = cl_watch_over(descriptor.number, options.keepalive_idle_s, options.user_timeout_ms)
+    }
+
+    package func silence(of descriptor: Descriptor) -> PeerSilence? {
+        var silence = cl_silence()
+        guard cl_silence_of(descriptor.number, &silence) == 0 else { return nil }
+        return PeerSilence(
+            isOwed: silence.owed, isUnanswered: silence.unanswered, lasts: .milliseconds(silence.milliseconds))
+    }
+
+    package func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {
+        _ = cl_set_longest_wait(descriptor.number, longest.map(SocketOptions.milliseconds) ?? .max)
     }
 
     package func capBuffers(_ descriptor: Descriptor) { _ = cl_cap_buffers(descriptor.number, 65536) }

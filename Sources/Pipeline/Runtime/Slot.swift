@@ -26,6 +26,8 @@ struct Flow {
     var fullReads: UInt8 = 0
     var smallSplices: UInt8 = 0
     var state: State = []
+    /// The low bits of ``total`` when it was last looked after: see ``Worker/runLifeWatch()``.
+    var watched: UInt32 = 0
     /// Payload bytes that the sink's kernel took. Below zero while part of a prelude, which is no payload, is owed.
     var total: Int64 = 0
     /// While a paced flow has more to read: when it was its turn, and what it has read since counts from; 0: now.
@@ -53,10 +55,28 @@ struct Flow {
         static let gathering = State(rawValue: 256)
         /// Was spliced since it was last looked after.
         static let moved = State(rawValue: 512)
+        /// The source is gone. What it sent before is moved on, as far as the sink takes it; then the connection ends.
+        static let broken = State(rawValue: 1024)
+        /// Goes with ``broken``: it was found dead, and has not reset.
+        static let timedOut = State(rawValue: 2048)
+        /// The sink is gone, and what was for it.
+        static let dropped = State(rawValue: 4096)
+        /// An event has told of the source's end, and nobody has asked yet which.
+        static let hungUp = State(rawValue: 8192)
+        /// The sink's peer has acknowledged all of ``watched``.
+        static let acknowledged = State(rawValue: 16384)
+        /// The sink's peer had not answered when it was last looked after.
+        static let silent = State(rawValue: 32768)
     }
 
     var holdsBytes: Bool { block != Flow.none || pipeBytes > 0 }
-    var isOver: Bool { state.contains(.shut) }
+    /// Nothing more is to be moved.
+    var isOver: Bool { !state.isDisjoint(with: [.shut, .dropped]) }
+    /// What a source that is ``State/broken`` has ended with.
+    var brokenBy: Int32? {
+        guard state.contains(.broken) else { return nil }
+        return state.contains(.timedOut) ? ErrorNumber.timedOut : ErrorNumber.connectionReset
+    }
 }
 
 /// One connection. Slots are allocated once, live in raw memory, and are reused; `generation` tells uses apart.
@@ -92,6 +112,8 @@ struct Slot {
     var program: Int32 = 0
     var chain: UInt16 = 0
     var sniff = SniffOutcome.notAsked
+    /// A peer of it has kept its window shut: see ``Worker/runLifeWatch()``.
+    var isProbedOften = false
     /// Bit i: stage i has passed the connection, and is settled at its end.
     var passed: UInt32 = 0
     /// Bit i: stage i gates the client's bytes, and has not decided.

@@ -95,7 +95,11 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// The one large buffer that copies go through.
     let buffer: UnsafeMutableRawBufferPointer
 
-    var listeners: AdoptedList<AdoptedListener>
+    /// By place: see ``TakenListeners``.
+    var listeners: AdoptedList<AdoptedListener?>
+    var listenerCount = 0
+    /// Where they listen, for those who would connect to it.
+    var ownPlaces = OwnPlaces([])
     /// How many listeners the kernel has not let us watch.
     var unwatched = 0
     /// While nobody can be accepted: see ``pauseAccepting(_:)``.
@@ -104,6 +108,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     private var first: [WorkerListener]?
     /// The kernel had no room for a descriptor of a new listener: what was offered is tried again.
     var lacksDescriptors = false
+    /// Sorted by ``Drain/Target/key``: each connect asks for two of them, and a walk over all connections for each of theirs.
     var drains = AdoptedList<Drain>([])
     /// The first deadline of ``drains`` that has not passed.
     var nextDrain: Instant?
@@ -113,6 +118,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     var adoptedGeneration: UInt64
     var progress = ProgressWalk()
     var memory = MemoryShortage()
+    var lifeWatch: LifeWatch
 
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
@@ -138,6 +144,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.connectTimeout = settings.connectTimeout
         self.halfCloseTimeout = settings.halfCloseTimeout
         self.coalesce = settings.coalesce
+        lifeWatch = LifeWatch(timeout: settings.userTimeout)
         self.slab = slab
         self.blocks = blocks
         self.upstreams = upstreams
@@ -189,17 +196,19 @@ package struct Worker<K: Kernel>: ~Copyable {
         upstreams.closeOld(at: now, &kernel)
         runProgress()
         capBuffers()
+        runLifeWatch()
         publish()
         return true
     }
 
     /// How long nothing is to be done unless something happens; nil: for ever.
     private func sleep() -> TimeSpan? {
-        guard queue.isEmpty, !progress.isWalking, !memory.isWalking else { return .zero }
+        guard queue.isEmpty, !progress.isWalking, !memory.isWalking, !lifeWatch.isWalking else { return .zero }
         var sleep = wheel.sleep(now: now)
         if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
+        if let next = lifeWatch.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if unwatched > 0 || lacksDescriptors {
             let isPaused = !lacksDescriptors && !acceptPause.isOver(at: now)
             let again = (isPaused ? acceptPause.until?.since(now) : nil) ?? Self.watchAgainAfter
@@ -235,7 +244,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         case .upstream:
             if let index = upstreams.owner(event.key) { upstreamEvent(index, event.readiness) }
         case .listener:
-            if event.key.index < listeners.count, !acceptAll(listeners[event.key.index].listener) {
+            if event.key.index < listeners.count, let adopted = listeners[event.key.index], !acceptAll(adopted.listener) {
                 pauseAccepting(event.key.index)
             }
         case .control:

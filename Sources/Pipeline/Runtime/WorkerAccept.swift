@@ -290,6 +290,10 @@ extension Worker {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.holds = pending.pointee.facts.holds
+        guard slot.pointee.pacers.count != pending.pointee.facts.pacers.count else { return }
+        // They have waited in the lines of those that they had.
+        leaveLine(index, .client)
+        leaveLine(index, .upstream)
         slot.pointee.pacers = pending.pointee.facts.pacers
     }
 
@@ -332,14 +336,19 @@ extension Worker {
             rebasing: body[pending.pointee.count..<pending.pointee.count + min(room, 16384)])
         let outcome = kernel.receive(slot.pointee.client, space)
         if outcome.isError {
-            guard outcome.error != ErrorNumber.again else {
+            guard outcome.error != ErrorNumber.again || slot.pointee.up.brokenBy != nil else {
                 slot.pointee.up.state.remove(.readable)
                 return true
             }
-            finish(index, Worker.brokenReason(outcome.error, .client).code, .broken(.client))
+            endBroken(index, .client, slot.pointee.up.brokenBy ?? outcome.error)
             return false
         }
         if outcome.value == 0 {
+            if let error = slot.pointee.up.brokenBy {
+                // No FIN, and nothing more for the gates to see.
+                endBroken(index, .client, error)
+                return false
+            }
             pending.pointee.input = .ended
             slot.pointee.up.state.insert(.ended)
             slot.pointee.up.state.remove(.readable)

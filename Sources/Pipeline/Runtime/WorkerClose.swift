@@ -17,6 +17,7 @@ extension Worker {
         let reason = judgeEnd(index, cause)
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
         let interface = interfaceOfUnknown(index)
+        if case .orderly = ending { probeSeldom(index) }
         close(slot.pointee.client, .client, ending)
         endUpstream(index, ending)
         wheel.disarm(slab.slots, index)
@@ -93,11 +94,14 @@ extension Worker {
         releasePending(index)
         stopKeeping(index)
         if slab.slots[index].gating != 0 { stash.clear(index) }
-        giveBack(index, slab.flow(index, .client))
-        giveBack(index, slab.flow(index, .upstream))
+        giveBack(index, .client)
+        giveBack(index, .upstream)
     }
 
-    private mutating func giveBack(_ index: Int, _ flow: UnsafeMutablePointer<Flow>) {
+    /// What the flow that comes from `source` holds.
+    mutating func giveBack(_ index: Int, _ source: Side) {
+        leaveLine(index, source)
+        let flow = slab.flow(index, source)
         if flow.pointee.block != Flow.none { giveBlock(index, flow) }
         releasePipe(flow)
         leaveGathering(flow)

@@ -40,8 +40,8 @@ extension Worker {
             let reason = Worker.connectFailure(outcome.error)
             failure = reason
             noteConnectFailure(index, reason)
-            // Another backend doesn't help against our own lack of descriptors.
-            guard reason != .noDescriptor else { break }
+            // Another backend doesn't help against our own lack of descriptors or memory.
+            guard reason != .noDescriptor, reason != .kernelMemory else { break }
         }
         finish(index, (failure ?? excuse).code, .reset)
     }
@@ -115,6 +115,10 @@ extension Worker {
             excuse = reason
             return false
         }
+        guard !ownPlaces.contains(backend.pointee.address.endpoint, at: now, &kernel) else {
+            excuse = .backendLoop
+            return false
+        }
         let limit = backend.pointee.maxConnections
         if limit == 0 {
             backend.pointee.cell.pointee.active.add()
@@ -141,10 +145,10 @@ extension Worker {
         backend.pointee.active.remove()
     }
 
-    /// Passive health (R12). What this node lacks is no fault of the backend's.
+    /// Passive health (R12). What this node lacks or forbids is no fault of the backend's.
     private mutating func noteConnectFailure(_ index: Int, _ reason: RuntimeReason) {
         let slot = slab.slots + index
-        guard reason != .noDescriptor, reason != .noPort, let backend = slot.pointee.backend else { return }
+        guard reason.text.side == .upstream, let backend = slot.pointee.backend else { return }
         let policy = blocks.pending(slot.pointee.pending).pointee.facts.ejection
         backend.pointee.noteFailure(at: now, policy)
     }
@@ -161,9 +165,13 @@ extension Worker {
             }
         }
         guard keepWhileConnecting(index) else { return }
-        wheel.arm(slab.slots, index, at: now + connectTimeout)
+        let isPatient = !slot.pointee.marks.contains(.clientWatched) && connectTimeout > Self.watchClientAfter
+        wheel.arm(slab.slots, index, at: now + (isPatient ? Self.watchClientAfter : connectTimeout))
         watchUpstream(index)
     }
+
+    /// How long a connect is under way before its client is watched: most are over by then, and cost no call for it.
+    static var watchClientAfter: TimeSpan { .milliseconds(100) }
 
     mutating func watchUpstream(_ index: Int) {
         let slot = slab.slots + index
@@ -201,7 +209,7 @@ extension Worker {
     /// This backend can't be had: the next one, if nothing was written yet (R13).
     mutating func connectFailed(_ index: Int, _ error: Int32) {
         let reason = Worker.connectFailure(error)
-        abandonConnect(index, .broken(.upstream))
+        abandonConnect(index, ErrorNumber.isOfPeer(error) ? .broken(.upstream) : .reset)
         noteConnectFailure(index, reason)
         connectNext(index, after: reason)
     }
@@ -218,7 +226,19 @@ extension Worker {
         slot.pointee.down.state = .writable
     }
 
-    mutating func connectDeadline(_ index: Int) { connectFailed(index, ErrorNumber.timedOut) }
+    mutating func connectDeadline(_ index: Int) {
+        let slot = slab.slots + index
+        guard !slot.pointee.marks.contains(.clientWatched), connectTimeout > Self.watchClientAfter else {
+            // What has kept it may be known: a firewall's word, that of a router.
+            let error = kernel.pendingError(slot.pointee.upstream)
+            connectFailed(index, error == 0 ? ErrorNumber.timedOut : error)
+            return
+        }
+        // A client that has gone meanwhile is told of at once.
+        let rest = TimeSpan(nanoseconds: connectTimeout.nanoseconds - Self.watchClientAfter.nanoseconds)
+        wheel.arm(slab.slots, index, at: slot.pointee.deadline + rest)
+        watchClient(index)
+    }
 
     /// Which of the client's first bytes go out with the first write: what stages have consumed is not for the backend,
     /// and what a gate looks at still has to wait.
@@ -312,6 +332,7 @@ extension Worker {
         wheel.disarm(slab.slots, index)
         slot.pointee.phase = .relaying
         slot.pointee.marks.insert(.connected)
+        lifeWatch.resume(now)
         slot.pointee.connected = now.since(slot.pointee.accepted)
         slot.pointee.backend?.pointee.noteConnect()
         if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
@@ -348,16 +369,5 @@ extension Worker {
         guard slot.pointee.pending != Flow.none else { return }
         blocks.give(slot.pointee.pending, touched: blocks.pending(slot.pointee.pending).pointee.count)
         slot.pointee.pending = Flow.none
-    }
-
-    static func connectFailure(_ error: Int32) -> RuntimeReason {
-        switch error {
-        case ErrorNumber.connectionRefused, ErrorNumber.connectionReset: .connectRefused
-        case ErrorNumber.timedOut: .connectTimeout
-        case ErrorNumber.networkUnreachable, ErrorNumber.hostUnreachable: .connectUnreachable
-        case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem: .noDescriptor
-        case ErrorNumber.addressNotAvailable, ErrorNumber.addressInUse: .noPort
-        default: .connectFailed
-        }
     }
 }

@@ -40,6 +40,14 @@ package struct Drain: @unchecked Sendable {
     package enum Target: @unchecked Sendable, Equatable {
         case backend(UnsafePointer<BackendCell>)
         case route(UnsafePointer<RouteCell>)
+
+        /// To find it by.
+        var key: UInt {
+            switch self {
+            case .backend(let cell): UInt(bitPattern: cell)
+            case .route(let cell): UInt(bitPattern: cell)
+            }
+        }
     }
     package let what: Target
     package let deadline: Instant
@@ -79,6 +87,46 @@ struct AdoptedListener {
     var listener: WorkerListener
     let offered: Descriptor
     var isWatched = false
+
+    /// The same listener, as a later offer has it.
+    func offered(again offered: WorkerListener) -> AdoptedListener {
+        var same = self
+        same.listener = offered.with(listener.descriptor)
+        return same
+    }
+}
+
+/// The listeners of an offer, each at its place: what events name it by, which it keeps for as long as it is there.
+struct TakenListeners {
+    private(set) var listeners: [AdoptedListener?]
+    private(set) var count = 0
+    private(set) var keptCount = 0
+    /// Of the places that there were, those whose listener is still wanted.
+    private var kept: [Bool]
+
+    init(places: Int) {
+        listeners = Array(repeating: nil, count: places)
+        kept = Array(repeating: false, count: places)
+    }
+
+    func keeps(_ place: Int) -> Bool { kept[place] }
+
+    mutating func keep(_ listener: AdoptedListener, at place: Int) {
+        listeners[place] = listener
+        kept[place] = true
+        keptCount += 1
+        count += 1
+    }
+
+    /// Gives new ones the places that are free.
+    mutating func add(_ new: [AdoptedListener]) {
+        var place = 0
+        for listener in new {
+            while place < listeners.count, listeners[place] != nil { place += 1 }
+            if place < listeners.count { listeners[place] = listener } else { listeners.append(listener) }
+        }
+        count += new.count
+    }
 }
 
 extension Worker {
@@ -94,11 +142,11 @@ extension Worker {
         guard let taken = take(offered.pointee.listeners.buffer) else { return }
         runDrains()
         // Who has come to a listener that nothing takes the place of is served as it was.
-        takeQueued(offered.pointee.listeners, replaced: false)
+        takeQueued(taken, offered.pointee.listeners, replaced: false)
         if isNew { adopt(offered.pointee.snapshot) }
-        takeQueued(offered.pointee.listeners, replaced: true)
+        takeQueued(taken, offered.pointee.listeners, replaced: true)
         replaceListeners(taken)
-        drains = AdoptedList(offered.pointee.drains.buffer)
+        drains = AdoptedList(offered.pointee.drains.buffer.sorted { $0.what.key < $1.what.key })
         // Those that come too late are due at once.
         nextDrain = offered.pointee.drains.buffer.map(\.deadline).min()
         runDrains()
@@ -126,48 +174,46 @@ extension Worker {
     }
 
     /// `wanted` with descriptors of the worker's own: those that it has already, and new ones. Nil, and none is taken, if
-    /// one can't be had; then it is tried again.
-    private mutating func take(_ wanted: UnsafeBufferPointer<WorkerListener>) -> [AdoptedListener]? {
+    /// one can't be had; then it is tried again. Linear: a node may have thousands of listeners, and most changes none.
+    private mutating func take(_ wanted: UnsafeBufferPointer<WorkerListener>) -> TakenListeners? {
+        var taken = TakenListeners(places: listeners.count)
         // One that ends has closed what it had, and takes nothing any more.
-        guard order == .run else { return [] }
-        var taken: [AdoptedListener] = []
-        taken.reserveCapacity(wanted.count)
-        var new: [Descriptor] = []
+        guard order == .run else { return taken }
+        var known: [Descriptor: Int] = [:]
+        known.reserveCapacity(listeners.count)
+        for place in 0..<listeners.count {
+            if let old = listeners[place] { known[old.offered] = place }
+        }
+        var new: [AdoptedListener] = []
         for offered in wanted {
-            if let same = adopted(offered.descriptor) {
-                taken.append(AdoptedListener(listener: offered.with(same), offered: offered.descriptor))
+            if let place = known[offered.descriptor], let old = listeners[place] {
+                taken.keep(old.offered(again: offered), at: place)
                 continue
             }
             var outcome = kernel.take(offered.descriptor)
             // Spares only wait for their next use.
             if outcome.isError, upstreams.closeSpares(&kernel) { outcome = kernel.take(offered.descriptor) }
             guard !outcome.isError else {
-                for descriptor in new { kernel.close(descriptor) }
+                for listener in new { kernel.close(listener.listener.descriptor) }
                 lacksDescriptors = true
                 return nil
             }
-            new.append(Descriptor(Int32(truncatingIfNeeded: outcome.value)))
-            taken.append(AdoptedListener(listener: offered.with(new[new.count - 1]), offered: offered.descriptor))
+            let own = Descriptor(Int32(truncatingIfNeeded: outcome.value))
+            new.append(AdoptedListener(listener: offered.with(own), offered: offered.descriptor))
         }
         lacksDescriptors = false
+        taken.add(new)
         return taken
     }
 
-    /// The worker's descriptor of a listener that control names so.
-    private func adopted(_ offered: Descriptor) -> Descriptor? {
-        for i in 0..<listeners.count where listeners[i].offered == offered { return listeners[i].listener.descriptor }
-        return nil
-    }
-
-    /// Accepts what is in the queues of listeners that `wanted` has no more: those in whose place another one stands at
+    /// Accepts what is in the queues of listeners that are not `taken` any more: those in whose place another one stands at
     /// the same endpoint, as that one would, or those that are simply gone.
-    private mutating func takeQueued(_ wanted: FrozenArray<WorkerListener>, replaced: Bool) {
-        guard order < .stop else { return }
-        for i in 0..<listeners.count {
-            let old = listeners[i].listener
-            let name = listeners[i].offered
-            guard !wanted.buffer.contains(where: { $0.descriptor == name }) else { continue }
-            let heir = wanted.buffer.first { $0.bound == old.bound }
+    private mutating func takeQueued(_ taken: TakenListeners, _ wanted: FrozenArray<WorkerListener>, replaced: Bool) {
+        guard order < .stop, taken.keptCount < listenerCount else { return }
+        let heirs = Dictionary(wanted.buffer.map { ($0.bound, $0) }, uniquingKeysWith: { first, _ in first })
+        for place in 0..<listeners.count {
+            guard let old = listeners[place]?.listener, !taken.keeps(place) else { continue }
+            let heir = heirs[old.bound]
             guard (heir != nil) == replaced else { continue }
             acceptAll(
                 WorkerListener(
@@ -179,41 +225,43 @@ extension Worker {
     /// The most connections that can be in a listener's queue: Linux lets in one more than it was told.
     var queueLimit: Int { settings.backlog + 1 }
 
-    private mutating func replaceListeners(_ wanted: [AdoptedListener]) {
-        for i in 0..<listeners.count where !wanted.contains(where: { $0.offered == listeners[i].offered }) {
-            close(listeners[i])
+    private mutating func replaceListeners(_ taken: TakenListeners) {
+        for place in 0..<listeners.count where !taken.keeps(place) {
+            if let old = listeners[place] { close(old) }
         }
-        var next = wanted
-        for place in next.indices {
-            for i in 0..<listeners.count where listeners[i].offered == next[place].offered {
-                // An event names the place in the list: whoever has another one now is watched anew.
-                next[place].isWatched = listeners[i].isWatched && i == place
-                if listeners[i].isWatched, i != place { kernel.unwatch(next[place].listener.descriptor) }
-            }
-        }
-        listeners = AdoptedList(next)
+        listeners = AdoptedList(taken.listeners)
+        listenerCount = taken.count
+        ownPlaces = OwnPlaces(taken.listeners.lazy.compactMap { $0?.listener.bound })
         if order == .run { watchListeners() } else { drainListeners() }
     }
 
     /// Watches the listeners that are not, as far as the kernel lets us.
     mutating func watchListeners() {
         unwatched = 0
-        for i in 0..<listeners.count where !listeners[i].isWatched {
-            let key = EventKey(.listener, index: i, generation: 0)
-            listeners[i].isWatched = !kernel.watchLevel(listeners[i].listener.descriptor, key).isError
-            if !listeners[i].isWatched { unwatched += 1 }
+        for place in 0..<listeners.count {
+            guard var adopted = listeners[place], !adopted.isWatched else { continue }
+            let key = EventKey(.listener, index: place, generation: 0)
+            adopted.isWatched = !kernel.watchLevel(adopted.listener.descriptor, key).isError
+            listeners[place] = adopted
+            if !adopted.isWatched { unwatched += 1 }
         }
     }
 
     /// Takes what is queued already, so that no client that was told "connected" is reset, then stops listening.
     mutating func drainListeners() {
-        for i in 0..<listeners.count where order == .drain { acceptAll(listeners[i].listener, limit: queueLimit) }
+        for place in 0..<listeners.count where order == .drain {
+            if let adopted = listeners[place] { acceptAll(adopted.listener, limit: queueLimit) }
+        }
         closeListeners()
     }
 
     mutating func closeListeners() {
-        for i in 0..<listeners.count { close(listeners[i]) }
+        for place in 0..<listeners.count {
+            if let adopted = listeners[place] { close(adopted) }
+        }
         listeners = AdoptedList([])
+        listenerCount = 0
+        ownPlaces = OwnPlaces([])
         unwatched = 0
     }
 
@@ -257,8 +305,14 @@ extension Worker {
     }
 
     private func overdue(_ target: Drain.Target) -> RuntimeReason? {
-        for i in 0..<drains.count where drains[i].what == target && drains[i].deadline <= now {
-            return drains[i].reason
+        var (low, high) = (0, drains.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if drains[middle].what.key < target.key { low = middle + 1 } else { high = middle }
+        }
+        while low < drains.count, drains[low].what.key == target.key {
+            if drains[low].what == target, drains[low].deadline <= now { return drains[low].reason }
+            low += 1
         }
         return nil
     }

@@ -4,7 +4,8 @@ import Pipeline
 /// otherwise waits without a turn of its own until its time has come.
 ///
 /// Rates are exact in the long run although nobody wakes on time: what a flow reads late is charged from when it was
-/// entitled to read, so that lateness is made up for (docs/adr/0007).
+/// entitled to read, so that lateness is made up for (docs/adr/0007). Flows that share a rate have even shares of it, whichever
+/// workers they are on: after each piece a flow leaves the rate alone for as long as it takes each of the others to read one.
 extension Worker {
     /// Flows that wait are looked after at most so often: the finest that `epoll_wait` can sleep.
     static var shortestPause: TimeSpan { .milliseconds(1) }
@@ -18,43 +19,75 @@ extension Worker {
         var least = Self.bufferSize
         for i in 0..<Int(pacers.count) {
             guard let pacer = pacers[i] else { continue }
-            least = min(least, source == .client ? pacer.pointee.up.quantum : pacer.pointee.down.quantum)
+            least = min(least, source == .client ? pacer.pointee.up.piece(now) : pacer.pointee.down.piece(now))
         }
         return least
     }
 
-    /// True if the flow must wait for its rate: then it is woken when its time has come.
+    /// True if the flow must wait for its rate, or for its share of it: then it is woken when its time has come.
     mutating func park(_ index: Int, _ source: Side) -> Bool {
         let slot = slab.slots + index
+        let flow = slab.flow(index, source)
         let pacers = slot.pointee.pacers
         var until: Instant?
+        var isCrowded = false
         for i in 0..<Int(pacers.count) {
             guard let pacer = pacers[i] else { continue }
             let ready = source == .client ? pacer.pointee.up.readyAt(now) : pacer.pointee.down.readyAt(now)
             if let ready { until = max(until ?? ready, ready) }
+            if source == .client ? pacer.pointee.up.isCrowded(now) : pacer.pointee.down.isCrowded(now) {
+                isCrowded = true
+            }
         }
+        if isCrowded, flow.pointee.entitled > now { until = max(until ?? now, flow.pointee.entitled) }
         guard let until else { return false }
-        slab.flow(index, source).pointee.entitled = until
+        if flow.pointee.entitled.nanoseconds == 0 { joinLine(index, source) }
+        flow.pointee.entitled = until
         paces.wake(slab.slots, index, at: max(until, now + Self.shortestPause))
         return true
+    }
+
+    /// The flow is one of those that wait for the rate: as long as it is ``Flow/entitled`` to something.
+    private func joinLine(_ index: Int, _ source: Side) {
+        let pacers = slab.slots[index].pacers
+        for i in 0..<Int(pacers.count) {
+            if source == .client { pacers[i]?.pointee.up.join() } else { pacers[i]?.pointee.down.join() }
+        }
+    }
+
+    /// The flow has nothing to read, or nobody to write to: others needn't wait for it.
+    func leaveLine(_ index: Int, _ source: Side) {
+        let flow = slab.flow(index, source)
+        guard flow.pointee.entitled.nanoseconds != 0 else { return }
+        flow.pointee.entitled = Instant(nanoseconds: 0)
+        let pacers = slab.slots[index].pacers
+        for i in 0..<Int(pacers.count) {
+            if source == .client { pacers[i]?.pointee.up.leave() } else { pacers[i]?.pointee.down.leave() }
+        }
     }
 
     /// Charges what was read, once, to each pacer.
     func charge(_ index: Int, _ source: Side, _ bytes: Int) {
         let slot = slab.slots + index
         guard bytes > 0, !slot.pointee.pacers.isEmpty else { return }
-        let entitled = slab.flow(index, source).pointee.entitled.nanoseconds
+        let flow = slab.flow(index, source)
+        let entitled = flow.pointee.entitled.nanoseconds
         let earliest = now.nanoseconds > Self.longestCredit ? now.nanoseconds - Self.longestCredit : 0
         let at = entitled == 0 ? now : Instant(nanoseconds: min(max(entitled, earliest), now.nanoseconds))
         let pacers = slot.pointee.pacers
+        var turn = TimeSpan.zero
         for i in 0..<Int(pacers.count) {
             guard let pacer = pacers[i] else { continue }
+            // As the rate stood when it was read: what was free then has no turn.
             if source == .client {
+                turn = max(turn, pacer.pointee.up.turn(bytes, now))
                 pacer.pointee.up.charge(bytes, at: at)
             } else {
+                turn = max(turn, pacer.pointee.down.turn(bytes, now))
                 pacer.pointee.down.charge(bytes, at: at)
             }
         }
+        if entitled != 0 { flow.pointee.entitled = at + turn }
         // Whoever has had its turn goes to the end of the line.
         slot.pointee.paceOrder = 0
     }

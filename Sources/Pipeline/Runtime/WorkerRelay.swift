@@ -4,14 +4,11 @@ import Pipeline
 extension Worker {
     mutating func clientEvent(_ index: Int, _ readiness: Readiness) {
         let slot = slab.slots + index
-        let generation = slot.pointee.generation
         noteReadable(&slot.pointee.up, readiness)
         if readiness.contains(.writable) || readiness.contains(.hangup) { slot.pointee.down.state.insert(.writable) }
         switch slot.pointee.phase {
         case .peeking: peekEvent(index)
-        case .relaying:
-            pumpBoth(index)
-            if readiness.contains(.hangup) { noticeReset(index, .client, generation) }
+        case .relaying: pumpBoth(index)
         case .connecting:
             if readiness.contains(.hangup) { clientLeft(index) }
         case .free: break
@@ -23,13 +20,11 @@ extension Worker {
         switch slot.pointee.phase {
         case .connecting: connectEvent(index, readiness)
         case .relaying:
-            let generation = slot.pointee.generation
             noteReadable(&slot.pointee.down, readiness)
             if readiness.contains(.writable) || readiness.contains(.hangup) {
                 slot.pointee.up.state.insert(.writable)
             }
             pumpBoth(index)
-            if readiness.contains(.hangup) { noticeReset(index, .upstream, generation) }
         case .peeking, .free: break
         }
     }
@@ -38,37 +33,28 @@ extension Worker {
         if readiness.contains(.readable) { flow.state.insert(.readable) }
         if readiness.contains(.hangup) {
             // A reset comes with `EPOLLRDHUP` too, and with its error behind the bytes: read until that is told.
-            flow.state.formUnion([.readable, .urgent])
+            flow.state.formUnion([.readable, .urgent, .hungUp])
         } else if readiness.contains(.readEnd) {
             flow.state.formUnion([.ending, .readable])
         }
         if readiness.contains(.urgent) { flow.state.insert(.urgent) }
     }
 
-    /// A side whose FIN was passed on already is read no more, so that no read finds its RST: ask (R15).
-    private mutating func noticeReset(_ index: Int, _ side: Side, _ generation: UInt32) {
-        let slot = slab.slots + index
-        guard slot.pointee.phase == .relaying, slot.pointee.generation == generation,
-            slab.flow(index, side).pointee.state.contains(.ended)
-        else { return }
-        let error = kernel.pendingError(side == .client ? slot.pointee.client : slot.pointee.upstream)
-        if error != 0 { finish(index, Worker.brokenReason(error, side).code, .broken(side)) }
-    }
-
-    /// A client that is gone while its backend is being connected to: no use in going on.
+    /// A client that is gone while its backend is being connected to: no use in going on, and no fault of the backend's.
     private mutating func clientLeft(_ index: Int) {
         let error = kernel.pendingError(slab.slots[index].client)
-        if error != 0 { finish(index, Worker.brokenReason(error, .client).code, .reset) }
+        if error != 0 { finish(index, RuntimeReason.abandoned.code, .reset) }
     }
 
     /// Moves what can be moved in both directions, and ends the connection when both are over.
     mutating func pumpBoth(_ index: Int) {
         let slot = slab.slots + index
-        guard pump(index, .client) else { return }
-        if slot.pointee.up.state.contains(.gated), !slot.pointee.up.holdsBytes {
-            guard openGate(index), pump(index, .client) else { return }
+        guard pumpUp(index), pump(index, .upstream) else { return }
+        // The client was found gone by writing to it: what it had said before goes first.
+        if slot.pointee.up.state.contains(.broken) {
+            guard pumpUp(index) else { return }
         }
-        guard pump(index, .upstream) else { return }
+        guard noticeLoss(index, .client), noticeLoss(index, .upstream) else { return }
         let upOver = slot.pointee.up.isOver
         let downOver = slot.pointee.down.isOver
         if upOver, downOver {
@@ -77,6 +63,13 @@ extension Worker {
         } else if upOver || downOver {
             armHalfClose(index, clientFirst: upOver)
         }
+    }
+
+    private mutating func pumpUp(_ index: Int) -> Bool {
+        let up = slab.flow(index, .client)
+        guard pump(index, .client) else { return false }
+        guard up.pointee.state.contains(.gated), !up.pointee.holdsBytes, !up.pointee.isOver else { return true }
+        return openGate(index) && pump(index, .client)
     }
 
     private mutating func armHalfClose(_ index: Int, clientFirst: Bool) {
@@ -92,7 +85,8 @@ extension Worker {
 
     /// True for a connection that is half-closed for a while, and is guarded from now on.
     mutating func guardHalfClosed(_ index: Int) -> Bool {
-        guard !slab.slots[index].marks.contains(.guarded), halfCloseTimeout > Self.guardAfter else { return false }
+        guard !slab.slots[index].marks.contains(.guarded), halfCloseTimeout > Self.guardAfter, lost(index) == nil
+        else { return false }
         guardUpstream(index)
         let rest = TimeSpan(nanoseconds: halfCloseTimeout.nanoseconds - Self.guardAfter.nanoseconds)
         wheel.arm(slab.slots, index, at: now + rest)
@@ -106,7 +100,11 @@ extension Worker {
         // Who waits for the rate moves, if slowly.
         if total != slot.pointee.halfClosedTotal || slot.pointee.pacePlace != Flow.none {
             slot.pointee.halfClosedTotal = total
-            wheel.arm(slab.slots, index, at: now + halfCloseTimeout)
+            wheel.arm(slab.slots, index, at: now + patience(lost(index)))
+            return
+        }
+        if let side = lost(index) {
+            endLost(index, side)
             return
         }
         let waitingFor: RuntimeReason =
@@ -157,16 +155,14 @@ extension Worker {
                 enqueue(index)
                 return true
             case .wait:
-                flow.pointee.entitled = Instant(nanoseconds: 0)
+                leaveLine(index, source)
                 if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
                 return true
             case .sourceBroken(let error):
-                finish(index, Worker.brokenReason(error, source).code, .broken(source))
+                endBroken(index, source, error)
                 return false
             case .sinkBroken(let error):
-                let sink: Side = source == .client ? .upstream : .client
-                finish(index, Worker.brokenReason(error, sink).code, .broken(sink))
-                return false
+                return sinkBroke(index, source.other, error)
             }
         }
     }
@@ -183,11 +179,13 @@ extension Worker {
     /// The source was read to its end, and all of it is written: passes FIN on. Behind a FIN a reset shows in no read,
     /// so where an event has told of one, the source is asked.
     private mutating func end(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor) -> Step {
+        if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
         if flow.pointee.state.contains(.urgent) {
             let error = kernel.pendingError(from)
             guard error == 0 else { return .sourceBroken(error) }
         }
         flow.pointee.state.insert(.shut)
+        flow.pointee.state.remove(.acknowledged)
         releasePipe(flow)
         kernel.shutdownWrite(to)
         return .wait
@@ -200,6 +198,7 @@ extension Worker {
         let outcome = kernel.receive(from, UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
         if outcome.isError {
             guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
+            if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
             flow.pointee.state.remove(.readable)
             return .wait
         }
@@ -326,9 +325,4 @@ extension Worker {
         return .moved(0)
     }
 
-    static func brokenReason(_ error: Int32, _ side: Side) -> RuntimeReason {
-        let timedOut = error == ErrorNumber.timedOut || error == ErrorNumber.hostUnreachable
-        if side == .client { return timedOut ? .clientTimedOut : .resetByClient }
-        return timedOut ? .upstreamTimedOut : .resetByUpstream
-    }
 }

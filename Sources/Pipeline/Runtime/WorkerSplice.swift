@@ -15,7 +15,13 @@ extension Worker {
         }
         let outcome = kernel.splice(from, pipes[flow.pointee.pipe].writeEnd, PipePool.pipeSize, more: false)
         if outcome.isError {
-            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
+            guard outcome.error == ErrorNumber.again else {
+                guard !ErrorNumber.isOfPeer(outcome.error) else { return .sourceBroken(outcome.error) }
+                // No memory for the pipe's pages: the stream goes on by copies, which need none.
+                stopSplicing(flow, from)
+                return .moved(0)
+            }
+            if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
             flow.pointee.state.remove(.readable)
             awaitMore(index, flow, from)
             return .wait

@@ -48,7 +48,7 @@ public enum HelloFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
 
 /// Where the parts of a parsed ClientHello stand. Offsets count from the first byte that the parser saw, and mean
 /// something only together with those bytes.
-public struct ClientHello: Equatable, Sendable {
+public struct ClientHello: Equatable, Sendable, BitwiseCopyable {
     /// The longest server name that is taken, as on the wire.
     public static let nameLimit = 255
 
@@ -99,7 +99,7 @@ public struct ClientHello: Equatable, Sendable {
 }
 
 /// A run of handshake bytes in the stream. It may cross record boundaries, with a record header in between.
-public struct HelloField: Equatable, Sendable {
+public struct HelloField: Equatable, Sendable, BitwiseCopyable {
     /// Of its first byte, in the stream.
     public let offset: Int
     /// Its own bytes, without record headers in between.

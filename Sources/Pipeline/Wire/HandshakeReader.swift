@@ -20,24 +20,49 @@ struct HandshakeReader {
         case tooLarge
     }
 
+    /// Where it has got to, which means the same once more bytes are there.
+    struct Place {
+        /// Of the next byte, in the stream.
+        var position = 0
+        var recordEnd = 0
+        /// Bytes of the message that are still to read; before its length is known, of its four-byte header.
+        var left = 4
+        /// What ``left`` will be at the end of the innermost open vector.
+        var floor = 0
+        var lengthIsKnown = false
+    }
+
     private let bytes: UnsafeBufferPointer<UInt8>
     private let limit: Int
-    /// Of the next byte, in the stream.
-    private(set) var position = 0
-    private var recordEnd = 0
-    /// Bytes of the message that are still to read; before its length is known, of its four-byte header.
-    private(set) var left = 4
-    /// What ``left`` will be at the end of the innermost open vector.
-    private var floor = 0
-    private var lengthIsKnown = false
+    var place: Place
 
-    init(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int) {
+    init(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int, at place: Place = Place()) {
         self.bytes = bytes
         self.limit = limit
+        self.place = place
+    }
+
+    private(set) var position: Int {
+        get { place.position }
+        set { place.position = newValue }
+    }
+    private var recordEnd: Int {
+        get { place.recordEnd }
+        set { place.recordEnd = newValue }
+    }
+    private(set) var left: Int {
+        get { place.left }
+        set { place.left = newValue }
+    }
+    private var floor: Int {
+        get { place.floor }
+        set { place.floor = newValue }
     }
 
     /// True until the innermost open vector is read to its end.
     var hasMore: Bool { left > floor }
+    /// Bytes of the innermost open vector that are still to read.
+    var rest: Int { left - floor }
 
     /// Reads the message's header (RFC 8446 §4): its type must be `type`.
     mutating func start(type: UInt8) throws(Stop) {
@@ -45,7 +70,7 @@ struct HandshakeReader {
         guard try u8() == type else { throw .malformed(.notClientHello) }
         let high = Int(try u8())
         left = high << 16 | Int(try u16())
-        lengthIsKnown = true
+        place.lengthIsKnown = true
         try checkSize()
     }
 
@@ -64,40 +89,42 @@ struct HandshakeReader {
         return high << 8 | UInt16(try u8())
     }
 
-    /// Passes over `count` bytes.
-    mutating func skip(_ count: Int) throws(Stop) {
-        try walk(count) { _ throws(Stop) in }
+    /// Whether the innermost open vector has so many bytes left.
+    func require(_ count: Int) throws(Stop) {
+        guard count <= rest else { throw .malformed(.overrun) }
     }
 
-    mutating func skipRest() throws(Stop) { try skip(left - floor) }
+    /// Passes over `count` bytes, as far as they are there: what is left is in `count`.
+    mutating func skip(_ count: inout Int) throws(Stop) {
+        try walk(&count) { _ throws(Stop) in }
+    }
 
-    /// Passes over a server name, whose bytes must be printable ASCII.
-    mutating func skipName(_ count: Int) throws(Stop) {
-        try walk(count) { chunk throws(Stop) in
+    /// The same for a server name, whose bytes must be printable ASCII.
+    mutating func skipName(_ count: inout Int) throws(Stop) {
+        try walk(&count) { chunk throws(Stop) in
             for byte in chunk where byte < 0x20 || byte > 0x7E { throw .malformed(.serverNameByte) }
         }
     }
 
     @inline(__always)
     private mutating func walk(
-        _ count: Int, _ look: (UnsafeBufferPointer<UInt8>) throws(Stop) -> Void
+        _ count: inout Int, _ look: (UnsafeBufferPointer<UInt8>) throws(Stop) -> Void
     ) throws(Stop) {
-        guard count <= left - floor else { throw .malformed(.overrun) }
-        var rest = count
-        while rest > 0 {
+        try require(count)
+        while count > 0 {
             if position == recordEnd { try openRecord() }
-            let chunk = min(rest, recordEnd - position)
+            let chunk = min(count, recordEnd - position)
             guard position + chunk <= bytes.count else { throw .incomplete(needs: nextLook) }
             try look(UnsafeBufferPointer(rebasing: bytes[position..<position + chunk]))
             position += chunk
             left -= chunk
-            rest -= chunk
+            count -= chunk
         }
     }
 
     /// Opens a vector of `length` bytes; the answer is what ``leave(_:)`` wants.
     mutating func enter(_ length: Int) throws(Stop) -> Int {
-        guard length <= left - floor else { throw .malformed(.overrun) }
+        try require(length)
         defer { floor = left - length }
         return floor
     }
@@ -115,7 +142,7 @@ struct HandshakeReader {
     }
 
     /// Once its length is known, the content of a record can be awaited whole.
-    private var nextLook: Int { lengthIsKnown ? recordEnd : min(recordEnd, position + left) }
+    private var nextLook: Int { place.lengthIsKnown ? recordEnd : min(recordEnd, position + left) }
 
     /// Reads the record header at ``position`` (RFC 8446 §5.1), byte by byte as they are known.
     private mutating func openRecord() throws(Stop) {
@@ -148,7 +175,7 @@ struct HandshakeReader {
     /// records.
     private func checkSize() throws(Stop) {
         let rest = left - (recordEnd - position)
-        if lengthIsKnown, rest < 0 { throw .malformed(.bytesAfterHello) }
+        if place.lengthIsKnown, rest < 0 { throw .malformed(.bytesAfterHello) }
         guard recordEnd <= limit else { throw .tooLarge }
         guard rest > 0 else { return }
         let records = (rest + TLSRecord.maxLength - 1) / TLSRecord.maxLength

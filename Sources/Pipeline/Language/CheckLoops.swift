@@ -1,0 +1,53 @@
+import Pipeline
+
+/// A backend that is a listener of this node: its connections would come back, each for another one, until no slot is left.
+/// Only what the file itself shows; the rest is refused when it is connected to (`backend.loop`).
+extension Checker {
+    func checkLoops() {
+        guard !listeners.isEmpty || !exposes.isEmpty else { return }
+        let exact = Dictionary(listeners.map { ($0.value.endpoint, $0) }, uniquingKeysWith: { first, _ in first })
+        let raw = Set(routes.lazy.filter { $0.hostname == nil }.map(\.listen.value))
+        let named = Set(routes.lazy.filter { $0.hostname != nil }.map(\.listen.value))
+        for route in routes {
+            for backend in route.backends where !reporter.isFull {
+                let endpoint = backend.value.endpoint
+                if let listener = listener(at: endpoint, exact) {
+                    report(backend.span, endpoint, listener.span)
+                } else if let expose = expose(at: endpoint, raw: raw, named: named) {
+                    report(backend.span, endpoint, expose.span)
+                }
+            }
+        }
+    }
+
+    private func report(_ span: SourceSpan, _ endpoint: Endpoint, _ listener: SourceSpan) {
+        reporter.error(
+            span, "the backend \(endpoint) is a listener of this node, and would be connected to itself",
+            help: "give the address or the port of the server", related: [.init(listener, "it listens here")])
+    }
+
+    private func listener(at endpoint: Endpoint, _ exact: [Endpoint: Located<ListenerSpec>]) -> Located<ListenerSpec>? {
+        if let listener = exact[endpoint] { return listener }
+        guard endpoint.address.isLoopback else { return nil }
+        return exact[Endpoint(endpoint.address.anyOfFamily, endpoint.port)]
+    }
+
+    /// The line that opens the backend's port, if a route asks for that.
+    private func expose(at endpoint: Endpoint, raw: Set<UInt16>, named: Set<UInt16>) -> Located<ExposeSpec>? {
+        exposes.first { expose in
+            let asks = expose.value.hint == .tcpRaw ? raw : named
+            guard expose.value.ports.contains(endpoint.port), asks.contains(endpoint.port), !expose.value.isDedicated
+            else {
+                return false
+            }
+            let isEach = endpoint.address.isLoopback && expose.value.address == endpoint.address.anyOfFamily
+            return isEach || expose.value.address == endpoint.address
+        }
+    }
+}
+
+extension IPAddress {
+    /// `::1` or 127.0.0.0/8: this host, whichever it is.
+    fileprivate var isLoopback: Bool { self == IPAddress(high: 0, low: 1) || (isIPv4 && v4Bits >> 24 == 127) }
+    fileprivate var anyOfFamily: IPAddress { isIPv4 ? .unspecifiedV4 : .unspecified }
+}
