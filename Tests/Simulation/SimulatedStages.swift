@@ -52,7 +52,7 @@ extension SimulatedStage {
     ) -> Verdict {
         guard let connection = settings.world.enter(settings, view) else { return .refuse(0) }
         let verdict = decide(settings, connection, view, effects)
-        settings.world.decided(settings, connection, verdict)
+        settings.world.decided(settings, connection, verdict, looks: peek(settings) != nil)
         return verdict
     }
 

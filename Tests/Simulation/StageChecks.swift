@@ -67,7 +67,9 @@ extension World {
         return plan
     }
 
-    func decided(_ settings: StageSettings, _ connection: Connection, _ verdict: Verdict) {
+    /// - Parameter looks: the stage looks at bytes. One that doesn't may be asked while another waits, and changes nothing of
+    ///   that.
+    func decided(_ settings: StageSettings, _ connection: Connection, _ verdict: Verdict, looks: Bool) {
         let isGate = settings.chain.gates && settings.stage == settings.chain.gateStage
         note("stage \(settings.stage) of #\(connection.index): \(verdict)")
         switch verdict {
@@ -88,7 +90,7 @@ extension World {
             }
         case .next: break
         }
-        connection.peekDeadline = nil
+        if looks { connection.peekDeadline = nil }
         if isGate { connection.gate = .open }
         connection.passed |= 1 << UInt32(settings.stage)
     }
