@@ -62,7 +62,7 @@ final class World: @unchecked Sendable {
     var actor = 0
     /// Since the worker was last refused an accept for good: its listeners wait, and are not watched.
     var isStarved = false
-    var starved = [Int: UInt64]()
+    var starved: [Int: [UInt64]] = [:]
     /// Calls since the last wait, and those among them that changed something.
     var calls = 0
     var effects = 0

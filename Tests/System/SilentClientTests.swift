@@ -88,7 +88,9 @@ struct SilentClientTests {
             config(entry, echo.place, settings: ["unrouted 40 per worker"], stages: ["anti_spoof refuse others"]))
         let quiet = try Socket.connect(to: entry, from: Place("127.0.0.2", 0))
         let greedy = try (0..<60).map { _ in try Socket.connect(to: entry, from: Place("127.0.0.3", 0)) }
+        #expect(try node.logs(21).count == 21)
         let late = try Socket.connect(to: entry, from: Place("127.0.0.4", 0))
+        _ = try node.logs(22)
         let hello = clientHello("a.example.com")
         for client in [quiet, late] {
             try client.send(hello)

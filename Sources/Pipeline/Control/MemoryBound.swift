@@ -109,9 +109,10 @@ struct MemoryBound {
 
 /// Looks at what the node uses, and says to workers when it is too much and when no longer.
 struct MemoryWatch {
-    private static let calm = TimeSpan.seconds(1)
-    /// More than half of the bound is used: it may go fast.
-    private static let close = TimeSpan.milliseconds(50)
+    /// Memory may fill as fast as a gigabyte a second: what is left is looked at again before it can be gone.
+    private static let soonest = TimeSpan.milliseconds(10)
+    private static let soonestWhileShort = TimeSpan.milliseconds(50)
+    private static let latest = TimeSpan.seconds(1)
 
     private let source: MemoryBound
     private(set) var nextLook = Instant(nanoseconds: 0)
@@ -124,7 +125,8 @@ struct MemoryWatch {
     func bound(_ setting: MemorySetting) -> UInt64 {
         switch setting {
         case .bytes(let bytes): bytes
-        case .percent(let percent): reading.allowed / 100 &* UInt64(percent)
+        case .percent(let percent):
+            reading.allowed / 100 &* UInt64(percent) &+ reading.allowed % 100 &* UInt64(percent) / 100
         }
     }
 
@@ -133,10 +135,18 @@ struct MemoryWatch {
         guard nextLook <= now else { return false }
         reading = source.read()
         let bound = bound(setting)
-        nextLook = now + (reading.used > bound / 2 ? MemoryWatch.close : MemoryWatch.calm)
         let before = isShort
         // With a gap between the two, so that it does not go to and fro.
         isShort = bound > 0 && reading.used > bound / 100 &* (before ? 85 : 90)
+        nextLook = now + pause(bound / 100 &* 90)
         return isShort != before
+    }
+
+    private func pause(_ limit: UInt64) -> TimeSpan {
+        guard limit > 0 else { return MemoryWatch.latest }
+        let soonest = isShort ? MemoryWatch.soonestWhileShort : MemoryWatch.soonest
+        // A byte is a nanosecond.
+        let left = TimeSpan(nanoseconds: reading.used < limit ? limit - reading.used : 0)
+        return min(max(left, soonest), MemoryWatch.latest)
     }
 }

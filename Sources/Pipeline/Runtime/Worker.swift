@@ -46,7 +46,8 @@ package struct WorkerLimits: Sendable {
 
     package init(_ settings: NodeSettings) {
         self.init(
-            connections: settings.maxConnections, blocks: min(settings.maxConnections, 16384),
+            // One while its backend is connected to, two once it relays.
+            connections: settings.maxConnections, blocks: min(2 * settings.maxConnections, 16384),
             pipes: min(settings.maxConnections, 1024), spares: min(settings.maxConnections, settings.spareSockets),
             unrouted: settings.maxUnrouted)
     }
