@@ -161,7 +161,7 @@ private struct QuietKernel: Kernel {
     }
     mutating func stopListening(_ listener: Descriptor) { taken -= 1 }
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome { none }
-    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Bool { false }
+    func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome { none }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
     func interface(of descriptor: Descriptor) -> UInt32 { 0 }
@@ -172,10 +172,13 @@ private struct QuietKernel: Kernel {
     func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { none }
     func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome { none }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
+    func capBuffers(_ descriptor: Descriptor) {}
     func silence(of descriptor: Descriptor) -> PeerSilence? { nil }
     func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { none }
+    func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { none }
+    func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome { none }
     func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) -> Outcome {
         none
     }

@@ -89,7 +89,7 @@ extension Worker {
             releasePending(index)
             slot.pointee.up.state.remove(.readable)
             guard error != ErrorNumber.again else { return true }
-            finish(index, Worker.brokenReason(error, .client).code, .broken(.client))
+            endBroken(index, .client, error)
             return false
         }
         pending.pointee.count = outcome.value
