@@ -40,7 +40,8 @@ extension World {
 
     /// [S29] What a side had sent before it was gone has gone to the other, as far as that took it.
     func checkLastWords(_ connection: Connection, _ code: ReasonCode) {
-        guard let upstream = connection.upstream, mailbox.order != .stop else { return }
+        // A sink that this node has no memory for is not asked again.
+        guard let upstream = connection.upstream, mailbox.order != .stop, !connection.metShortage else { return }
         switch RuntimeReason(rawValue: code.rawValue) {
         case .resetByUpstream?, .upstreamTimedOut?:
             checkLastWords(connection, upstream, to: connection.client, held: connection.heldDown)

@@ -140,7 +140,7 @@ extension World {
             until = max(until, ready?.nanoseconds ?? 0)
         }
         // It is looked after once a millisecond; where several wait, each reads in its turn.
-        let isShared = buckets.contains { index in connections.count { $0.isLive && $0.plan.pacers.contains(index) } > 1
+        let isShared = buckets.contains { index in connections.count { $0.plan.pacers.contains(index) } > 1
         }
         return until + 1_100_000 + (isShared ? 60_000_000 : 0)
     }

@@ -46,7 +46,8 @@ struct LoopTests {
             let client = try Socket.connect(to: entry)
             let place = try client.local
             try? client.send("an echo?")
-            #expect(try client.receiveToEnd() == ([], .reset), "\(number)")
+            // Its end may have been told to `send` already.
+            #expect(try client.receiveToEnd().bytes.isEmpty, "\(number)")
             #expect(try node.log(of: place).reason == "backend.refused upstream", "\(number)")
         }
     }

@@ -87,6 +87,8 @@ struct Slot {
     var attempt: UInt8 = 0
     /// How many backends were tried; one that has no room was not.
     var tried: UInt8 = 0
+    /// While it was watched, its backend sent FIN, and nothing before.
+    var hasHungUp = false
     var marks: Marks = []
     var listener: UInt16 = 0
     var client = Descriptor.none
@@ -164,8 +166,6 @@ struct Slot {
         /// A PROXY header of ours went in front, and how it is taken is still to be seen (R18).
         static let watchesAnswer = Marks(rawValue: 256)
         static let proxyRejected = Marks(rawValue: 512)
-        /// While it was watched, its backend sent FIN, and nothing before.
-        static let hungUp = Marks(rawValue: 1 << 14)
         /// Came by a listener that intercepts.
         static let intercepted = Marks(rawValue: 1024)
         /// Its destination was tried, or is connected, and no backend.

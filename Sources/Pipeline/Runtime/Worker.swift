@@ -245,7 +245,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         case .upstream:
             if let index = upstreams.owner(event.key) { upstreamEvent(index, event.readiness) }
         case .listener:
-            if event.key.index < listeners.count, let adopted = listeners[event.key.index], !acceptAll(adopted.listener) {
+            if event.key.index < listeners.count, let adopted = listeners[event.key.index], !acceptAll(adopted.listener)
+            {
                 pauseAccepting(event.key.index)
             }
         case .control:

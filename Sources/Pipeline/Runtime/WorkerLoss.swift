@@ -2,9 +2,10 @@ import Pipeline
 
 /// A side that is gone: what it sent before goes to the other first (R15), and the end is told as what it was (R28).
 extension Worker {
-    /// How long the other side may take nothing of what a lost one has sent. Nobody waits for the rest of what a client
-    /// sends that has reset: its slot, its limits and its backend's time are needed. A backend's last words have a reader.
-    func patience(_ lost: Side?) -> TimeSpan { lost == .client ? .milliseconds(750) : halfCloseTimeout }
+    /// How often it is looked whether the other side takes what a lost one has sent; once it has not, that is the end. Nobody
+    /// waits for the rest of what a client sends that has reset: its slot, its limits and its backend's time are needed, and
+    /// two looks take less than a second. A backend's last words have a reader.
+    func patience(_ lost: Side?) -> TimeSpan { lost == .client ? .milliseconds(450) : halfCloseTimeout }
 
     /// The side that is lost while what it sent is still being moved on.
     func lost(_ index: Int) -> Side? {

@@ -18,11 +18,11 @@ extension Worker {
     /// The backend has sent FIN. If that was without a word, the connection's end shows whether it took bytes all the same.
     mutating func noteHangUp(_ index: Int) {
         let slot = slab.slots + index
-        guard slot.pointee.marks.contains(.watchesAnswer), !slot.pointee.marks.contains(.hungUp),
+        guard slot.pointee.marks.contains(.watchesAnswer), !slot.pointee.hasHungUp,
             slot.pointee.marks.contains(.connected), isInWindow(index), !slot.pointee.up.state.contains(.shut),
             isSilent(index)
         else { return }
-        slot.pointee.marks.insert(.hungUp)
+        slot.pointee.hasHungUp = true
         // A flow that has ended without a byte has no block, nor ever will: its end is free for this.
         slot.pointee.down.blockEnd = taken(index)
     }
@@ -34,7 +34,7 @@ extension Worker {
             let reason = RuntimeReason(rawValue: cause.rawValue)
         else { return cause }
         if reason == .resetByUpstream { noteHangUp(index) }
-        if slot.pointee.marks.contains(.hungUp) {
+        if slot.pointee.hasHungUp {
             // Who closes first, and then takes what the client says, has understood it.
             let tookMore = taken(index) != slot.pointee.down.blockEnd
             if !tookMore || reason == .resetByUpstream { doubtHeader(index) }
