@@ -15,6 +15,7 @@ import Testing
                 "node n",
                 [
                     ("workers", "2", "auto"), ("connections", "10 per worker", "11 per worker"),
+                    ("unrouted", "5 per worker", "6 per worker"), ("memory", "1GiB", "50%"),
                     ("conntrack", "every 5s", "every 5s table 1001"), ("backlog", "10", "11"),
                     ("descriptors", "shared", "per_worker"), ("coalesce", "2ms", "3ms"),
                     ("spare_sockets", "1 per worker", "2 per worker"), ("connect_timeout", "1s", "2s"),

@@ -56,7 +56,7 @@ struct SimulationTests {
         #expect(total.pieces > 50)
         #expect(total.reused > 100)
         #expect(total.starved > 10)
-        #expect(total.peeks > 100)
+        #expect(total.peeks > 100, "S35: flows went on without a block")
         #expect(total.unspliced > 0)
         #expect(total.connects > total.accepted / 2)
         let expected: [RuntimeReason] = [
