@@ -80,7 +80,7 @@ struct ReloadTests {
     func refusesTakenPort() throws {
         let (server, other) = (try Server.saying("old"), try ManualServer())
         let site = try Site { ReloadTests.config($0, [server.place]) }
-        var config = ReloadTests.config(site.entry, [other.place])
+        var config = ReloadTests.config(site.entry, [server.place])
         config.rawListeners.append(other.place)
         try site.write(config)
         let answer = try site.run("reload")

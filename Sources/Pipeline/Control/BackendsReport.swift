@@ -192,7 +192,7 @@ final class BackendsReport {
         line.field("state", row.standing.rawValue)
         line.list("instances", row.instances) { $0.string($1) }
         line.list("envs", envs(row))
-        line.list("routes", row.sum.routes) { $0.string($1.string) }
+        line.list("routes", row.sum.routes.map(\.string).sorted()) { $0.string($1) }
         line.field("routes_count", row.sum.count)
         line.field("eligible", row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
         line.field("active", figures.active)
