@@ -148,6 +148,7 @@ static int work(int fd, struct peer *peer) {
         return outcome ? outcome : nothing_more(fd);
     }
     case JOB_UPLOAD: return sink(fd, peer);
+    case JOB_IGNORE: return 0;  // what comes stays in the socket; the end shows as an error, or at the end of the run
     default: return -1;
     }
 }

@@ -16,7 +16,7 @@ enum { HELLO_NONCE = 11, HELLO_JOB = HELLO_NONCE + 8, HELLO_AMOUNT = HELLO_JOB +
 // Offsets into the reply.
 enum { REPLY_NONCE = 9, REPLY_SUM = 17, REPLY_PORT = 25, REPLY_VERDICT = 27 };
 
-enum job { JOB_SHORT = 's', JOB_ECHO = 'e', JOB_DOWNLOAD = 'd', JOB_UPLOAD = 'u', JOB_HOLD = 'h' };
+enum job { JOB_SHORT = 's', JOB_ECHO = 'e', JOB_DOWNLOAD = 'd', JOB_UPLOAD = 'u', JOB_HOLD = 'h', JOB_IGNORE = 'i' };
 
 static inline uint64_t load64(const void *p) {
     uint64_t v;

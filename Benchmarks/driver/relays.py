@@ -30,8 +30,11 @@ class Relay:
             return self
         if self._template not in OF_MANY_ENVS:
             return None
+        return self.with_template(OF_MANY_ENVS[self._template])
+
+    def with_template(self, template):
         other = copy.copy(self)
-        other._template = OF_MANY_ENVS[self._template]
+        other._template = template
         return other
 
     def missing(self):

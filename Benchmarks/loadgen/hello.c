@@ -1,7 +1,8 @@
 // A ClientHello as a browser sends it, padded to 517 bytes (RFC 7685).
 #include <stdio.h>
 
-#include "loadgen.h"
+#include "../common/net.h"
+#include "hello.h"
 
 static uint8_t template[HELLO_BYTES];
 static long names;           // 0: one

@@ -5,6 +5,7 @@
 
 #include "../common/net.h"
 #include "../common/wire.h"
+#include "hello.h"
 
 enum { MESSAGE_MAX = 65536 };
 
@@ -31,12 +32,6 @@ struct client {
     uint64_t moved;   // a job's own: bytes, or messages
     uint8_t reply[REPLY_BYTES];
 };
-
-// hello.c
-/// - names: 0, or how many names connections are spread over instead.
-void prepare_hello(const char *server_name, long names);
-/// Puts nonce, job and amount into `hello`; returns its checksum.
-uint64_t write_hello(uint8_t hello[HELLO_BYTES], uint64_t nonce, enum job job, uint64_t amount);
 
 // client.c
 void clients_open(const struct options *options, long count);
