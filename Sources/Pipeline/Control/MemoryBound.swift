@@ -13,12 +13,25 @@ struct MemoryBound {
     /// Where `/proc` and `/sys` are: tests have their own.
     private let root: String
 
-    init(root: String = "") { self.root = root }
+    /// The folders of the cgroups that this process is in, from its own up to the root. Asked once: a service manager puts a
+    /// process in its place before it begins.
+    private let folders: [String]
+    private let isSecondVersion: Bool
+
+    init(root: String = "") {
+        self.root = root
+        (folders, isSecondVersion) = MemoryBound.cgroups(root)
+    }
 
     func read() -> Reading {
         let machine = Reading(allowed: field("/proc/meminfo", "MemTotal:") &* 1024, used: 0)
-        let bounding = cgroups().filter { $0.allowed > 0 && (machine.allowed == 0 || $0.allowed < machine.allowed) }
-        if let least = bounding.min(by: { $0.allowed < $1.allowed }) { return least }
+        var least = Reading()
+        for folder in folders {
+            guard let one = isSecondVersion ? second(folder) : first(folder), one.allowed > 0 else { continue }
+            guard machine.allowed == 0 || one.allowed < machine.allowed else { continue }
+            if least.allowed == 0 || one.allowed < least.allowed { least = one }
+        }
+        if least.allowed > 0 { return least }
         return Reading(allowed: machine.allowed, used: ownUse())
     }
 
@@ -40,27 +53,25 @@ struct MemoryBound {
 
     // MARK: cgroups
 
-    /// One for each that this process is in, from its own up to the root.
-    private func cgroups() -> [Reading] {
-        for line in lines("/proc/self/cgroup") {
+    private static func cgroups(_ root: String) -> (folders: [String], isSecondVersion: Bool) {
+        let lines = lines(root + "/proc/self/cgroup")
+        for line in lines {
             let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
-            guard parts.count == 3 else { continue }
-            if parts[1].split(separator: ",").contains("memory") {
-                return walk("/sys/fs/cgroup/memory", String(parts[2]), first)
-            }
+            guard parts.count == 3, parts[1].split(separator: ",").contains("memory") else { continue }
+            return (walk("/sys/fs/cgroup/memory", String(parts[2])), false)
         }
-        guard let line = lines("/proc/self/cgroup").first(where: { $0.hasPrefix("0::") }) else { return [] }
-        return walk("/sys/fs/cgroup", String(line.dropFirst(3)), second)
+        guard let line = lines.first(where: { $0.hasPrefix("0::") }) else { return ([], true) }
+        return (walk("/sys/fs/cgroup", String(line.dropFirst(3))), true)
     }
 
-    private func walk(_ mount: String, _ path: String, _ read: (String) -> Reading?) -> [Reading] {
-        var readings: [Reading] = []
+    private static func walk(_ mount: String, _ path: String) -> [String] {
+        var folders: [String] = []
         var parts = path.split(separator: "/").map(String.init)
         // A namespace may not show what is above it.
         if parts.contains("..") { parts = [] }
         while true {
-            if let reading = read(([mount] + parts).joined(separator: "/")) { readings.append(reading) }
-            guard !parts.isEmpty else { return readings }
+            folders.append(([mount] + parts).joined(separator: "/"))
+            guard !parts.isEmpty else { return folders }
             parts.removeLast()
         }
     }
@@ -87,23 +98,56 @@ struct MemoryBound {
 
     // MARK: Files
 
-    private func lines(_ path: String) -> [Substring] {
-        guard let bytes = try? Files.read(root + path, limit: 1 << 20) else { return [] }
+    private static func lines(_ path: String) -> [Substring] {
+        guard let bytes = try? Files.read(path, limit: 1 << 20) else { return [] }
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
     }
 
+    private func lines(_ path: String) -> [Substring] { MemoryBound.lines(root + path) }
+
     /// Nil: there is none, or it says `max`.
     private func number(_ path: String) -> UInt64? {
-        lines(path).first.flatMap { UInt64($0) }
+        guard let bytes = try? Files.read(root + path, limit: 1 << 20) else { return nil }
+        return bytes.withUnsafeBufferPointer { MemoryBound.number($0, from: 0) }
     }
 
     /// 0: there is no such line.
-    private func field(_ path: String, _ name: String) -> UInt64 {
-        for line in lines(path) {
-            let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
-            if words.count > 1, words[0] == name { return UInt64(words[1]) ?? 0 }
+    private func field(_ path: String, _ name: StaticString) -> UInt64 {
+        guard let bytes = try? Files.read(root + path, limit: 1 << 20) else { return 0 }
+        return bytes.withUnsafeBufferPointer { MemoryBound.field($0, name) } ?? 0
+    }
+
+    // Looked at every second, and more often when memory is short: bytes in place, since strings of each line would be
+    // thousands of allocations.
+
+    private static func field(_ text: UnsafeBufferPointer<UInt8>, _ name: StaticString) -> UInt64? {
+        let count = name.utf8CodeUnitCount
+        var start = 0
+        while start + count < text.count {
+            var same = 0
+            while same < count, text[start + same] == name.utf8Start[same] { same += 1 }
+            if same == count, isBlank(text[start + count]) { return number(text, from: start + count) }
+            while start < text.count, text[start] != UInt8(ascii: "\n") { start += 1 }
+            start += 1
         }
-        return 0
+        return nil
+    }
+
+    private static func isBlank(_ byte: UInt8) -> Bool { byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
+
+    /// The decimal number that stands there, behind blanks; nil: none, or one that doesn't fit.
+    private static func number(_ text: UnsafeBufferPointer<UInt8>, from start: Int) -> UInt64? {
+        var place = start
+        while place < text.count, isBlank(text[place]) { place += 1 }
+        var value: UInt64?
+        while place < text.count, (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(text[place]) {
+            let (product, isTooLarge) = (value ?? 0).multipliedReportingOverflow(by: 10)
+            let (sum, isTooLargeByDigit) = product.addingReportingOverflow(UInt64(text[place] &- UInt8(ascii: "0")))
+            guard !isTooLarge, !isTooLargeByDigit else { return nil }
+            value = sum
+            place += 1
+        }
+        return value
     }
 }
 
