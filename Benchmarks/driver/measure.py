@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from . import procs
 from .procs import Failure
@@ -102,10 +103,20 @@ def slab():
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("Slab:"))
 
 
+def _workers(pid):
+    """The node's worker threads, by their names: what its other threads do once a second is no connection's. Of other relays: none."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/comm"):
+        if task.read_text().startswith("worker-"):
+            found.append(task.parent.name)
+    return found
+
+
 def perf_counts(events, pid, command, cpus):
     """Counts of `events` in `pid`'s tree while `command` runs, or None where perf may not."""
-    members = ",".join(map(str, procs.tree(pid)))
-    status, text = _run(["perf", "stat", "-x", ",", "-e", ",".join(events), "-p", members, "--", *command], cpus)
+    workers = _workers(pid)
+    whom = ["-t", ",".join(workers)] if workers else ["-p", ",".join(map(str, procs.tree(pid)))]
+    status, text = _run(["perf", "stat", "-x", ",", "-e", ",".join(events), *whom, "--", *command], cpus)
     counts = {}
     for line in text.splitlines():
         fields = line.split(",")
