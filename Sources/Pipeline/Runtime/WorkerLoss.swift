@@ -46,8 +46,7 @@ extension Worker {
     /// its bytes wait for the other side. Asks. False if the connection has ended.
     mutating func noticeLoss(_ index: Int, _ side: Side) -> Bool {
         let flow = slab.flow(index, side)
-        guard flow.pointee.state.contains(.hungUp), flow.pointee.state.contains(.ended) || flow.pointee.holdsBytes
-        else {
+        guard flow.pointee.state.contains(.hungUp), flow.pointee.state.contains(.ended) || waits(flow) else {
             return true
         }
         flow.pointee.state.remove(.hungUp)
@@ -55,12 +54,17 @@ extension Worker {
         guard lost(index) == nil, !flow.pointee.state.contains(.dropped) else { return true }
         let error = kernel.pendingError(side == .client ? slot.pointee.client : slot.pointee.upstream)
         guard error != 0 else { return true }
-        guard ErrorNumber.isOfPeer(error), flow.pointee.holdsBytes else {
+        guard ErrorNumber.isOfPeer(error), waits(flow) else {
             endBroken(index, side, error)
             return false
         }
         lose(index, side, error)
         return true
+    }
+
+    /// Bytes of this side stand still: here, or in its own queue because no block may be had for them.
+    private func waits(_ flow: UnsafeMutablePointer<Flow>) -> Bool {
+        flow.pointee.holdsBytes || (!flow.pointee.state.contains(.writable) && !flow.pointee.state.contains(.ended))
     }
 
     /// The peer of a side has not answered for too long (R14). What it said before goes first here too.
