@@ -25,7 +25,7 @@ TAKEN = [relay.name for relay in relays.all_relays(ROOT / ".build/bench", ROOT /
 def named_path(text):
     name, _, path = text.partition("=")
     if not name or not os.access(path, os.X_OK):
-        raise argparse.ArgumentTypeError(f"{text}: expected NAME=PATH of a haproxy that can be run")
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=PATH of a program that can be run")
     if name in TAKEN:
         raise argparse.ArgumentTypeError(f"{text}: {name} takes part by that name already; call it by its version")
     return name, path
@@ -38,8 +38,11 @@ def arguments():
     parser.add_argument("--size", type=float, help="how much each round does (0.5; with --quick 0.25)")
     parser.add_argument("--only", help=f"relays, separated by commas: {','.join(TAKEN)}")
     parser.add_argument("--haproxy", type=named_path, action="append", default=[], metavar="NAME=PATH", help="another HAProxy; again for more")
+    parser.add_argument("--node", type=named_path, action="append", default=[], metavar="NAME=PATH",
+                        help="another build of the node, in the same rounds: before=/tmp/before/pipelined; again for more")
     parser.add_argument("--workloads", default="", help=f"groups or single rows, separated by commas: {','.join(GROUPS)}, rtt-64-64, "
                                                         "download-4.bbr, ...; main: those that have a target")
+    parser.add_argument("--floods", default=",".join(overload.FLOODS), help=f"kinds of the row quiet, separated by commas ({','.join(overload.FLOODS)})")
     parser.add_argument("--family", choices=("4", "6"), default="6", help="IP version of both sides (6)")
     parser.add_argument("--congestion", help="TCP congestion control: a name for all rows, or `both`: bulk under bbr and cubic (both, "
                                              "where that is allowed)", default="both")
@@ -57,6 +60,9 @@ def arguments():
     options.load_cpus = {int(c) for c in options.load_cpus.split(",")}
     options.idle = [int(n) for n in options.idle.split(",")]
     options.workloads = {name for name in options.workloads.split(",") if name}
+    options.floods = options.floods.split(",")
+    if unknown := set(options.floods) - set(overload.FLOODS):
+        parser.error(f"--floods: no {', '.join(sorted(unknown))}")
     return options
 
 

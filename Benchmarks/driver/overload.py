@@ -41,14 +41,15 @@ class Silent:
 def measure_overload(run):
     bench = Bench(run.tools, "127.0.0.1", {run.options.relay_cpu}, run.options.load_cpus)
     silent = Silent("127.0.0.1")
-    chosen = [relay.with_template(TEMPLATES[relay.name]) for relay in run.relays if relay.name in TEMPLATES]
+    templates = {**TEMPLATES, **{name: TEMPLATES["pipelined"] for name, _ in run.options.node}}
+    chosen = [relay.with_template(templates[relay.name]) for relay in run.relays if relay.name in templates]
     places = {r.name: {"listen": bench.address(), "listen_bulk": bench.address(), "backend": bench.address_of(15_000 + 2 * number),
                        "greedy_backend": bench.address_of(15_001 + 2 * number), "dead_backend": silent.address, "directory": run.directory}
               for number, r in enumerate(chosen)}
     bench.start_backend({places[r.name]["backend"]: r.proxy for r in chosen}, 2)
     try:
         for who, source in (("nobody", None), ("source", GREEDY_SOURCE), ("tenant", GREEDY_TENANT)):
-            for kind in FLOODS if source else ["-"]:
+            for kind in run.options.floods if source else ["-"]:
                 measure_row(run, bench, chosen, places, f"{who}: {kind}" if source else "nobody", kind, source)
     finally:
         procs.stop(bench.backend)

@@ -52,15 +52,17 @@ def stop_all():
         stop(process)
 
 
-def is_listening(pid, port):
-    """Whether a socket listens on `port` in the network namespace of `pid`. Nothing is sent: a transparent relay that is connected
-    to directly would connect to itself."""
+def is_listening(pid, port, family="4"):
+    """Whether a socket listens on `port` in the network namespace of `pid`, at an address of that family or at every address. Nothing is
+    sent: a transparent relay that is connected to directly would connect to itself."""
     for table in ("tcp", "tcp6"):
         try:
             with open(f"/proc/{pid}/net/{table}") as f:
                 for line in f:
                     fields = line.split()
-                    if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    local, _, local_port = fields[1].rpartition(":")
+                    is_there = (table == "tcp6") == (family == "6") or not local.strip("0")
+                    if fields[3] == "0A" and int(local_port, 16) == port and is_there:
                         return True
         except (OSError, ValueError):
             continue
@@ -69,11 +71,12 @@ def is_listening(pid, port):
 
 def wait_until_listening(address, process, name, patience=15):
     deadline = time.monotonic() + patience
-    port = split(address)[1]
+    host, port = split(address)
+    family = "6" if ":" in host else "4"
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise Failure(f"{name} ended with status {process.returncode} before it listened on {address}")
-        if is_listening(process.pid, port):
+        if is_listening(process.pid, port, family):
             return
         time.sleep(0.02)
     raise Failure(f"{name} did not listen on {address} within {patience} s")

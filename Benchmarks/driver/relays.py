@@ -164,11 +164,12 @@ def floor(tools, backend="{backend}", proxy="v2"):
     return Relay("floor", tools / "floor", None, ["{listen}", backend], proxy=proxy)
 
 
-def all_relays(tools, pipelined, more_haproxies=()):
+def all_relays(tools, pipelined, more_haproxies=(), more_nodes=()):
     """In the order in which rounds run them. HAProxy is what the others are compared with."""
     return [
         haproxy("haproxy", find("haproxy")),
         *(haproxy(name, Path(path).absolute()) for name, path in more_haproxies),
+        *(node(name, Path(path).absolute(), "pipelined.pipeline") for name, path in more_nodes),
         node("pipelined", pipelined, "pipelined.pipeline"),
         node("stages", pipelined, "stages.pipeline"),
         Nginx("nginx", find("nginx"), (["-v"], r"nginx/\S+"), ["-c", "{config}", "-p", "{directory}"], "nginx.conf", "v1"),

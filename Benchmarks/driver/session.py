@@ -43,7 +43,7 @@ class Run:
         return {**self.places[relay.name], "listen": self.bench.address(), "listen_bulk": self.bench.address()}
 
     def _choose(self):
-        known = relays.all_relays(self.tools, self.options.pipelined, self.options.haproxy)
+        known = relays.all_relays(self.tools, self.options.pipelined, self.options.haproxy, self.options.node)
         only = self.options.only.split(",") if self.options.only else [r.name for r in known]
         unknown = set(only) - {r.name for r in known}
         if unknown:
@@ -51,7 +51,7 @@ class Run:
         why_no_envoy = envoy.missing(self.tools) if "envoy" in only else None
         chosen = []
         for relay in known:
-            if relay.name not in only and relay.name not in dict(self.options.haproxy):
+            if relay.name not in only and relay.name not in dict([*self.options.haproxy, *self.options.node]):
                 continue
             why = why_no_envoy if relay.name == "envoy" and why_no_envoy else relay.missing()
             if why:
