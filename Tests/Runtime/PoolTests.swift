@@ -63,7 +63,7 @@ struct PipeKernel: Kernel {
 struct PoolTests {
     @Test("R27: as many blocks as there are; the last one back is the next one lent; none overlaps another")
     func blocks() throws {
-        guard var pool = BlockPool(capacity: 40) else { throw NoMemory() }
+        guard var pool = BlockPool(capacity: 40, forFlows: 35) else { throw NoMemory() }
         var blocks: [Int32] = []
         for _ in 0..<40 { blocks.append(pool.take()) }
         holds(Set(blocks).count == 40)
@@ -88,6 +88,24 @@ struct PoolTests {
         pool.body(blocks[7])[BlockPool.bodySize - 1] = 1
         holds(pool.body(blocks[7])[BlockPool.bodySize - 1] == 1)
         holds(pool.body(blocks[6])[0] == UInt8(truncatingIfNeeded: blocks[6]), "a neighbour lost its bytes")
+    }
+
+    @Test("R27: blocks for flows, first bytes and pipes fit into what the node may use, all workers together")
+    func fitting() {
+        var limits = WorkerLimits(connections: 20_000, blocks: 16_384, pipes: 1024, spares: 0)
+        let before = limits
+        limits.fit(memory: 0, workers: 1, unroutedIsSet: false)
+        holds(limits.flowBlocks == before.flowBlocks && limits.unrouted == before.unrouted && limits.pipes == 1024)
+        limits.fit(memory: 64 << 30, workers: 2, unroutedIsSet: false)
+        holds(limits.flowBlocks == before.flowBlocks && limits.unrouted == before.unrouted && limits.pipes == 1024)
+        limits.fit(memory: 64 << 20, workers: 2, unroutedIsSet: false)
+        holds(limits.flowBlocks * BlockPool.bodySize <= 8 << 20 && limits.flowBlocks > 100)
+        holds(limits.unrouted == limits.flowBlocks && limits.pipes == 8 && limits.blocks == 16_384)
+        // The operator's own word stands; less than a few of each is no node.
+        var least = before
+        least.fit(memory: 1, workers: 8, unroutedIsSet: true)
+        holds(least.flowBlocks == 64 && least.unrouted == before.unrouted && least.pipes == 4)
+        holds(WorkerLimits(connections: 64, blocks: 128, pipes: 1, spares: 0).flowBlocks == 112)
     }
 
     @Test("pipes are made on demand, kept, and bounded")

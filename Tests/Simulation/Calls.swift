@@ -123,6 +123,7 @@ extension World {
             connections[socket.connection].firstAnswer = clock
         }
         checkRate(socket, count)
+        checkShare(socket, count)
         effects += 1
         note("recv from \(socket.side) of #\(socket.connection): \(count)")
         nudge(socket)

@@ -152,6 +152,19 @@ extension World {
         }
     }
 
+    /// [S36] Once a turn has moved its share, one connection may end its own; of everything else a read or two each way is
+    /// moved before the worker looks at what is new.
+    func checkShare(_ socket: Socket, _ count: Int) {
+        let before = turnTaken
+        turnTaken += count
+        stats.largestTurn = max(stats.largestTurn, turnTaken)
+        guard before >= 1 << 20 else { return }
+        takenAfterShare[socket.connection, default: 0] += count
+        if takenAfterShare.count(where: { $0.value > 4 * 65536 }) > 1 {
+            fail("S36: \(turnTaken) bytes are moved in one turn, and nobody looks at what is new")
+        }
+    }
+
     /// [S33] For want of a place a newcomer is refused only if nobody waits for first bytes; and whoever makes room has
     /// waited longest of the network that has most who wait.
     func checkRoom(_ connection: Connection, _ how: Socket.Closing) {
@@ -163,12 +176,12 @@ extension World {
         guard let deadline = connection.peekDeadline, clock < deadline, connection.isRefusedByStage == nil,
             connection.route == nil
         else { return }
-        let (waiting, network) = (others + [connection], connection.plan.network)
-        let most = (0..<3).map { network in waiting.count { $0.plan.network == network } }.max() ?? 0
-        if waiting.count(where: { $0.plan.network == network }) < most {
+        let (waiting, network) = (others + [connection], connection.network)
+        let most = (0..<2 * Connection.networks).map { network in waiting.count { $0.network == network } }.max() ?? 0
+        if waiting.count(where: { $0.network == network }) < most {
             fail("S33: #\(connection.index) makes room, and another network has more who wait")
         }
-        if let older = others.first(where: { $0.plan.network == network && $0.number < connection.number }) {
+        if let older = others.first(where: { $0.network == network && $0.number < connection.number }) {
             fail("S33: #\(connection.index) makes room, and #\(older.index) has waited longer")
         }
     }
@@ -228,6 +241,8 @@ extension World {
             return
         }
         if source.isDead { return fail("S6: the worker sleeps on a reset (\(name))") }
+        // A gate without a block has seen what it waits for more of, and left it where it is.
+        if isGated, source.peeked > 0, source.peeked == source.unread, !source.finArrived { return }
         if source.unread > 0, !sink.finSent { return fail("S6: the worker sleeps, \(source.unread) unread (\(name))") }
         if source.side == .client, connection.gate == .closed, !source.finArrived { return }
         if held > 0 { return fail("S6: the worker sleeps on \(held) bytes (\(name))") }

@@ -27,6 +27,11 @@ final class Connection {
     /// While the peeking stage waits.
     var peekDeadline: UInt64?
     var waits: Bool { isLive && peekDeadline != nil }
+    /// A stage has said who the client is.
+    var isBelieved = false
+    /// What its address counts for: that of its socket is in other networks than the one that is believed.
+    var network: Int { plan.network + (isBelieved ? Connection.networks : 0) }
+    static let networks = 5
     /// In the order of accepts.
     var number = 0
     var gate = Gate.none

@@ -117,6 +117,8 @@ struct Scenario {
     /// What pipes hold; nil: what was asked for.
     var pipes: [Int?] = [1000, 65536, nil]
     var lateness = 0
+    /// How long, in nanoseconds, others have the processor between two turns.
+    var busy: UInt64 = 0
     var watchFails = 0
     /// Where no descriptor is left, one can be had to refuse with.
     var hasReserve = true
@@ -182,6 +184,21 @@ struct Scenario {
         settings.userTimeout = random.pick([.seconds(2), .seconds(30), .seconds(120)])
         shortage = random.chance(8) ? random.pick([5, 50]) : 0
         if random.chance(30) { makeRush(&random) } else if random.chance(5) { makeFlood(&random) }
+    }
+
+    /// More of it than a turn may move is there at any time: a kernel's buffers are full before the worker looks.
+    mutating func makeCrowd() {
+        var random = SeededRandom(seed: seed)
+        makeFlood(&random)
+        pacedSegment = nil
+        settings.coalesce = .zero
+        busy = 2_000_000
+        for i in connections.indices {
+            for side in [\ConnectionPlan.client, \ConnectionPlan.server] {
+                connections[i][keyPath: side].chunk = 1_000_000
+                connections[i][keyPath: side].pause = 1
+            }
+        }
     }
 
     /// Bulk on every connection at the same time, and pipes for all of it: streams that gather beside each other.
@@ -255,7 +272,7 @@ struct Scenario {
         let prelude = chain.writesPrelude ? 1 + random.below(random.chance(20) ? Prelude.capacity : 60) : 0
         return ConnectionPlan(
             client: client, server: server, listener: listener,
-            arrives: Scenario.moment(&random), network: random.below(5),
+            arrives: Scenario.moment(&random), network: random.below(Connection.networks),
             candidates: (0..<random.pick([0, 1, 1, 1, 2, 3, 3])).map { _ in Scenario.connect(&random) },
             prelude: (0..<prelude).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 0xE0) },
             consumed: chain.peeks && random.chance(15) ? random.below(40) : 0, isAborted: random.chance(3),

@@ -76,6 +76,7 @@ enum DoorStage: SimulatedStage {
         }
         let address = IPAddress(v4: 0xC000_0200 + UInt32(connection.plan.network))
         effects.setClient(ClientAddress(Endpoint(address, view.facts.peer.endpoint.port)))
+        connection.isBelieved = true
         settings.world.hold(connection, connection.plan.holds.prefix(1), effects)
         return .next
     }

@@ -7,10 +7,12 @@ extension World {
         checkTurn(timeout)
         calls = 0
         effects = 0
+        turnTaken = 0
+        takenAfterShare = [:]
         stats.turns += 1
         if failure != nil { return 0 }
         let limit = timeout.map { clock &+ $0.nanoseconds } ?? .max
-        clock += 1000 + UInt64(random.below(20_000))
+        clock += 1000 + UInt64(random.below(20_000)) + scenario.busy
         if random.chance(scenario.spurious) { spuriousEdge() }
         while true {
             runDue()

@@ -66,6 +66,9 @@ final class World: @unchecked Sendable {
     /// Calls since the last wait, and those among them that changed something.
     var calls = 0
     var effects = 0
+    /// Bytes that were taken from sockets since then, and from whom once they were a turn's share.
+    var turnTaken = 0
+    var takenAfterShare: [Int: Int] = [:]
     var idleTurns = 0
     /// Waits in a row with a limit and without a connection.
     var idleWaits = 0
@@ -284,6 +287,7 @@ struct Statistics {
     var starved = 0
     /// Reads that left the bytes where they were.
     var peeks = 0
+    var largestTurn = 0
     var reused = 0
     /// Reads into a pipe that failed for want of memory.
     var unspliced = 0
@@ -302,6 +306,7 @@ struct Statistics {
         pieces += other.pieces
         starved += other.starved
         peeks += other.peeks
+        largestTurn = max(largestTurn, other.largestTurn)
         reused += other.reused
         unspliced += other.unspliced
         reasons.merge(other.reasons, uniquingKeysWith: +)

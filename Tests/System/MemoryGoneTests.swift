@@ -75,4 +75,35 @@ struct MemoryLimitTests {
         try late.send("c")
         #expect(try late.receive(exactly: 1) == Array("c".utf8))
     }
+
+    @Test(
+        "clients that hardly read take no more than there is: the node lives, and every stream comes whole once it is read",
+        .enabled(if: MemoryGroup.obstacle == nil, "\(MemoryGroup.obstacle ?? "")"))
+    func slowReaders() throws {
+        let group = try MemoryGroup(bytes: 96 << 20)
+        let source = try ManualServer()
+        let entry = Place("::1", try FreePort.take())
+        let node = try Node(
+            ConfigText(
+                rawListeners: [entry], routes: [RouteText(id: "rt_raw", port: entry.port, backends: [source.place])]
+            ).description, bounded: group)
+        // In blocks of 64 KiB they would be 125 MiB.
+        let payload = pattern(400_000, seed: 3)
+        let streams = try (0..<2000).map { _ in
+            let client = try Socket.connect(to: entry, receiveBuffer: 4096)
+            try client.send("a")
+            return (client: client, backend: try source.accept())
+        }
+        var sent = [Int](repeating: 0, count: streams.count)
+        for _ in 0..<8 {
+            for (number, stream) in streams.enumerated() {
+                sent[number] += try stream.backend.sendSome(payload[sent[number]...]).unwrap("open stream")
+            }
+        }
+        #expect(!node.child.hasEnded)
+        for (number, stream) in streams.enumerated() where number % 40 == 0 {
+            let got = try stream.client.receive(exactly: sent[number])
+            #expect(got == Array(payload[..<sent[number]]))
+        }
+    }
 }

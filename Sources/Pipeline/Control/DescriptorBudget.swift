@@ -57,11 +57,14 @@ package struct DescriptorBudget: Equatable, Sendable {
         planned + min(max(0, most - planned), limit / 16 / max(1, workers))
     }
 
-    /// - Parameter unrouted: as ``NodeSettings/maxUnrouted``.
-    func limits(unrouted: Int?) -> WorkerLimits {
+    /// - Parameters:
+    ///   - unrouted: as ``NodeSettings/maxUnrouted``.
+    ///   - memory: what the node may use, in bytes; 0: not known.
+    func limits(unrouted: Int?, memory: UInt64, workers: Int) -> WorkerLimits {
         var limits = DescriptorBudget.sizes(connections: connectionsPerWorker, unrouted: unrouted)
         limits.pipes = pipesPerWorker
         limits.spares = sparesPerWorker
+        limits.fit(memory: memory, workers: workers, unroutedIsSet: unrouted != nil)
         return limits
     }
 

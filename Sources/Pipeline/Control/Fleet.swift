@@ -53,13 +53,15 @@ final class Fleet {
         first: UnsafePointer<Snapshot>, reasons: ReasonTable, log: LogWriter, watch: FlowWatch? = nil
     ) throws(WorkerStartError) {
         let cpus = max(1, cl_cpu_count())
+        let limits = size.budget.limits(
+            unrouted: settings.maxUnrouted, memory: MemoryBound().read().bound(settings.memory), workers: size.workers)
         var workers: [WorkerThread] = []
         for index in 0..<size.workers {
             let cpu = cl_cpu_at(Int32(index) % cpus)
             workers.append(
                 try WorkerThread(
                     index: index, cpu: cpu >= 0 ? cpu : nil, settings: settings,
-                    limits: size.budget.limits(unrouted: settings.maxUnrouted),
+                    limits: limits,
                     listeners: listeners[index], snapshot: first))
         }
         self.settings = settings

@@ -8,6 +8,14 @@ struct MemoryBound {
         /// What the cgroup or the machine allows; 0: not known.
         var allowed: UInt64 = 0
         var used: UInt64 = 0
+
+        /// What the setting comes to, in bytes; 0: not known, and nothing is bounded.
+        func bound(_ setting: MemorySetting) -> UInt64 {
+            switch setting {
+            case .bytes(let bytes): bytes
+            case .percent(let percent): allowed / 100 &* UInt64(percent) &+ allowed % 100 &* UInt64(percent) / 100
+            }
+        }
     }
 
     /// Where `/proc` and `/sys` are: tests have their own.
@@ -165,14 +173,7 @@ struct MemoryWatch {
 
     init(_ source: MemoryBound = MemoryBound()) { self.source = source }
 
-    /// What the setting comes to; 0: not known, and nothing is bounded.
-    func bound(_ setting: MemorySetting) -> UInt64 {
-        switch setting {
-        case .bytes(let bytes): bytes
-        case .percent(let percent):
-            reading.allowed / 100 &* UInt64(percent) &+ reading.allowed % 100 &* UInt64(percent) / 100
-        }
-    }
+    func bound(_ setting: MemorySetting) -> UInt64 { reading.bound(setting) }
 
     /// - Returns: true if ``isShort`` has changed.
     mutating func look(_ setting: MemorySetting, _ now: Instant) -> Bool {

@@ -7,24 +7,32 @@ struct BlockPool: ~Copyable {
     /// The largest peek budget, and room for a prelude that could not be written whole.
     static let bodySize = PeekNeed.limit + Prelude.capacity
     private static let headSize = (MemoryLayout<Pending>.stride + 63) & ~63
-    private static let stride = (headSize + bodySize + 4095) & ~4095
+    static let stride = (headSize + bodySize + 4095) & ~4095
 
     private let memory: UnsafeMutableRawPointer
     private let freeList: UnsafeMutableBufferPointer<Int32>
     private var freeCount: Int
     let capacity: Int
-    /// While no more are free, nobody gets another one who has half of all.
-    let scarce: Int
     /// So many are for accepts and first bytes alone.
     let reserve: Int
+    /// While no more are free, nobody gets another one who has ``most``.
+    let scarce: Int
+    /// Half of all, where first bytes have no more than an eighth.
+    let most: Int
     /// A block behind the others that nobody owns, for what is over within an event.
     let scratch: Int32
 
-    /// Nil if the address space can't be had.
-    init?(capacity: Int) {
+    /// How many of so many may be for bytes that a sink doesn't take.
+    static func flowBlocks(of capacity: Int) -> Int { capacity > 1 ? capacity - max(1, capacity / 8) : capacity }
+
+    /// - Parameter forFlows: how many may be for what a sink doesn't take; the rest is for accepts and first bytes alone.
+    /// - Returns: nil if the address space can't be had.
+    init?(capacity: Int, forFlows: Int) {
         guard let memory = cl_map((capacity + 1) * BlockPool.stride) else { return nil }
-        scarce = capacity / 4
-        reserve = capacity > 1 ? max(1, capacity / 8) : 0
+        let flows = min(max(forFlows, 0), capacity)
+        reserve = capacity - flows
+        scarce = reserve + flows / 7
+        most = max(1, flows * 4 / 7)
         scratch = Int32(truncatingIfNeeded: capacity)
         self.memory = memory
         self.capacity = capacity

@@ -148,6 +148,8 @@ struct Slot {
     var shadowed = ReasonCode(rawValue: .max)
     var serverName = ShortText<62>()
 
+    /// Has filled the buffer so often that it is spliced.
+    var isBulk: Bool { up.state.union(down.state).contains(.splicing) }
     var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }
 
     struct Marks: OptionSet {

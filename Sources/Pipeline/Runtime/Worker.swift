@@ -31,7 +31,10 @@ package struct WorkerLimits: Sendable {
     package var spares: Int
     /// Connections that wait for their first bytes.
     package var unrouted: Int
+    /// Blocks that may keep what a sink doesn't take; the others are for first bytes.
+    package var flowBlocks: Int
     package init(connections: Int, blocks: Int, pipes: Int, spares: Int, unrouted: Int? = nil) {
+        flowBlocks = BlockPool.flowBlocks(of: blocks)
         self.unrouted = WorkerLimits.unrouted(unrouted, connections: connections, blocks: blocks)
         self.connections = connections
         self.blocks = blocks
@@ -43,6 +46,23 @@ package struct WorkerLimits: Sendable {
         let share = min(connections, blocks) * 3 / 4
         return max(1, min(wanted ?? share, min(connections, blocks) - 1))
     }
+
+    /// Bytes on their way take a quarter of what the node may use, in blocks; first bytes that are not whole a quarter, by
+    /// default; pipes, which no cgroup counts, a quarter: so that they never are what memory runs out by, and what the kernel
+    /// has for each connection still fits.
+    /// - Parameter memory: in bytes; 0: not known, and nothing changes.
+    package mutating func fit(memory: UInt64, workers: Int, unroutedIsSet: Bool) {
+        guard memory > 0 else { return }
+        let share = Int(clamping: memory / 4) / max(1, workers)
+        let blocksOfShare = max(WorkerLimits.leastBlocks, share / BlockPool.stride)
+        flowBlocks = min(flowBlocks, blocksOfShare)
+        if !unroutedIsSet { unrouted = min(unrouted, blocksOfShare) }
+        pipes = min(pipes, max(WorkerLimits.leastPipes, share / PipePool.pipeSize))
+    }
+
+    /// With less than 4 MiB of blocks, and two bulk streams, a node is not worth starting.
+    private static var leastBlocks: Int { 64 }
+    private static var leastPipes: Int { 4 }
 
     package init(_ settings: NodeSettings) {
         self.init(
@@ -88,6 +108,10 @@ package struct Worker<K: Kernel>: ~Copyable {
     var snapshot: UnsafePointer<Snapshot>
     var programs: ProgramTable
     var queue: RunQueue
+    /// Bytes that were moved in this turn.
+    var turnBytes = 0
+    /// How many events this turn has brought.
+    var turnEvents = 0
     var now: Instant
     var serial: UInt64 = 0
     var order = WorkerOrder.run
@@ -130,7 +154,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         listeners: [WorkerListener], snapshot: UnsafePointer<Snapshot>, counters: UnsafePointer<WorkerCounters>,
         ring: RecordRing, mailbox: Mailbox
     ) {
-        guard let slab = Slab(capacity: limits.connections), let blocks = BlockPool(capacity: limits.blocks),
+        guard let slab = Slab(capacity: limits.connections),
+            let blocks = BlockPool(capacity: limits.blocks, forFlows: limits.flowBlocks),
             let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares),
             let unrouted = UnroutedTable(capacity: limits.connections),
             let shares = BlockShares(blocks: limits.blocks), let stash = GateStash(capacity: limits.connections)
@@ -187,9 +212,10 @@ package struct Worker<K: Kernel>: ~Copyable {
             return false
         }
         upstreams.turn &+= 1
-        let count = kernel.wait(events, timeout: sleep())
+        turnEvents = kernel.wait(events, timeout: sleep())
+        turnBytes = 0
         now = kernel.now()
-        for i in 0..<count { handle(events[i]) }
+        for i in 0..<turnEvents { handle(events[i]) }
         runQueue()
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
         while let index = paces.popDue(slab.slots, now: now) { paceDue(index) }
@@ -254,10 +280,11 @@ package struct Worker<K: Kernel>: ~Copyable {
         }
     }
 
+    /// Streams take turns here. Once a turn has moved its share, whatever is new is looked at before the next stream.
     private mutating func runQueue() {
         var rounds = queue.count
         while rounds > 0, let index = queue.pop() {
-            rounds -= 1
+            rounds = turnBytes < Self.turnShare ? rounds - 1 : 0
             guard slab.slots[index].phase != .free, slab.slots[index].marks.contains(.queued) else { continue }
             slab.slots[index].marks.remove(.queued)
             if slab.slots[index].phase == .relaying { pumpBoth(index) }

@@ -44,22 +44,22 @@ struct BlockShares: ~Copyable {
 }
 
 /// Who may have a block (R27). Accepts and first bytes have a reserve; while less than a quarter is free, nobody who holds half of
-/// all gets another one. A flow without a block goes on: see ``copyUnbuffered(_:_:_:_:)``.
+/// all gets another one; while memory is short, nobody does. A flow without a block goes on: see ``copyUnbuffered(_:_:_:_:)``.
 extension Worker {
     /// Whether what a flow's sink doesn't take may wait in a block.
     @inline(__always)
     func mayBuffer(_ index: Int) -> Bool {
-        guard blocks.free > blocks.reserve else { return false }
+        guard blocks.free > blocks.reserve, !memory.isShort else { return false }
         return blocks.free > blocks.scarce || isWithinShare(index)
     }
 
     private func isWithinShare(_ index: Int) -> Bool {
         let slot = slab.slots + index
-        let half = blocks.capacity / 2
+        let most = blocks.most
         let (network, family) = NetworkKey.of(slot.pointee.believed.address)
-        guard shares.count(network, family) < half else { return false }
+        guard shares.count(network, family) < most else { return false }
         guard let owner = slot.pointee.owner else { return true }
-        return shares.count(UInt64(owner.pointee.number), NetworkKey.env) < half
+        return shares.count(UInt64(owner.pointee.number), NetworkKey.env) < most
     }
 
     private mutating func count(_ index: Int) {

@@ -164,6 +164,11 @@ extension Worker {
                 return
             }
         }
+        // It came with the first bytes: no other event will tell of it.
+        if slot.pointee.up.state.contains(.hungUp) {
+            clientLeft(index)
+            guard slot.pointee.phase == .connecting else { return }
+        }
         guard keepWhileConnecting(index) else { return }
         let isPatient = !slot.pointee.marks.contains(.clientWatched) && connectTimeout > Self.watchClientAfter
         wheel.arm(slab.slots, index, at: now + (isPatient ? Self.watchClientAfter : connectTimeout))

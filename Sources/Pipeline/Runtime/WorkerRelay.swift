@@ -8,7 +8,7 @@ extension Worker {
         if readiness.contains(.writable) || readiness.contains(.hangup) { slot.pointee.down.state.insert(.writable) }
         switch slot.pointee.phase {
         case .peeking: peekEvent(index)
-        case .relaying: pumpBoth(index)
+        case .relaying: takeTurn(index)
         case .connecting:
             if readiness.contains(.hangup) { clientLeft(index) }
         case .free: break
@@ -24,9 +24,15 @@ extension Worker {
             if readiness.contains(.writable) || readiness.contains(.hangup) {
                 slot.pointee.up.state.insert(.writable)
             }
-            pumpBoth(index)
+            takeTurn(index)
         case .peeking, .free: break
         }
+    }
+
+    /// Who moves much waits until those who move little, and who comes, have been looked after.
+    private mutating func takeTurn(_ index: Int) {
+        guard turnEvents > 1 || !queue.isEmpty, slab.slots[index].isBulk else { return pumpBoth(index) }
+        enqueue(index)
     }
 
     func noteReadable(_ flow: inout Flow, _ readiness: Readiness) {
@@ -41,7 +47,7 @@ extension Worker {
     }
 
     /// A client that is gone while its backend is being connected to: no use in going on, and no fault of the backend's.
-    private mutating func clientLeft(_ index: Int) {
+    mutating func clientLeft(_ index: Int) {
         let error = kernel.pendingError(slab.slots[index].client)
         if error != 0 { finish(index, RuntimeReason.abandoned.code, .reset) }
     }
@@ -114,8 +120,12 @@ extension Worker {
 
     // MARK: One direction
 
-    /// How many bytes a direction may move before others get their turn.
+    /// How many bytes a direction may move before others get their turn, and how many all of them together before new events
+    /// are looked at.
     private static var share: Int { 1 << 20 }
+    static var turnShare: Int { 1 << 20 }
+    /// What a direction may still move in a turn that has moved its share: a read of the buffer.
+    private static var leastShare: Int { bufferSize }
 
     /// Moves bytes that come from `source` until one side has to be waited for. False if the connection ended.
     mutating func pump(_ index: Int, _ source: Side) -> Bool {
@@ -136,7 +146,7 @@ extension Worker {
                 step = end(flow, from, to)
                 if case .wait = step { return true }
             } else if flow.pointee.state.contains(.readable) {
-                guard moved < Self.share else {
+                guard moved < (turnBytes < Self.turnShare ? Self.share : Self.leastShare) else {
                     enqueue(index)
                     return true
                 }
@@ -150,7 +160,9 @@ extension Worker {
                 step = .wait
             }
             switch step {
-            case .moved(let count): moved += count
+            case .moved(let count):
+                moved += count
+                turnBytes += count
             case .yield:
                 enqueue(index)
                 return true
@@ -196,12 +208,7 @@ extension Worker {
         let flow = slab.flow(index, source)
         let room = quantum(index, source)
         let outcome = kernel.receive(from, UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
-        if outcome.isError {
-            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
-            if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
-            flow.pointee.state.remove(.readable)
-            return .wait
-        }
+        guard !outcome.isError else { return notRead(flow, outcome.error) }
         let count = outcome.value
         if count == 0 {
             flow.pointee.state.insert(.ended)
@@ -233,11 +240,7 @@ extension Worker {
         guard flow.pointee.state.contains(.writable) else { return .wait }
         let room = quantum(index, source)
         let outcome = kernel.peek(from, UnsafeMutableRawBufferPointer(rebasing: buffer[..<room]))
-        if outcome.isError {
-            guard outcome.error == ErrorNumber.again else { return .sourceBroken(outcome.error) }
-            flow.pointee.state.remove(.readable)
-            return .wait
-        }
+        guard !outcome.isError else { return notRead(flow, outcome.error) }
         let count = outcome.value
         if count == 0 {
             flow.pointee.state.insert(.ended)
@@ -264,6 +267,14 @@ extension Worker {
             flow.pointee.state.remove(.writable)
         }
         return .moved(sent)
+    }
+
+    /// A read that gave nothing: there is no more now, or there never will be.
+    private func notRead(_ flow: UnsafeMutablePointer<Flow>, _ error: Int32) -> Step {
+        guard error == ErrorNumber.again else { return .sourceBroken(error) }
+        if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
+        flow.pointee.state.remove(.readable)
+        return .wait
     }
 
     /// What came through the buffer is charged, and looked at where a PROXY header's fate is to be seen (R18).

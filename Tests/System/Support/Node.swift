@@ -92,12 +92,17 @@ final class Node: Sendable {
     let config: String
 
     /// Returns once the node says that it is ready.
-    /// - Parameter namespace: the network namespace to run it in; nil: the test's own.
-    init(_ config: String, folder: TemporaryFolder? = nil, in namespace: String? = nil) throws {
+    /// - Parameters:
+    ///   - namespace: the network namespace to run it in; nil: the test's own.
+    ///   - group: the cgroup that bounds its memory, from its first page on.
+    init(
+        _ config: String, folder: TemporaryFolder? = nil, in namespace: String? = nil, bounded group: MemoryGroup? = nil
+    ) throws {
         let folder = try folder ?? TemporaryFolder()
         self.folder = folder
         self.config = try folder.write("node.pipeline", config)
-        let words = (namespace.map { ["ip", "netns", "exec", $0] } ?? []) + [Binary.path, "run", self.config]
+        let prefix = (namespace.map { ["ip", "netns", "exec", $0] } ?? []) + (group?.prefix ?? [])
+        let words = prefix + [Binary.path, "run", self.config]
         child = try Child(words[0], Array(words.dropFirst()))
         _ = try child.wait("that it is ready") { lines in lines.first { $0.isEvent("ready") } }
     }
