@@ -30,4 +30,22 @@ struct DescriptorsGoneTests {
         #expect(try NodeStatus.total("accept_pauses", admin) >= 1)
         #expect(node.child.lines.count { $0.isEvent("accept_paused") } == 1)
     }
+
+    @Test("an admin client without a descriptor waits, and so does the node: no loop; it is answered once there is one")
+    func adminClient() throws {
+        let folder = try TemporaryFolder()
+        let admin = folder.path + "/admin.sock"
+        let node = try Node(ConfigText(settings: ["admin unix:\(admin)"]).description, folder: folder)
+        _ = try NodeStatus.total("wakeups", admin)
+        let usual = try ProcessLimit.of(node.child.pid, "Max open files")
+        try ProcessLimit.set("nofile", of: node.child.pid, to: 3)
+        let status = try Child(Binary.path, ["status", "--admin", admin])
+        let before = try node.processorSeconds
+        usleep(1_500_000)
+        // Asked without end, it would be all of them.
+        #expect(try node.processorSeconds - before < 0.75)
+        #expect(!status.hasEnded)
+        try ProcessLimit.set("nofile", of: node.child.pid, to: usual)
+        #expect(try status.waitForExit() == .code(0))
+    }
 }

@@ -44,6 +44,8 @@ final class AdminServer {
     private let listener: Descriptor
     private var clients: [AdminClient] = []
     private var turn = 0
+    /// While no descriptor is left for the next client: it waits in the kernel's queue.
+    private var pause = AcceptPause()
 
     /// Listens at `path`, with mode 0600. A socket file that nobody answers on is left over, and replaced.
     init(path: String) throws(AdminSocketError) {
@@ -99,13 +101,16 @@ final class AdminServer {
     // MARK: The loop's side
 
     /// What to wait for: the socket itself first, then each client.
-    var waits: [cl_poll_item] {
-        [cl_poll_item(fd: listener.number, wants: UInt8(CL_READABLE), got: 0)] + clients.map(\.wait)
+    func waits(_ now: Instant) -> [cl_poll_item] {
+        let wanted = pause.isOver(at: now) ? UInt8(CL_READABLE) : 0
+        return [cl_poll_item(fd: listener.number, wants: wanted, got: 0)] + clients.map(\.wait)
     }
 
-    /// When the first idle client is to be closed.
-    var nextDeadline: Instant? {
-        clients.filter { !$0.isPreparing }.map { $0.lastMove + AdminServer.idleLimit }.min()
+    /// When the first idle client is to be closed, or the next one may be let in.
+    func nextDeadline(_ now: Instant) -> Instant? {
+        let idle = clients.filter { !$0.isPreparing }.map { $0.lastMove + AdminServer.idleLimit }.min()
+        guard !pause.isOver(at: now), let until = pause.until else { return idle }
+        return min(idle ?? until, until)
     }
 
     /// A report is being made: the next turn is due at once.
@@ -142,7 +147,13 @@ final class AdminServer {
     private func acceptAll(_ now: Instant) {
         for _ in 0..<AdminServer.clientLimit {
             let accepted = cl_unix_accept(listener.number)
-            guard accepted >= 0 else { return }
+            guard accepted >= 0 else {
+                if -accepted != ErrorNumber.again, -accepted != ErrorNumber.connectionAborted {
+                    _ = pause.begin(at: now)
+                }
+                return
+            }
+            pause.end()
             if clients.count < AdminServer.clientLimit {
                 clients.append(AdminClient(Descriptor(accepted), now))
             } else {

@@ -47,7 +47,7 @@ struct ControlLoop: ~Copyable {
             if let monitor { items.append(item(monitor.descriptor)) }
             if let probes = node.headerProbes { items.append(item(probes)) }
             let firstAdmin = items.count
-            if let admin { items += admin.waits }
+            if let admin { items += admin.waits(Instant(nanoseconds: cl_now())) }
             let failed = cl_poll(&items, Int32(items.count), timeout())
             woke = Instant(nanoseconds: cl_now())
             guard failed >= 0 else {
@@ -73,7 +73,7 @@ struct ControlLoop: ~Copyable {
     private func timeout() -> Int64 {
         if admin?.isPreparing == true { return 0 }
         let now = Instant(nanoseconds: cl_now())
-        var due = [node.nextTick, admin?.nextDeadline].compactMap { $0 }
+        var due = [node.nextTick, admin?.nextDeadline(now)].compactMap { $0 }
         if case .serving = phase {} else { due.append(now + ControlLoop.drainPoll) }
         guard let first = due.min() else { return -1 }
         return Int64(clamping: first.since(now).nanoseconds)

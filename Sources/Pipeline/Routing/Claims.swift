@@ -62,7 +62,7 @@ final class Claims {
     var ports = PortBook()
     var queue: [UInt32] = []
     /// Of nodes that wait: the node of the version that is to replace them.
-    private var successors: [UInt32: UInt32] = [:]
+    private(set) var successors: [UInt32: UInt32] = [:]
 
     init(_ book: NameBook, idOrder: @escaping (_ entry: UInt32, _ other: UInt32) -> Bool) {
         self.book = book
@@ -358,57 +358,5 @@ final class Claims {
             wake(name: Int(child))
             child = book.names[Int(child)].sibling
         }
-    }
-
-    // MARK: What stays as it was
-
-    /// R24: what a refused change would replace stays, unless somebody has got its name or port by now.
-    private func settleWaiting() {
-        var waiting = nodes.indices.filter { nodes[$0].state == .waiting }
-        guard !waiting.isEmpty else { return }
-        waiting.sort { idOrder(nodes[$0].entry, nodes[$1].entry) }
-        for index in waiting {
-            guard !isReplaced(index), mayStay(nodes[index]) else {
-                nodes[index].state = .out
-                continue
-            }
-            nodes[index].state = .isIn
-            let node = nodes[index]
-            if node.slot != Claims.none { _ = ports.setIn(node, nodes) }
-            guard node.group != Claims.none else { continue }
-            groups[Int(node.group)].isIn = true
-            let name = groups[Int(node.group)].name
-            book.names[Int(name)].taken = node.env
-            if let below = book.belowParent(name) { book.belows[below].taken.add(node.env) }
-        }
-    }
-
-    /// One route id is one route: its new version is served, and so it lets go of all that it had.
-    private func isReplaced(_ index: Int) -> Bool {
-        successors[UInt32(index)].map { nodes[Int($0)].state == .isIn } ?? false
-    }
-
-    private func mayStay(_ node: Node) -> Bool {
-        if node.slot != Claims.none, ports.isTaken(node) { return false }
-        guard node.group != Claims.none else { return true }
-        let group = groups[Int(node.group)]
-        let name = book.names[Int(group.name)]
-        let standing = book.standing(group.name, group.env)
-        guard standing == .free || standing == .owned else { return false }
-        if name.taken != NameBook.none, name.taken != node.env { return false }
-        if name.parent != NameBook.none {
-            let parent = book.names[Int(name.parent)].taken
-            if parent != NameBook.none, parent != node.env { return false }
-        }
-        if name.below != NameBook.none, book.belows[Int(name.below)].taken.hasOther(than: node.env) { return false }
-        guard !node.isRaw else { return true }
-        var (here, all) = (0, 0)
-        forEach(group) { number in
-            let other = nodes[Int(number)]
-            guard other.state == .isIn, !other.isRaw else { return }
-            all += 1
-            if other.port == node.port { here += 1 }
-        }
-        return here == 0 && all < Claims.portsPerName
     }
 }

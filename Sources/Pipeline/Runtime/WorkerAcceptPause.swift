@@ -1,18 +1,20 @@
 import Pipeline
 
-/// What a worker does while the system lets it accept nobody: no descriptor is left, not even its reserve, or no memory.
-struct AcceptPause {
-    static let shortest = TimeSpan.milliseconds(100)
-    static let longest = TimeSpan.seconds(1)
+/// What is done while the system lets nobody be accepted: no descriptor is left, not even a reserve, or no memory.
+package struct AcceptPause {
+    package static let shortest = TimeSpan.milliseconds(100)
+    package static let longest = TimeSpan.seconds(1)
 
     /// When it tries again; nil: nothing holds it up.
-    private(set) var until: Instant?
+    package private(set) var until: Instant?
     private var length = TimeSpan.zero
 
-    func isOver(at now: Instant) -> Bool { until.map { $0 <= now } ?? true }
+    package init() {}
+
+    package func isOver(at now: Instant) -> Bool { until.map { $0 <= now } ?? true }
 
     /// False if it is on already: all listeners share it.
-    mutating func begin(at now: Instant) -> Bool {
+    package mutating func begin(at now: Instant) -> Bool {
         guard isOver(at: now) else { return false }
         length =
             length == .zero
@@ -22,7 +24,7 @@ struct AcceptPause {
     }
 
     /// Somebody was accepted.
-    mutating func end() {
+    package mutating func end() {
         guard until != nil else { return }
         self = AcceptPause()
     }
