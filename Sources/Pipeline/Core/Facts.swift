@@ -105,7 +105,7 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// The same for who knows the route's flags and no longer has the table that it came from.
     public func owesProxyHeader(of flags: Route.Flags) -> Bool { flags.contains(.proxyV2) && !hasProxyHeader }
 
-    public init(
+    @inline(__always) public init(
         peer: PeerAddress, destination: DestinationAddress, listener: UInt16, hint: ProtocolHint, serial: UInt64
     ) {
         self.peer = peer

@@ -198,5 +198,5 @@ struct Pending {
     var generation: UInt64 = 0
     /// The set of backends that the first choice was made from: see ``BackendGroup/number``.
     var group: UInt64 = 0
-    init(facts: ConnectionFacts) { self.facts = facts }
+    @inline(__always) init(facts: ConnectionFacts) { self.facts = facts }
 }

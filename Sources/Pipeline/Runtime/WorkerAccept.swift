@@ -126,14 +126,17 @@ extension Worker {
     mutating func layOut(_ block: Int32, _ index: Int, hint: ProtocolHint) {
         let slot = slab.slots + index
         slot.pointee.pending = block
-        var facts = ConnectionFacts(
-            peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
-            listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)
-        facts.client = ClientAddress(slot.pointee.believed)
-        facts.identity = slot.pointee.identity
-        facts.holds = slot.pointee.holds
-        facts.pacers = slot.pointee.pacers
-        blocks.pending(block).initialize(to: Pending(facts: facts))
+        let pending = blocks.pending(block)
+        // Large: made where they are, and not copied there.
+        pending.initialize(
+            to: Pending(
+                facts: ConnectionFacts(
+                    peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
+                    listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)))
+        pending.pointee.facts.client = ClientAddress(slot.pointee.believed)
+        pending.pointee.facts.identity = slot.pointee.identity
+        pending.pointee.facts.holds = slot.pointee.holds
+        pending.pointee.facts.pacers = slot.pointee.pacers
     }
 
     func chain(of index: Int) -> UnsafePointer<Chain> {
