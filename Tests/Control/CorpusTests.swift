@@ -3,11 +3,11 @@ import Testing
 
 @Suite("the corpus of Chain")
 struct ChainCorpusTests {
-    @Test("R7: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R7: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("Chain") { expect(input) }
     }
 
-    @Test("R7: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R7: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("Chain"), budget: 2000) { expect($0) }
     }
 
@@ -19,11 +19,11 @@ struct ChainCorpusTests {
 
 @Suite("the corpus of Answer")
 struct AnswerCorpusTests {
-    @Test("R18: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R18: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("Answer") { expect(input) }
     }
 
-    @Test("R18: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R18: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("Answer"), budget: 4000) { expect($0) }
     }
 
@@ -35,11 +35,11 @@ struct AnswerCorpusTests {
 
 @Suite("the corpus of Conntrack")
 struct ConntrackCorpusTests {
-    @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("Conntrack") { expect(input) }
     }
 
-    @Test("R27: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R27: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("Conntrack"), budget: 4000) { expect($0) }
     }
 
@@ -51,11 +51,11 @@ struct ConntrackCorpusTests {
 
 @Suite("the corpus of Admin")
 struct AdminCorpusTests {
-    @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("Admin") { expect(input) }
     }
 
-    @Test("R27: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R27: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("Admin"), budget: 4000) { expect($0) }
     }
 
@@ -67,11 +67,11 @@ struct AdminCorpusTests {
 
 @Suite("the corpus of LogLine")
 struct LogLineCorpusTests {
-    @Test("R28: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R28: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("LogLine") { expect(input) }
     }
 
-    @Test("R28: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R28: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("LogLine"), budget: 4000) { expect($0) }
     }
 

@@ -254,7 +254,8 @@ struct ProxyRejectedTests {
             let source = Place(host, try FreePort.take())
             let client = try Socket.connect(to: site.entry, from: source)
             let from = try client.local
-            try client.send("GET / HTTP/1.0\r\n\r\n")
+            // The backend may have hung up on the header by then, and the client know it.
+            try? client.send("GET / HTTP/1.0\r\n\r\n")
             _ = try client.receiveToEnd()
             client.finish()
             return try site.node.log(of: from).reason

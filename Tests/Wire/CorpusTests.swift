@@ -3,11 +3,11 @@ import Testing
 
 @Suite("the corpus of Hello")
 struct HelloCorpusTests {
-    @Test("R7: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R7: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("Hello") { expect(input) }
     }
 
-    @Test("R7: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R7: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("Hello"), budget: 2000) { expect($0) }
     }
 
@@ -19,11 +19,11 @@ struct HelloCorpusTests {
 
 @Suite("the corpus of ProxyV1")
 struct ProxyV1CorpusTests {
-    @Test("R17: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R17: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("ProxyV1") { expect(input) }
     }
 
-    @Test("R17: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R17: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("ProxyV1"), budget: 4000) { expect($0) }
     }
 
@@ -35,11 +35,11 @@ struct ProxyV1CorpusTests {
 
 @Suite("the corpus of ProxyV2")
 struct ProxyV2CorpusTests {
-    @Test("R17: what the fuzzer found, again", .timeLimit(.minutes(1))) func replay() throws {
+    @Test("R17: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
         for input in try Corpus.inputs("ProxyV2") { expect(input) }
     }
 
-    @Test("R17: every prefix and every byte of it changed", .timeLimit(.minutes(1))) func variants() throws {
+    @Test("R17: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
         Corpus.forEachVariant(try Corpus.inputs("ProxyV2"), budget: 4000) { expect($0) }
     }
 
