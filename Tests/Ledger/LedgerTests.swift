@@ -62,6 +62,24 @@ struct LedgerTests {
         for level in LedgerLevel.allCases { #expect(try total(scratch.ledger, level) == 40) }
     }
 
+    @Test("a ledger is for the node and its group alone, one that is made and one that was open to all")
+    func permissions() throws {
+        let scratch = try Scratch()
+        let mode = { (suffix: String) throws in
+            let attributes = try FileManager.default.attributesOfItem(atPath: scratch.ledger.path + suffix)
+            return (attributes[.posixPermissions] as? Int ?? 0) & 0o777
+        }
+        do {
+            let store = try LedgerStore(scratch.ledger) { _ in }
+            for suffix in ["", "-wal", "-shm"] { #expect(try mode(suffix) == 0o640, "\(suffix)") }
+            withExtendedLifetime(store) {}
+        }
+        try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: scratch.ledger.path)
+        let store = try LedgerStore(scratch.ledger) { _ in }
+        for suffix in ["", "-wal", "-shm"] { #expect(try mode(suffix) == 0o640, "\(suffix)") }
+        withExtendedLifetime(store) {}
+    }
+
     @Test("R21: a batch that is tried again counts once; a new run's sequences are its own")
     func once() throws {
         let scratch = try Scratch()

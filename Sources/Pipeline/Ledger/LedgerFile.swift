@@ -23,9 +23,22 @@ enum LedgerFile {
             if isReadOnly { try db.execute(sql: "PRAGMA mmap_size = 4294967296") }
         }
         if isReadOnly { return try openToRead(path, configuration) }
+        keepFromOthers(path)
         let queue = try DatabaseQueue(path: path, configuration: configuration)
         try queue.write { try prepare($0, path, say) }
         return queue
+    }
+
+    /// Who talks to whom is for the node and its group alone. SQLite gives what it makes beside the file the mode of that. Before
+    /// any connection: closing a descriptor of the file would end SQLite's locks.
+    private static func keepFromOthers(_ path: String) {
+        let made = Glibc.open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0o640)
+        if made >= 0 { close(made) }
+        for file in [path, path + "-wal", path + "-shm"] {
+            var status = stat()
+            guard stat(file, &status) == 0, status.st_mode & 0o007 != 0 else { continue }
+            chmod(file, status.st_mode & 0o770)
+        }
     }
 
     /// A node makes its ledger while it serves already: whoever reads meanwhile finds nothing, or a file without tables.
