@@ -35,15 +35,19 @@ struct Egress: ParsableCommand {
         }
 
         func run() throws {
-            let text = try Output.read(config, limit: SourceText.limit)
-            let loaded = ConfigLoader.load(text, file: config)
-            guard let node = loaded.node else {
-                Output.errorText(loaded.diagnosticText)
+            // What is desired of routes has no part in it: rules are needed most when that can't be read.
+            if remove {
+                let text = try? Files.read(config, limit: SourceText.limit)
+                return try takeBack(text.map { ConfigLoader.compileAlone($0, file: config) }?.program)
+            }
+            let compilation = ConfigLoader.compileAlone(
+                try Output.read(config, limit: SourceText.limit), file: config)
+            guard let program = compilation.program else {
+                Output.errorText(render(compilation.diagnostics, source: compilation.source))
                 throw ExitCode.wrongInput
             }
             do {
-                if remove { return try takeBack(node.program) }
-                let rules = try EgressRules(node.program)
+                let rules = try EgressRules(program)
                 if apply { try putInForce(rules) } else { Output.text(rules.script) }
             } catch {
                 Output.error("error: \(error)")
@@ -51,21 +55,30 @@ struct Egress: ParsableCommand {
             }
         }
 
-        /// Routes first: a packet is never marked before there is somewhere to go.
+        /// Routes first: a packet is never marked before there is somewhere to go. What an earlier config has left goes last.
         private func putInForce(_ rules: EgressRules) throws {
             for step in rules.routing {
                 if let question = step.isDoneIfThisPrints, try !Tool.run(question).isEmpty { continue }
                 try Tool.run(step.command)
             }
             try Tool.run(["nft", "-f", "-"], input: rules.nftables)
+            for option in ["-6", "-4"] {
+                let listing = try Tool.run(["ip", option, "rule", "show"])
+                for step in rules.leftovers(option, ruleListing: listing) { _ = try? Tool.run(step.command) }
+            }
             for step in rules.tracking { try Tool.run(step.command) }
             Output.line("\(config): rules are in force: `nft list table inet pipelined`")
         }
 
-        private func takeBack(_ program: Program) throws {
-            try Tool.run(["nft", "-f", "-"], input: EgressRules.removal)
+        private func takeBack(_ program: Program?) throws {
+            do {
+                try Tool.run(["nft", "-f", "-"], input: EgressRules.removal)
+            } catch {
+                Output.error("error: \(error)")
+                throw ExitCode.wrongInput
+            }
             // Each may be gone already, and says so as it would say anything else.
-            for step in EgressRules.routingRemoval(program.node) { _ = try? Tool.run(step.command) }
+            for step in EgressRules.routingRemoval(program?.node) { _ = try? Tool.run(step.command) }
             Output.line("\(config): rules are removed")
         }
     }

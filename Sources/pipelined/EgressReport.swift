@@ -3,6 +3,7 @@ import CLinux
 import Glibc
 import Pipeline
 import PipelineControl
+import PipelineLanguage
 import PipelineLedger
 
 struct EgressReport: ParsableCommand {
@@ -78,15 +79,16 @@ struct EgressReport: ParsableCommand {
     private func path() throws(LedgerProblem) -> String {
         if let ledger { return ledger }
         guard let config else { return EgressReport.usualLedger }
-        let loaded: LoadedConfig
+        let program: Program?
         do throws(FileError) {
-            loaded = try ConfigLoader.load(config)
+            // Desired state has no part in it.
+            program = ConfigLoader.compileAlone(try Files.read(config, limit: SourceText.limit), file: config).program
         } catch {
             throw LedgerProblem("\(error)")
         }
-        if let path = loaded.node?.program.node.ledger?.path { return path }
+        if let path = program?.node.ledger?.path { return path }
         throw LedgerProblem(
-            loaded.node == nil
+            program == nil
                 ? "\(config) has errors: run `pipelined check \(config)`"
                 : "\(config) has no ledger: write `ledger \(EgressReport.usualLedger)` in its `node` block")
     }

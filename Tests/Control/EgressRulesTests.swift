@@ -23,8 +23,21 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    chain sources {
+                        type filter hook prerouting priority raw; policy accept;
+                        meta l4proto tcp return
+                        iifname "vm*" jump assigned
+                        iifname "tap0" jump assigned
+                    }
+                    chain assigned {
+                        ip6 saddr :: meta l4proto ipv6-icmp return
+                        ip saddr 0.0.0.0 udp sport 68 return
+                        fib saddr . iif oif missing drop
+                    }
                     chain to_sockets {
                         type filter hook prerouting priority mangle; policy accept;
+                        icmp type { destination-unreachable, time-exceeded, parameter-problem } socket transparent 1 socket wildcard 0 meta mark set 0x706a accept
+                        icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } socket transparent 1 socket wildcard 0 meta mark set 0x706a accept
                         meta l4proto != tcp return
                         meta mark 0x7069 return
                         socket transparent 1 socket wildcard 0 meta mark set 0x706a accept
@@ -35,16 +48,35 @@ import Testing
                         fib daddr type { local, broadcast, multicast, anycast } return
                         meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :15001 meta mark set 0x706a accept
                         meta nfproto ipv4 meta l4proto tcp tproxy ip to :15001 meta mark set 0x706a accept
+                        goto refuse
+                    }
+                    chain listeners {
+                        type filter hook input priority filter - 10; policy accept;
+                        iifname "lo" return
+                        iifname "vm*" return
+                        iifname "tap0" return
+                        meta nfproto ipv6 tcp dport 15001 tcp flags & (syn | ack) == syn meta mark != 0x706a reject with tcp reset
+                        meta nfproto ipv4 tcp dport 15001 tcp flags & (syn | ack) == syn meta mark != 0x706a reject with tcp reset
+                    }
+                    chain not_around {
+                        type filter hook forward priority filter - 10; policy accept;
+                        meta l4proto != tcp return
+                        iifname "vm*" jump refuse
+                        iifname "tap0" jump refuse
+                    }
+                    chain refuse {
+                        meta l4proto tcp reject with tcp reset
+                        drop
                     }
                 }
 
                 """)
         #expect(
             rules.routing.map { $0.command.joined(separator: " ") } == [
-                "ip -6 route replace local ::/0 dev lo table 28778",
-                "ip -6 rule add fwmark 0x706a table 28778 priority 28778",
-                "ip -4 route replace local 0.0.0.0/0 dev lo table 28778",
-                "ip -4 rule add fwmark 0x706a table 28778 priority 28778",
+                "ip -6 route replace local ::/0 dev lo table 28778 proto 112",
+                "ip -6 rule add fwmark 0x706a table 28778 priority 28778 protocol 112",
+                "ip -4 route replace local 0.0.0.0/0 dev lo table 28778 proto 112",
+                "ip -4 rule add fwmark 0x706a table 28778 priority 28778 protocol 112",
             ])
     }
 
@@ -55,6 +87,16 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    chain sources {
+                        type filter hook prerouting priority raw; policy accept;
+                        meta l4proto tcp return
+                        iifname "vm*" jump assigned
+                    }
+                    chain assigned {
+                        ip6 saddr :: meta l4proto ipv6-icmp return
+                        ip saddr 0.0.0.0 udp sport 68 return
+                        fib saddr . iif oif missing drop
+                    }
                     chain to_redirect {
                         type nat hook prerouting priority dstnat; policy accept;
                         meta l4proto != tcp return
@@ -64,6 +106,21 @@ import Testing
                     chain to_listener_port {
                         fib daddr type { local, broadcast, multicast, anycast } return
                         meta nfproto ipv6 meta l4proto tcp redirect to :15002
+                    }
+                    chain listeners {
+                        type filter hook input priority filter - 10; policy accept;
+                        iifname "lo" return
+                        iifname "vm*" return
+                        meta nfproto ipv6 tcp dport 15002 tcp flags & (syn | ack) == syn meta mark != 0x101 reject with tcp reset
+                    }
+                    chain not_around {
+                        type filter hook forward priority filter - 10; policy accept;
+                        meta l4proto != tcp return
+                        iifname "vm*" jump refuse
+                    }
+                    chain refuse {
+                        meta l4proto tcp reject with tcp reset
+                        drop
                     }
                 }
 
@@ -82,6 +139,33 @@ import Testing
         let rules = try rules(["[fd00::1]:15001 transparent", "10.0.0.1:15002 redirect"])
         #expect(rules.nftables.contains("tproxy ip6 to [fd00::1]:15001 "))
         #expect(rules.nftables.contains("dnat ip to 10.0.0.1:15002"))
+    }
+
+    @Test("where one family is redirected, its packets pass the chain of the other") func mixed() throws {
+        let rules = try rules(["[::]:15001 transparent", "0.0.0.0:15002 redirect"])
+        #expect(
+            rules.nftables.contains(
+                """
+                        meta nfproto ipv4 return
+                        meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :15001 meta mark set 0x706a accept
+                        goto refuse
+                """))
+    }
+
+    @Test("what an earlier mark has left is found by its protocol, and nobody else's rule is touched")
+    func leftovers() throws {
+        let rules = try rules(["[::]:15001 transparent"], node: "intercept interface vm*\nmark 0x100")
+        let listing = """
+            0:	from all lookup local
+            257:	from all fwmark 0x101 lookup 257 proto 112
+            28778:	from all fwmark 0x706a lookup 28778 proto 112
+            30000:	from all fwmark 0x5 lookup 77
+            32766:	from all lookup main
+            """
+        #expect(
+            rules.leftovers("-6", ruleListing: listing).map { $0.command.joined(separator: " ") } == [
+                "ip -6 rule del fwmark 0x706a table 28778", "ip -6 route flush table 28778",
+            ])
     }
 
     @Test("what there can be no rules for") func problems() throws {
@@ -107,7 +191,7 @@ import Testing
         let rules = try rules(
             ["[::]:15001 transparent"], node: "intercept interface vm*\nconntrack every 5s",
             backend: "original_destination from instance")
-        #expect(rules.nftables.contains("tcp ct mark set 0x7069 tproxy ip6 to :15001 meta mark set 0x706a accept"))
+        #expect(rules.nftables.contains("tcp tproxy ip6 to :15001 meta mark set 0x706a ct mark set 0x7069 accept"))
         #expect(
             rules.nftables.contains(
                 "socket transparent 1 socket wildcard 0 ct mark set 0x7069 meta mark set 0x706a accept"))

@@ -111,7 +111,8 @@ import Testing
             let set = try #require(BuiltInSets.named(name))
             #expect(!set.prefixes.isEmpty)
             #expect(!BuiltInSets.summary(name).isEmpty)
-            for prefix in set.prefixes {
+            // Azure's agent talks to an address of the public internet.
+            for prefix in set.prefixes where "\(prefix)" != "168.63.129.16/32" {
                 #expect(bogons.prefixes.contains { $0.contains(prefix.first) && $0.contains(prefix.last) }, "\(prefix)")
             }
         }

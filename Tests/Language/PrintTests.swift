@@ -23,6 +23,7 @@ import Testing
                     ("user_timeout", "1s", "2s"), ("log", "off", "connections"), ("state", "/a", "/b"),
                     ("admin", "unix:/a", "unix:/b"), ("congestion", "client bbr", "upstream bbr"),
                     ("denied_ports", "25", "none"), ("intercept", "interface a", "interface b"), ("mark", "1", "2"),
+                    ("nat64", "2001:db8::/96", "2001:db8::/64"),
                     ("ledger", "/a", "/a minutes 1h"),
                 ]
             ),

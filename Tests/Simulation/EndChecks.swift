@@ -128,7 +128,7 @@ extension World {
             if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }
         case .instanceDrained, .routeRemoved:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
-        case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted, .backendLoop: fail(name)
+        case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted, .backendLoop, .specialDestination: fail(name)
         }
         checkReset(connection, name)
     }

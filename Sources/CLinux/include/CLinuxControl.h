@@ -40,6 +40,9 @@ int cl_remove_path(const char *path);
 struct cl_endpoint;
 /* 0 if this machine would let a socket bind to the address (its port is not looked at), -EADDRNOTAVAIL if not. */
 int cl_can_bind(const struct cl_endpoint *at);
+/* 1 if what is sent to the address stays on this machine, by its routes: its own addresses, what routes of type local add,
+   broadcast; 0 if not; -errno if that can't be told. `ip_nonlocal_bind` does not matter here. */
+int cl_is_local(const struct cl_endpoint *to);
 
 /* Connections that a listening socket had no room for in its queue since it listens (SO_MEMINFO); 0 if it can't be told. */
 uint32_t cl_listen_drops(int fd);

@@ -140,12 +140,15 @@ public enum AddressFilter: Filter {
         return table
     }
 
-    /// The first rule that matches.
+    /// The first rule that matches. A destination that spells an IPv4 address is both.
     private static func decision(_ settings: Settings, _ view: ConnectionView) -> Int? {
         var first = PrefixTable.none
         for index in 0..<settings.tables.count {
-            let address = settings.sides[index].address(view.facts)
-            first = min(first, settings.tables.pointer(index).pointee.value(of: address))
+            let (side, table) = (settings.sides[index], settings.tables.pointer(index))
+            first = min(first, table.pointee.value(of: side.address(view.facts)))
+            if side == .destination, let spelled = view.facts.spelledDestination {
+                first = min(first, table.pointee.value(of: spelled))
+            }
         }
         return first == PrefixTable.none ? nil : Int(first)
     }
@@ -171,13 +174,16 @@ public enum AddressFilter: Filter {
             return "no rule matches \(looked); what no rule matches may pass"
         }
         let rule = settings.rules[index]
-        let address = rule.side.address(view.facts)
         let set = settings.sets.takeUnretainedValue().sets[index]
+        let plain = rule.side.address(view.facts)
+        // Which of its two names the rule has.
+        let isByName = set.prefixes.contains { $0.contains(plain) }
+        let address = isByName ? plain : view.facts.spelledDestination ?? plain
         // Of those in the set that hold it, the longest: the line to look for.
         let prefix = set.prefixes.lazy.filter { $0.contains(address) }.max { $0.length < $1.length }
         let through = prefix.map { "\($0)" == set.name ? "" : " (\($0))" } ?? ""
         return
-            "\(rule.side.word) \(address) is in \(set.name)\(through), which a rule \(rule.denies ? "denies" : "allows")"
+            "\(rule.side.word) \(isByName ? "" : "\(plain), which spells ")\(address) is in \(set.name)\(through), which a rule \(rule.denies ? "denies" : "allows")"
     }
 
     public static func dispose(_ settings: Settings) {

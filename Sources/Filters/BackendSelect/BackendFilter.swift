@@ -15,6 +15,8 @@ public enum BackendFilter: Filter {
         let ejection: UnsafePointer<EjectionPolicy>
         /// Other than `no`: to where clients were going, and without routes.
         let direct: DirectConnect
+        /// How long such a connect may take.
+        let directTimeout: TimeSpan
     }
 
     /// What a worker draws random numbers from.
@@ -41,6 +43,10 @@ public enum BackendFilter: Filter {
             ClauseSpec(
                 "from_instance", [.word("original_destination"), .word("from"), .word("instance")],
                 summary: "the same, from the client's address, on a port of the kernel's choice"),
+            ClauseSpec(
+                "connect_timeout",
+                [.word("connect_timeout"), .duration(name: "time", .milliseconds(10)...(.seconds(120)))],
+                summary: "how long a connect to the original destination may take; `60s` unless said"),
             ClauseSpec(
                 "health", [.word("health"), .block(name: "block", .health)],
                 summary: "who probes, what connect failures lead to, and what happens when all backends are out"),
@@ -75,16 +81,25 @@ public enum BackendFilter: Filter {
             // Nobody probes without a block, and who was ejected can't come back before its time: where all are out, they
             // are tried all the same, so that a route's only backend is never out.
             panic: health?.panic ?? .useAll,
-            ejection: health?.ejection ?? EjectionPolicy.standardPointer, direct: direct)
+            ejection: health?.ejection ?? EjectionPolicy.standardPointer, direct: direct,
+            directTimeout: directive.duration("connect_timeout") ?? ConnectionFacts.usualDirectTimeout)
     }
 
     private static func direct(_ directive: Directive) throws(SettingsError) -> DirectConnect {
         let names: [String] = ["original_destination", "from_instance"]
-        guard let mine = directive.clauses.first(where: { names.contains($0.name) }) else { return .no }
-        if let other = directive.clauses.first(where: { $0.name != mine.name }) {
+        let timeout = directive.clauses.first { $0.name == "connect_timeout" }
+        guard let mine = directive.clauses.first(where: { names.contains($0.name) }) else {
+            guard let timeout else { return .no }
+            throw SettingsError(
+                "`connect_timeout` here is for connects to the original destination",
+                remedy: "write `connect_timeout` in `node` for those to backends", clause: timeout.name)
+        }
+        if let other = directive.clauses.first(where: { $0.name != mine.name && $0.name != timeout?.name }) {
             throw SettingsError(
                 "there is one original destination, and nothing to choose or to probe",
-                remedy: "write `backend original_destination`, with or without `from instance`, and nothing else",
+                remedy:
+                    "write `backend original_destination`, with or without `from instance` and `connect_timeout`, and "
+                    + "nothing else",
                 clause: other.name)
         }
         return mine.name == "from_instance" ? .fromClient : .fromHost
@@ -107,7 +122,7 @@ public enum BackendFilter: Filter {
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard settings.direct == .no else {
-            effects.connectDirectly(settings.direct)
+            effects.connectDirectly(settings.direct, timeout: settings.directTimeout)
             return .next
         }
         guard let route = lookUp(settings, view) else { return .refuse(Refusal.noRoute.rawValue) }

@@ -105,6 +105,11 @@ package enum ConfigLoader {
         return loaded
     }
 
+    /// The compiled file alone: for commands to which desired state is nothing, and which have to work without it.
+    package static func compileAlone(_ text: [UInt8], file: String) -> Compilation {
+        compiled(text, file: file, reusingBlocksOf: nil)
+    }
+
     /// Reads and judges everything; nothing that runs is touched.
     /// - Parameter running: the program that runs, whose limits the new one goes on with.
     static func read(

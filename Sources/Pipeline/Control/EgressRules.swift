@@ -85,7 +85,7 @@ package struct EgressRules: Sendable, Equatable {
         table inet pipelined
         delete table inet pipelined
         table inet pipelined {
-        \(mangle)\(nat)\(own)}
+        \(sources)\(mangle)\(nat)\(listeners)\(forward)\(own)}
 
         """
     }
@@ -104,6 +104,17 @@ package struct EgressRules: Sendable, Equatable {
         """
     }
 
+    /// What routers and hosts say of packets of the relay's sockets, whose addresses may not be this host's: without it a path's
+    /// MTU is never learned, and what is unreachable times out.
+    private var errors: String {
+        let delivered = "socket transparent 1 socket wildcard 0 meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
+        let errors = [
+            "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
+            "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
+        ]
+        return errors.map { "        \($0) \(delivered)" }.joined()
+    }
+
     private func jumps(to chain: String) -> String {
         interfaces.map { "        iifname \"\($0)\" jump \(chain)\n" }.joined()
     }
@@ -118,17 +129,70 @@ package struct EgressRules: Sendable, Equatable {
                 chain to_sockets {
                     type filter hook prerouting priority mangle; policy accept;
 
-            """ + exemptions
+            """ + errors + exemptions
         // Intercepted connections that stand already, and servers' answers to an instance's address.
         // They too get the connection mark: conntrack may have begun after them, or lost them for a time.
         text += "        socket transparent 1 socket wildcard 0 \(trackingMark)"
         text += "meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
         guard !transparent.isEmpty else { return text + "    }\n" }
         text += jumps(to: "to_listener") + "    }\n    chain to_listener {\n" + EgressRules.localReturn
+        for family in families where family.listener.mode == .redirect {
+            text += "        meta nfproto \(family.nfproto) return\n"
+        }
         for family in transparent {
-            text +=
-                "        meta nfproto \(family.nfproto) meta l4proto tcp \(trackingMark)tproxy \(family.keyword) to "
-            text += "\(EgressRules.target(family.listener)) meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
+            text += "        meta nfproto \(family.nfproto) meta l4proto tcp tproxy \(family.keyword) to "
+            text += "\(EgressRules.target(family.listener)) meta mark set \(EgressRules.hex(deliveryMark)) "
+            text += "\(trackingMark)accept\n"
+        }
+        // Where nobody listens `tproxy` ends its rule, and what comes next decides: nothing goes around the relay.
+        return text + "        goto refuse\n    }\n"
+    }
+
+    /// Who says that it is somebody else. TCP passes: the relay proves who sends it, and says so (R19). Before conntrack, which
+    /// would count it.
+    private var sources: String {
+        """
+            chain sources {
+                type filter hook prerouting priority raw; policy accept;
+                meta l4proto tcp return
+        \(jumps(to: "assigned"))    }
+            chain assigned {
+                ip6 saddr :: meta l4proto ipv6-icmp return
+                ip saddr 0.0.0.0 udp sport 68 return
+                fib saddr . iif oif missing drop
+            }
+
+        """
+    }
+
+    /// No TCP of a workload is ever forwarded, in no family and whether or not the node runs: what was not intercepted for
+    /// whatever reason ends here. What can't be told to be something else is TCP.
+    private var forward: String {
+        """
+            chain not_around {
+                type filter hook forward priority filter - 10; policy accept;
+                meta l4proto != tcp return
+        \(jumps(to: "refuse"))    }
+            chain refuse {
+                meta l4proto tcp reject with tcp reset
+                drop
+            }
+
+        """
+    }
+
+    /// Strangers who connect to the listeners themselves. Workloads may, and are refused by the relay, which says so.
+    private var listeners: String {
+        var text = """
+                chain listeners {
+                    type filter hook input priority filter - 10; policy accept;
+                    iifname "lo" return
+
+            """ + interfaces.map { "        iifname \"\($0)\" return\n" }.joined()
+        for family in families {
+            text += "        meta nfproto \(family.nfproto) tcp dport \(family.listener.endpoint.port) "
+            text += "tcp flags & (syn | ack) == syn meta mark != \(EgressRules.hex(deliveryMark)) "
+            text += "reject with tcp reset\n"
         }
         return text + "    }\n"
     }
@@ -173,6 +237,9 @@ package struct EgressRules: Sendable, Equatable {
 
     // MARK: Policy routing
 
+    /// What marks our own routes and rules, whatever mark they are for (`rt_protos` has no name for it).
+    static let routingProtocol = "112"
+
     /// A command, and what to ask first: it is there already if that prints anything.
     package struct Step: Sendable, Equatable {
         package let command: [String]
@@ -185,10 +252,11 @@ package struct EgressRules: Sendable, Equatable {
             [
                 Step(
                     command: ["ip", family.option, "route", "replace", "local", family.everything, "dev", "lo"]
-                        + inTable,
+                        + inTable + ["proto", EgressRules.routingProtocol],
                     isDoneIfThisPrints: nil),
                 Step(
-                    command: ["ip", family.option, "rule", "add"] + selector + ["priority", "\(table)"],
+                    command: ["ip", family.option, "rule", "add"] + selector
+                        + ["priority", "\(table)", "protocol", EgressRules.routingProtocol],
                     isDoneIfThisPrints: ["ip", family.option, "rule", "show"] + selector),
             ]
         }
@@ -203,15 +271,39 @@ package struct EgressRules: Sendable, Equatable {
         }
     }
 
-    /// Takes back what ``routing`` adds, for both families and whether or not the config still intercepts: an earlier one did.
-    package static func routingRemoval(_ node: NodeSettings) -> [Step] {
-        let selector = selector(table: node.mark + 1)
-        let inTable = ["table", "\(node.mark + 1)"]
-        return ["-6", "-4"].flatMap { option in
-            [
-                Step(command: ["ip", option, "rule", "del"] + selector, isDoneIfThisPrints: nil),
-                Step(command: ["ip", option, "route", "flush"] + inTable, isDoneIfThisPrints: nil),
+    /// What an earlier config has added by another mark, by what `ip -N rule show` says: it leads nowhere now.
+    package func leftovers(_ option: String, ruleListing: String) -> [Step] {
+        let own = "lookup \(table) "
+        return ruleListing.split(separator: "\n").flatMap { line -> [Step] in
+            let words = line.split(separator: " ").map(String.init)
+            guard !(line + " ").contains(own), (line + " ").contains(" proto \(EgressRules.routingProtocol) "),
+                let mark = words.firstIndex(of: "fwmark"), let lookup = words.firstIndex(of: "lookup"),
+                words.indices.contains(mark + 1), words.indices.contains(lookup + 1)
+            else { return [] }
+            return [
+                Step(
+                    command: ["ip", option, "rule", "del", "fwmark", words[mark + 1], "table", words[lookup + 1]],
+                    isDoneIfThisPrints: nil),
+                Step(
+                    command: ["ip", option, "route", "flush", "table", words[lookup + 1]], isDoneIfThisPrints: nil),
             ]
+        }
+    }
+
+    /// Takes back what ``routing`` adds, for both families and whichever mark it was for.
+    /// - Parameter node: nil: the config can't be read, and what carries no name of ours stays.
+    package static func routingRemoval(_ node: NodeSettings?) -> [Step] {
+        ["-6", "-4"].flatMap { option in
+            var commands = [
+                ["rule", "flush", "protocol", routingProtocol],
+                ["route", "flush", "table", "all", "proto", routingProtocol],
+            ]
+            // As older versions have added them.
+            if let node {
+                commands.append(["rule", "del"] + selector(table: node.mark + 1))
+                commands.append(["route", "flush", "table", "\(node.mark + 1)"])
+            }
+            return commands.map { Step(command: ["ip", option] + $0, isDoneIfThisPrints: nil) }
         }
     }
 

@@ -97,6 +97,12 @@ package struct Explainer: ~Copyable {
         return explain(to: question.to, from: question.from, bytes: bytes)
     }
 
+    private func spelledAddress(_ address: IPAddress) -> IPAddress? {
+        let nat64 = FrozenArray(program.node.nat64)
+        defer { nat64.deallocate() }
+        return SpelledAddress.v4(in: address, translatedBy: nat64)
+    }
+
     /// - Parameter bytes: all that the client sends before it waits for an answer.
     package func explain(to: Endpoint, from: Endpoint, bytes: [UInt8]) -> Explanation {
         var result = Explanation(to: to, from: from)
@@ -109,9 +115,15 @@ package struct Explainer: ~Copyable {
             result.outcome = .refused(reason: program.reasons.text(RuntimeReason.interceptLoop.code))
             return result
         }
+        let spelled = spec.mode.intercepts ? spelledAddress(to.address) : nil
+        if spec.mode.intercepts, to.address.isOfThisHostAlone || spelled?.isOfThisHostAlone == true {
+            result.outcome = .refused(reason: program.reasons.text(RuntimeReason.specialDestination.code))
+            return result
+        }
         var facts = ConnectionFacts(
             peer: PeerAddress(from), destination: DestinationAddress(to), listener: UInt16(clamping: index),
             hint: spec.hint, serial: 0)
+        facts.spelledDestination = spelled
         var prelude = Prelude()
         let refusal = bytes.withUnsafeBufferPointer { buffer in
             withUnsafeMutablePointer(to: &facts) { facts in

@@ -190,6 +190,7 @@ extension NodeSettings {
             ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),
             ("admin", adminSocket ?? none, new.adminSocket ?? none),
             ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
+            ("nat64", NodeSettings.text(nat64), NodeSettings.text(new.nat64)),
             ("mark", "0x\(String(mark, radix: 16))", "0x\(String(new.mark, radix: 16))"),
             ("congestion upstream", congestionUpstream ?? none, new.congestionUpstream ?? none),
         ]
@@ -198,6 +199,9 @@ extension NodeSettings {
 }
 
 extension NodeSettings {
+    fileprivate static func text(_ prefixes: [Prefix]) -> String {
+        prefixes.isEmpty ? "none" : prefixes.map(\.description).joined(separator: " ")
+    }
     fileprivate var descriptorTables: String { ownDescriptors ? "per_worker" : "shared" }
 }
 

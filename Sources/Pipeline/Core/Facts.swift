@@ -74,6 +74,9 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var tried = TriedBackends()
     /// Connect to where the client was going, and to no candidate (egress).
     public var direct = DirectConnect.no
+    /// How long that connect may take: the internet loses a SYN or two, and there is nobody else to try.
+    public var directTimeout = ConnectionFacts.usualDirectTimeout
+    public static var usualDirectTimeout: TimeSpan { .seconds(60) }
     /// Which instance the connection comes from (R19); nil: unknown, or not asked. Pinned until the connection ends.
     public var identity: UnsafePointer<InstanceIdentity>?
     /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
@@ -87,6 +90,9 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// Where the client was going, as a PROXY header that we believed says; nil: none said. It goes with ``client`` into
     /// our own header. Routes are found by ``destination`` alone (R1).
     public var believedDestination: DestinationAddress?
+    /// The IPv4 address that ``destination`` spells, where connections are intercepted; nil: none. What holds for the one holds
+    /// for the other.
+    public var spelledDestination: IPAddress?
     /// How many of the client's first bytes are not passed on (a PROXY header that we believed).
     public var consumed: Int = 0
     /// A stage has put the PROXY header in front that the route asks for (R16).
@@ -223,7 +229,10 @@ public struct Effects {
         facts.pointee.candidates = candidates
     }
     /// The connection goes on to where the client was going, without a route.
-    public func connectDirectly(_ direct: DirectConnect) { facts.pointee.direct = direct }
+    public func connectDirectly(_ direct: DirectConnect, timeout: TimeSpan = ConnectionFacts.usualDirectTimeout) {
+        facts.pointee.direct = direct
+        facts.pointee.directTimeout = timeout
+    }
     /// R19: whose connection it is.
     public func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { facts.pointee.identity = identity }
     /// The first `count` bytes of the stream are not passed on.

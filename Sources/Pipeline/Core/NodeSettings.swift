@@ -54,6 +54,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var mark: UInt32 = 0x7069
     /// Behind which interfaces the workloads are whose connections are intercepted; a name may end in `*`.
     public var interceptInterfaces: [String] = []
+    /// Prefixes by which this network translates IPv6 to IPv4 (RFC 6052), besides the well-known ones.
+    public var nat64: [Prefix] = []
     /// `export` lines: collectors that flow records go to.
     public var exports: [ExportSettings] = []
     /// Where flows are kept that `account every` records; nil: nowhere.

@@ -78,6 +78,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case kernelMemory
     case connectForbidden
     case backendLoop
+    case specialDestination
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -119,6 +120,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .kernelMemory: ("limits.kernel_memory", .node)
         case .connectForbidden: ("backend.forbidden", .node)
         case .backendLoop: ("backend.loop", .node)
+        case .specialDestination: ("intercept.special_destination", .client)
         }
     }
 }

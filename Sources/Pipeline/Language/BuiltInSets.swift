@@ -32,7 +32,8 @@ package enum BuiltInSets {
         case "documentation": "documentation: RFC 5737, RFC 3849, RFC 9637"
         case "shared": "shared address space behind carrier-grade NAT: RFC 6598"
         case "unspecified": "no address: 0.0.0.0 (RFC 1122), :: (RFC 4291)"
-        case "metadata": "where clouds serve instance metadata and credentials: 169.254.169.254, fd00:ec2::254"
+        case "metadata":
+            "where clouds serve instance metadata and credentials: 169.254.169.254, fd00:ec2::254 and others"
         default: ""
         }
     }
@@ -76,9 +77,13 @@ package enum BuiltInSets {
         "::/128",  // RFC 4291
     ]
 
-    /// Not from a registry: what AWS, Azure, Google Cloud, Hetzner and OpenStack use. All lie in `link_local` and `private`.
+    /// Not from a registry: what clouds use.
     static let metadata = [
-        "169.254.169.254/32",  // all of them
+        "169.254.169.254/32",  // nearly all of them
+        "169.254.170.2/32",  // AWS, credentials of containers
+        "100.100.100.200/32",  // Alibaba Cloud
+        "168.63.129.16/32",  // Azure, its agent's server
+        "192.0.0.192/32",  // Oracle Cloud
         "fd00:ec2::254/128",  // AWS, for IPv6
         "fe80::a9fe:a9fe/128",  // OpenStack, for IPv6
         "fd20:ce::254/128",  // Google Cloud, for IPv6

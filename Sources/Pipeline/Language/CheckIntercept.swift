@@ -65,4 +65,28 @@ extension Checker {
         }
         node.mark = mark
     }
+
+    /// `nat64 2001:db8:64::/96`: where this network translates IPv6 to IPv4, besides the well-known prefixes.
+    func checkNat64(_ words: [WordSyntax], _ keyword: WordSyntax) {
+        let expected = "prefixes of 32, 40, 48, 56, 64 or 96 bits like `2001:db8:64::/96`"
+        guard !words.isEmpty else {
+            reporter.error(keyword.span.behind, "`nat64` is not complete", expected: expected)
+            return
+        }
+        for word in words where !reporter.isFull {
+            guard let prefix = parsed(word, { text throws(ValueProblem) in try Value.prefix(text) }) else { continue }
+            if node.nat64.contains(prefix.value) { continue }
+            guard !prefix.value.first.isIPv4, SpelledAddress.prefixLengths.contains(prefix.value.length) else {
+                reporter.error(
+                    word.span, "\(quoted(word.text)) is no prefix of a translation to IPv4", expected: expected,
+                    help: "RFC 6052 has these lengths, of IPv6")
+                continue
+            }
+            guard node.nat64.count < 16 else {
+                reporter.error(word.span, "more than 16 prefixes in `nat64`")
+                return
+            }
+            node.nat64.append(prefix.value)
+        }
+    }
 }

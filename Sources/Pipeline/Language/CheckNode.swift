@@ -75,7 +75,9 @@ private struct NodeSetting: Sendable {
     static let idle = ["state"]
 
     static let keywords =
-        all.map(\.keyword) + ["log", "admin", "congestion", "denied_ports", "intercept", "mark", "ledger", "memory"]
+        all.map(\.keyword) + [
+            "log", "admin", "congestion", "denied_ports", "intercept", "mark", "nat64", "ledger", "memory",
+        ]
 }
 
 extension Checker {
@@ -118,6 +120,7 @@ extension Checker {
         case "denied_ports": checkDeniedPorts(words, keyword)
         case "intercept": checkIntercept(words, keyword)
         case "mark": checkMark(words, keyword)
+        case "nat64": checkNat64(words, keyword)
         case "ledger": checkLedger(words, keyword)
         case "memory": checkMemory(words, keyword)
         default:

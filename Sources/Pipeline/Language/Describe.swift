@@ -81,6 +81,7 @@ private func describe(_ node: NodeSettings) -> String {
         "\($0.path), minutes \($0.minutes.configText), hours \($0.hours.configText), days \($0.days.configText)"
     }
     let conntrack = node.conntrack.map { "every \($0.interval.configText), table \($0.tableLimit)" }
+    let nat64 = node.nat64.isEmpty ? "" : ", nat64 " + node.nat64.map(\.description).joined(separator: " ")
     return """
         node \(node.name)
             workers \(node.workers == 0 ? "auto" : String(node.workers)), \(node.maxConnections) connections per worker\
@@ -94,7 +95,7 @@ private func describe(_ node: NodeSettings) -> String {
             denied_ports \(denied), memory \(describe(node.memory))
             log \(describeLog(node)), state \(node.stateDirectory ?? "none"), \
         admin \(node.adminSocket.map { "unix:\($0)" } ?? "none")
-            intercept \(interfaces.isEmpty ? "nothing" : "interface \(interfaces)"), mark 0x\(String(node.mark, radix: 16))
+            intercept \(interfaces.isEmpty ? "nothing" : "interface \(interfaces)"), mark 0x\(String(node.mark, radix: 16))\(nat64)
             ledger \(ledger ?? "none"), conntrack \(conntrack ?? "off")
 
         """

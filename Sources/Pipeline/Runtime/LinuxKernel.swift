@@ -101,7 +101,8 @@ package struct LinuxKernel: Kernel {
 
     package func isOwn(_ address: IPAddress) -> Bool {
         var at = cl_endpoint(Endpoint(address, 0))
-        return cl_can_bind(&at) == 0
+        let isLocal = cl_is_local(&at)
+        return isLocal < 0 ? cl_can_bind(&at) == 0 : isLocal == 1
     }
 
     package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor)

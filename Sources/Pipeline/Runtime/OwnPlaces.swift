@@ -27,7 +27,8 @@ struct OwnPlaces: ~Copyable {
         asked.deallocate()
     }
 
-    private static let answers = 64
+    /// A power of two.
+    private static let answers = 256
     /// An address that comes or goes is known after this.
     private static var freshness: TimeSpan { .seconds(1) }
 
@@ -36,8 +37,11 @@ struct OwnPlaces: ~Copyable {
     func contains(_ endpoint: Endpoint, at now: Instant, _ kernel: inout some Kernel) -> Bool {
         if has(endpoint) { return true }
         let all: IPAddress = endpoint.address.isIPv4 ? .unspecifiedV4 : .unspecified
-        guard has(Endpoint(all, endpoint.port)) else { return false }
-        let address = endpoint.address
+        return has(Endpoint(all, endpoint.port)) && isOwn(endpoint.address, at: now, &kernel)
+    }
+
+    /// Whether this host itself has the address. The system is not asked about one address again and again.
+    func isOwn(_ address: IPAddress, at now: Instant, _ kernel: inout some Kernel) -> Bool {
         let place =
             Int(truncatingIfNeeded: (address.high ^ address.low &* 0x9E37_79B9_7F4A_7C15) >> 32) & (asked.count - 1)
         if asked[place].address == address, asked[place].until > now { return asked[place].isOwn }

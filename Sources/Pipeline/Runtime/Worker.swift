@@ -137,6 +137,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     var drains = AdoptedList<Drain>([])
     /// The first deadline of ``drains`` that has not passed.
     var nextDrain: Instant?
+    /// Where else this network translates to IPv4.
+    let nat64: FrozenArray<Prefix>
     private let events: UnsafeMutableBufferPointer<Event>
     /// Only compared: it may be gone.
     var adoptedOffer: UnsafePointer<WorkerOffer>?
@@ -170,6 +172,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.connectTimeout = settings.connectTimeout
         self.halfCloseTimeout = settings.halfCloseTimeout
         self.coalesce = settings.coalesce
+        nat64 = FrozenArray(settings.nat64)
         lifeWatch = LifeWatch(timeout: settings.userTimeout)
         self.slab = slab
         self.blocks = blocks
@@ -198,6 +201,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     deinit {
         buffer.deallocate()
         events.deallocate()
+        nat64.deallocate()
     }
 
     /// One pass: orders, events, what was left over, deadlines. False when the worker has nothing left to do and was

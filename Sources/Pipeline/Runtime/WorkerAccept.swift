@@ -62,31 +62,6 @@ extension Worker {
         advance(index)
     }
 
-    /// Where the client was going. What to end the connection with if it can't be known, or if it is the listener itself.
-    private mutating func findDestination(_ index: Int, _ listener: WorkerListener) -> RuntimeReason? {
-        let slot = slab.slots + index
-        slot.pointee.destination = listener.bound
-        switch listener.spec.mode {
-        case .direct where !listener.spec.endpoint.address.isUnspecified:
-            return nil
-        case .direct, .transparent:
-            guard let local = kernel.localAddress(slot.pointee.client) else { return .clientLeftEarly }
-            slot.pointee.destination = local
-        case .redirect:
-            guard let original = kernel.originalDestination(slot.pointee.client) else { return .notIntercepted }
-            slot.pointee.destination = original
-        }
-        if listener.spec.mode.intercepts { slot.pointee.marks.insert(.intercepted) }
-        return listener.spec.mode.intercepts && isLoop(slot.pointee.destination, listener) ? .interceptLoop : nil
-    }
-
-    /// Whoever connects to an intercepting listener itself would be relayed to it again, and again. Another host's port
-    /// of the same number is none of that, so the kernel is asked whose address it is.
-    private mutating func isLoop(_ destination: Endpoint, _ listener: WorkerListener) -> Bool {
-        guard destination.port == listener.bound.port else { return false }
-        return destination == listener.bound || kernel.isOwn(destination.address)
-    }
-
     /// R27: who says nothing makes room for who comes.
     private mutating func takeSlot() -> Int? {
         if let index = slab.take() { return index }
@@ -134,6 +109,9 @@ extension Worker {
                     peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
                     listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)))
         pending.pointee.facts.client = ClientAddress(slot.pointee.believed)
+        if slot.pointee.marks.contains(.intercepted) {
+            pending.pointee.facts.spelledDestination = spelledAddress(slot.pointee.destination.address)
+        }
         pending.pointee.facts.identity = slot.pointee.identity
         pending.pointee.facts.holds = slot.pointee.holds
         pending.pointee.facts.pacers = slot.pointee.pacers

@@ -170,9 +170,16 @@ extension Worker {
             guard slot.pointee.phase == .connecting else { return }
         }
         guard keepWhileConnecting(index) else { return }
-        let isPatient = !slot.pointee.marks.contains(.clientWatched) && connectTimeout > Self.watchClientAfter
-        wheel.arm(slab.slots, index, at: now + (isPatient ? Self.watchClientAfter : connectTimeout))
+        let timeout = connectTimeout(of: index)
+        let isPatient = !slot.pointee.marks.contains(.clientWatched) && timeout > Self.watchClientAfter
+        wheel.arm(slab.slots, index, at: now + (isPatient ? Self.watchClientAfter : timeout))
         watchUpstream(index)
+    }
+
+    private func connectTimeout(of index: Int) -> TimeSpan {
+        let slot = slab.slots + index
+        guard slot.pointee.marks.contains(.direct) else { return connectTimeout }
+        return blocks.pending(slot.pointee.pending).pointee.facts.directTimeout
     }
 
     /// How long a connect is under way before its client is watched: most are over by then, and cost no call for it.
@@ -233,14 +240,15 @@ extension Worker {
 
     mutating func connectDeadline(_ index: Int) {
         let slot = slab.slots + index
-        guard !slot.pointee.marks.contains(.clientWatched), connectTimeout > Self.watchClientAfter else {
+        let timeout = connectTimeout(of: index)
+        guard !slot.pointee.marks.contains(.clientWatched), timeout > Self.watchClientAfter else {
             // What has kept it may be known: a firewall's word, that of a router.
             let error = kernel.pendingError(slot.pointee.upstream)
             connectFailed(index, error == 0 ? ErrorNumber.timedOut : error)
             return
         }
         // A client that has gone meanwhile is told of at once.
-        let rest = TimeSpan(nanoseconds: connectTimeout.nanoseconds - Self.watchClientAfter.nanoseconds)
+        let rest = TimeSpan(nanoseconds: timeout.nanoseconds - Self.watchClientAfter.nanoseconds)
         wheel.arm(slab.slots, index, at: slot.pointee.deadline + rest)
         watchClient(index)
     }

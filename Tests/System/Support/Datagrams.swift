@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Synchronization
 
 /// UDP clients. Their sockets are the calling thread's namespace's.
 enum Datagrams {
@@ -12,7 +13,7 @@ enum Datagrams {
         let payload = [UInt8](repeating: 1, count: bytes)
         var answer = [UInt8](repeating: 0, count: bytes)
         for number in 0..<count {
-            guard send(fd, payload, bytes, 0) == bytes else { throw Failure(call: "send of datagram \(number)") }
+            guard Glibc.send(fd, payload, bytes, 0) == bytes else { throw Failure(call: "send of datagram \(number)") }
             guard recv(fd, &answer, bytes, 0) == bytes else { throw Failure(call: "the answer to datagram \(number)") }
         }
     }
@@ -26,10 +27,20 @@ enum Datagrams {
             // In steps of a millisecond: finer, and the sleeps take longer than the work.
             if number % 5 == 0, due > DispatchTime.now().uptimeNanoseconds { usleep(1000) }
             let fd = try connected(to: place, from: UInt16(20_000 + number))
-            guard send(fd, payload, bytes, 0) == bytes else { throw Failure(call: "send of flow \(number)") }
+            guard Glibc.send(fd, payload, bytes, 0) == bytes else { throw Failure(call: "send of flow \(number)") }
             close(fd)
         }
         return Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9
+    }
+
+    /// Sends `count` datagrams, and waits for no answer.
+    static func send(to place: Place, count: Int, bytes: Int) throws {
+        let fd = try connected(to: place)
+        defer { close(fd) }
+        let payload = [UInt8](repeating: 1, count: bytes)
+        for number in 0..<count where Glibc.send(fd, payload, bytes, 0) != bytes {
+            throw Failure(call: "send of datagram \(number)")
+        }
     }
 
     private static func connected(to place: Place, from port: UInt16 = 0) throws -> Int32 {
@@ -53,6 +64,9 @@ enum Datagrams {
 final class DatagramEcho: Sendable {
     private let fd: Int32
     private let stopped = Flag()
+    private let count = Atomic<Int>(0)
+    /// Datagrams that have come so far.
+    var received: Int { count.load(ordering: .relaxed) }
 
     init(_ place: Place, answers: Bool = true) throws {
         let family = place.host.contains(":") ? AF_INET6 : AF_INET
@@ -61,15 +75,16 @@ final class DatagramEcho: Sendable {
         guard fd >= 0 else { throw Failure(call: "socket") }
         guard try place.withAddress({ bind(fd, $0, $1) }) == 0 else { throw Failure(call: "bind to \(place)") }
         let stopped = stopped
-        Thread.detachNewThread {
+        Thread.detachNewThread { [self] in
             var buffer = [UInt8](repeating: 0, count: 65536)
             var peer = sockaddr_storage()
             while !stopped.isSet {
                 var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
                 withUnsafeMutablePointer(to: &peer) { pointer in
                     pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                        let count = recvfrom(fd, &buffer, buffer.count, 0, address, &length)
-                        if answers, count > 0 { sendto(fd, buffer, count, 0, address, length) }
+                        let bytes = recvfrom(fd, &buffer, buffer.count, 0, address, &length)
+                        if bytes > 0 { count.add(1, ordering: .relaxed) }
+                        if answers, bytes > 0 { sendto(fd, buffer, bytes, 0, address, length) }
                     }
                 }
             }

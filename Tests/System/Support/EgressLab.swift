@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Synchronization
 
 /// Four network namespaces, as hosts: a node, two instances behind it, and a server in front of it. Nothing is forwarded
 /// by the node's kernel: what gets through went through the relay. Needs root.
@@ -13,6 +14,7 @@ final class EgressLab: Sendable {
     let beta: String
     let server: String
     let folder: TemporaryFolder
+    private let hops = Mutex<[String]>([])
 
     static let port: UInt16 = 8080
     static let tlsPort: UInt16 = 8443
@@ -84,13 +86,60 @@ final class EgressLab: Sendable {
     deinit { remove() }
 
     private func remove() {
-        for name in [node, alpha, beta, server] { try? EgressLab.shell("ip netns del \(name) 2>/dev/null") }
+        for name in [node, alpha, beta, server] + hops.withLock({ $0 }) {
+            try? EgressLab.shell("ip netns del \(name) 2>/dev/null")
+        }
     }
 
     private static func shell(_ script: String) throws {
         let child = try Child("/bin/sh", ["-c", script])
         child.closeInput()
         guard try child.waitForExit() == .code(0) else { throw Failure("\(script)\n\(child.output)") }
+    }
+
+    /// The node's kernel forwards, and the server knows the way back: as on a host whose workloads are routed.
+    func forward() throws {
+        for setting in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            try run(in: node, ["sysctl", "-qw", "\(setting)=1"])
+        }
+        for (net, gateway) in [
+            ("fd10:1::/64", "2001:db8:9::1"), ("fd10:2::/64", "2001:db8:9::1"), ("10.81.1.0/24", "198.51.100.1"),
+            ("10.81.2.0/24", "198.51.100.1"),
+        ] {
+            try run(in: server, ["ip", net.contains(":") ? "-6" : "-4", "route", "add", net, "via", gateway])
+        }
+    }
+
+    /// Puts a router between the node and the server, whose link to the server takes smaller packets than all others.
+    func insertHop(mtu: Int) throws {
+        let hop = "\(server)r"
+        var script = "set -e\nip netns add \(hop)\nip -n \(hop) link set lo up\nip -n \(node) link del up0\n"
+        script += "ip -n \(node) link add up0 type veth peer name near netns \(hop)\n"
+        script += "ip -n \(hop) link add far type veth peer name eth0 netns \(server)\n"
+        for (name, device, addresses) in [
+            (node, "up0", ["2001:db8:8::1/64", "198.51.101.1/24"]),
+            (hop, "near", ["2001:db8:8::2/64", "198.51.101.2/24"]),
+            (hop, "far", ["2001:db8:9::1/64", "198.51.100.1/24"]),
+            (server, "eth0", ["2001:db8:9::2/64", "198.51.100.2/24"]),
+        ] {
+            for address in addresses {
+                script += "ip -n \(name) addr add \(address) dev \(device)\(address.contains(":") ? " nodad" : "")\n"
+            }
+            script += "ip -n \(name) link set \(device) up\n"
+        }
+        script += """
+            ip -n \(hop) link set far mtu \(mtu)
+            ip netns exec \(hop) sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+            ip -n \(hop) -6 route add fd10::/16 via 2001:db8:8::1
+            ip -n \(hop) route add 10.81.0.0/16 via 198.51.101.1
+            ip -n \(node) -6 route add 2001:db8:9::/64 via 2001:db8:8::2
+            ip -n \(node) route add 198.51.100.0/24 via 198.51.101.2
+            ip -n \(server) -6 route add default via 2001:db8:9::1
+            ip -n \(server) route add default via 198.51.100.1
+
+            """
+        try EgressLab.shell(script)
+        hops.withLock { $0.append(hop) }
     }
 
     // MARK: What runs where
