@@ -8,7 +8,8 @@ struct MemoryGoneTests {
     private static func addressSpace(_ pid: Int32) throws -> UInt64 {
         let status = try String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)
         let line = try status.split(separator: "\n").first { $0.hasPrefix("VmSize:") }.unwrap("VmSize")
-        return try UInt64(line.split(separator: " ").dropFirst().first ?? "").unwrap("number") * 1024
+        // A tab, and blanks where the number is short.
+        return try UInt64(line.filter(\.isNumber)).unwrap("number") * 1024
     }
 
     @Test("a reload whose flow records have no memory is refused by name; what runs goes on, and a later one is done")
@@ -16,7 +17,7 @@ struct MemoryGoneTests {
         let echo = try Server.echo()
         let entry = Place("::1", try FreePort.take())
         let text = ConfigText(
-            workers: 4, rawListeners: [entry],
+            workers: 8, rawListeners: [entry],
             routes: [RouteText(id: "rt_raw", port: entry.port, backends: [echo.place])]
         ).description
         let node = try Node(text)
@@ -24,8 +25,8 @@ struct MemoryGoneTests {
         let client = try Socket.connect(to: entry)
         try client.send("a")
         #expect(try client.receive(exactly: 1) == Array("a".utf8))
-        // Enough to read a config, and not for the flows of four workers.
-        try ProcessLimit.set("as", of: node.child.pid, to: Self.addressSpace(node.child.pid) + 8 << 20)
+        // Enough to read a config, and not for the flows of eight workers.
+        try ProcessLimit.set("as", of: node.child.pid, to: Self.addressSpace(node.child.pid) + 16 << 20)
         let refused = try node.reload(recording)
         #expect(refused.isEvent("reload_refused"), "\(refused.text)")
         #expect(refused.text.contains("no memory for `account every 5s`"), "\(refused.text)")
