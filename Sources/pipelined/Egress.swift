@@ -36,10 +36,7 @@ struct Egress: ParsableCommand {
 
         func run() throws {
             // What is desired of routes has no part in it: rules are needed most when that can't be read.
-            if remove {
-                let text = try? Files.read(config, limit: SourceText.limit)
-                return try takeBack(text.map { ConfigLoader.compileAlone($0, file: config) }?.program)
-            }
+            if remove { return try takeBack((try? ConfigLoader.compileAlone(config))?.program) }
             let compilation = ConfigLoader.compileAlone(
                 try Output.read(config, limit: SourceText.limit), file: config)
             guard let program = compilation.program else {

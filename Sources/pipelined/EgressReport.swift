@@ -3,7 +3,6 @@ import CLinux
 import Glibc
 import Pipeline
 import PipelineControl
-import PipelineLanguage
 import PipelineLedger
 
 struct EgressReport: ParsableCommand {
@@ -82,7 +81,7 @@ struct EgressReport: ParsableCommand {
         let program: Program?
         do throws(FileError) {
             // Desired state has no part in it.
-            program = ConfigLoader.compileAlone(try Files.read(config, limit: SourceText.limit), file: config).program
+            program = try ConfigLoader.compileAlone(config).program
         } catch {
             throw LedgerProblem("\(error)")
         }

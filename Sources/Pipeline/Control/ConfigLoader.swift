@@ -110,6 +110,11 @@ package enum ConfigLoader {
         compiled(text, file: file, reusingBlocksOf: nil)
     }
 
+    /// - Throws: if the config file itself can't be read.
+    package static func compileAlone(_ path: String) throws(FileError) -> Compilation {
+        compileAlone(try Files.read(path, limit: SourceText.limit), file: path)
+    }
+
     /// Reads and judges everything; nothing that runs is touched.
     /// - Parameter running: the program that runs, whose limits the new one goes on with.
     static func read(

@@ -33,9 +33,9 @@ extension Worker {
     func spelledAddress(_ address: IPAddress) -> IPAddress? { SpelledAddress.v4(in: address, translatedBy: nat64) }
 
     /// Whoever connects to an intercepting listener itself would be relayed to it again, and again. Another host's port
-    /// of the same number is none of that, so the kernel is asked whose address it is.
+    /// of the same number is none of that, so it is asked whose address it is.
     private mutating func isLoop(_ destination: Endpoint, _ listener: WorkerListener) -> Bool {
         guard destination.port == listener.bound.port else { return false }
-        return destination == listener.bound || kernel.isOwn(destination.address)
+        return destination == listener.bound || ownPlaces.isOwn(destination.address, at: now, &kernel)
     }
 }
