@@ -197,13 +197,15 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
             peer: PeerAddress(peer), destination: DestinationAddress(listening), listener: 0, hint: .tlsPassthrough,
             serial: UInt64(number))
         prelude.pointee.reset()
+        memory.value.kept.pointee.reset()
         let view = ConnectionView(
             facts: facts, bytes: bytes.value, input: .open, now: Instant(nanoseconds: 1_000_000_000),
             routes: owners.value.2)
         for index in 0..<count {
             let stage = memory.value.stages + index
             let verdict = stage.pointee.filter.evaluateErased(
-                stage.pointee.settings, memory.value.states[index], view, Effects(facts: facts, prelude: prelude))
+                stage.pointee.settings, memory.value.states[index], view,
+                Effects(facts: facts, prelude: prelude, memory: memory.value.kept))
             guard verdict == .next else { return wrong }
         }
         return prelude.pointee.withBytes { $0.count }
@@ -216,6 +218,8 @@ struct ChainMemory {
     let stages: UnsafePointer<Stage>
     let facts: UnsafeMutablePointer<ConnectionFacts>
     let prelude: UnsafeMutablePointer<Prelude>
+    /// What stages keep.
+    let kept: UnsafeMutablePointer<StageMemory>
 
     init(_ states: UnsafeMutablePointer<UnsafeMutableRawPointer>, _ stages: UnsafePointer<Stage>) {
         (self.states, self.stages) = (states, stages)
@@ -226,5 +230,7 @@ struct ChainMemory {
                 serial: 0))
         prelude = .allocate(capacity: 1)
         prelude.initialize(to: Prelude())
+        kept = .allocate(capacity: 1)
+        kept.initialize(to: StageMemory())
     }
 }

@@ -273,7 +273,7 @@ private struct ChainRun {
     private let stream: UnsafeBufferPointer<UInt8>
     private var end: InputState
     private var facts: ConnectionFacts
-    private var prelude = Prelude()
+    private var (prelude, memory) = (Prelude(), StageMemory())
     private var count = 0
     private var input = InputState.open
     /// Nothing comes before the deadline.
@@ -367,8 +367,10 @@ private struct ChainRun {
                 let view = ConnectionView(
                     facts: facts, bytes: bytes, input: state, now: Instant(nanoseconds: 1_000_000_000), routes: routes,
                     isGating: isGating)
-                return stage.filter.evaluateErased(
-                    stage.settings, stageState, view, Effects(facts: facts, prelude: prelude))
+                return withUnsafeMutablePointer(to: &memory) { memory in
+                    stage.filter.evaluateErased(
+                        stage.settings, stageState, view, Effects(facts: facts, prelude: prelude, memory: memory))
+                }
             }
         }
     }

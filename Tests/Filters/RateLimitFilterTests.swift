@@ -201,14 +201,17 @@ struct RateLimitFilterTests {
         func rehearse() -> Verdict {
             var state: Void = ()
             let (now, routes) = (run.now, run.routes.handle)
-            var (facts, prelude) = (run.facts, Prelude())
+            var (facts, prelude, memory) = (run.facts, Prelude(), StageMemory())
             return withUnsafeMutablePointer(to: &facts) { facts in
                 withUnsafeMutablePointer(to: &prelude) { prelude in
-                    RateLimitFilter.evaluate(
-                        settings, &state,
-                        ConnectionView(
-                            facts: facts, bytes: .init(start: nil, count: 0), input: .open, now: now, routes: routes,
-                            isRehearsal: true), Effects(facts: facts, prelude: prelude))
+                    withUnsafeMutablePointer(to: &memory) { memory in
+                        RateLimitFilter.evaluate(
+                            settings, &state,
+                            ConnectionView(
+                                facts: facts, bytes: .init(start: nil, count: 0), input: .open, now: now,
+                                routes: routes, isRehearsal: true),
+                            Effects(facts: facts, prelude: prelude, memory: memory))
+                    }
                 }
             }
         }

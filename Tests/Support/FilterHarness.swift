@@ -23,6 +23,7 @@ package struct FilterHarness {
     package var instances = InstanceDirectory.empty
     package var facts: ConnectionFacts
     package var prelude = Prelude()
+    private var memory = StageMemory()
 
     package init() {
         facts = FilterHarness.facts(peer: peer, destination: destination, hint: hint)
@@ -31,10 +32,11 @@ package struct FilterHarness {
     /// An endpoint literal; `[::]:0` if it is none, which no test expects.
     package static func endpoint(_ text: String) -> Endpoint { Endpoint(text) ?? Endpoint(.unspecified, 0) }
 
-    /// A new connection: facts and prelude as after accept.
+    /// A new connection: facts, prelude and memory as after accept.
     package mutating func resetFacts() {
         facts = FilterHarness.facts(peer: peer, destination: destination, hint: hint)
         prelude.reset()
+        memory.reset()
     }
 
     private static func facts(peer: Endpoint, destination: Endpoint, hint: ProtocolHint) -> ConnectionFacts {
@@ -75,7 +77,10 @@ package struct FilterHarness {
                     let view = ConnectionView(
                         facts: facts, bytes: bytes, input: input, now: now, routes: table, instances: instances,
                         isRehearsal: isRehearsal, isGating: isGating)
-                    let verdict = F.evaluate(settings, &state, view, Effects(facts: facts, prelude: prelude))
+                    let verdict = withUnsafeMutablePointer(to: &memory) { memory in
+                        F.evaluate(
+                            settings, &state, view, Effects(facts: facts, prelude: prelude, memory: memory))
+                    }
                     return (verdict, F.explain(settings, view, verdict))
                 }
             }

@@ -91,9 +91,8 @@ public enum SNIFilter: Filter {
 
     /// How far a hello was read when it was last looked at.
     struct Look: BitwiseCopyable {
-        var isBegun = false
         /// Where the stream began.
-        var consumed = 0
+        var consumed: Int
         var scan = HelloScan()
     }
 
@@ -101,14 +100,11 @@ public enum SNIFilter: Filter {
     private static func look(
         at stream: UnsafeBufferPointer<UInt8>, _ settings: Settings, _ view: ConnectionView, _ effects: Effects
     ) -> HelloVerdict {
-        assert(MemoryLayout<Look>.size <= StageMemory.size)
-        let look = effects.memory.bindMemory(to: Look.self, capacity: 1)
-        if !look.pointee.isBegun || look.pointee.consumed != view.facts.consumed {
-            look.initialize(to: Look(isBegun: true, consumed: view.facts.consumed))
-        }
+        let look = effects.kept { Look(consumed: view.facts.consumed) }
+        if look.pointee.consumed != view.facts.consumed { look.initialize(to: Look(consumed: view.facts.consumed)) }
         let verdict = look.pointee.scan.look(at: stream, limit: settings.max)
         if case .incomplete = verdict { return verdict }
-        look.pointee.isBegun = false
+        effects.forgetKept()
         return verdict
     }
 

@@ -124,16 +124,19 @@ package struct Explainer: ~Copyable {
             peer: PeerAddress(from), destination: DestinationAddress(to), listener: UInt16(clamping: index),
             hint: spec.hint, serial: 0)
         facts.spelledDestination = spelled
-        var prelude = Prelude()
+        var (prelude, memory) = (Prelude(), StageMemory())
         let refusal = bytes.withUnsafeBufferPointer { buffer in
             withUnsafeMutablePointer(to: &facts) { facts in
                 withUnsafeMutablePointer(to: &prelude) { prelude in
-                    var run = ExplainRun(
-                        chain: chain, reasons: program.reasons, facts: facts, prelude: prelude, bytes: buffer,
-                        routes: routes.handle, instances: routes.instances)
-                    let refusal = run.run()
-                    result.steps = run.steps
-                    return refusal
+                    withUnsafeMutablePointer(to: &memory) { memory in
+                        var run = ExplainRun(
+                            chain: chain, reasons: program.reasons,
+                            effects: Effects(facts: facts, prelude: prelude, memory: memory), facts: facts,
+                            bytes: buffer, routes: routes.handle, instances: routes.instances)
+                        let refusal = run.run()
+                        result.steps = run.steps
+                        return refusal
+                    }
                 }
             }
         }
@@ -171,7 +174,7 @@ private struct ExplainRun {
     let chain: Chain
     let reasons: ReasonTable
     let facts: UnsafeMutablePointer<ConnectionFacts>
-    let prelude: UnsafeMutablePointer<Prelude>
+    let effects: Effects
     let bytes: UnsafeBufferPointer<UInt8>
     let routes: RouteTableHandle
     let instances: InstanceDirectory
@@ -185,14 +188,13 @@ private struct ExplainRun {
     private var isTimeOver = false
 
     init(
-        chain: Chain, reasons: ReasonTable, facts: UnsafeMutablePointer<ConnectionFacts>,
-        prelude: UnsafeMutablePointer<Prelude>, bytes: UnsafeBufferPointer<UInt8>, routes: RouteTableHandle,
-        instances: InstanceDirectory
+        chain: Chain, reasons: ReasonTable, effects: Effects, facts: UnsafeMutablePointer<ConnectionFacts>,
+        bytes: UnsafeBufferPointer<UInt8>, routes: RouteTableHandle, instances: InstanceDirectory
     ) {
         self.chain = chain
         self.reasons = reasons
         self.facts = facts
-        self.prelude = prelude
+        self.effects = effects
         self.bytes = UnsafeBufferPointer(rebasing: bytes.prefix(chain.peekBytes))
         self.routes = routes
         self.instances = instances
@@ -268,7 +270,7 @@ private struct ExplainRun {
     }
 
     private func evaluate(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> Verdict {
-        stage.filter.evaluateErased(stage.settings, state, view, Effects(facts: facts, prelude: prelude))
+        stage.filter.evaluateErased(stage.settings, state, view, effects)
     }
 
     private mutating func add(_ stage: Stage, _ answer: Explanation.Answer, _ verdict: Verdict) {

@@ -97,7 +97,6 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var consumed: Int = 0
     /// A stage has put the PROXY header in front that the route asks for (R16).
     public fileprivate(set) var hasProxyHeader = false
-    fileprivate var memory = StageMemory()
 
     /// From here on nobody looks at what a table has said, which may be gone.
     public mutating func forgetTable() {
@@ -123,12 +122,26 @@ public struct ConnectionFacts: @unchecked Sendable {
     }
 }
 
-/// What a stage that waits for bytes keeps of a connection from one look to the next: all zeros at first.
+/// What the one stage of a chain that needs it keeps of a connection from one look to the next.
 @frozen public struct StageMemory {
-    /// In bytes.
+    /// In bytes; aligned to eight.
     public static let size = 384
-    private var words = InlineArray<48, UInt64>(repeating: 0)
-    init() {}
+    @usableFromInline var isKept = false
+    @usableFromInline var words = InlineArray<48, UInt64>(repeating: 0)
+
+    public init() {}
+    /// Nothing is kept. Most connections never need the bytes: they are left as they are.
+    public mutating func reset() { isKept = false }
+
+    /// What is kept; if nothing is, `first`, which is from now on. Valid for the call that the stage is asked in.
+    @inlinable mutating func kept<Value: BitwiseCopyable>(orFirst first: () -> Value) -> UnsafeMutablePointer<Value> {
+        assert(MemoryLayout<Value>.size <= StageMemory.size)
+        let pointer = withUnsafeMutablePointer(to: &words) { UnsafeMutableRawPointer($0) }
+            .bindMemory(to: Value.self, capacity: 1)
+        if !isKept { pointer.initialize(to: first()) }
+        isKept = true
+        return pointer
+    }
 }
 
 /// Whether a connection goes on to its original destination, and from which address.
@@ -182,16 +195,23 @@ public struct ConnectionView {
 public struct Effects {
     private let facts: UnsafeMutablePointer<ConnectionFacts>
     private let prelude: UnsafeMutablePointer<Prelude>
+    @usableFromInline let memory: UnsafeMutablePointer<StageMemory>
 
-    public init(facts: UnsafeMutablePointer<ConnectionFacts>, prelude: UnsafeMutablePointer<Prelude>) {
+    public init(
+        facts: UnsafeMutablePointer<ConnectionFacts>, prelude: UnsafeMutablePointer<Prelude>,
+        memory: UnsafeMutablePointer<StageMemory>
+    ) {
         self.facts = facts
         self.prelude = prelude
+        self.memory = memory
     }
 
-    /// The connection's ``StageMemory``, aligned to eight bytes: for the one stage of a chain that uses it.
-    public var memory: UnsafeMutableRawPointer {
-        withUnsafeMutablePointer(to: &facts.pointee.memory) { UnsafeMutableRawPointer($0) }
+    /// What the stage has kept of the connection since an earlier look, for the one stage of a chain that keeps anything; at
+    /// its first look, and after ``forgetKept()``, `first`. At most ``StageMemory/size`` bytes, valid for the call.
+    @inlinable public func kept<Value: BitwiseCopyable>(orFirst first: () -> Value) -> UnsafeMutablePointer<Value> {
+        memory.pointee.kept(orFirst: first)
     }
+    public func forgetKept() { memory.pointee.reset() }
 
     /// - Parameter destination: where that client was going, if whoever names it says that too.
     public func setClient(_ client: ClientAddress, destination: DestinationAddress? = nil) {

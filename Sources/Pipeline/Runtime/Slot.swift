@@ -187,6 +187,7 @@ struct Slot {
 struct Pending {
     var facts: ConnectionFacts
     var prelude = Prelude()
+    var memory = StageMemory()
     /// The stage to go on with.
     var stage = 0
     /// How many of the client's bytes are here.
@@ -198,5 +199,18 @@ struct Pending {
     var generation: UInt64 = 0
     /// The set of backends that the first choice was made from: see ``BackendGroup/number``.
     var group: UInt64 = 0
-    @inline(__always) init(facts: ConnectionFacts) { self.facts = facts }
+
+    /// Begins anew for another connection, in what an earlier one, or the kernel's zeros, left: trivial values all of them,
+    /// the largest of which are hardly ever used and so not written.
+    @inline(__always) mutating func begin(facts: ConnectionFacts) {
+        self.facts = facts
+        prelude.reset()
+        memory.reset()
+        stage = 0
+        count = 0
+        wanted = 1
+        input = .open
+        generation = 0
+        group = 0
+    }
 }

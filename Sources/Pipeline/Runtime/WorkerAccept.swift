@@ -102,12 +102,10 @@ extension Worker {
         let slot = slab.slots + index
         slot.pointee.pending = block
         let pending = blocks.pending(block)
-        // Large: made where they are, and not copied there.
-        pending.initialize(
-            to: Pending(
-                facts: ConnectionFacts(
-                    peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
-                    listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial)))
+        pending.pointee.begin(
+            facts: ConnectionFacts(
+                peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
+                listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial))
         pending.pointee.facts.client = ClientAddress(slot.pointee.believed)
         if slot.pointee.marks.contains(.intercepted) {
             pending.pointee.facts.spelledDestination = spelledAddress(slot.pointee.destination.address)
@@ -234,10 +232,12 @@ extension Worker {
             start: body.baseAddress?.assumingMemoryBound(to: UInt8.self), count: seen)
         return withUnsafeMutablePointer(to: &pending.pointee.facts) { facts in
             withUnsafeMutablePointer(to: &pending.pointee.prelude) { prelude in
-                let view = ConnectionView(
-                    facts: facts, bytes: bytes, input: input, now: now, routes: snapshot.pointee.routes,
-                    instances: snapshot.pointee.instances, isGating: slot.pointee.phase == .relaying)
-                return ask(view, Effects(facts: facts, prelude: prelude))
+                withUnsafeMutablePointer(to: &pending.pointee.memory) { memory in
+                    let view = ConnectionView(
+                        facts: facts, bytes: bytes, input: input, now: now, routes: snapshot.pointee.routes,
+                        instances: snapshot.pointee.instances, isGating: slot.pointee.phase == .relaying)
+                    return ask(view, Effects(facts: facts, prelude: prelude, memory: memory))
+                }
             }
         }
     }
