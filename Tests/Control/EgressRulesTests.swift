@@ -25,7 +25,6 @@ import Testing
                 table inet pipelined {
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
-                        meta l4proto tcp return
                         iifname "vm*" jump assigned
                         iifname "tap0" jump assigned
                     }
@@ -89,7 +88,6 @@ import Testing
                 table inet pipelined {
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
-                        meta l4proto tcp return
                         iifname "vm*" jump assigned
                     }
                     chain assigned {

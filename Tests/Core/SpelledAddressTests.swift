@@ -38,11 +38,11 @@ struct SpelledAddressTests {
     func ofThisHost() throws {
         for text in [
             "::", "::1", "0.0.0.0", "0.1.2.3", "127.9.9.9", "224.0.0.1", "239.255.255.255", "255.255.255.255",
-            "ff02::1",
+            "ff02::1", "fe80::1", "febf::1",
         ] {
             #expect(try #require(IPAddress(text)).isOfThisHostAlone, "\(text)")
         }
-        for text in ["::2", "10.0.0.1", "169.254.169.254", "223.255.255.255", "240.0.0.1", "2001:db8::1", "fe80::1"] {
+        for text in ["::2", "10.0.0.1", "169.254.169.254", "223.255.255.255", "240.0.0.1", "2001:db8::1", "fec0::1"] {
             #expect(try !#require(IPAddress(text)).isOfThisHostAlone, "\(text)")
         }
     }

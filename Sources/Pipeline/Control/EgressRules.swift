@@ -148,13 +148,12 @@ package struct EgressRules: Sendable, Equatable {
         return text + "        goto refuse\n    }\n"
     }
 
-    /// Who says that it is somebody else. TCP passes: the relay proves who sends it, and says so (R19). Before conntrack, which
-    /// would count it.
+    /// Who says that it is somebody whom answers would reach elsewhere: neither conntrack, which would count it, nor the one whose
+    /// name it is, who would get the answer, sees any of it. Of who takes another address of its own link the relay says so (R19).
     private var sources: String {
         """
             chain sources {
                 type filter hook prerouting priority raw; policy accept;
-                meta l4proto tcp return
         \(jumps(to: "assigned"))    }
             chain assigned {
                 ip6 saddr :: meta l4proto ipv6-icmp return

@@ -49,10 +49,10 @@ public enum SpelledAddress {
 }
 
 extension IPAddress {
-    /// Nobody is reached by it from another host: unspecified and "this network", loopback, multicast, limited broadcast. What a
-    /// kernel makes of a connect to one is a matter of this host alone (`::` is its loopback).
+    /// Nobody is reached by it from another host: unspecified and "this network", loopback, multicast, limited broadcast, and IPv6
+    /// link-local ones, which name nobody without a link. What a kernel makes of a connect to one is a matter of this host alone (`::` is its loopback).
     public var isOfThisHostAlone: Bool {
-        guard isIPv4 else { return high == 0 && low <= 1 || high >> 56 == 0xFF }
+        guard isIPv4 else { return high == 0 && low <= 1 || high >> 56 == 0xFF || high >> 54 == 0x3FA }
         switch v4Bits >> 24 {
         case 0, 127, 224...239: return true
         default: return v4Bits == .max

@@ -1,0 +1,155 @@
+import Glibc
+
+/// Packets as a hostile workload makes them: by hand, past its own kernel.
+struct RawPacket: CustomStringConvertible {
+    static let syn: UInt8 = 2
+    static let rst: UInt8 = 4
+    static let ack: UInt8 = 16
+
+    var source: String
+    var destination: String
+    var sourcePort: UInt16 = 40_000
+    var port: UInt16 = 8080
+    var sequence: UInt32 = 1000
+    var acknowledged: UInt32 = 0
+    var flags = RawPacket.syn
+    var payload: [UInt8] = []
+    /// IPv6 alone: numbers of extension headers in front of TCP: 0 hop-by-hop, 43 routing, 44 fragment, 60 destination options.
+    var headers: [UInt8] = []
+    /// Of a fragment, in units of 8 bytes, and whether more follow; nil: none.
+    var fragment: (offset: UInt16, more: Bool)?
+    /// IPv4 alone: a record of route, as an option.
+    var hasOption = false
+
+    var isIPv4: Bool { !destination.contains(":") }
+    var description: String {
+        "\(source):\(sourcePort) to \(destination):\(port), flags \(flags), headers \(headers), "
+            + "fragment \(fragment.map { "\($0)" } ?? "none")"
+    }
+
+    /// The IP packet.
+    var bytes: [UInt8] { isIPv4 ? v4 : v6 }
+
+    private var v4: [UInt8] {
+        let options: [UInt8] = hasOption ? [7, 7, 4, 0, 0, 0, 0, 0] : []
+        let tcp = segment(RawPacket.address(source) + RawPacket.address(destination))
+        let size = 20 + options.count + tcp.count
+        let offset = fragment.map { $0.offset | ($0.more ? 0x2000 : 0) } ?? 0
+        var head: [UInt8] = [0x40 | UInt8((20 + options.count) / 4), 0]
+        head += RawPacket.big(UInt16(size)) + RawPacket.big(sourcePort) + RawPacket.big(offset) + [64, 6, 0, 0]
+        head += RawPacket.address(source) + RawPacket.address(destination) + options
+        let sum = RawPacket.checksum(head)
+        (head[10], head[11]) = (UInt8(sum >> 8), UInt8(sum & 0xff))
+        return head + tcp
+    }
+
+    private var v6: [UInt8] {
+        let tcp = segment(RawPacket.address(source) + RawPacket.address(destination))
+        var numbers = headers
+        if fragment != nil { numbers.append(44) }
+        let chain: [UInt8] = numbers.enumerated().flatMap { place, number -> [UInt8] in
+            let next: UInt8 = place + 1 < numbers.count ? numbers[place + 1] : 6
+            switch number {
+            case 44:
+                let (offset, more) = fragment ?? (0, false)
+                return [next, 0] + RawPacket.big(offset << 3 | (more ? 1 : 0)) + [0, 0, 0, 7]
+            // Type 4 with nothing left: to be passed over.
+            case 43: return [next, 0, 4, 0, 0, 0, 0, 0]
+            default: return [next, 0, 1, 4, 0, 0, 0, 0]
+            }
+        }
+        let first = numbers.first ?? 6
+        return [0x60, 0, 0, 0] + RawPacket.big(UInt16(chain.count + tcp.count)) + [first, 64]
+            + RawPacket.address(source) + RawPacket.address(destination) + chain + tcp
+    }
+
+    private func segment(_ addresses: [UInt8]) -> [UInt8] {
+        var tcp = RawPacket.big(sourcePort) + RawPacket.big(port) + RawPacket.big(UInt16(sequence >> 16))
+        tcp += RawPacket.big(UInt16(sequence & 0xffff)) + RawPacket.big(UInt16(acknowledged >> 16))
+        tcp += RawPacket.big(UInt16(acknowledged & 0xffff)) + [0x50, flags, 0xff, 0xff, 0, 0, 0, 0] + payload
+        let length = RawPacket.big(UInt16(tcp.count))
+        let sum = RawPacket.checksum(addresses + [0, 6] + length + tcp)
+        (tcp[16], tcp[17]) = (UInt8(sum >> 8), UInt8(sum & 0xff))
+        return tcp
+    }
+
+    private static func big(_ value: UInt16) -> [UInt8] { [UInt8(value >> 8), UInt8(value & 0xff)] }
+
+    private static func address(_ text: String) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: text.contains(":") ? 16 : 4)
+        inet_pton(text.contains(":") ? AF_INET6 : AF_INET, text, &bytes)
+        return bytes
+    }
+
+    private static func checksum(_ bytes: [UInt8]) -> UInt16 {
+        var sum: UInt32 = 0
+        for place in stride(from: 0, to: bytes.count, by: 2) {
+            sum += UInt32(bytes[place]) << 8 | (place + 1 < bytes.count ? UInt32(bytes[place + 1]) : 0)
+        }
+        while sum > 0xffff { sum = (sum & 0xffff) + sum >> 16 }
+        return ~UInt16(sum)
+    }
+}
+
+/// An interface as a raw socket has it: whatever is sent goes out, and every packet that comes is seen. For the thread that made
+/// it.
+final class RawLink {
+    private let descriptor: Int32
+    private let address: [UInt8]
+
+    /// - Parameter gateway: the link address of who is next, like `02:42:…`.
+    init(_ interface: String, gateway: String) throws {
+        // AF_PACKET, without the link's header; of every protocol.
+        descriptor = socket(17, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0x0300)
+        guard descriptor >= 0 else { throw Failure(call: "packet socket") }
+        let index = if_nametoindex(interface)
+        let octets = gateway.split(separator: ":").compactMap { UInt8($0, radix: 16) }
+        // struct sockaddr_ll of <linux/if_packet.h>.
+        let number = withUnsafeBytes(of: index) { Array($0) }
+        self.address = octets + number
+        var patience = timeval(tv_sec: 0, tv_usec: 200_000)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+    }
+
+    deinit { close(descriptor) }
+
+    func send(_ packet: RawPacket) throws {
+        let bytes = packet.bytes
+        let kind: [UInt8] = packet.isIPv4 ? [0x08, 0x00] : [0x86, 0xdd]
+        let place: [UInt8] = [17, 0] + kind + address[6...] + [0, 0, 0, 6] + address[..<6] + [0, 0]
+        let sent = place.withUnsafeBytes { place in
+            sendto(
+                descriptor, bytes, bytes.count, 0, place.bindMemory(to: sockaddr.self).baseAddress,
+                socklen_t(place.count))
+        }
+        guard sent == bytes.count else { throw Failure(call: "send of \(packet)") }
+    }
+
+    /// The sequence number with which the other side accepts a connection from `port`; nil: it didn't, within a second.
+    func accepted(at port: UInt16) -> UInt32? {
+        var bytes = [UInt8](repeating: 0, count: 2048)
+        let end = time(nil) + 2
+        while time(nil) < end {
+            let count = recv(descriptor, &bytes, bytes.count, 0)
+            guard count >= 40 else { continue }
+            let isIPv4 = bytes[0] >> 4 == 4
+            guard bytes[isIPv4 ? 9 : 6] == 6 else { continue }
+            let tcp = isIPv4 ? Int(bytes[0] & 15) * 4 : 40
+            guard count >= tcp + 20, bytes[tcp + 13] == RawPacket.syn | RawPacket.ack else { continue }
+            guard UInt16(bytes[tcp + 2]) << 8 | UInt16(bytes[tcp + 3]) == port else { continue }
+            return bytes[(tcp + 4)..<(tcp + 8)].reduce(0) { $0 << 8 | UInt32($1) }
+        }
+        return nil
+    }
+}
+
+/// The same numbers on every machine.
+struct SmallRandom {
+    var state: UInt64
+
+    mutating func below(_ limit: Int) -> Int {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        let mixed = (state >> 33) ^ (state >> 13)
+        return Int(mixed % UInt64(limit))
+    }
+}
