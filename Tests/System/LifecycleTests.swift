@@ -101,8 +101,13 @@ struct LifecycleTests {
         let server = try Server.echo()
         let entry = Place("::1", try FreePort.take())
         let route = RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])
+        let folder = try TemporaryFolder()
+        let admin = "\(folder.path)/admin.sock"
         let node = try Node(
-            ConfigText(settings: ["connections 2 per worker"], rawListeners: [entry], routes: [route]).description)
+            ConfigText(
+                settings: ["connections 2 per worker", "admin unix:\(admin)"], workers: 1, rawListeners: [entry],
+                routes: [route]
+            ).description)
         var held: [Socket] = []
         for _ in 0..<2 {
             let client = try Socket.connect(to: entry)
@@ -113,7 +118,11 @@ struct LifecycleTests {
         let third = try Socket.connect(to: entry)
         let place = try third.local
         #expect(try third.receiveToEnd().ending == .reset)
-        #expect(try node.log(of: place).reason == "limits.connections node")
+        let line = try node.log(of: place)
+        #expect(line.reason == "limits.connections node")
+        #expect(line.description.contains("\"id\":3,"), "every accept has a number: \(line)")
+        let told = try Admin.json(["explain", "--to", entry.description] + ["--from", "[2001:db8::9]:4000"], admin)
+        #expect(told["reason"] as? String == "limits.connections node", "\(told)")
         for client in held {
             try client.send("b")
             #expect(try client.receive(exactly: 1) == Array("b".utf8))

@@ -24,6 +24,9 @@ struct LoopTests {
         #expect(try node.log(of: place).reason == "backend.loop node")
         let workers = try (Admin.json(["status"], admin)["workers"] as? [[String: Any]]).unwrap("workers")
         #expect(workers.count == 1 && workers[0]["connections_accepted"] as? Int == 1, "\(workers)")
+        let told = try Admin.json(
+            ["explain", "--to", Place(namespace.host, port).description] + ["--from", "[2001:db8::9]:4000"], admin)
+        #expect(told["reason"] as? String == "backend.loop node", "\(told)")
     }
 
     @Test("R13: a dead port in the range of source ports is refused, and nobody is connected to himself")

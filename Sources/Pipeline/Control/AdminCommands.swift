@@ -46,7 +46,8 @@ struct AdminCommands {
 
     private func explain(_ question: AdminRequest.Question, isText: Bool) -> AdminResponse {
         let explainer = Explainer(node.program, node.routing.snapshot, node.openListeners, isRunning: true)
-        let explanation = explainer.explain(question)
+        var explanation = explainer.explain(question)
+        explanation.note(RunningLimits(node))
         guard !isText else {
             return AdminCommands.text(explanation.text, exit: explanation.outcome == .relayed ? 0 : 1)
         }
@@ -70,11 +71,14 @@ struct AdminCommands {
         })
     }
 
+    /// What is not as the config file says.
+    private var afterReload: [String] { node.problems + StatusReport.unapplied(node.awaitingStart) }
+
     private func reload(isConfirmed: Bool, isText: Bool) -> AdminResponse {
         let refusal = node.reload(by: "admin", isConfirmed: isConfirmed, manager)
         if isText {
             guard let refusal else {
-                let problems = node.problems.map { "  \($0)\n" }.joined()
+                let problems = afterReload.map { "  \($0)\n" }.joined()
                 return AdminCommands.text(
                     "reloaded: generation \(node.fleet.snapshots.newest), \(node.routeCount) routes\n" + problems)
             }
@@ -87,7 +91,7 @@ struct AdminCommands {
         line.field("message", refusal?.message)
         line.field("generation", node.fleet.snapshots.newest)
         line.field("routes", node.routeCount)
-        line.list("diagnostics", refusal?.details ?? node.problems) { $0.string($1) }
+        line.list("diagnostics", refusal?.details ?? afterReload) { $0.string($1) }
         line.close()
         line.newline()
         return AdminResponse(line.bytes)

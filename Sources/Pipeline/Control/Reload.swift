@@ -76,6 +76,7 @@ extension RunningNode {
         }
         let flows = try stageFlows(program, staged)
         let fixed = settings.unchangeable(in: program.node)
+        awaitingStart = fixed
         let before = routeCount
         let report = apply(&read, program)
         self.program = program

@@ -39,6 +39,10 @@ struct RouteWatch {
     private var down: Set<UInt64> = []
     /// Of the look that is under way.
     private var seen: Set<UInt64> = []
+    /// Routes that had a backend and have none now, by the last look.
+    private(set) var routesDown = 0
+    /// By the look that is under way.
+    private var counted = 0
     private var budget = LineBudget()
     private let seed = HashSeed.random()
     /// Nil: there are no routes.
@@ -53,6 +57,7 @@ struct RouteWatch {
     private mutating func forget() {
         phase = .idle
         (table, watched, places, seen) = (nil, [], [:], [])
+        counted = 0
     }
 
     /// Does a slice of what is due.
@@ -108,6 +113,7 @@ struct RouteWatch {
         up.formIntersection(seen)
         down.formIntersection(seen)
         seen = []
+        (routesDown, counted) = (counted, 0)
         phase = .idle
         nextLook = watched.isEmpty ? nil : now + RouteWatch.interval
         // The newest table is another one by now.
@@ -134,6 +140,7 @@ struct RouteWatch {
                     : "every backend is down, ejected or of weight 0: new connections to these routes are refused, unless "
                         + "`panic use_all` tries them all the same", one, usable, now, log)
         }
+        if down.contains(key) { counted += one.routes.count }
     }
 
     private func key(_ one: Watched) -> UInt64 {

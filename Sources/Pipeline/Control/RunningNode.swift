@@ -33,6 +33,8 @@ final class RunningNode {
     var order = StateOrder()
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     var problems: [String] = []
+    /// Settings of `node` that the config file has and workers don't, as `workers 2 -> 4`.
+    var awaitingStart: [String] = []
     var lastReload: ReloadNote?
     var isStopping = false
     /// Connections that an apply wants ended, and when.
@@ -40,7 +42,7 @@ final class RunningNode {
     let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
-    private var watch = RouteWatch()
+    private(set) var watch = RouteWatch()
     private(set) var shortages = ShortageWatch()
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)

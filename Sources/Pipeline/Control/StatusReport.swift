@@ -24,7 +24,28 @@ struct StatusReport {
     }
     /// What desired state has wrong, and what the node itself lacks.
     private var problems: [String] {
-        node.problems + [node.flows?.problem].compactMap { $0 } + LogReport(node.writer).problems
+        node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
+            + [node.flows?.problem].compactMap { $0 } + LogReport(node.writer).problems
+    }
+
+    /// What the config file says and only a new start brings about.
+    static func unapplied(_ settings: [String]) -> [String] {
+        settings.isEmpty
+            ? [] : ["settings of `node` that wait for the next start: " + settings.joined(separator: ", ")]
+    }
+
+    private var shortages: [String] {
+        var texts: [String] = []
+        if node.shortages.memory.isShort {
+            texts.append("memory is short: new connections are refused (`limits.memory`), what runs goes on")
+        }
+        let down = node.watch.routesDown
+        if down > 0 {
+            texts.append(
+                "\(down) \(down == 1 ? "route has" : "routes have") lost every backend: see `pipelined routes`, and "
+                    + "`pipelined backends`")
+        }
+        return texts
     }
     private var ended: [(name: String, count: UInt64)] { counts(node.fleet.total(ended:)) }
     private var shadowed: [(name: String, count: UInt64)] { counts(node.fleet.total(shadowed:)) }

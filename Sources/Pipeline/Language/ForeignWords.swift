@@ -24,13 +24,15 @@ enum ForeignWords {
         "cluster": Meaning("backend", "route", advice: backends),
         "backend": Meaning(advice: "a backend stands in a `route` block: `backend [fd00::10]:8443`"),
         "use_backend": Meaning("route"), "default_backend": Meaning("route"),
+        "state": Meaning("routes", advice: "desired state is read by `routes file PATH`, outside of blocks"),
         "defaults": Meaning("node"), "global": Meaning("node"), "acl": Meaning("set"),
         "stick-table": Meaning("limit"), "limit_conn": Meaning("rate_limit", "limit"),
         "limit_req": Meaning("rate_limit", "limit"),
-        "tcp-request": Meaning("address", advice: "rules about addresses are an `address` stage of a pipeline"),
+        "tcp-request": Meaning(
+            advice: "rules about addresses are an `address` stage; how long first bytes may take is `sni timeout 3s`"),
         "ssl_preread": Meaning("sni"), "req.ssl_sni": Meaning("sni"), "req_ssl_sni": Meaning("sni"),
         // Protocols.
-        "mode": Meaning("listen", advice: "a `listen` line says `tls_passthrough` or `tcp_raw`"),
+        "mode": Meaning(advice: "a `listen` line says `tls_passthrough` or `tcp_raw`"),
         "http": Meaning(
             advice: "no HTTP is read here: `tls_passthrough` goes by the TLS server name, `tcp_raw` by the port alone"),
         "https": Meaning("tls_passthrough"), "ssl": Meaning("tls_passthrough"), "tls": Meaning("tls_passthrough"),
@@ -39,10 +41,12 @@ enum ForeignWords {
         "send-proxy-v2": Meaning("proxy_protocol", advice: header),
         "accept-proxy": Meaning("anti_spoof", advice: "add the stage `anti_spoof require from SET, refuse others`"),
         // Numbers and times.
-        "maxconn": Meaning("max_connections", "max", "connections"),
+        "maxconn": Meaning(
+            "max_connections", "max", advice: "write `connections 1000 per worker`: it holds for each worker"),
         "max_conns": Meaning("max", "max_connections"), "worker_connections": Meaning("connections"),
         "nbthread": Meaning("workers"), "worker_processes": Meaning("workers"), "concurrency": Meaning("workers"),
-        "timeout": Meaning("connect_timeout", "half_close_timeout"),
+        "timeout": Meaning(advice: timeouts), "idle_timeout": Meaning(advice: timeouts),
+        "proxy_timeout": Meaning(advice: timeouts), "idle": Meaning(advice: timeouts),
         "proxy_connect_timeout": Meaning("connect_timeout"),
         "hard-stop-after": Meaning("drain_timeout"), "grace": Meaning("drain_timeout"),
         "inter": Meaning("interval"), "max_fails": Meaning("eject", "fall"), "fail_timeout": Meaning("eject"),
@@ -58,6 +62,9 @@ enum ForeignWords {
     ]
 
     private static let backends = "a backend is a line of a `route` block: `backend [fd00::10]:8443`"
+    private static let timeouts =
+        "`connect_timeout`, `half_close_timeout` and the stage `sni timeout 3s` are what is here; no connection ends for being "
+        + "idle: `keepalive` and `user_timeout` find peers that are gone"
     private static let header = "write `proxy_protocol v2` and `backend_expects_proxy_protocol true` in the route"
     private static let probes =
         "probes are a `health` block, which the stage `backend` names: `backend round_robin, health NAME`"

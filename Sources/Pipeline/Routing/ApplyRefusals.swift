@@ -279,7 +279,7 @@ final class RefusalReasons {
         let number = claims.groups[Int(node.group)].name
         let name = book.names[Int(number)]
         let (text, own) = (self.name(node), owner(node.env))
-        let remedy = "say whose it is in hostnames, or remove it from all but its owner"
+        let remedy = "say whose it is in `hostnames` of the state file, or remove it from all but its owner"
         let nobody = "and nothing says whose it is, so neither gets it"
         if let others = others(claimants(at: number), than: node.env) {
             return ("hostname", "\"\(text)\" is claimed by \(own) and by \(others), \(nobody)", remedy)

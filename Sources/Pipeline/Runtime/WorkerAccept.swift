@@ -39,11 +39,10 @@ extension Worker {
         counters.pointee.add(.accepted)
         guard !memory.isShort else { return turnAway(accepted, listener, .memoryShort) }
         guard let index = takeSlot() else { return turnAway(accepted, listener, .tooManyConnections) }
-        serial &+= 1
         resumeProgress()
         let slot = slab.slots + index
         slot.pointee.client = accepted.descriptor
-        slot.pointee.serial = UInt64(self.index) << 48 | serial
+        slot.pointee.serial = nextSerial()
         slot.pointee.accepted = now
         slot.pointee.peer = accepted.peer
         slot.pointee.believed = accepted.peer
@@ -62,6 +61,12 @@ extension Worker {
         advance(index)
     }
 
+    /// Node-unique: every accept has one, also of those that are turned away.
+    private mutating func nextSerial() -> UInt64 {
+        serial &+= 1
+        return UInt64(index) << 48 | serial
+    }
+
     /// R27: who says nothing makes room for who comes.
     private mutating func takeSlot() -> Int? {
         if let index = slab.take() { return index }
@@ -78,6 +83,7 @@ extension Worker {
     private mutating func recordRefusal(_ peer: Endpoint, _ listener: WorkerListener, _ reason: RuntimeReason) {
         counters.pointee.ended(reason.code)
         var record = ConnectionRecord()
+        record.serial = nextSerial()
         record.reason = reason.code
         record.peer = peer
         record.client = peer
