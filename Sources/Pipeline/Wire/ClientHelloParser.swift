@@ -132,7 +132,21 @@ public struct HelloScan: BitwiseCopyable {
         step = .done
     }
 
+    /// Extensions that say nothing to us, while they are whole and in one record: most of a hello, in one step each.
+    private mutating func passOthers(_ reader: inout HandshakeReader) throws(HandshakeReader.Stop) {
+        while let type = reader.skipExtension(unless: HelloScan.isRead) {
+            guard types.insert(type) else { throw .malformed(.duplicateExtension) }
+            // What was counted once is not looked at again.
+            place = reader.place
+        }
+    }
+
+    private static func isRead(_ type: UInt16) -> Bool {
+        type == serverNameExtension || type == alpnExtension || type == echExtension
+    }
+
     private mutating func takeType(_ reader: inout HandshakeReader) throws(HandshakeReader.Stop) {
+        try passOthers(&reader)
         guard reader.hasMore else {
             if types.isCrowded { try checkAllTypes(reader) }
             return end(reader)

@@ -122,6 +122,20 @@ struct HandshakeReader {
         }
     }
 
+    /// Passes over a type and a vector of bytes behind it (an extension) if all of that is here, in this record and in the
+    /// innermost vector, and the type is not among `kept`. Nil: it is not, and nothing was read.
+    @inline(__always)
+    mutating func skipExtension(unless kept: (UInt16) -> Bool) -> UInt16? {
+        let here = min(min(recordEnd, bytes.count) - position, rest)
+        guard here >= 4 else { return nil }
+        let type = UInt16(bytes[position]) << 8 | UInt16(bytes[position + 1])
+        let length = 4 + (Int(bytes[position + 2]) << 8 | Int(bytes[position + 3]))
+        guard length <= here, !kept(type) else { return nil }
+        position += length
+        left -= length
+        return type
+    }
+
     /// Opens a vector of `length` bytes; the answer is what ``leave(_:)`` wants.
     mutating func enter(_ length: Int) throws(Stop) -> Int {
         try require(length)
