@@ -173,6 +173,10 @@ extension World {
         if connection.program == nil, !others.isEmpty, !control.wasShort {
             fail("S33: #\(connection.index) is refused, and #\(others[0].index) says nothing")
         }
+        let isFull = connections.count { $0 !== connection && $0.isLive } >= scenario.limits.connections
+        if connection.program == nil, isFull, !control.wasShort, let crowd = muteCrowd() {
+            fail("S33: #\(connection.index) is refused, and network \(crowd) has a crowd that says nothing")
+        }
         guard let deadline = connection.peekDeadline, clock < deadline, connection.isRefusedByStage == nil,
             connection.route == nil
         else { return }
@@ -183,6 +187,14 @@ extension World {
         }
         if let older = others.first(where: { $0.network == network && $0.number < connection.number }) {
             fail("S33: #\(connection.index) makes room, and #\(older.index) has waited longer")
+        }
+    }
+
+    /// A network that holds so many routed connections whose clients have said nothing that it is to make room; nil: none.
+    private func muteCrowd() -> Int? {
+        let mute = connections.filter { $0.isLive && $0.attempts > 0 && $0.isMute && seen($0.client) == 0 }
+        return (0..<2 * Connection.networks).first { network in
+            mute.count { $0.network == network } >= scenario.limits.crowd
         }
     }
 

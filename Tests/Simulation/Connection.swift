@@ -27,6 +27,8 @@ final class Connection {
     /// While the peeking stage waits.
     var peekDeadline: UInt64?
     var waits: Bool { isLive && peekDeadline != nil }
+    /// Nothing of what its client said has been written to the backend.
+    var isMute: Bool { (upstream?.sent ?? 0) <= plan.prelude.count }
     /// A stage has said who the client is.
     var isBelieved = false
     /// What its address counts for: that of its socket is in other networks than the one that is believed.

@@ -107,7 +107,7 @@ extension World {
         case .memoryShort:
             if connection.attempts > 0 || !control.wasShort { fail("\(name), and there was enough") }
         case .unrouted:
-            if connection.attempts > 0 { fail("\(name), after it was routed") }
+            if connection.attempts > 0, !connection.isMute { fail("\(name), after it had said something") }
         case .drainDeadline:
             if mailbox.order != .stop { fail("\(name), and nobody ordered it") }
         case .noBackend:

@@ -162,6 +162,7 @@ struct Scenario {
             connections: limits.connections, blocks: limits.blocks, pipes: 4, spares: 0,
             unrouted: random.chance(25) ? random.pick(1...3) : nil)
         limits.pipes = random.pick(0...4)
+        limits.crowd = random.pick([1, 2, 2, 3, 16])
         if random.chance(15) { descriptors = random.pick(3...14) }
         hasReserve = random.chance(60)
         changesProgram = random.chance(50)

@@ -129,4 +129,47 @@ struct SilentClientTests {
         }
         #expect(silent.count == 10)
     }
+
+    @Test(
+        "silent ones of one source that their port alone has routed make room, and those of few don't",
+        arguments: [true, false])
+    func routed(isRaw: Bool) throws {
+        let arrived = DispatchSemaphore(value: 0)
+        let echo = try Server { socket in
+            arrived.signal()
+            while case .bytes(let chunk) = try socket.receive() { try socket.send(chunk) }
+        }
+        let isRouted = { (count: Int) in (0..<count).allSatisfy { _ in arrived.wait(timeout: .now() + 30) == .success }
+        }
+        let entry = Place("127.0.0.1", try FreePort.take())
+        let route = RouteText(host: isRaw ? nil : "a.example.com", id: "rt_a", port: entry.port, backends: [echo.place])
+        let node = try Node(
+            ConfigText(
+                settings: ["connections 40 per worker"], sniff: "timeout 100ms", tlsListeners: isRaw ? [] : [entry],
+                rawListeners: isRaw ? [entry] : [], routes: [route]
+            ).description)
+        let few = try (0..<10).map { _ in try Socket.connect(to: entry, from: Place("127.0.0.2", 0)) }
+        // In waves below the cap of those that wait.
+        var greedy: [Socket] = []
+        #expect(isRouted(10))
+        for _ in 0..<3 {
+            for _ in 0..<10 { greedy.append(try Socket.connect(to: entry, from: Place("127.0.0.3", 0))) }
+            #expect(isRouted(10))
+        }
+        let hello = clientHello("a.example.com")
+        var served: [Socket] = []
+        for number in 0..<14 {
+            let client = try Socket.connect(to: entry, from: Place("127.0.0.\(10 + number)", 0))
+            try client.send(hello)
+            #expect(try client.receive(exactly: hello.count) == hello)
+            served.append(client)
+        }
+        #expect(try ends(node, 14) == ["limits.unrouted node": 14])
+        let lines = try node.logs(14)
+        #expect(lines.values.allSatisfy { $0.peer?.hasPrefix("127.0.0.3:") == true })
+        for client in few + served {
+            try client.send(hello)
+            #expect(try client.receive(exactly: hello.count) == hello)
+        }
+    }
 }

@@ -1,7 +1,7 @@
 import CLinux
 import Pipeline
 
-/// The connections of one worker that wait for their first bytes, by the network that they come from (/64, IPv4 by /32):
+/// The connections of one worker whose clients have said nothing yet, by the network that they come from (/64, IPv4 by /32):
 /// which network has most of them, and which of its own waits longest. Fixed memory, mapped once and touched as connections
 /// come to wait; each call takes the same time however many there are.
 struct UnroutedTable: ~Copyable {
@@ -142,6 +142,35 @@ extension Worker {
         let pending = blocks.pending(slab.slots[index].pending)
         unrouted.enter(index, of: pending.pointee.facts.client.endpoint.address)
         while unrouted.count > unroutedLimit, endUnrouted() {}
+    }
+
+    /// All stages have passed it, and its client has said nothing, or nothing that a gate let through: it was routed for its port
+    /// alone, or because time was up.
+    mutating func noteMute(_ index: Int) {
+        let slot = slab.slots + index
+        let pending = blocks.pending(slot.pointee.pending)
+        guard pending.pointee.count <= pending.pointee.facts.consumed || slot.pointee.gating != 0 else { return }
+        mute.enter(index, of: slot.pointee.believed.address)
+    }
+
+    /// No slot is left. False: nobody makes room.
+    mutating func makeRoom() -> Bool {
+        (mute.most > unrouted.most && endMute()) || endUnrouted() || endMute()
+    }
+
+    /// Ends the oldest of the network that has most routed connections whose clients have said nothing, if that are a crowd. In
+    /// some protocols the server speaks first, and what runs goes on: so only for a place, and never one of a few.
+    private mutating func endMute() -> Bool {
+        while mute.most >= crowd, let victim = mute.oldestOfLargest {
+            guard slab.slots[victim].up.total <= 0 else {
+                // A gate has let through what it said.
+                mute.leave(victim)
+                continue
+            }
+            finish(victim, RuntimeReason.unrouted.code, .reset)
+            return true
+        }
+        return false
     }
 
     /// Ends the oldest waiting connection of the network that has most of them. False: none waits.

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import Synchronization
 
 /// A listener as one worker holds it.
 package struct WorkerListener: Sendable {
@@ -33,6 +34,8 @@ package struct WorkerLimits: Sendable {
     package var unrouted: Int
     /// Blocks that may keep what a sink doesn't take; the others are for first bytes.
     package var flowBlocks: Int
+    /// A network with so many routed connections whose clients have said nothing makes room when no place is left.
+    package var crowd = 16
     package init(connections: Int, blocks: Int, pipes: Int, spares: Int, unrouted: Int? = nil) {
         flowBlocks = BlockPool.flowBlocks(of: blocks)
         self.unrouted = WorkerLimits.unrouted(unrouted, connections: connections, blocks: blocks)
@@ -102,6 +105,9 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Connections that wait for their first bytes.
     var unrouted: UnroutedTable
     let unroutedLimit: Int
+    /// Connections that were routed, and whose clients have said nothing.
+    var mute: UnroutedTable
+    let crowd: Int
     var shares: BlockShares
     let stash: GateStash
     /// The newest; valid until the next is adopted.
@@ -146,6 +152,9 @@ package struct Worker<K: Kernel>: ~Copyable {
     var progress = ProgressWalk()
     var memory = MemoryShortage()
     var lifeWatch: LifeWatch
+    /// Nothing reads it. A value with an atomic in it has an address; without, each call of a method that does not mutate got
+    /// a copy of the whole worker, 1.6 KB, some 25 of them for a short connection (ADR 0048).
+    private let addressed = Atomic<Bool>(true)
 
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
@@ -160,6 +169,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             let blocks = BlockPool(capacity: limits.blocks, forFlows: limits.flowBlocks),
             let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares),
             let unrouted = UnroutedTable(capacity: limits.connections),
+            let mute = UnroutedTable(capacity: limits.connections),
             let shares = BlockShares(blocks: limits.blocks), let stash = GateStash(capacity: limits.connections)
         else { return nil }
         self.kernel = kernel
@@ -179,6 +189,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.upstreams = upstreams
         self.unrouted = unrouted
         unroutedLimit = limits.unrouted
+        self.mute = mute
+        crowd = limits.crowd
         self.shares = shares
         self.stash = stash
         pipes = PipePool(capacity: limits.pipes)

@@ -70,7 +70,7 @@ extension Worker {
     /// R27: who says nothing makes room for who comes.
     private mutating func takeSlot() -> Int? {
         if let index = slab.take() { return index }
-        return endUnrouted() ? slab.take() : nil
+        return makeRoom() ? slab.take() : nil
     }
 
     /// R27: at the limit the newest is refused, and it shows.
@@ -166,6 +166,7 @@ extension Worker {
         }
         reopenForGates(index)
         absorb(index)
+        noteMute(index)
         if slot.pointee.gating == 0 { noteDecided(index) }
         connectNext(index)
     }

@@ -31,6 +31,7 @@ extension Worker {
         counters.pointee.ended(reason)
         noteDecided(index)
         programs.ended(slot.pointee.program)
+        mute.leave(index)
         slab.give(index)
     }
 

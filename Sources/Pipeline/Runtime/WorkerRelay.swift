@@ -280,6 +280,7 @@ extension Worker {
     /// What came through the buffer is charged, and looked at where a PROXY header's fate is to be seen (R18).
     private mutating func noteRead(_ index: Int, _ source: Side, _ count: Int) {
         charge(index, source, count)
+        if source == .client { mute.leave(index) }
         guard source == .upstream, slab.slots[index].marks.contains(.watchesAnswer) else { return }
         noteAnswer(index, UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     }
