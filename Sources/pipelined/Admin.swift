@@ -78,8 +78,8 @@ struct Reload: ParsableCommand {
             The same as SIGHUP, with an answer. A config that does not compile changes nothing: it is said why, and the \
             exit code is 1. Established connections go on.
 
-            A state file with three empty lists is refused where that would take away what is served, unless --confirm \
-            says that it is meant.
+            A state file with three empty lists is refused where that would take away what is served, and one with a lower \
+            revision than was applied, unless --confirm says that it is meant.
 
             EXAMPLES
               pipelined reload

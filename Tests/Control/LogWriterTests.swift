@@ -3,6 +3,7 @@ import FilterCatalog
 import Glibc
 import Pipeline
 import PipelineRuntime
+import Synchronization
 import Testing
 
 @testable import PipelineControl
@@ -183,4 +184,31 @@ struct LogWriterTests {
         #expect(lines.count { $0.contains("\"event\":\"connection\"") } >= 300 + 100)
         #expect(writer.finish(patience: 60_000))
     }
+
+    @Test("R27: records that a worker could not hand over are missing with a mark")
+    func lost() throws {
+        let (out, error) = (try SlowPipe(), try SlowPipe())
+        let writer = try #require(LogWriter.start(out: out.write, error: error.write).writer)
+        let ring = RecordRing(capacity: 4)
+        let losses = Losses()
+        writer.follow(
+            [ring], reasons: ReasonTable(catalog: catalog), writes: true, watch: nil,
+            lost: { losses.count.load(ordering: .relaxed) })
+        var record = ConnectionRecord()
+        record.isRelayed = true
+        for _ in 0..<9 where !ring.push(record) { losses.count.wrappingAdd(1, ordering: .relaxed) }
+        var text = ""
+        until("the mark") {
+            text += String(decoding: out.take(), as: UTF8.self)
+            return text.contains("\"event\":\"lines_dropped\"")
+        }
+        #expect(writer.finish(patience: 60_000))
+        text += String(decoding: out.take(), as: UTF8.self)
+        let told = losses.count.load(ordering: .relaxed)
+        #expect(told > 0 && text.contains("\"count\":\(told)"), "\(text)")
+    }
+}
+
+private final class Losses: Sendable {
+    let count = Atomic<UInt64>(0)
 }

@@ -37,6 +37,21 @@ struct MemoryBoundTests {
         #expect(try Machine([:]).reading.allowed == 8192 * Self.mebi)
     }
 
+    @Test("TCP's memory counts as far as this node's connections can hold it: the rest is others'") func others() throws
+    {
+        let machine = try Machine([
+            "/proc/self/cgroup": "0::/\n",
+            "/proc/net/sockstat": "sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 7 mem 256000\n",
+            "/proc/sys/net/ipv4/tcp_rmem": "4096\t131072\t6291456\n",
+            "/proc/sys/net/ipv4/tcp_wmem": "4096\t16384\t4194304\n",
+        ])
+        let bound = MemoryBound(root: machine.root)
+        #expect(bound.read(connections: 0).used == 4 * Self.mebi)
+        #expect(bound.read(connections: 1).used == (4 + 40) * Self.mebi)
+        #expect(bound.read(connections: 1000).used == 4 * Self.mebi + 256_000 * 4096)
+        #expect(machine.reading.used == 4 * Self.mebi + 256_000 * 4096)
+    }
+
     @Test("v2: the least of its cgroups and those above; of files what can be given back does not count") func second()
         throws
     {

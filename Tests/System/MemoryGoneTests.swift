@@ -38,6 +38,30 @@ struct MemoryGoneTests {
         try client.send("c")
         #expect(try client.receive(exactly: 1) == Array("c".utf8))
     }
+
+    @Test("a state file that memory is too short for is refused before it is read, and nothing is changed")
+    func state() throws {
+        let folder = try TemporaryFolder()
+        let echo = try Server.echo()
+        let entry = Place("::1", try FreePort.take())
+        var config = ConfigText(rawListeners: [entry])
+        config.more = "routes file state.json\n"
+        var state = DesiredState(
+            backendPort: echo.place.port, instances: [.init(id: "i_1")], routes: [.init(id: "rt_x", port: entry.port)])
+        try folder.write("state.json", state.description)
+        let node = try Node(config.description, folder: folder)
+        let client = try Socket.connect(to: entry)
+        try client.send("a")
+        #expect(try client.receive(exactly: 1) == Array("a".utf8))
+        state.revision += 1
+        try folder.write("state.json", state.description + String(repeating: " ", count: 4 << 20))
+        try ProcessLimit.set("as", of: node.child.pid, to: Self.addressSpace(node.child.pid) + 16 << 20)
+        node.child.signal(SIGHUP)
+        let refused = try node.child.wait("a refusal") { $0.first { $0.isEvent("reload_refused") } }
+        #expect(refused.text.contains("there is no memory to read its"), "\(refused.text)")
+        try client.send("b")
+        #expect(try client.receive(exactly: 1) == Array("b".utf8))
+    }
 }
 
 /// R27: the node's own bound, before the kernel's.

@@ -71,7 +71,9 @@ struct ReloadTests {
         #expect(line.text.contains("did you mean"), "\(line.text)")
         let answer = try site.run("reload")
         #expect(answer.exit == .code(1))
-        #expect(answer.out.contains("the config has errors: nothing was changed"), "\(answer.out)")
+        #expect(
+            answer.out.contains("the config, or a file that it names, has errors: nothing was changed"), "\(answer.out)"
+        )
         let client = try Socket.connect(to: site.entry)
         #expect(try client.receiveToEnd().bytes == Array("old".utf8))
     }

@@ -39,6 +39,12 @@ package enum Files {
         guard file >= 0 else { throw FileError(path, "read", error: -file) }
         defer { _ = cl_close(file) }
         guard size <= limit else { throw tooLarge(path, limit) }
+        // Those of /proc say 0.
+        guard size == 0 || hasRoom(for: size) else {
+            throw FileError(
+                path, "there is no memory to read its \(size) bytes and make something of them",
+                remedy: "give the process more (systemd: LimitAS=, MemoryMax=), or make it smaller")
+        }
         return try readAll(file, path, expected: Int(size), limit: limit)
     }
 
@@ -62,6 +68,20 @@ package enum Files {
     private static func tooLarge(_ path: String, _ limit: Int) -> FileError {
         FileError(path, "it has more than the \(limit) bytes that are read", remedy: "use a smaller file")
     }
+
+    /// Whether as much address space can be had as a file of that size has ever taken once it was parsed and applied: where a
+    /// limit stands against it, an allocation in the middle would end the process.
+    private static func hasRoom(for size: Int64) -> Bool {
+        let need = Int(clamping: size).multipliedReportingOverflow(by: sizeOnceApplied)
+        guard !need.overflow, need.partialValue <= Int.max - leastRoom else { return false }
+        guard let probe = cl_map(need.partialValue + leastRoom) else { return false }
+        cl_unmap(probe, need.partialValue + leastRoom)
+        return true
+    }
+
+    /// A state file of a million routes takes four times its size.
+    private static let sizeOnceApplied = 6
+    private static let leastRoom = 8 << 20
 
     /// A file may grow while it is read: the limit holds for what was read.
     private static func readAll(

@@ -71,7 +71,10 @@ final class Fleet {
         self.log = log
         log.setRefusals(perSecond: settings.loggedRefusals)
         if settings.recordsConnections {
-            log.follow(workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch)
+            let losses = LogLosses(workers: workers)
+            log.follow(
+                workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch,
+                lost: { losses.total })
         }
         try Fleet.startThreads(workers)
     }
@@ -155,4 +158,11 @@ final class Fleet {
         for worker in workers { worker.join() }
         return log.flush(patience: patience)
     }
+}
+
+/// How many records workers could not hand over. For any thread: of the workers only their counters are read, which are atomics.
+private struct LogLosses: @unchecked Sendable {
+    /// Own the counters.
+    let workers: [WorkerThread]
+    var total: UInt64 { workers.reduce(0) { $0 &+ $1.counters.pointee.read(.logDropped) } }
 }

@@ -27,6 +27,9 @@ package final class LogWriter: @unchecked Sendable {
         var log: ConnectionLog
         let writes: Bool
         let watch: FlowWatch?
+        /// Records that found no room in a ring, so far.
+        let lost: @Sendable () -> UInt64
+        var saidLost: UInt64 = 0
     }
 
     package let out: LogStream
@@ -89,9 +92,13 @@ package final class LogWriter: @unchecked Sendable {
     ///   - reasons: names for reason codes; the same for every program of this build.
     ///   - writes: false: records only go to `watch`.
     ///   - watch: gets every record.
-    func follow(_ rings: [RecordRing], reasons: ReasonTable, writes: Bool, watch: FlowWatch?) {
+    ///   - lost: how many records have found no room in a ring; asked on the writer's thread.
+    func follow(
+        _ rings: [RecordRing], reasons: ReasonTable, writes: Bool, watch: FlowWatch?,
+        lost: @escaping @Sendable () -> UInt64 = { 0 }
+    ) {
         waiting.withLock {
-            $0 = Connections(rings: rings, log: ConnectionLog(reasons), writes: writes, watch: watch)
+            $0 = Connections(rings: rings, log: ConnectionLog(reasons), writes: writes, watch: watch, lost: lost)
         }
         _ = cl_eventfd_signal(wake.number)
     }
@@ -204,7 +211,19 @@ package final class LogWriter: @unchecked Sendable {
         }
         for summary in isLast && !isMore ? budget.rest() : budget.due(now) { write(summary) }
         refusalsSummed.store(budget.summed, ordering: .relaxed)
+        if !isMore { sayLost() }
         return isMore
+    }
+
+    /// What a worker could not hand over is missing as what the stream could not take is.
+    private func sayLost() {
+        guard let connections, connections.writes else { return }
+        let (lost, said) = (connections.lost(), connections.saidLost)
+        guard lost > said else { return }
+        let line = ControlLog.line(
+            "lines_dropped", "connections ended faster than lines of them could be written", time: cl_wall_clock()
+        ) { $0.field("count", lost - said) }
+        if out.append(line) { self.connections?.saidLost = lost }
     }
 
     private func take(_ record: ConnectionRecord, _ now: Instant) {

@@ -31,7 +31,8 @@ struct MemoryBound {
         (folders, isSecondVersion) = MemoryBound.cgroups(root)
     }
 
-    func read() -> Reading {
+    /// - Parameter connections: that this node has: what it can't hold in socket buffers is others'.
+    func read(connections: UInt64 = .max) -> Reading {
         let machine = Reading(allowed: field("/proc/meminfo", "MemTotal:") &* 1024, used: 0)
         var least = Reading()
         for folder in folders {
@@ -40,15 +41,29 @@ struct MemoryBound {
             if least.allowed == 0 || one.allowed < least.allowed { least = one }
         }
         if least.allowed > 0 { return least }
-        return Reading(allowed: machine.allowed, used: ownUse())
+        return Reading(allowed: machine.allowed, used: ownUse(connections))
     }
 
     // MARK: The machine
 
-    /// Its own pages, and what TCP holds on this machine: an upper bound of its own part of that.
-    private func ownUse() -> UInt64 {
+    /// Its own pages, and what TCP holds on this machine, at most what the sockets of so many connections may: upper bounds of
+    /// its own part, which the kernel does not tell.
+    private func ownUse(_ connections: UInt64) -> UInt64 {
         let own = field("/proc/self/status", "RssAnon:") &* 1024
-        return own &+ socketPages() &* 4096
+        let (most, isMore) = connections.multipliedReportingOverflow(by: 2 &* socketLimit())
+        return own &+ min(socketPages() &* 4096, isMore ? .max : most)
+    }
+
+    /// What one socket may hold, both ways, by the third numbers of `tcp_rmem` and `tcp_wmem`; not known: no limit.
+    private func socketLimit() -> UInt64 {
+        var sum: UInt64 = 0
+        for name in ["tcp_rmem", "tcp_wmem"] {
+            let words = lines("/proc/sys/net/ipv4/" + name).first?.split { $0 == "\t" || $0 == " " } ?? []
+            guard words.count == 3, let most = UInt64(words[2]), most < 1 << 40 else { return .max / 4 }
+            // The kernel's own structures around the bytes may double a receive buffer.
+            sum += 2 * most
+        }
+        return sum
     }
 
     /// `TCP: inuse 5 orphan 0 tw 0 alloc 7 mem 3`
@@ -176,9 +191,9 @@ struct MemoryWatch {
     func bound(_ setting: MemorySetting) -> UInt64 { reading.bound(setting) }
 
     /// - Returns: true if ``isShort`` has changed.
-    mutating func look(_ setting: MemorySetting, _ now: Instant) -> Bool {
+    mutating func look(_ setting: MemorySetting, connections: UInt64 = .max, _ now: Instant) -> Bool {
         guard nextLook <= now else { return false }
-        reading = source.read()
+        reading = source.read(connections: connections)
         let bound = bound(setting)
         let before = isShort
         // With a gap between the two, so that it does not go to and fro.

@@ -57,7 +57,9 @@ extension RunningNode {
         }
         var read = try readConfig()
         guard let program = read.compilation.program, !read.compilation.hasErrors else {
-            throw ReloadRefusal(message: "the config has errors", details: RunningNode.lines(read.compilation))
+            throw ReloadRefusal(
+                message: "the config, or a file that it names, has errors", details: RunningNode.lines(read.compilation)
+            )
         }
         if let reading = read.reading {
             if let refusal = order.refusal(of: reading, isConfirmed: isConfirmed) {

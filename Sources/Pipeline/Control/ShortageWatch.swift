@@ -13,7 +13,7 @@ struct ShortageWatch {
     private var lastPause: Instant?
 
     mutating func look(_ fleet: Fleet, _ setting: MemorySetting, _ now: Instant, _ log: ControlLog) {
-        if memory.look(setting, now) {
+        if memory.look(setting, connections: fleet.total(.active), now) {
             for worker in fleet.workers {
                 worker.mailbox.setShortOfMemory(memory.isShort)
                 worker.wake()

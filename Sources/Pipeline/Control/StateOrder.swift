@@ -33,9 +33,11 @@ struct StateOrder {
     /// Why it is not applied; nil: it may be.
     /// - Parameter isConfirmed: whoever asks says that it is meant.
     func refusal(of new: Reading, isConfirmed: Bool) -> String? {
-        if let last, last.path == new.path, let known = last.revision, let revision = new.revision, revision < known {
-            return "the state file \(new.path) has revision \(revision), and \(known) is applied; "
-                + "give it a higher one"
+        if !isConfirmed, let last, last.path == new.path, let known = last.revision, let revision = new.revision,
+            revision < known
+        {
+            return "the state file \(new.path) has revision \(revision), and \(known) was applied; "
+                + "give it a higher one, or, if going back is meant, run `pipelined reload --confirm`"
         }
         guard new.isEmpty, holdsState, !isConfirmed else { return nil }
         return "the state file \(new.path) has three empty lists, which would take away all that it had served; "

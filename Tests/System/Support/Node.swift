@@ -216,6 +216,12 @@ final class Node: Sendable {
 
 extension Child.Line {
     func isEvent(_ event: String) -> Bool { stream == .error && text.contains("\"event\":\"\(event)\"") }
+    /// In the place of lines of standard output that are missing.
+    var isMark: Bool { stream == .out && text.contains("\"event\":\"lines_dropped\"") }
+    /// The whole number of a field; nil: there is no such field.
+    func number(_ field: String) -> Int? {
+        text.range(of: "\"\(field)\":").flatMap { Int(text[$0.upperBound...].prefix(while: \.isNumber)) }
+    }
 }
 
 /// A `route` block.
