@@ -23,6 +23,15 @@ package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
         }
     }
 
+    /// How flows are recorded from this level on.
+    var words: String {
+        switch self {
+        case .minutes: "by minute, hour and day"
+        case .hours: "by hour and day"
+        case .days: "by day"
+        }
+    }
+
     /// The beginning of the bucket that holds a time; seconds since 1970, UTC.
     package func start(of time: Int64) -> Int64 { time - (time % seconds + seconds) % seconds }
     /// The first beginning of a bucket at or after a time.
