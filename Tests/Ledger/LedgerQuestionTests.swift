@@ -170,7 +170,7 @@ struct LedgerQuestionTests {
         #expect(problem?.description.contains("(format 3): a node that runs with it brings it up to format 4") == true)
         let heard = Heard()
         store = try LedgerStore(scratch.ledger) { heard.events.append($0) }
-        #expect(heard.events.map(\.event) == ["ledger_migrated"])
+        #expect(heard.events.map(\.event) == ["ledger_migrating", "ledger_migrated"])
         #expect(try reports() == before)
         withExtendedLifetime(store) {}
     }

@@ -220,7 +220,7 @@ struct LedgerTests {
         #expect(problem?.description.contains("format 1") == true)
         let heard = Heard()
         let store = try LedgerStore(scratch.ledger) { heard.events.append($0) }
-        #expect(heard.events.map(\.event) == ["ledger_migrated"])
+        #expect(heard.events.map(\.event) == ["ledger_migrating", "ledger_migrated"])
         let reader = try LedgerReader(scratch.ledger.path)
         func report(_ group: ReportGroup) throws -> Report {
             try reader.report(by: group, from: noon, to: noon + 60, now: noon + 86400, top: 5)
@@ -237,10 +237,10 @@ struct LedgerTests {
         #expect(try report(.env).total.connections == 5)
         // Once.
         _ = try LedgerStore(scratch.ledger) { heard.events.append($0) }
-        #expect(heard.events.count == 1)
+        #expect(heard.events.count == 2)
         try store.execute(Self.toFormat2)
         _ = try LedgerStore(scratch.ledger) { heard.events.append($0) }
-        #expect(heard.events.count == 2 && heard.events.last?.message.contains("from format 2") == true)
+        #expect(heard.events.count == 4 && heard.events.last?.message.contains("from format 2") == true)
         for group in ReportGroup.allCases { #expect(try report(group).total.connections == 5, "\(group)") }
         #expect(try report(.destination).names == ["198.51.100.1", "0.0.0.100", "2001:db8::1"])
     }

@@ -80,7 +80,7 @@ package struct EgressPlot {
             let y = panel.bottom - tick / scale.end * (panel.bottom - panel.top)
             out += "<path class=\"grid\" d=\"M\(svg: EgressPlot.left) \(svg: y)H\(svg: EgressPlot.right)\"/>"
             out += "<text class=\"ink\" x=\"\(svg: EgressPlot.left - 6)\" y=\"\(svg: y + 4)\" text-anchor=\"end\">"
-            out += "\(VolumeAxis.text(tick))</text>\n"
+            out += "\(scale.text(tick))</text>\n"
         }
         for tick in axis.ticks {
             out += "<path class=\"grid\" d=\"M\(svg: x(tick)) \(svg: panel.top)V\(svg: panel.bottom)\"/>\n"

@@ -43,28 +43,33 @@ struct TimeAxis {
     }
 }
 
-/// Ticks of round numbers of bytes, the last one just above what there is.
+/// Ticks of round numbers of bytes, the last one just above what there is, all in one unit.
 struct VolumeAxis {
     let end: Double
     let ticks: [Double]
+    private let unit: Double
+    private let name: String
 
-    /// Of which three to five make up any number.
+    private static let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    /// In the unit of the peak; three to five of one of them make up any number.
     private static let steps: [Double] = [
-        1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024,
+        0.2, 0.4, 0.5, 0.8, 1, 2, 3, 4, 5, 8, 10, 15, 20, 25, 30, 40, 50, 80, 100, 120, 160, 200, 256,
     ]
 
     init(_ peak: Double) {
-        var unit = 1.0
-        while unit * 1024 <= peak / 5 { unit *= 1024 }
-        let step = unit * (VolumeAxis.steps.first { $0 * unit * 5 >= peak } ?? 1024)
+        var (unit, place) = (1.0, 0)
+        while unit * 1024 <= peak, place + 1 < VolumeAxis.units.count { (unit, place) = (unit * 1024, place + 1) }
+        (self.unit, name) = (unit, VolumeAxis.units[place])
+        let step = unit * (VolumeAxis.steps.first { $0 * unit * 5 >= peak && (place > 0 || $0 >= 1) } ?? 256)
         let count = max(1, Int((peak / step).rounded(.up)))
         end = step * Double(count)
         ticks = (0...count).map { Double($0) * step }
     }
 
-    /// `40 MiB`: ticks are whole numbers of a unit, but for those that reach the next one.
-    static func text(_ bytes: Double) -> String {
-        plainBytes(Int64(min(bytes, 0x1p62))).replacing(".0 ", with: " ")
+    /// `40 MiB`, `0.8 GiB`.
+    func text(_ tick: Double) -> String {
+        let tenths = Int64((tick / unit * 10).rounded())
+        return tenths == 0 ? "0" : "\(tenths / 10)\(tenths % 10 == 0 ? "" : ".\(tenths % 10)") \(name)"
     }
 }
 

@@ -131,6 +131,11 @@ enum LedgerFile {
         }
         let found = try check(db, path)
         guard found < LedgerSchema.version else { return }
+        say(
+            LedgerEvent(
+                event: "ledger_migrating",
+                message: "\(path) is being brought from format \(found) to \(LedgerSchema.version): until then "
+                    + "flows wait in memory, and there are no reports"))
         do {
             try LedgerSchema.migrate(db, from: found)
         } catch let error as DatabaseError where !error.isDamage {

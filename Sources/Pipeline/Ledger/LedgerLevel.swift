@@ -43,7 +43,7 @@ package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
 
 /// What a ledger does that an operator should hear of.
 package struct LedgerEvent: Sendable, Equatable {
-    /// `ledger_degraded`, `ledger_recovered`, `ledger_set_aside`, `ledger_failed`, `ledger_migrated`, `ledger_changed`.
+    /// `ledger_degraded`, `ledger_recovered`, `ledger_set_aside`, `ledger_failed`, `ledger_migrating`, `ledger_migrated`, `ledger_changed`.
     package let event: String
     package let message: String
 }
