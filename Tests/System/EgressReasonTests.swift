@@ -22,7 +22,7 @@ struct EgressReasonTests {
             rules += "meta nfproto ipv6 tcp dport \(port) reject with icmpv6 type \(v6)\n"
             rules += "meta nfproto ipv4 tcp dport \(port) reject with icmp type \(v4)\n"
         }
-        let file = try lab.folder.write("answers.nft", rules + "} }\n")
+        let file = try lab.folder.write("answers.nft", rules + "}\n}\n")
         try lab.run(in: lab.server, ["nft", "-f", file])
         for (port, v6, v4, reason) in answers {
             for (address, said) in [("2001:db8:9::2", v6), ("198.51.100.2", v4)] {
