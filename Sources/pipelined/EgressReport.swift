@@ -12,32 +12,59 @@ struct EgressReport: ParsableCommand {
         discussion: """
             Reads the ledger of a node, running or not. OUT is from instances, IN is to them. Times are UTC: \
             2026-11-25T03:00, 2026-11-25, or how long ago: 30m, 24h, 7d. Where minutes or hours are gone by age, the range is \
-            widened to what is there, and the first line says so.
+            widened to what is there, and the first line says so. Filters can be combined: only what fits all of them \
+            counts. DESTINATIONS are distinct pairs of an address and a port.
 
             EXAMPLES
               pipelined egress report --config egress.pipeline
               pipelined egress report --by destination --from 1h --top 10
               pipelined egress report --by env --from 2026-11-01 --to 2026-12-01 --csv
-              pipelined egress report --from 24h --plot day.svg
+              pipelined egress report --by instance --port 25 --sort connections
+              pipelined egress report --by instance --sort destinations
+              pipelined egress report --by instance,destination --from 2026-11-24T22:00 --to 2026-11-25T06:00
+              pipelined egress report --by port --from 24h --plot day.svg
             """)
 
     @Option(help: ArgumentHelp("The ledger's file.", valueName: "path"), completion: .file())
     var ledger: String?
     @Option(help: ArgumentHelp("The config that names the ledger.", valueName: "config"), completion: .file())
     var config: String?
-    @Option(help: "What to put together: org, env, instance, destination or port.")
-    var by = ReportGroup.env
+    @Option(
+        help: ArgumentHelp(
+            "What to put together: org, app, env, instance, destination or port; or two of them, as instance,port.",
+            valueName: "what"))
+    var by = ReportGroups([.env])
+    @Option(help: "What stands first: bytes, connections, or destinations, which are counted then.")
+    var sort = ReportQuestion.Order.bytes
     @Option(help: ArgumentHelp("The beginning.", valueName: "time"))
     var from = "24h"
     @Option(help: ArgumentHelp("The end.", valueName: "time"))
     var to = "now"
     @Option(help: ArgumentHelp("How many rows at most.", valueName: "rows"))
     var top = 20
+    @Option(help: ArgumentHelp("Only of this instance.", valueName: "id"))
+    var instance: String?
+    @Option(help: ArgumentHelp("Only of this env; its own id will do if no other has it.", valueName: "org/app/env"))
+    var env: String?
+    @Option(help: ArgumentHelp("Only of this app; its own id will do if no other has it.", valueName: "org/app"))
+    var app: String?
+    @Option(help: ArgumentHelp("Only of this org.", valueName: "id"))
+    var org: String?
+    @Option(help: ArgumentHelp("Only to this address.", valueName: "address"))
+    var destination: String?
+    @Option(help: ArgumentHelp("Only to this port.", valueName: "port"))
+    var port: UInt16?
+    @Option(
+        name: .customLong("protocol"),
+        help: ArgumentHelp("Only of this protocol: tcp, udp, icmp, icmpv6 or a number.", valueName: "name"))
+    var proto: ReportProtocol?
     @Flag(help: "One JSON document, for programs.")
     var json = false
     @Flag(help: "Comma-separated values with a head.")
     var csv = false
-    @Option(help: ArgumentHelp("Also draw volume over time per env.", valueName: "file.svg"), completion: .file())
+    @Option(
+        help: ArgumentHelp("Also draw volume over time, of the first eight groups.", valueName: "file.svg"),
+        completion: .file())
     var plot: String?
 
     func validate() throws {
@@ -48,6 +75,9 @@ struct EgressReport: ParsableCommand {
             throw ValidationError("--config names the ledger too: choose one.")
         }
         guard (1...1_000_000).contains(top) else { throw ValidationError("--top takes 1 to 1000000.") }
+        if let destination, IPAddress(destination) == nil {
+            throw ValidationError("'\(destination)' is no address; write 192.0.2.1 or 2001:db8::1.")
+        }
         for time in [from, to] where LedgerTime.parse(time, now: 0) == nil {
             throw ValidationError("'\(time)' is no time; write 2026-11-25T03:00, 2026-11-25, 24h, 7d or now.")
         }
@@ -61,10 +91,11 @@ struct EgressReport: ParsableCommand {
         }
         do throws(LedgerProblem) {
             let reader = try LedgerReader(try path())
-            let text = EgressReportText(try reader.report(by: by, from: from, to: to, now: now, top: top))
+            let question = question(from, to, now)
+            let text = EgressReportText(try reader.report(question))
             Output.text(json ? text.json : csv ? text.csv : text.table)
             guard let plot else { return }
-            let svg = EgressPlot(try reader.series(from: from, to: to, now: now)).svg
+            let svg = EgressPlot(try reader.series(question)).svg
             let file = open(plot, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
             guard file >= 0 else { throw LedgerProblem("can't write \(plot): \(String(cString: strerror(errno)))") }
             Output.write(Array(svg.utf8), to: file)
@@ -73,6 +104,15 @@ struct EgressReport: ParsableCommand {
             Output.error("error: \(error)")
             throw ExitCode.wrongInput
         }
+    }
+
+    private func question(_ from: Int64, _ to: Int64, _ now: Int64) -> ReportQuestion {
+        var question = ReportQuestion(by: by.groups, from: from, to: to, now: now)
+        (question.order, question.top) = (sort, top)
+        (question.instance, question.env, question.app, question.org) = (instance, env, app, org)
+        question.destination = destination.flatMap { IPAddress($0) }
+        (question.port, question.proto) = (port, proto?.number)
+        return question
     }
 
     private func path() throws(LedgerProblem) -> String {
@@ -95,4 +135,33 @@ struct EgressReport: ParsableCommand {
     private static let usualLedger = "/var/lib/pipelined/ledger.db"
 }
 
+/// One or two dimensions, as `instance,port`.
+struct ReportGroups: ExpressibleByArgument {
+    let groups: [ReportGroup]
+    init(_ groups: [ReportGroup]) { self.groups = groups }
+
+    init?(argument: String) {
+        let words = argument.split(separator: ",", omittingEmptySubsequences: false)
+        groups = words.compactMap { ReportGroup(rawValue: String($0)) }
+        guard groups.count == words.count, (1...2).contains(groups.count), Set(groups).count == groups.count else {
+            return nil
+        }
+    }
+
+    var defaultValueDescription: String { groups.map(\.rawValue).joined(separator: ",") }
+}
+
+struct ReportProtocol: ExpressibleByArgument {
+    let number: UInt8
+
+    init?(argument: String) {
+        let named = ReportService.protocols.first { $0.name == argument.lowercased() }
+        guard let number = named?.number ?? UInt8(argument) else { return nil }
+        self.number = number
+    }
+
+    static var allValueStrings: [String] { ReportService.protocols.map(\.name) }
+}
+
 extension ReportGroup: ExpressibleByArgument {}
+extension ReportQuestion.Order: ExpressibleByArgument {}

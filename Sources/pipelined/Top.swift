@@ -21,7 +21,7 @@ struct Top: ParsableCommand {
             """)
 
     @OptionGroup var options: AdminOptions
-    @Option(help: "What to put together: org, env, instance, destination or port.")
+    @Option(help: "What to put together: org, app, env, instance, destination or port.")
     var by = ReportGroup.instance
     @Option(help: "What stands first: bytes or connections.")
     var sort = TopQuestion.Order.bytes

@@ -56,6 +56,28 @@ import Testing
             records.first?.connections == 500 && records.first?.bytesOut == 30_000 && records.first?.bytesIn == 45_000)
     }
 
+    @Test("R21: what grew until an instance left is its own; what comes from its address later is the next one's")
+    func leaving() throws {
+        final class Owner { var number: UInt32? = 4 }
+        let owner = Owner()
+        var account = ConntrackAccount(ConntrackSettings(), countsFrom: 1000) { $0 == Self.us ? owner.number : nil }
+        account.show([])
+        account.show([Self.entry(1, 100, 10), Self.entry(2, 100, 10)])
+        #expect(account.take().map(\.bytesOut) == [200])
+        owner.number = nil
+        // One ends, the other lives on.
+        account.see(Self.entry(2, 130, 10, stop: 2000), isEnd: true, now: 2000)
+        account.show([Self.entry(1, 150, 10), Self.entry(3, 999, 9)])
+        let last = try #require(account.take().first)
+        #expect(last.bytesOut == 80 && last.key.instance == 4 && last.connections == 0)
+        account.show([Self.entry(1, 160, 10)])
+        #expect(account.take().isEmpty, "nobody's")
+        owner.number = 5
+        account.show([Self.entry(1, 167, 10), Self.entry(4, 3, 0)])
+        let next = try #require(account.take().first)
+        #expect(next.bytesOut == 10 && next.key.instance == 5 && next.connections == 1)
+    }
+
     @Test("R21: what was there before is a baseline; what began since is not") func baseline() throws {
         var account = ConntrackAccount(ConntrackSettings(), countsFrom: 1000) { _ in 0 }
         account.see(Self.entry(9, 5, 5), isEnd: true, now: 1500)

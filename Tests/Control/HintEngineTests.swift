@@ -322,7 +322,9 @@ struct HintTextTests {
             kind: kind, state: state, instance: 7, source: IPAddress(high: 0xFD << 56, low: 7), figures: figures,
             peak: 9, lasted: .seconds(61))
         let names = FlowNames(instance: instance, env: "env_a", app: "shop", org: "acme")
-        let text = HintText(hint: hint, names: names, adminSocket: socket)
+        let text = HintText(
+            hint: hint, names: names, adminSocket: socket,
+            addresses: [IPAddress(high: 0xFD << 56, low: 7), IPAddress(v4: 0x0A00_0007)])
         var line = JSONLine()
         line.open()
         line.field("message", text.message)
@@ -336,7 +338,7 @@ struct HintTextTests {
             line(.smtp, isAtBound: true)
                 == "{\"message\":\"instance i_7 of acme/shop/env_a makes many connections to mail ports: at least 3221225472 within 1m 0s\","
                 + "\"kind\":\"smtp\",\"state\":\"started\",\"instance\":\"i_7\",\"env\":\"env_a\",\"app\":\"shop\","
-                + "\"org\":\"acme\",\"source\":\"fd00::7\",\"connections\":3221225472,\"refused\":5,\"more_than\":200,"
+                + "\"org\":\"acme\",\"source\":\"fd00::7\",\"addresses\":[\"fd00::7\",\"10.0.0.7\"],\"connections\":3221225472,\"refused\":5,\"more_than\":200,"
                 + "\"window_s\":60,\"at_least\":true,\"example\":\"192.0.2.9:25\",\"look\":\"pipelined top --admin "
                 + "/run/p.sock --by destination --env acme/shop/env_a --instance i_7 --port 25 --sort connections\"}")
         #expect(line(.fanOut).contains("\"new_destinations\":3221225472,\"more_than\":200,"))

@@ -121,6 +121,25 @@ struct LedgerDiskTests {
         }
     }
 
+    @Test("full detail comes back without traffic, once there is room and not before")
+    func idle() throws {
+        let disk = try SmallDisk(megabytes: 48)
+        let writer = try Writer(LedgerSettings(path: disk.path + "/ledger.db"))
+        for second in 0..<60 as Range<Int64> { #expect(writer.write(500, at: noon + second)) }
+        try disk.fill()
+        var second: Int64 = 60
+        while !writer.events.contains("ledger_degraded"), second < 1000 {
+            _ = writer.write(500, at: noon + second)
+            second += 1
+        }
+        #expect(writer.events.last == "ledger_degraded")
+        writer.store.tick(now: noon + second + 120)
+        #expect(writer.events.last == "ledger_degraded")
+        disk.empty()
+        writer.store.tick(now: noon + second + 240)
+        #expect(writer.events.last == "ledger_recovered" && writer.store.detail == .minutes)
+    }
+
     @Test(
         "R21: the ledger itself fills the disk: it goes on by days, then says that it can't, and loses nothing that waits"
     )

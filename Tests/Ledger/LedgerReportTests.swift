@@ -79,21 +79,26 @@ struct LedgerReportTests {
             }
         }
         let byOrg = try reader.report(by: .org, from: noon - 86400, to: noon + 70000, now: noon + 70000, top: 1)
-        #expect(byOrg.rows.map(\.name) == ["org0"])
+        #expect(byOrg.names == ["org0"])
         #expect(byOrg.others == 1)
         let ports = try reader.report(by: .port, from: noon - 86400, to: noon + 70000, now: noon + 70000, top: 9)
-        #expect(ports.rows.map(\.name) == ["443/tcp"])
+        #expect(ports.names == ["443/tcp"])
     }
 
-    @Test("a series has the same volume as the report")
+    @Test("a series has the same volume as the report, by any dimension")
     func series() throws {
         let scratch = try Scratch()
         let reader = try filled(scratch)
-        let series = try reader.series(from: noon - 86400, to: noon + 70000, now: noon + 70000, top: 2)
-        #expect(series.step == 3600)
-        #expect(series.envs.count == 3 && series.envs.last?.env == nil)
-        let volume = series.envs.reduce(Int64(0)) { $0 + $1.bytes.values.reduce(0, +) }
-        #expect(volume == (0..<300).reduce(0, +) * 3)
+        for group in ReportGroup.allCases {
+            let question = ReportQuestion(by: [group], from: noon - 86400, to: noon + 70000, now: noon + 70000)
+            let series = try reader.series(question, top: 2)
+            #expect(series.step == 3600)
+            let groups = [.org: 2, .env: 3, .instance: 3, .destination: 3][group] ?? series.lines.count
+            #expect(series.lines.count == groups && (series.lines.last?.row == nil) == (groups == 3))
+            let volume = series.lines.reduce(ReportSeries.Volume()) { $0 + $1.total }
+            let all = (0..<300 as Range<Int64>).reduce(0, +)
+            #expect(volume == ReportSeries.Volume(out: all, into: 2 * all), "\(group)")
+        }
     }
 
     @Test("R21: what is called the same in several envs is several rows and several areas: by env as by instance")
@@ -113,13 +118,17 @@ struct LedgerReportTests {
         for group in [ReportGroup.env, .instance] {
             let rows = try reader.report(by: group, from: noon, to: noon + 60, now: noon + 60, top: 9).rows
             #expect(
-                rows.map { "\($0.org)/\($0.app)/\($0.env)" } == ["acme/shop/prod", "globex/web/prod", "acme/web/prod"])
+                rows.map { "\($0.owner.org)/\($0.owner.app)/\($0.owner.env)" } == [
+                    "acme/shop/prod", "globex/web/prod", "acme/web/prod",
+                ])
             #expect(rows.map(\.sums.bytesOut) == [1000, 999, 998], "\(group)")
         }
-        let orgs = try reader.report(by: .org, from: noon, to: noon + 60, now: noon + 60, top: 9).rows
-        #expect(orgs.map(\.name) == ["acme", "globex"] && orgs.allSatisfy { $0.app.isEmpty && $0.env.isEmpty })
-        let series = try reader.series(from: noon, to: noon + 60, now: noon + 60)
-        #expect(series.envs.map { $0.env?.path } == ["acme/shop/prod", "globex/web/prod", "acme/web/prod"])
+        let orgs = try reader.report(by: .org, from: noon, to: noon + 60, now: noon + 60, top: 9)
+        #expect(
+            orgs.names == ["acme", "globex"] && orgs.rows.allSatisfy { $0.owner.app.isEmpty && $0.owner.env.isEmpty })
+        let series = try reader.series(ReportQuestion(by: [.env], from: noon, to: noon + 60, now: noon + 60))
+        #expect(
+            series.lines.map { $0.row?.owner.owner.path } == ["acme/shop/prod", "globex/web/prod", "acme/web/prod"])
     }
 
     @Test("a ledger that isn't there is said to be missing, and not made")
@@ -155,7 +164,7 @@ struct LedgerReportTests {
             let report = try reader.report(by: .destination, from: from, to: to, now: noon + 86400, top: 1000)
             #expect(report.rows.count == expected.count && report.others == 0)
             for row in report.rows {
-                let address = try #require(IPAddress(row.name))
+                let address = try #require(row.destination)
                 #expect(row.sums.bytesOut == expected[address], "\(row)")
             }
             #expect(report.rows.map(\.sums.bytes) == report.rows.map(\.sums.bytes).sorted(by: >))
@@ -228,7 +237,7 @@ struct LedgerReportTests {
                     #expect(report.rows.count + report.others <= keys)
                     if group == .destination {
                         #expect(report.rows.count + report.others == (keys + Int(shared) - 1) / Int(shared))
-                        #expect(report.rows[0].name == "\(IPAddress(v4: UInt32(keys - 1) / shared))")
+                        #expect(report.names[0] == "\(IPAddress(v4: UInt32(keys - 1) / shared))")
                     }
                 }
                 print("\(name) by \(group): \(took)")
@@ -240,10 +249,11 @@ struct LedgerReportTests {
         }
         var series: ReportSeries?
         let took = try clock.measure {
-            series = try reader.series(from: midnight, to: noon + 43200, now: noon + 50000)
+            series = try reader.series(
+                ReportQuestion(by: [.env], from: midnight, to: noon + 43200, now: noon + 50000))
         }
         print("series: \(took)")
-        let volume = try #require(series).envs.reduce(Int64(0)) { $0 + $1.bytes.values.reduce(0, +) }
-        #expect(volume == 3 * (Int64(keys) * 1000 + Int64(keys) * (Int64(keys) - 1) / 2))
+        let volume = try #require(series).lines.reduce(Int64(0)) { $0 + $1.total.out }
+        #expect(volume == (Int64(keys) * 1000 + Int64(keys) * (Int64(keys) - 1) / 2))
     }
 }

@@ -47,7 +47,12 @@ struct ConntrackNodeTests {
                 let rows = json["rows"] as? [[String: Any]]
             else { throw Failure("egress report: \(answer.error)\(answer.out)") }
             var sum = Sum()
-            for row in rows where row[group].map({ "\($0)" }) == name {
+            // A port is a number beside its protocol.
+            let called = { (row: [String: Any]) in
+                let name = row[group].map { "\($0)" } ?? ""
+                return group == "port" ? "\(name)/\(row["protocol"] ?? "")" : name
+            }
+            for row in rows where called(row) == name {
                 let number = { (name: String) in row[name] as? Int ?? -1 }
                 sum.out += number("bytes_out")
                 sum.into += number("bytes_in")

@@ -54,6 +54,8 @@ struct ConntrackAccount {
         var start: UInt64
         /// Number of the dump that showed it last.
         var seen: UInt32
+        /// Whose it was then; nil: nobody's here any more.
+        var instance: UInt32?
     }
 
     private struct Growth {
@@ -125,8 +127,11 @@ struct ConntrackAccount {
 
     /// - Parameter now: wall clock, nanoseconds since 1970.
     mutating func see(_ entry: ConntrackEntry, isEnd: Bool, now: UInt64) {
-        guard !isRelayed(entry), let instance = instance(entry.original.source) else { return }
+        let current = instance(entry.original.source)
         let name = ConntrackAccount.name(entry)
+        // What it grew by before its instance left is that one's still: once, then it is only followed.
+        let known = table[name]
+        guard !isRelayed(entry), current != nil || known != nil else { return }
         if isEnd {
             if isDumping { endedMeanwhile.insert(name) }
         } else if endedMeanwhile.contains(name) {
@@ -134,8 +139,8 @@ struct ConntrackAccount {
         }
         if entry.originalBytes == nil { statistics.withoutCounters += 1 }
         let state = State(
-            out: entry.originalBytes ?? 0, into: entry.replyBytes ?? 0, start: entry.start, seen: dumpNumber)
-        let known = table[name]
+            out: entry.originalBytes ?? 0, into: entry.replyBytes ?? 0, start: entry.start, seen: dumpNumber,
+            instance: current)
         if isEnd {
             table[name] = nil
         } else if known != nil || table.count < settings.tableLimit {
@@ -145,7 +150,8 @@ struct ConntrackAccount {
             statistics.deferred += 1
             return
         }
-        count(entry, instance, state, known, now)
+        let whose = ConntrackAccount.isSame(known, state) ? known?.instance ?? current : current
+        if let whose { count(entry, whose, state, known, now) }
     }
 
     private mutating func count(
@@ -165,8 +171,9 @@ struct ConntrackAccount {
     }
 
     /// A later entry can get the name of one whose end we missed: its counters begin anew.
-    private static func isSame(_ known: State, _ now: State) -> Bool {
-        now.out >= known.out && now.into >= known.into
+    private static func isSame(_ known: State?, _ now: State) -> Bool {
+        guard let known else { return false }
+        return now.out >= known.out && now.into >= known.into
             && (known.start == now.start || known.start == 0 || now.start == 0)
     }
 

@@ -1,127 +1,163 @@
 import Pipeline
 import PipelineLedger
 
-/// Volume over time, stacked by env, as an SVG picture without script or style from elsewhere.
+/// Volume over time as an SVG picture without script or style from elsewhere: what instances sent above, what came to them
+/// below, each stacked by group, with an axis of its own. Dark where its reader is.
 package struct EgressPlot {
-    private let series: ReportSeries
-    /// Where the axes are.
-    private let left = 86.0
-    private let top = 34.0
-    private let right = 700.0
-    private let bottom = 370.0
-    /// Okabe and Ito's, which people with any kind of colour vision tell apart; grey for the rest.
-    private static let colours = [
-        "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#999999",
-    ]
+    /// One direction.
+    struct Panel {
+        let title: String
+        let top: Double
+        let bottom: Double
+        let of: (ReportSeries.Volume) -> Int64
+    }
 
-    package init(_ series: ReportSeries) { self.series = series }
+    private let series: ReportSeries
+    private let times: [Int64]
+    private let panels = [
+        Panel(title: "OUT", top: 58, bottom: 258, of: \.out), Panel(title: "IN", top: 300, bottom: 500, of: \.into),
+    ]
+    static let left = 86.0
+    static let right = 730.0
+    /// Okabe and Ito's, which people with any kind of colour vision tell apart, and which read on white as on black; grey
+    /// for the rest.
+    private static let colours = [
+        "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#C9B800", "#A6761D",
+    ]
+    private static let restColour = "#8C8C8C"
+
+    package init(_ series: ReportSeries) {
+        self.series = series
+        let end = max(series.to, series.from + series.step)
+        // At most so many that a picture stays small.
+        times = Array(stride(from: series.from, to: end, by: Int(series.step)).prefix(4000))
+    }
+
+    /// Up to the end of the last step that is drawn.
+    private var range: Range<Int64> { series.from..<(times.last ?? series.from) + series.step }
 
     package var svg: String {
-        let steps = times
-        let peak = steps.map { time in series.envs.reduce(0.0) { $0 + Double($1.bytes[time] ?? 0) } }.max() ?? 0
-        let scale = EgressPlot.round(up: max(peak, 1))
+        let axis = TimeAxis(range)
         var out = """
-            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1040 420" font-family="sans-serif" font-size="12">
-            <rect width="1040" height="420" fill="#fff"/>
-            <text x="86" y="20" font-size="14">Egress and answers, bytes per \(stepName), by env (UTC)</text>\n
+            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 560" font-family="sans-serif" font-size="12">
+            <style>
+            .page { fill: #fff } .ink { fill: #222 } .faint { fill: #666 } .grid { stroke: #ddd } .axis { stroke: #555 }
+            @media (prefers-color-scheme: dark) {
+            .page { fill: #16181c } .ink { fill: #e8e8e8 } .faint { fill: #a8adb4 } .grid { stroke: #33373d }
+            .axis { stroke: #8b9097 }
+            }
+            </style>
+            <rect class="page" width="1180" height="560"/>
+            <text class="ink" x="86" y="24" font-size="15">\(escaped(title))</text>\n
             """
-        for tick in 0...4 { out += yTick(Double(tick) / 4, scale) }
-        out += areas(steps, scale)
-        out += "<path d=\"M\(left) \(top)V\(bottom)H\(right)\" fill=\"none\" stroke=\"#333\"/>\n"
-        for tick in 0...4 { out += xTick(Double(tick) / 4) }
-        for (place, env) in series.envs.enumerated() { out += legend(place, env.env) }
-        if series.envs.isEmpty {
-            out += "<text x=\"393\" y=\"200\" text-anchor=\"middle\" fill=\"#666\">nothing was recorded</text>\n"
+        for panel in panels { out += draw(panel, axis) }
+        out += axis.labels(x, y: (panels.last?.bottom ?? 0) + 18)
+        if series.lines.isEmpty {
+            out += "<text class=\"faint\" x=\"408\" y=\"160\" text-anchor=\"middle\">nothing was recorded</text>\n"
+        } else {
+            out += legend
         }
         return out + "</svg>\n"
     }
 
-    private var stepName: String {
-        switch series.step {
-        case 60: "minute"
-        case 3600: "hour"
-        default: "day"
+    private var title: String {
+        let step = [60: "minute", 3600: "hour"][series.step] ?? "day"
+        let filters = series.question.filters.map { ", \($0.name) \($0.value)" }.joined()
+        return "Bytes per \(step), by \(series.question.by.map(\.rawValue).joined(separator: " and "))\(filters) (UTC)"
+    }
+
+    // MARK: One direction
+
+    private func draw(_ panel: Panel, _ axis: TimeAxis) -> String {
+        let peak =
+            times.map { time in
+                series.lines.reduce(0.0) { $0 + Double(panel.of($1.volumes[time] ?? ReportSeries.Volume())) }
+            }.max() ?? 0
+        let scale = VolumeAxis(peak)
+        var out = "<text class=\"ink\" x=\"\(svg: EgressPlot.left)\" y=\"\(svg: panel.top - 8)\">"
+        out += "\(panel.title)</text>\n"
+        for tick in scale.ticks {
+            let y = panel.bottom - tick / scale.end * (panel.bottom - panel.top)
+            out += "<path class=\"grid\" d=\"M\(svg: EgressPlot.left) \(svg: y)H\(svg: EgressPlot.right)\"/>"
+            out += "<text class=\"ink\" x=\"\(svg: EgressPlot.left - 6)\" y=\"\(svg: y + 4)\" text-anchor=\"end\">"
+            out += "\(scale.text(tick))</text>\n"
         }
+        for tick in axis.ticks {
+            out += "<path class=\"grid\" d=\"M\(svg: x(tick)) \(svg: panel.top)V\(svg: panel.bottom)\"/>\n"
+        }
+        out += areas(panel, scale.end)
+        let (top, bottom) = ("\(svg: panel.top)", "\(svg: panel.bottom)")
+        out += "<path class=\"axis\" d=\"M\(svg: EgressPlot.left) \(top)V\(bottom)H\(svg: EgressPlot.right)\" "
+        out += "fill=\"none\"/>\n"
+        for tick in axis.ticks { out += "<path class=\"axis\" d=\"M\(svg: x(tick)) \(bottom)v5\"/>\n" }
+        return out
     }
 
-    /// The beginnings of all steps; at most so many that a picture stays small.
-    private var times: [Int64] {
-        Array(
-            stride(from: series.from, to: max(series.to, series.from + series.step), by: Int(series.step)).prefix(4000))
+    private func x(_ time: Int64) -> Double {
+        let share = Double(time - range.lowerBound) / Double(range.upperBound - range.lowerBound)
+        return EgressPlot.left + share * (EgressPlot.right - EgressPlot.left)
     }
 
-    private func areas(_ steps: [Int64], _ scale: Double) -> String {
-        let slot = (right - left) / Double(max(1, steps.count))
-        var base = [Double](repeating: 0, count: steps.count)
+    private func areas(_ panel: Panel, _ end: Double) -> String {
+        var base = [Double](repeating: 0, count: times.count)
         var out = ""
-        for (place, env) in series.envs.enumerated() {
+        for (place, line) in series.lines.enumerated() {
             var path = ""
-            for (column, time) in steps.enumerated() {
-                let bytes = Double(env.bytes[time] ?? 0)
+            for (column, time) in times.enumerated() {
+                let bytes = Double(panel.of(line.volumes[time] ?? ReportSeries.Volume()))
                 guard bytes > 0 else { continue }
-                let high = bottom - (base[column] + bytes) / scale * (bottom - top)
-                let low = bottom - base[column] / scale * (bottom - top)
+                let height = (panel.bottom - panel.top) / end
+                let (low, high) = (panel.bottom - base[column] * height, panel.bottom - (base[column] + bytes) * height)
                 base[column] += bytes
-                let x = left + Double(column) * slot
-                path += "M\(number(x)) \(number(low))V\(number(high))H\(number(x + slot))V\(number(low))Z"
+                path += "M\(svg: x(time)) \(svg: low)V\(svg: high)H\(svg: x(time + series.step))V\(svg: low)Z"
             }
-            out +=
-                "<path fill=\"\(colour(place))\" d=\"\(path)\"><title>\(escaped(EgressPlot.name(env.env)))</title></path>\n"
+            out += "<path fill=\"\(colour(place))\" d=\"\(path)\"><title>\(escaped(name(line)))</title></path>\n"
         }
         return out
     }
 
-    private func yTick(_ share: Double, _ scale: Double) -> String {
-        let y = bottom - share * (bottom - top)
-        return "<path d=\"M\(left) \(number(y))H\(right)\" stroke=\"#ddd\"/>"
-            + "<text x=\"\(left - 6)\" y=\"\(number(y + 4))\" text-anchor=\"end\">\(plainBytes(Int64(share * scale)))</text>\n"
+    // MARK: Legend
+
+    private var legend: String {
+        var out = "<text class=\"faint\" x=\"1090\" y=\"50\" text-anchor=\"end\">OUT</text>"
+        out += "<text class=\"faint\" x=\"1168\" y=\"50\" text-anchor=\"end\">IN</text>\n"
+        for (place, line) in series.lines.enumerated() {
+            let y = 58 + Double(place) * 22
+            out += "<rect x=\"748\" y=\"\(svg: y)\" width=\"12\" height=\"12\" fill=\"\(colour(place))\"/>"
+            out += "<text class=\"ink\" x=\"766\" y=\"\(svg: y + 11)\">\(escaped(EgressPlot.cut(name(line))))"
+            out += "<title>\(escaped(name(line)))</title></text>" + figures(line.total, y + 11)
+        }
+        let y = 58 + Double(series.lines.count) * 22 + 11
+        out += "<text class=\"ink\" x=\"766\" y=\"\(svg: y)\" font-weight=\"bold\">total</text>"
+        return out + figures(series.lines.reduce(ReportSeries.Volume()) { $0 + $1.total }, y)
     }
 
-    private func xTick(_ share: Double) -> String {
-        let x = left + share * (right - left)
-        let time = LedgerTime.text(
-            series.from + Int64(share * Double(max(series.to, series.from + series.step) - series.from)))
-        let (day, clock) = (time.prefix(10), time.dropFirst(11).prefix(5))
-        return "<path d=\"M\(number(x)) \(bottom)v5\" stroke=\"#333\"/>"
-            + "<text x=\"\(number(x))\" y=\"\(bottom + 18)\" text-anchor=\"middle\">\(clock)</text>"
-            + "<text x=\"\(number(x))\" y=\"\(bottom + 33)\" text-anchor=\"middle\" fill=\"#666\">\(day)</text>\n"
+    private func figures(_ volume: ReportSeries.Volume, _ y: Double) -> String {
+        "<text class=\"ink\" x=\"1090\" y=\"\(svg: y)\" text-anchor=\"end\">\(plainBytes(volume.out))</text>"
+            + "<text class=\"ink\" x=\"1168\" y=\"\(svg: y)\" text-anchor=\"end\">\(plainBytes(volume.into))</text>\n"
     }
 
-    private func legend(_ place: Int, _ env: EnvName?) -> String {
-        let y = top + Double(place) * 20
-        return "<rect x=\"716\" y=\"\(number(y))\" width=\"12\" height=\"12\" fill=\"\(colour(place))\"/>"
-            + "<text x=\"734\" y=\"\(number(y + 11))\">\(escaped(EgressPlot.label(env)))"
-            + "<title>\(escaped(EgressPlot.name(env)))</title></text>\n"
+    /// An env by its path; else what the row is by, the finest first.
+    private func name(_ line: ReportSeries.Line) -> String {
+        guard let row = line.row else { return LedgerReader.rest }
+        let by = series.question.by
+        var parts: [String] = []
+        if let owner = ReportColumns.of(by).first, owner.isOwner {
+            let path = [row.owner.org, row.owner.app, row.owner.env].filter { !$0.isEmpty }.joined(separator: "/")
+            let name = path.isEmpty ? ReportQuestion.unknown : path
+            parts.append(owner == .instance ? ReportColumns.name(row, owner) : name)
+        }
+        parts += [ReportGroup.destination, .port].filter { by.contains($0) }.map { row.name($0) }
+        return parts.joined(separator: " → ")
     }
 
-    private static func name(_ env: EnvName?) -> String {
-        guard let env else { return LedgerReader.rest }
-        return env.isUnknown ? "(unknown)" : env.path
-    }
-
-    /// Cut in the middle, if it must be: both ends tell envs apart.
-    private static func label(_ env: EnvName?) -> String {
-        let name = name(env)
-        return name.count <= 44 ? name : name.prefix(21) + "…" + name.suffix(22)
+    /// Cut in the middle, if it must be: both ends tell names apart.
+    private static func cut(_ name: String) -> String {
+        name.count <= 38 ? name : name.prefix(18) + "…" + name.suffix(19)
     }
 
     private func colour(_ place: Int) -> String {
-        series.envs[place].env == nil
-            ? "#999999" : EgressPlot.colours[place % EgressPlot.colours.count]
-    }
-
-    /// 1, 2 or 4 times a power of 1024 or of 2 within it: so that quarters of it read well.
-    private static func round(up value: Double) -> Double {
-        var unit = 1.0
-        while unit * 1024 <= value { unit *= 1024 }
-        for factor in [4.0, 8, 20, 40, 80, 200, 400, 800, 1024] where unit * factor >= value { return unit * factor }
-        return unit * 4096
-    }
-
-    private func number(_ value: Double) -> String {
-        let hundredths = Int64((value * 100).rounded())
-        let digits = String(hundredths % 100 + 100).dropFirst()
-        return hundredths % 100 == 0 ? "\(hundredths / 100)" : "\(hundredths / 100).\(digits)"
+        series.lines[place].row == nil ? EgressPlot.restColour : EgressPlot.colours[place % EgressPlot.colours.count]
     }
 
     /// XML text: names come from whoever writes desired state.

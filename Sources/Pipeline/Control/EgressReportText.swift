@@ -6,43 +6,56 @@ package struct EgressReportText {
     private let report: Report
     package init(_ report: Report) { self.report = report }
 
-    /// Columns of a group before the numbers, with what is in them.
-    private var columns: [(head: String, key: StaticString, value: (ReportRow) -> String)] {
-        switch report.group {
-        case .org: [("ORG", "org", \.org)]
-        case .env: [("ENV", "env", \.env), ("APP", "app", \.app), ("ORG", "org", \.org)]
-        case .instance:
-            [("INSTANCE", "instance", \.name), ("ENV", "env", \.env), ("APP", "app", \.app), ("ORG", "org", \.org)]
-        case .destination: [("DESTINATION", "destination", \.name)]
-        case .port: [("PORT", "port", \.name)]
+    /// A column before the numbers.
+    private struct Column {
+        let head: String
+        let key: StaticString
+        let value: (ReportRow) -> String
+    }
+
+    /// What rows are by, the finest first, and whose that is.
+    private var columns: [Column] {
+        ReportColumns.of(report.question.by).map { group in
+            switch group {
+            case .instance: Column(head: "INSTANCE", key: "instance") { ReportColumns.name($0, group) }
+            case .env: Column(head: "ENV", key: "env") { ReportColumns.name($0, group) }
+            case .app: Column(head: "APP", key: "app") { ReportColumns.name($0, group) }
+            case .org: Column(head: "ORG", key: "org") { ReportColumns.name($0, group) }
+            case .destination: Column(head: "DESTINATION", key: "destination") { $0.name(.destination) }
+            case .port: Column(head: "PORT", key: "port") { $0.name(.port) }
+            }
         }
     }
+
+    private var countsDestinations: Bool { report.question.order == .destinations }
 
     // MARK: People
 
     package var table: String {
-        var table = TextTable(columns.map(\.head) + ["-OUT", "-IN", "-SHARE", "-CONNECTIONS", "FIRST", "LAST"])
-        for row in report.rows {
-            let names = columns.map { column in column.value(row).isEmpty ? "-" : column.value(row) }
-            table.add(names + numbers(row.sums))
-        }
+        let figures = ["-OUT", "-IN", "-SHARE", "-CONNECTIONS"] + (countsDestinations ? ["-DESTINATIONS"] : [])
+        var table = TextTable(columns.map(\.head) + figures + ["FIRST", "LAST"])
+        for row in report.rows { table.add(columns.map { $0.value(row) } + numbers(row.sums)) }
+        let blank = [String](repeating: "", count: columns.count - 1)
         let shown = report.rows.reduce(Int64(0)) { $0 + min($1.sums.bytes, Int64.max / 4096) }
         if report.others > 0 {
             let rest = max(0, report.total.bytes - shown)
             table.add(
-                ["(\(report.others) more)"] + [String](repeating: "", count: columns.count - 1)
-                    + ["", "", share(rest), "", "", ""])
+                ["(\(report.others) more)"] + blank + ["", "", share(rest)]
+                    + [String](repeating: "", count: figures.count - 1))
         }
-        table.add(["total"] + [String](repeating: "", count: columns.count - 1) + numbers(report.total))
-        return "\(LedgerTime.text(report.from)) to \(LedgerTime.text(report.to)), by \(report.group.rawValue)\n\n"
-            + table.text
+        table.add(["total"] + blank + numbers(report.total))
+        return "\(LedgerTime.text(report.from)) to \(LedgerTime.text(report.to)), by \(by)\(filters)\n\n" + table.text
     }
 
+    private var by: String { report.question.by.map(\.rawValue).joined(separator: ",") }
+
+    /// What else a row had to fit: a report that goes from hand to hand says it.
+    private var filters: String { report.question.filters.map { ", \($0.name) \($0.value)" }.joined() }
+
     private func numbers(_ sums: ReportSums) -> [String] {
-        [
-            plainBytes(sums.bytesOut), plainBytes(sums.bytesIn), share(sums.bytes), String(sums.connections),
-            sums.last == 0 ? "-" : LedgerTime.text(sums.first), sums.last == 0 ? "-" : LedgerTime.text(sums.last),
-        ]
+        [plainBytes(sums.bytesOut), plainBytes(sums.bytesIn), share(sums.bytes), String(sums.connections)]
+            + (countsDestinations ? [String(sums.destinations)] : [])
+            + [sums.last == 0 ? "-" : LedgerTime.text(sums.first), sums.last == 0 ? "-" : LedgerTime.text(sums.last)]
     }
 
     private func share(_ bytes: Int64) -> String {
@@ -59,41 +72,65 @@ package struct EgressReportText {
         line.open()
         line.field("from", LedgerTime.text(report.from))
         line.field("to", LedgerTime.text(report.to))
-        line.field("by", report.group.rawValue)
+        line.field("by", by)
+        line.field("sort", report.question.order.rawValue)
+        line.key("only")
+        line.open()
+        for filter in report.question.filters where filter.name != "port" { line.field(filter.key, filter.value) }
+        if let port = report.question.port { line.field("port", Int(port)) }
+        line.close()
         line.list("rows", report.rows) { line, row in
             line.open()
-            for column in columns { line.field(column.key, column.value(row)) }
-            EgressReportText.fields(&line, row.sums)
+            for column in columns {
+                guard column.head == "PORT" else {
+                    line.field(column.key, column.value(row))
+                    continue
+                }
+                line.fields(row.service)
+            }
+            fields(&line, row.sums)
             line.close()
         }
         line.field("others", report.others)
         line.key("total")
         line.open()
-        EgressReportText.fields(&line, report.total)
+        fields(&line, report.total)
         line.close()
         line.close()
         line.newline()
         return line.string
     }
 
-    private static func fields(_ line: inout JSONLine, _ sums: ReportSums) {
+    private func fields(_ line: inout JSONLine, _ sums: ReportSums) {
         line.field("bytes_out", Int(sums.bytesOut))
         line.field("bytes_in", Int(sums.bytesIn))
         line.field("connections", Int(sums.connections))
+        if countsDestinations { line.field("destinations", Int(sums.destinations)) }
         line.field("first", sums.last == 0 ? nil : LedgerTime.text(sums.first))
         line.field("last", sums.last == 0 ? nil : LedgerTime.text(sums.last))
     }
 
     /// RFC 4180, with a head.
     package var csv: String {
-        let head = columns.map { $0.head.lowercased() } + ["bytes_out", "bytes_in", "connections", "first", "last"]
-        let rows = report.rows.map { row in
-            columns.map { $0.value(row) } + [
-                String(row.sums.bytesOut), String(row.sums.bytesIn), String(row.sums.connections),
-                LedgerTime.text(row.sums.first), LedgerTime.text(row.sums.last),
-            ]
+        let names = columns.flatMap { column in
+            column.head == "PORT" ? ["port", "protocol", "icmp_type"] : ["\(column.key)"]
         }
-        return ([head] + rows).map { $0.map(EgressReportText.cell).joined(separator: ",") + "\r\n" }.joined()
+        let figures = ["bytes_out", "bytes_in", "connections"] + (countsDestinations ? ["destinations"] : [])
+        let rows = report.rows.map { row in
+            columns.flatMap { $0.head == "PORT" ? EgressReportText.cells(row.service) : [$0.value(row)] }
+                + [row.sums.bytesOut, row.sums.bytesIn, row.sums.connections].map { String($0) }
+                + (countsDestinations ? [String(row.sums.destinations)] : [])
+                + [LedgerTime.text(row.sums.first), LedgerTime.text(row.sums.last)]
+        }
+        return ([names + figures + ["first", "last"]] + rows)
+            .map { $0.map(EgressReportText.cell).joined(separator: ",") + "\r\n" }.joined()
+    }
+
+    private static func cells(_ service: ReportService?) -> [String] {
+        guard let service, !service.isRest else { return ["", "", ""] }
+        return [
+            service.port.map { String($0) } ?? "", service.protocolName, service.icmpType.map { String($0) } ?? "",
+        ]
     }
 
     /// Quoted where it must be, and where a spreadsheet would take it for a formula.
@@ -101,6 +138,32 @@ package struct EgressReportText {
         let isFormula = text.first.map { "=+-@".contains($0) } ?? false
         guard isFormula || text.contains(where: { ",\"\r\n".contains($0) || $0 == "\r\n" }) else { return text }
         return "\"" + (isFormula ? "'" : "") + text.replacing("\"", with: "\"\"") + "\""
+    }
+}
+
+/// What stands before the numbers of a report, and how a group of it is called.
+enum ReportColumns {
+    /// Whose it is comes with it: an instance's env, its app and its org.
+    static func of(_ by: [ReportGroup]) -> [ReportGroup] {
+        let owners: [ReportGroup] = [.instance, .env, .app, .org]
+        let finest = owners.firstIndex { by.contains($0) }
+        return (finest.map { Array(owners[$0...]) } ?? []) + [.destination, .port].filter { by.contains($0) }
+    }
+
+    /// Never empty: a source that is no instance's has an address, and nobody's name.
+    static func name(_ row: ReportRow, _ group: ReportGroup) -> String {
+        let name = row.name(group)
+        return name.isEmpty ? ReportQuestion.unknown : name
+    }
+}
+
+extension JSONLine {
+    /// A number and a protocol; all null where they were counted together.
+    mutating func fields(_ service: ReportService?) {
+        let known = service.flatMap { $0.isRest ? nil : $0 }
+        field("port", known?.port.map { Int($0) })
+        field("protocol", known?.protocolName)
+        field("icmp_type", known?.icmpType)
     }
 }
 

@@ -11,6 +11,7 @@ final class FlowDirectory: Sendable {
         var current: [UInt32: FlowNames] = [:]
         var before: [UInt32: FlowNames] = [:]
         var numbers: [IPAddress: UInt32] = [:]
+        var addresses: [UInt32: [IPAddress]] = [:]
     }
     private let names = Mutex(Names())
 
@@ -23,8 +24,16 @@ final class FlowDirectory: Sendable {
         }
         let current = new
         let numbers = Dictionary(instances.addresses.map { ($0.address, $0.number) }) { first, _ in first }
-        names.withLock { $0 = Names(current: current, before: $0.current, numbers: numbers) }
+        let addresses = Dictionary(grouping: instances.addresses, by: \.number).mapValues { found in
+            found.map(\.address).sorted { $0.isIPv4 == $1.isIPv4 ? $0 < $1 : $1.isIPv4 }
+        }
+        names.withLock {
+            $0 = Names(current: current, before: $0.current, numbers: numbers, addresses: addresses)
+        }
     }
+
+    /// All that were given to it, IPv6 first; none of one that is here no more.
+    func addresses(of number: UInt32) -> [IPAddress] { names.withLock { $0.addresses[number] ?? [] } }
 
     /// Whose address it is; nil: no instance's of this node.
     func number(of address: IPAddress) -> UInt32? { names.withLock { $0.numbers[address] } }

@@ -139,7 +139,8 @@ final class FlowWatch: Sendable {
         }
         for hint in hints {
             let text = HintText(
-                hint: hint, names: directory.find(hint.instance, hint.source), adminSocket: adminSocket)
+                hint: hint, names: directory.find(hint.instance, hint.source), adminSocket: adminSocket,
+                addresses: directory.addresses(of: hint.instance))
             log.say("egress_hint", text.message) { text.write(&$0) }
         }
         guard isFull else { return }

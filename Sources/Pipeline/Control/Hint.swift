@@ -50,6 +50,8 @@ struct HintText {
     let names: FlowNames
     /// The node's admin socket; nil: none.
     let adminSocket: String?
+    /// All that its instance was given, of both families.
+    var addresses: [IPAddress] = []
 
     var message: String {
         let more = hint.figures.isAtBound ? "at least " : ""
@@ -93,6 +95,7 @@ struct HintText {
         line.field("app", names.app)
         line.field("org", names.org)
         line.field("source", "\(hint.source)")
+        line.list("addresses", addresses.isEmpty ? [hint.source] : addresses) { $0.string("\($1)") }
         writeFigures(&line)
         line.field("window_s", hint.figures.window.nanoseconds / 1_000_000_000)
         if hint.figures.isAtBound { line.field("at_least", true) }

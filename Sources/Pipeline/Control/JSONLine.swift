@@ -81,6 +81,9 @@ package struct JSONLine {
         key(name)
         bytes.append(contentsOf: String(value).utf8)
     }
+    package mutating func field(_ name: StaticString, _ value: Int?) {
+        if let value { field(name, value) } else { nullField(name) }
+    }
     package mutating func field(_ name: StaticString, _ value: Bool) {
         key(name)
         bytes.append(contentsOf: (value ? "true" : "false").utf8)

@@ -45,6 +45,8 @@ struct TopReport {
         var env = ""
         var app = ""
         var org = ""
+        /// By port: the number and the protocol of `name`.
+        var service: ReportService?
         var sums = TrafficWindow.Sums()
     }
 
@@ -89,7 +91,7 @@ struct TopReport {
 
         init(_ group: ReportGroup, _ key: FlowKey, _ owner: Int) {
             switch group {
-            case .org, .env, .instance:
+            case .org, .app, .env, .instance:
                 (high, low, isOwner, isFolded) = (0, UInt64(owner), true, false)
             case .destination:
                 isFolded = TrafficWindow.isFolded(key)
@@ -104,19 +106,12 @@ struct TopReport {
     private static func row(_ group: ReportGroup, _ key: Group, _ owners: TopOwners) -> Row {
         if key.isFolded { return Row(name: "(others)") }
         switch group {
-        case .org, .env, .instance: return owners.rows[Int(key.low)]
+        case .org, .app, .env, .instance: return owners.rows[Int(key.low)]
         case .destination: return Row(name: "\(IPAddress(high: key.high, low: key.low))")
-        case .port: return Row(name: port(UInt16(truncatingIfNeeded: key.low >> 8), UInt8(truncatingIfNeeded: key.low)))
-        }
-    }
-
-    private static func port(_ port: UInt16, _ proto: UInt8) -> String {
-        switch proto {
-        case 6: "\(port)/tcp"
-        case 17: "\(port)/udp"
-        case 1: "icmp type \(port >> 8)"
-        case 58: "icmpv6 type \(port >> 8)"
-        default: "\(port)/protocol \(proto)"
+        case .port:
+            let (port, proto) = (UInt16(truncatingIfNeeded: key.low >> 8), UInt8(truncatingIfNeeded: key.low))
+            let service = ReportService(port: port, proto: proto)
+            return Row(name: service.text, service: service)
         }
     }
 
@@ -156,7 +151,11 @@ struct TopReport {
         line.field("age_ms", now > to ? (now - to) / 1_000_000 : 0)
         line.list("rows", rows) { line, row in
             line.open()
-            for column in columns { line.field(column.key, column.value(row)) }
+            if question.by == .port {
+                line.fields(row.service)
+            } else {
+                for column in columns { line.field(column.key, column.value(row)) }
+            }
             write(&line, row.sums)
             line.close()
         }
@@ -211,6 +210,7 @@ struct TopReport {
     private var columns: [(head: String, key: StaticString, value: (Row) -> String)] {
         switch question.by {
         case .org: [("ORG", "org", \.name)]
+        case .app: [("APP", "app", \.name), ("ORG", "org", \.org)]
         case .env: [("ENV", "env", \.name), ("APP", "app", \.app), ("ORG", "org", \.org)]
         case .instance:
             [("INSTANCE", "instance", \.name), ("ENV", "env", \.env), ("APP", "app", \.app), ("ORG", "org", \.org)]

@@ -134,6 +134,7 @@ struct TopOwners {
     private static func row(_ group: ReportGroup, _ names: FlowNames) -> TopReport.Row {
         switch group {
         case .org: TopReport.Row(name: names.org)
+        case .app: TopReport.Row(name: names.app, org: names.org)
         case .env: TopReport.Row(name: names.env, app: names.app, org: names.org)
         case .instance: TopReport.Row(name: names.instance, env: names.env, app: names.app, org: names.org)
         // Rows of these are no owner's: one is enough for all.

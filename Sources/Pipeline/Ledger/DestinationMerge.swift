@@ -44,15 +44,17 @@ struct DestinationMerge {
     /// A heap: each is no later than the two at twice its place.
     private var cursors: [Cursor] = []
 
-    init(_ db: Database, _ range: LedgerRange) throws {
+    /// - Parameter destination: only this one; nil: all.
+    init(_ db: Database, _ range: LedgerRange, only destination: IPAddress? = nil) throws {
         for part in range.parts {
             let sql = """
-                SELECT destination, connections, bytes_out, bytes_in, first, last FROM \(part.level.table)
-                WHERE at = ? ORDER BY destination
+                SELECT destination, connections, bytes_out, bytes_in, first, last, owner, service FROM \(part.level.table)
+                WHERE at = ? \(destination == nil ? "" : "AND destination = ?") ORDER BY destination
                 """
-            for at in try DestinationMerge.buckets(db, part) {
+            for at in try part.buckets(db) {
                 let rows = try LedgerStatement(db, sql, isShared: false)
                 rows.bind(1, at)
+                if let destination { rows.bind(2, destination) }
                 var cursor = Cursor(rows: rows, at: at)
                 if try cursor.next() { cursors.append(cursor) }
             }
@@ -60,23 +62,14 @@ struct DestinationMerge {
         for place in stride(from: cursors.count / 2, through: 0, by: -1) { sink(place) }
     }
 
-    /// Those that there are: found one from the other, since there may be a million rows in each.
-    private static func buckets(_ db: Database, _ part: LedgerRange.Part) throws -> [Int64] {
-        let next = try db.cachedStatement(sql: "SELECT min(at) FROM \(part.level.table) WHERE at >= ? AND at < ?")
-        var found: [Int64] = []
-        while let at = try Int64.fetchOne(next, arguments: [(found.last ?? part.start - 1) + 1, part.end]) {
-            found.append(at)
-        }
-        return found
-    }
-
-    /// Each destination once.
-    mutating func run(_ body: (IPAddress, ReportSums) -> Void) throws {
+    /// Each row of a destination, then its end; each destination once.
+    mutating func run(
+        row: (_ owner: Int64, _ service: Int64, ReportSums) -> Void, end: (IPAddress) -> Void
+    ) throws {
         defer { for cursor in cursors { cursor.rows.reset() } }
         while let first = cursors.first {
-            var sums = ReportSums()
             while let next = cursors.first, next.key == first.key {
-                sums.add(next.rows.sums(1, at: next.at))
+                row(next.rows.integer(6), next.rows.integer(7), next.rows.sums(1, at: next.at))
                 if try !cursors[0].next() {
                     cursors[0].rows.reset()
                     let last = cursors.removeLast()
@@ -84,7 +77,7 @@ struct DestinationMerge {
                 }
                 sink(0)
             }
-            body(first.address, sums)
+            end(first.address)
         }
     }
 

@@ -133,6 +133,7 @@ package final class FlowThread: @unchecked Sendable {
             return false
         }
         let now = Int64(cl_wall_clock() / 1_000_000_000)
+        look(now)
         if store == nil, opensAt <= now { openStore(now) }
         guard !pending.isEmpty, let store, store.write(pending, identity: identity, now: now) else { return false }
         written.wrappingAdd(UInt64(pending.count), ordering: .relaxed)
@@ -140,6 +141,14 @@ package final class FlowThread: @unchecked Sendable {
         let wasFull = pending.count == FlowThread.batchLimit
         pending.removeAll(keepingCapacity: true)
         return wasFull
+    }
+
+    /// What is gone is begun anew at once; what can't be renamed is tried again later.
+    private func look(_ now: Int64) {
+        store?.tick(now: now)
+        guard let lost = store, lost.isLost else { return }
+        store = nil
+        opensAt = lost.isInTheWay ? now + FlowThread.openAgainAfter : now
     }
 
     // MARK: Another ledger

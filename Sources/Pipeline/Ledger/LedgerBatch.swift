@@ -27,10 +27,20 @@ struct LedgerSums {
         last = max(last, Int64(record.lastSeen / 1_000_000_000))
     }
 
+    var bytes: Int64 { LedgerSums.capped(bytesOut, bytesIn) }
+
+    init() {}
+
+    /// What is in a database already.
+    init(_ sums: ReportSums) {
+        (connections, bytesOut, bytesIn) = (sums.connections, sums.bytesOut, sums.bytesIn)
+        (first, last) = (sums.first, sums.last)
+    }
+
     mutating func add(_ other: LedgerSums) {
-        connections = LedgerSums.sum(connections, UInt64(other.connections))
-        bytesOut = LedgerSums.sum(bytesOut, UInt64(other.bytesOut))
-        bytesIn = LedgerSums.sum(bytesIn, UInt64(other.bytesIn))
+        connections = LedgerSums.sum(connections, UInt64(clamping: other.connections))
+        bytesOut = LedgerSums.sum(bytesOut, UInt64(clamping: other.bytesOut))
+        bytesIn = LedgerSums.sum(bytesIn, UInt64(clamping: other.bytesIn))
         first = min(first, other.first)
         last = max(last, other.last)
     }
@@ -95,6 +105,16 @@ struct LedgerBatch {
         }
         try writeSums(db, level, .owner) { $0.owner }
         try writeSums(db, level, .service) { $0.service }
+        if LedgerPairs.levels.contains(level) { try writePairs(db, level) }
+    }
+
+    private func writePairs(_ db: Database, _ level: LedgerLevel) throws {
+        var found: [LedgerPairs.Place: [Int64: LedgerSums]] = [:]
+        for (key, sums) in rows {
+            let place = LedgerPairs.Place(at: level.start(of: key.at), owner: key.owner)
+            found[place, default: [:]][key.service, default: LedgerSums()].add(sums)
+        }
+        for (place, services) in found { try LedgerPairs.add(db, level, place, services) }
     }
 
     private struct SumKey: Hashable {
@@ -120,7 +140,7 @@ struct LedgerBatch {
         }
     }
 
-    private static func bind(_ statement: LedgerStatement, _ sums: LedgerSums, _ at: Int64) {
+    static func bind(_ statement: LedgerStatement, _ sums: LedgerSums, _ at: Int64) {
         statement.bind(5, sums.connections)
         statement.bind(6, sums.bytesOut)
         statement.bind(7, sums.bytesIn)

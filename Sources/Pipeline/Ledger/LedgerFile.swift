@@ -8,9 +8,13 @@ enum LedgerFile {
     /// `pldg`, so that nobody's other database is taken for one.
     private static let applicationID: Int32 = 0x706C_6467
 
-    /// - Parameter say: hears of a format that is brought up to date.
+    /// - Parameters:
+    ///   - isAtRest: to read: as ``LedgerRest`` has found it.
+    ///   - say: hears of a format that is brought up to date.
     /// - Throws: ``LedgerProblem`` for what must not be touched, `DatabaseError` for the rest.
-    static func open(_ path: String, isReadOnly: Bool = false, say: (LedgerEvent) -> Void = { _ in }) throws
+    static func open(
+        _ path: String, isReadOnly: Bool = false, isAtRest: Bool = false, say: (LedgerEvent) -> Void = { _ in }
+    ) throws
         -> DatabaseQueue
     {
         var configuration = Configuration()
@@ -22,11 +26,18 @@ enum LedgerFile {
             try db.execute(sql: "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY")
             if isReadOnly { try db.execute(sql: "PRAGMA mmap_size = 4294967296") }
         }
-        if isReadOnly { return try openToRead(path, configuration) }
+        if isReadOnly { return try openToRead(path, isAtRest, configuration) }
+        makeFolder(path)
         keepFromOthers(path)
         let queue = try DatabaseQueue(path: path, configuration: configuration)
         try queue.write { try prepare($0, path, say) }
         return queue
+    }
+
+    /// The last part of its directory, if it is missing: for the node and its group alone, as what is in it.
+    private static func makeFolder(_ path: String) {
+        guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return }
+        mkdir(String(path[..<slash]), 0o750)
     }
 
     /// Who talks to whom is for the node and its group alone. SQLite gives what it makes beside the file the mode of that. Before
@@ -42,26 +53,43 @@ enum LedgerFile {
     }
 
     /// A node makes its ledger while it serves already: whoever reads meanwhile finds nothing, or a file without tables.
-    private static func openToRead(_ path: String, _ configuration: Configuration) throws -> DatabaseQueue {
+    private static func openToRead(_ path: String, _ isAtRest: Bool, _ configuration: Configuration) throws
+        -> DatabaseQueue
+    {
         guard access(path, F_OK) == 0 || errno != ENOENT else {
             throw LedgerProblem(
                 "there is no ledger at \(path): a node that has `ledger \(path)` makes it when it starts")
         }
         do {
-            let queue = try DatabaseQueue(path: path, configuration: configuration)
+            let queue = try DatabaseQueue(path: isAtRest ? uri(path) : path, configuration: configuration)
             try queue.read { db in
                 guard try !isEmpty(db) else { throw notReady(path) }
                 let found = try check(db, path)
                 guard found == LedgerSchema.version else {
                     throw LedgerProblem(
-                        "\(path) was written by an older pipelined (format \(found)): a node that runs with it brings "
-                            + "it up to format \(LedgerSchema.version)")
+                        "\(path) is of an older pipelined (format \(found)): a node that runs with it brings it up to "
+                            + "format \(LedgerSchema.version) when it starts, and says `ledger_migrated`; ask again then"
+                    )
                 }
             }
             return queue
         } catch let error as DatabaseError where error.isOfMaking && isAccessible(path) {
             throw notReady(path)
         }
+    }
+
+    /// Without any lock, log or index beside it: who may only read could make none, and who may leaves nothing behind.
+    private static func uri(_ path: String) -> String {
+        let digits = Array("0123456789ABCDEF".utf8)
+        var text: [UInt8] = Array("file:".utf8)
+        for byte in path.utf8 {
+            if "?#%".utf8.contains(byte) {
+                text += [UInt8(ascii: "%"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]
+            } else {
+                text.append(byte)
+            }
+        }
+        return String(decoding: text, as: UTF8.self) + "?immutable=1"
     }
 
     /// Whoever may not write it, or beside it, may meet the same errors for ever: SQLite's words are the better ones then.
@@ -83,7 +111,7 @@ enum LedgerFile {
     }
 
     /// - Returns: its format.
-    private static func check(_ db: Database, _ path: String) throws -> Int {
+    static func check(_ db: Database, _ path: String) throws -> Int {
         let id = try Int32.fetchOne(db, sql: "PRAGMA application_id") ?? 0
         let found = try Int.fetchOne(db, sql: "PRAGMA user_version") ?? 0
         guard id == applicationID, found > 0 else { throw LedgerProblem("\(path) is no ledger of pipelined") }
@@ -103,6 +131,11 @@ enum LedgerFile {
         }
         let found = try check(db, path)
         guard found < LedgerSchema.version else { return }
+        say(
+            LedgerEvent(
+                event: "ledger_migrating",
+                message: "\(path) is being brought from format \(found) to \(LedgerSchema.version): until then "
+                    + "flows wait in memory, and there are no reports"))
         do {
             try LedgerSchema.migrate(db, from: found)
         } catch let error as DatabaseError where !error.isDamage {

@@ -23,6 +23,15 @@ package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
         }
     }
 
+    /// How flows are recorded from this level on.
+    var words: String {
+        switch self {
+        case .minutes: "by minute, hour and day"
+        case .hours: "by hour and day"
+        case .days: "by day"
+        }
+    }
+
     /// The beginning of the bucket that holds a time; seconds since 1970, UTC.
     package func start(of time: Int64) -> Int64 { time - (time % seconds + seconds) % seconds }
     /// The first beginning of a bucket at or after a time.
@@ -34,7 +43,7 @@ package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
 
 /// What a ledger does that an operator should hear of.
 package struct LedgerEvent: Sendable, Equatable {
-    /// `ledger_degraded`, `ledger_recovered`, `ledger_set_aside`, `ledger_failed`, `ledger_migrated`, `ledger_changed`.
+    /// `ledger_degraded`, `ledger_recovered`, `ledger_set_aside`, `ledger_failed`, `ledger_migrating`, `ledger_migrated`, `ledger_changed`.
     package let event: String
     package let message: String
 }

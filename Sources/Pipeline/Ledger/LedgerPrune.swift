@@ -56,5 +56,7 @@ struct LedgerPrune {
             try db.cachedStatement(sql: "DELETE FROM sums WHERE level = ? AND what = ? AND at = ?")
                 .execute(arguments: [level.rawValue, rollup.rawValue, at])
         }
+        try db.cachedStatement(sql: "DELETE FROM pairs WHERE level = ? AND at = ?")
+            .execute(arguments: [level.rawValue, at])
     }
 }

@@ -1,3 +1,5 @@
+import GRDB
+
 /// Which rows make up a range of time: whole days where there are, hours and minutes at its ends.
 struct LedgerRange: Equatable {
     struct Part: Equatable {
@@ -40,6 +42,9 @@ struct LedgerRange: Equatable {
         parts = LedgerRange.cut(start, end, .days)
     }
 
+    /// One level's buckets alone.
+    init(_ part: Part) { (parts, start, end) = ([part], part.start, part.end) }
+
     private static func cut(_ start: Int64, _ end: Int64, _ level: LedgerLevel) -> [Part] {
         guard start < end else { return [] }
         guard let finer = LedgerLevel(rawValue: level.rawValue - 1) else {
@@ -53,5 +58,15 @@ struct LedgerRange: Equatable {
                 ? cut(start, first, finer) + cut(first, end, finer) : cut(start, end, finer)
         }
         return cut(start, first, finer) + [Part(level: level, start: first, end: last)] + cut(last, end, finer)
+    }
+}
+
+extension LedgerRange.Part {
+    /// The buckets that have rows: found one from the other, since there may be a million rows in each.
+    func buckets(_ db: Database) throws -> [Int64] {
+        let next = try db.cachedStatement(sql: "SELECT min(at) FROM \(level.table) WHERE at >= ? AND at < ?")
+        var found: [Int64] = []
+        while let at = try Int64.fetchOne(next, arguments: [(found.last ?? start - 1) + 1, end]) { found.append(at) }
+        return found
     }
 }

@@ -21,15 +21,22 @@ struct LedgerReserve {
         take()
     }
 
+    /// On a disk that is too small for a reserve: room for what a second brings.
+    var isRoom: Bool { has(LedgerReserve.bytes / 4) }
+
+    private func has(_ bytes: Int) -> Bool {
+        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+        var space = statvfs()
+        guard statvfs(folder, &space) == 0 else { return false }
+        let (free, overflow) = UInt(space.f_bavail).multipliedReportingOverflow(by: UInt(space.f_frsize))
+        return overflow || free >= UInt(bytes)
+    }
+
     /// Takes it, if that leaves as much again to others.
     /// - Returns: true if it is held.
     @discardableResult mutating func take() -> Bool {
         if isHeld { return true }
-        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
-        var space = statvfs()
-        guard statvfs(folder, &space) == 0, space.f_bavail * space.f_frsize >= 2 * UInt(LedgerReserve.bytes) else {
-            return false
-        }
+        guard has(2 * LedgerReserve.bytes) else { return false }
         let file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
         guard file >= 0 else { return false }
         isHeld = posix_fallocate(file, 0, LedgerReserve.bytes) == 0

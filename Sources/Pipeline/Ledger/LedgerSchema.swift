@@ -19,7 +19,7 @@ enum LedgerRollup: Int64, CaseIterable {
 /// `first` and `last` are seconds after the bucket's beginning, `at`: a byte or two instead of four. A `service` is
 /// port × 256 + protocol.
 enum LedgerSchema {
-    static let version = 3
+    static let version = 4
 
     private static let numbers = """
         connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL, bytes_in INTEGER NOT NULL,
@@ -38,6 +38,17 @@ enum LedgerSchema {
                 """)
         for level in LedgerLevel.allCases { try createRows(db, level) }
         try createSecond(db)
+        try createFourth(db)
+    }
+
+    /// What came with format 4 (docs/adr/0046).
+    private static func createFourth(_ db: Database) throws {
+        try db.execute(
+            sql: """
+                CREATE TABLE pairs(
+                    level INTEGER NOT NULL, at INTEGER NOT NULL, owner INTEGER NOT NULL, service INTEGER NOT NULL,
+                    \(numbers), PRIMARY KEY(level, at, owner, service)) WITHOUT ROWID
+                """)
     }
 
     /// The key begins with time, then where it went: what reports must read row by row comes in their order. Addresses
@@ -66,6 +77,13 @@ enum LedgerSchema {
 
     /// Brings a ledger of an older format up to this one, in the transaction of its caller.
     static func migrate(_ db: Database, from format: Int) throws {
+        if format < 3 { try bringToThird(db, format) }
+        try createFourth(db)
+        for level in LedgerPairs.levels { try LedgerPairs.fill(db, level) }
+        try db.execute(sql: "PRAGMA user_version = \(version)")
+    }
+
+    private static func bringToThird(_ db: Database, _ format: Int) throws {
         if format == 1 { try createSecond(db) }
         for level in LedgerLevel.allCases {
             try db.execute(sql: "ALTER TABLE \(level.table) RENAME TO older")
@@ -83,7 +101,6 @@ enum LedgerSchema {
                     """)
             if format == 1 { try addUp(db, level) }
         }
-        try db.execute(sql: "PRAGMA user_version = \(version)")
     }
 
     private static func addUp(_ db: Database, _ level: LedgerLevel) throws {
@@ -114,4 +131,7 @@ enum LedgerSchema {
 
     /// Adds to a sum: level, what, `at`, key, then the five numbers.
     static let addSum = "INSERT INTO sums VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \(add)"
+
+    /// Adds to a sum of an owner and a service: level, `at`, owner, service, then the five numbers.
+    static let addPair = "INSERT INTO pairs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \(add)"
 }

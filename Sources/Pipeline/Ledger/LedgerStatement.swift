@@ -20,6 +20,11 @@ struct LedgerStatement {
 
     func bind(_ place: Int32, _ value: Int64) { _ = sqlite3_bind_int64(handle, place, value) }
 
+    /// The first places.
+    func bind(_ values: [Int64]) {
+        for (place, value) in values.enumerated() { bind(Int32(place + 1), value) }
+    }
+
     /// As the database has addresses: 4 bytes or 16, in network order.
     func bind(_ place: Int32, _ address: IPAddress) {
         if address.isIPv4 {

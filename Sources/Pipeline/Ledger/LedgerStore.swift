@@ -25,6 +25,12 @@ package final class LedgerStore {
     private var gapStart: Int64?
     /// What was said last of not writing; nil: it writes.
     private var saidFailure: String?
+    private var watch: LedgerWatch
+    /// It was taken away or damaged: nothing is written to it any more, and the path is free for another, unless it could
+    /// not be renamed.
+    package private(set) var isLost = false
+    /// It is damaged, and could not be renamed.
+    package private(set) var isInTheWay = false
 
     /// Owners that are remembered.
     private static let ownerLimit = 100_000
@@ -45,7 +51,9 @@ package final class LedgerStore {
         self.say = say
         queue = try LedgerStore.openOrReplace(settings.path, replacesDamaged, say)
         reserve = LedgerReserve(ledger: settings.path)
+        watch = LedgerWatch(settings.path)
         forgetOld()
+        watch.wrote()
     }
 
     /// Other runs' marks have nothing to say to this one. On a full disk they stay until the next start.
@@ -102,19 +110,13 @@ package final class LedgerStore {
     /// - Parameter now: seconds since 1970, for what is too old to keep.
     /// - Returns: false if it was not, or not all, written; try all of it again later.
     package func write(_ records: [FlowRecord], identity: Identity, now: Int64) -> Bool {
-        if detail > .minutes, now >= triesFullDetailAt {
-            triesFullDetailAt = now + LedgerStore.retryAfter
-            // No room for the reserve is no room for anything.
-            let isRoom = reserve.take() || !reserve.wasHeld
-            if isRoom, attempt(records, identity, now, .minutes) == nil {
-                recovered()
-                return true
-            }
-        }
+        guard !isLost else { return false }
+        defer { if !isLost { watch.wrote() } }
+        if triesFullDetail(records, identity, now) { return true }
         while true {
             let error = detail == .minutes ? attempt(records, identity, now, detail) : pieces(records, identity, now)
             guard let error else {
-                saidFailure = nil
+                if saidFailure != nil { wroteAgain() }
                 return true
             }
             guard error.isFull else {
@@ -130,6 +132,72 @@ package final class LedgerStore {
             }
             degrade(to: coarser, now, error)
         }
+    }
+
+    /// True: it is no longer short of room, and all is written.
+    private func triesFullDetail(_ records: [FlowRecord], _ identity: Identity, _ now: Int64) -> Bool {
+        guard detail > .minutes, now >= triesFullDetailAt else { return false }
+        triesFullDetailAt = now + LedgerStore.retryAfter
+        // No room for the reserve is no room for anything.
+        guard reserve.take() || !reserve.wasHeld && reserve.isRoom else { return false }
+        guard attempt(records, identity, now, .minutes) == nil else { return false }
+        recovered()
+        return true
+    }
+
+    /// Looks after it while nothing comes, about once a second: whether it is still there and whole, and whether there is
+    /// room again.
+    package func tick(now: Int64) {
+        guard !isLost else { return }
+        switch watch.look() {
+        case .same: break
+        case .touched: examine()
+        case .gone(let what): lose(what, keeps: false)
+        }
+        guard !isLost, detail > .minutes else { return }
+        _ = triesFullDetail([], { _, _ in FlowNames() }, now)
+        watch.wrote()
+    }
+
+    /// Somebody else wrote to the file. What is in the log heals what it has pages of.
+    private func examine() {
+        do {
+            try queue.writeWithoutTransaction { db in _ = try db.checkpoint(.passive) }
+            if let wrong = try LedgerCheck.run(settings.path) { return lose(wrong, keeps: true) }
+        } catch let error as DatabaseError where error.isDamage {
+            return lose("\(error)", keeps: true)
+        } catch let problem as LedgerProblem {
+            return lose("\(problem)", keeps: true)
+        } catch {}
+        watch.wrote()
+        say(
+            LedgerEvent(
+                event: "ledger_changed",
+                message: "somebody else wrote to \(settings.path): no damage was found, flows are kept in it as before")
+        )
+    }
+
+    /// Closes it, and makes the path free for another.
+    private func lose(_ reason: String, keeps: Bool) {
+        isLost = true
+        // First: closing removes the log by its name, which would be the next ledger's later.
+        try? queue.close()
+        guard keeps else {
+            say(LedgerEvent(event: "ledger_set_aside", message: "\(settings.path) \(reason)"))
+            return
+        }
+        guard let name = LedgerFile.setAside(settings.path) else {
+            isInTheWay = true
+            say(
+                LedgerEvent(
+                    event: "ledger_failed",
+                    message: "the ledger \(settings.path) is damaged (\(reason)), and can't be renamed"))
+            return
+        }
+        say(
+            LedgerEvent(
+                event: "ledger_set_aside",
+                message: "the ledger is damaged (\(reason)): it is kept as \(name), and a new one is begun"))
     }
 
     /// On a full disk: many small transactions. What of them is done stays done.
@@ -159,6 +227,8 @@ package final class LedgerStore {
                 }
                 for level in LedgerLevel.allCases where level >= detail { try batch.write(db, level) }
                 try batch.writeMarks(db, run: run)
+                // Nothing to write would say nothing of the disk.
+                if records.isEmpty { try writeProof(db, now) }
                 if detail > .minutes { try noteGap(batch, db, detail) }
                 return batch
             }
@@ -212,29 +282,32 @@ package final class LedgerStore {
             LedgerEvent(
                 event: "ledger_degraded",
                 message:
-                    "\(settings.path): \(error): flows are recorded by \(level == .hours ? "hour and day" : "day") only "
+                    "\(settings.path): \(error): flows are recorded \(level.words) only "
                     + "until there is room"))
     }
 
+    private func writeProof(_ db: Database, _ now: Int64) throws {
+        try db.execute(sql: "INSERT OR REPLACE INTO marks VALUES (?, -1, ?)", arguments: [run, now])
+    }
+
+    private func wroteAgain() {
+        saidFailure = nil
+        say(
+            LedgerEvent(
+                event: "ledger_recovered",
+                message: "\(settings.path): flows are written again, \(detail.words)"))
+    }
+
     private func recovered() {
-        detail = .minutes
+        (detail, saidFailure) = (.minutes, nil)
         gapStart = nil
         say(
             LedgerEvent(
-                event: "ledger_recovered", message: "\(settings.path): flows are recorded by minute, hour and day again"
-            ))
+                event: "ledger_recovered", message: "\(settings.path): flows are recorded \(detail.words) again"))
     }
 
     private func failed(_ error: DatabaseError) {
-        if error.isDamage {
-            do throws(LedgerProblem) {
-                queue = try LedgerStore.replace(settings.path, "\(error)", say)
-                return
-            } catch {
-                say(LedgerEvent(event: "ledger_failed", message: "\(error)"))
-                return
-            }
-        }
+        if error.isDamage { return lose("\(error)", keeps: true) }
         // Once a second would be no news.
         guard saidFailure != "\(error.resultCode)" else { return }
         saidFailure = "\(error.resultCode)"

@@ -220,6 +220,9 @@ extension Worker {
 
     /// This backend can't be had: the next one, if nothing was written yet (R13).
     mutating func connectFailed(_ index: Int, _ error: Int32) {
+        // What this node forbids itself fails the call to connect. Later it is ICMPv6's word, "administratively prohibited",
+        // of a firewall on the way or there; ICMP's is "host unreachable" (RFC 4443 §3.1, Linux icmpv6_err_convert).
+        let error = error == ErrorNumber.accessDenied ? ErrorNumber.hostUnreachable : error
         let reason = Worker.connectFailure(error)
         abandonConnect(index, ErrorNumber.isOfPeer(error) ? .broken(.upstream) : .reset)
         noteConnectFailure(index, reason)

@@ -1,0 +1,85 @@
+import GRDB
+import Pipeline
+
+/// The third sum (docs/adr/0046): by owner and service together, of hours and days. Bounded for each owner and bucket: what
+/// has no row of its own is in one for the rest.
+enum LedgerPairs {
+    /// Minutes are read from the rows: there are two hours of them in a range at most.
+    static let levels: [LedgerLevel] = [.hours, .days]
+    /// Services of an owner in one bucket that have a row of their own, besides ``isKept(_:)``.
+    static let limit = 64
+
+    /// Whose, and when.
+    struct Place: Hashable {
+        let at: Int64
+        let owner: Int64
+    }
+
+    /// Ports that operators ask for after a break-in. They have a row of their own whatever else an owner does: who scans a
+    /// thousand ports does not hide that it sends mail.
+    private static let kept: Set<Int64> = [22, 23, 25, 53, 80, 443, 445, 465, 587, 3389]
+
+    static func isKept(_ service: Int64) -> Bool {
+        kept.contains(service >> 8) && (service & 255 == 6 || service & 255 == 17)
+    }
+
+    /// Adds what one owner did in one bucket.
+    static func add(_ db: Database, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]) throws {
+        let named = try named(db, level, place, services)
+        let statement = try LedgerStatement(db, LedgerSchema.addPair)
+        var rest: LedgerSums?
+        for (service, sums) in services {
+            if named.contains(service) {
+                try write(statement, level, place, service, sums)
+            } else {
+                rest = rest ?? LedgerSums()
+                rest?.add(sums)
+            }
+        }
+        if let rest { try write(statement, level, place, ReportService.rest.value, rest) }
+    }
+
+    /// Which of the services have rows of their own, or get them: the largest of the new ones, while there is room.
+    private static func named(
+        _ db: Database, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]
+    ) throws -> Set<Int64> {
+        var known: Set<Int64> = []
+        let statement = try LedgerStatement(db, "SELECT service FROM pairs WHERE level = ? AND at = ? AND owner = ?")
+        statement.bind([Int64(level.rawValue), place.at, place.owner])
+        try statement.each { known.insert($0.integer(0)) }
+        let counted = known.count { !isKept($0) && $0 != ReportService.rest.value }
+        let new = services.filter { !known.contains($0.key) && !isKept($0.key) }
+        let room = max(0, limit - counted)
+        let chosen =
+            new.count <= room
+            ? Set(new.keys)
+            : Set(new.sorted { ($0.value.bytes, $1.key) > ($1.value.bytes, $0.key) }.prefix(room).map(\.key))
+        return Set(services.keys.filter { isKept($0) || known.contains($0) || chosen.contains($0) })
+    }
+
+    private static func write(
+        _ statement: LedgerStatement, _ level: LedgerLevel, _ place: Place, _ service: Int64, _ sums: LedgerSums
+    ) throws {
+        statement.bind([Int64(level.rawValue), place.at, place.owner, service])
+        LedgerBatch.bind(statement, sums, place.at)
+        try statement.run()
+    }
+
+    /// Adds up the rows that a ledger of an older format has, bucket by bucket: SQLite would sort them all to group them.
+    static func fill(_ db: Database, _ level: LedgerLevel) throws {
+        let rows = try LedgerStatement(
+            db,
+            """
+            SELECT owner, service, connections, bytes_out, bytes_in, first, last FROM \(level.table) WHERE at = ?
+            """)
+        for at in try LedgerRange.Part(level: level, start: .min + 1, end: .max).buckets(db) {
+            var found: [Int64: [Int64: LedgerSums]] = [:]
+            rows.bind(1, at)
+            try rows.each { row in
+                found[row.integer(0), default: [:]][row.integer(1), default: LedgerSums()].add(
+                    LedgerSums(row.sums(2, at: at)))
+            }
+            for owner in found.keys.sorted() { try add(db, level, Place(at: at, owner: owner), found[owner] ?? [:]) }
+        }
+    }
+}
