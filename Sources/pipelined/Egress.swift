@@ -13,11 +13,13 @@ struct Egress: ParsableCommand {
             discussion: """
                 Prints them as a shell script. --apply puts them in force (again): nftables in one transaction, in the \
                 table `inet pipelined`, and a routing table and rule of their own. --remove takes them back. Rules of \
-                others are left alone. Both need CAP_NET_ADMIN, and can be repeated.
+                others are left alone. --check asks the kernel whether they are in force as this config makes them, and \
+                ends with code 1 if they are not, with 3 if it can't be asked. All need CAP_NET_ADMIN, and can be repeated.
 
                 EXAMPLES
                   pipelined egress rules egress.pipeline                  look at them
-                  pipelined egress rules egress.pipeline --apply          after the node is ready
+                  pipelined egress rules egress.pipeline --apply          before the first instance starts
+                  pipelined egress rules egress.pipeline --check          now and then
                   pipelined egress rules egress.pipeline --remove         before it stops for good
                 """)
 
@@ -30,8 +32,13 @@ struct Egress: ParsableCommand {
         @Flag(help: "Take them back.")
         var remove = false
 
+        @Flag(help: "Say whether they are in force. Exit code 1: they are not; 3: the kernel can't be asked.")
+        var check = false
+
         func validate() throws {
-            if apply && remove { throw ValidationError("--apply and --remove can't be used together: choose one.") }
+            if [apply, remove, check].filter({ $0 }).count > 1 {
+                throw ValidationError("--apply, --remove and --check can't be used together: choose one.")
+            }
         }
 
         func run() throws {
@@ -45,11 +52,47 @@ struct Egress: ParsableCommand {
             }
             do {
                 let rules = try EgressRules(program)
-                if apply { try putInForce(rules) } else { Output.text(rules.script) }
+                if check {
+                    try report(rules)
+                } else if apply {
+                    try putInForce(rules)
+                } else {
+                    Output.text(rules.script)
+                }
+            } catch let code as ExitCode {
+                throw code
             } catch {
                 Output.error("error: \(error)")
                 throw ExitCode.wrongInput
             }
+        }
+
+        private func report(_ rules: EgressRules) throws {
+            let found: [String]
+            do {
+                found = try faults(rules)
+            } catch {
+                Output.error("error: \(error)")
+                throw ExitCode.unreachable
+            }
+            guard !found.isEmpty else { return Output.line("\(config): rules are in force") }
+            for fault in found { Output.error("interception_lost: \(fault)") }
+            Output.error("TCP of workloads may go around the relay; `pipelined egress rules \(config) --apply`")
+            throw ExitCode.notInForce
+        }
+
+        /// What of the rules the kernel does not have.
+        private func faults(_ rules: EgressRules) throws -> [String] {
+            // All tables first: "there is none" must not look like "it can't be asked".
+            let tables = try Tool.run(["nft", "list", "tables"]).split(separator: "\n")
+            let isThere = tables.contains("table inet pipelined")
+            let listing = isThere ? try Tool.run(["nft", "list", "table", "inet", "pipelined"]) : nil
+            var faults = rules.tableFault(listing).map { [$0] } ?? []
+            for question in rules.routingQuestions {
+                let answer = try Tool.run(question.command)
+                if !question.isAnswered(by: answer) { faults.append(question.fault) }
+            }
+            return faults
         }
 
         /// Routes first: a packet is never marked before there is somewhere to go. What an earlier config has left goes last.

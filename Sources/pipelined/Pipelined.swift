@@ -45,4 +45,6 @@ struct Pipelined: ParsableCommand {
 extension ExitCode {
     /// The input is wrong, and was said to be.
     static let wrongInput = ExitCode(1)
+    /// The rules of an egress node are not in force.
+    static let notInForce = ExitCode(1)
 }

@@ -67,6 +67,8 @@ import Testing
                         meta l4proto tcp reject with tcp reset
                         drop
                     }
+                    chain \(rules.marker) {
+                    }
                 }
 
                 """)
@@ -119,6 +121,8 @@ import Testing
                     chain refuse {
                         meta l4proto tcp reject with tcp reset
                         drop
+                    }
+                    chain \(rules.marker) {
                     }
                 }
 

@@ -85,15 +85,22 @@ package struct EgressRules: Sendable, Equatable {
         table inet pipelined
         delete table inet pipelined
         table inet pipelined {
-        \(sources)\(mangle)\(nat)\(listeners)\(forward)\(own)}
+        \(chains)    chain \(marker) {
+            }
+        }
 
         """
     }
 
+    private var chains: String { sources + mangle + nat + listeners + forward + own }
+
+    /// The name of the empty chain that says what the table was made from (`egress rules --check`).
+    package var marker: String { "made_from_\(EgressRules.digest(chains))" }
+
     /// Deletes the table, whether or not it is there.
     package static let removal = "table inet pipelined\ndelete table inet pipelined\n"
 
-    private static func hex(_ mark: UInt32) -> String { "0x" + String(mark, radix: 16) }
+    static func hex(_ mark: UInt32) -> String { "0x" + String(mark, radix: 16) }
 
     /// What both ways leave alone: what is no TCP, and our own connections (no loop).
     private var exemptions: String {
