@@ -1,7 +1,7 @@
 /// Whether the kernel has the rules of a config: what is missing, in words.
 ///
-/// The table carries a digest of its own text as the name of an empty chain, which every version of nft and of the kernel
-/// keeps: rules of another config, port or mark are told apart without comparing how nft spells them. What was taken out
+/// The table carries a digest of its own text as the name of an empty chain, which nft and the kernel keep as it is (seen with
+/// nft 1.0.6): rules of another config, port or mark are told apart without comparing how nft spells them. What was taken out
 /// of the table by hand is seen by counting.
 extension EgressRules {
     /// What `nft list table` says of a chain.
