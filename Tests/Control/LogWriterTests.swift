@@ -207,6 +207,27 @@ struct LogWriterTests {
         let told = losses.count.load(ordering: .relaxed)
         #expect(told > 0 && text.contains("\"count\":\(told)"), "\(text)")
     }
+
+    @Test("R27: a mark that finds no room, or no reader, is not counted as a line that was dropped")
+    func lostWithoutReader() throws {
+        let error = try SlowPipe()
+        var ends: [Int32] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        defer { close(ends[1]) }
+        signal(SIGPIPE, SIG_IGN)
+        let writer = try #require(LogWriter.start(out: ends[1], error: error.write).writer)
+        let (ring, asked) = (RecordRing(capacity: 4), Losses())
+        close(ends[0])
+        writer.out.append(Self.line)
+        until("the end of the stream") { writer.out.counts.hasEnded }
+        let before = writer.out.counts.dropped
+        writer.follow(
+            [ring], reasons: ReasonTable(catalog: catalog), writes: true, watch: nil,
+            lost: { 10 + asked.count.wrappingAdd(1, ordering: .relaxed).newValue })
+        until("some looks of the writer") { asked.count.load(ordering: .relaxed) > 5 }
+        #expect(writer.out.counts.dropped == before)
+        _ = writer.finish(patience: 60_000)
+    }
 }
 
 private final class Losses: Sendable {

@@ -119,16 +119,24 @@ package final class LogStream: @unchecked Sendable {
         }
     }
 
+    /// Says how many lines are missing that never came here. False: there is no room for that now; nothing is dropped for it.
+    func sayMissing(_ count: UInt64, _ why: StaticString) -> Bool {
+        ring.withLock { ring in
+            ring.counts.hasEnded || ring.unsaid == 0 && put(LogStream.mark(count, why), &ring)
+        }
+    }
+
+    private static func mark(_ count: UInt64, _ why: StaticString) -> [UInt8] {
+        ControlLog.line("lines_dropped", "\(why)", time: cl_wall_clock()) { $0.field("count", count) }
+    }
+
     /// Says how many lines were dropped, once a quarter of the room is free; the next ones follow. 0: none, or not yet.
     func sayDropped() -> UInt64 {
         ring.withLock { ring in
             let dropped = ring.unsaid
             guard dropped > 0, memory.count - ring.counts.waiting >= memory.count / 4 else { return 0 }
-            let line = ControlLog.line(
-                "lines_dropped", "the reader of this stream was too slow, or it could not be written",
-                time: cl_wall_clock()
-            ) { $0.field("count", dropped) }
-            guard put(line, &ring) else { return 0 }
+            let why: StaticString = "the reader of this stream was too slow, or it could not be written"
+            guard put(LogStream.mark(dropped, why), &ring) else { return 0 }
             ring.unsaid = 0
             ring.counts.isDropping = false
             return dropped

@@ -220,10 +220,9 @@ package final class LogWriter: @unchecked Sendable {
         guard let connections, connections.writes else { return }
         let (lost, said) = (connections.lost(), connections.saidLost)
         guard lost > said else { return }
-        let line = ControlLog.line(
-            "lines_dropped", "connections ended faster than lines of them could be written", time: cl_wall_clock()
-        ) { $0.field("count", lost - said) }
-        if out.append(line) { self.connections?.saidLost = lost }
+        if out.sayMissing(lost - said, "connections ended faster than lines of them could be written") {
+            self.connections?.saidLost = lost
+        }
     }
 
     private func take(_ record: ConnectionRecord, _ now: Instant) {
