@@ -111,9 +111,8 @@ package enum ListenerPlan {
     /// The listener that the kernel would give a connection to `destination`: one on that very address, or one on
     /// every address of its family.
     package static func listener(for destination: Endpoint, in plan: [ListenerSpec]) -> Int? {
-        let wildcard = destination.address.isIPv4 ? IPAddress.unspecifiedV4 : .unspecified
         return plan.firstIndex { $0.endpoint == destination }
-            ?? plan.firstIndex { $0.endpoint == Endpoint(wildcard, destination.port) }
+            ?? plan.firstIndex { $0.endpoint == Endpoint(destination.address.unspecifiedOfFamily, destination.port) }
             // Rules bring it connections to anywhere.
             ?? plan.firstIndex { $0.mode.intercepts && $0.endpoint.address.isIPv4 == destination.address.isIPv4 }
     }

@@ -1,4 +1,3 @@
-import CLinux
 import Pipeline
 import PipelineRuntime
 
@@ -32,9 +31,8 @@ struct RunningLimits {
     /// Whether who connects there comes to a listener of this node, as the workers look at it.
     func isOwn(_ place: Endpoint) -> Bool {
         if listeners.contains(place) { return true }
-        let all: IPAddress = place.address.isIPv4 ? .unspecifiedV4 : .unspecified
-        var at = cl_endpoint(Endpoint(place.address, 0))
-        return listeners.contains(Endpoint(all, place.port)) && cl_is_local(&at) == 1
+        return listeners.contains(Endpoint(place.address.unspecifiedOfFamily, place.port))
+            && LinuxKernel.hostHas(place.address)
     }
 
     var loop: String { reasons.text(RuntimeReason.backendLoop.code) }

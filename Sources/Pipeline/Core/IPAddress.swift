@@ -30,6 +30,11 @@
     /// `::` or `0.0.0.0`: as a listener, every address of its family.
     @inlinable public var isUnspecified: Bool { self == .unspecified || (isIPv4 && v4Bits == 0) }
 
+    /// The one of its own family.
+    @inlinable public var unspecifiedOfFamily: IPAddress {
+        isIPv4 ? IPAddress(v4: 0) : IPAddress(high: 0, low: 0)
+    }
+
     /// Byte `index` (0...15) of the IPv6 form, in network order.
     @inlinable public func byte(_ index: Int) -> UInt8 {
         let word = index < 8 ? high : low

@@ -29,7 +29,7 @@ extension Checker {
     private func listener(at endpoint: Endpoint, _ exact: [Endpoint: Located<ListenerSpec>]) -> Located<ListenerSpec>? {
         if let listener = exact[endpoint] { return listener }
         guard endpoint.address.isLoopback else { return nil }
-        return exact[Endpoint(endpoint.address.anyOfFamily, endpoint.port)]
+        return exact[Endpoint(endpoint.address.unspecifiedOfFamily, endpoint.port)]
     }
 
     /// The line that opens the backend's port, if a route asks for that.
@@ -40,7 +40,7 @@ extension Checker {
             else {
                 return false
             }
-            let isEach = endpoint.address.isLoopback && expose.value.address == endpoint.address.anyOfFamily
+            let isEach = endpoint.address.isLoopback && expose.value.address == endpoint.address.unspecifiedOfFamily
             return isEach || expose.value.address == endpoint.address
         }
     }
@@ -49,5 +49,4 @@ extension Checker {
 extension IPAddress {
     /// `::1` or 127.0.0.0/8: this host, whichever it is.
     fileprivate var isLoopback: Bool { self == IPAddress(high: 0, low: 1) || (isIPv4 && v4Bits >> 24 == 127) }
-    fileprivate var anyOfFamily: IPAddress { isIPv4 ? .unspecifiedV4 : .unspecified }
 }

@@ -99,7 +99,10 @@ package struct LinuxKernel: Kernel {
 
     package func interface(of descriptor: Descriptor) -> UInt32 { cl_incoming_interface(descriptor.number) }
 
-    package func isOwn(_ address: IPAddress) -> Bool {
+    package func isOwn(_ address: IPAddress) -> Bool { LinuxKernel.hostHas(address) }
+
+    /// Whether it is an address of this host. For any thread.
+    package static func hostHas(_ address: IPAddress) -> Bool {
         var at = cl_endpoint(Endpoint(address, 0))
         let isLocal = cl_is_local(&at)
         return isLocal < 0 ? cl_can_bind(&at) == 0 : isLocal == 1

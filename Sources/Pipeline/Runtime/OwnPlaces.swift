@@ -36,8 +36,8 @@ struct OwnPlaces: ~Copyable {
     /// that port at every address, and not about one address again and again.
     func contains(_ endpoint: Endpoint, at now: Instant, _ kernel: inout some Kernel) -> Bool {
         if has(endpoint) { return true }
-        let all: IPAddress = endpoint.address.isIPv4 ? .unspecifiedV4 : .unspecified
-        return has(Endpoint(all, endpoint.port)) && isOwn(endpoint.address, at: now, &kernel)
+        return has(Endpoint(endpoint.address.unspecifiedOfFamily, endpoint.port))
+            && isOwn(endpoint.address, at: now, &kernel)
     }
 
     /// Whether this host itself has the address. The system is not asked about one address again and again.
