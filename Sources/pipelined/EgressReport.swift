@@ -42,18 +42,9 @@ struct EgressReport: ParsableCommand {
     var to = "now"
     @Option(help: ArgumentHelp("How many rows at most.", valueName: "rows"))
     var top = 20
-    @Option(help: ArgumentHelp("Only of this instance.", valueName: "id"))
-    var instance: String?
-    @Option(help: ArgumentHelp("Only of this env; its own id will do if no other has it.", valueName: "org/app/env"))
-    var env: String?
+    @OptionGroup var only: FlowFilter
     @Option(help: ArgumentHelp("Only of this app; its own id will do if no other has it.", valueName: "org/app"))
     var app: String?
-    @Option(help: ArgumentHelp("Only of this org.", valueName: "id"))
-    var org: String?
-    @Option(help: ArgumentHelp("Only to this address.", valueName: "address"))
-    var destination: String?
-    @Option(help: ArgumentHelp("Only to this port.", valueName: "port"))
-    var port: UInt16?
     @Option(
         name: .customLong("protocol"),
         help: ArgumentHelp("Only of this protocol: tcp, udp, icmp, icmpv6 or a number.", valueName: "name"))
@@ -75,9 +66,6 @@ struct EgressReport: ParsableCommand {
             throw ValidationError("--config names the ledger too: choose one.")
         }
         guard (1...1_000_000).contains(top) else { throw ValidationError("--top takes 1 to 1000000.") }
-        if let destination, IPAddress(destination) == nil {
-            throw ValidationError("'\(destination)' is no address; write 192.0.2.1 or 2001:db8::1.")
-        }
         for time in [from, to] where LedgerTime.parse(time, now: 0) == nil {
             throw ValidationError("'\(time)' is no time; write 2026-11-25T03:00, 2026-11-25, 24h, 7d or now.")
         }
@@ -109,9 +97,8 @@ struct EgressReport: ParsableCommand {
     private func question(_ from: Int64, _ to: Int64, _ now: Int64) -> ReportQuestion {
         var question = ReportQuestion(by: by.groups, from: from, to: to, now: now)
         (question.order, question.top) = (sort, top)
-        (question.instance, question.env, question.app, question.org) = (instance, env, app, org)
-        question.destination = destination.flatMap { IPAddress($0) }
-        (question.port, question.proto) = (port, proto?.number)
+        (question.instance, question.env, question.app, question.org) = (only.instance, only.env, app, only.org)
+        (question.destination, question.port, question.proto) = (only.address, only.port, proto?.number)
         return question
     }
 

@@ -29,16 +29,7 @@ struct Top: ParsableCommand {
     var seconds: UInt64?
     @Option(help: ArgumentHelp("How many rows at most.", valueName: "rows"))
     var rows = 20
-    @Option(help: ArgumentHelp("Only of this instance.", valueName: "id"))
-    var instance: String?
-    @Option(help: ArgumentHelp("Only of this env; its own id will do if no other has it.", valueName: "org/app/env"))
-    var env: String?
-    @Option(help: ArgumentHelp("Only of this org.", valueName: "id"))
-    var org: String?
-    @Option(help: ArgumentHelp("Only to this address.", valueName: "address"))
-    var destination: String?
-    @Option(help: ArgumentHelp("Only to this port.", valueName: "port"))
-    var port: UInt16?
+    @OptionGroup var only: FlowFilter
     @Flag(help: "Show it once and end.")
     var once = false
     @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Show it so often and end.", valueName: "times"))
@@ -55,9 +46,6 @@ struct Top: ParsableCommand {
         }
         guard (1...TopQuestion.secondLimit).contains(seconds ?? 1) else {
             throw ValidationError("--seconds takes 1 to \(TopQuestion.secondLimit).")
-        }
-        if let destination, IPAddress(destination) == nil {
-            throw ValidationError("'\(destination)' is no address; write 192.0.2.1 or 2001:db8::1.")
         }
     }
 
@@ -78,11 +66,8 @@ struct Top: ParsableCommand {
         question.order = sort
         question.seconds = seconds
         question.rows = rows
-        question.instance = instance
-        question.env = env
-        question.org = org
-        question.destination = destination.flatMap { IPAddress($0) }
-        question.port = port
+        (question.instance, question.env, question.org) = (only.instance, only.env, only.org)
+        (question.destination, question.port) = (only.address, only.port)
         return question
     }
 }

@@ -62,8 +62,8 @@ package struct EgressPlot {
 
     private var title: String {
         let step = [60: "minute", 3600: "hour"][series.step] ?? "day"
-        let filters = series.question.filters.map { ", \($0.name) \($0.value)" }.joined()
-        return "Bytes per \(step), by \(series.question.by.map(\.rawValue).joined(separator: " and "))\(filters) (UTC)"
+        let by = series.question.by.map(\.rawValue).joined(separator: " and ")
+        return "Bytes per \(step), by \(by)\(series.question.filterText) (UTC)"
     }
 
     // MARK: One direction
@@ -147,7 +147,7 @@ package struct EgressPlot {
             let name = path.isEmpty ? ReportQuestion.unknown : path
             parts.append(owner == .instance ? ReportColumns.name(row, owner) : name)
         }
-        parts += [ReportGroup.destination, .port].filter { by.contains($0) }.map { row.name($0) }
+        parts += ReportColumns.of(by).filter { !$0.isOwner }.map { row.name($0) }
         return parts.joined(separator: " → ")
     }
 

@@ -6,26 +6,8 @@ package struct EgressReportText {
     private let report: Report
     package init(_ report: Report) { self.report = report }
 
-    /// A column before the numbers.
-    private struct Column {
-        let head: String
-        let key: StaticString
-        let value: (ReportRow) -> String
-    }
-
-    /// What rows are by, the finest first, and whose that is.
-    private var columns: [Column] {
-        ReportColumns.of(report.question.by).map { group in
-            switch group {
-            case .instance: Column(head: "INSTANCE", key: "instance") { ReportColumns.name($0, group) }
-            case .env: Column(head: "ENV", key: "env") { ReportColumns.name($0, group) }
-            case .app: Column(head: "APP", key: "app") { ReportColumns.name($0, group) }
-            case .org: Column(head: "ORG", key: "org") { ReportColumns.name($0, group) }
-            case .destination: Column(head: "DESTINATION", key: "destination") { $0.name(.destination) }
-            case .port: Column(head: "PORT", key: "port") { $0.name(.port) }
-            }
-        }
-    }
+    /// What stands before the numbers.
+    private var columns: [ReportGroup] { ReportColumns.of(report.question.by) }
 
     private var countsDestinations: Bool { report.question.order == .destinations }
 
@@ -33,8 +15,8 @@ package struct EgressReportText {
 
     package var table: String {
         let figures = ["-OUT", "-IN", "-SHARE", "-CONNECTIONS"] + (countsDestinations ? ["-DESTINATIONS"] : [])
-        var table = TextTable(columns.map(\.head) + figures + ["FIRST", "LAST"])
-        for row in report.rows { table.add(columns.map { $0.value(row) } + numbers(row.sums)) }
+        var table = TextTable(columns.map { $0.rawValue.uppercased() } + figures + ["FIRST", "LAST"])
+        for row in report.rows { table.add(columns.map { ReportColumns.name(row, $0) } + numbers(row.sums)) }
         let blank = [String](repeating: "", count: columns.count - 1)
         let shown = report.rows.reduce(Int64(0)) { $0 + min($1.sums.bytes, Int64.max / 4096) }
         if report.others > 0 {
@@ -44,13 +26,12 @@ package struct EgressReportText {
                     + [String](repeating: "", count: figures.count - 1))
         }
         table.add(["total"] + blank + numbers(report.total))
-        return "\(LedgerTime.text(report.from)) to \(LedgerTime.text(report.to)), by \(by)\(filters)\n\n" + table.text
+        return
+            "\(LedgerTime.text(report.from)) to \(LedgerTime.text(report.to)), by \(by)\(report.question.filterText)\n\n"
+            + table.text
     }
 
     private var by: String { report.question.by.map(\.rawValue).joined(separator: ",") }
-
-    /// What else a row had to fit: a report that goes from hand to hand says it.
-    private var filters: String { report.question.filters.map { ", \($0.name) \($0.value)" }.joined() }
 
     private func numbers(_ sums: ReportSums) -> [String] {
         [plainBytes(sums.bytesOut), plainBytes(sums.bytesIn), share(sums.bytes), String(sums.connections)]
@@ -76,17 +57,17 @@ package struct EgressReportText {
         line.field("sort", report.question.order.rawValue)
         line.key("only")
         line.open()
-        for filter in report.question.filters where filter.name != "port" { line.field(filter.key, filter.value) }
+        for filter in report.question.filters where "\(filter.key)" != "port" { line.field(filter.key, filter.value) }
         if let port = report.question.port { line.field("port", Int(port)) }
         line.close()
         line.list("rows", report.rows) { line, row in
             line.open()
             for column in columns {
-                guard column.head == "PORT" else {
-                    line.field(column.key, column.value(row))
-                    continue
+                if column == .port {
+                    line.fields(row.service)
+                } else {
+                    line.field(column.key, ReportColumns.name(row, column))
                 }
-                line.fields(row.service)
             }
             fields(&line, row.sums)
             line.close()
@@ -113,11 +94,11 @@ package struct EgressReportText {
     /// RFC 4180, with a head.
     package var csv: String {
         let names = columns.flatMap { column in
-            column.head == "PORT" ? ["port", "protocol", "icmp_type"] : ["\(column.key)"]
+            column == .port ? ["port", "protocol", "icmp_type"] : [column.rawValue]
         }
         let figures = ["bytes_out", "bytes_in", "connections"] + (countsDestinations ? ["destinations"] : [])
         let rows = report.rows.map { row in
-            columns.flatMap { $0.head == "PORT" ? EgressReportText.cells(row.service) : [$0.value(row)] }
+            columns.flatMap { $0 == .port ? EgressReportText.cells(row.service) : [ReportColumns.name(row, $0)] }
                 + [row.sums.bytesOut, row.sums.bytesIn, row.sums.connections].map { String($0) }
                 + (countsDestinations ? [String(row.sums.destinations)] : [])
                 + [LedgerTime.text(row.sums.first), LedgerTime.text(row.sums.last)]
@@ -154,6 +135,20 @@ enum ReportColumns {
     static func name(_ row: ReportRow, _ group: ReportGroup) -> String {
         let name = row.name(group)
         return name.isEmpty ? ReportQuestion.unknown : name
+    }
+}
+
+extension ReportGroup {
+    /// Its field's name.
+    var key: StaticString {
+        switch self {
+        case .org: "org"
+        case .app: "app"
+        case .env: "env"
+        case .instance: "instance"
+        case .destination: "destination"
+        case .port: "port"
+        }
     }
 }
 

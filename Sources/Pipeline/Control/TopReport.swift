@@ -117,17 +117,12 @@ struct TopReport {
 
     // MARK: Answers
 
-    /// R27: no more of them than someone reads.
-    private static let namedLimit = 8
-
     /// Why the question has no answer, and how to ask; nil: it has.
     var fault: (problem: String, remedy: String)? {
         guard !ambiguous.isEmpty else { return nil }
         let what = question.env.map { "env \($0)" } ?? "instance \(question.instance ?? "")"
-        let named = ambiguous.prefix(TopReport.namedLimit).map { $0.isUnknown ? "(unknown)" : $0.path }
-        let rest = ambiguous.count - named.count
         return (
-            "\(what) may be of \(named.joined(separator: ", "))" + (rest > 0 ? " and \(rest) more" : ""),
+            ReportQuestion.mayBe(what, of: ambiguous.map(ReportQuestion.name)),
             "say whose: an env is named as ORG/APP/ENV"
         )
     }

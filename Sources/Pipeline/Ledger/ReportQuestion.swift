@@ -50,17 +50,20 @@ package struct ReportQuestion: Equatable, Sendable {
     }
 
     /// What is asked for, in the words of the command.
-    package var filters: [(name: String, key: StaticString, value: String)] {
-        var filters: [(name: String, key: StaticString, value: String)] = []
-        if let instance { filters.append(("instance", "instance", instance)) }
-        if let env { filters.append(("env", "env", env)) }
-        if let app { filters.append(("app", "app", app)) }
-        if let org { filters.append(("org", "org", org)) }
-        if let destination { filters.append(("destination", "destination", "\(destination)")) }
-        if let port { filters.append(("port", "port", "\(port)")) }
-        if let proto { filters.append(("protocol", "protocol", ReportService(port: 0, proto: proto).protocolName)) }
+    package var filters: [(key: StaticString, value: String)] {
+        var filters: [(key: StaticString, value: String)] = []
+        if let instance { filters.append(("instance", instance)) }
+        if let env { filters.append(("env", env)) }
+        if let app { filters.append(("app", app)) }
+        if let org { filters.append(("org", org)) }
+        if let destination { filters.append(("destination", "\(destination)")) }
+        if let port { filters.append(("port", "\(port)")) }
+        if let proto { filters.append(("protocol", ReportService(port: 0, proto: proto).protocolName)) }
         return filters
     }
+
+    /// `, port 25, protocol tcp`, to stand behind what a report is by: one that goes from hand to hand says it.
+    package var filterText: String { filters.map { ", \($0.key) \($0.value)" }.joined() }
 
     // MARK: What an answer needs
 
@@ -75,7 +78,7 @@ package struct ReportQuestion: Equatable, Sendable {
     func fault(_ seen: Set<FlowNames>) -> LedgerProblem? {
         if instance != nil || env != nil {
             let what = env.map { "env \($0)" } ?? "instance \(instance ?? "")"
-            let found = Set(seen.map(\.owner)).sorted().map { $0.isUnknown ? ReportQuestion.unknown : $0.path }
+            let found = Set(seen.map(\.owner)).sorted().map(ReportQuestion.name)
             return found.count < 2 ? nil : ReportQuestion.ambiguous(what, found, "an env is named as ORG/APP/ENV")
         }
         guard let app else { return nil }
@@ -83,15 +86,21 @@ package struct ReportQuestion: Equatable, Sendable {
         return found.count < 2 ? nil : ReportQuestion.ambiguous("app \(app)", found, "an app is named as ORG/APP")
     }
 
+    package static func name(_ env: EnvName) -> String { env.isUnknown ? unknown : env.path }
+
     /// Whose a flow is that no instance of the node sent, in every column that would be empty.
     package static let unknown = "(unknown)"
     /// R27: no more of them than someone reads.
     private static let namedLimit = 8
 
     private static func ambiguous(_ what: String, _ found: [String], _ remedy: String) -> LedgerProblem {
+        LedgerProblem("\(mayBe(what, of: found)): say whose: \(remedy)")
+    }
+
+    /// `env prod may be of acme/shop/prod, globex/web/prod and 3 more`.
+    package static func mayBe(_ what: String, of found: [String]) -> String {
         let rest = found.count - namedLimit
-        return LedgerProblem(
-            "\(what) may be of \(found.prefix(namedLimit).joined(separator: ", "))"
-                + (rest > 0 ? " and \(rest) more" : "") + ": say whose: \(remedy)")
+        return "\(what) may be of \(found.prefix(namedLimit).joined(separator: ", "))"
+            + (rest > 0 ? " and \(rest) more" : "")
     }
 }
