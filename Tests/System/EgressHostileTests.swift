@@ -96,12 +96,7 @@ struct EgressHostileTests {
         "R19: of 2,000 packets by hand none reaches loopback, metadata, the platform or a neighbour, or is his",
         arguments: ["transparent", "redirect"])
     func packets(_ mode: String) throws {
-        let lab = try EgressLab()
-        try lab.forward()
-        let server = try lab.startServer()
-        try watch(lab)
-        let node = try lab.startNode(mode: mode)
-        let gateway = try gateway(lab)
+        let (lab, server, node, gateway) = try site(mode)
         try lab.inside(lab.alpha) {
             let link = try RawLink("eth0", gateway: gateway)
             for number in 0..<2000 { try link.send(Self.packet(number)) }
@@ -121,20 +116,21 @@ struct EgressHostileTests {
         withExtendedLifetime(server) {}
     }
 
-    private func gateway(_ lab: EgressLab) throws -> String {
-        try lab.run(in: lab.node, ["cat", "/sys/class/net/vm1/address"]).trimmingCharacters(in: .whitespacesAndNewlines)
+    private func site(_ mode: String) throws -> (lab: EgressLab, server: Child, node: Node, gateway: String) {
+        let lab = try EgressLab()
+        try lab.forward()
+        let server = try lab.startServer()
+        try watch(lab)
+        let node = try lab.startNode(mode: mode)
+        let address = try lab.run(in: lab.node, ["cat", "/sys/class/net/vm1/address"])
+        return (lab, server, node, address.trimmingCharacters(in: .whitespacesAndNewlines))
     }
 
     @Test(
         "a connection made by hand to a spelling of this host ends at the relay, which says so",
         arguments: ["transparent", "redirect"])
     func handshakes(_ mode: String) throws {
-        let lab = try EgressLab()
-        try lab.forward()
-        let server = try lab.startServer()
-        try watch(lab)
-        let node = try lab.startNode(mode: mode)
-        let gateway = try gateway(lab)
+        let (lab, server, node, gateway) = try site(mode)
         let places = Self.forbidden6.map { ("fd10:1::2", $0) } + Self.forbidden4.map { ("10.81.1.2", $0) }
         let accepted = try lab.inside(lab.alpha) {
             let link = try RawLink("eth0", gateway: gateway)

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// Whether the kernel has the rules of a config: what is missing, in words.
 ///
 /// The table carries a digest of its own text as the name of an empty chain, which nft and the kernel keep as it is (seen with
@@ -11,10 +13,9 @@ extension EgressRules {
         var rules = 0
     }
 
-    /// FNV-1a of a text: it tells configs apart, and keeps nobody out.
+    /// The same by every process, so with a key that everybody knows: it tells configs apart, and keeps nobody out.
     static func digest(_ text: String) -> String {
-        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-        for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 }
+        let hash = Array(text.utf8).withUnsafeBufferPointer { SipHash.hash($0, seed: HashSeed(0, 0)) }
         return String(hash, radix: 16)
     }
 

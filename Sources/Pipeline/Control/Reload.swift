@@ -77,8 +77,6 @@ extension RunningNode {
                 message: "\(failures.count) of its listeners can't be opened", details: failures.map(\.description))
         }
         let flows = try stageFlows(program, staged)
-        let fixed = settings.unchangeable(in: program.node)
-        awaitingStart = fixed
         let before = routeCount
         let report = apply(&read, program)
         self.program = program
@@ -94,7 +92,7 @@ extension RunningNode {
         if let flows { self.flows?.adopt(flows) }
         sayReloaded(by, report, before)
         say(change)
-        sayFixed(fixed)
+        sayFixed(awaitingStart)
     }
 
     /// The last that may refuse it: a ledger that is made stays.

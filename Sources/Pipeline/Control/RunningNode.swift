@@ -34,7 +34,7 @@ final class RunningNode {
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     var problems: [String] = []
     /// Settings of `node` that the config file has and workers don't, as `workers 2 -> 4`.
-    var awaitingStart: [String] = []
+    var awaitingStart: [String] { settings.unchangeable(in: program.node) }
     var lastReload: ReloadNote?
     var isStopping = false
     /// Connections that an apply wants ended, and when.

@@ -90,18 +90,25 @@ package final class LedgerStore {
     private static func replace(
         _ path: String, _ reason: String, _ say: (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> DatabaseQueue {
+        try setAside(path, reason, say)
+        do {
+            return try LedgerFile.open(path)
+        } catch {
+            throw LedgerProblem("can't make the ledger \(path): \(error)")
+        }
+    }
+
+    /// Makes the path free for another.
+    private static func setAside(
+        _ path: String, _ reason: String, _ say: (LedgerEvent) -> Void
+    ) throws(LedgerProblem) {
         guard let name = LedgerFile.setAside(path) else {
             throw LedgerProblem("the ledger \(path) is damaged (\(reason)), and can't be renamed")
         }
         say(
             LedgerEvent(
                 event: "ledger_set_aside",
-                message: "the ledger is damaged (\(reason)): it is kept as \(name), and a new one was begun"))
-        do {
-            return try LedgerFile.open(path)
-        } catch {
-            throw LedgerProblem("can't make the ledger \(path): \(error)")
-        }
+                message: "the ledger is damaged (\(reason)): it is kept as \(name), and a new one is begun"))
     }
 
     // MARK: Write
@@ -186,18 +193,12 @@ package final class LedgerStore {
             say(LedgerEvent(event: "ledger_set_aside", message: "\(settings.path) \(reason)"))
             return
         }
-        guard let name = LedgerFile.setAside(settings.path) else {
+        do throws(LedgerProblem) {
+            try LedgerStore.setAside(settings.path, reason, say)
+        } catch {
             isInTheWay = true
-            say(
-                LedgerEvent(
-                    event: "ledger_failed",
-                    message: "the ledger \(settings.path) is damaged (\(reason)), and can't be renamed"))
-            return
+            say(LedgerEvent(event: "ledger_failed", message: "\(error)"))
         }
-        say(
-            LedgerEvent(
-                event: "ledger_set_aside",
-                message: "the ledger is damaged (\(reason)): it is kept as \(name), and a new one is begun"))
     }
 
     /// On a full disk: many small transactions. What of them is done stays done.

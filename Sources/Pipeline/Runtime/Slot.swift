@@ -186,19 +186,19 @@ struct Slot {
 /// What a connection needs only until its first bytes are with the backend. Lives at the head of a pooled block.
 struct Pending {
     var facts: ConnectionFacts
-    var prelude = Prelude()
-    var memory = StageMemory()
+    var prelude: Prelude
+    var memory: StageMemory
     /// The stage to go on with.
-    var stage = 0
+    var stage: Int
     /// How many of the client's bytes are here.
-    var count = 0
+    var count: Int
     /// How many the stage that waits asked for.
-    var wanted = 1
-    var input = InputState.open
+    var wanted: Int
+    var input: InputState
     /// The generation of the table that the route was last looked up in.
-    var generation: UInt64 = 0
+    var generation: UInt64
     /// The set of backends that the first choice was made from: see ``BackendGroup/number``.
-    var group: UInt64 = 0
+    var group: UInt64
 
     /// Begins anew for another connection, in what an earlier one, or the kernel's zeros, left: trivial values all of them,
     /// the largest of which are hardly ever used and so not written.
