@@ -159,6 +159,12 @@ extension Checker {
             let size = parsed(word, { text throws(ValueProblem) in try Value.size(text, range) })
         else { return }
         node.memory = .bytes(size.value)
+        // A node of one worker and no routes has taken some 8 MiB before its first connection.
+        if size.value < 16 << 20 {
+            reporter.warning(
+                word.span, "with `memory \(word.text)` this node may refuse every connection (`limits.memory`)",
+                help: "give it `16MiB` or more, and what its routes and connections take")
+        }
     }
 
     private func checkState(_ words: [WordSyntax], _ keyword: WordSyntax) {
