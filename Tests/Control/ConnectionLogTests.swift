@@ -57,6 +57,26 @@ struct ConnectionLogTests {
                 """)
     }
 
+    @Test("a refused instance is named with both of its addresses; a relayed one by that of the connection")
+    func instance() {
+        var record = relayed
+        record.instance = text("i_7")
+        record.instanceNumber = 7
+        record.isRelayed = true
+        func line() -> String {
+            var log = ConnectionLog(ReasonTable(catalog: catalog)) { number in
+                number == 7 ? [IPAddress(high: 0xFD00_0000_0000_0000, low: 7), IPAddress(v4: 0x0A01_0007)] : []
+            }
+            log.append(record)
+            return String(decoding: log.bytes, as: UTF8.self)
+        }
+        #expect(line().contains(#""instance":"i_7","server_name""#))
+        record.isRelayed = false
+        #expect(line().contains(#""instance":"i_7","addresses":["fd00::7","10.1.0.7"],"server_name""#), "\(line())")
+        record.instanceNumber = InstanceIdentity.unknown
+        #expect(!line().contains("addresses"))
+    }
+
     @Test("a refused one has no route, backend or name; a peer that is not the client is named")
     func refused() {
         var record = ConnectionRecord()

@@ -9,9 +9,13 @@ package struct ConnectionLog {
     /// By reason code: `"reason":"sni.timeout client","stage":"sni","side":"client"`, ready to copy.
     private let reasons: [[UInt8]]
     private let shadows: [String]
+    private let addresses: @Sendable (_ instance: UInt32) -> [IPAddress]
     private var line = JSONLine()
 
-    package init(_ table: ReasonTable) {
+    /// - Parameter addresses: all that were given to an instance: a refused connection's line has them.
+    package init(_ table: ReasonTable, addresses: @escaping @Sendable (_ instance: UInt32) -> [IPAddress] = { _ in [] })
+    {
+        self.addresses = addresses
         let codes = (0..<ReasonCode.limit).map { ReasonCode(rawValue: UInt16($0)) }
         shadows = codes.map(table.text)
         reasons = codes.map { code in
@@ -79,7 +83,16 @@ package struct ConnectionLog {
         line.field("app", record.app)
         line.field("env", record.env)
         line.field("instance", record.instance)
+        appendInstanceAddresses(record)
         line.field("server_name", record.serverName)
+    }
+
+    /// Who is refused by one address may be to be stopped by all.
+    private mutating func appendInstanceAddresses(_ record: ConnectionRecord) {
+        guard !record.isRelayed, record.instanceNumber != InstanceIdentity.unknown else { return }
+        let all = addresses(record.instanceNumber)
+        guard !all.isEmpty else { return }
+        line.list("addresses", all) { $0.string($1.description) }
     }
 
     /// Its number, if it is gone by now.

@@ -67,6 +67,9 @@ final class FlowWatch: Sendable {
         return TopTally(question, view)
     }
 
+    /// Where an instance is: all that were given to it, IPv6 first.
+    func addresses(of number: UInt32) -> [IPAddress] { directory.addresses(of: number) }
+
     /// Who an instance is.
     func names(_ number: UInt32, _ source: IPAddress) -> FlowNames { directory.find(number, source) }
 

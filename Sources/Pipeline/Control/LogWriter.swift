@@ -98,7 +98,8 @@ package final class LogWriter: @unchecked Sendable {
         lost: @escaping @Sendable () -> UInt64 = { 0 }
     ) {
         waiting.withLock {
-            $0 = Connections(rings: rings, log: ConnectionLog(reasons), writes: writes, watch: watch, lost: lost)
+            let log = ConnectionLog(reasons) { watch?.addresses(of: $0) ?? [] }
+            $0 = Connections(rings: rings, log: log, writes: writes, watch: watch, lost: lost)
         }
         _ = cl_eventfd_signal(wake.number)
     }
