@@ -4,32 +4,47 @@ import Testing
 /// What lies between a node and the servers shows to the relay as it would to the instances.
 @Suite("The path behind an egress node", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
 struct EgressPathTests {
+    private static let mtus = [1280, 1281, 1300, 1372, 1400, 1420, 1450, 1480, 1492, 1499, 1500]
+
+    /// One of each, and all MTUs for one way each time: `EGRESS_MTUS=1` tries every pair.
+    private static let paths: [(mode: String, backend: String, mtu: Int)] = {
+        let ways = ["transparent", "redirect"].flatMap { mode in
+            ["original_destination", "original_destination from instance"].map { (mode, $0) }
+        }
+        let isWhole = ProcessInfo.processInfo.environment["EGRESS_MTUS"] != nil
+        return mtus.enumerated().flatMap { index, mtu in
+            (isWhole ? ways : [ways[index % ways.count]]).map { ($0.0, $0.1, mtu) }
+        }
+    }()
+
     @Test(
-        "path MTU: uploads pass a hop of smaller packets, in both families, both modes, from the host and from the instance",
-        arguments: ["transparent", "redirect"], ["original_destination", "original_destination from instance"])
-    func smallerHop(_ mode: String, _ backend: String) throws {
+        "path MTU: 5 MB each way pass a link of smaller packets, in both families, both modes, from host and instance",
+        arguments: paths)
+    func narrowLink(_ mode: String, _ backend: String, _ mtu: Int) throws {
         let lab = try EgressLab()
-        try lab.insertHop(mtu: 1300)
+        try lab.insertNarrowLink(mtu: mtu)
+        let size = 5_000_000
         let servers = try lab.inside(lab.server) {
             try ["2001:db8:9::2", "198.51.100.2"].map { host in
                 try Server(host, port: 8091) { socket in
-                    var count = 0
-                    while case .bytes(let chunk) = try socket.receive() { count += chunk.count }
-                    try socket.send("\(count)")
+                    let received = try socket.receiveToEnd()
+                    try socket.send(received.bytes.reversed())
                     socket.finish()
                 }
             }
         }
         let node = try lab.startNode(mode: mode, backend: backend)
+        let sent = pattern(size)
         for server in servers {
             let place = server.place
             let answer = try lab.inside(lab.alpha) {
                 let client = try Socket.connect(to: place)
-                try client.send(pattern(5_000_000))
+                try client.send(sent)
                 client.finish()
                 return try client.receiveToEnd()
             }
-            #expect(String(decoding: answer.bytes, as: UTF8.self) == "5000000", "\(place): \(answer.ending)")
+            #expect(answer.bytes.count == size, "\(place): \(answer.ending)")
+            #expect(answer.bytes == sent.reversed(), "\(place)")
         }
         withExtendedLifetime(node) {}
     }

@@ -110,36 +110,44 @@ final class EgressLab: Sendable {
         }
     }
 
-    /// Puts a router between the node and the server, whose link to the server takes smaller packets than all others.
-    func insertHop(mtu: Int) throws {
-        let hop = "\(server)r"
-        var script = "set -e\nip netns add \(hop)\nip -n \(hop) link set lo up\nip -n \(node) link del up0\n"
-        script += "ip -n \(node) link add up0 type veth peer name near netns \(hop)\n"
-        script += "ip -n \(hop) link add far type veth peer name eth0 netns \(server)\n"
-        for (name, device, addresses) in [
-            (node, "up0", ["2001:db8:8::1/64", "198.51.101.1/24"]),
-            (hop, "near", ["2001:db8:8::2/64", "198.51.101.2/24"]),
-            (hop, "far", ["2001:db8:9::1/64", "198.51.100.1/24"]),
-            (server, "eth0", ["2001:db8:9::2/64", "198.51.100.2/24"]),
-        ] {
-            for address in addresses {
-                script += "ip -n \(name) addr add \(address) dev \(device)\(address.contains(":") ? " nodad" : "")\n"
-            }
-            script += "ip -n \(name) link set \(device) up\n"
+    /// Puts two routers between the node and the server; the link between the routers takes smaller packets than all others.
+    func insertNarrowLink(mtu: Int) throws {
+        let routers = ["\(server)r", "\(server)q"]
+        let links = [
+            (node, "up0", routers[0], "near", ["2001:db8:8::1", "198.51.101.1"], ["2001:db8:8::2", "198.51.101.2"]),
+            (
+                routers[0], "mid", routers[1], "mid", ["2001:db8:7::1", "198.51.102.1"],
+                ["2001:db8:7::2", "198.51.102.2"]
+            ),
+            (routers[1], "far", server, "eth0", ["2001:db8:9::1", "198.51.100.1"], ["2001:db8:9::2", "198.51.100.2"]),
+        ]
+        var script = "set -e\nip -n \(node) link del up0\n"
+        for router in routers {
+            script += "ip netns add \(router)\nip -n \(router) link set lo up\n"
+            script += "ip netns exec \(router) sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n"
         }
-        script += """
-            ip -n \(hop) link set far mtu \(mtu)
-            ip netns exec \(hop) sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-            ip -n \(hop) -6 route add fd10::/16 via 2001:db8:8::1
-            ip -n \(hop) route add 10.81.0.0/16 via 198.51.101.1
-            ip -n \(node) -6 route add 2001:db8:9::/64 via 2001:db8:8::2
-            ip -n \(node) route add 198.51.100.0/24 via 198.51.101.2
-            ip -n \(server) -6 route add default via 2001:db8:9::1
-            ip -n \(server) route add default via 198.51.100.1
-
-            """
+        for (left, device, right, peer, near, far) in links {
+            script += "ip -n \(left) link add \(device) type veth peer name \(peer) netns \(right)\n"
+            for (host, device, addresses) in [(left, device, near), (right, peer, far)] {
+                for address in addresses {
+                    let isIPv6 = address.contains(":")
+                    script += "ip -n \(host) addr add \(address)/\(isIPv6 ? "64 nodad" : "24") dev \(device)\n"
+                }
+                script += "ip -n \(host) link set \(device) up\n"
+            }
+        }
+        for router in routers { script += "ip -n \(router) link set mid mtu \(mtu)\n" }
+        for (host, net, gateway) in [
+            (node, "2001:db8:9::/64", "2001:db8:8::2"), (node, "198.51.100.0/24", "198.51.101.2"),
+            (routers[0], "2001:db8:9::/64", "2001:db8:7::2"), (routers[0], "198.51.100.0/24", "198.51.102.2"),
+            (routers[0], "fd10::/16", "2001:db8:8::1"), (routers[0], "10.81.0.0/16", "198.51.101.1"),
+            (routers[1], "default", "2001:db8:7::1"), (routers[1], "0.0.0.0/0", "198.51.102.1"),
+            (server, "default", "2001:db8:9::1"), (server, "0.0.0.0/0", "198.51.100.1"),
+        ] {
+            script += "ip -n \(host) \(gateway.contains(":") ? "-6" : "-4") route add \(net) via \(gateway)\n"
+        }
         try EgressLab.shell(script)
-        hops.withLock { $0.append(hop) }
+        hops.withLock { $0 += routers }
     }
 
     // MARK: What runs where
