@@ -177,6 +177,13 @@ int cl_path_kind(const char *path) {
     return S_ISSOCK(status.st_mode) ? 1 : 2;
 }
 
+uint64_t cl_path_inode(const char *path) {
+    struct stat status;
+    return lstat(path, &status) < 0 ? 0 : (uint64_t)status.st_ino;
+}
+
+int cl_rename_path(const char *from, const char *to) { return rename(from, to) < 0 ? -errno : 0; }
+
 int cl_remove_path(const char *path) { return unlink(path) < 0 ? -errno : 0; }
 
 int cl_hold_standard_streams(void) {

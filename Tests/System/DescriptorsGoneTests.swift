@@ -48,4 +48,21 @@ struct DescriptorsGoneTests {
         try ProcessLimit.set("nofile", of: node.child.pid, to: usual)
         #expect(try status.waitForExit() == .code(0))
     }
+
+    @Test("when the last descriptor is gone, the operator still gets an answer: one client has a place kept for it")
+    func adminReserve() throws {
+        let folder = try TemporaryFolder()
+        let admin = folder.path + "/admin.sock"
+        let node = try Node(ConfigText(settings: ["admin unix:\(admin)"]).description, folder: folder)
+        _ = try NodeStatus.total("wakeups", admin)
+        let usual = try ProcessLimit.of(node.child.pid, "Max open files")
+        let open = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(node.child.pid)/fd").compactMap {
+            Int($0)
+        }
+        let free = try #require((0...open.count).first { !open.contains($0) })
+        try ProcessLimit.set("nofile", of: node.child.pid, to: UInt64(free))
+        for _ in 0..<5 { _ = try NodeStatus.total("wakeups", admin) }
+        try ProcessLimit.set("nofile", of: node.child.pid, to: usual)
+        _ = try NodeStatus.total("wakeups", admin)
+    }
 }

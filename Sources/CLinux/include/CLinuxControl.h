@@ -36,6 +36,10 @@ int cl_unix_connect(const char *path, int timeout_s);
 /* What stands at path, links not followed: 0 nothing, 1 a socket, 2 something else. */
 int cl_path_kind(const char *path);
 int cl_remove_path(const char *path);
+/* 0: there is nothing. */
+uint64_t cl_path_inode(const char *path);
+/* What stands at the other path is replaced. */
+int cl_rename_path(const char *from, const char *to);
 
 struct cl_endpoint;
 /* 0 if this machine would let a socket bind to the address (its port is not looked at), -EADDRNOTAVAIL if not. */

@@ -10,6 +10,8 @@ import PipelineRuntime
 struct AdminCommands {
     let node: RunningNode
     let manager: ServiceManager
+    /// Has the admin server answer at another path from now on, which it tells; nil: it can't.
+    let giveWay: () -> String?
 
     func answer(_ line: [UInt8]) -> AdminResponse {
         do throws(AdminRequest.Fault) {
@@ -23,6 +25,7 @@ struct AdminCommands {
             case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText)
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
+            case .handOver: return handOver(isText: request.isText)
             }
         } catch {
             return AdminResponse(AdminCommands.failure(error.problem, error.remedy))
@@ -43,6 +46,32 @@ struct AdminCommands {
     static func text(_ text: String, exit: Int = 0) -> AdminResponse { AdminResponse(Array("\(exit)\n\(text)".utf8)) }
 
     // MARK: Those that are small
+
+    /// Another node starts where this one drains: it gets the admin socket's path, and counts from now on what is no
+    /// connection of a worker.
+    private func handOver(isText: Bool) -> AdminResponse {
+        guard node.isStopping else {
+            return AdminResponse(
+                AdminCommands.failure("this node serves, and hands nothing over", "stop it first: it drains then"))
+        }
+        guard let path = giveWay() else {
+            return AdminResponse(
+                AdminCommands.failure("the admin socket can't be renamed", "start again once this node has ended"))
+        }
+        node.flows?.endConntrack()
+        node.log.say("handed_over", "another node starts here: until its connections end, this one answers at \(path)")
+        {
+            $0.field("connections", node.fleet.total(.active))
+        }
+        guard !isText else { return AdminCommands.text("handed over: this node answers at \(path) now\n") }
+        var line = JSONLine()
+        line.open()
+        line.field("outcome", "handed_over")
+        line.field("admin", path)
+        line.close()
+        line.newline()
+        return AdminResponse(line.bytes)
+    }
 
     private func explain(_ question: AdminRequest.Question, isText: Bool) -> AdminResponse {
         let explainer = Explainer(node.program, node.routing.snapshot, node.openListeners, isRunning: true)

@@ -5,7 +5,7 @@ import PipelineRouting
 package enum AdminConnection {
     package static let usualSocket = "/run/pipelined/admin.sock"
     /// Seconds for each read and write: a reload of a million routes takes some.
-    private static let patience: Int32 = 60
+    package static let patience: Int32 = 60
 
     /// Why there is no answer.
     package struct Unreachable: Error, CustomStringConvertible {
@@ -21,7 +21,10 @@ package enum AdminConnection {
     }
 
     /// Sends one request and takes the whole answer.
-    package static func ask(_ request: AdminRequest, at path: String) throws(Unreachable) -> Answer {
+    /// - Parameter patience: seconds for each read and write.
+    package static func ask(
+        _ request: AdminRequest, at path: String, patience: Int32 = patience
+    ) throws(Unreachable) -> Answer {
         let connection = cl_unix_connect(path, patience)
         guard connection >= 0 else { throw Unreachable(description: reason(path, -connection)) }
         defer { _ = cl_close(connection) }
@@ -85,6 +88,6 @@ package enum AdminConnection {
             return Answer(bytes: Array("error: \(error)\(remedy)\n".utf8), exit: 1)
         }
         let outcome = fields?.string("outcome")
-        return Answer(bytes: answer, exit: [nil, "relayed", "reloaded"].contains(outcome) ? 0 : 1)
+        return Answer(bytes: answer, exit: [nil, "relayed", "reloaded", "handed_over"].contains(outcome) ? 0 : 1)
     }
 }

@@ -10,6 +10,8 @@ package struct AdminRequest: Sendable, Equatable {
         case reload(isConfirmed: Bool)
         case explain(Question)
         case top(TopQuestion)
+        /// Of a node that starts, to the one that drains where it wants to be.
+        case handOver
     }
 
     package struct Question: Sendable, Equatable {
@@ -47,7 +49,7 @@ package struct AdminRequest: Sendable, Equatable {
         package let remedy: String
     }
 
-    static let commands = ["status", "routes", "backends", "explain", "reload", "top"]
+    static let commands = ["status", "routes", "backends", "explain", "reload", "top", "hand_over"]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
         "destination", "port", "confirm",
@@ -75,6 +77,7 @@ package struct AdminRequest: Sendable, Equatable {
             }
         case "explain": command = .explain(try AdminRequest.question(fields))
         case "top": command = .top(try TopQuestion(fields))
+        case "hand_over": command = .handOver
         default:
             throw Fault(problem: "there is no command \"\(name.prefix(64))\"", remedy: AdminRequest.remedy)
         }
@@ -130,6 +133,7 @@ package struct AdminRequest: Sendable, Equatable {
         case .status: line.field("command", "status")
         case .routes: line.field("command", "routes")
         case .backends: line.field("command", "backends")
+        case .handOver: line.field("command", "hand_over")
         case .reload(let isConfirmed):
             line.field("command", "reload")
             if isConfirmed { line.field("confirm", true) }

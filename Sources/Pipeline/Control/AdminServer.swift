@@ -40,12 +40,20 @@ final class AdminServer {
     /// How long reports are prepared in one turn of the control loop: signals, addresses and other clients wait no longer.
     static let slice = TimeSpan.milliseconds(10)
 
-    private let path: String
+    /// How long a node that drains may take to hand over, in seconds.
+    private static let handOverPatience: Int32 = 5
+
+    private var path: String
+    /// The file's: another node may have put its own there by the end.
+    private let inode: UInt64
     private let listener: Descriptor
     private var clients: [AdminClient] = []
     private var turn = 0
     /// While no descriptor is left for the next client: it waits in the kernel's queue.
     private var pause = AcceptPause()
+    /// The place of one client, for when no other descriptor is left: an operator asks most when a node is short (R27).
+    /// Nil: a client has it, or it could not be had.
+    private var reserve: Descriptor?
 
     /// Listens at `path`, with mode 0600. A socket file that nobody answers on is left over, and replaced.
     init(path: String) throws(AdminSocketError) {
@@ -53,13 +61,25 @@ final class AdminServer {
         let made = cl_unix_listen(path, 0o600, Int32(AdminServer.clientLimit))
         guard made >= 0 else { throw AdminServer.failure(path, -made) }
         self.path = path
+        inode = cl_path_inode(path)
         listener = Descriptor(made)
+        keepReserve()
     }
 
     deinit {
         for client in clients { client.close() }
+        giveReserve()
         _ = cl_close(listener.number)
-        _ = cl_remove_path(path)
+        if cl_path_inode(path) == inode { _ = cl_remove_path(path) }
+    }
+
+    /// Leaves its path to another node. Who is connected stays so.
+    /// - Returns: where it answers from now on; nil: the file can't be renamed.
+    func giveWay() -> String? {
+        let other = path + ".draining"
+        guard cl_path_inode(path) == inode, cl_rename_path(path, other) == 0 else { return nil }
+        path = other
+        return other
     }
 
     private static func makeRoom(_ path: String) throws(AdminSocketError) {
@@ -70,6 +90,12 @@ final class AdminServer {
             // Its queue may be full: that is somebody too.
             if answer >= 0 || answer == -11 {
                 if answer >= 0 { _ = cl_close(answer) }
+                let request = AdminRequest(.handOver, isText: false)
+                if let answer = try? AdminConnection.ask(request, at: path, patience: handOverPatience),
+                    answer.exit == 0
+                {
+                    return
+                }
                 throw AdminSocketError(
                     description: "can't open the admin socket \(path): another process answers on it; stop that one, "
                         + "or give this node another `admin` path")
@@ -140,13 +166,35 @@ final class AdminServer {
             if client.isOver { client.close() }
             return client.isOver
         }
+        if clients.isEmpty { keepReserve() }
         if items.first?.got ?? 0 != 0 { acceptAll(now) }
         prepareOne()
     }
 
+    private func keepReserve() {
+        guard reserve == nil else { return }
+        let made = cl_open_null()
+        if made >= 0 { reserve = Descriptor(made) }
+    }
+
+    private func giveReserve() {
+        if let reserve { _ = cl_close(reserve.number) }
+        reserve = nil
+    }
+
+    private func acceptOne() -> Int32 {
+        let accepted = cl_unix_accept(listener.number)
+        guard -accepted == ErrorNumber.tooManyFiles || -accepted == ErrorNumber.tooManyFilesInSystem, reserve != nil
+        else {
+            return accepted
+        }
+        giveReserve()
+        return cl_unix_accept(listener.number)
+    }
+
     private func acceptAll(_ now: Instant) {
         for _ in 0..<AdminServer.clientLimit {
-            let accepted = cl_unix_accept(listener.number)
+            let accepted = acceptOne()
             guard accepted >= 0 else {
                 if -accepted != ErrorNumber.again, -accepted != ErrorNumber.connectionAborted {
                     _ = pause.begin(at: now)

@@ -80,7 +80,7 @@ struct ControlLoop: ~Copyable {
     }
 
     private func answer(_ request: [UInt8]) -> AdminResponse {
-        AdminCommands(node: node, manager: manager).answer(request)
+        AdminCommands(node: node, manager: manager, giveWay: { [admin] in admin?.giveWay() }).answer(request)
     }
 
     // MARK: Signals

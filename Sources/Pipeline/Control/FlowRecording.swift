@@ -194,6 +194,12 @@ final class FlowRecording {
         log.say("warning", "the ledger is not changed yet, since the old one is still written to; it will be")
     }
 
+    /// What is counted until now is the last of it: the same packets are another node's from here on.
+    func endConntrack() {
+        conntrack?.stop()
+        conntrack = nil
+    }
+
     /// Takes what workers have left, writes and sends it. Call it after they have ended.
     /// - Returns: false if the ledger could not be written to the end.
     func stop() -> Bool {

@@ -50,6 +50,25 @@ final class Flag: @unchecked Sendable {
     var isSet: Bool { lock.withLock { value } }
 }
 
+extension Place {
+    /// Connections that nobody has accepted, by the kernel's table; nil: nobody listens at this port.
+    fileprivate var queued: Int? {
+        get throws {
+            let table = try String(contentsOfFile: "/proc/net/tcp\(isIPv4 ? "" : "6")", encoding: .utf8)
+            let mark = ":" + String(format: "%04X", port)
+            for line in table.split(separator: "\n") {
+                let fields = line.split(separator: " ")
+                guard fields.count > 4, fields[1].hasSuffix(mark), fields[3] == "0A" else { continue }
+                return Int(fields[4].split(separator: ":").last ?? "", radix: 16) ?? 0
+            }
+            return nil
+        }
+    }
+
+    /// Without a connection, which somebody could take.
+    func waitUntilNobodyListens() throws { try awaitUntil("nobody listens at \(self)") { try queued == nil } }
+}
+
 /// A listener whose connections the test itself accepts.
 struct ManualServer: Sendable {
     let place: Place
@@ -71,18 +90,7 @@ struct ManualServer: Sendable {
     }
 
     /// Connections that nobody has accepted.
-    private var queued: Int {
-        get throws {
-            let table = try String(contentsOfFile: "/proc/net/tcp\(place.isIPv4 ? "" : "6")", encoding: .utf8)
-            let mark = ":" + String(format: "%04X", place.port)
-            for line in table.split(separator: "\n") {
-                let fields = line.split(separator: " ")
-                guard fields.count > 4, fields[1].hasSuffix(mark), fields[3] == "0A" else { continue }
-                return Int(fields[4].split(separator: ":").last ?? "", radix: 16) ?? 0
-            }
-            throw Failure("\(place) is no listener")
-        }
-    }
+    private var queued: Int { get throws { try place.queued.unwrap("\(place) is no listener") } }
 
     func accept(_ deadline: Deadline = Deadline()) throws -> Socket { try listener.accept(deadline) }
 }
