@@ -1,5 +1,4 @@
-"""A run into the docs: docs/benchmarks/ has its figures and charts, and docs/BENCHMARKS.md between two marks what they come to."""
-import json
+"""A run into the docs: docs/benchmarks/ has its charts, and docs/BENCHMARKS.md between two marks what they come to."""
 from statistics import median
 
 from . import charts, quiet
@@ -19,13 +18,11 @@ def write(results, root):
     if not begin or not end:
         raise ValueError(f"{page}: no lines '{BEGIN}' and '{END}' to write between")
     folder.mkdir(parents=True, exist_ok=True)
-    figures = folder / "latest.json"
-    figures.write_text(json.dumps(results, indent=1) + "\n")
     drawn = charts.write(results, folder)
     images = "\n\n".join(f"![{ALT[path.name]}](benchmarks/{path.name})" for path in drawn)
     body = "\n\n".join(part for part in (about(results), images, verdict_table(results), *tables(results)) if part)
     page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}")
-    return [figures, *drawn, page]
+    return [*drawn, page]
 
 
 def about(results):
@@ -35,7 +32,7 @@ def about(results):
              f"{', '.join(map(str, m['load_cpus']))}; {m['rounds']} rounds of size {m['size']:g}; congestion control {m['congestion']} where a row names "
              f"none; load average {m['load_average'][0]} at the start. {versions}."]
     lines += [f"**{note}**" for note in results["notes"] + results["failures"]]
-    lines.append("Medians (least-most). Every figure of every round is in [latest.json](benchmarks/latest.json).")
+    lines.append("Medians (least-most).")
     return "\n\n".join(lines)
 
 

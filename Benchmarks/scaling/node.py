@@ -3,7 +3,7 @@
 
     Benchmarks/scaling/node.py --connections 20000 --messages 100000 --gbit 10 --held 200000 --backends 50
 
-Without a run's figures (docs/benchmarks/latest.json, or --figures) it takes the round ones below, and says so.
+Without a run's figures (.build/bench/latest.json, or --figures) it takes the round ones below, and says so.
 """
 import argparse
 import json
@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--gbit", type=float, default=10, help="bulk, both ways together (10)")
     parser.add_argument("--held", type=float, default=200_000, help="connections at once (200000)")
     parser.add_argument("--backends", type=int, default=50, help="addresses and ports that they are spread over (50)")
-    parser.add_argument("--figures", type=Path, default=ROOT / "docs/benchmarks/latest.json")
+    parser.add_argument("--figures", type=Path, default=ROOT / ".build/bench/latest.json")
     load = parser.parse_args()
     each, source = coefficients(load.figures)
     parts = {"connections": load.connections * each["connection"], "messages": load.messages * each["message"],
