@@ -193,6 +193,77 @@ import Testing
         #expect(account.take().map(\.bytesOut) == [8])
     }
 
+    @Test("R21: what an outsider begins is the instance's that it reaches, behind translation too; TCP is not")
+    func outsider() throws {
+        var account = Self.running()
+        var asked = Self.entry(1, 100, 4000, from: Self.them, port: 5353)
+        asked.reply.source = Self.us
+        var translated = asked
+        translated.id = 2
+        translated.original.destination = IPAddress(v4: 0xC000_0201)
+        translated.original.destinationPort = 53
+        var tcp = Self.entry(3, 7, 7, from: Self.them, port: 80, proto: 6)
+        tcp.reply.source = Self.us
+        account.show([asked, translated, tcp])
+        let record = try #require(account.take().first)
+        #expect(record.key == FlowKey(instance: 4, source: Self.us, destination: Self.them, port: 5353, proto: 17))
+        #expect(record.bytesOut == 8000 && record.bytesIn == 200 && record.connections == 0, "begun by nobody here")
+        #expect(account.tracked == 2)
+        (asked.originalBytes, asked.replyBytes) = (150, 4001)
+        account.see(asked, isEnd: true, now: 4000)
+        let last = account.take()
+        #expect(last.map(\.bytesOut) == [1] && last.map(\.bytesIn) == [50])
+        var echo = Self.entry(4, 84, 84, from: Self.them, port: 0, proto: 1)
+        (echo.original.icmp, echo.reply.icmp, echo.reply.source) = (0x0800, 0, Self.us)
+        account.show([translated, echo])
+        #expect(account.take().map { [$0.bytesOut, $0.bytesIn, UInt64($0.key.port)] } == [[84, 84, 0]])
+    }
+
+    @Test("R21: of neighbours each is billed for what it sends and gets; an instance that speaks to itself, once")
+    func neighbours() throws {
+        let (one, two, also) = (IPAddress(v4: 1), IPAddress(v4: 2), IPAddress(v4: 3))
+        let owners: [IPAddress: UInt32] = [one: 1, two: 2, also: 1]
+        var account = ConntrackAccount(ConntrackSettings(), countsFrom: 1000) { owners[$0] }
+        account.show([])
+        func entry(_ id: UInt32, to place: IPAddress, _ out: UInt64, _ into: UInt64) -> ConntrackEntry {
+            var entry = Self.entry(id, out, into, from: one)
+            // Both by a public address of the other's.
+            entry.original.destination = IPAddress(v4: 0xC000_0200 | id)
+            entry.reply.source = place
+            return entry
+        }
+        account.show([entry(1, to: two, 100, 9), entry(2, to: also, 1000, 50)])
+        account.show([entry(1, to: two, 130, 10), entry(2, to: also, 1000, 55)])
+        let records = account.take()
+        let sums = Dictionary(grouping: records) { $0.key.instance }.mapValues { all in
+            all.reduce(into: [0, 0, 0] as [UInt64]) {
+                $0 = [$0[0] + $1.bytesOut, $0[1] + $1.bytesIn, $0[2] + UInt64($1.connections)]
+            }
+        }
+        #expect(sums == [1: [1130, 65, 2], 2: [10, 130, 0]])
+        let key = FlowKey(instance: 2, source: two, destination: one, port: 53, proto: 17)
+        #expect(records.contains { $0.key == key })
+    }
+
+    @Test("R21: either neighbour may leave: its own growth until then is its own, and the other's goes on")
+    func oneLeaves() {
+        final class Owners { var all: [IPAddress: UInt32] = [:] }
+        let owners = Owners()
+        owners.all = [Self.us: 4, Self.them: 5]
+        var account = ConntrackAccount(ConntrackSettings(), countsFrom: 1000) { owners.all[$0] }
+        account.show([])
+        account.show([Self.entry(1, 100, 10)])
+        #expect(Set(account.take().map { [UInt64($0.key.instance), $0.bytesOut] }) == [[4, 100], [5, 10]])
+        owners.all[Self.them] = nil
+        account.show([Self.entry(1, 130, 11)])
+        #expect(Set(account.take().map { [UInt64($0.key.instance), $0.bytesOut] }) == [[4, 30], [5, 1]])
+        (owners.all[Self.us], owners.all[Self.them]) = (nil, 6)
+        account.show([Self.entry(1, 140, 13)])
+        #expect(Set(account.take().map { [UInt64($0.key.instance), $0.bytesOut] }) == [[4, 10], [6, 2]])
+        account.show([Self.entry(1, 150, 14)])
+        #expect(account.take().map { [UInt64($0.key.instance), $0.bytesOut] } == [[6, 1]])
+    }
+
     @Test("ICMP's type and code stand for the port; entries without counters are 0 bytes, and counted as such")
     func icmp() {
         var account = Self.running()
@@ -214,14 +285,22 @@ import Testing
         var sent: UInt64 = 0
         var received: UInt64 = 0
         var begun: UInt32 = 0
+        var begunHere: UInt32 = 0
         var counted = (out: UInt64(0), into: UInt64(0), connections: UInt32(0))
+        // An outsider begins every third.
+        func made(_ id: UInt32, _ bytes: (out: UInt64, into: UInt64)) -> ConntrackEntry {
+            guard id % 3 == 0 else { return Self.entry(id, bytes.out, bytes.into) }
+            var entry = Self.entry(id, bytes.into, bytes.out, from: Self.them)
+            entry.reply.source = Self.us
+            return entry
+        }
         func collect() {
             for record in account.take() {
                 counted.out += record.bytesOut
                 counted.into += record.bytesIn
                 counted.connections += record.connections
             }
-            #expect(counted.out <= sent && counted.into <= received && counted.connections <= begun)
+            #expect(counted.out <= sent && counted.into <= received && counted.connections <= begunHere)
         }
         func grow() {
             for id in live.keys where Bool.random(using: &random) {
@@ -236,17 +315,18 @@ import Testing
         }
         func end(_ id: UInt32) {
             guard let last = live.removeValue(forKey: id) else { return }
-            account.see(Self.entry(id, last.out, last.into), isEnd: true, now: 2000)
+            account.see(made(id, last), isEnd: true, now: 2000)
         }
         for _ in 0..<40 {
             for _ in 0..<Int.random(in: 0...5, using: &random) {
                 begun += 1
+                begunHere += begun % 3 == 0 ? 0 : 1
                 live[begun] = (0, 0)
             }
             grow()
             // The kernel's picture of some is older than what we have heard of them since.
             account.beginDump()
-            var shown = live.map { Self.entry($0.key, $0.value.out, $0.value.into) }.shuffled(using: &random)
+            var shown = live.map { made($0.key, $0.value) }.shuffled(using: &random)
             while let next = shown.popLast() {
                 if Int.random(in: 0..<4, using: &random) == 0 {
                     grow()
@@ -260,7 +340,7 @@ import Testing
         }
         for id in live.keys { end(id) }
         collect()
-        #expect(counted.out == sent && counted.into == received && counted.connections == begun)
+        #expect(counted.out == sent && counted.into == received && counted.connections == begunHere)
     }
 
     private struct Random: RandomNumberGenerator {

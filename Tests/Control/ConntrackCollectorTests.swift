@@ -103,7 +103,7 @@ struct ConntrackCollectorTests {
                 for _ in 0..<50 { try outbox.send(100, to: Self.them[version], 9000) }
                 for _ in 0..<20 { try inbox.send(300, to: Self.us[version], 4000) }
                 for _ in 0..<10 { try Datagrams.echo(version, from: Self.us[version], to: Self.them[version]) }
-                // Not from one of ours.
+                // Begun by an outsider, and answered by nobody.
                 try inbox.send(77, to: Self.us[version], 4001)
             }
             let keys = (0..<2).map { ConntrackCollectorTests.keys($0) }
@@ -121,6 +121,11 @@ struct ConntrackCollectorTests {
                     udp.bytesOut == 50 * (100 + headers) && udp.bytesIn == 20 * (300 + headers) && udp.connections == 1)
                 // ICMP's header is as long as UDP's.
                 #expect(icmp.bytesOut == 10 * (56 + headers) && icmp.bytesIn == icmp.bytesOut && icmp.connections == 1)
+                let begun = FlowKey(
+                    instance: UInt32(version), source: Self.us[version], destination: Self.them[version], port: 4001,
+                    proto: 17)
+                let outside = try #require(sums.all[begun])
+                #expect(outside.bytesIn == 77 + headers && outside.bytesOut == 0 && outside.connections == 0)
             }
             #expect(sums.all.keys.allSatisfy { Self.us.contains($0.source) } && sums.said.isEmpty, "\(sums.said)")
         }

@@ -82,6 +82,16 @@ struct HintEngineTests {
         #expect(bench.tick().isEmpty)
     }
 
+    @Test("fan_out: who is asked by many goes nowhere: what conntrack counts of flows that others began is none")
+    func asked() {
+        let bench = Bench { $0.fanOut = HintEngineTests.ten }
+        bench.wait(10)
+        for number in 1...100 as ClosedRange<UInt64> { bench.flow(1, number, connections: 0, out: 500, proto: 17) }
+        #expect(bench.tick().isEmpty)
+        for number in 1...11 as ClosedRange<UInt64> { bench.flow(1, number, proto: 17) }
+        #expect(bench.tick().map(\.kind) == [.fanOut])
+    }
+
     @Test("fan_out: what comes within a window of the start is learned, and is no hint; it is known afterwards")
     func learns() {
         let bench = Bench { $0.fanOut = HintEngineTests.ten }

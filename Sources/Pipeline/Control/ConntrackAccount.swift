@@ -35,6 +35,10 @@ package struct ConntrackSettings: Sendable, Equatable {
 /// hash of 32 bits, and of 100,000 live entries two share one. What is not known is counted whole: by the first dump
 /// that shows it, or by its end. Hence state is never thrown away while its entry may live; a table that is full takes no
 /// more entries, and those that it did not take are counted at their end, or when there is room.
+///
+/// Who begins an entry says nothing about who is billed: each side that is an instance is, for what it sends and what it
+/// gets. Of two neighbours both are, as they would be on two nodes; an instance that speaks to itself by a translated
+/// address is once. A connection is its beginner's alone, so that who is asked by many is not taken for one that asks many.
 struct ConntrackAccount {
     struct Statistics: Equatable {
         /// Entries that began before we did: only what they grow by is counted, since an earlier run may have counted
@@ -48,14 +52,30 @@ struct ConntrackAccount {
         var withoutCounters: UInt64 = 0
     }
 
+    /// The instances on either side; `InstanceIdentity.unknown`: nobody's here.
+    private struct Owners {
+        var beginner: UInt32
+        var answerer: UInt32
+
+        static let nobody = Owners(beginner: InstanceIdentity.unknown, answerer: InstanceIdentity.unknown)
+        var isNobody: Bool { beginner == InstanceIdentity.unknown && answerer == InstanceIdentity.unknown }
+
+        func or(_ other: Owners) -> Owners {
+            Owners(
+                beginner: beginner == InstanceIdentity.unknown ? other.beginner : beginner,
+                answerer: answerer == InstanceIdentity.unknown ? other.answerer : answerer)
+        }
+    }
+
     private struct State {
+        /// What its beginner has sent, and got.
         var out: UInt64
         var into: UInt64
         var start: UInt64
         /// Number of the dump that showed it last.
         var seen: UInt32
-        /// Whose it was then; nil: nobody's here any more.
-        var instance: UInt32?
+        /// Whose it was then.
+        var owners: Owners
     }
 
     private struct Growth {
@@ -127,11 +147,12 @@ struct ConntrackAccount {
 
     /// - Parameter now: wall clock, nanoseconds since 1970.
     mutating func see(_ entry: ConntrackEntry, isEnd: Bool, now: UInt64) {
-        let current = instance(entry.original.source)
+        guard !isRelayed(entry) else { return }
+        let current = owners(entry)
         let name = ConntrackAccount.name(entry)
         // What it grew by before its instance left is that one's still: once, then it is only followed.
         let known = table[name]
-        guard !isRelayed(entry), current != nil || known != nil else { return }
+        guard !current.isNobody || known != nil else { return }
         if isEnd {
             if isDumping { endedMeanwhile.insert(name) }
         } else if endedMeanwhile.contains(name) {
@@ -140,7 +161,7 @@ struct ConntrackAccount {
         if entry.originalBytes == nil { statistics.withoutCounters += 1 }
         let state = State(
             out: entry.originalBytes ?? 0, into: entry.replyBytes ?? 0, start: entry.start, seen: dumpNumber,
-            instance: current)
+            owners: current)
         if isEnd {
             table[name] = nil
         } else if known != nil || table.count < settings.tableLimit {
@@ -150,24 +171,42 @@ struct ConntrackAccount {
             statistics.deferred += 1
             return
         }
-        let whose = ConntrackAccount.isSame(known, state) ? known?.instance ?? current : current
-        if let whose { count(entry, whose, state, known, now) }
+        let before = ConntrackAccount.isSame(known, state) ? known?.owners ?? .nobody : .nobody
+        let whose = before.or(current)
+        if !whose.isNobody { count(entry, whose, state, known, now) }
+    }
+
+    private func owners(_ entry: ConntrackEntry) -> Owners {
+        let beginner = instance(entry.original.source) ?? InstanceIdentity.unknown
+        // TCP to an instance is the relay's own leg, or was begun by somebody who is not billed here.
+        guard entry.original.proto != 6 else { return Owners(beginner: beginner, answerer: InstanceIdentity.unknown) }
+        // Behind translation, the address that answers is the instance's own.
+        return Owners(
+            beginner: beginner, answerer: instance(entry.reply.source) ?? InstanceIdentity.unknown)
     }
 
     private mutating func count(
-        _ entry: ConntrackEntry, _ instance: UInt32, _ state: State, _ known: State?, _ now: UInt64
+        _ entry: ConntrackEntry, _ owners: Owners, _ state: State, _ known: State?, _ now: UInt64
     ) {
         let last = entry.stop != 0 ? entry.stop : now
         let first = entry.start != 0 ? min(entry.start, last) : last
+        var growth = Growth(connections: 1, out: state.out, into: state.into, first: first, last: last)
         if let known, ConntrackAccount.isSame(known, state) {
-            let (out, into) = (state.out - known.out, state.into - known.into)
-            guard out > 0 || into > 0 else { return }
-            add(entry, instance, Growth(out: out, into: into, first: first, last: last))
+            (growth.connections, growth.out, growth.into) = (0, state.out - known.out, state.into - known.into)
+            guard growth.out > 0 || growth.into > 0 else { return }
         } else if known == nil, wasThereBefore(entry) {
             statistics.baselined += 1
-        } else {
-            add(entry, instance, Growth(connections: 1, out: state.out, into: state.into, first: first, last: last))
+            return
         }
+        if owners.beginner != InstanceIdentity.unknown {
+            let (tuple, port) = (entry.original, entry.original.destinationPort)
+            add(ConntrackAccount.key(tuple, owners.beginner, peer: tuple.destination, port: port), growth)
+        }
+        guard owners.answerer != InstanceIdentity.unknown, owners.answerer != owners.beginner else { return }
+        (growth.connections, growth.out, growth.into) = (0, growth.into, growth.out)
+        guard growth.out > 0 || growth.into > 0 else { return }
+        let (tuple, port) = (entry.reply, entry.reply.sourcePort)
+        add(ConntrackAccount.key(tuple, owners.answerer, peer: entry.original.source, port: port), growth)
     }
 
     /// A later entry can get the name of one whose end we missed: its counters begin anew.
@@ -182,11 +221,19 @@ struct ConntrackAccount {
         entry.start != 0 ? entry.start < countsFrom : !hasBaseline || !isBaselineWhole
     }
 
-    private mutating func add(_ entry: ConntrackEntry, _ instance: UInt32, _ growth: Growth) {
-        let tuple = entry.original
-        let port = tuple.proto == 1 || tuple.proto == 58 ? tuple.icmp : tuple.destinationPort
-        let key = FlowKey(
-            instance: instance, source: tuple.source, destination: tuple.destination, port: port, proto: tuple.proto)
+    /// - Parameters:
+    ///   - tuple: what the instance sends.
+    ///   - port: the one that its beginner sent to: a client that takes a new one for each question is one flow.
+    private static func key(
+        _ tuple: ConntrackEntry.Tuple, _ instance: UInt32, peer: IPAddress, port: UInt16
+    ) -> FlowKey {
+        let isICMP = tuple.proto == 1 || tuple.proto == 58
+        return FlowKey(
+            instance: instance, source: tuple.source, destination: peer, port: isICMP ? tuple.icmp : port,
+            proto: tuple.proto)
+    }
+
+    private mutating func add(_ key: FlowKey, _ growth: Growth) {
         guard var sum = pending[key] else {
             pending[key] = growth
             return

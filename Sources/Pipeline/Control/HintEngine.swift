@@ -139,7 +139,8 @@ final class HintEngine {
         // What many flows were counted together as has no destination.
         guard !record.key.destination.isUnspecified else { return }
         let destination = Endpoint(record.key.destination, record.key.port)
-        goes(one, to: destination, now)
+        // Growth without a connection may be of one that an outsider began (conntrack): who is asked by many goes nowhere.
+        if record.key.proto == 6 || record.connections > 0 { goes(one, to: destination, now) }
         if record.key.proto == 6, record.connections > 0 { mails(one, to: destination, record.connections) }
     }
 

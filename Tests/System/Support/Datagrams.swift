@@ -34,8 +34,8 @@ enum Datagrams {
     }
 
     /// Sends `count` datagrams, and waits for no answer.
-    static func send(to place: Place, count: Int, bytes: Int) throws {
-        let fd = try connected(to: place)
+    static func send(to place: Place, count: Int, bytes: Int, from port: UInt16 = 0) throws {
+        let fd = try connected(to: place, from: port)
         defer { close(fd) }
         let payload = [UInt8](repeating: 1, count: bytes)
         for number in 0..<count where Glibc.send(fd, payload, bytes, 0) != bytes {
