@@ -2,6 +2,7 @@
 #include "CLinuxInternal.h"
 
 #include <fcntl.h>
+#include <linux/errqueue.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -129,7 +130,34 @@ int cl_connect_datagram(const struct cl_endpoint *to) {
         close(fd);
         return failed;
     }
+    /* What it can't have is told less well, and no reason to send nothing. */
+    int on = 1;
+    bool is_v4 = address.ss_family == AF_INET;
+    setsockopt(fd, is_v4 ? SOL_IP : SOL_IPV6, is_v4 ? IP_RECVERR : IPV6_RECVERR, &on, sizeof on);
     return fd;
+}
+
+int cl_datagram_error(int fd, void *quote, size_t capacity, size_t *quoted) {
+    for (;;) {
+        char control[512] __attribute__((aligned(8)));
+        struct iovec part = {quote, capacity};
+        struct msghdr message = {
+            .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        ssize_t n = recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return errno == EAGAIN ? 0 : -errno;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c)) {
+            bool is_error = (c->cmsg_level == SOL_IP && c->cmsg_type == IP_RECVERR)
+                || (c->cmsg_level == SOL_IPV6 && c->cmsg_type == IPV6_RECVERR);
+            struct sock_extended_err error;
+            if (!is_error || c->cmsg_len < CMSG_LEN(sizeof error)) continue;
+            memcpy(&error, CMSG_DATA(c), sizeof error);
+            /* Of this host's own refusals the call itself has told. */
+            if (error.ee_origin != SO_EE_ORIGIN_ICMP && error.ee_origin != SO_EE_ORIGIN_ICMP6) continue;
+            *quoted = (size_t)n;
+            return (int)error.ee_errno;
+        }
+    }
 }
 
 int cl_socket_error(int fd) {

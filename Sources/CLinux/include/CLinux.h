@@ -61,8 +61,11 @@ int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *fr
 int cl_original_destination(int fd, struct cl_endpoint *out);
 /* Lets a listening socket have connections to other addresses (IP_TRANSPARENT, IPV6_TRANSPARENT). */
 int cl_set_transparent(int fd);
-/* A UDP socket, not blocking, that sends to and hears from this one only. */
+/* A UDP socket, not blocking, that sends to and hears from this one only, and keeps what ICMP says of its datagrams. */
 int cl_connect_datagram(const struct cl_endpoint *to);
+/* What ICMP has said next of a datagram that was sent: an errno, and the datagram's first `*quoted` bytes as far as the
+   message had them; 0: nothing more. */
+int cl_datagram_error(int fd, void *quote, size_t capacity, size_t *quoted);
 /* Connects a socket that cl_disconnect left; it is closed if that fails at once. */
 int cl_connect_again(int fd, const struct cl_endpoint *to, const struct cl_connect_options *options);
 /* How many bytes were sent, FIN counting as one, that the peer has not acknowledged; -errno. */

@@ -13,13 +13,14 @@ package struct ExportFlow: Sendable {
 
 /// What an exporter has done, for status and metrics. Records, unless said.
 package struct ExportStatistics: Equatable, Sendable {
-    /// Handed to the kernel. Over UDP nobody knows whether they arrive; over TCP those that a collector had not read when
+    /// Handed to the kernel. Over UDP they may be in ``lost`` later, and nobody knows whether the rest arrives; over TCP those that a collector had not read when
     /// the connection broke are gone.
     package var sent: UInt64 = 0
     package var messages: UInt64 = 0
     /// Never sent: the queue was full.
     package var dropped: UInt64 = 0
-    /// Never sent: the kernel refused them for good, or the node stopped first.
+    /// Never sent, since the kernel refused them for good or the node stopped first; or sent by UDP, and ICMP said that they
+    /// did not arrive: of those, what is known, and no more.
     package var lost: UInt64 = 0
     /// Times that the collector could not be reached, or the connection broke.
     package var failures: UInt64 = 0

@@ -9,6 +9,10 @@ import PipelineWire
 /// A record is in one of three places: the queue, `flows` (taken out, oldest first) or `message`, which stays until the
 /// kernel has taken all of it. A TCP connection that breaks gives the records of its message back to `flows`: the next
 /// connection is a new session, with templates and sequence numbers of its own (RFC 7011 §10.4).
+///
+/// Over UDP nobody acknowledges anything. What ICMP says of a datagram is heard before the next one, while there is nothing
+/// to send, and at the end; its records are lost. Then the rest waits, and templates alone go until they meet no error for
+/// ``quiet``.
 struct ExportSession {
     /// Fits an IPv6 packet through WireGuard's MTU of 1420 (RFC 7011 §10.3.3: not to be fragmented).
     static let datagramLimit = 1360
@@ -17,6 +21,8 @@ struct ExportSession {
     static let pause = TimeSpan.milliseconds(1)
     static let shortestRetry = TimeSpan.seconds(1)
     static let longestRetry = TimeSpan.seconds(30)
+    /// After an error, so long without another is a collector. A neighbour who does not answer is given up after 3 s.
+    static let quiet = TimeSpan.seconds(5)
 
     private enum Link {
         case closed
@@ -34,10 +40,17 @@ struct ExportSession {
     private var message: [UInt8] = []
     private var sentBytes = 0
     private var messageRecords = 0
+    private var messageSequence: UInt32 = 0
     private var templatesDue = Instant(nanoseconds: 0)
     /// Nothing is tried before.
     private var resumeAt = Instant(nanoseconds: 0)
     private var retry = ExportSession.shortestRetry
+    // Of UDP alone.
+    private var datagrams = SentDatagrams()
+    /// An error was heard, and no datagram has gone well since.
+    private var isDoubted = false
+    /// When the datagram that was sent in doubt will have gone well.
+    private var quietAt: Instant?
 
     init(_ settings: ExportSettings, _ queue: ExportQueue) {
         self.settings = settings
@@ -45,34 +58,49 @@ struct ExportSession {
         encoder = ExportSession.encoder(settings)
     }
 
-    private static func encoder(_ settings: ExportSettings) -> IPFIXEncoder {
+    private static func encoder(_ settings: ExportSettings, sequence: UInt32 = 0) -> IPFIXEncoder {
         IPFIXEncoder(
             domain: settings.domain, enterprise: settings.enterprise,
-            messageLimit: settings.transport == .udp ? datagramLimit : IPFIX.longestMessage)
+            messageLimit: settings.transport == .udp ? datagramLimit : IPFIX.longestMessage, sequence: sequence)
     }
 
     /// What to wait for: the socket, if it is to be waited for, and a time.
     struct Wish {
+        /// Errors are always waited for.
         var descriptor: Int32?
+        var toRead = false
         var toWrite = false
         var until: Instant?
     }
 
     /// Does all that can be done now.
     mutating func advance(_ now: Instant, wallClock: UInt64) -> Wish {
-        guard now >= resumeAt else { return Wish(until: resumeAt) }
+        if case .open(let fd) = link, isUDP { _ = hear(fd, now) }
+        guard now >= resumeAt else { return pausing }
+        if quietAt != nil {
+            (quietAt, isDoubted) = (nil, false)
+            reached()
+        }
         switch link {
         case .closed: connect(now)
         case .connecting(let fd): finishConnecting(fd, now)
         case .open: break
         }
         if case .open(let fd) = link { send(fd, now, wallClock) }
-        guard now >= resumeAt else { return Wish(until: resumeAt) }
+        guard now >= resumeAt else { return pausing }
         switch link {
         case .closed: return Wish(until: resumeAt)
         case .connecting(let fd): return Wish(descriptor: fd, toWrite: true)
-        case .open(let fd): return Wish(descriptor: fd, toWrite: !message.isEmpty)
+        // What a UDP collector might say is not read.
+        case .open(let fd): return Wish(descriptor: fd, toRead: !isUDP, toWrite: !message.isEmpty)
         }
+    }
+
+    private var isUDP: Bool { settings.transport == .udp }
+
+    private var pausing: Wish {
+        if case .open(let fd) = link, isUDP { return Wish(descriptor: fd, until: resumeAt) }
+        return Wish(until: resumeAt)
     }
 
     /// Something is left that was taken from the queue.
@@ -80,6 +108,7 @@ struct ExportSession {
 
     /// Ends the session; what was not sent is lost, and counted.
     mutating func close() {
+        if case .open(let fd) = link, isUDP { _ = hear(fd, resumeAt) }
         closeSocket()
         giveBack()
         flows += queue.takeAll()
@@ -97,7 +126,7 @@ struct ExportSession {
 
     private mutating func connect(_ now: Instant) {
         var to = cl_endpoint(settings.collector)
-        if settings.transport == .udp {
+        if isUDP {
             let fd = cl_connect_datagram(&to)
             if fd < 0 { fail(-fd, now) } else { opened(fd, now) }
             return
@@ -133,15 +162,18 @@ struct ExportSession {
         }
     }
 
-    /// TCP begins anew; a UDP session goes on with its message and its sequence numbers. Both later.
+    /// TCP begins anew; a UDP session goes on with its sequence numbers. Both later.
     private mutating func fail(_ error: Int32, _ now: Instant) {
-        if settings.transport == .tcp {
+        if isUDP {
+            (isDoubted, quietAt) = (true, nil)
+            // It is encoded anew, behind templates: a collector that was away has lost what it knew.
+            if !message.isEmpty { encoder = ExportSession.encoder(settings, sequence: messageSequence) }
+        } else {
             closeSocket()
-            giveBack()
         }
+        giveBack()
         resumeAt = now + retry
         retry = min(ExportSession.longestRetry, TimeSpan(nanoseconds: retry.nanoseconds * 2))
-        // A collector that was away has lost what it knew.
         templatesDue = resumeAt
         queue.note {
             $0.failures += 1
@@ -172,7 +204,7 @@ struct ExportSession {
         for turn in 0... {
             if message.isEmpty { prepare(now, wallClock) }
             guard !message.isEmpty else { return }
-            if settings.transport == .udp, turn == ExportSession.datagramsAtOnce {
+            if isUDP, turn == ExportSession.datagramsAtOnce {
                 resumeAt = now + ExportSession.pause
                 return
             }
@@ -191,11 +223,13 @@ struct ExportSession {
 
     /// True if the message is gone and the next may go.
     private mutating func sendMessage(_ fd: Int32, _ now: Instant) -> Bool {
-        var count = trySend(fd)
-        // A connected UDP socket tells of the datagram before, and doesn't send this one.
-        if count == -Int(ECONNREFUSED), settings.transport == .udp {
-            count = trySend(fd)
-            if count > 0 { templatesDue = now }
+        let count = trySend(fd)
+        // A connected UDP socket tells of a datagram before, and doesn't send this one.
+        if count < 0, isUDP, hear(fd, now) { return false }
+        if count == -Int(ECONNREFUSED), isUDP {
+            lose(datagrams.loseSmallest())
+            fail(ECONNREFUSED, now)
+            return false
         }
         guard count >= 0 else {
             switch Int32(clamping: -count) {
@@ -212,6 +246,7 @@ struct ExportSession {
         sentBytes += count
         guard sentBytes >= message.count else { return false }
         let records = messageRecords
+        if isUDP { datagrams.note(messageSequence, records: records) }
         messageRecords = 0
         message = []
         sentBytes = 0
@@ -220,9 +255,49 @@ struct ExportSession {
             $0.messages += 1
             $0.waiting -= records
         }
-        if settings.transport == .udp { reached() }
+        guard isUDP else { return true }
+        guard isDoubted else {
+            reached()
+            return true
+        }
+        resumeAt = now + ExportSession.quiet
+        quietAt = resumeAt
+        return false
+    }
+
+    /// Counts what ICMP says of earlier datagrams. True if it said anything.
+    private mutating func hear(_ fd: Int32, _ now: Instant) -> Bool {
+        var lost = 0
+        var last: Int32 = 0
+        // As many as there are datagrams to speak of; what is left is heard next.
+        for _ in 0..<SentDatagrams.limit {
+            guard let error = hearOne(fd, &lost) else { break }
+            last = error
+        }
+        // What the kernel had no room to keep is still an error of the socket.
+        if last == 0 {
+            last = cl_socket_error(fd)
+            // Or was told between the two questions.
+            if last != 0, hearOne(fd, &lost) == nil { lost += datagrams.loseSmallest() }
+        }
+        guard last != 0 else { return false }
+        lose(lost)
+        // Answers to one run come one by one: they are one failure.
+        if !isDoubted || quietAt != nil { fail(last, now) }
         return true
     }
+
+    private mutating func hearOne(_ fd: Int32, _ lost: inout Int) -> Int32? {
+        withUnsafeTemporaryAllocation(byteCount: SentDatagrams.quoteBytes, alignment: 1) { room in
+            var quoted = 0
+            let error = cl_datagram_error(fd, room.baseAddress, room.count, &quoted)
+            guard error > 0 else { return nil }
+            lost += datagrams.lose(UnsafeRawBufferPointer(rebasing: room[..<min(quoted, room.count)]))
+            return error
+        }
+    }
+
+    private func lose(_ records: Int) { queue.note { $0.lost += UInt64(records) } }
 
     private func trySend(_ fd: Int32) -> Int {
         message.withUnsafeBytes { bytes in
@@ -256,8 +331,9 @@ struct ExportSession {
             templatesDue = isOnce ? Instant(nanoseconds: .max) : now + settings.templates
         }
         let first = next
-        while next < flows.count, encoder.append(flows[next].record, flows[next].names) { next += 1 }
+        while !isDoubted, next < flows.count, encoder.append(flows[next].record, flows[next].names) { next += 1 }
         messageRecords = next - first
+        messageSequence = encoder.sequence
         message = encoder.finish(exportTime: UInt32(truncatingIfNeeded: wallClock / 1_000_000_000)) ?? []
         sentBytes = 0
     }

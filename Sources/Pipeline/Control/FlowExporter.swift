@@ -101,7 +101,7 @@ package final class FlowExporter: @unchecked Sendable {
         let timeout = until.map { Int64(clamping: $0.since(now).nanoseconds) } ?? -1
         var items = [cl_poll_item(fd: wake.number, wants: UInt8(CL_READABLE), got: 0)]
         if let descriptor = wish.descriptor {
-            let wants = CL_READABLE | (wish.toWrite ? CL_WRITABLE : 0)
+            let wants = (wish.toRead ? CL_READABLE : 0) | (wish.toWrite ? CL_WRITABLE : 0)
             items.append(cl_poll_item(fd: descriptor, wants: UInt8(truncatingIfNeeded: wants), got: 0))
         }
         _ = cl_poll(&items, Int32(clamping: items.count), timeout)
