@@ -91,6 +91,7 @@ import Testing
         let (verdict, why) = try run.run(BackendFilter.self, [Clause(name: clause, values: [])])
         #expect(verdict == .next)
         #expect(run.facts.direct == direct && run.facts.route == nil && run.facts.candidates.count == 0)
+        #expect(run.facts.unreachableFor == (direct == .fromHost ? .seconds(30) : .zero))
         #expect(why.hasPrefix("goes on to [2001:db8::1]:443, from "), "\(why)")
         #expect(throws: SettingsError.self) {
             try BackendFilter.settings(

@@ -46,6 +46,32 @@ import Testing
         #expect(exposed == "`outbound` connects to where clients were going, which is this listener itself")
     }
 
+    @Test(
+        "ADR 0049: how long others are refused what does not answer has its bounds and its place",
+        arguments: [
+            ("original_destination, unreachable_for 5s", true, ""),
+            ("original_destination", true, ""),
+            ("original_destination, connect_timeout 5s, unreachable_for off", false, ""),
+            ("original_destination from instance", false, ""),
+            ("original_destination from instance, unreachable_for off", false, ""),
+            (
+                "original_destination from instance, unreachable_for 5s", false,
+                "what does not answer one instance's address may answer another's"
+            ),
+            ("original_destination, unreachable_for 5s, unreachable_for off", false, "`unreachable_for` is said twice"),
+            ("round_robin, unreachable_for 5s", false, "`unreachable_for` is for original destinations"),
+            ("original_destination, unreachable_for 31s", false, "`31s` is out of range"),
+        ])
+    func unreachable(_ backend: String, _ refuses: Bool, _ error: String) {
+        let text = config("anti_spoof source assigned\nbackend \(backend)")
+        guard error.isEmpty else {
+            #expect(said(text) == error)
+            return
+        }
+        let program = compile(Array(text.utf8), file: "t", catalog: catalog).program
+        #expect(program?.node.refusesUnreachable == refuses, "\(said(text))")
+    }
+
     @Test("R2: stages that wait for the client have no place behind one") func waiting() {
         let text = said(config("anti_spoof source assigned\nsni\nbackend original_destination"))
         #expect(text == "a raw listener never waits for the client to speak, and `sni` (line 6) does")

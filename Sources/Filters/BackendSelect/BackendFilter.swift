@@ -17,6 +17,8 @@ public enum BackendFilter: Filter {
         let direct: DirectConnect
         /// How long such a connect may take.
         let directTimeout: TimeSpan
+        /// How long others are refused a destination that does not answer; zero: not at all.
+        let unreachableFor: TimeSpan
     }
 
     /// What a worker draws random numbers from.
@@ -47,6 +49,12 @@ public enum BackendFilter: Filter {
                 "connect_timeout",
                 [.word("connect_timeout"), .duration(name: "time", .milliseconds(10)...(.seconds(120)))],
                 summary: "how long a connect to the original destination may take; `60s` unless said"),
+            ClauseSpec(
+                "unreachable_for", [.word("unreachable_for"), .duration(name: "time", .seconds(1)...(.seconds(30)))],
+                summary: "how long others are refused an original destination that does not answer; `30s` unless said"),
+            ClauseSpec(
+                "unreachable_off", [.word("unreachable_for"), .word("off")],
+                summary: "nobody is refused because a destination did not answer somebody else"),
             ClauseSpec(
                 "health", [.word("health"), .block(name: "block", .health)],
                 summary: "who probes, what connect failures lead to, and what happens when all backends are out"),
@@ -82,24 +90,49 @@ public enum BackendFilter: Filter {
             // are tried all the same, so that a route's only backend is never out.
             panic: health?.panic ?? .useAll,
             ejection: health?.ejection ?? EjectionPolicy.standardPointer, direct: direct,
-            directTimeout: directive.duration("connect_timeout") ?? ConnectionFacts.usualDirectTimeout)
+            directTimeout: directive.duration("connect_timeout") ?? ConnectionFacts.usualDirectTimeout,
+            unreachableFor: try unreachableFor(directive, direct))
+    }
+
+    private static func unreachableFor(
+        _ directive: Directive, _ direct: DirectConnect
+    ) throws(SettingsError) -> TimeSpan {
+        let mine = directive.clauses.filter { $0.name.hasPrefix("unreachable_") }
+        guard let first = mine.first else { return direct == .fromHost ? .seconds(30) : .zero }
+        guard mine.count == 1 else {
+            throw SettingsError(
+                "`unreachable_for` is said twice", remedy: "write a time or `off`", clause: mine[1].name)
+        }
+        guard let time = directive.duration("unreachable_for") else { return .zero }
+        guard direct != .fromClient else {
+            throw SettingsError(
+                "what does not answer one instance's address may answer another's",
+                remedy: "leave `unreachable_for` out: with `from instance` nobody is refused for it", clause: first.name
+            )
+        }
+        return time
     }
 
     private static func direct(_ directive: Directive) throws(SettingsError) -> DirectConnect {
         let names: [String] = ["original_destination", "from_instance"]
-        let timeout = directive.clauses.first { $0.name == "connect_timeout" }
+        let details: [String] = ["connect_timeout", "unreachable_for", "unreachable_off"]
         guard let mine = directive.clauses.first(where: { names.contains($0.name) }) else {
-            guard let timeout else { return .no }
+            guard let detail = directive.clauses.first(where: { details.contains($0.name) }) else { return .no }
             throw SettingsError(
-                "`connect_timeout` here is for connects to the original destination",
-                remedy: "write `connect_timeout` in `node` for those to backends", clause: timeout.name)
+                detail.name == "connect_timeout"
+                    ? "`connect_timeout` here is for connects to the original destination"
+                    : "`unreachable_for` is for original destinations",
+                remedy: detail.name == "connect_timeout"
+                    ? "write `connect_timeout` in `node` for those to backends"
+                    : "leave it out: which backends are out is for `health`",
+                clause: detail.name)
         }
-        if let other = directive.clauses.first(where: { $0.name != mine.name && $0.name != timeout?.name }) {
+        if let other = directive.clauses.first(where: { $0.name != mine.name && !details.contains($0.name) }) {
             throw SettingsError(
                 "there is one original destination, and nothing to choose or to probe",
                 remedy:
-                    "write `backend original_destination`, with or without `from instance` and `connect_timeout`, and "
-                    + "nothing else",
+                    "write `backend original_destination`, with or without `from instance`, `connect_timeout` and "
+                    + "`unreachable_for`, and nothing else",
                 clause: other.name)
         }
         return mine.name == "from_instance" ? .fromClient : .fromHost
@@ -107,7 +140,9 @@ public enum BackendFilter: Filter {
 
     public static func facts(_ settings: Settings) -> StageFacts {
         settings.direct == .no
-            ? descriptor.facts : StageFacts(gives: [.backend], connectsToDestination: true)
+            ? descriptor.facts
+            : StageFacts(
+                gives: [.backend], connectsToDestination: true, refusesUnreachable: settings.unreachableFor != .zero)
     }
 
     private static let states = Atomic<UInt64>(0)
@@ -122,7 +157,8 @@ public enum BackendFilter: Filter {
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard settings.direct == .no else {
-            effects.connectDirectly(settings.direct, timeout: settings.directTimeout)
+            effects.connectDirectly(
+                settings.direct, timeout: settings.directTimeout, unreachableFor: settings.unreachableFor)
             return .next
         }
         guard let route = lookUp(settings, view) else { return .refuse(Refusal.noRoute.rawValue) }

@@ -38,6 +38,8 @@ public struct ConnectionRecord: @unchecked Sendable {
     public var isRelayed = false
     /// A stage recorded it as a flow as well.
     public var isAccounted = false
+    /// Nothing at ``destination`` answers this host: how long others need not ask (ADR 0049). Zero: not known, or not asked.
+    public var unreachableFor = TimeSpan.zero
     public init() {}
 
     public mutating func setEnv(org: FrozenText, app: FrozenText, env: FrozenText) {

@@ -46,15 +46,18 @@ public struct StageFacts: Sendable, Equatable {
     public var instead: [Fact: Fact]
     /// It sends connections on to where they were going: for intercepting listeners, and for no others.
     public var connectsToDestination: Bool
+    /// Destinations that do not answer this host are to be refused for a while, before the relay accepts (ADR 0049).
+    public var refusesUnreachable: Bool
     public init(
         needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [], instead: [Fact: Fact] = [:],
-        connectsToDestination: Bool = false
+        connectsToDestination: Bool = false, refusesUnreachable: Bool = false
     ) {
         self.needs = needs
         self.reads = reads
         self.gives = gives
         self.instead = instead
         self.connectsToDestination = connectsToDestination
+        self.refusesUnreachable = refusesUnreachable
     }
 }
 

@@ -77,6 +77,9 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// How long that connect may take: the internet loses a SYN or two, and there is nobody else to try.
     public var directTimeout = ConnectionFacts.usualDirectTimeout
     public static var usualDirectTimeout: TimeSpan { .seconds(60) }
+    /// How long others are refused the same destination if that connect shows that nothing there answers this host
+    /// (ADR 0049); zero: not at all.
+    public var unreachableFor = TimeSpan.zero
     /// Which instance the connection comes from (R19); nil: unknown, or not asked. Pinned until the connection ends.
     public var identity: UnsafePointer<InstanceIdentity>?
     /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
@@ -249,9 +252,13 @@ public struct Effects {
         facts.pointee.candidates = candidates
     }
     /// The connection goes on to where the client was going, without a route.
-    public func connectDirectly(_ direct: DirectConnect, timeout: TimeSpan = ConnectionFacts.usualDirectTimeout) {
+    public func connectDirectly(
+        _ direct: DirectConnect, timeout: TimeSpan = ConnectionFacts.usualDirectTimeout,
+        unreachableFor: TimeSpan = .zero
+    ) {
         facts.pointee.direct = direct
         facts.pointee.directTimeout = timeout
+        facts.pointee.unreachableFor = unreachableFor
     }
     /// R19: whose connection it is.
     public func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { facts.pointee.identity = identity }

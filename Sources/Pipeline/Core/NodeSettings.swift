@@ -64,7 +64,9 @@ public struct NodeSettings: Sendable, Equatable {
     public var conntrack: ConntrackCounting?
     /// What is worth a hint; nil: nothing is looked for. Without a `hints` block: the defaults, if a pipeline records flows.
     public var hints: HintSettings?
-    /// Workers hand over every connection that ends: the log wants them, or hints do.
-    public var recordsConnections: Bool { logConnections || hints != nil }
+    /// A pipeline wants destinations that do not answer refused for a while (ADR 0049).
+    public var refusesUnreachable = false
+    /// Workers hand over every connection that ends: the log wants them, or hints, or who looks for what does not answer.
+    public var recordsConnections: Bool { logConnections || hints != nil || refusesUnreachable }
     public init() {}
 }

@@ -75,6 +75,7 @@ final class Checker {
         checkRouteSources(entries["routes"] ?? [])
         checkExports(entries["export"] ?? [])
         checkHints(entries["hints"] ?? [])
+        node.refusesUnreachable = pipelines.contains { $0.stages.contains(where: \.facts.refusesUnreachable) }
         // In a file with errors, what looks unused may only be misspelt where it is used.
         guard reporter.errorCount == 0 else { return }
         remarkOnUnused(sets: entries["set"] ?? [])

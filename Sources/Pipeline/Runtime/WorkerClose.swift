@@ -17,13 +17,14 @@ extension Worker {
         let reason = judgeEnd(index, cause)
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
         let interface = interfaceOfUnknown(index)
+        let unreachableFor = timeUnreachable(index, reason)
         if case .orderly = ending { probeSeldom(index) }
         close(slot.pointee.client, .client, ending)
         endUpstream(index, ending)
         wheel.disarm(slab.slots, index)
         paces.remove(slab.slots, index)
         giveBack(index)
-        settle(index, reason, interface)
+        settle(index, reason, interface, unreachableFor)
         // After the stages have settled: from here on what the connection held may go, each with its last user.
         leaveBackend(index)
         unpin(index)
@@ -42,6 +43,26 @@ extension Worker {
         guard logs, slot.pointee.marks.contains(.intercepted), slot.pointee.identity == nil else { return 0 }
         return kernel.interface(of: slot.pointee.client)
     }
+
+    /// How long others need not ask where an intercepted connection was going, since nothing there answers this host
+    /// (ADR 0049); zero: it does, or that is not known. A refusal is an answer; and a client that gives up proves nothing.
+    private func timeUnreachable(_ index: Int, _ reason: ReasonCode) -> TimeSpan {
+        let slot = slab.slots + index
+        guard logs, slot.pointee.phase == .connecting, slot.pointee.marks.contains(.direct),
+            slot.pointee.pending != Flow.none
+        else { return .zero }
+        let pending = blocks.pending(slot.pointee.pending)
+        // What happens to packets in an instance's name is its own affair, and nobody else's.
+        guard pending.pointee.facts.direct == .fromHost else { return .zero }
+        switch RuntimeReason(rawValue: reason.rawValue) {
+        case .connectTimeout: return pending.pointee.facts.unreachableFor
+        case .connectUnreachable: return min(pending.pointee.facts.unreachableFor, Self.longestUnreachable)
+        default: return .zero
+        }
+    }
+
+    /// A route that is gone may be back in a moment. What has let a whole connect time out was longer away than that.
+    private static var longestUnreachable: TimeSpan { .seconds(10) }
 
     mutating func close(_ descriptor: Descriptor, _ side: Side, _ ending: Ending) {
         guard descriptor.isOpen else { return }
@@ -108,7 +129,9 @@ extension Worker {
         leaveGathering(flow)
     }
 
-    private mutating func settle(_ index: Int, _ reason: ReasonCode, _ interface: UInt32) {
+    private mutating func settle(
+        _ index: Int, _ reason: ReasonCode, _ interface: UInt32, _ unreachableFor: TimeSpan
+    ) {
         let slot = slab.slots + index
         let bytesUp = UInt64(max(0, slot.pointee.up.total))
         let bytesDown = UInt64(max(0, slot.pointee.down.total))
@@ -133,15 +156,17 @@ extension Worker {
             stage.pointee.filter.settleErased(
                 stage.pointee.settings, states[stage.pointee.stateIndex], totals)
         }
-        if logs { record(index, reason, totals, interface) }
+        if logs { record(index, reason, totals, interface, unreachableFor) }
     }
 
     private mutating func record(
-        _ index: Int, _ reason: ReasonCode, _ totals: ConnectionTotals, _ interface: UInt32
+        _ index: Int, _ reason: ReasonCode, _ totals: ConnectionTotals, _ interface: UInt32,
+        _ unreachableFor: TimeSpan
     ) {
         let slot = slab.slots + index
         var record = ConnectionRecord()
         record.interface = interface
+        record.unreachableFor = unreachableFor
         record.serial = slot.pointee.serial
         record.listener = slot.pointee.listener
         record.reason = reason
