@@ -23,6 +23,9 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    counter unreachable { }
+                    set unreachable6 { type ipv6_addr . inet_service; size 4096; timeout 30s; }
+                    set unreachable4 { type ipv4_addr . inet_service; size 4096; timeout 30s; }
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
                         iifname "vm*" jump assigned
@@ -45,9 +48,15 @@ import Testing
                     }
                     chain to_listener {
                         fib daddr type { local, broadcast, multicast, anycast } return
+                        jump unreachable
                         meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :15001 meta mark set 0x706a accept
                         meta nfproto ipv4 meta l4proto tcp tproxy ip to :15001 meta mark set 0x706a accept
                         goto refuse
+                    }
+                    chain unreachable {
+                        tcp flags & (syn | ack) != syn return
+                        ip6 daddr . tcp dport @unreachable6 counter name unreachable goto refuse
+                        ip daddr . tcp dport @unreachable4 counter name unreachable goto refuse
                     }
                     chain listeners {
                         type filter hook input priority filter - 10; policy accept;
@@ -88,6 +97,8 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    counter unreachable { }
+                    set unreachable6 { type ipv6_addr . inet_service; size 4096; timeout 30s; }
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
                         iifname "vm*" jump assigned
@@ -105,7 +116,12 @@ import Testing
                     }
                     chain to_listener_port {
                         fib daddr type { local, broadcast, multicast, anycast } return
+                        jump unreachable
                         meta nfproto ipv6 meta l4proto tcp redirect to :15002
+                    }
+                    chain unreachable {
+                        tcp flags & (syn | ack) != syn return
+                        ip6 daddr . tcp dport @unreachable6 counter name unreachable goto refuse
                     }
                     chain listeners {
                         type filter hook input priority filter - 10; policy accept;
@@ -149,9 +165,18 @@ import Testing
             rules.nftables.contains(
                 """
                         meta nfproto ipv4 return
+                        jump unreachable
                         meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :15001 meta mark set 0x706a accept
                         goto refuse
                 """))
+    }
+
+    @Test(
+        "ADR 0049: nothing is refused for what did not answer an instance's own address, or where that is switched off",
+        arguments: ["original_destination from instance", "original_destination, unreachable_for off"])
+    func withoutSets(_ backend: String) throws {
+        let rules = try rules(["[::]:15001 transparent", "0.0.0.0:15002 redirect"], backend: backend)
+        #expect(!rules.nftables.contains("unreachable6") && !rules.nftables.contains("jump unreachable"))
     }
 
     @Test("what an earlier mark has left is found by its protocol, and nobody else's rule is touched")

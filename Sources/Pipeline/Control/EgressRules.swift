@@ -19,6 +19,8 @@ package struct EgressRules: Sendable, Equatable {
         let listener: ListenerSpec
         /// Packets to addresses that are not this host's have to reach its sockets.
         let needsLocalRoute: Bool
+        /// Destinations that did not answer are refused for a while (ADR 0049).
+        let refusesUnreachable: Bool
 
         var option: String { isIPv4 ? "-4" : "-6" }
         var nfproto: String { isIPv4 ? "ipv4" : "ipv6" }
@@ -70,11 +72,13 @@ package struct EgressRules: Sendable, Equatable {
                 problem: "lines \(own[0].line) and \(own[1].line) both intercept IPv\(isIPv4 ? 4 : 6)",
                 remedy: "keep one of them: every interface's connections go to one listener a family")
         }
-        let isSentAsInstance = program.chains[listener.chain].stages.buffer.contains {
+        let stages = program.chains[listener.chain].stages.buffer
+        let isSentAsInstance = stages.contains {
             $0.filter.descriptor.keyword == "backend" && $0.source.contains("from instance")
         }
         return Family(
-            isIPv4: isIPv4, listener: listener, needsLocalRoute: listener.mode == .transparent || isSentAsInstance)
+            isIPv4: isIPv4, listener: listener, needsLocalRoute: listener.mode == .transparent || isSentAsInstance,
+            refusesUnreachable: stages.contains(where: \.facts.refusesUnreachable))
     }
 
     // MARK: nftables
@@ -92,7 +96,7 @@ package struct EgressRules: Sendable, Equatable {
         """
     }
 
-    private var chains: String { sources + mangle + nat + listeners + forward + own }
+    private var chains: String { unreachableSets + sources + mangle + nat + unreachable + listeners + forward + own }
 
     /// The name of the empty chain that says what the table was made from (`egress rules --check`).
     package var marker: String { "made_from_\(EgressRules.digest(chains))" }
@@ -146,6 +150,7 @@ package struct EgressRules: Sendable, Equatable {
         for family in families where family.listener.mode == .redirect {
             text += "        meta nfproto \(family.nfproto) return\n"
         }
+        text += unreachableJump(transparent)
         for family in transparent {
             text += "        meta nfproto \(family.nfproto) meta l4proto tcp tproxy \(family.keyword) to "
             text += "\(EgressRules.target(family.listener)) meta mark set \(EgressRules.hex(deliveryMark)) "
@@ -226,7 +231,7 @@ package struct EgressRules: Sendable, Equatable {
                     type nat hook prerouting priority dstnat; policy accept;
 
             """ + exemptions + jumps(to: "to_listener_port")
-        text += "    }\n    chain to_listener_port {\n" + EgressRules.localReturn
+        text += "    }\n    chain to_listener_port {\n" + EgressRules.localReturn + unreachableJump(redirected)
         for family in redirected {
             let isAnywhere = family.listener.endpoint.address.isUnspecified
             let verb = isAnywhere ? "redirect to" : "dnat \(family.keyword) to"
