@@ -47,10 +47,11 @@ final class Fleet {
     ///   - listeners: by worker; to stay open until ``hasAdoptedNewest``.
     ///   - snapshots: has the snapshot that they begin on, `first`.
     ///   - log: takes every connection that ends.
-    ///   - watch: sees them too.
+    ///   - watch, paths: see them too.
     init(
         _ settings: NodeSettings, _ size: Size, listeners: [[WorkerListener]], snapshots: SnapshotKeeper,
-        first: UnsafePointer<Snapshot>, reasons: ReasonTable, log: LogWriter, watch: FlowWatch? = nil
+        first: UnsafePointer<Snapshot>, reasons: ReasonTable, log: LogWriter, watch: FlowWatch? = nil,
+        paths: UnreachablePaths? = nil
     ) throws(WorkerStartError) {
         let cpus = max(1, cl_cpu_count())
         let limits = size.budget.limits(
@@ -74,7 +75,7 @@ final class Fleet {
             let losses = LogLosses(workers: workers)
             log.follow(
                 workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch,
-                lost: { losses.total })
+                paths: paths, lost: { losses.total })
         }
         try Fleet.startThreads(workers)
     }

@@ -27,6 +27,7 @@ package final class LogWriter: @unchecked Sendable {
         var log: ConnectionLog
         let writes: Bool
         let watch: FlowWatch?
+        let paths: UnreachablePaths?
         /// Records that found no room in a ring, so far.
         let lost: @Sendable () -> UInt64
         var saidLost: UInt64 = 0
@@ -92,14 +93,15 @@ package final class LogWriter: @unchecked Sendable {
     ///   - reasons: names for reason codes; the same for every program of this build.
     ///   - writes: false: records only go to `watch`.
     ///   - watch: gets every record.
+    ///   - paths: gets them too.
     ///   - lost: how many records have found no room in a ring; asked on the writer's thread.
     func follow(
-        _ rings: [RecordRing], reasons: ReasonTable, writes: Bool, watch: FlowWatch?,
+        _ rings: [RecordRing], reasons: ReasonTable, writes: Bool, watch: FlowWatch?, paths: UnreachablePaths? = nil,
         lost: @escaping @Sendable () -> UInt64 = { 0 }
     ) {
         waiting.withLock {
             let log = ConnectionLog(reasons) { watch?.addresses(of: $0) ?? [] }
-            $0 = Connections(rings: rings, log: log, writes: writes, watch: watch, lost: lost)
+            $0 = Connections(rings: rings, log: log, writes: writes, watch: watch, paths: paths, lost: lost)
         }
         _ = cl_eventfd_signal(wake.number)
     }
@@ -228,6 +230,7 @@ package final class LogWriter: @unchecked Sendable {
 
     private func take(_ record: ConnectionRecord, _ now: Instant) {
         connections?.watch?.offer(record)
+        connections?.paths?.offer(record)
         guard connections?.writes == true, budget.admits(record, now) else { return }
         connections?.log.append(record)
         sendLine()

@@ -27,6 +27,8 @@ final class RunningNode {
     let flowDirectory: FlowDirectory
     /// What is found in what they tell.
     let flowWatch: FlowWatch
+    /// Refuses what does not answer, before it is accepted.
+    let unreachable: UnreachablePaths
     var program: Program
     /// Of the state file; nil: none is named.
     var revision: UInt64?
@@ -90,16 +92,18 @@ final class RunningNode {
         let first = snapshots.make(node.program, node.routes)
         let directory = FlowDirectory()
         let watch = FlowWatch(directory, log)
+        let paths = UnreachablePaths(log)
         do throws(WorkerStartError) {
             let fleet = try Fleet(
                 settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
-                first: first, reasons: node.program.reasons, log: writer, watch: watch)
+                first: first, reasons: node.program.reasons, log: writer, watch: watch,
+                paths: paths)
             let probing = HealthProber.start(ProbeTargets(node.program, node.routes), write: log.write)
             guard let prober = probing.prober else {
                 fleet.order(.stop)
                 throw WorkerStartError(worker: 0, call: "starting the health prober", error: probing.error)
             }
-            let running = RunningNode(node, path, writer, fleet, keeper, prober, watch, directory)
+            let running = RunningNode(node, path, writer, fleet, keeper, prober, watch, directory, paths)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -140,8 +144,9 @@ final class RunningNode {
 
     private init(
         _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
-        _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory
+        _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory, _ paths: UnreachablePaths
     ) {
+        unreachable = paths
         flowWatch = watch
         flowDirectory = directory
         configPath = path
@@ -202,6 +207,7 @@ final class RunningNode {
         prober.update(ProbeTargets(program, routing.snapshot))
         flowDirectory.update(routing.snapshot.instances)
         flowWatch.update(program)
+        unreachable.update(program)
     }
 
     /// Acted upon at the next ``tick(_:)``.

@@ -80,6 +80,7 @@ struct StatusReport {
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)
         if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
+        if node.program.node.refusesUnreachable { writeUnreachable(&line) }
         if let flows = node.flows { flows.counts.write(&line) } else { line.nullField("flows") }
         line.close()
         line.newline()
@@ -150,6 +151,16 @@ struct StatusReport {
         line.field("instances", hints.instances)
         line.field("records_unwatched", hints.unwatched)
         line.field("refusals_dropped", hints.dropped)
+        line.close()
+    }
+
+    private func writeUnreachable(_ line: inout JSONLine) {
+        let counts = node.unreachable.counts
+        line.key("unreachable")
+        line.open()
+        line.field("added", counts.added)
+        line.field("dropped", counts.dropped)
+        line.field("off", node.unreachable.problem)
         line.close()
     }
 

@@ -153,6 +153,7 @@ package struct Supervisor: ~Copyable {
     private func end(_ node: RunningNode) {
         node.prober.stop()
         let isWhole = node.fleet.finish(patience: Supervisor.lastWords)
+        node.unreachable.stop()
         let isRecorded = node.flows?.stop() ?? true
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))

@@ -1,0 +1,185 @@
+import CLinux
+import Pipeline
+import PipelineRuntime
+import PipelineThreads
+import Synchronization
+
+/// Tells the kernel where nothing answered this host, so that the next SYN there is refused before the relay accepts it
+/// (ADR 0049). A thread of its own: a transaction waits for whoever changes rules meanwhile.
+///
+/// Threading: ``offer(_:)`` on the log thread; ``update(_:)`` and ``stop()`` on the control thread; ``counts`` on any.
+final class UnreachablePaths: @unchecked Sendable {
+    /// For `status`.
+    struct Counts: Equatable, Sendable {
+        /// Destinations that were put into the kernel's sets.
+        var added: UInt64 = 0
+        /// Destinations that were not: too many at once, of one instance or of all, or refused by the kernel.
+        var dropped: UInt64 = 0
+        /// The errno by which the kernel refused the last ones; 0: it did not.
+        var refusal: Int32 = 0
+    }
+
+    private static let stackBytes = 1 << 18
+    /// Between transactions: with ``UnreachableSets/batch`` the most destinations a second.
+    private static let pause = TimeSpan.milliseconds(250)
+    /// Proofs that wait for the thread; of more the newest are dropped.
+    private static let waitingLimit = 1024
+
+    private struct Shared {
+        var waiting: [UnreachableProof] = []
+        var counts = Counts()
+    }
+
+    private let log: ControlLog
+    private let shared = Mutex(Shared())
+    private let isEnding = Atomic<Bool>(false)
+    private let wake = Descriptor(cl_eventfd())
+    private let end = Descriptor(cl_eventfd())
+    // The control thread's own.
+    private var isRunning = false
+    private var hasFailed = false
+    private var handle: UInt64 = 0
+    // The thread's own.
+    private var book = UnreachableBook()
+    private var sets: UnreachableSets?
+    private var saidRefusal: Int32 = 0
+
+    init(_ log: ControlLog) { self.log = log }
+
+    deinit {
+        for descriptor in [wake, end] where descriptor.isOpen { _ = cl_close(descriptor.number) }
+    }
+
+    // MARK: The control thread's side
+
+    /// Starts the thread once a program asks for it. Where nothing is proved it sleeps.
+    func update(_ program: Program) {
+        guard program.node.refusesUnreachable, !isRunning, !hasFailed else { return }
+        let error = start()
+        isRunning = error == 0
+        hasFailed = error != 0
+        guard hasFailed else { return }
+        shared.withLock { $0.counts.refusal = error }
+        say(error)
+    }
+
+    private func start() -> Int32 {
+        for descriptor in [wake, end] where !descriptor.isOpen { return -descriptor.number }
+        return -NamedThread.start("unreachable", stackBytes: UnreachablePaths.stackBytes, handle: &handle) {
+            self.run()
+        }
+    }
+
+    var counts: Counts { shared.withLock { $0.counts } }
+
+    /// Why nobody is refused a destination that does not answer; nil: who asks for it is.
+    var problem: String? {
+        let refusal = counts.refusal
+        return refusal == 0 ? nil : UnreachablePaths.explain(refusal)
+    }
+
+    func stop() {
+        guard isRunning else { return }
+        isRunning = false
+        isEnding.store(true, ordering: .releasing)
+        _ = cl_eventfd_signal(end.number)
+        _ = cl_thread_join(handle)
+    }
+
+    // MARK: The log thread's side
+
+    /// An ended connection.
+    func offer(_ record: ConnectionRecord) {
+        guard let proof = UnreachableProof(record) else { return }
+        let isFirst = shared.withLock { shared in
+            guard shared.waiting.count < UnreachablePaths.waitingLimit else {
+                shared.counts.dropped += 1
+                return false
+            }
+            shared.waiting.append(proof)
+            return shared.waiting.count == 1
+        }
+        if isFirst { _ = cl_eventfd_signal(wake.number) }
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        while !isEnding.load(ordering: .acquiring) {
+            if turn() > 0 { wait(for: end, UnreachablePaths.pause) }
+            if shared.withLock({ $0.waiting.isEmpty }) { wait(for: wake, nil) }
+            _ = cl_eventfd_clear(wake.number)
+        }
+    }
+
+    /// - Parameter longest: nil: until it, or the end, comes.
+    private func wait(for descriptor: Descriptor, _ longest: TimeSpan?) {
+        var items = [descriptor, end].map { cl_poll_item(fd: $0.number, wants: UInt8(CL_READABLE), got: 0) }
+        _ = cl_poll(&items, 2, longest.map { Int64(clamping: $0.nanoseconds) } ?? -1)
+    }
+
+    /// One transaction a family at most. How many proofs it took.
+    private func turn() -> Int {
+        let proofs = shared.withLock { shared in
+            let proofs = Array(shared.waiting.prefix(UnreachableSets.batch))
+            shared.waiting.removeFirst(proofs.count)
+            return proofs
+        }
+        let now = Instant(nanoseconds: cl_now())
+        book.expire(now)
+        var new: [UnreachableProof] = []
+        var dropped = 0
+        for proof in proofs {
+            switch book.admit(proof, now) {
+            case .new: new.append(proof)
+            case .full: dropped += 1
+            case .known: break
+            }
+        }
+        shared.withLock { $0.counts.dropped += UInt64(dropped) }
+        for isIPv4 in [false, true] { add(new.filter { $0.destination.address.isIPv4 == isIPv4 }, isIPv4: isIPv4) }
+        return proofs.count
+    }
+
+    private func add(_ proofs: [UnreachableProof], isIPv4: Bool) {
+        guard !proofs.isEmpty else { return }
+        let error = send(proofs, isIPv4: isIPv4)
+        if error != 0 {
+            for proof in proofs { book.forget(proof.destination) }
+        }
+        shared.withLock { shared in
+            shared.counts.refusal = error
+            if error == 0 {
+                shared.counts.added += UInt64(proofs.count)
+            } else {
+                shared.counts.dropped += UInt64(proofs.count)
+            }
+        }
+        // Said once, until it works again or something else is wrong.
+        if error != 0, error != saidRefusal { say(error) }
+        saidRefusal = error
+    }
+
+    private func send(_ proofs: [UnreachableProof], isIPv4: Bool) -> Int32 {
+        if sets == nil {
+            let (opened, error) = UnreachableSets.open()
+            guard let opened else { return error }
+            sets = opened
+        }
+        return sets?.add(proofs[...], isIPv4: isIPv4) ?? 0
+    }
+
+    private func say(_ error: Int32) { log.say("unreachable_off", UnreachablePaths.explain(error)) }
+
+    private static func explain(_ error: Int32) -> String {
+        let why =
+            switch error {
+            case 1: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+            case 2: "nftables has no set for them: `pipelined egress rules CONFIG --apply`"
+            case 23: "the set is full"  // ENFILE
+            case 93, 95: "the kernel has no nf_tables"  // EPROTONOSUPPORT, EOPNOTSUPP
+            default: "error \(error) from the kernel"
+            }
+        return "destinations that do not answer are not refused before the relay accepts: \(why)"
+    }
+}
