@@ -14,7 +14,8 @@ struct Egress: ParsableCommand {
                 Prints them as a shell script. --apply puts them in force (again): nftables in one transaction, in the \
                 table `inet pipelined`, and a routing table and rule of their own. --remove takes them back. Rules of \
                 others are left alone. --check asks the kernel whether they are in force as this config makes them, and \
-                ends with code 1 if they are not, with 3 if it can't be asked. All need CAP_NET_ADMIN, and can be repeated.
+                ends with code 1 if they are not, with 3 if it can't be asked. Both warn of what else keeps connections \
+                from the relay: firewalls that drop, destination NAT, bridges. All need CAP_NET_ADMIN, and can be repeated.
 
                 EXAMPLES
                   pipelined egress rules egress.pipeline                  look at them
@@ -68,57 +69,37 @@ struct Egress: ParsableCommand {
         }
 
         private func report(_ rules: EgressRules) throws {
-            let found: [String]
+            let found: EgressKernel.Findings
             do {
-                found = try faults(rules)
+                found = try EgressKernel(rules).look()
             } catch {
                 Output.error("error: \(error)")
                 throw ExitCode.unreachable
             }
-            guard !found.isEmpty else { return Output.line("\(config): rules are in force") }
-            for fault in found { Output.error("interception_lost: \(fault)") }
-            Output.error("TCP of workloads may go around the relay; `pipelined egress rules \(config) --apply`")
+            for warning in found.warnings { Output.error("warning: \(warning)") }
+            guard !found.faults.isEmpty else { return Output.line("\(config): rules are in force") }
+            for fault in found.faults { Output.error("interception_lost: \(fault)") }
+            let remedy = found.missing.isEmpty ? "" : "; `pipelined egress rules \(config) --apply`"
+            Output.error("TCP of workloads may go around the relay\(remedy)")
             throw ExitCode.notInForce
         }
 
-        /// What of the rules the kernel does not have.
-        private func faults(_ rules: EgressRules) throws -> [String] {
-            // All tables first: "there is none" must not look like "it can't be asked".
-            let tables = try Tool.run(["nft", "list", "tables"]).split(separator: "\n")
-            let isThere = tables.contains("table inet pipelined")
-            let listing = isThere ? try Tool.run(["nft", "list", "table", "inet", "pipelined"]) : nil
-            var faults = rules.tableFault(listing).map { [$0] } ?? []
-            for question in rules.routingQuestions {
-                let answer = try Tool.run(question.command)
-                if !question.isAnswered(by: answer) { faults.append(question.fault) }
-            }
-            return faults
-        }
-
-        /// Routes first: a packet is never marked before there is somewhere to go. What an earlier config has left goes last.
         private func putInForce(_ rules: EgressRules) throws {
-            for step in rules.routing {
-                if let question = step.isDoneIfThisPrints, try !Tool.run(question).isEmpty { continue }
-                try Tool.run(step.command)
-            }
-            try Tool.run(["nft", "-f", "-"], input: rules.nftables)
-            for option in ["-6", "-4"] {
-                let listing = try Tool.run(["ip", option, "rule", "show"])
-                for step in rules.leftovers(option, ruleListing: listing) { _ = try? Tool.run(step.command) }
-            }
-            for step in rules.tracking { try Tool.run(step.command) }
+            let kernel = EgressKernel(rules)
+            try kernel.apply()
             Output.line("\(config): rules are in force: `nft list table inet pipelined`")
+            // They are in force whatever is found, and whether or not something can be found.
+            guard let found = try? kernel.look() else { return }
+            for text in found.around + found.warnings { Output.error("warning: \(text)") }
         }
 
         private func takeBack(_ program: Program?) throws {
             do {
-                try Tool.run(["nft", "-f", "-"], input: EgressRules.removal)
+                try EgressKernel.remove(program?.node)
             } catch {
                 Output.error("error: \(error)")
                 throw ExitCode.wrongInput
             }
-            // Each may be gone already, and says so as it would say anything else.
-            for step in EgressRules.routingRemoval(program?.node) { _ = try? Tool.run(step.command) }
             Output.line("\(config): rules are removed")
         }
     }

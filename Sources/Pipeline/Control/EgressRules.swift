@@ -40,7 +40,8 @@ package struct EgressRules: Sendable, Equatable {
     /// The number of the routing table, and of the rule that leads to it.
     var table: UInt32 { deliveryMark }
 
-    package init(_ program: Program) throws(Problem) {
+    /// - Parameter mark: what a running node's connections carry, whatever its config says by now.
+    package init(_ program: Program, mark: UInt32? = nil) throws(Problem) {
         let listeners = program.listeners.filter(\.mode.intercepts)
         guard !listeners.isEmpty else {
             throw Problem(
@@ -58,7 +59,7 @@ package struct EgressRules: Sendable, Equatable {
         }
         self.families = families
         interfaces = program.node.interceptInterfaces
-        mark = program.node.mark
+        self.mark = mark ?? program.node.mark
         isTracked = program.node.conntrack != nil
     }
 
@@ -326,7 +327,8 @@ package struct EgressRules: Sendable, Equatable {
 
     /// What ``nftables`` and ``routing`` do, for a shell.
     package var script: String {
-        var text = "#!/bin/sh\n# Interception for pipelined: made from the config, see docs/EGRESS.md.\nset -e\n"
+        var text = "#!/bin/sh\n# Interception for pipelined: made from the config, see docs/EGRESS.md.\n"
+        text += adviceText + "set -e\n"
         for step in routing {
             let command = step.command.joined(separator: " ")
             text +=

@@ -1,0 +1,85 @@
+import Pipeline
+
+/// Asks the kernel for the rules of a config by `nft` and `ip`, and puts them in force by the same.
+///
+/// Threading: any thread but a worker's; the caller waits for child processes.
+package struct EgressKernel: Sendable {
+    /// What a look has found.
+    package struct Findings: Sendable, Equatable {
+        /// Of the rules; putting them in force mends it.
+        package var missing: [String] = []
+        /// Ways around the relay that rules of this config do not close.
+        package var around: [String] = []
+        /// What keeps connections from the relay, and lets nothing around it.
+        package var warnings: [String] = []
+
+        package init() {}
+        /// Interception is not in force: why.
+        package var faults: [String] { missing + around }
+    }
+
+    package let rules: EgressRules
+    private let tool: Tool
+
+    package init(_ rules: EgressRules, tool: Tool = Tool()) {
+        self.rules = rules
+        self.tool = tool
+    }
+
+    // MARK: Looking
+
+    package func look() throws(Tool.Problem) -> Findings {
+        try surroundings(try missing())
+    }
+
+    /// What else has to do with interception.
+    func surroundings(_ missing: [String]) throws(Tool.Problem) -> Findings {
+        var findings = Findings()
+        findings.missing = missing
+        let links = HostLinks(
+            ports: try tool.run(["ip", "-o", "link", "show", "type", "bridge_slave"]),
+            bridges: try tool.run(["ip", "-o", "link", "show", "type", "bridge"]))
+        findings.around = rules.portsAround(links)
+        findings.warnings = rules.early(links, HostLinks.filteredFamilies())
+        // Without the elements of sets: some hosts have millions.
+        findings.warnings += rules.warnings(of: HostFirewall(try tool.run(["nft", "-t", "list", "ruleset"])))
+        return findings
+    }
+
+    /// What of the rules the kernel does not have.
+    func missing() throws(Tool.Problem) -> [String] {
+        // All tables first: "there is none" must not look like "it can't be asked".
+        let tables = try tool.run(["nft", "list", "tables"]).split(separator: "\n")
+        let isThere = tables.contains("table inet pipelined")
+        let listing = isThere ? try tool.run(["nft", "-t", "list", "table", "inet", "pipelined"]) : nil
+        var faults = rules.tableFault(listing).map { [$0] } ?? []
+        for question in rules.routingQuestions {
+            let answer = try tool.run(question.command)
+            if !question.isAnswered(by: answer) { faults.append(question.fault) }
+        }
+        return faults
+    }
+
+    // MARK: Changing
+
+    /// Routes first: a packet is never marked before there is somewhere to go. What an earlier config has left goes last.
+    package func apply() throws(Tool.Problem) {
+        for step in rules.routing {
+            if let question = step.isDoneIfThisPrints, try !tool.run(question).isEmpty { continue }
+            try tool.run(step.command)
+        }
+        try tool.run(["nft", "-f", "-"], input: rules.nftables)
+        for option in ["-6", "-4"] {
+            let listing = try tool.run(["ip", option, "rule", "show"])
+            for step in rules.leftovers(option, ruleListing: listing) { _ = try? tool.run(step.command) }
+        }
+        for step in rules.tracking { try tool.run(step.command) }
+    }
+
+    /// - Parameter node: nil: the config can't be read.
+    package static func remove(_ node: NodeSettings?) throws(Tool.Problem) {
+        try Tool().run(["nft", "-f", "-"], input: EgressRules.removal)
+        // Each may be gone already, and says so as it would say anything else.
+        for step in EgressRules.routingRemoval(node) { _ = try? Tool().run(step.command) }
+    }
+}
