@@ -112,6 +112,17 @@ import Testing
             ("intercept interface \"a b\"", "`a b` can't be the name of an interface"),
             ("intercept interface \"a\\\"x\"", "`a\"x` can't be the name of an interface"),
             ("intercept interface a a", "`a` is given twice"),
+            ("intercept interface a\nintercept rules watch", ""), ("intercept rules off", ""),
+            ("intercept rules manage\nintercept interface a", ""),
+            ("intercept rules", "`rules` is not complete"), ("intercept rules often", "unexpected `often`"),
+            (
+                "intercept rules manage",
+                "there are no rules to look after: the config does not say where the workloads are"
+            ),
+            (
+                "intercept interface a\nintercept rules watch\nintercept rules off",
+                "`intercept rules` is given twice"
+            ),
             ("mark 0", "`0` is no firewall mark"), ("mark 0x", "`0x` is no firewall mark"),
             ("mark 0xffffffff", "`0xffffffff` is no firewall mark"), ("mark -1", "`-1` is no firewall mark"),
             ("mark 0x1ffffffff", "`0x1ffffffff` is no firewall mark"), ("mark", "`mark` is not complete"),

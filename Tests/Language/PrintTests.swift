@@ -22,7 +22,9 @@ import Testing
                     ("half_close_timeout", "1s", "2s"), ("drain_timeout", "1s", "2s"), ("keepalive", "1s", "2s"),
                     ("user_timeout", "1s", "2s"), ("log", "off", "connections"), ("state", "/a", "/b"),
                     ("admin", "unix:/a", "unix:/b"), ("congestion", "client bbr", "upstream bbr"),
-                    ("denied_ports", "25", "none"), ("intercept", "interface a", "interface b"), ("mark", "1", "2"),
+                    ("denied_ports", "25", "none"), ("intercept", "interface a", "interface b"),
+                    ("intercept", "interface a\nintercept rules watch", "interface a\nintercept rules manage"),
+                    ("mark", "1", "2"),
                     ("nat64", "2001:db8::/96", "2001:db8::/64"),
                     ("ledger", "/a", "/a minutes 1h"),
                 ]

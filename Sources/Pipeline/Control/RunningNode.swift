@@ -21,6 +21,8 @@ final class RunningNode {
     let prober: HealthProber
     /// Where flow records go; nil: nowhere.
     var flows: FlowRecording?
+    /// Whether connections are brought here at all; nil: there is no descriptor for it.
+    let interception: InterceptionWatch?
     /// Readable when a backend has answered a LOCAL header that control sent it; nil: none was.
     var headerProbes: Descriptor? { proxies.descriptor }
     /// Who flow records are about.
@@ -152,6 +154,7 @@ final class RunningNode {
         configPath = path
         self.writer = writer
         log = ControlLog(writer.error)
+        interception = InterceptionWatch(log, config: path)
         self.fleet = fleet
         self.listeners = listeners
         self.prober = prober
@@ -208,6 +211,7 @@ final class RunningNode {
         flowDirectory.update(routing.snapshot.instances)
         flowWatch.update(program)
         unreachable.update(program)
+        interception?.follow(program, settings)
     }
 
     /// Acted upon at the next ``tick(_:)``.

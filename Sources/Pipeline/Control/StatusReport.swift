@@ -25,6 +25,7 @@ struct StatusReport {
     /// What desired state has wrong, and what the node itself lacks.
     private var problems: [String] {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
+            + (node.interception?.report.problems(config: node.configPath) ?? [])
             + [node.flows?.problem].compactMap { $0 } + LogReport(node.writer).problems
     }
 
@@ -74,6 +75,7 @@ struct StatusReport {
         line.field("pinned", node.pinned)
         writeReload(&line)
         line.list("problems", problems) { $0.string($1) }
+        StatusReport.write(&line, node.interception?.report ?? InterceptionReport())
         line.list("workers", node.fleet.workers, StatusReport.write)
         line.list("listeners", node.listeners.kept, write)
         line.list("reasons", ended, StatusReport.write)
@@ -164,6 +166,17 @@ struct StatusReport {
         line.close()
     }
 
+    private static func write(_ line: inout JSONLine, _ report: InterceptionReport) {
+        guard report.mode != .off else { return line.nullField("interception") }
+        line.key("interception")
+        line.open()
+        line.field("rules", report.mode.rawValue)
+        line.field("state", report.state.rawValue)
+        line.list("missing", report.faults) { $0.string($1) }
+        line.list("warnings", report.warnings) { $0.string($1) }
+        line.close()
+    }
+
     private func pipeline(_ kept: ListenerKeeper.Kept) -> String {
         let chains = node.program.chains
         return kept.planned.spec.chain < chains.count ? chains[kept.planned.spec.chain].name : "?"
@@ -183,6 +196,7 @@ struct StatusReport {
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
         }
         for problem in problems { text += "problem: \(problem)\n" }
+        for warning in node.interception?.report.warnings ?? [] { text += "warning: \(warning)\n" }
         return text + "\n" + workersText + "\n" + listenersText + countsText("REASON", ended)
             + countsText("SHADOWED", shadowed) + hintsText
             + (node.flows.map { $0.counts.text } ?? "")

@@ -152,6 +152,7 @@ package struct Supervisor: ~Copyable {
 
     private func end(_ node: RunningNode) {
         node.prober.stop()
+        node.interception?.stop()
         let isWhole = node.fleet.finish(patience: Supervisor.lastWords)
         node.unreachable.stop()
         let isRecorded = node.flows?.stop() ?? true

@@ -5,6 +5,15 @@ public enum MemorySetting: Sendable, Equatable {
     case percent(Int)
 }
 
+/// Whether the node looks after the firewall and routing rules that bring it connections.
+public enum InterceptRules: String, Sendable, Equatable, CaseIterable {
+    /// It looks, and says what is missing.
+    case watch
+    /// It also puts them back.
+    case manage
+    case off
+}
+
 /// The `node` block, with its defaults: what belongs to the process rather than to a connection's way.
 public struct NodeSettings: Sendable, Equatable {
     public var name = "node"
@@ -54,6 +63,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var mark: UInt32 = 0x7069
     /// Behind which interfaces the workloads are whose connections are intercepted; a name may end in `*`.
     public var interceptInterfaces: [String] = []
+    /// Nil: `watch` where the config says what is intercepted.
+    public var interceptRules: InterceptRules?
     /// Prefixes by which this network translates IPv6 to IPv4 (RFC 6052), besides the well-known ones.
     public var nat64: [Prefix] = []
     /// `export` lines: collectors that flow records go to.

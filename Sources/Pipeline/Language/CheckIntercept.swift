@@ -2,16 +2,48 @@ import Pipeline
 
 /// The lines of `node` that say what is intercepted, for the rules that do it.
 extension Checker {
-    /// `intercept interface vm* tap0`: behind which interfaces the workloads are.
+    /// `intercept interface vm* tap0`: behind which interfaces the workloads are. `intercept rules manage`: who looks after
+    /// the rules.
     func checkIntercept(_ words: [WordSyntax], _ keyword: WordSyntax) {
-        guard let what = words.first, what.text == "interface" else {
+        switch words.first?.text {
+        case "interface": checkInterfaces(words)
+        case "rules": checkInterceptRules(words)
+        default:
             report(
                 ClauseFailure(
                     progress: 0, message: words.first.map { "unexpected \(quoted($0.text))" },
-                    expected: ["`interface`"], candidates: ["interface"]),
+                    expected: ["`interface`", "`rules`"], candidates: ["interface", "rules"]),
                 words, of: keyword)
+        }
+    }
+
+    private func checkInterceptRules(_ words: [WordSyntax]) {
+        let modes = InterceptRules.allCases.map(\.rawValue)
+        let expected = orList(modes.map { "`\($0)`" })
+        guard let what = words.first else { return }
+        guard let word = onlyWord(Array(words.dropFirst()), of: what, expected: expected) else { return }
+        guard let mode = InterceptRules(rawValue: word.text) else {
+            reporter.error(
+                word.span, "unexpected \(quoted(word.text))", expected: expected,
+                help: suggestion(for: word.text, among: modes))
             return
         }
+        node.interceptRules = mode
+        interceptRulesSpan = word.span
+    }
+
+    /// Once the block is read: what is looked after follows from the interfaces.
+    func checkInterceptIsWhole() {
+        guard let span = interceptRulesSpan, node.interceptRules != .off, node.interceptInterfaces.isEmpty else {
+            return
+        }
+        reporter.error(
+            span, "there are no rules to look after: the config does not say where the workloads are",
+            help: "add `intercept interface NAME` to `node`: `vm*` stands for every name that begins so")
+    }
+
+    private func checkInterfaces(_ words: [WordSyntax]) {
+        guard let what = words.first else { return }
         let expected = "names of interfaces like `vm*`"
         guard words.count > 1 else {
             reporter.error(what.span.behind, "`intercept interface` is not complete", expected: expected)

@@ -91,6 +91,7 @@ extension Checker {
             if let name = blockName(of: entry, what: "node") { node.name = name.value }
             var seen: [String: SourceSpan] = [:]
             for setting in entry.body?.entries ?? [] where !reporter.isFull { checkNodeSetting(setting, &seen) }
+            checkInterceptIsWhole()
         }
     }
 
@@ -108,8 +109,9 @@ extension Checker {
             return
         }
         guard let words = arguments(of: entry) else { return }
-        // `congestion` has one line a side.
-        let what = keyword.text == "congestion" ? "congestion \(words.first?.text ?? "")" : keyword.text
+        // `congestion` has one line a side, `intercept` one for each of its words.
+        let isMany = keyword.text == "congestion" || keyword.text == "intercept"
+        let what = isMany ? "\(keyword.text) \(words.first?.text ?? "")" : keyword.text
         if isDuplicate(quoted(what), entry.headSpan, firstAt: seen[what]) { return }
         seen[what] = entry.headSpan
         switch keyword.text {

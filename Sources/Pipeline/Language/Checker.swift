@@ -14,6 +14,8 @@ final class Checker {
     let readFile: FileReader
 
     var node = NodeSettings()
+    /// Of the word behind `intercept rules`.
+    var interceptRulesSpan: SourceSpan?
     var sets: [String: AddressSet] = [:]
     var usedSets: Set<String> = []
     /// Compiled `limit`, `health` and `names` blocks.

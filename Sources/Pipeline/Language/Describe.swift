@@ -81,6 +81,7 @@ private func describe(_ node: NodeSettings) -> String {
         "\($0.path), minutes \($0.minutes.configText), hours \($0.hours.configText), days \($0.days.configText)"
     }
     let conntrack = node.conntrack.map { "every \($0.interval.configText), table \($0.tableLimit)" }
+    let rules = node.interceptRules.map { ", rules \($0.rawValue)" } ?? ""
     let nat64 = node.nat64.isEmpty ? "" : ", nat64 " + node.nat64.map(\.description).joined(separator: " ")
     return """
         node \(node.name)
@@ -95,7 +96,7 @@ private func describe(_ node: NodeSettings) -> String {
             denied_ports \(denied), memory \(describe(node.memory))
             log \(describeLog(node)), state \(node.stateDirectory ?? "none"), \
         admin \(node.adminSocket.map { "unix:\($0)" } ?? "none")
-            intercept \(interfaces.isEmpty ? "nothing" : "interface \(interfaces)"), mark 0x\(String(node.mark, radix: 16))\(nat64)
+            intercept \(interfaces.isEmpty ? "nothing" : "interface \(interfaces)")\(rules), mark 0x\(String(node.mark, radix: 16))\(nat64)
             ledger \(ledger ?? "none"), conntrack \(conntrack ?? "off")
 
         """

@@ -110,6 +110,23 @@ final class EgressLab: Sendable {
         }
     }
 
+    /// Both instances' links become ports of a bridge, which has their gateways' addresses.
+    /// - Parameter isFiltered: br_netfilter has the bridge call the host's IP rules.
+    func bridge(isFiltered: Bool) throws {
+        var script = "set -e\nip -n \(node) link add br0 type bridge\nip -n \(node) link set br0 up\n"
+        for port in ["vm1", "vm2"] {
+            script += "ip -n \(node) addr flush dev \(port)\nip -n \(node) link set \(port) master br0\n"
+        }
+        for address in ["fd10:1::1/64", "10.81.1.1/24", "fd10:2::1/64", "10.81.2.1/24"] {
+            script += "ip -n \(node) addr add \(address) dev br0\(address.contains(":") ? " nodad" : "")\n"
+        }
+        // Not there where the kernel has no br_netfilter: then it is off.
+        script += "cd /proc/sys/net/bridge 2>/dev/null || exit 0\n"
+        let value = isFiltered ? 1 : 0
+        script += "for name in bridge-nf-call-iptables bridge-nf-call-ip6tables; do echo \(value) > $name; done\n"
+        try run(in: node, ["/bin/sh", "-c", script])
+    }
+
     /// Puts two routers between the node and the server; the link between the routers takes smaller packets than all others.
     func insertNarrowLink(mtu: Int) throws {
         let routers = ["\(server)r", "\(server)q"]
@@ -246,16 +263,19 @@ final class EgressLab: Sendable {
     /// - Parameters:
     ///   - setting: a further line of `node`.
     ///   - more: further top-level text.
+    ///   - interface: where it looks for the workloads.
+    ///   - isApplied: false: nobody puts its rules in force.
     func startNode(
         mode: String = "transparent", backend: String = "original_destination", limit: String? = nil,
-        account: String = "account", setting: String = "", more: String = ""
+        account: String = "account", setting: String = "", more: String = "", interface: String = "vm*",
+        isApplied: Bool = true
     ) throws -> Node {
         try folder.write("state.json", EgressLab.state)
         let limits = limit.map { "limit per_instance {\n    \($0)\n    table 1k\n}\n" } ?? ""
         let config = """
             node test {
                 workers    2
-                intercept  interface vm*
+                intercept  interface \(interface)
                 \(setting)
             }
             \(more)
@@ -274,7 +294,7 @@ final class EgressLab: Sendable {
             routes file state.json
             """
         let running = try Node(config, folder: folder, in: node)
-        try run(in: node, [Binary.path, "egress", "rules", running.config, "--apply"])
+        if isApplied { try run(in: node, [Binary.path, "egress", "rules", running.config, "--apply"]) }
         return running
     }
 }

@@ -1,0 +1,157 @@
+import CMnl
+import Glibc
+import Pipeline
+import PipelineRuntime
+
+/// Hears from the kernel that something happened to what interception rests on: the table `inet pipelined` (nfnetlink), and
+/// routes, rules of routing and ports of bridges (rtnetlink(7)).
+///
+/// It says that there is reason to look, and no more. On a host where others change tables and routes a thousand times a
+/// second, messages about theirs are read and passed over.
+///
+/// Threading: the thread that made it. Ownership: closes its sockets.
+final class InterceptMonitor {
+    private struct Socket {
+        let handle: OpaquePointer
+        let isNetfilter: Bool
+    }
+
+    private let sockets: [Socket]
+    private let table: UInt32
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 8)
+
+    /// Fewer sockets than it wants where the kernel gives no more (CAP_NET_ADMIN is needed for nftables'): a look now and then
+    /// finds the rest.
+    /// - Parameter table: the routing table that is ours.
+    init(table: UInt32) {
+        self.table = table
+        let groups = [
+            (NETLINK_NETFILTER, [UInt32(NFNLGRP_NFTABLES.rawValue)]),
+            (
+                NETLINK_ROUTE,
+                [RTNLGRP_LINK, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE].map(
+                    \.rawValue)
+            ),
+        ]
+        sockets = groups.compactMap { family, groups in
+            InterceptMonitor.open(family, groups).map { Socket(handle: $0, isNetfilter: family == NETLINK_NETFILTER) }
+        }
+    }
+
+    deinit {
+        for socket in sockets { mnl_socket_close(socket.handle) }
+        buffer.deallocate()
+    }
+
+    private static func open(_ family: Int32, _ groups: [UInt32]) -> OpaquePointer? {
+        guard let socket = mnl_socket_open2(family, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)) else {
+            return nil
+        }
+        let isHeard =
+            mnl_socket_bind(socket, 0, 0) == 0
+            && groups.allSatisfy { group in
+                var group = group
+                let size = socklen_t(MemoryLayout<UInt32>.size)
+                return mnl_socket_setsockopt(socket, NETLINK_ADD_MEMBERSHIP, &group, size) == 0
+            }
+        guard isHeard else {
+            mnl_socket_close(socket)
+            return nil
+        }
+        return socket
+    }
+
+    var descriptors: [Descriptor] { sockets.map { Descriptor(mnl_socket_get_fd($0.handle)) } }
+
+    /// Takes all that has come since the last call.
+    /// - Returns: whether any of it is reason to look.
+    func take() -> Bool {
+        var isNews = false
+        for socket in sockets where read(socket) { isNews = true }
+        return isNews
+    }
+
+    private func read(_ socket: Socket) -> Bool {
+        var isNews = false
+        // Who is told faster than it reads has to end as well.
+        for _ in 0..<4096 {
+            let count = mnl_socket_recvfrom(socket.handle, buffer.baseAddress, buffer.count)
+            if count < 0, errno == EINTR { continue }
+            if count < 0, errno == EAGAIN { return isNews }
+            // ENOBUFS, or a message that was cut: anything may have happened.
+            guard count > 0 else { return true }
+            let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+            if InterceptMonitor.isNews(bytes, isNetfilter: socket.isNetfilter, table) { isNews = true }
+        }
+        return true
+    }
+
+    /// Whether any of these messages is about what is ours. What isn't whole is passed over.
+    static func isNews(_ bytes: UnsafeRawBufferPointer, isNetfilter: Bool, _ table: UInt32) -> Bool {
+        guard let base = bytes.baseAddress else { return false }
+        var left = Int32(clamping: bytes.count)
+        var message: UnsafePointer<nlmsghdr> = base.assumingMemoryBound(to: nlmsghdr.self)
+        // libmnl compares lengths as signed numbers: one of 2 GiB and more would pass.
+        while mnl_nlmsg_ok(message, left), Int64(message.pointee.nlmsg_len) <= Int64(left) {
+            if isNetfilter ? isOfTable(message) : isOfRouting(message, table) { return true }
+            guard let next = mnl_nlmsg_next(message, &left) else { return false }
+            message = UnsafePointer(next)
+        }
+        return false
+    }
+
+    /// The first attribute of tables, chains, rules, sets and flow tables is their table's name. Elements of sets come and go
+    /// with traffic, and change no rule.
+    private static func isOfTable(_ message: UnsafePointer<nlmsghdr>) -> Bool {
+        let type = message.pointee.nlmsg_type
+        guard type >> 8 == UInt16(NFNL_SUBSYS_NFTABLES) else { return false }
+        let kind = UInt32(type & 0xFF)
+        guard kind != NFT_MSG_NEWGEN.rawValue, kind != NFT_MSG_NEWSETELEM.rawValue, kind != NFT_MSG_DELSETELEM.rawValue
+        else { return false }
+        var isOurs = false
+        attributes(message, header: MemoryLayout<nfgenmsg>.size) { type, value in
+            guard type == NFTA_TABLE_NAME.rawValue else { return }
+            isOurs = value.prefix { $0 != 0 }.elementsEqual("pipelined".utf8)
+        }
+        return isOurs
+    }
+
+    private static func isOfRouting(_ message: UnsafePointer<nlmsghdr>, _ table: UInt32) -> Bool {
+        switch Int(message.pointee.nlmsg_type) {
+        // Rare, and any that comes first may lead elsewhere.
+        case RTM_NEWRULE, RTM_DELRULE: return true
+        case RTM_NEWROUTE, RTM_DELROUTE:
+            return holds(message, header: MemoryLayout<rtmsg>.size, Int(RTA_TABLE.rawValue)) { $0 == table }
+        // A port of a bridge, or of something like it.
+        case RTM_NEWLINK: return holds(message, header: MemoryLayout<ifinfomsg>.size, Int(IFLA_MASTER)) { $0 != 0 }
+        default: return false
+        }
+    }
+
+    /// Whether it has this attribute, with a number that passes.
+    private static func holds(
+        _ message: UnsafePointer<nlmsghdr>, header: Int, _ wanted: Int, _ isSo: (UInt32) -> Bool
+    ) -> Bool {
+        var found = false
+        attributes(message, header: header) { type, value in
+            if Int(type) == wanted, value.count == 4, isSo(value.loadUnaligned(as: UInt32.self)) { found = true }
+        }
+        return found
+    }
+
+    private static func attributes(
+        _ message: UnsafePointer<nlmsghdr>, header: Int, _ body: (UInt32, UnsafeRawBufferPointer) -> Void
+    ) {
+        guard mnl_nlmsg_get_payload_len(message) >= header, let first = mnl_nlmsg_get_payload_offset(message, header),
+            let tail = mnl_nlmsg_get_payload_tail(message)
+        else { return }
+        var attribute = first.assumingMemoryBound(to: nlattr.self)
+        while mnl_attr_ok(attribute, Int32(clamping: tail - UnsafeMutableRawPointer(attribute))) {
+            let value = UnsafeRawBufferPointer(
+                start: mnl_attr_get_payload(attribute), count: Int(mnl_attr_get_payload_len(attribute)))
+            body(UInt32(mnl_attr_get_type(attribute)), value)
+            guard let next = mnl_attr_next(attribute) else { return }
+            attribute = next
+        }
+    }
+}

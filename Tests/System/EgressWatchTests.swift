@@ -1,0 +1,172 @@
+import Foundation
+import Glibc
+import Testing
+
+/// A node that looks after its own rules, against a real kernel.
+@Suite("Interception, watched by the node", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
+struct EgressWatchTests {
+    /// Well before the look that comes every 30 s.
+    private var soon: Deadline { Deadline(seconds: 20) }
+
+    private func admin(_ lab: EgressLab) -> String { "\(lab.folder.path)/admin.sock" }
+
+    private func start(_ lab: EgressLab, _ rules: String, isApplied: Bool = true) throws -> Node {
+        let setting = "\(rules)\n    admin unix:\(admin(lab))"
+        return try lab.startNode(setting: setting, isApplied: isApplied)
+    }
+
+    private func interception(_ lab: EgressLab) throws -> (state: String, problems: [String]) {
+        let status = try Admin.json(["status"], admin(lab))
+        let interception = try (status["interception"] as? [String: Any]).unwrap("interception in \(status)")
+        return (
+            try (interception["state"] as? String).unwrap("state"),
+            try (status["problems"] as? [String]).unwrap("problems")
+        )
+    }
+
+    private func awaitInForce(_ lab: EgressLab) throws {
+        try awaitUntil("interception is in force") { try interception(lab).state == "in_force" }
+    }
+
+    /// The newest line with this event, once there are `count`.
+    private func event(_ name: String, _ count: Int, _ node: Node, _ deadline: Deadline = Deadline()) throws -> String {
+        try node.child.waitForError("\(count) times \(name)", deadline) { lines in
+            let found = lines.filter { $0.isEvent(name) }
+            return found.count >= count ? found[count - 1].text : nil
+        }
+    }
+
+    private func count(_ name: String, _ node: Node) -> Int { node.child.lines.filter { $0.isEvent(name) }.count }
+
+    private func rules(_ lab: EgressLab, _ node: Node, _ flag: String) throws -> (exit: Child.Exit, output: String) {
+        try lab.attempt(in: lab.node, [Binary.path, "egress", "rules", node.config, flag])
+    }
+
+    @Test(
+        "what is taken away is a problem and an event within seconds, and said to be back when it is",
+        arguments: [
+            ("nft flush ruleset", "nftables has no table inet pipelined"),
+            ("nft flush chain inet pipelined to_sockets", "the chain to_sockets of the table"),
+            ("ip -6 route flush table 28778", "the local route of table 28778 is gone (ip -6)"),
+            ("ip -4 rule del fwmark 0x706a table 28778", "the rule that leads to table 28778 is gone (ip -4 rule)"),
+        ])
+    func lost(_ command: String, _ fault: String) throws {
+        let lab = try EgressLab()
+        // `watch` is what a config that intercepts has without a word.
+        let node = try start(lab, "")
+        try awaitInForce(lab)
+        #expect(try interception(lab).problems.isEmpty)
+        let (lost, restored) = (count("interception_lost", node), count("interception_restored", node))
+        try lab.run(in: lab.node, command.split(separator: " ").map(String.init))
+        let line = try event("interception_lost", lost + 1, node, soon)
+        #expect(line.contains(fault) && line.contains("\"rules\":\"watch\""), "\(line)")
+        try awaitUntil("a problem in status") {
+            try interception(lab).problems.contains { $0.hasPrefix("interception_lost: \(fault)") }
+        }
+        #expect(try rules(lab, node, "--check").exit == .code(1))
+        #expect(try rules(lab, node, "--apply").exit == .code(0))
+        let back = try event("interception_restored", restored + 1, node, soon)
+        #expect(back.contains("\"by\":\"others\""), "\(back)")
+        try awaitInForce(lab)
+        #expect(try interception(lab).problems.isEmpty)
+    }
+
+    @Test("a reload to another port: `watch` says so until the rules follow")
+    func reload() throws {
+        let lab = try EgressLab()
+        let node = try start(lab, "intercept rules watch")
+        try awaitInForce(lab)
+        let lost = count("interception_lost", node)
+        let text = try String(contentsOfFile: node.config, encoding: .utf8)
+        #expect(try node.reload(text.replacingOccurrences(of: ":15001", with: ":15003")).isEvent("reloaded"))
+        let line = try event("interception_lost", lost + 1, node, soon)
+        #expect(line.contains("was made from another config"), "\(line)")
+        #expect(try rules(lab, node, "--apply").exit == .code(0))
+        try awaitInForce(lab)
+        #expect(
+            try node.reload(text.replacingOccurrences(of: "intercept rules watch", with: "intercept rules off"))
+                .isEvent("reloaded"))
+        let status = try Admin.json(["status"], admin(lab))
+        #expect(status["interception"] is NSNull && (status["problems"] as? [String])?.isEmpty == true, "\(status)")
+    }
+
+    @Test(
+        "`manage` puts its rules in force, puts them back, follows another port and mark, and leaves nothing of before")
+    func manage() throws {
+        let lab = try EgressLab()
+        try lab.forward()
+        let server = try lab.startServer()
+        let node = try start(lab, "intercept rules manage", isApplied: false)
+        _ = try event("interception_applied", 1, node, soon)
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+        for number in 1...2 {
+            try lab.run(in: lab.node, ["nft", "flush", "ruleset"])
+            let line = try event("interception_restored", number, node, soon)
+            #expect(line.contains("\"by\":\"node\""), "\(line)")
+            #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+            #expect(try lab.curl(lab.alpha, EgressLab.v6).output == "seen 2001:db8:9::1")
+        }
+        #expect(count("interception_lost", node) == 2)
+        let text = try String(contentsOfFile: node.config, encoding: .utf8)
+        let moved = text.replacingOccurrences(of: ":15001", with: ":15003")
+        #expect(try node.reload(moved).isEvent("reloaded"))
+        _ = try event("interception_applied", 2, node, soon)
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+        #expect(try rules(lab, node, "--check").exit == .code(0))
+        #expect(try !lab.run(in: lab.node, ["nft", "list", "ruleset"]).contains("15001"))
+        // Its connections carry the old mark until it starts anew, and so do its rules.
+        let marked = moved.replacingOccurrences(of: "workers    2", with: "workers    2\n    mark       0x100")
+        #expect(try node.reload(marked).isEvent("reloaded"))
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+        node.child.signal(SIGTERM)
+        #expect(try node.child.waitForExit() == .code(0))
+        // They stay: nobody goes around a node that is away.
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).exit == .code(7))
+        #expect(count("interception_applied", node) == 2 && count("interception_lost", node) == 2)
+        let again = try Node(marked, folder: lab.folder, in: lab.node)
+        _ = try event("interception_applied", 1, again, soon)
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+        for option in ["-6", "-4"] {
+            #expect(try !lab.run(in: lab.node, ["ip", option, "rule", "show"]).contains("0x706a"))
+            #expect(try lab.run(in: lab.node, ["ip", option, "route", "show", "table", "28778"]).isEmpty)
+        }
+        withExtendedLifetime(server) {}
+    }
+
+    @Test("somebody who flushes again and again makes no loop: said once, and each pause is longer")
+    func contested() throws {
+        let lab = try EgressLab()
+        let node = try start(lab, "intercept rules manage", isApplied: false)
+        _ = try event("interception_applied", 1, node, soon)
+        for number in 1...5 {
+            try lab.run(in: lab.node, ["nft", "flush", "ruleset"])
+            _ = try event("interception_restored", number, node)
+        }
+        #expect(count("interception_contested", node) == 1)
+        let times = try (3...5).map { try BackendEvent(try event("interception_restored", $0, node)).time }
+        #expect(times[1].timeIntervalSince(times[0]) > 1.5 && times[2].timeIntervalSince(times[1]) > 3, "\(times)")
+    }
+
+    @Test("without `nft` the node serves, and says at its start that it can't look")
+    func blind() throws {
+        let lab = try EgressLab()
+        try lab.forward()
+        let server = try lab.startServer()
+        let node = try start(lab, "intercept rules manage")
+        node.child.signal(SIGKILL)
+        _ = try node.child.waitForExit()
+        let blind = try Child(
+            "ip", ["netns", "exec", lab.node, "env", "PATH=/nonexistent", Binary.path, "run", node.config])
+        let line = try blind.waitForError("what is missing") { $0.first { $0.isEvent("interception_unwatched") } }
+        #expect(line.text.contains("`nft` is not installed") && line.text.contains("CAP_NET_ADMIN"), "\(line.text)")
+        _ = try blind.waitForError("that it is ready") { $0.first { $0.isEvent("ready") } }
+        try awaitUntil("a problem in status") {
+            try interception(lab).problems.contains { $0.contains("`nft` is not installed") }
+        }
+        #expect(try interception(lab).state == "unknown")
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+        blind.signal(SIGTERM)
+        #expect(try blind.waitForExit() == .code(0))
+        withExtendedLifetime(server) {}
+    }
+}
