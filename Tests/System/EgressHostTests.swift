@@ -18,19 +18,21 @@ struct EgressHostTests {
     func bridge() throws {
         let lab = try EgressLab()
         try lab.forward()
-        try lab.bridge(isFiltered: false)
         let server = try lab.startServer()
         let node = try lab.startNode()
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
         let fault = "vm1, vm2 are ports of the bridge br0"
+        try lab.bridge(isFiltered: false)
+        // Well before the look that comes every 30 s: the kernel says that links have become ports.
+        _ = try node.child.waitForError("that it is lost", Deadline(seconds: 20)) {
+            $0.first { $0.isEvent("interception_lost") && $0.text.contains(fault) }
+        }
         let before = try rules(lab, node.config, "--check")
         #expect(before.exit == .code(1) && before.output.contains("interception_lost: \(fault)"), "\(before)")
         #expect(before.output.contains("write `intercept interface br0`"), "\(before)")
         #expect(try rules(lab, node.config, "--apply").output.contains("warning: \(fault)"))
         // That is no false alarm.
         #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 10.81.1.2")
-        _ = try node.child.waitForError("that it is lost") {
-            $0.first { $0.isEvent("interception_lost") && $0.text.contains(fault) }
-        }
         let text = try String(contentsOfFile: node.config, encoding: .utf8)
         #expect(
             try node.reload(text.replacingOccurrences(of: "interface vm*", with: "interface br0")).isEvent("reloaded"))

@@ -147,24 +147,58 @@ struct EgressWatchTests {
         #expect(times[1].timeIntervalSince(times[0]) > 1.5 && times[2].timeIntervalSince(times[1]) > 3, "\(times)")
     }
 
-    @Test("without `nft` the node serves, and says at its start that it can't look")
-    func blind() throws {
+    @Test("a node that drains leaves the rules to its successor")
+    func successor() throws {
         let lab = try EgressLab()
         try lab.forward()
         let server = try lab.startServer()
-        let node = try start(lab, "intercept rules manage")
+        let node = try start(lab, "intercept rules manage", isApplied: false)
+        _ = try event("interception_applied", 1, node, soon)
+        let held = try lab.inside(lab.alpha) { try Socket.connect(to: EgressLab.v4) }
+        try held.send("GET / HTTP/1.1\r\n")
+        try awaitUntil("the relay has it") { try NodeStatus.total("connections_active", admin(lab)) == 1 }
+        node.child.signal(SIGTERM)
+        try node.waitForEvent("draining")
+        let text = try String(contentsOfFile: node.config, encoding: .utf8)
+            .replacingOccurrences(of: ":15001", with: ":15003")
+            .replacingOccurrences(of: "admin.sock", with: "next.sock")
+        let next = try Node(text, folder: lab.folder, in: lab.node)
+        _ = try event("interception_applied", 1, next, soon)
+        // The connection that stands goes on beside new ones.
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+        try held.send("Host: a\r\n\r\n")
+        #expect(try held.receive(exactly: 8) == Array("HTTP/1.1".utf8))
+        held.finish()
+        #expect(try node.child.waitForExit() == .code(0))
+        #expect(count("interception_lost", node) == 0 && count("interception_lost", next) == 0)
+        #expect(try rules(lab, next, "--check").exit == .code(0))
+        withExtendedLifetime(server) {}
+    }
+
+    @Test(
+        "without `nft`, or without its capability, the node serves, and says at its start that it can't look",
+        arguments: [
+            ("env PATH=/nonexistent", "`nft` is not installed"),
+            ("setpriv --bounding-set=-net_admin --inh-caps=-net_admin", "Operation not permitted"),
+        ])
+    func blind(_ prefix: String, _ obstacle: String) throws {
+        let lab = try EgressLab()
+        let server = try lab.startServer()
+        // Such a listener needs no capability.
+        let setting = "intercept rules manage\n    admin unix:\(admin(lab))"
+        let node = try lab.startNode(mode: "redirect", setting: setting)
         node.child.signal(SIGKILL)
         _ = try node.child.waitForExit()
-        let blind = try Child(
-            "ip", ["netns", "exec", lab.node, "env", "PATH=/nonexistent", Binary.path, "run", node.config])
+        let words = prefix.split(separator: " ").map(String.init)
+        let blind = try Child("ip", ["netns", "exec", lab.node] + words + [Binary.path, "run", node.config])
         let line = try blind.waitForError("what is missing") { $0.first { $0.isEvent("interception_unwatched") } }
-        #expect(line.text.contains("`nft` is not installed") && line.text.contains("CAP_NET_ADMIN"), "\(line.text)")
+        #expect(line.text.contains(obstacle) && line.text.contains("CAP_NET_ADMIN"), "\(line.text)")
         _ = try blind.waitForError("that it is ready") { $0.first { $0.isEvent("ready") } }
         try awaitUntil("a problem in status") {
-            try interception(lab).problems.contains { $0.contains("`nft` is not installed") }
+            try interception(lab).problems.contains { $0.contains(obstacle) && !$0.contains("\n") }
         }
         #expect(try interception(lab).state == "unknown")
-        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
+        #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1" || prefix.hasPrefix("setpriv"))
         blind.signal(SIGTERM)
         #expect(try blind.waitForExit() == .code(0))
         withExtendedLifetime(server) {}

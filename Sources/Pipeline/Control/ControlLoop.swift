@@ -100,6 +100,7 @@ struct ControlLoop: ~Copyable {
         switch phase {
         case .serving:
             node.isStopping = true
+            node.interception?.end()
             manager.stopping()
             let timeout = node.program.node.drainTimeout
             node.log.say("draining") { line in

@@ -147,8 +147,8 @@ struct InterceptionLook {
         } catch {
             guard !isGivenUp() else { return }
             let text =
-                "whether interception is in force can't be told: \(error.description); `nft` and `ip` need CAP_NET_ADMIN "
-                + "(systemd: AmbientCapabilities=CAP_NET_ADMIN); it is tried again every "
+                "whether interception is in force can't be told: \(InterceptionLook.line(error)); `nft` and `ip` must be there, "
+                + "and have CAP_NET_ADMIN as well (systemd: AmbientCapabilities=); it is tried again every "
                 + "\(InterceptionLook.interval.milliseconds / 1000) s"
             if report.untold != text { log.say("interception_unwatched", text) }
             (report.untold, report.state) = (text, .unknown)
@@ -156,6 +156,10 @@ struct InterceptionLook {
     }
 
     // MARK: What is said
+
+    private static func line(_ problem: Tool.Problem) -> String {
+        problem.description.split(separator: "\n").joined(separator: "; ")
+    }
 
     private mutating func note(_ found: EgressKernel.Findings) {
         isMissing = !found.missing.isEmpty
@@ -218,7 +222,7 @@ struct InterceptionLook {
             try kernel(wish).apply()
         } catch {
             guard !isGivenUp() else { return missing }
-            let text = "the rules can't be put in force: \(error.description); it is tried again"
+            let text = "the rules can't be put in force: \(InterceptionLook.line(error)); it is tried again"
             if report.unapplied != text { log.say("interception_not_restored", text) }
             report.unapplied = text
             return missing

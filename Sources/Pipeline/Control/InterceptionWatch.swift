@@ -72,11 +72,16 @@ final class InterceptionWatch: Sendable {
         handle.withLock { $0 = new }
     }
 
+    /// Looks no more, and touches nothing: a node that drains may have a successor, whose rules are others.
+    func end() {
+        order.withLock { $0.isEnding = true }
+        _ = cl_eventfd_signal(wake.number)
+    }
+
     /// Ends the thread, and a program that it waits for. The rules stay: they refuse what nobody takes.
     func stop() {
         guard let handle = handle.withLock({ $0 }) else { return }
-        order.withLock { $0.isEnding = true }
-        _ = cl_eventfd_signal(wake.number)
+        end()
         _ = cl_thread_join(handle)
     }
 
