@@ -2,6 +2,7 @@ import ArgumentParser
 import Pipeline
 import PipelineControl
 import PipelineLanguage
+import PipelineRouting
 
 struct Egress: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -17,9 +18,14 @@ struct Egress: ParsableCommand {
                 ends with code 1 if they are not, with 3 if it can't be asked. Both warn of what else keeps connections \
                 from the relay: firewalls that drop, destination NAT, bridges. All need CAP_NET_ADMIN, and can be repeated.
 
+                --state binds the addresses of this node's instances to the interfaces that desired state names for them: \
+                what comes with such an address by another one is dropped.
+
                 EXAMPLES
                   pipelined egress rules egress.pipeline                  look at them
                   pipelined egress rules egress.pipeline --apply          before the first instance starts
+                  pipelined egress rules egress.pipeline --state s.json --apply
+                                                                          again when an instance comes or goes
                   pipelined egress rules egress.pipeline --check          now and then
                   pipelined egress rules egress.pipeline --remove         before it stops for good
                 """)
@@ -36,7 +42,13 @@ struct Egress: ParsableCommand {
         @Flag(help: "Say whether they are in force. Exit code 1: they are not; 3: the kernel can't be asked.")
         var check = false
 
+        @Option(help: "Desired state, whose instances may have an `interface`.", completion: .file())
+        var state: String?
+
         func validate() throws {
+            if state != nil, remove || check {
+                throw ValidationError("--state goes with --apply, or alone.")
+            }
             if [apply, remove, check].filter({ $0 }).count > 1 {
                 throw ValidationError("--apply, --remove and --check can't be used together: choose one.")
             }
@@ -52,7 +64,8 @@ struct Egress: ParsableCommand {
                 throw ExitCode.wrongInput
             }
             do {
-                let rules = try EgressRules(program)
+                var rules = try EgressRules(program)
+                let isWhole = try bind(&rules, node: program.node.name)
                 if check {
                     try report(rules)
                 } else if apply {
@@ -60,12 +73,25 @@ struct Egress: ParsableCommand {
                 } else {
                     Output.text(rules.script)
                 }
+                if !isWhole { throw ExitCode.wrongInput }
             } catch let code as ExitCode {
                 throw code
             } catch {
                 Output.error("error: \(error)")
                 throw ExitCode.wrongInput
             }
+        }
+
+        /// False if some instance can't be read: what it says is not in the rules, and the others' is (R24).
+        private func bind(_ rules: inout EgressRules, node: String) throws -> Bool {
+            guard let state else { return true }
+            let bytes = try Output.read(state, limit: ConfigLoader.stateFileLimit)
+            let (document, problems) = bytes.withUnsafeBufferPointer { StateDocument.parse($0) }
+            let told = problems.list.filter { $0.severity == .fatal || $0.object == .instance }
+            for problem in told { Output.error("error: \(state):\(problem)") }
+            guard let document else { throw ExitCode.wrongInput }
+            rules.bound = document.boundAddresses(node: node)
+            return told.isEmpty && problems.omitted == 0
         }
 
         private func report(_ rules: EgressRules) throws {
@@ -87,7 +113,8 @@ struct Egress: ParsableCommand {
         private func putInForce(_ rules: EgressRules) throws {
             let kernel = EgressKernel(rules)
             try kernel.apply()
-            Output.line("\(config): rules are in force: `nft list table inet pipelined`")
+            let bound = state == nil ? "" : "; \(rules.bound.count) addresses are bound to an interface"
+            Output.line("\(config): rules are in force: `nft list table inet pipelined`\(bound)")
             // They are in force whatever is found, and whether or not something can be found.
             guard let found = try? kernel.look() else { return }
             for text in found.around + found.warnings { Output.error("warning: \(text)") }

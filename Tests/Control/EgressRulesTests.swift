@@ -3,6 +3,7 @@ import Foundation
 import Pipeline
 import PipelineControl
 import PipelineLanguage
+import PipelineRouting
 import Testing
 
 @Suite("egress rules") struct EgressRulesTests {
@@ -23,11 +24,17 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    set bound_ipv6 { type ipv6_addr; }
+                    set by_ipv6 { type ifname . ipv6_addr; }
+                    set bound_ipv4 { type ipv4_addr; }
+                    set by_ipv4 { type ifname . ipv4_addr; }
                     counter unreachable { }
                     set unreachable6 { type ipv6_addr . inet_service; size 4096; timeout 30s; }
                     set unreachable4 { type ipv4_addr . inet_service; size 4096; timeout 30s; }
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
+                        iifname != "lo" meta iifkind != "bridge" ip6 saddr @bound_ipv6 iifname . ip6 saddr != @by_ipv6 counter drop
+                        iifname != "lo" meta iifkind != "bridge" ip saddr @bound_ipv4 iifname . ip saddr != @by_ipv4 counter drop
                         iifname "vm*" jump assigned
                         iifname "tap0" jump assigned
                     }
@@ -90,6 +97,21 @@ import Testing
             ])
     }
 
+    @Test("R19: bound addresses fill sets, and change neither rules nor the table's digest") func bound() throws {
+        var rules = try rules(["[::]:15001 transparent"])
+        let marker = rules.marker
+        let (v6, v4) = (IPAddress(high: 0xFD00 << 48, low: 7), IPAddress(v4: 0x0A00_0007))
+        rules.bound = [("vm8", v4), ("vm7", v6), ("vm8", v6)].map { BoundAddress(interface: $0.0, address: $0.1) }
+        for text in [
+            "set bound_ipv6 { type ipv6_addr; elements = { fd00::7 }; }\n",
+            "elements = { \"vm7\" . fd00::7, \"vm8\" . fd00::7 }; }\n", "elements = { 10.0.0.7 }; }\n",
+            "elements = { \"vm8\" . 10.0.0.7 }; }\n",
+        ] {
+            #expect(rules.nftables.contains(text), "\(text) in \(rules.nftables)")
+        }
+        #expect(rules.marker == marker && rules.tableFault(rules.nftables) == nil)
+    }
+
     @Test("redirect, one family, a mark of the operator's") func redirect() throws {
         let rules = try rules(["[::]:15002 redirect"], node: "intercept interface vm*\nmark 0x100")
         #expect(
@@ -97,10 +119,16 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    set bound_ipv6 { type ipv6_addr; }
+                    set by_ipv6 { type ifname . ipv6_addr; }
+                    set bound_ipv4 { type ipv4_addr; }
+                    set by_ipv4 { type ifname . ipv4_addr; }
                     counter unreachable { }
                     set unreachable6 { type ipv6_addr . inet_service; size 4096; timeout 30s; }
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
+                        iifname != "lo" meta iifkind != "bridge" ip6 saddr @bound_ipv6 iifname . ip6 saddr != @by_ipv6 counter drop
+                        iifname != "lo" meta iifkind != "bridge" ip saddr @bound_ipv4 iifname . ip saddr != @by_ipv4 counter drop
                         iifname "vm*" jump assigned
                     }
                     chain assigned {

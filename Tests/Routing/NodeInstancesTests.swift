@@ -114,6 +114,45 @@ import Testing
         }
     }
 
+    @Test("R19: an `interface` binds the addresses of this node's instances that are not over")
+    func interfaces() throws {
+        func named(_ text: String, _ interface: String) -> String {
+            text.replacing("\"status\"", with: "\"interface\":\"\(interface)\",\"status\"")
+        }
+        let text = documentText(
+            instances: [
+                named(instance("i_1", "fd00::1", ipv4: "\"10.0.0.1\""), "vm1"),
+                named(instance("i_2", "fd00::2"), "name.of-15_byte"), instance("i_3", "fd00::3"),
+                named(instance("i_4", "fd00::4", node: "n2"), "vm4"),
+                named(instance("i_5", "fd00::5", status: "stopped"), "vm5"),
+            ], routes: [])
+        let document = try #require(StateDocument.parse(text).document)
+        #expect(
+            document.boundAddresses(node: "n1") == [
+                BoundAddress(interface: "vm1", address: try #require(IPAddress("10.0.0.1"))),
+                BoundAddress(interface: "vm1", address: try #require(IPAddress("fd00::1"))),
+                BoundAddress(interface: "name.of-15_byte", address: try #require(IPAddress("fd00::2"))),
+            ])
+        #expect(document.boundAddresses(node: "").isEmpty)
+    }
+
+    @Test("R24: what can't be an interface's name quarantines the instance, by name, and no other")
+    func badInterface() {
+        for bad in [
+            "\"\"", "\"sixteen-bytes-xx\"", "\"a/b\"", "\"a b\"", "\"a\\tb\"", "\"vm*\"", "\"a\\\"b\"", "\"a:b\"",
+            "\".\"", "7", "\"\u{e9}\"",
+        ] {
+            let flawed = instance("i_1", "fd00::1")
+                .replacing("\"status\"", with: "\"interface\":\(bad),\"status\"")
+            let (document, problems) = StateDocument.parse(
+                documentText(instances: [flawed, instance("i_2", "fd00::2")], routes: []))
+            #expect(document?.instances.count == 1, "\(bad)")
+            #expect(isRejected(problems.list, "i_1", "interface"), "\(bad): \(problems.list)")
+        }
+        let null = instance("i_1", "fd00::1").replacing("\"status\"", with: "\"interface\":null,\"status\"")
+        #expect(StateDocument.parse(documentText(instances: [null], routes: [])).problems.list.isEmpty)
+    }
+
     @Test("an apply that changes no instance shares the directory") func sharing() {
         let state = state()
         state.apply(instances: [instance("i_1", "fd00::1")], [])

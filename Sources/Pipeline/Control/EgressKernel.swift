@@ -68,7 +68,8 @@ package struct EgressKernel: Sendable {
             if let question = step.isDoneIfThisPrints, try !tool.run(question).isEmpty { continue }
             try tool.run(step.command)
         }
-        try tool.run(["nft", "-f", "-"], input: rules.nftables)
+        try tool.run(["nft", "-f", "-"], input: rules.nftables + rules.bridge)
+        if rules.bridge.isEmpty { EgressKernel.unbindPorts(tool) }
         for option in ["-6", "-4"] {
             let listing = try tool.run(["ip", option, "rule", "show"])
             for step in rules.leftovers(option, ruleListing: listing) { _ = try? tool.run(step.command) }
@@ -79,7 +80,13 @@ package struct EgressKernel: Sendable {
     /// - Parameter node: nil: the config can't be read.
     package static func remove(_ node: NodeSettings?) throws(Tool.Problem) {
         try Tool().run(["nft", "-f", "-"], input: EgressRules.removal)
+        unbindPorts(Tool())
         // Each may be gone already, and says so as it would say anything else.
         for step in EgressRules.routingRemoval(node) { _ = try? Tool().run(step.command) }
+    }
+
+    /// It fails where there never was such a table.
+    private static func unbindPorts(_ tool: Tool) {
+        _ = try? tool.run(["nft", "-f", "-"], input: EgressRules.bridgeRemoval)
     }
 }

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineRouting
 
 /// The firewall and routing rules that bring workloads' connections to a program's intercepting listeners
 /// (docs/EGRESS.md). Pure: the same program always gives the same rules.
@@ -34,6 +35,8 @@ package struct EgressRules: Sendable, Equatable {
     let mark: UInt32
     /// Conntrack counts the rest: it must know which connections are relayed.
     let isTracked: Bool
+    /// Desired state's, if that was asked.
+    package var bound: [BoundAddress] = []
 
     /// What packets carry that are to be delivered here.
     var deliveryMark: UInt32 { mark + 1 }
@@ -90,7 +93,7 @@ package struct EgressRules: Sendable, Equatable {
         table inet pipelined
         delete table inet pipelined
         table inet pipelined {
-        \(chains)    chain \(marker) {
+        \(boundSets)\(chains)    chain \(marker) {
             }
         }
 
@@ -167,7 +170,7 @@ package struct EgressRules: Sendable, Equatable {
         """
             chain sources {
                 type filter hook prerouting priority raw; policy accept;
-        \(jumps(to: "assigned"))    }
+        \(EgressRules.boundRules)\(jumps(to: "assigned"))    }
             chain assigned {
                 ip6 saddr :: meta l4proto ipv6-icmp return
                 ip saddr 0.0.0.0 udp sport 68 return
@@ -335,7 +338,7 @@ package struct EgressRules: Sendable, Equatable {
                 step.isDoneIfThisPrints.map { "\($0.joined(separator: " ")) | grep -q . || \(command)\n" }
                 ?? "\(command)\n"
         }
-        text += "nft -f - <<'EOF'\n\(nftables)EOF\n"
+        text += "nft -f - <<'EOF'\n\(nftables)\(bridge)EOF\n"
         return text + tracking.map { $0.command.joined(separator: " ") + "\n" }.joined()
     }
 }

@@ -95,6 +95,8 @@ public struct InstanceObject: Sendable {
     public let maxConnections: UInt32
     /// What it sends IPv4 from, if it may (R19).
     public let ipv4: IPAddress?
+    /// By which its packets come, if that is said; empty: it is not.
+    public let interface: TextRef
     let place: Place
 }
 

@@ -29,13 +29,13 @@ extension StateBuilder {
 
     private static let instanceKeys = JSONKeys([
         "instance_id", "env_id", "process_type", "overlay_ipv6", "node_id", "status", "drain_grace_seconds",
-        "weight", "max_connections", "ipv4",
+        "weight", "max_connections", "ipv4", "interface",
     ])
 
     mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
         let place = Place(line: reader.line, column: reader.column)
         var draft = ObjectDraft(.instance, at: place)
-        var (id, node): (TextRef?, TextRef?)
+        var (id, node, interface): (TextRef?, TextRef?, TextRef?)
         var (env, process): (UInt32?, UInt32?)
         var (address, ipv4): (IPAddress?, IPAddress?)
         var status: InstanceStatus?
@@ -54,6 +54,7 @@ extension StateBuilder {
                 weight = try draft.integer(&reader, "weight", 0...UInt64(BackendSpec.weightLimit), optional: true)
             case 8: limit = try draft.integer(&reader, "max_connections", 1...UInt64(UInt32.max), optional: true)
             case 9: ipv4 = try draft.address(&reader, "ipv4", v4: true, optional: true)
+            case 10: interface = try draft.interface(&reader, "interface", into: text)
             default: try reader.skip()
             }
         }
@@ -68,7 +69,8 @@ extension StateBuilder {
             InstanceObject(
                 id: id, env: env, processType: process, address: address, node: node ?? .empty, status: status,
                 drainGraceSeconds: UInt32(clamping: grace ?? 10), weight: UInt16(clamping: weight ?? 1),
-                maxConnections: UInt32(clamping: limit ?? 0), ipv4: ipv4, place: place))
+                maxConnections: UInt32(clamping: limit ?? 0), ipv4: ipv4, interface: interface ?? .empty,
+                place: place))
     }
 
     private static let routeKeys = JSONKeys([

@@ -34,8 +34,9 @@ enum Datagrams {
     }
 
     /// Sends `count` datagrams, and waits for no answer.
-    static func send(to place: Place, count: Int, bytes: Int, from port: UInt16 = 0) throws {
-        let fd = try connected(to: place, from: port)
+    /// - Parameter source: an address of the sender's; nil: the usual one.
+    static func send(to place: Place, count: Int, bytes: Int, from port: UInt16 = 0, source: String? = nil) throws {
+        let fd = try connected(to: place, from: port, source: source)
         defer { close(fd) }
         let payload = [UInt8](repeating: 1, count: bytes)
         for number in 0..<count where Glibc.send(fd, payload, bytes, 0) != bytes {
@@ -43,12 +44,12 @@ enum Datagrams {
         }
     }
 
-    private static func connected(to place: Place, from port: UInt16 = 0) throws -> Int32 {
+    private static func connected(to place: Place, from port: UInt16 = 0, source: String? = nil) throws -> Int32 {
         let isV6 = place.host.contains(":")
         let fd = socket(isV6 ? AF_INET6 : AF_INET, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard fd >= 0 else { throw Failure(call: "socket") }
-        let own = Place(isV6 ? "::" : "0.0.0.0", port)
-        if port != 0, try own.withAddress({ bind(fd, $0, $1) }) != 0 {
+        let own = Place(source ?? (isV6 ? "::" : "0.0.0.0"), port)
+        if port != 0 || source != nil, try own.withAddress({ bind(fd, $0, $1) }) != 0 {
             close(fd)
             throw Failure(call: "bind to port \(port)")
         }

@@ -1,0 +1,178 @@
+import Foundation
+import Testing
+
+/// An instance whose `interface` desired state names is known by that interface alone, also where routes tell nothing.
+@Suite("R19: addresses bound to an interface", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
+struct EgressBoundTests {
+    private static let (alpha, beta) = (["fd10:1::2", "10.81.1.2"], ["fd10:2::2", "10.81.2.2"])
+    private static let server = ["2001:db8:9::2", "198.51.100.2"]
+
+    private static var state: String {
+        EgressLab.state.replacing("\"ipv4\":\"10.81.1.2\"", with: "\"ipv4\":\"10.81.1.2\",\"interface\":\"vm1\"")
+            .replacing("\"ipv4\":\"10.81.2.2\"", with: "\"ipv4\":\"10.81.2.2\",\"interface\":\"vm2\"")
+    }
+
+    /// Takes beta's addresses on `host`, which may then send in its name.
+    private func steal(_ lab: EgressLab, _ host: String) throws {
+        try lab.run(in: host, ["ip", "addr", "add", "10.81.2.2/32", "dev", "lo"])
+        try lab.run(in: host, ["ip", "addr", "add", "fd10:2::2/128", "dev", "lo", "nodad", "preferred_lft", "0"])
+        // And take what others send in it.
+        try lab.run(in: host, ["sysctl", "-qw", "net.ipv4.conf.all.accept_local=1"])
+    }
+
+    /// Both instances are on one bridge: the route check passes each in the other's name.
+    private func bridge(_ lab: EgressLab) throws {
+        try lab.run(in: lab.node, ["ip", "link", "add", "vmbr", "type", "bridge"])
+        for link in ["vm1", "vm2"] {
+            try lab.run(in: lab.node, ["ip", "addr", "flush", "dev", link])
+            try lab.run(in: lab.node, ["ip", "link", "set", link, "master", "vmbr"])
+        }
+        for address in ["10.81.1.1/24", "10.81.2.1/24"] {
+            try lab.run(in: lab.node, ["ip", "addr", "add", address, "dev", "vmbr"])
+        }
+        for address in ["fd10:1::1/64", "fd10:2::1/64"] {
+            try lab.run(in: lab.node, ["ip", "addr", "add", address, "dev", "vmbr", "nodad"])
+        }
+        try lab.run(in: lab.node, ["ip", "link", "set", "vmbr", "up"])
+        // TPROXY takes no packet that br_netfilter shows to the rules while it is still the bridge's.
+        for name in ["iptables", "ip6tables"] {
+            try lab.run(in: lab.node, ["sh", "-c", "sysctl -qw net.bridge.bridge-nf-call-\(name)=0 || true"])
+        }
+    }
+
+    /// What the counters of a table have seen together.
+    private func packets(_ lab: EgressLab, _ host: String, _ table: String) throws -> Int {
+        try lab.run(in: host, ["nft", "list", "table"] + table.split(separator: " ").map(String.init))
+            .matches(of: #/counter packets (\d+)/#).reduce(0) { $0 + (Int($1.output.1) ?? 0) }
+    }
+
+    /// Datagrams of `host` that reach `place`, of 20 in the name of `source`: what comes after them shows that all have passed.
+    private func arrived(
+        _ lab: EgressLab, _ host: String, as source: String, _ echo: DatagramEcho, _ place: Place
+    ) throws -> Int {
+        let before = echo.received
+        try lab.inside(host) {
+            try Datagrams.send(to: place, count: 20, bytes: 100, source: source)
+        }
+        // What is sent in its own name comes back: then the others are through, or nowhere.
+        try lab.inside(host) { try Datagrams.exchange(with: place, count: 1, bytes: 10) }
+        return echo.received - before - 1
+    }
+
+    /// Puts the rules of a desired state with interfaces in force, beneath a node that has it too.
+    private func bind(_ lab: EgressLab, _ node: Node) throws {
+        try lab.folder.write("state.json", Self.state)
+        let reload = try node.reload(try String(contentsOfFile: node.config, encoding: .utf8))
+        #expect(reload.isEvent("reloaded"), "\(reload.text)")
+        let state = lab.folder.path + "/state.json"
+        let command = [Binary.path, "egress", "rules", node.config, "--state", state, "--apply"]
+        #expect(try lab.run(in: lab.node, command).contains("4 addresses are bound to an interface"))
+        // The table is still what the config makes.
+        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--check"])
+    }
+
+    /// Whose addresses they are may use them.
+    private func expectServed(_ lab: EgressLab, _ echoes: [DatagramEcho]) throws {
+        for (host, own) in [(lab.alpha, Self.alpha), (lab.beta, Self.beta)] {
+            for family in 0..<2 {
+                let place = Place(Self.server[family], EgressLab.port)
+                #expect(try lab.curl(host, place, from: own[family]).output.contains("seen"))
+                let before = echoes[family].received
+                try lab.inside(host) {
+                    try Datagrams.send(to: Place(place.host, 9999), count: 20, bytes: 100, source: own[family])
+                }
+                try awaitUntil("datagrams of \(own[family])") { echoes[family].received == before + 20 }
+            }
+        }
+    }
+
+    @Test("on one bridge, UDP and TCP, both families: in a neighbour's name by one's own port, nothing goes anywhere")
+    func bridged() throws {
+        let lab = try EgressLab()
+        try bridge(lab)
+        try lab.forward()
+        try steal(lab, lab.alpha)
+        try lab.run(
+            in: lab.beta,
+            [
+                "nft",
+                """
+                table inet seen {
+                  chain c {
+                    type filter hook input priority filter
+                    tcp sport \(EgressLab.port) tcp flags & (syn | ack) == (syn | ack) counter
+                  }
+                }
+                """,
+            ])
+        let server = try lab.startServer()
+        let node = try lab.startNode()
+        let echoes = try Self.server.map { host in try lab.inside(lab.server) { try DatagramEcho(Place(host, 9999)) } }
+        defer { for echo in echoes { echo.stop() } }
+        for isBound in [false, true] {
+            if isBound { try bind(lab, node) }
+            for family in 0..<2 {
+                let (own, place) = (Self.beta[family], Place(Self.server[family], 9999))
+                #expect(try arrived(lab, lab.alpha, as: own, echoes[family], place) == (isBound ? 0 : 20), "\(own)")
+                // Unbound, the relay answers whoever the bridge finds first: the thief, who is then served, or the victim.
+                let seen = try packets(lab, lab.beta, "inet seen")
+                let web = Place(place.host, EgressLab.port)
+                let curl = try lab.attempt(
+                    in: lab.alpha, ["curl", "-sS", "--max-time", "2", "--interface", own, "http://\(web)/"])
+                let isAnswered = try curl.exit == .code(0) || packets(lab, lab.beta, "inet seen") > seen
+                #expect(isAnswered != isBound, "\(own), bound: \(isBound), \(curl)")
+            }
+        }
+        // 20 datagrams and a SYN at least, of each family.
+        #expect(try packets(lab, lab.node, "bridge pipelined") >= 42)
+        try lab.run(in: lab.alpha, ["ip", "addr", "del", "fd10:2::2/128", "dev", "lo"])
+        try lab.run(in: lab.alpha, ["ip", "addr", "del", "10.81.2.2/32", "dev", "lo"])
+        try expectServed(lab, echoes)
+        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--remove"])
+        #expect(try lab.run(in: lab.node, ["nft", "list", "tables"]).isEmpty)
+        withExtendedLifetime(server) {}
+    }
+
+    @Test("on links of their own: from outside as well, UDP of both families, nothing comes in an instance's name")
+    func outside() throws {
+        let lab = try EgressLab()
+        try lab.forward()
+        try steal(lab, lab.server)
+        let server = try lab.startServer()
+        let node = try lab.startNode()
+        let echoes = try Self.server.map { host in try lab.inside(lab.server) { try DatagramEcho(Place(host, 9999)) } }
+        let inner = try Self.alpha.map { host in try lab.inside(lab.alpha) { try DatagramEcho(Place(host, 9998)) } }
+        defer { for echo in echoes + inner { echo.stop() } }
+        for isBound in [false, true] {
+            if isBound { try bind(lab, node) }
+            for family in 0..<2 {
+                let (own, place) = (Self.beta[family], Place(Self.alpha[family], 9998))
+                #expect(try arrived(lab, lab.server, as: own, inner[family], place) == (isBound ? 0 : 20), "\(own)")
+            }
+        }
+        try expectServed(lab, echoes)
+        // Without desired state nothing is bound.
+        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        #expect(try !lab.run(in: lab.node, ["nft", "list", "tables"]).contains("bridge"))
+        #expect(try arrived(lab, lab.server, as: Self.beta[0], inner[0], Place(Self.alpha[0], 9998)) == 20)
+        withExtendedLifetime(server) {}
+    }
+
+    @Test("R24: an instance that can't be read is said, by name, and the others are bound")
+    func flawed() throws {
+        let lab = try EgressLab()
+        let node = try lab.startNode()
+        let path = try lab.folder.write("bad.json", Self.state.replacing("\"vm1\"", with: "\"a/b\""))
+        let answer = try lab.attempt(
+            in: lab.node, [Binary.path, "egress", "rules", node.config, "--state", path, "--apply"])
+        #expect(answer.exit == .code(1) && answer.output.contains("instance \"i_alpha\", interface"), "\(answer)")
+        let table = try lab.run(in: lab.node, ["nft", "list", "table", "inet", "pipelined"])
+        #expect(table.contains("\"vm2\" . fd10:2::2") && !table.contains("fd10:1::2"), "\(table)")
+        // What is no state at all changes nothing.
+        try lab.folder.write("bad.json", "{")
+        let none = try lab.attempt(
+            in: lab.node, [Binary.path, "egress", "rules", node.config, "--state", path, "--apply"])
+        #expect(none.exit == .code(1))
+        #expect(try lab.run(in: lab.node, ["nft", "list", "table", "inet", "pipelined"]) == table)
+    }
+}
