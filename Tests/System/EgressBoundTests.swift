@@ -20,26 +20,6 @@ struct EgressBoundTests {
         try lab.run(in: host, ["sysctl", "-qw", "net.ipv4.conf.all.accept_local=1"])
     }
 
-    /// Both instances are on one bridge: the route check passes each in the other's name.
-    private func bridge(_ lab: EgressLab) throws {
-        try lab.run(in: lab.node, ["ip", "link", "add", "vmbr", "type", "bridge"])
-        for link in ["vm1", "vm2"] {
-            try lab.run(in: lab.node, ["ip", "addr", "flush", "dev", link])
-            try lab.run(in: lab.node, ["ip", "link", "set", link, "master", "vmbr"])
-        }
-        for address in ["10.81.1.1/24", "10.81.2.1/24"] {
-            try lab.run(in: lab.node, ["ip", "addr", "add", address, "dev", "vmbr"])
-        }
-        for address in ["fd10:1::1/64", "fd10:2::1/64"] {
-            try lab.run(in: lab.node, ["ip", "addr", "add", address, "dev", "vmbr", "nodad"])
-        }
-        try lab.run(in: lab.node, ["ip", "link", "set", "vmbr", "up"])
-        // TPROXY takes no packet that br_netfilter shows to the rules while it is still the bridge's.
-        for name in ["iptables", "ip6tables"] {
-            try lab.run(in: lab.node, ["sh", "-c", "sysctl -qw net.bridge.bridge-nf-call-\(name)=0 || true"])
-        }
-    }
-
     /// What the counters of a table have seen together.
     private func packets(_ lab: EgressLab, _ host: String, _ table: String) throws -> Int {
         try lab.run(in: host, ["nft", "list", "table"] + table.split(separator: " ").map(String.init))
@@ -89,7 +69,8 @@ struct EgressBoundTests {
     @Test("on one bridge, UDP and TCP, both families: in a neighbour's name by one's own port, nothing goes anywhere")
     func bridged() throws {
         let lab = try EgressLab()
-        try bridge(lab)
+        // The route check passes each in the other's name.
+        try lab.bridge(isFiltered: false)
         try lab.forward()
         try steal(lab, lab.alpha)
         try lab.run(
@@ -106,7 +87,7 @@ struct EgressBoundTests {
                 """,
             ])
         let server = try lab.startServer()
-        let node = try lab.startNode()
+        let node = try lab.startNode(interface: "br0")
         let echoes = try Self.server.map { host in try lab.inside(lab.server) { try DatagramEcho(Place(host, 9999)) } }
         defer { for echo in echoes { echo.stop() } }
         for isBound in [false, true] {
@@ -156,6 +137,38 @@ struct EgressBoundTests {
         #expect(try !lab.run(in: lab.node, ["nft", "list", "tables"]).contains("bridge"))
         #expect(try arrived(lab, lab.server, as: Self.beta[0], inner[0], Place(Self.alpha[0], 9998)) == 20)
         withExtendedLifetime(server) {}
+    }
+
+    @Test("`intercept rules manage`: the node binds by the state that it runs on, again when others change the table")
+    func managed() throws {
+        let lab = try EgressLab()
+        let node = try lab.startNode(setting: "intercept rules manage", isApplied: false)
+        try node.waitForEvent("interception_applied")
+        func table() throws -> String { try lab.run(in: lab.node, ["nft", "list", "table", "inet", "pipelined"]) }
+        func reload(_ state: String, revision: Int) throws {
+            try lab.folder.write("state.json", state.replacing("\"revision\":1", with: "\"revision\":\(revision)"))
+            try node.reload(revision: revision)
+        }
+        let both = ["\"vm1\" . fd10:1::2", "\"vm2\" . fd10:2::2", "\"vm1\" . 10.81.1.2", "\"vm2\" . 10.81.2.2"]
+        #expect(try !table().contains("vm2\" ."))
+        try reload(Self.state, revision: 2)
+        try awaitUntil("both are bound") { both.allSatisfy(try table().contains) }
+        // By hand and without a state: nobody would be bound any more.
+        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        try awaitUntil("both are bound again") { both.allSatisfy(try table().contains) }
+        try lab.run(in: lab.node, ["nft", "flush", "ruleset"])
+        try awaitUntil("both are bound after a flush") {
+            both.allSatisfy(try lab.attempt(in: lab.node, ["nft", "list", "ruleset"]).output.contains)
+        }
+        // One moves, one is bound no more.
+        let moved = Self.state.replacing("\"interface\":\"vm2\"", with: "\"interface\":\"vm9\"")
+            .replacing(",\"interface\":\"vm1\"", with: "")
+        try reload(moved, revision: 3)
+        try awaitUntil("the change is in the sets") {
+            let table = try table()
+            let gone = ["fd10:1::2", "\"vm2\" ."]
+            return table.contains("\"vm9\" . fd10:2::2") && !gone.contains(where: table.contains)
+        }
     }
 
     @Test("R24: an instance that can't be read is said, by name, and the others are bound")

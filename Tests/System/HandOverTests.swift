@@ -158,4 +158,30 @@ struct HandOverTests {
         #expect(try site.settled("port", "5353/udp") { $0.into >= two.into } == two)
         withExtendedLifetime((server, new)) {}
     }
+
+    @Test(
+        "R26: rules of interception are the new one's: the old one does not put back its own",
+        .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
+    func rules() throws {
+        let lab = try EgressLab()
+        let server = try lab.inside(lab.server) { try ManualServer("2001:db8:9::2") }
+        let old = try lab.startNode(
+            setting: "intercept rules manage\n    admin unix:\(lab.folder.path)/admin.sock", isApplied: false)
+        try old.waitForEvent("interception_applied")
+        let held = try lab.inside(lab.alpha) { try Socket.connect(to: server.place) }
+        _ = try server.accept()
+        old.child.signal(SIGTERM)
+        try old.waitForEvent("draining")
+        let text = try String(contentsOfFile: old.config, encoding: .utf8)
+        let new = try Node(text.replacing(":15001", with: ":15003"), folder: lab.folder, in: lab.node)
+        try new.waitForEvent("interception_applied")
+        let client = try lab.inside(lab.alpha) { try Socket.connect(to: server.place) }
+        _ = try server.accept()
+        // As long as the one that drains would take to look, and to put back what it knows.
+        usleep(2_000_000)
+        let check = try lab.attempt(in: lab.node, [Binary.path, "egress", "rules", new.config, "--check"])
+        #expect(check.exit == .code(0), "\(check.output)")
+        #expect(!old.child.hasEnded && !(old.child.output + new.child.output).contains("interception_lost"))
+        withExtendedLifetime((held, client)) {}
+    }
 }

@@ -30,6 +30,8 @@ package struct LoadedNode {
     var reading: StateOrder.Reading?
     /// What is wrong with objects that were left out, as lines for `status`.
     var problems: [String] = []
+    /// Addresses of this node's instances that desired state gives to one interface each.
+    var bound: [BoundAddress] = []
 
     package init(program: Program, routing: RoutingState, listeners: [PlannedListener], revision: UInt64?) {
         self.program = program
@@ -102,6 +104,7 @@ package enum ConfigLoader {
             listeners: ListenerPlan.listeners(program, RequestedPorts(routing)), revision: read.state?.revision)
         loaded.node?.reading = read.reading
         loaded.node?.problems = RunningNode.lines(read.compilation)
+        loaded.node?.bound = read.bound(program)
         return loaded
     }
 
@@ -229,6 +232,8 @@ extension ReadConfig {
         rejected = problems.rejected
         report(problems)
     }
+
+    func bound(_ program: Program) -> [BoundAddress] { state?.boundAddresses(node: program.node.name) ?? [] }
 
     /// The document that is applied goes by the number of another one.
     mutating func reportReused() {

@@ -1,21 +1,36 @@
 import CLinux
 import Pipeline
+import PipelineRouting
 import PipelineRuntime
 
 /// What a node is to look after: the rules of what it runs, and how.
 struct InterceptionWish: Sendable, Equatable {
     let mode: InterceptRules
-    let rules: EgressRules
+    private(set) var rules: EgressRules
 
     /// Nil without a problem: the config intercepts nothing, or says `off`.
-    /// - Parameter settings: those that the node runs with; `mark` needs a new start.
-    static func of(_ program: Program, _ settings: NodeSettings) -> (wish: InterceptionWish?, problem: String?) {
+    /// The same but for who is bound to which interface.
+    func differsByBindings(from other: InterceptionWish?) -> Bool {
+        guard var same = other, same != self else { return false }
+        same.rules.bound = rules.bound
+        return same == self
+    }
+
+    /// - Parameters:
+    ///   - settings: those that the node runs with; `mark` needs a new start.
+    ///   - bound: what desired state binds; who only watches has nothing to do with it.
+    static func of(
+        _ program: Program, _ settings: NodeSettings, _ bound: [BoundAddress] = []
+    ) -> (wish: InterceptionWish?, problem: String?) {
         let asked = program.node.interceptRules
         guard asked != .off, !program.node.interceptInterfaces.isEmpty,
             program.listeners.contains(where: \.mode.intercepts)
         else { return (nil, nil) }
         do throws(EgressRules.Problem) {
-            return (InterceptionWish(mode: asked ?? .watch, rules: try EgressRules(program, mark: settings.mark)), nil)
+            var wish = InterceptionWish(
+                mode: asked ?? .watch, rules: try EgressRules(program, mark: settings.mark))
+            if wish.mode == .manage { wish.rules.bound = bound }
+            return (wish, nil)
         } catch {
             // Rules of its own, which nobody asked us to know.
             guard asked != nil else { return (nil, nil) }
@@ -83,6 +98,8 @@ struct InterceptionLook {
     /// By the newest look, something that rules put in force would mend.
     private var isMissing = false
     private var warned: Set<String> = []
+    /// What the sets hold, as far as this node has filled them; nil: not known, since others may have since.
+    private var inSets: [BoundAddress]?
     // How often rules were put back without a calm time between.
     private var streak = 0
     private var lastApply: Instant?
@@ -95,9 +112,15 @@ struct InterceptionLook {
 
     /// Does what is due.
     mutating func advance(_ wanted: InterceptionWish?, _ now: Instant) {
-        if wanted != wish { begin(wanted, now) }
+        if let wanted, wanted.differsByBindings(from: wish) {
+            wish = wanted
+            nextLook = max(now, notBefore)
+        } else if wanted != wish {
+            begin(wanted, now)
+        }
         guard let wish else { return }
         if monitor?.take() == true {
+            if !wish.rules.bound.isEmpty { inSets = nil }
             let soon = wish.mode == .manage ? now : now + InterceptionLook.settling
             nextLook = min(nextLook ?? soon, max(soon, notBefore))
         }
@@ -120,7 +143,7 @@ struct InterceptionLook {
         }
         wish = wanted
         isNew = true
-        (streak, lastApply, isMissing) = (0, nil, false)
+        (streak, lastApply, isMissing, inSets) = (0, nil, false, nil)
         // What was lost stays so until a look says otherwise.
         let isLost = report.state == .lost && wanted != nil
         report = InterceptionReport(
@@ -142,7 +165,9 @@ struct InterceptionLook {
         do throws(Tool.Problem) {
             var missing = try kernel(wish).missing()
             // Before anything else is asked: until then connections go around.
-            if wish.mode == .manage, !missing.isEmpty, isDue { missing = try putBack(wish, missing) }
+            if wish.mode == .manage, isDue {
+                if !missing.isEmpty { missing = try putBack(wish, missing) } else { bind(wish) }
+            }
             note(try kernel(wish).surroundings(missing))
         } catch {
             guard !isGivenUp() else { return }
@@ -164,7 +189,7 @@ struct InterceptionLook {
     private mutating func note(_ found: EgressKernel.Findings) {
         isMissing = !found.missing.isEmpty
         report.untold = nil
-        if !isMissing { report.unapplied = nil }
+        if !isMissing, report.mode == .watch || inSets == wish?.rules.bound { report.unapplied = nil }
         if found.faults.isEmpty {
             if report.state == .lost { sayRestored(by: "others") }
             report.state = .inForce
@@ -214,24 +239,47 @@ struct InterceptionLook {
     /// - Returns: what is missing still.
     private mutating func putBack(_ wish: InterceptionWish, _ missing: [String]) throws(Tool.Problem) -> [String] {
         if !isNew { sayLost(missing, isMending: true) }
+        countTry()
+        guard apply(wish) else { return missing }
+        let after = try kernel(wish).missing()
+        if after.isEmpty { sayPutBack(missing) }
+        return after
+    }
+
+    /// The rules are there; desired state says something else of interfaces than their sets, or others have changed the table.
+    private mutating func bind(_ wish: InterceptionWish) {
+        let wanted = wish.rules.bound
+        guard inSets != wanted else { return }
+        // At a start nobody knows what the sets hold.
+        let isOfOthers = inSets == nil && !isNew
+        if isOfOthers { countTry() }
+        guard apply(wish), !(isNew && wanted.isEmpty) else { return }
+        log.say("interception_bound", "instances' addresses are bound to their interfaces, as desired state has them") {
+            $0.field("addresses", wanted.count)
+        }
+    }
+
+    private mutating func countTry() {
         let now = Instant(nanoseconds: cl_now())
         let isCalm = lastApply.map { now.since($0) > InterceptionLook.calm } ?? true
         streak = isCalm ? 1 : streak + 1
         lastApply = now
+    }
+
+    private mutating func apply(_ wish: InterceptionWish) -> Bool {
         do throws(Tool.Problem) {
             try kernel(wish).apply()
         } catch {
-            guard !isGivenUp() else { return missing }
+            guard !isGivenUp() else { return false }
             let text = "the rules can't be put in force: \(InterceptionLook.line(error)); it is tried again"
             if report.unapplied != text { log.say("interception_not_restored", text) }
             report.unapplied = text
-            return missing
+            return false
         }
         // Our own changes are no news; what others do from here on is.
         _ = monitor?.take()
-        let after = try kernel(wish).missing()
-        if after.isEmpty { sayPutBack(missing) }
-        return after
+        inSets = wish.rules.bound
+        return true
     }
 
     private mutating func sayPutBack(_ missing: [String]) {

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineRouting
 import PipelineRuntime
 import PipelineThreads
 import Synchronization
@@ -45,8 +46,8 @@ final class InterceptionWatch: Sendable {
     }
 
     /// Looks after what `program` intercepts from now on. Returns at once.
-    func follow(_ program: Program, _ settings: NodeSettings) {
-        let (wish, problem) = InterceptionWish.of(program, settings)
+    func follow(_ program: Program, _ settings: NodeSettings, _ bound: [BoundAddress]) {
+        let (wish, problem) = InterceptionWish.of(program, settings, bound)
         say(problem)
         order.withLock { $0.wish = wish }
         guard wish != nil || handle.withLock({ $0 }) != nil else { return }

@@ -84,6 +84,7 @@ extension RunningNode {
         revision = read.state?.revision
         order.applied(read.reading)
         problems = RunningNode.lines(read.compilation)
+        bound = read.bound(program)
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.adopt(plan, staged, now: Instant(nanoseconds: cl_now()))
         publish()

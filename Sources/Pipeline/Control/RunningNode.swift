@@ -37,6 +37,8 @@ final class RunningNode {
     var order = StateOrder()
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     var problems: [String] = []
+    /// Addresses of this node's instances that belong to one interface each.
+    var bound: [BoundAddress] = []
     /// Settings of `node` that the config file has and workers don't, as `workers 2 -> 4`.
     var awaitingStart: [String] { settings.unchangeable(in: program.node) }
     var lastReload: ReloadNote?
@@ -163,6 +165,7 @@ final class RunningNode {
         revision = node.revision
         order.applied(node.reading)
         problems = node.problems
+        bound = node.bound
     }
 
     // MARK: Change
@@ -211,7 +214,7 @@ final class RunningNode {
         flowDirectory.update(routing.snapshot.instances)
         flowWatch.update(program)
         unreachable.update(program)
-        interception?.follow(program, settings)
+        interception?.follow(program, settings, bound)
     }
 
     /// Acted upon at the next ``tick(_:)``.
