@@ -31,6 +31,7 @@ run:
 test:
 	@scripts/deps test
 	@$(MAKE) --no-print-directory lint build-tests
+	@python3 -m unittest discover --quiet -s Benchmarks/driver -p 'test_*.py' -t Benchmarks
 	@scripts/test $(ARGUMENTS)
 
 bench:
@@ -45,9 +46,11 @@ fuzz:
 
 lint:
 	@$(SWIFT) format lint --strict --parallel -r Sources Tests Package.swift
+	@scripts/tidy
 
 format:
 	@$(SWIFT) format -i --parallel -r Sources Tests Package.swift
+	@scripts/tidy --wrap
 
 deps:
 	@scripts/deps all

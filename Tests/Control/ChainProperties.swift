@@ -253,8 +253,7 @@ private struct ChainRun {
         /// Nil: not refused.
         var reason: ReasonCode?
         /// A stage still waits, because more could come.
-        var isWaiting = false
-        var route: String?
+        var isWaiting = false, route: String?
         var name = ""
         var sniff = SniffOutcome.notAsked
         var client: ClientAddress?
@@ -263,9 +262,8 @@ private struct ChainRun {
         var tlvs = 0..<0
         var alpn = 0..<0
         var prelude: [UInt8] = []
-        var owesHeader = false
+        var (owesHeader, isStranger) = (false, false)
         var peer: Endpoint?
-        var isStranger = false
     }
 
     private let fixture: ChainFixture
@@ -274,21 +272,17 @@ private struct ChainRun {
     private var end: InputState
     private var facts: ConnectionFacts
     private var (prelude, memory) = (Prelude(), StageMemory())
-    private var count = 0
+    private var (count, isGating) = (0, false)
     private var input = InputState.open
     /// Nothing comes before the deadline.
     private let isLate: Bool
-    private var isGating = false
 
     init(
         _ fixture: ChainFixture, _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState,
         isLate: Bool
     ) {
-        self.isLate = isLate
-        self.fixture = fixture
-        self.place = place
-        self.stream = stream
-        self.end = end
+        (self.fixture, self.place, self.stream) = (fixture, place, stream)
+        (self.end, self.isLate) = (end, isLate)
         facts = ConnectionFacts(
             peer: PeerAddress(place.peer),
             destination: DestinationAddress(Endpoint(IPAddress(high: 1, low: 1), place.port)),
