@@ -48,7 +48,8 @@ let package = Package(
             name: "PipelineRouting", dependencies: ["Pipeline", "CIDN2"], path: "Sources/Pipeline/Routing",
             swiftSettings: dataPath),
         .target(
-            name: "PipelineRuntime", dependencies: ["Pipeline", "CLinux"], path: "Sources/Pipeline/Runtime",
+            name: "PipelineRuntime", dependencies: ["Pipeline", "PipelineThreads", "CLinux"],
+            path: "Sources/Pipeline/Runtime",
             swiftSettings: dataPath),
 
         // Filters: a folder each, one line each in Catalog.

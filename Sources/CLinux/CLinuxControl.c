@@ -171,6 +171,11 @@ int cl_unix_connect(const char *path, int timeout_s) {
     return -error;
 }
 
+const char *cl_error_name(int error) {
+    const char *name = strerrorname_np(error);
+    return name != NULL ? name : "unknown";
+}
+
 int cl_path_kind(const char *path) {
     struct stat status;
     if (lstat(path, &status) < 0) return errno == ENOENT ? 0 : -errno;

@@ -262,7 +262,7 @@ private struct ChainRun {
         var tlvs = 0..<0
         var alpn = 0..<0
         var prelude: [UInt8] = []
-        var (owesHeader, isStranger) = (false, false)
+        var owesHeader = false, isStranger = false
         var peer: Endpoint?
     }
 

@@ -33,6 +33,8 @@ int cl_unix_listen(const char *path, int mode, int backlog);
 int cl_unix_accept(int fd);
 /* timeout_s > 0: blocking, each read and write takes so long at most; 0: not blocking. */
 int cl_unix_connect(const char *path, int timeout_s);
+/* The name of an errno, "ENOSPC"; never NULL. */
+const char *cl_error_name(int error);
 /* What stands at path, links not followed: 0 nothing, 1 a socket, 2 something else. */
 int cl_path_kind(const char *path);
 int cl_remove_path(const char *path);

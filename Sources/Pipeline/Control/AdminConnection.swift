@@ -1,5 +1,7 @@
 import CLinux
+import Glibc
 import PipelineRouting
+import PipelineThreads
 
 /// The other side of the admin socket: what the subcommands use.
 package enum AdminConnection {
@@ -56,21 +58,21 @@ package enum AdminConnection {
     }
 
     private static func broken(_ path: String, _ result: Int) -> Unreachable {
-        let why = result == -11 ? "no answer in \(patience) s" : "error \(-result) from the kernel"
+        let why = result == -Int(EAGAIN) ? "no answer in \(patience) s" : "\(kernelError(-result))"
         return Unreachable(description: "the node at \(path) can't be reached: \(why); see its log")
     }
 
     private static func reason(_ path: String, _ error: Int32) -> String {
         let cause: (String, String)
         switch error {
-        case 2:
+        case ENOENT:
             cause = (
                 "there is no such socket", "start the node, give it an `admin` setting, or name its socket by --admin"
             )
-        case 111: cause = ("nobody answers", "the node has ended: start it")
-        case 13, 1: cause = ("no permission", "run as the node's user or as root")
-        case 36: cause = ("the path is too long", "a socket's path has 107 bytes at most")
-        default: cause = ("error \(error) from the kernel", "see `errno \(error)`")
+        case ECONNREFUSED: cause = ("nobody answers", "the node has ended: start it")
+        case EACCES, EPERM: cause = ("no permission", "run as the node's user or as root")
+        case ENAMETOOLONG: cause = ("the path is too long", "a socket's path has 107 bytes at most")
+        default: cause = ("\(kernelError(error))", "see `errno \(error)`")
         }
         return "the node at \(path) can't be reached: \(cause.0); \(cause.1)"
     }

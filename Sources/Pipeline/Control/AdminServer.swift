@@ -1,6 +1,8 @@
 import CLinux
+import Glibc
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 
 /// An admin socket that can't be opened.
 package struct AdminSocketError: Error, Sendable, CustomStringConvertible {
@@ -88,7 +90,7 @@ final class AdminServer {
         case 1:
             let answer = cl_unix_connect(path, 0)
             // Its queue may be full: that is somebody too.
-            if answer >= 0 || answer == -11 {
+            if answer >= 0 || answer == -EAGAIN {
                 if answer >= 0 { _ = cl_close(answer) }
                 let request = AdminRequest(.handOver, isText: false)
                 if let answer = try? AdminConnection.ask(request, at: path, patience: handOverPatience),
@@ -100,7 +102,7 @@ final class AdminServer {
                     description: "can't open the admin socket \(path): another process answers on it; stop that one, "
                         + "or give this node another `admin` path")
             }
-            guard answer == -111 else { throw failure(path, -answer) }
+            guard answer == -ECONNREFUSED else { throw failure(path, -answer) }
             let failed = cl_remove_path(path)
             guard failed == 0 else { throw failure(path, -failed) }
         case let kind where kind < 0: throw failure(path, -kind)
@@ -114,12 +116,12 @@ final class AdminServer {
     private static func failure(_ path: String, _ error: Int32) -> AdminSocketError {
         let cause: (String, String)
         switch error {
-        case 2: cause = ("its directory is not there", "make it (systemd: RuntimeDirectory=)")
-        case 20: cause = ("a part of the path is no directory", "check the path")
-        case 13, 1: cause = ("no permission", "check the owner and mode of its directory")
-        case 30: cause = ("the file system is read-only", "choose another place")
-        case 98: cause = ("another process has just made it", "stop that one, or use another path")
-        default: cause = ("error \(error) from the kernel", "see `errno \(error)`")
+        case ENOENT: cause = ("its directory is not there", "make it (systemd: RuntimeDirectory=)")
+        case ENOTDIR: cause = ("a part of the path is no directory", "check the path")
+        case EACCES, EPERM: cause = ("no permission", "check the owner and mode of its directory")
+        case EROFS: cause = ("the file system is read-only", "choose another place")
+        case EADDRINUSE: cause = ("another process has just made it", "stop that one, or use another path")
+        default: cause = ("\(kernelError(error))", "see `errno \(error)`")
         }
         return AdminSocketError(description: "can't open the admin socket \(path): \(cause.0); \(cause.1)")
     }
@@ -267,7 +269,7 @@ final class AdminClient {
             if count > 0 { request += room[..<count] }
             return count
         }
-        if count == -11 { return }
+        if count == -Int(EAGAIN) { return }
         guard count >= 0 else {
             isOver = true
             return
@@ -300,7 +302,7 @@ final class AdminClient {
             return cl_send(
                 descriptor.number, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count, nil, 0)
         }
-        if count == -11 { return }
+        if count == -Int(EAGAIN) { return }
         guard count >= 0 else {
             isOver = true
             return

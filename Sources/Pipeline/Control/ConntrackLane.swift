@@ -1,6 +1,8 @@
+import Glibc
 import Pipeline
 import PipelineLedger
 import PipelineRuntime
+import PipelineThreads
 
 /// What conntrack counts, on its way to the other flow records (R21): a collector with a lane of its own.
 ///
@@ -88,10 +90,10 @@ final class ConntrackLane {
     static func explain(_ error: Int32) -> String {
         let why =
             switch error {
-            case 1: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
-            // EPROTONOSUPPORT, by the socket; EINVAL, by a dump: nfnetlink is there without conntrack's part.
-            case 93, 22: "the kernel has no nf_conntrack_netlink: modprobe nf_conntrack_netlink"
-            default: "error \(error) from the kernel"
+            case EPERM: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+            // The first by the socket, the second by a dump: nfnetlink is there without conntrack's part.
+            case EPROTONOSUPPORT, EINVAL: "the kernel has no nf_conntrack_netlink: modprobe nf_conntrack_netlink"
+            default: "\(kernelError(error))"
             }
         return "UDP, ICMP and what else passes no worker is not counted: \(why)"
     }

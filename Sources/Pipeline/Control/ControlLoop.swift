@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 
 /// The control thread's loop: waits for signals, addresses, admin clients and what is due, and does one after the other.
 /// Nothing in it waits for anybody else.
@@ -52,7 +53,7 @@ struct ControlLoop: ~Copyable {
             woke = Instant(nanoseconds: cl_now())
             guard failed >= 0 else {
                 // The wait can't fail for descriptors that are open; ending is the only safe answer if it does.
-                node.log.say("stopping", "the control loop can't wait: error \(-failed) from the kernel")
+                node.log.say("stopping", "the control loop can't wait: \(kernelError(-failed))")
                 node.fleet.order(.stop)
                 return
             }

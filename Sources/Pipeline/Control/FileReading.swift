@@ -1,4 +1,6 @@
 import CLinux
+import Glibc
+import PipelineThreads
 
 /// A file that could not be read or written.
 package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -17,15 +19,16 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
     init(_ path: String, _ verb: String, error: Int32) {
         self.path = path
         switch error {
-        case 2: (problem, remedy) = ("no such file", "check the path")
-        case 13, 1: (problem, remedy) = ("no permission to \(verb) it", "check its owner and mode (`ls -l`)")
-        case 20: (problem, remedy) = ("a part of the path is not a directory", "check the path")
-        case 21: (problem, remedy) = ("it is a directory", "name a file in it")
-        case 22: (problem, remedy) = ("it is not a regular file", "name a regular file, or `-` where that is allowed")
-        case 28: (problem, remedy) = ("the disk is full", "make room and try again")
-        case 30: (problem, remedy) = ("the file system is read-only", "choose another place")
-        case 36: (problem, remedy) = ("the path is too long", "use a shorter one")
-        default: (problem, remedy) = ("can't \(verb) it: error \(error) from the kernel", "see `errno \(error)`")
+        case ENOENT: (problem, remedy) = ("no such file", "check the path")
+        case EACCES, EPERM: (problem, remedy) = ("no permission to \(verb) it", "check its owner and mode (`ls -l`)")
+        case ENOTDIR: (problem, remedy) = ("a part of the path is not a directory", "check the path")
+        case EISDIR: (problem, remedy) = ("it is a directory", "name a file in it")
+        case EINVAL:
+            (problem, remedy) = ("it is not a regular file", "name a regular file, or `-` where that is allowed")
+        case ENOSPC: (problem, remedy) = ("the disk is full", "make room and try again")
+        case EROFS: (problem, remedy) = ("the file system is read-only", "choose another place")
+        case ENAMETOOLONG: (problem, remedy) = ("the path is too long", "use a shorter one")
+        default: (problem, remedy) = ("can't \(verb) it: \(kernelError(error))", "see `errno \(error)`")
         }
     }
 }

@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 
 /// All workers of a node, their log, and the snapshots that they run on.
 ///
@@ -25,7 +26,7 @@ final class Fleet {
     {
         let count = settings.workers > 0 ? settings.workers : max(1, Int(cl_cpu_count()))
         let limit = cl_raise_descriptor_limit()
-        guard limit >= 0 else { return (nil, "can't read the limit of open files: error \(-limit) from the kernel") }
+        guard limit >= 0 else { return (nil, "can't read the limit of open files: \(kernelError(-limit))") }
         let room = DescriptorBudget.listenerRoom(
             limit: Int(clamping: limit), workers: count, planned: listeners, most: most)
         let budget = DescriptorBudget(

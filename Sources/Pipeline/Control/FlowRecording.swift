@@ -1,5 +1,6 @@
 import Pipeline
 import PipelineLedger
+import PipelineThreads
 import Synchronization
 
 /// Who is behind the instance numbers of flow records. Numbers are never given again, so names of before the last change
@@ -134,7 +135,7 @@ final class FlowRecording {
     private static func exporter(_ settings: ExportSettings, _ log: ControlLog) throws(LedgerProblem) -> FlowExporter {
         let started = FlowExporter.start(settings, write: log.write)
         if let exporter = started.exporter { return exporter }
-        throw LedgerProblem("no thread for the collector \(settings.collector): error \(started.error) from the kernel")
+        throw LedgerProblem("no thread for the collector \(settings.collector): \(kernelError(started.error))")
     }
 
     private func startThread(_ wish: Wish, _ opened: OpenedLedger?) {

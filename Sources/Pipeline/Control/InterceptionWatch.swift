@@ -69,7 +69,7 @@ final class InterceptionWatch: Sendable {
         let failed = NamedThread.start("interception", stackBytes: InterceptionWatch.stackBytes, handle: &new) {
             [self] in run()
         }
-        guard failed == 0 else { return say("the rules are not looked after: no thread, error \(-failed)") }
+        guard failed == 0 else { return say("the rules are not looked after: no thread, \(kernelError(-failed))") }
         handle.withLock { $0 = new }
     }
 

@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 import Pipeline
 import PipelineRuntime
 import PipelineThreads
@@ -281,9 +282,9 @@ package final class LogWriter: @unchecked Sendable {
     static func why(_ counts: LogStream.Counts) -> String {
         switch counts.error {
         case 0: "its reader takes nothing, or too little"
-        case 28, 122: "the disk is full (error \(counts.error) from the kernel)"
-        case 32: "its reader is gone"
-        default: "error \(counts.error) from the kernel"
+        case ENOSPC, EDQUOT: "the disk is full"
+        case EPIPE: "its reader is gone"
+        default: "\(kernelError(counts.error))"
         }
     }
 }

@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineLanguage
 import PipelineRuntime
+import PipelineThreads
 
 /// Runs a node from start to end: starts its log, loads, opens, starts workers, serves, stops.
 ///
@@ -28,7 +29,7 @@ package struct Supervisor: ~Copyable {
             return refuse("can't take over the process's signals and standard streams")
         }
         let (writer, error) = LogWriter.start()
-        guard let writer else { return refuse("can't start the log's thread: error \(error) from the kernel") }
+        guard let writer else { return refuse("can't start the log's thread: \(kernelError(error))") }
         let code = Supervisor(config: path, writer).run()
         _ = writer.finish(patience: lastWords)
         return code
@@ -48,7 +49,7 @@ package struct Supervisor: ~Copyable {
     private consuming func run() -> Int32 {
         let signals = cl_signal_open()
         guard signals >= 0 else {
-            sayNotStarted(["can't take over the process's signals: error \(-signals) from the kernel"])
+            sayNotStarted(["can't take over the process's signals: \(kernelError(-signals))"])
             return 1
         }
         guard let loaded = loadNode() else { return 1 }

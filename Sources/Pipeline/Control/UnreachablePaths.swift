@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 import Pipeline
 import PipelineRuntime
 import PipelineThreads
@@ -174,11 +175,11 @@ final class UnreachablePaths: @unchecked Sendable {
     private static func explain(_ error: Int32) -> String {
         let why =
             switch error {
-            case 1: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
-            case 2: "nftables has no set for them: `pipelined egress rules CONFIG --apply`"
-            case 23: "the set is full"  // ENFILE
-            case 93, 95: "the kernel has no nf_tables"  // EPROTONOSUPPORT, EOPNOTSUPP
-            default: "error \(error) from the kernel"
+            case EPERM: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+            case ENOENT: "nftables has no set for them: `pipelined egress rules CONFIG --apply`"
+            case ENFILE: "the set is full"
+            case EPROTONOSUPPORT, EOPNOTSUPP: "the kernel has no nf_tables"
+            default: "\(kernelError(error))"
             }
         return "destinations that do not answer are not refused before the relay accepts: \(why)"
     }

@@ -94,12 +94,12 @@ package final class FlowThread: @unchecked Sendable {
         eachTurn: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> FlowThread {
         let wake = cl_eventfd()
-        guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: error \(-wake)") }
+        guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: \(kernelError(-wake))") }
         let thread = FlowThread(
             settings, opened?.store, sink, wake, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
         let failed = NamedThread.start("flows", stackBytes: stackBytes, handle: &thread.handle) { thread.run() }
         guard failed == 0 else {
-            throw LedgerProblem("no thread for the ledger: error \(-failed) from the kernel")
+            throw LedgerProblem("no thread for the ledger: \(kernelError(-failed))")
         }
         return thread
     }

@@ -168,6 +168,7 @@ package protocol Kernel {
 /// The few error numbers that the state machine tells apart, by their Linux values.
 package enum ErrorNumber {
     package static let notPermitted: Int32 = 1
+    package static let noEntry: Int32 = 2
     package static let interrupted: Int32 = 4
     package static let again: Int32 = 11
     package static let noMemory: Int32 = 12
@@ -177,6 +178,7 @@ package enum ErrorNumber {
     package static let protocolUnavailable: Int32 = 92
     package static let tooManyFilesInSystem: Int32 = 23
     package static let tooManyFiles: Int32 = 24
+    package static let familyNotSupported: Int32 = 97
     package static let addressInUse: Int32 = 98
     package static let addressNotAvailable: Int32 = 99
     package static let networkUnreachable: Int32 = 101

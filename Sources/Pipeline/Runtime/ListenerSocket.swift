@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineThreads
 
 /// A listening socket. The worker that it is given to reads it; whoever holds this closes it, once.
 package struct ListenerSocket: ~Copyable {
@@ -86,48 +87,49 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
 
     private var cause: (problem: String, remedy: String) {
         switch error {
-        case 98:
+        case ErrorNumber.addressInUse:
             (
                 "the port is taken",
                 "find who has it with `ss -ltnp 'sport = :\(endpoint.port)'`, stop it or choose another"
             )
-        case 99 where isTentative:
+        case ErrorNumber.addressNotAvailable where isTentative:
             (
                 "the address \(endpoint.address) is tentative: it can't be used before duplicate address detection is over",
                 "try again in a moment, or add it with `nodad`"
             )
-        case 99 where address == Int32(CL_ADDRESS_DUPLICATE):
+        case ErrorNumber.addressNotAvailable where address == Int32(CL_ADDRESS_DUPLICATE):
             (
                 "another host has the address \(endpoint.address): duplicate address detection has failed",
                 "take it from one of them"
             )
-        case 99:
+        case ErrorNumber.addressNotAvailable:
             (
                 "this node does not have the address \(endpoint.address)",
                 "add it (`ip addr add`), or listen on [::] or 0.0.0.0"
             )
-        case 1 where mode.intercepts:
+        case ErrorNumber.notPermitted where mode.intercepts:
             (
                 "no permission to intercept connections (`\(mode.rawValue)`)",
                 "run with CAP_NET_ADMIN (systemd: AmbientCapabilities=), or as root"
             )
-        case 13, 1:
+        case ErrorNumber.accessDenied, ErrorNumber.notPermitted:
             (
                 "no permission for port \(endpoint.port)",
                 "run with CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), or use a port above 1023"
             )
-        case 23, 24:
+        case ErrorNumber.tooManyFilesInSystem, ErrorNumber.tooManyFiles:
             (
                 "no file descriptor is left for it",
                 "raise the limit of open files (systemd: LimitNOFILE=), or lower `connections`"
             )
-        case 97: ("this kernel has no such address family", "enable IPv6, or listen on an IPv4 address")
-        case 2:
+        case ErrorNumber.familyNotSupported:
+            ("this kernel has no such address family", "enable IPv6, or listen on an IPv4 address")
+        case ErrorNumber.noEntry:
             (
                 "congestion control '\(congestion ?? "")' is not available",
                 "see `sysctl net.ipv4.tcp_available_congestion_control`, or load its module"
             )
-        default: ("error \(error) from the kernel", "see `errno \(error)`")
+        default: ("\(kernelError(error))", "see `errno \(error)`")
         }
     }
 }

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineThreads
 
 /// A worker that could not be made or started. Nothing of it serves.
 package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
@@ -15,7 +16,7 @@ package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
     }
 
     package var description: String {
-        "can't start worker \(worker): \(call) failed\(error == 0 ? "" : " (error \(error) from the kernel)"); "
+        "can't start worker \(worker): \(call) failed\(error == 0 ? "" : " (\(kernelError(error)))"); "
             + "\(remedy)"
     }
 
