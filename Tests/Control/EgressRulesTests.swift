@@ -24,6 +24,7 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    set bound_links { type ifname; }
                     set bound_ipv6 { type ipv6_addr; }
                     set by_ipv6 { type ifname . ipv6_addr; }
                     set bound_ipv4 { type ipv4_addr; }
@@ -34,9 +35,16 @@ import Testing
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
                         iifname != "lo" meta iifkind != "bridge" ip6 saddr @bound_ipv6 iifname . ip6 saddr != @by_ipv6 counter drop
+                        iifname @bound_links ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @by_ipv6 counter drop
                         iifname != "lo" meta iifkind != "bridge" ip saddr @bound_ipv4 iifname . ip saddr != @by_ipv4 counter drop
-                        iifname "vm*" jump assigned
-                        iifname "tap0" jump assigned
+                        iifname @bound_links ip saddr != 0.0.0.0 iifname . ip saddr != @by_ipv4 counter drop
+                        iifname "vm*" goto assigned
+                        iifname "tap0" goto assigned
+                        iifname "lo" return
+                        ip6 saddr fe80::/10 return
+                        ip saddr 169.254.0.0/16 return
+                        fib saddr oifname "vm*" counter drop
+                        fib saddr oifname "tap0" counter drop
                     }
                     chain assigned {
                         ip6 saddr :: meta l4proto ipv6-icmp return
@@ -68,13 +76,19 @@ import Testing
                     chain listeners {
                         type filter hook input priority filter - 10; policy accept;
                         iifname "lo" return
-                        iifname "vm*" return
-                        iifname "tap0" return
+                        iifname "vm*" goto said_here
+                        iifname "tap0" goto said_here
                         meta nfproto ipv6 tcp dport 15001 tcp flags & (syn | ack) == syn meta mark != 0x706a reject with tcp reset
                         meta nfproto ipv4 tcp dport 15001 tcp flags & (syn | ack) == syn meta mark != 0x706a reject with tcp reset
                     }
+                    chain said_here {
+                        icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,136,8 != 6 counter drop
+                        icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } @th,112,8 != 6 counter drop
+                    }
                     chain not_around {
                         type filter hook forward priority filter - 10; policy accept;
+                        iifname "vm*" meta l4proto { 51, 135, 139, 140, 253, 254 } counter drop
+                        iifname "tap0" meta l4proto { 51, 135, 139, 140, 253, 254 } counter drop
                         meta l4proto != tcp return
                         iifname "vm*" jump refuse
                         iifname "tap0" jump refuse
@@ -119,6 +133,7 @@ import Testing
                 table inet pipelined
                 delete table inet pipelined
                 table inet pipelined {
+                    set bound_links { type ifname; }
                     set bound_ipv6 { type ipv6_addr; }
                     set by_ipv6 { type ifname . ipv6_addr; }
                     set bound_ipv4 { type ipv4_addr; }
@@ -128,8 +143,14 @@ import Testing
                     chain sources {
                         type filter hook prerouting priority raw; policy accept;
                         iifname != "lo" meta iifkind != "bridge" ip6 saddr @bound_ipv6 iifname . ip6 saddr != @by_ipv6 counter drop
+                        iifname @bound_links ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @by_ipv6 counter drop
                         iifname != "lo" meta iifkind != "bridge" ip saddr @bound_ipv4 iifname . ip saddr != @by_ipv4 counter drop
-                        iifname "vm*" jump assigned
+                        iifname @bound_links ip saddr != 0.0.0.0 iifname . ip saddr != @by_ipv4 counter drop
+                        iifname "vm*" goto assigned
+                        iifname "lo" return
+                        ip6 saddr fe80::/10 return
+                        ip saddr 169.254.0.0/16 return
+                        fib saddr oifname "vm*" counter drop
                     }
                     chain assigned {
                         ip6 saddr :: meta l4proto ipv6-icmp return
@@ -154,11 +175,16 @@ import Testing
                     chain listeners {
                         type filter hook input priority filter - 10; policy accept;
                         iifname "lo" return
-                        iifname "vm*" return
+                        iifname "vm*" goto said_here
                         meta nfproto ipv6 tcp dport 15002 tcp flags & (syn | ack) == syn meta mark != 0x101 reject with tcp reset
+                    }
+                    chain said_here {
+                        icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,136,8 != 6 counter drop
+                        icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } @th,112,8 != 6 counter drop
                     }
                     chain not_around {
                         type filter hook forward priority filter - 10; policy accept;
+                        iifname "vm*" meta l4proto { 51, 135, 139, 140, 253, 254 } counter drop
                         meta l4proto != tcp return
                         iifname "vm*" jump refuse
                     }

@@ -53,13 +53,13 @@ import Testing
         #expect(compilation.diagnostics.last?.message == "s.txt: 980 more lines are wrong")
     }
 
-    @Test("an unreadable file is an error at its place, an empty one a warning")
+    @Test("an unreadable file is an error at its place, an empty one is said")
     func unreadable() {
         let missing = compiled(head: "set s file other.txt\nnames n file n.txt\n")
         #expect(missing.diagnostics.map(\.message) == ["can't read /etc/other.txt: no such file"])
         #expect(missing.program == nil)
         let empty = compiled(set: "# nothing\n", names: "\n")
-        #expect(empty.diagnostics.map(\.severity) == [.warning, .warning])
+        #expect(empty.diagnostics.map(\.severity) == [.note, .note])
         #expect(empty.program != nil)
     }
 

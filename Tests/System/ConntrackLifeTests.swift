@@ -111,6 +111,54 @@ struct ConntrackLifeTests {
         withExtendedLifetime(server) {}
     }
 
+    @Test(
+        "the host forwards and masquerades as docs/EGRESS.md has it: datagrams of both families are the instance's; then it is stopped",
+        .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
+    func masqueraded() throws {
+        let site = try Site()
+        let lab = site.lab
+        // Nobody out there knows a way back.
+        for net in ["fd10:1::/64", "10.81.1.0/24"] {
+            try lab.run(in: lab.server, ["ip", net.contains(":") ? "-6" : "-4", "route", "del", net])
+        }
+        for block in try Self.commands("ip_forward") { try lab.run(in: lab.node, ["sh", "-c", block]) }
+        let places = ["2001:db8:9::2", "198.51.100.2"].map { Place($0, 5353) }
+        let echoes = try places.map { place in try lab.inside(lab.server) { try DatagramEcho(place) } }
+        defer { for echo in echoes { echo.stop() } }
+        for place in places {
+            try lab.inside(lab.alpha) { try Datagrams.exchange(with: place, count: 50, bytes: 1000) }
+        }
+        let sum = Site.Sum(out: 50 * (1048 + 1028), into: 50 * (1048 + 1028), connections: 2)
+        #expect(try site.settled("instance", "i_alpha") { $0.into >= sum.into } == sum)
+        let server = try lab.inside(lab.server) { try Server.echo("2001:db8:9::2", port: 9001) }
+        let held = try lab.inside(lab.alpha) { try Socket.connect(to: server.place) }
+        try lab.inside(lab.alpha) {
+            try held.send("on")
+            #expect(try held.receive(exactly: 2) == Array("on".utf8))
+        }
+        let stop = try Self.commands("table inet stopped")[0].replacing("fd10:2::2", with: "fd10:1::2")
+            .replacing("10.2.0.2", with: "10.81.1.2").split(separator: "\n")
+        let before = echoes.map(\.received)
+        for line in stop.prefix(2) { try lab.run(in: lab.node, ["sh", "-c", String(line)]) }
+        for place in places { try lab.inside(lab.alpha) { try Datagrams.send(to: place, count: 5, bytes: 10) } }
+        try lab.inside(lab.alpha) { try held.send("more") }
+        #expect(try lab.inside(lab.alpha) { (try? held.receive(exactly: 4, Deadline(seconds: 1))) == nil })
+        #expect(echoes.map(\.received) == before)
+        try lab.run(in: lab.node, ["sh", "-c", String(stop[2])])
+        #expect(try lab.inside(lab.alpha) { try held.receive(exactly: 4) } == Array("more".utf8))
+    }
+
+    /// Blocks of commands of docs/EGRESS.md that have `word`.
+    private static func commands(_ word: String) throws -> [String] {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let page = try String(contentsOf: root.appendingPathComponent("docs/EGRESS.md"), encoding: .utf8)
+        let blocks = page.matches(of: #/```[a-z-]*\n(?s:(.*?))```/#).map { String($0.output.1) }
+        let found = blocks.filter { $0.contains(word) && $0.contains("nft ") }
+        guard !found.isEmpty else { throw Failure("no block with \(word)") }
+        return found
+    }
+
     @Test("R28: without permission: it says what is missing, in `status` as well, and relays all the same")
     func permission() throws {
         let folder = try TemporaryFolder()

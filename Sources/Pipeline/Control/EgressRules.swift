@@ -130,8 +130,8 @@ package struct EgressRules: Sendable, Equatable {
         return errors.map { "        \($0) \(delivered)" }.joined()
     }
 
-    private func jumps(to chain: String) -> String {
-        interfaces.map { "        iifname \"\($0)\" jump \(chain)\n" }.joined()
+    private func jumps(to chain: String, by verb: String = "jump", of direction: String = "iifname") -> String {
+        interfaces.map { "        \(direction) \"\($0)\" \(verb) \(chain)\n" }.joined()
     }
 
     /// What goes to this host itself is not for us.
@@ -164,13 +164,21 @@ package struct EgressRules: Sendable, Equatable {
         return text + "        goto refuse\n    }\n"
     }
 
+    /// Instances send by their own interfaces alone; an address of a link tells nothing of where it is.
+    private var outsiders: String {
+        interfaces.map { "        fib saddr oifname \"\($0)\" counter drop\n" }.joined()
+    }
+
     /// Who says that it is somebody whom answers would reach elsewhere: neither conntrack, which would count it, nor the one whose
     /// name it is, who would get the answer, sees any of it. Of who takes another address of its own link the relay says so (R19).
     private var sources: String {
         """
             chain sources {
                 type filter hook prerouting priority raw; policy accept;
-        \(EgressRules.boundRules)\(jumps(to: "assigned"))    }
+        \(EgressRules.boundRules)\(jumps(to: "assigned", by: "goto"))        iifname "lo" return
+                ip6 saddr fe80::/10 return
+                ip saddr 169.254.0.0/16 return
+        \(outsiders)    }
             chain assigned {
                 ip6 saddr :: meta l4proto ipv6-icmp return
                 ip saddr 0.0.0.0 udp sport 68 return
@@ -186,14 +194,37 @@ package struct EgressRules: Sendable, Equatable {
         """
             chain not_around {
                 type filter hook forward priority filter - 10; policy accept;
-                meta l4proto != tcp return
+        \(countedOnly)\(hidden)        meta l4proto != tcp return
         \(jumps(to: "refuse"))    }
-            chain refuse {
+        \(uncounted)    chain refuse {
                 meta l4proto tcp reject with tcp reset
                 drop
             }
 
         """
+    }
+
+    /// Headers that TCP can stand behind, unseen: authentication, mobility, HIP, shim6, and two for experiments.
+    private var hidden: String {
+        interfaces.map { "        iifname \"\($0)\" meta l4proto { 51, 135, 139, 140, 253, 254 } counter drop\n" }
+            .joined()
+    }
+
+    private var countedOnly: String {
+        isTracked ? jumps(to: "uncounted") + jumps(to: "uncounted", of: "oifname") : ""
+    }
+
+    /// What conntrack calls invalid has no entry, and an error has that of what it is about: nobody would be billed for it. Errors
+    /// are needed, so a few of them pass.
+    private var uncounted: String {
+        guard isTracked else { return "" }
+        return """
+                chain uncounted {
+                    meta l4proto != tcp ct state invalid counter drop
+                    meta l4proto { icmp, ipv6-icmp } ct state related limit rate over 100/second burst 100 packets counter drop
+                }
+
+            """
     }
 
     /// Strangers who connect to the listeners themselves. Workloads may, and are refused by the relay, which says so.
@@ -203,14 +234,24 @@ package struct EgressRules: Sendable, Equatable {
                     type filter hook input priority filter - 10; policy accept;
                     iifname "lo" return
 
-            """ + interfaces.map { "        iifname \"\($0)\" return\n" }.joined()
+            """ + jumps(to: "said_here", by: "goto")
         for family in families {
             text += "        meta nfproto \(family.nfproto) tcp dport \(family.listener.endpoint.port) "
             text += "tcp flags & (syn | ack) == syn meta mark != \(EgressRules.hex(deliveryMark)) "
             text += "reject with tcp reset\n"
         }
-        return text + "    }\n"
+        return text + "    }\n" + EgressRules.saidHere
     }
+
+    /// A workload is asked by TCP alone, through the relay: its errors about anything else of this host's are made up, and would
+    /// slow or stop what the host itself sends to others. The quoted packet begins 8 bytes into an error.
+    private static let saidHere = """
+            chain said_here {
+                icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,136,8 != 6 counter drop
+                icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } @th,112,8 != 6 counter drop
+            }
+
+        """
 
     /// What says in conntrack that a connection is counted by the relay.
     private var trackingMark: String { isTracked ? "ct mark set \(EgressRules.hex(mark)) " : "" }

@@ -55,13 +55,25 @@ struct InterceptionReport: Sendable, Equatable {
     /// Why the rules can't be put back; nil: nobody tried, or they were.
     var unapplied: String?
 
+    /// Rules put in force would mend it.
+    var isMending = false
+    /// When the node tries next, if somebody takes the rules away again and again.
+    var nextTry: Instant?
+
+    private func contested(_ now: Instant) -> String {
+        guard let nextTry, mode == .manage else { return "" }
+        return "; somebody takes the rules away again and again: the node tries again in "
+            + "\((nextTry.since(now).milliseconds + 999) / 1000) s"
+    }
+
     /// As `status` shows it, with what to do.
-    func problems(config: String) -> [String] {
+    func problems(config: String, _ now: Instant) -> [String] {
         var texts: [String] = []
         if state == .lost {
-            let hand = mode == .manage ? "" : "; `pipelined egress rules \(config) --apply`"
+            let hand = isMending ? "; `pipelined egress rules \(config) --apply`" : ""
             texts.append(
-                "interception_lost: \(faults.joined(separator: "; ")): TCP of workloads may go around the relay\(hand)")
+                "interception_lost: \(faults.joined(separator: "; ")): TCP of workloads may go around the relay"
+                    + "\(contested(now))\(hand)")
         }
         return texts + [untold, unapplied].compactMap { $0 }
     }
@@ -121,8 +133,10 @@ struct InterceptionLook {
         guard let wish else { return }
         if monitor?.take() == true {
             if !wish.rules.bound.isEmpty { inSets = nil }
-            let soon = wish.mode == .manage ? now : now + InterceptionLook.settling
-            nextLook = min(nextLook ?? soon, max(soon, notBefore))
+            // Who puts back waits only where somebody takes away again and again: until then nothing holds a workload back.
+            let soon =
+                wish.mode == .manage && retryAt == nil ? now : max(now + InterceptionLook.settling, notBefore)
+            nextLook = min(nextLook ?? soon, soon)
         }
         guard let due = nextLook, due <= now else { return }
         look(wish)
@@ -132,6 +146,7 @@ struct InterceptionLook {
         nextLook = end + InterceptionLook.interval
         guard isMissing, wish.mode == .manage else { return }
         nextLook = max(notBefore, min(end + InterceptionLook.interval, retryAt ?? end))
+        report.nextTry = retryAt == nil ? nil : nextLook
     }
 
     private mutating func begin(_ wanted: InterceptionWish?, _ now: Instant) {
@@ -188,6 +203,7 @@ struct InterceptionLook {
 
     private mutating func note(_ found: EgressKernel.Findings) {
         isMissing = !found.missing.isEmpty
+        (report.isMending, report.nextTry) = (isMissing, nil)
         report.untold = nil
         if !isMissing, report.mode == .watch || inSets == wish?.rules.bound { report.unapplied = nil }
         if found.faults.isEmpty {
@@ -264,6 +280,13 @@ struct InterceptionLook {
         let isCalm = lastApply.map { now.since($0) > InterceptionLook.calm } ?? true
         streak = isCalm ? 1 : streak + 1
         lastApply = now
+        guard streak == InterceptionLook.patience else { return }
+        log.say(
+            "interception_contested",
+            "somebody takes the rules away again and again: from now on they are put back after longer and longer "
+                + "times, up to \(InterceptionLook.longestPause.milliseconds / 1000) s; find out who, or use "
+                + "`intercept rules watch`; after \(InterceptionLook.calm.milliseconds / 1000) s without it the next time is the "
+                + "first again")
     }
 
     private mutating func apply(_ wish: InterceptionWish) -> Bool {
@@ -293,11 +316,5 @@ struct InterceptionLook {
         guard report.state == .lost else { return }
         report.state = .inForce
         sayRestored(by: "node")
-        guard streak == InterceptionLook.patience else { return }
-        log.say(
-            "interception_contested",
-            "somebody takes the rules away again and again: from now on they are put back after longer and longer "
-                + "times, up to \(InterceptionLook.longestPause.milliseconds / 1000) s; find out who, or use "
-                + "`intercept rules watch`")
     }
 }

@@ -20,7 +20,7 @@ extension Checker {
         let isRead = forEachLine(of: path) { line throws(ValueProblem) in
             guard names.add(line) else { throw Value.nameProblem(String(decoding: line, as: UTF8.self)) }
         }
-        if isRead, names.count == 0 { reporter.warning(path.span, "\(path.value) is empty: it contains no name") }
+        if isRead, names.count == 0 { reporter.note(path.span, "\(path.value) is empty: it contains no name") }
         return names
     }
 

@@ -47,7 +47,8 @@ extension Checker {
             }
             result.append(prefix)
         }
-        if isRead, result.isEmpty { reporter.warning(path.span, "\(path.value) is empty: it contains no address") }
+        // Kept empty for the day that it is needed.
+        if isRead, result.isEmpty { reporter.note(path.span, "\(path.value) is empty: it contains no address") }
         return result
     }
 

@@ -73,15 +73,15 @@ struct RawPacket: CustomStringConvertible {
         return tcp
     }
 
-    private static func big(_ value: UInt16) -> [UInt8] { [UInt8(value >> 8), UInt8(value & 0xff)] }
+    static func big(_ value: UInt16) -> [UInt8] { [UInt8(value >> 8), UInt8(value & 0xff)] }
 
-    private static func address(_ text: String) -> [UInt8] {
+    static func address(_ text: String) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: text.contains(":") ? 16 : 4)
         inet_pton(text.contains(":") ? AF_INET6 : AF_INET, text, &bytes)
         return bytes
     }
 
-    private static func checksum(_ bytes: [UInt8]) -> UInt16 {
+    static func checksum(_ bytes: [UInt8]) -> UInt16 {
         var sum: UInt32 = 0
         for place in stride(from: 0, to: bytes.count, by: 2) {
             sum += UInt32(bytes[place]) << 8 | (place + 1 < bytes.count ? UInt32(bytes[place + 1]) : 0)
@@ -113,16 +113,18 @@ final class RawLink {
 
     deinit { close(descriptor) }
 
-    func send(_ packet: RawPacket) throws {
-        let bytes = packet.bytes
-        let kind: [UInt8] = packet.isIPv4 ? [0x08, 0x00] : [0x86, 0xdd]
+    func send(_ packet: RawPacket) throws { try send(packet.bytes, "\(packet)") }
+
+    /// - Parameter bytes: an IP packet.
+    func send(_ bytes: [UInt8], _ what: String) throws {
+        let kind: [UInt8] = bytes[0] >> 4 == 4 ? [0x08, 0x00] : [0x86, 0xdd]
         let place: [UInt8] = [17, 0] + kind + address[6...] + [0, 0, 0, 6] + address[..<6] + [0, 0]
         let sent = place.withUnsafeBytes { place in
             sendto(
                 descriptor, bytes, bytes.count, 0, place.bindMemory(to: sockaddr.self).baseAddress,
                 socklen_t(place.count))
         }
-        guard sent == bytes.count else { throw Failure(call: "send of \(packet)") }
+        guard sent == bytes.count else { throw Failure(call: "send of \(what)") }
     }
 
     /// The sequence number with which the other side accepts a connection from `port`; nil: it didn't, within a second.
@@ -140,6 +142,54 @@ final class RawLink {
             return bytes[(tcp + 4)..<(tcp + 8)].reduce(0) { $0 << 8 | UInt32($1) }
         }
         return nil
+    }
+}
+
+/// Packets of any protocol, whole or wrong.
+enum RawDatagram {
+    /// - Parameter body: what stands behind the IP header.
+    static func ip(_ source: String, _ destination: String, _ number: UInt8, _ body: [UInt8]) -> [UInt8] {
+        let addresses = RawPacket.address(source) + RawPacket.address(destination)
+        guard !destination.contains(":") else {
+            return [0x60, 0, 0, 0] + RawPacket.big(UInt16(body.count)) + [number, 64] + addresses + body
+        }
+        var head: [UInt8] =
+            [0x45, 0] + RawPacket.big(UInt16(20 + body.count)) + [0, 7, 0, 0, 64, number, 0, 0] + addresses
+        let sum = RawPacket.checksum(head)
+        (head[10], head[11]) = (UInt8(sum >> 8), UInt8(sum & 0xff))
+        return head + body
+    }
+
+    /// - Parameter isRight: false: its checksum is wrong.
+    static func udp(
+        _ source: String, _ destination: String, _ ports: (UInt16, UInt16), _ payload: [UInt8], isRight: Bool = true
+    ) -> [UInt8] {
+        let length = RawPacket.big(UInt16(8 + payload.count))
+        var body = RawPacket.big(ports.0) + RawPacket.big(ports.1) + length + [0, 0] + payload
+        let pseudo = RawPacket.address(source) + RawPacket.address(destination) + [0, 17] + length
+        let sum = RawPacket.checksum(pseudo + body) ^ (isRight ? 0 : 0x5555)
+        (body[6], body[7]) = (UInt8(sum >> 8), UInt8(sum & 0xff))
+        return ip(source, destination, 17, body)
+    }
+
+    static func icmp(_ source: String, _ destination: String, type: UInt8, code: UInt8 = 0, _ body: [UInt8]) -> [UInt8]
+    {
+        let isIPv4 = !destination.contains(":")
+        var message: [UInt8] = [type, code, 0, 0] + body
+        let pseudo =
+            isIPv4
+            ? []
+            : RawPacket.address(source) + RawPacket.address(destination) + [0, 0] + RawPacket.big(UInt16(message.count))
+                + [0, 58]
+        let sum = RawPacket.checksum(pseudo + message)
+        (message[2], message[3]) = (UInt8(sum >> 8), UInt8(sum & 0xff))
+        return ip(source, destination, isIPv4 ? 1 : 58, message)
+    }
+
+    /// A port that is not there, as a host says it of a packet.
+    static func unreachable(_ source: String, _ destination: String, quoting packet: [UInt8]) -> [UInt8] {
+        let isIPv4 = !destination.contains(":")
+        return icmp(source, destination, type: isIPv4 ? 3 : 1, code: isIPv4 ? 3 : 4, [0, 0, 0, 0] + packet)
     }
 }
 
