@@ -77,6 +77,9 @@ struct HandOverTests {
             let node = try site.start()
             nodes.append((node, try Socket.connect(to: site.entry), try site.backend.accept()))
         }
+        // Each stays within reach.
+        #expect(try site.pid(site.admin + ".draining") == Int(nodes[0].node.child.pid))
+        #expect(try site.pid(site.admin + ".draining.2") == Int(nodes[1].node.child.pid))
         for one in nodes {
             try site.exchange(one.client, one.server)
             #expect(try site.pid(site.admin) == Int(nodes[2].node.child.pid))
@@ -85,6 +88,24 @@ struct HandOverTests {
             one.server.finish()
             #expect(try one.node.child.waitForExit() == .code(0))
         }
+    }
+
+    @Test("a new node that can't start takes nothing over: the one that drains stays within reach")
+    func failing() throws {
+        let site = try Site()
+        let old = try site.start()
+        let held = try Socket.connect(to: site.entry)
+        let heldServer = try site.backend.accept()
+        try site.drain(old)
+        // Somebody else has the port, for himself alone.
+        let other = try Socket.listen(at: site.entry)
+        let second = try Child(Binary.path, ["run", old.config])
+        #expect(try second.waitForExit() == .code(1))
+        #expect(second.output.contains("not_started"), "\(second.output)")
+        #expect(try site.pid(site.admin) == Int(old.child.pid))
+        #expect(!old.child.output.contains("handed_over"))
+        try site.exchange(held, heldServer)
+        withExtendedLifetime(other) {}
     }
 
     @Test("a node that serves hands nothing over: the second one does not start, and says why")

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Pipeline
+import PipelineRouting
 import PipelineRuntime
 import PipelineThreads
 
@@ -45,7 +46,11 @@ final class AdminServer {
     /// How long a node that drains may take to hand over, in seconds.
     private static let handOverPatience: Int32 = 5
 
+    /// Nodes that drain at once and are within reach.
+    private static let drainingLimit = 16
+
     private var path: String
+    private var hasGivenWay = false
     /// The file's: another node may have put its own there by the end.
     private let inode: UInt64
     private let listener: Descriptor
@@ -75,13 +80,32 @@ final class AdminServer {
         if cl_path_inode(path) == inode { _ = cl_remove_path(path) }
     }
 
-    /// Leaves its path to another node. Who is connected stays so.
-    /// - Returns: where it answers from now on; nil: the file can't be renamed.
+    /// Leaves its path to another node, once. Who is connected stays so.
+    /// - Returns: where it answers from now on; nil: it has given way already, or the file can't be renamed.
     func giveWay() -> String? {
-        let other = path + ".draining"
-        guard cl_path_inode(path) == inode, cl_rename_path(path, other) == 0 else { return nil }
+        guard !hasGivenWay, cl_path_inode(path) == inode else { return nil }
+        // Several may drain at once: each stays within reach.
+        let names = (1...AdminServer.drainingLimit).map { path + ".draining" + ($0 == 1 ? "" : ".\($0)") }
+        guard let other = names.first(where: { cl_path_kind($0) == 0 }), cl_rename_path(path, other) == 0 else {
+            return nil
+        }
+        hasGivenWay = true
         path = other
         return other
+    }
+
+    /// Whether a node answers at `path` that would hand it over: it drains.
+    static func isDraining(at path: String) -> Bool {
+        guard cl_path_kind(path) == 1 else { return false }
+        let request = AdminRequest(.status, isText: false)
+        guard let answer = try? AdminConnection.ask(request, at: path, patience: handOverPatience) else { return false }
+        return (try? FlatJSON.read(answer.bytes, names: ["state"]))?.string("state") == "draining"
+    }
+
+    private static func isTaken(_ path: String) -> AdminSocketError {
+        AdminSocketError(
+            description: "can't open the admin socket \(path): another process answers on it; stop that one, or give "
+                + "this node another `admin` path")
     }
 
     private static func makeRoom(_ path: String) throws(AdminSocketError) {
@@ -98,9 +122,7 @@ final class AdminServer {
                 {
                     return
                 }
-                throw AdminSocketError(
-                    description: "can't open the admin socket \(path): another process answers on it; stop that one, "
-                        + "or give this node another `admin` path")
+                throw isTaken(path)
             }
             guard answer == -ECONNREFUSED else { throw failure(path, -answer) }
             let failed = cl_remove_path(path)

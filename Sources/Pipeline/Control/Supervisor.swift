@@ -55,16 +55,20 @@ package struct Supervisor: ~Copyable {
         guard let loaded = loadNode() else { return 1 }
         // Before the routes are looked at: what changes meanwhile is not missed.
         let monitor = AddressMonitor()
-        let admin: AdminServer?
+        var admin: AdminServer?
+        let node: RunningNode
+        let path = loaded.program.node.adminSocket
+        // From a node that drains it is taken over, with what only one may do: only who serves may have that.
+        let isTakenOver = path.map(AdminServer.isDraining) ?? false
         do throws(AdminSocketError) {
-            admin = try loaded.program.node.adminSocket.map { path throws(AdminSocketError) in
-                try AdminServer(path: path)
-            }
+            if !isTakenOver { admin = try open(path) }
+            guard let started = startNode(loaded) else { return 1 }
+            node = started
+            if isTakenOver { admin = try open(path) }
         } catch {
             sayNotStarted(["\(error)"])
             return 1
         }
-        guard let node = startNode(loaded) else { return 1 }
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
@@ -76,6 +80,10 @@ package struct Supervisor: ~Copyable {
     }
 
     // MARK: Start
+
+    private func open(_ adminSocket: String?) throws(AdminSocketError) -> AdminServer? {
+        try adminSocket.map { path throws(AdminSocketError) in try AdminServer(path: path) }
+    }
 
     private func loadNode() -> LoadedNode? {
         do throws(FileError) {
