@@ -18,9 +18,8 @@ package struct EgressReportText {
         var table = TextTable(columns.map { $0.rawValue.uppercased() } + figures + ["FIRST", "LAST"])
         for row in report.rows { table.add(columns.map { ReportColumns.name(row, $0) } + numbers(row.sums)) }
         let blank = [String](repeating: "", count: columns.count - 1)
-        let shown = report.rows.reduce(Int64(0)) { $0 + min($1.sums.bytes, Int64.max / 4096) }
         if report.others > 0 {
-            let rest = max(0, report.total.bytes - shown)
+            let rest = report.rows.reduce(report.total.bytes) { max(0, $0 - max(0, $1.sums.bytes)) }
             table.add(
                 ["(\(report.others) more)"] + blank + ["", "", share(rest)]
                     + [String](repeating: "", count: figures.count - 1))

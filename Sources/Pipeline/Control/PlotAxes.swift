@@ -56,7 +56,11 @@ struct VolumeAxis {
         0.2, 0.4, 0.5, 0.8, 1, 2, 3, 4, 5, 8, 10, 15, 20, 25, 30, 40, 50, 80, 100, 120, 160, 200, 256,
     ]
 
+    /// More than any number of bytes is drawn as that.
+    private static let most = 1280 * 0x1p60
+
     init(_ peak: Double) {
+        let peak = min(max(0, peak), VolumeAxis.most)
         var (unit, place) = (1.0, 0)
         while unit * 1024 <= peak, place + 1 < VolumeAxis.units.count { (unit, place) = (unit * 1024, place + 1) }
         (self.unit, name) = (unit, VolumeAxis.units[place])

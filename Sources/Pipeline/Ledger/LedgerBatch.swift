@@ -144,8 +144,14 @@ struct LedgerBatch {
         statement.bind(5, sums.connections)
         statement.bind(6, sums.bytesOut)
         statement.bind(7, sums.bytesIn)
-        statement.bind(8, sums.first - at)
-        statement.bind(9, sums.last - at)
+        // Of an older format's rows, which are added up, `at` may be any number.
+        statement.bind(8, capped(sums.first, minus: at))
+        statement.bind(9, capped(sums.last, minus: at))
+    }
+
+    private static func capped(_ time: Int64, minus at: Int64) -> Int64 {
+        let (seconds, overflow) = time.subtractingReportingOverflow(at)
+        return overflow ? .max : seconds
     }
 
     func writeMarks(_ db: Database, run: Int64) throws {

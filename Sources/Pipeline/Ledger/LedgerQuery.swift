@@ -25,14 +25,15 @@ struct LedgerQuery {
         (self.db, self.question) = (db, question)
         guard question.needsOwner else { return }
         var known: [FlowNames: Int] = [:]
-        for row in try Row.fetchAll(db, sql: "SELECT id, instance, env, app, org FROM owners") {
-            let whole = FlowNames(instance: row[1], env: row[2], app: row[3], org: row[4])
-            guard question.fits(whole) else { continue }
+        try LedgerStatement(db, "SELECT id, instance, env, app, org FROM owners").each { row in
+            let whole = FlowNames(instance: row.text(1), env: row.text(2), app: row.text(3), org: row.text(4))
+            guard question.fits(whole) else { return }
             let name = question.part(whole)
             let place = known[name] ?? owners.count
             if place == owners.count { owners.append(name) }
             known[name] = place
-            (places[row[0]], names[row[0]]) = (place, whole)
+            let id = row.integer(0)
+            (places[id], names[id]) = (place, whole)
         }
     }
 

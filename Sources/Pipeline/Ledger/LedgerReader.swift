@@ -85,7 +85,9 @@ extension LedgerReader {
     private static func oldest(_ db: Database) throws -> [LedgerLevel: Int64] {
         var oldest: [LedgerLevel: Int64] = [:]
         for level in LedgerLevel.allCases {
-            oldest[level] = try Int64.fetchOne(db, sql: "SELECT min(at) FROM \(level.table)")
+            let first = try Int64.fetchOne(db, sql: "SELECT min(at) FROM \(level.table)")
+            // The file may say anything, and times are reckoned with.
+            oldest[level] = first.map { min(max(0, $0), 1 << 52) }
         }
         return oldest
     }
@@ -98,8 +100,9 @@ extension LedgerReader {
 
     private static func range(_ db: Database, _ from: Int64, _ to: Int64, _ now: Int64) throws -> LedgerRange {
         let oldest = try oldest(db)
-        let gaps = try Row.fetchAll(db, sql: "SELECT level, start, stop FROM gaps").map {
-            Gap(level: $0[0], start: $0[1], stop: $0[2])
+        var gaps: [Gap] = []
+        try LedgerStatement(db, "SELECT level, start, stop FROM gaps").each {
+            gaps.append(Gap(level: $0.integer(0), start: $0.integer(1), stop: $0.integer(2)))
         }
         return LedgerRange(
             from: from, to: to, now: now,

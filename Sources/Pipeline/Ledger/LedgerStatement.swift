@@ -82,10 +82,19 @@ struct LedgerStatement {
         }
     }
 
-    /// Five columns from this one on: connections, bytes out, bytes in, first and last as seconds after `at`.
+    /// What is there as text; it need not be UTF-8.
+    func text(_ column: Int32) -> String {
+        guard let bytes = sqlite3_column_text(handle, column) else { return "" }
+        let count = Int(sqlite3_column_bytes(handle, column))
+        return String(decoding: UnsafeBufferPointer(start: bytes, count: count), as: UTF8.self)
+    }
+
+    /// Five columns from this one on: connections, bytes out, bytes in, first and last as seconds after `at`. The file may
+    /// say anything: there is nothing less than none.
     func sums(_ column: Int32, at: Int64) -> ReportSums {
-        ReportSums(
-            connections: integer(column), bytesOut: integer(column + 1), bytesIn: integer(column + 2),
-            first: LedgerSums.capped(at, integer(column + 3)), last: LedgerSums.capped(at, integer(column + 4)))
+        func number(_ place: Int32) -> Int64 { max(0, integer(column + place)) }
+        return ReportSums(
+            connections: number(0), bytesOut: number(1), bytesIn: number(2),
+            first: LedgerSums.capped(max(0, at), number(3)), last: LedgerSums.capped(max(0, at), number(4)))
     }
 }
