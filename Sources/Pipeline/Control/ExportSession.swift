@@ -12,7 +12,7 @@ import PipelineWire
 ///
 /// Over UDP nobody acknowledges anything. What ICMP says of a datagram is heard before the next one, while there is nothing
 /// to send, and at the end; its records are lost. Then the rest waits, and templates alone go until they meet no error for
-/// ``quiet``.
+/// ``quiet``. ICMP that quotes no datagram of ours is anybody's: it is not believed (``SentDatagrams``).
 struct ExportSession {
     /// Fits an IPv6 packet through WireGuard's MTU of 1420 (RFC 7011 §10.3.3: not to be fragmented).
     static let datagramLimit = 1360
@@ -75,7 +75,7 @@ struct ExportSession {
 
     /// Does all that can be done now.
     mutating func advance(_ now: Instant, wallClock: UInt64) -> Wish {
-        if case .open(let fd) = link, isUDP { _ = hear(fd, now) }
+        if case .open(let fd) = link, isUDP { hear(fd, now) }
         guard now >= resumeAt else { return pausing }
         if quietAt != nil {
             (quietAt, isDoubted) = (nil, false)
@@ -108,7 +108,7 @@ struct ExportSession {
 
     /// Ends the session; what was not sent is lost, and counted.
     mutating func close() {
-        if case .open(let fd) = link, isUDP { _ = hear(fd, resumeAt) }
+        if case .open(let fd) = link, isUDP { hear(fd, resumeAt) }
         closeSocket()
         giveBack()
         flows += queue.takeAll()
@@ -223,14 +223,8 @@ struct ExportSession {
 
     /// True if the message is gone and the next may go.
     private mutating func sendMessage(_ fd: Int32, _ now: Instant) -> Bool {
-        let count = trySend(fd)
-        // A connected UDP socket tells of a datagram before, and doesn't send this one.
-        if count < 0, isUDP, hear(fd, now) { return false }
-        if count == -Int(ECONNREFUSED), isUDP {
-            lose(datagrams.loseSmallest())
-            fail(ECONNREFUSED, now)
-            return false
-        }
+        let count = isUDP ? sendDatagram(fd, now) : trySend(fd)
+        guard let count else { return false }
         guard count >= 0 else {
             switch Int32(clamping: -count) {
             case EAGAIN: return false
@@ -246,7 +240,7 @@ struct ExportSession {
         sentBytes += count
         guard sentBytes >= message.count else { return false }
         let records = messageRecords
-        if isUDP { datagrams.note(messageSequence, records: records) }
+        if isUDP { datagrams.note(message, records: records) }
         messageRecords = 0
         message = []
         sentBytes = 0
@@ -265,39 +259,57 @@ struct ExportSession {
         return false
     }
 
-    /// Counts what ICMP says of earlier datagrams. True if it said anything.
-    private mutating func hear(_ fd: Int32, _ now: Instant) -> Bool {
-        var lost = 0
-        var last: Int32 = 0
-        // As many as there are datagrams to speak of; what is left is heard next.
-        for _ in 0..<SentDatagrams.limit {
-            guard let error = hearOne(fd, &lost) else { break }
-            last = error
+    /// A connected UDP socket tells of a datagram before, and doesn't send this one: it is tried once more, unless what was
+    /// told is believed.
+    /// - Returns: as ``trySend(_:)``, an error being the host's own; nil: it stays for later.
+    private mutating func sendDatagram(_ fd: Int32, _ now: Instant) -> Int? {
+        for isLast in [false, true] {
+            let count = trySend(fd)
+            guard count < 0, count != -Int(EAGAIN) else { return count }
+            let heard = hear(fd, now)
+            if heard == .ours { return nil }
+            // Nobody but ICMP says ECONNREFUSED.
+            if isLast, heard == .nothing, count != -Int(ECONNREFUSED) { return count }
         }
-        // What the kernel had no room to keep is still an error of the socket.
-        if last == 0 {
-            last = cl_socket_error(fd)
-            // Or was told between the two questions.
-            if last != 0, hearOne(fd, &lost) == nil { lost += datagrams.loseSmallest() }
-        }
-        guard last != 0 else { return false }
-        lose(lost)
-        // Answers to one run come one by one: they are one failure.
-        if !isDoubted || quietAt != nil { fail(last, now) }
-        return true
+        resumeAt = now + ExportSession.pause
+        return nil
     }
 
-    private mutating func hearOne(_ fd: Int32, _ lost: inout Int) -> Int32? {
+    /// What ICMP said.
+    private enum Heard {
+        case nothing
+        /// Of no datagram that is remembered: anybody can say that.
+        case others
+        case ours
+    }
+
+    /// Counts what ICMP says of earlier datagrams.
+    @discardableResult private mutating func hear(_ fd: Int32, _ now: Instant) -> Heard {
+        var (heard, error) = (Heard.nothing, Int32(0))
+        // As many as there are datagrams to speak of; what is left is heard next.
+        for _ in 0..<SentDatagrams.limit {
+            guard let (said, records) = hearOne(fd) else { break }
+            if heard == .nothing { heard = .others }
+            guard let records else { continue }
+            (heard, error) = (.ours, said)
+            queue.note { $0.lost += UInt64(records) }
+        }
+        // What the kernel had no room to keep quotes nothing, and would keep the next datagram from being sent.
+        if cl_socket_error(fd) != 0, heard == .nothing { heard = .others }
+        // Answers to one run come one by one: they are one failure.
+        if heard == .ours, !isDoubted || quietAt != nil { fail(error, now) }
+        return heard
+    }
+
+    /// The next one: an errno, and the records of the datagram that it quotes.
+    private mutating func hearOne(_ fd: Int32) -> (error: Int32, records: Int?)? {
         withUnsafeTemporaryAllocation(byteCount: SentDatagrams.quoteBytes, alignment: 1) { room in
             var quoted = 0
             let error = cl_datagram_error(fd, room.baseAddress, room.count, &quoted)
             guard error > 0 else { return nil }
-            lost += datagrams.lose(UnsafeRawBufferPointer(rebasing: room[..<min(quoted, room.count)]))
-            return error
+            return (error, datagrams.lose(UnsafeRawBufferPointer(rebasing: room[..<min(quoted, room.count)])))
         }
     }
-
-    private func lose(_ records: Int) { queue.note { $0.lost += UInt64(records) } }
 
     private func trySend(_ fd: Int32) -> Int {
         message.withUnsafeBytes { bytes in

@@ -1,40 +1,37 @@
 /// The last datagrams of a UDP session, so that what ICMP quotes of one says how many records went with it.
 ///
-/// The same datagram is never counted twice. What is not known is taken for the smallest: a sum of these is a lower bound.
+/// Who is no router on the way can send an ICMP message too, and guess addresses and ports. What it can't know is the
+/// header of a message (RFC 7011 §3.1): version, length, export time, sequence number, domain. Without that it says nothing.
 struct SentDatagrams {
     /// More than wait for a neighbour's address that is being asked for, and than go within most round trips.
     static let limit = 512
-    /// Where IPFIX has the sequence number (RFC 7011 §3.1).
-    private static let sequenceOffset = 8
-    static let quoteBytes = sequenceOffset + 4
+    /// The header.
+    static let quoteBytes = 16
+    /// Up to the sequence number. A router need not quote more than 8 bytes behind an IPv4 header, which are none of these.
+    private static let shortestQuote = 12
 
     private struct Sent {
-        let sequence: UInt32
+        let header: [UInt8]
         let records: Int
     }
 
     private var all: [Sent] = []
 
-    mutating func note(_ sequence: UInt32, records: Int) {
-        guard records > 0 else { return }
+    /// - Parameter records: none in a datagram of templates alone.
+    mutating func note(_ message: [UInt8], records: Int) {
         if all.count == SentDatagrams.limit { all.removeFirst(SentDatagrams.limit / 2) }
-        all.append(Sent(sequence: sequence, records: records))
+        all.append(Sent(header: Array(message.prefix(SentDatagrams.quoteBytes)), records: records))
     }
 
-    /// Records of a datagram that did not arrive.
+    /// Records of a datagram that did not arrive; the same datagram is never counted twice.
     /// - Parameter quote: its first bytes, as far as they are known.
-    mutating func lose(_ quote: UnsafeRawBufferPointer) -> Int {
-        guard quote.count >= SentDatagrams.quoteBytes else { return loseSmallest() }
-        let raw = quote.loadUnaligned(fromByteOffset: SentDatagrams.sequenceOffset, as: UInt32.self)
-        let sequence = UInt32(bigEndian: raw)
-        // Missing: it was counted already, or went too long ago.
-        guard let place = all.lastIndex(where: { $0.sequence == sequence }) else { return 0 }
-        return all.remove(at: place).records
-    }
-
-    /// The same for one of which nothing is known.
-    mutating func loseSmallest() -> Int {
-        guard let place = all.indices.min(by: { all[$0].records < all[$1].records }) else { return 0 }
+    /// - Returns: nil if no datagram that is remembered begins so: it was counted already, went too long ago, or was never
+    ///   sent.
+    mutating func lose(_ quote: UnsafeRawBufferPointer) -> Int? {
+        let quote = quote.prefix(SentDatagrams.quoteBytes)
+        guard quote.count >= SentDatagrams.shortestQuote,
+            let place = all.lastIndex(where: { $0.header.prefix(quote.count).elementsEqual(quote) })
+        else { return nil }
         return all.remove(at: place).records
     }
 }
