@@ -1,4 +1,5 @@
 import Foundation
+import GRDB
 import Glibc
 import Pipeline
 import Testing
@@ -110,14 +111,33 @@ struct LedgerWatchTests {
         let scratch = try Scratch()
         let heard = Heard()
         let store = try store(scratch, heard)
-        let other = try LedgerStore(scratch.ledger) { _ in }
-        try other.execute("DELETE FROM gaps; PRAGMA wal_checkpoint(TRUNCATE)")
+        let other = try DatabaseQueue(path: scratch.ledger.path)
+        func execute(_ sql: String) throws { try other.writeWithoutTransaction { try $0.execute(sql: sql) } }
+        try execute("DELETE FROM gaps; PRAGMA wal_checkpoint(TRUNCATE)")
         try store.execute("VACUUM")
-        try other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        try execute("PRAGMA wal_checkpoint(TRUNCATE)")
         store.tick(now: noon + 1)
         #expect(!store.isLost && heard.events.map(\.event) == ["ledger_changed"], "\(heard.events)")
         store.tick(now: noon + 2)
         #expect(heard.events.count == 1)
+    }
+
+    @Test("what is no regular file is no ledger, to read or to write; one that is empty holds nothing so far")
+    func kinds() throws {
+        let scratch = try Scratch()
+        let pipe = scratch.path + "/pipe"
+        #expect(mkfifo(pipe, 0o600) == 0)
+        for path in [pipe, "/dev/zero", "/dev/null", scratch.path] {
+            let read = #expect(throws: LedgerProblem.self) { try LedgerReader(path) }
+            let write = #expect(throws: LedgerProblem.self) { try LedgerStore(LedgerSettings(path: path)) { _ in } }
+            for problem in [read, write] {
+                #expect(problem?.description == "\(path) is no ledger of pipelined: it is not a regular file")
+            }
+        }
+        let empty = scratch.path + "/empty"
+        try Data().write(to: URL(fileURLWithPath: empty))
+        let problem = #expect(throws: LedgerProblem.self) { try LedgerReader(empty) }
+        #expect(problem?.description.contains("not ready yet: nothing was written to it so far") == true)
     }
 
     @Test("a ledger that no node has open is read as it lies: nothing beside it is made")

@@ -143,6 +143,19 @@ struct EgressLedgerTests {
         #expect(answer.error.contains("\(begun) is not ready yet"), "\(answer.error)")
     }
 
+    @Test("a pipe or a device is no ledger: said at once, with exit code 1")
+    func irregular() throws {
+        let folder = try TemporaryFolder()
+        let pipe = folder.path + "/pipe"
+        #expect(mkfifo(pipe, 0o600) == 0)
+        for path in [pipe, "/dev/zero"] {
+            let answer = try Binary.run(["egress", "report", "--ledger", path])
+            #expect(answer.exit == .code(1) && answer.out == "")
+            #expect(
+                answer.error.contains("\(path) is no ledger of pipelined: it is not a regular file"), "\(answer.error)")
+        }
+    }
+
     @Test("a ledger that isn't there, a wrong range and wrong words are said, with their exit codes")
     func wrong() throws {
         let missing = try Binary.run(["egress", "report", "--ledger", "/nowhere/ledger.db"])

@@ -17,6 +17,7 @@ enum LedgerFile {
     ) throws
         -> DatabaseQueue
     {
+        try checkKind(path)
         var configuration = Configuration()
         configuration.readonly = isReadOnly
         configuration.busyMode = .timeout(2)
@@ -32,6 +33,13 @@ enum LedgerFile {
         let queue = try DatabaseQueue(path: path, configuration: configuration)
         try queue.write { try prepare($0, path, say) }
         return queue
+    }
+
+    /// SQLite would wait for ever for who writes to a pipe, and read nothing from a device.
+    private static func checkKind(_ path: String) throws {
+        var status = stat()
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG else { return }
+        throw LedgerProblem("\(path) is no ledger of pipelined: it is not a regular file")
     }
 
     /// The last part of its directory, if it is missing: for the node and its group alone, as what is in it.
@@ -63,7 +71,7 @@ enum LedgerFile {
         do {
             let queue = try DatabaseQueue(path: isAtRest ? uri(path) : path, configuration: configuration)
             try queue.read { db in
-                guard try !isEmpty(db) else { throw notReady(path) }
+                guard try !isEmpty(db) else { throw notReady(path, "nothing was written to it so far") }
                 let found = try check(db, path)
                 guard found == LedgerSchema.version else {
                     throw LedgerProblem(
@@ -74,7 +82,7 @@ enum LedgerFile {
             }
             return queue
         } catch let error as DatabaseError where error.isOfMaking && isAccessible(path) {
-            throw notReady(path)
+            throw notReady(path, "a node seems to be making it")
         }
     }
 
@@ -100,8 +108,10 @@ enum LedgerFile {
         return access(path, R_OK | W_OK) == 0 && access(folder, W_OK) == 0
     }
 
-    private static func notReady(_ path: String) -> LedgerProblem {
-        LedgerProblem("the ledger \(path) is not ready yet: a node is making it; ask again in a moment")
+    private static func notReady(_ path: String, _ why: String) -> LedgerProblem {
+        LedgerProblem(
+            "the ledger \(path) is not ready yet: \(why). A node that has `ledger \(path)` makes it within a moment of its "
+                + "start")
     }
 
     /// Nobody's yet: whoever opens it to write makes a ledger of it.
