@@ -122,6 +122,29 @@ struct LedgerWatchTests {
         #expect(heard.events.count == 1)
     }
 
+    @Test("what another node writes, which drains or took over, is no news to either")
+    func shared() throws {
+        let scratch = try Scratch()
+        let (heard, heardLater) = (Heard(), Heard())
+        let store = try store(scratch, heard)
+        let later = try LedgerStore(scratch.ledger) { heardLater.events.append($0) }
+        for second in 1...9 as ClosedRange<Int64> {
+            // The one that drains writes seldom, but the other's pages move into the file by its looks as well.
+            if second % 3 == 0 {
+                #expect(store.write([record(9000 + UInt64(second))], identity: fakeIdentity, now: noon + second))
+            }
+            #expect(later.write([record(UInt64(second))], identity: fakeIdentity, now: noon + second))
+            try later.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            store.tick(now: noon + second)
+            try store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            later.tick(now: noon + second)
+        }
+        #expect(heard.events.isEmpty && heardLater.events.isEmpty, "\(heard.events), \(heardLater.events)")
+        let report = try LedgerReader(scratch.ledger.path).report(
+            by: .env, from: noon, to: noon + 60, now: noon + 60, top: 3)
+        #expect(report.total.connections == 4001 + 9 + 3)
+    }
+
     @Test("what is no regular file is no ledger, to read or to write; one that is empty holds nothing so far")
     func kinds() throws {
         let scratch = try Scratch()

@@ -56,10 +56,12 @@ package final class LedgerStore {
         watch.wrote()
     }
 
-    /// Other runs' marks have nothing to say to this one. On a full disk they stay until the next start.
+    /// Earlier runs' marks have nothing to say to this one. On a full disk they stay until the next start. Its own one is seen
+    /// by a node that drains and writes to the same ledger.
     private func forgetOld() {
         try? queue.write { db in
             try db.execute(sql: "DELETE FROM marks WHERE run <> ?", arguments: [run])
+            try showMark(db)
             try db.execute(
                 sql: "DELETE FROM gaps WHERE stop < (SELECT min(at) FROM days)")
         }
@@ -166,9 +168,28 @@ package final class LedgerStore {
         watch.wrote()
     }
 
+    private func showMark(_ db: Database) throws {
+        try db.execute(sql: "INSERT OR IGNORE INTO marks VALUES (?, -1, 0)", arguments: [run])
+    }
+
+    /// Whether another node wrote to it since this one began with it: one that drains, or its successor. The other learns the
+    /// same of this one, whose mark it may have removed when it started.
+    private func sharesWithNode() throws -> Bool {
+        do {
+            return try queue.write { db in
+                try showMark(db)
+                return try Row.fetchOne(db, sql: "SELECT 1 FROM marks WHERE run <> ? LIMIT 1", arguments: [run]) != nil
+            }
+        } catch let error as DatabaseError where !error.isDamage {
+            return false
+        }
+    }
+
     /// Somebody else wrote to the file. What is in the log heals what it has pages of.
     private func examine() {
+        var isNews = true
         do {
+            isNews = try !sharesWithNode()
             try queue.writeWithoutTransaction { db in _ = try db.checkpoint(.passive) }
             if let wrong = try LedgerCheck.run(settings.path) { return lose(wrong, keeps: true) }
         } catch let error as DatabaseError where error.isDamage {
@@ -177,6 +198,7 @@ package final class LedgerStore {
             return lose("\(problem)", keeps: true)
         } catch {}
         watch.wrote()
+        guard isNews else { return }
         say(
             LedgerEvent(
                 event: "ledger_changed",
