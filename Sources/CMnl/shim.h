@@ -3,3 +3,5 @@
 #include <linux/if_addr.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/sock_diag.h>
+#include <linux/inet_diag.h>

@@ -69,7 +69,7 @@ final class Datagrams {
         try Datagrams(raw: version, source).send(bytes, to: place, 0)
     }
 
-    private static func withAddress(
+    fileprivate static func withAddress(
         _ address: IPAddress, _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) throws -> Void
     ) throws {
         var v4 = sockaddr_in()
@@ -89,6 +89,29 @@ final class Datagrams {
                 try $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { try body($0, 28) }
             }
         }
+    }
+}
+
+/// A TCP socket that listens at an address of ours, or is connected to it.
+final class Stream {
+    private let fd: Int32
+
+    init(at place: IPAddress, _ port: UInt16) throws {
+        fd = Stream.open(place)
+        try Datagrams.withAddress(place, port) {
+            if bind(fd, $0, $1) != 0 || listen(fd, 5) != 0 { throw Datagrams.Failed(call: "listen", error: errno) }
+        }
+    }
+    init(to place: IPAddress, _ port: UInt16) throws {
+        fd = Stream.open(place)
+        try Datagrams.withAddress(place, port) {
+            if connect(fd, $0, $1) != 0 { throw Datagrams.Failed(call: "connect", error: errno) }
+        }
+    }
+    deinit { close(fd) }
+
+    private static func open(_ place: IPAddress) -> Int32 {
+        socket(place.isIPv4 ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     }
 }
 

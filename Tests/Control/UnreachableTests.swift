@@ -1,3 +1,4 @@
+import CLinux
 import FilterCatalog
 import Foundation
 import Pipeline
@@ -63,6 +64,77 @@ import Testing
         }
         #expect(new.0 == UnreachableBook.limit && new.1 == UnreachableBook.limit)
         #expect(UnreachableBook.limit < EgressRules.unreachableSize)
+    }
+
+    @Test("what answered after a failed connect began is known, and nothing that went elsewhere")
+    func answers() throws {
+        var record = ConnectionRecord()
+        record.destination = Endpoint(IPAddress(high: 0xFD << 56, low: 1), 443)
+        record.endedAt = 100_000_000_000
+        record.duration = .seconds(3)
+        record.timeToConnect = .seconds(1)
+        #expect(AnsweredPath(record) == nil)
+        record.isRelayed = true
+        record.backend = Endpoint(IPAddress(high: 0xFD << 56, low: 2), 443)
+        #expect(AnsweredPath(record) == nil)
+        record.backend = record.destination
+        let path = try #require(AnsweredPath(record))
+        #expect(path.time == 98_000_000_000)
+        record.unreachableFor = .seconds(30)
+        #expect(try #require(UnreachableProof(record)).began == 97_000_000_000)
+        var paths = AnsweredPaths()
+        #expect(paths.last(path.destination) == 0)
+        paths.note(path.destination, at: path.time, by: path.asker, record.endedAt)
+        paths.note(path.destination, at: path.time - 5, by: path.asker, record.endedAt)
+        #expect(paths.last(path.destination) == path.time)
+    }
+
+    @Test("R27: answers are kept for a minute at least and two at most; nobody pushes out what others have found")
+    func answersAreBounded() throws {
+        let place = { (number: Int) in Endpoint(IPAddress(high: 0xFD << 56, low: UInt64(number)), 443) }
+        var paths = AnsweredPaths()
+        let second: UInt64 = 1_000_000_000
+        let start = 1000 * second
+        paths.note(place(1), at: start, by: .instance(1), start)
+        for number in 2..<10_000 { paths.note(place(number), at: start, by: .instance(2), start + 59 * second) }
+        #expect(paths.last(place(1)) == start && paths.count == 1 + AnsweredPaths.share)
+        paths.note(place(2), at: start, by: .instance(2), start + 61 * second)
+        #expect(paths.last(place(1)) == start)
+        paths.note(place(3), at: start, by: .instance(2), start + 122 * second)
+        #expect(paths.last(place(1)) == 0)
+        for number in 0..<20_000 {
+            paths.note(place(number), at: start, by: .instance(UInt32(number / 100)), start + 123 * second)
+            if number == 5000 { #expect(paths.last(place(5000)) == start && paths.last(place(3500)) == start) }
+        }
+        #expect(paths.count <= 2 * AnsweredPaths.limit)
+        #expect(paths.last(place(19_999)) == start)
+    }
+
+    @Test(
+        "the kernel says which of many destinations open connections have heard of, and when",
+        .enabled(if: Sandbox.isPossible, "needs root, network namespaces and nft"))
+    func established() throws {
+        try Sandbox.run { _ in
+            let paths = try #require(EstablishedPaths.open())
+            for (text, isIPv4) in [("fd77::20", false), ("10.77.0.2", true)] {
+                let address = try #require(IPAddress(text))
+                let listener = try Stream(at: address, 9000)
+                let many = (1...UnreachableSets.batch).map { Endpoint(address, UInt16(9000 - 100 + $0)) }
+                let before = paths.ask(many, isIPv4: isIPv4)
+                #expect(before.error == 0 && before.isWhole && before.heard.isEmpty, "\(before)")
+                let began = Instant(nanoseconds: cl_now())
+                let client = try Stream(to: address, 9000)
+                let after = paths.ask(many, isIPv4: isIPv4)
+                #expect(after.isWhole && Array(after.heard.keys) == [Endpoint(address, 9000)], "\(after)")
+                let heard = try #require(after.heard.values.first)
+                // The kernel's clock of this has a coarse tick.
+                #expect(heard.nanoseconds <= Instant(nanoseconds: cl_now()).since(began).nanoseconds + 20_000_000)
+                cl_sleep(300_000_000)
+                let later = paths.ask([Endpoint(address, 9000)], isIPv4: isIPv4)
+                #expect(try #require(later.heard.values.first) >= .milliseconds(280))
+                withExtendedLifetime((listener, client)) {}
+            }
+        }
     }
 
     @Test(

@@ -194,4 +194,71 @@ struct EgressUnreachableTests {
         #expect(try child.waitForExit() == .code(0))
         #expect(child.lines.count { $0.isEvent("unreachable_off") } == 1)
     }
+
+    private func counts(_ admin: String) throws -> [String: Int] {
+        let counts = try (Admin.json(["status"], admin)["unreachable"] as? [String: Any]).unwrap("its counts")
+        return counts.compactMapValues { $0 as? Int }
+    }
+
+    @Test("one instance's burst at a server that limits SYNs refuses no other: what answers meanwhile is not dead")
+    func burst() throws {
+        let chain = "add table inet dark; add chain inet dark in { type filter hook input priority 0; }"
+        try lab.run(in: lab.server, ["nft", chain])
+        let syn = "tcp dport \(EgressLab.port) tcp flags & (syn|ack) == syn"
+        try lab.run(
+            in: lab.server,
+            ["nft", "add rule inet dark in \(syn) limit rate over 10/second burst 10 packets drop"])
+        let admin = "\(lab.folder.path)/admin.sock"
+        let node = try lab.startNode(
+            backend: "original_destination, connect_timeout 1500ms", setting: "admin unix:\(admin)")
+        let held = try lab.inside(lab.alpha) { try (0..<60).map { _ in try Socket.connect(to: EgressLab.v6) } }
+        var ends: [Child.Exit] = []
+        try awaitUntil("the timeouts were looked at") {
+            ends.append(try lab.curl(lab.beta, EgressLab.v6).exit)
+            return try counts(admin).contains { $0.value > 0 }
+        }
+        for _ in 0..<5 { ends.append(try lab.curl(lab.beta, EgressLab.v6).exit) }
+        #expect(!ends.contains(.code(7)) && ends.contains(.code(0)), "7 is refused: \(ends)")
+        let counted = try counts(admin)
+        #expect(counted["answered"] ?? 0 > 0 && counted["added"] == 0, "\(counted)")
+        withExtendedLifetime((held, node)) {}
+    }
+
+    @Test(
+        "what an open connection hears of is not dead; one that has fallen silent proves nothing",
+        arguments: [true, false])
+    func open(_ isIPv4: Bool) throws {
+        let place = Place(isIPv4 ? EgressLab.v4.host : EgressLab.v6.host, 9000)
+        let echo = try lab.inside(lab.server) { try Server.echo(place.host, port: place.port) }
+        let admin = "\(lab.folder.path)/admin.sock"
+        let node = try start(setting: "admin unix:\(admin)")
+        let open = try lab.inside(lab.beta) { try Socket.connect(to: place) }
+        try open.send("once")
+        _ = try open.receive()
+        let chain = "add table inet dark; add chain inet dark in { type filter hook input priority 0; }"
+        try lab.run(in: lab.server, ["nft", chain])
+        try lab.run(in: lab.server, ["nft", "add rule inet dark in tcp dport 9000 tcp flags & (syn|ack) == syn drop"])
+        let isOver = Flag()
+        let ended = Promise<Bool>()
+        Thread.detachNewThread {
+            ended.fulfil(
+                Result {
+                    while !isOver.isSet {
+                        try open.send("more")
+                        _ = try open.receive()
+                        usleep(10_000)
+                    }
+                    return true
+                })
+        }
+        #expect(try refusal(lab.alpha, place) == nil)
+        try awaitUntil("the timeout was looked at") { try counts(admin).contains { $0.value > 0 } }
+        let counted = try counts(admin)
+        #expect(counted["answered"] == 1 && counted["added"] == 0, "\(counted)")
+        isOver.set()
+        _ = try ended.value(Deadline(), "end of the exchange")
+        #expect(try refusal(lab.alpha, place) == nil)
+        try awaitElement(place)
+        withExtendedLifetime((echo, node, open)) {}
+    }
 }

@@ -162,6 +162,7 @@ struct StatusReport {
         line.open()
         line.field("added", counts.added)
         line.field("dropped", counts.dropped)
+        line.field("answered", counts.answered)
         line.field("off", node.unreachable.problem)
         line.close()
     }

@@ -5,15 +5,20 @@ struct UnreachableProof: Equatable, Sendable {
     let destination: Endpoint
     let lasts: TimeSpan
     let asker: UnreachableBook.Asker
+    /// Before this the connect did not begin: wall clock, nanoseconds since 1970.
+    let began: UInt64
 
     /// Nil: the record proves nothing of its destination.
     init?(_ record: ConnectionRecord) {
         guard record.unreachableFor != .zero else { return nil }
         destination = record.destination
         lasts = record.unreachableFor
-        asker =
-            record.instanceNumber == InstanceIdentity.unknown
-            ? .network(FrequentNetworks.network(record.peer.address)) : .instance(record.instanceNumber)
+        asker = UnreachableBook.Asker(record)
+        began = UnreachableProof.began(record)
+    }
+
+    static func began(_ record: ConnectionRecord) -> UInt64 {
+        record.endedAt - min(record.endedAt, record.duration.nanoseconds)
     }
 }
 
@@ -23,6 +28,12 @@ struct UnreachableBook {
     enum Asker: Hashable, Sendable {
         case instance(UInt32)
         case network(IPAddress)
+
+        init(_ record: ConnectionRecord) {
+            self =
+                record.instanceNumber == InstanceIdentity.unknown
+                ? .network(FrequentNetworks.network(record.peer.address)) : .instance(record.instanceNumber)
+        }
     }
 
     /// Of each family: the kernel takes what ran out from its set a moment later, and refuses whole batches that don't fit.

@@ -16,6 +16,8 @@ final class UnreachablePaths: @unchecked Sendable {
         var added: UInt64 = 0
         /// Destinations that were not: too many at once, of one instance or of all, or refused by the kernel.
         var dropped: UInt64 = 0
+        /// Destinations that were not, since they have answered another connection meanwhile.
+        var answered: UInt64 = 0
         /// The errno by which the kernel refused the last ones; 0: it did not.
         var refusal: Int32 = 0
     }
@@ -28,12 +30,15 @@ final class UnreachablePaths: @unchecked Sendable {
 
     private struct Shared {
         var waiting: [UnreachableProof] = []
+        var answered = AnsweredPaths()
         var counts = Counts()
     }
 
     private let log: ControlLog
     private let shared = Mutex(Shared())
     private let isEnding = Atomic<Bool>(false)
+    /// Without the thread nobody asks for what answered.
+    private let isOn = Atomic<Bool>(false)
     private let wake = Descriptor(cl_eventfd())
     private let end = Descriptor(cl_eventfd())
     // The control thread's own.
@@ -43,6 +48,7 @@ final class UnreachablePaths: @unchecked Sendable {
     // The thread's own.
     private var book = UnreachableBook()
     private var sets: UnreachableSets?
+    private var established: EstablishedPaths?
     private var saidRefusal: Int32 = 0
 
     init(_ log: ControlLog) { self.log = log }
@@ -59,6 +65,7 @@ final class UnreachablePaths: @unchecked Sendable {
         let error = start()
         isRunning = error == 0
         hasFailed = error != 0
+        isOn.store(isRunning, ordering: .relaxed)
         guard hasFailed else { return }
         shared.withLock { $0.counts.refusal = error }
         say(error)
@@ -91,6 +98,11 @@ final class UnreachablePaths: @unchecked Sendable {
 
     /// An ended connection.
     func offer(_ record: ConnectionRecord) {
+        guard isOn.load(ordering: .relaxed) else { return }
+        if let path = AnsweredPath(record) {
+            let now = record.endedAt
+            shared.withLock { $0.answered.note(path.destination, at: path.time, by: path.asker, now) }
+        }
         guard let proof = UnreachableProof(record) else { return }
         let isFirst = shared.withLock { shared in
             guard shared.waiting.count < UnreachablePaths.waitingLimit else {
@@ -121,10 +133,12 @@ final class UnreachablePaths: @unchecked Sendable {
 
     /// One transaction a family at most. How many proofs it took.
     private func turn() -> Int {
-        let proofs = shared.withLock { shared in
+        let (taken, proofs) = shared.withLock { shared in
             let proofs = Array(shared.waiting.prefix(UnreachableSets.batch))
             shared.waiting.removeFirst(proofs.count)
-            return proofs
+            let left = proofs.filter { shared.answered.last($0.destination) < $0.began }
+            shared.counts.answered += UInt64(proofs.count - left.count)
+            return (proofs.count, left)
         }
         let now = Instant(nanoseconds: cl_now())
         book.expire(now)
@@ -138,8 +152,39 @@ final class UnreachablePaths: @unchecked Sendable {
             }
         }
         shared.withLock { $0.counts.dropped += UInt64(dropped) }
-        for isIPv4 in [false, true] { add(new.filter { $0.destination.address.isIPv4 == isIPv4 }, isIPv4: isIPv4) }
-        return proofs.count
+        for isIPv4 in [false, true] {
+            let family = new.filter { $0.destination.address.isIPv4 == isIPv4 }
+            add(withoutEstablished(family, isIPv4: isIPv4), isIPv4: isIPv4)
+        }
+        return taken
+    }
+
+    /// What an open connection has heard of since the failed connect began is not dead either. Where the kernel does not say,
+    /// all are taken; what it did not come to say is not.
+    private func withoutEstablished(_ proofs: [UnreachableProof], isIPv4: Bool) -> [UnreachableProof] {
+        guard !proofs.isEmpty else { return [] }
+        if established == nil { established = EstablishedPaths.open() }
+        guard let answer = established?.ask(proofs.map(\.destination), isIPv4: isIPv4), answer.error == 0 else {
+            return proofs
+        }
+        let now = cl_wall_clock()
+        var left: [UnreachableProof] = []
+        var answered: UInt64 = 0
+        for proof in proofs {
+            if let heard = answer.heard[proof.destination], heard.nanoseconds <= now &- min(now, proof.began) {
+                answered += 1
+            } else if answer.isWhole {
+                left.append(proof)
+                continue
+            }
+            book.forget(proof.destination)
+        }
+        let dropped = UInt64(proofs.count - left.count) - answered
+        shared.withLock {
+            $0.counts.answered += answered
+            $0.counts.dropped += dropped
+        }
+        return left
     }
 
     private func add(_ proofs: [UnreachableProof], isIPv4: Bool) {

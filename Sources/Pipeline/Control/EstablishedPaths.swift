@@ -1,0 +1,171 @@
+import CLinux
+import CMnl
+import Glibc
+import Pipeline
+
+/// Asks the kernel which destinations this network namespace's open TCP connections have heard of (sock_diag): what has not
+/// ended is in no record.
+///
+/// Threading: one thread, whose network namespace it is. Ownership: closes its socket.
+final class EstablishedPaths {
+    private static let bufferBytes = 1 << 16
+    /// Messages of one answer: each holds a hundred connections or so. Beyond, nothing is known of the rest.
+    private static let longestAnswer = 64
+    /// An answer to a question is made while it is read: no other work waits for it.
+    private static let patience = TimeSpan.milliseconds(500)
+    /// TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSE_WAIT: both have heard of each other.
+    private static let states: UInt32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8
+    /// In `struct tcp_info`, milliseconds: since data came, and since an acknowledgement did.
+    private static let lastDataAt = 52
+    private static let lastAckAt = 56
+
+    private let socket: OpaquePointer
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferBytes, alignment: 8)
+    private var sequence: UInt32 = 0
+
+    private init(_ socket: OpaquePointer) { self.socket = socket }
+
+    deinit {
+        mnl_socket_close(socket)
+        buffer.deallocate()
+    }
+
+    /// Nil: there is no sock_diag for us.
+    static func open() -> EstablishedPaths? {
+        let flags = Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        guard let socket = mnl_socket_open2(NETLINK_SOCK_DIAG, flags) else { return nil }
+        guard mnl_socket_bind(socket, 0, 0) == 0 else {
+            mnl_socket_close(socket)
+            return nil
+        }
+        return EstablishedPaths(socket)
+    }
+
+    struct Answer {
+        /// How long ago each destination was heard of last.
+        var heard: [Endpoint: TimeSpan] = [:]
+        /// False: there may be more.
+        var isWhole = false
+        /// The kernel does not answer such questions; all others are 0.
+        var error: Int32 = 0
+    }
+
+    /// - Parameter destinations: of one family, not too many: every open connection is compared with each.
+    func ask(_ destinations: [Endpoint], isIPv4: Bool) -> Answer {
+        var answer = Answer()
+        guard !destinations.isEmpty, let length = write(destinations, isIPv4: isIPv4) else { return answer }
+        guard mnl_socket_sendto(socket, buffer.baseAddress, length) >= 0 else {
+            answer.error = errno
+            return answer
+        }
+        let began = Instant(nanoseconds: cl_now())
+        for _ in 0..<EstablishedPaths.longestAnswer {
+            let count = mnl_socket_recvfrom(socket, buffer.baseAddress, buffer.count)
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else {
+                // Not whole: ENOBUFS, and whatever else.
+                return answer
+            }
+            if read(UnsafeRawBufferPointer(rebasing: buffer[..<count]), isIPv4, &answer) { return answer }
+            if Instant(nanoseconds: cl_now()).since(began) > EstablishedPaths.patience { return answer }
+        }
+        return answer
+    }
+
+    // MARK: The question
+
+    /// Its length; nil if it does not fit.
+    private func write(_ destinations: [Endpoint], isIPv4: Bool) -> Int? {
+        sequence &+= 1
+        guard destinations.count * 32 + 256 < buffer.count, let message = mnl_nlmsg_put_header(buffer.baseAddress),
+            let extra = mnl_nlmsg_put_extra_header(message, MemoryLayout<inet_diag_req_v2>.size)
+        else { return nil }
+        message.pointee.nlmsg_type = UInt16(SOCK_DIAG_BY_FAMILY)
+        message.pointee.nlmsg_flags = UInt16(NLM_F_REQUEST) | UInt16(NLM_F_ROOT) | UInt16(NLM_F_MATCH)
+        message.pointee.nlmsg_seq = sequence
+        var request = inet_diag_req_v2()
+        request.sdiag_family = UInt8(isIPv4 ? AF_INET : AF_INET6)
+        request.sdiag_protocol = UInt8(IPPROTO_TCP)
+        request.idiag_ext = 1 << UInt8(INET_DIAG_INFO - 1)
+        request.idiag_states = EstablishedPaths.states
+        extra.storeBytes(of: request, as: inet_diag_req_v2.self)
+        let program = EstablishedPaths.filter(destinations, isIPv4: isIPv4)
+        mnl_attr_put(message, UInt16(INET_DIAG_REQ_BYTECODE), program.count, program)
+        return Int(message.pointee.nlmsg_len)
+    }
+
+    /// Takes a connection to any of them: for each, a condition that goes on with the next instruction, which is a jump behind
+    /// the end, or leaps over that one. Behind the end by nothing takes it; by four refuses it.
+    private static func filter(_ destinations: [Endpoint], isIPv4: Bool) -> [UInt8] {
+        let conditionBytes = 4 + 8 + (isIPv4 ? 4 : 16)
+        let jumpBytes = 4
+        let total = destinations.count * (conditionBytes + jumpBytes)
+        var program: [UInt8] = []
+        program.reserveCapacity(total)
+        let operation = { (code: Int, yes: Int, no: Int) -> [UInt8] in
+            [UInt8(code), UInt8(yes)] + withUnsafeBytes(of: UInt16(no)) { Array($0) }
+        }
+        for (index, destination) in destinations.enumerated() {
+            let isLast = index == destinations.count - 1
+            let leap = conditionBytes + jumpBytes + (isLast ? 4 : 0)
+            program += operation(INET_DIAG_BC_D_COND, conditionBytes, leap)
+            program += [UInt8(isIPv4 ? AF_INET : AF_INET6), isIPv4 ? 32 : 128, 0, 0]
+            program += withUnsafeBytes(of: Int32(destination.port)) { Array($0) }
+            program += ((isIPv4 ? 12 : 0)..<16).map(destination.address.byte)
+            program += operation(INET_DIAG_BC_JMP, jumpBytes, total - program.count)
+        }
+        return program
+    }
+
+    // MARK: The answer
+
+    /// - Returns: true at its end.
+    private func read(_ bytes: UnsafeRawBufferPointer, _ isIPv4: Bool, _ answer: inout Answer) -> Bool {
+        var offset = 0
+        while offset + 16 <= bytes.count {
+            let length = Int(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+            let type = Int32(bytes.loadUnaligned(fromByteOffset: offset + 4, as: UInt16.self))
+            let number = bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt32.self)
+            guard length >= 16, length <= bytes.count - offset else { return false }
+            let body = UnsafeRawBufferPointer(rebasing: bytes[offset + 16..<offset + length])
+            // What is left of an answer that was given up before is no part of this one.
+            if number == sequence {
+                switch type {
+                case Int32(NLMSG_DONE):
+                    answer.isWhole = true
+                    return true
+                case Int32(NLMSG_ERROR):
+                    guard body.count >= 4 else { return true }
+                    answer.error = -body.loadUnaligned(as: Int32.self)
+                    return true
+                default: EstablishedPaths.see(body, isIPv4, &answer)
+                }
+            }
+            offset += (length + 3) & ~3
+        }
+        return false
+    }
+
+    /// `struct inet_diag_msg`: four bytes, then ports and addresses of both ends, in network order; attributes behind it.
+    private static func see(_ body: UnsafeRawBufferPointer, _ isIPv4: Bool, _ answer: inout Answer) {
+        let header = MemoryLayout<inet_diag_msg>.size
+        guard body.count >= header else { return }
+        let port = UInt16(bigEndian: body.loadUnaligned(fromByteOffset: 6, as: UInt16.self))
+        let word = { (place: Int) in UInt32(bigEndian: body.loadUnaligned(fromByteOffset: place, as: UInt32.self)) }
+        let half = { (place: Int) in UInt64(bigEndian: body.loadUnaligned(fromByteOffset: place, as: UInt64.self)) }
+        let address = isIPv4 ? IPAddress(v4: word(24)) : IPAddress(high: half(24), low: half(32))
+        var offset = header
+        while offset + 4 <= body.count {
+            let length = Int(body.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+            let type = body.loadUnaligned(fromByteOffset: offset + 2, as: UInt16.self)
+            guard length >= 4, length <= body.count - offset else { return }
+            if Int(type) == INET_DIAG_INFO, length >= 4 + lastAckAt + 4 {
+                let since = { (place: Int) in body.loadUnaligned(fromByteOffset: offset + 4 + place, as: UInt32.self) }
+                let heard = TimeSpan.milliseconds(min(since(lastDataAt), since(lastAckAt)))
+                let place = Endpoint(address, port)
+                answer.heard[place] = min(answer.heard[place] ?? heard, heard)
+            }
+            offset += (length + 3) & ~3
+        }
+    }
+}
