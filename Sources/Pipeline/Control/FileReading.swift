@@ -90,7 +90,9 @@ package enum Files {
     private static func readAll(
         _ file: Int32, _ path: String, expected: Int, limit: Int
     ) throws(FileError) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: max(0, min(expected, limit)) + 1)
+        // A number of /proc/sys is given by the first read alone, cut to what that one asks for.
+        let first = expected > 0 ? expected : 4095
+        var bytes = [UInt8](repeating: 0, count: max(0, min(first, limit)) + 1)
         var count = 0
         while true {
             if count == bytes.count {
