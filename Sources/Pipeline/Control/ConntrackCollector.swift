@@ -39,6 +39,10 @@ package final class ConntrackCollector: @unchecked Sendable {
         package var deferred: UInt64 = 0
         package var missedEnds: UInt64 = 0
         package var withoutCounters: UInt64 = 0
+        /// The kernel's table, as it was after the last dump; nil: not looked at yet, or it does not say.
+        var table: ConntrackRoom.Reading?
+        /// It is nearly full.
+        var isTableFull = false
     }
 
     private static let stackBytes = 1 << 19
@@ -74,16 +78,19 @@ package final class ConntrackCollector: @unchecked Sendable {
     private var dumpDue = Instant(nanoseconds: 0)
     private var dumpBegan = Instant(nanoseconds: 0)
     private var hasSaidNoCounters = false
+    private let room: ConntrackRoom
+    private var fullness = ConntrackFullness()
 
     private init(
         _ settings: ConntrackSettings, _ events: OpaquePointer, _ dumps: OpaquePointer, wake: Descriptor,
-        countsFrom: UInt64, instance: @escaping @Sendable (IPAddress) -> UInt32?,
+        countsFrom: UInt64, room: ConntrackRoom, instance: @escaping @Sendable (IPAddress) -> UInt32?,
         emit: @escaping @Sendable ([FlowRecord]) -> Void, write: @escaping @Sendable ([UInt8]) -> Void
     ) {
         self.settings = settings
         self.events = events
         self.dumps = dumps
         self.wake = wake
+        self.room = room
         self.emit = emit
         self.write = write
         account = ConntrackAccount(settings, countsFrom: countsFrom, instance: instance)
@@ -103,8 +110,8 @@ package final class ConntrackCollector: @unchecked Sendable {
     ///   - emit: takes records, each round's together: at the end of each dump, and when there are many.
     ///   - write: takes whole log lines.
     /// - Returns: nil, with an errno: EPERM without CAP_NET_ADMIN, EPROTONOSUPPORT without netlink.
-    package static func start(
-        _ settings: ConntrackSettings, countsFrom: UInt64? = nil,
+    static func start(
+        _ settings: ConntrackSettings, countsFrom: UInt64? = nil, room: ConntrackRoom = ConntrackRoom(),
         instance: @escaping @Sendable (IPAddress) -> UInt32?,
         emit: @escaping @Sendable ([FlowRecord]) -> Void,
         write: @escaping @Sendable ([UInt8]) -> Void
@@ -121,7 +128,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         }
         let collector = ConntrackCollector(
             settings, events, dumps, wake: Descriptor(wake), countsFrom: countsFrom ?? cl_wall_clock(),
-            instance: instance, emit: emit, write: write)
+            room: room, instance: instance, emit: emit, write: write)
         let notStarted = NamedThread.start("conntrack", stackBytes: stackBytes, handle: &collector.handle) {
             collector.run()
         }
@@ -305,6 +312,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         } else {
             mine.brokenDumps += 1
         }
+        lookAtRoom()
         if account.statistics.withoutCounters > 0, !hasSaidNoCounters {
             hasSaidNoCounters = true
             write(
@@ -315,6 +323,23 @@ package final class ConntrackCollector: @unchecked Sendable {
                     time: cl_wall_clock()))
         }
         flush()
+    }
+
+    /// Whose table is full loses connections, and hears of it from the kernel's log alone.
+    private func lookAtRoom() {
+        mine.table = room.read()
+        guard let table = mine.table, fullness.look(table) else { return }
+        mine.isTableFull = fullness.isFull
+        let text =
+            fullness.isFull
+            ? ConntrackLane.explain(full: table) : "the kernel's table of connections (conntrack) has room again"
+        let event = fullness.isFull ? "conntrack_full" : "conntrack_room"
+        let line = ControlLog.line(event, text, time: cl_wall_clock()) { line in
+            line.field("count", table.count)
+            line.field("max", table.most)
+            line.field("dropped", table.dropped)
+        }
+        write(line)
     }
 
     private func flush() {

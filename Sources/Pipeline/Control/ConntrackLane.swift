@@ -47,10 +47,11 @@ final class ConntrackLane {
     }
 
     var statistics: ConntrackCollector.Statistics { collector.statistics }
-    /// Why nothing is counted at the moment; nil: it is.
+    /// Why nothing is counted at the moment, or what will be lost; nil: all is well.
     var problem: String? {
-        let refusal = statistics.refusal
-        return refusal == 0 ? nil : ConntrackLane.explain(refusal)
+        let statistics = statistics
+        if statistics.refusal != 0 { return ConntrackLane.explain(statistics.refusal) }
+        return statistics.isTableFull ? statistics.table.map { ConntrackLane.explain(full: $0) } : nil
     }
 
     /// Nil without a problem: the config does not ask for it.
@@ -96,6 +97,12 @@ final class ConntrackLane {
             default: "\(kernelError(error))"
             }
         return "UDP, ICMP and what else passes no worker is not counted: \(why)"
+    }
+
+    static func explain(full table: ConntrackRoom.Reading) -> String {
+        "the kernel's table of connections (conntrack) is nearly full, \(table.count) of \(table.most): when it is, new "
+            + "connections are dropped, the relay's too; look who has so many (`pipelined top`), or raise "
+            + "`net.netfilter.nf_conntrack_max`"
     }
 
     /// Reads the table a last time.

@@ -64,6 +64,16 @@ struct FlowCounts {
         line.field("baselined", conntrack.baselined)
         line.field("without_counters", conntrack.withoutCounters)
         line.field("unreadable", conntrack.unreadable)
+        if let table = conntrack.table {
+            line.key("table")
+            line.open()
+            line.field("count", table.count)
+            line.field("max", table.most)
+            line.field("dropped", table.dropped)
+            line.close()
+        } else {
+            line.nullField("table")
+        }
         line.close()
     }
 
