@@ -1,6 +1,9 @@
+import CLinux
+import FilterCatalog
 import Foundation
 import Glibc
 import Pipeline
+import PipelineLanguage
 import PipelineRuntime
 import Synchronization
 import Testing
@@ -63,6 +66,38 @@ import Testing
         var none = ConntrackShortage(ConntrackRoom(root: "/nowhere"))
         let answer = none.isShort(start)
         #expect(!answer)
+    }
+
+    @Test(
+        "while it is full nobody is refused for what fails; the kernel's real one is read as well",
+        .enabled(if: Sandbox.isPossible, "needs root, network namespaces and nft"))
+    func unreachable() throws {
+        let config =
+            "node n {\nintercept interface vm*\n}\npipeline out {\nanti_spoof source assigned\n"
+            + "backend original_destination\n}\nlisten [::]:1 transparent via out\nlisten 0.0.0.0:1 transparent via out\n"
+        let program = try #require(compile(Array(config.utf8), file: "t", catalog: catalog).program)
+        let rules = try EgressRules(program)
+        try Sandbox.run { _ in
+            try Sandbox.command("nft", [rules.nftables])
+            let real = try #require(ConntrackRoom().read())
+            let text = try String(contentsOfFile: "/proc/sys/net/netfilter/nf_conntrack_max", encoding: .utf8)
+            #expect("\(real.most)\n" == text && real.most > real.count, "a number of several digits is read whole")
+            let proc = try Proc(count: 950)
+            let paths = UnreachablePaths(
+                ControlLog(LogStream(capacity: 4096, wake: .none)), ConntrackShortage(proc.room, calm: .zero))
+            paths.update(program)
+            defer { paths.stop() }
+            var record = ConnectionRecord()
+            record.destination = Endpoint(IPAddress(high: 0xFD << 56, low: 1), 443)
+            record.unreachableFor = .seconds(30)
+            record.endedAt = cl_wall_clock()
+            paths.offer(record)
+            #expect(wait { paths.counts.dropped == 1 } && paths.counts.added == 0)
+            try proc.set(count: 949)
+            paths.offer(record)
+            #expect(wait { paths.counts.added == 1 } && paths.counts.dropped == 1)
+            withExtendedLifetime(proc) {}
+        }
     }
 
     @Test(

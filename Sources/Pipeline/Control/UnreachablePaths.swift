@@ -14,7 +14,8 @@ final class UnreachablePaths: @unchecked Sendable {
     struct Counts: Equatable, Sendable {
         /// Destinations that were put into the kernel's sets.
         var added: UInt64 = 0
-        /// Destinations that were not: too many at once, of one instance or of all, or refused by the kernel.
+        /// Destinations that were not: too many at once, of one instance or of all, refused by the kernel, or asked for while this
+        /// host's conntrack was full.
         var dropped: UInt64 = 0
         /// Destinations that were not, since they have answered another connection meanwhile.
         var answered: UInt64 = 0
@@ -25,6 +26,8 @@ final class UnreachablePaths: @unchecked Sendable {
     private static let stackBytes = 1 << 18
     /// Between transactions: with ``UnreachableSets/batch`` the most destinations a second.
     private static let pause = TimeSpan.milliseconds(250)
+    /// How often this host's conntrack is looked at, while nothing is proved.
+    private static let look = TimeSpan.seconds(1)
     /// Proofs that wait for the thread; of more the newest are dropped.
     private static let waitingLimit = 1024
 
@@ -49,9 +52,13 @@ final class UnreachablePaths: @unchecked Sendable {
     private var book = UnreachableBook()
     private var sets: UnreachableSets?
     private var established: EstablishedPaths?
+    private var conntrack: ConntrackShortage
     private var saidRefusal: Int32 = 0
 
-    init(_ log: ControlLog) { self.log = log }
+    init(_ log: ControlLog, _ conntrack: ConntrackShortage = ConntrackShortage()) {
+        self.log = log
+        self.conntrack = conntrack
+    }
 
     deinit {
         for descriptor in [wake, end] where descriptor.isOpen { _ = cl_close(descriptor.number) }
@@ -59,7 +66,7 @@ final class UnreachablePaths: @unchecked Sendable {
 
     // MARK: The control thread's side
 
-    /// Starts the thread once a program asks for it. Where nothing is proved it sleeps.
+    /// Starts the thread once a program asks for it. Where nothing is proved it looks at conntrack, once a second.
     func update(_ program: Program) {
         guard program.node.refusesUnreachable, !isRunning, !hasFailed else { return }
         let error = start()
@@ -120,15 +127,15 @@ final class UnreachablePaths: @unchecked Sendable {
     private func run() {
         while !isEnding.load(ordering: .acquiring) {
             if turn() > 0 { wait(for: end, UnreachablePaths.pause) }
-            if shared.withLock({ $0.waiting.isEmpty }) { wait(for: wake, nil) }
+            if shared.withLock({ $0.waiting.isEmpty }) { wait(for: wake, UnreachablePaths.look) }
             _ = cl_eventfd_clear(wake.number)
         }
     }
 
-    /// - Parameter longest: nil: until it, or the end, comes.
-    private func wait(for descriptor: Descriptor, _ longest: TimeSpan?) {
+    /// Until it, or the end, comes, or that is over.
+    private func wait(for descriptor: Descriptor, _ longest: TimeSpan) {
         var items = [descriptor, end].map { cl_poll_item(fd: $0.number, wants: UInt8(CL_READABLE), got: 0) }
-        _ = cl_poll(&items, 2, longest.map { Int64(clamping: $0.nanoseconds) } ?? -1)
+        _ = cl_poll(&items, 2, Int64(clamping: longest.nanoseconds))
     }
 
     /// One transaction a family at most. How many proofs it took.
@@ -142,6 +149,11 @@ final class UnreachablePaths: @unchecked Sendable {
         }
         let now = Instant(nanoseconds: cl_now())
         book.expire(now)
+        // The relay's own SYNs were dropped then.
+        if conntrack.isShort(now) {
+            shared.withLock { $0.counts.dropped += UInt64(proofs.count) }
+            return taken
+        }
         var new: [UnreachableProof] = []
         var dropped = 0
         for proof in proofs {
