@@ -15,7 +15,7 @@ extension World {
     }
 
     /// [S34] No descriptor is left, and none to refuse with: the worker does not ask again for a while, unless control wants
-    /// something.
+    /// something, or there was one after all (seed 60096017).
     func starve(_ listener: Int) -> Outcome {
         let before = starved[listener, default: []]
         // A pause that began for another listener may be over soon.

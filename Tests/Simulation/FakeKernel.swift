@@ -32,6 +32,7 @@ struct FakeKernel: Kernel {
         world.stats.accepted += 1
         connection.number = world.stats.accepted
         world.note("accept: #\(connection.index) is fd \(number)")
+        world.starved = [:]
         accepted = Accepted(descriptor: Descriptor(Int32(number)), peer: connection.address)
         return Outcome(number)
     }

@@ -9,7 +9,7 @@ struct InvariantDocsTests {
 
     private func page() throws -> String {
         try String(contentsOf: Self.root.appendingPathComponent("docs/INVARIANTS.md"), encoding: .utf8)
-            .replacingOccurrences(of: "\n", with: " ").replacingOccurrences(of: "  ", with: " ")
+            .split(whereSeparator: \.isWhitespace).joined(separator: " ")
     }
 
     /// The number in front of `words`, with its comma.

@@ -45,6 +45,7 @@ struct SimulationTests {
             UInt64(9_112_267),  // S30: a reset client's bytes stood in its own queue, since no block was to be had
             9_120_175,  // S6: a gate that had no block to read into waited for the second byte
             9_111_215,  // S33: "another network has more who wait", of networks that a gate had named anew
+            60_096_017,  // S34: three times without a descriptor in 90 ms, and each time somebody was accepted between
         ])
     func found(seed: UInt64) {
         let run = Simulation.run(seed: seed)

@@ -64,11 +64,18 @@ struct EgressWatchTests {
             try interception(lab).problems.contains { $0.hasPrefix("interception_lost: \(fault)") }
         }
         #expect(try rules(lab, node, "--check").exit == .code(1))
+        #expect(try explained(lab).contains("but         interception_lost: \(fault)"))
         #expect(try rules(lab, node, "--apply").exit == .code(0))
         let back = try event("interception_restored", restored + 1, node, soon)
         #expect(back.contains("\"by\":\"others\""), "\(back)")
         try awaitInForce(lab)
-        #expect(try interception(lab).problems.isEmpty)
+        #expect(try interception(lab).problems.isEmpty && !explained(lab).contains("but "))
+    }
+
+    /// What the running node says of a connection of alpha's.
+    private func explained(_ lab: EgressLab) throws -> String {
+        let words = ["explain", "--admin", admin(lab), "--from", "[fd10:1::2]:40000", "--to", "[2001:db8:9::2]:443"]
+        return try Binary.run(words).out
     }
 
     @Test("a reload to another port: `watch` says so until the rules follow")

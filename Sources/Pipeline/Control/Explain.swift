@@ -60,6 +60,8 @@ package struct Explanation: Sendable {
     /// Those that would be tried, in order.
     package var candidates: [Target] = []
     package var outcome = Outcome.noListener
+    /// Of a running node: what it knows to be between clients and the listener.
+    package var remarks: [String] = []
 }
 
 /// Runs a compiled chain on facts and bytes, as a worker would.

@@ -24,6 +24,7 @@ extension Explanation {
         case .refused(let reason): rows.append(("result", "refused: \(reason)"))
         case .noListener: break
         }
+        rows += remarks.map { ("but", $0) }
         let width = rows.map(\.0.utf8.count).max() ?? 0
         return rows.map { name, text in
             name + String(repeating: " ", count: width - name.utf8.count + 2) + text + "\n"
@@ -48,7 +49,8 @@ extension Explanation {
     /// One JSON object, without a line break:
     /// `{"to","from","outcome":"relayed|refused|no_listener","reason","listener":{…}|null,"stages":[{"stage",
     /// "directive","line","verdict":"pass|wait|refuse","reason","shadow","why"}],"server_name","route","owner":"org/app/env","org","app","env",
-    /// "backends":[{"address","instance"}],"candidates":["address"],"proxy":"off|unknown|accepted|rejected" (of a running node)}`
+    /// "backends":[{"address","instance"}],"candidates":["address"],"proxy":"off|unknown|accepted|rejected" (of a running node),
+    /// "remarks":["…"] (of a running node; only if there are any)}`
     package var json: String {
         var line = JSONLine()
         line.open()
@@ -80,6 +82,7 @@ extension Explanation {
         }
         line.list("candidates", candidates) { $0.string($1.address.description) }
         if let proxy { line.field("proxy", proxy.rawValue) }
+        if !remarks.isEmpty { line.list("remarks", remarks) { $0.string($1) } }
         line.close()
         return line.string
     }

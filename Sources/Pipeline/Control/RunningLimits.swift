@@ -1,3 +1,4 @@
+import CLinux
 import Pipeline
 import PipelineRuntime
 
@@ -8,11 +9,16 @@ struct RunningLimits {
     private let listeners: [Endpoint]
     /// Nobody is let in now; nil: connections are.
     let turnsAway: String?
+    /// What brings workloads' connections here, or keeps them away, is not as it should be.
+    private let interception: [String]
 
     /// As they are now. On the control thread.
     init(_ node: RunningNode) {
         reasons = node.program.reasons
         listeners = node.listeners.openEndpoints
+        let report = node.interception?.report
+        interception =
+            (report?.problems(config: node.configPath, Instant(nanoseconds: cl_now())) ?? []) + (report?.warnings ?? [])
         if node.shortages.memory.isShort {
             turnsAway = reasons.text(RuntimeReason.memoryShort.code)
         } else if node.fleet.workers.allSatisfy({ RunningLimits.isFull($0, node.fleet.budget) }) {
@@ -35,6 +41,12 @@ struct RunningLimits {
             && LinuxKernel.hostHas(place.address)
     }
 
+    /// Of a connection to a listener that intercepts. What is refused before it is accepted, the kernel's sets know alone.
+    func remarks(_ mode: ListenerMode?) -> [String] {
+        guard let mode, mode.intercepts else { return [] }
+        return interception
+    }
+
     var loop: String { reasons.text(RuntimeReason.backendLoop.code) }
 }
 
@@ -42,6 +54,7 @@ extension Explanation {
     /// Has the answer be that of the node as it is now. What stages say stays as it is.
     mutating func note(_ limits: RunningLimits) {
         guard outcome != .noListener else { return }
+        remarks = limits.remarks(listener?.mode)
         if let reason = limits.turnsAway {
             outcome = .refused(reason: reason)
             candidates = []

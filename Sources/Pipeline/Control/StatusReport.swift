@@ -186,7 +186,7 @@ struct StatusReport {
     // MARK: Text
 
     private var text: String {
-        var text = "\(node.program.node.name): \(state) for \(plainDuration(uptime)), \(Version.text), pid "
+        var text = "\(node.program.node.name): \(state), up \(plainDuration(uptime)), \(Version.text), pid "
         text += "\(cl_process_id())\n"
         text += "config \(node.configPath)"
         if let revision = node.revision { text += ", state revision \(revision)" }
