@@ -75,6 +75,15 @@ struct EgressBypassTests {
         for option in ["-6", "-4"] {
             #expect(try !lab.run(in: lab.node, ["ip", option, "rule", "show"]).contains("0x706a"))
         }
+        // `redirect` needs neither rule nor route.
+        let redirect = try lab.folder.write(
+            "redirect.pipeline", text.replacingOccurrences(of: "transparent", with: "redirect"))
+        try rules(lab, redirect, "--apply")
+        for option in ["-6", "-4"] {
+            #expect(try !lab.run(in: lab.node, ["ip", option, "rule", "show"]).contains("fwmark"))
+            #expect(try lab.run(in: lab.node, ["ip", option, "route", "show", "table", "all", "proto", "112"]).isEmpty)
+        }
+        try rules(lab, sixOnly, "--apply")
         try rules(lab, sixOnly, "--remove")
         #expect(try !lab.run(in: lab.node, ["ip", "-6", "rule", "show"]).contains("0x101"))
         #expect(try lab.run(in: lab.node, ["ip", "-6", "route", "show", "table", "all", "proto", "112"]).isEmpty)

@@ -329,10 +329,12 @@ package struct EgressRules: Sendable, Equatable {
 
     /// What an earlier config has added by another mark, by what `ip -N rule show` says: it leads nowhere now.
     package func leftovers(_ option: String, ruleListing: String) -> [Step] {
-        let own = "lookup \(table) "
+        let isNeeded = families.contains { $0.option == option && $0.needsLocalRoute }
+        let own = isNeeded ? "lookup \(table) " : nil
         return ruleListing.split(separator: "\n").flatMap { line -> [Step] in
             let words = line.split(separator: " ").map(String.init)
-            guard !(line + " ").contains(own), (line + " ").contains(" proto \(EgressRules.routingProtocol) "),
+            let text = line + " "
+            guard own.map({ !text.contains($0) }) ?? true, text.contains(" proto \(EgressRules.routingProtocol) "),
                 let mark = words.firstIndex(of: "fwmark"), let lookup = words.firstIndex(of: "lookup"),
                 words.indices.contains(mark + 1), words.indices.contains(lookup + 1)
             else { return [] }
