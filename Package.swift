@@ -25,8 +25,8 @@ let package = Package(
     name: "pipelined",
     products: [.executable(name: "pipelined", targets: ["pipelined"])],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
-        .package(url: "https://github.com/groue/GRDB.swift.git", from: "7.10.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/groue/GRDB.swift.git", exact: "7.10.0"),
     ],
     targets: [
         // C seams. Each shim returns -errno; nothing else lives there.
