@@ -52,7 +52,7 @@ struct EgressReloadTests {
         let foreign = try site.folder.write(
             "letter.txt", String(repeating: "no database, but somebody's\n", count: 100))
         let wrong = [
-            ("/nowhere/at/all/ledger.db", "unable to open"), (site.folder.path, "unable to open"),
+            ("/nowhere/at/all/ledger.db", "unable to open"), (site.folder.path, "not a regular file"),
             (foreign, "not a database"),
         ]
         for (path, reason) in wrong {

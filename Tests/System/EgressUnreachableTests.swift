@@ -257,7 +257,8 @@ struct EgressUnreachableTests {
         #expect(counted["answered"] == 1 && counted["added"] == 0, "\(counted)")
         isOver.set()
         _ = try ended.value(Deadline(), "end of the exchange")
-        #expect(try refusal(lab.alpha, place) == nil)
+        // A late ACK of the exchange may still be heard after the first of these has begun, and speaks for the destination.
+        try awaitUntil("\(place) is refused") { try refusal(lab.alpha, place) != nil }
         try awaitElement(place)
         withExtendedLifetime((echo, node, open)) {}
     }
