@@ -37,7 +37,7 @@ extension ConntrackNodeTests.Site {
         let config = bare.replacing("node test {\n", with: "node test {\n    \(line)\n")
         let end = try node.reload(config)
         guard end.isEvent("reloaded") else { throw Failure(end.text) }
-        if rules { try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"]) }
+        if rules { try lab.rules(node.config, "--apply") }
     }
 
     /// Datagrams of 1,000 bytes and their answers, of one flow.

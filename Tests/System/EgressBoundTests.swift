@@ -48,7 +48,7 @@ struct EgressBoundTests {
         let command = [Binary.path, "egress", "rules", node.config, "--state", state, "--apply"]
         #expect(try lab.run(in: lab.node, command).contains("4 addresses are bound to an interface"))
         // The table is still what the config makes.
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--check"])
+        try lab.rules(node.config, "--check")
     }
 
     /// Whose addresses they are may use them.
@@ -109,7 +109,7 @@ struct EgressBoundTests {
         try lab.run(in: lab.alpha, ["ip", "addr", "del", "fd10:2::2/128", "dev", "lo"])
         try lab.run(in: lab.alpha, ["ip", "addr", "del", "10.81.2.2/32", "dev", "lo"])
         try expectServed(lab, echoes)
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--remove"])
+        try lab.rules(node.config, "--remove")
         #expect(try lab.run(in: lab.node, ["nft", "list", "tables"]).isEmpty)
         withExtendedLifetime(server) {}
     }
@@ -125,7 +125,7 @@ struct EgressBoundTests {
         let inner = try Self.alpha.map { host in try lab.inside(lab.alpha) { try DatagramEcho(Place(host, 9998)) } }
         defer { for echo in echoes + inner { echo.stop() } }
         func rules(_ flag: String) throws {
-            try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, flag])
+            try lab.rules(node.config, flag)
         }
         for step in ["--remove", "--apply", "bound"] {
             if step == "bound" { try bind(lab, node) } else { try rules(step) }
@@ -168,7 +168,7 @@ struct EgressBoundTests {
         try reload(Self.state, revision: 2)
         try awaitUntil("both are bound") { both.allSatisfy(try table().contains) }
         // By hand and without a state: nobody would be bound any more.
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        try lab.rules(node.config, "--apply")
         try awaitUntil("both are bound again") { both.allSatisfy(try table().contains) }
         try lab.run(in: lab.node, ["nft", "flush", "ruleset"])
         try awaitUntil("both are bound after a flush") {
@@ -190,15 +190,13 @@ struct EgressBoundTests {
         let lab = try EgressLab()
         let node = try lab.startNode()
         let path = try lab.folder.write("bad.json", Self.state.replacing("\"vm1\"", with: "\"a/b\""))
-        let answer = try lab.attempt(
-            in: lab.node, [Binary.path, "egress", "rules", node.config, "--state", path, "--apply"])
+        let answer = try lab.attemptRules(node.config, "--state", path, "--apply")
         #expect(answer.exit == .code(1) && answer.output.contains("instance \"i_alpha\", interface"), "\(answer)")
         let table = try lab.run(in: lab.node, ["nft", "list", "table", "inet", "pipelined"])
         #expect(table.contains("\"vm2\" . fd10:2::2") && !table.contains("fd10:1::2"), "\(table)")
         // What is no state at all changes nothing.
         try lab.folder.write("bad.json", "{")
-        let none = try lab.attempt(
-            in: lab.node, [Binary.path, "egress", "rules", node.config, "--state", path, "--apply"])
+        let none = try lab.attemptRules(node.config, "--state", path, "--apply")
         #expect(none.exit == .code(1))
         #expect(try lab.run(in: lab.node, ["nft", "list", "table", "inet", "pipelined"]) == table)
     }

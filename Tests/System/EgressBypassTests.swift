@@ -18,10 +18,6 @@ struct EgressBypassTests {
         }
     }
 
-    private func rules(_ lab: EgressLab, _ config: String, _ flag: String) throws {
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", config, flag])
-    }
-
     @Test(
         "R19: while the node is away, TCP of both families is refused: killed, not started yet, its port changed",
         arguments: ["transparent", "redirect"])
@@ -38,7 +34,7 @@ struct EgressBypassTests {
         node.child.signal(SIGKILL)
         _ = try node.child.waitForExit()
         try expectRefused(lab, "killed")
-        try rules(lab, node.config, "--apply")
+        try lab.rules(node.config, "--apply")
         try expectRefused(lab, "rules before the node")
         let moved = try lab.folder.write(
             "moved.pipeline",
@@ -46,11 +42,11 @@ struct EgressBypassTests {
         let again = try Node(
             try String(contentsOfFile: moved, encoding: .utf8), folder: lab.folder, in: lab.node)
         try expectRefused(lab, "its port is another")
-        try rules(lab, moved, "--apply")
+        try lab.rules(moved, "--apply")
         #expect(try lab.curl(lab.alpha, EgressLab.v6).output == "seen 2001:db8:9::1")
         // Who wants traffic while the node is away takes them off, whatever has become of the state file.
         try lab.folder.write("state.json", "{")
-        try rules(lab, moved, "--remove")
+        try lab.rules(moved, "--remove")
         #expect(try lab.curl(lab.alpha, EgressLab.v6).output == "seen fd10:1::2")
         withExtendedLifetime((server, again)) {}
     }
@@ -68,7 +64,7 @@ struct EgressBypassTests {
                 .replacingOccurrences(of: "workers    2", with: "workers    2\n    mark       0x100"))
         node.child.signal(SIGKILL)
         _ = try node.child.waitForExit()
-        try rules(lab, sixOnly, "--apply")
+        try lab.rules(sixOnly, "--apply")
         let second = try Node(try String(contentsOfFile: sixOnly, encoding: .utf8), folder: lab.folder, in: lab.node)
         #expect(try lab.curl(lab.alpha, EgressLab.v6).output == "seen 2001:db8:9::1")
         #expect(try lab.curl(lab.alpha, EgressLab.v4).exit == Self.refused)
@@ -78,13 +74,13 @@ struct EgressBypassTests {
         // `redirect` needs neither rule nor route.
         let redirect = try lab.folder.write(
             "redirect.pipeline", text.replacingOccurrences(of: "transparent", with: "redirect"))
-        try rules(lab, redirect, "--apply")
+        try lab.rules(redirect, "--apply")
         for option in ["-6", "-4"] {
             #expect(try !lab.run(in: lab.node, ["ip", option, "rule", "show"]).contains("fwmark"))
             #expect(try lab.run(in: lab.node, ["ip", option, "route", "show", "table", "all", "proto", "112"]).isEmpty)
         }
-        try rules(lab, sixOnly, "--apply")
-        try rules(lab, sixOnly, "--remove")
+        try lab.rules(sixOnly, "--apply")
+        try lab.rules(sixOnly, "--remove")
         #expect(try !lab.run(in: lab.node, ["ip", "-6", "rule", "show"]).contains("0x101"))
         #expect(try lab.run(in: lab.node, ["ip", "-6", "route", "show", "table", "all", "proto", "112"]).isEmpty)
         withExtendedLifetime((server, second)) {}

@@ -6,7 +6,7 @@ import Testing
 @Suite("Whether interception is in force", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
 struct EgressCheckTests {
     private func check(_ lab: EgressLab, _ config: String) throws -> (exit: Child.Exit, output: String) {
-        try lab.attempt(in: lab.node, [Binary.path, "egress", "rules", config, "--check"])
+        try lab.attemptRules(config, "--check")
     }
 
     @Test(
@@ -27,7 +27,7 @@ struct EgressCheckTests {
         try lab.run(in: lab.node, command.split(separator: " ").map(String.init))
         let after = try check(lab, node.config)
         #expect(after.exit == .code(1) && after.output.contains("interception_lost: \(fault)"), "\(after)")
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        try lab.rules(node.config, "--apply")
         #expect(try check(lab, node.config).exit == .code(0))
     }
 
@@ -52,11 +52,11 @@ struct EgressCheckTests {
         try lab.forward()
         let server = try lab.startServer()
         let node = try lab.startNode()
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--remove"])
+        try lab.rules(node.config, "--remove")
         node.child.signal(SIGKILL)
         _ = try node.child.waitForExit()
         try lab.run(in: lab.node, ["ip", "link", "del", "vm1"])
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        try lab.rules(node.config, "--apply")
         for line in [
             "link add vm1 type veth peer name eth0 netns \(lab.alpha)", "addr add 10.81.1.1/24 dev vm1",
             "link set vm1 up",

@@ -5,11 +5,6 @@ import Testing
 @Suite(
     "Interception beside a host's own network", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
 struct EgressHostTests {
-    private func rules(_ lab: EgressLab, _ config: String, _ flag: String) throws -> (exit: Child.Exit, output: String)
-    {
-        try lab.attempt(in: lab.node, [Binary.path, "egress", "rules", config, flag])
-    }
-
     private func nft(_ lab: EgressLab, _ text: String) throws { try lab.run(in: lab.node, ["nft", text]) }
 
     // MARK: Bridges
@@ -27,17 +22,17 @@ struct EgressHostTests {
         _ = try node.child.waitForError("that it is lost", Deadline(seconds: 20)) {
             $0.first { $0.isEvent("interception_lost") && $0.text.contains(fault) }
         }
-        let before = try rules(lab, node.config, "--check")
+        let before = try lab.attemptRules(node.config, "--check")
         #expect(before.exit == .code(1) && before.output.contains("interception_lost: \(fault)"), "\(before)")
         #expect(before.output.contains("write `intercept interface br0`"), "\(before)")
-        #expect(try rules(lab, node.config, "--apply").output.contains("warning: \(fault)"))
+        #expect(try lab.attemptRules(node.config, "--apply").output.contains("warning: \(fault)"))
         // That is no false alarm.
         #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 10.81.1.2")
         let text = try String(contentsOfFile: node.config, encoding: .utf8)
         #expect(
             try node.reload(text.replacingOccurrences(of: "interface vm*", with: "interface br0")).isEvent("reloaded"))
-        #expect(try rules(lab, node.config, "--apply").exit == .code(0))
-        let after = try rules(lab, node.config, "--check")
+        #expect(try lab.attemptRules(node.config, "--apply").exit == .code(0))
+        let after = try lab.attemptRules(node.config, "--check")
         #expect(after.exit == .code(0) && !after.output.contains("warning"), "\(after)")
         for host in [lab.alpha, lab.beta] {
             #expect(try lab.curl(host, EgressLab.v4).output == "seen 198.51.100.1")
@@ -59,7 +54,7 @@ struct EgressHostTests {
         try lab.bridge(isFiltered: true)
         let server = try lab.startServer()
         let node = try lab.startNode(mode: mode, interface: "br0")
-        let answer = try rules(lab, node.config, "--check")
+        let answer = try lab.attemptRules(node.config, "--check")
         #expect(answer.exit == .code(0), "\(answer)")
         #expect(answer.output.contains("br_netfilter is on") == (mode == "transparent"), "\(answer)")
         let words = ["curl", "-sS", "--max-time", "2", "http://\(EgressLab.v4)/"]
@@ -95,10 +90,10 @@ struct EgressHostTests {
                 chain output { type filter hook output priority 0; oifname lo accept; \(common); counter reject; }
             }
             """)
-        let printed = try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config])
+        let printed = try lab.rules(node.config)
         #expect(printed.contains("#     \(advice)\n") && printed.contains("#     meta mark 0x7069 accept\n"))
         for flag in ["--check", "--apply"] {
-            let answer = try rules(lab, node.config, flag)
+            let answer = try lab.attemptRules(node.config, flag)
             #expect(answer.exit == .code(0), "\(answer)")
             for (chain, line) in [("input", advice), ("output", "meta mark 0x7069 accept")] {
                 let isSaid = answer.output.contains("warning: the chain \(chain) of the table inet host drops")
@@ -112,7 +107,7 @@ struct EgressHostTests {
         for place in [EgressLab.v4, EgressLab.v6] {
             #expect(try lab.curl(lab.alpha, place).output.hasPrefix("seen "), "\(place)")
         }
-        #expect(try !rules(lab, node.config, "--check").output.contains("warning"))
+        #expect(try !lab.attemptRules(node.config, "--check").output.contains("warning"))
         withExtendedLifetime(server) {}
     }
 
@@ -137,7 +132,7 @@ struct EgressHostTests {
                 chain pre { type nat hook prerouting priority -110; iifname { up0, eth1 } tcp dport 8080 dnat ip to 10.9.9.9; }
             }
             """)
-        let quiet = try rules(lab, node.config, "--check")
+        let quiet = try lab.attemptRules(node.config, "--check")
         #expect(quiet.exit == .code(0) && !quiet.output.contains("warning"), "\(quiet)")
         try nft(
             lab,
@@ -147,7 +142,7 @@ struct EgressHostTests {
                 chain pre { type nat hook prerouting priority dstnat - 1; jump web; }
             }
             """)
-        let answer = try rules(lab, node.config, "--check")
+        let answer = try lab.attemptRules(node.config, "--check")
         let warning = "warning: the chain pre of the table ip cache changes destinations"
         #expect(answer.exit == .code(0) && answer.output.contains(warning), "\(answer)")
         #expect(answer.output.contains("`tcp dport 8080 dnat to 198.51.100.2:8081`"), "\(answer)")

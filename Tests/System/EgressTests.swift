@@ -139,7 +139,7 @@ struct EgressTests {
         try lab.folder.write("node.pipeline", text)
         node.child.signal(SIGHUP)
         try node.waitForEvent("reloaded")
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        try lab.rules(node.config, "--apply")
         #expect(try lab.run(in: lab.node, ["nft", "list", "ruleset"]).contains("tproxy"))
         for place in [EgressLab.v6, EgressLab.v4] {
             let answer = try lab.curl(lab.beta, place)

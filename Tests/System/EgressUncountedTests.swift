@@ -64,8 +64,7 @@ struct EgressUncountedTests {
         }
         for host in [lab.server, lab.alpha] { try watch(lab, host, "prerouting priority -500", rules) }
         for areInForce in [false, true] {
-            try lab.run(
-                in: lab.node, [Binary.path, "egress", "rules", site.node.config, areInForce ? "--apply" : "--remove"])
+            try lab.rules(site.node.config, areInForce ? "--apply" : "--remove")
             for (host, mac, far, pairs) in [
                 (lab.alpha, try gateway(lab, lab.node, "vm1"), lab.server, Array(zip(Self.alpha, Self.server))),
                 (lab.server, try gateway(lab, lab.node, "up0"), lab.alpha, Array(zip(Self.server, Self.alpha))),
@@ -119,7 +118,7 @@ struct EgressUncountedTests {
         #expect(try site.sum("port", "9301/udp") == ConntrackNodeTests.Site.Sum())
         #expect(try site.sum("instance", "i_beta") == ConntrackNodeTests.Site.Sum())
         // Without the rules they come in his name.
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", site.node.config, "--remove"])
+        try lab.rules(site.node.config, "--remove")
         try send(lab, lab.server, to: try gateway(lab, lab.node, "up0"), packets, times: Self.number)
         try site.exchange(1)
         #expect(try seen(lab, lab.alpha) == 2 * Self.number)

@@ -77,7 +77,7 @@ struct EgressUnreachableTests {
         #expect(counter.contains("packets 4 "), "\(counter)")
         // Neither the host's other ports, nor the rules.
         #expect(try refusal(lab.alpha, Place("2001:db8:9::2", EgressLab.tlsPort)) == nil)
-        let check = try lab.attempt(in: lab.node, [Binary.path, "egress", "rules", node.config, "--check"])
+        let check = try lab.attemptRules(node.config, "--check")
         #expect(check.exit == .code(0), "\(check)")
     }
 
@@ -128,7 +128,7 @@ struct EgressUnreachableTests {
         let other = try String(contentsOfFile: node.config, encoding: .utf8)
             .replacing(" from instance", with: "").replacing(", unreachable_for off", with: "")
         let file = try lab.folder.write("other.pipeline", other)
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", file, "--apply"])
+        try lab.rules(file, "--apply")
         for _ in 0..<2 {
             #expect(try refusal(lab.alpha, EgressLab.v6) == nil)
             _ = try node.log("a timeout") { $0.destination == EgressLab.v6.description }
@@ -154,7 +154,7 @@ struct EgressUnreachableTests {
         let own = try String(contentsOfFile: node.config, encoding: .utf8)
         let older = try lab.folder.write(
             "older.pipeline", own.replacing("connect_timeout 300ms", with: "unreachable_for off"))
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", older, "--apply"])
+        try lab.rules(older, "--apply")
         let ports: [UInt16] = [1, 2, 3]
         for port in ports { #expect(try refusal(lab.alpha, Place("2001:db8:77::2", port)) == nil) }
         _ = try node.child.waitForError("what is missing") { lines in
@@ -166,7 +166,7 @@ struct EgressUnreachableTests {
         #expect((off["off"] as? String)?.contains("no set") == true, "\(off)")
         #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
         // As soon as they are there it works.
-        try lab.run(in: lab.node, [Binary.path, "egress", "rules", node.config, "--apply"])
+        try lab.rules(node.config, "--apply")
         #expect(try refusal(lab.alpha, EgressLab.v6) == nil)
         try awaitElement(EgressLab.v6)
         #expect(node.child.lines.count { $0.isEvent("unreachable_off") } == 1)

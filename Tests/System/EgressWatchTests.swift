@@ -38,10 +38,6 @@ struct EgressWatchTests {
 
     private func count(_ name: String, _ node: Node) -> Int { node.child.lines.filter { $0.isEvent(name) }.count }
 
-    private func rules(_ lab: EgressLab, _ node: Node, _ flag: String) throws -> (exit: Child.Exit, output: String) {
-        try lab.attempt(in: lab.node, [Binary.path, "egress", "rules", node.config, flag])
-    }
-
     @Test(
         "what is taken away is a problem and an event within seconds, and said to be back when it is",
         arguments: [
@@ -63,9 +59,9 @@ struct EgressWatchTests {
         try awaitUntil("a problem in status") {
             try interception(lab).problems.contains { $0.hasPrefix("interception_lost: \(fault)") }
         }
-        #expect(try rules(lab, node, "--check").exit == .code(1))
+        #expect(try lab.attemptRules(node.config, "--check").exit == .code(1))
         #expect(try explained(lab).contains("but         interception_lost: \(fault)"))
-        #expect(try rules(lab, node, "--apply").exit == .code(0))
+        #expect(try lab.attemptRules(node.config, "--apply").exit == .code(0))
         let back = try event("interception_restored", restored + 1, node, soon)
         #expect(back.contains("\"by\":\"others\""), "\(back)")
         try awaitInForce(lab)
@@ -88,7 +84,7 @@ struct EgressWatchTests {
         #expect(try node.reload(text.replacingOccurrences(of: ":15001", with: ":15003")).isEvent("reloaded"))
         let line = try event("interception_lost", lost + 1, node, soon)
         #expect(line.contains("was made from another config"), "\(line)")
-        #expect(try rules(lab, node, "--apply").exit == .code(0))
+        #expect(try lab.attemptRules(node.config, "--apply").exit == .code(0))
         try awaitInForce(lab)
         #expect(
             try node.reload(text.replacingOccurrences(of: "intercept rules watch", with: "intercept rules off"))
@@ -119,7 +115,7 @@ struct EgressWatchTests {
         #expect(try node.reload(moved).isEvent("reloaded"))
         _ = try event("interception_applied", 2, node, soon)
         #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
-        #expect(try rules(lab, node, "--check").exit == .code(0))
+        #expect(try lab.attemptRules(node.config, "--check").exit == .code(0))
         #expect(try !lab.run(in: lab.node, ["nft", "list", "ruleset"]).contains("15001"))
         // Its connections carry the old mark until it starts anew, and so do its rules.
         let marked = moved.replacingOccurrences(of: "workers    2", with: "workers    2\n    mark       0x100")
@@ -178,7 +174,7 @@ struct EgressWatchTests {
         held.finish()
         #expect(try node.child.waitForExit() == .code(0))
         #expect(count("interception_lost", node) == 0 && count("interception_lost", next) == 0)
-        #expect(try rules(lab, next, "--check").exit == .code(0))
+        #expect(try lab.attemptRules(next.config, "--check").exit == .code(0))
         withExtendedLifetime(server) {}
     }
 

@@ -202,7 +202,7 @@ struct HandOverTests {
         _ = try server.accept()
         // As long as the one that drains would take to look, and to put back what it knows.
         usleep(2_000_000)
-        let check = try lab.attempt(in: lab.node, [Binary.path, "egress", "rules", new.config, "--check"])
+        let check = try lab.attemptRules(new.config, "--check")
         #expect(check.exit == .code(0), "\(check.output)")
         #expect(!old.child.hasEnded && !(old.child.output + new.child.output).contains("interception_lost"))
         withExtendedLifetime((held, client)) {}

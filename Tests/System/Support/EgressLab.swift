@@ -183,6 +183,16 @@ final class EgressLab: Sendable {
         return (try child.waitForExit(), child.output)
     }
 
+    /// `pipelined egress rules` on the node, which has to succeed; what it printed.
+    @discardableResult
+    func rules(_ config: String, _ words: String...) throws -> String {
+        try run(in: node, [Binary.path, "egress", "rules", config] + words)
+    }
+
+    func attemptRules(_ config: String, _ words: String...) throws -> (exit: Child.Exit, output: String) {
+        try attempt(in: node, [Binary.path, "egress", "rules", config] + words)
+    }
+
     /// Runs `body` on a thread of `host`: the sockets that it opens are that host's for ever.
     func inside<Value: Sendable>(_ host: String, _ body: @escaping @Sendable () throws -> Value) throws -> Value {
         let promise = Promise<Value>()
@@ -294,7 +304,7 @@ final class EgressLab: Sendable {
             routes file state.json
             """
         let running = try Node(config, folder: folder, in: node)
-        if isApplied { try run(in: node, [Binary.path, "egress", "rules", running.config, "--apply"]) }
+        if isApplied { try rules(running.config, "--apply") }
         return running
     }
 }
