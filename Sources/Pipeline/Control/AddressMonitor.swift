@@ -17,13 +17,8 @@ final class AddressMonitor {
 
     /// Nil if there is no netlink for us (a container that forbids it): then retries alone find addresses.
     init?() {
-        guard let socket = mnl_socket_open2(NETLINK_ROUTE, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)) else {
-            return nil
-        }
-        guard mnl_socket_bind(socket, UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR), 0) == 0 else {
-            mnl_socket_close(socket)
-            return nil
-        }
+        let groups = UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
+        guard let socket = Netlink.open(NETLINK_ROUTE, groups: groups).socket else { return nil }
         self.socket = socket
         descriptor = Descriptor(mnl_socket_get_fd(socket))
     }
@@ -70,16 +65,11 @@ final class AddressMonitor {
 
     /// The addresses that a batch of messages is about. Anything that isn't whole is passed over.
     static func read(_ bytes: UnsafeRawBufferPointer, into news: inout Set<IPAddress>) {
-        guard let base = bytes.baseAddress else { return }
-        var left = Int32(clamping: bytes.count)
-        var message: UnsafePointer<nlmsghdr> = base.assumingMemoryBound(to: nlmsghdr.self)
-        // libmnl compares lengths as signed numbers: one of 2 GiB and more would pass.
-        while mnl_nlmsg_ok(message, left), Int64(message.pointee.nlmsg_len) <= Int64(left) {
+        Netlink.messages(bytes) { message in
             if message.pointee.nlmsg_type == UInt16(RTM_NEWADDR) || message.pointee.nlmsg_type == UInt16(RTM_DELADDR) {
                 readAddress(message, &news)
             }
-            guard let next = mnl_nlmsg_next(message, &left) else { return }
-            message = UnsafePointer(next)
+            return true
         }
     }
 
@@ -87,19 +77,11 @@ final class AddressMonitor {
     private static func readAddress(_ message: UnsafePointer<nlmsghdr>, _ news: inout Set<IPAddress>) {
         let header = MemoryLayout<ifaddrmsg>.size
         guard mnl_nlmsg_get_payload_len(message) >= header, let payload = mnl_nlmsg_get_payload(message),
-            let size = length(ofFamily: payload.assumingMemoryBound(to: ifaddrmsg.self).pointee.ifa_family),
-            let first = mnl_nlmsg_get_payload_offset(message, header), let tail = mnl_nlmsg_get_payload_tail(message)
+            let size = length(ofFamily: payload.assumingMemoryBound(to: ifaddrmsg.self).pointee.ifa_family)
         else { return }
-        var attribute = first.assumingMemoryBound(to: nlattr.self)
-        while mnl_attr_ok(attribute, Int32(clamping: tail - UnsafeMutableRawPointer(attribute))) {
-            let type = Int(mnl_attr_get_type(attribute))
-            if type == IFA_LOCAL || type == IFA_ADDRESS,
-                Int(mnl_attr_get_payload_len(attribute)) == size, let bytes = mnl_attr_get_payload(attribute)
-            {
-                news.insert(address(UnsafeRawBufferPointer(start: bytes, count: size)))
-            }
-            guard let next = mnl_attr_next(attribute) else { return }
-            attribute = next
+        Netlink.attributes(message, header: header) { type, value in
+            guard type == IFA_LOCAL || type == IFA_ADDRESS, value.count == size else { return }
+            news.insert(address(value))
         }
     }
 

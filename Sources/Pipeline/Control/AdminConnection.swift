@@ -58,7 +58,7 @@ package enum AdminConnection {
     }
 
     private static func broken(_ path: String, _ result: Int) -> Unreachable {
-        let why = result == -Int(EAGAIN) ? "no answer in \(patience) s" : "\(kernelError(-result))"
+        let why = result == -Int(EAGAIN) ? "no answer in \(patience) s" : kernelError(-result)
         return Unreachable(description: "the node at \(path) can't be reached: \(why); see its log")
     }
 
@@ -72,7 +72,7 @@ package enum AdminConnection {
         case ECONNREFUSED: cause = ("nobody answers", "the node has ended: start it")
         case EACCES, EPERM: cause = ("no permission", "run as the node's user or as root")
         case ENAMETOOLONG: cause = ("the path is too long", "a socket's path has 107 bytes at most")
-        default: cause = ("\(kernelError(error))", "see `errno \(error)`")
+        default: cause = (kernelError(error), "see `errno \(error)`")
         }
         return "the node at \(path) can't be reached: \(cause.0); \(cause.1)"
     }

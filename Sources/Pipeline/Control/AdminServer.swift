@@ -143,7 +143,7 @@ final class AdminServer {
         case EACCES, EPERM: cause = ("no permission", "check the owner and mode of its directory")
         case EROFS: cause = ("the file system is read-only", "choose another place")
         case EADDRINUSE: cause = ("another process has just made it", "stop that one, or use another path")
-        default: cause = ("\(kernelError(error))", "see `errno \(error)`")
+        default: cause = (kernelError(error), "see `errno \(error)`")
         }
         return AdminSocketError(description: "can't open the admin socket \(path): \(cause.0); \(cause.1)")
     }

@@ -116,10 +116,10 @@ package final class ConntrackCollector: @unchecked Sendable {
         emit: @escaping @Sendable ([FlowRecord]) -> Void,
         write: @escaping @Sendable ([UInt8]) -> Void
     ) -> (collector: ConntrackCollector?, error: Int32) {
-        let (events, failed) = open(groups: destroyGroup)
+        let (events, failed) = Netlink.open(NETLINK_NETFILTER, groups: destroyGroup)
         guard let events else { return (nil, failed) }
         setReceiveBuffer(events, settings.receiveBuffer)
-        let (dumps, error) = open(groups: 0)
+        let (dumps, error) = Netlink.open(NETLINK_NETFILTER)
         let wake = cl_eventfd()
         guard let dumps, wake >= 0 else {
             mnl_socket_close(events)
@@ -151,17 +151,6 @@ package final class ConntrackCollector: @unchecked Sendable {
     }
 
     // MARK: Sockets
-
-    private static func open(groups: UInt32) -> (OpaquePointer?, Int32) {
-        guard let socket = mnl_socket_open2(NETLINK_NETFILTER, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
-        else { return (nil, errno) }
-        guard mnl_socket_bind(socket, groups, 0) == 0 else {
-            let error = errno
-            mnl_socket_close(socket)
-            return (nil, error)
-        }
-        return (socket, 0)
-    }
 
     /// Beyond `net.core.rmem_max` only with CAP_NET_ADMIN: without it, as much as there is.
     private static func setReceiveBuffer(_ socket: OpaquePointer, _ bytes: Int) {

@@ -94,7 +94,7 @@ final class ConntrackLane {
             case EPERM: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
             // The first by the socket, the second by a dump: nfnetlink is there without conntrack's part.
             case EPROTONOSUPPORT, EINVAL: "the kernel has no nf_conntrack_netlink: modprobe nf_conntrack_netlink"
-            default: "\(kernelError(error))"
+            default: kernelError(error)
             }
         return "UDP, ICMP and what else passes no worker is not counted: \(why)"
     }

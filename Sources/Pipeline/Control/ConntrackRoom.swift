@@ -40,10 +40,7 @@ struct ConntrackRoom: Sendable {
         }
     }
 
-    private func lines(_ path: String) -> [Substring] {
-        guard let bytes = try? Files.read(root + path, limit: 1 << 20) else { return [] }
-        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
-    }
+    private func lines(_ path: String) -> [Substring] { Files.lines(root + path) }
 }
 
 /// Says when the table is nearly full, and when there is room again.

@@ -32,12 +32,7 @@ final class EstablishedPaths {
 
     /// Nil: there is no sock_diag for us.
     static func open() -> EstablishedPaths? {
-        let flags = Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
-        guard let socket = mnl_socket_open2(NETLINK_SOCK_DIAG, flags) else { return nil }
-        guard mnl_socket_bind(socket, 0, 0) == 0 else {
-            mnl_socket_close(socket)
-            return nil
-        }
+        guard let socket = Netlink.open(NETLINK_SOCK_DIAG).socket else { return nil }
         return EstablishedPaths(socket)
     }
 
@@ -121,51 +116,41 @@ final class EstablishedPaths {
 
     /// - Returns: true at its end.
     private func read(_ bytes: UnsafeRawBufferPointer, _ isIPv4: Bool, _ answer: inout Answer) -> Bool {
-        var offset = 0
-        while offset + 16 <= bytes.count {
-            let length = Int(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
-            let type = Int32(bytes.loadUnaligned(fromByteOffset: offset + 4, as: UInt16.self))
-            let number = bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt32.self)
-            guard length >= 16, length <= bytes.count - offset else { return false }
-            let body = UnsafeRawBufferPointer(rebasing: bytes[offset + 16..<offset + length])
+        var isOver = false
+        Netlink.messages(bytes) { message in
             // What is left of an answer that was given up before is no part of this one.
-            if number == sequence {
-                switch type {
-                case Int32(NLMSG_DONE):
-                    answer.isWhole = true
-                    return true
-                case Int32(NLMSG_ERROR):
-                    guard body.count >= 4 else { return true }
-                    answer.error = -body.loadUnaligned(as: Int32.self)
-                    return true
-                default: EstablishedPaths.see(body, isIPv4, &answer)
-                }
+            guard message.pointee.nlmsg_seq == sequence else { return true }
+            switch Int32(message.pointee.nlmsg_type) {
+            case Int32(NLMSG_DONE): (answer.isWhole, isOver) = (true, true)
+            case Int32(NLMSG_ERROR):
+                isOver = true
+                let said = EstablishedPaths.payload(message)
+                if said.count >= 4 { answer.error = 0 &- said.loadUnaligned(as: Int32.self) }
+            default: EstablishedPaths.see(message, isIPv4, &answer)
             }
-            offset += (length + 3) & ~3
+            return !isOver
         }
-        return false
+        return isOver
+    }
+
+    private static func payload(_ message: UnsafePointer<nlmsghdr>) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(
+            start: mnl_nlmsg_get_payload(message), count: Int(mnl_nlmsg_get_payload_len(message)))
     }
 
     /// `struct inet_diag_msg`: four bytes, then ports and addresses of both ends, in network order; attributes behind it.
-    private static func see(_ body: UnsafeRawBufferPointer, _ isIPv4: Bool, _ answer: inout Answer) {
-        let header = MemoryLayout<inet_diag_msg>.size
+    private static func see(_ message: UnsafePointer<nlmsghdr>, _ isIPv4: Bool, _ answer: inout Answer) {
+        let (header, body) = (MemoryLayout<inet_diag_msg>.size, payload(message))
         guard body.count >= header else { return }
         let port = UInt16(bigEndian: body.loadUnaligned(fromByteOffset: 6, as: UInt16.self))
         let word = { (place: Int) in UInt32(bigEndian: body.loadUnaligned(fromByteOffset: place, as: UInt32.self)) }
         let half = { (place: Int) in UInt64(bigEndian: body.loadUnaligned(fromByteOffset: place, as: UInt64.self)) }
-        let address = isIPv4 ? IPAddress(v4: word(24)) : IPAddress(high: half(24), low: half(32))
-        var offset = header
-        while offset + 4 <= body.count {
-            let length = Int(body.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-            let type = body.loadUnaligned(fromByteOffset: offset + 2, as: UInt16.self)
-            guard length >= 4, length <= body.count - offset else { return }
-            if Int(type) == INET_DIAG_INFO, length >= 4 + lastAckAt + 4 {
-                let since = { (place: Int) in body.loadUnaligned(fromByteOffset: offset + 4 + place, as: UInt32.self) }
-                let heard = TimeSpan.milliseconds(min(since(lastDataAt), since(lastAckAt)))
-                let place = Endpoint(address, port)
-                answer.heard[place] = min(answer.heard[place] ?? heard, heard)
-            }
-            offset += (length + 3) & ~3
+        let place = Endpoint(isIPv4 ? IPAddress(v4: word(24)) : IPAddress(high: half(24), low: half(32)), port)
+        Netlink.attributes(message, header: header) { type, value in
+            guard type == INET_DIAG_INFO, value.count >= lastAckAt + 4 else { return }
+            let since = { (place: Int) in value.loadUnaligned(fromByteOffset: place, as: UInt32.self) }
+            let heard = TimeSpan.milliseconds(min(since(lastDataAt), since(lastAckAt)))
+            answer.heard[place] = min(answer.heard[place] ?? heard, heard)
         }
     }
 }

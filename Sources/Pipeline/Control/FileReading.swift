@@ -34,6 +34,12 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 package enum Files {
+    /// Of a small file, as those of /proc and /sys are; none if it can't be read.
+    static func lines(_ path: String) -> [Substring] {
+        guard let bytes = try? read(path, limit: 1 << 20) else { return [] }
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+    }
+
     /// The bytes of a regular file of at most `limit` bytes (R27).
     package static func read(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
         guard !path.utf8.contains(0) else { throw FileError(path, "the path has a NUL", remedy: "check the path") }

@@ -44,16 +44,12 @@ final class InterceptMonitor {
     }
 
     private static func open(_ family: Int32, _ groups: [UInt32]) -> OpaquePointer? {
-        guard let socket = mnl_socket_open2(family, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)) else {
-            return nil
+        guard let socket = Netlink.open(family).socket else { return nil }
+        let isHeard = groups.allSatisfy { group in
+            var group = group
+            let size = socklen_t(MemoryLayout<UInt32>.size)
+            return mnl_socket_setsockopt(socket, NETLINK_ADD_MEMBERSHIP, &group, size) == 0
         }
-        let isHeard =
-            mnl_socket_bind(socket, 0, 0) == 0
-            && groups.allSatisfy { group in
-                var group = group
-                let size = socklen_t(MemoryLayout<UInt32>.size)
-                return mnl_socket_setsockopt(socket, NETLINK_ADD_MEMBERSHIP, &group, size) == 0
-            }
         guard isHeard else {
             mnl_socket_close(socket)
             return nil
@@ -88,16 +84,12 @@ final class InterceptMonitor {
 
     /// Whether any of these messages is about what is ours. What isn't whole is passed over.
     static func isNews(_ bytes: UnsafeRawBufferPointer, isNetfilter: Bool, _ table: UInt32) -> Bool {
-        guard let base = bytes.baseAddress else { return false }
-        var left = Int32(clamping: bytes.count)
-        var message: UnsafePointer<nlmsghdr> = base.assumingMemoryBound(to: nlmsghdr.self)
-        // libmnl compares lengths as signed numbers: one of 2 GiB and more would pass.
-        while mnl_nlmsg_ok(message, left), Int64(message.pointee.nlmsg_len) <= Int64(left) {
-            if isNetfilter ? isOfTable(message) : isOfRouting(message, table) { return true }
-            guard let next = mnl_nlmsg_next(message, &left) else { return false }
-            message = UnsafePointer(next)
+        var isNews = false
+        Netlink.messages(bytes) { message in
+            isNews = isNetfilter ? isOfTable(message) : isOfRouting(message, table)
+            return !isNews
         }
-        return false
+        return isNews
     }
 
     /// The first attribute of tables, chains, rules, sets and flow tables is their table's name. Elements of sets come and go
@@ -109,8 +101,8 @@ final class InterceptMonitor {
         guard kind != NFT_MSG_NEWGEN.rawValue, kind != NFT_MSG_NEWSETELEM.rawValue, kind != NFT_MSG_DELSETELEM.rawValue
         else { return false }
         var isOurs = false
-        attributes(message, header: MemoryLayout<nfgenmsg>.size) { type, value in
-            guard type == NFTA_TABLE_NAME.rawValue else { return }
+        Netlink.attributes(message, header: MemoryLayout<nfgenmsg>.size) { type, value in
+            guard type == Int(NFTA_TABLE_NAME.rawValue) else { return }
             isOurs = value.prefix { $0 != 0 }.elementsEqual("pipelined".utf8)
         }
         return isOurs
@@ -133,25 +125,9 @@ final class InterceptMonitor {
         _ message: UnsafePointer<nlmsghdr>, header: Int, _ wanted: Int, _ isSo: (UInt32) -> Bool
     ) -> Bool {
         var found = false
-        attributes(message, header: header) { type, value in
-            if Int(type) == wanted, value.count == 4, isSo(value.loadUnaligned(as: UInt32.self)) { found = true }
+        Netlink.attributes(message, header: header) { type, value in
+            if type == wanted, value.count == 4, isSo(value.loadUnaligned(as: UInt32.self)) { found = true }
         }
         return found
-    }
-
-    private static func attributes(
-        _ message: UnsafePointer<nlmsghdr>, header: Int, _ body: (UInt32, UnsafeRawBufferPointer) -> Void
-    ) {
-        guard mnl_nlmsg_get_payload_len(message) >= header, let first = mnl_nlmsg_get_payload_offset(message, header),
-            let tail = mnl_nlmsg_get_payload_tail(message)
-        else { return }
-        var attribute = first.assumingMemoryBound(to: nlattr.self)
-        while mnl_attr_ok(attribute, Int32(clamping: tail - UnsafeMutableRawPointer(attribute))) {
-            let value = UnsafeRawBufferPointer(
-                start: mnl_attr_get_payload(attribute), count: Int(mnl_attr_get_payload_len(attribute)))
-            body(UInt32(mnl_attr_get_type(attribute)), value)
-            guard let next = mnl_attr_next(attribute) else { return }
-            attribute = next
-        }
     }
 }

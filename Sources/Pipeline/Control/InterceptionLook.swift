@@ -8,7 +8,6 @@ struct InterceptionWish: Sendable, Equatable {
     let mode: InterceptRules
     private(set) var rules: EgressRules
 
-    /// Nil without a problem: the config intercepts nothing, or says `off`.
     /// The same but for who is bound to which interface.
     func differsByBindings(from other: InterceptionWish?) -> Bool {
         guard var same = other, same != self else { return false }
@@ -16,6 +15,7 @@ struct InterceptionWish: Sendable, Equatable {
         return same == self
     }
 
+    /// Nil without a problem: the config intercepts nothing, or says `off`.
     /// - Parameters:
     ///   - settings: those that the node runs with; `mark` needs a new start.
     ///   - bound: what desired state binds; who only watches has nothing to do with it.
@@ -55,7 +55,7 @@ struct InterceptionReport: Sendable, Equatable {
     /// Why the rules can't be put back; nil: nobody tried, or they were.
     var unapplied: String?
 
-    /// Rules put in force would mend it.
+    /// By the newest look: rules put in force would mend it.
     var isMending = false
     /// When the node tries next, if somebody takes the rules away again and again.
     var nextTry: Instant?
@@ -107,8 +107,6 @@ struct InterceptionLook {
     /// No look of this wish was complete yet: what is missing was not lost.
     private var isNew = true
     private var lostAt: Instant?
-    /// By the newest look, something that rules put in force would mend.
-    private var isMissing = false
     private var warned: Set<String> = []
     /// What the sets hold, as far as this node has filled them; nil: not known, since others may have since.
     private var inSets: [BoundAddress]?
@@ -144,7 +142,7 @@ struct InterceptionLook {
         let took = end.since(now).nanoseconds
         notBefore = end + max(InterceptionLook.settling, TimeSpan(nanoseconds: took * InterceptionLook.rest))
         nextLook = end + InterceptionLook.interval
-        guard isMissing, wish.mode == .manage else { return }
+        guard report.isMending, wish.mode == .manage else { return }
         nextLook = max(notBefore, min(end + InterceptionLook.interval, retryAt ?? end))
         report.nextTry = retryAt == nil ? nil : nextLook
     }
@@ -158,7 +156,7 @@ struct InterceptionLook {
         }
         wish = wanted
         isNew = true
-        (streak, lastApply, isMissing, inSets) = (0, nil, false, nil)
+        (streak, lastApply, inSets) = (0, nil, nil)
         // What was lost stays so until a look says otherwise.
         let isLost = report.state == .lost && wanted != nil
         report = InterceptionReport(
@@ -202,10 +200,9 @@ struct InterceptionLook {
     }
 
     private mutating func note(_ found: EgressKernel.Findings) {
-        isMissing = !found.missing.isEmpty
-        (report.isMending, report.nextTry) = (isMissing, nil)
+        (report.isMending, report.nextTry) = (!found.missing.isEmpty, nil)
         report.untold = nil
-        if !isMissing, report.mode == .watch || inSets == wish?.rules.bound { report.unapplied = nil }
+        if !report.isMending, report.mode == .watch || inSets == wish?.rules.bound { report.unapplied = nil }
         if found.faults.isEmpty {
             if report.state == .lost { sayRestored(by: "others") }
             report.state = .inForce
@@ -224,7 +221,7 @@ struct InterceptionLook {
         guard report.state != .lost || report.faults != faults else { return }
         lostAt = lostAt ?? Instant(nanoseconds: cl_now())
         let mode = report.mode
-        let hand = isMissing && mode == .watch ? "; `pipelined egress rules \(config) --apply`" : ""
+        let hand = report.isMending && mode == .watch ? "; `pipelined egress rules \(config) --apply`" : ""
         let remedy = isMending ? "; the rules are put back" : hand
         log.say("interception_lost", "TCP of workloads may go around the relay\(remedy)") { line in
             line.list("missing", faults) { $0.string($1) }

@@ -284,7 +284,7 @@ package final class LogWriter: @unchecked Sendable {
         case 0: "its reader takes nothing, or too little"
         case ENOSPC, EDQUOT: "the disk is full"
         case EPIPE: "its reader is gone"
-        default: "\(kernelError(counts.error))"
+        default: kernelError(counts.error)
         }
     }
 }

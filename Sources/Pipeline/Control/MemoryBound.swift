@@ -77,7 +77,7 @@ struct MemoryBound {
     // MARK: cgroups
 
     private static func cgroups(_ root: String) -> (folders: [String], isSecondVersion: Bool) {
-        let lines = lines(root + "/proc/self/cgroup")
+        let lines = Files.lines(root + "/proc/self/cgroup")
         for line in lines {
             let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
             guard parts.count == 3, parts[1].split(separator: ",").contains("memory") else { continue }
@@ -121,12 +121,7 @@ struct MemoryBound {
 
     // MARK: Files
 
-    private static func lines(_ path: String) -> [Substring] {
-        guard let bytes = try? Files.read(path, limit: 1 << 20) else { return [] }
-        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
-    }
-
-    private func lines(_ path: String) -> [Substring] { MemoryBound.lines(root + path) }
+    private func lines(_ path: String) -> [Substring] { Files.lines(root + path) }
 
     /// Nil: there is none, or it says `max`.
     private func number(_ path: String) -> UInt64? {

@@ -1,4 +1,3 @@
-import CLinux
 import Pipeline
 import PipelineRuntime
 
@@ -16,9 +15,7 @@ struct RunningLimits {
     init(_ node: RunningNode) {
         reasons = node.program.reasons
         listeners = node.listeners.openEndpoints
-        let report = node.interception?.report
-        interception =
-            (report?.problems(config: node.configPath, Instant(nanoseconds: cl_now())) ?? []) + (report?.warnings ?? [])
+        interception = node.interceptionProblems + (node.interception?.report.warnings ?? [])
         if node.shortages.memory.isShort {
             turnsAway = reasons.text(RuntimeReason.memoryShort.code)
         } else if node.fleet.workers.allSatisfy({ RunningLimits.isFull($0, node.fleet.budget) }) {

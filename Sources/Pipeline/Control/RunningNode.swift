@@ -72,6 +72,11 @@ final class RunningNode {
         listeners.kept.filter(\.isOpen).map { $0.planned.spec.bound(at: $0.bound) }
     }
 
+    /// What brings workloads' connections here is not in force, or can't be told.
+    var interceptionProblems: [String] {
+        interception?.report.problems(config: configPath, Instant(nanoseconds: cl_now())) ?? []
+    }
+
     // MARK: Start
 
     /// Opens every listener and makes every worker before the first one serves. On failure everything that can be

@@ -25,7 +25,7 @@ struct StatusReport {
     /// What desired state has wrong, and what the node itself lacks.
     private var problems: [String] {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
-            + (node.interception?.report.problems(config: node.configPath, Instant(nanoseconds: cl_now())) ?? [])
+            + node.interceptionProblems
             + [node.flows?.problem].compactMap { $0 } + LogReport(node.writer).problems
     }
 

@@ -21,7 +21,7 @@ package struct Tool: Sendable {
     /// What it prints has at most so many bytes (R27): a host may have a hundred thousand rules.
     private static let limit = 64 << 20
 
-    /// - Parameter input: what it reads on standard input; at most a pipe's 64 KiB.
+    /// - Parameter input: what it reads on standard input; of more than a pipe holds (64 KiB) the rest waits for it to read.
     /// - Returns: what it printed.
     /// - Throws: if it can't be started, or ends with another code than 0: with what it said.
     @discardableResult

@@ -40,12 +40,11 @@ final class UnreachablePaths: @unchecked Sendable {
     private let log: ControlLog
     private let shared = Mutex(Shared())
     private let isEnding = Atomic<Bool>(false)
-    /// Without the thread nobody asks for what answered.
-    private let isOn = Atomic<Bool>(false)
+    /// The thread runs: without it nobody asks for what answered.
+    private let isRunning = Atomic<Bool>(false)
     private let wake = Descriptor(cl_eventfd())
     private let end = Descriptor(cl_eventfd())
     // The control thread's own.
-    private var isRunning = false
     private var hasFailed = false
     private var handle: UInt64 = 0
     // The thread's own.
@@ -53,7 +52,6 @@ final class UnreachablePaths: @unchecked Sendable {
     private var sets: UnreachableSets?
     private var established: EstablishedPaths?
     private var conntrack: ConntrackShortage
-    private var saidRefusal: Int32 = 0
 
     init(_ log: ControlLog, _ conntrack: ConntrackShortage = ConntrackShortage()) {
         self.log = log
@@ -68,11 +66,10 @@ final class UnreachablePaths: @unchecked Sendable {
 
     /// Starts the thread once a program asks for it. Where nothing is proved it looks at conntrack, once a second.
     func update(_ program: Program) {
-        guard program.node.refusesUnreachable, !isRunning, !hasFailed else { return }
+        guard program.node.refusesUnreachable, !isRunning.load(ordering: .relaxed), !hasFailed else { return }
         let error = start()
-        isRunning = error == 0
         hasFailed = error != 0
-        isOn.store(isRunning, ordering: .relaxed)
+        isRunning.store(!hasFailed, ordering: .relaxed)
         guard hasFailed else { return }
         shared.withLock { $0.counts.refusal = error }
         say(error)
@@ -94,8 +91,7 @@ final class UnreachablePaths: @unchecked Sendable {
     }
 
     func stop() {
-        guard isRunning else { return }
-        isRunning = false
+        guard isRunning.exchange(false, ordering: .relaxed) else { return }
         isEnding.store(true, ordering: .releasing)
         _ = cl_eventfd_signal(end.number)
         _ = cl_thread_join(handle)
@@ -105,7 +101,7 @@ final class UnreachablePaths: @unchecked Sendable {
 
     /// An ended connection.
     func offer(_ record: ConnectionRecord) {
-        guard isOn.load(ordering: .relaxed) else { return }
+        guard isRunning.load(ordering: .relaxed) else { return }
         if let path = AnsweredPath(record) {
             let now = record.endedAt
             shared.withLock { $0.answered.note(path.destination, at: path.time, by: path.asker, now) }
@@ -205,17 +201,17 @@ final class UnreachablePaths: @unchecked Sendable {
         if error != 0 {
             for proof in proofs { book.forget(proof.destination) }
         }
-        shared.withLock { shared in
-            shared.counts.refusal = error
+        let before = shared.withLock { shared in
+            defer { shared.counts.refusal = error }
             if error == 0 {
                 shared.counts.added += UInt64(proofs.count)
             } else {
                 shared.counts.dropped += UInt64(proofs.count)
             }
+            return shared.counts.refusal
         }
         // Said once, until it works again or something else is wrong.
-        if error != 0, error != saidRefusal { say(error) }
-        saidRefusal = error
+        if error != 0, error != before { say(error) }
     }
 
     private func send(_ proofs: [UnreachableProof], isIPv4: Bool) -> Int32 {
@@ -236,7 +232,7 @@ final class UnreachablePaths: @unchecked Sendable {
             case ENOENT: "nftables has no set for them: `pipelined egress rules CONFIG --apply`"
             case ENFILE: "the set is full"
             case EPROTONOSUPPORT, EOPNOTSUPP: "the kernel has no nf_tables"
-            default: "\(kernelError(error))"
+            default: kernelError(error)
             }
         return "destinations that do not answer are not refused before the relay accepts: \(why)"
     }

@@ -26,13 +26,8 @@ final class UnreachableSets {
 
     /// - Returns: nil, with an errno: there is no netlink for us.
     static func open() -> (sets: UnreachableSets?, error: Int32) {
-        let flags = Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
-        guard let socket = mnl_socket_open2(NETLINK_NETFILTER, flags) else { return (nil, errno) }
-        guard mnl_socket_bind(socket, 0, 0) == 0 else {
-            let error = errno
-            mnl_socket_close(socket)
-            return (nil, error)
-        }
+        let (socket, error) = Netlink.open(NETLINK_NETFILTER)
+        guard let socket else { return (nil, error) }
         return (UnreachableSets(socket), 0)
     }
 
