@@ -40,10 +40,18 @@ let package = Package(
         // Core: pure, imports nothing. Everything else meets here.
         .target(name: "Pipeline", path: "Sources/Pipeline/Core", swiftSettings: dataPath),
         .target(
-            name: "PipelineWire", dependencies: ["Pipeline"], path: "Sources/Pipeline/Wire", swiftSettings: dataPath),
+            name: "PipelineSets", dependencies: ["Pipeline"], path: "Sources/Pipeline/Sets", swiftSettings: dataPath),
         .target(
-            name: "PipelineLanguage", dependencies: ["Pipeline"], path: "Sources/Pipeline/Language",
-            swiftSettings: strict),
+            name: "PipelineLimits", dependencies: ["Pipeline"], path: "Sources/Pipeline/Limits",
+            swiftSettings: dataPath),
+        .target(
+            name: "PipelineFlows", dependencies: ["Pipeline"], path: "Sources/Pipeline/Flows", swiftSettings: dataPath),
+        .target(
+            name: "PipelineWire", dependencies: ["Pipeline", "PipelineFlows"], path: "Sources/Pipeline/Wire",
+            swiftSettings: dataPath),
+        .target(
+            name: "PipelineLanguage", dependencies: ["Pipeline", "PipelineSets", "PipelineLimits"],
+            path: "Sources/Pipeline/Language", swiftSettings: strict),
         .target(
             name: "PipelineRouting", dependencies: ["Pipeline", "CIDN2"], path: "Sources/Pipeline/Routing",
             swiftSettings: dataPath),
@@ -53,13 +61,13 @@ let package = Package(
             swiftSettings: dataPath),
 
         // Filters: a folder each, one line each in Catalog.
-        filter("AddressMatch"),
-        filter("SNI", ["PipelineWire", "CPCRE2"]),
-        filter("AntiSpoof", ["PipelineWire"]),
+        filter("AddressMatch", ["PipelineSets"]),
+        filter("SNI", ["PipelineSets", "PipelineWire", "CPCRE2"]),
+        filter("AntiSpoof", ["PipelineSets", "PipelineWire"]),
         filter("BackendSelect"),
         filter("ProxyV2", ["PipelineWire"]),
-        filter("EgressAccounting"),
-        filter("RateLimit"),
+        filter("EgressAccounting", ["PipelineFlows"]),
+        filter("RateLimit", ["PipelineLimits"]),
         .target(
             name: "FilterCatalog",
             dependencies: [
@@ -74,7 +82,8 @@ let package = Package(
         .target(
             name: "PipelineLedger",
             dependencies: [
-                "Pipeline", "PipelineThreads", "CLinux", .product(name: "GRDB", package: "GRDB.swift"),
+                "Pipeline", "PipelineFlows", "PipelineThreads", "CLinux",
+                .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ],
             path: "Sources/Pipeline/Ledger", swiftSettings: strict),
@@ -83,8 +92,8 @@ let package = Package(
         .target(
             name: "PipelineControl",
             dependencies: [
-                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire", "PipelineLedger",
-                "PipelineThreads", "FilterCatalog", "CLinux", "CMnl",
+                "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
+                "PipelineLedger", "PipelineThreads", "FilterCatalog", "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .executableTarget(
             name: "pipelined",
@@ -101,13 +110,17 @@ let package = Package(
         .executableTarget(
             name: "instructions",
             dependencies: [
-                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineLanguage", "FilterCatalog", "TestSupport",
+                "Pipeline", "PipelineSets", "PipelineFlows", "PipelineWire", "PipelineRouting", "PipelineLanguage",
+                "FilterCatalog", "TestSupport",
             ], path: "Benchmarks/instructions", swiftSettings: dataPath),
 
         test("CoreTests", ["Pipeline", "TestSupport"], path: "Core"),
-        test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
+        test("SetsTests", ["Pipeline", "PipelineSets"], path: "Sets"),
+        test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
+        test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
+        test("WireTests", ["PipelineFlows", "PipelineWire", "TestSupport"], path: "Wire"),
         test(
-            "LanguageTests", ["PipelineLanguage", "FilterCatalog", "TestSupport"], path: "Language",
+            "LanguageTests", ["PipelineLanguage", "PipelineLimits", "FilterCatalog", "TestSupport"], path: "Language",
             exclude: ["Golden"]),
         test("RoutingTests", ["PipelineRouting", "TestSupport"], path: "Routing"),
         test("RuntimeTests", ["PipelineRuntime", "TestSupport"], path: "Runtime"),
@@ -119,19 +132,21 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit", "PipelineWire", "PipelineRouting",
-                "TestSupport",
+                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit", "PipelineSets", "PipelineLimits",
+                "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
             ], path: "Filters"),
         test(
-            "LedgerTests", ["Pipeline", "PipelineLedger", "CLinux", .product(name: "GRDB", package: "GRDB.swift")],
+            "LedgerTests",
+            ["Pipeline", "PipelineFlows", "PipelineLedger", "CLinux", .product(name: "GRDB", package: "GRDB.swift")],
             path: "Ledger"),
         test(
             "ControlTests",
             [
-                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
-                "PipelineLedger", "FilterCatalog",
+                "Pipeline", "PipelineFlows", "PipelineControl", "PipelineLanguage", "PipelineRouting",
+                "PipelineRuntime", "PipelineWire", "PipelineLedger", "FilterCatalog",
                 "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
-        test("SystemTests", ["Pipeline", "PipelineControl", "TestSupport", "pipelined"], path: "System"),
+        test(
+            "SystemTests", ["Pipeline", "PipelineFlows", "PipelineControl", "TestSupport", "pipelined"], path: "System"),
     ]
 )

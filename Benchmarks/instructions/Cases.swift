@@ -2,6 +2,7 @@ import FilterCatalog
 import Pipeline
 import PipelineLanguage
 import PipelineRouting
+import PipelineSets
 import PipelineWire
 import TestSupport
 

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 import Testing
 
 @testable import PipelineControl

@@ -2,6 +2,7 @@ import CLinux
 import Foundation
 import Glibc
 import Pipeline
+import PipelineFlows
 import Synchronization
 import Testing
 

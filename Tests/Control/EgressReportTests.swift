@@ -1,5 +1,6 @@
 import Foundation
 import Pipeline
+import PipelineFlows
 import PipelineLedger
 import Testing
 

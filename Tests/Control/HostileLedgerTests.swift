@@ -1,5 +1,6 @@
 import Foundation
 import Pipeline
+import PipelineFlows
 import TestSupport
 import Testing
 

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 import PipelineLedger
 import Testing
 

@@ -1,5 +1,6 @@
 import FilterEgressAccounting
 import Pipeline
+import PipelineFlows
 import TestSupport
 import Testing
 

@@ -1,5 +1,6 @@
 import FilterAddressMatch
 import Pipeline
+import PipelineSets
 import TestSupport
 import Testing
 

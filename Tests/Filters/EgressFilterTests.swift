@@ -2,6 +2,7 @@ import FilterAntiSpoof
 import FilterBackendSelect
 import FilterRateLimit
 import Pipeline
+import PipelineLimits
 import TestSupport
 import Testing
 

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineLimits
 import TestSupport
 import Testing
 

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineLimits
 import Synchronization
 
 /// Filters that exist only here, so that the language's tests don't depend on what the real ones become. They have

@@ -1,5 +1,6 @@
 import FilterCatalog
 import Pipeline
+import PipelineLimits
 import Testing
 
 @testable import PipelineLanguage

@@ -2,6 +2,7 @@ import CLinux
 import Foundation
 import GRDB
 import Pipeline
+import PipelineFlows
 import Synchronization
 import Testing
 

@@ -2,6 +2,7 @@ import Foundation
 import GRDB
 import Glibc
 import Pipeline
+import PipelineFlows
 import Testing
 
 @testable import PipelineLedger

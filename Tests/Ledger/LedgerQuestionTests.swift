@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import Pipeline
+import PipelineFlows
 import Testing
 
 @testable import PipelineLedger

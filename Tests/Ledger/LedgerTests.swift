@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import Pipeline
+import PipelineFlows
 import Synchronization
 import Testing
 

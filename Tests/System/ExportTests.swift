@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import Pipeline
+import PipelineFlows
 import TestSupport
 import Testing
 

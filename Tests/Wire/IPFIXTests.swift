@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 import PipelineWire
 import TestSupport
 import Testing

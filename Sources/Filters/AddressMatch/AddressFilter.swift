@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineSets
 
 /// `address deny bogons`: lets connections through, or refuses them, by an address of theirs.
 /// The first rule that matches decides; without a match the connection passes.

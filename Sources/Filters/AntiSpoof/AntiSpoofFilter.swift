@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineSets
 import PipelineWire
 
 /// `anti_spoof source assigned`: refuses connections from addresses that no instance of this node was given (R19).

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// `account`: adds each ended connection and its bytes to the totals of its route. `account every 5s`: also tells who sent
 /// how much to whom, while connections live (R21).

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineLimits
 
 /// `rate_limit per_client`: refuses connections that a `limit` block's rate, count or table has no room for, and has the
 /// relay keep to its byte rates.

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineSets
 import PipelineWire
 
 /// What the operator says of names and protocols: the `allow`, `deny` and `require alpn` clauses of one stage.

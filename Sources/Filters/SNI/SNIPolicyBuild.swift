@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineSets
 
 extension SNIPolicy {
     static let clauses = [

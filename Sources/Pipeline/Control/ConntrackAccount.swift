@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// Bits of `ct mark`.
 package struct ConnectionMark: Sendable, Equatable {

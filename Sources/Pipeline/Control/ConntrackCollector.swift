@@ -2,6 +2,7 @@ import CLinux
 import CMnl
 import Glibc
 import Pipeline
+import PipelineFlows
 import PipelineRuntime
 import PipelineThreads
 import Synchronization

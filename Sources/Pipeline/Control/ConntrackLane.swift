@@ -1,5 +1,6 @@
 import Glibc
 import Pipeline
+import PipelineFlows
 import PipelineLedger
 import PipelineRuntime
 import PipelineThreads

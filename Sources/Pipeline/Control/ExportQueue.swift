@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 import Synchronization
 
 /// A flow record on its way out, with the names that its instance had when it was made.

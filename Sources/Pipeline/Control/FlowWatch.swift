@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineFlows
 import PipelineLedger
 import Synchronization
 

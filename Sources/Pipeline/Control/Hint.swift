@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 import PipelineLedger
 
 /// Something about an instance that an operator may want to act upon.

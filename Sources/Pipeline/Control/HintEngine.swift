@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// A connection that came to nothing, or that no stage recorded as a flow.
 struct Attempt: Equatable, Sendable {

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 import PipelineLedger
 
 /// What `top` asks: how flows are put together, which, and in which order.

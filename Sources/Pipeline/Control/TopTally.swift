@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineFlows
 import PipelineLedger
 
 /// Puts the flows of a window together for a ``TopReport``, in slices.

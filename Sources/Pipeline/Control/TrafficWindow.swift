@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// Who sent how much to whom in the last minute or so, by flow: what `top` shows. In slices as long as workers take between
 /// two rounds, so that each slice has one round of each worker in it, and a steady flow looks steady.

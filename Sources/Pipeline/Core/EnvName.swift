@@ -84,8 +84,3 @@ extension InstanceIdentity {
     /// Whose instance it is.
     public var owner: EnvName { EnvName(org: org.string, app: app.string, env: env.string) }
 }
-
-extension FlowNames {
-    /// Whose instance it is.
-    public var owner: EnvName { EnvName(org: org, app: app, env: env) }
-}

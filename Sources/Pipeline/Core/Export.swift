@@ -1,17 +1,3 @@
-/// Who an instance is, in the platform's own names; empty where it is not known. For records that leave the node.
-public struct FlowNames: Hashable, Sendable {
-    public var instance: String
-    public var env: String
-    public var app: String
-    public var org: String
-    public init(instance: String = "", env: String = "", app: String = "", org: String = "") {
-        self.instance = instance
-        self.env = env
-        self.app = app
-        self.org = org
-    }
-}
-
 /// An `export` line: where flow records go, as IPFIX (RFC 7011).
 public struct ExportSettings: Hashable, Sendable {
     public enum Transport: String, Sendable, CaseIterable { case udp, tcp }

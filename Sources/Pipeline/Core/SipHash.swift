@@ -90,14 +90,16 @@ public struct SipHash {
         return state.result()
     }
 
-    /// The hash of a flow's key.
-    public static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
+    /// The hash of five words: two addresses and what else a flow's key has. All keys of one table have as many.
+    public static func hash(
+        _ first: UInt64, _ second: UInt64, _ third: UInt64, _ fourth: UInt64, _ fifth: UInt64, seed: HashSeed
+    ) -> UInt64 {
         var state = SipHash(seed)
-        state.add(key.source.high)
-        state.add(key.source.low)
-        state.add(key.destination.high)
-        state.add(key.destination.low)
-        state.add(UInt64(key.instance) &<< 32 | UInt64(key.port) &<< 8 | UInt64(key.proto))
+        state.add(first)
+        state.add(second)
+        state.add(third)
+        state.add(fourth)
+        state.add(fifth)
         state.v2 ^= 0xFF
         return state.result()
     }
@@ -119,7 +121,7 @@ public struct SipHash {
     }
 
     /// The long hash of 16 bytes.
-    static func wideHash(_ first: UInt64, _ second: UInt64, seed: HashSeed) -> (UInt64, UInt64) {
+    public static func wideHash(_ first: UInt64, _ second: UInt64, seed: HashSeed) -> (UInt64, UInt64) {
         var state = SipHash(wide: seed)
         state.add(first)
         state.add(second)
@@ -128,22 +130,22 @@ public struct SipHash {
     }
 
     /// The long hash of several texts: of others it is another, also where all of them together read the same.
-    struct Row {
+    public struct Row {
         private var state: SipHash
 
-        init(seed: HashSeed) { state = SipHash(wide: seed) }
+        public init(seed: HashSeed) { state = SipHash(wide: seed) }
 
-        mutating func add(_ text: UnsafeBufferPointer<UInt8>) {
+        public mutating func add(_ text: UnsafeBufferPointer<UInt8>) {
             // Before the text: so none can read like the end of one and the beginning of the next.
             state.add(UInt64(truncatingIfNeeded: text.count))
             state.add(state.addWords(of: text))
         }
 
-        mutating func result() -> (UInt64, UInt64) { state.wideResult() }
+        public mutating func result() -> (UInt64, UInt64) { state.wideResult() }
     }
 
     /// The long hash of any bytes.
-    static func wideHash(_ bytes: UnsafeBufferPointer<UInt8>, seed: HashSeed) -> (UInt64, UInt64) {
+    public static func wideHash(_ bytes: UnsafeBufferPointer<UInt8>, seed: HashSeed) -> (UInt64, UInt64) {
         var state = SipHash(wide: seed)
         let tail = state.addWords(of: bytes)
         state.add(tail)

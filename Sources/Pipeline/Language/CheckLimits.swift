@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineLimits
 
 /// What a `limit` block says, as far as it is right.
 private struct LimitFields {

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineSets
 
 /// `names NAME { HOSTNAME ... }`, `names NAME file PATH`.
 extension Checker {

@@ -1,4 +1,6 @@
 import Pipeline
+import PipelineLimits
+import PipelineSets
 
 /// A program as text, for `check --print` and golden tests: the same program always gives the same text, wherever its
 /// lines stood in the source.

@@ -1,5 +1,6 @@
 import GRDB
 import Pipeline
+import PipelineFlows
 
 /// A row's key but for its level.
 struct LedgerKey: Hashable {

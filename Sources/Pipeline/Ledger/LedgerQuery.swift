@@ -1,5 +1,6 @@
 import GRDB
 import Pipeline
+import PipelineFlows
 
 /// Goes through what a ledger has of a question, by the shortest way: sums by owner or by service, sums of both together,
 /// or the rows themselves.

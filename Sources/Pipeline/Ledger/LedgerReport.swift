@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// What to put together in a report.
 package enum ReportGroup: String, CaseIterable, Sendable {

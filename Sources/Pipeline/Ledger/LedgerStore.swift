@@ -1,5 +1,6 @@
 import GRDB
 import Pipeline
+import PipelineFlows
 
 /// A ledger that a node writes to (R21): rows by minute, hour and day, each batch in one transaction together with the
 /// highest sequence of each origin, so that a batch which is tried again counts once.

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// What a report is about: how flows are put together, which, and in which order.
 package struct ReportQuestion: Equatable, Sendable {

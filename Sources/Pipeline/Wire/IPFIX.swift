@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// What we say in IPFIX (RFC 7011): the templates, and the numbers of RFC 7012's registry that they use.
 public enum IPFIX {

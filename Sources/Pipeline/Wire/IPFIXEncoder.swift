@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineFlows
 
 /// Makes IPFIX messages of flow records (RFC 7011 §3). Pure: bytes out, no clock, no socket.
 ///

@@ -1,3 +1,4 @@
+import Pipeline
 import Synchronization
 
 /// The word of a slot that everything turns on: in which phase it is, and a number that only grows. See docs/adr/0009.

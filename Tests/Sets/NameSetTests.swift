@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineSets
 import Testing
 
 @Suite("NameSet") struct NameSetTests {

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// A set of addresses as the data path asks for it. Same ownership as ``FrozenArray``.
 public struct AddressRanges: Sendable {
     public let table: PrefixTable?

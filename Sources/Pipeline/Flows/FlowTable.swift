@@ -1,4 +1,5 @@
 import Glibc
+import Pipeline
 
 /// Growth of flows since their last records: one worker's, for one stage. Bounded and allocated once.
 ///

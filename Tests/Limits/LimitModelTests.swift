@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineLimits
 import Testing
 
 /// A seeded generator: what fails, fails again.

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// Cuts overlapping prefixes into ranges with one value each.
 enum PrefixTableBuilder {
     /// The first address of a prefix, its last, and its value.

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// A `names` block: hostnames and patterns of whole labels, a million of them if need be. Immutable.
 ///
 /// Ownership: the program, through the stages that name it. What the data path reads is ``table``, without reference

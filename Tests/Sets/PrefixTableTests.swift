@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineSets
 import Testing
 
 /// The obvious way: every prefix, one after the other.

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// What a `limit` block counts by.
 public enum LimitKey: Sendable, Equatable {
     /// The believed client's network: the lengths of the IPv6 prefix (1...128) and of the IPv4 one (1...32).

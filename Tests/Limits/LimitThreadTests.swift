@@ -1,8 +1,9 @@
 import Foundation
+import Pipeline
 import Synchronization
 import Testing
 
-@testable import Pipeline
+@testable import PipelineLimits
 
 /// Threads that all run `body`, each with its number; returns when all have.
 private func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {

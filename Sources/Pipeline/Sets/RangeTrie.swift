@@ -1,3 +1,5 @@
+import Pipeline
+
 /// Finds the last of many sorted starts that is not above a key: a multibit trie of 6 bits a step whose nodes hold bit
 /// maps instead of pointers (as in Poptrie: Asai, Ohara, SIGCOMM 2015), over buckets of a few starts.
 ///

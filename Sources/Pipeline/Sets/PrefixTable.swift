@@ -1,3 +1,5 @@
+import Pipeline
+
 /// Which value the prefixes that hold an address give it: the smallest of theirs. What a stage asks per connection.
 ///
 /// Prefixes are cut into ranges with one value each, kept sorted by where they start; a trie over the starts leads to

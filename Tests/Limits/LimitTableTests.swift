@@ -1,6 +1,7 @@
+import Pipeline
 import Testing
 
-@testable import Pipeline
+@testable import PipelineLimits
 
 private let second: UInt64 = 1_000_000_000
 

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// Who and where of a flow (R21). IPv4 is IPv4-mapped.
 public struct FlowKey: Hashable, Sendable {
     // index into the snapshot's instance directory, see InstanceDirectory; UInt32.max: unknown
@@ -38,5 +40,14 @@ public struct FlowRecord: Sendable {
         self.lastSeen = lastSeen
         self.origin = origin
         self.sequence = sequence
+    }
+}
+
+extension SipHash {
+    /// The hash of a flow's key.
+    public static func hash(_ key: FlowKey, seed: HashSeed) -> UInt64 {
+        hash(
+            key.source.high, key.source.low, key.destination.high, key.destination.low,
+            UInt64(key.instance) &<< 32 | UInt64(key.port) &<< 8 | UInt64(key.proto), seed: seed)
     }
 }

@@ -1,6 +1,7 @@
+import Pipeline
 import Testing
 
-@testable import Pipeline
+@testable import PipelineFlows
 
 /// Draws that repeat.
 private struct Draws: RandomNumberGenerator {

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// Makes a ``RangeTrie`` of sorted starts.
 struct RangeTrieBuilder<Key: FixedWidthInteger & UnsignedInteger & Sendable> {
     typealias Trie = RangeTrie<Key>

@@ -1,4 +1,5 @@
 import Glibc
+import Pipeline
 import Synchronization
 
 /// What operators want to know of a table. Threading: any; relaxed.

@@ -1,0 +1,20 @@
+import Pipeline
+
+/// Who an instance is, in the platform's own names; empty where it is not known. For records that leave the node.
+public struct FlowNames: Hashable, Sendable {
+    public var instance: String
+    public var env: String
+    public var app: String
+    public var org: String
+    public init(instance: String = "", env: String = "", app: String = "", org: String = "") {
+        self.instance = instance
+        self.env = env
+        self.app = app
+        self.org = org
+    }
+}
+
+extension FlowNames {
+    /// Whose instance it is.
+    public var owner: EnvName { EnvName(org: org, app: app, env: env) }
+}
