@@ -23,7 +23,11 @@ func test(_ name: String, _ dependencies: [Target.Dependency], path: String, exc
 
 let package = Package(
     name: "pipelined",
-    products: [.executable(name: "pipelined", targets: ["pipelined"])],
+    products: [
+        .executable(name: "pipelined", targets: ["pipelined"]),
+        // For a daemon with filters of its own: Examples/geo-filter.
+        .library(name: "PipelinedCommand", targets: ["Pipeline", "FilterCatalog", "PipelinedCommand"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
         .package(url: "https://github.com/groue/GRDB.swift.git", exact: "7.10.0"),
@@ -50,8 +54,8 @@ let package = Package(
             name: "PipelineWire", dependencies: ["Pipeline", "PipelineFlows"], path: "Sources/Pipeline/Wire",
             swiftSettings: dataPath),
         .target(
-            name: "PipelineLanguage", dependencies: ["Pipeline", "PipelineSets", "PipelineLimits"],
-            path: "Sources/Pipeline/Language", swiftSettings: strict),
+            name: "PipelineLanguage", dependencies: ["Pipeline"], path: "Sources/Pipeline/Language",
+            swiftSettings: strict),
         .target(
             name: "PipelineRouting", dependencies: ["Pipeline", "CIDN2"], path: "Sources/Pipeline/Routing",
             swiftSettings: dataPath),
@@ -82,7 +86,7 @@ let package = Package(
         .target(
             name: "PipelineLedger",
             dependencies: [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "CLinux",
+                "Pipeline", "PipelineFlows", "PipelineThreads", "FilterEgressAccounting", "CLinux",
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ],
@@ -93,14 +97,19 @@ let package = Package(
             name: "PipelineControl",
             dependencies: [
                 "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
-                "PipelineLedger", "PipelineThreads", "FilterCatalog", "CLinux", "CMnl",
+                "PipelineLedger", "PipelineThreads", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog",
+                "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
-        .executableTarget(
-            name: "pipelined",
+        .target(
+            name: "PipelinedCommand",
             dependencies: [
-                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineLedger", "PipelineRouting", "CLinux",
+                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineLedger", "PipelineRouting",
+                "FilterEgressAccounting", "FilterCatalog", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ], path: "Sources/pipelined", swiftSettings: strict),
+            ], path: "Sources/Command", swiftSettings: strict),
+        .executableTarget(
+            name: "pipelined", dependencies: ["PipelinedCommand", "FilterCatalog"], path: "Sources/pipelined",
+            swiftSettings: strict),
 
         // Tests mirror Sources. Support is a library of test-only helpers.
         .target(
@@ -120,8 +129,11 @@ let package = Package(
         test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
         test("WireTests", ["PipelineFlows", "PipelineWire", "TestSupport"], path: "Wire"),
         test(
-            "LanguageTests", ["PipelineLanguage", "PipelineLimits", "FilterCatalog", "TestSupport"], path: "Language",
-            exclude: ["Golden"]),
+            "LanguageTests",
+            [
+                "PipelineLanguage", "PipelineLimits", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog",
+                "TestSupport",
+            ], path: "Language", exclude: ["Golden"]),
         test("RoutingTests", ["PipelineRouting", "TestSupport"], path: "Routing"),
         test("RuntimeTests", ["PipelineRuntime", "TestSupport"], path: "Runtime"),
         // Optimised in debug builds too: thousands of seeds in seconds.
@@ -137,16 +149,21 @@ let package = Package(
             ], path: "Filters"),
         test(
             "LedgerTests",
-            ["Pipeline", "PipelineFlows", "PipelineLedger", "CLinux", .product(name: "GRDB", package: "GRDB.swift")],
-            path: "Ledger"),
+            [
+                "Pipeline", "PipelineFlows", "PipelineLedger", "FilterEgressAccounting", "CLinux",
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ], path: "Ledger"),
         test(
             "ControlTests",
             [
                 "Pipeline", "PipelineFlows", "PipelineControl", "PipelineLanguage", "PipelineRouting",
-                "PipelineRuntime", "PipelineWire", "PipelineLedger", "FilterCatalog",
-                "CLinux", "CMnl", "TestSupport",
+                "PipelineRuntime", "PipelineWire", "PipelineLedger", "FilterBackendSelect", "FilterEgressAccounting",
+                "FilterCatalog", "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
         test(
-            "SystemTests", ["Pipeline", "PipelineFlows", "PipelineControl", "TestSupport", "pipelined"], path: "System"),
+            "SystemTests",
+            [
+                "Pipeline", "PipelineFlows", "PipelineControl", "FilterEgressAccounting", "TestSupport", "pipelined",
+            ], path: "System"),
     ]
 )

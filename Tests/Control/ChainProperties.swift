@@ -334,7 +334,7 @@ private struct ChainRun {
         case .next: return nil
         case .needBytes(let total): return (nil, total, false)
         case .gate(let total): return (nil, total, true)
-        case .refuse(let code): return stage.shadow ? nil : (.filter(base: stage.reasonBase, code), 0, false)
+        case .refuse(let code): return stage.shadow ? nil : (stage.code(code), 0, false)
         }
     }
 

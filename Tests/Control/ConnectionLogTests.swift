@@ -80,11 +80,11 @@ struct ConnectionLogTests {
     @Test("a refused one has no route, backend or name; a peer that is not the client is named")
     func refused() {
         var record = ConnectionRecord()
-        record.reason = ReasonCode(rawValue: ReasonTable.base(ofFilter: 2) + 2)
+        record.reason = ReasonCode(rawValue: ReasonTable(catalog: catalog).bases[2] + 2)
         record.sniff = .timeout
         record.peer = Endpoint(IPAddress(v4: 0x7F00_0001), 1)
         record.client = Endpoint(IPAddress(v4: 0xC000_0201), 2)
-        record.shadowed = ReasonCode(rawValue: ReasonTable.base(ofFilter: 1))
+        record.shadowed = ReasonCode(rawValue: ReasonTable(catalog: catalog).bases[1])
         let text = line(record)
         #expect(text.contains("\"reason\":\"sni.timeout client\",\"stage\":\"sni\",\"side\":\"client\""), "\(text)")
         #expect(text.contains("\"client\":\"192.0.2.1:2\",\"peer\":\"127.0.0.1:1\""), "\(text)")

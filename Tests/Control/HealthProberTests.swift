@@ -1,4 +1,5 @@
 import CLinux
+import FilterBackendSelect
 import Foundation
 import Glibc
 import Pipeline

@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 import PipelineLedger
@@ -311,7 +312,7 @@ struct HintEngineTests {
             return Attempt(record)
         }
         #expect(attempt(RuntimeReason.connectRefused.code, true)?.isRefused == true)
-        #expect(attempt(ReasonCode.filter(base: 64, 0), false)?.isRefused == true)
+        #expect(attempt(ReasonCode(rawValue: 64), false)?.isRefused == true)
         #expect(attempt(RuntimeReason.closedByClient.code, false)?.isRefused == false)
         #expect(attempt(RuntimeReason.closedByClient.code, true) == nil)
         #expect(attempt(RuntimeReason.tooManyConnections.code, false)?.isRefused == false)

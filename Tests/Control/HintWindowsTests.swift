@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Pipeline
 import Testing
 

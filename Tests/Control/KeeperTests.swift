@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineLanguage
 import PipelineRuntime
 import TestSupport
 import Testing
@@ -94,14 +95,19 @@ struct KeeperTests {
     }
 
     @Test("only what differs and can't change is named")
-    func unchangeable() {
+    func keptByARunningNode() {
         var new = NodeSettings()
-        #expect(NodeSettings().unchangeable(in: new) == [])
+        #expect(unchangeable(from: NodeSettings(), to: new) == [])
         new.name = "other"
         new.drainTimeout = .seconds(1)
-        #expect(NodeSettings().unchangeable(in: new) == [])
+        #expect(unchangeable(from: NodeSettings(), to: new) == [])
         new.workers = 4
         new.adminSocket = "/x"
-        #expect(NodeSettings().unchangeable(in: new) == ["workers 0 -> 4", "admin none -> /x"])
+        #expect(unchangeable(from: NodeSettings(), to: new) == ["workers auto -> 4", "admin none -> unix:/x"])
+        var quiet = NodeSettings()
+        quiet.loggedRefusals = 5
+        #expect(unchangeable(from: NodeSettings(), to: quiet) == [])
+        quiet.logConnections = false
+        #expect(unchangeable(from: NodeSettings(), to: quiet) == ["log connections -> off"])
     }
 }

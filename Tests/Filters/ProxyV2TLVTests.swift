@@ -208,8 +208,11 @@ struct ProxyV2TLVTests {
     @Test("it goes by the client's address; passing TLVs on needs somebody who believes a header")
     func facts() throws {
         let plain = try ProxyV2Filter.settings(Directive(keyword: "proxy_v2", clauses: []))
-        #expect(ProxyV2Filter.facts(plain) == StageFacts(needs: [.backend], reads: [.client]))
+        #expect(
+            ProxyV2Filter.facts(plain)
+                == StageFacts(needs: [.backend], reads: [.client], capabilities: .injectsHeader))
         let passing = try ProxyV2Filter.settings(Directive(keyword: "proxy_v2", clauses: [passThrough]))
-        #expect(ProxyV2Filter.facts(passing) == StageFacts(needs: [.backend, .client]))
+        #expect(
+            ProxyV2Filter.facts(passing) == StageFacts(needs: [.backend, .client], capabilities: .injectsHeader))
     }
 }

@@ -26,7 +26,7 @@ import Testing
         let compilation = compile(text, file: name, catalog: catalog)
         #expect(render(compilation.diagnostics, source: compilation.source) == "")
         #expect(compilation.program != nil)
-        let formatted = format(text, file: name).formatted
+        let formatted = format(text, file: name, catalog: catalog).formatted
         if GoldenTests.updates {
             try formatted?.write(to: url, atomically: true, encoding: .utf8)
         } else {
@@ -56,7 +56,7 @@ import Testing
         #expect(parts.count >= 5)
         for part in parts {
             let text = Array(part.text.utf8)
-            #expect(format(text, file: "docs").formatted == part.text, "\(part.text)")
+            #expect(format(text, file: "docs", catalog: catalog).formatted == part.text, "\(part.text)")
             guard part.kind == "pipeline" else { continue }
             let compilation = compile(text, file: "docs", catalog: catalog)
             #expect(render(compilation.diagnostics, source: compilation.source) == "", "\(part.text)")
@@ -66,7 +66,7 @@ import Testing
     @Test("docs/LANGUAGE.md names every keyword, setting, built-in set and stage") func completeness() throws {
         let page = try String(
             contentsOf: ConfigFileTests.root.appendingPathComponent("docs/LANGUAGE.md"), encoding: .utf8)
-        let words = languageKeywords + BuiltInSets.names + catalog.map { $0.descriptor.keyword }
+        let words = languageKeywords(catalog) + BuiltInSets.names + catalog.map { $0.descriptor.keyword }
         for word in words { #expect(page.contains("`\(word)"), "\(word) is not in docs/LANGUAGE.md") }
     }
 }

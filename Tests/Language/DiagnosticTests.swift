@@ -168,7 +168,7 @@ import Testing
         #expect(settings[2].clauses.map(\.name) == ["balance", "tries"])
         #expect(stages[2].shadow)
         #expect(stages[2].line == 5)
-        #expect(stages[2].reasonBase == ReasonTable.base(ofFilter: 3))
+        #expect(stages[2].reasonBase == ReasonTable(catalog: fakes).bases[3])
         #expect(program.listeners[0].line == 7)
     }
 

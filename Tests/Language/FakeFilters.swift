@@ -1,3 +1,5 @@
+import FilterCatalog
+import FilterEgressAccounting
 import Pipeline
 import PipelineLimits
 import Synchronization
@@ -81,8 +83,8 @@ enum FakeBackend: FakeFilter {
         clauses: [
             ClauseSpec("balance", [.choice(name: "balance", ["round_robin", "least_connections"])], summary: ""),
             ClauseSpec("tries", [.word("tries"), .count(name: "number", 1...3)], summary: ""),
-            ClauseSpec("health", [.word("health"), .block(name: "health", .health)], summary: ""),
-        ], reasons: [ReasonSpec("no_route", .client, "")])
+            ClauseSpec("health", [.word("health"), .block(name: "health", BlockKind("health"))], summary: ""),
+        ], reasons: [ReasonSpec("no_route", .client, "")], blocks: catalog.blocks)
 
     static func settings(_ directive: Directive) throws(SettingsError) -> FakeSettings {
         if directive.count("tries") == 1, directive.word("balance") == "least_connections" {
@@ -108,16 +110,18 @@ enum FakeProxyV2: FakeFilter {
 
 enum FakeAccount: FakeFilter {
     static let descriptor = FilterDescriptor(keyword: "account", summary: "", needs: [.route])
+    static func review(_ config: ConfigReview) -> [ConfigRemark] { AccountFilter.review(config) }
 }
 
 /// Needs what its settings say.
 enum FakeRateLimit: FakeFilter {
     static let descriptor = FilterDescriptor(
         keyword: "rate_limit", summary: "",
-        clauses: [ClauseSpec("limit", [.block(name: "limit", .limit)], required: true, summary: "")],
+        clauses: [ClauseSpec("limit", [.block(name: "limit", BlockKind("limit"))], required: true, summary: "")],
         reasons: [ReasonSpec("rate_exceeded", .client, "")])
     static func facts(_ settings: FakeSettings) -> StageFacts {
-        StageFacts(needs: (settings.directive.block("limit") as? LimitTable)?.settings.key.needs ?? [])
+        let limit = (settings.directive.block("limit") as? LimitTable)?.settings
+        return StageFacts(needs: limit?.key.needs ?? [], reservations: limit?.isHeld == true ? 1 : 0)
     }
 }
 

@@ -27,15 +27,15 @@ import Testing
         try compare(name, "lowered", lowered)
         let said = render(compilation.diagnostics, source: compilation.source)
         try compare(name, "diagnostics", said.isEmpty ? nil : said)
-        let (formatted, _) = format(text, file: "\(name).pipeline")
+        let (formatted, _) = format(text, file: "\(name).pipeline", catalog: fakes)
         try compare(name, "formatted", formatted == String(decoding: text, as: UTF8.self) ? nil : formatted)
     }
 
     @Test("formatting twice is formatting once, and changes no meaning", arguments: names)
     func formatting(_ name: String) throws {
         let text = try source(name)
-        guard let once = format(text, file: name).formatted else { return }
-        #expect(format(Array(once.utf8), file: name).formatted == once)
+        guard let once = format(text, file: name, catalog: fakes).formatted else { return }
+        #expect(format(Array(once.utf8), file: name, catalog: fakes).formatted == once)
         let before = compile(text, file: name, catalog: fakes)
         let after = compile(Array(once.utf8), file: name, catalog: fakes)
         #expect(before.program.map(describe) == after.program.map(describe))

@@ -20,8 +20,8 @@ import Testing
         }
         #expect(inside)
         #expect(render(compilation.diagnostics, source: compilation.source).isEmpty == compilation.diagnostics.isEmpty)
-        if let once = format(text, file: "x").formatted {
-            let twice = format(Array(once.utf8), file: "x").formatted
+        if let once = format(text, file: "x", catalog: fakes).formatted {
+            let twice = format(Array(once.utf8), file: "x", catalog: fakes).formatted
             #expect(twice == once)
         }
     }

@@ -69,7 +69,7 @@ import Testing
             return
         }
         let program = compile(Array(text.utf8), file: "t", catalog: catalog).program
-        #expect(program?.node.refusesUnreachable == refuses, "\(said(text))")
+        #expect(program?.capabilities.contains(.refusesUnreachable) == refuses, "\(said(text))")
     }
 
     @Test("R2: stages that wait for the client have no place behind one") func waiting() {
@@ -114,7 +114,7 @@ import Testing
             ("intercept interface a a", "`a` is given twice"),
             ("intercept interface a\nintercept rules watch", ""), ("intercept rules off", ""),
             ("intercept rules manage\nintercept interface a", ""),
-            ("intercept rules", "`rules` is not complete"), ("intercept rules often", "unexpected `often`"),
+            ("intercept rules", "`intercept rules` is not complete"), ("intercept rules often", "unexpected `often`"),
             (
                 "intercept rules manage",
                 "there are no rules to look after: the config does not say where the workloads are"

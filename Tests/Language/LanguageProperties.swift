@@ -47,12 +47,12 @@ enum LanguageProperties {
 
     /// Formatting changes how a text looks and nothing else, and twice is once.
     private static func formatted(_ text: [UInt8], _ files: [UInt8]?, _ compilation: Compilation) -> String? {
-        guard let once = format(text, file: "x").formatted else {
+        guard let once = format(text, file: "x", catalog: catalog).formatted else {
             return compilation.hasErrors ? nil : "compiles, but can't be formatted"
         }
         // A text at the limit of size may grow beyond it.
         guard once.utf8.count <= SourceText.limit else { return nil }
-        let again = format(Array(once.utf8), file: "x")
+        let again = format(Array(once.utf8), file: "x", catalog: catalog)
         guard again.formatted == once else {
             return "formatted \(quote(once)), again \(again.formatted.map(quote) ?? again.diagnostics[0].message)"
         }

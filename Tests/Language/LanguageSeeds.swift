@@ -47,7 +47,7 @@ enum LanguageSeeds {
                 block.append(String(line.dropFirst(4)))
             } else {
                 let first = block.first?.split(separator: " ").first.map(String.init) ?? ""
-                if languageKeywords.contains(first), block[0].hasSuffix("{") {
+                if languageKeywords(catalog).contains(first), block[0].hasSuffix("{") {
                     blocks.append(block.joined(separator: "\n") + "\n")
                 }
                 block = []
@@ -58,7 +58,7 @@ enum LanguageSeeds {
 
     /// Keywords, settings, words of clauses, built-in sets, and what the shipped configs say.
     static func words() throws -> [String] {
-        var words = languageKeywords + BuiltInSets.names
+        var words = languageKeywords(catalog) + BuiltInSets.names
         for descriptor in catalog.map({ $0.descriptor }) {
             words.append(descriptor.keyword)
             for element in descriptor.clauses.flatMap(\.elements) {

@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Pipeline
 import PipelineLanguage
 import Testing
@@ -10,13 +11,13 @@ import Testing
     }
 
     @Test("a path, and how long each level is kept") func settings() throws {
-        let plain = try #require(compiled("ledger /var/lib/x/ledger.db").program?.node.ledger)
+        let plain = try #require(compiled("ledger /var/lib/x/ledger.db").program?.ledger)
         #expect(plain == LedgerSettings(path: "/var/lib/x/ledger.db"))
         #expect(plain.hours == .seconds(30 * 86400))
-        let full = try #require(compiled("ledger /l minutes 6h hours 7d days 3650d").program?.node.ledger)
+        let full = try #require(compiled("ledger /l minutes 6h hours 7d days 3650d").program?.ledger)
         #expect(full.minutes == .seconds(6 * 3600) && full.hours == .seconds(7 * 86400))
         #expect(full.days == .seconds(3650 * 86400))
-        #expect(try #require(compiled("").program).node.ledger == nil)
+        #expect(try #require(compiled("").program).ledger == nil)
     }
 
     @Test(
@@ -38,11 +39,11 @@ import Testing
     }
 
     @Test("how often conntrack is read, and how many connections are followed") func conntrack() throws {
-        let plain = try #require(compiled("conntrack every 5s").program?.node.conntrack)
+        let plain = try #require(compiled("conntrack every 5s").program?.conntrack)
         #expect(plain == ConntrackCounting(interval: .seconds(5)))
-        let full = try #require(compiled("conntrack every 1m table 100k").program?.node.conntrack)
+        let full = try #require(compiled("conntrack every 1m table 100k").program?.conntrack)
         #expect(full == ConntrackCounting(interval: .seconds(60), tableLimit: 100_000))
-        #expect(try #require(compiled("").program).node.conntrack == nil)
+        #expect(try #require(compiled("").program).conntrack == nil)
     }
 
     @Test(

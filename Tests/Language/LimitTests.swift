@@ -23,7 +23,7 @@ import Testing
             """.utf8)
     }
     private func table(_ program: Program?, _ name: String = "a") -> LimitTable? {
-        program?.blocks[.limit]?[name] as? LimitTable
+        program?.blocks.find(BlockKind("limit"), name) as? LimitTable
     }
 
     @Test("R26: a reload keeps the table of a limit whose settings are the same, and of no other")
@@ -50,26 +50,5 @@ import Testing
             program = compile(source("1/s"), file: "x", catalog: catalog, reusing: blocks).program
         }
         #expect(table(program)?.handle.admit(key, at: now).refusal == .rateExceeded)
-    }
-
-    @Test(
-        "byte rates: bits by thousands, bytes by 1024",
-        arguments: [
-            ("8kbit/s", 1000), ("10Mbit/s", 1_250_000), ("100Gbit/s", 12_500_000_000), ("1KiB/s", 1024),
-            ("5MiB/s", 5 << 20), ("1GiB/s", 1 << 30),
-        ] as [(String, UInt64)])
-    func byteRates(_ text: String, _ value: UInt64) throws {
-        #expect(try Value.byteRate(text) == value)
-    }
-
-    @Test(
-        "what is no rate",
-        arguments: [
-            "", "/", "/s", "5", "5/", "5/d", "0/s", "-1/s", "1.5/s", "05/s", "5 /s", "5/S", "1000001/s", "5/s/s",
-            "99999999999999999999/s",
-        ])
-    func badRates(_ text: String) {
-        #expect(throws: ValueProblem.self) { try Value.connectionRate(text) }
-        #expect(throws: ValueProblem.self) { try Value.byteRate(text) }
     }
 }

@@ -73,6 +73,6 @@ import Testing
     @Test("it is formatted as it stands")
     func formatting() {
         let text = "set s file \"a b.txt\"\n\nnames n file n.txt\n"
-        #expect(format(Array(text.utf8), file: "x").formatted == text)
+        #expect(format(Array(text.utf8), file: "x", catalog: catalog).formatted == text)
     }
 }

@@ -38,6 +38,21 @@ import Testing
                 ]
             ),
             (
+                "hints",
+                [
+                    ("fan_out", "3 in 1m", "off"), ("smtp", "3 in 1m", "4 in 1m"), ("port_scan", "3 in 1m", "3 in 2m"),
+                    ("volume", "2x over 1MiB in 1m", "3x over 1MiB in 1m"), ("repeat", "1h", "2h"),
+                ]
+            ),
+            (
+                "limit l",
+                [
+                    ("key", "env", "client/64 v4/24"), ("table", "1k", "2k"), ("rate", "1/s", "1/s burst 7"),
+                    ("concurrent", "1", "2"), ("bytes_up", "10Mbit/s", "11Mbit/s"),
+                    ("bytes_down", "10Mbit/s", "10Mbit/s burst 1GiB"), ("when_full", "refuse", "refuse"),
+                ]
+            ),
+            (
                 "route",
                 [
                     ("id", "a", "b"), ("owner", "a/b/c", "a/b/d"), ("listen", "80", "81"),
@@ -49,8 +64,10 @@ import Testing
         ]
         for (block, lines) in rows {
             for line in lines {
-                let fixed =
-                    block == "route" ? lines.filter { ["id", "owner", "listen", "backend"].contains($0.0) } : []
+                let required =
+                    ["route": ["id", "owner", "listen", "backend"], "limit l": ["key", "table", "concurrent"]][block]
+                    ?? []
+                let fixed = lines.filter { required.contains($0.0) }
                 let rest = fixed.filter { $0.0 != line.0 }.map { "    \($0.0) \($0.1)\n" }.joined()
                 add(line.0, "\(block) {\n\(rest)    \(line.0) ", (line.1, line.2), "\n}\n")
             }
@@ -69,14 +86,18 @@ import Testing
     func settings() {
         for sample in Self.samples {
             guard let one = shown(sample.one), let other = shown(sample.other) else { continue }
+            // There is only one way to say it.
+            if sample.keyword == "when_full" { continue }
             #expect(one != other, "\(sample.keyword): \(sample.one)")
         }
     }
 
     @Test("no setting of these blocks is left out of this test")
     func complete() {
-        let known = Set(Self.samples.map(\.keyword))
-        for keyword in languageSettings { #expect(known.contains(keyword), "\(keyword)") }
+        let known = Set(Self.samples.map(\.keyword)).union(["export"])
+        for (block, setting) in languageSettings(catalog) {
+            #expect(known.contains(setting.keyword), "\(block): \(setting.keyword)")
+        }
     }
 
     @Test("what is no setting of a block as well: sets, names, limits, hints, exports, listeners")

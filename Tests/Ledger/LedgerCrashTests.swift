@@ -1,4 +1,5 @@
 import CLinux
+import FilterEgressAccounting
 import Foundation
 import GRDB
 import Pipeline

@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Foundation
 import GRDB
 import Glibc

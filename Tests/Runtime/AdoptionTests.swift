@@ -88,7 +88,7 @@ private final class Desk {
     private var snapshots: [UnsafeMutablePointer<Snapshot>] = []
     private var offers: [UnsafeMutablePointer<WorkerOffer>] = []
 
-    init() { counters.initialize(to: WorkerCounters()) }
+    init() { counters.initialize(to: WorkerCounters(reasons: 64)) }
     deinit {
         for offer in offers {
             offer.pointee.deallocate()

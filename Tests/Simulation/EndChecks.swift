@@ -31,7 +31,7 @@ extension World {
         let shadowed =
             connection.plan.isShadowRefused && connection.passed & 1 != 0
             && scenario.chains[connection.plan.listener].shadows
-        let expected = shadowed ? ReasonCode(rawValue: ReasonTable.base(ofFilter: 0)) : nil
+        let expected = shadowed ? ReasonCode(rawValue: simulatedReasons.bases[0]) : nil
         if !isTurnedAway, record.shadowed != expected {
             fail("S5: #\(index) has shadowed \(record.shadowed.map(reasonText) ?? "nothing") in its record")
         }
@@ -207,7 +207,7 @@ extension World {
         let records = connections.compactMap(\.record)
         var ends: [UInt16: UInt64] = [:]
         for record in records { ends[record.reason.rawValue, default: 0] += 1 }
-        for code in 0..<UInt16(ReasonCode.limit) {
+        for code in 0..<UInt16(simulatedReasons.count) {
             let counted = counters.pointee.read(ended: ReasonCode(rawValue: code))
             if counted != ends[code] ?? 0 {
                 fail("S5: reason \(reasonText(ReasonCode(rawValue: code))) is counted \(counted) times")

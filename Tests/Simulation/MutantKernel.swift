@@ -79,7 +79,7 @@ struct MutantKernel: Kernel {
     mutating func now() -> Instant {
         mutation == .losesTime ? Instant(nanoseconds: Scenario.start) : base.now()
     }
-    mutating func wallClock() -> UInt64 { base.wallClock() }
+    func wallClock() -> UInt64 { base.wallClock() }
 
     mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int {
         var timeout = timeout

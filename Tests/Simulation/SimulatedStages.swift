@@ -187,7 +187,7 @@ enum BackendStage: SimulatedStage {
         let candidates = world.candidates(connection, plan, except: view.facts.tried)
         effects.setCandidates(candidates)
         if candidates.count == 0, view.facts.tried.count == 0 {
-            connection.isRefusedByStage = .filter(base: settings.reasonBase, 0)
+            connection.isRefusedByStage = ReasonCode(rawValue: settings.reasonBase)
         }
         return candidates.count > 0 ? .next : .refuse(0)
     }

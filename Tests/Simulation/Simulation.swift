@@ -22,7 +22,7 @@ struct Simulation {
         let world = World(scenario)
         world.tracing = tracing
         let counters = UnsafeMutablePointer<WorkerCounters>.allocate(capacity: 1)
-        counters.initialize(to: WorkerCounters())
+        counters.initialize(to: WorkerCounters(reasons: simulatedReasons.count))
         let ring = RecordRing(capacity: 64)
         drive(world, kernel(world), counters, ring)
         while let record = ring.pop() { world.ended(record) }

@@ -168,7 +168,7 @@ final class SnapshotLibrary {
         let chains = world.scenario.chains.enumerated().map { index, plan in
             var stages: [Stage] = []
             func add<F: SimulatedStage>(_ filter: F.Type, _ catalogIndex: Int, shadow: Bool = false) {
-                let base = ReasonTable.base(ofFilter: catalogIndex)
+                let base = simulatedReasons.bases[catalogIndex]
                 let settings = StageSettings(
                     world: world, stage: stages.count, chain: plan, reasonBase: base, program: mark)
                 stages.append(

@@ -84,7 +84,7 @@ extension World {
             return
         case .refuse(let reason):
             if settings.stage != 0 || !settings.chain.shadows {
-                connection.isRefusedByStage = .filter(base: settings.reasonBase, reason)
+                connection.isRefusedByStage = ReasonCode(rawValue: settings.reasonBase + UInt16(reason))
                 connection.peekDeadline = nil
                 return
             }

@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Glibc
 import Pipeline
 import TestSupport

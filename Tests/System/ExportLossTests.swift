@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Foundation
 import Glibc
 import Pipeline

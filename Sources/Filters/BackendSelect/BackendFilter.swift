@@ -56,7 +56,7 @@ public enum BackendFilter: Filter {
                 "unreachable_off", [.word("unreachable_for"), .word("off")],
                 summary: "nobody is refused because a destination did not answer somebody else"),
             ClauseSpec(
-                "health", [.word("health"), .block(name: "block", .health)],
+                "health", [.word("health"), .block(name: "block", HealthSettings.block.kind)],
                 summary: "who probes, what connect failures lead to, and what happens when all backends are out"),
             ClauseSpec(
                 "slow_start", [.word("slow_start"), .duration(name: "window", .seconds(1)...(.seconds(3600)))],
@@ -77,7 +77,24 @@ public enum BackendFilter: Filter {
                 "proxy_mismatch", .node,
                 "What the route says of the PROXY header can't hold: its backend would get one that it doesn't expect, or believe a client's."
             ),
-        ])
+        ],
+        endings: [
+            .connectRefused: ReasonSpec("refused", .upstream, "Every backend that was tried refused the connection."),
+            .connectTimeout: ReasonSpec("timeout", .upstream, "No backend that was tried accepted in time."),
+            .connectUnreachable: ReasonSpec(
+                "unreachable", .upstream, "The path to the backend said that there is none."),
+            .connectFailed: ReasonSpec("connect_failed", .upstream, "The connect failed in another way."),
+            .backendsFull: ReasonSpec(
+                "full", .upstream, "Every backend that was chosen got its last connection meanwhile."),
+            .routeChanged: ReasonSpec(
+                "route_changed", .node,
+                "While a backend was being connected to, the route went, or changed what it says."),
+            .abandoned: ReasonSpec("abandoned", .client, "The client went while a backend was being connected to."),
+            .connectForbidden: ReasonSpec(
+                "forbidden", .node, "This host's own firewall or policy forbade the connect."),
+            .backendLoop: ReasonSpec("loop", .node, "The backend is this node: the connect would come back."),
+        ],
+        blocks: [HealthSettings.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         let direct = try direct(directive)
@@ -139,10 +156,15 @@ public enum BackendFilter: Filter {
     }
 
     public static func facts(_ settings: Settings) -> StageFacts {
-        settings.direct == .no
-            ? descriptor.facts
-            : StageFacts(
-                gives: [.backend], connectsToDestination: true, refusesUnreachable: settings.unreachableFor != .zero)
+        guard settings.direct != .no else {
+            var facts = descriptor.facts
+            if settings.balance == .consistentHash { facts.capabilities.insert(.hashesClients) }
+            return facts
+        }
+        var capabilities: StageCapabilities = [.connectsToDestination]
+        if settings.direct == .fromClient { capabilities.insert(.connectsAsClient) }
+        if settings.unreachableFor != .zero { capabilities.insert(.refusesUnreachable) }
+        return StageFacts(gives: [.backend], capabilities: capabilities)
     }
 
     private static let states = Atomic<UInt64>(0)

@@ -18,3 +18,8 @@ public let catalog: [any Filter.Type] = [
     AccountFilter.self,
     RateLimitFilter.self,
 ]
+
+extension [any Filter.Type] {
+    /// All filters of this package.
+    public static var standard: [any Filter.Type] { catalog }
+}

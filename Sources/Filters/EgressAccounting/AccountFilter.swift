@@ -34,7 +34,7 @@ public enum AccountFilter: Filter {
             ClauseSpec(
                 "every", [.word("every"), .duration(name: "interval", .seconds(1)...(.seconds(60)))],
                 summary: "records growth of flows this often, while connections live (R21)")
-        ])
+        ], blocks: [LedgerBlock.block, ConntrackBlock.block, HintsBlock.block, ExportBlock.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(every: directive.duration("every"))
@@ -45,7 +45,28 @@ public enum AccountFilter: Filter {
     public static func facts(_ settings: Settings) -> StageFacts {
         settings.every == nil
             ? StageFacts(needs: descriptor.needs, instead: [.route: .identity])
-            : StageFacts(reads: descriptor.reads)
+            : StageFacts(reads: descriptor.reads, capabilities: .recordsFlows)
+    }
+
+    /// What is recorded has to go somewhere; and who looks for something has to see it.
+    public static func review(_ config: ConfigReview) -> [ConfigRemark] {
+        var remarks: [ConfigRemark] = []
+        let records = config.capabilities.contains(.recordsFlows)
+        if records, config.blocks.only(LedgerBlock.self) == nil {
+            remarks.append(
+                ConfigRemark(
+                    .note, at: .stage(.recordsFlows), "flows are recorded, and no `ledger` keeps them",
+                    help: "write `ledger /var/lib/pipelined/ledger.db` in the `node` block"))
+        }
+        if !records, let hints = config.blocks.only(HintsBlock.self)?.values, hints.fanOut != nil || hints.volume != nil
+        {
+            remarks.append(
+                ConfigRemark(
+                    .note, at: .block(HintsBlock.block.kind),
+                    "no pipeline records flows: `fan_out` and `volume` see nothing",
+                    help: "write `account every 5s` in a pipeline"))
+        }
+        return remarks
     }
 
     public static func makeState(_ settings: Settings) -> WorkerState { WorkerState(flows: nil, sink: nil) }

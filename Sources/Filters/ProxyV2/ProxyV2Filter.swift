@@ -43,13 +43,18 @@ public enum ProxyV2Filter: Filter {
             ReasonSpec("header_too_large", .node, "The header with its TLVs is larger than what may go in front."),
             ReasonSpec(
                 "tlvs_too_large", .client, "The sender's TLVs are larger than what may go in front with our own."),
+        ],
+        endings: [
+            .proxyRejected: ReasonSpec(
+                "proxy_rejected", .upstream, "The backend closed, or answered like a server that the header confused.")
         ])
 
     /// Whoever passes TLVs on must have got some.
     public static func facts(_ settings: Settings) -> StageFacts {
         let client: Set<Fact> = [.client]
         return settings.tlvs.contains(.passThrough)
-            ? StageFacts(needs: descriptor.needs.union(client)) : StageFacts(needs: descriptor.needs, reads: client)
+            ? StageFacts(needs: descriptor.needs.union(client), capabilities: .injectsHeader)
+            : StageFacts(needs: descriptor.needs, reads: client, capabilities: .injectsHeader)
     }
 
     public static func evaluate(

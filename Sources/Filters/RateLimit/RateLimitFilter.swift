@@ -29,14 +29,14 @@ public enum RateLimitFilter: Filter {
         reads: [.client],
         clauses: [
             ClauseSpec(
-                "limit", [.block(name: "limit", .limit)], required: true,
+                "limit", [.block(name: "limit", LimitTable.block.kind)], required: true,
                 summary: "the `limit` block that says by what, how much, and how many entries")
         ],
         reasons: [
             ReasonSpec("rate_exceeded", .client, "The key began more connections than its rate and burst allow."),
             ReasonSpec("too_many_connections", .client, "The key has as many connections as it may have at once."),
             ReasonSpec("table_full", .node, "The key is new, and the limit's table has no entry for it."),
-        ])
+        ], blocks: [LimitTable.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         guard let table = directive.block("limit") as? LimitTable else {
@@ -47,8 +47,9 @@ public enum RateLimitFilter: Filter {
 
     public static func facts(_ settings: Settings) -> StageFacts {
         let key = settings.limit.key
-        if case .client = key { return StageFacts(reads: descriptor.reads) }
-        return StageFacts(needs: key.needs, instead: key.instead)
+        let reservations = settings.limit.isHeld ? 1 : 0
+        if case .client = key { return StageFacts(reads: descriptor.reads, reservations: reservations) }
+        return StageFacts(needs: key.needs, instead: key.instead, reservations: reservations)
     }
 
     public static func evaluate(

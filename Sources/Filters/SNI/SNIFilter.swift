@@ -46,7 +46,7 @@ public enum SNIFilter: Filter {
                 "name_denied", .client, "A `deny` clause matches the name, or there are `allow` clauses and none does."),
             ReasonSpec("alpn_required", .client, "The hello offers none of the protocols of `require alpn`."),
             ReasonSpec("pattern_limit", .client, "A pattern met its limit at this name, so nothing is known of it."),
-        ])
+        ], blocks: [NameMembers.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(

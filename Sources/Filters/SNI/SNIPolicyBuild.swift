@@ -10,7 +10,11 @@ extension SNIPolicy {
             "suffix", [.choice(name: "action", ["allow", "deny"]), .word("suffix"), .text(name: "hostname")],
             repeats: true, summary: "this name and every name under it"),
         ClauseSpec(
-            "names", [.choice(name: "action", ["allow", "deny"]), .word("names"), .block(name: "block", .names)],
+            "names",
+            [
+                .choice(name: "action", ["allow", "deny"]), .word("names"),
+                .block(name: "block", NameMembers.block.kind),
+            ],
             repeats: true, summary: "the names of a `names` block"),
         ClauseSpec(
             "pattern", [.choice(name: "action", ["allow", "deny"]), .word("pattern"), .text(name: "regex")],

@@ -84,7 +84,7 @@ struct AdminCommands {
     }
 
     private func top(_ question: TopQuestion, isText: Bool) -> AdminResponse {
-        guard node.program.chains.buffer.contains(where: { $0.progressInterval != nil }) else {
+        guard node.program.capabilities.contains(.recordsFlows) else {
             return AdminResponse(
                 AdminCommands.failure(
                     "no pipeline of this node records flows", "write `account every 5s` in one, and reload"))

@@ -77,8 +77,10 @@ package enum ConfigLoader {
     static let shownProblems = 100
 
     /// - Throws: if the config file itself can't be read.
-    package static func load(_ path: String) throws(FileError) -> LoadedConfig {
-        load(try Files.read(path, limit: SourceText.limit), file: path)
+    package static func load(
+        _ path: String, filters: [any Filter.Type] = catalog
+    ) throws(FileError) -> LoadedConfig {
+        load(try Files.read(path, limit: SourceText.limit), file: path, filters: filters)
     }
 
     package static func readStateFile(_ path: String) throws(FileError) -> [UInt8] {
@@ -89,9 +91,10 @@ package enum ConfigLoader {
     ///   - file: the path, for diagnostics and for what the text names relative to it.
     ///   - readState: reads a state file.
     package static func load(
-        _ text: [UInt8], file: String, readState: ReadState = ConfigLoader.readStateFile
+        _ text: [UInt8], file: String, filters: [any Filter.Type] = catalog,
+        readState: ReadState = ConfigLoader.readStateFile
     ) -> LoadedConfig {
-        var read = read(text, file: file, readState: readState)
+        var read = read(text, file: file, filters: filters, readState: readState)
         let routing = RoutingState(seed: read.seed)
         if let program = read.compilation.program { ListenerPlan.prepare(routing, for: program) }
         let report = routing.apply(together: read.documents)
@@ -109,21 +112,26 @@ package enum ConfigLoader {
     }
 
     /// The compiled file alone: for commands to which desired state is nothing, and which have to work without it.
-    package static func compileAlone(_ text: [UInt8], file: String) -> Compilation {
-        compiled(text, file: file, reusingBlocksOf: nil)
+    package static func compileAlone(
+        _ text: [UInt8], file: String, filters: [any Filter.Type] = catalog
+    ) -> Compilation {
+        compiled(text, file: file, filters, reusingBlocksOf: nil)
     }
 
     /// - Throws: if the config file itself can't be read.
-    package static func compileAlone(_ path: String) throws(FileError) -> Compilation {
-        compileAlone(try Files.read(path, limit: SourceText.limit), file: path)
+    package static func compileAlone(
+        _ path: String, filters: [any Filter.Type] = catalog
+    ) throws(FileError) -> Compilation {
+        compileAlone(try Files.read(path, limit: SourceText.limit), file: path, filters: filters)
     }
 
     /// Reads and judges everything; nothing that runs is touched.
     /// - Parameter running: the program that runs, whose limits the new one goes on with.
     static func read(
-        _ text: [UInt8], file: String, running: Program? = nil, readState: ReadState = ConfigLoader.readStateFile
+        _ text: [UInt8], file: String, filters: [any Filter.Type], running: Program? = nil,
+        readState: ReadState = ConfigLoader.readStateFile
     ) -> ReadConfig {
-        var compilation = compiled(text, file: file, reusingBlocksOf: running)
+        var compilation = compiled(text, file: file, filters, reusingBlocksOf: running)
         let seed = HashSeed.random()
         // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
         let judge = RoutingState(seed: seed, listeners: compilation.program.map(ListenerPlan.facts))
@@ -136,8 +144,11 @@ package enum ConfigLoader {
 
     /// The seam for what outlives a reload: blocks (limits and their tables) that the running program has and the new
     /// config names unchanged go on.
-    private static func compiled(_ text: [UInt8], file: String, reusingBlocksOf running: Program?) -> Compilation {
-        compile(text, file: file, catalog: catalog, reusing: running?.blocks ?? [:]) { path throws(UnreadableFile) in
+    private static func compiled(
+        _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?
+    ) -> Compilation {
+        compile(text, file: file, catalog: filters, reusing: running?.blocks ?? BlockTable()) {
+            path throws(UnreadableFile) in
             try readList(Files.resolve(path, relativeTo: file))
         }
     }

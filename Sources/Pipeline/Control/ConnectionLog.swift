@@ -16,7 +16,8 @@ package struct ConnectionLog {
     package init(_ table: ReasonTable, addresses: @escaping @Sendable (_ instance: UInt32) -> [IPAddress] = { _ in [] })
     {
         self.addresses = addresses
-        let codes = (0..<ReasonCode.limit).map { ReasonCode(rawValue: UInt16($0)) }
+        // One more than there are: for a code that nobody knows.
+        let codes = (0...table.count).map { ReasonCode(rawValue: UInt16($0)) }
         shadows = codes.map(table.text)
         reasons = codes.map { code in
             var fields = JSONLine()

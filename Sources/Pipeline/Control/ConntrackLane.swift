@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Glibc
 import Pipeline
 import PipelineFlows
@@ -79,7 +80,7 @@ final class ConntrackLane {
 
     /// What is counted from conntrack, and what is the relay's.
     static func settings(_ program: Program) -> ConntrackSettings? {
-        guard let wanted = program.node.conntrack else { return nil }
+        guard let wanted = program.conntrack else { return nil }
         var settings = ConntrackSettings()
         settings.interval = wanted.interval
         settings.tableLimit = wanted.tableLimit

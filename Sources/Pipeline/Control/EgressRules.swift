@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Pipeline
 import PipelineRouting
 
@@ -63,7 +64,7 @@ package struct EgressRules: Sendable, Equatable {
         self.families = families
         interfaces = program.node.interceptInterfaces
         self.mark = mark ?? program.node.mark
-        isTracked = program.node.conntrack != nil
+        isTracked = program.conntrack != nil
     }
 
     private static func family(
@@ -76,13 +77,11 @@ package struct EgressRules: Sendable, Equatable {
                 problem: "lines \(own[0].line) and \(own[1].line) both intercept IPv\(isIPv4 ? 4 : 6)",
                 remedy: "keep one of them: every interface's connections go to one listener a family")
         }
-        let stages = program.chains[listener.chain].stages.buffer
-        let isSentAsInstance = stages.contains {
-            $0.filter.descriptor.keyword == "backend" && $0.source.contains("from instance")
-        }
+        let capabilities = program.chains[listener.chain].capabilities
         return Family(
-            isIPv4: isIPv4, listener: listener, needsLocalRoute: listener.mode == .transparent || isSentAsInstance,
-            refusesUnreachable: stages.contains(where: \.facts.refusesUnreachable))
+            isIPv4: isIPv4, listener: listener,
+            needsLocalRoute: listener.mode == .transparent || capabilities.contains(.connectsAsClient),
+            refusesUnreachable: capabilities.contains(.refusesUnreachable))
     }
 
     // MARK: nftables

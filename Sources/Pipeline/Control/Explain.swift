@@ -257,7 +257,7 @@ private struct ExplainRun {
         case .needBytes, .gate:
             return reasons.text(RuntimeReason.internalError.code)
         case .refuse(let code):
-            let reason = reasons.text(.filter(base: stage.reasonBase, code))
+            let reason = reasons.text(stage.code(code))
             add(stage, .refuses(reason: reason), verdict)
             return stage.shadow ? nil : reason
         }
@@ -268,7 +268,7 @@ private struct ExplainRun {
         let isFull = chain.peekBytes > 0 && seen.count >= chain.peekBytes
         return ConnectionView(
             facts: facts, bytes: seen, input: isTimeOver ? .timedOut : isFull ? .full : .open, now: now,
-            routes: routes, instances: instances, isRehearsal: true)
+            wallClock: cl_wall_clock(), routes: routes, instances: instances, isRehearsal: true)
     }
 
     private func evaluate(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> Verdict {

@@ -1,4 +1,5 @@
 import CLinux
+import FilterEgressAccounting
 import Glibc
 import Pipeline
 import PipelineRuntime

@@ -72,7 +72,7 @@ final class Fleet {
         self.workers = workers
         self.log = log
         log.setRefusals(perSecond: settings.loggedRefusals)
-        if settings.recordsConnections {
+        if first.pointee.recordsConnections {
             let losses = LogLosses(workers: workers)
             log.follow(
                 workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch,

@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Pipeline
 
 /// What has become of the node's flow records (R21). Counters of the process, none by instance (R27).

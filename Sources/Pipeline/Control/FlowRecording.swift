@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 import PipelineLedger
@@ -61,12 +62,11 @@ final class FlowRecording {
         let records: Bool
 
         init(_ program: Program) {
-            ledger = program.node.ledger
-            exports = program.node.exports
+            ledger = program.ledger
+            exports = program.exports
             conntrack = ConntrackLane.settings(program)
             records =
-                conntrack != nil || program.node.hints != nil
-                || program.chains.buffer.contains { $0.progressInterval != nil }
+                conntrack != nil || program.hints != nil || program.capabilities.contains(.recordsFlows)
         }
         var isAnything: Bool { records || ledger != nil || !exports.isEmpty }
     }

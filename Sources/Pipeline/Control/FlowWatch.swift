@@ -1,4 +1,5 @@
 import CLinux
+import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 import PipelineLedger
@@ -42,11 +43,11 @@ final class FlowWatch: Sendable {
     /// From now on. What is known of instances stays, unless hints are switched off.
     func update(_ program: Program) {
         let interval = program.chains.buffer.compactMap(\.progressInterval).max()
-        wantsAttempts.store(program.node.hints != nil, ordering: .relaxed)
+        wantsAttempts.store(program.hints != nil, ordering: .relaxed)
         state.withLock { state in
             if let interval { state.traffic.setInterval(interval) }
             state.adminSocket = program.node.adminSocket
-            guard let hints = program.node.hints else {
+            guard let hints = program.hints else {
                 state.engine = nil
                 return
             }

@@ -1,3 +1,4 @@
+import FilterBackendSelect
 import Pipeline
 
 /// When which target's turn is: a queue by time for each `health` block, and the block's rate. Pure.

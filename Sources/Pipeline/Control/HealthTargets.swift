@@ -1,3 +1,4 @@
+import FilterBackendSelect
 import Pipeline
 import PipelineRouting
 

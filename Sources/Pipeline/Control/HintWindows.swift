@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import Pipeline
 
 /// How much happened in a sliding window, in tenths of it: in the newest tenth so far and the nine before, so in nine to

@@ -80,7 +80,7 @@ package enum ListenerPlan {
             let pipeline = program.chains[chain]
             return ListenerFacts(
                 address: address, ports: ports, hint: hint,
-                injectsProxy: pipeline.stages.buffer.contains { $0.filter.descriptor.keyword == "proxy_v2" },
+                injectsProxy: pipeline.capabilities.contains(.injectsHeader),
                 pipeline: pipeline.name)
         }
         return program.listeners.filter { !$0.mode.intercepts }.map {
@@ -100,12 +100,7 @@ package enum ListenerPlan {
         routing.listeners = facts(program)
         routing.nodeName = program.node.name
         routing.policy = PortPolicy(denied: program.node.deniedPorts)
-        routing.hashesByDefault = program.chains.buffer.contains { chain in
-            chain.stages.buffer.contains {
-                $0.filter.descriptor.keyword == "backend"
-                    && $0.source.contains(Balance.consistentHash.name)
-            }
-        }
+        routing.hashesByDefault = program.capabilities.contains(.hashesClients)
     }
 
     /// The listener that the kernel would give a connection to `destination`: one on that very address, or one on

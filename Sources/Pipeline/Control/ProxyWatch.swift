@@ -1,4 +1,5 @@
 import CLinux
+import FilterBackendSelect
 import Pipeline
 import PipelineRouting
 import PipelineRuntime

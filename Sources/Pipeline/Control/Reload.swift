@@ -111,7 +111,7 @@ extension RunningNode {
     private func readConfig() throws(ReloadRefusal) -> ReadConfig {
         do throws(FileError) {
             let text = try Files.read(configPath, limit: SourceText.limit)
-            return ConfigLoader.read(text, file: configPath, running: program)
+            return ConfigLoader.read(text, file: configPath, filters: program.catalog, running: program)
         } catch {
             throw ReloadRefusal(message: "can't read the config: \(error)")
         }
@@ -171,42 +171,4 @@ extension RunningNode {
         if worth.count > shownLines { lines.append("\(worth.count - shownLines) more: run `pipelined check`") }
         return lines
     }
-}
-
-extension NodeSettings {
-    /// The settings that workers and sockets are made with: what `new` has otherwise, as `connections 100 -> 200`.
-    func unchangeable(in new: NodeSettings) -> [String] {
-        let none = "none"
-        let pairs: [(String, String, String)] = [
-            ("workers", "\(workers)", "\(new.workers)"),
-            ("connections", "\(maxConnections)", "\(new.maxConnections)"),
-            ("unrouted", maxUnrouted.map { "\($0)" } ?? none, new.maxUnrouted.map { "\($0)" } ?? none),
-            ("connect_timeout", connectTimeout.text, new.connectTimeout.text),
-            ("half_close_timeout", halfCloseTimeout.text, new.halfCloseTimeout.text),
-            ("keepalive", keepaliveIdle.text, new.keepaliveIdle.text),
-            ("user_timeout", userTimeout.text, new.userTimeout.text),
-            ("backlog", "\(backlog)", "\(new.backlog)"),
-            ("log", logConnections ? "connections" : "off", new.logConnections ? "connections" : "off"),
-            ("coalesce", coalesce.text, new.coalesce.text),
-            ("descriptors", descriptorTables, new.descriptorTables),
-            ("spare_sockets", "\(spareSockets)", "\(new.spareSockets)"),
-            ("admin", adminSocket ?? none, new.adminSocket ?? none),
-            ("congestion client", congestionClient ?? none, new.congestionClient ?? none),
-            ("nat64", NodeSettings.text(nat64), NodeSettings.text(new.nat64)),
-            ("mark", "0x\(String(mark, radix: 16))", "0x\(String(new.mark, radix: 16))"),
-            ("congestion upstream", congestionUpstream ?? none, new.congestionUpstream ?? none),
-        ]
-        return pairs.filter { $0.1 != $0.2 }.map { "\($0.0) \($0.1) -> \($0.2)" }
-    }
-}
-
-extension NodeSettings {
-    fileprivate static func text(_ prefixes: [Prefix]) -> String {
-        prefixes.isEmpty ? "none" : prefixes.map(\.description).joined(separator: " ")
-    }
-    fileprivate var descriptorTables: String { ownDescriptors ? "per_worker" : "shared" }
-}
-
-extension TimeSpan {
-    fileprivate var text: String { "\(milliseconds)ms" }
 }

@@ -40,7 +40,7 @@ final class RunningNode {
     /// Addresses of this node's instances that belong to one interface each.
     var bound: [BoundAddress] = []
     /// Settings of `node` that the config file has and workers don't, as `workers 2 -> 4`.
-    var awaitingStart: [String] { settings.unchangeable(in: program.node) }
+    var awaitingStart: [String] { unchangeable(from: settings, to: program.node) }
     var lastReload: ReloadNote?
     var isStopping = false
     /// Connections that an apply wants ended, and when.

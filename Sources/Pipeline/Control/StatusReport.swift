@@ -18,7 +18,7 @@ struct StatusReport {
 
     /// What was counted at least once, by name.
     private func counts(_ count: (ReasonCode) -> UInt64) -> [(name: String, count: UInt64)] {
-        (0..<ReasonCode.limit).map { ReasonCode(rawValue: UInt16($0)) }.map { ($0, count($0)) }
+        (0..<node.program.reasons.count).map { ReasonCode(rawValue: UInt16($0)) }.map { ($0, count($0)) }
             .filter { $0.1 > 0 }
             .map { (node.program.reasons.text($0.0), $0.1) }
     }
@@ -82,7 +82,7 @@ struct StatusReport {
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)
         if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
-        if node.program.node.refusesUnreachable { writeUnreachable(&line) }
+        if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }
         if let flows = node.flows { flows.counts.write(&line) } else { line.nullField("flows") }
         line.close()
         line.newline()

@@ -10,6 +10,7 @@ import PipelineThreads
 /// process's signals.
 package struct Supervisor: ~Copyable {
     private let path: String
+    private let filters: [any Filter.Type]
     private let writer: LogWriter
     private let log: ControlLog
     private let manager = ServiceManager()
@@ -17,20 +18,22 @@ package struct Supervisor: ~Copyable {
     /// How long the end waits for readers of what it has to say, in milliseconds.
     private static let lastWords = 2000
 
-    private init(config path: String, _ writer: LogWriter) {
+    private init(config path: String, _ filters: [any Filter.Type], _ writer: LogWriter) {
         self.path = path
+        self.filters = filters
         self.writer = writer
         log = ControlLog(writer.error)
     }
 
+    /// - Parameter filters: of this build.
     /// - Returns: the process's exit code: 0 after an orderly stop, 1 if nothing was started.
-    package static func run(config path: String) -> Int32 {
+    package static func run(config path: String, filters: [any Filter.Type]) -> Int32 {
         guard cl_hold_standard_streams() == 0, cl_signals_hold() == 0 else {
             return refuse("can't take over the process's signals and standard streams")
         }
         let (writer, error) = LogWriter.start()
         guard let writer else { return refuse("can't start the log's thread: \(kernelError(error))") }
-        let code = Supervisor(config: path, writer).run()
+        let code = Supervisor(config: path, filters, writer).run()
         _ = writer.finish(patience: lastWords)
         return code
     }
@@ -87,7 +90,7 @@ package struct Supervisor: ~Copyable {
 
     private func loadNode() -> LoadedNode? {
         do throws(FileError) {
-            let loaded = try ConfigLoader.load(path)
+            let loaded = try ConfigLoader.load(path, filters: filters)
             say(loaded)
             if loaded.node == nil { sayNotStarted(["\(path) has errors"]) }
             return loaded.node

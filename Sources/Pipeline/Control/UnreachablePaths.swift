@@ -66,7 +66,9 @@ final class UnreachablePaths: @unchecked Sendable {
 
     /// Starts the thread once a program asks for it. Where nothing is proved it looks at conntrack, once a second.
     func update(_ program: Program) {
-        guard program.node.refusesUnreachable, !isRunning.load(ordering: .relaxed), !hasFailed else { return }
+        guard program.capabilities.contains(.refusesUnreachable), !isRunning.load(ordering: .relaxed), !hasFailed else {
+            return
+        }
         let error = start()
         hasFailed = error != 0
         isRunning.store(!hasFailed, ordering: .relaxed)

@@ -32,10 +32,12 @@ public struct WorkerCounters: ~Copyable {
 
     private let cells: UnsafeMutableBufferPointer<Atomic<UInt64>>
     private static let reasonStart = Metric.allCases.count
-    private static let shadowStart = reasonStart + ReasonCode.limit
+    private let shadowStart: Int
 
-    public init() {
-        cells = .allocate(capacity: WorkerCounters.shadowStart + ReasonCode.limit)
+    /// - Parameter reasons: how many codes there are (``ReasonTable/count``).
+    public init(reasons: Int) {
+        shadowStart = WorkerCounters.reasonStart + reasons
+        cells = .allocate(capacity: shadowStart + reasons)
         for i in cells.indices {
             (cells.baseAddress.unsafelyUnwrapped + i).initialize(to: Atomic(0))
         }
@@ -58,13 +60,13 @@ public struct WorkerCounters: ~Copyable {
     }
     public func ended(_ reason: ReasonCode) { add(WorkerCounters.reasonStart + Int(reason.rawValue), 1) }
     /// A stage in shadow mode would have refused.
-    public func shadowed(_ reason: ReasonCode) { add(WorkerCounters.shadowStart + Int(reason.rawValue), 1) }
+    public func shadowed(_ reason: ReasonCode) { add(shadowStart + Int(reason.rawValue), 1) }
 
     public func read(_ metric: Metric) -> UInt64 { cells[metric.rawValue].load(ordering: .relaxed) }
     public func read(ended reason: ReasonCode) -> UInt64 {
         cells[WorkerCounters.reasonStart + Int(reason.rawValue)].load(ordering: .relaxed)
     }
     public func read(shadowed reason: ReasonCode) -> UInt64 {
-        cells[WorkerCounters.shadowStart + Int(reason.rawValue)].load(ordering: .relaxed)
+        cells[shadowStart + Int(reason.rawValue)].load(ordering: .relaxed)
     }
 }

@@ -165,6 +165,8 @@ public struct ConnectionView {
     public let input: InputState
     /// When this event happened.
     public let now: Instant
+    /// The time by the wall then, nanoseconds since 1970: for stages that say ``StageCapabilities/readsWallClock``; else 0.
+    public let wallClock: UInt64
     public let routes: RouteTableHandle
     /// Who has which address on this node (R19).
     public let instances: InstanceDirectory
@@ -180,7 +182,8 @@ public struct ConnectionView {
 
     public init(
         facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,
-        routes: RouteTableHandle, instances: InstanceDirectory = .empty, isRehearsal: Bool = false,
+        wallClock: UInt64 = 0, routes: RouteTableHandle, instances: InstanceDirectory = .empty,
+        isRehearsal: Bool = false,
         isGating: Bool = false
     ) {
         self.isGating = isGating
@@ -188,6 +191,7 @@ public struct ConnectionView {
         self.bytes = bytes
         self.input = input
         self.now = now
+        self.wallClock = wallClock
         self.routes = routes
         self.instances = instances
         self.isRehearsal = isRehearsal

@@ -64,6 +64,9 @@ public protocol Filter: SendableMetatype {
     /// Frees what a worker's state holds in raw memory, before it is destroyed.
     static func disposeState(_ state: inout WorkerState)
 
+    /// What is worth saying of a whole config without errors: notes and warnings about what its stages and blocks are together.
+    static func review(_ config: ConfigReview) -> [ConfigRemark]
+
     /// One sentence for `explain`: why the stage decided so, given what is known after it.
     static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String
 
@@ -96,6 +99,7 @@ public protocol Filter: SendableMetatype {
 extension Filter {
     public static func makeState(_ settings: Settings, worker: Int) -> WorkerState { makeState(settings) }
     public static func prepare(_ settings: Settings, workers: Int) -> Bool { true }
+    public static func review(_ config: ConfigReview) -> [ConfigRemark] { [] }
     @inlinable public static func peek(_ settings: Settings) -> PeekNeed? { nil }
     public static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
     public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? { nil }

@@ -67,17 +67,5 @@ public struct NodeSettings: Sendable, Equatable {
     public var interceptRules: InterceptRules?
     /// Prefixes by which this network translates IPv6 to IPv4 (RFC 6052), besides the well-known ones.
     public var nat64: [Prefix] = []
-    /// `export` lines: collectors that flow records go to.
-    public var exports: [ExportSettings] = []
-    /// Where flows are kept that `account every` records; nil: nowhere.
-    public var ledger: LedgerSettings?
-    /// How what passes no worker is counted; nil: not at all.
-    public var conntrack: ConntrackCounting?
-    /// What is worth a hint; nil: nothing is looked for. Without a `hints` block: the defaults, if a pipeline records flows.
-    public var hints: HintSettings?
-    /// A pipeline wants destinations that do not answer refused for a while (ADR 0049).
-    public var refusesUnreachable = false
-    /// Workers hand over every connection that ends: the log wants them, or hints, or who looks for what does not answer.
-    public var recordsConnections: Bool { logConnections || hints != nil || refusesUnreachable }
     public init() {}
 }

@@ -3,6 +3,8 @@ public struct Stage: @unchecked Sendable {
     public let filter: any Filter.Type
     public let settings: UnsafeMutableRawPointer
     public let reasonBase: UInt16
+    /// How many reasons the filter has.
+    let reasonCount: UInt8
     /// Index of its state in a worker's array of states; unique in a program.
     public let stateIndex: Int
     /// R28: count what it would refuse, and let it pass.
@@ -28,12 +30,20 @@ public struct Stage: @unchecked Sendable {
         let memory = UnsafeMutablePointer<F.Settings>.allocate(capacity: 1)
         memory.initialize(to: settings)
         return Stage(
-            filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase, stateIndex: stateIndex,
+            filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase,
+            reasonCount: UInt8(clamping: F.descriptor.reasons.count), stateIndex: stateIndex,
             shadow: shadow, peek: F.peek(settings), facts: F.facts(settings),
             progressInterval: F.progressInterval(settings), canGate: F.descriptor.canGate,
             source: source,
             line: line,
             blocks: blocks)
+    }
+}
+
+extension Stage {
+    /// The code of one of its filter's reasons (``Verdict/refuse(_:)``).
+    public func code(_ reason: UInt8) -> ReasonCode {
+        ReasonCode(rawValue: reasonBase &+ UInt16(min(reason, max(reasonCount, 1) &- 1)))
     }
 }
 
@@ -74,6 +84,11 @@ public struct Chain: Sendable {
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
         self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
         self.ahead = FrozenArray(stages.indices.map { StagesAhead(of: $0, in: stages) })
+    }
+
+    /// What some stage of it can do.
+    public var capabilities: StageCapabilities {
+        stages.buffer.reduce(into: []) { $0.formUnion($1.facts.capabilities) }
     }
 
     func deallocate() {
@@ -160,10 +175,12 @@ public final class Program: Sendable {
     public let listeners: [ListenerSpec]
     public let exposes: [ExposeSpec]
     public let reasons: ReasonTable
-    /// The named blocks of the file, used or not: what the next program may take over (a limit's table).
-    public let blocks: [BlockKind: [String: any ConfigBlock]]
-    /// Of the file, by name, for `check --print`: what stages need of them they have.
-    public let sets: [AddressSet]
+    /// The filters that it was compiled for.
+    public let catalog: [any Filter.Type]
+    /// The blocks of the file, used or not: what the next program may take over (a limit's table).
+    public let blocks: BlockTable
+    /// What some stage of it can do.
+    public let capabilities: StageCapabilities
     /// How many stage states a worker needs.
     public let stateCount: Int
     /// Workers that run connections on it, or will run the next ones.
@@ -171,9 +188,9 @@ public final class Program: Sendable {
 
     public init(
         node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],
-        catalog: [any Filter.Type], blocks: [BlockKind: [String: any ConfigBlock]] = [:], sets: [AddressSet] = []
+        catalog: [any Filter.Type], blocks: BlockTable = BlockTable()
     ) {
-        self.sets = sets
+        self.catalog = catalog
         self.blocks = blocks
         self.node = node
         self.chains = FrozenArray(chains)
@@ -181,6 +198,12 @@ public final class Program: Sendable {
         self.exposes = exposes
         self.reasons = ReasonTable(catalog: catalog)
         self.stateCount = chains.reduce(0) { $0 + $1.stages.count }
+        self.capabilities = chains.reduce(into: []) { $0.formUnion($1.capabilities) }
+    }
+
+    /// Workers hand over every connection that ends: the log wants them, or a block, or who looks for what does not answer.
+    public var recordsConnections: Bool {
+        node.logConnections || blocks.wantsConnectionRecords || capabilities.contains(.refusesUnreachable)
     }
 
     /// Makes what its stages need in workers 0..<workers, and which may not be there.

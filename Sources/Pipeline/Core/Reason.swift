@@ -12,20 +12,8 @@ public enum Side: String, Sendable, CaseIterable {
     public let rawValue: UInt16
     @inlinable public init(rawValue: UInt16) { self.rawValue = rawValue }
 
-    /// Codes below this are the runtime's own (``RuntimeReason``); each filter of the catalog gets
-    /// ``perFilter`` codes after it, in catalog order.
+    /// Codes below this are the runtime's own (``RuntimeReason``); the filters' follow it, in catalog order.
     public static let firstFilter: UInt16 = 64
-    /// How many reasons one filter may have.
-    public static let perFilter: UInt16 = 32
-    /// How many filters a catalog may have.
-    public static let filterLimit = 14
-    /// One more than the largest code.
-    public static let limit = Int(firstFilter) + Int(perFilter) * filterLimit
-
-    /// The code of a filter's own reason.
-    @inlinable public static func filter(base: UInt16, _ reason: UInt8) -> ReasonCode {
-        ReasonCode(rawValue: base &+ UInt16(min(reason, UInt8(perFilter - 1))))
-    }
 }
 
 /// A reason of one filter: the name after the dot, and whose doing it is.
@@ -82,7 +70,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
-    /// `stage.cause` and the side.
+    /// `stage.cause` and the side, where no filter of the catalog says how it is called (``FilterDescriptor/endings``).
     public var text: (name: String, side: Side) {
         switch self {
         case .closedByClient: ("relay.closed", .client)
@@ -93,10 +81,10 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .upstreamTimedOut: ("relay.dead", .upstream)
         case .halfCloseTimeoutClient: ("relay.half_close_timeout", .client)
         case .halfCloseTimeoutUpstream: ("relay.half_close_timeout", .upstream)
-        case .connectRefused: ("backend.refused", .upstream)
-        case .connectTimeout: ("backend.timeout", .upstream)
-        case .connectUnreachable: ("backend.unreachable", .upstream)
-        case .connectFailed: ("backend.connect_failed", .upstream)
+        case .connectRefused: ("connect.refused", .upstream)
+        case .connectTimeout: ("connect.timeout", .upstream)
+        case .connectUnreachable: ("connect.unreachable", .upstream)
+        case .connectFailed: ("connect.failed", .upstream)
         case .tooManyConnections: ("limits.connections", .node)
         case .noSniffBuffer: ("limits.sniff_buffers", .node)
         case .noDescriptor: ("limits.descriptors", .node)
@@ -107,19 +95,19 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .internalError: ("runtime.error", .node)
         case .noBackend: ("runtime.no_backend", .node)
         case .owedProxyHeader: ("runtime.no_proxy_header", .node)
-        case .proxyRejected: ("proxy_v2.proxy_rejected", .upstream)
+        case .proxyRejected: ("connect.proxy_rejected", .upstream)
         case .instanceDrained: ("drain.instance", .node)
         case .routeRemoved: ("drain.route", .node)
-        case .backendsFull: ("backend.full", .upstream)
+        case .backendsFull: ("connect.full", .upstream)
         case .interceptLoop: ("intercept.loop", .client)
         case .notIntercepted: ("intercept.not_intercepted", .client)
-        case .routeChanged: ("backend.route_changed", .node)
+        case .routeChanged: ("connect.route_changed", .node)
         case .unrouted: ("limits.unrouted", .node)
         case .memoryShort: ("limits.memory", .node)
-        case .abandoned: ("backend.abandoned", .client)
+        case .abandoned: ("connect.abandoned", .client)
         case .kernelMemory: ("limits.kernel_memory", .node)
-        case .connectForbidden: ("backend.forbidden", .node)
-        case .backendLoop: ("backend.loop", .node)
+        case .connectForbidden: ("connect.forbidden", .node)
+        case .backendLoop: ("connect.loop", .node)
         case .specialDestination: ("intercept.special_destination", .client)
         }
     }
@@ -129,22 +117,26 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
 public struct ReasonTable: Sendable {
     /// Indexed by code; nil where no reason has that code.
     public let names: [(name: String, side: Side)?]
+    /// By filter of the catalog, in its order: the code of its first reason.
+    public let bases: [UInt16]
+
+    /// One more than the largest code.
+    public var count: Int { names.count }
 
     /// `catalog` in its fixed order, which is what gives filters their codes.
     public init(catalog: [any Filter.Type]) {
-        var names = [(name: String, side: Side)?](repeating: nil, count: ReasonCode.limit)
+        var names = [(name: String, side: Side)?](repeating: nil, count: Int(ReasonCode.firstFilter))
         for reason in RuntimeReason.allCases { names[Int(reason.rawValue)] = reason.text }
-        for (index, filter) in catalog.prefix(ReasonCode.filterLimit).enumerated() {
-            let base = Int(ReasonTable.base(ofFilter: index))
-            for (offset, spec) in filter.descriptor.reasons.prefix(Int(ReasonCode.perFilter)).enumerated() {
-                names[base + offset] = ("\(filter.descriptor.keyword).\(spec.name)", spec.side)
+        var bases: [UInt16] = []
+        for descriptor in catalog.map({ $0.descriptor }) {
+            bases.append(UInt16(clamping: names.count))
+            names += descriptor.reasons.map { ("\(descriptor.keyword).\($0.name)", $0.side) }
+            for (reason, spec) in descriptor.endings {
+                names[Int(reason.rawValue)] = ("\(descriptor.keyword).\(spec.name)", spec.side)
             }
         }
         self.names = names
-    }
-
-    public static func base(ofFilter index: Int) -> UInt16 {
-        ReasonCode.firstFilter + ReasonCode.perFilter * UInt16(index)
+        self.bases = bases
     }
 
     /// `sni.timeout client`.

@@ -195,7 +195,7 @@ extension Checker {
     private func requireDestination(_ pipeline: CheckedPipeline, _ word: WordSyntax, _ mode: ListenerMode) {
         guard let backend = pipeline.firstIndex(giving: .backend) else { return }
         let stage = pipeline.stages[backend]
-        guard let facts = stage.stage?.facts, facts.connectsToDestination != mode.intercepts,
+        guard let facts = stage.stage?.facts, facts.capabilities.contains(.connectsToDestination) != mode.intercepts,
             isFirstReport("destination \(mode.intercepts)", pipeline)
         else { return }
         let related = Diagnostic.Related(stage.keyword.span, "`\(stage.name)` is here")

@@ -38,8 +38,21 @@ extension Checker {
             pipelineIndex[name.value] = pipelines.count
             pipelines.append(checkedPipeline(entry, name))
             checkOrder(of: pipelines[pipelines.count - 1])
-            checkHolds(of: pipelines[pipelines.count - 1])
+            checkReservations(of: pipelines[pipelines.count - 1])
         }
+    }
+
+    /// What a stage reserves stays counted until the connection ends, and a connection can hold so many; one is for the
+    /// route's own limit.
+    private func checkReservations(of pipeline: CheckedPipeline) {
+        let limit = Holds.capacity - 1
+        let reserving = pipeline.stages.filter { $0.facts.reservations > 0 }
+        guard reserving.count > limit else { return }
+        reporter.error(
+            reserving[limit].keyword.span,
+            "more than \(limit) stages of `\(pipeline.name)` limit connections at once or bytes",
+            help: "put what has the same key into one `limit` block",
+            related: [.init(reserving[0].keyword.span, "the first is here")])
     }
 
     private func checkedPipeline(_ entry: EntrySyntax, _ name: Located<String>) -> CheckedPipeline {
@@ -103,7 +116,7 @@ extension Checker {
                 usedSets.insert(String(word.text.dropFirst()))
             }
             do throws(ClauseFailure) {
-                let (spec, clause) = try ClauseMatcher(sets: sets, blocks: blocks).match(
+                let (spec, clause) = try ClauseMatcher(blocks: blocks).match(
                     syntax.words, oneOf: descriptor.clauses)
                 if !spec.repeats,
                     isDuplicate("`\(spec.form)`", syntax.span, firstAt: result.spans[spec.name])
@@ -167,7 +180,7 @@ extension Checker {
             let settings = try F.settings(Directive(keyword: entry.keyword.text, clauses: checked.clauses))
             defer { stageCount += 1 }
             return Stage.bind(
-                filter, settings: settings, reasonBase: ReasonTable.base(ofFilter: index), stateIndex: stageCount,
+                filter, settings: settings, reasonBase: reasons.bases[index], stateIndex: stageCount,
                 shadow: checked.shadow != nil, source: Formatter.line(entry), line: line(entry.keyword.span),
                 blocks: named)
         } catch {

@@ -10,18 +10,19 @@ final class Checker {
     let source: SourceText
     let reporter: Reporter
     let catalog: [any Filter.Type]
+    let grammar: Grammar
+    let reasons: ReasonTable
     let filterIndex: [String: Int]
     let readFile: FileReader
 
     var node = NodeSettings()
-    /// Of the word behind `intercept rules`.
-    var interceptRulesSpan: SourceSpan?
-    var sets: [String: AddressSet] = [:]
+    /// Compiled blocks of the filters.
+    var blocks = BlockTable()
+    /// Where the first of each kind stands.
+    var blockPlaces: [BlockKind: SourceSpan] = [:]
     var usedSets: Set<String> = []
-    /// Compiled `limit`, `health` and `names` blocks.
-    var blocks: [BlockKind: [String: any ConfigBlock]] = [:]
     /// Blocks of the program that runs, to be taken over where nothing changed.
-    var reusable: [BlockKind: [String: any ConfigBlock]] = [:]
+    var reusable = BlockTable()
     var usedBlocks: Set<ObjectIdentifier> = []
     var pipelines: [CheckedPipeline] = []
     var pipelineIndex: [String: Int] = [:]
@@ -34,30 +35,21 @@ final class Checker {
     var stageCount = 0
 
     init(
-        source: SourceText, reporter: Reporter, catalog: [any Filter.Type], readFile: @escaping FileReader = noFiles
+        source: SourceText, reporter: Reporter, catalog: [any Filter.Type], grammar: Grammar,
+        readFile: @escaping FileReader = noFiles
     ) {
         self.readFile = readFile
         self.source = source
         self.reporter = reporter
         self.catalog = catalog
+        self.grammar = grammar
+        self.reasons = ReasonTable(catalog: catalog)
         var index: [String: Int] = [:]
         for (number, filter) in catalog.enumerated() where index[filter.descriptor.keyword] == nil {
             index[filter.descriptor.keyword] = number
         }
         self.filterIndex = index
     }
-
-    /// Top-level keywords, how they are written, and whether they begin a block.
-    static let topLevel: [(keyword: String, form: String, isBlock: Bool)] = [
-        ("node", "node NAME { ... }", true), ("set", "set NAME { PREFIX ... }", true),
-        ("limit", "limit NAME { ... }", true), ("health", "health NAME { ... }", true),
-        ("names", "names NAME { HOSTNAME ... }", true), ("pipeline", "pipeline NAME { ... }", true),
-        ("route", "route [HOSTNAME] { ... }", true),
-        ("listen", "listen ADDRESS:PORT tls_passthrough|tcp_raw|transparent|redirect via PIPELINE", false),
-        ("expose", "expose ADDRESS|dedicated_ipv4 ports FIRST-LAST [HINT] via PIPELINE", false),
-        ("hints", "hints { ... }", true), ("routes", "routes file PATH", false),
-        ("export", "export ipfix udp|tcp ADDRESS:PORT", false),
-    ]
 
     func check(_ file: FileSyntax) {
         var entries: [String: [EntrySyntax]] = [:]
@@ -66,26 +58,18 @@ final class Checker {
         }
         // What others refer to comes first; the order in the file is the author's own.
         checkNodes(entries["node"] ?? [])
-        checkSets(entries["set"] ?? [])
-        checkLimits(entries["limit"] ?? [])
-        checkHealth(entries["health"] ?? [])
-        checkNames(entries["names"] ?? [])
+        checkBlocks(entries)
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
         checkRoutes(entries["route"] ?? [])
         checkLoops()
         checkRouteSources(entries["routes"] ?? [])
-        checkExports(entries["export"] ?? [])
-        checkHints(entries["hints"] ?? [])
-        node.refusesUnreachable = pipelines.contains { $0.stages.contains(where: \.facts.refusesUnreachable) }
+        checkSingles(entries)
         // In a file with errors, what looks unused may only be misspelt where it is used.
         guard reporter.errorCount == 0 else { return }
-        remarkOnUnused(sets: entries["set"] ?? [])
-        remarkOnUnused(limits: entries["limit"] ?? [])
-        remarkOnUnusedHealth(entries["health"] ?? [])
-        remarkOnUnusedNames(entries["names"] ?? [])
-        remarkOnLedger()
-        remarkOnBlindHints(entries["hints"] ?? [])
+        remarkOnUnusedPipelines()
+        remarkOnUnused(entries)
+        review()
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
                 SourceSpan(0, 0), "the file has no `listen` and no `expose` line: the node would accept nothing")
@@ -94,17 +78,17 @@ final class Checker {
 
     private func fitsTopLevel(_ entry: EntrySyntax) -> Bool {
         let word = entry.keyword
-        guard let known = Checker.topLevel.first(where: { $0.keyword == word.text }) else {
+        guard let known = grammar.topLevel.first(where: { $0.keyword == word.text }) else {
             let help =
                 filterIndex[word.text] != nil && entry.body == nil
                 ? "`\(word.text)` is a stage: it belongs in a `pipeline` block"
-                : suggestion(for: word.text, among: Checker.topLevel.map(\.keyword))
+                : suggestion(for: word.text, among: grammar.topLevel.map(\.keyword))
             reporter.error(
                 word.span, "unknown keyword \(quoted(word.text))",
-                expected: orList(Checker.topLevel.map { "`\($0.keyword)`" }), help: help)
+                expected: orList(grammar.topLevel.map { "`\($0.keyword)`" }), help: help)
             return false
         }
-        if known.isBlock, entry.body == nil, !Checker.namesFile(entry) {
+        if known.isBlock, entry.body == nil, !namesFile(entry) {
             reporter.error(
                 entry.headSpan.behind, "`\(word.text)` begins a block", expected: "`{`", help: "write `\(known.form)`")
             return false
@@ -114,6 +98,29 @@ final class Checker {
             return false
         }
         return true
+    }
+
+    /// The `node` block, with the lines in it that belong to filters.
+    private func checkNodes(_ entries: [EntrySyntax]) {
+        var first: SourceSpan?
+        for entry in entries where !reporter.isFull {
+            // A second one is wrong, and what is in it may be wrong as well.
+            let isFirst = !isDuplicate("`node`", entry.keyword.span, firstAt: first)
+            if isFirst { first = entry.keyword.span }
+            let name = blockName(of: entry, what: "node")
+            let owned = grammar.blocks.filter { if case .nodeLine = $0.shape { true } else { false } }
+            var open = [OpenBlock(NodeBlock.descriptor)] + owned.map(OpenBlock.init)
+            readLines(entry.body?.entries ?? [], of: "node", into: &open)
+            for part in open.dropFirst() {
+                guard let span = part.said[part.descriptor.keyword],
+                    let block = finish(part, name: "", at: span), isFirst
+                else { continue }
+                blockPlaces[part.descriptor.kind] = span
+                blocks.add(block, part.descriptor.kind)
+            }
+            let made = finish(open[0], name: name?.value ?? node.name, at: name?.span ?? entry.keyword.span)
+            if isFirst, let made = made as? NodeBlock { node = made.values }
+        }
     }
 
     /// Binds all together; nil if there was an error.
@@ -127,20 +134,15 @@ final class Checker {
         return Program(
             node: node, chains: pipelines.map { Chain(name: $0.name, stages: $0.stages.compactMap(\.stage)) },
             listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog,
-            blocks: blocks, sets: sets.values.sorted { $0.name < $1.name })
+            blocks: blocks)
     }
 
-    private func remarkOnUnused(sets entries: [EntrySyntax]) {
+    private func remarkOnUnusedPipelines() {
         let used = Set(listeners.map(\.value.chain) + exposes.map(\.value.chain))
         for (index, pipeline) in pipelines.enumerated() where !used.contains(index) {
             reporter.warning(
                 pipeline.nameSpan, "no listener uses the pipeline `\(pipeline.name)`",
                 help: "add `listen ADDRESS:PORT tls_passthrough|tcp_raw via \(pipeline.name)`, or remove it")
-        }
-        for name in entries.compactMap(\.clauses[0].words.first) where !usedSets.contains(name.text) {
-            reporter.warning(
-                name.span, "nothing uses the set `\(name.text)`",
-                help: "write `@\(name.text)` in a stage, or remove it")
         }
     }
 
@@ -161,7 +163,7 @@ final class Checker {
     /// The name of a block: exactly one word. Nil, reported, if it is not.
     func blockName(of entry: EntrySyntax, what: String) -> Located<String>? {
         guard var words = arguments(of: entry) else { return nil }
-        if Checker.namesFile(entry) { words = Array(words.prefix(1)) }
+        if namesFile(entry) { words = Array(words.prefix(1)) }
         guard let first = words.first else {
             reporter.error(entry.keyword.span.behind, "the \(what) has no name", expected: "a name before `{`")
             return nil
@@ -194,13 +196,31 @@ final class Checker {
     }
 
     /// Says why `words`, which follow `subject`, fit none of its forms. `name` is what is not complete if words are
-    /// missing.
-    func report(_ failure: ClauseFailure, _ words: [WordSyntax], of subject: WordSyntax, name: String? = nil) {
+    /// missing; `form` is what helps if nothing else does.
+    func report(
+        _ failure: ClauseFailure, _ words: [WordSyntax], of subject: WordSyntax, name: String? = nil,
+        form: String? = nil
+    ) {
         let word = failure.progress < words.count ? words[failure.progress] : nil
         let span = word?.span ?? (words.last ?? subject).span.behind
         reporter.error(
             span, failure.message ?? "\(quoted(name ?? subject.text)) is not complete",
             expected: failure.expected.isEmpty ? nil : orList(failure.expected),
-            help: failure.help ?? word.flatMap { suggestion(for: $0.text, among: failure.candidates) })
+            help: failure.help ?? word.flatMap { suggestion(for: $0.text, among: failure.candidates) }
+                ?? (failure.isValue ? nil : form),
+            related: failure.first.map { [.init(words[$0].span, "the first is here")] } ?? [])
+    }
+
+    /// The single word of a line; nil, reported, if there are none or several.
+    func onlyWord(_ words: [WordSyntax], of keyword: WordSyntax, expected: String) -> WordSyntax? {
+        guard let word = words.first else {
+            reporter.error(keyword.span.behind, "`\(keyword.text)` is not complete", expected: expected)
+            return nil
+        }
+        guard words.count == 1 else {
+            reporter.error(words[1].span, "unexpected \(quoted(words[1].text))", expected: "the end of the line")
+            return nil
+        }
+        return word
     }
 }

@@ -1,25 +1,6 @@
 import Pipeline
 
-extension ClauseSpec {
-    /// The clause as help and messages write it: `timeout DURATION`, `deny|allow [from|to] SET`.
-    package var form: String { elements.map(\.form).joined(separator: " ") }
-}
-
 extension ClauseSpec.Element {
-    package var form: String {
-        switch self {
-        case .word(let word): word
-        case .choice(_, let words): words.joined(separator: "|")
-        case .optional(_, let words): "[" + words.joined(separator: "|") + "]"
-        case .duration(let name, _): name.uppercased()
-        case .size(let name, _): name.uppercased()
-        case .count(let name, _): name.uppercased()
-        case .optionalByte(let name, _): "[\(name.uppercased())]"
-        case .set(let name): name.uppercased()
-        case .block(let name, _), .text(let name): name.uppercased()
-        }
-    }
-
     /// What a message says was expected: any of these.
     var expectations: [String] {
         switch self {
@@ -31,8 +12,10 @@ extension ClauseSpec.Element {
         case .optionalByte(let name, let range):
             ["a \(name) from \(Value.byteText(range.lowerBound)) to \(Value.byteText(range.upperBound))"]
         case .set: ["`@NAME`", "a prefix"] + BuiltInSets.names.map { "`\($0)`" }
-        case .block(_, let kind): ["the name of a `\(kind.rawValue)` block"]
+        case .block(_, let kind): ["the name of a `\(kind.keyword)` block"]
         case .text(let name): ["a \(name)"]
+        case .value(let kind), .list(let kind, _): [kind.expected]
+        case .options(let options): options.map { "`\($0.name)`" }
         }
     }
 }
@@ -48,6 +31,18 @@ struct ClauseFailure: Error {
     var expected: [String] = []
     var candidates: [String] = []
     var help: String?
+    /// The index of another word that matters: where the first of two is.
+    var first: Int?
+    /// What else is wrong with the same words.
+    var others: [ClauseFailure] = []
+
+    static let endOfLine = "the end of the line"
+
+    static func twice(_ word: String, at index: Int, _ first: Int) -> ClauseFailure {
+        ClauseFailure(
+            progress: index, isValue: true, message: "\(quoted(word)) is given twice", help: "remove one of them",
+            first: first)
+    }
 
     /// The one that came further; of two as far, the one about a value; else what both expected.
     func merged(with other: ClauseFailure) -> ClauseFailure {
@@ -55,6 +50,8 @@ struct ClauseFailure: Error {
         if isValue || other.isValue { return isValue ? self : other }
         var result = self
         result.expected += other.expected.filter { !expected.contains($0) }
+        let end = result.expected.filter { $0.hasSuffix(ClauseFailure.endOfLine) }
+        result.expected = result.expected.filter { !end.contains($0) } + end
         result.candidates += other.candidates
         result.help = help ?? other.help
         return result
@@ -63,53 +60,124 @@ struct ClauseFailure: Error {
 
 /// Fits the words of one clause to one ``ClauseSpec``.
 struct ClauseMatcher {
-    /// The sets of the file.
-    let sets: [String: AddressSet]
-    /// The blocks of the file, by kind and name.
-    var blocks: [BlockKind: [String: any ConfigBlock]] = [:]
+    /// The blocks of the file, sets among them.
+    var blocks = BlockTable()
+    /// Others may follow behind a comma.
+    var isOneOfSeveral = true
 
     func match(_ words: [WordSyntax], _ spec: ClauseSpec) throws(ClauseFailure) -> Clause {
+        var run = ClauseRun()
+        for element in spec.elements { try match(words, element, &run) }
+        guard run.index == words.count else {
+            let word = quoted(words[run.index].text)
+            throw ClauseFailure(
+                progress: run.index,
+                message: isOneOfSeveral ? "\(word) is more than the clause takes" : "unexpected \(word)",
+                expected: run.passed.flatMap(\.expectations)
+                    + [isOneOfSeveral ? "`,` or the end of the line" : ClauseFailure.endOfLine],
+                candidates: run.passed.flatMap(\.words))
+        }
+        return Clause(name: spec.name, values: run.values)
+    }
+
+    /// How far the words of a clause have fitted.
+    private struct ClauseRun {
         var values: [ArgumentValue] = []
         var index = 0
-        // Optional words that were not there: a later word that doesn't fit may be meant as one of them.
+        /// Optional words that were not there: a later word that doesn't fit may be meant as one of them.
         var passed: [ClauseSpec.Element] = []
-        for element in spec.elements {
-            let word = index < words.count ? words[index].text : nil
-            if case .optional(_, let options) = element {
-                if let word, options.contains(word) {
-                    values.append(.word(word))
-                    index += 1
-                    passed = []
-                } else {
-                    values.append(.absent)
-                    passed.append(element)
-                }
-                continue
-            }
-            if case .optionalByte = element, word?.first?.isNumber != true {
-                values.append(.absent)
-                passed.append(element)
-                continue
-            }
-            guard let word else { throw mismatch(nil, at: index, passed + [element]) }
-            switch element {
-            case .word(let wanted):
-                guard word == wanted else { throw mismatch(word, at: index, passed + [element]) }
-            case .choice(_, let options):
-                guard options.contains(word) else { throw mismatch(word, at: index, passed + [element]) }
-                values.append(.word(word))
-            default: values.append(try value(word, element, at: index, passed))
-            }
+
+        mutating func take(_ value: ArgumentValue?) {
+            if let value { values.append(value) }
             index += 1
             passed = []
         }
-        guard index == words.count else {
-            throw ClauseFailure(
-                progress: index, message: "\(quoted(words[index].text)) is more than the clause takes",
-                expected: passed.flatMap(\.expectations) + ["`,` or the end of the line"],
-                candidates: passed.flatMap(\.words))
+        mutating func pass(_ element: ClauseSpec.Element) {
+            values.append(.absent)
+            passed.append(element)
         }
-        return Clause(name: spec.name, values: values)
+    }
+
+    private func match(
+        _ words: [WordSyntax], _ element: ClauseSpec.Element, _ run: inout ClauseRun
+    ) throws(ClauseFailure) {
+        let word = run.index < words.count ? words[run.index].text : nil
+        switch element {
+        case .optional(_, let options):
+            if let word, options.contains(word) { run.take(.word(word)) } else { run.pass(element) }
+            return
+        case .optionalByte where word?.first?.isNumber != true: return run.pass(element)
+        case .options(let options):
+            run.values.append(.options(try self.options(words, from: &run.index, options)))
+            return
+        default: break
+        }
+        guard let word else { throw mismatch(nil, at: run.index, run.passed + [element]) }
+        switch element {
+        case .word(let wanted):
+            guard word == wanted else { throw mismatch(word, at: run.index, run.passed + [element]) }
+            run.take(nil)
+        case .choice(_, let options):
+            guard options.contains(word) else { throw mismatch(word, at: run.index, run.passed + [element]) }
+            run.take(.word(word))
+        case .list(let kind, let limit):
+            run.values += try list(words, from: run.index, kind, limit)
+            run.index = words.count
+        default: run.take(try value(word, element, at: run.index, run.passed))
+        }
+    }
+
+    /// All of them are looked at: what is wrong with each is said.
+    private func list(
+        _ words: [WordSyntax], from start: Int, _ kind: ValueKind, _ limit: Int
+    ) throws(ClauseFailure) -> [ArgumentValue] {
+        var values: [ArgumentValue] = []
+        var failures: [ClauseFailure] = []
+        var places: [String: Int] = [:]
+        for index in start..<words.count {
+            let word = words[index].text
+            if let first = places[word] {
+                failures.append(.twice(word, at: index, first))
+                continue
+            }
+            places[word] = index
+            guard values.count < limit else {
+                failures.append(ClauseFailure(progress: index, isValue: true, message: "more than \(limit) of them"))
+                break
+            }
+            do throws(ClauseFailure) {
+                values.append(try value(word, .value(kind), at: index, []))
+            } catch {
+                failures.append(error)
+            }
+        }
+        guard var first = failures.first else { return values }
+        first.others = Array(failures.dropFirst())
+        throw first
+    }
+
+    /// To the end of the words, or to what begins no option.
+    private func options(
+        _ words: [WordSyntax], from index: inout Int, _ options: [ClauseSpec]
+    ) throws(ClauseFailure) -> [Clause] {
+        var found: [Clause] = []
+        var places: [String: Int] = [:]
+        while index < words.count {
+            let word = words[index].text
+            guard let option = options.first(where: { $0.name == word }) else {
+                throw ClauseFailure(
+                    progress: index, message: "unexpected \(quoted(word))",
+                    expected: options.map { "`\($0.name)`" } + [ClauseFailure.endOfLine],
+                    candidates: options.map(\.name))
+            }
+            if let first = places[word] { throw .twice(word, at: index, first) }
+            places[word] = index
+            var run = ClauseRun(index: index)
+            for element in option.elements { try match(words, element, &run) }
+            index = run.index
+            found.append(Clause(name: option.name, values: run.values))
+        }
+        return found
     }
 
     /// The first of `specs` that fits, or the failure of those that came furthest.
@@ -142,38 +210,41 @@ struct ClauseMatcher {
             case .optionalByte(let name, let range): return .count(UInt64(try Value.byte(word, range, what: name)))
             case .block(_, let kind): return .block(try block(word, kind))
             case .text: return .text(word)
+            case .value(let kind): return try kind.read(word)
             default: return .set(try addressSet(word, orOneOf: passed.flatMap(\.words)))
             }
         } catch {
-            let isValue = ClauseMatcher.looksLikeValue(word, element)
+            let isValue = ClauseMatcher.looksLikeValue(word, element, error)
             let others = isValue ? [] : passed
             let own = error.expected.map { [$0] } ?? (isValue ? [] : element.expectations)
             throw ClauseFailure(
                 progress: index, isValue: isValue, message: error.message,
                 expected: others.flatMap(\.expectations) + own,
-                candidates: others.flatMap(\.words), help: error.help)
+                candidates: others.flatMap(\.words) + element.words, help: error.help)
         }
     }
 
     /// True if the author meant a value here, so that what is wrong with it is worth more than that others would fit.
-    private static func looksLikeValue(_ word: String, _ element: ClauseSpec.Element) -> Bool {
+    private static func looksLikeValue(
+        _ word: String, _ element: ClauseSpec.Element, _ problem: ValueProblem
+    ) -> Bool {
+        if case .value = element { return !problem.mayBeOther }
         guard case .set = element else { return word.first?.isNumber == true }
         return word.contains { $0 == "@" || $0 == "." || $0 == ":" || $0 == "/" }
     }
 
     private func block(_ word: String, _ kind: BlockKind) throws(ValueProblem) -> any ConfigBlock {
-        if let block = blocks[kind]?[word] { return block }
-        let known = (blocks[kind] ?? [:]).keys.sorted()
+        if let block = blocks.find(kind, word) { return block }
         throw ValueProblem(
-            message: "no \(kind.rawValue) is named \(quoted(word))",
-            help: suggestion(for: word, among: known) ?? "add `\(kind.rawValue) \(word) { ... }`")
+            message: "no \(kind.keyword) is named \(quoted(word))",
+            help: suggestion(for: word, among: blocks.names(kind)) ?? "add `\(kind.keyword) \(word) { ... }`")
     }
 
     /// `@name`, a prefix, or a built-in set.
     private func addressSet(_ word: String, orOneOf others: [String]) throws(ValueProblem) -> AddressSet {
         if word.hasPrefix("@") {
-            if let set = sets[String(word.dropFirst())] { return set }
-            let near = nearest(to: String(word.dropFirst()), among: sets.keys.sorted())
+            if let set = blocks.set(String(word.dropFirst())) { return set }
+            let near = nearest(to: String(word.dropFirst()), among: blocks.all(of: NamedSet.self).map(\.name).sorted())
             let builtIn = BuiltInSets.named(String(word.dropFirst())) != nil
             throw ValueProblem(
                 message: "no set is named \(quoted(String(word.dropFirst())))",
@@ -187,7 +258,8 @@ struct ClauseMatcher {
         }
         throw ValueProblem(
             message: "unexpected \(quoted(word))",
-            help: sets[word] != nil ? "write `@\(word)`" : suggestion(for: word, among: others + BuiltInSets.names))
+            help: blocks.set(word) != nil
+                ? "write `@\(word)`" : suggestion(for: word, among: others + BuiltInSets.names))
     }
 }
 
@@ -198,6 +270,8 @@ extension ClauseSpec.Element {
         case .word(let word): [word]
         case .choice(_, let words), .optional(_, let words): words
         case .set: BuiltInSets.names
+        case .options(let options): options.map(\.name)
+        case .value(let kind), .list(let kind, _): kind.candidates
         default: []
         }
     }

@@ -33,7 +33,7 @@ package struct Compilation: Sendable {
 ///     keeps its table, so that a reload forgives nobody.
 package func compile(
     _ text: [UInt8], file: String, catalog: [any Filter.Type],
-    reusing: [BlockKind: [String: any ConfigBlock]] = [:], readFile: @escaping FileReader = noFiles
+    reusing: BlockTable = BlockTable(), readFile: @escaping FileReader = noFiles
 ) -> Compilation {
     let reporter = Reporter()
     guard let source = readable(text, file: file, reporter) else {
@@ -41,8 +41,10 @@ package func compile(
             program: nil, routes: [], routesFile: nil, diagnostics: reporter.finish(),
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
-    let tree = Parser.parse(source, reporter)
-    let checker = Checker(source: source, reporter: reporter, catalog: catalog, readFile: readFile)
+    let grammar = Grammar(catalog)
+    let tree = Parser.parse(source, reporter, grammar)
+    let checker = Checker(
+        source: source, reporter: reporter, catalog: catalog, grammar: grammar, readFile: readFile)
     checker.reusable = reusing
     checker.check(tree)
     return Compilation(
@@ -52,12 +54,17 @@ package func compile(
 
 /// The one way to write a config file: indentation, columns, one blank line at most; comments stay.
 /// Nil, with the reasons, if the text doesn't parse. Formatting what this returns changes nothing.
-package func format(_ text: [UInt8], file: String) -> (formatted: String?, diagnostics: [Diagnostic]) {
+///
+/// - Parameter catalog: the filters of this build: which blocks hold lists is for them to say.
+package func format(
+    _ text: [UInt8], file: String, catalog: [any Filter.Type]
+) -> (formatted: String?, diagnostics: [Diagnostic]) {
     let reporter = Reporter()
     guard let source = readable(text, file: file, reporter) else { return (nil, reporter.finish()) }
-    let tree = Parser.parse(source, reporter)
+    let grammar = Grammar(catalog)
+    let tree = Parser.parse(source, reporter, grammar)
     guard reporter.errorCount == 0 else { return (nil, reporter.finish()) }
-    return (Formatter.format(tree), reporter.finish())
+    return (Formatter.format(tree, grammar), reporter.finish())
 }
 
 /// Nil, and a diagnostic, for bytes that are no config text at all.
@@ -85,11 +92,18 @@ private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> So
     return SourceText(file: file, bytes: text)
 }
 
-/// What the blocks `node`, `health` and `route` may say, for the test that holds ``describe(_:)`` to it.
-package let languageSettings: [String] = Checker.nodeSettings + Checker.healthSettings + Checker.routeFields
+/// Every keyword of the language that is no stage's, with this build's filters: top-level ones, settings of blocks, fields of
+/// routes, options of lines. For the tests that hold the reference page, `check --print` and the fuzzer's words to them.
+package func languageKeywords(_ catalog: [any Filter.Type]) -> [String] {
+    let grammar = Grammar(catalog)
+    let lines = ([NodeBlock.descriptor] + grammar.blocks).flatMap(\.lines).filter(\.isOffered)
+    let options = lines.flatMap(\.forms).flatMap(\.elements).flatMap { element -> [String] in
+        if case .options(let options) = element { options.map(\.name) } else { [] }
+    }
+    return grammar.topLevel.map(\.keyword) + lines.map(\.keyword) + options + Checker.routeFields
+}
 
-/// Every keyword of the language that no filter brings: top-level ones, node settings, route fields. For the test
-/// that holds the reference page to them.
-package let languageKeywords: [String] =
-    Checker.topLevel.map(\.keyword) + Checker.nodeSettings + Checker.routeFields + Checker.limitFields
-    + Checker.healthSettings + Checker.exportOptions + Checker.hintSettings
+/// The settings of every block and the fields of `route`, with the block's keyword.
+package func languageSettings(_ catalog: [any Filter.Type]) -> [(block: String, setting: SettingLine)] {
+    ([NodeBlock.descriptor] + catalog.blocks).flatMap { block in block.lines.map { (block.keyword, $0) } }
+}

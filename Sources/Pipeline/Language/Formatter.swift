@@ -1,3 +1,5 @@
+import Pipeline
+
 /// Writes a tree back in the one way that the language has.
 struct Formatter {
     /// Keywords longer than this don't widen their block's column.
@@ -12,12 +14,15 @@ struct Formatter {
         var blank = false
     }
 
+    private let grammar: Grammar
     private var lines: [Line] = []
     /// The next line has an empty one above it.
     private var pendingBlank = false
 
-    static func format(_ file: FileSyntax) -> String {
-        var formatter = Formatter()
+    private init(_ grammar: Grammar) { self.grammar = grammar }
+
+    static func format(_ file: FileSyntax, _ grammar: Grammar) -> String {
+        var formatter = Formatter(grammar)
         formatter.addFile(file.body)
         return formatter.output()
     }
@@ -34,12 +39,7 @@ struct Formatter {
         let text = word.text
         let bare = !text.isEmpty && text != "=" && text.utf8.allSatisfy(Lexer.isWordByte)
         guard !bare else { return text }
-        var escaped = ""
-        for scalar in text.unicodeScalars {
-            if scalar == "\\" || scalar == "\"" { escaped.unicodeScalars.append("\\") }
-            escaped.unicodeScalars.append(scalar)
-        }
-        return "\"\(escaped)\""
+        return quotedWord(text)
     }
 
     private static func arguments(_ entry: EntrySyntax) -> String {
@@ -116,7 +116,7 @@ struct Formatter {
         guard let body = entry.body else {
             return emit(indent + text, comment: entry.trailing)
         }
-        if Formatter.isList(entry), let short = Formatter.shortSet(entry, body, indent: indent) {
+        if isList(entry), let short = Formatter.shortSet(entry, body, indent: indent) {
             return emit(short, comment: entry.trailing)
         }
         guard body.openComment != nil || !body.entries.isEmpty || !body.dangling.isEmpty else {
@@ -124,7 +124,7 @@ struct Formatter {
         }
         emit(indent + text + " {", comment: body.openComment)
         let first = lines.count
-        if Formatter.isList(entry) {
+        if isList(entry) {
             addPrefixes(body, indent: indent + "    ")
         } else {
             addBody(body, indent: indent + "    ")
@@ -151,9 +151,7 @@ struct Formatter {
     // MARK: Sets and names
 
     /// A block of words instead of directives.
-    private static func isList(_ entry: EntrySyntax) -> Bool {
-        entry.keyword.text == "set" || entry.keyword.text == "names"
-    }
+    private func isList(_ entry: EntrySyntax) -> Bool { grammar.lists[entry.keyword.text] != nil }
 
     /// A set without comments on one line, if it is short enough.
     private static func shortSet(_ entry: EntrySyntax, _ body: BodySyntax, indent: String) -> String? {

@@ -27,10 +27,10 @@ extension Checker {
     static let shownLines = 20
 
     /// True for a line of the form `KEYWORD NAME file ...`, for keywords that have one.
-    static func namesFile(_ entry: EntrySyntax) -> Bool {
+    func namesFile(_ entry: EntrySyntax) -> Bool {
         let words = entry.clauses.first?.words ?? []
-        let hasFile = entry.keyword.text == "set" || entry.keyword.text == "names"
-        return hasFile && entry.body == nil && words.count >= 2 && words[1].text == "file"
+        return grammar.lists[entry.keyword.text] != nil && entry.body == nil && words.count >= 2
+            && words[1].text == "file"
     }
 
     /// The path; nil, reported, if there is not exactly one.

@@ -39,18 +39,3 @@ func suggestion(for name: String, among candidates: some Collection<String>) -> 
     ForeignWords.help(for: name, among: candidates)
         ?? nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
 }
-
-/// A word of the source as messages show it: quoted, and cut if it is long.
-func quoted(_ text: String) -> String { text.count <= 64 ? "`\(text)`" : "`\(text.prefix(60))…`" }
-
-/// `a`, `a or b`, `a, b or c`.
-func orList(_ items: [String]) -> String {
-    guard let last = items.last, items.count > 1 else { return items.first ?? "" }
-    return items.dropLast().joined(separator: ", ") + " or " + last
-}
-
-/// The same with `and`.
-func andList(_ items: [String]) -> String {
-    guard let last = items.last, items.count > 1 else { return items.first ?? "" }
-    return items.dropLast().joined(separator: ", ") + " and " + last
-}

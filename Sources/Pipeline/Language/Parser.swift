@@ -2,27 +2,28 @@
 struct Parser {
     /// How deep blocks may nest before the rest is skipped (R27). The language itself nests them once.
     static let nestingLimit = 8
-    /// Words that begin a top-level entry: where a forgotten `}` may be noticed.
-    static let topLevelKeywords = Set(Checker.topLevel.map(\.keyword))
-
     private let source: SourceText
     private let tokens: [Token]
     private let reporter: Reporter
+    private let grammar: Grammar
     /// A top-level keyword at the start of a line ends an open block. Only tried on a file whose braces don't match:
     /// otherwise a block without indentation, though unformatted, is right.
     private let guessesClosingBraces: Bool
     private var index = 0
     private(set) var isUnbalanced = false
 
-    static func parse(_ source: SourceText, _ reporter: Reporter) -> FileSyntax {
+    static func parse(_ source: SourceText, _ reporter: Reporter, _ grammar: Grammar) -> FileSyntax {
         let tokens = Lexer.tokens(source, reporter)
-        var trial = Parser(source, tokens, Reporter(), guessesClosingBraces: false)
+        var trial = Parser(source, tokens, Reporter(), grammar, guessesClosingBraces: false)
         _ = trial.parseBody(opening: SourceSpan(0, 0), depth: 0)
-        var parser = Parser(source, tokens, reporter, guessesClosingBraces: trial.isUnbalanced)
+        var parser = Parser(source, tokens, reporter, grammar, guessesClosingBraces: trial.isUnbalanced)
         return FileSyntax(body: parser.parseBody(opening: SourceSpan(0, 0), depth: 0))
     }
 
-    private init(_ source: SourceText, _ tokens: [Token], _ reporter: Reporter, guessesClosingBraces: Bool) {
+    private init(
+        _ source: SourceText, _ tokens: [Token], _ reporter: Reporter, _ grammar: Grammar, guessesClosingBraces: Bool
+    ) {
+        self.grammar = grammar
         self.source = source
         self.tokens = tokens
         self.reporter = reporter
@@ -99,7 +100,7 @@ struct Parser {
         guard guessesClosingBraces, token.kind == .word else { return false }
         let start = Int(token.start)
         guard start == 0 || source.bytes[start - 1] == UInt8(ascii: "\n") else { return false }
-        return Parser.topLevelKeywords.contains(text(token))
+        return grammar.keywords.contains(text(token))
     }
 
     private func reportUnclosed(_ opening: SourceSpan, before token: Token) {
@@ -134,16 +135,8 @@ struct Parser {
             return BodySyntax(opening: opening)
         }
         return parseBody(
-            opening: opening, depth: depth + 1, members: depth == 0 ? Parser.members(of: keyword?.text) : nil)
-    }
-
-    /// What a block holds whose lines are no directives but lists of words; nil: directives.
-    private static func members(of keyword: String?) -> String? {
-        switch keyword {
-        case "set": "prefixes"
-        case "names": "names"
-        default: nil
-        }
+            opening: opening, depth: depth + 1,
+            members: depth == 0 ? keyword.flatMap { grammar.lists[$0.text]?.plural } : nil)
     }
 
     private mutating func skipBlock() {

@@ -1,4 +1,5 @@
 import CLinux
+import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 import PipelineThreads

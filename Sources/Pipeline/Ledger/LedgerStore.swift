@@ -1,3 +1,4 @@
+import FilterEgressAccounting
 import GRDB
 import Pipeline
 import PipelineFlows

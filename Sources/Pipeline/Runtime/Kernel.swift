@@ -78,7 +78,7 @@ package protocol Kernel {
     /// The monotonic clock.
     mutating func now() -> Instant
     /// Nanoseconds since 1970, for log lines only.
-    mutating func wallClock() -> UInt64
+    func wallClock() -> UInt64
 
     /// A descriptor of the worker's own for a listening socket that control holds; `-errno`.
     mutating func take(_ listener: Descriptor) -> Outcome

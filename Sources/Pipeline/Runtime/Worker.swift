@@ -178,7 +178,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.counters = counters
         self.ring = .passUnretained(ring)
         self.mailbox = .passUnretained(mailbox)
-        self.logs = settings.recordsConnections
+        self.logs = snapshot.pointee.recordsConnections
         self.connectTimeout = settings.connectTimeout
         self.halfCloseTimeout = settings.halfCloseTimeout
         self.coalesce = settings.coalesce

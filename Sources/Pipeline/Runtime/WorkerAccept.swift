@@ -241,7 +241,9 @@ extension Worker {
             withUnsafeMutablePointer(to: &pending.pointee.prelude) { prelude in
                 withUnsafeMutablePointer(to: &pending.pointee.memory) { memory in
                     let view = ConnectionView(
-                        facts: facts, bytes: bytes, input: input, now: now, routes: snapshot.pointee.routes,
+                        facts: facts, bytes: bytes, input: input, now: now,
+                        wallClock: snapshot.pointee.readsWallClock ? kernel.wallClock() : 0,
+                        routes: snapshot.pointee.routes,
                         instances: snapshot.pointee.instances, isGating: slot.pointee.phase == .relaying)
                     return ask(view, Effects(facts: facts, prelude: prelude, memory: memory))
                 }
@@ -251,7 +253,7 @@ extension Worker {
 
     /// A stage has refused. True if it is in shadow mode and the connection goes on (R28).
     mutating func pass(_ index: Int, _ stage: UnsafePointer<Stage>, _ reason: UInt8) -> Bool {
-        let code = ReasonCode.filter(base: stage.pointee.reasonBase, reason)
+        let code = stage.pointee.code(reason)
         if stage.pointee.shadow {
             counters.pointee.shadowed(code)
             slab.slots[index].shadowed = code

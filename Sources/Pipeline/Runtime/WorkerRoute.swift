@@ -82,7 +82,7 @@ extension Worker {
         guard case .refuse(let reason) = verdict else { return true }
         let isOtherSet = route.pointee.group.pointee.number != pending.pointee.group
         if slot.pointee.tried == 0 {
-            finish(index, .filter(base: stage.pointee.reasonBase, reason), .reset)
+            finish(index, stage.pointee.code(reason), .reset)
         } else {
             finish(index, (isOtherSet && hadMore ? .routeChanged : failure ?? .routeChanged).code, .reset)
         }

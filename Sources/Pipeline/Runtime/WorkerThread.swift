@@ -69,7 +69,7 @@ package final class WorkerThread: @unchecked Sendable {
             throw WorkerStartError(worker: index, call: error.call, error: error.error)
         }
         let counters = UnsafeMutablePointer<WorkerCounters>.allocate(capacity: 1)
-        counters.initialize(to: WorkerCounters())
+        counters.initialize(to: WorkerCounters(reasons: snapshot.pointee.reasonCount))
         let ring = RecordRing()
         let mailbox = Mailbox(wakeDescriptor: Descriptor(wake))
         let made = Worker(

@@ -1,7 +1,8 @@
 import Pipeline
+import PipelineLimits
 
-/// Readers of the values that only `limit` blocks have.
-extension Value {
+/// Readers of the words that only `limit` blocks have.
+enum LimitWords {
     private static let periods: [(name: String, span: TimeSpan)] = [
         ("s", .seconds(1)), ("m", .seconds(60)), ("h", .seconds(3600)),
     ]
@@ -29,7 +30,7 @@ extension Value {
                 message: "\(quoted(text)) has an unknown period", expected: "`/s`, `/m` or `/h`",
                 help: habit.map { "did you mean `\(parts[0])/\($0.name)`?" })
         }
-        return (try count(String(parts[0]), 1...1_000_000), period.span)
+        return (try ConfigValue.count(String(parts[0]), 1...1_000_000), period.span)
     }
 
     /// `10Mbit/s`, `5MiB/s`: bytes a second.
@@ -63,5 +64,65 @@ extension Value {
                 expected: "a number from \(range.lowerBound) to \(range.upperBound) after `/`")
         }
         return length
+    }
+
+    static let keys: [(name: String, key: LimitKey)] = [
+        ("env", .env), ("instance", .instance), ("listener", .listener), ("org", .org), ("route", .route),
+    ]
+
+    /// `client`, `client/N`: the length of IPv6 networks; or one of ``keys``.
+    static let key = ValueKind(
+        "client[/N]|" + keys.map(\.name).joined(separator: "|"),
+        expected: "`client/64` or " + orList(keys.map { "`\($0.name)`" }), range: "N: 1–128",
+        candidates: ["client/64"] + keys.map(\.name)
+    ) { text throws(ValueProblem) in
+        if let plain = keys.first(where: { $0.name == text }) { return .custom(plain.key) }
+        let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.first == "client" else {
+            throw ValueProblem(
+                message: "nothing is counted by \(quoted(text))",
+                expected: "`client/64` or " + orList(keys.map { "`\($0.name)`" }))
+        }
+        let length = parts.count > 1 ? try prefixLength(parts[1], in: text, 1...128) : 64
+        return .custom(LimitKey.client(v6: length, v4: 32))
+    }
+
+    /// `v4/M`: the length of IPv4 networks.
+    static let v4 = ValueKind("v4/M", expected: "`v4/LENGTH`", range: "M: 1–32") {
+        text throws(ValueProblem) in
+        guard text.hasPrefix("v4/") else {
+            throw ValueProblem(
+                message: "unexpected \(quoted(text))", expected: "`v4/LENGTH`", mayBeOther: true)
+        }
+        return .count(UInt64(try prefixLength(text.dropFirst(3), in: text, 1...32)))
+    }
+
+    static let connections = ValueKind("N/s|N/m|N/h", expected: "a rate like `200/s`", range: "N: 1–1M") {
+        text throws(ValueProblem) in
+        let (count, period) = try connectionRate(text)
+        return .custom(ConnectionRate(count: count, period: period))
+    }
+
+    static let bytes = ValueKind("RATE", expected: "a byte rate like `10Mbit/s`", range: "8kbit/s–100Gbit/s") {
+        text throws(ValueProblem) in .custom(ByteRate(bytesPerSecond: try byteRate(text)))
+    }
+
+    static func text(_ rate: ConnectionRate) -> String {
+        "\(textWithoutBurst(rate)) burst \(countText(rate.burst))"
+    }
+
+    static func textWithoutBurst(_ rate: ConnectionRate) -> String {
+        "\(countText(rate.count))/\(periods.first { $0.span == rate.period }?.name ?? rate.period.configText)"
+    }
+
+    static func text(_ rate: ByteRate) -> String {
+        let unit = byteRates.first { rate.bytesPerSecond % $0.factor == 0 }
+        let value = unit.map { "\(rate.bytesPerSecond / $0.factor)\($0.name)" } ?? "\(rate.bytesPerSecond) bytes/s"
+        return "\(value) burst \(sizeText(rate.burst))"
+    }
+
+    static func text(_ key: LimitKey) -> String {
+        if case .client(let v6, let v4) = key { return "client/\(v6) v4/\(v4)" }
+        return keys.first { $0.key == key }?.name ?? ""
     }
 }

@@ -1,7 +1,23 @@
 import ArgumentParser
+import Pipeline
 import PipelineControl
+import Synchronization
 
-@main
+/// The daemon and its tools, for a `main` that says which filters they have.
+public enum PipelinedCommand {
+    private static let chosen = Mutex<[any Filter.Type]>([])
+
+    /// Of this build. Subcommands are made by the parser, which hands nothing on.
+    static var filters: [any Filter.Type] { chosen.withLock { $0 } }
+
+    /// Runs the command that the process's arguments say, and ends the process.
+    /// - Parameter filters: in the order that gives their reasons their codes: add at the end, never reorder.
+    public static func main(filters: [any Filter.Type]) {
+        chosen.withLock { $0 = filters }
+        Pipelined.runAsRoot()
+    }
+}
+
 struct Pipelined: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pipelined",
@@ -25,7 +41,7 @@ struct Pipelined: ParsableCommand {
         ])
 
     /// The parser's own code for wrong usage is 64; ours is 2, as for most tools.
-    static func main() {
+    static func runAsRoot() {
         do {
             var command = try parseAsRoot()
             try command.run()

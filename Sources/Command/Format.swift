@@ -25,7 +25,7 @@ struct Format: ParsableCommand {
     func run() throws {
         let text = try Output.read(config, limit: SourceText.limit + 1)
         let name = config == "-" ? "standard input" : config
-        let (formatted, diagnostics) = format(text, file: name)
+        let (formatted, diagnostics) = format(text, file: name, catalog: PipelinedCommand.filters)
         guard let formatted else {
             Output.errorText(render(diagnostics, source: SourceText(file: name, bytes: text)))
             throw ExitCode.wrongInput

@@ -1,3 +1,5 @@
+import Pipeline
+
 /// A `conntrack` line of the `node` block: what passes no worker is counted by the kernel, and read from there (R21).
 public struct ConntrackCounting: Sendable, Equatable {
     /// How often the whole table is read: what a crash may lose of connections that live.

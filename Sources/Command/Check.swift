@@ -34,7 +34,7 @@ struct Check: ParsableCommand {
 
     func run() throws {
         let text = try Output.read(config, limit: SourceText.limit)
-        let loaded = ConfigLoader.load(text, file: config)
+        let loaded = ConfigLoader.load(text, file: config, filters: PipelinedCommand.filters)
         if json { Output.line(loaded.diagnosticJSON) } else { Output.errorText(loaded.diagnosticText) }
         guard let node = loaded.node else { throw ExitCode.wrongInput }
         let leftOut = loaded.leftOut > 0 ? ", \(loaded.leftOut) objects left out" : ""

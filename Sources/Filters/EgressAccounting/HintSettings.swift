@@ -1,3 +1,5 @@
+import Pipeline
+
 /// The `hints` block: from when on an instance's traffic is worth an operator's look. Nil is `off`.
 public struct HintSettings: Sendable, Equatable {
     /// More than `count` within `window`.

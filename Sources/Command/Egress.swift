@@ -56,9 +56,10 @@ struct Egress: ParsableCommand {
 
         func run() throws {
             // What is desired of routes has no part in it: rules are needed most when that can't be read.
-            if remove { return try takeBack((try? ConfigLoader.compileAlone(config))?.program) }
+            let filters = PipelinedCommand.filters
+            if remove { return try takeBack((try? ConfigLoader.compileAlone(config, filters: filters))?.program) }
             let compilation = ConfigLoader.compileAlone(
-                try Output.read(config, limit: SourceText.limit), file: config)
+                try Output.read(config, limit: SourceText.limit), file: config, filters: filters)
             guard let program = compilation.program else {
                 Output.errorText(render(compilation.diagnostics, source: compilation.source))
                 throw ExitCode.wrongInput

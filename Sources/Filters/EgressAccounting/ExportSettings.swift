@@ -1,3 +1,5 @@
+import Pipeline
+
 /// An `export` line: where flow records go, as IPFIX (RFC 7011).
 public struct ExportSettings: Hashable, Sendable {
     public enum Transport: String, Sendable, CaseIterable { case udp, tcp }

@@ -25,7 +25,7 @@ struct Run: ParsableCommand {
     var config: String
 
     func run() throws {
-        let code = Supervisor.run(config: config)
+        let code = Supervisor.run(config: config, filters: PipelinedCommand.filters)
         if code != 0 { throw ExitCode(code) }
     }
 }

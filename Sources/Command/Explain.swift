@@ -68,7 +68,7 @@ struct Explain: ParsableCommand {
             return try AdminOptions.ask(request, at: admin ?? AdminConnection.usualSocket)
         }
         let text = try Output.read(config, limit: SourceText.limit)
-        let loaded = ConfigLoader.load(text, file: config)
+        let loaded = ConfigLoader.load(text, file: config, filters: PipelinedCommand.filters)
         Output.errorText(loaded.diagnosticText)
         guard let node = loaded.node else { throw ExitCode.wrongInput }
         let explanation = Explainer(node).explain(try question(limit: PeekNeed.limit))

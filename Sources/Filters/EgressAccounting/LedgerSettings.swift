@@ -1,3 +1,5 @@
+import Pipeline
+
 /// A `ledger` line of the `node` block: where flows are kept, and for how long (R21).
 public struct LedgerSettings: Sendable, Equatable {
     public var path: String

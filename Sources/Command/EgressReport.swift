@@ -1,5 +1,6 @@
 import ArgumentParser
 import CLinux
+import FilterEgressAccounting
 import Glibc
 import Pipeline
 import PipelineControl
@@ -108,11 +109,11 @@ struct EgressReport: ParsableCommand {
         let program: Program?
         do throws(FileError) {
             // Desired state has no part in it.
-            program = try ConfigLoader.compileAlone(config).program
+            program = try ConfigLoader.compileAlone(config, filters: PipelinedCommand.filters).program
         } catch {
             throw LedgerProblem("\(error)")
         }
-        if let path = program?.node.ledger?.path { return path }
+        if let path = program?.ledger?.path { return path }
         throw LedgerProblem(
             program == nil
                 ? "\(config) has errors: run `pipelined check \(config)`"

@@ -1,0 +1,31 @@
+import Pipeline
+
+/// `set NAME { PREFIX … }`, `set NAME file PATH`.
+struct SetMembers: MemberList {
+    static let block = BlockDescriptor(
+        "set", BlockDescriptor.Members("prefix", "prefixes", contained: "address"), of: SetMembers.self,
+        "names prefixes, IPv4 and IPv6, for stages to use as `@NAME`",
+        use: { "write `@\($0)` in a stage" },
+        shown: { block in
+            guard let set = (block as? NamedSet)?.set else { return [] }
+            return [membersText(set.prefixes.prefix(shownMembers).map(\.description), of: set.prefixes.count)]
+        })
+
+    private var prefixes: [Prefix] = []
+    private var known: Set<Prefix> = []
+
+    var count: Int { prefixes.count }
+
+    mutating func add(_ text: UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Bool {
+        guard let prefix = Prefix(ascii: text) else {
+            // Slow, and only for what is wrong: says what.
+            _ = try ConfigValue.prefix(String(decoding: text, as: UTF8.self))
+            throw ValueProblem(message: "this is no prefix")
+        }
+        guard known.insert(prefix).inserted else { return false }
+        prefixes.append(prefix)
+        return true
+    }
+
+    func block(_ name: String) -> any ConfigBlock { NamedSet(name, prefixes) }
+}

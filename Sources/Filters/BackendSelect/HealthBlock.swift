@@ -1,0 +1,158 @@
+import Pipeline
+
+/// `health NAME { … }`, its lines.
+extension HealthSettings: SettingsBlock {
+    static let block = BlockDescriptor(
+        "health", .named, what: "health block", of: HealthSettings.self,
+        "how this node finds out which ready backends answer, and what it does when none does",
+        use: { "write `backend health \($0)` in a pipeline" })
+
+    public static let initial = Values()
+    public static let lines: [Setting<Values>] = probes + failures
+
+    private static let times = TimeSpan.milliseconds(100)...(.seconds(3600))
+
+    private static let probes: [Setting<Values>] = [
+        Setting(
+            SettingLine(
+                "probe",
+                [
+                    [.choice(name: "probe", ["off", "tcp", "tls"])],
+                    [.choice(name: "probe", ["tls"]), .word("sni"), .value(serverName)],
+                    [.choice(name: "probe", ["expect"]), .value(answer)],
+                ],
+                "how a backend is asked: a connect; the bytes that its answer begins with; a ClientHello that is answered "
+                    + "by a ServerHello; or not at all"),
+            text: { probeText($0.probe) },
+            apply: { $0.probe = probe($1) }),
+        Setting(
+            SettingLine(
+                "interval",
+                [
+                    [.duration(name: "duration", times)],
+                    [.duration(name: "duration", times), .word("jitter"), .value(.percent(0...50))],
+                ],
+                "from one probe's begin to the next, of the same backend; each is longer or shorter by up to the jitter"
+            ),
+            text: { "\($0.interval.configText) jitter \($0.jitterPercent)%" },
+            apply: { values, clause in
+                if let interval = clause.duration() { values.interval = interval }
+                if let percent = clause.count(1) { values.jitterPercent = UInt8(clamping: percent) }
+            }),
+        Setting(
+            SettingLine(
+                "timeout", [[.duration(name: "duration", TimeSpan.milliseconds(10)...(.seconds(3600)))]],
+                "for the whole probe; at most the interval", without: "`1s`, or the interval if that is shorter"),
+            text: { ($0.timeout ?? min(.seconds(1), $0.interval)).configText },
+            apply: { $0.timeout = $1.duration() }),
+        .count("rise", \.rise, 1...100, "good probes in a row that put a backend in again"),
+        .count("fall", \.fall, 1...100, "bad probes in a row that take it out"),
+        Setting(
+            SettingLine(
+                "rate", [[.value(.perSecond(1...100_000, like: "500/s"))]],
+                "at most so many probes are begun a second, all backends of the block together"),
+            text: { "\($0.probesPerSecond)/s" },
+            apply: { if let rate = $1.count() { $0.probesPerSecond = UInt32(clamping: rate) } }),
+    ]
+
+    private static let failures: [Setting<Values>] = [
+        Setting(
+            SettingLine(
+                "eject", ejectForms,
+                "connect failures in a row that take a backend out, and for how long; each ejection in a row is twice as "
+                    + "long as the last, at most `max`"),
+            text: { values in
+                let policy = values.ejection
+                return policy.after == 0
+                    ? "off" : "after \(policy.after) for \(policy.base.configText) max \(policy.max.configText)"
+            },
+            apply: { values, clause throws(ValueProblem) in values.ejection = try ejection(clause) }),
+        .choice(
+            "panic", \.panic, "when all ready backends of a route are out: reset at once, or try them all the same"),
+    ]
+
+    private static let ejectForms: [[ClauseSpec.Element]] = {
+        let after: [ClauseSpec.Element] = [
+            .word("after"), .count(name: "number", 1...1000), .word("for"), .duration(name: "duration", times),
+        ]
+        let longest = ClauseSpec.Element.duration(name: "duration", times.lowerBound...(.seconds(86400)))
+        return [[.word("off")], after, after + [.word("max"), longest]]
+    }()
+
+    public static func make(_ values: Values, _ context: BlockContext) -> BlockOutcome {
+        var remarks: [BlockRemark] = []
+        if values.probe == .off {
+            for setting in probes.map(\.line.name) where setting != "probe" && context.said.contains(setting) {
+                remarks.append(
+                    BlockRemark(
+                        .warning, at: setting, "`\(setting)` means nothing with `probe off`", help: "remove this line"))
+            }
+        }
+        if let timeout = values.timeout, timeout > values.interval {
+            remarks.append(
+                BlockRemark(
+                    .error, at: "timeout", "`timeout` is longer than the interval of \(values.interval.configText)",
+                    expected: "at most \(values.interval.configText)",
+                    help: "at most one probe of a backend is under way: make the timeout shorter or the interval longer"
+                ))
+        }
+        return BlockOutcome(HealthSettings(context.name, values), remarks)
+    }
+}
+
+// MARK: Values
+
+extension HealthSettings {
+    private static func probe(_ clause: Clause) -> Probe {
+        switch clause.word() {
+        case "off": .off
+        case "tls": .tls(serverName: clause.text(1))
+        case "expect": .expect(Array((clause.text(1) ?? "").utf8))
+        default: .tcp
+        }
+    }
+
+    private static func probeText(_ probe: Probe) -> String {
+        switch probe {
+        case .off: "off"
+        case .tcp: "tcp"
+        case .expect(let bytes): "expect \(quotedWord(String(decoding: bytes, as: UTF8.self)))"
+        case .tls(let name): "tls" + (name.map { " sni \($0)" } ?? "")
+        }
+    }
+
+    private static func ejection(_ clause: Clause) throws(ValueProblem) -> EjectionPolicy {
+        guard let after = clause.count(), let base = clause.duration(1) else { return .none }
+        let most = clause.duration(2) ?? max(base, .seconds(300))
+        guard most >= base else {
+            throw ValueProblem(
+                message: "the longest ejection, \(most.configText), is shorter than the first, \(base.configText)",
+                help: "write `max \(base.configText)` or longer")
+        }
+        return EjectionPolicy(after: UInt32(clamping: after), base: base, max: most)
+    }
+
+    private static let answer = ValueKind(
+        "TEXT", expected: "a text that the answer begins with", range: "1 to 256 bytes"
+    ) { text throws(ValueProblem) in
+        guard (1...256).contains(text.utf8.count) else {
+            throw ValueProblem(message: "the text is empty or too long", expected: "1 to 256 bytes")
+        }
+        return .text(text)
+    }
+
+    /// A host name to send as SNI (RFC 6066 §3): no address, no wildcard. Lower case comes out.
+    private static let serverName = ValueKind("NAME", expected: "a server name") { text throws(ValueProblem) in
+        let problem = ValueProblem(
+            message: "\(quoted(text)) is no host name",
+            expected: "a name like `app.example.com`, as it goes over the wire")
+        guard (1...253).contains(text.utf8.count), IPAddress(text) == nil else { throw problem }
+        for label in text.split(separator: ".", omittingEmptySubsequences: false) {
+            let isFit = label.utf8.allSatisfy { c in
+                (c | 0x20 >= 0x61 && c | 0x20 <= 0x7A) || (c >= 0x30 && c <= 0x39) || c == 0x2D || c == 0x5F
+            }
+            guard (1...63).contains(label.utf8.count), isFit else { throw problem }
+        }
+        return .text(text.lowercased())
+    }
+}

@@ -1,0 +1,83 @@
+import Pipeline
+
+/// A `health` block: how this node finds out which ready backends answer (R12). Immutable.
+///
+/// Ownership: the program, through the stages that name it; it frees the policy when the last of them has gone.
+public final class HealthSettings: ConfigBlock, @unchecked Sendable {
+    /// What an active probe does once it is connected.
+    public enum Probe: Sendable, Equatable {
+        /// No active probes: only connect failures of real connections count.
+        case off
+        /// A connect that comes about is enough.
+        case tcp
+        /// Waits for bytes that begin with these.
+        case expect([UInt8])
+        /// Sends a ClientHello and waits for a ServerHello; the name is sent as SNI, if there is one.
+        case tls(serverName: String?)
+    }
+
+    /// What `backend` does when every ready backend of a route is out.
+    public enum Panic: String, Sendable, CaseIterable {
+        /// Refuse at once.
+        case failFast = "fail_fast"
+        /// Try them all the same, as if all were in.
+        case useAll = "use_all"
+    }
+
+    /// What the block's lines say.
+    public struct Values: Sendable {
+        var probe = Probe.tcp
+        /// From one probe's begin to the next of the same backend.
+        var interval = TimeSpan.seconds(2)
+        /// Each interval is longer or shorter by up to this many percent, 0...50.
+        var jitterPercent: UInt8 = 10
+        /// For the whole probe; nil: a second, or the interval if that is shorter.
+        var timeout: TimeSpan?
+        /// Good probes in a row that put a backend in again.
+        var rise: UInt32 = 2
+        /// Bad probes in a row that take it out.
+        var fall: UInt32 = 3
+        /// The most probes begun a second, all backends of this block together.
+        var probesPerSecond: UInt32 = 1000
+        var panic = Panic.failFast
+        /// `after` is 0 if connect failures eject nobody.
+        var ejection = EjectionPolicy.standard
+    }
+
+    public let name: String
+    public let values: Values
+    /// Never null.
+    public let ejection: UnsafePointer<EjectionPolicy>
+
+    public var probe: Probe { values.probe }
+    public var interval: TimeSpan { values.interval }
+    public var jitterPercent: UInt8 { values.jitterPercent }
+    public var timeout: TimeSpan { values.timeout ?? min(.seconds(1), values.interval) }
+    public var rise: UInt32 { values.rise }
+    public var fall: UInt32 { values.fall }
+    public var probesPerSecond: UInt32 { values.probesPerSecond }
+    public var panic: Panic { values.panic }
+
+    init(_ name: String, _ values: Values) {
+        self.name = name
+        self.values = values
+        let memory = UnsafeMutablePointer<EjectionPolicy>.allocate(capacity: 1)
+        memory.initialize(to: values.ejection)
+        self.ejection = UnsafePointer(memory)
+    }
+
+    /// - Parameter timeout: for the whole probe.
+    public convenience init(
+        name: String, probe: Probe, interval: TimeSpan, jitterPercent: UInt8, timeout: TimeSpan, rise: UInt32,
+        fall: UInt32, probesPerSecond: UInt32, panic: Panic, ejection: EjectionPolicy
+    ) {
+        self.init(
+            name,
+            Values(
+                probe: probe, interval: interval, jitterPercent: jitterPercent, timeout: timeout, rise: rise,
+                fall: fall,
+                probesPerSecond: probesPerSecond, panic: panic, ejection: ejection))
+    }
+
+    deinit { ejection.deallocate() }
+}

@@ -1,0 +1,148 @@
+import Pipeline
+import PipelineLimits
+
+/// What a `limit` block says, as far as it is said.
+public struct LimitValues: Sendable {
+    var key: LimitKey?
+    var rate: ConnectionRate?
+    var concurrent: UInt32?
+    var bytesUp: ByteRate?
+    var bytesDown: ByteRate?
+    var entries: UInt64?
+}
+
+extension LimitTable: SettingsBlock {
+    static let block = BlockDescriptor(
+        "limit", .named, of: LimitTable.self, "how much a key may have",
+        use: { "write `rate_limit \($0)` in a pipeline" })
+
+    public static let initial = LimitValues()
+
+    public var values: LimitValues {
+        LimitValues(
+            key: settings.key, rate: settings.rate, concurrent: settings.concurrent, bytesUp: settings.bytesUp,
+            bytesDown: settings.bytesDown, entries: settings.entries)
+    }
+
+    public static let lines: [Setting<LimitValues>] = [
+        Setting(
+            SettingLine(
+                "key", [[.value(LimitWords.key)], [.value(LimitWords.key), .value(LimitWords.v4)]],
+                "what it counts by: the client's network (lengths of the prefix for IPv6 and IPv4), what the connection goes "
+                    + "to, or the `listen` line; `env`, `org` and `instance` are the sender's where that is known",
+                without: "`/64`, `v4/32`",
+                missing: SettingLine.Missing(
+                    "has no key", remedy: "say what it counts by, for example `key client/64`")),
+            text: { $0.key.map(LimitWords.text) },
+            apply: { values, clause throws(ValueProblem) in values.key = try key(clause) }),
+        Setting(
+            SettingLine(
+                "rate",
+                [
+                    [.value(LimitWords.connections)],
+                    [.value(LimitWords.connections), .word("burst"), .count(name: "n", 1...1_000_000)],
+                ], "connections that begin; a burst comes back within 30 days",
+                without: "no limit; burst: as many as begin in a second, at least 1"),
+            text: { $0.rate.map(LimitWords.text) },
+            apply: { values, clause throws(ValueProblem) in values.rate = try rate(clause) }),
+        Setting(
+            SettingLine("concurrent", [[.count(name: "n", 1...1_000_000)]], "connections at once", without: "no limit"),
+            text: { $0.concurrent.map { countText(UInt64($0)) } },
+            apply: { $0.concurrent = $1.count().map { UInt32(clamping: $0) } }),
+        bytes("bytes_up", \.bytesUp, "client to backend"),
+        bytes("bytes_down", \.bytesDown, "backend to client"),
+        Setting(
+            SettingLine(
+                "table", [[.count(name: "n", 1...LimitSettings.entryLimit)]],
+                "the most entries, rounded up to a multiple of 8; one for each key that is active",
+                missing: SettingLine.Missing(
+                    "has no bound",
+                    remedy:
+                        "write the most entries that it may keep, for example `table 100k`: one for each key that is "
+                        + "active")),
+            text: { $0.entries.map(countText) }, apply: { $0.entries = $1.count() }),
+        Setting(
+            SettingLine(
+                "when_full", [[.value(whenFull)]],
+                "a new key that finds no entry is refused; there is no other way that grants nobody a fresh burst"),
+            text: { _ in "refuse" }, apply: { _, _ in }),
+    ]
+
+    private static func bytes(
+        _ keyword: String, _ path: any WritableKeyPath<LimitValues, ByteRate?> & Sendable, _ summary: String
+    ) -> Setting<LimitValues> {
+        Setting(
+            SettingLine(
+                keyword,
+                [
+                    [.value(LimitWords.bytes)],
+                    [.value(LimitWords.bytes), .word("burst"), .size(name: "size", 4096...(64 << 30))],
+                ], summary, without: "no limit; burst: a second's bytes, at least `64KiB`"),
+            text: { $0[keyPath: path].map(LimitWords.text) },
+            apply: { values, clause in
+                guard let rate = clause.custom(as: ByteRate.self) else { return }
+                values[keyPath: path] = ByteRate(bytesPerSecond: rate.bytesPerSecond, burst: clause.size(1))
+            })
+    }
+
+    private static func key(_ clause: Clause) throws(ValueProblem) -> LimitKey? {
+        let key = clause.custom(as: LimitKey.self)
+        guard let v4 = clause.count(1) else { return key }
+        guard case .client(let v6, _)? = key else {
+            throw ValueProblem(
+                message: "only clients are counted by networks", expected: "the end of the line",
+                help: "remove `v4/\(v4)`")
+        }
+        return .client(v6: v6, v4: UInt8(clamping: v4))
+    }
+
+    private static func rate(_ clause: Clause) throws(ValueProblem) -> ConnectionRate? {
+        guard let rate = clause.custom(as: ConnectionRate.self), let burst = clause.count(1) else {
+            return clause.custom(as: ConnectionRate.self)
+        }
+        let result = ConnectionRate(count: rate.count, period: rate.period, burst: burst)
+        guard result.refill < ConnectionRate.longestRefill else {
+            throw ValueProblem(
+                message:
+                    "a burst of \(burst) takes more than 30 days to come back at \(LimitWords.textWithoutBurst(rate))",
+                help: "write a smaller burst, or a higher rate")
+        }
+        return result
+    }
+
+    private static let whenFull = ValueKind("refuse", expected: "`refuse`") { text throws(ValueProblem) in
+        guard text == "refuse" else {
+            throw ValueProblem(
+                message: "a full table can't \(quoted(text))", expected: "`refuse`",
+                help: text.hasPrefix("evict")
+                    ? "entries that limit nobody any more are reused anyway; to evict others would give their keys a fresh "
+                        + "burst" : nil)
+        }
+        return .word(text)
+    }
+
+    /// One with the same settings as the block that runs is that block: a reload forgives nobody.
+    public static func make(_ values: LimitValues, _ context: BlockContext) -> BlockOutcome {
+        var remarks: [BlockRemark] = []
+        let limits = ["rate", "concurrent", "bytes_up", "bytes_down"]
+        if context.said.isDisjoint(with: limits) {
+            remarks.append(
+                BlockRemark(
+                    .error, "the limit `\(context.name)` limits nothing",
+                    expected: orList(limits.map { "`\($0)`" }), help: "for example `rate 200/s burst 400`"))
+        }
+        let settings = LimitSettings(
+            key: values.key ?? .listener, rate: values.rate, concurrent: values.concurrent, bytesUp: values.bytesUp,
+            bytesDown: values.bytesDown, entries: values.entries ?? 1)
+        if let running = context.running as? LimitTable, running.settings == settings {
+            return BlockOutcome(running, remarks)
+        }
+        guard let table = LimitTable(name: context.name, settings: settings) else {
+            let problem = BlockRemark(
+                .error, "the system has no memory for \(countText(settings.entries)) entries",
+                help: "write a smaller `table`")
+            return BlockOutcome(nil, remarks + [problem])
+        }
+        return BlockOutcome(table, remarks)
+    }
+}

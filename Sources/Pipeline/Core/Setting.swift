@@ -1,0 +1,118 @@
+/// One line of a block: how it is written, what it sets, how it is shown. All that anybody says of it comes from here:
+/// parsing, `check`, `check --print`, what a reload can change, and the tables of docs/LANGUAGE.md.
+public struct Setting<Values: Sendable>: Sendable {
+    /// How the line is written, and what the reference says of it.
+    public let line: SettingLine
+    /// Takes over what the line says. Called at most once for a line.
+    public let apply: @Sendable (inout Values, Clause) throws(ValueProblem) -> Void
+    /// What stands behind the keyword for `values`; nil: the line would not be there.
+    public let text: @Sendable (Values) -> String?
+    /// What a running node keeps of that until it is started anew; nil: nothing.
+    public let kept: (@Sendable (Values) -> String?)?
+
+    /// - Parameter kept: where ``SettingLine/needsRestart`` is true of a part of it; else all of it is.
+    public init(
+        _ line: SettingLine, text: @escaping @Sendable (Values) -> String?,
+        kept: (@Sendable (Values) -> String?)? = nil,
+        apply: @escaping @Sendable (inout Values, Clause) throws(ValueProblem) -> Void
+    ) {
+        self.line = line
+        self.apply = apply
+        self.text = text
+        self.kept = line.needsRestart ? kept ?? text : nil
+    }
+}
+
+/// How a line of a block is written, whatever it sets.
+public struct SettingLine: Sendable {
+    public let keyword: String
+    /// The first word of every form, where lines of one keyword are settings of their own: `congestion client`.
+    public let qualifier: String?
+    /// Any one of these.
+    public let forms: [ClauseSpec]
+    /// What it does, in one line.
+    public let summary: String
+    /// What holds without the line, where its shown value does not say it: `three quarters of …`.
+    public let without: String?
+    /// A running node keeps the value that it was started with.
+    public let needsRestart: Bool
+    /// Said, as what the block lacks and what to write, where the line is not there.
+    public let missing: Missing?
+    /// False: it is taken, and no message or reference offers it.
+    public let isOffered: Bool
+
+    public struct Missing: Sendable {
+        /// Behind the block's name: `has no key`.
+        public let problem: String
+        public let remedy: String
+        public init(_ problem: String, remedy: String) {
+            self.problem = problem
+            self.remedy = remedy
+        }
+    }
+
+    /// - Parameter forms: without the keyword.
+    public init(
+        _ keyword: String, _ forms: [[ClauseSpec.Element]], _ summary: String, qualifier: String? = nil,
+        without: String? = nil, needsRestart: Bool = false, missing: Missing? = nil, isOffered: Bool = true
+    ) {
+        self.keyword = keyword
+        self.qualifier = qualifier
+        self.forms = forms.map { form in
+            ClauseSpec(keyword, (qualifier.map { [.word($0)] } ?? []) + form)
+        }
+        self.summary = summary
+        self.without = without
+        self.needsRestart = needsRestart
+        self.missing = missing
+        self.isOffered = isOffered
+    }
+
+    /// The keyword, and the qualifier if there is one: names the setting in its block.
+    public var name: String { qualifier.map { "\(keyword) \($0)" } ?? keyword }
+}
+
+extension Setting {
+    public static func duration(
+        _ keyword: String, _ path: any WritableKeyPath<Values, TimeSpan> & Sendable, _ range: ClosedRange<TimeSpan>,
+        _ summary: String, needsRestart: Bool = false
+    ) -> Setting {
+        Setting(
+            SettingLine(
+                keyword, [[.duration(name: "duration", range)]], summary, needsRestart: needsRestart),
+            text: { $0[keyPath: path].configText },
+            apply: { values, clause in
+                if let span = clause.duration() { values[keyPath: path] = span }
+            })
+    }
+
+    /// - Parameter then: fixed words behind the number.
+    public static func count<Number: FixedWidthInteger & Sendable>(
+        _ keyword: String, _ path: any WritableKeyPath<Values, Number> & Sendable, _ range: ClosedRange<UInt64>,
+        then words: [String] = [], _ summary: String, needsRestart: Bool = false
+    ) -> Setting {
+        let elements = [.count(name: "number", range)] + words.map { ClauseSpec.Element.word($0) }
+        let rest = words.map { " \($0)" }.joined()
+        return Setting(
+            SettingLine(keyword, [elements], summary, needsRestart: needsRestart),
+            text: { countText(UInt64(clamping: $0[keyPath: path])) + rest },
+            apply: { values, clause in
+                if let count = clause.count() { values[keyPath: path] = Number(clamping: count) }
+            })
+    }
+
+    /// One of the words that `Choice` has.
+    public static func choice<Choice: RawRepresentable<String> & CaseIterable & Sendable>(
+        _ keyword: String, _ path: any WritableKeyPath<Values, Choice> & Sendable, _ summary: String,
+        needsRestart: Bool = false
+    ) -> Setting {
+        Setting(
+            SettingLine(
+                keyword, [[.choice(name: keyword, Choice.allCases.map(\.rawValue))]], summary,
+                needsRestart: needsRestart),
+            text: { $0[keyPath: path].rawValue },
+            apply: { values, clause in
+                if let choice = clause.word().flatMap(Choice.init(rawValue:)) { values[keyPath: path] = choice }
+            })
+    }
+}

@@ -1,0 +1,43 @@
+import Pipeline
+
+/// The reference of a block's settings, as docs/LANGUAGE.md has it: a table, made from what the block says of itself.
+///
+/// - Parameter block: its keyword: `node`, or one of a filter's.
+/// - Returns: Markdown, without a line break at the end; nil: no block is called so.
+package func settingsTable(_ block: String, _ catalog: [any Filter.Type]) -> String? {
+    let owned = catalog.blocks
+    var descriptors = owned.filter { $0.keyword == block }
+    if block == NodeBlock.descriptor.keyword {
+        descriptors = [NodeBlock.descriptor] + owned.filter { if case .nodeLine = $0.shape { true } else { false } }
+    }
+    guard !descriptors.isEmpty else { return nil }
+    let hasRestarts = descriptors.contains { $0.lines.contains(where: \.needsRestart) }
+    var rows = ["| setting | default | range, meaning |", "| --- | --- | --- |"]
+    for descriptor in descriptors {
+        for (line, value) in zip(descriptor.lines, descriptor.defaults) where line.isOffered {
+            rows.append(row(line, value, marksRestarts: hasRestarts))
+        }
+    }
+    return rows.joined(separator: "\n")
+}
+
+private func row(_ line: SettingLine, _ value: String?, marksRestarts: Bool) -> String {
+    let forms = line.forms.map { form in
+        "`\([line.keyword, form.form].filter { !$0.isEmpty }.joined(separator: " "))`".replacing("|", with: "\\|")
+    }
+    let standard =
+        line.missing != nil ? "required" : line.without ?? value.map { "`\($0)`" } ?? "none"
+    var ranges: [String] = []
+    for range in line.forms.flatMap(\.elements).compactMap(\.range) where !ranges.contains(range) {
+        ranges.append(range)
+    }
+    var meaning = (ranges.isEmpty ? [] : [ranges.joined(separator: ", ")]) + [line.summary]
+    if marksRestarts, line.needsRestart { meaning.append("kept until the next start") }
+    return "| \(forms.joined(separator: " or ")) | \(standard) | \(meaning.joined(separator: "; ")) |"
+}
+
+extension String {
+    fileprivate func replacing(_ old: Character, with new: String) -> String {
+        reduce(into: "") { $0 += $1 == old ? new : String($1) }
+    }
+}

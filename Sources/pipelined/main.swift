@@ -1,0 +1,4 @@
+import FilterCatalog
+import PipelinedCommand
+
+PipelinedCommand.main(filters: .standard)
