@@ -10,13 +10,14 @@ RELEASE := .build/release/pipelined
 # The Swift runtime goes into the binary: it runs where no Swift is installed.
 RELEASE_FLAGS := -c release --static-swift-stdlib
 
-.PHONY: help run test bench fuzz lint format deps build build-tests clean
+.PHONY: help run test bench example fuzz lint format deps build build-tests clean
 
 help:
 	@echo 'make run      a node with real backends, a table of real connections, and what to try next'
 	@echo '              (ONCE=1 ends after the table)'
 	@echo 'make test     lint, build, all tests (ARGUMENTS="--filter SystemTests" for some)'
 	@echo 'make bench    the node against HAProxy, nginx and Envoy: some forty minutes (ARGUMENTS="--quick" for a look)'
+	@echo 'make example  a daemon with a filter from outside of this package, built and used (Examples/geo-filter)'
 	@echo 'make fuzz     the parsers against hostile bytes (SECONDS=60, TARGETS="Hello State"; all)'
 	@echo 'make build    the release binary, $(RELEASE)'
 	@echo 'make lint     what make test checks of the style;  make format  puts it right'
@@ -40,16 +41,21 @@ bench:
 	@scripts/build $(RELEASE_FLAGS) --product instructions
 	@Benchmarks/run $(ARGUMENTS)
 
+# Some minutes: it builds the whole package again, as a dependency. Not a part of make test; .ci/run runs it.
+example:
+	@scripts/deps build
+	@Examples/geo-filter/test
+
 fuzz:
 	@scripts/deps build
 	@Fuzz/run $(SECONDS) $(TARGETS)
 
 lint:
-	@$(SWIFT) format lint --strict --parallel -r Sources Tests Package.swift
+	@$(SWIFT) format lint --strict --parallel -r Sources Tests Examples/*/Sources Package.swift
 	@scripts/tidy
 
 format:
-	@$(SWIFT) format -i --parallel -r Sources Tests Package.swift
+	@$(SWIFT) format -i --parallel -r Sources Tests Examples/*/Sources Package.swift
 	@scripts/tidy --wrap
 
 deps:

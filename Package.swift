@@ -26,7 +26,7 @@ let package = Package(
     products: [
         .executable(name: "pipelined", targets: ["pipelined"]),
         // For a daemon with filters of its own: Examples/geo-filter.
-        .library(name: "PipelinedCommand", targets: ["Pipeline", "FilterCatalog", "PipelinedCommand"]),
+        .library(name: "PipelinedCommand", targets: ["Pipeline", "PipelineSets", "FilterCatalog", "PipelinedCommand"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),

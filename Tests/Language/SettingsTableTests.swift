@@ -1,7 +1,20 @@
 import FilterCatalog
 import Foundation
-import PipelineLanguage
 import Testing
+
+@testable import PipelineLanguage
+
+@Suite("One list of keywords") struct GrammarTests {
+    @Test("a forgotten `}` is seen before every keyword that may follow it")
+    func unclosed() throws {
+        for entry in Grammar(catalog).topLevel {
+            let text = "pipeline p {\n    backend\n\(entry.keyword) x\n"
+            let said = compile(Array(text.utf8), file: "x", catalog: catalog).diagnostics.map(\.message)
+            #expect(
+                said.contains("this `{` is not closed before `\(entry.keyword)` (line 3)"), "\(entry.keyword): \(said)")
+        }
+    }
+}
 
 /// docs/LANGUAGE.md has a table for each block of settings, made from the code.
 /// `PIPELINED_UPDATE_DOCS=1 swift test --filter SettingsTableTests` writes them anew.

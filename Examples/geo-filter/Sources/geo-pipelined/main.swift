@@ -1,0 +1,5 @@
+import FilterCatalog
+import GeoFilter
+import PipelinedCommand
+
+PipelinedCommand.main(filters: .standard + [GeoFilter.self])
