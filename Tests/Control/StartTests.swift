@@ -66,6 +66,26 @@ struct StartTests {
         #expect(started.total(.accepted) == 0)
     }
 
+    @Test("workers go with their node, and so before its programs, however long its log goes on")
+    func workersGo() throws {
+        let null = open("/dev/null", O_WRONLY | O_CLOEXEC)
+        defer { close(null) }
+        let writer = try #require(LogWriter.start(out: null, error: null).writer)
+        defer { writer.finish(patience: 60_000) }
+        weak var worker: WorkerThread?
+        do {
+            let node = try #require(Fixture.load(Fixture.pipelines).node)
+            let ready = LoadedNode(
+                program: node.program, routing: node.routing,
+                listeners: [PlannedListener(try spec("127.0.0.1:0"), .listen)], revision: nil)
+            let fleet = try #require(RunningNode.start(ready, config: "edge.pipeline", writer: writer).node).fleet
+            worker = fleet.workers.first
+            fleet.order(.drain)
+            #expect(fleet.finish(patience: 60_000))
+        }
+        #expect(worker == nil)
+    }
+
     @Test("R27: connections are capped by the descriptors that there are, and a node that could hold none is refused")
     func budget() throws {
         let roomy = try #require(DescriptorBudget(limit: 1 << 20, workers: 2, listeners: 3, maxConnections: 65536))

@@ -73,7 +73,7 @@ final class Fleet {
         self.log = log
         log.setRefusals(perSecond: settings.loggedRefusals)
         if first.pointee.recordsConnections {
-            let losses = LogLosses(workers: workers)
+            let losses = LogLosses(counters: workers.map(\.counterMemory))
             log.follow(
                 workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch,
                 paths: paths, lost: { losses.total })
@@ -162,9 +162,9 @@ final class Fleet {
     }
 }
 
-/// How many records workers could not hand over. For any thread: of the workers only their counters are read, which are atomics.
-private struct LogLosses: @unchecked Sendable {
-    /// Own the counters.
-    let workers: [WorkerThread]
-    var total: UInt64 { workers.reduce(0) { $0 &+ $1.counters.pointee.read(.logDropped) } }
+/// How many records workers could not hand over. For any thread, and for as long as the log goes on: it keeps counters, and no
+/// worker, which goes with the node.
+private struct LogLosses: Sendable {
+    let counters: [CounterMemory]
+    var total: UInt64 { counters.reduce(0) { $0 &+ $1.counters.pointee.read(.logDropped) } }
 }

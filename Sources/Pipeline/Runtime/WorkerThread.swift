@@ -30,11 +30,29 @@ package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
     }
 }
 
+/// A worker's counters, for whoever may outlive it: the log reads them to its own end.
+package final class CounterMemory: @unchecked Sendable {
+    private let memory: UnsafeMutablePointer<WorkerCounters>
+    /// Valid as long as this object.
+    package var counters: UnsafePointer<WorkerCounters> { UnsafePointer(memory) }
+
+    init(_ counters: consuming WorkerCounters) {
+        memory = .allocate(capacity: 1)
+        memory.initialize(to: counters)
+    }
+
+    deinit {
+        memory.deinitialize(count: 1)
+        memory.deallocate()
+    }
+}
+
 /// One worker on its own thread, pinned to a core, with its own listeners, counters, log ring and mailbox.
 ///
 /// Threading: made, started, woken and joined by one control thread; ``counters`` for anyone, ``ring`` for one reader.
 /// Ownership: the worker takes descriptors of its own for the listeners that it is given; those that it was given stay
 /// control's. A snapshot that it is given must outlive the adoption of the next. One that was started is joined before it is released.
+/// With it its stages give back what they have: it goes before the programs that it ran do.
 package final class WorkerThread: @unchecked Sendable {
     /// Enough for stages that parse on the stack, and no more than is touched.
     private static let stackBytes = 1 << 20
@@ -42,8 +60,8 @@ package final class WorkerThread: @unchecked Sendable {
     package let index: Int
     package let ring: RecordRing
     package let mailbox: Mailbox
-    package var counters: UnsafePointer<WorkerCounters> { UnsafePointer(counterMemory) }
-    private let counterMemory: UnsafeMutablePointer<WorkerCounters>
+    package var counters: UnsafePointer<WorkerCounters> { counterMemory.counters }
+    package let counterMemory: CounterMemory
     private let worker: UnsafeMutablePointer<Worker<LinuxKernel>>
     private let cpu: Int32?
     private let ownsDescriptors: Bool
@@ -68,17 +86,14 @@ package final class WorkerThread: @unchecked Sendable {
             _ = cl_close(wake)
             throw WorkerStartError(worker: index, call: error.call, error: error.error)
         }
-        let counters = UnsafeMutablePointer<WorkerCounters>.allocate(capacity: 1)
-        counters.initialize(to: WorkerCounters(reasons: snapshot.pointee.reasonCount))
+        let counterMemory = CounterMemory(WorkerCounters(reasons: snapshot.pointee.reasonCount))
         let ring = RecordRing()
         let mailbox = Mailbox(wakeDescriptor: Descriptor(wake))
         let made = Worker(
             kernel: kernel, settings: settings, limits: limits, index: UInt16(clamping: index), listeners: listeners,
-            snapshot: snapshot, counters: UnsafePointer(counters), ring: ring, mailbox: mailbox)
+            snapshot: snapshot, counters: counterMemory.counters, ring: ring, mailbox: mailbox)
         guard let made else {
             _ = cl_close(wake)
-            counters.deinitialize(count: 1)
-            counters.deallocate()
             throw WorkerStartError(worker: index, call: "reserving memory", error: 0)
         }
         worker = .allocate(capacity: 1)
@@ -88,18 +103,19 @@ package final class WorkerThread: @unchecked Sendable {
         ownsDescriptors = settings.ownDescriptors
         self.ring = ring
         self.mailbox = mailbox
-        counterMemory = counters
+        self.counterMemory = counterMemory
     }
 
     deinit {
         // One that runs must not lose its memory.
-        guard thread == nil else { return }
+        guard thread == nil else {
+            _ = Unmanaged.passRetained(counterMemory)
+            return
+        }
         worker.pointee.withKernel { $0.shutDown() }
         worker.deinitialize(count: 1)
         worker.deallocate()
         _ = cl_close(mailbox.wakeDescriptor.number)
-        counterMemory.deinitialize(count: 1)
-        counterMemory.deallocate()
     }
 
     /// Starts the thread. It serves nothing until the other end of `gate`, a pipe, is closed: so either all workers
