@@ -1,5 +1,6 @@
 import FilterCatalog
 import Pipeline
+import PipelineFlows
 import PipelineLanguage
 import PipelineRouting
 import PipelineSets
@@ -185,13 +186,14 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
         return nil
     }
     let count = chain.stages.count
+    let context = StageContext(worker: 0, services: Services(FlowSink()))
     let states = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: count)
     for (index, stage) in chain.stages.buffer.enumerated() {
-        (states + index).initialize(to: stage.filter.makeStateErased(stage.settings, worker: 0))
+        (states + index).initialize(to: stage.filter.makeStateErased(stage.settings, context))
     }
     let memory = Kept(ChainMemory(states, chain.stages.pointer(0)))
     let bytes = Kept(kept(hello("app7.example.com", 517)))
-    let owners = Kept((program, snapshot, snapshot.handle))
+    let owners = Kept((program, snapshot, snapshot.handle, context))
     return { number in
         let (facts, prelude) = (memory.value.facts, memory.value.prelude)
         facts.pointee = ConnectionFacts(

@@ -194,7 +194,7 @@ private struct ChainFixture: @unchecked Sendable {
         guard report.added == ChainFixture.routes.count else { return nil }
         snapshot = routing.snapshot
         states = program.chains.buffer.flatMap { chain in
-            chain.stages.buffer.map { $0.filter.makeStateErased($0.settings, worker: 0) }
+            chain.stages.buffer.map { $0.filter.makeStateErased($0.settings, StageContext(worker: 0)) }
         }
     }
 

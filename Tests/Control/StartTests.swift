@@ -55,7 +55,7 @@ struct StartTests {
         defer { close(null) }
         let writer = try #require(LogWriter.start(out: null, error: null).writer)
         defer { writer.finish(patience: 60_000) }
-        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline", writer: writer)
+        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline", writer: writer, services: .none)
         #expect(failures.isEmpty)
         let started = try #require(running).fleet
         #expect(started.workers.count == 1)
@@ -78,7 +78,8 @@ struct StartTests {
             let ready = LoadedNode(
                 program: node.program, routing: node.routing,
                 listeners: [PlannedListener(try spec("127.0.0.1:0"), .listen)], revision: nil)
-            let fleet = try #require(RunningNode.start(ready, config: "edge.pipeline", writer: writer).node).fleet
+            let started = RunningNode.start(ready, config: "edge.pipeline", writer: writer, services: .none).node
+            let fleet = try #require(started).fleet
             worker = fleet.workers.first
             fleet.order(.drain)
             #expect(fleet.finish(patience: 60_000))

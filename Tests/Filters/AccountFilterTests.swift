@@ -43,13 +43,33 @@ struct AccountFilterTests {
 
     // MARK: every
 
+    private func context(_ sink: FlowSink, worker: Int = 0) -> StageContext {
+        StageContext(worker: worker, services: Services(sink))
+    }
+
+    @Test("what records flows is refused where nobody takes them; `explain` asks for no lane")
+    func services() throws {
+        let sink = FlowSink(capacity: 2)
+        let settings = AccountFilter.Settings(every: .seconds(4))
+        #expect(!AccountFilter.prepare(settings, workers: 1, .none))
+        #expect(AccountFilter.prepare(AccountFilter.Settings(), workers: 1, .none))
+        var state = AccountFilter.makeState(settings, StageContext(worker: nil, services: Services(sink)))
+        var ended = totals(nil, 1000, 70)
+        ended.at = 9_000_000_000
+        AccountFilter.settle(settings, &state, ended)
+        AccountFilter.disposeState(&state)
+        var records: [FlowRecord] = []
+        sink.drain(into: &records, limit: 10)
+        #expect(records.isEmpty)
+    }
+
     @Test("R21: growth of a living connection is recorded once, and its end brings the rest")
     func progress() throws {
         let sink = FlowSink(capacity: 64)
-        let settings = AccountFilter.Settings(every: .seconds(4), sink: sink)
+        let settings = AccountFilter.Settings(every: .seconds(4))
         #expect(AccountFilter.progressInterval(settings) == .seconds(3))
         #expect(AccountFilter.facts(settings).needs.isEmpty)
-        var state = AccountFilter.makeState(settings, worker: 0)
+        var state = AccountFilter.makeState(settings, context(sink))
         var records: [FlowRecord] = []
         func told(_ totals: ConnectionTotals) -> [FlowRecord] {
             let before = records.count
@@ -88,8 +108,8 @@ struct AccountFilterTests {
     @Test("what a state keeps when it goes is not lost, and its lane is free for the next")
     func dispose() throws {
         let sink = FlowSink(capacity: 1)
-        let settings = AccountFilter.Settings(every: .seconds(1), sink: sink)
-        var state = AccountFilter.makeState(settings, worker: 0)
+        let settings = AccountFilter.Settings(every: .seconds(1))
+        var state = AccountFilter.makeState(settings, context(sink))
         for port in 1...9 as ClosedRange<UInt16> {
             AccountFilter.settle(settings, &state, totals(nil, 10, 1, port: port))
             _ = AccountFilter.flush(settings, &state, isLast: false)
@@ -97,7 +117,7 @@ struct AccountFilterTests {
         AccountFilter.disposeState(&state)
         var records: [FlowRecord] = []
         sink.drain(into: &records, limit: 100)
-        var next = AccountFilter.makeState(settings, worker: 0)
+        var next = AccountFilter.makeState(settings, context(sink))
         AccountFilter.settle(settings, &next, totals(nil, 10, 1))
         #expect(AccountFilter.flush(settings, &next, isLast: true) == .done)
         AccountFilter.disposeState(&next)
@@ -110,9 +130,9 @@ struct AccountFilterTests {
     @Test("R27: however many programs a worker holds, its stages have one table and one lane, and lose nothing")
     func shared() throws {
         let sink = FlowSink(capacity: 4)
-        let settings = (1...30).map { AccountFilter.Settings(every: .seconds(UInt32($0)), sink: sink) }
-        #expect(AccountFilter.prepare(settings[0], workers: 2))
-        var states = settings.map { AccountFilter.makeState($0, worker: 1) }
+        let settings = (1...30).map { AccountFilter.Settings(every: .seconds(UInt32($0))) }
+        #expect(AccountFilter.prepare(settings[0], workers: 2, Services(sink)))
+        var states = settings.map { AccountFilter.makeState($0, context(sink, worker: 1)) }
         var records: [FlowRecord] = []
         for place in states.indices {
             AccountFilter.settle(settings[place], &states[place], totals(nil, 10, 1, port: UInt16(place % 9)))
@@ -120,7 +140,7 @@ struct AccountFilterTests {
         }
         // The last of them hands over what the ring has no room for; who comes then waits for the reader.
         for place in states.indices { AccountFilter.disposeState(&states[place]) }
-        var next = AccountFilter.makeState(settings[0], worker: 1)
+        var next = AccountFilter.makeState(settings[0], context(sink, worker: 1))
         AccountFilter.settle(settings[0], &next, totals(nil, 700, 1))
         #expect(AccountFilter.flush(settings[0], &next, isLast: false) == .waits)
         sink.drain(into: &records, limit: 1000)

@@ -7,17 +7,10 @@ public enum AccountFilter: Filter {
     public struct Settings: Sendable {
         /// The longest that growth stays in a worker, and a little more than a worker takes; nil: flows are not recorded.
         public let every: TimeSpan?
-        /// Where records go; lives as long as the process.
-        let sink: Unmanaged<FlowSink>?
-
-        /// - Parameter sink: must outlive the settings and all states made of them.
-        public init(every: TimeSpan? = nil, sink: FlowSink = .node) {
-            self.every = every
-            self.sink = every == nil ? nil : .passUnretained(sink)
-        }
+        public init(every: TimeSpan? = nil) { self.every = every }
     }
 
-    /// The worker's flows, where they are recorded.
+    /// The worker's flows, where they are recorded, and where they go: the node's, which lives as long as its workers.
     public struct WorkerState {
         var flows: UnsafeMutablePointer<WorkerFlows>?
         let sink: Unmanaged<FlowSink>?
@@ -71,16 +64,18 @@ public enum AccountFilter: Filter {
 
     public static func makeState(_ settings: Settings) -> WorkerState { WorkerState(flows: nil, sink: nil) }
 
-    public static func makeState(_ settings: Settings, worker: Int) -> WorkerState {
-        guard worker >= 0, let sink = settings.sink, let flows = sink._withUnsafeGuaranteedRef({ $0.flows(of: worker) })
+    public static func makeState(_ settings: Settings, _ context: StageContext) -> WorkerState {
+        guard settings.every != nil, let worker = context.worker, let sink = context.services.find(FlowSink.self),
+            let flows = sink.flows(of: worker)
         else { return makeState(settings) }
         flows.pointee.users += 1
-        return WorkerState(flows: flows, sink: sink)
+        return WorkerState(flows: flows, sink: .passUnretained(sink))
     }
 
-    public static func prepare(_ settings: Settings, workers: Int) -> Bool {
-        guard let sink = settings.sink else { return true }
-        return (0..<workers).allSatisfy { worker in sink._withUnsafeGuaranteedRef { $0.flows(of: worker) } != nil }
+    public static func prepare(_ settings: Settings, workers: Int, _ services: Services) -> Bool {
+        guard settings.every != nil else { return true }
+        guard let sink = services.find(FlowSink.self) else { return false }
+        return (0..<workers).allSatisfy { sink.flows(of: $0) != nil }
     }
 
     public static func evaluate(

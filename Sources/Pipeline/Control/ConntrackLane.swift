@@ -13,10 +13,12 @@ final class ConntrackLane {
     /// A lane, and what it has no room for: that is summed up by key, and beyond the table's keys by instance (R27). Numbers
     /// are given on the way into the lane, so that nothing overtakes.
     private final class Writer: @unchecked Sendable {
+        private let sink: FlowSink
         private let lane: UnsafeMutablePointer<FlowLane>
         private var waiting: FlowTable
 
-        init(_ lane: UnsafeMutablePointer<FlowLane>, _ table: FlowTable) {
+        init(_ sink: FlowSink, _ lane: UnsafeMutablePointer<FlowLane>, _ table: FlowTable) {
+            self.sink = sink
             self.lane = lane
             waiting = table
         }
@@ -33,7 +35,7 @@ final class ConntrackLane {
         }
 
         func end() {
-            FlowSink.node.release(lane, rest: waiting.takeAll())
+            sink.release(lane, rest: waiting.takeAll())
             waiting.deallocate()
         }
     }
@@ -58,17 +60,17 @@ final class ConntrackLane {
 
     /// Nil without a problem: the config does not ask for it.
     static func start(
-        _ settings: ConntrackSettings?, _ directory: FlowDirectory, _ log: ControlLog
+        _ settings: ConntrackSettings?, _ sink: FlowSink, _ directory: FlowDirectory, _ log: ControlLog
     ) -> (lane: ConntrackLane?, problem: String?) {
         guard let settings else { return (nil, nil) }
-        guard let lane = FlowSink.node.claim(FlowSink.conntrack) else {
+        guard let lane = sink.claim(FlowSink.conntrack) else {
             return (nil, "conntrack is counted already in this process: nothing of it is counted twice")
         }
         guard let table = FlowTable() else {
-            FlowSink.node.release(lane, rest: [])
+            sink.release(lane, rest: [])
             return (nil, ConntrackLane.explain(ErrorNumber.noMemory))
         }
-        let writer = Writer(lane, table)
+        let writer = Writer(sink, lane, table)
         let (collector, error) = ConntrackCollector.start(
             settings, instance: { directory.number(of: $0) }, emit: { writer.take($0) }, write: log.write)
         guard let collector else {

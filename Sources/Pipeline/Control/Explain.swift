@@ -224,7 +224,7 @@ private struct ExplainRun {
         let bit: UInt32 = 1 << UInt32(number & 31)
         guard passed & bit == 0 else { return nil }
         let stage = chain.stages[number]
-        let state = stage.filter.makeStateErased(stage.settings, worker: -1)
+        let state = stage.filter.makeStateErased(stage.settings, .explaining)
         defer { stage.filter.disposeStateErased(state) }
         let refusal = ask(number, stage, state)
         passed |= bit

@@ -10,6 +10,8 @@ final class Fleet {
     let settings: NodeSettings
     let budget: DescriptorBudget
     let snapshots: SnapshotKeeper
+    /// Lent to stages, and kept as long as there are workers.
+    let services: Services
     private(set) var workers: [WorkerThread]
     private let log: LogWriter
 
@@ -47,12 +49,13 @@ final class Fleet {
     /// - Parameters:
     ///   - listeners: by worker; to stay open until ``hasAdoptedNewest``.
     ///   - snapshots: has the snapshot that they begin on, `first`.
+    ///   - services: what the node lends to stages.
     ///   - log: takes every connection that ends.
     ///   - watch, paths: see them too.
     init(
         _ settings: NodeSettings, _ size: Size, listeners: [[WorkerListener]], snapshots: SnapshotKeeper,
-        first: UnsafePointer<Snapshot>, reasons: ReasonTable, log: LogWriter, watch: FlowWatch? = nil,
-        paths: UnreachablePaths? = nil
+        first: UnsafePointer<Snapshot>, services: Services, reasons: ReasonTable, log: LogWriter,
+        watch: FlowWatch? = nil, paths: UnreachablePaths? = nil
     ) throws(WorkerStartError) {
         let cpus = max(1, cl_cpu_count())
         let limits = size.budget.limits(
@@ -64,11 +67,12 @@ final class Fleet {
                 try WorkerThread(
                     index: index, cpu: cpu >= 0 ? cpu : nil, settings: settings,
                     limits: limits,
-                    listeners: listeners[index], snapshot: first))
+                    listeners: listeners[index], snapshot: first, services: services))
         }
         self.settings = settings
         self.budget = size.budget
         self.snapshots = snapshots
+        self.services = services
         self.workers = workers
         self.log = log
         log.setRefusals(perSecond: settings.loggedRefusals)

@@ -97,6 +97,7 @@ final class FlowRecording {
     }
 
     private let node: RunningNode
+    private let sink: FlowSink
     private let log: ControlLog
     private let collectors = Collectors()
     private var thread: FlowThread?
@@ -110,8 +111,8 @@ final class FlowRecording {
     var problem: String? { startProblem ?? conntrack?.problem }
 
     /// Starts what the node's program wants. What can't be started is said.
-    init(_ node: RunningNode, _ log: ControlLog) {
-        (self.node, self.log) = (node, log)
+    init(_ node: RunningNode, _ sink: FlowSink, _ log: ControlLog) {
+        (self.node, self.sink, self.log) = (node, sink, log)
         let wish = Wish(node.program)
         ledger = wish.ledger
         collectors.set(
@@ -129,7 +130,7 @@ final class FlowRecording {
     private func follow(_ wanted: ConntrackSettings?) {
         guard conntrack?.settings != wanted || startProblem != nil else { return }
         conntrack?.stop()
-        (conntrack, startProblem) = ConntrackLane.start(wanted, node.flowDirectory, log)
+        (conntrack, startProblem) = ConntrackLane.start(wanted, sink, node.flowDirectory, log)
         if let startProblem { log.say("conntrack_failed", startProblem) }
     }
 
@@ -144,7 +145,7 @@ final class FlowRecording {
         let (directory, watch, collectors, log) = (node.flowDirectory, node.flowWatch, collectors, log)
         do throws(LedgerProblem) {
             thread = try FlowThread.start(
-                wish.ledger, opened, identity: { directory.find($0, $1) },
+                wish.ledger, opened, sink: sink, identity: { directory.find($0, $1) },
                 alsoTo: { records in
                     watch.take(records)
                     collectors.offer(records, directory)
@@ -216,7 +217,7 @@ final class FlowRecording {
         FlowCounts(
             ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0,
             recordsWaiting: thread?.recordsWaiting ?? 0, lastWrite: thread?.lastWrite ?? 0,
-            keysFolded: FlowSink.node.foldedKeys, exports: collectors.all.map { ($0.settings, $0.statistics) },
+            keysFolded: sink.foldedKeys, exports: collectors.all.map { ($0.settings, $0.statistics) },
             conntrack: conntrack?.statistics)
     }
 }

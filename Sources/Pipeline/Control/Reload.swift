@@ -67,7 +67,7 @@ extension RunningNode {
             }
             if order.isReused(by: reading) { read.reportReused() }
         }
-        if let stage = program.prepare(workers: fleet.workers.count) {
+        if let stage = program.prepare(workers: fleet.workers.count, fleet.services) {
             throw ReloadRefusal(
                 message: "there is no memory for `\(stage)`; give the process more, or use fewer `workers`")
         }

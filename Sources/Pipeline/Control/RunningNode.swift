@@ -81,8 +81,9 @@ final class RunningNode {
 
     /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
     /// named is, and nothing was started.
+    /// - Parameter services: what is lent to stages.
     static func start(
-        _ node: LoadedNode, config path: String, writer: LogWriter
+        _ node: LoadedNode, config path: String, writer: LogWriter, services: Services
     ) -> (node: RunningNode?, failures: [String]) {
         let settings = node.program.node
         let log = ControlLog(writer.error)
@@ -90,7 +91,7 @@ final class RunningNode {
         let sized = Fleet.size(
             settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
-        if let stage = node.program.prepare(workers: size.workers) {
+        if let stage = node.program.prepare(workers: size.workers, services) {
             return (nil, ["there is no memory for `\(stage)`; give the process more, or use fewer `workers`"])
         }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
@@ -105,7 +106,7 @@ final class RunningNode {
         do throws(WorkerStartError) {
             let fleet = try Fleet(
                 settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
-                first: first, reasons: node.program.reasons, log: writer, watch: watch,
+                first: first, services: services, reasons: node.program.reasons, log: writer, watch: watch,
                 paths: paths)
             let probing = HealthProber.start(ProbeTargets(node.program, node.routes), write: log.write)
             guard let prober = probing.prober else {

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineFlows
 import PipelineLanguage
 import PipelineRuntime
 import PipelineThreads
@@ -14,6 +15,8 @@ package struct Supervisor: ~Copyable {
     private let writer: LogWriter
     private let log: ControlLog
     private let manager = ServiceManager()
+    /// Where stages and conntrack put flow records, and the ledger and collectors take them from.
+    private let sink = FlowSink()
 
     /// How long the end waits for readers of what it has to say, in milliseconds.
     private static let lastWords = 2000
@@ -75,7 +78,7 @@ package struct Supervisor: ~Copyable {
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
-        node.flows = FlowRecording(node, log)
+        node.flows = FlowRecording(node, sink, log)
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
         end(node)
@@ -131,7 +134,7 @@ package struct Supervisor: ~Copyable {
     }
 
     private func startNode(_ loaded: LoadedNode) -> RunningNode? {
-        let result = RunningNode.start(loaded, config: path, writer: writer)
+        let result = RunningNode.start(loaded, config: path, writer: writer, services: Services(sink))
         if result.node == nil { sayNotStarted(result.failures) }
         return result.node
     }

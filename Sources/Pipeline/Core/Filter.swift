@@ -15,13 +15,12 @@ public protocol Filter: SendableMetatype {
     /// - Throws: ``SettingsError`` for what the clause grammar can't say (combinations).
     static func settings(_ directive: Directive) throws(SettingsError) -> Settings
     static func makeState(_ settings: Settings) -> WorkerState
-    /// The same for one that shares things of its worker's with other stages, and with other programs. ``makeState(_:)`` unless
-    /// implemented.
-    /// - Parameter worker: its number; -1: none, `explain` asks.
-    static func makeState(_ settings: Settings, worker: Int) -> WorkerState
-    /// Makes what the states of workers 0..<workers will need and may not be there: before they do, by control. False: there is
-    /// no memory for it, and the change that brings this stage is refused.
-    static func prepare(_ settings: Settings, workers: Int) -> Bool
+    /// The same for one that shares things of its worker's with other stages, and with other programs, or that uses what the
+    /// node lends (``Services``). ``makeState(_:)`` unless implemented.
+    static func makeState(_ settings: Settings, _ context: StageContext) -> WorkerState
+    /// Makes what the states of workers 0..<workers will need and may not be there: before they do, by control. False: it can't
+    /// be had, for want of memory as a rule, and the change that brings this stage is refused.
+    static func prepare(_ settings: Settings, workers: Int, _ services: Services) -> Bool
 
     /// How far this stage wants to look; nil: not at all.
     static func peek(_ settings: Settings) -> PeekNeed?
@@ -90,15 +89,15 @@ public protocol Filter: SendableMetatype {
     static func flushErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, isLast: Bool
     ) -> FlushOutcome
-    static func makeStateErased(_ settings: UnsafeRawPointer, worker: Int) -> UnsafeMutableRawPointer
-    static func prepareErased(_ settings: UnsafeRawPointer, workers: Int) -> Bool
+    static func makeStateErased(_ settings: UnsafeRawPointer, _ context: StageContext) -> UnsafeMutableRawPointer
+    static func prepareErased(_ settings: UnsafeRawPointer, workers: Int, _ services: Services) -> Bool
     static func disposeStateErased(_ state: UnsafeMutableRawPointer)
     static func disposeErased(_ settings: UnsafeMutableRawPointer)
 }
 
 extension Filter {
-    public static func makeState(_ settings: Settings, worker: Int) -> WorkerState { makeState(settings) }
-    public static func prepare(_ settings: Settings, workers: Int) -> Bool { true }
+    public static func makeState(_ settings: Settings, _ context: StageContext) -> WorkerState { makeState(settings) }
+    public static func prepare(_ settings: Settings, workers: Int, _ services: Services) -> Bool { true }
     public static func review(_ config: ConfigReview) -> [ConfigRemark] { [] }
     @inlinable public static func peek(_ settings: Settings) -> PeekNeed? { nil }
     public static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
@@ -164,12 +163,14 @@ extension Filter {
     ) -> String {
         explain(settings.assumingMemoryBound(to: Settings.self).pointee, view, verdict)
     }
-    public static func prepareErased(_ settings: UnsafeRawPointer, workers: Int) -> Bool {
-        prepare(settings.assumingMemoryBound(to: Settings.self).pointee, workers: workers)
+    public static func prepareErased(_ settings: UnsafeRawPointer, workers: Int, _ services: Services) -> Bool {
+        prepare(settings.assumingMemoryBound(to: Settings.self).pointee, workers: workers, services)
     }
-    public static func makeStateErased(_ settings: UnsafeRawPointer, worker: Int) -> UnsafeMutableRawPointer {
+    public static func makeStateErased(
+        _ settings: UnsafeRawPointer, _ context: StageContext
+    ) -> UnsafeMutableRawPointer {
         let state = UnsafeMutablePointer<WorkerState>.allocate(capacity: 1)
-        state.initialize(to: makeState(settings.assumingMemoryBound(to: Settings.self).pointee, worker: worker))
+        state.initialize(to: makeState(settings.assumingMemoryBound(to: Settings.self).pointee, context))
         return UnsafeMutableRawPointer(state)
     }
     public static func disposeStateErased(_ state: UnsafeMutableRawPointer) {

@@ -208,9 +208,10 @@ public final class Program: Sendable {
 
     /// Makes what its stages need in workers 0..<workers, and which may not be there.
     /// - Returns: the directive of the first stage for which there is no memory; nil: all is there.
-    public func prepare(workers: Int) -> String? {
+    public func prepare(workers: Int, _ services: Services) -> String? {
         for chain in chains.buffer {
-            for stage in chain.stages.buffer where !stage.filter.prepareErased(stage.settings, workers: workers) {
+            for stage in chain.stages.buffer
+            where !stage.filter.prepareErased(stage.settings, workers: workers, services) {
                 return stage.source
             }
         }

@@ -1,12 +1,10 @@
 import Synchronization
 
 /// Where the flow records of a node come together: a lane for each worker that accounts, one for conntrack, and one
-/// reader. Events never come here.
+/// reader. Events never come here. The supervisor makes a node's, and lends it to stages (``Services``).
 ///
 /// Threading: ``claim(_:)`` and ``release(_:rest:)`` by any thread, ``drain(into:limit:)`` by one.
 public final class FlowSink: Sendable {
-    /// The process's own: what `account every` writes to, and what the node reads.
-    public static let node = FlowSink()
     /// The origin of what conntrack counted.
     public static let conntrack = UInt16.max
 

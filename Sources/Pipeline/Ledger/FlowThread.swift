@@ -86,11 +86,12 @@ package final class FlowThread: @unchecked Sendable {
     /// - Parameters:
     ///   - settings: nil: no ledger; records are only taken for `alsoTo`.
     ///   - opened: if it is open already.
+    ///   - sink: where records come from; the thread keeps it.
     ///   - identity: who a record's source is.
     ///   - alsoTo: gets every record once, soon; must not wait.
     ///   - eachTurn: called once a second, after that second's records; must not wait.
     package static func start(
-        _ settings: LedgerSettings?, _ opened: OpenedLedger? = nil, sink: FlowSink = .node,
+        _ settings: LedgerSettings?, _ opened: OpenedLedger? = nil, sink: FlowSink,
         identity: @escaping @Sendable (UInt32, IPAddress) -> FlowNames,
         alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in },
         eachTurn: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void

@@ -21,11 +21,11 @@ struct ProgramTable: ~Copyable {
     private(set) var current: Int32 = 0
     /// Connections of older programs whose stages have not all decided.
     private(set) var undecidedOnOlder = 0
-    private let worker: Int
+    private let context: StageContext
 
-    /// - Parameter worker: whose, for stages that share things of a worker's.
-    init(first: UnsafePointer<Snapshot>, worker: Int = 0) {
-        self.worker = worker
+    /// - Parameter context: whose, for stages that share things of a worker's.
+    init(first: UnsafePointer<Snapshot>, _ context: StageContext = StageContext(worker: 0)) {
+        self.context = context
         entries = .allocate(capacity: 16)
         adopt(first)
     }
@@ -136,7 +136,7 @@ struct ProgramTable: ~Copyable {
         let states = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: max(total, 1))
         for chain in chains.buffer {
             for stage in chain.stages.buffer {
-                (states + stage.stateIndex).initialize(to: stage.filter.makeStateErased(stage.settings, worker: worker))
+                (states + stage.stateIndex).initialize(to: stage.filter.makeStateErased(stage.settings, context))
             }
         }
         return states

@@ -159,11 +159,12 @@ package struct Worker<K: Kernel>: ~Copyable {
     static var bufferSize: Int { 65536 }
     static var acceptBatch: Int { 32 }
 
+    /// - Parameter services: what the node lends to stages.
     /// - Returns: nil if memory for the limits can't be had.
     package init?(
         kernel: consuming K, settings: NodeSettings, limits: WorkerLimits, index: UInt16,
-        listeners: [WorkerListener], snapshot: UnsafePointer<Snapshot>, counters: UnsafePointer<WorkerCounters>,
-        ring: RecordRing, mailbox: Mailbox
+        listeners: [WorkerListener], snapshot: UnsafePointer<Snapshot>, services: Services = .none,
+        counters: UnsafePointer<WorkerCounters>, ring: RecordRing, mailbox: Mailbox
     ) {
         guard let slab = Slab(capacity: limits.connections),
             let blocks = BlockPool(capacity: limits.blocks, forFlows: limits.flowBlocks),
@@ -198,7 +199,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         wheel = TimerWheel(now: now)
         paces = PaceQueue(capacity: limits.connections)
         self.snapshot = snapshot
-        programs = ProgramTable(first: snapshot, worker: Int(index))
+        programs = ProgramTable(first: snapshot, StageContext(worker: Int(index), services: services))
         adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)

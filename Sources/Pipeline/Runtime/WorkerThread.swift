@@ -73,9 +73,10 @@ package final class WorkerThread: @unchecked Sendable {
     /// - Parameters:
     ///   - cpu: the core to stay on; nil: wherever the scheduler likes.
     ///   - listeners: this worker's own; to stay open until it has taken them (``Mailbox/adoptedGeneration``).
+    ///   - services: what the node lends to stages.
     package init(
         index: Int, cpu: Int32?, settings: NodeSettings, limits: WorkerLimits, listeners: [WorkerListener],
-        snapshot: UnsafePointer<Snapshot>
+        snapshot: UnsafePointer<Snapshot>, services: Services
     ) throws(WorkerStartError) {
         let wake = cl_eventfd()
         guard wake >= 0 else { throw WorkerStartError(worker: index, call: "eventfd", error: -wake) }
@@ -91,7 +92,7 @@ package final class WorkerThread: @unchecked Sendable {
         let mailbox = Mailbox(wakeDescriptor: Descriptor(wake))
         let made = Worker(
             kernel: kernel, settings: settings, limits: limits, index: UInt16(clamping: index), listeners: listeners,
-            snapshot: snapshot, counters: counterMemory.counters, ring: ring, mailbox: mailbox)
+            snapshot: snapshot, services: services, counters: counterMemory.counters, ring: ring, mailbox: mailbox)
         guard let made else {
             _ = cl_close(wake)
             throw WorkerStartError(worker: index, call: "reserving memory", error: 0)
