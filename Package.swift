@@ -79,6 +79,10 @@ let package = Package(
                 "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", swiftSettings: strict),
 
+        // What control says and shows: JSON lines, tables, times.
+        .target(
+            name: "PipelineText", dependencies: ["Pipeline", "CLinux"], path: "Sources/Pipeline/Text",
+            swiftSettings: strict),
         .target(
             name: "PipelineThreads", dependencies: ["CLinux"], path: "Sources/Pipeline/Threads", swiftSettings: strict),
 
@@ -92,13 +96,21 @@ let package = Package(
             ],
             path: "Sources/Pipeline/Ledger", swiftSettings: strict),
 
+        // Which backends answer, and which take our header.
+        .target(
+            name: "PipelineHealth",
+            dependencies: [
+                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineRuntime", "PipelineThreads", "PipelineText",
+                "FilterBackendSelect", "CLinux",
+            ], path: "Sources/Pipeline/Health", swiftSettings: strict),
+
         // Control and the command.
         .target(
             name: "PipelineControl",
             dependencies: [
                 "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
-                "PipelineLedger", "PipelineThreads", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog",
-                "CLinux", "CMnl",
+                "PipelineLedger", "PipelineThreads", "PipelineText", "PipelineHealth", "FilterBackendSelect",
+                "FilterEgressAccounting", "FilterCatalog", "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .target(
             name: "PipelinedCommand",
@@ -157,7 +169,8 @@ let package = Package(
             "ControlTests",
             [
                 "Pipeline", "PipelineFlows", "PipelineControl", "PipelineLanguage", "PipelineRouting",
-                "PipelineRuntime", "PipelineWire", "PipelineLedger", "FilterBackendSelect", "FilterEgressAccounting",
+                "PipelineRuntime", "PipelineWire", "PipelineLedger", "PipelineText", "FilterBackendSelect",
+                "FilterEgressAccounting",
                 "FilterCatalog", "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
         test(

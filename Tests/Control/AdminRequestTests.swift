@@ -4,6 +4,7 @@ import PipelineRouting
 import Testing
 
 @testable import PipelineControl
+@testable import PipelineText
 
 @Suite("Requests of the admin socket, and the parts behind it")
 struct AdminRequestTests {

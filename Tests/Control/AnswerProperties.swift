@@ -1,6 +1,6 @@
 import FilterBackendSelect
 import Pipeline
-import PipelineControl
+import PipelineHealth
 import PipelineRuntime
 
 /// What must hold of what reads backends' answers, whatever they are: the probe's conversation and the worker's look at the

@@ -1,6 +1,7 @@
 import FilterCatalog
 import Pipeline
 import PipelineControl
+import PipelineText
 import TestSupport
 import Testing
 

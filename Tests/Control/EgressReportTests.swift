@@ -5,6 +5,7 @@ import PipelineLedger
 import Testing
 
 @testable import PipelineControl
+@testable import PipelineText
 
 @Suite("egress report: what people and programs read")
 struct EgressReportTests {

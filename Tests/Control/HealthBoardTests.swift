@@ -2,7 +2,8 @@ import FilterBackendSelect
 import Pipeline
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineHealth
+@testable import PipelineText
 
 /// The book that the prober keeps: which targets, whose turn, and what cells are told.
 @Suite("health: the board")

@@ -3,7 +3,7 @@ import Pipeline
 import PipelineWire
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineHealth
 
 /// What a backend's answer means, in whole and in pieces, with a PROXY header in front and without.
 @Suite("health: one probe")

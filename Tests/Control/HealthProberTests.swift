@@ -7,7 +7,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineHealth
 
 /// The prober on real sockets of this process: every way in which a backend can answer, or not.
 @Suite("health: the prober")

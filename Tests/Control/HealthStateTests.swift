@@ -1,9 +1,8 @@
 import FilterBackendSelect
 import Pipeline
-import PipelineControl
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineHealth
 
 /// Rise, fall, jitter, schedule and rate, by a clock of the test's own.
 @Suite("health: the state machine")

@@ -1,7 +1,7 @@
 import Pipeline
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineHealth
 
 /// Which backends are probed: from the program and the route table alone.
 @Suite("health: targets")

@@ -5,6 +5,7 @@ import PipelineLedger
 import Testing
 
 @testable import PipelineControl
+@testable import PipelineText
 
 /// One engine, its time, and short ways to tell it things.
 private final class Bench {

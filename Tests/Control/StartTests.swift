@@ -6,6 +6,7 @@ import PipelineRuntime
 import Testing
 
 @testable import PipelineControl
+@testable import PipelineText
 
 @Suite("Starting a node: all listeners or none, and why not")
 struct StartTests {

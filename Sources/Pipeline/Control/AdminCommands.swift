@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineRouting
 import PipelineRuntime
+import PipelineText
 
 /// Answers requests of the admin socket from the running node. Every answer is one JSON document with a line break; an
 /// error has `error` and `remedy` in it. As text, the first line is an exit code and what follows a table for people.

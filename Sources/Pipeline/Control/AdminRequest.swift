@@ -1,6 +1,7 @@
 import Pipeline
 import PipelineLedger
 import PipelineRouting
+import PipelineText
 
 /// What a client of the admin socket asks: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
 package struct AdminRequest: Sendable, Equatable {

@@ -1,6 +1,8 @@
 import CLinux
 import Pipeline
+import PipelineHealth
 import PipelineRouting
+import PipelineText
 
 /// The `backends` of a running node: each address once, with what this node knows of it (R12, R18). Made in slices: there
 /// may be a million routes to them.

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineText
 
 /// One JSON object a line for every ended connection (R28). Pure: the same record always gives the same bytes.
 ///

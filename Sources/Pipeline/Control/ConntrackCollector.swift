@@ -4,6 +4,7 @@ import Glibc
 import Pipeline
 import PipelineFlows
 import PipelineRuntime
+import PipelineText
 import PipelineThreads
 import Synchronization
 

@@ -4,6 +4,7 @@ import Pipeline
 import PipelineFlows
 import PipelineLedger
 import PipelineRuntime
+import PipelineText
 import PipelineThreads
 
 /// What conntrack counts, on its way to the other flow records (R21): a collector with a lane of its own.

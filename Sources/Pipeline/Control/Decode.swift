@@ -1,5 +1,6 @@
 import Pipeline
 import PipelineRouting
+import PipelineText
 import PipelineWire
 
 /// What the parsers make of bytes, as `pipelined decode` says it: one JSON object a line, or one line for people.

@@ -1,5 +1,6 @@
 import Pipeline
 import PipelineLedger
+import PipelineText
 
 /// Volume over time as an SVG picture without script or style from elsewhere: what instances sent above, what came to them
 /// below, each stacked by group, with an axis of its own. Dark where its reader is.

@@ -1,5 +1,6 @@
 import Pipeline
 import PipelineLedger
+import PipelineText
 
 /// A report, for people, for programs, and for spreadsheets.
 package struct EgressReportText {
@@ -159,18 +160,4 @@ extension JSONLine {
         field("protocol", known?.protocolName)
         field("icmp_type", known?.icmpType)
     }
-}
-
-/// `1.5 GiB`, `812 B`.
-func plainBytes(_ bytes: Int64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-    var value = Double(bytes)
-    var unit = 0
-    while value >= 1023.95, unit + 1 < units.count {
-        value /= 1024
-        unit += 1
-    }
-    guard unit > 0 else { return "\(bytes) B" }
-    let tenths = Int64((value * 10).rounded())
-    return "\(tenths / 10).\(tenths % 10) \(units[unit])"
 }

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineHealth
 import PipelineRouting
 
 /// What would become of one connection, stage by stage, without traffic.

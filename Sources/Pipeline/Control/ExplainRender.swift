@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineText
 
 extension Explanation {
     /// For people, with line breaks:

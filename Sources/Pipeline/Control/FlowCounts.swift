@@ -1,5 +1,6 @@
 import FilterEgressAccounting
 import Pipeline
+import PipelineText
 
 /// What has become of the node's flow records (R21). Counters of the process, none by instance (R27).
 struct FlowCounts {

@@ -3,6 +3,7 @@ import FilterEgressAccounting
 import Glibc
 import Pipeline
 import PipelineRuntime
+import PipelineText
 import PipelineThreads
 import Synchronization
 

@@ -3,6 +3,7 @@ import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 import PipelineLedger
+import PipelineText
 import Synchronization
 
 /// What is looked for in flow records while they pass: who sends most right now (``TopReport``), and what is worth a hint

@@ -1,6 +1,7 @@
 import Pipeline
 import PipelineFlows
 import PipelineLedger
+import PipelineText
 
 /// Something about an instance that an operator may want to act upon.
 struct Hint: Equatable {

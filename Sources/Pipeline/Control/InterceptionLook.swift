@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineRouting
 import PipelineRuntime
+import PipelineText
 
 /// What a node is to look after: the rules of what it runs, and how.
 struct InterceptionWish: Sendable, Equatable {

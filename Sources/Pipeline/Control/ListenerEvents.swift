@@ -1,5 +1,6 @@
 import Pipeline
 import PipelineRuntime
+import PipelineText
 
 /// Says in the log what became of listeners that routes ask for: once when one is degraded, once when it is back. An
 /// env's missing IPv4 address is said once, however many ports it has (R9).

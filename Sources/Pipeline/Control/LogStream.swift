@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineRuntime
+import PipelineText
 import Synchronization
 
 /// Lines on their way to one of the standard streams. Whoever adds one never waits: what has no room is dropped, the
@@ -142,4 +143,8 @@ package final class LogStream: @unchecked Sendable {
             return dropped
         }
     }
+}
+
+extension ControlLog {
+    package init(_ stream: LogStream) { self.init { stream.append($0) } }
 }

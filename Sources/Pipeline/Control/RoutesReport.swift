@@ -1,5 +1,7 @@
 import Pipeline
+import PipelineHealth
 import PipelineRouting
+import PipelineText
 
 /// The `routes` of a running node, with what happens on each. Made in slices.
 ///

@@ -1,8 +1,10 @@
 import CLinux
 import Pipeline
+import PipelineHealth
 import PipelineLanguage
 import PipelineRouting
 import PipelineRuntime
+import PipelineText
 
 /// A node that serves: its workers, its routes, its listeners, and what it runs on now.
 ///
@@ -89,7 +91,7 @@ final class RunningNode {
         let log = ControlLog(writer.error)
         let most = ListenerPlan.most(node.program)
         let sized = Fleet.size(
-            settings, listeners: node.listeners.count, most: most, probes: ProbeTargets.descriptors(node.program))
+            settings, listeners: node.listeners.count, most: most, probes: HealthProber.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
         if let stage = node.program.prepare(workers: size.workers, services) {
             return (nil, ["there is no memory for `\(stage)`; give the process more, or use fewer `workers`"])

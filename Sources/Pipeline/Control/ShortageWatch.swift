@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineText
 
 /// Says once what this node lacks, when it lacks it (R27): workers only count. Has them let nobody in while memory is short.
 struct ShortageWatch {

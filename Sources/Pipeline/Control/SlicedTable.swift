@@ -1,6 +1,6 @@
 import CLinux
 import Pipeline
-import PipelineRouting
+import PipelineText
 
 /// Writes rows as one document, a piece at a time: a table of very many costs one piece of memory and no turn of the
 /// control loop more than a piece's time.
@@ -48,24 +48,5 @@ struct SlicedRows<Row> {
                 return Array(text.utf8)
             }
         })
-    }
-}
-
-/// Goes over the routes of a table in slices.
-struct RouteWalk {
-    let table: RouteTableSnapshot
-    private var part = 0
-
-    init(_ table: RouteTableSnapshot) { self.table = table }
-
-    /// Goes on until about that instant. True: it has been everywhere.
-    mutating func advance(until end: Instant, _ body: (UnsafePointer<Route>, () -> String?) -> Void) -> Bool {
-        while part < table.partCount {
-            table.visit(part: part, body)
-            part += 1
-            // A part has about a hundred routes.
-            if part % 4 == 0, Instant(nanoseconds: cl_now()) >= end { return part == table.partCount }
-        }
-        return true
     }
 }

@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineRouting
 import PipelineRuntime
+import PipelineText
 
 /// The `status` of a running node.
 struct StatusReport {

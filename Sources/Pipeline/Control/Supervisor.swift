@@ -3,6 +3,7 @@ import Pipeline
 import PipelineFlows
 import PipelineLanguage
 import PipelineRuntime
+import PipelineText
 import PipelineThreads
 
 /// Runs a node from start to end: starts its log, loads, opens, starts workers, serves, stops.

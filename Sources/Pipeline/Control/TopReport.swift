@@ -1,6 +1,7 @@
 import Pipeline
 import PipelineFlows
 import PipelineLedger
+import PipelineText
 
 /// What `top` asks: how flows are put together, which, and in which order.
 package struct TopQuestion: Sendable, Equatable {

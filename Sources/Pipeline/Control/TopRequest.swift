@@ -1,6 +1,7 @@
 import Pipeline
 import PipelineLedger
 import PipelineRouting
+import PipelineText
 
 /// `top` as it goes over the admin socket: `{"command":"top","by":"destination","instance":"i_7","seconds":15}`.
 extension TopQuestion {

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineText
 
 /// Lines about backends, and no more of them than someone can read (R27). One thread.
 struct HealthLog {

@@ -1,7 +1,7 @@
 import Pipeline
 
 /// No more lines about one matter than someone can read (R27): so many at once after a pause, and a second in the long run.
-struct LineBudget {
+package struct LineBudget {
     static let burst = 100
     static let perSecond = 20
 
@@ -9,8 +9,10 @@ struct LineBudget {
     private var filled = Instant(nanoseconds: 0)
     private var suppressed = 0
 
+    package init() {}
+
     /// How many lines were left out since the last one; nil: this one is, too.
-    mutating func take(_ now: Instant) -> Int? {
+    package mutating func take(_ now: Instant) -> Int? {
         let seconds = Double(now.since(filled).nanoseconds) / 1e9
         filled = max(filled, now)
         tokens = min(Double(LineBudget.burst), tokens + seconds * Double(LineBudget.perSecond))

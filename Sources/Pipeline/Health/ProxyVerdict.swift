@@ -25,7 +25,7 @@ package enum ProxyVerdict: String, Sendable, Equatable {
         self.init(route.group.pointee)
     }
 
-    init(_ group: BackendGroup) {
+    package init(_ group: BackendGroup) {
         self = .unknown
         for backend in group.backends.buffer {
             let verdict = ProxyVerdict(backend.cell)
@@ -38,7 +38,7 @@ package enum ProxyVerdict: String, Sendable, Equatable {
     }
 
     /// Of one backend.
-    init(_ cell: UnsafePointer<BackendCell>) {
+    package init(_ cell: UnsafePointer<BackendCell>) {
         switch BackendCell.HeaderVerdict(rawValue: cell.pointee.proxy.load(ordering: .relaxed)) {
         case .accepted?: self = .accepted
         case .rejected?: self = .rejected

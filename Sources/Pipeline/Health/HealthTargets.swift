@@ -33,10 +33,8 @@ package struct ProbeTargets: @unchecked Sendable {
             table: table)
     }
 
-    /// The most descriptors that probing for this program takes at once.
-    package static func descriptors(_ program: Program) -> Int {
-        blocks(of: program).isEmpty ? 0 : HealthProber.flightLimit + HealthProber.ownDescriptors
-    }
+    /// Whether anything of this program is to be probed.
+    static func areWanted(by program: Program) -> Bool { !blocks(of: program).isEmpty }
 
     // MARK: From listeners to blocks
 

@@ -5,12 +5,12 @@ import PipelineRuntime
 /// The sockets of probes under way: a fixed number of places, one epoll. One thread.
 struct ProbeFlights {
     struct End {
-        let identity: HealthBoard.Identity
+        let identity: ProbeSchedule.Identity
         let outcome: ProbeConversation.Outcome
     }
 
     private struct Flight {
-        let identity: HealthBoard.Identity
+        let identity: ProbeSchedule.Identity
         let descriptor: Int32
         var conversation: ProbeConversation
         var isConnected = false
@@ -45,7 +45,7 @@ struct ProbeFlights {
     var deadline: Instant? { flights.lazy.compactMap { $0?.conversation.deadline }.min() }
 
     /// Begins a probe. An outcome if it is over at once.
-    mutating func begin(_ identity: HealthBoard.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
+    mutating func begin(_ identity: ProbeSchedule.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
         guard let place = free.popLast() else { return End(identity: identity, outcome: .init(.node)) }
         var to = cl_endpoint(target.key.endpoint)
         var options = cl_connect_options()

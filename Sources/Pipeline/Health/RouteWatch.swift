@@ -1,12 +1,13 @@
 import CLinux
 import Pipeline
 import PipelineRouting
+import PipelineText
 
 /// Says when the last backend of routes is gone, and when there is one again. Looks once a second, in slices: routes that
 /// share a set of backends are one, and there may be a million of them.
 ///
 /// Threading: the control thread.
-struct RouteWatch {
+package struct RouteWatch {
     private static let interval = TimeSpan.seconds(1)
     /// Of one turn of the control loop.
     private static let slice = TimeSpan.milliseconds(5)
@@ -40,15 +41,17 @@ struct RouteWatch {
     /// Of the look that is under way.
     private var seen: Set<UInt64> = []
     /// Routes that had a backend and have none now, by the last look.
-    private(set) var routesDown = 0
+    package private(set) var routesDown = 0
     /// By the look that is under way.
     private var counted = 0
     private var budget = LineBudget()
     private let seed = HashSeed.random()
     /// Nil: there are no routes.
-    private(set) var nextLook: Instant?
+    package private(set) var nextLook: Instant?
 
-    mutating func routesChanged() {
+    package init() {}
+
+    package mutating func routesChanged() {
         isStale = true
         if case .collecting = phase {} else { forget() }
         nextLook = nextLook ?? Instant(nanoseconds: 0)
@@ -61,7 +64,7 @@ struct RouteWatch {
     }
 
     /// Does a slice of what is due.
-    mutating func look(_ newest: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
+    package mutating func look(_ newest: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
         guard let due = nextLook, due <= now else { return }
         let end = Instant(nanoseconds: cl_now()) + RouteWatch.slice
         nextLook = now + RouteWatch.pause

@@ -14,7 +14,11 @@ import Synchronization
 package final class HealthProber: @unchecked Sendable {
     /// Probes under way at once, and what they cost in descriptors besides the prober's own two (R27).
     package static let flightLimit = 256
-    static let ownDescriptors = 2
+    private static let ownDescriptors = 2
+    /// The most descriptors that probing for this program takes at once.
+    package static func descriptors(_ program: Program) -> Int {
+        ProbeTargets.areWanted(by: program) ? flightLimit + ownDescriptors : 0
+    }
     private static let stackBytes = 1 << 19
 
     private let board: Mutex<HealthBoard>

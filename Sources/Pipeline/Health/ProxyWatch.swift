@@ -3,11 +3,12 @@ import FilterBackendSelect
 import Pipeline
 import PipelineRouting
 import PipelineRuntime
+import PipelineText
 
 /// Looks once a second whether backends of v2 routes take our header, asks those that connections have raised doubts of, and
 /// says when a verdict changes (R18). Costs a walk over the distinct sets of backends, and one over the routes only while
 /// some set has a backend that rejects the header, or has just stopped to.
-struct ProxyWatch {
+package struct ProxyWatch {
     private static let interval = TimeSpan.seconds(1)
 
     private struct Rejected: Hashable {
@@ -22,17 +23,19 @@ struct ProxyWatch {
     private var probes = DoubtProbes()
     private var due: Instant?
 
-    /// Nil: there are no v2 routes.
-    var nextLook: Instant? { [due, probes.deadline].compactMap { $0 }.min() }
-    /// Readable when a probe's backend has answered; nil: none is under way.
-    var descriptor: Descriptor? { probes.descriptor }
+    package init() {}
 
-    mutating func routesChanged() {
+    /// Nil: there are no v2 routes.
+    package var nextLook: Instant? { [due, probes.deadline].compactMap { $0 }.min() }
+    /// Readable when a probe's backend has answered; nil: none is under way.
+    package var descriptor: Descriptor? { probes.descriptor }
+
+    package mutating func routesChanged() {
         isStale = true
         due = due ?? Instant(nanoseconds: 0)
     }
 
-    mutating func look(_ table: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
+    package mutating func look(_ table: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
         let answers = probes.take(now)
         guard !answers.isEmpty || due.map({ $0 <= now }) == true else { return }
         if isStale { collect(table) }
@@ -136,8 +139,8 @@ struct DoubtProbes {
     private var flights: ProbeFlights?
     private var epoll = Descriptor.none
     private var asked: [Endpoint: Asked] = [:]
-    private var underWay: [HealthBoard.Identity: Endpoint] = [:]
-    private var nextIdentity: HealthBoard.Identity = 1
+    private var underWay: [ProbeSchedule.Identity: Endpoint] = [:]
+    private var nextIdentity: ProbeSchedule.Identity = 1
 
     var descriptor: Descriptor? { underWay.isEmpty ? nil : epoll }
     var deadline: Instant? { underWay.isEmpty ? nil : flights?.deadline }

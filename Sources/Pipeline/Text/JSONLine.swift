@@ -45,12 +45,12 @@ package struct JSONLine {
     }
 
     /// Fields that were written before, as they are.
-    mutating func raw(_ fields: [UInt8]) {
+    package mutating func raw(_ fields: [UInt8]) {
         comma()
         bytes.append(contentsOf: fields)
     }
 
-    mutating func timestamp(_ nanoseconds: UInt64) {
+    package mutating func timestamp(_ nanoseconds: UInt64) {
         bytes.append(UInt8(ascii: "\""))
         Timestamp.append(nanoseconds, to: &bytes)
         bytes.append(UInt8(ascii: "\""))
@@ -146,7 +146,7 @@ package struct JSONLine {
     }
 
     /// A string of two digits for each of `count` bytes.
-    mutating func hex(count: Int, _ byte: (Int) -> UInt8) {
+    package mutating func hex(count: Int, _ byte: (Int) -> UInt8) {
         bytes.append(UInt8(ascii: "\""))
         for index in 0..<count {
             bytes.append(JSONLine.hexDigit(byte(index) >> 4))
@@ -155,7 +155,7 @@ package struct JSONLine {
         bytes.append(UInt8(ascii: "\""))
     }
 
-    mutating func endpoint(_ value: Endpoint) {
+    package mutating func endpoint(_ value: Endpoint) {
         bytes.append(UInt8(ascii: "\""))
         AddressBytes.append(value, to: &bytes)
         bytes.append(UInt8(ascii: "\""))

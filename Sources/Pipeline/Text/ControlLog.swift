@@ -2,10 +2,11 @@ import CLinux
 
 /// What the node says of itself on standard error: one JSON object a line, with `time` and `event`.
 ///
-/// Threading: any; nobody who says something waits for a reader (``LogStream``).
+/// Threading: any; nobody who says something waits for a reader.
 package struct ControlLog: Sendable {
-    private let stream: LogStream
-    package init(_ stream: LogStream) { self.stream = stream }
+    /// Takes whole lines, from any thread, and waits for nobody.
+    package let write: @Sendable ([UInt8]) -> Void
+    package init(_ write: @escaping @Sendable ([UInt8]) -> Void) { self.write = write }
 
     package func say(_ event: String, _ message: String? = nil, _ fields: (inout JSONLine) -> Void = { _ in }) {
         write(ControlLog.line(event, message, time: cl_wall_clock(), fields))
@@ -28,7 +29,4 @@ package struct ControlLog: Sendable {
 
     /// For people, before the node is ready.
     package func text(_ text: String) { if !text.isEmpty { write(Array(text.utf8)) } }
-
-    /// Whole lines.
-    package func write(_ lines: [UInt8]) { stream.append(lines) }
 }

@@ -1,5 +1,5 @@
 /// Columns for people: a head, rows, two spaces between. Numbers stand at the right.
-struct TextTable {
+package struct TextTable {
     private let head: [String]
     private let rightAligned: Set<Int>
     private var rows: [[String]] = []
@@ -7,14 +7,14 @@ struct TextTable {
     private var widths: [Int]
 
     /// - Parameter head: `-` in front of a name: the column's numbers stand at the right.
-    init(_ head: [String]) {
+    package init(_ head: [String]) {
         rightAligned = Set(head.indices.filter { head[$0].hasPrefix("-") })
         self.head = head.map { $0.hasPrefix("-") ? String($0.dropFirst()) : $0 }
         widths = self.head.map(\.count)
     }
 
     /// One cell a column. Characters that a terminal might act upon are replaced.
-    mutating func add(_ row: [String]) {
+    package mutating func add(_ row: [String]) {
         let row = row.map(TextTable.harmless)
         for (column, cell) in row.enumerated() where column < widths.count {
             widths[column] = max(widths[column], cell.count)
@@ -22,7 +22,7 @@ struct TextTable {
         rows.append(row)
     }
 
-    var count: Int { rows.count }
+    package var count: Int { rows.count }
 
     private static func harmless(_ cell: String) -> String {
         let isFit = { (scalar: Unicode.Scalar) in scalar.value >= 0x20 && !(0x7F..<0xA0).contains(scalar.value) }
@@ -30,10 +30,10 @@ struct TextTable {
         return String(String.UnicodeScalarView(cell.unicodeScalars.map { isFit($0) ? $0 : "\u{FFFD}" }))
     }
 
-    var text: String { headLine + lines(rows.indices) }
+    package var text: String { headLine + lines(rows.indices) }
 
-    var headLine: String { line(head) }
-    func lines(_ range: Range<Int>) -> String { rows[range].map(line).joined() }
+    package var headLine: String { line(head) }
+    package func lines(_ range: Range<Int>) -> String { rows[range].map(line).joined() }
 
     private func line(_ row: [String]) -> String {
         var line = ""
@@ -44,15 +44,5 @@ struct TextTable {
         }
         while line.last == " " { line.removeLast() }
         return line + "\n"
-    }
-}
-
-/// A duration for people: `3d 4h`, `5m 12s`, `8s`.
-func plainDuration(_ seconds: UInt64) -> String {
-    switch seconds {
-    case 0..<60: "\(seconds)s"
-    case 60..<3600: "\(seconds / 60)m \(seconds % 60)s"
-    case 3600..<86400: "\(seconds / 3600)h \(seconds % 3600 / 60)m"
-    default: "\(seconds / 86400)d \(seconds % 86400 / 3600)h"
     }
 }

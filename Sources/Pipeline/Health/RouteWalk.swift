@@ -1,0 +1,22 @@
+import CLinux
+import Pipeline
+import PipelineRouting
+
+/// Goes over the routes of a table in slices.
+package struct RouteWalk {
+    package let table: RouteTableSnapshot
+    private var part = 0
+
+    package init(_ table: RouteTableSnapshot) { self.table = table }
+
+    /// Goes on until about that instant. True: it has been everywhere.
+    package mutating func advance(until end: Instant, _ body: (UnsafePointer<Route>, () -> String?) -> Void) -> Bool {
+        while part < table.partCount {
+            table.visit(part: part, body)
+            part += 1
+            // A part has about a hundred routes.
+            if part % 4 == 0, Instant(nanoseconds: cl_now()) >= end { return part == table.partCount }
+        }
+        return true
+    }
+}
