@@ -51,8 +51,7 @@ let package = Package(
         .target(
             name: "PipelineFlows", dependencies: ["Pipeline"], path: "Sources/Pipeline/Flows", swiftSettings: dataPath),
         .target(
-            name: "PipelineWire", dependencies: ["Pipeline", "PipelineFlows"], path: "Sources/Pipeline/Wire",
-            swiftSettings: dataPath),
+            name: "PipelineWire", dependencies: ["Pipeline"], path: "Sources/Pipeline/Wire", swiftSettings: dataPath),
         .target(
             name: "PipelineLanguage", dependencies: ["Pipeline"], path: "Sources/Pipeline/Language",
             swiftSettings: strict),
@@ -84,13 +83,14 @@ let package = Package(
             name: "PipelineText", dependencies: ["Pipeline", "CLinux"], path: "Sources/Pipeline/Text",
             swiftSettings: strict),
         .target(
-            name: "PipelineThreads", dependencies: ["CLinux"], path: "Sources/Pipeline/Threads", swiftSettings: strict),
+            name: "PipelineThreads", dependencies: ["CLinux", "CMnl"], path: "Sources/Pipeline/Threads",
+            swiftSettings: strict),
 
         // The egress ledger: who sent how much to where, on disk. SQLite, so never part of the data path.
         .target(
             name: "PipelineLedger",
             dependencies: [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "FilterEgressAccounting", "CLinux",
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "FilterEgressAccounting", "CLinux",
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ],
@@ -103,13 +103,28 @@ let package = Package(
                 "Pipeline", "PipelineWire", "PipelineRouting", "PipelineRuntime", "PipelineThreads", "PipelineText",
                 "FilterBackendSelect", "CLinux",
             ], path: "Sources/Pipeline/Health", swiftSettings: strict),
+        // Where flow records go: the ledger and collectors; and what conntrack adds to them.
+        .target(
+            name: "PipelineExport",
+            dependencies: [
+                "Pipeline", "PipelineFlows", "PipelineRuntime", "PipelineThreads", "PipelineText", "PipelineLedger",
+                "FilterEgressAccounting", "CLinux", "CMnl",
+            ], path: "Sources/Pipeline/Export", swiftSettings: strict),
+        // What is found in flow records as they pass.
+        .target(
+            name: "PipelineAlerts",
+            dependencies: [
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLedger",
+                "FilterEgressAccounting", "CLinux",
+            ], path: "Sources/Pipeline/Alerts", swiftSettings: strict),
 
         // Control and the command.
         .target(
             name: "PipelineControl",
             dependencies: [
                 "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
-                "PipelineLedger", "PipelineThreads", "PipelineText", "PipelineHealth", "FilterBackendSelect",
+                "PipelineLedger", "PipelineThreads", "PipelineText", "PipelineHealth", "PipelineExport",
+                "PipelineAlerts", "FilterBackendSelect",
                 "FilterEgressAccounting", "FilterCatalog", "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .target(
@@ -139,7 +154,7 @@ let package = Package(
         test("SetsTests", ["Pipeline", "PipelineSets"], path: "Sets"),
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
         test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
-        test("WireTests", ["PipelineFlows", "PipelineWire", "TestSupport"], path: "Wire"),
+        test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(
             "LanguageTests",
             [

@@ -1,10 +1,11 @@
 import ArgumentParser
+import Pipeline
 import PipelineControl
 
 /// What the subcommands about a running node have in common.
 struct AdminOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The node's admin socket.", valueName: "socket"), completion: .file())
-    var admin = AdminConnection.usualSocket
+    var admin = NodeSettings.usualAdminSocket
 
     @Flag(help: "One JSON document, for programs.")
     var json = false

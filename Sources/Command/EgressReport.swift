@@ -5,6 +5,7 @@ import Glibc
 import Pipeline
 import PipelineControl
 import PipelineLedger
+import PipelineThreads
 
 struct EgressReport: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -29,7 +29,7 @@ struct Explain: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "The running node's admin socket (default: \(AdminConnection.usualSocket)).", valueName: "socket"),
+            "The running node's admin socket (default: \(NodeSettings.usualAdminSocket)).", valueName: "socket"),
         completion: .file())
     var admin: String?
 
@@ -65,7 +65,7 @@ struct Explain: ParsableCommand {
     func run() throws {
         guard let config else {
             let request = AdminRequest(.explain(try question(limit: 32767)), isText: !json)
-            return try AdminOptions.ask(request, at: admin ?? AdminConnection.usualSocket)
+            return try AdminOptions.ask(request, at: admin ?? NodeSettings.usualAdminSocket)
         }
         let text = try Output.read(config, limit: SourceText.limit)
         let loaded = ConfigLoader.load(text, file: config, filters: PipelinedCommand.filters)

@@ -2,7 +2,7 @@ import ArgumentParser
 import CLinux
 import Glibc
 import Pipeline
-import PipelineControl
+import PipelineAlerts
 import PipelineLedger
 
 struct Top: ParsableCommand {

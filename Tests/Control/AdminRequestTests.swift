@@ -3,6 +3,7 @@ import Pipeline
 import PipelineRouting
 import Testing
 
+@testable import PipelineAlerts
 @testable import PipelineControl
 @testable import PipelineText
 

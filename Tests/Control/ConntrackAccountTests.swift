@@ -2,7 +2,7 @@ import Pipeline
 import PipelineFlows
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 /// What is counted of what conntrack says: each byte once (R21).
 @Suite("conntrack: accounting") struct ConntrackAccountTests {

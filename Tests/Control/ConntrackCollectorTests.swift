@@ -6,7 +6,7 @@ import PipelineFlows
 import Synchronization
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 /// The collector on a kernel's conntrack, in a network namespace of its own.
 @Suite(

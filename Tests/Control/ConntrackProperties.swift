@@ -1,5 +1,5 @@
 import Pipeline
-import PipelineControl
+import PipelineExport
 
 /// What must hold of what reads the kernel's conntrack messages, whatever they are. For the tests beside it and for Fuzz/run.
 enum ConntrackProperties {

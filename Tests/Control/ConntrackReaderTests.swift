@@ -2,7 +2,7 @@ import Pipeline
 import TestSupport
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 @Suite("conntrack: messages") struct ConntrackReaderTests {
     static func read(_ bytes: [UInt8]) -> [ConntrackMessage] {

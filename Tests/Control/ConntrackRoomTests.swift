@@ -9,6 +9,7 @@ import Synchronization
 import Testing
 
 @testable import PipelineControl
+@testable import PipelineExport
 @testable import PipelineText
 
 /// A full table of connections: where the kernel lets no namespace set its own `nf_conntrack_max`, with a `/proc` that says so.

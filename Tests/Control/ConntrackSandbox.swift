@@ -3,7 +3,7 @@ import Foundation
 import Glibc
 import Pipeline
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 /// CAP_NET_ADMIN of the calling thread.
 enum NetAdmin {

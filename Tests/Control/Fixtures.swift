@@ -1,6 +1,7 @@
 import Pipeline
 import PipelineControl
 import PipelineLanguage
+import PipelineThreads
 import Testing
 
 /// Configs that the tests vary: a TLS listener, a raw one, and an exposed range.

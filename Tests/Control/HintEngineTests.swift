@@ -4,7 +4,7 @@ import PipelineFlows
 import PipelineLedger
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineAlerts
 @testable import PipelineText
 
 /// One engine, its time, and short ways to tell it things.
@@ -380,6 +380,6 @@ struct HintTextTests {
                     + "[.org, .app, .env, .instance] == [$o, $a, $e, $i]) | {destination, reason}'"))
         let long = String(repeating: "i", count: 49)
         #expect(line(.portScan, instance: long).contains("--arg i '\(long.dropLast())…'"), "as the log cuts it")
-        #expect(!line(.volume, socket: AdminConnection.usualSocket).contains("--admin"))
+        #expect(!line(.volume, socket: NodeSettings.usualAdminSocket).contains("--admin"))
     }
 }

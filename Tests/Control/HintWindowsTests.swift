@@ -2,7 +2,7 @@ import FilterEgressAccounting
 import Pipeline
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineAlerts
 
 /// `#expect` takes no mutating calls on a variable.
 private final class Box<Value> {

@@ -2,6 +2,7 @@ import Pipeline
 import PipelineControl
 import PipelineLanguage
 import PipelineRouting
+import PipelineThreads
 import TestSupport
 import Testing
 

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 @Suite("IPFIX over UDP: what is known to be lost") struct SentDatagramsTests {
     /// A message of 20 bytes.

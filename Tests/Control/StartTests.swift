@@ -2,6 +2,7 @@ import CLinux
 import FilterCatalog
 import Foundation
 import Pipeline
+import PipelineFlows
 import PipelineRuntime
 import Testing
 
@@ -56,7 +57,7 @@ struct StartTests {
         defer { close(null) }
         let writer = try #require(LogWriter.start(out: null, error: null).writer)
         defer { writer.finish(patience: 60_000) }
-        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline", writer: writer, services: .none)
+        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline", writer: writer, sink: FlowSink())
         #expect(failures.isEmpty)
         let started = try #require(running).fleet
         #expect(started.workers.count == 1)
@@ -79,7 +80,7 @@ struct StartTests {
             let ready = LoadedNode(
                 program: node.program, routing: node.routing,
                 listeners: [PlannedListener(try spec("127.0.0.1:0"), .listen)], revision: nil)
-            let started = RunningNode.start(ready, config: "edge.pipeline", writer: writer, services: .none).node
+            let started = RunningNode.start(ready, config: "edge.pipeline", writer: writer, sink: FlowSink()).node
             let fleet = try #require(started).fleet
             worker = fleet.workers.first
             fleet.order(.drain)

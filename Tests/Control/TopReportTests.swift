@@ -3,7 +3,7 @@ import PipelineFlows
 import PipelineLedger
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineAlerts
 
 @Suite("Who sends most: the window and the report")
 struct TopReportTests {

@@ -4,7 +4,7 @@ import Pipeline
 import TestSupport
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 /// ICMP that somebody else than a router on the way makes: a workload knows its node's address and the collector's, and can
 /// try all ports.

@@ -5,7 +5,7 @@ import Pipeline
 import TestSupport
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 /// Records sent by UDP to a collector that is not there: what the network says of them is counted.
 @Suite("IPFIX over UDP: a collector that is away") struct ExportLossTests {

@@ -6,7 +6,7 @@ import PipelineFlows
 import TestSupport
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineExport
 
 /// Flow records as they leave the node, read by the programs that operators have: nfdump's collector, and tshark.
 @Suite("IPFIX export", .serialized) struct ExportTests {

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineAlerts
 import PipelineRouting
 import PipelineRuntime
 import PipelineText
@@ -59,7 +60,7 @@ struct AdminCommands {
             return AdminResponse(
                 AdminCommands.failure("the admin socket can't be renamed", "start again once this node has ended"))
         }
-        node.flows?.endConntrack()
+        node.flows.endConntrack()
         node.log.say("handed_over", "another node starts here: until its connections end, this one answers at \(path)")
         {
             $0.field("connections", node.fleet.total(.active))

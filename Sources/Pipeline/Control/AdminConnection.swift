@@ -5,7 +5,6 @@ import PipelineThreads
 
 /// The other side of the admin socket: what the subcommands use.
 package enum AdminConnection {
-    package static let usualSocket = "/run/pipelined/admin.sock"
     /// Seconds for each read and write: a reload of a million routes takes some.
     package static let patience: Int32 = 60
 

@@ -2,6 +2,7 @@ import FilterCatalog
 import Pipeline
 import PipelineLanguage
 import PipelineRouting
+import PipelineThreads
 
 /// A config file with everything that it names, read and judged.
 package struct LoadedConfig {

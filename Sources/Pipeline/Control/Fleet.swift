@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineAlerts
 import PipelineRuntime
 import PipelineThreads
 

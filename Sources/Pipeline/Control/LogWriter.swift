@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Pipeline
+import PipelineAlerts
 import PipelineRuntime
 import PipelineText
 import PipelineThreads

@@ -1,9 +1,11 @@
 import CLinux
 import Pipeline
+import PipelineExport
 import PipelineLanguage
 import PipelineLedger
 import PipelineRouting
 import PipelineRuntime
+import PipelineThreads
 
 /// How the last reload went, for `status`.
 struct ReloadNote {
@@ -90,7 +92,7 @@ extension RunningNode {
         publish()
         // Who hears that it was done may rely on it: the next connection goes by the new, on whichever worker.
         _ = waitUntilSettled(milliseconds: RunningNode.adoptionPatience)
-        if let flows { self.flows?.adopt(flows) }
+        self.flows.adopt(flows)
         sayReloaded(by, report, before)
         say(change)
         sayFixed(awaitingStart)
@@ -99,9 +101,9 @@ extension RunningNode {
     /// The last that may refuse it: a ledger that is made stays.
     private func stageFlows(
         _ program: Program, _ listening: [Endpoint: OpenListener]
-    ) throws(ReloadRefusal) -> FlowRecording.Staged? {
+    ) throws(ReloadRefusal) -> FlowRecording.Staged {
         do throws(LedgerProblem) {
-            return try flows?.stage(program)
+            return try flows.stage(program)
         } catch {
             listeners.abandon(listening)
             throw ReloadRefusal(message: "\(error)")

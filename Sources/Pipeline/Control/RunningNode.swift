@@ -1,5 +1,8 @@
 import CLinux
 import Pipeline
+import PipelineAlerts
+import PipelineExport
+import PipelineFlows
 import PipelineHealth
 import PipelineLanguage
 import PipelineRouting
@@ -21,8 +24,8 @@ final class RunningNode {
     let routing: RoutingState
     /// Follows what the node runs by ``snapshotChanged()``.
     let prober: HealthProber
-    /// Where flow records go; nil: nowhere.
-    var flows: FlowRecording?
+    /// Where flow records go, from ``FlowRecording/begin(_:)`` on.
+    let flows: FlowRecording
     /// Whether connections are brought here at all; nil: there is no descriptor for it.
     let interception: InterceptionWatch?
     /// Readable when a backend has answered a LOCAL header that control sent it; nil: none was.
@@ -83,12 +86,13 @@ final class RunningNode {
 
     /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
     /// named is, and nothing was started.
-    /// - Parameter services: what is lent to stages.
+    /// - Parameter sink: where stages put flow records: nobody takes them before ``flows`` begins.
     static func start(
-        _ node: LoadedNode, config path: String, writer: LogWriter, services: Services
+        _ node: LoadedNode, config path: String, writer: LogWriter, sink: FlowSink
     ) -> (node: RunningNode?, failures: [String]) {
         let settings = node.program.node
         let log = ControlLog(writer.error)
+        let services = Services(sink)
         let most = ListenerPlan.most(node.program)
         let sized = Fleet.size(
             settings, listeners: node.listeners.count, most: most, probes: HealthProber.descriptors(node.program))
@@ -115,7 +119,9 @@ final class RunningNode {
                 fleet.order(.stop)
                 throw WorkerStartError(worker: 0, call: "starting the health prober", error: probing.error)
             }
-            let running = RunningNode(node, path, writer, fleet, keeper, prober, watch, directory, paths)
+            let flows = FlowRecording(
+                sink, directory, log, alsoTo: { watch.take($0) }, eachTurn: { watch.tick() })
+            let running = RunningNode(node, path, writer, fleet, keeper, prober, flows, watch, directory, paths)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -156,7 +162,8 @@ final class RunningNode {
 
     private init(
         _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
-        _ prober: HealthProber, _ watch: FlowWatch, _ directory: FlowDirectory, _ paths: UnreachablePaths
+        _ prober: HealthProber, _ flows: FlowRecording, _ watch: FlowWatch, _ directory: FlowDirectory,
+        _ paths: UnreachablePaths
     ) {
         unreachable = paths
         flowWatch = watch
@@ -168,6 +175,7 @@ final class RunningNode {
         self.fleet = fleet
         self.listeners = listeners
         self.prober = prober
+        self.flows = flows
         routing = node.routing
         program = node.program
         revision = node.revision

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineAlerts
 import PipelineRouting
 import PipelineRuntime
 import PipelineText
@@ -27,7 +28,7 @@ struct StatusReport {
     private var problems: [String] {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
             + node.interceptionProblems
-            + [node.flows?.problem].compactMap { $0 } + LogReport(node.writer).problems
+            + [node.flows.problem].compactMap { $0 } + LogReport(node.writer).problems
     }
 
     /// What the config file says and only a new start brings about.
@@ -84,7 +85,7 @@ struct StatusReport {
         LogReport(node.writer).write(&line)
         if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }
-        if let flows = node.flows { flows.counts.write(&line) } else { line.nullField("flows") }
+        node.flows.counts.write(&line)
         line.close()
         line.newline()
         return line.bytes
@@ -199,9 +200,9 @@ struct StatusReport {
         }
         for problem in problems { text += "problem: \(problem)\n" }
         for warning in node.interception?.report.warnings ?? [] { text += "warning: \(warning)\n" }
-        return text + "\n" + workersText + "\n" + listenersText + countsText("REASON", ended)
-            + countsText("SHADOWED", shadowed) + hintsText
-            + (node.flows.map { $0.counts.text } ?? "")
+        text += "\n" + workersText + "\n" + listenersText
+        text += countsText("REASON", ended) + countsText("SHADOWED", shadowed) + hintsText
+        return text + node.flows.counts.text
     }
 
     private var workersText: String {

@@ -79,7 +79,8 @@ package struct Supervisor: ~Copyable {
         if monitor == nil {
             log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
         }
-        node.flows = FlowRecording(node, sink, log)
+        // Only now: what one node alone may do (conntrack) is this one's.
+        node.flows.begin(node.program)
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
         end(node)
@@ -135,7 +136,7 @@ package struct Supervisor: ~Copyable {
     }
 
     private func startNode(_ loaded: LoadedNode) -> RunningNode? {
-        let result = RunningNode.start(loaded, config: path, writer: writer, services: Services(sink))
+        let result = RunningNode.start(loaded, config: path, writer: writer, sink: sink)
         if result.node == nil { sayNotStarted(result.failures) }
         return result.node
     }
@@ -171,7 +172,7 @@ package struct Supervisor: ~Copyable {
         node.interception?.stop()
         let isWhole = node.fleet.finish(patience: Supervisor.lastWords)
         node.unreachable.stop()
-        let isRecorded = node.flows?.stop() ?? true
+        let isRecorded = node.flows.stop()
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))
             line.field("log_records_dropped", node.fleet.total(.logDropped) + writer.out.counts.dropped)

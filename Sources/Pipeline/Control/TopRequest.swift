@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineAlerts
 import PipelineLedger
 import PipelineRouting
 import PipelineText

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Pipeline
+import PipelineExport
 import PipelineRuntime
 import PipelineText
 import PipelineThreads

@@ -50,6 +50,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var stateDirectory: String?
     /// Path of the Unix socket that answers `status`, `routes` and the like; nil: none.
     public var adminSocket: String?
+    /// Where commands look for it unless they are told.
+    public static let usualAdminSocket = "/run/pipelined/admin.sock"
     /// R8: ports that nothing listens on and no route may have. SMTP, telnet and NetBIOS unless said: what networks block
     /// or worms use.
     public var deniedPorts: [ClosedRange<UInt16>] = NodeSettings.standardDeniedPorts

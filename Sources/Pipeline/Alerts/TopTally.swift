@@ -4,7 +4,7 @@ import PipelineFlows
 import PipelineLedger
 
 /// Puts the flows of a window together for a ``TopReport``, in slices.
-struct TopTally {
+package struct TopTally {
     typealias Entry = (group: TopReport.Group, sums: TrafficWindow.Sums)
 
     let question: TopQuestion
@@ -20,7 +20,7 @@ struct TopTally {
     }
 
     /// Takes one of the window's slices after the other, until about that instant. True: all of them.
-    mutating func advance(until end: Instant, _ names: (UInt32, IPAddress) -> FlowNames) -> Bool {
+    package mutating func advance(until end: Instant, _ names: (UInt32, IPAddress) -> FlowNames) -> Bool {
         while next < view.slices.count {
             for (key, sums) in view.slices[next] where question.fits(key) {
                 guard let owner = owners.find(key, names) else { continue }

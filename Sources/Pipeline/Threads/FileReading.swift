@@ -1,6 +1,5 @@
 import CLinux
 import Glibc
-import PipelineThreads
 
 /// A file that could not be read or written.
 package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -10,13 +9,13 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
 
     package var description: String { "\(path): \(problem); \(remedy)" }
 
-    init(_ path: String, _ problem: String, remedy: String) {
+    package init(_ path: String, _ problem: String, remedy: String) {
         self.path = path
         self.problem = problem
         self.remedy = remedy
     }
 
-    init(_ path: String, _ verb: String, error: Int32) {
+    package init(_ path: String, _ verb: String, error: Int32) {
         self.path = path
         switch error {
         case ENOENT: (problem, remedy) = ("no such file", "check the path")
@@ -35,7 +34,7 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
 
 package enum Files {
     /// Of a small file, as those of /proc and /sys are; none if it can't be read.
-    static func lines(_ path: String) -> [Substring] {
+    package static func lines(_ path: String) -> [Substring] {
         guard let bytes = try? read(path, limit: 1 << 20) else { return [] }
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
     }

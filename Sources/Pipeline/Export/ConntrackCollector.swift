@@ -42,7 +42,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         package var missedEnds: UInt64 = 0
         package var withoutCounters: UInt64 = 0
         /// The kernel's table, as it was after the last dump; nil: not looked at yet, or it does not say.
-        var table: ConntrackRoom.Reading?
+        package var table: ConntrackRoom.Reading?
         /// It is nearly full.
         var isTableFull = false
     }
@@ -112,7 +112,7 @@ package final class ConntrackCollector: @unchecked Sendable {
     ///   - emit: takes records, each round's together: at the end of each dump, and when there are many.
     ///   - write: takes whole log lines.
     /// - Returns: nil, with an errno: EPERM without CAP_NET_ADMIN, EPROTONOSUPPORT without netlink.
-    static func start(
+    package static func start(
         _ settings: ConntrackSettings, countsFrom: UInt64? = nil, room: ConntrackRoom = ConntrackRoom(),
         instance: @escaping @Sendable (IPAddress) -> UInt32?,
         emit: @escaping @Sendable ([FlowRecord]) -> Void,

@@ -3,7 +3,7 @@ import Pipeline
 import PipelineText
 
 /// What has become of the node's flow records (R21). Counters of the process, none by instance (R27).
-struct FlowCounts {
+package struct FlowCounts {
     /// Its path; nil: there is none.
     let ledger: String?
     /// Records that are in the ledger.
@@ -18,7 +18,7 @@ struct FlowCounts {
     /// Nil: not counted.
     let conntrack: ConntrackCollector.Statistics?
 
-    func write(_ line: inout JSONLine) {
+    package func write(_ line: inout JSONLine) {
         line.key("flows")
         line.open()
         if let ledger {
@@ -79,7 +79,7 @@ struct FlowCounts {
         line.close()
     }
 
-    var text: String {
+    package var text: String {
         var table = TextTable(["FLOWS", "STATE", "-RECORDS", "-WAITING", "-LOST"])
         if let ledger {
             table.add([

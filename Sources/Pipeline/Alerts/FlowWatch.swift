@@ -10,7 +10,7 @@ import Synchronization
 /// (``HintEngine``).
 ///
 /// Threading: any; nothing here waits but for a lock that is held for short.
-final class FlowWatch: Sendable {
+package final class FlowWatch: Sendable {
     /// Attempts that wait for the flows thread, which takes them once a second. Of more, the newest are dropped and
     /// counted: a scan is one long before (R27).
     private static let attemptLimit = 16384
@@ -34,7 +34,7 @@ final class FlowWatch: Sendable {
     private let log: ControlLog
 
     /// - Parameter directory: who instances are.
-    init(_ directory: FlowDirectory, _ log: ControlLog) {
+    package init(_ directory: FlowDirectory, _ log: ControlLog) {
         self.directory = directory
         self.log = log
     }
@@ -42,7 +42,7 @@ final class FlowWatch: Sendable {
     // MARK: The control thread's side
 
     /// From now on. What is known of instances stays, unless hints are switched off.
-    func update(_ program: Program) {
+    package func update(_ program: Program) {
         let interval = program.chains.buffer.compactMap(\.progressInterval).max()
         wantsAttempts.store(program.hints != nil, ordering: .relaxed)
         state.withLock { state in
@@ -61,7 +61,7 @@ final class FlowWatch: Sendable {
     }
 
     /// Its report is made in slices: see ``names``.
-    func tally(_ question: TopQuestion, now: UInt64 = cl_wall_clock()) -> TopTally {
+    package func tally(_ question: TopQuestion, now: UInt64 = cl_wall_clock()) -> TopTally {
         let view = state.withLock { state in
             let interval = state.traffic.interval.nanoseconds
             let wanted = question.seconds.map { ($0 * 1_000_000_000 + interval - 1) / interval } ?? 4
@@ -71,28 +71,28 @@ final class FlowWatch: Sendable {
     }
 
     /// Where an instance is: all that were given to it, IPv6 first.
-    func addresses(of number: UInt32) -> [IPAddress] { directory.addresses(of: number) }
+    package func addresses(of number: UInt32) -> [IPAddress] { directory.addresses(of: number) }
 
     /// Who an instance is.
-    func names(_ number: UInt32, _ source: IPAddress) -> FlowNames { directory.find(number, source) }
+    package func names(_ number: UInt32, _ source: IPAddress) -> FlowNames { directory.find(number, source) }
 
     /// For `status`: counts by kind, and what is at its bound. No instance in it (R27).
-    struct Counts {
-        struct Kind {
-            let name: String
-            let begun: UInt64
-            let active: Int
+    package struct Counts {
+        package struct Kind {
+            package let name: String
+            package let begun: UInt64
+            package let active: Int
         }
-        var kinds: [Kind] = []
-        var instances = 0
+        package var kinds: [Kind] = []
+        package var instances = 0
         /// Records of instances beyond ``HintEngine/instanceLimit``.
-        var unwatched: UInt64 = 0
+        package var unwatched: UInt64 = 0
         /// Refused connections that were not looked at.
-        var dropped: UInt64 = 0
+        package var dropped: UInt64 = 0
     }
 
     /// Nil: hints are off.
-    var counts: Counts? {
+    package var counts: Counts? {
         let dropped = attempts.withLock { $0.dropped }
         return state.withLock { state in
             guard let engine = state.engine else { return nil }
@@ -106,7 +106,7 @@ final class FlowWatch: Sendable {
     // MARK: The log thread's side
 
     /// An ended connection.
-    func offer(_ record: ConnectionRecord) {
+    package func offer(_ record: ConnectionRecord) {
         guard wantsAttempts.load(ordering: .relaxed), let attempt = Attempt(record) else { return }
         attempts.withLock { attempts in
             if attempts.waiting.count < FlowWatch.attemptLimit {
@@ -119,7 +119,7 @@ final class FlowWatch: Sendable {
 
     // MARK: The flows thread's side
 
-    func take(_ records: [FlowRecord]) {
+    package func take(_ records: [FlowRecord]) {
         let (wall, now) = (cl_wall_clock(), Instant(nanoseconds: cl_now()))
         state.withLock { state in
             for record in records {
@@ -130,7 +130,7 @@ final class FlowWatch: Sendable {
     }
 
     /// Once a second: says what is to be said.
-    func tick() {
+    package func tick() {
         let waiting = attempts.withLock { attempts in
             defer { attempts.waiting.removeAll() }
             return attempts.waiting

@@ -1,6 +1,6 @@
 import Pipeline
+import PipelineExport
 import PipelineFlows
-import PipelineWire
 import TestSupport
 import Testing
 

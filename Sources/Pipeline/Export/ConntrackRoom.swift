@@ -1,9 +1,10 @@
 import Pipeline
+import PipelineThreads
 
 /// How full the kernel's table of tracked connections is, in the network namespace of the thread that reads: when it is full the
 /// kernel drops the first packet of every new connection, the relay's own among them.
-struct ConntrackRoom: Sendable {
-    struct Reading: Equatable, Sendable {
+package struct ConntrackRoom: Sendable {
+    package struct Reading: Equatable, Sendable {
         var count: UInt64 = 0
         var most: UInt64 = 0
         /// Packets that conntrack has dropped so far, for want of room or because they made no sense.
@@ -57,19 +58,19 @@ struct ConntrackFullness {
 }
 
 /// Whether connects may have failed because this host's own table was full: then they say nothing of where they went (ADR 0049).
-struct ConntrackShortage: Sendable {
+package struct ConntrackShortage: Sendable {
     private let room: ConntrackRoom
     private let calm: TimeSpan
     private var until = Instant(nanoseconds: 0)
 
     /// - Parameter calm: what failed for so long after may have begun before: a minute is the longest usual `connect_timeout`.
-    init(_ room: ConntrackRoom = ConntrackRoom(), calm: TimeSpan = .seconds(60)) {
+    package init(_ room: ConntrackRoom = ConntrackRoom(), calm: TimeSpan = .seconds(60)) {
         self.room = room
         self.calm = calm
     }
 
     /// To be asked every second or so: what was full in between is not seen.
-    mutating func isShort(_ now: Instant) -> Bool {
+    package mutating func isShort(_ now: Instant) -> Bool {
         guard room.read()?.isAbove(percent: 95) == true else { return now < until }
         until = now + calm
         return true

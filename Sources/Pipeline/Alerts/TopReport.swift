@@ -40,7 +40,7 @@ package struct TopQuestion: Sendable, Equatable {
 }
 
 /// Who sends most right now.
-struct TopReport {
+package struct TopReport {
     struct Row: Equatable {
         /// Of the group's own kind, and of whom it is part; empty where it means nothing.
         var name: String
@@ -52,7 +52,7 @@ struct TopReport {
         var sums = TrafficWindow.Sums()
     }
 
-    let question: TopQuestion
+    package let question: TopQuestion
     let rows: [Row]
     /// Rows that are not shown.
     let others: Int
@@ -71,7 +71,7 @@ struct TopReport {
     }
 
     /// Texts are made for the rows that are shown alone: there may be a hundred thousand flows, and the control thread waits.
-    init(_ tally: TopTally) {
+    package init(_ tally: TopTally) {
         question = tally.question
         rows = tally.top.map { group, sums in
             var row = TopReport.row(tally.question.by, group, tally.owners)
@@ -120,7 +120,7 @@ struct TopReport {
     // MARK: Answers
 
     /// Why the question has no answer, and how to ask; nil: it has.
-    var fault: (problem: String, remedy: String)? {
+    package var fault: (problem: String, remedy: String)? {
         guard !ambiguous.isEmpty else { return nil }
         let what = question.env.map { "env \($0)" } ?? "instance \(question.instance ?? "")"
         return (
@@ -135,7 +135,7 @@ struct TopReport {
         UInt64((Double(count) / Double(milliseconds) * 1000).rounded())
     }
 
-    func json(now: UInt64) -> [UInt8] {
+    package func json(now: UInt64) -> [UInt8] {
         var line = JSONLine()
         line.open()
         line.field("by", question.by.rawValue)
@@ -175,7 +175,7 @@ struct TopReport {
         line.field("bytes_in_per_s", perSecond(sums.bytesIn))
     }
 
-    func text(node: String, now: UInt64) -> String {
+    package func text(node: String, now: UInt64) -> String {
         let age = now > to ? (now - to) / 1_000_000_000 : 0
         var text = "\(node): \(TopReport.seconds(milliseconds)) to \(Timestamp.text(to)), \(age) s ago, "
         text += "by \(question.by.rawValue)\n"

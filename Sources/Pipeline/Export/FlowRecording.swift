@@ -6,54 +6,12 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// Who is behind the instance numbers of flow records. Numbers are never given again, so names of before the last change
-/// stay right for records that are on their way.
-///
-/// Threading: the control thread updates, the flows thread asks.
-final class FlowDirectory: Sendable {
-    private struct Names {
-        var current: [UInt32: FlowNames] = [:]
-        var before: [UInt32: FlowNames] = [:]
-        var numbers: [IPAddress: UInt32] = [:]
-        var addresses: [UInt32: [IPAddress]] = [:]
-    }
-    private let names = Mutex(Names())
-
-    func update(_ instances: InstanceDirectory) {
-        var new: [UInt32: FlowNames] = [:]
-        for identity in instances.identities {
-            new[identity.pointee.number] = FlowNames(
-                instance: identity.pointee.id.string, env: identity.pointee.env.string,
-                app: identity.pointee.app.string, org: identity.pointee.org.string)
-        }
-        let current = new
-        let numbers = Dictionary(instances.addresses.map { ($0.address, $0.number) }) { first, _ in first }
-        let addresses = Dictionary(grouping: instances.addresses, by: \.number).mapValues { found in
-            found.map(\.address).sorted { $0.isIPv4 == $1.isIPv4 ? $0 < $1 : $1.isIPv4 }
-        }
-        names.withLock {
-            $0 = Names(current: current, before: $0.current, numbers: numbers, addresses: addresses)
-        }
-    }
-
-    /// All that were given to it, IPv6 first; none of one that is here no more.
-    func addresses(of number: UInt32) -> [IPAddress] { names.withLock { $0.addresses[number] ?? [] } }
-
-    /// Whose address it is; nil: no instance's of this node.
-    func number(of address: IPAddress) -> UInt32? { names.withLock { $0.numbers[address] } }
-
-    /// A source that is no instance's is named by its address.
-    func find(_ number: UInt32, _ source: IPAddress) -> FlowNames {
-        names.withLock { $0.current[number] ?? $0.before[number] } ?? FlowNames(instance: "\(source)")
-    }
-}
-
 /// The way of flow records from the workers to the ledger and to collectors (R21): one thread that takes them, and one a
 /// collector. A reload changes either (R26): what stays as it is goes on undisturbed.
 ///
 /// Threading: the control thread. No traffic waits for it: a ledger that can't be opened at the start is tried again, and a
 /// collector that is away loses records, counted.
-final class FlowRecording {
+package final class FlowRecording {
     /// What a program wants of it.
     fileprivate struct Wish {
         let ledger: LedgerSettings?
@@ -73,7 +31,7 @@ final class FlowRecording {
     }
 
     /// What a reload has opened, and nobody uses yet.
-    struct Staged {
+    package struct Staged {
         fileprivate let wish: Wish
         /// Of another path than the one before.
         fileprivate let opened: OpenedLedger?
@@ -97,9 +55,11 @@ final class FlowRecording {
         }
     }
 
-    private let node: RunningNode
     private let sink: FlowSink
+    private let directory: FlowDirectory
     private let log: ControlLog
+    private let alsoTo: @Sendable ([FlowRecord]) -> Void
+    private let eachTurn: @Sendable () -> Void
     private let collectors = Collectors()
     private var thread: FlowThread?
     private var ledger: LedgerSettings?
@@ -109,12 +69,25 @@ final class FlowRecording {
     /// Why conntrack could not be started; nil: it could, or nobody asks for it.
     private var startProblem: String?
     /// Something that the config asks for is not there, for `status`; nil: all is.
-    var problem: String? { startProblem ?? conntrack?.problem }
+    package var problem: String? { startProblem ?? conntrack?.problem }
 
-    /// Starts what the node's program wants. What can't be started is said.
-    init(_ node: RunningNode, _ sink: FlowSink, _ log: ControlLog) {
-        (self.node, self.sink, self.log) = (node, sink, log)
-        let wish = Wish(node.program)
+    /// Nothing is recorded before ``begin(_:)``.
+    /// - Parameters:
+    ///   - sink: where records come from.
+    ///   - directory: who they are about.
+    ///   - alsoTo: gets every record once, on a thread of its own; must not wait.
+    ///   - eachTurn: called there once a second, after that second's records; must not wait.
+    package init(
+        _ sink: FlowSink, _ directory: FlowDirectory, _ log: ControlLog,
+        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void, eachTurn: @escaping @Sendable () -> Void
+    ) {
+        (self.sink, self.directory, self.log) = (sink, directory, log)
+        (self.alsoTo, self.eachTurn) = (alsoTo, eachTurn)
+    }
+
+    /// Starts what the node's first program wants, once. What can't be started is said.
+    package func begin(_ program: Program) {
+        let wish = Wish(program)
         ledger = wish.ledger
         collectors.set(
             wish.exports.compactMap { settings in
@@ -131,7 +104,7 @@ final class FlowRecording {
     private func follow(_ wanted: ConntrackSettings?) {
         guard conntrack?.settings != wanted || startProblem != nil else { return }
         conntrack?.stop()
-        (conntrack, startProblem) = ConntrackLane.start(wanted, sink, node.flowDirectory, log)
+        (conntrack, startProblem) = ConntrackLane.start(wanted, sink, directory, log)
         if let startProblem { log.say("conntrack_failed", startProblem) }
     }
 
@@ -143,15 +116,15 @@ final class FlowRecording {
 
     private func startThread(_ wish: Wish, _ opened: OpenedLedger?) {
         guard wish.isAnything else { return }
-        let (directory, watch, collectors, log) = (node.flowDirectory, node.flowWatch, collectors, log)
+        let (directory, collectors, log, alsoTo) = (directory, collectors, log, alsoTo)
         do throws(LedgerProblem) {
             thread = try FlowThread.start(
                 wish.ledger, opened, sink: sink, identity: { directory.find($0, $1) },
                 alsoTo: { records in
-                    watch.take(records)
+                    alsoTo(records)
                     collectors.offer(records, directory)
                 },
-                eachTurn: { watch.tick() }, say: { log.say($0.event, $0.message) })
+                eachTurn: eachTurn, say: { log.say($0.event, $0.message) })
         } catch {
             log.say("ledger_failed", "\(error): flows are not recorded")
         }
@@ -160,7 +133,7 @@ final class FlowRecording {
     // MARK: Reload
 
     /// Opens what a program wants and is not open yet: all of it, or none.
-    func stage(_ program: Program) throws(LedgerProblem) -> Staged {
+    package func stage(_ program: Program) throws(LedgerProblem) -> Staged {
         let wish = Wish(program)
         let known = collectors.all.map(\.settings)
         var new: [FlowExporter] = []
@@ -182,7 +155,7 @@ final class FlowRecording {
 
     /// Goes over to what was staged. The old ledger gets what there is until then, and is closed; collectors that are named no
     /// more are sent what waits for them.
-    func adopt(_ staged: consuming Staged) {
+    package func adopt(_ staged: consuming Staged) {
         let wish = staged.wish
         defer { follow(wish.conntrack) }
         let before = collectors.all
@@ -199,14 +172,14 @@ final class FlowRecording {
     }
 
     /// What is counted until now is the last of it: the same packets are another node's from here on.
-    func endConntrack() {
+    package func endConntrack() {
         conntrack?.stop()
         conntrack = nil
     }
 
     /// Takes what workers have left, writes and sends it. Call it after they have ended.
     /// - Returns: false if the ledger could not be written to the end.
-    func stop() -> Bool {
+    package func stop() -> Bool {
         conntrack?.stop()
         let isRecorded = thread?.stop() ?? true
         for exporter in leaving + collectors.all { exporter.stop() }
@@ -214,7 +187,7 @@ final class FlowRecording {
     }
 
     /// What has become of the records, for `status`.
-    var counts: FlowCounts {
+    package var counts: FlowCounts {
         FlowCounts(
             ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0,
             recordsWaiting: thread?.recordsWaiting ?? 0, lastWrite: thread?.lastWrite ?? 0,

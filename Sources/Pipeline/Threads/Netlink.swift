@@ -3,10 +3,10 @@ import Glibc
 
 /// What all that speak netlink(7) here have in common: sockets that nobody waits for, and a walk over messages that believes no
 /// length in them.
-enum Netlink {
+package enum Netlink {
     /// - Parameter groups: a mask, as `bind` takes it.
     /// - Returns: nil, with an errno: there is none for us, or not in these groups. Whoever has it closes it.
-    static func open(_ family: Int32, groups: UInt32 = 0) -> (socket: OpaquePointer?, error: Int32) {
+    package static func open(_ family: Int32, groups: UInt32 = 0) -> (socket: OpaquePointer?, error: Int32) {
         guard let socket = mnl_socket_open2(family, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)) else {
             return (nil, errno)
         }
@@ -19,7 +19,7 @@ enum Netlink {
     }
 
     /// Each message that is whole, until `body` says that it needs no more; behind one that is not, nothing is read.
-    static func messages(_ bytes: UnsafeRawBufferPointer, _ body: (UnsafePointer<nlmsghdr>) -> Bool) {
+    package static func messages(_ bytes: UnsafeRawBufferPointer, _ body: (UnsafePointer<nlmsghdr>) -> Bool) {
         guard let base = bytes.baseAddress else { return }
         var left = Int32(clamping: bytes.count)
         var message: UnsafePointer<nlmsghdr> = base.assumingMemoryBound(to: nlmsghdr.self)
@@ -31,7 +31,7 @@ enum Netlink {
     }
 
     /// What stands behind a header of `header` bytes: type and value of each attribute that is whole.
-    static func attributes(
+    package static func attributes(
         _ message: UnsafePointer<nlmsghdr>, header: Int, _ body: (Int, UnsafeRawBufferPointer) -> Void
     ) {
         guard mnl_nlmsg_get_payload_len(message) >= header, let first = mnl_nlmsg_get_payload_offset(message, header),

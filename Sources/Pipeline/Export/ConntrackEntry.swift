@@ -43,7 +43,7 @@ package enum ConntrackMessage: Equatable {
 /// Reads netlink messages (netlink(7), linux/netfilter/nfnetlink_conntrack.h). Pure over bytes; whatever they are, it
 /// reads inside them and traps never. Headers are in the machine's order, conntrack's own values in the network's.
 package enum ConntrackReader {
-    static let headerLength = 16
+    package static let headerLength = 16
     static let newEntry: UInt16 = 0x100
     static let getEntry: UInt16 = 0x101
     static let deleteEntry: UInt16 = 0x102

@@ -3,7 +3,6 @@ import FilterEgressAccounting
 import Glibc
 import Pipeline
 import PipelineRuntime
-import PipelineWire
 
 /// One collector: connects, encodes, sends, and begins again when it fails. Belongs to the exporter's thread.
 ///

@@ -131,7 +131,7 @@ struct HintText {
         // What a stage refused is no flow: only the log of connections has it.
         guard hint.kind != .portScan, let adminSocket else { return lookInLog }
         var words = "pipelined top"
-        if adminSocket != AdminConnection.usualSocket { words += " --admin \(HintText.shellWord(adminSocket))" }
+        if adminSocket != NodeSettings.usualAdminSocket { words += " --admin \(HintText.shellWord(adminSocket))" }
         words += " --by destination"
         if !names.owner.isUnknown { words += " --env \(HintText.shellWord(names.owner.path))" }
         words += " --instance \(HintText.shellWord(names.instance))"
