@@ -117,6 +117,13 @@ let package = Package(
                 "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLedger",
                 "FilterEgressAccounting", "CLinux",
             ], path: "Sources/Pipeline/Alerts", swiftSettings: strict),
+        // What brings workloads' connections here: the rules for it, and a watch over them.
+        .target(
+            name: "PipelineIntercept",
+            dependencies: [
+                "Pipeline", "PipelineRouting", "PipelineRuntime", "PipelineThreads", "PipelineText", "PipelineExport",
+                "CLinux", "CMnl",
+            ], path: "Sources/Pipeline/Intercept", swiftSettings: strict),
 
         // Control and the command.
         .target(
@@ -124,8 +131,8 @@ let package = Package(
             dependencies: [
                 "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
                 "PipelineLedger", "PipelineThreads", "PipelineText", "PipelineHealth", "PipelineExport",
-                "PipelineAlerts", "FilterBackendSelect",
-                "FilterEgressAccounting", "FilterCatalog", "CLinux", "CMnl",
+                "PipelineAlerts", "PipelineIntercept", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog",
+                "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Control", swiftSettings: strict),
         .target(
             name: "PipelinedCommand",

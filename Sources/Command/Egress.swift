@@ -1,6 +1,7 @@
 import ArgumentParser
 import Pipeline
 import PipelineControl
+import PipelineIntercept
 import PipelineLanguage
 import PipelineRouting
 

@@ -10,6 +10,7 @@ import Testing
 
 @testable import PipelineControl
 @testable import PipelineExport
+@testable import PipelineIntercept
 @testable import PipelineText
 
 /// A full table of connections: where the kernel lets no namespace set its own `nf_conntrack_max`, with a `/proc` that says so.

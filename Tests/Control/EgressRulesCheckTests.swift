@@ -1,6 +1,6 @@
 import FilterCatalog
 import Pipeline
-import PipelineControl
+import PipelineIntercept
 import PipelineLanguage
 import Testing
 

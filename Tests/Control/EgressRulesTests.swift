@@ -1,7 +1,7 @@
 import FilterCatalog
 import Foundation
 import Pipeline
-import PipelineControl
+import PipelineIntercept
 import PipelineLanguage
 import PipelineRouting
 import Testing

@@ -3,7 +3,7 @@ import Pipeline
 import PipelineLanguage
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineIntercept
 
 @Suite("What egress rules make of a host's network") struct HostFirewallTests {
     private func rules(_ mode: String = "transparent", interface: String = "vm* br0") throws -> EgressRules {

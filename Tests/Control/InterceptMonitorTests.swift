@@ -3,7 +3,7 @@ import Pipeline
 import PipelineLanguage
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineIntercept
 
 @Suite("What a node looks after of its rules") struct InterceptMonitorTests {
     private static func attribute(_ type: UInt16, _ value: [UInt8]) -> [UInt8] {

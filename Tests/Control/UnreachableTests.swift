@@ -5,7 +5,7 @@ import Pipeline
 import PipelineLanguage
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineIntercept
 
 /// Where nothing answers: what is asked of the kernel, and that it never is too much.
 @Suite("Destinations that do not answer") struct UnreachableTests {

@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineAlerts
+import PipelineIntercept
 import PipelineRuntime
 import PipelineThreads
 

@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import Pipeline
 import PipelineAlerts
+import PipelineIntercept
 import PipelineRuntime
 import PipelineText
 import PipelineThreads

@@ -71,12 +71,8 @@ struct FrequentNetworks {
     static let room = 64
     private var counts: [IPAddress: UInt64] = [:]
 
-    static func network(_ address: IPAddress) -> IPAddress {
-        address.isIPv4 ? address : IPAddress(high: address.high, low: 0)
-    }
-
     mutating func add(_ address: IPAddress) {
-        let network = FrequentNetworks.network(address)
+        let network = address.network
         if counts[network] != nil || counts.count < FrequentNetworks.room {
             counts[network, default: 0] += 1
             return

@@ -4,6 +4,7 @@ import PipelineAlerts
 import PipelineExport
 import PipelineFlows
 import PipelineHealth
+import PipelineIntercept
 import PipelineLanguage
 import PipelineRouting
 import PipelineRuntime

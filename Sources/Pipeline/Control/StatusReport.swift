@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineAlerts
+import PipelineIntercept
 import PipelineRouting
 import PipelineRuntime
 import PipelineText
@@ -77,7 +78,7 @@ struct StatusReport {
         line.field("pinned", node.pinned)
         writeReload(&line)
         line.list("problems", problems) { $0.string($1) }
-        StatusReport.write(&line, node.interception?.report ?? InterceptionReport())
+        StatusReport.write(&line, node.interception?.report ?? .off)
         line.list("workers", node.fleet.workers, StatusReport.write)
         line.list("listeners", node.listeners.kept, write)
         line.list("reasons", ended, StatusReport.write)

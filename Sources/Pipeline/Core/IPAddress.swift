@@ -35,6 +35,9 @@
         isIPv4 ? IPAddress(v4: 0) : IPAddress(high: 0, low: 0)
     }
 
+    /// Whose it is, as far as an address tells: the /64 that it is in, an IPv4 address itself.
+    public var network: IPAddress { isIPv4 ? self : IPAddress(high: high, low: 0) }
+
     /// Byte `index` (0...15) of the IPv6 form, in network order.
     @inlinable public func byte(_ index: Int) -> UInt8 {
         let word = index < 8 ? high : low

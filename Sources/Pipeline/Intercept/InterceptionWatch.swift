@@ -10,7 +10,7 @@ import Synchronization
 /// which neither workers nor the control thread wait (ADR 0045).
 ///
 /// Threading: ``follow(_:)``, ``report`` and ``stop()`` on the control thread.
-final class InterceptionWatch: Sendable {
+package final class InterceptionWatch: Sendable {
     private struct Order {
         var wish: InterceptionWish?
         var isEnding = false
@@ -29,7 +29,7 @@ final class InterceptionWatch: Sendable {
     private let problem = Mutex<String?>(nil)
 
     /// - Parameter config: its path, for what is said.
-    init?(_ log: ControlLog, config: String) {
+    package init?(_ log: ControlLog, config: String) {
         let wake = cl_eventfd()
         guard wake >= 0 else { return nil }
         self.wake = Descriptor(wake)
@@ -40,14 +40,14 @@ final class InterceptionWatch: Sendable {
     deinit { _ = cl_close(wake.number) }
 
     /// What the newest look has found.
-    var report: InterceptionReport {
+    package var report: InterceptionReport {
         var report = found.withLock { $0 }
         if let problem = problem.withLock({ $0 }) { report.untold = problem }
         return report
     }
 
     /// Looks after what `program` intercepts from now on. Returns at once.
-    func follow(_ program: Program, _ settings: NodeSettings, _ bound: [BoundAddress]) {
+    package func follow(_ program: Program, _ settings: NodeSettings, _ bound: [BoundAddress]) {
         let (wish, problem) = InterceptionWish.of(program, settings, bound)
         say(problem)
         order.withLock { $0.wish = wish }
@@ -75,13 +75,13 @@ final class InterceptionWatch: Sendable {
     }
 
     /// Looks no more, and touches nothing: a node that drains may have a successor, whose rules are others.
-    func end() {
+    package func end() {
         order.withLock { $0.isEnding = true }
         _ = cl_eventfd_signal(wake.number)
     }
 
     /// Ends the thread, and a program that it waits for. The rules stay: they refuse what nobody takes.
-    func stop() {
+    package func stop() {
         guard let handle = handle.withLock({ $0 }) else { return }
         end()
         _ = cl_thread_join(handle)

@@ -41,25 +41,28 @@ struct InterceptionWish: Sendable, Equatable {
 }
 
 /// What is known of interception, for `status`.
-struct InterceptionReport: Sendable, Equatable {
-    enum State: String, Sendable {
+package struct InterceptionReport: Sendable, Equatable {
+    package enum State: String, Sendable {
         case unknown, lost
         case inForce = "in_force"
     }
 
-    var mode = InterceptRules.off
-    var state = State.unknown
-    var faults: [String] = []
-    var warnings: [String] = []
+    package var mode = InterceptRules.off
+    package var state = State.unknown
+    package var faults: [String] = []
+    package var warnings: [String] = []
     /// Why nobody can tell; nil: it was looked.
     var untold: String?
     /// Why the rules can't be put back; nil: nobody tried, or they were.
-    var unapplied: String?
+    package var unapplied: String?
 
     /// By the newest look: rules put in force would mend it.
     var isMending = false
     /// When the node tries next, if somebody takes the rules away again and again.
     var nextTry: Instant?
+
+    /// Nobody looks.
+    package static let off = InterceptionReport()
 
     private func contested(_ now: Instant) -> String {
         guard let nextTry, mode == .manage else { return "" }
@@ -68,7 +71,7 @@ struct InterceptionReport: Sendable, Equatable {
     }
 
     /// As `status` shows it, with what to do.
-    func problems(config: String, _ now: Instant) -> [String] {
+    package func problems(config: String, _ now: Instant) -> [String] {
         var texts: [String] = []
         if state == .lost {
             let hand = isMending ? "; `pipelined egress rules \(config) --apply`" : ""

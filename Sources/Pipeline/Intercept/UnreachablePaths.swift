@@ -11,18 +11,18 @@ import Synchronization
 /// (ADR 0049). A thread of its own: a transaction waits for whoever changes rules meanwhile.
 ///
 /// Threading: ``offer(_:)`` on the log thread; ``update(_:)`` and ``stop()`` on the control thread; ``counts`` on any.
-final class UnreachablePaths: @unchecked Sendable {
+package final class UnreachablePaths: @unchecked Sendable {
     /// For `status`.
-    struct Counts: Equatable, Sendable {
+    package struct Counts: Equatable, Sendable {
         /// Destinations that were put into the kernel's sets.
-        var added: UInt64 = 0
+        package var added: UInt64 = 0
         /// Destinations that were not: too many at once, of one instance or of all, refused by the kernel, or asked for while this
         /// host's conntrack was full.
-        var dropped: UInt64 = 0
+        package var dropped: UInt64 = 0
         /// Destinations that were not, since they have answered another connection meanwhile.
-        var answered: UInt64 = 0
+        package var answered: UInt64 = 0
         /// The errno by which the kernel refused the last ones; 0: it did not.
-        var refusal: Int32 = 0
+        package var refusal: Int32 = 0
     }
 
     private static let stackBytes = 1 << 18
@@ -55,7 +55,7 @@ final class UnreachablePaths: @unchecked Sendable {
     private var established: EstablishedPaths?
     private var conntrack: ConntrackShortage
 
-    init(_ log: ControlLog, _ conntrack: ConntrackShortage = ConntrackShortage()) {
+    package init(_ log: ControlLog, _ conntrack: ConntrackShortage = ConntrackShortage()) {
         self.log = log
         self.conntrack = conntrack
     }
@@ -67,7 +67,7 @@ final class UnreachablePaths: @unchecked Sendable {
     // MARK: The control thread's side
 
     /// Starts the thread once a program asks for it. Where nothing is proved it looks at conntrack, once a second.
-    func update(_ program: Program) {
+    package func update(_ program: Program) {
         guard program.capabilities.contains(.refusesUnreachable), !isRunning.load(ordering: .relaxed), !hasFailed else {
             return
         }
@@ -86,15 +86,15 @@ final class UnreachablePaths: @unchecked Sendable {
         }
     }
 
-    var counts: Counts { shared.withLock { $0.counts } }
+    package var counts: Counts { shared.withLock { $0.counts } }
 
     /// Why nobody is refused a destination that does not answer; nil: who asks for it is.
-    var problem: String? {
+    package var problem: String? {
         let refusal = counts.refusal
         return refusal == 0 ? nil : UnreachablePaths.explain(refusal)
     }
 
-    func stop() {
+    package func stop() {
         guard isRunning.exchange(false, ordering: .relaxed) else { return }
         isEnding.store(true, ordering: .releasing)
         _ = cl_eventfd_signal(end.number)
@@ -104,7 +104,7 @@ final class UnreachablePaths: @unchecked Sendable {
     // MARK: The log thread's side
 
     /// An ended connection.
-    func offer(_ record: ConnectionRecord) {
+    package func offer(_ record: ConnectionRecord) {
         guard isRunning.load(ordering: .relaxed) else { return }
         if let path = AnsweredPath(record) {
             let now = record.endedAt

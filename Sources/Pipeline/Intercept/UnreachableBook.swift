@@ -32,7 +32,7 @@ struct UnreachableBook {
         init(_ record: ConnectionRecord) {
             self =
                 record.instanceNumber == InstanceIdentity.unknown
-                ? .network(FrequentNetworks.network(record.peer.address)) : .instance(record.instanceNumber)
+                ? .network(record.peer.address.network) : .instance(record.instanceNumber)
         }
     }
 
