@@ -125,19 +125,34 @@ let package = Package(
                 "CLinux", "CMnl",
             ], path: "Sources/Pipeline/Intercept", swiftSettings: strict),
 
-        // Control and the command.
+        // The node itself; how it is asked; and what can be asked without one.
         .target(
-            name: "PipelineControl",
+            name: "PipelineNode",
             dependencies: [
-                "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime", "PipelineWire",
-                "PipelineLedger", "PipelineThreads", "PipelineText", "PipelineHealth", "PipelineExport",
-                "PipelineAlerts", "PipelineIntercept", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog",
-                "CLinux", "CMnl",
-            ], path: "Sources/Pipeline/Control", swiftSettings: strict),
+                "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
+                "PipelineThreads",
+                "PipelineText", "PipelineHealth", "PipelineLedger", "PipelineExport", "PipelineAlerts",
+                "PipelineIntercept", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog", "CLinux", "CMnl",
+            ], path: "Sources/Pipeline/Node", swiftSettings: strict),
+        .target(
+            name: "PipelineInspect",
+            dependencies: [
+                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineText", "PipelineHealth", "PipelineLedger",
+                "PipelineNode", "CLinux",
+            ], path: "Sources/Pipeline/Inspect", swiftSettings: strict),
+        .target(
+            name: "PipelineAdmin",
+            dependencies: [
+                "Pipeline", "PipelineRouting", "PipelineRuntime", "PipelineThreads", "PipelineText", "PipelineHealth",
+                "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "CLinux",
+            ], path: "Sources/Pipeline/Admin", swiftSettings: strict),
+
+        // The command.
         .target(
             name: "PipelinedCommand",
             dependencies: [
-                "Pipeline", "PipelineControl", "PipelineLanguage", "PipelineLedger", "PipelineRouting",
+                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineThreads", "PipelineLedger",
+                "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin",
                 "FilterEgressAccounting", "FilterCatalog", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/Command", swiftSettings: strict),
@@ -187,18 +202,22 @@ let package = Package(
                 "Pipeline", "PipelineFlows", "PipelineLedger", "FilterEgressAccounting", "CLinux",
                 .product(name: "GRDB", package: "GRDB.swift"),
             ], path: "Ledger"),
+        // Of all that is above the ledger: they share configs, network namespaces and corpora.
         test(
             "ControlTests",
             [
-                "Pipeline", "PipelineFlows", "PipelineControl", "PipelineLanguage", "PipelineRouting",
-                "PipelineRuntime", "PipelineWire", "PipelineLedger", "PipelineText", "FilterBackendSelect",
-                "FilterEgressAccounting",
+                "Pipeline", "PipelineFlows", "PipelineWire", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
+                "PipelineThreads", "PipelineText", "PipelineHealth", "PipelineLedger", "PipelineExport",
+                "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin",
+                "FilterBackendSelect", "FilterEgressAccounting",
                 "FilterCatalog", "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
         test(
             "SystemTests",
             [
-                "Pipeline", "PipelineFlows", "PipelineControl", "FilterEgressAccounting", "TestSupport", "pipelined",
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineExport", "PipelineIntercept", "PipelineNode",
+                "FilterEgressAccounting",
+                "TestSupport", "pipelined",
             ], path: "System"),
     ]
 )

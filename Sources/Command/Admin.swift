@@ -1,6 +1,6 @@
 import ArgumentParser
 import Pipeline
-import PipelineControl
+import PipelineAdmin
 
 /// What the subcommands about a running node have in common.
 struct AdminOptions: ParsableArguments {

@@ -1,6 +1,6 @@
 import ArgumentParser
-import PipelineControl
 import PipelineLanguage
+import PipelineNode
 
 struct Check: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,5 @@
 import ArgumentParser
-import PipelineControl
+import PipelineInspect
 
 /// What the three subcommands of `decode` have in common.
 struct DecodeInput: ParsableArguments {

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Pipeline
-import PipelineControl
 import PipelineIntercept
 import PipelineLanguage
+import PipelineNode
 import PipelineRouting
 
 struct Egress: ParsableCommand {

@@ -3,8 +3,9 @@ import CLinux
 import FilterEgressAccounting
 import Glibc
 import Pipeline
-import PipelineControl
+import PipelineInspect
 import PipelineLedger
+import PipelineNode
 import PipelineThreads
 
 struct EgressReport: ParsableCommand {

@@ -1,7 +1,9 @@
 import ArgumentParser
 import Pipeline
-import PipelineControl
+import PipelineAdmin
+import PipelineInspect
 import PipelineLanguage
+import PipelineNode
 import PipelineRouting
 
 struct Explain: ParsableCommand {
@@ -76,11 +78,11 @@ struct Explain: ParsableCommand {
         if explanation.outcome != .relayed { throw ExitCode.wrongInput }
     }
 
-    private func question(limit: Int) throws -> AdminRequest.Question {
-        var first = AdminRequest.FirstBytes.usual
+    private func question(limit: Int) throws -> Explainer.Question {
+        var first = Explainer.FirstBytes.usual
         if let bytes { first = .bytes(try Output.read(bytes, limit: limit)) }
         if let sni { first = .hello(Explain.wireName(sni)) }
-        return AdminRequest.Question(to: to, from: from, first: first)
+        return Explainer.Question(to: to, from: from, first: first)
     }
 
     private static func endpoint(_ text: String) throws -> Endpoint {

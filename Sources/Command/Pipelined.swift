@@ -1,6 +1,6 @@
 import ArgumentParser
 import Pipeline
-import PipelineControl
+import PipelineAdmin
 import Synchronization
 
 /// The daemon and its tools, for a `main` that says which filters they have.

@@ -1,5 +1,6 @@
 import ArgumentParser
-import PipelineControl
+import PipelineAdmin
+import PipelineNode
 
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -25,7 +26,7 @@ struct Run: ParsableCommand {
     var config: String
 
     func run() throws {
-        let code = Supervisor.run(config: config, filters: PipelinedCommand.filters)
+        let code = Supervisor.run(config: config, filters: PipelinedCommand.filters, admin: AdminServer.self)
         if code != 0 { throw ExitCode(code) }
     }
 }

@@ -1,4 +1,4 @@
-import PipelineControl
+import PipelineAdmin
 
 /// What must hold of a request on the admin socket, whatever a client sends. For the tests beside it and for Fuzz/run.
 enum AdminProperties {

@@ -3,8 +3,10 @@ import Pipeline
 import PipelineRouting
 import Testing
 
+@testable import PipelineAdmin
 @testable import PipelineAlerts
-@testable import PipelineControl
+@testable import PipelineInspect
+@testable import PipelineNode
 @testable import PipelineText
 
 @Suite("Requests of the admin socket, and the parts behind it")
@@ -17,7 +19,7 @@ struct AdminRequestTests {
 
     private var all: [AdminRequest] {
         get throws {
-            let question = { (first: AdminRequest.FirstBytes) in
+            let question = { (first: Explainer.FirstBytes) in
                 AdminRequest.Command.explain(
                     .init(
                         to: try #require(Endpoint("[2001:db8::1]:443")),

@@ -1,6 +1,6 @@
 import FilterCatalog
 import Pipeline
-import PipelineControl
+import PipelineNode
 import PipelineText
 import TestSupport
 import Testing

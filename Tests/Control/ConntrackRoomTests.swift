@@ -8,9 +8,9 @@ import PipelineRuntime
 import Synchronization
 import Testing
 
-@testable import PipelineControl
 @testable import PipelineExport
 @testable import PipelineIntercept
+@testable import PipelineNode
 @testable import PipelineText
 
 /// A full table of connections: where the kernel lets no namespace set its own `nf_conntrack_max`, with a `/proc` that says so.

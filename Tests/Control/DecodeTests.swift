@@ -1,4 +1,4 @@
-import PipelineControl
+import PipelineInspect
 import TestSupport
 import Testing
 

@@ -4,7 +4,7 @@ import PipelineFlows
 import PipelineLedger
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineInspect
 
 @Suite("egress report --plot: the picture")
 struct EgressPlotTests {

@@ -4,7 +4,7 @@ import PipelineFlows
 import PipelineLedger
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineInspect
 @testable import PipelineText
 
 @Suite("egress report: what people and programs read")

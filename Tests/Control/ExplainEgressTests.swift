@@ -1,5 +1,6 @@
 import Pipeline
-import PipelineControl
+import PipelineInspect
+import PipelineNode
 import Testing
 
 @Suite("explain: an egress node") struct ExplainEgressTests {

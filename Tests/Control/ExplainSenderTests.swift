@@ -1,5 +1,5 @@
 import Pipeline
-import PipelineControl
+import PipelineInspect
 import TestSupport
 import Testing
 

@@ -1,5 +1,5 @@
 import Pipeline
-import PipelineControl
+import PipelineInspect
 import Testing
 
 @Suite("explain: what each stage decides, and why")

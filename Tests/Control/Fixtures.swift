@@ -1,6 +1,6 @@
 import Pipeline
-import PipelineControl
 import PipelineLanguage
+import PipelineNode
 import PipelineThreads
 import Testing
 

@@ -5,7 +5,7 @@ import PipelineFlows
 import TestSupport
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineInspect
 @testable import PipelineLedger
 
 /// A ledger's file is input: who may write to its folder can put anything into it.

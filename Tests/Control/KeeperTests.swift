@@ -5,7 +5,7 @@ import PipelineRuntime
 import TestSupport
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineNode
 @testable import PipelineRouting
 
 @Suite("What control keeps: listeners, deadlines, retries")

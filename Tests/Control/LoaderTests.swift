@@ -1,6 +1,6 @@
 import Pipeline
-import PipelineControl
 import PipelineLanguage
+import PipelineNode
 import PipelineRouting
 import PipelineThreads
 import TestSupport

@@ -1,6 +1,6 @@
 import FilterCatalog
 import Pipeline
-import PipelineControl
+import PipelineNode
 import PipelineRouting
 
 /// What must hold of the connection log's lines, whatever names, addresses and numbers a connection has: one line, JSON, and in

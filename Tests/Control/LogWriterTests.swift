@@ -6,7 +6,8 @@ import PipelineRuntime
 import Synchronization
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineAdmin
+@testable import PipelineNode
 
 /// A pipe whose reader reads when the test says so.
 private final class SlowPipe {

@@ -2,7 +2,7 @@ import Foundation
 import Pipeline
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineNode
 
 /// R27: how much memory there is, and what of it is used, on machines that never were.
 @Suite("Memory: what bounds the node, and what it uses")

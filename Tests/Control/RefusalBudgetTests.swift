@@ -2,7 +2,7 @@ import FilterCatalog
 import Pipeline
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineNode
 
 @Suite("R27: how many lines refused connections have")
 struct RefusalBudgetTests {

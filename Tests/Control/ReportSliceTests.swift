@@ -4,7 +4,7 @@ import Pipeline
 import PipelineRouting
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineAdmin
 
 @Suite("No report holds the control thread: they are made in slices", .serialized)
 struct ReportSliceTests {

@@ -6,7 +6,7 @@ import PipelineFlows
 import PipelineRuntime
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineNode
 @testable import PipelineText
 
 @Suite("Starting a node: all listeners or none, and why not")

@@ -1,7 +1,7 @@
 import PipelineRouting
 import Testing
 
-@testable import PipelineControl
+@testable import PipelineNode
 
 @Suite("R22: revisions of one source go on, and nothing is forgotten by mistake")
 struct StateOrderTests {

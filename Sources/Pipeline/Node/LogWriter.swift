@@ -114,7 +114,7 @@ package final class LogWriter: @unchecked Sendable {
     func setRefusals(perSecond: Int) { refusalsPerSecond.store(perSecond, ordering: .relaxed) }
 
     /// Refused connections that are in a `refusals` line, and have none of their own.
-    var summed: UInt64 { refusalsSummed.load(ordering: .relaxed) }
+    package var summed: UInt64 { refusalsSummed.load(ordering: .relaxed) }
 
     /// Waits until what came before is written.
     /// - Returns: false if that took longer than `patience` milliseconds, or if standard output's reader is gone.
@@ -282,7 +282,7 @@ package final class LogWriter: @unchecked Sendable {
     }
 
     /// Why lines of a stream wait or are dropped.
-    static func why(_ counts: LogStream.Counts) -> String {
+    package static func why(_ counts: LogStream.Counts) -> String {
         switch counts.error {
         case 0: "its reader takes nothing, or too little"
         case ENOSPC, EDQUOT: "the disk is full"

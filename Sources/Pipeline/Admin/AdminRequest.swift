@@ -1,5 +1,6 @@
 import Pipeline
 import PipelineAlerts
+import PipelineInspect
 import PipelineLedger
 import PipelineRouting
 import PipelineText
@@ -10,30 +11,10 @@ package struct AdminRequest: Sendable, Equatable {
         case status, routes, backends
         /// Confirmed: what a guard would refuse is meant.
         case reload(isConfirmed: Bool)
-        case explain(Question)
+        case explain(Explainer.Question)
         case top(TopQuestion)
         /// Of a node that starts, to the one that drains where it wants to be.
         case handOver
-    }
-
-    package struct Question: Sendable, Equatable {
-        package let to: Endpoint
-        package let from: Endpoint
-        package let first: FirstBytes
-        package init(to: Endpoint, from: Endpoint, first: FirstBytes) {
-            self.to = to
-            self.from = from
-            self.first = first
-        }
-    }
-
-    /// What the client of an explained connection sends.
-    package enum FirstBytes: Sendable, Equatable {
-        /// A ClientHello without a name on a TLS listener, nothing on a raw one.
-        case usual
-        /// A ClientHello that asks for this name.
-        case hello([UInt8])
-        case bytes([UInt8])
     }
 
     package let command: Command
@@ -96,7 +77,7 @@ package struct AdminRequest: Sendable, Equatable {
         }
     }
 
-    private static func question(_ fields: FlatJSON) throws(Fault) -> Question {
+    private static func question(_ fields: FlatJSON) throws(Fault) -> Explainer.Question {
         let (to, from) = (try endpoint("to", fields), try endpoint("from", fields))
         guard to.address.isIPv4 == from.address.isIPv4 else {
             throw Fault(
@@ -104,14 +85,14 @@ package struct AdminRequest: Sendable, Equatable {
                 remedy: "use two IPv4 or two IPv6 addresses")
         }
         switch (fields["sni"], fields["bytes"]) {
-        case (nil, nil): return Question(to: to, from: from, first: .usual)
+        case (nil, nil): return Explainer.Question(to: to, from: from, first: .usual)
         case (.string(let name)?, nil) where (1...255).contains(name.utf8.count):
-            return Question(to: to, from: from, first: .hello(Array(name.utf8)))
+            return Explainer.Question(to: to, from: from, first: .hello(Array(name.utf8)))
         case (nil, .string(let text)?):
             guard let bytes = Decode.hex(Array(text.utf8)[...]) else {
                 throw Fault(problem: "bytes is no hex string", remedy: "write an even number of digits 0-9, a-f")
             }
-            return Question(to: to, from: from, first: .bytes(bytes))
+            return Explainer.Question(to: to, from: from, first: .bytes(bytes))
         default:
             throw Fault(
                 problem: "sni and bytes don't fit", remedy: "send one of them: a name of 1 to 255 bytes, or hex digits")

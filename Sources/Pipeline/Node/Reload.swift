@@ -8,18 +8,18 @@ import PipelineRuntime
 import PipelineThreads
 
 /// How the last reload went, for `status`.
-struct ReloadNote {
-    let at: UInt64
-    let by: String
+package struct ReloadNote {
+    package let at: UInt64
+    package let by: String
     /// Nil: it was done.
-    let refusal: String?
+    package let refusal: String?
 }
 
 /// Why a reload changed nothing.
-struct ReloadRefusal: Error {
-    let message: String
+package struct ReloadRefusal: Error {
+    package let message: String
     /// The diagnostics, one a line.
-    var details: [String] = []
+    package var details: [String] = []
 }
 
 /// R26, R22, R24: config and state file are read again, whole. What doesn't compile changes nothing and says why.
@@ -32,7 +32,7 @@ extension RunningNode {
     /// - Parameters:
     ///   - by: what asked for it: `SIGHUP`, `admin`.
     ///   - isConfirmed: who asked says that it is meant, where a guard asks (R29).
-    func reload(by: String, isConfirmed: Bool = false, _ manager: ServiceManager) -> ReloadRefusal? {
+    package func reload(by: String, isConfirmed: Bool = false, _ manager: ServiceManager) -> ReloadRefusal? {
         manager.reloading()
         defer { manager.ready("serving on \(listeners.openEndpoints.count) addresses") }
         do throws(ReloadRefusal) {

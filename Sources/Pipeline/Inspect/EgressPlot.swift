@@ -8,9 +8,9 @@ package struct EgressPlot {
     /// One direction.
     struct Panel {
         let title: String
-        let top: Double
+        package let top: Double
         let bottom: Double
-        let of: (ReportSeries.Volume) -> Int64
+        package let of: (ReportSeries.Volume) -> Int64
     }
 
     private let series: ReportSeries
@@ -18,8 +18,8 @@ package struct EgressPlot {
     private let panels = [
         Panel(title: "OUT", top: 58, bottom: 258, of: \.out), Panel(title: "IN", top: 300, bottom: 500, of: \.into),
     ]
-    static let left = 86.0
-    static let right = 730.0
+    package static let left = 86.0
+    package static let right = 730.0
     /// Okabe and Ito's, which people with any kind of colour vision tell apart, and which read on white as on black; grey
     /// for the rest.
     private static let colours = [

@@ -7,7 +7,7 @@ import PipelineRuntime
 /// user.
 ///
 /// Threading: the control thread.
-final class SnapshotKeeper {
+package final class SnapshotKeeper {
     private struct Held {
         let snapshot: UnsafeMutablePointer<Snapshot>
         /// What the snapshot points to without holding it.
@@ -35,11 +35,11 @@ final class SnapshotKeeper {
     private var held: [Held] = []
     private var programs: [HeldProgram] = []
     /// The generation of the newest; 0: there is none.
-    private(set) var newest: UInt64 = 0
+    package private(set) var newest: UInt64 = 0
 
     /// How many snapshots, each with a table, and how many programs are held.
-    var count: Int { held.count }
-    var programCount: Int { programs.count }
+    package var count: Int { held.count }
+    package var programCount: Int { programs.count }
     /// True while something waits for workers or connections.
     var hasOld: Bool { held.count > 1 || programs.count > 1 }
 

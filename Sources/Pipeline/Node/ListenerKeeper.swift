@@ -9,25 +9,25 @@ import PipelineRuntime
 /// notices (R9).
 ///
 /// Threading: the control thread.
-final class ListenerKeeper {
+package final class ListenerKeeper {
     /// Why an endpoint isn't served, and when it is tried again.
-    struct Degradation {
-        let error: ListenError
-        let since: Instant
+    package struct Degradation {
+        package let error: ListenError
+        package let since: Instant
         var retryAt: Instant
     }
 
-    struct Kept {
-        var planned: PlannedListener
+    package struct Kept {
+        package var planned: PlannedListener
         /// Names the listener in facts, logs and limits, the same for its whole life.
-        let index: UInt16
+        package let index: UInt16
         /// By worker; empty while degraded.
-        var sockets: [Descriptor] = []
+        package var sockets: [Descriptor] = []
         /// Where it is bound: the planned endpoint, or the port that the kernel chose for port 0.
-        var bound: Endpoint
-        var degradation: Degradation?
+        package var bound: Endpoint
+        package var degradation: Degradation?
 
-        var isOpen: Bool { !sockets.isEmpty }
+        package var isOpen: Bool { !sockets.isEmpty }
     }
 
     /// What came of a change.
@@ -52,7 +52,7 @@ final class ListenerKeeper {
     private let room: Int
     private var indices = IndexPool()
     /// In the order of the plan.
-    private(set) var kept: [Kept] = []
+    package private(set) var kept: [Kept] = []
     /// Sockets that workers may not have ended yet, and the ports that they are on.
     private var closing: [Descriptor] = []
     private var closingPorts: Set<UInt16> = []
@@ -63,7 +63,7 @@ final class ListenerKeeper {
         self.room = room
     }
 
-    var openEndpoints: [Endpoint] { kept.filter(\.isOpen).map(\.bound) }
+    package var openEndpoints: [Endpoint] { kept.filter(\.isOpen).map(\.bound) }
     /// The next time that something degraded is due; nil: nothing is degraded.
     var nextRetry: Instant? { kept.compactMap(\.degradation?.retryAt).min() }
 

@@ -13,6 +13,7 @@ import PipelineThreads
 package struct Supervisor: ~Copyable {
     private let path: String
     private let filters: [any Filter.Type]
+    private let door: any AdminDoor.Type
     private let writer: LogWriter
     private let log: ControlLog
     private let manager = ServiceManager()
@@ -22,22 +23,29 @@ package struct Supervisor: ~Copyable {
     /// How long the end waits for readers of what it has to say, in milliseconds.
     private static let lastWords = 2000
 
-    private init(config path: String, _ filters: [any Filter.Type], _ writer: LogWriter) {
+    private init(
+        config path: String, _ filters: [any Filter.Type], admin door: any AdminDoor.Type, _ writer: LogWriter
+    ) {
         self.path = path
         self.filters = filters
+        self.door = door
         self.writer = writer
         log = ControlLog(writer.error)
     }
 
-    /// - Parameter filters: of this build.
+    /// - Parameters:
+    ///   - filters: of this build.
+    ///   - door: what opens where the config has its `admin` line.
     /// - Returns: the process's exit code: 0 after an orderly stop, 1 if nothing was started.
-    package static func run(config path: String, filters: [any Filter.Type]) -> Int32 {
+    package static func run(
+        config path: String, filters: [any Filter.Type], admin door: any AdminDoor.Type
+    ) -> Int32 {
         guard cl_hold_standard_streams() == 0, cl_signals_hold() == 0 else {
             return refuse("can't take over the process's signals and standard streams")
         }
         let (writer, error) = LogWriter.start()
         guard let writer else { return refuse("can't start the log's thread: \(kernelError(error))") }
-        let code = Supervisor(config: path, filters, writer).run()
+        let code = Supervisor(config: path, filters, admin: door, writer).run()
         _ = writer.finish(patience: lastWords)
         return code
     }
@@ -62,11 +70,11 @@ package struct Supervisor: ~Copyable {
         guard let loaded = loadNode() else { return 1 }
         // Before the routes are looked at: what changes meanwhile is not missed.
         let monitor = AddressMonitor()
-        var admin: AdminServer?
+        var admin: (any AdminDoor)?
         let node: RunningNode
         let path = loaded.program.node.adminSocket
         // From a node that drains it is taken over, with what only one may do: only who serves may have that.
-        let isTakenOver = path.map(AdminServer.isDraining) ?? false
+        let isTakenOver = path.map { door.isDraining(at: $0) } ?? false
         do throws(AdminSocketError) {
             if !isTakenOver { admin = try open(path) }
             guard let started = startNode(loaded) else { return 1 }
@@ -89,8 +97,8 @@ package struct Supervisor: ~Copyable {
 
     // MARK: Start
 
-    private func open(_ adminSocket: String?) throws(AdminSocketError) -> AdminServer? {
-        try adminSocket.map { path throws(AdminSocketError) in try AdminServer(path: path) }
+    private func open(_ adminSocket: String?) throws(AdminSocketError) -> (any AdminDoor)? {
+        try adminSocket.map { path throws(AdminSocketError) in try door.open(at: path) }
     }
 
     private func loadNode() -> LoadedNode? {

@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineAlerts
 import PipelineIntercept
+import PipelineNode
 import PipelineRouting
 import PipelineRuntime
 import PipelineText
@@ -13,7 +14,7 @@ struct StatusReport {
     init(_ node: RunningNode) { self.node = node }
 
     func response(isText: Bool) -> AdminResponse {
-        isText ? AdminCommands.text(text) : AdminResponse(json)
+        isText ? AdminResponse.text(text) : AdminResponse(json)
     }
 
     private var uptime: UInt64 { Instant(nanoseconds: cl_now()).since(node.startedAt).nanoseconds / 1_000_000_000 }
@@ -251,14 +252,14 @@ struct StatusReport {
 }
 
 extension PlannedListener.Origin {
-    var name: String {
+    package var name: String {
         switch self {
         case .listen: "listen"
         case .expose: "expose"
         case .dedicated: "dedicated_ipv4"
         }
     }
-    var env: EnvName? {
+    package var env: EnvName? {
         if case .dedicated(let env) = self { return env }
         return nil
     }

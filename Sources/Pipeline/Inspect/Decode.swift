@@ -43,7 +43,7 @@ package enum Decode {
         return lines
     }
 
-    static func hex(of bytes: [UInt8]) -> String {
+    package static func hex(of bytes: [UInt8]) -> String {
         String(decoding: bytes.flatMap { [JSONLine.hexDigit($0 >> 4), JSONLine.hexDigit($0 & 15)] }, as: UTF8.self)
     }
 

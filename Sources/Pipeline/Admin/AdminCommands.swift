@@ -1,6 +1,8 @@
 import CLinux
 import Pipeline
 import PipelineAlerts
+import PipelineInspect
+import PipelineNode
 import PipelineRouting
 import PipelineRuntime
 import PipelineText
@@ -30,22 +32,9 @@ struct AdminCommands {
             case .handOver: return handOver(isText: request.isText)
             }
         } catch {
-            return AdminResponse(AdminCommands.failure(error.problem, error.remedy))
+            return AdminResponse(AdminResponse.failure(error.problem, error.remedy))
         }
     }
-
-    /// `{"error":"…","remedy":"…"}`.
-    static func failure(_ problem: String, _ remedy: String) -> [UInt8] {
-        var line = JSONLine()
-        line.open()
-        line.field("error", problem)
-        line.field("remedy", remedy)
-        line.close()
-        line.newline()
-        return line.bytes
-    }
-
-    static func text(_ text: String, exit: Int = 0) -> AdminResponse { AdminResponse(Array("\(exit)\n\(text)".utf8)) }
 
     // MARK: Those that are small
 
@@ -54,18 +43,18 @@ struct AdminCommands {
     private func handOver(isText: Bool) -> AdminResponse {
         guard node.isStopping else {
             return AdminResponse(
-                AdminCommands.failure("this node serves, and hands nothing over", "stop it first: it drains then"))
+                AdminResponse.failure("this node serves, and hands nothing over", "stop it first: it drains then"))
         }
         guard let path = giveWay() else {
             return AdminResponse(
-                AdminCommands.failure("the admin socket can't be renamed", "start again once this node has ended"))
+                AdminResponse.failure("the admin socket can't be renamed", "start again once this node has ended"))
         }
         node.flows.endConntrack()
         node.log.say("handed_over", "another node starts here: until its connections end, this one answers at \(path)")
         {
             $0.field("connections", node.fleet.total(.active))
         }
-        guard !isText else { return AdminCommands.text("handed over: this node answers at \(path) now\n") }
+        guard !isText else { return AdminResponse.text("handed over: this node answers at \(path) now\n") }
         var line = JSONLine()
         line.open()
         line.field("outcome", "handed_over")
@@ -75,12 +64,12 @@ struct AdminCommands {
         return AdminResponse(line.bytes)
     }
 
-    private func explain(_ question: AdminRequest.Question, isText: Bool) -> AdminResponse {
+    private func explain(_ question: Explainer.Question, isText: Bool) -> AdminResponse {
         let explainer = Explainer(node.program, node.routing.snapshot, node.openListeners, isRunning: true)
         var explanation = explainer.explain(question)
         explanation.note(RunningLimits(node))
         guard !isText else {
-            return AdminCommands.text(explanation.text, exit: explanation.outcome == .relayed ? 0 : 1)
+            return AdminResponse.text(explanation.text, exit: explanation.outcome == .relayed ? 0 : 1)
         }
         return AdminResponse(Array((explanation.json + "\n").utf8))
     }
@@ -88,7 +77,7 @@ struct AdminCommands {
     private func top(_ question: TopQuestion, isText: Bool) -> AdminResponse {
         guard node.program.capabilities.contains(.recordsFlows) else {
             return AdminResponse(
-                AdminCommands.failure(
+                AdminResponse.failure(
                     "no pipeline of this node records flows", "write `account every 5s` in one, and reload"))
         }
         let (now, watch, name) = (cl_wall_clock(), node.flowWatch, node.program.node.name)
@@ -96,9 +85,9 @@ struct AdminCommands {
         return AdminResponse(preparing: { until in
             guard tally.advance(until: until, watch.names) else { return nil }
             let report = TopReport(tally)
-            if let (problem, remedy) = report.fault { return AdminResponse(AdminCommands.failure(problem, remedy)) }
+            if let (problem, remedy) = report.fault { return AdminResponse(AdminResponse.failure(problem, remedy)) }
             return isText
-                ? AdminCommands.text(report.text(node: name, now: now)) : AdminResponse(report.json(now: now))
+                ? AdminResponse.text(report.text(node: name, now: now)) : AdminResponse(report.json(now: now))
         })
     }
 
@@ -110,11 +99,11 @@ struct AdminCommands {
         if isText {
             guard let refusal else {
                 let problems = afterReload.map { "  \($0)\n" }.joined()
-                return AdminCommands.text(
+                return AdminResponse.text(
                     "reloaded: generation \(node.fleet.snapshots.newest), \(node.routeCount) routes\n" + problems)
             }
             let details = refusal.details.map { "  \($0)\n" }.joined()
-            return AdminCommands.text("refused: \(refusal.message): nothing was changed\n" + details, exit: 1)
+            return AdminResponse.text("refused: \(refusal.message): nothing was changed\n" + details, exit: 1)
         }
         var line = JSONLine()
         line.open()

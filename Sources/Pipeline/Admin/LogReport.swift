@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineNode
 import PipelineText
 
 /// The two streams in `status`: how much was written, what waits, what was dropped, and why.

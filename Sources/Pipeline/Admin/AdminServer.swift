@@ -1,40 +1,16 @@
 import CLinux
 import Glibc
 import Pipeline
+import PipelineNode
 import PipelineRouting
 import PipelineRuntime
 import PipelineThreads
-
-/// An admin socket that can't be opened.
-package struct AdminSocketError: Error, Sendable, CustomStringConvertible {
-    package let description: String
-}
-
-/// What goes back to a client: a first piece, and more of it while there is some. So a document of any size costs one
-/// piece of memory. What has to look at very much before it can say anything is made in slices.
-struct AdminResponse {
-    var first: [UInt8]
-    /// The next piece; nil: that was all.
-    var more: (() -> [UInt8]?)?
-    /// Goes on until about that instant; the response once it is there.
-    var prepare: ((_ until: Instant) -> AdminResponse?)?
-
-    init(_ bytes: [UInt8], more: (() -> [UInt8]?)? = nil) {
-        first = bytes
-        self.more = more
-    }
-
-    init(preparing prepare: @escaping (_ until: Instant) -> AdminResponse?) {
-        first = []
-        self.prepare = prepare
-    }
-}
 
 /// The admin socket: one request a connection, a JSON object on a line; one document back, then the end
 /// (docs/adr/0014). Everything about a client is bounded, and none is waited for.
 ///
 /// Threading: the control thread. Ownership: closes the socket and its clients, and removes the file.
-final class AdminServer {
+package final class AdminServer: AdminDoor {
     static let clientLimit = 32
     /// Bytes of a request.
     static let requestLimit = 65536
@@ -95,7 +71,7 @@ final class AdminServer {
     }
 
     /// Whether a node answers at `path` that would hand it over: it drains.
-    static func isDraining(at path: String) -> Bool {
+    package static func isDraining(at path: String) -> Bool {
         guard cl_path_kind(path) == 1 else { return false }
         let request = AdminRequest(.status, isText: false)
         guard let answer = try? AdminConnection.ask(request, at: path, patience: handOverPatience) else { return false }
@@ -151,23 +127,23 @@ final class AdminServer {
     // MARK: The loop's side
 
     /// What to wait for: the socket itself first, then each client.
-    func waits(_ now: Instant) -> [cl_poll_item] {
+    package func waits(_ now: Instant) -> [cl_poll_item] {
         let wanted = pause.isOver(at: now) ? UInt8(CL_READABLE) : 0
         return [cl_poll_item(fd: listener.number, wants: wanted, got: 0)] + clients.map(\.wait)
     }
 
     /// When the first idle client is to be closed, or the next one may be let in.
-    func nextDeadline(_ now: Instant) -> Instant? {
+    package func nextDeadline(_ now: Instant) -> Instant? {
         let idle = clients.filter { !$0.isPreparing }.map { $0.lastMove + AdminServer.idleLimit }.min()
         guard !pause.isOver(at: now), let until = pause.until else { return idle }
         return min(idle ?? until, until)
     }
 
     /// A report is being made: the next turn is due at once.
-    var isPreparing: Bool { clients.contains(where: \.isPreparing) }
+    package var isPreparing: Bool { clients.contains(where: \.isPreparing) }
 
     /// The node did something else for so long: that is no client's fault.
-    func excuse(_ busy: TimeSpan) { for client in clients { client.excuse(busy) } }
+    package func excuse(_ busy: TimeSpan) { for client in clients { client.excuse(busy) } }
 
     /// One slice for one client, in turns.
     private func prepareOne() {
@@ -176,6 +152,15 @@ final class AdminServer {
         turn = (turn + 1) % waiting.count
         let now = Instant(nanoseconds: cl_now())
         waiting[turn].prepare(until: now + AdminServer.slice, now)
+    }
+
+    package static func open(at path: String) throws(AdminSocketError) -> any AdminDoor { try AdminServer(path: path) }
+
+    package func serve(
+        _ items: ArraySlice<cl_poll_item>, _ now: Instant, _ node: RunningNode, _ manager: ServiceManager
+    ) {
+        let commands = AdminCommands(node: node, manager: manager, giveWay: { [self] in giveWay() })
+        serve(items, now) { commands.answer($0) }
     }
 
     /// Serves what has come. `items` are those of ``waits``.
@@ -230,7 +215,7 @@ final class AdminServer {
                 clients.append(AdminClient(Descriptor(accepted), now))
             } else {
                 // R27: the newest is refused, and told why.
-                let refusal = AdminCommands.failure(
+                let refusal = AdminResponse.failure(
                     "the node serves \(AdminServer.clientLimit) admin clients already", "try again in a moment")
                 _ = refusal.withUnsafeBytes { cl_send(accepted, $0.baseAddress, $0.count, nil, 0) }
                 _ = cl_close(accepted)
@@ -301,7 +286,7 @@ final class AdminClient {
         if line.count > AdminServer.requestLimit {
             respond(
                 AdminResponse(
-                    AdminCommands.failure(
+                    AdminResponse.failure(
                         "the request has more than \(AdminServer.requestLimit) bytes", "send one JSON object on a line")
                 ))
         } else if line.count < request.count || (count == 0 && !request.isEmpty) {

@@ -16,51 +16,51 @@ import PipelineText
 /// generation: a snapshot and each worker's listeners, offered together (``publish()``).
 ///
 /// Threading: the control thread.
-final class RunningNode {
-    let configPath: String
-    let writer: LogWriter
-    let log: ControlLog
-    let fleet: Fleet
-    let listeners: ListenerKeeper
-    let routing: RoutingState
+package final class RunningNode {
+    package let configPath: String
+    package let writer: LogWriter
+    package let log: ControlLog
+    package let fleet: Fleet
+    package let listeners: ListenerKeeper
+    package let routing: RoutingState
     /// Follows what the node runs by ``snapshotChanged()``.
-    let prober: HealthProber
+    package let prober: HealthProber
     /// Where flow records go, from ``FlowRecording/begin(_:)`` on.
-    let flows: FlowRecording
+    package let flows: FlowRecording
     /// Whether connections are brought here at all; nil: there is no descriptor for it.
-    let interception: InterceptionWatch?
+    package let interception: InterceptionWatch?
     /// Readable when a backend has answered a LOCAL header that control sent it; nil: none was.
     var headerProbes: Descriptor? { proxies.descriptor }
     /// Who flow records are about.
     let flowDirectory: FlowDirectory
     /// What is found in what they tell.
-    let flowWatch: FlowWatch
+    package let flowWatch: FlowWatch
     /// Refuses what does not answer, before it is accepted.
-    let unreachable: UnreachablePaths
-    var program: Program
+    package let unreachable: UnreachablePaths
+    package internal(set) var program: Program
     /// Of the state file; nil: none is named.
-    var revision: UInt64?
+    package internal(set) var revision: UInt64?
     var order = StateOrder()
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
-    var problems: [String] = []
+    package internal(set) var problems: [String] = []
     /// Addresses of this node's instances that belong to one interface each.
     var bound: [BoundAddress] = []
     /// Settings of `node` that the config file has and workers don't, as `workers 2 -> 4`.
-    var awaitingStart: [String] { unchangeable(from: settings, to: program.node) }
-    var lastReload: ReloadNote?
-    var isStopping = false
+    package var awaitingStart: [String] { unchangeable(from: settings, to: program.node) }
+    package internal(set) var lastReload: ReloadNote?
+    package internal(set) var isStopping = false
     /// Connections that an apply wants ended, and when.
     var drains = DrainKeeper()
-    let startedAt = Instant(nanoseconds: cl_now())
+    package let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
-    private(set) var watch = RouteWatch()
-    private(set) var shortages = ShortageWatch()
+    package private(set) var watch = RouteWatch()
+    package private(set) var shortages = ShortageWatch()
     /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
     /// Parts of routes and backends that only connections hold, at the last look.
-    private(set) var pinned = 0
+    package private(set) var pinned = 0
     private var freedSinceTrim = false
     private var nextTrim = Instant(nanoseconds: 0)
     /// What was heard of addresses, and waits for the workers to take up the change before.
@@ -72,14 +72,14 @@ final class RunningNode {
     private static let trimInterval = TimeSpan.seconds(10)
 
     var settings: NodeSettings { fleet.settings }
-    var routeCount: Int { routing.snapshot.routeCount }
+    package var routeCount: Int { routing.snapshot.routeCount }
     /// Where it listens, as specs: for ``Explainer``.
-    var openListeners: [ListenerSpec] {
+    package var openListeners: [ListenerSpec] {
         listeners.kept.filter(\.isOpen).map { $0.planned.spec.bound(at: $0.bound) }
     }
 
     /// What brings workloads' connections here is not in force, or can't be told.
-    var interceptionProblems: [String] {
+    package var interceptionProblems: [String] {
         interception?.report.problems(config: configPath, Instant(nanoseconds: cl_now())) ?? []
     }
 

@@ -1,4 +1,6 @@
 import Pipeline
+import PipelineInspect
+import PipelineNode
 import PipelineRuntime
 
 /// What a running node refuses connections for besides its stages: `explain` without it says `relayed` where clients are

@@ -10,7 +10,7 @@ struct ControlLoop: ~Copyable {
     private let manager: ServiceManager
     private let signals: Descriptor
     private let monitor: AddressMonitor?
-    private let admin: AdminServer?
+    private let admin: (any AdminDoor)?
     private var phase = Phase.serving
 
     private enum Phase {
@@ -27,7 +27,7 @@ struct ControlLoop: ~Copyable {
     /// - Parameter signals: from `cl_signal_open`; closed with the loop.
     init(
         _ node: RunningNode, _ manager: ServiceManager, signals: Descriptor, monitor: AddressMonitor?,
-        admin: AdminServer?
+        admin: (any AdminDoor)?
     ) {
         self.node = node
         self.manager = manager
@@ -60,7 +60,7 @@ struct ControlLoop: ~Copyable {
             takeSignals()
             if let monitor, items[1].got != 0 { node.addressesChanged(monitor.take()) }
             let now = woke
-            if let admin { admin.serve(items[firstAdmin...], now) { answer($0) } }
+            if let admin { admin.serve(items[firstAdmin...], now, node, manager) }
             node.tick(now)
             if isOver(now) { return }
         }
@@ -78,10 +78,6 @@ struct ControlLoop: ~Copyable {
         if case .serving = phase {} else { due.append(now + ControlLoop.drainPoll) }
         guard let first = due.min() else { return -1 }
         return Int64(clamping: first.since(now).nanoseconds)
-    }
-
-    private func answer(_ request: [UInt8]) -> AdminResponse {
-        AdminCommands(node: node, manager: manager, giveWay: { [admin] in admin?.giveWay() }).answer(request)
     }
 
     // MARK: Signals

@@ -8,13 +8,13 @@ import PipelineThreads
 /// All workers of a node, their log, and the snapshots that they run on.
 ///
 /// Threading: the control thread. Ownership: keeps programs and routes alive until every worker has been joined.
-final class Fleet {
+package final class Fleet {
     let settings: NodeSettings
-    let budget: DescriptorBudget
-    let snapshots: SnapshotKeeper
+    package let budget: DescriptorBudget
+    package let snapshots: SnapshotKeeper
     /// Lent to stages, and kept as long as there are workers.
     let services: Services
-    private(set) var workers: [WorkerThread]
+    package private(set) var workers: [WorkerThread]
     private let log: LogWriter
 
     /// What the machine and the settings allow, before anything is opened.
@@ -145,13 +145,13 @@ final class Fleet {
 
     var hasEnded: Bool { workers.allSatisfy(\.mailbox.hasEnded) }
 
-    func total(_ metric: WorkerCounters.Metric) -> UInt64 {
+    package func total(_ metric: WorkerCounters.Metric) -> UInt64 {
         workers.reduce(0) { $0 &+ $1.counters.pointee.read(metric) }
     }
-    func total(ended reason: ReasonCode) -> UInt64 {
+    package func total(ended reason: ReasonCode) -> UInt64 {
         workers.reduce(0) { $0 &+ $1.counters.pointee.read(ended: reason) }
     }
-    func total(shadowed reason: ReasonCode) -> UInt64 {
+    package func total(shadowed reason: ReasonCode) -> UInt64 {
         workers.reduce(0) { $0 &+ $1.counters.pointee.read(shadowed: reason) }
     }
 

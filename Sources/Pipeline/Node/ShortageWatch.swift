@@ -2,8 +2,8 @@ import Pipeline
 import PipelineText
 
 /// Says once what this node lacks, when it lacks it (R27): workers only count. Has them let nobody in while memory is short.
-struct ShortageWatch {
-    private(set) var memory = MemoryWatch()
+package struct ShortageWatch {
+    package private(set) var memory = MemoryWatch()
     private static let interval = TimeSpan.seconds(1)
     /// Without it for so long, the next one is news.
     private static let calm = TimeSpan.seconds(60)

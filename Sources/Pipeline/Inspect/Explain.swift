@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineHealth
+import PipelineNode
 import PipelineRouting
 
 /// What would become of one connection, stage by stage, without traffic.
@@ -77,7 +78,7 @@ package struct Explainer: ~Copyable {
         self.init(node.program, node.routes, node.listeners.map(\.spec), isRunning: false)
     }
 
-    init(
+    package init(
         _ program: Program, _ routes: RouteTableSnapshot, _ listeners: [ListenerSpec], isRunning: Bool
     ) {
         self.program = program
@@ -87,7 +88,7 @@ package struct Explainer: ~Copyable {
     }
 
     /// Answers a question as it was asked.
-    package func explain(_ question: AdminRequest.Question) -> Explanation {
+    package func explain(_ question: Explainer.Question) -> Explanation {
         let bytes: [UInt8]
         switch question.first {
         case .bytes(let given): bytes = given

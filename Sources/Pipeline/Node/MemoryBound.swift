@@ -4,11 +4,11 @@ import PipelineThreads
 
 /// What this node may use of memory and what it uses, as the kernel counts it for the cgroup that bounds it, socket buffers
 /// included; where none does, as the machine has it (R27).
-struct MemoryBound {
-    struct Reading: Equatable {
+package struct MemoryBound {
+    package struct Reading: Equatable {
         /// What the cgroup or the machine allows; 0: not known.
         var allowed: UInt64 = 0
-        var used: UInt64 = 0
+        package var used: UInt64 = 0
 
         /// What the setting comes to, in bytes; 0: not known, and nothing is bounded.
         func bound(_ setting: MemorySetting) -> UInt64 {
@@ -171,7 +171,7 @@ struct MemoryBound {
 }
 
 /// Looks at what the node uses, and says to workers when it is too much and when no longer.
-struct MemoryWatch {
+package struct MemoryWatch {
     /// Memory may fill as fast as a gigabyte a second: what is left is looked at again before it can be gone.
     private static let soonest = TimeSpan.milliseconds(10)
     private static let soonestWhileShort = TimeSpan.milliseconds(50)
@@ -179,12 +179,12 @@ struct MemoryWatch {
 
     private let source: MemoryBound
     private(set) var nextLook = Instant(nanoseconds: 0)
-    private(set) var reading = MemoryBound.Reading()
-    private(set) var isShort = false
+    package private(set) var reading = MemoryBound.Reading()
+    package private(set) var isShort = false
 
     init(_ source: MemoryBound = MemoryBound()) { self.source = source }
 
-    func bound(_ setting: MemorySetting) -> UInt64 { reading.bound(setting) }
+    package func bound(_ setting: MemorySetting) -> UInt64 { reading.bound(setting) }
 
     /// - Returns: true if ``isShort`` has changed.
     mutating func look(_ setting: MemorySetting, connections: UInt64 = .max, _ now: Instant) -> Bool {

@@ -140,7 +140,7 @@ enum ReportColumns {
 
 extension ReportGroup {
     /// Its field's name.
-    var key: StaticString {
+    package var key: StaticString {
         switch self {
         case .org: "org"
         case .app: "app"
