@@ -10,10 +10,18 @@ let strict: [SwiftSetting] = [
 /// The data path also lets the optimiser see across modules: filters and the route table are called per connection.
 let dataPath: [SwiftSetting] = strict + [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]
 
+/// A part of the daemon, in a folder of its name that opens with a README. docs/ARCHITECTURE.md has who may import whom, and a
+/// test holds this file, the imports and that table to each other.
+func part(_ name: String, _ dependencies: [Target.Dependency], _ settings: [SwiftSetting] = strict) -> Target {
+    .target(
+        name: "Pipeline\(name)", dependencies: dependencies, path: "Sources/Pipeline/\(name)", exclude: ["README.md"],
+        swiftSettings: settings)
+}
+
 func filter(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(
         name: "Filter\(name)", dependencies: ["Pipeline"] + dependencies, path: "Sources/Filters/\(name)",
-        swiftSettings: dataPath)
+        exclude: ["README.md"], swiftSettings: dataPath)
 }
 
 func test(_ name: String, _ dependencies: [Target.Dependency], path: String, exclude: [String] = []) -> Target {
@@ -41,27 +49,16 @@ let package = Package(
             name: "CPCRE2", path: "Sources/CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(name: "CMnl", path: "Sources/CMnl", pkgConfig: "libmnl", providers: [.apt(["libmnl-dev"])]),
 
-        // Core: pure, imports nothing. Everything else meets here.
-        .target(name: "Pipeline", path: "Sources/Pipeline/Core", swiftSettings: dataPath),
-        .target(
-            name: "PipelineSets", dependencies: ["Pipeline"], path: "Sources/Pipeline/Sets", swiftSettings: dataPath),
-        .target(
-            name: "PipelineLimits", dependencies: ["Pipeline"], path: "Sources/Pipeline/Limits",
-            swiftSettings: dataPath),
-        .target(
-            name: "PipelineFlows", dependencies: ["Pipeline"], path: "Sources/Pipeline/Flows", swiftSettings: dataPath),
-        .target(
-            name: "PipelineWire", dependencies: ["Pipeline"], path: "Sources/Pipeline/Wire", swiftSettings: dataPath),
-        .target(
-            name: "PipelineLanguage", dependencies: ["Pipeline"], path: "Sources/Pipeline/Language",
-            swiftSettings: strict),
-        .target(
-            name: "PipelineRouting", dependencies: ["Pipeline", "CIDN2"], path: "Sources/Pipeline/Routing",
-            swiftSettings: dataPath),
-        .target(
-            name: "PipelineRuntime", dependencies: ["Pipeline", "PipelineThreads", "CLinux"],
-            path: "Sources/Pipeline/Runtime",
-            swiftSettings: dataPath),
+        // Core: pure, imports Synchronization alone. Everything else meets here. Each line may import those above it.
+        .target(name: "Pipeline", path: "Sources/Pipeline/Core", exclude: ["README.md"], swiftSettings: dataPath),
+        part("Sets", ["Pipeline"], dataPath),
+        part("Limits", ["Pipeline"], dataPath),
+        part("Flows", ["Pipeline"], dataPath),
+        part("Wire", ["Pipeline"], dataPath),
+        part("Threads", ["CLinux"]),
+        part("Language", ["Pipeline"]),
+        part("Routing", ["Pipeline", "CIDN2"], dataPath),
+        part("Runtime", ["Pipeline", "PipelineThreads", "CLinux"], dataPath),
 
         // Filters: a folder each, one line each in Catalog.
         filter("AddressMatch", ["PipelineSets"]),
@@ -76,88 +73,78 @@ let package = Package(
             dependencies: [
                 "Pipeline", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
                 "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
-            ], path: "Sources/Filters/Catalog", swiftSettings: strict),
+            ], path: "Sources/Filters/Catalog", exclude: ["README.md"], swiftSettings: strict),
 
         // What control says and shows: JSON lines, tables, times.
-        .target(
-            name: "PipelineText", dependencies: ["Pipeline", "CLinux"], path: "Sources/Pipeline/Text",
-            swiftSettings: strict),
-        .target(
-            name: "PipelineThreads", dependencies: ["CLinux", "CMnl"], path: "Sources/Pipeline/Threads",
-            swiftSettings: strict),
+        part("Text", ["Pipeline", "CLinux"]),
+        // What control asks of the host: files, netlink, programs.
+        part("Host", ["Pipeline", "PipelineThreads", "CLinux", "CMnl"]),
 
         // The egress ledger: who sent how much to where, on disk. SQLite, so never part of the data path.
-        .target(
-            name: "PipelineLedger",
-            dependencies: [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "FilterEgressAccounting", "CLinux",
-                .product(name: "GRDB", package: "GRDB.swift"),
-                .product(name: "GRDBSQLite", package: "GRDB.swift"),
-            ],
-            path: "Sources/Pipeline/Ledger", swiftSettings: strict),
+        part(
+            "Ledger",
+            [
+                "Pipeline", "PipelineFlows", "PipelineThreads", "FilterEgressAccounting", "PipelineText", "CLinux",
+                .product(name: "GRDB", package: "GRDB.swift"), .product(name: "GRDBSQLite", package: "GRDB.swift"),
+            ]),
 
         // Which backends answer, and which take our header.
-        .target(
-            name: "PipelineHealth",
-            dependencies: [
-                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineRuntime", "PipelineThreads", "PipelineText",
-                "FilterBackendSelect", "CLinux",
-            ], path: "Sources/Pipeline/Health", swiftSettings: strict),
+        part(
+            "Health",
+            [
+                "Pipeline", "PipelineWire", "PipelineThreads", "PipelineRouting", "PipelineRuntime",
+                "FilterBackendSelect", "PipelineText", "CLinux",
+            ]),
         // Where flow records go: the ledger and collectors; and what conntrack adds to them.
-        .target(
-            name: "PipelineExport",
-            dependencies: [
-                "Pipeline", "PipelineFlows", "PipelineRuntime", "PipelineThreads", "PipelineText", "PipelineLedger",
-                "FilterEgressAccounting", "CLinux", "CMnl",
-            ], path: "Sources/Pipeline/Export", swiftSettings: strict),
+        part(
+            "Export",
+            [
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineRuntime", "FilterEgressAccounting",
+                "PipelineText", "PipelineHost", "PipelineLedger", "CLinux", "CMnl",
+            ]),
         // What is found in flow records as they pass.
-        .target(
-            name: "PipelineAlerts",
-            dependencies: [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLedger",
-                "FilterEgressAccounting", "CLinux",
-            ], path: "Sources/Pipeline/Alerts", swiftSettings: strict),
+        part(
+            "Alerts",
+            ["Pipeline", "PipelineFlows", "FilterEgressAccounting", "PipelineText", "PipelineLedger", "CLinux"]),
         // What brings workloads' connections here: the rules for it, and a watch over them.
-        .target(
-            name: "PipelineIntercept",
-            dependencies: [
-                "Pipeline", "PipelineRouting", "PipelineRuntime", "PipelineThreads", "PipelineText", "PipelineExport",
-                "CLinux", "CMnl",
-            ], path: "Sources/Pipeline/Intercept", swiftSettings: strict),
+        part(
+            "Intercept",
+            [
+                "Pipeline", "PipelineThreads", "PipelineRouting", "PipelineRuntime", "FilterEgressAccounting",
+                "PipelineText", "PipelineHost", "PipelineExport", "CLinux", "CMnl",
+            ]),
 
         // The node itself; how it is asked; and what can be asked without one.
-        .target(
-            name: "PipelineNode",
-            dependencies: [
-                "Pipeline", "PipelineFlows", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
-                "PipelineThreads",
-                "PipelineText", "PipelineHealth", "PipelineLedger", "PipelineExport", "PipelineAlerts",
-                "PipelineIntercept", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog", "CLinux", "CMnl",
-            ], path: "Sources/Pipeline/Node", swiftSettings: strict),
-        .target(
-            name: "PipelineInspect",
-            dependencies: [
-                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineText", "PipelineHealth", "PipelineLedger",
+        part(
+            "Node",
+            [
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineLanguage", "PipelineRouting",
+                "PipelineRuntime", "FilterCatalog", "PipelineText", "PipelineHost", "PipelineLedger", "PipelineHealth",
+                "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
+            ]),
+        part(
+            "Inspect",
+            [
+                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineText", "PipelineLedger", "PipelineHealth",
                 "PipelineNode", "CLinux",
-            ], path: "Sources/Pipeline/Inspect", swiftSettings: strict),
-        .target(
-            name: "PipelineAdmin",
-            dependencies: [
-                "Pipeline", "PipelineRouting", "PipelineRuntime", "PipelineThreads", "PipelineText", "PipelineHealth",
-                "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "CLinux",
-            ], path: "Sources/Pipeline/Admin", swiftSettings: strict),
+            ]),
+        part(
+            "Admin",
+            [
+                "Pipeline", "PipelineThreads", "PipelineRouting", "PipelineRuntime", "PipelineText", "PipelineLedger",
+                "PipelineHealth", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "CLinux",
+            ]),
 
         // The command.
         .target(
             name: "PipelinedCommand",
             dependencies: [
-                "Pipeline", "PipelineLanguage", "PipelineRouting", "PipelineThreads", "PipelineLedger",
-                "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin",
-                "FilterEgressAccounting", "FilterCatalog", "CLinux",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Pipeline", "PipelineLanguage", "PipelineRouting", "FilterEgressAccounting", "PipelineHost",
+                "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect",
+                "PipelineAdmin", "CLinux", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/Command", swiftSettings: strict),
         .executableTarget(
-            name: "pipelined", dependencies: ["PipelinedCommand", "FilterCatalog"], path: "Sources/pipelined",
+            name: "pipelined", dependencies: ["FilterCatalog", "PipelinedCommand"], path: "Sources/pipelined",
             swiftSettings: strict),
 
         // Tests mirror Sources. Support is a library of test-only helpers.
@@ -207,17 +194,15 @@ let package = Package(
             "ControlTests",
             [
                 "Pipeline", "PipelineFlows", "PipelineWire", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
-                "PipelineThreads", "PipelineText", "PipelineHealth", "PipelineLedger", "PipelineExport",
-                "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin",
-                "FilterBackendSelect", "FilterEgressAccounting",
-                "FilterCatalog", "CLinux", "CMnl", "TestSupport",
+                "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog", "PipelineText", "PipelineHost",
+                "PipelineLedger", "PipelineHealth", "PipelineExport", "PipelineAlerts", "PipelineIntercept",
+                "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
         test(
             "SystemTests",
             [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineExport", "PipelineIntercept", "PipelineNode",
-                "FilterEgressAccounting",
-                "TestSupport", "pipelined",
+                "Pipeline", "PipelineFlows", "FilterEgressAccounting", "PipelineExport", "CLinux", "TestSupport",
+                "pipelined",
             ], path: "System"),
     ]
 )

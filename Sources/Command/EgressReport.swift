@@ -3,10 +3,10 @@ import CLinux
 import FilterEgressAccounting
 import Glibc
 import Pipeline
+import PipelineHost
 import PipelineInspect
 import PipelineLedger
 import PipelineNode
-import PipelineThreads
 
 struct EgressReport: ParsableCommand {
     static let configuration = CommandConfiguration(

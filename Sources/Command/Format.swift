@@ -1,6 +1,6 @@
 import ArgumentParser
+import PipelineHost
 import PipelineLanguage
-import PipelineThreads
 
 struct Format: ParsableCommand {
     static let configuration = CommandConfiguration(

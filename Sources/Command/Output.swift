@@ -1,7 +1,7 @@
 import ArgumentParser
 import CLinux
 import Glibc
-import PipelineThreads
+import PipelineHost
 
 /// Standard output and standard error, without buffering: what was said is out before the process ends.
 enum Output {

@@ -1,7 +1,7 @@
 import Pipeline
+import PipelineHost
 import PipelineLanguage
 import PipelineNode
-import PipelineThreads
 import Testing
 
 /// Configs that the tests vary: a TLS listener, a raw one, and an exposed range.

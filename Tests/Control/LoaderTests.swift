@@ -1,8 +1,8 @@
 import Pipeline
+import PipelineHost
 import PipelineLanguage
 import PipelineNode
 import PipelineRouting
-import PipelineThreads
 import TestSupport
 import Testing
 

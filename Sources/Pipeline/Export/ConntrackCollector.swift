@@ -3,6 +3,7 @@ import CMnl
 import Glibc
 import Pipeline
 import PipelineFlows
+import PipelineHost
 import PipelineRuntime
 import PipelineText
 import PipelineThreads

@@ -1,5 +1,5 @@
 import Pipeline
-import PipelineThreads
+import PipelineHost
 
 /// How full the kernel's table of tracked connections is, in the network namespace of the thread that reads: when it is full the
 /// kernel drops the first packet of every new connection, the relay's own among them.

@@ -2,35 +2,35 @@ import Pipeline
 import PipelineFlows
 
 /// What we say in IPFIX (RFC 7011): the templates, and the numbers of RFC 7012's registry that they use.
-public enum IPFIX {
-    public static let version: UInt16 = 10
-    public static let headerLength = 16
-    public static let setHeaderLength = 4
+package enum IPFIX {
+    package static let version: UInt16 = 10
+    package static let headerLength = 16
+    package static let setHeaderLength = 4
     /// RFC 7011 §3.3.2.
-    public static let templateSet: UInt16 = 2
+    package static let templateSet: UInt16 = 2
     /// A field's length in a template if each record says its own (RFC 7011 §7).
-    public static let variableLength: UInt16 = 65535
+    package static let variableLength: UInt16 = 65535
     /// RFC 5103 §6.1: an element under this number is the standard one, of the reverse direction.
-    public static let reverseEnterprise: UInt32 = 29305
+    package static let reverseEnterprise: UInt32 = 29305
     /// A name has this many octets at most; a longer one is cut at a character.
-    public static let nameLimit = 254
+    package static let nameLimit = 254
     /// A message is never longer than its 16-bit length can say.
-    public static let longestMessage = 65535
+    package static let longestMessage = 65535
     /// Any record fits a message of this length (four names of ``nameLimit``, headers and 64 octets and more of numbers).
-    public static let shortestLimit = 1280
+    package static let shortestLimit = 1280
 
     /// Names of ours, under the operator's enterprise number.
-    public enum NameElement: UInt16, CaseIterable, Sendable {
+    package enum NameElement: UInt16, CaseIterable, Sendable {
         case instance = 1
         case env, app, org
     }
 
     /// A field of a template.
-    public struct Field: Equatable, Sendable {
-        public enum Space: Equatable, Sendable { case standard, reverse, ours }
-        public let element: UInt16
-        public let length: UInt16
-        public let space: Space
+    package struct Field: Equatable, Sendable {
+        package enum Space: Equatable, Sendable { case standard, reverse, ours }
+        package let element: UInt16
+        package let length: UInt16
+        package let space: Space
         fileprivate init(_ element: UInt16, _ length: UInt16, _ space: Space = .standard) {
             self.element = element
             self.length = length
@@ -39,11 +39,11 @@ public enum IPFIX {
     }
 
     /// One template for each kind of flow. ICMP has no ports: a type and a code stand in their place.
-    public enum Template: UInt16, CaseIterable, Sendable {
+    package enum Template: UInt16, CaseIterable, Sendable {
         case ipv4 = 256
         case ipv6, icmpIPv4, icmpIPv6
 
-        public init(_ key: FlowKey) {
+        package init(_ key: FlowKey) {
             let isIPv4 = key.source.isIPv4 && key.destination.isIPv4
             switch (isIPv4, key.proto) {
             case (true, 1): self = .icmpIPv4
@@ -52,10 +52,10 @@ public enum IPFIX {
             }
         }
 
-        public var isIPv4: Bool { self == .ipv4 || self == .icmpIPv4 }
+        package var isIPv4: Bool { self == .ipv4 || self == .icmpIPv4 }
 
         /// In the order in which a record's values stand.
-        public var fields: [Field] {
+        package var fields: [Field] {
             let addresses =
                 isIPv4
                 ? [Field(8, 4), Field(12, 4)]  // sourceIPv4Address, destinationIPv4Address

@@ -6,22 +6,22 @@ import PipelineFlows
 /// One encoder is one transport session of one observation domain: its sequence number counts the data records of all
 /// messages that it has finished, modulo 2^32. Begin a message by appending; when ``append(_:_:)`` says no, or there is
 /// no more, take ``finish(exportTime:)``.
-public struct IPFIXEncoder {
-    public let domain: UInt32
-    public let enterprise: UInt32
+package struct IPFIXEncoder {
+    package let domain: UInt32
+    package let enterprise: UInt32
     /// The most octets of a message: at least ``IPFIX/shortestLimit``, at most ``IPFIX/longestMessage``.
-    public let messageLimit: Int
+    package let messageLimit: Int
     /// Data records in finished messages, modulo 2^32: what the next message's header says.
-    public private(set) var sequence: UInt32
+    package private(set) var sequence: UInt32
     /// Data records in the message that is being made.
-    public private(set) var pendingRecords = 0
+    package private(set) var pendingRecords = 0
 
     private var message: [UInt8] = []
     /// Where the set that is being made begins, and what it holds; nil: none.
     private var openSet: (start: Int, id: UInt16)?
 
     /// - Parameter sequence: of the first message; 0 but in tests.
-    public init(domain: UInt32, enterprise: UInt32, messageLimit: Int, sequence: UInt32 = 0) {
+    package init(domain: UInt32, enterprise: UInt32, messageLimit: Int, sequence: UInt32 = 0) {
         self.domain = domain
         self.enterprise = enterprise
         self.messageLimit = min(max(messageLimit, IPFIX.shortestLimit), IPFIX.longestMessage)
@@ -30,11 +30,11 @@ public struct IPFIXEncoder {
     }
 
     /// Nothing was appended since the last message.
-    public var isEmpty: Bool { message.count == IPFIX.headerLength }
+    package var isEmpty: Bool { message.count == IPFIX.headerLength }
 
     /// Appends all templates. First thing in a session, and over UDP from time to time (RFC 7011 §8.4).
     /// False, and nothing appended, if they don't fit behind what is there already.
-    public mutating func appendTemplates() -> Bool {
+    package mutating func appendTemplates() -> Bool {
         var body: [UInt8] = []
         for template in IPFIX.Template.allCases {
             body.put(template.rawValue)
@@ -46,7 +46,7 @@ public struct IPFIXEncoder {
 
     /// Appends a data record. False, and nothing appended, if it doesn't fit: finish this message, then append again.
     /// An empty message takes any record.
-    public mutating func append(_ record: FlowRecord, _ names: FlowNames) -> Bool {
+    package mutating func append(_ record: FlowRecord, _ names: FlowNames) -> Bool {
         let template = IPFIX.Template(record.key)
         var body: [UInt8] = []
         body.reserveCapacity(128)
@@ -73,7 +73,7 @@ public struct IPFIXEncoder {
 
     /// The message; nil if nothing was appended. The next one begins.
     /// - Parameter exportTime: seconds since 1970, modulo 2^32.
-    public mutating func finish(exportTime: UInt32) -> [UInt8]? {
+    package mutating func finish(exportTime: UInt32) -> [UInt8]? {
         guard !isEmpty else { return nil }
         closeSet()
         message.replace(at: 0, IPFIX.version)

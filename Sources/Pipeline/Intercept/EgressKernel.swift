@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineHost
 
 /// Asks the kernel for the rules of a config by `nft` and `ip`, and puts them in force by the same.
 ///

@@ -2,7 +2,7 @@ import CLinux
 import CMnl
 import Glibc
 import Pipeline
-import PipelineThreads
+import PipelineHost
 
 /// Asks the kernel which destinations this network namespace's open TCP connections have heard of (sock_diag): what has not
 /// ended is in no record.

@@ -1,5 +1,5 @@
 import Pipeline
-import PipelineThreads
+import PipelineHost
 
 /// Which interfaces are ports of which bridge, by what `ip -o link show` prints: packets of a port come to the host's rules as
 /// the bridge's.

@@ -1,8 +1,8 @@
 import CMnl
 import Glibc
 import Pipeline
+import PipelineHost
 import PipelineRuntime
-import PipelineThreads
 
 /// Hears from the kernel that something happened to what interception rests on: the table `inet pipelined` (nfnetlink), and
 /// routes, rules of routing and ports of bridges (rtnetlink(7)).

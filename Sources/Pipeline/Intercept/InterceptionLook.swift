@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineHost
 import PipelineRouting
 import PipelineRuntime
 import PipelineText

@@ -2,7 +2,7 @@ import CMnl
 import Glibc
 import Pipeline
 import PipelineExport
-import PipelineThreads
+import PipelineHost
 
 /// Puts elements into the sets of destinations that do not answer (`egress rules`), by nfnetlink: one transaction for each
 /// family, so that a set that is missing keeps nothing from the other one.

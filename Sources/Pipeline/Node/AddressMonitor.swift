@@ -1,8 +1,8 @@
 import CMnl
 import Glibc
 import Pipeline
+import PipelineHost
 import PipelineRuntime
-import PipelineThreads
 
 /// Hears from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR) when addresses come and go. An IPv6 address
 /// is told of again when duplicate address detection is over.

@@ -1,8 +1,8 @@
 import FilterCatalog
 import Pipeline
+import PipelineHost
 import PipelineLanguage
 import PipelineRouting
-import PipelineThreads
 
 /// A config file with everything that it names, read and judged.
 package struct LoadedConfig {

@@ -1,6 +1,6 @@
 import CLinux
 import Pipeline
-import PipelineThreads
+import PipelineHost
 
 /// What this node may use of memory and what it uses, as the kernel counts it for the cgroup that bounds it, socket buffers
 /// included; where none does, as the machine has it (R27).

@@ -1,11 +1,11 @@
 import CLinux
 import Pipeline
 import PipelineExport
+import PipelineHost
 import PipelineLanguage
 import PipelineLedger
 import PipelineRouting
 import PipelineRuntime
-import PipelineThreads
 
 /// How the last reload went, for `status`.
 package struct ReloadNote {

@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineFlows
+import PipelineHost
 import PipelineLanguage
 import PipelineRuntime
 import PipelineText

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import PipelineThreads
 
 /// A file that could not be read or written.
 package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
