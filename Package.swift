@@ -56,7 +56,9 @@ let package = Package(
         part("Flows", ["Pipeline"], dataPath),
         part("Wire", ["Pipeline"], dataPath),
         part("Threads", ["CLinux"]),
-        part("Language", ["Pipeline"]),
+        // Text for machines and people: the one writer of JSON, tables, times.
+        part("Text", ["Pipeline", "CLinux"]),
+        part("Language", ["Pipeline", "PipelineText"]),
         part("Routing", ["Pipeline", "CIDN2"], dataPath),
         part("Runtime", ["Pipeline", "PipelineThreads", "CLinux"], dataPath),
 
@@ -75,8 +77,6 @@ let package = Package(
                 "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", exclude: ["README.md"], swiftSettings: strict),
 
-        // What control says and shows: JSON lines, tables, times.
-        part("Text", ["Pipeline", "CLinux"]),
         // What control asks of the host: files, netlink, programs.
         part("Host", ["Pipeline", "PipelineThreads", "CLinux", "CMnl"]),
 
@@ -163,6 +163,7 @@ let package = Package(
         test("SetsTests", ["Pipeline", "PipelineSets"], path: "Sets"),
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
         test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
+        test("TextTests", ["Pipeline", "PipelineText"], path: "Text"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(
             "LanguageTests",

@@ -2,6 +2,7 @@ import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 import PipelineLedger
+import PipelineText
 import Testing
 
 @testable import PipelineAlerts

@@ -89,10 +89,6 @@ import Testing
         #expect(compilation.diagnostics.map(\.message)[1] == "between")
         #expect(compilation.hasErrors)
     }
-
-    @Test("JSON strings escape what they must") func json() {
-        #expect(jsonString("a\"b\\c\n\u{1B}\u{9B}é") == "\"a\\\"b\\\\c\\n\\u001b\\u009bé\"")
-    }
 }
 
 @Suite struct LoweringTests {

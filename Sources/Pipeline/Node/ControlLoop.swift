@@ -1,6 +1,7 @@
 import CLinux
 import Pipeline
 import PipelineRuntime
+import PipelineText
 import PipelineThreads
 
 /// The control thread's loop: waits for signals, addresses, admin clients and what is due, and does one after the other.

@@ -6,6 +6,7 @@ import PipelineLanguage
 import PipelineLedger
 import PipelineRouting
 import PipelineRuntime
+import PipelineText
 
 /// How the last reload went, for `status`.
 package struct ReloadNote {

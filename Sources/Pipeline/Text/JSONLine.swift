@@ -1,7 +1,7 @@
 import Pipeline
 
-/// Writes one JSON object as bytes (RFC 8259), field by field, without a String in between: the connection log does
-/// this for every connection.
+/// The one writer of JSON: an object as bytes (RFC 8259), field by field, without a String in between, as the connection
+/// log needs it for every connection.
 package struct JSONLine {
     package private(set) var bytes: [UInt8] = []
     private var needsComma = false
@@ -27,6 +27,13 @@ package struct JSONLine {
     }
 
     package var string: String { String(decoding: bytes, as: UTF8.self) }
+
+    /// A JSON string, quotes and all.
+    package static func quoted(_ text: String) -> String {
+        var line = JSONLine()
+        line.string(text)
+        return line.string
+    }
 
     // MARK: Keys
 
