@@ -126,25 +126,3 @@ struct ConnectionLogTests {
         #expect(line(record).contains("\"reason\":\"unknown."))
     }
 }
-
-@Suite("Addresses as bytes")
-struct AddressBytesTests {
-    @Test(
-        "the same text as description gives",
-        arguments: [
-            "[::]:0", "[::1]:1", "[1::]:65535", "[2001:db8::1]:443", "[2001:db8:0:1:0:0:0:1]:80",
-            "[1:2:3:4:5:6:7:8]:10",
-            "[0:2:3:4:5:6:7:0]:100", "[1:0:0:2:0:0:0:3]:1000", "[fe80::ffff:0:0]:9", "[0:0:1::]:10000",
-            "[a:b:c:d:e:f::]:99",
-            "0.0.0.0:0", "255.255.255.255:65535", "192.0.2.10:443", "10.100.9.1:101",
-        ])
-    func texts(_ text: String) throws {
-        let endpoint = try #require(Endpoint(text))
-        var record = ConnectionRecord()
-        record.client = endpoint
-        record.peer = endpoint
-        var log = ConnectionLog(ReasonTable(catalog: []))
-        log.append(record)
-        #expect(String(decoding: log.bytes, as: UTF8.self).contains("\"client\":\"\(endpoint.description)\""))
-    }
-}

@@ -96,6 +96,21 @@ struct AddressTextTests {
             ("[::1]:+1", false), ("[::1]: 1", false), (":443", false), ("[]:1", false), ("[:1", false), ("", false),
         ])
     func endpoints(text: String, isOne: Bool) { #expect((Endpoint(text) != nil) == isOne) }
+
+    @Test(
+        "one text for each endpoint, whether as a String or as bytes behind others",
+        arguments: [
+            "[::]:0", "[::1]:1", "[1::]:65535", "[2001:db8::1]:443", "[2001:db8:0:1::]:80", "[1:2:3:4:5:6:7:8]:10",
+            "[0:2:3:4:5:6:7:0]:100", "[1:0:0:2::3]:1000", "[fe80::ffff:0:0]:9", "[0:0:1::]:10000",
+            "[a:b:c:d:e:f::]:99", "0.0.0.0:0", "255.255.255.255:65535", "192.0.2.10:443", "10.100.9.1:101",
+        ])
+    func endpointTexts(text: String) throws {
+        let endpoint = try #require(Endpoint(text))
+        #expect(endpoint.description == text)
+        var bytes = Array("x".utf8)
+        endpoint.append(to: &bytes)
+        #expect(String(decoding: bytes, as: UTF8.self) == "x" + text)
+    }
 }
 
 @Suite("Prefixes")

@@ -14,4 +14,11 @@ struct TimestampTests {
     func times(_ nanoseconds: UInt64, _ expected: String) {
         #expect(Timestamp.text(nanoseconds) == expected)
     }
+
+    @Test("times to the second, of years of more than four digits too")
+    func seconds() {
+        #expect(Timestamp.text(seconds: 0) == "1970-01-01T00:00:00Z")
+        #expect(Timestamp.text(seconds: 253_402_300_799) == "9999-12-31T23:59:59Z")
+        #expect(Timestamp.text(seconds: 253_402_300_800) == "10000-01-01T00:00:00Z")
+    }
 }

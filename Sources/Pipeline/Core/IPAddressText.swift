@@ -90,13 +90,7 @@ extension IPAddress: CustomStringConvertible {
         guard (1...4).contains(bytes.count) else { return nil }
         var value: UInt16 = 0
         for byte in bytes {
-            let digit: UInt8
-            switch byte {
-            case 0x30...0x39: digit = byte - 0x30
-            case 0x61...0x66: digit = byte - 0x61 + 10
-            case 0x41...0x46: digit = byte - 0x41 + 10
-            default: return nil
-            }
+            guard let digit = Digits.value(ofHex: byte) else { return nil }
             value = value << 4 | UInt16(digit)
         }
         return value
@@ -121,27 +115,67 @@ extension IPAddress: CustomStringConvertible {
 
     /// RFC 5952 text: lower case, the longest run of zero groups shortened; IPv4 as a dotted quad.
     public var description: String {
+        var bytes: [UInt8] = []
+        append(to: &bytes)
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Appends ``description``, without a String on the way: the connection log writes three or four addresses a line.
+    public func append(to bytes: inout [UInt8]) {
         if isIPv4 {
-            let b = v4Bits
-            return "\(b >> 24).\(b >> 16 & 255).\(b >> 8 & 255).\(b & 255)"
+            for octet in 12..<16 {
+                if octet > 12 { bytes.append(0x2E) }
+                Digits.append(UInt64(byte(octet)), to: &bytes)
+            }
+            return
         }
-        let groups = (0..<8).map { UInt16(byte($0 * 2)) << 8 | UInt16(byte($0 * 2 + 1)) }
+        let gap = zeroRun
+        var index = 0
+        while index < 8 {
+            if index == gap.lowerBound, !gap.isEmpty {
+                bytes.append(0x3A)
+                bytes.append(0x3A)
+                index = gap.upperBound
+                continue
+            }
+            if index > 0, index != gap.upperBound || gap.isEmpty { bytes.append(0x3A) }
+            Digits.append(hex: group(index), to: &bytes)
+            index += 1
+        }
+    }
+
+    private func group(_ index: Int) -> UInt16 { UInt16(byte(index * 2)) << 8 | UInt16(byte(index * 2 + 1)) }
+
+    /// The first of the longest runs of two or more groups of zeros.
+    private var zeroRun: Range<Int> {
         var best = 0..<0
         var start = 0
         while start < 8 {
             var end = start
-            while end < 8, groups[end] == 0 { end += 1 }
+            while end < 8, group(end) == 0 { end += 1 }
             if end - start >= 2, end - start > best.count { best = start..<end }
             start = max(end, start + 1)
         }
-        let hex = { (range: Range<Int>) in groups[range].map { String($0, radix: 16) }.joined(separator: ":") }
-        return best.isEmpty ? hex(0..<8) : hex(0..<best.lowerBound) + "::" + hex(best.upperBound..<8)
+        return best
     }
 }
 
 extension Endpoint: CustomStringConvertible {
     /// `[2001:db8::1]:443` or `192.0.2.1:443`.
-    public var description: String { address.isIPv4 ? "\(address):\(port)" : "[\(address)]:\(port)" }
+    public var description: String {
+        var bytes: [UInt8] = []
+        append(to: &bytes)
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Appends ``description``.
+    public func append(to bytes: inout [UInt8]) {
+        if !address.isIPv4 { bytes.append(0x5B) }
+        address.append(to: &bytes)
+        if !address.isIPv4 { bytes.append(0x5D) }
+        bytes.append(0x3A)
+        Digits.append(UInt64(port), to: &bytes)
+    }
 
     /// Parses what ``description`` writes; the port is 0...65535 without leading zeros.
     public init?(_ text: some StringProtocol) {

@@ -44,7 +44,7 @@ package enum Decode {
     }
 
     package static func hex(of bytes: [UInt8]) -> String {
-        String(decoding: bytes.flatMap { [JSONLine.hexDigit($0 >> 4), JSONLine.hexDigit($0 & 15)] }, as: UTF8.self)
+        String(decoding: bytes.flatMap { [Digits.hex($0 >> 4), Digits.hex($0 & 15)] }, as: UTF8.self)
     }
 
     /// Bytes from hex digits of either case; spaces, tabs and a carriage return don't count. Nil if it is anything else.
@@ -53,14 +53,8 @@ package enum Decode {
         bytes.reserveCapacity(line.count / 2)
         var high: UInt8?
         for byte in line {
-            let digit: UInt8
-            switch byte {
-            case 0x30...0x39: digit = byte - 0x30
-            case 0x61...0x66: digit = byte - 0x61 + 10
-            case 0x41...0x46: digit = byte - 0x41 + 10
-            case 0x20, 0x09, 0x0D: continue
-            default: return nil
-            }
+            if byte == 0x20 || byte == 0x09 || byte == 0x0D { continue }
+            guard let digit = Digits.value(ofHex: byte) else { return nil }
             if let first = high {
                 bytes.append(first << 4 | digit)
                 high = nil

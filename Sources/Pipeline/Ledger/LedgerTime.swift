@@ -1,3 +1,5 @@
+import PipelineText
+
 /// Times of reports: UTC, to the second.
 package enum LedgerTime {
     /// `2026-11-25T03:00:00Z`, `2026-11-25 03:00`, `2026-11-25`; or how long ago: `30m`, `24h`, `7d`; or `now`.
@@ -25,7 +27,11 @@ package enum LedgerTime {
             (1...31).contains(date)
         else { return nil }
         let days = dayNumber(year, month, date)
-        guard civil(days) == (year, month, date) else { return nil }
+        // From 1970 on, so there are no days before.
+        guard Timestamp.date(daysSince1970: UInt64(clamping: days)) == (UInt64(year), UInt64(month), UInt64(date))
+        else {
+            return nil
+        }
         guard parts.count == 2 else { return whole.endIndex == text.endIndex ? days * 86400 : nil }
         let clock = parts[1].split(separator: ":", omittingEmptySubsequences: false)
         guard (2...3).contains(clock.count), let hour = number(clock[0], 2...2), let minute = number(clock[1], 2...2),
@@ -43,29 +49,6 @@ package enum LedgerTime {
         return era * 146_097 + ofEra * 365 + ofEra / 4 - ofEra / 100 + ofYear - 719_468
     }
 
-    private static func civil(_ days: Int64) -> (Int64, Int64, Int64) {
-        let shifted = days + 719_468
-        let era = shifted / 146_097
-        let ofEra = shifted - era * 146_097
-        let year = (ofEra - ofEra / 1460 + ofEra / 36524 - ofEra / 146_096) / 365
-        let ofYear = ofEra - (365 * year + year / 4 - year / 100)
-        let month = (5 * ofYear + 2) / 153
-        let day = ofYear - (153 * month + 2) / 5 + 1
-        let m = month < 10 ? month + 3 : month - 9
-        return (year + era * 400 + (m <= 2 ? 1 : 0), m, day)
-    }
-
     /// `2026-11-25T03:00:00Z`. Times before 1970 read as 1970.
-    package static func text(_ time: Int64) -> String {
-        let time = max(0, time)
-        let (year, month, day) = civil(time / 86400)
-        let second = time % 86400
-        return
-            "\(pad(year, 4))-\(pad(month))-\(pad(day))T\(pad(second / 3600)):\(pad(second / 60 % 60)):\(pad(second % 60))Z"
-    }
-
-    private static func pad(_ value: Int64, _ digits: Int = 2) -> String {
-        let text = String(value)
-        return String(repeating: "0", count: max(0, digits - text.count)) + text
-    }
+    package static func text(_ time: Int64) -> String { Timestamp.text(seconds: UInt64(clamping: time)) }
 }

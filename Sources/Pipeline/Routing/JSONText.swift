@@ -52,12 +52,7 @@ enum JSONText {
         guard index + 6 <= bytes.count, bytes[index] == 0x5C, bytes[index + 1] == 0x75 else { return nil }
         var value: UInt32 = 0
         for offset in 2..<6 {
-            let digit: UInt8
-            switch bytes[index + offset] {
-            case let byte where byte >= 0x30 && byte <= 0x39: digit = byte - 0x30
-            case let byte where byte | 0x20 >= 0x61 && byte | 0x20 <= 0x66: digit = (byte | 0x20) - 0x57
-            default: return nil
-            }
+            guard let digit = Digits.value(ofHex: bytes[index + offset]) else { return nil }
             value = value << 4 | UInt32(digit)
         }
         return value

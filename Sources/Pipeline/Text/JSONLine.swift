@@ -134,18 +134,7 @@ package struct JSONLine {
 
     package mutating func null() { bytes.append(contentsOf: "null".utf8) }
 
-    package mutating func number(_ value: UInt64) {
-        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
-            var rest = value
-            var start = 20
-            repeat {
-                start -= 1
-                digits[start] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-                rest /= 10
-            } while rest > 0
-            bytes.append(contentsOf: digits[start...])
-        }
-    }
+    package mutating func number(_ value: UInt64) { Digits.append(value, to: &bytes) }
 
     package mutating func string(_ value: String) {
         var copy = value
@@ -156,15 +145,15 @@ package struct JSONLine {
     package mutating func hex(count: Int, _ byte: (Int) -> UInt8) {
         bytes.append(UInt8(ascii: "\""))
         for index in 0..<count {
-            bytes.append(JSONLine.hexDigit(byte(index) >> 4))
-            bytes.append(JSONLine.hexDigit(byte(index) & 15))
+            bytes.append(Digits.hex(byte(index) >> 4))
+            bytes.append(Digits.hex(byte(index) & 15))
         }
         bytes.append(UInt8(ascii: "\""))
     }
 
     package mutating func endpoint(_ value: Endpoint) {
         bytes.append(UInt8(ascii: "\""))
-        AddressBytes.append(value, to: &bytes)
+        value.append(to: &bytes)
         bytes.append(UInt8(ascii: "\""))
     }
 
@@ -213,10 +202,6 @@ package struct JSONLine {
 
     private mutating func unicodeEscape(_ unit: UInt16) {
         bytes.append(contentsOf: "\\u".utf8)
-        for shift in [12, 8, 4, 0] as [UInt16] { bytes.append(JSONLine.hexDigit(UInt8(unit >> shift & 15))) }
-    }
-
-    package static func hexDigit(_ value: UInt8) -> UInt8 {
-        value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
+        for shift in [12, 8, 4, 0] as [UInt16] { bytes.append(Digits.hex(UInt8(unit >> shift & 15))) }
     }
 }
