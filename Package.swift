@@ -141,7 +141,8 @@ let package = Package(
             dependencies: [
                 "Pipeline", "PipelineLanguage", "PipelineRouting", "FilterEgressAccounting", "PipelineHost",
                 "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect",
-                "PipelineAdmin", "CLinux", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "PipelineAdmin", "PipelineThreads", "CLinux",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/Command", swiftSettings: strict),
         .executableTarget(
             name: "pipelined", dependencies: ["FilterCatalog", "PipelinedCommand"], path: "Sources/pipelined",

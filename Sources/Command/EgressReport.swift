@@ -7,6 +7,7 @@ import PipelineHost
 import PipelineInspect
 import PipelineLedger
 import PipelineNode
+import PipelineThreads
 
 struct EgressReport: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -88,7 +89,7 @@ struct EgressReport: ParsableCommand {
             guard let plot else { return }
             let svg = EgressPlot(try reader.series(question)).svg
             let file = open(plot, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-            guard file >= 0 else { throw LedgerProblem("can't write \(plot): \(String(cString: strerror(errno)))") }
+            guard file >= 0 else { throw LedgerProblem("can't write \(plot): \(errorText(errno))") }
             Output.write(Array(svg.utf8), to: file)
             close(file)
         } catch {

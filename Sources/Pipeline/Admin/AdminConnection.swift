@@ -71,7 +71,7 @@ package enum AdminConnection {
         case ECONNREFUSED: cause = ("nobody answers", "the node has ended: start it")
         case EACCES, EPERM: cause = ("no permission", "run as the node's user or as root")
         case ENAMETOOLONG: cause = ("the path is too long", "a socket's path has 107 bytes at most")
-        default: cause = (kernelError(error), "see `errno \(error)`")
+        default: cause = (kernelError(error), "see `errno \(errorName(error))`")
         }
         return "the node at \(path) can't be reached: \(cause.0); \(cause.1)"
     }

@@ -119,7 +119,7 @@ package final class AdminServer: AdminDoor {
         case EACCES, EPERM: cause = ("no permission", "check the owner and mode of its directory")
         case EROFS: cause = ("the file system is read-only", "choose another place")
         case EADDRINUSE: cause = ("another process has just made it", "stop that one, or use another path")
-        default: cause = (kernelError(error), "see `errno \(error)`")
+        default: cause = (kernelError(error), "see `errno \(errorName(error))`")
         }
         return AdminSocketError(description: "can't open the admin socket \(path): \(cause.0); \(cause.1)")
     }
@@ -193,7 +193,7 @@ package final class AdminServer: AdminDoor {
 
     private func acceptOne() -> Int32 {
         let accepted = cl_unix_accept(listener.number)
-        guard -accepted == ErrorNumber.tooManyFiles || -accepted == ErrorNumber.tooManyFilesInSystem, reserve != nil
+        guard -accepted == EMFILE || -accepted == ENFILE, reserve != nil
         else {
             return accepted
         }
@@ -205,7 +205,7 @@ package final class AdminServer: AdminDoor {
         for _ in 0..<AdminServer.clientLimit {
             let accepted = acceptOne()
             guard accepted >= 0 else {
-                if -accepted != ErrorNumber.again, -accepted != ErrorNumber.connectionAborted {
+                if -accepted != EAGAIN, -accepted != ECONNABORTED {
                     _ = pause.begin(at: now)
                 }
                 return

@@ -69,7 +69,7 @@ final class ConntrackLane {
         }
         guard let table = FlowTable() else {
             sink.release(lane, rest: [])
-            return (nil, ConntrackLane.explain(ErrorNumber.noMemory))
+            return (nil, ConntrackLane.explain(ENOMEM))
         }
         let writer = Writer(sink, lane, table)
         let (collector, error) = ConntrackCollector.start(

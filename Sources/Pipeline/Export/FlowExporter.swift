@@ -130,7 +130,7 @@ package final class FlowExporter: @unchecked Sendable {
             ControlLog.line(event, message, time: cl_wall_clock()) { line in
                 line.field("collector", settings.collector.description)
                 line.field("transport", settings.transport.rawValue)
-                if statistics.error != 0 { line.field("error", String(cString: strerror(statistics.error))) }
+                if statistics.error != 0 { line.field("error", errorText(statistics.error)) }
                 line.field("waiting", statistics.waiting)
                 line.field("dropped", statistics.dropped)
             })

@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 import Pipeline
 import PipelineRuntime
 
@@ -133,7 +134,7 @@ struct ProbeFlights {
         while let descriptor = flights[place]?.descriptor {
             let count = buffer.withUnsafeMutableBytes { cl_receive(descriptor, $0.baseAddress, $0.count) }
             switch count {
-            case -11: return nil
+            case -Int(EAGAIN): return nil
             case 0: return flights[place]?.conversation.ended(reset: false)
             case ..<0: return flights[place]?.conversation.ended(reset: true)
             default:

@@ -28,7 +28,7 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
         case ENOSPC: (problem, remedy) = ("the disk is full", "make room and try again")
         case EROFS: (problem, remedy) = ("the file system is read-only", "choose another place")
         case ENAMETOOLONG: (problem, remedy) = ("the path is too long", "use a shorter one")
-        default: (problem, remedy) = ("can't \(verb) it: \(kernelError(error))", "see `errno \(error)`")
+        default: (problem, remedy) = ("can't \(verb) it: \(kernelError(error))", "see `errno \(errorName(error))`")
         }
     }
 }

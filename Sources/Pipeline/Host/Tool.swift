@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Pipeline
+import PipelineThreads
 
 /// Runs programs of the system, each to its end.
 ///
@@ -59,7 +60,7 @@ package struct Tool: Sendable {
             throw Problem(
                 description: started.failed == ENOENT
                     ? "`\(words[0])` is not installed; install the package \(Tool.package(of: words[0]))"
-                    : "`\(words[0])` can't be started: \(String(cString: strerror(started.failed)))")
+                    : "`\(words[0])` can't be started: \(errorText(started.failed))")
         }
         let said = readAll([pipes[1].read, pipes[2].read])
         if said == nil { kill(started.pid, SIGKILL) }
@@ -105,7 +106,7 @@ package struct Tool: Sendable {
         let made = withUnsafeMutablePointer(to: &ends) {
             $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_make_gate($0) }
         }
-        guard made == 0 else { throw Problem(description: "no pipe: \(String(cString: strerror(-made)))") }
+        guard made == 0 else { throw Problem(description: "no pipe: \(errorText(-made))") }
         return ends
     }
 

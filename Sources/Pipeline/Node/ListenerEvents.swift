@@ -77,5 +77,5 @@ struct ListenerEvents {
 }
 
 extension ListenError {
-    var isAddressMissing: Bool { error == 99 }
+    var isAddressMissing: Bool { error == ErrorNumber.addressNotAvailable }
 }

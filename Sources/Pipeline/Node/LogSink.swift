@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 import Pipeline
 import PipelineRuntime
 
@@ -23,8 +24,6 @@ struct LogSink {
     private static let pageBytes = 4096
     private static let shortestRetry = TimeSpan.milliseconds(100)
     private static let longestRetry = TimeSpan.seconds(1)
-    private static let wouldBlock: Int = -11
-    private static let brokenPipe: Int32 = 32
 
     let stream: LogStream
     let descriptor: Descriptor
@@ -52,7 +51,7 @@ struct LogSink {
         guard !piece.isEmpty else { return .idle }
         guard !isPolled || isWritable else { return .blocked }
         let count = cl_sink_write(descriptor.number, kind, piece.baseAddress, piece.count)
-        if count == LogSink.wouldBlock { return .blocked }
+        if count == -Int(EAGAIN) { return .blocked }
         guard count > 0 else { return fail(Int32(clamping: -count), now) }
         stream.wrote(count)
         (retryAt, backoff) = (nil, LogSink.shortestRetry)
@@ -66,11 +65,11 @@ struct LogSink {
 
     /// - Parameter error: an errno; 0: nothing was taken, and no reason given.
     private mutating func fail(_ error: Int32, _ now: Instant) -> Progress {
-        if error == LogSink.brokenPipe {
+        if error == EPIPE {
             stream.end(error)
             return .idle
         }
-        stream.failed(error == 0 ? 5 : error)
+        stream.failed(error == 0 ? EIO : error)
         retryAt = now + backoff
         backoff = min(LogSink.longestRetry, TimeSpan(nanoseconds: backoff.nanoseconds * 2))
         return .failed

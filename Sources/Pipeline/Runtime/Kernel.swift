@@ -165,43 +165,6 @@ package protocol Kernel {
     mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int
 }
 
-/// The few error numbers that the state machine tells apart, by their Linux values.
-package enum ErrorNumber {
-    package static let notPermitted: Int32 = 1
-    package static let noEntry: Int32 = 2
-    package static let interrupted: Int32 = 4
-    package static let again: Int32 = 11
-    package static let noMemory: Int32 = 12
-    package static let accessDenied: Int32 = 13
-    package static let brokenPipe: Int32 = 32
-    package static let protocolError: Int32 = 71
-    package static let protocolUnavailable: Int32 = 92
-    package static let tooManyFilesInSystem: Int32 = 23
-    package static let tooManyFiles: Int32 = 24
-    package static let familyNotSupported: Int32 = 97
-    package static let addressInUse: Int32 = 98
-    package static let addressNotAvailable: Int32 = 99
-    package static let networkUnreachable: Int32 = 101
-    package static let connectionAborted: Int32 = 103
-    package static let connectionReset: Int32 = 104
-    package static let noBufferSpace: Int32 = 105
-    package static let timedOut: Int32 = 110
-    package static let connectionRefused: Int32 = 111
-    package static let hostDown: Int32 = 112
-    package static let hostUnreachable: Int32 = 113
-    package static let inProgress: Int32 = 115
-
-    /// Whether a socket tells by it what its peer or the path to it has said; if not, it is this node's own affair (R13, R15).
-    package static func isOfPeer(_ error: Int32) -> Bool {
-        switch error {
-        case connectionReset, brokenPipe, timedOut, connectionRefused, connectionAborted, hostUnreachable,
-            networkUnreachable, hostDown, protocolError, protocolUnavailable:
-            true
-        default: false
-        }
-    }
-}
-
 /// What is known of the TCP of a socket's peer, whose application may be as slow as it likes (R14).
 package struct PeerSilence: Equatable, Sendable {
     /// Something that is for the peer has not been acknowledged, or could not be sent yet.

@@ -129,7 +129,7 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
                 "congestion control '\(congestion ?? "")' is not available",
                 "see `sysctl net.ipv4.tcp_available_congestion_control`, or load its module"
             )
-        default: (kernelError(error), "see `errno \(error)`")
+        default: (kernelError(error), "see `errno \(errorName(error))`")
         }
     }
 }

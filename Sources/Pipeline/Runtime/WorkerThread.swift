@@ -22,10 +22,11 @@ package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
 
     private var remedy: String {
         switch error {
-        case 12, 0: "give the process more memory, or lower `connections` or `workers`"
-        case 11: "raise the limit of threads (systemd: TasksMax=), or lower `workers`"
-        case 23, 24: "raise the limit of open files (systemd: LimitNOFILE=)"
-        default: "see `errno \(error)`"
+        case ErrorNumber.noMemory, 0: "give the process more memory, or lower `connections` or `workers`"
+        case ErrorNumber.again: "raise the limit of threads (systemd: TasksMax=), or lower `workers`"
+        case ErrorNumber.tooManyFilesInSystem, ErrorNumber.tooManyFiles:
+            "raise the limit of open files (systemd: LimitNOFILE=)"
+        default: "see `errno \(errorName(error))`"
         }
     }
 }

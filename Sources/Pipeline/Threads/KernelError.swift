@@ -1,7 +1,14 @@
 import CLinux
+import Glibc
+
+/// An errno's name, as Glibc has it: `ENOSPC`.
+package func errorName(_ error: some BinaryInteger) -> String {
+    String(cString: cl_error_name(Int32(clamping: error)))
+}
+
+/// An errno's meaning, as Glibc has it: `No space left on device`.
+package func errorText(_ error: Int32) -> String { String(cString: strerror(error)) }
 
 /// What a call failed with, for a message that has no better words for it: `error ENOSPC from the kernel`.
 /// - Parameter error: an errno, positive.
-package func kernelError(_ error: some BinaryInteger) -> String {
-    "error \(String(cString: cl_error_name(Int32(clamping: error)))) from the kernel"
-}
+package func kernelError(_ error: some BinaryInteger) -> String { "error \(errorName(error)) from the kernel" }

@@ -1,0 +1,36 @@
+import Glibc
+
+/// The few error numbers that the state machine tells apart.
+package enum ErrorNumber {
+    package static var notPermitted: Int32 { EPERM }
+    package static var noEntry: Int32 { ENOENT }
+    package static var again: Int32 { EAGAIN }
+    package static var noMemory: Int32 { ENOMEM }
+    package static var accessDenied: Int32 { EACCES }
+    package static var brokenPipe: Int32 { EPIPE }
+    package static var protocolError: Int32 { EPROTO }
+    package static var protocolUnavailable: Int32 { ENOPROTOOPT }
+    package static var tooManyFilesInSystem: Int32 { ENFILE }
+    package static var tooManyFiles: Int32 { EMFILE }
+    package static var familyNotSupported: Int32 { EAFNOSUPPORT }
+    package static var addressInUse: Int32 { EADDRINUSE }
+    package static var addressNotAvailable: Int32 { EADDRNOTAVAIL }
+    package static var networkUnreachable: Int32 { ENETUNREACH }
+    package static var connectionAborted: Int32 { ECONNABORTED }
+    package static var connectionReset: Int32 { ECONNRESET }
+    package static var noBufferSpace: Int32 { ENOBUFS }
+    package static var timedOut: Int32 { ETIMEDOUT }
+    package static var connectionRefused: Int32 { ECONNREFUSED }
+    package static var hostDown: Int32 { EHOSTDOWN }
+    package static var hostUnreachable: Int32 { EHOSTUNREACH }
+
+    /// Whether a socket tells by it what its peer or the path to it has said; if not, it is this node's own affair (R13, R15).
+    package static func isOfPeer(_ error: Int32) -> Bool {
+        switch error {
+        case connectionReset, brokenPipe, timedOut, connectionRefused, connectionAborted, hostUnreachable,
+            networkUnreachable, hostDown, protocolError, protocolUnavailable:
+            true
+        default: false
+        }
+    }
+}
