@@ -2,18 +2,6 @@ import Glibc
 
 // Lookups are of random keys, drawn before the clock runs; hits are addresses inside random prefixes of the set.
 
-struct Random {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-        return z ^ z >> 31
-    }
-    mutating func below(_ n: Int) -> Int { Int(next() % UInt64(n)) }
-}
-
 func now() -> UInt64 {
     var t = timespec()
     clock_gettime(CLOCK_MONOTONIC, &t)
@@ -23,7 +11,7 @@ func now() -> UInt64 {
 /// Lengths as in the global IPv4 table: more than half are /24, then /22, /23, /20...; and hosts, as block lists have.
 let v4Lengths: [(length: Int, percent: Int)] = [(24, 58), (23, 9), (22, 11), (21, 5), (20, 4), (19, 2), (16, 1), (32, 10)]
 
-func v4Prefix(_ random: inout Random) -> Prefix {
+func v4Prefix(_ random: inout SplitMix64) -> Prefix {
     var pick = random.below(100)
     var length = 24
     for (candidate, percent) in v4Lengths {
@@ -40,13 +28,13 @@ func v4Prefix(_ random: inout Random) -> Prefix {
 }
 
 /// /48s anywhere in 2000::/3: the worst for a trie, since nothing is shared.
-func v6Random(_ random: inout Random) -> Prefix {
+func v6Random(_ random: inout SplitMix64) -> Prefix {
     let high = (random.next() >> 3 | 1 << 61) & ~0xFFFF
     return Prefix(IPAddress(high: high, low: 0), length: 48).unsafelyUnwrapped
 }
 
 /// /48s in 50,000 /32s, as registries give them out.
-func v6Allocated(_ random: inout Random) -> Prefix {
+func v6Allocated(_ random: inout SplitMix64) -> Prefix {
     let blocks: [UInt64] = [0x2001, 0x2400, 0x2401, 0x2402, 0x2403, 0x2404, 0x2600, 0x2602, 0x2604, 0x2606, 0x2800]
     let more = (0..<16).map { UInt64(0x2A00 + $0) }
     let all = blocks + more
@@ -55,12 +43,12 @@ func v6Allocated(_ random: inout Random) -> Prefix {
     return Prefix(IPAddress(high: top | UInt64(random.below(65536)) << 16, low: 0), length: 48).unsafelyUnwrapped
 }
 
-func v6Host(_ random: inout Random) -> Prefix {
+func v6Host(_ random: inout SplitMix64) -> Prefix {
     Prefix(IPAddress(high: random.next() >> 3 | 1 << 61, low: random.next()), length: 128).unsafelyUnwrapped
 }
 
-func measure(_ what: String, _ count: Int, _ make: (inout Random) -> Prefix) {
-    var random = Random(state: 42)
+func measure(_ what: String, _ count: Int, _ make: (inout SplitMix64) -> Prefix) {
+    var random = SplitMix64(seed: 42)
     var prefixes: [Prefix] = []
     prefixes.reserveCapacity(count)
     for _ in 0..<count { prefixes.append(make(&random)) }
@@ -100,7 +88,7 @@ func measure(_ what: String, _ count: Int, _ make: (inout Random) -> Prefix) {
 }
 
 func measureNames(_ count: Int) {
-    var random = Random(state: 7)
+    var random = SplitMix64(seed: 7)
     var entries = NameEntries()
     var names: [[UInt8]] = []
     for _ in 0..<count {

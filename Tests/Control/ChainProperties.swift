@@ -235,12 +235,11 @@ private enum Cuts {
     static func single(_ count: Int) -> [Int] { Array(0...count) }
 
     static func random(_ count: Int, seed: UInt8) -> [Int] {
-        var state = UInt64(seed) &* 0x9E37_79B9_7F4A_7C15 | 1
+        var random = SplitMix64(seed: UInt64(seed))
         var cuts = [0]
         while let last = cuts.last, last < count {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
             // Mostly small steps, at times a large one.
-            cuts.append(min(count, last + 1 + Int(state >> 33) % (state >> 60 == 0 ? 1500 : 90)))
+            cuts.append(min(count, last + 1 + random.below(random.below(16) == 0 ? 1500 : 90)))
         }
         return cuts
     }

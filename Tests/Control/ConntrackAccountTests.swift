@@ -280,7 +280,7 @@ import Testing
         "R21: any order of dumps and ends: what is counted never is more than was sent, and all of it at the end",
         arguments: 0..<200)
     func model(seed: UInt64) {
-        var random = Random(state: seed)
+        var random = SplitMix64(seed: seed)
         var account = Self.running()
         var live: [UInt32: (out: UInt64, into: UInt64)] = [:]
         var sent: UInt64 = 0
@@ -342,14 +342,6 @@ import Testing
         for id in live.keys { end(id) }
         collect()
         #expect(counted.out == sent && counted.into == received && counted.connections == begunHere)
-    }
-
-    private struct Random: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return (state ^ state >> 29) &* 0x9E37_79B9_7F4A_7C15
-        }
     }
 }
 

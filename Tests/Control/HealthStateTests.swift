@@ -64,7 +64,7 @@ struct HealthStateTests {
 
     @Test("jitter stays within its percent, and uses it", arguments: [0, 10, 50] as [UInt8])
     func jitter(percent: UInt8) {
-        var random = ProbeRandom(seed: 7)
+        var random = SplitMix64(seed: 7)
         let spans = (0..<10_000).map { _ in random.jittered(.seconds(1), percent: percent).nanoseconds }
         let reach = UInt64(percent) * 10_000_000
         #expect(spans.allSatisfy { $0 >= 1_000_000_000 - reach && $0 <= 1_000_000_000 + reach })
@@ -77,7 +77,7 @@ struct HealthStateTests {
     func rate(perSecond: UInt32) {
         var rate = ProbeRate(perSecond: perSecond)
         var taken: [UInt64] = []
-        var random = ProbeRandom(seed: UInt64(perSecond))
+        var random = SplitMix64(seed: UInt64(perSecond))
         var now: UInt64 = 5_000_000_000
         while now < 10_000_000_000 {
             now += random.next() % 3_000_000
@@ -95,7 +95,7 @@ struct HealthStateTests {
     func schedule() {
         var schedule = ProbeSchedule()
         let (busy, quiet) = (HealthStateTests.settings("busy"), HealthStateTests.settings("quiet"))
-        var random = ProbeRandom(seed: 3)
+        var random = SplitMix64(seed: 3)
         for identity in 0..<1000 as Range<UInt64> { schedule.add(identity, of: busy, at: at(random.next() % 1000)) }
         schedule.add(5000, of: quiet, at: at(0))
         var order: [UInt64] = []
@@ -108,7 +108,7 @@ struct HealthStateTests {
     @Test("the earliest of a queue comes out first, whatever went in")
     func queue() {
         var queue = TimeQueue()
-        var random = ProbeRandom(seed: 11)
+        var random = SplitMix64(seed: 11)
         for identity in 0..<500 as Range<UInt64> { queue.push(.init(time: at(random.next() % 97), target: identity)) }
         var last = at(0)
         while let item = queue.pop() {

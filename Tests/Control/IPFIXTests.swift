@@ -129,19 +129,11 @@ import Testing
         }
     }
 
-    private struct Random: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return (state ^ state >> 29) &* 0x9E37_79B9_7F4A_7C15
-        }
-    }
-
     @Test(
         "splitting: whatever comes, every record arrives once and in order, no message is too long, numbers add up",
         arguments: 0..<200)
     func splitting(seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = SplitMix64(seed: seed)
         let limit = [1280, 1360, 1400, 9000, 65535, 100_000][Int.random(in: 0..<6, using: &random)]
         let start = UInt32.max - UInt32.random(in: 0..<400, using: &random)
         var encoder = IPFIXEncoder(domain: 7, enterprise: 99, messageLimit: limit, sequence: start)

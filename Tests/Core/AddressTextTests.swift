@@ -1,20 +1,9 @@
 import Pipeline
 import Testing
 
-private struct SeededRandom: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ mixed >> 31
-    }
-}
-
 /// Addresses with runs of zeros of every length and place, and others.
 private func samples() -> [IPAddress] {
-    var random = SeededRandom(state: 3)
+    var random = SplitMix64(seed: 3)
     var list: [IPAddress] = [.unspecified, .unspecifiedV4, IPAddress(high: 0, low: 1), IPAddress(v4: .max)]
     for zeros in 0..<256 {
         var words: [UInt64] = [0, 0]

@@ -3,15 +3,6 @@ import Testing
 
 @testable import PipelineFlows
 
-/// Draws that repeat.
-private struct Draws: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state = Hashing.mix(state)
-        return state
-    }
-}
-
 /// `#expect` can't hold calls that change something.
 private func holds(_ condition: Bool, sourceLocation: SourceLocation = #_sourceLocation) {
     #expect(condition, sourceLocation: sourceLocation)
@@ -53,7 +44,7 @@ struct FlowTableTests {
         "R21: sums of records are sums of growth, on random schedules, with overflow",
         arguments: 0..<40 as Range<UInt64>)
     func sums(seed: UInt64) throws {
-        var draws = Draws(state: seed &* 7919)
+        var draws = SplitMix64(seed: seed &* 7919)
         let capacity = Int.random(in: 1...64, using: &draws)
         let sources = UInt32.random(in: 1...20, using: &draws)
         let destinations = UInt32.random(in: 1...120, using: &draws)

@@ -45,7 +45,7 @@ import Testing
     }
 
     @Test("random bytes and random words") func random() {
-        var generator = SplitMix(state: 7)
+        var generator = SplitMix64(seed: 7)
         let words = String(decoding: HostileInputTests.full, as: UTF8.self).split { $0 == " " || $0 == "\n" }
         for _ in 0..<300 {
             check((0..<Int.random(in: 0...200, using: &generator)).map { _ in .random(in: 1...127, using: &generator) })
@@ -82,17 +82,5 @@ import Testing
             #expect(compilation.diagnostics.count <= 202)
             #expect(compilation.hasErrors)
         }
-    }
-}
-
-/// A seeded generator: the same inputs in every run.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -2,18 +2,6 @@ import Pipeline
 import PipelineLimits
 import Testing
 
-/// A seeded generator: what fails, fails again.
-private struct Random: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
-
 /// The limit as one would write it with all the memory in the world: nothing is ever forgotten.
 private struct Model {
     let interval: UInt64
@@ -40,7 +28,7 @@ private struct Model {
 struct LimitModelTests {
     @Test("the same answers on any schedule, and full only when it is", arguments: 0..<40)
     func schedule(_ seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = SplitMix64(seed: seed)
         let burst = UInt64.random(in: 1...5, using: &random)
         let concurrent = Int.random(in: 1...4, using: &random)
         let isOneBucket = seed % 2 == 0

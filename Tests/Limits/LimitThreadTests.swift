@@ -101,11 +101,10 @@ struct LimitThreadTests {
         let end = 7 * second
         onThreads(4) { thread in
             var admitted = [Int](repeating: 0, count: sources)
-            var (refused, state) = (0, UInt64(thread + 1))
+            var (refused, numbers) = (0, SplitMix64(seed: UInt64(thread + 1)))
             while case let now = clock.tick(), now < end {
-                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
                 // Half of the traffic is a tenth of a percent of the sources.
-                let source = Int(state >> 33) % (state >> 32 & 1 == 0 ? sources : 100)
+                let source = numbers.below(numbers.below(2) == 0 ? sources : 100)
                 switch probe.admit(UInt64(source), at: now) {
                 case .admitted: admitted[source] += 1
                 case .refused(.tableFull): refused += 1

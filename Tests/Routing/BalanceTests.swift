@@ -7,7 +7,7 @@ import Testing
 struct BalanceTests {
     @Test("R11: each window of a schedule gives each its weight; turns of one are spread")
     func schedules() {
-        var random = SeededRandom(11)
+        var random = SplitMix64(seed: 11)
         for _ in 0..<50 {
             let weights = (0..<Int.random(in: 2...9, using: &random)).map { _ in
                 UInt16.random(in: 0...12, using: &random)
@@ -42,7 +42,7 @@ struct BalanceTests {
         #expect(TurnSchedule.make(Array(repeating: 1, count: 70000)) == [])
     }
 
-    private static func backends(_ count: Int, _ random: inout SeededRandom) -> [BackendSpec] {
+    private static func backends(_ count: Int, _ random: inout SplitMix64) -> [BackendSpec] {
         (0..<count).map { _ in
             BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: random.next()), 8443))
         }
@@ -50,7 +50,7 @@ struct BalanceTests {
 
     @Test("R11: when one of n backends goes, at most 1.5/n of all clients move", arguments: 2...50)
     func maglev(_ count: Int) {
-        var random = SeededRandom(UInt64(count))
+        var random = SplitMix64(seed: UInt64(count))
         let all = Self.backends(count, &random)
         let gone = Int.random(in: 0..<count, using: &random)
         var rest = all
@@ -66,7 +66,7 @@ struct BalanceTests {
 
     @Test("R11: tables go by address, not by order; weights are shares")
     func maglevWeights() {
-        var random = SeededRandom(5)
+        var random = SplitMix64(seed: 5)
         var all = Self.backends(3, &random)
         all[1].weight = 3
         all[2].weight = 0

@@ -3,19 +3,6 @@ import PipelineRouting
 
 let testSeed = HashSeed(0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210)
 
-/// A small seeded generator (SplitMix64): a failing run repeats.
-struct SeededRandom: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ mixed >> 31
-    }
-}
-
 /// One route of a test's document.
 struct TestRoute: Hashable {
     var id: String

@@ -12,14 +12,14 @@ struct OwnershipPropertyTests {
     private static let pool = names + ["z.example.com", "z.x.example.com", "q.a.example.com"]
     private static let ports: [UInt16] = [443, 8443, 5432]
 
-    private func host(_ random: inout SeededRandom) -> String {
+    private func host(_ random: inout SplitMix64) -> String {
         let isWildcard = Int.random(in: 0..<4, using: &random) == 0
         return (isWildcard ? Self.wildcards : Self.names).randomElement(using: &random) ?? "a.example.com"
     }
 
-    private func env(_ random: inout SeededRandom) -> String { Self.envs.randomElement(using: &random) ?? "env_a" }
+    private func env(_ random: inout SplitMix64) -> String { Self.envs.randomElement(using: &random) ?? "env_a" }
 
-    private func route(_ random: inout SeededRandom, named: Bool = false) -> TestRoute {
+    private func route(_ random: inout SplitMix64, named: Bool = false) -> TestRoute {
         let raw = !named && Int.random(in: 0..<5, using: &random) == 0
         let isNamed = !raw || Bool.random(using: &random)
         return TestRoute(
@@ -27,7 +27,7 @@ struct OwnershipPropertyTests {
             hostname: isNamed ? host(&random) : nil, port: Self.ports.randomElement(using: &random) ?? 443, raw: raw)
     }
 
-    private func entry(_ random: inout SeededRandom) -> TestHostname {
+    private func entry(_ random: inout SplitMix64) -> TestHostname {
         TestHostname(
             host(&random), env(&random),
             Bool.random(using: &random) ? Int.random(in: 1...4, using: &random) : nil)
@@ -61,7 +61,7 @@ struct OwnershipPropertyTests {
         var entries: [TestHostname] = []
     }
 
-    private func change(_ world: inout World, _ random: inout SeededRandom, entries: Bool) {
+    private func change(_ world: inout World, _ random: inout SplitMix64, entries: Bool) {
         for _ in 0..<Int.random(in: 1...4, using: &random) {
             let new = route(&random)
             world.routes.removeAll { $0.id == new.id }
@@ -75,7 +75,7 @@ struct OwnershipPropertyTests {
         }
     }
 
-    private func apply(_ world: World, to state: RoutingState, _ random: inout SeededRandom) -> [RouteProblem] {
+    private func apply(_ world: World, to state: RoutingState, _ random: inout SplitMix64) -> [RouteProblem] {
         state.apply(
             envs: Self.envs.shuffled(using: &random), world.routes.shuffled(using: &random),
             hostnames: world.entries.shuffled(using: &random)
@@ -86,7 +86,7 @@ struct OwnershipPropertyTests {
         "R4, R5, R8: whatever comes in whichever order, the same is served and said, and a restart gives a name to nobody else",
         arguments: 0..<200)
     func model(seed: UInt64) {
-        var random = SeededRandom(seed &* 7919 &+ 3)
+        var random = SplitMix64(seed: seed &* 7919 &+ 3)
         let (state, other) = (RoutingState(), RoutingState())
         var world = World()
         var last: [String: TestRoute] = [:]
@@ -115,7 +115,7 @@ struct OwnershipPropertyTests {
         }
     }
 
-    private func restart(_ world: World, _ state: RoutingState, _ random: inout SeededRandom, _ run: Comment) {
+    private func restart(_ world: World, _ state: RoutingState, _ random: inout SplitMix64, _ run: Comment) {
         let (fresh, again) = (RoutingState(), RoutingState())
         let problems = apply(world, to: fresh, &random)
         #expect(texts(apply(world, to: again, &random)) == texts(problems), run)
@@ -130,7 +130,7 @@ struct OwnershipPropertyTests {
 
     @Test("R5: an env that has a name by an entry keeps it, whatever routes others bring", arguments: 0..<40)
     func entryHolds(seed: UInt64) {
-        var random = SeededRandom(seed &* 104_729 &+ 11)
+        var random = SplitMix64(seed: seed &* 104_729 &+ 11)
         let state = RoutingState()
         let held = TestRoute(id: "held", env: "env_a", hostname: "held.example.com")
         let entry = TestHostname("held.example.com", "env_a", 7)

@@ -42,7 +42,7 @@ struct RoutingPropertyTests {
     static let hosts = names + ["*.example.com", "*.x.example.com"]
     static let ports: [UInt16] = [443, 8443, 5432]
 
-    private func randomRoute(_ id: Int, _ random: inout SeededRandom) -> TestRoute {
+    private func randomRoute(_ id: Int, _ random: inout SplitMix64) -> TestRoute {
         let raw = Int.random(in: 0..<6, using: &random) == 0
         let host = RoutingPropertyTests.hosts.randomElement(using: &random)
         return TestRoute(
@@ -56,7 +56,7 @@ struct RoutingPropertyTests {
         "R4, R5, R8: thousands of random documents; only owners are served, and lookups equal the model",
         arguments: 0..<40)
     func random(seed: UInt64) {
-        var random = SeededRandom(seed)
+        var random = SplitMix64(seed: seed)
         let state = RoutingState()
         var wanted: [TestRoute] = []
         var olderSnapshots: [(RouteTableSnapshot, Model)] = []
@@ -112,7 +112,7 @@ struct RoutingPropertyTests {
 
     @Test("R5: the order of documents can't smuggle a name: an env keeps it until it lets go", arguments: 0..<20)
     func noStealing(seed: UInt64) {
-        var random = SeededRandom(seed &+ 1000)
+        var random = SplitMix64(seed: seed &+ 1000)
         let state = RoutingState()
         let held = TestRoute(id: "held", env: "env_a", hostname: "held.example.com")
         state.apply([held])
@@ -143,7 +143,7 @@ struct RouteTableTests {
         var memory: RouteStore?
         var held: [RouteTableSnapshot] = []
         do {
-            var random = SeededRandom(99)
+            var random = SplitMix64(seed: 99)
             let state = RoutingState()
             memory = state.memory
             for step in 0..<40 {

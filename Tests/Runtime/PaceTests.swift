@@ -11,7 +11,7 @@ struct PaceTests {
         var entitled: UInt64 = 0
         var moved = 0
         var wakes = 0
-        var state: UInt64
+        var numbers: SplitMix64
         private static let pause: UInt64 = 1_000_000
 
         /// Reads what may be read now, then sleeps until it may read again, and a little too long.
@@ -20,8 +20,7 @@ struct PaceTests {
             while true {
                 if let ready = bucket.readyAt(Instant(nanoseconds: now)) {
                     entitled = ready.nanoseconds
-                    state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-                    now = max(entitled, now + Driver.pause) + (lateness == 0 ? 0 : (state >> 33) % lateness)
+                    now = max(entitled, now + Driver.pause) + (lateness == 0 ? 0 : .random(in: 0..<lateness, using: &numbers))
                     return
                 }
                 let piece = bucket.piece(Instant(nanoseconds: now))
@@ -37,7 +36,7 @@ struct PaceTests {
         [0, 2_000_000, 17_000_000] as [UInt64])
     func rate(bytesPerSecond: UInt64, lateness: UInt64) {
         let bucket = ByteBucket(bytesPerSecond: bytesPerSecond, burst: 0)
-        var driver = Driver(state: bytesPerSecond &+ lateness)
+        var driver = Driver(numbers: SplitMix64(seed: bytesPerSecond &+ lateness))
         let start = driver.now
         // Long enough that one read more or less is no percent.
         let span = max(
@@ -52,7 +51,7 @@ struct PaceTests {
     @Test("R20: many flows on two workers share one rate, within 1 %")
     func shared() {
         let bucket = ByteBucket(bytesPerSecond: 5_000_000, burst: 100_000)
-        var flows = (0..<40).map { Driver(state: UInt64($0)) }
+        var flows = (0..<40).map { Driver(numbers: SplitMix64(seed: UInt64($0))) }
         let start = flows[0].now
         let end = start + 20_000_000_000
         while let next = flows.indices.min(by: { flows[$0].now < flows[$1].now }), flows[next].now < end {
@@ -100,11 +99,8 @@ struct PaceTests {
         defer { slots.deallocate() }
         var queue = PaceQueue(capacity: 50)
         var model: [Int: UInt64] = [:]
-        var state: UInt64 = 9
-        func random(_ limit: UInt64) -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return (state >> 33) % limit
-        }
+        var numbers = SplitMix64(seed: 9)
+        func random(_ limit: UInt64) -> UInt64 { .random(in: 0..<limit, using: &numbers) }
         var now: UInt64 = 0
         for _ in 0..<20_000 {
             let index = Int(random(50))

@@ -43,11 +43,8 @@ struct TimerWheelTests {
 
     @Test("R7, R13: against a model over random arms, disarms and leaps: never early, at most a tick late")
     func model() {
-        var state: UInt64 = 42
-        func random(_ limit: UInt64) -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return (state >> 33) % limit
-        }
+        var numbers = SplitMix64(seed: 42)
+        func random(_ limit: UInt64) -> UInt64 { .random(in: 0..<limit, using: &numbers) }
         var now: UInt64 = 3_000_000_007
         var bench = Bench(slots: 60, at: now)
         for _ in 0..<20_000 {

@@ -147,11 +147,8 @@ struct UpstreamSocketsTests {
     func model() throws {
         guard var spares = UpstreamSpares(capacity: 40) else { throw NoMemory() }
         var kept: [(place: Int32, key: UpstreamKey, since: Instant)] = []
-        var state: UInt64 = 1
-        func random(_ limit: Int) -> Int {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return Int(state >> 33) % limit
-        }
+        var numbers = SplitMix64(seed: 1)
+        func random(_ limit: Int) -> Int { numbers.below(limit) }
         for number in Int32(0)..<20_000 {
             let address = BackendAddress(Endpoint(IPAddress(high: 0, low: UInt64(random(3))), UInt16(random(2))))
             let key = UpstreamKey.backend(address, of: UInt32(random(5)))

@@ -7,17 +7,6 @@ private func naive(_ groups: [(prefixes: [Prefix], value: UInt16)], _ address: I
     groups.filter { $0.prefixes.contains { $0.contains(address) } }.map(\.value).min() ?? PrefixTable.none
 }
 
-private struct Random: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-        return z ^ z >> 31
-    }
-}
-
 /// A prefix of `length` that holds the address.
 private func prefix(_ address: IPAddress, _ length: Int) -> Prefix? {
     let high = length >= 64 ? UInt64.max : ~(UInt64.max >> UInt64(length))
@@ -27,7 +16,7 @@ private func prefix(_ address: IPAddress, _ length: Int) -> Prefix? {
 
 @Suite("PrefixTable") struct PrefixTableTests {
     /// The edges of all prefixes, what lies beside them, and addresses anywhere.
-    private func probes(_ groups: [(prefixes: [Prefix], value: UInt16)], _ random: inout Random) -> [IPAddress] {
+    private func probes(_ groups: [(prefixes: [Prefix], value: UInt16)], _ random: inout SplitMix64) -> [IPAddress] {
         var all = [IPAddress.unspecified, .unspecifiedV4, IPAddress(v4: .max), IPAddress(high: .max, low: .max)]
         for edge in groups.flatMap(\.prefixes).flatMap({ [$0.first, $0.last] }) {
             all.append(edge)
@@ -44,7 +33,9 @@ private func prefix(_ address: IPAddress, _ length: Int) -> Prefix? {
         return all
     }
 
-    private func check(_ groups: [(prefixes: [Prefix], value: UInt16)], _ random: inout Random, _ what: String) throws {
+    private func check(_ groups: [(prefixes: [Prefix], value: UInt16)], _ random: inout SplitMix64, _ what: String)
+        throws
+    {
         let table = try #require(PrefixTable(groups))
         defer { table.deallocate() }
         for probe in probes(groups, &random) {
@@ -54,7 +45,7 @@ private func prefix(_ address: IPAddress, _ length: Int) -> Prefix? {
     }
 
     /// Prefixes that overlap, touch and repeat: most are near a few addresses, of either family.
-    private func groups(_ random: inout Random, count: Int) -> [(prefixes: [Prefix], value: UInt16)] {
+    private func groups(_ random: inout SplitMix64, count: Int) -> [(prefixes: [Prefix], value: UInt16)] {
         let centres =
             (0..<4).map { _ in IPAddress(high: random.next(), low: random.next()) }
             + (0..<4).map { _ in IPAddress(v4: UInt32(truncatingIfNeeded: random.next())) } + [.unspecified]
@@ -77,12 +68,12 @@ private func prefix(_ address: IPAddress, _ length: Int) -> Prefix? {
 
     @Test("it says what the obvious way says", arguments: UInt64(0)..<60)
     func property(_ seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = SplitMix64(seed: seed)
         try check(groups(&random, count: [1, 3, 12, 60, 150][Int(seed % 5)]), &random, "seed \(seed)")
     }
 
     @Test("many prefixes in one corner make every step of the trie") func deep() throws {
-        var random = Random(state: 1)
+        var random = SplitMix64(seed: 1)
         let hosts = (0..<200).compactMap {
             Prefix(IPAddress(high: .max, low: UInt64.max - UInt64($0 * 2)), length: 128)
         }
@@ -92,7 +83,7 @@ private func prefix(_ address: IPAddress, _ length: Int) -> Prefix? {
     }
 
     @Test("everything, nothing, and one address") func extremes() throws {
-        var random = Random(state: 2)
+        var random = SplitMix64(seed: 2)
         let sets: [[String]] = [
             [], ["::/0"], ["0.0.0.0/0"], ["::/0", "::/128"], ["::1"], ["255.255.255.255"], ["::/1", "8000::/1"],
             ["ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"], ["::/90"], ["::fffe:0:0/95"], ["::ffff:0:0/97"], ["0.0.0.0"],
@@ -117,7 +108,7 @@ private func prefix(_ address: IPAddress, _ length: Int) -> Prefix? {
     }
 
     @Test("100,000 prefixes answer as 100,000 comparisons would") func many() throws {
-        var random = Random(state: 3)
+        var random = SplitMix64(seed: 3)
         let prefixes = (0..<100_000).compactMap { _ in prefix(IPAddress(v4: UInt32(random.next() >> 32)), 120) }
         let blocks = Set(prefixes.map { $0.first.v4Bits >> 8 })
         let table = try #require(PrefixTable([(prefixes: prefixes, value: UInt16(0))]))

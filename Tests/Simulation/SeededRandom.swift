@@ -1,16 +1,12 @@
-/// SplitMix64: small, fast, and the same on every machine, so that a seed means one run.
+import Pipeline
+
+/// What a seed's scenario draws from: the same on every machine, so that a seed means one run.
 struct SeededRandom {
-    private var state: UInt64
+    private var numbers: SplitMix64
 
-    init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 &+ 0xD1B5_4A32_D192_ED03 }
+    init(seed: UInt64) { numbers = SplitMix64(seed: seed &* 0x9E37_79B9_7F4A_7C15 &+ 0xD1B5_4A32_D192_ED03) }
 
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
+    mutating func next() -> UInt64 { numbers.next() }
 
     /// 0..<limit; 0 if there is nothing to choose from.
     mutating func below(_ limit: Int) -> Int { limit <= 0 ? 0 : Int(next() >> 1) % limit }

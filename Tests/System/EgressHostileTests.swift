@@ -1,4 +1,5 @@
 import Foundation
+import Pipeline
 import Testing
 
 /// An instance that makes its packets itself. The host forwards, knows ways to everywhere, and stands behind nothing
@@ -72,7 +73,7 @@ struct EgressHostileTests {
 
     /// By number, so that a failure names its packet.
     private static func packet(_ number: Int) -> RawPacket {
-        var random = SmallRandom(state: UInt64(number) &* 7919 &+ 1)
+        var random = SplitMix64(seed: UInt64(number) &* 7919 &+ 1)
         let isIPv4 = random.below(3) == 0
         let (sources, destinations) = isIPv4 ? (sources4, forbidden4) : (sources6, forbidden6)
         var packet = RawPacket(

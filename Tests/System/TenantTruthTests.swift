@@ -1,4 +1,5 @@
 import Foundation
+import Pipeline
 import Testing
 
 /// Names, ports and addresses move from env to env while clients of every kind come: whoever answers one owned what it asked
@@ -131,7 +132,7 @@ private final class Site: Sendable {
 
     /// One change after the other, each once the one before is in force.
     func drive(until deadline: Deadline, seed: UInt64) throws {
-        var random = SplitMix(seed)
+        var random = SplitMix64(seed: seed)
         var model = first
         while !deadline.hasPassed {
             model.move(&random)
@@ -158,7 +159,7 @@ private final class Site: Sendable {
     // MARK: Clients
 
     func visitUntil(_ stop: Flag, _ way: TenantVisit.Way, seed: UInt64, of name: String) throws -> [TenantVisit] {
-        var random = SplitMix(name.utf8.reduce(seed) { $0 &* 31 &+ UInt64($1) })
+        var random = SplitMix64(seed: name.utf8.reduce(seed) { $0 &* 31 &+ UInt64($1) })
         var visits: [TenantVisit] = []
         while !stop.isSet {
             if let visit = try visit(way, &random) { visits.append(visit) }
@@ -166,7 +167,7 @@ private final class Site: Sendable {
         return visits
     }
 
-    private func visit(_ way: TenantVisit.Way, _ random: inout SplitMix) throws -> TenantVisit? {
+    private func visit(_ way: TenantVisit.Way, _ random: inout SplitMix64) throws -> TenantVisit? {
         let wanted = first.targets.indices.filter { index in
             let target = first.targets[index]
             switch way {
@@ -220,14 +221,3 @@ private final class Site: Sendable {
 }
 
 /// Small, and the same everywhere.
-private struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
-    }
-}

@@ -5,15 +5,6 @@ import Testing
 
 @Suite("any bytes")
 struct PropertyTests {
-    /// A small generator with a seed, so that a failure repeats.
-    private struct Random: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return (state ^ state >> 29) &* 0x9E37_79B9_7F4A_7C15
-        }
-    }
-
     private static let hellos: [[UInt8]] = {
         var full = HelloBuilder("app.example.com")
         full.alpn = ["h2", "http/1.1"]
@@ -76,7 +67,7 @@ struct PropertyTests {
 
     @Test("random changes to valid input", arguments: 0..<64)
     func random(_ seed: UInt64) {
-        var random = Random(state: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<40 {
             var hello = Self.hellos.randomElement(using: &random) ?? []
             var header = Self.headers.randomElement(using: &random) ?? []

@@ -38,7 +38,7 @@ struct BackendChoice {
     private var backends: FrozenArray<Backend> { group.pointee.backends }
 
     /// Fills ``candidates``; they stay empty for ``refusal``.
-    mutating func choose(_ balance: Balance, _ random: inout RandomDraws) {
+    mutating func choose(_ balance: Balance, _ random: inout SplitMix64) {
         guard !backends.isEmpty else { return }
         chooseUsable(balance, &random)
         guard candidates.count == 0, panic == .useAll, refusal == .noHealthyBackend else { return }
@@ -46,7 +46,7 @@ struct BackendChoice {
         chooseUsable(balance, &random)
     }
 
-    private mutating func chooseUsable(_ balance: Balance, _ random: inout RandomDraws) {
+    private mutating func chooseUsable(_ balance: Balance, _ random: inout SplitMix64) {
         switch balance {
         case .roundRobin: takeTurn(&random)
         case .leastConnections: takeLeastLoaded()
@@ -135,7 +135,7 @@ struct BackendChoice {
 
     /// Who can't use its turn gives it up: the next turn is taken instead, so that nobody gets two. A backend that
     /// starts slowly gives up some of its turns, at random.
-    private mutating func takeTurn(_ random: inout RandomDraws) {
+    private mutating func takeTurn(_ random: inout SplitMix64) {
         var reserve: Int?
         for _ in 0..<min(BackendChoice.tries, turns) {
             let turn = nextTurn()
@@ -196,7 +196,7 @@ struct BackendChoice {
     }
 
     /// Two at random, by weight: the one with fewer connections for its weight first.
-    private mutating func drawTwo(_ random: inout RandomDraws) {
+    private mutating func drawTwo(_ random: inout SplitMix64) {
         guard let first = draw(&random, besides: nil) else {
             addFollowing(random.below(backends.count))
             return
@@ -212,7 +212,7 @@ struct BackendChoice {
         addFollowing(random.below(backends.count))
     }
 
-    private func draw(_ random: inout RandomDraws, besides other: UnsafePointer<Backend>?) -> UnsafePointer<Backend>? {
+    private func draw(_ random: inout SplitMix64, besides other: UnsafePointer<Backend>?) -> UnsafePointer<Backend>? {
         for _ in 0..<BackendChoice.tries {
             let backend = backends.pointer(backendIndex(turn: random.below(turns)))
             guard backend != other, isUsable(backend) else { continue }

@@ -23,7 +23,7 @@ public enum BackendFilter: Filter {
 
     /// What a worker draws random numbers from.
     public struct WorkerState {
-        var random: RandomDraws
+        var random: SplitMix64
     }
 
     enum Refusal: UInt8, CaseIterable {
@@ -172,7 +172,7 @@ public enum BackendFilter: Filter {
     public static func makeState(_ settings: Settings) -> WorkerState {
         // Workers must not draw alike, or they would all rush to the same two backends.
         let number = states.wrappingAdd(1, ordering: .relaxed).newValue
-        return WorkerState(random: RandomDraws(seed: Hashing.mix(number)))
+        return WorkerState(random: SplitMix64(seed: Hashing.mix(number)))
     }
 
     public static func evaluate(
@@ -239,20 +239,5 @@ public enum BackendFilter: Filter {
             return .tooManyHolds
         }
         return nil
-    }
-}
-
-/// Random numbers for spreading load: fast, small, and no secret (SplitMix64).
-struct RandomDraws {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        return Hashing.mix(state)
-    }
-    /// 0..<bound, for a bound of at least 1; even to within bound / 2^64.
-    mutating func below(_ bound: Int) -> Int {
-        Int(truncatingIfNeeded: next().multipliedFullWidth(by: UInt64(max(1, bound))).high)
     }
 }

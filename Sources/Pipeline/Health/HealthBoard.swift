@@ -37,12 +37,12 @@ struct HealthBoard {
     private(set) var entries: [Identity: Entry] = [:]
     private var byKey: [ProbeTarget.Key: Identity] = [:]
     private var schedule = ProbeSchedule()
-    private var random: ProbeRandom
+    private var random: SplitMix64
     private var nextIdentity: Identity = 1
     /// Keeps alive what the targets' cells are part of.
     private var source = ProbeTargets.none
 
-    init(seed: UInt64) { random = ProbeRandom(seed: seed) }
+    init(seed: UInt64) { random = SplitMix64(seed: seed) }
 
     var wakeUp: Instant? { schedule.wakeUp }
 

@@ -89,19 +89,8 @@ package struct ProbeCounts: Sendable, Equatable {
     }
 }
 
-/// Numbers that differ from target to target: no secret, only no herd. SplitMix64 (Steele, Lea, Flood 2014).
-package struct ProbeRandom: Sendable {
-    private var state: UInt64
-    package init(seed: UInt64) { state = seed }
-
-    package mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
+/// Times that differ from target to target: no herd.
+extension SplitMix64 {
     /// 0..<span.
     package mutating func within(_ span: TimeSpan) -> TimeSpan {
         TimeSpan(nanoseconds: span.nanoseconds == 0 ? 0 : next() % span.nanoseconds)

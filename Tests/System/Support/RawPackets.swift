@@ -192,14 +192,3 @@ enum RawDatagram {
         return icmp(source, destination, type: isIPv4 ? 3 : 1, code: isIPv4 ? 3 : 4, [0, 0, 0, 0] + packet)
     }
 }
-
-/// The same numbers on every machine.
-struct SmallRandom {
-    var state: UInt64
-
-    mutating func below(_ limit: Int) -> Int {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        let mixed = (state >> 33) ^ (state >> 13)
-        return Int(mixed % UInt64(limit))
-    }
-}
