@@ -104,17 +104,4 @@ struct HealthStateTests {
         #expect(order.prefix(2).contains(5000))
         #expect(schedule.wakeUp == nil)
     }
-
-    @Test("the earliest of a queue comes out first, whatever went in")
-    func queue() {
-        var queue = TimeQueue()
-        var random = SplitMix64(seed: 11)
-        for identity in 0..<500 as Range<UInt64> { queue.push(.init(time: at(random.next() % 97), target: identity)) }
-        var last = at(0)
-        while let item = queue.pop() {
-            #expect(item.time >= last)
-            last = item.time
-        }
-        #expect(queue.count == 0)
-    }
 }

@@ -186,14 +186,6 @@ struct LedgerReportTests {
         #expect(range(at + 86400, .hours, noon, noon + 3600).start == noon + 86460)
     }
 
-    @Test("the largest of many are those that sorting all of them gives", arguments: [0, 1, 7, 300, 2000])
-    func largest(limit: Int) {
-        let numbers = (0..<5000).map { Hashing.mix(UInt64($0)) % 3000 }
-        var largest = LargestOf<UInt64>(limit, by: >)
-        for number in numbers { largest.add(number) }
-        #expect(largest.sorted == Array(numbers.sorted(by: >).prefix(limit)))
-    }
-
     /// `LEDGER_SCALE=1000000 scripts/test --filter scale` prints figures. With a release build of the tests they are
     /// those of docs/OPERATING.md.
     @Test(

@@ -20,7 +20,9 @@ struct PaceTests {
             while true {
                 if let ready = bucket.readyAt(Instant(nanoseconds: now)) {
                     entitled = ready.nanoseconds
-                    now = max(entitled, now + Driver.pause) + (lateness == 0 ? 0 : .random(in: 0..<lateness, using: &numbers))
+                    now =
+                        max(entitled, now + Driver.pause)
+                        + (lateness == 0 ? 0 : .random(in: 0..<lateness, using: &numbers))
                     return
                 }
                 let piece = bucket.piece(Instant(nanoseconds: now))

@@ -35,9 +35,9 @@ package struct TopTally {
 
     /// The rows that are shown, most first: without sorting the others.
     var top: [Entry] {
-        var heap = BoundedHeap<Entry>(limit: question.rows) { isBefore($0, $1) }
-        for (group, sums) in found { heap.add((group, sums)) }
-        return heap.items.sorted(by: isBefore)
+        var largest = LargestOf<Entry>(question.rows, by: isBefore)
+        for (group, sums) in found { largest.add((group, sums)) }
+        return largest.sorted
     }
 
     private func isBefore(_ a: Entry, _ b: Entry) -> Bool {
@@ -47,51 +47,6 @@ package struct TopTally {
 
     private func order(_ sums: TrafficWindow.Sums) -> (UInt64, UInt64) {
         question.order == .bytes ? (sums.bytes, sums.connections) : (sums.connections, sums.bytes)
-    }
-}
-
-/// The first of many, as an order has them, in bounded room.
-struct BoundedHeap<Item> {
-    /// The last of them is on top, and goes when one before it comes.
-    private(set) var items: [Item] = []
-    private let limit: Int
-    private let isBefore: (Item, Item) -> Bool
-
-    init(limit: Int, _ isBefore: @escaping (Item, Item) -> Bool) {
-        self.limit = max(0, limit)
-        self.isBefore = isBefore
-    }
-
-    mutating func add(_ item: Item) {
-        if items.count < limit {
-            items.append(item)
-            rise(items.count - 1)
-        } else if let last = items.first, isBefore(item, last) {
-            items[0] = item
-            sink()
-        }
-    }
-
-    private mutating func rise(_ start: Int) {
-        var place = start
-        while place > 0, isBefore(items[(place - 1) / 2], items[place]) {
-            items.swapAt(place, (place - 1) / 2)
-            place = (place - 1) / 2
-        }
-    }
-
-    private mutating func sink() {
-        var place = 0
-        while true {
-            var last = place
-            for child in [2 * place + 1, 2 * place + 2] where child < items.count && isBefore(items[last], items[child])
-            {
-                last = child
-            }
-            guard last != place else { return }
-            items.swapAt(place, last)
-            place = last
-        }
     }
 }
 

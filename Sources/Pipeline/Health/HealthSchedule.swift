@@ -12,7 +12,13 @@ package struct ProbeSchedule {
         let name: String
         var rate: ProbeRate
         let perSecond: UInt32
-        var queue = TimeQueue()
+        var queue = Heap<Entry>()
+    }
+
+    private struct Entry: Comparable {
+        let time: Instant
+        let target: Identity
+        static func < (a: Entry, b: Entry) -> Bool { a.time < b.time }
     }
 
     private var blocks: [Block] = []
@@ -22,7 +28,7 @@ package struct ProbeSchedule {
     package init() {}
 
     package mutating func add(_ target: Identity, of settings: HealthSettings, at time: Instant) {
-        blocks[index(of: settings)].queue.push(TimeQueue.Item(time: time, target: target))
+        blocks[index(of: settings)].queue.push(Entry(time: time, target: target))
     }
 
     /// The next target whose time has come and whose block may begin one; nil: none.
@@ -45,7 +51,7 @@ package struct ProbeSchedule {
 
     /// Empties the queues. The rates go on: a reload is no fresh allowance.
     package mutating func removeAll() {
-        for index in blocks.indices { blocks[index].queue = TimeQueue() }
+        for index in blocks.indices { blocks[index].queue = Heap() }
     }
 
     private mutating func index(of settings: HealthSettings) -> Int {
@@ -62,45 +68,5 @@ package struct ProbeSchedule {
                 name: settings.name, rate: ProbeRate(perSecond: settings.probesPerSecond),
                 perSecond: settings.probesPerSecond))
         return blocks.count - 1
-    }
-}
-
-/// The earliest first: a binary heap.
-struct TimeQueue {
-    struct Item {
-        let time: Instant
-        let target: ProbeSchedule.Identity
-    }
-
-    private var items: [Item] = []
-
-    var first: Item? { items.first }
-    var count: Int { items.count }
-
-    mutating func push(_ item: Item) {
-        items.append(item)
-        var child = items.count - 1
-        while child > 0 {
-            let parent = (child - 1) / 2
-            guard items[child].time < items[parent].time else { return }
-            items.swapAt(child, parent)
-            child = parent
-        }
-    }
-
-    mutating func pop() -> Item? {
-        guard let first = items.first, let last = items.popLast() else { return nil }
-        guard !items.isEmpty else { return first }
-        items[0] = last
-        var parent = 0
-        while true {
-            var least = parent
-            for child in [2 * parent + 1, 2 * parent + 2] where child < items.count {
-                if items[child].time < items[least].time { least = child }
-            }
-            guard least != parent else { return first }
-            items.swapAt(parent, least)
-            parent = least
-        }
     }
 }

@@ -24,11 +24,14 @@ struct DestinationMerge {
     }
 
     /// The rows of one bucket, at the next one.
-    private struct Cursor {
+    private struct Cursor: Comparable {
         let rows: LedgerStatement
         let at: Int64
         var address = IPAddress.unspecified
         var key = Key(.unspecified)
+
+        static func < (a: Cursor, b: Cursor) -> Bool { a.key < b.key }
+        static func == (a: Cursor, b: Cursor) -> Bool { a.key == b.key }
 
         /// Goes on to the next row with an address; false: there is none.
         mutating func next() throws -> Bool {
@@ -41,8 +44,7 @@ struct DestinationMerge {
         }
     }
 
-    /// A heap: each is no later than the two at twice its place.
-    private var cursors: [Cursor] = []
+    private var cursors = Heap<Cursor>()
 
     /// - Parameter destination: only this one; nil: all.
     init(_ db: Database, _ range: LedgerRange, only destination: IPAddress? = nil) throws {
@@ -56,41 +58,26 @@ struct DestinationMerge {
                 rows.bind(1, at)
                 if let destination { rows.bind(2, destination) }
                 var cursor = Cursor(rows: rows, at: at)
-                if try cursor.next() { cursors.append(cursor) }
+                if try cursor.next() { cursors.push(cursor) }
             }
         }
-        for place in stride(from: cursors.count / 2, through: 0, by: -1) { sink(place) }
     }
 
     /// Each row of a destination, then its end; each destination once.
     mutating func run(
         row: (_ owner: Int64, _ service: Int64, ReportSums) -> Void, end: (IPAddress) -> Void
     ) throws {
-        defer { for cursor in cursors { cursor.rows.reset() } }
+        defer { while let cursor = cursors.pop() { cursor.rows.reset() } }
         while let first = cursors.first {
             while let next = cursors.first, next.key == first.key {
                 row(next.rows.integer(6), next.rows.integer(7), next.rows.sums(1, at: next.at))
-                if try !cursors[0].next() {
-                    cursors[0].rows.reset()
-                    let last = cursors.removeLast()
-                    if !cursors.isEmpty { cursors[0] = last }
+                try cursors.advanceFirst { cursor in
+                    let isMore = try cursor.next()
+                    if !isMore { cursor.rows.reset() }
+                    return isMore
                 }
-                sink(0)
             }
             end(first.address)
-        }
-    }
-
-    private mutating func sink(_ place: Int) {
-        var place = place
-        while true {
-            var least = place
-            for child in [2 * place + 1, 2 * place + 2] where child < cursors.count {
-                if cursors[child].key < cursors[least].key { least = child }
-            }
-            guard least != place else { return }
-            cursors.swapAt(place, least)
-            place = least
         }
     }
 }

@@ -104,6 +104,7 @@ struct PaceQueue: ~Copyable {
             // The order may wrap: it only has to be right among those who wait at the same time.
             a.deadline != b.deadline ? a.deadline < b.deadline : Int32(bitPattern: a.order &- b.order) < 0
         }
+        func note(_ place: Int, _ slots: UnsafeMutablePointer<Slot>) { slots[Int(index)].pacePlace = Int32(place) }
     }
 
     private let heap: UnsafeMutableBufferPointer<Entry>
@@ -157,32 +158,13 @@ struct PaceQueue: ~Copyable {
         sink(slots, Int(slots[Int(heap[place].index)].pacePlace))
     }
 
-    private func rise(_ slots: UnsafeMutablePointer<Slot>, _ from: Int) {
-        var place = from
-        let entry = heap[place]
-        while place > 0, entry < heap[(place - 1) / 2] {
-            move(slots, heap[(place - 1) / 2], to: place)
-            place = (place - 1) / 2
-        }
-        move(slots, entry, to: place)
+    private func rise(_ slots: UnsafeMutablePointer<Slot>, _ place: Int) {
+        BinaryHeap.rise(waiting, from: place, precedes: { $0 < $1 }, moved: { $0.note($1, slots) })
     }
 
-    private func sink(_ slots: UnsafeMutablePointer<Slot>, _ from: Int) {
-        var place = from
-        let entry = heap[place]
-        while true {
-            var child = 2 * place + 1
-            guard child < count else { break }
-            if child + 1 < count, heap[child + 1] < heap[child] { child += 1 }
-            guard heap[child] < entry else { break }
-            move(slots, heap[child], to: place)
-            place = child
-        }
-        move(slots, entry, to: place)
+    private func sink(_ slots: UnsafeMutablePointer<Slot>, _ place: Int) {
+        BinaryHeap.sink(waiting, from: place, precedes: { $0 < $1 }, moved: { $0.note($1, slots) })
     }
 
-    private func move(_ slots: UnsafeMutablePointer<Slot>, _ entry: Entry, to place: Int) {
-        heap[place] = entry
-        slots[Int(entry.index)].pacePlace = Int32(place)
-    }
+    private var waiting: UnsafeMutableBufferPointer<Entry> { UnsafeMutableBufferPointer(rebasing: heap[..<count]) }
 }
