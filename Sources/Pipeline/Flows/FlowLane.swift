@@ -1,4 +1,5 @@
 import Glibc
+import Pipeline
 import Synchronization
 
 /// Flow records on their way from one writer to the control side: a bounded ring, one writer, one reader, nobody waits.
@@ -6,11 +7,10 @@ import Synchronization
 /// Threading: ``push(_:)`` and ``origin`` by whoever has claimed the lane, the rest by the sink's reader. Ownership: the
 /// ``FlowSink``.
 public struct FlowLane: ~Copyable {
-    private let records: UnsafeMutableBufferPointer<FlowRecord>
+    private let memory: UnsafeMutablePointer<FlowRecord>
+    private let ring: Ring<FlowRecord>
     /// What was handed over beside the ring has not been read yet: it has lower numbers than what comes.
     private let held = Atomic<Bool>(false)
-    private let written = Atomic<Int>(0)
-    private let read = Atomic<Int>(0)
     /// Keys that found no place of their own, see ``FlowTable``.
     private let folded = Atomic<UInt64>(0)
     /// In every record that comes through here.
@@ -21,14 +21,13 @@ public struct FlowLane: ~Copyable {
     /// - Parameter capacity: a power of two.
     /// - Returns: nil if the system has no memory for it.
     init?(origin: UInt16, capacity: Int) {
-        precondition(capacity > 0 && capacity & (capacity - 1) == 0)
         guard let memory = malloc(capacity * MemoryLayout<FlowRecord>.stride) else { return nil }
         self.origin = origin
-        records = UnsafeMutableBufferPointer(
-            start: memory.bindMemory(to: FlowRecord.self, capacity: capacity), count: capacity)
+        self.memory = memory.bindMemory(to: FlowRecord.self, capacity: capacity)
+        ring = Ring(self.memory, capacity: capacity)
     }
 
-    deinit { free(records.baseAddress) }
+    deinit { free(memory) }
 
     func hold() { held.store(true, ordering: .relaxed) }
     func letGo() { held.store(false, ordering: .releasing) }
@@ -38,20 +37,22 @@ public struct FlowLane: ~Copyable {
     /// the writer's still, and no number is used up.
     public mutating func push(_ record: FlowRecord) -> Bool {
         guard !held.load(ordering: .acquiring) else { return false }
-        let head = written.load(ordering: .relaxed)
-        guard head &- read.load(ordering: .acquiring) < records.count else { return false }
-        let numbered = number(record)
-        (records.baseAddress.unsafelyUnwrapped + (head & (records.count - 1))).initialize(to: numbered)
-        written.store(head &+ 1, ordering: .releasing)
+        guard ring.push(next(record)) else { return false }
+        sequence &+= 1
         return true
     }
 
     /// The writer's side: what goes another way than through the ring.
     mutating func number(_ record: FlowRecord) -> FlowRecord {
-        sequence &+= 1
+        defer { sequence &+= 1 }
+        return next(record)
+    }
+
+    /// With the number that comes next.
+    private func next(_ record: FlowRecord) -> FlowRecord {
         var numbered = record
         numbered.origin = origin
-        numbered.sequence = sequence
+        numbered.sequence = sequence &+ 1
         return numbered
     }
 
@@ -62,11 +63,5 @@ public struct FlowLane: ~Copyable {
     var foldedKeys: UInt64 { folded.load(ordering: .relaxed) }
 
     /// The reader's side: the oldest record, or nil.
-    func pop() -> FlowRecord? {
-        let tail = read.load(ordering: .relaxed)
-        guard tail != written.load(ordering: .acquiring) else { return nil }
-        let record = records[tail & (records.count - 1)]
-        read.store(tail &+ 1, ordering: .releasing)
-        return record
-    }
+    func pop() -> FlowRecord? { ring.pop() }
 }

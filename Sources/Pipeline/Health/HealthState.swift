@@ -104,28 +104,22 @@ extension SplitMix64 {
     }
 }
 
-/// At most so many a second: in no second, wherever it begins, are there more. Pure; GCRA with a burst of 10 ms, so
-/// that a thread that wakes a little late still comes to the whole rate.
+/// At most so many a second: in no second, wherever it begins, are there more. Pure; a burst of 10 ms, so that a thread
+/// that wakes a little late still comes to the whole rate.
 package struct ProbeRate: Sendable {
     private static let burst: UInt64 = 10_000_000
-    private let cost: UInt64
-    private var paidOff: UInt64 = 0
+    private var bucket: TokenBucket
 
     /// - Parameter perSecond: at least 1.
     package init(perSecond: UInt32) {
         let count = UInt64(max(1, perSecond))
         // Rounded up: `count` of these, less the burst, are a second or more.
-        cost = (1_000_000_000 + ProbeRate.burst + count - 1) / count
+        let cost = (1_000_000_000 + ProbeRate.burst + count - 1) / count
+        bucket = TokenBucket(cost: cost, burst: ProbeRate.burst + cost)
     }
 
     /// When the next one may begin.
-    package var next: Instant {
-        Instant(nanoseconds: paidOff > ProbeRate.burst ? paidOff - ProbeRate.burst : 0)
-    }
+    package var next: Instant { bucket.next }
     /// True, and counted, if one may begin now.
-    package mutating func take(_ now: Instant) -> Bool {
-        guard next <= now else { return false }
-        paidOff = max(paidOff, now.nanoseconds) + cost
-        return true
-    }
+    package mutating func take(_ now: Instant) -> Bool { bucket.take(now) }
 }

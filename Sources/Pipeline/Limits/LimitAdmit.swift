@@ -73,12 +73,14 @@ extension LimitHandle {
         var word = slot.word
         while LimitWord.isLive(word), slot.holdsKey(key) {
             // Without a rate the word is when the key was last seen.
-            let next = interval > 0 ? max(word, now) &+ interval : max(word &+ 1, now)
-            if interval > 0, next > now &+ tolerance {
+            let next =
+                interval > 0
+                ? TokenBucket.after(word, now, cost: interval, burst: tolerance) : max(word &+ 1, now)
+            if next == nil {
                 answer = .refused(.rateExceeded)
             } else if isHeld, !isHolding, !holds.pointee.tryAdd(limit: concurrent) {
                 answer = .refused(.tooManyConnections)
-            } else {
+            } else if let next {
                 isHolding = isHeld
                 let (done, seen) = slot.exchange(word, next)
                 if done {

@@ -5,22 +5,19 @@ package struct LineBudget {
     static let burst = 100
     static let perSecond = 20
 
-    private var tokens = Double(LineBudget.burst)
-    private var filled = Instant(nanoseconds: 0)
+    private var bucket = TokenBucket(
+        cost: 1_000_000_000 / UInt64(LineBudget.perSecond),
+        burst: 1_000_000_000 / UInt64(LineBudget.perSecond) * UInt64(LineBudget.burst))
     private var suppressed = 0
 
     package init() {}
 
     /// How many lines were left out since the last one; nil: this one is, too.
     package mutating func take(_ now: Instant) -> Int? {
-        let seconds = Double(now.since(filled).nanoseconds) / 1e9
-        filled = max(filled, now)
-        tokens = min(Double(LineBudget.burst), tokens + seconds * Double(LineBudget.perSecond))
-        guard tokens >= 1 else {
+        guard bucket.take(now) else {
             suppressed += 1
             return nil
         }
-        tokens -= 1
         defer { suppressed = 0 }
         return suppressed
     }
