@@ -80,6 +80,9 @@ let package = Package(
         // What control asks of the host: files, netlink, programs.
         part("Host", ["Pipeline", "PipelineThreads", "CLinux", "CMnl"]),
 
+        // Sockets of netlink(7), and walks over what comes from them.
+        part("Netlink", ["CMnl"]),
+
         // The egress ledger: who sent how much to where, on disk. SQLite, so never part of the data path.
         part(
             "Ledger",
@@ -100,7 +103,7 @@ let package = Package(
             "Export",
             [
                 "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineRuntime", "FilterEgressAccounting",
-                "PipelineText", "PipelineHost", "PipelineLedger", "CLinux", "CMnl",
+                "PipelineText", "PipelineHost", "PipelineNetlink", "PipelineLedger", "CLinux", "CMnl",
             ]),
         // What is found in flow records as they pass.
         part(
@@ -111,7 +114,7 @@ let package = Package(
             "Intercept",
             [
                 "Pipeline", "PipelineThreads", "PipelineRouting", "PipelineRuntime", "FilterEgressAccounting",
-                "PipelineText", "PipelineHost", "PipelineExport", "CLinux", "CMnl",
+                "PipelineText", "PipelineHost", "PipelineNetlink", "PipelineExport", "CLinux", "CMnl",
             ]),
 
         // The node itself; how it is asked; and what can be asked without one.
@@ -119,7 +122,7 @@ let package = Package(
             "Node",
             [
                 "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineLanguage", "PipelineRouting",
-                "PipelineRuntime", "FilterCatalog", "PipelineText", "PipelineHost", "PipelineLedger", "PipelineHealth",
+                "PipelineRuntime", "FilterCatalog", "PipelineText", "PipelineHost", "PipelineNetlink", "PipelineLedger", "PipelineHealth",
                 "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
             ]),
         part(

@@ -4,6 +4,7 @@ import Glibc
 import Pipeline
 import PipelineFlows
 import PipelineHost
+import PipelineNetlink
 import PipelineRuntime
 import PipelineText
 import PipelineThreads
@@ -49,7 +50,6 @@ package final class ConntrackCollector: @unchecked Sendable {
     }
 
     private static let stackBytes = 1 << 19
-    private static let bufferBytes = 1 << 16
     /// Batches of events in a row, then a dump's turn.
     private static let batches = 64
     /// A dump that takes longer has broken off.
@@ -59,8 +59,8 @@ package final class ConntrackCollector: @unchecked Sendable {
     private static let destroyGroup: UInt32 = 4  // NF_NETLINK_CONNTRACK_DESTROY
 
     private let settings: ConntrackSettings
-    private let events: OpaquePointer
-    private let dumps: OpaquePointer
+    private let events: NetlinkSocket
+    private let dumps: NetlinkSocket
     private let wake: Descriptor
     private let emit: @Sendable ([FlowRecord]) -> Void
     private let write: @Sendable ([UInt8]) -> Void
@@ -69,15 +69,12 @@ package final class ConntrackCollector: @unchecked Sendable {
     private var handle: UInt64 = 0
     private var isRunning = false
     // The thread's own.
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(
-        byteCount: ConntrackCollector.bufferBytes, alignment: 8)
     private var account: ConntrackAccount
     private var mine = Statistics()
     private var isDumping = false
     private var isDumpWhole = true
     /// The socket of ends was found empty since the dump before was over.
     private var hasHeardEnds = false
-    private var dumpSequence: UInt32 = 0
     private var dumpDue = Instant(nanoseconds: 0)
     private var dumpBegan = Instant(nanoseconds: 0)
     private var hasSaidNoCounters = false
@@ -85,7 +82,7 @@ package final class ConntrackCollector: @unchecked Sendable {
     private var fullness = ConntrackFullness()
 
     private init(
-        _ settings: ConntrackSettings, _ events: OpaquePointer, _ dumps: OpaquePointer, wake: Descriptor,
+        _ settings: ConntrackSettings, _ events: NetlinkSocket, _ dumps: NetlinkSocket, wake: Descriptor,
         countsFrom: UInt64, room: ConntrackRoom, instance: @escaping @Sendable (IPAddress) -> UInt32?,
         emit: @escaping @Sendable ([FlowRecord]) -> Void, write: @escaping @Sendable ([UInt8]) -> Void
     ) {
@@ -100,10 +97,7 @@ package final class ConntrackCollector: @unchecked Sendable {
     }
 
     deinit {
-        mnl_socket_close(events)
-        mnl_socket_close(dumps)
         _ = cl_close(wake.number)
-        buffer.deallocate()
     }
 
     /// Opens the sockets and starts the thread.
@@ -119,14 +113,12 @@ package final class ConntrackCollector: @unchecked Sendable {
         emit: @escaping @Sendable ([FlowRecord]) -> Void,
         write: @escaping @Sendable ([UInt8]) -> Void
     ) -> (collector: ConntrackCollector?, error: Int32) {
-        let (events, failed) = Netlink.open(NETLINK_NETFILTER, groups: destroyGroup)
+        let (events, failed) = NetlinkSocket.open(NETLINK_NETFILTER, groups: destroyGroup)
         guard let events else { return (nil, failed) }
         setReceiveBuffer(events, settings.receiveBuffer)
-        let (dumps, error) = Netlink.open(NETLINK_NETFILTER)
+        let (dumps, error) = NetlinkSocket.open(NETLINK_NETFILTER)
         let wake = cl_eventfd()
         guard let dumps, wake >= 0 else {
-            mnl_socket_close(events)
-            if let dumps { mnl_socket_close(dumps) }
             return (nil, wake < 0 ? -wake : error)
         }
         let collector = ConntrackCollector(
@@ -156,12 +148,11 @@ package final class ConntrackCollector: @unchecked Sendable {
     // MARK: Sockets
 
     /// Beyond `net.core.rmem_max` only with CAP_NET_ADMIN: without it, as much as there is.
-    private static func setReceiveBuffer(_ socket: OpaquePointer, _ bytes: Int) {
+    private static func setReceiveBuffer(_ socket: NetlinkSocket, _ bytes: Int) {
         var size = Int32(clamping: bytes / 2)  // The kernel doubles it.
         let length = socklen_t(MemoryLayout<Int32>.size)
-        let fd = mnl_socket_get_fd(socket)
-        if setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) != 0 {
-            setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, length)
+        if setsockopt(socket.descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &size, length) != 0 {
+            setsockopt(socket.descriptor, SOL_SOCKET, SO_RCVBUF, &size, length)
         }
     }
 
@@ -188,28 +179,21 @@ package final class ConntrackCollector: @unchecked Sendable {
 
     private func wait(_ now: Instant) {
         let timeout = isDumping ? Int64(1_000_000_000) : Int64(clamping: dumpDue.since(now).nanoseconds)
-        var items = [wake.number, mnl_socket_get_fd(events), mnl_socket_get_fd(dumps)]
+        var items = [wake.number, events.descriptor, dumps.descriptor]
             .map { cl_poll_item(fd: $0, wants: UInt8(CL_READABLE), got: 0) }
         _ = cl_poll(&items, 3, timeout)
         _ = cl_eventfd_clear(wake.number)
     }
 
-    private enum Batch { case read, nothing, overrun, broken }
+    private enum Batch { case read, nothing, broken }
 
-    private func receive(_ socket: OpaquePointer, _ body: (ConntrackMessage, UInt16) -> Void) -> Batch {
-        while true {
-            let count = mnl_socket_recvfrom(socket, buffer.baseAddress, buffer.count)
-            if count > 0 {
-                ConntrackReader.read(UnsafeRawBufferPointer(rebasing: buffer[..<count]), body)
-                return .read
-            }
-            switch errno {
-            case EINTR where count < 0: continue
-            case EAGAIN where count < 0: return .nothing
-            // ENOSPC: a message was longer than the buffer.
-            case ENOBUFS where count < 0, ENOSPC where count < 0: return .overrun
-            default: return .broken
-            }
+    private func receive(_ socket: NetlinkSocket, _ body: (ConntrackMessage, UInt16) -> Void) -> Batch {
+        switch socket.receive() {
+        case .messages(let bytes):
+            ConntrackReader.read(bytes, body)
+            return .read
+        case .nothing: return .nothing
+        case .failed: return .broken
         }
     }
 
@@ -221,7 +205,7 @@ package final class ConntrackCollector: @unchecked Sendable {
             case .nothing:
                 hasHeardEnds = true
                 return
-            case .overrun, .broken:
+            case .broken:
                 mine.overruns += 1
                 let soon = Instant(nanoseconds: cl_now()) + ConntrackCollector.shortestGap
                 dumpDue = min(dumpDue, soon)
@@ -243,15 +227,10 @@ package final class ConntrackCollector: @unchecked Sendable {
     private func beginDump(_ now: Instant) {
         dumpDue = now + settings.interval
         dumpBegan = now
-        dumpSequence &+= 1
-        // struct nlmsghdr (length, type, flags, sequence, port) and struct nfgenmsg (any family).
-        var request: [UInt8] = []
-        withUnsafeBytes(of: UInt32(20)) { request += $0 }
-        withUnsafeBytes(of: ConntrackReader.getEntry) { request += $0 }
-        withUnsafeBytes(of: UInt16(0x301)) { request += $0 }  // NLM_F_REQUEST | NLM_F_DUMP
-        withUnsafeBytes(of: dumpSequence) { request += $0 }
-        request += [0, 0, 0, 0, 0, 0, 0, 0]
-        guard mnl_socket_sendto(dumps, request, request.count) == request.count else {
+        dumps.beginRequest()
+        // Of any family.
+        let request = dumps.message(ConntrackReader.getEntry, NLM_F_DUMP, nfgenmsg())
+        guard let request, dumps.send(Int(request.pointee.nlmsg_len)) == 0 else {
             mine.brokenDumps += 1
             publish()
             return
@@ -266,7 +245,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         let now = cl_wall_clock()
         var isOver = false
         let batch = receive(dumps) { message, flags in
-            if flags & ConntrackReader.interrupted != 0 { isDumpWhole = false }
+            if flags & UInt16(NLM_F_DUMP_INTR) != 0 { isDumpWhole = false }
             switch message {
             case .done: isOver = true
             case .error(let error):
@@ -281,7 +260,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         case .nothing:
             let age = Instant(nanoseconds: cl_now()).since(dumpBegan)
             if age > ConntrackCollector.longestDump { (isOver, isDumpWhole) = (true, false) }
-        case .overrun, .broken: (isOver, isDumpWhole) = (true, false)
+        case .broken: (isOver, isDumpWhole) = (true, false)
         }
         if isOver { finishDump() }
     }

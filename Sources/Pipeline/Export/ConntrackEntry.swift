@@ -1,4 +1,6 @@
+import CMnl
 import Pipeline
+import PipelineNetlink
 
 /// What the kernel says of one tracked connection (ctnetlink): who began it, to whom, and how much passed.
 package struct ConntrackEntry: Equatable {
@@ -40,63 +42,53 @@ package enum ConntrackMessage: Equatable {
     case other
 }
 
-/// Reads netlink messages (netlink(7), linux/netfilter/nfnetlink_conntrack.h). Pure over bytes; whatever they are, it
-/// reads inside them and traps never. Headers are in the machine's order, conntrack's own values in the network's.
+/// Reads ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h). Pure over bytes; whatever they are, it reads inside
+/// them and traps never. Headers are in the machine's order, conntrack's own values in the network's.
 package enum ConntrackReader {
-    package static let headerLength = 16
-    static let newEntry: UInt16 = 0x100
-    static let getEntry: UInt16 = 0x101
-    static let deleteEntry: UInt16 = 0x102
-    /// NLM_F_DUMP_INTR: the table changed so that the dump may miss something.
-    static let interrupted: UInt16 = 0x10
+    static let newEntry = kind(IPCTNL_MSG_CT_NEW)
+    static let getEntry = kind(IPCTNL_MSG_CT_GET)
+    static let deleteEntry = kind(IPCTNL_MSG_CT_DELETE)
+
+    private static func kind(_ message: cntl_msg_types) -> UInt16 {
+        UInt16(NFNL_SUBSYS_CTNETLINK) << 8 | UInt16(message.rawValue)
+    }
 
     /// Calls `body` for each whole message, with its flags. What isn't whole ends the batch.
     package static func read(_ bytes: UnsafeRawBufferPointer, _ body: (ConntrackMessage, _ flags: UInt16) -> Void) {
-        var rest = bytes
-        while rest.count >= headerLength {
-            let length = Int(rest.loadUnaligned(as: UInt32.self))
-            guard length >= headerLength, length <= rest.count else { return }
-            let type = rest.loadUnaligned(fromByteOffset: 4, as: UInt16.self)
-            let flags = rest.loadUnaligned(fromByteOffset: 6, as: UInt16.self)
-            let payload = UnsafeRawBufferPointer(rebasing: rest[headerLength..<length])
-            body(message(type, payload), flags)
-            // Messages begin at multiples of four.
-            rest = UnsafeRawBufferPointer(rebasing: rest[min(rest.count, (length + 3) & ~3)...])
+        Netlink.messages(bytes) { message in
+            body(read(message.pointee.nlmsg_type, Netlink.payload(message)), message.pointee.nlmsg_flags)
+            return true
         }
     }
 
-    private static func message(_ type: UInt16, _ payload: UnsafeRawBufferPointer) -> ConntrackMessage {
+    private static func read(_ type: UInt16, _ payload: UnsafeRawBufferPointer) -> ConntrackMessage {
         switch type {
-        case 2:  // NLMSG_ERROR
-            guard payload.count >= 4 else { return .other }
-            let error = payload.loadUnaligned(as: Int32.self)
-            return error <= 0 && error > -4096 ? .error(-error) : .other
-        case 3: return .done  // NLMSG_DONE
-        case newEntry: return entry(payload).map { .entry($0) } ?? .other
-        case deleteEntry: return entry(payload).map { .end($0) } ?? .other
-        default: return .other
+        case UInt16(NLMSG_ERROR): Netlink.error(payload).map { .error($0) } ?? .other
+        case UInt16(NLMSG_DONE): .done
+        case newEntry: entry(payload).map { .entry($0) } ?? .other
+        case deleteEntry: entry(payload).map { .end($0) } ?? .other
+        default: .other
         }
     }
 
     /// Nil if it says not both ends of both directions, and not its id: nothing can be counted by it then.
     private static func entry(_ payload: UnsafeRawBufferPointer) -> ConntrackEntry? {
-        // struct nfgenmsg: family, version, resource.
-        guard payload.count >= 4 else { return nil }
+        guard payload.count >= MemoryLayout<nfgenmsg>.size else { return nil }
         var entry = ConntrackEntry()
         var found = (original: false, reply: false, id: false)
-        forEachAttribute(UnsafeRawBufferPointer(rebasing: payload[4...])) { type, value in
-            switch type {
-            case 1: if let tuple = tuple(value) { (entry.original, found.original) = (tuple, true) }
-            case 2: if let tuple = tuple(value) { (entry.reply, found.reply) = (tuple, true) }
-            case 8: entry.mark = number(value) ?? 0
-            case 9: entry.originalBytes = counter(value)
-            case 10: entry.replyBytes = counter(value)
-            case 12: if let id: UInt32 = number(value) { (entry.id, found.id) = (id, true) }
-            case 18: entry.zone = number(value) ?? 0
-            case 20:
-                forEachAttribute(value) { type, value in
-                    if type == 1 { entry.start = number(value) ?? 0 }
-                    if type == 2 { entry.stop = number(value) ?? 0 }
+        Netlink.attributes(UnsafeRawBufferPointer(rebasing: payload[MemoryLayout<nfgenmsg>.size...])) { type, value in
+            switch ctattr_type(UInt32(type)) {
+            case CTA_TUPLE_ORIG: if let tuple = tuple(value) { (entry.original, found.original) = (tuple, true) }
+            case CTA_TUPLE_REPLY: if let tuple = tuple(value) { (entry.reply, found.reply) = (tuple, true) }
+            case CTA_MARK: entry.mark = Netlink.number(value) ?? 0
+            case CTA_COUNTERS_ORIG: entry.originalBytes = counter(value)
+            case CTA_COUNTERS_REPLY: entry.replyBytes = counter(value)
+            case CTA_ID: if let id: UInt32 = Netlink.number(value) { (entry.id, found.id) = (id, true) }
+            case CTA_ZONE: entry.zone = Netlink.number(value) ?? 0
+            case CTA_TIMESTAMP:
+                Netlink.attributes(value) { type, value in
+                    if type == Int(CTA_TIMESTAMP_START.rawValue) { entry.start = Netlink.number(value) ?? 0 }
+                    if type == Int(CTA_TIMESTAMP_STOP.rawValue) { entry.stop = Netlink.number(value) ?? 0 }
                 }
             default: break
             }
@@ -109,14 +101,19 @@ package enum ConntrackReader {
         var tuple = ConntrackEntry.Tuple()
         var (source, destination): (IPAddress?, IPAddress?) = (nil, nil)
         var proto: UInt8?
-        forEachAttribute(bytes) { type, value in
-            switch type {
-            case 1:
-                forEachAttribute(value) { type, value in
-                    if type == 1 || type == 3 { source = address(value, isIPv4: type == 1) }
-                    if type == 2 || type == 4 { destination = address(value, isIPv4: type == 2) }
+        Netlink.attributes(bytes) { type, value in
+            switch ctattr_tuple(UInt32(type)) {
+            case CTA_TUPLE_IP:
+                Netlink.attributes(value) { type, value in
+                    switch ctattr_ip(UInt32(type)) {
+                    case CTA_IP_V4_SRC: source = v4(value)
+                    case CTA_IP_V4_DST: destination = v4(value)
+                    case CTA_IP_V6_SRC: source = v6(value)
+                    case CTA_IP_V6_DST: destination = v6(value)
+                    default: break
+                    }
                 }
-            case 2: proto = readProtocol(value, &tuple)
+            case CTA_TUPLE_PROTO: proto = readProtocol(value, &tuple)
             default: break
             }
         }
@@ -130,13 +127,13 @@ package enum ConntrackReader {
         var proto: UInt8?
         var kind: UInt8 = 0
         var code: UInt8 = 0
-        forEachAttribute(bytes) { type, value in
-            switch type {
-            case 1: proto = number(value)
-            case 2: tuple.sourcePort = number(value) ?? 0
-            case 3: tuple.destinationPort = number(value) ?? 0
-            case 5, 8: kind = number(value) ?? 0
-            case 6, 9: code = number(value) ?? 0
+        Netlink.attributes(bytes) { type, value in
+            switch ctattr_l4proto(UInt32(type)) {
+            case CTA_PROTO_NUM: proto = Netlink.number(value)
+            case CTA_PROTO_SRC_PORT: tuple.sourcePort = Netlink.number(value) ?? 0
+            case CTA_PROTO_DST_PORT: tuple.destinationPort = Netlink.number(value) ?? 0
+            case CTA_PROTO_ICMP_TYPE, CTA_PROTO_ICMPV6_TYPE: kind = Netlink.number(value) ?? 0
+            case CTA_PROTO_ICMP_CODE, CTA_PROTO_ICMPV6_CODE: code = Netlink.number(value) ?? 0
             default: break
             }
         }
@@ -147,34 +144,20 @@ package enum ConntrackReader {
     /// CTA_COUNTERS_BYTES of CTA_COUNTERS_*.
     private static func counter(_ bytes: UnsafeRawBufferPointer) -> UInt64? {
         var result: UInt64?
-        forEachAttribute(bytes) { type, value in if type == 2 { result = number(value) } }
+        Netlink.attributes(bytes) { type, value in
+            if type == Int(CTA_COUNTERS_BYTES.rawValue) { result = Netlink.number(value) }
+        }
         return result
     }
 
-    private static func address(_ bytes: UnsafeRawBufferPointer, isIPv4: Bool) -> IPAddress? {
-        if isIPv4 { return number(bytes).map { IPAddress(v4: $0) } }
-        guard bytes.count == 16 else { return nil }
-        return IPAddress(
-            high: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self)),
-            low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+    private static func v4(_ bytes: UnsafeRawBufferPointer) -> IPAddress? {
+        Netlink.number(bytes).map { IPAddress(v4: $0) }
     }
 
-    /// A number that is exactly as long as it has to be.
-    private static func number<Value: FixedWidthInteger>(_ bytes: UnsafeRawBufferPointer) -> Value? {
-        bytes.count == Value.bitWidth / 8 ? Value(bigEndian: bytes.loadUnaligned(as: Value.self)) : nil
-    }
-
-    /// struct nlattr: length with header, type with two flag bits; each begins at a multiple of four.
-    private static func forEachAttribute(
-        _ bytes: UnsafeRawBufferPointer, _ body: (_ type: UInt16, _ value: UnsafeRawBufferPointer) -> Void
-    ) {
-        var rest = bytes
-        while rest.count >= 4 {
-            let length = Int(rest.loadUnaligned(as: UInt16.self))
-            guard length >= 4, length <= rest.count else { return }
-            let type = rest.loadUnaligned(fromByteOffset: 2, as: UInt16.self) & 0x3FFF
-            body(type, UnsafeRawBufferPointer(rebasing: rest[4..<length]))
-            rest = UnsafeRawBufferPointer(rebasing: rest[min(rest.count, (length + 3) & ~3)...])
-        }
+    private static func v6(_ bytes: UnsafeRawBufferPointer) -> IPAddress? {
+        guard bytes.count == 16, let high: UInt64 = Netlink.number(UnsafeRawBufferPointer(rebasing: bytes[..<8])),
+            let low: UInt64 = Netlink.number(UnsafeRawBufferPointer(rebasing: bytes[8...]))
+        else { return nil }
+        return IPAddress(high: high, low: low)
     }
 }

@@ -3,13 +3,13 @@ import CMnl
 import Glibc
 import Pipeline
 import PipelineHost
+import PipelineNetlink
 
 /// Asks the kernel which destinations this network namespace's open TCP connections have heard of (sock_diag): what has not
 /// ended is in no record.
 ///
-/// Threading: one thread, whose network namespace it is. Ownership: closes its socket.
+/// Threading: one thread, whose network namespace it is.
 final class EstablishedPaths {
-    private static let bufferBytes = 1 << 16
     /// Messages of one answer: each holds a hundred connections or so. Beyond, nothing is known of the rest.
     private static let longestAnswer = 64
     /// An answer to a question is made while it is read: no other work waits for it.
@@ -20,20 +20,13 @@ final class EstablishedPaths {
     private static let lastDataAt = 52
     private static let lastAckAt = 56
 
-    private let socket: OpaquePointer
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferBytes, alignment: 8)
-    private var sequence: UInt32 = 0
+    private let socket: NetlinkSocket
 
-    private init(_ socket: OpaquePointer) { self.socket = socket }
-
-    deinit {
-        mnl_socket_close(socket)
-        buffer.deallocate()
-    }
+    private init(_ socket: NetlinkSocket) { self.socket = socket }
 
     /// Nil: there is no sock_diag for us.
     static func open() -> EstablishedPaths? {
-        guard let socket = Netlink.open(NETLINK_SOCK_DIAG).socket else { return nil }
+        guard let socket = NetlinkSocket.open(NETLINK_SOCK_DIAG).socket else { return nil }
         return EstablishedPaths(socket)
     }
 
@@ -50,19 +43,13 @@ final class EstablishedPaths {
     func ask(_ destinations: [Endpoint], isIPv4: Bool) -> Answer {
         var answer = Answer()
         guard !destinations.isEmpty, let length = write(destinations, isIPv4: isIPv4) else { return answer }
-        guard mnl_socket_sendto(socket, buffer.baseAddress, length) >= 0 else {
-            answer.error = errno
-            return answer
-        }
+        answer.error = socket.send(length)
+        guard answer.error == 0 else { return answer }
         let began = Instant(nanoseconds: cl_now())
         for _ in 0..<EstablishedPaths.longestAnswer {
-            let count = mnl_socket_recvfrom(socket, buffer.baseAddress, buffer.count)
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
-                // Not whole: ENOBUFS, and whatever else.
-                return answer
-            }
-            if read(UnsafeRawBufferPointer(rebasing: buffer[..<count]), isIPv4, &answer) { return answer }
+            // Not whole: ENOBUFS, and whatever else.
+            guard case .messages(let bytes) = socket.receive() else { return answer }
+            if read(bytes, isIPv4, &answer) { return answer }
             if Instant(nanoseconds: cl_now()).since(began) > EstablishedPaths.patience { return answer }
         }
         return answer
@@ -72,19 +59,15 @@ final class EstablishedPaths {
 
     /// Its length; nil if it does not fit.
     private func write(_ destinations: [Endpoint], isIPv4: Bool) -> Int? {
-        sequence &+= 1
-        guard destinations.count * 32 + 256 < buffer.count, let message = mnl_nlmsg_put_header(buffer.baseAddress),
-            let extra = mnl_nlmsg_put_extra_header(message, MemoryLayout<inet_diag_req_v2>.size)
-        else { return nil }
-        message.pointee.nlmsg_type = UInt16(SOCK_DIAG_BY_FAMILY)
-        message.pointee.nlmsg_flags = UInt16(NLM_F_REQUEST) | UInt16(NLM_F_ROOT) | UInt16(NLM_F_MATCH)
-        message.pointee.nlmsg_seq = sequence
+        socket.beginRequest()
         var request = inet_diag_req_v2()
         request.sdiag_family = UInt8(isIPv4 ? AF_INET : AF_INET6)
         request.sdiag_protocol = UInt8(IPPROTO_TCP)
         request.idiag_ext = 1 << UInt8(INET_DIAG_INFO - 1)
         request.idiag_states = EstablishedPaths.states
-        extra.storeBytes(of: request, as: inet_diag_req_v2.self)
+        guard socket.hasRoom(destinations.count * 32 + 256),
+            let message = socket.message(UInt16(SOCK_DIAG_BY_FAMILY), NLM_F_ROOT | NLM_F_MATCH, request)
+        else { return nil }
         let program = EstablishedPaths.filter(destinations, isIPv4: isIPv4)
         mnl_attr_put(message, UInt16(INET_DIAG_REQ_BYTECODE), program.count, program)
         return Int(message.pointee.nlmsg_len)
@@ -120,13 +103,12 @@ final class EstablishedPaths {
         var isOver = false
         Netlink.messages(bytes) { message in
             // What is left of an answer that was given up before is no part of this one.
-            guard message.pointee.nlmsg_seq == sequence else { return true }
+            guard message.pointee.nlmsg_seq == socket.sequence else { return true }
             switch Int32(message.pointee.nlmsg_type) {
             case Int32(NLMSG_DONE): (answer.isWhole, isOver) = (true, true)
             case Int32(NLMSG_ERROR):
                 isOver = true
-                let said = EstablishedPaths.payload(message)
-                if said.count >= 4 { answer.error = 0 &- said.loadUnaligned(as: Int32.self) }
+                answer.error = Netlink.error(Netlink.payload(message)) ?? EPROTO
             default: EstablishedPaths.see(message, isIPv4, &answer)
             }
             return !isOver
@@ -134,14 +116,9 @@ final class EstablishedPaths {
         return isOver
     }
 
-    private static func payload(_ message: UnsafePointer<nlmsghdr>) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(
-            start: mnl_nlmsg_get_payload(message), count: Int(mnl_nlmsg_get_payload_len(message)))
-    }
-
     /// `struct inet_diag_msg`: four bytes, then ports and addresses of both ends, in network order; attributes behind it.
     private static func see(_ message: UnsafePointer<nlmsghdr>, _ isIPv4: Bool, _ answer: inout Answer) {
-        let (header, body) = (MemoryLayout<inet_diag_msg>.size, payload(message))
+        let (header, body) = (MemoryLayout<inet_diag_msg>.size, Netlink.payload(message))
         guard body.count >= header else { return }
         let port = UInt16(bigEndian: body.loadUnaligned(fromByteOffset: 6, as: UInt16.self))
         let word = { (place: Int) in UInt32(bigEndian: body.loadUnaligned(fromByteOffset: place, as: UInt32.self)) }

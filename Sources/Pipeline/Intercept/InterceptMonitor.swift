@@ -2,6 +2,7 @@ import CMnl
 import Glibc
 import Pipeline
 import PipelineHost
+import PipelineNetlink
 import PipelineRuntime
 
 /// Hears from the kernel that something happened to what interception rests on: the table `inet pipelined` (nfnetlink), and
@@ -10,16 +11,15 @@ import PipelineRuntime
 /// It says that there is reason to look, and no more. On a host where others change tables and routes a thousand times a
 /// second, messages about theirs are read and passed over.
 ///
-/// Threading: the thread that made it. Ownership: closes its sockets.
+/// Threading: the thread that made it.
 final class InterceptMonitor {
     private struct Socket {
-        let handle: OpaquePointer
+        let netlink: NetlinkSocket
         let isNetfilter: Bool
     }
 
     private let sockets: [Socket]
     private let table: UInt32
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 65536, alignment: 8)
 
     /// Fewer sockets than it wants where the kernel gives no more (CAP_NET_ADMIN is needed for nftables'): a look now and then
     /// finds the rest.
@@ -35,30 +35,16 @@ final class InterceptMonitor {
             ),
         ]
         sockets = groups.compactMap { family, groups in
-            InterceptMonitor.open(family, groups).map { Socket(handle: $0, isNetfilter: family == NETLINK_NETFILTER) }
+            InterceptMonitor.open(family, groups).map { Socket(netlink: $0, isNetfilter: family == NETLINK_NETFILTER) }
         }
     }
 
-    deinit {
-        for socket in sockets { mnl_socket_close(socket.handle) }
-        buffer.deallocate()
-    }
-
-    private static func open(_ family: Int32, _ groups: [UInt32]) -> OpaquePointer? {
-        guard let socket = Netlink.open(family).socket else { return nil }
-        let isHeard = groups.allSatisfy { group in
-            var group = group
-            let size = socklen_t(MemoryLayout<UInt32>.size)
-            return mnl_socket_setsockopt(socket, NETLINK_ADD_MEMBERSHIP, &group, size) == 0
-        }
-        guard isHeard else {
-            mnl_socket_close(socket)
-            return nil
-        }
+    private static func open(_ family: Int32, _ groups: [UInt32]) -> NetlinkSocket? {
+        guard let socket = NetlinkSocket.open(family).socket, groups.allSatisfy(socket.join) else { return nil }
         return socket
     }
 
-    var descriptors: [Descriptor] { sockets.map { Descriptor(mnl_socket_get_fd($0.handle)) } }
+    var descriptors: [Descriptor] { sockets.map { Descriptor($0.netlink.descriptor) } }
 
     /// Takes all that has come since the last call.
     /// - Returns: whether any of it is reason to look.
@@ -72,13 +58,13 @@ final class InterceptMonitor {
         var isNews = false
         // Who is told faster than it reads has to end as well.
         for _ in 0..<4096 {
-            let count = mnl_socket_recvfrom(socket.handle, buffer.baseAddress, buffer.count)
-            if count < 0, errno == EINTR { continue }
-            if count < 0, errno == EAGAIN { return isNews }
-            // ENOBUFS, or a message that was cut: anything may have happened.
-            guard count > 0 else { return true }
-            let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-            if InterceptMonitor.isNews(bytes, isNetfilter: socket.isNetfilter, table) { isNews = true }
+            switch socket.netlink.receive() {
+            case .nothing: return isNews
+            // Anything may have happened.
+            case .failed: return true
+            case .messages(let bytes):
+                if InterceptMonitor.isNews(bytes, isNetfilter: socket.isNetfilter, table) { isNews = true }
+            }
         }
         return true
     }

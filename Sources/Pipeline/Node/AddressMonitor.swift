@@ -2,6 +2,7 @@ import CMnl
 import Glibc
 import Pipeline
 import PipelineHost
+import PipelineNetlink
 import PipelineRuntime
 
 /// Hears from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR) when addresses come and go. An IPv6 address
@@ -10,23 +11,16 @@ import PipelineRuntime
 /// It says which addresses something happened to, and no more: whether one can be bound is the kernel's to answer, and
 /// depends on more than the list of addresses (`ip_nonlocal_bind`, local routes, an address on two links).
 ///
-/// Threading: the control thread. Ownership: closes its socket.
+/// Threading: the control thread.
 final class AddressMonitor {
-    private let socket: OpaquePointer
-    let descriptor: Descriptor
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 32768, alignment: 8)
+    private let socket: NetlinkSocket
+    var descriptor: Descriptor { Descriptor(socket.descriptor) }
 
     /// Nil if there is no netlink for us (a container that forbids it): then retries alone find addresses.
     init?() {
         let groups = UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
-        guard let socket = Netlink.open(NETLINK_ROUTE, groups: groups).socket else { return nil }
+        guard let socket = NetlinkSocket.open(NETLINK_ROUTE, groups: groups).socket else { return nil }
         self.socket = socket
-        descriptor = Descriptor(mnl_socket_get_fd(socket))
-    }
-
-    deinit {
-        mnl_socket_close(socket)
-        buffer.deallocate()
     }
 
     enum News: Equatable {
@@ -49,18 +43,12 @@ final class AddressMonitor {
     func take() -> News {
         var news = Set<IPAddress>()
         while true {
-            let count = mnl_socket_recvfrom(socket, buffer.baseAddress, buffer.count)
-            if count < 0 {
-                switch errno {
-                case EINTR: continue
-                case EAGAIN: return news.isEmpty ? .nothing : .addresses(news)
-                default:
-                    // ENOBUFS, or a message that was cut: what is left is drained by whoever asks next.
-                    return .anything
-                }
+            switch socket.receive() {
+            case .messages(let bytes): AddressMonitor.read(bytes, into: &news)
+            case .nothing: return news.isEmpty ? .nothing : .addresses(news)
+            // What is left is drained by whoever asks next.
+            case .failed: return .anything
             }
-            guard count > 0 else { return news.isEmpty ? .nothing : .addresses(news) }
-            AddressMonitor.read(UnsafeRawBufferPointer(rebasing: buffer[..<count]), into: &news)
         }
     }
 
@@ -77,9 +65,9 @@ final class AddressMonitor {
     /// IFA_LOCAL is the address itself (IPv6 has it on point-to-point links alone); on a point-to-point link IFA_ADDRESS is the other end's.
     private static func readAddress(_ message: UnsafePointer<nlmsghdr>, _ news: inout Set<IPAddress>) {
         let header = MemoryLayout<ifaddrmsg>.size
-        guard mnl_nlmsg_get_payload_len(message) >= header, let payload = mnl_nlmsg_get_payload(message),
-            let size = length(ofFamily: payload.assumingMemoryBound(to: ifaddrmsg.self).pointee.ifa_family)
-        else { return }
+        let payload = Netlink.payload(message)
+        // Its first byte is the family.
+        guard payload.count >= header, let size = length(ofFamily: payload[0]) else { return }
         Netlink.attributes(message, header: header) { type, value in
             guard type == IFA_LOCAL || type == IFA_ADDRESS, value.count == size else { return }
             news.insert(address(value))
