@@ -55,7 +55,7 @@ let package = Package(
         part("Limits", ["Pipeline"], dataPath),
         part("Flows", ["Pipeline"], dataPath),
         part("Wire", ["Pipeline"], dataPath),
-        part("Threads", ["CLinux"]),
+        part("Threads", ["Pipeline", "CLinux"]),
         // Text for machines and people: the one writer of JSON, tables, times.
         part("Text", ["Pipeline", "CLinux"]),
         part("Language", ["Pipeline", "PipelineText"]),
@@ -168,6 +168,7 @@ let package = Package(
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
         test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
         test("TextTests", ["Pipeline", "PipelineText"], path: "Text"),
+        test("ThreadsTests", ["Pipeline", "PipelineThreads", "CLinux"], path: "Threads"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(
             "LanguageTests",

@@ -87,7 +87,7 @@ import Testing
             #expect("\(real.most)\n" == text && real.most > real.count, "a number of several digits is read whole")
             let proc = try Proc(count: 950)
             let paths = UnreachablePaths(
-                ControlLog(LogStream(capacity: 4096, wake: .none)), ConntrackShortage(proc.room, calm: .zero))
+                ControlLog(LogStream(capacity: 4096, wake: {})), ConntrackShortage(proc.room, calm: .zero))
             paths.update(program)
             defer { paths.stop() }
             var record = ConnectionRecord()

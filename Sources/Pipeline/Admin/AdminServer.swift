@@ -128,8 +128,7 @@ package final class AdminServer: AdminDoor {
 
     /// What to wait for: the socket itself first, then each client.
     package func waits(_ now: Instant) -> [cl_poll_item] {
-        let wanted = pause.isOver(at: now) ? UInt8(CL_READABLE) : 0
-        return [cl_poll_item(fd: listener.number, wants: wanted, got: 0)] + clients.map(\.wait)
+        [cl_poll_item(listener.number, reads: pause.isOver(at: now))] + clients.map(\.wait)
     }
 
     /// When the first idle client is to be closed, or the next one may be let in.
@@ -244,8 +243,8 @@ final class AdminClient {
 
     /// While its answer is being made, only its end is of interest.
     var wait: cl_poll_item {
-        let wants = isPreparing ? 0 : response == nil ? CL_READABLE : CL_WRITABLE
-        return cl_poll_item(fd: descriptor.number, wants: UInt8(wants), got: 0)
+        cl_poll_item(
+            descriptor.number, reads: !isPreparing && response == nil, writes: !isPreparing && response != nil)
     }
 
     var isPreparing: Bool { response?.prepare != nil && !isOver }

@@ -61,13 +61,10 @@ package final class ConntrackCollector: @unchecked Sendable {
     private let settings: ConntrackSettings
     private let events: NetlinkSocket
     private let dumps: NetlinkSocket
-    private let wake: Descriptor
+    private let loop: ThreadLoop
     private let emit: @Sendable ([FlowRecord]) -> Void
     private let write: @Sendable ([UInt8]) -> Void
     private let shared = Mutex(Statistics())
-    private let isEnding = Atomic<Bool>(false)
-    private var handle: UInt64 = 0
-    private var isRunning = false
     // The thread's own.
     private var account: ConntrackAccount
     private var mine = Statistics()
@@ -80,24 +77,22 @@ package final class ConntrackCollector: @unchecked Sendable {
     private var hasSaidNoCounters = false
     private let room: ConntrackRoom
     private var fullness = ConntrackFullness()
+    /// How many dumps there are once the last is over; nil: it has not begun, as the thread was not told to end.
+    private var lastDump: UInt64?
 
     private init(
-        _ settings: ConntrackSettings, _ events: NetlinkSocket, _ dumps: NetlinkSocket, wake: Descriptor,
+        _ settings: ConntrackSettings, _ events: NetlinkSocket, _ dumps: NetlinkSocket, _ loop: ThreadLoop,
         countsFrom: UInt64, room: ConntrackRoom, instance: @escaping @Sendable (IPAddress) -> UInt32?,
         emit: @escaping @Sendable ([FlowRecord]) -> Void, write: @escaping @Sendable ([UInt8]) -> Void
     ) {
         self.settings = settings
         self.events = events
         self.dumps = dumps
-        self.wake = wake
+        self.loop = loop
         self.room = room
         self.emit = emit
         self.write = write
         account = ConntrackAccount(settings, countsFrom: countsFrom, instance: instance)
-    }
-
-    deinit {
-        _ = cl_close(wake.number)
     }
 
     /// Opens the sockets and starts the thread.
@@ -117,33 +112,20 @@ package final class ConntrackCollector: @unchecked Sendable {
         guard let events else { return (nil, failed) }
         setReceiveBuffer(events, settings.receiveBuffer)
         let (dumps, error) = NetlinkSocket.open(NETLINK_NETFILTER)
-        let wake = cl_eventfd()
-        guard let dumps, wake >= 0 else {
-            return (nil, wake < 0 ? -wake : error)
-        }
+        guard let dumps else { return (nil, error) }
+        let (made, failure) = ThreadLoop.make()
+        guard let loop = made else { return (nil, failure) }
         let collector = ConntrackCollector(
-            settings, events, dumps, wake: Descriptor(wake), countsFrom: countsFrom ?? cl_wall_clock(),
+            settings, events, dumps, loop, countsFrom: countsFrom ?? cl_wall_clock(),
             room: room, instance: instance, emit: emit, write: write)
-        let notStarted = NamedThread.start("conntrack", stackBytes: stackBytes, handle: &collector.handle) {
-            collector.run()
-        }
-        guard notStarted == 0 else {
-            return (nil, -notStarted)
-        }
-        collector.isRunning = true
-        return (collector, 0)
+        let notStarted = loop.start("conntrack", stackBytes: stackBytes) { collector.turn() }
+        return notStarted == 0 ? (collector, 0) : (nil, notStarted)
     }
 
     package var statistics: Statistics { shared.withLock { $0 } }
 
     /// Reads the table a last time, gives the last records, and ends the thread.
-    package func stop() {
-        guard isRunning else { return }
-        isRunning = false
-        isEnding.store(true, ordering: .releasing)
-        _ = cl_eventfd_signal(wake.number)
-        _ = cl_thread_join(handle)
-    }
+    package func stop() { loop.stop() }
 
     // MARK: Sockets
 
@@ -158,31 +140,23 @@ package final class ConntrackCollector: @unchecked Sendable {
 
     // MARK: The thread
 
-    private func run() {
-        // The last dump begins after it was told to end.
-        var lastDump: UInt64?
-        while true {
-            let now = Instant(nanoseconds: cl_now())
-            if isEnding.load(ordering: .acquiring), lastDump == nil {
-                dumpDue = now
-                lastDump = mine.dumps + mine.brokenDumps + (isDumping ? 2 : 1)
-            }
-            if !isDumping, now >= dumpDue { beginDump(now) }
-            wait(now)
-            takeEvents()
-            takeDump()
-            if account.isFull { flush() }
-            if let lastDump, mine.dumps + mine.brokenDumps >= lastDump { break }
+    private func turn() -> ThreadLoop.Next {
+        takeEvents()
+        takeDump()
+        if account.isFull { flush() }
+        if let lastDump, mine.dumps + mine.brokenDumps >= lastDump {
+            flush()
+            return .over
         }
-        flush()
-    }
-
-    private func wait(_ now: Instant) {
-        let timeout = isDumping ? Int64(1_000_000_000) : Int64(clamping: dumpDue.since(now).nanoseconds)
-        var items = [wake.number, events.descriptor, dumps.descriptor]
-            .map { cl_poll_item(fd: $0, wants: UInt8(CL_READABLE), got: 0) }
-        _ = cl_poll(&items, 3, timeout)
-        _ = cl_eventfd_clear(wake.number)
+        let now = Instant(nanoseconds: cl_now())
+        // The last dump begins after it was told to end.
+        if loop.isEnding, lastDump == nil {
+            dumpDue = now
+            lastDump = mine.dumps + mine.brokenDumps + (isDumping ? 2 : 1)
+        }
+        if !isDumping, now >= dumpDue { beginDump(now) }
+        return .wait(
+            until: isDumping ? now + .seconds(1) : dumpDue, [.readable(events.descriptor), .readable(dumps.descriptor)])
     }
 
     private enum Batch { case read, nothing, broken }

@@ -3,6 +3,7 @@ import FilterEgressAccounting
 import Glibc
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 
 /// One collector: connects, encodes, sends, and begins again when it fails. Belongs to the exporter's thread.
 ///
@@ -67,9 +68,7 @@ struct ExportSession {
     /// What to wait for: the socket, if it is to be waited for, and a time.
     struct Wish {
         /// Errors are always waited for.
-        var descriptor: Int32?
-        var toRead = false
-        var toWrite = false
+        var item: cl_poll_item?
         var until: Instant?
     }
 
@@ -90,16 +89,16 @@ struct ExportSession {
         guard now >= resumeAt else { return pausing }
         switch link {
         case .closed: return Wish(until: resumeAt)
-        case .connecting(let fd): return Wish(descriptor: fd, toWrite: true)
+        case .connecting(let fd): return Wish(item: .writable(fd))
         // What a UDP collector might say is not read.
-        case .open(let fd): return Wish(descriptor: fd, toRead: !isUDP, toWrite: !message.isEmpty)
+        case .open(let fd): return Wish(item: cl_poll_item(fd, reads: !isUDP, writes: !message.isEmpty))
         }
     }
 
     private var isUDP: Bool { settings.transport == .udp }
 
     private var pausing: Wish {
-        if case .open(let fd) = link, isUDP { return Wish(descriptor: fd, until: resumeAt) }
+        if case .open(let fd) = link, isUDP { return Wish(item: cl_poll_item(fd), until: resumeAt) }
         return Wish(until: resumeAt)
     }
 
@@ -139,8 +138,7 @@ struct ExportSession {
     }
 
     private mutating func finishConnecting(_ fd: Int32, _ now: Instant) {
-        var item = cl_poll_item(fd: fd, wants: UInt8(CL_WRITABLE), got: 0)
-        guard cl_poll(&item, 1, 0) > 0 else { return }
+        guard Poll.isWritable(fd) else { return }
         let error = cl_socket_error(fd)
         if error == 0 { opened(fd, now) } else { fail(error, now) }
     }

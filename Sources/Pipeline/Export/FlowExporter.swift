@@ -16,23 +16,23 @@ package final class FlowExporter: @unchecked Sendable {
 
     package let settings: ExportSettings
     private let queue: ExportQueue
-    private let wake: Descriptor
+    private let loop: ThreadLoop
     private let write: @Sendable ([UInt8]) -> Void
     /// Nanoseconds on the monotonic clock; 0: not ending.
     private let endsAt = Atomic<UInt64>(0)
-    private var handle: UInt64 = 0
-    private var isRunning = false
-    // The thread's own: the collector was said to be away.
+    // The thread's own.
+    private var session: ExportSession
+    private var said = ExportStatistics()
+    /// The collector was said to be away.
     private var isDown = false
 
-    private init(_ settings: ExportSettings, wake: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
+    private init(_ settings: ExportSettings, _ loop: ThreadLoop, write: @escaping @Sendable ([UInt8]) -> Void) {
         self.settings = settings
-        self.wake = wake
+        self.loop = loop
         self.write = write
         queue = ExportQueue(limit: settings.queue)
+        session = ExportSession(settings, queue)
     }
-
-    deinit { _ = cl_close(wake.number) }
 
     /// Starts the thread.
     /// - Parameter write: takes whole log lines, from that thread.
@@ -40,22 +40,18 @@ package final class FlowExporter: @unchecked Sendable {
     package static func start(
         _ settings: ExportSettings, write: @escaping @Sendable ([UInt8]) -> Void
     ) -> (exporter: FlowExporter?, error: Int32) {
-        let wake = cl_eventfd()
-        guard wake >= 0 else { return (nil, -wake) }
-        let exporter = FlowExporter(settings, wake: Descriptor(wake), write: write)
-        let failed = NamedThread.start("export", stackBytes: stackBytes, handle: &exporter.handle) { exporter.run() }
-        guard failed == 0 else {
-            return (nil, -failed)
-        }
-        exporter.isRunning = true
-        return (exporter, 0)
+        let (loop, error) = ThreadLoop.make()
+        guard let loop else { return (nil, error) }
+        let exporter = FlowExporter(settings, loop, write: write)
+        let failed = loop.start("export", stackBytes: stackBytes) { exporter.turn() }
+        return failed == 0 ? (exporter, 0) : (nil, failed)
     }
 
     /// Takes records to be sent soon.
     /// - Returns: how many were taken, the oldest; the rest is dropped, and counted.
     @discardableResult package func offer(_ flows: [ExportFlow]) -> Int {
         let taken = queue.offer(flows)
-        if taken > 0 { _ = cl_eventfd_signal(wake.number) }
+        if taken > 0 { loop.wake() }
         return taken
     }
 
@@ -63,10 +59,8 @@ package final class FlowExporter: @unchecked Sendable {
 
     /// Ends the thread. What waits is sent first, as far as that is possible in `patience`; the rest is counted as lost.
     package func stop(patience: TimeSpan = .seconds(2)) {
-        guard isRunning else { return }
-        isRunning = false
         end(patience: patience)
-        _ = cl_thread_join(handle)
+        loop.stop()
     }
 
     /// The same without waiting for it; ``stop(patience:)`` is still to come.
@@ -77,40 +71,27 @@ package final class FlowExporter: @unchecked Sendable {
         if before == 0 || end.nanoseconds < before {
             endsAt.store(max(1, end.nanoseconds), ordering: .releasing)
         }
-        _ = cl_eventfd_signal(wake.number)
+        loop.wake()
     }
 
     // MARK: The thread
 
-    private func run() {
-        var session = ExportSession(settings, queue)
-        var said = ExportStatistics()
-        while true {
-            _ = cl_eventfd_clear(wake.number)
-            // Read first: what was offered before it was told to end is seen below.
-            let end = endsAt.load(ordering: .acquiring)
-            let now = Instant(nanoseconds: cl_now())
-            let wish = session.advance(now, wallClock: cl_wall_clock())
-            report(&said)
-            if end != 0, now.nanoseconds >= end || queue.statistics.waiting == 0 { break }
-            wait(for: wish, now, end: end == 0 ? nil : Instant(nanoseconds: end))
+    private func turn() -> ThreadLoop.Next {
+        // Read first: what was offered before it was told to end is seen below.
+        let end = endsAt.load(ordering: .acquiring)
+        let now = Instant(nanoseconds: cl_now())
+        let wish = session.advance(now, wallClock: cl_wall_clock())
+        report()
+        if end != 0, now.nanoseconds >= end || queue.statistics.waiting == 0 {
+            session.close()
+            return .over
         }
-        session.close()
-    }
-
-    private func wait(for wish: ExportSession.Wish, _ now: Instant, end: Instant?) {
-        let until = [wish.until, end].compactMap { $0 }.min()
-        let timeout = until.map { Int64(clamping: $0.since(now).nanoseconds) } ?? -1
-        var items = [cl_poll_item(fd: wake.number, wants: UInt8(CL_READABLE), got: 0)]
-        if let descriptor = wish.descriptor {
-            let wants = (wish.toRead ? CL_READABLE : 0) | (wish.toWrite ? CL_WRITABLE : 0)
-            items.append(cl_poll_item(fd: descriptor, wants: UInt8(truncatingIfNeeded: wants), got: 0))
-        }
-        _ = cl_poll(&items, Int32(clamping: items.count), timeout)
+        let last = end == 0 ? nil : Instant(nanoseconds: end)
+        return .wait(until: [wish.until, last].compactMap { $0 }.min(), wish.item.map { [$0] } ?? [])
     }
 
     /// A line when the collector goes and when it is back, and not for each try.
-    private func report(_ said: inout ExportStatistics) {
+    private func report() {
         let now = queue.statistics
         if now.failures > said.failures, !isDown {
             isDown = true

@@ -19,9 +19,6 @@ struct ProbeFlights {
         var unsent: [UInt8]
     }
 
-    /// The event key of the prober's eventfd.
-    static let wakeKey = UInt64.max
-
     private let epoll: Int32
     private let limit: Int
     private var flights: [Flight?]
@@ -69,17 +66,15 @@ struct ProbeFlights {
         return nil
     }
 
-    /// Waits for events until `time` (nil: for ever), and gives the probes that are over.
-    mutating func wait(until time: Instant?, now: Instant) -> [End] {
-        let timeout = time.map { Int64(clamping: $0.since(now).nanoseconds) } ?? -1
+    /// The probes that are over, by events that have come or by the clock.
+    mutating func take() -> [End] {
         let count = events.withUnsafeMutableBufferPointer {
-            Int(cl_wait(epoll, $0.baseAddress, Int32(clamping: $0.count), timeout))
+            Int(cl_wait(epoll, $0.baseAddress, Int32(clamping: $0.count), 0))
         }
         let later = Instant(nanoseconds: cl_now())
         var ends: [End] = []
         for index in 0..<max(0, min(count, events.count)) {
             let key = events[index].key
-            if key == ProbeFlights.wakeKey { continue }
             let place = Int(key & 0xFFFF_FFFF)
             guard place < limit, generations[place] == UInt32(key >> 32), flights[place] != nil else { continue }
             if let outcome = happened(place, events[index].readiness, later) { end(place, outcome, &ends) }

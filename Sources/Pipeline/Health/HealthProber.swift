@@ -22,27 +22,21 @@ package final class HealthProber: @unchecked Sendable {
     private static let stackBytes = 1 << 19
 
     private let board: Mutex<HealthBoard>
-    private let wake: Descriptor
+    private let loop: ThreadLoop
     private let epoll: Descriptor
-    private let isEnding = Atomic<Bool>(false)
-    private var handle: UInt64 = 0
-    private var isRunning = false
     // The thread's own.
     private var flights: ProbeFlights
     private var log: HealthLog
 
-    private init(wake: Descriptor, epoll: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
-        self.wake = wake
+    private init(_ loop: ThreadLoop, epoll: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
+        self.loop = loop
         self.epoll = epoll
         board = Mutex(HealthBoard(seed: cl_now()))
         flights = ProbeFlights(epoll: epoll.number, limit: HealthProber.flightLimit)
         log = HealthLog(wallClock: { cl_wall_clock() }, write: write)
     }
 
-    deinit {
-        _ = cl_close(wake.number)
-        _ = cl_close(epoll.number)
-    }
+    deinit { _ = cl_close(epoll.number) }
 
     /// Starts the thread.
     /// - Parameter write: takes whole lines, from the prober's thread.
@@ -50,29 +44,20 @@ package final class HealthProber: @unchecked Sendable {
     package static func start(
         _ targets: ProbeTargets, write: @escaping @Sendable ([UInt8]) -> Void
     ) -> (prober: HealthProber?, error: Int32) {
-        let wake = cl_eventfd()
-        guard wake >= 0 else { return (nil, -wake) }
+        let (loop, error) = ThreadLoop.make()
+        guard let loop else { return (nil, error) }
         let epoll = cl_epoll_create()
-        guard epoll >= 0 else {
-            _ = cl_close(wake)
-            return (nil, -epoll)
-        }
-        let prober = HealthProber(wake: Descriptor(wake), epoll: Descriptor(epoll), write: write)
-        let watched = cl_watch_level(epoll, wake, ProbeFlights.wakeKey)
-        guard watched >= 0 else { return (nil, -watched) }
+        guard epoll >= 0 else { return (nil, -epoll) }
+        let prober = HealthProber(loop, epoll: Descriptor(epoll), write: write)
         prober.update(targets)
-        let failed = NamedThread.start("health", stackBytes: stackBytes, handle: &prober.handle) { prober.run() }
-        guard failed == 0 else {
-            return (nil, -failed)
-        }
-        prober.isRunning = true
-        return (prober, 0)
+        let failed = loop.start("health", stackBytes: stackBytes) { prober.turn() }
+        return failed == 0 ? (prober, 0) : (nil, failed)
     }
 
     /// Probes these from now on. Targets that stay keep what is known of them.
     package func update(_ targets: ProbeTargets) {
         board.withLock { $0.replace(by: targets, now: Instant(nanoseconds: cl_now())) }
-        _ = cl_eventfd_signal(wake.number)
+        loop.wake()
     }
 
     /// What is known of each target, by address.
@@ -80,24 +65,21 @@ package final class HealthProber: @unchecked Sendable {
 
     /// Ends the thread and lets go of the targets, whose cells then say that nobody probes them.
     package func stop() {
-        guard isRunning else { return }
-        isRunning = false
-        isEnding.store(true, ordering: .releasing)
-        _ = cl_eventfd_signal(wake.number)
-        _ = cl_thread_join(handle)
+        loop.stop()
         board.withLock { $0.replace(by: .none, now: Instant(nanoseconds: cl_now())) }
     }
 
     // MARK: The thread
 
-    private func run() {
-        while !isEnding.load(ordering: .acquiring) {
-            let now = Instant(nanoseconds: cl_now())
-            beginDue(now)
-            for end in flights.wait(until: wakeUp(now), now: now) { finish(end) }
-            _ = cl_eventfd_clear(wake.number)
+    private func turn() -> ThreadLoop.Next {
+        guard !loop.isEnding else {
+            flights.closeAll()
+            return .over
         }
-        flights.closeAll()
+        for end in flights.take() { finish(end) }
+        let now = Instant(nanoseconds: cl_now())
+        beginDue(now)
+        return .wait(until: wakeUp(now), [.readable(epoll.number)])
     }
 
     /// When there is something to do besides events.

@@ -180,7 +180,7 @@ struct DoubtProbes {
 
     /// What has been found out; of what was not, nothing.
     mutating func take(_ now: Instant) -> [Endpoint: ProxyAnswer] {
-        guard !underWay.isEmpty, let ends = flights?.wait(until: now, now: now) else { return [:] }
+        guard !underWay.isEmpty, let ends = flights?.take() else { return [:] }
         var answers: [Endpoint: ProxyAnswer] = [:]
         for end in ends {
             guard let endpoint = underWay.removeValue(forKey: end.identity) else { continue }

@@ -122,8 +122,8 @@ package struct Tool: Sendable {
             if isGivenUp() { return nil }
             if let end, end <= Instant(nanoseconds: cl_now()) { return nil }
             let indices = open.sorted()
-            var items = indices.map { cl_poll_item(fd: descriptors[$0], wants: UInt8(CL_READABLE), got: 0) }
-            guard cl_poll(&items, Int32(clamping: items.count), 100_000_000) >= 0 else { return nil }
+            var items: [cl_poll_item] = indices.map { .readable(descriptors[$0]) }
+            guard Poll.wait(&items, until: Instant(nanoseconds: cl_now()) + .milliseconds(100)) >= 0 else { return nil }
             for (index, item) in zip(indices, items) where item.got != 0 {
                 let count = buffer.withUnsafeMutableBytes { cl_read(item.fd, $0.baseAddress, $0.count) }
                 if count > 0 { bytes[index] += buffer[..<count] } else { open.remove(index) }

@@ -41,15 +41,14 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     private let log: ControlLog
     private let shared = Mutex(Shared())
-    private let isEnding = Atomic<Bool>(false)
     /// The thread runs: without it nobody asks for what answered.
     private let isRunning = Atomic<Bool>(false)
-    private let wake = Descriptor(cl_eventfd())
-    private let end = Descriptor(cl_eventfd())
+    private let made = ThreadLoop.make()
     // The control thread's own.
     private var hasFailed = false
-    private var handle: UInt64 = 0
     // The thread's own.
+    /// Nothing is put into the sets before.
+    private var resumesAt: Instant?
     private var book = UnreachableBook()
     private var sets: UnreachableSets?
     private var established: EstablishedPaths?
@@ -58,10 +57,6 @@ package final class UnreachablePaths: @unchecked Sendable {
     package init(_ log: ControlLog, _ conntrack: ConntrackShortage = ConntrackShortage()) {
         self.log = log
         self.conntrack = conntrack
-    }
-
-    deinit {
-        for descriptor in [wake, end] where descriptor.isOpen { _ = cl_close(descriptor.number) }
     }
 
     // MARK: The control thread's side
@@ -80,10 +75,8 @@ package final class UnreachablePaths: @unchecked Sendable {
     }
 
     private func start() -> Int32 {
-        for descriptor in [wake, end] where !descriptor.isOpen { return -descriptor.number }
-        return -NamedThread.start("unreachable", stackBytes: UnreachablePaths.stackBytes, handle: &handle) {
-            self.run()
-        }
+        guard let loop = made.loop else { return made.error }
+        return loop.start("unreachable", stackBytes: UnreachablePaths.stackBytes) { self.turn(loop) }
     }
 
     package var counts: Counts { shared.withLock { $0.counts } }
@@ -96,9 +89,7 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     package func stop() {
         guard isRunning.exchange(false, ordering: .relaxed) else { return }
-        isEnding.store(true, ordering: .releasing)
-        _ = cl_eventfd_signal(end.number)
-        _ = cl_thread_join(handle)
+        made.loop?.stop()
     }
 
     // MARK: The log thread's side
@@ -119,27 +110,27 @@ package final class UnreachablePaths: @unchecked Sendable {
             shared.waiting.append(proof)
             return shared.waiting.count == 1
         }
-        if isFirst { _ = cl_eventfd_signal(wake.number) }
+        if isFirst { made.loop?.wake() }
     }
 
     // MARK: The thread
 
-    private func run() {
-        while !isEnding.load(ordering: .acquiring) {
-            if turn() > 0 { wait(for: end, UnreachablePaths.pause) }
-            if shared.withLock({ $0.waiting.isEmpty }) { wait(for: wake, UnreachablePaths.look) }
-            _ = cl_eventfd_clear(wake.number)
+    private func turn(_ loop: ThreadLoop) -> ThreadLoop.Next {
+        guard !loop.isEnding else { return .over }
+        if let until = resumesAt, Instant(nanoseconds: cl_now()) < until { return .wait(until: until) }
+        let isPauseOver = resumesAt != nil
+        resumesAt = nil
+        if !isPauseOver || !isIdle, takeProofs() > 0 {
+            resumesAt = Instant(nanoseconds: cl_now()) + UnreachablePaths.pause
+            return .wait(until: resumesAt)
         }
+        return isIdle ? .wait(until: Instant(nanoseconds: cl_now()) + UnreachablePaths.look) : .again
     }
 
-    /// Until it, or the end, comes, or that is over.
-    private func wait(for descriptor: Descriptor, _ longest: TimeSpan) {
-        var items = [descriptor, end].map { cl_poll_item(fd: $0.number, wants: UInt8(CL_READABLE), got: 0) }
-        _ = cl_poll(&items, 2, Int64(clamping: longest.nanoseconds))
-    }
+    private var isIdle: Bool { shared.withLock { $0.waiting.isEmpty } }
 
     /// One transaction a family at most. How many proofs it took.
-    private func turn() -> Int {
+    private func takeProofs() -> Int {
         let (taken, proofs) = shared.withLock { shared in
             let proofs = Array(shared.waiting.prefix(UnreachableSets.batch))
             shared.waiting.removeFirst(proofs.count)

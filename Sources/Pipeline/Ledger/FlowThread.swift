@@ -29,8 +29,7 @@ package final class FlowThread: @unchecked Sendable {
     private let identity: LedgerStore.Identity
     private let alsoTo: ([FlowRecord]) -> Void
     private let eachTurn: () -> Void
-    /// An eventfd.
-    private let wake: Int32
+    private let loop: ThreadLoop
     private var settings: LedgerSettings?
     private let say: (LedgerEvent) -> Void
     private var store: LedgerStore?
@@ -38,10 +37,7 @@ package final class FlowThread: @unchecked Sendable {
     private var opensAt: Int64 = 0
     private static let openAgainAfter: Int64 = 30
     private var pending: [FlowRecord] = []
-    private var handle: UInt64 = 0
     private let wishes = Mutex(Wishes())
-    private let isEnding = Atomic<Bool>(false)
-    private let hasEnded = Atomic<Bool>(false)
     private let written = Atomic<UInt64>(0)
     private let waiting = Atomic<Int>(0)
     private let writtenAt = Atomic<UInt64>(0)
@@ -66,7 +62,7 @@ package final class FlowThread: @unchecked Sendable {
     package var lastWrite: UInt64 { writtenAt.load(ordering: .relaxed) }
 
     private init(
-        _ settings: LedgerSettings?, _ store: LedgerStore?, _ sink: FlowSink, _ wake: Int32,
+        _ settings: LedgerSettings?, _ store: LedgerStore?, _ sink: FlowSink, _ loop: ThreadLoop,
         identity: @escaping LedgerStore.Identity, alsoTo: @escaping ([FlowRecord]) -> Void,
         eachTurn: @escaping () -> Void, say: @escaping (LedgerEvent) -> Void
     ) {
@@ -74,13 +70,11 @@ package final class FlowThread: @unchecked Sendable {
         self.store = store
         self.say = say
         self.sink = sink
-        self.wake = wake
+        self.loop = loop
         self.identity = identity
         self.alsoTo = alsoTo
         self.eachTurn = eachTurn
     }
-
-    deinit { _ = cl_close(wake) }
 
     /// Starts the thread. The closures are called on it.
     /// - Parameters:
@@ -96,38 +90,36 @@ package final class FlowThread: @unchecked Sendable {
         alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in },
         eachTurn: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> FlowThread {
-        let wake = cl_eventfd()
-        guard wake >= 0 else { throw LedgerProblem("no eventfd for the ledger: \(kernelError(-wake))") }
+        let (loop, error) = ThreadLoop.make()
+        guard let loop else { throw LedgerProblem("no eventfd for the ledger: \(kernelError(error))") }
         let thread = FlowThread(
-            settings, opened?.store, sink, wake, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
-        let failed = NamedThread.start("flows", stackBytes: stackBytes, handle: &thread.handle) { thread.run() }
+            settings, opened?.store, sink, loop, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
+        let failed = loop.start("flows", stackBytes: stackBytes) { thread.turn() }
         guard failed == 0 else {
-            throw LedgerProblem("no thread for the ledger: \(kernelError(-failed))")
+            throw LedgerProblem("no thread for the ledger: \(kernelError(failed))")
         }
         return thread
     }
 
-    private func run() {
-        while true {
-            _ = cl_eventfd_clear(wake)
-            // Before the rings: what was pushed until then is written.
-            let isLast = isEnding.load(ordering: .acquiring)
-            var isMore = true
-            while isMore {
-                isMore = turn()
-                waiting.store(pending.count, ordering: .relaxed)
-            }
-            eachTurn()
-            takeWish()
-            if isLast { break }
-            cl_wait_readable(wake, Int64(clamping: FlowThread.period.nanoseconds))
+    private func turn() -> ThreadLoop.Next {
+        // Before the rings: what was pushed until then is written.
+        let isLast = loop.isEnding
+        var isMore = true
+        while isMore {
+            isMore = takeRecords()
+            waiting.store(pending.count, ordering: .relaxed)
         }
-        store = nil
-        hasEnded.store(true, ordering: .releasing)
+        eachTurn()
+        takeWish()
+        guard !isLast else {
+            store = nil
+            return .over
+        }
+        return .wait(until: Instant(nanoseconds: cl_now()) + FlowThread.period)
     }
 
     /// True if there may be more to do at once.
-    private func turn() -> Bool {
+    private func takeRecords() -> Bool {
         let before = pending.count
         sink.drain(into: &pending, limit: FlowThread.batchLimit - before)
         if pending.count > before { alsoTo(Array(pending[before...])) }
@@ -168,7 +160,7 @@ package final class FlowThread: @unchecked Sendable {
             wishes.given += 1
             return wishes.given
         }
-        _ = cl_eventfd_signal(wake)
+        loop.wake()
         for _ in 0..<max(1, patience / 5) {
             if wishes.withLock({ $0.done >= number }) { return true }
             cl_sleep(5_000_000)
@@ -208,17 +200,6 @@ package final class FlowThread: @unchecked Sendable {
         }
     }
 
-    /// Writes what there is, and ends. False if that took longer than `patience` milliseconds: what is left is lost.
-    package func stop(patience: Int = 2000) -> Bool {
-        isEnding.store(true, ordering: .releasing)
-        _ = cl_eventfd_signal(wake)
-        for _ in 0..<max(1, patience / 5) {
-            if hasEnded.load(ordering: .acquiring) {
-                _ = cl_thread_join(handle)
-                return true
-            }
-            cl_sleep(5_000_000)
-        }
-        return false
-    }
+    /// Writes what there is, and ends. False if that took longer than `patience`: what is left is lost.
+    package func stop(patience: TimeSpan = .seconds(2)) -> Bool { loop.stop(patience: patience) }
 }

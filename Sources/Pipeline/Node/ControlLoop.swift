@@ -45,12 +45,12 @@ struct ControlLoop: ~Copyable {
         while true {
             let busy = Instant(nanoseconds: cl_now()).since(woke)
             if busy > ControlLoop.worthExcusing { admin?.excuse(busy) }
-            var items = [item(signals)]
-            if let monitor { items.append(item(monitor.descriptor)) }
-            if let probes = node.headerProbes { items.append(item(probes)) }
+            var items: [cl_poll_item] = [.readable(signals.number)]
+            if let monitor { items.append(.readable(monitor.descriptor.number)) }
+            if let probes = node.headerProbes { items.append(.readable(probes.number)) }
             let firstAdmin = items.count
             if let admin { items += admin.waits(Instant(nanoseconds: cl_now())) }
-            let failed = cl_poll(&items, Int32(items.count), timeout())
+            let failed = Poll.wait(&items, until: nextDue())
             woke = Instant(nanoseconds: cl_now())
             guard failed >= 0 else {
                 // The wait can't fail for descriptors that are open; ending is the only safe answer if it does.
@@ -67,18 +67,13 @@ struct ControlLoop: ~Copyable {
         }
     }
 
-    private func item(_ descriptor: Descriptor) -> cl_poll_item {
-        cl_poll_item(fd: descriptor.number, wants: UInt8(CL_READABLE), got: 0)
-    }
-
-    /// Nanoseconds until something is due; -1: nothing is.
-    private func timeout() -> Int64 {
-        if admin?.isPreparing == true { return 0 }
+    /// When something is due; nil: nothing is.
+    private func nextDue() -> Instant? {
         let now = Instant(nanoseconds: cl_now())
+        if admin?.isPreparing == true { return now }
         var due = [node.nextTick, admin?.nextDeadline(now)].compactMap { $0 }
         if case .serving = phase {} else { due.append(now + ControlLoop.drainPoll) }
-        guard let first = due.min() else { return -1 }
-        return Int64(clamping: first.since(now).nanoseconds)
+        return due.min()
     }
 
     // MARK: Signals

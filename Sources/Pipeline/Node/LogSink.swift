@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import Pipeline
 import PipelineRuntime
+import PipelineThreads
 
 /// Writes what a ``LogStream`` holds to where it goes, a piece at a time, and never waits for its reader. One failed write
 /// ends nothing: it is tried again, unless the reader is gone for good (EPIPE).
@@ -49,18 +50,13 @@ struct LogSink {
         let isPolled = kind == Int32(CL_SINK_POLLED)
         let piece = stream.piece(limit: isPolled ? LogSink.pageBytes : LogSink.pieceBytes)
         guard !piece.isEmpty else { return .idle }
-        guard !isPolled || isWritable else { return .blocked }
+        guard !isPolled || Poll.isWritable(descriptor.number) else { return .blocked }
         let count = cl_sink_write(descriptor.number, kind, piece.baseAddress, piece.count)
         if count == -Int(EAGAIN) { return .blocked }
         guard count > 0 else { return fail(Int32(clamping: -count), now) }
         stream.wrote(count)
         (retryAt, backoff) = (nil, LogSink.shortestRetry)
         return .moved
-    }
-
-    private var isWritable: Bool {
-        var items = [cl_poll_item(fd: descriptor.number, wants: UInt8(CL_WRITABLE), got: 0)]
-        return cl_poll(&items, 1, 0) > 0
     }
 
     /// - Parameter error: an errno; 0: nothing was taken, and no reason given.

@@ -34,10 +34,12 @@ package final class LogStream: @unchecked Sendable {
 
     private let memory: UnsafeMutableRawBufferPointer
     private let ring = Mutex(Ring())
-    private let wake: Descriptor
+    private let wake: @Sendable () -> Void
 
-    /// - Parameter capacity: bytes that wait at most; touched as they do.
-    init(capacity: Int, wake: Descriptor) {
+    /// - Parameters:
+    ///   - capacity: bytes that wait at most; touched as they do.
+    ///   - wake: the writer.
+    init(capacity: Int, wake: @escaping @Sendable () -> Void) {
         memory = .allocate(byteCount: max(1, capacity), alignment: 16)
         self.wake = wake
     }
@@ -62,7 +64,7 @@ package final class LogStream: @unchecked Sendable {
             ring.counts.lines += 1
             return (true, isFirst)
         }
-        if isFirst { _ = cl_eventfd_signal(wake.number) }
+        if isFirst { wake() }
         return isTaken
     }
 

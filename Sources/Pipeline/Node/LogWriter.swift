@@ -39,16 +39,14 @@ package final class LogWriter: @unchecked Sendable {
 
     package let out: LogStream
     package let error: LogStream
-    private let wake: Descriptor
+    private let loop: ThreadLoop
     private let waiting = Mutex<Connections?>(nil)
     private let refusalsPerSecond = Atomic<Int>(RefusalBudget.usual)
     private let refusalsSummed = Atomic<UInt64>(0)
     private let flushAsked = Atomic<Int>(0)
     private let flushed = Atomic<Int>(0)
-    private let isEnding = Atomic<Bool>(false)
-    private let hasEnded = Atomic<Bool>(false)
-    private var handle: UInt64 = 0
     // The thread's own.
+    private var isNew = true
     private var outSink: LogSink
     private var errorSink: LogSink
     private let sharesTarget: Bool
@@ -63,31 +61,30 @@ package final class LogWriter: @unchecked Sendable {
     /// - Parameters: descriptors to write to; they stay the caller's.
     /// - Returns: nil, with an errno, if the kernel gives no descriptor or no thread.
     package static func start(out: Int32 = 1, error: Int32 = 2) -> (writer: LogWriter?, error: Int32) {
-        let wake = cl_eventfd()
-        guard wake >= 0 else { return (nil, -wake) }
+        let (made, failure) = ThreadLoop.make()
+        guard let loop = made else { return (nil, failure) }
         let streams = (
-            out: LogStream(capacity: outBytes, wake: Descriptor(wake)),
-            error: LogStream(capacity: errorBytes, wake: Descriptor(wake))
+            out: LogStream(capacity: outBytes, wake: loop.wake), error: LogStream(capacity: errorBytes, wake: loop.wake)
         )
         let outSink = LogSink.open(out, streams.out)
         let errorSink = LogSink.open(error, streams.error)
         guard let first = outSink.sink, let second = errorSink.sink else {
             return (nil, outSink.sink == nil ? outSink.error : errorSink.error)
         }
-        let writer = LogWriter(first, second, Descriptor(wake), sharesTarget: cl_same_file(out, error) != 0)
-        let failed = NamedThread.start("log", stackBytes: 1 << 19, handle: &writer.handle) { writer.run() }
-        return failed == 0 ? (writer, 0) : (nil, -failed)
+        let writer = LogWriter(first, second, loop, sharesTarget: cl_same_file(out, error) != 0)
+        let failed = loop.start("log", stackBytes: 1 << 19) { writer.turn() }
+        return failed == 0 ? (writer, 0) : (nil, failed)
     }
 
-    private init(_ out: LogSink, _ error: LogSink, _ wake: Descriptor, sharesTarget: Bool) {
+    private init(_ out: LogSink, _ error: LogSink, _ loop: ThreadLoop, sharesTarget: Bool) {
         (outSink, errorSink) = (out, error)
         (self.out, self.error) = (out.stream, error.stream)
-        self.wake = wake
+        self.loop = loop
         self.sharesTarget = sharesTarget
     }
 
     deinit {
-        for descriptor in [outSink.descriptor, errorSink.descriptor, wake] { _ = cl_close(descriptor.number) }
+        for descriptor in [outSink.descriptor, errorSink.descriptor] { _ = cl_close(descriptor.number) }
     }
 
     // MARK: The control thread's side
@@ -107,7 +104,7 @@ package final class LogWriter: @unchecked Sendable {
             let log = ConnectionLog(reasons) { watch?.addresses(of: $0) ?? [] }
             $0 = Connections(rings: rings, log: log, writes: writes, watch: watch, paths: paths, lost: lost)
         }
-        _ = cl_eventfd_signal(wake.number)
+        loop.wake()
     }
 
     /// How many lines refused connections have for each reason and second, from now on.
@@ -120,7 +117,7 @@ package final class LogWriter: @unchecked Sendable {
     /// - Returns: false if that took longer than `patience` milliseconds, or if standard output's reader is gone.
     @discardableResult package func flush(patience: Int) -> Bool {
         let number = flushAsked.wrappingAdd(1, ordering: .acquiringAndReleasing).newValue
-        _ = cl_eventfd_signal(wake.number)
+        loop.wake()
         for _ in 0..<max(1, patience / 2) {
             if flushed.load(ordering: .acquiring) >= number { return !out.counts.hasEnded }
             cl_sleep(2_000_000)
@@ -131,40 +128,32 @@ package final class LogWriter: @unchecked Sendable {
     /// The same, and the thread ends; if it can't in time, the process's end is its own.
     @discardableResult package func finish(patience: Int) -> Bool {
         let isWhole = flush(patience: patience)
-        isEnding.store(true, ordering: .releasing)
-        _ = cl_eventfd_signal(wake.number)
         // Left alone if it stands in a write: a disk that hangs.
-        for _ in 0..<250 {
-            if hasEnded.load(ordering: .acquiring) {
-                _ = cl_thread_join(handle)
-                break
-            }
-            cl_sleep(1_000_000)
-        }
+        _ = loop.stop(patience: .milliseconds(250))
         return isWhole
     }
 
     // MARK: The thread
 
-    private func run() {
-        _ = cl_lower_priority(LogWriter.priorityBelow)
-        while !isEnding.load(ordering: .acquiring) {
-            _ = cl_eventfd_clear(wake.number)
-            // Before the rings: what came until then is written.
-            let asked = flushAsked.load(ordering: .acquiring)
-            let isFlushing = asked != flushed.load(ordering: .relaxed)
-            let now = Instant(nanoseconds: cl_now())
-            let hasMore = takeRecords(now, isLast: isFlushing)
-            let progress = (out: write(&outSink, beside: error, now), error: write(&errorSink, beside: out, now))
-            sayDropped()
-            let isMoving = progress.out == .moved || progress.error == .moved
-            if hasMore || isMoving { continue }
-            if isFlushing, progress.out == .idle, progress.error == .idle {
-                flushed.store(asked, ordering: .releasing)
-            }
-            wait(progress.out, progress.error, now)
+    private func turn() -> ThreadLoop.Next {
+        if isNew {
+            isNew = false
+            _ = cl_lower_priority(LogWriter.priorityBelow)
         }
-        hasEnded.store(true, ordering: .releasing)
+        if loop.isEnding { return .over }
+        // Before the rings: what came until then is written.
+        let asked = flushAsked.load(ordering: .acquiring)
+        let isFlushing = asked != flushed.load(ordering: .relaxed)
+        let now = Instant(nanoseconds: cl_now())
+        let hasMore = takeRecords(now, isLast: isFlushing)
+        let progress = (out: write(&outSink, beside: error, now), error: write(&errorSink, beside: out, now))
+        sayDropped()
+        let isMoving = progress.out == .moved || progress.error == .moved
+        if hasMore || isMoving { return .again }
+        if isFlushing, progress.out == .idle, progress.error == .idle {
+            flushed.store(asked, ordering: .releasing)
+        }
+        return wait(progress.out, progress.error, now)
     }
 
     /// One piece, unless the other stream is in the middle of a line of the same file.
@@ -173,13 +162,12 @@ package final class LogWriter: @unchecked Sendable {
         return sink.write(now)
     }
 
-    private func wait(_ out: LogSink.Progress, _ error: LogSink.Progress, _ now: Instant) {
-        var items = [cl_poll_item(fd: wake.number, wants: UInt8(CL_READABLE), got: 0)]
+    private func wait(_ out: LogSink.Progress, _ error: LogSink.Progress, _ now: Instant) -> ThreadLoop.Next {
+        var items: [cl_poll_item] = []
         var due: [Instant] = []
         for (sink, progress) in [(outSink, out), (errorSink, error)] {
             switch progress {
-            case .blocked:
-                items.append(cl_poll_item(fd: sink.descriptor.number, wants: UInt8(CL_WRITABLE), got: 0))
+            case .blocked: items.append(.writable(sink.descriptor.number))
             case .failed: if let retry = sink.retryAt { due.append(retry) }
             case .idle, .moved, .held: break
             }
@@ -189,8 +177,7 @@ package final class LogWriter: @unchecked Sendable {
             due.append(now + (takenInTurns > LogWriter.manyRecords ? LogWriter.shortPause : LogWriter.pause))
         }
         takenInTurns = 0
-        let timeout = due.min().map { Int64(clamping: $0.since(now).nanoseconds) } ?? -1
-        _ = cl_poll(&items, Int32(items.count), timeout)
+        return .wait(until: due.min(), items)
     }
 
     // MARK: Connections
