@@ -36,10 +36,7 @@ let package = Package(
         // For a daemon with filters of its own: Examples/geo-filter.
         .library(name: "PipelinedCommand", targets: ["Pipeline", "PipelineSets", "FilterCatalog", "PipelinedCommand"]),
     ],
-    dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
-        .package(url: "https://github.com/groue/GRDB.swift.git", exact: "7.10.0"),
-    ],
+    dependencies: [.package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2")],
     targets: [
         // C seams. Each shim returns -errno; nothing else lives there.
         .target(name: "CLinux", path: "Sources/CLinux", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
@@ -47,6 +44,8 @@ let package = Package(
             name: "CIDN2", path: "Sources/CIDN2", pkgConfig: "libidn2", providers: [.apt(["libidn2-dev"])]),
         .systemLibrary(
             name: "CPCRE2", path: "Sources/CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+        .systemLibrary(
+            name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "CMnl", path: "Sources/CMnl", pkgConfig: "libmnl", providers: [.apt(["libmnl-dev"])]),
 
         // Core: pure, imports Synchronization alone. Everything else meets here. Each line may import those above it.
@@ -88,7 +87,7 @@ let package = Package(
             "Ledger",
             [
                 "Pipeline", "PipelineFlows", "PipelineThreads", "FilterEgressAccounting", "PipelineText", "CLinux",
-                .product(name: "GRDB", package: "GRDB.swift"), .product(name: "GRDBSQLite", package: "GRDB.swift"),
+                "CSQLite",
             ]),
 
         // Which backends answer, and which take our header.
@@ -193,7 +192,6 @@ let package = Package(
             "LedgerTests",
             [
                 "Pipeline", "PipelineFlows", "PipelineLedger", "FilterEgressAccounting", "CLinux",
-                .product(name: "GRDB", package: "GRDB.swift"),
             ], path: "Ledger"),
         // Of all that is above the ledger: they share configs, network namespaces and corpora.
         test(

@@ -1,7 +1,6 @@
 import CLinux
 import FilterEgressAccounting
 import Foundation
-import GRDB
 import Pipeline
 import PipelineFlows
 import Synchronization
@@ -54,10 +53,10 @@ struct LedgerCrashTests {
         guard FileManager.default.fileExists(atPath: path) else { return 0 }
         return try LedgerFile.open(path).read { db in
             let levels = try LedgerLevel.allCases.map {
-                try Int64.fetchOne(db, sql: "SELECT sum(connections) FROM \($0.table)") ?? 0
+                try db.integer("SELECT sum(connections) FROM \($0.table)") ?? 0
             }
             #expect(Set(levels).count == 1)
-            #expect(try String.fetchOne(db, sql: "PRAGMA quick_check") == "ok")
+            #expect(try db.text("PRAGMA quick_check") == "ok")
             return levels[0]
         }
     }

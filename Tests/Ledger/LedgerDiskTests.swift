@@ -1,6 +1,5 @@
 import FilterEgressAccounting
 import Foundation
-import GRDB
 import Glibc
 import Pipeline
 import PipelineFlows
@@ -75,9 +74,9 @@ struct LedgerDiskTests {
 
     private func totals(_ path: String) throws -> [Int64] {
         try LedgerFile.open(path, isReadOnly: true).read { db in
-            #expect(try String.fetchOne(db, sql: "PRAGMA quick_check") == "ok")
+            #expect(try db.text("PRAGMA quick_check") == "ok")
             return try LedgerLevel.allCases.map {
-                try Int64.fetchOne(db, sql: "SELECT sum(bytes_out) FROM \($0.table)") ?? 0
+                try db.integer("SELECT sum(bytes_out) FROM \($0.table)") ?? 0
             }
         }
     }

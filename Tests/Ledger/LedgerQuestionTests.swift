@@ -1,6 +1,5 @@
 import FilterEgressAccounting
 import Foundation
-import GRDB
 import Pipeline
 import PipelineFlows
 import Testing
@@ -184,8 +183,9 @@ struct LedgerQuestionTests {
         let late = noon + 500 * 86400
         #expect(store.write([record(9999, at: late)], identity: fakeIdentity, now: late))
         for _ in 0..<40 { #expect(store.write([], identity: fakeIdentity, now: late)) }
-        let left = try LedgerFile.open(scratch.ledger.path, isReadOnly: true).read {
-            try Int64.fetchAll($0, sql: "SELECT DISTINCT at FROM pairs")
+        var left: [Int64] = []
+        try LedgerFile.open(scratch.ledger.path, isReadOnly: true).read { db in
+            try db.statement("SELECT DISTINCT at FROM pairs").each { left.append($0.integer(0)) }
         }
         #expect(left.allSatisfy { $0 > late - 86400 * 2 }, "\(left)")
     }

@@ -1,6 +1,5 @@
 import FilterEgressAccounting
 import Foundation
-import GRDB
 import Pipeline
 import PipelineFlows
 import Synchronization
@@ -61,7 +60,7 @@ extension Report {
 struct LedgerTests {
     private func total(_ settings: LedgerSettings, _ level: LedgerLevel) throws -> Int64 {
         try LedgerFile.open(settings.path, isReadOnly: true).read {
-            try Int64.fetchOne($0, sql: "SELECT sum(bytes_out) FROM \(level.table)") ?? 0
+            try $0.integer("SELECT sum(bytes_out) FROM \(level.table)") ?? 0
         }
     }
 
@@ -71,9 +70,9 @@ struct LedgerTests {
         let store = try LedgerStore(scratch.ledger) { _ in }
         #expect(store.write([record(1), record(2), record(3, at: noon + 61)], identity: fakeIdentity, now: noon))
         #expect(store.write([record(4, at: noon + 4000)], identity: fakeIdentity, now: noon))
-        let queue = try LedgerFile.open(scratch.ledger.path, isReadOnly: true)
-        let counts = try queue.read { db in
-            try LedgerLevel.allCases.map { try Int.fetchOne(db, sql: "SELECT count(*) FROM \($0.table)") ?? 0 }
+        let database = try LedgerFile.open(scratch.ledger.path, isReadOnly: true)
+        let counts = try database.read { db in
+            try LedgerLevel.allCases.map { try db.integer("SELECT count(*) FROM \($0.table)") ?? 0 }
         }
         #expect(counts == [3, 2, 1])
         for level in LedgerLevel.allCases { #expect(try total(scratch.ledger, level) == 40) }
@@ -164,36 +163,36 @@ struct LedgerTests {
 
     /// A database of format 1, as the first version of this program wrote it.
     private func writeFormat1(_ path: String) throws {
-        let queue = try DatabaseQueue(path: path)
-        try queue.write { db in
-            try db.execute(sql: "PRAGMA application_id = \(0x706C_6467); PRAGMA user_version = 1")
+        let database = try LedgerDatabase(path)
+        try database.write { db in
+            try db.execute("PRAGMA application_id = \(0x706C_6467); PRAGMA user_version = 1")
             try db.execute(
-                sql: """
-                    CREATE TABLE owners(
-                        id INTEGER PRIMARY KEY, instance TEXT NOT NULL, env TEXT NOT NULL, app TEXT NOT NULL,
-                        org TEXT NOT NULL, UNIQUE(instance, env, app, org));
-                    CREATE TABLE marks(
-                        run INTEGER NOT NULL, origin INTEGER NOT NULL, sequence INTEGER NOT NULL,
-                        PRIMARY KEY(run, origin)) WITHOUT ROWID;
-                    INSERT INTO owners VALUES (1, 'i1', 'env1', 'app', 'org1'), (2, 'i2', 'env2', 'app', 'org0');
-                    """)
+                """
+                CREATE TABLE owners(
+                    id INTEGER PRIMARY KEY, instance TEXT NOT NULL, env TEXT NOT NULL, app TEXT NOT NULL,
+                    org TEXT NOT NULL, UNIQUE(instance, env, app, org));
+                CREATE TABLE marks(
+                    run INTEGER NOT NULL, origin INTEGER NOT NULL, sequence INTEGER NOT NULL,
+                    PRIMARY KEY(run, origin)) WITHOUT ROWID;
+                INSERT INTO owners VALUES (1, 'i1', 'env1', 'app', 'org1'), (2, 'i2', 'env2', 'app', 'org0');
+                """)
             for level in LedgerLevel.allCases {
                 try db.execute(
-                    sql: """
-                        CREATE TABLE \(level.table)(
-                            at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, port INTEGER NOT NULL,
-                            proto INTEGER NOT NULL, connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL,
-                            bytes_in INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-                            PRIMARY KEY(at, owner, destination, port, proto)) WITHOUT ROWID
-                        """)
+                    """
+                    CREATE TABLE \(level.table)(
+                        at INTEGER NOT NULL, owner INTEGER NOT NULL, destination BLOB NOT NULL, port INTEGER NOT NULL,
+                        proto INTEGER NOT NULL, connections INTEGER NOT NULL, bytes_out INTEGER NOT NULL,
+                        bytes_in INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+                        PRIMARY KEY(at, owner, destination, port, proto)) WITHOUT ROWID
+                    """)
                 let at = level.start(of: noon)
                 try db.execute(
-                    sql: """
-                        INSERT INTO \(level.table) VALUES
-                            (\(at), 1, x'C6336401', 443, 6, 2, 1000, 50, \(noon + 3), \(noon + 40)),
-                            (\(at), 1, x'20010DB8000000000000000000000001', 53, 17, 1, 10, 20, \(noon), \(noon)),
-                            (\(at), 2, x'C6336401', 443, 6, 1, 5, 5, \(noon + 1), \(noon + 50))
-                        """)
+                    """
+                    INSERT INTO \(level.table) VALUES
+                        (\(at), 1, x'C6336401', 443, 6, 2, 1000, 50, \(noon + 3), \(noon + 40)),
+                        (\(at), 1, x'20010DB8000000000000000000000001', 53, 17, 1, 10, 20, \(noon), \(noon)),
+                        (\(at), 2, x'C6336401', 443, 6, 1, 5, 5, \(noon + 1), \(noon + 50))
+                    """)
             }
         }
     }

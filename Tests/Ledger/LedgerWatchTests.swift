@@ -1,6 +1,5 @@
 import FilterEgressAccounting
 import Foundation
-import GRDB
 import Glibc
 import Pipeline
 import Testing
@@ -112,8 +111,8 @@ struct LedgerWatchTests {
         let scratch = try Scratch()
         let heard = Heard()
         let store = try store(scratch, heard)
-        let other = try DatabaseQueue(path: scratch.ledger.path)
-        func execute(_ sql: String) throws { try other.writeWithoutTransaction { try $0.execute(sql: sql) } }
+        let other = try LedgerDatabase(scratch.ledger.path)
+        func execute(_ sql: String) throws { try other.execute(sql) }
         try execute("DELETE FROM gaps; PRAGMA wal_checkpoint(TRUNCATE)")
         try store.execute("VACUUM")
         try execute("PRAGMA wal_checkpoint(TRUNCATE)")

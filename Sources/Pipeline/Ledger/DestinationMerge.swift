@@ -1,4 +1,3 @@
-import GRDB
 import Pipeline
 
 /// Goes through the rows of several buckets at once in the order of their destinations, as each bucket has them: sums of
@@ -47,14 +46,14 @@ struct DestinationMerge {
     private var cursors = Heap<Cursor>()
 
     /// - Parameter destination: only this one; nil: all.
-    init(_ db: Database, _ range: LedgerRange, only destination: IPAddress? = nil) throws {
+    init(_ db: LedgerDatabase, _ range: LedgerRange, only destination: IPAddress? = nil) throws {
         for part in range.parts {
             let sql = """
                 SELECT destination, connections, bytes_out, bytes_in, first, last, owner, service FROM \(part.level.table)
                 WHERE at = ? \(destination == nil ? "" : "AND destination = ?") ORDER BY destination
                 """
             for at in try part.buckets(db) {
-                let rows = try LedgerStatement(db, sql, isShared: false)
+                let rows = try LedgerStatement(db, sql)
                 rows.bind(1, at)
                 if let destination { rows.bind(2, destination) }
                 var cursor = Cursor(rows: rows, at: at)

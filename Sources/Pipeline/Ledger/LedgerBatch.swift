@@ -1,4 +1,3 @@
-import GRDB
 import Pipeline
 import PipelineFlows
 
@@ -93,8 +92,8 @@ struct LedgerBatch {
         }
     }
 
-    func write(_ db: Database, _ level: LedgerLevel) throws {
-        let statement = try LedgerStatement(db, LedgerSchema.addRow(level))
+    func write(_ db: LedgerDatabase, _ level: LedgerLevel) throws {
+        let statement = try db.statement(LedgerSchema.addRow(level))
         for (key, sums) in rows {
             let at = level.start(of: key.at)
             statement.bind(1, at)
@@ -109,7 +108,7 @@ struct LedgerBatch {
         if LedgerPairs.levels.contains(level) { try writePairs(db, level) }
     }
 
-    private func writePairs(_ db: Database, _ level: LedgerLevel) throws {
+    private func writePairs(_ db: LedgerDatabase, _ level: LedgerLevel) throws {
         var found: [LedgerPairs.Place: [Int64: LedgerSums]] = [:]
         for (key, sums) in rows {
             let place = LedgerPairs.Place(at: level.start(of: key.at), owner: key.owner)
@@ -124,15 +123,15 @@ struct LedgerBatch {
     }
 
     private func writeSums(
-        _ db: Database, _ level: LedgerLevel, _ rollup: LedgerRollup, _ part: (LedgerKey) -> Int64
+        _ db: LedgerDatabase, _ level: LedgerLevel, _ rollup: LedgerRollup, _ part: (LedgerKey) -> Int64
     ) throws {
         var found: [SumKey: LedgerSums] = [:]
         for (key, sums) in rows {
             found[SumKey(at: level.start(of: key.at), key: part(key)), default: LedgerSums()].add(sums)
         }
-        let statement = try LedgerStatement(db, LedgerSchema.addSum)
+        let statement = try db.statement(LedgerSchema.addSum)
         for (key, sums) in found {
-            statement.bind(1, Int64(level.rawValue))
+            statement.bind(1, level.number)
             statement.bind(2, rollup.rawValue)
             statement.bind(3, key.at)
             statement.bind(4, key.key)
@@ -155,8 +154,8 @@ struct LedgerBatch {
         return overflow ? .max : seconds
     }
 
-    func writeMarks(_ db: Database, run: Int64) throws {
-        let statement = try LedgerStatement(db, "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)")
+    func writeMarks(_ db: LedgerDatabase, run: Int64) throws {
+        let statement = try db.statement("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)")
         for (origin, sequence) in marks {
             statement.bind(1, run)
             statement.bind(2, Int64(origin))

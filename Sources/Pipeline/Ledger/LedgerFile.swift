@@ -1,12 +1,11 @@
 import CLinux
-import GRDB
 import Glibc
 import Pipeline
 
 /// A ledger's database file: opened, made, brought up to date, or set aside if it is damaged.
 enum LedgerFile {
     /// `pldg`, so that nobody's other database is taken for one.
-    private static let applicationID: Int32 = 0x706C_6467
+    private static let applicationID: Int64 = 0x706C_6467
 
     /// - Parameters:
     ///   - isAtRest: to read: as ``LedgerRest`` has found it.
@@ -15,25 +14,22 @@ enum LedgerFile {
     static func open(
         _ path: String, isReadOnly: Bool = false, isAtRest: Bool = false, say: (LedgerEvent) -> Void = { _ in }
     ) throws
-        -> DatabaseQueue
+        -> LedgerDatabase
     {
         try checkKind(path)
-        var configuration = Configuration()
-        configuration.readonly = isReadOnly
-        configuration.busyMode = .timeout(2)
-        configuration.label = "ledger"
-        if !isReadOnly { configuration.journalMode = .wal }
-        configuration.prepareDatabase { db in
-            try db.execute(sql: "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY")
-            if isReadOnly { try db.execute(sql: "PRAGMA mmap_size = 4294967296") }
-        }
-        if isReadOnly { return try openToRead(path, isAtRest, configuration) }
+        if isReadOnly { return try openToRead(path, isAtRest) }
         makeFolder(path)
         keepFromOthers(path)
-        let queue = try DatabaseQueue(path: path, configuration: configuration)
-        try queue.write { try prepare($0, path, say) }
-        return queue
+        let database = try LedgerDatabase(path, settings: settings)
+        guard try database.text("PRAGMA journal_mode = WAL") == "wal" else {
+            throw DatabaseError(DatabaseError.unknown, "could not activate WAL Mode at path: \(path)")
+        }
+        try database.write { try prepare($0, path, say) }
+        return database
     }
+
+    private static let settings =
+        "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY"
 
     /// SQLite would wait for ever for who writes to a pipe, and read nothing from a device.
     private static func checkKind(_ path: String) throws {
@@ -61,16 +57,16 @@ enum LedgerFile {
     }
 
     /// A node makes its ledger while it serves already: whoever reads meanwhile finds nothing, or a file without tables.
-    private static func openToRead(_ path: String, _ isAtRest: Bool, _ configuration: Configuration) throws
-        -> DatabaseQueue
-    {
+    private static func openToRead(_ path: String, _ isAtRest: Bool) throws -> LedgerDatabase {
         guard access(path, F_OK) == 0 || errno != ENOENT else {
             throw LedgerProblem(
                 "there is no ledger at \(path): a node that has `ledger \(path)` makes it when it starts")
         }
         do {
-            let queue = try DatabaseQueue(path: isAtRest ? uri(path) : path, configuration: configuration)
-            try queue.read { db in
+            let database = try LedgerDatabase(
+                isAtRest ? uri(path) : path, isReadOnly: true, isURI: isAtRest,
+                settings: settings + "; PRAGMA mmap_size = 4294967296")
+            try database.read { db in
                 guard try !isEmpty(db) else { throw notReady(path, "nothing was written to it so far") }
                 let found = try check(db, path)
                 guard found == LedgerSchema.version else {
@@ -80,7 +76,7 @@ enum LedgerFile {
                     )
                 }
             }
-            return queue
+            return database
         } catch let error as DatabaseError where error.isOfMaking && isAccessible(path) {
             throw notReady(path, "a node seems to be making it")
         }
@@ -115,15 +111,14 @@ enum LedgerFile {
     }
 
     /// Nobody's yet: whoever opens it to write makes a ledger of it.
-    private static func isEmpty(_ db: Database) throws -> Bool {
-        try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_master") ?? 0 == 0
-            && Int32.fetchOne(db, sql: "PRAGMA application_id") ?? 0 == 0
+    private static func isEmpty(_ db: LedgerDatabase) throws -> Bool {
+        try db.integer("SELECT count(*) FROM sqlite_master") == 0 && db.integer("PRAGMA application_id") == 0
     }
 
     /// - Returns: its format.
-    static func check(_ db: Database, _ path: String) throws -> Int {
-        let id = try Int32.fetchOne(db, sql: "PRAGMA application_id") ?? 0
-        let found = try Int.fetchOne(db, sql: "PRAGMA user_version") ?? 0
+    static func check(_ db: LedgerDatabase, _ path: String) throws -> Int {
+        let id = try db.integer("PRAGMA application_id") ?? 0
+        let found = Int(try db.integer("PRAGMA user_version") ?? 0)
         guard id == applicationID, found > 0 else { throw LedgerProblem("\(path) is no ledger of pipelined") }
         guard found <= LedgerSchema.version else {
             throw LedgerProblem(
@@ -132,11 +127,11 @@ enum LedgerFile {
         return found
     }
 
-    private static func prepare(_ db: Database, _ path: String, _ say: (LedgerEvent) -> Void) throws {
-        let tables = try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_master") ?? 0
+    private static func prepare(_ db: LedgerDatabase, _ path: String, _ say: (LedgerEvent) -> Void) throws {
+        let tables = try db.integer("SELECT count(*) FROM sqlite_master") ?? 0
         guard tables > 0 else {
             try db.execute(
-                sql: "PRAGMA application_id = \(applicationID); PRAGMA user_version = \(LedgerSchema.version)")
+                "PRAGMA application_id = \(applicationID); PRAGMA user_version = \(LedgerSchema.version)")
             return try LedgerSchema.create(db)
         }
         let found = try check(db, path)
@@ -167,14 +162,4 @@ enum LedgerFile {
         for suffix in ["-wal", "-shm"] { _ = rename(path + suffix, name + suffix) }
         return name
     }
-}
-
-extension DatabaseError {
-    /// What a reader meets while a writer makes the file, or turns it to WAL, and not later.
-    var isOfMaking: Bool {
-        [.SQLITE_BUSY, .SQLITE_LOCKED, .SQLITE_CANTOPEN, .SQLITE_READONLY, .SQLITE_PROTOCOL].contains(resultCode)
-    }
-    var isDamage: Bool { [.SQLITE_CORRUPT, .SQLITE_NOTADB].contains(resultCode) }
-    /// No room on the disk, or the disk doesn't write.
-    var isFull: Bool { [.SQLITE_FULL, .SQLITE_IOERR].contains(resultCode) }
 }

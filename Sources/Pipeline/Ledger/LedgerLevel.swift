@@ -6,6 +6,9 @@ package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
 
     package static func < (a: LedgerLevel, b: LedgerLevel) -> Bool { a.rawValue < b.rawValue }
 
+    /// As the database has it.
+    var number: Int64 { Int64(rawValue) }
+
     /// Seconds of a bucket.
     package var seconds: Int64 {
         switch self {

@@ -1,4 +1,3 @@
-import GRDB
 import Pipeline
 
 /// The third sum (docs/adr/0046): by owner and service together, of hours and days. Bounded for each owner and bucket: what
@@ -24,9 +23,10 @@ enum LedgerPairs {
     }
 
     /// Adds what one owner did in one bucket.
-    static func add(_ db: Database, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]) throws {
+    static func add(_ db: LedgerDatabase, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]) throws
+    {
         let named = try named(db, level, place, services)
-        let statement = try LedgerStatement(db, LedgerSchema.addPair)
+        let statement = try db.statement(LedgerSchema.addPair)
         var rest: LedgerSums?
         for (service, sums) in services {
             if named.contains(service) {
@@ -41,11 +41,11 @@ enum LedgerPairs {
 
     /// Which of the services have rows of their own, or get them: the largest of the new ones, while there is room.
     private static func named(
-        _ db: Database, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]
+        _ db: LedgerDatabase, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]
     ) throws -> Set<Int64> {
         var known: Set<Int64> = []
-        let statement = try LedgerStatement(db, "SELECT service FROM pairs WHERE level = ? AND at = ? AND owner = ?")
-        statement.bind([Int64(level.rawValue), place.at, place.owner])
+        let statement = try db.statement("SELECT service FROM pairs WHERE level = ? AND at = ? AND owner = ?")
+        statement.bind([level.number, place.at, place.owner])
         try statement.each { known.insert($0.integer(0)) }
         let counted = known.count { !isKept($0) && $0 != ReportService.rest.value }
         let new = services.filter { !known.contains($0.key) && !isKept($0.key) }
@@ -60,15 +60,14 @@ enum LedgerPairs {
     private static func write(
         _ statement: LedgerStatement, _ level: LedgerLevel, _ place: Place, _ service: Int64, _ sums: LedgerSums
     ) throws {
-        statement.bind([Int64(level.rawValue), place.at, place.owner, service])
+        statement.bind([level.number, place.at, place.owner, service])
         LedgerBatch.bind(statement, sums, place.at)
         try statement.run()
     }
 
     /// Adds up the rows that a ledger of an older format has, bucket by bucket: SQLite would sort them all to group them.
-    static func fill(_ db: Database, _ level: LedgerLevel) throws {
-        let rows = try LedgerStatement(
-            db,
+    static func fill(_ db: LedgerDatabase, _ level: LedgerLevel) throws {
+        let rows = try db.statement(
             """
             SELECT owner, service, connections, bytes_out, bytes_in, first, last FROM \(level.table) WHERE at = ?
             """)

@@ -1,5 +1,4 @@
 import FilterEgressAccounting
-import GRDB
 import Pipeline
 
 /// What goes from a ledger, and when: by age, and where the disk is full.
@@ -15,15 +14,15 @@ struct LedgerPrune {
     private static let buckets = 4
     private static let rows: Int64 = 20_000
     /// Pages that a full ledger keeps free for rows to come, 8 MiB.
-    private static let sparePages = 2048
+    private static let sparePages: Int64 = 2048
 
-    func run(_ db: Database) throws {
+    func run(_ db: LedgerDatabase) throws {
         let kept = [settings.minutes, settings.hours, settings.days]
         for level in LedgerLevel.allCases {
             let seconds = Int64(clamping: kept[level.rawValue].nanoseconds / 1_000_000_000)
             let oldest = now - seconds - level.seconds
             for _ in 0..<LedgerPrune.buckets {
-                let first = try Int64.fetchOne(db.cachedStatement(sql: "SELECT min(at) FROM \(level.table)"))
+                let first = try db.integer("SELECT min(at) FROM \(level.table)")
                 guard let first, first < oldest else { break }
                 try removeSome(db, level, first)
             }
@@ -31,33 +30,30 @@ struct LedgerPrune {
         if isShort { try makeRoom(db) }
     }
 
-    private func makeRoom(_ db: Database) throws {
-        let free = try Int.fetchOne(db, sql: "PRAGMA freelist_count") ?? 0
+    private func makeRoom(_ db: LedgerDatabase) throws {
+        let free = try db.integer("PRAGMA freelist_count") ?? 0
         guard free < LedgerPrune.sparePages else { return }
-        let first = try Int64.fetchOne(db.cachedStatement(sql: "SELECT min(at) FROM minutes"))
+        let first = try db.integer("SELECT min(at) FROM minutes")
         if let first { try removeAll(db, .minutes, first) }
     }
 
-    private func removeSome(_ db: Database, _ level: LedgerLevel, _ at: Int64) throws {
-        let last = try Row.fetchOne(
-            db.cachedStatement(
-                sql: """
-                    SELECT destination, owner FROM \(level.table) WHERE at = ? ORDER BY destination, owner
-                    LIMIT 1 OFFSET \(LedgerPrune.rows)
-                    """), arguments: [at])
-        guard let last else { return try removeAll(db, level, at) }
-        try db.cachedStatement(
-            sql: "DELETE FROM \(level.table) WHERE at = ? AND (destination, owner) <= (?, ?)"
-        ).execute(arguments: [at, last[0] as DatabaseValue, last[1] as DatabaseValue])
+    private func removeSome(_ db: LedgerDatabase, _ level: LedgerLevel, _ at: Int64) throws {
+        try db.run(
+            """
+            DELETE FROM \(level.table) WHERE at = ?1 AND (destination, owner) <= (
+                SELECT destination, owner FROM \(level.table) WHERE at = ?1 ORDER BY destination, owner
+                LIMIT 1 OFFSET \(LedgerPrune.rows))
+            """, [at])
+        // It has no more rows than that.
+        if db.changes == 0 { try removeAll(db, level, at) }
     }
 
-    private func removeAll(_ db: Database, _ level: LedgerLevel, _ at: Int64) throws {
-        try db.cachedStatement(sql: "DELETE FROM \(level.table) WHERE at = ?").execute(arguments: [at])
+    private func removeAll(_ db: LedgerDatabase, _ level: LedgerLevel, _ at: Int64) throws {
+        try db.run("DELETE FROM \(level.table) WHERE at = ?", [at])
         for rollup in LedgerRollup.allCases {
-            try db.cachedStatement(sql: "DELETE FROM sums WHERE level = ? AND what = ? AND at = ?")
-                .execute(arguments: [level.rawValue, rollup.rawValue, at])
+            try db.run(
+                "DELETE FROM sums WHERE level = ? AND what = ? AND at = ?", [level.number, rollup.rawValue, at])
         }
-        try db.cachedStatement(sql: "DELETE FROM pairs WHERE level = ? AND at = ?")
-            .execute(arguments: [level.rawValue, at])
+        try db.run("DELETE FROM pairs WHERE level = ? AND at = ?", [level.number, at])
     }
 }

@@ -1,4 +1,3 @@
-import GRDB
 import Pipeline
 import PipelineFlows
 
@@ -15,18 +14,18 @@ struct LedgerQuery {
     /// Growth of one owner at one service; -1: of all.
     typealias Body = (_ at: Int64, _ owner: Int64, _ service: Int64, ReportSums) -> Void
 
-    let db: Database
+    let db: LedgerDatabase
     let question: ReportQuestion
     /// Names as far as the question goes: two instances of one env are the same if it is by env.
     private(set) var owners: [FlowNames] = []
     private var places: [Int64: Int] = [:]
     private var names: [Int64: FlowNames] = [:]
 
-    init(_ db: Database, _ question: ReportQuestion) throws {
+    init(_ db: LedgerDatabase, _ question: ReportQuestion) throws {
         (self.db, self.question) = (db, question)
         guard question.needsOwner else { return }
         var known: [FlowNames: Int] = [:]
-        try LedgerStatement(db, "SELECT id, instance, env, app, org FROM owners").each { row in
+        try db.statement("SELECT id, instance, env, app, org FROM owners").each { row in
             let whole = FlowNames(instance: row.text(1), env: row.text(2), app: row.text(3), org: row.text(4))
             guard question.fits(whole) else { return }
             let name = question.part(whole)
@@ -96,9 +95,9 @@ struct LedgerQuery {
 
     private func rests(_ part: LedgerRange.Part) throws -> [Int64] {
         var found: [Int64] = []
-        let statement = try LedgerStatement(
-            db, "SELECT owner FROM pairs WHERE level = ? AND at >= ? AND at < ? AND service = -1")
-        statement.bind([Int64(part.level.rawValue), part.start, part.end])
+        let statement = try db.statement(
+            "SELECT owner FROM pairs WHERE level = ? AND at >= ? AND at < ? AND service = -1")
+        statement.bind([part.level.number, part.start, part.end])
         try statement.each { found.append($0.integer(0)) }
         return found
     }
@@ -106,13 +105,12 @@ struct LedgerQuery {
     private func eachSum(
         _ rollup: LedgerRollup, _ part: LedgerRange.Part, _ body: (Int64, Int64, ReportSums) -> Void
     ) throws {
-        let statement = try LedgerStatement(
-            db,
+        let statement = try db.statement(
             """
             SELECT at, key, connections, bytes_out, bytes_in, first, last FROM sums
             WHERE level = ? AND what = ? AND at >= ? AND at < ?
             """)
-        statement.bind([Int64(part.level.rawValue), rollup.rawValue, part.start, part.end])
+        statement.bind([part.level.number, rollup.rawValue, part.start, part.end])
         try statement.each { row in
             let at = row.integer(0)
             body(at, row.integer(1), row.sums(2, at: at))
@@ -120,13 +118,12 @@ struct LedgerQuery {
     }
 
     private func eachPair(_ part: LedgerRange.Part, _ body: Body) throws {
-        let statement = try LedgerStatement(
-            db,
+        let statement = try db.statement(
             """
             SELECT at, owner, service, connections, bytes_out, bytes_in, first, last FROM pairs
             WHERE level = ? AND at >= ? AND at < ?
             """)
-        statement.bind([Int64(part.level.rawValue), part.start, part.end])
+        statement.bind([part.level.number, part.start, part.end])
         try statement.each { row in
             let at = row.integer(0)
             body(at, row.integer(1), row.integer(2), row.sums(3, at: at))
@@ -135,8 +132,7 @@ struct LedgerQuery {
 
     /// - Parameter destination: only this one; nil: all.
     func eachRow(_ part: LedgerRange.Part, to destination: IPAddress? = nil, _ body: Body) throws {
-        let statement = try LedgerStatement(
-            db,
+        let statement = try db.statement(
             """
             SELECT owner, service, connections, bytes_out, bytes_in, first, last FROM \(part.level.table)
             WHERE at = ? \(destination == nil ? "" : "AND destination = ?")

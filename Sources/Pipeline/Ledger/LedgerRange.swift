@@ -1,5 +1,3 @@
-import GRDB
-
 /// Which rows make up a range of time: whole days where there are, hours and minutes at its ends.
 struct LedgerRange: Equatable {
     struct Part: Equatable {
@@ -63,10 +61,10 @@ struct LedgerRange: Equatable {
 
 extension LedgerRange.Part {
     /// The buckets that have rows: found one from the other, since there may be a million rows in each.
-    func buckets(_ db: Database) throws -> [Int64] {
-        let next = try db.cachedStatement(sql: "SELECT min(at) FROM \(level.table) WHERE at >= ? AND at < ?")
+    func buckets(_ db: LedgerDatabase) throws -> [Int64] {
+        let next = "SELECT min(at) FROM \(level.table) WHERE at >= ? AND at < ?"
         var found: [Int64] = []
-        while let at = try Int64.fetchOne(next, arguments: [(found.last ?? start - 1) + 1, end]) { found.append(at) }
+        while let at = try db.integer(next, [(found.last ?? start - 1) + 1, end]) { found.append(at) }
         return found
     }
 }

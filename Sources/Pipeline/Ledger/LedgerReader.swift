@@ -1,4 +1,3 @@
-import GRDB
 import Pipeline
 
 /// A ledger as reports read it, also while a node writes to it. Threading: one thread at a time.
@@ -7,15 +6,15 @@ import Pipeline
 /// together here: SQLite would sort a million rows to group them.
 package final class LedgerReader {
     private let path: String
-    private var queue: DatabaseQueue
+    private var database: LedgerDatabase
     private var rest: LedgerRest
 
     package init(_ path: String) throws(LedgerProblem) {
         self.path = path
-        (rest, queue) = try LedgerReader.open(path)
+        (rest, database) = try LedgerReader.open(path)
     }
 
-    private static func open(_ path: String) throws(LedgerProblem) -> (LedgerRest, DatabaseQueue) {
+    private static func open(_ path: String) throws(LedgerProblem) -> (LedgerRest, LedgerDatabase) {
         var tries = 3
         while true {
             tries -= 1
@@ -37,7 +36,7 @@ package final class LedgerReader {
         try read { try LedgerReader.report($0, question) }
     }
 
-    private static func report(_ db: Database, _ question: ReportQuestion) throws -> Report {
+    private static func report(_ db: LedgerDatabase, _ question: ReportQuestion) throws -> Report {
         let range = try range(db, question.from, question.to, question.now)
         let query = try LedgerQuery(db, question)
         let tally = try LedgerTally(query, range)
@@ -64,11 +63,11 @@ package final class LedgerReader {
     package static let rest = "(others)"
 
     /// What was read while a node began with the ledger is read again.
-    private func read<Result>(_ body: (Database) throws -> Result) throws(LedgerProblem) -> Result {
+    private func read<Result>(_ body: (LedgerDatabase) throws -> Result) throws(LedgerProblem) -> Result {
         for _ in 0..<3 {
-            let result: Swift.Result<Result, any Error> = .init { try queue.read(body) }
+            let result: Swift.Result<Result, any Error> = .init { try database.read(body) }
             guard rest.held else {
-                (rest, queue) = try LedgerReader.open(path)
+                (rest, database) = try LedgerReader.open(path)
                 continue
             }
             do { return try result.get() } catch let problem as LedgerProblem { throw problem } catch {
@@ -82,10 +81,10 @@ package final class LedgerReader {
 // MARK: Which rows
 
 extension LedgerReader {
-    private static func oldest(_ db: Database) throws -> [LedgerLevel: Int64] {
+    private static func oldest(_ db: LedgerDatabase) throws -> [LedgerLevel: Int64] {
         var oldest: [LedgerLevel: Int64] = [:]
         for level in LedgerLevel.allCases {
-            let first = try Int64.fetchOne(db, sql: "SELECT min(at) FROM \(level.table)")
+            let first = try db.integer("SELECT min(at) FROM \(level.table)")
             // The file may say anything, and times are reckoned with.
             oldest[level] = first.map { min(max(0, $0), 1 << 52) }
         }
@@ -98,10 +97,10 @@ extension LedgerReader {
         let stop: Int64
     }
 
-    private static func range(_ db: Database, _ from: Int64, _ to: Int64, _ now: Int64) throws -> LedgerRange {
+    private static func range(_ db: LedgerDatabase, _ from: Int64, _ to: Int64, _ now: Int64) throws -> LedgerRange {
         let oldest = try oldest(db)
         var gaps: [Gap] = []
-        try LedgerStatement(db, "SELECT level, start, stop FROM gaps").each {
+        try db.statement("SELECT level, start, stop FROM gaps").each {
             gaps.append(Gap(level: $0.integer(0), start: $0.integer(1), stop: $0.integer(2)))
         }
         return LedgerRange(
@@ -119,7 +118,7 @@ extension LedgerReader {
     }
 
     /// The steps of a picture.
-    private static func step(_ db: Database, _ from: Int64, _ to: Int64) throws -> LedgerLevel {
+    private static func step(_ db: LedgerDatabase, _ from: Int64, _ to: Int64) throws -> LedgerLevel {
         let length = to - from
         let oldest = try oldest(db)
         var level: LedgerLevel = length <= 6 * 3600 ? .minutes : length <= 14 * 86400 ? .hours : .days

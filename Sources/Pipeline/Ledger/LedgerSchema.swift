@@ -1,4 +1,3 @@
-import GRDB
 import Pipeline
 
 /// What ``LedgerSchema`` keeps sums of besides the rows themselves, so that reports need not read them all.
@@ -26,67 +25,67 @@ enum LedgerSchema {
         first INTEGER NOT NULL, last INTEGER NOT NULL
         """
 
-    static func create(_ db: Database) throws {
+    static func create(_ db: LedgerDatabase) throws {
         try db.execute(
-            sql: """
-                CREATE TABLE owners(
-                    id INTEGER PRIMARY KEY, instance TEXT NOT NULL, env TEXT NOT NULL, app TEXT NOT NULL,
-                    org TEXT NOT NULL, UNIQUE(instance, env, app, org));
-                CREATE TABLE marks(
-                    run INTEGER NOT NULL, origin INTEGER NOT NULL, sequence INTEGER NOT NULL,
-                    PRIMARY KEY(run, origin)) WITHOUT ROWID;
-                """)
+            """
+            CREATE TABLE owners(
+                id INTEGER PRIMARY KEY, instance TEXT NOT NULL, env TEXT NOT NULL, app TEXT NOT NULL,
+                org TEXT NOT NULL, UNIQUE(instance, env, app, org));
+            CREATE TABLE marks(
+                run INTEGER NOT NULL, origin INTEGER NOT NULL, sequence INTEGER NOT NULL,
+                PRIMARY KEY(run, origin)) WITHOUT ROWID;
+            """)
         for level in LedgerLevel.allCases { try createRows(db, level) }
         try createSecond(db)
         try createFourth(db)
     }
 
     /// What came with format 4 (docs/adr/0046).
-    private static func createFourth(_ db: Database) throws {
+    private static func createFourth(_ db: LedgerDatabase) throws {
         try db.execute(
-            sql: """
-                CREATE TABLE pairs(
-                    level INTEGER NOT NULL, at INTEGER NOT NULL, owner INTEGER NOT NULL, service INTEGER NOT NULL,
-                    \(numbers), PRIMARY KEY(level, at, owner, service)) WITHOUT ROWID
-                """)
+            """
+            CREATE TABLE pairs(
+                level INTEGER NOT NULL, at INTEGER NOT NULL, owner INTEGER NOT NULL, service INTEGER NOT NULL,
+                \(numbers), PRIMARY KEY(level, at, owner, service)) WITHOUT ROWID
+            """)
     }
 
     /// The key begins with time, then where it went: what reports must read row by row comes in their order. Addresses
     /// have 4 or 16 bytes.
-    private static func createRows(_ db: Database, _ level: LedgerLevel) throws {
+    private static func createRows(_ db: LedgerDatabase, _ level: LedgerLevel) throws {
         try db.execute(
-            sql: """
-                CREATE TABLE \(level.table)(
-                    at INTEGER NOT NULL, destination BLOB NOT NULL, owner INTEGER NOT NULL, service INTEGER NOT NULL,
-                    \(numbers), PRIMARY KEY(at, destination, owner, service)) WITHOUT ROWID
-                """)
+            """
+            CREATE TABLE \(level.table)(
+                at INTEGER NOT NULL, destination BLOB NOT NULL, owner INTEGER NOT NULL, service INTEGER NOT NULL,
+                \(numbers), PRIMARY KEY(at, destination, owner, service)) WITHOUT ROWID
+            """)
     }
 
     /// What came with format 2.
-    private static func createSecond(_ db: Database) throws {
+    private static func createSecond(_ db: LedgerDatabase) throws {
         try db.execute(
-            sql: """
-                CREATE TABLE sums(
-                    level INTEGER NOT NULL, what INTEGER NOT NULL, at INTEGER NOT NULL, key INTEGER NOT NULL,
-                    \(numbers), PRIMARY KEY(level, what, at, key)) WITHOUT ROWID;
-                CREATE TABLE gaps(
-                    level INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
-                    PRIMARY KEY(level, start)) WITHOUT ROWID;
-                """)
+            """
+            CREATE TABLE sums(
+                level INTEGER NOT NULL, what INTEGER NOT NULL, at INTEGER NOT NULL, key INTEGER NOT NULL,
+                \(numbers), PRIMARY KEY(level, what, at, key)) WITHOUT ROWID;
+            CREATE TABLE gaps(
+                level INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
+                PRIMARY KEY(level, start)) WITHOUT ROWID;
+            """)
     }
 
     /// Brings a ledger of an older format up to this one, in the transaction of its caller.
-    static func migrate(_ db: Database, from format: Int) throws {
+    static func migrate(_ db: LedgerDatabase, from format: Int) throws {
         if format < 3 { try bringToThird(db, format) }
         try createFourth(db)
         for level in LedgerPairs.levels { try LedgerPairs.fill(db, level) }
-        try db.execute(sql: "PRAGMA user_version = \(version)")
+        try db.execute("PRAGMA user_version = \(version)")
     }
 
-    private static func bringToThird(_ db: Database, _ format: Int) throws {
+    private static func bringToThird(_ db: LedgerDatabase, _ format: Int) throws {
         if format == 1 { try createSecond(db) }
         for level in LedgerLevel.allCases {
-            try db.execute(sql: "ALTER TABLE \(level.table) RENAME TO older")
+            try db.execute("ALTER TABLE \(level.table) RENAME TO older")
             try createRows(db, level)
             // Format 2 had rows by owner first, format 1 other columns too.
             let rest =
@@ -94,24 +93,24 @@ enum LedgerSchema {
                 ? "port << 8 | proto, connections, bytes_out, bytes_in, first - at, last - at"
                 : "service, connections, bytes_out, bytes_in, first, last"
             try db.execute(
-                sql: """
-                    INSERT INTO \(level.table)
-                        SELECT at, destination, owner, \(rest) FROM older ORDER BY 1, 2, 3, 4;
-                    DROP TABLE older;
-                    """)
+                """
+                INSERT INTO \(level.table)
+                    SELECT at, destination, owner, \(rest) FROM older ORDER BY 1, 2, 3, 4;
+                DROP TABLE older;
+                """)
             if format == 1 { try addUp(db, level) }
         }
     }
 
-    private static func addUp(_ db: Database, _ level: LedgerLevel) throws {
+    private static func addUp(_ db: LedgerDatabase, _ level: LedgerLevel) throws {
         for rollup in LedgerRollup.allCases {
             try db.execute(
-                sql: """
-                    INSERT INTO sums
-                        SELECT \(level.rawValue), \(rollup.rawValue), at, \(rollup.column), sum(connections),
-                            sum(bytes_out), sum(bytes_in), min(first), max(last)
-                        FROM \(level.table) GROUP BY at, \(rollup.column)
-                    """)
+                """
+                INSERT INTO sums
+                    SELECT \(level.rawValue), \(rollup.rawValue), at, \(rollup.column), sum(connections),
+                        sum(bytes_out), sum(bytes_in), min(first), max(last)
+                    FROM \(level.table) GROUP BY at, \(rollup.column)
+                """)
         }
     }
 

@@ -1,19 +1,48 @@
-import GRDB
-import GRDBSQLite
+import CSQLite
 import Pipeline
 
-/// A statement for loops of a million rows: bound and stepped without a detour by arrays and boxes, which cost several
-/// times what SQLite does.
+/// A statement, for loops of a million rows: bound and stepped without arrays and boxes in between, which cost several times
+/// what SQLite does.
 ///
-/// Threading: the database's. Not used after the access to the database that made it.
-struct LedgerStatement {
-    private let statement: Statement
-    private var handle: SQLiteStatement { statement.sqliteStatement }
+/// Threading: the database's. Not used after that was closed.
+final class LedgerStatement {
+    private let handle: OpaquePointer
+    private unowned let database: LedgerDatabase
+    private let sql: String
 
-    /// - Parameter isShared: one statement for all who have the same text, one after the other; false: one of its own.
-    init(_ db: Database, _ sql: String, isShared: Bool = true) throws {
-        statement = try isShared ? db.cachedStatement(sql: sql) : db.makeStatement(sql: sql)
-        reset()
+    /// One of its own; ``LedgerDatabase/statement(_:)`` has those that are shared.
+    convenience init(_ database: LedgerDatabase, _ sql: String) throws {
+        var rest = sql[...]
+        try self.init(database, sql, rest: &rest)
+    }
+
+    /// - Parameter rest: what follows the first statement of `sql`.
+    init(_ database: LedgerDatabase, _ sql: String, rest: inout Substring) throws {
+        var made: OpaquePointer?
+        var length = 0
+        var copy = sql
+        let code = copy.withUTF8 { bytes in
+            bytes.withMemoryRebound(to: CChar.self) { text in
+                var tail: UnsafePointer<CChar>?
+                let code = sqlite3_prepare_v2(database.handle, text.baseAddress, Int32(text.count), &made, &tail)
+                if let tail, let start = text.baseAddress { length = tail - start }
+                return code
+            }
+        }
+        let own = String(decoding: sql.utf8.prefix(length), as: UTF8.self)
+        let text = LedgerStatement.trimmed(code == SQLITE_OK ? own : sql)
+        guard code == SQLITE_OK else { throw database.failure(code, sql: text) }
+        guard let made else { throw DatabaseError(SQLITE_MISUSE, "there is no statement", sql: text) }
+        (handle, self.database, self.sql) = (made, database, text)
+        rest = Substring(String(decoding: sql.utf8.dropFirst(length), as: UTF8.self))
+    }
+
+    deinit { sqlite3_finalize(handle) }
+
+    private static func trimmed(_ sql: String) -> String {
+        let isPart = { (character: Character) in !character.isWhitespace && character != ";" }
+        guard let first = sql.firstIndex(where: isPart), let last = sql.lastIndex(where: isPart) else { return "" }
+        return String(sql[first...last])
     }
 
     // MARK: Parameters, from 1
@@ -23,6 +52,14 @@ struct LedgerStatement {
     /// The first places.
     func bind(_ values: [Int64]) {
         for (place, value) in values.enumerated() { bind(Int32(place + 1), value) }
+    }
+
+    /// The first places.
+    func bind(_ values: [String]) {
+        for (place, value) in values.enumerated() {
+            _ = sqlite3_bind_text(
+                handle, Int32(place + 1), value, Int32(value.utf8.count), LedgerStatement.copied)
+        }
     }
 
     /// As the database has addresses: 4 bytes or 16, in network order.
@@ -55,10 +92,7 @@ struct LedgerStatement {
     /// False: there are no more rows.
     func step() throws -> Bool {
         let code = sqlite3_step(handle)
-        guard code == SQLITE_ROW || code == SQLITE_DONE else {
-            let message = sqlite3_db_handle(handle).flatMap { sqlite3_errmsg($0) }.map { String(cString: $0) }
-            throw DatabaseError(resultCode: ResultCode(rawValue: code), message: message, sql: statement.sql)
-        }
+        guard code == SQLITE_ROW || code == SQLITE_DONE else { throw database.failure(code, sql: sql) }
         return code == SQLITE_ROW
     }
 
@@ -66,6 +100,7 @@ struct LedgerStatement {
 
     // MARK: Columns, from 0
 
+    func isNull(_ column: Int32) -> Bool { sqlite3_column_type(handle, column) == SQLITE_NULL }
     func integer(_ column: Int32) -> Int64 { sqlite3_column_int64(handle, column) }
 
     /// Nil: what is there is no address.

@@ -1,5 +1,4 @@
 import FilterEgressAccounting
-import GRDB
 import Pipeline
 import PipelineFlows
 
@@ -15,7 +14,7 @@ package final class LedgerStore {
     /// Tells runs of the node apart: sequences begin anew with each.
     private let run: Int64
     private let say: (LedgerEvent) -> Void
-    private var queue: DatabaseQueue
+    private var database: LedgerDatabase
     private var owners: [FlowNames: Int64] = [:]
     /// What is in the database for sure.
     private var marks: [UInt16: UInt64] = [:]
@@ -25,8 +24,8 @@ package final class LedgerStore {
     private var reserve: LedgerReserve
     /// The first minute that was not written in full detail.
     private var gapStart: Int64?
-    /// What was said last of not writing; nil: it writes.
-    private var saidFailure: String?
+    /// The error that was said last of not writing; nil: it writes.
+    private var saidFailure: Int32?
     private var watch: LedgerWatch
     /// It was taken away or damaged: nothing is written to it any more, and the path is free for another, unless it could
     /// not be renamed.
@@ -51,7 +50,7 @@ package final class LedgerStore {
         self.settings = settings
         self.run = Int64(clamping: run)
         self.say = say
-        queue = try LedgerStore.openOrReplace(settings.path, replacesDamaged, say)
+        database = try LedgerStore.openOrReplace(settings.path, replacesDamaged, say)
         reserve = LedgerReserve(ledger: settings.path)
         watch = LedgerWatch(settings.path)
         forgetOld()
@@ -61,11 +60,10 @@ package final class LedgerStore {
     /// Earlier runs' marks have nothing to say to this one. On a full disk they stay until the next start. Its own one is seen
     /// by a node that drains and writes to the same ledger.
     private func forgetOld() {
-        try? queue.write { db in
-            try db.execute(sql: "DELETE FROM marks WHERE run <> ?", arguments: [run])
+        try? database.write { db in
+            try db.run("DELETE FROM marks WHERE run <> ?", [run])
             try showMark(db)
-            try db.execute(
-                sql: "DELETE FROM gaps WHERE stop < (SELECT min(at) FROM days)")
+            try db.execute("DELETE FROM gaps WHERE stop < (SELECT min(at) FROM days)")
         }
     }
 
@@ -79,7 +77,7 @@ package final class LedgerStore {
 
     private static func openOrReplace(
         _ path: String, _ replacesDamaged: Bool, _ say: (LedgerEvent) -> Void
-    ) throws(LedgerProblem) -> DatabaseQueue {
+    ) throws(LedgerProblem) -> LedgerDatabase {
         do {
             return try LedgerFile.open(path, say: say)
         } catch let problem as LedgerProblem {
@@ -93,7 +91,7 @@ package final class LedgerStore {
 
     private static func replace(
         _ path: String, _ reason: String, _ say: (LedgerEvent) -> Void
-    ) throws(LedgerProblem) -> DatabaseQueue {
+    ) throws(LedgerProblem) -> LedgerDatabase {
         try setAside(path, reason, say)
         do {
             return try LedgerFile.open(path)
@@ -136,7 +134,7 @@ package final class LedgerStore {
             }
             reserve.release()
             // Frees the log's pages, where the database itself has room for them.
-            try? queue.writeWithoutTransaction { db in _ = try db.checkpoint(.passive) }
+            try? database.checkpoint()
             guard let coarser = LedgerLevel(rawValue: detail.rawValue + 1) else {
                 failed(error)
                 return false
@@ -170,17 +168,17 @@ package final class LedgerStore {
         watch.wrote()
     }
 
-    private func showMark(_ db: Database) throws {
-        try db.execute(sql: "INSERT OR IGNORE INTO marks VALUES (?, -1, 0)", arguments: [run])
+    private func showMark(_ db: LedgerDatabase) throws {
+        try db.run("INSERT OR IGNORE INTO marks VALUES (?, -1, 0)", [run])
     }
 
     /// Whether another node wrote to it since this one began with it: one that drains, or its successor. The other learns the
     /// same of this one, whose mark it may have removed when it started.
     private func sharesWithNode() throws -> Bool {
         do {
-            return try queue.write { db in
+            return try database.write { db in
                 try showMark(db)
-                return try Row.fetchOne(db, sql: "SELECT 1 FROM marks WHERE run <> ? LIMIT 1", arguments: [run]) != nil
+                return try db.integer("SELECT 1 FROM marks WHERE run <> ? LIMIT 1", [run]) != nil
             }
         } catch let error as DatabaseError where !error.isDamage {
             return false
@@ -192,7 +190,7 @@ package final class LedgerStore {
         var isNews = true
         do {
             isNews = try !sharesWithNode()
-            try queue.writeWithoutTransaction { db in _ = try db.checkpoint(.passive) }
+            try database.checkpoint()
             if let wrong = try LedgerCheck.run(settings.path) { return lose(wrong, keeps: true) }
         } catch let error as DatabaseError where error.isDamage {
             return lose("\(error)", keeps: true)
@@ -212,7 +210,7 @@ package final class LedgerStore {
     private func lose(_ reason: String, keeps: Bool) {
         isLost = true
         // First: closing removes the log by its name, which would be the next ledger's later.
-        try? queue.close()
+        database.close()
         guard keeps else {
             say(LedgerEvent(event: "ledger_set_aside", message: "\(settings.path) \(reason)"))
             return
@@ -239,7 +237,7 @@ package final class LedgerStore {
         _ records: [FlowRecord], _ identity: Identity, _ now: Int64, _ detail: LedgerLevel
     ) -> DatabaseError? {
         do {
-            let batch = try queue.write { db in
+            let batch = try database.write { db in
                 // Room that old detail gives is needed before new rows come.
                 try LedgerPrune(settings: settings, now: now, isShort: detail > .minutes).run(db)
                 var known: [Source: Int64] = [:]
@@ -263,7 +261,7 @@ package final class LedgerStore {
         } catch {
             // What was given out in the transaction is gone with it.
             owners.removeAll()
-            return error as? DatabaseError ?? DatabaseError(message: "\(error)")
+            return error as? DatabaseError ?? DatabaseError(DatabaseError.unknown, "\(error)")
         }
     }
 
@@ -274,26 +272,29 @@ package final class LedgerStore {
     }
 
     /// Reports must know which rows are missing.
-    private func noteGap(_ batch: LedgerBatch, _ db: Database, _ detail: LedgerLevel) throws {
+    private func noteGap(_ batch: LedgerBatch, _ db: LedgerDatabase, _ detail: LedgerLevel) throws {
         guard let minutes = batch.minutes else { return }
         let start = min(gapStart ?? minutes.first, minutes.first)
         gapStart = start
         for level in LedgerLevel.allCases where level < detail {
-            try db.execute(
-                sql: "INSERT INTO gaps VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stop = max(stop, excluded.stop)",
-                arguments: [level.rawValue, start, minutes.last + LedgerLevel.minutes.seconds])
+            try db.run(
+                "INSERT INTO gaps VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stop = max(stop, excluded.stop)",
+                [level.number, start, minutes.last + LedgerLevel.minutes.seconds])
         }
     }
 
-    private func owner(_ owner: FlowNames, _ db: Database) throws -> Int64 {
+    private func owner(_ owner: FlowNames, _ db: LedgerDatabase) throws -> Int64 {
         if let id = owners[owner] { return id }
-        let arguments: StatementArguments = [owner.instance, owner.env, owner.app, owner.org]
-        try db.cachedStatement(sql: "INSERT OR IGNORE INTO owners(instance, env, app, org) VALUES (?, ?, ?, ?)")
-            .execute(arguments: arguments)
-        let id = try Int64.fetchOne(
-            db.cachedStatement(sql: "SELECT id FROM owners WHERE instance = ? AND env = ? AND app = ? AND org = ?"),
-            arguments: arguments)
-        guard let id else { throw DatabaseError(message: "an owner was not written") }
+        let names = [owner.instance, owner.env, owner.app, owner.org]
+        let insert = try db.statement("INSERT OR IGNORE INTO owners(instance, env, app, org) VALUES (?, ?, ?, ?)")
+        insert.bind(names)
+        try insert.run()
+        let select = try db.statement(
+            "SELECT id FROM owners WHERE instance = ? AND env = ? AND app = ? AND org = ?")
+        select.bind(names)
+        defer { select.reset() }
+        guard try select.step() else { throw DatabaseError(DatabaseError.unknown, "an owner was not written") }
+        let id = select.integer(0)
         owners[owner] = id
         return id
     }
@@ -311,8 +312,8 @@ package final class LedgerStore {
                     + "until there is room"))
     }
 
-    private func writeProof(_ db: Database, _ now: Int64) throws {
-        try db.execute(sql: "INSERT OR REPLACE INTO marks VALUES (?, -1, ?)", arguments: [run, now])
+    private func writeProof(_ db: LedgerDatabase, _ now: Int64) throws {
+        try db.run("INSERT OR REPLACE INTO marks VALUES (?, -1, ?)", [run, now])
     }
 
     private func wroteAgain() {
@@ -334,8 +335,8 @@ package final class LedgerStore {
     private func failed(_ error: DatabaseError) {
         if error.isDamage { return lose("\(error)", keeps: true) }
         // Once a second would be no news.
-        guard saidFailure != "\(error.resultCode)" else { return }
-        saidFailure = "\(error.resultCode)"
+        guard saidFailure != error.code else { return }
+        saidFailure = error.code
         say(
             LedgerEvent(
                 event: "ledger_failed",
@@ -343,5 +344,5 @@ package final class LedgerStore {
     }
 
     /// For tests: what limits a database's pages limits the disk.
-    func execute(_ sql: String) throws { try queue.writeWithoutTransaction { try $0.execute(sql: sql) } }
+    func execute(_ sql: String) throws { try database.execute(sql) }
 }

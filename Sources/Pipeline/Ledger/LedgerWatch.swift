@@ -1,6 +1,5 @@
 import CLinux
-import GRDB
-import GRDBSQLite
+import CSQLite
 import Pipeline
 
 /// Whether a ledger's files are what its writer left. SQLite looks at what it has in memory: a file that somebody removed or
@@ -46,29 +45,25 @@ enum LedgerCheck {
     /// What is wrong with it; nil: nothing that was found in time. By SQLite alone, and not mapped: a descriptor of ours would
     /// end its locks when it is closed, and what is cut off beneath a map ends the process.
     static func run(_ path: String) throws -> String? {
-        var configuration = Configuration()
-        configuration.readonly = true
-        configuration.busyMode = .timeout(2)
-        let queue = try DatabaseQueue(path: path, configuration: configuration)
-        defer { try? queue.close() }
-        return try queue.read { db in
+        let database = try LedgerDatabase(path, isReadOnly: true)
+        return try database.read { db in
             let end = UnsafeMutablePointer<UInt64>.allocate(capacity: 1)
             end.initialize(to: cl_wall_clock() + patience)
             sqlite3_progress_handler(
-                db.sqliteConnection, 10_000,
+                db.handle, 10_000,
                 { end in
                     guard let end = end?.assumingMemoryBound(to: UInt64.self) else { return 0 }
                     return cl_wall_clock() > end.pointee ? 1 : 0
                 }, end)
             defer {
-                sqlite3_progress_handler(db.sqliteConnection, 0, nil, nil)
+                sqlite3_progress_handler(db.handle, 0, nil, nil)
                 end.deallocate()
             }
             do {
                 _ = try LedgerFile.check(db, path)
-                let said = try String.fetchOne(db, sql: "PRAGMA quick_check(1)") ?? ""
+                let said = try db.text("PRAGMA quick_check(1)") ?? ""
                 return said == "ok" ? nil : said
-            } catch let error as DatabaseError where error.resultCode == .SQLITE_INTERRUPT {
+            } catch let error as DatabaseError where error.code == SQLITE_INTERRUPT {
                 return nil
             }
         }
