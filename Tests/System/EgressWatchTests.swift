@@ -148,6 +148,14 @@ struct EgressWatchTests {
         #expect(count("interception_contested", node) == 1)
         let times = try (3...5).map { try BackendEvent(try event("interception_restored", $0, node)).time }
         #expect(times[1].timeIntervalSince(times[0]) > 1.5 && times[2].timeIntervalSince(times[1]) > 3, "\(times)")
+        try awaitUntil("status names the next try", Deadline(seconds: 60)) {
+            try lab.run(in: lab.node, ["nft", "flush", "ruleset"])
+            return try interception(lab).problems.contains { $0.contains("the node tries again in ") }
+        }
+        let text = try String(contentsOfFile: node.config, encoding: .utf8)
+        let off = text.replacingOccurrences(of: "rules manage", with: "rules off")
+        #expect(try node.reload(off).isEvent("reloaded"))
+        #expect(try event("interception_left", 1, node, soon).contains("--remove"))
     }
 
     @Test("a node that drains leaves the rules to its successor")
