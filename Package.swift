@@ -190,9 +190,8 @@ let package = Package(
             ], path: "Filters"),
         test(
             "LedgerTests",
-            [
-                "Pipeline", "PipelineFlows", "PipelineLedger", "FilterEgressAccounting", "CLinux",
-            ], path: "Ledger"),
+            ["Pipeline", "PipelineFlows", "PipelineLedger", "FilterEgressAccounting", "CLinux", "TestSupport"],
+            path: "Ledger"),
         // Of all that is above the ledger: they share configs, network namespaces and corpora.
         test(
             "ControlTests",

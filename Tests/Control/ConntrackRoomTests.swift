@@ -6,6 +6,7 @@ import Pipeline
 import PipelineLanguage
 import PipelineRuntime
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import PipelineExport
@@ -95,10 +96,12 @@ import Testing
             record.unreachableFor = .seconds(30)
             record.endedAt = cl_wall_clock()
             paths.offer(record)
-            #expect(wait { paths.counts.dropped == 1 } && paths.counts.added == 0)
+            try awaitUntil("it is dropped") { paths.counts.dropped == 1 }
+            #expect(paths.counts.added == 0)
             try proc.set(count: 949)
             paths.offer(record)
-            #expect(wait { paths.counts.added == 1 } && paths.counts.dropped == 1)
+            try awaitUntil("it is added") { paths.counts.added == 1 }
+            #expect(paths.counts.dropped == 1)
             withExtendedLifetime(proc) {}
         }
     }
@@ -118,14 +121,17 @@ import Testing
             let running = try #require(collector, "errno \(error)")
             let dumps = { (more: UInt64) in
                 let before = running.statistics.dumps
-                return wait { running.statistics.dumps >= before + more }
+                try awaitUntil("\(more) dumps") { running.statistics.dumps >= before + more }
             }
-            #expect(dumps(2) && !running.statistics.isTableFull)
+            try dumps(2)
+            #expect(!running.statistics.isTableFull)
             try proc.set(count: 900)
-            #expect(dumps(4) && running.statistics.isTableFull)
+            try dumps(4)
+            #expect(running.statistics.isTableFull)
             #expect(running.statistics.table == .init(count: 900, most: 1000, dropped: 26))
             try proc.set(count: 799)
-            #expect(dumps(4) && !running.statistics.isTableFull)
+            try dumps(4)
+            #expect(!running.statistics.isTableFull)
             running.stop()
             withExtendedLifetime(proc) {}
             let said = lines.withLock { $0 }.filter { !$0.contains("no_counters") }
@@ -134,14 +140,5 @@ import Testing
             #expect(said.first?.contains(#""count":900,"max":1000,"dropped":26"#) == true, "\(said)")
             #expect(said.last?.contains(#""event":"conntrack_room""#) == true)
         }
-    }
-
-    /// Counts have no event of their own: they are polled.
-    private func wait(_ isReached: () -> Bool) -> Bool {
-        for _ in 0..<3000 {
-            if isReached() { return true }
-            usleep(10_000)
-        }
-        return false
     }
 }

@@ -59,12 +59,8 @@ struct HealthProberTests {
 
         /// The status once `isReached` says so.
         func status(_ isReached: (ProbeStatus) -> Bool) -> ProbeStatus? {
-            for _ in 0..<3000 {
-                if let status = prober?.statuses().first, isReached(status) { return status }
-                // The status is polled: it has no event of its own.
-                cl_sleep(10_000_000)
-            }
-            return prober?.statuses().first
+            let reached = try? awaitValue("a status") { prober?.statuses().first { isReached($0) } }
+            return reached ?? prober?.statuses().first
         }
     }
 
@@ -228,7 +224,7 @@ struct HealthProberTests {
         guard let prober = HealthProber.start(.init(testing: targets), write: { _ in }).prober else {
             throw NotStarted()
         }
-        for _ in 0..<3000 where prober.statuses().contains(where: { $0.last == nil }) { cl_sleep(10_000_000) }
+        try awaitUntil("all are judged") { prober.statuses().allSatisfy { $0.last != nil } }
         let statuses = prober.statuses()
         prober.stop()
         #expect(statuses.count == count && statuses.allSatisfy { $0.last != nil })

@@ -4,6 +4,7 @@ import Glibc
 import Pipeline
 import PipelineRuntime
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import PipelineAdmin
@@ -47,11 +48,6 @@ private final class SlowPipe {
 struct LogWriterTests {
     private static let line = Array((String(repeating: "x", count: 99) + "\n").utf8)
 
-    private func until(_ what: Comment, _ isSo: () -> Bool) {
-        for _ in 0..<30_000 where !isSo() { usleep(1000) }
-        #expect(isSo(), what)
-    }
-
     @Test("a stalled reader of either stream costs the other nothing; lines are dropped, counted, and go on behind it")
     func stalled() throws {
         for stalled in ["stdout", "stderr"] {
@@ -64,18 +60,18 @@ struct LogWriterTests {
             #expect(taken < 30_000 && slow.counts.dropped == UInt64(30_000 - taken))
             quick.append(Array("through\n".utf8))
             var passed: [UInt8] = []
-            until("\(stalled) stalls, the other writes") {
+            try awaitUntil("\(stalled) stalls, the other writes") {
                 passed += quickPipe.take()
                 return String(decoding: passed, as: UTF8.self).contains("through\n")
             }
             // The reader comes back: whole lines, then how many are missing, then the next.
             var text: [UInt8] = []
-            until("what waited") {
+            try awaitUntil("what waited") {
                 text += slowPipe.take()
                 return slow.counts.waiting == 0 && !slow.counts.isDropping
             }
             slow.append(Array("after\n".utf8))
-            until("what comes after") {
+            try awaitUntil("what comes after") {
                 text += slowPipe.take()
                 return text.suffix(6) == Array("after\n".utf8)[...]
             }
@@ -96,7 +92,7 @@ struct LogWriterTests {
         #expect(fcntl(error.write, F_GETFL) & O_NONBLOCK == 0, "who shares the descriptor keeps its ways")
         for _ in 0..<2000 { writer.out.append(Self.line) }
         var count = 0
-        until("all of it") {
+        try awaitUntil("all of it") {
             count += out.take().count
             return count == 200_000
         }
@@ -111,10 +107,10 @@ struct LogWriterTests {
         let error = try SlowPipe()
         let writer = try #require(LogWriter.start(out: full, error: error.write).writer)
         writer.out.append(Self.line)
-        until("that it failed") { writer.out.counts.error == ENOSPC }
+        try awaitUntil("that it failed") { writer.out.counts.error == ENOSPC }
         #expect(writer.out.counts.waiting == 100 && !writer.out.counts.hasEnded)
         var said: [UInt8] = []
-        until("that it is said") {
+        try awaitUntil("that it is said") {
             said += error.take()
             return String(decoding: said, as: UTF8.self).contains("\"event\":\"log_failed\"")
         }
@@ -131,7 +127,7 @@ struct LogWriterTests {
         let writer = try #require(LogWriter.start(out: ends[1], error: error.write).writer)
         close(ends[0])
         for _ in 0..<3 { writer.out.append(Self.line) }
-        until("the end") { writer.out.counts.hasEnded }
+        try awaitUntil("the end") { writer.out.counts.hasEnded }
         #expect(!writer.out.append(Self.line) && writer.out.counts.dropped >= 1)
         #expect(!writer.finish(patience: 60_000))
         close(ends[1])
@@ -150,7 +146,7 @@ struct LogWriterTests {
             for _ in 0..<4 { writer.error.append(other) }
         }
         var text: [UInt8] = []
-        until("all of it") {
+        try awaitUntil("all of it") {
             text += both.take()
             return text.count == 15 * (long.count + 4 * other.count)
         }
@@ -172,7 +168,7 @@ struct LogWriterTests {
             #expect(ring.push(record))
         }
         var text: [UInt8] = []
-        until("the count") {
+        try awaitUntil("the count") {
             text += out.take()
             return String(decoding: text, as: UTF8.self).contains("\"event\":\"refusals\"")
         }
@@ -199,7 +195,7 @@ struct LogWriterTests {
         record.isRelayed = true
         for _ in 0..<9 where !ring.push(record) { losses.count.wrappingAdd(1, ordering: .relaxed) }
         var text = ""
-        until("the mark") {
+        try awaitUntil("the mark") {
             text += String(decoding: out.take(), as: UTF8.self)
             return text.contains("\"event\":\"lines_dropped\"")
         }
@@ -220,12 +216,12 @@ struct LogWriterTests {
         let (ring, asked) = (RecordRing(capacity: 4), Losses())
         close(ends[0])
         writer.out.append(Self.line)
-        until("the end of the stream") { writer.out.counts.hasEnded }
+        try awaitUntil("the end of the stream") { writer.out.counts.hasEnded }
         let before = writer.out.counts.dropped
         writer.follow(
             [ring], reasons: ReasonTable(catalog: catalog), writes: true, watch: nil,
             lost: { 10 + asked.count.wrappingAdd(1, ordering: .relaxed).newValue })
-        until("some looks of the writer") { asked.count.load(ordering: .relaxed) > 5 }
+        try awaitUntil("some looks of the writer") { asked.count.load(ordering: .relaxed) > 5 }
         #expect(writer.out.counts.dropped == before)
         _ = writer.finish(patience: 60_000)
     }

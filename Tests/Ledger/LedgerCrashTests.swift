@@ -4,6 +4,7 @@ import Foundation
 import Pipeline
 import PipelineFlows
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import PipelineLedger
@@ -27,9 +28,9 @@ struct LedgerCrashTests {
             let before = try Self.total(path)
             try Data().write(to: URL(fileURLWithPath: sent))
             // Long enough for a transaction or three, and ended anywhere in them.
-            let life = UInt32(1_100_000 + (round * 377_777) % 1_900_000)
+            let life = 1.1 + (Double(round) * 0.377_777).truncatingRemainder(dividingBy: 1.9)
             await #expect(processExitsWith: .signal(SIGKILL)) {
-                [path = path as String, sent = sent as String, life = life as UInt32] in
+                [path = path as String, sent = sent as String, life = life as Double] in
                 try LedgerCrashTests.writeUntilKilled(path, sent, life)
             }
             let lines = try String(contentsOfFile: sent, encoding: .utf8).split(separator: "\n")
@@ -61,18 +62,17 @@ struct LedgerCrashTests {
         }
     }
 
-    /// 2,000 records a second, each of one connection, until the process kills itself from another thread.
-    fileprivate static func writeUntilKilled(_ path: String, _ sent: String, _ life: UInt32) throws {
+    /// 2,000 records a second, each of one connection, until the process kills itself, whatever its other thread is at.
+    fileprivate static func writeUntilKilled(_ path: String, _ sent: String, _ life: Double) throws {
         let sink = FlowSink()
         guard let lane = sink.claim() else { exit(1) }
         let thread = try FlowThread.start(LedgerSettings(path: path), sink: sink, identity: fakeIdentity) { _ in }
         let file = open(sent, O_WRONLY | O_APPEND)
-        Thread.detachNewThread {
-            usleep(life)
-            kill(getpid(), SIGKILL)
-        }
+        let end = Deadline(seconds: life)
+        var pace = Pace(perSecond: 100)
         var total: UInt64 = 0
         while thread.recordsWritten < .max {
+            pace.wait()
             for _ in 0..<20 {
                 total += 1
                 let at = cl_wall_clock()
@@ -82,9 +82,9 @@ struct LedgerCrashTests {
                 var next = record(0, source: UInt32(total % 50), destination: UInt32(total % 5000))
                 next.firstSeen = at
                 next.lastSeen = at
-                while !lane.pointee.push(next) { usleep(1000) }
+                try awaitUntil("room in the queue") { lane.pointee.push(next) }
             }
-            usleep(10_000)
+            if end.hasPassed { kill(getpid(), SIGKILL) }
         }
     }
 }

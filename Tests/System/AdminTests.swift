@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// A Unix stream socket that blocks, for what a well-behaved client never does.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What stops a node from starting: said whole, with place and remedy, exit code 1, nothing started.

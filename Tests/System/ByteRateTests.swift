@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Counts bytes from many threads, and says when they passed given marks.
@@ -179,12 +180,15 @@ struct ByteRateTests {
         defer { for client in clients { client.reset() } }
         for meter in meters { _ = try meter.wait(for: 256 << 10) }
         let before = meters.map(\.total)
-        usleep(6_000_000)
-        let shares = zip(meters, before).map { $0.total - $1 }
-        print("five streams' shares of a rate, in bytes: \(shares)")
-        #expect(Double(shares.max() ?? 0) <= 1.5 * Double(shares.min() ?? 0), "\(shares)")
+        let shares = { zip(meters, before).map { $0.total - $1 } }
+        let began = Deadline.now()
+        // The rate is 1 MiB a second.
+        try awaitUntil("5 MiB have come") { shares().reduce(0, +) >= 5 << 20 }
+        let (come, seconds) = (shares(), Double(Deadline.now() - began) / 1e9)
+        print("five streams' shares of a rate, in bytes: \(come), in \(seconds) s")
+        #expect(Double(come.max() ?? 0) <= 1.5 * Double(come.min() ?? 0), "\(come)")
         // And all of it is used.
-        #expect(shares.reduce(0, +) > 4 << 20)
+        #expect(seconds < 7.5, "\(come)")
         withExtendedLifetime(node) {}
     }
 }

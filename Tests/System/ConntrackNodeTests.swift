@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// What passes no worker, counted by a running node from conntrack, against what the interfaces saw (R21).

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Datagrams that an outsider begins are the instance's that they reach: who sends first says nothing about who is billed.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// What a connection and a round trip take, in counts that hardly move with the machine: system calls, allocations, retains. Times are the

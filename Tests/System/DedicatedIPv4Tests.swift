@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @Suite("R9: an env's own IPv4 address", .enabled(if: Namespace.obstacle == nil, "no network namespace here"))

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// Workers with tables of descriptors of their own, and with the process's: what is where, and that listeners come and go

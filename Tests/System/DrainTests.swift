@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What a change of desired state does to connections that are open (R22, R26): reload by reload, on a running node.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// An instance whose `interface` desired state names is known by that interface alone, also where routes tell nothing.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Hints and `top` of a real egress node: instances that misbehave, and those that don't.

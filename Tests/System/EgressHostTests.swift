@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What else of a host has to do with interception: bridges, firewalls that drop, destination NAT of others.

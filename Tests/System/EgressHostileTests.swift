@@ -1,5 +1,6 @@
 import Foundation
 import Pipeline
+import TestSupport
 import Testing
 
 /// An instance that makes its packets itself. The host forwards, knows ways to everywhere, and stands behind nothing

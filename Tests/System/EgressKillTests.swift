@@ -1,10 +1,13 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 /// Connections through a node, until it is gone: what was sent, what arrived, and when.
 private final class KillLoad: Sendable {
     static let block = 4096
+    /// Blocks a second of one client.
+    static let rate = 400
     struct Sample: Sendable {
         let at: UInt64
         let arrived: Int
@@ -34,24 +37,27 @@ private final class KillLoad: Sendable {
         for _ in 0..<2 {
             _ = concurrently { [self] in
                 let client = try begin(entry)
-                while !isOver.isSet { try send(client) }
+                var pace = Pace(perSecond: KillLoad.rate)
+                while !isOver.isSet { try send(client, &pace) }
             }
         }
         _ = concurrently { [self] in
+            var pace = Pace(perSecond: KillLoad.rate)
             while !isOver.isSet {
                 let client = try begin(entry)
-                try send(client)
+                try send(client, &pace)
                 client.finish()
                 _ = try client.receiveToEnd()
             }
         }
         _ = concurrently { [self] in
+            var pace = Pace(perSecond: 200)
             while !isOver.isSet {
+                pace.wait()
                 // First the time: no less than this has arrived by then.
                 let at = Deadline.now()
                 let count = arrived.load(ordering: .sequentiallyConsistent)
                 samples.withLock { $0.append(Sample(at: at, arrived: count)) }
-                usleep(5000)
             }
         }
     }
@@ -61,10 +67,10 @@ private final class KillLoad: Sendable {
         return try Socket.connect(to: entry)
     }
 
-    private func send(_ client: Socket) throws {
+    private func send(_ client: Socket, _ pace: inout Pace) throws {
+        pace.wait()
         sent.add(KillLoad.block, ordering: .relaxed)
         try client.send([UInt8](repeating: 7, count: KillLoad.block))
-        usleep(2000)
     }
 
     private func receive(_ taken: Socket) {
@@ -120,8 +126,9 @@ struct EgressKillTests {
         for round in 0..<rounds {
             let node = try site.start(config)
             let load = KillLoad(site)
-            // Anywhere in the rounds of a worker, and in a transaction.
-            usleep(UInt32(6_000_000 + (round * 877_777 + lane * 1_234_567) % 5_000_000))
+            letTimePass(
+                forSeconds: 6 + Double((round * 877_777 + lane * 1_234_567) % 5_000_000) / 1e6,
+                because: "a node is killed anywhere in the rounds of a worker and in a transaction")
             let killedAt = Deadline.now()
             node.child.signal(SIGKILL)
             _ = try node.child.waitForExit()

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Flows of a real node, as `pipelined egress report` tells of them (R21).

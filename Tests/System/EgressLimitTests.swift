@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Limits by sender as an egress node keeps them, with instances of two orgs in namespaces of their own (R20).

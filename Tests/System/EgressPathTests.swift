@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What lies between a node and the servers shows to the relay as it would to the instances.

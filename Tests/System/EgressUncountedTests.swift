@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What nobody would be billed for, or somebody else, goes nowhere.

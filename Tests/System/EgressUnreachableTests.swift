@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// Happy Eyeballs through an egress node: a destination that does not answer is refused before it is accepted.
@@ -243,10 +244,11 @@ struct EgressUnreachableTests {
         Thread.detachNewThread {
             ended.fulfil(
                 Result {
+                    var pace = Pace(perSecond: 100)
                     while !isOver.isSet {
+                        pace.wait()
                         try open.send("more")
                         _ = try open.receive()
-                        usleep(10_000)
                     }
                     return true
                 })

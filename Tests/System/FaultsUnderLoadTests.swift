@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// Backends fail in every way while clients come as fast as they can (R12, R13).

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// R27: one tenant's stalled connections take no buffer that another's needs, and nobody who is served is reset for one.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// A node starts where another one drains: no connection waits for the old one's last (R26).
@@ -200,8 +201,7 @@ struct HandOverTests {
         try new.waitForEvent("interception_applied")
         let client = try lab.inside(lab.alpha) { try Socket.connect(to: server.place) }
         _ = try server.accept()
-        // As long as the one that drains would take to look, and to put back what it knows.
-        usleep(2_000_000)
+        letTimePass(forSeconds: 2, because: "so long the one that drains would take to put back rules of its own")
         let check = try lab.attemptRules(new.config, "--check")
         #expect(check.exit == .code(0), "\(check.output)")
         #expect(!old.child.hasEnded && !(old.child.output + new.child.output).contains("interception_lost"))

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// A node whose standard streams go where a test says: what it says of itself can't be waited for, so the admin socket is

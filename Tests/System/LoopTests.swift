@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// A backend that is this node: nobody is relayed to the listener that he came by, nor to himself.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// A side that resets: what it had said before arrives, and its end is told at once and as what it was (R13, R15, R28).
@@ -106,12 +107,14 @@ struct LossTests {
     func resetWhileConnecting() throws {
         let silent = try (0..<3).map { _ in try ManualServer(backlog: 1) }
         let fillers = try silent.flatMap { try $0.fill() }
-        let (node, entry) = try Self.start(["connect_timeout 5s"], backends: silent.map(\.place))
+        let folder = try TemporaryFolder()
+        let admin = folder.path + "/admin.sock"
+        let (node, entry) = try Self.start(
+            ["connect_timeout 5s", "admin unix:\(admin)"], backends: silent.map(\.place))
         let client = try Socket.connect(to: entry)
         let place = try client.local
-        // It is in the node's hands.
         try client.send("hello")
-        usleep(50_000)
+        try awaitUntil("it is in the node's hands") { try NodeStatus.total("connect_attempts", admin) == 1 }
         client.reset()
         let line = try node.log(of: place)
         #expect(line.reason == "backend.abandoned client" && line.attempts == 1, "\(line)")
@@ -126,7 +129,7 @@ struct LossTests {
         let (node, entry) = try Self.start(["connect_timeout 60s"], backends: [silent.place])
         let client = try Socket.connect(to: entry)
         let place = try client.local
-        usleep(600_000)
+        letTimePass(forSeconds: 0.6, because: "the node watches a client only once its backend has been slow")
         client.reset()
         let line = try node.log(of: place)
         #expect(line.reason == "backend.abandoned client" && line.durationMilliseconds < 1600, "\(line)")
@@ -160,7 +163,11 @@ struct LossTests {
         try pair.client.send("go on")
         _ = try pair.backend.receive(exactly: 5)
         pair.backend.reset()
-        usleep(1_500_000)
+        // A client that has gone since, and whose own words nobody takes, has been given up: a backend's are kept for longer.
+        let other = try Pair(node, entry, server)
+        try Self.fill(other.client)
+        other.client.reset()
+        #expect(try node.log(of: other.place).reason == "relay.reset client")
         let seen = try pair.client.receiveToEnd()
         #expect(seen.bytes == Array(words[..<seen.bytes.count]) && seen.ending == .reset)
         #expect(sent > 0 && !seen.bytes.isEmpty)

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Changes go on whatever connections hold, and what those hold goes with them (R26).

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// An attacker with a large network against a small table (R27).

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// R26, R27: what a change needs may not be there. Then the change is refused, and the node goes on.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// `probe tls` against servers as operators run them (R12): each is seen up, and seen down when it is.

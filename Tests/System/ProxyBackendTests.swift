@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// nginx and HAProxy read our PROXY v2 header and say whom they believe the client to be (R16).

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// HAProxy and nginx in front of a node, behind it, and on both sides: each reads what the other writes (R16, R17).

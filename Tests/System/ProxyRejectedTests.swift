@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// Backends that don't expect the PROXY header that their route puts in front, without a `health` block (R18): a client's

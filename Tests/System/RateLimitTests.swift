@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Limits on real connections (R27), two workers, clients in processes of their own.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// A reload under traffic: nothing that is connected notices, and nothing that connects fails.

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What this node lacks is told as such: it ends no stream as if it were whole, and is held against no backend (R13, R15, R28).

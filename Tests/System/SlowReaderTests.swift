@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Dead is a peer whose TCP is silent, and no other (R14).
@@ -29,9 +30,10 @@ struct SlowReaderTests {
         while seen < 40 << 20 { seen += try client.receive(exactly: 1 << 20).count }
         // Five times user_timeout, a little every tenth of a second.
         let until = Deadline(seconds: 10)
+        var pace = Pace(perSecond: 10)
         while !until.hasPassed {
+            pace.wait()
             seen += try client.receive(exactly: 10_000).count
-            usleep(100_000)
         }
         let rest = try client.receiveToEnd()
         seen += rest.bytes.count
@@ -51,7 +53,7 @@ struct SlowReaderTests {
         let node = try Self.start(server.place, entry)
         let client = try Socket.connect(to: entry, receiveBuffer: 65536)
         _ = client.becomesReadable(Deadline())
-        usleep(8_000_000)
+        letTimePass(forSeconds: 8, because: "user_timeout must have passed more than once")
         let seen = try client.receiveToEnd()
         #expect(seen.bytes == bytes && seen.ending == .fin, "\(seen.ending) after \(seen.bytes.count)")
         withExtendedLifetime(node) {}

@@ -1,5 +1,7 @@
 import Foundation
 import Pipeline
+import Synchronization
+import TestSupport
 import Testing
 
 /// Names, ports and addresses move from env to env while clients of every kind come: whoever answers one owned what it asked
@@ -82,6 +84,8 @@ private final class Site: Sendable {
     private let admin: String
     private let stopped = Flag()
     private let first: TenantModel
+    /// Clients so far.
+    private let come = Atomic<Int>(0)
 
     init(connectTimeout: Int) throws {
         let namespace = try Namespace()
@@ -144,7 +148,8 @@ private final class Site: Sendable {
                 throw Failure("revision \(model.revision): \(answer)")
             }
             timeline.acknowledge()
-            usleep(UInt32.random(in: 0...60_000, using: &random))
+            let enough = come.load(ordering: .relaxed) + Int.random(in: 0...200, using: &random)
+            try awaitUntil("clients come between two moves") { come.load(ordering: .relaxed) >= enough }
         }
     }
 
@@ -162,7 +167,13 @@ private final class Site: Sendable {
         var random = SplitMix64(seed: name.utf8.reduce(seed) { $0 &* 31 &+ UInt64($1) })
         var visits: [TenantVisit] = []
         while !stop.isSet {
-            if let visit = try visit(way, &random) { visits.append(visit) }
+            let move = timeline.count
+            if let visit = try visit(way, &random) {
+                visits.append(visit)
+                come.add(1, ordering: .relaxed)
+            } else {
+                try awaitUntil("another move") { stop.isSet || timeline.count > move }
+            }
         }
         return visits
     }
@@ -181,9 +192,8 @@ private final class Site: Sendable {
         let own = way == .dedicated ? Int.random(in: 0..<TenantModel.dedicatedAddresses.count, using: &random) : nil
         let entry = Place(own.map { TenantModel.dedicatedAddresses[$0] } ?? "::1", target.port)
         var asked = Deadline.now()
-        // An address of an env without a name is nobody's to listen at.
+        // An address of an env without a name is nobody's to listen at, until it has one.
         guard let client = own == nil ? try Socket.connect(to: entry) : try? Socket.connect(to: entry) else {
-            usleep(10_000)
             return nil
         }
         let place = try client.local
@@ -199,13 +209,14 @@ private final class Site: Sendable {
                 default: 0
                 }
             try? client.send(Array(hello[..<early]))
-            let patience: ClosedRange<UInt32> =
+            let patience: ClosedRange<Double> =
                 switch way {
-                case .slow, .dedicated: 50_000...1_500_000
-                case .silent: 500_000...3_000_000
-                default: 0...20_000
+                case .slow, .dedicated: 0.05...1.5
+                case .silent: 0.5...3
+                default: 0...0.02
                 }
-            usleep(UInt32.random(in: patience, using: &random))
+            // One that is closed has nothing to wait for.
+            _ = client.becomesReadable(Deadline(seconds: .random(in: patience, using: &random)))
             asked = Deadline.now()
             // One that was closed meanwhile takes no more.
             try? client.send(Array(hello[early...]))

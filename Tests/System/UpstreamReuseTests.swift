@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 /// What the relay does to save work must not show: short connections one after the other, each with an end of its own,

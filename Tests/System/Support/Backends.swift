@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A TCP server of the test's own: each connection gets a thread and `serve`.
 final class Server: Sendable {
@@ -41,13 +42,6 @@ final class Server: Sendable {
             _ = try socket.receiveToEnd()
         }
     }
-}
-
-final class Flag: @unchecked Sendable {
-    private let lock = NSLock()
-    private var value = false
-    func set() { lock.withLock { value = true } }
-    var isSet: Bool { lock.withLock { value } }
 }
 
 extension Place {

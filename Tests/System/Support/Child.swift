@@ -1,6 +1,7 @@
 import CLinux
 import Foundation
 import Glibc
+import TestSupport
 
 /// A program that a test has started: its own process group, its output line by line, its exit. Ends with its owner.
 final class Child: @unchecked Sendable {

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import Synchronization
+import TestSupport
 
 /// UDP clients. Their sockets are the calling thread's namespace's.
 enum Datagrams {
@@ -22,10 +23,10 @@ enum Datagrams {
     static func flows(to place: Place, count: Int, bytes: Int, perSecond: Int) throws -> Double {
         let payload = [UInt8](repeating: 1, count: bytes)
         let begin = DispatchTime.now().uptimeNanoseconds
+        // Five at once: finer, and waiting takes longer than the work.
+        var pace = Pace(perSecond: perSecond / 5)
         for number in 0..<count {
-            let due = begin + UInt64(number) * 1_000_000_000 / UInt64(perSecond)
-            // In steps of a millisecond: finer, and the sleeps take longer than the work.
-            if number % 5 == 0, due > DispatchTime.now().uptimeNanoseconds { usleep(1000) }
+            if number % 5 == 0 { pace.wait() }
             let fd = try connected(to: place, from: UInt16(20_000 + number))
             guard Glibc.send(fd, payload, bytes, 0) == bytes else { throw Failure(call: "send of flow \(number)") }
             close(fd)

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import Synchronization
+import TestSupport
 
 /// Four network namespaces, as hosts: a node, two instances behind it, and a server in front of it. Nothing is forwarded
 /// by the node's kernel: what gets through went through the relay. Needs root.

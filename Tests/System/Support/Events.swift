@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// What a node has said about a backend on standard error.
 struct BackendEvent: Sendable {

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A node with one raw route and a ledger, from a config that can be written anew.
 struct LedgerSite {

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// Clients that connect, ask and check the answer, each on a thread of its own, one connection after the other, as fast
 /// as it goes.

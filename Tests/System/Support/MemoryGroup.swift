@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// A cgroup (v1 or v2) that bounds the memory of what runs in it. Needs root.
 final class MemoryGroup: Sendable {

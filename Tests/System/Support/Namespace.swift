@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// A network namespace with a link to the test's own: what runs in it is another host. Needs root.
 final class Namespace: Sendable {

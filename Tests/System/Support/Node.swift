@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// The `pipelined` that was built beside these tests, or the one that `PIPELINED_BINARY` names.
 enum Binary {

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// A certificate and its key, signed by itself, made by OpenSSL.
 struct Certificate: Sendable {

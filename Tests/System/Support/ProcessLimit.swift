@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// Soft limits of a process that runs (`prlimit`).
 enum ProcessLimit {

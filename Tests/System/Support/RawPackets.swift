@@ -1,4 +1,5 @@
 import Glibc
+import TestSupport
 
 /// Packets as a hostile workload makes them: by hand, past its own kernel.
 struct RawPacket: CustomStringConvertible {

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// A TLS server of someone else's making, as operators run it: what `probe tls` must find up.

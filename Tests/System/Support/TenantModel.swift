@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// Who owns which names, ports and addresses, revision by revision: what a node is told, and what its answers are judged by.
 struct TenantModel: Sendable {
