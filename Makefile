@@ -53,6 +53,7 @@ fuzz:
 lint:
 	@$(SWIFT) format lint --strict --parallel -r Sources Tests Examples/*/Sources Package.swift
 	@scripts/tidy
+	@python3 -B -m unittest discover --quiet -s scripts/tidying -p 'test_*.py' -t scripts
 
 format:
 	@$(SWIFT) format -i --parallel -r Sources Tests Examples/*/Sources Package.swift

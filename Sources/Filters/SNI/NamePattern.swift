@@ -60,8 +60,6 @@ struct NamePattern: @unchecked Sendable {
         code = compiled
     }
 
-    var hasJIT: Bool { NamePattern.info(code, PCRE2_INFO_JITSIZE) > 0 }
-
     func matches(_ name: UnsafeBufferPointer<UInt8>, _ scratch: PatternScratch) -> Answer {
         guard let base = name.baseAddress, let data = scratch.data, let context = scratch.context else { return .limit }
         let result = pcre2_match_8(code, base, name.count, 0, 0, data, context)
@@ -80,7 +78,7 @@ struct NamePattern: @unchecked Sendable {
     private static func message(_ error: Int32) -> String {
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 256) { memory in
             let count = pcre2_get_error_message_8(error, memory.baseAddress, memory.count)
-            guard count >= 0 else { return "error \(error)" }
+            guard count >= 0 else { return "PCRE2 has no words for its code \(error)" }
             return String(decoding: memory[..<Int(count)], as: UTF8.self)
         }
     }

@@ -102,9 +102,6 @@ struct ExportSession {
         return Wish(until: resumeAt)
     }
 
-    /// Something is left that was taken from the queue.
-    var hasWork: Bool { !message.isEmpty || next < flows.count }
-
     /// Ends the session; what was not sent is lost, and counted.
     mutating func close() {
         if case .open(let fd) = link, isUDP { hear(fd, resumeAt) }

@@ -77,7 +77,7 @@ public enum Hostname {
         let status = input.withUnsafeBufferPointer { idn2_lookup_u8($0.baseAddress, &output, flags) }
         defer { idn2_free(output) }
         guard status == IDN2_OK.rawValue, let output else {
-            let reason = idn2_strerror(status).map { String(cString: $0) } ?? "error \(status)"
+            let reason = idn2_strerror(status).map { String(cString: $0) } ?? "libidn2's code \(status)"
             throw HostnameError(
                 "is no valid international name (IDNA: \(reason))",
                 remedy: "write it as it is registered, or give its xn-- form")

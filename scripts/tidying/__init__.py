@@ -1,0 +1,1 @@
+"""What `make lint` holds of the tree besides swift format: see `scripts/tidy`."""

@@ -1,0 +1,81 @@
+"""What a compiler does not see in our Swift."""
+import re
+from collections import Counter
+
+WAITS = "Tests/Support/Deadline.swift"
+# Tests that show that something does not happen, and have nothing else to show it by.
+PASSES = 6
+DECLARED = re.compile(
+    r"^\s*(?:@\w+(?:\([^)]*\))?\s+)*(?:[a-z]+(?:\(\w+\))?\s+)*?"
+    r"(?:func|var|let|class|struct|enum|actor|protocol|typealias)\s+`?([A-Za-z_]\w*)", re.MULTILINE)
+# ArgumentParser calls these.
+CALLED = {"allValueStrings", "configuration", "defaultValueDescription", "run", "validate"}
+SHORT = re.compile(r'"(?:[^"\\\n]|\\[^(\n])*"')
+TRAPS = re.compile(r"\b(?:try|as)!|\bfatalError\(|[\w)\]]!(?![=\w\"])")
+SLEEPS = re.compile(r'(?<![.\w])(?:cl_|u|nano|clock_nano)?sleep\(|\b(?:Thread|Task)\.sleep\(|"sleep[ "]')
+NUMBERS = re.compile(r'"[^"\n]*\b(?:errno|error) \\\((?!String\(cString|error(?:Name|Text)\()')
+TEXTS = r"\.source\.(?:contains|hasPrefix|hasSuffix|range|firstIndex|firstRange|split|starts)\b"
+
+
+def swift(tree, *under):
+    return tree.files(".swift", under=tuple(folder + "/" for folder in under))
+
+
+def dead(tree):
+    """By words alone: a name is used if it stands anywhere but where something of that name is declared."""
+    used, declared, places = Counter(), Counter(), {}
+    for name in swift(tree, "Sources", "Tests", "Fuzz", "Benchmarks", "Examples"):
+        code = tree.code(name)
+        used.update(re.findall(r"\w+", code))
+        for match in DECLARED.finditer(code):
+            declared[match[1]] += 1
+            if name.startswith("Sources/"):
+                places.setdefault(match[1], []).append((name, code.count("\n", 0, match.start(1)) + 1))
+    for word, where in places.items():
+        if used[word] <= declared[word]:
+            for name, line in where:
+                if word in CALLED and name.startswith("Sources/Command/"):
+                    continue
+                yield name, line, f"nothing uses `{word}`: delete it"
+    header, code = "Sources/CLinux/include/", "".join(tree.text(name) for name in tree.files(".c", under=("Sources/",)))
+    for name, line, match in tree.found(r"\b(cl_\w+)\(", tree.files(".h", under=(header,))):
+        calls = len(re.findall(rf"\b{match[1]}\(", code)) + len(re.findall(rf"\b{match[1]}\(", tree.code(name)))
+        if not used[match[1]] and calls < 3:
+            yield name, line, f"nothing calls `{match[1]}`: delete it"
+
+
+def traps(tree):
+    for name in swift(tree, "Sources"):
+        for number, line in enumerate(SHORT.sub('""', tree.code(name)).splitlines(), 1):
+            if found := TRAPS.search(line):
+                yield name, number, f"`{found[0]}` ends the process: handle it, or say in scripts/tidying/allowed why it can't be"
+
+
+def sleeps(tree):
+    for name, line, match in tree.found(SLEEPS, swift(tree, "Tests")):
+        if name != WAITS:
+            yield name, line, "sleeps: await an event, or awaitUntil; a load has a Pace; letTimePass if only time can show it"
+    passes = [place for place in tree.found(r"\bletTimePass\(", swift(tree, "Tests")) if place[0] != WAITS]
+    for name, line, _ in passes[PASSES:]:
+        yield name, line, f"letTimePass in more than {PASSES} places: show it by an event that comes later"
+
+
+def numbers(tree):
+    for name, line, _ in tree.found(NUMBERS, swift(tree, "Sources")):
+        yield name, line, "a message with a bare error number: kernelError(error), errorName(error)"
+
+
+def keywords(tree):
+    """Code that goes by which filter it is, not by what the filter declares."""
+    own = [name for name in swift(tree, "Sources") if not name.startswith("Sources/Filters/")]
+    names = {match[1] for _, _, match in tree.found(r'\bkeyword: "(\w+)"', swift(tree, "Sources/Filters"))}
+    compared = "|".join(sorted(names)) or "-"
+    pattern = rf'[!=]=\s*"(?:{compared})"|"(?:{compared})"\s*[!=]='
+    for name, line, _ in tree.found(pattern, own):
+        yield name, line, "goes by a filter's keyword: ask what the filter declares that it does"
+    for name, line, _ in tree.found(TEXTS, own):
+        yield name, line, "searches a directive's text: have its filter declare what this looks for"
+
+
+RULES = [dead, traps, sleeps]
+# Once errors have names everywhere, and Control asks by capability: numbers, keywords
