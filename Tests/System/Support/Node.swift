@@ -80,10 +80,15 @@ struct LogLine: Sendable, CustomStringConvertible {
     /// False if its connection had ended when the one of that socket began: it had the same port before.
     func isOf(_ client: Place) -> Bool {
         guard peer == client.description else { return false }
-        let format = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
-        guard client.since > 0, let ended = try? format.parse(time) else { return true }
+        guard client.since > 0, let ended else { return true }
         return UInt64((ended.timeIntervalSince1970 * 1000).rounded()) >= client.since
     }
+
+    /// ``time``, by the wall clock.
+    var ended: Date? { try? Date.ISO8601FormatStyle(includingFractionalSeconds: true).parse(time) }
+
+    /// How long after that moment it ended, in seconds, by the node's own word: however late a test looks.
+    func seconds(after moment: Date) throws -> Double { try ended.unwrap("time").timeIntervalSince(moment) }
 }
 
 /// A running node with a config of its own.
