@@ -77,5 +77,4 @@ def keywords(tree):
         yield name, line, "searches a directive's text: have its filter declare what this looks for"
 
 
-RULES = [dead, traps, sleeps]
-# Once errors have names everywhere, and Control asks by capability: numbers, keywords
+RULES = [dead, traps, sleeps, numbers, keywords]

@@ -30,7 +30,7 @@ class Planted(unittest.TestCase):
 
     def test_every_rule_is_tested(self):
         text = Path(__file__).read_text()
-        for rule in check.RULES + [swift.numbers, swift.keywords]:
+        for rule in check.RULES:
             module = rule.__module__.rsplit(".", 1)[1]
             self.assertIn(f"{module}.{rule.__name__},", text, "plant something that it finds")
 
