@@ -59,7 +59,7 @@ let package = Package(
         part("Text", ["Pipeline", "CLinux"]),
         part("Language", ["Pipeline", "PipelineText"]),
         part("Routing", ["Pipeline", "CIDN2"], dataPath),
-        part("Runtime", ["Pipeline", "PipelineThreads", "CLinux"], dataPath),
+        part("Runtime", ["Pipeline", "PipelineWire", "PipelineThreads", "CLinux"], dataPath),
 
         // Filters: a folder each, one line each in Catalog.
         filter("AddressMatch", ["PipelineSets"]),

@@ -3,9 +3,8 @@ import Pipeline
 import PipelineHealth
 import PipelineRuntime
 
-/// What must hold of what reads backends' answers, whatever they are: the probe's conversation and the worker's look at the
-/// bytes behind a PROXY header come to the same end however the answer is cut into segments. For the tests beside it and for
-/// Fuzz/run.
+/// What must hold of a probe's conversation, whatever the backend answers: it comes to the same end however the answer is cut
+/// into segments. For the tests beside it and for Fuzz/run. `ReplyProperties` has the reply to a PROXY header.
 ///
 /// An input is a byte and an answer. The byte says: which probe, whether a header went in front, and how the answer ends.
 enum AnswerProperties {
@@ -18,7 +17,7 @@ enum AnswerProperties {
     static func violation(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
         guard let how = bytes.first else { return nil }
         let answer = Array(bytes.dropFirst())
-        return conversation(how, answer) ?? matcher(answer)
+        return conversation(how, answer)
     }
 
     private static func conversation(_ how: UInt8, _ answer: [UInt8]) -> String? {
@@ -49,27 +48,5 @@ enum AnswerProperties {
         while true {
             if let outcome = talk.timePassed(talk.deadline) { return outcome }
         }
-    }
-
-    private static func matcher(_ answer: [UInt8]) -> String? {
-        let whole = read(answer, step: max(1, answer.count))
-        for step in [1, 5] {
-            let cut = read(answer, step: step)
-            if cut != whole { return "the worker finds \(whole), in pieces of \(step) \(cut)" }
-        }
-        return nil
-    }
-
-    private static func read(_ answer: [UInt8], step: Int) -> AnswerMatcher.Outcome {
-        var matcher = AnswerMatcher()
-        var outcome = AnswerMatcher.Outcome.undecided
-        var rest = answer[...]
-        while !rest.isEmpty {
-            outcome = Array(rest.prefix(step)).withUnsafeBytes { matcher.read($0) }
-            // As the worker has it: it looks no more.
-            if outcome == .rejection || outcome == .unclear { return outcome }
-            rest = rest.dropFirst(step)
-        }
-        return outcome
     }
 }

@@ -145,8 +145,6 @@ struct HealthConversationTests {
         #expect(both(.tcp, proxy: true, Array("SSH-2.0-OpenSSH_9.9\r\n".utf8)) == .init(.good, .accepted))
         #expect(both(.expect(Array("220".utf8)), proxy: true, Array("220 m\r\n".utf8)) == .init(.good, .accepted))
         #expect(outcome(.tls(serverName: nil), proxy: true, Self.serverHello) == .init(.good, .accepted))
-        // Too busy is no misunderstanding.
-        #expect(both(.tcp, proxy: true, Array("421 too busy\r\n".utf8)) == .init(.good, .accepted))
         // An alert about the hello behind the header comes from who has read both.
         let strict: [UInt8] = [0x15, 3, 3, 0, 2, 2, 112]
         #expect(both(.tls(serverName: "x.example"), proxy: true, strict) == .init(.alert, .accepted))
@@ -159,6 +157,13 @@ struct HealthConversationTests {
         #expect(both(.tcp, proxy: true, Array("SSH-2.0-x".utf8)) == .init(.good))
         #expect(both(.tcp, proxy: true, Array("HTTP/1.1 408 Request Timeout\r\n".utf8)) == .init(.good))
         #expect(both(.tls(serverName: nil), proxy: true, Self.alert) == .init(.alert))
+        // A length that no plain alert has.
+        #expect(both(.tls(serverName: nil), proxy: true, [0x15, 3, 3, 0, 26, 2, 10]) == .init(.alert))
+        // Too busy is no misunderstanding, and no proof; nor is a greeting of one that hangs up.
+        for answer in ["421 too busy\r\n", "554-mail\r\n554 no\r\n"] {
+            #expect(both(.tcp, proxy: true, Array(answer.utf8)) == .init(.good), "\(answer)")
+        }
+        #expect(both(.tcp, proxy: true, Array("220 mail\r\n".utf8), .fin) == .init(.good))
     }
 
     @Test("R18: a backend that doesn't: hangs up, sends an alert, a 400, complaints")

@@ -200,6 +200,42 @@ struct ProxyRejectedTests {
         try site.expectAccepted()
     }
 
+    @Test("R18: a server that only speaks when spoken to, as Redis: the error in front of its answer is no consent")
+    func redis() throws {
+        let learned = Flag()
+        let server = try Server { socket in
+            if learned.isSet { try ProxyRejectedTests.header(socket) }
+            var text: [UInt8] = []
+            while case .bytes(let chunk) = try socket.receive() {
+                text += chunk
+                while let end = text.firstIndex(of: 0x0A) {
+                    let line = String(decoding: text[..<end].filter { $0 != 0x0D }, as: UTF8.self)
+                    text.removeSubrange(...end)
+                    if line.isEmpty { continue }
+                    try socket.send(line == "PING" ? "+PONG\r\n" : "-ERR unknown command\r\n")
+                }
+            }
+        }
+        let site = try Site(server.place, isTLS: false)
+        let ping = {
+            let client = try Socket.connect(to: site.entry)
+            let from = try client.local
+            try client.send("PING\r\nPING\r\n")
+            var said = ""
+            while !said.contains("PONG"), case .bytes(let chunk) = try client.receive() {
+                said += String(decoding: chunk, as: UTF8.self)
+            }
+            client.finish()
+            _ = try client.receiveToEnd()
+            return (from, said)
+        }
+        #expect(try ping().1.contains("-ERR"))
+        try site.expectRejected { try ping().0 }
+        learned.set()
+        #expect(try !ping().1.contains("-ERR"))
+        try site.expectAccepted()
+    }
+
     /// Takes headers as it should.
     private static func header(_ socket: Socket) throws {
         let head = try socket.receive(exactly: 16)

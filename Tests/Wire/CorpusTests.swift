@@ -48,3 +48,19 @@ struct ProxyV2CorpusTests {
         #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
     }
 }
+
+@Suite("the corpus of Reply")
+struct ReplyCorpusTests {
+    @Test("R18: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
+        for input in try Corpus.inputs("Reply") { expect(input) }
+    }
+
+    @Test("R18: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("Reply"), budget: 4000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { ReplyProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(violation ?? "") \(hex(input.bytes))")
+    }
+}

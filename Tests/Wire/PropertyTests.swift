@@ -65,6 +65,31 @@ struct PropertyTests {
         }
     }
 
+    private static let replies: [[UInt8]] = [
+        [0x15, 3, 3, 0, 2, 2, 10], [0x15, 3, 3, 0, 2, 1, 112, 0x16, 3, 3, 0, 90, 2], [0x16, 3, 3, 0, 90, 2, 0, 0, 86],
+        Array("HTTP/1.1 400 Bad Request\r\n".utf8), Array("HTTP/1.1 200 OK\r\n".utf8),
+        Array("220-a\r\n b\r\n220 c\r\n500 what\r\n221 bye\r\n".utf8), Array("* OK x\r\n* BAD y\r\n".utf8),
+        Array("+OK\r\n-ERR what\r\n".utf8), Array("SSH-2.0-x\r\nInvalid SSH id".utf8), Array("* PREAUTH\r\n* BYE".utf8),
+        Array("ERROR\r\n".utf8), Array("421 busy\r\n".utf8), Array("hello\r\nBAD x\r\n".utf8),
+    ]
+
+    @Test("R18: every single-byte mutation of a reply to a PROXY header, at every byte, and every prefix of it")
+    func replyMutations() {
+        for reply in Self.replies {
+            for how in [0, 1, 2, 3 | 4 << 2] as [UInt8] {
+                for index in reply.indices {
+                    expectReply([how] + reply[..<index])
+                    let old = reply[index]
+                    for value: UInt8 in [0, 0x0A, 0x23, 0x2D, old &+ 1, old ^ 0x80] {
+                        var mutated = [how] + reply
+                        mutated[index + 1] = value
+                        expectReply(mutated)
+                    }
+                }
+            }
+        }
+    }
+
     @Test("random changes to valid input", arguments: 0..<64)
     func random(_ seed: UInt64) {
         var random = SplitMix64(seed: seed)
@@ -87,6 +112,11 @@ struct PropertyTests {
 
     private func expectProxy(_ input: [UInt8]) {
         let violation = withExactBytes(input) { ProxyProperties.violation($0, limit: ProxyHeader.maxLength) }
+        #expect(violation == nil, "\(hex(input))")
+    }
+
+    private func expectReply(_ input: [UInt8]) {
+        let violation = withExactBytes(input) { ReplyProperties.violation($0) }
         #expect(violation == nil, "\(hex(input))")
     }
 }

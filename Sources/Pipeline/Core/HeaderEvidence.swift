@@ -2,10 +2,10 @@ import Synchronization
 
 /// What connections show of how a backend takes our PROXY header (R18). Any thread.
 ///
-/// An answer that only one who has read the header can give proves that it is taken. The reverse proves nothing alone: a
-/// stranger's junk, or a hello that a server dislikes, is answered like a header that was taken for a client's bytes. So
-/// such an answer is a doubt, and doubts of three networks in a row, with no proof in between, are a rejection. Until
-/// then the control side asks the backend itself, by a LOCAL header.
+/// What an answer says, PipelineWire's `HeaderReply` tells. One that only who has read the header can give proves that it
+/// is taken. The reverse proves nothing alone: a stranger's junk, or a hello that a server dislikes, is answered like a
+/// header that was taken for a client's bytes. So such an answer is a doubt, and doubts of three networks in a row, with no
+/// proof in between, are a rejection. Until then the control side asks the backend itself, by a LOCAL header.
 extension BackendCell {
     /// So many networks must doubt.
     @inlinable static var networksThatReject: Int { 3 }
@@ -55,23 +55,5 @@ extension BackendCell {
             if there == 0 { return (marks | mark << shift, place + 1) }
         }
         return nil
-    }
-}
-
-extension BackendCell.HeaderVerdict {
-    /// What a TLS server's fatal alert right after the connect says of the header in front of the client's hello
-    /// (RFC 8446 §6.2, RFC 5246 §7.2.2).
-    /// - Parameter alert: its description.
-    public init(alert: UInt8) {
-        switch alert {
-        // access_denied, insufficient_security, inappropriate_fallback, missing_extension, unsupported_extension,
-        // unrecognized_name, unknown_psk_identity, certificate_required, no_application_protocol: these are about a hello
-        // that was read.
-        case 49, 71, 86, 109, 110, 112, 115, 116, 120: self = .accepted
-        // unexpected_message, bad_record_mac, record_overflow, illegal_parameter, decode_error, protocol_version.
-        case 10, 20, 22, 47, 50, 70: self = .rejected
-        // handshake_failure, internal_error, …: from either.
-        default: self = .unknown
-        }
     }
 }

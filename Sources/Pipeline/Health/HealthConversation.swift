@@ -5,12 +5,12 @@ import PipelineWire
 /// One probe's talk with a backend, from the connected socket on. Pure: bytes, ends and times in, verdict out.
 ///
 /// Without a PROXY header the operator's probe alone decides, as early as it can. With one (R18), the backend's answer
-/// to the header is watched for a short while besides: see ``ProxyAnswer``.
+/// to the header is watched for a short while besides: see `HeaderReply`.
 package struct ProbeConversation: Sendable {
     /// How long after the connect an answer to the header is awaited, at most.
     package static let settleTime = TimeSpan.milliseconds(500)
     /// More than this is never needed to judge an answer.
-    package static let answerLimit = 4096
+    package static let answerLimit = HeaderReply.limit
 
     package struct Outcome: Equatable, Sendable {
         package let result: ProbeResult
@@ -29,6 +29,7 @@ package struct ProbeConversation: Sendable {
     /// While an answer to the header is awaited: until when.
     private var settled: Instant?
     private var answer: [UInt8] = []
+    private var reply = HeaderReply()
 
     /// - Parameter begun: when the connect was begun; the timeout is for the whole probe.
     package init(_ probe: HealthSettings.Probe, usesProxy: Bool, timeout: TimeSpan, begun: Instant) {
@@ -55,14 +56,16 @@ package struct ProbeConversation: Sendable {
     }
 
     package mutating func received(_ bytes: some Collection<UInt8>) -> Outcome? {
-        answer += bytes.prefix(ProbeConversation.answerLimit - answer.count)
-        if usesProxy, proxyJudged(ended: false) == .rejected { return ended(as: nil) }
+        for byte in bytes.prefix(ProbeConversation.answerLimit - answer.count) {
+            answer.append(byte)
+            if usesProxy, read(byte) == .rejected { return ended(as: nil) }
+        }
         guard let result = judged else { return nil }
         // A line protocol greets before it has read the header, and an answer comes in pieces: only a ServerHello
         // settles it at once.
         let isCertain = isTLS && result == .good
         if settled != nil, !isCertain, answer.count < ProbeConversation.answerLimit { return nil }
-        return Outcome(result, proxyJudged(ended: false))
+        return Outcome(result, headerVerdict)
     }
 
     /// - Parameter reset: by RST, not FIN.
@@ -111,25 +114,23 @@ package struct ProbeConversation: Sendable {
         return rest.count >= wanted.count ? .good : nil
     }
 
-    /// What the answer so far says of the header; nil: there was none, or nothing is proved.
-    private func proxyJudged(ended: Bool) -> ProxyAnswer? {
-        guard usesProxy else { return nil }
-        // Nobody else says ServerHello to a hello behind a header.
-        if isTLS, tlsJudged == .good { return .accepted }
-        return ProxyAnswer(answer, ended: ended, behindHello: isTLS)
+    private mutating func read(_ byte: UInt8) -> HeaderReply.Finding {
+        withUnsafeBytes(of: byte) { reply.read($0, behind: isTLS ? .hello : .nothing) }
     }
+
+    /// What the answer so far says of the header; nil: there was none, or nothing is proved. Who has greeted for long enough would
+    /// have complained.
+    private var headerVerdict: ProxyAnswer? { usesProxy ? ProxyAnswer(reply.finding) : nil }
 
     /// At the end of the time: the operator's probe is good or has timed out.
     private func conclude() -> Outcome {
         guard isConnected else { return Outcome(.timeout) }
-        return Outcome(judged ?? .timeout, proxyJudged(ended: false))
+        return Outcome(judged ?? .timeout, headerVerdict)
     }
 
     /// At the end of the stream; nil: the header was rejected while it was open.
     private func ended(as end: ProbeResult?) -> Outcome {
-        let proxy = proxyJudged(ended: end != nil)
-        if let judged { return Outcome(judged, proxy) }
-        return Outcome(end ?? .unexpected, proxy)
+        Outcome(judged ?? end ?? .unexpected, usesProxy ? ProxyAnswer(reply.ended) : nil)
     }
 
     private static let localHeader: [UInt8] = {
@@ -161,63 +162,12 @@ package enum ProxyAnswer: UInt8, Sendable, Equatable {
     case accepted = 1
     case rejected = 2
 
-    /// What the answer to the 16 bytes of a LOCAL header says of it; nil: nothing. Silence says nothing, nor does a greeting
-    /// in no lines, which may come before the header was looked at.
-    ///
-    /// To a backend that takes them for the client's, the 16 are two empty lines, a line with a NUL, a line `QUIT`, and two
-    /// bytes of a next. HTTP says 400. TLS sends an alert, or hangs up. Line protocols greet, complain, and say goodbye.
-    /// - Parameters:
-    ///   - ended: the stream has ended behind these bytes.
-    ///   - behindHello: a ClientHello was sent as well, and an alert may be about that.
-    package init?(_ answer: [UInt8], ended: Bool, behindHello: Bool = false) {
-        guard let first = answer.first else {
-            guard ended else { return nil }
-            self = .rejected
-            return
+    /// Nil: it says nothing.
+    init?(_ finding: HeaderReply.Finding) {
+        switch finding {
+        case .taken, .greeted: self = .accepted
+        case .rejected: self = .rejected
+        case .undecided, .unclear: return nil
         }
-        let verdict: ProxyAnswer?
-        if first == 0x15 {
-            verdict = ProxyAnswer.ofAlert(answer, behindHello: behindHello)
-        } else if answer.starts(with: "HTTP/1.".utf8) {
-            verdict = answer.dropFirst(8).starts(with: " 400".utf8) ? .rejected : nil
-        } else {
-            verdict = ProxyAnswer.ofLines(answer)
-        }
-        guard let verdict else { return nil }
-        self = verdict
-    }
-
-    private static func ofAlert(_ answer: [UInt8], behindHello: Bool) -> ProxyAnswer? {
-        guard answer.count >= TLSAnswer.alertBytes, answer[1] == 3 else { return nil }
-        guard behindHello else { return .rejected }
-        guard answer[6] != 0 else { return nil }
-        // A warning, that the name is unknown.
-        if answer[5] == 1 { return .accepted }
-        switch BackendCell.HeaderVerdict(alert: answer[6]) {
-        case .accepted: return .accepted
-        case .rejected: return .rejected
-        case .unknown: return nil
-        }
-    }
-
-    private static func ofLines(_ answer: [UInt8]) -> ProxyAnswer? {
-        let lines = answer.split(separator: 0x0A, maxSplits: 32, omittingEmptySubsequences: true)
-        if lines.enumerated().contains(where: { isComplaint($1, isFirst: $0 == 0) }) { return .rejected }
-        guard answer.contains(0x0A), let greeting = lines.first else { return nil }
-        let isCode = greeting.count > 3 && greeting.prefix(3).allSatisfy { $0 >= 0x30 && $0 <= 0x39 }
-        let words = ["+OK", "SSH-", "* OK", "* PREAUTH"]
-        return isCode || words.contains { greeting.starts(with: $0.utf8) } ? .accepted : nil
-    }
-
-    /// A greeting may well begin with a number that refuses (421, 554: too busy); an error for an unknown command is no
-    /// greeting.
-    private static func isComplaint(_ line: ArraySlice<UInt8>, isFirst: Bool) -> Bool {
-        let always = ["500", "501", "502", "503", "-ERR", "ERROR", "BAD ", "* BAD", "Invalid SSH"]
-        if always.contains(where: { line.starts(with: $0.utf8) }) { return true }
-        guard !isFirst else { return false }
-        let digits = line.prefix(3)
-        let isCode = digits.count == 3 && digits.allSatisfy { $0 >= 0x30 && $0 <= 0x39 }
-        return line.starts(with: "* BYE".utf8)
-            || (isCode && (digits.first == 0x34 || digits.first == 0x35 || digits.elementsEqual("221".utf8)))
     }
 }

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineWire
 
 /// Where a connection is on its way.
 enum Phase: UInt8 {
@@ -106,8 +107,6 @@ struct Slot {
     var paceOrder: UInt32 = 0
     /// Of the route when it was looked up.
     var routeFlags: Route.Flags = []
-    /// What the backend has said so far to our PROXY header.
-    var answer = AnswerMatcher()
     /// Free list link.
     var link: Int32 = Flow.none
     /// Its place in the ``ProgramTable``.
@@ -131,6 +130,8 @@ struct Slot {
     var accepted = Instant(nanoseconds: 0)
     var connected = TimeSpan.zero
     var peer = Endpoint(.unspecified, 0)
+    /// What the backend has said so far to our PROXY header.
+    var reply = HeaderReply()
     var believed = Endpoint(.unspecified, 0)
     var destination = Endpoint(.unspecified, 0)
     /// The one that was tried last, or is connected; pinned while ``Marks/atBackend``.
