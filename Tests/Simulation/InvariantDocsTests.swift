@@ -45,4 +45,38 @@ struct InvariantDocsTests {
         }
         #expect(code.contains("S1–S\(numbers.max() ?? 0)"), "the suite's name")
     }
+
+    /// The files of the runtime.
+    private func runtime() throws -> [String] {
+        let folder = Self.root.appendingPathComponent("Sources/Pipeline/Runtime")
+        return try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+            .filter { $0.pathExtension == "swift" }.map { try String(contentsOf: $0, encoding: .utf8) }
+    }
+
+    @Test("it says of each invariant where the worker asserts it, or why not; and of how many, and it is so")
+    func assertions() throws {
+        let page = try page()
+        let files = try runtime()
+        var asserted = 0
+        let items = page.components(separatedBy: "- **S").dropFirst()
+        for item in items {
+            let number = Int(item.prefix { $0.isNumber }) ?? 0
+            let holding = files.filter { $0.contains("\"S\(number): ") }
+            guard let said = item.components(separatedBy: "*Asserted in ").dropFirst().first else {
+                #expect(item.contains("*Not asserted: "), "S\(number)")
+                #expect(holding.isEmpty, "S\(number) is asserted, and the page does not say where")
+                continue
+            }
+            asserted += 1
+            let names = said.components(separatedBy: "*").first?.components(separatedBy: "`") ?? []
+            for name in stride(from: 1, to: names.count, by: 2).map({ names[$0] }) {
+                let isThere = holding.contains { file in
+                    ["func \(name)(", "var \(name):"].contains(where: file.contains)
+                }
+                #expect(isThere, "S\(number) is not asserted in \(name)")
+            }
+        }
+        #expect(try number(before: " of these", in: page) == asserted)
+        #expect(try number(before: " of itself as well", in: page) == items.count)
+    }
 }

@@ -142,6 +142,7 @@ extension Worker {
         let pending = blocks.pending(slab.slots[index].pending)
         unrouted.enter(index, of: pending.pointee.facts.client.endpoint.address)
         while unrouted.count > unroutedLimit, endUnrouted() {}
+        assert(unrouted.count <= unroutedLimit, "S33: more wait for first bytes than may")
     }
 
     /// All stages have passed it, and its client has said nothing, or nothing that a gate let through: it was routed for its port

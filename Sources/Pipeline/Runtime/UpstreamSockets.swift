@@ -102,6 +102,12 @@ struct UpstreamSockets: ~Copyable {
         return Int(entry.pointee.link)
     }
 
+    /// Whether that slot has this socket: nobody else's events reach it.
+    func has(_ place: Int32, _ descriptor: Descriptor, for slot: Int) -> Bool {
+        let entry = entries + Int(place)
+        return entry.pointee.use == .owned && Int(entry.pointee.link) == slot && entry.pointee.descriptor == descriptor
+    }
+
     /// Whether it may wait for its next connection: there is room, or one that has waited for longer makes room.
     func mayKeep(_ place: Int32, at now: Instant) -> Bool {
         guard spares.capacity > 0, entries[Int(place)].isKept, isYoung(place, at: now) else { return false }

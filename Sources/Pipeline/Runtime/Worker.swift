@@ -226,6 +226,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             closeListeners()
             endProgress()
             publish()
+            checkOver()
             return false
         }
         upstreams.turn &+= 1
@@ -253,10 +254,12 @@ package struct Worker<K: Kernel>: ~Copyable {
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = lifeWatch.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
+        assert(paces.count > 0 || gathering == 0 || slab.inUse > 0, "S27: streams gather that are no more")
         if unwatched > 0 || lacksDescriptors {
             let isPaused = !lacksDescriptors && !acceptPause.isOver(at: now)
             let again = (isPaused ? acceptPause.until?.since(now) : nil) ?? Self.watchAgainAfter
             sleep = min(sleep ?? again, again)
+            assert(again <= max(AcceptPause.longest, Self.watchAgainAfter), "S34: listeners are left alone")
         }
         return sleep
     }
@@ -284,9 +287,15 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func handle(_ event: Event) {
         switch event.key.kind {
         case .client:
-            if let index = slab.find(event.key) { clientEvent(index, event.readiness) }
+            if let index = slab.find(event.key) {
+                clientEvent(index, event.readiness)
+                check(index)
+            }
         case .upstream:
-            if let index = upstreams.owner(event.key) { upstreamEvent(index, event.readiness) }
+            if let index = upstreams.owner(event.key) {
+                upstreamEvent(index, event.readiness)
+                check(index)
+            }
         case .listener:
             if event.key.index < listeners.count, let adopted = listeners[event.key.index], !acceptAll(adopted.listener)
             {
@@ -305,6 +314,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             guard slab.slots[index].phase != .free, slab.slots[index].marks.contains(.queued) else { continue }
             slab.slots[index].marks.remove(.queued)
             if slab.slots[index].phase == .relaying { pumpBoth(index) }
+            check(index)
         }
     }
 

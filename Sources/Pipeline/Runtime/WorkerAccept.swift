@@ -59,6 +59,7 @@ extension Worker {
         }
         guard openPending(index, hint: listener.spec.hint) else { return }
         advance(index)
+        check(index)
     }
 
     /// Node-unique: every accept has one, also of those that are turned away.

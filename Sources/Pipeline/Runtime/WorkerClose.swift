@@ -14,6 +14,7 @@ extension Worker {
     mutating func finish(_ index: Int, _ cause: ReasonCode, _ ending: Ending) {
         let slot = slab.slots + index
         guard slot.pointee.phase != .free else { return }
+        checkOrder(index, ending)
         let reason = judgeEnd(index, cause)
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
         let interface = interfaceOfUnknown(index)
@@ -33,6 +34,7 @@ extension Worker {
         noteDecided(index)
         programs.ended(slot.pointee.program)
         mute.leave(index)
+        checkEnded(index)
         slab.give(index)
     }
 
@@ -138,6 +140,8 @@ extension Worker {
         let duration = now.since(slot.pointee.accepted)
         counters.pointee.add(.bytesToUpstream, bytesUp)
         counters.pointee.add(.bytesToClient, bytesDown)
+        assert(slot.pointee.passed & slot.pointee.gating == 0, "S13: a gate that has not opened is settled")
+        assert(slot.pointee.up.total >= 0 || bytesUp == 0, "S14: a prelude counts as payload")
         var totals = ConnectionTotals(
             route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
             destination: DestinationAddress(slot.pointee.destination),
@@ -220,6 +224,8 @@ extension Worker {
     }
 
     mutating func deadlinePassed(_ index: Int) {
+        assert(slab.slots[index].deadline <= now, "S10: a deadline is met before it has passed")
+        defer { check(index) }
         switch slab.slots[index].phase {
         case .peeking: peekDeadline(index)
         case .connecting: connectDeadline(index)

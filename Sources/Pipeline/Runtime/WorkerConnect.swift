@@ -126,6 +126,10 @@ extension Worker {
             excuse = .backendsFull
             return false
         }
+        assert(!isStale(index), "S28: a backend is tried that an older table has chosen")
+        assert(
+            !blocks.pending(slot.pointee.pending).pointee.facts.tried.contains(backend.pointee.address.endpoint),
+            "S8: a backend is tried twice")
         counters.pointee.add(.connectAttempts)
         if slot.pointee.tried > 0 { counters.pointee.add(.connectRetries) }
         leaveBackend(index)
@@ -149,6 +153,9 @@ extension Worker {
     private mutating func noteConnectFailure(_ index: Int, _ reason: RuntimeReason) {
         let slot = slab.slots + index
         guard reason.text.side == .upstream, let backend = slot.pointee.backend else { return }
+        assert(
+            reason != .noPort && reason != .noDescriptor && reason != .kernelMemory && reason != .connectForbidden,
+            "S20: what this node lacks is held against a backend")
         let policy = blocks.pending(slot.pointee.pending).pointee.facts.ejection
         backend.pointee.noteFailure(at: now, policy)
     }

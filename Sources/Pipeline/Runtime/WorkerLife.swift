@@ -53,6 +53,7 @@ extension Worker {
             } else if isSilent(index, .client) {
                 foundDead(index, .client)
             }
+            check(index)
         }
         if slab.inUse == 0 { lifeWatch.rest() }
     }

@@ -290,6 +290,7 @@ extension Worker {
             }
         }
         findNextDrain()
+        assert(nextDrain.map { $0 > now } ?? true, "S23: a drain's deadline has passed, and nobody looks after it")
     }
 
     /// The reason to end a connection to that backend; nil: it may be.

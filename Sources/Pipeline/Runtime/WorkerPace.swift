@@ -130,6 +130,7 @@ struct PaceQueue: ~Copyable {
             rise(slots, place)
             return
         }
+        assert(count < heap.count, "S21: somebody waits for a rate, and is not woken")
         guard count < heap.count else { return }
         heap.initializeElement(
             at: count,

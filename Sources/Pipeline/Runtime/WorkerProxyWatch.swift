@@ -72,6 +72,7 @@ extension Worker {
         let slot = slab.slots + index
         guard stopWatching(index), let cell = slot.pointee.backend else { return }
         guard cell.pointee.noteHeaderDoubt(of: slot.pointee.believed.address) else { return }
+        assert(slot.pointee.marks.contains(.connected), "S22: a backend is doubted that nobody asked")
         slot.pointee.marks.insert(.proxyRejected)
         cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
         slot.pointee.route?.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)

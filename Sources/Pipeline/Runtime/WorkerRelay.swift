@@ -55,6 +55,7 @@ extension Worker {
     /// Moves what can be moved in both directions, and ends the connection when both are over.
     mutating func pumpBoth(_ index: Int) {
         let slot = slab.slots + index
+        defer { checkStandstill(index) }
         guard pumpUp(index), pump(index, .upstream) else { return }
         // The client was found gone by writing to it: what it had said before goes first.
         if slot.pointee.up.state.contains(.broken) {
@@ -163,6 +164,7 @@ extension Worker {
             case .moved(let count):
                 moved += count
                 turnBytes += count
+                assert(moved < Self.share + PipePool.pipeSize, "S36: one direction moves without end")
             case .yield:
                 enqueue(index)
                 return true
@@ -171,6 +173,7 @@ extension Worker {
                 if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
                 return true
             case .sourceBroken(let error):
+                assert(!flow.pointee.holdsBytes, "S29: a side is found gone before what it sent was passed on")
                 endBroken(index, source, error)
                 return false
             case .sinkBroken(let error):
@@ -309,6 +312,7 @@ extension Worker {
         slab.flow(index, source).pointee.state.remove(.writable)
         // There is one: ``mayBuffer(_:)`` was asked.
         let block = blocks.take()
+        assert(block != Flow.none, "S35: bytes were read that nobody can keep")
         UnsafeMutableRawBufferPointer(rebasing: blocks.body(block)[..<bytes.count]).copyMemory(from: bytes)
         store(block, 0..<bytes.count, index, source)
     }

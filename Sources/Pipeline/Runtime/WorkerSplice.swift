@@ -141,6 +141,7 @@ extension Worker {
         let downGathers = gatherOn(&slot.pointee.down)
         if upGathers || downGathers { paces.wake(slab.slots, index, at: now + coalesce) }
         pumpBoth(index)
+        check(index)
     }
 
     /// True if the flow goes on gathering, as it has moved since the last time. One that has not is read to what it has.

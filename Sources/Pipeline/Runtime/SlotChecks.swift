@@ -1,0 +1,105 @@
+import Pipeline
+
+// What the invariants of docs/INVARIANTS.md mean for one connection between two steps of its worker. The simulation sees from
+// outside whether they hold; a debug build asserts them from inside, where they break first. Each text begins with the
+// invariant's number, and says what is wrong.
+
+extension Flow {
+    /// What is wrong with one direction; nil: nothing.
+    /// - Parameter source: the side that its bytes come from.
+    func flaw(from source: Side) -> String? {
+        if block != Flow.none, pipeBytes > 0 { return "S1: a flow has bytes in a block and in a pipe" }
+        if block != Flow.none, blockStart >= blockEnd { return "S1: a block without bytes is kept" }
+        if pipeBytes > 0, pipe == Flow.none { return "S1: bytes are in a pipe that is not there" }
+        // What was for a side that is gone goes nowhere.
+        let isOwed = total < 0 && !state.contains(.dropped)
+        if isOwed, source == .upstream || block == Flow.none { return "S2: a prelude is owed, and is nowhere" }
+        if state.contains(.shut) {
+            if !state.contains(.ended) { return "S3: FIN was passed on that has not come" }
+            if holdsBytes || state.contains(.gated) { return "S3: FIN was passed on before the last byte" }
+        }
+        if state.contains(.dropped), holdsBytes { return "S29: bytes are kept for a side that is gone" }
+        if state.contains(.timedOut), !state.contains(.broken) { return "S4: a side has died, and is not gone" }
+        if state.contains(.gathering), !state.contains(.splicing) { return "S27: a stream gathers that is not spliced" }
+        return nil
+    }
+}
+
+extension Slot {
+    /// What is wrong with a connection; nil: nothing.
+    var flaw: String? {
+        if let flaw = up.flaw(from: .client) ?? down.flaw(from: .upstream) { return flaw }
+        if passed & gating != 0 { return "S13: a gate that has not opened has passed" }
+        if marks.contains(.atBackend) != (backend != nil) { return "S19: a backend is kept that does not count it" }
+        if (route == nil) != (owner == nil) { return "S28: a route is pinned without its owner, or the reverse" }
+        if upstream.isOpen != (socket != Flow.none) { return "S24: a socket without its entry, or the reverse" }
+        if tried > UInt8(BackendCandidates.capacity) { return "S8: more backends were tried than may be" }
+        switch phase {
+        case .free: return nil
+        case .peeking: return peekingFlaw
+        case .connecting: return connectingFlaw
+        case .relaying: return relayingFlaw
+        }
+    }
+
+    private var peekingFlaw: String? {
+        if pending == Flow.none { return "S5: a connection waits for first bytes, and has no place for them" }
+        if upstream.isOpen || tried > 0 { return "S8: a backend is tried before all stages have passed" }
+        if up.total != 0 || down.total != 0 || up.holdsBytes || down.holdsBytes {
+            return "S9: bytes have passed before all stages have"
+        }
+        return nil
+    }
+
+    private var connectingFlaw: String? {
+        if pending == Flow.none { return "S5: a backend is connected to, and first bytes are gone" }
+        if !upstream.isOpen || tried == 0 { return "S8: no backend is tried" }
+        if up.total != 0 || down.total != 0 || up.holdsBytes { return "S8: a backend is tried after a write" }
+        if marks.contains(.direct) == marks.contains(.atBackend) { return "S19: a backend does not count who connects" }
+        if timerBucket == Flow.none { return "S10: a backend is connected to, and no deadline set" }
+        return nil
+    }
+
+    private var relayingFlaw: String? {
+        if !upstream.isOpen { return "S6: a connection relays without a backend" }
+        if !marks.isSuperset(of: [.connected, .clientWatched, .upstreamWatched]) {
+            return "S6: a connection relays, and nobody is told of its bytes"
+        }
+        if (gating != 0) != up.state.contains(.gated) { return "S9: a gate is closed, and bytes may pass" }
+        if gating != 0, up.total > 0 { return "S9: bytes have passed a gate that is closed" }
+        if gating == 0, pending != Flow.none { return "S9: a gate has opened, and first bytes are kept" }
+        if up.isOver, down.isOver { return "S5: both directions are over, and the connection is not" }
+        if up.isOver || down.isOver {
+            if !marks.contains(.halfClosed) { return "S11: a connection is half-closed, and is not said to be" }
+            if timerBucket == Flow.none { return "S11: a half-closed connection has no deadline" }
+        }
+        let isLost = up.state.contains(.broken) || down.state.contains(.broken)
+        if isLost, timerBucket == Flow.none { return "S30: a side is gone, and no deadline is set for what it sent" }
+        if reported.bytesToUpstream > UInt64(max(0, up.total)) || reported.bytesToClient > UInt64(max(0, down.total)) {
+            return "S26: stages were told of more than has passed"
+        }
+        return nil
+    }
+
+    /// What is wrong with a connection that was just moved on, and is left alone; nil: nothing. Before, it may have bytes that an
+    /// event is still to tell of.
+    var standstill: String? {
+        guard phase == .relaying else { return nil }
+        return standstill(up) ?? standstill(down)
+    }
+
+    private func standstill(_ flow: Flow) -> String? {
+        guard !flow.isOver, !marks.contains(.queued), pacePlace == Flow.none else { return nil }
+        if flow.holdsBytes {
+            return flow.state.contains(.writable) ? "S6: bytes are kept, and their sink has room" : nil
+        }
+        if flow.state.contains(.gated) { return nil }
+        if flow.state.contains(.ended) { return "S6: a FIN is not passed on" }
+        // Where no block may be had, bytes stay where they are until the sink has room.
+        if flow.state.isSuperset(of: [.readable, .writable]) { return "S6: bytes are not read" }
+        if flow.state.isSuperset(of: [.gathering, .moved]), !flow.state.contains(.readable) {
+            return "S25: a stream gathers, and nobody looks after it"
+        }
+        return nil
+    }
+}

@@ -1,0 +1,77 @@
+import Pipeline
+
+/// What a worker asserts of itself in debug builds (docs/INVARIANTS.md). In a release build there is nothing of it.
+extension Worker {
+    /// On the way out of whatever has changed a connection.
+    @inline(__always) func check(_ index: Int) { assert(flaw(index) == nil, flaw(index) ?? "") }
+
+    /// On the way out of what moves bytes.
+    @inline(__always) func checkStandstill(_ index: Int) {
+        assert(slab.slots[index].standstill == nil, slab.slots[index].standstill ?? "")
+    }
+
+    private func flaw(_ index: Int) -> String? {
+        let slot = slab.slots + index
+        guard slot.pointee.phase != .free else { return nil }
+        if let flaw = slot.pointee.flaw { return flaw }
+        let entry = programs[slot.pointee.program]
+        guard entry.pointee.isUsed, entry.pointee.connections > 0 else { return "S16: its program is gone" }
+        if entry.pointee.undecided < 0 || programs.undecidedOnOlder < 0 { return "S16: a decision is counted twice" }
+        if let backend = slot.pointee.backend, backend.pointee.active.current == 0 {
+            return "S19: a backend does not count a connection that it has"
+        }
+        if slot.pointee.socket != Flow.none {
+            guard upstreams.has(slot.pointee.socket, slot.pointee.upstream, for: index) else {
+                return "S24: an upstream socket is another's"
+            }
+        }
+        return slot.pointee.phase == .peeking ? waitFlaw(index) : nil
+    }
+
+    /// Of a connection that waits for first bytes.
+    private func waitFlaw(_ index: Int) -> String? {
+        let slot = slab.slots + index
+        let chain = chain(of: index)
+        if chain.pointee.peekTimeout != nil, slot.pointee.timerBucket == Flow.none {
+            return "S10: first bytes are waited for, and no deadline is set"
+        }
+        let waiting = blocks.pending(slot.pointee.pending).pointee.stage
+        guard waiting < chain.pointee.stages.count else { return "S13: all stages have passed, and nothing goes on" }
+        let ahead = chain.pointee.ahead.pointer(waiting).pointee.always
+        return ahead & ~slot.pointee.passed == 0 ? nil : "S32: a stage was not asked that waits for nothing"
+    }
+
+    /// A connection has ended, and its slot goes to the next one.
+    @inline(__always) func checkEnded(_ index: Int) {
+        let slot = slab.slots + index
+        assert(
+            slot.pointee.pending == Flow.none && !slot.pointee.marks.contains(.counted)
+                && isEmpty(slot.pointee.up) && isEmpty(slot.pointee.down), "S15: a block or a pipe is left")
+        assert(slot.pointee.socket == Flow.none && !slot.pointee.upstream.isOpen, "S15: a socket is left")
+        assert(slot.pointee.timerBucket == Flow.none && slot.pointee.pacePlace == Flow.none, "S15: a timer is left")
+        assert(slot.pointee.backend == nil, "S19: a backend counts a connection that is over")
+    }
+
+    private func isEmpty(_ flow: Flow) -> Bool {
+        flow.block == Flow.none && flow.pipe == Flow.none && !flow.state.contains(.gathering)
+            && flow.entitled.nanoseconds == 0
+    }
+
+    /// A connection ends in good order.
+    @inline(__always) func checkOrder(_ index: Int, _ ending: Ending) {
+        guard case .orderly = ending else { return }
+        let slot = slab.slots + index
+        assert(
+            slot.pointee.up.isOver && slot.pointee.down.isOver && !slot.pointee.up.holdsBytes
+                && !slot.pointee.down.holdsBytes, "S4: a connection ends in good order before all was passed on")
+    }
+
+    /// Nothing is left to do, and the worker was told to end.
+    @inline(__always) func checkOver() {
+        assert(order != .run && slab.inUse == 0, "S12: the worker ends, and was not told to, or has connections")
+        assert(listenerCount == 0, "S12: the worker ends, and listens")
+        assert(blocks.inUse == 0, "S15: blocks are left lent")
+        assert(unrouted.count == 0 && mute.count == 0, "S33: somebody waits who is gone")
+        assert(gathering == 0, "S27: streams gather that are no more")
+    }
+}

@@ -1,0 +1,197 @@
+import Pipeline
+import Testing
+
+@testable import PipelineRuntime
+
+/// What debug builds assert of a connection finds what is broken, and nothing else.
+@Suite("A slot's own invariants (docs/INVARIANTS.md)")
+struct SlotChecksTests {
+    nonisolated(unsafe) private static let cell: UnsafePointer<BackendCell> = {
+        let memory = UnsafeMutablePointer<BackendCell>.allocate(capacity: 1)
+        memory.initialize(to: BackendCell(Endpoint(.unspecified, 0)))
+        return UnsafePointer(memory)
+    }()
+
+    private static func slot(_ phase: Phase) -> Slot {
+        var slot = Slot()
+        slot.phase = phase
+        slot.client = Descriptor(5)
+        slot.up.state = [.writable]
+        slot.down.state = [.writable]
+        if phase == .peeking || phase == .connecting { slot.pending = 1 }
+        guard phase == .connecting || phase == .relaying else { return slot }
+        (slot.upstream, slot.socket, slot.tried, slot.backend) = (Descriptor(6), 0, 1, cell)
+        slot.marks = [.atBackend, .upstreamWatched]
+        slot.timerBucket = 7
+        if phase == .relaying { slot.marks.formUnion([.connected, .clientWatched]) }
+        return slot
+    }
+
+    @Test("a connection on its way is fine in each phase", arguments: [Phase.free, .peeking, .connecting, .relaying])
+    func fine(phase: Phase) { #expect(Self.slot(phase).flaw == nil) }
+
+    @Test("a relaying one is fine while it waits, splices, gathers, and ends")
+    func fineOnItsWay() {
+        let changes: [(inout Slot) -> Void] = [
+            {
+                $0.up.state.remove(.writable)
+                $0.up.block = 3
+                $0.up.blockEnd = 10
+            },
+            {
+                $0.up.total = -16
+                $0.up.state.remove(.writable)
+                $0.up.block = 3
+                $0.up.blockEnd = 16
+            },
+            {
+                $0.down.state = [.splicing, .readable]
+                $0.down.pipe = 2
+                $0.down.pipeBytes = 9
+            },
+            {
+                $0.down.state = [.splicing, .gathering, .moved, .writable]
+                $0.pacePlace = 4
+            },
+            { $0.up.state = [.readable] },
+            {
+                $0.up.state = [.readable, .writable]
+                $0.marks.insert(.queued)
+            },
+            {
+                $0.up.state = [.ended, .shut]
+                $0.marks.insert(.halfClosed)
+            },
+            {
+                $0.up.state = [.gated, .readable, .writable]
+                $0.gating = 2
+                $0.pending = 1
+            },
+            {
+                $0.down.state = [.broken]
+                $0.up.state = [.dropped]
+                $0.marks.insert(.halfClosed)
+            },
+        ]
+        for (number, change) in changes.enumerated() {
+            var slot = Self.slot(.relaying)
+            change(&slot)
+            #expect(slot.flaw == nil && slot.standstill == nil, "\(number)")
+        }
+    }
+
+    private func expect(_ flaw: String, _ phase: Phase, _ change: (inout Slot) -> Void) {
+        var slot = Self.slot(phase)
+        change(&slot)
+        let found = slot.flaw ?? slot.standstill ?? "nothing"
+        #expect(found.hasPrefix(flaw + ":"), "\(flaw): \(found)")
+    }
+
+    @Test("bytes in two places, or in none")
+    func bytes() {
+        expect("S1", .relaying) {
+            $0.up.block = 3
+            $0.up.blockEnd = 10
+            $0.up.pipe = 1
+            $0.up.pipeBytes = 4
+        }
+        expect("S1", .relaying) { $0.up.block = 3 }
+        expect("S1", .relaying) { $0.down.pipeBytes = 4 }
+        expect("S2", .relaying) { $0.up.total = -1 }
+        expect("S2", .relaying) {
+            $0.down.total = -1
+            $0.down.block = 1
+            $0.down.blockEnd = 1
+        }
+        expect("S27", .relaying) { $0.down.state.insert(.gathering) }
+    }
+
+    @Test("a FIN too early, and ends that are none")
+    func ends() {
+        expect("S3", .relaying) { $0.up.state.insert(.shut) }
+        expect("S3", .relaying) {
+            $0.up.state = [.ended, .shut]
+            $0.up.block = 3
+            $0.up.blockEnd = 10
+        }
+        expect("S3", .relaying) {
+            $0.up.state = [.ended, .shut, .gated]
+            $0.gating = 1
+        }
+        expect("S4", .relaying) { $0.up.state.insert(.timedOut) }
+        expect("S5", .relaying) {
+            $0.up.state = [.ended, .shut]
+            $0.down.state = [.dropped]
+        }
+        expect("S5", .peeking) { $0.pending = Flow.none }
+        expect("S5", .connecting) { $0.pending = Flow.none }
+        expect("S11", .relaying) { $0.up.state = [.ended, .shut] }
+        expect("S11", .relaying) {
+            $0.up.state = [.ended, .shut]
+            $0.marks.insert(.halfClosed)
+            $0.timerBucket = Flow.none
+        }
+        expect("S29", .relaying) {
+            $0.up.state = [.dropped]
+            $0.up.block = 3
+            $0.up.blockEnd = 10
+        }
+        expect("S30", .relaying) {
+            $0.down.state = [.broken]
+            $0.timerBucket = Flow.none
+        }
+    }
+
+    @Test("backends that are tried at the wrong time, or not counted")
+    func backends() {
+        expect("S8", .peeking) { $0.tried = 1 }
+        expect("S8", .connecting) { $0.tried = 4 }
+        expect("S8", .connecting) { $0.tried = 0 }
+        expect("S8", .connecting) { $0.up.total = 1 }
+        expect("S10", .connecting) { $0.timerBucket = Flow.none }
+        expect("S19", .connecting) { $0.backend = nil }
+        expect("S19", .connecting) {
+            $0.backend = nil
+            $0.marks.remove(.atBackend)
+        }
+        expect("S19", .relaying) { $0.marks.remove(.atBackend) }
+        expect("S24", .relaying) { $0.socket = Flow.none }
+        expect("S28", .relaying) { slot in
+            slot.route = UnsafePointer(bitPattern: 64)
+        }
+    }
+
+    @Test("a gate that is open and closed at once")
+    func gates() {
+        expect("S9", .relaying) { $0.gating = 1 }
+        expect("S9", .relaying) { $0.up.state.insert(.gated) }
+        expect("S9", .relaying) {
+            $0.gating = 1
+            $0.up.state.insert(.gated)
+            $0.up.total = 1
+        }
+        expect("S9", .relaying) { $0.pending = 1 }
+        expect("S9", .peeking) { $0.down.total = 1 }
+        expect("S13", .peeking) {
+            $0.gating = 5
+            $0.passed = 4
+        }
+    }
+
+    @Test("a connection that stands still and need not")
+    func standstill() {
+        expect("S6", .relaying) { $0.up.state = [.readable, .writable] }
+        expect("S6", .relaying) { $0.down.state = [.ended, .writable] }
+        expect("S6", .relaying) {
+            $0.up.block = 3
+            $0.up.blockEnd = 10
+        }
+        expect("S6", .relaying) { $0.marks.remove(.clientWatched) }
+        expect("S6", .relaying) {
+            $0.upstream = .none
+            $0.socket = Flow.none
+        }
+        expect("S25", .relaying) { $0.down.state = [.splicing, .gathering, .moved, .writable] }
+        expect("S26", .relaying) { $0.reported.bytesToClient = 1 }
+    }
+}
