@@ -22,7 +22,7 @@ struct AdoptionTests {
             guard worker.turn() else { throw NoMemory() }
             let elapsed = (ContinuousClock.now - begin).components
             best = min(best, Double(elapsed.seconds) + Double(elapsed.attoseconds) / 1e18)
-            holds(worker.listenerCount == count)
+            holds(worker.listeners.count == count)
         }
         return best
     }
@@ -47,10 +47,10 @@ struct AdoptionTests {
         // Those that stay are not watched anew; the new ones take the places that are free, and one more.
         holds(worker.withKernel { $0.watched } == [0, 1, 2, 3, 0, 2, 4])
         holds(worker.withKernel { $0.unwatched } == 2)
-        holds(worker.listenerCount == 5)
+        holds(worker.listeners.count == 5)
         desk.offer([])
         guard worker.turn() else { throw NoMemory() }
-        holds(worker.listenerCount == 0 && worker.withKernel { $0.taken } == 0)
+        holds(worker.listeners.count == 0 && worker.withKernel { $0.taken } == 0)
     }
 
     @Test("where a worker's own listeners are is known by address and port, and asked where one is at every address")

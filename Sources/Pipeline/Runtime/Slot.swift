@@ -1,5 +1,4 @@
 import Pipeline
-import PipelineWire
 
 /// Where a connection is on its way.
 enum Phase: UInt8 {
@@ -88,8 +87,8 @@ struct Slot {
     var attempt: UInt8 = 0
     /// How many backends were tried; one that has no room was not.
     var tried: UInt8 = 0
-    /// While it was watched, its backend sent FIN, and nothing before.
-    var hasHungUp = false
+    /// Of the route when it was looked up.
+    var routeFlags: Route.Flags = []
     var marks: Marks = []
     var listener: UInt16 = 0
     var client = Descriptor.none
@@ -105,16 +104,10 @@ struct Slot {
     /// Where it stands in the ``PaceQueue``, or ``Flow/none``; and since when, in turns taken; 0: not yet.
     var pacePlace: Int32 = Flow.none
     var paceOrder: UInt32 = 0
-    /// Of the route when it was looked up.
-    var routeFlags: Route.Flags = []
+    /// How the backend takes our PROXY header, if one went in front.
+    var header = HeaderWatch()
     /// Free list link.
     var link: Int32 = Flow.none
-    /// Its place in the ``ProgramTable``.
-    var program: Int32 = 0
-    var chain: UInt16 = 0
-    var sniff = SniffOutcome.notAsked
-    /// A peer of it has kept its window shut: see ``Worker/runLifeWatch()``.
-    var isProbedOften = false
     /// Bit i: stage i has passed the connection, and is settled at its end.
     var passed: UInt32 = 0
     /// Bit i: stage i gates the client's bytes, and has not decided.
@@ -130,9 +123,14 @@ struct Slot {
     var accepted = Instant(nanoseconds: 0)
     var connected = TimeSpan.zero
     var peer = Endpoint(.unspecified, 0)
-    /// What the backend has said so far to our PROXY header.
-    var reply = HeaderReply()
+    // Each endpoint leaves room for something small behind it.
+    /// Its place in the ``ProgramTable``.
+    var program: Int32 = 0
     var believed = Endpoint(.unspecified, 0)
+    var chain: UInt16 = 0
+    var sniff = SniffOutcome.notAsked
+    /// A peer of it has kept its window shut: see ``Worker/runLifeWatch()``.
+    var isProbedOften = false
     var destination = Endpoint(.unspecified, 0)
     /// The one that was tried last, or is connected; pinned while ``Marks/atBackend``.
     var backend: UnsafePointer<BackendCell>?
@@ -166,9 +164,6 @@ struct Slot {
         static let guarded = Marks(rawValue: 64)
         /// Counted among its backend's connections.
         static let atBackend = Marks(rawValue: 128)
-        /// A PROXY header of ours went in front, and how it is taken is still to be seen (R18).
-        static let watchesAnswer = Marks(rawValue: 256)
-        static let proxyRejected = Marks(rawValue: 512)
         /// Came by a listener that intercepts.
         static let intercepted = Marks(rawValue: 1024)
         /// Its destination was tried, or is connected, and no backend.

@@ -90,18 +90,13 @@ package struct Worker<K: Kernel>: ~Copyable {
     let logs: Bool
     let connectTimeout: TimeSpan
     let halfCloseTimeout: TimeSpan
-    /// How long a bulk stream may gather; zero: not at all.
-    let coalesce: TimeSpan
-    /// How many flows gather.
-    package internal(set) var gathering = 0
 
     var slab: Slab
     var blocks: BlockPool
     var pipes: PipePool
     var upstreams: UpstreamSockets
     var wheel: TimerWheel
-    /// Connections that wait for their rate.
-    var paces: PaceQueue
+    var paces: PaceSchedule
     /// Connections that wait for their first bytes.
     var unrouted: UnroutedTable
     let unroutedLimit: Int
@@ -126,23 +121,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// The one large buffer that copies go through.
     let buffer: UnsafeMutableRawBufferPointer
 
-    /// By place: see ``TakenListeners``.
-    var listeners: AdoptedList<AdoptedListener?>
-    var listenerCount = 0
-    /// Where they listen, for those who would connect to it.
-    var ownPlaces = OwnPlaces([])
-    /// How many listeners the kernel has not let us watch.
-    var unwatched = 0
-    /// While nobody can be accepted: see ``pauseAccepting(_:)``.
-    var acceptPause = AcceptPause()
-    /// Listeners to begin with, until they are taken.
-    private var first: [WorkerListener]?
-    /// The kernel had no room for a descriptor of a new listener: what was offered is tried again.
-    var lacksDescriptors = false
-    /// Sorted by ``Drain/Target/key``: each connect asks for two of them, and a walk over all connections for each of theirs.
-    var drains = AdoptedList<Drain>([])
-    /// The first deadline of ``drains`` that has not passed.
-    var nextDrain: Instant?
+    var listeners: Listeners
+    var drains = Drains([])
     /// Where else this network translates to IPv4.
     let nat64: FrozenArray<Prefix>
     private let events: UnsafeMutableBufferPointer<Event>
@@ -182,7 +162,6 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.logs = snapshot.pointee.recordsConnections
         self.connectTimeout = settings.connectTimeout
         self.halfCloseTimeout = settings.halfCloseTimeout
-        self.coalesce = settings.coalesce
         nat64 = FrozenArray(settings.nat64)
         lifeWatch = LifeWatch(timeout: settings.userTimeout)
         self.slab = slab
@@ -197,14 +176,13 @@ package struct Worker<K: Kernel>: ~Copyable {
         pipes = PipePool(capacity: limits.pipes)
         now = self.kernel.now()
         wheel = TimerWheel(now: now)
-        paces = PaceQueue(capacity: limits.connections)
+        paces = PaceSchedule(connections: limits.connections, coalesce: settings.coalesce)
         self.snapshot = snapshot
         programs = ProgramTable(first: snapshot, StageContext(worker: Int(index), services: services))
         adoptedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
-        self.listeners = AdoptedList([])
-        first = listeners
+        self.listeners = Listeners(first: listeners)
         events = .allocate(capacity: 256)
         if mailbox.wakeDescriptor.isOpen {
             _ = self.kernel.watchLevel(mailbox.wakeDescriptor, EventKey(.control, index: 0, generation: 0))
@@ -223,7 +201,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         obeyMailbox()
         armProgress()
         if order != .run, slab.inUse == 0 {
-            closeListeners()
+            listeners.close(&kernel)
             endProgress()
             publish()
             checkOver()
@@ -250,17 +228,11 @@ package struct Worker<K: Kernel>: ~Copyable {
     private func sleep() -> TimeSpan? {
         guard queue.isEmpty, !progress.isWalking, !memory.isWalking, !lifeWatch.isWalking else { return .zero }
         var sleep = wheel.sleep(now: now)
-        if let nextDrain { sleep = min(sleep ?? nextDrain.since(now), nextDrain.since(now)) }
+        if let next = drains.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = lifeWatch.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
-        assert(paces.count > 0 || gathering == 0 || slab.inUse > 0, "S27: streams gather that are no more")
-        if unwatched > 0 || lacksDescriptors {
-            let isPaused = !lacksDescriptors && !acceptPause.isOver(at: now)
-            let again = (isPaused ? acceptPause.until?.since(now) : nil) ?? Self.watchAgainAfter
-            sleep = min(sleep ?? again, again)
-            assert(again <= max(AcceptPause.longest, Self.watchAgainAfter), "S34: listeners are left alone")
-        }
+        if let again = listeners.wait(at: now) { sleep = min(sleep ?? again, again) }
         return sleep
     }
 
@@ -271,6 +243,9 @@ package struct Worker<K: Kernel>: ~Copyable {
         _ = upstreams.closeSpares(&kernel)
         mailbox._withUnsafeGuaranteedRef { $0.setEnded() }
     }
+
+    /// How many streams coalesce.
+    package var coalescing: Int { paces.coalescing }
 
     /// The kernel, once ``turn()`` has answered false.
     package mutating func withKernel<Result>(_ body: (inout K) -> Result) -> Result { body(&kernel) }
@@ -297,13 +272,15 @@ package struct Worker<K: Kernel>: ~Copyable {
                 check(index)
             }
         case .listener:
-            if event.key.index < listeners.count, let adopted = listeners[event.key.index], !acceptAll(adopted.listener)
-            {
-                pauseAccepting(event.key.index)
-            }
+            listenerEvent(event.key.index)
         case .control:
             mailbox._withUnsafeGuaranteedRef { _ = cl_eventfd_clear($0.wakeDescriptor.number) }
         }
+    }
+
+    private mutating func listenerEvent(_ place: Int) {
+        guard place < listeners.extent, let listener = listeners[place], !acceptAll(listener) else { return }
+        if listeners.pauseAccepting(place, at: now, &kernel) { counters.pointee.add(.acceptPauses) }
     }
 
     /// Streams take turns here. Once a turn has moved its share, whatever is new is looked at before the next stream.
@@ -327,11 +304,10 @@ package struct Worker<K: Kernel>: ~Copyable {
     // MARK: Orders
 
     private mutating func obeyMailbox() {
-        if let listeners = first, takeFirst(listeners) { first = nil }
-        if first == nil { adoptOffer() }
+        if takeFirst() { adoptOffer() }
         noteMemory()
         let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
-        if unwatched > 0, acceptPause.isOver(at: now) { watchListeners() }
+        listeners.watchAgain(at: now, &kernel)
         guard wanted > order else { return }
         order = wanted
         drainListeners()

@@ -10,7 +10,7 @@ extension Worker {
         for _ in 0..<limit {
             let outcome = kernel.accept(listener.descriptor, &accepted)
             guard outcome.isError else {
-                acceptPause.end()
+                listeners.endPause()
                 begin(accepted, listener)
                 continue
             }
@@ -272,7 +272,7 @@ extension Worker {
         slot.pointee.believed = pending.pointee.facts.client.endpoint
         slot.pointee.sniff = pending.pointee.facts.sniff
         pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
-        if pending.pointee.facts.hasProxyHeader { slot.pointee.marks.insert(.watchesAnswer) }
+        if pending.pointee.facts.hasProxyHeader { slot.pointee.header.begin() }
         takeOver(index)
     }
 

@@ -69,9 +69,9 @@ extension Worker {
     /// Nothing is left to do, and the worker was told to end.
     @inline(__always) func checkOver() {
         assert(order != .run && slab.inUse == 0, "S12: the worker ends, and was not told to, or has connections")
-        assert(listenerCount == 0, "S12: the worker ends, and listens")
+        assert(listeners.count == 0, "S12: the worker ends, and listens")
         assert(blocks.inUse == 0, "S15: blocks are left lent")
         assert(unrouted.count == 0 && mute.count == 0, "S33: somebody waits who is gone")
-        assert(gathering == 0, "S27: streams gather that are no more")
+        assert(paces.coalescing == 0, "S27: streams gather that are no more")
     }
 }

@@ -14,7 +14,7 @@ extension Worker {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
             return
         }
-        if let reason = overdue(route: slot.pointee.route) {
+        if let reason = drains.overdue(route: slot.pointee.route, at: now) {
             finish(index, reason.code, .reset)
             return
         }
@@ -111,11 +111,11 @@ extension Worker {
         _ index: Int, _ backend: UnsafePointer<Backend>, _ excuse: inout RuntimeReason
     ) -> Bool {
         let slot = slab.slots + index
-        if let reason = overdue(backend: backend.pointee.cell) {
+        if let reason = drains.overdue(backend: backend.pointee.cell, at: now) {
             excuse = reason
             return false
         }
-        guard !ownPlaces.contains(backend.pointee.address.endpoint, at: now, &kernel) else {
+        guard !listeners.places.contains(backend.pointee.address.endpoint, at: now, &kernel) else {
             excuse = .backendLoop
             return false
         }

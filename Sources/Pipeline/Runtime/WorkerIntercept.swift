@@ -25,9 +25,9 @@ extension Worker {
     /// Whatever a policy says, nobody is connected to this host itself in the relay's name: not by an address of its own, nor by
     /// one that stands for it, in no spelling.
     private mutating func staysHere(_ address: IPAddress) -> Bool {
-        if address.isOfThisHostAlone || ownPlaces.isOwn(address, at: now, &kernel) { return true }
+        if address.isOfThisHostAlone || listeners.places.isOwn(address, at: now, &kernel) { return true }
         guard let spelled = spelledAddress(address) else { return false }
-        return spelled.isOfThisHostAlone || ownPlaces.isOwn(spelled, at: now, &kernel)
+        return spelled.isOfThisHostAlone || listeners.places.isOwn(spelled, at: now, &kernel)
     }
 
     func spelledAddress(_ address: IPAddress) -> IPAddress? { SpelledAddress.v4(in: address, translatedBy: nat64) }
@@ -36,6 +36,6 @@ extension Worker {
     /// of the same number is none of that, so it is asked whose address it is.
     private mutating func isLoop(_ destination: Endpoint, _ listener: WorkerListener) -> Bool {
         guard destination.port == listener.bound.port else { return false }
-        return destination == listener.bound || ownPlaces.isOwn(destination.address, at: now, &kernel)
+        return destination == listener.bound || listeners.places.isOwn(destination.address, at: now, &kernel)
     }
 }

@@ -72,23 +72,12 @@ extension Worker {
         guard slot.pointee.phase == .relaying else { return }
         let chain = chain(of: index)
         guard chain.pointee.progressInterval != nil else { return }
-        let up = UInt64(max(0, slot.pointee.up.total))
-        let down = UInt64(max(0, slot.pointee.down.total))
+        let (up, down) = slot.pointee.payload
         guard
             !slot.pointee.marks.contains(.reported) || up != slot.pointee.reported.bytesToUpstream
                 || down != slot.pointee.reported.bytesToClient
         else { return }
-        var totals = ConnectionTotals(
-            route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
-            destination: DestinationAddress(slot.pointee.destination),
-            backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
-            bytesToUpstream: up, bytesToClient: down, reason: RuntimeReason.closedByClient.code,
-            duration: now.since(slot.pointee.accepted),
-            instance: slot.pointee.identity?.pointee.number ?? InstanceIdentity.unknown,
-            source: slot.pointee.peer.address)
-        totals.reported = slot.pointee.reported
-        totals.isReported = slot.pointee.marks.contains(.reported)
-        totals.at = wallClock
+        let totals = totals(index, RuntimeReason.closedByClient.code, at: wallClock)
         let entry = programs[slot.pointee.program]
         var left = slot.pointee.passed
         while left != 0 {
@@ -101,14 +90,5 @@ extension Worker {
         slot.pointee.reported.bytesToUpstream = up
         slot.pointee.reported.bytesToClient = down
         slot.pointee.marks.insert(.reported)
-    }
-
-    /// What a settled connection's stages were told of it before.
-    mutating func noteReported(_ index: Int, _ totals: inout ConnectionTotals) {
-        guard chain(of: index).pointee.progressInterval != nil else { return }
-        let slot = slab.slots + index
-        totals.reported = slot.pointee.reported
-        totals.isReported = slot.pointee.marks.contains(.reported)
-        totals.at = kernel.wallClock()
     }
 }

@@ -1,16 +1,16 @@
 import Pipeline
 import PipelineWire
 
-/// How a backend takes the PROXY header in front (R18): looked for in bytes that are here anyway. What speaks against it must
-/// come within two seconds. Bytes pass to the client unchanged, whatever they say.
+/// What connections show of how their backends take a PROXY header (R18). What speaks against it must come within two seconds.
+/// Bytes pass to the client unchanged, whatever they say.
 extension Worker {
     /// Bytes have come from a backend that is watched.
     mutating func noteAnswer(_ index: Int, _ bytes: UnsafeRawBufferPointer) {
         let slot = slab.slots + index
-        switch slot.pointee.reply.read(bytes, behind: sentBehindHeader(index)) {
+        switch slot.pointee.header.read(bytes, behind: sentBehindHeader(index)) {
         case .taken: acceptHeader(index)
-        case .rejected: if isInWindow(index) { doubtHeader(index) } else { _ = stopWatching(index) }
-        case .unclear: _ = stopWatching(index)
+        case .rejected: if isInWindow(index) { doubtHeader(index) } else { _ = slot.pointee.header.end() }
+        case .unclear: _ = slot.pointee.header.end()
         case .undecided, .greeted: break
         }
     }
@@ -21,31 +21,23 @@ extension Worker {
         return slot.pointee.sniff == .ok || slot.pointee.sniff == .noSNI ? .hello : .bytes
     }
 
-    /// The backend has sent FIN. If that was without a word, the connection's end shows whether it took bytes all the same.
+    /// The backend has sent FIN.
     mutating func noteHangUp(_ index: Int) {
         let slot = slab.slots + index
-        guard slot.pointee.marks.contains(.watchesAnswer), !slot.pointee.hasHungUp,
-            slot.pointee.marks.contains(.connected), isInWindow(index), !slot.pointee.up.state.contains(.shut),
-            slot.pointee.reply.ended == .rejected
+        guard slot.pointee.header.isOn, slot.pointee.marks.contains(.connected), isInWindow(index),
+            !slot.pointee.up.state.contains(.shut)
         else { return }
-        slot.pointee.hasHungUp = true
-        // A flow that has ended without a byte has no block, nor ever will: its end is free for this.
-        slot.pointee.down.blockEnd = taken(index)
+        slot.pointee.header.hangUp(taken: taken(index))
     }
 
     /// What a connection ends with: where the backend is known not to take the header, and did not here, that is why.
     mutating func judgeEnd(_ index: Int, _ cause: ReasonCode) -> ReasonCode {
         let slot = slab.slots + index
-        guard !slot.pointee.marks.isDisjoint(with: [.watchesAnswer, .proxyRejected]),
-            let reason = RuntimeReason(rawValue: cause.rawValue)
-        else { return cause }
-        if reason == .resetByUpstream { noteHangUp(index) }
-        if slot.pointee.hasHungUp {
-            // Who closes first, and then takes what the client says, has understood it.
-            let tookMore = taken(index) != slot.pointee.down.blockEnd
-            if !tookMore || reason == .resetByUpstream { doubtHeader(index) }
-        }
-        guard slot.pointee.marks.contains(.proxyRejected) else { return cause }
+        guard slot.pointee.header.judgesEnd, let reason = RuntimeReason(rawValue: cause.rawValue) else { return cause }
+        let wasReset = reason == .resetByUpstream
+        if wasReset { noteHangUp(index) }
+        if slot.pointee.header.isDoubted(taken: taken(index), wasReset: wasReset) { doubtHeader(index) }
+        guard slot.pointee.header.isRejected else { return cause }
         switch reason {
         case .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,
             .halfCloseTimeoutClient, .halfCloseTimeoutUpstream:
@@ -64,21 +56,18 @@ extension Worker {
 
     /// The header was taken: the backend has answered what its client said behind it.
     private mutating func acceptHeader(_ index: Int) {
-        guard stopWatching(index) else { return }
-        slab.slots[index].backend?.pointee.noteHeaderTaken()
+        let slot = slab.slots + index
+        guard slot.pointee.header.end() else { return }
+        slot.pointee.backend?.pointee.noteHeaderTaken()
     }
 
     private mutating func doubtHeader(_ index: Int) {
         let slot = slab.slots + index
-        guard stopWatching(index), let cell = slot.pointee.backend else { return }
-        guard cell.pointee.noteHeaderDoubt(of: slot.pointee.believed.address) else { return }
+        guard slot.pointee.header.end(), let cell = slot.pointee.backend else { return }
         assert(slot.pointee.marks.contains(.connected), "S22: a backend is doubted that nobody asked")
-        slot.pointee.marks.insert(.proxyRejected)
+        guard cell.pointee.noteHeaderDoubt(of: slot.pointee.believed.address) else { return }
+        slot.pointee.header.reject()
         cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
         slot.pointee.route?.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
-    }
-
-    private func stopWatching(_ index: Int) -> Bool {
-        slab.slots[index].marks.remove(.watchesAnswer) != nil
     }
 }

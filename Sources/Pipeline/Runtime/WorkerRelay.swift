@@ -284,7 +284,7 @@ extension Worker {
     private mutating func noteRead(_ index: Int, _ source: Side, _ count: Int) {
         charge(index, source, count)
         if source == .client { mute.leave(index) }
-        guard source == .upstream, slab.slots[index].marks.contains(.watchesAnswer) else { return }
+        guard source == .upstream, slab.slots[index].header.isOn else { return }
         noteAnswer(index, UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     }
 

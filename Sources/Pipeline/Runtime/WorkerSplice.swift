@@ -54,7 +54,7 @@ extension Worker {
 
     mutating func drainPipe(_ flow: UnsafeMutablePointer<Flow>, _ to: Descriptor) -> Step {
         let held = Int(flow.pointee.pipeBytes)
-        let piece = gathering > 1 ? min(held, Int(flow.pointee.burst)) : held
+        let piece = paces.coalescing > 1 ? min(held, Int(flow.pointee.burst)) : held
         let outcome = kernel.splice(pipes[flow.pointee.pipe].readEnd, to, piece, more: piece < held)
         if outcome.isError {
             guard outcome.error == ErrorNumber.again else { return .sinkBroken(outcome.error) }
@@ -94,10 +94,8 @@ extension Worker {
     private mutating func startGathering(
         _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor
     ) {
-        guard coalesce > .zero, !flow.pointee.state.contains(.gathering) else { return }
-        flow.pointee.state.insert(.gathering)
-        gathering += 1
-        flow.pointee.burst = Self.burst(segment: kernel.pacedSegment(to))
+        guard paces.mayBegin(flow) else { return }
+        paces.begin(flow, burst: Self.burst(segment: kernel.pacedSegment(to)))
         kernel.setLowWater(from, PipePool.pipeSize)
     }
 
@@ -112,46 +110,19 @@ extension Worker {
     /// What Linux sends at once, with its headers, in devices that split it.
     private static var largestSegment: Int { 65536 - 321 }
 
-    mutating func leaveGathering(_ flow: UnsafeMutablePointer<Flow>) {
-        guard flow.pointee.state.contains(.gathering) else { return }
-        flow.pointee.state.remove(.gathering)
-        gathering -= 1
-    }
-
     private mutating func stopGathering(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
-        guard flow.pointee.state.contains(.gathering) else { return }
-        leaveGathering(flow)
-        kernel.setLowWater(from, 1)
+        if paces.leave(flow) { kernel.setLowWater(from, 1) }
     }
 
     /// The socket is empty, or has less than is told of.
     private mutating func awaitMore(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
-        guard flow.pointee.state.contains(.gathering) else { return }
-        if flow.pointee.state.contains(.moved) {
-            paces.wake(slab.slots, index, at: now + coalesce)
-        } else {
-            stopGathering(flow, from)
-        }
+        if !paces.awaitMore(slab.slots, index, flow, now) { stopGathering(flow, from) }
     }
 
     /// The time of a connection that waits for its rate, or that lets a stream gather, has come.
     mutating func paceDue(_ index: Int) {
-        let slot = slab.slots + index
-        let upGathers = gatherOn(&slot.pointee.up)
-        let downGathers = gatherOn(&slot.pointee.down)
-        if upGathers || downGathers { paces.wake(slab.slots, index, at: now + coalesce) }
+        paces.due(slab.slots, index, now)
         pumpBoth(index)
         check(index)
-    }
-
-    /// True if the flow goes on gathering, as it has moved since the last time. One that has not is read to what it has.
-    private func gatherOn(_ flow: inout Flow) -> Bool {
-        guard flow.state.contains(.gathering) else { return false }
-        if flow.state.contains(.moved) {
-            flow.state.remove(.moved)
-            return true
-        }
-        flow.state.insert(.readable)
-        return false
     }
 }

@@ -29,16 +29,3 @@ package struct AcceptPause {
         self = AcceptPause()
     }
 }
-
-extension Worker {
-    /// Stops watching a listener whose queue can't be taken: it would be told of again and again. Its connections wait in the
-    /// queue, and so do those of others that meet the same until the pause is over.
-    mutating func pauseAccepting(_ place: Int) {
-        guard var paused = listeners[place], paused.isWatched else { return }
-        kernel.unwatch(paused.listener.descriptor)
-        paused.isWatched = false
-        listeners[place] = paused
-        unwatched += 1
-        if acceptPause.begin(at: now) { counters.pointee.add(.acceptPauses) }
-    }
-}

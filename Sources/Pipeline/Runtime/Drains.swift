@@ -1,0 +1,79 @@
+import Pipeline
+
+/// Something that is gone from desired state: connections on it may go on until the deadline, then they are reset.
+///
+/// The cell is only compared, never read. It must not be given to another backend or route before an offer without
+/// this drain was adopted. Drains reach a worker whatever its connections hold.
+package struct Drain: @unchecked Sendable {
+    package enum Target: @unchecked Sendable, Equatable {
+        case backend(UnsafePointer<BackendCell>)
+        case route(UnsafePointer<RouteCell>)
+
+        /// To find it by.
+        var key: UInt {
+            switch self {
+            case .backend(let cell): UInt(bitPattern: cell)
+            case .route(let cell): UInt(bitPattern: cell)
+            }
+        }
+    }
+    package let what: Target
+    package let deadline: Instant
+    /// ``RuntimeReason/instanceDrained`` or ``RuntimeReason/routeRemoved``.
+    package let reason: RuntimeReason
+
+    package init(_ what: Target, deadline: Instant, reason: RuntimeReason) {
+        self.what = what
+        self.deadline = deadline
+        self.reason = reason
+    }
+}
+
+/// The drains that a worker was told of, and when it is to look at them next.
+struct Drains: ~Copyable {
+    /// Sorted by ``Drain/Target/key``: each connect asks for two of them, and a walk over all connections for each of theirs.
+    private let items: AdoptedList<Drain>
+    /// The first deadline that has not passed.
+    private(set) var next: Instant?
+
+    init(_ drains: some Collection<Drain>) {
+        items = AdoptedList(drains.sorted { $0.what.key < $1.what.key })
+        next = drains.lazy.map(\.deadline).min()
+    }
+
+    func isDue(at now: Instant) -> Bool { next.map { $0 <= now } ?? false }
+
+    /// What was due has been ended.
+    mutating func done(at now: Instant) {
+        next = nil
+        for i in 0..<items.count where items[i].deadline > now {
+            next = min(next ?? items[i].deadline, items[i].deadline)
+        }
+        assert(next.map { $0 > now } ?? true, "S23: a drain's deadline has passed, and nobody looks after it")
+    }
+
+    /// The reason to end a connection to that backend; nil: it may be.
+    func overdue(backend cell: UnsafePointer<BackendCell>?, at now: Instant) -> RuntimeReason? {
+        guard !items.isEmpty, let cell else { return nil }
+        return overdue(.backend(cell), now)
+    }
+
+    /// The same for a route.
+    func overdue(route cell: UnsafePointer<RouteCell>?, at now: Instant) -> RuntimeReason? {
+        guard !items.isEmpty, let cell else { return nil }
+        return overdue(.route(cell), now)
+    }
+
+    private func overdue(_ target: Drain.Target, _ now: Instant) -> RuntimeReason? {
+        var (low, high) = (0, items.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if items[middle].what.key < target.key { low = middle + 1 } else { high = middle }
+        }
+        while low < items.count, items[low].what.key == target.key {
+            if items[low].what == target, items[low].deadline <= now { return items[low].reason }
+            low += 1
+        }
+        return nil
+    }
+}
