@@ -25,7 +25,7 @@ struct SlabTests {
         holds(Set(indices).count == 3)
         holds(slab.take() == nil)
         slab.slots[indices[1]].client = Descriptor(9)
-        slab.slots[indices[1]].phase = .relaying
+        slab.slots[indices[1]].enter(.peeking)
         slab.give(indices[1])
         holds(slab.inUse == 2)
         guard let again = slab.take() else { throw NoMemory() }
@@ -40,7 +40,7 @@ struct SlabTests {
         var stale: [EventKey] = []
         for _ in 0..<100 {
             guard let index = slab.take() else { throw NoMemory() }
-            slab.slots[index].phase = .peeking
+            slab.slots[index].enter(.peeking)
             let key = EventKey(.client, index: index, generation: slab.slots[index].generation)
             holds(slab.find(key) == index)
             for old in stale { holds(slab.find(old) == nil) }

@@ -14,17 +14,42 @@ struct SlotChecksTests {
 
     private static func slot(_ phase: Phase) -> Slot {
         var slot = Slot()
-        slot.phase = phase
+        for next in [Phase.peeking, .connecting, .relaying, phase] where next.rawValue <= phase.rawValue {
+            if slot.phase != next { slot.enter(next) }
+        }
         slot.client = Descriptor(5)
         slot.up.state = [.writable]
         slot.down.state = [.writable]
         if phase == .peeking || phase == .connecting { slot.pending = 1 }
-        guard phase == .connecting || phase == .relaying else { return slot }
+        guard phase == .connecting || phase.isRelaying else { return slot }
         (slot.upstream, slot.socket, slot.tried, slot.backend) = (Descriptor(6), 0, 1, cell)
-        slot.marks = [.atBackend, .upstreamWatched]
+        slot.marks = [.upstreamWatched]
         slot.timerBucket = 7
-        if phase == .relaying { slot.marks.formUnion([.connected, .clientWatched]) }
+        if phase.isRelaying { slot.marks.insert(.clientWatched) }
         return slot
+    }
+
+    @Test("a connection goes from one phase to the next, and never back")
+    func order() {
+        let all: [Phase] = [
+            .free, .peeking, .connecting, .relaying, .closingByClient, .closingByUpstream, .losingClient,
+            .losingUpstream,
+        ]
+        for from in all {
+            let next = all.filter { from.leads(to: $0) }
+            switch from {
+            case .free: #expect(next == [.peeking])
+            case .peeking: #expect(next == [.free, .connecting])
+            case .connecting: #expect(next == [.free, .connecting, .relaying])
+            case .relaying:
+                #expect(next == [.free, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream])
+            case .closingByClient, .closingByUpstream: #expect(next == [.free, .losingClient, .losingUpstream])
+            case .losingClient, .losingUpstream: #expect(next == [.free])
+            }
+            #expect(from.isClosing == (from.isRelaying && from != .relaying))
+        }
+        #expect(Phase.losing(.client).lost == .client && Phase.losing(.upstream).lost == .upstream)
+        #expect(Phase.closing(first: .client) == .closingByClient && Phase.closing(first: .client).lost == nil)
     }
 
     @Test("a connection on its way is fine in each phase", arguments: [Phase.free, .peeking, .connecting, .relaying])
@@ -60,7 +85,7 @@ struct SlotChecksTests {
             },
             {
                 $0.up.state = [.ended, .shut]
-                $0.marks.insert(.halfClosed)
+                $0.enter(.closingByClient)
             },
             {
                 $0.up.state = [.gated, .readable, .writable]
@@ -70,7 +95,7 @@ struct SlotChecksTests {
             {
                 $0.down.state = [.broken]
                 $0.up.state = [.dropped]
-                $0.marks.insert(.halfClosed)
+                $0.enter(.losingUpstream)
             },
         ]
         for (number, change) in changes.enumerated() {
@@ -128,7 +153,7 @@ struct SlotChecksTests {
         expect("S11", .relaying) { $0.up.state = [.ended, .shut] }
         expect("S11", .relaying) {
             $0.up.state = [.ended, .shut]
-            $0.marks.insert(.halfClosed)
+            $0.enter(.closingByClient)
             $0.timerBucket = Flow.none
         }
         expect("S29", .relaying) {
@@ -136,8 +161,11 @@ struct SlotChecksTests {
             $0.up.block = 3
             $0.up.blockEnd = 10
         }
+        expect("S29", .relaying) { $0.down.state = [.broken] }
+        expect("S29", .relaying) { $0.enter(.losingClient) }
         expect("S30", .relaying) {
             $0.down.state = [.broken]
+            $0.enter(.losingUpstream)
             $0.timerBucket = Flow.none
         }
     }
@@ -150,11 +178,7 @@ struct SlotChecksTests {
         expect("S8", .connecting) { $0.up.total = 1 }
         expect("S10", .connecting) { $0.timerBucket = Flow.none }
         expect("S19", .connecting) { $0.backend = nil }
-        expect("S19", .connecting) {
-            $0.backend = nil
-            $0.marks.remove(.atBackend)
-        }
-        expect("S19", .relaying) { $0.marks.remove(.atBackend) }
+        expect("S19", .connecting) { $0.marks.insert(.direct) }
         expect("S24", .relaying) { $0.socket = Flow.none }
         expect("S28", .relaying) { slot in
             slot.route = UnsafePointer(bitPattern: 64)

@@ -44,7 +44,7 @@ struct Slab: ~Copyable {
     }
 
     mutating func give(_ index: Int) {
-        slots[index].phase = .free
+        slots[index].enter(.free)
         slots[index].generation &+= 1
         slots[index].link = free
         free = Int32(index)

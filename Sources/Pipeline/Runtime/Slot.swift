@@ -1,16 +1,5 @@
 import Pipeline
 
-/// Where a connection is on its way.
-enum Phase: UInt8 {
-    case free
-    /// Waiting for the client's first bytes.
-    case peeking
-    /// A connect to a backend is under way.
-    case connecting
-    /// Bytes flow. Gating stages may still hold the client's.
-    case relaying
-}
-
 /// One direction of a relay: from a source socket to a sink socket, through at most one block or one pipe.
 struct Flow {
     /// A block with bytes that the sink did not take, or ``none``.
@@ -82,7 +71,8 @@ struct Flow {
 /// One connection. Slots are allocated once, live in raw memory, and are reused; `generation` tells uses apart.
 struct Slot {
     var generation: UInt32 = 0
-    var phase: Phase = .free
+    /// Changed by ``enter(_:)`` alone.
+    private(set) var phase = Phase.free
     /// Index into the candidates of the last choice: the backend to try next.
     var attempt: UInt8 = 0
     /// How many backends were tried; one that has no room was not.
@@ -132,7 +122,7 @@ struct Slot {
     /// A peer of it has kept its window shut: see ``Worker/runLifeWatch()``.
     var isProbedOften = false
     var destination = Endpoint(.unspecified, 0)
-    /// The one that was tried last, or is connected; pinned while ``Marks/atBackend``.
+    /// The one that is tried, or connected, and counts the connection among its own: so it is pinned.
     var backend: UnsafePointer<BackendCell>?
     /// Which route it has, and whose, since it was looked up. Both pinned.
     var route: UnsafePointer<RouteCell>?
@@ -147,6 +137,14 @@ struct Slot {
     var shadowed = ReasonCode(rawValue: .max)
     var serverName = ShortText<62>()
 
+    /// Goes on to another phase.
+    @inline(__always) mutating func enter(_ next: Phase) {
+        assert(phase.leads(to: next), "S5: a connection goes from \(phase) to \(next)")
+        phase = next
+    }
+
+    /// A stage has not said yet what becomes of it.
+    @inline(__always) var isUndecided: Bool { phase == .peeking || gating != 0 }
     /// Has filled the buffer so often that it is spliced.
     var isBulk: Bool { up.state.union(down.state).contains(.splicing) }
     var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }
@@ -157,25 +155,18 @@ struct Slot {
         static let upstreamWatched = Marks(rawValue: 2)
         /// In the run queue: has more to do without a new event.
         static let queued = Marks(rawValue: 4)
-        static let halfClosed = Marks(rawValue: 8)
-        static let connected = Marks(rawValue: 16)
-        static let clientEndedFirst = Marks(rawValue: 32)
         /// Has lived long enough for its upstream socket to be guarded against a dead peer.
-        static let guarded = Marks(rawValue: 64)
-        /// Counted among its backend's connections.
-        static let atBackend = Marks(rawValue: 128)
+        static let guarded = Marks(rawValue: 8)
         /// Came by a listener that intercepts.
-        static let intercepted = Marks(rawValue: 1024)
+        static let intercepted = Marks(rawValue: 16)
         /// Its destination was tried, or is connected, and no backend.
-        static let direct = Marks(rawValue: 2048)
-        /// All stages have decided on it.
-        static let decided = Marks(rawValue: 1 << 12)
+        static let direct = Marks(rawValue: 32)
         /// Came by a TLS listener: what stages that look later are told.
-        static let tls = Marks(rawValue: 1 << 13)
+        static let tls = Marks(rawValue: 64)
         /// Its block counts among those of its env and network while its backend is connected to.
-        static let counted = Marks(rawValue: 1 << 14)
+        static let counted = Marks(rawValue: 128)
         /// Stages were told of it while it lived.
-        static let reported = Marks(rawValue: 1 << 15)
+        static let reported = Marks(rawValue: 256)
     }
 }
 

@@ -30,7 +30,6 @@ extension Slot {
     var flaw: String? {
         if let flaw = up.flaw(from: .client) ?? down.flaw(from: .upstream) { return flaw }
         if passed & gating != 0 { return "S13: a gate that has not opened has passed" }
-        if marks.contains(.atBackend) != (backend != nil) { return "S19: a backend is kept that does not count it" }
         if (route == nil) != (owner == nil) { return "S28: a route is pinned without its owner, or the reverse" }
         if upstream.isOpen != (socket != Flow.none) { return "S24: a socket without its entry, or the reverse" }
         if tried > UInt8(BackendCandidates.capacity) { return "S8: more backends were tried than may be" }
@@ -38,7 +37,8 @@ extension Slot {
         case .free: return nil
         case .peeking: return peekingFlaw
         case .connecting: return connectingFlaw
-        case .relaying: return relayingFlaw
+        case .relaying, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
+            return relayingFlaw
         }
     }
 
@@ -55,14 +55,14 @@ extension Slot {
         if pending == Flow.none { return "S5: a backend is connected to, and first bytes are gone" }
         if !upstream.isOpen || tried == 0 { return "S8: no backend is tried" }
         if up.total != 0 || down.total != 0 || up.holdsBytes { return "S8: a backend is tried after a write" }
-        if marks.contains(.direct) == marks.contains(.atBackend) { return "S19: a backend does not count who connects" }
+        if marks.contains(.direct) == (backend != nil) { return "S19: a backend does not count who connects" }
         if timerBucket == Flow.none { return "S10: a backend is connected to, and no deadline set" }
         return nil
     }
 
     private var relayingFlaw: String? {
         if !upstream.isOpen { return "S6: a connection relays without a backend" }
-        if !marks.isSuperset(of: [.connected, .clientWatched, .upstreamWatched]) {
+        if !marks.isSuperset(of: [.clientWatched, .upstreamWatched]) {
             return "S6: a connection relays, and nobody is told of its bytes"
         }
         if (gating != 0) != up.state.contains(.gated) { return "S9: a gate is closed, and bytes may pass" }
@@ -70,11 +70,14 @@ extension Slot {
         if gating == 0, pending != Flow.none { return "S9: a gate has opened, and first bytes are kept" }
         if up.isOver, down.isOver { return "S5: both directions are over, and the connection is not" }
         if up.isOver || down.isOver {
-            if !marks.contains(.halfClosed) { return "S11: a connection is half-closed, and is not said to be" }
+            if !phase.isClosing { return "S11: a connection is half-closed, and is not said to be" }
             if timerBucket == Flow.none { return "S11: a half-closed connection has no deadline" }
         }
-        let isLost = up.state.contains(.broken) || down.state.contains(.broken)
-        if isLost, timerBucket == Flow.none { return "S30: a side is gone, and no deadline is set for what it sent" }
+        if up.state.contains(.broken) != (phase == .losingClient) { return "S29: a client is gone, and is not missed" }
+        if down.state.contains(.broken) != (phase == .losingUpstream) {
+            return "S29: a backend is gone, and is not missed"
+        }
+        if phase.lost != nil, timerBucket == Flow.none { return "S30: nobody waits for what a side sent that is gone" }
         if reported.bytesToUpstream > UInt64(max(0, up.total)) || reported.bytesToClient > UInt64(max(0, down.total)) {
             return "S26: stages were told of more than has passed"
         }
@@ -84,7 +87,7 @@ extension Slot {
     /// What is wrong with a connection that was just moved on, and is left alone; nil: nothing. Before, it may have bytes that an
     /// event is still to tell of.
     var standstill: String? {
-        guard phase == .relaying else { return nil }
+        guard phase.isRelaying else { return nil }
         return standstill(up) ?? standstill(down)
     }
 

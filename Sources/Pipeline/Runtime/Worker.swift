@@ -290,7 +290,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             rounds = turnBytes < Self.turnShare ? rounds - 1 : 0
             guard slab.slots[index].phase != .free, slab.slots[index].marks.contains(.queued) else { continue }
             slab.slots[index].marks.remove(.queued)
-            if slab.slots[index].phase == .relaying { pumpBoth(index) }
+            if slab.slots[index].phase.isRelaying { pumpBoth(index) }
             check(index)
         }
     }

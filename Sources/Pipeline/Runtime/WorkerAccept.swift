@@ -49,7 +49,7 @@ extension Worker {
         slot.pointee.listener = listener.index
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
         slot.pointee.program = programs.began()
-        slot.pointee.phase = .peeking
+        slot.pointee.enter(.peeking)
         if listener.spec.hint == .tlsPassthrough { slot.pointee.marks.insert(.tls) }
         slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable
@@ -168,7 +168,7 @@ extension Worker {
         reopenForGates(index)
         absorb(index)
         noteMute(index)
-        if slot.pointee.gating == 0 { noteDecided(index) }
+        if slot.pointee.gating == 0 { programs.decided(slot.pointee.program) }
         connectNext(index)
     }
 
@@ -210,14 +210,6 @@ extension Worker {
         return gather(index)
     }
 
-    /// No stage has anything to say any more of the connection.
-    mutating func noteDecided(_ index: Int) {
-        let slot = slab.slots + index
-        guard !slot.pointee.marks.contains(.decided) else { return }
-        slot.pointee.marks.insert(.decided)
-        programs.decided(slot.pointee.program)
-    }
-
     /// What one stage says now. `budget` bounds what it may see.
     func evaluate(_ index: Int, _ stage: UnsafePointer<Stage>, budget: Int) -> Verdict {
         let states = programs[slab.slots[index].program].pointee.states
@@ -245,7 +237,7 @@ extension Worker {
                         facts: facts, bytes: bytes, input: input, now: now,
                         wallClock: snapshot.pointee.readsWallClock ? kernel.wallClock() : 0,
                         routes: snapshot.pointee.routes,
-                        instances: snapshot.pointee.instances, isGating: slot.pointee.phase == .relaying)
+                        instances: snapshot.pointee.instances, isGating: slot.pointee.phase.isRelaying)
                     return ask(view, Effects(facts: facts, prelude: prelude, memory: memory))
                 }
             }

@@ -31,7 +31,7 @@ extension Worker {
         unpin(index)
         slot.pointee.holds.release()
         counters.pointee.ended(reason)
-        noteDecided(index)
+        if slot.pointee.isUndecided { programs.decided(slot.pointee.program) }
         programs.ended(slot.pointee.program)
         mute.leave(index)
         checkEnded(index)
@@ -104,8 +104,8 @@ extension Worker {
     /// orderly end may still have bytes and a FIN on their way, which a disconnect would take back.
     private mutating func isAsGoodAsNew(_ index: Int, _ ending: Ending) -> Bool {
         let slot = slab.slots + index
-        guard slot.pointee.marks.isSuperset(of: [.connected, .upstreamWatched]), !slot.pointee.marks.contains(.guarded),
-            slot.pointee.up.total &+ slot.pointee.down.total < Self.lightTraffic
+        guard slot.pointee.phase.isRelaying, slot.pointee.marks.contains(.upstreamWatched),
+            !slot.pointee.marks.contains(.guarded), slot.pointee.up.total &+ slot.pointee.down.total < Self.lightTraffic
         else { return false }
         if case .orderly = ending { return kernel.isDelivered(slot.pointee.upstream) }
         return true
@@ -144,12 +144,9 @@ extension Worker {
         switch slab.slots[index].phase {
         case .peeking: peekDeadline(index)
         case .connecting: connectDeadline(index)
-        case .relaying:
-            if slab.slots[index].marks.contains(.halfClosed) {
-                if !guardHalfClosed(index) { halfCloseDeadline(index) }
-            } else {
-                guardUpstream(index)
-            }
+        case .relaying: guardUpstream(index)
+        case .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
+            if !guardHalfClosed(index) { halfCloseDeadline(index) }
         case .free: break
         }
     }

@@ -8,7 +8,7 @@ extension Worker {
     mutating func connectNext(_ index: Int, after earlier: RuntimeReason? = nil) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
-        slot.pointee.phase = .connecting
+        slot.pointee.enter(.connecting)
         // The backend would take the client's first bytes for the header that the route asks for.
         guard !pending.pointee.facts.owesProxyHeader(of: slot.pointee.routeFlags) else {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
@@ -136,15 +136,13 @@ extension Worker {
         slot.pointee.backend = backend.pointee.cell
         slot.pointee.tried += 1
         blocks.pending(slot.pointee.pending).pointee.facts.tried.insert(backend.pointee.address.endpoint)
-        slot.pointee.marks.insert(.atBackend)
         return true
     }
 
     /// The connection is no longer one of its backend's.
     mutating func leaveBackend(_ index: Int) {
         let slot = slab.slots + index
-        guard slot.pointee.marks.contains(.atBackend), let backend = slot.pointee.backend else { return }
-        slot.pointee.marks.remove(.atBackend)
+        guard let backend = slot.pointee.backend else { return }
         slot.pointee.backend = nil
         backend.pointee.active.remove()
     }
@@ -353,8 +351,7 @@ extension Worker {
     private mutating func connected(_ index: Int) {
         let slot = slab.slots + index
         wheel.disarm(slab.slots, index)
-        slot.pointee.phase = .relaying
-        slot.pointee.marks.insert(.connected)
+        slot.pointee.enter(.relaying)
         lifeWatch.resume(now)
         slot.pointee.connected = now.since(slot.pointee.accepted)
         slot.pointee.backend?.pointee.noteConnect()
@@ -364,11 +361,11 @@ extension Worker {
         if slot.pointee.pending != Flow.none { blocks.pending(slot.pointee.pending).pointee.facts.forgetTable() }
         wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)
-        guard slot.pointee.phase == .relaying else { return }
+        guard slot.pointee.phase.isRelaying else { return }
         // What is known to be there already brings no new event.
         let clientIsKnown = slot.pointee.marks.contains(.clientWatched)
         watchClient(index)
-        guard slot.pointee.phase == .relaying else { return }
+        guard slot.pointee.phase.isRelaying else { return }
         let up = slot.pointee.up.state
         if up.contains(.ended) || (clientIsKnown && up.contains(.readable))
             || slot.pointee.down.state.contains(.readable)

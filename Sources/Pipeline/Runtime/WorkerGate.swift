@@ -101,7 +101,7 @@ extension Worker {
         releasePending(index)
         guard slot.pointee.gating == 0 else { return true }
         slot.pointee.up.state.remove(.gated)
-        noteDecided(index)
+        programs.decided(slot.pointee.program)
         return true
     }
 
@@ -141,7 +141,7 @@ extension Worker {
         let pending = blocks.pending(block)
         let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
         slot.pointee.up.state.remove(.gated)
-        noteDecided(index)
+        programs.decided(slot.pointee.program)
         guard pending.pointee.count > consumed else {
             releasePending(index)
             return

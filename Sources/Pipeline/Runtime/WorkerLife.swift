@@ -47,7 +47,7 @@ extension Worker {
     /// One slice, if a round is due or under way.
     mutating func runLifeWatch() {
         guard let slice = lifeWatch.slice(of: slab.extent, Self.progressSlice, now) else { return }
-        for index in slice where slab.slots[index].phase == .relaying {
+        for index in slice where slab.slots[index].phase.isRelaying {
             if isSilent(index, .upstream) {
                 foundDead(index, .upstream)
             } else if isSilent(index, .client) {

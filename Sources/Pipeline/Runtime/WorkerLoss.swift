@@ -7,13 +7,6 @@ extension Worker {
     /// two looks take less than a second. A backend's last words have a reader.
     func patience(_ lost: Side?) -> TimeSpan { lost == .client ? .milliseconds(450) : halfCloseTimeout }
 
-    /// The side that is lost while what it sent is still being moved on.
-    func lost(_ index: Int) -> Side? {
-        let slot = slab.slots + index
-        if slot.pointee.up.state.contains(.broken) { return .client }
-        return slot.pointee.down.state.contains(.broken) ? .upstream : nil
-    }
-
     /// Nothing that goes to `side` arrives any more; what has come from it is moved on, and what is for it goes nowhere.
     private mutating func lose(_ index: Int, _ side: Side, _ error: Int32) {
         let flow = slab.flow(index, side)
@@ -22,14 +15,14 @@ extension Worker {
         giveBack(index, side.other)
         slab.flow(index, side.other).pointee.state.insert(.dropped)
         let slot = slab.slots + index
-        slot.pointee.marks.insert(.halfClosed)
+        slot.pointee.enter(.losing(side))
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
         wheel.arm(slab.slots, index, at: now + patience(side))
     }
 
     /// Writing to `sink` has failed. True if the connection goes on, until what `sink` has sent is moved.
     mutating func sinkBroke(_ index: Int, _ sink: Side, _ error: Int32) -> Bool {
-        if let side = lost(index) {
+        if let side = slab.slots[index].phase.lost {
             // Now both are gone: the first one is why.
             endLost(index, side)
             return false
@@ -51,7 +44,7 @@ extension Worker {
         }
         flow.pointee.state.remove(.hungUp)
         let slot = slab.slots + index
-        guard lost(index) == nil, !flow.pointee.state.contains(.dropped) else { return true }
+        guard slab.slots[index].phase.lost == nil, !flow.pointee.state.contains(.dropped) else { return true }
         let error = kernel.pendingError(side == .client ? slot.pointee.client : slot.pointee.upstream)
         guard error != 0 else { return true }
         guard ErrorNumber.isOfPeer(error), waits(flow) else {
@@ -69,7 +62,7 @@ extension Worker {
 
     /// The peer of a side has not answered for too long (R14). What it said before goes first here too.
     mutating func foundDead(_ index: Int, _ side: Side) {
-        guard lost(index) == nil, !slab.flow(index, side).pointee.isOver else {
+        guard slab.slots[index].phase.lost == nil, !slab.flow(index, side).pointee.isOver else {
             endBroken(index, side, ErrorNumber.timedOut)
             return
         }

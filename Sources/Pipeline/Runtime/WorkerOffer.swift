@@ -118,8 +118,8 @@ extension Worker {
         guard drains.isDue(at: now) else { return }
         for index in 0..<slab.extent where slab.slots[index].phase != .free {
             let slot = slab.slots + index
-            let cell = slot.pointee.marks.contains(.atBackend) ? slot.pointee.backend : nil
-            if let reason = drains.overdue(backend: cell, at: now) ?? drains.overdue(route: slot.pointee.route, at: now)
+            if let reason = drains.overdue(backend: slot.pointee.backend, at: now)
+                ?? drains.overdue(route: slot.pointee.route, at: now)
             {
                 finish(index, reason.code, .reset)
             }

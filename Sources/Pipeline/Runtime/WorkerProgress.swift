@@ -69,7 +69,7 @@ extension Worker {
 
     private func reportProgress(_ index: Int, _ wallClock: UInt64) {
         let slot = slab.slots + index
-        guard slot.pointee.phase == .relaying else { return }
+        guard slot.pointee.phase.isRelaying else { return }
         let chain = chain(of: index)
         guard chain.pointee.progressInterval != nil else { return }
         let (up, down) = slot.pointee.payload

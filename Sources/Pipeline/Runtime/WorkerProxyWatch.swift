@@ -24,7 +24,7 @@ extension Worker {
     /// The backend has sent FIN.
     mutating func noteHangUp(_ index: Int) {
         let slot = slab.slots + index
-        guard slot.pointee.header.isOn, slot.pointee.marks.contains(.connected), isInWindow(index),
+        guard slot.pointee.header.isOn, slot.pointee.phase.isRelaying, isInWindow(index),
             !slot.pointee.up.state.contains(.shut)
         else { return }
         slot.pointee.header.hangUp(taken: taken(index))
@@ -64,7 +64,7 @@ extension Worker {
     private mutating func doubtHeader(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.header.end(), let cell = slot.pointee.backend else { return }
-        assert(slot.pointee.marks.contains(.connected), "S22: a backend is doubted that nobody asked")
+        assert(slot.pointee.phase.isRelaying, "S22: a backend is doubted that nobody asked")
         guard cell.pointee.noteHeaderDoubt(of: slot.pointee.believed.address) else { return }
         slot.pointee.header.reject()
         cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)

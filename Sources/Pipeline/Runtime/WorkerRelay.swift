@@ -8,10 +8,10 @@ extension Worker {
         if readiness.contains(.writable) || readiness.contains(.hangup) { slot.pointee.down.state.insert(.writable) }
         switch slot.pointee.phase {
         case .peeking: peekEvent(index)
-        case .relaying: takeTurn(index)
         case .connecting:
             if readiness.contains(.hangup) { clientLeft(index) }
         case .free: break
+        case .relaying, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream: takeTurn(index)
         }
     }
 
@@ -19,7 +19,7 @@ extension Worker {
         let slot = slab.slots + index
         switch slot.pointee.phase {
         case .connecting: connectEvent(index, readiness)
-        case .relaying:
+        case .relaying, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
             noteReadable(&slot.pointee.down, readiness)
             if readiness.contains(.writable) || readiness.contains(.hangup) {
                 slot.pointee.up.state.insert(.writable)
@@ -65,10 +65,10 @@ extension Worker {
         let upOver = slot.pointee.up.isOver
         let downOver = slot.pointee.down.isOver
         if upOver, downOver {
-            let first = slot.pointee.marks.contains(.clientEndedFirst)
-            finish(index, (first ? RuntimeReason.closedByClient : .closedByUpstream).code, .orderly)
-        } else if upOver || downOver {
-            armHalfClose(index, clientFirst: upOver)
+            let reason: RuntimeReason = slot.pointee.phase == .closingByClient ? .closedByClient : .closedByUpstream
+            finish(index, reason.code, .orderly)
+        } else if upOver || downOver, slot.pointee.phase == .relaying {
+            armHalfClose(index, first: upOver ? .client : .upstream)
         }
     }
 
@@ -79,11 +79,9 @@ extension Worker {
         return openGate(index) && pump(index, .client)
     }
 
-    private mutating func armHalfClose(_ index: Int, clientFirst: Bool) {
+    private mutating func armHalfClose(_ index: Int, first: Side) {
         let slot = slab.slots + index
-        guard !slot.pointee.marks.contains(.halfClosed) else { return }
-        slot.pointee.marks.insert(.halfClosed)
-        if clientFirst { slot.pointee.marks.insert(.clientEndedFirst) }
+        slot.pointee.enter(.closing(first: first))
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
         // Most are over in a moment, and need no guard.
         let isGuarded = slot.pointee.marks.contains(.guarded)
@@ -92,7 +90,8 @@ extension Worker {
 
     /// True for a connection that is half-closed for a while, and is guarded from now on.
     mutating func guardHalfClosed(_ index: Int) -> Bool {
-        guard !slab.slots[index].marks.contains(.guarded), halfCloseTimeout > Self.guardAfter, lost(index) == nil
+        guard !slab.slots[index].marks.contains(.guarded), halfCloseTimeout > Self.guardAfter,
+            slab.slots[index].phase.lost == nil
         else { return false }
         guardUpstream(index)
         let rest = TimeSpan(nanoseconds: halfCloseTimeout.nanoseconds - Self.guardAfter.nanoseconds)
@@ -107,10 +106,10 @@ extension Worker {
         // Who waits for the rate moves, if slowly.
         if total != slot.pointee.halfClosedTotal || slot.pointee.pacePlace != Flow.none {
             slot.pointee.halfClosedTotal = total
-            wheel.arm(slab.slots, index, at: now + patience(lost(index)))
+            wheel.arm(slab.slots, index, at: now + patience(slot.pointee.phase.lost))
             return
         }
-        if let side = lost(index) {
+        if let side = slot.pointee.phase.lost {
             endLost(index, side)
             return
         }

@@ -16,7 +16,7 @@ extension Worker {
         var totals = ConnectionTotals(
             route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
             destination: DestinationAddress(slot.pointee.destination),
-            backend: slot.pointee.marks.contains(.connected) ? slot.pointee.backend : nil,
+            backend: slot.pointee.phase.isRelaying ? slot.pointee.backend : nil,
             bytesToUpstream: payload.toUpstream, bytesToClient: payload.toClient, reason: reason,
             duration: now.since(slot.pointee.accepted), instance: slot.pointee.instanceNumber,
             source: slot.pointee.peer.address)
@@ -61,7 +61,7 @@ extension Worker {
         record.serial = slot.pointee.serial
         record.listener = slot.pointee.listener
         record.reason = reason
-        record.isRelayed = slot.pointee.marks.contains(.connected)
+        record.isRelayed = slot.pointee.phase.isRelaying
         record.sniff = slot.pointee.sniff
         if slot.pointee.shadowed.rawValue != .max { record.shadowed = slot.pointee.shadowed }
         record.peer = slot.pointee.peer

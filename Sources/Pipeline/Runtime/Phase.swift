@@ -1,0 +1,43 @@
+import Pipeline
+
+/// Where a connection is on its way, and with whom: the one thing that says so.
+enum Phase: UInt8 {
+    case free
+    /// Waiting for the client's first bytes.
+    case peeking
+    /// A connect to a backend is under way.
+    case connecting
+    /// Bytes flow. Gating stages may still hold the client's.
+    case relaying
+    // Relaying, and near the end: one side's FIN was passed on, the client's or the backend's first.
+    case closingByClient, closingByUpstream
+    // A side is gone. What it sent before is moved on, as far as the other side takes it.
+    case losingClient, losingUpstream
+
+    static func closing(first: Side) -> Phase { first == .client ? .closingByClient : .closingByUpstream }
+    static func losing(_ side: Side) -> Phase { side == .client ? .losingClient : .losingUpstream }
+
+    /// A backend has accepted it.
+    @inline(__always) var isRelaying: Bool { rawValue >= Phase.relaying.rawValue }
+    /// One direction is over.
+    @inline(__always) var isClosing: Bool { rawValue > Phase.relaying.rawValue }
+    /// The side that is gone.
+    @inline(__always) var lost: Side? {
+        switch self {
+        case .losingClient: .client
+        case .losingUpstream: .upstream
+        default: nil
+        }
+    }
+
+    /// Which phases may follow.
+    func leads(to next: Phase) -> Bool {
+        switch (self, next) {
+        case (.free, .peeking), (.peeking, .connecting), (.connecting, .connecting), (.connecting, .relaying): true
+        case (.relaying, .closingByClient), (.relaying, .closingByUpstream): true
+        case (_, .losingClient), (_, .losingUpstream): isRelaying && lost == nil
+        case (_, .free): self != .free
+        default: false
+        }
+    }
+}
