@@ -65,6 +65,11 @@ public struct HeaderReply: Equatable, Sendable {
     public init() {}
 
     public mutating func read(_ bytes: UnsafeRawBufferPointer, behind sent: Sent) -> Finding {
+        // As most come: a handshake record, and its head whole.
+        if seen == 0, bytes.count >= 6, bytes[0] == 0x16, bytes[1] == 3 {
+            (state, seen) = (HeaderReply.handshake(bytes[5], sent), 6)
+            return finding
+        }
         for byte in bytes {
             guard !isFinal else { break }
             guard seen < HeaderReply.limit else {
@@ -175,10 +180,13 @@ extension HeaderReply {
         matched += 1
         switch place {
         case 1 where byte != 3: pass(byte, sent)
-        case 5 where sent == .bytes || (sent == .hello && byte == 2): state = .taken
-        case 5: state = .unclear
+        case 5: state = HeaderReply.handshake(byte, sent)
         default: break
         }
+    }
+
+    private static func handshake(_ type: UInt8, _ sent: Sent) -> State {
+        sent == .bytes || (sent == .hello && type == 2) ? .taken : .unclear
     }
 }
 
