@@ -76,8 +76,8 @@ let package = Package(
                 "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", exclude: ["README.md"], swiftSettings: strict),
 
-        // What control asks of the host: files, netlink, programs.
-        part("Host", ["Pipeline", "PipelineThreads", "CLinux", "CMnl"]),
+        // What control asks of the host: files, programs.
+        part("Host", ["Pipeline", "PipelineThreads", "CLinux"]),
 
         // Sockets of netlink(7), and walks over what comes from them.
         part("Netlink", ["CMnl"]),
@@ -86,7 +86,7 @@ let package = Package(
         part(
             "Ledger",
             [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "FilterEgressAccounting", "PipelineText", "CLinux",
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "FilterEgressAccounting", "CLinux",
                 "CSQLite",
             ]),
 
@@ -94,46 +94,46 @@ let package = Package(
         part(
             "Health",
             [
-                "Pipeline", "PipelineWire", "PipelineThreads", "PipelineRouting", "PipelineRuntime",
-                "FilterBackendSelect", "PipelineText", "CLinux",
+                "Pipeline", "PipelineWire", "PipelineThreads", "PipelineText", "PipelineRouting", "PipelineRuntime",
+                "FilterBackendSelect", "CLinux",
             ]),
         // Where flow records go: the ledger and collectors; and what conntrack adds to them.
         part(
             "Export",
             [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineRuntime", "FilterEgressAccounting",
-                "PipelineText", "PipelineHost", "PipelineNetlink", "PipelineLedger", "CLinux", "CMnl",
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineRuntime",
+                "FilterEgressAccounting", "PipelineHost", "PipelineNetlink", "PipelineLedger", "CLinux", "CMnl",
             ]),
         // What is found in flow records as they pass.
         part(
             "Alerts",
-            ["Pipeline", "PipelineFlows", "FilterEgressAccounting", "PipelineText", "PipelineLedger", "CLinux"]),
+            ["Pipeline", "PipelineFlows", "PipelineText", "FilterEgressAccounting", "PipelineLedger", "CLinux"]),
         // What brings workloads' connections here: the rules for it, and a watch over them.
         part(
             "Intercept",
             [
-                "Pipeline", "PipelineThreads", "PipelineRouting", "PipelineRuntime", "FilterEgressAccounting",
-                "PipelineText", "PipelineHost", "PipelineNetlink", "PipelineExport", "CLinux", "CMnl",
+                "Pipeline", "PipelineThreads", "PipelineText", "PipelineRouting", "PipelineRuntime",
+                "FilterEgressAccounting", "PipelineHost", "PipelineNetlink", "PipelineExport", "CLinux", "CMnl",
             ]),
 
         // The node itself; how it is asked; and what can be asked without one.
         part(
             "Node",
             [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineLanguage", "PipelineRouting",
-                "PipelineRuntime", "FilterCatalog", "PipelineText", "PipelineHost", "PipelineNetlink", "PipelineLedger", "PipelineHealth",
-                "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLanguage", "PipelineRouting",
+                "PipelineRuntime", "FilterCatalog", "PipelineHost", "PipelineNetlink", "PipelineLedger",
+                "PipelineHealth", "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
             ]),
         part(
             "Inspect",
             [
-                "Pipeline", "PipelineWire", "PipelineRouting", "PipelineText", "PipelineLedger", "PipelineHealth",
+                "Pipeline", "PipelineWire", "PipelineText", "PipelineRouting", "PipelineLedger", "PipelineHealth",
                 "PipelineNode", "CLinux",
             ]),
         part(
             "Admin",
             [
-                "Pipeline", "PipelineThreads", "PipelineRouting", "PipelineRuntime", "PipelineText", "PipelineLedger",
+                "Pipeline", "PipelineThreads", "PipelineText", "PipelineRouting", "PipelineRuntime", "PipelineLedger",
                 "PipelineHealth", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "CLinux",
             ]),
 
@@ -141,9 +141,9 @@ let package = Package(
         .target(
             name: "PipelinedCommand",
             dependencies: [
-                "Pipeline", "PipelineLanguage", "PipelineRouting", "FilterEgressAccounting", "PipelineHost",
-                "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect",
-                "PipelineAdmin", "PipelineThreads", "CLinux",
+                "Pipeline", "PipelineThreads", "PipelineLanguage", "PipelineRouting", "FilterEgressAccounting",
+                "PipelineHost", "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode",
+                "PipelineInspect", "PipelineAdmin", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/Command", swiftSettings: strict),
         .executableTarget(
@@ -196,8 +196,8 @@ let package = Package(
         test(
             "ControlTests",
             [
-                "Pipeline", "PipelineFlows", "PipelineWire", "PipelineLanguage", "PipelineRouting", "PipelineRuntime",
-                "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog", "PipelineText", "PipelineHost",
+                "Pipeline", "PipelineFlows", "PipelineWire", "PipelineText", "PipelineLanguage", "PipelineRouting",
+                "PipelineRuntime", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog", "PipelineHost",
                 "PipelineLedger", "PipelineHealth", "PipelineExport", "PipelineAlerts", "PipelineIntercept",
                 "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux", "CMnl", "TestSupport",
             ], path: "Control"),
