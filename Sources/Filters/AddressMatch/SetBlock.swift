@@ -3,7 +3,8 @@ import Pipeline
 /// `set NAME { PREFIX … }`, `set NAME file PATH`.
 struct SetMembers: MemberList {
     static let block = BlockDescriptor(
-        "set", BlockDescriptor.Members("prefix", "prefixes", contained: "address"), of: SetMembers.self,
+        "set", BlockDescriptor.Members("prefix", "prefixes", contained: "address", makesSets: true),
+        of: SetMembers.self,
         "names prefixes, IPv4 and IPv6, for stages to use as `@NAME`",
         use: { "write `@\($0)` in a stage" },
         shown: { block in
@@ -12,7 +13,10 @@ struct SetMembers: MemberList {
         })
 
     private var prefixes: [Prefix] = []
-    private var known: Set<Prefix> = []
+    /// Nil: nobody asks.
+    private var known: Set<Prefix>?
+
+    init(isDistinct: Bool) { known = isDistinct ? [] : nil }
 
     var count: Int { prefixes.count }
 
@@ -22,7 +26,7 @@ struct SetMembers: MemberList {
             _ = try ConfigValue.prefix(String(decoding: text, as: UTF8.self))
             throw ValueProblem(message: "this is no prefix")
         }
-        guard known.insert(prefix).inserted else { return false }
+        guard known?.insert(prefix).inserted != false else { return false }
         prefixes.append(prefix)
         return true
     }

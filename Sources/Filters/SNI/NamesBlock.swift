@@ -14,6 +14,9 @@ struct NameMembers: MemberList {
 
     private var entries = NameEntries()
 
+    /// A name may be there twice, wherever it stands.
+    init(isDistinct: Bool) {}
+
     var count: Int { entries.count }
 
     mutating func add(_ text: UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Bool {

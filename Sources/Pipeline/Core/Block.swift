@@ -76,10 +76,11 @@ public struct BlockOutcome: Sendable {
 
 /// A block of members, one a word or one a line of a file, on its way.
 public protocol MemberList: Sendable {
-    init()
+    /// - Parameter isDistinct: members that are there already are to be told of. Files hold many, and overlap: theirs are not.
+    init(isDistinct: Bool)
     var count: Int { get }
     /// - Parameter text: without comment and blanks around it.
-    /// - Returns: false if it is there already.
+    /// - Returns: false if it is there already, as far as that is to be told.
     /// - Throws: if it is no member.
     mutating func add(_ text: UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Bool
     /// Once all are there.
@@ -111,11 +112,17 @@ public struct BlockDescriptor: Sendable {
         public let contained: String
         /// True: `set NAME { … }` as well as a file.
         public let mayStandInConfig: Bool
-        public init(_ singular: String, _ plural: String, contained: String, mayStandInConfig: Bool = true) {
+        /// The block is a ``NamedSet``: stages write `@NAME`.
+        public let makesSets: Bool
+        public init(
+            _ singular: String, _ plural: String, contained: String, mayStandInConfig: Bool = true,
+            makesSets: Bool = false
+        ) {
             self.singular = singular
             self.plural = plural
             self.contained = contained
             self.mayStandInConfig = mayStandInConfig
+            self.makesSets = makesSets
         }
     }
 
@@ -129,13 +136,13 @@ public struct BlockDescriptor: Sendable {
     public let lines: [SettingLine]
     let begin: @Sendable () -> any BlockDraft
     let shown: @Sendable (any ConfigBlock) -> [String]
-    /// Of a ``Shape/single``: what holds without it, by what the program's stages can do.
     /// By ``lines``: what a running node keeps (``Setting/kept``).
     let kept: @Sendable ((any ConfigBlock)?) -> [String?]
     /// By ``lines``: what holds where the line is not there, as it would say it; nil: nothing does.
     public let defaults: [String?]
+    /// Of a ``Shape/single``: what holds without it, by what the program's stages can do.
     let absent: @Sendable (StageCapabilities) -> (any ConfigBlock)?
-    let memberList: (@Sendable () -> any MemberList)?
+    let memberList: (@Sendable (_ isDistinct: Bool) -> any MemberList)?
 
     public var keyword: String { kind.keyword }
 
@@ -185,14 +192,15 @@ public struct BlockDescriptor: Sendable {
         defaults = []
         kept = { _ in [] }
         begin = { EmptyDraft() }
-        memberList = { List() }
+        memberList = { List(isDistinct: $0) }
     }
 }
 
 extension BlockDescriptor {
     /// A draft, to be given the block's lines.
     public func draft() -> any BlockDraft { begin() }
-    public func list() -> (any MemberList)? { memberList?() }
+    /// An empty list; nil: it is a block of settings.
+    public func list(isDistinct: Bool) -> (any MemberList)? { memberList?(isDistinct) }
     /// What `check --print` says of it, a line an entry: each is a line of the block.
     public func lines(of block: any ConfigBlock) -> [String] { shown(block) }
     public func block(where capabilities: StageCapabilities) -> (any ConfigBlock)? { absent(capabilities) }

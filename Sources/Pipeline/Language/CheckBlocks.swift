@@ -27,7 +27,8 @@ extension Checker {
         }
     }
 
-    private func newName(
+    /// A name that no block of the kind has yet. Nil, reported, if there is none.
+    func newName(
         of entry: EntrySyntax, _ what: String, _ first: inout [String: SourceSpan]
     ) -> Located<String>? {
         guard let name = blockName(of: entry, what: what) else { return nil }

@@ -5,20 +5,16 @@ extension Checker {
     func checkLists(_ entries: [EntrySyntax], _ descriptor: BlockDescriptor, _ members: BlockDescriptor.Members) {
         var first: [String: SourceSpan] = [:]
         for entry in entries where !reporter.isFull {
-            guard let name = blockName(of: entry, what: descriptor.what) else { continue }
-            if isDuplicate("the \(descriptor.what) \(quoted(name.value))", name.span, firstAt: first[name.value]) {
-                continue
-            }
-            first[name.value] = name.span
-            guard var list = descriptor.list() else { continue }
-            let isSet = list.block(name.value) is NamedSet
-            if isSet, BuiltInSets.named(name.value) != nil {
+            guard let name = newName(of: entry, descriptor.what, &first),
+                var list = descriptor.list(isDistinct: entry.body != nil)
+            else { continue }
+            if members.makesSets, BuiltInSets.named(name.value) != nil {
                 reporter.error(name.span, "`\(name.value)` is built in", help: "choose another name for this set")
             }
             if entry.body == nil {
                 readFile(of: entry, members, into: &list)
             } else {
-                readMembers(of: entry, name, descriptor.what, members, isSet: isSet, into: &list)
+                readMembers(of: entry, name, descriptor.what, members, into: &list)
             }
             // Kept even if some member is wrong: uses of the name are right.
             blocks.add(list.block(name.value), descriptor.kind)
@@ -41,7 +37,7 @@ extension Checker {
 
     private func readMembers(
         of entry: EntrySyntax, _ name: Located<String>, _ what: String, _ members: BlockDescriptor.Members,
-        isSet: Bool, into list: inout any MemberList
+        into list: inout any MemberList
     ) {
         var places: [String: SourceSpan] = [:]
         for line in entry.body?.entries ?? [] where !reporter.isFull {
@@ -49,7 +45,7 @@ extension Checker {
                 reporter.error(body.opening, "a \(what) holds \(members.plural), not blocks", help: "remove this block")
             }
             for word in line.words where !reporter.isFull {
-                if isSet, refusesSet(word, members) { continue }
+                if members.makesSets, refusesSet(word, members) { continue }
                 guard let isNew = added(word, to: &list) else { continue }
                 if isNew {
                     places[word.text] = word.span

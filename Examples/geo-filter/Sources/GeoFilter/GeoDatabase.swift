@@ -27,6 +27,8 @@ final class GeoDatabase: ConfigBlock {
         private var prefixes: [UInt16: [Prefix]] = [:]
         private(set) var count = 0
 
+        init(isDistinct: Bool) {}
+
         mutating func add(_ text: UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Bool {
             let words = String(decoding: text, as: UTF8.self).split(whereSeparator: { $0 == " " || $0 == "\t" })
             guard words.count == 2 else {
