@@ -28,7 +28,7 @@ import Testing
 
 @Suite struct ValueTests {
     private func duration(_ text: String) -> TimeSpan? {
-        try? Value.duration(text, .zero...TimeSpan(nanoseconds: .max))
+        try? ConfigValue.duration(text, .zero...TimeSpan(nanoseconds: .max))
     }
 
     @Test("durations need a unit and a whole number") func durations() {
@@ -44,14 +44,14 @@ import Testing
     }
 
     @Test("sizes and counts") func numbers() throws {
-        #expect(try Value.size("16KiB", 0...UInt64.max) == 16384)
-        #expect(try Value.size("8192", 0...UInt64.max) == 8192)
-        #expect(try Value.size("4GiB", 0...UInt64.max) == 4 << 30)
-        #expect(try Value.count("10k", 0...UInt64.max) == 10000)
-        #expect(try Value.count("1M", 0...UInt64.max) == 1_000_000)
-        #expect(throws: ValueProblem.self) { try Value.size("16777216GiB000", 0...UInt64.max) }
-        #expect(throws: ValueProblem.self) { try Value.size("99999999999GiB", 0...UInt64.max) }
-        #expect(throws: ValueProblem.self) { try Value.count("٣", 0...UInt64.max) }
+        #expect(try ConfigValue.size("16KiB", 0...UInt64.max) == 16384)
+        #expect(try ConfigValue.size("8192", 0...UInt64.max) == 8192)
+        #expect(try ConfigValue.size("4GiB", 0...UInt64.max) == 4 << 30)
+        #expect(try ConfigValue.count("10k", 0...UInt64.max) == 10000)
+        #expect(try ConfigValue.count("1M", 0...UInt64.max) == 1_000_000)
+        #expect(throws: ValueProblem.self) { try ConfigValue.size("16777216GiB000", 0...UInt64.max) }
+        #expect(throws: ValueProblem.self) { try ConfigValue.size("99999999999GiB", 0...UInt64.max) }
+        #expect(throws: ValueProblem.self) { try ConfigValue.count("٣", 0...UInt64.max) }
     }
 
     @Test("what the language writes, it reads") func roundTrip() throws {
@@ -59,8 +59,8 @@ import Testing
             #expect(duration(span.configText) == span)
         }
         for number in [0, 1, 1023, 1024, 65536, 1 << 30, UInt64.max] as [UInt64] {
-            #expect(try Value.size(sizeText(number), 0...UInt64.max) == number)
-            #expect(try Value.count(countText(number), 0...UInt64.max) == number)
+            #expect(try ConfigValue.size(sizeText(number), 0...UInt64.max) == number)
+            #expect(try ConfigValue.count(countText(number), 0...UInt64.max) == number)
         }
     }
 
@@ -69,7 +69,9 @@ import Testing
             ("192.0.2.1/24", "192.0.2.0/24"), ("2001:db8::1/32", "2001:db8::/32"), ("2001:db8::1/64", "2001:db8::/64"),
             ("::1/0", "::/0"), ("10.0.0.1/0", "0.0.0.0/0"), ("2001:db8::3/127", "2001:db8::2/127"),
         ] {
-            #expect { try Value.prefix(text) } throws: { ($0 as? ValueProblem)?.help?.contains("`\(advice)`") == true }
+            #expect { try ConfigValue.prefix(text) } throws: {
+                ($0 as? ValueProblem)?.help?.contains("`\(advice)`") == true
+            }
         }
     }
 }

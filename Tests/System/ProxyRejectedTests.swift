@@ -135,19 +135,28 @@ struct ProxyRejectedTests {
     /// Greets, takes each line for a command, and says goodbye at QUIT: what the header's signature has in it.
     private static func smtp(_ socket: Socket) throws {
         try socket.send("220 mail.example.com ESMTP\r\n")
+        try eachLine(from: socket) { line in
+            switch line.prefix(4) {
+            case "EHLO": try socket.send("250 mail.example.com\r\n")
+            case "QUIT":
+                try socket.send("221 bye\r\n")
+                socket.finish()
+                return false
+            default: try socket.send("500 command not recognized\r\n")
+            }
+            return true
+        }
+    }
+
+    /// Until `body` says that it is the last one, or the other side has ended.
+    private static func eachLine(from socket: Socket, _ body: (String) throws -> Bool) throws {
         var text: [UInt8] = []
         while case .bytes(let chunk) = try socket.receive() {
             text += chunk
             while let end = text.firstIndex(of: 0x0A) {
                 let line = String(decoding: text[..<end].filter { $0 != 0x0D }, as: UTF8.self)
                 text.removeSubrange(...end)
-                switch line.prefix(4) {
-                case "EHLO": try socket.send("250 mail.example.com\r\n")
-                case "QUIT":
-                    try socket.send("221 bye\r\n")
-                    return socket.finish()
-                default: try socket.send("500 command not recognized\r\n")
-                }
+                guard try body(line) else { return }
             }
         }
     }
@@ -205,15 +214,9 @@ struct ProxyRejectedTests {
         let learned = Flag()
         let server = try Server { socket in
             if learned.isSet { try ProxyRejectedTests.header(socket) }
-            var text: [UInt8] = []
-            while case .bytes(let chunk) = try socket.receive() {
-                text += chunk
-                while let end = text.firstIndex(of: 0x0A) {
-                    let line = String(decoding: text[..<end].filter { $0 != 0x0D }, as: UTF8.self)
-                    text.removeSubrange(...end)
-                    if line.isEmpty { continue }
-                    try socket.send(line == "PING" ? "+PONG\r\n" : "-ERR unknown command\r\n")
-                }
+            try ProxyRejectedTests.eachLine(from: socket) { line in
+                if !line.isEmpty { try socket.send(line == "PING" ? "+PONG\r\n" : "-ERR unknown command\r\n") }
+                return true
             }
         }
         let site = try Site(server.place, isTLS: false)

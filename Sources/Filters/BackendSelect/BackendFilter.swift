@@ -79,20 +79,9 @@ public enum BackendFilter: Filter {
             ),
         ],
         endings: [
-            .connectRefused: ReasonSpec("refused", .upstream, "Every backend that was tried refused the connection."),
-            .connectTimeout: ReasonSpec("timeout", .upstream, "No backend that was tried accepted in time."),
-            .connectUnreachable: ReasonSpec(
-                "unreachable", .upstream, "The path to the backend said that there is none."),
-            .connectFailed: ReasonSpec("connect_failed", .upstream, "The connect failed in another way."),
-            .backendsFull: ReasonSpec(
-                "full", .upstream, "Every backend that was chosen got its last connection meanwhile."),
-            .routeChanged: ReasonSpec(
-                "route_changed", .node,
-                "While a backend was being connected to, the route went, or changed what it says."),
-            .abandoned: ReasonSpec("abandoned", .client, "The client went while a backend was being connected to."),
-            .connectForbidden: ReasonSpec(
-                "forbidden", .node, "This host's own firewall or policy forbade the connect."),
-            .backendLoop: ReasonSpec("loop", .node, "The backend is this node: the connect would come back."),
+            .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",
+            .connectFailed: "connect_failed", .backendsFull: "full", .routeChanged: "route_changed",
+            .abandoned: "abandoned", .connectForbidden: "forbidden", .backendLoop: "loop",
         ],
         blocks: [HealthSettings.block])
 

@@ -43,7 +43,7 @@ extension HealthSettings: SettingsBlock {
             SettingLine(
                 "timeout", [[.duration(name: "duration", TimeSpan.milliseconds(10)...(.seconds(3600)))]],
                 "for the whole probe; at most the interval", without: "`1s`, or the interval if that is shorter"),
-            text: { ($0.timeout ?? min(.seconds(1), $0.interval)).configText },
+            text: { $0.wholeTimeout.configText },
             apply: { $0.timeout = $1.duration() }),
         .count("rise", \.rise, 1...100, "good probes in a row that put a backend in again"),
         .count("fall", \.fall, 1...100, "bad probes in a row that take it out"),

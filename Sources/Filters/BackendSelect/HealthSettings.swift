@@ -42,6 +42,8 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
         var panic = Panic.failFast
         /// `after` is 0 if connect failures eject nobody.
         var ejection = EjectionPolicy.standard
+
+        var wholeTimeout: TimeSpan { timeout ?? min(.seconds(1), interval) }
     }
 
     public let name: String
@@ -52,7 +54,7 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
     public var probe: Probe { values.probe }
     public var interval: TimeSpan { values.interval }
     public var jitterPercent: UInt8 { values.jitterPercent }
-    public var timeout: TimeSpan { values.timeout ?? min(.seconds(1), values.interval) }
+    public var timeout: TimeSpan { values.wholeTimeout }
     public var rise: UInt32 { values.rise }
     public var fall: UInt32 { values.fall }
     public var probesPerSecond: UInt32 { values.probesPerSecond }

@@ -44,10 +44,7 @@ public enum ProxyV2Filter: Filter {
             ReasonSpec(
                 "tlvs_too_large", .client, "The sender's TLVs are larger than what may go in front with our own."),
         ],
-        endings: [
-            .proxyRejected: ReasonSpec(
-                "proxy_rejected", .upstream, "The backend closed, or answered like a server that the header confused.")
-        ])
+        endings: [.proxyRejected: "proxy_rejected"])
 
     /// Whoever passes TLVs on must have got some.
     public static func facts(_ settings: Settings) -> StageFacts {

@@ -14,7 +14,7 @@ public struct FilterDescriptor: Sendable {
     /// In the order of the numbers in ``Verdict/refuse(_:)``. At most 255.
     public let reasons: [ReasonSpec]
     /// Ends that the runtime gives a connection for what this stage asked of it, under the stage's name.
-    public let endings: [RuntimeReason: ReasonSpec]
+    public let endings: [RuntimeReason: String]
     /// The blocks and lines of the config that belong to it. What another filter declares as well is the same one.
     public let blocks: [BlockDescriptor]
     /// True if a wait of this stage need not always hold up later ones: where it gives nothing, it only gates the
@@ -24,7 +24,7 @@ public struct FilterDescriptor: Sendable {
     public init(
         keyword: String, summary: String, needs: Set<Fact> = [], reads: Set<Fact> = [],
         readingEarlier: [Fact: String] = [:], gives: Set<Fact> = [], clauses: [ClauseSpec] = [],
-        reasons: [ReasonSpec] = [], endings: [RuntimeReason: ReasonSpec] = [:], blocks: [BlockDescriptor] = [],
+        reasons: [ReasonSpec] = [], endings: [RuntimeReason: String] = [:], blocks: [BlockDescriptor] = [],
         canGate: Bool = false
     ) {
         self.endings = endings

@@ -69,6 +69,8 @@ public struct Chain: Sendable {
     public var selecting: UnsafePointer<Stage>? { selector < 0 ? nil : stages.pointer(selector) }
     /// By stage: those below it that run before it has its bytes.
     public let ahead: FrozenArray<StagesAhead>
+    /// What some stage of it can do.
+    public let capabilities: StageCapabilities
 
     public init(name: String, stages: [Stage]) {
         self.name = name
@@ -84,11 +86,7 @@ public struct Chain: Sendable {
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
         self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
         self.ahead = FrozenArray(stages.indices.map { StagesAhead(of: $0, in: stages) })
-    }
-
-    /// What some stage of it can do.
-    public var capabilities: StageCapabilities {
-        stages.buffer.reduce(into: []) { $0.formUnion($1.facts.capabilities) }
+        self.capabilities = stages.reduce(into: []) { $0.formUnion($1.facts.capabilities) }
     }
 
     func deallocate() {

@@ -131,8 +131,8 @@ public struct ReasonTable: Sendable {
         for descriptor in catalog.map({ $0.descriptor }) {
             bases.append(UInt16(clamping: names.count))
             names += descriptor.reasons.map { ("\(descriptor.keyword).\($0.name)", $0.side) }
-            for (reason, spec) in descriptor.endings {
-                names[Int(reason.rawValue)] = ("\(descriptor.keyword).\(spec.name)", spec.side)
+            for (reason, name) in descriptor.endings {
+                names[Int(reason.rawValue)] = ("\(descriptor.keyword).\(name)", reason.text.side)
             }
         }
         self.names = names

@@ -13,10 +13,6 @@ public struct Snapshot: @unchecked Sendable {
     public let generation: UInt64
     /// The shortest of its chains; nil: no stage wants to hear of living connections.
     public let progressInterval: TimeSpan?
-    /// See ``Program/recordsConnections``.
-    public let recordsConnections: Bool
-    /// See ``ReasonTable/count``.
-    public let reasonCount: Int
     /// Some stage asks for the time by the wall.
     public let readsWallClock: Bool
 
@@ -27,8 +23,6 @@ public struct Snapshot: @unchecked Sendable {
         self.instances = instances
         self.generation = generation
         self.progressInterval = program.chains.buffer.compactMap(\.progressInterval).min()
-        self.recordsConnections = program.recordsConnections
-        self.reasonCount = program.reasons.count
         self.readsWallClock = program.capabilities.contains(.readsWallClock)
     }
 }

@@ -37,7 +37,7 @@ extension Checker {
             let address = words.next("an address and a port like `[::]:443`"),
             let kindWord = words.next(orList(Checker.listenKinds.map { "`\($0)`" }), candidates: Checker.listenKinds)
         else { return nil }
-        let endpoint = parsed(address) { text throws(ValueProblem) in try Value.endpoint(text) }
+        let endpoint = parsed(address) { text throws(ValueProblem) in try ConfigValue.endpoint(text) }
         let mode = ListenerMode(rawValue: kindWord.text).flatMap { $0.intercepts ? $0 : nil } ?? .direct
         // What is intercepted may be any protocol, and the server may be the one that speaks first (R2).
         let hint = mode.intercepts ? .tcpRaw : checkedHint(kindWord, among: Checker.listenKinds)
@@ -98,8 +98,8 @@ extension Checker {
         let address =
             isDedicated
             ? Located(.unspecifiedV4, addressWord.span)
-            : parsed(addressWord) { text throws(ValueProblem) in try Value.listenAddress(text) }
-        let ports = parsed(portsWord) { text throws(ValueProblem) in try Value.ports(text) }
+            : parsed(addressWord) { text throws(ValueProblem) in try ConfigValue.listenAddress(text) }
+        let ports = parsed(portsWord) { text throws(ValueProblem) in try ConfigValue.ports(text) }
         let chain = checkedUse(pipeline, hint: hint, remedy: ", or write `tls_passthrough` before `via`")
         guard let ports, !isDenied(ports), let address, let chain else { return nil }
         return Located(

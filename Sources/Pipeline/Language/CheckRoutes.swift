@@ -130,9 +130,9 @@ extension Checker {
 
     private func checkRouteValue(_ field: String, _ word: WordSyntax, _ fields: inout RouteFields) {
         switch field {
-        case "id": fields.id = parsed(word) { text throws(ValueProblem) in try Value.identifier(text) }
-        case "owner": fields.owner = parsed(word) { text throws(ValueProblem) in try Value.owner(text) }
-        case "listen": fields.listen = parsed(word) { text throws(ValueProblem) in try Value.port(text) }
+        case "id": fields.id = parsed(word) { text throws(ValueProblem) in try ConfigValue.identifier(text) }
+        case "owner": fields.owner = parsed(word) { text throws(ValueProblem) in try ConfigValue.owner(text) }
+        case "listen": fields.listen = parsed(word) { text throws(ValueProblem) in try ConfigValue.port(text) }
         case "proxy_protocol": fields.proxyV2 = choice(word, ["v2", "off"])
         case "balance":
             let names = Balance.allCases.map(\.name)
@@ -140,7 +140,7 @@ extension Checker {
             fields.balance = Located(Balance.allCases[index], word.span)
         case "max_connections":
             fields.maxConnections = parsed(word) { text throws(ValueProblem) in
-                UInt32(clamping: try Value.count(text, 1...UInt64(UInt32.max)))
+                UInt32(clamping: try ConfigValue.count(text, 1...UInt64(UInt32.max)))
             }
         case "backend_expects_proxy_protocol": fields.backendExpectsProxy = choice(word, ["true", "false"])
         default: fields.allowNonTLS = choice(word, ["true", "false"])
@@ -174,7 +174,7 @@ extension Checker {
                     expected: "`weight`, `max` or the end of the line", help: help)
                 continue
             }
-            guard let endpoint = parsed(word, { text throws(ValueProblem) in try Value.backend(text) }) else {
+            guard let endpoint = parsed(word, { text throws(ValueProblem) in try ConfigValue.backend(text) }) else {
                 continue
             }
             // Linear on purpose: a route has a handful, and a long list is bounded by what is kept.
@@ -222,12 +222,12 @@ extension Checker {
             if isDuplicate("`\(option.text)`", option.span, firstAt: first) { return nil }
             if option.text == "weight" {
                 weight = parsed(word) { text throws(ValueProblem) in
-                    UInt16(clamping: try Value.count(text, 0...UInt64(BackendSpec.weightLimit)))
+                    UInt16(clamping: try ConfigValue.count(text, 0...UInt64(BackendSpec.weightLimit)))
                 }
                 guard weight != nil else { return nil }
             } else {
                 limit = parsed(word) { text throws(ValueProblem) in
-                    UInt32(clamping: try Value.count(text, 1...UInt64(UInt32.max)))
+                    UInt32(clamping: try ConfigValue.count(text, 1...UInt64(UInt32.max)))
                 }
                 guard limit != nil else { return nil }
             }
@@ -260,7 +260,7 @@ extension Checker {
     }
 }
 
-extension Value {
+extension ConfigValue {
     /// An id of the platform: letters, digits, `_`, `-`, `.`, `:`; at most 128.
     static func identifier(_ text: String) throws(ValueProblem) -> String {
         guard isIdentifier(text) else {
@@ -291,7 +291,7 @@ extension Value {
     static func backend(_ text: String) throws(ValueProblem) -> Endpoint {
         let endpoint: Endpoint
         do throws(ValueProblem) {
-            endpoint = try Value.endpoint(text)
+            endpoint = try ConfigValue.endpoint(text)
         } catch {
             throw ValueProblem(
                 message: error.message, expected: "an address and a port like `[fd00::10]:8443`")

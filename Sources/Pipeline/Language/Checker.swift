@@ -171,7 +171,7 @@ final class Checker {
         if words.count > 1 {
             reporter.error(words[1].span, "unexpected \(quoted(words[1].text))", expected: "`{`")
         }
-        return parsed(first) { text throws(ValueProblem) in try Value.name(text, what: what) }
+        return parsed(first) { text throws(ValueProblem) in try ConfigValue.name(text, what: what) }
     }
 
     /// The word's value; nil, reported, if it has none.

@@ -10,7 +10,7 @@ extension ClauseSpec.Element {
         case .size: ["a size like `16KiB`"]
         case .count: ["a number like `400`"]
         case .optionalByte(let name, let range):
-            ["a \(name) from \(Value.byteText(range.lowerBound)) to \(Value.byteText(range.upperBound))"]
+            ["a \(name) from \(ConfigValue.byteText(range.lowerBound)) to \(ConfigValue.byteText(range.upperBound))"]
         case .set: ["`@NAME`", "a prefix"] + BuiltInSets.names.map { "`\($0)`" }
         case .block(_, let kind): ["the name of a `\(kind.keyword)` block"]
         case .text(let name): ["a \(name)"]
@@ -204,10 +204,11 @@ struct ClauseMatcher {
     ) throws(ClauseFailure) -> ArgumentValue {
         do throws(ValueProblem) {
             switch element {
-            case .duration(_, let range): return .duration(try Value.duration(word, range))
-            case .size(_, let range): return .size(try Value.size(word, range))
-            case .count(_, let range): return .count(try Value.count(word, range))
-            case .optionalByte(let name, let range): return .count(UInt64(try Value.byte(word, range, what: name)))
+            case .duration(_, let range): return .duration(try ConfigValue.duration(word, range))
+            case .size(_, let range): return .size(try ConfigValue.size(word, range))
+            case .count(_, let range): return .count(try ConfigValue.count(word, range))
+            case .optionalByte(let name, let range):
+                return .count(UInt64(try ConfigValue.byte(word, range, what: name)))
             case .block(_, let kind): return .block(try block(word, kind))
             case .text: return .text(word)
             case .value(let kind): return try kind.read(word)
@@ -254,7 +255,7 @@ struct ClauseMatcher {
         }
         if let set = BuiltInSets.named(word) { return set }
         if word.contains(where: { $0 == "." || $0 == ":" || $0 == "/" }) {
-            return AddressSet(name: word, prefixes: [try Value.prefix(word)])
+            return AddressSet(name: word, prefixes: [try ConfigValue.prefix(word)])
         }
         throw ValueProblem(
             message: "unexpected \(quoted(word))",

@@ -35,9 +35,3 @@ private func row(_ line: SettingLine, _ value: String?, marksRestarts: Bool) -> 
     if marksRestarts, line.needsRestart { meaning.append("kept until the next start") }
     return "| \(forms.joined(separator: " or ")) | \(standard) | \(meaning.joined(separator: "; ")) |"
 }
-
-extension String {
-    fileprivate func replacing(_ old: Character, with new: String) -> String {
-        reduce(into: "") { $0 += $1 == old ? new : String($1) }
-    }
-}

@@ -78,7 +78,7 @@ package final class Fleet {
         self.workers = workers
         self.log = log
         log.setRefusals(perSecond: settings.loggedRefusals)
-        if first.pointee.recordsConnections {
+        if first.pointee.program.takeUnretainedValue().recordsConnections {
             let losses = LogLosses(counters: workers.map(\.counterMemory))
             log.follow(
                 workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch,

@@ -159,7 +159,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.counters = counters
         self.ring = .passUnretained(ring)
         self.mailbox = .passUnretained(mailbox)
-        self.logs = snapshot.pointee.recordsConnections
+        self.logs = snapshot.pointee.program.takeUnretainedValue().recordsConnections
         self.connectTimeout = settings.connectTimeout
         self.halfCloseTimeout = settings.halfCloseTimeout
         nat64 = FrozenArray(settings.nat64)

@@ -88,7 +88,8 @@ package final class WorkerThread: @unchecked Sendable {
             _ = cl_close(wake)
             throw WorkerStartError(worker: index, call: error.call, error: error.error)
         }
-        let counterMemory = CounterMemory(WorkerCounters(reasons: snapshot.pointee.reasonCount))
+        let counterMemory = CounterMemory(
+            WorkerCounters(reasons: snapshot.pointee.program.takeUnretainedValue().reasons.count))
         let ring = RecordRing()
         let mailbox = Mailbox(wakeDescriptor: Descriptor(wake))
         let made = Worker(

@@ -94,10 +94,11 @@ extension Worker {
     /// A stage that records flows has settled it.
     private func isAccounted(_ index: Int) -> Bool {
         let chain = chain(of: index)
-        guard chain.pointee.progressInterval != nil else { return false }
+        guard chain.pointee.capabilities.contains(.recordsFlows) else { return false }
         var left = slab.slots[index].passed
         while left != 0 {
-            if chain.pointee.stages.pointer(left.trailingZeroBitCount).pointee.progressInterval != nil { return true }
+            let stage = chain.pointee.stages.pointer(left.trailingZeroBitCount)
+            if stage.pointee.facts.capabilities.contains(.recordsFlows) { return true }
             left &= left - 1
         }
         return false

@@ -1,4 +1,0 @@
-import Pipeline
-
-/// The readers of words that filters read as well.
-typealias Value = ConfigValue
