@@ -186,7 +186,7 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
         return nil
     }
     let count = chain.stages.count
-    let context = StageContext(worker: 0, services: Services(FlowSink()))
+    let context = StageContext(worker: 0, services: Services(FlowQueues()))
     let states = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: count)
     for (index, stage) in chain.stages.buffer.enumerated() {
         (states + index).initialize(to: stage.filter.makeStateErased(stage.settings, context))

@@ -207,7 +207,7 @@ int cl_wait_for_end(int fd) {
     return count < 0 ? -errno : 0;
 }
 
-int cl_make_gate(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }
+int cl_make_barrier(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }
 
 int cl_process_id(void) { return (int)getpid(); }
 

@@ -246,7 +246,7 @@ private enum Cuts {
 }
 
 /// One connection's way through its chain, as the worker goes it: stages in order, one that waits is asked again when it
-/// has what it wanted or nothing more comes, and in a chain that gates the rest goes on meanwhile.
+/// has what it wanted or nothing more comes, and in a chain that does not block the rest goes on meanwhile.
 private struct ChainRun {
     struct Outcome: Equatable {
         /// Nil: not refused.
@@ -271,7 +271,7 @@ private struct ChainRun {
     private var end: InputState
     private var facts: ConnectionFacts
     private var (prelude, memory) = (Prelude(), StageMemory())
-    private var (count, isGating) = (0, false)
+    private var (count, isInspecting) = (0, false)
     private var input = InputState.open
     /// Nothing comes before the deadline.
     private let isLate: Bool
@@ -290,12 +290,12 @@ private struct ChainRun {
 
     mutating func run(cuts: [Int]) -> Outcome {
         var cuts = cuts[...]
-        var gating: [Int] = []
+        var inspecting: [Int] = []
         for number in place.chain.stages.buffer.indices {
             while let wanted = step(number) {
                 guard wanted.reason == nil else { return outcome(wanted.reason) }
-                if wanted.isGate, staysGate(number) {
-                    gating.append(number)
+                if wanted.isNonBlocking, staysNonBlocking(number) {
+                    inspecting.append(number)
                     break
                 }
                 guard canWait else { return outcome(RuntimeReason.internalError.code) }
@@ -308,41 +308,41 @@ private struct ChainRun {
                 }
             }
         }
-        // A gate has no deadline.
-        if !gating.isEmpty, input == .timedOut { input = .open }
+        // An inspection has no deadline.
+        if !inspecting.isEmpty, input == .timedOut { input = .open }
         if end == .timedOut { end = .open }
-        isGating = true
-        while !gating.isEmpty {
+        isInspecting = true
+        while !inspecting.isEmpty {
             var still: [Int] = []
-            for number in gating {
+            for number in inspecting {
                 guard let wanted = step(number) else { continue }
                 guard wanted.reason == nil else { return outcome(wanted.reason) }
                 still.append(number)
             }
-            gating = still
-            if !gating.isEmpty, !canWait { return outcome(RuntimeReason.internalError.code) }
-            if !gating.isEmpty, !gather(count + 1, &cuts) { return outcome(nil, isWaiting: true) }
+            inspecting = still
+            if !inspecting.isEmpty, !canWait { return outcome(RuntimeReason.internalError.code) }
+            if !inspecting.isEmpty, !gather(count + 1, &cuts) { return outcome(nil, isWaiting: true) }
         }
         return outcome(nil)
     }
 
     /// Nil: the stage lets it pass.
-    private mutating func step(_ number: Int) -> (reason: ReasonCode?, total: Int, isGate: Bool)? {
+    private mutating func step(_ number: Int) -> (reason: ReasonCode?, total: Int, isNonBlocking: Bool)? {
         let stage = place.chain.stages[number]
         switch evaluate(stage) {
         case .next: return nil
         case .needBytes(let total): return (nil, total, false)
-        case .gate(let total): return (nil, total, true)
+        case .inspect(let total): return (nil, total, true)
         case .refuse(let code): return stage.shadow ? nil : (stage.code(code), 0, false)
         }
     }
 
     /// As the worker has it: nobody waits behind it, or nobody waits any more.
-    private func staysGate(_ number: Int) -> Bool {
+    private func staysNonBlocking(_ number: Int) -> Bool {
         guard count < place.chain.peekBytes else { return false }
         switch input {
-        case .open: return place.chain.gates(at: number)
-        case .timedOut: return place.chain.stages[number].canGate
+        case .open: return place.chain.isNonBlocking(at: number)
+        case .timedOut: return place.chain.stages[number].isNonBlocking
         case .ended, .full: return false
         }
     }
@@ -359,7 +359,7 @@ private struct ChainRun {
             withUnsafeMutablePointer(to: &prelude) { prelude in
                 let view = ConnectionView(
                     facts: facts, bytes: bytes, input: state, now: Instant(nanoseconds: 1_000_000_000), routes: routes,
-                    isGating: isGating)
+                    isInspecting: isInspecting)
                 return withUnsafeMutablePointer(to: &memory) { memory in
                     stage.filter.evaluateErased(
                         stage.settings, stageState, view, Effects(facts: facts, prelude: prelude, memory: memory))

@@ -95,11 +95,11 @@ import Testing
             record.destination = Endpoint(IPAddress(high: 0xFD << 56, low: 1), 443)
             record.unreachableFor = .seconds(30)
             record.endedAt = cl_wall_clock()
-            paths.offer(record)
+            paths.enqueue(record)
             try awaitUntil("it is dropped") { paths.counts.dropped == 1 }
             #expect(paths.counts.added == 0)
             try proc.set(count: 949)
-            paths.offer(record)
+            paths.enqueue(record)
             try awaitUntil("it is added") { paths.counts.added == 1 }
             #expect(paths.counts.dropped == 1)
             withExtendedLifetime(proc) {}

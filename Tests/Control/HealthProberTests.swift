@@ -202,7 +202,7 @@ struct HealthProberTests {
     @Test("R27: more targets than places: each gets its turn, and no more descriptors than planned")
     func manyTargets() throws {
         // Nobody accepts, but the kernel does until the queue is full: some are good, some time out; all are judged.
-        let count = HealthProber.flightLimit * 2
+        let count = HealthProber.inFlightLimit * 2
         let cells = UnsafeMutablePointer<BackendCell>.allocate(capacity: count)
         for index in 0..<count { (cells + index).initialize(to: BackendCell(Endpoint(.unspecified, 0))) }
         defer {

@@ -23,20 +23,20 @@ struct KeeperTests {
         let keeper = ListenerKeeper(workers: 2, settings: NodeSettings(), room: 10)
         defer { keeper.closeAll() }
         let first = [PlannedListener(try spec("127.0.0.1:\(try freePort())"), .listen)]
-        _ = keeper.adopt(first, keeper.openRequired(first).staged, now: now)
+        _ = keeper.apply(first, keeper.openRequired(first).staged, now: now)
         let before = keeper.listeners(worker: 1)
         let moved = PlannedListener(
             ListenerSpec(endpoint: first[0].endpoint, hint: .tcpRaw, chain: 3, line: 9), .expose)
         let more = PlannedListener(try spec("127.0.0.1:\(try freePort())"), .expose)
-        let change = keeper.adopt([more, moved], [:], now: now)
+        let change = keeper.apply([more, moved], [:], now: now)
         #expect(change.opened == [more] && change.closed.isEmpty)
         let after = keeper.listeners(worker: 1)
         #expect(after.last?.descriptor == before.first?.descriptor && after.last?.index == before.first?.index)
         #expect(after.last?.spec.chain == 3)
-        let gone = keeper.adopt([more], [:], now: now)
+        let gone = keeper.apply([more], [:], now: now)
         #expect(gone.closed == [moved])
         #expect(keeper.isClosing)
-        keeper.everyWorkerHasAdopted()
+        keeper.everyWorkerHasApplied()
         #expect(!keeper.isClosing)
     }
 
@@ -49,7 +49,7 @@ struct KeeperTests {
         let absent = try spec("192.0.2.77:1")
         #expect(keeper.openRequired([PlannedListener(absent, .listen)]).failures.map(\.error) == [99])
         let plan = [PlannedListener(absent, .dedicated(env: EnvName(org: "a", app: "b", env: "c")))]
-        let change = keeper.adopt(plan, [:], now: now)
+        let change = keeper.apply(plan, [:], now: now)
         #expect(change.degraded.map(\.error.error) == [99] && !change.changesSockets)
         #expect(keeper.nextRetry == now + .seconds(30))
         #expect(keeper.retry(now: now + .seconds(29)).isEmpty)
@@ -66,7 +66,7 @@ struct KeeperTests {
         let keeper = ListenerKeeper(workers: 1, settings: NodeSettings(), room: 1)
         defer { keeper.closeAll() }
         let plan = try (0..<2).map { _ in PlannedListener(try spec("127.0.0.1:\(try freePort())"), .expose) }
-        let change = keeper.adopt(plan, [:], now: now)
+        let change = keeper.apply(plan, [:], now: now)
         #expect(change.opened == [plan[0]])
         #expect(change.degraded.map(\.listener) == [plan[1]])
         #expect(change.degraded.first?.error.description.contains("no file descriptor is left") == true)

@@ -37,7 +37,7 @@ struct StartTests {
         let plan = [try spec("127.0.0.1:0"), try spec("[::1]:0")].map { PlannedListener($0, .listen) }
         let (staged, failures) = keeper.openRequired(plan)
         #expect(failures.isEmpty)
-        let change = keeper.adopt(plan, staged, now: Instant(nanoseconds: 0))
+        let change = keeper.apply(plan, staged, now: Instant(nanoseconds: 0))
         #expect(change.opened == plan && change.degraded.isEmpty)
         let all = (0..<3).map(keeper.listeners)
         for listeners in all { #expect(listeners.map(\.bound) == keeper.openEndpoints) }
@@ -57,7 +57,8 @@ struct StartTests {
         defer { close(null) }
         let writer = try #require(LogWriter.start(out: null, error: null).writer)
         defer { writer.finish(patience: 60_000) }
-        let (running, failures) = RunningNode.start(ready, config: "edge.pipeline", writer: writer, sink: FlowSink())
+        let (running, failures) = RunningNode.start(
+            ready, config: "edge.pipeline", writer: writer, queues: FlowQueues())
         #expect(failures.isEmpty)
         let started = try #require(running).fleet
         #expect(started.workers.count == 1)
@@ -80,7 +81,7 @@ struct StartTests {
             let ready = LoadedNode(
                 program: node.program, routing: node.routing,
                 listeners: [PlannedListener(try spec("127.0.0.1:0"), .listen)], revision: nil)
-            let started = RunningNode.start(ready, config: "edge.pipeline", writer: writer, sink: FlowSink()).node
+            let started = RunningNode.start(ready, config: "edge.pipeline", writer: writer, queues: FlowQueues()).node
             let fleet = try #require(started).fleet
             worker = fleet.workers.first
             fleet.order(.drain)

@@ -44,15 +44,15 @@ struct TopReportTests {
     }
 
     private func total(_ view: TrafficWindow.View) -> UInt64 {
-        view.slices.lazy.joined().reduce(0) { $0 + $1.value.bytesOut }
+        view.buckets.lazy.joined().reduce(0) { $0 + $1.value.bytesOut }
     }
 
-    @Test("a steady flow is as steady at every moment, in any number of slices")
+    @Test("a steady flow is as steady at every moment, in any number of buckets")
     func steadiness() {
         let window = steady(until: 100)
         for moment in stride(from: 80.0, to: 90.0, by: 0.25) {
             for count in [1, 4, 10] {
-                let view = window.view(slices: count, now: now(moment))
+                let view = window.view(buckets: count, now: now(moment))
                 #expect(view.to - view.from == UInt64(count) * 4 * TopReportTests.second)
                 #expect(total(view) == UInt64(count) * 4000)
                 // What is shown is complete, and no older than two rounds and the way here.
@@ -61,32 +61,32 @@ struct TopReportTests {
         }
     }
 
-    @Test("R27: of many slices the newest are kept; what is too old is nowhere; a clock that is set back begins anew")
-    func slices() {
+    @Test("R27: of many buckets the newest are kept; what is too old is nowhere; a clock that is set back begins anew")
+    func buckets() {
         var window = steady(until: 400)
-        #expect(total(window.view(slices: 1000, now: now(400))) == 16 * 4000)
+        #expect(total(window.view(buckets: 1000, now: now(400))) == 16 * 4000)
         window.add(record(1, 1, at: 0, out: 1 << 40), now: now(400))
-        #expect(total(window.view(slices: 16, now: now(400))) < 1 << 40)
+        #expect(total(window.view(buckets: 16, now: now(400))) < 1 << 40)
         window.add(record(1, 1, at: 100, out: 5), now: now(100))
-        #expect(total(window.view(slices: 16, now: now(110))) == 5)
+        #expect(total(window.view(buckets: 16, now: now(110))) == 5)
         // A record that is ahead of the clock.
         window.add(record(1, 1, at: 9999, out: 6), now: now(102))
-        #expect(total(window.view(slices: 16, now: now(115))) == 11)
+        #expect(total(window.view(buckets: 16, now: now(115))) == 11)
         window.setInterval(.seconds(2))
-        #expect(total(window.view(slices: 16, now: now(115))) == 0)
-        #expect(TrafficWindow(interval: .zero).interval == TrafficWindow.shortestSlice)
-        #expect(total(TrafficWindow().view(slices: 3, now: 0)) == 0)
+        #expect(total(window.view(buckets: 16, now: now(115))) == 0)
+        #expect(TrafficWindow(interval: .zero).interval == TrafficWindow.shortestBucket)
+        #expect(total(TrafficWindow().view(buckets: 3, now: 0)) == 0)
     }
 
     @Test("R27: more flows than there is place for: the largest stay, sums by instance are right, and it is said")
-    func folds() {
+    func aggregates() {
         var window = TrafficWindow(interval: .seconds(4), flowLimit: 50)
         for number in 0..<1000 as Range<UInt64> {
             let size: UInt64 = number % 100 == 0 ? 1 << 30 : 1000
             window.add(record(UInt32(number % 5), number, at: 1, out: size, connections: 1), now: now(1))
         }
-        let view = window.view(slices: 1, now: now(10))
-        #expect(view.slices.allSatisfy { $0.count <= 101 } && view.folded >= 800)
+        let view = window.view(buckets: 1, now: now(10))
+        #expect(view.buckets.allSatisfy { $0.count <= 101 } && view.aggregated >= 800)
         let byInstance = TopReport(TopQuestion(), view, names: names)
         #expect(byInstance.total.connections == 1000 && byInstance.rows.count == 5)
         #expect(byInstance.rows.map(\.sums.connections) == [200, 200, 200, 200, 200])
@@ -102,8 +102,8 @@ struct TopReportTests {
         for number in 0..<1000 as Range<UInt64> {
             window.add(record(UInt32(number), number, at: 1, out: 1, connections: 1), now: now(1))
         }
-        let many = window.view(slices: 1, now: now(10))
-        #expect(many.slices.allSatisfy { $0.count <= 101 })
+        let many = window.view(buckets: 1, now: now(10))
+        #expect(many.buckets.allSatisfy { $0.count <= 101 })
         #expect(TopReport(TopQuestion(), many, names: names).total.connections == 2000)
     }
 
@@ -120,7 +120,7 @@ struct TopReportTests {
         for number in 0..<3 as Range<UInt32> {
             window.add(record(number, 1, at: 1, out: 1000 - UInt64(number), connections: 1), now: now(1))
         }
-        let view = window.view(slices: 1, now: now(10))
+        let view = window.view(buckets: 1, now: now(10))
         let ask = { (change: (inout TopQuestion) -> Void) -> TopReport in
             var question = TopQuestion()
             change(&question)
@@ -152,7 +152,7 @@ struct TopReportTests {
             record(2, 1, port: 25, at: 1, out: 80, connections: 40),
             record(4, 2, at: 1, out: 4, connections: 2), record(.max, 2, at: 1, out: 4, connections: 1),
         ] { window.add(sent, now: now(1)) }
-        let view = window.view(slices: 1, now: now(10))
+        let view = window.view(buckets: 1, now: now(10))
         let rows = { (change: (inout TopQuestion) -> Void) -> [String] in
             var question = TopQuestion()
             change(&question)

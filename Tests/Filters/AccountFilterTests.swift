@@ -43,38 +43,38 @@ struct AccountFilterTests {
 
     // MARK: every
 
-    private func context(_ sink: FlowSink, worker: Int = 0) -> StageContext {
-        StageContext(worker: worker, services: Services(sink))
+    private func context(_ queues: FlowQueues, worker: Int = 0) -> StageContext {
+        StageContext(worker: worker, services: Services(queues))
     }
 
-    @Test("what records flows is refused where nobody takes them; `explain` asks for no lane")
+    @Test("what records flows is refused where nobody takes them; `explain` asks for no queue")
     func services() throws {
-        let sink = FlowSink(capacity: 2)
+        let queues = FlowQueues(capacity: 2)
         let settings = AccountFilter.Settings(every: .seconds(4))
         #expect(!AccountFilter.prepare(settings, workers: 1, .none))
         #expect(AccountFilter.prepare(AccountFilter.Settings(), workers: 1, .none))
-        var state = AccountFilter.makeState(settings, StageContext(worker: nil, services: Services(sink)))
+        var state = AccountFilter.makeState(settings, StageContext(worker: nil, services: Services(queues)))
         var ended = totals(nil, 1000, 70)
         ended.at = 9_000_000_000
         AccountFilter.settle(settings, &state, ended)
         AccountFilter.disposeState(&state)
         var records: [FlowRecord] = []
-        sink.drain(into: &records, limit: 10)
+        queues.drain(into: &records, limit: 10)
         #expect(records.isEmpty)
     }
 
     @Test("R21: growth of a living connection is recorded once, and its end brings the rest")
     func progress() throws {
-        let sink = FlowSink(capacity: 64)
+        let queues = FlowQueues(capacity: 64)
         let settings = AccountFilter.Settings(every: .seconds(4))
         #expect(AccountFilter.progressInterval(settings) == .seconds(3))
         #expect(AccountFilter.facts(settings).needs.isEmpty)
-        var state = AccountFilter.makeState(settings, context(sink))
+        var state = AccountFilter.makeState(settings, context(queues))
         var records: [FlowRecord] = []
         func told(_ totals: ConnectionTotals) -> [FlowRecord] {
             let before = records.count
             while AccountFilter.flush(settings, &state, isLast: false) == .more {}
-            sink.drain(into: &records, limit: 100)
+            queues.drain(into: &records, limit: 100)
             return Array(records[before...])
         }
 
@@ -105,34 +105,34 @@ struct AccountFilterTests {
         AccountFilter.disposeState(&state)
     }
 
-    @Test("what a state keeps when it goes is not lost, and its lane is free for the next")
+    @Test("what a state keeps when it goes is not lost, and its queue is free for the next")
     func dispose() throws {
-        let sink = FlowSink(capacity: 1)
+        let queues = FlowQueues(capacity: 1)
         let settings = AccountFilter.Settings(every: .seconds(1))
-        var state = AccountFilter.makeState(settings, context(sink))
+        var state = AccountFilter.makeState(settings, context(queues))
         for port in 1...9 as ClosedRange<UInt16> {
             AccountFilter.settle(settings, &state, totals(nil, 10, 1, port: port))
             _ = AccountFilter.flush(settings, &state, isLast: false)
         }
         AccountFilter.disposeState(&state)
         var records: [FlowRecord] = []
-        sink.drain(into: &records, limit: 100)
-        var next = AccountFilter.makeState(settings, context(sink))
+        queues.drain(into: &records, limit: 100)
+        var next = AccountFilter.makeState(settings, context(queues))
         AccountFilter.settle(settings, &next, totals(nil, 10, 1))
         #expect(AccountFilter.flush(settings, &next, isLast: true) == .done)
         AccountFilter.disposeState(&next)
-        sink.drain(into: &records, limit: 100)
+        queues.drain(into: &records, limit: 100)
         #expect(records.reduce(0) { $0 + $1.bytesOut } == 100)
         #expect(Set(records.map(\.origin)) == [0])
         #expect(records.map(\.sequence) == Array(1...10))
     }
 
-    @Test("R27: however many programs a worker holds, its stages have one table and one lane, and lose nothing")
+    @Test("R27: however many programs a worker holds, its stages have one table and one queue, and lose nothing")
     func shared() throws {
-        let sink = FlowSink(capacity: 4)
+        let queues = FlowQueues(capacity: 4)
         let settings = (1...30).map { AccountFilter.Settings(every: .seconds(UInt32($0))) }
-        #expect(AccountFilter.prepare(settings[0], workers: 2, Services(sink)))
-        var states = settings.map { AccountFilter.makeState($0, context(sink, worker: 1)) }
+        #expect(AccountFilter.prepare(settings[0], workers: 2, Services(queues)))
+        var states = settings.map { AccountFilter.makeState($0, context(queues, worker: 1)) }
         var records: [FlowRecord] = []
         for place in states.indices {
             AccountFilter.settle(settings[place], &states[place], totals(nil, 10, 1, port: UInt16(place % 9)))
@@ -140,13 +140,13 @@ struct AccountFilterTests {
         }
         // The last of them hands over what the ring has no room for; who comes then waits for the reader.
         for place in states.indices { AccountFilter.disposeState(&states[place]) }
-        var next = AccountFilter.makeState(settings[0], context(sink, worker: 1))
+        var next = AccountFilter.makeState(settings[0], context(queues, worker: 1))
         AccountFilter.settle(settings[0], &next, totals(nil, 700, 1))
         #expect(AccountFilter.flush(settings[0], &next, isLast: false) == .waits)
-        sink.drain(into: &records, limit: 1000)
+        queues.drain(into: &records, limit: 1000)
         #expect(AccountFilter.flush(settings[0], &next, isLast: false) == .done)
         AccountFilter.disposeState(&next)
-        sink.drain(into: &records, limit: 1000)
+        queues.drain(into: &records, limit: 1000)
         #expect(records.reduce(0) { $0 + $1.bytesOut } == 1000)
         #expect(Set(records.map(\.origin)).count == 1)
         #expect(records.map(\.sequence) == Array(1...UInt64(records.count)))

@@ -24,7 +24,7 @@ struct AntiSpoofFilterTests {
 
     @Test("R17: bytewise, it waits until the last byte of the signature", arguments: [(v1, 6), (v2, 12)])
     func bytewise(_ bytes: [UInt8], _ signature: Int) throws {
-        for count in 0..<signature { #expect(try verdict(bytes.prefix(count)) == .gate(count + 1)) }
+        for count in 0..<signature { #expect(try verdict(bytes.prefix(count)) == .inspect(count + 1)) }
         for count in signature...bytes.count { #expect(try verdict(bytes.prefix(count)) == .refuse(0)) }
     }
 
@@ -36,9 +36,10 @@ struct AntiSpoofFilterTests {
     }
 
     @Test(
-        "R17: at the deadline a begun signature is refused, and silence keeps the gate", arguments: [(v1, 6), (v2, 12)])
+        "R17: at the deadline a begun signature is refused, and silence keeps the inspection open",
+        arguments: [(v1, 6), (v2, 12)])
     func deadline(_ bytes: [UInt8], _ signature: Int) throws {
-        #expect(try verdict([], .timedOut) == .gate(1))
+        #expect(try verdict([], .timedOut) == .inspect(1))
         for count in 1...signature { #expect(try verdict(bytes.prefix(count), .timedOut) == .refuse(0)) }
         for count in 1..<signature { #expect(try verdict(bytes.prefix(count) + [0x61], .timedOut) == .next) }
         for count in 1..<signature { #expect(try verdict(bytes.prefix(count), .full) == .refuse(0)) }
@@ -48,10 +49,10 @@ struct AntiSpoofFilterTests {
     func afterSilence(_ bytes: [UInt8], _ signature: Int) throws {
         var run = FilterHarness()
         let refuse = [Clause(name: "refuse", values: [])]
-        #expect(try run.evaluate(AntiSpoofFilter.self, refuse, input: .timedOut) == .gate(1))
-        run.isGating = true
+        #expect(try run.evaluate(AntiSpoofFilter.self, refuse, input: .timedOut) == .inspect(1))
+        run.isInspecting = true
         for count in 0..<signature {
-            #expect(try run.evaluate(AntiSpoofFilter.self, refuse, bytes: bytes.prefix(count)) == .gate(count + 1))
+            #expect(try run.evaluate(AntiSpoofFilter.self, refuse, bytes: bytes.prefix(count)) == .inspect(count + 1))
             let ended = try run.evaluate(AntiSpoofFilter.self, refuse, bytes: bytes.prefix(count), input: .ended)
             #expect(ended == .next)
         }
@@ -83,11 +84,11 @@ struct AntiSpoofFilterTests {
     }
 
     @Test("R17: it holds back only the client's bytes, for as long as it takes")
-    func gate() throws {
+    func nonBlocking() throws {
         let settings = try AntiSpoofFilter.settings(
             Directive(keyword: "anti_spoof", clauses: [Clause(name: "refuse", values: [])]))
         defer { AntiSpoofFilter.dispose(settings) }
-        #expect(AntiSpoofFilter.descriptor.canGate)
+        #expect(AntiSpoofFilter.descriptor.isNonBlocking)
         #expect(AntiSpoofFilter.facts(settings) == StageFacts())
         #expect(AntiSpoofFilter.peek(settings) == PeekNeed(bytes: 12, timeout: nil))
     }
@@ -99,7 +100,7 @@ struct AntiSpoofFilterTests {
             let name = entry["name"] as? String ?? ""
             switch entry["antispoof"] as? String {
             case "block": #expect(try verdict(stream) == .refuse(0), "\(name)")
-            case "wait": #expect(try verdict(stream) == .gate(stream.count + 1), "\(name)")
+            case "wait": #expect(try verdict(stream) == .inspect(stream.count + 1), "\(name)")
             case "pass": #expect(try verdict(stream) == .next, "\(name)")
             default: Issue.record("\(name) says nothing")
             }

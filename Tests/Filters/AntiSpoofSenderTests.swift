@@ -110,7 +110,8 @@ struct AntiSpoofSenderTests {
             #expect(try run.evaluate(AntiSpoofFilter.self, clauses, bytes: Array("GET".utf8)) == .next)
             for count in 0..<12 {
                 #expect(
-                    try run.evaluate(AntiSpoofFilter.self, clauses, bytes: Self.v2.prefix(count)) == .gate(count + 1))
+                    try run.evaluate(AntiSpoofFilter.self, clauses, bytes: Self.v2.prefix(count)) == .inspect(count + 1)
+                )
             }
         }
     }
@@ -168,7 +169,7 @@ struct AntiSpoofSenderTests {
             #expect(try verdict(Self.require, count, .timedOut) == "anti_spoof.header_timeout client")
             #expect(try verdict(Self.require, count, .ended) == "anti_spoof.header_closed client")
             // What has begun like a signature may go on after the deadline, but not after a FIN.
-            let late = count == 0 ? "gate(1)" : "anti_spoof.header_timeout client"
+            let late = count == 0 ? "inspect(1)" : "anti_spoof.header_timeout client"
             #expect(try verdict(Self.accept, count, .timedOut) == late)
             let closed = count < 12 ? "next" : "anti_spoof.header_closed client"
             #expect(try verdict(Self.accept, count, .ended) == closed)
@@ -179,15 +180,15 @@ struct AntiSpoofSenderTests {
     func late(_ header: [UInt8]) throws {
         var run = FilterHarness()
         let (verdict, text) = try run.run(AntiSpoofFilter.self, Self.accept, input: .timedOut)
-        #expect(verdict == .gate(1))
+        #expect(verdict == .inspect(1))
         let said = "none came in time, so the client is the peer itself, and a later one is refused"
         #expect(text.hasSuffix(said), "\(text)")
-        run.isGating = true
+        run.isInspecting = true
         let signature = header == Self.v1 ? 6 : 12
         for count in 0...header.count {
             let verdict = try run.evaluate(AntiSpoofFilter.self, Self.accept, bytes: header.prefix(count))
             if count < signature {
-                #expect(verdict == .gate(count + 1))
+                #expect(verdict == .inspect(count + 1))
             } else {
                 #expect(reason(verdict) == "anti_spoof.header_timeout client")
             }
@@ -199,16 +200,18 @@ struct AntiSpoofSenderTests {
         }
     }
 
-    @Test("R17: behind a believed header, silence keeps the second stage's gate too, and half a signature is refused")
+    @Test(
+        "R17: behind a believed header, silence keeps the second stage's inspection open too, and half a signature is refused"
+    )
     func innerDeadline() throws {
         var run = FilterHarness()
         #expect(try run.evaluate(AntiSpoofFilter.self, Self.require, bytes: Self.v2) == .next)
         let whole = Self.v2.count
         let silent = try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: Self.v2, input: .timedOut)
-        #expect(silent == .gate(whole + 1))
+        #expect(silent == .inspect(whole + 1))
         let half = try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: Self.v2 + [0x50], input: .timedOut)
         #expect(reason(half) == "anti_spoof.spoofed client")
-        run.isGating = true
+        run.isInspecting = true
         let late = try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: Self.v2 + Self.v1)
         #expect(reason(late) == "anti_spoof.spoofed client")
     }
@@ -223,7 +226,7 @@ struct AntiSpoofSenderTests {
         #expect(text == "the bytes after the PROXY header are a PROXY header's signature, which clients may not send")
         for count in 0..<6 {
             let prefix = stream.prefix(Self.v2.count + count)
-            #expect(try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: prefix) == .gate(prefix.count + 1))
+            #expect(try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: prefix) == .inspect(prefix.count + 1))
         }
         #expect(try run.evaluate(AntiSpoofFilter.self, [Self.refuse], bytes: Self.v2 + [0x16]) == .next)
     }

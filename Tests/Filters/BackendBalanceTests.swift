@@ -253,43 +253,43 @@ struct BackendBalanceTests {
     @Test("max_connections of a route: counted, refused at the limit, given back at the end")
     func routeFull() throws {
         var bench = try Bench(.roundRobin, count: 1, routeLimit: 2)
-        var holds: [Holds] = []
+        var reservations: [Reservations] = []
         for _ in 0..<2 {
             #expect(bench.connect().reason == nil)
-            holds.append(bench.run.facts.holds)
+            reservations.append(bench.run.facts.reservations)
         }
         let refused = bench.connect()
         #expect(refused.reason == "backend.route_full client")
         #expect(refused.why == "route rt_1 of env org_1/app_1/env_1 has its 2 connections")
         #expect(bench.route.pointee.cell.pointee.active.current == 2)
-        holds[0].release()
+        reservations[0].release()
         #expect(bench.connect().reason == nil)
     }
 
     @Test("a connection that can't be counted is refused, and not counted")
-    func noRoomForHolds() throws {
+    func noRoomForReservations() throws {
         var bench = try Bench(.roundRobin, count: 1, routeLimit: 2)
-        let other = UnsafeMutablePointer<HoldCount>.allocate(capacity: 1)
-        other.initialize(to: HoldCount())
+        let other = UnsafeMutablePointer<ReservationCount>.allocate(capacity: 1)
+        other.initialize(to: ReservationCount())
         defer { other.deinitialize(count: 1).deallocate() }
-        for _ in 0..<Holds.capacity { _ = bench.run.facts.holds.append(other) }
+        for _ in 0..<Reservations.capacity { _ = bench.run.facts.reservations.append(other) }
         let verdict = bench.run.evaluate(BackendFilter.self, bench.settings, &bench.state).verdict
         #expect(FilterHarness.reason(verdict, of: BackendFilter.self) == "backend.too_many_limits node")
         #expect(bench.route.pointee.cell.pointee.active.current == 0)
     }
 
     @Test("explain changes nothing that others share, and foretells the next connection", arguments: Balance.allCases)
-    func rehearsal(_ balance: Balance) throws {
+    func dryRun(_ balance: Balance) throws {
         var bench = try Bench(balance, count: 5, routeLimit: 1)
         bench.cell(0).pointee.ejectedUntil.store(.max, ordering: .relaxed)
-        bench.run.isRehearsal = true
+        bench.run.isDryRun = true
         let (first, second) = (bench.connect(), bench.connect())
         #expect(bench.route.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
         #expect(bench.route.pointee.cell.pointee.active.current == 0)
         #expect(first.why.contains("by \(balance.name): "))
         guard balance != .randomOfTwo else { return }
         #expect(first.order == second.order)
-        bench.run.isRehearsal = false
+        bench.run.isDryRun = false
         #expect(bench.connect().order == first.order)
     }
 }

@@ -152,10 +152,10 @@ struct RateLimitFilterTests {
             .listener, concurrent: 1, bytesDown: ByteRate(bytesPerSecond: 1000, burst: 4096))
         var run = FilterHarness()
         #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == .next)
-        #expect(run.facts.pacers.count == 1)
-        #expect(run.facts.pacers[0]?.pointee.up.isUnlimited == true)
-        #expect(run.facts.pacers[0]?.pointee.down.isUnlimited == false)
-        var first = run.facts.holds
+        #expect(run.facts.buckets.count == 1)
+        #expect(run.facts.buckets[0]?.pointee.up.isUnlimited == true)
+        #expect(run.facts.buckets[0]?.pointee.down.isUnlimited == false)
+        var first = run.facts.reservations
         run.resetFacts()
         let (verdict, why) = try run.run(RateLimitFilter.self, Self.clauses(table))
         #expect(
@@ -170,10 +170,10 @@ struct RateLimitFilterTests {
     func noRoomToHold() throws {
         let table = try Self.table(.listener, concurrent: 5)
         var run = FilterHarness()
-        let other = UnsafeMutablePointer<HoldCount>.allocate(capacity: 1)
-        other.initialize(to: HoldCount())
+        let other = UnsafeMutablePointer<ReservationCount>.allocate(capacity: 1)
+        other.initialize(to: ReservationCount())
         defer { other.deinitialize(count: 1).deallocate() }
-        while run.facts.holds.append(UnsafePointer(other)) {}
+        while run.facts.reservations.append(UnsafePointer(other)) {}
         #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == .refuse(1))
         #expect(table.handle.look(LimitKeyBits(high: 0, low: 0), at: run.now).active == 0)
     }
@@ -194,12 +194,12 @@ struct RateLimitFilterTests {
     }
 
     @Test("explain asks as often as it likes, and uses nothing up")
-    func rehearsal() throws {
+    func dryRun() throws {
         let table = try Self.table(.listener, rate: Self.once, concurrent: 1)
         let settings = try RateLimitFilter.settings(Directive(keyword: "rate_limit", clauses: Self.clauses(table)))
         defer { RateLimitFilter.dispose(settings) }
         var run = FilterHarness()
-        func rehearse() -> Verdict {
+        func dryRun() -> Verdict {
             var state: Void = ()
             let (now, routes) = (run.now, run.routes.handle)
             var (facts, prelude, memory) = (run.facts, Prelude(), StageMemory())
@@ -210,16 +210,16 @@ struct RateLimitFilterTests {
                             settings, &state,
                             ConnectionView(
                                 facts: facts, bytes: .init(start: nil, count: 0), input: .open, now: now,
-                                routes: routes, isRehearsal: true),
+                                routes: routes, isDryRun: true),
                             Effects(facts: facts, prelude: prelude, memory: memory))
                     }
                 }
             }
         }
-        for _ in 0..<5 { #expect(rehearse() == .next) }
+        for _ in 0..<5 { #expect(dryRun() == .next) }
         #expect(table.touched == 0)
         #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == .next)
-        for _ in 0..<5 { #expect(rehearse() == .refuse(0)) }
+        for _ in 0..<5 { #expect(dryRun() == .refuse(0)) }
         #expect(table.handle.look(LimitKeyBits(high: 0, low: 0), at: run.now).active == 1)
     }
 

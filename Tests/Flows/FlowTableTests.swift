@@ -25,7 +25,7 @@ private struct Sums: Equatable {
     }
 }
 
-@Suite("Flow table, lanes and sink")
+@Suite("Flow table, queues and queues")
 struct FlowTableTests {
     private static func key(_ source: UInt32, _ destination: UInt32) -> FlowKey {
         FlowKey(
@@ -48,8 +48,8 @@ struct FlowTableTests {
         let capacity = Int.random(in: 1...64, using: &draws)
         let sources = UInt32.random(in: 1...20, using: &draws)
         let destinations = UInt32.random(in: 1...120, using: &draws)
-        let sink = FlowSink(capacity: 1 << Int.random(in: 0...6, using: &draws))
-        let lane = try #require(sink.claim())
+        let queues = FlowQueues(capacity: 1 << Int.random(in: 0...6, using: &draws))
+        let queue = try #require(queues.claim())
         var table = try #require(FlowTable(capacity: capacity, seed: HashSeed(seed, 1)))
         defer { table.deallocate() }
         var expected = Sums()
@@ -57,8 +57,8 @@ struct FlowTableTests {
         var records: [FlowRecord] = []
         for _ in 0..<4000 {
             switch Int.random(in: 0..<20, using: &draws) {
-            case 0: _ = table.drain(into: lane, limit: Int.random(in: 1...40, using: &draws))
-            case 1: sink.drain(into: &records, limit: Int.random(in: 0...30, using: &draws))
+            case 0: _ = table.drain(into: queue, limit: Int.random(in: 1...40, using: &draws))
+            case 1: queues.drain(into: &records, limit: Int.random(in: 0...30, using: &draws))
             default:
                 let key = Self.key(
                     .random(in: 0..<sources, using: &draws), .random(in: 0..<destinations, using: &draws))
@@ -69,8 +69,8 @@ struct FlowTableTests {
             }
             try #require(table.count <= capacity + max(1, capacity / 16) + 1)
         }
-        sink.release(lane, rest: table.takeAll())
-        sink.drain(into: &records, limit: .max)
+        queues.release(queue, rest: table.takeAll())
+        queues.drain(into: &records, limit: .max)
         var sums = Sums()
         for record in records { sums.add(record) }
         #expect(sums == expected)
@@ -85,16 +85,16 @@ struct FlowTableTests {
 
     @Test("one record a key, with the first and the last time of its growth")
     func merges() throws {
-        let sink = FlowSink(capacity: 8)
-        let lane = try #require(sink.claim())
+        let queues = FlowQueues(capacity: 8)
+        let queue = try #require(queues.claim())
         var table = try #require(FlowTable(capacity: 4))
         defer { table.deallocate() }
         table.add(Self.key(1, 1), Self.growth(10, 1, at: 5))
         table.add(Self.key(1, 1), Self.growth(5, 2, connections: 0, at: 7))
-        holds(table.drain(into: lane, limit: 10))
+        holds(table.drain(into: queue, limit: 10))
         #expect(table.count == 0)
         var records: [FlowRecord] = []
-        sink.drain(into: &records, limit: 10)
+        queues.drain(into: &records, limit: 10)
         try #require(records.count == 1)
         #expect((records[0].bytesOut, records[0].bytesIn) == (15, 3))
         #expect((records[0].firstSeen, records[0].lastSeen, records[0].connections) == (5, 7, 1))
@@ -112,28 +112,28 @@ struct FlowTableTests {
         // A key that has a place keeps it.
         holds(table.add(Self.key(1, 3), Self.growth(1)))
         let records = table.takeAll()
-        let folded = records.filter { $0.key.destination == .unspecified && $0.key.port == 0 }
-        #expect(folded.first { $0.key.source == IPAddress(v4: 1) }?.bytesOut == 14)
-        #expect(folded.first { $0.key.source == .unspecified }?.bytesOut == 7)
+        let aggregated = records.filter { $0.key.destination == .unspecified && $0.key.port == 0 }
+        #expect(aggregated.first { $0.key.source == IPAddress(v4: 1) }?.bytesOut == 14)
+        #expect(aggregated.first { $0.key.source == .unspecified }?.bytesOut == 7)
         #expect(records.count == 18)
     }
 
     @Test("a full ring loses nothing: what has no room stays, grows, and comes later")
     func fullRing() throws {
-        let sink = FlowSink(capacity: 2)
-        let lane = try #require(sink.claim())
+        let queues = FlowQueues(capacity: 2)
+        let queue = try #require(queues.claim())
         var table = try #require(FlowTable(capacity: 8))
         defer { table.deallocate() }
         for source in 0..<5 as Range<UInt32> { table.add(Self.key(source, 1), Self.growth(1)) }
-        holds(!table.drain(into: lane, limit: 100))
+        holds(!table.drain(into: queue, limit: 100))
         #expect(table.count == 3)
         for source in 0..<5 as Range<UInt32> { table.add(Self.key(source, 1), Self.growth(1)) }
         var records: [FlowRecord] = []
         for _ in 0..<10 {
-            sink.drain(into: &records, limit: 100)
-            _ = table.drain(into: lane, limit: 100)
+            queues.drain(into: &records, limit: 100)
+            _ = table.drain(into: queue, limit: 100)
         }
-        sink.drain(into: &records, limit: 100)
+        queues.drain(into: &records, limit: 100)
         #expect(table.count == 0)
         #expect(records.reduce(0) { $0 + $1.bytesOut } == 10)
         #expect(Set(records.map(\.sequence)).count == records.count)
@@ -141,8 +141,8 @@ struct FlowTableTests {
 
     @Test("R27: what waits beside the rings is bounded: bytes stay whole, destinations and then instances go")
     func restIsBounded() throws {
-        let sink = FlowSink(capacity: 8, mostRest: 100)
-        let lane = try #require(sink.claim())
+        let queues = FlowQueues(capacity: 8, mostRest: 100)
+        let queue = try #require(queues.claim())
         func handOver(_ instances: Range<UInt32>, destinations: UInt64) {
             let records = instances.flatMap { instance in
                 (0..<destinations).map { number in
@@ -154,48 +154,48 @@ struct FlowTableTests {
                         sequence: 0)
                 }
             }
-            sink.hand(over: records, from: lane)
+            queues.hand(over: records, from: queue)
         }
         handOver(0..<10, destinations: 10)
-        #expect(sink.foldedKeys == 0)
+        #expect(queues.aggregatedKeys == 0)
         handOver(0..<10, destinations: 20)
-        #expect(sink.foldedKeys == 290)
+        #expect(queues.aggregatedKeys == 290)
         var records: [FlowRecord] = []
-        sink.drain(into: &records, limit: 1000)
+        queues.drain(into: &records, limit: 1000)
         #expect(Set(records.map(\.key.instance)) == Set(0..<10) && records.count == 10)
         #expect(records.allSatisfy { $0.key.destination == .unspecified && $0.firstSeen == 0 && $0.lastSeen == 19 })
         #expect(records.reduce(0) { $0 + $1.bytesOut } == 900 && records.reduce(0) { $0 + $1.connections } == 300)
         #expect(records.map(\.sequence) == records.map(\.sequence).sorted() && records.last?.sequence == 300)
         // More instances than may wait.
         handOver(0..<200, destinations: 1)
-        sink.drain(into: &records, limit: 1000)
+        queues.drain(into: &records, limit: 1000)
         #expect(records.count == 11 && records.last?.key.instance == .max && records.last?.bytesIn == 1000)
         #expect(records.last?.sequence == 500)
     }
 
-    @Test("a lane that is claimed again goes on with its sequence")
+    @Test("a queue that is claimed again goes on with its sequence")
     func reclaim() throws {
-        let sink = FlowSink(capacity: 8)
-        let first = try #require(sink.claim())
+        let queues = FlowQueues(capacity: 8)
+        let first = try #require(queues.claim())
         let record = FlowRecord(
             key: Self.key(1, 1), connections: 1, bytesOut: 1, bytesIn: 0, firstSeen: 0, lastSeen: 0, origin: 0,
             sequence: 0)
         holds(first.pointee.push(record))
-        sink.release(first, rest: [record])
+        queues.release(first, rest: [record])
         var records: [FlowRecord] = []
         // It would overtake its own rest.
-        holds(sink.claim() != first)
-        sink.drain(into: &records, limit: 1)
-        sink.drain(into: &records, limit: 1)
+        holds(queues.claim() != first)
+        queues.drain(into: &records, limit: 1)
+        queues.drain(into: &records, limit: 1)
         #expect(records.map(\.sequence) == [1, 2])
-        let again = try #require(sink.claim())
+        let again = try #require(queues.claim())
         #expect(again == first)
         holds(again.pointee.push(record))
-        let other = try #require(sink.claim())
+        let other = try #require(queues.claim())
         #expect(other.pointee.origin != again.pointee.origin)
-        holds(sink.claim(FlowSink.conntrack)?.pointee.origin == FlowSink.conntrack)
-        holds(sink.claim(FlowSink.conntrack) == nil)
-        sink.drain(into: &records, limit: 10)
+        holds(queues.claim(FlowQueues.conntrack)?.pointee.origin == FlowQueues.conntrack)
+        holds(queues.claim(FlowQueues.conntrack) == nil)
+        queues.drain(into: &records, limit: 10)
         #expect(records.map(\.sequence) == [1, 2, 3])
     }
 }

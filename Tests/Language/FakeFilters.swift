@@ -5,7 +5,7 @@ import PipelineLimits
 import Synchronization
 
 /// Filters that exist only here, so that the language's tests don't depend on what the real ones become. They have
-/// the shapes that the language must handle: facts, ranges, sets, repeats, required clauses, peeking, gating.
+/// the shapes that the language must handle: facts, ranges, sets, repeats, required clauses, peeking, non-blocking inspection.
 let fakes: [any Filter.Type] = [
     FakeAddress.self, FakeAntiSpoof.self, FakeSNI.self, FakeBackend.self, FakeProxyV2.self, FakeAccount.self,
     FakeNeedy.self, FakeRateLimit.self,
@@ -51,7 +51,7 @@ enum FakeAntiSpoof: FakeFilter {
             ClauseSpec("refuse", [.word("refuse"), .word("others")], required: true, summary: ""),
             ClauseSpec("accept", [.word("accept"), .word("from"), .set(name: "set")], repeats: true, summary: ""),
         ],
-        reasons: [ReasonSpec("spoofed", .client, "")], canGate: true)
+        reasons: [ReasonSpec("spoofed", .client, "")], isNonBlocking: true)
     static func peek(_ settings: FakeSettings) -> PeekNeed? {
         accepts(settings)
             ? PeekNeed(bytes: 2048, timeout: .seconds(3), consumes: true) : PeekNeed(bytes: 12, timeout: nil)

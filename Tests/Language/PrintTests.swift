@@ -18,7 +18,7 @@ import Testing
                     ("unrouted", "5 per worker", "6 per worker"), ("memory", "1GiB", "50%"),
                     ("conntrack", "every 5s", "every 5s table 1001"), ("backlog", "10", "11"),
                     ("descriptors", "shared", "per_worker"), ("coalesce", "2ms", "3ms"),
-                    ("spare_sockets", "1 per worker", "2 per worker"), ("connect_timeout", "1s", "2s"),
+                    ("idle_upstream_sockets", "1 per worker", "2 per worker"), ("connect_timeout", "1s", "2s"),
                     ("half_close_timeout", "1s", "2s"), ("drain_timeout", "1s", "2s"), ("keepalive", "1s", "2s"),
                     ("user_timeout", "1s", "2s"), ("log", "off", "connections"), ("state", "/a", "/b"),
                     ("admin", "unix:/a", "unix:/b"), ("congestion", "client bbr", "upstream bbr"),
@@ -38,7 +38,7 @@ import Testing
                 ]
             ),
             (
-                "hints",
+                "alerts",
                 [
                     ("fan_out", "3 in 1m", "off"), ("smtp", "3 in 1m", "4 in 1m"), ("port_scan", "3 in 1m", "3 in 2m"),
                     ("volume", "2x over 1MiB in 1m", "3x over 1MiB in 1m"), ("repeat", "1h", "2h"),
@@ -100,7 +100,7 @@ import Testing
         }
     }
 
-    @Test("what is no setting of a block as well: sets, names, limits, hints, exports, listeners")
+    @Test("what is no setting of a block as well: sets, names, limits, alerts, exports, listeners")
     func others() {
         let pairs = [
             ("set a { ::1 }\n", "set a { ::2 }\n"), ("names a { a.example }\n", "names a { *.a.example }\n"),
@@ -117,7 +117,7 @@ import Testing
                 "limit a {\n key env\n bytes_down 10Mbit/s\n table 1k\n}\n"
             ),
             ("limit a {\n key env\n rate 1/s\n table 1k\n}\n", "limit a {\n key env\n rate 1/s\n table 2k\n}\n"),
-            ("hints {\n smtp 3 in 1m\n}\n", "hints {\n smtp 4 in 1m\n}\n"),
+            ("alerts {\n smtp 3 in 1m\n}\n", "alerts {\n smtp 4 in 1m\n}\n"),
             ("export ipfix udp [::1]:1\n", "export ipfix tcp [::1]:1\n"),
         ]
         for (one, other) in pairs { #expect(shown(one) != shown(other), "\(one)") }

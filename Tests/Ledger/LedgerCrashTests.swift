@@ -11,7 +11,7 @@ import Testing
 
 /// R21: a process that writes is killed, over and over, in the middle of whatever it does.
 ///
-/// The child says in a file what it has handed to the sink, and when; a written byte outlives the process. What the
+/// The child says in a file what it has handed to the queues, and when; a written byte outlives the process. What the
 /// ledger has must be no more than that, and all of it but the last 5 s.
 @Suite("Ledger and SIGKILL", .serialized)
 struct LedgerCrashTests {
@@ -64,9 +64,9 @@ struct LedgerCrashTests {
 
     /// 2,000 records a second, each of one connection, until the process kills itself, whatever its other thread is at.
     fileprivate static func writeUntilKilled(_ path: String, _ sent: String, _ life: Double) throws {
-        let sink = FlowSink()
-        guard let lane = sink.claim() else { exit(1) }
-        let thread = try FlowThread.start(LedgerSettings(path: path), sink: sink, identity: fakeIdentity) { _ in }
+        let queues = FlowQueues()
+        guard let queue = queues.claim() else { exit(1) }
+        let thread = try FlowThread.start(LedgerSettings(path: path), queues: queues, identity: fakeIdentity) { _ in }
         let file = open(sent, O_WRONLY | O_APPEND)
         let end = Deadline(seconds: life)
         var pace = Pace(perSecond: 100)
@@ -82,7 +82,7 @@ struct LedgerCrashTests {
                 var next = record(0, source: UInt32(total % 50), destination: UInt32(total % 5000))
                 next.firstSeen = at
                 next.lastSeen = at
-                try awaitUntil("room in the queue") { lane.pointee.push(next) }
+                try awaitUntil("room in the queue") { queue.pointee.push(next) }
             }
             if end.hasPassed { kill(getpid(), SIGKILL) }
         }

@@ -37,7 +37,7 @@ struct LimitModelTests {
             rate: rate, concurrent: UInt32(concurrent), entries: isOneBucket ? 8 : 64)
         var model = Model(interval: rate.refill.nanoseconds / burst, burst: burst, concurrent: concurrent)
         let keys: ClosedRange<UInt64> = 1...(isOneBucket ? 14 : 90)
-        var open: [(key: UInt64, hold: UnsafePointer<HoldCount>)] = []
+        var open: [(key: UInt64, reservation: UnsafePointer<ReservationCount>)] = []
         var now: UInt64 = 0
         var full = 0
         for _ in 0..<4000 {
@@ -46,7 +46,7 @@ struct LimitModelTests {
             let seen = now - min(now, .random(in: 0...5_000_000, using: &random))
             if !open.isEmpty, Int.random(in: 0..<5, using: &random) < 2 {
                 let ended = open.remove(at: .random(in: 0..<open.count, using: &random))
-                ended.hold.pointee.remove()
+                ended.reservation.pointee.remove()
                 model.active[ended.key, default: 0] -= 1
             }
             let key = UInt64.random(in: keys, using: &random)
@@ -59,10 +59,10 @@ struct LimitModelTests {
                 #expect(pinned >= 8 && !model.isPinned(key, now), "seed \(seed)")
             case .refused(let refusal):
                 #expect(refusal == model.refusal(key, seen), "seed \(seed)")
-            case .admitted(let hold, _):
+            case .admitted(let reservation, _):
                 #expect(model.refusal(key, seen) == nil, "seed \(seed)")
                 model.admit(key, seen)
-                open.append((key, try #require(hold)))
+                open.append((key, try #require(reservation)))
             }
         }
         #expect(!isOneBucket || full > 0, "a schedule that never fills the table shows nothing")

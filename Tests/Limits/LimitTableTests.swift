@@ -31,13 +31,13 @@ struct LimitProbe {
 }
 
 extension LimitAnswer {
-    var hold: UnsafePointer<HoldCount>? {
-        guard case .admitted(let hold, _) = self else { return nil }
-        return hold
+    var reservation: UnsafePointer<ReservationCount>? {
+        guard case .admitted(let reservation, _) = self else { return nil }
+        return reservation
     }
-    var pacer: UnsafePointer<Pacer>? {
-        guard case .admitted(_, let pacer) = self else { return nil }
-        return pacer
+    var bucket: UnsafePointer<ByteBuckets>? {
+        guard case .admitted(_, let bucket) = self else { return nil }
+        return bucket
     }
 }
 
@@ -108,7 +108,7 @@ struct LimitTableTests {
         let probe = try LimitProbe(concurrent: 3)
         let answers = (0..<5).map { _ in probe.admit(1, at: second) }
         #expect(answers.map(\.refusal) == [nil, nil, nil, .tooManyConnections, .tooManyConnections])
-        answers[0].hold?.pointee.remove()
+        answers[0].reservation?.pointee.remove()
         #expect(probe.admitted(1, 5, at: second) == 1)
         #expect(
             probe.look(1, at: second)
@@ -122,7 +122,7 @@ struct LimitTableTests {
         let first = probe.admit(1, at: second)
         #expect(probe.admitted(1, 1, at: second) == 1)
         #expect(probe.admit(1, at: second).refusal == .tooManyConnections)
-        first.hold?.pointee.remove()
+        first.reservation?.pointee.remove()
         #expect(probe.admit(1, at: second).refusal == nil, "the third of the burst is still there")
         #expect(probe.admit(1, at: second).refusal == .rateExceeded)
         #expect(probe.look(1, at: second).active == 2)
@@ -147,15 +147,15 @@ struct LimitTableTests {
         let held = try LimitProbe(concurrent: 1, entries: 8)
         let answers = (1...8).map { held.admit(UInt64($0), at: second) }
         #expect(held.admit(9, at: 3600 * second).refusal == .tableFull)
-        answers[4].hold?.pointee.remove()
+        answers[4].reservation?.pointee.remove()
         #expect(held.admit(9, at: 3600 * second).refusal == nil)
         #expect(held.admit(10, at: 3600 * second).refusal == .tableFull)
 
         let paced = try LimitProbe(bytesUp: ByteRate(bytesPerSecond: 1000, burst: 4096), entries: 8)
         for key in 1...8 {
             let answer = paced.admit(UInt64(key), at: second)
-            answer.pacer?.pointee.up.charge(10_000, at: Instant(nanoseconds: second))
-            answer.hold?.pointee.remove()
+            answer.bucket?.pointee.up.charge(10_000, at: Instant(nanoseconds: second))
+            answer.reservation?.pointee.remove()
         }
         #expect(paced.admit(9, at: 10 * second).refusal == .tableFull, "ten seconds' bytes from the first second on")
         #expect(paced.admit(9, at: 12 * second).refusal == nil)
@@ -165,12 +165,12 @@ struct LimitTableTests {
     func comesBack() throws {
         let probe = try LimitProbe(bytesUp: ByteRate(bytesPerSecond: 1000, burst: 4096))
         let first = probe.admit(1, at: second)
-        first.pacer?.pointee.up.charge(100_000, at: Instant(nanoseconds: second))
-        first.hold?.pointee.remove()
+        first.bucket?.pointee.up.charge(100_000, at: Instant(nanoseconds: second))
+        first.reservation?.pointee.remove()
         let again = probe.admit(1, at: 2 * second)
-        #expect(again.pacer == first.pacer)
-        #expect(again.pacer?.pointee.up.readyAt(Instant(nanoseconds: 2 * second)) != nil)
-        #expect(again.pacer?.pointee.down.isUnlimited == true)
+        #expect(again.bucket == first.bucket)
+        #expect(again.bucket?.pointee.up.readyAt(Instant(nanoseconds: 2 * second)) != nil)
+        #expect(again.bucket?.pointee.down.isUnlimited == true)
     }
 
     @Test("two choices of a bucket: a table is four fifths full before the first key is refused")

@@ -82,10 +82,10 @@ struct LimitThreadTests {
         let (active, most) = (Shared(), Shared())
         onThreads(8) { _ in
             for step in 0..<20_000 {
-                guard let hold = probe.admit(7, at: second + UInt64(step)).hold else { continue }
+                guard let reservation = probe.admit(7, at: second + UInt64(step)).reservation else { continue }
                 most.raise(to: active.add())
                 active.remove()
-                hold.pointee.remove()
+                reservation.pointee.remove()
             }
         }
         #expect(most.value <= 3 && most.value >= 1)

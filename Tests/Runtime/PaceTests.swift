@@ -137,6 +137,6 @@ struct PaceTests {
         for index in [3, 9, 7] { holds(queue.popDue(slots, now: Instant(nanoseconds: 5)) == index) }
     }
 
-    @Test("R27: a connection's slot, with holds and pacers, stays under 512 bytes")
+    @Test("R27: a connection's slot, with holds and buckets, stays under 512 bytes")
     func size() { #expect(MemoryLayout<Slot>.stride <= 464, "\(MemoryLayout<Slot>.stride)") }
 }

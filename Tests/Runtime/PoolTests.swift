@@ -31,8 +31,8 @@ struct PipeKernel: Kernel {
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
     func interface(of descriptor: Descriptor) -> UInt32 { 0 }
     func isOwn(_ address: IPAddress) -> Bool { false }
-    func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { Outcome(-111) }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
+    func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome { Outcome(-111) }
+    func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome {
         Outcome(-111)
     }
     func setLowWater(_ descriptor: Descriptor, _ bytes: Int) {}
@@ -92,7 +92,7 @@ struct PoolTests {
 
     @Test("R27: blocks for flows, first bytes and pipes fit into what the node may use, all workers together")
     func fitting() {
-        var limits = WorkerLimits(connections: 20_000, blocks: 16_384, pipes: 1024, spares: 0)
+        var limits = WorkerLimits(connections: 20_000, blocks: 16_384, pipes: 1024, idleSockets: 0)
         let before = limits
         limits.fit(memory: 0, workers: 1, unroutedIsSet: false)
         holds(limits.flowBlocks == before.flowBlocks && limits.unrouted == before.unrouted && limits.pipes == 1024)
@@ -105,7 +105,7 @@ struct PoolTests {
         var least = before
         least.fit(memory: 1, workers: 8, unroutedIsSet: true)
         holds(least.flowBlocks == 64 && least.unrouted == before.unrouted && least.pipes == 4)
-        holds(WorkerLimits(connections: 64, blocks: 128, pipes: 1, spares: 0).flowBlocks == 112)
+        holds(WorkerLimits(connections: 64, blocks: 128, pipes: 1, idleSockets: 0).flowBlocks == 112)
     }
 
     @Test("pipes are made on demand, kept, and bounded")

@@ -55,16 +55,16 @@ struct RingAndProgramTests {
         let library = Library(programs: 3)
         var table = ProgramTable(first: library.make(program: 0))
         let first = table.began()
-        table.adopt(library.make(program: 1))
+        table.apply(library.make(program: 1))
         let second = table.began()
-        table.adopt(library.make(program: 2))
+        table.apply(library.make(program: 2))
         holds(first != second && second != table.current)
         holds(library.users == [1, 1, 1])
         table.ended(second)
         holds(library.users == [1, 0, 1], "the later of two old ones goes first")
         table.ended(first)
         holds(library.users == [0, 0, 1], "the current one stays without connections")
-        table.adopt(library.make(program: 2))
+        table.apply(library.make(program: 2))
         holds(library.users == [0, 0, 1], "a new table on the same program is nothing new")
     }
 
@@ -75,7 +75,7 @@ struct RingAndProgramTests {
         let (silent, quick) = (table.began(), table.began())
         table.decided(quick)
         holds(table.undecidedOnOlder == 0)
-        table.adopt(library.make(program: 1))
+        table.apply(library.make(program: 1))
         holds(table.undecidedOnOlder == 1)
         table.decided(silent)
         holds(table.undecidedOnOlder == 0)
@@ -96,9 +96,9 @@ struct RingAndProgramTests {
             var table = ProgramTable(first: library.make(program: 0))
             let first = table.began()
             holds(CountingStage.alive.withLock { $0 } == 1)
-            table.adopt(library.make(program: 0))
+            table.apply(library.make(program: 0))
             holds(CountingStage.alive.withLock { $0 } == 1)
-            table.adopt(library.make(program: 1))
+            table.apply(library.make(program: 1))
             holds(CountingStage.alive.withLock { $0 } == 2)
             table.ended(first)
             holds(CountingStage.alive.withLock { $0 } == 1)
@@ -112,7 +112,7 @@ struct RingAndProgramTests {
         var table = ProgramTable(first: library.make(program: 0))
         var began = [table.began()]
         for program in 1...1000 {
-            table.adopt(library.make(program: program))
+            table.apply(library.make(program: program))
             began.append(table.began())
         }
         holds(library.users.allSatisfy { $0 == 1 })
@@ -120,7 +120,7 @@ struct RingAndProgramTests {
         for (program, users) in library.users.enumerated() { holds(users == (program % 2 == 0 ? 1 : 0)) }
         // Places of programs that are gone are used again; the others are untouched.
         let late = library.make(program: 1)
-        table.adopt(late)
+        table.apply(late)
         holds(table.current < 1001)
         holds(table[began[4]].pointee.program.toOpaque() == library.program(4).toOpaque())
     }

@@ -75,7 +75,7 @@ struct SlotChecksTests {
                 $0.down.pipeBytes = 9
             },
             {
-                $0.down.state = [.splicing, .gathering, .moved, .writable]
+                $0.down.state = [.splicing, .coalescing, .moved, .writable]
                 $0.pacePlace = 4
             },
             { $0.up.state = [.readable] },
@@ -88,8 +88,8 @@ struct SlotChecksTests {
                 $0.enter(.closingByClient)
             },
             {
-                $0.up.state = [.gated, .readable, .writable]
-                $0.gating = 2
+                $0.up.state = [.inspected, .readable, .writable]
+                $0.inspecting = 2
                 $0.pending = 1
             },
             {
@@ -128,7 +128,7 @@ struct SlotChecksTests {
             $0.down.block = 1
             $0.down.blockEnd = 1
         }
-        expect("S27", .relaying) { $0.down.state.insert(.gathering) }
+        expect("S27", .relaying) { $0.down.state.insert(.coalescing) }
     }
 
     @Test("a FIN too early, and ends that are none")
@@ -140,8 +140,8 @@ struct SlotChecksTests {
             $0.up.blockEnd = 10
         }
         expect("S3", .relaying) {
-            $0.up.state = [.ended, .shut, .gated]
-            $0.gating = 1
+            $0.up.state = [.ended, .shut, .inspected]
+            $0.inspecting = 1
         }
         expect("S4", .relaying) { $0.up.state.insert(.timedOut) }
         expect("S5", .relaying) {
@@ -185,19 +185,19 @@ struct SlotChecksTests {
         }
     }
 
-    @Test("a gate that is open and closed at once")
-    func gates() {
-        expect("S9", .relaying) { $0.gating = 1 }
-        expect("S9", .relaying) { $0.up.state.insert(.gated) }
+    @Test("an inspection that is over and not at once")
+    func inspections() {
+        expect("S9", .relaying) { $0.inspecting = 1 }
+        expect("S9", .relaying) { $0.up.state.insert(.inspected) }
         expect("S9", .relaying) {
-            $0.gating = 1
-            $0.up.state.insert(.gated)
+            $0.inspecting = 1
+            $0.up.state.insert(.inspected)
             $0.up.total = 1
         }
         expect("S9", .relaying) { $0.pending = 1 }
         expect("S9", .peeking) { $0.down.total = 1 }
         expect("S13", .peeking) {
-            $0.gating = 5
+            $0.inspecting = 5
             $0.passed = 4
         }
     }
@@ -215,7 +215,7 @@ struct SlotChecksTests {
             $0.upstream = .none
             $0.socket = Flow.none
         }
-        expect("S25", .relaying) { $0.down.state = [.splicing, .gathering, .moved, .writable] }
+        expect("S25", .relaying) { $0.down.state = [.splicing, .coalescing, .moved, .writable] }
         expect("S26", .relaying) { $0.reported.bytesToClient = 1 }
     }
 }

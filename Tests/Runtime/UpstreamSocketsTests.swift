@@ -13,18 +13,20 @@ struct UpstreamSocketsTests {
         /// As the slots of connections know them.
         private var keys: [Int32: UpstreamKey] = [:]
 
-        init(connections: Int = 8, spares: Int = 2) throws {
-            guard let sockets = UpstreamSockets(connections: connections, spares: spares) else { throw NoMemory() }
+        init(connections: Int = 8, idleSockets: Int = 2) throws {
+            guard let sockets = UpstreamSockets(connections: connections, idleSockets: idleSockets) else {
+                throw NoMemory()
+            }
             self.sockets = sockets
             kernel.next = 10
         }
 
-        /// A connection that gets a spare's socket, or a new one.
+        /// A connection that gets an idle socket's socket, or a new one.
         mutating func open(_ key: UpstreamKey, for slot: Int = 1) throws -> (place: Int32, socket: Int32) {
             guard let place = sockets.take(key, for: slot, at: now, &kernel) else { throw NoMemory() }
             keys[place] = key
-            let spare = sockets.descriptor(place)
-            if spare.isOpen { return (place, spare.number) }
+            let idle = sockets.descriptor(place)
+            if idle.isOpen { return (place, idle.number) }
             sockets.set(place, Descriptor(kernel.next))
             kernel.open.insert(kernel.next)
             kernel.next += 1
@@ -50,10 +52,10 @@ struct UpstreamSocketsTests {
 
     @Test("S24: a socket that was kept is the next one of its env to the same place, the last one first; nobody else's")
     func keys() throws {
-        var bench = try Bench(spares: 3)
+        var bench = try Bench(idleSockets: 3)
         let held = try (bench.open(Self.key), bench.open(Self.key))
         holds(bench.end(held.0.place) && bench.end(held.1.place))
-        holds(bench.sockets.spareCount == 2)
+        holds(bench.sockets.idleCount == 2)
         let others: [UpstreamKey] = [
             .backend(Self.first, of: 8), .backend(Self.second, of: 7), .backend(Self.otherPort, of: 7),
             .backend(Self.first, of: nil), .direct(Self.first.endpoint, from: nil, of: 7),
@@ -72,7 +74,7 @@ struct UpstreamSocketsTests {
 
     @Test("S24: on egress a socket goes only to the same instance's next connection to the same destination")
     func egress() throws {
-        var bench = try Bench(spares: 4)
+        var bench = try Bench(idleSockets: 4)
         let destination = Self.first.endpoint
         let mine = UpstreamKey.direct(destination, from: nil, of: 3)
         let opened = try bench.open(mine)
@@ -85,9 +87,9 @@ struct UpstreamSocketsTests {
         holds(try bench.open(mine).socket == opened.socket)
     }
 
-    @Test("R27: no more spares than there may be, none that is bound, and an entry for each connection")
+    @Test("R27: no more idleSockets than there may be, none that is bound, and an entry for each connection")
     func bounds() throws {
-        var bench = try Bench(connections: 2, spares: 1)
+        var bench = try Bench(connections: 2, idleSockets: 1)
         let bound = try bench.open(.direct(Self.first.endpoint, from: Self.second.endpoint.address, of: 1))
         let other = try bench.open(Self.key)
         holds(!bench.sockets.mayKeep(bound.place, at: bench.now))
@@ -95,14 +97,14 @@ struct UpstreamSocketsTests {
         let third = try bench.open(.backend(Self.second, of: 7))
         holds(!bench.sockets.mayKeep(third.place, at: bench.now))
         holds(bench.sockets.take(.backend(Self.second, of: 7), for: 3, at: bench.now, &bench.kernel) == nil)
-        var none = try Bench(spares: 0)
+        var none = try Bench(idleSockets: 0)
         let only = try none.open(Self.key)
         holds(!none.end(only.place))
     }
 
-    @Test("a spare keeps its place for a second; after that one of a busier env takes it")
+    @Test("an idle socket keeps its place for a second; after that one of a busier env takes it")
     func quiet() throws {
-        var bench = try Bench(spares: 2)
+        var bench = try Bench(idleSockets: 2)
         let quiet = try (bench.open(.backend(Self.first, of: 1)), bench.open(.backend(Self.first, of: 2)))
         holds(bench.end(quiet.0.place) && bench.end(quiet.1.place))
         bench.now = bench.now + .milliseconds(999)
@@ -112,12 +114,12 @@ struct UpstreamSocketsTests {
         let late = try bench.open(.backend(Self.first, of: 3))
         holds(bench.end(late.place))
         holds(bench.kernel.open == [quiet.1.socket, late.socket], "the oldest made room")
-        holds(bench.sockets.spareCount == 2)
+        holds(bench.sockets.idleCount == 2)
         holds(try bench.open(.backend(Self.first, of: 1)).socket != quiet.0.socket)
         holds(try bench.open(.backend(Self.first, of: 3)).socket == late.socket)
     }
 
-    @Test("a socket that is a minute old is no spare, and one that has waited for a minute is closed")
+    @Test("a socket that is a minute old is not idle, and one that has waited for a minute is closed")
     func ages() throws {
         var bench = try Bench()
         // Used again every five seconds, it is given up in time.
@@ -140,12 +142,12 @@ struct UpstreamSocketsTests {
         bench.sockets.closeOld(at: bench.now + .milliseconds(59_999), &bench.kernel)
         holds(bench.kernel.open == [waiting.socket])
         bench.sockets.closeOld(at: bench.now + .seconds(60), &bench.kernel)
-        holds(bench.kernel.open.isEmpty && bench.sockets.spareCount == 0)
+        holds(bench.kernel.open.isEmpty && bench.sockets.idleCount == 0)
     }
 
     @Test("whatever comes and goes, in any order: the last one of a key first, and the oldest of all")
     func model() throws {
-        guard var spares = UpstreamSpares(capacity: 40) else { throw NoMemory() }
+        guard var idleSockets = IdleUpstreamSockets(capacity: 40) else { throw NoMemory() }
         var kept: [(place: Int32, key: UpstreamKey, since: Instant)] = []
         var numbers = SplitMix64(seed: 1)
         func random(_ limit: Int) -> Int { numbers.below(limit) }
@@ -155,35 +157,35 @@ struct UpstreamSocketsTests {
             let now = Instant(nanoseconds: UInt64(number))
             switch random(9) {
             case 0...3 where kept.count < 40:
-                spares.push(number, key, at: now)
+                idleSockets.push(number, key, at: now)
                 kept.append((number, key, now))
             case 8:
-                holds(spares.popOldest() == kept.first?.place)
+                holds(idleSockets.popOldest() == kept.first?.place)
                 if !kept.isEmpty { kept.removeFirst() }
             default:
                 let index = kept.lastIndex { $0.key == key }
-                holds(spares.pop(key) == index.map { kept[$0].place })
+                holds(idleSockets.pop(key) == index.map { kept[$0].place })
                 if let index { kept.remove(at: index) }
             }
-            holds(spares.count == kept.count && spares.oldest == kept.first?.since)
+            holds(idleSockets.count == kept.count && idleSockets.oldest == kept.first?.since)
         }
     }
 
-    @Test("S24: an event finds the owner of its socket, but not in the turn in which it got it")
+    @Test("S24: an event finds the owner of its socket, but not in the iteration in which it got it")
     func turns() throws {
         var bench = try Bench()
-        bench.sockets.turn = 1
+        bench.sockets.iteration = 1
         let place = try bench.open(Self.key, for: 7).place
         let key = bench.sockets.key(place)
         holds(bench.sockets.owner(key) == nil)
-        bench.sockets.turn = 2
+        bench.sockets.iteration = 2
         holds(bench.sockets.owner(key) == 7)
         holds(bench.end(place))
         holds(bench.sockets.owner(key) == nil)
         _ = try bench.open(Self.key, for: 8)
         holds(bench.sockets.key(place) == key)
         holds(bench.sockets.owner(key) == nil)
-        bench.sockets.turn = 3
+        bench.sockets.iteration = 3
         holds(bench.sockets.owner(key) == 8)
     }
 
@@ -192,14 +194,14 @@ struct UpstreamSocketsTests {
         var bench = try Bench()
         var stale: [EventKey] = []
         for slot in 0..<5 {
-            bench.sockets.turn += 1
+            bench.sockets.iteration += 1
             let place = try bench.open(Self.key, for: slot).place
             holds(place == 0)
             stale.append(bench.sockets.key(place))
             bench.sockets.give(place)
         }
         _ = try bench.open(Self.key, for: 9)
-        bench.sockets.turn += 1
+        bench.sockets.iteration += 1
         for key in stale { holds(bench.sockets.owner(key) == nil) }
         holds(bench.sockets.owner(EventKey(.upstream, index: 3, generation: 0)) == nil)
     }

@@ -32,7 +32,7 @@ extension World {
 
     func connect(_ backend: BackendAddress, on descriptor: Descriptor) -> Outcome {
         calls += 1
-        let spare = takeSpare(descriptor)
+        let idle = takeSpare(descriptor)
         let connection = connections[actor]
         let candidate = Int(backend.endpoint.port) - 20_000
         guard connection.plan.candidates.indices.contains(candidate), Connection.backend(candidate) == backend else {
@@ -40,14 +40,14 @@ extension World {
             return Outcome(-Int(ErrorNumber.networkUnreachable))
         }
         checkConnect(connection, candidate)
-        if let spare { check(spare, for: connection, candidate) }
+        if let idle { check(idle, for: connection, candidate) }
         connection.attempts += 1
         connection.attemptedAt = clock
         connection.candidate = candidate
         connection.tried.append(candidate)
         connection.hadFirstBytes =
             !connection.plan.prelude.isEmpty
-            || (connection.gate != .closed && connection.client.taken > connection.consumed)
+            || (connection.inspection != .open && connection.client.taken > connection.consumed)
         checkTruth(connection, "is connected to for")
         effects += 1
         stats.connects += 1
@@ -61,7 +61,7 @@ extension World {
             if error == ErrorNumber.noMemory { connection.metShortage = true }
             return Outcome(-Int(error))
         }
-        return begin(connection, candidate, on: spare)
+        return begin(connection, candidate, on: idle)
     }
 
     private func failureAtOnce(_ plan: ConnectPlan) -> Int32? {
@@ -76,13 +76,13 @@ extension World {
         }
     }
 
-    private func begin(_ connection: Connection, _ candidate: Int, on spare: Spare?) -> Outcome {
+    private func begin(_ connection: Connection, _ candidate: Int, on idle: Spare?) -> Outcome {
         let plan = connection.plan
         let socket = Socket(
             .upstream, connection: connection.index,
             receiveCapacity: Scenario.buffer(&random, bytes: plan.server.bytes),
             sendCapacity: Scenario.buffer(&random, bytes: plan.client.bytes))
-        guard let number = spare?.lend(to: socket, in: self) ?? allocate(.socket(socket)) else {
+        guard let number = idle?.lend(to: socket, in: self) ?? allocate(.socket(socket)) else {
             return Outcome(-Int(ErrorNumber.tooManyFiles))
         }
         socket.descriptor = number
@@ -242,10 +242,10 @@ extension World {
     }
 
     /// A descriptor of the worker's own for one of control's.
-    func take(_ offered: Descriptor) -> Outcome {
+    func take(_ published: Descriptor) -> Outcome {
         calls += 1
-        guard let index = listeners.firstIndex(where: { $0.descriptor == Int(offered.number) && $0.isOpen }) else {
-            fail("S15: the worker takes \(offered.number), which it has ended")
+        guard let index = listeners.firstIndex(where: { $0.descriptor == Int(published.number) && $0.isOpen }) else {
+            fail("S15: the worker takes \(published.number), which it has ended")
             return Outcome(-9)
         }
         if listeners[index].isTaken { fail("S15: the listener \(index) is taken twice") }
@@ -280,7 +280,7 @@ extension World {
                 noteLostAttempt(socket)
             }
             note("close of \(socket.side) of #\(socket.connection) (fd \(descriptor.number)): \(socket.closedBy)")
-        case .spare: note("close of the spare fd \(descriptor.number)")
+        case .idle: note("close of the idle fd \(descriptor.number)")
         case .pipeRead, .pipeWrite: break
         }
     }

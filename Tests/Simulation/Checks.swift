@@ -35,7 +35,7 @@ extension World {
         if !fine || position + payload.count > seen(connection.client) {
             fail("S1: wrong bytes to the backend of #\(connection.index) at \(socket.sent)")
         }
-        checkGate(connection)
+        checkInspection(connection)
     }
 
     /// How many bytes from there the worker knows.
@@ -49,12 +49,12 @@ extension World {
         if source.connection != socket.connection || source.side == socket.side || start != expected {
             fail("S1: spliced bytes of #\(source.connection) at \(start) reach #\(socket.connection) at \(expected)")
         }
-        if socket.side == .upstream { checkGate(connection) }
+        if socket.side == .upstream { checkInspection(connection) }
     }
 
     /// [S9]
-    private func checkGate(_ connection: Connection) {
-        if connection.gate == .closed { fail("S9: bytes of #\(connection.index) pass a gate that is closed") }
+    private func checkInspection(_ connection: Connection) {
+        if connection.inspection == .open { fail("S9: bytes of #\(connection.index) pass an open inspection") }
     }
 
     // MARK: At other calls
@@ -152,7 +152,7 @@ extension World {
         }
     }
 
-    /// [S36] Once a turn has moved its share, one connection may end its own; of everything else a read or two each way is
+    /// [S36] Once an iteration has moved its share, one connection may end its own; of everything else a read or two each way is
     /// moved before the worker looks at what is new.
     func checkShare(_ socket: Socket, _ count: Int) {
         let before = turnTaken
@@ -202,7 +202,7 @@ extension World {
     /// the client is.
     private func checkCounted(_ connection: Connection) {
         guard scenario.chains[connection.plan.listener].limit != .none, !connection.isCounted else { return }
-        let isSettled = connection.plan.trusted == 0 || connection.gate == .open
+        let isSettled = connection.plan.trusted == 0 || connection.inspection == .over
         if connection.passed != 0, isSettled { fail("S32: #\(connection.index) is there, and is in no limit") }
     }
 
@@ -241,22 +241,22 @@ extension World {
         }
         let isUnread = source.unread > 0 && !sink.finSent
         let isWanted = source.isDead || isUnread || (source.finArrived && !sink.finSent && !sink.isDead)
-        let isGated = source.side == .client && connection.gate == .closed
-        if isWanted, held == 0, !isGated, let until = waitsForRate(connection, source.side) {
+        let isInspected = source.side == .client && connection.inspection == .open
+        if isWanted, held == 0, !isInspected, let until = waitsForRate(connection, source.side) {
             if wakes > until { fail("S21: the worker sleeps past the time of a rate (\(name))") }
             return
         }
         if isUnread, held == 0, source.isGathering, !source.isDead, !source.finArrived {
             if wakes > clock + scenario.settings.coalesce.nanoseconds {
-                fail("S25: a stream gathers for good (\(name))")
+                fail("S25: a stream coalesces for good (\(name))")
             }
             return
         }
         if source.isDead { return fail("S6: the worker sleeps on a reset (\(name))") }
-        // A gate without a block has seen what it waits for more of, and left it where it is.
-        if isGated, source.peeked > 0, source.peeked == source.unread, !source.finArrived { return }
+        // An inspection without a block has seen what it waits for more of, and left it where it is.
+        if isInspected, source.peeked > 0, source.peeked == source.unread, !source.finArrived { return }
         if source.unread > 0, !sink.finSent { return fail("S6: the worker sleeps, \(source.unread) unread (\(name))") }
-        if source.side == .client, connection.gate == .closed, !source.finArrived { return }
+        if source.side == .client, connection.inspection == .open, !source.finArrived { return }
         if held > 0 { return fail("S6: the worker sleeps on \(held) bytes (\(name))") }
         if source.finArrived, !sink.finSent, !sink.isDead { fail("S6: the worker sleeps on a FIN (\(name))") }
     }

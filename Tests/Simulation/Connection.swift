@@ -4,7 +4,7 @@ import PipelineRuntime
 /// One scripted connection, as the simulation watches it from outside.
 final class Connection {
     enum State { case coming, queued, accepted, refused, aborted, dropped }
-    enum Gate { case none, closed, open }
+    enum Inspection { case none, open, over }
 
     let index: Int
     let plan: ConnectionPlan
@@ -36,7 +36,7 @@ final class Connection {
     static let networks = 5
     /// In the order of accepts.
     var number = 0
-    var gate = Gate.none
+    var inspection = Inspection.none
     /// The stage that goes by the client's address was asked.
     var isCounted = false
     var isRefusedByStage: ReasonCode?

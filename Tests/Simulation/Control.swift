@@ -27,7 +27,7 @@ final class Control {
         let order = orders[done].order
         done += 1
         switch order {
-        case .offer: break
+        case .update: break
         case .drain: if world.mailbox.order == .run { world.mailbox.setOrder(.drain) }
         case .stop: world.mailbox.setOrder(.stop)
         case .memory:
@@ -43,8 +43,8 @@ final class Control {
             add(.route(cell), .routeRemoved, world)
         }
         if order != .drain, order != .stop, order != .memory {
-            let offer = library.offer(world, drains)
-            world.mailbox.offer(offer)
+            let update = library.publish(world, drains)
+            world.mailbox.publish(update)
         }
         world.note("control: \(order)")
         return true
@@ -58,12 +58,12 @@ final class Control {
     /// A listener goes, once the worker is known to have it. False if there is none.
     @discardableResult private func dropListener(_ world: World) -> Bool {
         let owned = world.listeners.indices.filter {
-            world.listeners[$0].isOffered && world.listeners[$0].isOpen
-                && world.mailbox.adoptedGeneration >= world.listeners[$0].generation
+            world.listeners[$0].isDocumented && world.listeners[$0].isOpen
+                && world.mailbox.appliedGeneration >= world.listeners[$0].generation
         }
         guard !owned.isEmpty else { return false }
         dropped = world.random.pick(owned)
-        world.listeners[dropped].isOffered = false
+        world.listeners[dropped].isDocumented = false
         return true
     }
     private var dropped = 0
@@ -106,7 +106,7 @@ final class Control {
     /// [S23] Nobody stays on what is drained beyond its deadline, and no sleep goes past it.
     func checkDrains(_ world: World, wakes: UInt64) {
         guard hasDrains else { return }
-        for drain in drains where world.mailbox.adoptedGeneration >= library.generation(of: drain) {
+        for drain in drains where world.mailbox.appliedGeneration >= library.generation(of: drain) {
             let deadline = drain.deadline.nanoseconds
             let onIt = world.connections.filter { connection in
                 guard connection.isLive, connection.upstream?.isOpen == true else { return false }

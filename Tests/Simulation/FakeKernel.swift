@@ -58,9 +58,9 @@ struct FakeKernel: Kernel {
     func interface(of descriptor: Descriptor) -> UInt32 { world.socket(descriptor, "getsockopt") == nil ? 0 : 2 }
     func isOwn(_ address: IPAddress) -> Bool { false }
 
-    func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { world.connect(backend, on: spare) }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
-        world.connect(BackendAddress(destination), on: spare)
+    func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome { world.connect(backend, on: idle) }
+    func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome {
+        world.connect(BackendAddress(destination), on: idle)
     }
     func isDelivered(_ descriptor: Descriptor) -> Bool {
         guard let socket = world.socket(descriptor, "ioctl(SIOCOUTQ)") else { return false }
@@ -198,7 +198,7 @@ struct FakeKernel: Kernel {
         guard case .listener(let index)? = world.object(descriptor, "epoll_ctl") else { return error(9) }
         world.listeners[index].key = key
         world.isStarved = false
-        // An offer has all listeners looked after, whatever they waited for.
+        // An update has all listeners looked after, whatever they waited for.
         if world.clock < world.control.lastAt + 50_000_000 { world.starved[index] = nil }
         return Outcome(0)
     }
@@ -206,7 +206,7 @@ struct FakeKernel: Kernel {
     func unwatch(_ descriptor: Descriptor) {
         switch world.object(descriptor, "epoll_ctl(DEL)") {
         case .socket(let socket)?: socket.key = nil
-        case .spare: world.fail("epoll_ctl(DEL) of the spare socket \(descriptor.number)")
+        case .idle: world.fail("epoll_ctl(DEL) of the idle socket \(descriptor.number)")
         case .listener(let index)?: world.listeners[index].key = nil
         default: break
         }

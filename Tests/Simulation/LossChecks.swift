@@ -46,7 +46,7 @@ extension World {
         case .resetByUpstream?, .upstreamTimedOut?:
             checkLastWords(connection, upstream, to: connection.client, held: connection.heldDown)
         case .resetByClient?, .clientTimedOut?:
-            guard connection.gate != .closed else { return }
+            guard connection.inspection != .open else { return }
             checkLastWords(connection, connection.client, to: upstream, held: connection.heldUp)
         default: return
         }

@@ -109,15 +109,15 @@ struct MutantKernel: Kernel {
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint? { base.originalDestination(descriptor) }
     mutating func interface(of descriptor: Descriptor) -> UInt32 { base.interface(of: descriptor) }
     mutating func isOwn(_ address: IPAddress) -> Bool { base.isOwn(address) }
-    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome {
-        base.connect(intercepted: destination, from: source, on: spare)
+    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome {
+        base.connect(intercepted: destination, from: source, on: idle)
     }
-    mutating func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome {
+    mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome {
         if mutation == .countsTwice {
             let candidate = Int(backend.endpoint.port) - 20_000
             (world.backendCells.baseAddress.unsafelyUnwrapped + candidate).pointee.active.add()
         }
-        return base.connect(backend, on: mutation == .reusesAcross ? world.someSpare : spare)
+        return base.connect(backend, on: mutation == .reusesAcross ? world.someSpare : idle)
     }
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func capBuffers(_ descriptor: Descriptor) { base.capBuffers(descriptor) }
@@ -174,7 +174,7 @@ struct MutantKernel: Kernel {
         if strikes(.closesTwice) { base.close(descriptor) }
     }
     mutating func closeWithReset(_ descriptor: Descriptor) {
-        if mutation == .releasesTwice, let count = world.shared.holds.baseAddress { count.pointee.remove() }
+        if mutation == .releasesTwice, let count = world.shared.reservations.baseAddress { count.pointee.remove() }
         if mutation == .softensReset { base.close(descriptor) } else { base.closeWithReset(descriptor) }
     }
 
@@ -189,7 +189,7 @@ struct MutantKernel: Kernel {
     }
 
     mutating func disconnect(_ descriptor: Descriptor) -> Bool {
-        if mutation == .releasesTwice, let count = world.shared.holds.baseAddress { count.pointee.remove() }
+        if mutation == .releasesTwice, let count = world.shared.reservations.baseAddress { count.pointee.remove() }
         if mutation == .softensReset { return world.pretendDisconnect(descriptor) }
         return base.disconnect(descriptor)
     }

@@ -32,14 +32,14 @@ struct ConnectionPlan {
     var isRefused: Bool
     var isRefusedWithoutBytes: Bool
     var isShadowRefused: Bool
-    /// The gating stage waits for this many bytes of a trusted sender's, and keeps them; 0: it only gates.
+    /// the inspecting stage waits for this many bytes of a trusted sender's, and keeps them; 0: it only inspects.
     var trusted: Int
     /// The stage that goes by its address refuses it.
     var isOverLimit: Bool
     /// What it is counted in, by stages before and after the one that waits.
-    var holds: [Int]
+    var reservations: [Int]
     /// The rates that it obeys.
-    var pacers: [Int]
+    var buckets: [Int]
     /// The prelude is a PROXY header.
     var hasHeader: Bool
 }
@@ -59,9 +59,9 @@ struct ChainPlan {
     var peekTimeout: TimeSpan
     /// The peeking stage asks for one byte more each time, rather than for all that it knows to need.
     var asksByteByByte: Bool
-    var gates: Bool
-    /// The gating stage stands above the peeking one: where that waits, it waits too.
-    var gatesFirst: Bool
+    var inspects: Bool
+    /// the inspecting stage stands above the peeking one: where that waits, it waits too.
+    var inspectsFirst: Bool
     var shadows: Bool
     var writesPrelude: Bool
     /// The backend is chosen before first bytes are waited for.
@@ -69,7 +69,7 @@ struct ChainPlan {
     /// Where a stage stands that goes by the client's address alone.
     var limit = LimitPlace.none
     /// Some senders' first bytes say who the client is.
-    var believes: Bool { gates && !peeks }
+    var believes: Bool { inspects && !peeks }
 
     enum LimitPlace {
         case none
@@ -79,21 +79,21 @@ struct ChainPlan {
         case last
     }
 
-    var gateStage: Int { 1 + (peeks && !gatesFirst ? 1 : 0) + (choosesEarly ? 1 : 0) }
+    var inspectStage: Int { 1 + (peeks && !inspectsFirst ? 1 : 0) + (choosesEarly ? 1 : 0) }
 }
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
 struct Scenario {
-    enum Order { case offer, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, memory }
+    enum Order { case update, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, memory }
 
     let seed: UInt64
     var settings = NodeSettings()
-    var limits = WorkerLimits(connections: 8, blocks: 8, pipes: 4, spares: 0)
+    var limits = WorkerLimits(connections: 8, blocks: 8, pipes: 4, idleSockets: 0)
     var descriptors = 1024
     var chains: [ChainPlan] = []
     var connections: [ConnectionPlan] = []
     var orders: [(at: UInt64, order: Order)] = []
-    var pacers: [PacerPlan] = []
+    var buckets: [PacerPlan] = []
     /// How often stages hear of connections that live; nil: never.
     var accounts: TimeSpan?
     /// By candidate: the most connections at once; 0: no limit.
@@ -148,7 +148,7 @@ struct Scenario {
         for _ in 0..<random.pick([0, 0, 1, 2]) {
             // Slow enough to wait, fast enough for a bulk stream to end.
             let rates: [UInt64] = [0, 200_000, 1_000_000, 50_000_000]
-            pacers.append(
+            buckets.append(
                 PacerPlan(up: random.pick(rates), down: random.pick(rates), burst: random.pick([0, 5000, 200_000])))
         }
         backendLimits = (0..<BackendCandidates.capacity).map { _ in random.chance(20) ? random.pick([1, 2]) : 0 }
@@ -159,7 +159,7 @@ struct Scenario {
         if random.chance(15) { limits.connections = random.pick(1...3) }
         if random.chance(15) { limits.blocks = random.pick(1...4) }
         limits = WorkerLimits(
-            connections: limits.connections, blocks: limits.blocks, pipes: 4, spares: 0,
+            connections: limits.connections, blocks: limits.blocks, pipes: 4, idleSockets: 0,
             unrouted: random.chance(25) ? random.pick(1...3) : nil)
         limits.pipes = random.pick(0...4)
         limits.crowd = random.pick([1, 2, 2, 3, 16])
@@ -168,7 +168,7 @@ struct Scenario {
         changesProgram = random.chance(50)
         movesRoutes = random.chance(40)
         for _ in 0..<random.pick(movesRoutes ? [1, 3, 10] : [0, 0, 1, 3]) {
-            orders.append((Scenario.moment(&random), .offer))
+            orders.append((Scenario.moment(&random), .update))
         }
         if random.chance(25) {
             let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute]
@@ -178,7 +178,7 @@ struct Scenario {
         if random.chance(20) { orders.append((Scenario.moment(&random), .drain)) }
         if random.chance(10) { orders.append((Scenario.moment(&random), .stop)) }
         orders.sort { $0.at < $1.at }
-        limits.spares = random.pick([0, 1, 4])
+        limits.idleSockets = random.pick([0, 1, 4])
         accounts = random.pick([nil, nil, .milliseconds(500), .seconds(1), .seconds(5)])
         settings.coalesce = random.pick([.zero, .milliseconds(1), .milliseconds(5)])
         pacedSegment = random.pick([nil, 1448, 20_000, 65_464])
@@ -206,19 +206,19 @@ struct Scenario {
     private mutating func makeFlood(_ random: inout SeededRandom) {
         limits.pipes = 2 * connections.count
         pipes = [nil]
-        pacers = []
+        buckets = []
         settings.coalesce = random.pick([.milliseconds(1), .milliseconds(5)])
         for i in connections.indices {
             connections[i].client.pour(&random)
             connections[i].server.pour(&random)
-            connections[i].pacers = []
+            connections[i].buckets = []
             connections[i].arrives = Scenario.start + UInt64(random.below(1_000_000))
         }
     }
 
     /// Short connections, one after the other, that end by reset: those whose upstream sockets are used again.
     private mutating func makeRush(_ random: inout SeededRandom) {
-        limits.spares = 4
+        limits.idleSockets = 4
         for i in connections.indices {
             if !connections[i].candidates.isEmpty, random.chance(70) { connections[i].candidates[0] = .atOnce }
             connections[i].client.bytes = min(connections[i].client.bytes, 2000)
@@ -238,11 +238,11 @@ struct Scenario {
         var chain = ChainPlan(
             peeks: mayPeek && random.chance(80), peekBytes: random.pick([5, 64, 600, 8192, 65536]),
             peekTimeout: random.pick([.milliseconds(20), .milliseconds(200), .seconds(3)]),
-            asksByteByByte: random.chance(30), gates: random.chance(mayPeek ? 30 : 50), gatesFirst: false,
+            asksByteByByte: random.chance(30), inspects: random.chance(mayPeek ? 30 : 50), inspectsFirst: false,
             shadows: random.chance(20), writesPrelude: random.chance(50),
             choosesEarly: random.chance(30))
-        if chain.peeks, chain.gates { chain.gatesFirst = random.chance(60) }
-        chain.limit = random.pick([.none, chain.gatesFirst ? .between : .below, .below, .last])
+        if chain.peeks, chain.inspects { chain.inspectsFirst = random.chance(60) }
+        chain.limit = random.pick([.none, chain.inspectsFirst ? .between : .below, .below, .last])
         return chain
     }
 
@@ -280,8 +280,8 @@ struct Scenario {
             isRefused: random.chance(5), isRefusedWithoutBytes: random.chance(50), isShadowRefused: random.chance(50),
             trusted: chain.believes && random.chance(30) ? 1 + random.below(20) : 0,
             isOverLimit: chain.limit != .none && random.chance(5),
-            holds: (0..<random.below(3)).map { _ in random.below(World.holdCount) },
-            pacers: pacers.indices.filter { _ in random.chance(60) }, hasHeader: hasHeader)
+            reservations: (0..<random.below(3)).map { _ in random.below(World.reservationCount) },
+            buckets: buckets.indices.filter { _ in random.chance(60) }, hasHeader: hasHeader)
     }
 
     private func peer(_ random: inout SeededRandom, head: [UInt8]) -> PeerPlan {

@@ -3,25 +3,27 @@ import PipelineRuntime
 
 /// What connections share beyond their worker: counts that stages hold, byte rates, and the policy of ejection.
 final class SharedThings {
-    let holds: UnsafeMutableBufferPointer<HoldCount>
-    let pacers: UnsafeMutableBufferPointer<Pacer>
+    let reservations: UnsafeMutableBufferPointer<ReservationCount>
+    let buckets: UnsafeMutableBufferPointer<ByteBuckets>
     let ejection: UnsafeMutablePointer<EjectionPolicy>?
-    /// By pacer and direction: what was read under it, and since when.
+    /// By bucket and direction: what was read under it, and since when.
     var read: [[Int]]
     var since: [[UInt64?]]
 
     init(_ scenario: Scenario) {
-        holds = .allocate(capacity: World.holdCount)
-        for i in holds.indices { (holds.baseAddress.unsafelyUnwrapped + i).initialize(to: HoldCount()) }
-        pacers = .allocate(capacity: max(1, scenario.pacers.count))
-        for (i, plan) in scenario.pacers.enumerated() {
-            (pacers.baseAddress.unsafelyUnwrapped + i).initialize(
-                to: Pacer(
+        reservations = .allocate(capacity: World.reservationCount)
+        for i in reservations.indices {
+            (reservations.baseAddress.unsafelyUnwrapped + i).initialize(to: ReservationCount())
+        }
+        buckets = .allocate(capacity: max(1, scenario.buckets.count))
+        for (i, plan) in scenario.buckets.enumerated() {
+            (buckets.baseAddress.unsafelyUnwrapped + i).initialize(
+                to: ByteBuckets(
                     up: ByteBucket(bytesPerSecond: plan.up, burst: plan.burst),
                     down: ByteBucket(bytesPerSecond: plan.down, burst: plan.burst)))
         }
-        read = scenario.pacers.map { _ in [0, 0] }
-        since = scenario.pacers.map { _ in [nil, nil] }
+        read = scenario.buckets.map { _ in [0, 0] }
+        since = scenario.buckets.map { _ in [nil, nil] }
         if let policy = scenario.ejection {
             ejection = .allocate(capacity: 1)
             ejection?.initialize(to: policy)
@@ -31,26 +33,26 @@ final class SharedThings {
     }
 
     deinit {
-        holds.deallocate()
-        pacers.deallocate()
+        reservations.deallocate()
+        buckets.deallocate()
         ejection?.deallocate()
     }
 }
 
 extension World {
-    static let holdCount = 2
+    static let reservationCount = 2
 
     var ejection: UnsafePointer<EjectionPolicy>? { shared.ejection.map { UnsafePointer($0) } }
-    func pacer(_ index: Int) -> UnsafePointer<Pacer> {
-        UnsafePointer(shared.pacers.baseAddress.unsafelyUnwrapped + index)
+    func bucket(_ index: Int) -> UnsafePointer<ByteBuckets> {
+        UnsafePointer(shared.buckets.baseAddress.unsafelyUnwrapped + index)
     }
 
     /// A stage counts the connection.
     func hold(_ connection: Connection, _ counts: some Sequence<Int>, _ effects: Effects) {
         for index in counts {
-            let count = UnsafePointer(shared.holds.baseAddress.unsafelyUnwrapped + index)
+            let count = UnsafePointer(shared.reservations.baseAddress.unsafelyUnwrapped + index)
             count.pointee.add()
-            if !effects.hold(count) { fail("no room for a hold") }
+            if !effects.reserve(count) { fail("no room for a hold") }
             connection.held.append(index)
         }
     }
@@ -59,11 +61,11 @@ extension World {
 
     /// [S18] What stages have counted is given back once, when the connection ends.
     func checkHolds() {
-        for index in shared.holds.indices {
+        for index in shared.reservations.indices {
             let expected = connections.reduce(0) { sum, connection in
                 sum + (connection.isLive ? connection.held.count { $0 == index } : 0)
             }
-            let counted = (shared.holds.baseAddress.unsafelyUnwrapped + index).pointee.current
+            let counted = (shared.reservations.baseAddress.unsafelyUnwrapped + index).pointee.current
             if Int(counted) != expected {
                 fail("S18: \(expected) connections hold count \(index), which is \(counted)")
             }
@@ -110,8 +112,8 @@ extension World {
     func checkRate(_ socket: Socket, _ count: Int) {
         let connection = connections[socket.connection]
         let direction = socket.side == .client ? 0 : 1
-        for index in connection.plan.pacers {
-            let plan = scenario.pacers[index]
+        for index in connection.plan.buckets {
+            let plan = scenario.buckets[index]
             let rate = direction == 0 ? plan.up : plan.down
             guard rate > 0 else { continue }
             let since = shared.since[index][direction] ?? clock
@@ -128,19 +130,19 @@ extension World {
 
     /// [S21] Until when a flow may be left alone for its rate; nil: it may not.
     func waitsForRate(_ connection: Connection, _ source: Socket.Side) -> UInt64? {
-        let buckets = connection.plan.pacers.filter {
-            source == .client ? !pacer($0).pointee.up.isUnlimited : !pacer($0).pointee.down.isUnlimited
+        let buckets = connection.plan.buckets.filter {
+            source == .client ? !bucket($0).pointee.up.isUnlimited : !bucket($0).pointee.down.isUnlimited
         }
         guard !buckets.isEmpty else { return nil }
         var until = clock
         for index in buckets {
-            let bucket = pacer(index)
+            let bucket = bucket(index)
             let now = Instant(nanoseconds: clock)
             let ready = source == .client ? bucket.pointee.up.readyAt(now) : bucket.pointee.down.readyAt(now)
             until = max(until, ready?.nanoseconds ?? 0)
         }
         // It is looked after once a millisecond; where several wait, each reads in its turn.
-        let isShared = buckets.contains { index in connections.count { $0.plan.pacers.contains(index) } > 1
+        let isShared = buckets.contains { index in connections.count { $0.plan.buckets.contains(index) } > 1
         }
         return until + 1_100_000 + (isShared ? 60_000_000 : 0)
     }

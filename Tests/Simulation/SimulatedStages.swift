@@ -34,7 +34,7 @@ final class StageState {
 }
 
 let simulatedCatalog: [any Filter.Type] = [
-    DoorStage.self, PeekStage.self, GateStage.self, BackendStage.self, PreludeStage.self, AccountStage.self,
+    DoorStage.self, PeekStage.self, InspectStage.self, BackendStage.self, PreludeStage.self, AccountStage.self,
     LimitStage.self,
 ]
 
@@ -77,7 +77,7 @@ enum DoorStage: SimulatedStage {
         let address = IPAddress(v4: 0xC000_0200 + UInt32(connection.plan.network))
         effects.setClient(ClientAddress(Endpoint(address, view.facts.peer.endpoint.port)))
         connection.isBelieved = true
-        settings.world.hold(connection, connection.plan.holds.prefix(1), effects)
+        settings.world.hold(connection, connection.plan.reservations.prefix(1), effects)
         return .next
     }
 }
@@ -113,10 +113,10 @@ enum PeekStage: SimulatedStage {
 }
 
 /// Looks for the signature of a PROXY header while the other direction flows (R17).
-enum GateStage: SimulatedStage {
+enum InspectStage: SimulatedStage {
     static var descriptor: FilterDescriptor {
         FilterDescriptor(
-            keyword: "gate", summary: "", reasons: [ReasonSpec("spoofed", .client, "")], canGate: true)
+            keyword: "inspect", summary: "", reasons: [ReasonSpec("spoofed", .client, "")], isNonBlocking: true)
     }
     private static let signature = Array("PROXY ".utf8)
     /// A trusted sender's first bytes may say who the client is.
@@ -141,9 +141,9 @@ enum GateStage: SimulatedStage {
         guard seen.elementsEqual(signature.prefix(seen.count)) else { return .next }
         if seen.count == signature.count { return .refuse(0) }
         switch view.input {
-        case .open: return .gate(seen.count + 1)
-        // Silence keeps the gate, and half a signature has had its time.
-        case .timedOut: return seen.isEmpty ? .gate(1) : .refuse(0)
+        case .open: return .inspect(seen.count + 1)
+        // Silence keeps the inspection open, and half a signature has had its time.
+        case .timedOut: return seen.isEmpty ? .inspect(1) : .refuse(0)
         case .ended, .full: return .next
         }
     }
@@ -202,9 +202,9 @@ enum BackendStage: SimulatedStage {
         let candidates = world.candidates(connection, plan, except: TriedBackends())
         effects.setRoute(route, candidates: candidates)
         if let ejection = settings.world.ejection { effects.setEjection(ejection) }
-        settings.world.hold(connection, connection.plan.holds.dropFirst(), effects)
-        for pacer in connection.plan.pacers where !effects.pace(settings.world.pacer(pacer)) {
-            settings.world.fail("no room for a pacer")
+        settings.world.hold(connection, connection.plan.reservations.dropFirst(), effects)
+        for bucket in connection.plan.buckets where !effects.pace(settings.world.bucket(bucket)) {
+            settings.world.fail("no room for a bucket")
         }
         return .next
     }

@@ -47,14 +47,14 @@ struct Simulation {
                 mailbox: world.mailbox)
         else { return world.fail("no memory for a worker") }
         var turns = 0
-        while world.failure == nil, worker.turn() {
+        while world.failure == nil, worker.iterate() {
             while let record = ring.pop() { world.ended(record) }
             turns += 1
             // Rounds of accounts, and looks after peers, are turns too, as long as a slow peer reads.
             if turns > 300_000 { world.fail("S7: the worker never ends") }
         }
         guard world.failure == nil else { return }
-        if worker.coalescing != 0 { world.fail("S27: \(worker.coalescing) streams gather that are no more") }
+        if worker.coalescing != 0 { world.fail("S27: \(worker.coalescing) streams coalesce that are no more") }
         // The loop has ended: this only gives back what a worker keeps for itself.
         worker.run()
         if !world.mailbox.hasEnded { world.fail("S12: the worker has ended and does not say so") }
@@ -64,7 +64,7 @@ struct Simulation {
 extension World {
     /// The listeners as the worker is told of them.
     var workerListeners: [WorkerListener] {
-        listeners.filter { $0.isOpen && $0.isOffered }.map { listener in
+        listeners.filter { $0.isOpen && $0.isDocumented }.map { listener in
             let index = listener.place
             let address: IPAddress = index == 0 ? IPAddress(high: 0x2001_0DB8 << 32, low: 0xFFFF) : .unspecified
             let endpoint = Endpoint(address, 443)

@@ -43,8 +43,8 @@ struct SimulationTests {
         "seeds that have found something hold",
         arguments: [
             UInt64(9_112_267),  // S30: a reset client's bytes stood in its own queue, since no block was to be had
-            9_120_175,  // S6: a gate that had no block to read into waited for the second byte
-            9_111_215,  // S33: "another network has more who wait", of networks that a gate had named anew
+            9_120_175,  // S6: an inspection that had no block to read into waited for the second byte
+            9_111_215,  // S33: "another network has more who wait", of networks that an inspection had named anew
             60_096_017,  // S34: three times without a descriptor in 90 ms, and each time somebody was accepted between
         ])
     func found(seed: UInt64) {
@@ -52,7 +52,7 @@ struct SimulationTests {
         #expect(run.failure == nil, "\(run.report)")
     }
 
-    @Test("S36: however many streams have much to move, what is new is looked at within a turn's share")
+    @Test("S36: however many streams have much to move, what is new is looked at within an iteration's share")
     func crowds() {
         var total = Statistics()
         for seed in UInt64(0)..<400 {

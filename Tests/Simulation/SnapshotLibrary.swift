@@ -9,7 +9,7 @@ final class SnapshotLibrary {
         let table: UnsafeMutablePointer<TableOfOne>
         let plan: TablePlan
         let group: UnsafeMutablePointer<BackendGroup>
-        let offer: UnsafeMutablePointer<WorkerOffer>
+        let update: UnsafeMutablePointer<WorkerUpdate>
         var isReleased = false
     }
 
@@ -67,12 +67,12 @@ final class SnapshotLibrary {
             to: Snapshot(
                 program: program, routes: RouteTableHandle(OneRoute.self, table: UnsafeRawPointer(table)),
                 generation: generation))
-        let offer = UnsafeMutablePointer<WorkerOffer>.allocate(capacity: 1)
-        offer.initialize(
-            to: WorkerOffer(
+        let update = UnsafeMutablePointer<WorkerUpdate>.allocate(capacity: 1)
+        update.initialize(
+            to: WorkerUpdate(
                 snapshot: UnsafePointer(snapshot), listeners: FrozenArray(world.workerListeners),
                 drains: FrozenArray(drains)))
-        entries.append(Entry(snapshot: snapshot, table: table, plan: plan, group: group, offer: offer))
+        entries.append(Entry(snapshot: snapshot, table: table, plan: plan, group: group, update: update))
         world.note("table \(generation): \(plan)")
         return UnsafePointer(snapshot)
     }
@@ -91,33 +91,33 @@ final class SnapshotLibrary {
     var nextGeneration: UInt64 { UInt64(entries.count + 1) }
     func generation(of drain: Drain) -> UInt64 {
         entries.first {
-            $0.offer.pointee.drains.buffer.contains { $0.what == drain.what && $0.deadline == drain.deadline }
+            $0.update.pointee.drains.buffer.contains { $0.what == drain.what && $0.deadline == drain.deadline }
         }?
         .snapshot.pointee.generation ?? .max
     }
 
-    func offer(_ world: World, _ drains: [Drain]) -> UnsafePointer<WorkerOffer> {
+    func publish(_ world: World, _ drains: [Drain]) -> UnsafePointer<WorkerUpdate> {
         _ = make(world, drains)
-        return UnsafePointer(entries[entries.count - 1].offer)
+        return UnsafePointer(entries[entries.count - 1].update)
     }
 
     /// What the worker may look up in now: mostly one table; two while it takes one up.
     func current(_ world: World) -> [TablePlan] {
-        entries[max(0, Int(world.mailbox.adoptedGeneration) - 1)...].map(\.plan)
+        entries[max(0, Int(world.mailbox.appliedGeneration) - 1)...].map(\.plan)
     }
 
     // MARK: Releasing
 
     /// Spoils what the worker has passed.
     func collect(_ world: World) {
-        let adopted = world.mailbox.adoptedGeneration
+        let applied = world.mailbox.appliedGeneration
         guard !scenario.looksUpOld else { return }
-        for i in entries.indices where !entries[i].isReleased && UInt64(i + 1) < adopted {
+        for i in entries.indices where !entries[i].isReleased && UInt64(i + 1) < applied {
             entries[i].isReleased = true
             entries[i].table.pointee.spoil()
             world.note("table \(i + 1) is released")
         }
-        for entry in programs where entry.last < adopted && entry.program.users.current == 0 {
+        for entry in programs where entry.last < applied && entry.program.users.current == 0 {
             entry.mark.isReleased = true
         }
     }
@@ -126,9 +126,9 @@ final class SnapshotLibrary {
     func check(_ world: World) {
         for entry in programs {
             let isNeeded =
-                entry.last >= world.mailbox.adoptedGeneration
+                entry.last >= world.mailbox.appliedGeneration
                 || world.connections.contains { $0.isLive && $0.program === entry.mark }
-            if (entry.program.users.current > 0) != isNeeded, entry.last <= world.mailbox.adoptedGeneration {
+            if (entry.program.users.current > 0) != isNeeded, entry.last <= world.mailbox.appliedGeneration {
                 world.fail("S16: a program is \(isNeeded ? "needed and not held" : "held and not needed")")
             }
         }
@@ -151,8 +151,8 @@ final class SnapshotLibrary {
     func free() {
         for entry in entries {
             entry.snapshot.deallocate()
-            entry.offer.pointee.deallocate()
-            entry.offer.deallocate()
+            entry.update.pointee.deallocate()
+            entry.update.deallocate()
             entry.table.deinitialize(count: 1).deallocate()
             entry.group.pointee.deallocate()
             entry.group.deinitialize(count: 1).deallocate()
@@ -179,10 +179,10 @@ final class SnapshotLibrary {
             }
             add(DoorStage.self, 0, shadow: plan.shadows)
             if plan.choosesEarly { add(BackendStage.self, 3) }
-            if plan.gates, plan.gatesFirst { add(GateStage.self, 2) }
+            if plan.inspects, plan.inspectsFirst { add(InspectStage.self, 2) }
             if plan.limit == .between { add(LimitStage.self, 6) }
             if plan.peeks { add(PeekStage.self, 1) }
-            if plan.gates, !plan.gatesFirst { add(GateStage.self, 2) }
+            if plan.inspects, !plan.inspectsFirst { add(InspectStage.self, 2) }
             if plan.limit == .below { add(LimitStage.self, 6) }
             if !plan.choosesEarly { add(BackendStage.self, 3) }
             if plan.writesPrelude { add(PreludeStage.self, 4) }

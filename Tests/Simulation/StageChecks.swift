@@ -36,7 +36,7 @@ extension World {
             let deadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
             if clock < deadline { fail("S10: stage of #\(connection.index) times out early") }
         case .full:
-            let budget = max(settings.chain.peeks ? settings.chain.peekBytes : 0, settings.chain.gates ? 32 : 0)
+            let budget = max(settings.chain.peeks ? settings.chain.peekBytes : 0, settings.chain.inspects ? 32 : 0)
             if bytes.count != budget { fail("stage of #\(connection.index) is full at \(bytes.count)") }
         }
         return connection
@@ -70,14 +70,14 @@ extension World {
     /// - Parameter looks: the stage looks at bytes. One that doesn't may be asked while another waits, and changes nothing of
     ///   that.
     func decided(_ settings: StageSettings, _ connection: Connection, _ verdict: Verdict, looks: Bool) {
-        let isGate = settings.chain.gates && settings.stage == settings.chain.gateStage
+        let isInspection = settings.chain.inspects && settings.stage == settings.chain.inspectStage
         note("stage \(settings.stage) of #\(connection.index): \(verdict)")
         switch verdict {
-        case .gate:
-            // Above a stage that waits it waits too, until the deadline; after that it is a gate like others.
+        case .inspect:
+            // Above a stage that waits it waits too, until the deadline; after that it does not block.
             let deadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
-            connection.peekDeadline = settings.chain.gatesFirst && clock < deadline ? deadline : nil
-            connection.gate = .closed
+            connection.peekDeadline = settings.chain.inspectsFirst && clock < deadline ? deadline : nil
+            connection.inspection = .open
             return
         case .needBytes:
             connection.peekDeadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
@@ -91,7 +91,7 @@ extension World {
         case .next: break
         }
         if looks { connection.peekDeadline = nil }
-        if isGate { connection.gate = .open }
+        if isInspection { connection.inspection = .over }
         connection.passed |= 1 << UInt32(settings.stage)
     }
 

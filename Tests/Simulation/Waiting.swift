@@ -56,8 +56,8 @@ extension World {
             case .socket(let socket)?:
                 guard socket.hasEdge, socket.key != nil else { continue }
                 if socket.poll().isEmpty { socket.hasEdge = false } else { ready.append(number) }
-            case .spare(let spare)?:
-                if spare.hasEdge { ready.append(number) }
+            case .idle(let idle)?:
+                if idle.hasEdge { ready.append(number) }
             case .listener(let index)?:
                 if listeners[index].key != nil, !listeners[index].queue.isEmpty { ready.append(number) }
             default: continue
@@ -80,9 +80,9 @@ extension World {
             socket.hasEdge = false
             note("event for \(socket.side) of #\(socket.connection) (fd \(number)): \(readiness.names)")
             return Event(key: socket.key ?? EventKey(rawValue: 0), readiness: readiness)
-        case .spare(let spare)?:
-            spare.hasEdge = false
-            return Event(key: spare.key, readiness: [.readable, .writable, .readEnd, .hangup])
+        case .idle(let idle)?:
+            idle.hasEdge = false
+            return Event(key: idle.key, readiness: [.readable, .writable, .readEnd, .hangup])
         case .listener(let index)?:
             return Event(key: listeners[index].key ?? EventKey(rawValue: 0), readiness: .readable)
         default:

@@ -6,7 +6,7 @@ import PipelineRuntime
 final class World: @unchecked Sendable {
     enum Object {
         case socket(Socket)
-        case spare(Spare)
+        case idle(Spare)
         case listener(Int)
         case pipeRead(Pipe)
         case pipeWrite(Pipe)
@@ -28,8 +28,8 @@ final class World: @unchecked Sendable {
         /// The worker has a descriptor of its own for it.
         var isTaken = false
         /// Control still wants it.
-        var isOffered = true
-        /// The offer that brought it.
+        var isDocumented = true
+        /// The update that brought it.
         var generation: UInt64 = 1
         var key: EventKey?
     }

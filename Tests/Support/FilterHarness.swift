@@ -14,10 +14,10 @@ package struct FilterHarness {
     package var destination = FilterHarness.endpoint("[2001:db8::1]:443") { didSet { resetFacts() } }
     package var hint = ProtocolHint.tlsPassthrough { didSet { resetFacts() } }
     package var now = Instant(nanoseconds: 1_000_000_000)
-    /// As a gate is asked, once the backend is connected.
-    package var isGating = false
+    /// As a non-blocking inspection is asked, once the backend is connected.
+    package var isInspecting = false
     /// As `explain` asks.
-    package var isRehearsal = false
+    package var isDryRun = false
     package let routes = FakeRoutes()
     /// Who has which address on this node; the caller's to free.
     package var instances = InstanceDirectory.empty
@@ -70,13 +70,13 @@ package struct FilterHarness {
         bytes: some Collection<UInt8> = [], input: InputState = .open
     ) -> (verdict: Verdict, explanation: String) {
         let table = routes.handle
-        let (now, isRehearsal, instances, isGating) = (now, isRehearsal, instances, isGating)
+        let (now, isDryRun, instances, isInspecting) = (now, isDryRun, instances, isInspecting)
         return withExactBytes(bytes) { bytes in
             withUnsafeMutablePointer(to: &facts) { facts in
                 withUnsafeMutablePointer(to: &prelude) { prelude in
                     let view = ConnectionView(
                         facts: facts, bytes: bytes, input: input, now: now, routes: table, instances: instances,
-                        isRehearsal: isRehearsal, isGating: isGating)
+                        isDryRun: isDryRun, isInspecting: isInspecting)
                     let verdict = withUnsafeMutablePointer(to: &memory) { memory in
                         F.evaluate(
                             settings, &state, view, Effects(facts: facts, prelude: prelude, memory: memory))

@@ -98,8 +98,8 @@ struct EgressKillTests {
         let rounds = max(1, ((Self.asked ?? 4) + Self.together - 1) / Self.together)
         // A full suite has other things to do besides: there is slack for it.
         let every = Self.asked == nil ? "2s" : "5s"
-        let sites = (0..<Self.together).map { lane in
-            concurrently { try Self.run(lane, rounds: rounds, every: every) }
+        let sites = (0..<Self.together).map { queue in
+            concurrently { try Self.run(queue, rounds: rounds, every: every) }
         }
         var all = Outcome()
         for site in sites {
@@ -118,7 +118,7 @@ struct EgressKillTests {
                 + "median \(text(sorted[sorted.count / 2])); \(all.recorded / 1_000_000) MB recorded")
     }
 
-    private static func run(_ lane: Int, rounds: Int, every: String) throws -> Outcome {
+    private static func run(_ queue: Int, rounds: Int, every: String) throws -> Outcome {
         let site = try LedgerSite()
         let config = site.config(site.ledger, every: every)
         var outcome = Outcome()
@@ -127,7 +127,7 @@ struct EgressKillTests {
             let node = try site.start(config)
             let load = KillLoad(site)
             letTimePass(
-                forSeconds: 6 + Double((round * 877_777 + lane * 1_234_567) % 5_000_000) / 1e6,
+                forSeconds: 6 + Double((round * 877_777 + queue * 1_234_567) % 5_000_000) / 1e6,
                 because: "a node is killed anywhere in the rounds of a worker and in a transaction")
             let killedAt = Deadline.now()
             node.child.signal(SIGKILL)
@@ -136,15 +136,15 @@ struct EgressKillTests {
             let now = try site.total()
             let recorded = now.out - before.out
             if recorded > load.sentBytes {
-                outcome.problems.append("\(lane).\(round): \(recorded) of \(load.sentBytes)")
+                outcome.problems.append("\(queue).\(round): \(recorded) of \(load.sentBytes)")
             }
             if now.connections - before.connections > load.begun {
-                outcome.problems.append("\(lane).\(round): \(now.connections - before.connections) of \(load.begun)")
+                outcome.problems.append("\(queue).\(round): \(now.connections - before.connections) of \(load.begun)")
             }
             let safe = load.seen.last { $0.at <= killedAt && $0.arrived <= recorded }?.at ?? 0
             outcome.lost.append(Double(killedAt - min(killedAt, safe)) / 1e9)
             for event in ["ledger_set_aside", "ledger_failed"] where node.child.output.contains(event) {
-                outcome.problems.append("\(lane).\(round): \(event)")
+                outcome.problems.append("\(queue).\(round): \(event)")
             }
             outcome.recorded += recorded
             before = now

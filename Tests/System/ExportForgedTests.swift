@@ -90,16 +90,16 @@ struct ExportForgedTests {
             ExportSettings(transport: .udp, collector: Endpoint(loopback, inbox.port)))
         defer { exporter.stop() }
         var reader = IPFIXReader()
-        exporter.offer(ExportTests.flows(20))
+        exporter.enqueue(ExportTests.flows(20))
         let header = try inbox.receive(records: 20, &reader).last.unwrap("a message").prefix(16)
         var sent = 20
         /// One of those that quote too little, or what was never sent.
         func tries(_ quote: [UInt8], _ code: UInt8) throws {
             for _ in 0..<20 { try inbox.forge(quote, code: code) }
-            exporter.offer(ExportTests.flows(3))
+            exporter.enqueue(ExportTests.flows(3))
             // Many more than the socket has room for, while it sends.
             for _ in 0..<2000 { try inbox.forge(quote, code: code) }
-            exporter.offer(ExportTests.flows(3))
+            exporter.enqueue(ExportTests.flows(3))
             _ = try inbox.receive(records: 6, &reader)
             sent += 6
             try ExportTests.wait(exporter, "sent") { $0.sent == UInt64(sent) }
@@ -127,7 +127,7 @@ struct ExportForgedTests {
         defer { session.close() }
         var reader = IPFIXReader()
         for round in 1...4 as ClosedRange<UInt64> {
-            #expect(queue.offer(ExportTests.flows(1)) == 1)
+            #expect(queue.enqueue(ExportTests.flows(1)) == 1)
             // Before the socket has heard of it. Of the first one nobody knows the port.
             if round > 1 { try inbox.forge([]) }
             _ = session.advance(Instant(nanoseconds: round), wallClock: round)

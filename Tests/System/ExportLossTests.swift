@@ -22,7 +22,7 @@ import Testing
         let lines = ExportTests.Lines()
         let exporter = try start(place, lines)
         let count = 900
-        exporter.offer(ExportTests.flows(count))
+        exporter.enqueue(ExportTests.flows(count))
         try ExportTests.wait(exporter, "an error was heard") { $0.failures > 0 }
         var now = exporter.statistics
         #expect(now.lost > 0 && now.lost == now.sent && now.waiting == count - Int(now.sent), "\(now)")
@@ -48,10 +48,10 @@ import Testing
         #expect(now.sent == UInt64(count) && now.lost == UInt64(lostFirst) && now.waiting == 0 && now.isConnected)
 
         inbox = nil
-        exporter.offer(ExportTests.flows(5))
+        exporter.enqueue(ExportTests.flows(5))
         try ExportTests.wait(exporter, "heard while there is nothing to send") { $0.lost == UInt64(lostFirst) + 5 }
         _ = try lines.wait("export_failed", count: 2)
-        exporter.offer(ExportTests.flows(7))
+        exporter.enqueue(ExportTests.flows(7))
         exporter.stop(patience: .milliseconds(10))
         now = exporter.statistics
         #expect(now.sent == UInt64(count) + 5 && now.lost == UInt64(lostFirst) + 12 && now.waiting == 0, "\(now)")
@@ -61,7 +61,7 @@ import Testing
     @Test("heard at the end as well")
     func atTheEnd() throws {
         let exporter = try start(Place("::1", try FreePort.take()))
-        exporter.offer(ExportTests.flows(10))
+        exporter.enqueue(ExportTests.flows(10))
         exporter.stop()
         let now = exporter.statistics
         #expect(now.lost == 10 && now.waiting == 0, "\(now)")
@@ -73,7 +73,7 @@ import Testing
         let queue = ExportQueue(limit: 10)
         var session = ExportSession(
             ExportSettings(transport: .udp, collector: Endpoint(Self.loopback, place.port)), queue)
-        #expect(queue.offer(ExportTests.flows(1)) == 1)
+        #expect(queue.enqueue(ExportTests.flows(1)) == 1)
         let wish = session.advance(Instant(nanoseconds: 1), wallClock: 1)
         // Errors are heard whatever a socket is waited for.
         #expect(wish.item?.wants == 0 && wish.until == nil)
@@ -88,7 +88,7 @@ import Testing
     func hostAway(address: String) throws {
         let lab = try EgressLab()
         let exporter = try lab.inside(lab.alpha) { try start(Place(address, 4739)) }
-        exporter.offer(ExportTests.flows(200))
+        exporter.enqueue(ExportTests.flows(200))
         try ExportTests.wait(exporter, "nobody has the address") { $0.lost == 200 }
         let now = exporter.statistics
         #expect(now.sent == 200 && !now.isConnected && now.error == EHOSTUNREACH, "\(now)")
@@ -114,7 +114,7 @@ import Testing
                 """,
             ])
         let exporter = try lab.inside(lab.alpha) { try start(Place("fd10:1::1", 4739)) }
-        exporter.offer(ExportTests.flows(200))
+        exporter.enqueue(ExportTests.flows(200))
         try ExportTests.wait(exporter, "sent") { $0.sent == 200 }
         try awaitUntil("all were dropped") {
             let listing = try lab.run(in: lab.node, ["nft", "list", "table", "inet", "silent"])

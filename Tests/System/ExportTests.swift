@@ -78,7 +78,7 @@ import Testing
         let flows = Self.flows(20_000)
         // No more at a time than its socket takes without being read: what is lost there is nobody's mistake.
         for start in stride(from: 0, to: flows.count, by: 500) {
-            #expect(exporter.offer(Array(flows[start..<start + 500])) == 500)
+            #expect(exporter.enqueue(Array(flows[start..<start + 500])) == 500)
             try Self.wait(exporter, "all sent") { $0.sent == UInt64(start + 500) }
             try collector.waitUntilRead()
         }
@@ -139,7 +139,7 @@ import Testing
             }
             return total
         }
-        exporter.offer(flows)
+        exporter.enqueue(flows)
         try Self.wait(exporter, "all sent") { $0.sent == UInt64(count) }
         exporter.stop()
         if transport == .tcp { #expect(try reading.value() > count * 100) }
@@ -178,7 +178,7 @@ import Testing
             var reader = IPFIXReader()
             var expected: UInt32 = 0
             for batch in 0..<2 {
-                exporter.offer(Self.flows(900, from: session * 1800 + batch * 900))
+                exporter.enqueue(Self.flows(900, from: session * 1800 + batch * 900))
                 var got = 0
                 while got < 900 {
                     let read = try reader.read(try receiveMessage(stream))
@@ -216,10 +216,10 @@ import Testing
         settings.queue = 1000
         let lines = Lines()
         let exporter = try Self.start(settings, lines)
-        #expect(exporter.offer(Self.flows(800)) == 800)
+        #expect(exporter.enqueue(Self.flows(800)) == 800)
         #expect(try lines.wait("export_failed").contains("Connection refused"))
-        #expect(exporter.offer(Self.flows(800, from: 800)) == 200)
-        #expect(exporter.offer(Self.flows(5, from: 1600)) == 0)
+        #expect(exporter.enqueue(Self.flows(800, from: 800)) == 200)
+        #expect(exporter.enqueue(Self.flows(5, from: 1600)) == 0)
         var statistics = exporter.statistics
         #expect(statistics.dropped == 605 && statistics.waiting == 1000 && !statistics.isConnected)
         let listener = try Socket.listen(at: place)
@@ -231,7 +231,7 @@ import Testing
         }
         #expect(numbers == (0..<1000).map { UInt64($0) })
         try Self.wait(exporter, "empty") { $0.waiting == 0 }
-        #expect(exporter.offer(Self.flows(1, from: 7)) == 1, "there is room again")
+        #expect(exporter.enqueue(Self.flows(1, from: 7)) == 1, "there is room again")
         exporter.stop()
         statistics = exporter.statistics
         #expect(statistics.sent == 1001 && statistics.lost == 0 && statistics.dropped == 605)
@@ -242,7 +242,7 @@ import Testing
         let port = try FreePort.take()
         let exporter = try Self.start(
             ExportSettings(transport: .tcp, collector: Endpoint(IPAddress(high: 0, low: 1), port)))
-        exporter.offer(Self.flows(500))
+        exporter.enqueue(Self.flows(500))
         exporter.stop(patience: .milliseconds(100))
         #expect(exporter.statistics.lost == 500 && exporter.statistics.waiting == 0 && exporter.statistics.sent == 0)
     }
@@ -263,7 +263,7 @@ import Testing
         let deadline = Deadline()
         while templates < 3 {
             guard !deadline.hasPassed else { throw Failure("templates came \(templates) times") }
-            exporter.offer(Self.flows(20, from: sent))
+            exporter.enqueue(Self.flows(20, from: sent))
             sent += 20
             while expected < sent {
                 let datagram = try inbox.receive()

@@ -267,7 +267,7 @@ struct LogSinkTests {
             return exact == 600 && single + summed == 600 && summed > 0
                 && lines.count { ($0["reason"] as? String ?? "").hasPrefix("relay.") } == 12
         }
-        #expect(try node.status()["refusals_summed"] as? Int ?? 0 > 0)
+        #expect(try node.status()["refusals_aggregated"] as? Int ?? 0 > 0)
         node.child.signal(SIGTERM)
         #expect(try node.child.waitForExit() == .code(0))
     }

@@ -40,10 +40,10 @@ struct ManyChangesTests {
             let answer = try site.run("reload")
             try #require(answer.exit == .code(0), "change \(change): \(answer.out)\(answer.error)")
         }
-        try awaitUntil("old tables go") { try status(site, "tables_held") <= 2 }
+        try awaitUntil("old tables go") { try status(site, "tables_in_memory") <= 2 }
         // Programs that still have a connection, and the newest.
-        #expect(try status(site, "programs_held") >= clients.count)
-        #expect(try status(site, "programs_held") <= clients.count + 2)
+        #expect(try status(site, "programs_in_memory") >= clients.count)
+        #expect(try status(site, "programs_in_memory") <= clients.count + 2)
         let grown = try memory(site) - before
         print("\(Self.changes) changes with \(clients.count) connections held: \(grown) KiB more, programs and all")
         // A held connection goes on as if nothing had happened.
@@ -53,11 +53,11 @@ struct ManyChangesTests {
         }
         for (place, client) in clients.enumerated() where place % 2 == 0 { client.reset() }
         try awaitUntil("every other program goes") {
-            try status(site, "programs_held") <= clients.count / 2 + 2
+            try status(site, "programs_in_memory") <= clients.count / 2 + 2
         }
         for client in clients { client.reset() }
         try awaitUntil("all old programs and routes go") {
-            try status(site, "programs_held") == 1 && status(site, "pinned") == 0
+            try status(site, "programs_in_memory") == 1 && status(site, "pinned") == 0
         }
     }
 

@@ -36,7 +36,7 @@ private final class Told: Sendable {
 struct ThreadLoopTests {
     private static let stackBytes = 1 << 18
 
-    @Test("what came before a wake-up is seen by the turn after it, and the last turn is told to end")
+    @Test("what came before a wake-up is seen by the iteration after it, and the last turn is told to end")
     func wakes() throws {
         let (loop, turned, told) = (try #require(ThreadLoop.make().loop), try Gate(), Told())
         let failed = loop.start("test", stackBytes: Self.stackBytes) {

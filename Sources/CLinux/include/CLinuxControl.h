@@ -63,8 +63,8 @@ int cl_hold_standard_streams(void);
 /* Blocks until the other end of a pipe is closed. */
 int cl_wait_for_end(int fd);
 
-/* A blocking pipe: ends[0] is read, ends[1] is closed to open the gate. */
-int cl_make_gate(int ends[2]);
+/* A blocking pipe: ends[0] is read, ends[1] is closed to let the threads begin. */
+int cl_make_barrier(int ends[2]);
 int cl_process_id(void);
 /* Until fd can be read or the time is over; a negative one never is. */
 void cl_wait_readable(int fd, int64_t timeout_ns);

@@ -27,9 +27,9 @@ extension AntiSpoofFilter {
             return settings.believesAnyone
                 ? "\(what) are a PROXY header's signature, which \(view.facts.peer.endpoint.address) may not send"
                 : "\(what) are a PROXY header's signature, which clients may not send"
-        case (.gate, _) where view.input == .timedOut:
+        case (.inspect, _) where view.input == .timedOut:
             return "nothing came in time; \(what) are looked at when they come"
-        case (.needBytes, _), (.gate, _):
+        case (.needBytes, _), (.inspect, _):
             return "the \(stream.count) bytes so far could still become a PROXY header"
         case (.next, .wait): return "no more bytes come, and the \(stream.count) so far are no PROXY header"
         case (.next, _): return "\(what) are no PROXY header"
@@ -39,7 +39,7 @@ extension AntiSpoofFilter {
     private static func sender(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         let count = view.bytes.count
         guard case .refuse(let code) = verdict, let refusal = Refusal(rawValue: code) else {
-            if case .gate = verdict, view.input == .timedOut {
+            if case .inspect = verdict, view.input == .timedOut {
                 return "none came in time, so the client is the peer itself, and a later one is refused"
             }
             if let total = verdict.wanted { return "\(count) bytes of it so far, looks again at \(total)" }

@@ -78,7 +78,7 @@ public enum AntiSpoofFilter: Filter {
             ReasonSpec(
                 "spoofed_source", .client, "The source is an address that no instance of this node was given."),
         ],
-        canGate: true)
+        isNonBlocking: true)
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         let requiresAssigned = directive.first("source") != nil
@@ -143,7 +143,7 @@ public enum AntiSpoofFilter: Filter {
         if settings.requiresAssigned { return assigned(view, effects) }
         let duty = settings.duty(of: view.facts.peer)
         guard duty != .mustNot else { return stranger(settings, view) }
-        if view.isGating { return late(view) }
+        if view.isInspecting { return late(view) }
         switch ProxyHeader.parse(view.bytes, limit: settings.max) {
         case .ok(let header):
             believe(header, effects)
@@ -180,7 +180,7 @@ public enum AntiSpoofFilter: Filter {
     private static func incomplete(_ duty: Duty, _ needs: Int, _ view: ConnectionView) -> Verdict {
         switch view.input {
         case .open: return .needBytes(needs)
-        case .timedOut: return duty == .may && view.bytes.isEmpty ? .gate(needs) : refuse(.headerTimeout)
+        case .timedOut: return duty == .may && view.bytes.isEmpty ? .inspect(needs) : refuse(.headerTimeout)
         case .ended:
             let hasSignature = ProxySignature.check(view.bytes) == .block
             return duty == .may && !hasSignature ? .next : refuse(.headerClosed)
@@ -194,7 +194,7 @@ public enum AntiSpoofFilter: Filter {
         switch ProxySignature.check(view.bytes) {
         case .block: return refuse(.headerTimeout)
         case .pass: return .next
-        case .wait(let needs): return view.input == .open ? .gate(needs) : .next
+        case .wait(let needs): return view.input == .open ? .inspect(needs) : .next
         }
     }
 
@@ -208,12 +208,12 @@ public enum AntiSpoofFilter: Filter {
         }
     }
 
-    /// R17: no first byte goes unlooked, however late it comes. Silence keeps the gate.
+    /// R17: no first byte goes unlooked, however late it comes. silence keeps the inspection open.
     private static func undecided(_ isSilent: Bool, _ wanted: Int, _ input: InputState) -> Verdict {
         switch input {
-        case .open: return .gate(wanted)
+        case .open: return .inspect(wanted)
         // Whoever has begun like a signature by now has had its time.
-        case .timedOut: return isSilent ? .gate(wanted) : refuse(.spoofed)
+        case .timedOut: return isSilent ? .inspect(wanted) : refuse(.spoofed)
         // What ends before it is a signature never becomes one.
         case .ended: return .next
         // What may not be looked at may not pass.

@@ -18,9 +18,9 @@ struct BackendChoice {
     private let client: IPAddress
     private let now: Instant
     /// The shared cursor stays where it is.
-    private let isRehearsal: Bool
+    private let isDryRun: Bool
     private let tried: TriedBackends
-    private var rehearsedTurns: UInt64 = 0
+    private var dryRunTurns: UInt64 = 0
     /// Nobody is healthy, and that is not to matter.
     private var ignoresHealth = false
 
@@ -31,7 +31,7 @@ struct BackendChoice {
         panic = settings.panic
         client = view.facts.client.endpoint.address
         now = view.now
-        isRehearsal = view.isRehearsal
+        isDryRun = view.isDryRun
         tried = view.facts.tried
     }
 
@@ -122,9 +122,9 @@ struct BackendChoice {
     /// The next turn, of all workers' together.
     private mutating func nextTurn() -> Int {
         let turn: UInt64
-        if isRehearsal {
-            turn = cell.pointee.cursor.load(ordering: .relaxed) &+ rehearsedTurns
-            rehearsedTurns &+= 1
+        if isDryRun {
+            turn = cell.pointee.cursor.load(ordering: .relaxed) &+ dryRunTurns
+            dryRunTurns &+= 1
         } else {
             turn = cell.pointee.cursor.wrappingAdd(1, ordering: .relaxed).oldValue
         }

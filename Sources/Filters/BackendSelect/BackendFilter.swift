@@ -27,7 +27,7 @@ public enum BackendFilter: Filter {
     }
 
     enum Refusal: UInt8, CaseIterable {
-        case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyHolds, proxyMismatch
+        case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyReservations, proxyMismatch
     }
 
     public static let descriptor = FilterDescriptor(
@@ -221,11 +221,11 @@ public enum BackendFilter: Filter {
         _ route: UnsafePointer<Route>, _ view: ConnectionView, _ effects: Effects
     ) -> Refusal? {
         let (active, limit) = (route.pointee.cell.active, route.pointee.maxConnections)
-        if view.isRehearsal { return active.pointee.current < limit ? nil : .routeFull }
+        if view.isDryRun { return active.pointee.current < limit ? nil : .routeFull }
         guard active.pointee.tryAdd(limit: limit) else { return .routeFull }
-        guard effects.hold(active) else {
+        guard effects.reserve(active) else {
             active.pointee.remove()
-            return .tooManyHolds
+            return .tooManyReservations
         }
         return nil
     }

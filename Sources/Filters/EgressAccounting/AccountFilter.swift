@@ -13,11 +13,11 @@ public enum AccountFilter: Filter {
     /// The worker's flows, where they are recorded, and where they go: the node's, which lives as long as its workers.
     public struct WorkerState {
         var flows: UnsafeMutablePointer<WorkerFlows>?
-        let sink: Unmanaged<FlowSink>?
+        let queues: Unmanaged<FlowQueues>?
     }
 
-    /// Records that a turn moves to the ring at most.
-    private static let slice = 1024
+    /// Records that an iteration moves to the ring at most.
+    private static let drainBatch = 1024
 
     public static let descriptor = FilterDescriptor(
         keyword: "account",
@@ -27,7 +27,7 @@ public enum AccountFilter: Filter {
             ClauseSpec(
                 "every", [.word("every"), .duration(name: "interval", .seconds(1)...(.seconds(60)))],
                 summary: "records growth of flows this often, while connections live (R21)")
-        ], blocks: [LedgerBlock.block, ConntrackBlock.block, HintsBlock.block, ExportBlock.block])
+        ], blocks: [LedgerBlock.block, ConntrackBlock.block, AlertsBlock.block, ExportBlock.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(every: directive.duration("every"))
@@ -51,31 +51,32 @@ public enum AccountFilter: Filter {
                     .note, at: .stage(.recordsFlows), "flows are recorded, and no `ledger` keeps them",
                     help: "write `ledger /var/lib/pipelined/ledger.db` in the `node` block"))
         }
-        if !records, let hints = config.blocks.only(HintsBlock.self)?.values, hints.fanOut != nil || hints.volume != nil
+        if !records, let alerts = config.blocks.only(AlertsBlock.self)?.values,
+            alerts.fanOut != nil || alerts.volume != nil
         {
             remarks.append(
                 ConfigRemark(
-                    .note, at: .block(HintsBlock.block.kind),
+                    .note, at: .block(AlertsBlock.block.kind),
                     "no pipeline records flows: `fan_out` and `volume` see nothing",
                     help: "write `account every 5s` in a pipeline"))
         }
         return remarks
     }
 
-    public static func makeState(_ settings: Settings) -> WorkerState { WorkerState(flows: nil, sink: nil) }
+    public static func makeState(_ settings: Settings) -> WorkerState { WorkerState(flows: nil, queues: nil) }
 
     public static func makeState(_ settings: Settings, _ context: StageContext) -> WorkerState {
-        guard settings.every != nil, let worker = context.worker, let sink = context.services.find(FlowSink.self),
-            let flows = sink.flows(of: worker)
+        guard settings.every != nil, let worker = context.worker, let queues = context.services.find(FlowQueues.self),
+            let flows = queues.flows(of: worker)
         else { return makeState(settings) }
         flows.pointee.users += 1
-        return WorkerState(flows: flows, sink: .passUnretained(sink))
+        return WorkerState(flows: flows, queues: .passUnretained(queues))
     }
 
     public static func prepare(_ settings: Settings, workers: Int, _ services: Services) -> Bool {
         guard settings.every != nil else { return true }
-        guard let sink = services.find(FlowSink.self) else { return false }
-        return (0..<workers).allSatisfy { sink.flows(of: $0) != nil }
+        guard let queues = services.find(FlowQueues.self) else { return false }
+        return (0..<workers).allSatisfy { queues.flows(of: $0) != nil }
     }
 
     public static func evaluate(
@@ -115,10 +116,10 @@ extension AccountFilter {
     public static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> FlushOutcome {
         guard let flows = state.flows else { return .done }
         if isLast {
-            handOver(flows, state.sink)
+            handOver(flows, state.queues)
             return .done
         }
-        let hasRoom = flows.pointee.table.drain(into: flows.pointee.lane, limit: slice)
+        let hasRoom = flows.pointee.table.drain(into: flows.pointee.queue, limit: drainBatch)
         if flows.pointee.table.count == 0 { return .done }
         return hasRoom ? .more : .waits
     }
@@ -128,12 +129,12 @@ extension AccountFilter {
         guard let flows = state.flows else { return }
         state.flows = nil
         flows.pointee.users -= 1
-        if flows.pointee.users == 0 { handOver(flows, state.sink) }
+        if flows.pointee.users == 0 { handOver(flows, state.queues) }
     }
 
-    private static func handOver(_ flows: UnsafeMutablePointer<WorkerFlows>, _ sink: Unmanaged<FlowSink>?) {
+    private static func handOver(_ flows: UnsafeMutablePointer<WorkerFlows>, _ queues: Unmanaged<FlowQueues>?) {
         let rest = flows.pointee.table.takeAll()
-        sink?._withUnsafeGuaranteedRef { $0.hand(over: rest, from: flows.pointee.lane) }
+        queues?._withUnsafeGuaranteedRef { $0.hand(over: rest, from: flows.pointee.queue) }
     }
 
     private static func grow(_ state: inout WorkerState, _ totals: ConnectionTotals) {
@@ -145,7 +146,7 @@ extension AccountFilter {
             bytesIn: totals.bytesToClient &- totals.reported.bytesToClient,
             firstSeen: totals.isReported ? totals.at : begun, lastSeen: totals.at)
         guard growth.connections > 0 || growth.bytesOut > 0 || growth.bytesIn > 0 else { return }
-        if !flows.pointee.table.add(key(totals), growth) { flows.pointee.lane.pointee.noteFolded(1) }
+        if !flows.pointee.table.add(key(totals), growth) { flows.pointee.queue.pointee.noteAggregated(1) }
     }
 
     /// TCP (6) is all that passes a relay.

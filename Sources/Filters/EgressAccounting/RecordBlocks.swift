@@ -184,8 +184,8 @@ public final class ConntrackBlock: SettingsBlock {
 }
 
 extension Program {
-    /// What is worth a hint; nil: nothing is looked for.
-    public var hints: HintSettings? { blocks.only(HintsBlock.self)?.values }
+    /// What is worth a alert; nil: nothing is looked for.
+    public var alerts: AlertSettings? { blocks.only(AlertsBlock.self)?.values }
     /// Collectors that flow records go to, in source order.
     public var exports: [ExportSettings] { blocks.all(of: ExportBlock.self).map(\.values) }
     /// Where flows are kept; nil: nowhere.

@@ -57,18 +57,18 @@ public enum RateLimitFilter: Filter {
     ) -> Verdict {
         // No route to count by: a stage above would have refused it, but is in shadow mode.
         guard let key = key(settings, view) else { return .next }
-        if view.isRehearsal {
+        if view.isDryRun {
             return settings.limit.look(key, at: view.now).refusal.map { .refuse(Refusal($0).rawValue) } ?? .next
         }
         switch settings.limit.admit(key, at: view.now) {
         case .refused(let refusal): return .refuse(Refusal(refusal).rawValue)
-        case .admitted(let hold, let pacer):
-            guard let hold else { return .next }
-            guard effects.hold(hold) else {
-                hold.pointee.remove()
+        case .admitted(let reservation, let bucket):
+            guard let reservation else { return .next }
+            guard effects.reserve(reservation) else {
+                reservation.pointee.remove()
                 return .refuse(Refusal.tooManyConnections.rawValue)
             }
-            if let pacer { _ = effects.pace(pacer) }
+            if let bucket { _ = effects.pace(bucket) }
             return .next
         }
     }
@@ -167,7 +167,7 @@ extension RateLimitFilter {
         case .refuse(Refusal.rateExceeded.rawValue): return "\(who) \(stands): its rate is used up"
         case .refuse(Refusal.tooManyConnections.rawValue): return "\(who) \(stands), as many as it may have"
         case .refuse: return "\(who) \(stands), whose table has no room for it"
-        case .next, .needBytes, .gate: return "\(who) \(stands)"
+        case .next, .needBytes, .inspect: return "\(who) \(stands)"
         }
     }
 

@@ -2,7 +2,7 @@ import Pipeline
 import PipelineText
 
 /// What goes back to a client: a first piece, and more of it while there is some. So a document of any size costs one
-/// piece of memory. What has to look at very much before it can say anything is made in slices.
+/// piece of memory. What has to look at very much before it can say anything is made in batches.
 struct AdminResponse {
     var first: [UInt8]
     /// The next piece; nil: that was all.

@@ -16,8 +16,8 @@ package final class AdminServer: AdminDoor {
     static let requestLimit = 65536
     /// Without a byte going either way, the node's own time not counted.
     static let idleLimit = TimeSpan.seconds(5)
-    /// How long reports are prepared in one turn of the control loop: signals, addresses and other clients wait no longer.
-    static let slice = TimeSpan.milliseconds(10)
+    /// How long reports are prepared in one iteration of the control loop: signals, addresses and other clients wait no longer.
+    static let batchTime = TimeSpan.milliseconds(10)
 
     /// How long a node that drains may take to hand over, in seconds.
     private static let handOverPatience: Int32 = 5
@@ -138,19 +138,19 @@ package final class AdminServer: AdminDoor {
         return min(idle ?? until, until)
     }
 
-    /// A report is being made: the next turn is due at once.
+    /// A report is being made: the next iteration is due at once.
     package var isPreparing: Bool { clients.contains(where: \.isPreparing) }
 
     /// The node did something else for so long: that is no client's fault.
     package func excuse(_ busy: TimeSpan) { for client in clients { client.excuse(busy) } }
 
-    /// One slice for one client, in turns.
+    /// One batch for one client, in turns.
     private func prepareOne() {
         let waiting = clients.filter(\.isPreparing)
         guard !waiting.isEmpty else { return }
         turn = (turn + 1) % waiting.count
         let now = Instant(nanoseconds: cl_now())
-        waiting[turn].prepare(until: now + AdminServer.slice, now)
+        waiting[turn].prepare(until: now + AdminServer.batchTime, now)
     }
 
     package static func open(at path: String) throws(AdminSocketError) -> any AdminDoor { try AdminServer(path: path) }

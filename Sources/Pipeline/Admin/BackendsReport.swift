@@ -4,7 +4,7 @@ import PipelineHealth
 import PipelineRouting
 import PipelineText
 
-/// The `backends` of a running node: each address once, with what this node knows of it (R12, R18). Made in slices: there
+/// The `backends` of a running node: each address once, with what this node knows of it (R12, R18). Made in batches: there
 /// may be a million routes to them.
 ///
 /// Threading: the control thread.
@@ -87,11 +87,11 @@ final class BackendsReport {
     func response(isText: Bool) -> AdminResponse {
         AdminResponse(preparing: { until in
             guard self.advance(until: until) else { return nil }
-            let all = SlicedRows(rows: self.rows)
+            let all = BatchedRows(rows: self.rows)
             guard isText else {
                 return all.json(head: "{\"count\":\(self.rows.count),\"backends\":[", tail: "]}\n", self.json)
             }
-            let first = SlicedRows(rows: Array(self.rows.prefix(BackendsReport.sortedLimit)))
+            let first = BatchedRows(rows: Array(self.rows.prefix(BackendsReport.sortedLimit)))
             let rest = self.rows.count - first.rows.count
             let note = rest > 0 ? "\(rest) more backends are not shown: --json has all of them\n" : ""
             return first.text(BackendsReport.head, note: note, self.cells)

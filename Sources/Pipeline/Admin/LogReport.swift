@@ -39,6 +39,6 @@ struct LogReport {
             line.field("error", Int(stream.counts.error))
             line.close()
         }
-        line.field("refusals_summed", summed)
+        line.field("refusals_aggregated", summed)
     }
 }

@@ -3,7 +3,7 @@ import PipelineHealth
 import PipelineRouting
 import PipelineText
 
-/// The `routes` of a running node, with what happens on each. Made in slices.
+/// The `routes` of a running node, with what happens on each. Made in batches.
 ///
 /// Threading: the control thread.
 final class RoutesReport {
@@ -41,7 +41,7 @@ final class RoutesReport {
                         < ($1.hostname ?? "", $1.route.pointee.port, $1.id)
                 }
             }
-            let all = SlicedRows(rows: self.rows)
+            let all = BatchedRows(rows: self.rows)
             // The closures keep the table.
             guard isText else { return all.json(head: self.jsonHead, tail: "]}\n") { self.json($0) } }
             let rest = self.table.routeCount - self.rows.count

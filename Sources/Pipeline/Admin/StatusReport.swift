@@ -74,8 +74,8 @@ struct StatusReport {
         line.field("used", node.shortages.memory.reading.used)
         line.field("bound", node.shortages.memory.bound(node.program.node.memory))
         line.close()
-        line.field("tables_held", node.fleet.snapshots.count)
-        line.field("programs_held", node.fleet.snapshots.programCount)
+        line.field("tables_in_memory", node.fleet.snapshots.count)
+        line.field("programs_in_memory", node.fleet.snapshots.programCount)
         line.field("pinned", node.pinned)
         writeReload(&line)
         line.list("problems", problems) { $0.string($1) }
@@ -85,7 +85,7 @@ struct StatusReport {
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)
-        if let hints = node.flowWatch.counts { StatusReport.write(&line, hints) }
+        if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }
         node.flows.counts.write(&line)
         line.close()
@@ -108,7 +108,7 @@ struct StatusReport {
     private static func write(_ line: inout JSONLine, _ worker: WorkerThread) {
         line.open()
         line.field("worker", worker.index)
-        line.field("generation", worker.mailbox.adoptedGeneration)
+        line.field("generation", worker.mailbox.appliedGeneration)
         for metric in WorkerCounters.Metric.allCases {
             line.field(name: metric.name, worker.counters.pointee.read(metric))
         }
@@ -144,19 +144,19 @@ struct StatusReport {
         line.close()
     }
 
-    private static func write(_ line: inout JSONLine, _ hints: FlowWatch.Counts) {
-        line.key("hints")
+    private static func write(_ line: inout JSONLine, _ alerts: FlowWatch.Counts) {
+        line.key("alerts")
         line.open()
-        line.list("kinds", hints.kinds) { line, kind in
+        line.list("kinds", alerts.kinds) { line, kind in
             line.open()
             line.field("kind", kind.name)
-            line.field("begun", kind.begun)
+            line.field("started", kind.begun)
             line.field("active", kind.active)
             line.close()
         }
-        line.field("instances", hints.instances)
-        line.field("records_unwatched", hints.unwatched)
-        line.field("refusals_dropped", hints.dropped)
+        line.field("instances", alerts.instances)
+        line.field("records_unwatched", alerts.unwatched)
+        line.field("refusals_dropped", alerts.dropped)
         line.close()
     }
 
@@ -203,7 +203,7 @@ struct StatusReport {
         for problem in problems { text += "problem: \(problem)\n" }
         for warning in node.interception?.report.warnings ?? [] { text += "warning: \(warning)\n" }
         text += "\n" + workersText + "\n" + listenersText
-        text += countsText("REASON", ended) + countsText("SHADOWED", shadowed) + hintsText
+        text += countsText("REASON", ended) + countsText("SHADOWED", shadowed) + alertsText
         return text + node.flows.counts.text
     }
 
@@ -217,7 +217,7 @@ struct StatusReport {
                 .active, .accepted, .sniffing, .connectAttempts, .connectRetries, .bytesToUpstream, .bytesToClient,
             ]
             table.add(
-                ["\(worker.index)", "\(worker.mailbox.adoptedGeneration)"]
+                ["\(worker.index)", "\(worker.mailbox.appliedGeneration)"]
                     + metrics.map { "\(worker.counters.pointee.read($0))" })
         }
         return table.text
@@ -236,10 +236,10 @@ struct StatusReport {
     }
 
     /// Only kinds that there were: most nodes have none.
-    private var hintsText: String {
-        guard let hints = node.flowWatch.counts, hints.kinds.contains(where: { $0.begun > 0 }) else { return "" }
-        var table = TextTable(["HINT", "-BEGUN", "-ACTIVE"])
-        for kind in hints.kinds where kind.begun > 0 { table.add([kind.name, "\(kind.begun)", "\(kind.active)"]) }
+    private var alertsText: String {
+        guard let alerts = node.flowWatch.counts, alerts.kinds.contains(where: { $0.begun > 0 }) else { return "" }
+        var table = TextTable(["ALERT", "-STARTED", "-ACTIVE"])
+        for kind in alerts.kinds where kind.begun > 0 { table.add([kind.name, "\(kind.begun)", "\(kind.active)"]) }
         return "\n" + table.text
     }
 

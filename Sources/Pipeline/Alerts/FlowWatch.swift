@@ -6,8 +6,8 @@ import PipelineLedger
 import PipelineText
 import Synchronization
 
-/// What is looked for in flow records while they pass: who sends most right now (``TopReport``), and what is worth a hint
-/// (``HintEngine``).
+/// What is looked for in flow records while they pass: who sends most right now (``TopReport``), and what is worth a alert
+/// (``AlertEngine``).
 ///
 /// Threading: any; nothing here waits but for a lock that is held for short.
 package final class FlowWatch: Sendable {
@@ -17,7 +17,7 @@ package final class FlowWatch: Sendable {
 
     private struct State: @unchecked Sendable {
         var traffic = TrafficWindow()
-        var engine: HintEngine?
+        var engine: AlertEngine?
         var adminSocket: String?
         var hasSaidFull = false
     }
@@ -41,31 +41,31 @@ package final class FlowWatch: Sendable {
 
     // MARK: The control thread's side
 
-    /// From now on. What is known of instances stays, unless hints are switched off.
+    /// From now on. What is known of instances stays, unless alerts are switched off.
     package func update(_ program: Program) {
         let interval = program.chains.buffer.compactMap(\.progressInterval).max()
-        wantsAttempts.store(program.hints != nil, ordering: .relaxed)
+        wantsAttempts.store(program.alerts != nil, ordering: .relaxed)
         state.withLock { state in
             if let interval { state.traffic.setInterval(interval) }
             state.adminSocket = program.node.adminSocket
-            guard let hints = program.hints else {
+            guard let alerts = program.alerts else {
                 state.engine = nil
                 return
             }
             if let engine = state.engine {
-                engine.update(hints)
+                engine.update(alerts)
             } else {
-                state.engine = HintEngine(hints, now: Instant(nanoseconds: cl_now()))
+                state.engine = AlertEngine(alerts, now: Instant(nanoseconds: cl_now()))
             }
         }
     }
 
-    /// Its report is made in slices: see ``names``.
+    /// Its report is made in batches: see ``names``.
     package func tally(_ question: TopQuestion, now: UInt64 = cl_wall_clock()) -> TopTally {
         let view = state.withLock { state in
             let interval = state.traffic.interval.nanoseconds
             let wanted = question.seconds.map { ($0 * 1_000_000_000 + interval - 1) / interval } ?? 4
-            return state.traffic.view(slices: Int(clamping: wanted), now: now)
+            return state.traffic.view(buckets: Int(clamping: wanted), now: now)
         }
         return TopTally(question, view)
     }
@@ -85,19 +85,19 @@ package final class FlowWatch: Sendable {
         }
         package var kinds: [Kind] = []
         package var instances = 0
-        /// Records of instances beyond ``HintEngine/instanceLimit``.
+        /// Records of instances beyond ``AlertEngine/instanceLimit``.
         package var unwatched: UInt64 = 0
         /// Refused connections that were not looked at.
         package var dropped: UInt64 = 0
     }
 
-    /// Nil: hints are off.
+    /// Nil: alerts are off.
     package var counts: Counts? {
         let dropped = attempts.withLock { $0.dropped }
         return state.withLock { state in
             guard let engine = state.engine else { return nil }
             return Counts(
-                kinds: Hint.Kind.allCases.map {
+                kinds: Alert.Kind.allCases.map {
                     .init(name: $0.rawValue, begun: engine.begun[$0] ?? 0, active: engine.active($0))
                 }, instances: engine.instances, unwatched: engine.unwatched, dropped: dropped)
         }
@@ -106,7 +106,7 @@ package final class FlowWatch: Sendable {
     // MARK: The log thread's side
 
     /// An ended connection.
-    package func offer(_ record: ConnectionRecord) {
+    package func enqueue(_ record: ConnectionRecord) {
         guard wantsAttempts.load(ordering: .relaxed), let attempt = Attempt(record) else { return }
         attempts.withLock { attempts in
             if attempts.waiting.count < FlowWatch.attemptLimit {
@@ -136,22 +136,22 @@ package final class FlowWatch: Sendable {
             return attempts.waiting
         }
         let now = Instant(nanoseconds: cl_now())
-        let (hints, adminSocket, isFull) = state.withLock { state -> ([Hint], String?, Bool) in
+        let (alerts, adminSocket, isFull) = state.withLock { state -> ([Alert], String?, Bool) in
             guard let engine = state.engine else { return ([], nil, false) }
             for attempt in waiting { engine.observe(attempt, now) }
             let isFull = engine.unwatched > 0 && !state.hasSaidFull
             state.hasSaidFull = state.hasSaidFull || isFull
             return (engine.tick(now), state.adminSocket, isFull)
         }
-        for hint in hints {
-            let text = HintText(
-                hint: hint, names: directory.find(hint.instance, hint.source), adminSocket: adminSocket,
-                addresses: directory.addresses(of: hint.instance))
-            log.say("egress_hint", text.message) { text.write(&$0) }
+        for alert in alerts {
+            let text = AlertText(
+                alert: alert, names: directory.find(alert.instance, alert.source), adminSocket: adminSocket,
+                addresses: directory.addresses(of: alert.instance))
+            log.say("egress_alert", text.message) { text.write(&$0) }
         }
         guard isFull else { return }
         log.say(
-            "egress_hints_full",
-            "more than \(HintEngine.instanceLimit) instances: of the newest no hints are given until others are idle")
+            "egress_alerts_full",
+            "more than \(AlertEngine.instanceLimit) instances: of the newest no alerts are given until others are idle")
     }
 }

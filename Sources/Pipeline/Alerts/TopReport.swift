@@ -11,7 +11,7 @@ package struct TopQuestion: Sendable, Equatable {
 
     package var by = ReportGroup.instance
     package var order = Order.bytes
-    /// Over how long, in seconds; nil: four rounds of the workers.
+    /// Over how long, in seconds; nil: four ticks of the workers.
     package var seconds: UInt64?
     package var rows = 20
     /// Only flows of this instance, and so on; all that are given have to fit.
@@ -59,7 +59,7 @@ package struct TopReport {
     let total: TrafficWindow.Sums
     let from: UInt64
     let to: UInt64
-    let folded: UInt64
+    let aggregated: UInt64
     /// The envs that a question about one of them fits, if they are several: the report is nobody's then.
     let ambiguous: [EnvName]
 
@@ -81,7 +81,7 @@ package struct TopReport {
         others = tally.found.count - rows.count
         total = tally.total
         ambiguous = question.isOfOneEnv && tally.owners.envs.count > 1 ? tally.owners.envs.sorted() : []
-        (from, to, folded) = (tally.view.from, tally.view.to, tally.view.folded)
+        (from, to, aggregated) = (tally.view.from, tally.view.to, tally.view.aggregated)
     }
 
     /// What a row is about: an owner's index, an address, or a port.
@@ -89,24 +89,24 @@ package struct TopReport {
         let high: UInt64
         let low: UInt64
         let isOwner: Bool
-        let isFolded: Bool
+        let isAggregated: Bool
 
         init(_ group: ReportGroup, _ key: FlowKey, _ owner: Int) {
             switch group {
             case .org, .app, .env, .instance:
-                (high, low, isOwner, isFolded) = (0, UInt64(owner), true, false)
+                (high, low, isOwner, isAggregated) = (0, UInt64(owner), true, false)
             case .destination:
-                isFolded = TrafficWindow.isFolded(key)
+                isAggregated = TrafficWindow.isAggregated(key)
                 (high, low, isOwner) = (key.destination.high, key.destination.low, false)
             case .port:
-                isFolded = TrafficWindow.isFolded(key)
-                (high, low, isOwner) = (0, isFolded ? 0 : UInt64(key.port) << 8 | UInt64(key.proto), false)
+                isAggregated = TrafficWindow.isAggregated(key)
+                (high, low, isOwner) = (0, isAggregated ? 0 : UInt64(key.port) << 8 | UInt64(key.proto), false)
             }
         }
     }
 
     private static func row(_ group: ReportGroup, _ key: Group, _ owners: TopOwners) -> Row {
-        if key.isFolded { return Row(name: "(others)") }
+        if key.isAggregated { return Row(name: "(others)") }
         switch group {
         case .org, .app, .env, .instance: return owners.rows[Int(key.low)]
         case .destination: return Row(name: "\(IPAddress(high: key.high, low: key.low))")
@@ -157,7 +157,7 @@ package struct TopReport {
             line.close()
         }
         line.field("others", others)
-        line.field("flows_put_together", folded)
+        line.field("flows_aggregated", aggregated)
         line.key("total")
         line.open()
         write(&line, total)
@@ -179,7 +179,7 @@ package struct TopReport {
         let age = now > to ? (now - to) / 1_000_000_000 : 0
         var text = "\(node): \(TopReport.seconds(milliseconds)) to \(Timestamp.text(to)), \(age) s ago, "
         text += "by \(question.by.rawValue)\n"
-        if folded > 0 { text += "\(folded) small flows were counted together by instance\n" }
+        if aggregated > 0 { text += "\(aggregated) small flows were counted together by instance\n" }
         var table = TextTable(columns.map(\.head) + ["-OUT/S", "-IN/S", "-CONN/S", "-CONNECTIONS"])
         for row in rows {
             table.add(columns.map { $0.value(row).isEmpty ? "-" : $0.value(row) } + numbers(row.sums))

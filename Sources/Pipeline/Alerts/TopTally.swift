@@ -3,7 +3,7 @@ import Pipeline
 import PipelineFlows
 import PipelineLedger
 
-/// Puts the flows of a window together for a ``TopReport``, in slices.
+/// Puts the flows of a window together for a ``TopReport``, in batches.
 package struct TopTally {
     typealias Entry = (group: TopReport.Group, sums: TrafficWindow.Sums)
 
@@ -19,10 +19,10 @@ package struct TopTally {
         owners = TopOwners(question)
     }
 
-    /// Takes one of the window's slices after the other, until about that instant. True: all of them.
+    /// Takes one of the window's buckets after the other, until about that instant. True: all of them.
     package mutating func advance(until end: Instant, _ names: (UInt32, IPAddress) -> FlowNames) -> Bool {
-        while next < view.slices.count {
-            for (key, sums) in view.slices[next] where question.fits(key) {
+        while next < view.buckets.count {
+            for (key, sums) in view.buckets[next] where question.fits(key) {
                 guard let owner = owners.find(key, names) else { continue }
                 total.add(sums)
                 found[TopReport.Group(question.by, key, owner), default: TrafficWindow.Sums()].add(sums)
@@ -30,7 +30,7 @@ package struct TopTally {
             next += 1
             if Instant(nanoseconds: cl_now()) >= end { break }
         }
-        return next == view.slices.count
+        return next == view.buckets.count
     }
 
     /// The rows that are shown, most first: without sorting the others.

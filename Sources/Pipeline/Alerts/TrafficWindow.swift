@@ -1,10 +1,10 @@
 import Pipeline
 import PipelineFlows
 
-/// Who sent how much to whom in the last minute or so, by flow: what `top` shows. In slices as long as workers take between
-/// two rounds, so that each slice has one round of each worker in it, and a steady flow looks steady.
+/// Who sent how much to whom in the last minute or so, by flow: what `top` shows. In buckets as long as workers take between
+/// two ticks, so that each bucket has one tick of each worker in it, and a steady flow looks steady.
 ///
-/// Bounded: a slice with too many flows keeps the largest, and counts the others together by instance. So sums by
+/// Bounded: a bucket with too many flows keeps the largest, and counts the others together by instance. So sums by
 /// instance, env and org stay right whatever comes (R27).
 struct TrafficWindow {
     struct Sums: Equatable {
@@ -27,38 +27,38 @@ struct TrafficWindow {
         private static func sum(_ a: UInt64, _ b: UInt64) -> UInt64 { b > .max - a ? .max : a + b }
     }
 
-    private struct Slice {
+    private struct Bucket {
         var number: UInt64
         var flows: [FlowKey: Sums] = [:]
         /// Flows that were counted together.
-        var folded: UInt64 = 0
+        var aggregated: UInt64 = 0
     }
 
-    /// What ``view(slices:now:)`` shows at most.
-    static let sliceLimit = 16
+    /// What ``view(buckets:now:)`` shows at most.
+    static let bucketLimit = 16
     /// Besides those, some that are not complete yet.
-    private static let kept = sliceLimit + 8
-    /// Records of a slice come so much later than its end: after the worker's next round, and the next look.
+    private static let kept = bucketLimit + 8
+    /// Records of a bucket come so much later than its end: after the worker's next tick, and the next look.
     private static let transport: UInt64 = 1_500_000_000
-    static let shortestSlice = TimeSpan.milliseconds(500)
+    static let shortestBucket = TimeSpan.milliseconds(500)
 
-    /// How long a slice is.
+    /// How long a bucket is.
     private(set) var interval: TimeSpan
     private let flowLimit: Int
-    private var slices: [Slice] = []
+    private var buckets: [Bucket] = []
 
-    /// - Parameter flowLimit: flows of a slice that are kept apart; up to twice as many for a while.
+    /// - Parameter flowLimit: flows of a bucket that are kept apart; up to twice as many for a while.
     init(interval: TimeSpan = .seconds(5), flowLimit: Int = 4096) {
-        self.interval = max(interval, TrafficWindow.shortestSlice)
+        self.interval = max(interval, TrafficWindow.shortestBucket)
         self.flowLimit = flowLimit
     }
 
     /// Begins anew if it changes.
     mutating func setInterval(_ new: TimeSpan) {
-        let new = max(new, TrafficWindow.shortestSlice)
+        let new = max(new, TrafficWindow.shortestBucket)
         guard new != interval else { return }
         interval = new
-        slices = []
+        buckets = []
     }
 
     private func number(_ time: UInt64) -> UInt64 { time / interval.nanoseconds }
@@ -66,36 +66,36 @@ struct TrafficWindow {
     /// - Parameter now: wall clock, nanoseconds since 1970, as in records.
     mutating func add(_ record: FlowRecord, now: UInt64) {
         // A clock that was set back: what is ahead of it would hide all that comes.
-        if let newest = slices.last, newest.number > number(now) &+ 2 { slices = [] }
+        if let newest = buckets.last, newest.number > number(now) &+ 2 { buckets = [] }
         let number = min(number(record.lastSeen), self.number(now) &+ 1)
         guard let place = place(number) else { return }
-        slices[place].flows[record.key, default: Sums()].add(
+        buckets[place].flows[record.key, default: Sums()].add(
             Sums(
                 connections: UInt64(record.connections), bytesOut: record.bytesOut, bytesIn: record.bytesIn))
-        if slices[place].flows.count > flowLimit * 2 { fold(place) }
+        if buckets[place].flows.count > flowLimit * 2 { aggregate(place) }
     }
 
-    /// Where the slice of that number is; nil: it is too old. They are in order, and nearly all records are of the last.
+    /// Where the bucket of that number is; nil: it is too old. They are in order, and nearly all records are of the last.
     private mutating func place(_ number: UInt64) -> Int? {
-        var place = slices.count
-        while place > 0, slices[place - 1].number >= number {
-            if slices[place - 1].number == number { return place - 1 }
+        var place = buckets.count
+        while place > 0, buckets[place - 1].number >= number {
+            if buckets[place - 1].number == number { return place - 1 }
             place -= 1
         }
-        guard slices.count < TrafficWindow.kept || place > 0 else { return nil }
-        slices.insert(Slice(number: number), at: place)
-        guard slices.count > TrafficWindow.kept else { return place }
-        slices.removeFirst()
+        guard buckets.count < TrafficWindow.kept || place > 0 else { return nil }
+        buckets.insert(Bucket(number: number), at: place)
+        guard buckets.count > TrafficWindow.kept else { return place }
+        buckets.removeFirst()
         return place - 1
     }
 
-    private mutating func fold(_ place: Int) {
+    private mutating func aggregate(_ place: Int) {
         var kept: [FlowKey: Sums] = [:]
-        let order = slices[place].flows.sorted { $0.value.weight > $1.value.weight }
+        let order = buckets[place].flows.sorted { $0.value.weight > $1.value.weight }
         for (index, flow) in order.enumerated() {
             var key = flow.key
             if index >= flowLimit {
-                if !TrafficWindow.isFolded(key) { slices[place].folded += 1 }
+                if !TrafficWindow.isAggregated(key) { buckets[place].aggregated += 1 }
                 (key.destination, key.port, key.proto) = (.unspecified, 0, 0)
                 // More instances than there is place for: of nobody.
                 if kept[key] == nil, kept.count >= flowLimit * 3 / 2 {
@@ -104,32 +104,32 @@ struct TrafficWindow {
             }
             kept[key, default: Sums()].add(flow.value)
         }
-        slices[place].flows = kept
+        buckets[place].flows = kept
     }
 
     /// Flows that were counted together have no destination.
-    static func isFolded(_ key: FlowKey) -> Bool { key.destination == .unspecified && key.port == 0 }
+    static func isAggregated(_ key: FlowKey) -> Bool { key.destination == .unspecified && key.port == 0 }
 
-    /// The newest slices that are complete.
+    /// The newest buckets that are complete.
     struct View {
-        let slices: [[FlowKey: Sums]]
+        let buckets: [[FlowKey: Sums]]
         /// Wall clock, nanoseconds since 1970.
         let from: UInt64
         let to: UInt64
-        let folded: UInt64
+        let aggregated: UInt64
     }
 
     /// - Parameters:
-    ///   - count: how many slices: 1 to ``sliceLimit``.
+    ///   - count: how many buckets: 1 to ``bucketLimit``.
     ///   - now: wall clock.
-    func view(slices count: Int, now: UInt64) -> View {
+    func view(buckets count: Int, now: UInt64) -> View {
         let late = interval.nanoseconds + TrafficWindow.transport
         // The number behind the last one that is complete.
         let end = number(now > late ? now - late : 0)
-        let begin = end - min(end, UInt64(min(max(1, count), TrafficWindow.sliceLimit)))
-        let shown = slices.filter { (begin..<end).contains($0.number) }
+        let begin = end - min(end, UInt64(min(max(1, count), TrafficWindow.bucketLimit)))
+        let shown = buckets.filter { (begin..<end).contains($0.number) }
         return View(
-            slices: shown.map(\.flows), from: begin * interval.nanoseconds, to: end * interval.nanoseconds,
-            folded: shown.reduce(0) { $0 + $1.folded })
+            buckets: shown.map(\.flows), from: begin * interval.nanoseconds, to: end * interval.nanoseconds,
+            aggregated: shown.reduce(0) { $0 + $1.aggregated })
     }
 }

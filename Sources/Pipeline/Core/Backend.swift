@@ -20,7 +20,7 @@ public enum Balance: UInt8, Sendable, CaseIterable {
 public struct BackendCell: ~Copyable {
     public let endpoint: Endpoint
     /// Connections to it now, those being connected included. Each pins the cell.
-    public let active = HoldCount()
+    public let active = ReservationCount()
     /// Connects that came about, and that did not.
     public let connects = Atomic<UInt64>(0)
     public let failures = Atomic<UInt64>(0)
@@ -131,7 +131,7 @@ extension BackendCell {
     }
 
     /// Probes have shown that it answers: an ejection ends before its time, and those before it are forgotten.
-    public func pardon(at now: Instant) {
+    public func uneject(at now: Instant) {
         failuresInARow.store(0, ordering: .relaxed)
         ejections.store(0, ordering: .relaxed)
         guard ejectedUntil.exchange(0, ordering: .relaxed) > now.nanoseconds else { return }

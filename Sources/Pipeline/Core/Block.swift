@@ -92,7 +92,7 @@ public struct BlockDescriptor: Sendable {
     public enum Shape: Sendable {
         /// `limit NAME { SETTING … }`.
         case named
-        /// `hints { SETTING … }`, at most once.
+        /// `alerts { SETTING … }`, at most once.
         case single
         /// `export ipfix …`: one setting, and that its only line, outside of blocks; at most so many of them, and what to do
         /// instead of more.
@@ -144,19 +144,24 @@ public struct BlockDescriptor: Sendable {
     let absent: @Sendable (StageCapabilities) -> (any ConfigBlock)?
     let memberList: (@Sendable (_ isDistinct: Bool) -> any MemberList)?
 
+    /// What it was called before: taken for one minor version, with a note.
+    public let formerly: String?
+
     public var keyword: String { kind.keyword }
 
     /// A block or line that is made of settings.
     /// - Parameters:
     ///   - absent: of a ``Shape/single``: what holds where the config has none, by what its stages can do.
     public init<Block: SettingsBlock>(
-        _ keyword: String, _ shape: Shape, what: String? = nil, of block: Block.Type, _ summary: String,
+        _ keyword: String, _ shape: Shape, what: String? = nil, formerly: String? = nil, of block: Block.Type,
+        _ summary: String,
         use: (@Sendable (String) -> String)? = nil,
         absent: @escaping @Sendable (StageCapabilities) -> (any ConfigBlock)? = { _ in nil }
     ) {
         self.kind = BlockKind(keyword)
         self.shape = shape
         self.what = what ?? keyword
+        self.formerly = formerly
         self.summary = summary
         self.use = use
         self.absent = absent
@@ -184,6 +189,7 @@ public struct BlockDescriptor: Sendable {
         self.kind = BlockKind(keyword)
         self.shape = .list(members)
         self.what = what ?? keyword
+        self.formerly = nil
         self.summary = summary
         self.use = use
         self.shown = shown

@@ -17,15 +17,15 @@ public struct FilterDescriptor: Sendable {
     public let endings: [RuntimeReason: String]
     /// The blocks and lines of the config that belong to it. What another filter declares as well is the same one.
     public let blocks: [BlockDescriptor]
-    /// True if a wait of this stage need not always hold up later ones: where it gives nothing, it only gates the
+    /// True if a wait of this stage need not always hold up later ones: where it gives nothing, it only inspects the
     /// client's bytes. On a raw route it looks at them while the other direction already flows (R17).
-    public let canGate: Bool
+    public let isNonBlocking: Bool
 
     public init(
         keyword: String, summary: String, needs: Set<Fact> = [], reads: Set<Fact> = [],
         readingEarlier: [Fact: String] = [:], gives: Set<Fact> = [], clauses: [ClauseSpec] = [],
         reasons: [ReasonSpec] = [], endings: [RuntimeReason: String] = [:], blocks: [BlockDescriptor] = [],
-        canGate: Bool = false
+        isNonBlocking: Bool = false
     ) {
         self.endings = endings
         self.blocks = blocks
@@ -37,7 +37,7 @@ public struct FilterDescriptor: Sendable {
         self.gives = gives
         self.clauses = clauses
         self.reasons = reasons
-        self.canGate = canGate
+        self.isNonBlocking = isNonBlocking
     }
 
     /// What a stage of this filter needs, reads and gives unless its directive makes a difference.
@@ -53,7 +53,7 @@ public struct StageFacts: Sendable, Equatable {
     public var instead: [Fact: Fact]
     /// What else the engine has to know of it.
     public var capabilities: StageCapabilities
-    /// Reservations in limits that it may make for one connection, until that ends: at most ``Holds/capacity`` together.
+    /// Reservations in limits that it may make for one connection, until that ends: at most ``Reservations/capacity`` together.
     public var reservations: Int
     public init(
         needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [], instead: [Fact: Fact] = [:],

@@ -85,8 +85,8 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
     public var ejection: UnsafePointer<EjectionPolicy>?
     /// Given back at the end of the connection.
-    public var holds = Holds()
-    public var pacers = Pacers()
+    public var reservations = Reservations()
+    public var buckets = ConnectionBuckets()
     /// Where the TLVs of a PROXY header that we believed stand in the client's bytes; 0 length: none.
     public var tlvOffset: UInt16 = 0
     public var tlvLength: UInt16 = 0
@@ -171,10 +171,10 @@ public struct ConnectionView {
     /// Who has which address on this node (R19).
     public let instances: InstanceDirectory
     /// `explain` asks, and no connection is there: a stage answers as it would, and changes nothing that others share.
-    public let isRehearsal: Bool
-    /// The stage is a gate (``Verdict/gate(_:)``), and the backend is connected already: what it sees now it can hold back,
+    public let isDryRun: Bool
+    /// The stage inspects without blocking (``Verdict/inspect(_:)``), and the backend is connected already: what it sees now it can hold back,
     /// refuse or let pass. To take bytes out, or to say who the client is, is too late.
-    public let isGating: Bool
+    public let isInspecting: Bool
 
     @inlinable public var facts: ConnectionFacts {
         unsafeAddress { pointer }
@@ -183,10 +183,10 @@ public struct ConnectionView {
     public init(
         facts: UnsafePointer<ConnectionFacts>, bytes: UnsafeBufferPointer<UInt8>, input: InputState, now: Instant,
         wallClock: UInt64 = 0, routes: RouteTableHandle, instances: InstanceDirectory = .empty,
-        isRehearsal: Bool = false,
-        isGating: Bool = false
+        isDryRun: Bool = false,
+        isInspecting: Bool = false
     ) {
-        self.isGating = isGating
+        self.isInspecting = isInspecting
         self.pointer = facts
         self.bytes = bytes
         self.input = input
@@ -194,7 +194,7 @@ public struct ConnectionView {
         self.wallClock = wallClock
         self.routes = routes
         self.instances = instances
-        self.isRehearsal = isRehearsal
+        self.isDryRun = isDryRun
     }
 }
 
@@ -246,9 +246,9 @@ public struct Effects {
     public func setCandidates(_ candidates: BackendCandidates) { facts.pointee.candidates = candidates }
     /// Has the runtime take `count` back at the end of the connection, however it ends. The stage has counted it
     /// already. False if a connection can't hold more: then the stage takes it back itself.
-    public func hold(_ count: UnsafePointer<HoldCount>) -> Bool { facts.pointee.holds.append(count) }
-    /// Has the relay obey a rate. What owns the pacer must be held as well. False if there is no room.
-    public func pace(_ pacer: UnsafePointer<Pacer>) -> Bool { facts.pointee.pacers.append(pacer) }
+    public func reserve(_ count: UnsafePointer<ReservationCount>) -> Bool { facts.pointee.reservations.append(count) }
+    /// Has the relay obey a rate. What owns the bucket must be held as well. False if there is no room.
+    public func pace(_ bucket: UnsafePointer<ByteBuckets>) -> Bool { facts.pointee.buckets.append(bucket) }
     /// R12: what connect failures lead to.
     public func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
     public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {

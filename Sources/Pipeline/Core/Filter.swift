@@ -55,7 +55,7 @@ public protocol Filter: SendableMetatype {
     /// is in ``ConnectionTotals/reported``, as it is in ``settle(_:_:_:)``: growth counts once.
     static func progress(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
 
-    /// After every round of ``progress(_:_:_:)``, and once when the worker ends: time to hand over what the state keeps.
+    /// After every tick of ``progress(_:_:_:)``, and once when the worker ends: time to hand over what the state keeps.
     /// - Parameter isLast: no other call follows; there is time for whatever it takes.
     /// - Returns: what is left. Always ``FlushOutcome/done`` if `isLast`.
     static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> FlushOutcome

@@ -10,7 +10,7 @@ public struct InstanceIdentity: ~Copyable {
     public let app: FrozenText
     public let org: FrozenText
     /// Connections that pin it.
-    public let users = HoldCount()
+    public let users = ReservationCount()
 
     public init(number: UInt32, id: FrozenText, env: FrozenText, app: FrozenText, org: FrozenText) {
         self.number = number

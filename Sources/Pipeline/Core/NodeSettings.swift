@@ -37,10 +37,10 @@ public struct NodeSettings: Sendable, Equatable {
     public var userTimeout = TimeSpan.seconds(120)
     public var backlog = 4096
     /// How many upstream sockets of short connections each worker keeps for the next ones; 0: none.
-    public var spareSockets = 128
+    public var idleUpstreamSockets = 128
     /// Whether each worker has a table of file descriptors of its own, where the system lets it.
     public var ownDescriptors = true
-    /// How long bulk streams may gather between two moves; zero: they are moved as their bytes come.
+    /// How long bulk streams may coalesce between two moves; zero: they are moved as their bytes come.
     public var coalesce = TimeSpan.milliseconds(1)
     /// One JSON line per connection.
     public var logConnections = true

@@ -13,8 +13,8 @@ public struct Stage: @unchecked Sendable {
     public let facts: StageFacts
     /// See ``Filter/progressInterval(_:)``.
     public let progressInterval: TimeSpan?
-    /// See ``FilterDescriptor/canGate``.
-    public let canGate: Bool
+    /// See ``FilterDescriptor/isNonBlocking``.
+    public let isNonBlocking: Bool
     /// As the formatter writes it, for `check --print` and `explain`.
     public let source: String
     /// Where it stands in the config file.
@@ -33,7 +33,7 @@ public struct Stage: @unchecked Sendable {
             filter: filter, settings: UnsafeMutableRawPointer(memory), reasonBase: reasonBase,
             reasonCount: UInt8(clamping: F.descriptor.reasons.count), stateIndex: stateIndex,
             shadow: shadow, peek: F.peek(settings), facts: F.facts(settings),
-            progressInterval: F.progressInterval(settings), canGate: F.descriptor.canGate,
+            progressInterval: F.progressInterval(settings), isNonBlocking: F.descriptor.isNonBlocking,
             source: source,
             line: line,
             blocks: blocks)
@@ -56,12 +56,12 @@ public struct Chain: Sendable {
     public let peekBytes: Int
     /// From accept; nil exactly if ``peekBytes`` is 0 or no stage has a deadline.
     public let peekTimeout: TimeSpan?
-    /// True if every peeking stage can gate: connect first, look at the client's bytes as they come (R17). Whether a
+    /// True if every peeking stage inspects without blocking: connect first, look at the client's bytes as they come (R17). Whether a
     /// connection does is each stage's verdict.
-    public let gates: Bool
+    public let isNonBlocking: Bool
     /// The shortest that a stage asks for; nil: none wants to hear of living connections.
     public let progressInterval: TimeSpan?
-    /// Index of the last stage that looks at bytes and can't gate; -1: none.
+    /// Index of the last stage that looks at bytes and blocks; -1: none.
     @usableFromInline let lastWait: Int
     /// Index of the stage that chooses the route and its backends; -1: none.
     public let selector: Int
@@ -81,9 +81,9 @@ public struct Chain: Sendable {
         }
         self.peekBytes = min(PeekNeed.limit, consumed + kept)
         self.peekTimeout = peeking.compactMap { $0.peek?.timeout }.max()
-        self.gates = !peeking.isEmpty && peeking.allSatisfy(\.canGate)
+        self.isNonBlocking = !peeking.isEmpty && peeking.allSatisfy(\.isNonBlocking)
         self.progressInterval = stages.compactMap(\.progressInterval).min()
-        self.lastWait = stages.lastIndex { $0.peek != nil && !$0.canGate } ?? -1
+        self.lastWait = stages.lastIndex { $0.peek != nil && !$0.isNonBlocking } ?? -1
         self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
         self.ahead = FrozenArray(stages.indices.map { StagesAhead(of: $0, in: stages) })
         self.capabilities = stages.reduce(into: []) { $0.formUnion($1.facts.capabilities) }
@@ -95,9 +95,11 @@ public struct Chain: Sendable {
         ahead.deallocate()
     }
 
-    /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
+    /// Whether ``Verdict/inspect(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
     /// later stage has to wait for bytes anyway.
-    @inlinable public func gates(at stage: Int) -> Bool { stage > lastWait && stages.pointer(stage).pointee.canGate }
+    @inlinable public func isNonBlocking(at stage: Int) -> Bool {
+        stage > lastWait && stages.pointer(stage).pointee.isNonBlocking
+    }
 }
 
 /// How a listener comes by its connections.
@@ -165,7 +167,7 @@ public struct ExposeSpec: Hashable, Sendable {
 /// A config file, compiled: everything bound, typed, ordered and checked. Immutable.
 ///
 /// Ownership: whoever holds the program calls nothing; ``deinit`` frees stages and settings. Workers hold it unmanaged,
-/// and count themselves in ``users``; the control side keeps it alive until every worker has adopted a later one, and none
+/// and count themselves in ``users``; the control side keeps it alive until every worker has applied a later one, and none
 /// is counted any more.
 public final class Program: Sendable {
     public let node: NodeSettings
@@ -182,7 +184,7 @@ public final class Program: Sendable {
     /// How many stage states a worker needs.
     public let stateCount: Int
     /// Workers that run connections on it, or will run the next ones.
-    public let users = HoldCount()
+    public let users = ReservationCount()
 
     public init(
         node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],

@@ -24,23 +24,23 @@ public struct RouteCell: ~Copyable {
     /// The route's id; lives as long as the cell.
     public let id: FrozenText
     /// Connections that pin it.
-    public let users = HoldCount()
+    public let users = ReservationCount()
     /// How many backends were handed out, ever.
     public let cursor = Atomic<UInt64>(0)
     public let connections = Atomic<UInt64>(0)
     public let bytesToUpstream = Atomic<UInt64>(0)
     public let bytesToClient = Atomic<UInt64>(0)
     /// Connections on it now.
-    public let active = HoldCount()
+    public let active = ReservationCount()
     /// R18: connections whose backend did not take our PROXY header.
     public let proxyRejections = Atomic<UInt32>(0)
     public init(id: FrozenText = .empty) { self.id = id }
 }
 
 extension UnsafePointer<RouteCell> {
-    /// The address of ``RouteCell/active``, for ``Effects/hold(_:)``. An atomic never moves, so the borrow's address is
+    /// The address of ``RouteCell/active``, for ``Effects/reserve(_:)``. An atomic never moves, so the borrow's address is
     /// the field's own, and valid as long as the cell.
-    public var active: UnsafePointer<HoldCount> { withUnsafePointer(to: pointee.active) { $0 } }
+    public var active: UnsafePointer<ReservationCount> { withUnsafePointer(to: pointee.active) { $0 } }
 }
 
 /// Who a route belongs to: an env is org, app and env together. One object for each while anything names it, so that
@@ -51,7 +51,7 @@ public struct RouteOwner: ~Copyable {
     public let app: FrozenText
     public let env: FrozenText
     /// Connections that pin it.
-    public let users = HoldCount()
+    public let users = ReservationCount()
     /// Names this object for as long as the process runs; never given twice.
     public let number: UInt32
 

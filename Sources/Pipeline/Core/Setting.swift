@@ -38,8 +38,10 @@ public struct SettingLine: Sendable {
     public let needsRestart: Bool
     /// Said, as what the block lacks and what to write, where the line is not there.
     public let missing: Missing?
+    /// What the keyword was before: taken for one minor version, with a note.
+    public let formerly: String?
     /// False: it is taken, and no message or reference offers it.
-    public let isOffered: Bool
+    public let isDocumented: Bool
 
     public struct Missing: Sendable {
         /// Behind the block's name: `has no key`.
@@ -54,7 +56,8 @@ public struct SettingLine: Sendable {
     /// - Parameter forms: without the keyword.
     public init(
         _ keyword: String, _ forms: [[ClauseSpec.Element]], _ summary: String, qualifier: String? = nil,
-        without: String? = nil, needsRestart: Bool = false, missing: Missing? = nil, isOffered: Bool = true
+        without: String? = nil, needsRestart: Bool = false, missing: Missing? = nil, formerly: String? = nil,
+        isDocumented: Bool = true
     ) {
         self.keyword = keyword
         self.qualifier = qualifier
@@ -65,7 +68,8 @@ public struct SettingLine: Sendable {
         self.without = without
         self.needsRestart = needsRestart
         self.missing = missing
-        self.isOffered = isOffered
+        self.formerly = formerly
+        self.isDocumented = isDocumented
     }
 
     /// The keyword, and the qualifier if there is one: names the setting in its block.
@@ -89,12 +93,12 @@ extension Setting {
     /// - Parameter then: fixed words behind the number.
     public static func count<Number: FixedWidthInteger & Sendable>(
         _ keyword: String, _ path: any WritableKeyPath<Values, Number> & Sendable, _ range: ClosedRange<UInt64>,
-        then words: [String] = [], _ summary: String, needsRestart: Bool = false
+        then words: [String] = [], _ summary: String, needsRestart: Bool = false, formerly: String? = nil
     ) -> Setting {
         let elements = [.count(name: "number", range)] + words.map { ClauseSpec.Element.word($0) }
         let rest = words.map { " \($0)" }.joined()
         return Setting(
-            SettingLine(keyword, [elements], summary, needsRestart: needsRestart),
+            SettingLine(keyword, [elements], summary, needsRestart: needsRestart, formerly: formerly),
             text: { countText(UInt64(clamping: $0[keyPath: path])) + rest },
             apply: { values, clause in
                 if let count = clause.count() { values[keyPath: path] = Number(clamping: count) }

@@ -1,7 +1,7 @@
 /// What a worker runs on now: the program for new connections, and the table that all of them look up in (R1). Immutable.
 ///
-/// Threading: made by control, adopted by each worker at the top of its loop. Ownership: control; it may free a
-/// snapshot and its table when every worker has adopted a later one: no connection keeps either. Programs live longer, see
+/// Threading: made by control, applied by each worker at the top of its loop. Ownership: control; it may free a
+/// snapshot and its table when every worker has applied a later one: no connection keeps either. Programs live longer, see
 /// ``Program/users``.
 public struct Snapshot: @unchecked Sendable {
     /// Unmanaged on purpose: see the ownership note.

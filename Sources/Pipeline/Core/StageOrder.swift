@@ -4,14 +4,14 @@
 @frozen public struct StagesAhead: Sendable, Equatable {
     /// They run before it is asked.
     public let always: UInt32
-    /// They run once it only gates a connection, and so says nothing about it that they read (``Verdict/gate(_:)``).
-    public let behindGate: UInt32
+    /// They run once it inspects without blocking, and so says nothing about it that they read (``Verdict/inspect(_:)``).
+    public let besideInspection: UInt32
 
-    public static let none = StagesAhead(always: 0, behindGate: 0)
+    public static let none = StagesAhead(always: 0, besideInspection: 0)
 
-    public init(always: UInt32, behindGate: UInt32) {
+    public init(always: UInt32, besideInspection: UInt32) {
         self.always = always
-        self.behindGate = behindGate
+        self.besideInspection = besideInspection
     }
 
     /// - Parameter stage: the place of the one that looks at bytes.
@@ -21,7 +21,7 @@
             return
         }
         always = StagesAhead.stages(past: stage, in: stages, gives: stages[stage].facts.gives)
-        behindGate = stages[stage].canGate ? StagesAhead.stages(past: stage, in: stages, gives: []) : always
+        besideInspection = stages[stage].isNonBlocking ? StagesAhead.stages(past: stage, in: stages, gives: []) : always
     }
 
     /// - Parameter gives: what the stage that is waited for may still say.
@@ -66,6 +66,6 @@ extension Chain {
         let bit: UInt32 = 1 << UInt32(number & 31)
         guard let first = stages.buffer.firstIndex(where: { $0.peek != nil }), first < number else { return .inOrder }
         if ahead[first].always & bit != 0 { return .atAccept }
-        return ahead[first].behindGate & bit != 0 ? .atAcceptUnless(first) : .inOrder
+        return ahead[first].besideInspection & bit != 0 ? .atAcceptUnless(first) : .inOrder
     }
 }

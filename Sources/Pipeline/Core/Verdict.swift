@@ -7,16 +7,16 @@
     case needBytes(Int)
     /// Ask again when `total` bytes have arrived, but let the rest go on meanwhile: later stages run, the backend is
     /// connected and may speak, and only the client's own bytes are held back (R17). Only a stage whose descriptor says
-    /// ``FilterDescriptor/canGate`` may answer this. In a chain that has to wait anyway it is ``needBytes(_:)``, until the
-    /// deadline: with ``InputState/timedOut`` nobody waits any more, and the gate stays while the rest goes on.
-    case gate(Int)
+    /// ``FilterDescriptor/isNonBlocking`` may answer this. In a chain that has to wait anyway it is ``needBytes(_:)``, until the
+    /// deadline: with ``InputState/timedOut`` nobody waits any more, and the inspection stays open while the rest goes on.
+    case inspect(Int)
     /// Close the connection. The number is the index into the filter's ``FilterDescriptor/reasons``.
     case refuse(UInt8)
 
     /// How many bytes it waits for, whichever way; nil: it doesn't.
     @inlinable public var wanted: Int? {
         switch self {
-        case .needBytes(let total), .gate(let total): total
+        case .needBytes(let total), .inspect(let total): total
         case .next, .refuse: nil
         }
     }
@@ -76,8 +76,8 @@ public struct PeekNeed: Equatable, Sendable {
 @frozen public enum FlushOutcome: Int, Sendable {
     /// Nothing: it need not be asked again before it is told of a connection.
     case done
-    /// Something that nobody takes now: it is asked again a round later.
+    /// Something that nobody takes now: it is asked again a tick later.
     case waits
-    /// There is more to do at once: it is asked again a turn later.
+    /// There is more to do at once: it is asked again an iteration later.
     case more
 }

@@ -17,7 +17,7 @@ package struct ConntrackSettings: Sendable, Equatable {
     package var interval = TimeSpan.seconds(5)
     /// Connections that are followed at once (R27); about 64 bytes each.
     package var tableLimit = 1 << 20
-    /// Flow keys between two rounds of records; more make a round early.
+    /// Flow keys between two ticks of records; more make a tick early.
     package var pendingLimit = 1 << 16
     /// Of the socket that hears of ends, in bytes.
     package var receiveBuffer = 16 << 20

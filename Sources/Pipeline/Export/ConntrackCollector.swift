@@ -99,7 +99,7 @@ package final class ConntrackCollector: @unchecked Sendable {
     /// - Parameters:
     ///   - countsFrom: see ``ConntrackAccount``; nil: now.
     ///   - instance: whose address this is, by index into the instance directory; nil: nobody's on this node.
-    ///   - emit: takes records, each round's together: at the end of each dump, and when there are many.
+    ///   - emit: takes records, each tick's together: at the end of each dump, and when there are many.
     ///   - write: takes whole log lines.
     /// - Returns: nil, with an errno: EPERM without CAP_NET_ADMIN, EPROTONOSUPPORT without netlink.
     package static func start(
@@ -118,7 +118,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         let collector = ConntrackCollector(
             settings, events, dumps, loop, countsFrom: countsFrom ?? cl_wall_clock(),
             room: room, instance: instance, emit: emit, write: write)
-        let notStarted = loop.start("conntrack", stackBytes: stackBytes) { collector.turn() }
+        let notStarted = loop.start("conntrack", stackBytes: stackBytes) { collector.iterate() }
         return notStarted == 0 ? (collector, 0) : (nil, notStarted)
     }
 
@@ -140,7 +140,7 @@ package final class ConntrackCollector: @unchecked Sendable {
 
     // MARK: The thread
 
-    private func turn() -> ThreadLoop.Next {
+    private func iterate() -> ThreadLoop.Next {
         takeEvents()
         takeDump()
         if account.isFull { flush() }
@@ -243,7 +243,7 @@ package final class ConntrackCollector: @unchecked Sendable {
     private func noteRefusal(_ error: Int32) {
         defer { mine.refusal = error }
         guard mine.refusal != error else { return }
-        write(ControlLog.line("conntrack_failed", ConntrackLane.explain(error), time: cl_wall_clock()))
+        write(ControlLog.line("conntrack_failed", ConntrackQueue.explain(error), time: cl_wall_clock()))
     }
 
     private func finishDump() {
@@ -277,7 +277,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         mine.isTableFull = fullness.isFull
         let text =
             fullness.isFull
-            ? ConntrackLane.explain(full: table) : "the kernel's table of connections (conntrack) has room again"
+            ? ConntrackQueue.explain(full: table) : "the kernel's table of connections (conntrack) has room again"
         let event = fullness.isFull ? "conntrack_full" : "conntrack_room"
         let line = ControlLog.line(event, text, time: cl_wall_clock()) { line in
             line.field("count", table.count)

@@ -48,7 +48,7 @@ final class ExportQueue: Sendable {
     init(limit: Int) { self.limit = limit }
 
     /// How many of them were taken; the rest, the newest, is dropped and counted.
-    func offer(_ flows: [ExportFlow]) -> Int {
+    func enqueue(_ flows: [ExportFlow]) -> Int {
         state.withLock { state in
             let room = max(0, limit - state.statistics.waiting)
             let taken = min(room, flows.count)

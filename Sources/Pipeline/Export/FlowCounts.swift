@@ -13,7 +13,7 @@ package struct FlowCounts {
     /// When it was last written to: nanoseconds since 1970, 0 for never.
     let lastWrite: UInt64
     /// Keys that were counted together with others, because a table had no room for them.
-    let keysFolded: UInt64
+    let keysAggregated: UInt64
     let exports: [(settings: ExportSettings, statistics: ExportStatistics)]
     /// Nil: not counted.
     let conntrack: ConntrackCollector.Statistics?
@@ -27,7 +27,7 @@ package struct FlowCounts {
             line.field("records_written", recordsWritten)
             line.field("records_waiting", recordsWaiting)
         }
-        line.field("keys_folded", keysFolded)
+        line.field("keys_aggregated", keysAggregated)
         line.list("exports", exports) { line, export in FlowCounts.write(&line, export.settings, export.statistics) }
         if let conntrack { FlowCounts.write(&line, conntrack) } else { line.nullField("conntrack") }
         line.close()
@@ -98,7 +98,7 @@ package struct FlowCounts {
                 "conntrack", FlowCounts.state("read", conntrack.lastDump), "\(conntrack.records)", "", "",
             ])
         }
-        if keysFolded > 0 { table.add(["keys counted together", "", "\(keysFolded)", "", ""]) }
+        if keysAggregated > 0 { table.add(["keys aggregated", "", "\(keysAggregated)", "", ""]) }
         return "\n" + table.text + (conntrack.map { "\n" + FlowCounts.text($0) } ?? "")
     }
 

@@ -10,7 +10,7 @@ import Synchronization
 /// Sends flow records to one IPFIX collector from a thread of its own (RFC 7011), by UDP or TCP. A collector that is
 /// slow or away holds up nobody: records wait up to a bound, and then the newest are dropped and counted (R27).
 ///
-/// Threading: ``offer(_:)`` and ``statistics`` from any thread; ``stop(patience:)`` once, by the owner.
+/// Threading: ``enqueue(_:)`` and ``statistics`` from any thread; ``stop(patience:)`` once, by the owner.
 package final class FlowExporter: @unchecked Sendable {
     private static let stackBytes = 1 << 19
 
@@ -43,14 +43,14 @@ package final class FlowExporter: @unchecked Sendable {
         let (loop, error) = ThreadLoop.make()
         guard let loop else { return (nil, error) }
         let exporter = FlowExporter(settings, loop, write: write)
-        let failed = loop.start("export", stackBytes: stackBytes) { exporter.turn() }
+        let failed = loop.start("export", stackBytes: stackBytes) { exporter.iterate() }
         return failed == 0 ? (exporter, 0) : (nil, failed)
     }
 
     /// Takes records to be sent soon.
     /// - Returns: how many were taken, the oldest; the rest is dropped, and counted.
-    @discardableResult package func offer(_ flows: [ExportFlow]) -> Int {
-        let taken = queue.offer(flows)
+    @discardableResult package func enqueue(_ flows: [ExportFlow]) -> Int {
+        let taken = queue.enqueue(flows)
         if taken > 0 { loop.wake() }
         return taken
     }
@@ -76,7 +76,7 @@ package final class FlowExporter: @unchecked Sendable {
 
     // MARK: The thread
 
-    private func turn() -> ThreadLoop.Next {
+    private func iterate() -> ThreadLoop.Next {
         // Read first: what was offered before it was told to end is seen below.
         let end = endsAt.load(ordering: .acquiring)
         let now = Instant(nanoseconds: cl_now())

@@ -17,15 +17,15 @@ package final class FlowRecording {
         let ledger: LedgerSettings?
         let exports: [ExportSettings]
         let conntrack: ConntrackSettings?
-        /// Somebody has to take records: a stage or conntrack makes them, or hints are found in them.
+        /// Somebody has to take records: a stage or conntrack makes them, or alerts are found in them.
         let records: Bool
 
         init(_ program: Program) {
             ledger = program.ledger
             exports = program.exports
-            conntrack = ConntrackLane.settings(program)
+            conntrack = ConntrackQueue.settings(program)
             records =
-                conntrack != nil || program.hints != nil || program.capabilities.contains(.recordsFlows)
+                conntrack != nil || program.alerts != nil || program.capabilities.contains(.recordsFlows)
         }
         var isAnything: Bool { records || ledger != nil || !exports.isEmpty }
     }
@@ -46,26 +46,26 @@ package final class FlowRecording {
         func set(_ new: [FlowExporter]) { exporters.withLock { $0 = new } }
 
         /// Under the lock: who is taken out gets nothing any more.
-        func offer(_ records: [FlowRecord], _ directory: FlowDirectory) {
+        func enqueue(_ records: [FlowRecord], _ directory: FlowDirectory) {
             exporters.withLock { exporters in
                 guard !exporters.isEmpty else { return }
                 let flows = records.map { ExportFlow($0, directory.find($0.key.instance, $0.key.source)) }
-                for exporter in exporters { exporter.offer(flows) }
+                for exporter in exporters { exporter.enqueue(flows) }
             }
         }
     }
 
-    private let sink: FlowSink
+    private let queues: FlowQueues
     private let directory: FlowDirectory
     private let log: ControlLog
     private let alsoTo: @Sendable ([FlowRecord]) -> Void
-    private let eachTurn: @Sendable () -> Void
+    private let eachTick: @Sendable () -> Void
     private let collectors = Collectors()
     private var thread: FlowThread?
     private var ledger: LedgerSettings?
     /// Of lines that are no more: they send what they have, and nobody waits for it.
     private var leaving: [FlowExporter] = []
-    private var conntrack: ConntrackLane?
+    private var conntrack: ConntrackQueue?
     /// Why conntrack could not be started; nil: it could, or nobody asks for it.
     private var startProblem: String?
     /// Something that the config asks for is not there, for `status`; nil: all is.
@@ -73,16 +73,16 @@ package final class FlowRecording {
 
     /// Nothing is recorded before ``begin(_:)``.
     /// - Parameters:
-    ///   - sink: where records come from.
+    ///   - queues: where records come from.
     ///   - directory: who they are about.
     ///   - alsoTo: gets every record once, on a thread of its own; must not wait.
-    ///   - eachTurn: called there once a second, after that second's records; must not wait.
+    ///   - eachTick: called there once a second, after that second's records; must not wait.
     package init(
-        _ sink: FlowSink, _ directory: FlowDirectory, _ log: ControlLog,
-        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void, eachTurn: @escaping @Sendable () -> Void
+        _ queues: FlowQueues, _ directory: FlowDirectory, _ log: ControlLog,
+        alsoTo: @escaping @Sendable ([FlowRecord]) -> Void, eachTick: @escaping @Sendable () -> Void
     ) {
-        (self.sink, self.directory, self.log) = (sink, directory, log)
-        (self.alsoTo, self.eachTurn) = (alsoTo, eachTurn)
+        (self.queues, self.directory, self.log) = (queues, directory, log)
+        (self.alsoTo, self.eachTick) = (alsoTo, eachTick)
     }
 
     /// Starts what the node's first program wants, once. What can't be started is said.
@@ -104,7 +104,7 @@ package final class FlowRecording {
     private func follow(_ wanted: ConntrackSettings?) {
         guard conntrack?.settings != wanted || startProblem != nil else { return }
         conntrack?.stop()
-        (conntrack, startProblem) = ConntrackLane.start(wanted, sink, directory, log)
+        (conntrack, startProblem) = ConntrackQueue.start(wanted, queues, directory, log)
         if let startProblem { log.say("conntrack_failed", startProblem) }
     }
 
@@ -119,12 +119,12 @@ package final class FlowRecording {
         let (directory, collectors, log, alsoTo) = (directory, collectors, log, alsoTo)
         do throws(LedgerProblem) {
             thread = try FlowThread.start(
-                wish.ledger, opened, sink: sink, identity: { directory.find($0, $1) },
+                wish.ledger, opened, queues: queues, identity: { directory.find($0, $1) },
                 alsoTo: { records in
                     alsoTo(records)
-                    collectors.offer(records, directory)
+                    collectors.enqueue(records, directory)
                 },
-                eachTurn: eachTurn, say: { log.say($0.event, $0.message) })
+                eachTick: eachTick, say: { log.say($0.event, $0.message) })
         } catch {
             log.say("ledger_failed", "\(error): flows are not recorded")
         }
@@ -155,7 +155,7 @@ package final class FlowRecording {
 
     /// Goes over to what was staged. The old ledger gets what there is until then, and is closed; collectors that are named no
     /// more are sent what waits for them.
-    package func adopt(_ staged: consuming Staged) {
+    package func apply(_ staged: consuming Staged) {
         let wish = staged.wish
         defer { follow(wish.conntrack) }
         let before = collectors.all
@@ -191,7 +191,7 @@ package final class FlowRecording {
         FlowCounts(
             ledger: ledger?.path, recordsWritten: thread?.recordsWritten ?? 0,
             recordsWaiting: thread?.recordsWaiting ?? 0, lastWrite: thread?.lastWrite ?? 0,
-            keysFolded: sink.foldedKeys, exports: collectors.all.map { ($0.settings, $0.statistics) },
+            keysAggregated: queues.aggregatedKeys, exports: collectors.all.map { ($0.settings, $0.statistics) },
             conntrack: conntrack?.statistics)
     }
 }

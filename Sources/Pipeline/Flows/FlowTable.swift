@@ -18,7 +18,7 @@ public struct FlowTable: @unchecked Sendable {
         var firstSeen: UInt64
         var lastSeen: UInt64
 
-        var isFolded: Bool { key.destination == .unspecified && key.port == 0 }
+        var isAggregated: Bool { key.destination == .unspecified && key.port == 0 }
 
         var record: FlowRecord {
             FlowRecord(
@@ -46,7 +46,7 @@ public struct FlowTable: @unchecked Sendable {
 
     /// Keys with a place of their own.
     public let capacity: Int
-    private let foldedCapacity: Int
+    private let aggregatedCapacity: Int
     /// Dense: `count` of them are in use.
     private let entries: UnsafeMutablePointer<Entry>
     /// Open addressing with linear probing, at most half full: 0 is free, else the entry's place plus one.
@@ -54,15 +54,15 @@ public struct FlowTable: @unchecked Sendable {
     private let mask: Int
     private let seed: HashSeed
     public private(set) var count = 0
-    private var foldedCount = 0
+    private var aggregatedCount = 0
     /// Where ``drain(into:limit:)`` goes on, so that nothing waits for ever while the ring has too little room.
     private var cursor = 0
 
     /// - Returns: nil if the system has no memory for it. It is touched as keys come.
     public init?(capacity: Int = 16384, seed: HashSeed = .random()) {
         self.capacity = max(1, capacity)
-        foldedCapacity = max(1, capacity / 16)
-        let total = self.capacity + foldedCapacity + 1
+        aggregatedCapacity = max(1, capacity / 16)
+        let total = self.capacity + aggregatedCapacity + 1
         var size = 4
         while size < total * 2 { size *= 2 }
         guard let index = calloc(size, MemoryLayout<UInt32>.stride),
@@ -81,14 +81,14 @@ public struct FlowTable: @unchecked Sendable {
 
     /// Adds growth to the key's entry. False if it had to be counted together with others.
     @discardableResult public mutating func add(_ key: FlowKey, _ growth: Growth) -> Bool {
-        if merge(key, growth, mayInsert: count - foldedCount < capacity) { return true }
-        var folded = key
-        folded.destination = .unspecified
-        folded.port = 0
-        if !merge(folded, growth, mayInsert: foldedCount < foldedCapacity) {
-            folded.instance = .max
-            folded.source = .unspecified
-            _ = merge(folded, growth, mayInsert: foldedCount <= foldedCapacity)
+        if merge(key, growth, mayInsert: count - aggregatedCount < capacity) { return true }
+        var aggregated = key
+        aggregated.destination = .unspecified
+        aggregated.port = 0
+        if !merge(aggregated, growth, mayInsert: aggregatedCount < aggregatedCapacity) {
+            aggregated.instance = .max
+            aggregated.source = .unspecified
+            _ = merge(aggregated, growth, mayInsert: aggregatedCount <= aggregatedCapacity)
         }
         return false
     }
@@ -110,19 +110,19 @@ public struct FlowTable: @unchecked Sendable {
             firstSeen: growth.firstSeen, lastSeen: growth.lastSeen)
         (entries + count).initialize(to: entry)
         count += 1
-        if entry.isFolded { foldedCount += 1 }
+        if entry.isAggregated { aggregatedCount += 1 }
         index[position] = UInt32(truncatingIfNeeded: count)
         return true
     }
 
-    /// Moves entries into the lane.
-    /// - Parameter limit: at most so many, so that a turn stays short.
-    /// - Returns: false if the lane has no room: what is left stays, goes on growing, and is moved another time.
-    public mutating func drain(into lane: UnsafeMutablePointer<FlowLane>, limit: Int) -> Bool {
+    /// Moves entries into the queue.
+    /// - Parameter limit: at most so many, so that an iteration stays short.
+    /// - Returns: false if the queue has no room: what is left stays, goes on growing, and is moved another time.
+    public mutating func drain(into queue: UnsafeMutablePointer<FlowQueue>, limit: Int) -> Bool {
         var left = limit
         while count > 0, left > 0 {
             if cursor >= count { cursor = 0 }
-            guard lane.pointee.push(entries[cursor].record) else { return false }
+            guard queue.pointee.push(entries[cursor].record) else { return false }
             remove(cursor)
             cursor += 1
             left -= 1
@@ -139,7 +139,7 @@ public struct FlowTable: @unchecked Sendable {
 
     private mutating func remove(_ place: Int) {
         unlink(position(of: place))
-        if entries[place].isFolded { foldedCount -= 1 }
+        if entries[place].isAggregated { aggregatedCount -= 1 }
         count -= 1
         guard place != count else { return }
         index[position(of: count)] = UInt32(truncatingIfNeeded: place + 1)

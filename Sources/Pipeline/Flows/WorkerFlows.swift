@@ -1,31 +1,31 @@
-/// What one worker has to tell of flows: growth since the last records, and the way to the sink. One a worker, whatever the number
+/// What one worker has to tell of flows: growth since the last records, and the way to the queues. One a worker, whatever the number
 /// of programs that it holds and of stages that account: they add to the same keys.
 ///
-/// Threading: the worker's own thread, once it was made (``FlowSink/flows(of:)``). Ownership: the sink's.
+/// Threading: the worker's own thread, once it was made (``FlowQueues/flows(of:)``). Ownership: the queues's.
 public struct WorkerFlows: ~Copyable {
     public var table: FlowTable
-    public let lane: UnsafeMutablePointer<FlowLane>
+    public let queue: UnsafeMutablePointer<FlowQueue>
     /// States of stages that use it.
     public var users = 0
 
-    init(table: FlowTable, lane: UnsafeMutablePointer<FlowLane>) {
+    init(table: FlowTable, queue: UnsafeMutablePointer<FlowQueue>) {
         self.table = table
-        self.lane = lane
+        self.queue = queue
     }
 }
 
-extension FlowSink {
+extension FlowQueues {
     /// The flows of a worker: made when they are first asked for, and the same ever after. Control asks before a worker needs
     /// them. Nil: there is no memory for them.
     public func flows(of worker: Int) -> UnsafeMutablePointer<WorkerFlows>? {
         if let made = madeFlows(of: worker) { return made }
-        guard let lane = claim() else { return nil }
+        guard let queue = claim() else { return nil }
         guard let table = FlowTable() else {
-            release(lane, rest: [])
+            release(queue, rest: [])
             return nil
         }
         let flows = UnsafeMutablePointer<WorkerFlows>.allocate(capacity: 1)
-        flows.initialize(to: WorkerFlows(table: table, lane: lane))
+        flows.initialize(to: WorkerFlows(table: table, queue: queue))
         keep(flows, of: worker)
         return flows
     }

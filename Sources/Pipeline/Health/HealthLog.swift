@@ -12,7 +12,7 @@ struct HealthLog {
         self.wallClock = wallClock
     }
 
-    mutating func say(_ event: HealthBoard.Event, of target: ProbeTarget, now: Instant) {
+    mutating func say(_ event: ProbeTable.Event, of target: ProbeTarget, now: Instant) {
         guard let omitted = budget.take(now) else { return }
         write(
             ControlLog.line(HealthLog.name(event), HealthLog.message(event), time: wallClock()) { line in
@@ -28,7 +28,7 @@ struct HealthLog {
             })
     }
 
-    private static func name(_ event: HealthBoard.Event) -> String {
+    private static func name(_ event: ProbeTable.Event) -> String {
         switch event {
         case .down: "backend_down"
         case .up: "backend_up"
@@ -38,13 +38,13 @@ struct HealthLog {
         }
     }
 
-    private static func message(_ event: HealthBoard.Event) -> String? {
+    private static func message(_ event: ProbeTable.Event) -> String? {
         guard case .proxyRejected = event else { return nil }
         return "the backend takes the PROXY header for the client's bytes: have it expect one (nginx `proxy_protocol`, "
             + "HAProxy `accept-proxy`), or set `proxy_protocol` of its routes to off"
     }
 
-    private static func fields(_ event: HealthBoard.Event, _ line: inout JSONLine) {
+    private static func fields(_ event: ProbeTable.Event, _ line: inout JSONLine) {
         switch event {
         case .down(let result, let bad):
             line.field("reason", result.name)

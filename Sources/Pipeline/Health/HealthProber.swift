@@ -13,26 +13,26 @@ import Synchronization
 /// it returns. Probes of older targets that are still under way end without an effect.
 package final class HealthProber: @unchecked Sendable {
     /// Probes under way at once, and what they cost in descriptors besides the prober's own two (R27).
-    package static let flightLimit = 256
+    package static let inFlightLimit = 256
     private static let ownDescriptors = 2
     /// The most descriptors that probing for this program takes at once.
     package static func descriptors(_ program: Program) -> Int {
-        ProbeTargets.areWanted(by: program) ? flightLimit + ownDescriptors : 0
+        ProbeTargets.areWanted(by: program) ? inFlightLimit + ownDescriptors : 0
     }
     private static let stackBytes = 1 << 19
 
-    private let board: Mutex<HealthBoard>
+    private let table: Mutex<ProbeTable>
     private let loop: ThreadLoop
     private let epoll: Descriptor
     // The thread's own.
-    private var flights: ProbeFlights
+    private var inFlight: ProbesInFlight
     private var log: HealthLog
 
     private init(_ loop: ThreadLoop, epoll: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
         self.loop = loop
         self.epoll = epoll
-        board = Mutex(HealthBoard(seed: cl_now()))
-        flights = ProbeFlights(epoll: epoll.number, limit: HealthProber.flightLimit)
+        table = Mutex(ProbeTable(seed: cl_now()))
+        inFlight = ProbesInFlight(epoll: epoll.number, limit: HealthProber.inFlightLimit)
         log = HealthLog(wallClock: { cl_wall_clock() }, write: write)
     }
 
@@ -50,33 +50,33 @@ package final class HealthProber: @unchecked Sendable {
         guard epoll >= 0 else { return (nil, -epoll) }
         let prober = HealthProber(loop, epoll: Descriptor(epoll), write: write)
         prober.update(targets)
-        let failed = loop.start("health", stackBytes: stackBytes) { prober.turn() }
+        let failed = loop.start("health", stackBytes: stackBytes) { prober.iterate() }
         return failed == 0 ? (prober, 0) : (nil, failed)
     }
 
     /// Probes these from now on. Targets that stay keep what is known of them.
     package func update(_ targets: ProbeTargets) {
-        board.withLock { $0.replace(by: targets, now: Instant(nanoseconds: cl_now())) }
+        table.withLock { $0.replace(by: targets, now: Instant(nanoseconds: cl_now())) }
         loop.wake()
     }
 
     /// What is known of each target, by address.
-    package func statuses() -> [ProbeStatus] { board.withLock { $0.statuses() } }
+    package func statuses() -> [ProbeStatus] { table.withLock { $0.statuses() } }
 
     /// Ends the thread and lets go of the targets, whose cells then say that nobody probes them.
     package func stop() {
         loop.stop()
-        board.withLock { $0.replace(by: .none, now: Instant(nanoseconds: cl_now())) }
+        table.withLock { $0.replace(by: .none, now: Instant(nanoseconds: cl_now())) }
     }
 
     // MARK: The thread
 
-    private func turn() -> ThreadLoop.Next {
+    private func iterate() -> ThreadLoop.Next {
         guard !loop.isEnding else {
-            flights.closeAll()
+            inFlight.closeAll()
             return .over
         }
-        for end in flights.take() { finish(end) }
+        for end in inFlight.take() { finish(end) }
         let now = Instant(nanoseconds: cl_now())
         beginDue(now)
         return .wait(until: wakeUp(now), [.readable(epoll.number)])
@@ -84,20 +84,20 @@ package final class HealthProber: @unchecked Sendable {
 
     /// When there is something to do besides events.
     private func wakeUp(_ now: Instant) -> Instant? {
-        let next = flights.isFull ? nil : board.withLock { $0.wakeUp }
-        return [next, flights.deadline].compactMap { $0 }.min()
+        let next = inFlight.isFull ? nil : table.withLock { $0.wakeUp }
+        return [next, inFlight.deadline].compactMap { $0 }.min()
     }
 
     private func beginDue(_ now: Instant) {
-        while !flights.isFull, let next = board.withLock({ $0.begin(now) }) {
-            if let end = flights.begin(next.identity, next.target, now) { finish(end) }
+        while !inFlight.isFull, let next = table.withLock({ $0.begin(now) }) {
+            if let end = inFlight.begin(next.identity, next.target, now) { finish(end) }
         }
     }
 
-    private func finish(_ end: ProbeFlights.End) {
+    private func finish(_ end: ProbesInFlight.End) {
         let now = Instant(nanoseconds: cl_now())
-        let (events, target) = board.withLock { board in
-            (board.finish(end.identity, end.outcome, now: now), board.entries[end.identity]?.target)
+        let (events, target) = table.withLock { table in
+            (table.finish(end.identity, end.outcome, now: now), table.entries[end.identity]?.target)
         }
         guard let target else { return }
         for event in events { log.say(event, of: target, now: now) }

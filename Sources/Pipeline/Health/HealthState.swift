@@ -69,21 +69,21 @@ package struct ProbeCounts: Sendable, Equatable {
         case .good:
             badInARow = 0
             goodInARow = goodInARow == .max ? .max : goodInARow + 1
-            if verdict == .unknown { turn(.up, now) }
+            if verdict == .unknown { become(.up, now) }
             guard verdict == .down, goodInARow >= rise else { return nil }
             let length = now.since(since)
-            turn(.up, now)
+            become(.up, now)
             return .cameUp(after: length)
         default:
             goodInARow = 0
             badInARow = badInARow == .max ? .max : badInARow + 1
             guard verdict != .down, badInARow >= fall else { return nil }
-            turn(.down, now)
+            become(.down, now)
             return .wentDown
         }
     }
 
-    private mutating func turn(_ verdict: BackendCell.Probe, _ now: Instant) {
+    private mutating func become(_ verdict: BackendCell.Probe, _ now: Instant) {
         self.verdict = verdict
         since = now
     }

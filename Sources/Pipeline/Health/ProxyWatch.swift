@@ -136,14 +136,14 @@ struct DoubtProbes {
     }
 
     /// Made with the first doubt.
-    private var flights: ProbeFlights?
+    private var inFlight: ProbesInFlight?
     private var epoll = Descriptor.none
     private var asked: [Endpoint: Asked] = [:]
     private var underWay: [ProbeSchedule.Identity: Endpoint] = [:]
     private var nextIdentity: ProbeSchedule.Identity = 1
 
     var descriptor: Descriptor? { underWay.isEmpty ? nil : epoll }
-    var deadline: Instant? { underWay.isEmpty ? nil : flights?.deadline }
+    var deadline: Instant? { underWay.isEmpty ? nil : inFlight?.deadline }
 
     private static let settings = HealthSettings(
         name: "", probe: .tcp, interval: .seconds(1), jitterPercent: 0, timeout: .seconds(2), rise: 1, fall: 1,
@@ -158,29 +158,29 @@ struct DoubtProbes {
             asked = asked.filter { $0.value.next.map { $0 > now } ?? true }
             guard asked.count < DoubtProbes.memoryLimit else { return }
         }
-        guard var flights = flights ?? make(), !flights.isFull else { return }
+        guard var inFlight = inFlight ?? make(), !inFlight.isFull else { return }
         let target = ProbeTarget(
             key: .init(endpoint: endpoint, usesProxy: true), cell: backend.cell, settings: DoubtProbes.settings,
             instance: "")
         let identity = nextIdentity
         nextIdentity += 1
-        let end = flights.begin(identity, target, now)
-        self.flights = flights
+        let end = inFlight.begin(identity, target, now)
+        self.inFlight = inFlight
         asked[endpoint] = Asked(doubts: doubts, next: end == nil ? nil : now + DoubtProbes.pause)
         if end == nil { underWay[identity] = endpoint }
     }
 
     /// Nil: the kernel gives no descriptor now.
-    private mutating func make() -> ProbeFlights? {
+    private mutating func make() -> ProbesInFlight? {
         let made = cl_epoll_create()
         guard made >= 0 else { return nil }
         epoll = Descriptor(made)
-        return ProbeFlights(epoll: made, limit: DoubtProbes.limit)
+        return ProbesInFlight(epoll: made, limit: DoubtProbes.limit)
     }
 
     /// What has been found out; of what was not, nothing.
     mutating func take(_ now: Instant) -> [Endpoint: ProxyAnswer] {
-        guard !underWay.isEmpty, let ends = flights?.take() else { return [:] }
+        guard !underWay.isEmpty, let ends = inFlight?.take() else { return [:] }
         var answers: [Endpoint: ProxyAnswer] = [:]
         for end in ends {
             guard let endpoint = underWay.removeValue(forKey: end.identity) else { continue }

@@ -2,7 +2,7 @@ import CLinux
 import Pipeline
 import PipelineRouting
 
-/// Goes over the routes of a table in slices.
+/// Goes over the routes of a table in batches.
 package struct RouteWalk {
     package let table: RouteTableSnapshot
     private var part = 0

@@ -3,15 +3,15 @@ import Pipeline
 import PipelineRouting
 import PipelineText
 
-/// Says when the last backend of routes is gone, and when there is one again. Looks once a second, in slices: routes that
+/// Says when the last backend of routes is gone, and when there is one again. Looks once a second, in batches: routes that
 /// share a set of backends are one, and there may be a million of them.
 ///
 /// Threading: the control thread.
 package struct RouteWatch {
     private static let interval = TimeSpan.seconds(1)
-    /// Of one turn of the control loop.
-    private static let slice = TimeSpan.milliseconds(5)
-    /// Between slices.
+    /// Of one iteration of the control loop.
+    private static let batchTime = TimeSpan.milliseconds(5)
+    /// Between batches.
     private static let pause = TimeSpan.milliseconds(20)
 
     private struct Watched {
@@ -63,10 +63,10 @@ package struct RouteWatch {
         counted = 0
     }
 
-    /// Does a slice of what is due.
+    /// Does a batch of what is due.
     package mutating func look(_ newest: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
         guard let due = nextLook, due <= now else { return }
-        let end = Instant(nanoseconds: cl_now()) + RouteWatch.slice
+        let end = Instant(nanoseconds: cl_now()) + RouteWatch.batchTime
         nextLook = now + RouteWatch.pause
         if case .idle = phase { begin(newest) }
         if case .collecting(var walk) = phase {

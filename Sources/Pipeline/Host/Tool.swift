@@ -104,7 +104,7 @@ package struct Tool: Sendable {
     private static func pipe() throws(Problem) -> (read: Int32, write: Int32) {
         var ends: (Int32, Int32) = (-1, -1)
         let made = withUnsafeMutablePointer(to: &ends) {
-            $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_make_gate($0) }
+            $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_make_barrier($0) }
         }
         guard made == 0 else { throw Problem(description: "no pipe: \(errorText(-made))") }
         return ends

@@ -146,8 +146,8 @@ package struct Explainer: ~Copyable {
         }
         result.outcome = refusal.map { .refused(reason: $0) } ?? .relayed
         withExtendedLifetime(routes) { fill(&result, facts) }
-        // A rehearsal ends like a connection: what a stage counted for it all the same is taken back.
-        facts.holds.release()
+        // A dry run ends like a connection: what a stage counted for it all the same is taken back.
+        facts.reservations.release()
         return result
     }
 
@@ -234,29 +234,29 @@ private struct ExplainRun {
     }
 
     private mutating func ask(_ number: Int, _ stage: Stage, _ state: UnsafeMutableRawPointer) -> String? {
-        // What to make of ``Verdict/gate(_:)``.
-        let gates = chain.gates(at: number)
-        if gates { hasRead = true }
+        // What to make of ``Verdict/inspect(_:)``.
+        let isNonBlocking = chain.isNonBlocking(at: number)
+        if isNonBlocking { hasRead = true }
         var verdict = evaluate(stage, state)
         if verdict.wanted != nil, !hasRead {
-            if case .gate = verdict, let refusal = runAhead(chain.ahead[number].behindGate) { return refusal }
+            if case .inspect = verdict, let refusal = runAhead(chain.ahead[number].besideInspection) { return refusal }
             hasRead = true
             verdict = evaluate(stage, state)
         }
         if let total = verdict.wanted {
             add(stage, .waits(bytes: total), verdict)
-            // A gate looks on while the other direction flows; whoever else waits, waits until its time is over.
-            if gates, case .gate = verdict { return nil }
+            // A non-blocking inspection goes on while the other direction flows; whoever else waits, waits until its time is over.
+            if isNonBlocking, case .inspect = verdict { return nil }
             isTimeOver = true
             verdict = evaluate(stage, state)
         }
         switch verdict {
         case .next,
-            // A gate that stays when the time is over lets the rest go on too.
-            .gate where isTimeOver && stage.canGate:
+            // An inspection that stays open when the time is over lets the rest go on too.
+            .inspect where isTimeOver && stage.isNonBlocking:
             add(stage, .passes, verdict)
             return nil
-        case .needBytes, .gate:
+        case .needBytes, .inspect:
             return reasons.text(RuntimeReason.internalError.code)
         case .refuse(let code):
             let reason = reasons.text(stage.code(code))
@@ -270,7 +270,7 @@ private struct ExplainRun {
         let isFull = chain.peekBytes > 0 && seen.count >= chain.peekBytes
         return ConnectionView(
             facts: facts, bytes: seen, input: isTimeOver ? .timedOut : isFull ? .full : .open, now: now,
-            wallClock: cl_wall_clock(), routes: routes, instances: instances, isRehearsal: true)
+            wallClock: cl_wall_clock(), routes: routes, instances: instances, isDryRun: true)
     }
 
     private func evaluate(_ stage: Stage, _ state: UnsafeMutableRawPointer) -> Verdict {

@@ -20,13 +20,13 @@ struct AnsweredPaths {
 
     /// - Parameter time: wall clock, nanoseconds since 1970; also `now`.
     mutating func note(_ destination: Endpoint, at time: UInt64, by asker: UnreachableBook.Asker, _ now: UInt64) {
-        turn(now)
+        rotate(now)
         if let known = newer[destination] {
             newer[destination] = max(known, time)
             return
         }
         guard counts[asker, default: 0] < AnsweredPaths.share else { return }
-        if newer.count >= AnsweredPaths.limit { turn(now, isFull: true) }
+        if newer.count >= AnsweredPaths.limit { rotate(now, isFull: true) }
         newer[destination] = time
         counts[asker, default: 0] += 1
     }
@@ -36,7 +36,7 @@ struct AnsweredPaths {
         max(newer[destination, default: 0], older[destination, default: 0])
     }
 
-    private mutating func turn(_ now: UInt64, isFull: Bool = false) {
+    private mutating func rotate(_ now: UInt64, isFull: Bool = false) {
         guard isFull || now &- newerSince >= AnsweredPaths.age else { return }
         // A clock that was set back makes it long as well: then nothing of before means anything.
         older = now < newerSince || now - newerSince >= 2 * AnsweredPaths.age ? [:] : newer

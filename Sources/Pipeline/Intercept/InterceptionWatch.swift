@@ -59,7 +59,7 @@ package final class InterceptionWatch: @unchecked Sendable {
 
     private func start() {
         guard !isRunning else { return }
-        let failed = loop.start("interception", stackBytes: InterceptionWatch.stackBytes) { [self] in turn() }
+        let failed = loop.start("interception", stackBytes: InterceptionWatch.stackBytes) { [self] in iterate() }
         guard failed == 0 else { return say("the rules are not looked after: no thread, \(kernelError(failed))") }
         isRunning = true
     }
@@ -72,7 +72,7 @@ package final class InterceptionWatch: @unchecked Sendable {
 
     // MARK: The thread
 
-    private func turn() -> ThreadLoop.Next {
+    private func iterate() -> ThreadLoop.Next {
         guard !loop.isEnding else { return .over }
         look.advance(wish.withLock { $0 }, Instant(nanoseconds: cl_now()))
         let report = look.report

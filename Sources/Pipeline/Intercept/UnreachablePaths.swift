@@ -10,7 +10,7 @@ import Synchronization
 /// Tells the kernel where nothing answered this host, so that the next SYN there is refused before the relay accepts it
 /// (ADR 0049). A thread of its own: a transaction waits for whoever changes rules meanwhile.
 ///
-/// Threading: ``offer(_:)`` on the log thread; ``update(_:)`` and ``stop()`` on the control thread; ``counts`` on any.
+/// Threading: ``enqueue(_:)`` on the log thread; ``update(_:)`` and ``stop()`` on the control thread; ``counts`` on any.
 package final class UnreachablePaths: @unchecked Sendable {
     /// For `status`.
     package struct Counts: Equatable, Sendable {
@@ -76,7 +76,7 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     private func start() -> Int32 {
         guard let loop = made.loop else { return made.error }
-        return loop.start("unreachable", stackBytes: UnreachablePaths.stackBytes) { self.turn(loop) }
+        return loop.start("unreachable", stackBytes: UnreachablePaths.stackBytes) { self.iterate(loop) }
     }
 
     package var counts: Counts { shared.withLock { $0.counts } }
@@ -95,7 +95,7 @@ package final class UnreachablePaths: @unchecked Sendable {
     // MARK: The log thread's side
 
     /// An ended connection.
-    package func offer(_ record: ConnectionRecord) {
+    package func enqueue(_ record: ConnectionRecord) {
         guard isRunning.load(ordering: .relaxed) else { return }
         if let path = AnsweredPath(record) {
             let now = record.endedAt
@@ -115,7 +115,7 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     // MARK: The thread
 
-    private func turn(_ loop: ThreadLoop) -> ThreadLoop.Next {
+    private func iterate(_ loop: ThreadLoop) -> ThreadLoop.Next {
         guard !loop.isEnding else { return .over }
         if let until = resumesAt, Instant(nanoseconds: cl_now()) < until { return .wait(until: until) }
         let isPauseOver = resumesAt != nil

@@ -223,7 +223,7 @@ extension Checker {
     private func refuseWaiting(_ pipeline: CheckedPipeline, _ word: WordSyntax, _ remedy: String) {
         for stage in pipeline.stages {
             let gives = stage.facts.gives.contains(.serverName)
-            let waits = stage.stage?.peek != nil && !stage.descriptor.canGate
+            let waits = stage.stage?.peek != nil && !stage.descriptor.isNonBlocking
             guard gives || waits, isFirstReport("raw \(stage.line)", pipeline) else { continue }
             reporter.error(
                 word.span,

@@ -23,10 +23,11 @@ extension Checker {
     }
 
     private func readLine(_ entry: EntrySyntax, of block: String, into blocks: inout [OpenBlock]) {
-        let keyword = entry.keyword
         let all = blocks.flatMap(\.descriptor.lines)
+        let entry = underTodaysName(entry, among: all)
+        let keyword = entry.keyword
         guard all.contains(where: { $0.keyword == keyword.text }) else {
-            let offered = all.filter(\.isOffered).map(\.keyword).reduce(into: [String]()) {
+            let offered = all.filter(\.isDocumented).map(\.keyword).reduce(into: [String]()) {
                 if !$0.contains($1) { $0.append($1) }
             }
             return reporter.error(

@@ -45,7 +45,7 @@ extension Checker {
     /// What a stage reserves stays counted until the connection ends, and a connection can hold so many; one is for the
     /// route's own limit.
     private func checkReservations(of pipeline: CheckedPipeline) {
-        let limit = Holds.capacity - 1
+        let limit = Reservations.capacity - 1
         let reserving = pipeline.stages.filter { $0.facts.reservations > 0 }
         guard reserving.count > limit else { return }
         reporter.error(
@@ -203,8 +203,8 @@ extension Checker {
                 expected: "1 to \(sizeText(UInt64(PeekNeed.limit)))")
         }
         guard let timeout = peek.timeout else {
-            // Where it waits without end, it gates: what it gives then is what was known before.
-            guard !stage.facts.gives.isEmpty, !stage.filter.descriptor.canGate else { return }
+            // Where it waits without end, it inspects without blocking: what it gives then is what was known before.
+            guard !stage.facts.gives.isEmpty, !stage.filter.descriptor.isNonBlocking else { return }
             return reporter.error(
                 entry.headSpan, "`\(name)` would make later stages wait without end", help: "give it a timeout")
         }

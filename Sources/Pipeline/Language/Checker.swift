@@ -53,8 +53,9 @@ final class Checker {
 
     func check(_ file: FileSyntax) {
         var entries: [String: [EntrySyntax]] = [:]
-        for entry in file.body.entries where !reporter.isFull && fitsTopLevel(entry) {
-            entries[entry.keyword.text, default: []].append(entry)
+        for entry in file.body.entries where !reporter.isFull {
+            let entry = underTodaysName(entry)
+            if fitsTopLevel(entry) { entries[entry.keyword.text, default: []].append(entry) }
         }
         // What others refer to comes first; the order in the file is the author's own.
         checkNodes(entries["node"] ?? [])

@@ -96,7 +96,7 @@ private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> So
 /// routes, options of lines. For the tests that hold the reference page, `check --print` and the fuzzer's words to them.
 package func languageKeywords(_ catalog: [any Filter.Type]) -> [String] {
     let grammar = Grammar(catalog)
-    let lines = ([NodeBlock.descriptor] + grammar.blocks).flatMap(\.lines).filter(\.isOffered)
+    let lines = ([NodeBlock.descriptor] + grammar.blocks).flatMap(\.lines).filter(\.isDocumented)
     let options = lines.flatMap(\.forms).flatMap(\.elements).flatMap { element -> [String] in
         if case .options(let options) = element { options.map(\.name) } else { [] }
     }

@@ -73,7 +73,7 @@ private func describe(_ chain: Chain) -> String {
     var text = "pipeline \(chain.name)\n"
     if chain.peekBytes > 0 {
         let limit = chain.peekTimeout.map { "within \($0.configText)" } ?? "without deadline"
-        let how = chain.gates ? "gates the client's bytes" : "before the backend is connected"
+        let how = chain.isNonBlocking ? "inspects without blocking" : "before the backend is connected"
         text += "    peeks up to \(chain.peekBytes) bytes \(limit), \(how)\n"
     } else {
         text += "    peeks nothing\n"

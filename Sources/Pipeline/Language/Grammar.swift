@@ -7,11 +7,13 @@ struct Grammar {
         /// As messages write it.
         let form: String
         let isBlock: Bool
+        /// What the keyword was before.
+        var formerly: String?
     }
 
     /// In the order in which messages offer them.
     let topLevel: [Entry]
-    /// The keywords of ``topLevel``: where a forgotten `}` may be noticed.
+    /// The keywords of ``topLevel``, former ones too: where a forgotten `}` may be noticed.
     let keywords: Set<String>
     /// Blocks that hold lists of words in place of directives, by keyword.
     let lists: [String: BlockDescriptor.Members]
@@ -22,7 +24,10 @@ struct Grammar {
         var entries = [Entry(keyword: "node", form: "node NAME { ... }", isBlock: true)]
         var lists: [String: BlockDescriptor.Members] = [:]
         for block in blocks {
-            if let entry = block.entry { entries.append(entry) }
+            if var entry = block.entry {
+                entry.formerly = block.formerly
+                entries.append(entry)
+            }
             if case .list(let members) = block.shape { lists[block.keyword] = members }
         }
         entries += [
@@ -38,7 +43,7 @@ struct Grammar {
             Entry(keyword: "routes", form: "routes file PATH", isBlock: false),
         ]
         topLevel = entries
-        keywords = Set(entries.map(\.keyword))
+        keywords = Set(entries.map(\.keyword) + entries.compactMap(\.formerly))
         self.lists = lists
     }
 }

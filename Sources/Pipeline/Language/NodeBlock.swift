@@ -55,14 +55,15 @@ final class NodeBlock: SettingsBlock {
             text: { $0.ownDescriptors ? "per_worker" : "shared" },
             apply: { $0.ownDescriptors = $1.word() == "per_worker" }),
         .count(
-            "spare_sockets", \.spareSockets, 0...65535, then: ["per", "worker"],
-            "upstream sockets of short connections that are kept for the next ones", needsRestart: true),
+            "idle_upstream_sockets", \.idleUpstreamSockets, 0...65535, then: ["per", "worker"],
+            "upstream sockets of short connections that are kept for the next ones", needsRestart: true,
+            formerly: "spare_sockets"),
     ]
 
     private static let times: [Setting<NodeSettings>] = [
         .duration(
             "coalesce", \.coalesce, .zero...(.milliseconds(100)),
-            "how long a bulk stream may gather in its socket before it is moved on", needsRestart: true),
+            "how long a bulk stream may coalesce in its socket before it is moved on", needsRestart: true),
         .duration(
             "connect_timeout", \.connectTimeout, .milliseconds(10)...(.seconds(120)),
             "how long one backend may take to accept", needsRestart: true),

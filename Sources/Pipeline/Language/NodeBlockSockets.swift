@@ -24,7 +24,7 @@ extension NodeBlock {
         Setting(
             SettingLine(
                 "state", [[.value(.path("state", of: "directory", like: "/var/lib/pipelined"))]], "nothing yet",
-                isOffered: false),
+                isDocumented: false),
             text: { $0.stateDirectory }, apply: { $0.stateDirectory = $1.text() }),
         Setting(
             SettingLine(

@@ -14,7 +14,7 @@ package func settingsTable(_ block: String, _ catalog: [any Filter.Type]) -> Str
     let hasRestarts = descriptors.contains { $0.lines.contains(where: \.needsRestart) }
     var rows = ["| setting | default | range, meaning |", "| --- | --- | --- |"]
     for descriptor in descriptors {
-        for (line, value) in zip(descriptor.lines, descriptor.defaults) where line.isOffered {
+        for (line, value) in zip(descriptor.lines, descriptor.defaults) where line.isDocumented {
             rows.append(row(line, value, marksRestarts: hasRestarts))
         }
     }

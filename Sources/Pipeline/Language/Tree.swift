@@ -28,7 +28,7 @@ struct EntrySyntax {
     var leading: [CommentSyntax]
     /// An empty line stands right above it.
     var blankBefore: Bool
-    let keyword: WordSyntax
+    var keyword: WordSyntax
     /// At least one; the first may be empty.
     var clauses: [ClauseSyntax]
     var body: BodySyntax?

@@ -15,7 +15,7 @@ package struct OpenedLedger: @unchecked Sendable {
     }
 }
 
-/// Takes flow records from the sink once a second and writes them to the ledger, in one transaction. While the ledger can't
+/// Takes flow records from the queues once a second and writes them to the ledger, in one transaction. While the ledger can't
 /// be written, records wait here, then in the rings, then in the workers' tables: detail is lost, sums are not.
 ///
 /// Threading: made, and stopped once, by its owner.
@@ -25,10 +25,10 @@ package final class FlowThread: @unchecked Sendable {
     /// Records of a batch, and the most that wait here.
     private static let batchLimit = 65536
 
-    private let sink: FlowSink
+    private let queues: FlowQueues
     private let identity: LedgerStore.Identity
     private let alsoTo: ([FlowRecord]) -> Void
-    private let eachTurn: () -> Void
+    private let eachTick: () -> Void
     private let loop: ThreadLoop
     private var settings: LedgerSettings?
     private let say: (LedgerEvent) -> Void
@@ -62,46 +62,46 @@ package final class FlowThread: @unchecked Sendable {
     package var lastWrite: UInt64 { writtenAt.load(ordering: .relaxed) }
 
     private init(
-        _ settings: LedgerSettings?, _ store: LedgerStore?, _ sink: FlowSink, _ loop: ThreadLoop,
+        _ settings: LedgerSettings?, _ store: LedgerStore?, _ queues: FlowQueues, _ loop: ThreadLoop,
         identity: @escaping LedgerStore.Identity, alsoTo: @escaping ([FlowRecord]) -> Void,
-        eachTurn: @escaping () -> Void, say: @escaping (LedgerEvent) -> Void
+        eachTick: @escaping () -> Void, say: @escaping (LedgerEvent) -> Void
     ) {
         self.settings = settings
         self.store = store
         self.say = say
-        self.sink = sink
+        self.queues = queues
         self.loop = loop
         self.identity = identity
         self.alsoTo = alsoTo
-        self.eachTurn = eachTurn
+        self.eachTick = eachTick
     }
 
     /// Starts the thread. The closures are called on it.
     /// - Parameters:
     ///   - settings: nil: no ledger; records are only taken for `alsoTo`.
     ///   - opened: if it is open already.
-    ///   - sink: where records come from; the thread keeps it.
+    ///   - queues: where records come from; the thread keeps it.
     ///   - identity: who a record's source is.
     ///   - alsoTo: gets every record once, soon; must not wait.
-    ///   - eachTurn: called once a second, after that second's records; must not wait.
+    ///   - eachTick: called once a second, after that second's records; must not wait.
     package static func start(
-        _ settings: LedgerSettings?, _ opened: OpenedLedger? = nil, sink: FlowSink,
+        _ settings: LedgerSettings?, _ opened: OpenedLedger? = nil, queues: FlowQueues,
         identity: @escaping @Sendable (UInt32, IPAddress) -> FlowNames,
         alsoTo: @escaping @Sendable ([FlowRecord]) -> Void = { _ in },
-        eachTurn: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
+        eachTick: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> FlowThread {
         let (loop, error) = ThreadLoop.make()
         guard let loop else { throw LedgerProblem("no eventfd for the ledger: \(kernelError(error))") }
         let thread = FlowThread(
-            settings, opened?.store, sink, loop, identity: identity, alsoTo: alsoTo, eachTurn: eachTurn, say: say)
-        let failed = loop.start("flows", stackBytes: stackBytes) { thread.turn() }
+            settings, opened?.store, queues, loop, identity: identity, alsoTo: alsoTo, eachTick: eachTick, say: say)
+        let failed = loop.start("flows", stackBytes: stackBytes) { thread.iterate() }
         guard failed == 0 else {
             throw LedgerProblem("no thread for the ledger: \(kernelError(failed))")
         }
         return thread
     }
 
-    private func turn() -> ThreadLoop.Next {
+    private func iterate() -> ThreadLoop.Next {
         // Before the rings: what was pushed until then is written.
         let isLast = loop.isEnding
         var isMore = true
@@ -109,7 +109,7 @@ package final class FlowThread: @unchecked Sendable {
             isMore = takeRecords()
             waiting.store(pending.count, ordering: .relaxed)
         }
-        eachTurn()
+        eachTick()
         takeWish()
         guard !isLast else {
             store = nil
@@ -121,7 +121,7 @@ package final class FlowThread: @unchecked Sendable {
     /// True if there may be more to do at once.
     private func takeRecords() -> Bool {
         let before = pending.count
-        sink.drain(into: &pending, limit: FlowThread.batchLimit - before)
+        queues.drain(into: &pending, limit: FlowThread.batchLimit - before)
         if pending.count > before { alsoTo(Array(pending[before...])) }
         guard settings != nil else {
             pending.removeAll(keepingCapacity: true)

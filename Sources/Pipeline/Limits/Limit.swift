@@ -116,8 +116,8 @@ public enum LimitRefusal: UInt8, Sendable, CaseIterable {
 
 /// What a table says to one connection.
 public enum LimitAnswer: @unchecked Sendable {
-    /// `hold` has been counted, and is the caller's to give back; `pacer` lives as long as it is held.
-    case admitted(hold: UnsafePointer<HoldCount>?, pacer: UnsafePointer<Pacer>?)
+    /// `reservation` has been counted, and is the caller's to give back; `bucket` lives as long as it is held.
+    case admitted(reservation: UnsafePointer<ReservationCount>?, bucket: UnsafePointer<ByteBuckets>?)
     case refused(LimitRefusal)
 
     public var refusal: LimitRefusal? {

@@ -2,7 +2,7 @@ import Pipeline
 import Synchronization
 
 extension LimitHandle {
-    /// An entry is reused only this long after its burst was whole again: workers' clocks are read once a turn, so one
+    /// An entry is reused only this long after its burst was whole again: workers' clocks are read once an iteration, so one
     /// may be behind another.
     static let ageing: UInt64 = 1_000_000_000
     /// Rounds that one connection may lose to others before it is refused. Each lost one is another's success.
@@ -39,7 +39,7 @@ extension LimitHandle {
         }
         let ahead = LimitWord.isLive(word) && word > time ? word - time : 0
         let available = interval > 0 ? (tolerance - min(ahead, tolerance)) / interval : nil
-        let active = isHeld ? slot.holds.pointee.current : 0
+        let active = isHeld ? slot.reservations.pointee.current : 0
         let refusal: LimitRefusal? =
             available == 0 ? .rateExceeded : active >= concurrent ? .tooManyConnections : nil
         return LimitState(isKnown: true, available: available, active: active, refusal: refusal)
@@ -67,8 +67,8 @@ extension LimitHandle {
     /// A word only grows, and a slot that changes hands changes its word: an exchange that succeeds proves that the
     /// key read before it is still the slot's. A refusal is proved by reading the same word again.
     private func charge(_ slot: LimitSlot, _ key: LimitKeyBits, _ now: UInt64) -> LimitAnswer? {
-        let holds = slot.holds
-        var isHolding = false
+        let reservations = slot.reservations
+        var isReserved = false
         var answer: LimitAnswer?
         var word = slot.word
         while LimitWord.isLive(word), slot.holdsKey(key) {
@@ -78,14 +78,14 @@ extension LimitHandle {
                 ? TokenBucket.after(word, now, cost: interval, burst: tolerance) : max(word &+ 1, now)
             if next == nil {
                 answer = .refused(.rateExceeded)
-            } else if isHeld, !isHolding, !holds.pointee.tryAdd(limit: concurrent) {
+            } else if isHeld, !isReserved, !reservations.pointee.tryAdd(limit: concurrent) {
                 answer = .refused(.tooManyConnections)
             } else if let next {
-                isHolding = isHeld
+                isReserved = isHeld
                 let (done, seen) = slot.exchange(word, next)
                 if done {
                     return .admitted(
-                        hold: isHeld ? holds : nil, pacer: isPaced ? slot.pacer : nil)
+                        reservation: isHeld ? reservations : nil, bucket: isPaced ? slot.bucket : nil)
                 }
                 word = seen
                 continue
@@ -95,7 +95,7 @@ extension LimitHandle {
             answer = nil
             word = again
         }
-        if isHolding { holds.pointee.remove() }
+        if isReserved { reservations.pointee.remove() }
         return answer
     }
 
@@ -108,13 +108,13 @@ extension LimitHandle {
     }
 
     /// True if nothing is lost with what the slot holds: its burst is whole, no connection counts on it, and its bytes
-    /// are paid off. Only such a slot is ever reused, so that no reuse grants a fresh burst.
+    /// are refilled. Only such a slot is ever reused, so that no reuse grants a fresh burst.
     func isFree(_ slot: LimitSlot, _ word: UInt64, _ now: UInt64) -> Bool {
         if word == LimitWord.virgin || LimitWord.isDead(word) { return true }
         guard LimitWord.isLive(word), word &+ LimitHandle.ageing <= now else { return false }
         guard isHeld else { return true }
-        guard slot.holds.pointee.current == 0 else { return false }
-        return !isPaced || slot.pacer.pointee.isPaidOff(Instant(nanoseconds: now))
+        guard slot.reservations.pointee.current == 0 else { return false }
+        return !isPaced || slot.bucket.pointee.isRefilled(Instant(nanoseconds: now))
     }
 
     /// Gives `key` a slot of its own, or makes room for whoever else is doing so. False: there is no room.
@@ -153,7 +153,7 @@ extension LimitHandle {
             guard isFree(slot, word, now), slot.exchange(word, LimitWord.claimed(number)).done else { continue }
             if word == LimitWord.virgin {
                 counters.pointee.touched.wrappingAdd(1, ordering: .relaxed)
-                if isPaced { makePacer(slot) }
+                if isPaced { makeBuckets(slot) }
             }
             return (slot, number)
         }

@@ -28,12 +28,12 @@ enum LimitWord {
     static func claimed(_ number: UInt64) -> UInt64 { claimedPhase | number }
     /// Has its key; whether another slot has the same is still being looked at, by whoever gets here.
     static func tentative(_ number: UInt64) -> UInt64 { tentativePhase | number }
-    /// Holds nothing. Its number is one more than before, so that the next round's words are new.
+    /// Reservations nothing. Its number is one more than before, so that the next round's words are new.
     static func dead(after number: UInt64) -> UInt64 { deadPhase | (number &+ 1) }
 }
 
 /// One of a table's slots: trivially copyable, valid as long as the table. What it keeps of a key has 32 bytes; a table
-/// with byte rates has a ``Pacer`` behind each (48 more).
+/// with byte rates has a ``ByteBuckets`` behind each (48 more).
 struct LimitSlot {
     static let bytes = 32
 
@@ -46,10 +46,12 @@ struct LimitSlot {
     @inline(__always) private func field(_ index: Int) -> UnsafePointer<Atomic<UInt64>> {
         entry.assumingMemoryBound(to: Atomic<UInt64>.self) + index
     }
-    @inline(__always) var holds: UnsafePointer<HoldCount> { (entry + 24).assumingMemoryBound(to: HoldCount.self) }
+    @inline(__always) var reservations: UnsafePointer<ReservationCount> {
+        (entry + 24).assumingMemoryBound(to: ReservationCount.self)
+    }
     /// Only of tables with byte rates.
-    @inline(__always) var pacer: UnsafePointer<Pacer> {
-        (entry + LimitSlot.bytes).assumingMemoryBound(to: Pacer.self)
+    @inline(__always) var bucket: UnsafePointer<ByteBuckets> {
+        (entry + LimitSlot.bytes).assumingMemoryBound(to: ByteBuckets.self)
     }
 
     @inline(__always) func holdsKey(_ key: LimitKeyBits) -> Bool {

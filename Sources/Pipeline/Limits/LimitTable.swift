@@ -76,7 +76,7 @@ public struct LimitHandle: @unchecked Sendable {
     fileprivate static func allocate(_ settings: LimitSettings, _ seed: HashSeed) -> LimitHandle? {
         let count = max(1, min(settings.entries, LimitSettings.entryLimit))
         let bucketCount = (Int(count) + ways - 1) / ways
-        let entryBytes = LimitSlot.bytes + (settings.isPaced ? MemoryLayout<Pacer>.stride : 0)
+        let entryBytes = LimitSlot.bytes + (settings.isPaced ? MemoryLayout<ByteBuckets>.stride : 0)
         let bytes = bucketCount * (tagBytes + ways * entryBytes) + lineBytes
         // Fresh pages of the system are zero, and zero is an empty table: nothing is touched before it is used.
         guard let allocation = calloc(bytes, 1) else { return nil }
@@ -124,10 +124,10 @@ public struct LimitHandle: @unchecked Sendable {
             entry: UnsafeRawPointer(base + LimitHandle.tagBytes + way &* entryBytes))
     }
 
-    /// A slot's pacer before its first key; later keys find it paid off.
-    func makePacer(_ slot: LimitSlot) {
-        UnsafeMutablePointer(mutating: slot.pacer).initialize(
-            to: Pacer(
+    /// A slot's bucket before its first key; later keys find it full.
+    func makeBuckets(_ slot: LimitSlot) {
+        UnsafeMutablePointer(mutating: slot.bucket).initialize(
+            to: ByteBuckets(
                 up: ByteBucket(bytesPerSecond: bytesUp?.bytesPerSecond ?? 0, burst: bytesUp?.burst ?? 0),
                 down: ByteBucket(bytesPerSecond: bytesDown?.bytesPerSecond ?? 0, burst: bytesDown?.burst ?? 0)))
     }

@@ -6,7 +6,7 @@ package struct DescriptorBudget: Equatable, Sendable {
     package let connectionsPerWorker: Int
     package let pipesPerWorker: Int
     /// Upstream sockets that wait for their next connection.
-    package let sparesPerWorker: Int
+    package let idleSocketsPerWorker: Int
     /// True if the settings asked for more.
     package let isCapped: Bool
 
@@ -14,29 +14,29 @@ package struct DescriptorBudget: Equatable, Sendable {
     package static let leastConnections = 16
     /// Standard streams, the log, signals, netlink, the admin socket and its clients, files that are read at a reload, LOCAL
     /// headers to backends in doubt.
-    static let spare = 96
+    static let reserve = 96
     /// A worker's epoll, its reserve, its eventfd, and the process.
     static let perWorker = 4
 
     /// A connection takes two descriptors, a pipe takes two.
     /// - Parameters:
     ///   - limit: of each table.
-    ///   - spares: what a worker may keep for the next connections; a thirty-second part of the limit at most.
+    ///   - idleSockets: what a worker may keep for the next connections; a thirty-second part of the limit at most.
     ///   - probes: what the health prober may have at once.
     ///   - areShared: all workers and the rest of the process have one table between them.
     /// - Returns: nil if not even ``leastConnections`` fit.
     package init?(
-        limit: Int, workers: Int, listeners: Int, maxConnections: Int, spares: Int = 0, probes: Int = 0,
+        limit: Int, workers: Int, listeners: Int, maxConnections: Int, idleSockets: Int = 0, probes: Int = 0,
         areShared: Bool = true
     ) {
         let sharers = areShared ? max(1, workers) : 1
-        sparesPerWorker = min(spares, limit / 32 / sharers)
+        idleSocketsPerWorker = min(idleSockets, limit / 32 / sharers)
         // Control has a descriptor of each listener, and so has its worker.
         let control =
-            DescriptorBudget.spare + min(probes, limit / 8) + workers * (listeners + DescriptorBudget.perWorker)
+            DescriptorBudget.reserve + min(probes, limit / 8) + workers * (listeners + DescriptorBudget.perWorker)
         guard control <= limit else { return nil }
-        let own = listeners + DescriptorBudget.perWorker + sparesPerWorker
-        let share = areShared ? max(0, limit - control) / sharers - listeners - sparesPerWorker : limit - own
+        let own = listeners + DescriptorBudget.perWorker + idleSocketsPerWorker
+        let share = areShared ? max(0, limit - control) / sharers - listeners - idleSocketsPerWorker : limit - own
         let wantedPipes = DescriptorBudget.sizes(connections: maxConnections).pipes
         if share >= 2 * (maxConnections + wantedPipes) {
             connectionsPerWorker = maxConnections
@@ -63,7 +63,7 @@ package struct DescriptorBudget: Equatable, Sendable {
     func limits(unrouted: Int?, memory: UInt64, workers: Int) -> WorkerLimits {
         var limits = DescriptorBudget.sizes(connections: connectionsPerWorker, unrouted: unrouted)
         limits.pipes = pipesPerWorker
-        limits.spares = sparesPerWorker
+        limits.idleSockets = idleSocketsPerWorker
         limits.fit(memory: memory, workers: workers, unroutedIsSet: unrouted != nil)
         return limits
     }

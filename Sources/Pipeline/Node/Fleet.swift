@@ -35,7 +35,7 @@ package final class Fleet {
             limit: Int(clamping: limit), workers: count, planned: listeners, most: most)
         let budget = DescriptorBudget(
             limit: Int(clamping: limit), workers: count, listeners: room, maxConnections: settings.maxConnections,
-            spares: settings.spareSockets, probes: probes,
+            idleSockets: settings.idleUpstreamSockets, probes: probes,
             areShared: !settings.ownDescriptors || cl_may_own_descriptors() != 0)
         guard let budget else {
             return (
@@ -49,7 +49,7 @@ package final class Fleet {
 
     /// Makes all workers, then starts them: all or none.
     /// - Parameters:
-    ///   - listeners: by worker; to stay open until ``hasAdoptedNewest``.
+    ///   - listeners: by worker; to stay open until ``hasAppliedNewest``.
     ///   - snapshots: has the snapshot that they begin on, `first`.
     ///   - services: what the node lends to stages.
     ///   - log: takes every connection that ends.
@@ -87,18 +87,18 @@ package final class Fleet {
         try Fleet.startThreads(workers)
     }
 
-    /// All or none: the threads begin when the gate opens, and find the order to stop if one of them is missing.
+    /// All or none: the threads begin when the barrier opens, and find the order to stop if one of them is missing.
     private static func startThreads(_ workers: [WorkerThread]) throws(WorkerStartError) {
         var ends: (Int32, Int32) = (-1, -1)
         let made = withUnsafeMutablePointer(to: &ends) {
-            $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_make_gate($0) }
+            $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_make_barrier($0) }
         }
-        guard made == 0 else { throw WorkerStartError(worker: 0, call: "pipe", error: -made) }
+        guard made == 0 else { throw WorkerStartError(component: "the workers", call: "pipe2", error: -made) }
         defer { _ = cl_close(ends.0) }
         var started = 0
         do throws(WorkerStartError) {
             for worker in workers {
-                try worker.start(gate: Descriptor(ends.0))
+                try worker.start(barrier: Descriptor(ends.0))
                 started += 1
             }
         } catch {
@@ -110,28 +110,28 @@ package final class Fleet {
         _ = cl_close(ends.1)
     }
 
-    // MARK: Offers
+    // MARK: Updates
 
-    /// Offers the newest snapshot to every worker, each with its own listeners.
-    func offer(listeners: (_ worker: Int) -> [WorkerListener], drains: [Drain]) {
+    /// Publishes the newest snapshot to every worker, each with its own listeners.
+    func publish(listeners: (_ worker: Int) -> [WorkerListener], drains: [Drain]) {
         for worker in workers {
-            guard let offer = snapshots.offer(listeners(worker.index), drains: drains) else { continue }
-            worker.mailbox.offer(offer)
+            guard let update = snapshots.update(listeners(worker.index), drains: drains) else { continue }
+            worker.mailbox.publish(update)
             worker.wake()
         }
     }
 
     /// True once every worker looks up in the newest table, runs new connections on its program, and has its listeners.
-    var hasAdoptedNewest: Bool { workersBehind == 0 }
+    var hasAppliedNewest: Bool { workersBehind == 0 }
 
     /// How many workers still look up in an older one.
     var workersBehind: Int {
-        workers.count { $0.mailbox.adoptedGeneration < snapshots.newest && !$0.mailbox.hasEnded }
+        workers.count { $0.mailbox.appliedGeneration < snapshots.newest && !$0.mailbox.hasEnded }
     }
 
     /// The oldest generation that any worker still looks up in.
-    var oldestAdopted: UInt64 {
-        workers.map { $0.mailbox.hasEnded ? .max : $0.mailbox.adoptedGeneration }.min() ?? .max
+    var oldestApplied: UInt64 {
+        workers.map { $0.mailbox.hasEnded ? .max : $0.mailbox.appliedGeneration }.min() ?? .max
     }
 
     // MARK: Orders and counts

@@ -4,7 +4,7 @@ import PipelineRuntime
 
 /// The listening sockets of a node: which there should be, which there are, and why not those that aren't.
 ///
-/// A socket is opened here, for every worker, which takes a descriptor of its own for it, and ends it when an offer comes
+/// A socket is opened here, for every worker, which takes a descriptor of its own for it, and ends it when an update comes
 /// that has it no more; then it is closed here as well. What can't be opened is degraded and tried again, and nobody else
 /// notices (R9).
 ///
@@ -67,7 +67,7 @@ package final class ListenerKeeper {
     /// The next time that something degraded is due; nil: nothing is degraded.
     var nextRetry: Instant? { kept.compactMap(\.degradation?.retryAt).min() }
 
-    /// What one worker is offered.
+    /// What one worker is published.
     func listeners(worker: Int) -> [WorkerListener] {
         kept.filter(\.isOpen).map { kept in
             WorkerListener(
@@ -77,7 +77,7 @@ package final class ListenerKeeper {
 
     // MARK: A new plan
 
-    /// Opens what `plan` requires and is not open yet: all of it, or none. What was opened waits for ``adopt(_:_:now:)``.
+    /// Opens what `plan` requires and is not open yet: all of it, or none. What was opened waits for ``apply(_:_:now:)``.
     func openRequired(_ plan: [PlannedListener]) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
         let open = Set(kept.filter(\.isOpen).map(\.planned.endpoint))
         var staged: [Endpoint: OpenListener] = [:]
@@ -111,7 +111,7 @@ package final class ListenerKeeper {
 
     /// Makes `plan` what the node listens on: sockets that persist are kept, the others opened. What disappears from
     /// ``listeners(worker:)`` is the workers' to close.
-    func adopt(_ plan: [PlannedListener], _ staged: [Endpoint: OpenListener], now: Instant) -> Change {
+    func apply(_ plan: [PlannedListener], _ staged: [Endpoint: OpenListener], now: Instant) -> Change {
         var change = Change()
         var known = Dictionary(kept.map { ($0.planned.endpoint, $0) }, uniquingKeysWith: { first, _ in first })
         var next: [Kept] = []
@@ -150,11 +150,11 @@ package final class ListenerKeeper {
         closingPorts.insert(gone.bound.port)
     }
 
-    /// Something waits for ``everyWorkerHasAdopted()``.
+    /// Something waits for ``everyWorkerHasApplied()``.
     var isClosing: Bool { !closing.isEmpty }
 
-    /// Every worker has the last offer: what was to be closed is ended.
-    func everyWorkerHasAdopted() {
+    /// Every worker has the last update: what was to be closed is ended.
+    func everyWorkerHasApplied() {
         for socket in closing { ListenerSocket.close(socket) }
         closing = []
         closingPorts = []
@@ -283,7 +283,7 @@ package final class ListenerKeeper {
 
     /// For when no worker needs them: all have descriptors of their own, or there are none.
     func closeAll() {
-        everyWorkerHasAdopted()
+        everyWorkerHasApplied()
         for socket in kept.flatMap(\.sockets) { ListenerSocket.close(socket) }
         kept = []
     }

@@ -72,7 +72,7 @@ package final class LogWriter: @unchecked Sendable {
             return (nil, outSink.sink == nil ? outSink.error : errorSink.error)
         }
         let writer = LogWriter(first, second, loop, sharesTarget: cl_same_file(out, error) != 0)
-        let failed = loop.start("log", stackBytes: 1 << 19) { writer.turn() }
+        let failed = loop.start("log", stackBytes: 1 << 19) { writer.iterate() }
         return failed == 0 ? (writer, 0) : (nil, failed)
     }
 
@@ -135,7 +135,7 @@ package final class LogWriter: @unchecked Sendable {
 
     // MARK: The thread
 
-    private func turn() -> ThreadLoop.Next {
+    private func iterate() -> ThreadLoop.Next {
         if isNew {
             isNew = false
             _ = cl_lower_priority(LogWriter.priorityBelow)
@@ -220,8 +220,8 @@ package final class LogWriter: @unchecked Sendable {
     }
 
     private func take(_ record: ConnectionRecord, _ now: Instant) {
-        connections?.watch?.offer(record)
-        connections?.paths?.offer(record)
+        connections?.watch?.enqueue(record)
+        connections?.paths?.enqueue(record)
         guard connections?.writes == true, budget.admits(record, now) else { return }
         connections?.log.append(record)
         sendLine()

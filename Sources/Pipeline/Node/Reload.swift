@@ -28,7 +28,7 @@ extension RunningNode {
     /// Diagnostics that an event shows; `check` shows all.
     private static let shownLines = 20
     /// How long a reload waits for workers to take it up before it says that some have not; they do as soon as they can.
-    private static let adoptionPatience = 1000
+    private static let applyPatience = 1000
 
     /// - Parameters:
     ///   - by: what asked for it: `SIGHUP`, `admin`.
@@ -89,11 +89,11 @@ extension RunningNode {
         problems = RunningNode.lines(read.compilation)
         bound = read.bound(program)
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
-        let change = listeners.adopt(plan, staged, now: Instant(nanoseconds: cl_now()))
+        let change = listeners.apply(plan, staged, now: Instant(nanoseconds: cl_now()))
         publish()
         // Who hears that it was done may rely on it: the next connection goes by the new, on whichever worker.
-        _ = waitUntilSettled(milliseconds: RunningNode.adoptionPatience)
-        self.flows.adopt(flows)
+        _ = waitUntilSettled(milliseconds: RunningNode.applyPatience)
+        self.flows.apply(flows)
         sayReloaded(by, report, before)
         say(change)
         sayFixed(awaitingStart)
@@ -146,8 +146,8 @@ extension RunningNode {
             line.field("added", applied.added)
             line.field("changed", applied.changed)
             line.field("removed", applied.removed)
-            if applied.kept > 0 { line.field("kept_as_they_were", applied.kept) }
-            if applied.problems.rejected > 0 { line.field("left_out", applied.problems.rejected) }
+            if applied.kept > 0 { line.field("kept_last_good", applied.kept) }
+            if applied.problems.rejected > 0 { line.field("quarantined", applied.problems.rejected) }
             line.field("listeners", listeners.openEndpoints.count)
             let behind = fleet.workersBehind
             if behind > 0 { line.field("workers_behind", behind) }

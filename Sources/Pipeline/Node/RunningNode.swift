@@ -13,7 +13,7 @@ import PipelineText
 /// A node that serves: its workers, its routes, its listeners, and what it runs on now.
 ///
 /// Whatever changes (a reload, an address that comes or goes, a listener that can be opened at last) becomes one new
-/// generation: a snapshot and each worker's listeners, offered together (``publish()``).
+/// generation: a snapshot and each worker's listeners, published together (``publish()``).
 ///
 /// Threading: the control thread.
 package final class RunningNode {
@@ -87,13 +87,13 @@ package final class RunningNode {
 
     /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
     /// named is, and nothing was started.
-    /// - Parameter sink: where stages put flow records: nobody takes them before ``flows`` begins.
+    /// - Parameter queues: where stages put flow records: nobody takes them before ``flows`` begins.
     static func start(
-        _ node: LoadedNode, config path: String, writer: LogWriter, sink: FlowSink
+        _ node: LoadedNode, config path: String, writer: LogWriter, queues: FlowQueues
     ) -> (node: RunningNode?, failures: [String]) {
         let settings = node.program.node
         let log = ControlLog(writer.error)
-        let services = Services(sink)
+        let services = Services(queues)
         let most = ListenerPlan.most(node.program)
         let sized = Fleet.size(
             settings, listeners: node.listeners.count, most: most, probes: HealthProber.descriptors(node.program))
@@ -104,7 +104,7 @@ package final class RunningNode {
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
         let (staged, failures) = openRequired(keeper, node.listeners, log)
         guard failures.isEmpty else { return (nil, failures.map(\.description)) }
-        let change = keeper.adopt(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
+        let change = keeper.apply(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
         let snapshots = SnapshotKeeper()
         let first = snapshots.make(node.program, node.routes)
         let directory = FlowDirectory()
@@ -118,10 +118,10 @@ package final class RunningNode {
             let probing = HealthProber.start(ProbeTargets(node.program, node.routes), write: log.write)
             guard let prober = probing.prober else {
                 fleet.order(.stop)
-                throw WorkerStartError(worker: 0, call: "starting the health prober", error: probing.error)
+                throw WorkerStartError(component: "the health prober", call: "pthread_create", error: probing.error)
             }
             let flows = FlowRecording(
-                sink, directory, log, alsoTo: { watch.take($0) }, eachTurn: { watch.tick() })
+                queues, directory, log, alsoTo: { watch.take($0) }, eachTick: { watch.tick() })
             let running = RunningNode(node, path, writer, fleet, keeper, prober, flows, watch, directory, paths)
             running.say(change, isStart: true)
             running.snapshotChanged()
@@ -187,14 +187,14 @@ package final class RunningNode {
 
     // MARK: Change
 
-    /// Offers what the node is now to every worker. Call it only once ``isSettled`` is true: what one offer has may not be
+    /// Publishes what the node is now to every worker. Call it only once ``isSettled`` is true: what one update has may not be
     /// closed while a worker may still take it.
     func publish() {
         let now = Instant(nanoseconds: cl_now())
         // Changes without a pause must not put it off.
         if nextSweep <= now { sweep(now) }
         _ = fleet.snapshots.make(program, routing.snapshot)
-        fleet.offer(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
+        fleet.publish(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
         sweepInterval = RunningNode.firstSweep
         nextSweep = min(nextSweep, now + sweepInterval)
         snapshotChanged()
@@ -202,8 +202,8 @@ package final class RunningNode {
 
     /// Every worker has taken up the last change.
     var isSettled: Bool {
-        guard fleet.hasAdoptedNewest else { return false }
-        listeners.everyWorkerHasAdopted()
+        guard fleet.hasAppliedNewest else { return false }
+        listeners.everyWorkerHasApplied()
         return true
     }
 
@@ -213,7 +213,7 @@ package final class RunningNode {
         if waitUntilSettled(milliseconds: 100) { listeners.closeAll() }
     }
 
-    /// Workers take up a change at the top of their loop: within a turn, whatever their connections hold.
+    /// Workers take up a change at the top of their loop: within an iteration, whatever their connections hold.
     func waitUntilSettled(milliseconds: Int) -> Bool {
         for _ in 0..<milliseconds * 5 {
             if isSettled { return true }
@@ -271,7 +271,7 @@ package final class RunningNode {
     }
 
     private func sweep(_ now: Instant) {
-        let isFreed = fleet.snapshots.free(before: fleet.oldestAdopted)
+        let isFreed = fleet.snapshots.free(before: fleet.oldestApplied)
         let pinnedBefore = pinned
         pinned = routing.freeUnpinned()
         let isIdle = !isFreed && pinned == pinnedBefore

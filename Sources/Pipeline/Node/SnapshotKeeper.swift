@@ -2,7 +2,7 @@ import Pipeline
 import PipelineRouting
 import PipelineRuntime
 
-/// What workers may still read: the newest snapshot with its table and offers, earlier ones until every worker has adopted
+/// What workers may still read: the newest snapshot with its table and updates, earlier ones until every worker has applied
 /// a later one, and programs until their last connection has ended. Nothing is freed in order: each goes with its own last
 /// user.
 ///
@@ -12,13 +12,13 @@ package final class SnapshotKeeper {
         let snapshot: UnsafeMutablePointer<Snapshot>
         /// What the snapshot points to without holding it.
         let routes: RouteTableSnapshot
-        var offers: [UnsafeMutablePointer<WorkerOffer>] = []
+        var updates: [UnsafeMutablePointer<WorkerUpdate>] = []
 
         func free() {
-            for offer in offers {
-                offer.pointee.deallocate()
-                offer.deinitialize(count: 1)
-                offer.deallocate()
+            for update in updates {
+                update.pointee.deallocate()
+                update.deinitialize(count: 1)
+                update.deallocate()
             }
             snapshot.deinitialize(count: 1)
             snapshot.deallocate()
@@ -27,7 +27,7 @@ package final class SnapshotKeeper {
 
     private struct HeldProgram {
         let program: Program
-        /// The last generation that offers it to new connections.
+        /// The last generation that updates it to new connections.
         var last: UInt64
     }
 
@@ -60,28 +60,28 @@ package final class SnapshotKeeper {
         return UnsafePointer(snapshot)
     }
 
-    /// One worker's offer of the newest snapshot, which lives as long as that. Nil: there is none yet.
-    func offer(_ listeners: [WorkerListener], drains: [Drain]) -> UnsafePointer<WorkerOffer>? {
+    /// One worker's update of the newest snapshot, which lives as long as that. Nil: there is none yet.
+    func update(_ listeners: [WorkerListener], drains: [Drain]) -> UnsafePointer<WorkerUpdate>? {
         guard let last = held.last else { return nil }
-        let offer = UnsafeMutablePointer<WorkerOffer>.allocate(capacity: 1)
-        offer.initialize(
-            to: WorkerOffer(
+        let update = UnsafeMutablePointer<WorkerUpdate>.allocate(capacity: 1)
+        update.initialize(
+            to: WorkerUpdate(
                 snapshot: UnsafePointer(last.snapshot), listeners: FrozenArray(listeners),
                 drains: FrozenArray(drains)))
-        held[held.count - 1].offers.append(offer)
-        return UnsafePointer(offer)
+        held[held.count - 1].updates.append(update)
+        return UnsafePointer(update)
     }
 
     /// Frees what no worker reads any more. The newest always stays.
-    /// - Parameter adopted: the oldest generation that any worker has adopted as its newest.
+    /// - Parameter applied: the oldest generation that any worker has applied as its newest.
     /// - Returns: true if something was freed.
-    @discardableResult func free(before adopted: UInt64) -> Bool {
+    @discardableResult func free(before applied: UInt64) -> Bool {
         let before = held.count + programs.count
         let keptFrom =
-            held.dropLast().firstIndex { $0.snapshot.pointee.generation >= adopted } ?? max(0, held.count - 1)
+            held.dropLast().firstIndex { $0.snapshot.pointee.generation >= applied } ?? max(0, held.count - 1)
         for old in held[..<keptFrom] { old.free() }
         held.removeFirst(keptFrom)
-        programs.removeAll { $0.last < min(adopted, newest) && $0.program.users.current == 0 }
+        programs.removeAll { $0.last < min(applied, newest) && $0.program.users.current == 0 }
         return held.count + programs.count < before
     }
 }

@@ -19,7 +19,7 @@ package struct Supervisor: ~Copyable {
     private let log: ControlLog
     private let manager = ServiceManager()
     /// Where stages and conntrack put flow records, and the ledger and collectors take them from.
-    private let sink = FlowSink()
+    private let queues = FlowQueues()
 
     /// How long the end waits for readers of what it has to say, in milliseconds.
     private static let lastWords = 2000
@@ -145,7 +145,7 @@ package struct Supervisor: ~Copyable {
     }
 
     private func startNode(_ loaded: LoadedNode) -> RunningNode? {
-        let result = RunningNode.start(loaded, config: path, writer: writer, sink: sink)
+        let result = RunningNode.start(loaded, config: path, writer: writer, queues: queues)
         if result.node == nil { sayNotStarted(result.failures) }
         return result.node
     }

@@ -147,7 +147,7 @@ final class Claims {
 
     func solve() {
         leaveOutTwins()
-        letInAlone()
+        admitAlone()
         for index in nodes.indices where nodes[index].state == .open {
             let group = nodes[index].group
             if group != Claims.none {
@@ -191,7 +191,7 @@ final class Claims {
     }
 
     /// Most routes have a name that nobody else has to do with: they are in without being counted.
-    private func letInAlone() {
+    private func admitAlone() {
         nodes.withUnsafeMutableBufferPointer { nodes in
             for index in nodes.indices where nodes[index].state == .open {
                 let node = nodes[index]

@@ -2,8 +2,8 @@ import Pipeline
 
 /// Something that is gone from desired state: connections on it may go on until the deadline, then they are reset.
 ///
-/// The cell is only compared, never read. It must not be given to another backend or route before an offer without
-/// this drain was adopted. Drains reach a worker whatever its connections hold.
+/// The cell is only compared, never read. It must not be given to another backend or route before an update without
+/// this drain was applied. Drains reach a worker whatever its connections hold.
 package struct Drain: @unchecked Sendable {
     package enum Target: @unchecked Sendable, Equatable {
         case backend(UnsafePointer<BackendCell>)
@@ -32,12 +32,12 @@ package struct Drain: @unchecked Sendable {
 /// The drains that a worker was told of, and when it is to look at them next.
 struct Drains: ~Copyable {
     /// Sorted by ``Drain/Target/key``: each connect asks for two of them, and a walk over all connections for each of theirs.
-    private let items: AdoptedList<Drain>
+    private let items: AppliedList<Drain>
     /// The first deadline that has not passed.
     private(set) var next: Instant?
 
     init(_ drains: some Collection<Drain>) {
-        items = AdoptedList(drains.sorted { $0.what.key < $1.what.key })
+        items = AppliedList(drains.sorted { $0.what.key < $1.what.key })
         next = drains.lazy.map(\.deadline).min()
     }
 

@@ -101,14 +101,14 @@ package protocol Kernel {
 
     /// Opens a non-blocking socket and begins to connect. The descriptor, whose success or failure shows as
     /// ``Readiness/writable`` or as the error of the first call; or `-errno` if it failed at once.
-    /// - Parameter spare: takes this socket instead of a new one: one that ``disconnect(_:)`` was true for, of the same
+    /// - Parameter idle: takes this socket instead of a new one: one that ``disconnect(_:)`` was true for, of the same
     ///   address family. It is closed if the call fails.
-    mutating func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome
+    mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome
     /// The same to where an intercepted client was going: marked, so that nothing intercepts it again.
     /// - Parameters:
     ///   - source: connect from this address, which need not be this host's; nil: from the host's own.
-    ///   - spare: as above, and from this call.
-    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome
+    ///   - idle: as above, and from this call.
+    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome
     /// Has the kernel find out when the peer of an idle upstream socket is dead (R14): keepalive. Apart from
     /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)

@@ -86,9 +86,9 @@ package struct LinuxKernel: Kernel {
         return cl_local_endpoint(descriptor.number, &local) == 0 ? Endpoint(local) : nil
     }
 
-    package mutating func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome {
+    package mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome {
         var to = cl_endpoint(backend.endpoint)
-        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to, &options))) }
+        guard !idle.isOpen else { return Outcome(Int(cl_connect_again(idle.number, &to, &options))) }
         return Outcome(Int(cl_connect(&to, &options)))
     }
 
@@ -108,11 +108,11 @@ package struct LinuxKernel: Kernel {
         return isLocal < 0 ? cl_can_bind(&at) == 0 : isLocal == 1
     }
 
-    package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor)
+    package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor)
         -> Outcome
     {
         var to = cl_endpoint(destination)
-        guard !spare.isOpen else { return Outcome(Int(cl_connect_again(spare.number, &to, &options))) }
+        guard !idle.isOpen else { return Outcome(Int(cl_connect_again(idle.number, &to, &options))) }
         guard let source else { return Outcome(Int(cl_connect_marked(&to, nil, mark, &options))) }
         var from = cl_endpoint(Endpoint(source, 0))
         return Outcome(Int(cl_connect_marked(&to, &from, mark, &options)))

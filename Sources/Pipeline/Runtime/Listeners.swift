@@ -1,7 +1,7 @@
 import Pipeline
 
-/// A few things that control changes and the worker's loop walks: memory of the worker's own, renewed by each offer.
-struct AdoptedList<Item>: ~Copyable {
+/// A few things that control changes and the worker's loop walks: memory of the worker's own, renewed by each update.
+struct AppliedList<Item>: ~Copyable {
     private(set) var items: UnsafeMutableBufferPointer<Item>
 
     init(_ items: some Collection<Item>) {
@@ -21,23 +21,23 @@ struct AdoptedList<Item>: ~Copyable {
     }
 }
 
-/// A listener with the worker's own descriptor, by which name it was offered, and whether the kernel tells of it.
-struct AdoptedListener {
+/// A listener with the worker's own descriptor, by which name it was published, and whether the kernel tells of it.
+struct AppliedListener {
     var listener: WorkerListener
-    let offered: Descriptor
+    let published: Descriptor
     var isWatched = false
 
-    /// The same listener, as a later offer has it.
-    func offered(again offered: WorkerListener) -> AdoptedListener {
+    /// The same listener, as a later update has it.
+    func published(again published: WorkerListener) -> AppliedListener {
         var same = self
-        same.listener = offered.with(listener.descriptor)
+        same.listener = published.with(listener.descriptor)
         return same
     }
 }
 
-/// The listeners of an offer, each at its place: what events name it by, which it keeps for as long as it is there.
+/// The listeners of an update, each at its place: what events name it by, which it keeps for as long as it is there.
 struct TakenListeners {
-    private(set) var listeners: [AdoptedListener?]
+    private(set) var listeners: [AppliedListener?]
     private(set) var count = 0
     private(set) var keptCount = 0
     /// Of the places that there were, those whose listener is still wanted.
@@ -50,7 +50,7 @@ struct TakenListeners {
 
     func keeps(_ place: Int) -> Bool { kept[place] }
 
-    mutating func keep(_ listener: AdoptedListener, at place: Int) {
+    mutating func keep(_ listener: AppliedListener, at place: Int) {
         listeners[place] = listener
         kept[place] = true
         keptCount += 1
@@ -58,7 +58,7 @@ struct TakenListeners {
     }
 
     /// Gives new ones the places that are free.
-    mutating func add(_ new: [AdoptedListener]) {
+    mutating func add(_ new: [AppliedListener]) {
         var place = 0
         for listener in new {
             while place < listeners.count, listeners[place] != nil { place += 1 }
@@ -71,7 +71,7 @@ struct TakenListeners {
 /// A worker's listeners: each by a descriptor of the worker's own, at a place that events name it by; which of them the kernel tells
 /// of; and when those that it doesn't are asked again.
 struct Listeners: ~Copyable {
-    private var items = AdoptedList<AdoptedListener?>([])
+    private var items = AppliedList<AppliedListener?>([])
     private(set) var count = 0
     /// Where they listen, for those who would connect to it.
     private(set) var places = OwnPlaces([])
@@ -79,7 +79,7 @@ struct Listeners: ~Copyable {
     var first: [WorkerListener]?
     /// How many the kernel has not let us watch.
     private(set) var unwatched = 0
-    /// The kernel had no room for a descriptor of a new one: what was offered is tried again.
+    /// The kernel had no room for a descriptor of a new one: what was published is tried again.
     private var lacksDescriptors = false
     /// While nobody can be accepted.
     private var pause = AcceptPause()
@@ -114,24 +114,24 @@ struct Listeners: ~Copyable {
         var known: [Descriptor: Int] = [:]
         known.reserveCapacity(items.count)
         for place in 0..<items.count {
-            if let old = items[place] { known[old.offered] = place }
+            if let old = items[place] { known[old.published] = place }
         }
-        var new: [AdoptedListener] = []
-        for offered in wanted {
-            if let place = known[offered.descriptor], let old = items[place] {
-                taken.keep(old.offered(again: offered), at: place)
+        var new: [AppliedListener] = []
+        for published in wanted {
+            if let place = known[published.descriptor], let old = items[place] {
+                taken.keep(old.published(again: published), at: place)
                 continue
             }
-            var outcome = kernel.take(offered.descriptor)
+            var outcome = kernel.take(published.descriptor)
             // Spares only wait for their next use.
-            if outcome.isError, upstreams.closeSpares(&kernel) { outcome = kernel.take(offered.descriptor) }
+            if outcome.isError, upstreams.closeIdle(&kernel) { outcome = kernel.take(published.descriptor) }
             guard !outcome.isError else {
                 for listener in new { kernel.close(listener.listener.descriptor) }
                 lacksDescriptors = true
                 return nil
             }
             let own = Descriptor(Int32(truncatingIfNeeded: outcome.value))
-            new.append(AdoptedListener(listener: offered.with(own), offered: offered.descriptor))
+            new.append(AppliedListener(listener: published.with(own), published: published.descriptor))
         }
         lacksDescriptors = false
         taken.add(new)
@@ -143,24 +143,24 @@ struct Listeners: ~Copyable {
         for place in 0..<items.count where !taken.keeps(place) {
             if let old = items[place] { Listeners.close(old, &kernel) }
         }
-        items = AdoptedList(taken.listeners)
+        items = AppliedList(taken.listeners)
         count = taken.count
         places = OwnPlaces(taken.listeners.lazy.compactMap { $0?.listener.bound })
     }
 
     mutating func close(_ kernel: inout some Kernel) {
         for place in 0..<items.count {
-            if let adopted = items[place] { Listeners.close(adopted, &kernel) }
+            if let applied = items[place] { Listeners.close(applied, &kernel) }
         }
-        items = AdoptedList([])
+        items = AppliedList([])
         count = 0
         places = OwnPlaces([])
         unwatched = 0
     }
 
-    private static func close(_ adopted: AdoptedListener, _ kernel: inout some Kernel) {
-        if adopted.isWatched { kernel.unwatch(adopted.listener.descriptor) }
-        kernel.stopListening(adopted.listener.descriptor)
+    private static func close(_ applied: AppliedListener, _ kernel: inout some Kernel) {
+        if applied.isWatched { kernel.unwatch(applied.listener.descriptor) }
+        kernel.stopListening(applied.listener.descriptor)
     }
 
     // MARK: Which are watched
@@ -169,11 +169,11 @@ struct Listeners: ~Copyable {
     mutating func watch(_ kernel: inout some Kernel) {
         unwatched = 0
         for place in 0..<items.count {
-            guard var adopted = items[place], !adopted.isWatched else { continue }
+            guard var applied = items[place], !applied.isWatched else { continue }
             let key = EventKey(.listener, index: place, generation: 0)
-            adopted.isWatched = !kernel.watchLevel(adopted.listener.descriptor, key).isError
-            items[place] = adopted
-            if !adopted.isWatched { unwatched += 1 }
+            applied.isWatched = !kernel.watchLevel(applied.listener.descriptor, key).isError
+            items[place] = applied
+            if !applied.isWatched { unwatched += 1 }
         }
     }
 

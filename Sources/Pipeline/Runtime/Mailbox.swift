@@ -13,14 +13,14 @@ package enum WorkerOrder: UInt8, AtomicRepresentable, Sendable, Comparable {
     package static func < (a: WorkerOrder, b: WorkerOrder) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// The only way from control to a worker: an order, and an offer of what to run on. The worker looks at the top of its
+/// The only way from control to a worker: an order, and an update of what to run on. The worker looks at the top of its
 /// loop; ``wake`` makes it look now.
 ///
 /// Threading: control writes, the worker reads. Ownership: control; it outlives the worker.
 package final class Mailbox: Sendable {
     private let orderCell = Atomic<WorkerOrder>(.run)
-    private let offerCell = Atomic<UInt>(0)
-    private let adoptedCell = Atomic<UInt64>(0)
+    private let updateCell = Atomic<UInt>(0)
+    private let appliedCell = Atomic<UInt64>(0)
     private let endedCell = Atomic<Bool>(false)
     private let shortCell = Atomic<Bool>(false)
     /// An eventfd; ``Descriptor/none`` in a simulation.
@@ -31,18 +31,18 @@ package final class Mailbox: Sendable {
     package var order: WorkerOrder { orderCell.load(ordering: .acquiring) }
     package func setOrder(_ order: WorkerOrder) { orderCell.store(order, ordering: .releasing) }
 
-    /// What to adopt, in place of any earlier offer. It must stay valid until ``adoptedGeneration`` is a later one's.
-    package func offer(_ offer: UnsafePointer<WorkerOffer>) {
-        offerCell.store(UInt(bitPattern: offer), ordering: .releasing)
+    /// What to apply, in place of any earlier update. It must stay valid until ``appliedGeneration`` is a later one's.
+    package func publish(_ update: UnsafePointer<WorkerUpdate>) {
+        updateCell.store(UInt(bitPattern: update), ordering: .releasing)
     }
-    var offered: UnsafePointer<WorkerOffer>? {
-        UnsafePointer(bitPattern: offerCell.load(ordering: .acquiring))
+    var published: UnsafePointer<WorkerUpdate>? {
+        UnsafePointer(bitPattern: updateCell.load(ordering: .acquiring))
     }
 
-    /// Generation of the snapshot that the worker looks up in: of the last offer that was adopted, or the one that it began
+    /// Generation of the snapshot that the worker looks up in: of the last update that was applied, or the one that it began
     /// with. It reads no earlier one any more.
-    package var adoptedGeneration: UInt64 { adoptedCell.load(ordering: .acquiring) }
-    func setAdoptedGeneration(_ generation: UInt64) { adoptedCell.store(generation, ordering: .releasing) }
+    package var appliedGeneration: UInt64 { appliedCell.load(ordering: .acquiring) }
+    func setAppliedGeneration(_ generation: UInt64) { appliedCell.store(generation, ordering: .releasing) }
 
     /// The node has not enough memory for more connections.
     package var isShortOfMemory: Bool { shortCell.load(ordering: .relaxed) }

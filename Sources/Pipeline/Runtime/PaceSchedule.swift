@@ -31,12 +31,12 @@ struct PaceSchedule: ~Copyable {
 
     /// Whether a stream that comes in large pieces is to begin.
     func mayBegin(_ flow: UnsafeMutablePointer<Flow>) -> Bool {
-        coalesce > .zero && !flow.pointee.state.contains(.gathering)
+        coalesce > .zero && !flow.pointee.state.contains(.coalescing)
     }
 
     /// - Parameter burst: what its sink is handed at once while others coalesce too.
     mutating func begin(_ flow: UnsafeMutablePointer<Flow>, burst: UInt32) {
-        flow.pointee.state.insert(.gathering)
+        flow.pointee.state.insert(.coalescing)
         flow.pointee.burst = burst
         coalescing += 1
     }
@@ -44,8 +44,8 @@ struct PaceSchedule: ~Copyable {
     /// False: it did not.
     @discardableResult
     mutating func leave(_ flow: UnsafeMutablePointer<Flow>) -> Bool {
-        guard flow.pointee.state.contains(.gathering) else { return false }
-        flow.pointee.state.remove(.gathering)
+        guard flow.pointee.state.contains(.coalescing) else { return false }
+        flow.pointee.state.remove(.coalescing)
         coalescing -= 1
         return true
     }
@@ -54,7 +54,7 @@ struct PaceSchedule: ~Copyable {
     mutating func awaitMore(
         _ slots: UnsafeMutablePointer<Slot>, _ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ now: Instant
     ) -> Bool {
-        guard flow.pointee.state.contains(.gathering) else { return true }
+        guard flow.pointee.state.contains(.coalescing) else { return true }
         guard flow.pointee.state.contains(.moved) else { return false }
         queue.wake(slots, index, at: now + coalesce)
         return true
@@ -69,7 +69,7 @@ struct PaceSchedule: ~Copyable {
     }
 
     private static func goOn(_ flow: inout Flow) -> Bool {
-        guard flow.state.contains(.gathering) else { return false }
+        guard flow.state.contains(.coalescing) else { return false }
         if flow.state.contains(.moved) {
             flow.state.remove(.moved)
             return true

@@ -7,7 +7,7 @@ enum Phase: UInt8 {
     case peeking
     /// A connect to a backend is under way.
     case connecting
-    /// Bytes flow. Gating stages may still hold the client's.
+    /// Bytes flow. Non-blocking inspections may still hold back the client's.
     case relaying
     // Relaying, and near the end: one side's FIN was passed on, the client's or the backend's first.
     case closingByClient, closingByUpstream

@@ -15,7 +15,7 @@ struct ProgramTable: ~Copyable {
         var isUsed = true
     }
 
-    /// Grows when a program is adopted and all places are taken; never by a connection.
+    /// Grows when a program is applied and all places are taken; never by a connection.
     private var entries: UnsafeMutableBufferPointer<Entry>
     private var count = 0
     private(set) var current: Int32 = 0
@@ -27,7 +27,7 @@ struct ProgramTable: ~Copyable {
     init(first: UnsafePointer<Snapshot>, _ context: StageContext = StageContext(worker: 0)) {
         self.context = context
         entries = .allocate(capacity: 16)
-        adopt(first)
+        apply(first)
     }
 
     deinit {
@@ -40,7 +40,7 @@ struct ProgramTable: ~Copyable {
     }
 
     /// New connections run on this snapshot's program from now on. One that the worker has already keeps its stages' state.
-    mutating func adopt(_ snapshot: UnsafePointer<Snapshot>) {
+    mutating func apply(_ snapshot: UnsafePointer<Snapshot>) {
         let program = snapshot.pointee.program
         if count > 0, self[current].pointee.program.toOpaque() == program.toOpaque() { return }
         let old = current

@@ -9,7 +9,7 @@ struct Flow {
     /// A pipe from the pool, or ``none``.
     var pipe: Int32 = Flow.none
     var pipeBytes: UInt32 = 0
-    /// How many bytes a gathering flow's sink is handed at once while others gather too.
+    /// How many bytes a coalescing flow's sink is handed at once while others coalesce too.
     var burst = UInt32.max
     /// How many reads in a row filled the buffer: what decides when to splice.
     var fullReads: UInt8 = 0
@@ -38,10 +38,10 @@ struct Flow {
         static let splicing = State(rawValue: 32)
         /// The source has urgent data somewhere, or was reset: a short read proves nothing.
         static let urgent = State(rawValue: 64)
-        /// Held back until gating stages have seen the bytes.
-        static let gated = State(rawValue: 128)
+        /// Held back until inspecting stages have seen the bytes.
+        static let inspected = State(rawValue: 128)
         /// Its source tells of bytes only once there are many.
-        static let gathering = State(rawValue: 256)
+        static let coalescing = State(rawValue: 256)
         /// Was spliced since it was last looked after.
         static let moved = State(rawValue: 512)
         /// The source is gone. What it sent before is moved on, as far as the sink takes it; then the connection ends.
@@ -100,8 +100,8 @@ struct Slot {
     var link: Int32 = Flow.none
     /// Bit i: stage i has passed the connection, and is settled at its end.
     var passed: UInt32 = 0
-    /// Bit i: stage i gates the client's bytes, and has not decided.
-    var gating: UInt32 = 0
+    /// Bit i: stage i inspects the client's bytes, and has not decided.
+    var inspecting: UInt32 = 0
     var deadline = Instant(nanoseconds: 0)
     /// Client to upstream.
     var up = Flow()
@@ -132,8 +132,8 @@ struct Slot {
     /// See ``Filter/progress(_:_:_:)``.
     var reported = ReportedTotals()
     /// Given back at the end. While stages run before the connect, the facts own what is held.
-    var holds = Holds()
-    var pacers = Pacers()
+    var reservations = Reservations()
+    var buckets = ConnectionBuckets()
     var shadowed = ReasonCode(rawValue: .max)
     var serverName = ShortText<62>()
 
@@ -144,7 +144,7 @@ struct Slot {
     }
 
     /// A stage has not said yet what becomes of it.
-    @inline(__always) var isUndecided: Bool { phase == .peeking || gating != 0 }
+    @inline(__always) var isUndecided: Bool { phase == .peeking || inspecting != 0 }
     /// Has filled the buffer so often that it is spliced.
     var isBulk: Bool { up.state.union(down.state).contains(.splicing) }
     var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }

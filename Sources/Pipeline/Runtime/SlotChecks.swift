@@ -16,11 +16,13 @@ extension Flow {
         if isOwed, source == .upstream || block == Flow.none { return "S2: a prelude is owed, and is nowhere" }
         if state.contains(.shut) {
             if !state.contains(.ended) { return "S3: FIN was passed on that has not come" }
-            if holdsBytes || state.contains(.gated) { return "S3: FIN was passed on before the last byte" }
+            if holdsBytes || state.contains(.inspected) { return "S3: FIN was passed on before the last byte" }
         }
         if state.contains(.dropped), holdsBytes { return "S29: bytes are kept for a side that is gone" }
         if state.contains(.timedOut), !state.contains(.broken) { return "S4: a side has died, and is not gone" }
-        if state.contains(.gathering), !state.contains(.splicing) { return "S27: a stream gathers that is not spliced" }
+        if state.contains(.coalescing), !state.contains(.splicing) {
+            return "S27: a stream coalesces that is not spliced"
+        }
         return nil
     }
 }
@@ -29,7 +31,7 @@ extension Slot {
     /// What is wrong with a connection; nil: nothing.
     var flaw: String? {
         if let flaw = up.flaw(from: .client) ?? down.flaw(from: .upstream) { return flaw }
-        if passed & gating != 0 { return "S13: a gate that has not opened has passed" }
+        if passed & inspecting != 0 { return "S13: a stage that still inspects has passed" }
         if (route == nil) != (owner == nil) { return "S28: a route is pinned without its owner, or the reverse" }
         if upstream.isOpen != (socket != Flow.none) { return "S24: a socket without its entry, or the reverse" }
         if tried > UInt8(BackendCandidates.capacity) { return "S8: more backends were tried than may be" }
@@ -65,9 +67,9 @@ extension Slot {
         if !marks.isSuperset(of: [.clientWatched, .upstreamWatched]) {
             return "S6: a connection relays, and nobody is told of its bytes"
         }
-        if (gating != 0) != up.state.contains(.gated) { return "S9: a gate is closed, and bytes may pass" }
-        if gating != 0, up.total > 0 { return "S9: bytes have passed a gate that is closed" }
-        if gating == 0, pending != Flow.none { return "S9: a gate has opened, and first bytes are kept" }
+        if (inspecting != 0) != up.state.contains(.inspected) { return "S9: an inspection is open, and bytes may pass" }
+        if inspecting != 0, up.total > 0 { return "S9: bytes have passed an open inspection" }
+        if inspecting == 0, pending != Flow.none { return "S9: an inspection is over, and first bytes are kept" }
         if up.isOver, down.isOver { return "S5: both directions are over, and the connection is not" }
         if up.isOver || down.isOver {
             if !phase.isClosing { return "S11: a connection is half-closed, and is not said to be" }
@@ -96,12 +98,12 @@ extension Slot {
         if flow.holdsBytes {
             return flow.state.contains(.writable) ? "S6: bytes are kept, and their sink has room" : nil
         }
-        if flow.state.contains(.gated) { return nil }
+        if flow.state.contains(.inspected) { return nil }
         if flow.state.contains(.ended) { return "S6: a FIN is not passed on" }
         // Where no block may be had, bytes stay where they are until the sink has room.
         if flow.state.isSuperset(of: [.readable, .writable]) { return "S6: bytes are not read" }
-        if flow.state.isSuperset(of: [.gathering, .moved]), !flow.state.contains(.readable) {
-            return "S25: a stream gathers, and nobody looks after it"
+        if flow.state.isSuperset(of: [.coalescing, .moved]), !flow.state.contains(.readable) {
+            return "S25: a stream coalesces, and nobody looks after it"
         }
         return nil
     }

@@ -145,12 +145,12 @@ extension Worker {
         assert(unrouted.count <= unroutedLimit, "S33: more wait for first bytes than may")
     }
 
-    /// All stages have passed it, and its client has said nothing, or nothing that a gate let through: it was routed for its port
+    /// All stages have passed it, and its client has said nothing, or nothing that an inspection let through: it was routed for its port
     /// alone, or because time was up.
     mutating func noteMute(_ index: Int) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
-        guard pending.pointee.count <= pending.pointee.facts.consumed || slot.pointee.gating != 0 else { return }
+        guard pending.pointee.count <= pending.pointee.facts.consumed || slot.pointee.inspecting != 0 else { return }
         mute.enter(index, of: slot.pointee.believed.address)
     }
 
@@ -164,7 +164,7 @@ extension Worker {
     private mutating func endMute() -> Bool {
         while mute.most >= crowd, let victim = mute.oldestOfLargest {
             guard slab.slots[victim].up.total <= 0 else {
-                // A gate has let through what it said.
+                // An inspection has let through what it said.
                 mute.leave(victim)
                 continue
             }

@@ -5,12 +5,12 @@ import Pipeline
 ///
 /// A socket that was disconnected is as good as new, and stays registered with epoll: the next connection saves making
 /// it, its options, its registration and its close. So events name a socket and not a connection, and what epoll had
-/// to say in the turn in which a socket changed hands is about its former owner.
+/// to say in the iteration in which a socket changed hands is about its former owner.
 struct UpstreamSockets: ~Copyable {
     /// One for each connection that a worker ever had at once: so it is packed, and keeps no key. While a connection has
-    /// it, the connection's slot says whose it is and where it goes; while it waits, ``UpstreamSpares`` does.
+    /// it, the connection's slot says whose it is and where it goes; while it waits, ``IdleUpstreamSockets`` does.
     private struct Entry {
-        /// The turn in which its owner got it.
+        /// The iteration in which its owner got it.
         var since: UInt64 = 0
         var descriptor = Descriptor.none
         /// Tells uses of this entry apart, as a slot's does.
@@ -24,7 +24,7 @@ struct UpstreamSockets: ~Copyable {
         var link = Flow.none
     }
 
-    private enum Use: UInt8 { case free, owned, spare }
+    private enum Use: UInt8 { case free, owned, idle }
 
     static var entrySize: Int { MemoryLayout<Entry>.stride }
 
@@ -32,42 +32,42 @@ struct UpstreamSockets: ~Copyable {
     private let capacity: Int
     private var touched = 0
     private var free = Flow.none
-    private var spares: UpstreamSpares
-    var spareCount: Int { spares.count }
+    private var idleSockets: IdleUpstreamSockets
+    var idleCount: Int { idleSockets.count }
     /// Goes up before each wait for events.
-    var turn: UInt64 = 0
+    var iteration: UInt64 = 0
 
     /// - Parameters:
     ///   - connections: how many may have a socket at once.
-    ///   - spares: how many may wait for their next connection; 0: none is used twice.
+    ///   - idleSockets: how many may wait for their next connection; 0: none is used twice.
     /// - Returns: nil if the address space can't be had.
-    init?(connections: Int, spares: Int) {
-        guard let waiting = UpstreamSpares(capacity: spares),
-            let memory = cl_map((connections + spares) * MemoryLayout<Entry>.stride)
+    init?(connections: Int, idleSockets: Int) {
+        guard let waiting = IdleUpstreamSockets(capacity: idleSockets),
+            let memory = cl_map((connections + idleSockets) * MemoryLayout<Entry>.stride)
         else { return nil }
-        capacity = connections + spares
-        self.spares = waiting
+        capacity = connections + idleSockets
+        self.idleSockets = waiting
         entries = memory.bindMemory(to: Entry.self, capacity: capacity)
     }
 
     deinit { cl_unmap(entries, capacity * MemoryLayout<Entry>.stride) }
 
-    /// An entry for a connection's next socket: with a spare of the same key in it, or without one.
+    /// An entry for a connection's next socket: with an idle socket of the same key in it, or without one.
     mutating func take(_ key: UpstreamKey, for slot: Int, at now: Instant, _ kernel: inout some Kernel) -> Int32? {
-        var spare = key.kind == .single ? nil : spares.pop(key)
-        if let old = spare, !isYoung(old, at: now) {
+        var idle = key.kind == .single ? nil : idleSockets.pop(key)
+        if let old = idle, !isYoung(old, at: now) {
             close(old, &kernel)
-            spare = nil
+            idle = nil
         }
-        guard let place = spare ?? takeEmpty() else { return nil }
+        guard let place = idle ?? takeEmpty() else { return nil }
         let entry = entries + Int(place)
-        if spare == nil {
+        if idle == nil {
             entry.pointee.isKept = key.kind != .single
             entry.pointee.made = Self.tick(now)
         }
         entry.pointee.use = .owned
         entry.pointee.link = Int32(truncatingIfNeeded: slot)
-        entry.pointee.since = turn
+        entry.pointee.since = iteration
         return place
     }
 
@@ -86,18 +86,18 @@ struct UpstreamSockets: ~Copyable {
     /// Puts the socket of a new entry into it.
     func set(_ place: Int32, _ descriptor: Descriptor) { entries[Int(place)].descriptor = descriptor }
 
-    /// The spare's socket; none: it needs a new one.
+    /// The idle socket; none: it needs a new one.
     func descriptor(_ place: Int32) -> Descriptor { entries[Int(place)].descriptor }
 
     func key(_ place: Int32) -> EventKey {
         EventKey(.upstream, index: Int(place), generation: entries[Int(place)].generation)
     }
 
-    /// The slot that an event is for; nil if its socket is gone, is a spare, or was another's when the event came about.
+    /// The slot that an event is for; nil if its socket is gone, is an idle socket, or was another's when the event came about.
     func owner(_ key: EventKey) -> Int? {
         guard key.index < touched else { return nil }
         let entry = entries + key.index
-        guard entry.pointee.generation == key.generation, entry.pointee.use == .owned, entry.pointee.since != turn
+        guard entry.pointee.generation == key.generation, entry.pointee.use == .owned, entry.pointee.since != iteration
         else { return nil }
         return Int(entry.pointee.link)
     }
@@ -110,17 +110,17 @@ struct UpstreamSockets: ~Copyable {
 
     /// Whether it may wait for its next connection: there is room, or one that has waited for longer makes room.
     func mayKeep(_ place: Int32, at now: Instant) -> Bool {
-        guard spares.capacity > 0, entries[Int(place)].isKept, isYoung(place, at: now) else { return false }
-        guard spares.count == spares.capacity, let oldest = spares.oldest else { return true }
+        guard idleSockets.capacity > 0, entries[Int(place)].isKept, isYoung(place, at: now) else { return false }
+        guard idleSockets.count == idleSockets.capacity, let oldest = idleSockets.oldest else { return true }
         return now.since(oldest) >= Self.quiet
     }
 
     /// Its socket is disconnected, and waits for its next connection. Only after ``mayKeep(_:at:)``.
     /// - Parameter key: that of ``take(_:for:at:_:)``.
     mutating func keep(_ place: Int32, _ key: UpstreamKey, at now: Instant, _ kernel: inout some Kernel) {
-        if spares.count == spares.capacity, let oldest = spares.popOldest() { close(oldest, &kernel) }
-        entries[Int(place)].use = .spare
-        spares.push(place, key, at: now)
+        if idleSockets.count == idleSockets.capacity, let oldest = idleSockets.popOldest() { close(oldest, &kernel) }
+        entries[Int(place)].use = .idle
+        idleSockets.push(place, key, at: now)
     }
 
     /// Its socket is closed.
@@ -138,16 +138,18 @@ struct UpstreamSockets: ~Copyable {
     }
 
     /// Closes what waits: at the end, and when descriptors are short. True if there was any.
-    mutating func closeSpares(_ kernel: inout some Kernel) -> Bool {
-        guard spares.count > 0 else { return false }
-        while let place = spares.popOldest() { close(place, &kernel) }
+    mutating func closeIdle(_ kernel: inout some Kernel) -> Bool {
+        guard idleSockets.count > 0 else { return false }
+        while let place = idleSockets.popOldest() { close(place, &kernel) }
         return true
     }
 
-    /// Closes what has waited for too long, a few in each turn. Nobody is woken up for it.
+    /// Closes what has waited for too long, a few in each iteration. Nobody is woken up for it.
     mutating func closeOld(at now: Instant, _ kernel: inout some Kernel) {
         var left = 8
-        while left > 0, let oldest = spares.oldest, now.since(oldest) >= Self.longest, let place = spares.popOldest() {
+        while left > 0, let oldest = idleSockets.oldest, now.since(oldest) >= Self.longest,
+            let place = idleSockets.popOldest()
+        {
             close(place, &kernel)
             left -= 1
         }
@@ -155,14 +157,14 @@ struct UpstreamSockets: ~Copyable {
 
     // MARK: Ages
 
-    /// How long a spare has its place for itself, when all places are taken: whoever has not come back by then is quiet,
-    /// and leaves it to the busy. Where many take turns none of them would meet its spare again, and to keep each in
+    /// How long an idle socket has its place for itself, when all places are taken: whoever has not come back by then is quiet,
+    /// and leaves it to the busy. Where many take turns none of them would meet its idle socket again, and to keep each in
     /// place of the last would be work for nothing.
     static var quiet: TimeSpan { .seconds(1) }
-    /// How long a spare waits at most.
+    /// How long an idle socket waits at most.
     static var longest: TimeSpan { .seconds(60) }
 
-    /// A socket is no spare when it is a minute old: what the system has set meanwhile, as the congestion control, goes
+    /// A socket is not idle when it is a minute old: what the system has set meanwhile, as the congestion control, goes
     /// for new ones only. Its age is that of its connections, all short, and of its waits, so it can't go around.
     private func isYoung(_ place: Int32, at now: Instant) -> Bool {
         Self.tick(now) &- entries[Int(place)].made < 14

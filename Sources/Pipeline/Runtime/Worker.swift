@@ -29,20 +29,20 @@ package struct WorkerLimits: Sendable {
     package var blocks: Int
     package var pipes: Int
     /// Upstream sockets that wait for their next connection.
-    package var spares: Int
+    package var idleSockets: Int
     /// Connections that wait for their first bytes.
     package var unrouted: Int
     /// Blocks that may keep what a sink doesn't take; the others are for first bytes.
     package var flowBlocks: Int
     /// A network with so many routed connections whose clients have said nothing makes room when no place is left.
     package var crowd = 16
-    package init(connections: Int, blocks: Int, pipes: Int, spares: Int, unrouted: Int? = nil) {
+    package init(connections: Int, blocks: Int, pipes: Int, idleSockets: Int, unrouted: Int? = nil) {
         flowBlocks = BlockPool.flowBlocks(of: blocks)
         self.unrouted = WorkerLimits.unrouted(unrouted, connections: connections, blocks: blocks)
         self.connections = connections
         self.blocks = blocks
         self.pipes = pipes
-        self.spares = spares
+        self.idleSockets = idleSockets
     }
     /// Fewer than there may be connections, and blocks for their bytes: who says nothing never takes all.
     static func unrouted(_ wanted: Int?, connections: Int, blocks: Int) -> Int {
@@ -71,7 +71,8 @@ package struct WorkerLimits: Sendable {
         self.init(
             // One while its backend is connected to, two once it relays.
             connections: settings.maxConnections, blocks: min(2 * settings.maxConnections, 16384),
-            pipes: min(settings.maxConnections, 1024), spares: min(settings.maxConnections, settings.spareSockets),
+            pipes: min(settings.maxConnections, 1024),
+            idleSockets: min(settings.maxConnections, settings.idleUpstreamSockets),
             unrouted: settings.maxUnrouted)
     }
 }
@@ -79,7 +80,7 @@ package struct WorkerLimits: Sendable {
 /// One worker: a loop over one epoll, its connections, and nothing shared but counters and the log ring.
 ///
 /// Threading: every method on the worker's own thread. Ownership: it closes its listeners and every descriptor that it
-/// accepted or opened; counters, ring and mailbox outlive it, and each snapshot the adoption of the next.
+/// accepted or opened; counters, ring and mailbox outlive it, and each snapshot the applying of the next.
 package struct Worker<K: Kernel>: ~Copyable {
     var kernel: K
     let settings: NodeSettings
@@ -104,15 +105,15 @@ package struct Worker<K: Kernel>: ~Copyable {
     var mute: UnroutedTable
     let crowd: Int
     var shares: BlockShares
-    let stash: GateStash
-    /// The newest; valid until the next is adopted.
+    let stash: InspectionStash
+    /// The newest; valid until the next is applied.
     var snapshot: UnsafePointer<Snapshot>
     var programs: ProgramTable
     var queue: RunQueue
-    /// Bytes that were moved in this turn.
-    var turnBytes = 0
-    /// How many events this turn has brought.
-    var turnEvents = 0
+    /// Bytes that were moved in this iteration.
+    var iterationBytes = 0
+    /// how many events this iteration has brought.
+    var iterationEvents = 0
     var now: Instant
     var serial: UInt64 = 0
     var order = WorkerOrder.run
@@ -127,8 +128,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     let nat64: FrozenArray<Prefix>
     private let events: UnsafeMutableBufferPointer<Event>
     /// Only compared: it may be gone.
-    var adoptedOffer: UnsafePointer<WorkerOffer>?
-    var adoptedGeneration: UInt64
+    var appliedUpdate: UnsafePointer<WorkerUpdate>?
+    var appliedGeneration: UInt64
     var progress = ProgressWalk()
     var memory = MemoryShortage()
     var lifeWatch: LifeWatch
@@ -148,10 +149,10 @@ package struct Worker<K: Kernel>: ~Copyable {
     ) {
         guard let slab = Slab(capacity: limits.connections),
             let blocks = BlockPool(capacity: limits.blocks, forFlows: limits.flowBlocks),
-            let upstreams = UpstreamSockets(connections: limits.connections, spares: limits.spares),
+            let upstreams = UpstreamSockets(connections: limits.connections, idleSockets: limits.idleSockets),
             let unrouted = UnroutedTable(capacity: limits.connections),
             let mute = UnroutedTable(capacity: limits.connections),
-            let shares = BlockShares(blocks: limits.blocks), let stash = GateStash(capacity: limits.connections)
+            let shares = BlockShares(blocks: limits.blocks), let stash = InspectionStash(capacity: limits.connections)
         else { return nil }
         self.kernel = kernel
         self.settings = settings
@@ -179,7 +180,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         paces = PaceSchedule(connections: limits.connections, coalesce: settings.coalesce)
         self.snapshot = snapshot
         programs = ProgramTable(first: snapshot, StageContext(worker: Int(index), services: services))
-        adoptedGeneration = snapshot.pointee.generation
+        appliedGeneration = snapshot.pointee.generation
         queue = RunQueue(capacity: limits.connections)
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4096)
         self.listeners = Listeners(first: listeners)
@@ -197,7 +198,7 @@ package struct Worker<K: Kernel>: ~Copyable {
 
     /// One pass: orders, events, what was left over, deadlines. False when the worker has nothing left to do and was
     /// told to end.
-    package mutating func turn() -> Bool {
+    package mutating func iterate() -> Bool {
         obeyMailbox()
         armProgress()
         if order != .run, slab.inUse == 0 {
@@ -207,11 +208,11 @@ package struct Worker<K: Kernel>: ~Copyable {
             checkOver()
             return false
         }
-        upstreams.turn &+= 1
-        turnEvents = kernel.wait(events, timeout: sleep())
-        turnBytes = 0
+        upstreams.iteration &+= 1
+        iterationEvents = kernel.wait(events, timeout: sleep())
+        iterationBytes = 0
         now = kernel.now()
-        for i in 0..<turnEvents { handle(events[i]) }
+        for i in 0..<iterationEvents { handle(events[i]) }
         runQueue()
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
         while let index = paces.popDue(slab.slots, now: now) { paceDue(index) }
@@ -238,16 +239,16 @@ package struct Worker<K: Kernel>: ~Copyable {
 
     /// Runs until told to end, then closes everything. The kernel is left to the caller to shut down.
     package mutating func run() {
-        while turn() {}
+        while iterate() {}
         pipes.closeAll(&kernel)
-        _ = upstreams.closeSpares(&kernel)
+        _ = upstreams.closeIdle(&kernel)
         mailbox._withUnsafeGuaranteedRef { $0.setEnded() }
     }
 
     /// How many streams coalesce.
     package var coalescing: Int { paces.coalescing }
 
-    /// The kernel, once ``turn()`` has answered false.
+    /// The kernel, once ``iterate()`` has answered false.
     package mutating func withKernel<Result>(_ body: (inout K) -> Result) -> Result { body(&kernel) }
 
     private mutating func publish() {
@@ -283,11 +284,11 @@ package struct Worker<K: Kernel>: ~Copyable {
         if listeners.pauseAccepting(place, at: now, &kernel) { counters.pointee.add(.acceptPauses) }
     }
 
-    /// Streams take turns here. Once a turn has moved its share, whatever is new is looked at before the next stream.
+    /// Streams take turns here. Once an iteration has moved its share, whatever is new is looked at before the next stream.
     private mutating func runQueue() {
         var rounds = queue.count
         while rounds > 0, let index = queue.pop() {
-            rounds = turnBytes < Self.turnShare ? rounds - 1 : 0
+            rounds = iterationBytes < Self.iterationShare ? rounds - 1 : 0
             guard slab.slots[index].phase != .free, slab.slots[index].marks.contains(.queued) else { continue }
             slab.slots[index].marks.remove(.queued)
             if slab.slots[index].phase.isRelaying { pumpBoth(index) }
@@ -295,7 +296,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         }
     }
 
-    /// Asks for another turn for a connection that has used up its share of this one.
+    /// Asks for another iteration for a connection that has used up its share of this one.
     mutating func enqueue(_ index: Int) {
         guard !slab.slots[index].marks.contains(.queued) else { return }
         if queue.push(index) { slab.slots[index].marks.insert(.queued) }
@@ -304,7 +305,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     // MARK: Orders
 
     private mutating func obeyMailbox() {
-        if takeFirst() { adoptOffer() }
+        if takeFirst() { applyUpdate() }
         noteMemory()
         let wanted = mailbox._withUnsafeGuaranteedRef { $0.order }
         listeners.watchAgain(at: now, &kernel)
@@ -322,7 +323,7 @@ package struct Worker<K: Kernel>: ~Copyable {
 }
 
 /// Indices of slots that have more to do without a new event. One entry per slot at most, and one stale one per slot
-/// that was reused within a turn.
+/// that was reused within an iteration.
 struct RunQueue: ~Copyable {
     private let items: UnsafeMutableBufferPointer<Int32>
     private var head = 0

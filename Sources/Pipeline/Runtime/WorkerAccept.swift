@@ -22,7 +22,7 @@ extension Worker {
                 return true
             case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem:
                 // Nobody is refused for what only waits for its next use.
-                if upstreams.closeSpares(&kernel) { continue }
+                if upstreams.closeIdle(&kernel) { continue }
                 var peer = Endpoint(.unspecified, 0)
                 let refused = kernel.refuse(listener.descriptor, &peer)
                 guard !refused.isError else { return refused.error == ErrorNumber.again }
@@ -118,8 +118,8 @@ extension Worker {
             pending.pointee.facts.spelledDestination = spelledAddress(slot.pointee.destination.address)
         }
         pending.pointee.facts.identity = slot.pointee.identity
-        pending.pointee.facts.holds = slot.pointee.holds
-        pending.pointee.facts.pacers = slot.pointee.pacers
+        pending.pointee.facts.reservations = slot.pointee.reservations
+        pending.pointee.facts.buckets = slot.pointee.buckets
     }
 
     func chain(of index: Int) -> UnsafePointer<Chain> {
@@ -148,10 +148,11 @@ extension Worker {
                 switch verdict {
                 case .next:
                     slot.pointee.passed |= bit
-                case .gate where staysGate(index, number):
-                    slot.pointee.gating |= bit
-                case .gate(let wanted):
-                    guard runAhead(index, ahead.pointee.behindGate, of: chain), obtain(wanted, index, chain) else {
+                case .inspect where staysNonBlocking(index, number):
+                    slot.pointee.inspecting |= bit
+                case .inspect(let wanted):
+                    guard runAhead(index, ahead.pointee.besideInspection, of: chain), obtain(wanted, index, chain)
+                    else {
                         return
                     }
                     continue
@@ -165,10 +166,10 @@ extension Worker {
             }
             pending.pointee.stage = number + 1
         }
-        reopenForGates(index)
+        reopenForInspection(index)
         absorb(index)
         noteMute(index)
-        if slot.pointee.gating == 0 { programs.decided(slot.pointee.program) }
+        if slot.pointee.inspecting == 0 { programs.decided(slot.pointee.program) }
         connectNext(index)
     }
 
@@ -187,7 +188,7 @@ extension Worker {
             case .next: break
             case .refuse(let reason):
                 guard pass(index, stage, reason) else { return false }
-            case .needBytes, .gate:
+            case .needBytes, .inspect:
                 // It has declared to look at no bytes.
                 finish(index, RuntimeReason.internalError.code, .reset)
                 return false
@@ -207,7 +208,7 @@ extension Worker {
         }
         // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
         pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
-        return gather(index)
+        return readFirstBytes(index)
     }
 
     /// What one stage says now. `budget` bounds what it may see.
@@ -237,7 +238,7 @@ extension Worker {
                         facts: facts, bytes: bytes, input: input, now: now,
                         wallClock: snapshot.pointee.readsWallClock ? kernel.wallClock() : 0,
                         routes: snapshot.pointee.routes,
-                        instances: snapshot.pointee.instances, isGating: slot.pointee.phase.isRelaying)
+                        instances: snapshot.pointee.instances, isInspecting: slot.pointee.phase.isRelaying)
                     return ask(view, Effects(facts: facts, prelude: prelude, memory: memory))
                 }
             }
@@ -268,22 +269,22 @@ extension Worker {
         takeOver(index)
     }
 
-    /// From here on the slot, and not the facts, is what answers for holds and pacers.
+    /// From here on the slot, and not the facts, is what answers for reservations and buckets.
     func takeOver(_ index: Int) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
-        slot.pointee.holds = pending.pointee.facts.holds
-        guard slot.pointee.pacers.count != pending.pointee.facts.pacers.count else { return }
+        slot.pointee.reservations = pending.pointee.facts.reservations
+        guard slot.pointee.buckets.count != pending.pointee.facts.buckets.count else { return }
         // They have waited in the lines of those that they had.
         leaveLine(index, .client)
         leaveLine(index, .upstream)
-        slot.pointee.pacers = pending.pointee.facts.pacers
+        slot.pointee.buckets = pending.pointee.facts.buckets
     }
 
     // MARK: The client's first bytes
 
     /// Reads until a waiting stage can be asked again. False if the socket has to be waited for, or has ended.
-    private mutating func gather(_ index: Int) -> Bool {
+    private mutating func readFirstBytes(_ index: Int) -> Bool {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         // A first wait reads at once: mostly the bytes are there. Who doesn't wait pays for no such read.
@@ -328,7 +329,7 @@ extension Worker {
         }
         if outcome.value == 0 {
             if let error = slot.pointee.up.brokenBy {
-                // No FIN, and nothing more for the gates to see.
+                // No FIN, and nothing more to inspect.
                 endBroken(index, .client, error)
                 return false
             }
@@ -357,7 +358,7 @@ extension Worker {
 
     /// The client's socket has something while a stage waits for bytes.
     mutating func peekEvent(_ index: Int) {
-        if gather(index) { advance(index) }
+        if readFirstBytes(index) { advance(index) }
     }
 
     mutating func peekDeadline(_ index: Int) {

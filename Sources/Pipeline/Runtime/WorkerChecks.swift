@@ -53,7 +53,7 @@ extension Worker {
     }
 
     private func isEmpty(_ flow: Flow) -> Bool {
-        flow.block == Flow.none && flow.pipe == Flow.none && !flow.state.contains(.gathering)
+        flow.block == Flow.none && flow.pipe == Flow.none && !flow.state.contains(.coalescing)
             && flow.entitled.nanoseconds == 0
     }
 
@@ -72,6 +72,6 @@ extension Worker {
         assert(listeners.count == 0, "S12: the worker ends, and listens")
         assert(blocks.inUse == 0, "S15: blocks are left lent")
         assert(unrouted.count == 0 && mute.count == 0, "S33: somebody waits who is gone")
-        assert(paces.coalescing == 0, "S27: streams gather that are no more")
+        assert(paces.coalescing == 0, "S27: streams coalesce that are no more")
     }
 }

@@ -29,7 +29,7 @@ extension Worker {
         // After the stages have settled: from here on what the connection held may go, each with its last user.
         leaveBackend(index)
         unpin(index)
-        slot.pointee.holds.release()
+        slot.pointee.reservations.release()
         counters.pointee.ended(reason)
         if slot.pointee.isUndecided { programs.decided(slot.pointee.program) }
         programs.ended(slot.pointee.program)
@@ -117,7 +117,7 @@ extension Worker {
     private mutating func giveBack(_ index: Int) {
         releasePending(index)
         stopKeeping(index)
-        if slab.slots[index].gating != 0 { stash.clear(index) }
+        if slab.slots[index].inspecting != 0 { stash.clear(index) }
         giveBack(index, .client)
         giveBack(index, .upstream)
     }

@@ -30,8 +30,8 @@ extension Worker {
             }
             guard let backend = enterCandidate(index, &excuse) else { break }
             let key = UpstreamKey.backend(backend.pointee.address, of: slot.pointee.owner?.pointee.number)
-            let outcome = openUpstream(index, key) { kernel, spare in
-                kernel.connect(backend.pointee.address, on: spare)
+            let outcome = openUpstream(index, key) { kernel, idle in
+                kernel.connect(backend.pointee.address, on: idle)
             }
             if !outcome.isError {
                 startConnecting(index)
@@ -70,8 +70,8 @@ extension Worker {
         let source = way == .fromClient ? slot.pointee.peer.address : nil
         let destination = slot.pointee.destination
         let key = UpstreamKey.direct(destination, from: source, of: slot.pointee.instanceNumber)
-        let outcome = openUpstream(index, key) { kernel, spare in
-            kernel.connect(intercepted: destination, from: source, on: spare)
+        let outcome = openUpstream(index, key) { kernel, idle in
+            kernel.connect(intercepted: destination, from: source, on: idle)
         }
         guard !outcome.isError else {
             finish(index, Worker.connectFailure(outcome.error).code, .reset)
@@ -88,15 +88,15 @@ extension Worker {
         guard let place = upstreams.take(key, for: index, at: now, &kernel) else {
             return Outcome(-Int(ErrorNumber.tooManyFiles))
         }
-        let spare = upstreams.descriptor(place)
-        let outcome = connect(&kernel, spare)
+        let idle = upstreams.descriptor(place)
+        let outcome = connect(&kernel, idle)
         guard !outcome.isError else {
             upstreams.give(place)
             return outcome
         }
         slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
         slot.pointee.socket = place
-        if spare.isOpen {
+        if idle.isOpen {
             slot.pointee.marks.insert(.upstreamWatched)
             counters.pointee.add(.socketsReused)
         } else {
@@ -262,12 +262,12 @@ extension Worker {
     }
 
     /// Which of the client's first bytes go out with the first write: what stages have consumed is not for the backend,
-    /// and what a gate looks at still has to wait.
+    /// and what is inspected still has to wait.
     private func firstPayload(_ index: Int) -> UnsafeRawBufferPointer {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         let count = pending.pointee.count
-        let start = slot.pointee.gating == 0 ? min(pending.pointee.facts.consumed, count) : count
+        let start = slot.pointee.inspecting == 0 ? min(pending.pointee.facts.consumed, count) : count
         return UnsafeRawBufferPointer(rebasing: blocks.body(slot.pointee.pending)[start..<count])
     }
 
@@ -296,18 +296,18 @@ extension Worker {
         let unsent = preludeCount + payload.count - outcome.value
         guard unsent > 0 else { return true }
         slot.pointee.up.state.remove(.writable)
-        if isGateAtWork(index), !stashGateBytes(index) { return keepPrelude(index, unsent) }
+        if isInspecting(index), !stashInspectedBytes(index) { return keepPrelude(index, unsent) }
         keepUnsent(index, unsent: unsent, preludeUnsent: max(0, preludeCount - outcome.value))
         return true
     }
 
-    /// A gate has first bytes to look at: the block stays with it until they pass.
-    private func isGateAtWork(_ index: Int) -> Bool {
+    /// First bytes are under inspection: the block stays until they pass.
+    private func isInspecting(_ index: Int) -> Bool {
         let slot = slab.slots + index
-        return slot.pointee.gating != 0 && blocks.pending(slot.pointee.pending).pointee.count > 0
+        return slot.pointee.inspecting != 0 && blocks.pending(slot.pointee.pending).pointee.count > 0
     }
 
-    /// The pending block is the gate's: what is left of the prelude waits in another one. False if there is none.
+    /// The pending block is under inspection: what is left of the prelude waits in another one. False if there is none.
     private mutating func keepPrelude(_ index: Int, _ unsent: Int) -> Bool {
         let slot = slab.slots + index
         let block = takeBlock()
@@ -355,9 +355,11 @@ extension Worker {
         lifeWatch.resume(now)
         slot.pointee.connected = now.since(slot.pointee.accepted)
         slot.pointee.backend?.pointee.noteConnect()
-        if slot.pointee.gating != 0 { slot.pointee.up.state.insert(.gated) }
+        if slot.pointee.inspecting != 0 { slot.pointee.up.state.insert(.inspected) }
         stopKeeping(index)
-        if slot.pointee.pending != Flow.none, !isGateAtWork(index) || stashGateBytes(index) { releasePending(index) }
+        if slot.pointee.pending != Flow.none, !isInspecting(index) || stashInspectedBytes(index) {
+            releasePending(index)
+        }
         if slot.pointee.pending != Flow.none { blocks.pending(slot.pointee.pending).pointee.facts.forgetTable() }
         wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)

@@ -4,9 +4,9 @@ import Pipeline
 struct LifeWatch {
     /// For how long a peer's TCP may be silent while something is owed to it.
     let timeout: TimeSpan
-    /// When the next round begins; nil: nothing is relayed.
+    /// When the next tick begins; nil: nothing is relayed.
     private(set) var next: Instant?
-    /// The slot to go on with; nil: no round is under way.
+    /// The slot to go on with; nil: no tick is under way.
     private(set) var cursor: Int?
 
     init(timeout: TimeSpan) { self.timeout = timeout }
@@ -16,13 +16,13 @@ struct LifeWatch {
     /// Each peer is looked after so often at most.
     private var interval: TimeSpan { TimeSpan(nanoseconds: max(1_000_000, timeout.nanoseconds / 2)) }
 
-    /// A connection relays: rounds go on, should they have stopped for want of any.
+    /// A connection relays: ticks go on, should they have stopped for want of any.
     mutating func resume(_ now: Instant) {
         if next == nil, cursor == nil { next = now + interval }
     }
 
-    /// The slots to look at in this turn; nil: none.
-    mutating func slice(of extent: Int, _ size: Int, _ now: Instant) -> Range<Int>? {
+    /// The slots to look at in this iteration; nil: none.
+    mutating func batch(of extent: Int, _ size: Int, _ now: Instant) -> Range<Int>? {
         if cursor == nil {
             guard let due = next, due <= now else { return nil }
             cursor = 0
@@ -44,10 +44,10 @@ struct LifeWatch {
 /// Dead is a peer whose TCP is silent (R14). Linux's user timeout also ends one that acknowledges every probe of a window
 /// that it keeps shut, so the worker looks for itself, and asks only where something may be owed (docs/adr/0005).
 extension Worker {
-    /// One slice, if a round is due or under way.
+    /// One batch, if a tick is due or under way.
     mutating func runLifeWatch() {
-        guard let slice = lifeWatch.slice(of: slab.extent, Self.progressSlice, now) else { return }
-        for index in slice where slab.slots[index].phase.isRelaying {
+        guard let batch = lifeWatch.batch(of: slab.extent, Self.progressBatch, now) else { return }
+        for index in batch where slab.slots[index].phase.isRelaying {
             if isSilent(index, .upstream) {
                 foundDead(index, .upstream)
             } else if isSilent(index, .client) {

@@ -21,10 +21,10 @@ extension Worker {
         memory.note(mailbox._withUnsafeGuaranteedRef { $0.isShortOfMemory })
     }
 
-    /// One slice, once the shortage has begun: what the kernel lets a socket's buffers grow to is what fills memory.
+    /// One batch, once the shortage has begun: what the kernel lets a socket's buffers grow to is what fills memory.
     mutating func capBuffers() {
         guard let start = memory.cursor else { return }
-        let end = min(start + Self.progressSlice, slab.extent)
+        let end = min(start + Self.progressBatch, slab.extent)
         for index in start..<max(start, end) where slab.slots[index].phase != .free {
             kernel.capBuffers(slab.slots[index].client)
             if slab.slots[index].upstream.isOpen { kernel.capBuffers(slab.slots[index].upstream) }

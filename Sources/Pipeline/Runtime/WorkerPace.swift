@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Byte rates (R20): a flow that has pacers reads only while each of them is paid off, a bounded piece at a time, and
+/// Byte rates (R20): a flow that has buckets reads only while each of them is refilled, a bounded piece at a time, and
 /// otherwise waits without a turn of its own until its time has come.
 ///
 /// Rates are exact in the long run although nobody wakes on time: what a flow reads late is charged from when it was
@@ -14,12 +14,12 @@ extension Worker {
 
     /// The bytes that a paced flow may read at once.
     func quantum(_ index: Int, _ source: Side) -> Int {
-        guard !slab.slots[index].pacers.isEmpty else { return Self.bufferSize }
-        let pacers = slab.slots[index].pacers
+        guard !slab.slots[index].buckets.isEmpty else { return Self.bufferSize }
+        let buckets = slab.slots[index].buckets
         var least = Self.bufferSize
-        for i in 0..<Int(pacers.count) {
-            guard let pacer = pacers[i] else { continue }
-            least = min(least, source == .client ? pacer.pointee.up.piece(now) : pacer.pointee.down.piece(now))
+        for i in 0..<Int(buckets.count) {
+            guard let bucket = buckets[i] else { continue }
+            least = min(least, source == .client ? bucket.pointee.up.piece(now) : bucket.pointee.down.piece(now))
         }
         return least
     }
@@ -28,14 +28,14 @@ extension Worker {
     mutating func park(_ index: Int, _ source: Side) -> Bool {
         let slot = slab.slots + index
         let flow = slab.flow(index, source)
-        let pacers = slot.pointee.pacers
+        let buckets = slot.pointee.buckets
         var until: Instant?
         var isCrowded = false
-        for i in 0..<Int(pacers.count) {
-            guard let pacer = pacers[i] else { continue }
-            let ready = source == .client ? pacer.pointee.up.readyAt(now) : pacer.pointee.down.readyAt(now)
+        for i in 0..<Int(buckets.count) {
+            guard let bucket = buckets[i] else { continue }
+            let ready = source == .client ? bucket.pointee.up.readyAt(now) : bucket.pointee.down.readyAt(now)
             if let ready { until = max(until ?? ready, ready) }
-            if source == .client ? pacer.pointee.up.isCrowded(now) : pacer.pointee.down.isCrowded(now) {
+            if source == .client ? bucket.pointee.up.isCrowded(now) : bucket.pointee.down.isCrowded(now) {
                 isCrowded = true
             }
         }
@@ -49,9 +49,9 @@ extension Worker {
 
     /// The flow is one of those that wait for the rate: as long as it is ``Flow/entitled`` to something.
     private func joinLine(_ index: Int, _ source: Side) {
-        let pacers = slab.slots[index].pacers
-        for i in 0..<Int(pacers.count) {
-            if source == .client { pacers[i]?.pointee.up.join() } else { pacers[i]?.pointee.down.join() }
+        let buckets = slab.slots[index].buckets
+        for i in 0..<Int(buckets.count) {
+            if source == .client { buckets[i]?.pointee.up.join() } else { buckets[i]?.pointee.down.join() }
         }
     }
 
@@ -60,34 +60,34 @@ extension Worker {
         let flow = slab.flow(index, source)
         guard flow.pointee.entitled.nanoseconds != 0 else { return }
         flow.pointee.entitled = Instant(nanoseconds: 0)
-        let pacers = slab.slots[index].pacers
-        for i in 0..<Int(pacers.count) {
-            if source == .client { pacers[i]?.pointee.up.leave() } else { pacers[i]?.pointee.down.leave() }
+        let buckets = slab.slots[index].buckets
+        for i in 0..<Int(buckets.count) {
+            if source == .client { buckets[i]?.pointee.up.leave() } else { buckets[i]?.pointee.down.leave() }
         }
     }
 
-    /// Charges what was read, once, to each pacer.
+    /// Charges what was read, once, to each bucket.
     func charge(_ index: Int, _ source: Side, _ bytes: Int) {
         let slot = slab.slots + index
-        guard bytes > 0, !slot.pointee.pacers.isEmpty else { return }
+        guard bytes > 0, !slot.pointee.buckets.isEmpty else { return }
         let flow = slab.flow(index, source)
         let entitled = flow.pointee.entitled.nanoseconds
         let earliest = now.nanoseconds > Self.longestCredit ? now.nanoseconds - Self.longestCredit : 0
         let at = entitled == 0 ? now : Instant(nanoseconds: min(max(entitled, earliest), now.nanoseconds))
-        let pacers = slot.pointee.pacers
-        var turn = TimeSpan.zero
-        for i in 0..<Int(pacers.count) {
-            guard let pacer = pacers[i] else { continue }
+        let buckets = slot.pointee.buckets
+        var delay = TimeSpan.zero
+        for i in 0..<Int(buckets.count) {
+            guard let bucket = buckets[i] else { continue }
             // As the rate stood when it was read: what was free then has no turn.
             if source == .client {
-                turn = max(turn, pacer.pointee.up.turn(bytes, now))
-                pacer.pointee.up.charge(bytes, at: at)
+                delay = max(delay, bucket.pointee.up.delay(bytes, now))
+                bucket.pointee.up.charge(bytes, at: at)
             } else {
-                turn = max(turn, pacer.pointee.down.turn(bytes, now))
-                pacer.pointee.down.charge(bytes, at: at)
+                delay = max(delay, bucket.pointee.down.delay(bytes, now))
+                bucket.pointee.down.charge(bytes, at: at)
             }
         }
-        if entitled != 0 { flow.pointee.entitled = at + turn }
+        if entitled != 0 { flow.pointee.entitled = at + delay }
         // Whoever has had its turn goes to the end of the line.
         slot.pointee.paceOrder = 0
     }

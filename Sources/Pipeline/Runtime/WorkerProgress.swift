@@ -4,9 +4,9 @@ import Pipeline
 struct ProgressWalk {
     /// The shortest that a stage asks for; nil: none does, and nothing here costs anything.
     var interval: TimeSpan?
-    /// When the next round begins; nil: never.
+    /// When the next tick begins; nil: never.
     var next: Instant?
-    /// The slot to go on with; nil: no round is under way. The slab's extent, or more: what is left is to flush.
+    /// The slot to go on with; nil: no tick is under way. The slab's extent, or more: what is left is to flush.
     var cursor: Int?
     /// What ``interval`` was found for.
     var generation: UInt64?
@@ -14,15 +14,15 @@ struct ProgressWalk {
     var isWalking: Bool { cursor != nil }
 }
 
-/// Rounds over all connections, once an interval, in slices, so that a turn stays short however many there are.
+/// A tick: all connections are looked at, once an interval, in batches, so that an iteration stays short however many there are.
 extension Worker {
-    /// Slots that a turn looks at.
-    static var progressSlice: Int { 1000 }
+    /// Slots that an iteration looks at.
+    static var progressBatch: Int { 1000 }
 
     /// Takes note of what the stages of a new snapshot want. Before the worker goes to sleep.
     mutating func armProgress() {
-        guard progress.generation != adoptedGeneration else { return }
-        progress.generation = adoptedGeneration
+        guard progress.generation != appliedGeneration else { return }
+        progress.generation = appliedGeneration
         progress.interval = programs.progressInterval
         guard let interval = progress.interval else {
             progress.next = nil
@@ -31,20 +31,20 @@ extension Worker {
         progress.next = min(progress.next ?? now + interval, now + interval)
     }
 
-    /// A connection has begun: rounds go on, should they have stopped for want of any.
+    /// A connection has begun: ticks go on, should they have stopped for want of any.
     mutating func resumeProgress() {
         guard progress.next == nil, let interval = progress.interval else { return }
         progress.next = now + interval
     }
 
-    /// One slice, if a round is due or under way.
+    /// One batch, if a tick is due or under way.
     mutating func runProgress() {
         if progress.cursor == nil {
             guard let due = progress.next, due <= now else { return }
             progress.cursor = 0
         }
         guard let start = progress.cursor else { return }
-        let end = min(start + Self.progressSlice, slab.extent)
+        let end = min(start + Self.progressBatch, slab.extent)
         if start < end {
             let wallClock = kernel.wallClock()
             for index in start..<end { reportProgress(index, wallClock) }

@@ -31,7 +31,7 @@ extension Worker {
 
     /// Who moves much waits until those who move little, and who comes, have been looked after.
     private mutating func takeTurn(_ index: Int) {
-        guard turnEvents > 1 || !queue.isEmpty, slab.slots[index].isBulk else { return pumpBoth(index) }
+        guard iterationEvents > 1 || !queue.isEmpty, slab.slots[index].isBulk else { return pumpBoth(index) }
         enqueue(index)
     }
 
@@ -75,8 +75,8 @@ extension Worker {
     private mutating func pumpUp(_ index: Int) -> Bool {
         let up = slab.flow(index, .client)
         guard pump(index, .client) else { return false }
-        guard up.pointee.state.contains(.gated), !up.pointee.holdsBytes, !up.pointee.isOver else { return true }
-        return openGate(index) && pump(index, .client)
+        guard up.pointee.state.contains(.inspected), !up.pointee.holdsBytes, !up.pointee.isOver else { return true }
+        return inspectFirstBytes(index) && pump(index, .client)
     }
 
     private mutating func armHalfClose(_ index: Int, first: Side) {
@@ -123,8 +123,8 @@ extension Worker {
     /// How many bytes a direction may move before others get their turn, and how many all of them together before new events
     /// are looked at.
     private static var share: Int { 1 << 20 }
-    static var turnShare: Int { 1 << 20 }
-    /// What a direction may still move in a turn that has moved its share: a read of the buffer.
+    static var iterationShare: Int { 1 << 20 }
+    /// What a direction may still move in an iteration that has moved its share: a read of the buffer.
     private static var leastShare: Int { bufferSize }
 
     /// Moves bytes that come from `source` until one side has to be waited for. False if the connection ended.
@@ -139,18 +139,18 @@ extension Worker {
             let step: Step
             if flow.pointee.holdsBytes {
                 step = flow.pointee.state.contains(.writable) ? drain(index, flow, to) : .wait
-            } else if flow.pointee.state.contains(.gated) {
+            } else if flow.pointee.state.contains(.inspected) {
                 return true
             } else if flow.pointee.state.contains(.ended) {
                 if source == .upstream { noteHangUp(index) }
                 step = end(flow, from, to)
                 if case .wait = step { return true }
             } else if flow.pointee.state.contains(.readable) {
-                guard moved < (turnBytes < Self.turnShare ? Self.share : Self.leastShare) else {
+                guard moved < (iterationBytes < Self.iterationShare ? Self.share : Self.leastShare) else {
                     enqueue(index)
                     return true
                 }
-                if !slot.pointee.pacers.isEmpty, park(index, source) { return true }
+                if !slot.pointee.buckets.isEmpty, park(index, source) { return true }
                 if flow.pointee.state.contains(.splicing) {
                     step = fillPipe(index, flow, from, to)
                 } else {
@@ -162,7 +162,7 @@ extension Worker {
             switch step {
             case .moved(let count):
                 moved += count
-                turnBytes += count
+                iterationBytes += count
                 assert(moved < Self.share + PipePool.pipeSize, "S36: one direction moves without end")
             case .yield:
                 enqueue(index)
@@ -217,7 +217,7 @@ extension Worker {
             return .moved(0)
         }
         noteRead(index, source, count)
-        noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].pacers.isEmpty)
+        noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].buckets.isEmpty)
         let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
         var sent = 0
         if flow.pointee.state.contains(.writable) {
@@ -264,7 +264,7 @@ extension Worker {
         }
         noteRead(index, source, sent)
         if sent == count {
-            noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].pacers.isEmpty)
+            noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].buckets.isEmpty)
         } else {
             flow.pointee.state.remove(.writable)
         }

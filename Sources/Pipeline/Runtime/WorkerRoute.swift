@@ -13,7 +13,7 @@ extension Worker {
         }
         guard stage == chain.pointee.selector, let route = pending.pointee.facts.route else { return }
         pin(route, index)
-        pending.pointee.generation = adoptedGeneration
+        pending.pointee.generation = appliedGeneration
         pending.pointee.group = route.pointee.group.pointee.number
     }
 
@@ -40,7 +40,7 @@ extension Worker {
     /// The table may be another one than when the route was looked up.
     func isStale(_ index: Int) -> Bool {
         let slot = slab.slots + index
-        return slot.pointee.route != nil && blocks.pending(slot.pointee.pending).pointee.generation != adoptedGeneration
+        return slot.pointee.route != nil && blocks.pending(slot.pointee.pending).pointee.generation != appliedGeneration
     }
 
     /// The connection's route in the newest table. Nil: it has none there, or not the one that limits, header and TLVs were
@@ -76,7 +76,7 @@ extension Worker {
                 stage.pointee.settings, states[stage.pointee.stateIndex], route, view, effects)
         }
         pending.pointee.facts.route = route
-        pending.pointee.generation = adoptedGeneration
+        pending.pointee.generation = appliedGeneration
         if slot.pointee.tried == 0 { pending.pointee.group = route.pointee.group.pointee.number }
         slot.pointee.attempt = 0
         guard case .refuse(let reason) = verdict else { return true }
@@ -99,7 +99,7 @@ extension Worker {
         let group = route.pointee.group
         guard group.pointee.number == pending.pointee.group || group.pointee.has(cell) else { return false }
         pending.pointee.facts.route = route
-        pending.pointee.generation = adoptedGeneration
+        pending.pointee.generation = appliedGeneration
         return true
     }
 }

@@ -44,7 +44,7 @@ extension Worker {
             if flow.pointee.smallSplices >= Self.smallSplicesToCopy { stopSplicing(flow, from) }
         } else {
             flow.pointee.smallSplices = 0
-            if count >= Self.largeSplice { startGathering(flow, from, to) }
+            if count >= Self.largeSplice { startCoalescing(flow, from, to) }
         }
     }
 
@@ -68,7 +68,7 @@ extension Worker {
     }
 
     private mutating func stopSplicing(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
-        stopGathering(flow, from)
+        stopCoalescing(flow, from)
         flow.pointee.state.remove(.splicing)
         flow.pointee.fullReads = 0
         flow.pointee.smallSplices = 0
@@ -86,12 +86,12 @@ extension Worker {
         flow.pointee.pipeBytes = 0
     }
 
-    // MARK: Gathering
+    // MARK: Coalescing
 
-    /// A stream that comes in large pieces is let gather in its socket before it is moved on: each wakeup, and each
-    /// that its receiver has by it, is for more bytes (docs/adr/0031). What a stream has gathered waits for at most
+    /// A stream that comes in large pieces coalesces in its socket before it is moved on: each wakeup, and each
+    /// that its receiver has by it, is for more bytes (docs/adr/0031). What a stream has coalesced waits for at most
     /// two of `coalesce`; one that pauses is no longer held up at all.
-    private mutating func startGathering(
+    private mutating func startCoalescing(
         _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor
     ) {
         guard paces.mayBegin(flow) else { return }
@@ -110,16 +110,16 @@ extension Worker {
     /// What Linux sends at once, with its headers, in devices that split it.
     private static var largestSegment: Int { 65536 - 321 }
 
-    private mutating func stopGathering(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
+    private mutating func stopCoalescing(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
         if paces.leave(flow) { kernel.setLowWater(from, 1) }
     }
 
     /// The socket is empty, or has less than is told of.
     private mutating func awaitMore(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
-        if !paces.awaitMore(slab.slots, index, flow, now) { stopGathering(flow, from) }
+        if !paces.awaitMore(slab.slots, index, flow, now) { stopCoalescing(flow, from) }
     }
 
-    /// The time of a connection that waits for its rate, or that lets a stream gather, has come.
+    /// The time of a connection that waits for its rate, or that coalesces, has come.
     mutating func paceDue(_ index: Int) {
         paces.due(slab.slots, index, now)
         pumpBoth(index)

@@ -4,19 +4,23 @@ import PipelineThreads
 
 /// A worker that could not be made or started. Nothing of it serves.
 package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
-    package let worker: Int
+    /// As messages name it: `worker 3`, `the health prober`.
+    package let component: String
     let call: String
     /// An errno; 0: there is none.
     let error: Int32
 
     package init(worker: Int, call: String, error: Int32) {
-        self.worker = worker
+        self.init(component: "worker \(worker)", call: call, error: error)
+    }
+    package init(component: String, call: String, error: Int32) {
+        self.component = component
         self.call = call
         self.error = error
     }
 
     package var description: String {
-        "can't start worker \(worker): \(call) failed\(error == 0 ? "" : " (\(kernelError(error)))"); "
+        "can't start \(component): \(call) failed\(error == 0 ? "" : " (\(kernelError(error)))"); "
             + "\(remedy)"
     }
 
@@ -52,7 +56,7 @@ package final class CounterMemory: @unchecked Sendable {
 ///
 /// Threading: made, started, woken and joined by one control thread; ``counters`` for anyone, ``ring`` for one reader.
 /// Ownership: the worker takes descriptors of its own for the listeners that it is given; those that it was given stay
-/// control's. A snapshot that it is given must outlive the adoption of the next. One that was started is joined before it is released.
+/// control's. A snapshot that it is given must outlive the applying of the next. One that was started is joined before it is released.
 /// With it its stages give back what they have: it goes before the programs that it ran do.
 package final class WorkerThread: @unchecked Sendable {
     /// Enough for stages that parse on the stack, and no more than is touched.
@@ -66,14 +70,14 @@ package final class WorkerThread: @unchecked Sendable {
     private let worker: UnsafeMutablePointer<Worker<LinuxKernel>>
     private let cpu: Int32?
     private let ownsDescriptors: Bool
-    private var gate = Descriptor.none
+    private var barrier = Descriptor.none
     private var thread: UInt64?
 
-    /// Makes all that the worker needs, on the calling thread; it runs after ``start(gate:)``.
+    /// Makes all that the worker needs, on the calling thread; it runs after ``start(barrier:)``.
     ///
     /// - Parameters:
     ///   - cpu: the core to stay on; nil: wherever the scheduler likes.
-    ///   - listeners: this worker's own; to stay open until it has taken them (``Mailbox/adoptedGeneration``).
+    ///   - listeners: this worker's own; to stay open until it has taken them (``Mailbox/appliedGeneration``).
     ///   - services: what the node lends to stages.
     package init(
         index: Int, cpu: Int32?, settings: NodeSettings, limits: WorkerLimits, listeners: [WorkerListener],
@@ -121,10 +125,10 @@ package final class WorkerThread: @unchecked Sendable {
         _ = cl_close(mailbox.wakeDescriptor.number)
     }
 
-    /// Starts the thread. It serves nothing until the other end of `gate`, a pipe, is closed: so either all workers
+    /// Starts the thread. It serves nothing until the other end of `barrier`, a pipe, is closed: so either all workers
     /// of a node begin, or none does.
-    package func start(gate: Descriptor) throws(WorkerStartError) {
-        self.gate = gate
+    package func start(barrier: Descriptor) throws(WorkerStartError) {
+        self.barrier = barrier
         var handle: UInt64 = 0
         let context = Unmanaged.passUnretained(self).toOpaque()
         let failed = cl_thread_start(
@@ -140,7 +144,7 @@ package final class WorkerThread: @unchecked Sendable {
     private func body() {
         _ = cl_name_thread("worker-\(index)")
         if let cpu { _ = cl_pin(cpu) }
-        _ = cl_wait_for_end(gate.number)
+        _ = cl_wait_for_end(barrier.number)
         if ownsDescriptors {
             let wake = mailbox.wakeDescriptor
             worker.pointee.withKernel { $0.ownDescriptors(and: wake) }

@@ -35,11 +35,11 @@ extension Worker {
         let totals = totals(index, reason, at: at)
         counters.pointee.add(.bytesToUpstream, totals.bytesToUpstream)
         counters.pointee.add(.bytesToClient, totals.bytesToClient)
-        assert(slot.pointee.passed & slot.pointee.gating == 0, "S13: a gate that has not opened is settled")
+        assert(slot.pointee.passed & slot.pointee.inspecting == 0, "S13: a stage that still inspects is settled")
         assert(slot.pointee.up.total >= 0 || totals.bytesToUpstream == 0, "S14: a prelude counts as payload")
         let states = programs[slot.pointee.program].pointee.states
         let stages = chain(of: index).pointee.stages
-        // A gate that has not opened is not among them.
+        // A stage that still inspects is not among them.
         var left = slot.pointee.passed
         while left != 0 {
             let stage = stages.pointer(left.trailingZeroBitCount)

@@ -8,9 +8,9 @@ import Synchronization
 /// Threading: made, started and stopped by one owner; ``wake()``, ``end()`` and ``isEnding`` from any thread.
 package final class ThreadLoop: @unchecked Sendable {
     package enum Next {
-        /// The next turn, at once.
+        /// The next iteration, at once.
         case again
-        /// The next turn once it is woken, one of these has something, or the time has come; nil: it never does.
+        /// The next iteration once it is woken, one of these has something, or the time has come; nil: it never does.
         case wait(until: Instant?, [cl_poll_item] = [])
         case over
     }
@@ -32,13 +32,13 @@ package final class ThreadLoop: @unchecked Sendable {
         return wakeUp >= 0 ? (ThreadLoop(wakeUp), 0) : (nil, -wakeUp)
     }
 
-    /// Starts the thread, which keeps what `turn` captures alive until it is over.
+    /// Starts the thread, which keeps what `iteration` captures alive until it is over.
     /// - Parameters:
     ///   - name: at most 15 bytes, as `top -H` shows it.
-    ///   - turn: called again and again. What came before a ``wake()`` or ``end()`` is seen by the turn after it.
+    ///   - iteration: called again and again. What came before a ``wake()`` or ``end()`` is seen by the iteration after it.
     /// - Returns: 0, or an errno: nothing runs.
-    package func start(_ name: String, stackBytes: Int, _ turn: @escaping @Sendable () -> Next) -> Int32 {
-        let failed = NamedThread.start(name, stackBytes: stackBytes, handle: &handle) { self.run(turn) }
+    package func start(_ name: String, stackBytes: Int, _ iteration: @escaping @Sendable () -> Next) -> Int32 {
+        let failed = NamedThread.start(name, stackBytes: stackBytes, handle: &handle) { self.run(iteration) }
         isRunning = failed == 0
         return -failed
     }
@@ -76,7 +76,7 @@ package final class ThreadLoop: @unchecked Sendable {
 
     // MARK: The thread
 
-    private func run(_ turn: () -> Next) {
+    private func run(_ iteration: () -> Next) {
         var next = Next.again
         while true {
             switch next {
@@ -89,7 +89,7 @@ package final class ThreadLoop: @unchecked Sendable {
                 return
             }
             _ = cl_eventfd_clear(wakeUp)
-            next = turn()
+            next = iteration()
         }
     }
 }

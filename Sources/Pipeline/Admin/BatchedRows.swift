@@ -4,7 +4,7 @@ import PipelineText
 
 /// Writes rows as one document, a piece at a time: a table of very many costs one piece of memory and no turn of the
 /// control loop more than a piece's time.
-struct SlicedRows<Row> {
+struct BatchedRows<Row> {
     /// Bytes that make a piece; and rows, since what is small may still be costly to look up.
     private static var pieceBytes: Int { 65536 }
     private static var pieceRows: Int { 500 }
@@ -17,9 +17,9 @@ struct SlicedRows<Row> {
         var isOver = false
         return AdminResponse(Array(head.utf8)) {
             guard !isOver else { return nil }
-            let end = min(rows.count, next + SlicedRows.pieceRows)
+            let end = min(rows.count, next + BatchedRows.pieceRows)
             var bytes: [UInt8] = []
-            while next < end, bytes.count < SlicedRows.pieceBytes {
+            while next < end, bytes.count < BatchedRows.pieceBytes {
                 if next > 0 { bytes.append(UInt8(ascii: ",")) }
                 bytes += write(rows[next])
                 next += 1
@@ -42,7 +42,7 @@ struct SlicedRows<Row> {
             var shown = 0
             return AdminResponse(Array("0\n\(table.headLine)".utf8)) {
                 guard shown <= table.count else { return nil }
-                let end = min(table.count, shown + SlicedRows.pieceRows)
+                let end = min(table.count, shown + BatchedRows.pieceRows)
                 let text = table.lines(shown..<end) + (end == table.count ? note : "")
                 shown = end == table.count ? end + 1 : end
                 return Array(text.utf8)

@@ -46,7 +46,7 @@ struct UpstreamKey: Equatable {
 /// The upstream sockets that wait for their next connection, by key: the last one first within a key, and the one that
 /// has waited the longest of all at hand. All of it in constant time, in memory that is mapped once and touched as far
 /// as it was ever used.
-struct UpstreamSpares: ~Copyable {
+struct IdleUpstreamSockets: ~Copyable {
     /// Links are indices of nodes; 0, which is no node's: none.
     private struct Node {
         let key: UpstreamKey

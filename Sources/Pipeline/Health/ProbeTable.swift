@@ -2,7 +2,7 @@ import Pipeline
 
 /// What the prober knows: the targets, what their probes said, and whose turn it is. Pure but for the targets' cells,
 /// which it writes: the only writer of `probe`.
-struct HealthBoard {
+struct ProbeTable {
     typealias Identity = ProbeSchedule.Identity
 
     /// New targets have their first probe within this time, however long their interval is.
@@ -17,7 +17,7 @@ struct HealthBoard {
         var begun: Instant?
         /// When the next one may begin.
         var due: Instant
-        /// The same backend, probed in the other way: see ``HealthBoard/write(_:)``.
+        /// The same backend, probed in the other way: see ``ProbeTable/write(_:)``.
         var sibling: Identity?
         /// The cell's ejection that good probes speak against, and how many in a row have since it began.
         var ejection: UInt64 = 0
@@ -63,7 +63,7 @@ struct HealthBoard {
             } else {
                 let identity = nextIdentity
                 nextIdentity += 1
-                let spread = min(target.settings.interval, HealthBoard.firstProbeWithin)
+                let spread = min(target.settings.interval, ProbeTable.firstProbeWithin)
                 let due = now + random.within(spread)
                 entries[identity] = Entry(target: target, counts: ProbeCounts(since: now), due: due)
                 byKey[target.key] = identity
@@ -122,14 +122,14 @@ struct HealthBoard {
         case .cameUp(let after)?: events.append(.up(after: after, good: entry.counts.goodInARow))
         case nil: break
         }
-        pardonIfWell(identity, outcome.result, now)
+        unejectIfWell(identity, outcome.result, now)
         if write(identity) { entry.target.cell.pointee.eligibleSince.store(now.nanoseconds, ordering: .relaxed) }
         schedule.add(identity, of: settings, at: entry.due)
         return events
     }
 
     /// `rise` good probes in a row since a backend was ejected end the ejection: it need not wait for its time.
-    private mutating func pardonIfWell(_ identity: Identity, _ result: ProbeResult, _ now: Instant) {
+    private mutating func unejectIfWell(_ identity: Identity, _ result: ProbeResult, _ now: Instant) {
         guard let entry = entries[identity] else { return }
         let cell = entry.target.cell
         let until = cell.pointee.ejectedUntil.load(ordering: .relaxed)
@@ -137,7 +137,7 @@ struct HealthBoard {
         let good = result == .good ? (entry.ejection == until ? entry.goodSinceEjection : 0) + 1 : 0
         entries[identity]?.ejection = until
         entries[identity]?.goodSinceEjection = good
-        if good >= entry.target.settings.rise { cell.pointee.pardon(at: now) }
+        if good >= entry.target.settings.rise { cell.pointee.uneject(at: now) }
     }
 
     /// R18. What connections have shown is not talked away.

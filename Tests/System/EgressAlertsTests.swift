@@ -2,22 +2,22 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Hints and `top` of a real egress node: instances that misbehave, and those that don't.
-@Suite("Hints of an egress node", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
-struct EgressHintsTests {
+/// Alerts and `top` of a real egress node: instances that misbehave, and those that don't.
+@Suite("Alerts of an egress node", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
+struct EgressAlertsTests {
     private struct Site {
         let lab: EgressLab
         let server: Child
         let node: Node
         let admin: String
 
-        init(_ hints: String, log: String = "connections") throws {
+        init(_ alerts: String, log: String = "connections") throws {
             lab = try EgressLab()
             server = try lab.startServer()
             admin = "\(lab.folder.path)/admin.sock"
             node = try lab.startNode(
                 account: "account every 1s", setting: "admin unix:\(admin)\n    log \(log)",
-                more: "hints {\n\(hints)\n}")
+                more: "alerts {\n\(alerts)\n}")
         }
 
         /// Connects, and is reset: by the relay, whoever refused.
@@ -30,10 +30,10 @@ struct EgressHintsTests {
             }
         }
 
-        func hint(_ kind: String, _ state: String, _ instance: String) throws -> [String: Any] {
+        func alert(_ kind: String, _ state: String, _ instance: String) throws -> [String: Any] {
             let line = try node.child.waitForError("\(kind) of \(instance), \(state)") { lines in
                 lines.first {
-                    $0.isEvent("egress_hint") && $0.text.contains("\"kind\":\"\(kind)\"")
+                    $0.isEvent("egress_alert") && $0.text.contains("\"kind\":\"\(kind)\"")
                         && $0.text.contains("\"state\":\"\(state)\"")
                         && $0.text.contains("\"instance\":\"\(instance)\"")
                 }
@@ -42,7 +42,7 @@ struct EgressHintsTests {
                 line.text)
         }
 
-        var hints: [String] { node.child.lines.filter { $0.isEvent("egress_hint") }.map(\.text) }
+        var alerts: [String] { node.child.lines.filter { $0.isEvent("egress_alert") }.map(\.text) }
 
         func top(_ words: [String]) throws -> [String: Any] {
             let answer = try Binary.run(["top", "--json", "--once", "--admin", admin] + words)
@@ -56,29 +56,29 @@ struct EgressHintsTests {
     }
 
     @Test(
-        "a port scan is the scanner's hint, whether the destination refuses or a stage does, with the log on or off",
+        "a port scan is the scanner's alert, whether the destination refuses or a stage does, with the log on or off",
         arguments: ["connections", "off"])
     func scans(_ log: String) throws {
         let site = try Site("port_scan 20 in 10s", log: log)
         let closed = (2000..<2040).map { Place("2001:db8:9::2", $0) }
         try site.knock(site.lab.alpha, closed)
-        let started = try site.hint("port_scan", "started", "i_alpha")
+        let started = try site.alert("port_scan", "started", "i_alpha")
         #expect(started["env"] as? String == "env_a" && started["org"] as? String == "acme")
-        #expect((started["targets"] as? Int ?? 0) > 20 && started["more_than"] as? Int == 20)
+        #expect((started["targets"] as? Int ?? 0) > 20 && started["threshold"] as? Int == 20)
         #expect((started["example"] as? String ?? "").hasPrefix("[2001:db8:9::2]:20"))
-        #expect((started["look"] as? String ?? "").contains("i_alpha"))
-        let ended = try site.hint("port_scan", "ended", "i_alpha")
+        #expect((started["investigate"] as? String ?? "").contains("i_alpha"))
+        let ended = try site.alert("port_scan", "ended", "i_alpha")
         #expect(ended["peak"] as? Int == 40)
         // The platform's range, which no instance may reach.
         try site.knock(site.lab.beta, (1..<30).map { Place("fd10:f::6", $0) })
-        #expect(try site.hint("port_scan", "started", "i_beta")["org"] as? String == "other")
+        #expect(try site.alert("port_scan", "started", "i_beta")["org"] as? String == "other")
         let status = try Binary.run(["status", "--admin", site.admin])
-        #expect(status.out.contains("port_scan      2"), "\(status.out)")
-        #expect(site.hints.allSatisfy { $0.contains("port_scan") }, "\(site.hints)")
+        #expect(status.out.contains("port_scan        2"), "\(status.out)")
+        #expect(site.alerts.allSatisfy { $0.contains("port_scan") }, "\(site.alerts)")
         #expect(site.node.child.lines.contains { $0.stream == .out } == (log != "off"))
     }
 
-    @Test("R20: who has a hint can be stopped in both families by one set and a reload; others are not")
+    @Test("R20: who has a alert can be stopped in both families by one set and a reload; others are not")
     func stops() throws {
         let site = try Site("port_scan 20 in 10s")
         let stopped = try site.lab.folder.write("stopped", "")
@@ -88,9 +88,9 @@ struct EgressHintsTests {
         let begun = try Binary.run(["reload", "--admin", site.admin])
         #expect(begun.exit == .code(0), "\(begun)")
         try site.knock(site.lab.beta, (2000..<2040).map { Place("2001:db8:9::2", $0) })
-        let hint = try site.hint("port_scan", "started", "i_beta")
-        let addresses = try (hint["addresses"] as? [String]).unwrap("addresses")
-        #expect(addresses.first == hint["source"] as? String && addresses.count == 2, "\(hint)")
+        let alert = try site.alert("port_scan", "started", "i_beta")
+        let addresses = try (alert["addresses"] as? [String]).unwrap("addresses")
+        #expect(addresses.first == alert["source"] as? String && addresses.count == 2, "\(alert)")
         for place in [EgressLab.v6, EgressLab.v4] {
             #expect(try site.lab.curl(site.lab.beta, place).exit == .code(0))
         }
@@ -107,21 +107,21 @@ struct EgressHintsTests {
         #expect(line.instance == "i_beta")
     }
 
-    @Test("connections to mail ports are a hint, also if all of them are refused; some are none")
+    @Test("connections to mail ports are a alert, also if all of them are refused; some are none")
     func mail() throws {
         let site = try Site("smtp 10 in 10s")
         try site.knock(site.lab.beta, (0..<5).map { _ in Place("2001:db8:9::2", 25) })
         try site.knock(site.lab.alpha, (0..<8).map { _ in Place("2001:db8:9::2", 25) })
         try site.knock(site.lab.alpha, (0..<8).map { _ in Place("fd10:f::6", 587) })
-        let hint = try site.hint("smtp", "started", "i_alpha")
-        let (connections, refused) = (hint["connections"] as? Int ?? 0, hint["refused"] as? Int ?? 0)
-        #expect((11...16).contains(connections) && refused <= 16, "\(hint)")
-        let ended = try site.hint("smtp", "ended", "i_alpha")
+        let alert = try site.alert("smtp", "started", "i_alpha")
+        let (connections, refused) = (alert["connections"] as? Int ?? 0, alert["refused"] as? Int ?? 0)
+        #expect((11...16).contains(connections) && refused <= 16, "\(alert)")
+        let ended = try site.alert("smtp", "ended", "i_alpha")
         #expect(ended["peak"] as? Int == 16, "\(ended)")
-        #expect(!site.hints.contains { $0.contains("i_beta") })
+        #expect(!site.alerts.contains { $0.contains("i_beta") })
     }
 
-    @Test("many new destinations are a hint; the same ones again are none")
+    @Test("many new destinations are a alert; the same ones again are none")
     func fanOut() throws {
         let site = try Site("fan_out 20 in 5s\n port_scan off")
         // Every address of it is the server's.
@@ -131,8 +131,8 @@ struct EgressHintsTests {
         let deadline = Deadline()
         var round = 0
         // What comes within a window of the start is only learned.
-        while site.hints.isEmpty {
-            guard !deadline.hasPassed else { throw Failure("no hint after \(round) rounds") }
+        while site.alerts.isEmpty {
+            guard !deadline.hasPassed else { throw Failure("no alert after \(round) rounds") }
             round += 1
             let places = (1...40).map { Place("2001:db8:9:1::\(round):\($0)", EgressLab.port) }
             try site.lab.inside(site.lab.alpha) {
@@ -144,13 +144,13 @@ struct EgressHintsTests {
             }
             for _ in 0..<5 { #expect(try site.lab.curl(site.lab.beta, EgressLab.v6).exit == .code(0)) }
         }
-        let hint = try site.hint("fan_out", "started", "i_alpha")
-        #expect((hint["new_destinations"] as? Int ?? 0) > 20)
-        #expect((hint["example"] as? String ?? "").hasPrefix("[2001:db8:9:1::"))
-        #expect(site.hints.allSatisfy { $0.contains("i_alpha") })
+        let alert = try site.alert("fan_out", "started", "i_alpha")
+        #expect((alert["new_destinations"] as? Int ?? 0) > 20)
+        #expect((alert["example"] as? String ?? "").hasPrefix("[2001:db8:9:1::"))
+        #expect(site.alerts.allSatisfy { $0.contains("i_alpha") })
     }
 
-    @Test("top: who sends, where to and how much, also while connections live; a reload changes hints at once")
+    @Test("top: who sends, where to and how much, also while connections live; a reload changes alerts at once")
     func top() throws {
         let site = try Site("port_scan off")
         let request = "GET / HTTP/1.1\r\nHost: egress.test\r\n\r\n"
@@ -180,18 +180,18 @@ struct EgressHintsTests {
 
         let closed = (2000..<2040).map { Place("2001:db8:9::2", $0) }
         try site.knock(site.lab.beta, closed)
-        // When `top` has it, hints have had it.
+        // When `top` has it, alerts have had it.
         let query = ["--by", "port", "--instance", "i_beta", "--seconds", "12", "--rows", "1000"]
         try awaitUntil("all of beta's in `top`") { try site.rows(query).count >= closed.count }
-        #expect(site.hints.isEmpty)
+        #expect(site.alerts.isEmpty)
         let config = try String(contentsOfFile: site.node.config, encoding: .utf8)
         try config.replacing("port_scan off", with: "port_scan 20 in 10s")
             .write(toFile: site.node.config, atomically: true, encoding: .utf8)
         site.node.child.signal(SIGHUP)
         try site.node.waitForEvent("reloaded")
         try site.knock(site.lab.alpha, closed)
-        _ = try site.hint("port_scan", "started", "i_alpha")
-        #expect(!site.hints.contains { $0.contains("i_beta") }, "\(site.hints)")
+        _ = try site.alert("port_scan", "started", "i_alpha")
+        #expect(!site.alerts.contains { $0.contains("i_beta") }, "\(site.alerts)")
         held.finish()
     }
 }

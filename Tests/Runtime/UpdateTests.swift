@@ -3,23 +3,23 @@ import Testing
 
 @testable import PipelineRuntime
 
-/// What an offer costs the worker that takes it up.
-@Suite("Taking up an offer", .serialized)
-struct AdoptionTests {
+/// What an update costs the worker that applies it.
+@Suite("Applying an update", .serialized)
+struct UpdateTests {
     /// Seconds that a worker with so many listeners takes for a change that touches few of them, at best of five.
     private func seconds(_ count: Int) throws -> Double {
         let desk = Desk()
         let listeners = (0..<count).map { Desk.listener($0) }
         var worker = try desk.worker(listeners)
-        guard worker.turn() else { throw NoMemory() }
+        guard worker.iterate() else { throw NoMemory() }
         var best = Double.infinity
         for number in 1...5 {
             // One goes, one comes, in the middle of all.
             var changed = listeners
             changed[count / 2] = Desk.listener(count + number)
-            desk.offer(changed)
+            desk.publish(changed)
             let begin = ContinuousClock.now
-            guard worker.turn() else { throw NoMemory() }
+            guard worker.iterate() else { throw NoMemory() }
             let elapsed = (ContinuousClock.now - begin).components
             best = min(best, Double(elapsed.seconds) + Double(elapsed.attoseconds) / 1e18)
             holds(worker.listeners.count == count)
@@ -40,16 +40,16 @@ struct AdoptionTests {
     func places() throws {
         let desk = Desk()
         var worker = try desk.worker((0..<4).map { Desk.listener($0) })
-        guard worker.turn() else { throw NoMemory() }
+        guard worker.iterate() else { throw NoMemory() }
         holds(worker.withKernel { $0.watched } == [0, 1, 2, 3])
-        desk.offer([3, 1, 7, 8, 9].map { Desk.listener($0) })
-        guard worker.turn() else { throw NoMemory() }
+        desk.publish([3, 1, 7, 8, 9].map { Desk.listener($0) })
+        guard worker.iterate() else { throw NoMemory() }
         // Those that stay are not watched anew; the new ones take the places that are free, and one more.
         holds(worker.withKernel { $0.watched } == [0, 1, 2, 3, 0, 2, 4])
         holds(worker.withKernel { $0.unwatched } == 2)
         holds(worker.listeners.count == 5)
-        desk.offer([])
-        guard worker.turn() else { throw NoMemory() }
+        desk.publish([])
+        guard worker.iterate() else { throw NoMemory() }
         holds(worker.listeners.count == 0 && worker.withKernel { $0.taken } == 0)
     }
 
@@ -86,13 +86,13 @@ private final class Desk {
     private let program = Program(
         node: NodeSettings(), chains: [Chain(name: "test", stages: [])], listeners: [], exposes: [], catalog: [])
     private var snapshots: [UnsafeMutablePointer<Snapshot>] = []
-    private var offers: [UnsafeMutablePointer<WorkerOffer>] = []
+    private var updates: [UnsafeMutablePointer<WorkerUpdate>] = []
 
     init() { counters.initialize(to: WorkerCounters(reasons: 64)) }
     deinit {
-        for offer in offers {
-            offer.pointee.deallocate()
-            offer.deallocate()
+        for update in updates {
+            update.pointee.deallocate()
+            update.deallocate()
         }
         for snapshot in snapshots { snapshot.deallocate() }
         table.deallocate()
@@ -110,7 +110,7 @@ private final class Desk {
     func worker(_ listeners: [WorkerListener]) throws -> Worker<QuietKernel> {
         let worker = Worker(
             kernel: QuietKernel(), settings: NodeSettings(),
-            limits: WorkerLimits(connections: 4, blocks: 4, pipes: 1, spares: 0), index: 0, listeners: listeners,
+            limits: WorkerLimits(connections: 4, blocks: 4, pipes: 1, idleSockets: 0), index: 0, listeners: listeners,
             snapshot: snapshot(), counters: UnsafePointer(counters), ring: ring, mailbox: mailbox)
         guard let worker else { throw NoMemory() }
         return worker
@@ -126,11 +126,11 @@ private final class Desk {
         return UnsafePointer(memory)
     }
 
-    func offer(_ listeners: [WorkerListener]) {
-        let memory = UnsafeMutablePointer<WorkerOffer>.allocate(capacity: 1)
-        memory.initialize(to: WorkerOffer(snapshot: snapshot(), listeners: FrozenArray(listeners)))
-        offers.append(memory)
-        mailbox.offer(UnsafePointer(memory))
+    func publish(_ listeners: [WorkerListener]) {
+        let memory = UnsafeMutablePointer<WorkerUpdate>.allocate(capacity: 1)
+        memory.initialize(to: WorkerUpdate(snapshot: snapshot(), listeners: FrozenArray(listeners)))
+        updates.append(memory)
+        mailbox.publish(UnsafePointer(memory))
     }
 }
 
@@ -169,8 +169,8 @@ private struct QuietKernel: Kernel {
         asked += 1
         return ownsAll
     }
-    func connect(_ backend: BackendAddress, on spare: Descriptor) -> Outcome { none }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?, on spare: Descriptor) -> Outcome { none }
+    func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome { none }
+    func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome { none }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func capBuffers(_ descriptor: Descriptor) {}
     func silence(of descriptor: Descriptor) -> PeerSilence? { nil }

@@ -1,19 +1,20 @@
 import Pipeline
 
-/// The `hints` block. Without one, the defaults hold where a pipeline records flows.
-public final class HintsBlock: SettingsBlock {
+/// The `alerts` block. Without one, the defaults hold where a pipeline records flows.
+public final class AlertsBlock: SettingsBlock {
     public let name = ""
-    public let values: HintSettings
+    public let values: AlertSettings
     public var wantsConnectionRecords: Bool { true }
 
-    public init(_ values: HintSettings) { self.values = values }
+    public init(_ values: AlertSettings) { self.values = values }
 
     static let block = BlockDescriptor(
-        "hints", .single, of: HintsBlock.self, "from when on an instance's traffic is worth an operator's look",
-        absent: { $0.contains(.recordsFlows) ? HintsBlock(HintSettings()) : nil })
+        "alerts", .single, formerly: "hints", of: AlertsBlock.self,
+        "from when on an instance's traffic is worth an operator's look",
+        absent: { $0.contains(.recordsFlows) ? AlertsBlock(AlertSettings()) : nil })
 
-    public static let initial = HintSettings()
-    public static let lines: [Setting<HintSettings>] = [
+    public static let initial = AlertSettings()
+    public static let lines: [Setting<AlertSettings>] = [
         threshold("fan_out", \.fanOut, "destinations that the instance did not talk to before"),
         threshold("smtp", \.smtp, "connections to the ports of mail, also refused ones"),
         threshold("port_scan", \.portScan, "distinct addresses and ports that refused, or were refused"),
@@ -36,25 +37,25 @@ public final class HintsBlock: SettingsBlock {
                     settings.volume = nil
                     return
                 }
-                settings.volume = HintSettings.Volume(factor: UInt32(clamping: factor), floor: floor, in: window)
+                settings.volume = AlertSettings.Volume(factor: UInt32(clamping: factor), floor: floor, in: window)
             }),
         .duration(
-            "repeat", \.repeatEvery, .seconds(10)...(.seconds(86400)), "how often a hint that goes on is said again"),
+            "repeat", \.repeatEvery, .seconds(10)...(.seconds(86400)), "how often a alert that goes on is said again"),
     ]
 
     /// Nothing is to be looked for: there is no block.
-    public static func make(_ values: HintSettings, _ context: BlockContext) -> BlockOutcome {
-        BlockOutcome(values.isOff ? nil : HintsBlock(values))
+    public static func make(_ values: AlertSettings, _ context: BlockContext) -> BlockOutcome {
+        BlockOutcome(values.isOff ? nil : AlertsBlock(values))
     }
 
     private static let windows = TimeSpan.seconds(1)...(.seconds(3600))
 
     private static func threshold(
-        _ keyword: String, _ path: any WritableKeyPath<HintSettings, HintSettings.Threshold?> & Sendable,
+        _ keyword: String, _ path: any WritableKeyPath<AlertSettings, AlertSettings.Threshold?> & Sendable,
         _ summary: String
-    ) -> Setting<HintSettings> {
+    ) -> Setting<AlertSettings> {
         let more: [ClauseSpec.Element] = [
-            .count(name: "number", 0...UInt64(HintSettings.countLimit)), .word("in"),
+            .count(name: "number", 0...UInt64(AlertSettings.countLimit)), .word("in"),
             .duration(name: "window", windows),
         ]
         return Setting(
@@ -67,7 +68,7 @@ public final class HintsBlock: SettingsBlock {
                     settings[keyPath: path] = nil
                     return
                 }
-                settings[keyPath: path] = HintSettings.Threshold(UInt32(clamping: count), in: window)
+                settings[keyPath: path] = AlertSettings.Threshold(UInt32(clamping: count), in: window)
             })
     }
 

@@ -11,8 +11,8 @@ private final class Box<Value> {
     func with<Result>(_ body: (inout Value) -> Result) -> Result { body(&value) }
 }
 
-@Suite("Windows that hints are counted in")
-struct HintWindowsTests {
+@Suite("Windows that alerts are counted in")
+struct AlertWindowsTests {
     @Test("a count is there for nine tenths of a window after its own, and then gone")
     func edges() {
         var count = SlidingCount()
@@ -47,10 +47,10 @@ struct HintWindowsTests {
     }
 
     @Test("tenths of a window, also of one that is shorter than ten nanoseconds")
-    func slices() {
-        #expect(SlidingCount.slice(59_999_999_999, ofWindow: 60_000_000_000) == 9)
-        #expect(SlidingCount.slice(60_000_000_000, ofWindow: 60_000_000_000) == 10)
-        #expect(SlidingCount.slice(7, ofWindow: 0) == 7)
+    func buckets() {
+        #expect(SlidingCount.bucket(59_999_999_999, ofWindow: 60_000_000_000) == 9)
+        #expect(SlidingCount.bucket(60_000_000_000, ofWindow: 60_000_000_000) == 10)
+        #expect(SlidingCount.bucket(7, ofWindow: 0) == 7)
     }
 
     @Test("what happens again counts once, and stays as long as it happens")
@@ -112,22 +112,22 @@ struct HintWindowsTests {
     @Test("what is usual is known after six whole windows; the first, which is none, does not count")
     func usual() {
         var volume = UsualVolume()
-        volume.advance(to: 5, isHinted: false)
+        volume.advance(to: 5, isAlerting: false)
         volume.add(out: 1_000_000, into: 0)
         for window in 6..<12 as Range<UInt64> {
-            volume.advance(to: window, isHinted: false)
+            volume.advance(to: window, isAlerting: false)
             #expect(!volume.isKnown)
             volume.add(out: 60, into: 40)
         }
-        volume.advance(to: 12, isHinted: false)
+        volume.advance(to: 12, isAlerting: false)
         #expect(volume.isKnown && volume.average == 100)
-        let settings = HintSettings.Volume(factor: 10, floor: 500, in: .seconds(60))
+        let settings = AlertSettings.Volume(factor: 10, floor: 500, in: .seconds(60))
         #expect(volume.bound(settings) == 1000)
-        #expect(volume.bound(HintSettings.Volume(factor: 2, floor: 500, in: .seconds(60))) == 500)
+        #expect(volume.bound(AlertSettings.Volume(factor: 2, floor: 500, in: .seconds(60))) == 500)
         // Windows without a byte weigh as much as others.
-        volume.advance(to: 13, isHinted: false)
+        volume.advance(to: 13, isAlerting: false)
         #expect(volume.average > 84 && volume.average < 87)
-        volume.advance(to: 100_000, isHinted: false)
+        volume.advance(to: 100_000, isAlerting: false)
         #expect(volume.average < 1e-9)
     }
 
@@ -137,7 +137,7 @@ struct HintWindowsTests {
         for window in 0...8 as ClosedRange<UInt64> {
             for hinted in [false, true] {
                 var volume = hinted ? careful : calm
-                volume.advance(to: window, isHinted: hinted && window == 8)
+                volume.advance(to: window, isAlerting: hinted && window == 8)
                 volume.add(out: window == 7 ? 100_000 : 100, into: 0)
                 if hinted { careful = volume } else { calm = volume }
             }
@@ -146,7 +146,7 @@ struct HintWindowsTests {
         calm.add(out: .max, into: .max)
         calm.add(out: 1, into: 1)
         #expect(calm.current == .max)
-        calm.advance(to: 9, isHinted: false)
-        #expect(calm.bound(HintSettings.Volume(factor: 1000, floor: 1, in: .seconds(60))) <= 9_000_000_000_000_000_000)
+        calm.advance(to: 9, isAlerting: false)
+        #expect(calm.bound(AlertSettings.Volume(factor: 1000, floor: 1, in: .seconds(60))) <= 9_000_000_000_000_000_000)
     }
 }

@@ -4,31 +4,31 @@ import Pipeline
 /// How much happened in a sliding window, in tenths of it: in the newest tenth so far and the nine before, so in nine to
 /// ten tenths. Never more than what did happen in the window.
 struct SlidingCount {
-    static let slices: UInt64 = 10
+    static let buckets: UInt64 = 10
 
     private var counts = InlineArray<10, UInt32>(repeating: 0)
     /// The newest one's number.
-    private var slice: UInt64 = 0
+    private var bucket: UInt64 = 0
     private(set) var sum: UInt64 = 0
 
     /// The number of the tenth of a window that a time is in.
-    static func slice(_ nanoseconds: UInt64, ofWindow window: UInt64) -> UInt64 {
-        nanoseconds / max(1, window / slices)
+    static func bucket(_ nanoseconds: UInt64, ofWindow window: UInt64) -> UInt64 {
+        nanoseconds / max(1, window / buckets)
     }
 
     mutating func advance(to newest: UInt64) {
-        guard newest > slice else { return }
-        for step in 1...min(newest - slice, SlidingCount.slices) {
-            let place = Int((slice &+ step) % SlidingCount.slices)
+        guard newest > bucket else { return }
+        for step in 1...min(newest - bucket, SlidingCount.buckets) {
+            let place = Int((bucket &+ step) % SlidingCount.buckets)
             sum -= UInt64(counts[place])
             counts[place] = 0
         }
-        slice = newest
+        bucket = newest
     }
 
     /// To the newest tenth.
     mutating func add(_ count: UInt32) {
-        let place = Int(slice % SlidingCount.slices)
+        let place = Int(bucket % SlidingCount.buckets)
         let room = UInt32.max - counts[place]
         counts[place] += min(count, room)
         sum += UInt64(min(count, room))
@@ -42,7 +42,7 @@ struct DistinctWindow {
 
     /// By its hash, the tenth in which it happened last.
     private var last: [UInt64: UInt64] = [:]
-    private var slice: UInt64 = 0
+    private var bucket: UInt64 = 0
     /// Something found no place: there are more than ``count``.
     private(set) var isAtBound = false
 
@@ -50,10 +50,10 @@ struct DistinctWindow {
 
     /// - Returns: how many places became free.
     mutating func advance(to newest: UInt64) -> Int {
-        guard newest > slice else { return 0 }
-        slice = newest
+        guard newest > bucket else { return 0 }
+        bucket = newest
         let before = last.count
-        if before > 0 { last = last.filter { $0.value + SlidingCount.slices > newest } }
+        if before > 0 { last = last.filter { $0.value + SlidingCount.buckets > newest } }
         if last.count < before || last.isEmpty { isAtBound = false }
         return before - last.count
     }
@@ -61,7 +61,7 @@ struct DistinctWindow {
     /// - Parameter hasRoom: whether one more place may be taken.
     /// - Returns: true if one was.
     mutating func note(_ hash: UInt64, hasRoom: Bool) -> Bool {
-        if last.updateValue(slice, forKey: hash) != nil { return false }
+        if last.updateValue(bucket, forKey: hash) != nil { return false }
         guard hasRoom, last.count <= DistinctWindow.limit else {
             last.removeValue(forKey: hash)
             isAtBound = true
@@ -74,7 +74,7 @@ struct DistinctWindow {
 /// Where an instance was before, in 8 KiB: two Bloom filters that take turns. When the newer one has ``capacity`` places in
 /// it, it becomes the older one, and what was only in that is forgotten. Of what is asked for again and again nothing is.
 ///
-/// With four probes of 8 bits a place, at most one new place in twenty is taken for a known one: hints come a little
+/// With four probes of 8 bits a place, at most one new place in twenty is taken for a known one: alerts come a little
 /// later, never too early.
 struct RecentPlaces {
     static let capacity = 4096
@@ -122,7 +122,7 @@ struct UsualVolume {
     static let memory = 12.0
     /// Before so many whole windows there is no past to compare with.
     static let enough = 6
-    /// While a hint is on, the average learns this much slower: a flood should not become usual while it is looked at.
+    /// While a alert is on, the average learns this much slower: a flood should not become usual while it is looked at.
     static let caution = 8.0
 
     private(set) var average = 0.0
@@ -139,23 +139,23 @@ struct UsualVolume {
     }
     var isKnown: Bool { seen >= UsualVolume.enough }
 
-    mutating func advance(to newest: UInt64, isHinted: Bool) {
+    mutating func advance(to newest: UInt64, isAlerting: Bool) {
         guard let last = window else {
             window = newest
             return
         }
         guard newest > last else { return }
-        learn(Double(current), isHinted)
+        learn(Double(current), isAlerting)
         // Windows without a byte.
-        for _ in 1..<max(1, min(newest - last, 1000)) { learn(0, isHinted) }
+        for _ in 1..<max(1, min(newest - last, 1000)) { learn(0, isAlerting) }
         window = newest
         (bytesOut, bytesIn) = (0, 0)
     }
 
-    private mutating func learn(_ bytes: Double, _ isHinted: Bool) {
+    private mutating func learn(_ bytes: Double, _ isAlerting: Bool) {
         seen = min(seen + 1, Int(UsualVolume.memory))
         guard seen > 0 else { return }
-        average += (bytes - average) / (Double(seen) * (isHinted ? UsualVolume.caution : 1))
+        average += (bytes - average) / (Double(seen) * (isAlerting ? UsualVolume.caution : 1))
     }
 
     mutating func add(out: UInt64, into: UInt64) {
@@ -164,7 +164,7 @@ struct UsualVolume {
     }
 
     /// From where on it is unusual.
-    func bound(_ settings: HintSettings.Volume) -> UInt64 {
+    func bound(_ settings: AlertSettings.Volume) -> UInt64 {
         max(settings.floor, UInt64(min(average * Double(settings.factor), 9e18)))
     }
 }

@@ -1,8 +1,8 @@
 import CLinux
 
-/// The few bytes by which a gate can't tell yet, by slot: so that a connection which has said half a word holds no block while
+/// The few bytes by which an inspection can't tell yet, by slot: so that a connection which has said half a word holds no block while
 /// it is waited for. Mapped once, touched where it is used.
-struct GateStash: ~Copyable {
+struct InspectionStash: ~Copyable {
     /// More than a signature that is waited for.
     static let most = 31
     private static let stride = 32
@@ -12,19 +12,19 @@ struct GateStash: ~Copyable {
 
     /// Nil if the address space can't be had.
     init?(capacity: Int) {
-        size = capacity * GateStash.stride
+        size = capacity * InspectionStash.stride
         guard let memory = cl_map(size) else { return nil }
         self.memory = memory.bindMemory(to: UInt8.self, capacity: size)
     }
 
     deinit { cl_unmap(memory, size) }
 
-    func count(_ slot: Int) -> Int { Int(memory[slot * GateStash.stride]) }
+    func count(_ slot: Int) -> Int { Int(memory[slot * InspectionStash.stride]) }
 
     /// False if they are too many.
     func keep(_ slot: Int, _ bytes: UnsafeRawBufferPointer) -> Bool {
-        guard bytes.count <= GateStash.most, let source = bytes.baseAddress else { return bytes.isEmpty }
-        let place = memory + slot * GateStash.stride
+        guard bytes.count <= InspectionStash.most, let source = bytes.baseAddress else { return bytes.isEmpty }
+        let place = memory + slot * InspectionStash.stride
         place[0] = UInt8(bytes.count)
         UnsafeMutableRawPointer(place + 1).copyMemory(from: source, byteCount: bytes.count)
         return true
@@ -34,12 +34,12 @@ struct GateStash: ~Copyable {
     func restore(_ slot: Int, into body: UnsafeMutableRawBufferPointer) -> Int {
         let count = count(slot)
         guard count > 0, count <= body.count, let target = body.baseAddress else { return 0 }
-        target.copyMemory(from: memory + slot * GateStash.stride + 1, byteCount: count)
-        memory[slot * GateStash.stride] = 0
+        target.copyMemory(from: memory + slot * InspectionStash.stride + 1, byteCount: count)
+        memory[slot * InspectionStash.stride] = 0
         return count
     }
 
     func clear(_ slot: Int) {
-        if count(slot) > 0 { memory[slot * GateStash.stride] = 0 }
+        if count(slot) > 0 { memory[slot * InspectionStash.stride] = 0 }
     }
 }

@@ -1,16 +1,16 @@
 import Pipeline
 
 /// All that control wants a worker to run on from now on: the snapshot for new connections, the listeners to accept
-/// them from, and what is to be ended at its time. A later offer takes the place of an earlier one, adopted or not.
+/// them from, and what is to be ended at its time. A later update takes the place of an earlier one, applied or not.
 ///
-/// Threading: made by control, read by one worker at the top of its loop. Ownership: control; it may free an offer, its
-/// snapshot and its table once ``Mailbox/adoptedGeneration`` is a later one's. The worker keeps no pointer into one that it
-/// has adopted, but for the snapshot, until it adopts the next.
+/// Threading: made by control, read by one worker at the top of its loop. Ownership: control; it may free an update, its
+/// snapshot and its table once ``Mailbox/appliedGeneration`` is a later one's. The worker keeps no pointer into one that it
+/// has applied, but for the snapshot, until it applies the next.
 ///
-/// Descriptors: an offer is adopted whole or not at all. A descriptor in it is control's, and names the listener: the
-/// worker takes one of its own for it, and closes that when a later offer does not list the listener any more. Control
-/// keeps its own open until every worker has adopted an offer without it (``Mailbox/adoptedGeneration``).
-package struct WorkerOffer: @unchecked Sendable {
+/// Descriptors: an update is applied whole or not at all. A descriptor in it is control's, and names the listener: the
+/// worker takes one of its own for it, and closes that when a later update does not list the listener any more. Control
+/// keeps its own open until every worker has applied an update without it (``Mailbox/appliedGeneration``).
+package struct WorkerUpdate: @unchecked Sendable {
     package let snapshot: UnsafePointer<Snapshot>
     package let listeners: FrozenArray<WorkerListener>
     /// All that are still to come, and not only the new ones.
@@ -33,44 +33,45 @@ package struct WorkerOffer: @unchecked Sendable {
 }
 
 extension Worker {
-    /// Takes the newest offer over, if there is one that wasn't. It waits only for a descriptor of a new listener.
-    mutating func adoptOffer() {
-        let offered = mailbox._withUnsafeGuaranteedRef { $0.offered }
-        guard let offered, offered != adoptedOffer || offered.pointee.snapshot.pointee.generation != adoptedGeneration
+    /// Takes the newest update over, if there is one that wasn't. It waits only for a descriptor of a new listener.
+    mutating func applyUpdate() {
+        let published = mailbox._withUnsafeGuaranteedRef { $0.published }
+        guard let published,
+            published != appliedUpdate || published.pointee.snapshot.pointee.generation != appliedGeneration
         else { return }
-        let isNew = offered.pointee.snapshot.pointee.generation != adoptedGeneration
-        guard let taken = take(offered.pointee.listeners.buffer) else { return }
+        let isNew = published.pointee.snapshot.pointee.generation != appliedGeneration
+        guard let taken = take(published.pointee.listeners.buffer) else { return }
         runDrains()
         // Who has come to a listener that nothing takes the place of is served as it was.
-        takeQueued(taken, offered.pointee.listeners, replaced: false)
-        if isNew { adopt(offered.pointee.snapshot) }
-        takeQueued(taken, offered.pointee.listeners, replaced: true)
+        takeQueued(taken, published.pointee.listeners, replaced: false)
+        if isNew { apply(published.pointee.snapshot) }
+        takeQueued(taken, published.pointee.listeners, replaced: true)
         replaceListeners(taken)
         // Those that come too late are due at once.
-        drains = Drains(offered.pointee.drains.buffer)
+        drains = Drains(published.pointee.drains.buffer)
         runDrains()
-        adoptedOffer = offered
-        let generation = adoptedGeneration
-        mailbox._withUnsafeGuaranteedRef { $0.setAdoptedGeneration(generation) }
+        appliedUpdate = published
+        let generation = appliedGeneration
+        mailbox._withUnsafeGuaranteedRef { $0.setAppliedGeneration(generation) }
     }
 
     /// From here on everything is looked up in its table, and new connections run on its program.
-    private mutating func adopt(_ newest: UnsafePointer<Snapshot>) {
-        programs.adopt(newest)
+    private mutating func apply(_ newest: UnsafePointer<Snapshot>) {
+        programs.apply(newest)
         snapshot = newest
-        adoptedGeneration = newest.pointee.generation
+        appliedGeneration = newest.pointee.generation
     }
 
     // MARK: Listeners
 
     /// Takes the listeners that the worker was made with. False: not yet.
     mutating func takeFirst() -> Bool {
-        guard let offered = listeners.first else { return true }
-        guard let taken = offered.withUnsafeBufferPointer({ take($0) }) else { return false }
+        guard let published = listeners.first else { return true }
+        guard let taken = published.withUnsafeBufferPointer({ take($0) }) else { return false }
         listeners.first = nil
         replaceListeners(taken)
-        let generation = adoptedGeneration
-        mailbox._withUnsafeGuaranteedRef { $0.setAdoptedGeneration(generation) }
+        let generation = appliedGeneration
+        mailbox._withUnsafeGuaranteedRef { $0.setAppliedGeneration(generation) }
         return true
     }
 

@@ -2,40 +2,40 @@ import Pipeline
 
 /// Stages that look at the client's first bytes while the backend is connected already (R17).
 extension Worker {
-    /// Whether ``Verdict/gate(_:)`` of that stage lets the rest go on: no later stage has to wait, or none waits any more
-    /// since the deadline has passed (R17: silence keeps the gate). More bytes must be able to come.
-    func staysGate(_ index: Int, _ number: Int) -> Bool {
+    /// Whether ``Verdict/inspect(_:)`` of that stage lets the rest go on: no later stage has to wait, or none waits any more
+    /// since the deadline has passed (R17: silence keeps the inspection open). More bytes must be able to come.
+    func staysNonBlocking(_ index: Int, _ number: Int) -> Bool {
         let chain = chain(of: index)
         let pending = blocks.pending(slab.slots[index].pending)
         guard pending.pointee.count < chain.pointee.peekBytes else { return false }
         switch pending.pointee.input {
-        case .open: return chain.pointee.gates(at: number)
-        case .timedOut: return chain.pointee.stages.pointer(number).pointee.canGate
+        case .open: return chain.pointee.isNonBlocking(at: number)
+        case .timedOut: return chain.pointee.stages.pointer(number).pointee.isNonBlocking
         case .ended, .full: return false
         }
     }
 
-    /// The deadline was for stages that wait. A gate has none: it looks on as bytes come.
-    func reopenForGates(_ index: Int) {
-        guard slab.slots[index].gating != 0 else { return }
+    /// The deadline was for stages that wait. An inspection has none: it goes on as bytes come.
+    func reopenForInspection(_ index: Int) {
+        guard slab.slots[index].inspecting != 0 else { return }
         let pending = blocks.pending(slab.slots[index].pending)
         if pending.pointee.input == .timedOut { pending.pointee.input = .open }
     }
 
-    /// Shows the client's first bytes to the stages that gate them, while the other direction flows (R17). False if
+    /// Shows the client's first bytes to the stages that inspect them, while the other direction flows (R17). False if
     /// the connection ended.
-    mutating func openGate(_ index: Int) -> Bool {
+    mutating func inspectFirstBytes(_ index: Int) -> Bool {
         let slot = slab.slots + index
         guard slot.pointee.up.state.contains(.readable) || slot.pointee.up.state.contains(.ended) else { return true }
         if slot.pointee.pending == Flow.none {
             let block = takeBlock()
-            guard block != Flow.none else { return openGateUnbuffered(index) }
+            guard block != Flow.none else { return inspectUnbuffered(index) }
             layOut(block, index, hint: hint(of: index))
             let pending = blocks.pending(block)
             pending.pointee.count = stash.restore(index, into: blocks.body(block))
             if slot.pointee.up.state.contains(.ended) { pending.pointee.input = .ended }
         }
-        while slot.pointee.gating != 0 {
+        while slot.pointee.inspecting != 0 {
             let readable = slot.pointee.up.state.contains(.readable)
             let pending = blocks.pending(slot.pointee.pending)
             if readable, pending.pointee.input == .open {
@@ -45,13 +45,13 @@ extension Worker {
                 releasePending(index)
                 return true
             }
-            guard askGates(index) else { return false }
-            if slot.pointee.gating != 0, !slot.pointee.up.state.contains(.readable) {
-                if stashGateBytes(index) { releasePending(index) }
+            guard askInspections(index) else { return false }
+            if slot.pointee.inspecting != 0, !slot.pointee.up.state.contains(.readable) {
+                if stashInspectedBytes(index) { releasePending(index) }
                 return true
             }
         }
-        passGate(index)
+        passInspection(index)
         return true
     }
 
@@ -59,8 +59,8 @@ extension Worker {
         slab.slots[index].marks.contains(.tls) ? .tlsPassthrough : .tcpRaw
     }
 
-    /// Puts the first bytes of a gate that waits for more where they cost no block. False if they have to stay in it.
-    mutating func stashGateBytes(_ index: Int) -> Bool {
+    /// Puts the first bytes of an inspection that waits for more where they cost no block. False if they have to stay in it.
+    mutating func stashInspectedBytes(_ index: Int) -> Bool {
         let block = slab.slots[index].pending
         let pending = blocks.pending(block)
         guard pending.pointee.facts.consumed == 0, pending.pointee.input == .open,
@@ -70,8 +70,8 @@ extension Worker {
         return true
     }
 
-    /// No block is there to read into: gates see the first bytes where they are, and none is taken before they pass.
-    private mutating func openGateUnbuffered(_ index: Int) -> Bool {
+    /// No block is there to read into: stages inspect the first bytes where they are, and none is taken before they pass.
+    private mutating func inspectUnbuffered(_ index: Int) -> Bool {
         let slot = slab.slots + index
         guard stash.count(index) == 0 else {
             finish(index, RuntimeReason.noSniffBuffer.code, .reset)
@@ -97,18 +97,18 @@ extension Worker {
         if outcome.value == 0 || (slot.pointee.up.state.contains(.ending) && outcome.value < space.count) {
             pending.pointee.input = .ended
         }
-        guard askGates(index) else { return false }
+        guard askInspections(index) else { return false }
         releasePending(index)
-        guard slot.pointee.gating == 0 else { return true }
-        slot.pointee.up.state.remove(.gated)
+        guard slot.pointee.inspecting == 0 else { return true }
+        slot.pointee.up.state.remove(.inspected)
         programs.decided(slot.pointee.program)
         return true
     }
 
-    private mutating func askGates(_ index: Int) -> Bool {
+    private mutating func askInspections(_ index: Int) -> Bool {
         let slot = slab.slots + index
         let chain = chain(of: index)
-        var left = slot.pointee.gating
+        var left = slot.pointee.inspecting
         while left != 0 {
             let number = left.trailingZeroBitCount
             left &= left - 1
@@ -117,7 +117,7 @@ extension Worker {
             keepFound(index, by: number, of: chain)
             takeOver(index)
             switch verdict {
-            case .needBytes, .gate:
+            case .needBytes, .inspect:
                 let pending = blocks.pending(slot.pointee.pending)
                 guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
                     finish(index, RuntimeReason.internalError.code, .reset)
@@ -128,19 +128,19 @@ extension Worker {
                 guard pass(index, stage, reason) else { return false }
             case .next: break
             }
-            slot.pointee.gating &= ~(1 << UInt32(number))
+            slot.pointee.inspecting &= ~(1 << UInt32(number))
             slot.pointee.passed |= 1 << UInt32(number)
         }
         return true
     }
 
-    /// Every gate has let the bytes pass: they become the first of the up flow.
-    private mutating func passGate(_ index: Int) {
+    /// Every inspection has let the bytes pass: they become the first of the up flow.
+    private mutating func passInspection(_ index: Int) {
         let slot = slab.slots + index
         let block = slot.pointee.pending
         let pending = blocks.pending(block)
         let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
-        slot.pointee.up.state.remove(.gated)
+        slot.pointee.up.state.remove(.inspected)
         programs.decided(slot.pointee.program)
         guard pending.pointee.count > consumed else {
             releasePending(index)

@@ -1,7 +1,7 @@
 import Pipeline
 
-/// The `hints` block: from when on an instance's traffic is worth an operator's look. Nil is `off`.
-public struct HintSettings: Sendable, Equatable {
+/// The `alerts` block: from when on an instance's traffic is worth an operator's look. Nil is `off`.
+public struct AlertSettings: Sendable, Equatable {
     /// More than `count` within `window`.
     public struct Threshold: Sendable, Equatable {
         public var count: UInt32
@@ -31,7 +31,7 @@ public struct HintSettings: Sendable, Equatable {
     /// Distinct (destination, port) that refused, or were refused.
     public var portScan: Threshold? = Threshold(50, in: .seconds(60))
     public var volume: Volume? = Volume(factor: 10, floor: 1 << 30, in: .seconds(300))
-    /// How often a hint that goes on is said again.
+    /// How often a alert that goes on is said again.
     public var repeatEvery = TimeSpan.seconds(900)
 
     /// The most that a threshold may say: what an engine can tell apart per instance is a little more.

@@ -4,13 +4,13 @@ import Pipeline
 import PipelineRuntime
 
 /// The sockets of probes under way: a fixed number of places, one epoll. One thread.
-struct ProbeFlights {
+struct ProbesInFlight {
     struct End {
         let identity: ProbeSchedule.Identity
         let outcome: ProbeConversation.Outcome
     }
 
-    private struct Flight {
+    private struct ProbeInFlight {
         let identity: ProbeSchedule.Identity
         let descriptor: Int32
         var conversation: ProbeConversation
@@ -21,7 +21,7 @@ struct ProbeFlights {
 
     private let epoll: Int32
     private let limit: Int
-    private var flights: [Flight?]
+    private var inFlight: [ProbeInFlight?]
     /// Grows with each use of a place, so that an event of the one before is known as such.
     private var generations: [UInt32]
     private var free: [Int]
@@ -31,7 +31,7 @@ struct ProbeFlights {
     init(epoll: Int32, limit: Int) {
         self.epoll = epoll
         self.limit = limit
-        flights = Array(repeating: nil, count: limit)
+        inFlight = Array(repeating: nil, count: limit)
         generations = Array(repeating: 0, count: limit)
         free = Array((0..<limit).reversed())
         events = Array(repeating: cl_event(), count: 64)
@@ -40,7 +40,7 @@ struct ProbeFlights {
 
     var isFull: Bool { free.isEmpty }
     /// The earliest time at which a probe is over or has something to judge.
-    var deadline: Instant? { flights.lazy.compactMap { $0?.conversation.deadline }.min() }
+    var deadline: Instant? { inFlight.lazy.compactMap { $0?.conversation.deadline }.min() }
 
     /// Begins a probe. An outcome if it is over at once.
     mutating func begin(_ identity: ProbeSchedule.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
@@ -61,7 +61,7 @@ struct ProbeFlights {
         }
         let conversation = ProbeConversation(
             target.settings.probe, usesProxy: target.key.usesProxy, timeout: target.settings.timeout, begun: now)
-        flights[place] = Flight(
+        inFlight[place] = ProbeInFlight(
             identity: identity, descriptor: descriptor, conversation: conversation, unsent: conversation.opening)
         return nil
     }
@@ -76,33 +76,33 @@ struct ProbeFlights {
         for index in 0..<max(0, min(count, events.count)) {
             let key = events[index].key
             let place = Int(key & 0xFFFF_FFFF)
-            guard place < limit, generations[place] == UInt32(key >> 32), flights[place] != nil else { continue }
+            guard place < limit, generations[place] == UInt32(key >> 32), inFlight[place] != nil else { continue }
             if let outcome = happened(place, events[index].readiness, later) { end(place, outcome, &ends) }
         }
-        for place in 0..<limit where flights[place].map({ $0.conversation.deadline <= later }) == true {
-            if let outcome = flights[place]?.conversation.timePassed(later) { end(place, outcome, &ends) }
+        for place in 0..<limit where inFlight[place].map({ $0.conversation.deadline <= later }) == true {
+            if let outcome = inFlight[place]?.conversation.timePassed(later) { end(place, outcome, &ends) }
         }
         return ends
     }
 
     mutating func closeAll() {
         var ends: [End] = []
-        for place in 0..<limit where flights[place] != nil { end(place, .init(.node), &ends) }
+        for place in 0..<limit where inFlight[place] != nil { end(place, .init(.node), &ends) }
     }
 
     /// RST, not FIN: a probe leaves no TIME_WAIT, and a backend that waits for a client's bytes knows at once.
     private mutating func end(_ place: Int, _ outcome: ProbeConversation.Outcome, _ ends: inout [End]) {
-        guard let flight = flights[place] else { return }
-        _ = cl_close_with_reset(flight.descriptor)
-        flights[place] = nil
+        guard let probe = inFlight[place] else { return }
+        _ = cl_close_with_reset(probe.descriptor)
+        inFlight[place] = nil
         free.append(place)
-        ends.append(End(identity: flight.identity, outcome: outcome))
+        ends.append(End(identity: probe.identity, outcome: outcome))
     }
 
     // MARK: Events
 
     private mutating func happened(_ place: Int, _ readiness: UInt8, _ now: Instant) -> ProbeConversation.Outcome? {
-        if flights[place]?.isConnected == false {
+        if inFlight[place]?.isConnected == false {
             guard readiness & UInt8(CL_WRITABLE | CL_HANGUP) != 0 else { return nil }
             if let outcome = connected(place, now) { return outcome }
         }
@@ -110,30 +110,30 @@ struct ProbeFlights {
     }
 
     private mutating func connected(_ place: Int, _ now: Instant) -> ProbeConversation.Outcome? {
-        guard var flight = flights[place] else { return nil }
-        let error = cl_socket_error(flight.descriptor)
+        guard var probe = inFlight[place] else { return nil }
+        let error = cl_socket_error(probe.descriptor)
         guard error == 0 else { return .init(ProbeResult(connectError: error)) }
-        flight.isConnected = true
-        if !flight.unsent.isEmpty {
-            let sent = flight.unsent.withUnsafeBytes { cl_send(flight.descriptor, $0.baseAddress, $0.count, nil, 0) }
+        probe.isConnected = true
+        if !probe.unsent.isEmpty {
+            let sent = probe.unsent.withUnsafeBytes { cl_send(probe.descriptor, $0.baseAddress, $0.count, nil, 0) }
             // A peer that hung up before it had the opening: reading tells how.
-            if sent >= 0, sent < flight.unsent.count { return .init(.node) }
-            flight.unsent = []
+            if sent >= 0, sent < probe.unsent.count { return .init(.node) }
+            probe.unsent = []
         }
-        let outcome = flight.conversation.connected(now)
-        flights[place] = flight
+        let outcome = probe.conversation.connected(now)
+        inFlight[place] = probe
         return outcome
     }
 
     private mutating func receive(_ place: Int) -> ProbeConversation.Outcome? {
-        while let descriptor = flights[place]?.descriptor {
+        while let descriptor = inFlight[place]?.descriptor {
             let count = buffer.withUnsafeMutableBytes { cl_receive(descriptor, $0.baseAddress, $0.count) }
             switch count {
             case -Int(EAGAIN): return nil
-            case 0: return flights[place]?.conversation.ended(reset: false)
-            case ..<0: return flights[place]?.conversation.ended(reset: true)
+            case 0: return inFlight[place]?.conversation.ended(reset: false)
+            case ..<0: return inFlight[place]?.conversation.ended(reset: true)
             default:
-                if let outcome = flights[place]?.conversation.received(buffer.prefix(count)) { return outcome }
+                if let outcome = inFlight[place]?.conversation.received(buffer.prefix(count)) { return outcome }
             }
         }
         return nil

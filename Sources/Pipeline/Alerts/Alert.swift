@@ -4,7 +4,7 @@ import PipelineLedger
 import PipelineText
 
 /// Something about an instance that an operator may want to act upon.
-struct Hint: Equatable {
+struct Alert: Equatable {
     enum Kind: String, CaseIterable {
         case fanOut = "fan_out"
         case smtp
@@ -30,7 +30,7 @@ struct Hint: Equatable {
     struct Figures: Equatable {
         /// Of what is counted: destinations, connections, (destination, port), bytes.
         var value: UInt64
-        /// From where on there is a hint.
+        /// From where on there is a alert.
         var bound: UInt64
         var window: TimeSpan
         /// There were more than ``value``.
@@ -46,9 +46,9 @@ struct Hint: Equatable {
     }
 }
 
-/// A hint as a line for people and programs.
-struct HintText {
-    let hint: Hint
+/// A alert as a line for people and programs.
+struct AlertText {
+    let alert: Alert
     let names: FlowNames
     /// The node's admin socket; nil: none.
     let adminSocket: String?
@@ -56,22 +56,22 @@ struct HintText {
     var addresses: [IPAddress] = []
 
     var message: String {
-        let more = hint.figures.isAtBound ? "at least " : ""
-        let count = more + "\(hint.figures.value)"
-        let window = plainDuration(hint.figures.window.nanoseconds / 1_000_000_000)
-        guard hint.state != .ended else {
-            let lasted = plainDuration(hint.lasted.nanoseconds / 1_000_000_000)
+        let more = alert.figures.isAtBound ? "at least " : ""
+        let count = more + "\(alert.figures.value)"
+        let window = plainDuration(alert.figures.window.nanoseconds / 1_000_000_000)
+        guard alert.state != .ended else {
+            let lasted = plainDuration(alert.lasted.nanoseconds / 1_000_000_000)
             return "instance \(who): \(what) is over, after \(lasted)"
         }
-        let head = "instance \(who) \(hint.state == .continues ? "still " : "")"
-        switch hint.kind {
+        let head = "instance \(who) \(alert.state == .continues ? "still " : "")"
+        switch alert.kind {
         case .fanOut: return head + "goes to many new destinations: \(count) within \(window)"
         case .smtp: return head + "makes many connections to mail ports: \(count) within \(window)"
         case .portScan:
             return head + "tries many destinations and ports that refuse or are refused: \(count) within \(window)"
         case .volume:
-            return head + "moves more than is usual for it: \(plainBytes(Int64(clamping: hint.figures.value))) within "
-                + "\(window), usually \(plainBytes(Int64(clamping: hint.figures.usual)))"
+            return head + "moves more than is usual for it: \(plainBytes(Int64(clamping: alert.figures.value))) within "
+                + "\(window), usually \(plainBytes(Int64(clamping: alert.figures.usual)))"
         }
     }
 
@@ -81,7 +81,7 @@ struct HintText {
     }
 
     private var what: String {
-        switch hint.kind {
+        switch alert.kind {
         case .fanOut: "going to many new destinations"
         case .smtp: "making many connections to mail ports"
         case .portScan: "trying many destinations and ports that refuse or are refused"
@@ -90,25 +90,25 @@ struct HintText {
     }
 
     func write(_ line: inout JSONLine) {
-        line.field("kind", hint.kind.rawValue)
-        line.field("state", hint.state.rawValue)
+        line.field("kind", alert.kind.rawValue)
+        line.field("state", alert.state.rawValue)
         line.field("instance", names.instance)
         line.field("env", names.env)
         line.field("app", names.app)
         line.field("org", names.org)
-        line.field("source", "\(hint.source)")
-        line.list("addresses", addresses.isEmpty ? [hint.source] : addresses) { $0.string("\($1)") }
+        line.field("source", "\(alert.source)")
+        line.list("addresses", addresses.isEmpty ? [alert.source] : addresses) { $0.string("\($1)") }
         writeFigures(&line)
-        line.field("window_s", hint.figures.window.nanoseconds / 1_000_000_000)
-        if hint.figures.isAtBound { line.field("at_least", true) }
-        if let example = hint.figures.example { line.field("example", "\(example)") }
-        if hint.state != .started { line.field("lasted_s", hint.lasted.nanoseconds / 1_000_000_000) }
-        line.field("look", look)
+        line.field("window_s", alert.figures.window.nanoseconds / 1_000_000_000)
+        if alert.figures.isAtBound { line.field("at_least", true) }
+        if let example = alert.figures.example { line.field("example", "\(example)") }
+        if alert.state != .started { line.field("lasted_s", alert.lasted.nanoseconds / 1_000_000_000) }
+        line.field("investigate", look)
     }
 
     private func writeFigures(_ line: inout JSONLine) {
-        let figures = hint.figures
-        switch hint.kind {
+        let figures = alert.figures
+        switch alert.kind {
         case .fanOut: line.field("new_destinations", figures.value)
         case .smtp:
             line.field("connections", figures.value)
@@ -120,23 +120,23 @@ struct HintText {
             line.field("bytes", figures.value)
             line.field("bytes_out", figures.bytesOut)
             line.field("bytes_in", figures.bytesIn)
-            line.field("usual_bytes", figures.usual)
+            line.field("baseline_bytes", figures.usual)
         }
-        line.field("more_than", figures.bound)
-        if hint.state != .started { line.field("peak", hint.peak) }
+        line.field("threshold", figures.bound)
+        if alert.state != .started { line.field("peak", alert.peak) }
     }
 
     /// What to run to see more.
     var look: String {
         // What a stage refused is no flow: only the log of connections has it.
-        guard hint.kind != .portScan, let adminSocket else { return lookInLog }
+        guard alert.kind != .portScan, let adminSocket else { return lookInLog }
         var words = "pipelined top"
-        if adminSocket != NodeSettings.usualAdminSocket { words += " --admin \(HintText.shellWord(adminSocket))" }
+        if adminSocket != NodeSettings.usualAdminSocket { words += " --admin \(AlertText.shellWord(adminSocket))" }
         words += " --by destination"
-        if !names.owner.isUnknown { words += " --env \(HintText.shellWord(names.owner.path))" }
-        words += " --instance \(HintText.shellWord(names.instance))"
-        switch hint.kind {
-        case .smtp: return words + (hint.figures.example.map { " --port \($0.port)" } ?? "") + " --sort connections"
+        if !names.owner.isUnknown { words += " --env \(AlertText.shellWord(names.owner.path))" }
+        words += " --instance \(AlertText.shellWord(names.instance))"
+        switch alert.kind {
+        case .smtp: return words + (alert.figures.example.map { " --port \($0.port)" } ?? "") + " --sort connections"
         case .fanOut: return words + " --sort connections"
         default: return words
         }
@@ -144,7 +144,7 @@ struct HintText {
 
     private var lookInLog: String {
         let fields = [("o", names.org), ("a", names.app), ("e", names.env), ("i", names.instance)]
-        let arguments = fields.map { "--arg \($0) \(HintText.shellWord(HintText.logged($1)))" }
+        let arguments = fields.map { "--arg \($0) \(AlertText.shellWord(AlertText.logged($1)))" }
         return "journalctl -u pipelined -o cat --since -10min | jq -c \(arguments.joined(separator: " ")) "
             + "'select(.event == \"connection\" and [.org, .app, .env, .instance] == [$o, $a, $e, $i]) "
             + "| {destination, reason}'"

@@ -12,7 +12,7 @@ struct Attempt: Equatable, Sendable {
     /// It comes as a ``FlowRecord`` too.
     let isAccounted: Bool
 
-    /// Nil if hints have no use for it: it comes from no instance, or got where it was going and is recorded as a flow.
+    /// Nil if alerts have no use for it: it comes from no instance, or got where it was going and is recorded as a flow.
     init?(_ record: ConnectionRecord) {
         guard record.instanceNumber != InstanceIdentity.unknown else { return nil }
         let isRefused = Attempt.isRefusal(record.reason)
@@ -44,7 +44,7 @@ struct Attempt: Equatable, Sendable {
 /// Goes by the time at which records come, which is a few seconds after what they tell of. Bounded in all it keeps.
 ///
 /// Threading: one thread at a time.
-final class HintEngine {
+final class AlertEngine {
     /// Instances that are watched at once; of others nothing is said but how many records they had.
     static let instanceLimit = 4096
     /// (Destination, port) of all instances together.
@@ -52,7 +52,7 @@ final class HintEngine {
     /// An instance without traffic for so long may be forgotten, if its place is needed.
     private static let idleLimit = TimeSpan.seconds(3600)
     private static let sweepInterval = TimeSpan.seconds(60)
-    /// Hints that are said at once, and then one a second: what waits is said later (R27).
+    /// Alerts that are said at once, and then one a second: what waits is said later (R27).
     private static let burst = 60
 
     /// What is known of one instance.
@@ -67,8 +67,8 @@ final class HintEngine {
         var targets = DistinctWindow()
         var refusals = SlidingCount()
         var volume = UsualVolume()
-        var examples: [Hint.Kind: Endpoint] = [:]
-        var alerts: [Hint.Kind: Alert] = [:]
+        var examples: [Alert.Kind: Endpoint] = [:]
+        var ongoing: [Alert.Kind: Ongoing] = [:]
 
         init(_ number: UInt32, _ source: IPAddress, _ now: Instant) {
             self.number = number
@@ -77,32 +77,32 @@ final class HintEngine {
         }
     }
 
-    private struct Alert {
+    private struct Ongoing {
         let since: Instant
         var lastAbove: Instant
         var lastSaid: Instant?
-        var figures: Hint.Figures
+        var figures: Alert.Figures
         var peak: UInt64
     }
 
-    private(set) var settings: HintSettings
+    private(set) var settings: AlertSettings
     private let seed: HashSeed
     private let startedAt: Instant
     private let instanceLimit: Int
     private var watched: [UInt32: Watched] = [:]
     private var targetsLeft: Int
     private var nextSweep: Instant
-    private var tokens = HintEngine.burst
+    private var tokens = AlertEngine.burst
     private var tokensAt: Instant
 
     /// How often each kind began.
-    private(set) var begun: [Hint.Kind: UInt64] = [:]
+    private(set) var begun: [Alert.Kind: UInt64] = [:]
     /// Records of instances that found no place.
     private(set) var unwatched: UInt64 = 0
 
     init(
-        _ settings: HintSettings, now: Instant, seed: HashSeed = .random(),
-        instanceLimit: Int = HintEngine.instanceLimit, targetLimit: Int = HintEngine.targetLimit
+        _ settings: AlertSettings, now: Instant, seed: HashSeed = .random(),
+        instanceLimit: Int = AlertEngine.instanceLimit, targetLimit: Int = AlertEngine.targetLimit
     ) {
         self.settings = settings
         self.seed = seed
@@ -114,10 +114,10 @@ final class HintEngine {
     }
 
     var instances: Int { watched.count }
-    func active(_ kind: Hint.Kind) -> Int { watched.values.count { $0.alerts[kind] != nil } }
+    func active(_ kind: Alert.Kind) -> Int { watched.values.count { $0.ongoing[kind] != nil } }
 
     /// From now on. Where a line changed, counting begins anew; what instances did before stays known.
-    func update(_ new: HintSettings) {
+    func update(_ new: AlertSettings) {
         guard new != settings else { return }
         for one in watched.values {
             if new.fanOut != settings.fanOut { one.newPlaces = SlidingCount() }
@@ -151,7 +151,7 @@ final class HintEngine {
         else { return }
         if !attempt.isAccounted { mails(one, to: attempt.destination, 1) }
         guard attempt.isRefused else { return }
-        if HintSettings.mailPorts.contains(attempt.destination.port) { one.refusedMails.add(1) }
+        if AlertSettings.mailPorts.contains(attempt.destination.port) { one.refusedMails.add(1) }
         guard settings.portScan != nil else { return }
         one.refusals.add(1)
         one.examples[.portScan] = attempt.destination
@@ -169,7 +169,7 @@ final class HintEngine {
     }
 
     private func mails(_ one: Watched, to destination: Endpoint, _ connections: UInt32) {
-        guard settings.smtp != nil, HintSettings.mailPorts.contains(destination.port) else { return }
+        guard settings.smtp != nil, AlertSettings.mailPorts.contains(destination.port) else { return }
         one.mails.add(connections)
         one.examples[.smtp] = destination
     }
@@ -201,109 +201,111 @@ final class HintEngine {
 
     private func sweep(_ now: Instant) {
         guard nextSweep <= now else { return }
-        nextSweep = now + HintEngine.sweepInterval
-        for one in watched.values where one.alerts.isEmpty && one.lastMove + HintEngine.idleLimit <= now {
+        nextSweep = now + AlertEngine.sweepInterval
+        for one in watched.values where one.ongoing.isEmpty && one.lastMove + AlertEngine.idleLimit <= now {
             targetsLeft += one.targets.count
             watched[one.number] = nil
         }
     }
 
     private func advance(_ one: Watched, _ now: Instant) {
-        let slice = { (window: TimeSpan) in SlidingCount.slice(now.nanoseconds, ofWindow: window.nanoseconds) }
-        if let fanOut = settings.fanOut { one.newPlaces.advance(to: slice(fanOut.window)) }
+        let bucket = { (window: TimeSpan) in SlidingCount.bucket(now.nanoseconds, ofWindow: window.nanoseconds) }
+        if let fanOut = settings.fanOut { one.newPlaces.advance(to: bucket(fanOut.window)) }
         if let smtp = settings.smtp {
-            one.mails.advance(to: slice(smtp.window))
-            one.refusedMails.advance(to: slice(smtp.window))
+            one.mails.advance(to: bucket(smtp.window))
+            one.refusedMails.advance(to: bucket(smtp.window))
         }
         if let portScan = settings.portScan {
-            targetsLeft += one.targets.advance(to: slice(portScan.window))
-            one.refusals.advance(to: slice(portScan.window))
+            targetsLeft += one.targets.advance(to: bucket(portScan.window))
+            one.refusals.advance(to: bucket(portScan.window))
         }
         if let volume = settings.volume {
             one.volume.advance(
-                to: now.nanoseconds / max(1, volume.window.nanoseconds), isHinted: one.alerts[.volume] != nil)
+                to: now.nanoseconds / max(1, volume.window.nanoseconds), isAlerting: one.ongoing[.volume] != nil)
         }
     }
 
     // MARK: What is said
 
     /// What is to be said now, in order of instances. Call it once a second.
-    func tick(_ now: Instant) -> [Hint] {
+    func tick(_ now: Instant) -> [Alert] {
         refill(now)
-        var hints: [Hint] = []
+        var alerts: [Alert] = []
         for number in watched.keys.sorted() {
             guard let one = watched[number] else { continue }
             advance(one, now)
-            for kind in Hint.Kind.allCases {
-                if let hint = judge(one, kind, now) { hints.append(hint) }
+            for kind in Alert.Kind.allCases {
+                if let alert = judge(one, kind, now) { alerts.append(alert) }
             }
         }
-        return hints
+        return alerts
     }
 
     private func refill(_ now: Instant) {
         let seconds = now.since(tokensAt).nanoseconds / 1_000_000_000
         guard seconds > 0 else { return }
-        tokens = min(HintEngine.burst, tokens + Int(min(seconds, 60)))
+        tokens = min(AlertEngine.burst, tokens + Int(min(seconds, 60)))
         tokensAt = now
     }
 
-    private func judge(_ one: Watched, _ kind: Hint.Kind, _ now: Instant) -> Hint? {
+    private func judge(_ one: Watched, _ kind: Alert.Kind, _ now: Instant) -> Alert? {
         guard let figures = figures(one, kind) else {
             // It was switched off.
-            guard let alert = one.alerts[kind] else { return nil }
-            return end(one, kind, alert, now)
+            guard let ongoing = one.ongoing[kind] else { return nil }
+            return end(one, kind, ongoing, now)
         }
         guard figures.value > figures.bound else {
-            guard let alert = one.alerts[kind], alert.lastAbove + figures.window <= now else {
+            guard let ongoing = one.ongoing[kind], ongoing.lastAbove + figures.window <= now else {
                 return retry(one, kind, now)
             }
-            return end(one, kind, alert, now)
+            return end(one, kind, ongoing, now)
         }
-        var alert = one.alerts[kind] ?? begin(kind, figures, now)
-        alert.lastAbove = now
-        alert.figures = figures
-        alert.peak = max(alert.peak, figures.value)
-        one.alerts[kind] = alert
+        var ongoing = one.ongoing[kind] ?? begin(kind, figures, now)
+        ongoing.lastAbove = now
+        ongoing.figures = figures
+        ongoing.peak = max(ongoing.peak, figures.value)
+        one.ongoing[kind] = ongoing
         return retry(one, kind, now)
     }
 
-    private func begin(_ kind: Hint.Kind, _ figures: Hint.Figures, _ now: Instant) -> Alert {
+    private func begin(_ kind: Alert.Kind, _ figures: Alert.Figures, _ now: Instant) -> Ongoing {
         begun[kind, default: 0] += 1
-        return Alert(since: now, lastAbove: now, figures: figures, peak: figures.value)
+        return Ongoing(since: now, lastAbove: now, figures: figures, peak: figures.value)
     }
 
-    /// Says a hint that began, or that is due again.
-    private func retry(_ one: Watched, _ kind: Hint.Kind, _ now: Instant) -> Hint? {
-        guard var alert = one.alerts[kind], tokens > 0 else { return nil }
-        if let last = alert.lastSaid, last + settings.repeatEvery > now { return nil }
-        let state: Hint.State = alert.lastSaid == nil ? .started : .continues
+    /// Says a alert that began, or that is due again.
+    private func retry(_ one: Watched, _ kind: Alert.Kind, _ now: Instant) -> Alert? {
+        guard var ongoing = one.ongoing[kind], tokens > 0 else { return nil }
+        if let last = ongoing.lastSaid, last + settings.repeatEvery > now { return nil }
+        let state: Alert.State = ongoing.lastSaid == nil ? .started : .continues
         tokens -= 1
-        alert.lastSaid = now
-        one.alerts[kind] = alert
-        return hint(one, kind, state, alert, now)
+        ongoing.lastSaid = now
+        one.ongoing[kind] = ongoing
+        return alert(one, kind, state, ongoing, now)
     }
 
     /// Of what was never said, the end isn't either.
-    private func end(_ one: Watched, _ kind: Hint.Kind, _ alert: Alert, _ now: Instant) -> Hint? {
-        if alert.lastSaid != nil {
+    private func end(_ one: Watched, _ kind: Alert.Kind, _ ongoing: Ongoing, _ now: Instant) -> Alert? {
+        if ongoing.lastSaid != nil {
             guard tokens > 0 else { return nil }
             tokens -= 1
         }
-        one.alerts[kind] = nil
-        return alert.lastSaid == nil ? nil : hint(one, kind, .ended, alert, now)
+        one.ongoing[kind] = nil
+        return ongoing.lastSaid == nil ? nil : alert(one, kind, .ended, ongoing, now)
     }
 
-    private func hint(_ one: Watched, _ kind: Hint.Kind, _ state: Hint.State, _ alert: Alert, _ now: Instant) -> Hint {
-        Hint(
-            kind: kind, state: state, instance: one.number, source: one.source, figures: alert.figures,
-            peak: alert.peak, lasted: now.since(alert.since))
+    private func alert(_ one: Watched, _ kind: Alert.Kind, _ state: Alert.State, _ ongoing: Ongoing, _ now: Instant)
+        -> Alert
+    {
+        Alert(
+            kind: kind, state: state, instance: one.number, source: one.source, figures: ongoing.figures,
+            peak: ongoing.peak, lasted: now.since(ongoing.since))
     }
 
     /// Nil: nothing of the kind is looked for.
-    private func figures(_ one: Watched, _ kind: Hint.Kind) -> Hint.Figures? {
-        let count = { (value: UInt64, threshold: HintSettings.Threshold) in
-            Hint.Figures(
+    private func figures(_ one: Watched, _ kind: Alert.Kind) -> Alert.Figures? {
+        let count = { (value: UInt64, threshold: AlertSettings.Threshold) in
+            Alert.Figures(
                 value: value, bound: UInt64(threshold.count), window: threshold.window, example: one.examples[kind])
         }
         switch kind {
@@ -321,7 +323,7 @@ final class HintEngine {
             return figures
         case .volume:
             guard let volume = settings.volume else { return nil }
-            return Hint.Figures(
+            return Alert.Figures(
                 value: one.volume.isKnown ? one.volume.current : 0, bound: one.volume.bound(volume),
                 window: volume.window, bytesOut: one.volume.bytesOut, bytesIn: one.volume.bytesIn,
                 usual: UInt64(min(one.volume.average, 9e18)))

@@ -55,34 +55,34 @@ extension World {
         socket.key = nil
         noteLostAttempt(socket)
         note("disconnect of \(socket.side) of #\(socket.connection) (fd \(descriptor.number))")
-        table[Int(descriptor.number)] = .spare(
+        table[Int(descriptor.number)] = .idle(
             Spare(number: Int(descriptor.number), key: key, connections[socket.connection]))
         return true
     }
 
     /// [S24] Whoever has seen its former connection knows the sequence numbers of the next one.
-    func check(_ spare: Spare, for connection: Connection, _ candidate: Int) {
-        guard spare.tenant != connection.tenant || spare.backend != Connection.backend(candidate) else { return }
+    func check(_ idle: Spare, for connection: Connection, _ candidate: Int) {
+        guard idle.tenant != connection.tenant || idle.backend != Connection.backend(candidate) else { return }
         fail(
             "S24: #\(connection.index) of tenant \(connection.tenant) connects to"
-                + " \(Connection.backend(candidate).endpoint) on a socket of tenant \(spare.tenant) that was connected"
-                + " to \(spare.backend.endpoint)")
+                + " \(Connection.backend(candidate).endpoint) on a socket of tenant \(idle.tenant) that was connected"
+                + " to \(idle.backend.endpoint)")
     }
 
-    /// Any spare at all, with which a worker may have nothing to do; for what would be wrong with it.
+    /// Any idle at all, with which a worker may have nothing to do; for what would be wrong with it.
     var someSpare: Descriptor {
-        for case .spare(let spare)? in table { return Descriptor(Int32(spare.number)) }
+        for case .idle(let idle)? in table { return Descriptor(Int32(idle.number)) }
         return .none
     }
 
-    /// The spare that a connect uses. From the call on it is the call's: if that fails, it is closed.
+    /// The idle that a connect uses. From the call on it is the call's: if that fails, it is closed.
     func takeSpare(_ descriptor: Descriptor) -> Spare? {
         guard descriptor.isOpen else { return nil }
-        guard case .spare(let spare)? = object(descriptor, "connect again") else {
-            fail("connect on descriptor \(descriptor.number), which is no spare")
+        guard case .idle(let idle)? = object(descriptor, "connect again") else {
+            fail("connect on descriptor \(descriptor.number), which is not idle")
             return nil
         }
-        table[spare.number] = nil
-        return spare
+        table[idle.number] = nil
+        return idle
     }
 }

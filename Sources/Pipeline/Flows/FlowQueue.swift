@@ -4,18 +4,18 @@ import Synchronization
 
 /// Flow records on their way from one writer to the control side: a bounded ring, one writer, one reader, nobody waits.
 ///
-/// Threading: ``push(_:)`` and ``origin`` by whoever has claimed the lane, the rest by the sink's reader. Ownership: the
-/// ``FlowSink``.
-public struct FlowLane: ~Copyable {
+/// Threading: ``push(_:)`` and ``origin`` by whoever has claimed the queue, the rest by the queues's reader. Ownership: the
+/// ``FlowQueues``.
+public struct FlowQueue: ~Copyable {
     private let memory: UnsafeMutablePointer<FlowRecord>
     private let ring: Ring<FlowRecord>
     /// What was handed over beside the ring has not been read yet: it has lower numbers than what comes.
-    private let held = Atomic<Bool>(false)
+    private let paused = Atomic<Bool>(false)
     /// Keys that found no place of their own, see ``FlowTable``.
-    private let folded = Atomic<UInt64>(0)
+    private let aggregated = Atomic<UInt64>(0)
     /// In every record that comes through here.
     public let origin: UInt16
-    /// The writer's: goes on when the lane is claimed again.
+    /// The writer's: goes on when the queue is claimed again.
     private var sequence: UInt64 = 0
 
     /// - Parameter capacity: a power of two.
@@ -29,14 +29,14 @@ public struct FlowLane: ~Copyable {
 
     deinit { free(memory) }
 
-    func hold() { held.store(true, ordering: .relaxed) }
-    func letGo() { held.store(false, ordering: .releasing) }
-    var isHeld: Bool { held.load(ordering: .relaxed) }
+    func pause() { paused.store(true, ordering: .relaxed) }
+    func resume() { paused.store(false, ordering: .releasing) }
+    var isPaused: Bool { paused.load(ordering: .relaxed) }
 
     /// The writer's side: numbers the record and hands it over. False if the reader is too far behind: the record is
     /// the writer's still, and no number is used up.
     public mutating func push(_ record: FlowRecord) -> Bool {
-        guard !held.load(ordering: .acquiring) else { return false }
+        guard !paused.load(ordering: .acquiring) else { return false }
         guard ring.push(next(record)) else { return false }
         sequence &+= 1
         return true
@@ -57,10 +57,10 @@ public struct FlowLane: ~Copyable {
     }
 
     /// The writer's side.
-    public func noteFolded(_ count: UInt64) {
-        folded.store(folded.load(ordering: .relaxed) &+ count, ordering: .relaxed)
+    public func noteAggregated(_ count: UInt64) {
+        aggregated.store(aggregated.load(ordering: .relaxed) &+ count, ordering: .relaxed)
     }
-    var foldedKeys: UInt64 { folded.load(ordering: .relaxed) }
+    var aggregatedKeys: UInt64 { aggregated.load(ordering: .relaxed) }
 
     /// The reader's side: the oldest record, or nil.
     func pop() -> FlowRecord? { ring.pop() }

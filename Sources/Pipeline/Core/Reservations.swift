@@ -1,11 +1,11 @@
 import Synchronization
 
 /// How many connections hold something now: a route, a backend, an entry of a limit's table. Whoever adds one has the
-/// runtime take it back at the connection's end (``Effects/hold(_:)``).
+/// runtime take it back at the connection's end (``Effects/reserve(_:)``).
 ///
 /// Threading: any; atomic. Ownership: whoever owns the thing that is counted keeps it for as long as a connection can
 /// hold it.
-public struct HoldCount: ~Copyable, Sendable {
+public struct ReservationCount: ~Copyable, Sendable {
     private let value = Atomic<UInt32>(0)
     public init() {}
 
@@ -35,15 +35,15 @@ public struct HoldCount: ~Copyable, Sendable {
 }
 
 /// What one connection holds, to be given back at its end: trivially copyable, a handful.
-@frozen public struct Holds: @unchecked Sendable {
+@frozen public struct Reservations: @unchecked Sendable {
     public static let capacity = 4
-    private var items: InlineArray<4, UnsafePointer<HoldCount>?>
+    private var items: InlineArray<4, UnsafePointer<ReservationCount>?>
 
     public init() { items = InlineArray(repeating: nil) }
 
     /// False if there is no room: the caller must take its count back, and refuse.
-    public mutating func append(_ count: UnsafePointer<HoldCount>) -> Bool {
-        for i in 0..<Holds.capacity where items[i] == nil {
+    public mutating func append(_ count: UnsafePointer<ReservationCount>) -> Bool {
+        for i in 0..<Reservations.capacity where items[i] == nil {
             items[i] = count
             return true
         }
@@ -51,7 +51,7 @@ public struct HoldCount: ~Copyable, Sendable {
     }
     /// Takes every count back, once.
     public mutating func release() {
-        for i in 0..<Holds.capacity {
+        for i in 0..<Reservations.capacity {
             items[i]?.pointee.remove()
             items[i] = nil
         }
@@ -59,9 +59,9 @@ public struct HoldCount: ~Copyable, Sendable {
 }
 
 /// A rate of bytes shared by connections and workers: bytes are charged after they were moved, and nobody reads on while
-/// the charge is not paid off by time. Exact in the long run; a burst is overshot by one read a connection at most.
+/// the charge is not refilled by time. Exact in the long run; a burst is overshot by one read a connection at most.
 ///
-/// Threading: any; relaxed atomics. Ownership: as ``HoldCount``.
+/// Threading: any; relaxed atomics. Ownership: as ``ReservationCount``.
 public struct ByteBucket: ~Copyable {
     /// Nanoseconds a byte costs, times 2^20; 0: unlimited.
     private let cost: UInt64
@@ -72,8 +72,8 @@ public struct ByteBucket: ~Copyable {
     private let quantum: Int
     /// Flows that wait for their share, on any worker.
     private let line = Atomic<UInt32>(0)
-    /// When all that was charged is paid off: nanoseconds on the monotonic clock.
-    private let paidOff = Atomic<UInt64>(0)
+    /// When all that was charged is refilled: nanoseconds on the monotonic clock.
+    private let refilledAt = Atomic<UInt64>(0)
 
     /// - Parameters:
     ///   - bytesPerSecond: 0: unlimited.
@@ -102,7 +102,7 @@ public struct ByteBucket: ~Copyable {
     private static var leastPiece: Int { 256 }
 
     /// How long a flow that has read so many bytes leaves the rate to the others that wait.
-    public func turn(_ bytes: Int, _ now: Instant) -> TimeSpan {
+    public func delay(_ bytes: Int, _ now: Instant) -> TimeSpan {
         guard isCrowded(now) else { return .zero }
         let (product, overflow) = price(bytes).multipliedReportingOverflow(by: waiting)
         return TimeSpan(nanoseconds: overflow ? .max >> 2 : product)
@@ -112,7 +112,7 @@ public struct ByteBucket: ~Copyable {
     /// whoever comes first's.
     public func isCrowded(_ now: Instant) -> Bool {
         guard cost > 0, line.load(ordering: .relaxed) > 1 else { return false }
-        let (soon, overflow) = paidOff.load(ordering: .relaxed).addingReportingOverflow(ByteBucket.leftOver)
+        let (soon, overflow) = refilledAt.load(ordering: .relaxed).addingReportingOverflow(ByteBucket.leftOver)
         return overflow || soon > now.nanoseconds + burst
     }
     /// What passes in this time may be left over: nanoseconds.
@@ -129,10 +129,10 @@ public struct ByteBucket: ~Copyable {
     public func charge(_ bytes: Int, at now: Instant) {
         guard cost > 0, bytes > 0 else { return }
         let price = price(bytes)
-        var seen = paidOff.load(ordering: .relaxed)
+        var seen = refilledAt.load(ordering: .relaxed)
         while true {
             let (sum, tooLarge) = max(seen, now.nanoseconds).addingReportingOverflow(price)
-            let (done, current) = paidOff.weakCompareExchange(
+            let (done, current) = refilledAt.weakCompareExchange(
                 expected: seen, desired: tooLarge ? .max : sum, ordering: .relaxed)
             if done { return }
             seen = current
@@ -140,19 +140,19 @@ public struct ByteBucket: ~Copyable {
     }
 
     /// True if nothing is owed: the whole burst is there.
-    public func isPaidOff(_ now: Instant) -> Bool { paidOff.load(ordering: .relaxed) <= now.nanoseconds }
+    public func isRefilled(_ now: Instant) -> Bool { refilledAt.load(ordering: .relaxed) <= now.nanoseconds }
 
     /// When the next byte may be read; nil: now.
     public func readyAt(_ now: Instant) -> Instant? {
         guard cost > 0 else { return nil }
-        let paidOff = paidOff.load(ordering: .relaxed)
-        guard paidOff > now.nanoseconds, paidOff - now.nanoseconds > burst else { return nil }
-        return Instant(nanoseconds: paidOff - burst)
+        let refilledAt = refilledAt.load(ordering: .relaxed)
+        guard refilledAt > now.nanoseconds, refilledAt - now.nanoseconds > burst else { return nil }
+        return Instant(nanoseconds: refilledAt - burst)
     }
 }
 
 /// Byte rates of both directions of whatever key they belong to.
-public struct Pacer: ~Copyable {
+public struct ByteBuckets: ~Copyable {
     /// Client to upstream.
     public let up: ByteBucket
     /// Upstream to client.
@@ -163,27 +163,27 @@ public struct Pacer: ~Copyable {
     }
 
     /// True if nothing is owed either way.
-    public func isPaidOff(_ now: Instant) -> Bool { up.isPaidOff(now) && down.isPaidOff(now) }
+    public func isRefilled(_ now: Instant) -> Bool { up.isRefilled(now) && down.isRefilled(now) }
 }
 
-/// The byte rates that one connection obeys. Each pacer's owner must be held (``Effects/hold(_:)``) by the same
+/// The byte rates that one connection obeys. Each bucket's owner must be held (``Effects/reserve(_:)``) by the same
 /// connection, so that it outlives it.
-@frozen public struct Pacers: @unchecked Sendable {
+@frozen public struct ConnectionBuckets: @unchecked Sendable {
     public static let capacity = 4
-    private var items: InlineArray<4, UnsafePointer<Pacer>?>
+    private var items: InlineArray<4, UnsafePointer<ByteBuckets>?>
     public private(set) var count: UInt8 = 0
 
     public init() { items = InlineArray(repeating: nil) }
 
     @inlinable public var isEmpty: Bool { count == 0 }
     /// False if there is no room.
-    public mutating func append(_ pacer: UnsafePointer<Pacer>) -> Bool {
-        guard Int(count) < Pacers.capacity else { return false }
-        items[Int(count)] = pacer
+    public mutating func append(_ bucket: UnsafePointer<ByteBuckets>) -> Bool {
+        guard Int(count) < ConnectionBuckets.capacity else { return false }
+        items[Int(count)] = bucket
         count += 1
         return true
     }
-    public subscript(_ index: Int) -> UnsafePointer<Pacer>? {
+    public subscript(_ index: Int) -> UnsafePointer<ByteBuckets>? {
         index >= 0 && index < Int(count) ? items[index] : nil
     }
 }

@@ -10,22 +10,22 @@ import Testing
 
 /// One engine, its time, and short ways to tell it things.
 private final class Bench {
-    let engine: HintEngine
+    let engine: AlertEngine
     var now: Instant
 
     /// Windows of 10 s; what a test is not about is off.
     init(
-        _ change: (inout HintSettings) -> Void, instanceLimit: Int = HintEngine.instanceLimit,
-        targetLimit: Int = HintEngine.targetLimit
+        _ change: (inout AlertSettings) -> Void, instanceLimit: Int = AlertEngine.instanceLimit,
+        targetLimit: Int = AlertEngine.targetLimit
     ) {
         now = Instant(nanoseconds: 1_000_000_000_000)
-        engine = HintEngine(
+        engine = AlertEngine(
             Bench.settings(change), now: now, seed: HashSeed(1, 2), instanceLimit: instanceLimit,
             targetLimit: targetLimit)
     }
 
-    static func settings(_ change: (inout HintSettings) -> Void) -> HintSettings {
-        var settings = HintSettings()
+    static func settings(_ change: (inout AlertSettings) -> Void) -> AlertSettings {
+        var settings = AlertSettings()
         (settings.fanOut, settings.smtp, settings.portScan, settings.volume) = (nil, nil, nil, nil)
         settings.repeatEvery = .seconds(60)
         change(&settings)
@@ -57,38 +57,38 @@ private final class Bench {
     }
 
     /// Second by second, what is said.
-    func hints(for seconds: Int) -> [Hint] {
+    func alerts(for seconds: Int) -> [Alert] {
         (0..<seconds).flatMap { _ in
             wait(1)
             return engine.tick(now)
         }
     }
-    func tick() -> [Hint] { engine.tick(now) }
+    func tick() -> [Alert] { engine.tick(now) }
 }
 
-@Suite("Hints")
-struct HintEngineTests {
-    private static let ten = HintSettings.Threshold(10, in: .seconds(10))
+@Suite("Alerts")
+struct AlertEngineTests {
+    private static let ten = AlertSettings.Threshold(10, in: .seconds(10))
 
     @Test("fan_out: more new destinations than the threshold, not as many; known ones don't count")
     func fanOut() throws {
-        let bench = Bench { $0.fanOut = HintEngineTests.ten }
+        let bench = Bench { $0.fanOut = AlertEngineTests.ten }
         bench.wait(10)
         for number in 1...10 as ClosedRange<UInt64> { bench.flow(1, number) }
         #expect(bench.tick().isEmpty)
         for number in 1...10 as ClosedRange<UInt64> { bench.flow(1, number, port: 80) }
         #expect(bench.tick().isEmpty)
         bench.flow(1, 11, port: 8443)
-        let hint = try #require(bench.tick().first)
-        #expect(hint.kind == .fanOut && hint.state == .started && hint.instance == 1 && hint.source == Bench.source)
-        #expect(hint.figures.value == 11 && hint.figures.bound == 10 && hint.peak == 11)
-        #expect(hint.figures.example == Endpoint(Bench.address(11), 8443))
+        let alert = try #require(bench.tick().first)
+        #expect(alert.kind == .fanOut && alert.state == .started && alert.instance == 1 && alert.source == Bench.source)
+        #expect(alert.figures.value == 11 && alert.figures.bound == 10 && alert.peak == 11)
+        #expect(alert.figures.example == Endpoint(Bench.address(11), 8443))
         #expect(bench.tick().isEmpty)
     }
 
     @Test("fan_out: who is asked by many goes nowhere: what conntrack counts of flows that others began is none")
     func asked() {
-        let bench = Bench { $0.fanOut = HintEngineTests.ten }
+        let bench = Bench { $0.fanOut = AlertEngineTests.ten }
         bench.wait(10)
         for number in 1...100 as ClosedRange<UInt64> { bench.flow(1, number, connections: 0, out: 500, proto: 17) }
         #expect(bench.tick().isEmpty)
@@ -96,11 +96,11 @@ struct HintEngineTests {
         #expect(bench.tick().map(\.kind) == [.fanOut])
     }
 
-    @Test("fan_out: what comes within a window of the start is learned, and is no hint; it is known afterwards")
+    @Test("fan_out: what comes within a window of the start is learned, and is no alert; it is known afterwards")
     func learns() {
-        let bench = Bench { $0.fanOut = HintEngineTests.ten }
+        let bench = Bench { $0.fanOut = AlertEngineTests.ten }
         for number in 1...500 as ClosedRange<UInt64> { bench.flow(1, number) }
-        #expect(bench.hints(for: 9).isEmpty)
+        #expect(bench.alerts(for: 9).isEmpty)
         bench.wait(1)
         for number in 1...500 as ClosedRange<UInt64> { bench.flow(1, number) }
         #expect(bench.tick().isEmpty)
@@ -111,7 +111,7 @@ struct HintEngineTests {
     @Test(
         "fan_out: a burst on both sides of a tenth's edge counts together; one spread over more than a window doesn't")
     func window() {
-        let bench = Bench { $0.fanOut = HintEngineTests.ten }
+        let bench = Bench { $0.fanOut = AlertEngineTests.ten }
         bench.wait(20)
         for number in 1...6 as ClosedRange<UInt64> { bench.flow(1, number) }
         bench.wait(9)
@@ -124,28 +124,28 @@ struct HintEngineTests {
         #expect(bench.tick().allSatisfy { $0.instance == 1 })
     }
 
-    @Test("a hint: once when it starts, again after `repeat`, once when it was below for a window; the peak is kept")
+    @Test("a alert: once when it starts, again after `repeat`, once when it was below for a window; the peak is kept")
     func states() throws {
-        let bench = Bench { $0.smtp = HintEngineTests.ten }
-        var said: [Hint] = []
+        let bench = Bench { $0.smtp = AlertEngineTests.ten }
+        var said: [Alert] = []
         for second in 0..<100 {
             bench.flow(1, 1, port: 25, connections: second == 30 ? 50 : 2)
-            said += bench.hints(for: 1)
+            said += bench.alerts(for: 1)
         }
         #expect(said.map(\.state) == [.started, .continues])
         #expect(said.last?.lasted == .seconds(60))
-        let end = bench.hints(for: 30)
+        let end = bench.alerts(for: 30)
         #expect(end.map(\.state) == [.ended])
         let last = try #require(end.first)
         #expect(last.peak == 66 && last.figures.value == 12 && last.figures.bound == 10)
         #expect(last.lasted >= .seconds(100) && last.lasted <= .seconds(120))
-        #expect(bench.hints(for: 100).isEmpty)
+        #expect(bench.alerts(for: 100).isEmpty)
         #expect(bench.engine.begun == [.smtp: 1] && bench.engine.active(.smtp) == 0)
     }
 
     @Test("smtp: connections of flows and refused ones, each once; other ports and UDP are none")
     func smtp() throws {
-        let bench = Bench { $0.smtp = HintEngineTests.ten }
+        let bench = Bench { $0.smtp = AlertEngineTests.ten }
         bench.flow(1, 1, port: 25, connections: 4)
         bench.flow(1, 1, port: 25, connections: 0, out: 1000)
         bench.flow(1, 2, port: 465, connections: 3)
@@ -156,33 +156,34 @@ struct HintEngineTests {
         for _ in 0..<3 { bench.refused(1, 3, port: 587) }
         #expect(bench.tick().isEmpty)
         bench.refused(1, 3, port: 587)
-        let hint = try #require(bench.tick().first)
-        #expect(hint.kind == .smtp && hint.figures.value == 11 && hint.figures.refused == 5)
-        #expect(hint.figures.example?.port == 587)
+        let alert = try #require(bench.tick().first)
+        #expect(alert.kind == .smtp && alert.figures.value == 11 && alert.figures.refused == 5)
+        #expect(alert.figures.example?.port == 587)
     }
 
     @Test("port_scan: distinct destinations and ports that refused or were refused; one that is tried again is one")
     func portScan() throws {
-        let bench = Bench { $0.portScan = HintEngineTests.ten }
+        let bench = Bench { $0.portScan = AlertEngineTests.ten }
         for _ in 0..<100 { bench.refused(1, 1, port: 80) }
         for port in 1...9 as ClosedRange<UInt16> { bench.refused(1, 1, port: port, isAccounted: true) }
         bench.refused(2, 9, port: 1)
         #expect(bench.tick().isEmpty)
         bench.refused(1, 2, port: 80)
-        let hint = try #require(bench.tick().first)
-        #expect(hint.kind == .portScan && hint.instance == 1 && hint.figures.value == 11 && hint.figures.refused == 110)
-        #expect(!hint.figures.isAtBound)
+        let alert = try #require(bench.tick().first)
+        #expect(
+            alert.kind == .portScan && alert.instance == 1 && alert.figures.value == 11 && alert.figures.refused == 110)
+        #expect(!alert.figures.isAtBound)
     }
 
     @Test("volume: more than the factor of what is usual, and than the floor, of an instance with a past")
     func volume() throws {
-        let bench = Bench { $0.volume = HintSettings.Volume(factor: 10, floor: 5000, in: .seconds(10)) }
+        let bench = Bench { $0.volume = AlertSettings.Volume(factor: 10, floor: 5000, in: .seconds(10)) }
         bench.flow(1, 1, out: 1_000_000)
-        #expect(bench.hints(for: 10).isEmpty)
+        #expect(bench.alerts(for: 10).isEmpty)
         for _ in 0..<8 {
             bench.flow(1, 1, connections: 0, out: 60, into: 40)
             bench.flow(2, 1, connections: 0, out: 600, into: 400)
-            #expect(bench.hints(for: 10).isEmpty)
+            #expect(bench.alerts(for: 10).isEmpty)
         }
         // Ten times the usual is below the floor for the one, and just the bound for the other.
         bench.flow(1, 1, connections: 0, out: 5000)
@@ -190,37 +191,37 @@ struct HintEngineTests {
         #expect(bench.tick().isEmpty)
         bench.flow(1, 1, connections: 0, into: 1)
         bench.flow(2, 1, connections: 0, into: 1)
-        let hints = bench.tick()
-        #expect(hints.map(\.instance) == [1, 2])
-        let hint = try #require(hints.last)
-        #expect(hint.kind == .volume && hint.figures.bytesOut == 10_000 && hint.figures.bytesIn == 1)
-        #expect(hint.figures.usual == 1000 && hint.figures.bound == 10_000 && hint.figures.value == 10_001)
-        let later = bench.hints(for: 40)
+        let alerts = bench.tick()
+        #expect(alerts.map(\.instance) == [1, 2])
+        let alert = try #require(alerts.last)
+        #expect(alert.kind == .volume && alert.figures.bytesOut == 10_000 && alert.figures.bytesIn == 1)
+        #expect(alert.figures.usual == 1000 && alert.figures.bound == 10_000 && alert.figures.value == 10_001)
+        let later = bench.alerts(for: 40)
         #expect(later.map(\.state) == [.ended, .ended])
     }
 
-    @Test("volume: a flood that lasts is one hint, and ends when it has become usual")
+    @Test("volume: a flood that lasts is one alert, and ends when it has become usual")
     func flood() {
-        let bench = Bench { $0.volume = HintSettings.Volume(factor: 4, floor: 1000, in: .seconds(10)) }
+        let bench = Bench { $0.volume = AlertSettings.Volume(factor: 4, floor: 1000, in: .seconds(10)) }
         for _ in 0..<9 {
             bench.flow(1, 1, out: 1000)
-            #expect(bench.hints(for: 10).isEmpty)
+            #expect(bench.alerts(for: 10).isEmpty)
         }
-        var said: [Hint.State] = []
+        var said: [Alert.State] = []
         for _ in 0..<80 {
             bench.flow(1, 1, out: 20_000)
-            said += bench.hints(for: 10).map(\.state)
+            said += bench.alerts(for: 10).map(\.state)
         }
         #expect(said.first == .started && said.last == .ended && said.count { $0 == .started } == 1)
         #expect(said.count { $0 == .continues } >= 3)
     }
 
-    @Test("nobody's traffic is nobody's hint; what many flows were counted together as is no destination")
+    @Test("nobody's traffic is nobody's alert; what many flows were counted together as is no destination")
     func nobody() {
         let bench = Bench {
-            $0.fanOut = HintEngineTests.ten
-            $0.smtp = HintEngineTests.ten
-            $0.portScan = HintEngineTests.ten
+            $0.fanOut = AlertEngineTests.ten
+            $0.smtp = AlertEngineTests.ten
+            $0.portScan = AlertEngineTests.ten
         }
         bench.wait(10)
         for number in 1...100 as ClosedRange<UInt64> {
@@ -240,7 +241,7 @@ struct HintEngineTests {
 
     @Test("R27: more instances than there is place for: the newest are not watched, until others were idle for an hour")
     func instanceBound() {
-        let bench = Bench({ $0.smtp = HintEngineTests.ten }, instanceLimit: 2)
+        let bench = Bench({ $0.smtp = AlertEngineTests.ten }, instanceLimit: 2)
         bench.flow(1, 1)
         bench.flow(2, 1)
         bench.flow(3, 1, port: 25, connections: 100)
@@ -258,29 +259,29 @@ struct HintEngineTests {
 
     @Test("R27: targets of all instances have a bound; figures say that there are more, and places come back")
     func targetBound() throws {
-        let bench = Bench({ $0.portScan = HintEngineTests.ten }, targetLimit: 20)
+        let bench = Bench({ $0.portScan = AlertEngineTests.ten }, targetLimit: 20)
         for port in 1...15 as ClosedRange<UInt16> { bench.refused(1, 1, port: port) }
         for port in 1...15 as ClosedRange<UInt16> { bench.refused(2, 1, port: port) }
         let first = try #require(bench.tick().first)
         #expect(first.instance == 1 && first.figures.value == 15 && !first.figures.isAtBound)
-        #expect(bench.hints(for: 30).map(\.instance) == [1])
+        #expect(bench.alerts(for: 30).map(\.instance) == [1])
         for port in 1...25 as ClosedRange<UInt16> { bench.refused(2, 1, port: port) }
         let second = try #require(bench.tick().first)
         #expect(second.instance == 2 && second.figures.value == 20 && second.figures.isAtBound)
     }
 
-    @Test("R27: of many hints at once sixty are said, and the others a second each, also their ends")
+    @Test("R27: of many alerts at once sixty are said, and the others a second each, also their ends")
     func rate() {
-        let bench = Bench { $0.smtp = HintEngineTests.ten }
-        var said: [Hint] = []
+        let bench = Bench { $0.smtp = AlertEngineTests.ten }
+        var said: [Alert] = []
         for second in 0..<40 {
             for instance in 0..<100 as Range<UInt32> { bench.flow(instance, 1, port: 25, connections: 2) }
-            said += bench.hints(for: 1)
+            said += bench.alerts(for: 1)
             if said.count > 60 && second < 8 { #expect(said.count <= 60 + second) }
         }
         #expect(said.count < 100 && Set(said.map(\.instance)).count == said.count)
         #expect(bench.engine.begun[.smtp] == 100)
-        let rest = bench.hints(for: 200)
+        let rest = bench.alerts(for: 200)
         #expect(rest.count { $0.state == .ended } == (said + rest).count { $0.state == .started })
         #expect(bench.engine.active(.smtp) == 0)
     }
@@ -288,12 +289,12 @@ struct HintEngineTests {
     @Test("a reload: what is switched off ends at once, what changed counts anew, what was known stays known")
     func reload() {
         let bench = Bench {
-            $0.smtp = HintEngineTests.ten
-            $0.fanOut = HintEngineTests.ten
+            $0.smtp = AlertEngineTests.ten
+            $0.fanOut = AlertEngineTests.ten
         }
         for number in 1...100 as ClosedRange<UInt64> { bench.flow(1, number, port: 25) }
         #expect(bench.tick().map(\.state) == [.started])
-        bench.engine.update(Bench.settings { $0.fanOut = HintSettings.Threshold(5, in: .seconds(10)) })
+        bench.engine.update(Bench.settings { $0.fanOut = AlertSettings.Threshold(5, in: .seconds(10)) })
         #expect(bench.tick().map(\.state) == [.ended])
         bench.wait(10)
         for number in 1...100 as ClosedRange<UInt64> { bench.flow(1, number, port: 25) }
@@ -323,21 +324,21 @@ struct HintEngineTests {
     }
 }
 
-@Suite("What hints say")
-struct HintTextTests {
+@Suite("What alerts say")
+struct AlertTextTests {
     private func line(
-        _ kind: Hint.Kind, _ state: Hint.State = .started, instance: String = "i_7", socket: String? = "/run/p.sock",
+        _ kind: Alert.Kind, _ state: Alert.State = .started, instance: String = "i_7", socket: String? = "/run/p.sock",
         isAtBound: Bool = false
     ) -> String {
-        let figures = Hint.Figures(
+        let figures = Alert.Figures(
             value: 3 << 30, bound: 200, window: .seconds(60), isAtBound: isAtBound, refused: 5, bytesOut: 2, bytesIn: 1,
             usual: 2048, example: Endpoint(IPAddress(v4: 0xC000_0209), 25))
-        let hint = Hint(
+        let alert = Alert(
             kind: kind, state: state, instance: 7, source: IPAddress(high: 0xFD << 56, low: 7), figures: figures,
             peak: 9, lasted: .seconds(61))
         let names = FlowNames(instance: instance, env: "env_a", app: "shop", org: "acme")
-        let text = HintText(
-            hint: hint, names: names, adminSocket: socket,
+        let text = AlertText(
+            alert: alert, names: names, adminSocket: socket,
             addresses: [IPAddress(high: 0xFD << 56, low: 7), IPAddress(v4: 0x0A00_0007)])
         var line = JSONLine()
         line.open()
@@ -352,12 +353,12 @@ struct HintTextTests {
             line(.smtp, isAtBound: true)
                 == "{\"message\":\"instance i_7 of acme/shop/env_a makes many connections to mail ports: at least 3221225472 within 1m 0s\","
                 + "\"kind\":\"smtp\",\"state\":\"started\",\"instance\":\"i_7\",\"env\":\"env_a\",\"app\":\"shop\","
-                + "\"org\":\"acme\",\"source\":\"fd00::7\",\"addresses\":[\"fd00::7\",\"10.0.0.7\"],\"connections\":3221225472,\"refused\":5,\"more_than\":200,"
-                + "\"window_s\":60,\"at_least\":true,\"example\":\"192.0.2.9:25\",\"look\":\"pipelined top --admin "
+                + "\"org\":\"acme\",\"source\":\"fd00::7\",\"addresses\":[\"fd00::7\",\"10.0.0.7\"],\"connections\":3221225472,\"refused\":5,\"threshold\":200,"
+                + "\"window_s\":60,\"at_least\":true,\"example\":\"192.0.2.9:25\",\"investigate\":\"pipelined top --admin "
                 + "/run/p.sock --by destination --env acme/shop/env_a --instance i_7 --port 25 --sort connections\"}")
-        #expect(line(.fanOut).contains("\"new_destinations\":3221225472,\"more_than\":200,"))
+        #expect(line(.fanOut).contains("\"new_destinations\":3221225472,\"threshold\":200,"))
         #expect(line(.portScan).contains("\"targets\":3221225472,\"refused\":5,"))
-        #expect(line(.volume).contains("\"bytes_out\":2,\"bytes_in\":1,\"usual_bytes\":2048,"))
+        #expect(line(.volume).contains("\"bytes_out\":2,\"bytes_in\":1,\"baseline_bytes\":2048,"))
         #expect(line(.volume).contains("3.0 GiB within 1m 0s, usually 2.0 KiB"))
     }
 
@@ -370,9 +371,9 @@ struct HintTextTests {
 
     @Test("what to run survives a name that a shell would take for more; without an admin socket it is the log")
     func look() {
-        #expect(HintText.shellWord("i;rm'x") == "'i;rm'\\''x'")
-        #expect(HintText.shellWord("") == "''")
-        #expect(HintText.shellWord("env_a-1.b:c") == "env_a-1.b:c")
+        #expect(AlertText.shellWord("i;rm'x") == "'i;rm'\\''x'")
+        #expect(AlertText.shellWord("") == "''")
+        #expect(AlertText.shellWord("env_a-1.b:c") == "env_a-1.b:c")
         #expect(line(.volume, instance: "$(x)").contains("--instance '$(x)'"))
         #expect(line(.volume, socket: nil).contains("journalctl"))
         #expect(

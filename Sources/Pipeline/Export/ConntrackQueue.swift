@@ -7,36 +7,36 @@ import PipelineRuntime
 import PipelineText
 import PipelineThreads
 
-/// What conntrack counts, on its way to the other flow records (R21): a collector with a lane of its own.
+/// What conntrack counts, on its way to the other flow records (R21): a collector with a queue of its own.
 ///
-/// Threading: started and stopped by the owner; the lane is written by the collector's thread alone.
-final class ConntrackLane {
-    /// A lane, and what it has no room for: that is summed up by key, and beyond the table's keys by instance (R27). Numbers
-    /// are given on the way into the lane, so that nothing overtakes.
+/// Threading: started and stopped by the owner; the queue is written by the collector's thread alone.
+final class ConntrackQueue {
+    /// A queue, and what it has no room for: that is summed up by key, and beyond the table's keys by instance (R27). Numbers
+    /// are given on the way into the queue, so that nothing overtakes.
     private final class Writer: @unchecked Sendable {
-        private let sink: FlowSink
-        private let lane: UnsafeMutablePointer<FlowLane>
+        private let queues: FlowQueues
+        private let queue: UnsafeMutablePointer<FlowQueue>
         private var waiting: FlowTable
 
-        init(_ sink: FlowSink, _ lane: UnsafeMutablePointer<FlowLane>, _ table: FlowTable) {
-            self.sink = sink
-            self.lane = lane
+        init(_ queues: FlowQueues, _ queue: UnsafeMutablePointer<FlowQueue>, _ table: FlowTable) {
+            self.queues = queues
+            self.queue = queue
             waiting = table
         }
 
         func take(_ records: [FlowRecord]) {
-            _ = waiting.drain(into: lane, limit: .max)
+            _ = waiting.drain(into: queue, limit: .max)
             for record in records {
-                if waiting.count == 0, lane.pointee.push(record) { continue }
+                if waiting.count == 0, queue.pointee.push(record) { continue }
                 let growth = FlowTable.Growth(
                     connections: record.connections, bytesOut: record.bytesOut, bytesIn: record.bytesIn,
                     firstSeen: record.firstSeen, lastSeen: record.lastSeen)
-                if !waiting.add(record.key, growth) { lane.pointee.noteFolded(1) }
+                if !waiting.add(record.key, growth) { queue.pointee.noteAggregated(1) }
             }
         }
 
         func end() {
-            sink.release(lane, rest: waiting.takeAll())
+            queues.release(queue, rest: waiting.takeAll())
             waiting.deallocate()
         }
     }
@@ -55,30 +55,30 @@ final class ConntrackLane {
     /// Why nothing is counted at the moment, or what will be lost; nil: all is well.
     var problem: String? {
         let statistics = statistics
-        if statistics.refusal != 0 { return ConntrackLane.explain(statistics.refusal) }
-        return statistics.isTableFull ? statistics.table.map { ConntrackLane.explain(full: $0) } : nil
+        if statistics.refusal != 0 { return ConntrackQueue.explain(statistics.refusal) }
+        return statistics.isTableFull ? statistics.table.map { ConntrackQueue.explain(full: $0) } : nil
     }
 
     /// Nil without a problem: the config does not ask for it.
     static func start(
-        _ settings: ConntrackSettings?, _ sink: FlowSink, _ directory: FlowDirectory, _ log: ControlLog
-    ) -> (lane: ConntrackLane?, problem: String?) {
+        _ settings: ConntrackSettings?, _ queues: FlowQueues, _ directory: FlowDirectory, _ log: ControlLog
+    ) -> (queue: ConntrackQueue?, problem: String?) {
         guard let settings else { return (nil, nil) }
-        guard let lane = sink.claim(FlowSink.conntrack) else {
+        guard let queue = queues.claim(FlowQueues.conntrack) else {
             return (nil, "conntrack is counted already in this process: nothing of it is counted twice")
         }
         guard let table = FlowTable() else {
-            sink.release(lane, rest: [])
-            return (nil, ConntrackLane.explain(ENOMEM))
+            queues.release(queue, rest: [])
+            return (nil, ConntrackQueue.explain(ENOMEM))
         }
-        let writer = Writer(sink, lane, table)
+        let writer = Writer(queues, queue, table)
         let (collector, error) = ConntrackCollector.start(
             settings, instance: { directory.number(of: $0) }, emit: { writer.take($0) }, write: log.write)
         guard let collector else {
             writer.end()
-            return (nil, ConntrackLane.explain(error))
+            return (nil, ConntrackQueue.explain(error))
         }
-        return (ConntrackLane(collector, writer, settings), nil)
+        return (ConntrackQueue(collector, writer, settings), nil)
     }
 
     /// What is counted from conntrack, and what is the relay's.
