@@ -49,8 +49,8 @@ struct Routes: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "The routes of a running node, with what happens on each.",
         discussion: """
-            BACKENDS is how many of the ready ones this node lets in, of how many. PROXY is whether they take our PROXY \
-            header: off, unknown, accepted or rejected.
+            BACKENDS is eligible / ready. PROXY says whether the backends take this node's PROXY header: off, \
+            unknown, accepted or rejected.
 
             EXAMPLES
               pipelined routes
@@ -74,13 +74,13 @@ struct Backends: ParsableCommand {
 
 struct Reload: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Have a running node read its config and its state file again.",
+        abstract: "Make a running node read its config and its state file again.",
         discussion: """
-            The same as SIGHUP, with an answer. A config that does not compile changes nothing: it is said why, and the \
-            exit code is 1. Established connections go on.
+            The same as SIGHUP, with an answer. A config that does not compile changes nothing: the answer says why, \
+            and the exit code is 1. Established connections go on.
 
-            A state file with three empty lists is refused where that would take away what is served, and one with a lower \
-            revision than was applied, unless --confirm says that it is meant.
+            Two state files are refused without --confirm: one whose three lists are empty while routes are served, \
+            and one with a lower revision than the applied one.
 
             EXAMPLES
               pipelined reload
@@ -88,7 +88,7 @@ struct Reload: ParsableCommand {
             """)
     @OptionGroup var options: AdminOptions
 
-    @Flag(help: "Do what would be refused as a likely mistake.")
+    @Flag(help: "Apply a state file that would be refused as a likely mistake.")
     var confirm = false
 
     func run() throws { try options.ask(.reload(isConfirmed: confirm)) }

@@ -4,15 +4,16 @@ import PipelineNode
 
 struct Check: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Compile a config and its routes, and say all that is wrong.",
+        abstract: "Compile a config and its routes, and report every problem.",
         discussion: """
-            Exit code 1 if there are errors: `run` would start nothing. Warnings leave it 0; among them are objects of \
-            the state file that would be left out, which --strict makes 1 as well: what a release pipeline wants.
+            Exit code 1 if there are errors: `run` would start nothing. Warnings leave it 0. Objects of the state \
+            file that would be left out are warnings; with --strict they make it 1 too, which suits a release \
+            pipeline.
 
             EXAMPLES
               pipelined check edge.pipeline
               pipelined check --print edge.pipeline        all settings, stages, peek budgets, listeners, as compiled
-              pipelined check --strict edge.pipeline       fails as well if an object would be left out
+              pipelined check --strict edge.pipeline       also fails if an object would be left out
               pipelined check --json edge.pipeline | jq '.diagnostics[] | "\\(.line): \\(.message)"'
             """)
 
@@ -25,7 +26,7 @@ struct Check: ParsableCommand {
     @Flag(help: "Also print the compiled program, on standard output.")
     var print = false
 
-    @Flag(help: "Exit code 1 also if an object of desired state would be left out.")
+    @Flag(help: "Also exit with code 1 if an object of desired state would be left out.")
     var strict = false
 
     func validate() throws {

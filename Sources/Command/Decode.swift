@@ -3,13 +3,13 @@ import PipelineInspect
 
 /// What the three subcommands of `decode` have in common.
 struct DecodeInput: ParsableArguments {
-    @Flag(help: "One JSON object a line instead of text for people.")
+    @Flag(help: "One JSON object a line instead of text.")
     var json = false
 
     @Flag(help: "The input is one hex string a line; an empty line is an empty input.")
     var hex = false
 
-    @Argument(help: "The input; left out or -: standard input.", completion: .file())
+    @Argument(help: "The input file; - or nothing: standard input.", completion: .file())
     var file: String = "-"
 
     static let limit = 256 << 20
@@ -51,10 +51,10 @@ struct DecodeInput: ParsableArguments {
 struct DecodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "decode",
-        abstract: "Say what the parsers make of bytes.",
+        abstract: "Show what the parsers read in some bytes.",
         discussion: """
-            What the bytes are not is an answer too: the exit code is 1 only if the input can't be read, or a line of \
-            --hex is not hex.
+            Malformed input is an answer too. The exit code is 1 only if the input can't be read, or a line of --hex \
+            is not hex.
 
             EXAMPLES
               pipelined decode hello --json hello.bin
@@ -70,8 +70,8 @@ struct DecodeHello: ParsableCommand {
         abstract: "A TLS ClientHello, from the first byte of a stream.",
         discussion: """
             JSON: {"outcome":"ok|no_sni|incomplete|not_tls|too_large|malformed","server_name":"…"|null,"alpn":["…"], \
-            "ech":true|false,"bytes":n}. The server name stands as on the wire, one character a byte (ISO 8859-1); \
-            `bytes` is how many the hello takes, 0 if there is no whole one.
+            "ech":true|false,"bytes":n}. The server name is as on the wire, one character a byte (ISO 8859-1). \
+            `bytes` is the hello's length, 0 if it is not complete.
 
             EXAMPLES
               pipelined decode hello hello.bin
@@ -80,7 +80,7 @@ struct DecodeHello: ParsableCommand {
 
     @OptionGroup var input: DecodeInput
 
-    @Option(help: ArgumentHelp("The most bytes that a hello may take.", valueName: "bytes"))
+    @Option(help: ArgumentHelp("The largest hello that is accepted.", valueName: "bytes"))
     var max = 8192
 
     func validate() throws {
@@ -97,8 +97,8 @@ struct DecodeProxy: ParsableCommand {
         discussion: """
             JSON: {"outcome":"ok|incomplete|malformed|not_proxy","version":1|2,"command":"proxy|local", \
             "family":"inet|inet6|unix|unspec","transport":"stream|dgram|unspec","source":"addr:port", \
-            "destination":"addr:port","tlvs":[{"type":n,"value":"hex"}],"bytes":n}. What there is none of is null; \
-            `bytes` is the header's length, 0 if there is no whole one.
+            "destination":"addr:port","tlvs":[{"type":n,"value":"hex"}],"bytes":n}. A missing field is null. `bytes` \
+            is the header's length, 0 if it is not complete.
 
             EXAMPLES
               pipelined decode proxy header.bin
@@ -113,10 +113,10 @@ struct DecodeProxy: ParsableCommand {
 struct DecodeHostname: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "hostname",
-        abstract: "Hostnames, one a line: their canonical form in a config, and as SNI.",
+        abstract: "Hostnames, one a line: the canonical form in a config, and as SNI.",
         discussion: """
-            JSON: {"config":"name"|null,"wire":"name"|null}. `config` is what a route's hostname or pattern becomes \
-            (IDNA to A-labels), `wire` what the same bytes become as SNI (ASCII only); null: no hostname.
+            JSON: {"config":"name"|null,"wire":"name"|null}. `config` is the canonical form of a route's hostname or \
+            pattern (IDNA to A-labels). `wire` is that of the same bytes as SNI (ASCII only). null: no hostname.
 
             EXAMPLES
               pipelined decode hostname names.txt

@@ -7,43 +7,45 @@ import PipelineRouting
 
 struct Egress: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "What an egress node needs besides the daemon.", subcommands: [Rules.self, EgressReport.self])
+        abstract: "Interception rules and traffic reports of an egress node.",
+        subcommands: [Rules.self, EgressReport.self])
 
     struct Rules: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "The firewall and routing rules that bring workloads' connections to a config's listeners.",
+            abstract: "The firewall and routing rules that send workloads' connections to the listeners.",
             discussion: """
-                Prints them as a shell script. --apply puts them in force (again): nftables in one transaction, in the \
-                table `inet pipelined`, and a routing table and rule of their own. --remove takes them back. Rules of \
-                others are left alone. --check asks the kernel whether they are in force as this config makes them, and \
-                ends with code 1 if they are not, with 3 if it can't be asked. Both warn of what else keeps connections \
-                from the relay: firewalls that drop, destination NAT, bridges. All need CAP_NET_ADMIN, and can be repeated.
+                Prints the rules as a shell script. --apply installs or repairs them: the nftables table `inet \
+                pipelined` in one transaction, a routing table, and a routing rule. --remove removes them. Other \
+                programs' rules are left alone. --check compares the kernel's rules with this config: exit code 1 if \
+                they differ, 3 if the kernel can't be asked. --apply and --check also warn of anything else that \
+                keeps connections from the relay: firewalls that drop, destination NAT, bridges. All need \
+                CAP_NET_ADMIN, and can be repeated.
 
-                --state binds the addresses of this node's instances to the interfaces that desired state names for them: \
-                what comes with such an address by another one is dropped.
+                --state binds the addresses of this node's instances to their interfaces in desired state: a packet \
+                with such a source address from another interface is dropped.
 
                 EXAMPLES
-                  pipelined egress rules egress.pipeline                  look at them
+                  pipelined egress rules egress.pipeline                  show the rules
                   pipelined egress rules egress.pipeline --apply          before the first instance starts
                   pipelined egress rules egress.pipeline --state s.json --apply
-                                                                          again when an instance comes or goes
-                  pipelined egress rules egress.pipeline --check          now and then
+                                                                          repeat when an instance comes or goes
+                  pipelined egress rules egress.pipeline --check          for monitoring
                   pipelined egress rules egress.pipeline --remove         before it stops for good
                 """)
 
         @Argument(help: "The config file.", completion: .file())
         var config: String
 
-        @Flag(help: "Put them in force.")
+        @Flag(help: "Install the rules.")
         var apply = false
 
-        @Flag(help: "Take them back.")
+        @Flag(help: "Remove the rules.")
         var remove = false
 
-        @Flag(help: "Say whether they are in force. Exit code 1: they are not; 3: the kernel can't be asked.")
+        @Flag(help: "Check whether the rules are in force. Exit code 1: they are not; 3: the kernel can't be asked.")
         var check = false
 
-        @Option(help: "Desired state, whose instances may have an `interface`.", completion: .file())
+        @Option(help: "The state file, whose instances may have an `interface`.", completion: .file())
         var state: String?
 
         func validate() throws {
@@ -56,7 +58,7 @@ struct Egress: ParsableCommand {
         }
 
         func run() throws {
-            // What is desired of routes has no part in it: rules are needed most when that can't be read.
+            // Desired state is not read: rules are needed most when it is broken.
             let filters = PipelinedCommand.filters
             if remove { return try takeBack((try? ConfigLoader.compileAlone(config, filters: filters))?.program) }
             let compilation = ConfigLoader.compileAlone(
@@ -84,7 +86,7 @@ struct Egress: ParsableCommand {
             }
         }
 
-        /// False if some instance can't be read: what it says is not in the rules, and the others' is (R24).
+        /// False if some instance can't be read: it is left out of the rules, and the others are in (R24).
         private func bind(_ rules: inout EgressRules, node: String) throws -> Bool {
             guard let state else { return true }
             let bytes = try Output.read(state, limit: ConfigLoader.stateFileLimit)
@@ -117,7 +119,7 @@ struct Egress: ParsableCommand {
             try kernel.apply()
             let bound = state == nil ? "" : "; \(rules.bound.count) addresses are bound to an interface"
             Output.line("\(config): rules are in force: `nft list table inet pipelined`\(bound)")
-            // They are in force whatever is found, and whether or not something can be found.
+            // The rules are in force, whatever the following checks find.
             guard let found = try? kernel.look() else { return }
             for text in found.around + found.warnings { Output.error("warning: \(text)") }
         }

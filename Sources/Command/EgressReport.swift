@@ -12,12 +12,12 @@ import PipelineThreads
 struct EgressReport: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "report",
-        abstract: "Who sent how much, where and when.",
+        abstract: "Recorded traffic: who sent how much, where and when.",
         discussion: """
             Reads the ledger of a node, running or not. OUT is from instances, IN is to them. Times are UTC: \
-            2026-11-25T03:00, 2026-11-25, or how long ago: 30m, 24h, 7d. Where minutes or hours are gone by age, the range is \
-            widened to what is there, and the first line says so. Filters can be combined: only what fits all of them \
-            counts. DESTINATIONS are distinct pairs of an address and a port.
+            2026-11-25T03:00, 2026-11-25, or how long ago: 30m, 24h, 7d. Where minutes or hours have expired, the \
+            range is widened to the hours or days that remain, and the first line says so. Combined filters must all \
+            match. DESTINATIONS are distinct pairs of an address and a port.
 
             EXAMPLES
               pipelined egress report --config egress.pipeline
@@ -29,49 +29,49 @@ struct EgressReport: ParsableCommand {
               pipelined egress report --by port --from 24h --plot day.svg
             """)
 
-    @Option(help: ArgumentHelp("The ledger's file.", valueName: "path"), completion: .file())
+    @Option(help: ArgumentHelp("The ledger file.", valueName: "path"), completion: .file())
     var ledger: String?
     @Option(help: ArgumentHelp("The config that names the ledger.", valueName: "config"), completion: .file())
     var config: String?
     @Option(
         help: ArgumentHelp(
-            "What to put together: org, app, env, instance, destination or port; or two of them, as instance,port.",
+            "What to aggregate by: org, app, env, instance, destination or port; or two of them, as instance,port.",
             valueName: "what"))
     var by = ReportGroups([.env])
-    @Option(help: "What stands first: bytes, connections, or destinations, which are counted then.")
+    @Option(help: "What to sort by: bytes, connections, or destinations (which are counted only then).")
     var sort = ReportQuestion.Order.bytes
-    @Option(help: ArgumentHelp("The beginning.", valueName: "time"))
+    @Option(help: ArgumentHelp("The start of the range.", valueName: "time"))
     var from = "24h"
-    @Option(help: ArgumentHelp("The end.", valueName: "time"))
+    @Option(help: ArgumentHelp("The end of the range.", valueName: "time"))
     var to = "now"
-    @Option(help: ArgumentHelp("How many rows at most.", valueName: "rows"))
+    @Option(help: ArgumentHelp("The most rows to show.", valueName: "rows"))
     var top = 20
     @OptionGroup var only: FlowFilter
-    @Option(help: ArgumentHelp("Only of this app; its own id will do if no other has it.", valueName: "org/app"))
+    @Option(help: ArgumentHelp("Only this app; its id alone is enough if it is unique.", valueName: "org/app"))
     var app: String?
     @Option(
         name: .customLong("protocol"),
-        help: ArgumentHelp("Only of this protocol: tcp, udp, icmp, icmpv6 or a number.", valueName: "name"))
+        help: ArgumentHelp("Only this protocol: tcp, udp, icmp, icmpv6 or a number.", valueName: "name"))
     var proto: ReportProtocol?
     @Flag(help: "One JSON document, for programs.")
     var json = false
-    @Flag(help: "Comma-separated values with a head.")
+    @Flag(help: "Comma-separated values with a header line.")
     var csv = false
     @Option(
-        help: ArgumentHelp("Also draw volume over time, of the first eight groups.", valueName: "file.svg"),
+        help: ArgumentHelp("Also plot volume over time, of the first eight groups.", valueName: "file.svg"),
         completion: .file())
     var plot: String?
 
     func validate() throws {
         guard !(json && csv) else {
-            throw ValidationError("--json and --csv are two ways to write one answer: choose one.")
+            throw ValidationError("--json and --csv can't be used together: choose one.")
         }
         guard ledger == nil || config == nil else {
-            throw ValidationError("--config names the ledger too: choose one.")
+            throw ValidationError("--ledger and --config can't be used together: choose one.")
         }
         guard (1...1_000_000).contains(top) else { throw ValidationError("--top takes 1 to 1000000.") }
         for time in [from, to] where LedgerTime.parse(time, now: 0) == nil {
-            throw ValidationError("'\(time)' is no time; write 2026-11-25T03:00, 2026-11-25, 24h, 7d or now.")
+            throw ValidationError("'\(time)' is not a time; write 2026-11-25T03:00, 2026-11-25, 24h, 7d or now.")
         }
     }
 

@@ -8,11 +8,11 @@ import PipelineRouting
 
 struct Explain: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Say what would become of one connection, stage by stage.",
+        abstract: "Trace what would happen to one connection, stage by stage.",
         discussion: """
-            Compiles the config, reads its routes, and runs the pipeline of the listener that would get the connection. \
-            No traffic. Round robin starts at the first backend. Without CONFIG it asks a running node, which answers \
-            from what it runs on now: its limits, positions, and backends that are out.
+            Compiles the config, reads its routes, and runs the pipeline of the listener that would get the \
+            connection. A dry run: nothing is sent. Round robin starts at the first backend. Without CONFIG a running \
+            node answers from its current limits, round-robin positions, and backends that are out.
 
             With --sni the client sends a ClientHello that asks for NAME; with --bytes it sends what is in FILE, and \
             then nothing more; with neither, a ClientHello without a name on a TLS listener, nothing on a raw one.
@@ -26,7 +26,7 @@ struct Explain: ParsableCommand {
               pipelined explain edge.pipeline --to '[2001:db8::1]:10005' --from '[2001:db8::9]:40000' --json
             """)
 
-    @Argument(help: "The config file; left out: ask a running node.", completion: .file())
+    @Argument(help: "The config file; without it, ask a running node.", completion: .file())
     var config: String?
 
     @Option(
@@ -36,17 +36,18 @@ struct Explain: ParsableCommand {
     var admin: String?
 
     @Option(
-        help: ArgumentHelp("Where the client connects to.", valueName: "addr:port"), transform: Explain.endpoint)
+        help: ArgumentHelp("The address that the client connects to.", valueName: "addr:port"),
+        transform: Explain.endpoint)
     var to: Endpoint
 
-    @Option(help: ArgumentHelp("Where it comes from.", valueName: "addr:port"), transform: Explain.endpoint)
+    @Option(help: ArgumentHelp("The client's own address.", valueName: "addr:port"), transform: Explain.endpoint)
     var from: Endpoint
 
-    @Option(help: ArgumentHelp("The server name that its ClientHello asks for.", valueName: "name"))
+    @Option(help: ArgumentHelp("The server name in the client's ClientHello.", valueName: "name"))
     var sni: String?
 
     @Option(
-        help: ArgumentHelp("A file with the first bytes that it sends; - is standard input.", valueName: "file"),
+        help: ArgumentHelp("A file with the client's first bytes; - is standard input.", valueName: "file"),
         completion: .file())
     var bytes: String?
 
@@ -56,7 +57,7 @@ struct Explain: ParsableCommand {
     func validate() throws {
         if sni != nil && bytes != nil { throw ValidationError("--sni and --bytes can't be used together: choose one.") }
         guard to.address.isIPv4 == from.address.isIPv4 else {
-            throw ValidationError("--to and --from are of different families: no such connection can be.")
+            throw ValidationError("--to and --from are of different families: use two IPv4 or two IPv6 addresses.")
         }
         if config != nil && admin != nil {
             throw ValidationError("CONFIG and --admin can't be used together: choose one.")

@@ -1,13 +1,13 @@
 import ArgumentParser
 import Pipeline
 
-/// Which flows a question is about: what `top` and `egress report` both take.
+/// The flow filter options of `top` and `egress report`.
 struct FlowFilter: ParsableArguments {
-    @Option(help: ArgumentHelp("Only of this instance.", valueName: "id"))
+    @Option(help: ArgumentHelp("Only this instance.", valueName: "id"))
     var instance: String?
-    @Option(help: ArgumentHelp("Only of this env; its own id will do if no other has it.", valueName: "org/app/env"))
+    @Option(help: ArgumentHelp("Only this env; its id alone is enough if it is unique.", valueName: "org/app/env"))
     var env: String?
-    @Option(help: ArgumentHelp("Only of this org.", valueName: "id"))
+    @Option(help: ArgumentHelp("Only this org.", valueName: "id"))
     var org: String?
     @Option(help: ArgumentHelp("Only to this address.", valueName: "address"))
     var destination: String?
@@ -18,7 +18,7 @@ struct FlowFilter: ParsableArguments {
 
     func validate() throws {
         if let destination, address == nil {
-            throw ValidationError("'\(destination)' is no address; write 192.0.2.1 or 2001:db8::1.")
+            throw ValidationError("'\(destination)' is not an address; write 192.0.2.1 or 2001:db8::1.")
         }
     }
 }

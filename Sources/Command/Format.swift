@@ -5,10 +5,10 @@ import PipelineLanguage
 struct Format: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fmt",
-        abstract: "Write a config in the one way that the language has.",
+        abstract: "Format a config.",
         discussion: """
-            Rewrites the file in one step if it is not formatted yet, and names it. `-` reads standard input and writes \
-            standard output. A file that does not parse is left as it is.
+            Rewrites the file atomically if it is not formatted yet, and prints its name. `-` reads standard input \
+            and writes standard output. A file that does not parse is left as it is.
 
             EXAMPLES
               pipelined fmt edge.pipeline
@@ -19,7 +19,7 @@ struct Format: ParsableCommand {
     @Argument(help: "The config file, or - for standard input.", completion: .file())
     var config: String
 
-    @Flag(help: "Change nothing: exit code 1, and the file's name, if it is not formatted.")
+    @Flag(help: "Change nothing; if the file is not formatted, print its name and exit with code 1.")
     var check = false
 
     func run() throws {

@@ -3,7 +3,7 @@ import CLinux
 import Glibc
 import PipelineHost
 
-/// Standard output and standard error, without buffering: what was said is out before the process ends.
+/// Standard output and standard error, without buffering, so that nothing is lost at exit.
 enum Output {
     static func write(_ bytes: [UInt8], to descriptor: Int32 = 1) {
         _ = bytes.withUnsafeBytes { cl_write_all(descriptor, $0.baseAddress, $0.count) }
@@ -15,7 +15,7 @@ enum Output {
 
     static func exit(_ code: ExitCode) -> Never { Glibc.exit(code.rawValue) }
 
-    /// The file's bytes; says why and ends the process if it can't be read.
+    /// The file's bytes; prints the error and ends the process if it can't be read.
     static func read(_ path: String, limit: Int) throws -> [UInt8] {
         do throws(FileError) {
             return path == "-" ? try Files.readStandardInput(limit: limit) : try Files.read(path, limit: limit)

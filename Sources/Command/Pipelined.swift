@@ -3,15 +3,15 @@ import Pipeline
 import PipelineAdmin
 import Synchronization
 
-/// The daemon and its tools, for a `main` that says which filters they have.
+/// The daemon and its tools, for a `main` that lists their filters.
 public enum PipelinedCommand {
     private static let chosen = Mutex<[any Filter.Type]>([])
 
-    /// Of this build. Subcommands are made by the parser, which hands nothing on.
+    /// This build's filters. Global, because the argument parser creates the subcommands without context.
     static var filters: [any Filter.Type] { chosen.withLock { $0 } }
 
-    /// Runs the command that the process's arguments say, and ends the process.
-    /// - Parameter filters: in the order that gives their reasons their codes: add at the end, never reorder.
+    /// Runs the command of the process's arguments, and ends the process.
+    /// - Parameter filters: their order determines reason codes: add at the end, never reorder.
     public static func main(filters: [any Filter.Type]) {
         chosen.withLock { $0 = filters }
         Pipelined.runAsRoot()
@@ -24,7 +24,7 @@ struct Pipelined: ParsableCommand {
         abstract: "A layer 4 edge: relays TCP and TLS by address, port and server name.",
         discussion: """
             EXAMPLES
-              pipelined check edge.pipeline            compile a config, and say all that is wrong with it
+              pipelined check edge.pipeline            compile a config, and report every problem
               pipelined run edge.pipeline              run a node in the foreground
               pipelined explain edge.pipeline --to [2001:db8::1]:443 --from [2001:db8::9]:40000 --sni app.example.com
 
@@ -59,7 +59,7 @@ struct Pipelined: ParsableCommand {
 }
 
 extension ExitCode {
-    /// The input is wrong, and was said to be.
+    /// The input is wrong, and the error was printed.
     static let wrongInput = ExitCode(1)
     /// The rules of an egress node are not in force.
     static let notInForce = ExitCode(1)

@@ -7,11 +7,11 @@ import PipelineLedger
 
 struct Top: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Who sends most through a running node right now.",
+        abstract: "Current traffic through a running node: who sends most.",
         discussion: """
-            Needs `account every` in a pipeline. OUT is from instances, IN is to them. On a terminal it is shown again and \
-            again, until Ctrl-C; else once. What is shown is a few seconds old: as old as the first line says. Filters \
-            can be combined: only what fits all of them counts.
+            Needs `account every` in a pipeline. OUT is from instances, IN is to them. On a terminal the table is \
+            refreshed until Ctrl-C; otherwise it is printed once. The figures are a few seconds old; the first line \
+            says how old. Combined filters must all match.
 
             EXAMPLES
               pipelined top
@@ -21,24 +21,26 @@ struct Top: ParsableCommand {
             """)
 
     @OptionGroup var options: AdminOptions
-    @Option(help: "What to put together: org, app, env, instance, destination or port.")
+    @Option(help: "What to aggregate by: org, app, env, instance, destination or port.")
     var by = ReportGroup.instance
-    @Option(help: "What stands first: bytes or connections.")
+    @Option(help: "What to sort by: bytes or connections.")
     var sort = TopQuestion.Order.bytes
-    @Option(help: ArgumentHelp("Over how long; as near as the node has it.", valueName: "seconds"))
+    @Option(help: ArgumentHelp("The length of the window; the node takes the nearest it has.", valueName: "seconds"))
     var seconds: UInt64?
-    @Option(help: ArgumentHelp("How many rows at most.", valueName: "rows"))
+    @Option(help: ArgumentHelp("The most rows to show.", valueName: "rows"))
     var rows = 20
     @OptionGroup var only: FlowFilter
-    @Flag(help: "Show it once and end.")
+    @Flag(help: "Print the table once and exit.")
     var once = false
-    @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Show it so often and end.", valueName: "times"))
+    @Option(
+        name: [.customShort("n"), .long],
+        help: ArgumentHelp("Print the table this many times and exit.", valueName: "times"))
     var count: Int?
-    @Option(help: ArgumentHelp("How long to wait before it is shown again.", valueName: "seconds"))
+    @Option(help: ArgumentHelp("The time between two refreshes.", valueName: "seconds"))
     var interval = 2
 
     func validate() throws {
-        guard !(once && count != nil) else { throw ValidationError("--once is --count 1: choose one.") }
+        guard !(once && count != nil) else { throw ValidationError("--once means --count 1: choose one.") }
         guard count ?? 1 >= 1 else { throw ValidationError("--count takes 1 or more.") }
         guard (1...3600).contains(interval) else { throw ValidationError("--interval takes 1 to 3600.") }
         guard (1...TopQuestion.rowLimit).contains(rows) else {
@@ -54,7 +56,7 @@ struct Top: ParsableCommand {
         let times = once ? 1 : count ?? (isatty(1) == 1 ? Int.max : 1)
         for time in 0..<times {
             if time > 0 { cl_sleep(Int64(interval) * 1_000_000_000) }
-            // Home, and the rest of the screen empty: nothing flickers, and what was there before stays above.
+            // Moves the cursor home and clears the rest of the screen: no flicker, and the scrollback stays.
             if isScreen, times > 1 { Output.text("\u{1B}[H\u{1B}[2J") }
             try options.ask(.top(question))
         }

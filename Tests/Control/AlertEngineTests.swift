@@ -124,7 +124,7 @@ struct AlertEngineTests {
         #expect(bench.tick().allSatisfy { $0.instance == 1 })
     }
 
-    @Test("a alert: once when it starts, again after `repeat`, once when it was below for a window; the peak is kept")
+    @Test("an alert: once when it starts, again after `repeat`, once when it was below for a window; the peak is kept")
     func states() throws {
         let bench = Bench { $0.smtp = AlertEngineTests.ten }
         var said: [Alert] = []
@@ -364,7 +364,7 @@ struct AlertTextTests {
 
     @Test("the end has how long it took and how far it went") func ended() {
         let text = line(.fanOut, .ended)
-        #expect(text.contains("going to many new destinations is over, after 1m 1s"))
+        #expect(text.contains("connecting to many new destinations is over, after 1m 1s"))
         #expect(text.contains("\"peak\":9") && text.contains("\"lasted_s\":61"))
         #expect(line(.fanOut, .continues).contains("instance i_7 of acme/shop/env_a still goes to many"))
     }

@@ -21,7 +21,7 @@ import Testing
         let dormant = rules.nftables.replacing("pipelined {\n", with: "pipelined {\n    flags dormant\n")
         #expect(rules.tableFault(dormant) == "the table inet pipelined is dormant")
         for other in [try self.rules(15003), try self.rules(node: "mark 0x100")] {
-            #expect(rules.tableFault(other.nftables) == "the table inet pipelined was made from another config")
+            #expect(rules.tableFault(other.nftables) == "the table inet pipelined was installed from another config")
         }
     }
 

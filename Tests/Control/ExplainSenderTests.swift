@@ -70,7 +70,8 @@ struct ExplainSenderTests {
             ),
             (
                 "2001:db8:20::1", "PROXY TCP9\r\n", "header_malformed",
-                "2001:db8:20::1 may send a PROXY header: what it sent has not the fields of its protocol, one space apart"
+                "2001:db8:20::1 may send a PROXY header: what it sent does not have the fields of its protocol, one "
+                    + "space apart"
             ),
         ])
     func refused(from: String, start: String, reason: String, text: String) throws {
@@ -85,10 +86,11 @@ struct ExplainSenderTests {
         #expect(sender.outcome == .relayed)
         #expect(
             why(sender, "anti_spoof")
-                == "2001:db8:20::1 may send a PROXY header: the first bytes are none, so the client is the peer itself")
+                == "2001:db8:20::1 may send a PROXY header: the first bytes are not a header, so the client is the "
+                + "peer itself")
         let stranger = try explain(443, from: "2600::1", hello)
         #expect(stranger.outcome == .relayed)
-        #expect(why(stranger, "anti_spoof") == "the first bytes are no PROXY header")
+        #expect(why(stranger, "anti_spoof") == "the first bytes are not a PROXY header")
     }
 
     @Test("R16, R1: our header has the destination that the sender's names, and the route is the listener's")
@@ -121,7 +123,7 @@ struct ExplainSenderTests {
         #expect(silent.outcome == .relayed)
         #expect(silent.steps.filter { $0.keyword == "anti_spoof" }.map(\.answer) == [.waits(bytes: 1), .passes])
         #expect(
-            why(silent, "anti_spoof") == "nothing came in time; the first bytes are looked at when they come")
+            why(silent, "anti_spoof") == "nothing came in time; the first bytes are checked when they come")
         let half = Explainer(node).explain(to: to, from: from, bytes: Array("PROX".utf8))
         #expect(half.outcome == .refused(reason: "anti_spoof.spoofed client"))
     }
@@ -139,6 +141,6 @@ struct ExplainSenderTests {
                 .hasSuffix("none came in time, so the client is the peer itself, and a later one is refused"))
         let partial = try explain(5432, from: "2001:db8:10::1", Array("PROXY TCP6".utf8))
         #expect(partial.outcome == .refused(reason: "anti_spoof.header_timeout client"))
-        #expect(why(partial, "anti_spoof").hasSuffix("10 bytes within 3000 ms are not a whole one"))
+        #expect(why(partial, "anti_spoof").hasSuffix("10 bytes within 3000 ms are not a complete header"))
     }
 }

@@ -36,9 +36,8 @@ struct ExplainTests {
         #expect(
             explanation.text == """
                 listener    [::]:443 tls_passthrough via tls (line 19)
-                address     pass    no rule matches source 2600::9 or destination 2001:db8::1; what no rule matches \
-                may pass
-                anti_spoof  pass    the first bytes are no PROXY header
+                address     pass    no rule matches source 2600::9 or destination 2001:db8::1; unmatched connections pass
+                anti_spoof  pass    the first bytes are not a PROXY header
                 sni         pass    the ClientHello asks for app.example.com
                 backend     pass    route rt_web of env acme/shop/prod, 2 ready; to try in order, by round_robin: \
                 [fd00::10]:8443 ([fd00::10]:8443), \

@@ -69,7 +69,7 @@ struct KeeperTests {
         let change = keeper.apply(plan, [:], now: now)
         #expect(change.opened == [plan[0]])
         #expect(change.degraded.map(\.listener) == [plan[1]])
-        #expect(change.degraded.first?.error.description.contains("no file descriptor is left") == true)
+        #expect(change.degraded.first?.error.description.contains("no free file descriptor") == true)
     }
 
     @Test("a drain's deadline stays where it was while later applies name it again")

@@ -97,7 +97,7 @@ struct TopReportTests {
         #expect(byDestination.rows.count { $0.sums.bytes == 1 << 30 } == 10)
         #expect(byDestination.rows.contains { $0.name == "(others)" })
         #expect(byDestination.total.connections == 1000)
-        #expect(byDestination.text(node: "n", now: now(10)).contains("were counted together"))
+        #expect(byDestination.text(node: "n", now: now(10)).contains("were aggregated"))
         // More instances than flows.
         for number in 0..<1000 as Range<UInt64> {
             window.add(record(UInt32(number), number, at: 1, out: 1, connections: 1), now: now(1))
@@ -138,10 +138,10 @@ struct TopReportTests {
         #expect(ask { ($0.instance, $0.env) = ("i", "acme/web/prod") }.total.bytesOut == 998)
         #expect(
             ask { ($0.by, $0.env) = (.destination, "prod") }.fault?.problem
-                == "env prod may be of acme/shop/prod, acme/web/prod, globex/web/prod")
+                == "env prod is ambiguous, it exists in acme/shop/prod, acme/web/prod, globex/web/prod")
         #expect(
             ask { ($0.by, $0.instance, $0.org) = (.destination, "i", "acme") }.fault?.problem
-                == "instance i may be of acme/shop/prod, acme/web/prod")
+                == "instance i is ambiguous, it exists in acme/shop/prod, acme/web/prod")
     }
 
     @Test("groups, orders and filters")

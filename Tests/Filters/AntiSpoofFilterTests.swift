@@ -67,10 +67,10 @@ struct AntiSpoofFilterTests {
         let refuse = [Clause(name: "refuse", values: [])]
         #expect(
             try run.run(AntiSpoofFilter.self, refuse, input: .timedOut).explanation
-                == "nothing came in time; the first bytes are looked at when they come")
+                == "nothing came in time; the first bytes are checked when they come")
         #expect(
             try run.run(AntiSpoofFilter.self, refuse, bytes: Array("PRO".utf8), input: .timedOut).explanation
-                == "the first bytes are the beginning of a PROXY header's signature, and the time for the rest of it is over"
+                == "the first bytes begin a PROXY header's signature, and the rest did not come in time"
         )
     }
 

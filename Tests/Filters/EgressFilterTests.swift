@@ -41,7 +41,7 @@ import Testing
             let (verdict, why) = try run.run(AntiSpoofFilter.self, assigned)
             #expect(verdict == .next)
             #expect(run.facts.identity?.pointee.id.string == "i_0")
-            #expect(why.hasSuffix("was given to instance i_0 of acme/shop/env_a"), "\(why)")
+            #expect(why.hasSuffix("is assigned to instance i_0 of acme/shop/env_a"), "\(why)")
         }
     }
 
@@ -58,7 +58,7 @@ import Testing
         let (verdict, why) = try run.run(AntiSpoofFilter.self, assigned)
         #expect(FilterHarness.reason(verdict, of: AntiSpoofFilter.self) == "anti_spoof.spoofed_source client")
         #expect(run.facts.identity == nil)
-        #expect(why.hasSuffix("was given to no instance of this node"), "\(why)")
+        #expect(why.hasSuffix("is assigned to no instance of this node"), "\(why)")
     }
 
     @Test("R19: a believed client changes nothing: the socket's address counts")
@@ -93,7 +93,7 @@ import Testing
         #expect(verdict == .next)
         #expect(run.facts.direct == direct && run.facts.route == nil && run.facts.candidates.count == 0)
         #expect(run.facts.unreachableFor == (direct == .fromHost ? .seconds(30) : .zero))
-        #expect(why.hasPrefix("goes on to [2001:db8::1]:443, from "), "\(why)")
+        #expect(why.hasPrefix("is relayed to [2001:db8::1]:443, from "), "\(why)")
         #expect(throws: SettingsError.self) {
             try BackendFilter.settings(
                 Directive(

@@ -125,7 +125,7 @@ struct RateLimitFilterTests {
         let (verdict, why) = try ask(1)
         #expect(verdict == .refuse(0))
         let who = key == .env ? "env " : key == .instance ? "instance i-0 of " : "route rt of "
-        #expect(why.hasPrefix(who + routes[1].pointee.owner.pointee.name.path + " may begin 0"), "\(why)")
+        #expect(why.hasPrefix(who + routes[1].pointee.owner.pointee.name.path + " may open 0"), "\(why)")
     }
 
     @Test("R20: an org's limit is the org's, whichever of its envs it is") func wholeOrg() throws {
@@ -161,7 +161,7 @@ struct RateLimitFilterTests {
         #expect(
             verdict == .refuse(1)
                 && FilterHarness.reason(verdict, of: RateLimitFilter.self) == "rate_limit.too_many_connections client")
-        #expect(why == "listener 0 has 1 connections, as many as it may have")
+        #expect(why == "listener 0 has 1 connections, which is its limit")
         first.release()
         #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == .next)
     }
@@ -183,14 +183,14 @@ struct RateLimitFilterTests {
         let table = try Self.table(.client(v6: 56, v4: 32), rate: Self.once, entries: 8)
         var run = FilterHarness()
         let fresh = try verdict(&run, table, from: "[2001:db8:0:1::1]:1")
-        #expect(fresh.explanation == "client 2001:db8::/56 may begin 0 connections at once now")
+        #expect(fresh.explanation == "client 2001:db8::/56 may open 0 connections now")
         let (rate, why) = try verdict(&run, table, from: "[2001:db8:0:2::1]:1")
         #expect(FilterHarness.reason(rate, of: RateLimitFilter.self) == "rate_limit.rate_exceeded client")
-        #expect(why == "client 2001:db8::/56 may begin 0 connections at once now: its rate is used up")
+        #expect(why == "client 2001:db8::/56 may open 0 connections now: its rate is exhausted")
         for host in 1...7 { _ = try verdict(&run, table, from: "198.51.100.\(host):1") }
         let (full, noRoom) = try verdict(&run, table, from: "198.51.100.8:1")
         #expect(FilterHarness.reason(full, of: RateLimitFilter.self) == "rate_limit.table_full node")
-        #expect(noRoom == "client 198.51.100.8/32 is new to the limit per_test, whose table has no room for it")
+        #expect(noRoom == "client 198.51.100.8/32 is new to the limit per_test, whose table is full")
     }
 
     @Test("explain asks as often as it likes, and uses nothing up")

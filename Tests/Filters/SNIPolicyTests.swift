@@ -95,7 +95,7 @@ struct SNIPolicyTests {
         for action in ["allow", "deny"] {
             let found = try judge([rule(action, "pattern", "([a.]+)+b")], Self.limitName)
             #expect(found.verdict == "sni.pattern_limit client")
-            #expect(found.why.contains("met its limit"))
+            #expect(found.why.contains("hit its backtracking limit"))
         }
     }
 
@@ -134,7 +134,7 @@ struct SNIPolicyTests {
         #expect(
             throws: SettingsError(
                 "the pattern doesn't compile: missing closing parenthesis, at byte 4",
-                remedy: "mend it; `man pcre2pattern` says what may stand in one", clauseIndex: 0)
+                remedy: "correct it; `man pcre2pattern` has the syntax", clauseIndex: 0)
         ) { try SNIFilter.settings(Directive(keyword: "sni", clauses: [rule("deny", "pattern", "(ab")])) }
     }
 

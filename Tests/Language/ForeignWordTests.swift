@@ -41,12 +41,12 @@ import Testing
 
     @Test("what is not here says so")
     func absent() {
-        #expect(advises("listen [::]:80 http via a\n", "no HTTP is read here"))
+        #expect(advises("listen [::]:80 http via a\n", "the relay reads no HTTP"))
         #expect(advises("route {\n    backend [::1]:80 backup\n}\n", "there are no backup servers"))
-        #expect(advises("route {\n    backend [::1]:80 check\n}\n", "probes are a `health` block"))
-        #expect(advises("backend web {\n}\n", "a backend stands in a `route` block"))
+        #expect(advises("route {\n    backend [::1]:80 check\n}\n", "probes are set in a `health` block"))
+        #expect(advises("backend web {\n}\n", "a backend belongs in a `route` block"))
         for text in ["node a {\n    timeout client 30s\n}\n", "node a {\n    idle_timeout 30s\n}\n"] {
-            #expect(advises(text, "no connection ends for being idle"))
+            #expect(advises(text, "there is no idle timeout"))
         }
         #expect(advises("node a {\n    maxconn 4\n}\n", "write `connections 1000 per worker`"))
         #expect(advises("pipeline a {\n    tcp-request inspect-delay 5s\n}\n", "`sni timeout 3s`"))

@@ -37,13 +37,17 @@ import Testing
     @Test("an intercepting listener needs the original destination, and no other may have it")
     func destination() {
         let routed = said(config("anti_spoof source assigned\nbackend round_robin"))
-        #expect(routed == "`transparent` relays to where clients were going, and `outbound` to routes")
+        #expect(routed == "`transparent` relays to original destinations, but `outbound` relays to routes")
         let direct = said(
             config(InterceptTests.egress, listen: "listen [::]:80 tcp_raw via outbound\n"))
-        #expect(direct == "`outbound` connects to where clients were going, which is this listener itself")
+        #expect(
+            direct == "`outbound` connects to original destinations, which for this listener is the listener "
+                + "itself")
         let exposed = said(
             config(InterceptTests.egress, listen: "expose [::] ports 80-90 via outbound\n"))
-        #expect(exposed == "`outbound` connects to where clients were going, which is this listener itself")
+        #expect(
+            exposed == "`outbound` connects to original destinations, which for this listener is the listener "
+                + "itself")
     }
 
     @Test(
@@ -56,10 +60,14 @@ import Testing
             ("original_destination from instance, unreachable_for off", false, ""),
             (
                 "original_destination from instance, unreachable_for 5s", false,
-                "what does not answer one instance's address may answer another's"
+                "a destination that does not answer one instance's address may answer another's"
             ),
-            ("original_destination, unreachable_for 5s, unreachable_for off", false, "`unreachable_for` is said twice"),
-            ("round_robin, unreachable_for 5s", false, "`unreachable_for` is for original destinations"),
+            (
+                "original_destination, unreachable_for 5s, unreachable_for off", false,
+                "`unreachable_for` is given "
+                    + "twice"
+            ),
+            ("round_robin, unreachable_for 5s", false, "`unreachable_for` applies to original destinations"),
             ("original_destination, unreachable_for 31s", false, "`31s` is out of range"),
         ])
     func unreachable(_ backend: String, _ refuses: Bool, _ error: String) {
@@ -74,7 +82,7 @@ import Testing
 
     @Test("R2: stages that wait for the client have no place behind one") func waiting() {
         let text = said(config("anti_spoof source assigned\nsni\nbackend original_destination"))
-        #expect(text == "a raw listener never waits for the client to speak, and `sni` (line 6) does")
+        #expect(text == "a raw listener never waits for the client's first bytes, but `sni` (line 6) does")
     }
 
     @Test(
@@ -117,15 +125,15 @@ import Testing
             ("intercept rules", "`intercept rules` is not complete"), ("intercept rules often", "unexpected `often`"),
             (
                 "intercept rules manage",
-                "there are no rules to look after: the config does not say where the workloads are"
+                "there are no interception rules to watch: the config does not name the workloads' interfaces"
             ),
             (
                 "intercept interface a\nintercept rules watch\nintercept rules off",
                 "`intercept rules` is given twice"
             ),
-            ("mark 0", "`0` is no firewall mark"), ("mark 0x", "`0x` is no firewall mark"),
-            ("mark 0xffffffff", "`0xffffffff` is no firewall mark"), ("mark -1", "`-1` is no firewall mark"),
-            ("mark 0x1ffffffff", "`0x1ffffffff` is no firewall mark"), ("mark", "`mark` is not complete"),
+            ("mark 0", "`0` is not a firewall mark"), ("mark 0x", "`0x` is not a firewall mark"),
+            ("mark 0xffffffff", "`0xffffffff` is not a firewall mark"), ("mark -1", "`-1` is not a firewall mark"),
+            ("mark 0x1ffffffff", "`0x1ffffffff` is not a firewall mark"), ("mark", "`mark` is not complete"),
             ("mark 1 2", "unexpected `2`"),
         ])
     func settings(_ line: String, _ message: String) {

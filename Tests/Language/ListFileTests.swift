@@ -36,8 +36,8 @@ import Testing
         let compilation = compiled(set: "192.0.2.0/24\n# x\n10.0.0.1/8\nnonsense\n", names: "a..b\nok.example\n1.2.3.4")
         #expect(
             compilation.diagnostics.map(\.message) == [
-                "s.txt:3: `10.0.0.1/8` has bits set behind its length", "s.txt:4: `nonsense` is no prefix",
-                "n.txt:1: `a..b` is no hostname", "n.txt:3: `1.2.3.4` is no hostname",
+                "s.txt:3: `10.0.0.1/8` has bits set beyond its length", "s.txt:4: `nonsense` is not a prefix",
+                "n.txt:1: `a..b` is not a hostname", "n.txt:3: `1.2.3.4` is not a hostname",
             ])
         #expect(
             compilation.diagnostics.map(\.span) == [

@@ -168,7 +168,7 @@ struct LedgerQuestionTests {
         try store?.execute("DROP TABLE pairs; PRAGMA user_version = 3")
         store = nil
         let problem = #expect(throws: LedgerProblem.self) { try LedgerReader(scratch.ledger.path) }
-        #expect(problem?.description.contains("(format 3): a node that runs with it brings it up to format 4") == true)
+        #expect(problem?.description.contains("(format 3): a node that starts with it converts it to format 4") == true)
         let heard = Heard()
         store = try LedgerStore(scratch.ledger) { heard.events.append($0) }
         #expect(heard.events.map(\.event) == ["ledger_migrating", "ledger_migrated"])
@@ -213,15 +213,17 @@ struct LedgerQuestionTests {
                 return error.description
             }
         }
-        let whose = "acme/a/e, globex/a/e: say whose: an env is named as ORG/APP/ENV"
-        #expect(said { $0.env = "e" } == "env e may be of \(whose)")
-        #expect(said { $0.instance = "i" }.hasPrefix("instance i may be of acme/a/e, globex/a/e"))
-        #expect(said { $0.app = "a" } == "app a may be of acme/a, globex/a: say whose: an app is named as ORG/APP")
+        let whose = "acme/a/e, globex/a/e: name its owner: write an env as ORG/APP/ENV"
+        #expect(said { $0.env = "e" } == "env e is ambiguous, it exists in \(whose)")
+        #expect(said { $0.instance = "i" }.hasPrefix("instance i is ambiguous, it exists in acme/a/e, globex/a/e"))
+        #expect(
+            said { $0.app = "a" }
+                == "app a is ambiguous, it exists in acme/a, globex/a: name its owner: write an app as ORG/APP")
         #expect(said { ($0.instance, $0.env) = ("i", "acme/a/e") } == "1")
         #expect(said { $0.app = "globex/a" } == "1" && said { $0.org = "acme" } == "1")
         #expect(said { $0.org = ReportQuestion.unknown } == "1" && said { $0.instance = "0.0.0.2" } == "1")
         #expect(said { $0.instance = "nobody" } == "0")
         question.order = .destinations
-        #expect(said { $0.env = "e" }.hasPrefix("env e may be of"))
+        #expect(said { $0.env = "e" }.hasPrefix("env e is ambiguous"))
     }
 }

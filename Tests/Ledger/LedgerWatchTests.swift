@@ -83,7 +83,7 @@ struct LedgerWatchTests {
         let first = try store(scratch, heard)
         unlink(scratch.ledger.path)
         first.tick(now: noon + 1)
-        #expect(first.isLost && heard.events.last?.message.contains("was removed while the node wrote") == true)
+        #expect(first.isLost && heard.events.last?.message.contains("was removed while in use") == true)
         let second = try store(scratch, Heard())
         let other = scratch.path + "/other"
         try Data("somebody's".utf8).write(to: URL(fileURLWithPath: other))
@@ -154,13 +154,13 @@ struct LedgerWatchTests {
             let read = #expect(throws: LedgerProblem.self) { try LedgerReader(path) }
             let write = #expect(throws: LedgerProblem.self) { try LedgerStore(LedgerSettings(path: path)) { _ in } }
             for problem in [read, write] {
-                #expect(problem?.description == "\(path) is no ledger of pipelined: it is not a regular file")
+                #expect(problem?.description == "\(path) is not a ledger of pipelined: it is not a regular file")
             }
         }
         let empty = scratch.path + "/empty"
         try Data().write(to: URL(fileURLWithPath: empty))
         let problem = #expect(throws: LedgerProblem.self) { try LedgerReader(empty) }
-        #expect(problem?.description.contains("not ready yet: nothing was written to it so far") == true)
+        #expect(problem?.description.contains("not ready yet: it is still empty") == true)
     }
 
     @Test("a ledger that no node has open is read as it lies: nothing beside it is made")

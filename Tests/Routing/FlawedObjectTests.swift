@@ -79,7 +79,11 @@ struct FlawedObjectTests {
     @Test(
         "R22: what is no revision is refused, and none is none",
         arguments: [
-            ("\"x\"", "is a string"), ("-1", "is negative"), ("1.5", "no whole number"), ("1e3", "no whole number"),
+            ("\"x\"", "is a string"), ("-1", "is negative"), ("1.5", "not a whole number"),
+            (
+                "1e3",
+                "not a whole number"
+            ),
             ("18446744073709551616", "too large"), ("true", "is true or false"), ("[1]", "is an array"),
         ])
     func noRevision(value: String, part: String) {

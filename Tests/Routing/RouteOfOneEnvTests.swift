@@ -129,7 +129,7 @@ struct RouteOfOneEnvTests {
         let problems = fresh.apply(together: [config, both]).problems.list
         #expect(fresh.served.isEmpty)
         #expect(
-            problems.contains { $0.object == .hostname && $0.problem.contains("nothing says which of them is meant") })
+            problems.contains { $0.object == .hostname && $0.problem.contains("is ambiguous") })
         // Who had it keeps it.
         let only = documentText(envObjects: [], routes: [], hostnames: [entry.json])
         _ = state.apply(together: [config, try #require(StateDocument.parse(only, seed: testSeed).document)])

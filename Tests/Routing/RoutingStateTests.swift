@@ -100,11 +100,11 @@ struct RoutingStateTests {
         let tls = TestRoute(id: "tls", env: "env_a", hostname: "a.example.com", port: 5432)
         let tls2 = TestRoute(id: "tls2", env: "env_a", hostname: "a.example.com", port: 5432, process: "x")
         #expect(rejected(state.apply([raw, raw2]).problems, "raw2", "5432", "\"raw\""))
-        #expect(rejected(state.apply([raw, tls]).problems, "tls", "taken whole"))
+        #expect(rejected(state.apply([raw, tls]).problems, "tls", "belongs to the raw route"))
         #expect(rejected(state.apply([tls, tls2]).problems, "tls2", "\"tls\""))
         #expect(state.snapshot.sole(5432)?.pointee.id.string == "tls")
         // Within one env the lower id has it, whatever was there before.
-        #expect(rejected(state.apply([tls, raw]).problems, "tls", "taken whole"))
+        #expect(rejected(state.apply([tls, raw]).problems, "tls", "belongs to the raw route"))
         let last = TestRoute(id: "zz", env: "env_a", port: 5432, raw: true)
         #expect(rejected(state.apply([last, tls]).problems, "zz", "by name"))
     }
@@ -115,7 +115,7 @@ struct RoutingStateTests {
             address: .unspecified, ports: 1...65535, hint: .tcpRaw, injectsProxy: true, pipeline: "raw")
         let state = RoutingState(seed: testSeed, listeners: [facts])
         let result = state.apply([TestRoute(id: "r", env: "env_a", port: port, raw: true)])
-        #expect(rejected(result.problems, "r", "listen_port: \(port) is on the list"))
+        #expect(rejected(result.problems, "r", "listen_port: \(port) is in denied_ports"))
         #expect(state.snapshot.sole(port) == nil)
     }
 
@@ -132,8 +132,8 @@ struct RoutingStateTests {
             TestRoute(id: "nobody", env: "env_x", hostname: "x.example.com"),
         ])
         #expect(rejected(result.problems, "noname", "hostname"))
-        #expect(rejected(result.problems, "v2", "expect a PROXY header"))
-        #expect(rejected(result.problems, "expects", "header of its own"))
+        #expect(rejected(result.problems, "v2", "backend_expects_proxy_protocol is not true"))
+        #expect(rejected(result.problems, "expects", "could forge a header"))
         #expect(rejected(result.problems, "nobody", "env_x"))
         #expect(result.problems.count == 4)
         #expect(state.snapshot.named("both.example.com")?.pointee.flags == [.proxyV2])

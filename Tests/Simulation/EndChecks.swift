@@ -192,7 +192,7 @@ extension World {
         }
         let left = table.count { $0 != nil }
         if left > 0 { fail("S15: \(left) descriptors are left open") }
-        if counters.pointee.read(.buffersInUse) > 0 { fail("S15: blocks are left lent") }
+        if counters.pointee.read(.buffersInUse) > 0 { fail("S15: blocks are still lent") }
         if counters.pointee.read(.pipesInUse) > 0 { fail("S15: pipes are left lent") }
         if counters.pointee.read(.active) > 0 { fail("S15: the worker counts connections that are over") }
         checkCounters(counters)

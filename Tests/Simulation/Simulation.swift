@@ -54,7 +54,7 @@ struct Simulation {
             if turns > 300_000 { world.fail("S7: the worker never ends") }
         }
         guard world.failure == nil else { return }
-        if worker.coalescing != 0 { world.fail("S27: \(worker.coalescing) streams coalesce that are no more") }
+        if worker.coalescing != 0 { world.fail("S27: \(worker.coalescing) closed streams still coalesce") }
         // The loop has ended: this only gives back what a worker keeps for itself.
         worker.run()
         if !world.mailbox.hasEnded { world.fail("S12: the worker has ended and does not say so") }

@@ -172,7 +172,7 @@ struct AdminTests {
             ConfigText(settings: ["admin unix:\(file)"], tlsListeners: [Place("::1", try FreePort.take())]).description)
         let third = try Binary.run(["run", config])
         #expect(third.exit == .code(1))
-        #expect(third.error.contains("is no socket"), "\(third.error)")
+        #expect(third.error.contains("is not a socket"), "\(third.error)")
         #expect(try String(contentsOfFile: file, encoding: .utf8) == "precious")
         site.node.child.signal(SIGTERM)
         try site.node.child.waitForExit()
@@ -186,13 +186,13 @@ struct AdminTests {
         #expect(try site.ask(["status"]).exit == .code(0))
         // The one that asked may be counted still: one of these has the last place, or none.
         let more = try (0..<3).map { _ in try UnixSocket(connect: site.admin) }.map { $0.receiveToEnd() }
-        #expect(more.count { $0.contains("serves 32 admin clients already") } >= 2, "\(more)")
+        #expect(more.count { $0.contains("serves 32 admin clients, which is the limit") } >= 2, "\(more)")
         // Five idle seconds, and they are gone.
         #expect(silent[0].receiveToEnd() == "")
-        #expect(more.allSatisfy { $0.isEmpty || $0.contains("serves 32 admin clients already") }, "\(more)")
+        #expect(more.allSatisfy { $0.isEmpty || $0.contains("serves 32 admin clients, which is the limit") }, "\(more)")
         for (request, answer) in [
-            ("nonsense\n", "the request is no JSON object"), ("{\"command\":\"fly\"}\n", "there is no command"),
-            ("{}\n", "has no command"), ("{\"command\":\"status\",\"command\":\"status\"}\n", "is twice"),
+            ("nonsense\n", "the request is not a JSON object"), ("{\"command\":\"fly\"}\n", "there is no command"),
+            ("{}\n", "has no command"), ("{\"command\":\"status\",\"command\":\"status\"}\n", "occurs twice"),
             ("{\"command\":\"explain\",\"to\":\"x\"}\n", "to is missing or no address"),
             ("{\"command\":\"status\",\"format\":1}\n", "this format is unknown"),
         ] {

@@ -78,7 +78,7 @@ struct EgressAlertsTests {
         #expect(site.node.child.lines.contains { $0.stream == .out } == (log != "off"))
     }
 
-    @Test("R20: who has a alert can be stopped in both families by one set and a reload; others are not")
+    @Test("R20: who has an alert can be stopped in both families by one set and a reload; others are not")
     func stops() throws {
         let site = try Site("port_scan 20 in 10s")
         let stopped = try site.lab.folder.write("stopped", "")
@@ -107,7 +107,7 @@ struct EgressAlertsTests {
         #expect(line.instance == "i_beta")
     }
 
-    @Test("connections to mail ports are a alert, also if all of them are refused; some are none")
+    @Test("connections to mail ports are an alert, also if all of them are refused; some are none")
     func mail() throws {
         let site = try Site("smtp 10 in 10s")
         try site.knock(site.lab.beta, (0..<5).map { _ in Place("2001:db8:9::2", 25) })
@@ -121,7 +121,7 @@ struct EgressAlertsTests {
         #expect(!site.alerts.contains { $0.contains("i_beta") })
     }
 
-    @Test("many new destinations are a alert; the same ones again are none")
+    @Test("many new destinations are an alert; the same ones again are none")
     func fanOut() throws {
         let site = try Site("fan_out 20 in 5s\n port_scan off")
         // Every address of it is the server's.

@@ -17,7 +17,7 @@ struct EgressCheckTests {
             ("nft add table inet pipelined {flags dormant;}", "the table inet pipelined is dormant"),
             ("nft insert rule inet pipelined to_listener accept", "the chain to_listener of the table"),
             ("ip -6 route flush table 28778", "the local route of table 28778 is gone (ip -6)"),
-            ("ip -4 rule del fwmark 0x706a table 28778", "the rule that leads to table 28778 is gone (ip -4 rule)"),
+            ("ip -4 rule del fwmark 0x706a table 28778", "the rule for table 28778 is gone (ip -4 rule)"),
         ])
     func lost(_ command: String, _ fault: String) throws {
         let lab = try EgressLab()
@@ -39,7 +39,7 @@ struct EgressCheckTests {
         let moved = try lab.folder.write(
             "moved.pipeline", text.replacingOccurrences(of: ":15001", with: ":15003"))
         let answer = try check(lab, moved)
-        #expect(answer.exit == .code(1) && answer.output.contains("was made from another config"), "\(answer)")
+        #expect(answer.exit == .code(1) && answer.output.contains("was installed from another config"), "\(answer)")
         let blind = try lab.attempt(
             in: lab.node,
             ["env", "PATH=/nonexistent", Binary.path, "egress", "rules", node.config, "--check"])

@@ -153,7 +153,8 @@ struct EgressLedgerTests {
             let answer = try Binary.run(["egress", "report", "--ledger", path])
             #expect(answer.exit == .code(1) && answer.out == "")
             #expect(
-                answer.error.contains("\(path) is no ledger of pipelined: it is not a regular file"), "\(answer.error)")
+                answer.error.contains("\(path) is not a ledger of pipelined: it is not a regular file"),
+                "\(answer.error)")
         }
     }
 

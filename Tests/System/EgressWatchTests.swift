@@ -45,7 +45,7 @@ struct EgressWatchTests {
             ("nft flush ruleset", "nftables has no table inet pipelined"),
             ("nft flush chain inet pipelined to_sockets", "the chain to_sockets of the table"),
             ("ip -6 route flush table 28778", "the local route of table 28778 is gone (ip -6)"),
-            ("ip -4 rule del fwmark 0x706a table 28778", "the rule that leads to table 28778 is gone (ip -4 rule)"),
+            ("ip -4 rule del fwmark 0x706a table 28778", "the rule for table 28778 is gone (ip -4 rule)"),
         ])
     func lost(_ command: String, _ fault: String) throws {
         let lab = try EgressLab()
@@ -84,7 +84,7 @@ struct EgressWatchTests {
         let text = try String(contentsOfFile: node.config, encoding: .utf8)
         #expect(try node.reload(text.replacingOccurrences(of: ":15001", with: ":15003")).isEvent("reloaded"))
         let line = try event("interception_lost", lost + 1, node, soon)
-        #expect(line.contains("was made from another config"), "\(line)")
+        #expect(line.contains("was installed from another config"), "\(line)")
         #expect(try lab.attemptRules(node.config, "--apply").exit == .code(0))
         try awaitInForce(lab)
         #expect(
@@ -151,7 +151,7 @@ struct EgressWatchTests {
         #expect(times[1].timeIntervalSince(times[0]) > 1.5 && times[2].timeIntervalSince(times[1]) > 3, "\(times)")
         try awaitUntil("status names the next try", Deadline(seconds: 60)) {
             try lab.run(in: lab.node, ["nft", "flush", "ruleset"])
-            return try interception(lab).problems.contains { $0.contains("the node tries again in ") }
+            return try interception(lab).problems.contains { $0.contains("the node restores them again in ") }
         }
         let text = try String(contentsOfFile: node.config, encoding: .utf8)
         let off = text.replacingOccurrences(of: "rules manage", with: "rules off")

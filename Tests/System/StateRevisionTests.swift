@@ -50,7 +50,7 @@ struct StateRevisionTests {
         try state("42", env, [route("rt", ",\"listen_port\":1")])
         let reused = try reload()
         #expect(reused.exit == .code(0) && reused.out.contains("revision_reused"), "\(reused)")
-        #expect(reused.out.contains("is twice"), "\(reused)")
+        #expect(reused.out.contains("occurs twice"), "\(reused)")
         #expect(try isServed())
         try state("43", "", [])
         let meant = try reload(["--confirm"])

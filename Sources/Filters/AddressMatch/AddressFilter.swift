@@ -1,16 +1,16 @@
 import Pipeline
 import PipelineSets
 
-/// `address deny bogons`: lets connections through, or refuses them, by an address of theirs.
-/// The first rule that matches decides; without a match the connection passes.
+/// `address deny bogons`: passes or refuses connections by source, destination or peer address. The first matching rule
+/// decides; without a match the connection passes.
 public enum AddressFilter: Filter {
     public struct Settings: Sendable {
-        /// The index of the first rule that holds an address, one table a side, and which sides they are of: those that a rule
-        /// looks at. Behind a pointer: settings are handed over by value for each connection.
+        /// One table per side that a rule uses: the index of the first rule for an address. Behind a pointer, since
+        /// settings are passed by value for each connection.
         let tables: FrozenArray<PrefixTable>
         let sides: FrozenArray<Side>
         let rules: FrozenArray<Rule>
-        /// What the rules were made of, for `explain` alone: the data path never touches it.
+        /// The rules' sets, for `explain` only: the data path never touches them.
         let sets: Unmanaged<RuleSets>
     }
 
@@ -19,18 +19,18 @@ public enum AddressFilter: Filter {
         let side: Side
     }
 
-    /// The sets as written, in the order of the rules. They share their prefixes with whoever else uses the sets.
+    /// The sets as written, in the order of the rules. Their prefixes are shared with other users.
     final class RuleSets: Sendable {
         let sets: [AddressSet]
         init(_ sets: [AddressSet]) { self.sets = sets }
     }
 
     enum Side: CaseIterable {
-        /// Whom we believe the client to be.
+        /// The client: the peer, or the source in an accepted PROXY header.
         case source
         /// What the client connected to.
         case destination
-        /// Who has connected to us, whomever it speaks for.
+        /// The socket's peer, whatever a PROXY header says.
         case peer
 
         init(_ word: ArgumentValue) {
@@ -74,7 +74,7 @@ public enum AddressFilter: Filter {
         keyword: "address",
         summary: "allows or denies by source, destination or peer address",
         reads: [.client],
-        readingEarlier: [.client: "write `peer` in its rules, which is who has connected, whomever a header names"],
+        readingEarlier: [.client: "write `peer` in its rules: the socket's own address, whatever a PROXY header says"],
         clauses: [
             ClauseSpec(
                 "rule",
@@ -82,7 +82,7 @@ public enum AddressFilter: Filter {
                     .choice(name: "action", ["allow", "deny"]), .optional(name: "side", ["from", "to", "peer"]),
                     .set(name: "addresses"),
                 ], required: true, repeats: true,
-                summary: "the first rule that matches decides; `from` (the client) is meant if no side is said")
+                summary: "the first rule that matches decides; without a side, a rule means `from` (the client)")
         ],
         reasons: [
             ReasonSpec("denied_source", .client, "The client's address is in a set that a `deny` rule names."),
@@ -127,7 +127,7 @@ public enum AddressFilter: Filter {
             sets: .passRetained(RuleSets(sets)))
     }
 
-    /// Nil if no rule looks at the side.
+    /// Nil if no rule uses the side.
     private static func table(
         _ side: Side, _ rules: [Rule], _ sets: [AddressSet]
     ) throws(SettingsError) -> PrefixTable? {
@@ -154,7 +154,7 @@ public enum AddressFilter: Filter {
         return first == PrefixTable.none ? nil : Int(first)
     }
 
-    /// A rule about destinations or peers doesn't care who the client is.
+    /// Rules about destinations or peers don't depend on the client.
     public static func facts(_ settings: Settings) -> StageFacts {
         StageFacts(reads: settings.rules.buffer.contains { $0.side == .source } ? descriptor.reads : [])
     }
@@ -172,7 +172,7 @@ public enum AddressFilter: Filter {
         guard let index = decision(settings, view) else {
             let sides = Side.allCases.filter { side in side != .peer || settings.sides.buffer.contains(side) }
             let looked = sides.map { "\($0.word) \($0.address(view.facts))" }.joined(separator: " or ")
-            return "no rule matches \(looked); what no rule matches may pass"
+            return "no rule matches \(looked); unmatched connections pass"
         }
         let rule = settings.rules[index]
         let set = settings.sets.takeUnretainedValue().sets[index]

@@ -13,7 +13,7 @@ struct SetMembers: MemberList {
         })
 
     private var prefixes: [Prefix] = []
-    /// Nil: nobody asks.
+    /// Nil: duplicates are not reported.
     private var known: Set<Prefix>?
 
     init(isDistinct: Bool) { known = isDistinct ? [] : nil }
@@ -22,9 +22,9 @@ struct SetMembers: MemberList {
 
     mutating func add(_ text: UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Bool {
         guard let prefix = Prefix(ascii: text) else {
-            // Slow, and only for what is wrong: says what.
+            // Slow path for invalid members: produces the message.
             _ = try ConfigValue.prefix(String(decoding: text, as: UTF8.self))
-            throw ValueProblem(message: "this is no prefix")
+            throw ValueProblem(message: "this is not a prefix")
         }
         guard known?.insert(prefix).inserted != false else { return false }
         prefixes.append(prefix)

@@ -6,9 +6,9 @@ extension AntiSpoofFilter {
         let peer = view.facts.peer.endpoint.address
         if settings.requiresAssigned {
             guard let identity = view.instances.identity(of: peer) else {
-                return "\(peer) was given to no instance of this node"
+                return "\(peer) is assigned to no instance of this node"
             }
-            return "\(peer) was given to instance \(identity.pointee.id.string) of \(identity.pointee.owner.path)"
+            return "\(peer) is assigned to instance \(identity.pointee.id.string) of \(identity.pointee.owner.path)"
         }
         switch settings.duty(of: view.facts.peer) {
         case .mustNot: return stranger(settings, view, verdict)
@@ -22,17 +22,17 @@ extension AntiSpoofFilter {
         let what = before > 0 ? "the bytes after the PROXY header" : "the first bytes"
         switch (verdict, ProxySignature.check(stream)) {
         case (.refuse, .wait):
-            return "\(what) are the beginning of a PROXY header's signature, and the time for the rest of it is over"
+            return "\(what) begin a PROXY header's signature, and the rest did not come in time"
         case (.refuse, _):
             return settings.believesAnyone
                 ? "\(what) are a PROXY header's signature, which \(view.facts.peer.endpoint.address) may not send"
                 : "\(what) are a PROXY header's signature, which clients may not send"
         case (.inspect, _) where view.input == .timedOut:
-            return "nothing came in time; \(what) are looked at when they come"
+            return "nothing came in time; \(what) are checked when they come"
         case (.needBytes, _), (.inspect, _):
             return "the \(stream.count) bytes so far could still become a PROXY header"
-        case (.next, .wait): return "no more bytes come, and the \(stream.count) so far are no PROXY header"
-        case (.next, _): return "\(what) are no PROXY header"
+        case (.next, .wait): return "no more bytes come, and the \(stream.count) so far are not a PROXY header"
+        case (.next, _): return "\(what) are not a PROXY header"
         }
     }
 
@@ -48,8 +48,10 @@ extension AntiSpoofFilter {
         switch refusal {
         case .spoofed, .spoofedSource: return "it forges one"
         case .headerMissing: return "the first bytes are something else"
-        case .headerTimeout: return "\(count) bytes within \(settings.timeout.milliseconds) ms are not a whole one"
-        case .headerClosed: return "it closed after \(count) bytes, before the header was whole"
+        case .headerTimeout:
+            return "\(count) bytes within \(settings.timeout.milliseconds) ms are not a complete "
+                + "header"
+        case .headerClosed: return "it closed after \(count) bytes, before the header was complete"
         case .headerMalformed:
             guard case .malformed(let flaw) = ProxyHeader.parse(view.bytes, limit: settings.max) else {
                 return "what it sent is larger than \(settings.max) bytes"
@@ -66,7 +68,7 @@ extension AntiSpoofFilter {
                 return "\(size) says that the client is \(source) and went to \(destination)"
             }
             return "\(size) conveys no address, so the client is the peer itself"
-        case .notProxy: return "the first bytes are none, so the client is the peer itself"
+        case .notProxy: return "the first bytes are not a header, so the client is the peer itself"
         case .incomplete, .malformed: return "none came, so the client is the peer itself"
         }
     }

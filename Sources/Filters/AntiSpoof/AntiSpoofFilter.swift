@@ -2,20 +2,20 @@ import Pipeline
 import PipelineSets
 import PipelineWire
 
-/// `anti_spoof source assigned`: refuses connections from addresses that no instance of this node was given (R19).
+/// `anti_spoof source assigned`: refuses source addresses that are assigned to no instance of this node (R19).
 ///
-/// `anti_spoof accept from @load_balancers, refuse others`: believes PROXY headers of the senders that it lists, and
-/// closes everyone else's connection that begins like one, so that no client can say that it is someone else (R17).
+/// `anti_spoof accept from @load_balancers, refuse others`: trusts PROXY headers of listed senders, and refuses any
+/// other connection that begins like one, so that no client can forge its address (R17).
 public enum AntiSpoofFilter: Filter {
     public struct Settings: Sendable {
-        /// Who may send a header, and who must. By the socket's address, never by a believed one.
+        /// Senders that may or must send a header, by the socket's address, never by one from a header.
         let accepted: AddressRanges
         let required: AddressRanges
         /// How long a sender's header may take, from accept.
         let timeout: TimeSpan
         /// The most bytes of a v2 header, TLVs included.
         let max: Int
-        /// R19: who sends is known by the address that it was given; nothing is looked at.
+        /// R19: the source address identifies the sender; no bytes are read.
         let requiresAssigned: Bool
 
         var believesAnyone: Bool { !accepted.isEmpty || !required.isEmpty }
@@ -27,7 +27,7 @@ public enum AntiSpoofFilter: Filter {
         }
     }
 
-    /// What a peer has to do with PROXY headers.
+    /// A peer's permission to send a PROXY header.
     enum Duty {
         case mustNot, may, must
     }
@@ -44,39 +44,41 @@ public enum AntiSpoofFilter: Filter {
 
     public static let descriptor = FilterDescriptor(
         keyword: "anti_spoof",
-        summary: "believes the PROXY headers of listed senders, and closes connections that forge one or their source",
+        summary: "trusts the PROXY headers of listed senders, and refuses connections that forge a header or a source "
+            + "address",
         gives: [.client, .identity],
         clauses: [
             ClauseSpec(
                 "senders",
                 [.choice(name: "duty", ["accept", "require"]), .word("from"), .set(name: "set")], repeats: true,
-                summary: "who may (`accept`) or must (`require`) send a PROXY header, v1 or v2, which is then believed"),
+                summary: "who may (`accept`) or must (`require`) send a PROXY header, v1 or v2; their headers are "
+                    + "trusted"),
             ClauseSpec(
                 "refuse", [.word("refuse"), .word("others")],
                 summary: "refuse a PROXY header from everyone else"),
             ClauseSpec(
                 "source", [.word("source"), .word("assigned")],
-                summary: "refuse whoever sends from an address that no instance of this node was given"),
+                summary: "refuse a source address that is assigned to no instance of this node"),
             ClauseSpec(
                 "timeout",
                 [.word("timeout"), .duration(name: "time", TimeSpan.milliseconds(100)...TimeSpan.seconds(60))],
-                summary: "how long a sender's header may take from accept; 3s unless said"),
+                summary: "how long a sender's header may take from accept; default 3s"),
             ClauseSpec(
                 "max", [.word("max"), .size(name: "bytes", maxRange)],
-                summary: "how large a v2 header may be, TLVs included; 2KiB unless said"),
+                summary: "how large a v2 header may be, TLVs included; default 2KiB"),
         ],
         reasons: [
             ReasonSpec(
                 "spoofed", .client,
-                "The client's first bytes are the signature of a PROXY header, or at the deadline the beginning of one."
+                "The client's first bytes are a PROXY header's signature, or at the deadline the beginning of one."
             ),
             ReasonSpec("header_missing", .client, "A sender that must send a PROXY header began with something else."),
             ReasonSpec(
-                "header_malformed", .client, "A sender's PROXY header is no valid one, or larger than `max`."),
-            ReasonSpec("header_timeout", .client, "A sender's PROXY header was not whole in time."),
-            ReasonSpec("header_closed", .client, "A sender closed before its PROXY header was whole."),
+                "header_malformed", .client, "A sender's PROXY header is invalid, or larger than `max`."),
+            ReasonSpec("header_timeout", .client, "A sender's PROXY header was not complete in time."),
+            ReasonSpec("header_closed", .client, "A sender closed before its PROXY header was complete."),
             ReasonSpec(
-                "spoofed_source", .client, "The source is an address that no instance of this node was given."),
+                "spoofed_source", .client, "The source address is assigned to no instance of this node."),
         ],
         isNonBlocking: true)
 
@@ -94,7 +96,7 @@ public enum AntiSpoofFilter: Filter {
         }
         for clause in ["timeout", "max"] where !hasSenders && directive.first(clause) != nil {
             throw SettingsError(
-                "`\(clause)` is for headers of listed senders, and none is listed",
+                "`\(clause)` applies to headers of listed senders, but none is listed",
                 remedy: "write `accept from SET` or `require from SET`, or remove `\(clause)`", clause: clause)
         }
         return Settings(
@@ -103,11 +105,11 @@ public enum AntiSpoofFilter: Filter {
             max: Int(clamping: directive.size("max") ?? defaultMax), requiresAssigned: requiresAssigned)
     }
 
-    /// Ingress or egress: a stage judges headers, or sources.
+    /// Ingress or egress: a stage checks headers, or source addresses.
     private static func checkCombination(_ directive: Directive, requiresAssigned: Bool) throws(SettingsError) {
         if requiresAssigned, let other = directive.clauses.first(where: { $0.name != "source" }) {
             throw SettingsError(
-                "`source assigned` judges who sends by its address, and looks at no PROXY header",
+                "`source assigned` checks the source address, and reads no PROXY header",
                 remedy: "write `anti_spoof source assigned` alone", clause: other.name)
         }
         if !requiresAssigned, directive.first("refuse") == nil {
@@ -122,14 +124,14 @@ public enum AntiSpoofFilter: Filter {
         settings.required.deallocate()
     }
 
-    /// The client is another one than the peer only where somebody is believed.
+    /// The client differs from the peer only with trusted senders.
     public static func facts(_ settings: Settings) -> StageFacts {
         if settings.requiresAssigned { return StageFacts(gives: [.identity]) }
         return StageFacts(gives: settings.believesAnyone ? [.client] : [])
     }
 
-    /// Where nobody is believed, twelve bytes tell, and there is no deadline: the stage only holds back the client's
-    /// bytes, not the connection.
+    /// Without trusted senders, twelve bytes decide, and there is no deadline: the stage holds back the client's bytes,
+    /// not the connection.
     public static func peek(_ settings: Settings) -> PeekNeed? {
         if settings.requiresAssigned { return nil }
         return settings.believesAnyone
@@ -154,7 +156,7 @@ public enum AntiSpoofFilter: Filter {
         }
     }
 
-    /// R19: by the socket's address. The handshake is over, so answers to it reach whoever sent.
+    /// R19: by the socket's address. The completed handshake proves that replies reach the sender.
     private static func assigned(_ view: ConnectionView, _ effects: Effects) -> Verdict {
         guard let identity = view.instances.identity(of: view.facts.peer.endpoint.address) else {
             return refuse(.spoofedSource)
@@ -174,9 +176,9 @@ public enum AntiSpoofFilter: Filter {
         }
     }
 
-    /// Not a whole header yet. Who may send none is let in at the deadline if nothing came, and its first bytes are still
-    /// looked at (``late(_:)``); so is a stream that ends as what is no signature. One that has begun like a signature and
-    /// stops is not waved through: what is missing might still come, and would be taken for the client's own bytes.
+    /// The header is incomplete. At the deadline, a sender that may omit it passes if nothing came, and its first bytes
+    /// are still inspected (``late(_:)``); a stream that ends without a signature passes too. A partial signature is
+    /// refused: its rest could still come, and would be read as the client's own bytes.
     private static func incomplete(_ duty: Duty, _ needs: Int, _ view: ConnectionView) -> Verdict {
         switch view.input {
         case .open: return .needBytes(needs)
@@ -188,8 +190,8 @@ public enum AntiSpoofFilter: Filter {
         }
     }
 
-    /// Who may send a header, was silent until its deadline, and was let in without one. A load balancer that sends it
-    /// with the client's first bytes is closed by name: the client's address is settled, and a header is no payload.
+    /// A sender that was silent until the deadline and passed without a header. If it sends a header now, with the
+    /// client's first bytes, it is refused: the client's address is settled, and a header is not payload.
     private static func late(_ view: ConnectionView) -> Verdict {
         switch ProxySignature.check(view.bytes) {
         case .block: return refuse(.headerTimeout)
@@ -198,7 +200,7 @@ public enum AntiSpoofFilter: Filter {
         }
     }
 
-    /// Who may not send a header: asked at every byte that could make it one.
+    /// A sender without permission: checked at every byte that could complete a signature.
     private static func stranger(_ settings: Settings, _ view: ConnectionView) -> Verdict {
         let (stream, before) = stream(settings, view)
         switch ProxySignature.check(stream) {
@@ -208,20 +210,20 @@ public enum AntiSpoofFilter: Filter {
         }
     }
 
-    /// R17: no first byte goes unlooked, however late it comes. silence keeps the inspection open.
+    /// R17: every first byte is inspected, however late. Silence keeps the inspection open.
     private static func undecided(_ isSilent: Bool, _ wanted: Int, _ input: InputState) -> Verdict {
         switch input {
         case .open: return .inspect(wanted)
-        // Whoever has begun like a signature by now has had its time.
+        // A partial signature at the deadline is refused.
         case .timedOut: return isSilent ? .inspect(wanted) : refuse(.spoofed)
-        // What ends before it is a signature never becomes one.
+        // A stream that ended without a complete signature passes.
         case .ended: return .next
-        // What may not be looked at may not pass.
+        // Bytes that can't be inspected may not pass.
         case .full: return refuse(.spoofed)
         }
     }
 
-    /// What a stranger is judged by: all that came, or, where a stage above has taken a header out, what follows it.
+    /// The bytes to check: all, or those after a header that a stage above consumed.
     static func stream(
         _ settings: Settings, _ view: ConnectionView
     ) -> (bytes: UnsafeBufferPointer<UInt8>, before: Int) {

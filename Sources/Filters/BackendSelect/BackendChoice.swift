@@ -2,12 +2,12 @@ import Pipeline
 
 /// Chooses the backends of one connection: up to three, each once, in the order in which to try them (R11–R13).
 ///
-/// Only backends that may be used are handed on: those that no evidence speaks against (R12), that have room, and that
-/// have a weight. A backend's own limit is looked at here, and enforced by the runtime when it connects.
+/// Only eligible backends are chosen: not down or ejected (R12), below their limit, and with a weight. The limit is
+/// checked here, and enforced by the runtime at the connect.
 struct BackendChoice {
-    /// After this many turns or draws in a row that came to nothing, the backends are gone through one by one.
+    /// After this many failed turns or draws in a row, the backends are tried in order.
     private static let tries = 32
-    /// The part of its share that a backend starts with: one tenth, as a fraction of 2^16.
+    /// The initial share of a slowly starting backend: one tenth, as a fraction of 2^16.
     private static let firstShare: UInt64 = 6554
 
     private(set) var candidates = BackendCandidates()
@@ -17,11 +17,11 @@ struct BackendChoice {
     private let panic: HealthSettings.Panic
     private let client: IPAddress
     private let now: Instant
-    /// The shared cursor stays where it is.
+    /// A dry run: the shared cursor does not move.
     private let isDryRun: Bool
     private let tried: TriedBackends
     private var dryRunTurns: UInt64 = 0
-    /// Nobody is healthy, and that is not to matter.
+    /// Panic mode: all backends are out, and are used anyway.
     private var ignoresHealth = false
 
     init(_ route: UnsafePointer<Route>, _ settings: BackendFilter.Settings, _ view: ConnectionView) {
@@ -55,14 +55,14 @@ struct BackendChoice {
         }
     }
 
-    // MARK: Who may be used
+    // MARK: Eligibility
 
     private func isUsable(_ backend: UnsafePointer<Backend>) -> Bool {
         hasWeight(backend) && isOpen(backend)
             && (tried.count == 0 || !tried.contains(backend.pointee.address.endpoint))
     }
 
-    /// Without a schedule all weigh the same, if only 0.
+    /// Without a schedule all weights are equal, even if 0.
     private func hasWeight(_ backend: UnsafePointer<Backend>) -> Bool {
         backend.pointee.weight > 0 || group.pointee.schedule.isEmpty
     }
@@ -71,7 +71,7 @@ struct BackendChoice {
         (ignoresHealth || backend.pointee.cell.pointee.isEligible(at: now)) && !backend.isFull
     }
 
-    /// Why nobody may be used.
+    /// Why no backend is eligible.
     var refusal: BackendFilter.Refusal {
         guard !backends.isEmpty else { return .noBackend }
         for index in 0..<backends.count {
@@ -83,17 +83,17 @@ struct BackendChoice {
         return .noHealthyBackend
     }
 
-    /// How much of its share a backend gets, as a fraction of 2^16: it grows evenly from a tenth to the whole.
+    /// A backend's share under slow start, as a fraction of 2^16: it grows linearly from a tenth to the whole.
     private func share(_ backend: UnsafePointer<Backend>) -> UInt64 {
         let since = backend.pointee.cell.pointee.eligibleSince.load(ordering: .relaxed)
         guard slowStart > .zero, since > 0 else { return 1 << 16 }
-        // In units of about a thousandth of a second: an hour fits many times.
+        // In units of about a millisecond, so that an hour fits.
         let (age, window) = (now.since(Instant(nanoseconds: since)).nanoseconds >> 20, slowStart.nanoseconds >> 20)
         guard age < window else { return 1 << 16 }
         return max(BackendChoice.firstShare, (age << 16) / window)
     }
 
-    // MARK: Taking them
+    // MARK: Selection
 
     private mutating func add(_ backend: UnsafePointer<Backend>) {
         for index in 0..<Int(candidates.count) where candidates[index] == backend { return }
@@ -119,7 +119,7 @@ struct BackendChoice {
         return schedule.isEmpty ? turn : Int(schedule[turn])
     }
 
-    /// The next turn, of all workers' together.
+    /// The next turn, shared by all workers.
     private mutating func nextTurn() -> Int {
         let turn: UInt64
         if isDryRun {
@@ -133,8 +133,8 @@ struct BackendChoice {
 
     // MARK: Round robin
 
-    /// Who can't use its turn gives it up: the next turn is taken instead, so that nobody gets two. A backend that
-    /// starts slowly gives up some of its turns, at random.
+    /// An ineligible backend loses its turn: the next turn is taken instead, so that no other gets two. A slowly
+    /// starting backend loses some of its turns, at random.
     private mutating func takeTurn(_ random: inout SplitMix64) {
         var reserve: Int?
         for _ in 0..<min(BackendChoice.tries, turns) {
@@ -151,7 +151,7 @@ struct BackendChoice {
         if let reserve { addTurns(from: reserve) } else { addFollowing(random.below(backends.count)) }
     }
 
-    /// Whose turns come next, without taking these.
+    /// The backends of the next turns, without consuming them.
     private mutating func addTurns(from turn: Int) {
         var next = turn
         for _ in 0..<min(BackendChoice.tries, turns) {
@@ -165,7 +165,7 @@ struct BackendChoice {
 
     // MARK: By load
 
-    /// Connections by weight, so that `a` before `b` means that `a` has more room.
+    /// Orders backends by connections per weight, least first.
     private func isLessLoaded(_ a: UnsafePointer<Backend>, than b: UnsafePointer<Backend>) -> Bool {
         let load = { (backend: UnsafePointer<Backend>) in UInt64(backend.pointee.cell.pointee.active.current) }
         let room = { (backend: UnsafePointer<Backend>) in UInt64(max(1, backend.pointee.weight)) * share(backend) }
@@ -173,8 +173,8 @@ struct BackendChoice {
         return load(a) * room(b) < load(b) * room(a)
     }
 
-    /// The three with the fewest connections for their weight. Among equals the turn decides, so that an idle route
-    /// goes through its backends by weight.
+    /// The three with the fewest connections per weight. Among equals the turn decides, so that an idle route uses its
+    /// backends by weight.
     private mutating func takeLeastLoaded() {
         var best = (first: UnsafePointer<Backend>?.none, second: UnsafePointer<Backend>?.none)
         var third: UnsafePointer<Backend>?
@@ -195,7 +195,7 @@ struct BackendChoice {
         if let third { add(third) }
     }
 
-    /// Two at random, by weight: the one with fewer connections for its weight first.
+    /// Two random choices, by weight: the one with fewer connections per weight first.
     private mutating func drawTwo(_ random: inout SplitMix64) {
         guard let first = draw(&random, besides: nil) else {
             addFollowing(random.below(backends.count))
@@ -224,9 +224,8 @@ struct BackendChoice {
 
     // MARK: By client
 
-    /// The client's place in the table, and from there on whoever comes next: clients of a backend that is out spread
-    /// over all others. A backend that starts slowly gets the same growing part of its clients from one connection to
-    /// the next.
+    /// The client's place in the table, then the following ones: clients of a backend that is out spread over all
+    /// others. A slowly starting backend gets a stable, growing part of its clients.
     private mutating func lookUp() {
         let hash = Hashing.address(client)
         let table = group.pointee.maglev
@@ -251,7 +250,7 @@ struct BackendChoice {
 }
 
 extension UnsafePointer<Backend> {
-    /// It has as many connections as it may.
+    /// It is at its connection limit.
     var isFull: Bool {
         pointee.maxConnections > 0 && pointee.cell.pointee.active.current >= pointee.maxConnections
     }

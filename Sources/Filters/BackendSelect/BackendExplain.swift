@@ -4,7 +4,7 @@ extension BackendFilter {
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard settings.direct == .no else {
             let whose = settings.direct == .fromClient ? "the instance's own address" : "an address of this host"
-            return "goes on to \(view.facts.destination.endpoint), from \(whose)"
+            return "is relayed to \(view.facts.destination.endpoint), from \(whose)"
         }
         guard let route = view.facts.route else { return missing(view) }
         let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.name.path)"
@@ -14,13 +14,13 @@ extension BackendFilter {
         let backends = route.pointee.backends
         guard !backends.isEmpty else { return "\(found) has no ready instance" }
         if verdict == .refuse(Refusal.routeFull.rawValue) {
-            return "\(found) has its \(route.pointee.maxConnections) connections"
+            return "\(found) is at its limit of \(route.pointee.maxConnections) connections"
         }
         var text = "\(found), \(backends.count) ready\(out(settings, backends, view))"
         let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }.map(described)
         guard !tries.isEmpty else { return text }
         if settings.panic == .useAll, !backends.buffer.contains(where: { $0.cell.pointee.isEligible(at: view.now) }) {
-            text += "; all are used all the same (panic)"
+            text += "; all are used anyway (panic)"
         }
         let balance = route.pointee.balance ?? settings.balance
         return "\(text); to try in order, by \(balance.name): \(tries.joined(separator: ", "))"
@@ -30,7 +30,7 @@ extension BackendFilter {
         let name = view.facts.serverName
         let destination = view.facts.destination.endpoint
         return name.isEmpty || view.facts.hint == .tcpRaw
-            ? "no name to go by, and not exactly one \(view.facts.hint.name) route at \(destination)"
+            ? "no server name, and not exactly one \(view.facts.hint.name) route at \(destination)"
             : "no route for \(name.string) at \(destination)"
     }
 
@@ -53,7 +53,7 @@ extension BackendFilter {
         return ", out: " + reasons.prefix(namedLimit).joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
     }
 
-    /// Why a backend gets no connection now; nil: it may.
+    /// Why a backend is not eligible now; nil: it is.
     private static func why(_ backend: UnsafePointer<Backend>, hasWeights: Bool, at now: Instant) -> String? {
         let cell = backend.pointee.cell
         if cell.pointee.probe.load(ordering: .relaxed) == BackendCell.Probe.down.rawValue { return "probe down" }

@@ -1,27 +1,27 @@
 import Pipeline
 import Synchronization
 
-/// `backend original_destination`: sends intercepted connections on to where they were going.
+/// `backend original_destination`: relays intercepted connections to their original destination.
 ///
 /// `backend round_robin`: finds the route, and the backends to try, in order (R4, R6, R10–R13).
 public enum BackendFilter: Filter {
     public struct Settings: @unchecked Sendable {
-        /// For routes that name no balance.
+        /// For routes without a balance.
         let balance: Balance
-        /// Zero: nobody starts slowly.
+        /// Zero: no slow start.
         let slowStart: TimeSpan
         let panic: HealthSettings.Panic
         /// The `health` block's, which the stage keeps alive, or the standard one.
         let ejection: UnsafePointer<EjectionPolicy>
-        /// Other than `no`: to where clients were going, and without routes.
+        /// Other than `no`: connect to original destinations, without routes.
         let direct: DirectConnect
         /// How long such a connect may take.
         let directTimeout: TimeSpan
-        /// How long others are refused a destination that does not answer; zero: not at all.
+        /// How long an unreachable destination is refused; zero: not at all.
         let unreachableFor: TimeSpan
     }
 
-    /// What a worker draws random numbers from.
+    /// The worker's random generator.
     public struct WorkerState {
         var random: SplitMix64
     }
@@ -38,44 +38,49 @@ public enum BackendFilter: Filter {
         clauses: [
             ClauseSpec(
                 "balance", [.choice(name: "balance", Balance.allCases.map(\.name))],
-                summary: "how routes that don't say choose among their backends; `round_robin` unless said"),
+                summary: "how routes without a `balance` of their own choose among backends; default `round_robin`"),
             ClauseSpec(
                 "original_destination", [.word("original_destination")],
-                summary: "no routes: connect to where the client was going, from this host's own address"),
+                summary: "no routes: connect to the client's original destination, from this host's own address"),
             ClauseSpec(
                 "from_instance", [.word("original_destination"), .word("from"), .word("instance")],
-                summary: "the same, from the client's address, on a port of the kernel's choice"),
+                summary: "the same, from the client's address and a port that the kernel chooses"),
             ClauseSpec(
                 "connect_timeout",
                 [.word("connect_timeout"), .duration(name: "time", .milliseconds(10)...(.seconds(120)))],
-                summary: "how long a connect to the original destination may take; `60s` unless said"),
+                summary: "how long a connect to the original destination may take; default `60s`"),
             ClauseSpec(
                 "unreachable_for", [.word("unreachable_for"), .duration(name: "time", .seconds(1)...(.seconds(30)))],
-                summary: "how long others are refused an original destination that does not answer; `30s` unless said"),
+                summary: "how long new connections to an original destination that did not answer are refused; "
+                    + "default `30s`"),
             ClauseSpec(
                 "unreachable_off", [.word("unreachable_for"), .word("off")],
-                summary: "nobody is refused because a destination did not answer somebody else"),
+                summary: "never refuse a client because the destination did not answer another one"),
             ClauseSpec(
                 "health", [.word("health"), .block(name: "block", HealthSettings.block.kind)],
-                summary: "who probes, what connect failures lead to, and what happens when all backends are out"),
+                summary: "probes, ejection after connect failures, and what happens when all backends are out"),
             ClauseSpec(
                 "slow_start", [.word("slow_start"), .duration(name: "window", .seconds(1)...(.seconds(3600)))],
-                summary: "a backend that comes back gets its whole share after this long"),
+                summary: "a backend that returns reaches its full share after this long"),
         ],
         reasons: [
             ReasonSpec(
                 "no_route", .client,
-                "No route has this name here; or there is no name, and not exactly one route that could be meant."),
+                "No route here has this name; or there is no name, and not exactly one candidate route."),
             ReasonSpec("no_backend", .upstream, "The route has no instance that is ready."),
             ReasonSpec(
                 "no_healthy_backend", .upstream, "Every ready instance is out: its probe is down, or it is ejected."),
             ReasonSpec(
-                "backends_full", .upstream, "Every instance that could be used has as many connections as it may."),
-            ReasonSpec("route_full", .client, "The route has as many connections as it may."),
-            ReasonSpec("too_many_limits", .node, "The connection is counted in more limits than one can be."),
+                "backends_full", .upstream, "Every usable instance is at its connection limit."),
+            ReasonSpec("route_full", .client, "The route is at its connection limit."),
+            ReasonSpec(
+                "too_many_limits", .node,
+                "More limits apply to the connection than one connection can count "
+                    + "in."),
             ReasonSpec(
                 "proxy_mismatch", .node,
-                "What the route says of the PROXY header can't hold: its backend would get one that it doesn't expect, or believe a client's."
+                "The route's PROXY settings contradict each other: its backend would get a header that it doesn't "
+                    + "expect, or trust a client's."
             ),
         ],
         endings: [
@@ -92,8 +97,8 @@ public enum BackendFilter: Filter {
         return Settings(
             balance: Balance.allCases.first { $0.name == named } ?? .roundRobin,
             slowStart: directive.duration("slow_start") ?? .zero,
-            // Nobody probes without a block, and who was ejected can't come back before its time: where all are out, they
-            // are tried all the same, so that a route's only backend is never out.
+            // Without a `health` block there are no probes to un-eject a backend. If all are out they are tried anyway,
+            // so that a route's only backend is never out.
             panic: health?.panic ?? .useAll,
             ejection: health?.ejection ?? EjectionPolicy.standardPointer, direct: direct,
             directTimeout: directive.duration("connect_timeout") ?? ConnectionFacts.usualDirectTimeout,
@@ -107,13 +112,14 @@ public enum BackendFilter: Filter {
         guard let first = mine.first else { return direct == .fromHost ? .seconds(30) : .zero }
         guard mine.count == 1 else {
             throw SettingsError(
-                "`unreachable_for` is said twice", remedy: "write a time or `off`", clause: mine[1].name)
+                "`unreachable_for` is given twice", remedy: "write a time or `off`", clause: mine[1].name)
         }
         guard let time = directive.duration("unreachable_for") else { return .zero }
         guard direct != .fromClient else {
             throw SettingsError(
-                "what does not answer one instance's address may answer another's",
-                remedy: "leave `unreachable_for` out: with `from instance` nobody is refused for it", clause: first.name
+                "a destination that does not answer one instance's address may answer another's",
+                remedy: "remove `unreachable_for`: with `from instance` no client is refused for another's timeout",
+                clause: first.name
             )
         }
         return time
@@ -126,11 +132,11 @@ public enum BackendFilter: Filter {
             guard let detail = directive.clauses.first(where: { details.contains($0.name) }) else { return .no }
             throw SettingsError(
                 detail.name == "connect_timeout"
-                    ? "`connect_timeout` here is for connects to the original destination"
-                    : "`unreachable_for` is for original destinations",
+                    ? "`connect_timeout` here applies to connects to the original destination"
+                    : "`unreachable_for` applies to original destinations",
                 remedy: detail.name == "connect_timeout"
                     ? "write `connect_timeout` in `node` for those to backends"
-                    : "leave it out: which backends are out is for `health`",
+                    : "remove it: a `health` block decides which backends are out",
                 clause: detail.name)
         }
         if let other = directive.clauses.first(where: { $0.name != mine.name && !details.contains($0.name) }) {
@@ -159,7 +165,7 @@ public enum BackendFilter: Filter {
     private static let states = Atomic<UInt64>(0)
 
     public static func makeState(_ settings: Settings) -> WorkerState {
-        // Workers must not draw alike, or they would all rush to the same two backends.
+        // Seeds differ between workers, so that they don't all choose the same two backends.
         let number = states.wrappingAdd(1, ordering: .relaxed).newValue
         return WorkerState(random: SplitMix64(seed: Hashing.mix(number)))
     }
@@ -204,8 +210,8 @@ public enum BackendFilter: Filter {
         return choice
     }
 
-    /// A client that named a host gets that host's route or none: never the only route there is (R6). A raw route
-    /// never serves a TLS listener, nor the reverse.
+    /// A client with a server name gets that name's route or none, never the only route (R6). A raw route never serves
+    /// a TLS listener, nor the reverse.
     public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? {
         let destination = view.facts.destination
         let isRaw = view.facts.hint == .tcpRaw
@@ -216,7 +222,7 @@ public enum BackendFilter: Filter {
         return found
     }
 
-    /// Counts the connection in its route, whose limit it must fit. The runtime gives the count back at its end.
+    /// Reserves the connection in its route, within the route's limit. The runtime releases it at the end.
     private static func count(
         _ route: UnsafePointer<Route>, _ view: ConnectionView, _ effects: Effects
     ) -> Refusal? {

@@ -4,7 +4,7 @@ import Pipeline
 extension HealthSettings: SettingsBlock {
     static let block = BlockDescriptor(
         "health", .named, what: "health block", of: HealthSettings.self,
-        "how this node finds out which ready backends answer, and what it does when none does",
+        "how this node checks ready backends, and what it does when all are out",
         use: { "write `backend health \($0)` in a pipeline" })
 
     public static let initial = Values()
@@ -21,8 +21,8 @@ extension HealthSettings: SettingsBlock {
                     [.choice(name: "probe", ["tls"]), .word("sni"), .value(serverName)],
                     [.choice(name: "probe", ["expect"]), .value(answer)],
                 ],
-                "how a backend is asked: a connect; the bytes that its answer begins with; a ClientHello that is answered "
-                    + "by a ServerHello; or not at all"),
+                "the probe: a connect; the first bytes of the answer; a ClientHello answered by a ServerHello; or "
+                    + "none"),
             text: { probeText($0.probe) },
             apply: { $0.probe = probe($1) }),
         Setting(
@@ -32,7 +32,7 @@ extension HealthSettings: SettingsBlock {
                     [.duration(name: "duration", times)],
                     [.duration(name: "duration", times), .word("jitter"), .value(.percent(0...50))],
                 ],
-                "from one probe's begin to the next, of the same backend; each is longer or shorter by up to the jitter"
+                "from the start of one probe of a backend to the next; each is longer or shorter by up to the jitter"
             ),
             text: { "\($0.interval.configText) jitter \($0.jitterPercent)%" },
             apply: { values, clause in
@@ -45,12 +45,12 @@ extension HealthSettings: SettingsBlock {
                 "for the whole probe; at most the interval", without: "`1s`, or the interval if that is shorter"),
             text: { $0.wholeTimeout.configText },
             apply: { $0.timeout = $1.duration() }),
-        .count("rise", \.rise, 1...100, "good probes in a row that put a backend in again"),
-        .count("fall", \.fall, 1...100, "bad probes in a row that take it out"),
+        .count("rise", \.rise, 1...100, "good probes in a row that bring a backend back"),
+        .count("fall", \.fall, 1...100, "failed probes in a row that take it out"),
         Setting(
             SettingLine(
                 "rate", [[.value(.perSecond(1...100_000, like: "500/s"))]],
-                "at most so many probes are begun a second, all backends of the block together"),
+                "the most probes started a second, over all backends of the block"),
             text: { "\($0.probesPerSecond)/s" },
             apply: { if let rate = $1.count() { $0.probesPerSecond = UInt32(clamping: rate) } }),
     ]
@@ -59,8 +59,8 @@ extension HealthSettings: SettingsBlock {
         Setting(
             SettingLine(
                 "eject", ejectForms,
-                "connect failures in a row that take a backend out, and for how long; each ejection in a row is twice as "
-                    + "long as the last, at most `max`"),
+                "connect failures in a row that eject a backend, and for how long; each ejection in a row doubles the "
+                    + "time, up to `max`"),
             text: { values in
                 let policy = values.ejection
                 return policy.after == 0
@@ -68,7 +68,7 @@ extension HealthSettings: SettingsBlock {
             },
             apply: { values, clause throws(ValueProblem) in values.ejection = try ejection(clause) }),
         .choice(
-            "panic", \.panic, "when all ready backends of a route are out: reset at once, or try them all the same"),
+            "panic", \.panic, "when all ready backends of a route are out: reset at once, or try them anyway"),
     ]
 
     private static let ejectForms: [[ClauseSpec.Element]] = {
@@ -85,7 +85,7 @@ extension HealthSettings: SettingsBlock {
             for setting in probes.map(\.line.name) where setting != "probe" && context.said.contains(setting) {
                 remarks.append(
                     BlockRemark(
-                        .warning, at: setting, "`\(setting)` means nothing with `probe off`", help: "remove this line"))
+                        .warning, at: setting, "`\(setting)` has no effect with `probe off`", help: "remove this line"))
             }
         }
         if let timeout = values.timeout, timeout > values.interval {
@@ -93,7 +93,7 @@ extension HealthSettings: SettingsBlock {
                 BlockRemark(
                     .error, at: "timeout", "`timeout` is longer than the interval of \(values.interval.configText)",
                     expected: "at most \(values.interval.configText)",
-                    help: "at most one probe of a backend is under way: make the timeout shorter or the interval longer"
+                    help: "a backend has one probe in flight at most: make the timeout shorter or the interval longer"
                 ))
         }
         return BlockOutcome(HealthSettings(context.name, values), remarks)
@@ -133,7 +133,7 @@ extension HealthSettings {
     }
 
     private static let answer = ValueKind(
-        "TEXT", expected: "a text that the answer begins with", range: "1 to 256 bytes"
+        "TEXT", expected: "the text that the answer begins with", range: "1 to 256 bytes"
     ) { text throws(ValueProblem) in
         guard (1...256).contains(text.utf8.count) else {
             throw ValueProblem(message: "the text is empty or too long", expected: "1 to 256 bytes")
@@ -144,7 +144,7 @@ extension HealthSettings {
     /// A host name to send as SNI (RFC 6066 §3): no address, no wildcard. Lower case comes out.
     private static let serverName = ValueKind("NAME", expected: "a server name") { text throws(ValueProblem) in
         let problem = ValueProblem(
-            message: "\(quoted(text)) is no host name",
+            message: "\(quoted(text)) is not a hostname",
             expected: "a name like `app.example.com`, as it goes over the wire")
         guard (1...253).contains(text.utf8.count), IPAddress(text) == nil else { throw problem }
         for label in text.split(separator: ".", omittingEmptySubsequences: false) {

@@ -1,14 +1,14 @@
 import Pipeline
 
-/// A `health` block: how this node finds out which ready backends answer (R12). Immutable.
+/// A `health` block: how this node checks ready backends (R12). Immutable.
 ///
 /// Ownership: the program, through the stages that name it; it frees the policy when the last of them has gone.
 public final class HealthSettings: ConfigBlock, @unchecked Sendable {
-    /// What an active probe does once it is connected.
+    /// What an active probe does after the connect.
     public enum Probe: Sendable, Equatable {
         /// No active probes: only connect failures of real connections count.
         case off
-        /// A connect that comes about is enough.
+        /// A successful connect is enough.
         case tcp
         /// Waits for bytes that begin with these.
         case expect([UInt8])
@@ -20,27 +20,27 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
     public enum Panic: String, Sendable, CaseIterable {
         /// Refuse at once.
         case failFast = "fail_fast"
-        /// Try them all the same, as if all were in.
+        /// Try them anyway, as if all were healthy.
         case useAll = "use_all"
     }
 
-    /// What the block's lines say.
+    /// The values of the block's lines.
     public struct Values: Sendable {
         var probe = Probe.tcp
-        /// From one probe's begin to the next of the same backend.
+        /// From the start of one probe of a backend to the next.
         var interval = TimeSpan.seconds(2)
         /// Each interval is longer or shorter by up to this many percent, 0...50.
         var jitterPercent: UInt8 = 10
         /// For the whole probe; nil: a second, or the interval if that is shorter.
         var timeout: TimeSpan?
-        /// Good probes in a row that put a backend in again.
+        /// Good probes in a row that bring a backend back.
         var rise: UInt32 = 2
-        /// Bad probes in a row that take it out.
+        /// Failed probes in a row that take it out.
         var fall: UInt32 = 3
-        /// The most probes begun a second, all backends of this block together.
+        /// The most probes started a second, over all backends of this block.
         var probesPerSecond: UInt32 = 1000
         var panic = Panic.failFast
-        /// `after` is 0 if connect failures eject nobody.
+        /// `after` is 0 if connect failures eject no backend.
         var ejection = EjectionPolicy.standard
 
         var wholeTimeout: TimeSpan { timeout ?? min(.seconds(1), interval) }

@@ -7,8 +7,8 @@ import FilterRateLimit
 import FilterSNI
 import Pipeline
 
-/// Every filter, one line each. The order gives each filter's reasons their codes, in counters and logs of running
-/// nodes: add at the end, never reorder.
+/// Every filter, one line each. The order determines reason codes in counters and logs of running nodes: add at the
+/// end, never reorder.
 public let catalog: [any Filter.Type] = [
     AddressFilter.self,
     AntiSpoofFilter.self,

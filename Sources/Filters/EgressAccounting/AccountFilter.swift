@@ -1,54 +1,54 @@
 import Pipeline
 import PipelineFlows
 
-/// `account`: adds each ended connection and its bytes to the totals of its route. `account every 5s`: also tells who sent
-/// how much to whom, while connections live (R21).
+/// `account`: adds each ended connection and its bytes to the totals of its route. `account every 5s`: also records
+/// flows (who sent how much to whom) of open connections (R21).
 public enum AccountFilter: Filter {
     public struct Settings: Sendable {
-        /// The longest that growth stays in a worker, and a little more than a worker takes; nil: flows are not recorded.
+        /// The interval of flow records, with a margin; nil: flows are not recorded.
         public let every: TimeSpan?
         public init(every: TimeSpan? = nil) { self.every = every }
     }
 
-    /// The worker's flows, where they are recorded, and where they go: the node's, which lives as long as its workers.
+    /// The worker's flow counters, and the node's flow queues, which live as long as its workers.
     public struct WorkerState {
         var flows: UnsafeMutablePointer<WorkerFlows>?
         let queues: Unmanaged<FlowQueues>?
     }
 
-    /// Records that an iteration moves to the ring at most.
+    /// The most records that an iteration moves to the ring.
     private static let drainBatch = 1024
 
     public static let descriptor = FilterDescriptor(
         keyword: "account",
-        summary: "counts connections and bytes per route, and per flow",
+        summary: "counts connections and bytes by route and by flow",
         needs: [.route], reads: [.client],
         clauses: [
             ClauseSpec(
                 "every", [.word("every"), .duration(name: "interval", .seconds(1)...(.seconds(60)))],
-                summary: "records growth of flows this often, while connections live (R21)")
+                summary: "records the flows of open connections this often (R21)")
         ], blocks: [LedgerBlock.block, ConntrackBlock.block, AlertsBlock.block, ExportBlock.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(every: directive.duration("every"))
     }
 
-    /// Flows are counted with and without a route. What is counted for routes alone needs one, or, on egress nodes, where
-    /// there are none, a sender.
+    /// Flows are recorded with or without a route. Route totals alone need a route, or, on egress nodes without routes,
+    /// a sender.
     public static func facts(_ settings: Settings) -> StageFacts {
         settings.every == nil
             ? StageFacts(needs: descriptor.needs, instead: [.route: .identity])
             : StageFacts(reads: descriptor.reads, capabilities: .recordsFlows)
     }
 
-    /// What is recorded has to go somewhere; and who looks for something has to see it.
+    /// Warns about flows without a ledger, and about alerts without flows.
     public static func review(_ config: ConfigReview) -> [ConfigRemark] {
         var remarks: [ConfigRemark] = []
         let records = config.capabilities.contains(.recordsFlows)
         if records, config.blocks.only(LedgerBlock.self) == nil {
             remarks.append(
                 ConfigRemark(
-                    .note, at: .stage(.recordsFlows), "flows are recorded, and no `ledger` keeps them",
+                    .note, at: .stage(.recordsFlows), "flows are recorded, but no `ledger` stores them",
                     help: "write `ledger /var/lib/pipelined/ledger.db` in the `node` block"))
         }
         if !records, let alerts = config.blocks.only(AlertsBlock.self)?.values,
@@ -104,7 +104,8 @@ public enum AccountFilter: Filter {
 // MARK: Flows
 
 extension AccountFilter {
-    /// A quarter of the time is left for the way through the ring to disk, so that `every 5s` keeps R21's bound of 5 s.
+    /// A quarter of the interval is left for the way through the ring to disk, so that `every 5s` keeps R21's bound of
+    /// 5 s.
     public static func progressInterval(_ settings: Settings) -> TimeSpan? {
         settings.every.map { TimeSpan(nanoseconds: $0.nanoseconds / 4 * 3) }
     }
@@ -124,7 +125,7 @@ extension AccountFilter {
         return hasRoom ? .more : .waits
     }
 
-    /// The last of a worker's states leaves nothing behind: nobody might come after it.
+    /// The last worker memory that uses the flows hands over everything, since no other may follow.
     public static func disposeState(_ state: inout WorkerState) {
         guard let flows = state.flows else { return }
         state.flows = nil
@@ -149,7 +150,7 @@ extension AccountFilter {
         if !flows.pointee.table.add(key(totals), growth) { flows.pointee.queue.pointee.noteAggregated(1) }
     }
 
-    /// TCP (6) is all that passes a relay.
+    /// The relay carries only TCP (6).
     static func key(_ totals: ConnectionTotals) -> FlowKey {
         let isKnown = totals.instance != InstanceIdentity.unknown
         return FlowKey(

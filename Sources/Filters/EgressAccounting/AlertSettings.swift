@@ -1,6 +1,6 @@
 import Pipeline
 
-/// The `alerts` block: from when on an instance's traffic is worth an operator's look. Nil is `off`.
+/// The `alerts` block: thresholds above which an instance's traffic raises an alert. Nil is `off`.
 public struct AlertSettings: Sendable, Equatable {
     /// More than `count` within `window`.
     public struct Threshold: Sendable, Equatable {
@@ -24,22 +24,22 @@ public struct AlertSettings: Sendable, Equatable {
         }
     }
 
-    /// Destinations that the instance did not talk to before.
+    /// Destinations that are new to the instance.
     public var fanOut: Threshold? = Threshold(200, in: .seconds(60))
-    /// Connections to the ports of mail, also refused ones.
+    /// Connections to mail ports, refused ones included.
     public var smtp: Threshold? = Threshold(30, in: .seconds(60))
     /// Distinct (destination, port) that refused, or were refused.
     public var portScan: Threshold? = Threshold(50, in: .seconds(60))
     public var volume: Volume? = Volume(factor: 10, floor: 1 << 30, in: .seconds(300))
-    /// How often a alert that goes on is said again.
+    /// How often an ongoing alert is logged again.
     public var repeatEvery = TimeSpan.seconds(900)
 
-    /// The most that a threshold may say: what an engine can tell apart per instance is a little more.
+    /// The largest threshold: an engine can distinguish a little more per instance.
     public static let countLimit: UInt32 = 4000
     public static let mailPorts: [UInt16] = [25, 465, 587]
 
     public init() {}
 
-    /// Nothing is to be looked for.
+    /// All alerts are off.
     public var isOff: Bool { fanOut == nil && smtp == nil && portScan == nil && volume == nil }
 }

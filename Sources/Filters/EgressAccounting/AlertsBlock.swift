@@ -1,6 +1,6 @@
 import Pipeline
 
-/// The `alerts` block. Without one, the defaults hold where a pipeline records flows.
+/// The `alerts` block. Without one, the defaults apply if a pipeline records flows.
 public final class AlertsBlock: SettingsBlock {
     public let name = ""
     public let values: AlertSettings
@@ -10,13 +10,13 @@ public final class AlertsBlock: SettingsBlock {
 
     static let block = BlockDescriptor(
         "alerts", .single, formerly: "hints", of: AlertsBlock.self,
-        "from when on an instance's traffic is worth an operator's look",
+        "thresholds above which an instance's traffic raises an alert",
         absent: { $0.contains(.recordsFlows) ? AlertsBlock(AlertSettings()) : nil })
 
     public static let initial = AlertSettings()
     public static let lines: [Setting<AlertSettings>] = [
-        threshold("fan_out", \.fanOut, "destinations that the instance did not talk to before"),
-        threshold("smtp", \.smtp, "connections to the ports of mail, also refused ones"),
+        threshold("fan_out", \.fanOut, "destinations that are new to the instance"),
+        threshold("smtp", \.smtp, "connections to mail ports, refused ones included"),
         threshold("port_scan", \.portScan, "distinct addresses and ports that refused, or were refused"),
         Setting(
             SettingLine(
@@ -28,7 +28,7 @@ public final class AlertsBlock: SettingsBlock {
                         .duration(name: "window", windows),
                     ],
                 ],
-                "more bytes, both ways together, than so many times what is usual for the instance, and than the size"),
+                "bytes of both directions: more than FACTOR times the instance's usual volume, and more than SIZE"),
             text: { settings in
                 settings.volume.map { "\($0.factor)x over \(sizeText($0.floor)) in \($0.window.configText)" } ?? "off"
             },
@@ -40,10 +40,10 @@ public final class AlertsBlock: SettingsBlock {
                 settings.volume = AlertSettings.Volume(factor: UInt32(clamping: factor), floor: floor, in: window)
             }),
         .duration(
-            "repeat", \.repeatEvery, .seconds(10)...(.seconds(86400)), "how often a alert that goes on is said again"),
+            "repeat", \.repeatEvery, .seconds(10)...(.seconds(86400)), "how often an ongoing alert is logged again"),
     ]
 
-    /// Nothing is to be looked for: there is no block.
+    /// Without a block, all alerts are off.
     public static func make(_ values: AlertSettings, _ context: BlockContext) -> BlockOutcome {
         BlockOutcome(values.isOff ? nil : AlertsBlock(values))
     }
@@ -59,7 +59,7 @@ public final class AlertsBlock: SettingsBlock {
             .duration(name: "window", windows),
         ]
         return Setting(
-            SettingLine(keyword, [[.word("off")], more], "more than so many of these in a window: " + summary),
+            SettingLine(keyword, [[.word("off")], more], "the most in a window before an alert: " + summary),
             text: { settings in
                 settings[keyPath: path].map { "\($0.count) in \($0.window.configText)" } ?? "off"
             },
@@ -79,7 +79,7 @@ public final class AlertsBlock: SettingsBlock {
         let range: ClosedRange<UInt32> = 2...1000
         guard text.hasSuffix("x"), let value = UInt32(digits), String(value) == digits, range.contains(value) else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no factor from \(range.lowerBound)x to \(range.upperBound)x",
+                message: "\(quoted(text)) is not a factor from \(range.lowerBound)x to \(range.upperBound)x",
                 expected: "a whole number and `x`, like `10x`")
         }
         return .count(UInt64(value))

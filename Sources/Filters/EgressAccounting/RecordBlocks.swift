@@ -1,6 +1,6 @@
 import Pipeline
 
-/// `export ipfix udp|tcp ADDRESS:PORT …`: a collector that flow records go to.
+/// `export ipfix udp|tcp ADDRESS:PORT …`: a collector for flow records.
 public final class ExportBlock: SettingsBlock {
     public let values: ExportSettings
     public var name: String { "\(values.transport.rawValue) \(values.collector)" }
@@ -8,7 +8,7 @@ public final class ExportBlock: SettingsBlock {
     init(_ values: ExportSettings) { self.values = values }
 
     static let block = BlockDescriptor(
-        "export", .line(limit: ExportSettings.limit, remedy: "let one collector send the records on"),
+        "export", .line(limit: ExportSettings.limit, remedy: "let one collector forward the records"),
         of: ExportBlock.self, "where flow records go, as IPFIX (RFC 7011)")
 
     public static let initial = ExportSettings(transport: .udp, collector: Endpoint(.unspecified, 0))
@@ -33,7 +33,7 @@ public final class ExportBlock: SettingsBlock {
     ]
 
     private static let options: [ClauseSpec] = [
-        // Domain 0 means that no single domain fits (RFC 7011 §3.1), which is never so here.
+        // Domain 0 means that no single domain applies (RFC 7011 §3.1), which does not occur here.
         ClauseSpec("domain", [.word("domain"), .count(name: "number", 1...UInt64(UInt32.max))]),
         ClauseSpec("enterprise", [.word("enterprise"), .value(enterprise)]),
         ClauseSpec("templates", [.word("templates"), .duration(name: "duration", .seconds(1)...(.seconds(3600)))]),
@@ -43,7 +43,7 @@ public final class ExportBlock: SettingsBlock {
     private static func read(_ clause: Clause) throws(ValueProblem) -> ExportSettings {
         guard let transport = clause.word().flatMap(ExportSettings.Transport.init(rawValue:)),
             let collector = clause.custom(1, as: Endpoint.self)
-        else { throw ValueProblem(message: "`export` is not complete") }
+        else { throw ValueProblem(message: "`export` is incomplete") }
         var settings = ExportSettings(transport: transport, collector: collector)
         if let domain = clause.option("domain")?.count() { settings.domain = UInt32(clamping: domain) }
         if let number = clause.option("enterprise")?.count() { settings.enterprise = UInt32(clamping: number) }
@@ -51,7 +51,8 @@ public final class ExportBlock: SettingsBlock {
         guard let templates = clause.option("templates")?.duration() else { return settings }
         guard transport == .udp else {
             throw ValueProblem(
-                message: "over TCP, templates are sent once a connection", help: "remove `templates`", word: "templates"
+                message: "over TCP, templates are sent once per connection", help: "remove `templates`",
+                word: "templates"
             )
         }
         settings.templates = templates
@@ -66,7 +67,7 @@ public final class ExportBlock: SettingsBlock {
         text throws(ValueProblem) in
         let endpoint = try ConfigValue.endpoint(text)
         guard !endpoint.address.isUnspecified else {
-            throw ValueProblem(message: "\(quoted(text)) is no host's address", expected: "the collector's address")
+            throw ValueProblem(message: "\(quoted(text)) is not a host's address", expected: "the collector's address")
         }
         return .custom(endpoint)
     }
@@ -76,7 +77,9 @@ public final class ExportBlock: SettingsBlock {
         let number = try ConfigValue.count(text, 1...UInt64(UInt32.max))
         guard number != 29305 else {
             throw ValueProblem(
-                message: "29305 stands for the reverse direction (RFC 5103)", expected: "your own enterprise number")
+                message: "29305 is reserved for the reverse direction (RFC 5103)",
+                expected: "your own enterprise "
+                    + "number")
         }
         return .count(number)
     }
@@ -90,7 +93,7 @@ public final class LedgerBlock: SettingsBlock {
     init(_ values: LedgerSettings) { self.values = values }
 
     static let block = BlockDescriptor(
-        "ledger", .nodeLine, of: LedgerBlock.self, "where flows are kept, and for how long (R21)")
+        "ledger", .nodeLine, of: LedgerBlock.self, "where flows are stored, and for how long (R21)")
 
     public static let initial = LedgerSettings(path: "")
     public static let lines: [Setting<LedgerSettings>] = [
@@ -98,7 +101,7 @@ public final class LedgerBlock: SettingsBlock {
             SettingLine(
                 "ledger",
                 [[.value(.path("ledger", of: "file", like: "/var/lib/pipelined/ledger.db")), .options(levels)]],
-                "where flows are kept that `account every` records, and for how long by minute, hour and day",
+                "where the flows of `account every` are stored, and how long minutes, hours and days are kept",
                 without: "none; `2d`, `30d`, `400d`"),
             text: { settings in
                 "\(settings.path) minutes \(text(settings.minutes)) hours \(text(settings.hours)) days \(text(settings.days))"
@@ -142,7 +145,7 @@ public final class LedgerBlock: SettingsBlock {
             return .duration(TimeSpan(nanoseconds: days * 86_400_000_000_000))
         }
         guard text.last == "h" else {
-            throw ValueProblem(message: "\(quoted(text)) is no time to keep something", expected: expected)
+            throw ValueProblem(message: "\(quoted(text)) is not a retention time", expected: expected)
         }
         return .duration(try ConfigValue.duration(text, .seconds(3600)...(.seconds(3650 * 86400))))
     }
@@ -156,7 +159,9 @@ public final class ConntrackBlock: SettingsBlock {
     init(_ values: ConntrackCounting) { self.values = values }
 
     static let block = BlockDescriptor(
-        "conntrack", .nodeLine, of: ConntrackBlock.self, "counts what passes no worker, as the kernel does")
+        "conntrack", .nodeLine, of: ConntrackBlock.self,
+        "counts traffic that passes no worker, from the kernel's "
+            + "conntrack table")
 
     public static let initial = ConntrackCounting(interval: .seconds(5))
     public static let lines: [Setting<ConntrackCounting>] = [
@@ -169,8 +174,8 @@ public final class ConntrackBlock: SettingsBlock {
                         .options([ClauseSpec("table", [.word("table"), .count(name: "n", 1000...16_000_000)])]),
                     ]
                 ],
-                "UDP, ICMP and what else passes no worker is counted from conntrack, read so often; `table`: connections "
-                    + "that are followed at once", without: "none; `table 1M`"),
+                "how often conntrack is read for UDP, ICMP and other traffic that passes no worker; `table`: the most "
+                    + "connections tracked at once", without: "none; `table 1M`"),
             text: { "every \($0.interval.configText) table \($0.tableLimit)" },
             apply: { settings, clause in
                 if let interval = clause.duration() { settings.interval = interval }
@@ -184,12 +189,12 @@ public final class ConntrackBlock: SettingsBlock {
 }
 
 extension Program {
-    /// What is worth a alert; nil: nothing is looked for.
+    /// The alert thresholds; nil: alerts are off.
     public var alerts: AlertSettings? { blocks.only(AlertsBlock.self)?.values }
-    /// Collectors that flow records go to, in source order.
+    /// The collectors, in source order.
     public var exports: [ExportSettings] { blocks.all(of: ExportBlock.self).map(\.values) }
-    /// Where flows are kept; nil: nowhere.
+    /// The ledger; nil: none.
     public var ledger: LedgerSettings? { blocks.only(LedgerBlock.self)?.values }
-    /// How what passes no worker is counted; nil: not at all.
+    /// The conntrack settings; nil: off.
     public var conntrack: ConntrackCounting? { blocks.only(ConntrackBlock.self)?.values }
 }

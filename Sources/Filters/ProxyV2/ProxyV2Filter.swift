@@ -1,12 +1,11 @@
 import Pipeline
 import PipelineWire
 
-/// `proxy_v2 tlv authority`: tells backends who the client is, by a PROXY v2 header in front of its bytes, for the
-/// routes that ask for it (R16).
+/// `proxy_v2 tlv authority`: sends backends the client's address in a PROXY v2 header, on routes that ask for it (R16).
 public enum ProxyV2Filter: Filter {
     public struct Settings: Sendable {
         var tlvs: ProxyV2TLVs = []
-        /// The private types of the ids that go along; nil: not that one.
+        /// The private TLV types of the ids; nil: not sent.
         var routeType: UInt8?
         var envType: UInt8?
         var orgType: UInt8?
@@ -20,7 +19,7 @@ public enum ProxyV2Filter: Filter {
 
     public static let descriptor = FilterDescriptor(
         keyword: "proxy_v2",
-        summary: "puts a PROXY v2 header in front, on routes that ask for it",
+        summary: "sends a PROXY v2 header to the backend, on routes that ask for it",
         needs: [.backend],
         reads: [.client],
         clauses: [
@@ -37,16 +36,16 @@ public enum ProxyV2Filter: Filter {
                 summary: "add the id of the route, env or org, as a TLV of this private type"),
             ClauseSpec(
                 "pass_through", [.word("pass_through")],
-                summary: "add the TLVs of the header that `anti_spoof` believed"),
+                summary: "add the TLVs of the header that `anti_spoof` accepted"),
         ],
         reasons: [
-            ReasonSpec("header_too_large", .node, "The header with its TLVs is larger than what may go in front."),
+            ReasonSpec("header_too_large", .node, "The header with its TLVs is larger than the space for it."),
             ReasonSpec(
-                "tlvs_too_large", .client, "The sender's TLVs are larger than what may go in front with our own."),
+                "tlvs_too_large", .client, "The sender's TLVs do not fit beside this node's own."),
         ],
         endings: [.proxyRejected: "proxy_rejected"])
 
-    /// Whoever passes TLVs on must have got some.
+    /// `tlv passed` needs a stage that provides TLVs.
     public static func facts(_ settings: Settings) -> StageFacts {
         let client: Set<Fact> = [.client]
         return settings.tlvs.contains(.passThrough)
@@ -73,8 +72,7 @@ public enum ProxyV2Filter: Filter {
         return isWritten ? .next : .refuse(refusal.rawValue)
     }
 
-    /// Source and destination are one connection's: who believes a header's client believes where that was going, and so
-    /// both are of one family.
+    /// Source and destination come from the same header, if one was accepted, and so have one family.
     private static func destination(_ view: ConnectionView) -> DestinationAddress {
         view.facts.believedDestination ?? view.facts.destination
     }
@@ -82,9 +80,9 @@ public enum ProxyV2Filter: Filter {
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         if case .refuse(let code) = verdict {
             return code == Refusal.tlvsTooLarge.rawValue
-                ? "the \(view.facts.tlvLength) bytes of the sender's TLVs do not fit into the \(Prelude.capacity) bytes "
-                    + "for the PROXY v2 header"
-                : "the PROXY v2 header does not fit into the \(Prelude.capacity) bytes for it"
+                ? "the \(view.facts.tlvLength) bytes of the sender's TLVs do not fit into the PROXY v2 header of at "
+                    + "most \(Prelude.capacity) bytes"
+                : "the PROXY v2 header does not fit into \(Prelude.capacity) bytes"
         }
         guard view.facts.hasProxyHeader else {
             return "no PROXY header: the route does not ask for one"

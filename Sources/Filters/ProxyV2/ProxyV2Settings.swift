@@ -43,7 +43,7 @@ extension ProxyV2Filter {
         let types = [settings.routeType, settings.envType, settings.orgType].compactMap(\.self)
         guard Set(types).count == types.count else {
             throw SettingsError(
-                "two ids have the same TLV type", remedy: "give each a type of its own: `tlv env 0xE1`", clause: "ids")
+                "two ids have the same TLV type", remedy: "give each its own type: `tlv env 0xE1`", clause: "ids")
         }
         return settings
     }
@@ -54,7 +54,7 @@ extension ProxyV2Filter {
 }
 
 extension ProxyV2Filter.Settings {
-    /// Ids that are sent without a type have the first private ones, in this order.
+    /// Ids without an explicit type use the first private types, in this order.
     fileprivate mutating func setID(_ word: String, _ clause: Clause) throws(SettingsError) {
         var given: UInt8?
         if clause.values.count == 2, case .count(let type) = clause.values[1] { given = UInt8(clamping: type) }

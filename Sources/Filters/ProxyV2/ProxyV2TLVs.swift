@@ -11,7 +11,7 @@ struct TLVTypes {
 
 /// What follows the addresses.
 extension ProxyV2Filter.Settings {
-    /// Adds our own TLVs, the checksum's place among them. `written` gets their types.
+    /// Adds our own TLVs, with room for the checksum. `written` gets their types.
     func appendOwn(to writer: inout ProxyV2Writer, _ view: ConnectionView, _ written: inout TLVTypes) {
         if tlvs.contains(.authority), !view.facts.serverName.isEmpty {
             writer.append(authority: view.facts.serverName)
@@ -28,7 +28,7 @@ extension ProxyV2Filter.Settings {
         if let route = view.facts.route {
             let owner = route.pointee.owner
             append(routeType, route.pointee.id, to: &writer, &written)
-            // The env's own id names nobody: another org may have the same.
+            // The env's id alone is ambiguous: another org may have the same.
             if let envType {
                 writer.append(
                     envType, org: owner.pointee.org.buffer, app: owner.pointee.app.buffer, env: owner.pointee.env.buffer
@@ -48,8 +48,8 @@ extension ProxyV2Filter.Settings {
         written.insert(type)
     }
 
-    /// Adds the TLVs of the header that we believed, as they came: but none of a type that we have written ourselves,
-    /// no checksum, which was over that header, and no padding.
+    /// Adds the TLVs of the accepted header unchanged, except types that we have written ourselves, the checksum of
+    /// that header, and padding.
     func appendForeign(to writer: inout ProxyV2Writer, _ view: ConnectionView, except written: TLVTypes) {
         for tlv in foreign(view) where isPassed(tlv, written) { writer.append(tlv.type, tlv.value) }
     }
@@ -66,8 +66,7 @@ extension ProxyV2Filter.Settings {
         return ProxyTLVs(UnsafeBufferPointer(rebasing: view.bytes[start..<end]))
     }
 
-    /// The protocol that the client offers, if it is the only one: then it is what the two sides will speak, unless the
-    /// server knows none of it. Which of several they agree on, nobody knows before the server has answered.
+    /// The client's ALPN protocol if it offers exactly one. Of several, the server's choice is not known yet.
     private func onlyProtocol(_ view: ConnectionView) -> UnsafeBufferPointer<UInt8>? {
         let start = Int(view.facts.alpnOffset)
         let end = start + Int(view.facts.alpnLength)

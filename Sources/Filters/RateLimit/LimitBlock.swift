@@ -1,7 +1,7 @@
 import Pipeline
 import PipelineLimits
 
-/// What a `limit` block says, as far as it is said.
+/// The values of a `limit` block while it is read.
 public struct LimitValues: Sendable {
     var key: LimitKey?
     var rate: ConnectionRate?
@@ -13,7 +13,7 @@ public struct LimitValues: Sendable {
 
 extension LimitTable: SettingsBlock {
     static let block = BlockDescriptor(
-        "limit", .named, of: LimitTable.self, "how much a key may have",
+        "limit", .named, of: LimitTable.self, "limits of connections and bytes for each key",
         use: { "write `rate_limit \($0)` in a pipeline" })
 
     public static let initial = LimitValues()
@@ -28,11 +28,11 @@ extension LimitTable: SettingsBlock {
         Setting(
             SettingLine(
                 "key", [[.value(LimitWords.key)], [.value(LimitWords.key), .value(LimitWords.v4)]],
-                "what it counts by: the client's network (lengths of the prefix for IPv6 and IPv4), what the connection goes "
-                    + "to, or the `listen` line; `env`, `org` and `instance` are the sender's where that is known",
+                "what is counted: connections by the client's network (prefix lengths for IPv6 and IPv4), by what "
+                    + "they go to, or by `listen` line; `env`, `org` and `instance` are the sender's where it is known",
                 without: "`/64`, `v4/32`",
                 missing: SettingLine.Missing(
-                    "has no key", remedy: "say what it counts by, for example `key client/64`")),
+                    "has no key", remedy: "add a key, for example `key client/64`")),
             text: { $0.key.map(LimitWords.text) },
             apply: { values, clause throws(ValueProblem) in values.key = try key(clause) }),
         Setting(
@@ -41,8 +41,8 @@ extension LimitTable: SettingsBlock {
                 [
                     [.value(LimitWords.connections)],
                     [.value(LimitWords.connections), .word("burst"), .count(name: "n", 1...1_000_000)],
-                ], "connections that begin; a burst comes back within 30 days",
-                without: "no limit; burst: as many as begin in a second, at least 1"),
+                ], "new connections; a burst must be refilled within 30 days",
+                without: "no limit; burst: one second's connections, at least 1"),
             text: { $0.rate.map(LimitWords.text) },
             apply: { values, clause throws(ValueProblem) in values.rate = try rate(clause) }),
         Setting(
@@ -54,17 +54,16 @@ extension LimitTable: SettingsBlock {
         Setting(
             SettingLine(
                 "table", [[.count(name: "n", 1...LimitSettings.entryLimit)]],
-                "the most entries, rounded up to a multiple of 8; one for each key that is active",
+                "the most entries, rounded up to a multiple of 8; each active key needs one",
                 missing: SettingLine.Missing(
                     "has no bound",
                     remedy:
-                        "write the most entries that it may keep, for example `table 100k`: one for each key that is "
-                        + "active")),
+                        "write the most entries, for example `table 100k`: one for each key that is active")),
             text: { $0.entries.map(countText) }, apply: { $0.entries = $1.count() }),
         Setting(
             SettingLine(
                 "when_full", [[.value(whenFull)]],
-                "a new key that finds no entry is refused; there is no other way that grants nobody a fresh burst"),
+                "a full table refuses new keys; evicting an entry would grant its key a fresh burst"),
             text: { _ in "refuse" }, apply: { _, _ in }),
     ]
 
@@ -77,7 +76,7 @@ extension LimitTable: SettingsBlock {
                 [
                     [.value(LimitWords.bytes)],
                     [.value(LimitWords.bytes), .word("burst"), .size(name: "size", 4096...(64 << 30))],
-                ], summary, without: "no limit; burst: a second's bytes, at least `64KiB`"),
+                ], summary, without: "no limit; burst: one second's bytes, at least `64KiB`"),
             text: { $0[keyPath: path].map(LimitWords.text) },
             apply: { values, clause in
                 guard let rate = clause.custom(as: ByteRate.self) else { return }
@@ -90,7 +89,7 @@ extension LimitTable: SettingsBlock {
         guard let v4 = clause.count(1) else { return key }
         guard case .client(let v6, _)? = key else {
             throw ValueProblem(
-                message: "only clients are counted by networks", expected: "the end of the line",
+                message: "only `client` takes prefix lengths", expected: "the end of the line",
                 help: "remove `v4/\(v4)`")
         }
         return .client(v6: v6, v4: UInt8(clamping: v4))
@@ -104,7 +103,7 @@ extension LimitTable: SettingsBlock {
         guard result.refill < ConnectionRate.longestRefill else {
             throw ValueProblem(
                 message:
-                    "a burst of \(burst) takes more than 30 days to come back at \(LimitWords.textWithoutBurst(rate))",
+                    "a burst of \(burst) takes more than 30 days to refill at \(LimitWords.textWithoutBurst(rate))",
                 help: "write a smaller burst, or a higher rate")
         }
         return result
@@ -115,13 +114,13 @@ extension LimitTable: SettingsBlock {
             throw ValueProblem(
                 message: "a full table can't \(quoted(text))", expected: "`refuse`",
                 help: text.hasPrefix("evict")
-                    ? "entries that limit nobody any more are reused anyway; to evict others would give their keys a fresh "
+                    ? "idle entries are reused anyway; evicting others would give their keys a fresh "
                         + "burst" : nil)
         }
         return .word(text)
     }
 
-    /// One with the same settings as the block that runs is that block: a reload forgives nobody.
+    /// A block with unchanged settings reuses the running block, so that a reload keeps its table.
     public static func make(_ values: LimitValues, _ context: BlockContext) -> BlockOutcome {
         var remarks: [BlockRemark] = []
         let limits = ["rate", "concurrent", "bytes_up", "bytes_down"]
@@ -139,7 +138,7 @@ extension LimitTable: SettingsBlock {
         }
         guard let table = LimitTable(name: context.name, settings: settings) else {
             let problem = BlockRemark(
-                .error, "the system has no memory for \(countText(settings.entries)) entries",
+                .error, "not enough memory for \(countText(settings.entries)) entries",
                 help: "write a smaller `table`")
             return BlockOutcome(nil, remarks + [problem])
         }

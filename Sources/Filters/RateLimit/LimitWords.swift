@@ -1,7 +1,7 @@
 import Pipeline
 import PipelineLimits
 
-/// Readers of the words that only `limit` blocks have.
+/// Parsers of words that only `limit` blocks use.
 enum LimitWords {
     private static let periods: [(name: String, span: TimeSpan)] = [
         ("s", .seconds(1)), ("m", .seconds(60)), ("h", .seconds(3600)),
@@ -21,8 +21,8 @@ enum LimitWords {
         guard parts.count == 2 else {
             let isNumber = !text.isEmpty && text.allSatisfy { $0.isASCII && $0.isNumber }
             throw ValueProblem(
-                message: "\(quoted(text)) is no rate", expected: expected,
-                help: isNumber ? "write `\(text)/s` for a second's" : nil)
+                message: "\(quoted(text)) is not a rate", expected: expected,
+                help: isNumber ? "write `\(text)/s` for a rate per second" : nil)
         }
         guard let period = periods.first(where: { $0.name == parts[1] }) else {
             let habit = Unit.habits[parts[1].lowercased()].flatMap { name in periods.first { $0.name == name } }
@@ -41,7 +41,7 @@ enum LimitWords {
         guard let unit = byteRates.first(where: { $0.name == suffix }), !digits.isEmpty else {
             let near = byteRates.first { $0.name.lowercased() == suffix.lowercased() }
             throw ValueProblem(
-                message: "\(quoted(text)) is no byte rate", expected: expected,
+                message: "\(quoted(text)) is not a byte rate", expected: expected,
                 help: near.map { "did you mean `\(digits)\($0.name)`?" }
                     ?? "units: \(byteRates.map { "`\($0.name)`" }.joined(separator: " "))")
         }
@@ -80,7 +80,7 @@ enum LimitWords {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard parts.first == "client" else {
             throw ValueProblem(
-                message: "nothing is counted by \(quoted(text))",
+                message: "\(quoted(text)) is not a key",
                 expected: "`client/64` or " + orList(keys.map { "`\($0.name)`" }))
         }
         let length = parts.count > 1 ? try prefixLength(parts[1], in: text, 1...128) : 64

@@ -1,8 +1,8 @@
 import Pipeline
 import PipelineLimits
 
-/// `rate_limit per_client`: refuses connections that a `limit` block's rate, count or table has no room for, and has the
-/// relay keep to its byte rates.
+/// `rate_limit per_client`: refuses connections beyond a `limit` block's rate, concurrency or table size, and applies
+/// its byte rates to the relay.
 public enum RateLimitFilter: Filter {
     /// Views the block's table, which the stage keeps alive.
     public struct Settings: Sendable {
@@ -30,12 +30,12 @@ public enum RateLimitFilter: Filter {
         clauses: [
             ClauseSpec(
                 "limit", [.block(name: "limit", LimitTable.block.kind)], required: true,
-                summary: "the `limit` block that says by what, how much, and how many entries")
+                summary: "the `limit` block with the key, the limits and the size of the table")
         ],
         reasons: [
-            ReasonSpec("rate_exceeded", .client, "The key began more connections than its rate and burst allow."),
-            ReasonSpec("too_many_connections", .client, "The key has as many connections as it may have at once."),
-            ReasonSpec("table_full", .node, "The key is new, and the limit's table has no entry for it."),
+            ReasonSpec("rate_exceeded", .client, "The key opened more connections than its rate and burst allow."),
+            ReasonSpec("too_many_connections", .client, "The key is at its limit of concurrent connections."),
+            ReasonSpec("table_full", .node, "The key is new, and the limit's table is full."),
         ], blocks: [LimitTable.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
@@ -55,7 +55,7 @@ public enum RateLimitFilter: Filter {
     public static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        // No route to count by: a stage above would have refused it, but is in shadow mode.
+        // No route: a stage above would have refused the connection, but is in shadow mode.
         guard let key = key(settings, view) else { return .next }
         if view.isDryRun {
             return settings.limit.look(key, at: view.now).refusal.map { .refuse(Refusal($0).rawValue) } ?? .next
@@ -99,7 +99,7 @@ extension RateLimitFilter {
             low: address.low & ~(UInt64.max >> (max(length, 64) - 64)))
     }
 
-    /// Whom a connection counts for. An id alone says nothing: other envs may have the same.
+    /// The key's text. An id alone is ambiguous: other envs may have the same.
     private struct Who {
         let org: FrozenText
         var env: (app: FrozenText, id: FrozenText)?
@@ -120,7 +120,7 @@ extension RateLimitFilter {
     }
 
     private static func who(_ key: LimitKey, _ view: ConnectionView) -> Who? {
-        // R19: where it is known who sends, limits are the sender's.
+        // R19: with a known sender, limits apply to the sender.
         if let identity = view.facts.identity, key != .route {
             let env = (app: identity.pointee.app, id: identity.pointee.env)
             switch key {
@@ -159,21 +159,21 @@ extension RateLimitFilter {
 
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard let key = key(settings, view), let who = describe(settings.limit.key, view) else {
-            return "neither a route nor a sender is known, so there is nothing to count by"
+            return "neither a route nor a sender is known, so there is no key"
         }
         let state = settings.limit.look(key, at: view.now)
         let stands = state.isKnown ? standing(settings, state) : "is new to the limit \(settings.name.string)"
         switch verdict {
-        case .refuse(Refusal.rateExceeded.rawValue): return "\(who) \(stands): its rate is used up"
-        case .refuse(Refusal.tooManyConnections.rawValue): return "\(who) \(stands), as many as it may have"
-        case .refuse: return "\(who) \(stands), whose table has no room for it"
+        case .refuse(Refusal.rateExceeded.rawValue): return "\(who) \(stands): its rate is exhausted"
+        case .refuse(Refusal.tooManyConnections.rawValue): return "\(who) \(stands), which is its limit"
+        case .refuse: return "\(who) \(stands), whose table is full"
         case .next, .needBytes, .inspect: return "\(who) \(stands)"
         }
     }
 
     private static func standing(_ settings: Settings, _ state: LimitState) -> String {
         var parts: [String] = []
-        if let available = state.available { parts.append("may begin \(available) connections at once now") }
+        if let available = state.available { parts.append("may open \(available) connections now") }
         if settings.limit.isHeld { parts.append("has \(state.active) connections") }
         return parts.joined(separator: ", ")
     }

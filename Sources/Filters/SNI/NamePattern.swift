@@ -2,24 +2,24 @@ import CPCRE2
 import Pipeline
 
 /// One regular expression over server names, compiled by PCRE2. Immutable: any number of workers match with it, each
-/// with a ``PatternScratch`` of its own. Whoever holds the settings frees it.
+/// with its own ``PatternScratch``. The owner of the settings frees it.
 struct NamePattern: @unchecked Sendable {
     /// The longest pattern, in bytes.
     static let lengthLimit = 1024
     /// The largest compiled pattern, in bytes: what nested repeats multiply.
     static let compiledLimit = 32 << 10
-    /// How often PCRE2 may try a way to match one name. No name that a person wrote a pattern for comes near.
+    /// PCRE2's match limit for one name; reasonable patterns stay far below.
     static let matchLimit: UInt32 = 10_000
-    /// How many choices may be open at once, where there is no JIT.
+    /// PCRE2's depth limit without JIT.
     static let depthLimit: UInt32 = 1000
-    /// Memory for open choices where there is no JIT, in KiB.
+    /// PCRE2's heap limit without JIT, in KiB.
     static let heapLimit: UInt32 = 128
     /// The JIT's stack of one worker, in bytes.
     static let stackSize = 32 << 10
 
     enum Answer: Equatable {
         case yes, no
-        /// A limit ended the search: nothing is known.
+        /// A limit ended the search: the result is unknown.
         case limit
     }
 
@@ -28,13 +28,13 @@ struct NamePattern: @unchecked Sendable {
     /// - Throws: what is wrong with `text` and where, or that it is too large.
     /// - Parameter withJIT: false: interpreted, as where PCRE2 has no JIT; for tests.
     init(_ text: String, withJIT: Bool = true) throws(PatternProblem) {
-        guard !text.isEmpty else { throw PatternProblem("the pattern is empty", "write what a whole name looks like") }
+        guard !text.isEmpty else { throw PatternProblem("the pattern is empty", "write a pattern for the whole name") }
         guard text.utf8.count <= NamePattern.lengthLimit else {
             throw PatternProblem(
-                "the pattern has \(text.utf8.count) bytes; at most \(NamePattern.lengthLimit) are compiled",
+                "the pattern has \(text.utf8.count) bytes; the limit is \(NamePattern.lengthLimit)",
                 "use several patterns, or a `names` block")
         }
-        // A pattern speaks of a whole name, of ASCII, of one case: hostnames have no other. `(*UTF)` and \C are refused.
+        // A pattern matches a whole ASCII name, without case. `(*UTF)` and \C are refused.
         let options =
             UInt32(PCRE2_ANCHORED) | UInt32(PCRE2_ENDANCHORED) | UInt32(PCRE2_CASELESS) | UInt32(PCRE2_DOLLAR_ENDONLY)
             | UInt32(PCRE2_NEVER_UTF) | UInt32(PCRE2_NEVER_UCP) | UInt32(PCRE2_NEVER_BACKSLASH_C)
@@ -45,14 +45,14 @@ struct NamePattern: @unchecked Sendable {
         guard let compiled else {
             throw PatternProblem(
                 "the pattern doesn't compile: \(NamePattern.message(error)), at byte \(offset + 1)",
-                "mend it; `man pcre2pattern` says what may stand in one")
+                "correct it; `man pcre2pattern` has the syntax")
         }
         let size = max(
             NamePattern.info(compiled, PCRE2_INFO_SIZE), NamePattern.info(compiled, PCRE2_INFO_FRAMESIZE) * 16)
         guard size <= NamePattern.compiledLimit else {
             pcre2_code_free_8(compiled)
             throw PatternProblem(
-                "the pattern is too large when compiled: \(size) bytes, at most \(NamePattern.compiledLimit) may be",
+                "the compiled pattern is too large: \(size) bytes; the limit is \(NamePattern.compiledLimit)",
                 "use smaller counts in `{...}` and fewer groups")
         }
         // Without a JIT it is interpreted, under the same limits.
@@ -63,7 +63,7 @@ struct NamePattern: @unchecked Sendable {
     func matches(_ name: UnsafeBufferPointer<UInt8>, _ scratch: PatternScratch) -> Answer {
         guard let base = name.baseAddress, let data = scratch.data, let context = scratch.context else { return .limit }
         let result = pcre2_match_8(code, base, name.count, 0, 0, data, context)
-        // 0: it matched, and the captures had no room, which nobody asks for.
+        // 0: it matched, without room for captures, which are not used.
         if result >= 0 { return .yes }
         return result == PCRE2_ERROR_NOMATCH ? .no : .limit
     }
@@ -78,7 +78,7 @@ struct NamePattern: @unchecked Sendable {
     private static func message(_ error: Int32) -> String {
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 256) { memory in
             let count = pcre2_get_error_message_8(error, memory.baseAddress, memory.count)
-            guard count >= 0 else { return "PCRE2 has no words for its code \(error)" }
+            guard count >= 0 else { return "unknown PCRE2 code \(error)" }
             return String(decoding: memory[..<Int(count)], as: UTF8.self)
         }
     }
@@ -94,8 +94,8 @@ struct PatternProblem: Error {
     }
 }
 
-/// What one worker needs to match: made with its state, so that matching by the JIT allocates nothing. The interpreter
-/// asks for its frames at the first match and keeps them, at most ``NamePattern/heapLimit``.
+/// One worker's match memory, made with its worker memory, so that JIT matching does not allocate. The interpreter
+/// allocates its frames at the first match and keeps them, at most ``NamePattern/heapLimit``.
 public struct PatternScratch {
     let data: OpaquePointer?
     let context: OpaquePointer?

@@ -14,7 +14,7 @@ struct NameMembers: MemberList {
 
     private var entries = NameEntries()
 
-    /// A name may be there twice, wherever it stands.
+    /// Duplicate names are allowed.
     init(isDistinct: Bool) {}
 
     var count: Int { entries.count }
@@ -26,17 +26,17 @@ struct NameMembers: MemberList {
 
     func block(_ name: String) -> any ConfigBlock { NameSet(name: name, entries: entries) }
 
-    /// Why `text` is no entry.
+    /// Why `text` is not a valid entry.
     private func problem(_ text: String) -> ValueProblem {
         var problem = ValueProblem(
-            message: "\(quoted(text)) is no hostname",
+            message: "\(quoted(text)) is not a hostname",
             expected: "a name like `app.example.com`, `*.example.com` (one label) or `.example.com` (all under it)")
         if text.utf8.contains(where: { $0 >= 0x80 }) {
             problem.help = "write its A-label, as it is on the wire: `xn--...`"
         } else if text.dropFirst(2).contains("*") || (text.contains("*") && !text.hasPrefix("*.")) {
-            problem.help = "`*` stands for the first label only; for more, use `pattern` in `sni`"
+            problem.help = "`*` replaces only the first label; for more, use `pattern` in `sni`"
         } else if IPAddress(text) != nil {
-            problem.help = "an address is no server name: use a `set` and the stage `address`"
+            problem.help = "an address is not a server name: use a `set` and the stage `address`"
         }
         return problem
     }

@@ -3,25 +3,25 @@ import PipelineWire
 
 extension SNIFilter {
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
-        guard view.facts.hint == .tlsPassthrough else { return "not looked at: the listener is raw TCP" }
+        guard view.facts.hint == .tlsPassthrough else { return "skipped: the listener is raw TCP" }
         guard case .refuse(let code) = verdict, let refusal = Refusal(rawValue: code) else {
             return passes(settings, view, verdict)
         }
         let destination = view.facts.destination.endpoint
-        let ambiguous = "\(destination) has not exactly one route"
+        let ambiguous = "\(destination) does not have exactly one route"
         switch refusal {
         case .noSNI: return "the ClientHello carries no server name, and \(ambiguous)"
-        case .notTLS: return "the first bytes are no TLS, and no single route at \(destination) allows that"
-        case .timeout: return "no whole ClientHello within \(settings.timeout.milliseconds) ms, and \(ambiguous)"
+        case .notTLS: return "the first bytes are not TLS, and no single route at \(destination) allows that"
+        case .timeout: return "no complete ClientHello within \(settings.timeout.milliseconds) ms, and \(ambiguous)"
         case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, and \(ambiguous)"
         case .malformed: return flaw(settings, view)
-        case .invalidName: return "the ClientHello's server name is no hostname, so it can match no route"
-        case .closed: return "the client closed after \(view.bytes.count) bytes, before its ClientHello was whole"
+        case .invalidName: return "the ClientHello's server name is not a hostname, so it can match no route"
+        case .closed: return "the client closed after \(view.bytes.count) bytes, before its ClientHello was complete"
         case .nameDenied, .alpnRequired, .patternLimit: return policy(settings, view)
         }
     }
 
-    /// Decides once more, with memory of its own, to say by which clause.
+    /// Decides again, with separate memory, to find the clause.
     private static func policy(_ settings: Settings, _ view: ConnectionView) -> String {
         let stream = stream(view)
         var hello: ClientHello?
@@ -34,7 +34,7 @@ extension SNIFilter {
         case .denied(nil): return "no `allow` clause matches \(who)"
         case .denied(let index?): return "\(ruleText(settings, index, name)) matches \(who)"
         case .limit(let index):
-            return "\(ruleText(settings, index, name)) met its limit at \(who): the pattern backtracks too much"
+            return "\(ruleText(settings, index, name)) hit its backtracking limit at \(who)"
         case .alpnRequired:
             let wanted = settings.policy.protocols.buffer.map(\.string).joined(separator: " or ")
             let offered = hello.map { $0.alpnProtocols(in: stream).map { String(decoding: $0, as: UTF8.self) } } ?? []
@@ -60,16 +60,16 @@ extension SNIFilter {
         switch view.facts.sniff {
         case .ok: return "the ClientHello asks for \(view.facts.serverName.string)"
         case .noSNI: return "the ClientHello carries no server name, but \(only)"
-        case .timeout: return "no whole ClientHello within \(settings.timeout.milliseconds) ms, but \(only)"
+        case .timeout: return "no complete ClientHello within \(settings.timeout.milliseconds) ms, but \(only)"
         case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, but \(only)"
-        case .notTLS: return "the first bytes are no TLS, but \(only), and it allows that"
+        case .notTLS: return "the first bytes are not TLS, but \(only), and it allows that"
         case .malformed, .incomplete, .notAsked: return "no server name"
         }
     }
 
     private static func flaw(_ settings: Settings, _ view: ConnectionView) -> String {
         guard case .malformed(let flaw) = ClientHello.parse(stream(view), limit: settings.max) else {
-            return "the bytes are no valid ClientHello"
+            return "the bytes are not a valid ClientHello"
         }
         return "the ClientHello \(flaw.text)"
     }

@@ -1,14 +1,14 @@
 import Pipeline
 import PipelineWire
 
-/// `sni timeout 3s, max 16KiB`: reads the server name of the ClientHello (R6, R7). Only looks; the bytes go to the
-/// backend as they came.
+/// `sni timeout 3s, max 16KiB`: reads the server name of the ClientHello (R6, R7). It only reads; the bytes go to the
+/// backend unchanged.
 public enum SNIFilter: Filter {
     public struct Settings: Sendable {
         let timeout: TimeSpan
         /// The most bytes that a hello's records may take.
         let max: Int
-        /// What the operator allows, denies and requires.
+        /// The `allow`, `deny` and `require` clauses.
         let policy: SNIPolicy
     }
 
@@ -28,24 +28,27 @@ public enum SNIFilter: Filter {
             ClauseSpec(
                 "timeout",
                 [.word("timeout"), .duration(name: "time", TimeSpan.milliseconds(1)...TimeSpan.seconds(60))],
-                summary: "how long the hello may take from accept; 200ms unless said"),
+                summary: "how long the hello may take from accept; default 200ms"),
             ClauseSpec(
                 "max", [.word("max"), .size(name: "bytes", 512...UInt64(PeekNeed.limit))],
-                summary: "how large it may be, record headers included; 8192 bytes unless said"),
+                summary: "how large it may be, record headers included; default 8192 bytes"),
         ] + SNIPolicy.clauses,
         reasons: [
-            ReasonSpec("no_sni", .client, "The hello carries no server name, and more than one route could be meant."),
-            ReasonSpec("not_tls", .client, "The first bytes are no TLS, and no single route allows that."),
-            ReasonSpec("timeout", .client, "No whole hello came in time, and more than one route could be meant."),
+            ReasonSpec("no_sni", .client, "The hello carries no server name, and more than one route is possible."),
+            ReasonSpec("not_tls", .client, "The first bytes are not TLS, and no single route allows that."),
+            ReasonSpec("timeout", .client, "No complete hello came in time, and more than one route is possible."),
             ReasonSpec(
-                "too_large", .client, "The hello is larger than `max`, and more than one route could be meant."),
-            ReasonSpec("malformed", .client, "The bytes begin like TLS but are no valid ClientHello."),
-            ReasonSpec("invalid_name", .client, "The server name is no hostname: an address, or bad characters."),
-            ReasonSpec("closed", .client, "The client closed before its hello was whole."),
+                "too_large", .client, "The hello is larger than `max`, and more than one route is possible."),
+            ReasonSpec("malformed", .client, "The bytes begin like TLS but are not a valid ClientHello."),
+            ReasonSpec("invalid_name", .client, "The server name is not a hostname: an address, or bad characters."),
+            ReasonSpec("closed", .client, "The client closed before its hello was complete."),
             ReasonSpec(
                 "name_denied", .client, "A `deny` clause matches the name, or there are `allow` clauses and none does."),
             ReasonSpec("alpn_required", .client, "The hello offers none of the protocols of `require alpn`."),
-            ReasonSpec("pattern_limit", .client, "A pattern met its limit at this name, so nothing is known of it."),
+            ReasonSpec(
+                "pattern_limit", .client,
+                "A pattern hit its backtracking limit at this name, so the clauses "
+                    + "can't decide."),
         ], blocks: [NameMembers.block])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
@@ -89,14 +92,14 @@ public enum SNIFilter: Filter {
         }
     }
 
-    /// How far a hello was read when it was last looked at.
+    /// The parser's position after the last call.
     struct Look: BitwiseCopyable {
         /// Where the stream began.
         var consumed: Int
         var scan = HelloScan()
     }
 
-    /// Goes on where the last look had to stop: a hello may come in thousands of pieces.
+    /// Resumes where the last call stopped: a hello may come in thousands of pieces.
     private static func look(
         at stream: UnsafeBufferPointer<UInt8>, _ settings: Settings, _ view: ConnectionView, _ effects: Effects
     ) -> HelloVerdict {
@@ -108,7 +111,7 @@ public enum SNIFilter: Filter {
         return verdict
     }
 
-    /// What has a name, or passes without one, is judged by the operator's clauses.
+    /// Applies the operator's clauses to the name, or to its absence.
     private static func checked(
         _ verdict: Verdict, _ hello: ClientHello?, _ settings: Settings, _ scratch: PatternScratch,
         _ view: ConnectionView
@@ -122,7 +125,7 @@ public enum SNIFilter: Filter {
         }
     }
 
-    /// The client's own bytes: after a PROXY header that was believed.
+    /// The client's own bytes, after an accepted PROXY header.
     static func stream(_ view: ConnectionView) -> UnsafeBufferPointer<UInt8> {
         UnsafeBufferPointer(rebasing: view.bytes[min(view.facts.consumed, view.bytes.count)...])
     }
@@ -136,7 +139,7 @@ public enum SNIFilter: Filter {
         guard hello.serverName != nil else { return withoutName(.noSNI, .noSNI, view, effects) }
         var name = ServerName()
         guard hello.withServerName(in: stream, { name.set(wire: $0) }) == true else {
-            // A name that can't be a route's is not the same as no name: no route is meant.
+            // An invalid name is not the same as no name: it matches no route.
             effects.setSniff(.malformed, name: ServerName())
             return refuse(.invalidName)
         }
@@ -144,7 +147,7 @@ public enum SNIFilter: Filter {
         return .next
     }
 
-    /// R6: without a name, only where there is no choice.
+    /// R6: without a name, only if there is exactly one route.
     private static func withoutName(
         _ outcome: SniffOutcome, _ refusal: Refusal, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
@@ -158,7 +161,7 @@ public enum SNIFilter: Filter {
         return .next
     }
 
-    /// The only route that a TLS connection here can mean.
+    /// The only possible route for a TLS connection here.
     private static func soleRoute(_ view: ConnectionView) -> UnsafePointer<Route>? {
         guard let route = view.routes.sole(at: view.facts.destination), !route.pointee.flags.contains(.raw) else {
             return nil

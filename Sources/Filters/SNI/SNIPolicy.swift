@@ -2,7 +2,7 @@ import Pipeline
 import PipelineSets
 import PipelineWire
 
-/// What the operator says of names and protocols: the `allow`, `deny` and `require alpn` clauses of one stage.
+/// The policy on names and protocols: the `allow`, `deny` and `require alpn` clauses of one stage.
 struct SNIPolicy: Sendable {
     /// Trivial; freed by ``SNIPolicy/deallocate()``.
     struct Rule: Sendable {
@@ -23,16 +23,16 @@ struct SNIPolicy: Sendable {
 
     enum Decision: Equatable {
         case pass
-        /// By the rule of this index; nil: by none, where one had to allow it.
+        /// Denied by the rule of this index; nil: no `allow` rule matched.
         case denied(Int?)
         case alpnRequired
-        /// The pattern of the rule of this index met a limit.
+        /// The pattern of the rule of this index hit a limit.
         case limit(Int)
     }
 
     /// In the order of the config.
     let rules: FrozenArray<Rule>
-    /// One of them must be offered; empty: nothing is asked of ALPN.
+    /// One of them must be offered; empty: ALPN is not checked.
     let protocols: FrozenArray<FrozenText>
     let hasAllow: Bool
     let hasPatterns: Bool
@@ -60,7 +60,7 @@ struct SNIPolicy: Sendable {
             switch rule.pointee.matcher.matches(name, scratch) {
             case .no: continue
             case .yes: return rule.pointee.denies ? .denied(index) : .pass
-            // Whether it allows or denies: what can't be judged doesn't pass.
+            // For allow and deny rules alike: an undecided name does not pass.
             case .limit: return .limit(index)
             }
         }

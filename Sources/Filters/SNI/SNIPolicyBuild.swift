@@ -21,7 +21,7 @@ extension SNIPolicy {
             repeats: true, summary: "names that match a regular expression as a whole"),
         ClauseSpec(
             "alpn", [.word("require"), .word("alpn"), .text(name: "protocol")], repeats: true,
-            summary: "the hello must offer this protocol, or one of several"),
+            summary: "the hello must offer this protocol, or one of those listed"),
     ]
 
     /// - Throws: at the clause that is wrong; nothing is kept then.
@@ -47,7 +47,7 @@ extension SNIPolicy {
         self.protocols = FrozenArray(protocols)
     }
 
-    /// Nil for a clause that is no rule.
+    /// Nil for a clause that is not a rule.
     private static func rule(_ clause: Clause, _ index: Int) throws(SettingsError) -> Rule? {
         guard clause.values.count == 2, case .word(let action) = clause.values[0] else { return nil }
         let matcher: Matcher
@@ -69,7 +69,7 @@ extension SNIPolicy {
         return Rule(denies: action == "deny", matcher: matcher, text: FrozenText("\(action) \(clause.name) \(written)"))
     }
 
-    /// R3: in the form that names have when they are compared.
+    /// R3: in canonical form.
     private static func hostname(_ text: String, _ index: Int) throws(SettingsError) -> FrozenText {
         var name = ServerName()
         var copy = text
@@ -82,7 +82,7 @@ extension SNIPolicy {
                 } else {
                     "write a name like `app.example.com`"
                 }
-            throw SettingsError("`\(text)` is no hostname", remedy: remedy, clauseIndex: index)
+            throw SettingsError("`\(text)` is not a hostname", remedy: remedy, clauseIndex: index)
         }
         return FrozenText(name.string)
     }

@@ -8,13 +8,13 @@ import PipelineRuntime
 import PipelineText
 
 /// Answers requests of the admin socket from the running node. Every answer is one JSON document with a line break; an
-/// error has `error` and `remedy` in it. As text, the first line is an exit code and what follows a table for people.
+/// error has `error` and `remedy` in it. As text, the first line is an exit code, followed by a table.
 ///
 /// Threading: the control thread.
 struct AdminCommands {
     let node: RunningNode
     let manager: ServiceManager
-    /// Has the admin server answer at another path from now on, which it tells; nil: it can't.
+    /// Moves the admin server to another path, and returns it; nil: it can't.
     let giveWay: () -> String?
 
     func answer(_ line: [UInt8]) -> AdminResponse {
@@ -36,22 +36,26 @@ struct AdminCommands {
         }
     }
 
-    // MARK: Those that are small
+    // MARK: Small commands
 
-    /// Another node starts where this one drains: it gets the admin socket's path, and counts from now on what is no
-    /// connection of a worker.
+    /// Another node starts while this one drains: it takes over the admin socket's path, and the counting of conntrack.
     private func handOver(isText: Bool) -> AdminResponse {
         guard node.isStopping else {
             return AdminResponse(
-                AdminResponse.failure("this node serves, and hands nothing over", "stop it first: it drains then"))
+                AdminResponse.failure(
+                    "this node is not stopping, so it hands nothing over",
+                    "stop it first, so that "
+                        + "it drains"))
         }
         guard let path = giveWay() else {
             return AdminResponse(
-                AdminResponse.failure("the admin socket can't be renamed", "start again once this node has ended"))
+                AdminResponse.failure(
+                    "the admin socket can't be renamed",
+                    "start the new node once this one has "
+                        + "ended"))
         }
         node.flows.endConntrack()
-        node.log.say("handed_over", "another node starts here: until its connections end, this one answers at \(path)")
-        {
+        node.log.say("handed_over", "another node starts here: this one answers at \(path) until its connections end") {
             $0.field("connections", node.fleet.total(.active))
         }
         guard !isText else { return AdminResponse.text("handed over: this node answers at \(path) now\n") }
@@ -78,7 +82,7 @@ struct AdminCommands {
         guard node.program.capabilities.contains(.recordsFlows) else {
             return AdminResponse(
                 AdminResponse.failure(
-                    "no pipeline of this node records flows", "write `account every 5s` in one, and reload"))
+                    "no pipeline of this node records flows", "write `account every 5s` in a pipeline, and reload"))
         }
         let (now, watch, name) = (cl_wall_clock(), node.flowWatch, node.program.node.name)
         var tally = watch.tally(question, now: now)
@@ -91,7 +95,7 @@ struct AdminCommands {
         })
     }
 
-    /// What is not as the config file says.
+    /// Differences from the config file.
     private var afterReload: [String] { node.problems + StatusReport.unapplied(node.awaitingStart) }
 
     private func reload(isConfirmed: Bool, isText: Bool) -> AdminResponse {

@@ -3,7 +3,7 @@ import Glibc
 import PipelineRouting
 import PipelineThreads
 
-/// The other side of the admin socket: what the subcommands use.
+/// The client side of the admin socket, for the subcommands.
 package enum AdminConnection {
     /// Seconds for each read and write: a reload of a million routes takes some.
     package static let patience: Int32 = 60
@@ -13,11 +13,11 @@ package enum AdminConnection {
         package let description: String
     }
 
-    /// What the node says to one request.
+    /// The node's answer to a request.
     package struct Answer: Sendable {
         /// The document or the table, as it is to be printed.
         package let bytes: [UInt8]
-        /// 0, or 1: the answer is a no.
+        /// 0, or 1 for a refusal.
         package let exit: Int32
     }
 
@@ -51,7 +51,7 @@ package enum AdminConnection {
             answer += room[..<count]
         }
         guard answer.last == 0x0A else {
-            throw Unreachable(description: "the node at \(path) ended in the middle of its answer; see its log")
+            throw Unreachable(description: "the node at \(path) ended before it had answered; see its log")
         }
         return answer
     }
@@ -66,17 +66,17 @@ package enum AdminConnection {
         switch error {
         case ENOENT:
             cause = (
-                "there is no such socket", "start the node, give it an `admin` setting, or name its socket by --admin"
+                "there is no such socket", "start the node, give it an `admin` setting, or name its socket with --admin"
             )
-        case ECONNREFUSED: cause = ("nobody answers", "the node has ended: start it")
+        case ECONNREFUSED: cause = ("no node answers", "the node has ended: start it")
         case EACCES, EPERM: cause = ("no permission", "run as the node's user or as root")
-        case ENAMETOOLONG: cause = ("the path is too long", "a socket's path has 107 bytes at most")
+        case ENAMETOOLONG: cause = ("the path is too long", "use at most 107 bytes")
         default: cause = (kernelError(error), "see `errno \(errorName(error))`")
         }
         return "the node at \(path) can't be reached: \(cause.0); \(cause.1)"
     }
 
-    /// A refusal in JSON is one whichever form was asked for.
+    /// A refusal in JSON counts as one in either format.
     private static func read(_ answer: [UInt8], isText: Bool) -> Answer {
         if isText, let end = answer.firstIndex(of: 0x0A), answer.first != UInt8(ascii: "{") {
             let exit = Int32(String(decoding: answer[..<end], as: UTF8.self)) ?? 1

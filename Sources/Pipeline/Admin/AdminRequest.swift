@@ -5,20 +5,20 @@ import PipelineLedger
 import PipelineRouting
 import PipelineText
 
-/// What a client of the admin socket asks: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
+/// A request to the admin socket: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
 package struct AdminRequest: Sendable, Equatable {
     package enum Command: Sendable, Equatable {
         case status, routes, backends
-        /// Confirmed: what a guard would refuse is meant.
+        /// The operator confirmed what a guard would refuse.
         case reload(isConfirmed: Bool)
         case explain(Explainer.Question)
         case top(TopQuestion)
-        /// Of a node that starts, to the one that drains where it wants to be.
+        /// From a starting node to the draining one at its path.
         case handOver
     }
 
     package let command: Command
-    /// A table for people instead of JSON: `"format":"text"`. The first line is the exit code that goes with it.
+    /// A table instead of JSON: `"format":"text"`. The first line is the exit code that goes with it.
     package let isText: Bool
 
     package init(_ command: Command, isText: Bool) {
@@ -56,7 +56,7 @@ package struct AdminRequest: Sendable, Equatable {
             switch fields["confirm"] {
             case nil: command = .reload(isConfirmed: false)
             case .bool(let isConfirmed)?: command = .reload(isConfirmed: isConfirmed)
-            default: throw Fault(problem: "confirm is no bool", remedy: "write true or false, or leave it out")
+            default: throw Fault(problem: "confirm is not a bool", remedy: "write true or false, or leave it out")
             }
         case "explain": command = .explain(try AdminRequest.question(fields))
         case "top": command = .top(try TopQuestion(fields))
@@ -73,7 +73,7 @@ package struct AdminRequest: Sendable, Equatable {
             return try FlatJSON.read(line, names: names)
         } catch {
             throw Fault(
-                problem: "the request is no JSON object: \(error)", remedy: "send one like {\"command\":\"status\"}")
+                problem: "the request is not a JSON object: \(error)", remedy: "send one like {\"command\":\"status\"}")
         }
     }
 
@@ -81,7 +81,7 @@ package struct AdminRequest: Sendable, Equatable {
         let (to, from) = (try endpoint("to", fields), try endpoint("from", fields))
         guard to.address.isIPv4 == from.address.isIPv4 else {
             throw Fault(
-                problem: "to and from are of different families: no such connection can be",
+                problem: "to and from are of different families",
                 remedy: "use two IPv4 or two IPv6 addresses")
         }
         switch (fields["sni"], fields["bytes"]) {
@@ -90,19 +90,21 @@ package struct AdminRequest: Sendable, Equatable {
             return Explainer.Question(to: to, from: from, first: .hello(Array(name.utf8)))
         case (nil, .string(let text)?):
             guard let bytes = Decode.hex(Array(text.utf8)[...]) else {
-                throw Fault(problem: "bytes is no hex string", remedy: "write an even number of digits 0-9, a-f")
+                throw Fault(problem: "bytes is not a hex string", remedy: "write an even number of digits 0-9, a-f")
             }
             return Explainer.Question(to: to, from: from, first: .bytes(bytes))
         default:
             throw Fault(
-                problem: "sni and bytes don't fit", remedy: "send one of them: a name of 1 to 255 bytes, or hex digits")
+                problem: "sni or bytes is wrong, or both are given",
+                remedy: "send one of them: a name of 1 to 255 "
+                    + "bytes, or hex digits")
         }
     }
 
     private static func endpoint(_ name: String, _ fields: FlatJSON) throws(Fault) -> Endpoint {
         guard let endpoint = fields.string(name).flatMap({ Endpoint($0) }) else {
             throw Fault(
-                problem: "\(name) is missing or no address and port",
+                problem: "\(name) is missing, or is not an address with a port",
                 remedy: "write it like 192.0.2.1:443 or [2001:db8::1]:443")
         }
         return endpoint

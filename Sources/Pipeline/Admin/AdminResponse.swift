@@ -1,13 +1,13 @@
 import Pipeline
 import PipelineText
 
-/// What goes back to a client: a first piece, and more of it while there is some. So a document of any size costs one
-/// piece of memory. What has to look at very much before it can say anything is made in batches.
+/// A response in pieces, so that a document of any size costs one piece of memory. Expensive reports are prepared in
+/// batches.
 struct AdminResponse {
     var first: [UInt8]
     /// The next piece; nil: that was all.
     var more: (() -> [UInt8]?)?
-    /// Goes on until about that instant; the response once it is there.
+    /// Works until about that instant; returns the response once it is complete.
     var prepare: ((_ until: Instant) -> AdminResponse?)?
 
     init(_ bytes: [UInt8], more: (() -> [UInt8]?)? = nil) {

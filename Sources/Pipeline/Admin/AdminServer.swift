@@ -7,14 +7,14 @@ import PipelineRuntime
 import PipelineThreads
 
 /// The admin socket: one request a connection, a JSON object on a line; one document back, then the end
-/// (docs/adr/0014). Everything about a client is bounded, and none is waited for.
+/// (docs/adr/0014). Every resource of a client is bounded, and no call blocks.
 ///
 /// Threading: the control thread. Ownership: closes the socket and its clients, and removes the file.
 package final class AdminServer: AdminDoor {
     static let clientLimit = 32
     /// Bytes of a request.
     static let requestLimit = 65536
-    /// Without a byte going either way, the node's own time not counted.
+    /// The idle timeout, without the time that the node was busy.
     static let idleLimit = TimeSpan.seconds(5)
     /// How long reports are prepared in one iteration of the control loop: signals, addresses and other clients wait no longer.
     static let batchTime = TimeSpan.milliseconds(10)
@@ -22,23 +22,23 @@ package final class AdminServer: AdminDoor {
     /// How long a node that drains may take to hand over, in seconds.
     private static let handOverPatience: Int32 = 5
 
-    /// Nodes that drain at once and are within reach.
+    /// The most draining nodes that stay reachable.
     private static let drainingLimit = 16
 
     private var path: String
     private var hasGivenWay = false
-    /// The file's: another node may have put its own there by the end.
+    /// The socket file's identity: another node may have replaced it by the end.
     private let inode: UInt64
     private let listener: Descriptor
     private var clients: [AdminClient] = []
     private var turn = 0
-    /// While no descriptor is left for the next client: it waits in the kernel's queue.
+    /// While no descriptor is free for the next client, it waits in the kernel's queue.
     private var pause = AcceptPause()
-    /// The place of one client, for when no other descriptor is left: an operator asks most when a node is short (R27).
-    /// Nil: a client has it, or it could not be had.
+    /// A reserve descriptor for one client: operators ask most when a node is short (R27). Nil: in use, or not
+    /// available.
     private var reserve: Descriptor?
 
-    /// Listens at `path`, with mode 0600. A socket file that nobody answers on is left over, and replaced.
+    /// Listens at `path`, with mode 0600. A stale socket file is replaced.
     init(path: String) throws(AdminSocketError) {
         try AdminServer.makeRoom(path)
         let made = cl_unix_listen(path, 0o600, Int32(AdminServer.clientLimit))
@@ -56,11 +56,11 @@ package final class AdminServer: AdminDoor {
         if cl_path_inode(path) == inode { _ = cl_remove_path(path) }
     }
 
-    /// Leaves its path to another node, once. Who is connected stays so.
-    /// - Returns: where it answers from now on; nil: it has given way already, or the file can't be renamed.
+    /// Hands its path to another node, once. Connected clients stay.
+    /// - Returns: the new path; nil: it was handed over already, or the file can't be renamed.
     func giveWay() -> String? {
         guard !hasGivenWay, cl_path_inode(path) == inode else { return nil }
-        // Several may drain at once: each stays within reach.
+        // Several nodes may drain at once, and each stays reachable.
         let names = (1...AdminServer.drainingLimit).map { path + ".draining" + ($0 == 1 ? "" : ".\($0)") }
         guard let other = names.first(where: { cl_path_kind($0) == 0 }), cl_rename_path(path, other) == 0 else {
             return nil
@@ -89,7 +89,7 @@ package final class AdminServer: AdminDoor {
         case 0: return
         case 1:
             let answer = cl_unix_connect(path, 0)
-            // Its queue may be full: that is somebody too.
+            // A full queue means that a node listens.
             if answer >= 0 || answer == -EAGAIN {
                 if answer >= 0 { _ = cl_close(answer) }
                 let request = AdminRequest(.handOver, isText: false)
@@ -106,19 +106,19 @@ package final class AdminServer: AdminDoor {
         case let kind where kind < 0: throw failure(path, -kind)
         default:
             throw AdminSocketError(
-                description: "can't open the admin socket \(path): it is there and is no socket; move it away, or use "
-                    + "another path")
+                description: "can't open the admin socket \(path): the file exists and is not a socket; move it away, "
+                    + "or use another path")
         }
     }
 
     private static func failure(_ path: String, _ error: Int32) -> AdminSocketError {
         let cause: (String, String)
         switch error {
-        case ENOENT: cause = ("its directory is not there", "make it (systemd: RuntimeDirectory=)")
-        case ENOTDIR: cause = ("a part of the path is no directory", "check the path")
+        case ENOENT: cause = ("its directory does not exist", "make it (systemd: RuntimeDirectory=)")
+        case ENOTDIR: cause = ("a part of the path is not a directory", "check the path")
         case EACCES, EPERM: cause = ("no permission", "check the owner and mode of its directory")
         case EROFS: cause = ("the file system is read-only", "choose another place")
-        case EADDRINUSE: cause = ("another process has just made it", "stop that one, or use another path")
+        case EADDRINUSE: cause = ("another process has just created it", "stop that one, or use another path")
         default: cause = (kernelError(error), "see `errno \(errorName(error))`")
         }
         return AdminSocketError(description: "can't open the admin socket \(path): \(cause.0); \(cause.1)")
@@ -131,7 +131,7 @@ package final class AdminServer: AdminDoor {
         [cl_poll_item(listener.number, reads: pause.isOver(at: now))] + clients.map(\.wait)
     }
 
-    /// When the first idle client is to be closed, or the next one may be let in.
+    /// When the first idle client is to be closed, or the next one may be admitted.
     package func nextDeadline(_ now: Instant) -> Instant? {
         let idle = clients.filter { !$0.isPreparing }.map { $0.lastMove + AdminServer.idleLimit }.min()
         guard !pause.isOver(at: now), let until = pause.until else { return idle }
@@ -213,9 +213,10 @@ package final class AdminServer: AdminDoor {
             if clients.count < AdminServer.clientLimit {
                 clients.append(AdminClient(Descriptor(accepted), now))
             } else {
-                // R27: the newest is refused, and told why.
+                // R27: the newest is refused, with a reason.
                 let refusal = AdminResponse.failure(
-                    "the node serves \(AdminServer.clientLimit) admin clients already", "try again in a moment")
+                    "the node serves \(AdminServer.clientLimit) admin clients, which is the limit",
+                    "try again in a moment")
                 _ = refusal.withUnsafeBytes { cl_send(accepted, $0.baseAddress, $0.count, nil, 0) }
                 _ = cl_close(accepted)
             }
@@ -241,7 +242,7 @@ final class AdminClient {
 
     func close() { _ = cl_close(descriptor.number) }
 
-    /// While its answer is being made, only its end is of interest.
+    /// While its answer is prepared, only its end matters.
     var wait: cl_poll_item {
         cl_poll_item(
             descriptor.number, reads: !isPreparing && response == nil, writes: !isPreparing && response != nil)
@@ -268,7 +269,7 @@ final class AdminClient {
         write(now)
     }
 
-    /// One read: who sends a lot takes turns with the others.
+    /// One read per iteration, so that clients take turns.
     private func read(_ now: Instant, answer: ([UInt8]) -> AdminResponse) {
         let count = withUnsafeTemporaryAllocation(byteCount: 16384, alignment: 16) { room in
             let count = cl_receive(descriptor.number, room.baseAddress, room.count)

@@ -4,21 +4,21 @@ import PipelineHealth
 import PipelineRouting
 import PipelineText
 
-/// The `backends` of a running node: each address once, with what this node knows of it (R12, R18). Made in batches: there
-/// may be a million routes to them.
+/// The `backends` of a running node: each address once, with this node's knowledge of it (R12, R18). Made in batches,
+/// since a million routes may lead to them.
 ///
 /// Threading: the control thread.
 final class BackendsReport {
-    /// Names shown of the instances and the routes of one address; the numbers are whole.
+    /// The most names of instances and routes shown per address; the counts are complete.
     private static let shown = 100
-    /// Up to so many are sorted by address.
+    /// Up to this many are sorted by address.
     private static let sortedLimit = 10_000
 
-    /// What the routes of one set of backends have in common.
+    /// The common data of routes with one set of backends.
     private struct Sum {
         var routes: [FrozenText] = []
         var count = 0
-        /// Whose routes those are, one for each table's owner.
+        /// The owners of those routes.
         var owners: [UnsafePointer<RouteOwner>] = []
         var hasProxy = false
     }
@@ -26,9 +26,9 @@ final class BackendsReport {
     private enum Standing: String {
         /// In the set of a route.
         case ready
-        /// Its instance drains: old connections have its grace.
+        /// Its instance is draining: old connections have a grace period.
         case draining
-        /// No route leads to it any more, and old connections go on.
+        /// No route leads to it any more, but old connections remain.
         case gone
     }
 

@@ -2,8 +2,8 @@ import CLinux
 import Pipeline
 import PipelineText
 
-/// Writes rows as one document, a piece at a time: a table of very many costs one piece of memory and no turn of the
-/// control loop more than a piece's time.
+/// Writes rows as one document, a piece at a time: a large table costs one piece of memory, and each iteration of the
+/// control loop one piece's time.
 struct BatchedRows<Row> {
     /// Bytes that make a piece; and rows, since what is small may still be costly to look up.
     private static var pieceBytes: Int { 65536 }

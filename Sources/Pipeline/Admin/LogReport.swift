@@ -2,7 +2,7 @@ import Pipeline
 import PipelineNode
 import PipelineText
 
-/// The two streams in `status`: how much was written, what waits, what was dropped, and why.
+/// The two log streams in `status`: written, queued and dropped lines, and the error.
 struct LogReport {
     private let streams: [(name: String, what: String, counts: LogStream.Counts)]
     private let summed: UInt64

@@ -3,11 +3,11 @@ import PipelineHealth
 import PipelineRouting
 import PipelineText
 
-/// The `routes` of a running node, with what happens on each. Made in batches.
+/// The `routes` of a running node, with their counters. Made in batches.
 ///
 /// Threading: the control thread.
 final class RoutesReport {
-    /// Up to so many are sorted by name, and shown as a table; beyond that they come in the table's order, part by part.
+    /// Up to this many are sorted by name and shown as a table; beyond that they come in shard order.
     private static let sortedLimit = 10_000
 
     private struct Row {
@@ -78,12 +78,12 @@ final class RoutesReport {
             id: route.pointee.id.string, owner: route.pointee.owner.pointee.name, hostname: hostname, route: route)
     }
 
-    /// Of the ready backends, how many a new connection may get.
+    /// The number of eligible backends among the ready ones.
     private static func eligible(_ route: Route) -> Int {
         route.group.pointee.usable(at: Instant(nanoseconds: Clock.now))
     }
 
-    /// Connections that have it now, and all that there were: those that have ended are counted by an `account` stage.
+    /// Current and total connections; ended ones are counted by an `account` stage.
     private static func connections(_ route: Route) -> (active: UInt64, all: UInt64) {
         let active = UInt64(route.cell.pointee.users.current)
         return (active, route.cell.pointee.connections.load(ordering: .relaxed) &+ active)

@@ -3,17 +3,17 @@ import PipelineInspect
 import PipelineNode
 import PipelineRuntime
 
-/// What a running node refuses connections for besides its stages: `explain` without it says `relayed` where clients are
+/// Refusals of a running node outside its stages, without which `explain` would report `relayed` where clients are
 /// reset.
 struct RunningLimits {
     private let reasons: ReasonTable
     private let listeners: [Endpoint]
-    /// Nobody is let in now; nil: connections are.
+    /// Why no connection is admitted now; nil: they are.
     let turnsAway: String?
-    /// What brings workloads' connections here, or keeps them away, is not as it should be.
+    /// Problems of interception.
     private let interception: [String]
 
-    /// As they are now. On the control thread.
+    /// The current limits. On the control thread.
     init(_ node: RunningNode) {
         reasons = node.program.reasons
         listeners = node.listeners.openEndpoints
@@ -27,20 +27,20 @@ struct RunningLimits {
         }
     }
 
-    /// Who has not been routed makes room (R27).
+    /// Unrouted connections make room (R27).
     private static func isFull(_ worker: WorkerThread, _ budget: DescriptorBudget) -> Bool {
         worker.counters.pointee.read(.active) >= UInt64(budget.connectionsPerWorker)
             && worker.counters.pointee.read(.sniffing) == 0
     }
 
-    /// Whether who connects there comes to a listener of this node, as the workers look at it.
+    /// Whether a connect there reaches a listener of this node, by the workers' rule.
     func isOwn(_ place: Endpoint) -> Bool {
         if listeners.contains(place) { return true }
         return listeners.contains(Endpoint(place.address.unspecifiedOfFamily, place.port))
             && LinuxKernel.hostHas(place.address)
     }
 
-    /// Of a connection to a listener that intercepts. What is refused before it is accepted, the kernel's sets know alone.
+    /// For intercepted connections. Refusals before accept are known only to the kernel's sets.
     func remarks(_ mode: ListenerMode?) -> [String] {
         guard let mode, mode.intercepts else { return [] }
         return interception
@@ -50,7 +50,7 @@ struct RunningLimits {
 }
 
 extension Explanation {
-    /// Has the answer be that of the node as it is now. What stages say stays as it is.
+    /// Adjusts the answer to the node's current limits. The stages' verdicts stay.
     mutating func note(_ limits: RunningLimits) {
         guard outcome != .noListener else { return }
         remarks = limits.remarks(listener?.mode)

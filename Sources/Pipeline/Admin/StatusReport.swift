@@ -26,23 +26,25 @@ struct StatusReport {
             .filter { $0.1 > 0 }
             .map { (node.program.reasons.text($0.0), $0.1) }
     }
-    /// What desired state has wrong, and what the node itself lacks.
+    /// Problems of desired state, and shortages of the node.
     private var problems: [String] {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
             + node.interceptionProblems
             + [node.flows.problem].compactMap { $0 } + LogReport(node.writer).problems
     }
 
-    /// What the config file says and only a new start brings about.
+    /// Changed settings that need a restart.
     static func unapplied(_ settings: [String]) -> [String] {
         settings.isEmpty
-            ? [] : ["settings of `node` that wait for the next start: " + settings.joined(separator: ", ")]
+            ? [] : ["settings of `node` that need a restart to take effect: " + settings.joined(separator: ", ")]
     }
 
     private var shortages: [String] {
         var texts: [String] = []
         if node.shortages.memory.isShort {
-            texts.append("memory is short: new connections are refused (`limits.memory`), what runs goes on")
+            texts.append(
+                "memory is short: new connections are refused (`limits.memory`), established ones are not "
+                    + "affected")
         }
         let down = node.watch.routesDown
         if down > 0 {
@@ -132,7 +134,7 @@ struct StatusReport {
         line.close()
     }
 
-    /// Connections that found no room in the queue, of all workers' sockets.
+    /// Connections dropped by full accept queues, over all workers' sockets.
     private static func drops(_ kept: ListenerKeeper.Kept) -> UInt64 {
         kept.sockets.reduce(0) { $0 + UInt64(cl_listen_drops($1.number)) }
     }
@@ -235,7 +237,7 @@ struct StatusReport {
         return table.text
     }
 
-    /// Only kinds that there were: most nodes have none.
+    /// Only kinds that occurred: most nodes have none.
     private var alertsText: String {
         guard let alerts = node.flowWatch.counts, alerts.kinds.contains(where: { $0.begun > 0 }) else { return "" }
         var table = TextTable(["ALERT", "-STARTED", "-ACTIVE"])

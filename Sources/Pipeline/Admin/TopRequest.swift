@@ -21,7 +21,7 @@ extension TopQuestion {
         guard let text = try TopQuestion.text(fields, "destination") else { return }
         guard let address = IPAddress(text) else {
             throw AdminRequest.Fault(
-                problem: "destination is no address", remedy: "write it like 192.0.2.1 or 2001:db8::1")
+                problem: "destination is not an address", remedy: "write it like 192.0.2.1 or 2001:db8::1")
         }
         destination = address
     }
@@ -42,7 +42,7 @@ extension TopQuestion {
         switch fields[name] {
         case nil: return nil
         case .string(let text)?: return text
-        default: throw AdminRequest.Fault(problem: "\(name) is no string", remedy: "write it in quotes")
+        default: throw AdminRequest.Fault(problem: "\(name) is not a string", remedy: "write it in quotes")
         }
     }
 
@@ -54,7 +54,7 @@ extension TopQuestion {
         case .number(let number)? where range.contains(number): return number
         default:
             throw AdminRequest.Fault(
-                problem: "\(name) is no number from \(range.lowerBound) to \(range.upperBound)",
+                problem: "\(name) is not a number from \(range.lowerBound) to \(range.upperBound)",
                 remedy: "write it without quotes, or leave it out")
         }
     }

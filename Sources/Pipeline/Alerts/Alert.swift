@@ -3,7 +3,7 @@ import PipelineFlows
 import PipelineLedger
 import PipelineText
 
-/// Something about an instance that an operator may want to act upon.
+/// An alert: a traffic finding about an instance that may need action.
 struct Alert: Equatable {
     enum Kind: String, CaseIterable {
         case fanOut = "fan_out"
@@ -22,37 +22,37 @@ struct Alert: Equatable {
     let instance: UInt32
     let source: IPAddress
     let figures: Figures
-    /// The most that ``Figures/value`` was since it started.
+    /// The maximum of ``Figures/value`` since it started.
     let peak: UInt64
     /// Since it started.
     let lasted: TimeSpan
 
     struct Figures: Equatable {
-        /// Of what is counted: destinations, connections, (destination, port), bytes.
+        /// The counted value: destinations, connections, (destination, port), bytes.
         var value: UInt64
-        /// From where on there is a alert.
+        /// The alert threshold.
         var bound: UInt64
         var window: TimeSpan
         /// There were more than ``value``.
         var isAtBound = false
-        /// Of what was counted, what came to nothing.
+        /// The failed part of the count.
         var refused: UInt64 = 0
         var bytesOut: UInt64 = 0
         var bytesIn: UInt64 = 0
-        /// Bytes in a window that are usual for the instance.
+        /// The instance's usual bytes in a window.
         var usual: UInt64 = 0
-        /// The last one that counted.
+        /// The last counted example.
         var example: Endpoint?
     }
 }
 
-/// A alert as a line for people and programs.
+/// An alert as a log line.
 struct AlertText {
     let alert: Alert
     let names: FlowNames
     /// The node's admin socket; nil: none.
     let adminSocket: String?
-    /// All that its instance was given, of both families.
+    /// All addresses of its instance.
     var addresses: [IPAddress] = []
 
     var message: String {
@@ -65,12 +65,12 @@ struct AlertText {
         }
         let head = "instance \(who) \(alert.state == .continues ? "still " : "")"
         switch alert.kind {
-        case .fanOut: return head + "goes to many new destinations: \(count) within \(window)"
+        case .fanOut: return head + "connects to many new destinations: \(count) within \(window)"
         case .smtp: return head + "makes many connections to mail ports: \(count) within \(window)"
         case .portScan:
-            return head + "tries many destinations and ports that refuse or are refused: \(count) within \(window)"
+            return head + "tries many destinations and ports that refuse it or are denied: \(count) within \(window)"
         case .volume:
-            return head + "moves more than is usual for it: \(plainBytes(Int64(clamping: alert.figures.value))) within "
+            return head + "transfers more than usual: \(plainBytes(Int64(clamping: alert.figures.value))) within "
                 + "\(window), usually \(plainBytes(Int64(clamping: alert.figures.usual)))"
         }
     }
@@ -82,10 +82,10 @@ struct AlertText {
 
     private var what: String {
         switch alert.kind {
-        case .fanOut: "going to many new destinations"
+        case .fanOut: "connecting to many new destinations"
         case .smtp: "making many connections to mail ports"
-        case .portScan: "trying many destinations and ports that refuse or are refused"
-        case .volume: "moving more than usual"
+        case .portScan: "trying many destinations and ports that refuse it or are denied"
+        case .volume: "transferring more than usual"
         }
     }
 
@@ -128,7 +128,7 @@ struct AlertText {
 
     /// What to run to see more.
     var look: String {
-        // What a stage refused is no flow: only the log of connections has it.
+        // Connections refused by a stage are not flows: only the connection log has them.
         guard alert.kind != .portScan, let adminSocket else { return lookInLog }
         var words = "pipelined top"
         if adminSocket != NodeSettings.usualAdminSocket { words += " --admin \(AlertText.shellWord(adminSocket))" }

@@ -2,17 +2,17 @@ import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 
-/// A connection that came to nothing, or that no stage recorded as a flow.
+/// A failed connection, or one that no stage recorded as a flow.
 struct Attempt: Equatable, Sendable {
     let instance: UInt32
     let source: IPAddress
     let destination: Endpoint
-    /// Refused by a stage or by the destination, timed out, or given up by the instance before it got anywhere.
+    /// Refused by a stage or the destination, timed out, or given up by the instance.
     let isRefused: Bool
-    /// It comes as a ``FlowRecord`` too.
+    /// There is a ``FlowRecord`` for it too.
     let isAccounted: Bool
 
-    /// Nil if alerts have no use for it: it comes from no instance, or got where it was going and is recorded as a flow.
+    /// Nil if alerts don't need it: it has no instance, or succeeded and is recorded as a flow.
     init?(_ record: ConnectionRecord) {
         guard record.instanceNumber != InstanceIdentity.unknown else { return nil }
         let isRefused = Attempt.isRefusal(record.reason)
@@ -30,7 +30,7 @@ struct Attempt: Equatable, Sendable {
         self.isAccounted = isAccounted
     }
 
-    /// What filters end connections for, and failed connects; not what the node itself is short of.
+    /// Reasons of filters and failed connects, but not shortages of the node.
     static func isRefusal(_ reason: ReasonCode) -> Bool {
         guard reason.rawValue < ReasonCode.firstFilter else { return true }
         switch RuntimeReason(rawValue: reason.rawValue) {
@@ -40,19 +40,19 @@ struct Attempt: Equatable, Sendable {
     }
 }
 
-/// Finds what is worth an operator's look in what instances do: fed with records as they come, and asked once a second.
-/// Goes by the time at which records come, which is a few seconds after what they tell of. Bounded in all it keeps.
+/// Finds alerts in instances' traffic: fed with records, and evaluated once a second. It uses the arrival time of
+/// records, a few seconds after their traffic. Bounded memory.
 ///
 /// Threading: one thread at a time.
 final class AlertEngine {
-    /// Instances that are watched at once; of others nothing is said but how many records they had.
+    /// The most watched instances; for others only their records are counted.
     static let instanceLimit = 4096
     /// (Destination, port) of all instances together.
     static let targetLimit = 262_144
-    /// An instance without traffic for so long may be forgotten, if its place is needed.
+    /// An instance without traffic for this long may be dropped, if its place is needed.
     private static let idleLimit = TimeSpan.seconds(3600)
     private static let sweepInterval = TimeSpan.seconds(60)
-    /// Alerts that are said at once, and then one a second: what waits is said later (R27).
+    /// The burst of alerts, then one a second; the rest is logged later (R27).
     private static let burst = 60
 
     /// What is known of one instance.
@@ -97,7 +97,7 @@ final class AlertEngine {
 
     /// How often each kind began.
     private(set) var begun: [Alert.Kind: UInt64] = [:]
-    /// Records of instances that found no place.
+    /// Records of instances that are not watched.
     private(set) var unwatched: UInt64 = 0
 
     init(
@@ -116,7 +116,7 @@ final class AlertEngine {
     var instances: Int { watched.count }
     func active(_ kind: Alert.Kind) -> Int { watched.values.count { $0.ongoing[kind] != nil } }
 
-    /// From now on. Where a line changed, counting begins anew; what instances did before stays known.
+    /// Applies new settings. Changed thresholds restart their counts; known destinations stay.
     func update(_ new: AlertSettings) {
         guard new != settings else { return }
         for one in watched.values {
@@ -138,10 +138,11 @@ final class AlertEngine {
             let one = find(record.key.instance, record.key.source, now)
         else { return }
         if settings.volume != nil { one.volume.add(out: record.bytesOut, into: record.bytesIn) }
-        // What many flows were counted together as has no destination.
+        // Aggregated flows have no destination.
         guard !record.key.destination.isUnspecified else { return }
         let destination = Endpoint(record.key.destination, record.key.port)
-        // Growth without a connection may be of one that an outsider began (conntrack): who is asked by many goes nowhere.
+        // Growth without a new connection may belong to one that an outsider began (conntrack), which is not the
+        // instance's doing.
         if record.key.proto == 6 || record.connections > 0 { goes(one, to: destination, now) }
         if record.key.proto == 6, record.connections > 0 { mails(one, to: destination, record.connections) }
     }
@@ -162,7 +163,7 @@ final class AlertEngine {
         guard let fanOut = settings.fanOut else { return }
         if one.places == nil { one.places = RecentPlaces() }
         guard one.places?.insert(hash(Endpoint(destination.address, 0))) == true else { return }
-        // After a start, everything is new to the node, and nothing is to the instances.
+        // After a start every destination is new to the node, but not to the instances.
         guard now >= startedAt + fanOut.window else { return }
         one.newPlaces.add(1)
         one.examples[.fanOut] = destination
@@ -225,9 +226,9 @@ final class AlertEngine {
         }
     }
 
-    // MARK: What is said
+    // MARK: Reporting
 
-    /// What is to be said now, in order of instances. Call it once a second.
+    /// The alerts to log now, in order of instances. Call it once a second.
     func tick(_ now: Instant) -> [Alert] {
         refill(now)
         var alerts: [Alert] = []
@@ -273,7 +274,7 @@ final class AlertEngine {
         return Ongoing(since: now, lastAbove: now, figures: figures, peak: figures.value)
     }
 
-    /// Says a alert that began, or that is due again.
+    /// Logs an alert that began, or is due again.
     private func retry(_ one: Watched, _ kind: Alert.Kind, _ now: Instant) -> Alert? {
         guard var ongoing = one.ongoing[kind], tokens > 0 else { return nil }
         if let last = ongoing.lastSaid, last + settings.repeatEvery > now { return nil }
@@ -284,7 +285,7 @@ final class AlertEngine {
         return alert(one, kind, state, ongoing, now)
     }
 
-    /// Of what was never said, the end isn't either.
+    /// The end of an unlogged alert is not logged either.
     private func end(_ one: Watched, _ kind: Alert.Kind, _ ongoing: Ongoing, _ now: Instant) -> Alert? {
         if ongoing.lastSaid != nil {
             guard tokens > 0 else { return nil }
@@ -302,7 +303,7 @@ final class AlertEngine {
             peak: ongoing.peak, lasted: now.since(ongoing.since))
     }
 
-    /// Nil: nothing of the kind is looked for.
+    /// Nil: this kind is off.
     private func figures(_ one: Watched, _ kind: Alert.Kind) -> Alert.Figures? {
         let count = { (value: UInt64, threshold: AlertSettings.Threshold) in
             Alert.Figures(

@@ -1,8 +1,8 @@
 import FilterEgressAccounting
 import Pipeline
 
-/// How much happened in a sliding window, in tenths of it: in the newest tenth so far and the nine before, so in nine to
-/// ten tenths. Never more than what did happen in the window.
+/// A sliding-window count in tenths: the newest tenth so far and the nine before. Never more than the true count of the
+/// window.
 struct SlidingCount {
     static let buckets: UInt64 = 10
 
@@ -43,7 +43,7 @@ struct DistinctWindow {
     /// By its hash, the tenth in which it happened last.
     private var last: [UInt64: UInt64] = [:]
     private var bucket: UInt64 = 0
-    /// Something found no place: there are more than ``count``.
+    /// The table overflowed: there are more than ``count``.
     private(set) var isAtBound = false
 
     var count: Int { last.count }
@@ -71,8 +71,8 @@ struct DistinctWindow {
     }
 }
 
-/// Where an instance was before, in 8 KiB: two Bloom filters that take turns. When the newer one has ``capacity`` places in
-/// it, it becomes the older one, and what was only in that is forgotten. Of what is asked for again and again nothing is.
+/// Known destinations of an instance, in 8 KiB: two rotating Bloom filters. When the newer one has ``capacity`` entries
+/// it becomes the older one, whose previous content is dropped. Frequent destinations stay known.
 ///
 /// With four probes of 8 bits a place, at most one new place in twenty is taken for a known one: alerts come a little
 /// later, never too early.
@@ -116,13 +116,13 @@ struct RecentPlaces {
     }
 }
 
-/// What is usual for an instance: a decayed average over whole windows.
+/// An instance's usual volume: a decayed average over whole windows.
 struct UsualVolume {
     /// Windows that weigh in the average: an hour, of five minutes each.
     static let memory = 12.0
-    /// Before so many whole windows there is no past to compare with.
+    /// The least number of whole windows for a comparison.
     static let enough = 6
-    /// While a alert is on, the average learns this much slower: a flood should not become usual while it is looked at.
+    /// While an alert is active, the average adapts this much slower, so that a flood does not become usual meanwhile.
     static let caution = 8.0
 
     private(set) var average = 0.0
@@ -163,7 +163,7 @@ struct UsualVolume {
         bytesIn = into > .max - bytesIn ? .max : bytesIn + into
     }
 
-    /// From where on it is unusual.
+    /// The threshold of unusual volume.
     func bound(_ settings: AlertSettings.Volume) -> UInt64 {
         max(settings.floor, UInt64(min(average * Double(settings.factor), 9e18)))
     }

@@ -6,13 +6,12 @@ import PipelineLedger
 import PipelineText
 import Synchronization
 
-/// What is looked for in flow records while they pass: who sends most right now (``TopReport``), and what is worth a alert
-/// (``AlertEngine``).
+/// Live analysis of flow records: who sends most now (``TopReport``), and alerts (``AlertEngine``).
 ///
 /// Threading: any; nothing here waits but for a lock that is held for short.
 package final class FlowWatch: Sendable {
-    /// Attempts that wait for the flows thread, which takes them once a second. Of more, the newest are dropped and
-    /// counted: a scan is one long before (R27).
+    /// The most queued attempts for the flows thread, which reads them once a second. Further ones are dropped and
+    /// counted; a scan is detected long before (R27).
     private static let attemptLimit = 16384
 
     private struct State: @unchecked Sendable {
@@ -41,7 +40,7 @@ package final class FlowWatch: Sendable {
 
     // MARK: The control thread's side
 
-    /// From now on. What is known of instances stays, unless alerts are switched off.
+    /// Applies new settings. Knowledge of instances stays, unless alerts are switched off.
     package func update(_ program: Program) {
         let interval = program.chains.buffer.compactMap(\.progressInterval).max()
         wantsAttempts.store(program.alerts != nil, ordering: .relaxed)
@@ -70,13 +69,13 @@ package final class FlowWatch: Sendable {
         return TopTally(question, view)
     }
 
-    /// Where an instance is: all that were given to it, IPv6 first.
+    /// An instance's addresses, IPv6 first.
     package func addresses(of number: UInt32) -> [IPAddress] { directory.addresses(of: number) }
 
     /// Who an instance is.
     package func names(_ number: UInt32, _ source: IPAddress) -> FlowNames { directory.find(number, source) }
 
-    /// For `status`: counts by kind, and what is at its bound. No instance in it (R27).
+    /// For `status`: counts by kind, and overflows. Not by instance (R27).
     package struct Counts {
         package struct Kind {
             package let name: String
@@ -87,7 +86,7 @@ package final class FlowWatch: Sendable {
         package var instances = 0
         /// Records of instances beyond ``AlertEngine/instanceLimit``.
         package var unwatched: UInt64 = 0
-        /// Refused connections that were not looked at.
+        /// Refused connections that were dropped.
         package var dropped: UInt64 = 0
     }
 
@@ -129,7 +128,7 @@ package final class FlowWatch: Sendable {
         }
     }
 
-    /// Once a second: says what is to be said.
+    /// Once a second: logs alerts.
     package func tick() {
         let waiting = attempts.withLock { attempts in
             defer { attempts.waiting.removeAll() }
@@ -152,6 +151,7 @@ package final class FlowWatch: Sendable {
         guard isFull else { return }
         log.say(
             "egress_alerts_full",
-            "more than \(AlertEngine.instanceLimit) instances: of the newest no alerts are given until others are idle")
+            "the alert table is full with \(AlertEngine.instanceLimit) instances: new instances are not watched until "
+                + "others are idle")
     }
 }

@@ -3,7 +3,7 @@ import PipelineFlows
 import PipelineLedger
 import PipelineText
 
-/// What `top` asks: how flows are put together, which, and in which order.
+/// A question of `top`: aggregation, filters and order.
 package struct TopQuestion: Sendable, Equatable {
     package enum Order: String, CaseIterable, Sendable {
         case bytes, connections
@@ -11,7 +11,7 @@ package struct TopQuestion: Sendable, Equatable {
 
     package var by = ReportGroup.instance
     package var order = Order.bytes
-    /// Over how long, in seconds; nil: four ticks of the workers.
+    /// The window in seconds; nil: four ticks of the workers.
     package var seconds: UInt64?
     package var rows = 20
     /// Only flows of this instance, and so on; all that are given have to fit.
@@ -35,14 +35,14 @@ package struct TopQuestion: Sendable, Equatable {
             && (env == nil || env == names.env || env == names.owner.path)
     }
 
-    /// It names an env or something of one: all that fits must be of the same.
+    /// It names an env or a part of one: all matches must have the same owner.
     var isOfOneEnv: Bool { instance != nil || env != nil }
 }
 
-/// Who sends most right now.
+/// The answer of `top`.
 package struct TopReport {
     struct Row: Equatable {
-        /// Of the group's own kind, and of whom it is part; empty where it means nothing.
+        /// The group's own name and its owners' names; empty where not applicable.
         var name: String
         var env = ""
         var app = ""
@@ -60,7 +60,7 @@ package struct TopReport {
     let from: UInt64
     let to: UInt64
     let aggregated: UInt64
-    /// The envs that a question about one of them fits, if they are several: the report is nobody's then.
+    /// The matching envs, if a question about one is ambiguous: there is no report then.
     let ambiguous: [EnvName]
 
     /// - Parameter names: who a flow's instance is.
@@ -70,7 +70,7 @@ package struct TopReport {
         self.init(tally)
     }
 
-    /// Texts are made for the rows that are shown alone: there may be a hundred thousand flows, and the control thread waits.
+    /// Texts are made only for shown rows: there may be a hundred thousand flows, and the control thread waits.
     package init(_ tally: TopTally) {
         question = tally.question
         rows = tally.top.map { group, sums in
@@ -84,7 +84,7 @@ package struct TopReport {
         (from, to, aggregated) = (tally.view.from, tally.view.to, tally.view.aggregated)
     }
 
-    /// What a row is about: an owner's index, an address, or a port.
+    /// A row's key: an owner's index, an address, or a port.
     struct Group: Hashable {
         let high: UInt64
         let low: UInt64
@@ -119,13 +119,13 @@ package struct TopReport {
 
     // MARK: Answers
 
-    /// Why the question has no answer, and how to ask; nil: it has.
+    /// Why the question has no answer, with a remedy; nil: it has one.
     package var fault: (problem: String, remedy: String)? {
         guard !ambiguous.isEmpty else { return nil }
         let what = question.env.map { "env \($0)" } ?? "instance \(question.instance ?? "")"
         return (
             ReportQuestion.mayBe(what, of: ambiguous.map(ReportQuestion.name)),
-            "say whose: an env is named as ORG/APP/ENV"
+            "name its owner: write an env as ORG/APP/ENV"
         )
     }
 
@@ -179,7 +179,7 @@ package struct TopReport {
         let age = now > to ? (now - to) / 1_000_000_000 : 0
         var text = "\(node): \(TopReport.seconds(milliseconds)) to \(Timestamp.text(to)), \(age) s ago, "
         text += "by \(question.by.rawValue)\n"
-        if aggregated > 0 { text += "\(aggregated) small flows were counted together by instance\n" }
+        if aggregated > 0 { text += "\(aggregated) small flows were aggregated by instance\n" }
         var table = TextTable(columns.map(\.head) + ["-OUT/S", "-IN/S", "-CONN/S", "-CONNECTIONS"])
         for row in rows {
             table.add(columns.map { $0.value(row).isEmpty ? "-" : $0.value(row) } + numbers(row.sums))

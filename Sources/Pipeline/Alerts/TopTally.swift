@@ -3,7 +3,7 @@ import Pipeline
 import PipelineFlows
 import PipelineLedger
 
-/// Puts the flows of a window together for a ``TopReport``, in batches.
+/// Aggregates the flows of a window for a ``TopReport``, in batches.
 package struct TopTally {
     typealias Entry = (group: TopReport.Group, sums: TrafficWindow.Sums)
 
@@ -54,7 +54,7 @@ package struct TopTally {
 struct TopOwners {
     private struct Source: Hashable {
         let instance: UInt32
-        /// Of nobody's number there are many, each with its own address.
+        /// The number for "no instance" stands for many sources, each with its own address.
         let address: IPAddress
     }
 

@@ -1,11 +1,11 @@
 import Pipeline
 import PipelineFlows
 
-/// Who sent how much to whom in the last minute or so, by flow: what `top` shows. In buckets as long as workers take between
-/// two ticks, so that each bucket has one tick of each worker in it, and a steady flow looks steady.
+/// The flows of about the last minute, for `top`, in buckets as long as the workers' tick, so that each bucket has one
+/// tick of each worker, and a steady flow looks steady.
 ///
-/// Bounded: a bucket with too many flows keeps the largest, and counts the others together by instance. So sums by
-/// instance, env and org stay right whatever comes (R27).
+/// Bounded: a bucket with too many flows keeps the largest, and aggregates the others by instance, so that sums by
+/// instance, env and org stay exact (R27).
 struct TrafficWindow {
     struct Sums: Equatable {
         var connections: UInt64 = 0
@@ -16,7 +16,7 @@ struct TrafficWindow {
             let (sum, overflow) = bytesOut.addingReportingOverflow(bytesIn)
             return overflow ? .max : sum
         }
-        /// What decides which flows stay: one that moves nothing has some weight too.
+        /// A flow's weight when the bucket is trimmed; one without bytes has some too.
         fileprivate var weight: UInt64 { bytes >> 10 &+ connections }
 
         mutating func add(_ other: Sums) {
@@ -30,7 +30,7 @@ struct TrafficWindow {
     private struct Bucket {
         var number: UInt64
         var flows: [FlowKey: Sums] = [:]
-        /// Flows that were counted together.
+        /// Aggregated flows.
         var aggregated: UInt64 = 0
     }
 
@@ -38,7 +38,7 @@ struct TrafficWindow {
     static let bucketLimit = 16
     /// Besides those, some that are not complete yet.
     private static let kept = bucketLimit + 8
-    /// Records of a bucket come so much later than its end: after the worker's next tick, and the next look.
+    /// How long after its end a bucket's records may come: the worker's next tick, plus the next read.
     private static let transport: UInt64 = 1_500_000_000
     static let shortestBucket = TimeSpan.milliseconds(500)
 
@@ -47,13 +47,13 @@ struct TrafficWindow {
     private let flowLimit: Int
     private var buckets: [Bucket] = []
 
-    /// - Parameter flowLimit: flows of a bucket that are kept apart; up to twice as many for a while.
+    /// - Parameter flowLimit: the most separate flows of a bucket; temporarily up to twice as many.
     init(interval: TimeSpan = .seconds(5), flowLimit: Int = 4096) {
         self.interval = max(interval, TrafficWindow.shortestBucket)
         self.flowLimit = flowLimit
     }
 
-    /// Begins anew if it changes.
+    /// The window restarts if it changes.
     mutating func setInterval(_ new: TimeSpan) {
         let new = max(new, TrafficWindow.shortestBucket)
         guard new != interval else { return }
@@ -65,7 +65,7 @@ struct TrafficWindow {
 
     /// - Parameter now: wall clock, nanoseconds since 1970, as in records.
     mutating func add(_ record: FlowRecord, now: UInt64) {
-        // A clock that was set back: what is ahead of it would hide all that comes.
+        // The clock was set back: later buckets would hide all new records.
         if let newest = buckets.last, newest.number > number(now) &+ 2 { buckets = [] }
         let number = min(number(record.lastSeen), self.number(now) &+ 1)
         guard let place = place(number) else { return }
@@ -97,7 +97,7 @@ struct TrafficWindow {
             if index >= flowLimit {
                 if !TrafficWindow.isAggregated(key) { buckets[place].aggregated += 1 }
                 (key.destination, key.port, key.proto) = (.unspecified, 0, 0)
-                // More instances than there is place for: of nobody.
+                // Too many instances: aggregated without an instance.
                 if kept[key] == nil, kept.count >= flowLimit * 3 / 2 {
                     (key.instance, key.source) = (.max, .unspecified)
                 }
@@ -107,7 +107,7 @@ struct TrafficWindow {
         buckets[place].flows = kept
     }
 
-    /// Flows that were counted together have no destination.
+    /// Aggregated flows have no destination.
     static func isAggregated(_ key: FlowKey) -> Bool { key.destination == .unspecified && key.port == 0 }
 
     /// The newest buckets that are complete.

@@ -9,7 +9,7 @@ public struct AddressSet: Sendable {
     }
 }
 
-/// A set that the config gives a name. Whichever filter owns the block, `@NAME` in any stage is one of these.
+/// A named set of the config. Any stage may use it as `@NAME`, whichever filter owns the block.
 public final class NamedSet: ConfigBlock {
     public let set: AddressSet
     public var name: String { String(set.name.dropFirst()) }

@@ -13,7 +13,7 @@ public enum Balance: UInt8, Sendable, CaseIterable {
     }
 }
 
-/// What this node knows of one backend address, whichever routes and tables name it (R12).
+/// What this node knows of one backend address, across routes and tables (R12).
 ///
 /// Threading: every field atomic, relaxed; workers, the prober and the control side all write. Ownership: the routing
 /// side, one cell an (address, port), kept for as long as a table names it or ``active`` counts a connection.
@@ -21,23 +21,24 @@ public struct BackendCell: ~Copyable {
     public let endpoint: Endpoint
     /// Connections to it now, those being connected included. Each pins the cell.
     public let active = ReservationCount()
-    /// Connects that came about, and that did not.
+    /// Successful and failed connects.
     public let connects = Atomic<UInt64>(0)
     public let failures = Atomic<UInt64>(0)
-    /// Connect failures since the last connect that came about.
+    /// Connect failures since the last successful connect.
     public let failuresInARow = Atomic<UInt32>(0)
-    /// Passive ejection: not before this instant (monotonic nanoseconds) again; 0: not ejected.
+    /// Passive ejection: ejected until this instant (monotonic nanoseconds); 0: not ejected.
     public let ejectedUntil = Atomic<UInt64>(0)
-    /// Ejections without a good connect in between: what the next one's length grows with.
+    /// Ejections in a row without a good connect: the next one's length grows with them.
     public let ejections = Atomic<UInt32>(0)
     /// What the active probe says: see ``Probe``.
     public let probe = Atomic<UInt8>(Probe.unknown.rawValue)
-    /// Since when it may be used without a break (monotonic nanoseconds), for slow start; 0: from the node's start.
+    /// Since when it has been usable without a break (monotonic nanoseconds), for slow start; 0: since the node's
+    /// start.
     public let eligibleSince = Atomic<UInt64>(0)
-    /// R18: what became of PROXY headers, from traffic and probes: see ``HeaderVerdict``.
+    /// R18: whether PROXY headers were accepted, from traffic and probes: see ``HeaderVerdict``.
     public let proxy = Atomic<UInt8>(HeaderVerdict.unknown.rawValue)
     public let proxyRejections = Atomic<UInt64>(0)
-    /// Networks whose clients were answered as if the header was not taken, since the last that was: see
+    /// Networks whose clients got answers as from a server that rejects the header, since it was last accepted: see
     /// ``noteHeaderDoubt(of:)``.
     public let headerDoubts = Atomic<UInt64>(0)
 
@@ -48,36 +49,37 @@ public struct BackendCell: ~Copyable {
         case down
     }
 
-    /// What is known of how the backend takes PROXY headers of ours (R18).
+    /// Whether the backend accepts this node's PROXY headers (R18).
     public enum HeaderVerdict: UInt8, Sendable {
-        /// Nothing is proved: silence is no proof.
+        /// Unknown: silence proves nothing.
         case unknown = 0
-        /// It has answered as only one can that has read the header.
+        /// Accepted: it gave an answer that requires having read the header.
         case accepted
-        /// A LOCAL header of ours, or connections of three networks with none accepted in between, were hung up on, or
-        /// answered as by a server that takes the header for its client's first bytes.
+        /// Rejected: a LOCAL header, or connections of three networks in a row, were closed, or answered as by a server
+        /// that reads the header as its client's first bytes.
         case rejected
 
-        /// For how long after the connect an answer is held against the header.
+        /// How long after the connect an answer counts as evidence against the header.
         public static let window = TimeSpan.seconds(2)
     }
 
     public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 
-    /// R12: false while edge-side evidence speaks against it. Never makes one eligible that isn't in the route's set.
+    /// R12: false while a probe or an ejection of this node excludes it. It never makes a backend eligible that is not
+    /// in the route's set.
     public func isEligible(at now: Instant) -> Bool {
         probe.load(ordering: .relaxed) != Probe.down.rawValue
             && ejectedUntil.load(ordering: .relaxed) <= now.nanoseconds
     }
 }
 
-/// Passive ejection (R12): what a `health` block says, or ``standard``. Immutable.
+/// Passive ejection (R12): from a `health` block, or ``standard``. Immutable.
 public struct EjectionPolicy: Sendable, Equatable {
-    /// Without a `health` block, and in one that says nothing of it.
+    /// The default, without a `health` block or its `eject` line.
     public static let standard = EjectionPolicy(after: 5, base: .seconds(10), max: .seconds(300))
-    /// Connect failures eject nobody.
+    /// Connect failures eject no backend.
     public static let none = EjectionPolicy(after: 0, base: .zero, max: .zero)
-    /// ``standard`` where connections can point to it; never freed.
+    /// ``standard`` at a fixed address; never freed.
     nonisolated(unsafe) public static let standardPointer: UnsafePointer<EjectionPolicy> = {
         let memory = UnsafeMutablePointer<EjectionPolicy>.allocate(capacity: 1)
         memory.initialize(to: standard)
@@ -95,25 +97,25 @@ public struct EjectionPolicy: Sendable, Equatable {
         self.max = max
     }
 
-    /// The length of the ejection that follows `earlier` others without a good connect in between.
+    /// The length of an ejection after `earlier` others in a row.
     public func length(after earlier: UInt32) -> TimeSpan {
         let (length, overflow) = base.nanoseconds.multipliedReportingOverflow(by: 1 << UInt64(min(earlier, 63)))
         return overflow ? max : min(TimeSpan(nanoseconds: length), max)
     }
 }
 
-/// Passive health (R12): what real connections find out. Any thread.
+/// Passive health (R12): results of real connections. Any thread.
 extension BackendCell {
-    /// A connect has come about. An ejection is not cut short by it: a backend returns by time alone.
+    /// Counts a successful connect. It does not shorten an ejection: a backend returns by time alone.
     public func noteConnect() {
         connects.wrappingAdd(1, ordering: .relaxed)
-        // Written only if they change: every connection comes by here.
+        // Written only on change, because every connection runs this.
         if failuresInARow.load(ordering: .relaxed) != 0 { failuresInARow.store(0, ordering: .relaxed) }
         if ejections.load(ordering: .relaxed) != 0 { ejections.store(0, ordering: .relaxed) }
     }
 
-    /// A connect was refused or timed out, and not for want of something on this node. Enough of them in a row eject;
-    /// after the return the first one does, for longer.
+    /// Counts a refused or timed-out connect that is not caused by a shortage of this node. Enough of them in a row
+    /// eject the backend; after its return the first one does, for longer.
     /// - Parameter policy: nil: never eject.
     public func noteFailure(at now: Instant, _ policy: UnsafePointer<EjectionPolicy>?) {
         failures.wrappingAdd(1, ordering: .relaxed)
@@ -121,16 +123,16 @@ extension BackendCell {
         guard let policy, policy.pointee.after > 0, inARow >= policy.pointee.after else { return }
         let earlier = ejections.load(ordering: .relaxed)
         let until = ejectedUntil.load(ordering: .relaxed)
-        // Connects that were under way when it was ejected don't make it longer.
+        // Connects from before the ejection do not prolong it.
         guard until <= now.nanoseconds else { return }
         let end = (now + policy.pointee.length(after: earlier)).nanoseconds
-        // Of several workers that see the last straw, one ejects.
+        // One worker ejects, even if several reach the threshold together.
         guard ejectedUntil.compareExchange(expected: until, desired: end, ordering: .relaxed).exchanged else { return }
         ejections.store(earlier == .max ? earlier : earlier + 1, ordering: .relaxed)
         eligibleSince.store(end, ordering: .relaxed)
     }
 
-    /// Probes have shown that it answers: an ejection ends before its time, and those before it are forgotten.
+    /// Un-ejects after good probes: ends an ejection early, and forgets earlier ones.
     public func uneject(at now: Instant) {
         failuresInARow.store(0, ordering: .relaxed)
         ejections.store(0, ordering: .relaxed)
@@ -146,7 +148,7 @@ public struct Backend: @unchecked Sendable {
     public let cell: UnsafePointer<BackendCell>
     /// 0 (no new connections unless all are)...256.
     public let weight: UInt16
-    /// The most connections at once from this node; 0: no limit.
+    /// The most concurrent connections from this node; 0: no limit.
     public let maxConnections: UInt32
     public init(
         address: BackendAddress, instance: FrozenText, cell: UnsafePointer<BackendCell>, weight: UInt16 = 1,
@@ -160,7 +162,7 @@ public struct Backend: @unchecked Sendable {
     }
 }
 
-/// A backend as a config file names it: an address, and what it may get.
+/// A backend in a config file: address, weight and limit.
 public struct BackendSpec: Hashable, Sendable {
     public var endpoint: Endpoint
     /// 0...256, as ``Backend/weight``.
@@ -176,14 +178,14 @@ public struct BackendSpec: Hashable, Sendable {
     public static let weightLimit: UInt16 = 256
 }
 
-/// The backends of a route, and what choosing among them needs. Immutable, shared by routes, part of a snapshot.
+/// The backends of a route, with the tables for balancing. Immutable, shared by routes, part of a snapshot.
 public struct BackendGroup: Sendable {
-    /// Names this set of backends for as long as the process runs: another number, another set.
+    /// Identifies this set of backends for the life of the process.
     public let number: UInt64
     public let backends: FrozenArray<Backend>
-    /// Weighted round robin: whose turn each turn is; empty: one turn each, in order.
+    /// Weighted round robin: the backend of each turn; empty: one turn each, in order.
     public let schedule: FrozenArray<UInt16>
-    /// Maglev's lookup table: index of the backend for each hash; empty: no route of this group asks for it.
+    /// Maglev's lookup table: backend index by hash; empty: no route of this group uses it.
     public let maglev: FrozenArray<UInt16>
 
     private static let numbers = Atomic<UInt64>(0)
@@ -198,8 +200,8 @@ public struct BackendGroup: Sendable {
         self.maglev = maglev
     }
 
-    /// How many of its backends a new connection may get: those that evidence speaks against don't count (R12), and those
-    /// of weight 0 only if all have that.
+    /// How many of its backends are eligible for a new connection: without those that are down or ejected (R12), and
+    /// with those of weight 0 only if all have weight 0.
     public func usable(at now: Instant) -> Int {
         let isWeighted = backends.buffer.contains { $0.weight > 0 }
         return backends.buffer.count { ($0.weight > 0 || !isWeighted) && $0.cell.pointee.isEligible(at: now) }

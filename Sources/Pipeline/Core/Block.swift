@@ -1,15 +1,15 @@
-/// A block of the config, or a line that is like one: `limit NAME { … }`, `export ipfix …`. Which filter it belongs to
-/// nobody else needs to know.
+/// A block of the config, or a line that works like one: `limit NAME { … }`, `export ipfix …`. Only its filter knows
+/// its meaning.
 public struct BlockKind: Hashable, Sendable {
     public let keyword: String
     public init(_ keyword: String) { self.keyword = keyword }
 }
 
-/// A compiled block. One object a block, shared by all stages that name it; a filter knows the class that its kind has.
-/// What the data path reads of it must be reachable without reference counting; the program keeps it alive.
+/// A compiled block: one object, shared by all stages that name it. The filter knows its class. The data path must read
+/// it without reference counting; the program keeps it alive.
 public protocol ConfigBlock: AnyObject, Sendable {
     var name: String { get }
-    /// Workers must hand over the record of every connection that ends.
+    /// True if it needs the record of every ended connection.
     var wantsConnectionRecords: Bool { get }
 }
 
@@ -17,24 +17,24 @@ extension ConfigBlock {
     public var wantsConnectionRecords: Bool { false }
 }
 
-/// A block that is made of settings, by one table of them.
+/// A block that consists of settings, described by one table.
 public protocol SettingsBlock: ConfigBlock {
     associatedtype Values: Sendable
     static var lines: [Setting<Values>] { get }
-    /// With the defaults of all lines that may be left out.
+    /// The defaults of all optional lines.
     static var initial: Values { get }
     var values: Values { get }
-    /// Judges what the lines say together.
+    /// Checks the lines in combination.
     static func make(_ values: Values, _ context: BlockContext) -> BlockOutcome
 }
 
-/// What is known of a block where it is made.
+/// The context in which a block is built.
 public struct BlockContext: Sendable {
-    /// Of a line, or a block without a name, empty.
+    /// Empty for a line, and for a block without a name.
     public let name: String
-    /// The block of this kind and name in the program that runs, if there is one: what it keeps may be taken over.
+    /// The same block in the running program, if there is one: its memory may be taken over.
     public let running: (any ConfigBlock)?
-    /// Names of the settings that the block says (``SettingLine/name``).
+    /// Names of the settings that the block contains (``SettingLine/name``).
     public let said: Set<String>
     public init(name: String, running: (any ConfigBlock)? = nil, said: Set<String> = []) {
         self.name = name
@@ -43,7 +43,7 @@ public struct BlockContext: Sendable {
     }
 }
 
-/// Something to say of a block, at one of its lines or at its name.
+/// A diagnostic about a block, at one of its lines or at its name.
 public struct BlockRemark: Sendable {
     public enum Severity: Sendable { case error, warning, note }
     public let severity: Severity
@@ -63,9 +63,9 @@ public struct BlockRemark: Sendable {
     }
 }
 
-/// What became of a block.
+/// The result of building a block.
 public struct BlockOutcome: Sendable {
-    /// Nil: there is none, by what was said. A block with errors is there all the same, so that uses of it are right.
+    /// Nil: no block results. A block with errors still exists, so that its uses are not reported too.
     public var block: (any ConfigBlock)?
     public var remarks: [BlockRemark]
     public init(_ block: (any ConfigBlock)?, _ remarks: [BlockRemark] = []) {
@@ -74,28 +74,26 @@ public struct BlockOutcome: Sendable {
     }
 }
 
-/// A block of members, one a word or one a line of a file, on its way.
+/// A list block under construction: one member a word, or a line of a file.
 public protocol MemberList: Sendable {
-    /// - Parameter isDistinct: members that are there already are to be told of. Files hold many, and overlap: theirs are not.
+    /// - Parameter isDistinct: duplicates are reported. Those of files are not, since lists overlap.
     init(isDistinct: Bool)
     var count: Int { get }
     /// - Parameter text: without comment and blanks around it.
-    /// - Returns: false if it is there already, as far as that is to be told.
-    /// - Throws: if it is no member.
+    /// - Returns: false for a duplicate, if those are reported. - Throws: if it is not a member.
     mutating func add(_ text: UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Bool
-    /// Once all are there.
+    /// Called after the last member.
     func block(_ name: String) -> any ConfigBlock
 }
 
-/// How a kind of block is written and made.
+/// A kind of block: its syntax and its builder.
 public struct BlockDescriptor: Sendable {
     public enum Shape: Sendable {
         /// `limit NAME { SETTING … }`.
         case named
         /// `alerts { SETTING … }`, at most once.
         case single
-        /// `export ipfix …`: one setting, and that its only line, outside of blocks; at most so many of them, and what to do
-        /// instead of more.
+        /// `export ipfix …`: a single setting as a top-level line; at most `limit` of them, with a remedy for more.
         case line(limit: Int, remedy: String)
         /// The same as a line of the `node` block, at most once.
         case nodeLine
@@ -105,10 +103,10 @@ public struct BlockDescriptor: Sendable {
 
     /// What a list holds.
     public struct Members: Sendable {
-        /// In messages: `prefixes`, `prefix`, `address`.
+        /// Words for messages: `prefixes`, `prefix`, `address`.
         public let plural: String
         public let singular: String
-        /// What an empty list does not contain.
+        /// The noun for an empty list's message.
         public let contained: String
         /// True: `set NAME { … }` as well as a file.
         public let mayStandInConfig: Bool
@@ -131,27 +129,27 @@ public struct BlockDescriptor: Sendable {
     /// In messages: `health block`.
     public let what: String
     public let summary: String
-    /// How to use it, from its name: what is said of one that nothing uses. Nil: it needs no user.
+    /// Help for an unused block, from its name. Nil: it needs no user.
     public let use: (@Sendable (String) -> String)?
     public let lines: [SettingLine]
     let begin: @Sendable () -> any BlockDraft
     let shown: @Sendable (any ConfigBlock) -> [String]
-    /// By ``lines``: what a running node keeps (``Setting/kept``).
+    /// By ``lines``: the part that a running node keeps (``Setting/kept``).
     let kept: @Sendable ((any ConfigBlock)?) -> [String?]
-    /// By ``lines``: what holds where the line is not there, as it would say it; nil: nothing does.
+    /// By ``lines``: the text of the default; nil: there is none.
     public let defaults: [String?]
-    /// Of a ``Shape/single``: what holds without it, by what the program's stages can do.
+    /// Of a ``Shape/single``: the default without the block, given the stages' capabilities.
     let absent: @Sendable (StageCapabilities) -> (any ConfigBlock)?
     let memberList: (@Sendable (_ isDistinct: Bool) -> any MemberList)?
 
-    /// What it was called before: taken for one minor version, with a note.
+    /// The former keyword: accepted for one minor version, with a note.
     public let formerly: String?
 
     public var keyword: String { kind.keyword }
 
     /// A block or line that is made of settings.
     /// - Parameters:
-    ///   - absent: of a ``Shape/single``: what holds where the config has none, by what its stages can do.
+    ///   - absent: of a ``Shape/single``: the default without the block, given the stages' capabilities.
     public init<Block: SettingsBlock>(
         _ keyword: String, _ shape: Shape, what: String? = nil, formerly: String? = nil, of block: Block.Type,
         _ summary: String,
@@ -203,14 +201,14 @@ public struct BlockDescriptor: Sendable {
 }
 
 extension BlockDescriptor {
-    /// A draft, to be given the block's lines.
+    /// Makes a draft that takes the block's lines.
     public func draft() -> any BlockDraft { begin() }
     /// An empty list; nil: it is a block of settings.
     public func list(isDistinct: Bool) -> (any MemberList)? { memberList?(isDistinct) }
-    /// What `check --print` says of it, a line an entry: each is a line of the block.
+    /// The block's lines for `check --print`, one per entry.
     public func lines(of block: any ConfigBlock) -> [String] { shown(block) }
     public func block(where capabilities: StageCapabilities) -> (any ConfigBlock)? { absent(capabilities) }
-    /// The settings in which `new` says something else than `old` and which a running node keeps, as `connections 1 -> 2`.
+    /// The changed settings that need a restart, as `connections 1 -> 2`.
     /// - Parameter old: of this kind; so is `new`. Nil: there is none.
     public func unchangeable(from old: (any ConfigBlock)?, to new: (any ConfigBlock)?) -> [String] {
         let before = kept(old)
@@ -221,7 +219,7 @@ extension BlockDescriptor {
     }
 }
 
-/// A block of settings on its way.
+/// A block of settings under construction.
 public protocol BlockDraft {
     /// - Parameter setting: index into ``BlockDescriptor/lines``.
     mutating func apply(_ setting: Int, _ clause: Clause) throws(ValueProblem)
@@ -239,7 +237,7 @@ private struct SettingsDraft<Block: SettingsBlock>: BlockDraft {
     func make(_ context: BlockContext) -> BlockOutcome { Block.make(values, context) }
 }
 
-/// Of what has members, and no settings.
+/// For blocks with members instead of settings.
 private struct EmptyDraft: BlockDraft {
     mutating func apply(_ setting: Int, _ clause: Clause) throws(ValueProblem) {}
     func make(_ context: BlockContext) -> BlockOutcome { BlockOutcome(nil) }
@@ -261,11 +259,11 @@ public struct BlockTable: Sendable {
     public func find(_ kind: BlockKind, _ name: String) -> (any ConfigBlock)? { named[kind]?[name] }
     public func names(_ kind: BlockKind) -> [String] { (named[kind] ?? [:]).keys.sorted() }
 
-    /// All of one class, whatever their kind is called.
+    /// All blocks of one class, of any kind.
     public func all<Block: ConfigBlock>(of type: Block.Type) -> [Block] {
         order.values.lazy.flatMap { $0 }.compactMap { $0 as? Block }
     }
-    /// The only one of its class, where at most one can be.
+    /// The only block of its class, where at most one is allowed.
     public func only<Block: ConfigBlock>(_ type: Block.Type) -> Block? { all(of: type).first }
     /// A set by its name, without the `@`.
     public func set(_ name: String) -> AddressSet? {
@@ -279,7 +277,7 @@ public struct BlockTable: Sendable {
 
 /// A config as ``Filter/review(_:)`` sees it.
 public struct ConfigReview: Sendable {
-    /// What its stages can do, together.
+    /// The union of its stages' capabilities.
     public let capabilities: StageCapabilities
     public let blocks: BlockTable
     public init(capabilities: StageCapabilities, blocks: BlockTable) {
@@ -296,10 +294,10 @@ extension [any Filter.Type] {
     }
 }
 
-/// Something to say of a config as a whole, where it belongs.
+/// A diagnostic about the config as a whole, with its place.
 public struct ConfigRemark: Sendable {
     public enum Place: Sendable {
-        /// The first stage that can do this.
+        /// The first stage with this capability.
         case stage(StageCapabilities)
         /// The first block of this kind.
         case block(BlockKind)
@@ -312,10 +310,10 @@ public struct ConfigRemark: Sendable {
     }
 }
 
-/// Members as `check --print` shows them: how many, and the first of them.
+/// Members for `check --print`: their number, and the first few.
 public func membersText(_ members: [String], of count: Int) -> String {
     let rest = count > members.count ? " and \(count - members.count) more" : ""
     return "\(count): " + members.joined(separator: " ") + rest
 }
-/// At most so many members of a list are shown.
+/// The most members that are shown.
 public let shownMembers = 16

@@ -21,14 +21,14 @@ public struct ClauseSpec: Sendable {
         case set(name: String)
         /// The name of a block of the config: `limit per_client { … }`.
         case block(name: String, BlockKind)
-        /// One word, quoted or not, as it stands.
+        /// One word, quoted or not, verbatim.
         case text(name: String)
-        /// One word that its owner reads.
+        /// One word that the filter parses.
         case value(ValueKind)
-        /// One such word or more, to the end of the clause, none twice; the values follow each other.
+        /// One or more such words up to the end of the clause, without duplicates; one value for each.
         case list(ValueKind, limit: Int)
-        /// Pairs and the like in any order, each at most once and each beginning with its name, to the end of the clause; the
-        /// value is ``ArgumentValue/options(_:)``, with a clause for each that is there.
+        /// Options in any order up to the end of the clause, each at most once and starting with its name; the value is
+        /// ``ArgumentValue/options(_:)``, with a clause for each given option.
         case options([ClauseSpec])
     }
 
@@ -61,19 +61,19 @@ public enum ArgumentValue: Sendable {
     case block(any ConfigBlock)
     case text(String)
     case options([Clause])
-    /// What a ``ValueKind`` of a filter's own made of a word.
+    /// A value parsed by a filter's own ``ValueKind``.
     case custom(any Sendable)
 }
 
-/// A kind of word that a filter has of its own: how it is called, and what it says.
+/// A filter's own kind of word: its name, and its parser.
 public struct ValueKind: Sendable {
-    /// In a form, as `PERCENT` in `jitter PERCENT`.
+    /// Its name in a form, such as `PERCENT` in `jitter PERCENT`.
     public let form: String
     /// After "expected": `a percentage like `10%``.
     public let expected: String
-    /// What may stand there, for the reference page: `0%–50%`; empty: the form says it all.
+    /// The range for the reference page: `0%–50%`; empty: none.
     public let range: String
-    /// Words that may be meant by one that is near.
+    /// Candidates for a "did you mean" suggestion.
     public let candidates: [String]
     public let read: @Sendable (String) throws(ValueProblem) -> ArgumentValue
 
@@ -102,7 +102,7 @@ public struct Clause: Sendable {
 extension Clause {
     private func value(_ index: Int) -> ArgumentValue? { values.indices.contains(index) ? values[index] : nil }
 
-    /// The value at `index`, if it is of that kind; so below.
+    /// The value at `index`, if it is of that kind; likewise below.
     public func word(_ index: Int = 0) -> String? { if case .word(let word)? = value(index) { word } else { nil } }
     public func text(_ index: Int = 0) -> String? { if case .text(let text)? = value(index) { text } else { nil } }
     public func count(_ index: Int = 0) -> UInt64? { if case .count(let count)? = value(index) { count } else { nil } }
@@ -120,7 +120,7 @@ extension Clause {
     public func customs<Value: Sendable>(as type: Value.Type = Value.self) -> [Value] {
         values.compactMap { if case .custom(let any) = $0 { any as? Value } else { nil } }
     }
-    /// The option of that name; nil: it is not there.
+    /// The option of that name; nil: not given.
     public func option(_ name: String) -> Clause? {
         for case .options(let options) in values { return options.first { $0.name == name } }
         return nil
@@ -159,7 +159,7 @@ public struct Directive: Sendable {
     }
 }
 
-/// A directive that fits the grammar but makes no sense: what is wrong, and what to write instead.
+/// A directive that fits the grammar but is invalid: what is wrong, and what to write instead.
 public struct SettingsError: Error, Equatable, Sendable {
     public let problem: String
     public let remedy: String
@@ -195,7 +195,7 @@ extension ClauseSpec.Element {
         }
     }
 
-    /// What may stand there, for the reference; nil: the form says it all.
+    /// The range for the reference; nil: none.
     public var range: String? {
         switch self {
         case .duration(_, let range): "\(range.lowerBound.configText)–\(range.upperBound.configText)"

@@ -1,13 +1,13 @@
-/// Why a word is not the value that it should be.
+/// Why a word is not a valid value.
 public struct ValueProblem: Error, Sendable {
     public let message: String
-    /// Stands beside the underline: what was expected.
+    /// Shown beside the underline: what was expected.
     public var expected: String?
     /// What to write instead.
     public var help: String?
-    /// Of a whole line: the word of it to point at; nil: its last.
+    /// For a whole line: the word to point at; nil: the last.
     public var word: String?
-    /// The author may have meant something else: what else may stand there is worth as much.
+    /// The author may have meant another alternative, which is as likely.
     public var mayBeOther: Bool
 
     public init(
@@ -29,7 +29,7 @@ public enum Unit {
     public static let sizes: [(name: String, factor: UInt64)] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
     public static let counts: [(name: String, factor: UInt64)] = [("M", 1_000_000), ("k", 1000)]
 
-    /// The units that people write by habit, and ours.
+    /// Common foreign units, and ours.
     public static let habits: [String: String] = [
         "sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms", "millis": "ms", "min": "m",
         "mins": "m", "minutes": "m", "hour": "h", "hours": "h", "hr": "h", "b": "", "k": "KiB", "kb": "KiB",
@@ -44,7 +44,7 @@ public enum Unit {
 }
 
 extension TimeSpan {
-    /// As the language writes it: `3s`, `200ms`.
+    /// In the language's form: `3s`, `200ms`.
     public var configText: String {
         nanoseconds % 1_000_000 == 0 && nanoseconds != 0
             ? Unit.write(nanoseconds, Unit.durations) : (nanoseconds == 0 ? "0s" : "\(nanoseconds)ns")
@@ -56,7 +56,7 @@ public func sizeText(_ bytes: UInt64) -> String { Unit.write(bytes, Unit.sizes) 
 /// A count as the language writes it: `10k`.
 public func countText(_ count: UInt64) -> String { Unit.write(count, Unit.counts) }
 
-/// Readers of single words of a config. Each throws what is wrong with the word.
+/// Parsers of single config words. Each throws what is wrong with the word.
 public enum ConfigValue {
     public static func duration(_ text: String, _ range: ClosedRange<TimeSpan>) throws(ValueProblem) -> TimeSpan {
         let kind = "a duration from \(range.lowerBound.configText) to \(range.upperBound.configText)"
@@ -88,7 +88,7 @@ public enum ConfigValue {
         guard let byte = UInt8(digits, radix: isHex ? 16 : 10), !digits.hasPrefix("+"), isHex || String(byte) == text
         else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no \(what)", expected: kind,
+                message: "\(quoted(text)) is not a \(what)", expected: kind,
                 help: "write it like `\(byteText(range.lowerBound))` or `\(range.lowerBound)`")
         }
         guard range.contains(byte) else { throw outOfRange(text, kind) }
@@ -104,7 +104,7 @@ public enum ConfigValue {
     /// 1...65535, without unit.
     public static func port(_ text: some StringProtocol) throws(ValueProblem) -> UInt16 {
         guard let port = UInt16(text), port > 0, String(port) == text else {
-            throw ValueProblem(message: "\(quoted(String(text))) is no port", expected: "a number from 1 to 65535")
+            throw ValueProblem(message: "\(quoted(String(text))) is not a port", expected: "a number from 1 to 65535")
         }
         return port
     }
@@ -119,7 +119,7 @@ public enum ConfigValue {
         let digits = text.prefix { $0.isASCII && $0.isNumber }
         let suffix = text.dropFirst(digits.count)
         let form = ValueProblem(
-            message: "\(quoted(text)) is no \(bare ? "number" : "duration")", expected: kind,
+            message: "\(quoted(text)) is not a \(bare ? "number" : "duration")", expected: kind,
             help: "write it like \(example)")
         guard !digits.isEmpty else { throw form }
         guard digits == "0" || !digits.hasPrefix("0") else {
@@ -168,7 +168,7 @@ public enum ConfigValue {
         let digits = text.dropLast()
         guard text.hasSuffix("%"), let value = UInt8(digits), String(value) == digits, range.contains(value) else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no percentage from \(range.lowerBound)% to \(range.upperBound)%",
+                message: "\(quoted(text)) is not a percentage from \(range.lowerBound)% to \(range.upperBound)%",
                 expected: "a whole number and `%`, like `10%`")
         }
         return value
@@ -179,7 +179,7 @@ public enum ConfigValue {
         let kind = "a rate from \(countText(range.lowerBound))/s to \(countText(range.upperBound))/s"
         guard text.hasSuffix("/s") else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no rate", expected: kind, help: "write it like `500/s`")
+                message: "\(quoted(text)) is not a rate", expected: kind, help: "write it like `500/s`")
         }
         do throws(ValueProblem) {
             return try count(String(text.dropLast(2)), range)
@@ -204,7 +204,7 @@ extension ValueKind {
         ) { text throws(ValueProblem) in .count(try ConfigValue.perSecond(text, range)) }
     }
 
-    /// An absolute path of at most so many bytes, for the line or setting `keyword`.
+    /// An absolute path of at most `limit` bytes, for the line or setting `keyword`.
     public static func path(_ keyword: String, of what: String, like example: String, limit: Int = 4000) -> ValueKind {
         ValueKind("PATH", expected: "the path of a \(what), like `\(example)`") { text throws(ValueProblem) in
             guard text.hasPrefix("/"), !text.hasSuffix("/"), text.utf8.count <= limit else {

@@ -3,7 +3,7 @@ extension ConfigValue {
     public static func prefix(_ text: String) throws(ValueProblem) -> Prefix {
         if let prefix = Prefix(text) { return prefix }
         let form = ValueProblem(
-            message: "\(quoted(text)) is no prefix",
+            message: "\(quoted(text)) is not a prefix",
             expected: "an address or prefix like `192.0.2.0/24` or `2001:db8::/32`")
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard parts.count == 2, let head = parts.first, let address = IPAddress(head) else { throw form }
@@ -14,13 +14,13 @@ extension ConfigValue {
         }
         let shift = Int(length) + 128 - width
         var start = address
-        // Clear what stands behind the length: half by half, since shifts by 64 or more give zero.
+        // Clears the bits beyond the length, half by half, since shifts by 64 or more give zero.
         start = IPAddress(
             high: start.high & ~(UInt64.max >> UInt64(min(shift, 64))),
             low: start.low & ~(UInt64.max >> UInt64(max(shift - 64, 0))))
         let meant = Prefix(start, length: shift).map { "write `\($0)` for the network, or " } ?? ""
         throw ValueProblem(
-            message: "\(quoted(text)) has bits set behind its length",
+            message: "\(quoted(text)) has bits set beyond its length",
             help: "\(meant)`\(head)/\(width)` for the host alone")
     }
 
@@ -34,7 +34,7 @@ extension ConfigValue {
             return endpoint
         }
         throw ValueProblem(
-            message: "\(quoted(text)) is no address with a port", expected: form, help: endpointHelp(text))
+            message: "\(quoted(text)) is not an address with a port", expected: form, help: endpointHelp(text))
     }
 
     /// What the author of something like an endpoint probably meant.
@@ -61,11 +61,11 @@ extension ConfigValue {
         let inner = bracketed ? String(text.dropFirst().dropLast()) : text
         guard let address = IPAddress(inner) else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no address", expected: "an address like `[::]` or `0.0.0.0`")
+                message: "\(quoted(text)) is not an address", expected: "an address like `[::]` or `0.0.0.0`")
         }
         guard bracketed == inner.contains(":") else {
             throw ValueProblem(
-                message: "\(quoted(text)): IPv6 addresses stand in brackets, IPv4 ones don't",
+                message: "\(quoted(text)): IPv6 addresses need brackets, IPv4 addresses have none",
                 help: "write `\(inner.contains(":") ? "[\(inner)]" : inner)`")
         }
         return address
@@ -79,7 +79,7 @@ extension ConfigValue {
         guard parts.count == 2 else { return first...first }
         let last = try port(parts[1])
         guard first <= last else {
-            throw ValueProblem(message: "\(quoted(text)) runs backwards", help: "write `\(last)-\(first)`")
+            throw ValueProblem(message: "\(quoted(text)) is reversed", help: "write `\(last)-\(first)`")
         }
         return first...last
     }
@@ -90,7 +90,7 @@ extension ConfigValue {
         let rest = { (c: UInt8) in isLetter(c) || (c >= 0x30 && c <= 0x39) || c == 0x5F || c == 0x2D || c == 0x2E }
         guard let first = text.utf8.first, isLetter(first), text.utf8.allSatisfy(rest), text.utf8.count <= 64 else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no name for a \(what)",
+                message: "\(quoted(text)) is not a name for a \(what)",
                 expected: "a letter, then letters, digits, `_`, `-` or `.`, at most 64")
         }
         return text

@@ -1,4 +1,4 @@
-/// One ended connection, as a worker hands it to the log: plain bytes, no reference, formatted elsewhere.
+/// One ended connection, as a worker passes it to the log: plain bytes without references, formatted elsewhere.
 public struct ConnectionRecord: @unchecked Sendable {
     public var serial: UInt64 = 0
     public var worker: UInt16 = 0
@@ -18,27 +18,26 @@ public struct ConnectionRecord: @unchecked Sendable {
     public var endedAt: UInt64 = 0
     /// Accept to end.
     public var duration = TimeSpan.zero
-    /// Accept to backend connected; zero if it never was.
+    /// Accept to backend connected; zero without a connected backend.
     public var timeToConnect = TimeSpan.zero
     /// The route's id, cut to fit.
     public var route = ShortText<48>()
-    /// Whose it is: an env is all three. Cut to fit.
+    /// The owner: all three identify an env. Cut to fit.
     public var org = ShortText<48>()
     public var app = ShortText<48>()
     public var env = ShortText<48>()
     public var serverName = ShortText<62>()
-    /// Which instance it came from (R19), if that is known; without a route, ``org``, ``app`` and ``env``
-    /// are its own.
+    /// The sending instance (R19), if known; without a route, ``org``, ``app`` and ``env`` are the instance's.
     public var instance = ShortText<48>()
     /// The same as a number, see ``InstanceIdentity/number``.
     public var instanceNumber = InstanceIdentity.unknown
-    /// The index of the interface that it came by, if it was intercepted and no instance is known for it; else 0.
+    /// The interface index of an intercepted connection without a known instance; else 0.
     public var interface: UInt32 = 0
-    /// A backend was reached for it; else it was refused, or given up before.
+    /// True if a backend was connected; else it was refused, or given up before.
     public var isRelayed = false
     /// A stage recorded it as a flow as well.
     public var isAccounted = false
-    /// Nothing at ``destination`` answers this host: how long others need not ask (ADR 0049). Zero: not known, or not asked.
+    /// How long ``destination`` counts as unreachable from this host (ADR 0049). Zero: not known, or not asked.
     public var unreachableFor = TimeSpan.zero
     public init() {}
 

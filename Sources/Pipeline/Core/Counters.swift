@@ -1,7 +1,7 @@
 import Synchronization
 
-/// One worker's counters. Threading: one writer, any number of readers; each value is read whole, no two are read at
-/// the same moment. Ownership: made by control before the worker starts, freed after it has ended.
+/// One worker's counters. Threading: one writer, any number of readers; each value is atomic, but values are not
+/// consistent with each other. Ownership: made by control before the worker starts, freed after it has ended.
 public struct WorkerCounters: ~Copyable {
     public enum Metric: Int, CaseIterable, Sendable {
         case accepted, active, connectAttempts, connectRetries, bytesToUpstream, bytesToClient

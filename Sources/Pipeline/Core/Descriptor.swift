@@ -1,24 +1,24 @@
-/// What a filter says of itself: enough to check a directive, order a chain, print help and hold the docs page to it.
+/// A filter's declaration: enough to check a directive, order a chain, print help and test the docs page.
 public struct FilterDescriptor: Sendable {
     /// The directive's first word: `sni`.
     public let keyword: String
     /// One line for lists.
     public let summary: String
     public let needs: Set<Fact>
-    /// What it looks at wherever it stands, and what a stage that gives it may change: it must stand below such a one.
+    /// Facts that it reads in any position, and that an earlier stage may change: it must be below such a stage.
     public let reads: Set<Fact>
-    /// What to write for a stage that is meant to stand above one that changes what this one reads, in the imperative.
+    /// The remedy, in the imperative, for a stage that must stay above one that changes what it reads.
     public let readingEarlier: [Fact: String]
     public let gives: Set<Fact>
     public let clauses: [ClauseSpec]
     /// In the order of the numbers in ``Verdict/refuse(_:)``. At most 255.
     public let reasons: [ReasonSpec]
-    /// Ends that the runtime gives a connection for what this stage asked of it, under the stage's name.
+    /// The runtime's end reasons that are reported under this stage's name.
     public let endings: [RuntimeReason: String]
-    /// The blocks and lines of the config that belong to it. What another filter declares as well is the same one.
+    /// The config blocks and lines that it declares. Several filters may declare the same one.
     public let blocks: [BlockDescriptor]
-    /// True if a wait of this stage need not always hold up later ones: where it gives nothing, it only inspects the
-    /// client's bytes. On a raw route it looks at them while the other direction already flows (R17).
+    /// True if a wait of this stage need not delay later ones: where it provides no facts, it only inspects the
+    /// client's bytes. On a raw route it does so while the other direction already flows (R17).
     public let isNonBlocking: Bool
 
     public init(
@@ -40,20 +40,20 @@ public struct FilterDescriptor: Sendable {
         self.isNonBlocking = isNonBlocking
     }
 
-    /// What a stage of this filter needs, reads and gives unless its directive makes a difference.
+    /// The default needs, reads and facts of a stage of this filter.
     public var facts: StageFacts { StageFacts(needs: needs, reads: reads, gives: gives) }
 }
 
-/// What one stage needs, reads and gives, as its directive has it: what the checker proves the order of a chain from.
+/// What one stage needs, reads and provides, given its directive. The checker proves the order of a chain from these.
 public struct StageFacts: Sendable, Equatable {
     public var needs: Set<Fact>
     public var reads: Set<Fact>
     public var gives: Set<Fact>
-    /// A need, and another fact that does as well: a limit by env counts by the route's or by the sender's.
+    /// A need with an alternative: a limit by env uses the route's or the sender's.
     public var instead: [Fact: Fact]
-    /// What else the engine has to know of it.
+    /// Further capabilities that the engine must know.
     public var capabilities: StageCapabilities
-    /// Reservations in limits that it may make for one connection, until that ends: at most ``Reservations/capacity`` together.
+    /// The most reservations that it makes for one connection: at most ``Reservations/capacity`` together.
     public var reservations: Int
     public init(
         needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [], instead: [Fact: Fact] = [:],
@@ -68,23 +68,23 @@ public struct StageFacts: Sendable, Equatable {
     }
 }
 
-/// What the engine must know of a stage beyond facts. It asks this, and never which filter it is.
+/// Capabilities of a stage beyond facts. The engine asks these, and never for a filter's name.
 public struct StageCapabilities: OptionSet, Sendable, Hashable {
     public let rawValue: UInt16
     public init(rawValue: UInt16) { self.rawValue = rawValue }
 
-    /// It sends connections on to where they were going: for intercepting listeners, and for no others.
+    /// Connects to original destinations: for intercepting listeners only.
     public static let connectsToDestination = StageCapabilities(rawValue: 1)
-    /// It does so from the client's own address: routes have to bring the answers back here.
+    /// Connects from the client's address: replies must be routed back to this host.
     public static let connectsAsClient = StageCapabilities(rawValue: 2)
-    /// Destinations that do not answer this host are to be refused for a while, before the relay accepts (ADR 0049).
+    /// Refuses unreachable destinations for a while before the relay accepts (ADR 0049).
     public static let refusesUnreachable = StageCapabilities(rawValue: 4)
-    /// It puts the PROXY header in front that routes ask for (R16).
+    /// Sends the PROXY header that routes ask for (R16).
     public static let injectsHeader = StageCapabilities(rawValue: 8)
-    /// Routes that name no balance are balanced by a hash of the client (R11).
+    /// Routes without a balance use a hash of the client (R11).
     public static let hashesClients = StageCapabilities(rawValue: 16)
-    /// It records flows while connections live (R21).
+    /// Records flows of open connections (R21).
     public static let recordsFlows = StageCapabilities(rawValue: 32)
-    /// It asks the view for the time by the wall.
+    /// Reads the wall clock from the view.
     public static let readsWallClock = StageCapabilities(rawValue: 64)
 }

@@ -1,4 +1,4 @@
-/// Which env: its org, its app and its own id together. Envs of different orgs and apps may have the same id.
+/// An env's full name: org, app and env id. Envs of different orgs and apps may have the same id.
 public struct EnvName: Hashable, Comparable, Sendable, CustomStringConvertible {
     public var org: String
     public var app: String
@@ -10,8 +10,7 @@ public struct EnvName: Hashable, Comparable, Sendable, CustomStringConvertible {
         self.env = env
     }
 
-    /// `org/app/env`, for people: no two envs have the same. A `/` within an id is written `%2F`, a `%` `%25`. Empty if
-    /// nothing is known.
+    /// `org/app/env`, unique to the env. A `/` within an id is written `%2F`, a `%` `%25`. Empty if unknown.
     public var path: String {
         guard !isUnknown else { return "" }
         var bytes: [UInt8] = []
@@ -21,7 +20,7 @@ public struct EnvName: Hashable, Comparable, Sendable, CustomStringConvertible {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// Reads what ``path`` says; nil: it has not three parts.
+    /// Parses ``path``; nil: it does not have three parts.
     public init?(path: some StringProtocol) {
         let parts = path.split(separator: "/", omittingEmptySubsequences: false).map { part in
             part.split(separator: "%2F", omittingEmptySubsequences: false).joined(separator: "/")
@@ -37,7 +36,7 @@ public struct EnvName: Hashable, Comparable, Sendable, CustomStringConvertible {
 
     public static func < (a: EnvName, b: EnvName) -> Bool { (a.org, a.app, a.env) < (b.org, b.app, b.env) }
 
-    /// The bytes of ``path``, of ids that stand elsewhere: allocates nothing.
+    /// The bytes of ``path`` from ids stored elsewhere, without allocation.
     public static func forEachByte(
         org: UnsafeBufferPointer<UInt8>, app: UnsafeBufferPointer<UInt8>, env: UnsafeBufferPointer<UInt8>,
         _ body: (UInt8) -> Void

@@ -1,14 +1,14 @@
-/// What stages need from and give to each other. The checker proves the order of a chain from these.
+/// Facts that stages need and provide. The checker proves the order of a chain from these.
 public enum Fact: String, Sendable, CaseIterable {
-    /// Who the client is, if a PROXY header may say so. Without a stage that gives it, the client is the peer.
+    /// The client's address, if a PROXY header may name it. Without a stage that provides it, the client is the peer.
     case client
-    /// The SNI, or the knowledge that there is none.
+    /// The SNI, or that there is none.
     case serverName = "server name"
     /// The route.
     case route
     /// The backends to try.
     case backend
-    /// Which instance of this node the connection comes from (R19).
+    /// The sending instance of this node (R19).
     case identity
 }
 
@@ -52,7 +52,7 @@ public enum Fact: String, Sendable, CaseIterable {
     }
 }
 
-/// All that is known of one connection while its stages run.
+/// The facts of one connection while its stages run.
 public struct ConnectionFacts: @unchecked Sendable {
     public let peer: PeerAddress
     public let destination: DestinationAddress
@@ -64,53 +64,53 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var client: ClientAddress
     public var sniff: SniffOutcome = .notAsked
     public var serverName = ServerName()
-    /// Where the ALPN extension's protocol list stands in the client's bytes; 0 length: none.
+    /// The range of the ALPN extension's protocol list in the client's bytes; 0 length: none.
     public var alpnOffset: UInt16 = 0
     public var alpnLength: UInt16 = 0
-    /// By the newest table. The runtime asks again (``Filter/lookUp(_:_:)``) when it may have gone since.
+    /// From the newest table. The runtime looks it up again (``Filter/lookUp(_:_:)``) if the table may have been freed
+    /// since.
     public var route: UnsafePointer<Route>?
     public var candidates = BackendCandidates()
-    /// Backends that failed the connection: none is tried twice.
+    /// Backends that failed this connection: none is tried twice.
     public var tried = TriedBackends()
-    /// Connect to where the client was going, and to no candidate (egress).
+    /// Connect to the original destination, and to no candidate (egress).
     public var direct = DirectConnect.no
-    /// How long that connect may take: the internet loses a SYN or two, and there is nobody else to try.
+    /// The timeout of that connect: the internet may lose a SYN or two, and there is no other candidate.
     public var directTimeout = ConnectionFacts.usualDirectTimeout
     public static var usualDirectTimeout: TimeSpan { .seconds(60) }
-    /// How long others are refused the same destination if that connect shows that nothing there answers this host
-    /// (ADR 0049); zero: not at all.
+    /// How long the destination counts as unreachable if that connect times out (ADR 0049); zero: not at all.
     public var unreachableFor = TimeSpan.zero
-    /// Which instance the connection comes from (R19); nil: unknown, or not asked. Pinned until the connection ends.
+    /// The sending instance (R19); nil: unknown, or not asked. Pinned until the connection ends.
     public var identity: UnsafePointer<InstanceIdentity>?
-    /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
+    /// The ejection policy for connect failures (R12); nil: none. Valid as long as the program.
     public var ejection: UnsafePointer<EjectionPolicy>?
-    /// Given back at the end of the connection.
+    /// Released at the end of the connection.
     public var reservations = Reservations()
     public var buckets = ConnectionBuckets()
-    /// Where the TLVs of a PROXY header that we believed stand in the client's bytes; 0 length: none.
+    /// The range of the TLVs of an accepted PROXY header in the client's bytes; 0 length: none.
     public var tlvOffset: UInt16 = 0
     public var tlvLength: UInt16 = 0
-    /// Where the client was going, as a PROXY header that we believed says; nil: none said. It goes with ``client`` into
-    /// our own header. Routes are found by ``destination`` alone (R1).
+    /// The destination in an accepted PROXY header; nil: none. It goes with ``client`` into our own header. Routes are
+    /// looked up by ``destination`` alone (R1).
     public var believedDestination: DestinationAddress?
-    /// The IPv4 address that ``destination`` spells, where connections are intercepted; nil: none. What holds for the one holds
-    /// for the other.
+    /// The IPv4 address embedded in ``destination`` of an intercepted connection; nil: none. Rules for either apply to
+    /// both.
     public var spelledDestination: IPAddress?
-    /// How many of the client's first bytes are not passed on (a PROXY header that we believed).
+    /// How many of the client's first bytes are not passed on (an accepted PROXY header).
     public var consumed: Int = 0
-    /// A stage has put the PROXY header in front that the route asks for (R16).
+    /// A stage has written the PROXY header that the route asks for (R16).
     public fileprivate(set) var hasProxyHeader = false
 
-    /// From here on nobody looks at what a table has said, which may be gone.
+    /// Drops references to the table, which may be freed from here on.
     public mutating func forgetTable() {
         route = nil
         candidates = BackendCandidates()
     }
 
-    /// The route's backend would take the client's first bytes for a PROXY header: never connect while this is true.
+    /// The backend would read the client's first bytes as a PROXY header: never connect while this is true.
     public var owesProxyHeader: Bool { route.map { owesProxyHeader(of: $0.pointee.flags) } ?? false }
 
-    /// The same for who knows the route's flags and no longer has the table that it came from.
+    /// The same from a route's flags, without its table.
     public func owesProxyHeader(of flags: Route.Flags) -> Bool { flags.contains(.proxyV2) && !hasProxyHeader }
 
     @inline(__always) public init(
@@ -125,7 +125,7 @@ public struct ConnectionFacts: @unchecked Sendable {
     }
 }
 
-/// What the one stage of a chain that needs it keeps of a connection from one look to the next.
+/// Per-connection memory between calls, for the one stage of a chain that needs it.
 @frozen public struct StageMemory {
     /// In bytes; aligned to eight.
     public static let size = 384
@@ -133,10 +133,10 @@ public struct ConnectionFacts: @unchecked Sendable {
     @usableFromInline var words = InlineArray<48, UInt64>(repeating: 0)
 
     public init() {}
-    /// Nothing is kept. Most connections never need the bytes: they are left as they are.
+    /// Marks it empty. Most connections never need the bytes, so they are not cleared.
     public mutating func reset() { isKept = false }
 
-    /// What is kept; if nothing is, `first`, which is from now on. Valid for the call that the stage is asked in.
+    /// The kept value; if empty, `first`, which is kept from now on. Valid for the current call.
     @inlinable mutating func kept<Value: BitwiseCopyable>(orFirst first: () -> Value) -> UnsafeMutablePointer<Value> {
         assert(MemoryLayout<Value>.size <= StageMemory.size)
         let pointer = withUnsafeMutablePointer(to: &words) { UnsafeMutableRawPointer($0) }
@@ -147,17 +147,17 @@ public struct ConnectionFacts: @unchecked Sendable {
     }
 }
 
-/// Whether a connection goes on to its original destination, and from which address.
+/// Whether a connection goes to its original destination, and from which source address.
 @frozen public enum DirectConnect: UInt8, Sendable, Equatable {
     /// To a route's backend.
     case no
     /// From an address of this host.
     case fromHost
-    /// From the client's own address, which needs `IP_TRANSPARENT`, and a network that routes answers back here.
+    /// From the client's own address: needs `IP_TRANSPARENT`, and a network that routes replies back here.
     case fromClient
 }
 
-/// What a stage may look at. Valid for the call only.
+/// A stage's inputs. Valid for the call only.
 public struct ConnectionView {
     @usableFromInline let pointer: UnsafePointer<ConnectionFacts>
     /// The client's first bytes so far, at most the chain's peek budget. Empty before any stage asked for bytes.
@@ -165,15 +165,16 @@ public struct ConnectionView {
     public let input: InputState
     /// When this event happened.
     public let now: Instant
-    /// The time by the wall then, nanoseconds since 1970: for stages that say ``StageCapabilities/readsWallClock``; else 0.
+    /// The wall-clock time of the event, nanoseconds since 1970, for stages with ``StageCapabilities/readsWallClock``;
+    /// else 0.
     public let wallClock: UInt64
     public let routes: RouteTableHandle
-    /// Who has which address on this node (R19).
+    /// The instances of this node by address (R19).
     public let instances: InstanceDirectory
-    /// `explain` asks, and no connection is there: a stage answers as it would, and changes nothing that others share.
+    /// A dry run by `explain`: a stage answers as for a connection, and changes no shared memory.
     public let isDryRun: Bool
-    /// The stage inspects without blocking (``Verdict/inspect(_:)``), and the backend is connected already: what it sees now it can hold back,
-    /// refuse or let pass. To take bytes out, or to say who the client is, is too late.
+    /// Non-blocking inspection (``Verdict/inspect(_:)``): the backend is already connected. The stage can hold back,
+    /// refuse or pass the bytes. It can no longer consume bytes or set the client.
     public let isInspecting: Bool
 
     @inlinable public var facts: ConnectionFacts {
@@ -198,7 +199,7 @@ public struct ConnectionView {
     }
 }
 
-/// What a stage may do besides its verdict. Valid for the call only; what an effect sets, later stages see.
+/// A stage's outputs besides its verdict. Valid for the call only; later stages see the effects.
 public struct Effects {
     private let facts: UnsafeMutablePointer<ConnectionFacts>
     private let prelude: UnsafeMutablePointer<Prelude>
@@ -213,14 +214,14 @@ public struct Effects {
         self.memory = memory
     }
 
-    /// What the stage has kept of the connection since an earlier look, for the one stage of a chain that keeps anything; at
-    /// its first look, and after ``forgetKept()``, `first`. At most ``StageMemory/size`` bytes, valid for the call.
+    /// The value that the stage kept since an earlier call; `first` at its first call and after ``forgetKept()``. One
+    /// stage of a chain may use it. At most ``StageMemory/size`` bytes, valid for the call.
     @inlinable public func kept<Value: BitwiseCopyable>(orFirst first: () -> Value) -> UnsafeMutablePointer<Value> {
         memory.pointee.kept(orFirst: first)
     }
     public func forgetKept() { memory.pointee.reset() }
 
-    /// - Parameter destination: where that client was going, if whoever names it says that too.
+    /// - Parameter destination: that client's destination, if the header names it.
     public func setClient(_ client: ClientAddress, destination: DestinationAddress? = nil) {
         facts.pointee.client = client
         facts.pointee.believedDestination = destination
@@ -230,32 +231,32 @@ public struct Effects {
         facts.pointee.sniff = outcome
         facts.pointee.serverName = name
     }
-    /// The first bytes are looked at, and don't say enough yet.
+    /// The first bytes were read, but are not enough yet.
     public func setSniffing() { facts.pointee.sniff = .incomplete }
-    /// Where ALPN stands in the client's bytes.
+    /// The range of ALPN in the client's bytes.
     public func setALPN(offset: Int, length: Int) {
         facts.pointee.alpnOffset = UInt16(clamping: offset)
         facts.pointee.alpnLength = UInt16(clamping: length)
     }
-    /// Where the TLVs of a believed PROXY header stand in the client's bytes.
+    /// The range of an accepted PROXY header's TLVs in the client's bytes.
     public func setTLVs(offset: Int, length: Int) {
         facts.pointee.tlvOffset = UInt16(clamping: offset)
         facts.pointee.tlvLength = UInt16(clamping: length)
     }
-    /// Another choice among a route's backends, without touching what the connection counts in.
+    /// Replaces the choice of backends, and leaves the connection's reservations as they are.
     public func setCandidates(_ candidates: BackendCandidates) { facts.pointee.candidates = candidates }
-    /// Has the runtime take `count` back at the end of the connection, however it ends. The stage has counted it
-    /// already. False if a connection can't hold more: then the stage takes it back itself.
+    /// Hands a reservation to the runtime, which releases `count` at the end of the connection. The stage has counted
+    /// it already. False if the connection can't hold more: then the stage must release it.
     public func reserve(_ count: UnsafePointer<ReservationCount>) -> Bool { facts.pointee.reservations.append(count) }
-    /// Has the relay obey a rate. What owns the bucket must be held as well. False if there is no room.
+    /// Adds a token bucket for the relay. Its owner must be reserved as well. False if there is no room.
     public func pace(_ bucket: UnsafePointer<ByteBuckets>) -> Bool { facts.pointee.buckets.append(bucket) }
-    /// R12: what connect failures lead to.
+    /// R12: the ejection policy for connect failures.
     public func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
     public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
         facts.pointee.route = route
         facts.pointee.candidates = candidates
     }
-    /// The connection goes on to where the client was going, without a route.
+    /// Sends the connection to its original destination, without a route.
     public func connectDirectly(
         _ direct: DirectConnect, timeout: TimeSpan = ConnectionFacts.usualDirectTimeout,
         unreachableFor: TimeSpan = .zero
@@ -264,21 +265,21 @@ public struct Effects {
         facts.pointee.directTimeout = timeout
         facts.pointee.unreachableFor = unreachableFor
     }
-    /// R19: whose connection it is.
+    /// R19: sets the sending instance.
     public func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { facts.pointee.identity = identity }
     /// The first `count` bytes of the stream are not passed on.
     public func consume(_ count: Int) { facts.pointee.consumed = max(0, count) }
-    /// Bytes that go to the backend before the client's. False, and nothing added, if they don't fit.
+    /// Adds bytes to send before the client's. False, and nothing added, if they don't fit.
     public func prepend(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool { prelude.pointee.append(bytes) }
-    /// The same for the PROXY header, which settles ``ConnectionFacts/owesProxyHeader``. It must be the first bytes
-    /// of all: false, and nothing added, if others were put in front before it.
+    /// The same for the PROXY header, which settles ``ConnectionFacts/owesProxyHeader``. It must come first: false, and
+    /// nothing added, if other bytes were added before.
     public func prepend(proxyHeader bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         guard prelude.pointee.count == 0, prepend(bytes) else { return false }
         facts.pointee.hasProxyHeader = true
         return true
     }
-    /// The same, written in place. `write` gets the memory that there is and answers how many bytes of it, from the
-    /// start, are the header; nil: it could not be written.
+    /// The same, written in place. `write` gets the free memory and returns the header's length; nil: it could not be
+    /// written.
     public func prependProxyHeader(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
         guard prelude.pointee.count == 0, prelude.pointee.fill(write) else { return false }
         facts.pointee.hasProxyHeader = true
@@ -286,10 +287,10 @@ public struct Effects {
     }
 }
 
-/// What goes to the backend before the client's first byte.
+/// Bytes for the backend before the client's first byte.
 public struct Prelude {
-    /// The most bytes that stages may put in front, together. A header of ours fits with every TLV at its
-    /// longest; small enough that it, a connection's facts and a usual hello lie on two pages.
+    /// The most bytes of all stages together. It fits our header with every TLV at its longest, and is small enough
+    /// that it, a connection's facts and a usual hello lie on two pages.
     public static let capacity = 2048
     private var storage: InlineArray<2048, UInt8>
     public private(set) var count: Int
@@ -310,8 +311,7 @@ public struct Prelude {
         return true
     }
 
-    /// Has `write` put bytes at the start, in place of what there is. False, and nothing there, if it answers nil or
-    /// more than it was lent.
+    /// Lets `write` replace the content. False, and empty, if it returns nil or more than the capacity.
     public mutating func fill(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
         let written = withUnsafeMutablePointer(to: &storage) { pointer in
             pointer.withMemoryRebound(to: UInt8.self, capacity: Prelude.capacity) {
@@ -336,23 +336,23 @@ public struct Prelude {
     }
 }
 
-/// What stages were told of a connection before its end.
+/// What was reported to stages before a connection's end.
 public struct ReportedTotals: Sendable {
     public var bytesToUpstream: UInt64 = 0
     public var bytesToClient: UInt64 = 0
     public init() {}
 }
 
-/// How a connection came out, or how far it is, for stages that keep accounts (``Filter/settle(_:_:_:)``).
+/// A connection's totals, final or so far, for accounting stages (``Filter/settle(_:_:_:)``).
 public struct ConnectionTotals: @unchecked Sendable {
     public let route: UnsafePointer<RouteCell>?
     public let client: ClientAddress
     public let destination: DestinationAddress
-    /// The one that was connected; nil: none was.
+    /// The connected backend; nil: none.
     public let backend: UnsafePointer<BackendCell>?
     /// Which instance it came from, see ``InstanceIdentity/number``; ``InstanceIdentity/unknown``: not known.
     public let instance: UInt32
-    /// The address that it came from: the socket's, not a believed one.
+    /// The source address: the socket's, not one from a PROXY header.
     public let source: IPAddress
     /// Payload bytes written to the backend; our own PROXY header is not payload.
     public let bytesToUpstream: UInt64
@@ -360,9 +360,9 @@ public struct ConnectionTotals: @unchecked Sendable {
     public let bytesToClient: UInt64
     public let reason: ReasonCode
     public let duration: TimeSpan
-    /// What ``Filter/progress(_:_:_:)`` was told before; included in the bytes above.
+    /// What was reported by ``Filter/progress(_:_:_:)`` before; included in the bytes above.
     public var reported = ReportedTotals()
-    /// It was told at least once.
+    /// At least one report was made.
     public var isReported = false
     /// Wall clock, nanoseconds since 1970; 0 where no stage of the chain has a ``Filter/progressInterval(_:)``.
     public var at: UInt64 = 0

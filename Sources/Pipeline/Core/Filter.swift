@@ -1,12 +1,12 @@
 /// A filter stage: facts and bytes in, a verdict and effects out. It knows no socket, no clock and no thread.
 ///
-/// A conforming type is a namespace (an enum without cases). Everything static, so that a program holds a stage as a
-/// metatype and a pointer, and calling it costs one indirect call and no reference counting (docs/adr/0002).
+/// A conforming type is a namespace (an enum without cases). Everything is static: a program holds a stage as a
+/// metatype and a pointer, so that a call is one indirect call without reference counting (docs/adr/0002).
 public protocol Filter: SendableMetatype {
-    /// What its directive was compiled to. Immutable, read by every worker at once; anything in it that the data path
-    /// reads must be trivial or a ``FrozenArray``.
+    /// The compiled directive. Immutable, read by all workers concurrently; the data path may read only trivial values
+    /// or a ``FrozenArray`` in it.
     associatedtype Settings: Sendable
-    /// What one worker keeps for one stage. Only that worker touches it.
+    /// Worker memory of one stage. Only that worker touches it.
     associatedtype WorkerState
 
     static var descriptor: FilterDescriptor { get }
@@ -15,30 +15,29 @@ public protocol Filter: SendableMetatype {
     /// - Throws: ``SettingsError`` for what the clause grammar can't say (combinations).
     static func settings(_ directive: Directive) throws(SettingsError) -> Settings
     static func makeState(_ settings: Settings) -> WorkerState
-    /// The same for one that shares things of its worker's with other stages, and with other programs, or that uses what the
-    /// node lends (``Services``). ``makeState(_:)`` unless implemented.
+    /// The same for a stage that shares worker memory with other stages or programs, or uses the node's ``Services``.
+    /// Default: ``makeState(_:)``.
     static func makeState(_ settings: Settings, _ context: StageContext) -> WorkerState
-    /// Makes what the states of workers 0..<workers will need and may not be there: before they do, by control. False: it can't
-    /// be had, for want of memory as a rule, and the change that brings this stage is refused.
+    /// Prepares, on the control thread, what the worker memory of workers 0..<workers needs. False: not available,
+    /// usually for lack of memory, and the change that adds this stage is refused.
     static func prepare(_ settings: Settings, workers: Int, _ services: Services) -> Bool
 
-    /// How far this stage wants to look; nil: not at all.
+    /// How many bytes this stage needs; nil: none.
     static func peek(_ settings: Settings) -> PeekNeed?
 
-    /// What this stage needs, reads and gives, if its directive makes a difference. ``FilterDescriptor/facts`` unless
-    /// implemented.
+    /// What this stage needs, reads and provides, given its directive. Default: ``FilterDescriptor/facts``.
     static func facts(_ settings: Settings) -> StageFacts
 
     static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
 
-    /// Of a stage that gives the route: the one that the connection has by the newest table; nil: none. Asked when the table
-    /// may have changed since the stage passed.
+    /// For a stage that provides the route: looks it up in the newest table; nil: none. Called if the table may have
+    /// changed since the stage passed.
     static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>?
 
-    /// Of a stage that gives backends: chooses again among those of `route`, by a fresh turn, and none of
-    /// ``ConnectionFacts/tried`` (R13). What the connection counts in stays as it is.
+    /// For a stage that provides backends: chooses again among those of `route`, without ``ConnectionFacts/tried``
+    /// (R13). The connection's reservations stay as they are.
     static func reselect(
         _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
         _ effects: Effects
@@ -47,32 +46,34 @@ public protocol Filter: SendableMetatype {
     /// Called once, at the end of a connection that passed this stage.
     static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
 
-    /// How often it wants to hear of connections that live (``progress(_:_:_:)``); nil: their end is enough. The
-    /// shortest of a worker's stages holds for all of them.
+    /// The interval of ``progress(_:_:_:)`` for open connections; nil: only ``settle(_:_:_:)`` is needed. The shortest
+    /// of a worker's stages applies to all.
     static func progressInterval(_ settings: Settings) -> TimeSpan?
 
-    /// A connection that passed this stage lives, and has moved bytes, or was not told of before. What it was told of
-    /// is in ``ConnectionTotals/reported``, as it is in ``settle(_:_:_:)``: growth counts once.
+    /// Called periodically for open connections that passed this stage: first always, then on new bytes.
+    /// ``ConnectionTotals/reported`` has what was reported before, here and in ``settle(_:_:_:)``, so that growth
+    /// counts once.
     static func progress(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
 
-    /// After every tick of ``progress(_:_:_:)``, and once when the worker ends: time to hand over what the state keeps.
-    /// - Parameter isLast: no other call follows; there is time for whatever it takes.
-    /// - Returns: what is left. Always ``FlushOutcome/done`` if `isLast`.
+    /// Called after every tick of ``progress(_:_:_:)``, and once when the worker ends: hands over what the worker
+    /// memory keeps.
+    /// - Parameter isLast: no other call follows, and blocking is allowed. - Returns: what is left. Always
+    ///   ``FlushOutcome/done`` if `isLast`.
     static func flush(_ settings: Settings, _ state: inout WorkerState, isLast: Bool) -> FlushOutcome
 
-    /// Frees what a worker's state holds in raw memory, before it is destroyed.
+    /// Frees raw memory of a worker's memory before it is destroyed.
     static func disposeState(_ state: inout WorkerState)
 
-    /// What is worth saying of a whole config without errors: notes and warnings about what its stages and blocks are together.
+    /// Notes and warnings about a whole config without errors, from the combination of its stages and blocks.
     static func review(_ config: ConfigReview) -> [ConfigRemark]
 
-    /// One sentence for `explain`: why the stage decided so, given what is known after it.
+    /// One sentence for `explain`: why the stage decided so, given the facts after it.
     static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String
 
     /// Frees what ``Settings`` holds in ``FrozenArray``s.
     static func dispose(_ settings: Settings)
 
-    // The erased forms that a program calls. Defaults below are the only implementation.
+    // The type-erased forms that a program calls. The defaults below are the only implementation.
     static func evaluateErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict

@@ -1,5 +1,5 @@
-/// An immutable array without reference counting, for what the data path reads: elements are written once by the
-/// control side, and freed by whoever owns the snapshot or program that they belong to.
+/// An immutable array without reference counting, for the data path: the control side writes the elements once, and the
+/// owner of the snapshot or program frees them.
 ///
 /// Threading: any number of readers. Ownership: exactly one owner calls ``deallocate()``, after the last reader.
 @frozen public struct FrozenArray<Element>: @unchecked Sendable {
@@ -10,7 +10,7 @@
         _ = storage.initialize(from: elements)
     }
 
-    /// Views memory that someone else owns and frees: never call ``deallocate()`` on such a one.
+    /// A view of memory that another object owns: never call ``deallocate()`` on it.
     @inlinable public init(viewing elements: UnsafeMutableBufferPointer<Element>) { storage = elements }
 
     @inlinable public var count: Int { storage.count }
@@ -39,7 +39,7 @@
     public init(copying text: UnsafeBufferPointer<UInt8>) { bytes = FrozenArray(text) }
     /// No characters, and no memory to free.
     public static var empty: FrozenText { FrozenText(viewing: UnsafeMutableBufferPointer(start: nil, count: 0)) }
-    /// Views memory that someone else owns and frees: never call ``deallocate()`` on such a one.
+    /// A view of memory that another object owns: never call ``deallocate()`` on it.
     @inlinable public init(viewing text: UnsafeMutableBufferPointer<UInt8>) { bytes = FrozenArray(viewing: text) }
     @inlinable public var buffer: UnsafeBufferPointer<UInt8> { bytes.buffer }
     public var string: String { String(decoding: bytes.buffer, as: UTF8.self) }

@@ -1,4 +1,4 @@
-/// Hashing without a key, for what every node has to compute alike. Not for tables that strangers fill.
+/// Unkeyed hashing, for values that must be equal on every node. Not for tables that clients fill.
 public enum Hashing {
     /// What ``SplitMix64`` counts by: odd, and near the golden ratio of 2^64.
     @inlinable static var step: UInt64 { 0x9E37_79B9_7F4A_7C15 }

@@ -1,28 +1,28 @@
 import Synchronization
 
-/// What connections show of how a backend takes our PROXY header (R18). Any thread.
+/// Evidence from connections on whether a backend accepts our PROXY header (R18). Any thread.
 ///
-/// What an answer says, PipelineWire's `HeaderReply` tells. One that only who has read the header can give proves that it
-/// is taken. The reverse proves nothing alone: a stranger's junk, or a hello that a server dislikes, is answered like a
-/// header that was taken for a client's bytes. So such an answer is a doubt, and doubts of three networks in a row, with no
-/// proof in between, are a rejection. Until then the control side asks the backend itself, by a LOCAL header.
+/// PipelineWire's `HeaderReply` classifies an answer. An answer that requires having read the header proves acceptance.
+/// The reverse proves nothing alone: junk, or a hello that a server dislikes, gets the same answer as a header that was
+/// read as client bytes. Such an answer is a doubt. Doubts of three networks in a row, without acceptance in between,
+/// are a rejection. Until then the control side asks the backend with a LOCAL header.
 extension BackendCell {
-    /// So many networks must doubt.
+    /// The number of doubting networks that make a rejection.
     @inlinable static var networksThatReject: Int { 3 }
     /// Bits kept of each network's hash, in one word.
     private static var markBits: UInt64 { 21 }
 
-    /// A connection was answered as by one that has read the header.
+    /// Records an answer that proves acceptance.
     public func noteHeaderTaken() {
-        // Written only if they change: every connection comes by here.
+        // Written only on change, because every connection runs this.
         if headerDoubts.load(ordering: .relaxed) != 0 { headerDoubts.store(0, ordering: .relaxed) }
         if proxy.load(ordering: .relaxed) != HeaderVerdict.accepted.rawValue {
             proxy.store(HeaderVerdict.accepted.rawValue, ordering: .relaxed)
         }
     }
 
-    /// A connection was answered as by one that has taken the header for its client's first bytes.
-    /// - Returns: whether the backend counts as one that rejects it now.
+    /// Records an answer as from a server that reads the header as client bytes. - Returns: whether the backend now
+    /// counts as rejecting it.
     public func noteHeaderDoubt(of client: IPAddress) -> Bool {
         let mark = BackendCell.mark(client)
         var known = headerDoubts.load(ordering: .relaxed)
@@ -46,7 +46,7 @@ extension BackendCell {
         return max(1, hash >> (64 - markBits))
     }
 
-    /// `marks` with one more, and how many there are then; nil: it is among them, or they are enough.
+    /// `marks` with one more, and their number; nil: it is among them, or there are enough.
     private static func adding(_ mark: UInt64, to marks: UInt64) -> (marks: UInt64, count: Int)? {
         for place in 0..<networksThatReject {
             let shift = UInt64(place) * markBits

@@ -1,6 +1,6 @@
-/// The two moves of a binary heap, over whoever's memory: what comes first stands at 0.
+/// The two moves of a binary heap, in the caller's memory: the first element is at 0.
 ///
-/// `moved` hears of each element that found another place, so that whoever holds on to places can follow.
+/// `moved` is called for each moved element, so that callers can track places.
 public enum BinaryHeap {
     /// The element at `start` may come before those above it.
     @inlinable @inline(__always) public static func rise<Element>(
@@ -64,7 +64,7 @@ public struct Heap<Element: Comparable> {
         return first
     }
 
-    /// Moves the first on, or takes it out where `advance` says that there is nothing left of it.
+    /// Advances the first element, or removes it if `advance` reports its end.
     @inlinable public mutating func advanceFirst(_ advance: (inout Element) throws -> Bool) rethrows {
         guard !items.isEmpty else { return }
         if try advance(&items[0]) { sinkFirst() } else { pop() }

@@ -35,7 +35,7 @@
         isIPv4 ? IPAddress(v4: 0) : IPAddress(high: 0, low: 0)
     }
 
-    /// Whose it is, as far as an address tells: the /64 that it is in, an IPv4 address itself.
+    /// The network that stands for one client: the /64, or the IPv4 address itself.
     public var network: IPAddress { isIPv4 ? self : IPAddress(high: high, low: 0) }
 
     /// Byte `index` (0...15) of the IPv6 form, in network order.
@@ -51,7 +51,7 @@ extension IPAddress: Comparable {
     }
 }
 
-/// An address and a TCP port. Deliberately not used bare on the data path: see the roles below.
+/// An address and a TCP port. The data path uses the roles below instead of the bare type.
 @frozen public struct Endpoint: Hashable, Sendable {
     public let address: IPAddress
     public let port: UInt16
@@ -62,25 +62,25 @@ extension IPAddress: Comparable {
     }
 }
 
-/// Who the kernel says is at the other end of an accepted socket.
+/// The remote endpoint of an accepted socket.
 @frozen public struct PeerAddress: Hashable, Sendable {
     public let endpoint: Endpoint
     @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }
 
-/// Who we believe the client is: the peer, unless a trusted sender's PROXY header said otherwise.
+/// The client: the peer, or the source in a trusted sender's PROXY header.
 @frozen public struct ClientAddress: Hashable, Sendable {
     public let endpoint: Endpoint
     @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }
 
-/// Where the client connected to, as seen at the listener.
+/// The endpoint that the client connected to.
 @frozen public struct DestinationAddress: Hashable, Sendable {
     public let endpoint: Endpoint
     @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 }
 
-/// Where we connect to.
+/// The endpoint that the node connects to.
 @frozen public struct BackendAddress: Hashable, Sendable {
     public let endpoint: Endpoint
     @inlinable public init(_ endpoint: Endpoint) { self.endpoint = endpoint }

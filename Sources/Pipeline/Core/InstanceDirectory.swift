@@ -3,7 +3,7 @@
 /// Threading: immutable but for ``users``. Ownership: the routing side, which keeps it for as long as a directory names it or
 /// ``users`` counts a connection.
 public struct InstanceIdentity: ~Copyable {
-    /// Names this (instance, env, app, org) for as long as the process runs: the same in every snapshot that knows it.
+    /// Identifies this (instance, env, app, org) for the life of the process, in every snapshot.
     public let number: UInt32
     public let id: FrozenText
     public let env: FrozenText
@@ -20,7 +20,7 @@ public struct InstanceIdentity: ~Copyable {
         self.org = org
     }
 
-    /// The number of nobody.
+    /// The number of an unknown instance.
     public static let unknown = UInt32.max
 
     /// Frees the texts.
@@ -29,9 +29,9 @@ public struct InstanceIdentity: ~Copyable {
     }
 }
 
-/// Which address belongs to which instance of this node (R19). Flat memory, trivially copyable.
+/// The instances of this node by address (R19). Flat memory, trivially copyable.
 ///
-/// Threading: made by the control side, any number of readers. Ownership: whoever made it calls ``deallocate()`` after the
+/// Threading: made by the control side, any number of readers. Ownership: the creator calls ``deallocate()`` after the
 /// last reader; the identities are the caller's own. ``empty`` owns nothing.
 public struct InstanceDirectory: @unchecked Sendable {
     private struct Slot {
@@ -72,7 +72,7 @@ public struct InstanceDirectory: @unchecked Sendable {
     /// Only the operator's own addresses are in the table, so no client can fill it unevenly.
     private static func home(_ address: IPAddress) -> Int { Int(truncatingIfNeeded: Hashing.address(address)) }
 
-    /// The instance that was given `address`; valid as long as the directory, or as it is pinned. Nil: it was given to nobody here.
+    /// The instance with `address`; valid as long as the directory, or as it is pinned. Nil: no instance here has it.
     public func identity(of address: IPAddress) -> UnsafePointer<InstanceIdentity>? {
         guard let header else { return nil }
         let slots = header.pointee.slots
@@ -93,7 +93,7 @@ public struct InstanceDirectory: @unchecked Sendable {
         header?.pointee.identities.buffer ?? UnsafeBufferPointer(start: nil, count: 0)
     }
 
-    /// Every address that was given to one of them: for the control side.
+    /// Every instance address: for the control side.
     public var addresses: [(address: IPAddress, number: UInt32)] {
         header?.pointee.slots.buffer.compactMap { slot in slot.identity.map { (slot.address, $0.pointee.number) } }
             ?? []

@@ -1,20 +1,20 @@
-/// What a node may use of memory, socket buffers included (R27).
+/// A node's memory limit, socket buffers included (R27).
 public enum MemorySetting: Sendable, Equatable {
     case bytes(UInt64)
     /// Of what the cgroup or the machine allows.
     case percent(Int)
 }
 
-/// Whether the node looks after the firewall and routing rules that bring it connections.
+/// Whether the node watches its interception rules.
 public enum InterceptRules: String, Sendable, Equatable, CaseIterable {
-    /// It looks, and says what is missing.
+    /// Watches, and reports what is missing.
     case watch
-    /// It also puts them back.
+    /// Also restores them.
     case manage
     case off
 }
 
-/// The `node` block, with its defaults: what belongs to the process rather than to a connection's way.
+/// The `node` block with its defaults: settings of the process.
 public struct NodeSettings: Sendable, Equatable {
     public var name = "node"
     /// Worker threads; 0: one per core that the process may run on.
@@ -38,21 +38,21 @@ public struct NodeSettings: Sendable, Equatable {
     public var backlog = 4096
     /// How many upstream sockets of short connections each worker keeps for the next ones; 0: none.
     public var idleUpstreamSockets = 128
-    /// Whether each worker has a table of file descriptors of its own, where the system lets it.
+    /// Whether each worker has its own file descriptor table, if the system allows it.
     public var ownDescriptors = true
     /// How long bulk streams may coalesce between two moves; zero: they are moved as their bytes come.
     public var coalesce = TimeSpan.milliseconds(1)
-    /// One JSON line per connection.
+    /// Whether to log one JSON line per connection.
     public var logConnections = true
-    /// Of refused connections, so many lines a second for each reason; the rest is counted in one line (R27).
+    /// The most log lines a second for refused connections of one reason; the rest is counted in one line (R27).
     public var loggedRefusals = 100
-    /// Where what must outlive a restart is to be kept, once there is something: nobody reads it yet.
+    /// The data directory. Not used yet.
     public var stateDirectory: String?
     /// Path of the Unix socket that answers `status`, `routes` and the like; nil: none.
     public var adminSocket: String?
     /// Where commands look for it unless they are told.
     public static let usualAdminSocket = "/run/pipelined/admin.sock"
-    /// R8: ports that nothing listens on and no route may have. SMTP, telnet and NetBIOS unless said: what networks block
+    /// R8: ports that no listener opens and no route may use. Default: SMTP, telnet and NetBIOS, which networks block
     /// or worms use.
     public var deniedPorts: [ClosedRange<UInt16>] = NodeSettings.standardDeniedPorts
     public static let standardDeniedPorts: [ClosedRange<UInt16>] = [23...23, 25...25, 137...139]
@@ -63,9 +63,9 @@ public struct NodeSettings: Sendable, Equatable {
     /// The firewall mark (`SO_MARK`) of the connections that this node makes for intercepted ones: rules that intercept
     /// let it through, so that nothing is intercepted twice.
     public var mark: UInt32 = 0x7069
-    /// Behind which interfaces the workloads are whose connections are intercepted; a name may end in `*`.
+    /// The workloads' interfaces, whose connections are intercepted; a name may end in `*`.
     public var interceptInterfaces: [String] = []
-    /// Nil: `watch` where the config says what is intercepted.
+    /// Nil: `watch` if the config names the intercepted interfaces.
     public var interceptRules: InterceptRules?
     /// Prefixes by which this network translates IPv6 to IPv4 (RFC 6052), besides the well-known ones.
     public var nat64: [Prefix] = []

@@ -1,4 +1,4 @@
-/// One stage of a chain, bound: a filter, its settings, and where its worker state is.
+/// One bound stage of a chain: a filter, its settings, and the index of its worker memory.
 public struct Stage: @unchecked Sendable {
     public let filter: any Filter.Type
     public let settings: UnsafeMutableRawPointer
@@ -47,7 +47,7 @@ extension Stage {
     }
 }
 
-/// One compiled pipeline: stages in order, and how far they look.
+/// One compiled pipeline: stages in order, and their peek budget.
 public struct Chain: Sendable {
     public let name: String
     public let stages: FrozenArray<Stage>
@@ -56,10 +56,10 @@ public struct Chain: Sendable {
     public let peekBytes: Int
     /// From accept; nil exactly if ``peekBytes`` is 0 or no stage has a deadline.
     public let peekTimeout: TimeSpan?
-    /// True if every peeking stage inspects without blocking: connect first, look at the client's bytes as they come (R17). Whether a
-    /// connection does is each stage's verdict.
+    /// True if every peeking stage uses non-blocking inspection: connect first, inspect the client's bytes as they come
+    /// (R17). Each stage's verdict decides it per connection.
     public let isNonBlocking: Bool
-    /// The shortest that a stage asks for; nil: none wants to hear of living connections.
+    /// The shortest progress interval of its stages; nil: none.
     public let progressInterval: TimeSpan?
     /// Index of the last stage that looks at bytes and blocks; -1: none.
     @usableFromInline let lastWait: Int
@@ -69,7 +69,7 @@ public struct Chain: Sendable {
     public var selecting: UnsafePointer<Stage>? { selector < 0 ? nil : stages.pointer(selector) }
     /// By stage: those below it that run before it has its bytes.
     public let ahead: FrozenArray<StagesAhead>
-    /// What some stage of it can do.
+    /// The capabilities of its stages.
     public let capabilities: StageCapabilities
 
     public init(name: String, stages: [Stage]) {
@@ -95,14 +95,14 @@ public struct Chain: Sendable {
         ahead.deallocate()
     }
 
-    /// Whether ``Verdict/inspect(_:)`` of that stage lets the rest go on; otherwise it is ``Verdict/needBytes(_:)``: a
-    /// later stage has to wait for bytes anyway.
+    /// Whether ``Verdict/inspect(_:)`` of that stage is non-blocking; otherwise it acts as ``Verdict/needBytes(_:)``,
+    /// because a later stage has to wait for bytes anyway.
     @inlinable public func isNonBlocking(at stage: Int) -> Bool {
         stage > lastWait && stages.pointer(stage).pointee.isNonBlocking
     }
 }
 
-/// How a listener comes by its connections.
+/// How connections reach a listener.
 public enum ListenerMode: String, Hashable, Sendable, CaseIterable {
     /// Clients connect to it.
     case direct
@@ -137,7 +137,7 @@ extension ListenerSpec {
         ListenerSpec(endpoint: endpoint, hint: hint, chain: chain, line: line, mode: mode)
     }
 
-    /// How a `listen` line has it: the mode if it intercepts, else what it looks for in the stream.
+    /// The word of a `listen` line: the mode if it intercepts, else the protocol hint.
     public var kindName: String { mode.intercepts ? mode.rawValue : hint.name }
 }
 
@@ -166,9 +166,9 @@ public struct ExposeSpec: Hashable, Sendable {
 
 /// A config file, compiled: everything bound, typed, ordered and checked. Immutable.
 ///
-/// Ownership: whoever holds the program calls nothing; ``deinit`` frees stages and settings. Workers hold it unmanaged,
-/// and count themselves in ``users``; the control side keeps it alive until every worker has applied a later one, and none
-/// is counted any more.
+/// Ownership: whoever holds the program calls nothing; ``deinit`` frees stages and settings. Workers hold it unmanaged
+/// and count themselves in ``users``; the control side keeps it alive until every worker has applied a later one and
+/// the count is zero.
 public final class Program: Sendable {
     public let node: NodeSettings
     public let chains: FrozenArray<Chain>
@@ -179,7 +179,7 @@ public final class Program: Sendable {
     public let catalog: [any Filter.Type]
     /// The blocks of the file, used or not: what the next program may take over (a limit's table).
     public let blocks: BlockTable
-    /// What some stage of it can do.
+    /// The capabilities of its stages.
     public let capabilities: StageCapabilities
     /// How many stage states a worker needs.
     public let stateCount: Int
@@ -201,13 +201,14 @@ public final class Program: Sendable {
         self.capabilities = chains.reduce(into: []) { $0.formUnion($1.capabilities) }
     }
 
-    /// Workers hand over every connection that ends: the log wants them, or a block, or who looks for what does not answer.
+    /// True if workers must record every ended connection: for the log, a block, or the detection of unreachable
+    /// destinations.
     public var recordsConnections: Bool {
         node.logConnections || blocks.wantsConnectionRecords || capabilities.contains(.refusesUnreachable)
     }
 
-    /// Makes what its stages need in workers 0..<workers, and which may not be there.
-    /// - Returns: the directive of the first stage for which there is no memory; nil: all is there.
+    /// Prepares its stages for workers 0..<workers. - Returns: the directive of the first stage without enough memory;
+    /// nil: success.
     public func prepare(workers: Int, _ services: Services) -> String? {
         for chain in chains.buffer {
             for stage in chain.stages.buffer

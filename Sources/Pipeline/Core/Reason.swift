@@ -1,8 +1,8 @@
-/// Which end of a connection a cause belongs to.
+/// The side of a connection that caused its end.
 public enum Side: String, Sendable, CaseIterable {
     case client, upstream, node
 
-    /// Of a relay's two sides the one that this is not.
+    /// The opposite side of a relay.
     public var other: Side { self == .client ? .upstream : .client }
 }
 
@@ -16,7 +16,7 @@ public enum Side: String, Sendable, CaseIterable {
     public static let firstFilter: UInt16 = 64
 }
 
-/// A reason of one filter: the name after the dot, and whose doing it is.
+/// A reason of one filter: the name after the dot, and the side that caused it.
 public struct ReasonSpec: Sendable {
     public let name: String
     public let side: Side
@@ -29,7 +29,7 @@ public struct ReasonSpec: Sendable {
     }
 }
 
-/// The ends that the runtime itself gives a connection.
+/// The runtime's own end reasons.
 public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case closedByClient = 0
     case closedByUpstream

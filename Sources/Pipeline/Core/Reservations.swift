@@ -1,15 +1,14 @@
 import Synchronization
 
-/// How many connections hold something now: a route, a backend, an entry of a limit's table. Whoever adds one has the
-/// runtime take it back at the connection's end (``Effects/reserve(_:)``).
+/// The number of connections that hold a route, a backend, or an entry of a limit's table. A stage that adds one hands
+/// it to the runtime, which releases it at the connection's end (``Effects/reserve(_:)``).
 ///
-/// Threading: any; atomic. Ownership: whoever owns the thing that is counted keeps it for as long as a connection can
-/// hold it.
+/// Threading: any; atomic. Ownership: the owner of the counted object keeps it for as long as a connection can hold it.
 public struct ReservationCount: ~Copyable, Sendable {
     private let value = Atomic<UInt32>(0)
     public init() {}
 
-    /// Who reads zero sees all that the last holder did before it let go.
+    /// A reader of zero sees all writes of the last holder (acquire/release).
     public var current: UInt32 { value.load(ordering: .acquiring) }
 
     /// Counts one more, unless there are `limit` already. Exact whichever workers ask at once.
@@ -34,14 +33,14 @@ public struct ReservationCount: ~Copyable, Sendable {
     }
 }
 
-/// What one connection holds, to be given back at its end: trivially copyable, a handful.
+/// The reservations of one connection, released at its end: trivially copyable, a handful.
 @frozen public struct Reservations: @unchecked Sendable {
     public static let capacity = 4
     private var items: InlineArray<4, UnsafePointer<ReservationCount>?>
 
     public init() { items = InlineArray(repeating: nil) }
 
-    /// False if there is no room: the caller must take its count back, and refuse.
+    /// False if there is no room: the caller must release its count, and refuse.
     public mutating func append(_ count: UnsafePointer<ReservationCount>) -> Bool {
         for i in 0..<Reservations.capacity where items[i] == nil {
             items[i] = count
@@ -49,7 +48,7 @@ public struct ReservationCount: ~Copyable, Sendable {
         }
         return false
     }
-    /// Takes every count back, once.
+    /// Releases every count, once.
     public mutating func release() {
         for i in 0..<Reservations.capacity {
             items[i]?.pointee.remove()
@@ -58,8 +57,8 @@ public struct ReservationCount: ~Copyable, Sendable {
     }
 }
 
-/// A rate of bytes shared by connections and workers: bytes are charged after they were moved, and nobody reads on while
-/// the charge is not refilled by time. Exact in the long run; a burst is overshot by one read a connection at most.
+/// A token bucket of bytes, shared by connections and workers: bytes are charged after they were moved, and reads pause
+/// until the charge is refilled. Exact in the long run; each connection overshoots a burst by one read at most.
 ///
 /// Threading: any; relaxed atomics. Ownership: as ``ReservationCount``.
 public struct ByteBucket: ~Copyable {
@@ -67,8 +66,8 @@ public struct ByteBucket: ~Copyable {
     private let cost: UInt64
     /// How far the charge may run ahead of the clock, in nanoseconds.
     private let burst: UInt64
-    /// What one read of a connection may take while no other waits, 1,460...65,536 bytes: about what passes in 50 ms, so
-    /// that a slow rate is a trickle and no row of lumps.
+    /// The most bytes of one read while no other flow waits, 1,460...65,536: about 50 ms of the rate, so that a slow
+    /// rate flows evenly.
     private let quantum: Int
     /// Flows that wait for their share, on any worker.
     private let line = Atomic<UInt32>(0)
@@ -89,33 +88,33 @@ public struct ByteBucket: ~Copyable {
 
     // MARK: Shares
 
-    /// A flow waits for its share from now on, until it leaves.
+    /// Adds a waiting flow, until it leaves.
     public func join() { line.wrappingAdd(1, ordering: .relaxed) }
     public func leave() { line.wrappingSubtract(1, ordering: .relaxed) }
     /// How many wait; at least 1.
     private var waiting: UInt64 { UInt64(max(1, line.load(ordering: .relaxed))) }
 
-    /// The most bytes that one read may take: fewer, the more wait, so that the line is not longer for it.
+    /// The most bytes of one read: fewer the more flows wait, so that the queue's total time stays the same.
     public func piece(_ now: Instant) -> Int {
         isCrowded(now) ? max(ByteBucket.leastPiece, quantum / Int(waiting)) : quantum
     }
     private static var leastPiece: Int { 256 }
 
-    /// How long a flow that has read so many bytes leaves the rate to the others that wait.
+    /// How long a flow that has read `bytes` pauses for the other waiting flows.
     public func delay(_ bytes: Int, _ now: Instant) -> TimeSpan {
         guard isCrowded(now) else { return .zero }
         let (product, overflow) = price(bytes).multipliedReportingOverflow(by: waiting)
         return TimeSpan(nanoseconds: overflow ? .max >> 2 : product)
     }
 
-    /// Several wait, and what they wait for is used up: each reads in its turn only. Where something is left over it is
-    /// whoever comes first's.
+    /// True if several flows wait and the bucket is empty: each reads only in its turn. Unused capacity goes to the
+    /// first flow that reads.
     public func isCrowded(_ now: Instant) -> Bool {
         guard cost > 0, line.load(ordering: .relaxed) > 1 else { return false }
         let (soon, overflow) = refilledAt.load(ordering: .relaxed).addingReportingOverflow(ByteBucket.leftOver)
         return overflow || soon > now.nanoseconds + burst
     }
-    /// What passes in this time may be left over: nanoseconds.
+    /// The tolerance for unused capacity, in nanoseconds.
     private static var leftOver: UInt64 { 100_000_000 }
 
     private func price(_ bytes: Int) -> UInt64 {
@@ -139,7 +138,7 @@ public struct ByteBucket: ~Copyable {
         }
     }
 
-    /// True if nothing is owed: the whole burst is there.
+    /// True if the bucket is full.
     public func isRefilled(_ now: Instant) -> Bool { refilledAt.load(ordering: .relaxed) <= now.nanoseconds }
 
     /// When the next byte may be read; nil: now.
@@ -162,12 +161,12 @@ public struct ByteBuckets: ~Copyable {
         self.down = down
     }
 
-    /// True if nothing is owed either way.
+    /// True if both buckets are full.
     public func isRefilled(_ now: Instant) -> Bool { up.isRefilled(now) && down.isRefilled(now) }
 }
 
-/// The byte rates that one connection obeys. Each bucket's owner must be held (``Effects/reserve(_:)``) by the same
-/// connection, so that it outlives it.
+/// The token buckets of one connection. The same connection must reserve each bucket's owner (``Effects/reserve(_:)``),
+/// which keeps the bucket alive.
 @frozen public struct ConnectionBuckets: @unchecked Sendable {
     public static let capacity = 4
     private var items: InlineArray<4, UnsafePointer<ByteBuckets>?>

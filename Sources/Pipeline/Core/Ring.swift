@@ -1,8 +1,8 @@
 import Synchronization
 
-/// Values on their way from one thread to another: bounded, one writer, one reader, nobody waits.
+/// A bounded single-producer, single-consumer ring between two threads, lock-free.
 ///
-/// Threading: ``push(_:room:)`` by the writer, ``pop()`` by the reader. Ownership: whoever gave the memory frees it.
+/// Threading: ``push(_:room:)`` by the writer, ``pop()`` by the reader. Ownership: the provider of the memory frees it.
 public struct Ring<Element>: ~Copyable {
     @usableFromInline let elements: UnsafeMutablePointer<Element>
     @usableFromInline let mask: Int
@@ -10,7 +10,7 @@ public struct Ring<Element>: ~Copyable {
     @usableFromInline let read = Atomic<Int>(0)
 
     /// - Parameters:
-    ///   - elements: memory for `capacity` of them. They are trivial: nothing is released.
+    ///   - elements: memory for `capacity` elements, which are trivial.
     ///   - capacity: a power of two.
     @inlinable public init(_ elements: UnsafeMutablePointer<Element>, capacity: Int) {
         precondition(capacity > 0 && capacity & (capacity - 1) == 0)

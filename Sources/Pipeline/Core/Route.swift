@@ -1,6 +1,6 @@
 import Synchronization
 
-/// R2: whether a listener or a route looks into the stream.
+/// R2: whether a listener or a route inspects the stream.
 public enum ProtocolHint: UInt8, Sendable, CaseIterable {
     case tlsPassthrough, tcpRaw
 
@@ -16,23 +16,23 @@ public enum ProtocolHint: UInt8, Sendable, CaseIterable {
     }
 }
 
-/// Counters and positions of one route that outlive tables: round robin goes on where it was (R11). A connection pins it:
-/// of its route nothing else is needed once bytes flow (R26).
-/// Threading: every field atomic, relaxed; shared by all workers. Ownership: the routing side, which keeps the cell
-/// of a route id for as long as a table names it or ``users`` counts a connection.
+/// Counters and positions of one route that outlive tables: round robin continues where it was (R11). A connection pins
+/// it, and needs nothing else of its route once bytes flow (R26). Threading: every field atomic, relaxed; shared by all
+/// workers. Ownership: the routing side, which keeps the cell of a route id for as long as a table names it or
+/// ``users`` counts a connection.
 public struct RouteCell: ~Copyable {
     /// The route's id; lives as long as the cell.
     public let id: FrozenText
     /// Connections that pin it.
     public let users = ReservationCount()
-    /// How many backends were handed out, ever.
+    /// How many backends were selected, ever.
     public let cursor = Atomic<UInt64>(0)
     public let connections = Atomic<UInt64>(0)
     public let bytesToUpstream = Atomic<UInt64>(0)
     public let bytesToClient = Atomic<UInt64>(0)
     /// Connections on it now.
     public let active = ReservationCount()
-    /// R18: connections whose backend did not take our PROXY header.
+    /// R18: connections whose backend rejected our PROXY header.
     public let proxyRejections = Atomic<UInt32>(0)
     public init(id: FrozenText = .empty) { self.id = id }
 }
@@ -43,16 +43,15 @@ extension UnsafePointer<RouteCell> {
     public var active: UnsafePointer<ReservationCount> { withUnsafePointer(to: pointee.active) { $0 } }
 }
 
-/// Who a route belongs to: an env is org, app and env together. One object for each while anything names it, so that
-/// two routes have the same owner exactly if they point to the same one.
-/// Threading: immutable but for ``users``. Ownership: as ``RouteCell``.
+/// The owner of a route: org, app and env. One object per env while anything names it, so that owners can be compared
+/// by pointer. Threading: immutable but for ``users``. Ownership: as ``RouteCell``.
 public struct RouteOwner: ~Copyable {
     public let org: FrozenText
     public let app: FrozenText
     public let env: FrozenText
     /// Connections that pin it.
     public let users = ReservationCount()
-    /// Names this object for as long as the process runs; never given twice.
+    /// Identifies this object for the life of the process; never reused.
     public let number: UInt32
 
     private static let numbers = Atomic<UInt32>(0)
@@ -70,19 +69,19 @@ public struct RouteOwner: ~Copyable {
     }
 }
 
-/// One route as the data path reads it. Immutable; lives as long as its table, and so for one event of a worker's: what a
+/// One route for the data path. Immutable; lives as long as its table, which for a worker means one event: what a
 /// connection needs for longer it pins (``RouteCell``, ``RouteOwner``).
 public struct Route: @unchecked Sendable {
     public struct Flags: OptionSet, Sendable {
         public let rawValue: UInt8
         public init(rawValue: UInt8) { self.rawValue = rawValue }
-        /// A PROXY v2 header goes in front (R16).
+        /// A PROXY v2 header is sent (R16).
         public static let proxyV2 = Flags(rawValue: 1)
-        /// The only route of its (address, port) may carry bytes that are no TLS (R6).
+        /// As the only route of its (address, port), it may carry bytes that are not TLS (R6).
         public static let allowNonTLS = Flags(rawValue: 2)
         /// Raw TCP: chosen by port alone, never peeked (R2).
         public static let raw = Flags(rawValue: 4)
-        /// Its backends can't be given what they expect (R16): every connection is refused.
+        /// Its PROXY settings contradict each other (R16): every connection is refused.
         public static let proxyMismatch = Flags(rawValue: 8)
     }
 
@@ -115,13 +114,13 @@ public struct Route: @unchecked Sendable {
     }
 }
 
-/// What a route table must answer. Static over raw memory, so that a worker holds it without reference counting.
+/// The interface of a route table. Static over raw memory, so that a worker holds it without reference counting.
 public protocol RouteLookup {
     /// The route that owns `name` at `destination`: exact, then the longest wildcard (R4). Nil: none.
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> UnsafePointer<Route>?
-    /// The route that is the only possible one at `destination`, with or without a name (R6). Nil: none, or several.
+    /// The only route at `destination`, with or without a name (R6). Nil: none, or several.
     static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>?
 }
 

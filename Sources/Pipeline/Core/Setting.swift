@@ -1,13 +1,13 @@
-/// One line of a block: how it is written, what it sets, how it is shown. All that anybody says of it comes from here:
-/// parsing, `check`, `check --print`, what a reload can change, and the tables of docs/LANGUAGE.md.
+/// One line of a block: its syntax, effect and text. Everything derives from it: parsing, `check`, `check --print`,
+/// what a reload can change, and the tables of docs/LANGUAGE.md.
 public struct Setting<Values: Sendable>: Sendable {
-    /// How the line is written, and what the reference says of it.
+    /// The line's syntax and reference text.
     public let line: SettingLine
-    /// Takes over what the line says. Called at most once for a line.
+    /// Applies the line. Called at most once for a line.
     public let apply: @Sendable (inout Values, Clause) throws(ValueProblem) -> Void
-    /// What stands behind the keyword for `values`; nil: the line would not be there.
+    /// The text after the keyword for `values`; nil: no line.
     public let text: @Sendable (Values) -> String?
-    /// What a running node keeps of that until it is started anew; nil: nothing.
+    /// The part of the text that needs a restart; nil: none.
     public let kept: (@Sendable (Values) -> String?)?
 
     /// - Parameter kept: where ``SettingLine/needsRestart`` is true of a part of it; else all of it is.
@@ -23,28 +23,28 @@ public struct Setting<Values: Sendable>: Sendable {
     }
 }
 
-/// How a line of a block is written, whatever it sets.
+/// The syntax of a block's line.
 public struct SettingLine: Sendable {
     public let keyword: String
-    /// The first word of every form, where lines of one keyword are settings of their own: `congestion client`.
+    /// The first word of every form, if lines of one keyword are separate settings: `congestion client`.
     public let qualifier: String?
     /// Any one of these.
     public let forms: [ClauseSpec]
-    /// What it does, in one line.
+    /// Its meaning, in one line.
     public let summary: String
-    /// What holds without the line, where its shown value does not say it: `three quarters of …`.
+    /// The default, where the shown value does not tell it: `three quarters of …`.
     public let without: String?
-    /// A running node keeps the value that it was started with.
+    /// A change needs a restart.
     public let needsRestart: Bool
-    /// Said, as what the block lacks and what to write, where the line is not there.
+    /// For a required line: what is missing, and what to write.
     public let missing: Missing?
-    /// What the keyword was before: taken for one minor version, with a note.
+    /// The former keyword: accepted for one minor version, with a note.
     public let formerly: String?
-    /// False: it is taken, and no message or reference offers it.
+    /// False: accepted, but not shown in messages or the reference.
     public let isDocumented: Bool
 
     public struct Missing: Sendable {
-        /// Behind the block's name: `has no key`.
+        /// The end of "the block NAME …": `has no key`.
         public let problem: String
         public let remedy: String
         public init(_ problem: String, remedy: String) {

@@ -1,5 +1,5 @@
-/// The key of every hash over text that tenants choose. A tenant who can't guess it can't pick names that collide, so
-/// no name can make lookups of others slow.
+/// The key of every hash over text that tenants choose. It is secret, so that no tenant can pick colliding names and
+/// slow down others' lookups.
 public struct HashSeed: Sendable {
     public let first: UInt64
     public let second: UInt64
@@ -10,7 +10,7 @@ public struct HashSeed: Sendable {
         self.second = second
     }
 
-    /// What a node uses: new at every start, from the system's random source.
+    /// A node's key: new at every start, from the system's random source.
     public static func random() -> HashSeed {
         HashSeed(.random(in: 0...UInt64.max), .random(in: 0...UInt64.max))
     }
@@ -106,10 +106,10 @@ public struct SipHash {
 
     // MARK: 128 bits of result
 
-    /// For tables that keep a key's hash in its place: no two keys share one.
+    /// For tables that store the hash instead of the key: collisions are negligible.
     private init(wide seed: HashSeed) {
         self.init(seed)
-        // What sets the long result apart from the short one.
+        // Distinguishes the 128-bit variant from the 64-bit one.
         v1 ^= 0xEE
     }
 
@@ -129,14 +129,14 @@ public struct SipHash {
         return state.wideResult()
     }
 
-    /// The long hash of several texts: of others it is another, also where all of them together read the same.
+    /// The 128-bit hash of several texts; equal concatenations of different texts have different hashes.
     public struct Row {
         private var state: SipHash
 
         public init(seed: HashSeed) { state = SipHash(wide: seed) }
 
         public mutating func add(_ text: UnsafeBufferPointer<UInt8>) {
-            // Before the text: so none can read like the end of one and the beginning of the next.
+            // The length goes before the text, so that boundaries can't be confused.
             state.add(UInt64(truncatingIfNeeded: text.count))
             state.add(state.addWords(of: text))
         }

@@ -1,4 +1,5 @@
-/// What a worker runs on now: the program for new connections, and the table that all of them look up in (R1). Immutable.
+/// A worker's current configuration: the program for new connections, and the route table for all of them (R1).
+/// Immutable.
 ///
 /// Threading: made by control, applied by each worker at the top of its loop. Ownership: control; it may free a
 /// snapshot and its table when every worker has applied a later one: no connection keeps either. Programs live longer, see
@@ -13,7 +14,7 @@ public struct Snapshot: @unchecked Sendable {
     public let generation: UInt64
     /// The shortest of its chains; nil: no stage wants to hear of living connections.
     public let progressInterval: TimeSpan?
-    /// Some stage asks for the time by the wall.
+    /// Some stage reads the wall clock.
     public let readsWallClock: Bool
 
     public init(program: Program, routes: RouteTableHandle, instances: InstanceDirectory = .empty, generation: UInt64) {

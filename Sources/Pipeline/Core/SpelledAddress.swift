@@ -1,8 +1,8 @@
-/// IPv4 addresses that an IPv6 address spells: whoever translates between the two carries a packet to one on to the other. What
-/// may not be reached by the one name may not be by the other.
+/// IPv4 addresses embedded in IPv6 addresses: a translator forwards packets for one to the other, so that rules for
+/// either must apply to both.
 public enum SpelledAddress {
-    /// - Parameter prefixes: where else this network translates (`nat64`): of 32, 40, 48, 56, 64 or 96 bits.
-    /// - Returns: nil for IPv4 itself (IPv4-mapped addresses are IPv4 here), and if it spells none.
+    /// - Parameter prefixes: this network's own translation prefixes (`nat64`): of 32, 40, 48, 56, 64 or 96 bits.
+    /// - Returns: nil for IPv4 itself (IPv4-mapped addresses are IPv4 here), and if there is none.
     public static func v4(in address: IPAddress, translatedBy prefixes: FrozenArray<Prefix>? = nil) -> IPAddress? {
         guard !address.isIPv4 else { return nil }
         if let prefixes {
@@ -49,8 +49,8 @@ public enum SpelledAddress {
 }
 
 extension IPAddress {
-    /// Nobody is reached by it from another host: unspecified and "this network", loopback, multicast, limited broadcast, and IPv6
-    /// link-local ones, which name nobody without a link. What a kernel makes of a connect to one is a matter of this host alone (`::` is its loopback).
+    /// Not reachable from another host: unspecified and "this network", loopback, multicast, limited broadcast, and
+    /// IPv6 link-local, which needs a link. A connect to one stays on this host (`::` is its loopback).
     public var isOfThisHostAlone: Bool {
         guard isIPv4 else { return high == 0 && low <= 1 || high >> 56 == 0xFF || high >> 54 == 0x3FA }
         switch v4Bits >> 24 {

@@ -1,10 +1,10 @@
-/// The stages of a chain that don't wait for one above them that looks at the client's first bytes: what they read is
-/// known without it, and nothing that it may say changes that. A client that says nothing is counted by them all the same.
-/// Bit i: stage i.
+/// The stages of a chain that run ahead of a waiting stage above them: it can't change what they read. They therefore
+/// count silent clients too. Bit i: stage i.
 @frozen public struct StagesAhead: Sendable, Equatable {
-    /// They run before it is asked.
+    /// Stages that run before it.
     public let always: UInt32
-    /// They run once it inspects without blocking, and so says nothing about it that they read (``Verdict/inspect(_:)``).
+    /// Stages that run once it uses non-blocking inspection, and so can't change what they read
+    /// (``Verdict/inspect(_:)``).
     public let besideInspection: UInt32
 
     public static let none = StagesAhead(always: 0, besideInspection: 0)
@@ -39,7 +39,7 @@
         return ahead
     }
 
-    /// Only what may refuse a connection gains by running early; and a choice of backends is made once all is known (R1).
+    /// Only stages that may refuse gain from running early; backends are chosen once everything is known (R1).
     private static func mayLead(_ stage: Stage) -> Bool {
         stage.peek == nil && !stage.filter.descriptor.reasons.isEmpty
             && stage.facts.gives.isSubset(of: [.identity, .client])
@@ -52,13 +52,13 @@ extension StageFacts {
 }
 
 extension Chain {
-    /// When a stage runs, seen from accept: what `check --print` says of it.
+    /// When a stage runs, for `check --print`.
     public enum Turn: Sendable, Equatable {
         /// After those above it.
         case inOrder
         /// At accept.
         case atAccept
-        /// At accept, but for clients of whom that stage may say who they are: then once it has.
+        /// At accept, or, for clients whose address that stage may replace, after it.
         case atAcceptUnless(Int)
     }
 

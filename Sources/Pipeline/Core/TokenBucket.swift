@@ -1,13 +1,13 @@
-/// So many at once after a pause, and in the long run one in a while: a token bucket, kept as the time by which all that
-/// was taken is refilled (GCRA). Times are nanoseconds on one clock.
+/// A token bucket with a burst and a long-run rate, kept as the time at which it is full again (GCRA). Times are
+/// nanoseconds on one clock.
 @frozen public struct TokenBucket: Sendable {
     @usableFromInline let cost: UInt64
     @usableFromInline let burst: UInt64
     @usableFromInline var refilledAt: UInt64 = 0
 
     /// - Parameters:
-    ///   - cost: what one takes of the time.
-    ///   - burst: how far what was taken may run ahead of the clock; less than `cost`: nothing may ever be taken.
+    ///   - cost: the time that one token takes to refill.
+    ///   - burst: how far taken tokens may run ahead of the clock; less than `cost`: nothing is ever available.
     @inlinable public init(cost: UInt64, burst: UInt64) {
         self.cost = cost
         self.burst = burst
@@ -25,7 +25,8 @@
         return true
     }
 
-    /// When all is refilled once one more is taken at `now`; nil: it may not be. For whoever keeps that time elsewhere.
+    /// When the bucket is full again after taking one at `now`; nil: none is available. For callers that store the time
+    /// elsewhere.
     @inlinable @inline(__always) public static func after(
         _ refilledAt: UInt64, _ now: UInt64, cost: UInt64, burst: UInt64
     ) -> UInt64? {

@@ -1,19 +1,20 @@
-/// What a stage says of a connection. Waiting and refusing are different answers, always.
+/// A stage's verdict on a connection. Waiting and refusing are always different verdicts.
 @frozen public enum Verdict: Equatable, Sendable {
     /// Go on with the next stage.
     case next
     /// Ask again when `total` bytes have arrived, or when none will (see ``InputState``). Only a stage with a
     /// ``PeekNeed`` may answer this, and only while the input is ``InputState/open``.
     case needBytes(Int)
-    /// Ask again when `total` bytes have arrived, but let the rest go on meanwhile: later stages run, the backend is
-    /// connected and may speak, and only the client's own bytes are held back (R17). Only a stage whose descriptor says
-    /// ``FilterDescriptor/isNonBlocking`` may answer this. In a chain that has to wait anyway it is ``needBytes(_:)``, until the
-    /// deadline: with ``InputState/timedOut`` nobody waits any more, and the inspection stays open while the rest goes on.
+    /// Non-blocking inspection: ask again when `total` bytes have arrived. Meanwhile later stages run, the backend is
+    /// connected and may send, and only the client's bytes are held back (R17). Only a stage whose descriptor says
+    /// ``FilterDescriptor/isNonBlocking`` may answer this. In a chain that has to wait anyway it acts as
+    /// ``needBytes(_:)`` until the deadline; after ``InputState/timedOut`` the inspection stays open while the
+    /// connection proceeds.
     case inspect(Int)
     /// Close the connection. The number is the index into the filter's ``FilterDescriptor/reasons``.
     case refuse(UInt8)
 
-    /// How many bytes it waits for, whichever way; nil: it doesn't.
+    /// How many bytes it waits for, blocking or not; nil: it doesn't.
     @inlinable public var wanted: Int? {
         switch self {
         case .needBytes(let total), .inspect(let total): total
@@ -30,16 +31,15 @@
     case ended
     /// The pipeline's peek timeout has passed.
     case timedOut
-    /// The pipeline's peek budget is used up: the view holds all that may be looked at.
+    /// The pipeline's peek budget is used up: no more bytes will come.
     case full
 }
 
-/// How far a stage wants to look into the client's first bytes.
+/// A stage's need for the client's first bytes.
 public struct PeekNeed: Equatable, Sendable {
     /// The most bytes it will ever ask for, 1...65536.
     public let bytes: Int
-    /// How long it is willing to wait for them from accept; nil: as long as the connection lives, which only a
-    /// stage that gives no fact to a later one may ask for.
+    /// The deadline from accept; nil: none, which is allowed only for a stage that provides no fact to a later one.
     public let timeout: TimeSpan?
     /// The stage may consume what it looked at, so that later stages look at what comes behind it.
     public let consumes: Bool
@@ -72,12 +72,12 @@ public struct PeekNeed: Equatable, Sendable {
     }
 }
 
-/// What a stage's state still keeps after a flush (``Filter/flush(_:_:isLast:)``).
+/// What a stage's worker memory still keeps after a flush (``Filter/flush(_:_:isLast:)``).
 @frozen public enum FlushOutcome: Int, Sendable {
-    /// Nothing: it need not be asked again before it is told of a connection.
+    /// Nothing: no flush is needed before the next report of a connection.
     case done
-    /// Something that nobody takes now: it is asked again a tick later.
+    /// Some data could not be handed over: flush again a tick later.
     case waits
-    /// There is more to do at once: it is asked again an iteration later.
+    /// There is more to hand over: flush again in the next iteration.
     case more
 }

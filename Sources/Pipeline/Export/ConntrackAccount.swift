@@ -11,15 +11,15 @@ package struct ConnectionMark: Sendable, Equatable {
     }
 }
 
-/// What is counted from conntrack, and how.
+/// The settings of conntrack counting.
 package struct ConntrackSettings: Sendable, Equatable {
-    /// How often the whole table is read: what a crash may lose of live connections (R21).
+    /// How often the whole table is read, which bounds what a crash loses of open connections (R21).
     package var interval = TimeSpan.seconds(5)
-    /// Connections that are followed at once (R27); about 64 bytes each.
+    /// The most tracked connections (R27); about 64 bytes each.
     package var tableLimit = 1 << 20
-    /// Flow keys between two ticks of records; more make a tick early.
+    /// Flow keys between two ticks of records; more of them trigger an early tick.
     package var pendingLimit = 1 << 16
-    /// Of the socket that hears of ends, in bytes.
+    /// The buffer of the event socket, in bytes.
     package var receiveBuffer = 16 << 20
     /// False: TCP is all the relay's, as where every connection is intercepted.
     package var countsTCP = true
@@ -30,30 +30,29 @@ package struct ConntrackSettings: Sendable, Equatable {
     package init() {}
 }
 
-/// Turns what conntrack says into growth by flow, each byte once (R21). No socket and no clock: it is told.
+/// Turns conntrack messages into growth by flow, each byte once (R21). Pure: no socket and no clock.
 ///
-/// An entry's counters grow while it lives, so what is known of each is kept, by its id *and* tuple: the id alone is a
-/// hash of 32 bits, and of 100,000 live entries two share one. What is not known is counted whole: by the first dump
-/// that shows it, or by its end. Hence state is never thrown away while its entry may live; a table that is full takes no
-/// more entries, and those that it did not take are counted at their end, or when there is room.
+/// An entry's counters grow while it lives, so the last values are stored by id *and* tuple: the id alone is a 32-bit
+/// hash, which two of 100,000 live entries share. Unknown entries are counted whole, by their first dump or their end.
+/// Stored counters are therefore never dropped while the entry may live; a full table takes no new entries, which are
+/// counted at their end, or when there is room.
 ///
-/// Who begins an entry says nothing about who is billed: each side that is an instance is, for what it sends and what it
-/// gets. Of two neighbours both are, as they would be on two nodes; an instance that speaks to itself by a translated
-/// address is once. A connection is its beginner's alone, so that who is asked by many is not taken for one that asks many.
+/// Bytes are billed to each side that is an instance, whoever began the entry: two neighbours are both billed, as on
+/// two nodes; an instance that talks to itself by a translated address once. The connection itself counts only for its
+/// initiator, so that a server with many clients does not look like a scanner.
 struct ConntrackAccount {
     struct Statistics: Equatable {
-        /// Entries that began before we did: only what they grow by is counted, since an earlier run may have counted
-        /// the rest.
+        /// Entries older than this run: only their growth is counted, since an earlier run may have counted the rest.
         var baselined: UInt64 = 0
-        /// Times that an entry was not followed, the table being full; it is counted later.
+        /// How often an entry was not tracked because the table was full; it is counted later.
         var deferred: UInt64 = 0
-        /// Entries whose end was not heard: what they grew by since they were last seen is lost.
+        /// Entries whose end was missed: their growth since the last dump is lost.
         var missedEnds: UInt64 = 0
-        /// Times that an entry had no counters.
+        /// How often an entry had no counters.
         var withoutCounters: UInt64 = 0
     }
 
-    /// The instances on either side; `InstanceIdentity.unknown`: nobody's here.
+    /// The instances on either side; `InstanceIdentity.unknown`: not on this node.
     private struct Owners {
         var beginner: UInt32
         var answerer: UInt32
@@ -75,7 +74,7 @@ struct ConntrackAccount {
         var start: UInt64
         /// Number of the dump that showed it last.
         var seen: UInt32
-        /// Whose it was then.
+        /// Its instances then.
         var owners: Owners
     }
 
@@ -94,11 +93,11 @@ struct ConntrackAccount {
     private var table: [UInt64: State] = [:]
     private var pending: [FlowKey: Growth] = [:]
     private var sequence: UInt64 = 0
-    /// The number of the dump that is under way, or was the last; one that broke off gives its number to the next.
+    /// The number of the current or last dump; an aborted one passes its number to the next.
     private var dumpNumber: UInt32 = 0
     private var wholeDumps: UInt32 = 0
     private var isDumping = false
-    /// Those that ended while a dump was under way, which may still show them as they were before.
+    /// Entries that ended during a dump, which may still list them.
     private var endedMeanwhile: Set<UInt64> = []
     private var hasBaseline = false
     private var isBaselineWhole = true
@@ -107,7 +106,7 @@ struct ConntrackAccount {
     /// - Parameters:
     ///   - countsFrom: nanoseconds since 1970. Nothing that began at or after it was ever counted: the start of this
     ///     run, or the time of the last record that an earlier run stored. Needs `nf_conntrack_timestamp`.
-    ///   - instance: whose address this is; nil: nobody's here, and not counted.
+    ///   - instance: the instance with this address; nil: none here, and not counted.
     init(_ settings: ConntrackSettings, countsFrom: UInt64, instance: @escaping (IPAddress) -> UInt32?) {
         self.settings = settings
         self.countsFrom = countsFrom
@@ -128,8 +127,8 @@ struct ConntrackAccount {
 
     /// - Parameters:
     ///   - isComplete: false if it broke off, or the kernel says that it may have missed entries.
-    ///   - hasHeardEnds: all ends that the kernel told of until the dump before this one was over have been seen. Else an
-    ///     entry that is missing may have one that waits, which would count all of it again.
+    ///   - hasHeardEnds: all ends reported before the end of the previous dump have been read. Otherwise a missing
+    ///     entry's end may still be queued, and would count all of it again.
     mutating func finishDump(isComplete: Bool, hasHeardEnds: Bool = true) {
         isDumping = false
         endedMeanwhile.removeAll(keepingCapacity: true)
@@ -137,7 +136,7 @@ struct ConntrackAccount {
         hasBaseline = true
         wholeDumps = dumpNumber
         guard hasHeardEnds else { return }
-        // Missing twice, since an entry that moves in a table which grows can be missed once, and would then be counted
+        // Must be missing twice: an entry that moves in a growing table can be missed once, and would then be counted
         // whole again.
         let gone = table.filter { wholeDumps &- $0.value.seen >= 2 }.keys
         for key in gone { table[key] = nil }
@@ -151,7 +150,7 @@ struct ConntrackAccount {
         guard !isRelayed(entry) else { return }
         let current = owners(entry)
         let name = ConntrackAccount.name(entry)
-        // What it grew by before its instance left is that one's still: once, then it is only followed.
+        // Growth before its instance left is billed to that instance once; then the entry is only tracked.
         let known = table[name]
         guard !current.isNobody || known != nil else { return }
         if isEnd {
@@ -179,7 +178,7 @@ struct ConntrackAccount {
 
     private func owners(_ entry: ConntrackEntry) -> Owners {
         let beginner = instance(entry.original.source) ?? InstanceIdentity.unknown
-        // TCP to an instance is the relay's own leg, or was begun by somebody who is not billed here.
+        // TCP to an instance is the relay's own leg, or was begun by a side that is not billed here.
         guard entry.original.proto != 6 else { return Owners(beginner: beginner, answerer: InstanceIdentity.unknown) }
         // Behind translation, the address that answers is the instance's own.
         return Owners(
@@ -210,7 +209,7 @@ struct ConntrackAccount {
         add(ConntrackAccount.key(tuple, owners.answerer, peer: entry.original.source, port: port), growth)
     }
 
-    /// A later entry can get the name of one whose end we missed: its counters begin anew.
+    /// A later entry can reuse the id and tuple of one whose end was missed: its counters restart.
     private static func isSame(_ known: State?, _ now: State) -> Bool {
         guard let known else { return false }
         return now.out >= known.out && now.into >= known.into
@@ -251,7 +250,7 @@ struct ConntrackAccount {
         guard entry.original.proto == 6 else { return false }
         if !settings.countsTCP { return true }
         if let mark = settings.relayedMark, entry.mark & mark.mask == mark.value { return true }
-        // A redirect answers from another address or port than was asked for.
+        // A redirect replies from another address or port than requested.
         let isRewritten =
             entry.reply.source != entry.original.destination
             || entry.reply.sourcePort != entry.original.destinationPort

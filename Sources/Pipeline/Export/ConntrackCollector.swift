@@ -10,13 +10,13 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// Counts what doesn't pass the relay (UDP, ICMP and the rest) from conntrack, by libmnl: a thread hears when tracked
-/// connections end, and reads the whole table from time to time, with counters (R21).
+/// Counts traffic outside the relay (UDP, ICMP and the rest) from conntrack, by libmnl: a thread receives end events
+/// and periodically dumps the whole table with counters (R21).
 ///
-/// Losing events is normal under load and costs little: the kernel says so (ENOBUFS), the table is read again at once,
-/// and ends that nobody heard cost what the entry had grown by since it was last read. The socket therefore asks for no
-/// reliable delivery: with that, entries whose end was not heard would stay in the kernel's table until it is full and
-/// drops tenants' packets. Nor does it set NETLINK_NO_ENOBUFS, which would hide the loss.
+/// Losing events is normal under load and costs little: the kernel reports it (ENOBUFS), the table is read again at
+/// once, and a missed end loses only the growth since the last dump. The socket therefore does not ask for reliable
+/// delivery, with which entries with undelivered ends would fill the kernel's table until it drops tenants' packets.
+/// Nor does it set NETLINK_NO_ENOBUFS, which would hide the loss.
 ///
 /// Needs CAP_NET_ADMIN, `nf_conntrack_acct` and a rule that uses conntrack. It looks at the network namespace of the
 /// thread that opens it.
@@ -31,7 +31,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         package var brokenDumps: UInt64 = 0
         /// When the table was last read whole: nanoseconds since 1970, 0 for never.
         package var lastDump: UInt64 = 0
-        /// The errno by which the kernel refused the last dump; 0: it did not.
+        /// The errno of the last refused dump; 0: none.
         package var refusal: Int32 = 0
         /// Times that the kernel had more events than the socket could hold.
         package var overruns: UInt64 = 0
@@ -43,16 +43,16 @@ package final class ConntrackCollector: @unchecked Sendable {
         package var deferred: UInt64 = 0
         package var missedEnds: UInt64 = 0
         package var withoutCounters: UInt64 = 0
-        /// The kernel's table, as it was after the last dump; nil: not looked at yet, or it does not say.
+        /// The kernel's table, after the last dump; nil: not read yet, or unknown.
         package var table: ConntrackRoom.Reading?
         /// It is nearly full.
         var isTableFull = false
     }
 
     private static let stackBytes = 1 << 19
-    /// Batches of events in a row, then a dump's turn.
+    /// The most event batches before a dump gets its turn.
     private static let batches = 64
-    /// A dump that takes longer has broken off.
+    /// A dump that takes longer counts as aborted.
     private static let longestDump = TimeSpan.seconds(10)
     /// Between dumps that lost events ask for.
     private static let shortestGap = TimeSpan.milliseconds(200)
@@ -98,7 +98,7 @@ package final class ConntrackCollector: @unchecked Sendable {
     /// Opens the sockets and starts the thread.
     /// - Parameters:
     ///   - countsFrom: see ``ConntrackAccount``; nil: now.
-    ///   - instance: whose address this is, by index into the instance directory; nil: nobody's on this node.
+    ///   - instance: whose address this is, by index into the instance directory; nil: none of this node.
     ///   - emit: takes records, each tick's together: at the end of each dump, and when there are many.
     ///   - write: takes whole log lines.
     /// - Returns: nil, with an errno: EPERM without CAP_NET_ADMIN, EPROTONOSUPPORT without netlink.
@@ -239,7 +239,7 @@ package final class ConntrackCollector: @unchecked Sendable {
         if isOver { finishDump() }
     }
 
-    /// Said once until a dump succeeds again: sockets can be opened where the kernel lacks the rest.
+    /// Logged once until a dump succeeds again: the socket may open although the kernel lacks conntrack netlink.
     private func noteRefusal(_ error: Int32) {
         defer { mine.refusal = error }
         guard mine.refusal != error else { return }
@@ -263,21 +263,21 @@ package final class ConntrackCollector: @unchecked Sendable {
             write(
                 ControlLog.line(
                     "conntrack_no_counters",
-                    "conntrack keeps no counters for some connections, and they are counted as 0 bytes: set "
-                        + "`sysctl net.netfilter.nf_conntrack_acct=1`; connections that began before stay without",
+                    "conntrack has no byte counters for some connections, which count as 0 bytes: set `sysctl "
+                        + "net.netfilter.nf_conntrack_acct=1`; connections opened before that stay without counters",
                     time: cl_wall_clock()))
         }
         flush()
     }
 
-    /// Whose table is full loses connections, and hears of it from the kernel's log alone.
+    /// A full table drops connections, which otherwise only the kernel's log shows.
     private func lookAtRoom() {
         mine.table = room.read()
         guard let table = mine.table, fullness.look(table) else { return }
         mine.isTableFull = fullness.isFull
         let text =
             fullness.isFull
-            ? ConntrackQueue.explain(full: table) : "the kernel's table of connections (conntrack) has room again"
+            ? ConntrackQueue.explain(full: table) : "the kernel's conntrack table has room again"
         let event = fullness.isFull ? "conntrack_full" : "conntrack_room"
         let line = ControlLog.line(event, text, time: cl_wall_clock()) { line in
             line.field("count", table.count)

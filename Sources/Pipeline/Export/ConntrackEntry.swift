@@ -2,7 +2,7 @@ import CMnl
 import Pipeline
 import PipelineNetlink
 
-/// What the kernel says of one tracked connection (ctnetlink): who began it, to whom, and how much passed.
+/// One tracked connection of the kernel (ctnetlink): its endpoints and counters.
 package struct ConntrackEntry: Equatable {
     /// One direction, as its sender wrote it. Ports are 0 where the protocol has none.
     package struct Tuple: Equatable {
@@ -36,14 +36,14 @@ package enum ConntrackMessage: Equatable {
     case end(ConntrackEntry)
     /// A dump is complete.
     case done
-    /// An errno; 0: what was asked for is acknowledged.
+    /// An errno; 0: the request is acknowledged.
     case error(Int32)
-    /// A message that we have no use for, or can't read.
+    /// An unused or unreadable message.
     case other
 }
 
-/// Reads ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h). Pure over bytes; whatever they are, it reads inside
-/// them and traps never. Headers are in the machine's order, conntrack's own values in the network's.
+/// Reads ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h). Pure over bytes; never reads out of bounds,
+/// never traps. Headers are in the machine's order, conntrack's own values in the network's.
 package enum ConntrackReader {
     static let newEntry = kind(IPCTNL_MSG_CT_NEW)
     static let getEntry = kind(IPCTNL_MSG_CT_GET)
@@ -71,7 +71,7 @@ package enum ConntrackReader {
         }
     }
 
-    /// Nil if it says not both ends of both directions, and not its id: nothing can be counted by it then.
+    /// Nil without both ends of both directions and the id, since nothing can be counted then.
     private static func entry(_ payload: UnsafeRawBufferPointer) -> ConntrackEntry? {
         guard payload.count >= MemoryLayout<nfgenmsg>.size else { return nil }
         var entry = ConntrackEntry()

@@ -7,12 +7,12 @@ import PipelineRuntime
 import PipelineText
 import PipelineThreads
 
-/// What conntrack counts, on its way to the other flow records (R21): a collector with a queue of its own.
+/// Connects conntrack counting to the flow records (R21): a collector with its own queue.
 ///
 /// Threading: started and stopped by the owner; the queue is written by the collector's thread alone.
 final class ConntrackQueue {
-    /// A queue, and what it has no room for: that is summed up by key, and beyond the table's keys by instance (R27). Numbers
-    /// are given on the way into the queue, so that nothing overtakes.
+    /// A queue with an overflow table: records without room are aggregated by key, and beyond the table's size by
+    /// instance (R27). Sequence numbers are assigned on entry to the queue, so that the order is kept.
     private final class Writer: @unchecked Sendable {
         private let queues: FlowQueues
         private let queue: UnsafeMutablePointer<FlowQueue>
@@ -52,7 +52,7 @@ final class ConntrackQueue {
     }
 
     var statistics: ConntrackCollector.Statistics { collector.statistics }
-    /// Why nothing is counted at the moment, or what will be lost; nil: all is well.
+    /// Why nothing is counted now, or what will be lost; nil: no problem.
     var problem: String? {
         let statistics = statistics
         if statistics.refusal != 0 { return ConntrackQueue.explain(statistics.refusal) }
@@ -65,7 +65,7 @@ final class ConntrackQueue {
     ) -> (queue: ConntrackQueue?, problem: String?) {
         guard let settings else { return (nil, nil) }
         guard let queue = queues.claim(FlowQueues.conntrack) else {
-            return (nil, "conntrack is counted already in this process: nothing of it is counted twice")
+            return (nil, "another node in this process already counts conntrack: this one does not")
         }
         guard let table = FlowTable() else {
             queues.release(queue, rest: [])
@@ -81,7 +81,7 @@ final class ConntrackQueue {
         return (ConntrackQueue(collector, writer, settings), nil)
     }
 
-    /// What is counted from conntrack, and what is the relay's.
+    /// The settings that separate conntrack's traffic from the relay's.
     static func settings(_ program: Program) -> ConntrackSettings? {
         guard let wanted = program.conntrack else { return nil }
         var settings = ConntrackSettings()
@@ -101,12 +101,12 @@ final class ConntrackQueue {
             case EPROTONOSUPPORT, EINVAL: "the kernel has no nf_conntrack_netlink: modprobe nf_conntrack_netlink"
             default: kernelError(error)
             }
-        return "UDP, ICMP and what else passes no worker is not counted: \(why)"
+        return "UDP, ICMP and other traffic that passes no worker is not counted: \(why)"
     }
 
     static func explain(full table: ConntrackRoom.Reading) -> String {
-        "the kernel's table of connections (conntrack) is nearly full, \(table.count) of \(table.most): when it is, new "
-            + "connections are dropped, the relay's too; look who has so many (`pipelined top`), or raise "
+        "the kernel's conntrack table is nearly full, \(table.count) of \(table.most): a full table drops new "
+            + "connections, the relay's too; find the source with `pipelined top`, or raise "
             + "`net.netfilter.nf_conntrack_max`"
     }
 

@@ -44,20 +44,21 @@ package struct ConntrackRoom: Sendable {
     private func lines(_ path: String) -> [Substring] { Files.lines(root + path) }
 }
 
-/// Says when the table is nearly full, and when there is room again.
+/// Tracks when the table is nearly full, and when there is room again.
 struct ConntrackFullness {
     private(set) var isFull = false
 
     /// - Returns: true if ``isFull`` has changed.
     mutating func look(_ reading: ConntrackRoom.Reading) -> Bool {
         let before = isFull
-        // With a gap between the two, so that it does not go to and fro.
+        // With hysteresis between the two thresholds.
         isFull = reading.isAbove(percent: before ? 80 : 90)
         return isFull != before
     }
 }
 
-/// Whether connects may have failed because this host's own table was full: then they say nothing of where they went (ADR 0049).
+/// Whether connects may have failed because this host's own table was full, so that they prove nothing about their
+/// destination (ADR 0049).
 package struct ConntrackShortage: Sendable {
     private let room: ConntrackRoom
     private let calm: TimeSpan

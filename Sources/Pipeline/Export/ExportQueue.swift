@@ -2,7 +2,7 @@ import Pipeline
 import PipelineFlows
 import Synchronization
 
-/// A flow record on its way out, with the names that its instance had when it was made.
+/// A flow record to export, with its instance's names at the time of the record.
 package struct ExportFlow: Sendable {
     package var record: FlowRecord
     package var names: FlowNames
@@ -12,10 +12,10 @@ package struct ExportFlow: Sendable {
     }
 }
 
-/// What an exporter has done, for status and metrics. Records, unless said.
+/// An exporter's counters, for status and metrics. Records, unless noted.
 package struct ExportStatistics: Equatable, Sendable {
-    /// Handed to the kernel. Over UDP they may be in ``lost`` later, and nobody knows whether the rest arrives; over TCP those that a collector had not read when
-    /// the connection broke are gone.
+    /// Handed to the kernel. Over UDP some may be in ``lost`` later, and delivery of the rest is unknown; over TCP
+    /// those unread at a broken connection are gone.
     package var sent: UInt64 = 0
     package var messages: UInt64 = 0
     /// Never sent: the queue was full.
@@ -23,7 +23,7 @@ package struct ExportStatistics: Equatable, Sendable {
     /// Never sent, since the kernel refused them for good or the node stopped first; or sent by UDP, and ICMP said that they
     /// did not arrive: of those, what is known, and no more.
     package var lost: UInt64 = 0
-    /// Times that the collector could not be reached, or the connection broke.
+    /// How often the collector could not be reached, or the connection broke.
     package var failures: UInt64 = 0
     /// Accepted, and neither sent nor lost yet.
     package var waiting = 0
@@ -32,8 +32,8 @@ package struct ExportStatistics: Equatable, Sendable {
     package var error: Int32 = 0
 }
 
-/// Records between whoever makes them and the exporter's thread. Bounded: what is taken out still counts until it is
-/// sent, so that a collector that is away costs the memory of ``limit`` records and no more (R27).
+/// The bounded queue to the exporter's thread. Records count until they are sent, so that an absent collector costs at
+/// most the memory of ``limit`` records (R27).
 ///
 /// Threading: any; one lock, held for moves of arrays only.
 final class ExportQueue: Sendable {

@@ -5,15 +5,15 @@ import Pipeline
 import PipelineRuntime
 import PipelineThreads
 
-/// One collector: connects, encodes, sends, and begins again when it fails. Belongs to the exporter's thread.
+/// The session with one collector: connects, encodes, sends, and restarts after failures. Exporter's thread only.
 ///
 /// A record is in one of three places: the queue, `flows` (taken out, oldest first) or `message`, which stays until the
 /// kernel has taken all of it. A TCP connection that breaks gives the records of its message back to `flows`: the next
 /// connection is a new session, with templates and sequence numbers of its own (RFC 7011 §10.4).
 ///
-/// Over UDP nobody acknowledges anything. What ICMP says of a datagram is heard before the next one, while there is nothing
-/// to send, and at the end; its records are lost. Then the rest waits, and templates alone go until they meet no error for
-/// ``quiet``. ICMP that quotes no datagram of ours is anybody's: it is not believed (``SentDatagrams``).
+/// UDP has no acknowledgements. ICMP errors are read before the next datagram, while there is nothing to send, and at
+/// the end; the records of such a datagram are lost. Then the rest waits, and only templates are sent until they meet
+/// no error for ``quiet``. ICMP that quotes none of our datagrams may be forged, and is ignored (``SentDatagrams``).
 struct ExportSession {
     /// Fits an IPv6 packet through WireGuard's MTU of 1420 (RFC 7011 §10.3.3: not to be fragmented).
     static let datagramLimit = 1360
@@ -22,7 +22,8 @@ struct ExportSession {
     static let pause = TimeSpan.milliseconds(1)
     static let shortestRetry = TimeSpan.seconds(1)
     static let longestRetry = TimeSpan.seconds(30)
-    /// After an error, so long without another is a collector. A neighbour who does not answer is given up after 3 s.
+    /// After an error, this long without another means that the collector is back. An unresponsive neighbour is given
+    /// up after 3 s.
     static let quiet = TimeSpan.seconds(5)
 
     private enum Link {
@@ -37,20 +38,20 @@ struct ExportSession {
     private var encoder: IPFIXEncoder
     private var flows: [ExportFlow] = []
     private var next = 0
-    /// What is being sent, how far, and where its records begin in `flows`.
+    /// The message being sent, how much of it, and where its records begin in `flows`.
     private var message: [UInt8] = []
     private var sentBytes = 0
     private var messageRecords = 0
     private var messageSequence: UInt32 = 0
     private var templatesDue = Instant(nanoseconds: 0)
-    /// Nothing is tried before.
+    /// No retry before this time.
     private var resumeAt = Instant(nanoseconds: 0)
     private var retry = ExportSession.shortestRetry
     // Of UDP alone.
     private var datagrams = SentDatagrams()
-    /// An error was heard, and no datagram has gone well since.
+    /// An error was received, and no datagram has succeeded since.
     private var isDoubted = false
-    /// When the datagram that was sent in doubt will have gone well.
+    /// When the test datagram counts as successful.
     private var quietAt: Instant?
 
     init(_ settings: ExportSettings, _ queue: ExportQueue) {
@@ -65,14 +66,14 @@ struct ExportSession {
             messageLimit: settings.transport == .udp ? datagramLimit : IPFIX.longestMessage, sequence: sequence)
     }
 
-    /// What to wait for: the socket, if it is to be waited for, and a time.
+    /// What to wait for: the socket, if needed, and a time.
     struct Wish {
         /// Errors are always waited for.
         var item: cl_poll_item?
         var until: Instant?
     }
 
-    /// Does all that can be done now.
+    /// Does all work that does not block.
     mutating func advance(_ now: Instant, wallClock: UInt64) -> Wish {
         if case .open(let fd) = link, isUDP { hear(fd, now) }
         guard now >= resumeAt else { return pausing }
@@ -90,7 +91,7 @@ struct ExportSession {
         switch link {
         case .closed: return Wish(until: resumeAt)
         case .connecting(let fd): return Wish(item: .writable(fd))
-        // What a UDP collector might say is not read.
+        // Data from a UDP collector is not read.
         case .open(let fd): return Wish(item: cl_poll_item(fd, reads: !isUDP, writes: !message.isEmpty))
         }
     }
@@ -102,7 +103,7 @@ struct ExportSession {
         return Wish(until: resumeAt)
     }
 
-    /// Ends the session; what was not sent is lost, and counted.
+    /// Ends the session; unsent records are lost, and counted.
     mutating func close() {
         if case .open(let fd) = link, isUDP { hear(fd, resumeAt) }
         closeSocket()
@@ -143,7 +144,7 @@ struct ExportSession {
     private mutating func opened(_ fd: Int32, _ now: Instant) {
         link = .open(fd)
         templatesDue = now
-        // A UDP socket that is opened knows of no collector yet: it counts as reached when something was sent.
+        // An opened UDP socket proves no collector: it counts as reached once something was sent.
         guard settings.transport == .tcp else { return }
         encoder = ExportSession.encoder(settings)
         reached()
@@ -157,11 +158,11 @@ struct ExportSession {
         }
     }
 
-    /// TCP begins anew; a UDP session goes on with its sequence numbers. Both later.
+    /// TCP starts a new session; a UDP session continues its sequence numbers. Both after a pause.
     private mutating func fail(_ error: Int32, _ now: Instant) {
         if isUDP {
             (isDoubted, quietAt) = (true, nil)
-            // It is encoded anew, behind templates: a collector that was away has lost what it knew.
+            // It is encoded again, after templates: a restarted collector has lost them.
             if !message.isEmpty { encoder = ExportSession.encoder(settings, sequence: messageSequence) }
         } else {
             closeSocket()
@@ -207,7 +208,7 @@ struct ExportSession {
         }
     }
 
-    /// A collector sends nothing: what there is to read is its end, or rubbish.
+    /// A collector sends nothing: a read returns its end, or junk.
     private static func peerEnd(_ fd: Int32) -> Int32? {
         withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { room in
             let count = cl_receive(fd, room.baseAddress, room.count)
@@ -216,7 +217,7 @@ struct ExportSession {
         }
     }
 
-    /// True if the message is gone and the next may go.
+    /// True if the message was sent and the next may follow.
     private mutating func sendMessage(_ fd: Int32, _ now: Instant) -> Bool {
         let count = isUDP ? sendDatagram(fd, now) : trySend(fd)
         guard let count else { return false }
@@ -254,8 +255,8 @@ struct ExportSession {
         return false
     }
 
-    /// A connected UDP socket tells of a datagram before, and doesn't send this one: it is tried once more, unless what was
-    /// told is believed.
+    /// A connected UDP socket reports the error of an earlier datagram instead of sending: the send is repeated once,
+    /// unless the error is genuine.
     /// - Returns: as ``trySend(_:)``, an error being the host's own; nil: it stays for later.
     private mutating func sendDatagram(_ fd: Int32, _ now: Instant) -> Int? {
         for isLast in [false, true] {
@@ -263,22 +264,22 @@ struct ExportSession {
             guard count < 0, count != -Int(EAGAIN) else { return count }
             let heard = hear(fd, now)
             if heard == .ours { return nil }
-            // Nobody but ICMP says ECONNREFUSED.
+            // ECONNREFUSED comes only from ICMP.
             if isLast, heard == .nothing, count != -Int(ECONNREFUSED) { return count }
         }
         resumeAt = now + ExportSession.pause
         return nil
     }
 
-    /// What ICMP said.
+    /// The ICMP error.
     private enum Heard {
         case nothing
-        /// Of no datagram that is remembered: anybody can say that.
+        /// It quotes no known datagram, so it may be forged.
         case others
         case ours
     }
 
-    /// Counts what ICMP says of earlier datagrams.
+    /// Counts records lost by ICMP errors of earlier datagrams.
     @discardableResult private mutating func hear(_ fd: Int32, _ now: Instant) -> Heard {
         var (heard, error) = (Heard.nothing, Int32(0))
         // As many as there are datagrams to speak of; what is left is heard next.
@@ -289,9 +290,9 @@ struct ExportSession {
             (heard, error) = (.ours, said)
             queue.note { $0.lost += UInt64(records) }
         }
-        // What the kernel had no room to keep quotes nothing, and would keep the next datagram from being sent.
+        // An error that the kernel could not queue has no quote, and would block the next datagram.
         if cl_socket_error(fd) != 0, heard == .nothing { heard = .others }
-        // Answers to one run come one by one: they are one failure.
+        // Errors of one burst come one by one, and count as one failure.
         if heard == .ours, !isDoubted || quietAt != nil { fail(error, now) }
         return heard
     }
@@ -326,7 +327,7 @@ struct ExportSession {
         }
     }
 
-    /// Encodes the next message, if there is anything to say.
+    /// Encodes the next message, if there are records.
     private mutating func prepare(_ now: Instant, _ wallClock: UInt64) {
         if next >= flows.count {
             flows = queue.takeAll()

@@ -2,7 +2,7 @@ import FilterEgressAccounting
 import Pipeline
 import PipelineText
 
-/// What has become of the node's flow records (R21). Counters of the process, none by instance (R27).
+/// Counters of the node's flow records (R21), for the process, not by instance (R27).
 package struct FlowCounts {
     /// Its path; nil: there is none.
     let ledger: String?
@@ -12,7 +12,7 @@ package struct FlowCounts {
     let recordsWaiting: Int
     /// When it was last written to: nanoseconds since 1970, 0 for never.
     let lastWrite: UInt64
-    /// Keys that were counted together with others, because a table had no room for them.
+    /// Keys that were aggregated because a table was full.
     let keysAggregated: UInt64
     let exports: [(settings: ExportSettings, statistics: ExportStatistics)]
     /// Nil: not counted.

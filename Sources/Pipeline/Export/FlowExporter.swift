@@ -7,8 +7,8 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// Sends flow records to one IPFIX collector from a thread of its own (RFC 7011), by UDP or TCP. A collector that is
-/// slow or away holds up nobody: records wait up to a bound, and then the newest are dropped and counted (R27).
+/// Sends flow records to one IPFIX collector on its own thread (RFC 7011), by UDP or TCP. A slow or absent collector
+/// blocks nothing: records wait up to a limit, then the newest are dropped and counted (R27).
 ///
 /// Threading: ``enqueue(_:)`` and ``statistics`` from any thread; ``stop(patience:)`` once, by the owner.
 package final class FlowExporter: @unchecked Sendable {
@@ -23,7 +23,7 @@ package final class FlowExporter: @unchecked Sendable {
     // The thread's own.
     private var session: ExportSession
     private var said = ExportStatistics()
-    /// The collector was said to be away.
+    /// The collector was reported as unreachable.
     private var isDown = false
 
     private init(_ settings: ExportSettings, _ loop: ThreadLoop, write: @escaping @Sendable ([UInt8]) -> Void) {
@@ -90,12 +90,15 @@ package final class FlowExporter: @unchecked Sendable {
         return .wait(until: [wish.until, last].compactMap { $0 }.min(), wish.item.map { [$0] } ?? [])
     }
 
-    /// A line when the collector goes and when it is back, and not for each try.
+    /// Logs when the collector becomes unreachable and when it is back, not each retry.
     private func report() {
         let now = queue.statistics
         if now.failures > said.failures, !isDown {
             isDown = true
-            say("export_failed", now, "records wait, up to the queue's bound; it is tried again")
+            say(
+                "export_failed", now,
+                "the collector can't be reached: records wait in the queue up to its limit, and "
+                    + "the node tries again")
         } else if isDown, now.isConnected {
             isDown = false
             say("export_connected", now, nil)

@@ -6,18 +6,18 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// The way of flow records from the workers to the ledger and to collectors (R21): one thread that takes them, and one a
-/// collector. A reload changes either (R26): what stays as it is goes on undisturbed.
+/// Moves flow records from the workers to the ledger and collectors (R21): one thread that reads the queues, and one
+/// per collector. A reload changes only what differs (R26).
 ///
-/// Threading: the control thread. No traffic waits for it: a ledger that can't be opened at the start is tried again, and a
-/// collector that is away loses records, counted.
+/// Threading: the control thread. Traffic never waits for it: opening the ledger is retried, and records for an absent
+/// collector are dropped and counted.
 package final class FlowRecording {
-    /// What a program wants of it.
+    /// A program's settings for recording.
     fileprivate struct Wish {
         let ledger: LedgerSettings?
         let exports: [ExportSettings]
         let conntrack: ConntrackSettings?
-        /// Somebody has to take records: a stage or conntrack makes them, or alerts are found in them.
+        /// Records must be read: a stage or conntrack makes them, or alerts need them.
         let records: Bool
 
         init(_ program: Program) {
@@ -30,7 +30,7 @@ package final class FlowRecording {
         var isAnything: Bool { records || ledger != nil || !exports.isEmpty }
     }
 
-    /// What a reload has opened, and nobody uses yet.
+    /// What a reload has opened, but not put to use yet.
     package struct Staged {
         fileprivate let wish: Wish
         /// Of another path than the one before.
@@ -45,7 +45,7 @@ package final class FlowRecording {
         var all: [FlowExporter] { exporters.withLock { $0 } }
         func set(_ new: [FlowExporter]) { exporters.withLock { $0 = new } }
 
-        /// Under the lock: who is taken out gets nothing any more.
+        /// Under the lock, so that a removed collector gets no more records.
         func enqueue(_ records: [FlowRecord], _ directory: FlowDirectory) {
             exporters.withLock { exporters in
                 guard !exporters.isEmpty else { return }
@@ -63,19 +63,19 @@ package final class FlowRecording {
     private let collectors = Collectors()
     private var thread: FlowThread?
     private var ledger: LedgerSettings?
-    /// Of lines that are no more: they send what they have, and nobody waits for it.
+    /// Exporters of removed lines, which still send their queues.
     private var leaving: [FlowExporter] = []
     private var conntrack: ConntrackQueue?
-    /// Why conntrack could not be started; nil: it could, or nobody asks for it.
+    /// Why conntrack counting could not start; nil: it runs, or is off.
     private var startProblem: String?
-    /// Something that the config asks for is not there, for `status`; nil: all is.
+    /// Why recording is incomplete, for `status`; nil: it is complete.
     package var problem: String? { startProblem ?? conntrack?.problem }
 
     /// Nothing is recorded before ``begin(_:)``.
     /// - Parameters:
     ///   - queues: where records come from.
     ///   - directory: who they are about.
-    ///   - alsoTo: gets every record once, on a thread of its own; must not wait.
+    ///   - alsoTo: gets every record once, on another thread; must not block.
     ///   - eachTick: called there once a second, after that second's records; must not wait.
     package init(
         _ queues: FlowQueues, _ directory: FlowDirectory, _ log: ControlLog,
@@ -85,7 +85,7 @@ package final class FlowRecording {
         (self.alsoTo, self.eachTick) = (alsoTo, eachTick)
     }
 
-    /// Starts what the node's first program wants, once. What can't be started is said.
+    /// Starts recording for the node's first program, once. Failures are logged.
     package func begin(_ program: Program) {
         let wish = Wish(program)
         ledger = wish.ledger
@@ -111,7 +111,9 @@ package final class FlowRecording {
     private static func exporter(_ settings: ExportSettings, _ log: ControlLog) throws(LedgerProblem) -> FlowExporter {
         let started = FlowExporter.start(settings, write: log.write)
         if let exporter = started.exporter { return exporter }
-        throw LedgerProblem("no thread for the collector \(settings.collector): \(kernelError(started.error))")
+        throw LedgerProblem(
+            "can't start the exporter to \(settings.collector): pthread_create: "
+                + "\(kernelError(started.error))")
     }
 
     private func startThread(_ wish: Wish, _ opened: OpenedLedger?) {
@@ -132,7 +134,7 @@ package final class FlowRecording {
 
     // MARK: Reload
 
-    /// Opens what a program wants and is not open yet: all of it, or none.
+    /// Opens what a program needs and is not open yet: all or none.
     package func stage(_ program: Program) throws(LedgerProblem) -> Staged {
         let wish = Wish(program)
         let known = collectors.all.map(\.settings)
@@ -153,8 +155,8 @@ package final class FlowRecording {
         }
     }
 
-    /// Goes over to what was staged. The old ledger gets what there is until then, and is closed; collectors that are named no
-    /// more are sent what waits for them.
+    /// Switches to what was staged. The old ledger gets earlier records and is closed; removed collectors get their
+    /// queued records.
     package func apply(_ staged: consuming Staged) {
         let wish = staged.wish
         defer { follow(wish.conntrack) }
@@ -168,16 +170,16 @@ package final class FlowRecording {
         ledger = wish.ledger
         guard let thread else { return startThread(wish, staged.opened) }
         guard old != wish.ledger, !thread.change(to: wish.ledger, staged.opened) else { return }
-        log.say("warning", "the ledger is not changed yet, since the old one is still written to; it will be")
+        log.say("warning", "the ledger changes once the old one is written; flows wait in memory until then")
     }
 
-    /// What is counted until now is the last of it: the same packets are another node's from here on.
+    /// Ends conntrack counting: another node counts the same packets from here on.
     package func endConntrack() {
         conntrack?.stop()
         conntrack = nil
     }
 
-    /// Takes what workers have left, writes and sends it. Call it after they have ended.
+    /// Writes and sends the workers' remaining records. Call it after they have ended.
     /// - Returns: false if the ledger could not be written to the end.
     package func stop() -> Bool {
         conntrack?.stop()

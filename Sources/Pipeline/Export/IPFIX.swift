@@ -1,7 +1,7 @@
 import Pipeline
 import PipelineFlows
 
-/// What we say in IPFIX (RFC 7011): the templates, and the numbers of RFC 7012's registry that they use.
+/// IPFIX definitions (RFC 7011): the templates, and their numbers from RFC 7012's registry.
 package enum IPFIX {
     package static let version: UInt16 = 10
     package static let headerLength = 16

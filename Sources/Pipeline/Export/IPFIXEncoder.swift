@@ -93,7 +93,7 @@ package struct IPFIXEncoder {
         pendingRecords = 0
     }
 
-    /// Records of one template stand in one set as long as they follow each other.
+    /// Consecutive records of one template share a set.
     private mutating func append(_ body: [UInt8], toSet id: UInt16) -> Bool {
         let needsSet = openSet?.id != id
         let length = body.count + (needsSet ? IPFIX.setHeaderLength : 0)

@@ -1,9 +1,9 @@
-/// The last datagrams of a UDP session, so that what ICMP quotes of one says how many records went with it.
+/// The last datagrams of a UDP session, to find the number of records of one that an ICMP error quotes.
 ///
-/// Who is no router on the way can send an ICMP message too, and guess addresses and ports. What it can't know is the
-/// header of a message (RFC 7011 §3.1): version, length, export time, sequence number, domain. Without that it says nothing.
+/// An attacker off the path can send ICMP errors and guess addresses and ports, but not a message's header (RFC 7011
+/// §3.1): version, length, export time, sequence number, domain. An error without it is ignored.
 struct SentDatagrams {
-    /// More than wait for a neighbour's address that is being asked for, and than go within most round trips.
+    /// More than queue during neighbour resolution, or are in flight in most round trips.
     static let limit = 512
     /// The header.
     static let quoteBytes = 16

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Who and where of a flow (R21). IPv4 is IPv4-mapped.
+/// The key of a flow (R21). IPv4 is IPv4-mapped.
 public struct FlowKey: Hashable, Sendable {
     // index into the snapshot's instance directory, see InstanceDirectory; UInt32.max: unknown
     public var instance: UInt32
@@ -17,7 +17,8 @@ public struct FlowKey: Hashable, Sendable {
         self.proto = proto
     }
 }
-/// Growth of one flow since its last record. Never counted twice: (origin, sequence) is unique in a run of the node.
+/// Growth of one flow since its last record. (origin, sequence) is unique in a run of the node, so that no record
+/// counts twice.
 public struct FlowRecord: Sendable {
     public var key: FlowKey
     public var connections: UInt32  // that began since the last record

@@ -1,8 +1,8 @@
 import Pipeline
 import Synchronization
 
-/// Who is behind the instance numbers of flow records. Numbers are never given again, so names of before the last change
-/// stay right for records that are on their way.
+/// The names for instance numbers of flow records. Numbers are never reused, so that records in flight keep their names
+/// after a change.
 ///
 /// Threading: the control thread updates, the flows thread asks.
 package final class FlowDirectory: Sendable {
@@ -33,13 +33,13 @@ package final class FlowDirectory: Sendable {
         }
     }
 
-    /// All that were given to it, IPv6 first; none of one that is here no more.
+    /// Its addresses, IPv6 first; none if it is no longer here.
     package func addresses(of number: UInt32) -> [IPAddress] { names.withLock { $0.addresses[number] ?? [] } }
 
-    /// Whose address it is; nil: no instance's of this node.
+    /// The instance with this address; nil: none of this node.
     package func number(of address: IPAddress) -> UInt32? { names.withLock { $0.numbers[address] } }
 
-    /// A source that is no instance's is named by its address.
+    /// A source without an instance is named by its address.
     package func find(_ number: UInt32, _ source: IPAddress) -> FlowNames {
         names.withLock { $0.current[number] ?? $0.before[number] } ?? FlowNames(instance: "\(source)")
     }

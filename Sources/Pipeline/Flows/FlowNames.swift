@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Who an instance is, in the platform's own names; empty where it is not known. For records that leave the node.
+/// An instance's ids on the platform; empty where unknown. For exported records.
 public struct FlowNames: Hashable, Sendable {
     public var instance: String
     public var env: String

@@ -2,20 +2,20 @@ import Glibc
 import Pipeline
 import Synchronization
 
-/// Flow records on their way from one writer to the control side: a bounded ring, one writer, one reader, nobody waits.
+/// A queue of flow records from one writer to the control side: a bounded lock-free ring, one writer, one reader.
 ///
-/// Threading: ``push(_:)`` and ``origin`` by whoever has claimed the queue, the rest by the queues's reader. Ownership: the
+/// Threading: ``push(_:)`` and ``origin`` by the writer that claimed the queue, the rest by the reader. Ownership: the
 /// ``FlowQueues``.
 public struct FlowQueue: ~Copyable {
     private let memory: UnsafeMutablePointer<FlowRecord>
     private let ring: Ring<FlowRecord>
-    /// What was handed over beside the ring has not been read yet: it has lower numbers than what comes.
+    /// Overflow of this queue has not been read yet; it has lower sequence numbers than new records.
     private let paused = Atomic<Bool>(false)
-    /// Keys that found no place of their own, see ``FlowTable``.
+    /// Keys that were aggregated for lack of room, see ``FlowTable``.
     private let aggregated = Atomic<UInt64>(0)
-    /// In every record that comes through here.
+    /// The origin of every record of this queue.
     public let origin: UInt16
-    /// The writer's: goes on when the queue is claimed again.
+    /// The writer's; it continues when the queue is claimed again.
     private var sequence: UInt64 = 0
 
     /// - Parameter capacity: a power of two.
@@ -33,8 +33,8 @@ public struct FlowQueue: ~Copyable {
     func resume() { paused.store(false, ordering: .releasing) }
     var isPaused: Bool { paused.load(ordering: .relaxed) }
 
-    /// The writer's side: numbers the record and hands it over. False if the reader is too far behind: the record is
-    /// the writer's still, and no number is used up.
+    /// The writer's side: numbers the record and pushes it. False if the ring is full: the writer keeps the record, and
+    /// no number is used.
     public mutating func push(_ record: FlowRecord) -> Bool {
         guard !paused.load(ordering: .acquiring) else { return false }
         guard ring.push(next(record)) else { return false }
@@ -42,13 +42,13 @@ public struct FlowQueue: ~Copyable {
         return true
     }
 
-    /// The writer's side: what goes another way than through the ring.
+    /// The writer's side: numbers a record that does not go through the ring.
     mutating func number(_ record: FlowRecord) -> FlowRecord {
         defer { sequence &+= 1 }
         return next(record)
     }
 
-    /// With the number that comes next.
+    /// The record with the next number.
     private func next(_ record: FlowRecord) -> FlowRecord {
         var numbered = record
         numbered.origin = origin

@@ -1,23 +1,23 @@
 import Synchronization
 
-/// Where the flow records of a node come together: a queue for each worker that accounts, one for conntrack, and one
-/// reader. Events never come here. The supervisor makes a node's, and lends it to stages (``Services``).
+/// The flow queues of a node: one per accounting worker, one for conntrack, and one reader. The supervisor makes them
+/// and lends them to stages (``Services``).
 ///
 /// Threading: ``claim(_:)`` and ``release(_:rest:)`` by any thread, ``drain(into:limit:)`` by one.
 public final class FlowQueues: Sendable {
-    /// The origin of what conntrack counted.
+    /// The origin of conntrack's records.
     public static let conntrack = UInt16.max
 
     private struct Members: @unchecked Sendable {
         var all: [UnsafeMutablePointer<FlowQueue>] = []
         var free: [UnsafeMutablePointer<FlowQueue>] = []
         var flows: [Int: UnsafeMutablePointer<WorkerFlows>] = [:]
-        /// Of writers that ended with more than their ring had room for, in the order of each one's sequence.
+        /// Overflow left by finished writers, in the order of each one's sequence.
         var rest: [FlowRecord] = []
-        /// How often some of that was counted together.
+        /// How many of those records were aggregated.
         var aggregations = 0
 
-        /// Such a queue waits: what it writes next would overtake what is to come before.
+        /// The ring of such a queue waits, so that it does not overtake the overflow.
         func hasRest(of queue: UnsafeMutablePointer<FlowQueue>) -> Bool {
             rest.contains { $0.origin == queue.pointee.origin }
         }
@@ -29,7 +29,7 @@ public final class FlowQueues: Sendable {
 
     /// - Parameters:
     ///   - capacity: records that a queue holds at most; a power of two.
-    ///   - mostRest: records that wait outside of rings at most; what is more is counted together (R27).
+    ///   - mostRest: the most overflow records; further ones are aggregated (R27).
     public init(capacity: Int = 32768, mostRest: Int = 1 << 18) {
         self.capacity = capacity
         self.mostRest = mostRest
@@ -49,7 +49,7 @@ public final class FlowQueues: Sendable {
         }
     }
 
-    /// A queue that nobody else writes to. Valid until it is given back, and as long as the queues.
+    /// Claims a queue for one writer. Valid until it is released, and as long as the queues.
     /// - Returns: nil when all origins are taken, or there is no memory for it.
     public func claim(_ origin: UInt16? = nil) -> UnsafeMutablePointer<FlowQueue>? {
         queues.withLock { queues in
@@ -69,8 +69,8 @@ public final class FlowQueues: Sendable {
         }
     }
 
-    /// Gives a queue back. Its sequence goes on with the next who claims it.
-    /// - Parameter rest: what the writer still has; nothing of it is lost.
+    /// Releases a queue. Its sequence continues with the next writer.
+    /// - Parameter rest: the writer's remaining records, which are kept.
     public func release(_ queue: UnsafeMutablePointer<FlowQueue>, rest: [FlowRecord]) {
         hand(over: rest, from: queue)
         queues.withLock { $0.free.append(queue) }
@@ -81,11 +81,11 @@ public final class FlowQueues: Sendable {
         queues.withLock { $0.flows[worker] = flows }
     }
 
-    /// Takes what a writer that ends can't put into its ring. Not for events: it waits and allocates.
+    /// Takes the overflow of a finished writer. Not for the data path: it locks and allocates.
     public func hand(over rest: [FlowRecord], from queue: UnsafeMutablePointer<FlowQueue>) {
         guard !rest.isEmpty else { return }
         let numbered = rest.map { queue.pointee.number($0) }
-        // What comes later waits until the reader has this.
+        // Later records wait until the reader has taken these.
         queue.pointee.pause()
         queues.withLock { queues in
             queues.rest.append(contentsOf: numbered)
@@ -98,8 +98,7 @@ public final class FlowQueues: Sendable {
         }
     }
 
-    /// Records of one origin whose keys are then the same, as one: with the highest of their numbers, so that a reader that
-    /// has had none of them takes it.
+    /// Merges records of one origin whose shortened keys are equal, under their highest sequence number.
     private static func aggregated(_ records: [FlowRecord], by shorter: (FlowKey) -> FlowKey) -> [FlowRecord] {
         var sums: [UInt16: [FlowKey: FlowRecord]] = [:]
         for record in records {
@@ -111,7 +110,7 @@ public final class FlowQueues: Sendable {
         return sums.values.flatMap(\.values).sorted { $0.sequence < $1.sequence }
     }
 
-    /// Appends what is there, at most `limit` records, in the order of each queue's sequence.
+    /// Appends at most `limit` records, in the order of each queue's sequence.
     public func drain(into records: inout [FlowRecord], limit: Int) {
         let (all, rest, aggregations) = queues.withLock { queues in (queues.all, queues.rest.count, queues.aggregations)
         }
@@ -122,10 +121,10 @@ public final class FlowQueues: Sendable {
                 room -= 1
             }
         }
-        // After the rings: what is handed over has the higher numbers of its queue.
+        // After the rings: overflow has higher numbers than its queue's ring.
         guard room > 0, rest > 0 else { return }
         queues.withLock { queues in
-            // What was counted together meanwhile may have higher numbers than what a ring got meanwhile.
+            // Records aggregated meanwhile may have higher numbers than those in the ring.
             guard queues.aggregations == aggregations else { return }
             let count = min(rest, room)
             records.append(contentsOf: queues.rest.prefix(count))
@@ -136,7 +135,7 @@ public final class FlowQueues: Sendable {
         }
     }
 
-    /// Keys that were counted together with others, because a table had no room for them (R27).
+    /// Keys that were aggregated because a table was full (R27).
     public var aggregatedKeys: UInt64 {
         queues.withLock { queues in queues.all.reduce(0) { $0 &+ $1.pointee.aggregatedKeys } }
     }

@@ -1,13 +1,12 @@
 import Glibc
 import Pipeline
 
-/// Growth of flows since their last records: one worker's, for one stage. Bounded and allocated once.
+/// Flow counters of one worker: growth since the last records. Bounded and allocated once.
 ///
-/// When all places are taken, growth of keys that have none is counted together per source (the instance's address), under
-/// destination `::`, port 0; when there are too many sources for that, under source `::`. So sums stay right whatever
-/// comes (R27).
+/// When the table is full, new keys are aggregated by source (the instance's address), under destination `::`, port 0;
+/// with too many sources, under source `::`. Sums therefore stay exact (R27).
 ///
-/// Threading: one thread. Ownership: whoever made it calls ``deallocate()``; a copy is the same table.
+/// Threading: one thread. Ownership: the creator calls ``deallocate()``; a copy is the same table.
 public struct FlowTable: @unchecked Sendable {
     struct Entry {
         var key: FlowKey
@@ -44,7 +43,7 @@ public struct FlowTable: @unchecked Sendable {
         }
     }
 
-    /// Keys with a place of their own.
+    /// The most keys with their own entry.
     public let capacity: Int
     private let aggregatedCapacity: Int
     /// Dense: `count` of them are in use.
@@ -55,7 +54,7 @@ public struct FlowTable: @unchecked Sendable {
     private let seed: HashSeed
     public private(set) var count = 0
     private var aggregatedCount = 0
-    /// Where ``drain(into:limit:)`` goes on, so that nothing waits for ever while the ring has too little room.
+    /// Where ``drain(into:limit:)`` continues, so that no entry starves while the ring has little room.
     private var cursor = 0
 
     /// - Returns: nil if the system has no memory for it. It is touched as keys come.
@@ -79,7 +78,7 @@ public struct FlowTable: @unchecked Sendable {
         free(entries)
     }
 
-    /// Adds growth to the key's entry. False if it had to be counted together with others.
+    /// Adds growth to the key's entry. False if it was aggregated.
     @discardableResult public mutating func add(_ key: FlowKey, _ growth: Growth) -> Bool {
         if merge(key, growth, mayInsert: count - aggregatedCount < capacity) { return true }
         var aggregated = key
@@ -116,8 +115,8 @@ public struct FlowTable: @unchecked Sendable {
     }
 
     /// Moves entries into the queue.
-    /// - Parameter limit: at most so many, so that an iteration stays short.
-    /// - Returns: false if the queue has no room: what is left stays, goes on growing, and is moved another time.
+    /// - Parameter limit: the most entries, so that an iteration stays short. - Returns: false if the queue is full:
+    ///   the rest stays, keeps growing, and is moved later.
     public mutating func drain(into queue: UnsafeMutablePointer<FlowQueue>, limit: Int) -> Bool {
         var left = limit
         while count > 0, left > 0 {
@@ -130,7 +129,7 @@ public struct FlowTable: @unchecked Sendable {
         return true
     }
 
-    /// All that is left, and nothing after that.
+    /// Removes and returns all entries.
     public mutating func takeAll() -> [FlowRecord] {
         let records = (0..<count).map { entries[$0].record }
         while count > 0 { remove(count - 1) }
@@ -153,7 +152,7 @@ public struct FlowTable: @unchecked Sendable {
         return position
     }
 
-    /// Frees a position and closes the gap: what was pushed behind it by others moves up.
+    /// Frees a position and closes the gap: displaced entries behind it move up.
     private func unlink(_ position: Int) {
         var gap = position
         var next = (position &+ 1) & mask

@@ -1,11 +1,11 @@
-/// What one worker has to tell of flows: growth since the last records, and the way to the queues. One a worker, whatever the number
-/// of programs that it holds and of stages that account: they add to the same keys.
+/// One worker's flow counters and its queue. One per worker: all accounting stages of all its programs add to the same
+/// keys.
 ///
-/// Threading: the worker's own thread, once it was made (``FlowQueues/flows(of:)``). Ownership: the queues's.
+/// Threading: the worker's own thread, once it was made (``FlowQueues/flows(of:)``). Ownership: the queues'.
 public struct WorkerFlows: ~Copyable {
     public var table: FlowTable
     public let queue: UnsafeMutablePointer<FlowQueue>
-    /// States of stages that use it.
+    /// How many stages' worker memories use it.
     public var users = 0
 
     init(table: FlowTable, queue: UnsafeMutablePointer<FlowQueue>) {
@@ -15,8 +15,8 @@ public struct WorkerFlows: ~Copyable {
 }
 
 extension FlowQueues {
-    /// The flows of a worker: made when they are first asked for, and the same ever after. Control asks before a worker needs
-    /// them. Nil: there is no memory for them.
+    /// The flows of a worker, made at the first call, which control makes before the worker runs. Nil: not enough
+    /// memory.
     public func flows(of worker: Int) -> UnsafeMutablePointer<WorkerFlows>? {
         if let made = madeFlows(of: worker) { return made }
         guard let queue = claim() else { return nil }

@@ -2,7 +2,7 @@ import FilterBackendSelect
 import Pipeline
 import PipelineWire
 
-/// One probe's talk with a backend, from the connected socket on. Pure: bytes, ends and times in, verdict out.
+/// The protocol of one probe after the connect. Pure: bytes, ends and times in, verdict out.
 ///
 /// Without a PROXY header the operator's probe alone decides, as early as it can. With one (R18), the backend's answer
 /// to the header is watched for a short while besides: see `HeaderReply`.
@@ -14,7 +14,7 @@ package struct ProbeConversation: Sendable {
 
     package struct Outcome: Equatable, Sendable {
         package let result: ProbeResult
-        /// Nil: there was no header, or the answer says nothing about it.
+        /// Nil: no header was sent, or the answer says nothing about it.
         package let proxy: ProxyAnswer?
         package init(_ result: ProbeResult, _ proxy: ProxyAnswer? = nil) {
             self.result = result
@@ -73,7 +73,7 @@ package struct ProbeConversation: Sendable {
 
     package mutating func timePassed(_ now: Instant) -> Outcome? {
         guard now >= deadline else { return nil }
-        // The settle time is over, and no verdict of the operator's probe is there yet: it has until its timeout.
+        // The settle time is over, but the configured probe is undecided: it has until its timeout.
         if now < timeout, settled != nil, judged == nil {
             settled = nil
             return nil
@@ -85,7 +85,7 @@ package struct ProbeConversation: Sendable {
 
     private var isTLS: Bool { if case .tls = probe { true } else { false } }
 
-    /// What the operator's probe says of the answer so far; nil: more is needed.
+    /// The configured probe's verdict on the answer so far; nil: more is needed.
     private var judged: ProbeResult? {
         switch probe {
         case .off, .tcp: return .good
@@ -118,8 +118,8 @@ package struct ProbeConversation: Sendable {
         withUnsafeBytes(of: byte) { reply.read($0, behind: isTLS ? .hello : .nothing) }
     }
 
-    /// What the answer so far says of the header; nil: there was none, or nothing is proved. Who has greeted for long enough would
-    /// have complained.
+    /// The finding about the header so far; nil: no header, or undecided. A server that has greeted long ago would have
+    /// complained by now.
     private var headerVerdict: ProxyAnswer? { usesProxy ? ProxyAnswer(reply.finding) : nil }
 
     /// At the end of the time: the operator's probe is good or has timed out.
@@ -156,7 +156,7 @@ private enum TLSAnswer {
     }
 }
 
-/// R18: what a backend made of a PROXY header.
+/// R18: whether a backend accepted a PROXY header.
 package enum ProxyAnswer: UInt8, Sendable, Equatable {
     // The numbers of `BackendCell.proxy`.
     case accepted = 1

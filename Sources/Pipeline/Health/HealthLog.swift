@@ -1,7 +1,7 @@
 import Pipeline
 import PipelineText
 
-/// Lines about backends, and no more of them than someone can read (R27). One thread.
+/// Log lines about backends, rate-limited (R27). One thread.
 struct HealthLog {
     private let write: @Sendable ([UInt8]) -> Void
     private let wallClock: @Sendable () -> UInt64
@@ -40,8 +40,8 @@ struct HealthLog {
 
     private static func message(_ event: ProbeTable.Event) -> String? {
         guard case .proxyRejected = event else { return nil }
-        return "the backend takes the PROXY header for the client's bytes: have it expect one (nginx `proxy_protocol`, "
-            + "HAProxy `accept-proxy`), or set `proxy_protocol` of its routes to off"
+        return "the backend rejects the PROXY header: enable it there (nginx `proxy_protocol`, HAProxy "
+            + "`accept-proxy`), or set `proxy_protocol` of its routes to off"
     }
 
     private static func fields(_ event: ProbeTable.Event, _ line: inout JSONLine) {

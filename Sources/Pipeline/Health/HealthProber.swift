@@ -4,15 +4,15 @@ import PipelineRuntime
 import PipelineThreads
 import Synchronization
 
-/// Probes backends from a thread of its own, and writes what it finds into their cells, which workers read (R12).
+/// Probes backends on its own thread, and writes the results into their cells, which workers read (R12).
 ///
-/// Threading: made, updated and stopped by the control thread; ``statuses()`` from any. What the prober knows stands
-/// behind one lock, held for the bookkeeping of a probe and never during a call of the network.
+/// Threading: made, updated and stopped by the control thread; ``statuses()`` from any. One lock protects the prober's
+/// memory; it is held for bookkeeping, never during a network call.
 ///
-/// Ownership: ``update(_:)`` has let go of the older targets, and with them of the route table that they lead into, when
-/// it returns. Probes of older targets that are still under way end without an effect.
+/// Ownership: when ``update(_:)`` returns, older targets and their route table are released. Probes in flight for older
+/// targets end without effect.
 package final class HealthProber: @unchecked Sendable {
-    /// Probes under way at once, and what they cost in descriptors besides the prober's own two (R27).
+    /// The most probes in flight, and so descriptors, besides the prober's own two (R27).
     package static let inFlightLimit = 256
     private static let ownDescriptors = 2
     /// The most descriptors that probing for this program takes at once.
@@ -54,16 +54,16 @@ package final class HealthProber: @unchecked Sendable {
         return failed == 0 ? (prober, 0) : (nil, failed)
     }
 
-    /// Probes these from now on. Targets that stay keep what is known of them.
+    /// Replaces the targets. Unchanged ones keep their results.
     package func update(_ targets: ProbeTargets) {
         table.withLock { $0.replace(by: targets, now: Instant(nanoseconds: cl_now())) }
         loop.wake()
     }
 
-    /// What is known of each target, by address.
+    /// The status of each target, by address.
     package func statuses() -> [ProbeStatus] { table.withLock { $0.statuses() } }
 
-    /// Ends the thread and lets go of the targets, whose cells then say that nobody probes them.
+    /// Ends the thread and releases the targets, whose cells are then "not probed".
     package func stop() {
         loop.stop()
         table.withLock { $0.replace(by: .none, now: Instant(nanoseconds: cl_now())) }
@@ -82,7 +82,7 @@ package final class HealthProber: @unchecked Sendable {
         return .wait(until: wakeUp(now), [.readable(epoll.number)])
     }
 
-    /// When there is something to do besides events.
+    /// The next deadline.
     private func wakeUp(_ now: Instant) -> Instant? {
         let next = inFlight.isFull ? nil : table.withLock { $0.wakeUp }
         return [next, inFlight.deadline].compactMap { $0 }.min()

@@ -1,10 +1,10 @@
 import FilterBackendSelect
 import Pipeline
 
-/// When which target's turn is: a queue by time for each `health` block, and the block's rate. Pure.
+/// The schedule of probes: a time-ordered queue for each `health` block, with the block's rate. Pure.
 ///
-/// A target is in the queue from ``add(_:of:at:)`` until ``next(_:)`` gives it out, once: what is under way is not in
-/// it, so no target can have two probes at once.
+/// A target is in the queue from ``add(_:of:at:)`` until ``next(_:)`` returns it. A target with a probe in flight is
+/// not in the queue, so that it never has two.
 package struct ProbeSchedule {
     package typealias Identity = UInt64
 
@@ -22,7 +22,7 @@ package struct ProbeSchedule {
     }
 
     private var blocks: [Block] = []
-    /// Which block is asked first, so that a busy one can't starve the others of the places that all share.
+    /// The block to ask first, in rotation, so that a busy one can't starve the others of shared places.
     private var turn = 0
 
     package init() {}
@@ -49,7 +49,7 @@ package struct ProbeSchedule {
         blocks.compactMap { block in block.queue.first.map { max($0.time, block.rate.next) } }.min()
     }
 
-    /// Empties the queues. The rates go on: a reload is no fresh allowance.
+    /// Empties the queues. The rates continue, so that a reload grants no fresh burst.
     package mutating func removeAll() {
         for index in blocks.indices { blocks[index].queue = Heap() }
     }

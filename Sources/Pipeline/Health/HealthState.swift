@@ -1,18 +1,18 @@
 import Pipeline
 
-/// What one probe came to, as logs and the admin view name it.
+/// The result of a probe, as named in logs and admin reports.
 package enum ProbeResult: UInt8, Sendable, Equatable, CaseIterable {
     case good
     case refused
     case timeout
     case unreachable
-    /// Reset before the answer was there.
+    /// Reset before the answer was complete.
     case reset
-    /// Closed before the answer was there.
+    /// Closed before the answer was complete.
     case closed
     case unexpected
     case alert
-    /// This node could not probe (no descriptor, no port): says nothing of the backend.
+    /// This node could not probe (no descriptor, no port), which says nothing about the backend.
     case node
 
     package var name: String {
@@ -25,7 +25,7 @@ package enum ProbeResult: UInt8, Sendable, Equatable, CaseIterable {
         case .closed: "closed without an answer"
         case .unexpected: "unexpected answer"
         case .alert: "TLS alert"
-        case .node: "not probed: this node is out of descriptors, ports or memory"
+        case .node: "not probed: this node has no free file descriptor, port or memory"
         }
     }
 
@@ -43,11 +43,11 @@ package enum ProbeResult: UInt8, Sendable, Equatable, CaseIterable {
     }
 }
 
-/// What one target's probes said so far: rise and fall (R12). Pure.
+/// One target's verdict from its probes, with rise and fall (R12). Pure.
 package struct ProbeCounts: Sendable, Equatable {
     /// Not probed counts as up, here as in the cell.
     package private(set) var verdict = BackendCell.Probe.unknown
-    /// When the verdict became what it is.
+    /// When the verdict last changed.
     package private(set) var since: Instant
     package private(set) var last: ProbeResult?
     package private(set) var goodInARow: UInt32 = 0
@@ -89,7 +89,7 @@ package struct ProbeCounts: Sendable, Equatable {
     }
 }
 
-/// Times that differ from target to target: no herd.
+/// Spreads times over targets, to avoid a thundering herd.
 extension SplitMix64 {
     /// 0..<span.
     package mutating func within(_ span: TimeSpan) -> TimeSpan {
@@ -104,8 +104,8 @@ extension SplitMix64 {
     }
 }
 
-/// At most so many a second: in no second, wherever it begins, are there more. Pure; a burst of 10 ms, so that a thread
-/// that wakes a little late still comes to the whole rate.
+/// A strict rate limit: no one-second window has more. Pure; a burst of 10 ms lets a slightly late thread reach the
+/// full rate.
 package struct ProbeRate: Sendable {
     private static let burst: UInt64 = 10_000_000
     private var bucket: TokenBucket

@@ -2,7 +2,7 @@ import FilterBackendSelect
 import Pipeline
 import PipelineRouting
 
-/// Which backends are probed, and how. Immutable.
+/// The backends to probe, and how. Immutable.
 ///
 /// Ownership: it keeps the program and the route table alive that its pointers lead into.
 package struct ProbeTargets: @unchecked Sendable {
@@ -33,12 +33,12 @@ package struct ProbeTargets: @unchecked Sendable {
             table: table)
     }
 
-    /// Whether anything of this program is to be probed.
+    /// Whether this program has targets.
     static func areWanted(by program: Program) -> Bool { !blocks(of: program).isEmpty }
 
     // MARK: From listeners to blocks
 
-    /// Where connections come in to a pipeline with a block that probes.
+    /// The listeners of pipelines with a probing block.
     fileprivate struct Entrance {
         let ports: ClosedRange<UInt16>
         let isRaw: Bool
@@ -65,7 +65,7 @@ package struct ProbeTargets: @unchecked Sendable {
 
     // MARK: From routes to backends
 
-    /// Routes share groups of backends: a million routes must not mean a million walks over theirs.
+    /// Routes share groups of backends, so each group is visited once, not once per route.
     private struct GroupUse: Hashable {
         let group: UnsafePointer<BackendGroup>
         let usesProxy: Bool
@@ -80,7 +80,7 @@ package struct ProbeTargets: @unchecked Sendable {
         var uses: [GroupUse: Use] = [:]
         table.visitAll { place, _ in
             let route = place.pointee
-            // Its backends are sent nothing, and nobody knows what they expect.
+            // Its backends get no connections, and what they expect is unknown.
             guard !route.flags.contains(.proxyMismatch) else { return }
             let isRaw = route.flags.contains(.raw)
             guard let entrance = entrances.first(where: { $0.isRaw == isRaw && $0.ports.contains(route.port) }) else {
@@ -162,7 +162,7 @@ package struct ProbeTarget: @unchecked Sendable {
     }
 }
 
-/// The ids of a few routes and whose they are, and of how many (R27: a line has an end).
+/// The ids and owners of a few routes, and the total number (R27: bounded line).
 package struct RouteSample: Equatable, Sendable {
     package static let limit = 3
     package private(set) var ids: [String] = []

@@ -18,7 +18,7 @@ enum ProbeHello {
         extensions += field(0x002B, shortList(words([0x0304, 0x0303])))
         extensions += field(0x002D, shortList([1]))
         extensions += field(0x0033, list(words([0x001D]) + list(share)))
-        // No session id: nothing is resumed, and nobody between us and a backend wants to be told of TLS 1.2.
+        // No session id: nothing is resumed, and no middlebox needs TLS 1.2 compatibility mode.
         let body = [0x03, 0x03] + random + [0] + list(words(suites)) + [1, 0] + list(extensions)
         // The version of the record is 1.0 in a first hello (RFC 8446 §5.1).
         return [0x16, 0x03, 0x01] + list([1, 0] + list(body))
@@ -41,7 +41,7 @@ enum ProbeHello {
         0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0804, 0x0805, 0x0806, 0x0809, 0x080A, 0x080B, 0x0401, 0x0501, 0x0601,
         0x0203, 0x0201,
     ]
-    /// A point that is one: the public key of the example in RFC 7748 §6.1. No handshake goes on from it, so that its
+    /// A valid point: the public key of the example in RFC 7748 §6.1. No handshake continues with it, so that its
     /// secret may be known.
     private static let share: [UInt8] = [
         0x85, 0x20, 0xF0, 0x09, 0x89, 0x30, 0xA7, 0x54, 0x74, 0x8B, 0x7D, 0xDC, 0xB4, 0x3E, 0xF7, 0x5A,

@@ -1,7 +1,7 @@
 import Pipeline
 
-/// What the prober knows: the targets, what their probes said, and whose turn it is. Pure but for the targets' cells,
-/// which it writes: the only writer of `probe`.
+/// The probe table: targets, results and schedule. Pure except for the targets' cells: it is the only writer of
+/// `probe`.
 struct ProbeTable {
     typealias Identity = ProbeSchedule.Identity
 
@@ -11,15 +11,15 @@ struct ProbeTable {
     struct Entry {
         var target: ProbeTarget
         var counts: ProbeCounts
-        /// What the last answers to a PROXY header said.
+        /// The finding of the last answers to a PROXY header.
         var proxy: ProxyAnswer?
-        /// While one is under way.
+        /// A probe is in flight.
         var begun: Instant?
         /// When the next one may begin.
         var due: Instant
         /// The same backend, probed in the other way: see ``ProbeTable/write(_:)``.
         var sibling: Identity?
-        /// The cell's ejection that good probes speak against, and how many in a row have since it began.
+        /// The ejection of the cell, and the number of good probes in a row since it began.
         var ejection: UInt64 = 0
         var goodSinceEjection: UInt32 = 0
     }
@@ -30,7 +30,7 @@ struct ProbeTable {
         case up(after: TimeSpan, good: UInt32)
         case proxyRejected(ProbeResult)
         case proxyAccepted
-        /// It rejects the header no more, and nothing shows that it takes it.
+        /// It no longer rejects the header, but acceptance is not proved.
         case proxyUnknown
     }
 
@@ -48,8 +48,7 @@ struct ProbeTable {
 
     // MARK: Targets
 
-    /// Replaces the targets. Those that were there keep their counts and their place in time; what a cell says that no
-    /// target has any more is taken back: nobody would.
+    /// Replaces the targets. Existing ones keep their counts and schedule; cells without a target are reset.
     mutating func replace(by new: ProbeTargets, now: Instant) {
         let old = entries
         entries = [:]
@@ -90,7 +89,7 @@ struct ProbeTable {
         entry.sibling = nil
         entries[identity] = entry
         byKey[target.key] = identity
-        // One under way comes back to the queue when it is over.
+        // A target with a probe in flight returns to the queue when the probe is over.
         guard entry.begun == nil else { return }
         schedule.add(identity, of: target.settings, at: entry.due)
     }
@@ -107,7 +106,7 @@ struct ProbeTable {
         return nil
     }
 
-    /// Takes an outcome, and says what is worth a line. A target that is gone meanwhile is nobody's.
+    /// Records an outcome, and returns events to log. Outcomes of removed targets are ignored.
     mutating func finish(_ identity: Identity, _ outcome: ProbeConversation.Outcome, now: Instant) -> [Event] {
         guard var entry = entries[identity], let begun = entry.begun else { return [] }
         let settings = entry.target.settings
@@ -128,7 +127,7 @@ struct ProbeTable {
         return events
     }
 
-    /// `rise` good probes in a row since a backend was ejected end the ejection: it need not wait for its time.
+    /// Un-ejects after `rise` good probes in a row since the ejection began.
     private mutating func unejectIfWell(_ identity: Identity, _ result: ProbeResult, _ now: Instant) {
         guard let entry = entries[identity] else { return }
         let cell = entry.target.cell
@@ -140,7 +139,7 @@ struct ProbeTable {
         if good >= entry.target.settings.rise { cell.pointee.uneject(at: now) }
     }
 
-    /// R18. What connections have shown is not talked away.
+    /// R18. Probes do not override evidence from connections.
     private func note(_ outcome: ProbeConversation.Outcome, _ entry: inout Entry) -> Event? {
         let before = entry.proxy
         guard let answer = outcome.proxy else {
@@ -164,9 +163,9 @@ struct ProbeTable {
         }
     }
 
-    /// Tells the cell. A backend that is probed in two ways, with and without a PROXY header, is down if both say so:
-    /// which header it wants is no question of health.
-    /// - Returns: true if it was down and is so no more.
+    /// Writes the cell. A backend that is probed both with and without a PROXY header is down only if both probes fail,
+    /// since the header setting is not a question of health.
+    /// - Returns: true if it was down and is up now.
     @discardableResult private func write(_ identity: Identity) -> Bool {
         guard let entry = entries[identity] else { return false }
         var verdict = entry.counts.verdict
@@ -195,7 +194,7 @@ struct ProbeTable {
     }
 }
 
-/// One target as the admin view shows it.
+/// One target in admin reports.
 package struct ProbeStatus: Sendable, Equatable {
     package let endpoint: Endpoint
     package let usesProxy: Bool
@@ -208,6 +207,6 @@ package struct ProbeStatus: Sendable, Equatable {
     package let last: ProbeResult?
     package let goodInARow: UInt32
     package let badInARow: UInt32
-    /// Nil: it gets no header, or its answers don't tell.
+    /// Nil: it gets no header, or the finding is undecided.
     package let proxy: ProxyAnswer?
 }

@@ -3,7 +3,7 @@ import Glibc
 import Pipeline
 import PipelineRuntime
 
-/// The sockets of probes under way: a fixed number of places, one epoll. One thread.
+/// The sockets of probes in flight: a fixed number of places, one epoll. One thread.
 struct ProbesInFlight {
     struct End {
         let identity: ProbeSchedule.Identity
@@ -15,14 +15,14 @@ struct ProbesInFlight {
         let descriptor: Int32
         var conversation: ProbeConversation
         var isConnected = false
-        /// Of the opening; what doesn't fit into an empty socket's buffer doesn't exist.
+        /// The sent bytes of the opening, which always fits into an empty socket's buffer.
         var unsent: [UInt8]
     }
 
     private let epoll: Int32
     private let limit: Int
     private var inFlight: [ProbeInFlight?]
-    /// Grows with each use of a place, so that an event of the one before is known as such.
+    /// Incremented with each use of a place, so that stale events are recognised.
     private var generations: [UInt32]
     private var free: [Int]
     private var events: [cl_event]
@@ -39,10 +39,10 @@ struct ProbesInFlight {
     }
 
     var isFull: Bool { free.isEmpty }
-    /// The earliest time at which a probe is over or has something to judge.
+    /// The earliest deadline of a probe.
     var deadline: Instant? { inFlight.lazy.compactMap { $0?.conversation.deadline }.min() }
 
-    /// Begins a probe. An outcome if it is over at once.
+    /// Starts a probe. Returns an outcome if it is over at once.
     mutating func begin(_ identity: ProbeSchedule.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
         guard let place = free.popLast() else { return End(identity: identity, outcome: .init(.node)) }
         var to = cl_endpoint(target.key.endpoint)
@@ -66,7 +66,7 @@ struct ProbesInFlight {
         return nil
     }
 
-    /// The probes that are over, by events that have come or by the clock.
+    /// The finished probes, by events or deadlines.
     mutating func take() -> [End] {
         let count = events.withUnsafeMutableBufferPointer {
             Int(cl_wait(epoll, $0.baseAddress, Int32(clamping: $0.count), 0))
@@ -116,7 +116,7 @@ struct ProbesInFlight {
         probe.isConnected = true
         if !probe.unsent.isEmpty {
             let sent = probe.unsent.withUnsafeBytes { cl_send(probe.descriptor, $0.baseAddress, $0.count, nil, 0) }
-            // A peer that hung up before it had the opening: reading tells how.
+            // A peer that closed before it had the opening: the read returns the reason.
             if sent >= 0, sent < probe.unsent.count { return .init(.node) }
             probe.unsent = []
         }

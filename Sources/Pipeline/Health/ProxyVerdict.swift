@@ -1,16 +1,16 @@
 import Pipeline
 import PipelineRouting
 
-/// R18: whether the backends of a route take our PROXY header.
+/// R18: whether the backends of a route accept our PROXY header.
 package enum ProxyVerdict: String, Sendable, Equatable {
     /// The route sends none.
     case off
-    /// No connection and no probe has shown yet: silence shows nothing.
+    /// No evidence from connections or probes yet; silence proves nothing.
     case unknown
     case accepted
-    /// One of its backends, at least, does not.
+    /// At least one of its backends rejects it.
     case rejected
-    /// R16: the route and its backends can't agree on it; every connection is refused.
+    /// R16: the PROXY settings contradict each other; every connection is refused.
     case mismatch
 
     package init(_ route: Route) {

@@ -5,9 +5,9 @@ import PipelineRouting
 import PipelineRuntime
 import PipelineText
 
-/// Looks once a second whether backends of v2 routes take our header, asks those that connections have raised doubts of, and
-/// says when a verdict changes (R18). Costs a walk over the distinct sets of backends, and one over the routes only while
-/// some set has a backend that rejects the header, or has just stopped to.
+/// Checks once a second whether backends of v2 routes accept our header, probes those with doubts from connections, and
+/// logs changed verdicts (R18). Costs a walk over the distinct sets of backends, and one over the routes only while a
+/// set has, or just had, a rejecting backend.
 package struct ProxyWatch {
     private static let interval = TimeSpan.seconds(1)
 
@@ -27,7 +27,7 @@ package struct ProxyWatch {
 
     /// Nil: there are no v2 routes.
     package var nextLook: Instant? { [due, probes.deadline].compactMap { $0 }.min() }
-    /// Readable when a probe's backend has answered; nil: none is under way.
+    /// Readable when a probe's backend has answered; nil: none is in flight.
     package var descriptor: Descriptor? { probes.descriptor }
 
     package mutating func routesChanged() {
@@ -56,7 +56,7 @@ package struct ProxyWatch {
         groups = Array(seen)
     }
 
-    /// Takes what probes have found, and begins those that new doubts ask for.
+    /// Records probe results, and starts probes for new doubts.
     private mutating func askDoubted(_ answers: [Endpoint: ProxyAnswer], _ now: Instant) {
         for group in groups {
             for backend in group.pointee.backends.buffer {
@@ -69,7 +69,7 @@ package struct ProxyWatch {
         }
     }
 
-    /// Doubts stay: clients of three networks that fail outweigh a probe that doesn't.
+    /// Doubts stay: failing clients of three networks outweigh a good probe.
     private func note(_ answer: ProxyAnswer, _ cell: UnsafePointer<BackendCell>) {
         switch answer {
         case .rejected: cell.pointee.proxy.store(answer.rawValue, ordering: .relaxed)
@@ -108,7 +108,7 @@ package struct ProxyWatch {
         let guilty = route.backends.buffer.filter { ProxyVerdict($0.cell) == .rejected }
         log.say(
             "proxy_rejected",
-            "a backend does not take our PROXY header; make it expect one, or set the route's proxy_protocol to off"
+            "a backend rejects the PROXY header: enable it there, or set the route's proxy_protocol to off"
         ) { line in
             line.field("route", rejected.route)
             line.fields(rejected.owner)
@@ -118,20 +118,20 @@ package struct ProxyWatch {
     }
 }
 
-/// LOCAL headers sent to backends whose answers to clients may be those of a server that does not take our header: they decide
-/// where the clients' own doing can't be told from it (R18). With or without a `health` block. One thread: control's.
+/// Probes with LOCAL headers, for backends whose answers to clients raised doubts: they decide where the client could
+/// be the cause (R18). With or without a `health` block. Control thread only.
 struct DoubtProbes {
-    /// At once; the rest wait for the next look.
+    /// The most probes in flight; the rest wait for the next check.
     static let limit = 8
     /// Between two probes of a backend.
     private static let pause = TimeSpan.seconds(5)
-    /// Backends that are remembered as asked.
+    /// The most backends that are remembered as probed.
     private static let memoryLimit = 4096
 
     private struct Asked {
         /// What the doubts were.
         var doubts: UInt64
-        /// When it may be asked again; nil: a probe is under way.
+        /// When it may be probed again; nil: a probe is in flight.
         var next: Instant?
     }
 
@@ -149,7 +149,7 @@ struct DoubtProbes {
         name: "", probe: .tcp, interval: .seconds(1), jitterPercent: 0, timeout: .seconds(2), rise: 1, fall: 1,
         probesPerSecond: 1, panic: .failFast, ejection: .none)
 
-    /// Begins a probe, unless one is under way, or nothing is new since the last.
+    /// Starts a probe, unless one is in flight, or there are no new doubts.
     mutating func ask(_ backend: Backend, _ doubts: UInt64, _ now: Instant) {
         let endpoint = backend.address.endpoint
         if let known = asked[endpoint] {
@@ -178,7 +178,7 @@ struct DoubtProbes {
         return ProbesInFlight(epoll: made, limit: DoubtProbes.limit)
     }
 
-    /// What has been found out; of what was not, nothing.
+    /// The decided results; undecided ones are left out.
     mutating func take(_ now: Instant) -> [Endpoint: ProxyAnswer] {
         guard !underWay.isEmpty, let ends = inFlight?.take() else { return [:] }
         var answers: [Endpoint: ProxyAnswer] = [:]

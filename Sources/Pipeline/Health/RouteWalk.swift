@@ -2,14 +2,14 @@ import CLinux
 import Pipeline
 import PipelineRouting
 
-/// Goes over the routes of a table in batches.
+/// Iterates over the routes of a table in batches.
 package struct RouteWalk {
     package let table: RouteTableSnapshot
     private var part = 0
 
     package init(_ table: RouteTableSnapshot) { self.table = table }
 
-    /// Goes on until about that instant. True: it has been everywhere.
+    /// Continues until about that instant. True: all routes were visited.
     package mutating func advance(until end: Instant, _ body: (UnsafePointer<Route>, () -> String?) -> Void) -> Bool {
         while part < table.partCount {
             table.visit(part: part, body)

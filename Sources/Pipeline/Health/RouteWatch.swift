@@ -3,8 +3,8 @@ import Pipeline
 import PipelineRouting
 import PipelineText
 
-/// Says when the last backend of routes is gone, and when there is one again. Looks once a second, in batches: routes that
-/// share a set of backends are one, and there may be a million of them.
+/// Logs when routes lose their last usable backend, and when they get one again. Checks once a second, in batches:
+/// routes that share a set of backends are checked once.
 ///
 /// Threading: the control thread.
 package struct RouteWatch {
@@ -17,7 +17,7 @@ package struct RouteWatch {
     private struct Watched {
         let group: UnsafePointer<BackendGroup>
         var routes = RouteSample()
-        /// Stands for the set from one table to the next: the first of its routes, and whose it is.
+        /// Identifies the set across tables: its first route and that route's owner.
         var lead: (id: FrozenText, owner: UnsafePointer<RouteOwner>)
         /// Of the lead, once all routes are known; 0: not yet.
         var key: UInt64 = 0
@@ -31,18 +31,18 @@ package struct RouteWatch {
 
     private var phase = Phase.idle
     private var isStale = true
-    /// Keeps what ``watched`` points to; gone as soon as there is a newer one, but for a walk that is under way.
+    /// Keeps what ``watched`` points to; released once there is a newer one and no walk is in progress.
     private var table: RouteTableSnapshot?
     private var places: [UnsafePointer<BackendGroup>: Int] = [:]
     private var watched: [Watched] = []
-    /// Sets that had a backend at the last look, and those that have lost it since, by their leads.
+    /// Sets with a usable backend at the last check, and those that have lost it since, by lead.
     private var up: Set<UInt64> = []
     private var down: Set<UInt64> = []
-    /// Of the look that is under way.
+    /// Of the check in progress.
     private var seen: Set<UInt64> = []
-    /// Routes that had a backend and have none now, by the last look.
+    /// Routes that lost their last backend, by the last check.
     package private(set) var routesDown = 0
-    /// By the look that is under way.
+    /// By the check in progress.
     private var counted = 0
     private var budget = LineBudget()
     private let seed = HashSeed.random()
@@ -112,14 +112,14 @@ package struct RouteWatch {
             phase = .looking(next: next)
             return
         }
-        // What no route leads to any more has nothing to lose.
+        // Sets without a route are forgotten.
         up.formIntersection(seen)
         down.formIntersection(seen)
         seen = []
         (routesDown, counted) = (counted, 0)
         phase = .idle
         nextLook = watched.isEmpty ? nil : now + RouteWatch.interval
-        // The newest table is another one by now.
+        // The table has changed meanwhile.
         if isStale {
             forget()
             nextLook = now + RouteWatch.pause
@@ -139,9 +139,9 @@ package struct RouteWatch {
             say(
                 "routes_down",
                 isEmpty
-                    ? "no instance is ready: every new connection to these routes is refused"
-                    : "every backend is down, ejected or of weight 0: new connections to these routes are refused, unless "
-                        + "`panic use_all` tries them all the same", one, usable, now, log)
+                    ? "no instance is ready: new connections to these routes are refused"
+                    : "every backend is down, ejected or of weight 0: new connections to these routes are refused, "
+                        + "unless `panic use_all` is set", one, usable, now, log)
         }
         if down.contains(key) { counted += one.routes.count }
     }

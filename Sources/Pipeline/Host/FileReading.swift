@@ -34,7 +34,7 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 package enum Files {
-    /// Of a small file, as those of /proc and /sys are; none if it can't be read.
+    /// The bytes of a small file such as in /proc and /sys; empty if it can't be read.
     package static func lines(_ path: String) -> [Substring] {
         guard let bytes = try? read(path, limit: 1 << 20) else { return [] }
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
@@ -51,7 +51,7 @@ package enum Files {
         // Those of /proc say 0.
         guard size == 0 || hasRoom(for: size) else {
             throw FileError(
-                path, "there is no memory to read its \(size) bytes and make something of them",
+                path, "not enough memory to read and parse its \(size) bytes",
                 remedy: "give the process more (systemd: LimitAS=, MemoryMax=), or make it smaller")
         }
         return try readAll(file, path, expected: Int(size), limit: limit)
@@ -75,11 +75,11 @@ package enum Files {
     }
 
     private static func tooLarge(_ path: String, _ limit: Int) -> FileError {
-        FileError(path, "it has more than the \(limit) bytes that are read", remedy: "use a smaller file")
+        FileError(path, "it has more than \(limit) bytes, which is the limit", remedy: "use a smaller file")
     }
 
-    /// Whether as much address space can be had as a file of that size has ever taken once it was parsed and applied: where a
-    /// limit stands against it, an allocation in the middle would end the process.
+    /// Whether enough address space is available to parse and apply a file of that size. Under a limit, a failed
+    /// allocation in the middle would end the process.
     private static func hasRoom(for size: Int64) -> Bool {
         let need = Int(clamping: size).multipliedReportingOverflow(by: sizeOnceApplied)
         guard !need.overflow, need.partialValue <= Int.max - leastRoom else { return false }
@@ -92,11 +92,11 @@ package enum Files {
     private static let sizeOnceApplied = 6
     private static let leastRoom = 8 << 20
 
-    /// A file may grow while it is read: the limit holds for what was read.
+    /// A file may grow while it is read: the limit applies to the bytes read.
     private static func readAll(
         _ file: Int32, _ path: String, expected: Int, limit: Int
     ) throws(FileError) -> [UInt8] {
-        // A number of /proc/sys is given by the first read alone, cut to what that one asks for.
+        // /proc/sys returns a number in the first read only, cut to its size.
         let first = expected > 0 ? expected : 4095
         var bytes = [UInt8](repeating: 0, count: max(0, min(first, limit)) + 1)
         var count = 0

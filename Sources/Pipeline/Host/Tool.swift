@@ -14,22 +14,21 @@ package struct Tool: Sendable {
 
     /// How long one may take; nil: for ever.
     package var patience: TimeSpan?
-    /// Whether nobody waits for an answer any more; asked ten times a second.
+    /// Whether to give up; asked ten times a second.
     package var isGivenUp: @Sendable () -> Bool = { false }
 
     package init(patience: TimeSpan? = nil) { self.patience = patience }
 
-    /// What it prints has at most so many bytes (R27): a host may have a hundred thousand rules.
+    /// The most bytes of output (R27): a host may have a hundred thousand rules.
     private static let limit = 64 << 20
 
-    /// - Parameter input: what it reads on standard input; of more than a pipe holds (64 KiB) the rest waits for it to read.
-    /// - Returns: what it printed.
-    /// - Throws: if it can't be started, or ends with another code than 0: with what it said.
+    /// - Parameter input: its standard input; beyond a pipe's 64 KiB, writing waits for it to read. - Returns: its
+    ///   output. - Throws: if it can't be started, or exits with a code other than 0, with its error output.
     @discardableResult
     package func run(_ words: [String], input: String = "") throws(Problem) -> String {
         let (status, out, error) = try spawn(words, input)
         guard status == 0 else {
-            let said = error.isEmpty ? "it ended with code \(status) and said nothing" : error
+            let said = error.isEmpty ? "it exited with code \(status) and printed nothing" : error
             throw Problem(description: "`\(words.joined(separator: " "))`: \(said)\(Tool.remedy(said))")
         }
         return out
@@ -41,7 +40,7 @@ package struct Tool: Sendable {
     }
 
     private func spawn(_ words: [String], _ input: String) throws(Problem) -> (Int32, String, String) {
-        // Who ends before it has read everything says so by its code.
+        // A program that exits before it has read everything reports it by its code.
         signal(SIGPIPE, SIG_IGN)
         var pipes: [(read: Int32, write: Int32)] = []
         do throws(Problem) {
@@ -67,13 +66,13 @@ package struct Tool: Sendable {
         var status: Int32 = 0
         while waitpid(started.pid, &status, 0) < 0, errno == EINTR {}
         guard let said else {
-            throw Problem(description: "`\(words.joined(separator: " "))` did not end in time, or said too much")
+            throw Problem(description: "`\(words.joined(separator: " "))` did not end in time, or printed too much")
         }
         let code = status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + (status & 0x7F)
         return (code, said[0], said[1])
     }
 
-    /// With no signal blocked or ignored, whatever a node does with its own.
+    /// With no signal blocked or ignored, unlike in the node.
     private static func start(_ words: [String], _ pipes: [(read: Int32, write: Int32)]) -> (pid: pid_t, failed: Int32)
     {
         var actions = posix_spawn_file_actions_t()
@@ -106,13 +105,13 @@ package struct Tool: Sendable {
         let made = withUnsafeMutablePointer(to: &ends) {
             $0.withMemoryRebound(to: Int32.self, capacity: 2) { cl_make_barrier($0) }
         }
-        guard made == 0 else { throw Problem(description: "no pipe: \(errorText(-made))") }
+        guard made == 0 else { throw Problem(description: "pipe2 failed: \(errorText(-made))") }
         return ends
     }
 
     private static func close(_ descriptors: [Int32]) { for descriptor in descriptors { _ = cl_close(descriptor) } }
 
-    /// All that comes from each until their ends; nil: it took too long, was too much, or nobody waits for it.
+    /// All output of both until their ends; nil: it took too long, was too much, or was abandoned.
     private func readAll(_ descriptors: [Int32]) -> [String]? {
         let end = patience.map { Instant(nanoseconds: cl_now()) + $0 }
         var bytes = [[UInt8]](repeating: [], count: descriptors.count)

@@ -3,8 +3,8 @@ import PipelineRouting
 import PipelineText
 import PipelineWire
 
-/// What the parsers make of bytes, as `pipelined decode` says it: one JSON object a line, or one line for people.
-/// Pure, and never fails: what the bytes are not is an answer too.
+/// Parser results for `pipelined decode`: one JSON object a line, or one line of text. Pure, and never fails: malformed
+/// input is an answer too.
 package enum Decode {
     package enum Subject: String, CaseIterable, Sendable {
         case hello, proxy, hostname
@@ -93,7 +93,7 @@ private struct DecodedHello {
             count = hello.totalBytes
         case .incomplete(let needs):
             outcome = "incomplete"
-            detail = "\(bytes.count) bytes so far, look again at \(needs)"
+            detail = "\(bytes.count) bytes so far, \(needs) needed"
         case .notTLS: outcome = "not_tls"
         case .tooLarge:
             outcome = "too_large"
@@ -127,7 +127,7 @@ private struct DecodedHello {
 }
 
 /// `{"outcome":…,"version":…,"command":…,"family":…,"transport":…,"source":…,"destination":…,"tlvs":[…],"bytes":n}`.
-/// What there is none of is null; `bytes` is the header's length, 0 if there is no whole one.
+/// A missing field is null; `bytes` is the header's length, 0 if it is not complete.
 private struct DecodedProxy {
     private var outcome: String
     private var header: ProxyHeader?
@@ -142,7 +142,7 @@ private struct DecodedProxy {
             for tlv in header.tlvs(in: bytes) { tlvs.append((tlv.type, Array(tlv.value))) }
         case .incomplete(let needs):
             outcome = "incomplete"
-            detail = "\(bytes.count) bytes so far, look again at \(needs)"
+            detail = "\(bytes.count) bytes so far, \(needs) needed"
         case .notProxy: outcome = "not_proxy"
         case .malformed(let flaw):
             outcome = "malformed"
@@ -208,6 +208,6 @@ private struct DecodedHostname {
     }
 
     var text: String {
-        "config: \(config ?? "no hostname: it \(detail)"); wire: \(wire ?? "no hostname")"
+        "config: \(config ?? "not a hostname: it \(detail)"); wire: \(wire ?? "not a hostname")"
     }
 }

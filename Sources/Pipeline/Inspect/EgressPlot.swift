@@ -2,8 +2,8 @@ import Pipeline
 import PipelineLedger
 import PipelineText
 
-/// Volume over time as an SVG picture without script or style from elsewhere: what instances sent above, what came to them
-/// below, each stacked by group, with an axis of its own. Dark where its reader is.
+/// Volume over time as a self-contained SVG: sent by instances above, received below, each stacked by group with its
+/// own axis. Supports dark mode.
 package struct EgressPlot {
     /// One direction.
     struct Panel {
@@ -30,7 +30,7 @@ package struct EgressPlot {
     package init(_ series: ReportSeries) {
         self.series = series
         let end = max(series.to, series.from + series.step)
-        // At most so many that a picture stays small.
+        // Bounded, so that the picture stays small.
         times = Array(stride(from: series.from, to: end, by: Int(series.step)).prefix(4000))
     }
 
@@ -161,7 +161,7 @@ package struct EgressPlot {
         series.lines[place].row == nil ? EgressPlot.restColour : EgressPlot.colours[place % EgressPlot.colours.count]
     }
 
-    /// XML text: names come from whoever writes desired state.
+    /// XML text: names come from desired state, and are not trusted.
     private func escaped(_ text: String) -> String {
         text.unicodeScalars.reduce(into: "") { out, scalar in
             switch scalar {

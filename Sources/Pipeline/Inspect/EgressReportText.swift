@@ -131,7 +131,7 @@ enum ReportColumns {
         return (finest.map { Array(owners[$0...]) } ?? []) + [.destination, .port].filter { by.contains($0) }
     }
 
-    /// Never empty: a source that is no instance's has an address, and nobody's name.
+    /// Never empty: a source without an instance has its address.
     static func name(_ row: ReportRow, _ group: ReportGroup) -> String {
         let name = row.name(group)
         return name.isEmpty ? ReportQuestion.unknown : name

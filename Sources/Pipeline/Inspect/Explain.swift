@@ -4,7 +4,7 @@ import PipelineHealth
 import PipelineNode
 import PipelineRouting
 
-/// What would become of one connection, stage by stage, without traffic.
+/// A dry run of one connection, stage by stage, without traffic.
 package struct Explanation: Sendable {
     package struct Listener: Sendable, Equatable {
         package let endpoint: Endpoint
@@ -17,7 +17,7 @@ package struct Explanation: Sendable {
 
     package enum Answer: Sendable, Equatable {
         case passes
-        /// Wants more of the client's bytes; what it says when none come follows as its own step.
+        /// Needs more of the client's bytes; its verdict without them is a separate step.
         case waits(bytes: Int)
         /// `sni.no_sni client`.
         case refuses(reason: String)
@@ -57,12 +57,12 @@ package struct Explanation: Sendable {
     package var instance: String?
     /// All backends of the route.
     package var backends: [Target] = []
-    /// R18: of the route, as the running node knows it; nil: there is no route, or no running node.
+    /// R18: the route's verdict in the running node; nil: no route, or no running node.
     package var proxy: ProxyVerdict?
-    /// Those that would be tried, in order.
+    /// The candidates, in order.
     package var candidates: [Target] = []
     package var outcome = Outcome.noListener
-    /// Of a running node: what it knows to be between clients and the listener.
+    /// Of a running node: known obstacles between clients and the listener.
     package var remarks: [String] = []
 }
 
@@ -146,7 +146,7 @@ package struct Explainer: ~Copyable {
         }
         result.outcome = refusal.map { .refused(reason: $0) } ?? .relayed
         withExtendedLifetime(routes) { fill(&result, facts) }
-        // A dry run ends like a connection: what a stage counted for it all the same is taken back.
+        // A dry run ends like a connection: its reservations are released.
         facts.reservations.release()
         return result
     }
@@ -245,7 +245,8 @@ private struct ExplainRun {
         }
         if let total = verdict.wanted {
             add(stage, .waits(bytes: total), verdict)
-            // A non-blocking inspection goes on while the other direction flows; whoever else waits, waits until its time is over.
+            // A non-blocking inspection continues while the other direction flows; any other stage waits until its
+            // deadline.
             if isNonBlocking, case .inspect = verdict { return nil }
             isTimeOver = true
             verdict = evaluate(stage, state)

@@ -1,14 +1,14 @@
 import Pipeline
 
-/// Which destinations answered this host not long ago, and when they did last: what has answered since a failed connect began is
-/// not dead, whoever's connection it was (ADR 0049). Pure; bounded (R27): two halves, of which the older one goes when the
-/// newer one is full or has its age.
+/// Destinations that answered this host recently, with the time: one that answered after a failed connect began is not
+/// dead, on whichever connection (ADR 0049). Pure; bounded (R27): two halves, of which the older one is dropped when
+/// the newer one is full or old enough.
 struct AnsweredPaths {
     /// Of one half.
     static let limit = 2048
-    /// Destinations that one asker may bring into a half: nobody pushes out what others have found.
+    /// The most destinations of one instance in a half, so that none displaces others' entries.
     static let share = 256
-    /// Nanoseconds; an answer is known for once to twice as long.
+    /// Nanoseconds; an answer is kept for one to two times as long.
     static let age: UInt64 = 60_000_000_000
 
     private var newer: [Endpoint: UInt64] = [:]
@@ -31,14 +31,14 @@ struct AnsweredPaths {
         counts[asker, default: 0] += 1
     }
 
-    /// When it answered last, as far as is known; 0: never.
+    /// The time of the last known answer; 0: never.
     func last(_ destination: Endpoint) -> UInt64 {
         max(newer[destination, default: 0], older[destination, default: 0])
     }
 
     private mutating func rotate(_ now: UInt64, isFull: Bool = false) {
         guard isFull || now &- newerSince >= AnsweredPaths.age else { return }
-        // A clock that was set back makes it long as well: then nothing of before means anything.
+        // A clock set back also gives a large difference: earlier entries are meaningless then.
         older = now < newerSince || now - newerSince >= 2 * AnsweredPaths.age ? [:] : newer
         newer = [:]
         counts = [:]
@@ -49,7 +49,7 @@ struct AnsweredPaths {
 /// A connection that reached its destination from here.
 struct AnsweredPath: Equatable, Sendable {
     let destination: Endpoint
-    /// When the connect came about: wall clock, nanoseconds since 1970.
+    /// When the connect succeeded: wall clock, nanoseconds since 1970.
     let time: UInt64
     let asker: UnreachableBook.Asker
 

@@ -1,10 +1,10 @@
 import Pipeline
 
-/// What the rest of a host's firewall has to let through, and where it gets in the way.
+/// Advice on the host's other firewall rules: what they must accept, and where they interfere.
 extension EgressRules {
     private var redirected: [Family] { families.filter { $0.listener.mode == .redirect } }
 
-    /// Lines for a chain at the input hook that drops what it does not know.
+    /// Rules for a chain at the input hook that drops by default.
     package var inputAdvice: [String] {
         var lines: [String] = []
         if families.contains(where: { $0.listener.mode == .transparent }) {
@@ -21,12 +21,12 @@ extension EgressRules {
     /// The same at the output hook.
     package var outputAdvice: String { "meta mark \(EgressRules.hex(mark)) accept" }
 
-    /// Comments for whoever reads the script.
+    /// Comments in the script.
     var adviceText: String {
-        var text = "# A firewall whose input chain drops what it does not know must also have, besides\n"
+        var text = "# If an input chain of your firewall drops by default, it needs these rules, besides\n"
         text += "# `ct state established,related accept`:\n"
         for line in inputAdvice { text += "#     \(line)\n" }
-        return text + "# and one whose output chain does so:\n#     \(outputAdvice)\n"
+        return text + "# If an output chain drops by default, it needs:\n#     \(outputAdvice)\n"
     }
 
     func warnings(of firewall: HostFirewall) -> [String] { blocked(firewall) + translated(firewall) }
@@ -42,13 +42,13 @@ extension EgressRules {
                 let drops = chain.policy == "drop" || EgressRules.isRefusal(chain.rules.last)
                 guard drops, !lacking.isEmpty else { return nil }
                 let lines = lacking.map { "`\($0)`" }.joined(separator: " and ")
-                return "the chain \(name) of the table \(table.name) drops what it does not know, and seems not to "
-                    + "know intercepted connections: it needs \(lines)"
+                return "the chain \(name) of the table \(table.name) drops by default, and seems to accept no "
+                    + "intercepted connections: add \(lines)"
             }
         }
     }
 
-    /// It names the mark or the port that the advice does, or takes all from these interfaces.
+    /// True if the rule names the advised mark or port, or accepts everything from these interfaces.
     private func lets(_ rule: String, _ advice: String) -> Bool {
         guard !rule.contains(" drop"), !rule.contains("reject") else { return false }
         let words = rule.split(whereSeparator: { " ,{}".contains($0) })
@@ -65,7 +65,7 @@ extension EgressRules {
         return !named.isEmpty && named.contains { mayBeOurs($0) } && !rule.contains("port") && words.contains("accept")
     }
 
-    /// Last in its chain, and for everything.
+    /// The last rule of its chain, for every packet.
     private static func isRefusal(_ rule: String?) -> Bool {
         guard let rule else { return false }
         let words = rule.split(separator: " ")
@@ -78,8 +78,8 @@ extension EgressRules {
 
     // MARK: Destinations that are changed
 
-    /// Destination NAT of others: what it changes was going elsewhere, so its listener or its next packet does not know it. Of a
-    /// connection that `tproxy` has taken, whatever its priority; of one that is redirected, if it comes first.
+    /// Destination NAT of other tables, which breaks intercepted connections: those taken by `tproxy` at any priority,
+    /// redirected ones if it comes first.
     private func translated(_ firewall: HostFirewall) -> [String] {
         firewall.others("prerouting", type: "nat").compactMap { table, name, chain in
             let isOfV4 = !table.name.hasPrefix("ip6 ")
@@ -93,8 +93,9 @@ extension EgressRules {
             let rules = table.reached(from: name, skipping: isForOthers)
             guard let rule = rules.first(where: EgressRules.translates) else { return nil }
             let shown = rule.count > 120 ? rule.prefix(120) + "…" : rule[...]
-            return "the chain \(name) of the table \(table.name) changes destinations before the relay sees them: TCP "
-                + "of workloads that `\(shown)` takes ends without a line in the log; have it leave out their interfaces"
+            return "the chain \(name) of the table \(table.name) changes destinations before the relay sees them: "
+                + "workloads' TCP that matches `\(shown)` is neither relayed nor logged; exclude their interfaces "
+                + "from it"
         }
     }
 
@@ -104,14 +105,14 @@ extension EgressRules {
             && !words.contains("udp")
     }
 
-    /// No packet that is intercepted meets this rule: it is about addresses of this host, or about other interfaces.
+    /// True if no intercepted packet can match this rule: it is about addresses of this host, or other interfaces.
     private func isForOthers(_ rule: String) -> Bool {
         if rule.contains("fib daddr type local") || rule.contains("match \"addrtype\"") { return true }
         let named = EgressRules.interfaces(of: rule)
         return !named.isEmpty && !named.contains { mayBeOurs($0) }
     }
 
-    /// What a rule says that the packet comes in by; empty: it does not say.
+    /// The rule's input interface; empty: none.
     private static func interfaces(of rule: String) -> [String] {
         let words = rule.split(whereSeparator: { " ,".contains($0) })
         guard let at = words.firstIndex(where: { $0 == "iifname" || $0 == "iif" }), words.indices.contains(at + 1)
@@ -126,7 +127,7 @@ extension EgressRules {
         }
     }
 
-    /// Whether a pattern of somebody else's may be about an interface that ours is about.
+    /// Whether a foreign interface pattern may overlap one of ours.
     private func mayBeOurs(_ pattern: String) -> Bool {
         interfaces.contains { own in
             let (a, b) = (own.prefix { $0 != "*" }, pattern.prefix { $0 != "*" })

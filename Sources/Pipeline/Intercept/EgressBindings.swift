@@ -1,17 +1,17 @@
 import Pipeline
 import PipelineRouting
 
-/// Who may send from an address, where desired state says by which interface (`egress rules --state`): R19, also where
-/// several instances have one prefix, so that routes don't tell them apart.
+/// Binds source addresses to interfaces from desired state (`egress rules --state`): R19, also where several instances
+/// share a prefix, so that routes can't distinguish them.
 ///
-/// The rules are the same in every table and look into sets, so that the table's digest does not depend on desired state.
+/// The rules are constant and use sets, so that the table's digest does not depend on desired state.
 extension EgressRules {
     private struct Sets {
         let suffix: String
         let type: String
         let keyword: String
         let isIPv4: Bool
-        /// What has no address yet, or none that is routed, sends from these.
+        /// Source addresses of interfaces without an address yet, or with unrouted ones.
         let unassigned: String
     }
 
@@ -20,8 +20,8 @@ extension EgressRules {
         Sets(suffix: "ipv4", type: "ipv4_addr", keyword: "ip", isIPv4: true, unassigned: "0.0.0.0"),
     ]
 
-    /// What comes with a bound address by another interface, whichever it is: from outside as well. Never what this host
-    /// sends itself; of what a bridge brings its port is asked, by ``bridge``.
+    /// Drops packets with a bound source address from any other interface, external ones included. Never this host's
+    /// own packets; for bridges, ``bridge`` checks the port.
     static let boundRules = both.map { sets in
         "        iifname != \"lo\" meta iifkind != \"bridge\" \(check(sets))" + linkCheck(sets)
     }.joined()
@@ -30,7 +30,7 @@ extension EgressRules {
         "\(sets.keyword) saddr @bound_\(sets.suffix) iifname . \(sets.keyword) saddr != @by_\(sets.suffix) counter drop\n"
     }
 
-    /// What is bound has its interface to itself: from an address that nobody was given, it would be counted for nobody.
+    /// A bound interface may send only from its bound addresses, since others belong to no instance.
     private static func linkCheck(_ sets: Sets) -> String {
         "        iifname @bound_links \(sets.keyword) saddr != \(sets.unassigned) "
             + "iifname . \(sets.keyword) saddr != @by_\(sets.suffix) counter drop\n"
@@ -49,8 +49,8 @@ extension EgressRules {
             }.joined()
     }
 
-    /// The same for the ports of bridges, which the table above does not see. Only where something is bound: not every
-    /// kernel has it.
+    /// The same for bridge ports, which the table above does not see. Only with bound addresses: not every kernel
+    /// supports it.
     package var bridge: String {
         guard !bound.isEmpty else { return "" }
         let checks = EgressRules.both.map { "        " + EgressRules.check($0) + EgressRules.linkCheck($0) }.joined()
@@ -64,7 +64,7 @@ extension EgressRules {
             """
     }
 
-    /// Fails where the kernel knows no such tables, and so has none.
+    /// Fails on kernels without bridge tables, which then have none.
     package static let bridgeRemoval = "table bridge pipelined\ndelete table bridge pipelined\n"
 
     private static func set(_ name: String, _ type: String, _ elements: [String]) -> String {

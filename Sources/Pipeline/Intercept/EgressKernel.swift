@@ -1,17 +1,17 @@
 import Pipeline
 import PipelineHost
 
-/// Asks the kernel for the rules of a config by `nft` and `ip`, and puts them in force by the same.
+/// Checks and installs a config's interception rules with `nft` and `ip`.
 ///
 /// Threading: any thread but a worker's; the caller waits for child processes.
 package struct EgressKernel: Sendable {
-    /// What a look has found.
+    /// The result of a check.
     package struct Findings: Sendable, Equatable {
-        /// Of the rules; putting them in force mends it.
+        /// Missing rules, which installing repairs.
         package var missing: [String] = []
-        /// Ways around the relay that rules of this config do not close.
+        /// Ways around the relay that this config's rules do not close.
         package var around: [String] = []
-        /// What keeps connections from the relay, and lets nothing around it.
+        /// Obstacles that keep connections from the relay, without a way around it.
         package var warnings: [String] = []
 
         package init() {}
@@ -27,13 +27,13 @@ package struct EgressKernel: Sendable {
         self.tool = tool
     }
 
-    // MARK: Looking
+    // MARK: Checking
 
     package func look() throws(Tool.Problem) -> Findings {
         try surroundings(try missing())
     }
 
-    /// What else has to do with interception.
+    /// Other tables and interfaces that affect interception.
     func surroundings(_ missing: [String]) throws(Tool.Problem) -> Findings {
         var findings = Findings()
         findings.missing = missing
@@ -47,9 +47,9 @@ package struct EgressKernel: Sendable {
         return findings
     }
 
-    /// What of the rules the kernel does not have.
+    /// The rules that the kernel lacks.
     func missing() throws(Tool.Problem) -> [String] {
-        // All tables first: "there is none" must not look like "it can't be asked".
+        // Lists all tables first: "missing" must differ from "can't be asked".
         let tables = try tool.run(["nft", "list", "tables"]).split(separator: "\n")
         let isThere = tables.contains("table inet pipelined")
         let listing = isThere ? try tool.run(["nft", "-t", "list", "table", "inet", "pipelined"]) : nil
@@ -63,7 +63,7 @@ package struct EgressKernel: Sendable {
 
     // MARK: Changing
 
-    /// Routes first: a packet is never marked before there is somewhere to go. What an earlier config has left goes last.
+    /// Routes first, so that no packet is marked without a route. Leftovers of an earlier config are removed last.
     package func apply() throws(Tool.Problem) {
         for step in rules.routing {
             if let question = step.isDoneIfThisPrints, try !tool.run(question).isEmpty { continue }
@@ -82,11 +82,11 @@ package struct EgressKernel: Sendable {
     package static func remove(_ node: NodeSettings?) throws(Tool.Problem) {
         try Tool().run(["nft", "-f", "-"], input: EgressRules.removal)
         unbindPorts(Tool())
-        // Each may be gone already, and says so as it would say anything else.
+        // Each may be gone already, which is reported like any other failure.
         for step in EgressRules.routingRemoval(node) { _ = try? Tool().run(step.command) }
     }
 
-    /// It fails where there never was such a table.
+    /// It fails if there never was such a table.
     private static func unbindPorts(_ tool: Tool) {
         _ = try? tool.run(["nft", "-f", "-"], input: EgressRules.bridgeRemoval)
     }

@@ -2,13 +2,12 @@ import FilterEgressAccounting
 import Pipeline
 import PipelineRouting
 
-/// The firewall and routing rules that bring workloads' connections to a program's intercepting listeners
-/// (docs/EGRESS.md). Pure: the same program always gives the same rules.
+/// The interception rules: firewall and routing rules that send workloads' connections to a program's intercepting
+/// listeners (docs/EGRESS.md). Pure: the same program always gives the same rules.
 ///
-/// Everything lives in an nftables table of its own and in a routing table of its own, so that applying and removing
-/// touch nobody else's.
+/// Everything is in a separate nftables table and routing table, so that other programs' rules are not touched.
 package struct EgressRules: Sendable, Equatable {
-    /// Why there can be none for a program.
+    /// Why a program has no rules.
     package struct Problem: Error, Equatable, Sendable, CustomStringConvertible {
         let problem: String
         let remedy: String
@@ -19,9 +18,9 @@ package struct EgressRules: Sendable, Equatable {
     struct Family: Sendable, Equatable {
         let isIPv4: Bool
         let listener: ListenerSpec
-        /// Packets to addresses that are not this host's have to reach its sockets.
+        /// Packets to foreign addresses must be delivered to local sockets (TPROXY).
         let needsLocalRoute: Bool
-        /// Destinations that did not answer are refused for a while (ADR 0049).
+        /// Unreachable destinations are refused for a while (ADR 0049).
         let refusesUnreachable: Bool
 
         var option: String { isIPv4 ? "-4" : "-6" }
@@ -32,30 +31,30 @@ package struct EgressRules: Sendable, Equatable {
 
     let families: [Family]
     let interfaces: [String]
-    /// What our own connections carry (`mark`).
+    /// The mark of our own connections (`mark`).
     let mark: UInt32
-    /// Conntrack counts the rest: it must know which connections are relayed.
+    /// Conntrack counting is on: relayed connections need a connection mark.
     let isTracked: Bool
-    /// Desired state's, if that was asked.
+    /// From desired state, if requested.
     package var bound: [BoundAddress] = []
 
-    /// What packets carry that are to be delivered here.
+    /// The mark of packets to deliver locally.
     var deliveryMark: UInt32 { mark + 1 }
     /// The number of the routing table, and of the rule that leads to it.
     var table: UInt32 { deliveryMark }
 
-    /// - Parameter mark: what a running node's connections carry, whatever its config says by now.
+    /// - Parameter mark: the mark of a running node's connections, even if the config has changed.
     package init(_ program: Program, mark: UInt32? = nil) throws(Problem) {
         let listeners = program.listeners.filter(\.mode.intercepts)
         guard !listeners.isEmpty else {
             throw Problem(
-                problem: "the config intercepts nothing",
+                problem: "the config has no intercepting listener",
                 remedy: "add `listen [::]:15001 transparent via PIPELINE`, or `redirect`")
         }
         guard !program.node.interceptInterfaces.isEmpty else {
             throw Problem(
-                problem: "the config does not say where the workloads are",
-                remedy: "add `intercept interface NAME` to `node`: `vm*` stands for every name that begins so")
+                problem: "the config does not name the workloads' interfaces",
+                remedy: "add `intercept interface NAME` to `node`: `vm*` matches every name that begins with `vm`")
         }
         var families: [Family] = []
         for isIPv4 in [false, true] {
@@ -75,7 +74,7 @@ package struct EgressRules: Sendable, Equatable {
         guard own.count == 1 else {
             throw Problem(
                 problem: "lines \(own[0].line) and \(own[1].line) both intercept IPv\(isIPv4 ? 4 : 6)",
-                remedy: "keep one of them: every interface's connections go to one listener a family")
+                remedy: "remove one: each address family has one intercepting listener, for all interfaces")
         }
         let capabilities = program.chains[listener.chain].capabilities
         return Family(
@@ -86,7 +85,7 @@ package struct EgressRules: Sendable, Equatable {
 
     // MARK: nftables
 
-    /// Makes the table anew, in one transaction, whether or not it is there.
+    /// Creates or replaces the table in one transaction.
     package var nftables: String {
         """
         table inet pipelined
@@ -101,15 +100,15 @@ package struct EgressRules: Sendable, Equatable {
 
     private var chains: String { unreachableSets + sources + mangle + nat + unreachable + listeners + forward + own }
 
-    /// The name of the empty chain that says what the table was made from (`egress rules --check`).
+    /// The name of the empty chain that identifies the table's content (`egress rules --check`).
     package var marker: String { "made_from_\(EgressRules.digest(chains))" }
 
-    /// Deletes the table, whether or not it is there.
+    /// Deletes the table, if it is there.
     package static let removal = "table inet pipelined\ndelete table inet pipelined\n"
 
     static func hex(_ mark: UInt32) -> String { "0x" + String(mark, radix: 16) }
 
-    /// What both ways leave alone: what is no TCP, and our own connections (no loop).
+    /// Exemptions of both modes: non-TCP packets, and our own connections (no loop).
     private var exemptions: String {
         """
                 meta l4proto != tcp return
@@ -118,8 +117,8 @@ package struct EgressRules: Sendable, Equatable {
         """
     }
 
-    /// What routers and hosts say of packets of the relay's sockets, whose addresses may not be this host's: without it a path's
-    /// MTU is never learned, and what is unreachable times out.
+    /// ICMP errors for packets of the relay's sockets, whose addresses may be foreign: without them path MTU discovery
+    /// fails, and unreachable destinations time out.
     private var errors: String {
         let delivered = "socket transparent 1 socket wildcard 0 meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
         let errors = [
@@ -133,7 +132,7 @@ package struct EgressRules: Sendable, Equatable {
         interfaces.map { "        \(direction) \"\($0)\" \(verb) \(chain)\n" }.joined()
     }
 
-    /// What goes to this host itself is not for us.
+    /// Packets to this host itself are exempt.
     private static let localReturn = "        fib daddr type { local, broadcast, multicast, anycast } return\n"
 
     private var mangle: String {
@@ -144,8 +143,8 @@ package struct EgressRules: Sendable, Equatable {
                     type filter hook prerouting priority mangle; policy accept;
 
             """ + errors + exemptions
-        // Intercepted connections that stand already, and servers' answers to an instance's address.
-        // They too get the connection mark: conntrack may have begun after them, or lost them for a time.
+        // Established intercepted connections, and servers' replies to an instance's address. They get the connection
+        // mark too, since conntrack may have started after them, or lost them.
         text += "        socket transparent 1 socket wildcard 0 \(trackingMark)"
         text += "meta mark set \(EgressRules.hex(deliveryMark)) accept\n"
         guard !transparent.isEmpty else { return text + "    }\n" }
@@ -159,17 +158,17 @@ package struct EgressRules: Sendable, Equatable {
             text += "\(EgressRules.target(family.listener)) meta mark set \(EgressRules.hex(deliveryMark)) "
             text += "\(trackingMark)accept\n"
         }
-        // Where nobody listens `tproxy` ends its rule, and what comes next decides: nothing goes around the relay.
+        // Without a listener `tproxy` does not match, and the next rule refuses: nothing bypasses the relay.
         return text + "        goto refuse\n    }\n"
     }
 
-    /// Instances send by their own interfaces alone; an address of a link tells nothing of where it is.
+    /// Instances may send only from their own interfaces; link-local addresses are not checked.
     private var outsiders: String {
         interfaces.map { "        fib saddr oifname \"\($0)\" counter drop\n" }.joined()
     }
 
-    /// Who says that it is somebody whom answers would reach elsewhere: neither conntrack, which would count it, nor the one whose
-    /// name it is, who would get the answer, sees any of it. Of who takes another address of its own link the relay says so (R19).
+    /// Spoofed sources whose replies would be routed elsewhere are dropped before conntrack counts them, and before the
+    /// victim gets replies. Another address of the same link is detected by the relay (R19).
     private var sources: String {
         """
             chain sources {
@@ -187,8 +186,8 @@ package struct EgressRules: Sendable, Equatable {
         """
     }
 
-    /// No TCP of a workload is ever forwarded, in no family and whether or not the node runs: what was not intercepted for
-    /// whatever reason ends here. What can't be told to be something else is TCP.
+    /// No TCP of a workload is ever forwarded, in any family, even while the node is down: TCP that was not intercepted
+    /// is refused here. Unclassifiable packets count as TCP.
     private var forward: String {
         """
             chain not_around {
@@ -203,7 +202,7 @@ package struct EgressRules: Sendable, Equatable {
         """
     }
 
-    /// Headers that TCP can stand behind, unseen: authentication, mobility, HIP, shim6, and two for experiments.
+    /// Extension headers that can hide TCP: authentication, mobility, HIP, shim6, and two experimental ones.
     private var hidden: String {
         interfaces.map { "        iifname \"\($0)\" meta l4proto { 51, 135, 139, 140, 253, 254 } counter drop\n" }
             .joined()
@@ -213,8 +212,8 @@ package struct EgressRules: Sendable, Equatable {
         isTracked ? jumps(to: "uncounted") + jumps(to: "uncounted", of: "oifname") : ""
     }
 
-    /// What conntrack calls invalid has no entry, and an error has that of what it is about: nobody would be billed for it. Errors
-    /// are needed, so a few of them pass.
+    /// Packets that conntrack calls invalid have no entry, and an ICMP error uses the entry of its connection, so
+    /// neither would be counted. Errors are needed, so a limited rate passes.
     private var uncounted: String {
         guard isTracked else { return "" }
         return """
@@ -226,7 +225,7 @@ package struct EgressRules: Sendable, Equatable {
             """
     }
 
-    /// Strangers who connect to the listeners themselves. Workloads may, and are refused by the relay, which says so.
+    /// Drops outside connections to the listeners themselves. Workloads' are refused by the relay, with a log line.
     private var listeners: String {
         var text = """
                 chain listeners {
@@ -242,8 +241,8 @@ package struct EgressRules: Sendable, Equatable {
         return text + "    }\n" + EgressRules.saidHere
     }
 
-    /// A workload is asked by TCP alone, through the relay: its errors about anything else of this host's are made up, and would
-    /// slow or stop what the host itself sends to others. The quoted packet begins 8 bytes into an error.
+    /// This host talks to workloads by TCP alone, through the relay: their ICMP errors about anything else are forged,
+    /// and could slow or stop the host's other traffic. The quoted packet begins 8 bytes into an error.
     private static let saidHere = """
             chain said_here {
                 icmp type { destination-unreachable, time-exceeded, parameter-problem } @th,136,8 != 6 counter drop
@@ -252,10 +251,10 @@ package struct EgressRules: Sendable, Equatable {
 
         """
 
-    /// What says in conntrack that a connection is counted by the relay.
+    /// The connection mark of connections that the relay counts.
     private var trackingMark: String { isTracked ? "ct mark set \(EgressRules.hex(mark)) " : "" }
 
-    /// The node's own connections, which may have an instance's address (`from instance`).
+    /// The node's own connections, which may use an instance's address (`from instance`).
     private var own: String {
         guard isTracked else { return "" }
         return """
@@ -292,16 +291,16 @@ package struct EgressRules: Sendable, Equatable {
 
     // MARK: Policy routing
 
-    /// What marks our own routes and rules, whatever mark they are for (`rt_protos` has no name for it).
+    /// The protocol number of our routes and rules, for any mark (unnamed in `rt_protos`).
     static let routingProtocol = "112"
 
-    /// A command, and what to ask first: it is there already if that prints anything.
+    /// A command, and a query that prints something if its effect is there already.
     package struct Step: Sendable, Equatable {
         package let command: [String]
         package let isDoneIfThisPrints: [String]?
     }
 
-    /// Delivers packets with our mark to sockets of this host, whatever their destination.
+    /// Delivers packets with our mark to local sockets, whatever their destination.
     package var routing: [Step] {
         families.filter(\.needsLocalRoute).flatMap { family in
             [
@@ -317,7 +316,7 @@ package struct EgressRules: Sendable, Equatable {
         }
     }
 
-    /// What conntrack needs in order to count, once the table has brought it in. Nobody takes it back: others may count too.
+    /// Conntrack settings for counting, once the table has loaded it. Not undone, since other programs may count too.
     package var tracking: [Step] {
         guard isTracked else { return [] }
         // Events: 2 means "while somebody listens", and begins with connections that are made after that.
@@ -326,7 +325,7 @@ package struct EgressRules: Sendable, Equatable {
         }
     }
 
-    /// What an earlier config has added by another mark, by what `ip -N rule show` says: it leads nowhere now.
+    /// Rules of an earlier config with another mark, from `ip -N rule show`.
     package func leftovers(_ option: String, ruleListing: String) -> [Step] {
         let isNeeded = families.contains { $0.option == option && $0.needsLocalRoute }
         let own = isNeeded ? "lookup \(table) " : nil
@@ -347,8 +346,8 @@ package struct EgressRules: Sendable, Equatable {
         }
     }
 
-    /// Takes back what ``routing`` adds, for both families and whichever mark it was for.
-    /// - Parameter node: nil: the config can't be read, and what carries no name of ours stays.
+    /// Removes what ``routing`` adds, for both families and any mark.
+    /// - Parameter node: nil: the config can't be read, and unmarked rules stay.
     package static func routingRemoval(_ node: NodeSettings?) -> [Step] {
         ["-6", "-4"].flatMap { option in
             var commands = [
@@ -370,7 +369,7 @@ package struct EgressRules: Sendable, Equatable {
 
     // MARK: As a script
 
-    /// What ``nftables`` and ``routing`` do, for a shell.
+    /// ``nftables`` and ``routing`` as a shell script.
     package var script: String {
         var text = "#!/bin/sh\n# Interception for pipelined: made from the config, see docs/EGRESS.md.\n"
         text += adviceText + "set -e\n"

@@ -1,19 +1,19 @@
 import Pipeline
 
-/// Whether the kernel has the rules of a config: what is missing, in words.
+/// Checks whether the kernel has a config's rules, and describes what is missing.
 ///
-/// The table carries a digest of its own text as the name of an empty chain, which nft and the kernel keep as it is (seen with
-/// nft 1.0.6): rules of another config, port or mark are told apart without comparing how nft spells them. What was taken out
-/// of the table by hand is seen by counting.
+/// The table has a digest of its text as the name of an empty chain, which nft and the kernel preserve (seen with nft
+/// 1.0.6): rules of another config, port or mark are detected without comparing nft's spelling. Manual removals are
+/// detected by counting rules.
 extension EgressRules {
-    /// What `nft list table` says of a chain.
+    /// A chain in the output of `nft list table`.
     struct Shape: Equatable {
         /// `filter prerouting`, with its policy; empty where no hook calls the chain.
         var hook = ""
         var rules = 0
     }
 
-    /// The same by every process, so with a key that everybody knows: it tells configs apart, and keeps nobody out.
+    /// Equal in every process, so with a public key: it distinguishes configs, and is no protection.
     static func digest(_ text: String) -> String {
         let hash = Array(text.utf8).withUnsafeBufferPointer { SipHash.hash($0, seed: HashSeed(0, 0)) }
         return String(hash, radix: 16)
@@ -50,26 +50,26 @@ extension EgressRules {
         return "\(words[1]) \(words[3]) \(words.last ?? "")"
     }
 
-    /// What is wrong with the table; nil: it is as this config makes it.
+    /// What is wrong with the table; nil: it matches this config.
     /// - Parameter listing: what `nft list table inet pipelined` prints; nil: there is no such table.
     package func tableFault(_ listing: String?) -> String? {
         guard let listing else { return "nftables has no table inet pipelined" }
         guard let have = EgressRules.shapes(of: listing) else { return "the table inet pipelined is dormant" }
-        guard have[marker] != nil else { return "the table inet pipelined was made from another config" }
+        guard have[marker] != nil else { return "the table inet pipelined was installed from another config" }
         let want = EgressRules.shapes(of: nftables) ?? [:]
         for name in want.keys.sorted() where have[name] != want[name] {
             return have[name] == nil
-                ? "the table inet pipelined has lost its chain \(name)"
+                ? "the chain \(name) of the table inet pipelined is missing"
                 : "the chain \(name) of the table inet pipelined was changed"
         }
         let added = have.keys.filter { want[$0] == nil }.sorted()
-        return added.first.map { "somebody has added the chain \($0) to the table inet pipelined" }
+        return added.first.map { "another program added the chain \($0) to the table inet pipelined" }
     }
 
-    /// What to ask about routes, and what is wrong if the answer lacks it.
+    /// A query about routes, and the fault if its answer lacks the expected line.
     package struct Question: Sendable, Equatable {
         package let command: [String]
-        /// A line of the answer has to begin so, and to have `word` followed by `value`; empty: any line will do.
+        /// The required prefix of a line that also has `word` followed by `value`; empty: any line.
         let prefix: String
         let word: String
         let value: String
@@ -84,7 +84,7 @@ extension EgressRules {
         }
     }
 
-    /// Whether packets with our mark are delivered here.
+    /// Checks that packets with our mark are delivered locally.
     package var routingQuestions: [Question] {
         families.filter(\.needsLocalRoute).flatMap { family in
             [
@@ -97,7 +97,7 @@ extension EgressRules {
                     command: ["ip", family.option, "rule", "show", "fwmark", EgressRules.hex(deliveryMark), "table"]
                         + ["\(table)"],
                     prefix: "", word: "", value: "",
-                    fault: "the rule that leads to table \(table) is gone (ip \(family.option) rule)"),
+                    fault: "the rule for table \(table) is gone (ip \(family.option) rule)"),
             ]
         }
     }

@@ -1,12 +1,12 @@
-/// What refuses a SYN to where nothing answered this host a moment ago, before the relay accepts it (ADR 0049). The node fills the
-/// sets (``UnreachablePaths``); while they are empty, a SYN costs a look into one of them.
+/// Rules that refuse a SYN to an unreachable destination before the relay accepts it (ADR 0049). The node fills the
+/// sets (``UnreachablePaths``); while they are empty, a SYN costs one set lookup.
 extension EgressRules {
-    /// Of each set, whatever the node does.
+    /// The size of each set, a hard limit.
     static let unreachableSize = 4096
 
     static func unreachableSet(isIPv4: Bool) -> String { isIPv4 ? "unreachable4" : "unreachable6" }
 
-    /// Each on one line: `--check` counts the rules, which can't be there without the sets.
+    /// One line each: `--check` counts the rules, which imply the sets.
     var unreachableSets: String {
         let sets = families.filter(\.refusesUnreachable).map { family in
             "    set \(EgressRules.unreachableSet(isIPv4: family.isIPv4)) { type \(family.nfproto)_addr . inet_service; "
@@ -15,7 +15,7 @@ extension EgressRules {
         return sets.isEmpty ? "" : "    counter unreachable { }\n" + sets.joined()
     }
 
-    /// Only for connections that begin: those that stand have had their answer.
+    /// Only for new connections.
     var unreachable: String {
         let rules = families.filter(\.refusesUnreachable).map { family in
             "        \(family.keyword) daddr . tcp dport @\(EgressRules.unreachableSet(isIPv4: family.isIPv4)) "

@@ -5,14 +5,14 @@ import Pipeline
 import PipelineHost
 import PipelineNetlink
 
-/// Asks the kernel which destinations this network namespace's open TCP connections have heard of (sock_diag): what has not
-/// ended is in no record.
+/// Asks the kernel which destinations answered open TCP connections of this network namespace (sock_diag), since open
+/// connections have no record yet.
 ///
 /// Threading: one thread, whose network namespace it is.
 final class EstablishedPaths {
-    /// Messages of one answer: each holds a hundred connections or so. Beyond, nothing is known of the rest.
+    /// The most messages of an answer, of about a hundred connections each; the rest stays unknown.
     private static let longestAnswer = 64
-    /// An answer to a question is made while it is read: no other work waits for it.
+    /// The kernel produces the answer while it is read: no other work waits for it.
     private static let patience = TimeSpan.milliseconds(500)
     /// TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSE_WAIT: both have heard of each other.
     private static let states: UInt32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8
@@ -24,18 +24,18 @@ final class EstablishedPaths {
 
     private init(_ socket: NetlinkSocket) { self.socket = socket }
 
-    /// Nil: there is no sock_diag for us.
+    /// Nil: sock_diag is not available.
     static func open() -> EstablishedPaths? {
         guard let socket = NetlinkSocket.open(NETLINK_SOCK_DIAG).socket else { return nil }
         return EstablishedPaths(socket)
     }
 
     struct Answer {
-        /// How long ago each destination was heard of last.
+        /// How long ago each destination last answered.
         var heard: [Endpoint: TimeSpan] = [:]
         /// False: there may be more.
         var isWhole = false
-        /// The kernel does not answer such questions; all others are 0.
+        /// The errno if the kernel does not support such queries; else 0.
         var error: Int32 = 0
     }
 
@@ -73,8 +73,8 @@ final class EstablishedPaths {
         return Int(message.pointee.nlmsg_len)
     }
 
-    /// Takes a connection to any of them: for each, a condition that goes on with the next instruction, which is a jump behind
-    /// the end, or leaps over that one. Behind the end by nothing takes it; by four refuses it.
+    /// Bytecode that accepts a connection to any of them: one condition per destination, followed by a jump to the end,
+    /// which a mismatch skips. A jump exactly to the end accepts; four bytes beyond rejects.
     private static func filter(_ destinations: [Endpoint], isIPv4: Bool) -> [UInt8] {
         let conditionBytes = 4 + 8 + (isIPv4 ? 4 : 16)
         let jumpBytes = 4
@@ -102,7 +102,7 @@ final class EstablishedPaths {
     private func read(_ bytes: UnsafeRawBufferPointer, _ isIPv4: Bool, _ answer: inout Answer) -> Bool {
         var isOver = false
         Netlink.messages(bytes) { message in
-            // What is left of an answer that was given up before is no part of this one.
+            // Messages of an abandoned earlier answer are skipped.
             guard message.pointee.nlmsg_seq == socket.sequence else { return true }
             switch Int32(message.pointee.nlmsg_type) {
             case Int32(NLMSG_DONE): (answer.isWhole, isOver) = (true, true)

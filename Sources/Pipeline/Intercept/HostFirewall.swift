@@ -1,7 +1,8 @@
 import Pipeline
 
-/// Other tables' chains, by what `nft list ruleset` prints: what of them may keep connections from the relay. It reads words, and
-/// evaluates nothing: it may warn of a rule that no workload's packet meets, and knows nothing of legacy iptables.
+/// Other tables' chains, from `nft list ruleset`, to find rules that may keep connections from the relay. It matches
+/// words and evaluates nothing: it may warn of a rule that no workload's packet matches, and does not see legacy
+/// iptables.
 struct HostFirewall {
     struct Chain {
         /// `type nat hook prerouting priority dstnat - 1; policy accept;` in words; empty: no hook calls it.
@@ -12,7 +13,7 @@ struct HostFirewall {
             header.count > 3 && header[1] == type && header[2] == "hook" && header[3] == hook
         }
         var policy: String { header.last ?? "" }
-        /// Nil: it can't be told. `dstnat + 5`, `-100`.
+        /// The priority, such as `dstnat + 5` or `-100`; nil: unknown.
         var priority: Int? {
             guard let at = header.firstIndex(of: "priority"), header.indices.contains(at + 1) else { return nil }
             if let number = Int(header[at + 1]) { return number }
@@ -34,7 +35,8 @@ struct HostFirewall {
         /// Base chains, in the order of the listing.
         var entries: [String] = []
 
-        /// The rules of a chain and of those that it leads to, but for what `isSkipped` leaves out with all behind it.
+        /// The rules of a chain and of the chains that it jumps to, without rules for which `isSkipped` is true, and
+        /// without their targets.
         func reached(from first: String, skipping isSkipped: (String) -> Bool) -> [String] {
             var (left, seen, rules) = ([first], Set([first]), [String]())
             while let name = left.popLast() {
@@ -82,7 +84,7 @@ struct HostFirewall {
         }
     }
 
-    /// Base chains of other tables of families that TCP of workloads goes by.
+    /// Base chains of other tables in the families that workloads' TCP passes.
     func others(_ hook: String, type: String) -> [(table: Table, name: String, chain: Chain)] {
         tables.filter { table in
             table.name != "inet pipelined" && ["ip ", "ip6 ", "inet "].contains(where: table.name.hasPrefix)

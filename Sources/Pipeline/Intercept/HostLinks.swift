@@ -1,8 +1,7 @@
 import Pipeline
 import PipelineHost
 
-/// Which interfaces are ports of which bridge, by what `ip -o link show` prints: packets of a port come to the host's rules as
-/// the bridge's.
+/// Bridge ports, from `ip -o link show`: the host's rules see packets of a port as the bridge's.
 package struct HostLinks: Sendable, Equatable {
     /// In the order of the listing.
     package let ports: [(name: String, bridge: String)]
@@ -47,7 +46,7 @@ extension EgressRules {
         interfaces.contains { $0.last == "*" ? interface.hasPrefix($0.dropLast()) : interface == $0 }
     }
 
-    /// Interfaces of workloads that no packet ever comes in by, since they are ports of a bridge that no line names.
+    /// Workload interfaces without packets of their own, because they are ports of a bridge that no line names.
     func portsAround(_ links: HostLinks) -> [String] {
         let around = links.ports.filter { names($0.name) && !names($0.bridge) }
         return Set(around.map(\.bridge)).sorted().map { bridge in
@@ -55,12 +54,12 @@ extension EgressRules {
             let shown = ports.prefix(3).joined(separator: ", ")
             let more = ports.count > 3 ? " and \(ports.count - 3) more" : ""
             let (are, their) = ports.count == 1 ? ("is a port", "its") : ("are ports", "their")
-            return "\(shown)\(more) \(are) of the bridge \(bridge): \(their) packets come in by \(bridge), and go "
-                + "around the relay; write `intercept interface \(bridge)`"
+            return "\(shown)\(more) \(are) of the bridge \(bridge): \(their) packets come in by \(bridge) and bypass "
+                + "the relay; write `intercept interface \(bridge)`"
         }
     }
 
-    /// Where br_netfilter has our rules called inside the bridge, the socket that `tproxy` chose is lost behind it, and TCP dies.
+    /// With br_netfilter our rules run inside the bridge, which loses the socket chosen by `tproxy`, so that TCP fails.
     func early(_ links: HostLinks, _ isFiltered: (v6: Bool, v4: Bool)) -> [String] {
         guard let bridge = links.bridges.first(where: names) else { return [] }
         let concerned = families.filter {
@@ -69,8 +68,8 @@ extension EgressRules {
         return concerned.map {
             let setting = "net.bridge.bridge-nf-call-\($0.isIPv4 ? "iptables" : "ip6tables")"
             return
-                "br_netfilter is on (\(setting) = 1): IPv\($0.isIPv4 ? 4 : 6) connections that come in by the bridge "
-                + "\(bridge) reach no `transparent` listener; set it to 0, or use `redirect`"
+                "br_netfilter is on (\(setting) = 1): IPv\($0.isIPv4 ? 4 : 6) connections from the bridge \(bridge) "
+                + "reach no `transparent` listener; set it to 0, or use `redirect`"
         }
     }
 }

@@ -5,11 +5,11 @@ import PipelineHost
 import PipelineNetlink
 import PipelineRuntime
 
-/// Hears from the kernel that something happened to what interception rests on: the table `inet pipelined` (nfnetlink), and
-/// routes, rules of routing and ports of bridges (rtnetlink(7)).
+/// Reports kernel events about interception: the table `inet pipelined` (nfnetlink), routes, routing rules and bridge
+/// ports (rtnetlink(7)).
 ///
-/// It says that there is reason to look, and no more. On a host where others change tables and routes a thousand times a
-/// second, messages about theirs are read and passed over.
+/// It only signals that a check is due. Messages about other programs' tables and routes, which may come a thousand
+/// times a second, are skipped.
 ///
 /// Threading: the thread that made it.
 final class InterceptMonitor {
@@ -21,8 +21,7 @@ final class InterceptMonitor {
     private let sockets: [Socket]
     private let table: UInt32
 
-    /// Fewer sockets than it wants where the kernel gives no more (CAP_NET_ADMIN is needed for nftables'): a look now and then
-    /// finds the rest.
+    /// Fewer sockets if the kernel refuses some (nftables' needs CAP_NET_ADMIN): periodic checks cover the rest.
     /// - Parameter table: the routing table that is ours.
     init(table: UInt32) {
         self.table = table
@@ -46,8 +45,7 @@ final class InterceptMonitor {
 
     var descriptors: [Descriptor] { sockets.map { Descriptor($0.netlink.descriptor) } }
 
-    /// Takes all that has come since the last call.
-    /// - Returns: whether any of it is reason to look.
+    /// Reads all pending messages. - Returns: whether a check is due.
     func take() -> Bool {
         var isNews = false
         for socket in sockets where read(socket) { isNews = true }
@@ -56,7 +54,7 @@ final class InterceptMonitor {
 
     private func read(_ socket: Socket) -> Bool {
         var isNews = false
-        // Who is told faster than it reads has to end as well.
+        // Bounded, even if messages come faster than they are read.
         for _ in 0..<4096 {
             switch socket.netlink.receive() {
             case .nothing: return isNews
@@ -69,7 +67,7 @@ final class InterceptMonitor {
         return true
     }
 
-    /// Whether any of these messages is about what is ours. What isn't whole is passed over.
+    /// Whether any of these messages is about our table, routes or rules. Incomplete messages are skipped.
     static func isNews(_ bytes: UnsafeRawBufferPointer, isNetfilter: Bool, _ table: UInt32) -> Bool {
         var isNews = false
         Netlink.messages(bytes) { message in
@@ -97,11 +95,11 @@ final class InterceptMonitor {
 
     private static func isOfRouting(_ message: UnsafePointer<nlmsghdr>, _ table: UInt32) -> Bool {
         switch Int(message.pointee.nlmsg_type) {
-        // Rare, and any that comes first may lead elsewhere.
+        // Routing rules change rarely, and any earlier one may affect ours.
         case RTM_NEWRULE, RTM_DELRULE: return true
         case RTM_NEWROUTE, RTM_DELROUTE:
             return holds(message, header: MemoryLayout<rtmsg>.size, Int(RTA_TABLE.rawValue)) { $0 == table }
-        // A port of a bridge, or of something like it.
+        // A port of a bridge or a similar device.
         case RTM_NEWLINK: return holds(message, header: MemoryLayout<ifinfomsg>.size, Int(IFLA_MASTER)) { $0 != 0 }
         default: return false
         }

@@ -5,22 +5,22 @@ import PipelineRouting
 import PipelineRuntime
 import PipelineText
 
-/// What a node is to look after: the rules of what it runs, and how.
+/// The rules that a node watches, and the mode.
 struct InterceptionWish: Sendable, Equatable {
     let mode: InterceptRules
     private(set) var rules: EgressRules
 
-    /// The same but for who is bound to which interface.
+    /// Equal except for the interface bindings.
     func differsByBindings(from other: InterceptionWish?) -> Bool {
         guard var same = other, same != self else { return false }
         same.rules.bound = rules.bound
         return same == self
     }
 
-    /// Nil without a problem: the config intercepts nothing, or says `off`.
+    /// Nil without a problem: the config has no intercepting listener, or says `off`.
     /// - Parameters:
     ///   - settings: those that the node runs with; `mark` needs a new start.
-    ///   - bound: what desired state binds; who only watches has nothing to do with it.
+    ///   - bound: the bindings of desired state; ignored in `watch` mode.
     static func of(
         _ program: Program, _ settings: NodeSettings, _ bound: [BoundAddress] = []
     ) -> (wish: InterceptionWish?, problem: String?) {
@@ -34,14 +34,14 @@ struct InterceptionWish: Sendable, Equatable {
             if wish.mode == .manage { wish.rules.bound = bound }
             return (wish, nil)
         } catch {
-            // Rules of its own, which nobody asked us to know.
+            // The site may have its own rules, and did not ask for a watch.
             guard asked != nil else { return (nil, nil) }
-            return (nil, "the rules are not looked after: \(error)")
+            return (nil, "interception rules are not watched: \(error)")
         }
     }
 }
 
-/// What is known of interception, for `status`.
+/// The state of interception, for `status`.
 package struct InterceptionReport: Sendable, Equatable {
     package enum State: String, Sendable {
         case unknown, lost
@@ -52,22 +52,22 @@ package struct InterceptionReport: Sendable, Equatable {
     package var state = State.unknown
     package var faults: [String] = []
     package var warnings: [String] = []
-    /// Why nobody can tell; nil: it was looked.
+    /// Why the rules can't be checked; nil: they were.
     var untold: String?
-    /// Why the rules can't be put back; nil: nobody tried, or they were.
+    /// Why the rules can't be restored; nil: not tried, or restored.
     package var unapplied: String?
 
-    /// By the newest look: rules put in force would mend it.
+    /// By the last check: installing the rules would repair it.
     var isMending = false
-    /// When the node tries next, if somebody takes the rules away again and again.
+    /// When the node restores the rules next, if another program keeps removing them.
     var nextTry: Instant?
 
-    /// Nobody looks.
+    /// No watch.
     package static let off = InterceptionReport()
 
     private func contested(_ now: Instant) -> String {
         guard let nextTry, mode == .manage else { return "" }
-        return "; somebody takes the rules away again and again: the node tries again in "
+        return "; another program keeps removing the rules: the node restores them again in "
             + "\((nextTry.since(now).milliseconds + 999) / 1000) s"
     }
 
@@ -77,27 +77,27 @@ package struct InterceptionReport: Sendable, Equatable {
         if state == .lost {
             let hand = isMending ? "; `pipelined egress rules \(config) --apply`" : ""
             texts.append(
-                "interception_lost: \(faults.joined(separator: "; ")): TCP of workloads may go around the relay"
+                "interception_lost: \(faults.joined(separator: "; ")): TCP of workloads may bypass the relay"
                     + "\(contested(now))\(hand)")
         }
         return texts + [untold, unapplied].compactMap { $0 }
     }
 }
 
-/// Looks whether the rules are in force when there is reason to, and puts them back if it is told to.
+/// Checks the interception rules after events and periodically, and restores them in `manage` mode.
 ///
 /// Threading: the watch's thread, which waits for `nft` and `ip`.
 struct InterceptionLook {
-    /// The safety net under the kernel's events.
+    /// The interval of periodic checks besides events.
     static let interval = TimeSpan.seconds(30)
-    /// Who applies rules by hand makes several changes: in between there is nothing to report. Who puts them back waits for nobody.
+    /// Manual changes come in several steps, so a report waits this long. Restoring does not wait.
     private static let settling = TimeSpan.milliseconds(200)
-    /// No more than a tenth of the time is spent on looking.
+    /// Checks take at most a tenth of the time.
     private static let rest: UInt64 = 10
-    /// Put back so often at once, they are taken away by somebody who will do it again.
+    /// After this many restores in a row, another program is assumed to keep removing the rules.
     private static let patience = 3
     private static let longestPause = TimeSpan.seconds(60)
-    /// After so long without it, the next time is the first.
+    /// After this long without a removal, the count starts again.
     private static let calm = TimeSpan.seconds(120)
 
     private let log: ControlLog
@@ -106,14 +106,14 @@ struct InterceptionLook {
     private(set) var report = InterceptionReport()
     private var wish: InterceptionWish?
     private var monitor: InterceptMonitor?
-    /// When the next look is due; nil: nothing is watched.
+    /// When the next check is due; nil: nothing is watched.
     private(set) var nextLook: Instant?
     private var notBefore = Instant(nanoseconds: 0)
-    /// No look of this wish was complete yet: what is missing was not lost.
+    /// No check of these rules was complete yet: missing ones were not lost.
     private var isNew = true
     private var lostAt: Instant?
     private var warned: Set<String> = []
-    /// What the sets hold, as far as this node has filled them; nil: not known, since others may have since.
+    /// The bindings in the sets, as filled by this node; nil: unknown.
     private var inSets: [BoundAddress]?
     // How often rules were put back without a calm time between.
     private var streak = 0
@@ -136,7 +136,8 @@ struct InterceptionLook {
         guard let wish else { return }
         if monitor?.take() == true {
             if !wish.rules.bound.isEmpty { inSets = nil }
-            // Who puts back waits only where somebody takes away again and again: until then nothing holds a workload back.
+            // Restoring waits only while another program keeps removing the rules: meanwhile workloads could bypass the
+            // relay.
             let soon =
                 wish.mode == .manage && retryAt == nil ? now : max(now + InterceptionLook.settling, notBefore)
             nextLook = min(nextLook ?? soon, soon)
@@ -156,19 +157,19 @@ struct InterceptionLook {
         if let before = wish, wanted == nil, before.mode == .manage {
             log.say(
                 "interception_left",
-                "the rules are looked after no more; they stay in force, and refuse TCP of workloads that nobody takes: "
-                    + "`pipelined egress rules \(config) --remove` takes them off")
+                "interception rules are no longer watched; they stay in force, and refuse TCP of workloads that no "
+                    + "listener accepts; `pipelined egress rules \(config) --remove` removes them")
         }
         wish = wanted
         isNew = true
         (streak, lastApply, inSets) = (0, nil, nil)
-        // What was lost stays so until a look says otherwise.
+        // Lost rules stay lost until a check finds them.
         let isLost = report.state == .lost && wanted != nil
         report = InterceptionReport(
             mode: wanted?.mode ?? .off, state: isLost ? .lost : .unknown, faults: isLost ? report.faults : [])
         if !isLost { lostAt = nil }
         warned = []
-        // Before the first look: what changes meanwhile is not missed.
+        // Opened before the first check, so that no change is missed.
         monitor = wanted.map { InterceptMonitor(table: $0.rules.table) }
         nextLook = wanted == nil ? nil : now
     }
@@ -182,7 +183,7 @@ struct InterceptionLook {
     private mutating func look(_ wish: InterceptionWish) {
         do throws(Tool.Problem) {
             var missing = try kernel(wish).missing()
-            // Before anything else is asked: until then connections go around.
+            // Restored before anything else is asked: until then connections bypass the relay.
             if wish.mode == .manage, isDue {
                 if !missing.isEmpty { missing = try putBack(wish, missing) } else { bind(wish) }
             }
@@ -190,15 +191,15 @@ struct InterceptionLook {
         } catch {
             guard !isGivenUp() else { return }
             let text =
-                "whether interception is in force can't be told: \(InterceptionLook.line(error)); `nft` and `ip` must be there, "
-                + "and have CAP_NET_ADMIN as well (systemd: AmbientCapabilities=); it is tried again every "
+                "can't check the interception rules: \(InterceptionLook.line(error)); install `nft` and `ip`, and "
+                + "give the node CAP_NET_ADMIN (systemd: AmbientCapabilities=); the next check is in "
                 + "\(InterceptionLook.interval.milliseconds / 1000) s"
             if report.untold != text { log.say("interception_unwatched", text) }
             (report.untold, report.state) = (text, .unknown)
         }
     }
 
-    // MARK: What is said
+    // MARK: Reports
 
     private static func line(_ problem: Tool.Problem) -> String {
         problem.description.split(separator: "\n").joined(separator: "; ")
@@ -227,8 +228,8 @@ struct InterceptionLook {
         lostAt = lostAt ?? Instant(nanoseconds: cl_now())
         let mode = report.mode
         let hand = report.isMending && mode == .watch ? "; `pipelined egress rules \(config) --apply`" : ""
-        let remedy = isMending ? "; the rules are put back" : hand
-        log.say("interception_lost", "TCP of workloads may go around the relay\(remedy)") { line in
+        let remedy = isMending ? "; the node restores the rules" : hand
+        log.say("interception_lost", "TCP of workloads may bypass the relay\(remedy)") { line in
             line.list("missing", faults) { $0.string($1) }
             line.field("rules", mode.rawValue)
         }
@@ -236,16 +237,16 @@ struct InterceptionLook {
 
     private mutating func sayRestored(by whom: StaticString) {
         let lost = lostAt.map { Instant(nanoseconds: cl_now()).since($0).milliseconds }
-        log.say("interception_restored", "rules are in force again") { line in
+        log.say("interception_restored", "interception rules are in force again") { line in
             line.field("by", "\(whom)")
             if let lost { line.field("after_ms", lost) }
         }
         lostAt = nil
     }
 
-    // MARK: Putting back
+    // MARK: Restoring
 
-    /// A fight with another manager must not keep either busy: nobody waits at first, then twice as long each time.
+    /// Backs off when another manager removes the rules: at once at first, then after doubling pauses.
     private var retryAt: Instant? {
         guard let lastApply, streak >= InterceptionLook.patience else { return nil }
         let doubled = TimeSpan.seconds(1 << UInt32(min(6, streak - InterceptionLook.patience + 1)))
@@ -264,15 +265,15 @@ struct InterceptionLook {
         return after
     }
 
-    /// The rules are there; desired state says something else of interfaces than their sets, or others have changed the table.
+    /// The rules are there, but the bindings differ from desired state, or another program changed the table.
     private mutating func bind(_ wish: InterceptionWish) {
         let wanted = wish.rules.bound
         guard inSets != wanted else { return }
-        // At a start nobody knows what the sets hold.
+        // At a start the content of the sets is unknown.
         let isOfOthers = inSets == nil && !isNew
         if isOfOthers { countTry() }
         guard apply(wish), !(isNew && wanted.isEmpty) else { return }
-        log.say("interception_bound", "instances' addresses are bound to their interfaces, as desired state has them") {
+        log.say("interception_bound", "instances' addresses are bound to their interfaces, as in desired state") {
             $0.field("addresses", wanted.count)
         }
     }
@@ -285,10 +286,10 @@ struct InterceptionLook {
         guard streak == InterceptionLook.patience else { return }
         log.say(
             "interception_contested",
-            "somebody takes the rules away again and again: from now on they are put back after longer and longer "
-                + "times, up to \(InterceptionLook.longestPause.milliseconds / 1000) s; find out who, or use "
-                + "`intercept rules watch`; after \(InterceptionLook.calm.milliseconds / 1000) s without it the next time is the "
-                + "first again")
+            "another program keeps removing the interception rules: the node restores them at growing intervals, up "
+                + "to \(InterceptionLook.longestPause.milliseconds / 1000) s; find that program, or use `intercept "
+                + "rules watch`; after \(InterceptionLook.calm.milliseconds / 1000) s without a removal the node "
+                + "restores them at once again")
     }
 
     private mutating func apply(_ wish: InterceptionWish) -> Bool {
@@ -296,12 +297,12 @@ struct InterceptionLook {
             try kernel(wish).apply()
         } catch {
             guard !isGivenUp() else { return false }
-            let text = "the rules can't be put in force: \(InterceptionLook.line(error)); it is tried again"
+            let text = "can't install the interception rules: \(InterceptionLook.line(error)); the node tries again"
             if report.unapplied != text { log.say("interception_not_restored", text) }
             report.unapplied = text
             return false
         }
-        // Our own changes are no news; what others do from here on is.
+        // Discards events of our own changes.
         _ = monitor?.take()
         inSets = wish.rules.bound
         return true
@@ -309,9 +310,9 @@ struct InterceptionLook {
 
     private mutating func sayPutBack(_ missing: [String]) {
         if isNew {
-            // A start or a reload is nobody's fight.
+            // A start or a reload does not count as a removal.
             streak = 0
-            log.say("interception_applied", "the rules of this config were put in force") { line in
+            log.say("interception_applied", "the interception rules of this config were installed") { line in
                 line.list("missing", missing) { $0.string($1) }
             }
         }

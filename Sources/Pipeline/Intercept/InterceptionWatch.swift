@@ -6,8 +6,8 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// Watches over the rules that bring workloads' connections here, from a thread of its own: asking takes child processes, for
-/// which neither workers nor the control thread wait (ADR 0045).
+/// Watches the interception rules on its own thread: checks run child processes, for which neither workers nor the
+/// control thread wait (ADR 0045).
 ///
 /// Threading: ``follow(_:)``, ``report`` and ``stop()`` on the control thread.
 package final class InterceptionWatch: @unchecked Sendable {
@@ -21,10 +21,10 @@ package final class InterceptionWatch: @unchecked Sendable {
     private var isRunning = false
     /// The thread's own.
     private var look: InterceptionLook
-    /// What keeps it from looking at all.
+    /// Why it can't check at all.
     private let problem = Mutex<String?>(nil)
 
-    /// - Parameter config: its path, for what is said.
+    /// - Parameter config: its path, for messages.
     package init?(_ log: ControlLog, config: String) {
         guard let loop = ThreadLoop.make().loop else { return nil }
         self.loop = loop
@@ -32,14 +32,14 @@ package final class InterceptionWatch: @unchecked Sendable {
         look = InterceptionLook(log, config: config, isGivenUp: { loop.isEnding })
     }
 
-    /// What the newest look has found.
+    /// The result of the last check.
     package var report: InterceptionReport {
         var report = found.withLock { $0 }
         if let problem = problem.withLock({ $0 }) { report.untold = problem }
         return report
     }
 
-    /// Looks after what `program` intercepts from now on. Returns at once.
+    /// Watches the rules of `program` from now on. Returns at once.
     package func follow(_ program: Program, _ settings: NodeSettings, _ bound: [BoundAddress]) {
         let (wish, problem) = InterceptionWish.of(program, settings, bound)
         say(problem)
@@ -60,14 +60,14 @@ package final class InterceptionWatch: @unchecked Sendable {
     private func start() {
         guard !isRunning else { return }
         let failed = loop.start("interception", stackBytes: InterceptionWatch.stackBytes) { [self] in iterate() }
-        guard failed == 0 else { return say("the rules are not looked after: no thread, \(kernelError(failed))") }
+        guard failed == 0 else { return say("interception rules are not watched: no thread, \(kernelError(failed))") }
         isRunning = true
     }
 
-    /// Looks no more, and touches nothing: a node that drains may have a successor, whose rules are others.
+    /// Stops watching without touching the rules: a draining node may have a successor with other rules.
     package func end() { loop.end() }
 
-    /// Ends the thread, and a program that it waits for. The rules stay: they refuse what nobody takes.
+    /// Ends the thread and its child process. The rules stay, and refuse connections without a listener.
     package func stop() { loop.stop() }
 
     // MARK: The thread

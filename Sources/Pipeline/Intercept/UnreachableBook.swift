@@ -1,11 +1,11 @@
 import Pipeline
 
-/// Where nothing answered this host, and who has asked.
+/// An unreachable destination, and the instance that tried it.
 struct UnreachableProof: Equatable, Sendable {
     let destination: Endpoint
     let lasts: TimeSpan
     let asker: UnreachableBook.Asker
-    /// Before this the connect did not begin: wall clock, nanoseconds since 1970.
+    /// The earliest start of the connect: wall clock, nanoseconds since 1970.
     let began: UInt64
 
     /// Nil: the record proves nothing of its destination.
@@ -22,8 +22,8 @@ struct UnreachableProof: Equatable, Sendable {
     }
 }
 
-/// What the kernel's sets of destinations that do not answer hold, as far as this node has filled them (ADR 0049): so that they are
-/// never full, and nobody's destinations take all of them. Pure; bounded (R27).
+/// A model of the kernel's sets of unreachable destinations (ADR 0049), which keeps them from filling up, and from
+/// being taken by one instance. Pure; bounded (R27).
 struct UnreachableBook {
     enum Asker: Hashable, Sendable {
         case instance(UInt32)
@@ -36,9 +36,9 @@ struct UnreachableBook {
         }
     }
 
-    /// Of each family: the kernel takes what ran out from its set a moment later, and refuses whole batches that don't fit.
+    /// Of each family: the kernel removes expired elements a little later, and refuses whole batches that don't fit.
     static let limit = EgressRules.unreachableSize / 4 * 3
-    /// Destinations that one asker may bring in at once.
+    /// The most current destinations of one instance.
     static let share = 128
 
     private struct Entry {
@@ -54,8 +54,8 @@ struct UnreachableBook {
 
     enum Answer { case new, known, full }
 
-    /// - Returns: `new` if the kernel is to be told. What is known is not prolonged: nobody gets there, so what says the same
-    ///   now was begun before.
+    /// - Returns: `new` if the kernel's set must be updated. Known entries are not prolonged: new connects are refused,
+    ///   so further proof comes from older ones.
     mutating func admit(_ proof: UnreachableProof, _ now: Instant) -> Answer {
         guard entries[proof.destination] == nil else { return .known }
         let isIPv4 = proof.destination.address.isIPv4
@@ -69,12 +69,12 @@ struct UnreachableBook {
         return .new
     }
 
-    /// What ran out is gone.
+    /// Removes expired entries.
     mutating func expire(_ now: Instant) {
         for (destination, entry) in entries where entry.until <= now { remove(destination, entry) }
     }
 
-    /// The kernel did not take it.
+    /// Removes an entry that the kernel refused.
     mutating func forget(_ destination: Endpoint) {
         if let entry = entries[destination] { remove(destination, entry) }
     }

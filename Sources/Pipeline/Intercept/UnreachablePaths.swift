@@ -7,30 +7,30 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// Tells the kernel where nothing answered this host, so that the next SYN there is refused before the relay accepts it
-/// (ADR 0049). A thread of its own: a transaction waits for whoever changes rules meanwhile.
+/// Adds unreachable destinations to the kernel's sets, so that the next SYN there is refused before the relay accepts
+/// it (ADR 0049). On its own thread, since a transaction waits for other changes of rules.
 ///
 /// Threading: ``enqueue(_:)`` on the log thread; ``update(_:)`` and ``stop()`` on the control thread; ``counts`` on any.
 package final class UnreachablePaths: @unchecked Sendable {
     /// For `status`.
     package struct Counts: Equatable, Sendable {
-        /// Destinations that were put into the kernel's sets.
+        /// Destinations added to the kernel's sets.
         package var added: UInt64 = 0
-        /// Destinations that were not: too many at once, of one instance or of all, refused by the kernel, or asked for while this
-        /// host's conntrack was full.
+        /// Destinations not added: too many at once, of one instance or in total, refused by the kernel, or tried while
+        /// this host's conntrack was full.
         package var dropped: UInt64 = 0
-        /// Destinations that were not, since they have answered another connection meanwhile.
+        /// Destinations not added, because they have answered another connection meanwhile.
         package var answered: UInt64 = 0
-        /// The errno by which the kernel refused the last ones; 0: it did not.
+        /// The errno of the last refusal by the kernel; 0: none.
         package var refusal: Int32 = 0
     }
 
     private static let stackBytes = 1 << 18
     /// Between transactions: with ``UnreachableSets/batch`` the most destinations a second.
     private static let pause = TimeSpan.milliseconds(250)
-    /// How often this host's conntrack is looked at, while nothing is proved.
+    /// How often this host's conntrack is checked without proofs.
     private static let look = TimeSpan.seconds(1)
-    /// Proofs that wait for the thread; of more the newest are dropped.
+    /// The most queued proofs; further ones are dropped.
     private static let waitingLimit = 1024
 
     private struct Shared {
@@ -41,7 +41,7 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     private let log: ControlLog
     private let shared = Mutex(Shared())
-    /// The thread runs: without it nobody asks for what answered.
+    /// The thread runs; without it answers are not recorded.
     private let isRunning = Atomic<Bool>(false)
     private let made = ThreadLoop.make()
     // The control thread's own.
@@ -61,7 +61,7 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     // MARK: The control thread's side
 
-    /// Starts the thread once a program asks for it. Where nothing is proved it looks at conntrack, once a second.
+    /// Starts the thread once a program needs it. Without proofs it checks conntrack once a second.
     package func update(_ program: Program) {
         guard program.capabilities.contains(.refusesUnreachable), !isRunning.load(ordering: .relaxed), !hasFailed else {
             return
@@ -81,7 +81,7 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     package var counts: Counts { shared.withLock { $0.counts } }
 
-    /// Why nobody is refused a destination that does not answer; nil: who asks for it is.
+    /// Why unreachable destinations are not refused; nil: they are.
     package var problem: String? {
         let refusal = counts.refusal
         return refusal == 0 ? nil : UnreachablePaths.explain(refusal)
@@ -129,7 +129,7 @@ package final class UnreachablePaths: @unchecked Sendable {
 
     private var isIdle: Bool { shared.withLock { $0.waiting.isEmpty } }
 
-    /// One transaction a family at most. How many proofs it took.
+    /// At most one transaction per family. Returns the number of proofs taken.
     private func takeProofs() -> Int {
         let (taken, proofs) = shared.withLock { shared in
             let proofs = Array(shared.waiting.prefix(UnreachableSets.batch))
@@ -162,8 +162,8 @@ package final class UnreachablePaths: @unchecked Sendable {
         return taken
     }
 
-    /// What an open connection has heard of since the failed connect began is not dead either. Where the kernel does not say,
-    /// all are taken; what it did not come to say is not.
+    /// A destination that answered an open connection since the failed connect began is not dead either. If the kernel
+    /// can't tell, all are added; those missing from a cut answer are not.
     private func withoutEstablished(_ proofs: [UnreachableProof], isIPv4: Bool) -> [UnreachableProof] {
         guard !proofs.isEmpty else { return [] }
         if established == nil { established = EstablishedPaths.open() }
@@ -205,7 +205,7 @@ package final class UnreachablePaths: @unchecked Sendable {
             }
             return shared.counts.refusal
         }
-        // Said once, until it works again or something else is wrong.
+        // Logged once, until it works again or the error changes.
         if error != 0, error != before { say(error) }
     }
 
@@ -224,11 +224,11 @@ package final class UnreachablePaths: @unchecked Sendable {
         let why =
             switch error {
             case EPERM: "it needs CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
-            case ENOENT: "nftables has no set for them: `pipelined egress rules CONFIG --apply`"
+            case ENOENT: "the nftables set is missing: run `pipelined egress rules CONFIG --apply`"
             case ENFILE: "the set is full"
             case EPROTONOSUPPORT, EOPNOTSUPP: "the kernel has no nf_tables"
             default: kernelError(error)
             }
-        return "destinations that do not answer are not refused before the relay accepts: \(why)"
+        return "unreachable destinations are not refused before accept: \(why)"
     }
 }

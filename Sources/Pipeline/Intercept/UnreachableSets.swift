@@ -5,8 +5,8 @@ import PipelineExport
 import PipelineHost
 import PipelineNetlink
 
-/// Puts elements into the sets of destinations that do not answer (`egress rules`), by nfnetlink: one transaction for each
-/// family, so that a set that is missing keeps nothing from the other one.
+/// Adds elements to the sets of unreachable destinations (`egress rules`), by nfnetlink: one transaction per family, so
+/// that a missing set does not affect the other.
 ///
 /// Threading: one thread, whose network namespace it is.
 final class UnreachableSets {
@@ -36,7 +36,7 @@ final class UnreachableSets {
         return failed == 0 ? answer() : failed
     }
 
-    /// The kernel has done it when the call above returns, and what it says of it waits.
+    /// The kernel has finished when the call above returns, and its answer is ready to read.
     private func answer() -> Int32 {
         var error: Int32 = 0
         var isAnswered = false

@@ -1,7 +1,7 @@
 import Pipeline
 
-/// Sets that every config may name without `@`. From the IANA IPv4 and IPv6 Special-Purpose Address Registries
-/// (RFC 6890, updated by RFC 8190) and the multicast and reserved blocks, as of 2026.
+/// Built-in sets, which every config may name without `@`. From the IANA IPv4 and IPv6 Special-Purpose Address
+/// Registries (RFC 6890, updated by RFC 8190) and the multicast and reserved blocks, as of 2026.
 package enum BuiltInSets {
     package static let names = [
         "bogons", "private", "link_local", "loopback", "multicast", "documentation", "shared", "unspecified",
@@ -24,7 +24,7 @@ package enum BuiltInSets {
     package static func summary(_ name: String) -> String {
         switch name {
         case "bogons":
-            "addresses that no packet from the public Internet comes from: all others here, and reserved ones"
+            "sources that never occur on the public Internet: all other built-in sets, and reserved addresses"
         case "private": "private use: RFC 1918, unique local IPv6 (RFC 4193)"
         case "link_local": "link-local: RFC 3927, RFC 4291"
         case "loopback": "loopback: RFC 1122, RFC 4291"
@@ -108,7 +108,7 @@ package enum BuiltInSets {
         "fec0::/10",  // site-local (deprecated), RFC 3879
     ]
 
-    /// What lies in ``reserved`` and is globally reachable all the same, or left open.
+    /// Parts of ``reserved`` that are globally reachable, or left open.
     static let reachable = [
         "192.0.0.9/32", "192.0.0.10/32",  // PCP and TURN anycast, RFC 7723, RFC 8155
         "2001::/32",  // Teredo, RFC 4380
@@ -126,7 +126,7 @@ package enum BuiltInSets {
         return parts + others.filter { other in !parts.contains { $0.contains(other.first) } }
     }()
 
-    /// `whole` in as few prefixes as leave out all `holes`.
+    /// `whole` without all `holes`, in as few prefixes as possible.
     private static func without(_ whole: Prefix, _ holes: [Prefix]) -> [Prefix] {
         let inside = holes.filter { whole.contains($0.first) || $0.contains(whole.first) }
         guard !inside.isEmpty else { return [whole] }

@@ -2,7 +2,7 @@ import Pipeline
 
 /// The blocks and lines that belong to filters, by their descriptors.
 extension Checker {
-    /// What stages may name, and lines. `single` blocks follow the pipelines (``checkSingles(_:)``).
+    /// Named blocks and lines. `single` blocks follow the pipelines (``checkSingles(_:)``).
     func checkBlocks(_ entries: [String: [EntrySyntax]]) {
         for descriptor in grammar.blocks {
             let mine = entries[descriptor.keyword] ?? []
@@ -22,12 +22,12 @@ extension Checker {
             guard let name = newName(of: entry, descriptor.what, &first) else { continue }
             var open = [OpenBlock(descriptor)]
             readLines(entry.body?.entries ?? [], of: descriptor.keyword, into: &open)
-            // Kept even if some line is wrong: uses of the name are right.
+            // Kept even if some line is wrong, so that its uses are not reported too.
             if let block = finish(open[0], name: name.value, at: name.span) { blocks.add(block, descriptor.kind) }
         }
     }
 
-    /// A name that no block of the kind has yet. Nil, reported, if there is none.
+    /// The block's name, if it is new for this kind. Nil, reported, if it is missing or taken.
     func newName(
         of entry: EntrySyntax, _ what: String, _ first: inout [String: SourceSpan]
     ) -> Located<String>? {
@@ -37,7 +37,7 @@ extension Checker {
         return name
     }
 
-    /// Blocks of which there is at most one; after the pipelines: without a block, it depends on them what holds.
+    /// Blocks of which there is at most one; after the pipelines, on which their defaults depend.
     func checkSingles(_ entries: [String: [EntrySyntax]]) {
         for descriptor in grammar.blocks {
             guard case .single = descriptor.shape else { continue }
@@ -82,7 +82,7 @@ extension Checker {
         }
     }
 
-    // MARK: What nothing uses
+    // MARK: Unused blocks
 
     /// In a file without errors.
     func remarkOnUnused(_ entries: [String: [EntrySyntax]]) {
@@ -101,7 +101,7 @@ extension Checker {
         block is NamedSet ? usedSets.contains(block.name) : usedBlocks.contains(ObjectIdentifier(block))
     }
 
-    /// What filters have to say of a config without errors.
+    /// The filters' remarks on a config without errors.
     func review() {
         let config = ConfigReview(capabilities: capabilities, blocks: blocks)
         for remark in catalog.flatMap({ $0.review(config) }) {
@@ -115,7 +115,7 @@ extension Checker {
         }
     }
 
-    /// What some stage of the file can do.
+    /// The union of all stages' capabilities.
     var capabilities: StageCapabilities {
         pipelines.lazy.flatMap(\.stages).reduce(into: []) { $0.formUnion($1.facts.capabilities) }
     }

@@ -39,9 +39,9 @@ extension Checker {
         else { return nil }
         let endpoint = parsed(address) { text throws(ValueProblem) in try ConfigValue.endpoint(text) }
         let mode = ListenerMode(rawValue: kindWord.text).flatMap { $0.intercepts ? $0 : nil } ?? .direct
-        // What is intercepted may be any protocol, and the server may be the one that speaks first (R2).
+        // Intercepted connections may be of any protocol, and the server may speak first (R2).
         let hint = mode.intercepts ? .tcpRaw : checkedHint(kindWord, among: Checker.listenKinds)
-        guard words.expect("via"), let pipeline = words.next("the name of a pipeline"), words.expectEnd() else {
+        guard words.expect("via"), let pipeline = words.next("a pipeline's name"), words.expectEnd() else {
             return nil
         }
         let remedy = mode.intercepts ? "" : ", or listen with `tls_passthrough`"
@@ -60,7 +60,7 @@ extension Checker {
             endpoint.span)
     }
 
-    /// What a listener is, as its line says.
+    /// A listener's mode or hint.
     static let listenKinds =
         ProtocolHint.allCases.map(\.name) + ListenerMode.allCases.filter(\.intercepts).map(\.rawValue)
 
@@ -75,7 +75,7 @@ extension Checker {
 
     // MARK: expose
 
-    /// Stands for the IPv4 address of each env that has one of its own (R9).
+    /// Stands for each env's dedicated IPv4 address (R9).
     static let dedicated = "dedicated_ipv4"
 
     private func checkedExpose(_ entry: EntrySyntax) -> Located<ExposeSpec>? {
@@ -92,7 +92,7 @@ extension Checker {
             : words.next("`via`, or a hint").flatMap {
                 checkedHint($0, among: ProtocolHint.allCases.map(\.name))
             }
-        guard let hint, words.expect("via"), let pipeline = words.next("the name of a pipeline"), words.expectEnd()
+        guard let hint, words.expect("via"), let pipeline = words.next("a pipeline's name"), words.expectEnd()
         else { return nil }
         let isDedicated = addressWord.text == Checker.dedicated
         let address =
@@ -108,7 +108,7 @@ extension Checker {
                 line: line(entry.keyword.span), isDedicated: isDedicated), addressWord.span.through(portsWord.span))
     }
 
-    /// True, reported, if no port of the range may be opened.
+    /// True, reported, if every port of the range is denied.
     private func isDenied(_ ports: Located<ClosedRange<UInt16>>) -> Bool {
         let denied = node.deniedPorts.filter { $0.overlaps(ports.value) }.map { $0.clamped(to: ports.value) }
         guard !denied.isEmpty else { return false }
@@ -128,7 +128,7 @@ extension Checker {
         return false
     }
 
-    /// True, reported, if another range claims one of its ports: which pipeline would serve it?
+    /// True, reported, if another range has one of its ports, so that the pipeline is ambiguous.
     private func overlaps(_ expose: Located<ExposeSpec>) -> Bool {
         let ports = expose.value.ports
         let same = { (other: ExposeSpec) in
@@ -154,8 +154,8 @@ extension Checker {
 
     // MARK: The pipeline that a line names
 
-    /// The index of the pipeline, if it can do what a listener with this hint needs. Nil, reported, if not.
-    /// `remedy` is what else than another pipeline may help a raw listener.
+    /// The index of the pipeline, if it fits a listener with this hint. Nil, reported, if not. `remedy` is an
+    /// alternative to another pipeline for a raw listener.
     private func checkedUse(
         _ word: WordSyntax, hint: ProtocolHint?, mode: ListenerMode = .direct, remedy: String
     ) -> Int? {
@@ -170,7 +170,7 @@ extension Checker {
         let errorsBefore = reporter.errorCount
         if pipeline.firstIndex(giving: .backend) == nil, isFirstReport("backend", pipeline) {
             reporter.error(
-                word.span, "the pipeline `\(pipeline.name)` never chooses a backend", help: addGiver(of: .backend),
+                word.span, "the pipeline `\(pipeline.name)` never selects a backend", help: addGiver(of: .backend),
                 related: [.init(pipeline.nameSpan, "`\(pipeline.name)` is here")])
         }
         requireDestination(pipeline, word, mode)
@@ -190,8 +190,8 @@ extension Checker {
         return givers.isEmpty ? nil : "add \(orList(givers)) to it"
     }
 
-    /// A pipeline that connects to where clients were going, behind a listener that they connect to themselves, would
-    /// connect to that listener for ever; and an intercepting one has no other backends to choose from.
+    /// A pipeline with `original_destination` behind a listener that does not intercept would connect to that listener
+    /// in a loop; an intercepting listener needs such a pipeline.
     private func requireDestination(_ pipeline: CheckedPipeline, _ word: WordSyntax, _ mode: ListenerMode) {
         guard let backend = pipeline.firstIndex(giving: .backend) else { return }
         let stage = pipeline.stages[backend]
@@ -201,12 +201,14 @@ extension Checker {
         let related = Diagnostic.Related(stage.keyword.span, "`\(stage.name)` is here")
         if mode.intercepts {
             reporter.error(
-                word.span, "`\(mode.rawValue)` relays to where clients were going, and `\(pipeline.name)` to routes",
+                word.span,
+                "`\(mode.rawValue)` relays to original destinations, but `\(pipeline.name)` relays to "
+                    + "routes",
                 help: "write `\(stage.name) original_destination` in it, or use another pipeline", related: [related])
         } else {
             reporter.error(
                 word.span,
-                "`\(pipeline.name)` connects to where clients were going, which is this listener itself",
+                "`\(pipeline.name)` connects to original destinations, which for this listener is the listener itself",
                 help: "listen with `transparent` or `redirect`, or use another pipeline", related: [related])
         }
     }
@@ -215,7 +217,7 @@ extension Checker {
         guard pipeline.firstIndex(giving: .serverName) == nil, isFirstReport("name", pipeline) else { return }
         reporter.error(
             word.span,
-            "a `tls_passthrough` listener routes by server name, and no stage of `\(pipeline.name)` gives it",
+            "a `tls_passthrough` listener routes by server name, but no stage of `\(pipeline.name)` provides it",
             help: addGiver(of: .serverName), related: [.init(pipeline.nameSpan, "`\(pipeline.name)` is here")])
     }
 
@@ -227,14 +229,15 @@ extension Checker {
             guard gives || waits, isFirstReport("raw \(stage.line)", pipeline) else { continue }
             reporter.error(
                 word.span,
-                "a raw listener never waits for the client to speak, and `\(stage.name)` (line \(stage.line)) does",
+                "a raw listener never waits for the client's first bytes, but `\(stage.name)` (line \(stage.line)) "
+                    + "does",
                 help: "use a pipeline without `\(stage.name)`\(gives ? remedy : "")",
                 related: [.init(stage.keyword.span, "`\(stage.name)` is here")])
         }
     }
 }
 
-/// Takes the words of a line one by one, and says what should have stood where one is missing.
+/// Takes the words of a line one by one, and reports what was expected where one is missing.
 private struct WordCursor {
     private let checker: Checker
     private let keyword: WordSyntax

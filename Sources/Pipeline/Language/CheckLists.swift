@@ -25,11 +25,11 @@ extension Checker {
         guard let path = filePath(of: entry) else { return }
         var taken = list
         let isRead = forEachLine(of: path) { line throws(ValueProblem) in
-            // Lists overlap: what is there twice is there.
+            // Lists overlap: duplicates are allowed.
             _ = try taken.add(line)
         }
         list = taken
-        // Kept empty for the day that it is needed.
+        // An empty set is allowed, with a note.
         if isRead, list.count == 0 {
             reporter.note(path.span, "\(path.value) is empty: it contains no \(members.contained)")
         }

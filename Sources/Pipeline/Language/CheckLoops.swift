@@ -1,7 +1,7 @@
 import Pipeline
 
-/// A backend that is a listener of this node: its connections would come back, each for another one, until no slot is left.
-/// Only what the file itself shows; the rest is refused when it is connected to (`backend.loop`).
+/// Backends that are listeners of this node, whose connections would loop until no slot is left. Only cases visible in
+/// the file; the rest is refused at the connect (`backend.loop`).
 extension Checker {
     func checkLoops() {
         guard !listeners.isEmpty || !exposes.isEmpty else { return }
@@ -22,7 +22,7 @@ extension Checker {
 
     private func report(_ span: SourceSpan, _ endpoint: Endpoint, _ listener: SourceSpan) {
         reporter.error(
-            span, "the backend \(endpoint) is a listener of this node, and would be connected to itself",
+            span, "the backend \(endpoint) is a listener of this node: connections would loop",
             help: "give the address or the port of the server", related: [.init(listener, "it listens here")])
     }
 
@@ -32,7 +32,7 @@ extension Checker {
         return exact[Endpoint(endpoint.address.unspecifiedOfFamily, endpoint.port)]
     }
 
-    /// The line that opens the backend's port, if a route asks for that.
+    /// The `expose` line that opens the backend's port for a route.
     private func expose(at endpoint: Endpoint, raw: Set<UInt16>, named: Set<UInt16>) -> Located<ExposeSpec>? {
         exposes.first { expose in
             let asks = expose.value.hint == .tcpRaw ? raw : named

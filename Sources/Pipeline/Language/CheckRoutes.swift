@@ -1,6 +1,6 @@
 import Pipeline
 
-/// A `route` block: well-formed fields and where they stand. Whether it may be served is the routing side's to say.
+/// A `route` block: well-formed fields and their positions. The routing side decides whether it is served.
 package struct RouteBlock: Sendable {
     package struct Owner: Sendable, Hashable {
         package let org: String
@@ -18,7 +18,7 @@ package struct RouteBlock: Sendable {
     package let listen: Located<UInt16>
     /// At least one; ports 1...65535.
     package let backends: [Located<BackendSpec>]
-    /// True for `v2`; nil: not said, which means `off`.
+    /// True for `v2`; nil: not given, which means `off`.
     package let proxyV2: Located<Bool>?
     package let backendExpectsProxy: Located<Bool>?
     package let allowNonTLS: Located<Bool>?
@@ -193,7 +193,7 @@ extension Checker {
 
     private static let backendOptions = ["weight", "max"]
 
-    /// `weight 3 max 100` behind the one address that they are about. Nil, reported, if they can't be read.
+    /// `weight 3 max 100` after a single address. Nil, reported, if they can't be read.
     private func backendOptions(
         _ addresses: ArraySlice<WordSyntax>, _ words: ArraySlice<WordSyntax>, _ keyword: WordSyntax
     ) -> (weight: UInt16, maxConnections: UInt32)? {
@@ -201,7 +201,7 @@ extension Checker {
         guard let option = words.first else { return (1, 0) }
         guard addresses.count == 1 else {
             reporter.error(
-                option.span, "`\(option.text)` is about one backend, and this line has \(addresses.count)",
+                option.span, "`\(option.text)` applies to one backend, but this line has \(addresses.count)",
                 help: "write a `backend` line for each backend that has options")
             return nil
         }
@@ -265,7 +265,7 @@ extension ConfigValue {
     static func identifier(_ text: String) throws(ValueProblem) -> String {
         guard isIdentifier(text) else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no id", expected: "letters, digits, `_`, `-`, `.` or `:`, at most 128")
+                message: "\(quoted(text)) is not an id", expected: "letters, digits, `_`, `-`, `.` or `:`, at most 128")
         }
         return text
     }
@@ -274,7 +274,7 @@ extension ConfigValue {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
         guard parts.count == 3, parts.allSatisfy(isIdentifier) else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no owner", expected: "ORG/APP/ENV, like `acme/shop/prod`")
+                message: "\(quoted(text)) is not an owner", expected: "ORG/APP/ENV, like `acme/shop/prod`")
         }
         return RouteBlock.Owner(org: parts[0], app: parts[1], env: parts[2])
     }
@@ -287,7 +287,7 @@ extension ConfigValue {
             }
     }
 
-    /// R10: instances stand in the IPv6 overlay. A `route` block also takes IPv4, for sites that have no overlay.
+    /// R10: instances have IPv6 overlay addresses. A `route` block also takes IPv4, for sites without an overlay.
     static func backend(_ text: String) throws(ValueProblem) -> Endpoint {
         let endpoint: Endpoint
         do throws(ValueProblem) {

@@ -4,7 +4,7 @@ import Pipeline
 struct OpenBlock {
     let descriptor: BlockDescriptor
     var draft: any BlockDraft
-    /// Where each setting is said, by its name (``SettingLine/name``).
+    /// The position of each setting, by its name (``SettingLine/name``).
     var said: [String: SourceSpan] = [:]
 
     init(_ descriptor: BlockDescriptor) {
@@ -17,7 +17,7 @@ struct OpenBlock {
 extension Checker {
     /// - Parameters:
     ///   - keyword: the block's, for messages.
-    ///   - blocks: those that own the lines which may stand there.
+    ///   - blocks: the descriptors of the allowed lines.
     func readLines(_ entries: [EntrySyntax], of keyword: String, into blocks: inout [OpenBlock]) {
         for entry in entries where !reporter.isFull { readLine(entry, of: keyword, into: &blocks) }
     }
@@ -47,7 +47,7 @@ extension Checker {
         _ = apply(words, keyword, line, &blocks[owner])
     }
 
-    /// The setting that the line is about: where lines of one keyword are several, the first word says which.
+    /// The line's setting: if several share a keyword, the first word selects one.
     private func settingLine(_ keyword: WordSyntax, _ words: [WordSyntax], _ all: [SettingLine]) -> SettingLine? {
         let candidates = all.filter { $0.keyword == keyword.text }
         guard candidates.contains(where: { $0.qualifier != nil }) else { return candidates.first }
@@ -60,7 +60,7 @@ extension Checker {
         return nil
     }
 
-    /// True if the words are right, and the draft has taken them over.
+    /// True if the words are valid, and the draft has applied them.
     func apply(_ words: [WordSyntax], _ keyword: WordSyntax, _ line: SettingLine, _ block: inout OpenBlock) -> Bool {
         let clause: Clause
         do throws(ClauseFailure) {
@@ -82,7 +82,7 @@ extension Checker {
         }
     }
 
-    /// Makes the block, and says what is wrong with it as a whole.
+    /// Builds the block, and reports problems of the block as a whole.
     /// - Parameter place: of its name, or of its keyword where it has none.
     func finish(_ block: OpenBlock, name: String, at place: SourceSpan) -> (any ConfigBlock)? {
         let descriptor = block.descriptor

@@ -5,7 +5,7 @@ struct CheckedStage {
     let filter: any Filter.Type
     let keyword: WordSyntax
     let line: Int
-    /// Nil if a clause of it is wrong: its place in the chain still counts.
+    /// Nil if a clause is wrong; its place in the chain still counts.
     let stage: Stage?
     /// The first clause of each name.
     let clauseSpans: [String: SourceSpan]
@@ -19,7 +19,7 @@ struct CheckedPipeline {
     let name: String
     let nameSpan: SourceSpan
     var stages: [CheckedStage] = []
-    /// False if a line of it is no stage that we know: what the chain lacks is then anyone's guess.
+    /// False if a line is not a known stage, so that missing facts can't be judged.
     var isComplete = true
 
     func firstIndex(giving fact: Fact) -> Int? { stages.firstIndex { $0.facts.gives.contains(fact) } }
@@ -42,16 +42,16 @@ extension Checker {
         }
     }
 
-    /// What a stage reserves stays counted until the connection ends, and a connection can hold so many; one is for the
-    /// route's own limit.
+    /// Reservations last until the connection ends, and a connection has a fixed number; one is for the route's own
+    /// limit.
     private func checkReservations(of pipeline: CheckedPipeline) {
         let limit = Reservations.capacity - 1
         let reserving = pipeline.stages.filter { $0.facts.reservations > 0 }
         guard reserving.count > limit else { return }
         reporter.error(
             reserving[limit].keyword.span,
-            "more than \(limit) stages of `\(pipeline.name)` limit connections at once or bytes",
-            help: "put what has the same key into one `limit` block",
+            "more than \(limit) stages of `\(pipeline.name)` limit concurrent connections or bytes",
+            help: "merge `limit` blocks with the same key",
             related: [.init(reserving[0].keyword.span, "the first is here")])
     }
 
@@ -148,7 +148,7 @@ extension Checker {
     ) {
         if descriptor.reasons.isEmpty {
             reporter.error(
-                syntax.span, "`\(descriptor.keyword)` never refuses a connection, so it has no `shadow`",
+                syntax.span, "`\(descriptor.keyword)` never refuses a connection, so `shadow` has no effect",
                 help: "remove `shadow`")
         } else if !isDuplicate("`shadow`", syntax.span, firstAt: result.shadow) {
             result.shadow = syntax.span
@@ -203,16 +203,16 @@ extension Checker {
                 expected: "1 to \(sizeText(UInt64(PeekNeed.limit)))")
         }
         guard let timeout = peek.timeout else {
-            // Where it waits without end, it inspects without blocking: what it gives then is what was known before.
+            // Without a deadline it uses non-blocking inspection, so it can provide only facts known before.
             guard !stage.facts.gives.isEmpty, !stage.filter.descriptor.isNonBlocking else { return }
             return reporter.error(
-                entry.headSpan, "`\(name)` would make later stages wait without end", help: "give it a timeout")
+                entry.headSpan, "`\(name)` may wait for bytes without a deadline", help: "give it a timeout")
         }
         if timeout < .seconds(1) {
             reporter.note(
                 spans["timeout"] ?? entry.keyword.span,
-                "`\(name)` waits \(timeout.configText) for the client's first bytes; a lost segment takes longer to "
-                    + "come again", help: "`timeout 3s` lets such clients in")
+                "`\(name)` waits \(timeout.configText) for the client's first bytes, but the retransmission of a lost "
+                    + "segment takes longer", help: "`timeout 3s` admits such clients")
         }
     }
 }

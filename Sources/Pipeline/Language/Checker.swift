@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Turns the tree into a program's parts. Each kind of entry has its file: `Check*.swift`.
+/// Compiles the tree into the parts of a program. Each kind of entry has its file: `Check*.swift`.
 final class Checker {
     static let pipelineLimit = 1024
     static let stageLimit = 32
@@ -18,10 +18,10 @@ final class Checker {
     var node = NodeSettings()
     /// Compiled blocks of the filters.
     var blocks = BlockTable()
-    /// Where the first of each kind stands.
+    /// The position of the first entry of each kind.
     var blockPlaces: [BlockKind: SourceSpan] = [:]
     var usedSets: Set<String> = []
-    /// Blocks of the program that runs, to be taken over where nothing changed.
+    /// Blocks of the running program, reused where unchanged.
     var reusable = BlockTable()
     var usedBlocks: Set<ObjectIdentifier> = []
     var pipelines: [CheckedPipeline] = []
@@ -30,7 +30,7 @@ final class Checker {
     var exposes: [Located<ExposeSpec>] = []
     var routes: [RouteBlock] = []
     var routesFile: Located<String>?
-    /// Unfit uses of a pipeline that were reported, so that ten listeners don't say the same ten times.
+    /// Reported misuses of pipelines, so that ten listeners don't repeat an error ten times.
     var reportedUses: Set<String> = []
     var stageCount = 0
 
@@ -57,7 +57,7 @@ final class Checker {
             let entry = underTodaysName(entry)
             if fitsTopLevel(entry) { entries[entry.keyword.text, default: []].append(entry) }
         }
-        // What others refer to comes first; the order in the file is the author's own.
+        // Referenced entries are checked first; the order in the file is free.
         checkNodes(entries["node"] ?? [])
         checkBlocks(entries)
         checkPipelines(entries["pipeline"] ?? [])
@@ -66,7 +66,7 @@ final class Checker {
         checkLoops()
         checkRouteSources(entries["routes"] ?? [])
         checkSingles(entries)
-        // In a file with errors, what looks unused may only be misspelt where it is used.
+        // In a file with errors, an unused name may only be misspelt at its use.
         guard reporter.errorCount == 0 else { return }
         remarkOnUnusedPipelines()
         remarkOnUnused(entries)
@@ -124,7 +124,7 @@ final class Checker {
         }
     }
 
-    /// Binds all together; nil if there was an error.
+    /// Assembles the program; nil after an error.
     func makeProgram() -> Program? {
         guard reporter.errorCount == 0 else {
             for stage in pipelines.flatMap(\.stages).compactMap(\.stage) {
@@ -151,7 +151,7 @@ final class Checker {
 
     func line(_ span: SourceSpan) -> Int { source.lineNumber(of: span.start) }
 
-    /// The words behind the keyword, where commas have no place. Nil, reported, if there are some.
+    /// The words after the keyword. Nil, reported, if there are commas.
     func arguments(of entry: EntrySyntax) -> [WordSyntax]? {
         guard entry.clauses.count == 1 else {
             reporter.error(
@@ -196,8 +196,8 @@ final class Checker {
         return true
     }
 
-    /// Says why `words`, which follow `subject`, fit none of its forms. `name` is what is not complete if words are
-    /// missing; `form` is what helps if nothing else does.
+    /// Reports why `words` after `subject` fit none of its forms. `name` is the incomplete item if words are missing;
+    /// `form` is the fallback help.
     func report(
         _ failure: ClauseFailure, _ words: [WordSyntax], of subject: WordSyntax, name: String? = nil,
         form: String? = nil

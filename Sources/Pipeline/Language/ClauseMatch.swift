@@ -1,7 +1,7 @@
 import Pipeline
 
 extension ClauseSpec.Element {
-    /// What a message says was expected: any of these.
+    /// The alternatives that a message lists as expected.
     var expectations: [String] {
         switch self {
         case .word(let word): ["`\(word)`"]
@@ -20,20 +20,20 @@ extension ClauseSpec.Element {
     }
 }
 
-/// Why words don't fit a clause, and how far they did.
+/// Why words don't fit a clause, and how many did.
 struct ClauseFailure: Error {
-    /// How many words fitted.
+    /// The number of matching words.
     var progress: Int
-    /// The word is of the right kind, and wrong in itself.
+    /// The word is of the right kind, but invalid.
     var isValue = false
     /// Nil: words are missing.
     var message: String?
     var expected: [String] = []
     var candidates: [String] = []
     var help: String?
-    /// The index of another word that matters: where the first of two is.
+    /// The index of a related word: the first of two duplicates.
     var first: Int?
-    /// What else is wrong with the same words.
+    /// Further problems of the same words.
     var others: [ClauseFailure] = []
 
     static let endOfLine = "the end of the line"
@@ -44,7 +44,7 @@ struct ClauseFailure: Error {
             first: first)
     }
 
-    /// The one that came further; of two as far, the one about a value; else what both expected.
+    /// The failure with more progress; at equal progress, the one about a value; else the union of both.
     func merged(with other: ClauseFailure) -> ClauseFailure {
         if progress != other.progress { return progress > other.progress ? self : other }
         if isValue || other.isValue { return isValue ? self : other }
@@ -62,7 +62,7 @@ struct ClauseFailure: Error {
 struct ClauseMatcher {
     /// The blocks of the file, sets among them.
     var blocks = BlockTable()
-    /// Others may follow behind a comma.
+    /// Further clauses may follow after a comma.
     var isOneOfSeveral = true
 
     func match(_ words: [WordSyntax], _ spec: ClauseSpec) throws(ClauseFailure) -> Clause {
@@ -72,7 +72,7 @@ struct ClauseMatcher {
             let word = quoted(words[run.index].text)
             throw ClauseFailure(
                 progress: run.index,
-                message: isOneOfSeveral ? "\(word) is more than the clause takes" : "unexpected \(word)",
+                message: isOneOfSeveral ? "\(word) is too much for the clause" : "unexpected \(word)",
                 expected: run.passed.flatMap(\.expectations)
                     + [isOneOfSeveral ? "`,` or the end of the line" : ClauseFailure.endOfLine],
                 candidates: run.passed.flatMap(\.words))
@@ -84,7 +84,7 @@ struct ClauseMatcher {
     private struct ClauseRun {
         var values: [ArgumentValue] = []
         var index = 0
-        /// Optional words that were not there: a later word that doesn't fit may be meant as one of them.
+        /// Optional words that were skipped: a later misfit may be meant as one of them.
         var passed: [ClauseSpec.Element] = []
 
         mutating func take(_ value: ArgumentValue?) {
@@ -127,7 +127,7 @@ struct ClauseMatcher {
         }
     }
 
-    /// All of them are looked at: what is wrong with each is said.
+    /// Checks all of them, and reports each problem.
     private func list(
         _ words: [WordSyntax], from start: Int, _ kind: ValueKind, _ limit: Int
     ) throws(ClauseFailure) -> [ArgumentValue] {
@@ -156,7 +156,7 @@ struct ClauseMatcher {
         throw first
     }
 
-    /// To the end of the words, or to what begins no option.
+    /// Up to the end of the words, or to a word that begins no option.
     private func options(
         _ words: [WordSyntax], from index: inout Int, _ options: [ClauseSpec]
     ) throws(ClauseFailure) -> [Clause] {
@@ -180,7 +180,7 @@ struct ClauseMatcher {
         return found
     }
 
-    /// The first of `specs` that fits, or the failure of those that came furthest.
+    /// The first of `specs` that fits, or the failure with the most progress.
     func match(_ words: [WordSyntax], oneOf specs: [ClauseSpec]) throws(ClauseFailure) -> (ClauseSpec, Clause) {
         var best: ClauseFailure?
         for spec in specs {
@@ -225,7 +225,7 @@ struct ClauseMatcher {
         }
     }
 
-    /// True if the author meant a value here, so that what is wrong with it is worth more than that others would fit.
+    /// True if the author meant a value here, so that its problem is more useful than a list of alternatives.
     private static func looksLikeValue(
         _ word: String, _ element: ClauseSpec.Element, _ problem: ValueProblem
     ) -> Bool {

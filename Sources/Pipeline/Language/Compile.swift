@@ -1,11 +1,11 @@
 import Pipeline
 
-/// What became of a config file: a program if it has no error, and all that there is to say.
+/// The result of compiling a config file: a program if there is no error, and the diagnostics.
 package struct Compilation: Sendable {
     /// Nil exactly if the file has errors.
     package let program: Program?
-    /// The `route` blocks whose fields are well formed. Ownership and conflicts are the routing side's to judge; what
-    /// it finds it adds with ``report(_:)``.
+    /// The well-formed `route` blocks. The routing side checks ownership and conflicts, and adds its findings with
+    /// ``report(_:)``.
     package let routes: [RouteBlock]
     /// `routes file PATH`, as written: a relative path means relative to the config file.
     package let routesFile: Located<String>?
@@ -15,22 +15,22 @@ package struct Compilation: Sendable {
 
     package var hasErrors: Bool { diagnostics.contains { $0.severity == .error } }
 
-    /// Adds what a later check found, at its place.
+    /// Adds a later check's diagnostic at its position.
     package mutating func report(_ diagnostic: Diagnostic) {
         let place = diagnostics.firstIndex { $0.span.start > diagnostic.span.start } ?? diagnostics.endIndex
         diagnostics.insert(diagnostic, at: place)
     }
 }
 
-/// Compiles a config file: checks everything, reports everything that is wrong in one go, and binds the stages.
+/// Compiles a config file: checks everything, reports all errors at once, and binds the stages.
 ///
 /// - Parameters:
 ///   - text: at most ``SourceText/limit`` bytes of UTF-8; anything else is a diagnostic.
 ///   - file: its name in diagnostics.
-///   - catalog: the filters of this build, in the order that gives them their reason codes.
+///   - catalog: the filters of this build, in the order of their reason codes.
 ///   - readFile: reads a file that the text names (`set NAME file PATH`). It knows where relative paths begin.
-///   - reusing: the blocks of the program that runs (``Program/blocks``). A `limit` whose settings are still the same
-///     keeps its table, so that a reload forgives nobody.
+///   - reusing: the blocks of the running program (``Program/blocks``). A `limit` with unchanged settings keeps its
+///     table across the reload.
 package func compile(
     _ text: [UInt8], file: String, catalog: [any Filter.Type],
     reusing: BlockTable = BlockTable(), readFile: @escaping FileReader = noFiles
@@ -52,10 +52,10 @@ package func compile(
         diagnostics: reporter.finish(), source: source)
 }
 
-/// The one way to write a config file: indentation, columns, one blank line at most; comments stay.
-/// Nil, with the reasons, if the text doesn't parse. Formatting what this returns changes nothing.
+/// Formats a config file: indentation, columns, one blank line at most; comments stay. Nil, with the diagnostics, if
+/// the text doesn't parse. Idempotent.
 ///
-/// - Parameter catalog: the filters of this build: which blocks hold lists is for them to say.
+/// - Parameter catalog: the filters of this build, which declare the list blocks.
 package func format(
     _ text: [UInt8], file: String, catalog: [any Filter.Type]
 ) -> (formatted: String?, diagnostics: [Diagnostic]) {
@@ -67,18 +67,19 @@ package func format(
     return (Formatter.format(tree, grammar), reporter.finish())
 }
 
-/// Nil, and a diagnostic, for bytes that are no config text at all.
+/// Nil, with a diagnostic, for bytes that are not a config text.
 private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> SourceText? {
     guard text.count <= SourceText.limit else {
         reporter.error(
             SourceSpan(0, 0),
-            "the file has \(text.count) bytes; at most \(sizeText(UInt64(SourceText.limit))) are read",
+            "the file has \(text.count) bytes; the limit is \(sizeText(UInt64(SourceText.limit)))",
             help: "move routes to a state file: `routes file PATH`")
         return nil
     }
     if let offset = text.firstIndex(of: 0) {
         reporter.error(
-            SourceSpan(offset, offset + 1), "a NUL byte: this is not a text file", help: "save it as UTF-8 text")
+            SourceSpan(offset, offset + 1), "the file contains a NUL byte: it is not a text file",
+            help: "save it as UTF-8 text")
         return nil
     }
     do throws(Unicode.UTF8.ValidationError) {
@@ -92,8 +93,8 @@ private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> So
     return SourceText(file: file, bytes: text)
 }
 
-/// Every keyword of the language that is no stage's, with this build's filters: top-level ones, settings of blocks, fields of
-/// routes, options of lines. For the tests that hold the reference page, `check --print` and the fuzzer's words to them.
+/// Every keyword except stages, with this build's filters: top-level ones, settings of blocks, fields of routes,
+/// options of lines. Tests compare the reference page, `check --print` and the fuzzer's dictionary with them.
 package func languageKeywords(_ catalog: [any Filter.Type]) -> [String] {
     let grammar = Grammar(catalog)
     let lines = ([NodeBlock.descriptor] + grammar.blocks).flatMap(\.lines).filter(\.isDocumented)

@@ -1,7 +1,6 @@
 import Pipeline
 
-/// A program as text, for `check --print` and golden tests: the same program always gives the same text, wherever its
-/// lines stood in the source.
+/// A program as text, for `check --print` and golden tests: deterministic, and independent of positions in the source.
 package func describe(_ program: Program) -> String {
     var text = describe(NodeBlock.descriptor, NodeBlock(program.node.name, program.node), with: nodeLines(program))
     for descriptor in program.catalog.blocks {
@@ -92,7 +91,7 @@ private func describe(_ chain: Chain) -> String {
         case .inOrder: break
         case .atAccept: text += "        runs at accept\n"
         case .atAcceptUnless(let other):
-            text += "        runs at accept; for whom stage \(other + 1) may replace the address, once it has\n"
+            text += "        runs at accept; if stage \(other + 1) may replace the client's address, after that stage\n"
         }
     }
     return text

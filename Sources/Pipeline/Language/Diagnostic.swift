@@ -1,8 +1,8 @@
-/// Something to tell the author of a config file: what, where, what was expected, and what to do.
+/// A diagnostic for the author of a config file: what, where, what was expected, and what to do.
 package struct Diagnostic: Sendable, Equatable {
     package enum Severity: String, Sendable, CaseIterable { case error, warning, note }
 
-    /// Another place that matters: where the first of two was, or the stage to move below.
+    /// A related position: the first of two duplicates, or the stage to move below.
     package struct Related: Sendable, Equatable {
         package let span: SourceSpan
         package let message: String
@@ -15,7 +15,7 @@ package struct Diagnostic: Sendable, Equatable {
     package let severity: Severity
     package let span: SourceSpan
     package let message: String
-    /// Stands beside the underline.
+    /// Shown beside the underline.
     package let expected: String?
     /// What to write instead, one remedy an entry.
     package let help: [String]
@@ -42,7 +42,7 @@ final class Reporter {
     private var remarks = 0
     private(set) var errorCount = 0
 
-    /// True when more errors would not be shown: whoever looks for them may stop.
+    /// True when further errors would not be shown, so that checks may stop.
     var isFull: Bool { errorCount >= Reporter.limit }
 
     func report(_ diagnostic: Diagnostic) {
@@ -72,14 +72,14 @@ final class Reporter {
         report(Diagnostic(.note, at: span, message, help: help.compactMap { $0 }))
     }
 
-    /// In source order; what was left out is said last.
+    /// In source order; the number of omitted ones comes last.
     func finish() -> [Diagnostic] {
         var sorted = kept.enumerated().sorted {
             ($0.element.span.start, $0.offset) < ($1.element.span.start, $1.offset)
         }.map(\.element)
         if errorCount >= Reporter.limit, let last = sorted.last {
             let message = "stopped after \(Reporter.limit) errors"
-            sorted.append(Diagnostic(.note, at: last.span, message, help: ["mend these and check again"]))
+            sorted.append(Diagnostic(.note, at: last.span, message, help: ["fix these and check again"]))
         }
         return sorted
     }

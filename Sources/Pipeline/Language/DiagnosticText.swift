@@ -1,4 +1,4 @@
-/// Diagnostics as people read them on a terminal:
+/// Diagnostics as terminal text:
 ///
 ///     edge.pipeline:12:5: error: `proxy_v2` needs the backend, which `backend` gives only later
 ///      12 |     proxy_v2
@@ -67,7 +67,7 @@ private struct DiagnosticRenderer {
     }
 }
 
-/// The text with what a terminal might act upon replaced: control characters and direction overrides.
+/// The text with control characters and direction overrides replaced, which a terminal might act upon.
 func printable(_ text: String) -> String {
     guard text.unicodeScalars.contains(where: isUnprintable) else { return text }
     var result = String.UnicodeScalarView()

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Writes a tree back in the one way that the language has.
+/// Formats a tree in the canonical style.
 struct Formatter {
     /// Keywords longer than this don't widen their block's column.
     static let widestKeyword = 20

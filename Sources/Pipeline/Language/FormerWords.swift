@@ -1,9 +1,8 @@
 import Pipeline
 
-/// Words of the language that had another name before. The old one is taken for one minor version, with a note that names the
-/// new one.
+/// Renamed words of the language. The old one is accepted for one minor version, with a note that names the new one.
 extension Checker {
-    /// The entry under today's keyword: what follows knows no other.
+    /// The entry with the current keyword, which is all that later steps know.
     func underTodaysName(_ entry: EntrySyntax) -> EntrySyntax {
         guard let known = grammar.topLevel.first(where: { $0.formerly == entry.keyword.text }) else { return entry }
         return renamed(entry, known.keyword)
@@ -20,7 +19,7 @@ extension Checker {
         let old = entry.keyword
         reporter.note(
             old.span, "`\(old.text)` is called `\(today)` now",
-            help: "write `\(today)`: the old word is taken until the next minor version")
+            help: "write `\(today)`: the old word works until the next minor version")
         var renamed = entry
         renamed.keyword = WordSyntax(text: today, span: old.span)
         return renamed

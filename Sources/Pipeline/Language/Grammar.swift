@@ -1,6 +1,6 @@
 import Pipeline
 
-/// What stands outside of blocks, of the language itself and of a build's filters: what parsing and formatting need to know.
+/// The top-level entries of the language and a build's filters, for parsing and formatting.
 struct Grammar {
     struct Entry {
         let keyword: String
@@ -11,9 +11,9 @@ struct Grammar {
         var formerly: String?
     }
 
-    /// In the order in which messages offer them.
+    /// In the order of messages.
     let topLevel: [Entry]
-    /// The keywords of ``topLevel``, former ones too: where a forgotten `}` may be noticed.
+    /// The keywords of ``topLevel``, former ones included: they reveal a forgotten `}`.
     let keywords: Set<String>
     /// Blocks that hold lists of words in place of directives, by keyword.
     let lists: [String: BlockDescriptor.Members]
@@ -49,7 +49,7 @@ struct Grammar {
 }
 
 extension BlockDescriptor {
-    /// As an entry of the file; nil: it stands inside of `node`.
+    /// Its form as a top-level entry; nil: it belongs inside `node`.
     var entry: Grammar.Entry? {
         switch shape {
         case .named: Grammar.Entry(keyword: keyword, form: "\(keyword) NAME { ... }", isBlock: true)
@@ -64,9 +64,9 @@ extension BlockDescriptor {
         }
     }
 
-    /// Of a line that is a block of its own: what to write, where no better help is known.
+    /// For a line that is a block: its form, as the fallback help.
     var wholeForm: String? { if case .line = shape { "write `\(lineForm)`" } else { nil } }
 
-    /// Of a line that is a block of its own: the whole of it.
+    /// For a line that is a block: its complete form.
     var lineForm: String { "\(keyword) \(lines.first?.forms.first?.form ?? "")" }
 }

@@ -14,7 +14,7 @@ struct Token {
     var span: SourceSpan { SourceSpan(Int(start), Int(stop)) }
 }
 
-/// Splits a source into tokens; the last one is ``Token/Kind/end``. What it can't read it reports and leaves out.
+/// Splits a source into tokens; the last one is ``Token/Kind/end``. Invalid input is reported and skipped.
 struct Lexer {
     private let bytes: [UInt8]
     private let reporter: Reporter

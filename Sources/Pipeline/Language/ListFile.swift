@@ -16,14 +16,14 @@ package struct UnreadableFile: Error, Sendable {
 /// Reads the file of a path as a config names it. The language itself does no input or output.
 package typealias FileReader = (String) throws(UnreadableFile) -> [UInt8]
 
-/// For who compiles text that no file stands behind.
+/// For compiling text without files.
 package func noFiles(_ path: String) throws(UnreadableFile) -> [UInt8] {
-    throw UnreadableFile(path: path, problem: "no file is read here", remedy: "write a block")
+    throw UnreadableFile(path: path, problem: "files can't be read here", remedy: "write a block")
 }
 
 /// `set NAME file PATH`, `names NAME file PATH`: lists of one entry a line.
 extension Checker {
-    /// How many lines of a file are reported one by one; of others, the number.
+    /// How many lines of a file are reported individually; others are counted.
     static let shownLines = 20
 
     /// True for a line of the form `KEYWORD NAME file ...`, for keywords that have one.
@@ -50,8 +50,8 @@ extension Checker {
         return Located(words[2].text, words[2].span)
     }
 
-    /// Reads the file and calls `body` for each line that holds something: without its comment, spaces around it, and
-    /// line break. What is wrong is reported at the path, with the file's own line numbers.
+    /// Reads the file and calls `body` for each non-empty line, without comment, surrounding spaces and line break.
+    /// Problems are reported at the path, with the file's line numbers.
     /// - Returns: false if the file can't be read or a line is wrong.
     func forEachLine(
         of path: Located<String>, _ body: (UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Void
@@ -88,7 +88,7 @@ extension Checker {
         if wrong > Checker.shownLines {
             reporter.error(
                 path.span, "\(path.value): \(wrong - Checker.shownLines) more lines are wrong",
-                help: "mend those above and check again")
+                help: "fix those above and check again")
         }
         return wrong == 0
     }

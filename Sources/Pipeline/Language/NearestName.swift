@@ -1,4 +1,4 @@
-/// The candidate that `name` is most likely a misspelling or the beginning of; nil if none is near. Ties go to the first.
+/// The candidate that `name` most likely misspells or abbreviates; nil if none is near. Ties go to the first.
 func nearest(to name: String, among candidates: some Collection<String>) -> String? {
     let wanted = Array(name.lowercased().utf8)
     // Longer than any name of the language: not worth a comparison that grows with the square of its length.
@@ -34,7 +34,7 @@ func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
     return last[b.count]
 }
 
-/// What to write for a word of another proxy's, or `did you mean ...?` if some candidate is near.
+/// Advice for another proxy's word, or `did you mean ...?` if a candidate is near.
 func suggestion(for name: String, among candidates: some Collection<String>) -> String? {
     ForeignWords.help(for: name, among: candidates)
         ?? nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }

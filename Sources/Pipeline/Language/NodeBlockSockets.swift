@@ -13,7 +13,8 @@ extension NodeBlock {
                         .value(.perSecond(0...1_000_000, like: "100/s")),
                     ],
                 ],
-                "one JSON line for each connection that ends; of those that were refused, so many a second for each reason",
+                "one JSON line for each connection that ends; refused ones are limited to this many a second per "
+                    + "reason",
                 needsRestart: true),
             text: { $0.logConnections ? "connections refusals \($0.loggedRefusals)/s" : "off" },
             kept: { $0.logConnections ? "connections" : "off" },
@@ -29,7 +30,8 @@ extension NodeBlock {
         Setting(
             SettingLine(
                 "admin", [[.value(adminKind)]],
-                "the Unix socket that `pipelined status` and the like ask; its owner's alone", needsRestart: true),
+                "the Unix socket of `pipelined status` and other commands; only its owner has access",
+                needsRestart: true),
             text: { $0.adminSocket.map { "unix:\($0)" } }, apply: { $0.adminSocket = $1.text() }),
     ]
 
@@ -49,7 +51,7 @@ extension NodeBlock {
         Setting(
             SettingLine(
                 "denied_ports", [[.word("none")], [.list(portsKind, limit: 1024)]],
-                "ports and ranges that nothing listens on and no route may have (R8)"),
+                "ports that no listener opens and no route may use (R8)"),
             text: { settings in
                 settings.deniedPorts.isEmpty
                     ? "none" : settings.deniedPorts.map(DeniedPorts.text).joined(separator: " ")
@@ -69,7 +71,8 @@ extension NodeBlock {
         Setting(
             SettingLine(
                 "intercept", [[.list(interfaceKind, limit: 64)]],
-                "where the workloads are whose connections are intercepted; `vm*` is every name that begins so",
+                "the workloads' interfaces, whose connections are intercepted; `vm*` matches every name that begins "
+                    + "with `vm`",
                 qualifier: "interface"),
             text: { settings in
                 settings.interceptInterfaces.isEmpty ? nil : settings.interceptInterfaces.joined(separator: " ")
@@ -78,7 +81,7 @@ extension NodeBlock {
         Setting(
             SettingLine(
                 "intercept", [[.choice(name: "mode", InterceptRules.allCases.map(\.rawValue))]],
-                "whether the node says when its rules are not in force, and puts them in force (EGRESS.md)",
+                "whether the node reports lost interception rules (`watch`), and restores them (EGRESS.md)",
                 qualifier: "rules",
                 without: "`watch` with an intercepting listener and an `intercept interface` line, else `off`"),
             text: { $0.interceptRules?.rawValue },
@@ -86,14 +89,14 @@ extension NodeBlock {
         Setting(
             SettingLine(
                 "mark", [[.value(markKind)]],
-                "the firewall mark of our own connections to original destinations; the number behind it marks what is "
-                    + "intercepted", needsRestart: true),
+                "the firewall mark of the node's own connections to original destinations; the next number marks what "
+                    + "is intercepted", needsRestart: true),
             text: { "0x\(String($0.mark, radix: 16))" },
             apply: { if let mark = $1.count() { $0.mark = UInt32(clamping: mark) } }),
         Setting(
             SettingLine(
                 "nat64", [[.list(nat64Kind, limit: 16)]],
-                "IPv6 prefixes by which this network translates to IPv4 (RFC 6052), besides the well-known ones",
+                "IPv6 prefixes that this network translates to IPv4 (RFC 6052), besides the well-known ones",
                 needsRestart: true),
             text: { $0.nat64.isEmpty ? nil : $0.nat64.map(\.description).joined(separator: " ") },
             apply: { settings, clause in
@@ -114,7 +117,7 @@ extension NodeBlock {
             return .custom(MemorySetting.bytes(try ConfigValue.size(text, 1 << 20...1 << 50)))
         }
         guard let percent = Int(text.dropLast()), (1...100).contains(percent), "\(percent)%" == text else {
-            throw ValueProblem(message: "\(quoted(text)) is no share", expected: "`1%` to `100%`")
+            throw ValueProblem(message: "\(quoted(text)) is not a share", expected: "`1%` to `100%`")
         }
         return .custom(MemorySetting.percent(percent))
     }
@@ -130,7 +133,7 @@ extension NodeBlock {
         // sockaddr_un has 108 bytes for it, with its NUL.
         guard path.utf8.count <= 107 else {
             throw ValueProblem(
-                message: "the path has \(path.utf8.count) bytes, and the kernel takes 107 at most",
+                message: "the path has \(path.utf8.count) bytes; the kernel's limit is 107",
                 help: "use a shorter one")
         }
         return .text(path)
@@ -186,8 +189,8 @@ extension NodeBlock {
             mark > 0, mark < UInt32.max
         else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no firewall mark", expected: "0x1 to 0xfffffffe",
-                help: "write one that no other rule of this host uses")
+                message: "\(quoted(text)) is not a firewall mark", expected: "0x1 to 0xfffffffe",
+                help: "choose one that no other rule of this host uses")
         }
         return .count(UInt64(mark))
     }
@@ -198,9 +201,9 @@ extension NodeBlock {
         let prefix = try ConfigValue.prefix(text)
         guard !prefix.first.isIPv4, SpelledAddress.prefixLengths.contains(prefix.length) else {
             throw ValueProblem(
-                message: "\(quoted(text)) is no prefix of a translation to IPv4",
+                message: "\(quoted(text)) is not an IPv4 translation prefix",
                 expected: "prefixes of 32, 40, 48, 56, 64 or 96 bits like `2001:db8:64::/96`",
-                help: "RFC 6052 has these lengths, of IPv6")
+                help: "RFC 6052 allows IPv6 prefixes of these lengths")
         }
         return .custom(prefix)
     }

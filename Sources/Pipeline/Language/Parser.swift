@@ -1,4 +1,4 @@
-/// Builds the tree. It always ends with one: what it can't place it reports, and goes on with the next line.
+/// Builds the tree. It always returns one: unexpected tokens are reported, and parsing continues with the next line.
 struct Parser {
     /// How deep blocks may nest before the rest is skipped (R27). The language itself nests them once.
     static let nestingLimit = 8
@@ -106,7 +106,7 @@ struct Parser {
     private func reportUnclosed(_ opening: SourceSpan, before token: Token) {
         reporter.error(
             opening, "this `{` is not closed before `\(text(token))` (line \(source.lineNumber(of: Int(token.start))))",
-            help: "add `}` on a line of its own before it")
+            help: "add `}` on its own line before it")
     }
 
     /// A `{` at the start of a line: the body of the entry above, written as other languages do.
@@ -115,7 +115,7 @@ struct Parser {
         let last = body.entries.count - 1
         if last >= 0, body.entries[last].body == nil {
             reporter.error(
-                opening, "`{` stands on a line of its own",
+                opening, "`{` is on its own line",
                 help: "put it at the end of the `\(body.entries[last].keyword.text)` line")
             body.entries[last].body = parseBlock(of: body.entries[last].keyword, depth: depth)
         } else {
@@ -196,7 +196,7 @@ struct Parser {
         reporter.error(ahead.span, "`,` right after \(what)", expected: "words between them", help: "remove this `,`")
     }
 
-    /// Removes clauses without words behind commas: reported, and nothing to check.
+    /// Removes empty clauses, which are reported already.
     private func checkLastClause(of entry: inout EntrySyntax) {
         if entry.clauses.count > 1, let last = entry.clauses.last, last.words.isEmpty {
             reporter.error(
@@ -218,7 +218,7 @@ struct Parser {
         switch ahead.kind {
         case .newline, .comment, .closeBrace, .end: return
         default:
-            reporter.error(ahead.span, "text behind `}`", expected: "the end of the line")
+            reporter.error(ahead.span, "text after `}`", expected: "the end of the line")
             skipLine()
         }
     }

@@ -1,9 +1,9 @@
 import Pipeline
 
-/// The reference of a block's settings, as docs/LANGUAGE.md has it: a table, made from what the block says of itself.
+/// The reference table of a block's settings for docs/LANGUAGE.md, generated from its descriptor.
 ///
 /// - Parameter block: its keyword: `node`, or one of a filter's.
-/// - Returns: Markdown, without a line break at the end; nil: no block is called so.
+/// - Returns: Markdown, without a line break at the end; nil: there is no such block.
 package func settingsTable(_ block: String, _ catalog: [any Filter.Type]) -> String? {
     let owned = catalog.blocks
     var descriptors = owned.filter { $0.keyword == block }

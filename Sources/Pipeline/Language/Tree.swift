@@ -1,5 +1,5 @@
-/// The source as a tree that knows nothing of what the words mean: entries of words and commas, some with a body of
-/// entries. The checker reads it, and the formatter writes it back, comments included.
+/// The source as a syntax tree without meaning: entries of words and commas, some with a body of entries. The checker
+/// reads it, and the formatter writes it back, comments included.
 struct FileSyntax {
     var body: BodySyntax
 }
@@ -9,7 +9,7 @@ struct WordSyntax {
     let span: SourceSpan
 }
 
-/// Words between commas. `span` is where they stand, or, for no words, where they would.
+/// Words between commas. `span` is their position, or where they would be.
 struct ClauseSyntax {
     var words: [WordSyntax]
     var span: SourceSpan
@@ -24,7 +24,7 @@ struct CommentSyntax {
 
 /// One line, or one block: `keyword words, words, ... { body }`.
 struct EntrySyntax {
-    /// Comments on lines of their own above it.
+    /// Comments on separate lines above it.
     var leading: [CommentSyntax]
     /// An empty line stands right above it.
     var blankBefore: Bool

@@ -1,7 +1,7 @@
 import Pipeline
 
-/// Goes through the rows of several buckets at once in the order of their destinations, as each bucket has them: sums of
-/// a million destinations without keeping them.
+/// A merge of several buckets' rows by destination, in which each bucket is sorted: sums over a million destinations
+/// without storing them.
 struct DestinationMerge {
     /// An address as the database orders it: by bytes, the shorter first.
     private struct Key: Comparable {
@@ -32,7 +32,7 @@ struct DestinationMerge {
         static func < (a: Cursor, b: Cursor) -> Bool { a.key < b.key }
         static func == (a: Cursor, b: Cursor) -> Bool { a.key == b.key }
 
-        /// Goes on to the next row with an address; false: there is none.
+        /// Advances to the next row with an address; false: there is none.
         mutating func next() throws -> Bool {
             while try rows.step() {
                 guard let found = rows.address(0) else { continue }

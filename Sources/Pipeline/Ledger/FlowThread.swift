@@ -5,24 +5,25 @@ import PipelineFlows
 import PipelineThreads
 import Synchronization
 
-/// A ledger that is open, and that nobody writes to yet. Given to one ``FlowThread``, it is that one's.
+/// An open ledger without a writer yet. It is handed to one ``FlowThread``.
 package struct OpenedLedger: @unchecked Sendable {
     fileprivate let store: LedgerStore
 
-    /// Somebody is there to hear that a file is no ledger: nothing is set aside.
+    /// An operator is present to read the error, so a file that is not a ledger is not set aside.
     package init(_ settings: LedgerSettings, say: @escaping @Sendable (LedgerEvent) -> Void) throws(LedgerProblem) {
         store = try LedgerStore(settings, replacesDamaged: false, say: say)
     }
 }
 
-/// Takes flow records from the queues once a second and writes them to the ledger, in one transaction. While the ledger can't
-/// be written, records wait here, then in the rings, then in the workers' tables: detail is lost, sums are not.
+/// Takes flow records from the queues once a second and writes them to the ledger, in one transaction. While the ledger
+/// can't be written, records wait here, then in the rings, then in the workers' tables: detail may be lost, sums are
+/// not.
 ///
 /// Threading: made, and stopped once, by its owner.
 package final class FlowThread: @unchecked Sendable {
     private static let stackBytes = 1 << 20
     private static let period = TimeSpan.seconds(1)
-    /// Records of a batch, and the most that wait here.
+    /// The records of a batch, and the most that wait here.
     private static let batchLimit = 65536
 
     private let queues: FlowQueues
@@ -33,7 +34,7 @@ package final class FlowThread: @unchecked Sendable {
     private var settings: LedgerSettings?
     private let say: (LedgerEvent) -> Void
     private var store: LedgerStore?
-    /// When a ledger that can't be opened is tried again; seconds since 1970.
+    /// When opening is tried again; seconds since 1970.
     private var opensAt: Int64 = 0
     private static let openAgainAfter: Int64 = 30
     private var pending: [FlowRecord] = []
@@ -42,10 +43,10 @@ package final class FlowThread: @unchecked Sendable {
     private let waiting = Atomic<Int>(0)
     private let writtenAt = Atomic<UInt64>(0)
 
-    /// What is to be written to from the next turn on.
+    /// The ledger for the next iteration on.
     private struct Wish: @unchecked Sendable {
         let settings: LedgerSettings?
-        /// Open, and handed over; nil: none, or the one that is written to.
+        /// The opened ledger; nil: none, or the current one.
         let store: LedgerStore?
     }
     private struct Wishes {
@@ -56,7 +57,7 @@ package final class FlowThread: @unchecked Sendable {
 
     /// Records that are in the ledger.
     package var recordsWritten: UInt64 { written.load(ordering: .relaxed) }
-    /// Records that are taken, and not in the ledger yet: more than a second's while it can't be written.
+    /// Records taken but not in the ledger yet; they grow while it can't be written.
     package var recordsWaiting: Int { waiting.load(ordering: .relaxed) }
     /// When records were last written: nanoseconds since 1970, 0 for never.
     package var lastWrite: UInt64 { writtenAt.load(ordering: .relaxed) }
@@ -78,10 +79,10 @@ package final class FlowThread: @unchecked Sendable {
 
     /// Starts the thread. The closures are called on it.
     /// - Parameters:
-    ///   - settings: nil: no ledger; records are only taken for `alsoTo`.
+    ///   - settings: nil: no ledger; records only go to `alsoTo`.
     ///   - opened: if it is open already.
-    ///   - queues: where records come from; the thread keeps it.
-    ///   - identity: who a record's source is.
+    ///   - queues: the source of records; the thread retains it.
+    ///   - identity: resolves a record's source.
     ///   - alsoTo: gets every record once, soon; must not wait.
     ///   - eachTick: called once a second, after that second's records; must not wait.
     package static func start(
@@ -91,18 +92,18 @@ package final class FlowThread: @unchecked Sendable {
         eachTick: @escaping @Sendable () -> Void = {}, say: @escaping @Sendable (LedgerEvent) -> Void
     ) throws(LedgerProblem) -> FlowThread {
         let (loop, error) = ThreadLoop.make()
-        guard let loop else { throw LedgerProblem("no eventfd for the ledger: \(kernelError(error))") }
+        guard let loop else { throw LedgerProblem("can't start the ledger: eventfd: \(kernelError(error))") }
         let thread = FlowThread(
             settings, opened?.store, queues, loop, identity: identity, alsoTo: alsoTo, eachTick: eachTick, say: say)
         let failed = loop.start("flows", stackBytes: stackBytes) { thread.iterate() }
         guard failed == 0 else {
-            throw LedgerProblem("no thread for the ledger: \(kernelError(failed))")
+            throw LedgerProblem("can't start the ledger: pthread_create: \(kernelError(failed))")
         }
         return thread
     }
 
     private func iterate() -> ThreadLoop.Next {
-        // Before the rings: what was pushed until then is written.
+        // Read before the rings, so that earlier records are written.
         let isLast = loop.isEnding
         var isMore = true
         while isMore {
@@ -118,7 +119,7 @@ package final class FlowThread: @unchecked Sendable {
         return .wait(until: Instant(nanoseconds: cl_now()) + FlowThread.period)
     }
 
-    /// True if there may be more to do at once.
+    /// True if there may be more to do immediately.
     private func takeRecords() -> Bool {
         let before = pending.count
         queues.drain(into: &pending, limit: FlowThread.batchLimit - before)
@@ -138,7 +139,7 @@ package final class FlowThread: @unchecked Sendable {
         return wasFull
     }
 
-    /// What is gone is begun anew at once; what can't be renamed is tried again later.
+    /// A missing file is recreated at once; one that can't be renamed is retried later.
     private func look(_ now: Int64) {
         store?.tick(now: now)
         guard let lost = store, lost.isLost else { return }
@@ -148,11 +149,11 @@ package final class FlowThread: @unchecked Sendable {
 
     // MARK: Another ledger
 
-    /// Writes to another ledger from now on, or to none; what there is until then is written to the old one first.
+    /// Switches to another ledger, or to none; earlier records are written to the old one first.
     /// - Parameters:
     ///   - new: with the path as it is, only how long rows are kept changes.
     ///   - opened: nil if the path stays, or there is no ledger.
-    /// - Returns: false if the thread has not taken it up within `patience` milliseconds; it does so as soon as it can.
+    /// - Returns: false if the thread has not switched within `patience` milliseconds; it does so as soon as it can.
     package func change(to new: LedgerSettings?, _ opened: OpenedLedger?, patience: Int = 3000) -> Bool {
         let next = Wish(settings: new, store: opened?.store)
         let number = wishes.withLock { wishes in
@@ -168,7 +169,7 @@ package final class FlowThread: @unchecked Sendable {
         return false
     }
 
-    /// What the old ledger could not take stays for the new one.
+    /// Records that the old ledger could not take stay for the new one.
     private func takeWish() {
         let (wish, number) = wishes.withLock { wishes in
             defer { wishes.next = nil }
@@ -183,10 +184,13 @@ package final class FlowThread: @unchecked Sendable {
             store?.retire()
             store = next.store
             opensAt = 0
-            let (from, to) = (old.map { "\($0.path) is closed" }, next.settings.map { "flows are kept in \($0.path)" })
+            let (from, to) = (
+                old.map { "\($0.path) is closed" },
+                next.settings.map { "flows are stored in \($0.path)" }
+            )
             say(LedgerEvent(event: "ledger_changed", message: [to, from].compactMap { $0 }.joined(separator: ", ")))
         }
-        // Last: who waits for it may rely on it.
+        // Set last, so that waiters can rely on it.
         wishes.withLock { $0.done = number }
     }
 
@@ -196,10 +200,10 @@ package final class FlowThread: @unchecked Sendable {
             store = try LedgerStore(settings, say: say)
         } catch {
             opensAt = now + FlowThread.openAgainAfter
-            say(LedgerEvent(event: "ledger_failed", message: "\(error): it is tried again"))
+            say(LedgerEvent(event: "ledger_failed", message: "\(error); the node tries again"))
         }
     }
 
-    /// Writes what there is, and ends. False if that took longer than `patience`: what is left is lost.
+    /// Writes pending records, and ends. False if that took longer than `patience`: the rest is lost.
     package func stop(patience: TimeSpan = .seconds(2)) -> Bool { loop.stop(patience: patience) }
 }

@@ -45,9 +45,9 @@ struct LedgerSums {
         last = max(last, other.last)
     }
 
-    /// The most that one batch adds to a number, so that SQLite's sums stay whole numbers whatever a record says.
+    /// The most that one batch adds to a number, so that SQLite's sums stay integers for any record.
     private static let most = Int64(1) << 52
-    /// A sum that stays where it is at its end.
+    /// A saturating sum.
     static func capped(_ a: Int64, _ b: Int64) -> Int64 {
         let (sum, overflow) = a.addingReportingOverflow(b)
         return overflow ? .max : sum
@@ -57,20 +57,20 @@ struct LedgerSums {
     }
 }
 
-/// Records, put together by row: a row is written once a batch.
+/// Records aggregated by row: a row is written once a batch.
 struct LedgerBatch {
     /// In the order of the tables' keys, so that neighbours are written one after the other.
     private let rows: [(key: LedgerKey, sums: LedgerSums)]
     /// The highest sequence of each origin.
     private(set) var marks: [UInt16: UInt64] = [:]
 
-    /// The minutes that it has rows in; nil: it has none.
+    /// The minutes of its rows; nil: none.
     var minutes: (first: Int64, last: Int64)? {
         guard let first = rows.first, let last = rows.last else { return nil }
         return (first.key.at, last.key.at)
     }
 
-    /// By the minute. Records that `marks` says were written before are left out.
+    /// By the minute. Records that were written before, by `marks`, are skipped.
     init(
         _ records: some Sequence<FlowRecord>, after marks: [UInt16: UInt64], owner: (FlowRecord) throws -> Int64
     ) rethrows {

@@ -1,13 +1,13 @@
 import CSQLite
 
-/// What SQLite could not do, in its own words.
+/// An SQLite error with SQLite's message.
 struct DatabaseError: Error, CustomStringConvertible {
     /// SQLITE_…, without what the extended codes add.
     let code: Int32
     let message: String
     let sql: String?
 
-    /// - Parameter message: nil: what SQLite says of such a code.
+    /// - Parameter message: nil: SQLite's text for the code.
     init(_ code: Int32, _ message: String? = nil, sql: String? = nil) {
         self.code = code & 0xFF
         self.message = message ?? String(cString: sqlite3_errstr(code))
@@ -21,7 +21,7 @@ struct DatabaseError: Error, CustomStringConvertible {
     /// SQLITE_ERROR: what SQLite itself did not say.
     static var unknown: Int32 { SQLITE_ERROR }
 
-    /// What a reader meets while a writer makes the file, or turns it to WAL, and not later.
+    /// Errors that a reader gets only while a writer creates the file or switches it to WAL.
     var isOfMaking: Bool {
         [SQLITE_BUSY, SQLITE_LOCKED, SQLITE_CANTOPEN, SQLITE_READONLY, SQLITE_PROTOCOL].contains(code)
     }
@@ -37,7 +37,7 @@ final class LedgerDatabase {
     private static let patience: Int32 = 2000
 
     private(set) var handle: OpaquePointer?
-    /// One for all who have the same text, one after the other.
+    /// Cached by text, for use by one caller at a time.
     private var statements: [String: LedgerStatement] = [:]
 
     /// - Parameters:
@@ -52,7 +52,7 @@ final class LedgerDatabase {
         }
         sqlite3_busy_timeout(handle, LedgerDatabase.patience)
         try execute(settings)
-        // Opening reads nothing: what is no database is known now.
+        // Opening reads nothing, so this read detects a file that is not a database.
         _ = try integer("SELECT * FROM sqlite_master LIMIT 1")
     }
 
@@ -110,12 +110,12 @@ final class LedgerDatabase {
 
     // MARK: Transactions
 
-    /// What `body` reads is of one moment.
+    /// `body` reads one consistent state.
     func read<Result>(_ body: (LedgerDatabase) throws -> Result) throws -> Result {
         try transaction("BEGIN DEFERRED TRANSACTION", body)
     }
 
-    /// All that `body` does, or nothing.
+    /// All changes of `body`, or none.
     func write<Result>(_ body: (LedgerDatabase) throws -> Result) throws -> Result {
         try transaction("BEGIN IMMEDIATE TRANSACTION", body)
     }

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// How finely a ledger's rows are cut in time. Every growth is in one row of each.
+/// The time resolution of rows. All growth is counted in one row of each level.
 package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
     case minutes, hours, days
 
@@ -26,7 +26,7 @@ package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
         }
     }
 
-    /// How flows are recorded from this level on.
+    /// The remaining detail from this level on, for messages.
     var words: String {
         switch self {
         case .minutes: "by minute, hour and day"
@@ -44,7 +44,7 @@ package enum LedgerLevel: Int, CaseIterable, Sendable, Comparable {
     }
 }
 
-/// What a ledger does that an operator should hear of.
+/// An event of the ledger for the log.
 package struct LedgerEvent: Sendable, Equatable {
     /// `ledger_degraded`, `ledger_recovered`, `ledger_set_aside`, `ledger_failed`, `ledger_migrating`, `ledger_migrated`, `ledger_changed`.
     package let event: String

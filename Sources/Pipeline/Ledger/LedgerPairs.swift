@@ -1,11 +1,11 @@
 import Pipeline
 
-/// The third sum (docs/adr/0046): by owner and service together, of hours and days. Bounded for each owner and bucket: what
-/// has no row of its own is in one for the rest.
+/// The third sum (docs/adr/0046): by owner and service, for hours and days. Bounded for each owner and bucket: services
+/// without their own row are aggregated in one.
 enum LedgerPairs {
-    /// Minutes are read from the rows: there are two hours of them in a range at most.
+    /// Minutes are read from the rows: a range has at most two hours of them.
     static let levels: [LedgerLevel] = [.hours, .days]
-    /// Services of an owner in one bucket that have a row of their own, besides ``isKept(_:)``.
+    /// The most services of an owner in a bucket with their own row, besides ``isKept(_:)``.
     static let limit = 64
 
     /// Whose, and when.
@@ -14,15 +14,15 @@ enum LedgerPairs {
         let owner: Int64
     }
 
-    /// Ports that operators ask for after a break-in. They have a row of their own whatever else an owner does: who scans a
-    /// thousand ports does not hide that it sends mail.
+    /// Ports of interest after a break-in. They always have their own row, so that a port scan can't hide outgoing
+    /// mail.
     private static let kept: Set<Int64> = [22, 23, 25, 53, 80, 443, 445, 465, 587, 3389]
 
     static func isKept(_ service: Int64) -> Bool {
         kept.contains(service >> 8) && (service & 255 == 6 || service & 255 == 17)
     }
 
-    /// Adds what one owner did in one bucket.
+    /// Adds one owner's growth in one bucket.
     static func add(_ db: LedgerDatabase, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]) throws
     {
         let named = try named(db, level, place, services)
@@ -39,7 +39,7 @@ enum LedgerPairs {
         if let rest { try write(statement, level, place, ReportService.rest.value, rest) }
     }
 
-    /// Which of the services have rows of their own, or get them: the largest of the new ones, while there is room.
+    /// The services with their own rows: existing ones, and the largest new ones while there is room.
     private static func named(
         _ db: LedgerDatabase, _ level: LedgerLevel, _ place: Place, _ services: [Int64: LedgerSums]
     ) throws -> Set<Int64> {
@@ -65,7 +65,7 @@ enum LedgerPairs {
         try statement.run()
     }
 
-    /// Adds up the rows that a ledger of an older format has, bucket by bucket: SQLite would sort them all to group them.
+    /// Sums the rows of an older format bucket by bucket: SQLite would sort all of them to group them.
     static func fill(_ db: LedgerDatabase, _ level: LedgerLevel) throws {
         let rows = try db.statement(
             """

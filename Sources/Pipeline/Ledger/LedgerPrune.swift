@@ -1,12 +1,12 @@
 import FilterEgressAccounting
 import Pipeline
 
-/// What goes from a ledger, and when: by age, and where the disk is full.
+/// Removal of old rows: by age, and when the disk is full.
 struct LedgerPrune {
     let settings: LedgerSettings
     /// Seconds since 1970.
     let now: Int64
-    /// The disk is full: the oldest minute goes whatever its age, until there are pages enough.
+    /// The disk is full: removes the oldest minutes, whatever their age, until there are enough pages.
     let isShort: Bool
 
     /// Buckets of a level that one batch removes from at most, and rows of a bucket: a day of a million keys goes in

@@ -1,22 +1,21 @@
 import Pipeline
 import PipelineFlows
 
-/// Goes through what a ledger has of a question, by the shortest way: sums by owner or by service, sums of both together,
-/// or the rows themselves.
+/// Reads the growth for a question by the cheapest way: sums by owner or service, sums of both, or the rows.
 struct LedgerQuery {
-    /// What flows are put together by. What a question is not about is the same for all.
+    /// The aggregation key of flows. Parts that the question does not use are constant.
     struct Key: Hashable {
         /// Index into the query's owners.
         var owner = 0
         var destination = IPAddress.unspecified
         var service: Int64 = 0
     }
-    /// Growth of one owner at one service; -1: of all.
+    /// Growth of one owner and service; -1: all.
     typealias Body = (_ at: Int64, _ owner: Int64, _ service: Int64, ReportSums) -> Void
 
     let db: LedgerDatabase
     let question: ReportQuestion
-    /// Names as far as the question goes: two instances of one env are the same if it is by env.
+    /// Names up to the question's level: instances of one env are equal if it is by env.
     private(set) var owners: [FlowNames] = []
     private var places: [Int64: Int] = [:]
     private var names: [Int64: FlowNames] = [:]
@@ -69,7 +68,7 @@ struct LedgerQuery {
 
     // MARK: Growth
 
-    /// All growth in a part of time that is not told by destination.
+    /// All growth in a part of the range, without destinations.
     func each(_ part: LedgerRange.Part, _ body: Body) throws {
         switch (question.needsOwner, question.needsService) {
         case (true, false), (false, false): try eachSum(.owner, part) { body($0, $1, -1, $2) }
@@ -83,7 +82,7 @@ struct LedgerQuery {
         }
     }
 
-    /// Whether sums of owners and services tell a port that is asked for from the rest.
+    /// Whether the sums of owners and services separate the requested port.
     private func isExact(_ part: LedgerRange.Part) throws -> Bool {
         guard question.asksService else { return true }
         if let port = question.port {
@@ -146,7 +145,7 @@ struct LedgerQuery {
 }
 
 extension ReportQuestion {
-    /// What of a name its rows tell apart.
+    /// The parts of a name that its rows distinguish.
     fileprivate func part(_ names: FlowNames) -> FlowNames {
         var names = names
         let groups = Set(by)

@@ -1,4 +1,4 @@
-/// Which rows make up a range of time: whole days where there are, hours and minutes at its ends.
+/// The rows that make up a time range: whole days where possible, hours and minutes at its ends.
 struct LedgerRange: Equatable {
     struct Part: Equatable {
         let level: LedgerLevel
@@ -8,7 +8,7 @@ struct LedgerRange: Equatable {
     }
 
     let parts: [Part]
-    /// What the parts cover: at least what was asked for.
+    /// The covered range: at least the requested one.
     let start: Int64
     let end: Int64
 

@@ -1,9 +1,9 @@
 import Pipeline
 
-/// A ledger as reports read it, also while a node writes to it. Threading: one thread at a time.
+/// A read-only ledger for reports, also while a node writes to it. Threading: one thread at a time.
 ///
-/// By whom and by service is read from sums that the writer keeps, by destination from the rows themselves. Numbers are put
-/// together here: SQLite would sort a million rows to group them.
+/// Reports by owner and service read the writer's sums, reports by destination the rows. Numbers are aggregated here:
+/// SQLite would sort a million rows to group them.
 package final class LedgerReader {
     private let path: String
     private var database: LedgerDatabase
@@ -62,7 +62,7 @@ package final class LedgerReader {
 
     package static let rest = "(others)"
 
-    /// What was read while a node began with the ledger is read again.
+    /// Reads again if a node opened the ledger meanwhile.
     private func read<Result>(_ body: (LedgerDatabase) throws -> Result) throws(LedgerProblem) -> Result {
         for _ in 0..<3 {
             let result: Swift.Result<Result, any Error> = .init { try database.read(body) }
@@ -74,7 +74,7 @@ package final class LedgerReader {
                 throw LedgerProblem("can't read the ledger \(path): \(error)")
             }
         }
-        throw LedgerProblem("the ledger \(path) changes all the time: does something start a node again and again?")
+        throw LedgerProblem("the ledger \(path) keeps changing: is a node restarting in a loop?")
     }
 }
 
@@ -85,7 +85,7 @@ extension LedgerReader {
         var oldest: [LedgerLevel: Int64] = [:]
         for level in LedgerLevel.allCases {
             let first = try db.integer("SELECT min(at) FROM \(level.table)")
-            // The file may say anything, and times are reckoned with.
+            // The file may contain anything, and times are used in arithmetic.
             oldest[level] = first.map { min(max(0, $0), 1 << 52) }
         }
         return oldest

@@ -1,11 +1,11 @@
 import Pipeline
 import PipelineFlows
 
-/// What to put together in a report.
+/// What a report aggregates by.
 package enum ReportGroup: String, CaseIterable, Sendable {
     case org, app, env, instance, destination, port
 
-    /// Of whom: the finer ones name the others too.
+    /// Owners: finer levels include the coarser names.
     package var isOwner: Bool { self != .destination && self != .port }
 }
 
@@ -53,7 +53,7 @@ package struct ReportService: Hashable, Sendable {
     init(_ value: Int64) { self.value = value }
     package init(port: UInt16, proto: UInt8) { value = Int64(port) << 8 | Int64(proto) }
 
-    /// What was counted together for lack of room.
+    /// Aggregated for lack of room.
     package static let rest = ReportService(-1)
     package var isRest: Bool { value < 0 || port == 0 && proto == 6 }
 
@@ -81,7 +81,7 @@ package struct ReportService: Hashable, Sendable {
 
 /// One group of a report.
 package struct ReportRow: Equatable, Sendable {
-    /// Whose it is, as far as the groups say.
+    /// The owner, as far as the groups tell.
     package var owner = FlowNames()
     /// Nil: the report is not by destination.
     package var destination: IPAddress?
@@ -114,10 +114,10 @@ package struct ReportRow: Equatable, Sendable {
 /// What a range holds.
 package struct Report: Equatable, Sendable {
     package let question: ReportQuestion
-    /// What the rows cover; it may begin before and end after what was asked for, where detail is gone.
+    /// The covered range; it may be wider than requested where detail has expired.
     package let from: Int64
     package let to: Int64
-    /// In the order that was asked for.
+    /// In the requested order.
     package let rows: [ReportRow]
     /// Groups that are not in `rows`.
     package let others: Int
@@ -166,7 +166,7 @@ package struct ReportSeries: Equatable, Sendable {
     package let step: Int64
     package let from: Int64
     package let to: Int64
-    /// In the order that was asked for, the others last.
+    /// In the requested order, the others last.
     package let lines: [Line]
 
     package init(_ question: ReportQuestion, step: Int64, from: Int64, to: Int64, lines: [Line]) {

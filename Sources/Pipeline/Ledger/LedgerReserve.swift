@@ -1,8 +1,8 @@
 import CLinux
 import Glibc
 
-/// Room on the disk that a ledger holds for the moment when it is full (a ballast file). SQLite writes before it frees:
-/// without a reserve not even old rows could be removed.
+/// Disk space that a ledger reserves for a full disk (a ballast file). SQLite writes before it frees: without a reserve
+/// not even old rows could be removed.
 struct LedgerReserve {
     /// More than the pages that one piece of a batch changes, twice.
     static let bytes = 16 << 20
@@ -45,7 +45,7 @@ struct LedgerReserve {
         return isHeld
     }
 
-    /// Gives the room back to whoever needs it.
+    /// Frees the reserve.
     mutating func release() {
         unlink(path)
         isHeld = false

@@ -19,8 +19,8 @@ struct FileStamp: Equatable {
     func isSameFile(_ other: FileStamp) -> Bool { device == other.device && inode == other.inode }
 }
 
-/// A ledger that no node has open: its log is in it, and nothing is beside it. Then it is read as it lies, which writes
-/// nothing and needs no right to; that it stayed so is to be looked at afterwards.
+/// A ledger that no node has open, without log files. It is read without locks or writes, so without write permission;
+/// afterwards the reader checks that it stayed so.
 struct LedgerRest {
     private let path: String
     private let stamp: FileStamp?
@@ -38,6 +38,6 @@ struct LedgerRest {
 
     var wasAtRest: Bool { stamp != nil }
 
-    /// False: a node began with it meanwhile, and what was read may be of two moments.
+    /// False: a node opened it meanwhile, and the data may be inconsistent.
     var held: Bool { stamp == nil || LedgerRest.isAtRest(path) && FileStamp(path) == stamp }
 }

@@ -1,10 +1,10 @@
 import Pipeline
 
-/// What ``LedgerSchema`` keeps sums of besides the rows themselves, so that reports need not read them all.
+/// Sums that ``LedgerSchema`` keeps besides the rows, so that reports need not read all rows.
 enum LedgerRollup: Int64, CaseIterable {
     case owner, service
 
-    /// The column that rows are put together by.
+    /// The column that rows are aggregated by.
     var column: String {
         switch self {
         case .owner: "owner"
@@ -50,8 +50,8 @@ enum LedgerSchema {
             """)
     }
 
-    /// The key begins with time, then where it went: what reports must read row by row comes in their order. Addresses
-    /// have 4 or 16 bytes.
+    /// The key begins with time, then destination, which is the order of reports that read rows. Addresses have 4 or 16
+    /// bytes.
     private static func createRows(_ db: LedgerDatabase, _ level: LedgerLevel) throws {
         try db.execute(
             """
@@ -74,7 +74,7 @@ enum LedgerSchema {
             """)
     }
 
-    /// Brings a ledger of an older format up to this one, in the transaction of its caller.
+    /// Migrates a ledger of an older format, in the caller's transaction.
     static func migrate(_ db: LedgerDatabase, from format: Int) throws {
         if format < 3 { try bringToThird(db, format) }
         try createFourth(db)

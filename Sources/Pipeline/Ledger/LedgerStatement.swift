@@ -1,8 +1,8 @@
 import CSQLite
 import Pipeline
 
-/// A statement, for loops of a million rows: bound and stepped without arrays and boxes in between, which cost several times
-/// what SQLite does.
+/// A prepared statement for loops of a million rows: bound and stepped without arrays and boxes, which would cost
+/// several times as much as SQLite itself.
 ///
 /// Threading: the database's. Not used after that was closed.
 final class LedgerStatement {
@@ -10,7 +10,7 @@ final class LedgerStatement {
     private unowned let database: LedgerDatabase
     private let sql: String
 
-    /// One of its own; ``LedgerDatabase/statement(_:)`` has those that are shared.
+    /// A private statement; ``LedgerDatabase/statement(_:)`` has the shared ones.
     convenience init(_ database: LedgerDatabase, _ sql: String) throws {
         var rest = sql[...]
         try self.init(database, sql, rest: &rest)
@@ -103,7 +103,7 @@ final class LedgerStatement {
     func isNull(_ column: Int32) -> Bool { sqlite3_column_type(handle, column) == SQLITE_NULL }
     func integer(_ column: Int32) -> Int64 { sqlite3_column_int64(handle, column) }
 
-    /// Nil: what is there is no address.
+    /// Nil: the column is not an address.
     func address(_ column: Int32) -> IPAddress? {
         let bytes = UnsafeRawBufferPointer(
             start: sqlite3_column_blob(handle, column), count: Int(sqlite3_column_bytes(handle, column)))
@@ -117,7 +117,7 @@ final class LedgerStatement {
         }
     }
 
-    /// What is there as text; it need not be UTF-8.
+    /// The column as text; it need not be UTF-8.
     func text(_ column: Int32) -> String {
         guard let bytes = sqlite3_column_text(handle, column) else { return "" }
         let count = Int(sqlite3_column_bytes(handle, column))

@@ -2,21 +2,21 @@ import FilterEgressAccounting
 import Pipeline
 import PipelineFlows
 
-/// A ledger that a node writes to (R21): rows by minute, hour and day, each batch in one transaction together with the
-/// highest sequence of each origin, so that a batch which is tried again counts once.
+/// The ledger that a node writes (R21): rows by minute, hour and day. Each batch is one transaction with the highest
+/// sequence of each origin, so that a retried batch counts once.
 ///
 /// Threading: one thread.
 package final class LedgerStore {
-    /// Who a record's source is.
+    /// Resolves a record's source.
     package typealias Identity = (_ instance: UInt32, _ source: IPAddress) -> FlowNames
 
     package private(set) var settings: LedgerSettings
-    /// Tells runs of the node apart: sequences begin anew with each.
+    /// Identifies the run of the node: sequences restart with each.
     private let run: Int64
     private let say: (LedgerEvent) -> Void
     private var database: LedgerDatabase
     private var owners: [FlowNames: Int64] = [:]
-    /// What is in the database for sure.
+    /// The sequences that are committed.
     private var marks: [UInt16: UInt64] = [:]
     /// The finest level that is written; beyond ``LedgerLevel/minutes``: the disk is full.
     package private(set) var detail = LedgerLevel.minutes
@@ -24,24 +24,24 @@ package final class LedgerStore {
     private var reserve: LedgerReserve
     /// The first minute that was not written in full detail.
     private var gapStart: Int64?
-    /// The error that was said last of not writing; nil: it writes.
+    /// The last reported write error; nil: writes succeed.
     private var saidFailure: Int32?
     private var watch: LedgerWatch
-    /// It was taken away or damaged: nothing is written to it any more, and the path is free for another, unless it could
-    /// not be renamed.
+    /// The file was removed or damaged: nothing more is written, and the path is free for another ledger, unless it
+    /// could not be renamed.
     package private(set) var isLost = false
     /// It is damaged, and could not be renamed.
     package private(set) var isInTheWay = false
 
-    /// Owners that are remembered.
+    /// The most cached owners.
     private static let ownerLimit = 100_000
-    /// Seconds after which a full disk is tried with full detail again.
+    /// Seconds until full detail is tried again on a full disk.
     private static let retryAfter: Int64 = 60
-    /// Records of a transaction while the disk is full: what a transaction changes needs room before it frees any.
+    /// Records of a transaction while the disk is full: a transaction needs room before it frees any.
     private static let pieceLimit = 1000
 
-    /// Opens or makes it.
-    /// - Parameter replacesDamaged: a damaged one is set aside, and a new one begun; or else it is a problem.
+    /// Opens or creates it.
+    /// - Parameter replacesDamaged: a damaged one is set aside, and a new one created; otherwise an error.
     package init(
         _ settings: LedgerSettings, replacesDamaged: Bool = true,
         run: UInt64 = .random(in: 1...UInt64(Int64.max)),
@@ -67,12 +67,12 @@ package final class LedgerStore {
         }
     }
 
-    /// How long rows are kept from now on; the path stays.
+    /// Changes the retention; the path stays.
     package func keep(_ new: LedgerSettings) {
         (settings.minutes, settings.hours, settings.days) = (new.minutes, new.hours, new.days)
     }
 
-    /// Gives back the room that is held for a full disk: nobody writes to this ledger any more.
+    /// Ends writing to this ledger, and frees its disk reserve.
     package func retire() { reserve.release() }
 
     private static func openOrReplace(
@@ -96,11 +96,11 @@ package final class LedgerStore {
         do {
             return try LedgerFile.open(path)
         } catch {
-            throw LedgerProblem("can't make the ledger \(path): \(error)")
+            throw LedgerProblem("can't create the ledger \(path): \(error)")
         }
     }
 
-    /// Makes the path free for another.
+    /// Frees the path for another ledger.
     private static func setAside(
         _ path: String, _ reason: String, _ say: (LedgerEvent) -> Void
     ) throws(LedgerProblem) {
@@ -110,14 +110,14 @@ package final class LedgerStore {
         say(
             LedgerEvent(
                 event: "ledger_set_aside",
-                message: "the ledger is damaged (\(reason)): it is kept as \(name), and a new one is begun"))
+                message: "the ledger is damaged (\(reason)): it was renamed to \(name), and a new one was started"))
     }
 
     // MARK: Write
 
-    /// Writes a batch, once: what was written before, by this run, is left out.
+    /// Writes a batch once: records that this run wrote before are skipped.
     /// - Parameter now: seconds since 1970, for what is too old to keep.
-    /// - Returns: false if it was not, or not all, written; try all of it again later.
+    /// - Returns: false if not all was written; retry the whole batch later.
     package func write(_ records: [FlowRecord], identity: Identity, now: Int64) -> Bool {
         guard !isLost else { return false }
         defer { if !isLost { watch.wrote() } }
@@ -154,8 +154,8 @@ package final class LedgerStore {
         return true
     }
 
-    /// Looks after it while nothing comes, about once a second: whether it is still there and whole, and whether there is
-    /// room again.
+    /// Maintenance about once a second while no records come: checks that the file is there and intact, and whether
+    /// there is room again.
     package func tick(now: Int64) {
         guard !isLost else { return }
         switch watch.look() {
@@ -172,8 +172,8 @@ package final class LedgerStore {
         try db.run("INSERT OR IGNORE INTO marks VALUES (?, -1, 0)", [run])
     }
 
-    /// Whether another node wrote to it since this one began with it: one that drains, or its successor. The other learns the
-    /// same of this one, whose mark it may have removed when it started.
+    /// Whether another node, draining or its successor, wrote to it since this one opened it. The other detects the
+    /// same, since it may have removed this one's mark at its start.
     private func sharesWithNode() throws -> Bool {
         do {
             return try database.write { db in
@@ -185,7 +185,7 @@ package final class LedgerStore {
         }
     }
 
-    /// Somebody else wrote to the file. What is in the log heals what it has pages of.
+    /// Another program wrote to the file. The log repairs the pages that it contains.
     private func examine() {
         var isNews = true
         do {
@@ -202,14 +202,15 @@ package final class LedgerStore {
         say(
             LedgerEvent(
                 event: "ledger_changed",
-                message: "somebody else wrote to \(settings.path): no damage was found, flows are kept in it as before")
+                message: "another program wrote to \(settings.path): no damage was found, and flows are stored in it "
+                    + "as before")
         )
     }
 
-    /// Closes it, and makes the path free for another.
+    /// Closes it, and frees the path for another ledger.
     private func lose(_ reason: String, keeps: Bool) {
         isLost = true
-        // First: closing removes the log by its name, which would be the next ledger's later.
+        // First, because closing removes the log by its name, which may later be the next ledger's.
         database.close()
         guard keeps else {
             say(LedgerEvent(event: "ledger_set_aside", message: "\(settings.path) \(reason)"))
@@ -223,7 +224,7 @@ package final class LedgerStore {
         }
     }
 
-    /// On a full disk: many small transactions. What of them is done stays done.
+    /// On a full disk: many small transactions, each of which stays committed.
     private func pieces(_ records: [FlowRecord], _ identity: Identity, _ now: Int64) -> DatabaseError? {
         for start in stride(from: 0, to: records.count, by: LedgerStore.pieceLimit) {
             let piece = Array(records[start..<min(records.count, start + LedgerStore.pieceLimit)])
@@ -238,7 +239,7 @@ package final class LedgerStore {
     ) -> DatabaseError? {
         do {
             let batch = try database.write { db in
-                // Room that old detail gives is needed before new rows come.
+                // Old detail is removed before new rows are added.
                 try LedgerPrune(settings: settings, now: now, isShort: detail > .minutes).run(db)
                 var known: [Source: Int64] = [:]
                 let batch = try LedgerBatch(records, after: marks) { record in
@@ -250,7 +251,7 @@ package final class LedgerStore {
                 }
                 for level in LedgerLevel.allCases where level >= detail { try batch.write(db, level) }
                 try batch.writeMarks(db, run: run)
-                // Nothing to write would say nothing of the disk.
+                // Without a write the disk is not tested.
                 if records.isEmpty { try writeProof(db, now) }
                 if detail > .minutes { try noteGap(batch, db, detail) }
                 return batch
@@ -259,13 +260,13 @@ package final class LedgerStore {
             if owners.count > LedgerStore.ownerLimit { owners.removeAll() }
             return nil
         } catch {
-            // What was given out in the transaction is gone with it.
+            // Ids assigned in the transaction are lost with it.
             owners.removeAll()
             return error as? DatabaseError ?? DatabaseError(DatabaseError.unknown, "\(error)")
         }
     }
 
-    /// Whose growth a record is, within one batch.
+    /// A record's owner, within one batch.
     private struct Source: Hashable {
         let instance: UInt32
         let address: IPAddress
@@ -308,8 +309,7 @@ package final class LedgerStore {
             LedgerEvent(
                 event: "ledger_degraded",
                 message:
-                    "\(settings.path): \(error): flows are recorded \(level.words) only "
-                    + "until there is room"))
+                    "\(settings.path): \(error): until there is room, flows are recorded only \(level.words)"))
     }
 
     private func writeProof(_ db: LedgerDatabase, _ now: Int64) throws {
@@ -334,13 +334,13 @@ package final class LedgerStore {
 
     private func failed(_ error: DatabaseError) {
         if error.isDamage { return lose("\(error)", keeps: true) }
-        // Once a second would be no news.
+        // Logged once, not every second.
         guard saidFailure != error.code else { return }
         saidFailure = error.code
         say(
             LedgerEvent(
                 event: "ledger_failed",
-                message: "\(settings.path): \(error): flows wait in memory, and are tried again"))
+                message: "\(settings.path): \(error): flows wait in memory, and the node tries again"))
     }
 
     /// For tests: what limits a database's pages limits the disk.

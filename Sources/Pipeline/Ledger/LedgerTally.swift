@@ -1,13 +1,13 @@
 import Pipeline
 
-/// What a query comes to: the first rows, how many there are, and the sum of all.
+/// The result of a query: the first rows, their number, and the total.
 struct LedgerTally {
     typealias Entry = (key: LedgerQuery.Key, sums: ReportSums)
 
     private(set) var rows: [Entry] = []
     private(set) var count = 0
     private(set) var total = ReportSums()
-    /// Whose flows were found, where a question names somebody.
+    /// The owners of the found flows, if a question names one.
     private(set) var seen: Set<Int64> = []
     private let query: LedgerQuery
     private var largest: LargestOf<Entry>
@@ -48,7 +48,7 @@ struct LedgerTally {
         }
     }
 
-    /// Destination by destination: a million of them need no room, unless rows are by something else too.
+    /// Processed by destination, without storing a million of them, unless rows have another key too.
     private mutating func merge(_ range: LedgerRange) throws {
         let question = query.question
         let (isByDestination, counts) = (question.by.contains(.destination), question.order == .destinations)

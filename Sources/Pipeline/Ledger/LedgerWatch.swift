@@ -2,12 +2,12 @@ import CLinux
 import CSQLite
 import Pipeline
 
-/// Whether a ledger's files are what its writer left. SQLite looks at what it has in memory: a file that somebody removed or
-/// wrote over is missed for as long as nothing is read from it.
+/// Detects foreign changes of a ledger's files. SQLite uses its cache, and does not notice a removed or overwritten
+/// file until it reads from it.
 struct LedgerWatch {
     enum Found: Equatable {
         case same
-        /// Somebody else wrote to it, maybe with right.
+        /// Another program wrote to it, perhaps legitimately.
         case touched
         case gone(String)
     }
@@ -18,32 +18,32 @@ struct LedgerWatch {
 
     init(_ path: String) { self.path = path }
 
-    /// The writer has written: what lies there now is its own.
+    /// Records the files after our own write.
     mutating func wrote() { (file, log) = (FileStamp(path), FileStamp(path + "-wal")) }
 
     func look() -> Found {
         guard let now = FileStamp(path) else {
-            return .gone("was removed while the node wrote to it: what was in it is lost, and a new one is begun")
+            return .gone("was removed while in use: its data is lost, and a new ledger is started")
         }
         guard let file else { return .touched }
         guard now.isSameFile(file) else {
-            return .gone("was replaced while the node wrote to it: what was in the old one is lost to it")
+            return .gone("was replaced while in use: the old file's data is lost")
         }
         if let log {
             guard let found = FileStamp(path + "-wal"), found.isSameFile(log) else {
-                return .gone("lost its log, \(path)-wal: what was in that is written to it, and it is opened again")
+                return .gone("lost its log, \(path)-wal: the node writes the log's data again and reopens the ledger")
             }
         }
         return now == file ? .same : .touched
     }
 }
 
-/// A look through a whole database, for no longer than a few seconds.
+/// A check of a whole database, limited to a few seconds.
 enum LedgerCheck {
     private static let patience: UInt64 = 5_000_000_000
 
-    /// What is wrong with it; nil: nothing that was found in time. By SQLite alone, and not mapped: a descriptor of ours would
-    /// end its locks when it is closed, and what is cut off beneath a map ends the process.
+    /// What is wrong with it; nil: nothing found in time. By SQLite only, without mmap: closing a descriptor of ours
+    /// would release its locks, and a truncated map would kill the process.
     static func run(_ path: String) throws -> String? {
         let database = try LedgerDatabase(path, isReadOnly: true)
         return try database.read { db in

@@ -1,7 +1,7 @@
 import Pipeline
 import PipelineFlows
 
-/// What a report is about: how flows are put together, which, and in which order.
+/// A report's question: aggregation, filters and order.
 package struct ReportQuestion: Equatable, Sendable {
     package enum Order: String, CaseIterable, Sendable {
         case bytes, connections, destinations
@@ -16,7 +16,7 @@ package struct ReportQuestion: Equatable, Sendable {
     package var from: Int64
     package var to: Int64
     package var now: Int64
-    /// Only flows of this instance, and so on; all that are given have to fit.
+    /// Filters: only flows of this instance, and so on; all given ones must match.
     package var instance: String?
     /// `org/app/env`, or the env's own id where only one env has it.
     package var env: String?
@@ -50,7 +50,7 @@ package struct ReportQuestion: Equatable, Sendable {
         return (port == nil || port == service.port) && (proto == nil || proto == service.proto && !service.isRest)
     }
 
-    /// What is asked for, in the words of the command.
+    /// The question in the command's words.
     package var filters: [(key: StaticString, value: String)] {
         var filters: [(key: StaticString, value: String)] = []
         if let instance { filters.append(("instance", instance)) }
@@ -63,7 +63,7 @@ package struct ReportQuestion: Equatable, Sendable {
         return filters
     }
 
-    /// `, port 25, protocol tcp`, to stand behind what a report is by: one that goes from hand to hand says it.
+    /// `, port 25, protocol tcp`, for the report's title, so that a copied report is self-explanatory.
     package var filterText: String { filters.map { ", \($0.key) \($0.value)" }.joined() }
 
     // MARK: What an answer needs
@@ -75,33 +75,33 @@ package struct ReportQuestion: Equatable, Sendable {
     var needsService: Bool { asksService || by.contains(.port) }
     var needsDestination: Bool { order == .destinations || destination != nil || by.contains(.destination) }
 
-    /// Nobody is named by parts that several have: what fits must be one's.
+    /// An ambiguous name is refused: all matches must have one owner.
     func fault(_ seen: Set<FlowNames>) -> LedgerProblem? {
         if instance != nil || env != nil {
             let what = env.map { "env \($0)" } ?? "instance \(instance ?? "")"
             let found = Set(seen.map(\.owner)).sorted().map(ReportQuestion.name)
-            return found.count < 2 ? nil : ReportQuestion.ambiguous(what, found, "an env is named as ORG/APP/ENV")
+            return found.count < 2 ? nil : ReportQuestion.ambiguous(what, found, "write an env as ORG/APP/ENV")
         }
         guard let app else { return nil }
         let found = Set(seen.map(ReportQuestion.path)).sorted().map { $0.isEmpty ? ReportQuestion.unknown : $0 }
-        return found.count < 2 ? nil : ReportQuestion.ambiguous("app \(app)", found, "an app is named as ORG/APP")
+        return found.count < 2 ? nil : ReportQuestion.ambiguous("app \(app)", found, "write an app as ORG/APP")
     }
 
     package static func name(_ env: EnvName) -> String { env.isUnknown ? unknown : env.path }
 
-    /// Whose a flow is that no instance of the node sent, in every column that would be empty.
+    /// The owner shown for flows without an instance of this node.
     package static let unknown = "(unknown)"
     /// R27: no more of them than someone reads.
     private static let namedLimit = 8
 
     private static func ambiguous(_ what: String, _ found: [String], _ remedy: String) -> LedgerProblem {
-        LedgerProblem("\(mayBe(what, of: found)): say whose: \(remedy)")
+        LedgerProblem("\(mayBe(what, of: found)): name its owner: \(remedy)")
     }
 
     /// `env prod may be of acme/shop/prod, globex/web/prod and 3 more`.
     package static func mayBe(_ what: String, of found: [String]) -> String {
         let rest = found.count - namedLimit
-        return "\(what) may be of \(found.prefix(namedLimit).joined(separator: ", "))"
+        return "\(what) is ambiguous, it exists in \(found.prefix(namedLimit).joined(separator: ", "))"
             + (rest > 0 ? " and \(rest) more" : "")
     }
 }

@@ -1,19 +1,18 @@
 import Pipeline
 
-/// What a `limit` block counts by.
+/// The key of a `limit` block.
 public enum LimitKey: Sendable, Equatable {
-    /// The believed client's network: the lengths of the IPv6 prefix (1...128) and of the IPv4 one (1...32).
+    /// The client's network, with the prefix lengths for IPv6 (1...128) and IPv4 (1...32).
     case client(v6: UInt8, v4: UInt8)
     case route
     /// An env is org, app and env together: envs of different orgs that are called the same don't share an entry.
     case env
     case org
-    /// The instance that the connection comes from, where that is known (R19); else the one that it goes to: the first
-    /// that is tried.
+    /// The sending instance if known (R19); else the target instance: the first that is tried.
     case instance
     case listener
 
-    /// What a stage must know before it can be asked.
+    /// The facts that a stage needs for this key.
     public var needs: Set<Fact> {
         switch self {
         case .client, .listener: []
@@ -22,7 +21,7 @@ public enum LimitKey: Sendable, Equatable {
         }
     }
 
-    /// What does as well as one of ``needs``: whoever sends is known (R19).
+    /// An alternative to one of ``needs``: the known sender (R19).
     public var instead: [Fact: Fact] {
         switch self {
         case .client, .listener, .route: [:]
@@ -32,15 +31,15 @@ public enum LimitKey: Sendable, Equatable {
     }
 }
 
-/// `200/s burst 400`: how many connections may begin.
+/// `200/s burst 400`: the rate of new connections.
 public struct ConnectionRate: Sendable, Equatable {
-    /// The longest that a burst may take to come back.
+    /// The longest time to refill a burst.
     public static let longestRefill = TimeSpan.seconds(30 * 86400)
 
     /// At least 1.
     public let count: UInt64
     public let period: TimeSpan
-    /// How many may begin at once after a pause; at least 1.
+    /// How many may begin together after a pause; at least 1.
     public let burst: UInt64
 
     /// - Parameter burst: nil: as many as begin in one second, at least 1.
@@ -56,7 +55,7 @@ public struct ConnectionRate: Sendable, Equatable {
         let (whole, rest) = period.nanoseconds.quotientAndRemainder(dividingBy: count)
         return max(1, rest == 0 ? whole : whole + 1)
     }
-    /// How long it takes until the whole burst is there again.
+    /// The time to refill the whole burst.
     public var refill: TimeSpan {
         let (product, overflow) = interval.multipliedReportingOverflow(by: burst)
         return TimeSpan(nanoseconds: overflow ? .max : product)
@@ -105,7 +104,7 @@ public struct LimitSettings: Sendable, Equatable {
     }
 
     public var isPaced: Bool { bytesUp != nil || bytesDown != nil }
-    /// A connection counts on its entry until it ends: it is one of those at once, or obeys the entry's byte rates.
+    /// A connection counts in its entry until it ends, for the concurrent limit or the byte rates.
     public var isHeld: Bool { concurrent != nil || isPaced }
 }
 
@@ -114,9 +113,9 @@ public enum LimitRefusal: UInt8, Sendable, CaseIterable {
     case rateExceeded, tooManyConnections, tableFull
 }
 
-/// What a table says to one connection.
+/// A table's decision on one connection.
 public enum LimitAnswer: @unchecked Sendable {
-    /// `reservation` has been counted, and is the caller's to give back; `bucket` lives as long as it is held.
+    /// `reservation` is counted, and the caller must release it; `bucket` lives as long as the reservation.
     case admitted(reservation: UnsafePointer<ReservationCount>?, bucket: UnsafePointer<ByteBuckets>?)
     case refused(LimitRefusal)
 
@@ -126,14 +125,14 @@ public enum LimitAnswer: @unchecked Sendable {
     }
 }
 
-/// How an entry stands, for people.
+/// An entry's state, for `explain`.
 public struct LimitState: Sendable, Equatable {
-    /// False: the table holds nothing of this key, which then has its whole burst.
+    /// False: the table has no entry for this key, whose burst is full then.
     public let isKnown: Bool
     /// Connections that may begin at once; nil: no rate is set.
     public let available: UInt64?
     /// Connections that count on it now.
     public let active: UInt32
-    /// What the next connection would be refused for.
+    /// The refusal of the next connection; nil: none.
     public let refusal: LimitRefusal?
 }

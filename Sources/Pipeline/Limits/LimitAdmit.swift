@@ -2,10 +2,10 @@ import Pipeline
 import Synchronization
 
 extension LimitHandle {
-    /// An entry is reused only this long after its burst was whole again: workers' clocks are read once an iteration, so one
+    /// An entry is reused only this long after its burst was refilled: workers read the clock once an iteration, so one
     /// may be behind another.
     static let ageing: UInt64 = 1_000_000_000
-    /// Rounds that one connection may lose to others before it is refused. Each lost one is another's success.
+    /// Retries of one connection's compare-and-swap before it is refused. Each failure is another thread's success.
     private static let rounds = 1024
 
     /// Counts a connection of `key` that begins at `now`, if it may. Lock-free; allocates nothing.
@@ -27,7 +27,7 @@ extension LimitHandle {
         return .refused(.tableFull)
     }
 
-    /// How `key` stands at `now`. Changes nothing.
+    /// The state of `key` at `now`. Changes nothing.
     public func look(_ key: LimitKeyBits, at now: Instant) -> LimitState {
         let place = place(of: key)
         let time = LimitWord.time(now)
@@ -117,7 +117,7 @@ extension LimitHandle {
         return !isPaced || slot.bucket.pointee.isRefilled(Instant(nanoseconds: now))
     }
 
-    /// Gives `key` a slot of its own, or makes room for whoever else is doing so. False: there is no room.
+    /// Gives `key` a slot, or helps another thread that does so. False: there is no room.
     private func insert(_ key: LimitKeyBits, _ place: LimitPlace, _ now: UInt64) -> Bool {
         guard let (slot, number) = claim(place, now) else { return false }
         slot.setKey(key)
@@ -160,7 +160,7 @@ extension LimitHandle {
         return nil
     }
 
-    /// Decides whether a tentative slot goes live. Anyone may, so that nobody waits for a thread that sleeps.
+    /// Decides whether a tentative slot goes live. Any thread may, so that none waits for a sleeping one.
     ///
     /// Of two slots with one key, whichever was published later is looked at after both are visible; a live one stays,
     /// of two tentative ones the lower. So at most one is ever live.

@@ -4,31 +4,31 @@ import Synchronization
 /// The word of a slot that everything turns on: in which phase it is, and a number that only grows. See docs/adr/0009.
 ///
 /// A live slot's number is GCRA's theoretical arrival time: when its burst is whole again, in nanoseconds on the
-/// monotonic clock. The other phases carry the number that the slot had before, so that nobody who fell asleep over an
-/// old word can take a new one for it.
+/// monotonic clock. The other phases carry the number that the slot had before, so that a delayed thread can't mistake
+/// a new word for an old one.
 enum LimitWord {
     private static let notLive: UInt64 = 1 << 63
     private static let phaseMask: UInt64 = 7 << 61
     private static let claimedPhase: UInt64 = 4 << 61
     private static let tentativePhase: UInt64 = 5 << 61
     private static let deadPhase: UInt64 = 6 << 61
-    /// Nobody has used the slot yet.
+    /// The slot was never used.
     static let virgin: UInt64 = 0
     /// Numbers stay below: 36 years of nanoseconds, with room above for what is added.
     static let timeLimit: UInt64 = 1 << 60
 
-    /// Never 0, which is a slot that nobody has used.
+    /// Never 0, which marks an unused slot.
     static func time(_ now: Instant) -> UInt64 { max(1, min(now.nanoseconds, timeLimit)) }
     static func isLive(_ word: UInt64) -> Bool { word & notLive == 0 && word != virgin }
     static func isTentative(_ word: UInt64) -> Bool { word & phaseMask == tentativePhase }
     static func isDead(_ word: UInt64) -> Bool { word & phaseMask == deadPhase }
     static func number(_ word: UInt64) -> UInt64 { word & ~phaseMask }
 
-    /// Belongs to one thread, which writes its key.
+    /// Claimed by one thread, which writes its key.
     static func claimed(_ number: UInt64) -> UInt64 { claimedPhase | number }
-    /// Has its key; whether another slot has the same is still being looked at, by whoever gets here.
+    /// Has its key, and any thread may decide whether another slot has the same.
     static func tentative(_ number: UInt64) -> UInt64 { tentativePhase | number }
-    /// Reservations nothing. Its number is one more than before, so that the next round's words are new.
+    /// Free again. Its number is one more than before, so that later words are new.
     static func dead(after number: UInt64) -> UInt64 { deadPhase | (number &+ 1) }
 }
 
@@ -57,7 +57,7 @@ struct LimitSlot {
     @inline(__always) func holdsKey(_ key: LimitKeyBits) -> Bool {
         field(0).pointee.load(ordering: .relaxed) == key.high && field(1).pointee.load(ordering: .relaxed) == key.low
     }
-    /// Only by whoever has claimed the slot.
+    /// Only by the thread that has claimed the slot.
     func setKey(_ key: LimitKeyBits) {
         field(0).pointee.store(key.high, ordering: .relaxed)
         field(1).pointee.store(key.low, ordering: .relaxed)
@@ -70,7 +70,7 @@ struct LimitSlot {
             expected: expected, desired: desired, ordering: .sequentiallyConsistent)
         return (done, now)
     }
-    /// Only by whoever has claimed the slot.
+    /// Only by the thread that has claimed the slot.
     func publish(tag: UInt64, word: UInt64) {
         self.tag.pointee.store(tag, ordering: .sequentiallyConsistent)
         field(2).pointee.store(word, ordering: .sequentiallyConsistent)

@@ -2,7 +2,7 @@ import Glibc
 import Pipeline
 import Synchronization
 
-/// What operators want to know of a table. Threading: any; relaxed.
+/// Statistics of a table. Threading: any; relaxed.
 struct LimitCounters: ~Copyable {
     /// Slots that were ever used, which is what the table has touched of its memory.
     let touched = Atomic<UInt64>(0)
@@ -20,7 +20,7 @@ public final class LimitTable: ConfigBlock, Sendable {
     /// What the data path reads. Valid as long as this object.
     public let handle: LimitHandle
 
-    /// Nil if the system has no memory for so many entries. Memory is reserved here, and taken as entries are used.
+    /// Nil if there is not enough memory. Address space is reserved here, and pages are used as entries are.
     public init?(name: String, settings: LimitSettings, seed: HashSeed = .random()) {
         guard let handle = LimitHandle.allocate(settings, seed) else { return nil }
         self.name = name
@@ -39,7 +39,7 @@ public final class LimitTable: ConfigBlock, Sendable {
     /// Slots used so far, whether or not they are free again.
     public var touched: UInt64 { handle.counters.pointee.touched.load(ordering: .relaxed) }
 
-    /// Entries that can't be reused at `now`, approximately, while workers go on. Walks the table: not for workers.
+    /// The approximate number of entries that can't be reused at `now`. Walks the table: not for workers.
     public func entriesInUse(at now: Instant) -> Int {
         (0..<handle.slotCount).reduce(0) { sum, index in
             let slot = handle.slot(index)
@@ -141,7 +141,7 @@ public struct LimitHandle: @unchecked Sendable {
             tag: (one &<< 32 | two & 0xFFFF_FFFF) | 1)
     }
 
-    /// The key of a text: 128 bits of keyed hash, which nobody makes collide.
+    /// The key of a text: 128 bits of keyed hash, whose collisions are infeasible.
     public func bits(of text: FrozenText) -> LimitKeyBits {
         let (high, low) = SipHash.wideHash(text.buffer, seed: seed)
         return LimitKeyBits(high: high, low: low)

@@ -1,8 +1,8 @@
 import CMnl
 
-/// Walks over netlink(7) messages and their attributes that believe no length in them.
+/// Iteration over netlink(7) messages and attributes that validates every length.
 package enum Netlink {
-    /// Each message that is whole, until `body` says that it needs no more; behind one that is not, nothing is read.
+    /// Calls `body` for each complete message until it asks to stop; stops at the first incomplete one.
     package static func messages(_ bytes: UnsafeRawBufferPointer, _ body: (UnsafePointer<nlmsghdr>) -> Bool) {
         guard let base = bytes.baseAddress else { return }
         var left = Int32(clamping: bytes.count)
@@ -14,13 +14,13 @@ package enum Netlink {
         }
     }
 
-    /// What stands behind the header of a message that is whole.
+    /// The payload of a complete message.
     package static func payload(_ message: UnsafePointer<nlmsghdr>) -> UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(
             start: mnl_nlmsg_get_payload(message), count: Int(mnl_nlmsg_get_payload_len(message)))
     }
 
-    /// The errno of an NLMSG_ERROR, 0: an acknowledgement; nil: it says none.
+    /// The errno of an NLMSG_ERROR; 0: an acknowledgement; nil: the message has none.
     package static func error(_ payload: UnsafeRawBufferPointer) -> Int32? {
         guard payload.count >= 4 else { return nil }
         let error = payload.loadUnaligned(as: Int32.self)
@@ -50,7 +50,7 @@ package enum Netlink {
         }
     }
 
-    /// A number in the network's order that is exactly as long as it has to be.
+    /// A number in network order of exactly the type's length.
     package static func number<Value: FixedWidthInteger>(_ bytes: UnsafeRawBufferPointer) -> Value? {
         bytes.count == Value.bitWidth / 8 ? Value(bigEndian: bytes.loadUnaligned(as: Value.self)) : nil
     }

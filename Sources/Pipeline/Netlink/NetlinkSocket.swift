@@ -1,7 +1,7 @@
 import CMnl
 import Glibc
 
-/// A netlink(7) socket that nobody waits for, and the room that its messages are written in and read into.
+/// A non-blocking netlink(7) socket with its message buffer.
 ///
 /// Threading: one thread at a time, whose network namespace it was when it was opened. Ownership: closes its descriptor.
 package final class NetlinkSocket {
@@ -9,7 +9,7 @@ package final class NetlinkSocket {
         /// Until the next call.
         case messages(UnsafeRawBufferPointer)
         case nothing
-        /// An errno: ENOBUFS where the kernel had more to say than the socket could hold, ENOSPC where a message was cut.
+        /// An errno: ENOBUFS if the socket overflowed, ENOSPC if a message was cut.
         case failed(Int32)
     }
 
@@ -48,7 +48,7 @@ package final class NetlinkSocket {
 
     package var descriptor: Int32 { mnl_socket_get_fd(handle) }
 
-    /// Hears from this group as well; false: the kernel does not let it.
+    /// Joins this group as well; false: the kernel refuses.
     package func join(_ group: UInt32) -> Bool {
         var group = group
         return mnl_socket_setsockopt(handle, NETLINK_ADD_MEMBERSHIP, &group, socklen_t(MemoryLayout<UInt32>.size)) == 0
@@ -72,7 +72,7 @@ package final class NetlinkSocket {
 
     /// Begins a message of the request, with the family's own header behind its own.
     /// - Parameter offset: what the request has before it.
-    /// - Returns: nil if there is no room for headers; whoever puts attributes behind them sees to the room for those.
+    /// - Returns: nil if there is no room for the headers; callers check the room for attributes.
     package func message<Header>(
         at offset: Int = 0, _ type: UInt16, _ flags: Int32, _ header: Header
     ) -> UnsafeMutablePointer<nlmsghdr>? {

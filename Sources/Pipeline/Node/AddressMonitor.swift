@@ -5,18 +5,18 @@ import PipelineHost
 import PipelineNetlink
 import PipelineRuntime
 
-/// Hears from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR) when addresses come and go. An IPv6 address
-/// is told of again when duplicate address detection is over.
+/// Reports address changes from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR). An IPv6 address is
+/// reported again when duplicate address detection is over.
 ///
-/// It says which addresses something happened to, and no more: whether one can be bound is the kernel's to answer, and
-/// depends on more than the list of addresses (`ip_nonlocal_bind`, local routes, an address on two links).
+/// It reports which addresses changed, and no more: only the kernel knows whether one can be bound, which depends on
+/// more than the list of addresses (`ip_nonlocal_bind`, local routes, an address on two links).
 ///
 /// Threading: the control thread.
 final class AddressMonitor {
     private let socket: NetlinkSocket
     var descriptor: Descriptor { Descriptor(socket.descriptor) }
 
-    /// Nil if there is no netlink for us (a container that forbids it): then retries alone find addresses.
+    /// Nil without netlink (forbidden in some containers): then only polling finds addresses.
     init?() {
         let groups = UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
         guard let socket = NetlinkSocket.open(NETLINK_ROUTE, groups: groups).socket else { return nil }
@@ -26,7 +26,7 @@ final class AddressMonitor {
     enum News: Equatable {
         case nothing
         case addresses(Set<IPAddress>)
-        /// The kernel had more to say than the socket could hold (ENOBUFS): any address may be concerned.
+        /// The socket overflowed (ENOBUFS): any address may have changed.
         case anything
 
         mutating func add(_ more: News) {
@@ -46,13 +46,13 @@ final class AddressMonitor {
             switch socket.receive() {
             case .messages(let bytes): AddressMonitor.read(bytes, into: &news)
             case .nothing: return news.isEmpty ? .nothing : .addresses(news)
-            // What is left is drained by whoever asks next.
+            // The next call reads the rest.
             case .failed: return .anything
             }
         }
     }
 
-    /// The addresses that a batch of messages is about. Anything that isn't whole is passed over.
+    /// The addresses in a batch of messages. Incomplete messages are skipped.
     static func read(_ bytes: UnsafeRawBufferPointer, into news: inout Set<IPAddress>) {
         Netlink.messages(bytes) { message in
             if message.pointee.nlmsg_type == UInt16(RTM_NEWADDR) || message.pointee.nlmsg_type == UInt16(RTM_DELADDR) {

@@ -4,34 +4,34 @@ import PipelineHost
 import PipelineLanguage
 import PipelineRouting
 
-/// A config file with everything that it names, read and judged.
+/// A config file with everything that it names, read and checked.
 package struct LoadedConfig {
     /// The compiled file, with what the routing rules found among its diagnostics.
     package internal(set) var compilation: Compilation
-    /// Nil exactly if there are errors: then nothing may start.
+    /// Nil exactly if there are errors: nothing may start then.
     package internal(set) var node: LoadedNode?
     /// Objects of desired state that would be left out (R24).
     package internal(set) var leftOut = 0
 
     package var diagnostics: [Diagnostic] { compilation.diagnostics }
     package var hasErrors: Bool { compilation.hasErrors }
-    /// As people read them; empty if there is nothing to say.
+    /// The diagnostics as text; empty if there are none.
     package var diagnosticText: String { render(diagnostics, source: compilation.source) }
     package var diagnosticJSON: String { renderJSON(diagnostics, source: compilation.source) }
 }
 
-/// What a node runs: a program, the routes, and where it listens.
+/// A node's input: a program, the routes, and the listeners.
 package struct LoadedNode {
     package let program: Program
     package let routing: RoutingState
     package let listeners: [PlannedListener]
     /// Of the state file; nil: none is named.
     package let revision: UInt64?
-    /// What the state file was; nil: none is named.
+    /// The state file as read; nil: none is named.
     var reading: StateOrder.Reading?
-    /// What is wrong with objects that were left out, as lines for `status`.
+    /// Problems of objects that were left out, as lines for `status`.
     var problems: [String] = []
-    /// Addresses of this node's instances that desired state gives to one interface each.
+    /// Addresses of this node's instances that are bound to an interface in desired state.
     var bound: [BoundAddress] = []
 
     package init(program: Program, routing: RoutingState, listeners: [PlannedListener], revision: UInt64?) {
@@ -44,7 +44,7 @@ package struct LoadedNode {
     package var routes: RouteTableSnapshot { routing.snapshot }
 }
 
-/// A config file and the state file that it names, read and judged, and applied to nothing that runs.
+/// A config file and its state file, read and checked, but not applied.
 struct ReadConfig {
     var compilation: Compilation
     let seed: HashSeed
@@ -58,15 +58,15 @@ struct ReadConfig {
     /// Objects of it that can't be read.
     var rejected = 0
 
-    /// What there is to apply, all at once. A state file that is named no more has nothing to say any more.
+    /// The documents to apply together. A state file that is no longer named counts as empty.
     var documents: [StateDocument] { [blocks, state ?? .empty(.state)] }
 }
 
-/// From the path of a config file to what a node runs (R22, R24).
+/// Loads a config file and everything that it names (R22, R24).
 ///
 /// Problems in the config file, its `route` blocks included, are errors. A state file that can't be used as a whole is
-/// an error too; one bad object in it is a warning, and the rest runs. Each is a diagnostic of the config file: those
-/// of the state file stand at its `routes file` line and name their own place.
+/// an error too; one bad object in it is a warning, and the rest runs. Each is a diagnostic of the config file:
+/// problems of the state file are reported at its `routes file` line, with their own position.
 package enum ConfigLoader {
     package typealias ReadState = (String) throws(FileError) -> [UInt8]
 
@@ -74,7 +74,7 @@ package enum ConfigLoader {
     package static let stateFileLimit = 1 << 30
     /// The largest file of a set or of names that is read, in bytes: a million prefixes take about 20 MB.
     package static let listFileLimit = 64 << 20
-    /// Problems of the state file that are shown; of the rest, the number.
+    /// How many problems of the state file are shown; the rest are counted.
     static let shownProblems = 100
 
     /// - Throws: if the config file itself can't be read.
@@ -112,7 +112,7 @@ package enum ConfigLoader {
         return loaded
     }
 
-    /// The compiled file alone: for commands to which desired state is nothing, and which have to work without it.
+    /// The compiled file alone, for commands that must work without desired state.
     package static func compileAlone(
         _ text: [UInt8], file: String, filters: [any Filter.Type] = catalog
     ) -> Compilation {
@@ -126,15 +126,16 @@ package enum ConfigLoader {
         compileAlone(try Files.read(path, limit: SourceText.limit), file: path, filters: filters)
     }
 
-    /// Reads and judges everything; nothing that runs is touched.
-    /// - Parameter running: the program that runs, whose limits the new one goes on with.
+    /// Reads and checks everything, without touching the running node.
+    /// - Parameter running: the running program, whose unchanged limits the new one reuses.
     static func read(
         _ text: [UInt8], file: String, filters: [any Filter.Type], running: Program? = nil,
         readState: ReadState = ConfigLoader.readStateFile
     ) -> ReadConfig {
         var compilation = compiled(text, file: file, filters, reusingBlocksOf: running)
         let seed = HashSeed.random()
-        // A file with errors gets its routes judged as well, though not by listeners that it may have: all at once.
+        // The routes of a file with errors are checked as well, though not against listeners, so that all errors are
+        // reported at once.
         let judge = RoutingState(seed: seed, listeners: compilation.program.map(ListenerPlan.facts))
         if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
         let blocks = judgeBlocks(judge, seed, &compilation)
@@ -143,8 +144,7 @@ package enum ConfigLoader {
         return read
     }
 
-    /// The seam for what outlives a reload: blocks (limits and their tables) that the running program has and the new
-    /// config names unchanged go on.
+    /// What outlives a reload: unchanged blocks (limits and their tables) of the running program are reused.
     private static func compiled(
         _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?
     ) -> Compilation {
@@ -187,7 +187,7 @@ package enum ConfigLoader {
         return spec
     }
 
-    /// A problem of a `route` block is an error where the block says what is wrong.
+    /// A problem of a `route` block is an error at the block.
     private static func report(_ problem: RouteProblem, _ blocks: [RouteBlock], _ compilation: inout Compilation) {
         guard case .config(let index)? = problem.origin, blocks.indices.contains(index) else { return }
         let block = blocks[index]
@@ -247,18 +247,18 @@ extension ReadConfig {
 
     func bound(_ program: Program) -> [BoundAddress] { state?.boundAddresses(node: program.node.name) ?? [] }
 
-    /// The document that is applied goes by the number of another one.
+    /// The document reuses the revision of a different one.
     mutating func reportReused() {
         guard let (path, named) = stateFile, let revision = state?.revision else { return }
         compilation.report(
             Diagnostic(
                 .warning, at: named.span,
-                "revision_reused: \(path) has the revision \(revision) of the document before, and other content",
-                help: ["give each change a higher revision"]))
+                "revision_reused: \(path) has the revision \(revision) of the previous document, but other content",
+                help: ["raise the revision with each change"]))
     }
 
-    /// Adds what an apply of ``documents`` found. What is wrong with `route` blocks alone was said when they were judged;
-    /// the state file can be in their way too.
+    /// Adds problems found by applying ``documents``. Problems of `route` blocks alone were reported before; conflicts
+    /// with the state file are added here.
     mutating func report(applied problems: RouteProblems) {
         var ofState = RouteProblems()
         for problem in problems.list {
@@ -274,7 +274,7 @@ extension ReadConfig {
         report(ofState)
     }
 
-    /// Adds what is wrong with objects of the state file to the diagnostics.
+    /// Adds problems of the state file's objects to the diagnostics.
     mutating func report(_ problems: RouteProblems) {
         guard let (path, named) = stateFile else { return }
         let fatal = problems.list.dropFirst(ConfigLoader.shownProblems).filter { $0.severity == .fatal }

@@ -4,8 +4,8 @@ import PipelineText
 
 /// One JSON object a line for every ended connection (R28). Pure: the same record always gives the same bytes.
 ///
-/// Fields that mean nothing for a connection are left out: no `route` where none was found, no `backend` where none
-/// was tried. Texts that were too long for the record end in `…`.
+/// Fields without a value are left out: no `route` without a route, no `backend` if none was tried. Texts too long for
+/// the record end in `…`.
 package struct ConnectionLog {
     /// By reason code: `"reason":"sni.timeout client","stage":"sni","side":"client"`, ready to copy.
     private let reasons: [[UInt8]]
@@ -13,11 +13,11 @@ package struct ConnectionLog {
     private let addresses: @Sendable (_ instance: UInt32) -> [IPAddress]
     private var line = JSONLine()
 
-    /// - Parameter addresses: all that were given to an instance: a refused connection's line has them.
+    /// - Parameter addresses: all addresses of an instance, for the lines of refused connections.
     package init(_ table: ReasonTable, addresses: @escaping @Sendable (_ instance: UInt32) -> [IPAddress] = { _ in [] })
     {
         self.addresses = addresses
-        // One more than there are: for a code that nobody knows.
+        // One extra entry for unknown codes.
         let codes = (0...table.count).map { ReasonCode(rawValue: UInt16($0)) }
         shadows = codes.map(table.text)
         reasons = codes.map { code in
@@ -60,7 +60,7 @@ package struct ConnectionLog {
         line.newline()
     }
 
-    /// Appends the line that stands for refused connections which have none of their own.
+    /// Appends the summary line of refused connections without their own line.
     mutating func append(_ summary: RefusalBudget.Summary, time: UInt64) {
         line.open()
         line.key("time")
@@ -89,7 +89,7 @@ package struct ConnectionLog {
         line.field("server_name", record.serverName)
     }
 
-    /// Who is refused by one address may be to be stopped by all.
+    /// An operator may want to block a refused instance by all its addresses.
     private mutating func appendInstanceAddresses(_ record: ConnectionRecord) {
         guard !record.isRelayed, record.instanceNumber != InstanceIdentity.unknown else { return }
         let all = addresses(record.instanceNumber)

@@ -4,8 +4,8 @@ import PipelineRuntime
 import PipelineText
 import PipelineThreads
 
-/// The control thread's loop: waits for signals, addresses, admin clients and what is due, and does one after the other.
-/// Nothing in it waits for anybody else.
+/// The control thread's loop: waits for signals, address changes, admin clients and timers, and handles them one by
+/// one. Nothing in it blocks.
 struct ControlLoop: ~Copyable {
     private let node: RunningNode
     private let manager: ServiceManager
@@ -21,7 +21,7 @@ struct ControlLoop: ~Copyable {
         case stopping
     }
 
-    /// While it drains nothing tells that the last connection has ended but the counters.
+    /// While draining, only the counters show the end of the last connection.
     private static let drainPoll = TimeSpan.milliseconds(10)
     private static let worthExcusing = TimeSpan.milliseconds(100)
 
@@ -53,8 +53,8 @@ struct ControlLoop: ~Copyable {
             let failed = Poll.wait(&items, until: nextDue())
             woke = Instant(nanoseconds: cl_now())
             guard failed >= 0 else {
-                // The wait can't fail for descriptors that are open; ending is the only safe answer if it does.
-                node.log.say("stopping", "the control loop can't wait: \(kernelError(-failed))")
+                // The wait can't fail for open descriptors; if it does, ending is the only safe reaction.
+                node.log.say("stopping", "the control loop stops: poll: \(kernelError(-failed))")
                 node.fleet.order(.stop)
                 return
             }
@@ -67,7 +67,7 @@ struct ControlLoop: ~Copyable {
         }
     }
 
-    /// When something is due; nil: nothing is.
+    /// When the next timer is due; nil: none.
     private func nextDue() -> Instant? {
         let now = Instant(nanoseconds: cl_now())
         if admin?.isPreparing == true { return now }

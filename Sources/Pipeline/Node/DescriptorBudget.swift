@@ -1,16 +1,16 @@
 import Pipeline
 import PipelineRuntime
 
-/// How many connections fit into the file descriptors that the process may have (R27).
+/// How many connections fit into the process's file descriptor limit (R27).
 package struct DescriptorBudget: Equatable, Sendable {
     package let connectionsPerWorker: Int
     package let pipesPerWorker: Int
-    /// Upstream sockets that wait for their next connection.
+    /// Idle upstream sockets.
     package let idleSocketsPerWorker: Int
-    /// True if the settings asked for more.
+    /// True if the settings allow more.
     package let isCapped: Bool
 
-    /// Fewer than these, and a node is not worth starting.
+    /// The least number of connections to start with.
     package static let leastConnections = 16
     /// Standard streams, the log, signals, netlink, the admin socket and its clients, files that are read at a reload, LOCAL
     /// headers to backends in doubt.
@@ -51,8 +51,8 @@ package struct DescriptorBudget: Equatable, Sendable {
         }
     }
 
-    /// How many listeners a worker may have: those that are planned, and as many as routes may still ask for, if they
-    /// don't cost a sixteenth of what there is, for all workers together: control has a descriptor of each.
+    /// How many listeners a worker may have: those that are planned, and as many as routes may still open, if they cost
+    /// less than a sixteenth of all descriptors over all workers: control has a descriptor of each.
     static func listenerRoom(limit: Int, workers: Int, planned: Int, most: Int) -> Int {
         planned + min(max(0, most - planned), limit / 16 / max(1, workers))
     }

@@ -2,8 +2,7 @@ import Pipeline
 import PipelineRouting
 import PipelineRuntime
 
-/// When connections that routing wants ended must have: its graces as deadlines, which stay the same from one generation
-/// to the next.
+/// Turns grace periods of drains into deadlines, which stay fixed across generations.
 ///
 /// Threading: the control thread.
 struct DrainKeeper {
@@ -21,11 +20,10 @@ struct DrainKeeper {
 
     private(set) var due: [Due] = []
 
-    /// How long after its deadline a drain is kept: a worker ends connections within a turn of it, and one that was
-    /// being connected on an older generation meanwhile still gets its end.
+    /// How long after its deadline a drain is kept, so that connects in progress on an older generation are ended too.
     private static let tail = TimeSpan.seconds(10)
 
-    /// What the last apply of routes said. Those that are named again keep their deadline; those that aren't are over.
+    /// Takes the drains of the last apply. Known ones keep their deadline; missing ones are over.
     mutating func update(_ wanted: [RouteDrain], now: Instant) {
         let known = Dictionary(due.map { (Key($0.drain), $0.deadline) }, uniquingKeysWith: { first, _ in first })
         due = wanted.map { Due(drain: $0, deadline: known[Key($0)] ?? now + $0.grace) }

@@ -12,12 +12,12 @@ package final class Fleet {
     let settings: NodeSettings
     package let budget: DescriptorBudget
     package let snapshots: SnapshotKeeper
-    /// Lent to stages, and kept as long as there are workers.
+    /// The node's services for stages, kept as long as the workers.
     let services: Services
     package private(set) var workers: [WorkerThread]
     private let log: LogWriter
 
-    /// What the machine and the settings allow, before anything is opened.
+    /// The sizes that the machine and the settings allow, before anything is opened.
     struct Size {
         let workers: Int
         let budget: DescriptorBudget
@@ -30,7 +30,7 @@ package final class Fleet {
     {
         let count = settings.workers > 0 ? settings.workers : max(1, Int(cl_cpu_count()))
         let limit = cl_raise_descriptor_limit()
-        guard limit >= 0 else { return (nil, "can't read the limit of open files: \(kernelError(-limit))") }
+        guard limit >= 0 else { return (nil, "can't read the open-file limit: \(kernelError(-limit))") }
         let room = DescriptorBudget.listenerRoom(
             limit: Int(clamping: limit), workers: count, planned: listeners, most: most)
         let budget = DescriptorBudget(
@@ -87,7 +87,7 @@ package final class Fleet {
         try Fleet.startThreads(workers)
     }
 
-    /// All or none: the threads begin when the barrier opens, and find the order to stop if one of them is missing.
+    /// All or none: the threads start when the barrier opens, and find the order to stop if one is missing.
     private static func startThreads(_ workers: [WorkerThread]) throws(WorkerStartError) {
         var ends: (Int32, Int32) = (-1, -1)
         let made = withUnsafeMutablePointer(to: &ends) {
@@ -121,15 +121,15 @@ package final class Fleet {
         }
     }
 
-    /// True once every worker looks up in the newest table, runs new connections on its program, and has its listeners.
+    /// True once every worker uses the newest table, program and listeners.
     var hasAppliedNewest: Bool { workersBehind == 0 }
 
-    /// How many workers still look up in an older one.
+    /// How many workers still use an older one.
     var workersBehind: Int {
         workers.count { $0.mailbox.appliedGeneration < snapshots.newest && !$0.mailbox.hasEnded }
     }
 
-    /// The oldest generation that any worker still looks up in.
+    /// The oldest generation that any worker still uses.
     var oldestApplied: UInt64 {
         workers.map { $0.mailbox.hasEnded ? .max : $0.mailbox.appliedGeneration }.min() ?? .max
     }
@@ -156,11 +156,11 @@ package final class Fleet {
     }
 
     deinit {
-        // A worker's last act is to give back the state of its stages, which the snapshots name.
+        // Workers free their stages' worker memory at their end, which needs the snapshots.
         workers.removeAll()
     }
 
-    /// Joins the workers, which were told to end, and writes out the log.
+    /// Joins the ending workers, and flushes the log.
     /// - Returns: false if the log could not be written whole within `patience` milliseconds.
     func finish(patience: Int) -> Bool {
         for worker in workers { worker.join() }
@@ -168,8 +168,8 @@ package final class Fleet {
     }
 }
 
-/// How many records workers could not hand over. For any thread, and for as long as the log goes on: it keeps counters, and no
-/// worker, which goes with the node.
+/// A function for the number of records that workers dropped. For any thread, for as long as the log runs: it keeps the
+/// counters alive, but no worker.
 private struct LogLosses: Sendable {
     let counters: [CounterMemory]
     var total: UInt64 { counters.reduce(0) { $0 &+ $1.counters.pointee.read(.logDropped) } }

@@ -2,8 +2,8 @@ import Pipeline
 import PipelineRuntime
 import PipelineText
 
-/// Says in the log what became of listeners that routes ask for: once when one is degraded, once when it is back. An
-/// env's missing IPv4 address is said once, however many ports it has (R9).
+/// Logs changes of route listeners: once when one is degraded, once when it is back. An env's missing IPv4 address is
+/// logged once for all its ports (R9).
 struct ListenerEvents {
     private var missing: Set<IPAddress> = []
     private var degraded: Set<Endpoint> = []
@@ -17,7 +17,7 @@ struct ListenerEvents {
         }
         for listener in change.closed { forget(listener.endpoint) }
         for listener in change.opened { sayOpened(listener, keeper, log, isStart: isStart) }
-        // Addresses that no route asks for any more.
+        // Addresses that no route uses any more.
         let wanted = Set(keeper.kept.map(\.planned.endpoint))
         degraded.formIntersection(wanted)
         missing.formIntersection(Set(wanted.map(\.address)))
@@ -36,8 +36,8 @@ struct ListenerEvents {
             guard missing.insert(listener.endpoint.address).inserted else { return }
             log.say(
                 "ipv4_missing",
-                "this node does not have the address: the env's routes on it wait until it appears, nobody else is "
-                    + "affected"
+                "this node does not have the address: the env's routes on it start when it appears; other routes are "
+                    + "not affected"
             ) { line in
                 line.fields(env)
                 line.field("address", listener.endpoint.address.description)

@@ -2,15 +2,15 @@ import CLinux
 import Pipeline
 import PipelineRuntime
 
-/// The listening sockets of a node: which there should be, which there are, and why not those that aren't.
+/// The listening sockets of a node: planned, open, and degraded with a reason.
 ///
-/// A socket is opened here, for every worker, which takes a descriptor of its own for it, and ends it when an update comes
-/// that has it no more; then it is closed here as well. What can't be opened is degraded and tried again, and nobody else
-/// notices (R9).
+/// Sockets are opened here, one per worker. The worker duplicates the descriptor, and closes it when an update no
+/// longer lists it; then it is closed here as well. A socket that can't be opened is degraded and retried, without
+/// effect on others (R9).
 ///
 /// Threading: the control thread.
 package final class ListenerKeeper {
-    /// Why an endpoint isn't served, and when it is tried again.
+    /// Why an endpoint isn't served, and when it is retried.
     package struct Degradation {
         package let error: ListenError
         package let since: Instant
@@ -19,7 +19,7 @@ package final class ListenerKeeper {
 
     package struct Kept {
         package var planned: PlannedListener
-        /// Names the listener in facts, logs and limits, the same for its whole life.
+        /// The listener's number in facts, logs and limits, for its whole life.
         package let index: UInt16
         /// By worker; empty while degraded.
         package var sockets: [Descriptor] = []
@@ -30,20 +30,20 @@ package final class ListenerKeeper {
         package var isOpen: Bool { !sockets.isEmpty }
     }
 
-    /// What came of a change.
+    /// The result of a change.
     struct Change {
         var opened: [PlannedListener] = []
         var closed: [PlannedListener] = []
-        /// Their addresses are back; their sockets have been there all the time.
+        /// Their addresses are back; their sockets were open all the time.
         var restored: [PlannedListener] = []
         var degraded: [(listener: PlannedListener, error: ListenError)] = []
-        /// An address that vanished took its sockets away, and was said before or not.
+        /// The address vanished, and its sockets were closed.
         var lost = 0
         var changesSockets: Bool { lost > 0 || !opened.isEmpty || !closed.isEmpty }
         var isEmpty: Bool { !changesSockets && degraded.isEmpty && restored.isEmpty }
     }
 
-    /// The safety net under the events that tell of addresses.
+    /// The polling interval besides address events.
     static let retryInterval = TimeSpan.seconds(30)
 
     private let workers: Int
@@ -53,7 +53,7 @@ package final class ListenerKeeper {
     private var indices = IndexPool()
     /// In the order of the plan.
     package private(set) var kept: [Kept] = []
-    /// Sockets that workers may not have ended yet, and the ports that they are on.
+    /// Sockets that workers may still use, and their ports.
     private var closing: [Descriptor] = []
     private var closingPorts: Set<UInt16> = []
 
@@ -64,10 +64,10 @@ package final class ListenerKeeper {
     }
 
     package var openEndpoints: [Endpoint] { kept.filter(\.isOpen).map(\.bound) }
-    /// The next time that something degraded is due; nil: nothing is degraded.
+    /// The next retry of a degraded listener; nil: none.
     var nextRetry: Instant? { kept.compactMap(\.degradation?.retryAt).min() }
 
-    /// What one worker is published.
+    /// The listeners to publish to one worker.
     func listeners(worker: Int) -> [WorkerListener] {
         kept.filter(\.isOpen).map { kept in
             WorkerListener(
@@ -77,13 +77,13 @@ package final class ListenerKeeper {
 
     // MARK: A new plan
 
-    /// Opens what `plan` requires and is not open yet: all of it, or none. What was opened waits for ``apply(_:_:now:)``.
+    /// Opens required listeners of `plan` that are not open yet: all or none. They wait for ``apply(_:_:now:)``.
     func openRequired(_ plan: [PlannedListener]) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
         let open = Set(kept.filter(\.isOpen).map(\.planned.endpoint))
         var staged: [Endpoint: OpenListener] = [:]
         var failures: [ListenError] = []
         let wanted = plan.filter { $0.isRequired && !open.contains($0.endpoint) }
-        // All of them before the first is open: two of our own may share a port.
+        // Checked before the first is opened, since two of our own may share a port.
         for planned in wanted {
             do throws(ListenError) { try requireUnshared(planned.spec) } catch { failures.append(error) }
         }
@@ -104,13 +104,13 @@ package final class ListenerKeeper {
         return (staged, [])
     }
 
-    /// Closes what ``openRequired(_:)`` opened, if it isn't wanted after all.
+    /// Closes what ``openRequired(_:)`` opened, after a refusal.
     func abandon(_ staged: [Endpoint: OpenListener]) {
         for listener in staged.values { listener.close() }
     }
 
-    /// Makes `plan` what the node listens on: sockets that persist are kept, the others opened. What disappears from
-    /// ``listeners(worker:)`` is the workers' to close.
+    /// Applies `plan`: unchanged sockets are kept, others opened. Workers close those that disappear from
+    /// ``listeners(worker:)``.
     func apply(_ plan: [PlannedListener], _ staged: [Endpoint: OpenListener], now: Instant) -> Change {
         var change = Change()
         var known = Dictionary(kept.map { ($0.planned.endpoint, $0) }, uniquingKeysWith: { first, _ in first })
@@ -153,7 +153,7 @@ package final class ListenerKeeper {
     /// Something waits for ``everyWorkerHasApplied()``.
     var isClosing: Bool { !closing.isEmpty }
 
-    /// Every worker has the last update: what was to be closed is ended.
+    /// Every worker has applied the last update: closes removed sockets.
     func everyWorkerHasApplied() {
         for socket in closing { ListenerSocket.close(socket) }
         closing = []
@@ -176,8 +176,9 @@ package final class ListenerKeeper {
         return change
     }
 
-    /// Addresses came or went: what listens on one that is gone is degraded, what waits for one that is back is opened.
-    /// - Parameter changed: addresses that something happened to; nil: unknown, look at all.
+    /// Handles address changes: listeners on missing addresses are degraded, those waiting for a returned one are
+    /// opened.
+    /// - Parameter changed: the changed addresses; nil: unknown, check all.
     func addressesChanged(_ changed: Set<IPAddress>?, now: Instant) -> Change {
         var change = Change()
         for position in kept.indices {
@@ -187,7 +188,7 @@ package final class ListenerKeeper {
                 tryToOpen(position, now, &change)
                 continue
             }
-            // An address that a `listen` line names is the operator's own business: its sockets stay.
+            // Sockets of `listen` lines stay open: their address is the operator's responsibility.
             guard !kept[position].planned.isRequired else {
                 lookAtAddress(position, now, &change)
                 continue
@@ -202,7 +203,7 @@ package final class ListenerKeeper {
         return change
     }
 
-    /// Of a listener whose sockets stay whatever becomes of its address: whether anybody can reach them.
+    /// Whether a listener whose sockets stay open is reachable.
     private func lookAtAddress(_ position: Int, _ now: Instant, _ change: inout Change) {
         let planned = kept[position].planned
         if !Addresses.isUsable(planned.endpoint.address) {
@@ -237,14 +238,13 @@ package final class ListenerKeeper {
         let before = kept[position].degradation
         kept[position].degradation = Degradation(
             error: error, since: before?.since ?? now, retryAt: now + ListenerKeeper.retryInterval)
-        // Said once, and again only if it is something else by now.
+        // Logged once, and again only if the reason changes.
         if before?.error.error != error.error { change.degraded.append((kept[position].planned, error)) }
     }
 
     // MARK: Sockets
 
-    /// A socket that listens already and is to intercept from now on. If the plan is given up after all, it still
-    /// may, and nothing asks it to.
+    /// Makes an open socket intercept. If the plan is refused later, the option stays set without effect.
     private func adapt(_ spec: ListenerSpec) throws(ListenError) {
         for open in kept where open.planned.endpoint == spec.endpoint && open.planned.spec.mode != spec.mode {
             for socket in open.sockets { try ListenerSocket.adapt(socket, to: spec) }
@@ -258,7 +258,7 @@ package final class ListenerKeeper {
         do throws(ListenError) {
             for _ in 0..<workers {
                 let socket = try ListenerSocket.open(spec, settings: settings)
-                // What the kernel chose for the first worker is where the others join it.
+                // The port that the kernel chose for the first worker is used for the others.
                 spec = spec.bound(at: socket.endpoint)
                 sockets.append(socket.release())
             }
@@ -269,9 +269,9 @@ package final class ListenerKeeper {
         return OpenListener(sockets: sockets, bound: spec.endpoint)
     }
 
-    /// Workers share a port by `SO_REUSEPORT`, and so would a second node of the same user, which would take half of the
-    /// first one's connections without a word. Where one of our own has the port already, on every address or on
-    /// another, the kernel can't tell the two apart, and we don't ask.
+    /// Workers share a port by `SO_REUSEPORT`. A second node of the same user would share it too, and silently take
+    /// half of the connections, so a test bind without the option comes first. If one of our own listeners has the port
+    /// already, the test can't tell, and is skipped.
     private func requireUnshared(_ spec: ListenerSpec) throws(ListenError) {
         let port = spec.endpoint.port
         guard port != 0, !closingPorts.contains(port), !kept.contains(where: { $0.isOpen && $0.bound.port == port })
@@ -281,7 +281,7 @@ package final class ListenerKeeper {
         try ListenerSocket.open(spec, settings: settings, reusePort: false).close()
     }
 
-    /// For when no worker needs them: all have descriptors of their own, or there are none.
+    /// Closes all sockets, once no worker needs them.
     func closeAll() {
         everyWorkerHasApplied()
         for socket in kept.flatMap(\.sockets) { ListenerSocket.close(socket) }
@@ -313,7 +313,7 @@ private struct IndexPool {
 }
 
 enum Addresses {
-    /// True if this machine lets a socket bind to `address`: it has it, or is told to act as if.
+    /// True if a socket can bind to `address`: the machine has it, or allows non-local binds.
     static func isUsable(_ address: IPAddress) -> Bool {
         var at = cl_endpoint(high: address.high, low: address.low, port: 0)
         return cl_can_bind(&at) == 0

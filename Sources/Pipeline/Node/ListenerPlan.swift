@@ -2,14 +2,14 @@ import Pipeline
 import PipelineLanguage
 import PipelineRouting
 
-/// One socket that a node should listen on, and what asks for it.
+/// One planned listening socket, and its origin.
 package struct PlannedListener: Hashable, Sendable {
     package enum Origin: Hashable, Sendable {
         /// A `listen` line: without it the node doesn't start, and a reload is refused.
         case listen
-        /// A port of an `expose` range that a route asks for.
+        /// A port of an `expose` range that a route uses.
         case expose
-        /// R9: an env's own address.
+        /// R9: an env's dedicated address.
         case dedicated(env: EnvName)
     }
     package let spec: ListenerSpec
@@ -25,11 +25,11 @@ package struct PlannedListener: Hashable, Sendable {
     var isRequired: Bool { origin == .listen }
 }
 
-/// What routes ask of the `expose` ranges of a program.
+/// The routes' use of a program's `expose` ranges.
 package struct RequestedPorts: Sendable {
     /// By hint, ascending.
     package var byHint: [ProtocolHint: [UInt16]]
-    /// Ports on an env's own IPv4 address (R9), each once.
+    /// Ports on dedicated IPv4 addresses (R9), each once.
     package var dedicated: [DedicatedListener]
 
     package init(byHint: [ProtocolHint: [UInt16]] = [:], dedicated: [DedicatedListener] = []) {
@@ -45,7 +45,7 @@ package struct RequestedPorts: Sendable {
     }
 }
 
-/// Which sockets a node listens on: its `listen` lines, and what routes ask for within `expose` ranges.
+/// The planned listening sockets: `listen` lines, and ports of `expose` ranges that routes use.
 package enum ListenerPlan {
     /// - Returns: the program's listeners in their order, then the exposed ones by range and port, then the dedicated
     ///   ones. One endpoint once: what a `listen` line names is not opened again for a range.
@@ -74,7 +74,7 @@ package enum ListenerPlan {
         return plan
     }
 
-    /// What routes need to know of where a program listens.
+    /// A program's listeners, as the routing rules need them.
     package static func facts(_ program: Program) -> [ListenerFacts] {
         let fact = { (address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int) in
             let pipeline = program.chains[chain]
@@ -94,8 +94,8 @@ package enum ListenerPlan {
         program.exposes.reduce(program.listeners.count) { $0 + $1.ports.count }
     }
 
-    /// Has `routing` judge and prepare routes as `program` needs it: which ports are denied (R8), and whether routes that
-    /// name no balance get a table for consistent hashing (R11). Takes effect with the next apply.
+    /// Configures `routing` for `program`: denied ports (R8), and whether routes without a balance get a table for
+    /// consistent hashing (R11). Takes effect with the next apply.
     package static func prepare(_ routing: RoutingState, for program: Program) {
         routing.listeners = facts(program)
         routing.nodeName = program.node.name
@@ -103,12 +103,11 @@ package enum ListenerPlan {
         routing.hashesByDefault = program.capabilities.contains(.hashesClients)
     }
 
-    /// The listener that the kernel would give a connection to `destination`: one on that very address, or one on
-    /// every address of its family.
+    /// The listener that accepts connections to `destination`: on that address, or on every address of its family.
     package static func listener(for destination: Endpoint, in plan: [ListenerSpec]) -> Int? {
         return plan.firstIndex { $0.endpoint == destination }
             ?? plan.firstIndex { $0.endpoint == Endpoint(destination.address.unspecifiedOfFamily, destination.port) }
-            // Rules bring it connections to anywhere.
+            // Interception rules redirect connections to any destination here.
             ?? plan.firstIndex { $0.mode.intercepts && $0.endpoint.address.isIPv4 == destination.address.isIPv4 }
     }
 }

@@ -4,8 +4,8 @@ import Pipeline
 import PipelineRuntime
 import PipelineThreads
 
-/// Writes what a ``LogStream`` holds to where it goes, a piece at a time, and never waits for its reader. One failed write
-/// ends nothing: it is tried again, unless the reader is gone for good (EPIPE).
+/// Writes a ``LogStream`` to its descriptor, a piece at a time, without blocking. A failed write is retried, unless the
+/// reader is gone for good (EPIPE).
 ///
 /// Threading: the writer's thread.
 struct LogSink {
@@ -19,7 +19,7 @@ struct LogSink {
         case held
     }
 
-    /// So that the worker on this core is never held up for long by what the kernel does with one.
+    /// Small, so that the kernel's work for one write never delays the worker on this core for long.
     private static let pieceBytes = 16384
     /// What a pipe that can be written has room for (PIPE_BUF).
     private static let pageBytes = 4096

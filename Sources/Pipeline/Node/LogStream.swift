@@ -4,8 +4,8 @@ import PipelineRuntime
 import PipelineText
 import Synchronization
 
-/// Lines on their way to one of the standard streams. Whoever adds one never waits: what has no room is dropped, the
-/// newest first, and counted, and when there is room again a line says how many were (R27).
+/// A bounded queue of lines for a standard stream. Adding never blocks: without room the newest lines are dropped and
+/// counted, and a later line reports their number (R27).
 ///
 /// Threading: ``append(_:)`` and ``counts`` from any thread, the rest is the writer's.
 package final class LogStream: @unchecked Sendable {
@@ -26,7 +26,7 @@ package final class LogStream: @unchecked Sendable {
     private struct Ring {
         var counts = Counts()
         var head = 0
-        /// Dropped since the last line that said so.
+        /// Dropped since the last report.
         var unsaid: UInt64 = 0
         /// The last byte that was written ended a line.
         var isAtLineStart = true
@@ -52,7 +52,7 @@ package final class LogStream: @unchecked Sendable {
     @discardableResult package func append(_ line: [UInt8]) -> Bool {
         let (isTaken, isFirst) = ring.withLock { ring in
             let isFirst = ring.counts.waiting == 0
-            // In order: the line that tells of dropped ones comes before the next.
+            // The report of dropped lines comes before the next line.
             guard !ring.counts.hasEnded, ring.unsaid == 0, put(line, &ring) else {
                 ring.counts.dropped += 1
                 if !ring.counts.hasEnded {
@@ -83,7 +83,7 @@ package final class LogStream: @unchecked Sendable {
 
     // MARK: The writer's side
 
-    /// What is to be written next: whole lines where that is possible, `limit` bytes at most. It stays where it is until
+    /// The next piece to write: complete lines if possible, at most `limit` bytes. It stays in the queue until
     /// ``wrote(_:)``.
     func piece(limit: Int) -> UnsafeRawBufferPointer {
         let (range, isWhole) = ring.withLock { ring in
@@ -111,7 +111,7 @@ package final class LogStream: @unchecked Sendable {
 
     func failed(_ error: Int32) { ring.withLock { $0.counts.error = error } }
 
-    /// Nothing is written any more; what waits is dropped.
+    /// Ends writing, and drops queued lines.
     func end(_ error: Int32) {
         ring.withLock { ring in
             ring.counts.error = error
@@ -122,7 +122,7 @@ package final class LogStream: @unchecked Sendable {
         }
     }
 
-    /// Says how many lines are missing that never came here. False: there is no room for that now; nothing is dropped for it.
+    /// Reports lines that were lost before this queue. False: there is no room for the report now.
     func sayMissing(_ count: UInt64, _ why: StaticString) -> Bool {
         ring.withLock { ring in
             ring.counts.hasEnded || ring.unsaid == 0 && put(LogStream.mark(count, why), &ring)
@@ -133,12 +133,12 @@ package final class LogStream: @unchecked Sendable {
         ControlLog.line("lines_dropped", "\(why)", time: cl_wall_clock()) { $0.field("count", count) }
     }
 
-    /// Says how many lines were dropped, once a quarter of the room is free; the next ones follow. 0: none, or not yet.
+    /// Reports the number of dropped lines, once a quarter of the queue is free. 0: none, or not yet.
     func sayDropped() -> UInt64 {
         ring.withLock { ring in
             let dropped = ring.unsaid
             guard dropped > 0, memory.count - ring.counts.waiting >= memory.count / 4 else { return 0 }
-            let why: StaticString = "the reader of this stream was too slow, or it could not be written"
+            let why: StaticString = "the reader of this stream was too slow, or the stream could not be written"
             guard put(LogStream.mark(dropped, why), &ring) else { return 0 }
             ring.unsaid = 0
             ring.counts.isDropping = false

@@ -8,18 +8,18 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// The one thread that writes: what the node says of itself to standard error, and ended connections to standard output.
-/// A reader that is slow, a full disk or a pipe that nobody reads stops nothing but lines: those that have no room are
-/// dropped and counted, and it goes on when there is room again (R27). Only a reader that is gone for good (EPIPE) ends a
-/// stream.
+/// The log thread: writes node events to standard error, and ended connections to standard output. A slow reader, a
+/// full disk or an unread pipe affects only lines: those without room are dropped and counted until there is room again
+/// (R27). Only a reader that is gone for good (EPIPE) ends a stream.
 ///
 /// Threading: made, given its connections and finished by the control thread; streams take lines from any.
 package final class LogWriter: @unchecked Sendable {
     private static let outBytes = 1 << 20
     private static let errorBytes = 1 << 18
-    /// Records that are made lines of in one turn, before they are written.
+    /// Records that are formatted in one iteration, before they are written.
     private static let recordsInTurn = 64
-    /// Below the workers (nice), and above what starves: a relayed connection's line must not be lost to them.
+    /// Priority (nice): below the workers, but high enough not to starve, so that relayed connections' lines are not
+    /// lost.
     private static let priorityBelow: Int32 = 5
     /// Between looks into the workers' rings, and while many come.
     private static let pause = TimeSpan.milliseconds(50)
@@ -32,7 +32,7 @@ package final class LogWriter: @unchecked Sendable {
         let writes: Bool
         let watch: FlowWatch?
         let paths: UnreachablePaths?
-        /// Records that found no room in a ring, so far.
+        /// The total number of records dropped by rings.
         let lost: @Sendable () -> UInt64
         var saidLost: UInt64 = 0
     }
@@ -89,13 +89,13 @@ package final class LogWriter: @unchecked Sendable {
 
     // MARK: The control thread's side
 
-    /// Takes what is in these rings from now on.
+    /// Starts to read these rings.
     /// - Parameters:
     ///   - reasons: names for reason codes; the same for every program of this build.
     ///   - writes: false: records only go to `watch`.
     ///   - watch: gets every record.
     ///   - paths: gets them too.
-    ///   - lost: how many records have found no room in a ring; asked on the writer's thread.
+    ///   - lost: the number of records dropped by rings; called on the writer's thread.
     func follow(
         _ rings: [RecordRing], reasons: ReasonTable, writes: Bool, watch: FlowWatch?, paths: UnreachablePaths? = nil,
         lost: @escaping @Sendable () -> UInt64 = { 0 }
@@ -107,10 +107,10 @@ package final class LogWriter: @unchecked Sendable {
         loop.wake()
     }
 
-    /// How many lines refused connections have for each reason and second, from now on.
+    /// Sets the number of lines a second for refused connections of each reason.
     func setRefusals(perSecond: Int) { refusalsPerSecond.store(perSecond, ordering: .relaxed) }
 
-    /// Refused connections that are in a `refusals` line, and have none of their own.
+    /// Refused connections without their own line, which a `refusals` line counts.
     package var summed: UInt64 { refusalsSummed.load(ordering: .relaxed) }
 
     /// Waits until what came before is written.
@@ -125,10 +125,10 @@ package final class LogWriter: @unchecked Sendable {
         return false
     }
 
-    /// The same, and the thread ends; if it can't in time, the process's end is its own.
+    /// The same, and ends the thread; if that takes too long, it ends with the process.
     @discardableResult package func finish(patience: Int) -> Bool {
         let isWhole = flush(patience: patience)
-        // Left alone if it stands in a write: a disk that hangs.
+        // Not joined if it hangs in a write.
         _ = loop.stop(patience: .milliseconds(250))
         return isWhole
     }
@@ -141,7 +141,7 @@ package final class LogWriter: @unchecked Sendable {
             _ = cl_lower_priority(LogWriter.priorityBelow)
         }
         if loop.isEnding { return .over }
-        // Before the rings: what came until then is written.
+        // Read before the rings, so that earlier records are written.
         let asked = flushAsked.load(ordering: .acquiring)
         let isFlushing = asked != flushed.load(ordering: .relaxed)
         let now = Instant(nanoseconds: cl_now())
@@ -209,12 +209,12 @@ package final class LogWriter: @unchecked Sendable {
         return isMore
     }
 
-    /// What a worker could not hand over is missing as what the stream could not take is.
+    /// Reports records that workers dropped, like lines that the stream dropped.
     private func sayLost() {
         guard let connections, connections.writes else { return }
         let (lost, said) = (connections.lost(), connections.saidLost)
         guard lost > said else { return }
-        if out.sayMissing(lost - said, "connections ended faster than lines of them could be written") {
+        if out.sayMissing(lost - said, "connections ended faster than their lines could be written") {
             self.connections?.saidLost = lost
         }
     }
@@ -237,7 +237,7 @@ package final class LogWriter: @unchecked Sendable {
         connections?.log.removeAll()
     }
 
-    // MARK: What is said of the streams themselves
+    // MARK: Events about the streams
 
     private func sayDropped() {
         _ = error.sayDropped()
@@ -247,7 +247,7 @@ package final class LogWriter: @unchecked Sendable {
             guard !hasSaidBroken else { return }
             hasSaidBroken = true
             say(
-                "log_broken", "standard output's reader is gone: connections are relayed, and no longer logged")
+                "log_broken", "standard output's reader is gone: connections are relayed, but no longer logged")
             return
         }
         let isFailing = counts.error != 0 || counts.isDropping
@@ -256,8 +256,8 @@ package final class LogWriter: @unchecked Sendable {
         if isFailing {
             say(
                 "log_failed",
-                "can't write standard output: \(LogWriter.why(counts)); connections are relayed, their lines wait while "
-                    + "there is room and are then dropped and counted; it is tried again")
+                "can't write standard output: \(LogWriter.why(counts)); connections are relayed; their lines wait in "
+                    + "memory, and when it is full they are dropped and counted; the node tries again")
         } else {
             say("log_recovered") { $0.field("dropped", self.droppedInOut) }
             droppedInOut = 0
@@ -271,7 +271,7 @@ package final class LogWriter: @unchecked Sendable {
     /// Why lines of a stream wait or are dropped.
     package static func why(_ counts: LogStream.Counts) -> String {
         switch counts.error {
-        case 0: "its reader takes nothing, or too little"
+        case 0: "its reader is stuck or too slow"
         case ENOSPC, EDQUOT: "the disk is full"
         case EPIPE: "its reader is gone"
         default: kernelError(counts.error)

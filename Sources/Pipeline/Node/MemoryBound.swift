@@ -2,15 +2,15 @@ import CLinux
 import Pipeline
 import PipelineHost
 
-/// What this node may use of memory and what it uses, as the kernel counts it for the cgroup that bounds it, socket buffers
-/// included; where none does, as the machine has it (R27).
+/// This node's memory limit and use, as counted for its limiting cgroup, socket buffers included; without one, for the
+/// machine (R27).
 package struct MemoryBound {
     package struct Reading: Equatable {
         /// What the cgroup or the machine allows; 0: not known.
         var allowed: UInt64 = 0
         package var used: UInt64 = 0
 
-        /// What the setting comes to, in bytes; 0: not known, and nothing is bounded.
+        /// The limit in bytes; 0: not known, and no limit.
         func bound(_ setting: MemorySetting) -> UInt64 {
             switch setting {
             case .bytes(let bytes): bytes
@@ -22,8 +22,8 @@ package struct MemoryBound {
     /// Where `/proc` and `/sys` are: tests have their own.
     private let root: String
 
-    /// The folders of the cgroups that this process is in, from its own up to the root. Asked once: a service manager puts a
-    /// process in its place before it begins.
+    /// The directories of this process's cgroups, from its own up to the root. Read once: a service manager assigns the
+    /// cgroup before the process starts.
     private let folders: [String]
     private let isSecondVersion: Bool
 
@@ -32,7 +32,7 @@ package struct MemoryBound {
         (folders, isSecondVersion) = MemoryBound.cgroups(root)
     }
 
-    /// - Parameter connections: that this node has: what it can't hold in socket buffers is others'.
+    /// - Parameter connections: of this node, which bound its share of socket buffers.
     func read(connections: UInt64 = .max) -> Reading {
         let machine = Reading(allowed: field("/proc/meminfo", "MemTotal:") &* 1024, used: 0)
         var least = Reading()
@@ -47,8 +47,8 @@ package struct MemoryBound {
 
     // MARK: The machine
 
-    /// Its own pages, and what TCP holds on this machine, at most what the sockets of so many connections may: upper bounds of
-    /// its own part, which the kernel does not tell.
+    /// Its own pages, plus the machine's TCP memory, at most what the sockets of `connections` can hold: an upper
+    /// bound, since the kernel does not report the exact part.
     private func ownUse(_ connections: UInt64) -> UInt64 {
         let own = field("/proc/self/status", "RssAnon:") &* 1024
         let (most, isMore) = connections.multipliedReportingOverflow(by: 2 &* socketLimit())
@@ -100,7 +100,7 @@ package struct MemoryBound {
         }
     }
 
-    /// v2: socket buffers are in it; of files only what can't be given back counts.
+    /// v2: includes socket buffers; of page cache only the unreclaimable part counts.
     private func second(_ folder: String) -> Reading? {
         guard let allowed = number(folder + "/memory.max"), let used = number(folder + "/memory.current") else {
             return nil
@@ -109,7 +109,7 @@ package struct MemoryBound {
         return Reading(allowed: allowed, used: used > files ? used - files : 0)
     }
 
-    /// v1: socket buffers are beside it.
+    /// v1: socket buffers are counted separately.
     private func first(_ folder: String) -> Reading? {
         guard let allowed = number(folder + "/memory.limit_in_bytes"),
             let used = number(folder + "/memory.usage_in_bytes")
@@ -136,8 +136,8 @@ package struct MemoryBound {
         return bytes.withUnsafeBufferPointer { MemoryBound.field($0, name) } ?? 0
     }
 
-    // Looked at every second, and more often when memory is short: bytes in place, since strings of each line would be
-    // thousands of allocations.
+    // Runs every second, and more often when memory is short: parses bytes in place, without thousands of string
+    // allocations.
 
     private static func field(_ text: UnsafeBufferPointer<UInt8>, _ name: StaticString) -> UInt64? {
         let count = name.utf8CodeUnitCount
@@ -170,9 +170,9 @@ package struct MemoryBound {
     }
 }
 
-/// Looks at what the node uses, and says to workers when it is too much and when no longer.
+/// Checks memory use, and tells workers when it becomes short and when it recovers.
 package struct MemoryWatch {
-    /// Memory may fill as fast as a gigabyte a second: what is left is looked at again before it can be gone.
+    /// Memory may fill as fast as a gigabyte a second: the next check comes before the rest can be used up.
     private static let soonest = TimeSpan.milliseconds(10)
     private static let soonestWhileShort = TimeSpan.milliseconds(50)
     private static let latest = TimeSpan.seconds(1)
@@ -192,7 +192,7 @@ package struct MemoryWatch {
         reading = source.read(connections: connections)
         let bound = bound(setting)
         let before = isShort
-        // With a gap between the two, so that it does not go to and fro.
+        // With hysteresis between the two thresholds.
         isShort = bound > 0 && reading.used > bound / 100 &* (before ? 85 : 90)
         nextLook = now + pause(bound / 100 &* 90)
         return isShort != before
@@ -201,7 +201,7 @@ package struct MemoryWatch {
     private func pause(_ limit: UInt64) -> TimeSpan {
         guard limit > 0 else { return MemoryWatch.latest }
         let soonest = isShort ? MemoryWatch.soonestWhileShort : MemoryWatch.soonest
-        // A byte is a nanosecond.
+        // At a gigabyte a second, a byte is a nanosecond.
         let left = TimeSpan(nanoseconds: reading.used < limit ? limit - reading.used : 0)
         return min(max(left, soonest), MemoryWatch.latest)
     }

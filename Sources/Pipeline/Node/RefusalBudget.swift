@@ -1,10 +1,10 @@
 import Pipeline
 
-/// How many lines of the connection log refused connections may have: each reason so many a second. What is beyond is one
-/// line a second for each reason, with how many there were and the networks that most of them came from (R27). Counters
-/// have them all, and relayed connections are no business of this.
+/// The line budget of refused connections: a number of lines a second for each reason. Beyond that, one line a second
+/// per reason has the count and the most frequent networks (R27). Counters include all; relayed connections are not
+/// limited.
 struct RefusalBudget {
-    /// What one reason had no lines for, in one second.
+    /// The refused connections of one reason and second without their own line.
     struct Summary {
         let reason: ReasonCode
         let count: UInt64
@@ -26,10 +26,10 @@ struct RefusalBudget {
     var perSecond = RefusalBudget.usual
     /// Bounded by the number of reasons.
     private var windows: [ReasonCode: Window] = [:]
-    /// Connections that had no line of their own, since the start.
+    /// Connections without their own line, since the start.
     private(set) var summed: UInt64 = 0
 
-    /// When ``due(_:)`` may have something; nil: nothing is left out at the moment.
+    /// When ``due(_:)`` may have something; nil: nothing is pending.
     var nextDue: Instant? { windows.values.lazy.filter { $0.left > 0 }.map(\.end).min() }
 
     /// True if the record gets a line.
@@ -65,7 +65,7 @@ struct RefusalBudget {
     mutating func rest() -> [Summary] { due(Instant(nanoseconds: .max)) }
 }
 
-/// The networks (/64, /32) that occur most, in bounded room (Misra-Gries): counts are at most too low by one in
+/// The most frequent networks (/64, /32), in bounded memory (Misra-Gries): counts are too low by at most one in
 /// ``FrequentNetworks/room``.
 struct FrequentNetworks {
     static let room = 64

@@ -23,16 +23,18 @@ package struct ReloadRefusal: Error {
     package var details: [String] = []
 }
 
-/// R26, R22, R24: config and state file are read again, whole. What doesn't compile changes nothing and says why.
+/// Reload (R26, R22, R24): config and state file are read again completely. On errors nothing changes, and the refusal
+/// says why.
 extension RunningNode {
     /// Diagnostics that an event shows; `check` shows all.
     private static let shownLines = 20
-    /// How long a reload waits for workers to take it up before it says that some have not; they do as soon as they can.
+    /// How long a reload waits for workers to apply it before it reports that some have not; they apply it as soon as
+    /// they can.
     private static let applyPatience = 1000
 
     /// - Parameters:
-    ///   - by: what asked for it: `SIGHUP`, `admin`.
-    ///   - isConfirmed: who asked says that it is meant, where a guard asks (R29).
+    ///   - by: the trigger: `SIGHUP`, `admin`.
+    ///   - isConfirmed: the operator confirmed it, for guards (R29).
     package func reload(by: String, isConfirmed: Bool = false, _ manager: ServiceManager) -> ReloadRefusal? {
         manager.reloading()
         defer { manager.ready("serving on \(listeners.openEndpoints.count) addresses") }
@@ -55,8 +57,8 @@ extension RunningNode {
         guard waitUntilSettled(milliseconds: 2000) else {
             throw ReloadRefusal(
                 message:
-                    "workers have not taken up the last change yet: one of them lacks a descriptor for a listener; "
-                    + "try again, or raise the limit of open files")
+                    "a worker has not applied the last change yet: it has no file descriptor for a listener; try "
+                    + "again, or raise the limit of open files")
         }
         var read = try readConfig()
         guard let program = read.compilation.program, !read.compilation.hasErrors else {
@@ -72,12 +74,12 @@ extension RunningNode {
         }
         if let stage = program.prepare(workers: fleet.workers.count, fleet.services) {
             throw ReloadRefusal(
-                message: "there is no memory for `\(stage)`; give the process more, or use fewer `workers`")
+                message: "not enough memory for `\(stage)`; give the process more, or lower `workers`")
         }
         let (staged, failures) = listeners.openRequired(ListenerPlan.listeners(program, RequestedPorts()))
         guard failures.isEmpty else {
             throw ReloadRefusal(
-                message: "\(failures.count) of its listeners can't be opened", details: failures.map(\.description))
+                message: "\(failures.count) listeners can't be opened", details: failures.map(\.description))
         }
         let flows = try stageFlows(program, staged)
         let before = routeCount
@@ -91,7 +93,7 @@ extension RunningNode {
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.apply(plan, staged, now: Instant(nanoseconds: cl_now()))
         publish()
-        // Who hears that it was done may rely on it: the next connection goes by the new, on whichever worker.
+        // Once it is reported as done, every new connection uses the new config, on any worker.
         _ = waitUntilSettled(milliseconds: RunningNode.applyPatience)
         self.flows.apply(flows)
         sayReloaded(by, report, before)
@@ -99,7 +101,7 @@ extension RunningNode {
         sayFixed(awaitingStart)
     }
 
-    /// The last that may refuse it: a ledger that is made stays.
+    /// The last step that may refuse the reload, since a created ledger stays.
     private func stageFlows(
         _ program: Program, _ listening: [Endpoint: OpenListener]
     ) throws(ReloadRefusal) -> FlowRecording.Staged {
@@ -122,8 +124,8 @@ extension RunningNode {
 
     // MARK: Routes
 
-    /// Onto the routes that are served: positions and counters of those that stay go on (R11), and who has a name keeps
-    /// it (R5). Blocks and state file are one change.
+    /// Applies the routes: positions and counters of unchanged ones continue (R11), and owners keep their names (R5).
+    /// Blocks and state file are one change.
     private func apply(_ read: inout ReadConfig, _ program: Program) -> ApplyReport {
         ListenerPlan.prepare(routing, for: program)
         let now = Instant(nanoseconds: cl_now())
@@ -134,7 +136,7 @@ extension RunningNode {
         return report
     }
 
-    // MARK: What is said
+    // MARK: Reporting
 
     private func sayReloaded(_ by: String, _ applied: ApplyReport, _ before: Int) {
         log.say("reloaded") { line in
@@ -157,7 +159,7 @@ extension RunningNode {
 
     private func sayFixed(_ fixed: [String]) {
         guard !fixed.isEmpty else { return }
-        log.say("reload_partial", "these settings of `node` keep their values until the node is started anew") {
+        log.say("reload_partial", "these settings of `node` need a restart to take effect") {
             line in line.list("settings", fixed) { $0.string($1) }
         }
     }

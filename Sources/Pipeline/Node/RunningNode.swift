@@ -10,10 +10,10 @@ import PipelineRouting
 import PipelineRuntime
 import PipelineText
 
-/// A node that serves: its workers, its routes, its listeners, and what it runs on now.
+/// A running node: its workers, routes, listeners and current program.
 ///
-/// Whatever changes (a reload, an address that comes or goes, a listener that can be opened at last) becomes one new
-/// generation: a snapshot and each worker's listeners, published together (``publish()``).
+/// Every change (a reload, an address change, a listener that opens at last) becomes one new generation: a snapshot and
+/// each worker's listeners, published together (``publish()``).
 ///
 /// Threading: the control thread.
 package final class RunningNode {
@@ -27,15 +27,15 @@ package final class RunningNode {
     package let prober: HealthProber
     /// Where flow records go, from ``FlowRecording/begin(_:)`` on.
     package let flows: FlowRecording
-    /// Whether connections are brought here at all; nil: there is no descriptor for it.
+    /// The watch of interception rules; nil: no descriptor for it.
     package let interception: InterceptionWatch?
     /// Readable when a backend has answered a LOCAL header that control sent it; nil: none was.
     var headerProbes: Descriptor? { proxies.descriptor }
-    /// Who flow records are about.
+    /// The instances of flow records.
     let flowDirectory: FlowDirectory
-    /// What is found in what they tell.
+    /// The analysis of flow records.
     package let flowWatch: FlowWatch
-    /// Refuses what does not answer, before it is accepted.
+    /// Refuses unreachable destinations before accept.
     package let unreachable: UnreachablePaths
     package internal(set) var program: Program
     /// Of the state file; nil: none is named.
@@ -49,25 +49,25 @@ package final class RunningNode {
     package var awaitingStart: [String] { unchangeable(from: settings, to: program.node) }
     package internal(set) var lastReload: ReloadNote?
     package internal(set) var isStopping = false
-    /// Connections that an apply wants ended, and when.
+    /// The drains and their deadlines.
     var drains = DrainKeeper()
     package let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
     package private(set) var watch = RouteWatch()
     package private(set) var shortages = ShortageWatch()
-    /// When the next look for snapshots that nobody uses is due, and how long until the one after it.
+    /// When the next check for unused snapshots is due, and the interval after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
     /// Parts of routes and backends that only connections hold, at the last look.
     package private(set) var pinned = 0
     private var freedSinceTrim = false
     private var nextTrim = Instant(nanoseconds: 0)
-    /// What was heard of addresses, and waits for the workers to take up the change before.
+    /// Address changes that wait until workers have applied the previous change.
     private var news = AddressMonitor.News.nothing
 
     private static let firstSweep = TimeSpan.milliseconds(100)
-    /// Connections may last for days, and nobody waits for the memory.
+    /// Long intervals are fine: connections may last for days, and the memory is not urgent.
     private static let longestSweep = TimeSpan.seconds(5)
     private static let trimInterval = TimeSpan.seconds(10)
 
@@ -78,16 +78,16 @@ package final class RunningNode {
         listeners.kept.filter(\.isOpen).map { $0.planned.spec.bound(at: $0.bound) }
     }
 
-    /// What brings workloads' connections here is not in force, or can't be told.
+    /// Interception is not in force, or unknown.
     package var interceptionProblems: [String] {
         interception?.report.problems(config: configPath, Instant(nanoseconds: cl_now())) ?? []
     }
 
     // MARK: Start
 
-    /// Opens every listener and makes every worker before the first one serves. On failure everything that can be
-    /// named is, and nothing was started.
-    /// - Parameter queues: where stages put flow records: nobody takes them before ``flows`` begins.
+    /// Opens every listener and makes every worker before the first one serves. On failure all problems are listed, and
+    /// nothing was started.
+    /// - Parameter queues: the flow queues of stages, which are read once ``flows`` begins.
     static func start(
         _ node: LoadedNode, config path: String, writer: LogWriter, queues: FlowQueues
     ) -> (node: RunningNode?, failures: [String]) {
@@ -99,7 +99,7 @@ package final class RunningNode {
             settings, listeners: node.listeners.count, most: most, probes: HealthProber.descriptors(node.program))
         guard let size = sized.size else { return (nil, [sized.failure]) }
         if let stage = node.program.prepare(workers: size.workers, services) {
-            return (nil, ["there is no memory for `\(stage)`; give the process more, or use fewer `workers`"])
+            return (nil, ["not enough memory for `\(stage)`; give the process more, or lower `workers`"])
         }
         let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
         let (staged, failures) = openRequired(keeper, node.listeners, log)
@@ -136,7 +136,7 @@ package final class RunningNode {
     private static let addressPatience = TimeSpan.seconds(5)
     private static let addressPoll: Int64 = 100_000_000
 
-    /// At a boot addresses are as new as the node: what fails for that alone is waited for.
+    /// At boot, addresses may still be tentative: waits for those listeners.
     private static func openRequired(
         _ keeper: ListenerKeeper, _ plan: [PlannedListener], _ log: ControlLog
     ) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
@@ -151,7 +151,8 @@ package final class RunningNode {
                 hasSaid = true
                 log.say(
                     "address_tentative",
-                    "duplicate address detection is under way: waiting \(addressPatience.milliseconds / 1000) s for it"
+                    "duplicate address detection is running: waiting up to \(addressPatience.milliseconds / 1000) s "
+                        + "for it"
                 ) { line in
                     let addresses = Set(result.failures.map(\.endpoint.address)).sorted()
                     line.list("addresses", addresses) { $0.string($1.description) }
@@ -187,11 +188,11 @@ package final class RunningNode {
 
     // MARK: Change
 
-    /// Publishes what the node is now to every worker. Call it only once ``isSettled`` is true: what one update has may not be
-    /// closed while a worker may still take it.
+    /// Publishes the node's configuration to every worker. Call it only once ``isSettled`` is true: descriptors of an
+    /// update must stay open while a worker may still apply it.
     func publish() {
         let now = Instant(nanoseconds: cl_now())
-        // Changes without a pause must not put it off.
+        // Continuous changes must not postpone it.
         if nextSweep <= now { sweep(now) }
         _ = fleet.snapshots.make(program, routing.snapshot)
         fleet.publish(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
@@ -200,20 +201,20 @@ package final class RunningNode {
         snapshotChanged()
     }
 
-    /// Every worker has taken up the last change.
+    /// Every worker has applied the last change.
     var isSettled: Bool {
         guard fleet.hasAppliedNewest else { return false }
         listeners.everyWorkerHasApplied()
         return true
     }
 
-    /// From here on workers alone have the node's listeners, and end them when their queues are empty: another node can
-    /// have the ports while this one drains.
+    /// From here on only workers hold the listeners, and close them once their queues are empty, so that another node
+    /// can open the ports while this one drains.
     func leaveListenersToWorkers() {
         if waitUntilSettled(milliseconds: 100) { listeners.closeAll() }
     }
 
-    /// Workers take up a change at the top of their loop: within an iteration, whatever their connections hold.
+    /// Workers apply a change at the top of their loop, within one iteration.
     func waitUntilSettled(milliseconds: Int) -> Bool {
         for _ in 0..<milliseconds * 5 {
             if isSettled { return true }
@@ -234,7 +235,7 @@ package final class RunningNode {
         interception?.follow(program, settings, bound)
     }
 
-    /// Acted upon at the next ``tick(_:)``.
+    /// Handled at the next ``tick(_:)``.
     func addressesChanged(_ more: AddressMonitor.News) { news.add(more) }
 
     private func publish(_ change: ListenerKeeper.Change) {
@@ -282,10 +283,10 @@ package final class RunningNode {
         trim(now)
     }
 
-    /// Something waits for workers or for connections.
+    /// True while objects wait for workers or connections.
     private var hasOld: Bool { fleet.snapshots.hasOld || pinned > 0 || freedSinceTrim }
 
-    /// What was freed goes back to the system: now and then, since it costs a walk over the heap.
+    /// Returns freed memory to the system, rarely, since it costs a walk over the heap.
     private func trim(_ now: Instant) {
         guard freedSinceTrim, nextTrim <= now else { return }
         freedSinceTrim = false
@@ -293,12 +294,12 @@ package final class RunningNode {
         cl_trim_heap()
     }
 
-    /// When ``tick(_:)`` has something to do; nil: not until something happens.
+    /// When ``tick(_:)`` has work; nil: not before an event.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
         var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook].compactMap { $0 }
         if hasOld { next.append(nextSweep) }
-        // Something waits for workers, which take a turn.
+        // Workers need about an iteration.
         if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }
         return next.min()
     }

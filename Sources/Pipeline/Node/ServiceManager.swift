@@ -9,7 +9,7 @@ package struct ServiceManager: Sendable {
         socket = environment("NOTIFY_SOCKET").flatMap { $0.hasPrefix("/") || $0.hasPrefix("@") ? $0 : nil }
     }
 
-    /// Nobody waits for an answer, and a manager that is away changes nothing here.
+    /// No answer is expected, and a missing manager has no effect.
     package func say(_ state: String) {
         guard let socket else { return }
         let bytes = Array(state.utf8)

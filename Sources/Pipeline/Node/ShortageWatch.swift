@@ -1,11 +1,11 @@
 import Pipeline
 import PipelineText
 
-/// Says once what this node lacks, when it lacks it (R27): workers only count. Has them let nobody in while memory is short.
+/// Logs a shortage once per occurrence (R27), from the workers' counters. Stops admission while memory is short.
 package struct ShortageWatch {
     package private(set) var memory = MemoryWatch()
     private static let interval = TimeSpan.seconds(1)
-    /// Without it for so long, the next one is news.
+    /// After this long without a shortage, the next one is logged.
     private static let calm = TimeSpan.seconds(60)
 
     var nextLook: Instant { min(nextCount, memory.nextLook) }
@@ -28,8 +28,9 @@ package struct ShortageWatch {
             if lastPause == nil {
                 log.say(
                     "accept_paused",
-                    "no file descriptor is left to accept with: new connections wait in the kernel's queues, what runs goes "
-                        + "on; raise the limit of open files (systemd: LimitNOFILE=, or fs.file-max), or lower `connections`"
+                    "no free file descriptor: new connections wait in the kernel's accept queues, established ones "
+                        + "are not affected; raise the limit of open files (systemd: LimitNOFILE=, or fs.file-max), "
+                        + "or lower `connections`"
                 )
             }
             pauses = seen
@@ -42,8 +43,8 @@ package struct ShortageWatch {
     private func say(_ setting: MemorySetting, _ log: ControlLog) {
         let text =
             memory.isShort
-            ? "more than 90 % of what `memory` allows is used: new connections are refused, what runs goes on with buffers "
-                + "that grow no more" : "new connections are let in again"
+            ? "more than 90 % of `memory` is used: new connections are refused, established ones continue with "
+                + "buffers that no longer grow" : "new connections are admitted again"
         log.say(memory.isShort ? "memory_short" : "memory_back", text) { line in
             line.field("used", memory.reading.used)
             line.field("bound", memory.bound(setting))

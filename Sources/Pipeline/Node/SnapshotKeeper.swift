@@ -2,15 +2,15 @@ import Pipeline
 import PipelineRouting
 import PipelineRuntime
 
-/// What workers may still read: the newest snapshot with its table and updates, earlier ones until every worker has applied
-/// a later one, and programs until their last connection has ended. Nothing is freed in order: each goes with its own last
-/// user.
+/// Objects that workers may still read: the newest snapshot with its table and updates, earlier ones until every worker
+/// has applied a later one, and programs until their last connection has ended. Each is freed after its own last user,
+/// in any order.
 ///
 /// Threading: the control thread.
 package final class SnapshotKeeper {
     private struct Held {
         let snapshot: UnsafeMutablePointer<Snapshot>
-        /// What the snapshot points to without holding it.
+        /// Keeps alive what the snapshot points to unmanaged.
         let routes: RouteTableSnapshot
         var updates: [UnsafeMutablePointer<WorkerUpdate>] = []
 
@@ -40,12 +40,12 @@ package final class SnapshotKeeper {
     /// How many snapshots, each with a table, and how many programs are held.
     package var count: Int { held.count }
     package var programCount: Int { programs.count }
-    /// True while something waits for workers or connections.
+    /// True while objects wait for workers or connections.
     var hasOld: Bool { held.count > 1 || programs.count > 1 }
 
     deinit { for old in held { old.free() } }
 
-    /// The next generation; valid until ``free(before:)`` is told of a later one.
+    /// The next generation; valid until ``free(before:)`` is called with a later one.
     func make(_ program: Program, _ routes: RouteTableSnapshot) -> UnsafePointer<Snapshot> {
         newest += 1
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
@@ -72,7 +72,7 @@ package final class SnapshotKeeper {
         return UnsafePointer(update)
     }
 
-    /// Frees what no worker reads any more. The newest always stays.
+    /// Frees objects that no worker reads any more. The newest always stays.
     /// - Parameter applied: the oldest generation that any worker has applied as its newest.
     /// - Returns: true if something was freed.
     @discardableResult func free(before applied: UInt64) -> Bool {

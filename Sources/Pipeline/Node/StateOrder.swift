@@ -1,19 +1,19 @@
 import Pipeline
 import PipelineRouting
 
-/// What a node has taken from its source of desired state, and whether a document goes on from there. A source is a path:
-/// another file is another source.
+/// The order of desired state documents: whether a new document may follow the applied one. A source is a path: another
+/// file is another source.
 ///
 /// Threading: the control thread.
 struct StateOrder {
     /// A document as it was read.
     struct Reading {
         let path: String
-        /// Nil: it gives none, and is not compared.
+        /// Nil: it has none, and is not compared.
         let revision: UInt64?
-        /// There is nothing in its lists.
+        /// Its lists are empty.
         let isEmpty: Bool
-        /// Stands for its bytes.
+        /// A hash of its bytes.
         let content: UInt64
 
         init(_ document: StateDocument, _ bytes: [UInt8], path: String) {
@@ -27,24 +27,24 @@ struct StateOrder {
     private static let seed = HashSeed.random()
     /// The last that was applied and had a revision.
     private var last: Reading?
-    /// Something of the source is applied.
+    /// Objects of the source are applied.
     private var holdsState = false
 
-    /// Why it is not applied; nil: it may be.
-    /// - Parameter isConfirmed: whoever asks says that it is meant.
+    /// Why it is refused; nil: it may be applied.
+    /// - Parameter isConfirmed: the operator confirmed it.
     func refusal(of new: Reading, isConfirmed: Bool) -> String? {
         if !isConfirmed, let last, last.path == new.path, let known = last.revision, let revision = new.revision,
             revision < known
         {
-            return "the state file \(new.path) has revision \(revision), and \(known) was applied; "
-                + "give it a higher one, or, if going back is meant, run `pipelined reload --confirm`"
+            return "the state file \(new.path) has revision \(revision), but \(known) is applied; raise the revision, "
+                + "or run `pipelined reload --confirm` to go back"
         }
         guard new.isEmpty, holdsState, !isConfirmed else { return nil }
-        return "the state file \(new.path) has three empty lists, which would take away all that it had served; "
-            + "if that is meant, run `pipelined reload --confirm`"
+        return "the state file \(new.path) has three empty lists, which would remove every route it has served; to do "
+            + "that, run `pipelined reload --confirm`"
     }
 
-    /// It has the revision of the one before, and says something else.
+    /// It has the revision of the previous document, but other content.
     func isReused(by new: Reading) -> Bool {
         guard let last, last.path == new.path, new.revision != nil else { return false }
         return new.revision == last.revision && new.content != last.content

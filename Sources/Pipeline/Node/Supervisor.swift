@@ -18,10 +18,10 @@ package struct Supervisor: ~Copyable {
     private let writer: LogWriter
     private let log: ControlLog
     private let manager = ServiceManager()
-    /// Where stages and conntrack put flow records, and the ledger and collectors take them from.
+    /// The flow queues from stages and conntrack to the ledger and collectors.
     private let queues = FlowQueues()
 
-    /// How long the end waits for readers of what it has to say, in milliseconds.
+    /// How long the exit waits for readers of the log, in milliseconds.
     private static let lastWords = 2000
 
     private init(
@@ -36,7 +36,7 @@ package struct Supervisor: ~Copyable {
 
     /// - Parameters:
     ///   - filters: of this build.
-    ///   - door: what opens where the config has its `admin` line.
+    ///   - door: the type that opens the `admin` socket.
     /// - Returns: the process's exit code: 0 after an orderly stop, 1 if nothing was started.
     package static func run(
         config path: String, filters: [any Filter.Type], admin door: any AdminDoor.Type
@@ -51,7 +51,7 @@ package struct Supervisor: ~Copyable {
         return code
     }
 
-    /// Before there is anything to say it by.
+    /// For errors before the log exists.
     private static func refuse(_ why: String) -> Int32 {
         let text =
             cl_is_terminal(2) == 0
@@ -69,12 +69,12 @@ package struct Supervisor: ~Copyable {
             return 1
         }
         guard let loaded = loadNode() else { return 1 }
-        // Before the routes are looked at: what changes meanwhile is not missed.
+        // Opened before the routes are read, so that no change is missed.
         let monitor = AddressMonitor()
         var admin: (any AdminDoor)?
         let node: RunningNode
         let path = loaded.program.node.adminSocket
-        // From a node that drains it is taken over, with what only one may do: only who serves may have that.
+        // Taken over from a draining node, with what only one node may do (conntrack).
         let isTakenOver = path.map { door.isDraining(at: $0) } ?? false
         do throws(AdminSocketError) {
             if !isTakenOver { admin = try open(path) }
@@ -86,9 +86,9 @@ package struct Supervisor: ~Copyable {
             return 1
         }
         if monitor == nil {
-            log.say("warning", "the kernel tells nothing about addresses: one that appears is found within 30 s")
+            log.say("warning", "no netlink address events: the node polls for new addresses every 30 s")
         }
-        // Only now: what one node alone may do (conntrack) is this one's.
+        // Only now does this node own what only one may do (conntrack).
         node.flows.begin(node.program)
         sayReady(node)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
@@ -114,8 +114,7 @@ package struct Supervisor: ~Copyable {
         }
     }
 
-    /// What is wrong with the config: with its lines, for somebody at a terminal; else as events, so that whoever reads
-    /// standard error as JSON can read all of it.
+    /// Reports config errors: with source lines on a terminal, else as events, so that standard error is all JSON.
     private func say(_ loaded: LoadedConfig) {
         guard cl_is_terminal(2) == 0 else {
             log.text(loaded.diagnosticText)
@@ -161,7 +160,7 @@ package struct Supervisor: ~Copyable {
         }
         let endpoints = node.listeners.openEndpoints
         if endpoints.isEmpty {
-            log.say("warning", "nothing listens: no `listen` line, and no route claims an exposed port")
+            log.say("warning", "no listener is open: there is no `listen` line, and no route claims an exposed port")
         }
         log.say("ready") { line in
             line.field("node", node.settings.name)

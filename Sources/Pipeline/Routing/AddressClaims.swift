@@ -1,11 +1,11 @@
 import Pipeline
 
-/// Addresses that envs ask for, each of which can be one env's only: who had it keeps it, and of several that hadn't
-/// none gets it.
+/// Addresses that envs claim, each for one env only: the previous owner keeps it; without one, a contested address goes
+/// to none.
 struct AddressClaims {
     enum Kind {
         case asked
-        /// The env can't have it now, and nobody knows that it isn't the env's.
+        /// The env can't have it now, but may be its owner.
         case unclear
     }
 
@@ -44,7 +44,7 @@ struct AddressClaims {
         claims[address].map { $0.all.isEmpty ? [$0.first] : Array($0.all) } ?? []
     }
 
-    /// True if no other env asks for it.
+    /// True if no other env claims it.
     func isSole(_ address: IPAddress, _ env: UInt32) -> Bool {
         claims[address].map { $0.first == env && $0.all.isEmpty } ?? false
     }
@@ -53,9 +53,9 @@ struct AddressClaims {
         for (address, claim) in claims { if let env = winner(claim) { body(address, env) } }
     }
 
-    /// Addresses that several envs ask for.
+    /// Addresses that several envs claim.
     var contested: [IPAddress] { claims.filter { !$0.value.all.isEmpty }.map(\.key) }
-    /// Says who had an address.
+    /// Records the previous owner of an address.
     mutating func had(_ address: IPAddress, _ env: UInt32) {
         guard let claim = claims[address], claim.all.contains(env) || claim.first == env else { return }
         claims[address]?.holder = env

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Which env is meant: an env is org, app and env together, whoever names it (R5).
+/// Resolving env names: an env is org, app and env together, in every document (R5).
 extension ApplyRun {
     /// The owner of a `route` block is the env of the document that has the same path, if there is one.
     static func joined(_ parts: [Part], _ state: RoutingState) -> [Part] {
@@ -20,8 +20,8 @@ extension ApplyRun {
         }
     }
 
-    /// Whom an entry's `env_id` names: an env of the document, or the env whose path it is (`acme/shop/prod`). Two if it
-    /// reads as both, since then nothing says which is meant.
+    /// The env that an entry's `env_id` names: by id in the document, or by path (`acme/shop/prod`). Two if both match,
+    /// which is ambiguous.
     func entryOwners(_ env: UInt32) -> [UInt32] {
         guard env != RouteEntry.none, let name = EnvName(path: state.symbols.string(env)) else { return [env] }
         let byPath = [state.env(named: name), state.configEnv(name)].compactMap { $0 }

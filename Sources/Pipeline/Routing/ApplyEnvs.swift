@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Envs, and the addresses of their own (R9).
+/// Envs, and their dedicated addresses (R9).
 extension ApplyRun {
     func applyEnvs() {
         let before = state.envs.mapValues(\.sources)
@@ -72,7 +72,7 @@ extension ApplyRun {
             state.envs[env] = RoutingState.EnvRecord(org: org, app: app, name: name, sources: part.bit, box: box)
             return
         }
-        // The other source's word stands while it has the env.
+        // The other source's version stays while it has the env.
         if known.sources & ~part.bit == 0, known.org != org || known.app != app || known.name != name {
             store.release(known.box)
             known.box = store.makeOwner(org: org, app: app, env: name)
@@ -85,8 +85,8 @@ extension ApplyRun {
 
     // MARK: Addresses
 
-    /// R9: gives each env the address that it asks for. Who has it keeps it; of several that hadn't, none gets it. An env
-    /// whose wish is refused keeps what it had, unless somebody has got that.
+    /// R9: assigns each env the address that it claims. The previous owner keeps it; without one, a contested address
+    /// goes to none. A refused env keeps its old address, unless another env has it now.
     func assignAddresses(_ part: Part) {
         var wishes = AddressClaims()
         var asking: [(env: UInt32, address: IPAddress, origin: Origin)] = []
@@ -123,13 +123,13 @@ extension ApplyRun {
     private func report(_ env: UInt32, refused address: IPAddress, _ wishes: AddressClaims, _ origin: Origin) {
         let own = state.owner(env)
         let text: String
-        var remedy = "give one of the two another address"
+        var remedy = "change one of the two addresses"
         if let winner = wishes.winner(address) {
             remedy += ": \(ApplyRun.forgotten)"
             text = "\(address) is the address of \(state.owner(winner)), so \(own) can't have it"
         } else {
             let others = ownerList(wishes.envs(address).filter { $0 != env })
-            text = "\(address) is asked for by \(others) too, and nothing says whose it is, so \(own) doesn't get it"
+            text = "\(address) is also claimed by \(others), and the owner is unknown, so \(own) can't have it"
         }
         problem(
             .rejected, .env, state.symbols.string(env), "ipv4_address", origin, text, remedy: remedy)

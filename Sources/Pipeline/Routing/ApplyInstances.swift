@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Instances, and whose their addresses are (R10, R31).
+/// Instances, and the owners of their addresses (R10, R31).
 extension ApplyRun {
     func applyInstances(_ part: Part) {
         let name = Array(state.nodeName.utf8)
@@ -26,7 +26,7 @@ extension ApplyRun {
 
     private typealias Record = InstanceTable.Record
 
-    /// The document's instances by id, and of ids that are there twice with different words all versions.
+    /// The document's instances by id, and all versions of ids that occur twice with different content.
     private func readInstances(
         _ part: Part, nodeName: Bytes
     ) -> (records: [String: Record], twins: [String: [Record]]) {
@@ -39,8 +39,8 @@ extension ApplyRun {
             if (state.envs[part.env(object.env)]?.sources ?? 0) & part.bit == 0 {
                 problem(
                     .warning, .instance, id, "env_id", object.place.origin(part.source),
-                    "\"\(document.symbol(object.env))\" is not in envs, so nothing is sent to it, and what comes from it is "
-                        + "nobody's",
+                    "\"\(document.symbol(object.env))\" is not in envs, so the instance gets no connections, and its "
+                        + "own traffic has no owner",
                     remedy: "add the env, or remove the instance")
             }
             if records.updateValue(record(object, part, nodeName), forKey: id) != nil {
@@ -82,18 +82,17 @@ extension ApplyRun {
         PoolKey(part.symbols[Int(env)]) << 32 | PoolKey(part.symbols[Int(processType)])
     }
 
-    // MARK: Whose an address is
+    // MARK: Owners of addresses
 
-    /// An address that ready instances of two envs have is the one's who had it before. Where that does not tell it is
-    /// nobody's: connections would reach a machine of whoever. Several instances of one env may share one: whatever runs
-    /// there is that env's.
+    /// An address of ready instances of two envs stays with its previous owner. Without one it goes to none, since
+    /// connections could reach the wrong tenant. Several instances of one env may share an address.
     private func settleAddresses(_ records: inout [String: Record], _ twins: [String: [Record]], _ part: Part) {
         var claims = AddressClaims()
         claims.reserveCapacity(records.count)
         for (id, record) in records where record.status == .ready {
-            // What an id with two versions had stays, unless none of them says it and another env does.
+            // The address of an id with two versions stays, unless neither version has it and another env claims it.
             if let versions = twins[id], !versions.contains(where: { $0.isAt(record.address, record.env) }) { continue }
-            // One whose env is not there is somebody's all the same: nobody else may be sent there.
+            // An address without a known env still has an owner: no other env's connections may go there.
             claims.add(record.address, record.env, isKnown(record.env, part) ? .asked : .unclear, had: false)
         }
         for version in twins.values.joined() where version.status == .ready {
@@ -125,7 +124,7 @@ extension ApplyRun {
 
     private func isServing(_ record: Record, _ claims: AddressClaims) -> Bool {
         guard !claims.isSole(record.address, record.env) else { return true }
-        // One that nobody asks for stays with whom it was.
+        // An unclaimed address stays with its previous owner.
         return claims.winner(record.address).map { $0 == record.env }
             ?? !claims.envs(record.address).contains(record.env)
     }
@@ -143,11 +142,11 @@ extension ApplyRun {
             if isLost.contains(id) { origins[id] = object.place.origin(part.source) }
         }
         for id in lost.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) }) {
-            // Quarantined, and told so already.
+            // Quarantined, and reported already.
             guard let record = records[id], let origin = origins[id] else { continue }
             let own = state.owner(record.env)
             let text: String
-            var remedy = "give each an address of its own, or say which of them is no longer ready"
+            var remedy = "give each its own address, or mark all but one as not ready"
             if let winner = claims.winner(record.address) {
                 remedy += ": \(ApplyRun.forgotten)"
                 text =
@@ -155,8 +154,8 @@ extension ApplyRun {
             } else {
                 let others = ownerList(claims.envs(record.address).filter { $0 != record.env })
                 text =
-                    "\(record.address) is also the address of ready instances of \(others), and nothing says whose it is, "
-                    + "so it is no backend of \(own)"
+                    "\(record.address) is also the address of ready instances of \(others), and the owner is unknown, "
+                    + "so it is not a backend of \(own)"
             }
             problem(
                 .rejected, .instance, id, "overlay_ipv6", origin, text, remedy: remedy)
@@ -165,7 +164,7 @@ extension ApplyRun {
 
     // MARK: What changes
 
-    /// Who has to let go of its connections, who needn't any more, and who starts.
+    /// Drains to start, drains to cancel, and new backends.
     private func noteStatusChanges(_ records: [String: Record]) {
         let before = state.instances.records
         var ready: Set<IPAddress> = []

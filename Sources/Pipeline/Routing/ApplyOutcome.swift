@@ -1,8 +1,8 @@
 import Pipeline
 
-/// Decides who gets what, and what becomes of each route.
+/// Decides every claim, and the outcome of each route.
 extension ApplyRun {
-    /// A name and a port that the last table had for an env, of a route that is not as it was.
+    /// A name and port of a changed route in the last table.
     struct Applied {
         let name: UInt32
         let env: UInt32
@@ -52,8 +52,8 @@ extension ApplyRun {
         )
     }
 
-    /// A route is its env's: what another env had under its id goes as a removed route does, and counts and limits of the
-    /// new one begin at nothing.
+    /// A route belongs to its env: under the same id, another env's route counts as removed, and the new one starts
+    /// with fresh counters and limits.
     private func entryOfItsOwn(_ index: Int) -> UInt32 {
         let entry = versions[index].entry
         let env = parts[Int(versions[index].part)].env(object(versions[index]).env)
@@ -71,8 +71,7 @@ extension ApplyRun {
         return fresh
     }
 
-    /// The applied version stays. Not with a PROXY header that its backend is said not to expect by now, or without one
-    /// that it is said to (R16).
+    /// The applied version stays, unless its PROXY setting contradicts what the backend expects now (R16).
     private func keep(_ node: Claims.Node) {
         let entry = store.entry(node.entry)
         guard let part = part(of: entry.pointee.source), let current = entry.pointee.current?.pointee else { return }
@@ -95,15 +94,15 @@ extension ApplyRun {
             Change(entry: node.entry, group: current.group, hash: hash, version: nil, options: options))
     }
 
-    /// Its object can't be read, and what could be read of it says that the pair from before is wrong.
+    /// Its object can't be read, but the readable part contradicts the applied PROXY settings.
     private func reportRefused(_ node: Claims.Node) {
         let entry = store.entry(node.entry)
         problem(
             .warning, .route, String(decoding: id(of: node.entry), as: UTF8.self), "proxy_protocol",
             entry.pointee.place.origin(entry.pointee.source),
-            "and backend_expects_proxy_protocol of its new version disagree or can't be read: until that is mended its "
-                + "connections are refused as backend.proxy_mismatch",
-            remedy: "mend the object, or put the version from before back")
+            "and backend_expects_proxy_protocol of its new version disagree or can't be read: its connections are "
+                + "refused as backend.proxy_mismatch",
+            remedy: "fix the object, or restore its previous version")
     }
 
     private func all(_ index: Int) -> [Int] { twins[versions[index].entry] ?? [index] }

@@ -1,11 +1,11 @@
 import Pipeline
 
-/// Says of everything that was left out whose what it asked for is.
+/// Reports every refused claim, with the owner of what it claims.
 extension ApplyRun {
     typealias Refusal = (field: String, problem: String, remedy: String)
 
-    /// What nothing in the data decides.
-    static let forgotten = "after a restart of this node neither of them would have it"
+    /// The hint for conflicts that no entry decides.
+    static let forgotten = "otherwise neither has it after a restart of this node"
 
     func reportRefusals() {
         let bad = entries.list.filter { !$0.isKept && ($0.state == .another || $0.state == .contested) }
@@ -16,7 +16,7 @@ extension ApplyRun {
             if node.version == Claims.none { return part(of: store.entry(node.entry).pointee.source) == nil }
             return !versions[Int(node.version)].isTwin
         }
-        // The order of the objects must not say which are told beyond the limit.
+        // Which problems are shown within the limit must not depend on the order of objects.
         refused.sort { claims.idOrder(claims.nodes[$0].entry, claims.nodes[$1].entry) }
         let reasons = RefusalReasons(self)
         for index in refused {
@@ -54,7 +54,7 @@ extension ApplyRun {
             .rejected, .hostname, book.text(entry.name), nil, entry.place.origin(.state),
             entry.state == .another
                 ? "belongs to \(others) (hostnames), so \(own) can't have it"
-                : "is given to \(own) and to \(others), and nothing says who was first, so nobody has it",
+                : "is assigned to \(own) and to \(others), and neither claim is older, so neither has it",
             remedy: entry.state == .contested || entries.isUndecided(entry, book)
                 ? "give each entry its own \"claimed\", or remove one of them"
                     + (entry.state == .another ? ": \(ApplyRun.forgotten)" : "")
@@ -62,13 +62,13 @@ extension ApplyRun {
     }
 }
 
-/// Why routes were refused, with the owners of what is in their way. Sums of what many routes ask for are made once.
+/// Reasons for refused routes, with the owners in conflict. Summaries that many routes share are made once.
 final class RefusalReasons {
     private static let shown = 3
 
     /// Some envs that claim a name, the first by path; a few more than are shown, so that one can be left out.
     private struct Claimants {
-        /// With the route of the lowest id of each env.
+        /// With each env's route of the lowest id.
         var list: [(path: String, env: UInt32, node: UInt32?)] = []
         var count = 0
     }
@@ -87,15 +87,15 @@ final class RefusalReasons {
         case .tooManyPorts:
             return (
                 "listen_port",
-                "\(node.port) is one too many: \"\(name(node))\" has routes at \(Claims.portsPerName) ports, which is the "
-                    + "most",
+                "\(node.port) is one too many: \"\(name(node))\" has routes at \(Claims.portsPerName) ports, which is "
+                    + "the limit",
                 "remove one of them first"
             )
         case .other: break
         }
         return byEntries(node) ?? taken(node) ?? portTaken(node) ?? unclear(node) ?? portUnclear(node)
             ?? (
-                field: "route_id", problem: "waits for what clashes with it to be settled",
+                field: "route_id", problem: "conflicts with other routes that are not settled yet",
                 remedy: "look at the other problems of this change"
             )
     }
@@ -170,7 +170,7 @@ final class RefusalReasons {
         return made
     }
 
-    /// All but `env`; nil: nobody.
+    /// All but `env`; nil: none.
     private func others(_ found: Claimants, than env: UInt32) -> String? {
         let list = found.list.filter { $0.env != env }.prefix(RefusalReasons.shown)
         guard !list.isEmpty else { return nil }
@@ -216,8 +216,8 @@ final class RefusalReasons {
         if standing == .contested {
             return (
                 "hostname",
-                "\"\(text)\", asked for by \(own), is given to \(others) in hostnames, and nothing says who was first, "
-                    + "so nobody has it",
+                "\"\(text)\", claimed by \(own), is assigned to \(others) in hostnames, and neither claim is older, "
+                    + "so neither has it",
                 "give each entry its own \"claimed\", or remove one of them"
             )
         }
@@ -228,8 +228,8 @@ final class RefusalReasons {
 
     private func wouldTake(_ text: String, of others: String, _ own: String) -> ApplyRun.Refusal {
         (
-            "hostname", "\"\(text)\" would take names of \(others), so \(own) can't have it",
-            "name each host instead, or remove those of the other owner first"
+            "hostname", "\"\(text)\" would cover names of \(others), so \(own) can't have it",
+            "list each host instead, or remove the other owner's names first"
         )
     }
 
@@ -268,19 +268,19 @@ final class RefusalReasons {
         return wouldTake(text, of: others, own)
     }
 
-    /// Who had a name keeps it only as long as this node remembers it. Operators must know before the next restart.
+    /// An owner without a `hostnames` entry keeps a name only until the node restarts; operators must know this.
     private func whileRemembered(_ name: UInt32, _ env: UInt32) -> String {
         book.names[Int(name)].granted == env ? "" : "; give the owner an entry in hostnames: " + ApplyRun.forgotten
     }
 
-    /// Claims that clash, and nothing says which is the owner's.
+    /// Conflicting claims without a known owner.
     private func unclear(_ node: Claims.Node) -> ApplyRun.Refusal? {
         guard node.group != Claims.none else { return nil }
         let number = claims.groups[Int(node.group)].name
         let name = book.names[Int(number)]
         let (text, own) = (self.name(node), owner(node.env))
-        let remedy = "say whose it is in `hostnames` of the state file, or remove it from all but its owner"
-        let nobody = "and nothing says whose it is, so neither gets it"
+        let remedy = "add the owner to `hostnames` of the state file, or remove it from all others"
+        let nobody = "and the owner is unknown, so neither has it"
         if let others = others(claimants(at: number), than: node.env) {
             return ("hostname", "\"\(text)\" is claimed by \(own) and by \(others), \(nobody)", remedy)
         }
@@ -293,7 +293,10 @@ final class RefusalReasons {
         guard name.below != NameBook.none, let others = others(claimants(below: number), than: node.env) else {
             return nil
         }
-        return ("hostname", "\"\(text)\", claimed by \(own), would take names that \(others) claims, \(nobody)", remedy)
+        return (
+            "hostname", "\"\(text)\", claimed by \(own), would cover names that \(others) claims, \(nobody)",
+            remedy
+        )
     }
 
     // MARK: Ports
@@ -325,8 +328,8 @@ final class RefusalReasons {
         return (
             "listen_port",
             isRaw
-                ? "\(node.port) is taken whole by the raw route of \(text), so \(owner(node.env)) can't have it"
-                : "\(node.port) is used by name by \(text); a raw route needs a port of its own, so "
+                ? "\(node.port) belongs to the raw route of \(text) alone, so \(owner(node.env)) can't have it"
+                : "\(node.port) is shared by name by \(text); a raw route needs its own port, so "
                     + "\(owner(node.env)) can't have it",
             "use another port"
         )
@@ -337,8 +340,8 @@ final class RefusalReasons {
         guard !others.isEmpty else { return nil }
         return (
             "listen_port",
-            "\(node.port) is claimed by \(owner(node.env)) and by \(list(others)), a raw route needs it whole, and "
-                + "nothing says whose it is, so neither gets it",
+            "\(node.port) is claimed by \(owner(node.env)) and by \(list(others)); a raw route needs its own port, and "
+                + "the owner is unknown, so neither has it",
             "use another port for all but one"
         )
     }

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// From documents and what is applied to the claims that compete.
+/// Builds the competing claims from the documents and the applied routes.
 extension ApplyRun {
     func collectRoutes() {
         versions.reserveCapacity(parts.reduce(0) { $0 + $1.document.routes.count })
@@ -111,7 +111,7 @@ extension ApplyRun {
         bytes.isEmpty ? NameBook.none : book.intern(bytes, isWildcard: options.contains(.wildcard))
     }
 
-    /// A lookup for each route would cost more than all of this.
+    /// Cheaper than a lookup for each route.
     private func noteKnownEnvs() {
         knownEnvs = Array(repeating: 0, count: state.symbols.count)
         for (env, record) in state.envs where Int(env) < knownEnvs.count {
@@ -124,7 +124,7 @@ extension ApplyRun {
         Int(env) < knownEnvs.count && knownEnvs[Int(env)] & part.bit != 0
     }
 
-    /// True if the route keeps the rules that concern it alone; else says which it breaks. Judges R16.
+    /// True if the route meets the rules for a single route; else reports the broken one. Checks R16.
     private func admit(_ index: Int, _ object: RouteObject, _ part: Part) -> Bool {
         let isTwin = versions[index].isTwin
         func say(_ fault: RouteRules.Fault) {
@@ -144,7 +144,7 @@ extension ApplyRun {
                     field: "env_id",
                     problem: unclearEnvs.contains(env)
                         ? "\"\(part.document.symbol(object.env))\" can't be used, so the route can't be served"
-                        : "\"\(part.document.symbol(object.env))\" is not in envs, so nobody owns the route",
+                        : "\"\(part.document.symbol(object.env))\" is not in envs, so the route has no owner",
                     remedy: "add the env, or name another"))
             return unclearEnvs.contains(env)
         }
@@ -178,7 +178,7 @@ extension ApplyRun {
 
     // MARK: What is applied
 
-    /// What the last table has competes as well where its document has nothing better to say.
+    /// Routes of the last table compete too, where their document has no usable version.
     private func claimApplied(_ entry: UInt32, _ route: UnsafePointer<TableRoute>) {
         let first = Int(store.entry(entry).pointee.candidate) - 1
         if first >= 0, versions[first].isSame { return }
@@ -195,7 +195,7 @@ extension ApplyRun {
 
     private func isRaw(_ route: UnsafePointer<TableRoute>) -> Bool { route.pointee.options.contains(.raw) }
 
-    /// How the applied version of a route competes; nil: not at all, since it is gone.
+    /// How the applied version of a route competes; nil: it is removed.
     private func appliedState(
         _ entry: UInt32, _ route: UnsafePointer<TableRoute>, _ env: UInt32, first: Int
     ) -> Claims.Node.State? {

@@ -1,9 +1,9 @@
 import Pipeline
 
-/// One apply, from what documents say to the changes that the rules allow. ``TableBuild`` makes the table.
+/// One apply: from documents to the changes that the rules allow. ``TableBuild`` makes the table.
 ///
-/// All documents of an apply are resolved together, each thing by itself and then against all others: no order of
-/// documents or of objects in them decides anything between envs.
+/// All documents of an apply are resolved together: each object alone, then against all others. Between envs, the order
+/// of documents or objects decides nothing.
 final class ApplyRun {
     /// A document, with its symbols in the state's numbering.
     struct Part {
@@ -31,17 +31,17 @@ final class ApplyRun {
         var group = RouteEntry.none
         /// The table has it like this.
         var isSame = false
-        /// It breaks a rule of its own.
+        /// It breaks a rule for single routes.
         var isBroken = false
-        /// Another object with its id says otherwise.
+        /// Another object with its id has different content.
         var isTwin = false
-        /// Another object with its id says the same.
+        /// Another object with its id has the same content.
         var isSpare = false
         /// Its node in ``ApplyRun/claims``; ``Claims/none``: it has none.
         var node = Claims.none
     }
 
-    /// A route that is to be in the table otherwise than it is.
+    /// A route to change in the table.
     struct Change {
         let entry: UInt32
         let group: UInt32
@@ -60,11 +60,11 @@ final class ApplyRun {
     var twins: [UInt32: [Int]] = [:]
     var changes: [Change] = []
     var removed: [UInt32] = []
-    /// Envs whose objects can't be used: their routes claim what they ask for, and get nothing.
+    /// Envs whose objects can't be used: their routes keep their claims, but are not served.
     var unclearEnvs: Set<UInt32> = []
-    /// Of the state document: envs with several objects that say different things.
+    /// Envs with several, different objects in the state document.
     var twinEnvs: Set<UInt32> = []
-    /// By env: the sources that have it, and whether it has an address of its own.
+    /// By env: the sources that have it, and whether it has a dedicated address.
     var knownEnvs: [UInt8] = []
     let book: NameBook
     lazy var claims = Claims(book) { [unowned self] in self.id(of: $0).lexicographicallyPrecedes(self.id(of: $1)) }
@@ -74,14 +74,14 @@ final class ApplyRun {
     var touchedGroups: Set<UInt32> = []
     /// Routes that stay as they are but for their backends or owner.
     var refreshed: [UInt32] = []
-    /// Addresses that became ready with this apply: they start slowly, if a stage says so.
+    /// Addresses that became ready with this apply, for slow start.
     var newlyReady: Set<IPAddress> = []
 
     init(_ state: RoutingState, _ documents: [StateDocument]) {
         self.state = state
         self.store = state.store
         book = NameBook(seed: state.seed)
-        // What both say of one thing, the config says first.
+        // Where both define an object, the config comes first.
         let all = documents.sorted { $0.source.rawValue < $1.source.rawValue }.map { document in
             Part(
                 document: document,
@@ -122,16 +122,16 @@ final class ApplyRun {
             RouteProblem(severity, object, id: id, field: field, origin: origin, text, remedy: remedy))
     }
 
-    /// An id that several objects have: what they say must not depend on which comes first.
+    /// Reports an id that several objects have; the result does not depend on their order.
     func problemTwice(
         _ object: RouteProblem.Object, _ id: String, _ field: String, _ origin: Origin?, isSame: Bool, kept: Bool
     ) {
         problem(
             isSame ? .warning : .rejected, object, id, field, origin,
             isSame
-                ? "is there twice, and says the same both times"
-                : "is there twice, and says different things: "
-                    + (kept ? "what was applied last stays" : "neither is used"),
+                ? "is given twice, with the same content"
+                : "is given twice, with different content: "
+                    + (kept ? "the applied version stays" : "neither is used"),
             remedy: "remove one of them")
     }
 

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Which instances an env runs of one process type: env << 32 | process type.
+/// A pool: the instances of one process type of an env (env << 32 | process type).
 typealias PoolKey = UInt64
 
 /// The ready instances of each pool, by instance id (R10).
@@ -21,9 +21,9 @@ struct InstanceTable {
         /// It runs on this node (R19).
         let isHere: Bool
         let ipv4: IPAddress?
-        /// Ready, and its address is its env's: a backend.
+        /// Ready, and its env owns the address: a backend.
         var isServing: Bool
-        /// Its env had the address when its env was last known: of several that ask for it, it stays there.
+        /// Its env owned the address before: a contested address stays there.
         var isHolder: Bool
 
         var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
@@ -34,7 +34,7 @@ struct InstanceTable {
 
     func ready(_ pool: PoolKey) -> [Ready] { pools[pool] ?? [] }
 
-    /// Replaces all instances; which pools are others than before.
+    /// Replaces all instances; returns the changed pools.
     mutating func replace(_ new: [String: Record]) -> Set<PoolKey> {
         var fresh: [PoolKey: [Ready]] = [:]
         for (id, record) in new where record.isServing {
@@ -61,7 +61,7 @@ struct GroupKey: Hashable {
     let pool: PoolKey
     let port: UInt16
     let addresses: [BackendSpec]
-    /// Some route of it chooses by consistent hash: the group has the table for it.
+    /// Some route of it uses consistent hashing, so the group has the table for it.
     let isHashed: Bool
     var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
 }

@@ -1,2 +1,2 @@
-/// Bytes that someone else owns, valid for the call that gave them.
+/// Borrowed bytes, valid for the call that passed them.
 public typealias Bytes = UnsafeBufferPointer<UInt8>

@@ -1,13 +1,14 @@
 import Pipeline
 
-/// Which routes may be served: the rules between routes R4, R5 and R8, and nothing else.
+/// Decides which routes are served: the rules between routes, R4, R5 and R8.
 ///
-/// Routes are nodes of a graph; two that can't both be served stand in each other's way, or one in the other's if a rule
-/// puts it first (it had the name or port before; within one env, a lower id). A route is *in* once everything in its
-/// way is out, and *out* once something in its way is in. What then is neither clashes with its like: nothing says whose
-/// the name or port is, and nobody gets it. So what is out stands in nobody's way, and no order of the input matters.
+/// Routes are nodes of a graph. Two that can't both be served block each other, or one blocks the other if a rule ranks
+/// it first (it had the name or port before; within one env, a lower id). A route is *in* once everything that blocks
+/// it is out, and *out* once something that blocks it is in. Routes that remain undecided conflict with each other: the
+/// owner is unknown, and none is served. A route that is out blocks nothing, and the order of the input does not
+/// matter.
 ///
-/// Cost: each name, port and route is looked at a bounded number of times, whatever clashes.
+/// Cost: each name, port and route is visited a bounded number of times.
 final class Claims {
     /// The most ports one name can have routes at (R27): routes of one name share a hash, so this bounds lookups.
     static let portsPerName = 64
@@ -22,7 +23,7 @@ final class Claims {
         let version: UInt32
         /// ``none``: it has no name.
         var group = Claims.none
-        /// ``none``: nobody claims its port whole.
+        /// ``none``: its port has no raw route.
         var slot = Claims.none
         /// Among the members of its slot.
         var position: UInt32 = 0
@@ -32,7 +33,7 @@ final class Claims {
         var state: State
         var cause = Cause.other
         let isRaw: Bool
-        /// It can't be served, whatever others do, and still nobody knows that it isn't the owner's.
+        /// It can't be served in any case, but may belong to the owner, so it still blocks others.
         let isVoid: Bool
         /// The table has it like this.
         let isApplied: Bool
@@ -61,7 +62,7 @@ final class Claims {
     private var laterGroups: [UInt64: UInt32] = [:]
     var ports = PortBook()
     var queue: [UInt32] = []
-    /// Of nodes that wait: the node of the version that is to replace them.
+    /// For waiting nodes: the node of the version that replaces them.
     private(set) var successors: [UInt32: UInt32] = [:]
 
     init(_ book: NameBook, idOrder: @escaping (_ entry: UInt32, _ other: UInt32) -> Bool) {
@@ -69,7 +70,7 @@ final class Claims {
         self.idOrder = idOrder
     }
 
-    // MARK: What is claimed
+    // MARK: Claims
 
     func reserve(_ count: Int) {
         nodes.reserveCapacity(count)
@@ -128,7 +129,7 @@ final class Claims {
         return number
     }
 
-    /// Once all nodes are there: who shares a port with a route that wants it whole. Say who had which port after this.
+    /// After all nodes: finds routes that share a port with a raw route. Previous port owners are added after this.
     func linkPorts() {
         for node in nodes where node.isRaw { ports.open(node.port) }
         guard !ports.isEmpty else { return }
@@ -166,8 +167,8 @@ final class Claims {
         settleWaiting()
     }
 
-    /// R8, R27: of one env's routes with one name, one a port, and not at too many ports; lower ids first. They stand or
-    /// fall alike otherwise, so this can be decided beforehand.
+    /// R8, R27: of one env's routes with one name, one a port, and not at too many ports; lower ids first. Their
+    /// conflicts with others are the same, so this can be decided first.
     private func leaveOutTwins() {
         for group in groups where group.first != Claims.none && nodes[Int(group.first)].next != Claims.none {
             var members: [UInt32] = []
@@ -190,7 +191,7 @@ final class Claims {
         }
     }
 
-    /// Most routes have a name that nobody else has to do with: they are in without being counted.
+    /// Most routes have a name without competitors: they are in without counting.
     private func admitAlone() {
         nodes.withUnsafeMutableBufferPointer { nodes in
             for index in nodes.indices where nodes[index].state == .open {
@@ -220,7 +221,7 @@ final class Claims {
         }
     }
 
-    /// Counts a node among what may be in.
+    /// Counts a node as a candidate.
     private func count(_ index: Int) {
         let node = nodes[index]
         if node.slot != Claims.none { ports.count(Int(node.slot), isRaw: node.isRaw) }
@@ -317,7 +318,7 @@ final class Claims {
         let name = Int(group.name)
         book.names[name].alive -= 1
         if group.isSecure { book.names[name].secure -= 1 }
-        // Only when one or none is left can somebody's way have become free: so each is woken a few times at most.
+        // Only when one or none is left can a node have become unblocked, so each is visited a few times at most.
         if book.names[name].alive <= 1 || (group.isSecure && book.names[name].secure <= 1) {
             wake(name: name)
             if book.names[name].isWildcard { wakeBelow(name) }

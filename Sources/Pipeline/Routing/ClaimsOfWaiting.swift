@@ -1,6 +1,6 @@
-/// What stays as it was: routes whose change is refused.
+/// Routes whose change is refused, and stay as they were.
 extension Claims {
-    /// R24: what a refused change would replace stays, unless somebody has got its name or port by now.
+    /// R24: the version before a refused change stays, unless another route has its name or port now.
     func settleWaiting() {
         var waiting = nodes.indices.filter { nodes[$0].state == .waiting }
         guard !waiting.isEmpty else { return }
@@ -21,7 +21,7 @@ extension Claims {
         }
     }
 
-    /// One route id is one route: its new version is served, and so it lets go of all that it had.
+    /// One id is one route: once its new version is served, the old one releases its claims.
     private func isReplaced(_ index: Int) -> Bool {
         successors[UInt32(index)].map { nodes[Int($0)].state == .isIn } ?? false
     }

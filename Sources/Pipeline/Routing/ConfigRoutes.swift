@@ -38,8 +38,8 @@ public struct RouteSpec: Sendable {
 }
 
 extension StateDocument {
-    /// The config file's own routes as a document, so that the same rules judge them. Problems name fields as a state
-    /// document would, and blocks by ``Origin/config(_:)``.
+    /// The config file's routes as a document, so that the same rules apply. Problems name fields as in a state
+    /// document, and blocks by ``Origin/config(_:)``.
     public static func config(
         _ specs: [RouteSpec], seed: HashSeed = .random()
     ) -> (document: StateDocument, problems: RouteProblems) {
@@ -51,8 +51,8 @@ extension StateDocument {
 }
 
 extension StateDocument {
-    /// In a config file the path is what names an env. The byte between the ids is in none, so that no `env_id` of a
-    /// document, and no other path, names it too.
+    /// In a config file the path names an env. The separator byte occurs in no id, so that no `env_id` and no other
+    /// path is equal.
     static func configSymbol(_ name: EnvName) -> String { "\(name.org)\u{0}\(name.app)\u{0}\(name.env)" }
 }
 

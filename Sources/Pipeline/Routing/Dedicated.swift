@@ -1,6 +1,6 @@
 import Pipeline
 
-/// An address of one env's own, and a port at which its routes ask to be served there (R9).
+/// An env's dedicated address with a port of its routes (R9).
 public struct DedicatedListener: Hashable, Sendable {
     public let address: IPAddress
     public let port: UInt16
@@ -8,10 +8,9 @@ public struct DedicatedListener: Hashable, Sendable {
     public let env: EnvName
 }
 
-/// Which destinations belong to one env alone, and what is served there (R9). Flat memory, immutable; part of a
-/// ``RouteTable``.
+/// Dedicated addresses and their routes (R9). Flat memory, immutable; part of a ``RouteTable``.
 struct DedicatedTable {
-    /// An address of an env's own at a port; port 0 stands for the address itself.
+    /// A dedicated address with a port; port 0 stands for the address itself.
     struct Slot {
         let key: UInt64
         let owner: UnsafePointer<RouteOwner>
@@ -49,7 +48,7 @@ struct DedicatedTable {
         UInt64(address.v4Bits) << 16 | UInt64(port)
     }
 
-    /// Nil: the address is nobody's own.
+    /// Nil: the address is not dedicated.
     func find(_ destination: Endpoint) -> Place? {
         guard destination.address.isIPv4, let whole = slot(DedicatedTable.key(destination.address, 0)) else {
             return nil

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Connections that an apply wants ended: those to an instance that is draining now, or of a route that was removed.
+/// Connections to end after an apply: those to a draining instance, or of a removed route.
 ///
 /// Ownership: the pointers stay valid for as long as the drain is listed: until it is cancelled by an apply (the
 /// instance is ready again) or dropped by ``RoutingState/forgetDrains(where:)``.
@@ -15,9 +15,9 @@ public struct RouteDrain: @unchecked Sendable {
     public let target: Target
     /// For people: `[fd00::10]:8443`, or the route's id.
     public let name: String
-    /// How long they may go on, from the apply that asked.
+    /// The grace period, from the apply that asked.
     public let grace: TimeSpan
-    /// Which apply asked, counted from 0 by the ``RoutingState``: with ``target`` it tells drains apart.
+    /// The number of the apply that asked, from 0; with ``target`` it identifies a drain.
     public let apply: UInt64
 }
 

@@ -1,4 +1,4 @@
 extension StateDocument {
-    /// A document without objects: what a source that is no more has to say.
+    /// A document without objects, for a source that is no longer named.
     public static func empty(_ source: Source) -> StateDocument { StateDocument(source: source, seed: .random()) }
 }

@@ -1,4 +1,4 @@
-/// No env, one env, or several: all that a rule between different envs has to know.
+/// No env, one env, or several: enough for rules between different envs.
 struct EnvMark: Equatable {
     private static let noneMark = UInt32.max
     private static let severalMark = UInt32.max - 1

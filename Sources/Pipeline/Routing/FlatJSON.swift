@@ -13,9 +13,9 @@ public struct FlatJSON: Sendable, Equatable {
     private let names: [String]
     private var values: [Value?]
 
-    /// Reads one object and nothing behind it. Names that aren't asked for are checked and passed over.
+    /// Reads one object and nothing after it. Unknown names are validated and skipped.
     /// - Parameter names: at most 64.
-    /// - Throws: for bytes that are no JSON, or no object.
+    /// - Throws: for bytes that are not JSON, or not an object.
     public static func read(_ bytes: [UInt8], names: [StaticString]) throws(JSONError) -> FlatJSON {
         let result = bytes.withUnsafeBufferPointer { bytes -> Result<FlatJSON, JSONError> in
             do throws(JSONError) { return .success(try read(bytes, names)) } catch { return .failure(error) }

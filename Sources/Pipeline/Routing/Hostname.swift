@@ -1,7 +1,7 @@
 import CIDN2
 import Pipeline
 
-/// Why a text is no hostname or host pattern, and what to write instead.
+/// Why a text is not a hostname or host pattern, and what to write instead.
 public struct HostnameError: Error, Equatable, Sendable {
     public let problem: String
     public let remedy: String
@@ -13,7 +13,7 @@ public struct HostnameError: Error, Equatable, Sendable {
 
 /// Canonical hostnames of configs and state (R3).
 public enum Hostname {
-    /// The longest text that is looked at, in bytes: no canonical name needs more, even in UTF-8.
+    /// The longest accepted text, in bytes: no canonical name needs more, even in UTF-8.
     static let longestInput = 1024
 
     /// Canonicalizes `text`: UTS #46 non-transitional to A-labels, every `xn--` label decoded and encoded again, then
@@ -23,7 +23,7 @@ public enum Hostname {
             throw HostnameError("is empty", remedy: "write a name such as app.example.com")
         }
         guard text.count <= longestInput else {
-            throw HostnameError("is longer than a name can be", remedy: "names have at most 253 characters")
+            throw HostnameError("is too long for a name", remedy: "names have at most 253 characters")
         }
         var name = ServerName()
         if isPlain(text) {
@@ -47,8 +47,8 @@ public enum Hostname {
         return try copy.withUnsafeBufferPointer { bytes throws(HostnameError) in try body(bytes) }
     }
 
-    /// ASCII without an `xn--` label: IDNA leaves such a name alone, but for rules that real names break (a label
-    /// such as `r1---sn-4g5e6nez`).
+    /// ASCII without an `xn--` label: IDNA does not change such a name, and its rules would reject real names
+    /// (`r1---sn-4g5e6nez`).
     private static func isPlain(_ text: Bytes) -> Bool {
         var labelStart = 0
         for (index, byte) in text.enumerated() {
@@ -68,7 +68,7 @@ public enum Hostname {
         guard !text.contains(0) else {
             throw HostnameError("contains a NUL byte", remedy: "remove it")
         }
-        // libidn2 passes these through untouched; said here, the reason is plainer.
+        // libidn2 passes these through; checked here, the message is clearer.
         if let bad = text.first(where: { $0 <= 0x20 || $0 == 0x7F }) { throw badCharacter(bad) }
         var input = Array(text)
         input.append(0)
@@ -79,7 +79,7 @@ public enum Hostname {
         guard status == IDN2_OK.rawValue, let output else {
             let reason = idn2_strerror(status).map { String(cString: $0) } ?? "libidn2's code \(status)"
             throw HostnameError(
-                "is no valid international name (IDNA: \(reason))",
+                "is not a valid international name (IDNA: \(reason))",
                 remedy: "write it as it is registered, or give its xn-- form")
         }
         var result: [UInt8] = []
@@ -92,13 +92,15 @@ public enum Hostname {
         let shown = byte > 0x20 && byte < 0x7F ? "\"\(Character(UnicodeScalar(byte)))\"" : "byte 0x\(hex(byte))"
         switch byte {
         case 0x3A:
-            return HostnameError("contains \":\"", remedy: "leave out the port: listen_port says it")
+            return HostnameError("contains \":\"", remedy: "remove the port: it belongs in listen_port")
         case 0x2A:
             return HostnameError(
-                "has a \"*\" that isn't the whole first label", remedy: "write *.example.com, with one star in front")
+                "has a \"*\" that isn't the whole first label",
+                remedy: "write *.example.com, with one star at the "
+                    + "start")
         default:
             return HostnameError(
-                "contains \(shown)", remedy: "names have letters, digits, \"-\" and \"_\" in labels parted by dots")
+                "contains \(shown)", remedy: "names have letters, digits, \"-\" and \"_\" in labels separated by dots")
         }
     }
 
@@ -117,7 +119,7 @@ public enum Hostname {
         }
         let labels = body.split(separator: 0x2E, omittingEmptySubsequences: false)
         if labels.contains(where: \.isEmpty) {
-            return HostnameError("has an empty label", remedy: "put one dot between labels, and none in front")
+            return HostnameError("has an empty label", remedy: "put one dot between labels, and none at the start")
         }
         if let long = labels.first(where: { $0.count > 63 }) {
             return HostnameError("has a label of \(long.count) characters", remedy: "labels have at most 63")
@@ -126,7 +128,7 @@ public enum Hostname {
             return HostnameError("has \(body.count) characters", remedy: "names have at most 253")
         }
         return HostnameError(
-            "ends in a number, as an IP address does", remedy: "routes are by name; an address is no hostname")
+            "ends in a number, as an IP address does", remedy: "use a name: an address is not a hostname")
     }
 }
 
@@ -141,7 +143,7 @@ public struct HostPattern: Sendable {
         guard isWildcard else {
             if text.count == 1, text[0] == 0x2A {
                 throw HostnameError(
-                    "takes every name there is", remedy: "write the suffix it is for, such as *.example.com")
+                    "covers every name", remedy: "write a suffix, such as *.example.com")
             }
             name = try Hostname.canonical(text)
             return
@@ -149,10 +151,10 @@ public struct HostPattern: Sendable {
         name = try Hostname.canonical(Bytes(rebasing: text.dropFirst(2)))
         guard name.withBytes({ $0.contains(0x2E) }) else {
             throw HostnameError(
-                "takes every name of a top-level domain", remedy: "write at least two labels after the star")
+                "covers every name of a top-level domain", remedy: "write at least two labels after the star")
         }
         guard name.count <= ServerName.capacity - 2 else {
-            throw HostnameError("has a suffix too long to have a name below it", remedy: "use a shorter suffix")
+            throw HostnameError("has a suffix that leaves no room for a name", remedy: "use a shorter suffix")
         }
     }
 

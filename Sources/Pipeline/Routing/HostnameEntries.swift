@@ -1,6 +1,6 @@
 import Pipeline
 
-/// When an env was given a name: lower is earlier, any number earlier than none (R5).
+/// When an env claimed a name: lower is earlier, any number is earlier than none (R5).
 struct ClaimRank: Comparable {
     let number: UInt64?
     static func < (a: ClaimRank, b: ClaimRank) -> Bool {
@@ -12,8 +12,8 @@ struct ClaimRank: Comparable {
     }
 }
 
-/// Decides which entries of `hostnames` hold: the earliest first, each unless an earlier one of another env is in its
-/// way (R4, R5). Entries of one rank that clash are decided by what was applied last, or not at all.
+/// Decides which entries of `hostnames` hold: earliest first, each unless an earlier one of another env conflicts (R4,
+/// R5). Conflicts of equal rank are decided by the applied owner, or not at all.
 struct HostnameEntries {
     struct Entry {
         enum State { case open, granted, another, contested }
@@ -24,7 +24,7 @@ struct HostnameEntries {
         /// The next one of its name.
         var next = NameBook.none
         var state = State.open
-        /// From the last document: nothing of it can be said of this one.
+        /// From the previous document, so not reported for this one.
         var isKept = false
     }
 
@@ -33,7 +33,7 @@ struct HostnameEntries {
     private var later: [UInt64: Int] = [:]
     private var firsts: [UInt32: Int] = [:]
 
-    /// Adds what an env was given. Of two entries for the same pair the earlier counts; false: there was one.
+    /// Adds an entry. Of two for the same pair the earlier counts; false: there was one.
     mutating func add(_ name: UInt32, _ env: UInt32, _ rank: ClaimRank, _ place: Place, _ book: NameBook) -> Bool {
         let head = book.names[Int(name)].entries
         var entry = Entry(name: name, env: env, rank: rank, place: place)
@@ -131,7 +131,7 @@ struct HostnameEntries {
                 return true
             }
         }
-        // What is left and clashes is nobody's.
+        // Remaining conflicts go to none.
         var marks = ClashMarks(book)
         for index in rest + unclear { marks.add(list[index].name, list[index].env) }
         let clear = rest.filter { !marks.clash(list[$0].name, list[$0].env) }
@@ -186,7 +186,7 @@ extension HostnameEntries {
         clashing(name: entry.name, env: entry.env, book, state)
     }
 
-    /// An entry of the same rank is in its way: nothing but who had the name decides between them.
+    /// Conflicts with an entry of equal rank: only the previous owner decides.
     func isUndecided(_ entry: Entry, _ book: NameBook) -> Bool {
         var found = false
         forEachClashing(entry.name, entry.env, book) { if $0.state == .granted, $0.rank == entry.rank { found = true } }

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// An address of an instance that its host knows by one interface alone (R19).
+/// An instance's address that is bound to one interface (R19).
 public struct BoundAddress: Hashable, Sendable {
     public let interface: String
     public let address: IPAddress
@@ -30,7 +30,7 @@ extension ObjectDraft {
     /// IFNAMSIZ is 16, with its NUL.
     private static let longestInterface = 15
 
-    /// The name of an interface, as it may stand in a rule: what the kernel takes and nft reads as it is.
+    /// A valid interface name that nft reads verbatim.
     mutating func interface(
         _ reader: inout JSONReader, _ field: StaticString, into arena: TextArena
     ) throws(JSONError) -> TextRef? {

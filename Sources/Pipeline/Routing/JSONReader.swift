@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Why bytes are no JSON that we take, and where.
+/// Why bytes are not accepted JSON, and where.
 public struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     /// From 1; the column counts bytes.
     public let line: Int
@@ -26,7 +26,7 @@ enum JSONKind: Equatable {
     }
 }
 
-/// What makes an object ambiguous or too large, where the rest of the document can still be read.
+/// A flaw of one object (ambiguous or too large); the rest of the document can still be read.
 struct JSONFlaw: Equatable {
     let place: Place
     let problem: String
@@ -34,11 +34,11 @@ struct JSONFlaw: Equatable {
 }
 
 /// Reads JSON (RFC 8259) value by value: no tree, no allocation for values, bounded depth. Stricter than the RFC where
-/// it leaves room for two readings: no duplicate names in an object, no lone surrogates, no bad UTF-8, no BOM.
+/// that is ambiguous: no duplicate names in an object, no lone surrogates, no bad UTF-8, no BOM.
 ///
-/// Errors are syntax only, and final; within one object of a list (``toleratesFlaws``) what concerns that object alone is
-/// noted instead. A value of an unexpected type is no error here: ask ``kind()`` first.
-/// Ownership: the caller keeps the bytes alive; what ``string()`` gives is valid until the next call.
+/// Errors are syntax errors, and final; flaws of one object of a list (``toleratesFlaws``) are noted instead. A value
+/// of an unexpected type is not an error here: check ``kind()`` first. Ownership: the caller keeps the bytes alive; the
+/// result of ``string()`` is valid until the next call.
 struct JSONReader {
     /// How deep objects and arrays may nest.
     static let depthLimit = 32
@@ -80,7 +80,7 @@ struct JSONReader {
 
     /// An error that says what was wanted and what stands there.
     func expected(_ what: String) -> JSONError {
-        guard position < bytes.count else { return failure("expected \(what), but the document ends here") }
+        guard position < bytes.count else { return failure("expected \(what), found the end of the document") }
         let byte = bytes[position]
         let found: String
         if byte > 0x20, byte < 0x7F {
@@ -209,7 +209,7 @@ struct JSONReader {
         if isRepeated {
             let shown = String(decoding: key.prefix(64), as: UTF8.self)
             try note(
-                "the name \"\(shown)\" is twice in one object", remedy: "write each name once", at: start)
+                "the name \"\(shown)\" occurs twice in one object", remedy: "write each name once", at: start)
         }
         skipSpace()
         guard take(0x3A) else { throw expected("\":\" after a name") }
@@ -233,7 +233,7 @@ struct JSONReader {
         }
     }
 
-    /// Passes over one value of any type, checking it all the same. Recursion is bounded by ``depthLimit``.
+    /// Skips and validates one value of any type. Recursion is bounded by ``depthLimit``.
     mutating func skip() throws(JSONError) {
         switch try kind() {
         case .object: try object(JSONReader.noKeys) { reader, _ throws(JSONError) in try reader.skip() }
@@ -328,7 +328,7 @@ struct JSONReader {
         position &+= 6
     }
 
-    /// Checks a string and passes over it: what stands between its quotes, and whether that has escapes.
+    /// Validates and skips a string: returns the bytes between its quotes, and whether they have escapes.
     private mutating func scanString() throws(JSONError) -> (range: Range<Int>, isEscaped: Bool) {
         guard take(0x22) else { throw expected("a string") }
         let start = position
@@ -352,7 +352,7 @@ struct JSONReader {
                 throw failure("a string contains a control character: write it as an escape")
             } else {
                 guard let length = JSONText.utf8Length(bytes, at: position) else {
-                    throw failure("a string contains bytes that are no UTF-8")
+                    throw failure("a string contains bytes that are not UTF-8")
                 }
                 position &+= length
             }

@@ -1,7 +1,7 @@
 import Pipeline
 
-/// The entries of `hostnames` that were applied last: those of a name whose entry can't be read stay (R24), and who had
-/// a name by one keeps it where nothing else decides.
+/// The applied entries of `hostnames`: those whose new entry can't be read stay (R24), and a previous owner keeps the
+/// name where nothing else decides.
 final class LastHostnames {
     struct Entry {
         let name: TextRef
@@ -54,7 +54,7 @@ final class LastHostnames {
 }
 
 extension ApplyRun {
-    /// R5: who owns which name is in the data.
+    /// R5: the data names the owners.
     func collectHostnames() {
         guard let part = part(of: .state) else {
             for entry in state.hostnames.entries {
@@ -71,9 +71,9 @@ extension ApplyRun {
             guard owners.count > 1, report.problems.hasRoom else { continue }
             problem(
                 .rejected, .hostname, document.hostname(object), "env_id", object.place.origin(part.source),
-                "\"\(document.symbol(object.env))\" is the id of \(state.owner(owners[0])) and the path of another env: "
-                    + "nothing says which of them is meant",
-                remedy: "give the first another env_id, without \"/\"")
+                "\"\(document.symbol(object.env))\" is ambiguous: it is the id of \(state.owner(owners[0])) and the "
+                    + "path of another env",
+                remedy: "change the first one's env_id to one without \"/\"")
         }
         for text in document.quarantined[.hostname] ?? [] { keepHostnames(text) }
     }
@@ -84,13 +84,13 @@ extension ApplyRun {
         if !entries.add(name, env, ClaimRank(number: object.claimed), object.place, book) {
             problem(
                 .warning, .hostname, document.hostname(object), "hostname", object.place.origin(part.source),
-                "is given to \"\(document.symbol(object.env))\" twice; the lower \"claimed\" counts",
+                "is assigned to \"\(document.symbol(object.env))\" twice; the lower \"claimed\" counts",
                 remedy: "remove one of them")
         }
         if state.envs[env].map({ $0.sources == 0 }) ?? !unclearEnvs.contains(env), report.problems.hasRoom {
             problem(
                 .warning, .hostname, document.hostname(object), "env_id", object.place.origin(part.source),
-                "\"\(document.symbol(object.env))\" is not in envs: the name is nobody else's",
+                "\"\(document.symbol(object.env))\" is not in envs: the name stays reserved for it",
                 remedy: "add the env, or remove the entry")
         }
     }

@@ -3,10 +3,9 @@ import Pipeline
 /// The lookup table of consistent hashing (R11): Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load
 /// Balancer", NSDI 2016, section 3.4.
 ///
-/// Each backend has a permutation of the table's places, made of its address alone; backends take turns in claiming the
-/// next free place of theirs. So all nodes make the same table of the same backends, and one backend more or less moves
-/// few other places. The table has one size for all groups: a size that grew with the group would move everyone when
-/// it changes (docs/adr/0010).
+/// Each backend has a permutation of the table's places, derived from its address alone; backends take turns to claim
+/// their next free place. All nodes therefore build the same table, and adding or removing a backend moves few other
+/// places. The table has one size for all groups, because a change of size would move all clients (docs/adr/0010).
 public enum Maglev {
     /// Prime, so that every step visits every place. 128 KiB a group that asks for it.
     public static let size = 65537

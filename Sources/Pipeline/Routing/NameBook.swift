@@ -1,6 +1,6 @@
 import Pipeline
 
-/// The names and wildcards that one apply is about, each once, with who claims them and who has them.
+/// The names and wildcards of one apply, each once, with their claimants and owners.
 ///
 /// Texts are those of documents and of the last table, which outlive it.
 final class NameBook {
@@ -18,7 +18,7 @@ final class NameBook {
         var groups = NameBook.none
         /// The env that has it by an entry.
         var granted = NameBook.none
-        /// Envs whose entries nothing decides between.
+        /// Envs whose entries conflict without a decision.
         var contested = EnvMark.none
         /// Envs with routes that may still have it; of those, envs that had it before or by an entry.
         var alive: UInt32 = 0
@@ -112,7 +112,7 @@ final class NameBook {
         return parent == NameBook.none ? nil : Int(names[Int(parent)].below)
     }
 
-    /// True if no wildcard and no entry has to do with the name, but one of this env's.
+    /// True if no other env's wildcard or entry affects the name.
     func isAlone(_ number: UInt32, _ env: UInt32) -> Bool {
         let name = names[Int(number)]
         return name.parent == NameBook.none && name.below == NameBook.none && name.contested.isNone
@@ -128,7 +128,7 @@ final class NameBook {
         case owned
         /// The name, or one that it clashes with, is another env's by an entry.
         case another
-        /// Entries clash, and nothing decides between them.
+        /// Entries conflict without a decision.
         case contested
     }
 

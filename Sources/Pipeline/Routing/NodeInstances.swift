@@ -1,6 +1,6 @@
 import Pipeline
 
-/// One instance of this node, as an apply found it: who it is, and the addresses that are its own (R19).
+/// One instance of this node in an apply: its identity and its addresses (R19).
 struct LocalInstance: Equatable {
     var id: String
     var env: String
@@ -34,9 +34,8 @@ final class InstanceDirectoryBox {
     }
 }
 
-/// Numbers for identities, each for one (instance, env, app, org), never given to another: what counters and flow
-/// records name an instance by, whichever snapshot they came from. Grows with the instances that this node ever had,
-/// about 200 bytes each.
+/// Numbers for identities (instance, env, app, org), never reused: counters and flow records refer to instances by
+/// them, across snapshots. Grows with the instances that this node ever had, about 200 bytes each.
 struct InstanceNumbers {
     private struct Key: Hashable {
         let id: String
@@ -50,7 +49,7 @@ struct InstanceNumbers {
         let key = Key(id: instance.id, env: instance.env, app: instance.app, org: instance.org)
         if let known = numbers[key] { return known }
         let next = UInt32(clamping: numbers.count)
-        // Past four billion instances nobody is told apart any more, which is better than taken for another.
+        // Past four billion instances identities are "unknown", which is better than wrong.
         guard next < InstanceIdentity.unknown else { return InstanceIdentity.unknown }
         numbers[key] = next
         return next
@@ -58,7 +57,7 @@ struct InstanceNumbers {
 }
 
 extension InstanceStatus {
-    /// An instance that is over has no address any more: what comes from it is somebody else's.
+    /// A finished instance has no address any more: its traffic belongs to another.
     var hasAddress: Bool { self != .stopped && self != .failed }
 }
 
@@ -66,7 +65,7 @@ extension ApplyRun {
     /// Makes a new directory of the node's instances if they are others than before.
     func assignSources(_ part: Part) {
         var found: [LocalInstance] = []
-        // One whose env is not there has its address all the same: so that no other can be taken for it.
+        // An instance without a known env keeps its address, so that no other instance is mistaken for it.
         var strangers: Set<String> = []
         for (id, record) in state.instances.records where record.isHere && record.status.hasAddress {
             let env = state.envs[record.env].flatMap { $0.sources & part.bit == 0 ? nil : $0 }
@@ -85,7 +84,7 @@ extension ApplyRun {
         state.directoryChanged = true
     }
 
-    /// An address that two instances have proves nothing: nobody has it.
+    /// An address of two instances proves nothing, and belongs to none.
     private func removeShared(_ instances: inout [LocalInstance]) {
         var holders: [IPAddress: [String]] = [:]
         for instance in instances {
@@ -96,8 +95,8 @@ extension ApplyRun {
         for (address, ids) in shared {
             let problem = RouteProblem(
                 .warning, .instance, id: ids[1], field: address.isIPv4 ? "ipv4" : "overlay_ipv6",
-                "\(address) is also the address of \(ids[0]) on this node: what comes from it is nobody's",
-                remedy: "give one of the two another address")
+                "\(address) is also the address of \(ids[0]) on this node: its traffic has no owner",
+                remedy: "change one of the two addresses")
             report.problems.add(problem)
         }
         let bad = Set(shared.map(\.key))

@@ -1,7 +1,7 @@
 import Pipeline
 
-/// One object while its fields are read: a field of the wrong type is noted and passed over, and the rest still read,
-/// so that all of an object's faults are told at once and its id is known when they are.
+/// One object while its fields are read. A field of the wrong type is noted and skipped, so that all faults of an
+/// object are reported at once, with its id.
 struct ObjectDraft {
     struct Fault {
         /// Nil: the object as a whole.
@@ -22,7 +22,7 @@ struct ObjectDraft {
     let object: RouteProblem.Object
     let place: Place
     var faults: [Fault] = []
-    /// Ids that it gives itself besides the last one: whose it is can't be said, so the last good version of each stays.
+    /// Further ids of an object with several: it is ambiguous, so the last good version of each stays.
     private(set) var otherIDs: [TextRef] = []
 
     init(_ object: RouteProblem.Object, at place: Place) {
@@ -58,7 +58,7 @@ struct ObjectDraft {
         return nil
     }
 
-    /// True if a value of `wanted` comes next; else it is passed over, and noted unless it is a null that may be.
+    /// True if a value of `wanted` comes next; else it is skipped, and noted unless null is allowed.
     @inline(__always) private mutating func has(
         _ wanted: JSONKind, _ reader: inout JSONReader, _ field: StaticString, optional: Bool
     ) throws(JSONError) -> Bool {
@@ -84,14 +84,14 @@ struct ObjectDraft {
         return value
     }
 
-    /// Why `value` is no id or name; nil if it is one.
+    /// Why `value` is not a valid id or name; nil if it is.
     static func nameFault(_ value: Bytes) -> (problem: String, remedy: String)? {
         if value.isEmpty { return ("is empty", "give it a name") }
         if value.count > StateDocument.longestID {
             return ("has \(value.count) bytes", "use at most \(StateDocument.longestID)")
         }
         for byte in value where byte <= 0x20 || byte >= 0x7F {
-            return ("has characters that are no visible ASCII", "use letters, digits and punctuation")
+            return ("has characters that are not visible ASCII", "use letters, digits and punctuation")
         }
         return nil
     }
@@ -116,7 +116,7 @@ struct ObjectDraft {
         guard try has(.number, &reader, field, optional: optional) else { return nil }
         guard let value = try reader.number(), range.contains(value) else {
             fault(
-                reader, "\(field)", "is out of range or no whole number",
+                reader, "\(field)", "is out of range or not a whole number",
                 remedy: "write a whole number of \(range.lowerBound) to \(range.upperBound)")
             return nil
         }
@@ -153,7 +153,7 @@ struct ObjectDraft {
         else { return nil }
         guard let address = IPAddress(ascii: value), address.isIPv4 == v4, !address.isUnspecified else {
             fault(
-                reader, "\(field)", "is no IPv\(v4 ? 4 : 6) address",
+                reader, "\(field)", "is not an IPv\(v4 ? 4 : 6) address",
                 remedy: "write one such as \(v4 ? "192.0.2.1" : "fd00::10")")
             return nil
         }

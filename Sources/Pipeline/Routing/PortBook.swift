@@ -1,4 +1,4 @@
-/// Ports that a raw route claims whole, and everybody who has a route there (R8). Within one env a lower id goes first.
+/// Ports that raw routes claim, with all routes there (R8). Within one env a lower id goes first.
 struct PortBook {
     /// One kind of route of an env at a port.
     struct Side {
@@ -47,7 +47,7 @@ struct PortBook {
         ports.append(Port())
     }
 
-    /// The env's slot at the port, with the node in it; nil: nobody claims the port whole.
+    /// The env's slot at the port, with the node in it; nil: the port has no raw route.
     mutating func join(_ port: UInt16, _ env: UInt32, _ node: UInt32) -> UInt32? {
         guard let number = numbers[port] else { return nil }
         let key = UInt64(number) << 32 | UInt64(env)
@@ -84,7 +84,7 @@ struct PortBook {
         }
     }
 
-    /// Moves past members that are in nobody's way within the env.
+    /// Advances past members that block nothing within the env.
     mutating func advance(_ slot: Int, _ nodes: [Claims.Node]) {
         func isInTheWay(_ position: Int) -> Bool {
             let node = nodes[Int(slots[slot].members[position])]

@@ -1,14 +1,14 @@
-/// Something of desired state that isn't as it should be: what, where, why, and what to do.
+/// A problem of desired state: what, where, why, and what to do.
 public struct RouteProblem: Error, Hashable, Sendable {
     public enum Object: String, Sendable {
         case document, env, instance, route, hostname
     }
     public enum Severity: String, Sendable {
-        /// The document as a whole can't be used; nothing of it was.
+        /// The whole document was ignored.
         case fatal
-        /// This object isn't used; its last good version, if there is one, stays (R24).
+        /// This object was ignored; its last good version, if any, stays (R24).
         case rejected
-        /// The object is used as it is.
+        /// The object is used.
         case warning
     }
 
@@ -82,6 +82,6 @@ public struct RouteProblems: Sendable {
     public mutating func noteOmitted(of others: RouteProblems) { omitted += others.omitted }
 
     public var isEmpty: Bool { list.isEmpty && omitted == 0 }
-    /// True if there is room for one more with its whole text; beyond it, don't spend time on making texts.
+    /// True if there is room for one more text; beyond that only the number counts.
     var hasRoom: Bool { list.count < RouteProblems.limit }
 }

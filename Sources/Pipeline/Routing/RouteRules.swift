@@ -1,6 +1,6 @@
 import Pipeline
 
-/// What a route needs to know of a listener, or of a range of ports that routes may open (`expose`).
+/// The facts of a listener, or of an `expose` range, that rules need.
 public struct ListenerFacts: Sendable, Hashable {
     public let address: IPAddress
     public let ports: ClosedRange<UInt16>
@@ -21,14 +21,14 @@ public struct ListenerFacts: Sendable, Hashable {
     }
 }
 
-/// Which ports no route may listen on, whatever listeners there are (R8).
+/// Ports that no route may use, whatever the listeners (R8).
 public struct PortPolicy: Sendable {
     public let denied: [ClosedRange<UInt16>]
     public init(denied: [ClosedRange<UInt16>]) { self.denied = denied }
     public static let standard = PortPolicy(denied: NodeSettings.standardDeniedPorts)
 }
 
-/// The rules that a route meets or breaks on its own, whichever other routes there are.
+/// The rules for a single route, independent of other routes.
 struct RouteRules {
     /// Nil: unknown, so not judged.
     var listeners: [ListenerFacts]?
@@ -45,17 +45,17 @@ struct RouteRules {
     func fault(_ options: RouteOptions, port: UInt16, hasName: Bool) -> Fault? {
         if policy.denied.contains(where: { $0.contains(port) }) {
             return Fault(
-                field: "listen_port", problem: "\(port) is on the list of ports that no route may have",
+                field: "listen_port", problem: "\(port) is in denied_ports, which no route may use",
                 remedy: "use another port")
         }
         return nameFault(options, hasName: hasName) ?? hintFault(options, port: port)
     }
 
-    /// R2. A raw route may have a name: it is its env's, and nothing is matched by it.
+    /// R2. A raw route may have a name, which belongs to its env but is not matched.
     private func nameFault(_ options: RouteOptions, hasName: Bool) -> Fault? {
         guard !options.contains(.raw), !hasName else { return nil }
         return Fault(
-            field: "hostname", problem: "is missing, and a tls_passthrough route is chosen by it",
+            field: "hostname", problem: "is missing, but a tls_passthrough route is selected by it",
             remedy: "add it, or make the route tcp_raw")
     }
 
@@ -70,20 +70,20 @@ struct RouteRules {
         }
     }
 
-    /// R16: why the route's backends can't be given the header that they expect, or would believe a client's. Such a
-    /// route is there all the same, and refuses: what it was before must not go on, and a client's log line says why.
+    /// R16: why the PROXY settings contradict each other. Such a route is applied but refuses connections: its previous
+    /// version must not continue, and the log line says why.
     func mismatch(_ options: RouteOptions, port: UInt16) -> Fault? {
         switch (options.contains(.proxyV2), options.contains(.expectsProxy)) {
         case (true, false):
             return Fault(
                 field: "proxy_protocol",
-                problem: "is v2, but the backend isn't said to expect a PROXY header",
+                problem: "is v2, but backend_expects_proxy_protocol is not true",
                 remedy: "set backend_expects_proxy_protocol to true once the backend does, or proxy_protocol to off")
         case (false, true):
             return Fault(
                 field: "backend_expects_proxy_protocol",
-                problem: "is true, but proxy_protocol is off: a client could write a header of its own",
-                remedy: "set proxy_protocol to v2, or make the backend expect none and say false")
+                problem: "is true, but proxy_protocol is off: a client could forge a header",
+                remedy: "set proxy_protocol to v2, or make the backend expect no header and set this to false")
         case (false, false): return nil
         case (true, true): break
         }
@@ -91,12 +91,12 @@ struct RouteRules {
             Fault(
                 field: "proxy_protocol",
                 problem: "is v2, but pipeline \"\($0.pipeline)\" of port \(port) has no proxy_v2 stage: "
-                    + "the backend would get no header, or one that a client wrote",
+                    + "the backend would get no header, or one that a client forged",
                 remedy: "add proxy_v2 to that pipeline after backend, or use a port whose pipeline has it")
         }
     }
 
-    /// What an accepted route asks for and won't get.
+    /// Requests of an accepted route that have no effect.
     func warnings(_ options: RouteOptions, port: UInt16, hasIPv4: Bool) -> [Fault] {
         var found: [Fault] = []
         if let listeners, !listeners.contains(where: { $0.ports.contains(port) }) {
@@ -111,7 +111,7 @@ struct RouteRules {
                 Fault(
                     severity: .warning, field: "ipv4_required",
                     problem: "is true, but its env has no ipv4_address: the route is served on IPv6 only",
-                    remedy: "give the env an address of its own, or say false"))
+                    remedy: "give the env its own address, or write false"))
         }
         return found
     }

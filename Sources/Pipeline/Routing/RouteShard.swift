@@ -1,6 +1,6 @@
 import Pipeline
 
-/// What a key of the table is a key of. Equal bytes of different kinds are different keys.
+/// The kind of a table key. Equal bytes of different kinds are different keys.
 enum KeyKind: UInt8 {
     /// A whole hostname.
     case exact
@@ -39,8 +39,8 @@ struct ShardItem {
     let hash: UInt64
 }
 
-/// A part of the table: the routes whose names' hashes begin with the same bits, in one block of memory: header,
-/// slots, routes, text. Immutable once built; shared by snapshots through ``references``.
+/// A shard of the table: the routes whose name hashes share their first bits, in one block of memory: header, slots,
+/// routes, text. Immutable once built; shared by snapshots through ``references``.
 ///
 /// Threading: ``find(_:hash:kind:port:)`` from any; everything else on the control side only.
 struct RouteShard {

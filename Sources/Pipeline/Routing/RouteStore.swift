@@ -1,7 +1,7 @@
 import Pipeline
 
-/// One route id, for as long as a table or a connection can name it: the counters that outlive tables (R11), and the
-/// control side's own notes. The cell comes first: its address is the entry's.
+/// One route id, for as long as a table or a connection refers to it: the counters that outlive tables (R11), and the
+/// control side's notes. The cell comes first: its address is the entry's.
 struct RouteEntry: ~Copyable {
     let cell: RouteCell
     /// Where the newest table has it; nil: not there yet, or no more.
@@ -15,13 +15,13 @@ struct RouteEntry: ~Copyable {
     var candidate: UInt32 = 0
     var place = Place(line: 0, column: 0)
     var source = StateDocument.Source.state
-    /// The running apply serves it, in whichever version.
+    /// The running apply serves it, in some version.
     var isServed = false
     /// Known by id: not removed.
     var isLive = true
     /// In the list of free entries.
     var isFree = false
-    /// Only connections name it any more.
+    /// Only connections refer to it now.
     var isPinned = false
 
     init(id: Bytes) { cell = RouteCell(id: FrozenText(copying: id)) }
@@ -42,7 +42,7 @@ struct BackendCellBox: ~Copyable {
     /// First: backends point to it.
     let cell: BackendCell
     var references = 0
-    /// Only connections name it any more.
+    /// Only connections refer to it now.
     var isPinned = false
     init(_ endpoint: Endpoint) { cell = BackendCell(endpoint) }
 }
@@ -58,11 +58,11 @@ struct OwnerBox: ~Copyable {
     deinit { owner.deallocateTexts() }
 }
 
-/// The memory behind tables: entries, shards, backends, owners, identities, and who still holds them.
+/// The memory behind tables: entries, shards, backends, owners and identities, with their reference counts.
 ///
-/// What connections pin by a count of its own (``RouteCell/users``, ``BackendCell/active``, …) outlives the last table that
-/// names it: it waits in ``pinned`` until ``freeUnpinned()`` finds the count at zero. Once no table names it nobody can pin it
-/// any more, since workers look up in tables alone.
+/// Objects that connections pin by count (``RouteCell/users``, ``BackendCell/active``, …) outlive their last table:
+/// they wait in ``pinned`` until ``freeUnpinned()`` finds a count of zero. Without a table no new connection can pin
+/// them, since workers look up in tables alone.
 ///
 /// Threading: control side only. Ownership: each snapshot and the routing state keep it alive; workers have ended before.
 public final class RouteStore {
@@ -84,7 +84,7 @@ public final class RouteStore {
     /// How many things wait for the last connection that pins them.
     public var pinnedCount: Int { pinned.count }
 
-    /// Backends that no table names, and connections go on to. Valid until the next change.
+    /// Backends without a table that still have connections. Valid until the next change.
     var pinnedBackends: [UnsafePointer<BackendCell>] {
         pinned.compactMap { item in
             guard case .backend(let box) = item else { return nil }
@@ -137,7 +137,7 @@ public final class RouteStore {
         freeIfUnused(index)
     }
 
-    /// Gives an entry back once nothing names it any more.
+    /// Frees an entry once nothing refers to it.
     func freeIfUnused(_ index: UInt32) {
         let entry = entry(index)
         guard !entry.pointee.isLive, entry.pointee.references == 0, !entry.pointee.isFree, !entry.pointee.isPinned
@@ -152,7 +152,7 @@ public final class RouteStore {
         if isPinned(item) { pinned.append(item) } else { free(item) }
     }
 
-    /// Frees what no table names and no connection pins any more.
+    /// Frees objects without a table and without a pin.
     public func freeUnpinned() {
         guard !pinned.isEmpty else { return }
         var rest: [Pinned] = []
@@ -172,7 +172,7 @@ public final class RouteStore {
         }
     }
 
-    /// An address may come back while connections of its last time go on: its cell is the same then.
+    /// An address may return while old connections exist: it reuses the cell.
     private func isNamedAgain(_ item: Pinned) -> Bool {
         guard case .backend(let box) = item, box.pointee.references > 0 else { return false }
         box.pointee.isPinned = false
@@ -265,7 +265,7 @@ public final class RouteStore {
         return box
     }
 
-    /// One cell an address, whichever groups and snapshots name it: what is known of a backend outlives an apply.
+    /// One cell per address across groups and snapshots: knowledge of a backend outlives an apply.
     func retainCell(_ endpoint: Endpoint) -> UnsafePointer<BackendCell> {
         let box: UnsafeMutablePointer<BackendCellBox>
         if let known = backendCells[endpoint] {

@@ -51,7 +51,7 @@ struct RouteTable: RouteLookup {
         return table.pointee.find(suffix, .wildcard, port)?.asRoute
     }
 
-    /// What a wildcard must be to match. It stands for one label (R4), so the longest suffix that can is the only one.
+    /// The only wildcard that can match: `*` stands for one label (R4).
     @inline(__always) private static func suffix(of name: Bytes) -> Bytes? {
         var dot = 0
         while dot < name.count, name[dot] != 0x2E { dot &+= 1 }
@@ -59,7 +59,7 @@ struct RouteTable: RouteLookup {
         return Bytes(rebasing: name[(dot &+ 1)...])
     }
 
-    /// R9: as if the table had nothing but the routes that are served at this address.
+    /// R9: lookup among the routes of this dedicated address alone.
     private func named(_ name: Bytes, dedicated place: DedicatedTable.Place) -> UnsafePointer<Route>? {
         if let found = find(name, .exact, place.port), place.serves(found) { return found.asRoute }
         guard hasWildcards, let suffix = RouteTable.suffix(of: name),
@@ -112,7 +112,7 @@ extension UnsafePointer<TableRoute> {
     }
 }
 
-/// One state of the route table, whole: every lookup in it sees the same routes (R22).
+/// One consistent version of the route table: every lookup in it sees the same routes (R22).
 ///
 /// Threading: made and released on the control side, which keeps it until no worker and no connection uses its
 /// ``handle``; lookups through that from any thread. Releasing the last reference frees what no other snapshot shares.
@@ -141,10 +141,10 @@ public final class RouteTableSnapshot {
         store.freed()
     }
 
-    /// What workers look routes up with; valid as long as this snapshot.
+    /// The lookup handle of workers; valid as long as this snapshot.
     public var handle: RouteTableHandle { RouteTableHandle(RouteTable.self, table: table) }
 
-    /// R19: who has which address on this node; valid as long as this snapshot.
+    /// R19: this node's instances by address; valid as long as this snapshot.
     public var instances: InstanceDirectory { directory?.directory ?? .empty }
 
     /// Bytes of the table itself: directory, shards, names; without cells and the control side's indexes.

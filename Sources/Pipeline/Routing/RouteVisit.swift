@@ -1,6 +1,6 @@
 import Pipeline
 
-/// For the control side, which shows routes as they are on the data path: with their cells.
+/// For the control side: visits routes with their data-path cells.
 extension RouteTableSnapshot {
     /// In how many parts the routes can be visited; each has about a hundred.
     public var partCount: Int { table.pointee.shards.count }

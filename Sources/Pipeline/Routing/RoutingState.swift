@@ -7,22 +7,22 @@ public struct ApplyReport: Sendable {
     public internal(set) var changed = 0
     public internal(set) var removed = 0
     public internal(set) var unchanged = 0
-    /// Routes of which the document has no usable version, served as they last were (R24).
+    /// Routes without a usable version in the document, served as last applied (R24).
     public internal(set) var kept = 0
-    /// Groups of backends that are others than before.
+    /// Changed groups of backends.
     public internal(set) var backendsChanged = 0
-    /// How many parts of the table were made anew, of how many.
+    /// How many shards of the table were rebuilt, of how many.
     public internal(set) var shardsBuilt = 0
     public internal(set) var shards = 0
-    /// Whose connections must end, and when: all that are to be ended by now, see ``RouteDrain``.
+    /// All current drains, see ``RouteDrain``.
     public internal(set) var drains: [RouteDrain] = []
 }
 
-/// The routes of this node: takes documents of desired state, holds the rules over them, and makes tables.
+/// The routes of this node: applies documents of desired state under the rules, and makes tables.
 ///
-/// A document from a source replaces what that source said before; routes of the other stay. What comes together is
-/// resolved together: who has a name, a port or an address is decided by `hostnames`, then by what was applied last, and
-/// where neither tells, by nobody having it. The order of documents and of their objects decides nothing (R5).
+/// A document replaces the previous one of its source; routes of the other source stay. Documents of one apply are
+/// resolved together: the owner of a name, port or address is decided by `hostnames`, then by the applied owner;
+/// without either, none has it. The order of documents and objects decides nothing (R5).
 ///
 /// Threading: control side only, one thread at a time. The tables of its ``snapshot`` are for all.
 public final class RoutingState {
@@ -32,7 +32,7 @@ public final class RoutingState {
     let symbols: SymbolTable
     var rules: RouteRules
     var portUses = PortUses()
-    /// R5: the control plane's word on names.
+    /// R5: the control plane's assignment of names.
     var hostnames = LastHostnames()
     var ids = HashIndex()
     var envs: [UInt32: EnvRecord] = [:]
@@ -42,7 +42,7 @@ public final class RoutingState {
     var drains = DrainList()
     /// Which apply runs, from 0.
     var applies: UInt64 = 0
-    /// When the running apply happens; nil: it isn't known, or not asked for.
+    /// The time of the running apply; nil: unknown.
     var now: Instant?
     /// Entries of served routes that ask for a dedicated address (R9).
     var ipv4Routes: Set<UInt32> = []
@@ -50,7 +50,7 @@ public final class RoutingState {
     var addressesChanged = false
     /// R19: the `node_id` of instances that are here. Takes effect with the next ``apply(_:at:)``.
     public var nodeName = ""
-    /// R19: the instances of this node, and who has which address.
+    /// R19: the instances of this node, and their addresses.
     var localInstances: [LocalInstance] = []
     var instanceNumbers = InstanceNumbers()
     var directory: InstanceDirectoryBox?
@@ -111,18 +111,18 @@ public final class RoutingState {
         set { rules.policy = newValue }
     }
 
-    /// Routes that name no balance may be asked to choose by consistent hash: the program has a `backend` stage whose
-    /// default it is. Takes effect with the next ``apply(_:at:)``, for the routes of its document.
+    /// True if a `backend` stage of the program uses consistent hashing for routes without a balance. Takes effect with
+    /// the next ``apply(_:at:)``, for the routes of its document.
     public var hashesByDefault = false
 
-    /// Frees what only connections held that have ended since. How much is still held.
+    /// Frees objects of ended connections. Returns how many are still pinned.
     @discardableResult public func freeUnpinned() -> Int {
         store.freeUnpinned()
         return store.pinnedCount
     }
 
-    /// Backends that new connections may no longer get, and old ones go on to: those that drain, and those that are gone.
-    /// Valid until the next change; some of them may be in the table for other routes.
+    /// Draining and removed backends that still have connections. Valid until the next change; some may be in the table
+    /// for other routes.
     public var leavingBackends: [(cell: UnsafePointer<BackendCell>, isDraining: Bool)] {
         let draining = drains.list.compactMap { drain -> (UnsafePointer<BackendCell>, Bool)? in
             guard case .backend(let cell) = drain.target else { return nil }
@@ -131,11 +131,11 @@ public final class RoutingState {
         return (draining + store.pinnedBackends.map { ($0, false) }).filter { $0.0.pointee.active.current > 0 }
     }
 
-    /// Drops drains that were carried out, and with them what they keep alive. What is not dropped stays in every
-    /// report, until it is cancelled because its instance is ready again.
+    /// Drops completed drains, and frees their objects. Others stay in every report until their instance is ready
+    /// again.
     public func forgetDrains(where isDone: (RouteDrain) -> Bool) { drains.forget(store, isDone) }
 
-    /// R9: where to listen for envs with an address of their own: the ports of their routes that ask for it, in order.
+    /// R9: where to listen for envs with a dedicated address: the ports of their routes that use it, in order.
     public var dedicatedListeners: [DedicatedListener] {
         let seen = Set(ipv4Routes.compactMap(dedicatedListener))
         return seen.sorted { ($0.address, $0.port, $0.env) < ($1.address, $1.port, $1.env) }
@@ -153,8 +153,8 @@ public final class RoutingState {
     /// Checks a document whole, then makes one new table of it (R22). Objects that can't be used are reported, and
     /// the rest applied (R24).
     ///
-    /// - Parameter now: backends that are ready since this apply start slowly from here on; nil: nobody does, which is
-    ///   right for the first apply of a node.
+    /// - Parameter now: backends that became ready with this apply start slowly from now on; nil: none does, as for the
+    ///   first apply of a node.
     public func apply(_ document: StateDocument, at now: Instant? = nil) -> ApplyReport {
         apply(together: [document], at: now)
     }

@@ -8,7 +8,7 @@ public enum Origin: Hashable, Sendable {
     case file(line: Int, column: Int)
 }
 
-/// What a route asks for besides its name, port and backends, packed: equal options mean an unchanged route.
+/// A route's options besides name, port and backends, packed, so that they compare by value.
 public struct RouteOptions: OptionSet, Hashable, Sendable {
     public let rawValue: UInt16
     public init(rawValue: UInt16) { self.rawValue = rawValue }
@@ -18,10 +18,10 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     static let expectsProxy = RouteOptions(rawValue: 8)
     static let ipv4Required = RouteOptions(rawValue: 16)
     static let allowNonTLS = RouteOptions(rawValue: 32)
-    /// R16: what it says of the PROXY header can't hold, so every connection is refused. Not read: judged.
+    /// R16: its PROXY settings contradict each other, so every connection is refused. Derived, not read.
     static let proxyMismatch = RouteOptions(rawValue: 64)
 
-    /// Nil: not said. Three bits: 0, or its number + 1.
+    /// Nil: not given. Three bits: 0, or its number + 1.
     var balance: Balance? { Balance(rawValue: UInt8(rawValue >> 8 & 7) &- 1) }
     var onDelete: OnDelete { OnDelete(rawValue: UInt8(rawValue >> 11 & 3)) ?? .keep }
     func with(_ balance: Balance?, _ onDelete: OnDelete) -> RouteOptions {
@@ -68,7 +68,7 @@ struct Place: Hashable, Sendable {
     }
 }
 
-/// An environment: who owns routes and instances. Texts are in the document.
+/// An environment, which owns routes and instances. Texts are in the document.
 public struct EnvObject: Sendable {
     public let env: UInt32
     public let app: TextRef
@@ -93,14 +93,14 @@ public struct InstanceObject: Sendable {
     public let weight: UInt16
     /// On this node; 0: no limit.
     public let maxConnections: UInt32
-    /// What it sends IPv4 from, if it may (R19).
+    /// Its IPv4 source address, if it has one (R19).
     public let ipv4: IPAddress?
-    /// By which its packets come, if that is said; empty: it is not.
+    /// The interface of its packets; empty: not given.
     public let interface: TextRef
     let place: Place
 }
 
-/// A route as asked for, each field valid on its own; what it may claim is decided by ``RoutingState``.
+/// A requested route with valid fields; ``RoutingState`` decides what it may claim.
 public struct RouteObject: Sendable {
     public let id: TextRef
     /// Canonical; the suffix alone for a wildcard; empty: none.
@@ -120,19 +120,19 @@ public struct RouteObject: Sendable {
     public var isRaw: Bool { options.contains(.raw) }
 }
 
-/// Who owns a name (R5): the control plane's word, whatever routes claim.
+/// The owner of a name (R5), assigned by the control plane whatever routes claim.
 public struct HostnameObject: Sendable {
     /// Canonical; the suffix alone for a wildcard.
     let name: TextRef
     let isWildcard: Bool
     public let env: UInt32
-    /// When the env was given the name: lower is earlier. Nil: after all that have a number.
+    /// When the env claimed the name: lower is earlier. Nil: after all with a number.
     public let claimed: UInt64?
     let place: Place
 }
 
-/// Desired state, read but not yet judged: every object in it has valid fields. Texts are in one arena, so a route
-/// costs its 48 bytes and its text. Immutable once made.
+/// Desired state, parsed but not yet checked against other objects: all fields are valid. Texts are in one arena, so
+/// that a route costs 48 bytes plus its text. Immutable once made.
 public struct StateDocument: Sendable {
     /// Where it came from. A whole document replaces what came before from the same source, and nothing else.
     public enum Source: UInt8, Sendable {
@@ -142,7 +142,7 @@ public struct StateDocument: Sendable {
     public let source: Source
     /// Nil: none is given.
     public internal(set) var revision: UInt64?
-    /// Who made the change, for the journal.
+    /// The author of the change, for the journal.
     public internal(set) var actor = ""
     public internal(set) var envs: [EnvObject] = []
     public internal(set) var instances: [InstanceObject] = []

@@ -22,7 +22,7 @@ extension StateDocument {
             builder.requireLists()
         } catch {
             builder.fatal(
-                error.text, remedy: "make it valid JSON; nothing of it was used",
+                error.text, remedy: "make it valid JSON; the whole document was ignored",
                 origin: .file(line: error.line, column: error.column))
         }
         return (builder.problems.hasFatal ? nil : builder.document, builder.problems)
@@ -88,11 +88,15 @@ struct StateBuilder {
         }
     }
 
-    /// A missing list is more likely a mistake than the wish to forget every route.
+    /// A missing list is more likely a mistake than an order to remove every route.
     mutating func requireLists() {
         for (field, name) in StateBuilder.documentKeys.names.enumerated()
         where !StateBuilder.optionalKeys.contains(field) && !seen.contains(field) {
-            let remedy = field == 0 ? "add \"format\": \"\(StateDocument.format)\"" : "write \"\(name)\": [] for none"
+            let remedy =
+                field == 0
+                ? "add \"format\": \"\(StateDocument.format)\""
+                : "write \"\(name)\": [] if there "
+                    + "are none"
             fatal("\"\(name)\" is missing", remedy: remedy, origin: .file(line: 1, column: 1))
         }
     }
@@ -108,7 +112,7 @@ struct StateBuilder {
         let given = String(decoding: try reader.string(), as: UTF8.self)
         guard given == StateDocument.format || given.hasPrefix(StateDocument.format + ".") else {
             fatal(
-                "the format \"\(given.prefix(64))\" is not one that this version reads",
+                "the format \"\(given.prefix(64))\" is not supported by this version",
                 remedy: "write \"\(StateDocument.format)\", or use a version that reads the other", origin: origin)
             return
         }
@@ -126,7 +130,7 @@ struct StateBuilder {
         }
         document.revision = try reader.number()
         if document.revision == nil {
-            fatal("\"revision\" is negative, too large or no whole number", remedy: remedy, origin: origin)
+            fatal("\"revision\" is negative, too large or not a whole number", remedy: remedy, origin: origin)
         }
     }
 

@@ -1,9 +1,8 @@
 import Pipeline
 
-/// Makes the next table from the last one and the changes that an apply decided on: shards without a change are
-/// shared, the others made anew.
+/// Builds the next table from the last one and the decided changes: unchanged shards are shared, the others rebuilt.
 struct TableBuild {
-    /// How many routes a shard has, more or less: a change copies this many.
+    /// The approximate number of routes in a shard: a change copies this many.
     static let routesPerShard = 128
 
     let run: ApplyRun
@@ -52,7 +51,7 @@ struct TableBuild {
             store: store, table: table, routeCount: state.liveRoutes, directory: state.directory)
     }
 
-    /// R9. Costs the routes that ask for an address of their own, not the others.
+    /// R9. The cost depends only on routes with a dedicated address.
     private func makeDedicated() -> DedicatedTable {
         var slots = state.envs.values.compactMap { record in
             record.ipv4.map { DedicatedTable.Slot(Endpoint($0, 0), owner: record.owner, sole: nil) }
@@ -82,7 +81,7 @@ struct TableBuild {
         return bits
     }
 
-    /// Gives back the entries of routes that are new and don't get in. Entries that change keep a mark until they have.
+    /// Frees the entries of new routes that were refused. Entries that change stay marked until then.
     private func forgetRefused() {
         for version in run.versions {
             let entry = store.entry(version.entry)

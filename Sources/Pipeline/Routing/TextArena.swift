@@ -119,7 +119,7 @@ struct HashIndex {
         }
     }
 
-    /// Makes room for so many more at once.
+    /// Reserves room for this many more.
     mutating func reserve(_ more: Int) {
         let old = slots
         var size = max(16, old.count)

@@ -1,4 +1,4 @@
-/// Whose turn each turn of weighted round robin is (R11).
+/// The schedule of weighted round robin: the backend of each turn (R11).
 ///
 /// Every window of as many turns as the schedule is long gives each backend exactly its weight, wherever the window
 /// begins, because the schedule repeats. A backend's turns are spread evenly over it: the k-th of `w` stands at
@@ -9,7 +9,7 @@ public enum TurnSchedule {
     public static let limit = 65536
 
     /// - Parameter weights: 0...256 each; those of 0 get no turn, unless all are 0.
-    /// - Returns: indexes into `weights`; empty if all take turns alike, one after the other.
+    /// - Returns: indexes into `weights`; empty for plain round robin.
     public static func make(_ weights: [UInt16]) -> [UInt16] {
         guard weights.count <= Int(UInt16.max), let first = weights.first, weights.contains(where: { $0 != first })
         else { return [] }

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// What is done while the system lets nobody be accepted: no descriptor is left, not even a reserve, or no memory.
+/// The pause of accepting while the system has no free descriptor, not even the reserve, or no memory.
 package struct AcceptPause {
     package static let shortest = TimeSpan.milliseconds(100)
     package static let longest = TimeSpan.seconds(1)
@@ -23,7 +23,7 @@ package struct AcceptPause {
         return true
     }
 
-    /// Somebody was accepted.
+    /// A connection was accepted.
     package mutating func end() {
         guard until != nil else { return }
         self = AcceptPause()

@@ -13,19 +13,20 @@ struct BlockPool: ~Copyable {
     private let freeList: UnsafeMutableBufferPointer<Int32>
     private var freeCount: Int
     let capacity: Int
-    /// So many are for accepts and first bytes alone.
+    /// The number of blocks reserved for accepts and first bytes.
     let reserve: Int
-    /// While no more are free, nobody gets another one who has ``most``.
+    /// While at most this many are free, an env or network with ``most`` gets no more.
     let scarce: Int
     /// Half of all, where first bytes have no more than an eighth.
     let most: Int
-    /// A block behind the others that nobody owns, for what is over within an event.
+    /// A scratch block behind the others, for use within one event.
     let scratch: Int32
 
-    /// How many of so many may be for bytes that a sink doesn't take.
+    /// How many of `capacity` blocks may hold bytes that a sink does not take.
     static func flowBlocks(of capacity: Int) -> Int { capacity > 1 ? capacity - max(1, capacity / 8) : capacity }
 
-    /// - Parameter forFlows: how many may be for what a sink doesn't take; the rest is for accepts and first bytes alone.
+    /// - Parameter forFlows: how many may hold bytes that a sink does not take; the rest is for accepts and first bytes
+    ///   alone.
     /// - Returns: nil if the address space can't be had.
     init?(capacity: Int, forFlows: Int) {
         guard let memory = cl_map((capacity + 1) * BlockPool.stride) else { return nil }
@@ -108,7 +109,7 @@ struct PipePool: ~Copyable {
 
     var inUse: Int { made - freeCount }
 
-    /// ``Flow/none`` if there is none and none can be made: the stream goes on copying.
+    /// ``Flow/none`` if there is none and none can be made: the stream continues to copy.
     mutating func take(_ kernel: inout some Kernel) -> Int32 {
         if freeCount > 0 {
             let place = Int(freeList[freeCount - 1])
@@ -135,8 +136,8 @@ struct PipePool: ~Copyable {
         freeCount += 1
     }
 
-    /// A pipe with bytes that nobody will read is closed, so that they never reach another connection. Its place gets
-    /// a new one when it is next lent.
+    /// A pipe with unread bytes is closed, so that they never reach another connection. Its place gets a new one when
+    /// it is next lent.
     mutating func discard(_ pipe: Int32, _ kernel: inout some Kernel) {
         kernel.close(pipes[Int(pipe)].readEnd)
         kernel.close(pipes[Int(pipe)].writeEnd)

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Something that is gone from desired state: connections on it may go on until the deadline, then they are reset.
+/// An object removed from desired state: its connections may continue until the deadline, then they are reset.
 ///
 /// The cell is only compared, never read. It must not be given to another backend or route before an update without
 /// this drain was applied. Drains reach a worker whatever its connections hold.
@@ -29,7 +29,7 @@ package struct Drain: @unchecked Sendable {
     }
 }
 
-/// The drains that a worker was told of, and when it is to look at them next.
+/// A worker's drains, and the time of the next check.
 struct Drains: ~Copyable {
     /// Sorted by ``Drain/Target/key``: each connect asks for two of them, and a walk over all connections for each of theirs.
     private let items: AppliedList<Drain>
@@ -43,16 +43,16 @@ struct Drains: ~Copyable {
 
     func isDue(at now: Instant) -> Bool { next.map { $0 <= now } ?? false }
 
-    /// What was due has been ended.
+    /// The connections of every due drain have been reset.
     mutating func done(at now: Instant) {
         next = nil
         for i in 0..<items.count where items[i].deadline > now {
             next = min(next ?? items[i].deadline, items[i].deadline)
         }
-        assert(next.map { $0 > now } ?? true, "S23: a drain's deadline has passed, and nobody looks after it")
+        assert(next.map { $0 > now } ?? true, "S23: a drain's deadline has passed without being handled")
     }
 
-    /// The reason to end a connection to that backend; nil: it may be.
+    /// The reason to reset a connection to that backend; nil: none.
     func overdue(backend cell: UnsafePointer<BackendCell>?, at now: Instant) -> RuntimeReason? {
         guard !items.isEmpty, let cell else { return nil }
         return overdue(.backend(cell), now)

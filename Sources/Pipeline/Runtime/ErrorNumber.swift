@@ -1,6 +1,6 @@
 import Glibc
 
-/// The few error numbers that the state machine tells apart.
+/// The error numbers that the state machine distinguishes.
 package enum ErrorNumber {
     package static var notPermitted: Int32 { EPERM }
     package static var noEntry: Int32 { ENOENT }
@@ -24,7 +24,7 @@ package enum ErrorNumber {
     package static var hostDown: Int32 { EHOSTDOWN }
     package static var hostUnreachable: Int32 { EHOSTUNREACH }
 
-    /// Whether a socket tells by it what its peer or the path to it has said; if not, it is this node's own affair (R13, R15).
+    /// True for errors caused by the peer or the path to it, false for errors of this node (R13, R15).
     package static func isOfPeer(_ error: Int32) -> Bool {
         switch error {
         case connectionReset, brokenPipe, timedOut, connectionRefused, connectionAborted, hostUnreachable,

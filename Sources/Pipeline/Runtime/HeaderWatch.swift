@@ -1,15 +1,15 @@
 import Pipeline
 import PipelineWire
 
-/// How one connection's backend takes the PROXY header in front (R18): looked for in bytes that are here anyway. Part of its slot.
+/// Whether one connection's backend accepts the PROXY header (R18), judged from the relayed bytes. Part of its slot.
 struct HeaderWatch {
     private enum State: UInt8 {
-        /// No header of ours went in front, or all that there is to learn was learned.
+        /// No header was sent, or the verdict is final.
         case off
         case watching
-        /// Its backend has sent FIN, or a reset, and nothing before.
+        /// The backend has sent FIN or a reset, and no byte before.
         case hungUp
-        /// It was answered as by one that takes no headers, and is known for it.
+        /// The answer is that of a server that rejects the header, and the backend is known to reject it.
         case rejected
     }
 
@@ -18,29 +18,30 @@ struct HeaderWatch {
     private var reply = HeaderReply()
     private var state = State.off
 
-    /// A header goes in front.
+    /// A header is sent.
     mutating func begin() { state = .watching }
 
     @inline(__always) var isOn: Bool { state == .watching || state == .hungUp }
     var isRejected: Bool { state == .rejected }
-    /// The connection's end shows something.
+    /// The connection's end is evidence.
     @inline(__always) var judgesEnd: Bool { state != .off }
 
     mutating func read(_ bytes: UnsafeRawBufferPointer, behind sent: HeaderReply.Sent) -> HeaderReply.Finding {
         reply.read(bytes, behind: sent)
     }
 
-    /// The backend has sent FIN. If that was without a word, the connection's end shows whether it took bytes all the same.
+    /// The backend has sent FIN. If it sent no byte before, the connection's end shows whether it read the client's
+    /// bytes.
     mutating func hangUp(taken: UInt32) {
         guard state == .watching, reply.ended == .rejected else { return }
         (state, self.taken) = (.hungUp, taken)
     }
 
-    /// Whether the connection's end speaks against the header: who closes first, and then takes what the client says, has
-    /// understood it.
+    /// Whether the connection's end is evidence against the header. A backend that closes first and still reads the
+    /// client's bytes has understood it.
     func isDoubted(taken: UInt32, wasReset: Bool) -> Bool { state == .hungUp && (wasReset || taken == self.taken) }
 
-    /// Nothing more is to be learned. False: nothing was.
+    /// Ends the watch. False: there was none.
     mutating func end() -> Bool {
         guard isOn else { return false }
         state = .off

@@ -1,20 +1,20 @@
 import CLinux
 import Pipeline
 
-/// What an upstream socket is made for.
+/// The purpose of an upstream socket.
 enum UpstreamKind: UInt8, CaseIterable {
     /// For a route's env.
     case backend
     /// For an instance (docs/EGRESS.md): carries the node's mark.
     case marked
-    /// Never kept: bound to an address of its own, or nobody is known for it.
+    /// Never reused: bound to a specific address, or its owner is unknown.
     case single
 }
 
-/// Whose connection an upstream socket is, and where it goes: only one of the same key can have it after another one.
+/// The owner and destination of an upstream socket: a connection reuses only a socket of the same key.
 ///
-/// The kernel has a socket that is used again go on from its last sequence number: whoever has seen one of its
-/// connections knows the next one's. So it stays with those who may see them all (docs/adr/0030).
+/// A reused socket continues from its last TCP sequence number, so that one who saw one of its connections can guess
+/// the next one's. It therefore stays with one owner and destination (docs/adr/0030).
 struct UpstreamKey: Equatable {
     let destination: Endpoint
     let kind: UpstreamKind
@@ -31,7 +31,7 @@ struct UpstreamKey: Equatable {
         return UpstreamKey(destination: destination, kind: mayKeep ? .marked : .single, tenant: instance)
     }
 
-    /// Seeded, since workloads choose destinations, and must not be able to choose those that collide.
+    /// Seeded: workloads choose destinations, and must not be able to make them collide.
     fileprivate func hash(_ seed: (UInt64, UInt64)) -> UInt64 {
         func fold(_ a: UInt64, _ b: UInt64) -> UInt64 {
             let product = a.multipliedFullWidth(by: b)
@@ -43,22 +43,21 @@ struct UpstreamKey: Equatable {
     }
 }
 
-/// The upstream sockets that wait for their next connection, by key: the last one first within a key, and the one that
-/// has waited the longest of all at hand. All of it in constant time, in memory that is mapped once and touched as far
-/// as it was ever used.
+/// Idle upstream sockets by key: newest first within a key, with constant-time access to the oldest of all. Memory is
+/// mapped once, and touched only as far as it was ever used.
 struct IdleUpstreamSockets: ~Copyable {
-    /// Links are indices of nodes; 0, which is no node's: none.
+    /// Links are node indices; 0: none.
     private struct Node {
         let key: UpstreamKey
         let since: Instant
-        /// What is kept: an entry of ``UpstreamSockets``.
+        /// The entry in ``UpstreamSockets``.
         let place: Int32
         /// The next key of the bucket, or the next free node. Only the newest node of a key is in a bucket.
         var next: Int32 = 0
         /// Of the same key.
         var older: Int32 = 0
         var newer: Int32 = 0
-        /// Of all, in the order in which they came.
+        /// Links of the list of all nodes, in order of arrival.
         var before: Int32 = 0
         var after: Int32 = 0
     }
@@ -99,10 +98,10 @@ struct IdleUpstreamSockets: ~Copyable {
         cl_unmap(buckets, bucketCount * MemoryLayout<Int32>.stride)
     }
 
-    /// When the one that has waited the longest came; nil: none waits.
+    /// When the oldest one became idle; nil: there is none.
     var oldest: Instant? { first == 0 ? nil : nodes[Int(first)].since }
 
-    /// The caller has seen that there is room.
+    /// The caller has checked that there is room.
     mutating func push(_ place: Int32, _ key: UpstreamKey, at now: Instant) {
         guard let index = takeNode() else { return }
         var node = Node(key: key, since: now, place: place)
@@ -120,14 +119,14 @@ struct IdleUpstreamSockets: ~Copyable {
         count += 1
     }
 
-    /// The last one of a key.
+    /// Takes the newest one of a key.
     mutating func pop(_ key: UpstreamKey) -> Int32? {
         guard count > 0 else { return nil }
         let newest = link(to: key).pointee
         return newest == 0 ? nil : remove(newest)
     }
 
-    /// The one that has waited the longest.
+    /// Takes the oldest one.
     mutating func popOldest() -> Int32? { first == 0 ? nil : remove(first) }
 
     private mutating func remove(_ index: Int32) -> Int32 {
@@ -160,7 +159,7 @@ struct IdleUpstreamSockets: ~Copyable {
         return touched
     }
 
-    /// Where the newest node of a key is named; where it would be, if there is none: then it names none.
+    /// The link to the newest node of a key; without one, the empty link where it would be.
     private func link(to key: UpstreamKey) -> UnsafeMutablePointer<Int32> {
         var link = buckets + Int(truncatingIfNeeded: key.hash(seed) & UInt64(bucketCount - 1))
         while link.pointee != 0, nodes[Int(link.pointee)].key != key {

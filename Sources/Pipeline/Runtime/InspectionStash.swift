@@ -1,9 +1,9 @@
 import CLinux
 
-/// The few bytes by which an inspection can't tell yet, by slot: so that a connection which has said half a word holds no block while
-/// it is waited for. Mapped once, touched where it is used.
+/// The first bytes of undecided inspections, by slot, so that a connection that has sent a few bytes holds no block
+/// while it waits. Mapped once, touched where it is used.
 struct InspectionStash: ~Copyable {
-    /// More than a signature that is waited for.
+    /// Longer than any signature.
     static let most = 31
     private static let stride = 32
 
@@ -30,7 +30,7 @@ struct InspectionStash: ~Copyable {
         return true
     }
 
-    /// Takes them out. How many they were.
+    /// Takes the bytes out, and returns their number.
     func restore(_ slot: Int, into body: UnsafeMutableRawBufferPointer) -> Int {
         let count = count(slot)
         guard count > 0, count <= body.count, let target = body.baseAddress else { return 0 }

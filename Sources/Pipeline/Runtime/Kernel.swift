@@ -1,6 +1,6 @@
 import Pipeline
 
-/// A file descriptor as the kernel numbers it. Who closes it is the slot, pool or listener that holds it.
+/// A file descriptor. The slot, pool or listener that holds it closes it.
 @frozen package struct Descriptor: Hashable, Sendable {
     package let number: Int32
     @inlinable package init(_ number: Int32) { self.number = number }
@@ -17,7 +17,7 @@ import Pipeline
     @inlinable package var error: Int32 { value < 0 ? Int32(truncatingIfNeeded: -value) : 0 }
 }
 
-/// Which kind of thing an event is about.
+/// The kind of descriptor that an event is about.
 package enum EventKind: UInt8, Sendable {
     case client = 0
     case upstream = 1
@@ -71,7 +71,7 @@ package struct Accepted: Sendable {
     }
 }
 
-/// The dozen calls that a worker makes. Production uses ``LinuxKernel``; the simulation a seeded fake.
+/// The system calls that a worker makes. Production uses ``LinuxKernel``; the simulation a seeded fake.
 ///
 /// Threading: one worker, one kernel. None of these may block except ``wait(_:timeout:)``.
 package protocol Kernel {
@@ -80,65 +80,64 @@ package protocol Kernel {
     /// Nanoseconds since 1970, for log lines only.
     func wallClock() -> UInt64
 
-    /// A descriptor of the worker's own for a listening socket that control holds; `-errno`.
+    /// Duplicates the descriptor of a listening socket that control holds; `-errno` on failure.
     mutating func take(_ listener: Descriptor) -> Outcome
-    /// Closes the worker's descriptor of a listener, which listens no more, though control may hold it still.
+    /// Closes the worker's descriptor of a listener; control may still hold its own.
     mutating func stopListening(_ listener: Descriptor)
     /// Takes one connection off a listener's queue. `-EAGAIN`: none waits; `-EMFILE`, `-ENFILE`: no descriptor left.
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome
-    /// At descriptor exhaustion: takes one connection off the queue and resets it, so that it isn't left hanging.
-    /// `-EAGAIN`: there was none, since Linux says `-EMFILE` before it looks at the queue. Another error: not even that
-    /// can be done.
+    /// At descriptor exhaustion: accepts one connection and resets it, so that the client is not left waiting.
+    /// `-EAGAIN`: there was none, since Linux says `-EMFILE` before it looks at the queue. Another error: that fails
+    /// too.
     mutating func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome
     /// The local address of a connection; nil if it is gone.
     mutating func localAddress(_ descriptor: Descriptor) -> Endpoint?
-    /// Where a redirected connection was going; nil: nothing redirected it.
+    /// The original destination of a redirected connection; nil: it was not redirected.
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint?
-    /// The index of the interface that an accepted connection came by; 0: it can't be told. For refusals: it costs calls.
+    /// The index of the interface that an accepted connection came by; 0: unknown. For refusals alone: it costs system
+    /// calls.
     mutating func interface(of descriptor: Descriptor) -> UInt32
     /// Whether this host has the address. Costs a socket: for rare cases.
     mutating func isOwn(_ address: IPAddress) -> Bool
 
-    /// Opens a non-blocking socket and begins to connect. The descriptor, whose success or failure shows as
-    /// ``Readiness/writable`` or as the error of the first call; or `-errno` if it failed at once.
-    /// - Parameter idle: takes this socket instead of a new one: one that ``disconnect(_:)`` was true for, of the same
-    ///   address family. It is closed if the call fails.
+    /// Opens a non-blocking socket and begins to connect. Returns the descriptor, or `-errno` if the connect failed at
+    /// once; later failures show in ``Readiness/writable`` or as the error of the first call.
+    /// - Parameter idle: reuses this socket, for which ``disconnect(_:)`` returned true, of the same address family. It
+    ///   is closed if the call fails.
     mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome
-    /// The same to where an intercepted client was going: marked, so that nothing intercepts it again.
+    /// The same to an intercepted client's original destination: marked, so that it is not intercepted again.
     /// - Parameters:
     ///   - source: connect from this address, which need not be this host's; nil: from the host's own.
     ///   - idle: as above, and from this call.
     mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome
-    /// Has the kernel find out when the peer of an idle upstream socket is dead (R14): keepalive. Apart from
-    /// ``connect(_:)``, so that connections which end at once don't pay for it; accepted sockets inherit it.
+    /// Enables keepalive on an upstream socket, so that the kernel detects a dead peer (R14). Separate from
+    /// ``connect(_:)``, so that short connections don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)
-    /// Has a socket's buffers hold no more than they do, or a little: for good.
+    /// Caps a socket's buffers near their current size, permanently.
     mutating func capBuffers(_ descriptor: Descriptor)
-    /// Since when the peer's TCP has said nothing; nil: it can't be told.
+    /// How long the peer's TCP has been silent; nil: unknown.
     mutating func silence(of descriptor: Descriptor) -> PeerSilence?
-    /// How long a probe of a window that the peer keeps shut waits at most; nil: as long as the system has it. The kernel may
-    /// not know how.
+    /// The longest interval between zero-window probes; nil: the system's. Older kernels do not support it.
     mutating func probe(_ descriptor: Descriptor, every longest: TimeSpan?)
     /// The pending error of a socket as errno, cleared by asking; 0: none.
     mutating func pendingError(_ descriptor: Descriptor) -> Int32
 
     mutating func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome
-    /// The same, and leaves the bytes where they are.
+    /// The same, but leaves the bytes in the queue.
     mutating func peek(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome
-    /// Takes so many bytes off that were seen by ``peek(_:_:)``.
+    /// Discards this many bytes that ``peek(_:_:)`` returned.
     mutating func discard(_ descriptor: Descriptor, _ count: Int) -> Outcome
     /// Both pieces in one write, in order; either may be empty.
     mutating func send(_ descriptor: Descriptor, _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer)
         -> Outcome
-    /// Has the socket be readable only once this many bytes wait, its stream ends, or its buffer is full. Bytes that are
-    /// there when the mark is lowered are told of. The kernel may take less for the mark.
+    /// Sets SO_RCVLOWAT: the socket is readable once this many bytes wait, its stream ends, or its buffer is full.
+    /// Lowering it reports bytes already queued. The kernel may use a lower mark.
     mutating func setLowWater(_ descriptor: Descriptor, _ bytes: Int)
     /// Moves up to `count` bytes between a socket and a pipe, without copying.
-    /// - Parameter more: what goes to a socket is followed by more at once, for which its last bytes may wait. Whoever
-    ///   says so has to write more, or they may stay where they are.
+    /// - Parameter more: SPLICE_F_MORE: the caller must write more immediately, or the last bytes may stay in the
+    ///   socket.
     mutating func splice(_ from: Descriptor, _ to: Descriptor, _ count: Int, more: Bool) -> Outcome
-    /// The payload of a segment, in bytes, if the socket's congestion control paces what it sends (BBR); nil: it sends
-    /// as fast as window and peer allow.
+    /// The segment size in bytes if the socket's congestion control paces (BBR); nil: it does not pace.
     mutating func pacedSegment(_ descriptor: Descriptor) -> Int?
     /// A pipe that holds about `capacity` bytes. The read end's descriptor, or `-errno`; `writeEnd` is the other.
     mutating func makePipe(capacity: Int, writeEnd: inout Descriptor) -> Outcome
@@ -146,16 +145,16 @@ package protocol Kernel {
     /// Sends FIN.
     mutating func shutdownWrite(_ descriptor: Descriptor)
     mutating func close(_ descriptor: Descriptor)
-    /// Closes with RST, so that the other side knows, and nothing stays behind in TIME_WAIT.
+    /// Closes with RST: the peer is informed, and no TIME_WAIT remains.
     mutating func closeWithReset(_ descriptor: Descriptor)
 
     /// Whether the peer has acknowledged everything that was sent, FIN included.
     mutating func isDelivered(_ descriptor: Descriptor) -> Bool
-    /// Ends a connection as ``closeWithReset(_:)`` does, and keeps the socket, with its options and its registration, for
-    /// another one. False: it can't be used again, and is to be closed.
+    /// Resets the connection like ``closeWithReset(_:)``, but keeps the socket, its options and its registration for
+    /// reuse. False: it can't be reused, and must be closed.
     mutating func disconnect(_ descriptor: Descriptor) -> Bool
 
-    /// Registers a socket, once, edge-triggered for everything. What is true already is reported as well.
+    /// Registers a socket, once, edge-triggered for everything. Current readiness is reported as well.
     mutating func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome
     /// Registers a listener or a control descriptor, level-triggered for reading.
     mutating func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome
@@ -165,11 +164,11 @@ package protocol Kernel {
     mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int
 }
 
-/// What is known of the TCP of a socket's peer, whose application may be as slow as it likes (R14).
+/// The state of the peer's TCP; the peer's application may be arbitrarily slow (R14).
 package struct PeerSilence: Equatable, Sendable {
-    /// Something that is for the peer has not been acknowledged, or could not be sent yet.
+    /// Data for the peer is unacknowledged, or not sent yet.
     package var isOwed: Bool
-    /// It has been asked for a word, by data or by window probes, and has not answered since.
+    /// The peer was sent data or window probes, and has not answered since.
     package var isUnanswered: Bool
     /// How long ago its last acknowledgement came.
     package var lasts: TimeSpan

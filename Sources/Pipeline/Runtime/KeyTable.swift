@@ -1,16 +1,16 @@
 import CLinux
 import Pipeline
 
-/// Small numbers for keys that are in use, at most so many: fixed memory, mapped once and touched as keys come. Whoever
-/// has it keeps what belongs to a key in an array of its own. Its hash is keyed: strangers choose among addresses.
+/// Small numbers for a bounded set of keys in use: fixed memory, mapped once and touched as keys come. The owner keeps
+/// data of a key in a separate array. The hash is keyed, because strangers choose addresses.
 struct KeyTable: ~Copyable {
-    /// 1...; 0: none, which is what memory says as it is mapped.
+    /// 1...; 0: none, as in freshly mapped memory.
     typealias Name = Int32
 
     private struct Entry {
         var key: UInt64
         var kind: UInt8
-        /// The next one of the same hash, or of those that are free.
+        /// The next one of the same hash, or the next free one.
         var next: Name
     }
 
@@ -30,7 +30,7 @@ struct KeyTable: ~Copyable {
         while buckets < capacity { buckets *= 2 }
         mask = buckets - 1
         self.seed = seed
-        // Place 0 is nobody's.
+        // Place 0 is unused.
         let entryBytes = (capacity + 1) * MemoryLayout<Entry>.stride
         size = entryBytes + buckets * MemoryLayout<Name>.stride
         guard let memory = cl_map(size) else { return nil }
@@ -53,7 +53,7 @@ struct KeyTable: ~Copyable {
         entries[Int(name)].key == key && entries[Int(name)].kind == kind
     }
 
-    /// A name for a key that is not in use. There must be room.
+    /// Assigns a number to a key that is not in use. There must be room.
     mutating func make(_ key: UInt64, _ kind: UInt8) -> Name {
         var name = free
         if name != 0 {

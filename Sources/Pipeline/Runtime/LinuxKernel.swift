@@ -1,13 +1,13 @@
 import CLinux
 import Pipeline
 
-/// The real thing: one epoll, and calls that go straight through to Linux.
+/// Production: one epoll instance, and direct Linux system calls.
 package struct LinuxKernel: Kernel {
     private let epoll: Descriptor
     private var reserve: Descriptor
-    /// As it was made: in control's table it stays so.
+    /// The original number, which stays valid in control's descriptor table.
     private let firstReserve: Descriptor
-    /// The process, whose descriptors are others than this worker's; none: they are the same.
+    /// The process, if this worker has its own descriptor table; none: the table is shared.
     private var process = Descriptor.none
     private var options: cl_connect_options
     private let mark: UInt32
@@ -23,8 +23,8 @@ package struct LinuxKernel: Kernel {
         self.reserve = Descriptor(reserve)
         firstReserve = Descriptor(reserve)
         mark = settings.mark
-        // The system's own range, said for each socket: then the kernel looks through all of it in one go, and not through
-        // the even ports first, of which none may be left (docs/adr/0033).
+        // The system's own range, set per socket: the kernel then searches all of it, instead of the even ports first,
+        // which may be exhausted (docs/adr/0033).
         options = cl_connect_options(
             port_range: cl_local_port_range(),
             keepalive_idle_s: SocketOptions.seconds(settings.keepaliveIdle),
@@ -33,15 +33,15 @@ package struct LinuxKernel: Kernel {
         events = .allocate(capacity: 256)
     }
 
-    /// Gives the calling thread, the worker's, descriptors of its own (docs/adr/0034): those of this kernel, and `also`.
-    /// Where the system refuses that, the worker shares the process's.
+    /// Gives the calling worker thread its own descriptor table (docs/adr/0034), with this kernel's descriptors and
+    /// `also`. If the system refuses, the worker shares the process's table.
     package mutating func ownDescriptors(and also: Descriptor) {
         let kept = [epoll.number, reserve.number, also.number]
         process = Descriptor(max(cl_own_descriptors(kept, Int32(kept.count)), -1))
     }
 
-    /// Closes what the kernel itself opened, and with it every registration. Call once, after the worker's thread has
-    /// ended: descriptors of its own have gone with it, and what is left is what this thread made them from.
+    /// Closes this kernel's own descriptors, and with them every registration. Call once, after the worker's thread has
+    /// ended: its own descriptor table is gone then, and the originals remain.
     package mutating func shutDown() {
         _ = cl_close(epoll.number)
         let last = process.isOpen ? firstReserve : reserve
@@ -204,7 +204,7 @@ package struct LinuxKernel: Kernel {
     }
 }
 
-/// A call that failed where nothing can go on without it.
+/// A required system call failed.
 package struct KernelError: Error, Sendable {
     package let call: String
     package let error: Int32

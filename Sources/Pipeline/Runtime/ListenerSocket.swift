@@ -2,7 +2,7 @@ import CLinux
 import Pipeline
 import PipelineThreads
 
-/// A listening socket. The worker that it is given to reads it; whoever holds this closes it, once.
+/// A listening socket. A worker accepts from it; the holder of this object closes it, once.
 package struct ListenerSocket: ~Copyable {
     package let descriptor: Descriptor
     package let endpoint: Endpoint
@@ -30,7 +30,7 @@ package struct ListenerSocket: ~Copyable {
         return ListenerSocket(descriptor: Descriptor(fd), endpoint: known ? Endpoint(bound) : spec.endpoint)
     }
 
-    /// Has a socket that listens already do what `spec` asks of it since.
+    /// Applies a changed `spec` to an open listening socket.
     package static func adapt(_ descriptor: Descriptor, to spec: ListenerSpec) throws(ListenError) {
         guard spec.mode == .transparent else { return }
         let failed = cl_set_transparent(descriptor.number)
@@ -41,10 +41,10 @@ package struct ListenerSocket: ~Copyable {
 
     package consuming func close() { _ = cl_close(descriptor.number) }
 
-    /// Hands the descriptor over: whoever takes it closes it.
+    /// Hands the descriptor over: the receiver closes it.
     package consuming func release() -> Descriptor { descriptor }
 
-    /// Closes one that was handed over and not taken.
+    /// Closes a descriptor that was handed over but not taken.
     package static func close(_ descriptor: Descriptor) { _ = cl_close(descriptor.number) }
 }
 
@@ -65,7 +65,7 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
     package let error: Int32
     let congestion: String?
     let mode: ListenerMode
-    /// Of an address that could not be bound: what the machine says of it.
+    /// The machine's status of an address that could not be bound.
     private let address: Int32
 
     /// - Parameter error: an errno.
@@ -78,7 +78,7 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
         address = error == 99 && !endpoint.address.isIPv4 ? cl_address_state(&at) : Int32(CL_ADDRESS_ABSENT)
     }
 
-    /// Duplicate address detection (RFC 4862) is under way: the address can be used in a second or two.
+    /// Duplicate address detection (RFC 4862) is running: the address is usable in a second or two.
     package var isTentative: Bool { address == Int32(CL_ADDRESS_TENTATIVE) }
 
     package var description: String {
@@ -90,17 +90,17 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
         case ErrorNumber.addressInUse:
             (
                 "the port is taken",
-                "find who has it with `ss -ltnp 'sport = :\(endpoint.port)'`, stop it or choose another"
+                "find the process with `ss -ltnp 'sport = :\(endpoint.port)'` and stop it, or choose another port"
             )
         case ErrorNumber.addressNotAvailable where isTentative:
             (
-                "the address \(endpoint.address) is tentative: it can't be used before duplicate address detection is over",
+                "the address \(endpoint.address) is tentative: duplicate address detection is still running",
                 "try again in a moment, or add it with `nodad`"
             )
         case ErrorNumber.addressNotAvailable where address == Int32(CL_ADDRESS_DUPLICATE):
             (
                 "another host has the address \(endpoint.address): duplicate address detection has failed",
-                "take it from one of them"
+                "remove it from one of the hosts"
             )
         case ErrorNumber.addressNotAvailable:
             (
@@ -119,11 +119,11 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
             )
         case ErrorNumber.tooManyFilesInSystem, ErrorNumber.tooManyFiles:
             (
-                "no file descriptor is left for it",
+                "no free file descriptor",
                 "raise the limit of open files (systemd: LimitNOFILE=), or lower `connections`"
             )
         case ErrorNumber.familyNotSupported:
-            ("this kernel has no such address family", "enable IPv6, or listen on an IPv4 address")
+            ("this kernel does not support the address family", "enable IPv6, or listen on an IPv4 address")
         case ErrorNumber.noEntry:
             (
                 "congestion control '\(congestion ?? "")' is not available",

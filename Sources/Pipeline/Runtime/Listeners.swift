@@ -1,6 +1,6 @@
 import Pipeline
 
-/// A few things that control changes and the worker's loop walks: memory of the worker's own, renewed by each update.
+/// A short array that control replaces and the worker iterates: worker memory, rebuilt by each update.
 struct AppliedList<Item>: ~Copyable {
     private(set) var items: UnsafeMutableBufferPointer<Item>
 
@@ -21,7 +21,7 @@ struct AppliedList<Item>: ~Copyable {
     }
 }
 
-/// A listener with the worker's own descriptor, by which name it was published, and whether the kernel tells of it.
+/// A listener with the worker's own descriptor, its published name, and whether epoll watches it.
 struct AppliedListener {
     var listener: WorkerListener
     let published: Descriptor
@@ -35,12 +35,12 @@ struct AppliedListener {
     }
 }
 
-/// The listeners of an update, each at its place: what events name it by, which it keeps for as long as it is there.
+/// The listeners of an update, each at a fixed index that events refer to.
 struct TakenListeners {
     private(set) var listeners: [AppliedListener?]
     private(set) var count = 0
     private(set) var keptCount = 0
-    /// Of the places that there were, those whose listener is still wanted.
+    /// The existing places whose listener is still wanted.
     private var kept: [Bool]
 
     init(places: Int) {
@@ -57,7 +57,7 @@ struct TakenListeners {
         count += 1
     }
 
-    /// Gives new ones the places that are free.
+    /// Assigns free places to new listeners.
     mutating func add(_ new: [AppliedListener]) {
         var place = 0
         for listener in new {
@@ -68,23 +68,23 @@ struct TakenListeners {
     }
 }
 
-/// A worker's listeners: each by a descriptor of the worker's own, at a place that events name it by; which of them the kernel tells
-/// of; and when those that it doesn't are asked again.
+/// A worker's listeners: each with the worker's own descriptor, at an index that events refer to. Tracks which ones
+/// epoll watches, and when the others are retried.
 struct Listeners: ~Copyable {
     private var items = AppliedList<AppliedListener?>([])
     private(set) var count = 0
-    /// Where they listen, for those who would connect to it.
+    /// Their endpoints, to detect connects to this worker itself.
     private(set) var places = OwnPlaces([])
-    /// Those to begin with, until they are taken.
+    /// The initial listeners, until they are taken.
     var first: [WorkerListener]?
-    /// How many the kernel has not let us watch.
+    /// How many could not be registered with epoll.
     private(set) var unwatched = 0
-    /// The kernel had no room for a descriptor of a new one: what was published is tried again.
+    /// A descriptor of a new listener could not be duplicated: the update is tried again.
     private var lacksDescriptors = false
-    /// While nobody can be accepted.
+    /// The pause while no connection can be accepted.
     private var pause = AcceptPause()
 
-    /// How long one that the kernel did not let us watch may wait for the next try.
+    /// The retry interval of a listener that could not be registered.
     static var watchAgainAfter: TimeSpan { .milliseconds(100) }
 
     init(first: [WorkerListener]) { self.first = first }
@@ -94,19 +94,22 @@ struct Listeners: ~Copyable {
 
     subscript(_ place: Int) -> WorkerListener? { items[place]?.listener }
 
-    /// When they are looked at again without an event; nil: all of them are watched.
+    /// When unwatched listeners are retried; nil: all are watched.
     func wait(at now: Instant) -> TimeSpan? {
         guard unwatched > 0 || lacksDescriptors else { return nil }
         let isPaused = !lacksDescriptors && !pause.isOver(at: now)
         let wait = (isPaused ? pause.until?.since(now) : nil) ?? Listeners.watchAgainAfter
-        assert(wait <= max(AcceptPause.longest, Listeners.watchAgainAfter), "S34: listeners are left alone")
+        assert(
+            wait <= max(AcceptPause.longest, Listeners.watchAgainAfter),
+            "S34: a listener is retried too late")
         return wait
     }
 
-    // MARK: Which there are
+    // MARK: The set of listeners
 
-    /// `wanted` with descriptors of the worker's own: those that it has already, and new ones. Nil, and none is taken, if
-    /// one can't be had; then it is tried again. Linear: a node may have thousands of listeners, and most changes none.
+    /// `wanted` with the worker's own descriptors: existing and new ones. Nil if one can't be duplicated: then nothing
+    /// changes, and the update is tried again. Linear: a node may have thousands of listeners, and most updates change
+    /// none.
     mutating func take(
         _ wanted: UnsafeBufferPointer<WorkerListener>, _ kernel: inout some Kernel, _ upstreams: inout UpstreamSockets
     ) -> TakenListeners? {
@@ -123,7 +126,7 @@ struct Listeners: ~Copyable {
                 continue
             }
             var outcome = kernel.take(published.descriptor)
-            // Spares only wait for their next use.
+            // Idle upstream sockets can be given up.
             if outcome.isError, upstreams.closeIdle(&kernel) { outcome = kernel.take(published.descriptor) }
             guard !outcome.isError else {
                 for listener in new { kernel.close(listener.listener.descriptor) }
@@ -163,9 +166,9 @@ struct Listeners: ~Copyable {
         kernel.stopListening(applied.listener.descriptor)
     }
 
-    // MARK: Which are watched
+    // MARK: Watching
 
-    /// Watches those that are not, as far as the kernel lets us.
+    /// Registers unwatched listeners, as far as the kernel allows.
     mutating func watch(_ kernel: inout some Kernel) {
         unwatched = 0
         for place in 0..<items.count {
@@ -182,8 +185,8 @@ struct Listeners: ~Copyable {
         if unwatched > 0, pause.isOver(at: now) { watch(&kernel) }
     }
 
-    /// Stops watching one whose queue can't be taken: it would be told of again and again. Its connections wait in the
-    /// queue, and so do those of others that meet the same until the pause is over.
+    /// Stops watching a listener that can't be accepted from, which would otherwise be reported in every iteration. Its
+    /// connections wait in the queue, as do those of other such listeners, until the pause is over.
     /// - Returns: whether a pause begins.
     mutating func pauseAccepting(_ place: Int, at now: Instant, _ kernel: inout some Kernel) -> Bool {
         guard var paused = items[place], paused.isWatched else { return false }
@@ -194,6 +197,6 @@ struct Listeners: ~Copyable {
         return pause.begin(at: now)
     }
 
-    /// Somebody was accepted.
+    /// A connection was accepted.
     mutating func endPause() { pause.end() }
 }

@@ -1,20 +1,20 @@
 import Pipeline
 import Synchronization
 
-/// What control asks of a worker. Later ones include earlier ones.
+/// Control's order to a worker. Later orders include earlier ones.
 package enum WorkerOrder: UInt8, AtomicRepresentable, Sendable, Comparable {
     case run
-    /// Accept no more; end when the last connection has.
+    /// Stop accepting; end when the last connection has ended.
     case drain
-    /// Reset what is left, and end.
+    /// Reset the remaining connections, and end.
     case stop
-    /// The same because an operator will not wait.
+    /// The same, because of an operator's second signal.
     case kill
     package static func < (a: WorkerOrder, b: WorkerOrder) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// The only way from control to a worker: an order, and an update of what to run on. The worker looks at the top of its
-/// loop; ``wake`` makes it look now.
+/// The only channel from control to a worker: an order, and an update. The worker reads it at the top of its loop;
+/// ``wake`` makes it do so now.
 ///
 /// Threading: control writes, the worker reads. Ownership: control; it outlives the worker.
 package final class Mailbox: Sendable {
@@ -31,7 +31,8 @@ package final class Mailbox: Sendable {
     package var order: WorkerOrder { orderCell.load(ordering: .acquiring) }
     package func setOrder(_ order: WorkerOrder) { orderCell.store(order, ordering: .releasing) }
 
-    /// What to apply, in place of any earlier update. It must stay valid until ``appliedGeneration`` is a later one's.
+    /// The update to apply, which replaces any earlier one. It must stay valid until ``appliedGeneration`` is a later
+    /// one's.
     package func publish(_ update: UnsafePointer<WorkerUpdate>) {
         updateCell.store(UInt(bitPattern: update), ordering: .releasing)
     }
@@ -39,8 +40,8 @@ package final class Mailbox: Sendable {
         UnsafePointer(bitPattern: updateCell.load(ordering: .acquiring))
     }
 
-    /// Generation of the snapshot that the worker looks up in: of the last update that was applied, or the one that it began
-    /// with. It reads no earlier one any more.
+    /// The generation of the worker's snapshot: of the last applied update, or of the initial one. The worker no longer
+    /// reads any earlier one.
     package var appliedGeneration: UInt64 { appliedCell.load(ordering: .acquiring) }
     func setAppliedGeneration(_ generation: UInt64) { appliedCell.store(generation, ordering: .releasing) }
 

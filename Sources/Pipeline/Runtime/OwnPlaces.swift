@@ -1,11 +1,11 @@
 import Pipeline
 
-/// Where this worker's listeners are, for whoever is about to connect: a connection to one of them would come back, and be
-/// relayed to it again, until every slot is taken.
+/// The endpoints of this worker's listeners, checked before each connect: a connection to one of them would loop until
+/// every slot is taken.
 struct OwnPlaces: ~Copyable {
     /// Sorted by port, then by address.
     private let places: UnsafeMutableBufferPointer<Endpoint>
-    /// Addresses that the system was asked about lately.
+    /// Addresses that were looked up recently.
     private let asked: UnsafeMutableBufferPointer<Answer>
 
     private struct Answer {
@@ -29,18 +29,18 @@ struct OwnPlaces: ~Copyable {
 
     /// A power of two.
     private static let answers = 256
-    /// An address that comes or goes is known after this.
+    /// How long a looked-up address is cached.
     private static var freshness: TimeSpan { .seconds(1) }
 
-    /// Whether somebody who connects to `endpoint` comes to one of the listeners. Asks the system only where one listens on
-    /// that port at every address, and not about one address again and again.
+    /// Whether a connect to `endpoint` reaches one of the listeners. The system is asked only if a listener has that
+    /// port at every address, and the answer is cached.
     func contains(_ endpoint: Endpoint, at now: Instant, _ kernel: inout some Kernel) -> Bool {
         if has(endpoint) { return true }
         return has(Endpoint(endpoint.address.unspecifiedOfFamily, endpoint.port))
             && isOwn(endpoint.address, at: now, &kernel)
     }
 
-    /// Whether this host itself has the address. The system is not asked about one address again and again.
+    /// Whether this host has the address. The answer is cached.
     func isOwn(_ address: IPAddress, at now: Instant, _ kernel: inout some Kernel) -> Bool {
         let place =
             Int(truncatingIfNeeded: (address.high ^ address.low &* 0x9E37_79B9_7F4A_7C15) >> 32) & (asked.count - 1)

@@ -1,12 +1,12 @@
 import Pipeline
 
-/// When connections are looked after that no event tells of: those that wait for their rate (R20), and those that have a bulk
-/// stream coalesce in its source's socket (docs/adr/0031).
+/// Timers of connections without events: those that wait for their rate (R20), and those whose bulk stream coalesces in
+/// its source's socket (docs/adr/0031).
 struct PaceSchedule: ~Copyable {
     private var queue: PaceQueue
     /// How long a bulk stream may coalesce; zero: not at all.
     private let coalesce: TimeSpan
-    /// How many streams do.
+    /// How many streams coalesce now.
     private(set) var coalescing = 0
 
     init(connections: Int, coalesce: TimeSpan) {
@@ -14,27 +14,27 @@ struct PaceSchedule: ~Copyable {
         self.coalesce = coalesce
     }
 
-    /// When somebody is to be woken; nil: nobody waits.
+    /// The earliest deadline; nil: no connection waits.
     var next: Instant? { queue.next }
 
-    /// Has `index` woken at `deadline`, or earlier if it is to be woken earlier already.
+    /// Wakes `index` at `deadline`; an earlier deadline of it stays.
     mutating func wake(_ slots: UnsafeMutablePointer<Slot>, _ index: Int, at deadline: Instant) {
         queue.wake(slots, index, at: deadline)
     }
 
-    /// The next whose time has come, taken out; nil: nobody's has.
+    /// Removes and returns the next one that is due; nil: none.
     mutating func popDue(_ slots: UnsafeMutablePointer<Slot>, now: Instant) -> Int? { queue.popDue(slots, now: now) }
 
     mutating func remove(_ slots: UnsafeMutablePointer<Slot>, _ index: Int) { queue.remove(slots, index) }
 
     // MARK: Coalescing
 
-    /// Whether a stream that comes in large pieces is to begin.
+    /// Whether a stream of large reads starts to coalesce.
     func mayBegin(_ flow: UnsafeMutablePointer<Flow>) -> Bool {
         coalesce > .zero && !flow.pointee.state.contains(.coalescing)
     }
 
-    /// - Parameter burst: what its sink is handed at once while others coalesce too.
+    /// - Parameter burst: the most bytes for its sink at once while other streams coalesce too.
     mutating func begin(_ flow: UnsafeMutablePointer<Flow>, burst: UInt32) {
         flow.pointee.state.insert(.coalescing)
         flow.pointee.burst = burst
@@ -50,7 +50,7 @@ struct PaceSchedule: ~Copyable {
         return true
     }
 
-    /// The source's socket is empty, or has less than is told of. False: the stream pauses, and is to be told of at once again.
+    /// The source's socket has less than its low-water mark. False: the stream pauses, and its mark is reset.
     mutating func awaitMore(
         _ slots: UnsafeMutablePointer<Slot>, _ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ now: Instant
     ) -> Bool {
@@ -60,8 +60,8 @@ struct PaceSchedule: ~Copyable {
         return true
     }
 
-    /// The time of a connection has come. A stream that has moved since the last time goes on; one that has not is read to what
-    /// it has.
+    /// A connection is due. A stream that moved since the last time continues to coalesce; otherwise what it has is
+    /// read now.
     mutating func due(_ slots: UnsafeMutablePointer<Slot>, _ index: Int, _ now: Instant) {
         let upGoesOn = PaceSchedule.goOn(&slots[index].up)
         let downGoesOn = PaceSchedule.goOn(&slots[index].down)
@@ -79,15 +79,15 @@ struct PaceSchedule: ~Copyable {
     }
 }
 
-/// Connections that wait for their rate, the first to be woken first; among equals the one that waits longest. A heap in
-/// memory of its own, beside the wheel: its deadlines are many, short, and finer than the wheel's tick.
+/// Connections that wait for their rate, by deadline; among equals the longest waiting first. A separate heap: its
+/// deadlines are many, short, and finer than the timer wheel's tick.
 struct PaceQueue: ~Copyable {
     private struct Entry {
         var deadline: UInt64
         var order: UInt32
         var index: Int32
         static func < (a: Entry, b: Entry) -> Bool {
-            // The order may wrap: it only has to be right among those who wait at the same time.
+            // The counter may wrap: only the order among current entries matters.
             a.deadline != b.deadline ? a.deadline < b.deadline : Int32(bitPattern: a.order &- b.order) < 0
         }
         func note(_ place: Int, _ slots: UnsafeMutablePointer<Slot>) { slots[Int(index)].pacePlace = Int32(place) }
@@ -100,10 +100,10 @@ struct PaceQueue: ~Copyable {
     init(capacity: Int) { heap = .allocate(capacity: capacity) }
     deinit { heap.deallocate() }
 
-    /// When somebody is to be woken; nil: nobody waits.
+    /// The earliest deadline; nil: no connection waits.
     var next: Instant? { count > 0 ? Instant(nanoseconds: heap[0].deadline) : nil }
 
-    /// Has `index` woken at `deadline`, or earlier if it is to be woken earlier already.
+    /// Wakes `index` at `deadline`; an earlier deadline of it stays.
     mutating func wake(_ slots: UnsafeMutablePointer<Slot>, _ index: Int, at deadline: Instant) {
         if slots[index].paceOrder == 0 {
             lastOrder = lastOrder == .max ? 1 : lastOrder + 1
@@ -116,7 +116,7 @@ struct PaceQueue: ~Copyable {
             rise(slots, place)
             return
         }
-        assert(count < heap.count, "S21: somebody waits for a rate, and is not woken")
+        assert(count < heap.count, "S21: no room for a connection that waits for its rate")
         guard count < heap.count else { return }
         heap.initializeElement(
             at: count,
@@ -125,7 +125,7 @@ struct PaceQueue: ~Copyable {
         rise(slots, count - 1)
     }
 
-    /// The next whose time has come, taken out; nil: nobody's has.
+    /// Removes and returns the next one that is due; nil: none.
     mutating func popDue(_ slots: UnsafeMutablePointer<Slot>, now: Instant) -> Int? {
         guard count > 0, heap[0].deadline <= now.nanoseconds else { return nil }
         let index = Int(heap[0].index)

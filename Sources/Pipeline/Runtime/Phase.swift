@@ -1,17 +1,17 @@
 import Pipeline
 
-/// Where a connection is on its way, and with whom: the one thing that says so.
+/// A connection's phase: the single source of truth.
 enum Phase: UInt8 {
     case free
     /// Waiting for the client's first bytes.
     case peeking
-    /// A connect to a backend is under way.
+    /// A connect to a backend is in progress.
     case connecting
     /// Bytes flow. Non-blocking inspections may still hold back the client's.
     case relaying
     // Relaying, and near the end: one side's FIN was passed on, the client's or the backend's first.
     case closingByClient, closingByUpstream
-    // A side is gone. What it sent before is moved on, as far as the other side takes it.
+    // A side is gone. Its remaining bytes are passed on, as far as the other side takes them.
     case losingClient, losingUpstream
 
     static func closing(first: Side) -> Phase { first == .client ? .closingByClient : .closingByUpstream }

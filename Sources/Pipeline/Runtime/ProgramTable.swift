@@ -1,7 +1,6 @@
 import Pipeline
 
-/// The programs that a worker's connections run on: the newest, and each older one until its last connection ends, in
-/// whatever order that happens.
+/// The programs of a worker's connections: the newest, and each older one until its last connection ends, in any order.
 struct ProgramTable: ~Copyable {
     struct Entry {
         let program: Unmanaged<Program>
@@ -10,7 +9,7 @@ struct ProgramTable: ~Copyable {
         /// One state per stage, by ``Stage/stateIndex``.
         let states: UnsafeMutablePointer<UnsafeMutableRawPointer>
         var connections = 0
-        /// Those among them whose stages have not all decided.
+        /// The connections whose stages have not all decided.
         var undecided = 0
         var isUsed = true
     }
@@ -23,7 +22,7 @@ struct ProgramTable: ~Copyable {
     private(set) var undecidedOnOlder = 0
     private let context: StageContext
 
-    /// - Parameter context: whose, for stages that share things of a worker's.
+    /// - Parameter context: the worker, for stages that share its resources.
     init(first: UnsafePointer<Snapshot>, _ context: StageContext = StageContext(worker: 0)) {
         self.context = context
         entries = .allocate(capacity: 16)
@@ -39,7 +38,8 @@ struct ProgramTable: ~Copyable {
         entries.baseAddress.unsafelyUnwrapped + Int(index)
     }
 
-    /// New connections run on this snapshot's program from now on. One that the worker has already keeps its stages' state.
+    /// New connections run on this snapshot's program from now on. A program that the worker already has keeps its
+    /// worker memory.
     mutating func apply(_ snapshot: UnsafePointer<Snapshot>) {
         let program = snapshot.pointee.program
         if count > 0, self[current].pointee.program.toOpaque() == program.toOpaque() { return }
@@ -99,7 +99,7 @@ struct ProgramTable: ~Copyable {
 
     // MARK: Accounts
 
-    /// The shortest that a stage of anything here asks for (``Filter/progressInterval(_:)``).
+    /// The shortest ``Filter/progressInterval(_:)`` of any stage here.
     var progressInterval: TimeSpan? {
         var shortest: TimeSpan?
         for i in 0..<count where entries[i].isUsed {
@@ -109,7 +109,7 @@ struct ProgramTable: ~Copyable {
         return shortest
     }
 
-    /// Flushes every state of stages that hear of living connections. What the one has left that has most.
+    /// Flushes the worker memory of every stage with a progress interval. Returns the worst outcome.
     func flush(isLast: Bool) -> FlushOutcome {
         var left = FlushOutcome.done
         for i in 0..<count where entries[i].isUsed && entries[i].progressInterval != nil {

@@ -1,8 +1,8 @@
 import Pipeline
 
-/// Ended connections on their way to the log: one worker writes, one thread reads, nobody waits. When it is full the
-/// newest record is dropped, and counted by the writer (R27). Refused connections have half of it, so that a flood of
-/// them costs no relayed one its line.
+/// A lock-free ring of ended connections: one worker writes, the log thread reads. When it is full, the newest record
+/// is dropped and counted (R27). Refused connections may use half of it, so that a flood of them drops no relayed
+/// connection's line.
 package final class RecordRing: @unchecked Sendable {
     private let memory: UnsafeMutablePointer<ConnectionRecord>
     private let ring: Ring<ConnectionRecord>

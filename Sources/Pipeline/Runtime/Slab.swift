@@ -1,7 +1,7 @@
 import CLinux
 import Pipeline
 
-/// Every slot of a worker, in one mapping that is touched only as far as connections ever reached.
+/// All slots of a worker, in one mapping that is touched only up to the highest slot ever used.
 struct Slab: ~Copyable {
     let slots: UnsafeMutablePointer<Slot>
     let capacity: Int

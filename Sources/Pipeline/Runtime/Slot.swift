@@ -1,6 +1,6 @@
 import Pipeline
 
-/// One direction of a relay: from a source socket to a sink socket, through at most one block or one pipe.
+/// One direction of a relay: from the source socket to the sink socket, through at most one block or one pipe.
 struct Flow {
     /// A block with bytes that the sink did not take, or ``none``.
     var block: Int32 = Flow.none
@@ -9,17 +9,17 @@ struct Flow {
     /// A pipe from the pool, or ``none``.
     var pipe: Int32 = Flow.none
     var pipeBytes: UInt32 = 0
-    /// How many bytes a coalescing flow's sink is handed at once while others coalesce too.
+    /// The most bytes that a coalescing flow hands to its sink at once while others coalesce too.
     var burst = UInt32.max
     /// How many reads in a row filled the buffer: what decides when to splice.
     var fullReads: UInt8 = 0
     var smallSplices: UInt8 = 0
     var state: State = []
-    /// The low bits of ``total`` when it was last looked after: see ``Worker/runLifeWatch()``.
+    /// The low bits of ``total`` at the last check: see ``Worker/runLifeWatch()``.
     var watched: UInt32 = 0
     /// Payload bytes that the sink's kernel took. Below zero while part of a prelude, which is no payload, is owed.
     var total: Int64 = 0
-    /// While a paced flow has more to read: when it was its turn, and what it has read since counts from; 0: now.
+    /// While a rate-limited flow has more to read: the time from which its reads are charged; 0: now.
     var entitled = Instant(nanoseconds: 0)
 
     static let none: Int32 = -1
@@ -40,21 +40,22 @@ struct Flow {
         static let urgent = State(rawValue: 64)
         /// Held back until inspecting stages have seen the bytes.
         static let inspected = State(rawValue: 128)
-        /// Its source tells of bytes only once there are many.
+        /// The source's low-water mark is raised.
         static let coalescing = State(rawValue: 256)
-        /// Was spliced since it was last looked after.
+        /// Was spliced since the last check.
         static let moved = State(rawValue: 512)
-        /// The source is gone. What it sent before is moved on, as far as the sink takes it; then the connection ends.
+        /// The source is gone. Its remaining bytes are passed on, as far as the sink takes them; then the connection
+        /// ends.
         static let broken = State(rawValue: 1024)
-        /// Goes with ``broken``: it was found dead, and has not reset.
+        /// With ``broken``: the source timed out, and sent no reset.
         static let timedOut = State(rawValue: 2048)
-        /// The sink is gone, and what was for it.
+        /// The sink is gone, and bytes for it are dropped.
         static let dropped = State(rawValue: 4096)
-        /// An event has told of the source's end, and nobody has asked yet which.
+        /// An event reported the source's end; whether by FIN or reset is not known yet.
         static let hungUp = State(rawValue: 8192)
         /// The sink's peer has acknowledged all of ``watched``.
         static let acknowledged = State(rawValue: 16384)
-        /// The sink's peer had not answered when it was last looked after.
+        /// The sink's peer had not answered at the last check.
         static let silent = State(rawValue: 32768)
     }
 
@@ -91,7 +92,7 @@ struct Slot {
     var timerNext: Int32 = Flow.none
     var timerPrevious: Int32 = Flow.none
     var timerBucket: Int32 = Flow.none
-    /// Where it stands in the ``PaceQueue``, or ``Flow/none``; and since when, in turns taken; 0: not yet.
+    /// Its place in the ``PaceQueue``, or ``Flow/none``, and its arrival order there; 0: none.
     var pacePlace: Int32 = Flow.none
     var paceOrder: UInt32 = 0
     /// How the backend takes our PROXY header, if one went in front.
@@ -124,14 +125,14 @@ struct Slot {
     var destination = Endpoint(.unspecified, 0)
     /// The one that is tried, or connected, and counts the connection among its own: so it is pinned.
     var backend: UnsafePointer<BackendCell>?
-    /// Which route it has, and whose, since it was looked up. Both pinned.
+    /// The route and its owner, once looked up. Both pinned.
     var route: UnsafePointer<RouteCell>?
     var owner: UnsafePointer<RouteOwner>?
-    /// R19: whose connection it is. Pinned.
+    /// R19: the sending instance. Pinned.
     var identity: UnsafePointer<InstanceIdentity>?
     /// See ``Filter/progress(_:_:_:)``.
     var reported = ReportedTotals()
-    /// Given back at the end. While stages run before the connect, the facts own what is held.
+    /// Released at the end. While stages run before the connect, the facts own the reservations.
     var reservations = Reservations()
     var buckets = ConnectionBuckets()
     var shadowed = ReasonCode(rawValue: .max)
@@ -143,9 +144,9 @@ struct Slot {
         phase = next
     }
 
-    /// A stage has not said yet what becomes of it.
+    /// A stage is still undecided.
     @inline(__always) var isUndecided: Bool { phase == .peeking || inspecting != 0 }
-    /// Has filled the buffer so often that it is spliced.
+    /// Has filled the buffer often enough to be spliced.
     var isBulk: Bool { up.state.union(down.state).contains(.splicing) }
     var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }
 
@@ -153,24 +154,24 @@ struct Slot {
         let rawValue: UInt16
         static let clientWatched = Marks(rawValue: 1)
         static let upstreamWatched = Marks(rawValue: 2)
-        /// In the run queue: has more to do without a new event.
+        /// In the run queue: it has work without a new event.
         static let queued = Marks(rawValue: 4)
-        /// Has lived long enough for its upstream socket to be guarded against a dead peer.
+        /// Old enough for keepalive on its upstream socket.
         static let guarded = Marks(rawValue: 8)
         /// Came by a listener that intercepts.
         static let intercepted = Marks(rawValue: 16)
-        /// Its destination was tried, or is connected, and no backend.
+        /// The original destination, and no backend, was tried or is connected.
         static let direct = Marks(rawValue: 32)
-        /// Came by a TLS listener: what stages that look later are told.
+        /// Came by a TLS listener: for stages that run later.
         static let tls = Marks(rawValue: 64)
         /// Its block counts among those of its env and network while its backend is connected to.
         static let counted = Marks(rawValue: 128)
-        /// Stages were told of it while it lived.
+        /// Its progress was reported to the stages.
         static let reported = Marks(rawValue: 256)
     }
 }
 
-/// What a connection needs only until its first bytes are with the backend. Lives at the head of a pooled block.
+/// Data that a connection needs only until its first bytes are with the backend, at the head of a pooled block.
 struct Pending {
     var facts: ConnectionFacts
     var prelude: Prelude
@@ -187,8 +188,8 @@ struct Pending {
     /// The set of backends that the first choice was made from: see ``BackendGroup/number``.
     var group: UInt64
 
-    /// Begins anew for another connection, in what an earlier one, or the kernel's zeros, left: trivial values all of them,
-    /// the largest of which are hardly ever used and so not written.
+    /// Resets the slot for another connection. All values are trivial; the largest are rarely used, and not written
+    /// here.
     @inline(__always) mutating func begin(facts: ConnectionFacts) {
         self.facts = facts
         prelude.reset()

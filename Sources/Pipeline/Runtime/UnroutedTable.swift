@@ -1,11 +1,11 @@
 import CLinux
 import Pipeline
 
-/// The connections of one worker whose clients have said nothing yet, by the network that they come from (/64, IPv4 by /32):
-/// which network has most of them, and which of its own waits longest. Fixed memory, mapped once and touched as connections
-/// come to wait; each call takes the same time however many there are.
+/// The connections of one worker whose clients have sent nothing yet, by client network (/64, IPv4 by /32): which
+/// network has most of them, and which of its connections waits longest. Fixed memory, mapped once and touched as
+/// connections come to wait; each call takes constant time.
 struct UnroutedTable: ~Copyable {
-    /// Slots are named by their number plus one, as networks are: memory as it is mapped says "none".
+    /// Slots and networks are stored as index + 1, so that zeroed memory means "none".
     private typealias Name = KeyTable.Name
 
     private struct Place {
@@ -60,7 +60,7 @@ struct UnroutedTable: ~Copyable {
 
     func contains(_ slot: Int) -> Bool { count > 0 && places[slot].network != 0 }
 
-    /// The connection waits from now on, or still: then it keeps its place, unless it is of another network than it seemed.
+    /// Adds a waiting connection. One that waits already keeps its place, unless its network has changed.
     mutating func enter(_ slot: Int, of address: IPAddress) {
         let (key, kind) = NetworkKey.of(address)
         let present = places[slot].network
@@ -83,7 +83,7 @@ struct UnroutedTable: ~Copyable {
         count += 1
     }
 
-    /// It waits no more. Nothing happens if it did not.
+    /// Removes a waiting connection, if it is there.
     mutating func leave(_ slot: Int) {
         guard contains(slot) else { return }
         let place = places[slot]
@@ -106,7 +106,7 @@ struct UnroutedTable: ~Copyable {
         return network == 0 ? nil : Int(networks[Int(network)].oldest) - 1
     }
 
-    /// Moves a network to the end of those that have so many connections; 0: to none.
+    /// Moves a network to the end of the list of networks with this many connections; 0: removes it.
     private mutating func rank(_ name: Name, _ count: Int32) {
         let network = networks + Int(name)
         let old = Int(network.pointee.count)
@@ -134,15 +134,15 @@ enum NetworkKey {
     static let env: UInt8 = 2
 }
 
-/// Room for newcomers (R27): whoever says nothing takes no place for long from those who do.
+/// Room for new connections (R27): silent clients do not keep places from others.
 extension Worker {
-    /// A connection waits for its first bytes. It never goes for itself: it is the newest of its network, and that the last
-    /// to have as many.
+    /// A connection starts to wait for first bytes, and may evict another. It never evicts itself: it is the newest of
+    /// its network, and its network the last in its list.
     mutating func noteUnrouted(_ index: Int) {
         let pending = blocks.pending(slab.slots[index].pending)
         unrouted.enter(index, of: pending.pointee.facts.client.endpoint.address)
         while unrouted.count > unroutedLimit, endUnrouted() {}
-        assert(unrouted.count <= unroutedLimit, "S33: more wait for first bytes than may")
+        assert(unrouted.count <= unroutedLimit, "S33: more connections wait for first bytes than the limit allows")
     }
 
     /// All stages have passed it, and its client has said nothing, or nothing that an inspection let through: it was routed for its port
@@ -154,13 +154,13 @@ extension Worker {
         mute.enter(index, of: slot.pointee.believed.address)
     }
 
-    /// No slot is left. False: nobody makes room.
+    /// No slot is free. False: none could be freed.
     mutating func makeRoom() -> Bool {
         (mute.most > unrouted.most && endMute()) || endUnrouted() || endMute()
     }
 
-    /// Ends the oldest of the network that has most routed connections whose clients have said nothing, if that are a crowd. In
-    /// some protocols the server speaks first, and what runs goes on: so only for a place, and never one of a few.
+    /// Ends the oldest silent routed connection of the network that has most of them, if it has many. In some protocols
+    /// the server speaks first, so this is done only to free a slot, and never to a network with few.
     private mutating func endMute() -> Bool {
         while mute.most >= crowd, let victim = mute.oldestOfLargest {
             guard slab.slots[victim].up.total <= 0 else {

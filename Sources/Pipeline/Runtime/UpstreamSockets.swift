@@ -1,26 +1,26 @@
 import CLinux
 import Pipeline
 
-/// Every upstream socket of a worker: which connection has it, and which wait for the next one (docs/adr/0030).
+/// All upstream sockets of a worker: in use by a connection, or idle (docs/adr/0030).
 ///
-/// A socket that was disconnected is as good as new, and stays registered with epoll: the next connection saves making
-/// it, its options, its registration and its close. So events name a socket and not a connection, and what epoll had
-/// to say in the iteration in which a socket changed hands is about its former owner.
+/// A disconnected socket is as good as new, and stays registered with epoll: its next connection saves the calls to
+/// create, configure, register and close it. Events therefore name a socket, not a connection; an event in the
+/// iteration in which the socket changed hands belongs to its former owner.
 struct UpstreamSockets: ~Copyable {
-    /// One for each connection that a worker ever had at once: so it is packed, and keeps no key. While a connection has
-    /// it, the connection's slot says whose it is and where it goes; while it waits, ``IdleUpstreamSockets`` does.
+    /// Packed, since there is one for each concurrent connection, and without the key: the connection's slot has it
+    /// while in use, ``IdleUpstreamSockets`` while idle.
     private struct Entry {
         /// The iteration in which its owner got it.
         var since: UInt64 = 0
         var descriptor = Descriptor.none
-        /// Tells uses of this entry apart, as a slot's does.
+        /// Distinguishes uses of this entry, as a slot's does.
         var generation: UInt32 = 0
         var use = Use.free
-        /// A connection of the same key may have its socket next.
+        /// A connection of the same key may reuse the socket.
         var isKept = false
         /// When its socket was made, in ticks of ``UpstreamSockets/tick(_:)``, which wrap around.
         var made: UInt8 = 0
-        /// Of one that is in use: index of the slot that has it. Of a free one: the next free one, or ``Flow/none``.
+        /// In use: index of the slot that has it. Free: the next free entry, or ``Flow/none``.
         var link = Flow.none
     }
 
@@ -83,7 +83,7 @@ struct UpstreamSockets: ~Copyable {
         return Int32(touched - 1)
     }
 
-    /// Puts the socket of a new entry into it.
+    /// Stores the socket of a new entry.
     func set(_ place: Int32, _ descriptor: Descriptor) { entries[Int(place)].descriptor = descriptor }
 
     /// The idle socket; none: it needs a new one.
@@ -93,7 +93,7 @@ struct UpstreamSockets: ~Copyable {
         EventKey(.upstream, index: Int(place), generation: entries[Int(place)].generation)
     }
 
-    /// The slot that an event is for; nil if its socket is gone, is an idle socket, or was another's when the event came about.
+    /// The slot that an event is for; nil if the socket is closed, idle, or had another owner when the event occurred.
     func owner(_ key: EventKey) -> Int? {
         guard key.index < touched else { return nil }
         let entry = entries + key.index
@@ -102,20 +102,20 @@ struct UpstreamSockets: ~Copyable {
         return Int(entry.pointee.link)
     }
 
-    /// Whether that slot has this socket: nobody else's events reach it.
+    /// Whether that slot owns this socket, and so gets its events.
     func has(_ place: Int32, _ descriptor: Descriptor, for slot: Int) -> Bool {
         let entry = entries + Int(place)
         return entry.pointee.use == .owned && Int(entry.pointee.link) == slot && entry.pointee.descriptor == descriptor
     }
 
-    /// Whether it may wait for its next connection: there is room, or one that has waited for longer makes room.
+    /// Whether the socket may be kept idle: there is room, or an older idle socket makes room.
     func mayKeep(_ place: Int32, at now: Instant) -> Bool {
         guard idleSockets.capacity > 0, entries[Int(place)].isKept, isYoung(place, at: now) else { return false }
         guard idleSockets.count == idleSockets.capacity, let oldest = idleSockets.oldest else { return true }
         return now.since(oldest) >= Self.quiet
     }
 
-    /// Its socket is disconnected, and waits for its next connection. Only after ``mayKeep(_:at:)``.
+    /// Keeps a disconnected socket idle. Only after ``mayKeep(_:at:)``.
     /// - Parameter key: that of ``take(_:for:at:_:)``.
     mutating func keep(_ place: Int32, _ key: UpstreamKey, at now: Instant, _ kernel: inout some Kernel) {
         if idleSockets.count == idleSockets.capacity, let oldest = idleSockets.popOldest() { close(oldest, &kernel) }
@@ -137,14 +137,14 @@ struct UpstreamSockets: ~Copyable {
         give(place)
     }
 
-    /// Closes what waits: at the end, and when descriptors are short. True if there was any.
+    /// Closes all idle sockets: at the end, and when descriptors are short. True if there were any.
     mutating func closeIdle(_ kernel: inout some Kernel) -> Bool {
         guard idleSockets.count > 0 else { return false }
         while let place = idleSockets.popOldest() { close(place, &kernel) }
         return true
     }
 
-    /// Closes what has waited for too long, a few in each iteration. Nobody is woken up for it.
+    /// Closes expired idle sockets, a few in each iteration. It wakes no worker.
     mutating func closeOld(at now: Instant, _ kernel: inout some Kernel) {
         var left = 8
         while left > 0, let oldest = idleSockets.oldest, now.since(oldest) >= Self.longest,
@@ -157,15 +157,14 @@ struct UpstreamSockets: ~Copyable {
 
     // MARK: Ages
 
-    /// How long an idle socket has its place for itself, when all places are taken: whoever has not come back by then is quiet,
-    /// and leaves it to the busy. Where many take turns none of them would meet its idle socket again, and to keep each in
-    /// place of the last would be work for nothing.
+    /// How long an idle socket is protected from replacement when all places are taken. Without it, many keys in turn
+    /// would replace each other's sockets, and none would ever be reused.
     static var quiet: TimeSpan { .seconds(1) }
     /// How long an idle socket waits at most.
     static var longest: TimeSpan { .seconds(60) }
 
-    /// A socket is not idle when it is a minute old: what the system has set meanwhile, as the congestion control, goes
-    /// for new ones only. Its age is that of its connections, all short, and of its waits, so it can't go around.
+    /// A socket is not kept once it is a minute old: changed system settings, such as the congestion control, apply to
+    /// new sockets only.
     private func isYoung(_ place: Int32, at now: Instant) -> Bool {
         Self.tick(now) &- entries[Int(place)].made < 14
     }

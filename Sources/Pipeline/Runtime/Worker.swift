@@ -17,7 +17,7 @@ package struct WorkerListener: Sendable {
         self.index = index
     }
 
-    /// The same, by another descriptor of it.
+    /// The same listener with another descriptor.
     func with(_ own: Descriptor) -> WorkerListener {
         WorkerListener(descriptor: own, spec: spec, bound: bound, index: index)
     }
@@ -32,9 +32,9 @@ package struct WorkerLimits: Sendable {
     package var idleSockets: Int
     /// Connections that wait for their first bytes.
     package var unrouted: Int
-    /// Blocks that may keep what a sink doesn't take; the others are for first bytes.
+    /// Blocks for bytes that a sink does not take; the others are for first bytes.
     package var flowBlocks: Int
-    /// A network with so many routed connections whose clients have said nothing makes room when no place is left.
+    /// A network with this many silent routed connections makes room when no slot is free.
     package var crowd = 16
     package init(connections: Int, blocks: Int, pipes: Int, idleSockets: Int, unrouted: Int? = nil) {
         flowBlocks = BlockPool.flowBlocks(of: blocks)
@@ -44,15 +44,14 @@ package struct WorkerLimits: Sendable {
         self.pipes = pipes
         self.idleSockets = idleSockets
     }
-    /// Fewer than there may be connections, and blocks for their bytes: who says nothing never takes all.
+    /// Less than the limits of connections and blocks: silent clients never take all.
     static func unrouted(_ wanted: Int?, connections: Int, blocks: Int) -> Int {
         let share = min(connections, blocks) * 3 / 4
         return max(1, min(wanted ?? share, min(connections, blocks) - 1))
     }
 
-    /// Bytes on their way take a quarter of what the node may use, in blocks; first bytes that are not whole a quarter, by
-    /// default; pipes, which no cgroup counts, a quarter: so that they never are what memory runs out by, and what the kernel
-    /// has for each connection still fits.
+    /// Blocks for relayed bytes take a quarter of the node's memory, incomplete first bytes a quarter by default, and
+    /// pipes, which no cgroup counts, a quarter. The rest is for the kernel's memory of each connection.
     /// - Parameter memory: in bytes; 0: not known, and nothing changes.
     package mutating func fit(memory: UInt64, workers: Int, unroutedIsSet: Bool) {
         guard memory > 0 else { return }
@@ -63,13 +62,13 @@ package struct WorkerLimits: Sendable {
         pipes = min(pipes, max(WorkerLimits.leastPipes, share / PipePool.pipeSize))
     }
 
-    /// With less than 4 MiB of blocks, and two bulk streams, a node is not worth starting.
+    /// The least that a node needs: 4 MiB of blocks, and two bulk streams.
     private static var leastBlocks: Int { 64 }
     private static var leastPipes: Int { 4 }
 
     package init(_ settings: NodeSettings) {
         self.init(
-            // One while its backend is connected to, two once it relays.
+            // One during the connect, two once it relays.
             connections: settings.maxConnections, blocks: min(2 * settings.maxConnections, 16384),
             pipes: min(settings.maxConnections, 1024),
             idleSockets: min(settings.maxConnections, settings.idleUpstreamSockets),
@@ -80,7 +79,7 @@ package struct WorkerLimits: Sendable {
 /// One worker: a loop over one epoll, its connections, and nothing shared but counters and the log ring.
 ///
 /// Threading: every method on the worker's own thread. Ownership: it closes its listeners and every descriptor that it
-/// accepted or opened; counters, ring and mailbox outlive it, and each snapshot the applying of the next.
+/// accepted or opened. Counters, ring and mailbox outlive it; a snapshot stays valid until the next one is applied.
 package struct Worker<K: Kernel>: ~Copyable {
     var kernel: K
     let settings: NodeSettings
@@ -101,7 +100,7 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Connections that wait for their first bytes.
     var unrouted: UnroutedTable
     let unroutedLimit: Int
-    /// Connections that were routed, and whose clients have said nothing.
+    /// Routed connections whose clients have sent nothing.
     var mute: UnroutedTable
     let crowd: Int
     var shares: BlockShares
@@ -112,22 +111,22 @@ package struct Worker<K: Kernel>: ~Copyable {
     var queue: RunQueue
     /// Bytes that were moved in this iteration.
     var iterationBytes = 0
-    /// how many events this iteration has brought.
+    /// The number of events in this iteration.
     var iterationEvents = 0
     var now: Instant
     var serial: UInt64 = 0
     var order = WorkerOrder.run
-    /// Whether a write right after `connect` went through the last time: on fast links it does, and saves a wakeup.
+    /// Whether the last write right after `connect` succeeded: on fast links it does, and saves a wakeup.
     var eager = EagerSend()
     /// The one large buffer that copies go through.
     let buffer: UnsafeMutableRawBufferPointer
 
     var listeners: Listeners
     var drains = Drains([])
-    /// Where else this network translates to IPv4.
+    /// This network's own NAT64 prefixes.
     let nat64: FrozenArray<Prefix>
     private let events: UnsafeMutableBufferPointer<Event>
-    /// Only compared: it may be gone.
+    /// Only compared, never dereferenced: it may be freed.
     var appliedUpdate: UnsafePointer<WorkerUpdate>?
     var appliedGeneration: UInt64
     var progress = ProgressWalk()
@@ -196,8 +195,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         nat64.deallocate()
     }
 
-    /// One pass: orders, events, what was left over, deadlines. False when the worker has nothing left to do and was
-    /// told to end.
+    /// One iteration: orders, events, the run queue, deadlines. False once the worker was told to end and has nothing
+    /// left to do.
     package mutating func iterate() -> Bool {
         obeyMailbox()
         armProgress()
@@ -225,7 +224,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         return true
     }
 
-    /// How long nothing is to be done unless something happens; nil: for ever.
+    /// The timeout for the next wait; nil: none.
     private func sleep() -> TimeSpan? {
         guard queue.isEmpty, !progress.isWalking, !memory.isWalking, !lifeWatch.isWalking else { return .zero }
         var sleep = wheel.sleep(now: now)
@@ -237,7 +236,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         return sleep
     }
 
-    /// Runs until told to end, then closes everything. The kernel is left to the caller to shut down.
+    /// Runs until told to end, then closes everything. The caller shuts the kernel down.
     package mutating func run() {
         while iterate() {}
         pipes.closeAll(&kernel)
@@ -284,7 +283,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         if listeners.pauseAccepting(place, at: now, &kernel) { counters.pointee.add(.acceptPauses) }
     }
 
-    /// Streams take turns here. Once an iteration has moved its share, whatever is new is looked at before the next stream.
+    /// Runs queued connections in turn. Once the iteration has moved its share, new events are handled before the next
+    /// stream.
     private mutating func runQueue() {
         var rounds = queue.count
         while rounds > 0, let index = queue.pop() {
@@ -322,8 +322,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     }
 }
 
-/// Indices of slots that have more to do without a new event. One entry per slot at most, and one stale one per slot
-/// that was reused within an iteration.
+/// Indices of slots with work that needs no new event. At most one entry per slot, plus one stale entry per slot that
+/// was reused within an iteration.
 struct RunQueue: ~Copyable {
     private let items: UnsafeMutableBufferPointer<Int32>
     private var head = 0
@@ -350,8 +350,8 @@ struct RunQueue: ~Copyable {
     }
 }
 
-/// Decides whether to write right after `connect` without waiting for the event: yes while it works, and now and then
-/// to find out whether it works again.
+/// Decides whether to write right after `connect` without waiting for the event: yes while it works, and occasionally
+/// to test whether it works again.
 struct EagerSend {
     private var works = true
     private var skipped: UInt8 = 0

@@ -1,8 +1,8 @@
 import Pipeline
 
-/// From a listener's queue to a slot, and through the stages to a backend.
+/// Accepting: from a listener's queue to a slot, and through the stages to a backend.
 extension Worker {
-    /// - Returns: false if the system lets nobody in, and it makes no sense to ask again at once.
+    /// - Returns: false if the system can't accept now, and an immediate retry is pointless.
     @discardableResult
     mutating func acceptAll(_ listener: WorkerListener, limit: Int = Worker.acceptBatch) -> Bool {
         var accepted = Accepted(descriptor: .none, peer: Endpoint(.unspecified, 0))
@@ -16,12 +16,12 @@ extension Worker {
             }
             switch outcome.error {
             case ErrorNumber.connectionAborted, ErrorNumber.protocolError, ErrorNumber.notPermitted:
-                // Of the connection that was next, which is gone.
+                // An error of the next connection, which is gone.
                 continue
             case ErrorNumber.again:
                 return true
             case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem:
-                // Nobody is refused for what only waits for its next use.
+                // Idle upstream sockets are closed before anyone is refused.
                 if upstreams.closeIdle(&kernel) { continue }
                 var peer = Endpoint(.unspecified, 0)
                 let refused = kernel.refuse(listener.descriptor, &peer)
@@ -62,25 +62,25 @@ extension Worker {
         check(index)
     }
 
-    /// Node-unique: every accept has one, also of those that are turned away.
+    /// Unique in the node: every accepted connection has one, refused ones too.
     private mutating func nextSerial() -> UInt64 {
         serial &+= 1
         return UInt64(index) << 48 | serial
     }
 
-    /// R27: who says nothing makes room for who comes.
+    /// R27: silent connections make room for new ones.
     private mutating func takeSlot() -> Int? {
         if let index = slab.take() { return index }
         return makeRoom() ? slab.take() : nil
     }
 
-    /// R27: at the limit the newest is refused, and it shows.
+    /// R27: at the limit the newest is refused, and logged.
     private mutating func turnAway(_ accepted: Accepted, _ listener: WorkerListener, _ reason: RuntimeReason) {
         kernel.closeWithReset(accepted.descriptor)
         recordRefusal(accepted.peer, listener, reason)
     }
 
-    /// The end of a connection that never got a slot.
+    /// Refuses a connection that has no slot.
     private mutating func recordRefusal(_ peer: Endpoint, _ listener: WorkerListener, _ reason: RuntimeReason) {
         counters.pointee.ended(reason.code)
         var record = ConnectionRecord()
@@ -93,7 +93,7 @@ extension Worker {
         log(&record)
     }
 
-    /// Borrows a block for a connection's facts and first bytes. False if the connection was refused for want of one.
+    /// Takes a block for a connection's facts and first bytes. False if there is none, and the connection was refused.
     mutating func openPending(_ index: Int, hint: ProtocolHint) -> Bool {
         let block = takeBlock()
         guard block != Flow.none else {
@@ -129,8 +129,7 @@ extension Worker {
 
     // MARK: Stages
 
-    /// Runs stages until one waits or refuses, or all have passed. What stages found in a table before they waited is looked
-    /// up again.
+    /// Runs stages until one waits or refuses, or all have passed. Table lookups from before a wait are repeated.
     mutating func advance(_ index: Int) {
         guard !isStale(index) || chooseAgain(index, after: nil) else { return }
         let slot = slab.slots + index
@@ -173,7 +172,7 @@ extension Worker {
         connectNext(index)
     }
 
-    /// Runs stages that don't wait for the one above them that is to be asked, or waits. False if one of them has ended
+    /// Runs stages ahead of the waiting stage above them, if they don't depend on it. False if one of them has ended
     /// the connection.
     private mutating func runAhead(_ index: Int, _ ahead: UInt32, of chain: UnsafePointer<Chain>) -> Bool {
         let slot = slab.slots + index
@@ -189,7 +188,7 @@ extension Worker {
             case .refuse(let reason):
                 guard pass(index, stage, reason) else { return false }
             case .needBytes, .inspect:
-                // It has declared to look at no bytes.
+                // The stage declared no need for bytes.
                 finish(index, RuntimeReason.internalError.code, .reset)
                 return false
             }
@@ -198,20 +197,20 @@ extension Worker {
         return true
     }
 
-    /// Gets a stage the bytes that it waits for. False if they are not there yet, or the connection has ended.
+    /// Provides the bytes that a stage waits for. False if they are not there yet, or the connection has ended.
     private mutating func obtain(_ wanted: Int, _ index: Int, _ chain: UnsafePointer<Chain>) -> Bool {
         let pending = blocks.pending(slab.slots[index].pending)
         guard pending.pointee.input == .open, pending.pointee.count < chain.pointee.peekBytes else {
-            // A stage asked for bytes that can't come: its own mistake, which must not hang the client.
+            // The stage asked for bytes that can't come: a bug of the stage, which must not hang the client.
             finish(index, RuntimeReason.internalError.code, .reset)
             return false
         }
-        // One more than there are, even if a stage asks for what it has: it must never be asked for ever.
+        // At least one more byte than there is, even if the stage asks for less: otherwise it would loop.
         pending.pointee.wanted = min(max(wanted, pending.pointee.count + 1), chain.pointee.peekBytes)
         return readFirstBytes(index)
     }
 
-    /// What one stage says now. `budget` bounds what it may see.
+    /// Runs one stage. `budget` bounds the bytes that it sees.
     func evaluate(_ index: Int, _ stage: UnsafePointer<Stage>, budget: Int) -> Verdict {
         let states = programs[slab.slots[index].program].pointee.states
         return withView(index, budget: budget) { view, effects in
@@ -220,7 +219,7 @@ extension Worker {
         }
     }
 
-    /// What a stage may look at now, by the newest table, and what it may do.
+    /// The view and the effects for a stage, by the newest table.
     @inline(__always)
     func withView<Result>(_ index: Int, budget: Int, _ ask: (ConnectionView, Effects) -> Result) -> Result {
         let slot = slab.slots + index
@@ -245,7 +244,7 @@ extension Worker {
         }
     }
 
-    /// A stage has refused. True if it is in shadow mode and the connection goes on (R28).
+    /// A stage has refused. True if it is in shadow mode and the connection continues (R28).
     mutating func pass(_ index: Int, _ stage: UnsafePointer<Stage>, _ reason: UInt8) -> Bool {
         let code = stage.pointee.code(reason)
         if stage.pointee.shadow {
@@ -257,7 +256,7 @@ extension Worker {
         return false
     }
 
-    /// Keeps what the end of the connection needs of its facts.
+    /// Copies the facts that the end of the connection needs.
     mutating func absorb(_ index: Int) {
         let slot = slab.slots + index
         unrouted.leave(index)
@@ -269,13 +268,13 @@ extension Worker {
         takeOver(index)
     }
 
-    /// From here on the slot, and not the facts, is what answers for reservations and buckets.
+    /// From here on the slot owns the reservations and buckets, not the facts.
     func takeOver(_ index: Int) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.reservations = pending.pointee.facts.reservations
         guard slot.pointee.buckets.count != pending.pointee.facts.buckets.count else { return }
-        // They have waited in the lines of those that they had.
+        // Both flows leave the queues of their former buckets.
         leaveLine(index, .client)
         leaveLine(index, .upstream)
         slot.pointee.buckets = pending.pointee.facts.buckets
@@ -283,11 +282,11 @@ extension Worker {
 
     // MARK: The client's first bytes
 
-    /// Reads until a waiting stage can be asked again. False if the socket has to be waited for, or has ended.
+    /// Reads until the waiting stage can run again. False if the socket is not readable, or has ended.
     private mutating func readFirstBytes(_ index: Int) -> Bool {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
-        // A first wait reads at once: mostly the bytes are there. Who doesn't wait pays for no such read.
+        // The first wait reads at once, since the bytes are usually there.
         if pending.pointee.count == 0, !slot.pointee.marks.contains(.clientWatched) {
             slot.pointee.up.state.insert(.readable)
         }
@@ -356,7 +355,7 @@ extension Worker {
         }
     }
 
-    /// The client's socket has something while a stage waits for bytes.
+    /// The client's socket is readable while a stage waits for bytes.
     mutating func peekEvent(_ index: Int) {
         if readFirstBytes(index) { advance(index) }
     }

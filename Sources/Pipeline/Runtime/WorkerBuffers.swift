@@ -1,7 +1,7 @@
 import CLinux
 import Pipeline
 
-/// How many blocks each env and each network of clients holds, of those that keep what is not passed on yet.
+/// How many blocks of unsent bytes each env and each client network holds.
 struct BlockShares: ~Copyable {
     private var keys: KeyTable
     private let counts: UnsafeMutablePointer<Int32>
@@ -43,10 +43,11 @@ struct BlockShares: ~Copyable {
     }
 }
 
-/// Who may have a block (R27). Accepts and first bytes have a reserve; while less than a quarter is free, nobody who holds half of
-/// all gets another one; while memory is short, nobody does. A flow without a block goes on: see ``copyUnbuffered(_:_:_:_:)``.
+/// Admission to blocks (R27). Accepts and first bytes have a reserve. While less than a quarter is free, an env or
+/// network with half of all gets no more; while memory is short, none does. A flow without a block continues: see
+/// ``copyUnbuffered(_:_:_:_:)``.
 extension Worker {
-    /// Whether what a flow's sink doesn't take may wait in a block.
+    /// Whether a flow may have a block for bytes that its sink does not take.
     @inline(__always)
     func mayBuffer(_ index: Int) -> Bool {
         guard blocks.free > blocks.reserve, !memory.isShort else { return false }
@@ -76,7 +77,7 @@ extension Worker {
         if let owner = slot.pointee.owner { shares.remove(UInt64(owner.pointee.number), NetworkKey.env) }
     }
 
-    /// A block for first bytes. Who says nothing makes room for who does.
+    /// A block for first bytes. Silent connections make room.
     mutating func takeBlock() -> Int32 {
         let block = blocks.take()
         guard block == Flow.none, endUnrouted() else { return block }
@@ -98,8 +99,8 @@ extension Worker {
         uncount(index)
     }
 
-    /// A connection keeps its block while its backend takes time: it counts for it from then on. False if it has ended, since it may
-    /// have no more.
+    /// A connection keeps its block during the connect, and is charged for it from now on. False if it may have no
+    /// more, and has ended.
     mutating func keepWhileConnecting(_ index: Int) -> Bool {
         let slot = slab.slots + index
         guard !slot.pointee.marks.contains(.counted) else { return true }

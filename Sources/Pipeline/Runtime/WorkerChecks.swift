@@ -1,11 +1,11 @@
 import Pipeline
 
-/// What a worker asserts of itself in debug builds (docs/INVARIANTS.md). In a release build there is nothing of it.
+/// A worker's assertions in debug builds (docs/INVARIANTS.md). Release builds contain none of them.
 extension Worker {
-    /// On the way out of whatever has changed a connection.
+    /// Called after each change of a connection.
     @inline(__always) func check(_ index: Int) { assert(flaw(index) == nil, flaw(index) ?? "") }
 
-    /// On the way out of what moves bytes.
+    /// Called after bytes were moved.
     @inline(__always) func checkStandstill(_ index: Int) {
         assert(slab.slots[index].standstill == nil, slab.slots[index].standstill ?? "")
     }
@@ -33,12 +33,15 @@ extension Worker {
         let slot = slab.slots + index
         let chain = chain(of: index)
         if chain.pointee.peekTimeout != nil, slot.pointee.timerBucket == Flow.none {
-            return "S10: first bytes are waited for, and no deadline is set"
+            return "S10: a connection waits for first bytes without a deadline"
         }
         let waiting = blocks.pending(slot.pointee.pending).pointee.stage
-        guard waiting < chain.pointee.stages.count else { return "S13: all stages have passed, and nothing goes on" }
+        guard waiting < chain.pointee.stages.count else {
+            return "S13: all stages have passed, but the connection "
+                + "does not proceed"
+        }
         let ahead = chain.pointee.ahead.pointer(waiting).pointee.always
-        return ahead & ~slot.pointee.passed == 0 ? nil : "S32: a stage was not asked that waits for nothing"
+        return ahead & ~slot.pointee.passed == 0 ? nil : "S32: a stage that waits for nothing was not run"
     }
 
     /// A connection has ended, and its slot goes to the next one.
@@ -49,7 +52,7 @@ extension Worker {
                 && isEmpty(slot.pointee.up) && isEmpty(slot.pointee.down), "S15: a block or a pipe is left")
         assert(slot.pointee.socket == Flow.none && !slot.pointee.upstream.isOpen, "S15: a socket is left")
         assert(slot.pointee.timerBucket == Flow.none && slot.pointee.pacePlace == Flow.none, "S15: a timer is left")
-        assert(slot.pointee.backend == nil, "S19: a backend counts a connection that is over")
+        assert(slot.pointee.backend == nil, "S19: a backend still counts a connection that is over")
     }
 
     private func isEmpty(_ flow: Flow) -> Bool {
@@ -63,15 +66,15 @@ extension Worker {
         let slot = slab.slots + index
         assert(
             slot.pointee.up.isOver && slot.pointee.down.isOver && !slot.pointee.up.holdsBytes
-                && !slot.pointee.down.holdsBytes, "S4: a connection ends in good order before all was passed on")
+                && !slot.pointee.down.holdsBytes, "S4: a connection ends in good order before all bytes were passed on")
     }
 
-    /// Nothing is left to do, and the worker was told to end.
+    /// The worker was told to end, and has nothing left to do.
     @inline(__always) func checkOver() {
-        assert(order != .run && slab.inUse == 0, "S12: the worker ends, and was not told to, or has connections")
-        assert(listeners.count == 0, "S12: the worker ends, and listens")
-        assert(blocks.inUse == 0, "S15: blocks are left lent")
-        assert(unrouted.count == 0 && mute.count == 0, "S33: somebody waits who is gone")
-        assert(paces.coalescing == 0, "S27: streams coalesce that are no more")
+        assert(order != .run && slab.inUse == 0, "S12: the worker ends without an order, or with connections")
+        assert(listeners.count == 0, "S12: the worker ends while it listens")
+        assert(blocks.inUse == 0, "S15: blocks are still lent")
+        assert(unrouted.count == 0 && mute.count == 0, "S33: a closed connection is still in a waiting list")
+        assert(paces.coalescing == 0, "S27: closed streams still coalesce")
     }
 }

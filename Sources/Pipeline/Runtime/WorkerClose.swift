@@ -1,13 +1,13 @@
 import Pipeline
 
-/// Every end of a connection comes through here, once, with one reason (R28).
+/// The end of a connection: every one comes through here, once, with one reason (R28).
 extension Worker {
     enum Ending {
         /// Both sides have sent FIN, and both FINs were passed on.
         case orderly
-        /// RST to whoever is still there.
+        /// RST to the sides that are still there.
         case reset
-        /// This side is gone already: RST to the other.
+        /// This side is gone: RST to the other.
         case broken(Side)
     }
 
@@ -26,7 +26,7 @@ extension Worker {
         paces.remove(slab.slots, index)
         giveBack(index)
         settle(index, reason, interface, unreachableFor)
-        // After the stages have settled: from here on what the connection held may go, each with its last user.
+        // After the stages have settled: from here on the pinned objects may be freed.
         leaveBackend(index)
         unpin(index)
         slot.pointee.reservations.release()
@@ -38,23 +38,23 @@ extension Worker {
         slab.give(index)
     }
 
-    /// By which interface an intercepted connection came that no instance is known for (R19); 0: not asked, or not known.
-    /// Asked before its socket goes.
+    /// The interface of an intercepted connection without a known instance (R19); 0: not asked, or unknown. Asked
+    /// before its socket is closed.
     private mutating func interfaceOfUnknown(_ index: Int) -> UInt32 {
         let slot = slab.slots + index
         guard logs, slot.pointee.marks.contains(.intercepted), slot.pointee.identity == nil else { return 0 }
         return kernel.interface(of: slot.pointee.client)
     }
 
-    /// How long others need not ask where an intercepted connection was going, since nothing there answers this host
-    /// (ADR 0049); zero: it does, or that is not known. A refusal is an answer; and a client that gives up proves nothing.
+    /// How long an original destination counts as unreachable (ADR 0049); zero: it answered, or that is unknown. A
+    /// refusal is an answer; a client that gives up proves nothing.
     private func timeUnreachable(_ index: Int, _ reason: ReasonCode) -> TimeSpan {
         let slot = slab.slots + index
         guard logs, slot.pointee.phase == .connecting, slot.pointee.marks.contains(.direct),
             slot.pointee.pending != Flow.none
         else { return .zero }
         let pending = blocks.pending(slot.pointee.pending)
-        // What happens to packets in an instance's name is its own affair, and nobody else's.
+        // A connect from an instance's own address says nothing about other instances.
         guard pending.pointee.facts.direct == .fromHost else { return .zero }
         switch RuntimeReason(rawValue: reason.rawValue) {
         case .connectTimeout: return pending.pointee.facts.unreachableFor
@@ -63,7 +63,7 @@ extension Worker {
         }
     }
 
-    /// A route that is gone may be back in a moment. What has let a whole connect time out was longer away than that.
+    /// A missing network route may return in a moment; only a full connect timeout proves more.
     private static var longestUnreachable: TimeSpan { .seconds(10) }
 
     mutating func close(_ descriptor: Descriptor, _ side: Side, _ ending: Ending) {
@@ -89,7 +89,7 @@ extension Worker {
         slot.pointee.socket = Flow.none
     }
 
-    /// Whose a socket that may be kept is, and where it went: all of it pinned, and as it was at the connect.
+    /// The key of a socket that may be kept: owner and destination as at the connect, all pinned.
     private func upstreamKey(_ index: Int) -> UpstreamKey {
         let slot = slab.slots + index
         let destination = slot.pointee.backend?.pointee.endpoint
@@ -99,9 +99,9 @@ extension Worker {
         return .backend(BackendAddress(destination), of: slot.pointee.owner?.pointee.number)
     }
 
-    /// Whether a connection leaves nothing on its upstream socket that the next one would feel: one that lived for long
-    /// has other options, one that moved much has buffers that have grown. And whether nothing is lost with it: an
-    /// orderly end may still have bytes and a FIN on their way, which a disconnect would take back.
+    /// Whether the upstream socket can be reused: a long-lived connection has changed options, and a large one grown
+    /// buffers. Nothing may be lost either: after an orderly end, bytes and a FIN may be in flight, which a disconnect
+    /// would discard.
     private mutating func isAsGoodAsNew(_ index: Int, _ ending: Ending) -> Bool {
         let slot = slab.slots + index
         guard slot.pointee.phase.isRelaying, slot.pointee.marks.contains(.upstreamWatched),
@@ -139,7 +139,7 @@ extension Worker {
     }
 
     mutating func deadlinePassed(_ index: Int) {
-        assert(slab.slots[index].deadline <= now, "S10: a deadline is met before it has passed")
+        assert(slab.slots[index].deadline <= now, "S10: a deadline fires before it has passed")
         defer { check(index) }
         switch slab.slots[index].phase {
         case .peeking: peekDeadline(index)

@@ -2,14 +2,14 @@ import Pipeline
 
 /// From a route to a connected backend, with the first bytes written (R13).
 extension Worker {
-    /// Connects to the next backend: of the choice that the stages made, or, once one has failed, of a fresh turn in the
-    /// newest table (R1, R13).
-    /// - Parameter earlier: what the last one that was tried has failed with.
+    /// Connects to the next backend: from the stages' choice, or, after a failure, from a new choice in the newest
+    /// table (R1, R13).
+    /// - Parameter earlier: the failure of the last attempt.
     mutating func connectNext(_ index: Int, after earlier: RuntimeReason? = nil) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         slot.pointee.enter(.connecting)
-        // The backend would take the client's first bytes for the header that the route asks for.
+        // The backend would read the client's first bytes as the PROXY header.
         guard !pending.pointee.facts.owesProxyHeader(of: slot.pointee.routeFlags) else {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
             return
@@ -40,13 +40,13 @@ extension Worker {
             let reason = Worker.connectFailure(outcome.error)
             failure = reason
             noteConnectFailure(index, reason)
-            // Another backend doesn't help against our own lack of descriptors or memory.
+            // A shortage of descriptors or memory here is the same for every backend.
             guard reason != .noDescriptor, reason != .kernelMemory else { break }
         }
         finish(index, (failure ?? excuse).code, .reset)
     }
 
-    /// The first candidate that has room, with the connection counted among its own; nil: none has.
+    /// The first candidate below its connection limit, which now counts this connection; nil: none.
     private mutating func enterCandidate(_ index: Int, _ excuse: inout RuntimeReason) -> UnsafePointer<Backend>? {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
@@ -57,7 +57,7 @@ extension Worker {
         return nil
     }
 
-    /// Connects to where an intercepted client was going: there is nobody else to try.
+    /// Connects to the original destination: there is no other candidate.
     private mutating func connectDirectly(_ index: Int, _ way: DirectConnect, after earlier: RuntimeReason?) {
         let slot = slab.slots + index
         if let earlier {
@@ -80,7 +80,7 @@ extension Worker {
         startConnecting(index)
     }
 
-    /// Has the kernel connect the connection's upstream socket: one that was used before, if one of the same key waits.
+    /// Starts the connect of the upstream socket: an idle one of the same key if there is one.
     private mutating func openUpstream(
         _ index: Int, _ key: UpstreamKey, _ connect: (inout K, Descriptor) -> Outcome
     ) -> Outcome {
@@ -105,8 +105,8 @@ extension Worker {
         return outcome
     }
 
-    /// Counts the connection among those of a backend that is to be tried. False if the backend has no room (R11) or
-    /// is drained, which is no failure of it; `excuse` says what to end with if that goes for all.
+    /// Counts the connection in a backend that is tried next. False if the backend is full (R11) or drained, which is
+    /// not a failure; `excuse` is the reason to end with if that holds for all.
     private mutating func enterBackend(
         _ index: Int, _ backend: UnsafePointer<Backend>, _ excuse: inout RuntimeReason
     ) -> Bool {
@@ -126,7 +126,7 @@ extension Worker {
             excuse = .backendsFull
             return false
         }
-        assert(!isStale(index), "S28: a backend is tried that an older table has chosen")
+        assert(!isStale(index), "S28: a backend is tried that an older table selected")
         assert(
             !blocks.pending(slot.pointee.pending).pointee.facts.tried.contains(backend.pointee.address.endpoint),
             "S8: a backend is tried twice")
@@ -139,7 +139,7 @@ extension Worker {
         return true
     }
 
-    /// The connection is no longer one of its backend's.
+    /// Removes the connection from its backend's count.
     mutating func leaveBackend(_ index: Int) {
         let slot = slab.slots + index
         guard let backend = slot.pointee.backend else { return }
@@ -147,13 +147,13 @@ extension Worker {
         backend.pointee.active.remove()
     }
 
-    /// Passive health (R12). What this node lacks or forbids is no fault of the backend's.
+    /// Passive health (R12). Shortages and firewalls of this node do not count against the backend.
     private mutating func noteConnectFailure(_ index: Int, _ reason: RuntimeReason) {
         let slot = slab.slots + index
         guard reason.text.side == .upstream, let backend = slot.pointee.backend else { return }
         assert(
             reason != .noPort && reason != .noDescriptor && reason != .kernelMemory && reason != .connectForbidden,
-            "S20: what this node lacks is held against a backend")
+            "S20: a backend is blamed for a shortage of this node")
         let policy = blocks.pending(slot.pointee.pending).pointee.facts.ejection
         backend.pointee.noteFailure(at: now, policy)
     }
@@ -169,7 +169,7 @@ extension Worker {
                 return
             }
         }
-        // It came with the first bytes: no other event will tell of it.
+        // It arrived with the first bytes: no other event will report it.
         if slot.pointee.up.state.contains(.hungUp) {
             clientLeft(index)
             guard slot.pointee.phase == .connecting else { return }
@@ -187,7 +187,7 @@ extension Worker {
         return blocks.pending(slot.pointee.pending).pointee.facts.directTimeout
     }
 
-    /// How long a connect is under way before its client is watched: most are over by then, and cost no call for it.
+    /// How long a connect may take before its client is watched: most are over by then, and save the call.
     static var watchClientAfter: TimeSpan { .milliseconds(100) }
 
     mutating func watchUpstream(_ index: Int) {
@@ -200,7 +200,7 @@ extension Worker {
         }
     }
 
-    /// The backend's socket says something while a connect is under way.
+    /// An event of the backend's socket during the connect.
     mutating func connectEvent(_ index: Int, _ readiness: Readiness) {
         let slot = slab.slots + index
         if readiness.contains(.hangup) {
@@ -217,16 +217,16 @@ extension Worker {
         if hasFirstBytes(index) {
             let sent = sendFirst(index)
             guard slot.pointee.phase == .connecting else { return }
-            // Writable a moment ago and not now: wait for it as for any full socket.
+            // No longer writable: wait, as for any full socket.
             guard sent else { return }
         }
         connected(index)
     }
 
-    /// This backend can't be had: the next one, if nothing was written yet (R13).
+    /// This backend failed: try the next one, if nothing was written yet (R13).
     mutating func connectFailed(_ index: Int, _ error: Int32) {
-        // What this node forbids itself fails the call to connect. Later it is ICMPv6's word, "administratively prohibited",
-        // of a firewall on the way or there; ICMP's is "host unreachable" (RFC 4443 §3.1, Linux icmpv6_err_convert).
+        // A local firewall fails the `connect` call itself. A later error is ICMPv6 "administratively prohibited" from
+        // a firewall on the path; in IPv4 that is "host unreachable" (RFC 4443 §3.1, Linux icmpv6_err_convert).
         let error = error == ErrorNumber.accessDenied ? ErrorNumber.hostUnreachable : error
         let reason = Worker.connectFailure(error)
         abandonConnect(index, ErrorNumber.isOfPeer(error) ? .broken(.upstream) : .reset)
@@ -234,7 +234,7 @@ extension Worker {
         connectNext(index, after: reason)
     }
 
-    /// Closes the socket of an attempt that came to nothing.
+    /// Closes the socket of a failed attempt.
     private mutating func abandonConnect(_ index: Int, _ ending: Ending) {
         let slot = slab.slots + index
         close(slot.pointee.upstream, .upstream, ending)
@@ -250,19 +250,18 @@ extension Worker {
         let slot = slab.slots + index
         let timeout = connectTimeout(of: index)
         guard !slot.pointee.marks.contains(.clientWatched), timeout > Self.watchClientAfter else {
-            // What has kept it may be known: a firewall's word, that of a router.
+            // The cause may be known, as from a firewall's or a router's ICMP error.
             let error = kernel.pendingError(slot.pointee.upstream)
             connectFailed(index, error == 0 ? ErrorNumber.timedOut : error)
             return
         }
-        // A client that has gone meanwhile is told of at once.
+        // A client that has gone meanwhile is reported at once.
         let rest = TimeSpan(nanoseconds: timeout.nanoseconds - Self.watchClientAfter.nanoseconds)
         wheel.arm(slab.slots, index, at: slot.pointee.deadline + rest)
         watchClient(index)
     }
 
-    /// Which of the client's first bytes go out with the first write: what stages have consumed is not for the backend,
-    /// and what is inspected still has to wait.
+    /// The client's first bytes for the first write: without bytes that stages consumed, and none during an inspection.
     private func firstPayload(_ index: Int) -> UnsafeRawBufferPointer {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
@@ -271,13 +270,13 @@ extension Worker {
         return UnsafeRawBufferPointer(rebasing: blocks.body(slot.pointee.pending)[start..<count])
     }
 
-    /// Whether the backend gets anything before the relay begins.
+    /// Whether there are bytes for the first write.
     private func hasFirstBytes(_ index: Int) -> Bool {
         blocks.pending(slab.slots[index].pending).pointee.prelude.count > 0 || !firstPayload(index).isEmpty
     }
 
-    /// Writes the prelude and the client's first bytes, together. True once the socket took something; what it didn't
-    /// take waits in a block. On an error the connection has moved on to another backend or ended.
+    /// Writes the prelude and the client's first bytes in one call. True once the socket took something; the rest waits
+    /// in a block. On an error the connection has moved to another backend or ended.
     private mutating func sendFirst(_ index: Int) -> Bool {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
@@ -301,13 +300,13 @@ extension Worker {
         return true
     }
 
-    /// First bytes are under inspection: the block stays until they pass.
+    /// The first bytes are still inspected: the block stays until they pass.
     private func isInspecting(_ index: Int) -> Bool {
         let slot = slab.slots + index
         return slot.pointee.inspecting != 0 && blocks.pending(slot.pointee.pending).pointee.count > 0
     }
 
-    /// The pending block is under inspection: what is left of the prelude waits in another one. False if there is none.
+    /// The pending block is still inspected: the rest of the prelude waits in another one. False if there is none.
     private mutating func keepPrelude(_ index: Int, _ unsent: Int) -> Bool {
         let slot = slab.slots + index
         let block = takeBlock()
@@ -323,7 +322,7 @@ extension Worker {
         return true
     }
 
-    /// Turns what the first write left over into the up flow's block: the rest of the prelude, then the payload's.
+    /// Turns the rest of the first write into the up flow's block: first the prelude's, then the payload's.
     private mutating func keepUnsent(_ index: Int, unsent: Int, preludeUnsent: Int) {
         let slot = slab.slots + index
         let block = slot.pointee.pending
@@ -347,7 +346,7 @@ extension Worker {
         store(block, start..<start + unsent, index, .client)
     }
 
-    /// The backend is there and has the first bytes, if there were any: from here on bytes flow.
+    /// The backend is connected and has the first bytes: starts the relay.
     private mutating func connected(_ index: Int) {
         let slot = slab.slots + index
         wheel.disarm(slab.slots, index)
@@ -364,7 +363,7 @@ extension Worker {
         wheel.arm(slab.slots, index, at: now + Self.guardAfter)
         watchUpstream(index)
         guard slot.pointee.phase.isRelaying else { return }
-        // What is known to be there already brings no new event.
+        // Known readiness brings no new event.
         let clientIsKnown = slot.pointee.marks.contains(.clientWatched)
         watchClient(index)
         guard slot.pointee.phase.isRelaying else { return }
@@ -376,7 +375,7 @@ extension Worker {
         }
     }
 
-    /// How old a connection is before its backend is watched for death.
+    /// The age at which a connection's backend gets keepalive.
     static var guardAfter: TimeSpan { .seconds(1) }
 
     mutating func guardUpstream(_ index: Int) {
@@ -385,7 +384,7 @@ extension Worker {
         kernel.guardAgainstDeath(slab.slots[index].upstream)
     }
 
-    /// Gives the block with facts and first bytes back, if it is still the connection's.
+    /// Frees the block with facts and first bytes, if the connection still has it.
     mutating func releasePending(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.pending != Flow.none else { return }

@@ -1,9 +1,9 @@
 import Pipeline
 
-/// Stages that look at the client's first bytes while the backend is connected already (R17).
+/// Non-blocking inspection: stages look at the client's first bytes while the backend is already connected (R17).
 extension Worker {
-    /// Whether ``Verdict/inspect(_:)`` of that stage lets the rest go on: no later stage has to wait, or none waits any more
-    /// since the deadline has passed (R17: silence keeps the inspection open). More bytes must be able to come.
+    /// Whether ``Verdict/inspect(_:)`` of that stage is non-blocking: no later stage has to wait, or the deadline has
+    /// passed (R17: silence keeps the inspection open). More bytes must be possible.
     func staysNonBlocking(_ index: Int, _ number: Int) -> Bool {
         let chain = chain(of: index)
         let pending = blocks.pending(slab.slots[index].pending)
@@ -15,7 +15,7 @@ extension Worker {
         }
     }
 
-    /// The deadline was for stages that wait. An inspection has none: it goes on as bytes come.
+    /// The deadline is for stages that wait. An inspection has none: it continues as bytes come.
     func reopenForInspection(_ index: Int) {
         guard slab.slots[index].inspecting != 0 else { return }
         let pending = blocks.pending(slab.slots[index].pending)
@@ -59,7 +59,8 @@ extension Worker {
         slab.slots[index].marks.contains(.tls) ? .tlsPassthrough : .tcpRaw
     }
 
-    /// Puts the first bytes of an inspection that waits for more where they cost no block. False if they have to stay in it.
+    /// Moves the first bytes of a waiting inspection to the stash, which frees the block. False if they must stay in
+    /// it.
     mutating func stashInspectedBytes(_ index: Int) -> Bool {
         let block = slab.slots[index].pending
         let pending = blocks.pending(block)
@@ -70,7 +71,8 @@ extension Worker {
         return true
     }
 
-    /// No block is there to read into: stages inspect the first bytes where they are, and none is taken before they pass.
+    /// Without a block to read into, stages inspect the first bytes in the socket (peek), and they stay there until
+    /// they pass.
     private mutating func inspectUnbuffered(_ index: Int) -> Bool {
         let slot = slab.slots + index
         guard stash.count(index) == 0 else {
@@ -83,7 +85,7 @@ extension Worker {
             rebasing: blocks.body(blocks.scratch)[..<chain(of: index).pointee.peekBytes])
         let outcome = kernel.peek(slot.pointee.client, space)
         var error = outcome.error
-        // Behind bytes that stay where they are, a reset shows in no read.
+        // While bytes stay in the socket, no read reports a reset.
         if error == 0, slot.pointee.up.state.contains(.urgent) { error = kernel.pendingError(slot.pointee.client) }
         guard error == 0 else {
             releasePending(index)
@@ -134,7 +136,7 @@ extension Worker {
         return true
     }
 
-    /// Every inspection has let the bytes pass: they become the first of the up flow.
+    /// Every inspection has passed: the bytes become the first of the up flow.
     private mutating func passInspection(_ index: Int) {
         let slot = slab.slots + index
         let block = slot.pointee.pending

@@ -1,8 +1,8 @@
 import Pipeline
 
-/// Where intercepted connections were going, and what of that nobody is connected to.
+/// Original destinations of intercepted connections, and the forbidden ones.
 extension Worker {
-    /// Where the client was going. What to end the connection with if it can't be known, or if it is the listener itself.
+    /// The original destination, or the reason to end the connection with: it is unknown, or is the listener itself.
     mutating func findDestination(_ index: Int, _ listener: WorkerListener) -> RuntimeReason? {
         let slot = slab.slots + index
         slot.pointee.destination = listener.bound
@@ -22,8 +22,8 @@ extension Worker {
         return staysHere(slot.pointee.destination.address) ? .specialDestination : nil
     }
 
-    /// Whatever a policy says, nobody is connected to this host itself in the relay's name: not by an address of its own, nor by
-    /// one that stands for it, in no spelling.
+    /// Whatever the policy, no client is connected to this host itself: not by its own addresses, nor by any spelling
+    /// of them.
     private mutating func staysHere(_ address: IPAddress) -> Bool {
         if address.isOfThisHostAlone || listeners.places.isOwn(address, at: now, &kernel) { return true }
         guard let spelled = spelledAddress(address) else { return false }
@@ -32,8 +32,8 @@ extension Worker {
 
     func spelledAddress(_ address: IPAddress) -> IPAddress? { SpelledAddress.v4(in: address, translatedBy: nat64) }
 
-    /// Whoever connects to an intercepting listener itself would be relayed to it again, and again. Another host's port
-    /// of the same number is none of that, so it is asked whose address it is.
+    /// A connect to an intercepting listener itself would loop. The same port on another host is fine, so the address
+    /// is checked.
     private mutating func isLoop(_ destination: Endpoint, _ listener: WorkerListener) -> Bool {
         guard destination.port == listener.bound.port else { return false }
         return destination == listener.bound || listeners.places.isOwn(destination.address, at: now, &kernel)

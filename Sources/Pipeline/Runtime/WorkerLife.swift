@@ -1,22 +1,22 @@
 import Pipeline
 
-/// Where a worker is in looking after peers that may be dead (R14).
+/// Progress of the worker's checks for dead peers (R14).
 struct LifeWatch {
-    /// For how long a peer's TCP may be silent while something is owed to it.
+    /// How long a peer's TCP may be silent while data for it is pending.
     let timeout: TimeSpan
     /// When the next tick begins; nil: nothing is relayed.
     private(set) var next: Instant?
-    /// The slot to go on with; nil: no tick is under way.
+    /// The slot to continue with; nil: no tick is in progress.
     private(set) var cursor: Int?
 
     init(timeout: TimeSpan) { self.timeout = timeout }
 
     var isWalking: Bool { cursor != nil }
 
-    /// Each peer is looked after so often at most.
+    /// The shortest interval between two checks of a peer.
     private var interval: TimeSpan { TimeSpan(nanoseconds: max(1_000_000, timeout.nanoseconds / 2)) }
 
-    /// A connection relays: ticks go on, should they have stopped for want of any.
+    /// A connection relays: restarts the ticks, if they have stopped.
     mutating func resume(_ now: Instant) {
         if next == nil, cursor == nil { next = now + interval }
     }
@@ -26,7 +26,7 @@ struct LifeWatch {
         if cursor == nil {
             guard let due = next, due <= now else { return nil }
             cursor = 0
-            // From one look to the next it is never less: a peer's silence is measured by it.
+            // Never shorter between two checks: a peer's silence is measured by it.
             next = now + interval
         }
         guard let start = cursor else { return nil }
@@ -35,16 +35,16 @@ struct LifeWatch {
         return min(start, end)..<end
     }
 
-    /// Nothing is left to look after.
+    /// No connection is left to check.
     mutating func rest() {
         if cursor == nil { next = nil }
     }
 }
 
-/// Dead is a peer whose TCP is silent (R14). Linux's user timeout also ends one that acknowledges every probe of a window
-/// that it keeps shut, so the worker looks for itself, and asks only where something may be owed (docs/adr/0005).
+/// A peer is dead when its TCP is silent (R14). Linux's user timeout also ends a peer that acknowledges every
+/// zero-window probe, so the worker checks itself, and only where data may be pending (docs/adr/0005).
 extension Worker {
-    /// One batch, if a tick is due or under way.
+    /// Runs one batch of the current tick, if one is due.
     mutating func runLifeWatch() {
         guard let batch = lifeWatch.batch(of: slab.extent, Self.progressBatch, now) else { return }
         for index in batch where slab.slots[index].phase.isRelaying {
@@ -58,15 +58,15 @@ extension Worker {
         if slab.inUse == 0 { lifeWatch.rest() }
     }
 
-    /// Whether asking may bring something. A backend may owe an answer to a header alone, which no total counts.
+    /// Whether a check is worthwhile. A PROXY header alone may be unacknowledged, which no total counts.
     private func mayBeOwed(_ flow: UnsafeMutablePointer<Flow>, _ side: Side) -> Bool {
         if flow.pointee.holdsBytes { return true }
         guard !flow.pointee.state.contains(.acknowledged) else { return false }
         return flow.pointee.total != 0 || flow.pointee.state.contains(.shut) || side == .upstream
     }
 
-    /// A peer keeps its window shut: asked four times in the time that it may be silent, so that one lost probe is no death. Else
-    /// the system asks it every two minutes in the end.
+    /// For a zero window: four probes within the timeout, so that one lost probe is not fatal. The system's own
+    /// interval grows to two minutes.
     private mutating func probeOften(_ index: Int) {
         let slot = slab.slots + index
         guard !slot.pointee.isProbedOften else { return }
@@ -76,8 +76,8 @@ extension Worker {
         kernel.probe(slot.pointee.upstream, every: longest)
     }
 
-    /// A socket that is closed with bytes on their way is the kernel's alone, and by its own patience: that ends a shut
-    /// window once probes wait for the longest.
+    /// A socket that is closed with unsent bytes belongs to the kernel, which gives up a zero window once its probe
+    /// interval is at the maximum.
     mutating func probeSeldom(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.isProbedOften else { return }
@@ -85,7 +85,7 @@ extension Worker {
         kernel.probe(slot.pointee.upstream, every: nil)
     }
 
-    /// Whether the side's peer has left unanswered what was sent to it, for the whole timeout.
+    /// Whether the side's peer has acknowledged nothing for the whole timeout.
     private mutating func isSilent(_ index: Int, _ side: Side) -> Bool {
         let flow = slab.flow(index, side.other)
         let total = UInt32(truncatingIfNeeded: flow.pointee.total)
@@ -105,7 +105,7 @@ extension Worker {
             flow.pointee.state.remove(.silent)
             return false
         }
-        // The first time tells that it was asked, and the second that it has had half the timeout since, and more.
+        // The first check sees that it was probed; the second, that more than half the timeout has passed since.
         guard flow.pointee.state.contains(.silent) else {
             flow.pointee.state.insert(.silent)
             return false

@@ -1,13 +1,13 @@
 import Pipeline
 
-/// A side that is gone: what it sent before goes to the other first (R15), and the end is told as what it was (R28).
+/// Loss of a side: its remaining bytes go to the other side first (R15), and the log has the true reason (R28).
 extension Worker {
-    /// How often it is looked whether the other side takes what a lost one has sent; once it has not, that is the end. Nobody
-    /// waits for the rest of what a client sends that has reset: its slot, its limits and its backend's time are needed, and
-    /// two looks take less than a second. A backend's last words have a reader.
+    /// How often it is checked whether the other side still takes a lost side's bytes; the first check without progress
+    /// ends the connection. After a client's reset the interval is short, because its slot and limits are needed: two
+    /// checks take less than a second. A backend's last bytes have a reader.
     func patience(_ lost: Side?) -> TimeSpan { lost == .client ? .milliseconds(450) : halfCloseTimeout }
 
-    /// Nothing that goes to `side` arrives any more; what has come from it is moved on, and what is for it goes nowhere.
+    /// `side` is gone: its received bytes are passed on, and bytes for it are dropped.
     private mutating func lose(_ index: Int, _ side: Side, _ error: Int32) {
         let flow = slab.flow(index, side)
         flow.pointee.state.formUnion([.broken, .readable, .urgent])
@@ -20,10 +20,10 @@ extension Worker {
         wheel.arm(slab.slots, index, at: now + patience(side))
     }
 
-    /// Writing to `sink` has failed. True if the connection goes on, until what `sink` has sent is moved.
+    /// Writing to `sink` has failed. True if the connection continues until the bytes from `sink` are passed on.
     mutating func sinkBroke(_ index: Int, _ sink: Side, _ error: Int32) -> Bool {
         if let side = slab.slots[index].phase.lost {
-            // Now both are gone: the first one is why.
+            // Now both are gone: the first one is the reason.
             endLost(index, side)
             return false
         }
@@ -35,8 +35,8 @@ extension Worker {
         return true
     }
 
-    /// An event has told that `side` is over, and nothing of it is read now that would tell how: its FIN has been read, or
-    /// its bytes wait for the other side. Asks. False if the connection has ended.
+    /// An event reported the end of `side`, but no read will tell how, since its FIN was read or its bytes wait for the
+    /// other side: asks the socket. False if the connection has ended.
     mutating func noticeLoss(_ index: Int, _ side: Side) -> Bool {
         let flow = slab.flow(index, side)
         guard flow.pointee.state.contains(.hungUp), flow.pointee.state.contains(.ended) || waits(flow) else {
@@ -55,12 +55,12 @@ extension Worker {
         return true
     }
 
-    /// Bytes of this side stand still: here, or in its own queue because no block may be had for them.
+    /// Bytes of this side are stuck: here, or in its socket because no block is available.
     private func waits(_ flow: UnsafeMutablePointer<Flow>) -> Bool {
         flow.pointee.holdsBytes || (!flow.pointee.state.contains(.writable) && !flow.pointee.state.contains(.ended))
     }
 
-    /// The peer of a side has not answered for too long (R14). What it said before goes first here too.
+    /// The peer of a side timed out (R14). Its earlier bytes are passed on first here too.
     mutating func foundDead(_ index: Int, _ side: Side) {
         guard slab.slots[index].phase.lost == nil, !slab.flow(index, side).pointee.isOver else {
             endBroken(index, side, ErrorNumber.timedOut)
@@ -74,13 +74,13 @@ extension Worker {
         endBroken(index, side, slab.flow(index, side).pointee.brokenBy ?? ErrorNumber.connectionReset)
     }
 
-    /// The end of a connection that an error of a side's socket is the cause of: the peer's doing, or this node's.
+    /// Ends a connection because of a socket error: the peer's, or this node's.
     mutating func endBroken(_ index: Int, _ side: Side, _ error: Int32) {
         guard ErrorNumber.isOfPeer(error) else {
             finish(index, Worker.ownFailure(error).code, .reset)
             return
         }
-        // One that is silent is not gone for the kernel: it would go on sending to it.
+        // For the kernel a silent peer is not gone: it would keep sending to it.
         let ending: Ending = Worker.isDeath(error) ? .reset : .broken(side)
         finish(index, Worker.brokenReason(error, side).code, ending)
     }
@@ -111,7 +111,7 @@ extension Worker {
         }
     }
 
-    /// What a backend that can't be connected to ends a connection with.
+    /// The reason for a failed connect.
     static func connectFailure(_ error: Int32) -> RuntimeReason {
         switch error {
         case ErrorNumber.connectionRefused, ErrorNumber.connectionReset: .connectRefused

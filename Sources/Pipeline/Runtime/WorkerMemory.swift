@@ -1,6 +1,6 @@
 import Pipeline
 
-/// While the node uses more memory than it may (R27): nobody new is let in, and the sockets that there are grow no further.
+/// While memory is short (R27): no connection is admitted, and existing sockets' buffers grow no further.
 struct MemoryShortage {
     private(set) var isShort = false
     /// The slot to go on with; nil: every socket has been capped.
@@ -16,12 +16,12 @@ struct MemoryShortage {
 }
 
 extension Worker {
-    /// Control has said so, or that it is over.
+    /// Control reports the shortage, or its end.
     mutating func noteMemory() {
         memory.note(mailbox._withUnsafeGuaranteedRef { $0.isShortOfMemory })
     }
 
-    /// One batch, once the shortage has begun: what the kernel lets a socket's buffers grow to is what fills memory.
+    /// Caps one batch of sockets, once a shortage has begun: growing socket buffers are what fills memory.
     mutating func capBuffers() {
         guard let start = memory.cursor else { return }
         let end = min(start + Self.progressBatch, slab.extent)

@@ -1,18 +1,18 @@
 import Pipeline
 
-/// Byte rates (R20): a flow that has buckets reads only while each of them is refilled, a bounded piece at a time, and
-/// otherwise waits without a turn of its own until its time has come.
+/// Byte rates (R20): a flow with token buckets reads a bounded piece at a time, only while each bucket is refilled.
+/// Otherwise it waits on a timer.
 ///
-/// Rates are exact in the long run although nobody wakes on time: what a flow reads late is charged from when it was
-/// entitled to read, so that lateness is made up for (docs/adr/0007). Flows that share a rate have even shares of it, whichever
-/// workers they are on: after each piece a flow leaves the rate alone for as long as it takes each of the others to read one.
+/// Rates are exact in the long run despite late timers: a late read is charged from the time at which it was allowed
+/// (docs/adr/0007). Flows that share a rate get equal shares, on any worker: after each piece a flow pauses for as long
+/// as the others need to read one each.
 extension Worker {
-    /// Flows that wait are looked after at most so often: the finest that `epoll_wait` can sleep.
+    /// The timer resolution for waiting flows: the finest sleep of `epoll_wait`.
     static var shortestPause: TimeSpan { .milliseconds(1) }
-    /// What is late by more than this is lost: a machine that was suspended doesn't come back with a flood.
+    /// Lateness beyond this is not made up: a machine that was suspended does not resume with a flood.
     static var longestCredit: UInt64 { 100_000_000 }
 
-    /// The bytes that a paced flow may read at once.
+    /// The most bytes of one read of a rate-limited flow.
     func quantum(_ index: Int, _ source: Side) -> Int {
         guard !slab.slots[index].buckets.isEmpty else { return Self.bufferSize }
         let buckets = slab.slots[index].buckets
@@ -24,7 +24,7 @@ extension Worker {
         return least
     }
 
-    /// True if the flow must wait for its rate, or for its share of it: then it is woken when its time has come.
+    /// True if the flow must wait for its rate or its share of it: then its timer is set.
     mutating func park(_ index: Int, _ source: Side) -> Bool {
         let slot = slab.slots + index
         let flow = slab.flow(index, source)
@@ -47,7 +47,7 @@ extension Worker {
         return true
     }
 
-    /// The flow is one of those that wait for the rate: as long as it is ``Flow/entitled`` to something.
+    /// Counts the flow among those that share the rate, while it is ``Flow/entitled``.
     private func joinLine(_ index: Int, _ source: Side) {
         let buckets = slab.slots[index].buckets
         for i in 0..<Int(buckets.count) {
@@ -55,7 +55,7 @@ extension Worker {
         }
     }
 
-    /// The flow has nothing to read, or nobody to write to: others needn't wait for it.
+    /// The flow has nothing to read, or a blocked sink: it leaves the share to others.
     func leaveLine(_ index: Int, _ source: Side) {
         let flow = slab.flow(index, source)
         guard flow.pointee.entitled.nanoseconds != 0 else { return }
@@ -78,7 +78,7 @@ extension Worker {
         var delay = TimeSpan.zero
         for i in 0..<Int(buckets.count) {
             guard let bucket = buckets[i] else { continue }
-            // As the rate stood when it was read: what was free then has no turn.
+            // By the rate's level at the time of the read: unused capacity is not shared.
             if source == .client {
                 delay = max(delay, bucket.pointee.up.delay(bytes, now))
                 bucket.pointee.up.charge(bytes, at: at)
@@ -88,7 +88,7 @@ extension Worker {
             }
         }
         if entitled != 0 { flow.pointee.entitled = at + delay }
-        // Whoever has had its turn goes to the end of the line.
+        // After its share, the flow goes to the end of the queue.
         slot.pointee.paceOrder = 0
     }
 }

@@ -1,25 +1,25 @@
 import Pipeline
 
-/// Where a worker is in telling stages of connections that live (``Filter/progress(_:_:_:)``).
+/// State of a worker's progress reports to stages (``Filter/progress(_:_:_:)``).
 struct ProgressWalk {
-    /// The shortest that a stage asks for; nil: none does, and nothing here costs anything.
+    /// The shortest interval of any stage; nil: none, and this costs nothing.
     var interval: TimeSpan?
     /// When the next tick begins; nil: never.
     var next: Instant?
-    /// The slot to go on with; nil: no tick is under way. The slab's extent, or more: what is left is to flush.
+    /// The slot to continue with; nil: no tick is in progress. The slab's extent, or more: what is left is to flush.
     var cursor: Int?
-    /// What ``interval`` was found for.
+    /// The snapshot of ``interval``.
     var generation: UInt64?
 
     var isWalking: Bool { cursor != nil }
 }
 
-/// A tick: all connections are looked at, once an interval, in batches, so that an iteration stays short however many there are.
+/// A tick: all connections are visited once an interval, in batches, so that an iteration stays short.
 extension Worker {
     /// Slots that an iteration looks at.
     static var progressBatch: Int { 1000 }
 
-    /// Takes note of what the stages of a new snapshot want. Before the worker goes to sleep.
+    /// Updates the interval for a new snapshot. Before the worker sleeps.
     mutating func armProgress() {
         guard progress.generation != appliedGeneration else { return }
         progress.generation = appliedGeneration
@@ -31,13 +31,13 @@ extension Worker {
         progress.next = min(progress.next ?? now + interval, now + interval)
     }
 
-    /// A connection has begun: ticks go on, should they have stopped for want of any.
+    /// A connection has begun: restarts the ticks, if they have stopped.
     mutating func resumeProgress() {
         guard progress.next == nil, let interval = progress.interval else { return }
         progress.next = now + interval
     }
 
-    /// One batch, if a tick is due or under way.
+    /// Runs one batch of the current tick, if one is due.
     mutating func runProgress() {
         if progress.cursor == nil {
             guard let due = progress.next, due <= now else { return }
@@ -61,7 +61,7 @@ extension Worker {
         progress.next = isOver ? nil : progress.interval.map { now + $0 }
     }
 
-    /// The worker's end: its stages hand over all that they keep.
+    /// The worker's end: flushes its stages.
     func endProgress() {
         guard progress.interval != nil else { return }
         _ = programs.flush(isLast: true)

@@ -1,10 +1,10 @@
 import Pipeline
 import PipelineWire
 
-/// What connections show of how their backends take a PROXY header (R18). What speaks against it must come within two seconds.
-/// Bytes pass to the client unchanged, whatever they say.
+/// Evidence from connections on whether backends accept the PROXY header (R18). Evidence against it must come within
+/// two seconds. Bytes pass to the client unchanged in any case.
 extension Worker {
-    /// Bytes have come from a backend that is watched.
+    /// A watched backend has sent bytes.
     mutating func noteAnswer(_ index: Int, _ bytes: UnsafeRawBufferPointer) {
         let slot = slab.slots + index
         switch slot.pointee.header.read(bytes, behind: sentBehindHeader(index)) {
@@ -30,7 +30,7 @@ extension Worker {
         slot.pointee.header.hangUp(taken: taken(index))
     }
 
-    /// What a connection ends with: where the backend is known not to take the header, and did not here, that is why.
+    /// The reason for a connection's end: the rejected header, if the backend is known to reject it and did so here.
     mutating func judgeEnd(_ index: Int, _ cause: ReasonCode) -> ReasonCode {
         let slot = slab.slots + index
         guard slot.pointee.header.judgesEnd, let reason = RuntimeReason(rawValue: cause.rawValue) else { return cause }
@@ -54,7 +54,7 @@ extension Worker {
     /// The client's bytes that the backend's kernel took: the first 4 GiB.
     private func taken(_ index: Int) -> UInt32 { UInt32(clamping: slab.slots[index].up.total) }
 
-    /// The header was taken: the backend has answered what its client said behind it.
+    /// The header was accepted: the backend has answered the bytes behind it.
     private mutating func acceptHeader(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.header.end() else { return }
@@ -64,7 +64,7 @@ extension Worker {
     private mutating func doubtHeader(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.header.end(), let cell = slot.pointee.backend else { return }
-        assert(slot.pointee.phase.isRelaying, "S22: a backend is doubted that nobody asked")
+        assert(slot.pointee.phase.isRelaying, "S22: a backend is doubted that was sent no header")
         guard cell.pointee.noteHeaderDoubt(of: slot.pointee.believed.address) else { return }
         slot.pointee.header.reject()
         cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)

@@ -29,7 +29,7 @@ extension Worker {
         }
     }
 
-    /// Who moves much waits until those who move little, and who comes, have been looked after.
+    /// Bulk streams wait until new and small ones have been served.
     private mutating func takeTurn(_ index: Int) {
         guard iterationEvents > 1 || !queue.isEmpty, slab.slots[index].isBulk else { return pumpBoth(index) }
         enqueue(index)
@@ -46,18 +46,18 @@ extension Worker {
         if readiness.contains(.urgent) { flow.state.insert(.urgent) }
     }
 
-    /// A client that is gone while its backend is being connected to: no use in going on, and no fault of the backend's.
+    /// The client left during the connect: ends the connection, without blame for the backend.
     mutating func clientLeft(_ index: Int) {
         let error = kernel.pendingError(slab.slots[index].client)
         if error != 0 { finish(index, RuntimeReason.abandoned.code, .reset) }
     }
 
-    /// Moves what can be moved in both directions, and ends the connection when both are over.
+    /// Moves bytes in both directions, and ends the connection when both are over.
     mutating func pumpBoth(_ index: Int) {
         let slot = slab.slots + index
         defer { checkStandstill(index) }
         guard pumpUp(index), pump(index, .upstream) else { return }
-        // The client was found gone by writing to it: what it had said before goes first.
+        // A write found the client gone: its earlier bytes are passed on first.
         if slot.pointee.up.state.contains(.broken) {
             guard pumpUp(index) else { return }
         }
@@ -83,12 +83,12 @@ extension Worker {
         let slot = slab.slots + index
         slot.pointee.enter(.closing(first: first))
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
-        // Most are over in a moment, and need no guard.
+        // Most are over soon, and need no keepalive.
         let isGuarded = slot.pointee.marks.contains(.guarded)
         wheel.arm(slab.slots, index, at: now + (isGuarded ? halfCloseTimeout : min(Self.guardAfter, halfCloseTimeout)))
     }
 
-    /// True for a connection that is half-closed for a while, and is guarded from now on.
+    /// True for a connection that stays half-closed, and gets keepalive from now on.
     mutating func guardHalfClosed(_ index: Int) -> Bool {
         guard !slab.slots[index].marks.contains(.guarded), halfCloseTimeout > Self.guardAfter,
             slab.slots[index].phase.lost == nil
@@ -103,7 +103,7 @@ extension Worker {
     mutating func halfCloseDeadline(_ index: Int) {
         let slot = slab.slots + index
         let total = slot.pointee.up.total &+ slot.pointee.down.total
-        // Who waits for the rate moves, if slowly.
+        // A flow that waits for its rate counts as moving.
         if total != slot.pointee.halfClosedTotal || slot.pointee.pacePlace != Flow.none {
             slot.pointee.halfClosedTotal = total
             wheel.arm(slab.slots, index, at: now + patience(slot.pointee.phase.lost))
@@ -120,14 +120,13 @@ extension Worker {
 
     // MARK: One direction
 
-    /// How many bytes a direction may move before others get their turn, and how many all of them together before new events
-    /// are looked at.
+    /// How many bytes a direction may move in an iteration, and all directions together before new events are handled.
     private static var share: Int { 1 << 20 }
     static var iterationShare: Int { 1 << 20 }
-    /// What a direction may still move in an iteration that has moved its share: a read of the buffer.
+    /// What a direction may still move once the iteration has moved its share: one buffer.
     private static var leastShare: Int { bufferSize }
 
-    /// Moves bytes that come from `source` until one side has to be waited for. False if the connection ended.
+    /// Moves bytes from `source` until one side would block. False if the connection ended.
     mutating func pump(_ index: Int, _ source: Side) -> Bool {
         let slot = slab.slots + index
         let flow = slab.flow(index, source)
@@ -163,7 +162,7 @@ extension Worker {
             case .moved(let count):
                 moved += count
                 iterationBytes += count
-                assert(moved < Self.share + PipePool.pipeSize, "S36: one direction moves without end")
+                assert(moved < Self.share + PipePool.pipeSize, "S36: one direction exceeds its share of an iteration")
             case .yield:
                 enqueue(index)
                 return true
@@ -172,7 +171,7 @@ extension Worker {
                 if flow.pointee.pipe != Flow.none, flow.pointee.pipeBytes == 0 { releasePipe(flow) }
                 return true
             case .sourceBroken(let error):
-                assert(!flow.pointee.holdsBytes, "S29: a side is found gone before what it sent was passed on")
+                assert(!flow.pointee.holdsBytes, "S29: a side is marked gone before its bytes were passed on")
                 endBroken(index, source, error)
                 return false
             case .sinkBroken(let error):
@@ -183,15 +182,15 @@ extension Worker {
 
     enum Step {
         case moved(Int)
-        /// There is more to do, but it is for others first.
+        /// There is more to do, but others are first.
         case yield
         case wait
         case sourceBroken(Int32)
         case sinkBroken(Int32)
     }
 
-    /// The source was read to its end, and all of it is written: passes FIN on. Behind a FIN a reset shows in no read,
-    /// so where an event has told of one, the source is asked.
+    /// The source was read to its end and all of it was written: passes FIN on. After a FIN no read reports a reset, so
+    /// the source is asked if an event reported one.
     private mutating func end(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor) -> Step {
         if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
         if flow.pointee.state.contains(.urgent) {
@@ -233,8 +232,8 @@ extension Worker {
         return .moved(count)
     }
 
-    /// The same where no block may be had for what the sink doesn't take: that stays in the source's own queue, and nothing
-    /// is read until the sink takes more.
+    /// The same without a block for bytes that the sink does not take: they stay in the source's queue (peek, then
+    /// discard), and nothing is read until the sink takes more.
     private mutating func copyUnbuffered(
         _ index: Int, _ source: Side, _ from: Descriptor, _ to: Descriptor
     ) -> Step {
@@ -259,7 +258,7 @@ extension Worker {
         flow.pointee.total += Int64(sent)
         let taken = kernel.discard(from, sent)
         guard taken.value == sent else {
-            // They are gone from it, so it is: a reset between the two.
+            // The bytes are gone from the queue: the source was reset between the two calls.
             return .sourceBroken(taken.isError ? taken.error : ErrorNumber.connectionReset)
         }
         noteRead(index, source, sent)
@@ -271,7 +270,7 @@ extension Worker {
         return .moved(sent)
     }
 
-    /// A read that gave nothing: there is no more now, or there never will be.
+    /// A read without bytes: would block, end, or error.
     private func notRead(_ flow: UnsafeMutablePointer<Flow>, _ error: Int32) -> Step {
         guard error == ErrorNumber.again else { return .sourceBroken(error) }
         if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
@@ -279,7 +278,7 @@ extension Worker {
         return .wait
     }
 
-    /// What came through the buffer is charged, and looked at where a PROXY header's fate is to be seen (R18).
+    /// Charges bytes that came through the buffer, and shows them to the header watch (R18).
     private mutating func noteRead(_ index: Int, _ source: Side, _ count: Int) {
         charge(index, source, count)
         if source == .client { mute.leave(index) }
@@ -306,12 +305,12 @@ extension Worker {
 
     private static var fullReadsToSplice: UInt8 { 4 }
 
-    /// What the sink didn't take waits in a block; the source isn't read until it is gone.
+    /// The rest waits in a block; the source is not read until it is sent.
     private mutating func keep(_ index: Int, _ source: Side, _ bytes: UnsafeRawBufferPointer) {
         slab.flow(index, source).pointee.state.remove(.writable)
         // There is one: ``mayBuffer(_:)`` was asked.
         let block = blocks.take()
-        assert(block != Flow.none, "S35: bytes were read that nobody can keep")
+        assert(block != Flow.none, "S35: bytes were read without a block to hold them")
         UnsafeMutableRawBufferPointer(rebasing: blocks.body(block)[..<bytes.count]).copyMemory(from: bytes)
         store(block, 0..<bytes.count, index, source)
     }

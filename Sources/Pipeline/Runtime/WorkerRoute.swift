@@ -1,9 +1,9 @@
 import Pipeline
 
-/// Whose a connection is: looked up in the newest table when what that needs is known, and again before each attempt (R1).
-/// Between two events a connection keeps no pointer into a table, only what it pins (R26).
+/// Route lookup: in the newest table once its inputs are known, and again before each attempt (R1). Between two events
+/// a connection keeps no pointer into a table, only pinned objects (R26).
 extension Worker {
-    /// A stage has just been asked: what it found out is kept for longer than the table may live.
+    /// Pins a stage's results, which must outlive the table.
     func keepFound(_ index: Int, by stage: Int, of chain: UnsafePointer<Chain>) {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
@@ -27,7 +27,7 @@ extension Worker {
         slot.pointee.routeFlags = route.pointee.flags
     }
 
-    /// Once nothing reads any more what the connection has pinned.
+    /// After the last use of the pinned objects.
     func unpin(_ index: Int) {
         let slot = slab.slots + index
         slot.pointee.route?.pointee.users.remove()
@@ -37,7 +37,7 @@ extension Worker {
 
     // MARK: Again
 
-    /// The table may be another one than when the route was looked up.
+    /// Whether the table has changed since the route was looked up.
     func isStale(_ index: Int) -> Bool {
         let slot = slab.slots + index
         return slot.pointee.route != nil && blocks.pending(slot.pointee.pending).pointee.generation != appliedGeneration
@@ -58,9 +58,9 @@ extension Worker {
         return found
     }
 
-    /// Chooses anew in the newest table, among those that have not failed the connection. False if it has ended: its route
-    /// is another's or gone, or so are the backends that were left to try.
-    /// - Parameter failure: what the last attempt has failed with; nil: there was none.
+    /// Chooses again in the newest table, without backends that failed this connection. False if the connection has
+    /// ended: its route changed its owner or is gone, or no backend is left.
+    /// - Parameter failure: the failure of the last attempt; nil: there was none.
     mutating func chooseAgain(_ index: Int, after failure: RuntimeReason?) -> Bool {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
@@ -89,8 +89,8 @@ extension Worker {
         return false
     }
 
-    /// Whether the backend that has just accepted is still one of the route's. A table may have come while the connect was
-    /// under way; nothing was written yet.
+    /// Whether the connected backend is still one of the route's: the table may have changed during the connect.
+    /// Nothing was written yet.
     func isStillChosen(_ index: Int) -> Bool {
         guard isStale(index) else { return true }
         let slot = slab.slots + index

@@ -17,7 +17,7 @@ extension Worker {
         if outcome.isError {
             guard outcome.error == ErrorNumber.again else {
                 guard !ErrorNumber.isOfPeer(outcome.error) else { return .sourceBroken(outcome.error) }
-                // No memory for the pipe's pages: the stream goes on by copies, which need none.
+                // No memory for the pipe's pages: the stream continues with copies, which need none.
                 stopSplicing(flow, from)
                 return .moved(0)
             }
@@ -88,9 +88,9 @@ extension Worker {
 
     // MARK: Coalescing
 
-    /// A stream that comes in large pieces coalesces in its socket before it is moved on: each wakeup, and each
-    /// that its receiver has by it, is for more bytes (docs/adr/0031). What a stream has coalesced waits for at most
-    /// two of `coalesce`; one that pauses is no longer held up at all.
+    /// A stream of large reads coalesces in its socket before it is moved, so that each wakeup, here and at the
+    /// receiver, covers more bytes (docs/adr/0031). Bytes wait for at most twice `coalesce`; a stream that pauses is no
+    /// longer delayed.
     private mutating func startCoalescing(
         _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor
     ) {
@@ -99,27 +99,26 @@ extension Worker {
         kernel.setLowWater(from, PipePool.pipeSize)
     }
 
-    /// A sink that paces itself sends a segment of up to 64 KiB, and starts a timer for the next if that is waiting
-    /// already. What it is handed is cut to such segments, and streams take turns by them: the sink's time has then
-    /// mostly come by itself (docs/adr/0036).
+    /// Under BBR, a stream gets one GSO segment of up to 64 KiB per iteration, so that no pacing timer is armed: by its
+    /// next turn the pacing time has usually passed (docs/adr/0036).
     static func burst(segment: Int?) -> UInt32 {
         guard let segment, segment > 0 else { return .max }
         return UInt32(clamping: max(segment, largestSegment - largestSegment % segment))
     }
 
-    /// What Linux sends at once, with its headers, in devices that split it.
+    /// The largest GSO segment with headers.
     private static var largestSegment: Int { 65536 - 321 }
 
     private mutating func stopCoalescing(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
         if paces.leave(flow) { kernel.setLowWater(from, 1) }
     }
 
-    /// The socket is empty, or has less than is told of.
+    /// The socket has less than its low-water mark.
     private mutating func awaitMore(_ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor) {
         if !paces.awaitMore(slab.slots, index, flow, now) { stopCoalescing(flow, from) }
     }
 
-    /// The time of a connection that waits for its rate, or that coalesces, has come.
+    /// A timer of a waiting or coalescing connection is due.
     mutating func paceDue(_ index: Int) {
         paces.due(slab.slots, index, now)
         pumpBoth(index)

@@ -4,7 +4,7 @@ import PipelineThreads
 
 /// A worker that could not be made or started. Nothing of it serves.
 package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
-    /// As messages name it: `worker 3`, `the health prober`.
+    /// Its name in messages: `worker 3`, `the health prober`.
     package let component: String
     let call: String
     /// An errno; 0: there is none.
@@ -35,7 +35,7 @@ package struct WorkerStartError: Error, Sendable, CustomStringConvertible {
     }
 }
 
-/// A worker's counters, for whoever may outlive it: the log reads them to its own end.
+/// A worker's counters, for readers that may outlive it, such as the log.
 package final class CounterMemory: @unchecked Sendable {
     private let memory: UnsafeMutablePointer<WorkerCounters>
     /// Valid as long as this object.
@@ -55,11 +55,11 @@ package final class CounterMemory: @unchecked Sendable {
 /// One worker on its own thread, pinned to a core, with its own listeners, counters, log ring and mailbox.
 ///
 /// Threading: made, started, woken and joined by one control thread; ``counters`` for anyone, ``ring`` for one reader.
-/// Ownership: the worker takes descriptors of its own for the listeners that it is given; those that it was given stay
-/// control's. A snapshot that it is given must outlive the applying of the next. One that was started is joined before it is released.
-/// With it its stages give back what they have: it goes before the programs that it ran do.
+/// Ownership: the worker duplicates the descriptors of its listeners; the originals stay control's. A snapshot must
+/// stay valid until the next one is applied. A started worker is joined before it is released, and is released before
+/// the programs that it ran, since its stages return shared objects then.
 package final class WorkerThread: @unchecked Sendable {
-    /// Enough for stages that parse on the stack, and no more than is touched.
+    /// Enough for stages that parse on the stack; untouched pages cost nothing.
     private static let stackBytes = 1 << 20
 
     package let index: Int
@@ -114,7 +114,7 @@ package final class WorkerThread: @unchecked Sendable {
     }
 
     deinit {
-        // One that runs must not lose its memory.
+        // A running worker must keep its memory.
         guard thread == nil else {
             _ = Unmanaged.passRetained(counterMemory)
             return

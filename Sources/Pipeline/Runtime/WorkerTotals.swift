@@ -7,7 +7,7 @@ extension Slot {
     }
 }
 
-/// What is said of a connection: to its stages while it lives and at its end, and in its record.
+/// The totals of a connection: for its stages while it is open and at its end, and for its log record.
 extension Worker {
     /// - Parameter wallClock: 0 where no stage keeps accounts.
     func totals(_ index: Int, _ reason: ReasonCode, at wallClock: UInt64) -> ConnectionTotals {
@@ -30,7 +30,7 @@ extension Worker {
         _ index: Int, _ reason: ReasonCode, _ interface: UInt32, _ unreachableFor: TimeSpan
     ) {
         let slot = slab.slots + index
-        // Who asks for the time is a stage that keeps accounts.
+        // Only accounting stages ask for the time.
         let at = chain(of: index).pointee.progressInterval == nil ? 0 : kernel.wallClock()
         let totals = totals(index, reason, at: at)
         counters.pointee.add(.bytesToUpstream, totals.bytesToUpstream)

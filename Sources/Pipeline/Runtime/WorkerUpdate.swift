@@ -1,7 +1,7 @@
 import Pipeline
 
-/// All that control wants a worker to run on from now on: the snapshot for new connections, the listeners to accept
-/// them from, and what is to be ended at its time. A later update takes the place of an earlier one, applied or not.
+/// An update for a worker: the snapshot for new connections, the listeners to accept from, and the drains. A later
+/// update replaces an earlier one, applied or not.
 ///
 /// Threading: made by control, read by one worker at the top of its loop. Ownership: control; it may free an update, its
 /// snapshot and its table once ``Mailbox/appliedGeneration`` is a later one's. The worker keeps no pointer into one that it
@@ -13,7 +13,7 @@ import Pipeline
 package struct WorkerUpdate: @unchecked Sendable {
     package let snapshot: UnsafePointer<Snapshot>
     package let listeners: FrozenArray<WorkerListener>
-    /// All that are still to come, and not only the new ones.
+    /// All pending drains, not only the new ones.
     package let drains: FrozenArray<Drain>
 
     package init(
@@ -33,7 +33,7 @@ package struct WorkerUpdate: @unchecked Sendable {
 }
 
 extension Worker {
-    /// Takes the newest update over, if there is one that wasn't. It waits only for a descriptor of a new listener.
+    /// Applies the newest update, unless it is applied already. It waits only for descriptors of new listeners.
     mutating func applyUpdate() {
         let published = mailbox._withUnsafeGuaranteedRef { $0.published }
         guard let published,
@@ -42,12 +42,12 @@ extension Worker {
         let isNew = published.pointee.snapshot.pointee.generation != appliedGeneration
         guard let taken = take(published.pointee.listeners.buffer) else { return }
         runDrains()
-        // Who has come to a listener that nothing takes the place of is served as it was.
+        // Queued connections of a removed listener are served as before.
         takeQueued(taken, published.pointee.listeners, replaced: false)
         if isNew { apply(published.pointee.snapshot) }
         takeQueued(taken, published.pointee.listeners, replaced: true)
         replaceListeners(taken)
-        // Those that come too late are due at once.
+        // Late ones are due at once.
         drains = Drains(published.pointee.drains.buffer)
         runDrains()
         appliedUpdate = published
@@ -55,7 +55,7 @@ extension Worker {
         mailbox._withUnsafeGuaranteedRef { $0.setAppliedGeneration(generation) }
     }
 
-    /// From here on everything is looked up in its table, and new connections run on its program.
+    /// From here on lookups use its table, and new connections run on its program.
     private mutating func apply(_ newest: UnsafePointer<Snapshot>) {
         programs.apply(newest)
         snapshot = newest
@@ -75,13 +75,13 @@ extension Worker {
         return true
     }
 
-    /// One that ends has closed what it had, and takes nothing any more.
+    /// A worker that ends has closed its listeners, and takes no new ones.
     private mutating func take(_ wanted: UnsafeBufferPointer<WorkerListener>) -> TakenListeners? {
         listeners.take(order == .run ? wanted : UnsafeBufferPointer(rebasing: wanted[..<0]), &kernel, &upstreams)
     }
 
-    /// Accepts what is in the queues of listeners that are not `taken` any more: those in whose place another one stands at
-    /// the same endpoint, as that one would, or those that are simply gone.
+    /// Accepts the queued connections of listeners that are no longer in `taken`: under the new listener at the same
+    /// endpoint, or under the removed one.
     private mutating func takeQueued(_ taken: TakenListeners, _ wanted: FrozenArray<WorkerListener>, replaced: Bool) {
         guard order < .stop, taken.keptCount < listeners.count else { return }
         let heirs = Dictionary(wanted.buffer.map { ($0.bound, $0) }, uniquingKeysWith: { first, _ in first })
@@ -96,7 +96,7 @@ extension Worker {
         }
     }
 
-    /// The most connections that can be in a listener's queue: Linux lets in one more than it was told.
+    /// The most connections in a listener's queue: Linux admits one more than the backlog.
     var queueLimit: Int { settings.backlog + 1 }
 
     private mutating func replaceListeners(_ taken: TakenListeners) {
@@ -104,7 +104,7 @@ extension Worker {
         if order == .run { listeners.watch(&kernel) } else { drainListeners() }
     }
 
-    /// Takes what is queued already, so that no client that was told "connected" is reset, then stops listening.
+    /// Accepts what is queued, so that no established client is reset, then stops listening.
     mutating func drainListeners() {
         for place in 0..<listeners.extent where order == .drain {
             if let listener = listeners[place] { acceptAll(listener, limit: queueLimit) }
@@ -114,7 +114,7 @@ extension Worker {
 
     // MARK: Drains
 
-    /// Ends what is on backends and routes whose time is over: one walk, however many there are.
+    /// Resets connections of due drains: one walk for all of them.
     mutating func runDrains() {
         guard drains.isDue(at: now) else { return }
         for index in 0..<slab.extent where slab.slots[index].phase != .free {

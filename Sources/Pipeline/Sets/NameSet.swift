@@ -1,6 +1,6 @@
 import Pipeline
 
-/// A `names` block: hostnames and patterns of whole labels, a million of them if need be. Immutable.
+/// A `names` block: hostnames and patterns of whole labels, up to millions. Immutable.
 ///
 /// Ownership: the program, through the stages that name it. What the data path reads is ``table``, without reference
 /// counting, and valid as long as this object.
@@ -16,14 +16,14 @@ public final class NameSet: ConfigBlock {
     deinit { table.deallocate() }
 }
 
-/// What a name of a set stands for.
+/// What an entry of a set matches.
 public struct NameKinds: OptionSet, Sendable {
     public let rawValue: UInt8
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
     /// The name itself.
     public static let exact = NameKinds(rawValue: 1)
-    /// `*.example.com`: one label in front of the name.
+    /// `*.example.com`: one label before the name.
     public static let wildcard = NameKinds(rawValue: 2)
     /// `.example.com`: the name and everything under it.
     public static let suffix = NameKinds(rawValue: 4)

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// Which value the prefixes that hold an address give it: the smallest of theirs. What a stage asks per connection.
+/// Maps an address to the smallest value of the prefixes that contain it. Stages look it up per connection.
 ///
 /// Prefixes are cut into ranges with one value each, kept sorted by where they start; a trie over the starts leads to
 /// the few among which the address lies (docs/adr/0012). An IPv4 address costs at most 6 steps and an IPv6 address at

@@ -8,9 +8,10 @@ import Pipeline
 @frozen public struct RangeTrie<Key: FixedWidthInteger & UnsignedInteger & Sendable>: Sendable {
     /// One step of the trie: 64 slots, each with a node below it or in a bucket.
     @frozen public struct Node: Sendable {
-        /// Slots with a node below them; those nodes stand in a row from ``firstChild``.
+        /// Slots with a node below them; those nodes are consecutive from ``firstChild``.
         public var inner: UInt64 = 0
-        /// Slots where a bucket begins, which goes on to the next such slot; they stand in a row from ``firstBucket``.
+        /// Slots where a bucket begins; it continues up to the next such slot. Buckets are consecutive from
+        /// ``firstBucket``.
         public var begins: UInt64 = 0
         public var firstChild: UInt32 = 0
         public var firstBucket: UInt32 = 0
@@ -36,7 +37,7 @@ import Pipeline
     /// How many of them are set before each word of ``splitBits``.
     public let splitRanks: FrozenArray<UInt32>
 
-    /// Where a search goes on: at a node, or in a bucket.
+    /// Where a search continues: at a node, or in a bucket.
     @frozen public struct Entry: Sendable {
         /// A node's index with the top bit set; or a bucket's first start, times 32, and how many it has.
         public let bits: UInt32

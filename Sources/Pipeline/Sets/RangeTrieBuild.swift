@@ -46,7 +46,7 @@ struct RangeTrieBuilder<Key: FixedWidthInteger & UnsignedInteger & Sendable> {
     private mutating func fill(_ index: Int, _ range: Range<Int>, depth: Int) {
         let (node, children) = divide(range, depth: depth)
         nodes[index] = node
-        // The children stand in a row, so all have their places before the first of them gets children.
+        // Children are consecutive, so all get their places before the first one gets children.
         nodes[index].firstChild = UInt32(truncatingIfNeeded: nodes.count)
         let first = nodes.count
         nodes.append(contentsOf: repeatElement(Trie.Node(), count: children.count))

@@ -1,10 +1,10 @@
 import CLinux
 
-/// What the node says of itself on standard error: one JSON object a line, with `time` and `event`.
+/// The node's events on standard error: one JSON object a line, with `time` and `event`.
 ///
-/// Threading: any; nobody who says something waits for a reader.
+/// Threading: any; no caller waits for a reader.
 package struct ControlLog: Sendable {
-    /// Takes whole lines, from any thread, and waits for nobody.
+    /// Takes whole lines, from any thread, without blocking.
     package let write: @Sendable ([UInt8]) -> Void
     package init(_ write: @escaping @Sendable ([UInt8]) -> Void) { self.write = write }
 

@@ -1,6 +1,6 @@
 import Pipeline
 
-/// No more lines about one matter than someone can read (R27): so many at once after a pause, and a second in the long run.
+/// A rate limit for log lines about one subject (R27): a burst after a pause, and a long-run rate a second.
 package struct LineBudget {
     static let burst = 100
     static let perSecond = 20

@@ -1,4 +1,4 @@
-/// Columns for people: a head, rows, two spaces between. Numbers stand at the right.
+/// Columns for people: a head, rows, two spaces between. Numbers are right-aligned.
 package struct TextTable {
     private let head: [String]
     private let rightAligned: Set<Int>
@@ -6,7 +6,7 @@ package struct TextTable {
     /// Of each column, in characters.
     private var widths: [Int]
 
-    /// - Parameter head: `-` in front of a name: the column's numbers stand at the right.
+    /// - Parameter head: `-` in front of a name: the column is right-aligned.
     package init(_ head: [String]) {
         rightAligned = Set(head.indices.filter { head[$0].hasPrefix("-") })
         self.head = head.map { $0.hasPrefix("-") ? String($0.dropFirst()) : $0 }

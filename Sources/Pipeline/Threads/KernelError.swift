@@ -9,6 +9,6 @@ package func errorName(_ error: some BinaryInteger) -> String {
 /// An errno's meaning, as Glibc has it: `No space left on device`.
 package func errorText(_ error: Int32) -> String { String(cString: strerror(error)) }
 
-/// What a call failed with, for a message that has no better words for it: `error ENOSPC from the kernel`.
+/// The error of a system call, for messages without better words: `kernel error ENOSPC`.
 /// - Parameter error: an errno, positive.
-package func kernelError(_ error: some BinaryInteger) -> String { "error \(errorName(error)) from the kernel" }
+package func kernelError(_ error: some BinaryInteger) -> String { "kernel error \(errorName(error))" }

@@ -11,7 +11,7 @@ package enum NamedThread {
         }
     }
 
-    /// Runs `body` on a thread of its own, and keeps what it captures alive until it has ended.
+    /// Runs `body` on a new thread, and keeps its captures alive until it has ended.
     /// - Parameters:
     ///   - name: at most 15 bytes, as `top -H` shows it.
     ///   - handle: what to join it by.

@@ -2,7 +2,7 @@ import CLinux
 import Pipeline
 
 extension cl_poll_item {
-    /// What a descriptor is waited for; for neither, its end alone.
+    /// The events to wait for on a descriptor; with neither flag, only its end.
     package init(_ descriptor: Int32, reads: Bool = false, writes: Bool = false) {
         let wants = (reads ? CL_READABLE : 0) | (writes ? CL_WRITABLE : 0)
         self.init(fd: descriptor, wants: UInt8(truncatingIfNeeded: wants), got: 0)
@@ -12,7 +12,7 @@ extension cl_poll_item {
 }
 
 package enum Poll {
-    /// Waits until one of these has what it is waited for, or the time has come; nil: for ever.
+    /// Waits until one of these is ready, or until the deadline; nil: none.
     /// - Returns: how many have something, or a negated errno.
     package static func wait(_ items: inout [cl_poll_item], until: Instant?) -> Int32 {
         var timeout: Int64 = -1

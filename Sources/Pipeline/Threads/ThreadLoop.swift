@@ -2,8 +2,7 @@ import CLinux
 import Pipeline
 import Synchronization
 
-/// A thread of the control side: it does what there is to do, waits until it is woken, a descriptor has something or a time
-/// has come, and so on until it is over.
+/// A loop thread of the control side: works, then waits for a wake-up, a ready descriptor or a deadline, until it ends.
 ///
 /// Threading: made, started and stopped by one owner; ``wake()``, ``end()`` and ``isEnding`` from any thread.
 package final class ThreadLoop: @unchecked Sendable {

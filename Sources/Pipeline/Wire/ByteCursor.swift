@@ -1,7 +1,7 @@
 /// Reads big-endian fields from the front of a byte buffer. Never reads past its end: a field that isn't whole is nil
 /// and moves nothing.
 ///
-/// Reservations the buffer's address only: the buffer must outlive the cursor and every slice taken from it.
+/// It holds only the buffer's address: the buffer must outlive the cursor and every slice taken from it.
 public struct ByteCursor {
     private let bytes: UnsafeBufferPointer<UInt8>
     /// How many bytes were read.

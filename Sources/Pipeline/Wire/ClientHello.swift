@@ -1,16 +1,16 @@
 /// What a peek at the client's first bytes found (R7). A final verdict stays the same whatever bytes follow; only
 /// ``incomplete(needs:)`` changes as bytes arrive.
 public enum HelloVerdict: Equatable, Sendable {
-    /// A whole and well-formed ClientHello.
+    /// A complete and well-formed ClientHello.
     case ok(ClientHello)
-    /// A hello so far. `needs`: the total of bytes at which it is worth looking again, more than there are now and at
-    /// most the limit: the end of the header or record that is being read.
+    /// Incomplete so far. `needs`: the total number of bytes at which to parse again: more than now and at most the
+    /// limit, the end of the current header or record.
     case incomplete(needs: Int)
     /// The first bytes can't begin a TLS handshake.
     case notTLS
     /// Begins like TLS, and can't become a valid ClientHello.
     case malformed(HelloFlaw)
-    /// Its lengths say that it doesn't fit the limit.
+    /// Its lengths exceed the limit.
     case tooLarge
 }
 
@@ -27,14 +27,14 @@ public enum HelloFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
         case .recordVersion: "has a record whose version is not 3.x"
         case .emptyRecord: "has an empty handshake record"
         case .recordTooLong: "has a record of more than 16384 bytes"
-        case .interleavedRecord: "is interrupted by bytes that are no handshake record"
+        case .interleavedRecord: "is interrupted by bytes that are not a handshake record"
         case .notClientHello: "is another handshake message"
         case .bytesAfterHello: "is followed by other bytes in its last record"
         case .clientVersion: "has a legacy_version that is not 3.x"
         case .sessionID: "has a session id of more than 32 bytes"
         case .cipherSuites: "has an empty or odd list of cipher suites"
         case .compressionMethods: "has no compression method"
-        case .overrun: "has a field that is longer than what encloses it"
+        case .overrun: "has a field that is longer than its enclosing structure"
         case .bytesAfterVector: "has bytes left over after a field's contents"
         case .duplicateExtension: "has an extension twice"
         case .serverNameList: "has an empty server name list"
@@ -46,8 +46,8 @@ public enum HelloFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
     }
 }
 
-/// Where the parts of a parsed ClientHello stand. Offsets count from the first byte that the parser saw, and mean
-/// something only together with those bytes.
+/// The offsets of the parts of a parsed ClientHello, from the first byte that the parser saw; valid only with those
+/// bytes.
 public struct ClientHello: Equatable, Sendable, BitwiseCopyable {
     /// The longest server name that is taken, as on the wire.
     public static let nameLimit = 255

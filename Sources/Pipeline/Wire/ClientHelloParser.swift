@@ -1,8 +1,8 @@
 extension ClientHello {
     /// Looks for a ClientHello at the start of `bytes`: pure, without allocation. RFC 8446 §4.1.2 and §5.1, RFC 5246 §7.4.1.2,
-    /// RFC 6066 §3, RFC 7301 §3.1. Whoever looks again as more arrives keeps a ``HelloScan``.
+    /// RFC 6066 §3, RFC 7301 §3.1. To continue as more bytes arrive, keep a ``HelloScan``.
     ///
-    /// Nothing of a hello is given out before all of it has arrived and every length in it agrees with the rest.
+    /// No part of a hello is returned before all of it has arrived and all lengths are consistent.
     /// - Parameter limit: the most bytes that its records may take together, their headers included.
     public static func parse(_ bytes: UnsafeBufferPointer<UInt8>, limit: Int) -> HelloVerdict {
         var scan = HelloScan()
@@ -10,8 +10,8 @@ extension ClientHello {
     }
 }
 
-/// A look at the start of a stream that goes on where it had to stop, so that a hello costs what it is long, however many
-/// pieces it comes in: each record header and each field is read once, and the last one a few times.
+/// An incremental parser that resumes where it stopped, so that the cost is linear in the hello's length for any number
+/// of pieces: each record header and field is read once, the last one a few times.
 public struct HelloScan: BitwiseCopyable {
     /// What is read next. Each reads a few bytes, all of them or none.
     private enum Step: UInt8 {
@@ -66,7 +66,7 @@ public struct HelloScan: BitwiseCopyable {
         }
     }
 
-    /// Passes over what is there of a field.
+    /// Skips the available part of a field.
     private mutating func pass(_ reader: inout HandshakeReader) throws(HandshakeReader.Stop) {
         defer { place = reader.place }
         if isName { try reader.skipName(&skipped) } else { try reader.skip(&skipped) }

@@ -89,7 +89,7 @@ struct HandshakeReader {
         return high << 8 | UInt16(try u8())
     }
 
-    /// Whether the innermost open vector has so many bytes left.
+    /// Whether the innermost open vector has `count` bytes left.
     func require(_ count: Int) throws(Stop) {
         guard count <= rest else { throw .malformed(.overrun) }
     }

@@ -1,16 +1,17 @@
-/// What a backend's first bytes say of the PROXY header in front of a connection (R18).
+/// Classifies a backend's first bytes: was the PROXY header accepted? (R18)
 ///
 /// A server that takes a v2 header for its client's first bytes sees two empty lines, a line with a NUL, a line `QUIT`, and
 /// a few bytes more. A TLS server sends an alert, an HTTP server a 400. Servers of line protocols greet, complain, and say
-/// goodbye. The same words may be about what came behind the header, so a finding depends on that: see ``Sent``.
+/// goodbye. The same words may be a reply to the bytes behind the header, so the finding depends on those: see
+/// ``Sent``.
 ///
-/// Pure: bytes in, a finding out, the same however the reply is cut. A final one never changes.
+/// Pure: bytes in, a finding out, independent of how the reply is split. A final one never changes.
 public struct HeaderReply: Equatable, Sendable {
-    /// What the backend was sent behind the header before the bytes that are read now.
+    /// The bytes sent to the backend behind the header before this reply.
     public enum Sent: Sendable {
         /// Nothing: the reply can only be about the header.
         case nothing
-        /// A whole ClientHello: whoever has read it answers in TLS.
+        /// A complete ClientHello: a backend that has read it answers in TLS.
         case hello
         /// Bytes of an unknown protocol.
         case bytes
@@ -21,15 +22,15 @@ public struct HeaderReply: Equatable, Sendable {
         case undecided
         /// A line protocol's greeting has come, which may be sent before anything is read. A complaint may still follow.
         case greeted
-        /// Final: the backend has answered what came behind the header.
+        /// Final: the backend has answered the bytes behind the header.
         case taken
-        /// Final: the backend has answered as one that takes the header for its client's bytes.
+        /// Final: the backend has answered like a server that reads the header as client bytes.
         case rejected
-        /// Final: both kinds of backends say this.
+        /// Final: both kinds of backends answer like this.
         case unclear
     }
 
-    /// A rejection shows within so many bytes. What comes behind them is no complaint, whatever it looks like.
+    /// A rejection shows within this many bytes. Later bytes are never a complaint.
     public static let limit = 4096
 
     private enum State: UInt8 {
@@ -50,7 +51,7 @@ public struct HeaderReply: Equatable, Sendable {
         /// This line is a greeting, and the first.
         static let isGreeting = Lines(rawValue: 1)
         static let greeted = Lines(rawValue: 2)
-        /// The greeting goes on in lines of any text.
+        /// The greeting continues in lines of any text.
         static let continues = Lines(rawValue: 4)
     }
 
@@ -91,8 +92,8 @@ public struct HeaderReply: Equatable, Sendable {
         }
     }
 
-    /// What is known once the stream has ended, by FIN or by RST: a backend that hangs up without a word has not read on. One
-    /// that has greeted may have been too busy.
+    /// The finding at the stream's end, by FIN or RST: a backend that closes without a byte has rejected the header.
+    /// One that has greeted may have been too busy.
     public var ended: Finding {
         if isFinal { return finding }
         return seen == 0 ? .rejected : .unclear
@@ -113,8 +114,8 @@ public struct HeaderReply: Equatable, Sendable {
         }
     }
 
-    /// What the header's fate can't be read from: an answer, if there was something to answer. Complaints may still come behind it
-    /// while there was not.
+    /// An answer that says nothing about the header: final if bytes were sent behind it; otherwise complaints may still
+    /// follow.
     private mutating func pass(_ byte: UInt8, _ sent: Sent) {
         switch sent {
         case .nothing: skipLine(byte)
@@ -223,9 +224,9 @@ extension HeaderReply {
     private static let rows = 22
 
     private enum Word {
-        /// Of who does not know a command. Nobody greets so, but who has read too much.
+        /// Replies to an unknown command, which are never greetings.
         case complaint
-        /// Turned away, or let go: by a server that is busy, or at the client's own wish.
+        /// Goodbyes: by a busy server, or at the client's request.
         case refusal
         case greeting
         /// RFC 5321 §4.3.2, RFC 959 §5.4: ready. On a later line it still belongs to the greeting.

@@ -1,9 +1,9 @@
 import Pipeline
 
-/// What a look for a PROXY header at the start of a stream found. A final verdict stays the same whatever follows.
+/// The result of parsing a PROXY header at the start of a stream. A final verdict stays the same whatever follows.
 public enum ProxyVerdict: Equatable, Sendable {
     case ok(ProxyHeader)
-    /// A header so far. `needs`: the total of bytes at which it is worth looking again.
+    /// Incomplete so far. `needs`: the total number of bytes at which to parse again.
     case incomplete(needs: Int)
     /// Carries a signature, and can't become a valid header.
     case malformed(ProxyFlaw)
@@ -20,9 +20,9 @@ public enum ProxyFlaw: UInt8, Error, Equatable, Sendable, CaseIterable {
     public var text: String {
         switch self {
         case .lineTooLong: "has no CRLF within 107 bytes"
-        case .lineEnd: "has a CR or LF that is no CRLF"
-        case .lineFields: "has not the fields of its protocol, one space apart"
-        case .address: "has an address that is none of its family"
+        case .lineEnd: "has a CR or LF outside a CRLF"
+        case .lineFields: "does not have the fields of its protocol, one space apart"
+        case .address: "has an address of another family"
         case .port: "has a port that is not 0...65535 without leading zeros"
         case .versionOrCommand: "has a version that is not 2 or an unknown command"
         case .familyOrTransport: "has an unknown family or transport"

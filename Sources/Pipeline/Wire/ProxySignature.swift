@@ -6,11 +6,11 @@ public enum ProxySignature {
         0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A,
     ]
 
-    /// What a stream's first bytes are, for those who must not send a header (R17).
+    /// Classifies a stream's first bytes, for clients that must not send a header (R17).
     public enum Check: Equatable, Sendable {
-        /// A signature: whatever follows, a receiver could take it for a header.
+        /// A signature: a receiver could read it as a header, whatever follows.
         case block
-        /// A prefix of a signature, or nothing. Look again at `needs` bytes in total: the very next byte may decide.
+        /// A prefix of a signature, or nothing. Check again at `needs` bytes in total: the next byte may decide.
         case wait(needs: Int)
         /// No signature, whatever follows.
         case pass

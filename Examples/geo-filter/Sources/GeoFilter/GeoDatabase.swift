@@ -33,7 +33,7 @@ final class GeoDatabase: ConfigBlock {
             let words = String(decoding: text, as: UTF8.self).split(whereSeparator: { $0 == " " || $0 == "\t" })
             guard words.count == 2 else {
                 throw ValueProblem(
-                    message: "this is no prefix with a country", expected: "a line like `192.0.2.0/24 DE`")
+                    message: "this is not a prefix with a country", expected: "a line like `192.0.2.0/24 DE`")
             }
             let prefix = try ConfigValue.prefix(String(words[0]))
             prefixes[try Country.number(String(words[1])), default: []].append(prefix)
