@@ -366,7 +366,7 @@ struct AlertTextTests {
         let text = line(.fanOut, .ended)
         #expect(text.contains("connecting to many new destinations is over, after 1m 1s"))
         #expect(text.contains("\"peak\":9") && text.contains("\"lasted_s\":61"))
-        #expect(line(.fanOut, .continues).contains("instance i_7 of acme/shop/env_a still goes to many"))
+        #expect(line(.fanOut, .continues).contains("instance i_7 of acme/shop/env_a still connects to many"))
     }
 
     @Test("what to run survives a name that a shell would take for more; without an admin socket it is the log")

@@ -176,7 +176,7 @@ struct LoaderTests {
         #expect(problem("/nonexistent") == "/nonexistent: no such file; check the path")
         #expect(problem("/tmp")?.contains("it is a directory") == true)
         #expect(problem("/dev/zero")?.contains("not a regular file") == true)
-        #expect(problem("/proc/self/status", limit: 3)?.contains("more than the 3 bytes") == true)
+        #expect(problem("/proc/self/status", limit: 3)?.contains("more than 3 bytes") == true)
         #expect(problem("a\0b")?.contains("NUL") == true)
     }
 }

@@ -22,7 +22,7 @@ struct StateOrderTests {
         var order = StateOrder()
         order.applied(try reading(42))
         let refusal = try #require(order.refusal(of: try reading(41), isConfirmed: false))
-        #expect(refusal.contains("revision 41") && refusal.contains("42 was applied") && refusal.contains("--confirm"))
+        #expect(refusal.contains("revision 41") && refusal.contains("42 is applied") && refusal.contains("--confirm"))
         // Who restores a backup says that going back is meant, and goes on from there.
         #expect(order.refusal(of: try reading(41), isConfirmed: true) == nil)
         for fine in [try reading(42), try reading(43), try reading(nil), try reading(1, path: "other.json")] {

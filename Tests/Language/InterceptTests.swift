@@ -104,7 +104,7 @@ import Testing
         let text =
             "limit l {\nkey route\nconcurrent 5\ntable 1k\n}\n"
             + config("anti_spoof source assigned\nbackend original_destination\nrate_limit l")
-        #expect(said(text) == "`rate_limit` needs the route, which no stage of `outbound` gives")
+        #expect(said(text) == "`rate_limit` needs the route, which no stage of `outbound` provides")
     }
 
     @Test(

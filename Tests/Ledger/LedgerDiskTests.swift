@@ -99,7 +99,7 @@ struct LedgerDiskTests {
         }
         let event = try #require(writer.heard.events.first)
         #expect(event.event == "ledger_degraded")
-        #expect(event.message.contains("recorded by hour and day only"), "\(event.message)")
+        #expect(event.message.contains("recorded only by hour and day"), "\(event.message)")
         for _ in 0..<200 {
             #expect(writer.write(500, at: noon + second))
             second += 1

@@ -9,9 +9,9 @@ struct FlawedObjectTests {
     private let other = TestRoute(id: "r2", env: "env_b", hostname: "b.example.com")
 
     static let flaws: [(extra: String, problem: String)] = [
-        (", \"listen_port\": 444", "the name \"listen_port\" is twice"),
-        (", \"x\": 1, \"\\u0078\": 2", "the name \"x\" is twice"),
-        (", \"x\": {\"y\": 1, \"y\": 2}", "the name \"y\" is twice"),
+        (", \"listen_port\": 444", "the name \"listen_port\" occurs twice"),
+        (", \"x\": 1, \"\\u0078\": 2", "the name \"x\" occurs twice"),
+        (", \"x\": {\"y\": 1, \"y\": 2}", "the name \"y\" occurs twice"),
         (", \"x\": \"\\ud800\"", "half of a surrogate pair"), (", \"x\": \"\\udc00 \\\\\"", "half of a surrogate pair"),
         (", \"\\ud800x\": [1, \"\\ud800\"]", "half of a surrogate pair"),
         (", " + (0..<257).map { "\"n\($0)\": {}" }.joined(separator: ", "), "more than 256 unknown names"),
@@ -53,7 +53,7 @@ struct FlawedObjectTests {
         var both = TestRoute(id: "r1", env: "env_c", hostname: "c.example.com")
         both.extra = ", \"route_id\": \"r2\""
         let result = state.applyText(documentText(routes: [both.json]))
-        #expect(isRejected(result.problems, "r2", "the name \"route_id\" is twice"), "\(result.problems)")
+        #expect(isRejected(result.problems, "r2", "the name \"route_id\" occurs twice"), "\(result.problems)")
         #expect(Set(state.served.keys) == ["r1", "r2"])
         #expect(state.served["r1"]?.hostname == "a.example.com")
     }

@@ -193,7 +193,7 @@ struct AdminTests {
         for (request, answer) in [
             ("nonsense\n", "the request is not a JSON object"), ("{\"command\":\"fly\"}\n", "there is no command"),
             ("{}\n", "has no command"), ("{\"command\":\"status\",\"command\":\"status\"}\n", "occurs twice"),
-            ("{\"command\":\"explain\",\"to\":\"x\"}\n", "to is missing or no address"),
+            ("{\"command\":\"explain\",\"to\":\"x\"}\n", "to is missing, or is not an address"),
             ("{\"command\":\"status\",\"format\":1}\n", "this format is unknown"),
         ] {
             let client = try UnixSocket(connect: site.admin)

@@ -98,7 +98,7 @@ struct EgressHostTests {
             #expect(answer.exit == .code(0), "\(answer)")
             for (chain, line) in [("input", advice), ("output", "meta mark 0x7069 accept")] {
                 let isSaid = answer.output.contains("warning: the chain \(chain) of the table inet host drops")
-                #expect(isSaid && answer.output.contains("it needs `\(line)`"), "\(answer)")
+                #expect(isSaid && answer.output.contains("add `\(line)`"), "\(answer)")
             }
         }
         let words = ["curl", "-sS", "--max-time", "2", "http://\(EgressLab.v4)/"]

@@ -164,7 +164,7 @@ struct EgressUnreachableTests {
         let status = { try (Admin.json(["status"], admin)["unreachable"] as? [String: Any]).unwrap("its counts") }
         try awaitUntil("all were tried") { try status()["dropped"] as? Int == ports.count }
         let off = try status()
-        #expect((off["off"] as? String)?.contains("no set") == true, "\(off)")
+        #expect((off["off"] as? String)?.contains("set is missing") == true, "\(off)")
         #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1")
         // As soon as they are there it works.
         try lab.rules(node.config, "--apply")

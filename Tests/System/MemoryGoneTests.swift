@@ -30,7 +30,7 @@ struct MemoryGoneTests {
         try ProcessLimit.set("as", of: node.child.pid, to: Self.addressSpace(node.child.pid) + 16 << 20)
         let refused = try node.reload(recording)
         #expect(refused.isEvent("reload_refused"), "\(refused.text)")
-        #expect(refused.text.contains("no memory for `account every 5s`"), "\(refused.text)")
+        #expect(refused.text.contains("not enough memory for `account every 5s`"), "\(refused.text)")
         try client.send("b")
         #expect(try client.receive(exactly: 1) == Array("b".utf8))
         try ProcessLimit.set("as", of: node.child.pid, to: nil)

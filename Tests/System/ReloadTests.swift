@@ -113,8 +113,8 @@ struct ReloadTests {
         try site.write(ReloadTests.config(site.entry, [server.place], workers: 1))
         let said = try site.run("reload")
         #expect(said.exit == .code(0))
-        #expect(said.out.contains("wait for the next start: workers 2 -> 1"), "\(said.out)")
-        #expect(try site.run("status").out.contains("problem: settings of `node` that wait for the next start"))
+        #expect(said.out.contains("need a restart to take effect: workers 2 -> 1"), "\(said.out)")
+        #expect(try site.run("status").out.contains("problem: settings of `node` that need a restart to take effect"))
         let line = try site.node.child.wait("what was not changed") { $0.first { $0.isEvent("reload_partial") } }
         #expect(line.text.contains("\"workers 2 -> 1\""), "\(line.text)")
     }

@@ -37,7 +37,7 @@ struct StateRevisionTests {
             let answer = try Binary.run(["reload", "--admin", admin] + more)
             return (answer.exit, answer.out + answer.error)
         }
-        for (revision, why) in [("41", "42 was applied"), ("-1", "is negative"), ("\"x\"", "is a string")] {
+        for (revision, why) in [("41", "42 is applied"), ("-1", "is negative"), ("\"x\"", "is a string")] {
             try state(revision, env, [])
             let answer = try reload()
             #expect(answer.exit == .code(1) && answer.out.contains(why), "\(answer)")
