@@ -75,26 +75,26 @@ struct SlotChecksTests {
                 $0.down.pipeBytes = 9
             },
             {
-                $0.down.state = [.splicing, .coalescing, .moved, .writable]
+                $0.down.state = [.splicing, .coalescing, .splicedLately, .writable]
                 $0.pacePlace = 4
             },
             { $0.up.state = [.readable] },
             {
                 $0.up.state = [.readable, .writable]
-                $0.marks.insert(.queued)
+                $0.marks.insert(.inRunQueue)
             },
             {
-                $0.up.state = [.ended, .shut]
+                $0.up.state = [.eof, .finSent]
                 $0.enter(.closingByClient)
             },
             {
-                $0.up.state = [.inspected, .readable, .writable]
+                $0.up.state = [.heldForInspection, .readable, .writable]
                 $0.inspecting = 2
                 $0.pending = 1
             },
             {
-                $0.down.state = [.broken]
-                $0.up.state = [.dropped]
+                $0.down.state = [.sourceLost]
+                $0.up.state = [.sinkLost]
                 $0.enter(.losingUpstream)
             },
         ]
@@ -133,38 +133,38 @@ struct SlotChecksTests {
 
     @Test("a FIN too early, and ends that are none")
     func ends() {
-        expect("S3", .relaying) { $0.up.state.insert(.shut) }
+        expect("S3", .relaying) { $0.up.state.insert(.finSent) }
         expect("S3", .relaying) {
-            $0.up.state = [.ended, .shut]
+            $0.up.state = [.eof, .finSent]
             $0.up.block = 3
             $0.up.blockEnd = 10
         }
         expect("S3", .relaying) {
-            $0.up.state = [.ended, .shut, .inspected]
+            $0.up.state = [.eof, .finSent, .heldForInspection]
             $0.inspecting = 1
         }
-        expect("S4", .relaying) { $0.up.state.insert(.timedOut) }
+        expect("S4", .relaying) { $0.up.state.insert(.sourceTimedOut) }
         expect("S5", .relaying) {
-            $0.up.state = [.ended, .shut]
-            $0.down.state = [.dropped]
+            $0.up.state = [.eof, .finSent]
+            $0.down.state = [.sinkLost]
         }
         expect("S5", .peeking) { $0.pending = Flow.none }
         expect("S5", .connecting) { $0.pending = Flow.none }
-        expect("S11", .relaying) { $0.up.state = [.ended, .shut] }
+        expect("S11", .relaying) { $0.up.state = [.eof, .finSent] }
         expect("S11", .relaying) {
-            $0.up.state = [.ended, .shut]
+            $0.up.state = [.eof, .finSent]
             $0.enter(.closingByClient)
             $0.timerBucket = Flow.none
         }
         expect("S29", .relaying) {
-            $0.up.state = [.dropped]
+            $0.up.state = [.sinkLost]
             $0.up.block = 3
             $0.up.blockEnd = 10
         }
-        expect("S29", .relaying) { $0.down.state = [.broken] }
+        expect("S29", .relaying) { $0.down.state = [.sourceLost] }
         expect("S29", .relaying) { $0.enter(.losingClient) }
         expect("S30", .relaying) {
-            $0.down.state = [.broken]
+            $0.down.state = [.sourceLost]
             $0.enter(.losingUpstream)
             $0.timerBucket = Flow.none
         }
@@ -188,10 +188,10 @@ struct SlotChecksTests {
     @Test("an inspection that is over and not at once")
     func inspections() {
         expect("S9", .relaying) { $0.inspecting = 1 }
-        expect("S9", .relaying) { $0.up.state.insert(.inspected) }
+        expect("S9", .relaying) { $0.up.state.insert(.heldForInspection) }
         expect("S9", .relaying) {
             $0.inspecting = 1
-            $0.up.state.insert(.inspected)
+            $0.up.state.insert(.heldForInspection)
             $0.up.total = 1
         }
         expect("S9", .relaying) { $0.pending = 1 }
@@ -205,7 +205,7 @@ struct SlotChecksTests {
     @Test("a connection that stands still and need not")
     func standstill() {
         expect("S6", .relaying) { $0.up.state = [.readable, .writable] }
-        expect("S6", .relaying) { $0.down.state = [.ended, .writable] }
+        expect("S6", .relaying) { $0.down.state = [.eof, .writable] }
         expect("S6", .relaying) {
             $0.up.block = 3
             $0.up.blockEnd = 10
@@ -215,7 +215,7 @@ struct SlotChecksTests {
             $0.upstream = .none
             $0.socket = Flow.none
         }
-        expect("S25", .relaying) { $0.down.state = [.splicing, .coalescing, .moved, .writable] }
+        expect("S25", .relaying) { $0.down.state = [.splicing, .coalescing, .splicedLately, .writable] }
         expect("S26", .relaying) { $0.reported.bytesToClient = 1 }
     }
 }

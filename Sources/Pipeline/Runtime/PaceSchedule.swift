@@ -55,7 +55,7 @@ struct PaceSchedule: ~Copyable {
         _ slots: UnsafeMutablePointer<Slot>, _ index: Int, _ flow: UnsafeMutablePointer<Flow>, _ now: Instant
     ) -> Bool {
         guard flow.pointee.state.contains(.coalescing) else { return true }
-        guard flow.pointee.state.contains(.moved) else { return false }
+        guard flow.pointee.state.contains(.splicedLately) else { return false }
         queue.wake(slots, index, at: now + coalesce)
         return true
     }
@@ -70,8 +70,8 @@ struct PaceSchedule: ~Copyable {
 
     private static func goOn(_ flow: inout Flow) -> Bool {
         guard flow.state.contains(.coalescing) else { return false }
-        if flow.state.contains(.moved) {
-            flow.state.remove(.moved)
+        if flow.state.contains(.splicedLately) {
+            flow.state.remove(.splicedLately)
             return true
         }
         flow.state.insert(.readable)

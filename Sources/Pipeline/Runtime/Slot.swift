@@ -24,48 +24,52 @@ struct Flow {
 
     static let none: Int32 = -1
 
+    /// What is known of its source and sink, and what was done to them.
     struct State: OptionSet {
         let rawValue: UInt16
-        /// No EAGAIN since the last readable event.
+        /// The source may have bytes: since its last event no read was short or ended with EAGAIN.
         static let readable = State(rawValue: 1)
+        /// The sink may take bytes: since its last event no write was short or ended with EAGAIN.
         static let writable = State(rawValue: 2)
-        /// The source's FIN is known to be in its queue, behind the data.
-        static let ending = State(rawValue: 4)
+        /// The source's FIN is in its receive queue, behind bytes that may be unread (EPOLLRDHUP).
+        static let finReceived = State(rawValue: 4)
         /// The source was read to its end.
-        static let ended = State(rawValue: 8)
-        /// FIN was sent to the sink.
-        static let shut = State(rawValue: 16)
+        static let eof = State(rawValue: 8)
+        /// FIN was sent to the sink: this direction is over, in good order.
+        static let finSent = State(rawValue: 16)
+        /// Bytes go by splice(2), through a pipe.
         static let splicing = State(rawValue: 32)
-        /// The source has urgent data somewhere, or was reset: a short read proves nothing.
-        static let urgent = State(rawValue: 64)
-        /// Held back until inspecting stages have seen the bytes.
-        static let inspected = State(rawValue: 128)
-        /// The source's low-water mark is raised.
+        /// The source had EPOLLPRI, EPOLLHUP or EPOLLERR. Reads go on until EAGAIN or an error, since a short one does not mean an
+        /// empty queue, and SO_ERROR is asked before FIN is passed on.
+        static let exceptional = State(rawValue: 64)
+        /// Nothing is passed on before a non-blocking inspection has seen it.
+        static let heldForInspection = State(rawValue: 128)
+        /// SO_RCVLOWAT is raised: the source reports bytes only once there are many (ADR 0031).
         static let coalescing = State(rawValue: 256)
-        /// Was spliced since the last check.
-        static let moved = State(rawValue: 512)
-        /// The source is gone. Its remaining bytes are passed on, as far as the sink takes them; then the connection
+        /// Bytes were spliced since coalescing was last checked.
+        static let splicedLately = State(rawValue: 512)
+        /// The source was reset or found dead. What it sent before is passed on, as far as the sink takes it; then the connection
         /// ends.
-        static let broken = State(rawValue: 1024)
-        /// With ``broken``: the source timed out, and sent no reset.
-        static let timedOut = State(rawValue: 2048)
-        /// The sink is gone, and bytes for it are dropped.
-        static let dropped = State(rawValue: 4096)
-        /// An event reported the source's end; whether by FIN or reset is not known yet.
-        static let hungUp = State(rawValue: 8192)
-        /// The sink's peer has acknowledged all of ``watched``.
+        static let sourceLost = State(rawValue: 1024)
+        /// With ``sourceLost``: it stopped answering, and has not reset.
+        static let sourceTimedOut = State(rawValue: 2048)
+        /// The sink was reset or found dead: this direction is over, and its bytes are gone.
+        static let sinkLost = State(rawValue: 4096)
+        /// The source had EPOLLHUP or EPOLLERR, and SO_ERROR was not asked for the cause yet.
+        static let hangupUnasked = State(rawValue: 8192)
+        /// At the last life check the sink's peer had acknowledged all that ``watched`` counts.
         static let acknowledged = State(rawValue: 16384)
-        /// The sink's peer had not answered at the last check.
-        static let silent = State(rawValue: 32768)
+        /// At the last life check the sink's peer owed an answer.
+        static let unanswered = State(rawValue: 32768)
     }
 
     var holdsBytes: Bool { block != Flow.none || pipeBytes > 0 }
     /// Nothing more is to be moved.
-    var isOver: Bool { !state.isDisjoint(with: [.shut, .dropped]) }
-    /// What a source that is ``State/broken`` has ended with.
-    var brokenBy: Int32? {
-        guard state.contains(.broken) else { return nil }
-        return state.contains(.timedOut) ? ErrorNumber.timedOut : ErrorNumber.connectionReset
+    var isOver: Bool { !state.isDisjoint(with: [.finSent, .sinkLost]) }
+    /// What a source that is ``State/sourceLost`` has ended with.
+    var sourceError: Int32? {
+        guard state.contains(.sourceLost) else { return nil }
+        return state.contains(.sourceTimedOut) ? ErrorNumber.timedOut : ErrorNumber.connectionReset
     }
 }
 
@@ -150,24 +154,27 @@ struct Slot {
     var isBulk: Bool { up.state.union(down.state).contains(.splicing) }
     var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }
 
+    /// What was done for a connection, and is not done again or has to be undone.
     struct Marks: OptionSet {
         let rawValue: UInt16
+        /// The client's socket is in the epoll set.
         static let clientWatched = Marks(rawValue: 1)
+        /// The upstream socket is in the epoll set.
         static let upstreamWatched = Marks(rawValue: 2)
-        /// In the run queue: it has work without a new event.
-        static let queued = Marks(rawValue: 4)
-        /// Old enough for keepalive on its upstream socket.
-        static let guarded = Marks(rawValue: 8)
+        /// In the ``RunQueue``: has more to do without a new event.
+        static let inRunQueue = Marks(rawValue: 4)
+        /// TCP_USER_TIMEOUT and keepalive are set on the upstream socket; short connections save the calls.
+        static let upstreamGuarded = Marks(rawValue: 8)
         /// Came by a listener that intercepts.
         static let intercepted = Marks(rawValue: 16)
-        /// The original destination, and no backend, was tried or is connected.
+        /// Goes on to its original destination: that was tried, or is connected, and no backend.
         static let direct = Marks(rawValue: 32)
         /// Came by a TLS listener: for stages that run later.
         static let tls = Marks(rawValue: 64)
-        /// Its block counts among those of its env and network while its backend is connected to.
-        static let counted = Marks(rawValue: 128)
-        /// Its progress was reported to the stages.
-        static let reported = Marks(rawValue: 256)
+        /// Its pending block counts in ``BlockShares`` while the backend is connected to.
+        static let blockCounted = Marks(rawValue: 128)
+        /// Stages were told its totals while it lived (``Filter/progress(_:_:_:)``).
+        static let progressReported = Marks(rawValue: 256)
     }
 }
 

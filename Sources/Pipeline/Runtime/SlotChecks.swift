@@ -12,14 +12,14 @@ extension Flow {
         if block != Flow.none, blockStart >= blockEnd { return "S1: a block without bytes is kept" }
         if pipeBytes > 0, pipe == Flow.none { return "S1: bytes are in a pipe that is not there" }
         // Bytes for a side that is gone are dropped.
-        let isOwed = total < 0 && !state.contains(.dropped)
+        let isOwed = total < 0 && !state.contains(.sinkLost)
         if isOwed, source == .upstream || block == Flow.none { return "S2: a prelude is owed, but no block holds it" }
-        if state.contains(.shut) {
-            if !state.contains(.ended) { return "S3: a FIN was passed on that was never received" }
-            if holdsBytes || state.contains(.inspected) { return "S3: FIN was passed on before the last byte" }
+        if state.contains(.finSent) {
+            if !state.contains(.eof) { return "S3: a FIN was passed on that was never received" }
+            if holdsBytes || state.contains(.heldForInspection) { return "S3: FIN was passed on before the last byte" }
         }
-        if state.contains(.dropped), holdsBytes { return "S29: bytes are held for a side that is gone" }
-        if state.contains(.timedOut), !state.contains(.broken) {
+        if state.contains(.sinkLost), holdsBytes { return "S29: bytes are held for a side that is gone" }
+        if state.contains(.sourceTimedOut), !state.contains(.sourceLost) {
             return "S4: a side has timed out, but is not marked "
                 + "broken"
         }
@@ -83,7 +83,7 @@ extension Slot {
         if !marks.isSuperset(of: [.clientWatched, .upstreamWatched]) {
             return "S6: a connection relays, but its bytes are not reported to the stages"
         }
-        if (inspecting != 0) != up.state.contains(.inspected) { return "S9: an inspection is open, but bytes may pass" }
+        if (inspecting != 0) != up.state.contains(.heldForInspection) { return "S9: an inspection is open, but bytes may pass" }
         if inspecting != 0, up.total > 0 { return "S9: bytes have passed an open inspection" }
         if inspecting == 0, pending != Flow.none {
             return "S9: the inspections are over, but first bytes are still "
@@ -94,11 +94,11 @@ extension Slot {
             if !phase.isClosing { return "S11: a connection is half-closed, but its phase is not" }
             if timerBucket == Flow.none { return "S11: a half-closed connection has no deadline" }
         }
-        if up.state.contains(.broken) != (phase == .losingClient) {
+        if up.state.contains(.sourceLost) != (phase == .losingClient) {
             return "S29: a client is gone, but the phase does "
                 + "not say so"
         }
-        if down.state.contains(.broken) != (phase == .losingUpstream) {
+        if down.state.contains(.sourceLost) != (phase == .losingUpstream) {
             return "S29: a backend is gone, but the phase does not say so"
         }
         if phase.lost != nil, timerBucket == Flow.none { return "S30: a lost side's last bytes have no deadline" }
@@ -116,15 +116,15 @@ extension Slot {
     }
 
     private func standstill(_ flow: Flow) -> String? {
-        guard !flow.isOver, !marks.contains(.queued), pacePlace == Flow.none else { return nil }
+        guard !flow.isOver, !marks.contains(.inRunQueue), pacePlace == Flow.none else { return nil }
         if flow.holdsBytes {
             return flow.state.contains(.writable) ? "S6: bytes are held, but their target is writable" : nil
         }
-        if flow.state.contains(.inspected) { return nil }
-        if flow.state.contains(.ended) { return "S6: a FIN is not passed on" }
+        if flow.state.contains(.heldForInspection) { return nil }
+        if flow.state.contains(.eof) { return "S6: a FIN is not passed on" }
         // Where no block may be had, bytes stay where they are until the sink has room.
         if flow.state.isSuperset(of: [.readable, .writable]) { return "S6: bytes are readable, but not read" }
-        if flow.state.isSuperset(of: [.coalescing, .moved]), !flow.state.contains(.readable) {
+        if flow.state.isSuperset(of: [.coalescing, .splicedLately]), !flow.state.contains(.readable) {
             return "S25: a stream coalesces without a timer"
         }
         return nil

@@ -289,8 +289,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         var rounds = queue.count
         while rounds > 0, let index = queue.pop() {
             rounds = iterationBytes < Self.iterationShare ? rounds - 1 : 0
-            guard slab.slots[index].phase != .free, slab.slots[index].marks.contains(.queued) else { continue }
-            slab.slots[index].marks.remove(.queued)
+            guard slab.slots[index].phase != .free, slab.slots[index].marks.contains(.inRunQueue) else { continue }
+            slab.slots[index].marks.remove(.inRunQueue)
             if slab.slots[index].phase.isRelaying { pumpBoth(index) }
             check(index)
         }
@@ -298,8 +298,8 @@ package struct Worker<K: Kernel>: ~Copyable {
 
     /// Asks for another iteration for a connection that has used up its share of this one.
     mutating func enqueue(_ index: Int) {
-        guard !slab.slots[index].marks.contains(.queued) else { return }
-        if queue.push(index) { slab.slots[index].marks.insert(.queued) }
+        guard !slab.slots[index].marks.contains(.inRunQueue) else { return }
+        if queue.push(index) { slab.slots[index].marks.insert(.inRunQueue) }
     }
 
     // MARK: Orders

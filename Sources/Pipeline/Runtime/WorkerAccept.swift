@@ -319,27 +319,27 @@ extension Worker {
             rebasing: body[pending.pointee.count..<pending.pointee.count + min(room, 16384)])
         let outcome = kernel.receive(slot.pointee.client, space)
         if outcome.isError {
-            guard outcome.error != ErrorNumber.again || slot.pointee.up.brokenBy != nil else {
+            guard outcome.error != ErrorNumber.again || slot.pointee.up.sourceError != nil else {
                 slot.pointee.up.state.remove(.readable)
                 return true
             }
-            endBroken(index, .client, slot.pointee.up.brokenBy ?? outcome.error)
+            endBroken(index, .client, slot.pointee.up.sourceError ?? outcome.error)
             return false
         }
         if outcome.value == 0 {
-            if let error = slot.pointee.up.brokenBy {
+            if let error = slot.pointee.up.sourceError {
                 // No FIN, and nothing more to inspect.
                 endBroken(index, .client, error)
                 return false
             }
             pending.pointee.input = .ended
-            slot.pointee.up.state.insert(.ended)
+            slot.pointee.up.state.insert(.eof)
             slot.pointee.up.state.remove(.readable)
             return true
         }
         pending.pointee.count += outcome.value
         let state = slot.pointee.up.state
-        if outcome.value < space.count, !state.contains(.ending), !state.contains(.urgent) {
+        if outcome.value < space.count, !state.contains(.finReceived), !state.contains(.exceptional) {
             slot.pointee.up.state.remove(.readable)
         }
         return true

@@ -103,19 +103,19 @@ extension Worker {
     /// more, and has ended.
     mutating func keepWhileConnecting(_ index: Int) -> Bool {
         let slot = slab.slots + index
-        guard !slot.pointee.marks.contains(.counted) else { return true }
+        guard !slot.pointee.marks.contains(.blockCounted) else { return true }
         guard blocks.free > blocks.scarce || isWithinShare(index) else {
             finish(index, RuntimeReason.noSniffBuffer.code, .reset)
             return false
         }
-        slot.pointee.marks.insert(.counted)
+        slot.pointee.marks.insert(.blockCounted)
         count(index)
         return true
     }
 
     mutating func stopKeeping(_ index: Int) {
-        guard slab.slots[index].marks.contains(.counted) else { return }
-        slab.slots[index].marks.remove(.counted)
+        guard slab.slots[index].marks.contains(.blockCounted) else { return }
+        slab.slots[index].marks.remove(.blockCounted)
         uncount(index)
     }
 }

@@ -48,7 +48,7 @@ extension Worker {
     @inline(__always) func checkEnded(_ index: Int) {
         let slot = slab.slots + index
         assert(
-            slot.pointee.pending == Flow.none && !slot.pointee.marks.contains(.counted)
+            slot.pointee.pending == Flow.none && !slot.pointee.marks.contains(.blockCounted)
                 && isEmpty(slot.pointee.up) && isEmpty(slot.pointee.down), "S15: a block or a pipe is left")
         assert(slot.pointee.socket == Flow.none && !slot.pointee.upstream.isOpen, "S15: a socket is left")
         assert(slot.pointee.timerBucket == Flow.none && slot.pointee.pacePlace == Flow.none, "S15: a timer is left")

@@ -105,7 +105,8 @@ extension Worker {
     private mutating func isAsGoodAsNew(_ index: Int, _ ending: Ending) -> Bool {
         let slot = slab.slots + index
         guard slot.pointee.phase.isRelaying, slot.pointee.marks.contains(.upstreamWatched),
-            !slot.pointee.marks.contains(.guarded), slot.pointee.up.total &+ slot.pointee.down.total < Self.lightTraffic
+            !slot.pointee.marks.contains(.upstreamGuarded),
+            slot.pointee.up.total &+ slot.pointee.down.total < Self.lightTraffic
         else { return false }
         if case .orderly = ending { return kernel.isDelivered(slot.pointee.upstream) }
         return true

@@ -170,7 +170,7 @@ extension Worker {
             }
         }
         // It arrived with the first bytes: no other event will report it.
-        if slot.pointee.up.state.contains(.hungUp) {
+        if slot.pointee.up.state.contains(.hangupUnasked) {
             clientLeft(index)
             guard slot.pointee.phase == .connecting else { return }
         }
@@ -354,7 +354,7 @@ extension Worker {
         lifeWatch.resume(now)
         slot.pointee.connected = now.since(slot.pointee.accepted)
         slot.pointee.backend?.pointee.noteConnect()
-        if slot.pointee.inspecting != 0 { slot.pointee.up.state.insert(.inspected) }
+        if slot.pointee.inspecting != 0 { slot.pointee.up.state.insert(.heldForInspection) }
         stopKeeping(index)
         if slot.pointee.pending != Flow.none, !isInspecting(index) || stashInspectedBytes(index) {
             releasePending(index)
@@ -368,7 +368,7 @@ extension Worker {
         watchClient(index)
         guard slot.pointee.phase.isRelaying else { return }
         let up = slot.pointee.up.state
-        if up.contains(.ended) || (clientIsKnown && up.contains(.readable))
+        if up.contains(.eof) || (clientIsKnown && up.contains(.readable))
             || slot.pointee.down.state.contains(.readable)
         {
             pumpBoth(index)
@@ -379,8 +379,8 @@ extension Worker {
     static var guardAfter: TimeSpan { .seconds(1) }
 
     mutating func guardUpstream(_ index: Int) {
-        guard !slab.slots[index].marks.contains(.guarded) else { return }
-        slab.slots[index].marks.insert(.guarded)
+        guard !slab.slots[index].marks.contains(.upstreamGuarded) else { return }
+        slab.slots[index].marks.insert(.upstreamGuarded)
         kernel.guardAgainstDeath(slab.slots[index].upstream)
     }
 

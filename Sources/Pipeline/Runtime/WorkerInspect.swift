@@ -26,14 +26,14 @@ extension Worker {
     /// the connection ended.
     mutating func inspectFirstBytes(_ index: Int) -> Bool {
         let slot = slab.slots + index
-        guard slot.pointee.up.state.contains(.readable) || slot.pointee.up.state.contains(.ended) else { return true }
+        guard slot.pointee.up.state.contains(.readable) || slot.pointee.up.state.contains(.eof) else { return true }
         if slot.pointee.pending == Flow.none {
             let block = takeBlock()
             guard block != Flow.none else { return inspectUnbuffered(index) }
             layOut(block, index, hint: hint(of: index))
             let pending = blocks.pending(block)
             pending.pointee.count = stash.restore(index, into: blocks.body(block))
-            if slot.pointee.up.state.contains(.ended) { pending.pointee.input = .ended }
+            if slot.pointee.up.state.contains(.eof) { pending.pointee.input = .ended }
         }
         while slot.pointee.inspecting != 0 {
             let readable = slot.pointee.up.state.contains(.readable)
@@ -86,7 +86,7 @@ extension Worker {
         let outcome = kernel.peek(slot.pointee.client, space)
         var error = outcome.error
         // While bytes stay in the socket, no read reports a reset.
-        if error == 0, slot.pointee.up.state.contains(.urgent) { error = kernel.pendingError(slot.pointee.client) }
+        if error == 0, slot.pointee.up.state.contains(.exceptional) { error = kernel.pendingError(slot.pointee.client) }
         guard error == 0 else {
             releasePending(index)
             slot.pointee.up.state.remove(.readable)
@@ -95,14 +95,14 @@ extension Worker {
             return false
         }
         pending.pointee.count = outcome.value
-        if outcome.value == 0 { slot.pointee.up.state.insert(.ended) }
-        if outcome.value == 0 || (slot.pointee.up.state.contains(.ending) && outcome.value < space.count) {
+        if outcome.value == 0 { slot.pointee.up.state.insert(.eof) }
+        if outcome.value == 0 || (slot.pointee.up.state.contains(.finReceived) && outcome.value < space.count) {
             pending.pointee.input = .ended
         }
         guard askInspections(index) else { return false }
         releasePending(index)
         guard slot.pointee.inspecting == 0 else { return true }
-        slot.pointee.up.state.remove(.inspected)
+        slot.pointee.up.state.remove(.heldForInspection)
         programs.decided(slot.pointee.program)
         return true
     }
@@ -142,7 +142,7 @@ extension Worker {
         let block = slot.pointee.pending
         let pending = blocks.pending(block)
         let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
-        slot.pointee.up.state.remove(.inspected)
+        slot.pointee.up.state.remove(.heldForInspection)
         programs.decided(slot.pointee.program)
         guard pending.pointee.count > consumed else {
             releasePending(index)

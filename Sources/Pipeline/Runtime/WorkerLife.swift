@@ -62,7 +62,7 @@ extension Worker {
     private func mayBeOwed(_ flow: UnsafeMutablePointer<Flow>, _ side: Side) -> Bool {
         if flow.pointee.holdsBytes { return true }
         guard !flow.pointee.state.contains(.acknowledged) else { return false }
-        return flow.pointee.total != 0 || flow.pointee.state.contains(.shut) || side == .upstream
+        return flow.pointee.total != 0 || flow.pointee.state.contains(.finSent) || side == .upstream
     }
 
     /// For a zero window: four probes within the timeout, so that one lost probe is not fatal. The system's own
@@ -92,22 +92,22 @@ extension Worker {
         guard flow.pointee.watched == total else {
             // Bytes have moved meanwhile.
             flow.pointee.watched = total
-            flow.pointee.state.remove([.acknowledged, .silent])
+            flow.pointee.state.remove([.acknowledged, .unanswered])
             return false
         }
-        guard flow.pointee.state.isDisjoint(with: [.dropped, .broken]), mayBeOwed(flow, side) else { return false }
+        guard flow.pointee.state.isDisjoint(with: [.sinkLost, .sourceLost]), mayBeOwed(flow, side) else { return false }
         let slot = slab.slots + index
         guard let silence = kernel.silence(of: side == .client ? slot.pointee.client : slot.pointee.upstream) else {
             return false
         }
         guard silence.isOwed, silence.isUnanswered else {
             if silence.isOwed { probeOften(index) } else { flow.pointee.state.insert(.acknowledged) }
-            flow.pointee.state.remove(.silent)
+            flow.pointee.state.remove(.unanswered)
             return false
         }
         // The first check sees that it was probed; the second, that more than half the timeout has passed since.
-        guard flow.pointee.state.contains(.silent) else {
-            flow.pointee.state.insert(.silent)
+        guard flow.pointee.state.contains(.unanswered) else {
+            flow.pointee.state.insert(.unanswered)
             return false
         }
         return silence.lasts >= lifeWatch.timeout

@@ -10,10 +10,10 @@ extension Worker {
     /// `side` is gone: its received bytes are passed on, and bytes for it are dropped.
     private mutating func lose(_ index: Int, _ side: Side, _ error: Int32) {
         let flow = slab.flow(index, side)
-        flow.pointee.state.formUnion([.broken, .readable, .urgent])
-        if Worker.isDeath(error) { flow.pointee.state.insert(.timedOut) }
+        flow.pointee.state.formUnion([.sourceLost, .readable, .exceptional])
+        if Worker.isDeath(error) { flow.pointee.state.insert(.sourceTimedOut) }
         giveBack(index, side.other)
-        slab.flow(index, side.other).pointee.state.insert(.dropped)
+        slab.flow(index, side.other).pointee.state.insert(.sinkLost)
         let slot = slab.slots + index
         slot.pointee.enter(.losing(side))
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
@@ -39,12 +39,12 @@ extension Worker {
     /// other side: asks the socket. False if the connection has ended.
     mutating func noticeLoss(_ index: Int, _ side: Side) -> Bool {
         let flow = slab.flow(index, side)
-        guard flow.pointee.state.contains(.hungUp), flow.pointee.state.contains(.ended) || waits(flow) else {
+        guard flow.pointee.state.contains(.hangupUnasked), flow.pointee.state.contains(.eof) || waits(flow) else {
             return true
         }
-        flow.pointee.state.remove(.hungUp)
+        flow.pointee.state.remove(.hangupUnasked)
         let slot = slab.slots + index
-        guard slab.slots[index].phase.lost == nil, !flow.pointee.state.contains(.dropped) else { return true }
+        guard slab.slots[index].phase.lost == nil, !flow.pointee.state.contains(.sinkLost) else { return true }
         let error = kernel.pendingError(side == .client ? slot.pointee.client : slot.pointee.upstream)
         guard error != 0 else { return true }
         guard ErrorNumber.isOfPeer(error), waits(flow) else {
@@ -57,7 +57,7 @@ extension Worker {
 
     /// Bytes of this side are stuck: here, or in its socket because no block is available.
     private func waits(_ flow: UnsafeMutablePointer<Flow>) -> Bool {
-        flow.pointee.holdsBytes || (!flow.pointee.state.contains(.writable) && !flow.pointee.state.contains(.ended))
+        flow.pointee.holdsBytes || (!flow.pointee.state.contains(.writable) && !flow.pointee.state.contains(.eof))
     }
 
     /// The peer of a side timed out (R14). Its earlier bytes are passed on first here too.
@@ -71,7 +71,7 @@ extension Worker {
     }
 
     mutating func endLost(_ index: Int, _ side: Side) {
-        endBroken(index, side, slab.flow(index, side).pointee.brokenBy ?? ErrorNumber.connectionReset)
+        endBroken(index, side, slab.flow(index, side).pointee.sourceError ?? ErrorNumber.connectionReset)
     }
 
     /// Ends a connection because of a socket error: the peer's, or this node's.

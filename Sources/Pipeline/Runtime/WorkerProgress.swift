@@ -74,7 +74,7 @@ extension Worker {
         guard chain.pointee.progressInterval != nil else { return }
         let (up, down) = slot.pointee.payload
         guard
-            !slot.pointee.marks.contains(.reported) || up != slot.pointee.reported.bytesToUpstream
+            !slot.pointee.marks.contains(.progressReported) || up != slot.pointee.reported.bytesToUpstream
                 || down != slot.pointee.reported.bytesToClient
         else { return }
         let totals = totals(index, RuntimeReason.closedByClient.code, at: wallClock)
@@ -89,6 +89,6 @@ extension Worker {
         }
         slot.pointee.reported.bytesToUpstream = up
         slot.pointee.reported.bytesToClient = down
-        slot.pointee.marks.insert(.reported)
+        slot.pointee.marks.insert(.progressReported)
     }
 }

@@ -25,7 +25,7 @@ extension Worker {
     mutating func noteHangUp(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.header.isOn, slot.pointee.phase.isRelaying, isInWindow(index),
-            !slot.pointee.up.state.contains(.shut)
+            !slot.pointee.up.state.contains(.finSent)
         else { return }
         slot.pointee.header.hangUp(taken: taken(index))
     }

@@ -39,11 +39,11 @@ extension Worker {
         if readiness.contains(.readable) { flow.state.insert(.readable) }
         if readiness.contains(.hangup) {
             // A reset comes with `EPOLLRDHUP` too, and with its error behind the bytes: read until that is told.
-            flow.state.formUnion([.readable, .urgent, .hungUp])
+            flow.state.formUnion([.readable, .exceptional, .hangupUnasked])
         } else if readiness.contains(.readEnd) {
-            flow.state.formUnion([.ending, .readable])
+            flow.state.formUnion([.finReceived, .readable])
         }
-        if readiness.contains(.urgent) { flow.state.insert(.urgent) }
+        if readiness.contains(.urgent) { flow.state.insert(.exceptional) }
     }
 
     /// The client left during the connect: ends the connection, without blame for the backend.
@@ -58,7 +58,7 @@ extension Worker {
         defer { checkStandstill(index) }
         guard pumpUp(index), pump(index, .upstream) else { return }
         // A write found the client gone: its earlier bytes are passed on first.
-        if slot.pointee.up.state.contains(.broken) {
+        if slot.pointee.up.state.contains(.sourceLost) {
             guard pumpUp(index) else { return }
         }
         guard noticeLoss(index, .client), noticeLoss(index, .upstream) else { return }
@@ -75,7 +75,9 @@ extension Worker {
     private mutating func pumpUp(_ index: Int) -> Bool {
         let up = slab.flow(index, .client)
         guard pump(index, .client) else { return false }
-        guard up.pointee.state.contains(.inspected), !up.pointee.holdsBytes, !up.pointee.isOver else { return true }
+        guard up.pointee.state.contains(.heldForInspection), !up.pointee.holdsBytes, !up.pointee.isOver else {
+            return true
+        }
         return inspectFirstBytes(index) && pump(index, .client)
     }
 
@@ -84,13 +86,13 @@ extension Worker {
         slot.pointee.enter(.closing(first: first))
         slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
         // Most are over soon, and need no keepalive.
-        let isGuarded = slot.pointee.marks.contains(.guarded)
+        let isGuarded = slot.pointee.marks.contains(.upstreamGuarded)
         wheel.arm(slab.slots, index, at: now + (isGuarded ? halfCloseTimeout : min(Self.guardAfter, halfCloseTimeout)))
     }
 
     /// True for a connection that stays half-closed, and gets keepalive from now on.
     mutating func guardHalfClosed(_ index: Int) -> Bool {
-        guard !slab.slots[index].marks.contains(.guarded), halfCloseTimeout > Self.guardAfter,
+        guard !slab.slots[index].marks.contains(.upstreamGuarded), halfCloseTimeout > Self.guardAfter,
             slab.slots[index].phase.lost == nil
         else { return false }
         guardUpstream(index)
@@ -138,9 +140,9 @@ extension Worker {
             let step: Step
             if flow.pointee.holdsBytes {
                 step = flow.pointee.state.contains(.writable) ? drain(index, flow, to) : .wait
-            } else if flow.pointee.state.contains(.inspected) {
+            } else if flow.pointee.state.contains(.heldForInspection) {
                 return true
-            } else if flow.pointee.state.contains(.ended) {
+            } else if flow.pointee.state.contains(.eof) {
                 if source == .upstream { noteHangUp(index) }
                 step = end(flow, from, to)
                 if case .wait = step { return true }
@@ -192,12 +194,12 @@ extension Worker {
     /// The source was read to its end and all of it was written: passes FIN on. After a FIN no read reports a reset, so
     /// the source is asked if an event reported one.
     private mutating func end(_ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor) -> Step {
-        if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
-        if flow.pointee.state.contains(.urgent) {
+        if let error = flow.pointee.sourceError { return .sourceBroken(error) }
+        if flow.pointee.state.contains(.exceptional) {
             let error = kernel.pendingError(from)
             guard error == 0 else { return .sourceBroken(error) }
         }
-        flow.pointee.state.insert(.shut)
+        flow.pointee.state.insert(.finSent)
         flow.pointee.state.remove(.acknowledged)
         releasePipe(flow)
         kernel.shutdownWrite(to)
@@ -212,7 +214,7 @@ extension Worker {
         guard !outcome.isError else { return notRead(flow, outcome.error) }
         let count = outcome.value
         if count == 0 {
-            flow.pointee.state.insert(.ended)
+            flow.pointee.state.insert(.eof)
             return .moved(0)
         }
         noteRead(index, source, count)
@@ -244,7 +246,7 @@ extension Worker {
         guard !outcome.isError else { return notRead(flow, outcome.error) }
         let count = outcome.value
         if count == 0 {
-            flow.pointee.state.insert(.ended)
+            flow.pointee.state.insert(.eof)
             return .moved(0)
         }
         let written = kernel.send(
@@ -273,7 +275,7 @@ extension Worker {
     /// A read without bytes: would block, end, or error.
     private func notRead(_ flow: UnsafeMutablePointer<Flow>, _ error: Int32) -> Step {
         guard error == ErrorNumber.again else { return .sourceBroken(error) }
-        if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
+        if let error = flow.pointee.sourceError { return .sourceBroken(error) }
         flow.pointee.state.remove(.readable)
         return .wait
     }
@@ -291,9 +293,9 @@ extension Worker {
     private func noteRead(_ flow: UnsafeMutablePointer<Flow>, isShort: Bool, isPaced: Bool) {
         if isShort {
             flow.pointee.fullReads = 0
-            if flow.pointee.state.contains(.urgent) { return }
-            if flow.pointee.state.contains(.ending) {
-                flow.pointee.state.insert(.ended)
+            if flow.pointee.state.contains(.exceptional) { return }
+            if flow.pointee.state.contains(.finReceived) {
+                flow.pointee.state.insert(.eof)
             } else {
                 flow.pointee.state.remove(.readable)
             }

@@ -21,13 +21,13 @@ extension Worker {
                 stopSplicing(flow, from)
                 return .moved(0)
             }
-            if let error = flow.pointee.brokenBy { return .sourceBroken(error) }
+            if let error = flow.pointee.sourceError { return .sourceBroken(error) }
             flow.pointee.state.remove(.readable)
             awaitMore(index, flow, from)
             return .wait
         }
         if outcome.value == 0 {
-            flow.pointee.state.insert(.ended)
+            flow.pointee.state.insert(.eof)
             return .moved(0)
         }
         flow.pointee.pipeBytes = UInt32(outcome.value)
@@ -38,7 +38,7 @@ extension Worker {
     private mutating func noteSplice(
         _ flow: UnsafeMutablePointer<Flow>, _ from: Descriptor, _ to: Descriptor, _ count: Int
     ) {
-        flow.pointee.state.insert(.moved)
+        flow.pointee.state.insert(.splicedLately)
         if count < Self.smallSplice {
             flow.pointee.smallSplices &+= 1
             if flow.pointee.smallSplices >= Self.smallSplicesToCopy { stopSplicing(flow, from) }

@@ -21,7 +21,7 @@ extension Worker {
             duration: now.since(slot.pointee.accepted), instance: slot.pointee.instanceNumber,
             source: slot.pointee.peer.address)
         totals.reported = slot.pointee.reported
-        totals.isReported = slot.pointee.marks.contains(.reported)
+        totals.isReported = slot.pointee.marks.contains(.progressReported)
         totals.at = wallClock
         return totals
     }
