@@ -196,9 +196,10 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
     let owners = Kept((program, snapshot, snapshot.handle, context))
     return { number in
         let (facts, prelude) = (memory.value.facts, memory.value.prelude)
-        facts.pointee = ConnectionFacts(
+        memory.value.lasting.pointee = LastingFacts(
             peer: PeerAddress(peer), destination: DestinationAddress(listening), listener: 0, hint: .tlsPassthrough,
             serial: UInt64(number))
+        facts.pointee = ConnectionFacts(memory.value.lasting)
         prelude.pointee.reset()
         memory.value.kept.pointee.reset()
         let view = ConnectionView(
@@ -219,6 +220,7 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
 struct ChainMemory {
     let states: UnsafeMutablePointer<UnsafeMutableRawPointer>
     let stages: UnsafePointer<Stage>
+    let lasting: UnsafeMutablePointer<LastingFacts>
     let facts: UnsafeMutablePointer<ConnectionFacts>
     let prelude: UnsafeMutablePointer<Prelude>
     /// What stages keep.
@@ -226,11 +228,10 @@ struct ChainMemory {
 
     init(_ states: UnsafeMutablePointer<UnsafeMutableRawPointer>, _ stages: UnsafePointer<Stage>) {
         (self.states, self.stages) = (states, stages)
+        lasting = .allocate(capacity: 1)
+        lasting.initialize(to: LastingFacts())
         facts = .allocate(capacity: 1)
-        facts.initialize(
-            to: ConnectionFacts(
-                peer: PeerAddress(peer), destination: DestinationAddress(listening), listener: 0, hint: .tlsPassthrough,
-                serial: 0))
+        facts.initialize(to: ConnectionFacts(lasting))
         prelude = .allocate(capacity: 1)
         prelude.initialize(to: Prelude())
         kept = .allocate(capacity: 1)

@@ -247,7 +247,7 @@ private enum Cuts {
 
 /// One connection's way through its chain, as the worker goes it: stages in order, one that waits is asked again when it
 /// has what it wanted or nothing more comes, and in a chain that does not block the rest goes on meanwhile.
-private struct ChainRun {
+private struct ChainRun: ~Copyable {
     struct Outcome: Equatable {
         /// Nil: not refused.
         var reason: ReasonCode?
@@ -269,6 +269,8 @@ private struct ChainRun {
     private let place: ChainFixture.Place
     private let stream: UnsafeBufferPointer<UInt8>
     private var end: InputState
+    /// As in a slot: it stays where it is.
+    private let lasting: UnsafeMutablePointer<LastingFacts>
     private var facts: ConnectionFacts
     private var (prelude, memory) = (Prelude(), StageMemory())
     private var (count, isInspecting) = (0, false)
@@ -280,13 +282,15 @@ private struct ChainRun {
         _ fixture: ChainFixture, _ place: ChainFixture.Place, _ stream: UnsafeBufferPointer<UInt8>, end: InputState,
         isLate: Bool
     ) {
-        (self.fixture, self.place, self.stream) = (fixture, place, stream)
-        (self.end, self.isLate) = (end, isLate)
-        facts = ConnectionFacts(
-            peer: PeerAddress(place.peer),
-            destination: DestinationAddress(Endpoint(IPAddress(high: 1, low: 1), place.port)),
-            listener: place.listener, hint: place.hint, serial: 7)
+        (self.fixture, self.place, self.stream, self.end, self.isLate) = (fixture, place, stream, end, isLate)
+        lasting = .allocate(capacity: 1)
+        let to = DestinationAddress(Endpoint(IPAddress(high: 1, low: 1), place.port))
+        lasting.initialize(
+            to: LastingFacts(
+                peer: PeerAddress(place.peer), destination: to, listener: place.listener, hint: place.hint, serial: 7))
+        facts = ConnectionFacts(lasting)
     }
+    deinit { lasting.deallocate() }
 
     mutating func run(cuts: [Int]) -> Outcome {
         var cuts = cuts[...]
@@ -385,15 +389,12 @@ private struct ChainRun {
         var outcome = Outcome(reason: reason, isWaiting: isWaiting)
         outcome.route = facts.route?.pointee.id.string
         outcome.name = facts.serverName.string
-        outcome.sniff = facts.sniff
-        outcome.client = facts.client
-        outcome.consumed = facts.consumed
+        (outcome.sniff, outcome.client, outcome.consumed) = (facts.sniff, facts.client, facts.consumed)
         outcome.tlvs = Int(facts.tlvOffset)..<Int(facts.tlvOffset) + Int(facts.tlvLength)
         outcome.alpn = Int(facts.alpnOffset)..<Int(facts.alpnOffset) + Int(facts.alpnLength)
         outcome.prelude = prelude.withBytes { Array($0) }
         outcome.owesHeader = facts.owesProxyHeader
-        outcome.peer = place.peer
-        outcome.isStranger = place.isStranger
+        (outcome.peer, outcome.isStranger) = (place.peer, place.isStranger)
         return outcome
     }
 }

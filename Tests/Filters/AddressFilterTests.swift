@@ -70,7 +70,7 @@ struct AddressFilterTests {
     func believed() throws {
         var run = FilterHarness()
         run.peer = FilterHarness.endpoint("198.51.100.1:1")
-        run.facts.client = ClientAddress(FilterHarness.endpoint("192.0.2.7:1"))
+        run.lasting.client = ClientAddress(FilterHarness.endpoint("192.0.2.7:1"))
         let (verdict, text) = try run.run(AddressFilter.self, [rule("deny", nil, "192.0.2.0/24")])
         #expect(verdict == .refuse(0))
         #expect(text == "source 192.0.2.7 is in @set (192.0.2.0/24), which a rule denies")
@@ -81,7 +81,7 @@ struct AddressFilterTests {
         for (peer, wanted) in [("198.51.100.1:1", "next"), ("203.0.113.9:1", "address.denied_peer client")] {
             var run = FilterHarness()
             run.peer = FilterHarness.endpoint(peer)
-            run.facts.client = ClientAddress(FilterHarness.endpoint("192.0.2.7:1"))
+            run.lasting.client = ClientAddress(FilterHarness.endpoint("192.0.2.7:1"))
             let rules = [rule("allow", "peer", "198.51.100.0/24"), rule("deny", "peer", "::/0")]
             let verdict = try run.evaluate(AddressFilter.self, rules)
             #expect(FilterHarness.reason(verdict, of: AddressFilter.self) ?? "\(verdict)" == wanted)

@@ -125,7 +125,7 @@ struct AntiSpoofSenderTests {
         }
         // A believed address in the list makes nobody a sender.
         run.peer = FilterHarness.endpoint("[2600::1]:1")
-        run.facts.client = ClientAddress(FilterHarness.endpoint("10.1.2.3:5"))
+        run.lasting.client = ClientAddress(FilterHarness.endpoint("10.1.2.3:5"))
         let verdict = try run.evaluate(AntiSpoofFilter.self, Self.require, bytes: Self.v1)
         #expect(reason(verdict) == "anti_spoof.spoofed client")
     }

@@ -41,7 +41,7 @@ struct BackendBalanceTests {
         /// The backends that a new connection is to try, by index; or the refusal.
         mutating func connect(client: IPAddress? = nil) -> (order: [Int], reason: String?, why: String) {
             run.resetFacts()
-            if let client { run.facts.client = ClientAddress(Endpoint(client, 40000)) }
+            if let client { run.lasting.client = ClientAddress(Endpoint(client, 40000)) }
             let (verdict, why) = run.evaluate(BackendFilter.self, settings, &state)
             let order = (0..<Int(run.facts.candidates.count)).compactMap { place in
                 run.facts.candidates[place].flatMap { route.pointee.backends.buffer.baseAddress?.distance(to: $0) }
@@ -256,7 +256,7 @@ struct BackendBalanceTests {
         var reservations: [Reservations] = []
         for _ in 0..<2 {
             #expect(bench.connect().reason == nil)
-            reservations.append(bench.run.facts.reservations)
+            reservations.append(bench.run.lasting.reservations)
         }
         let refused = bench.connect()
         #expect(refused.reason == "backend.route_full client")
@@ -272,7 +272,7 @@ struct BackendBalanceTests {
         let other = UnsafeMutablePointer<ReservationCount>.allocate(capacity: 1)
         other.initialize(to: ReservationCount())
         defer { other.deinitialize(count: 1).deallocate() }
-        for _ in 0..<Reservations.capacity { _ = bench.run.facts.reservations.append(other) }
+        for _ in 0..<Reservations.capacity { _ = bench.run.lasting.reservations.append(other) }
         let verdict = bench.run.evaluate(BackendFilter.self, bench.settings, &bench.state).verdict
         #expect(FilterHarness.reason(verdict, of: BackendFilter.self) == "backend.too_many_limits node")
         #expect(bench.route.pointee.cell.pointee.active.current == 0)

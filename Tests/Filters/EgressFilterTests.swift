@@ -67,7 +67,7 @@ import Testing
         var run = made
         defer { free() }
         run.peer = FilterHarness.endpoint("[fd00::3]:40000")
-        run.facts.client = ClientAddress(FilterHarness.endpoint("[fd00::1]:40000"))
+        run.lasting.client = ClientAddress(FilterHarness.endpoint("[fd00::1]:40000"))
         #expect(try run.evaluate(AntiSpoofFilter.self, assigned) != .next)
     }
 

@@ -30,10 +30,10 @@ struct ProxyV2FilterTests {
     @Test("R16: IPv4 and IPv4-mapped are INET", arguments: ["192.0.2.1:40000", "[::ffff:192.0.2.1]:40000"])
     func v4(_ client: String) throws {
         var run = harness()
-        run.facts.client = ClientAddress(FilterHarness.endpoint(client))
+        run.lasting.client = ClientAddress(FilterHarness.endpoint(client))
         var other = FilterHarness()
         other.destination = FilterHarness.endpoint("192.0.2.2:443")
-        other.facts.client = run.facts.client
+        other.lasting.client = run.facts.client
         other.facts.route = run.facts.route
         #expect(try other.evaluate(ProxyV2Filter.self) == .next)
         #expect(hex(other.preludeBytes) == "0d0a0d0a000d0a515549540a2111000cc0000201c00002029c4001bb")
@@ -65,7 +65,7 @@ struct ProxyV2FilterTests {
     @Test("R17: the believed client is passed on, not the peer")
     func believed() throws {
         var run = harness()
-        run.facts.client = ClientAddress(FilterHarness.endpoint("[2001:db8::7]:7"))
+        run.lasting.client = ClientAddress(FilterHarness.endpoint("[2001:db8::7]:7"))
         #expect(try run.evaluate(ProxyV2Filter.self) == .next)
         withExactBytes(run.preludeBytes) { bytes in
             guard case .ok(let header) = ProxyHeader.parse(bytes) else {
@@ -88,7 +88,7 @@ struct ProxyV2FilterTests {
             ),
         ] {
             var run = harness()
-            run.facts.client = ClientAddress(FilterHarness.endpoint(client))
+            run.lasting.client = ClientAddress(FilterHarness.endpoint(client))
             run.facts.believedDestination = DestinationAddress(FilterHarness.endpoint(destination))
             let (verdict, text) = try run.run(ProxyV2Filter.self)
             #expect(verdict == .next)

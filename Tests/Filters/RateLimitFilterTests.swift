@@ -61,7 +61,7 @@ struct RateLimitFilterTests {
         var run = FilterHarness()
         for host in 1...3 {
             run.resetFacts()
-            run.facts.client = ClientAddress(FilterHarness.endpoint("198.51.100.\(host):1"))
+            run.lasting.client = ClientAddress(FilterHarness.endpoint("198.51.100.\(host):1"))
             #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == .next)
         }
     }
@@ -78,9 +78,8 @@ struct RateLimitFilterTests {
         ]
         func ask(_ route: Int, listener: UInt16) throws -> Verdict {
             run.resetFacts()
-            run.facts = ConnectionFacts(
-                peer: PeerAddress(run.peer), destination: DestinationAddress(run.destination), listener: listener,
-                hint: .tcpRaw, serial: 1)
+            run.lasting.listener = listener
+            run.lasting.hint = .tcpRaw
             run.facts.route = routes[route]
             run.facts.candidates.append(routes[route].pointee.backends.pointer(0))
             return try run.evaluate(RateLimitFilter.self, Self.clauses(table))
@@ -152,10 +151,10 @@ struct RateLimitFilterTests {
             .listener, concurrent: 1, bytesDown: ByteRate(bytesPerSecond: 1000, burst: 4096))
         var run = FilterHarness()
         #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == .next)
-        #expect(run.facts.buckets.count == 1)
-        #expect(run.facts.buckets[0]?.pointee.up.isUnlimited == true)
-        #expect(run.facts.buckets[0]?.pointee.down.isUnlimited == false)
-        var first = run.facts.reservations
+        #expect(run.lasting.buckets.count == 1)
+        #expect(run.lasting.buckets[0]?.pointee.up.isUnlimited == true)
+        #expect(run.lasting.buckets[0]?.pointee.down.isUnlimited == false)
+        var first = run.lasting.reservations
         run.resetFacts()
         let (verdict, why) = try run.run(RateLimitFilter.self, Self.clauses(table))
         #expect(
@@ -173,7 +172,7 @@ struct RateLimitFilterTests {
         let other = UnsafeMutablePointer<ReservationCount>.allocate(capacity: 1)
         other.initialize(to: ReservationCount())
         defer { other.deinitialize(count: 1).deallocate() }
-        while run.facts.reservations.append(UnsafePointer(other)) {}
+        while run.lasting.reservations.append(UnsafePointer(other)) {}
         #expect(try run.evaluate(RateLimitFilter.self, Self.clauses(table)) == .refuse(1))
         #expect(table.handle.look(LimitKeyBits(high: 0, low: 0), at: run.now).active == 0)
     }

@@ -62,6 +62,19 @@ struct SlabTests {
         holds(slab.slots[index].down.total == 7)
     }
 
+    @Test("facts refer to what the slot has, also those of a later block")
+    func lastingFacts() throws {
+        guard var slab = Slab(capacity: 2) else { throw NoMemory() }
+        _ = slab.take()
+        guard let index = slab.take() else { throw NoMemory() }
+        var (prelude, memory) = (Prelude(), StageMemory())
+        var facts = ConnectionFacts(slab.lasting(index))
+        let client = ClientAddress(Endpoint(IPAddress(high: 1, low: 2), 3))
+        Effects(facts: &facts, prelude: &prelude, memory: &memory).setClient(client)
+        holds(slab.slots[index].lasting.client == client)
+        holds(ConnectionFacts(slab.lasting(index)).client == client)
+    }
+
     @Test("the run queue is first in, first out, and bounded")
     func runQueue() {
         var queue = RunQueue(capacity: 2)

@@ -68,6 +68,8 @@ final class Connection {
     var consumed = 0
     /// What stages have counted it in.
     var held: [Int] = []
+    /// The rates that stages have set.
+    var paced: [Int] = []
     /// When the backend took the first byte, and the worker had read enough of its answer to judge it.
     var firstWrite: UInt64?
     var firstAnswer: UInt64?

@@ -199,6 +199,7 @@ extension World {
         checkHolds()
         checkCells()
         checkCellTotals()
+        checkLines()
         checkAccounts()
         if statesAlive > 0 { fail("S16: \(statesAlive) stage states are never freed") }
     }

@@ -57,7 +57,30 @@ extension World {
         }
     }
 
+    /// A stage sets rates.
+    func pace(_ connection: Connection, _ buckets: some Sequence<Int>, _ effects: Effects) {
+        for index in buckets {
+            if !effects.pace(bucket(index)) { fail("no room for a bucket") }
+            connection.paced.append(index)
+        }
+    }
+
     // MARK: Checks
+
+    /// [S21] When all is over nobody waits for a rate: one more that did would be alone.
+    func checkLines() {
+        for index in scenario.buckets.indices {
+            let (plan, now) = (scenario.buckets[index], Instant(nanoseconds: clock))
+            func isCrowded(_ bucket: borrowing ByteBucket, _ rate: UInt64) -> Bool {
+                bucket.charge(Int(rate + plan.burst), at: now)
+                bucket.join()
+                return bucket.isCrowded(now)
+            }
+            if isCrowded(bucket(index).pointee.up, plan.up) || isCrowded(bucket(index).pointee.down, plan.down) {
+                fail("S21: somebody waits for rate \(index) who is gone")
+            }
+        }
+    }
 
     /// [S18] What stages have counted is given back once, when the connection ends.
     func checkHolds() {
@@ -112,7 +135,7 @@ extension World {
     func checkRate(_ socket: Socket, _ count: Int) {
         let connection = connections[socket.connection]
         let direction = socket.side == .client ? 0 : 1
-        for index in connection.plan.buckets {
+        for index in connection.paced {
             let plan = scenario.buckets[index]
             let rate = direction == 0 ? plan.up : plan.down
             guard rate > 0 else { continue }
@@ -130,7 +153,7 @@ extension World {
 
     /// [S21] Until when a flow may be left alone for its rate; nil: it may not.
     func waitsForRate(_ connection: Connection, _ source: Socket.Side) -> UInt64? {
-        let buckets = connection.plan.buckets.filter {
+        let buckets = connection.paced.filter {
             source == .client ? !bucket($0).pointee.up.isUnlimited : !bucket($0).pointee.down.isUnlimited
         }
         guard !buckets.isEmpty else { return nil }

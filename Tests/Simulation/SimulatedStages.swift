@@ -137,6 +137,14 @@ enum InspectStage: SimulatedStage {
             connection.consumed = trusted
             return .next
         }
+        let verdict = inspect(view)
+        if verdict == .next, view.isInspecting {
+            settings.world.pace(connection, connection.plan.buckets.suffix(1), effects)
+        }
+        return verdict
+    }
+
+    private static func inspect(_ view: ConnectionView) -> Verdict {
         let seen = view.bytes.prefix(signature.count)
         guard seen.elementsEqual(signature.prefix(seen.count)) else { return .next }
         if seen.count == signature.count { return .refuse(0) }
@@ -203,9 +211,9 @@ enum BackendStage: SimulatedStage {
         effects.setRoute(route, candidates: candidates)
         if let ejection = settings.world.ejection { effects.setEjection(ejection) }
         settings.world.hold(connection, connection.plan.reservations.dropFirst(), effects)
-        for bucket in connection.plan.buckets where !effects.pace(settings.world.bucket(bucket)) {
-            settings.world.fail("no room for a bucket")
-        }
+        // An open inspection sets the last one, while bytes flow.
+        let late = connection.inspection == .open ? 1 : 0
+        settings.world.pace(connection, connection.plan.buckets.dropLast(late), effects)
         return .next
     }
 }

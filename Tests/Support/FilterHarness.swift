@@ -21,12 +21,20 @@ package struct FilterHarness {
     package let routes = FakeRoutes()
     /// Who has which address on this node; the caller's to free.
     package var instances = InstanceDirectory.empty
+    private var held: HeldFacts
     package var facts: ConnectionFacts
     package var prelude = Prelude()
     private var memory = StageMemory()
 
     package init() {
-        facts = FilterHarness.facts(peer: peer, destination: destination, hint: hint)
+        held = HeldFacts(FilterHarness.lasting(peer: peer, destination: destination, hint: hint))
+        facts = ConnectionFacts(held.lasting)
+    }
+
+    /// What a worker's slot has of the connection, and ``facts`` refer to.
+    package var lasting: LastingFacts {
+        get { held.lasting.pointee }
+        _modify { yield &held.lasting.pointee }
     }
 
     /// An endpoint literal; `[::]:0` if it is none, which no test expects.
@@ -34,13 +42,14 @@ package struct FilterHarness {
 
     /// A new connection: facts, prelude and memory as after accept.
     package mutating func resetFacts() {
-        facts = FilterHarness.facts(peer: peer, destination: destination, hint: hint)
+        held = HeldFacts(FilterHarness.lasting(peer: peer, destination: destination, hint: hint))
+        facts = ConnectionFacts(held.lasting)
         prelude.reset()
         memory.reset()
     }
 
-    private static func facts(peer: Endpoint, destination: Endpoint, hint: ProtocolHint) -> ConnectionFacts {
-        ConnectionFacts(
+    private static func lasting(peer: Endpoint, destination: Endpoint, hint: ProtocolHint) -> LastingFacts {
+        LastingFacts(
             peer: PeerAddress(peer), destination: DestinationAddress(destination), listener: 0, hint: hint, serial: 1)
     }
 
@@ -94,4 +103,14 @@ package struct FilterHarness {
         guard Int(code) < reasons.count else { return "undeclared reason \(code)" }
         return "\(F.descriptor.keyword).\(reasons[Int(code)].name) \(reasons[Int(code)].side.rawValue)"
     }
+}
+
+/// Facts that stay where they are, as in a slot, for as long as somebody has this.
+package final class HeldFacts {
+    package let lasting: UnsafeMutablePointer<LastingFacts>
+    package init(_ lasting: LastingFacts) {
+        self.lasting = .allocate(capacity: 1)
+        self.lasting.initialize(to: lasting)
+    }
+    deinit { lasting.deallocate() }
 }

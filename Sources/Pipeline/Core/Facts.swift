@@ -52,17 +52,22 @@ public enum Fact: String, Sendable, CaseIterable {
     }
 }
 
-/// The facts of one connection while its stages run.
+/// All that is known of one connection while its stages run: what only they and the connect need, and, by reference, what the
+/// connection knows for as long as it lives.
 public struct ConnectionFacts: @unchecked Sendable {
-    public let peer: PeerAddress
-    public let destination: DestinationAddress
+    /// In the connection's slot, which never moves and outlives this.
+    @usableFromInline let lasting: UnsafeMutablePointer<LastingFacts>
+    @inlinable public var peer: PeerAddress { lasting.pointee.peer }
+    @inlinable public var destination: DestinationAddress { lasting.pointee.destination }
     /// Index of the listener in its program.
-    public let listener: UInt16
-    public let hint: ProtocolHint
+    @inlinable public var listener: UInt16 { lasting.pointee.listener }
+    @inlinable public var hint: ProtocolHint { lasting.pointee.hint }
     /// Node-unique number of the connection, for unique-id TLVs and logs.
-    public let serial: UInt64
-    public var client: ClientAddress
-    public var sniff: SniffOutcome = .notAsked
+    @inlinable public var serial: UInt64 { lasting.pointee.serial }
+    @inlinable public var client: ClientAddress { lasting.pointee.client }
+    @inlinable public var sniff: SniffOutcome { lasting.pointee.sniff }
+    /// Which instance the connection comes from (R19); nil: unknown, or not asked. Pinned until the connection ends.
+    @inlinable public var identity: UnsafePointer<InstanceIdentity>? { lasting.pointee.identity }
     public var serverName = ServerName()
     /// The range of the ALPN extension's protocol list in the client's bytes; 0 length: none.
     public var alpnOffset: UInt16 = 0
@@ -80,14 +85,9 @@ public struct ConnectionFacts: @unchecked Sendable {
     public static var usualDirectTimeout: TimeSpan { .seconds(60) }
     /// How long the destination counts as unreachable if that connect times out (ADR 0049); zero: not at all.
     public var unreachableFor = TimeSpan.zero
-    /// The sending instance (R19); nil: unknown, or not asked. Pinned until the connection ends.
-    public var identity: UnsafePointer<InstanceIdentity>?
-    /// The ejection policy for connect failures (R12); nil: none. Valid as long as the program.
+    /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
     public var ejection: UnsafePointer<EjectionPolicy>?
-    /// Released at the end of the connection.
-    public var reservations = Reservations()
-    public var buckets = ConnectionBuckets()
-    /// The range of the TLVs of an accepted PROXY header in the client's bytes; 0 length: none.
+    /// Where the TLVs of a PROXY header that we believed stand in the client's bytes; 0 length: none.
     public var tlvOffset: UInt16 = 0
     public var tlvLength: UInt16 = 0
     /// The destination in an accepted PROXY header; nil: none. It goes with ``client`` into our own header. Routes are
@@ -113,16 +113,8 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// The same from a route's flags, without its table.
     public func owesProxyHeader(of flags: Route.Flags) -> Bool { flags.contains(.proxyV2) && !hasProxyHeader }
 
-    @inline(__always) public init(
-        peer: PeerAddress, destination: DestinationAddress, listener: UInt16, hint: ProtocolHint, serial: UInt64
-    ) {
-        self.peer = peer
-        self.destination = destination
-        self.listener = listener
-        self.hint = hint
-        self.serial = serial
-        self.client = ClientAddress(peer.endpoint)
-    }
+    /// - Parameter lasting: stays where it is for as long as the facts are used.
+    @inline(__always) public init(_ lasting: UnsafeMutablePointer<LastingFacts>) { self.lasting = lasting }
 }
 
 /// Per-connection memory between calls, for the one stage of a chain that needs it.
@@ -202,6 +194,7 @@ public struct ConnectionView {
 /// A stage's outputs besides its verdict. Valid for the call only; later stages see the effects.
 public struct Effects {
     private let facts: UnsafeMutablePointer<ConnectionFacts>
+    private var lasting: UnsafeMutablePointer<LastingFacts> { facts.pointee.lasting }
     private let prelude: UnsafeMutablePointer<Prelude>
     @usableFromInline let memory: UnsafeMutablePointer<StageMemory>
 
@@ -223,17 +216,17 @@ public struct Effects {
 
     /// - Parameter destination: that client's destination, if the header names it.
     public func setClient(_ client: ClientAddress, destination: DestinationAddress? = nil) {
-        facts.pointee.client = client
+        lasting.pointee.client = client
         facts.pointee.believedDestination = destination
     }
     /// Records what sniffing found. The name must be canonical (``ServerName/set(wire:)``).
     public func setSniff(_ outcome: SniffOutcome, name: ServerName) {
-        facts.pointee.sniff = outcome
+        lasting.pointee.sniff = outcome
         facts.pointee.serverName = name
     }
-    /// The first bytes were read, but are not enough yet.
-    public func setSniffing() { facts.pointee.sniff = .incomplete }
-    /// The range of ALPN in the client's bytes.
+    /// The first bytes are looked at, and don't say enough yet.
+    public func setSniffing() { lasting.pointee.sniff = .incomplete }
+    /// Where ALPN stands in the client's bytes.
     public func setALPN(offset: Int, length: Int) {
         facts.pointee.alpnOffset = UInt16(clamping: offset)
         facts.pointee.alpnLength = UInt16(clamping: length)
@@ -245,12 +238,12 @@ public struct Effects {
     }
     /// Replaces the choice of backends, and leaves the connection's reservations as they are.
     public func setCandidates(_ candidates: BackendCandidates) { facts.pointee.candidates = candidates }
-    /// Hands a reservation to the runtime, which releases `count` at the end of the connection. The stage has counted
-    /// it already. False if the connection can't hold more: then the stage must release it.
-    public func reserve(_ count: UnsafePointer<ReservationCount>) -> Bool { facts.pointee.reservations.append(count) }
-    /// Adds a token bucket for the relay. Its owner must be reserved as well. False if there is no room.
-    public func pace(_ bucket: UnsafePointer<ByteBuckets>) -> Bool { facts.pointee.buckets.append(bucket) }
-    /// R12: the ejection policy for connect failures.
+    /// Has the runtime take `count` back at the end of the connection, however it ends. The stage has counted it
+    /// already. False if a connection can't hold more: then the stage takes it back itself.
+    public func reserve(_ count: UnsafePointer<ReservationCount>) -> Bool { lasting.pointee.reservations.append(count) }
+    /// Has the relay obey a rate. What owns the bucket must be held as well. False if there is no room.
+    public func pace(_ bucket: UnsafePointer<ByteBuckets>) -> Bool { lasting.pointee.buckets.append(bucket) }
+    /// R12: what connect failures lead to.
     public func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
     public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
         facts.pointee.route = route
@@ -265,8 +258,8 @@ public struct Effects {
         facts.pointee.directTimeout = timeout
         facts.pointee.unreachableFor = unreachableFor
     }
-    /// R19: sets the sending instance.
-    public func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { facts.pointee.identity = identity }
+    /// R19: whose connection it is, which pins that. What was said first stays.
+    public func setIdentity(_ identity: UnsafePointer<InstanceIdentity>) { lasting.pointee.pin(identity) }
     /// The first `count` bytes of the stream are not passed on.
     public func consume(_ count: Int) { facts.pointee.consumed = max(0, count) }
     /// Adds bytes to send before the client's. False, and nothing added, if they don't fit.

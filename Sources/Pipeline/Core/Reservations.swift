@@ -169,20 +169,25 @@ public struct ByteBuckets: ~Copyable {
 /// which keeps the bucket alive.
 @frozen public struct ConnectionBuckets: @unchecked Sendable {
     public static let capacity = 4
-    private var items: InlineArray<4, UnsafePointer<ByteBuckets>?>
-    public private(set) var count: UInt8 = 0
+    /// Those that there are come first. A count beside them would cost each slot eight bytes.
+    @usableFromInline var items: InlineArray<4, UnsafePointer<ByteBuckets>?>
 
     public init() { items = InlineArray(repeating: nil) }
 
-    @inlinable public var isEmpty: Bool { count == 0 }
+    @inlinable public var isEmpty: Bool { items[0] == nil }
+    public var count: Int {
+        var count = 0
+        while count < ConnectionBuckets.capacity, items[count] != nil { count += 1 }
+        return count
+    }
     /// False if there is no room.
     public mutating func append(_ bucket: UnsafePointer<ByteBuckets>) -> Bool {
-        guard Int(count) < ConnectionBuckets.capacity else { return false }
-        items[Int(count)] = bucket
-        count += 1
+        let place = count
+        guard place < ConnectionBuckets.capacity else { return false }
+        items[place] = bucket
         return true
     }
     public subscript(_ index: Int) -> UnsafePointer<ByteBuckets>? {
-        index >= 0 && index < Int(count) ? items[index] : nil
+        index >= 0 && index < ConnectionBuckets.capacity ? items[index] : nil
     }
 }

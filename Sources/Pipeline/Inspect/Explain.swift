@@ -124,10 +124,21 @@ package struct Explainer: ~Copyable {
             result.outcome = .refused(reason: program.reasons.text(RuntimeReason.specialDestination.code))
             return result
         }
-        var facts = ConnectionFacts(
+        var lasting = LastingFacts(
             peer: PeerAddress(from), destination: DestinationAddress(to), listener: UInt16(clamping: index),
             hint: spec.hint, serial: 0)
-        facts.spelledDestination = spelled
+        withUnsafeMutablePointer(to: &lasting) { lasting in
+            var facts = ConnectionFacts(lasting)
+            facts.spelledDestination = spelled
+            run(chain, bytes, &facts, &result)
+            withExtendedLifetime(routes) { fill(&result, facts) }
+        }
+        // A dry run ends like a connection: what a stage counted for it all the same is taken back.
+        lasting.release()
+        return result
+    }
+
+    private func run(_ chain: Chain, _ bytes: [UInt8], _ facts: inout ConnectionFacts, _ result: inout Explanation) {
         var (prelude, memory) = (Prelude(), StageMemory())
         let refusal = bytes.withUnsafeBufferPointer { buffer in
             withUnsafeMutablePointer(to: &facts) { facts in
@@ -145,10 +156,6 @@ package struct Explainer: ~Copyable {
             }
         }
         result.outcome = refusal.map { .refused(reason: $0) } ?? .relayed
-        withExtendedLifetime(routes) { fill(&result, facts) }
-        // A dry run ends like a connection: its reservations are released.
-        facts.reservations.release()
-        return result
     }
 
     private func fill(_ result: inout Explanation, _ facts: ConnectionFacts) {

@@ -7,6 +7,7 @@ struct Slab: ~Copyable {
     let capacity: Int
     private let upOffset: Int
     private let downOffset: Int
+    private let lastingOffset: Int
     private var free: Int32 = Flow.none
     private var touched = 0
     private(set) var inUse = 0
@@ -14,10 +15,12 @@ struct Slab: ~Copyable {
     /// Nil if the address space can't be had.
     init?(capacity: Int) {
         guard let up = MemoryLayout<Slot>.offset(of: \.up), let down = MemoryLayout<Slot>.offset(of: \.down),
+            let lasting = MemoryLayout<Slot>.offset(of: \.lasting),
             let memory = cl_map(capacity * MemoryLayout<Slot>.stride)
         else { return nil }
         upOffset = up
         downOffset = down
+        lastingOffset = lasting
         slots = memory.bindMemory(to: Slot.self, capacity: capacity)
         self.capacity = capacity
     }
@@ -55,6 +58,11 @@ struct Slab: ~Copyable {
     func flow(_ index: Int, _ source: Side) -> UnsafeMutablePointer<Flow> {
         (UnsafeMutableRawPointer(slots + index) + (source == .client ? upOffset : downOffset))
             .assumingMemoryBound(to: Flow.self)
+    }
+
+    /// What its facts refer to; valid as long as the slab.
+    func lasting(_ index: Int) -> UnsafeMutablePointer<LastingFacts> {
+        (UnsafeMutableRawPointer(slots + index) + lastingOffset).assumingMemoryBound(to: LastingFacts.self)
     }
 
     /// Slots that were ever used; for walks over all connections.

@@ -85,13 +85,15 @@ struct Slot {
     /// Of the route when it was looked up.
     var routeFlags: Route.Flags = []
     var marks: Marks = []
-    var listener: UInt16 = 0
+    var chain: UInt16 = 0
     var client = Descriptor.none
     var upstream = Descriptor.none
     /// Its entry in ``UpstreamSockets``, as long as `upstream` is open.
     var socket: Int32 = Flow.none
     /// The block with facts and first bytes, until they are sent.
     var pending: Int32 = Flow.none
+    /// Its place in the ``ProgramTable``.
+    var program: Int32 = 0
     /// Timer wheel links: slot indices, or ``Flow/none``.
     var timerNext: Int32 = Flow.none
     var timerPrevious: Int32 = Flow.none
@@ -114,32 +116,18 @@ struct Slot {
     var down = Flow()
     /// What both flows had moved when the half-close deadline was armed.
     var halfClosedTotal: Int64 = 0
-    var serial: UInt64 = 0
     var accepted = Instant(nanoseconds: 0)
     var connected = TimeSpan.zero
-    var peer = Endpoint(.unspecified, 0)
-    // Each endpoint leaves room for something small behind it.
-    /// Its place in the ``ProgramTable``.
-    var program: Int32 = 0
-    var believed = Endpoint(.unspecified, 0)
-    var chain: UInt16 = 0
-    var sniff = SniffOutcome.notAsked
-    /// A peer of it has kept its window shut: see ``Worker/runLifeWatch()``.
-    var isProbedOften = false
-    var destination = Endpoint(.unspecified, 0)
     /// The one that is tried, or connected, and counts the connection among its own: so it is pinned.
     var backend: UnsafePointer<BackendCell>?
     /// The route and its owner, once looked up. Both pinned.
     var route: UnsafePointer<RouteCell>?
     var owner: UnsafePointer<RouteOwner>?
-    /// R19: the sending instance. Pinned.
-    var identity: UnsafePointer<InstanceIdentity>?
     /// See ``Filter/progress(_:_:_:)``.
     var reported = ReportedTotals()
-    /// Released at the end. While stages run before the connect, the facts own the reservations.
-    var reservations = Reservations()
-    var buckets = ConnectionBuckets()
-    var shadowed = ReasonCode(rawValue: .max)
+    /// What stages see and set, and all else that they and logs go by: ``ConnectionFacts`` refer to it.
+    var lasting = LastingFacts()
+    /// As logs have it: see ``Worker/stopPeeking(_:)``.
     var serverName = ShortText<62>()
 
     /// Goes on to another phase.
@@ -152,7 +140,7 @@ struct Slot {
     @inline(__always) var isUndecided: Bool { phase == .peeking || inspecting != 0 }
     /// Has filled the buffer often enough to be spliced.
     var isBulk: Bool { up.state.union(down.state).contains(.splicing) }
-    var instanceNumber: UInt32 { identity?.pointee.number ?? InstanceIdentity.unknown }
+    var instanceNumber: UInt32 { lasting.identity?.pointee.number ?? InstanceIdentity.unknown }
 
     /// What was done for a connection, and is not done again or has to be undone.
     struct Marks: OptionSet {
@@ -169,8 +157,8 @@ struct Slot {
         static let intercepted = Marks(rawValue: 16)
         /// Goes on to its original destination: that was tried, or is connected, and no backend.
         static let direct = Marks(rawValue: 32)
-        /// Came by a TLS listener: for stages that run later.
-        static let tls = Marks(rawValue: 64)
+        /// A peer has kept its window shut, and is probed often: see ``Worker/runLifeWatch()``.
+        static let probedOften = Marks(rawValue: 64)
         /// Its pending block counts in ``BlockShares`` while the backend is connected to.
         static let blockCounted = Marks(rawValue: 128)
         /// Stages were told its totals while it lived (``Filter/progress(_:_:_:)``).

@@ -139,8 +139,7 @@ extension Worker {
     /// A connection starts to wait for first bytes, and may evict another. It never evicts itself: it is the newest of
     /// its network, and its network the last in its list.
     mutating func noteUnrouted(_ index: Int) {
-        let pending = blocks.pending(slab.slots[index].pending)
-        unrouted.enter(index, of: pending.pointee.facts.client.endpoint.address)
+        unrouted.enter(index, of: slab.slots[index].lasting.client.endpoint.address)
         while unrouted.count > unroutedLimit, endUnrouted() {}
         assert(unrouted.count <= unroutedLimit, "S33: more connections wait for first bytes than the limit allows")
     }
@@ -151,7 +150,7 @@ extension Worker {
         let slot = slab.slots + index
         let pending = blocks.pending(slot.pointee.pending)
         guard pending.pointee.count <= pending.pointee.facts.consumed || slot.pointee.inspecting != 0 else { return }
-        mute.enter(index, of: slot.pointee.believed.address)
+        mute.enter(index, of: slot.pointee.lasting.client.endpoint.address)
     }
 
     /// No slot is free. False: none could be freed.

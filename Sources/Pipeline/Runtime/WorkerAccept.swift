@@ -42,22 +42,22 @@ extension Worker {
         resumeProgress()
         let slot = slab.slots + index
         slot.pointee.client = accepted.descriptor
-        slot.pointee.serial = nextSerial()
+        slot.pointee.lasting.serial = nextSerial()
         slot.pointee.accepted = now
-        slot.pointee.peer = accepted.peer
-        slot.pointee.believed = accepted.peer
-        slot.pointee.listener = listener.index
+        slot.pointee.lasting.peer = PeerAddress(accepted.peer)
+        slot.pointee.lasting.client = ClientAddress(accepted.peer)
+        slot.pointee.lasting.listener = listener.index
+        slot.pointee.lasting.hint = listener.spec.hint
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
         slot.pointee.program = programs.began()
         slot.pointee.enter(.peeking)
-        if listener.spec.hint == .tlsPassthrough { slot.pointee.marks.insert(.tls) }
         slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable
         if let reason = findDestination(index, listener) {
             finish(index, reason.code, .reset)
             return
         }
-        guard openPending(index, hint: listener.spec.hint) else { return }
+        guard openPending(index) else { return }
         advance(index)
         check(index)
     }
@@ -93,33 +93,26 @@ extension Worker {
         log(&record)
     }
 
-    /// Takes a block for a connection's facts and first bytes. False if there is none, and the connection was refused.
-    mutating func openPending(_ index: Int, hint: ProtocolHint) -> Bool {
+    /// Borrows a block for a connection's facts and first bytes. False if the connection was refused for want of one.
+    mutating func openPending(_ index: Int) -> Bool {
         let block = takeBlock()
         guard block != Flow.none else {
             finish(index, RuntimeReason.noSniffBuffer.code, .reset)
             return false
         }
-        layOut(block, index, hint: hint)
+        layOut(block, index)
         return true
     }
 
     /// Makes a block that of the connection's facts and first bytes.
-    mutating func layOut(_ block: Int32, _ index: Int, hint: ProtocolHint) {
+    mutating func layOut(_ block: Int32, _ index: Int) {
         let slot = slab.slots + index
         slot.pointee.pending = block
         let pending = blocks.pending(block)
-        pending.pointee.begin(
-            facts: ConnectionFacts(
-                peer: PeerAddress(slot.pointee.peer), destination: DestinationAddress(slot.pointee.destination),
-                listener: slot.pointee.listener, hint: hint, serial: slot.pointee.serial))
-        pending.pointee.facts.client = ClientAddress(slot.pointee.believed)
+        pending.pointee.begin(facts: ConnectionFacts(slab.lasting(index)))
         if slot.pointee.marks.contains(.intercepted) {
-            pending.pointee.facts.spelledDestination = spelledAddress(slot.pointee.destination.address)
+            pending.pointee.facts.spelledDestination = spelledAddress(slot.pointee.lasting.destination.endpoint.address)
         }
-        pending.pointee.facts.identity = slot.pointee.identity
-        pending.pointee.facts.reservations = slot.pointee.reservations
-        pending.pointee.facts.buckets = slot.pointee.buckets
     }
 
     func chain(of index: Int) -> UnsafePointer<Chain> {
@@ -143,7 +136,7 @@ extension Worker {
                 guard runAhead(index, ahead.pointee.always, of: chain) else { return }
                 let stage = chain.pointee.stages.pointer(number)
                 let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
-                keepFound(index, by: number, of: chain)
+                keepRoute(index, by: number, of: chain)
                 switch verdict {
                 case .next:
                     slot.pointee.passed |= bit
@@ -166,7 +159,7 @@ extension Worker {
             pending.pointee.stage = number + 1
         }
         reopenForInspection(index)
-        absorb(index)
+        stopPeeking(index)
         noteMute(index)
         if slot.pointee.inspecting == 0 { programs.decided(slot.pointee.program) }
         connectNext(index)
@@ -182,7 +175,7 @@ extension Worker {
             left &= left - 1
             let stage = chain.pointee.stages.pointer(number)
             let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
-            keepFound(index, by: number, of: chain)
+            keepRoute(index, by: number, of: chain)
             switch verdict {
             case .next: break
             case .refuse(let reason):
@@ -249,35 +242,21 @@ extension Worker {
         let code = stage.pointee.code(reason)
         if stage.pointee.shadow {
             counters.pointee.shadowed(code)
-            slab.slots[index].shadowed = code
+            slab.slots[index].lasting.shadowed = code
             return true
         }
         finish(index, code, .reset)
         return false
     }
 
-    /// Copies the facts that the end of the connection needs.
-    mutating func absorb(_ index: Int) {
+    /// No stage waits for first bytes any more: all have passed, or the connection ends.
+    mutating func stopPeeking(_ index: Int) {
         let slot = slab.slots + index
         unrouted.leave(index)
         let pending = blocks.pending(slot.pointee.pending)
-        slot.pointee.believed = pending.pointee.facts.client.endpoint
-        slot.pointee.sniff = pending.pointee.facts.sniff
+        // The one fact that is copied. Routes go by the whole name, which ends with its block; the slot has it as logs do, cut.
         pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
         if pending.pointee.facts.hasProxyHeader { slot.pointee.header.begin() }
-        takeOver(index)
-    }
-
-    /// From here on the slot owns the reservations and buckets, not the facts.
-    func takeOver(_ index: Int) {
-        let slot = slab.slots + index
-        let pending = blocks.pending(slot.pointee.pending)
-        slot.pointee.reservations = pending.pointee.facts.reservations
-        guard slot.pointee.buckets.count != pending.pointee.facts.buckets.count else { return }
-        // Both flows leave the queues of their former buckets.
-        leaveLine(index, .client)
-        leaveLine(index, .upstream)
-        slot.pointee.buckets = pending.pointee.facts.buckets
     }
 
     // MARK: The client's first bytes

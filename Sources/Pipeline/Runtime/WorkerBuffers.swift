@@ -57,7 +57,7 @@ extension Worker {
     private func isWithinShare(_ index: Int) -> Bool {
         let slot = slab.slots + index
         let most = blocks.most
-        let (network, family) = NetworkKey.of(slot.pointee.believed.address)
+        let (network, family) = NetworkKey.of(slot.pointee.lasting.client.endpoint.address)
         guard shares.count(network, family) < most else { return false }
         guard let owner = slot.pointee.owner else { return true }
         return shares.count(UInt64(owner.pointee.number), NetworkKey.env) < most
@@ -65,14 +65,14 @@ extension Worker {
 
     private mutating func count(_ index: Int) {
         let slot = slab.slots + index
-        let (network, family) = NetworkKey.of(slot.pointee.believed.address)
+        let (network, family) = NetworkKey.of(slot.pointee.lasting.client.endpoint.address)
         shares.add(network, family)
         if let owner = slot.pointee.owner { shares.add(UInt64(owner.pointee.number), NetworkKey.env) }
     }
 
     private mutating func uncount(_ index: Int) {
         let slot = slab.slots + index
-        let (network, family) = NetworkKey.of(slot.pointee.believed.address)
+        let (network, family) = NetworkKey.of(slot.pointee.lasting.client.endpoint.address)
         shares.remove(network, family)
         if let owner = slot.pointee.owner { shares.remove(UInt64(owner.pointee.number), NetworkKey.env) }
     }

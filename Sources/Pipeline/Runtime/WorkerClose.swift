@@ -16,7 +16,7 @@ extension Worker {
         guard slot.pointee.phase != .free else { return }
         checkOrder(index, ending)
         let reason = judgeEnd(index, cause)
-        if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { absorb(index) }
+        if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { stopPeeking(index) }
         let interface = interfaceOfUnknown(index)
         let unreachableFor = timeUnreachable(index, reason)
         if case .orderly = ending { probeSeldom(index) }
@@ -28,8 +28,8 @@ extension Worker {
         settle(index, reason, interface, unreachableFor)
         // After the stages have settled: from here on the pinned objects may be freed.
         leaveBackend(index)
+        slot.pointee.lasting.release()
         unpin(index)
-        slot.pointee.reservations.release()
         counters.pointee.ended(reason)
         if slot.pointee.isUndecided { programs.decided(slot.pointee.program) }
         programs.ended(slot.pointee.program)
@@ -42,7 +42,7 @@ extension Worker {
     /// before its socket is closed.
     private mutating func interfaceOfUnknown(_ index: Int) -> UInt32 {
         let slot = slab.slots + index
-        guard logs, slot.pointee.marks.contains(.intercepted), slot.pointee.identity == nil else { return 0 }
+        guard logs, slot.pointee.marks.contains(.intercepted), slot.pointee.lasting.identity == nil else { return 0 }
         return kernel.interface(of: slot.pointee.client)
     }
 
@@ -94,7 +94,7 @@ extension Worker {
         let slot = slab.slots + index
         let destination = slot.pointee.backend?.pointee.endpoint
         guard !slot.pointee.marks.contains(.direct), let destination else {
-            return .direct(slot.pointee.destination, from: nil, of: slot.pointee.instanceNumber)
+            return .direct(slot.pointee.lasting.destination.endpoint, from: nil, of: slot.pointee.instanceNumber)
         }
         return .backend(BackendAddress(destination), of: slot.pointee.owner?.pointee.number)
     }

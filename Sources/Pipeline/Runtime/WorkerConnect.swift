@@ -67,8 +67,8 @@ extension Worker {
         counters.pointee.add(.connectAttempts)
         slot.pointee.tried = 1
         slot.pointee.marks.insert(.direct)
-        let source = way == .fromClient ? slot.pointee.peer.address : nil
-        let destination = slot.pointee.destination
+        let source = way == .fromClient ? slot.pointee.lasting.peer.endpoint.address : nil
+        let destination = slot.pointee.lasting.destination.endpoint
         let key = UpstreamKey.direct(destination, from: source, of: slot.pointee.instanceNumber)
         let outcome = openUpstream(index, key) { kernel, idle in
             kernel.connect(intercepted: destination, from: source, on: idle)

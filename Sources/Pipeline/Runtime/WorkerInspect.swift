@@ -30,7 +30,7 @@ extension Worker {
         if slot.pointee.pending == Flow.none {
             let block = takeBlock()
             guard block != Flow.none else { return inspectUnbuffered(index) }
-            layOut(block, index, hint: hint(of: index))
+            layOut(block, index)
             let pending = blocks.pending(block)
             pending.pointee.count = stash.restore(index, into: blocks.body(block))
             if slot.pointee.up.state.contains(.eof) { pending.pointee.input = .ended }
@@ -55,12 +55,7 @@ extension Worker {
         return true
     }
 
-    private func hint(of index: Int) -> ProtocolHint {
-        slab.slots[index].marks.contains(.tls) ? .tlsPassthrough : .tcpRaw
-    }
-
-    /// Moves the first bytes of a waiting inspection to the stash, which frees the block. False if they must stay in
-    /// it.
+    /// Puts the first bytes of an inspection that waits for more where they cost no block. False if they have to stay in it.
     mutating func stashInspectedBytes(_ index: Int) -> Bool {
         let block = slab.slots[index].pending
         let pending = blocks.pending(block)
@@ -79,7 +74,7 @@ extension Worker {
             finish(index, RuntimeReason.noSniffBuffer.code, .reset)
             return false
         }
-        layOut(blocks.scratch, index, hint: hint(of: index))
+        layOut(blocks.scratch, index)
         let pending = blocks.pending(blocks.scratch)
         let space = UnsafeMutableRawBufferPointer(
             rebasing: blocks.body(blocks.scratch)[..<chain(of: index).pointee.peekBytes])
@@ -115,9 +110,11 @@ extension Worker {
             let number = left.trailingZeroBitCount
             left &= left - 1
             let stage = chain.pointee.stages.pointer(number)
+            let (client, paced) = (slot.pointee.lasting.client, slot.pointee.lasting.buckets.count)
             let verdict = evaluate(index, stage, budget: chain.pointee.peekBytes)
-            keepFound(index, by: number, of: chain)
-            takeOver(index)
+            // Limits and shares have gone by it: now nobody says another (``ConnectionView/isInspecting``).
+            slot.pointee.lasting.client = client
+            joinNewLines(index, behind: paced)
             switch verdict {
             case .needBytes, .inspect:
                 let pending = blocks.pending(slot.pointee.pending)

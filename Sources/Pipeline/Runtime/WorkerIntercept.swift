@@ -5,21 +5,21 @@ extension Worker {
     /// The original destination, or the reason to end the connection with: it is unknown, or is the listener itself.
     mutating func findDestination(_ index: Int, _ listener: WorkerListener) -> RuntimeReason? {
         let slot = slab.slots + index
-        slot.pointee.destination = listener.bound
+        slot.pointee.lasting.destination = DestinationAddress(listener.bound)
         switch listener.spec.mode {
         case .direct where !listener.spec.endpoint.address.isUnspecified:
             return nil
         case .direct, .transparent:
             guard let local = kernel.localAddress(slot.pointee.client) else { return .clientLeftEarly }
-            slot.pointee.destination = local
+            slot.pointee.lasting.destination = DestinationAddress(local)
         case .redirect:
             guard let original = kernel.originalDestination(slot.pointee.client) else { return .notIntercepted }
-            slot.pointee.destination = original
+            slot.pointee.lasting.destination = DestinationAddress(original)
         }
         guard listener.spec.mode.intercepts else { return nil }
         slot.pointee.marks.insert(.intercepted)
-        if isLoop(slot.pointee.destination, listener) { return .interceptLoop }
-        return staysHere(slot.pointee.destination.address) ? .specialDestination : nil
+        if isLoop(slot.pointee.lasting.destination.endpoint, listener) { return .interceptLoop }
+        return staysHere(slot.pointee.lasting.destination.endpoint.address) ? .specialDestination : nil
     }
 
     /// Whatever the policy, no client is connected to this host itself: not by its own addresses, nor by any spelling

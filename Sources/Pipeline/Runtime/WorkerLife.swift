@@ -69,8 +69,8 @@ extension Worker {
     /// interval grows to two minutes.
     private mutating func probeOften(_ index: Int) {
         let slot = slab.slots + index
-        guard !slot.pointee.isProbedOften else { return }
-        slot.pointee.isProbedOften = true
+        guard !slot.pointee.marks.contains(.probedOften) else { return }
+        slot.pointee.marks.insert(.probedOften)
         let longest = TimeSpan(nanoseconds: lifeWatch.timeout.nanoseconds / 4)
         kernel.probe(slot.pointee.client, every: longest)
         kernel.probe(slot.pointee.upstream, every: longest)
@@ -80,7 +80,7 @@ extension Worker {
     /// interval is at the maximum.
     mutating func probeSeldom(_ index: Int) {
         let slot = slab.slots + index
-        guard slot.pointee.isProbedOften else { return }
+        guard slot.pointee.marks.contains(.probedOften) else { return }
         kernel.probe(slot.pointee.client, every: nil)
         kernel.probe(slot.pointee.upstream, every: nil)
     }

@@ -14,10 +14,10 @@ extension Worker {
 
     /// The most bytes of one read of a rate-limited flow.
     func quantum(_ index: Int, _ source: Side) -> Int {
-        guard !slab.slots[index].buckets.isEmpty else { return Self.bufferSize }
-        let buckets = slab.slots[index].buckets
+        guard !slab.slots[index].lasting.buckets.isEmpty else { return Self.bufferSize }
+        let buckets = slab.slots[index].lasting.buckets
         var least = Self.bufferSize
-        for i in 0..<Int(buckets.count) {
+        for i in 0..<buckets.count {
             guard let bucket = buckets[i] else { continue }
             least = min(least, source == .client ? bucket.pointee.up.piece(now) : bucket.pointee.down.piece(now))
         }
@@ -28,10 +28,10 @@ extension Worker {
     mutating func park(_ index: Int, _ source: Side) -> Bool {
         let slot = slab.slots + index
         let flow = slab.flow(index, source)
-        let buckets = slot.pointee.buckets
+        let buckets = slot.pointee.lasting.buckets
         var until: Instant?
         var isCrowded = false
-        for i in 0..<Int(buckets.count) {
+        for i in 0..<buckets.count {
             guard let bucket = buckets[i] else { continue }
             let ready = source == .client ? bucket.pointee.up.readyAt(now) : bucket.pointee.down.readyAt(now)
             if let ready { until = max(until ?? ready, ready) }
@@ -41,27 +41,36 @@ extension Worker {
         }
         if isCrowded, flow.pointee.entitled > now { until = max(until ?? now, flow.pointee.entitled) }
         guard let until else { return false }
-        if flow.pointee.entitled.nanoseconds == 0 { joinLine(index, source) }
+        if flow.pointee.entitled.nanoseconds == 0 { joinLine(index, source, behind: 0) }
         flow.pointee.entitled = until
         paces.wake(slab.slots, index, at: max(until, now + Self.shortestPause))
         return true
     }
 
-    /// Counts the flow among those that share the rate, while it is ``Flow/entitled``.
-    private func joinLine(_ index: Int, _ source: Side) {
-        let buckets = slab.slots[index].buckets
-        for i in 0..<Int(buckets.count) {
+    /// The flow is one of those that wait for the rate: as long as it is ``Flow/entitled`` to something.
+    private func joinLine(_ index: Int, _ source: Side, behind first: Int) {
+        let buckets = slab.slots[index].lasting.buckets
+        for i in first..<buckets.count {
             if source == .client { buckets[i]?.pointee.up.join() } else { buckets[i]?.pointee.down.join() }
         }
     }
 
-    /// The flow has nothing to read, or a blocked sink: it leaves the share to others.
+    /// A stage was asked while bytes flow. If it has set more rates than the `first` that there were, who waits does so for them
+    /// too.
+    func joinNewLines(_ index: Int, behind first: Int) {
+        let slot = slab.slots + index
+        guard slot.pointee.lasting.buckets.count > first else { return }
+        if slot.pointee.up.entitled.nanoseconds != 0 { joinLine(index, .client, behind: first) }
+        if slot.pointee.down.entitled.nanoseconds != 0 { joinLine(index, .upstream, behind: first) }
+    }
+
+    /// The flow has nothing to read, or nobody to write to: others needn't wait for it.
     func leaveLine(_ index: Int, _ source: Side) {
         let flow = slab.flow(index, source)
         guard flow.pointee.entitled.nanoseconds != 0 else { return }
         flow.pointee.entitled = Instant(nanoseconds: 0)
-        let buckets = slab.slots[index].buckets
-        for i in 0..<Int(buckets.count) {
+        let buckets = slab.slots[index].lasting.buckets
+        for i in 0..<buckets.count {
             if source == .client { buckets[i]?.pointee.up.leave() } else { buckets[i]?.pointee.down.leave() }
         }
     }
@@ -69,14 +78,14 @@ extension Worker {
     /// Charges what was read, once, to each bucket.
     func charge(_ index: Int, _ source: Side, _ bytes: Int) {
         let slot = slab.slots + index
-        guard bytes > 0, !slot.pointee.buckets.isEmpty else { return }
+        guard bytes > 0, !slot.pointee.lasting.buckets.isEmpty else { return }
         let flow = slab.flow(index, source)
         let entitled = flow.pointee.entitled.nanoseconds
         let earliest = now.nanoseconds > Self.longestCredit ? now.nanoseconds - Self.longestCredit : 0
         let at = entitled == 0 ? now : Instant(nanoseconds: min(max(entitled, earliest), now.nanoseconds))
-        let buckets = slot.pointee.buckets
+        let buckets = slot.pointee.lasting.buckets
         var delay = TimeSpan.zero
-        for i in 0..<Int(buckets.count) {
+        for i in 0..<buckets.count {
             guard let bucket = buckets[i] else { continue }
             // By the rate's level at the time of the read: unused capacity is not shared.
             if source == .client {

@@ -18,7 +18,7 @@ extension Worker {
     private func sentBehindHeader(_ index: Int) -> HeaderReply.Sent {
         let slot = slab.slots + index
         guard slot.pointee.up.total > 0 else { return .nothing }
-        return slot.pointee.sniff == .ok || slot.pointee.sniff == .noSNI ? .hello : .bytes
+        return slot.pointee.lasting.sniff == .ok || slot.pointee.lasting.sniff == .noSNI ? .hello : .bytes
     }
 
     /// The backend has sent FIN.
@@ -64,8 +64,8 @@ extension Worker {
     private mutating func doubtHeader(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.header.end(), let cell = slot.pointee.backend else { return }
-        assert(slot.pointee.phase.isRelaying, "S22: a backend is doubted that was sent no header")
-        guard cell.pointee.noteHeaderDoubt(of: slot.pointee.believed.address) else { return }
+        assert(slot.pointee.phase.isRelaying, "S22: a backend is doubted that nobody asked")
+        guard cell.pointee.noteHeaderDoubt(of: slot.pointee.lasting.client.endpoint.address) else { return }
         slot.pointee.header.reject()
         cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)
         slot.pointee.route?.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)

@@ -151,7 +151,7 @@ extension Worker {
                     enqueue(index)
                     return true
                 }
-                if !slot.pointee.buckets.isEmpty, park(index, source) { return true }
+                if !slot.pointee.lasting.buckets.isEmpty, park(index, source) { return true }
                 if flow.pointee.state.contains(.splicing) {
                     step = fillPipe(index, flow, from, to)
                 } else {
@@ -218,7 +218,7 @@ extension Worker {
             return .moved(0)
         }
         noteRead(index, source, count)
-        noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].buckets.isEmpty)
+        noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].lasting.buckets.isEmpty)
         let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
         var sent = 0
         if flow.pointee.state.contains(.writable) {
@@ -265,7 +265,7 @@ extension Worker {
         }
         noteRead(index, source, sent)
         if sent == count {
-            noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].buckets.isEmpty)
+            noteRead(flow, isShort: count < room, isPaced: !slab.slots[index].lasting.buckets.isEmpty)
         } else {
             flow.pointee.state.remove(.writable)
         }

@@ -3,14 +3,10 @@ import Pipeline
 /// Route lookup: in the newest table once its inputs are known, and again before each attempt (R1). Between two events
 /// a connection keeps no pointer into a table, only pinned objects (R26).
 extension Worker {
-    /// Pins a stage's results, which must outlive the table.
-    func keepFound(_ index: Int, by stage: Int, of chain: UnsafePointer<Chain>) {
-        let slot = slab.slots + index
-        let pending = blocks.pending(slot.pointee.pending)
-        if slot.pointee.identity == nil, let identity = pending.pointee.facts.identity {
-            identity.pointee.users.add()
-            slot.pointee.identity = identity
-        }
+    /// A stage has just been asked: the route that it found is kept for longer than the table may live. What the facts have of it
+    /// is the table's, and gone with it; the slot has what is pinned.
+    func keepRoute(_ index: Int, by stage: Int, of chain: UnsafePointer<Chain>) {
+        let pending = blocks.pending(slab.slots[index].pending)
         guard stage == chain.pointee.selector, let route = pending.pointee.facts.route else { return }
         pin(route, index)
         pending.pointee.generation = appliedGeneration
@@ -27,12 +23,11 @@ extension Worker {
         slot.pointee.routeFlags = route.pointee.flags
     }
 
-    /// After the last use of the pinned objects.
+    /// Once nothing reads any more what the connection has of its route.
     func unpin(_ index: Int) {
         let slot = slab.slots + index
         slot.pointee.route?.pointee.users.remove()
         slot.pointee.owner?.pointee.users.remove()
-        slot.pointee.identity?.pointee.users.remove()
     }
 
     // MARK: Again

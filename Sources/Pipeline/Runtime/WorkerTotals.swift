@@ -14,12 +14,12 @@ extension Worker {
         let slot = slab.slots + index
         let payload = slot.pointee.payload
         var totals = ConnectionTotals(
-            route: slot.pointee.route, client: ClientAddress(slot.pointee.believed),
-            destination: DestinationAddress(slot.pointee.destination),
+            route: slot.pointee.route, client: slot.pointee.lasting.client,
+            destination: slot.pointee.lasting.destination,
             backend: slot.pointee.phase.isRelaying ? slot.pointee.backend : nil,
             bytesToUpstream: payload.toUpstream, bytesToClient: payload.toClient, reason: reason,
             duration: now.since(slot.pointee.accepted), instance: slot.pointee.instanceNumber,
-            source: slot.pointee.peer.address)
+            source: slot.pointee.lasting.peer.endpoint.address)
         totals.reported = slot.pointee.reported
         totals.isReported = slot.pointee.marks.contains(.progressReported)
         totals.at = wallClock
@@ -58,28 +58,28 @@ extension Worker {
         var record = ConnectionRecord()
         record.interface = interface
         record.unreachableFor = unreachableFor
-        record.serial = slot.pointee.serial
-        record.listener = slot.pointee.listener
+        record.serial = slot.pointee.lasting.serial
+        record.listener = slot.pointee.lasting.listener
         record.reason = reason
         record.isRelayed = slot.pointee.phase.isRelaying
-        record.sniff = slot.pointee.sniff
-        if slot.pointee.shadowed.rawValue != .max { record.shadowed = slot.pointee.shadowed }
-        record.peer = slot.pointee.peer
-        record.client = slot.pointee.believed
-        record.destination = slot.pointee.destination
+        record.sniff = slot.pointee.lasting.sniff
+        if slot.pointee.lasting.shadowed.rawValue != .max { record.shadowed = slot.pointee.lasting.shadowed }
+        record.peer = slot.pointee.lasting.peer.endpoint
+        record.client = slot.pointee.lasting.client.endpoint
+        record.destination = slot.pointee.lasting.destination.endpoint
         record.bytesToUpstream = totals.bytesToUpstream
         record.bytesToClient = totals.bytesToClient
         record.duration = totals.duration
         record.timeToConnect = slot.pointee.connected
         record.backend =
             slot.pointee.marks.contains(.direct)
-            ? slot.pointee.destination : slot.pointee.backend?.pointee.endpoint
+            ? slot.pointee.lasting.destination.endpoint : slot.pointee.backend?.pointee.endpoint
         record.attempts = slot.pointee.tried
         if let route = slot.pointee.route { record.route.set(route.pointee.id.buffer) }
         if let owner = slot.pointee.owner {
             record.setEnv(org: owner.pointee.org, app: owner.pointee.app, env: owner.pointee.env)
         }
-        if let identity = slot.pointee.identity {
+        if let identity = slot.pointee.lasting.identity {
             record.instance.set(identity.pointee.id.buffer)
             record.instanceNumber = identity.pointee.number
             if slot.pointee.owner == nil {
