@@ -60,7 +60,7 @@ struct stash {
     uint8_t bytes[HEAD_MAX];
 };
 
-/// Looks for PROXY header and hello in all that has come. 1: whole, and nothing after it; 0: not yet; -1: wrong.
+/// Looks for PROXY header and hello in all that has come. 1: whole, and nothing after it that may not be; 0: not yet; -1: wrong.
 static int parse_head(struct peer *peer, const uint8_t *bytes, size_t count) {
     int header = 0;
     if (peer->listener->proxy_version) {
@@ -69,8 +69,10 @@ static int parse_head(struct peer *peer, const uint8_t *bytes, size_t count) {
     }
     const uint8_t *hello = bytes + header;
     size_t length = count - (size_t)header;
-    if (length > HELLO_BYTES || (length > 0 && hello[0] != 0x16)) return -1;
+    if (length > 0 && hello[0] != 0x16) return -1;
     if (length < HELLO_BYTES) return 0;
+    // An upload that nobody reads begins with its hello; where more comes before a reply, it is wrong.
+    if (length > HELLO_BYTES && hello[HELLO_JOB] != JOB_IGNORE) return -1;
     peer->job = hello[HELLO_JOB];
     peer->nonce = load64(hello + HELLO_NONCE);
     peer->amount = load64(hello + HELLO_AMOUNT);
@@ -80,7 +82,7 @@ static int parse_head(struct peer *peer, const uint8_t *bytes, size_t count) {
 
 /// As ``parse_head``, and 2: ended.
 static int read_head(int fd, struct peer *peer) {
-    ssize_t n = recv(fd, buffer, HEAD_MAX, 0);
+    ssize_t n = recv(fd, buffer, HEAD_MAX - (peer->stash ? peer->stash->count : 0), 0);
     if (n <= 0) return n < 0 && errno == EAGAIN ? 0 : 2;
     if (!peer->stash) {
         int outcome = parse_head(peer, buffer, (size_t)n);
