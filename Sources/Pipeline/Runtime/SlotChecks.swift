@@ -83,7 +83,9 @@ extension Slot {
         if !marks.isSuperset(of: [.clientWatched, .upstreamWatched]) {
             return "S6: a connection relays, but its bytes are not reported to the stages"
         }
-        if (inspecting != 0) != up.state.contains(.heldForInspection) { return "S9: an inspection is open, but bytes may pass" }
+        if (inspecting != 0) != up.state.contains(.heldForInspection) {
+            return "S9: an inspection is open, but bytes may pass"
+        }
         if inspecting != 0, up.total > 0 { return "S9: bytes have passed an open inspection" }
         if inspecting == 0, pending != Flow.none {
             return "S9: the inspections are over, but first bytes are still "
