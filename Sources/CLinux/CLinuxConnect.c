@@ -54,6 +54,9 @@ int cl_silence_of(int fd, struct cl_silence *out) {
     /* One probe may still be on its way, or lost. */
     out->unanswered = info.head.tcpi_unacked > 0 || info.head.tcpi_probes > 1;
     out->milliseconds = info.head.tcpi_last_ack_recv;
+    /* Both count from the handshake. An acknowledgement shows life only where something was sent. */
+    out->quiet_milliseconds = info.head.tcpi_last_data_recv;
+    if (out->owed && out->milliseconds < out->quiet_milliseconds) out->quiet_milliseconds = out->milliseconds;
     return 0;
 }
 

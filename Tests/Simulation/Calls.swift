@@ -95,6 +95,7 @@ extension World {
         switch plan.candidates[candidate] {
         case .atOnce:
             socket.isConnecting = false
+            socket.heardAt = clock
             server.wakeAt = clock + UInt64(random.below(server.plan.pause))
         case .later(let delay), .refused(let delay), .unreachable(let delay), .resetAfterAccept(let delay):
             server.wakeAt = clock + UInt64(delay)
@@ -299,5 +300,6 @@ extension World {
             connection.connectError = isToldDead ? socket.causeOfDeath : ErrorNumber.timedOut
         }
         socket.isConnecting = false
+        socket.heardAt = clock
     }
 }

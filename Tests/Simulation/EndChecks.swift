@@ -128,6 +128,13 @@ extension World {
             if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }
         case .instanceDrained, .routeRemoved:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
+        case .idleTimeout:
+            let timeout = scenario.idleTimeout
+            if timeout == .zero { fail("\(name), and there is no such timeout") }
+            if connection.client.toldQuiet < timeout || upstream.map({ $0.toldQuiet < timeout }) ?? true {
+                fail("\(name), and a side was not quiet for so long")
+            }
+            if connection.client.finSent || upstream?.finSent == true { fail("\(name), and it was half-closed") }
         case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted, .backendLoop, .specialDestination: fail(name)
         }
         checkReset(connection, name)

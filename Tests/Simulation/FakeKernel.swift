@@ -27,6 +27,7 @@ struct FakeKernel: Kernel {
         guard let number = world.allocate(.socket(connection.client)) else { return again }
         connection.client.descriptor = number
         connection.state = .accepted
+        connection.client.heardAt = world.clock
         connection.acceptedAt = world.clock
         world.effects += 1
         world.stats.accepted += 1
@@ -80,6 +81,10 @@ struct FakeKernel: Kernel {
     func silence(of descriptor: Descriptor) -> PeerSilence? {
         guard let socket = world.socket(descriptor, "getsockopt(TCP_INFO)") else { return nil }
         return world.silence(of: socket)
+    }
+
+    func quiet(_ descriptor: Descriptor) -> TimeSpan? {
+        world.socket(descriptor, "getsockopt(TCP_INFO)").map(world.quiet)
     }
 
     func probe(_ descriptor: Descriptor, every longest: TimeSpan?) { _ = world.socket(descriptor, "setsockopt") }

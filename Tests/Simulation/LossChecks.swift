@@ -26,6 +26,13 @@ extension World {
         return PeerSilence(isOwed: isOwed, isUnanswered: isOwed, lasts: TimeSpan(nanoseconds: clock - since))
     }
 
+    /// How long its peer has sent and acknowledged nothing, as `TCP_INFO` has it.
+    func quiet(_ socket: Socket) -> TimeSpan {
+        let acknowledges = socket.inFlight > 0 && socket.silentSince == nil
+        socket.toldQuiet = acknowledges ? .zero : TimeSpan(nanoseconds: clock - socket.heardAt)
+        return socket.toldQuiet
+    }
+
     func isToldDead(_ descriptor: Descriptor) -> Bool {
         let number = Int(descriptor.number)
         guard table.indices.contains(number), case .socket(let socket)? = table[number] else { return false }

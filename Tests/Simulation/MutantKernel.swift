@@ -15,6 +15,8 @@ enum Mutation: String, CaseIterable {
     case finTooEarly
     /// A reset is passed on as an orderly end.
     case softensReset
+    /// Peers that speak are called quiet.
+    case callsIdle
     /// Sockets stay open.
     case leaksDescriptor
     /// A socket is closed a second time.
@@ -122,6 +124,9 @@ struct MutantKernel: Kernel {
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func capBuffers(_ descriptor: Descriptor) { base.capBuffers(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
+    mutating func quiet(_ descriptor: Descriptor) -> TimeSpan? {
+        mutation == .callsIdle ? .seconds(3600) : base.quiet(descriptor)
+    }
     mutating func silence(of descriptor: Descriptor) -> PeerSilence? {
         var silence = base.silence(of: descriptor)
         if mutation == .hearsVoices { silence?.isUnanswered = false }

@@ -103,6 +103,11 @@ struct Scenario {
     var changesProgram = false
     /// Tables differ: the route comes and goes, has another owner, other backends.
     var movesRoutes = false
+    /// R14: of the seed alone, so that what other seeds have found stays what it was.
+    var idleTimeout: TimeSpan {
+        var random = SplitMix64(seed: seed)
+        return random.next() % 8 == 0 ? .milliseconds(300) : .zero
+    }
     /// The node is broken: routes are looked up in the table of a connection's accept.
     var looksUpOld = false
     /// No backend takes the header that goes in front.

@@ -210,6 +210,7 @@ enum BackendStage: SimulatedStage {
         let candidates = world.candidates(connection, plan, except: TriedBackends())
         effects.setRoute(route, candidates: candidates)
         if let ejection = settings.world.ejection { effects.setEjection(ejection) }
+        effects.setIdleTimeout(world.scenario.idleTimeout)
         settings.world.hold(connection, connection.plan.reservations.dropFirst(), effects)
         // An open inspection sets the last one, while bytes flow.
         let late = connection.inspection == .open ? 1 : 0

@@ -1,3 +1,4 @@
+import Pipeline
 import PipelineRuntime
 
 /// One TCP socket as the worker's kernel holds it, with the rules of Linux that a relay can trip over: what `epoll`
@@ -37,6 +38,10 @@ final class Socket {
     var silentSince: UInt64?
     /// When the worker last asked how silent it is, and when it last wrote to it.
     var askedAt: UInt64?
+    /// When its peer last sent or acknowledged something, or the handshake was.
+    var heardAt: UInt64 = 0
+    /// How long it was quiet when the worker last asked: bytes may come right after.
+    var toldQuiet = TimeSpan.zero
     var wroteAt: UInt64 = 0
 
     // From the worker to the peer.

@@ -208,7 +208,10 @@ final class World: @unchecked Sendable {
 
     func step(_ peer: Peer) {
         let socket = peer.socket
-        if let word = peer.step(&random) { note("\(socket.side) of #\(socket.connection) \(word)") }
+        if let word = peer.step(&random) {
+            note("\(socket.side) of #\(socket.connection) \(word)")
+            socket.heardAt = clock
+        }
         if socket.isSilent, socket.silentSince == nil { socket.silentSince = clock }
         if socket.isDead, socket.diedAt == nil { socket.diedAt = clock }
         peer.wakeAt = peer.canAct ? clock + UInt64(random.below(peer.plan.pause)) : .max
@@ -257,6 +260,7 @@ final class World: @unchecked Sendable {
         case .resetAfterAccept: failConnect(connection, socket, ErrorNumber.connectionReset)
         default:
             socket.isConnecting = false
+            socket.heardAt = clock
             socket.hasEdge = true
             note("backend of #\(connection.index) accepts")
             server.wakeAt = clock + UInt64(random.below(server.plan.pause))

@@ -83,7 +83,9 @@ int cl_set_longest_wait(int fd, int milliseconds);
 struct cl_silence {
     bool owed;
     bool unanswered;
+    /* Since the last acknowledgement; since the last data, or acknowledgement of data. */
     uint32_t milliseconds;
+    uint32_t quiet_milliseconds;
 };
 int cl_silence_of(int fd, struct cl_silence *out);
 int cl_socket_error(int fd);

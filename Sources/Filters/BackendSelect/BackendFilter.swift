@@ -19,6 +19,8 @@ public enum BackendFilter: Filter {
         let directTimeout: TimeSpan
         /// How long an unreachable destination is refused; zero: not at all.
         let unreachableFor: TimeSpan
+        /// Zero: none.
+        let idleTimeout: TimeSpan
     }
 
     /// The worker's random generator.
@@ -62,6 +64,9 @@ public enum BackendFilter: Filter {
             ClauseSpec(
                 "slow_start", [.word("slow_start"), .duration(name: "window", .seconds(1)...(.seconds(3600)))],
                 summary: "a backend that returns reaches its full share after this long"),
+            ClauseSpec(
+                "idle_timeout", [.word("idle_timeout"), .duration(name: "time", .seconds(1)...(.seconds(2_592_000)))],
+                summary: "ends a connection once both sides were quiet for this long; default: never"),
         ],
         reasons: [
             ReasonSpec(
@@ -102,7 +107,8 @@ public enum BackendFilter: Filter {
             panic: health?.panic ?? .useAll,
             ejection: health?.ejection ?? EjectionPolicy.standardPointer, direct: direct,
             directTimeout: directive.duration("connect_timeout") ?? ConnectionFacts.usualDirectTimeout,
-            unreachableFor: try unreachableFor(directive, direct))
+            unreachableFor: try unreachableFor(directive, direct),
+            idleTimeout: directive.duration("idle_timeout") ?? .zero)
     }
 
     private static func unreachableFor(
@@ -139,12 +145,13 @@ public enum BackendFilter: Filter {
                     : "remove it: a `health` block decides which backends are out",
                 clause: detail.name)
         }
-        if let other = directive.clauses.first(where: { $0.name != mine.name && !details.contains($0.name) }) {
+        let fits = details + [mine.name, "idle_timeout"]
+        if let other = directive.clauses.first(where: { !fits.contains($0.name) }) {
             throw SettingsError(
                 "there is one original destination, and nothing to choose or to probe",
                 remedy:
-                    "write `backend original_destination`, with or without `from instance`, `connect_timeout` and "
-                    + "`unreachable_for`, and nothing else",
+                    "write `backend original_destination`, with or without `from instance`, `connect_timeout`, "
+                    + "`unreachable_for` and `idle_timeout`, and nothing else",
                 clause: other.name)
         }
         return mine.name == "from_instance" ? .fromClient : .fromHost
@@ -173,6 +180,7 @@ public enum BackendFilter: Filter {
     public static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
+        if settings.idleTimeout > .zero { effects.setIdleTimeout(settings.idleTimeout) }
         guard settings.direct == .no else {
             effects.connectDirectly(
                 settings.direct, timeout: settings.directTimeout, unreachableFor: settings.unreachableFor)

@@ -245,6 +245,10 @@ public struct Effects {
     public func pace(_ bucket: UnsafePointer<ByteBuckets>) -> Bool { lasting.pointee.buckets.append(bucket) }
     /// R12: what connect failures lead to.
     public func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
+    /// R14: ends the connection once both sides were quiet for so long; zero: never.
+    public func setIdleTimeout(_ timeout: TimeSpan) {
+        lasting.pointee.idleTimeout = UInt32(clamping: timeout.nanoseconds / 1_000_000)
+    }
     public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
         facts.pointee.route = route
         facts.pointee.candidates = candidates

@@ -17,6 +17,8 @@
     /// shares go by it.
     public var client = ClientAddress(Endpoint(.unspecified, 0))
     public var destination = DestinationAddress(Endpoint(.unspecified, 0))
+    /// How long both sides may be quiet while the relay is open both ways, in milliseconds; 0: for ever (R14).
+    public var idleTimeout: UInt32 = 0
     /// Which instance the connection comes from (R19); nil: unknown, or not asked. Pinned.
     public private(set) var identity: UnsafePointer<InstanceIdentity>?
     public var reservations = Reservations()

@@ -67,6 +67,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case connectForbidden
     case backendLoop
     case specialDestination
+    case idleTimeout
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -109,6 +110,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .connectForbidden: ("connect.forbidden", .node)
         case .backendLoop: ("connect.loop", .node)
         case .specialDestination: ("intercept.special_destination", .client)
+        case .idleTimeout: ("relay.idle_timeout", .client)
         }
     }
 }

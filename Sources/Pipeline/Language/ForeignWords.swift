@@ -64,8 +64,8 @@ enum ForeignWords {
 
     private static let backends = "a backend is a line of a `route` block: `backend [fd00::10]:8443`"
     private static let timeouts =
-        "use `connect_timeout`, `half_close_timeout` or the stage `sni timeout 3s`; there is no idle timeout: "
-        + "`keepalive` and `user_timeout` detect dead peers"
+        "use `connect_timeout` or `half_close_timeout` in `node`, the stage `sni timeout 3s`, or "
+        + "`backend round_robin, idle_timeout 5m`; `keepalive` and `user_timeout` detect dead peers"
     private static let header = "write `proxy_protocol v2` and `backend_expects_proxy_protocol true` in the route"
     private static let probes =
         "probes are set in a `health` block, which the stage `backend` names: `backend round_robin, health NAME`"

@@ -129,6 +129,12 @@ package struct LinuxKernel: Kernel {
             isOwed: silence.owed, isUnanswered: silence.unanswered, lasts: .milliseconds(silence.milliseconds))
     }
 
+    package func quiet(_ descriptor: Descriptor) -> TimeSpan? {
+        var silence = cl_silence()
+        guard cl_silence_of(descriptor.number, &silence) == 0 else { return nil }
+        return .milliseconds(silence.quiet_milliseconds)
+    }
+
     package func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {
         _ = cl_set_longest_wait(descriptor.number, longest.map(SocketOptions.milliseconds) ?? .max)
     }

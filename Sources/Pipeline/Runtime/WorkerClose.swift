@@ -145,7 +145,7 @@ extension Worker {
         switch slab.slots[index].phase {
         case .peeking: peekDeadline(index)
         case .connecting: connectDeadline(index)
-        case .relaying: guardUpstream(index)
+        case .relaying: relayDeadline(index)
         case .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
             if !guardHalfClosed(index) { halfCloseDeadline(index) }
         case .free: break

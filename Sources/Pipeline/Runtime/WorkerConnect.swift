@@ -360,7 +360,7 @@ extension Worker {
             releasePending(index)
         }
         if slot.pointee.pending != Flow.none { blocks.pending(slot.pointee.pending).pointee.facts.forgetTable() }
-        wheel.arm(slab.slots, index, at: now + Self.guardAfter)
+        armRelaying(index)
         watchUpstream(index)
         guard slot.pointee.phase.isRelaying else { return }
         // Known readiness brings no new event.
