@@ -46,7 +46,7 @@ import Testing
         #expect(advises("route {\n    backend [::1]:80 check\n}\n", "probes are set in a `health` block"))
         #expect(advises("backend web {\n}\n", "a backend belongs in a `route` block"))
         for text in ["node a {\n    timeout client 30s\n}\n", "node a {\n    idle_timeout 30s\n}\n"] {
-            #expect(advises(text, "there is no idle timeout"))
+            #expect(advises(text, "idle_timeout 5m"))
         }
         #expect(advises("node a {\n    maxconn 4\n}\n", "write `connections 1000 per worker`"))
         #expect(advises("pipeline a {\n    tcp-request inspect-delay 5s\n}\n", "`sni timeout 3s`"))

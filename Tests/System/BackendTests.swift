@@ -89,6 +89,28 @@ struct BackendTests {
         #expect(!fillers.isEmpty)
     }
 
+    @Test(
+        "R13: retries and retry_within bound who else is tried",
+        arguments: [
+            ("round_robin", 2, "good"), ("round_robin, retries 1", 2, "good"), ("round_robin, retries off", 1, ""),
+            ("round_robin, retry_within 100ms", 1, ""), ("round_robin, retry_within 10s", 2, "good"),
+        ])
+    func retries(backend: String, attempts: Int, said: String) throws {
+        let full = try ManualServer(backlog: 0)
+        let fillers = try full.fill()
+        let good = try Server.saying("good")
+        let entry = Place("::1", try FreePort.take())
+        let route = RouteText(host: "a.example.com", id: "rt_a", port: entry.port, backends: [full.place, good.place])
+        var config = ConfigText(settings: ["connect_timeout 300ms"], tlsListeners: [entry], routes: [route])
+        config.backend = backend
+        let node = try Node(config.description)
+        let answer = try ask(entry)
+        let line = try node.log(of: answer.from)
+        #expect(answer.bytes == Array(said.utf8) && line.attempts == attempts, "\(line)")
+        #expect(!said.isEmpty || line.reason == "backend.timeout upstream", "\(line)")
+        #expect(!fillers.isEmpty)
+    }
+
     @Test("R11: backends take turns, over several workers as well", arguments: [1, 2])
     func takesTurns(workers: Int) throws {
         let servers = try (0..<3).map { try Server.saying("\($0)") }

@@ -21,6 +21,10 @@ public enum BackendFilter: Filter {
         let unreachableFor: TimeSpan
         /// Zero: none.
         let idleTimeout: TimeSpan
+        /// Other backends that are tried after the first one failed.
+        let retries: Int
+        /// Zero: at any time.
+        let retryWithin: TimeSpan
     }
 
     /// The worker's random generator.
@@ -67,6 +71,15 @@ public enum BackendFilter: Filter {
             ClauseSpec(
                 "idle_timeout", [.word("idle_timeout"), .duration(name: "time", .seconds(1)...(.seconds(2_592_000)))],
                 summary: "ends a connection once both sides were quiet for this long; default: never"),
+            ClauseSpec(
+                "retries", [.word("retries"), .count(name: "number", 1...2)],
+                summary: "other backends that are tried after a refused or timed-out connect; default 2"),
+            ClauseSpec(
+                "retries_off", [.word("retries"), .word("off")],
+                summary: "one backend for each connection: its failure is the client's"),
+            ClauseSpec(
+                "retry_within", [.word("retry_within"), .duration(name: "time", .milliseconds(10)...(.seconds(600)))],
+                summary: "no other backend is tried this long after the first attempt began; default: any time"),
         ],
         reasons: [
             ReasonSpec(
@@ -108,7 +121,18 @@ public enum BackendFilter: Filter {
             ejection: health?.ejection ?? EjectionPolicy.standardPointer, direct: direct,
             directTimeout: directive.duration("connect_timeout") ?? ConnectionFacts.usualDirectTimeout,
             unreachableFor: try unreachableFor(directive, direct),
-            idleTimeout: directive.duration("idle_timeout") ?? .zero)
+            idleTimeout: directive.duration("idle_timeout") ?? .zero,
+            retries: try retries(directive), retryWithin: directive.duration("retry_within") ?? .zero)
+    }
+
+    private static func retries(_ directive: Directive) throws(SettingsError) -> Int {
+        let mine = directive.clauses.filter { $0.name.hasPrefix("retries") }
+        guard mine.count <= 1 else {
+            throw SettingsError(
+                "`retries` is given twice", remedy: "write a number or `off`", clause: mine[1].name)
+        }
+        guard mine.first?.name != "retries_off" else { return 0 }
+        return mine.first?.count().map { Int(clamping: $0) } ?? BackendCandidates.capacity - 1
     }
 
     private static func unreachableFor(
@@ -192,6 +216,7 @@ public enum BackendFilter: Filter {
             return .refuse(Refusal.proxyMismatch.rawValue)
         }
         effects.setEjection(settings.ejection)
+        effects.setRetries(settings.retries, within: settings.retryWithin)
         if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(refusal.rawValue)

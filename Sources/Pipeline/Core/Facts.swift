@@ -78,6 +78,12 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var candidates = BackendCandidates()
     /// Backends that failed this connection: none is tried twice.
     public var tried = TriedBackends()
+    /// R13: how many backends may be tried, 1 to ``BackendCandidates/capacity``; and how long after the first attempt began
+    /// another may begin, zero: at any time.
+    public var attempts = UInt8(BackendCandidates.capacity)
+    public var retryWithin = TimeSpan.zero
+    /// When the first attempt began.
+    public var firstAttempt: Instant?
     /// Connect to the original destination, and to no candidate (egress).
     public var direct = DirectConnect.no
     /// The timeout of that connect: the internet may lose a SYN or two, and there is no other candidate.
@@ -245,6 +251,12 @@ public struct Effects {
     public func pace(_ bucket: UnsafePointer<ByteBuckets>) -> Bool { lasting.pointee.buckets.append(bucket) }
     /// R12: what connect failures lead to.
     public func setEjection(_ policy: UnsafePointer<EjectionPolicy>) { facts.pointee.ejection = policy }
+    /// R13: how many backends may be tried after the first one failed, and until when.
+    /// - Parameter retries: at most two count.
+    public func setRetries(_ retries: Int, within: TimeSpan) {
+        facts.pointee.attempts = UInt8(clamping: min(max(0, retries), BackendCandidates.capacity - 1) + 1)
+        facts.pointee.retryWithin = within
+    }
     /// R14: ends the connection once both sides were quiet for so long; zero: never.
     public func setIdleTimeout(_ timeout: TimeSpan) {
         lasting.pointee.idleTimeout = UInt32(clamping: timeout.nanoseconds / 1_000_000)

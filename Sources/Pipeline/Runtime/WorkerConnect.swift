@@ -24,7 +24,7 @@ extension Worker {
         }
         var failure = earlier
         var excuse = RuntimeReason.noBackend
-        while Int(slot.pointee.tried) < BackendCandidates.capacity {
+        while mayTry(index) {
             if slot.pointee.tried > 0 {
                 guard chooseAgain(index, after: failure) else { return }
             }
@@ -44,17 +44,6 @@ extension Worker {
             guard reason != .noDescriptor, reason != .kernelMemory else { break }
         }
         finish(index, (failure ?? excuse).code, .reset)
-    }
-
-    /// The first candidate below its connection limit, which now counts this connection; nil: none.
-    private mutating func enterCandidate(_ index: Int, _ excuse: inout RuntimeReason) -> UnsafePointer<Backend>? {
-        let slot = slab.slots + index
-        let pending = blocks.pending(slot.pointee.pending)
-        while let backend = pending.pointee.facts.candidates[Int(slot.pointee.attempt)] {
-            if enterBackend(index, backend, &excuse) { return backend }
-            slot.pointee.attempt += 1
-        }
-        return nil
     }
 
     /// Connects to the original destination: there is no other candidate.
@@ -107,7 +96,7 @@ extension Worker {
 
     /// Counts the connection in a backend that is tried next. False if the backend is full (R11) or drained, which is
     /// not a failure; `excuse` is the reason to end with if that holds for all.
-    private mutating func enterBackend(
+    mutating func enterBackend(
         _ index: Int, _ backend: UnsafePointer<Backend>, _ excuse: inout RuntimeReason
     ) -> Bool {
         let slot = slab.slots + index
