@@ -7,70 +7,13 @@ import Testing
 /// How connections spread, on literals: many connections through one stage (R11, R12).
 @Suite("backend: balancing")
 struct BackendBalanceTests {
-    /// One stage, one route, many connections.
-    private struct Bench {
-        var run = FilterHarness()
-        let route: UnsafePointer<Route>
-        let settings: BackendFilter.Settings
-        var state: BackendFilter.WorkerState
-        /// Keeps the health block alive, as the stage of a program does.
-        let clauses: [Clause]
-
-        init(
-            _ balance: Balance?, count: Int, weights: [UInt16] = [], backendLimit: UInt32 = 0, routeLimit: UInt32 = 0,
-            clauses: [Clause] = []
-        ) throws {
-            var fake = FakeRoute(
-                "rt_1", hosts: ["app.example.com"], backends: (0..<count).map { "[fd00::\($0 + 1)]:9000" })
-            self.clauses = clauses
-            fake.balance = balance
-            fake.weights = weights
-            fake.backendLimit = backendLimit
-            fake.maxConnections = routeLimit
-            fake.schedule = TurnSchedule.make(weights)
-            if balance == .consistentHash {
-                fake.maglev = Maglev.table(fake.backends.map { BackendSpec(FilterHarness.endpoint($0)) })
-            }
-            route = run.routes.add(fake)
-            settings = try BackendFilter.settings(Directive(keyword: "backend", clauses: clauses))
-            state = BackendFilter.makeState(settings)
-        }
-
-        func cell(_ index: Int) -> UnsafePointer<BackendCell> { route.pointee.backends[index].cell }
-
-        /// The backends that a new connection is to try, by index; or the refusal.
-        mutating func connect(client: IPAddress? = nil) -> (order: [Int], reason: String?, why: String) {
-            run.resetFacts()
-            if let client { run.lasting.client = ClientAddress(Endpoint(client, 40000)) }
-            let (verdict, why) = run.evaluate(BackendFilter.self, settings, &state)
-            let order = (0..<Int(run.facts.candidates.count)).compactMap { place in
-                run.facts.candidates[place].flatMap { route.pointee.backends.buffer.baseAddress?.distance(to: $0) }
-            }
-            return (order, FilterHarness.reason(verdict, of: BackendFilter.self), why)
-        }
-
-        mutating func firsts(_ connections: Int) -> [Int] {
-            var counts = [Int](repeating: 0, count: route.pointee.backends.count)
-            for _ in 0..<connections { if let first = connect().order.first { counts[first] += 1 } }
-            return counts
-        }
-    }
-
-    private static func health(_ panic: HealthSettings.Panic) -> Clause {
-        let settings = HealthSettings(
-            name: "edge", probe: .tcp, interval: .seconds(1), jitterPercent: 10, timeout: .seconds(1), rise: 2, fall: 3,
-            probesPerSecond: 100, panic: panic,
-            ejection: EjectionPolicy(after: 5, base: .seconds(10), max: .seconds(300)))
-        return Clause(name: "health", values: [.block(settings)])
-    }
-
     @Test("R11: the stage's balance is for routes that say nothing")
     func defaults() throws {
         let clause = Clause(name: "balance", values: [.word("least_connections")])
-        var silent = try Bench(nil, count: 2, clauses: [clause])
+        var silent = try BalanceBench(nil, count: 2, clauses: [clause])
         silent.cell(0).pointee.active.add()
         #expect(silent.firsts(10) == [0, 10])
-        var own = try Bench(.roundRobin, count: 2, clauses: [clause])
+        var own = try BalanceBench(.roundRobin, count: 2, clauses: [clause])
         own.cell(0).pointee.active.add()
         #expect(own.firsts(10) == [5, 5])
     }
@@ -79,7 +22,7 @@ struct BackendBalanceTests {
 
     @Test("R11: weighted turns are exact over every window as long as the weights' sum")
     func weighted() throws {
-        var bench = try Bench(.roundRobin, count: 4, weights: [5, 1, 3, 0])
+        var bench = try BalanceBench(.roundRobin, count: 4, weights: [5, 1, 3, 0])
         var turns: [Int] = []
         for _ in 0..<90 { turns.append(try #require(bench.connect().order.first)) }
         for start in 0...81 {
@@ -90,7 +33,7 @@ struct BackendBalanceTests {
 
     @Test("R11: the turns of a backend that is out go to all others alike", arguments: [3, 4, 7])
     func shareOfOneThatIsOut(_ count: Int) throws {
-        var bench = try Bench(.roundRobin, count: count)
+        var bench = try BalanceBench(.roundRobin, count: count)
         bench.cell(1).pointee.probe.store(BackendCell.Probe.down.rawValue, ordering: .relaxed)
         let counts = bench.firsts((count - 1) * 100)
         #expect(counts == (0..<count).map { $0 == 1 ? 0 : 100 })
@@ -98,26 +41,31 @@ struct BackendBalanceTests {
 
     @Test("R11: forty backends in a row that are out don't hide the good ones")
     func manyOut() throws {
-        var bench = try Bench(.roundRobin, count: 50)
+        var bench = try BalanceBench(.roundRobin, count: 50)
         for index in 0..<48 { bench.cell(index).pointee.ejectedUntil.store(.max, ordering: .relaxed) }
         let counts = bench.firsts(400)
         #expect(counts[48] + counts[49] == 400)
         #expect(min(counts[48], counts[49]) > 100, "\(counts)")
     }
 
-    @Test("weight 0 gets nothing, unless all have it", arguments: Balance.allCases)
+    @Test("weight 0 gets nothing, also if all have it, and not in a panic either", arguments: Balance.allCases)
     func zeroWeight(_ balance: Balance) throws {
-        var some = try Bench(balance, count: 3, weights: [0, 1, 0])
+        var some = try BalanceBench(balance, count: 3, weights: [0, 1, 0])
         for _ in 0..<50 { #expect(some.connect().order == [1]) }
-        var all = try Bench(balance, count: 3, weights: [0, 0, 0])
-        #expect(all.connect().order.count == 3)
+        var all = try BalanceBench(balance, count: 3, weights: [0, 0, 0], clauses: [BalanceBench.health(.useAll)])
+        let refused = all.connect()
+        #expect(refused.reason == "backend.no_healthy_backend upstream" && refused.order.isEmpty)
+        #expect(refused.why.contains("[fd00::1]:9000 (i-0) weight 0: no new connections"))
+        some.cell(1).pointee.ejectedUntil.store(.max, ordering: .relaxed)
+        // Without a `health` block all are used: all that have a weight.
+        #expect(some.connect().order == [1])
     }
 
     // MARK: Least connections, random of two
 
     @Test("R11: least connections fills up to equal loads for the weight")
     func leastConnections() throws {
-        var bench = try Bench(.leastConnections, count: 3, weights: [1, 2, 1])
+        var bench = try BalanceBench(.leastConnections, count: 3, weights: [1, 2, 1])
         for _ in 0..<6 { bench.cell(0).pointee.active.add() }
         for _ in 0..<18 {
             let first = try #require(bench.connect().order.first)
@@ -128,7 +76,7 @@ struct BackendBalanceTests {
 
     @Test("R11: least connections goes round while all are idle, and tries the next least after")
     func leastConnectionsTies() throws {
-        var bench = try Bench(.leastConnections, count: 4)
+        var bench = try BalanceBench(.leastConnections, count: 4)
         #expect(bench.firsts(40) == [10, 10, 10, 10])
         for (index, load) in [3, 1, 4, 2].enumerated() {
             for _ in 0..<load { bench.cell(index).pointee.active.add() }
@@ -138,7 +86,7 @@ struct BackendBalanceTests {
 
     @Test("R11: random of two never begins with the most loaded, and uses all others")
     func randomOfTwo() throws {
-        var bench = try Bench(.randomOfTwo, count: 5)
+        var bench = try BalanceBench(.randomOfTwo, count: 5)
         bench.cell(2).pointee.active.add()
         let counts = bench.firsts(2000)
         #expect(counts[2] == 0)
@@ -147,7 +95,7 @@ struct BackendBalanceTests {
 
     @Test("R11: workers don't draw alike")
     func workersDiffer() throws {
-        var bench = try Bench(.randomOfTwo, count: 50)
+        var bench = try BalanceBench(.randomOfTwo, count: 50)
         let first = (0..<20).compactMap { _ in bench.connect().order.first }
         bench.state = BackendFilter.makeState(bench.settings)
         #expect((0..<20).compactMap { _ in bench.connect().order.first } != first)
@@ -157,7 +105,7 @@ struct BackendBalanceTests {
 
     @Test("R11: a client stays with its backend; if that is out, its clients spread over all others")
     func consistentHash() throws {
-        var bench = try Bench(.consistentHash, count: 5)
+        var bench = try BalanceBench(.consistentHash, count: 5)
         let clients = (0..<1000).map { IPAddress(high: 0x2001_0DB8_0000_0000 + UInt64($0), low: UInt64($0 % 7)) }
         let before = clients.map { bench.connect(client: $0).order }
         #expect(before.allSatisfy { $0.count == 3 && Set($0).count == 3 })
@@ -173,7 +121,7 @@ struct BackendBalanceTests {
 
     @Test("R11: consistent hashing goes by the whole address, of either family")
     func consistentHashAddresses() throws {
-        var bench = try Bench(.consistentHash, count: 5)
+        var bench = try BalanceBench(.consistentHash, count: 5)
         let v4 = Set((0..<50).compactMap { bench.connect(client: IPAddress(v4: 0xC000_0200 + $0)).order.first })
         let low = Set(
             (0..<50).compactMap { bench.connect(client: IPAddress(high: 1, low: UInt64($0))).order.first })
@@ -186,7 +134,7 @@ struct BackendBalanceTests {
         "slow_start: the share grows from a tenth to the whole",
         arguments: [Balance.roundRobin, .leastConnections, .randomOfTwo, .consistentHash])
     func slowStart(_ balance: Balance) throws {
-        var bench = try Bench(
+        var bench = try BalanceBench(
             balance, count: 4, clauses: [Clause(name: "slow_start", values: [.duration(.seconds(30))])])
         func share(after seconds: UInt64) throws -> Double {
             bench.cell(0).pointee.eligibleSince.store(1_000_000_000, ordering: .relaxed)
@@ -211,7 +159,7 @@ struct BackendBalanceTests {
 
     @Test("slow_start: if all start, all share", arguments: Balance.allCases)
     func allStart(_ balance: Balance) throws {
-        var bench = try Bench(
+        var bench = try BalanceBench(
             balance, count: 3, clauses: [Clause(name: "slow_start", values: [.duration(.seconds(30))])])
         for index in 0..<3 { bench.cell(index).pointee.eligibleSince.store(1_000_000_000, ordering: .relaxed) }
         for _ in 0..<100 { #expect(bench.connect().order.count == 3) }
@@ -221,7 +169,7 @@ struct BackendBalanceTests {
 
     @Test("R12, R13: all out is not the same as none there; a panic block uses them all")
     func allOut() throws {
-        var fast = try Bench(.roundRobin, count: 2, clauses: [Self.health(.failFast)])
+        var fast = try BalanceBench(.roundRobin, count: 2, clauses: [BalanceBench.health(.failFast)])
         fast.cell(0).pointee.probe.store(BackendCell.Probe.down.rawValue, ordering: .relaxed)
         fast.cell(1).pointee.ejectedUntil.store(fast.run.now.nanoseconds + 2_500_000_000, ordering: .relaxed)
         let refused = fast.connect()
@@ -231,7 +179,7 @@ struct BackendBalanceTests {
                 + "[fd00::2]:9000 (i-1) ejected for 3 more seconds")
         #expect(fast.run.facts.ejection?.pointee.after == 5)
 
-        var panic = try Bench(.roundRobin, count: 2, clauses: [Self.health(.useAll)])
+        var panic = try BalanceBench(.roundRobin, count: 2, clauses: [BalanceBench.health(.useAll)])
         for index in 0..<2 { panic.cell(index).pointee.ejectedUntil.store(.max, ordering: .relaxed) }
         let used = panic.connect()
         #expect(used.reason == nil && used.order.count == 2 && used.why.contains("(panic)"))
@@ -241,7 +189,7 @@ struct BackendBalanceTests {
 
     @Test("max_connections of backends: full ones are passed over; all full has its own name")
     func backendsFull() throws {
-        var bench = try Bench(.roundRobin, count: 2, backendLimit: 1)
+        var bench = try BalanceBench(.roundRobin, count: 2, backendLimit: 1)
         bench.cell(0).pointee.active.add()
         #expect(bench.firsts(4) == [0, 4])
         bench.cell(1).pointee.active.add()
@@ -252,7 +200,7 @@ struct BackendBalanceTests {
 
     @Test("max_connections of a route: counted, refused at the limit, given back at the end")
     func routeFull() throws {
-        var bench = try Bench(.roundRobin, count: 1, routeLimit: 2)
+        var bench = try BalanceBench(.roundRobin, count: 1, routeLimit: 2)
         var reservations: [Reservations] = []
         for _ in 0..<2 {
             #expect(bench.connect().reason == nil)
@@ -260,7 +208,7 @@ struct BackendBalanceTests {
         }
         let refused = bench.connect()
         #expect(refused.reason == "backend.route_full client")
-        #expect(refused.why == "route rt_1 of env org_1/app_1/env_1 is at its limit of 2 connections")
+        #expect(refused.why == "route rt_1 of env org_1/app_1/env_1 has its 2 connections")
         #expect(bench.route.pointee.cell.pointee.active.current == 2)
         reservations[0].release()
         #expect(bench.connect().reason == nil)
@@ -268,7 +216,7 @@ struct BackendBalanceTests {
 
     @Test("a connection that can't be counted is refused, and not counted")
     func noRoomForReservations() throws {
-        var bench = try Bench(.roundRobin, count: 1, routeLimit: 2)
+        var bench = try BalanceBench(.roundRobin, count: 1, routeLimit: 2)
         let other = UnsafeMutablePointer<ReservationCount>.allocate(capacity: 1)
         other.initialize(to: ReservationCount())
         defer { other.deinitialize(count: 1).deallocate() }
@@ -280,7 +228,7 @@ struct BackendBalanceTests {
 
     @Test("explain changes nothing that others share, and foretells the next connection", arguments: Balance.allCases)
     func dryRun(_ balance: Balance) throws {
-        var bench = try Bench(balance, count: 5, routeLimit: 1)
+        var bench = try BalanceBench(balance, count: 5, routeLimit: 1)
         bench.cell(0).pointee.ejectedUntil.store(.max, ordering: .relaxed)
         bench.run.isDryRun = true
         let (first, second) = (bench.connect(), bench.connect())

@@ -42,7 +42,7 @@ import Testing
     @Test("what is not here says so")
     func absent() {
         #expect(advises("listen [::]:80 http via a\n", "the relay reads no HTTP"))
-        #expect(advises("route {\n    backend [::1]:80 backup\n}\n", "there are no backup servers"))
+        #expect(advises("pipeline a {\n    backup\n}\n", "`backup` follows the address of a backend"))
         #expect(advises("route {\n    backend [::1]:80 check\n}\n", "probes are set in a `health` block"))
         #expect(advises("backend web {\n}\n", "a backend belongs in a `route` block"))
         for text in ["node a {\n    timeout client 30s\n}\n", "node a {\n    idle_timeout 30s\n}\n"] {

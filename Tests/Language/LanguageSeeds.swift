@@ -70,7 +70,8 @@ enum LanguageSeeds {
             }
         }
         words += [
-            "shadow", "via", "ports", "file", "burst", "jitter", "weight", "max", "in", "over", "sni", "for", "after",
+            "shadow", "via", "ports", "file", "burst", "jitter", "weight", "max", "priority",
+            "backup", "in", "over", "sni", "for", "after",
         ]
         words += ["domain", "enterprise", "templates", "queue", "table", "minutes", "hours", "days", "interface"]
         words += LimitWords.keys

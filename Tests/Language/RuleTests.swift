@@ -115,16 +115,31 @@ import Testing
         }
         for good in [
             "[fd00::1]:1 weight 0", "[fd00::1]:1 weight 256 max 1", "[fd00::1]:1 max 9", "[fd00::1]:1 [fd00::2]:1",
+            "[fd00::1]:1 backup", "[fd00::1]:1 priority 0 weight 2", "[fd00::1]:1 max 4 priority 15",
         ] {
             #expect(errors(route(good)).isEmpty, "\(good)")
         }
         for bad in [
             "[fd00::1]:1 [fd00::2]:1 weight 2", "weight 2", "[fd00::1]:1 weight", "[fd00::1]:1 weight 257",
             "[fd00::1]:1 max 0", "[fd00::1]:1 weight 1 weight 2", "[fd00::1]:1 weight 1 wight 2",
+            "[fd00::1]:1 priority 16", "[fd00::1]:1 priority", "[fd00::1]:1 priority backup",
+            "[fd00::1]:1 backup backup",
+            "[fd00::1]:1 backup priority 2", "[fd00::1]:1 [fd00::2]:1 backup", "backup",
         ] {
             #expect(errors(route(bad)).count == 1, "\(bad)")
         }
         #expect(errors(route("[fd00::1]:1").replacing("listen", with: "balance maglev\n    listen")).count == 1)
+    }
+
+    @Test("a route whose backends all have weight 0 gets a warning: nobody gets any connection") func weightless() {
+        let warnings = { (backends: String) in
+            self.compiled("route {\n    id a\n    owner a/b/c\n    listen 5432\n\(backends)}\n").diagnostics
+                .filter { $0.severity == .warning }.map(\.message)
+        }
+        let none = "every backend of the route has `weight 0`: it gets no connections"
+        let zeros = "    backend [fd00::1]:1 weight 0\n    backend [fd00::2]:1 weight 0 backup\n"
+        #expect(warnings(zeros).contains(none))
+        #expect(!warnings(zeros + "    backend [fd00::3]:1\n").contains(none))
     }
 
     @Test("R8: their neighbours are open", arguments: [22, 24, 26, 136, 140]) func open(_ port: Int) {

@@ -74,6 +74,8 @@ struct BalanceTests {
         let counts = (0..<3).map { index in table.count { $0 == index } }
         #expect(abs(counts[1] - 3 * counts[0]) <= 8 && counts[2] == 0, "\(counts)")
         #expect(Maglev.table([]).isEmpty)
+        for index in all.indices { all[index].weight = 0 }
+        #expect(Maglev.table(all).isEmpty)
     }
 
     @Test("a route is at most 64 bytes in the table: one line of the cache")
@@ -104,16 +106,40 @@ struct BalanceTests {
             try #require(state.snapshot.named("a.example.com")), try #require(state.snapshot.named("b.example.com"))
         )
         #expect(a.pointee.balance == .consistentHash && b.pointee.balance == nil && b.pointee.maxConnections == 7)
-        #expect(a.pointee.group.pointee.maglev.count == Maglev.size && b.pointee.group.pointee.maglev.isEmpty)
-        #expect(a.pointee.group.pointee.schedule.count == 4)
+        #expect(a.pointee.group.pointee.tiers[0].maglev.count == Maglev.size)
+        #expect(b.pointee.group.pointee.tiers[0].maglev.isEmpty)
+        #expect(a.pointee.group.pointee.tiers[0].schedule.count == 4)
         // What is known of a backend is one, whoever asks.
         #expect(a.pointee.backends[0].cell == b.pointee.backends[0].cell)
         state.hashesByDefault = true
         #expect(state.apply(instances: [heavy, instance("i2", address: "fd00::2")], routes).report?.changed == 1)
-        #expect(state.snapshot.named("b.example.com")?.pointee.group.pointee.maglev.count == Maglev.size)
+        #expect(state.snapshot.named("b.example.com")?.pointee.group.pointee.tiers[0].maglev.count == Maglev.size)
     }
 
-    @Test("out of range is quarantined", arguments: ["\"weight\": 257", "\"weight\": -1", "\"max_connections\": 0"])
+    @Test("instances of several priorities are tiers of one group, in their order by id")
+    func priorities() throws {
+        let state = RoutingState()
+        let route = TestRoute(id: "a", env: "env_a", hostname: "a.example.com")
+        let placed = { (id: String, address: String, priority: String) in
+            instance(id, address: address).replacing("}", with: ", \"priority\": \(priority)}")
+        }
+        let instances = [
+            placed("i1", "fd00::1", "15"), placed("i2", "fd00::2", "3"), placed("i3", "fd00::3", "null"),
+            placed("i4", "fd00::4", "3"),
+        ]
+        #expect(state.apply(instances: instances, [route]).problems.isEmpty)
+        let group = try #require(state.snapshot.named("a.example.com")).pointee.group.pointee
+        #expect(group.backends.buffer.map { $0.instance.string } == ["i3", "i2", "i4", "i1"])
+        #expect(group.tiers.buffer.map(\.name) == ["priority 0", "priority 3", "backup"])
+        #expect(group.tiers.buffer.map { $0.backends.count } == [1, 2, 1])
+    }
+
+    @Test(
+        "out of range is quarantined",
+        arguments: [
+            "\"weight\": 257", "\"weight\": -1", "\"max_connections\": 0", "\"priority\": 16",
+            "\"priority\": \"backup\"",
+        ])
     func ranges(_ field: String) {
         let bad = instance("i1", address: "fd00::1").replacing("}", with: ", \(field)}")
         let problems = RoutingState().apply(instances: [bad], []).problems

@@ -17,8 +17,10 @@ package struct FakeRoute {
     package var weights: [UInt16] = []
     /// The most connections to each backend; 0: no limit.
     package var backendLimit: UInt32 = 0
-    package var schedule: [UInt16] = []
-    package var maglev: [UInt16] = []
+    /// One for each backend, ascending; empty: all 0.
+    package var priorities: [UInt8] = []
+    /// Makes the tables of one priority.
+    package var tables: (FrozenArray<Backend>) -> BalanceTables = { _ in BalanceTables() }
 
     package init(
         _ id: String, env: String = "env_1", hosts: [String] = [], port: UInt16 = 443,
@@ -64,13 +66,10 @@ package final class FakeRoutes {
             Backend(
                 address: BackendAddress(FilterHarness.endpoint(text)), instance: FrozenText("i-\(index)"),
                 cell: UnsafePointer(cells + index),
-                weight: index < fake.weights.count ? fake.weights[index] : 1, maxConnections: fake.backendLimit)
+                weight: index < fake.weights.count ? fake.weights[index] : 1, maxConnections: fake.backendLimit,
+                priority: index < fake.priorities.count ? fake.priorities[index] : 0)
         }
-        group.initialize(
-            to:
-                BackendGroup(
-                    backends: FrozenArray(backends), schedule: FrozenArray(fake.schedule),
-                    maglev: FrozenArray(fake.maglev)))
+        group.initialize(to: BackendGroup(backends: FrozenArray(backends), tables: fake.tables))
         let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
         cell.initialize(to: RouteCell(id: FrozenText(fake.id)))
         let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)

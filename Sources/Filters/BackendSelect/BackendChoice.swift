@@ -2,8 +2,10 @@ import Pipeline
 
 /// Chooses the backends of one connection: up to three, each once, in the order in which to try them (R11–R13).
 ///
-/// Only eligible backends are chosen: not down or ejected (R12), below their limit, and with a weight. The limit is
-/// checked here, and enforced by the runtime at the connect.
+/// Only backends of one priority are chosen: the first with one that is eligible and was not tried. Of those, only
+/// eligible ones are chosen: not down or ejected (R12), below their limit, and with a weight. The limit is checked here,
+/// and enforced by the runtime at the connect. A priority whose backends are all at their limit stays the one in use:
+/// load is no reason to use a backup (docs/adr/0060).
 struct BackendChoice {
     /// After this many failed turns or draws in a row, the backends are tried in order.
     private static let tries = 32
@@ -21,6 +23,10 @@ struct BackendChoice {
     private let isDryRun: Bool
     private let tried: TriedBackends
     private var dryRunTurns: UInt64 = 0
+    /// The backends and tables of the priority to choose from.
+    private var backends = FrozenArray<Backend>(viewing: .init(start: nil, count: 0))
+    private var schedule = FrozenArray<UInt16>(viewing: .init(start: nil, count: 0))
+    private var maglev = FrozenArray<UInt16>(viewing: .init(start: nil, count: 0))
     /// Panic mode: all backends are out, and are used anyway.
     private var ignoresHealth = false
 
@@ -35,11 +41,9 @@ struct BackendChoice {
         tried = view.facts.tried
     }
 
-    private var backends: FrozenArray<Backend> { group.pointee.backends }
-
     /// Fills ``candidates``; they stay empty for ``refusal``.
     mutating func choose(_ balance: Balance, _ random: inout SplitMix64) {
-        guard !backends.isEmpty else { return }
+        guard !group.pointee.backends.isEmpty else { return }
         chooseUsable(balance, &random)
         guard candidates.count == 0, panic == .useAll, refusal == .noHealthyBackend else { return }
         ignoresHealth = true
@@ -47,6 +51,7 @@ struct BackendChoice {
     }
 
     private mutating func chooseUsable(_ balance: Balance, _ random: inout SplitMix64) {
+        guard enterPriority() else { return }
         switch balance {
         case .roundRobin: takeTurn(&random)
         case .leastConnections: takeLeastLoaded()
@@ -57,29 +62,44 @@ struct BackendChoice {
 
     // MARK: Eligibility
 
+    /// Takes the first priority with a backend that is eligible and was not tried. False: there is none.
+    private mutating func enterPriority() -> Bool {
+        let tiers = group.pointee.tiers
+        for index in 0..<tiers.count {
+            let tier = tiers.pointer(index)
+            // Most groups have one priority, and no need to look at each backend.
+            guard tiers.count == 1 || isInUse(tier) else { continue }
+            (backends, schedule, maglev) = (tier.pointee.backends, tier.pointee.schedule, tier.pointee.maglev)
+            return true
+        }
+        return false
+    }
+
+    private func isInUse(_ tier: UnsafePointer<PriorityTier>) -> Bool {
+        for index in 0..<tier.pointee.backends.count {
+            let backend = tier.pointee.backends.pointer(index)
+            if isEligible(backend), !wasTried(backend) { return true }
+        }
+        return false
+    }
+
     private func isUsable(_ backend: UnsafePointer<Backend>) -> Bool {
-        hasWeight(backend) && isOpen(backend)
-            && (tried.count == 0 || !tried.contains(backend.pointee.address.endpoint))
+        isEligible(backend) && !backend.isFull && !wasTried(backend)
     }
 
-    /// Without a schedule all weights are equal, even if 0.
-    private func hasWeight(_ backend: UnsafePointer<Backend>) -> Bool {
-        backend.pointee.weight > 0 || group.pointee.schedule.isEmpty
+    private func isEligible(_ backend: UnsafePointer<Backend>) -> Bool {
+        backend.pointee.weight > 0 && (ignoresHealth || backend.pointee.cell.pointee.isEligible(at: now))
     }
 
-    private func isOpen(_ backend: UnsafePointer<Backend>) -> Bool {
-        (ignoresHealth || backend.pointee.cell.pointee.isEligible(at: now)) && !backend.isFull
+    private func wasTried(_ backend: UnsafePointer<Backend>) -> Bool {
+        tried.count > 0 && tried.contains(backend.pointee.address.endpoint)
     }
 
     /// Why no backend is eligible.
     var refusal: BackendFilter.Refusal {
-        guard !backends.isEmpty else { return .noBackend }
-        for index in 0..<backends.count {
-            let backend = backends.pointer(index)
-            if hasWeight(backend), ignoresHealth || backend.pointee.cell.pointee.isEligible(at: now) {
-                return .backendsFull
-            }
-        }
+        let all = group.pointee.backends
+        guard !all.isEmpty else { return .noBackend }
+        for index in 0..<all.count where isEligible(all.pointer(index)) { return .backendsFull }
         return .noHealthyBackend
     }
 
@@ -113,11 +133,8 @@ struct BackendChoice {
         }
     }
 
-    private var turns: Int { group.pointee.schedule.isEmpty ? backends.count : group.pointee.schedule.count }
-    private func backendIndex(turn: Int) -> Int {
-        let schedule = group.pointee.schedule
-        return schedule.isEmpty ? turn : Int(schedule[turn])
-    }
+    private var turns: Int { schedule.isEmpty ? backends.count : schedule.count }
+    private func backendIndex(turn: Int) -> Int { schedule.isEmpty ? turn : Int(schedule[turn]) }
 
     /// The next turn, shared by all workers.
     private mutating func nextTurn() -> Int {
@@ -228,7 +245,7 @@ struct BackendChoice {
     /// others. A slowly starting backend gets a stable, growing part of its clients.
     private mutating func lookUp() {
         let hash = Hashing.address(client)
-        let table = group.pointee.maglev
+        let table = maglev
         guard !table.isEmpty else {
             addFollowing(Int(truncatingIfNeeded: hash.multipliedFullWidth(by: UInt64(backends.count)).high))
             return

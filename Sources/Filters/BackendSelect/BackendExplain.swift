@@ -18,12 +18,32 @@ extension BackendFilter {
         }
         var text = "\(found), \(backends.count) ready\(out(settings, backends, view))"
         let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }.map(described)
-        guard !tries.isEmpty else { return text }
-        if settings.panic == .useAll, !backends.buffer.contains(where: { $0.cell.pointee.isEligible(at: view.now) }) {
+        guard !tries.isEmpty else { return text + overflow(route.pointee.group, view) }
+        if settings.panic == .useAll, !backends.buffer.contains(where: { $0.isEligible(at: view.now) }) {
             text += "; all are used anyway (panic)"
         }
         let balance = route.pointee.balance ?? settings.balance
-        return "\(text); to try in order, by \(balance.name): \(tries.joined(separator: ", "))"
+        let priority = ofPriority(route.pointee.group, view)
+        return "\(text); to try in order, by \(balance.name)\(priority): \(tries.joined(separator: ", "))"
+    }
+
+    /// ` at priority 0, before backup`; nothing for a group with one priority.
+    private static func ofPriority(_ group: UnsafePointer<BackendGroup>, _ view: ConnectionView) -> String {
+        let tiers = group.pointee.tiers
+        guard tiers.count > 1, let first = view.facts.candidates[0] else { return "" }
+        let later = tiers.buffer.filter { $0.priority > first.pointee.priority }.map(\.name)
+        let name = BackendSpec.name(ofPriority: first.pointee.priority)
+        return " at \(name)" + (later.isEmpty ? "" : ", before \(later.joined(separator: ", "))")
+    }
+
+    /// Why a later priority is not used although the one in use is full.
+    private static func overflow(_ group: UnsafePointer<BackendGroup>, _ view: ConnectionView) -> String {
+        guard let index = group.pointee.tierInUse(at: view.now), index + 1 < group.pointee.tiers.count else {
+            return ""
+        }
+        return
+            "; \(group.pointee.tiers[index].name) is up and full, and a later priority takes over only when none of it"
+            + " is up"
     }
 
     private static func missing(_ view: ConnectionView) -> String {
@@ -43,10 +63,9 @@ extension BackendFilter {
 
     /// `, out: [fd00::10]:8443 (i-1) by its probe, …`.
     private static func out(_ settings: Settings, _ backends: FrozenArray<Backend>, _ view: ConnectionView) -> String {
-        let hasWeights = backends.buffer.contains { $0.weight > 0 }
         let reasons = (0..<backends.count).compactMap { index -> String? in
             let backend = backends.pointer(index)
-            return why(backend, hasWeights: hasWeights, at: view.now).map { "\(described(backend)) \($0)" }
+            return why(backend, at: view.now).map { "\(described(backend)) \($0)" }
         }
         guard !reasons.isEmpty else { return "" }
         let rest = reasons.count - min(reasons.count, namedLimit)
@@ -54,14 +73,14 @@ extension BackendFilter {
     }
 
     /// Why a backend is not eligible now; nil: it is.
-    private static func why(_ backend: UnsafePointer<Backend>, hasWeights: Bool, at now: Instant) -> String? {
+    private static func why(_ backend: UnsafePointer<Backend>, at now: Instant) -> String? {
+        guard backend.pointee.weight > 0 else { return "weight 0: no new connections" }
         let cell = backend.pointee.cell
         if cell.pointee.probe.load(ordering: .relaxed) == BackendCell.Probe.down.rawValue { return "probe down" }
         let ejected = Instant(nanoseconds: cell.pointee.ejectedUntil.load(ordering: .relaxed))
         if ejected > now {
             return "ejected for \((ejected.since(now).milliseconds + 999) / 1000) more seconds"
         }
-        if backend.isFull { return "full with \(backend.pointee.maxConnections) connections" }
-        return hasWeights && backend.pointee.weight == 0 ? "weight 0" : nil
+        return backend.isFull ? "full with \(backend.pointee.maxConnections) connections" : nil
     }
 }

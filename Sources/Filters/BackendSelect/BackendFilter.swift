@@ -87,9 +87,11 @@ public enum BackendFilter: Filter {
                 "No route here has this name; or there is no name, and not exactly one candidate route."),
             ReasonSpec("no_backend", .upstream, "The route has no instance that is ready."),
             ReasonSpec(
-                "no_healthy_backend", .upstream, "Every ready instance is out: its probe is down, or it is ejected."),
+                "no_healthy_backend", .upstream,
+                "Every ready instance is out: its probe is down, it is ejected, or its weight is 0."),
             ReasonSpec(
-                "backends_full", .upstream, "Every usable instance is at its connection limit."),
+                "backends_full", .upstream,
+                "Every usable instance is at its connection limit: of the first priority with one that is up."),
             ReasonSpec("route_full", .client, "The route is at its connection limit."),
             ReasonSpec(
                 "too_many_limits", .node,

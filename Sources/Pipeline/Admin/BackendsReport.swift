@@ -56,6 +56,7 @@ final class BackendsReport {
         var standing = Standing.ready
         var weight: UInt16 = 0
         var maxConnections: UInt32 = 0
+        var priority: UInt8 = 0
         var instances: [String] = []
         var sum = Sum()
     }
@@ -135,8 +136,10 @@ final class BackendsReport {
                 rows.append(
                     Row(
                         address: backend.address.endpoint, cell: backend.cell, kept: Figures(backend.cell),
-                        weight: backend.weight, maxConnections: backend.maxConnections))
+                        weight: backend.weight, maxConnections: backend.maxConnections, priority: backend.priority))
             }
+            rows[place].weight = max(rows[place].weight, backend.weight)
+            rows[place].priority = min(rows[place].priority, backend.priority)
             rows[place].sum.count += sum.count
             rows[place].sum.hasProxy = rows[place].sum.hasProxy || sum.hasProxy
             let room = BackendsReport.shown - rows[place].sum.routes.count
@@ -196,7 +199,9 @@ final class BackendsReport {
         line.list("envs", envs(row))
         line.list("routes", row.sum.routes.map(\.string).sorted()) { $0.string($1) }
         line.field("routes_count", row.sum.count)
-        line.field("eligible", row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
+        line.field(
+            "eligible",
+            row.weight > 0 && row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
         line.field("active", figures.active)
         if row.maxConnections > 0 { line.field("max_connections", UInt64(row.maxConnections)) }
         line.field("connects", figures.connects)
@@ -205,6 +210,7 @@ final class BackendsReport {
         line.field("ejected_for_ms", ejectedFor(row))
         line.field("probe", probe(row))
         line.field("weight", UInt64(row.weight))
+        line.field("priority", UInt64(row.priority))
         line.field("proxy", verdict(row).rawValue)
         line.field("proxy_rejections", figures.rejections)
         line.close()
@@ -212,7 +218,8 @@ final class BackendsReport {
     }
 
     private static let head = [
-        "BACKEND", "STATE", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "-ACTIVE", "-CONNECTS", "-FAILURES", "PROBE",
+        "BACKEND", "STATE", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "PRIORITY", "-ACTIVE", "-CONNECTS", "-FAILURES",
+        "PROBE",
         "EJECTED", "PROXY",
     ]
 
@@ -222,7 +229,9 @@ final class BackendsReport {
         let others = envs.count > 1 ? " +\(envs.count - 1)" : ""
         return [
             row.address.description, row.standing.rawValue, (row.instances.first ?? "") + more,
-            (envs.first?.path ?? "") + others, "\(row.sum.count)", "\(row.weight)", "\(figures.active)",
+            (envs.first?.path ?? "") + others, "\(row.sum.count)",
+            row.cell != nil && row.weight == 0 ? "0 (none)" : "\(row.weight)",
+            row.priority == BackendSpec.backupPriority ? "backup" : "\(row.priority)", "\(figures.active)",
             "\(figures.connects)", "\(figures.failures)", probe(row), ejected > 0 ? "\(ejected)ms" : "no",
             verdict(row).rawValue,
         ]

@@ -78,6 +78,22 @@ final class RoutesReport {
             id: route.pointee.id.string, owner: route.pointee.owner.pointee.name, hostname: hostname, route: route)
     }
 
+    /// The priority that new connections go to, of a route with several; nil: one priority, or nothing is eligible.
+    private static func tierInUse(_ route: Route) -> (tier: PriorityTier, isFirst: Bool)? {
+        let group = route.group
+        guard group.pointee.tiers.count > 1,
+            let index = group.pointee.tierInUse(at: Instant(nanoseconds: Clock.now))
+        else { return nil }
+        return (group.pointee.tiers[index], index == 0)
+    }
+
+    /// `2/5`, and ` backup` while the first priority is down.
+    private static func backends(_ route: Route) -> String {
+        let counts = "\(eligible(route))/\(route.backends.count)"
+        guard let (tier, isFirst) = tierInUse(route), !isFirst else { return counts }
+        return "\(counts) \(tier.name)"
+    }
+
     /// The number of eligible backends among the ready ones.
     private static func eligible(_ route: Route) -> Int {
         route.group.pointee.usable(at: Instant(nanoseconds: Clock.now))
@@ -103,6 +119,7 @@ final class RoutesReport {
         line.field("balance", route.balance?.name)
         line.field("backends_eligible", RoutesReport.eligible(route))
         line.field("backends", route.backends.count)
+        if let (tier, _) = RoutesReport.tierInUse(route) { line.field("priority_in_use", UInt64(tier.priority)) }
         let connections = RoutesReport.connections(route)
         line.field("active", connections.active)
         if route.maxConnections > 0 { line.field("max_connections", UInt64(route.maxConnections)) }
@@ -128,7 +145,7 @@ final class RoutesReport {
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         return [
             row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
-            "\(RoutesReport.eligible(route))/\(route.backends.count)", "\(connections.active)\(limit)",
+            RoutesReport.backends(route), "\(connections.active)\(limit)",
             "\(connections.all)",
             "\(cell.pointee.bytesToUpstream.load(ordering: .relaxed))",
             "\(cell.pointee.bytesToClient.load(ordering: .relaxed))",

@@ -146,74 +146,45 @@ public struct Backend: @unchecked Sendable {
     public let address: BackendAddress
     public let instance: FrozenText
     public let cell: UnsafePointer<BackendCell>
-    /// 0 (no new connections unless all are)...256.
+    /// 0 (no new connections)...256.
     public let weight: UInt16
     /// The most concurrent connections from this node; 0: no limit.
     public let maxConnections: UInt32
+    /// 0 (first)...``BackendSpec/backupPriority``.
+    public let priority: UInt8
     public init(
         address: BackendAddress, instance: FrozenText, cell: UnsafePointer<BackendCell>, weight: UInt16 = 1,
-        maxConnections: UInt32 = 0
+        maxConnections: UInt32 = 0, priority: UInt8 = 0
     ) {
         self.address = address
         self.instance = instance
         self.cell = cell
         self.weight = weight
         self.maxConnections = maxConnections
+        self.priority = priority
     }
+
+    /// R12: weight 0 gets no new connection, whatever the other backends are.
+    public func isEligible(at now: Instant) -> Bool { weight > 0 && cell.pointee.isEligible(at: now) }
 }
 
-/// A backend in a config file: address, weight and limit.
+/// A backend in a config file: address, weight, limit and priority.
 public struct BackendSpec: Hashable, Sendable {
     public var endpoint: Endpoint
     /// 0...256, as ``Backend/weight``.
     public var weight: UInt16
     /// 0: no limit.
     public var maxConnections: UInt32
-    public init(_ endpoint: Endpoint, weight: UInt16 = 1, maxConnections: UInt32 = 0) {
+    /// As ``Backend/priority``.
+    public var priority: UInt8
+    public init(_ endpoint: Endpoint, weight: UInt16 = 1, maxConnections: UInt32 = 0, priority: UInt8 = 0) {
         self.endpoint = endpoint
         self.weight = weight
         self.maxConnections = maxConnections
+        self.priority = priority
     }
     /// The largest ``weight``.
     public static let weightLimit: UInt16 = 256
-}
-
-/// The backends of a route, with the tables for balancing. Immutable, shared by routes, part of a snapshot.
-public struct BackendGroup: Sendable {
-    /// Identifies this set of backends for the life of the process.
-    public let number: UInt64
-    public let backends: FrozenArray<Backend>
-    /// Weighted round robin: the backend of each turn; empty: one turn each, in order.
-    public let schedule: FrozenArray<UInt16>
-    /// Maglev's lookup table: backend index by hash; empty: no route of this group uses it.
-    public let maglev: FrozenArray<UInt16>
-
-    private static let numbers = Atomic<UInt64>(0)
-
-    public init(
-        backends: FrozenArray<Backend>, schedule: FrozenArray<UInt16> = FrozenArray([]),
-        maglev: FrozenArray<UInt16> = FrozenArray([])
-    ) {
-        number = BackendGroup.numbers.wrappingAdd(1, ordering: .relaxed).newValue
-        self.backends = backends
-        self.schedule = schedule
-        self.maglev = maglev
-    }
-
-    /// How many of its backends are eligible for a new connection: without those that are down or ejected (R12), and
-    /// with those of weight 0 only if all have weight 0.
-    public func usable(at now: Instant) -> Int {
-        let isWeighted = backends.buffer.contains { $0.weight > 0 }
-        return backends.buffer.count { ($0.weight > 0 || !isWeighted) && $0.cell.pointee.isEligible(at: now) }
-    }
-
-    /// Whether one of its backends has this cell.
-    public func has(_ cell: UnsafePointer<BackendCell>) -> Bool { backends.buffer.contains { $0.cell == cell } }
-
-    /// Frees the arrays; instances' texts are the caller's.
-    public func deallocate() {
-        backends.deallocate()
-        schedule.deallocate()
-        maglev.deallocate()
-    }
+    /// The last ``priority``: `backup`. Few, because each priority of a group may have a table for consistent hashing.
+    public static let backupPriority: UInt8 = 15
 }

@@ -3,7 +3,8 @@ import Pipeline
 import PipelineRouting
 import PipelineText
 
-/// Logs when routes lose their last usable backend, and when they get one again. Checks once a second, in batches:
+/// Logs when routes lose their last usable backend, and when they get one again; and when they go over to a later priority,
+/// and back. Checks once a second, in batches:
 /// routes that share a set of backends are checked once.
 ///
 /// Threading: the control thread.
@@ -38,6 +39,8 @@ package struct RouteWatch {
     /// Sets with a usable backend at the last check, and those that have lost it since, by lead.
     private var up: Set<UInt64> = []
     private var down: Set<UInt64> = []
+    /// Sets whose first priority has no usable backend, but a later one has.
+    private var onBackup: Set<UInt64> = []
     /// Of the check in progress.
     private var seen: Set<UInt64> = []
     /// Routes that lost their last backend, by the last check.
@@ -115,6 +118,7 @@ package struct RouteWatch {
         // Sets without a route are forgotten.
         up.formIntersection(seen)
         down.formIntersection(seen)
+        onBackup.formIntersection(seen)
         seen = []
         (routesDown, counted) = (counted, 0)
         phase = .idle
@@ -144,6 +148,24 @@ package struct RouteWatch {
                         + "unless `panic use_all` is set", one, usable, now, log)
         }
         if down.contains(key) { counted += one.routes.count }
+        judgePriority(one, usable, now, log)
+    }
+
+    private mutating func judgePriority(_ one: Watched, _ usable: Int, _ now: Instant, _ log: ControlLog) {
+        let group = one.group.pointee
+        guard group.tiers.count > 1 else {
+            onBackup.remove(one.key)
+            return
+        }
+        guard let index = group.tierInUse(at: now) else { return }
+        if index > 0, onBackup.insert(one.key).inserted {
+            say(
+                "routes_on_backup",
+                "no backend of \(group.tiers[0].name) is usable: new connections go to \(group.tiers[index].name)", one,
+                usable, now, log)
+        } else if index == 0, onBackup.remove(one.key) != nil {
+            say("routes_on_primary", nil, one, usable, now, log)
+        }
     }
 
     private func key(_ one: Watched) -> UInt64 {

@@ -75,6 +75,7 @@ extension Checker {
         guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner,
             let listen = fields.listen
         else { return nil }
+        warnIfWeightless(fields.backends, at: entry.headSpan)
         return RouteBlock(
             span: entry.headSpan, hostname: words.first.map { Located($0.text, $0.span) }, id: id, owner: owner,
             listen: listen, backends: fields.backends, proxyV2: fields.proxyV2,
@@ -171,7 +172,7 @@ extension Checker {
             if let help = ForeignWords.help(for: word.text, among: Checker.backendOptions) {
                 reporter.error(
                     word.span, "unexpected \(quoted(word.text))",
-                    expected: "`weight`, `max` or the end of the line", help: help)
+                    expected: Checker.backendOptionsExpected, help: help)
                 continue
             }
             guard let endpoint = parsed(word, { text throws(ValueProblem) in try ConfigValue.backend(text) }) else {
@@ -186,19 +187,28 @@ extension Checker {
             }
             fields.backends.append(
                 Located(
-                    BackendSpec(endpoint.value, weight: options.weight, maxConnections: options.maxConnections),
+                    BackendSpec(
+                        endpoint.value, weight: options.weight?.value ?? 1,
+                        maxConnections: options.maxConnections?.value ?? 0, priority: options.priority?.value ?? 0),
                     endpoint.span))
         }
     }
 
-    private static let backendOptions = ["weight", "max"]
+    private static let backendOptions = ["weight", "max", "priority", "backup"]
+    private static let backendOptionsExpected = orList(backendOptions.map { "`\($0)`" } + ["the end of the line"])
 
-    /// `weight 3 max 100` after a single address. Nil, reported, if they can't be read.
+    private struct BackendOptions {
+        var weight: Located<UInt16>?
+        var maxConnections: Located<UInt32>?
+        var priority: Located<UInt8>?
+    }
+
+    /// `weight 3 max 100 backup` after a single address. Nil, reported, if they can't be read.
     private func backendOptions(
         _ addresses: ArraySlice<WordSyntax>, _ words: ArraySlice<WordSyntax>, _ keyword: WordSyntax
-    ) -> (weight: UInt16, maxConnections: UInt32)? {
-        var (weight, limit): (Located<UInt16>?, Located<UInt32>?)
-        guard let option = words.first else { return (1, 0) }
+    ) -> BackendOptions? {
+        var options = BackendOptions()
+        guard let option = words.first else { return options }
         guard addresses.count == 1 else {
             reporter.error(
                 option.span, "`\(option.text)` applies to one backend, but this line has \(addresses.count)",
@@ -209,30 +219,56 @@ extension Checker {
         while let option = rest.popFirst() {
             guard Checker.backendOptions.contains(option.text) else {
                 reporter.error(
-                    option.span, "unexpected \(quoted(option.text))",
-                    expected: "`weight`, `max` or the end of the line",
+                    option.span, "unexpected \(quoted(option.text))", expected: Checker.backendOptionsExpected,
                     help: suggestion(for: option.text, among: Checker.backendOptions))
                 return nil
             }
-            guard let word = rest.popFirst() else {
-                reporter.error(option.span.behind, "`\(option.text)` is not complete", expected: "a number")
-                return nil
-            }
-            let first = option.text == "weight" ? weight?.span : limit?.span
-            if isDuplicate("`\(option.text)`", option.span, firstAt: first) { return nil }
-            if option.text == "weight" {
-                weight = parsed(word) { text throws(ValueProblem) in
-                    UInt16(clamping: try ConfigValue.count(text, 0...UInt64(BackendSpec.weightLimit)))
-                }
-                guard weight != nil else { return nil }
-            } else {
-                limit = parsed(word) { text throws(ValueProblem) in
-                    UInt32(clamping: try ConfigValue.count(text, 1...UInt64(UInt32.max)))
-                }
-                guard limit != nil else { return nil }
-            }
+            guard readBackendOption(option, &rest, &options) else { return nil }
         }
-        return (weight?.value ?? 1, limit?.value ?? 0)
+        return options
+    }
+
+    private func readBackendOption(
+        _ option: WordSyntax, _ rest: inout ArraySlice<WordSyntax>, _ options: inout BackendOptions
+    ) -> Bool {
+        if option.text == "backup" {
+            if isDuplicate("the priority", option.span, firstAt: options.priority?.span) { return false }
+            options.priority = Located(BackendSpec.backupPriority, option.span)
+            return true
+        }
+        guard let word = rest.popFirst() else {
+            reporter.error(option.span.behind, "`\(option.text)` is not complete", expected: "a number")
+            return false
+        }
+        let number = { (range: ClosedRange<UInt64>) in
+            self.parsed(word) { text throws(ValueProblem) in try ConfigValue.count(text, range) }
+        }
+        switch option.text {
+        case "weight":
+            if isDuplicate("`weight`", option.span, firstAt: options.weight?.span) { return false }
+            options.weight = number(0...UInt64(BackendSpec.weightLimit))
+                .map { Located(UInt16(clamping: $0.value), option.span) }
+            return options.weight != nil
+        case "priority":
+            if isDuplicate("the priority", option.span, firstAt: options.priority?.span) { return false }
+            options.priority = number(0...UInt64(BackendSpec.backupPriority))
+                .map { Located(UInt8(clamping: $0.value), option.span) }
+            return options.priority != nil
+        default:
+            if isDuplicate("`max`", option.span, firstAt: options.maxConnections?.span) { return false }
+            options.maxConnections = number(1...UInt64(UInt32.max))
+                .map { Located(UInt32(clamping: $0.value), option.span) }
+            return options.maxConnections != nil
+        }
+    }
+
+    /// Weight 0 means none, so a route of nothing else refuses everybody.
+    private func warnIfWeightless(_ backends: [Located<BackendSpec>], at span: SourceSpan) {
+        guard !backends.isEmpty, backends.allSatisfy({ $0.value.weight == 0 }) else { return }
+        reporter.report(
+            Diagnostic(
+                .warning, at: span, "every backend of the route has `weight 0`: it gets no connections",
+                help: ["give one of them a weight of 1 or more"]))
     }
 
     func checkRouteSources(_ entries: [EntrySyntax]) {

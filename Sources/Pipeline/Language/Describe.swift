@@ -59,6 +59,7 @@ private func describe(_ backend: BackendSpec) -> String {
     var text = "\(backend.endpoint)"
     if backend.weight != 1 { text += " weight \(backend.weight)" }
     if backend.maxConnections > 0 { text += " max \(backend.maxConnections)" }
+    if backend.priority > 0 { text += " " + BackendSpec.name(ofPriority: backend.priority) }
     return text
 }
 

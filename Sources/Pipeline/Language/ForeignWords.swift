@@ -54,9 +54,7 @@ enum ForeignWords {
         "max_ejection_percent": Meaning("panic"), "slowstart": Meaning("slow_start"),
         "check": Meaning("health", "probe", advice: probes), "health_check": Meaning("health", "probe", advice: probes),
         // Missing features.
-        "backup": Meaning(
-            advice:
-                "there are no backup servers: a backend with `weight 0` gets connections only if all others have 0 too"),
+        "backup": Meaning("backup", advice: "`backup` follows the address of a backend in a `route` block"),
         "down": Meaning("weight", advice: "take the backend out of the route, or give it `weight 0`"),
         "disabled": Meaning("weight", advice: "take the backend out of the route, or give it `weight 0`"),
         "option": Meaning(advice: "each option is a separate setting: see docs/LANGUAGE.md"),

@@ -74,6 +74,7 @@ extension ApplyRun {
         Record(
             pool: pool(object.env, object.processType, part), address: object.address, status: object.status,
             graceSeconds: object.drainGraceSeconds, weight: object.weight, maxConnections: object.maxConnections,
+            priority: object.priority,
             isHere: !nodeName.isEmpty && sameBytes(part.document.text.bytes(object.node), nodeName),
             ipv4: object.ipv4, isServing: object.status == .ready, isHolder: false)
     }
@@ -193,7 +194,9 @@ extension ApplyRun {
         let box = store.makeBackends(
             ready.map {
                 let endpoint = Endpoint($0.address, key.port)
-                return (BackendSpec(endpoint, weight: $0.weight, maxConnections: $0.maxConnections), $0.id)
+                let backend = BackendSpec(
+                    endpoint, weight: $0.weight, maxConnections: $0.maxConnections, priority: $0.priority)
+                return (backend, $0.id)
             }, isHashed: key.isHashed)
         if let now = state.now, !newlyReady.isEmpty {
             for backend in box.pointee.group.backends.buffer

@@ -10,6 +10,7 @@ struct InstanceTable {
         let address: IPAddress
         let weight: UInt16
         let maxConnections: UInt32
+        let priority: UInt8
     }
     struct Record: Equatable {
         let pool: PoolKey
@@ -18,6 +19,7 @@ struct InstanceTable {
         let graceSeconds: UInt32
         let weight: UInt16
         let maxConnections: UInt32
+        let priority: UInt8
         /// It runs on this node (R19).
         let isHere: Bool
         let ipv4: IPAddress?
@@ -40,7 +42,8 @@ struct InstanceTable {
         for (id, record) in new where record.isServing {
             fresh[record.pool, default: []].append(
                 Ready(
-                    id: id, address: record.address, weight: record.weight, maxConnections: record.maxConnections))
+                    id: id, address: record.address, weight: record.weight, maxConnections: record.maxConnections,
+                    priority: record.priority))
         }
         var changed: Set<PoolKey> = []
         for (pool, list) in fresh {

@@ -10,13 +10,12 @@ public enum Maglev {
     /// Prime, so that every step visits every place. 128 KiB a group that asks for it.
     public static let size = 65537
 
-    /// - Returns: the backend of each place, as an index; empty if there is none, or more than places can tell apart.
+    /// - Returns: the backend of each place, as an index; empty if none has a weight, or there are more than places can
+    ///   tell apart.
     public static func table(_ backends: [BackendSpec]) -> [UInt16] {
         guard !backends.isEmpty, backends.count <= Int(UInt16.max) else { return [] }
-        let heaviest = backends.map(\.weight).max() ?? 0
-        // All 0: all alike.
-        let weights = backends.map { heaviest == 0 ? 1 : UInt32($0.weight) }
-        let most = max(1, UInt32(heaviest))
+        let weights = backends.map { UInt32($0.weight) }
+        guard let most = weights.max(), most > 0 else { return [] }
         var next = backends.map { Int(seed($0.endpoint, 0) % UInt64(size)) }
         let steps = backends.map { Int(seed($0.endpoint, 1) % UInt64(size - 1)) + 1 }
         // What each has saved up for its next place: the heaviest claims one a round.

@@ -252,15 +252,21 @@ public final class RouteStore {
     ) -> UnsafeMutablePointer<BackendBox> {
         allocated()
         let box = UnsafeMutablePointer<BackendBox>.allocate(capacity: 1)
-        let backends = list.map { item in
+        // A stable order, so that turns stay deterministic (R11).
+        let sorted = list.enumerated()
+            .sorted { ($0.element.backend.priority, $0.offset) < ($1.element.backend.priority, $1.offset) }
+            .map(\.element)
+        let backends = sorted.map { item in
             Backend(
                 address: BackendAddress(item.backend.endpoint), instance: FrozenText(item.instance),
                 cell: retainCell(item.backend.endpoint), weight: item.backend.weight,
-                maxConnections: item.backend.maxConnections)
+                maxConnections: item.backend.maxConnections, priority: item.backend.priority)
         }
-        let group = BackendGroup(
-            backends: FrozenArray(backends), schedule: FrozenArray(TurnSchedule.make(backends.map(\.weight))),
-            maglev: FrozenArray(isHashed ? Maglev.table(list.map(\.backend)) : []))
+        let group = BackendGroup(backends: FrozenArray(backends)) { tier in
+            let weights = tier.buffer.map(\.weight)
+            let specs = tier.buffer.map { BackendSpec($0.address.endpoint, weight: $0.weight) }
+            return BalanceTables(schedule: TurnSchedule.make(weights), maglev: isHashed ? Maglev.table(specs) : [])
+        }
         box.initialize(to: BackendBox(group: group, references: 1))
         return box
     }

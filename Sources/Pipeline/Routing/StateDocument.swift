@@ -93,6 +93,8 @@ public struct InstanceObject: Sendable {
     public let weight: UInt16
     /// On this node; 0: no limit.
     public let maxConnections: UInt32
+    /// As ``Backend/priority``.
+    public let priority: UInt8
     /// Its IPv4 source address, if it has one (R19).
     public let ipv4: IPAddress?
     /// The interface of its packets; empty: not given.

@@ -29,7 +29,7 @@ extension StateBuilder {
 
     private static let instanceKeys = JSONKeys([
         "instance_id", "env_id", "process_type", "overlay_ipv6", "node_id", "status", "drain_grace_seconds",
-        "weight", "max_connections", "ipv4", "interface",
+        "weight", "max_connections", "ipv4", "interface", "priority",
     ])
 
     mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
@@ -39,7 +39,7 @@ extension StateBuilder {
         var (env, process): (UInt32?, UInt32?)
         var (address, ipv4): (IPAddress?, IPAddress?)
         var status: InstanceStatus?
-        var (grace, weight, limit): (UInt64?, UInt64?, UInt64?)
+        var (grace, weight, limit, priority): (UInt64?, UInt64?, UInt64?, UInt64?)
         let (text, symbols) = (document.text, document.symbols)
         try reader.object(StateBuilder.instanceKeys) { reader, field throws(JSONError) in
             switch field {
@@ -55,6 +55,9 @@ extension StateBuilder {
             case 8: limit = try draft.integer(&reader, "max_connections", 1...UInt64(UInt32.max), optional: true)
             case 9: ipv4 = try draft.address(&reader, "ipv4", v4: true, optional: true)
             case 10: interface = try draft.interface(&reader, "interface", into: text)
+            case 11:
+                priority = try draft.integer(
+                    &reader, "priority", 0...UInt64(BackendSpec.backupPriority), optional: true)
             default: try reader.skip()
             }
         }
@@ -69,7 +72,8 @@ extension StateBuilder {
             InstanceObject(
                 id: id, env: env, processType: process, address: address, node: node ?? .empty, status: status,
                 drainGraceSeconds: UInt32(clamping: grace ?? 10), weight: UInt16(clamping: weight ?? 1),
-                maxConnections: UInt32(clamping: limit ?? 0), ipv4: ipv4, interface: interface ?? .empty,
+                maxConnections: UInt32(clamping: limit ?? 0), priority: UInt8(clamping: priority ?? 0), ipv4: ipv4,
+                interface: interface ?? .empty,
                 place: place))
     }
 

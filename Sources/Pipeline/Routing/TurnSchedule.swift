@@ -8,8 +8,8 @@ public enum TurnSchedule {
     /// The most turns of one schedule (R27). Weights that ask for more are scaled down, which rounds the shares.
     public static let limit = 65536
 
-    /// - Parameter weights: 0...256 each; those of 0 get no turn, unless all are 0.
-    /// - Returns: indexes into `weights`; empty for plain round robin.
+    /// - Parameter weights: 0...256 each; those of 0 get no turn.
+    /// - Returns: indexes into `weights`; empty for plain round robin, and if all weights are 0.
     public static func make(_ weights: [UInt16]) -> [UInt16] {
         guard weights.count <= Int(UInt16.max), let first = weights.first, weights.contains(where: { $0 != first })
         else { return [] }
