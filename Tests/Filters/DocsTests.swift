@@ -94,7 +94,7 @@ struct DocsTests {
         switch element {
         case .word(let word): [word]
         case .choice(_, let words), .optional(_, let words): words
-        case .duration, .size, .count, .optionalByte, .text, .block, .value, .list, .options: []
+        case .duration, .size, .count, .optionalByte, .text, .block, .value, .list, .options, .several: []
         case .set: ["SET"]
         }
     }

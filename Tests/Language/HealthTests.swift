@@ -49,6 +49,41 @@ import Testing
         withExtendedLifetime(off) { #expect(off.ejection.pointee.after == 0) }
     }
 
+    @Test("every probe is what it says, and is printed so that it means the same") func probes() throws {
+        let cases: [(String, HealthSettings.Probe)] = [
+            ("http", .http(HTTPProbe())), ("http /a", .http(HTTPProbe(path: "/a"))),
+            ("http expect 204", .http(HTTPProbe(expect: 204...204))),
+            (
+                "http /a?b=c expect 200-299 host c.example:81",
+                .http(HTTPProbe(path: "/a?b=c", host: "c.example:81", expect: 200...299))
+            ),
+            ("postgresql", .postgresql(user: "pipelined")), ("postgresql user p", .postgresql(user: "p")),
+            ("mysql", .mysql(user: nil)), ("mysql user m", .mysql(user: "m")), ("redis", .redis),
+            ("smtp", .smtp(name: "localhost")), ("smtp name MX.example", .smtp(name: "mx.example")),
+            (
+                #"send "PING\r\n" expect "+PONG""#,
+                .exchange([ProbeExchange(send: Array("PING\r\n".utf8), expect: Array("+PONG".utf8))])
+            ),
+            (
+                #"expect "220" send "\0\t\x7f\xFF\\\"" expect "ü""#,
+                .exchange([
+                    ProbeExchange(send: [], expect: Array("220".utf8)),
+                    ProbeExchange(send: [0, 9, 0x7F, 0xFF, 0x5C, 0x22], expect: Array("ü".utf8)),
+                ])
+            ),
+        ]
+        for (text, probe) in cases {
+            #expect(try settings("probe \(text)").probe == probe, "\(text)")
+            let lines = HealthSettings.lines.filter { $0.line.keyword == "probe" }
+            let printed = try #require(lines.first?.text(try settings("probe \(text)").values))
+            #expect(try settings("probe \(printed)").probe == probe, "\(printed)")
+        }
+        let elsewhere = try settings("port 81\naddress fd00::9")
+        let backend = Endpoint(IPAddress(high: 1, low: 1), 80)
+        #expect(elsewhere.place(of: backend) == Endpoint("[fd00::9]:81") && elsewhere.probesElsewhere)
+        #expect(try settings("").place(of: backend) == backend)
+    }
+
     @Test("the default timeout never exceeds the interval") func shortInterval() throws {
         #expect(try settings("interval 100ms").timeout == .milliseconds(100))
         #expect(errorCount("interval 1s\ntimeout 1001ms") == 1)
@@ -63,7 +98,15 @@ import Testing
             "rise 101", "fall 0", "fall 101", "rate 0/s", "rate 100001/s", "rate 5/m", "eject after 0 for 1s",
             "eject after 1001 for 1s", "eject after 1 for 99ms", "eject after 1 for 10s max 9s", "probe expect \"\"",
             "probe expect", "probe tls sni", "probe tls sni a..b", "probe tls sni 192.0.2.1", "panic", "panic off",
-            "probe tcp tls", "interval 1s, 2s",
+            "probe tcp tls", "interval 1s, 2s", "probe http a", "probe http /a b", "probe http /ü",
+            "probe http expect 99", "probe http expect 200-600", "probe http expect 300-200", "probe http expect 2xx",
+            "probe http host \"a b\"", "probe http /a host a host b", "probe http host \"a\\r\\n\"", "probe redis x",
+            "probe postgresql user", "probe postgresql user \"a b\"", "probe mysql name x", "probe smtp name -..",
+            "probe send \"a\"", "probe send \"a\" expect", "probe send \"\" expect \"a\"",
+            "probe send \"\\q\" expect \"a\"",
+            "probe expect \"a\" expect \"b\"", "probe expect \"a\" send \"b\"", "probe send \"\\x0\" expect \"a\"",
+            "probe expect \"a\"" + String(repeating: " send \"a\" expect \"b\"", count: 8), "port 0", "port 65536",
+            "port x", "address ::", "address [::1]", "address ::1 80",
         ])
     func outOfRange(_ line: String) { #expect(errorCount(line) == 1) }
 }

@@ -71,7 +71,7 @@ enum LanguageSeeds {
         }
         words += [
             "shadow", "via", "ports", "file", "burst", "jitter", "weight", "max", "priority",
-            "backup", "in", "over", "sni", "for", "after",
+            "backup", "send", "user", "name", "in", "over", "sni", "for", "after",
         ]
         words += ["domain", "enterprise", "templates", "queue", "table", "minutes", "hours", "days", "interface"]
         words += LimitWords.keys

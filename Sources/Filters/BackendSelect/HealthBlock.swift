@@ -15,16 +15,21 @@ extension HealthSettings: SettingsBlock {
     private static let probes: [Setting<Values>] = [
         Setting(
             SettingLine(
-                "probe",
-                [
-                    [.choice(name: "probe", ["off", "tcp", "tls"])],
-                    [.choice(name: "probe", ["tls"]), .word("sni"), .value(serverName)],
-                    [.choice(name: "probe", ["expect"]), .value(answer)],
-                ],
-                "the probe: a connect; the first bytes of the answer; a ClientHello answered by a ServerHello; or "
-                    + "none"),
-            text: { probeText($0.probe) },
-            apply: { $0.probe = probe($1) }),
+                "probe", ProbeWords.forms,
+                "the probe: a connect; a ClientHello answered by a ServerHello; a request and its status; a protocol's own "
+                    + "greeting; texts that are sent, and what the answers begin with; or none"),
+            text: { ProbeWords.text($0.probe) },
+            apply: { $0.probe = ProbeWords.probe($1) }),
+        Setting(
+            SettingLine(
+                "port", [[.value(port)]], "probe this port instead of the backend's", without: "the backend's"),
+            text: { $0.port.map { "\($0)" } },
+            apply: { $0.port = $1.custom() }),
+        Setting(
+            SettingLine(
+                "address", [[.value(address)]], "probe this address instead of the backend's", without: "the backend's"),
+            text: { $0.address.map { "\($0)" } },
+            apply: { $0.address = $1.custom() }),
         Setting(
             SettingLine(
                 "interval",
@@ -103,24 +108,6 @@ extension HealthSettings: SettingsBlock {
 // MARK: Values
 
 extension HealthSettings {
-    private static func probe(_ clause: Clause) -> Probe {
-        switch clause.word() {
-        case "off": .off
-        case "tls": .tls(serverName: clause.text(1))
-        case "expect": .expect(Array((clause.text(1) ?? "").utf8))
-        default: .tcp
-        }
-    }
-
-    private static func probeText(_ probe: Probe) -> String {
-        switch probe {
-        case .off: "off"
-        case .tcp: "tcp"
-        case .expect(let bytes): "expect \(quotedWord(String(decoding: bytes, as: UTF8.self)))"
-        case .tls(let name): "tls" + (name.map { " sni \($0)" } ?? "")
-        }
-    }
-
     private static func ejection(_ clause: Clause) throws(ValueProblem) -> EjectionPolicy {
         guard let after = clause.count(), let base = clause.duration(1) else { return .none }
         let most = clause.duration(2) ?? max(base, .seconds(300))
@@ -132,27 +119,15 @@ extension HealthSettings {
         return EjectionPolicy(after: UInt32(clamping: after), base: base, max: most)
     }
 
-    private static let answer = ValueKind(
-        "TEXT", expected: "the text that the answer begins with", range: "1 to 256 bytes"
-    ) { text throws(ValueProblem) in
-        guard (1...256).contains(text.utf8.count) else {
-            throw ValueProblem(message: "the text is empty or too long", expected: "1 to 256 bytes")
-        }
-        return .text(text)
+    private static let port = ValueKind("PORT", expected: "a port", range: "1–65535") { text throws(ValueProblem) in
+        .custom(try ConfigValue.port(text))
     }
 
-    /// A host name to send as SNI (RFC 6066 §3): no address, no wildcard. Lower case comes out.
-    private static let serverName = ValueKind("NAME", expected: "a server name") { text throws(ValueProblem) in
-        let problem = ValueProblem(
-            message: "\(quoted(text)) is not a hostname",
-            expected: "a name like `app.example.com`, as it goes over the wire")
-        guard (1...253).contains(text.utf8.count), IPAddress(text) == nil else { throw problem }
-        for label in text.split(separator: ".", omittingEmptySubsequences: false) {
-            let isFit = label.utf8.allSatisfy { c in
-                (c | 0x20 >= 0x61 && c | 0x20 <= 0x7A) || (c >= 0x30 && c <= 0x39) || c == 0x2D || c == 0x5F
-            }
-            guard (1...63).contains(label.utf8.count), isFit else { throw problem }
+    private static let address = ValueKind("ADDRESS", expected: "an address") { text throws(ValueProblem) in
+        guard let address = IPAddress(text), !address.isUnspecified else {
+            throw ValueProblem(
+                message: "\(quoted(text)) is not an address", expected: "an address like `fd00::10`, without a port")
         }
-        return .text(text.lowercased())
+        return .custom(address)
     }
 }

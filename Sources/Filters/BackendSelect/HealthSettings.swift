@@ -4,18 +4,6 @@ import Pipeline
 ///
 /// Ownership: the program, through the stages that name it; it frees the policy when the last of them has gone.
 public final class HealthSettings: ConfigBlock, @unchecked Sendable {
-    /// What an active probe does after the connect.
-    public enum Probe: Sendable, Equatable {
-        /// No active probes: only connect failures of real connections count.
-        case off
-        /// A successful connect is enough.
-        case tcp
-        /// Waits for bytes that begin with these.
-        case expect([UInt8])
-        /// Sends a ClientHello and waits for a ServerHello; the name is sent as SNI, if there is one.
-        case tls(serverName: String?)
-    }
-
     /// What `backend` does when every ready backend of a route is out.
     public enum Panic: String, Sendable, CaseIterable {
         /// Refuse at once.
@@ -27,6 +15,9 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
     /// The values of the block's lines.
     public struct Values: Sendable {
         var probe = Probe.tcp
+        /// Where to probe instead of the backend's own port and address; nil: there.
+        var port: UInt16?
+        var address: IPAddress?
         /// From the start of one probe of a backend to the next.
         var interval = TimeSpan.seconds(2)
         /// Each interval is longer or shorter by up to this many percent, 0...50.
@@ -52,6 +43,12 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
     public let ejection: UnsafePointer<EjectionPolicy>
 
     public var probe: Probe { values.probe }
+    /// It probes something else than backends themselves, which knows nothing of our PROXY headers.
+    public var probesElsewhere: Bool { values.port != nil || values.address != nil }
+    /// Where a backend is probed.
+    public func place(of backend: Endpoint) -> Endpoint {
+        Endpoint(values.address ?? backend.address, values.port ?? backend.port)
+    }
     public var interval: TimeSpan { values.interval }
     public var jitterPercent: UInt8 { values.jitterPercent }
     public var timeout: TimeSpan { values.wholeTimeout }

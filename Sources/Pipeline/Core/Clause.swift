@@ -30,6 +30,8 @@ public struct ClauseSpec: Sendable {
         /// Options in any order up to the end of the clause, each at most once and starting with its name; the value is
         /// ``ArgumentValue/options(_:)``, with a clause for each given option.
         case options([ClauseSpec])
+        /// These elements, none or more times, up to the end of the clause.
+        indirect case several([Element], limit: Int)
     }
 
     /// Names the clause in ``Directive``; unique in its filter.
@@ -192,6 +194,7 @@ extension ClauseSpec.Element {
         case .value(let kind): kind.form
         case .list(let kind, _): "\(kind.form) ..."
         case .options(let options): options.map { "[\($0.form)]" }.joined(separator: " ")
+        case .several(let elements, _): "[\(elements.map(\.form).joined(separator: " ")) ...]"
         }
     }
 
@@ -209,7 +212,7 @@ extension ClauseSpec.Element {
                     let ranges = option.elements.compactMap(\.range)
                     return ranges.isEmpty ? nil : "`\(option.name)` \(ranges.joined(separator: ", "))"
                 }.joined(separator: ", ")
-        case .word, .choice, .optional, .optionalByte, .set, .block, .text: nil
+        case .word, .choice, .optional, .optionalByte, .set, .block, .text, .several: nil
         }
     }
 }

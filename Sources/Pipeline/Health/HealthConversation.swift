@@ -9,7 +9,7 @@ import PipelineWire
 package struct ProbeConversation: Sendable {
     /// How long after the connect an answer to the header is awaited, at most.
     package static let settleTime = TimeSpan.milliseconds(500)
-    /// More than this is never needed to judge an answer.
+    /// The bytes of a probe's answers that are read, all together (R27): more are never needed to judge.
     package static let answerLimit = HeaderReply.limit
 
     package struct Outcome: Equatable, Sendable {
@@ -22,28 +22,48 @@ package struct ProbeConversation: Sendable {
         }
     }
 
-    private let probe: HealthSettings.Probe
+    private let isTLS: Bool
     private let usesProxy: Bool
     private let timeout: Instant
     private var isConnected = false
     /// While an answer to the header is awaited: until when.
     private var settled: Instant?
-    private var answer: [UInt8] = []
+    private var script: ProbeScript
+    /// The configured probe's verdict; nil: more is needed.
+    private var result: ProbeResult?
     private var reply = HeaderReply()
+    /// How many bytes of answers were looked at.
+    private var seen = 0
+    /// Something of the probe was sent, besides the header.
+    private var hasSpoken: Bool
+    private var outgoing: [UInt8] = []
 
-    /// - Parameter begun: when the connect was begun; the timeout is for the whole probe.
-    package init(_ probe: HealthSettings.Probe, usesProxy: Bool, timeout: TimeSpan, begun: Instant) {
-        self.probe = probe
+    /// - Parameters:
+    ///   - begun: when the connect was begun; the timeout is for the whole probe.
+    ///   - place: of the backend, for a request that must name it.
+    package init(
+        _ probe: HealthSettings.Probe, usesProxy: Bool, timeout: TimeSpan, begun: Instant, place: String = "localhost"
+    ) {
+        if case .tls = probe { isTLS = true } else { isTLS = false }
+        script = ProbeScript(probe, place: place)
         self.usesProxy = usesProxy
         self.timeout = begun + timeout
+        hasSpoken = !script.opening.isEmpty
+        if script.isOver { result = .good }
     }
 
-    /// What to send once connected: the LOCAL header, then the ClientHello.
-    package var opening: [UInt8] {
-        var bytes = usesProxy ? ProbeConversation.localHeader : []
-        if case .tls(let name) = probe { bytes += ProbeHello.bytes(serverName: name.map { Array($0.utf8) }) }
-        return bytes
+    /// What to send once connected: the LOCAL header, then what the probe begins with.
+    package var opening: [UInt8] { (usesProxy ? ProbeConversation.localHeader : []) + script.opening }
+
+    /// What is to be sent since the last call.
+    package mutating func takeOutgoing() -> [UInt8] {
+        defer { outgoing = [] }
+        return outgoing
     }
+
+    /// The beginning of the last answer, for people.
+    package var heard: ArraySlice<UInt8> { script.answer.prefix(ProbeConversation.heardLimit) }
+    private static let heardLimit = 80
 
     /// When ``timePassed(_:)`` must be called if nothing else happens.
     package var deadline: Instant { settled.map { min($0, timeout) } ?? timeout }
@@ -51,21 +71,35 @@ package struct ProbeConversation: Sendable {
     package mutating func connected(_ now: Instant) -> Outcome? {
         isConnected = true
         if usesProxy { settled = now + ProbeConversation.settleTime }
-        guard !usesProxy, probe == .tcp else { return nil }
+        guard !usesProxy, script.isOver else { return nil }
         return Outcome(.good)
     }
 
     package mutating func received(_ bytes: some Collection<UInt8>) -> Outcome? {
-        for byte in bytes.prefix(ProbeConversation.answerLimit - answer.count) {
-            answer.append(byte)
+        for byte in bytes.prefix(ProbeConversation.answerLimit - seen) {
+            seen += 1
             if usesProxy, read(byte) == .rejected { return ended(as: nil) }
+            if result == nil { advance(byte) }
+            if result != nil, !usesProxy { break }
         }
-        guard let result = judged else { return nil }
+        // Whoever says so much without an answer in it would go on.
+        if result == nil, seen >= ProbeConversation.answerLimit { result = .unexpected }
+        guard let result else { return nil }
         // A line protocol greets before it has read the header, and an answer comes in pieces: only a ServerHello
         // settles it at once.
         let isCertain = isTLS && result == .good
-        if settled != nil, !isCertain, answer.count < ProbeConversation.answerLimit { return nil }
+        if settled != nil, !isCertain, seen < ProbeConversation.answerLimit { return nil }
         return Outcome(result, headerVerdict)
+    }
+
+    private mutating func advance(_ byte: UInt8) {
+        switch script.read(byte) {
+        case .more: break
+        case .say(let bytes):
+            outgoing += bytes
+            hasSpoken = true
+        case .end(let result): self.result = result
+        }
     }
 
     /// - Parameter reset: by RST, not FIN.
@@ -74,7 +108,7 @@ package struct ProbeConversation: Sendable {
     package mutating func timePassed(_ now: Instant) -> Outcome? {
         guard now >= deadline else { return nil }
         // The settle time is over, but the configured probe is undecided: it has until its timeout.
-        if now < timeout, settled != nil, judged == nil {
+        if now < timeout, settled != nil, result == nil {
             settled = nil
             return nil
         }
@@ -83,39 +117,9 @@ package struct ProbeConversation: Sendable {
 
     // MARK: Judging
 
-    private var isTLS: Bool { if case .tls = probe { true } else { false } }
-
-    /// The configured probe's verdict on the answer so far; nil: more is needed.
-    private var judged: ProbeResult? {
-        switch probe {
-        case .off, .tcp: return .good
-        case .expect(let wanted):
-            guard answer.starts(with: wanted.prefix(answer.count)) else { return .unexpected }
-            return answer.count >= wanted.count ? .good : nil
-        case .tls: return tlsJudged
-        }
-    }
-
-    /// RFC 8446 §5.1, §4: a handshake record whose first message is a ServerHello (which a HelloRetryRequest is, too). Warnings may
-    /// go before it: that the name is unknown (RFC 6066 §3).
-    private var tlsJudged: ProbeResult? {
-        let rest = TLSAnswer.behindWarnings(answer)
-        guard let type = rest.first else { return nil }
-        if type == 0x15 {
-            guard rest.count >= 2 else { return nil }
-            guard rest[rest.startIndex + 1] == 3 else { return .unexpected }
-            // A warning's level tells it from what ends the handshake.
-            return rest.count >= TLSAnswer.alertBytes ? .alert : nil
-        }
-        let wanted: [UInt8?] = [0x16, 3, nil, nil, nil, 2]
-        for (byte, wanted) in zip(rest, wanted) {
-            if let wanted, byte != wanted { return .unexpected }
-        }
-        return rest.count >= wanted.count ? .good : nil
-    }
-
     private mutating func read(_ byte: UInt8) -> HeaderReply.Finding {
-        withUnsafeBytes(of: byte) { reply.read($0, behind: isTLS ? .hello : .nothing) }
+        let sent: HeaderReply.Sent = isTLS ? .hello : hasSpoken ? .bytes : .nothing
+        return withUnsafeBytes(of: byte) { reply.read($0, behind: sent) }
     }
 
     /// The finding about the header so far; nil: no header, or undecided. A server that has greeted long ago would have
@@ -125,12 +129,12 @@ package struct ProbeConversation: Sendable {
     /// At the end of the time: the operator's probe is good or has timed out.
     private func conclude() -> Outcome {
         guard isConnected else { return Outcome(.timeout) }
-        return Outcome(judged ?? .timeout, headerVerdict)
+        return Outcome(result ?? script.lastWord ?? .timeout, headerVerdict)
     }
 
     /// At the end of the stream; nil: the header was rejected while it was open.
     private func ended(as end: ProbeResult?) -> Outcome {
-        Outcome(judged ?? end ?? .unexpected, usesProxy ? ProxyAnswer(reply.ended) : nil)
+        Outcome(result ?? script.lastWord ?? end ?? .unexpected, usesProxy ? ProxyAnswer(reply.ended) : nil)
     }
 
     private static let localHeader: [UInt8] = {
@@ -139,21 +143,6 @@ package struct ProbeConversation: Sendable {
             return writer.finish().map(Array.init) ?? []
         }
     }()
-}
-
-/// The records that a TLS server's answer begins with.
-private enum TLSAnswer {
-    static let alertBytes = 7
-
-    /// The answer without warnings at its front, each whole and in a record of its own.
-    static func behindWarnings(_ answer: [UInt8]) -> ArraySlice<UInt8> {
-        var rest = answer[...]
-        while rest.count >= alertBytes, rest.starts(with: [0x15, 3]), rest[rest.startIndex + 5] == 1,
-            // close_notify: nothing comes behind it.
-            rest[rest.startIndex + 6] != 0
-        { rest = rest.dropFirst(alertBytes) }
-        return rest
-    }
 }
 
 /// R18: whether a backend accepted a PROXY header.

@@ -12,7 +12,8 @@ struct HealthLog {
         self.wallClock = wallClock
     }
 
-    mutating func say(_ event: ProbeTable.Event, of target: ProbeTarget, now: Instant) {
+    /// - Parameter heard: the beginning of the backend's answer.
+    mutating func say(_ event: ProbeTable.Event, of target: ProbeTarget, heard: [UInt8] = [], now: Instant) {
         guard let omitted = budget.take(now) else { return }
         write(
             ControlLog.line(HealthLog.name(event), HealthLog.message(event), time: wallClock()) { line in
@@ -22,10 +23,21 @@ struct HealthLog {
                 line.list("routes", target.routes.ids) { $0.string($1) }
                 if target.routes.count > target.routes.ids.count { line.field("route_count", target.routes.count) }
                 line.field("health", target.settings.name)
+                if target.settings.probesElsewhere {
+                    line.field("probed", target.settings.place(of: target.key.endpoint).description)
+                }
+                if case .down = event, let text = HealthLog.printable(heard) { line.field("answer", text) }
                 line.field("proxy_v2", target.key.usesProxy)
                 HealthLog.fields(event, &line)
                 if omitted > 0 { line.field("suppressed", omitted) }
             })
+    }
+
+    /// What it answered, up to the end of the line; nil: nothing.
+    private static func printable(_ heard: [UInt8]) -> String? {
+        let line = heard.prefix { $0 != 0x0A && $0 != 0x0D }
+        guard !line.isEmpty else { return nil }
+        return String(decoding: line.map { $0 >= 0x20 && $0 < 0x7F ? $0 : UInt8(ascii: ".") }, as: UTF8.self)
     }
 
     private static func name(_ event: ProbeTable.Event) -> String {

@@ -100,6 +100,6 @@ package final class HealthProber: @unchecked Sendable {
             (table.finish(end.identity, end.outcome, now: now), table.entries[end.identity]?.target)
         }
         guard let target else { return }
-        for event in events { log.say(event, of: target, now: now) }
+        for event in events { log.say(event, of: target, heard: end.heard, now: now) }
     }
 }

@@ -12,6 +12,10 @@ package enum ProbeResult: UInt8, Sendable, Equatable, CaseIterable {
     case closed
     case unexpected
     case alert
+    /// HTTP: a code other than those that are good.
+    case status
+    /// It speaks the protocol, and says that it does not serve now.
+    case notReady
     /// This node could not probe (no descriptor, no port), which says nothing about the backend.
     case node
 
@@ -25,6 +29,8 @@ package enum ProbeResult: UInt8, Sendable, Equatable, CaseIterable {
         case .closed: "closed without an answer"
         case .unexpected: "unexpected answer"
         case .alert: "TLS alert"
+        case .status: "HTTP status"
+        case .notReady: "answers that it is not ready"
         case .node: "not probed: this node has no free file descriptor, port or memory"
         }
     }

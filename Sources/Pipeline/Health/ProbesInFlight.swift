@@ -8,6 +8,8 @@ struct ProbesInFlight {
     struct End {
         let identity: ProbeSchedule.Identity
         let outcome: ProbeConversation.Outcome
+        /// The beginning of the answer, for people.
+        var heard: [UInt8] = []
     }
 
     private struct ProbeInFlight {
@@ -45,7 +47,8 @@ struct ProbesInFlight {
     /// Starts a probe. Returns an outcome if it is over at once.
     mutating func begin(_ identity: ProbeSchedule.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
         guard let place = free.popLast() else { return End(identity: identity, outcome: .init(.node)) }
-        var to = cl_endpoint(target.key.endpoint)
+        let probed = target.settings.place(of: target.key.endpoint)
+        var to = cl_endpoint(probed)
         var options = cl_connect_options()
         let descriptor = cl_connect(&to, &options)
         guard descriptor >= 0 else {
@@ -60,7 +63,8 @@ struct ProbesInFlight {
             return End(identity: identity, outcome: .init(.node))
         }
         let conversation = ProbeConversation(
-            target.settings.probe, usesProxy: target.key.usesProxy, timeout: target.settings.timeout, begun: now)
+            target.settings.probe, usesProxy: target.key.usesProxy && !target.settings.probesElsewhere,
+            timeout: target.settings.timeout, begun: now, place: "\(probed)")
         inFlight[place] = ProbeInFlight(
             identity: identity, descriptor: descriptor, conversation: conversation, unsent: conversation.opening)
         return nil
@@ -96,7 +100,7 @@ struct ProbesInFlight {
         _ = cl_close_with_reset(probe.descriptor)
         inFlight[place] = nil
         free.append(place)
-        ends.append(End(identity: probe.identity, outcome: outcome))
+        ends.append(End(identity: probe.identity, outcome: outcome, heard: Array(probe.conversation.heard)))
     }
 
     // MARK: Events
@@ -134,8 +138,16 @@ struct ProbesInFlight {
             case ..<0: return inFlight[place]?.conversation.ended(reset: true)
             default:
                 if let outcome = inFlight[place]?.conversation.received(buffer.prefix(count)) { return outcome }
+                if let outcome = reply(place, descriptor) { return outcome }
             }
         }
         return nil
+    }
+
+    /// Sends what the probe says next: little, to a socket whose peer has read what came before.
+    private mutating func reply(_ place: Int, _ descriptor: Int32) -> ProbeConversation.Outcome? {
+        guard let bytes = inFlight[place]?.conversation.takeOutgoing(), !bytes.isEmpty else { return nil }
+        let sent = bytes.withUnsafeBytes { cl_send(descriptor, $0.baseAddress, $0.count, nil, 0) }
+        return sent >= 0 && sent < bytes.count ? .init(.node) : nil
     }
 }

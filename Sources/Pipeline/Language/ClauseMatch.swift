@@ -16,6 +16,7 @@ extension ClauseSpec.Element {
         case .text(let name): ["a \(name)"]
         case .value(let kind), .list(let kind, _): [kind.expected]
         case .options(let options): options.map { "`\($0.name)`" }
+        case .several(let elements, _): elements.first?.expectations ?? []
         }
     }
 }
@@ -110,6 +111,7 @@ struct ClauseMatcher {
         case .options(let options):
             run.values.append(.options(try self.options(words, from: &run.index, options)))
             return
+        case .several(let elements, let limit): return try several(words, elements, limit, &run)
         default: break
         }
         guard let word else { throw mismatch(nil, at: run.index, run.passed + [element]) }
@@ -154,6 +156,21 @@ struct ClauseMatcher {
         guard var first = failures.first else { return values }
         first.others = Array(failures.dropFirst())
         throw first
+    }
+
+    private func several(
+        _ words: [WordSyntax], _ elements: [ClauseSpec.Element], _ limit: Int, _ run: inout ClauseRun
+    ) throws(ClauseFailure) {
+        var count = 0
+        while run.index < words.count {
+            guard count < limit else {
+                throw ClauseFailure(
+                    progress: run.index, isValue: true, message: "more than \(limit) further ones",
+                    help: "remove the rest")
+            }
+            for element in elements { try match(words, element, &run) }
+            count += 1
+        }
     }
 
     /// Up to the end of the words, or to a word that begins no option.
@@ -272,6 +289,7 @@ extension ClauseSpec.Element {
         case .choice(_, let words), .optional(_, let words): words
         case .set: BuiltInSets.names
         case .options(let options): options.map(\.name)
+        case .several(let elements, _): elements.first?.words ?? []
         case .value(let kind), .list(let kind, _): kind.candidates
         default: []
         }

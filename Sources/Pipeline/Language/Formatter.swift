@@ -37,7 +37,9 @@ struct Formatter {
 
     private static func word(_ word: WordSyntax) -> String {
         let text = word.text
-        let bare = !text.isEmpty && text != "=" && text.utf8.allSatisfy(Lexer.isWordByte)
+        let bare =
+            !text.isEmpty && text != "=" && text.utf8.allSatisfy(Lexer.isWordByte)
+            && !text.unicodeScalars.contains { EscapedByte.value(of: $0) != nil }
         guard !bare else { return text }
         return quotedWord(text)
     }

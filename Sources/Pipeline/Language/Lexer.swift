@@ -1,3 +1,5 @@
+import Pipeline
+
 /// The smallest parts of the source. Offsets fit 32 bits because the source is bounded.
 struct Token {
     enum Kind: UInt8 { case word, quoted, openBrace, closeBrace, comma, newline, comment, end }
@@ -79,7 +81,7 @@ struct Lexer {
         }
     }
 
-    /// `"..."` on one line, with `\"` and `\\`.
+    /// `"..."` on one line, with `\"`, `\\` and the escapes of ``EscapedByte``.
     private mutating func quotedWord() {
         let start = index
         index += 1
@@ -90,11 +92,12 @@ struct Lexer {
                 tokens.append(Token(.quoted, start, index))
                 return
             case UInt8(ascii: "\\"):
-                let next = index + 1 < bytes.count ? bytes[index + 1] : 0
-                if next == UInt8(ascii: "\"") || next == UInt8(ascii: "\\") {
-                    index += 2
+                if let escape = Lexer.escape(bytes[(index + 1)...]) {
+                    index += 1 + escape.length
                 } else {
-                    reporter.error(SourceSpan(index, index + 1), "a lone `\\` in quotes", help: "write `\\\\`")
+                    reporter.error(
+                        SourceSpan(index, index + 1), "a lone `\\` in quotes",
+                        help: "write `\\\\`, or an escape: `\\r`, `\\n`, `\\t`, `\\0` or `\\x1F`")
                     index += 1
                 }
             case let byte where Lexer.isControl(byte):
@@ -106,6 +109,18 @@ struct Lexer {
             }
         }
         reporter.error(SourceSpan(start, index), "this quote is not closed on its line", help: "add `\"` at its end")
+    }
+
+    /// What stands behind a backslash: how long it is, and the scalar that a word has for it. Nil: no escape.
+    static func escape(_ rest: ArraySlice<UInt8>) -> (length: Int, scalar: Unicode.Scalar)? {
+        guard let letter = rest.first else { return nil }
+        if letter == UInt8(ascii: "\"") || letter == UInt8(ascii: "\\") { return (1, Unicode.Scalar(letter)) }
+        if let byte = EscapedByte.named(letter) { return (1, EscapedByte.scalar(byte)) }
+        let digits = rest.dropFirst().prefix(2)
+        guard letter == UInt8(ascii: "x"), digits.count == 2, digits.allSatisfy({ $0 != UInt8(ascii: "+") }),
+            let byte = UInt8(String(decoding: digits, as: UTF8.self), radix: 16)
+        else { return nil }
+        return (3, EscapedByte.scalar(byte))
     }
 
     private static func isControl(_ byte: UInt8) -> Bool { byte < 0x20 || byte == 0x7F }

@@ -251,14 +251,15 @@ struct Parser {
     private func word(_ token: Token) -> WordSyntax {
         guard token.kind == .quoted else { return WordSyntax(text: text(token), span: token.span) }
         var bytes: [UInt8] = []
-        var escaped = false
-        for byte in source.bytes[Int(token.start) + 1..<Int(token.stop) - 1] {
-            if byte == UInt8(ascii: "\\"), !escaped {
-                escaped = true
-            } else {
-                bytes.append(byte)
-                escaped = false
+        var rest = source.bytes[Int(token.start) + 1..<Int(token.stop) - 1]
+        while let byte = rest.popFirst() {
+            guard byte == UInt8(ascii: "\\"), let escape = Lexer.escape(rest) else {
+                // A lone backslash is reported already.
+                if byte != UInt8(ascii: "\\") { bytes.append(byte) }
+                continue
             }
+            bytes += Array(String(escape.scalar).utf8)
+            rest = rest.dropFirst(escape.length)
         }
         return WordSyntax(text: String(decoding: bytes, as: UTF8.self), span: token.span)
     }
