@@ -34,7 +34,9 @@ import Testing
                 [
                     ("probe", "tls sni a.example", "expect \"220\""), ("interval", "5s", "5s jitter 3%"),
                     ("timeout", "1s", "2s"), ("rise", "3", "4"), ("fall", "3", "4"), ("rate", "10/s", "11/s"),
-                    ("eject", "after 2 for 1s", "after 2 for 1s max 4s"), ("panic", "use_all", "fail_fast"),
+                    ("eject", "after 2 for 1s", "after 2 for 1s max 4s"), ("port", "1", "2"), ("address", "::1", "::2"),
+                    ("on_down", "keep", "end"),
+                    ("on_up", "keep", "end_backup"), ("panic", "use_all", "fail_fast"),
                 ]
             ),
             (

@@ -135,7 +135,10 @@ extension World {
                 fail("\(name), and a side was not quiet for so long")
             }
             if connection.client.finSent || upstream?.finSent == true { fail("\(name), and it was half-closed") }
-        case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted, .backendLoop, .specialDestination: fail(name)
+        case .killed, .owedProxyHeader, .interceptLoop, .notIntercepted, .backendLoop, .specialDestination,
+            .backendDown,
+            .primaryBack:
+            fail(name)
         }
         checkReset(connection, name)
     }

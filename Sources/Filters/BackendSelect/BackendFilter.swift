@@ -106,7 +106,8 @@ public enum BackendFilter: Filter {
         endings: [
             .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",
             .connectFailed: "connect_failed", .backendsFull: "full", .routeChanged: "route_changed",
-            .abandoned: "abandoned", .connectForbidden: "forbidden", .backendLoop: "loop",
+            .abandoned: "abandoned", .connectForbidden: "forbidden", .backendLoop: "loop", .backendDown: "down",
+            .primaryBack: "primary_back",
         ],
         blocks: [HealthSettings.block])
 

@@ -58,6 +58,12 @@ extension HealthSettings: SettingsBlock {
                 "the most probes started a second, over all backends of the block"),
             text: { "\($0.probesPerSecond)/s" },
             apply: { if let rate = $1.count() { $0.probesPerSecond = UInt32(clamping: rate) } }),
+        .choice(
+            "on_down", \.onDown, "established connections of a backend whose probes take it out: go on, or are reset"),
+        .choice(
+            "on_up", \.onUp,
+            "established connections of backends of later priorities, when probes bring one of an earlier back: go on, or "
+                + "are reset"),
     ]
 
     private static let failures: [Setting<Values>] = [

@@ -12,6 +12,15 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
         case useAll = "use_all"
     }
 
+    /// What happens to the established connections of a backend that goes down.
+    public enum OnDown: String, Sendable, CaseIterable { case keep, end }
+
+    /// What happens to those of later priorities when one of an earlier comes back.
+    public enum OnUp: String, Sendable, CaseIterable {
+        case keep
+        case endBackup = "end_backup"
+    }
+
     /// The values of the block's lines.
     public struct Values: Sendable {
         var probe = Probe.tcp
@@ -30,6 +39,8 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
         var fall: UInt32 = 3
         /// The most probes started a second, over all backends of this block.
         var probesPerSecond: UInt32 = 1000
+        var onDown = OnDown.keep
+        var onUp = OnUp.keep
         var panic = Panic.failFast
         /// `after` is 0 if connect failures eject no backend.
         var ejection = EjectionPolicy.standard
@@ -55,6 +66,8 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
     public var rise: UInt32 { values.rise }
     public var fall: UInt32 { values.fall }
     public var probesPerSecond: UInt32 { values.probesPerSecond }
+    public var onDown: OnDown { values.onDown }
+    public var onUp: OnUp { values.onUp }
     public var panic: Panic { values.panic }
 
     init(_ name: String, _ values: Values) {

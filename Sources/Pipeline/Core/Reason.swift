@@ -68,6 +68,8 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case backendLoop
     case specialDestination
     case idleTimeout
+    case backendDown
+    case primaryBack
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -111,6 +113,8 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .backendLoop: ("connect.loop", .node)
         case .specialDestination: ("intercept.special_destination", .client)
         case .idleTimeout: ("relay.idle_timeout", .client)
+        case .backendDown: ("drain.backend_down", .upstream)
+        case .primaryBack: ("drain.primary_back", .node)
         }
     }
 }

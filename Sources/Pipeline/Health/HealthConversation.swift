@@ -61,8 +61,8 @@ package struct ProbeConversation: Sendable {
         return outgoing
     }
 
-    /// The beginning of the last answer, for people.
-    package var heard: ArraySlice<UInt8> { script.answer.prefix(ProbeConversation.heardLimit) }
+    /// The beginning of the last answer, for people: as far as it has come when the verdict is reached.
+    package private(set) var heard: [UInt8] = []
     private static let heardLimit = 80
 
     /// When ``timePassed(_:)`` must be called if nothing else happens.
@@ -76,12 +76,16 @@ package struct ProbeConversation: Sendable {
     }
 
     package mutating func received(_ bytes: some Collection<UInt8>) -> Outcome? {
-        for byte in bytes.prefix(ProbeConversation.answerLimit - seen) {
+        var rest = Array(bytes.prefix(ProbeConversation.answerLimit - seen))[...]
+        while let byte = rest.popFirst() {
             seen += 1
-            if usesProxy, read(byte) == .rejected { return ended(as: nil) }
+            if heard.count < ProbeConversation.heardLimit { heard.append(byte) }
+            let sent: HeaderReply.Sent = isTLS ? .hello : hasSpoken ? .bytes : .nothing
             if result == nil { advance(byte) }
+            if usesProxy, read(byte, behind: sent) == .rejected { return ended(as: nil) }
             if result != nil, !usesProxy { break }
         }
+        heard += rest.prefix(ProbeConversation.heardLimit - heard.count)
         // Whoever says so much without an answer in it would go on.
         if result == nil, seen >= ProbeConversation.answerLimit { result = .unexpected }
         guard let result else { return nil }
@@ -98,6 +102,7 @@ package struct ProbeConversation: Sendable {
         case .say(let bytes):
             outgoing += bytes
             hasSpoken = true
+            heard = []
         case .end(let result): self.result = result
         }
     }
@@ -117,9 +122,8 @@ package struct ProbeConversation: Sendable {
 
     // MARK: Judging
 
-    private mutating func read(_ byte: UInt8) -> HeaderReply.Finding {
-        let sent: HeaderReply.Sent = isTLS ? .hello : hasSpoken ? .bytes : .nothing
-        return withUnsafeBytes(of: byte) { reply.read($0, behind: sent) }
+    private mutating func read(_ byte: UInt8, behind sent: HeaderReply.Sent) -> HeaderReply.Finding {
+        withUnsafeBytes(of: byte) { reply.read($0, behind: sent) }
     }
 
     /// The finding about the header so far; nil: no header, or undecided. A server that has greeted long ago would have

@@ -1,4 +1,5 @@
 import CLinux
+import FilterBackendSelect
 import Pipeline
 import PipelineRuntime
 import PipelineThreads
@@ -12,31 +13,40 @@ import Synchronization
 /// Ownership: when ``update(_:)`` returns, older targets and their route table are released. Probes in flight for older
 /// targets end without effect.
 package final class HealthProber: @unchecked Sendable {
-    /// The most probes in flight, and so descriptors, besides the prober's own two (R27).
+    /// The most probes in flight, and so descriptors, besides the prober's own (R27).
     package static let inFlightLimit = 256
-    private static let ownDescriptors = 2
+    private static let ownDescriptors = 3
     /// The most descriptors that probing for this program takes at once.
     package static func descriptors(_ program: Program) -> Int {
         ProbeTargets.areWanted(by: program) ? inFlightLimit + ownDescriptors : 0
+    }
+    /// Whether some block of this program has connections reset, see ``takeResets()``.
+    package static func resetsConnections(_ program: Program) -> Bool {
+        program.blocks.all(of: HealthSettings.self).contains { $0.onDown == .end || $0.onUp == .endBackup }
     }
     private static let stackBytes = 1 << 19
 
     private let table: Mutex<ProbeTable>
     private let loop: ThreadLoop
     private let epoll: Descriptor
+    /// Readable once ``takeResets()`` has something.
+    package let notice: Descriptor
     // The thread's own.
     private var inFlight: ProbesInFlight
     private var log: HealthLog
 
-    private init(_ loop: ThreadLoop, epoll: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void) {
+    private init(
+        _ loop: ThreadLoop, epoll: Descriptor, notice: Descriptor, write: @escaping @Sendable ([UInt8]) -> Void
+    ) {
         self.loop = loop
         self.epoll = epoll
+        self.notice = notice
         table = Mutex(ProbeTable(seed: cl_now()))
         inFlight = ProbesInFlight(epoll: epoll.number, limit: HealthProber.inFlightLimit)
         log = HealthLog(wallClock: { cl_wall_clock() }, write: write)
     }
 
-    deinit { _ = cl_close(epoll.number) }
+    deinit { for own in [epoll, notice] { _ = cl_close(own.number) } }
 
     /// Starts the thread.
     /// - Parameter write: takes whole lines, from the prober's thread.
@@ -48,7 +58,12 @@ package final class HealthProber: @unchecked Sendable {
         guard let loop else { return (nil, error) }
         let epoll = cl_epoll_create()
         guard epoll >= 0 else { return (nil, -epoll) }
-        let prober = HealthProber(loop, epoll: Descriptor(epoll), write: write)
+        let notice = cl_eventfd()
+        guard notice >= 0 else {
+            _ = cl_close(epoll)
+            return (nil, -notice)
+        }
+        let prober = HealthProber(loop, epoll: Descriptor(epoll), notice: Descriptor(notice), write: write)
         prober.update(targets)
         let failed = loop.start("health", stackBytes: stackBytes) { prober.iterate() }
         return failed == 0 ? (prober, 0) : (nil, failed)
@@ -62,6 +77,12 @@ package final class HealthProber: @unchecked Sendable {
 
     /// The status of each target, by address.
     package func statuses() -> [ProbeStatus] { table.withLock { $0.statuses() } }
+
+    /// Backends whose connections are to be reset, since the last call. For the control thread.
+    package func takeResets() -> [WantedReset] {
+        _ = cl_eventfd_clear(notice.number)
+        return table.withLock { $0.takeResets() }
+    }
 
     /// Ends the thread and releases the targets, whose cells are then "not probed".
     package func stop() {
@@ -96,9 +117,11 @@ package final class HealthProber: @unchecked Sendable {
 
     private func finish(_ end: ProbesInFlight.End) {
         let now = Instant(nanoseconds: cl_now())
-        let (events, target) = table.withLock { table in
-            (table.finish(end.identity, end.outcome, now: now), table.entries[end.identity]?.target)
+        let (events, target, hasResets) = table.withLock { table in
+            let events = table.finish(end.identity, end.outcome, now: now)
+            return (events, table.entries[end.identity]?.target, table.hasResets)
         }
+        if hasResets { _ = cl_eventfd_signal(notice.number) }
         guard let target else { return }
         for event in events { log.say(event, of: target, heard: end.heard, now: now) }
     }

@@ -92,11 +92,32 @@ package struct ProbeTargets: @unchecked Sendable {
         return uses
     }
 
+    /// Backends that are of some set's first priority: their connections are not a backup's alone.
+    private static func primaries(_ uses: [GroupUse: Use]) -> Set<UnsafePointer<BackendCell>> {
+        var cells: Set<UnsafePointer<BackendCell>> = []
+        guard uses.values.contains(where: { $0.entrance.settings.onUp == .endBackup }) else { return cells }
+        for key in uses.keys {
+            guard let first = key.group.pointee.tiers.buffer.first else { continue }
+            for backend in first.backends.buffer { cells.insert(backend.cell) }
+        }
+        return cells
+    }
+
+    private static func backups(
+        behind backend: Backend, _ group: UnsafePointer<BackendGroup>
+    ) -> [UnsafePointer<BackendCell>] {
+        group.pointee.backends.buffer.filter { $0.priority > backend.priority }.map(\.cell)
+    }
+
     private static func targets(_ uses: [GroupUse: Use]) -> [ProbeTarget] {
         var targets: [ProbeTarget.Key: (target: ProbeTarget, chain: Int)] = [:]
+        let primaries = primaries(uses)
         for (key, use) in uses {
             for backend in key.group.pointee.backends.buffer {
-                let target = ProbeTarget(backend, usesProxy: key.usesProxy, use.entrance.settings, use.routes)
+                var target = ProbeTarget(backend, usesProxy: key.usesProxy, use.entrance.settings, use.routes)
+                if use.entrance.settings.onUp == .endBackup {
+                    target.backups = backups(behind: backend, key.group).filter { !primaries.contains($0) }
+                }
                 guard var known = targets[target.key] else {
                     targets[target.key] = (target, use.entrance.chain)
                     continue
@@ -105,6 +126,7 @@ package struct ProbeTargets: @unchecked Sendable {
                 routes.add(use.routes)
                 if use.entrance.chain < known.chain { known = (target, use.entrance.chain) }
                 known.target.routes = routes
+                known.target.backups += target.backups.filter { !known.target.backups.contains($0) }
                 targets[target.key] = known
             }
         }
@@ -143,6 +165,8 @@ package struct ProbeTarget: @unchecked Sendable {
     package let instance: String
     /// For logs.
     package var routes: RouteSample
+    /// Backends of later priorities, whose connections end when this one comes back; empty: none do.
+    package var backups: [UnsafePointer<BackendCell>] = []
 
     init(_ backend: Backend, usesProxy: Bool, _ settings: HealthSettings, _ routes: RouteSample) {
         self.init(

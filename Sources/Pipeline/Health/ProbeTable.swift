@@ -39,6 +39,8 @@ struct ProbeTable {
     private var schedule = ProbeSchedule()
     private var random: SplitMix64
     private var nextIdentity: Identity = 1
+    /// Backends whose connections are to be reset.
+    private var resets: [WantedReset] = []
     /// Keeps alive what the targets' cells are part of.
     private var source = ProbeTargets.none
 
@@ -79,8 +81,17 @@ struct ProbeTable {
             entry.target.cell.pointee.probe.store(BackendCell.Probe.unknown.rawValue, ordering: .relaxed)
         }
         for identity in entries.keys { write(identity) }
+        // The memory of other cells may become another backend's.
+        let cells = Set(new.list.flatMap { [$0.cell] + $0.backups })
+        resets.removeAll { !cells.contains($0.cell) }
         // Only now: cells of the old list were still written.
         source = new
+    }
+
+    var hasResets: Bool { !resets.isEmpty }
+    mutating func takeResets() -> [WantedReset] {
+        defer { resets = [] }
+        return resets
     }
 
     private mutating func keep(_ identity: Identity, _ old: Entry, _ target: ProbeTarget) {
@@ -122,7 +133,16 @@ struct ProbeTable {
         case nil: break
         }
         unejectIfWell(identity, outcome.result, now)
-        if write(identity) { entry.target.cell.pointee.eligibleSince.store(now.nanoseconds, ordering: .relaxed) }
+        switch write(identity) {
+        case .wentDown?:
+            if settings.onDown == .end { resets.append(WantedReset(entry.target.cell, .backendDown)) }
+        case .cameUp?:
+            entry.target.cell.pointee.eligibleSince.store(now.nanoseconds, ordering: .relaxed)
+            if settings.onUp == .endBackup {
+                resets += entry.target.backups.map { WantedReset($0, .primaryBack) }
+            }
+        case nil: break
+        }
         schedule.add(identity, of: settings, at: entry.due)
         return events
     }
@@ -165,17 +185,21 @@ struct ProbeTable {
 
     /// Writes the cell. A backend that is probed both with and without a PROXY header is down only if both probes fail,
     /// since the header setting is not a question of health.
-    /// - Returns: true if it was down and is up now.
-    @discardableResult private func write(_ identity: Identity) -> Bool {
-        guard let entry = entries[identity] else { return false }
+    @discardableResult private func write(_ identity: Identity) -> Change? {
+        guard let entry = entries[identity] else { return nil }
         var verdict = entry.counts.verdict
         if let sibling = entry.sibling.flatMap({ entries[$0] }) {
             let other = sibling.counts.verdict
             if verdict == .down { verdict = other } else if verdict == .unknown, other == .up { verdict = .up }
         }
         let before = entry.target.cell.pointee.probe.exchange(verdict.rawValue, ordering: .relaxed)
-        return before == BackendCell.Probe.down.rawValue && verdict != .down
+        let wasDown = before == BackendCell.Probe.down.rawValue
+        guard wasDown != (verdict == .down) else { return nil }
+        return wasDown ? .cameUp : .wentDown
     }
+
+    /// Of a cell, which may be of two targets.
+    private enum Change { case wentDown, cameUp }
 
     // MARK: Status
 
@@ -191,6 +215,16 @@ struct ProbeTable {
             ProbeTarget.Key(endpoint: $0.endpoint, usesProxy: $0.usesProxy)
                 < ProbeTarget.Key(endpoint: $1.endpoint, usesProxy: $1.usesProxy)
         }
+    }
+}
+
+/// The established connections to a backend are to be ended.
+package struct WantedReset: @unchecked Sendable, Equatable {
+    package let cell: UnsafePointer<BackendCell>
+    package let reason: RuntimeReason
+    init(_ cell: UnsafePointer<BackendCell>, _ reason: RuntimeReason) {
+        self.cell = cell
+        self.reason = reason
     }
 }
 

@@ -100,7 +100,7 @@ struct ProbesInFlight {
         _ = cl_close_with_reset(probe.descriptor)
         inFlight[place] = nil
         free.append(place)
-        ends.append(End(identity: probe.identity, outcome: outcome, heard: Array(probe.conversation.heard)))
+        ends.append(End(identity: probe.identity, outcome: outcome, heard: probe.conversation.heard))
     }
 
     // MARK: Events

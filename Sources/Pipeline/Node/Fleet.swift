@@ -113,9 +113,11 @@ package final class Fleet {
     // MARK: Updates
 
     /// Publishes the newest snapshot to every worker, each with its own listeners.
-    func publish(listeners: (_ worker: Int) -> [WorkerListener], drains: [Drain]) {
+    func publish(listeners: (_ worker: Int) -> [WorkerListener], drains: [Drain], resets: [BackendReset] = []) {
         for worker in workers {
-            guard let update = snapshots.update(listeners(worker.index), drains: drains) else { continue }
+            guard let update = snapshots.update(listeners(worker.index), drains: drains, resets: resets) else {
+                continue
+            }
             worker.mailbox.publish(update)
             worker.wake()
         }

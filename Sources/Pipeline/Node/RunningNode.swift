@@ -31,6 +31,9 @@ package final class RunningNode {
     package let interception: InterceptionWatch?
     /// Readable when a backend has answered a LOCAL header that control sent it; nil: none was.
     var headerProbes: Descriptor? { proxies.descriptor }
+    /// Readable when the prober wants connections reset; nil: it never does.
+    var resetsNotice: Descriptor? { mayReset ? prober.notice : nil }
+    private var mayReset = false
     /// The instances of flow records.
     let flowDirectory: FlowDirectory
     /// The analysis of flow records.
@@ -51,6 +54,7 @@ package final class RunningNode {
     package internal(set) var isStopping = false
     /// The drains and their deadlines.
     var drains = DrainKeeper()
+    private var resets = ResetKeeper()
     package let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
@@ -194,11 +198,16 @@ package final class RunningNode {
         let now = Instant(nanoseconds: cl_now())
         // Continuous changes must not postpone it.
         if nextSweep <= now { sweep(now) }
+        publishGeneration(now)
+        snapshotChanged()
+    }
+
+    private func publishGeneration(_ now: Instant) {
         _ = fleet.snapshots.make(program, routing.snapshot)
-        fleet.publish(listeners: listeners.listeners, drains: drains.due.map(\.forWorkers))
+        fleet.publish(
+            listeners: listeners.listeners, drains: drains.due.map(\.forWorkers), resets: resets.take())
         sweepInterval = RunningNode.firstSweep
         nextSweep = min(nextSweep, now + sweepInterval)
-        snapshotChanged()
     }
 
     /// Every worker has applied the last change.
@@ -226,6 +235,7 @@ package final class RunningNode {
     /// Whoever follows what the node runs hooks in here: called once at the start and after each new generation, with
     /// ``program`` and ``routing`` as they are now.
     func snapshotChanged() {
+        mayReset = HealthProber.resetsConnections(program)
         proxies.routesChanged()
         watch.routesChanged()
         prober.update(ProbeTargets(program, routing.snapshot))
@@ -257,6 +267,8 @@ package final class RunningNode {
         if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
+        if mayReset { resets.add(prober.takeResets()) }
+        if resets.isDue, isSettled { publishGeneration(now) }
         proxies.look(routing.snapshot, now, log)
         watch.look(routing.snapshot, now, log)
         shortages.look(fleet, program.node.memory, now, log)
@@ -300,7 +312,9 @@ package final class RunningNode {
         var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook].compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         // Workers need about an iteration.
-        if news != .nothing || listeners.isClosing { next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10)) }
+        if news != .nothing || listeners.isClosing || resets.isDue {
+            next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10))
+        }
         return next.min()
     }
 }

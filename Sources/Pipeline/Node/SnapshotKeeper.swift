@@ -61,13 +61,15 @@ package final class SnapshotKeeper {
     }
 
     /// One worker's update of the newest snapshot, which lives as long as that. Nil: there is none yet.
-    func update(_ listeners: [WorkerListener], drains: [Drain]) -> UnsafePointer<WorkerUpdate>? {
+    func update(
+        _ listeners: [WorkerListener], drains: [Drain], resets: [BackendReset] = []
+    ) -> UnsafePointer<WorkerUpdate>? {
         guard let last = held.last else { return nil }
         let update = UnsafeMutablePointer<WorkerUpdate>.allocate(capacity: 1)
         update.initialize(
             to: WorkerUpdate(
                 snapshot: UnsafePointer(last.snapshot), listeners: FrozenArray(listeners),
-                drains: FrozenArray(drains)))
+                drains: FrozenArray(drains), resets: FrozenArray(resets)))
         held[held.count - 1].updates.append(update)
         return UnsafePointer(update)
     }

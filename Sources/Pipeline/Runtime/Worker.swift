@@ -128,6 +128,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     private let events: UnsafeMutableBufferPointer<Event>
     /// Only compared, never dereferenced: it may be freed.
     var appliedUpdate: UnsafePointer<WorkerUpdate>?
+    /// The number of the last ``BackendReset`` that was carried out.
+    var resetThrough: UInt64 = 0
     var appliedGeneration: UInt64
     var progress = ProgressWalk()
     var memory = MemoryShortage()

@@ -15,20 +15,24 @@ package struct WorkerUpdate: @unchecked Sendable {
     package let listeners: FrozenArray<WorkerListener>
     /// All pending drains, not only the new ones.
     package let drains: FrozenArray<Drain>
+    /// Those that some worker has not carried out.
+    package let resets: FrozenArray<BackendReset>
 
     package init(
         snapshot: UnsafePointer<Snapshot>, listeners: FrozenArray<WorkerListener>,
-        drains: FrozenArray<Drain> = FrozenArray([])
+        drains: FrozenArray<Drain> = FrozenArray([]), resets: FrozenArray<BackendReset> = FrozenArray([])
     ) {
         self.snapshot = snapshot
         self.listeners = listeners
         self.drains = drains
+        self.resets = resets
     }
 
     /// Frees the arrays.
     package func deallocate() {
         listeners.deallocate()
         drains.deallocate()
+        resets.deallocate()
     }
 }
 
@@ -50,6 +54,7 @@ extension Worker {
         // Late ones are due at once.
         drains = Drains(published.pointee.drains.buffer)
         runDrains()
+        runResets(published.pointee.resets.buffer)
         appliedUpdate = published
         let generation = appliedGeneration
         mailbox._withUnsafeGuaranteedRef { $0.setAppliedGeneration(generation) }
