@@ -142,6 +142,18 @@ import Testing
         #expect(!warnings(zeros + "    backend [fd00::3]:1\n").contains(none))
     }
 
+    @Test("a route's `health` names a block, which is then used, or is off") func routeHealth() throws {
+        let text = { (health: String) in
+            "health strict { eject after 3 for 1s }\nroute {\n    id a\n    owner a/b/c\n    listen 5432\n"
+                + "    backend [fd00::1]:1\n    health \(health)\n}\n"
+        }
+        let own = try #require(compiled(text("strict")).routes.first?.health?.value)
+        #expect(own.name == "strict" && own.ejection.after == 3 && !own.usesAll)
+        #expect(compiled(text("off")).routes.first?.health?.value == RouteHealth.off)
+        #expect(errors(text("strikt")) == ["no health is named `strikt`"])
+        #expect(errors(text("strict off")).count == 1 && errors(text("")).count == 1)
+    }
+
     @Test("R8: their neighbours are open", arguments: [22, 24, 26, 136, 140]) func open(_ port: Int) {
         #expect(errors("listen [::]:\(port) tcp_raw via raw").isEmpty)
     }

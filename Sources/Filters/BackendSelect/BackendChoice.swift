@@ -34,7 +34,7 @@ struct BackendChoice {
         group = route.pointee.group
         cell = route.pointee.cell
         slowStart = settings.slowStart
-        panic = settings.panic
+        panic = settings.panic(of: route)
         client = view.facts.client.endpoint.address
         now = view.now
         isDryRun = view.isDryRun

@@ -19,7 +19,7 @@ extension BackendFilter {
         var text = "\(found), \(backends.count) ready\(out(settings, backends, view))"
         let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }.map(described)
         guard !tries.isEmpty else { return text + overflow(route.pointee.group, view) }
-        if settings.panic == .useAll, !backends.buffer.contains(where: { $0.isEligible(at: view.now) }) {
+        if settings.panic(of: route) == .useAll, !backends.buffer.contains(where: { $0.isEligible(at: view.now) }) {
             text += "; all are used anyway (panic)"
         }
         let balance = route.pointee.balance ?? settings.balance

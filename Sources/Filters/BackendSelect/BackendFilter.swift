@@ -218,7 +218,7 @@ public enum BackendFilter: Filter {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(Refusal.proxyMismatch.rawValue)
         }
-        effects.setEjection(settings.ejection)
+        effects.setEjection(route.pointee.group.pointee.health?.pointee.ejection ?? settings.ejection)
         effects.setRetries(settings.retries, within: settings.retryWithin)
         if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {
             effects.setRoute(route, candidates: BackendCandidates())

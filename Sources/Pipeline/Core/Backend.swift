@@ -74,7 +74,7 @@ public struct BackendCell: ~Copyable {
 }
 
 /// Passive ejection (R12): from a `health` block, or ``standard``. Immutable.
-public struct EjectionPolicy: Sendable, Equatable {
+public struct EjectionPolicy: Sendable, Hashable {
     /// The default, without a `health` block or its `eject` line.
     public static let standard = EjectionPolicy(after: 5, base: .seconds(10), max: .seconds(300))
     /// Connect failures eject no backend.

@@ -1,13 +1,15 @@
 import Synchronization
 
 /// The backends of a route, by priority, with the tables for balancing. Immutable, shared by routes, part of a snapshot.
-public struct BackendGroup: Sendable {
+public struct BackendGroup: @unchecked Sendable {
     /// Identifies this set of backends for the life of the process.
     public let number: UInt64
     /// Those of the first priority first.
     public let backends: FrozenArray<Backend>
     /// One for each priority in use, the first one first; empty without backends.
     public let tiers: FrozenArray<PriorityTier>
+    /// In place of the stage's; nil: the stage's.
+    public let health: UnsafePointer<GroupHealth>?
 
     private static let numbers = Atomic<UInt64>(0)
 
@@ -15,8 +17,10 @@ public struct BackendGroup: Sendable {
     ///   - backends: sorted by priority.
     ///   - tables: makes the tables of one priority's backends.
     public init(
-        backends: FrozenArray<Backend>, tables: (FrozenArray<Backend>) -> BalanceTables = { _ in BalanceTables() }
+        backends: FrozenArray<Backend>, health: UnsafePointer<GroupHealth>? = nil,
+        tables: (FrozenArray<Backend>) -> BalanceTables = { _ in BalanceTables() }
     ) {
+        self.health = health
         number = BackendGroup.numbers.wrappingAdd(1, ordering: .relaxed).newValue
         self.backends = backends
         var tiers: [PriorityTier] = []

@@ -22,38 +22,40 @@ package struct ProbeTargets: @unchecked Sendable {
     init(testing list: [ProbeTarget]) { self.init(list: list, program: nil, table: nil) }
 
     /// Every backend that a route of `table` leads to through a pipeline of `program` whose stages name a `health`
-    /// block that probes: one target for an address and port, and a second one if some routes put a PROXY header in
-    /// front and others don't. Of several blocks, the one of the pipeline that comes first in the config holds.
+    /// block that probes, or that names one itself: one target for an address and port, and a second one if some routes put
+    /// a PROXY header in front and others don't. Of several blocks, a route's own holds, by name if there are several;
+    /// then the one of the pipeline that comes first in the config.
     ///
     /// R12: what desired state doesn't call ready is in no route's set, so nothing here can put it in.
     package init(_ program: Program, _ table: RouteTableSnapshot) {
-        let blocks = ProbeTargets.blocks(of: program)
+        let isWanted = ProbeTargets.areWanted(by: program)
         self.init(
-            list: blocks.isEmpty ? [] : ProbeTargets.targets(ProbeTargets.uses(blocks, table)), program: program,
+            list: isWanted ? ProbeTargets.targets(ProbeTargets.uses(program, table)) : [], program: program,
             table: table)
     }
 
     /// Whether this program has targets.
-    static func areWanted(by program: Program) -> Bool { !blocks(of: program).isEmpty }
+    static func areWanted(by program: Program) -> Bool {
+        program.blocks.all(of: HealthSettings.self).contains { $0.probe != .off }
+    }
 
     // MARK: From listeners to blocks
 
-    /// The listeners of pipelines with a probing block.
+    /// The listeners, with their pipelines' block, if it probes.
     fileprivate struct Entrance {
         let ports: ClosedRange<UInt16>
         let isRaw: Bool
         let chain: Int
-        let settings: HealthSettings
+        let settings: HealthSettings?
     }
 
-    private static func blocks(of program: Program) -> [Entrance] {
+    private static func entrances(of program: Program) -> [Entrance] {
         let byChain = program.chains.buffer.map { chain in
             chain.stages.buffer.lazy.flatMap(\.blocks).compactMap { $0 as? HealthSettings }.first
         }
         let entrance = { (ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int) -> Entrance? in
-            guard byChain.indices.contains(chain), let settings = byChain[chain], settings.probe != .off else {
-                return nil
-            }
+            guard byChain.indices.contains(chain) else { return nil }
+            let settings = byChain[chain].flatMap { $0.probe == .off ? nil : $0 }
             return Entrance(ports: ports, isRaw: hint == .tcpRaw, chain: chain, settings: settings)
         }
         let listeners = program.listeners.compactMap {
@@ -72,30 +74,46 @@ package struct ProbeTargets: @unchecked Sendable {
     }
 
     fileprivate struct Use {
-        var entrance: Entrance
+        var settings: HealthSettings
+        /// Of several blocks the one with the least holds: a route's own (-1), then by pipeline.
+        var rank: Int
         var routes = RouteSample()
     }
 
-    private static func uses(_ entrances: [Entrance], _ table: RouteTableSnapshot) -> [GroupUse: Use] {
+    private static func uses(_ program: Program, _ table: RouteTableSnapshot) -> [GroupUse: Use] {
+        let entrances = entrances(of: program)
         var uses: [GroupUse: Use] = [:]
         table.visitAll { place, _ in
             let route = place.pointee
             // Its backends get no connections, and what they expect is unknown.
             guard !route.flags.contains(.proxyMismatch) else { return }
             let isRaw = route.flags.contains(.raw)
-            guard let entrance = entrances.first(where: { $0.isRaw == isRaw && $0.ports.contains(route.port) }) else {
-                return
-            }
+            let mine = entrances.filter { $0.isRaw == isRaw && $0.ports.contains(route.port) }
+            guard let use = use(of: route, mine, program) else { return }
             let key = GroupUse(group: route.group, usesProxy: route.flags.contains(.proxyV2))
-            uses[key, default: Use(entrance: entrance)].add(entrance, route)
+            uses[key, default: use].add(use, route)
         }
         return uses
+    }
+
+    /// Nil: its backends are not probed for it.
+    private static func use(of route: Route, _ entrances: [Entrance], _ program: Program) -> Use? {
+        guard let health = route.group.pointee.health else {
+            guard let entrance = entrances.first(where: { $0.settings != nil }), let settings = entrance.settings else {
+                return nil
+            }
+            return Use(settings: settings, rank: entrance.chain)
+        }
+        guard !entrances.isEmpty, let name = health.pointee.name,
+            let settings = program.blocks.find(.health, name) as? HealthSettings, settings.probe != .off
+        else { return nil }
+        return Use(settings: settings, rank: -1)
     }
 
     /// Backends that are of some set's first priority: their connections are not a backup's alone.
     private static func primaries(_ uses: [GroupUse: Use]) -> Set<UnsafePointer<BackendCell>> {
         var cells: Set<UnsafePointer<BackendCell>> = []
-        guard uses.values.contains(where: { $0.entrance.settings.onUp == .endBackup }) else { return cells }
+        guard uses.values.contains(where: { $0.settings.onUp == .endBackup }) else { return cells }
         for key in uses.keys {
             guard let first = key.group.pointee.tiers.buffer.first else { continue }
             for backend in first.backends.buffer { cells.insert(backend.cell) }
@@ -114,17 +132,18 @@ package struct ProbeTargets: @unchecked Sendable {
         let primaries = primaries(uses)
         for (key, use) in uses {
             for backend in key.group.pointee.backends.buffer {
-                var target = ProbeTarget(backend, usesProxy: key.usesProxy, use.entrance.settings, use.routes)
-                if use.entrance.settings.onUp == .endBackup {
+                var target = ProbeTarget(backend, usesProxy: key.usesProxy, use.settings, use.routes)
+                if use.settings.onUp == .endBackup {
                     target.backups = backups(behind: backend, key.group).filter { !primaries.contains($0) }
                 }
                 guard var known = targets[target.key] else {
-                    targets[target.key] = (target, use.entrance.chain)
+                    targets[target.key] = (target, use.rank)
                     continue
                 }
                 var routes = known.target.routes
                 routes.add(use.routes)
-                if use.entrance.chain < known.chain { known = (target, use.entrance.chain) }
+                let isOther = (use.rank, target.settings.name) < (known.chain, known.target.settings.name)
+                if isOther { known = (target, use.rank) }
                 known.target.routes = routes
                 known.target.backups += target.backups.filter { !known.target.backups.contains($0) }
                 targets[target.key] = known
@@ -135,8 +154,8 @@ package struct ProbeTargets: @unchecked Sendable {
 }
 
 extension ProbeTargets.Use {
-    fileprivate mutating func add(_ entrance: ProbeTargets.Entrance, _ route: Route) {
-        if entrance.chain < self.entrance.chain { self.entrance = entrance }
+    fileprivate mutating func add(_ other: ProbeTargets.Use, _ route: Route) {
+        if other.rank < rank { (settings, rank) = (other.settings, other.rank) }
         routes.add(route.id, of: route.owner)
     }
 }

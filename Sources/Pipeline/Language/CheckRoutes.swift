@@ -26,6 +26,8 @@ package struct RouteBlock: Sendable {
     package let balance: Located<Balance>?
     /// At least 1; nil: no limit.
     package let maxConnections: Located<UInt32>?
+    /// Nil: as the `backend` stage says.
+    package let health: Located<RouteHealth>?
 
     package var hint: ProtocolHint { hostname == nil ? .tcpRaw : .tlsPassthrough }
 }
@@ -33,7 +35,7 @@ package struct RouteBlock: Sendable {
 extension Checker {
     static let routeFields = [
         "id", "owner", "listen", "backend", "proxy_protocol", "backend_expects_proxy_protocol", "allow_non_tls",
-        "balance", "max_connections",
+        "balance", "max_connections", "health",
     ]
 
     func checkRoutes(_ entries: [EntrySyntax]) {
@@ -52,6 +54,7 @@ extension Checker {
         var allowNonTLS: Located<Bool>?
         var balance: Located<Balance>?
         var maxConnections: Located<UInt32>?
+        var health: Located<RouteHealth>?
     }
 
     private func checkedRoute(_ entry: EntrySyntax) -> RouteBlock? {
@@ -80,7 +83,7 @@ extension Checker {
             span: entry.headSpan, hostname: words.first.map { Located($0.text, $0.span) }, id: id, owner: owner,
             listen: listen, backends: fields.backends, proxyV2: fields.proxyV2,
             backendExpectsProxy: fields.backendExpectsProxy, allowNonTLS: fields.allowNonTLS,
-            balance: fields.balance, maxConnections: fields.maxConnections)
+            balance: fields.balance, maxConnections: fields.maxConnections, health: fields.health)
     }
 
     private static func example(of field: String) -> String {
@@ -125,6 +128,7 @@ extension Checker {
         case "proxy_protocol": "`v2` or `off`"
         case "balance": orList(Balance.allCases.map { "`\($0.name)`" })
         case "max_connections": "a number of connections"
+        case "health": "the name of a `health` block or `off`"
         default: "`true` or `false`"
         }
     }
@@ -143,9 +147,23 @@ extension Checker {
             fields.maxConnections = parsed(word) { text throws(ValueProblem) in
                 UInt32(clamping: try ConfigValue.count(text, 1...UInt64(UInt32.max)))
             }
+        case "health": fields.health = routeHealth(word)
         case "backend_expects_proxy_protocol": fields.backendExpectsProxy = choice(word, ["true", "false"])
         default: fields.allowNonTLS = choice(word, ["true", "false"])
         }
+    }
+
+    private func routeHealth(_ word: WordSyntax) -> Located<RouteHealth>? {
+        if word.text == "off" { return Located(.off, word.span) }
+        guard let block = blocks.find(.health, word.text) as? any RouteHealthBlock else {
+            reporter.error(
+                word.span, "no health is named \(quoted(word.text))", expected: "the name of a `health` block or `off`",
+                help: suggestion(for: word.text, among: blocks.names(.health) + ["off"])
+                    ?? "add `health \(word.text) { ... }`")
+            return nil
+        }
+        usedBlocks.insert(ObjectIdentifier(block))
+        return Located(block.routeHealth, word.span)
     }
 
     /// True for the first option, false for the second.

@@ -49,6 +49,7 @@ package func describe(_ routes: [RouteBlock]) -> String {
         text += "    backends \(route.backends.map { describe($0.value) }.joined(separator: " "))\n"
         text += "    balance \(route.balance?.value.name ?? "of the stage"), "
         text += "max_connections \(route.maxConnections.map { String($0.value) } ?? "none")\n"
+        if let health = route.health?.value { text += "    health \(health.name ?? "off")\n" }
         text += "    proxy_protocol \(route.proxyV2?.value == true ? "v2" : "off")"
         text += ", backend expects it: \(route.backendExpectsProxy?.value == true)"
         return text + ", allow_non_tls: \(route.allowNonTLS?.value == true)\n"

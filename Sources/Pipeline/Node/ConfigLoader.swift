@@ -184,6 +184,7 @@ package enum ConfigLoader {
         spec.allowNonTLS = block.allowNonTLS?.value ?? false
         spec.balance = block.balance?.value
         spec.maxConnections = block.maxConnections?.value ?? 0
+        spec.health = block.health?.value
         return spec
     }
 

@@ -188,7 +188,8 @@ extension ApplyRun {
 
     func makeBackends(_ key: GroupKey) -> UnsafeMutablePointer<BackendBox> {
         guard key.addresses.isEmpty else {
-            return store.makeBackends(key.addresses.map { ($0, $0.endpoint.description) }, isHashed: key.isHashed)
+            return store.makeBackends(
+                key.addresses.map { ($0, $0.endpoint.description) }, isHashed: key.isHashed, health: key.health)
         }
         let ready = state.instances.ready(key.pool)
         let box = store.makeBackends(

@@ -79,9 +79,9 @@ extension ApplyRun {
             && sameBytes(text.bytes(a.name), text.bytes(b.name)) && backends(one) == backends(other)
     }
 
-    private func backends(_ version: Version) -> [BackendSpec] {
+    private func backends(_ version: Version) -> BackendList {
         let list = object(version).backendList
-        return list > 0 ? document(version).backendLists[Int(list) - 1] : []
+        return list > 0 ? document(version).backendLists[Int(list) - 1] : BackendList()
     }
 
     // MARK: One version
@@ -160,8 +160,10 @@ extension ApplyRun {
     }
 
     private func group(_ version: Version, _ object: RouteObject, _ part: Part) -> UInt32 {
+        let list = backends(version)
         let key = GroupKey(
-            pool: pool(object.env, object.processType, part), port: object.backendPort, addresses: backends(version),
+            pool: pool(object.env, object.processType, part), port: object.backendPort, addresses: list.backends,
+            health: list.health,
             isHashed: object.options.balance.map { $0 == .consistentHash } ?? state.hashesByDefault)
         let number = state.groups.number(key) { makeBackends(key) }
         if state.groups[number].head == RouteEntry.none { touchedGroups.insert(number) }

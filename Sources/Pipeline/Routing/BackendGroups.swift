@@ -64,6 +64,7 @@ struct GroupKey: Hashable {
     let pool: PoolKey
     let port: UInt16
     let addresses: [BackendSpec]
+    let health: RouteHealth?
     /// Some route of it uses consistent hashing, so the group has the table for it.
     let isHashed: Bool
     var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }

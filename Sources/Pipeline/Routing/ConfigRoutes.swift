@@ -20,6 +20,8 @@ public struct RouteSpec: Sendable {
     public var balance: Balance?
     /// 0: no limit.
     public var maxConnections: UInt32 = 0
+    /// Nil: as the `backend` stage says.
+    public var health: RouteHealth?
 
     public init(
         index: Int, id: String, org: String, app: String, env: String, hostname: String?, port: UInt16,
@@ -103,6 +105,6 @@ extension StateBuilder {
             RouteObject(
                 id: id, name: host, env: env, processType: process, backendPort: 0, port: spec.port,
                 options: options.with(spec.balance, .keep), maxConnections: spec.maxConnections,
-                backendList: append(backends: spec.backends), place: place))
+                backendList: append(backends: spec.backends, health: spec.health), place: place))
     }
 }

@@ -248,7 +248,7 @@ public final class RouteStore {
 
     /// - Parameter isHashed: with the table that consistent hashing needs.
     func makeBackends(
-        _ list: [(backend: BackendSpec, instance: String)], isHashed: Bool
+        _ list: [(backend: BackendSpec, instance: String)], isHashed: Bool, health: RouteHealth? = nil
     ) -> UnsafeMutablePointer<BackendBox> {
         allocated()
         let box = UnsafeMutablePointer<BackendBox>.allocate(capacity: 1)
@@ -262,7 +262,7 @@ public final class RouteStore {
                 cell: retainCell(item.backend.endpoint), weight: item.backend.weight,
                 maxConnections: item.backend.maxConnections, priority: item.backend.priority)
         }
-        let group = BackendGroup(backends: FrozenArray(backends)) { tier in
+        let group = BackendGroup(backends: FrozenArray(backends), health: health.map(GroupHealth.interned)) { tier in
             let weights = tier.buffer.map(\.weight)
             let specs = tier.buffer.map { BackendSpec($0.address.endpoint, weight: $0.weight) }
             return BalanceTables(schedule: TurnSchedule.make(weights), maglev: isHashed ? Maglev.table(specs) : [])

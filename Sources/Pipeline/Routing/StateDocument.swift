@@ -150,7 +150,7 @@ public struct StateDocument: Sendable {
     public internal(set) var instances: [InstanceObject] = []
     public internal(set) var routes: [RouteObject] = []
     public internal(set) var hostnames: [HostnameObject] = []
-    var backendLists: [[BackendSpec]] = []
+    var backendLists: [BackendList] = []
     /// Ids of objects that are there but can't be used: their last good version stays (R24).
     var quarantined: [RouteProblem.Object: Set<String>] = [:]
     /// Of quarantined routes, those that ask for a PROXY header which their backend doesn't expect, or the reverse (R16).
@@ -183,4 +183,11 @@ public struct StateDocument: Sendable {
         guard route.name.length > 0 else { return nil }
         return (route.options.contains(.wildcard) ? "*." : "") + text.string(route.name)
     }
+}
+
+/// The backends of a config file's route, and what it says of their health.
+struct BackendList: Equatable {
+    var backends: [BackendSpec] = []
+    /// Nil: as its pipeline says.
+    var health: RouteHealth?
 }

@@ -1,0 +1,15 @@
+import Pipeline
+
+extension HealthSettings: RouteHealthBlock {
+    public var routeHealth: RouteHealth {
+        RouteHealth(name: name, ejection: values.ejection, usesAll: panic == .useAll)
+    }
+}
+
+extension BackendFilter.Settings {
+    /// The route's own, or the stage's.
+    func panic(of route: UnsafePointer<Route>) -> HealthSettings.Panic {
+        guard let health = route.pointee.group.pointee.health else { return panic }
+        return health.pointee.usesAll ? .useAll : .failFast
+    }
+}
