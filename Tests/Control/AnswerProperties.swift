@@ -17,7 +17,7 @@ enum AnswerProperties {
             ProbeExchange(send: Array("A\r\n".utf8), expect: Array("250".utf8)),
             ProbeExchange(send: [0], expect: [0xFF]),
         ]),
-        .http(HTTPProbe(path: "/a", host: "b", expect: 204...204)),
+        .http(HTTPProbe(path: "/a", host: "b", expect: 204...204)), .agent,
     ]
     private static let start = Instant(nanoseconds: 1_000_000_000)
 

@@ -168,6 +168,28 @@ struct ProbeScriptTests {
         }
     }
 
+    // MARK: Agents
+
+    @Test("agent: a line of words, in any case and order")
+    func agent() {
+        let cases: [(String, ProbeResult, UInt8?)] = [
+            ("up", .good, 100), ("ready", .good, 100), ("UP 50%", .good, 50), ("75%,up", .good, 75), ("30%", .good, 30),
+            ("down", .notReady, nil), ("failed #disk", .notReady, nil), ("stopped", .notReady, nil),
+            ("up down", .notReady, nil), ("down up", .notReady, nil), ("drain", .good, 0), ("maint", .good, 0),
+            ("up drain 80%", .good, 0), ("200%", .good, 100), ("0%", .good, 0), ("maxconn:30", .good, nil),
+            ("ready\tup maxconn:5", .good, 100), ("up # down", .good, 100),
+        ]
+        for (line, result, percent) in cases {
+            let said = AgentAnswer(Array(line.utf8))
+            #expect(said?.result == result && said?.percent == percent, "\(line)")
+        }
+        for bad in ["", " ", "# up", "hello", "50", "-5%", "%", "70000%", "maxconn:", "maxconn:x", "up\u{E9}"] {
+            #expect(AgentAnswer(Array(bad.utf8)) == nil, "\(bad)")
+        }
+        #expect(result(.agent, "up 50%\n") == .good && result(.agent, "down\r\n") == .notReady)
+        #expect(result(.agent, "HTTP/1.1 400\r\n") == .unexpected && result(.agent, "up 50%") == nil)
+    }
+
     // MARK: Bounds
 
     private static let all: [(HealthSettings.Probe, [UInt8])] = [
@@ -175,6 +197,7 @@ struct ProbeScriptTests {
         (.exchange([.init(send: [1], expect: [2]), .init(send: [3], expect: [4])]), [2, 10, 4]),
         (.postgresql(user: "a"), postgres("E", "SFATAL\0C57P03\0Mno\0\0")),
         (.mysql(user: "a"), greeting + [7, 0, 0, 2, 0]), (.redis, Array("-LOADING\r\n".utf8)),
+        (.agent, Array("up 50%\n".utf8)),
         (.smtp(name: "a"), Array("220-a\r\n220 b\r\n250 c\r\n2".utf8)),
     ]
 

@@ -208,7 +208,7 @@ struct BackendBalanceTests {
         }
         let refused = bench.connect()
         #expect(refused.reason == "backend.route_full client")
-        #expect(refused.why == "route rt_1 of env org_1/app_1/env_1 has its 2 connections")
+        #expect(refused.why == "route rt_1 of env org_1/app_1/env_1 is at its limit of 2 connections")
         #expect(bench.route.pointee.cell.pointee.active.current == 2)
         reservations[0].release()
         #expect(bench.connect().reason == nil)

@@ -58,7 +58,7 @@ import Testing
                 .http(HTTPProbe(path: "/a?b=c", host: "c.example:81", expect: 200...299))
             ),
             ("postgresql", .postgresql(user: "pipelined")), ("postgresql user p", .postgresql(user: "p")),
-            ("mysql", .mysql(user: nil)), ("mysql user m", .mysql(user: "m")), ("redis", .redis),
+            ("mysql", .mysql(user: nil)), ("mysql user m", .mysql(user: "m")), ("redis", .redis), ("agent", .agent),
             ("smtp", .smtp(name: "localhost")), ("smtp name MX.example", .smtp(name: "mx.example")),
             (
                 #"send "PING\r\n" expect "+PONG""#,

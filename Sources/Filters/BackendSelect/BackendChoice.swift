@@ -103,8 +103,15 @@ struct BackendChoice {
         return .noHealthyBackend
     }
 
-    /// A backend's share under slow start, as a fraction of 2^16: it grows linearly from a tenth to the whole.
+    /// A backend's share as a fraction of 2^16: what its agent asks for, of what slow start gives.
     private func share(_ backend: UnsafePointer<Backend>) -> UInt64 {
+        let percent = UInt64(backend.pointee.cell.pointee.agentPercent.load(ordering: .relaxed))
+        let share = slowShare(backend)
+        return percent == 100 ? share : max(1, share * percent / 100)
+    }
+
+    /// Under slow start it grows linearly from a tenth to the whole.
+    private func slowShare(_ backend: UnsafePointer<Backend>) -> UInt64 {
         let since = backend.pointee.cell.pointee.eligibleSince.load(ordering: .relaxed)
         guard slowStart > .zero, since > 0 else { return 1 << 16 }
         // In units of about a millisecond, so that an hour fits.

@@ -77,6 +77,7 @@ extension BackendFilter {
         guard backend.pointee.weight > 0 else { return "weight 0: no new connections" }
         let cell = backend.pointee.cell
         if cell.pointee.probe.load(ordering: .relaxed) == BackendCell.Probe.down.rawValue { return "probe down" }
+        if cell.pointee.agentPercent.load(ordering: .relaxed) == 0 { return "drained by its agent" }
         let ejected = Instant(nanoseconds: cell.pointee.ejectedUntil.load(ordering: .relaxed))
         if ejected > now {
             return "ejected for \((ejected.since(now).milliseconds + 999) / 1000) more seconds"

@@ -45,6 +45,8 @@ extension HealthSettings {
         case redis
         /// Waits for the greeting, says EHLO with the name, and QUIT.
         case smtp(name: String)
+        /// Reads a line of HAProxy's agent protocol.
+        case agent
     }
 
     /// The most turns of ``Probe/exchange(_:)``.
@@ -56,7 +58,7 @@ extension HealthSettings {
 /// The words of `probe`, and what they mean.
 enum ProbeWords {
     static let forms: [[ClauseSpec.Element]] = [
-        [.choice(name: "probe", ["off", "tcp", "tls", "redis", "postgresql", "mysql", "smtp"])],
+        [.choice(name: "probe", ["off", "tcp", "tls", "redis", "postgresql", "mysql", "smtp", "agent"])],
         [.choice(name: "probe", ["tls"]), .word("sni"), .value(serverName)],
         [.choice(name: "probe", ["http"]), .options(httpOptions)],
         [.choice(name: "probe", ["http"]), .value(path), .options(httpOptions)],
@@ -79,6 +81,7 @@ enum ProbeWords {
         case "tls": return .tls(serverName: clause.text(1))
         case "http": return http(clause)
         case "redis": return .redis
+        case "agent": return .agent
         case "postgresql": return .postgresql(user: clause.text(1) ?? HealthSettings.standardUser)
         case "mysql": return .mysql(user: clause.text(1))
         case "smtp": return .smtp(name: clause.text(1) ?? "localhost")
@@ -121,6 +124,7 @@ enum ProbeWords {
         case .postgresql(let user): return "postgresql user \(quotedIfNeeded(user))"
         case .mysql(let user): return "mysql" + (user.map { " user \(quotedIfNeeded($0))" } ?? "")
         case .redis: return "redis"
+        case .agent: return "agent"
         case .smtp(let name): return "smtp name \(name)"
         }
     }

@@ -189,6 +189,18 @@ final class BackendsReport {
         }
     }
 
+    /// Nil: all of its share.
+    private func agentPercent(_ row: Row) -> UInt8? {
+        let percent = row.cell?.pointee.agentPercent.load(ordering: .relaxed) ?? 100
+        return percent == 100 ? nil : percent
+    }
+
+    /// `up`, or `up 50%` of what its agent wants.
+    private func probeText(_ row: Row) -> String {
+        guard let percent = agentPercent(row) else { return probe(row) }
+        return probe(row) + (percent == 0 ? " drain" : " \(percent)%")
+    }
+
     private func json(_ row: Row) -> [UInt8] {
         let figures = figures(row)
         var line = JSONLine()
@@ -209,6 +221,7 @@ final class BackendsReport {
         line.field("failures_in_a_row", figures.failuresInARow)
         line.field("ejected_for_ms", ejectedFor(row))
         line.field("probe", probe(row))
+        if let percent = agentPercent(row) { line.field("agent_percent", UInt64(percent)) }
         line.field("weight", UInt64(row.weight))
         line.field("priority", UInt64(row.priority))
         line.field("proxy", verdict(row).rawValue)
@@ -232,7 +245,7 @@ final class BackendsReport {
             (envs.first?.path ?? "") + others, "\(row.sum.count)",
             row.cell != nil && row.weight == 0 ? "0 (none)" : "\(row.weight)",
             row.priority == BackendSpec.backupPriority ? "backup" : "\(row.priority)", "\(figures.active)",
-            "\(figures.connects)", "\(figures.failures)", probe(row), ejected > 0 ? "\(ejected)ms" : "no",
+            "\(figures.connects)", "\(figures.failures)", probeText(row), ejected > 0 ? "\(ejected)ms" : "no",
             verdict(row).rawValue,
         ]
     }

@@ -42,6 +42,9 @@ public struct BackendCell: ~Copyable {
     /// ``noteHeaderDoubt(of:)``.
     public let headerDoubts = Atomic<UInt64>(0)
 
+    /// The percentage of its usual share of new connections that its agent asks for; 0: none, as if it were drained.
+    public let agentPercent = Atomic<UInt8>(100)
+
     public enum Probe: UInt8, Sendable {
         /// Not probed (yet): counts as up.
         case unknown = 0
@@ -65,11 +68,11 @@ public struct BackendCell: ~Copyable {
 
     public init(_ endpoint: Endpoint) { self.endpoint = endpoint }
 
-    /// R12: false while a probe or an ejection of this node excludes it. It never makes a backend eligible that is not
+    /// R12: false while a probe, its agent or an ejection of this node excludes it. It never makes a backend eligible that is not
     /// in the route's set.
     public func isEligible(at now: Instant) -> Bool {
         probe.load(ordering: .relaxed) != Probe.down.rawValue
-            && ejectedUntil.load(ordering: .relaxed) <= now.nanoseconds
+            && ejectedUntil.load(ordering: .relaxed) <= now.nanoseconds && agentPercent.load(ordering: .relaxed) > 0
     }
 }
 

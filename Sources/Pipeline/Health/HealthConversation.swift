@@ -16,9 +16,12 @@ package struct ProbeConversation: Sendable {
         package let result: ProbeResult
         /// Nil: no header was sent, or the answer says nothing about it.
         package let proxy: ProxyAnswer?
-        package init(_ result: ProbeResult, _ proxy: ProxyAnswer? = nil) {
+        /// An agent's word: the share of new connections that the backend wants. Nil: none.
+        package var percent: UInt8?
+        package init(_ result: ProbeResult, _ proxy: ProxyAnswer? = nil, percent: UInt8? = nil) {
             self.result = result
             self.proxy = proxy
+            self.percent = percent
         }
     }
 
@@ -93,7 +96,7 @@ package struct ProbeConversation: Sendable {
         // settles it at once.
         let isCertain = isTLS && result == .good
         if settled != nil, !isCertain, seen < ProbeConversation.answerLimit { return nil }
-        return Outcome(result, headerVerdict)
+        return Outcome(result, headerVerdict, percent: script.percent)
     }
 
     private mutating func advance(_ byte: UInt8) {
@@ -133,12 +136,14 @@ package struct ProbeConversation: Sendable {
     /// At the end of the time: the operator's probe is good or has timed out.
     private func conclude() -> Outcome {
         guard isConnected else { return Outcome(.timeout) }
-        return Outcome(result ?? script.lastWord ?? .timeout, headerVerdict)
+        return Outcome(result ?? script.lastWord ?? .timeout, headerVerdict, percent: script.percent)
     }
 
     /// At the end of the stream; nil: the header was rejected while it was open.
     private func ended(as end: ProbeResult?) -> Outcome {
-        Outcome(result ?? script.lastWord ?? end ?? .unexpected, usesProxy ? ProxyAnswer(reply.ended) : nil)
+        Outcome(
+            result ?? script.lastWord ?? end ?? .unexpected, usesProxy ? ProxyAnswer(reply.ended) : nil,
+            percent: script.percent)
     }
 
     private static let localHeader: [UInt8] = {

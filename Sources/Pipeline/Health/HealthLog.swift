@@ -47,6 +47,8 @@ struct HealthLog {
         case .proxyRejected: "backend_proxy_rejected"
         case .proxyAccepted: "backend_proxy_accepted"
         case .proxyUnknown: "backend_proxy_unknown"
+        case .drained: "backend_drained"
+        case .undrained: "backend_undrained"
         }
     }
 
@@ -65,7 +67,7 @@ struct HealthLog {
             line.field("probes", UInt64(good))
             line.field("down_ms", after.milliseconds)
         case .proxyRejected(let result): line.field("probe", result.name)
-        case .proxyAccepted, .proxyUnknown: break
+        case .proxyAccepted, .proxyUnknown, .drained, .undrained: break
         }
     }
 }

@@ -17,6 +17,8 @@ struct ProbeScript: Sendable {
     let opening: [UInt8]
     /// The verdict if the stream ends, or the time is over, before one is reached; nil: none yet.
     private(set) var lastWord: ProbeResult?
+    /// What an agent has said of the backend's share.
+    private(set) var percent: UInt8?
     private let probe: HealthSettings.Probe
     /// The answer to what was said last.
     private(set) var answer: [UInt8] = []
@@ -27,7 +29,7 @@ struct ProbeScript: Sendable {
         self.probe = probe
         opening =
             switch probe {
-            case .off, .tcp, .expect, .mysql, .smtp: []
+            case .off, .tcp, .expect, .mysql, .smtp, .agent: []
             case .tls(let name): ProbeHello.bytes(serverName: name.map { Array($0.utf8) })
             case .http(let http): http.request(to: place)
             case .exchange(let exchanges): exchanges.first?.send ?? []
@@ -53,6 +55,7 @@ struct ProbeScript: Sendable {
         case .mysql(let user): return mysql(user)
         case .redis: return RedisProbe.judge(answer)
         case .smtp(let name): return smtp(name)
+        case .agent: return agent(byte)
         }
     }
 
@@ -76,6 +79,13 @@ struct ProbeScript: Sendable {
         // The reply to a greeting that is read half would be taken for the rest of it.
         guard let size = MySQLProbe.packetSize(answer), answer.count >= size else { return .more }
         return say(MySQLProbe.login(user: user))
+    }
+
+    private mutating func agent(_ byte: UInt8) -> Next {
+        guard byte == UInt8(ascii: "\n") || byte == UInt8(ascii: "\r") else { return .more }
+        guard let said = AgentAnswer(answer.dropLast()) else { return .end(.unexpected) }
+        percent = said.percent
+        return .end(said.result)
     }
 
     /// RFC 5321 §3.1: 220, EHLO, 250, QUIT.

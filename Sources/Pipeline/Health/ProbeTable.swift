@@ -32,6 +32,8 @@ struct ProbeTable {
         case proxyAccepted
         /// It no longer rejects the header, but acceptance is not proved.
         case proxyUnknown
+        /// Its agent wants no new connections for it, or some again.
+        case drained, undrained
     }
 
     private(set) var entries: [Identity: Entry] = [:]
@@ -79,6 +81,7 @@ struct ProbeTable {
         }
         for (_, entry) in known.values {
             entry.target.cell.pointee.probe.store(BackendCell.Probe.unknown.rawValue, ordering: .relaxed)
+            entry.target.cell.pointee.agentPercent.store(100, ordering: .relaxed)
         }
         for identity in entries.keys { write(identity) }
         // The memory of other cells may become another backend's.
@@ -123,6 +126,7 @@ struct ProbeTable {
         let settings = entry.target.settings
         entry.begun = nil
         var events: [Event] = []
+        if let event = note(agent: outcome, of: entry.target) { events.append(event) }
         let change = entry.counts.add(outcome.result, rise: settings.rise, fall: settings.fall, now: now)
         if let event = note(outcome, &entry) { events.append(event) }
         entry.due = max(now, begun + random.jittered(settings.interval, percent: settings.jitterPercent))
@@ -157,6 +161,14 @@ struct ProbeTable {
         entries[identity]?.ejection = until
         entries[identity]?.goodSinceEjection = good
         if good >= entry.target.settings.rise { cell.pointee.uneject(at: now) }
+    }
+
+    /// Another kind of probe says nothing of shares, and the agent that did is gone.
+    private func note(agent outcome: ProbeConversation.Outcome, of target: ProbeTarget) -> Event? {
+        guard let percent = target.settings.probe == .agent ? outcome.percent : 100 else { return nil }
+        let before = target.cell.pointee.agentPercent.exchange(percent, ordering: .relaxed)
+        if before > 0, percent == 0 { return .drained }
+        return before == 0 && percent > 0 ? .undrained : nil
     }
 
     /// R18. Probes do not override evidence from connections.
