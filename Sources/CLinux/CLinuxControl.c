@@ -65,6 +65,8 @@ static void held(sigset_t *set) {
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGHUP);
+    sigaddset(set, SIGUSR1);
+    sigaddset(set, SIGUSR2);
 }
 
 int cl_signals_hold(void) {
@@ -80,7 +82,9 @@ int cl_signals_hold(void) {
     normal.sa_handler = SIG_DFL;
     int failed = pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (failed) return -failed;
-    if (sigaction(SIGTERM, &normal, NULL) < 0 || sigaction(SIGHUP, &normal, NULL) < 0) return -errno;
+    const int taken[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (sigaction(taken[i], &normal, NULL) < 0) return -errno;
     return 0;
 }
 

@@ -38,6 +38,17 @@ struct ReloadTests {
             routes: [RouteText(host: nil, id: "rt_raw", port: entry.port, backends: backends)] + more)
     }
 
+    @Test("SIGUSR1 and SIGUSR2, which rotate or upgrade other proxies, end nothing", arguments: [SIGUSR1, SIGUSR2])
+    func othersSignals(signal: Int32) throws {
+        let server = try Server.echo()
+        let site = try Site { ReloadTests.config($0, [server.place]) }
+        let client = try Socket.connect(to: site.entry)
+        site.node.child.signal(signal)
+        try site.node.waitForEvent("signal_ignored")
+        try client.send("still here")
+        #expect(try client.receive(exactly: 10) == Array("still here".utf8))
+    }
+
     @Test("SIGHUP: new connections go by the new routes, an open one keeps its own, and its bytes stay whole")
     func keepsConnections() throws {
         let (old, new) = (try Server.echo(), try Server.saying("new"))

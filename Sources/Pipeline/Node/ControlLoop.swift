@@ -84,10 +84,20 @@ struct ControlLoop: ~Copyable {
         while true {
             switch cl_signal_take(signals.number) {
             case SignalNumber.hangup: _ = node.reload(by: SignalNumber.name(SignalNumber.hangup), manager)
+            case let signal where SignalNumber.ofOtherProxies.contains(signal): ignore(signal)
             case let signal where signal > 0: stop(signal)
             default: return
             }
         }
+    }
+
+    /// Scripts for other proxies send them to rotate logs or to upgrade: they must end no connection here.
+    private func ignore(_ signal: Int32) {
+        node.log.say(
+            "signal_ignored",
+            "\(SignalNumber.name(signal)) does nothing here: lines go to standard output and standard error, whose reader "
+                + "rotates them; reload by SIGHUP"
+        ) { $0.field("signal", SignalNumber.name(signal)) }
     }
 
     /// The first signal drains until the deadline; a second one ends it at once.
@@ -129,12 +139,16 @@ enum SignalNumber {
     static let hangup: Int32 = 1
     static let interrupt: Int32 = 2
     static let terminate: Int32 = 15
+    /// SIGUSR1 and SIGUSR2.
+    static let ofOtherProxies: Set<Int32> = [10, 12]
 
     static func name(_ number: Int32) -> String {
         switch number {
         case hangup: "SIGHUP"
         case interrupt: "SIGINT"
         case terminate: "SIGTERM"
+        case 10: "SIGUSR1"
+        case 12: "SIGUSR2"
         default: "signal \(number)"
         }
     }
