@@ -173,8 +173,8 @@ let package = Package(
             "LanguageTests",
             [
                 "PipelineLanguage", "PipelineLimits", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog",
-                "TestSupport",
-            ], path: "Language", exclude: ["Golden"]),
+                "PipelinedCommand", "TestSupport",
+            ], path: "Language", exclude: ["Foreign", "Golden"]),
         test("RoutingTests", ["PipelineRouting", "TestSupport"], path: "Routing"),
         test("RuntimeTests", ["PipelineRuntime", "TestSupport"], path: "Runtime"),
         // Optimised in debug builds too: thousands of seeds in seconds.

@@ -34,10 +34,9 @@ import Testing
         }
     }
 
-    /// The fenced examples of docs/LANGUAGE.md: ```pipeline compiles, ```pipeline-part is one block of a file.
-    static let examples: [(kind: String, text: String)] = {
-        let url = root.appendingPathComponent("docs/LANGUAGE.md")
-        guard let page = try? String(contentsOf: url, encoding: .utf8) else { return [] }
+    /// The fenced examples of a page of docs: ```pipeline compiles, ```pipeline-part is one block of a file.
+    private static func examples(_ page: String) throws -> [(kind: String, text: String)] {
+        let page = try String(contentsOf: root.appendingPathComponent("docs/\(page)"), encoding: .utf8)
         var found: [(String, String)] = []
         var open: (kind: String, lines: [String])?
         for line in page.components(separatedBy: "\n") {
@@ -49,11 +48,14 @@ import Testing
             }
         }
         return found
-    }()
+    }
 
-    @Test("the examples of docs/LANGUAGE.md are right and formatted") func documentation() {
-        let parts = ConfigFileTests.examples.filter { $0.kind.hasPrefix("pipeline") }
-        #expect(parts.count >= 5)
+    @Test(
+        "the examples of docs are right and formatted",
+        arguments: [("LANGUAGE.md", 5), ("FROM-HAPROXY.md", 1), ("FROM-NGINX.md", 1)])
+    func documentation(page: String, least: Int) throws {
+        let parts = try ConfigFileTests.examples(page).filter { $0.kind.hasPrefix("pipeline") }
+        #expect(parts.count >= least)
         for part in parts {
             let text = Array(part.text.utf8)
             #expect(format(text, file: "docs", catalog: catalog).formatted == part.text, "\(part.text)")

@@ -22,7 +22,10 @@ enum LanguageSeeds {
     /// Fenced blocks of the docs, and indented ones that begin with a keyword of the language.
     private static func examples() throws -> [Corpus.Input] {
         let docs = root.appendingPathComponent("docs")
-        let pages = ["LANGUAGE.md", "HEALTH.md", "EGRESS.md", "EXPORT.md"].map { docs.appendingPathComponent($0) }
+        let names = [
+            "LANGUAGE.md", "HEALTH.md", "EGRESS.md", "EXPORT.md", "FROM-HAPROXY.md", "FROM-NGINX.md",
+        ]
+        let pages = names.map { docs.appendingPathComponent($0) }
         let filters = try FileManager.default.contentsOfDirectory(
             at: docs.appendingPathComponent("filters"), includingPropertiesForKeys: nil)
         return try (pages + filters).flatMap { page in

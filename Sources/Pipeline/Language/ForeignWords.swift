@@ -2,7 +2,7 @@
 /// word instead of the most similar spelling.
 enum ForeignWords {
     /// Our words, of which the valid ones are suggested; or advice if none is valid.
-    private struct Meaning {
+    struct Meaning {
         let ours: [String]
         let advice: String?
         init(_ ours: String..., advice: String? = nil) {
@@ -11,7 +11,8 @@ enum ForeignWords {
         }
     }
 
-    private static let meanings: [String: Meaning] = [
+    /// docs/FROM-HAPROXY.md or docs/FROM-NGINX.md has a row for each.
+    static let meanings: [String: Meaning] = [
         // Balancing.
         "roundrobin": Meaning("round_robin"), "static-rr": Meaning("round_robin"), "rr": Meaning("round_robin"),
         "leastconn": Meaning("least_connections"), "least_conn": Meaning("least_connections"),
