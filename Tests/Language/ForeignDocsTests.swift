@@ -81,6 +81,7 @@ import Testing
         case .word(let word): [word]
         case .choice(_, let words), .optional(_, let words): words
         case .options(let options): options.map(\.name) + options.flatMap(\.elements).flatMap { self.words($0) }
+        case .several(let elements, _): elements.flatMap { self.words($0) }
         case .duration, .size, .count, .optionalByte, .set, .block, .text, .value, .list: []
         }
     }
@@ -154,7 +155,7 @@ import Testing
 
     /// Words of ours that mean something else: a row that says "not here" is about theirs.
     private static let homonyms: Set<String> = [
-        "alpn", "env", "id", "interface", "name", "peer", "queue", "set", "sni", "source",
+        "alpn", "env", "id", "interface", "name", "peer", "queue", "set", "sni", "source", "user",
     ]
 
     @Test("what a row says is not here is no word of ours", arguments: pages)
