@@ -41,7 +41,8 @@ import Testing
         let server = try ManualServer()
         let entry = Place("::1", try FreePort.take())
         var config = ConfigText(
-            rawListeners: [entry], routes: [RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])])
+            rawListeners: [entry],
+            routes: [RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place])])
         config.backend = "round_robin, idle_timeout 1s"
         let node = try Node(config.description)
         let couple = try Couple(entry, server)
