@@ -20,13 +20,16 @@ struct BackendGroupTests {
             cells[index].probe.store(probe.rawValue, ordering: .relaxed)
         }
         let address = BackendAddress(Endpoint(.unspecified, 0))
+        let turns = UnsafeMutablePointer<GroupCell>.allocate(capacity: 1)
+        turns.initialize(to: GroupCell())
+        defer { turns.deinitialize(count: 1).deallocate() }
         let group = BackendGroup(
             backends: FrozenArray(
                 backends.enumerated().map { index, backend in
                     Backend(
                         address: address, instance: .empty, cell: cells + index, weight: backend.weight,
                         priority: backend.priority)
-                }))
+                }), cell: turns)
         defer { group.deallocate() }
         let now = Instant(nanoseconds: 1)
         return (group.usable(at: now), group.tierInUse(at: now).map { group.tiers[$0].priority })

@@ -7,6 +7,31 @@ import Testing
 /// How connections spread, on literals: many connections through one stage (R11, R12).
 @Suite("backend: balancing")
 struct BackendBalanceTests {
+    @Test("R27: a group's limit holds over all its routes, and is named; what a dry run asks counts nothing")
+    func groupLimit() throws {
+        var run = FilterHarness()
+        var fake = FakeRoute("rt_1", hosts: ["app.example.com"])
+        fake.group = "web"
+        fake.groupMaxConnections = 2
+        fake.maxConnections = 5
+        let route = run.routes.add(fake)
+        let active = route.pointee.group.pointee.cell.active
+        for expected in [1, 2] as [UInt32] {
+            run.resetFacts()
+            #expect(try run.evaluate(BackendFilter.self) == .next)
+            #expect(active.pointee.current == expected)
+        }
+        run.resetFacts()
+        let settings = try BackendFilter.settings(Directive(keyword: "backend", clauses: []))
+        var state = BackendFilter.makeState(settings)
+        let (verdict, why) = run.evaluate(BackendFilter.self, settings, &state)
+        #expect(FilterHarness.reason(verdict, of: BackendFilter.self) == "backend.group_full client")
+        #expect(why.contains("backends web") && why.contains("limit of 2"))
+        #expect(active.pointee.current == 2)
+        // The route's own reservation is the connection's, to be released at its end.
+        #expect(route.pointee.cell.active.pointee.current == 3)
+    }
+
     @Test("R11: the stage's balance is for routes that say nothing")
     func defaults() throws {
         let clause = Clause(name: "balance", values: [.word("least_connections")])
@@ -232,7 +257,7 @@ struct BackendBalanceTests {
         bench.cell(0).pointee.ejectedUntil.store(.max, ordering: .relaxed)
         bench.run.isDryRun = true
         let (first, second) = (bench.connect(), bench.connect())
-        #expect(bench.route.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
+        #expect(bench.route.pointee.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
         #expect(bench.route.pointee.cell.pointee.active.current == 0)
         #expect(first.why.contains("by \(balance.name): "))
         guard balance != .randomOfTwo else { return }

@@ -23,7 +23,7 @@ import Testing
     func golden(_ name: String) throws {
         let text = try source(name)
         let compilation = compile(text, file: "\(name).pipeline", catalog: fakes)
-        let lowered = compilation.program.map { describe($0) + describe(compilation.routes) }
+        let lowered = compilation.program.map { describe($0) + describe(compilation) }
         try compare(name, "lowered", lowered)
         let said = render(compilation.diagnostics, source: compilation.source)
         try compare(name, "diagnostics", said.isEmpty ? nil : said)
@@ -39,7 +39,7 @@ import Testing
         let before = compile(text, file: name, catalog: fakes)
         let after = compile(Array(once.utf8), file: name, catalog: fakes)
         #expect(before.program.map(describe) == after.program.map(describe))
-        #expect(describe(before.routes) == describe(after.routes))
+        #expect(describe(before) == describe(after))
         #expect(before.diagnostics.count == after.diagnostics.count)
     }
 

@@ -107,7 +107,7 @@ enum LanguageProperties {
     }
 
     private static func meaning(_ compilation: Compilation) -> String {
-        (compilation.program.map { describe($0) } ?? "no program\n") + describe(compilation.routes)
+        (compilation.program.map { describe($0) } ?? "no program\n") + describe(compilation)
             + (compilation.routesFile.map { "routes file \($0.value)" } ?? "")
     }
 

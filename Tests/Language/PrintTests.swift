@@ -81,7 +81,7 @@ import Testing
         let compilation = compile(Array(text.utf8), file: "x", catalog: catalog)
         let errors = compilation.diagnostics.filter { $0.severity == .error }
         #expect(errors.isEmpty, "\(text): \(errors.map(\.message))")
-        return compilation.program.map { describe($0) + describe(compilation.routes) }
+        return compilation.program.map { describe($0) + describe(compilation) }
     }
 
     @Test("each setting of a block makes a difference to what is printed")

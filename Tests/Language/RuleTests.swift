@@ -154,6 +154,25 @@ import Testing
         #expect(errors(text("strict off")).count == 1 && errors(text("")).count == 1)
     }
 
+    @Test("what a `backend` line and `health` say may stand in a `backends` block, and holds for its routes")
+    func blockOfBackends() throws {
+        let text = { (block: String, route: String) in
+            "health strict { eject after 3 for 1s }\nbackends web {\n    \(block)\n}\nroute {\n    id a\n    owner a/b/c\n"
+                + "    listen 5432\n    backends web\n    \(route)\n}\n"
+        }
+        let lines = "backend [fd00::1]:1 priority 2\n    backend [fd00::2]:1 weight 0 backup"
+        let own = compiled(text("\(lines)\n    health strict", ""))
+        let route = try #require(own.routes.first)
+        #expect(route.backends.map(\.value.priority) == [2, 15] && route.backends.map(\.value.weight) == [1, 0])
+        #expect(route.health?.value.name == "strict" && own.groups.first?.health?.value.name == "strict")
+        #expect(compiled(text(lines, "health off")).routes.first?.health?.value == RouteHealth.off)
+        #expect(errors(text("\(lines)\n    health off", "health strict")).count == 1)
+        #expect(errors(text("\(lines)\n    health strikt", "")) == ["no health is named `strikt`"])
+        let none = "every backend of the block has `weight 0`: it gets no connections"
+        let warnings = { compiled($0).diagnostics.filter { $0.severity == .warning }.map(\.message) }
+        #expect(warnings(text("backend [fd00::1]:1 weight 0", "")).filter { $0.contains("weight 0") } == [none])
+    }
+
     @Test("R8: their neighbours are open", arguments: [22, 24, 26, 136, 140]) func open(_ port: Int) {
         #expect(errors("listen [::]:\(port) tcp_raw via raw").isEmpty)
     }
@@ -191,10 +210,10 @@ import Testing
             String(decoding: compilation.source.bytes[span.start..<span.end], as: UTF8.self)
         }
         #expect(text(route.span) == "route a.example")
-        #expect(route.hostname.map { text($0.span) } == "a.example")
+        #expect(route.hostnames.map { text($0.span) } == ["a.example"])
         #expect(text(route.id.span) == "r")
         #expect(text(route.owner.span) == "o/a/e")
-        #expect(text(route.listen.span) == "443")
+        #expect(route.ports.map { text($0.span) } == ["443"])
         #expect(route.backends.map { text($0.span) } == ["[fd00::1]:80"])
         #expect(route.hint == .tlsPassthrough)
     }

@@ -52,15 +52,15 @@ enum HostnameProperties {
             ? nil : "\(show(name)), with a dot behind it \(show(dotted))"
     }
 
-    /// R4: a pattern is a name or `*.` and a name, and stays what it is when written back.
+    /// R4: a pattern is a name, or `*.` or `.` and a name, and stays what it is when written back.
     private static func pattern(_ bytes: UnsafeBufferPointer<UInt8>) -> String? {
         do throws(HostnameError) {
             let pattern = try HostPattern(bytes)
             let again = try? HostPattern(pattern.text)
-            guard again?.text == pattern.text, again?.isWildcard == pattern.isWildcard else {
+            guard again?.text == pattern.text, again?.mark == pattern.mark else {
                 return "pattern: \(pattern.text), again \(again?.text ?? "none")"
             }
-            guard pattern.isWildcard else { return config(Array(bytes)) == nil ? "a pattern, but no name" : nil }
+            guard !pattern.mark.isEmpty else { return config(Array(bytes)) == nil ? "a pattern, but no name" : nil }
             guard pattern.name.string.contains("."), pattern.text.utf8.count <= ServerName.capacity else {
                 return "the wildcard \(pattern.text)"
             }

@@ -10,15 +10,6 @@ struct OwnershipModel {
     var last: [String: TestRoute]
     var lastOwners: [String: String]
 
-    static func takes(_ wildcard: String, _ name: String) -> Bool {
-        let (labels, suffix) = (name.split(separator: "."), wildcard.split(separator: "."))
-        return suffix.first == "*" && labels.first != "*" && labels.count == suffix.count
-            && labels.dropFirst().elementsEqual(suffix.dropFirst())
-    }
-    static func clash(_ one: String, _ other: String) -> Bool {
-        one == other || takes(one, other) || takes(other, one)
-    }
-
     /// Everybody waits for those in the way: in once they are all out, out once one is in.
     private static func solve(_ inTheWay: [[Int]]) -> [State] {
         var states = inTheWay.map { _ in State.open }
@@ -61,7 +52,7 @@ struct OwnershipModel {
             pairs.map { entry in
                 pairs.indices.filter { index in
                     let other = pairs[index]
-                    guard other.env != entry.env, OwnershipModel.clash(other.hostname, entry.hostname),
+                    guard other.env != entry.env, PatternModel.clash(other.hostname, entry.hostname),
                         !isEarlier(entry, than: other)
                     else { return false }
                     return isEarlier(other, than: entry) || hadEntry(other) || !hadEntry(entry)
@@ -77,7 +68,7 @@ struct OwnershipModel {
         if solved.contains(where: { $0.state == .isIn && $0.entry.hostname == name && $0.entry.env == route.env }) {
             return .owned
         }
-        let clashing = solved.filter { OwnershipModel.clash($0.entry.hostname, name) }
+        let clashing = solved.filter { PatternModel.clash($0.entry.hostname, name) }
         if clashing.contains(where: { $0.state == .isIn && $0.entry.env != route.env }) { return .another }
         let isContested = clashing.contains {
             $0.state == .open && ($0.entry.hostname == name || $0.entry.env != route.env)
@@ -93,7 +84,7 @@ struct OwnershipModel {
     private func clash(_ one: TestRoute, _ other: TestRoute) -> Bool {
         if samePort(one, other) { return true }
         guard let name = one.hostname, let theirs = other.hostname else { return false }
-        if one.env != other.env { return OwnershipModel.clash(name, theirs) }
+        if one.env != other.env { return PatternModel.clash(name, theirs) }
         return !one.raw && !other.raw && name == theirs && one.port == other.port
     }
 
@@ -140,7 +131,7 @@ struct OwnershipModel {
         guard other != mine, clash(one, two) else { return false }
         guard one.env != two.env else { return two.id < one.id }
         if samePort(one, two), hadPort[other] || !hadPort[mine] { return true }
-        guard let name = one.hostname, let theirs = two.hostname, OwnershipModel.clash(name, theirs) else {
+        guard let name = one.hostname, let theirs = two.hostname, PatternModel.clash(name, theirs) else {
             return false
         }
         return hadName[other] || !hadName[mine]

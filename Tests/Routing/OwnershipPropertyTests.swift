@@ -8,8 +8,11 @@ struct OwnershipPropertyTests {
     private static let names = [
         "a.example.com", "b.example.com", "a.x.example.com", "x.example.com", "b.x.example.com",
     ]
-    private static let wildcards = ["*.example.com", "*.x.example.com"]
-    private static let pool = names + ["z.example.com", "z.x.example.com", "q.a.example.com"]
+    private static let wildcards = [
+        "*.example.com", "*.x.example.com", ".example.com", ".x.example.com", ".b.x.example.com",
+    ]
+    private static let pool =
+        names + ["z.example.com", "z.x.example.com", "q.a.example.com", "q.b.x.example.com", "example.com"]
     private static let ports: [UInt16] = [443, 8443, 5432]
 
     private func host(_ random: inout SplitMix64) -> String {

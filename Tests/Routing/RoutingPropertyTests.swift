@@ -8,10 +8,9 @@ private struct Model {
 
     func named(_ name: String, _ port: UInt16) -> String? {
         let routes = routes.filter { !$0.value.raw }
-        let exact = routes.values.first { $0.hostname == name && $0.port == port && !$0.raw }
-        let suffix = name.split(separator: ".", maxSplits: 1).last.map { "*." + $0 }
-        let wildcard = routes.values.first { $0.hostname == suffix && $0.port == port && !$0.raw }
-        return (exact ?? wildcard)?.id
+        return PatternModel.order(name).lazy.compactMap { wanted in
+            routes.values.first { $0.hostname == wanted && $0.port == port }?.id
+        }.first
     }
 
     func sole(_ port: UInt16) -> String? {
@@ -26,20 +25,16 @@ private struct Model {
             if route.port == other.port, route.raw || other.raw { return false }
             guard let name = route.hostname, let theirs = other.hostname else { return true }
             if name == theirs { return route.env == other.env && (route.port != other.port || route.raw || other.raw) }
-            return route.env == other.env || !Model.takes(name, theirs) && !Model.takes(theirs, name)
+            return route.env == other.env || !PatternModel.clash(name, theirs)
         }
-    }
-
-    private static func takes(_ wildcard: String, _ name: String) -> Bool {
-        guard wildcard.hasPrefix("*."), !name.hasPrefix("*."), let dot = name.firstIndex(of: ".") else { return false }
-        return name[dot...] == wildcard.dropFirst()
     }
 }
 
 @Suite("Routes against a model")
 struct RoutingPropertyTests {
     static let names = ["a", "b", "c"].flatMap { label in ["x.example.com", "example.com"].map { "\(label).\($0)" } }
-    static let hosts = names + ["*.example.com", "*.x.example.com"]
+    static let hosts =
+        names + ["*.example.com", "*.x.example.com", ".example.com", ".x.example.com", ".a.x.example.com"]
     static let ports: [UInt16] = [443, 8443, 5432]
 
     private func randomRoute(_ id: Int, _ random: inout SplitMix64) -> TestRoute {
@@ -103,7 +98,9 @@ struct RoutingPropertyTests {
 
     private func compare(_ snapshot: RouteTableSnapshot, _ model: Model, _ run: Comment) {
         for port in RoutingPropertyTests.ports {
-            for name in RoutingPropertyTests.names + ["x.example.com", "d.x.example.com", "example.com", "a.b.c.d"] {
+            for name in RoutingPropertyTests.names + [
+                "x.example.com", "d.x.example.com", "example.com", "a.b.c.d", "q.a.x.example.com", "e.d.x.example.com",
+            ] {
                 #expect(snapshot.named(name, port)?.pointee.id.string == model.named(name, port), run)
             }
             #expect(snapshot.sole(port)?.pointee.id.string == model.sole(port), run)

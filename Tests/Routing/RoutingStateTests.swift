@@ -204,13 +204,13 @@ struct RoutingStateTests {
             served.backends.buffer.map(\.address.endpoint.description) == ["[fd00::1]:8080", "[fd00::2]:8080"])
         #expect(served.backends.buffer.map(\.instance.string) == ["i1", "i2"])
         #expect(served.group == before.named("b.example.com")?.pointee.group)
-        served.cell.pointee.cursor.add(5, ordering: .relaxed)
+        served.group.pointee.cell.pointee.cursor.add(5, ordering: .relaxed)
         let result = state.apply(instances: [instance("i1", address: "fd00::1")], [route, sharing])
         #expect(result.report?.backendsChanged == 1)
         #expect(result.report?.unchanged == 2)
         let after = try #require(state.snapshot.named("a.example.com")).pointee
         #expect(after.backends.count == 1)
-        #expect(after.cell.pointee.cursor.load(ordering: .relaxed) == 5)
+        #expect(after.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 5)
         #expect(served.backends.count == 2, "R22: the table before is as it was")
     }
 

@@ -46,7 +46,8 @@ enum StateProperties {
     }
 
     private static let configRoutes: [RouteSpec] = [
-        ("held", "held.example.com", 443), ("star", "*.held.example.com", 443), ("raw", nil, 7000),
+        ("held", "held.example.com", 443), ("star", "*.held.example.com", 443), ("tree", ".deep.held.example.com", 443),
+        ("raw", nil, 7000),
     ].enumerated().map { index, route in
         RouteSpec(
             index: index, id: "config_\(route.0)", org: "acme", app: "shop", env: "held", hostname: route.1,
@@ -180,7 +181,9 @@ private struct StateSteps {
 
     /// R5: where one entry is earlier than all others of its name, and no wildcard has one, only its env has the name.
     private func strangers(_ document: StateDocument) -> String? {
-        guard !document.hostnames.contains(where: { document.hostname($0).hasPrefix("*.") }) else { return nil }
+        guard !document.hostnames.contains(where: { ["*", "."].contains(document.hostname($0).prefix(1)) }) else {
+            return nil
+        }
         let entries = Dictionary(grouping: document.hostnames) { document.hostname($0) }
         for route in served.values {
             guard let name = route.hostname, let all = entries[name] else { continue }
@@ -216,12 +219,7 @@ private struct StateSteps {
         if one.port == other.port, one.isRaw || other.isRaw { return true }
         guard let name = one.hostname, let theirs = other.hostname else { return false }
         if name == theirs { return one.env != other.env || (one.port == other.port && !one.isRaw && !other.isRaw) }
-        return one.env != other.env && (takes(name, theirs) || takes(theirs, name))
-    }
-
-    private func takes(_ wildcard: String, _ name: String) -> Bool {
-        guard wildcard.hasPrefix("*."), !name.hasPrefix("*."), let dot = name.firstIndex(of: ".") else { return false }
-        return name[dot...] == wildcard.dropFirst()
+        return one.env != other.env && PatternModel.clash(name, theirs)
     }
 
     // MARK: Lookups
@@ -232,13 +230,16 @@ private struct StateSteps {
         for route in served.values {
             let place = DestinationAddress(Endpoint(.unspecified, route.port))
             if let hostname = route.hostname, route.hint != .tcpRaw {
-                let name = hostname.hasPrefix("*.") ? "any-label" + hostname.dropFirst() : hostname
+                let name =
+                    hostname.hasPrefix("*.") ? "any-label" + hostname.dropFirst() : String(hostname.drop { $0 == "." })
                 var server = ServerName()
                 let isName = Array(name.utf8).withUnsafeBufferPointer { server.set(wire: $0) }
                 // Nothing is below a suffix as long as a name can be.
                 if !isName, hostname.hasPrefix("*."), name.utf8.count > ServerName.capacity { continue }
-                let exact =
-                    served.values.first { $0.hostname == name && $0.port == route.port && $0.hint != .tcpRaw } ?? route
+                let here = served.values.filter { $0.port == route.port && $0.hint != .tcpRaw }
+                let first = PatternModel.order(name).lazy.compactMap { text in here.first { $0.hostname == text } }
+                    .first
+                let exact = first ?? route
                 let found = handle.named(server, at: place)?.pointee.id.string
                 if found != exact.id { return "\(name):\(route.port) finds \(found ?? "nothing"), not \(exact.id)" }
             }
@@ -275,5 +276,36 @@ private struct StateSteps {
             }
         }
         return nil
+    }
+}
+
+/// R4 as plainly as it can be said: which hostnames a text takes, and which of several wins.
+enum PatternModel {
+    /// Whether a name or wildcard takes a whole name.
+    static func takes(_ pattern: String, _ name: String) -> Bool {
+        if pattern.hasPrefix(".") { return ".\(name)".hasSuffix(pattern) }
+        guard pattern.hasPrefix("*.") else { return pattern == name }
+        return name.firstIndex(of: ".").map { name[$0...] == pattern.dropFirst() } ?? false
+    }
+
+    /// Names that tell two of them apart, if any does: what each is about, and one and two labels below.
+    private static func witnesses(_ pattern: String) -> [String] {
+        let base = String(pattern.drop { $0 == "*" || $0 == "." })
+        return [base, "w.\(base)", "v.w.\(base)"]
+    }
+
+    /// Whether some name is taken by both.
+    static func clash(_ one: String, _ other: String) -> Bool {
+        (witnesses(one) + witnesses(other)).contains { takes(one, $0) && takes(other, $0) }
+    }
+
+    /// What takes a name, the first first: whole, then by the longest suffix, one label before any depth.
+    static func order(_ name: String) -> [String] {
+        let labels = name.split(separator: ".", omittingEmptySubsequences: false)
+        return [name, ".\(name)"]
+            + labels.indices.dropFirst().flatMap { count in
+                let suffix = labels.dropFirst(count).joined(separator: ".")
+                return count == 1 ? ["*.\(suffix)", ".\(suffix)"] : [".\(suffix)"]
+            }
     }
 }

@@ -23,6 +23,7 @@ final class SnapshotLibrary {
     /// Whose routes are, and which routes there are: a route may go, come back as another one, and change its owner.
     private let owners: UnsafeMutableBufferPointer<RouteOwner>
     private let cells: UnsafeMutableBufferPointer<RouteCell>
+    private let turns = UnsafeMutablePointer<GroupCell>.allocate(capacity: 1)
     private let scenario: Scenario
     private var entries: [Entry] = []
     private var programs: [ProgramEntry] = []
@@ -31,6 +32,7 @@ final class SnapshotLibrary {
         self.scenario = scenario
         owners = .allocate(capacity: TablePlan.kinds)
         cells = .allocate(capacity: TablePlan.kinds)
+        turns.initialize(to: GroupCell())
         for i in 0..<TablePlan.kinds {
             let text = SnapshotLibrary.text
             (owners.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteOwner(org: text, app: text, env: text))
@@ -57,7 +59,7 @@ final class SnapshotLibrary {
                 cell: UnsafePointer(world.backendCells.baseAddress.unsafelyUnwrapped + candidate))
         }
         let group = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
-        group.initialize(to: BackendGroup(backends: FrozenArray(members)))
+        group.initialize(to: BackendGroup(backends: FrozenArray(members), cell: turns))
         let table = UnsafeMutablePointer<TableOfOne>.allocate(capacity: 1)
         let route = Route(
             owner: owner(plan.owner), group: group, cell: cell(plan.cell), port: UInt16(generation), flags: [])
@@ -161,6 +163,7 @@ final class SnapshotLibrary {
         programs = []
         owners.deinitialize().deallocate()
         cells.deinitialize().deallocate()
+        turns.deinitialize(count: 1).deallocate()
     }
 
     private static func program(_ world: World, _ mark: ProgramMark) -> Program {

@@ -13,6 +13,9 @@ package struct FakeRoute {
     package var flags: Route.Flags = []
     package var balance: Balance?
     package var maxConnections: UInt32 = 0
+    /// Its `backends` block; empty: none.
+    package var group = ""
+    package var groupMaxConnections: UInt32 = 0
     /// One for each backend; empty: all 1.
     package var weights: [UInt16] = []
     /// The most connections to each backend; 0: no limit.
@@ -44,6 +47,7 @@ package final class FakeRoutes {
         let route: UnsafeMutablePointer<Route>
         let owner: UnsafeMutablePointer<RouteOwner>
         let group: UnsafeMutablePointer<BackendGroup>
+        let turns: UnsafeMutablePointer<GroupCell>
         let cells: UnsafeMutablePointer<BackendCell>
         let cell: UnsafeMutablePointer<RouteCell>
     }
@@ -61,6 +65,8 @@ package final class FakeRoutes {
         for index in fake.backends.indices {
             (cells + index).initialize(to: BackendCell(FilterHarness.endpoint(fake.backends[index])))
         }
+        let turns = UnsafeMutablePointer<GroupCell>.allocate(capacity: 1)
+        turns.initialize(to: GroupCell(name: FrozenText(fake.group)))
         let group = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
         let backends = fake.backends.enumerated().map { index, text in
             Backend(
@@ -69,7 +75,10 @@ package final class FakeRoutes {
                 weight: index < fake.weights.count ? fake.weights[index] : 1, maxConnections: fake.backendLimit,
                 priority: index < fake.priorities.count ? fake.priorities[index] : 0)
         }
-        group.initialize(to: BackendGroup(backends: FrozenArray(backends), tables: fake.tables))
+        group.initialize(
+            to: BackendGroup(
+                backends: FrozenArray(backends), cell: turns, maxConnections: fake.groupMaxConnections,
+                tables: fake.tables))
         let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
         cell.initialize(to: RouteCell(id: FrozenText(fake.id)))
         let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)
@@ -77,7 +86,9 @@ package final class FakeRoutes {
             to: Route(
                 owner: owner, group: group, cell: cell, port: fake.port,
                 flags: fake.flags, balance: fake.balance, maxConnections: fake.maxConnections))
-        entries.append(Entry(hosts: fake.hosts, route: route, owner: owner, group: group, cells: cells, cell: cell))
+        entries.append(
+            Entry(
+                hosts: fake.hosts, route: route, owner: owner, group: group, turns: turns, cells: cells, cell: cell))
         return UnsafePointer(route)
     }
 
@@ -115,6 +126,8 @@ package final class FakeRoutes {
             entry.cells.deinitialize(count: count).deallocate()
             entry.owner.deinitialize(count: 1).deallocate()
             entry.group.deinitialize(count: 1).deallocate()
+            entry.turns.pointee.name.deallocate()
+            entry.turns.deinitialize(count: 1).deallocate()
             entry.cell.deinitialize(count: 1).deallocate()
             entry.route.deinitialize(count: 1).deallocate()
         }

@@ -45,6 +45,65 @@ struct BalanceTests {
         return client
     }
 
+    @Test("R11: routes that name one `backends` block take turns together, and go on after a reload")
+    func group() throws {
+        let servers = try ["a", "b", "c"].map(Self.named)
+        let entry = Place("::1", try FreePort.take())
+        func text(_ count: Int) -> String {
+            let routes = ["a", "b"].map {
+                RouteText(
+                    host: "\($0).example.com", id: "rt_\($0)", port: entry.port, backends: [], more: ["backends web"])
+            }
+            let group = servers.prefix(count).map { "    backend \($0.place)\n" }.joined()
+            return ConfigText(tlsListeners: [entry], routes: routes, more: "backends web {\n\(group)}\n").description
+        }
+        let node = try Node(text(3))
+        func answers(_ hosts: [String]) throws -> String {
+            try hosts.map { host in
+                let client = try Socket.connect(to: entry)
+                try client.send(clientHello("\(host).example.com"))
+                let (bytes, _) = try client.receiveToEnd()
+                client.finish()
+                return String(decoding: bytes, as: UTF8.self)
+            }.joined()
+        }
+        // Each route of its own would say "aabbcc".
+        #expect(try answers(["a", "b", "a", "b", "a"]) == "abcab")
+        #expect(try node.reload(text(3)).isEvent("reloaded"))
+        #expect(try answers(["b", "a"]) == "ca")
+        // Of two, the eighth turn is the second's.
+        #expect(try node.reload(text(2)).isEvent("reloaded"))
+        #expect(try answers(["b", "a", "b"]) == "bab")
+    }
+
+    @Test("max_connections of a `backends` block: one limit for all its routes, named")
+    func groupLimit() throws {
+        let server = try Server.echo()
+        let entry = Place("::1", try FreePort.take())
+        let routes = ["a", "b"].map {
+            RouteText(host: "\($0).example.com", id: "rt_\($0)", port: entry.port, backends: [], more: ["backends web"])
+        }
+        let group = "backends web {\n    backend \(server.place)\n    max_connections 2\n}\n"
+        let node = try Node(ConfigText(workers: 2, tlsListeners: [entry], routes: routes, more: group).description)
+        func hold(_ host: String) throws -> Socket {
+            let client = try Socket.connect(to: entry)
+            let hello = clientHello(host)
+            try client.send(hello)
+            #expect(try client.receive(exactly: hello.count) == hello)
+            return client
+        }
+        let held = [try hold("a.example.com"), try hold("b.example.com")]
+        let refused = try Socket.connect(to: entry)
+        try refused.send(clientHello("b.example.com"))
+        #expect(try refused.receiveToEnd().ending == .reset)
+        #expect(try node.log("the refusal") { $0.reason == "backend.group_full client" }.route == "rt_b")
+        let place = try held[0].local
+        held[0].finish()
+        _ = try held[0].receiveToEnd()
+        _ = try node.log(of: place)
+        _ = try hold("b.example.com")
+    }
+
     @Test("max_connections of a route: the newest is refused and named, what runs goes on")
     func routeLimit() throws {
         let server = try Server.echo()

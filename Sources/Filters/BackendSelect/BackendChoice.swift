@@ -14,7 +14,7 @@ struct BackendChoice {
 
     private(set) var candidates = BackendCandidates()
     private let group: UnsafePointer<BackendGroup>
-    private let cell: UnsafePointer<RouteCell>
+    private let cell: UnsafePointer<GroupCell>
     private let slowStart: TimeSpan
     private let panic: HealthSettings.Panic
     private let client: IPAddress
@@ -32,7 +32,7 @@ struct BackendChoice {
 
     init(_ route: UnsafePointer<Route>, _ settings: BackendFilter.Settings, _ view: ConnectionView) {
         group = route.pointee.group
-        cell = route.pointee.cell
+        cell = group.pointee.cell
         slowStart = settings.slowStart
         panic = settings.panic(of: route)
         client = view.facts.client.endpoint.address
@@ -143,7 +143,7 @@ struct BackendChoice {
     private var turns: Int { schedule.isEmpty ? backends.count : schedule.count }
     private func backendIndex(turn: Int) -> Int { schedule.isEmpty ? turn : Int(schedule[turn]) }
 
-    /// The next turn, shared by all workers.
+    /// The next turn, shared by all workers and all routes of the group.
     private mutating func nextTurn() -> Int {
         let turn: UInt64
         if isDryRun {

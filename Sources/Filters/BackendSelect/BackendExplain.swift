@@ -7,7 +7,9 @@ extension BackendFilter {
             return "is relayed to \(view.facts.destination.endpoint), from \(whose)"
         }
         guard let route = view.facts.route else { return missing(view) }
-        let found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.name.path)"
+        var found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.name.path)"
+        let group = route.pointee.group.pointee
+        if !group.cell.pointee.name.buffer.isEmpty { found += ", backends \(group.cell.pointee.name.string)" }
         if verdict == .refuse(Refusal.proxyMismatch.rawValue) {
             return "\(found) and its backends disagree about the PROXY header, or the pipeline can't write one"
         }
@@ -15,6 +17,9 @@ extension BackendFilter {
         guard !backends.isEmpty else { return "\(found) has no ready instance" }
         if verdict == .refuse(Refusal.routeFull.rawValue) {
             return "\(found) is at its limit of \(route.pointee.maxConnections) connections"
+        }
+        if verdict == .refuse(Refusal.groupFull.rawValue) {
+            return "\(found), which are at their limit of \(group.maxConnections) connections"
         }
         var text = "\(found), \(backends.count) ready\(out(settings, backends, view))"
         let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }.map(described)

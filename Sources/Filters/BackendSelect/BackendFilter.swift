@@ -33,7 +33,8 @@ public enum BackendFilter: Filter {
     }
 
     enum Refusal: UInt8, CaseIterable {
-        case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyReservations, proxyMismatch
+        case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyReservations, proxyMismatch,
+            groupFull
     }
 
     public static let descriptor = FilterDescriptor(
@@ -102,6 +103,7 @@ public enum BackendFilter: Filter {
                 "The route's PROXY settings contradict each other: its backend would get a header that it doesn't "
                     + "expect, or trust a client's."
             ),
+            ReasonSpec("group_full", .client, "The route's `backends` block is at its connection limit."),
         ],
         endings: [
             .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",
@@ -220,7 +222,7 @@ public enum BackendFilter: Filter {
         }
         effects.setEjection(route.pointee.group.pointee.health?.pointee.ejection ?? settings.ejection)
         effects.setRetries(settings.retries, within: settings.retryWithin)
-        if route.pointee.maxConnections > 0, let refusal = count(route, view, effects) {
+        if let refusal = count(route, view, effects) {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(refusal.rawValue)
         }
@@ -258,13 +260,26 @@ public enum BackendFilter: Filter {
         return found
     }
 
-    /// Reserves the connection in its route, within the route's limit. The runtime releases it at the end.
+    /// Reserves the connection in its route and in its group, where these have limits. The runtime releases it at the
+    /// end.
     private static func count(
         _ route: UnsafePointer<Route>, _ view: ConnectionView, _ effects: Effects
     ) -> Refusal? {
-        let (active, limit) = (route.pointee.cell.active, route.pointee.maxConnections)
-        if view.isDryRun { return active.pointee.current < limit ? nil : .routeFull }
-        guard active.pointee.tryAdd(limit: limit) else { return .routeFull }
+        let limit = route.pointee.maxConnections
+        if limit > 0, let refusal = count(route.pointee.cell.active, limit, .routeFull, view, effects) {
+            return refusal
+        }
+        let group = route.pointee.group
+        guard group.pointee.maxConnections > 0 else { return nil }
+        return count(group.pointee.cell.active, group.pointee.maxConnections, .groupFull, view, effects)
+    }
+
+    private static func count(
+        _ active: UnsafePointer<ReservationCount>, _ limit: UInt32, _ full: Refusal, _ view: ConnectionView,
+        _ effects: Effects
+    ) -> Refusal? {
+        if view.isDryRun { return active.pointee.current < limit ? nil : full }
+        guard active.pointee.tryAdd(limit: limit) else { return full }
         guard effects.reserve(active) else {
             active.pointee.remove()
             return .tooManyReservations

@@ -58,6 +58,8 @@ final class BackendsReport {
         var maxConnections: UInt32 = 0
         var priority: UInt8 = 0
         var instances: [String] = []
+        /// The `backends` blocks that have it.
+        var groups: [String] = []
         var sum = Sum()
     }
 
@@ -148,6 +150,12 @@ final class BackendsReport {
             where rows[place].sum.owners.count < BackendsReport.shown && !rows[place].sum.owners.contains(owner) {
                 rows[place].sum.owners.append(owner)
             }
+            let name = group.pointee.cell.pointee.name
+            if !name.buffer.isEmpty, rows[place].groups.count < BackendsReport.shown,
+                !rows[place].groups.contains(name.string)
+            {
+                rows[place].groups.append(name.string)
+            }
             guard rows[place].instances.count < BackendsReport.shown else { continue }
             let instance = backend.instance.string
             if !rows[place].instances.contains(instance) { rows[place].instances.append(instance) }
@@ -208,6 +216,7 @@ final class BackendsReport {
         line.field("address", row.address.description)
         line.field("state", row.standing.rawValue)
         line.list("instances", row.instances) { $0.string($1) }
+        line.list("groups", row.groups.sorted()) { $0.string($1) }
         line.list("envs", envs(row))
         line.list("routes", row.sum.routes.map(\.string).sorted()) { $0.string($1) }
         line.field("routes_count", row.sum.count)

@@ -117,6 +117,12 @@ final class RoutesReport {
         line.field("port", UInt64(route.port))
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
         line.field("balance", route.balance?.name)
+        let group = route.group.pointee
+        if !group.cell.pointee.name.buffer.isEmpty { line.field("group", group.cell.pointee.name.string) }
+        if group.maxConnections > 0 {
+            line.field("group_active", UInt64(group.cell.pointee.active.current))
+            line.field("group_max_connections", UInt64(group.maxConnections))
+        }
         line.field("backends_eligible", RoutesReport.eligible(route))
         line.field("backends", route.backends.count)
         if let (tier, _) = RoutesReport.tierInUse(route) { line.field("priority_in_use", UInt64(tier.priority)) }
@@ -142,10 +148,12 @@ final class RoutesReport {
         let cell = route.cell
         let rejections = cell.pointee.proxyRejections.load(ordering: .relaxed)
         let connections = RoutesReport.connections(route)
+        let group = route.group.pointee.cell.pointee.name
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         return [
             row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
-            RoutesReport.backends(route), "\(connections.active)\(limit)",
+            (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(route),
+            "\(connections.active)\(limit)",
             "\(connections.all)",
             "\(cell.pointee.bytesToUpstream.load(ordering: .relaxed))",
             "\(cell.pointee.bytesToClient.load(ordering: .relaxed))",

@@ -191,3 +191,26 @@ public struct BackendSpec: Hashable, Sendable {
     /// The last ``priority``: `backup`. Few, because each priority of a group may have a table for consistent hashing.
     public static let backupPriority: UInt8 = 15
 }
+
+/// What the routes of one group share across tables and applies: whose turn it is (R11), and how many connections the
+/// group has.
+///
+/// Threading: every field atomic, relaxed; all workers. Ownership: the routing side, which keeps it for as long as a table
+/// names it or ``active`` counts a connection.
+public struct GroupCell: ~Copyable {
+    /// Of a `backends` block; empty: the group has none.
+    public let name: FrozenText
+    /// How many backends were selected, ever.
+    public let cursor: Atomic<UInt64>
+    /// Connections to the group now, counted only under a limit.
+    public let active = ReservationCount()
+    public init(name: FrozenText = .empty, cursor: UInt64 = 0) {
+        self.name = name
+        self.cursor = Atomic(cursor)
+    }
+}
+
+extension UnsafePointer<GroupCell> {
+    /// The address of ``GroupCell/active``: see ``RouteCell/active``.
+    public var active: UnsafePointer<ReservationCount> { withUnsafePointer(to: pointee.active) { $0 } }
+}

@@ -8,6 +8,10 @@ public struct BackendGroup: @unchecked Sendable {
     public let backends: FrozenArray<Backend>
     /// One for each priority in use, the first one first; empty without backends.
     public let tiers: FrozenArray<PriorityTier>
+    /// Whose turn it is stands here, for all priorities together.
+    public let cell: UnsafePointer<GroupCell>
+    /// The most connections at once from this node, over all routes of the group; 0: no limit.
+    public let maxConnections: UInt32
     /// In place of the stage's; nil: the stage's.
     public let health: UnsafePointer<GroupHealth>?
 
@@ -17,10 +21,13 @@ public struct BackendGroup: @unchecked Sendable {
     ///   - backends: sorted by priority.
     ///   - tables: makes the tables of one priority's backends.
     public init(
-        backends: FrozenArray<Backend>, health: UnsafePointer<GroupHealth>? = nil,
+        backends: FrozenArray<Backend>, cell: UnsafePointer<GroupCell>, maxConnections: UInt32 = 0,
+        health: UnsafePointer<GroupHealth>? = nil,
         tables: (FrozenArray<Backend>) -> BalanceTables = { _ in BalanceTables() }
     ) {
         self.health = health
+        self.cell = cell
+        self.maxConnections = maxConnections
         number = BackendGroup.numbers.wrappingAdd(1, ordering: .relaxed).newValue
         self.backends = backends
         var tiers: [PriorityTier] = []

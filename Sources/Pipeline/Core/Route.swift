@@ -16,8 +16,8 @@ public enum ProtocolHint: UInt8, Sendable, CaseIterable {
     }
 }
 
-/// Counters and positions of one route that outlive tables: round robin continues where it was (R11). A connection pins
-/// it, and needs nothing else of its route once bytes flow (R26). Threading: every field atomic, relaxed; shared by all
+/// Counters of one route that outlive tables. A connection pins it, and needs nothing else of its route once bytes flow
+/// (R26). Threading: every field atomic, relaxed; shared by all
 /// workers. Ownership: the routing side, which keeps the cell of a route id for as long as a table names it or
 /// ``users`` counts a connection.
 public struct RouteCell: ~Copyable {
@@ -25,8 +25,6 @@ public struct RouteCell: ~Copyable {
     public let id: FrozenText
     /// Connections that pin it.
     public let users = ReservationCount()
-    /// How many backends were selected, ever.
-    public let cursor = Atomic<UInt64>(0)
     public let connections = Atomic<UInt64>(0)
     public let bytesToUpstream = Atomic<UInt64>(0)
     public let bytesToClient = Atomic<UInt64>(0)

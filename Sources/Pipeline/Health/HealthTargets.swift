@@ -218,7 +218,9 @@ package struct RouteSample: Equatable, Sendable {
     mutating func add(_ id: FrozenText, of owner: UnsafePointer<RouteOwner>) {
         if count == 0 { envs = [owner.pointee.name] }
         count += 1
-        if ids.count < RouteSample.limit { ids.append(id.string) }
+        // A route may have many names, and each is added.
+        guard ids.count < RouteSample.limit, !ids.contains(where: { $0.utf8.elementsEqual(id.buffer) }) else { return }
+        ids.append(id.string)
     }
     mutating func add(_ other: RouteSample) {
         count += other.count

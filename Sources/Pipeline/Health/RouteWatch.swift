@@ -18,7 +18,7 @@ package struct RouteWatch {
     private struct Watched {
         let group: UnsafePointer<BackendGroup>
         var routes = RouteSample()
-        /// Identifies the set across tables: its first route and that route's owner.
+        /// Identifies the set across tables: its first route and that route's owner, with its name.
         var lead: (id: FrozenText, owner: UnsafePointer<RouteOwner>)
         /// Of the lead, once all routes are known; 0: not yet.
         var key: UInt64 = 0
@@ -170,7 +170,9 @@ package struct RouteWatch {
 
     private func key(_ one: Watched) -> UInt64 {
         let owner = one.lead.owner.pointee.name.path
-        let text = Array(one.lead.id.buffer) + [0] + Array(owner.utf8)
+        // A route file leads to several sets by one route.
+        let name = one.group.pointee.cell.pointee.name.buffer
+        let text = Array(one.lead.id.buffer) + [0] + Array(owner.utf8) + [0] + Array(name)
         return text.withUnsafeBufferPointer { max(1, SipHash.hash($0, seed: seed)) }
     }
 

@@ -190,7 +190,10 @@ private struct DecodedHostname {
 
     init(_ bytes: UnsafeBufferPointer<UInt8>) {
         do throws(HostnameError) {
-            config = try HostPattern(bytes).text
+            let pattern = try HostPattern(bytes)
+            // A suffix is a wildcard of routes, and never was a hostname here.
+            if pattern.mark == "." { detail = "begins with a dot; as a route's it covers the name and all below it" }
+            config = pattern.mark == "." ? nil : pattern.text
         } catch {
             detail = "\(error.problem); \(error.remedy)"
         }

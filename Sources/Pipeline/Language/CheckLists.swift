@@ -24,7 +24,7 @@ extension Checker {
     private func readFile(of entry: EntrySyntax, _ members: BlockDescriptor.Members, into list: inout any MemberList) {
         guard let path = filePath(of: entry) else { return }
         var taken = list
-        let isRead = forEachLine(of: path) { line throws(ValueProblem) in
+        let isRead = forEachLine(of: path) { line, _ throws(ValueProblem) in
             // Lists overlap: duplicates are allowed.
             _ = try taken.add(line)
         }

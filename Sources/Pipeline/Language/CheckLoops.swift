@@ -6,10 +6,14 @@ extension Checker {
     func checkLoops() {
         guard !listeners.isEmpty || !exposes.isEmpty else { return }
         let exact = Dictionary(listeners.map { ($0.value.endpoint, $0) }, uniquingKeysWith: { first, _ in first })
-        let raw = Set(routes.lazy.filter { $0.hostname == nil }.map(\.listen.value))
-        let named = Set(routes.lazy.filter { $0.hostname != nil }.map(\.listen.value))
-        for route in routes {
-            for backend in route.backends where !reporter.isFull {
+        let raw = Set(routes.lazy.filter { $0.hint == .tcpRaw }.flatMap(\.ports).map(\.value))
+        let named = Set(routes.lazy.filter { $0.hint != .tcpRaw }.flatMap(\.ports).map(\.value))
+        // A group once, however many routes name it.
+        let lists =
+            routes.filter { $0.group == nil && $0.map == nil }.map(\.backends)
+            + groupNames.compactMap { groups[$0]?.backends }
+        for list in lists {
+            for backend in list where !reporter.isFull {
                 let endpoint = backend.value.endpoint
                 if let listener = listener(at: endpoint, exact) {
                     report(backend.span, endpoint, listener.span)

@@ -28,6 +28,10 @@ final class Checker {
     var pipelineIndex: [String: Int] = [:]
     var listeners: [Located<ListenerSpec>] = []
     var exposes: [Located<ExposeSpec>] = []
+    /// `backends` blocks by name; ``groupNames`` has those with errors too, in source order.
+    var groups: [String: BackendsBlock] = [:]
+    var groupNames: [String] = []
+    var usedGroups: Set<String> = []
     var routes: [RouteBlock] = []
     var routesFile: Located<String>?
     /// Reported misuses of pipelines, so that ten listeners don't repeat an error ten times.
@@ -62,6 +66,7 @@ final class Checker {
         checkBlocks(entries)
         checkPipelines(entries["pipeline"] ?? [])
         checkListeners(entries["listen"] ?? [], exposes: entries["expose"] ?? [])
+        checkGroups(entries["backends"] ?? [])
         checkRoutes(entries["route"] ?? [])
         checkLoops()
         checkRouteSources(entries["routes"] ?? [])
@@ -70,6 +75,7 @@ final class Checker {
         guard reporter.errorCount == 0 else { return }
         remarkOnUnusedPipelines()
         remarkOnUnused(entries)
+        remarkOnUnusedGroups()
         review()
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(

@@ -7,6 +7,8 @@ package struct Compilation: Sendable {
     /// The well-formed `route` blocks. The routing side checks ownership and conflicts, and adds its findings with
     /// ``report(_:)``.
     package let routes: [RouteBlock]
+    /// The well-formed `backends` blocks, in source order.
+    package let groups: [BackendsBlock]
     /// `routes file PATH`, as written: a relative path means relative to the config file.
     package let routesFile: Located<String>?
     /// In source order.
@@ -38,7 +40,7 @@ package func compile(
     let reporter = Reporter()
     guard let source = readable(text, file: file, reporter) else {
         return Compilation(
-            program: nil, routes: [], routesFile: nil, diagnostics: reporter.finish(),
+            program: nil, routes: [], groups: [], routesFile: nil, diagnostics: reporter.finish(),
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
     let grammar = Grammar(catalog)
@@ -48,7 +50,8 @@ package func compile(
     checker.reusable = reusing
     checker.check(tree)
     return Compilation(
-        program: checker.makeProgram(), routes: checker.routes, routesFile: checker.routesFile,
+        program: checker.makeProgram(), routes: checker.routes,
+        groups: checker.groupNames.compactMap { checker.groups[$0] }, routesFile: checker.routesFile,
         diagnostics: reporter.finish(), source: source)
 }
 
@@ -101,7 +104,8 @@ package func languageKeywords(_ catalog: [any Filter.Type]) -> [String] {
     let options = lines.flatMap(\.forms).flatMap(\.elements).flatMap { element -> [String] in
         if case .options(let options) = element { options.map(\.name) } else { [] }
     }
-    return grammar.topLevel.map(\.keyword) + lines.map(\.keyword) + options + Checker.routeFields
+    return grammar.topLevel.map(\.keyword) + lines.map(\.keyword) + options + Checker.groupFields
+        + Checker.routeFields.filter { !Checker.groupFields.contains($0) }
 }
 
 /// The settings of every block and the fields of `route`, with the block's keyword.

@@ -40,13 +40,36 @@ private func describe(_ descriptor: BlockDescriptor, _ block: any ConfigBlock, w
     }
 }
 
-/// The `route` blocks as text, in source order.
-package func describe(_ routes: [RouteBlock]) -> String {
+/// The `backends` and `route` blocks as text, in source order.
+package func describe(_ compilation: Compilation) -> String {
+    describe(compilation.groups) + describe(compilation.routes)
+}
+
+private func describe(_ groups: [BackendsBlock]) -> String {
+    groups.map { group in
+        var text = "backends \(group.name.value)\n"
+        text += group.backends.map { "    \(describe($0.value))\n" }.joined()
+        text += "    balance \(group.balance?.value.name ?? "of the route or the stage"), "
+        text += "max_connections \(group.maxConnections.map { String($0.value) } ?? "none")\n"
+        if let health = group.health?.value { text += "    health \(health.name ?? "off")\n" }
+        return text
+    }.joined()
+}
+
+private func describe(_ routes: [RouteBlock]) -> String {
     routes.map { route in
         let owner = route.owner.value
-        var text = "route \(route.id.value)\(route.hostname.map { " " + $0.value } ?? "") \(route.hint.name)\n"
-        text += "    owner \(owner.org)/\(owner.app)/\(owner.env), port \(route.listen.value)\n"
-        text += "    backends \(route.backends.map { describe($0.value) }.joined(separator: " "))\n"
+        let file = route.map.map { " file \($0.path.value)" } ?? ""
+        var text = "route \(route.id.value)\(file)\(route.hostnames.map { " " + $0.value }.joined()) "
+        text += "\(route.hint.name)\n"
+        text += "    owner \(owner.org)/\(owner.app)/\(owner.env), "
+        text += "port\(route.ports.count > 1 ? "s" : "") \(route.ports.map { "\($0.value)" }.joined(separator: " "))\n"
+        let list = route.backends.map { describe($0.value) }.joined(separator: " ")
+        if let map = route.map {
+            text += "    names \(map.count), backends \(map.groups.map(\.name.value).joined(separator: " "))\n"
+        } else {
+            text += "    backends \(route.group?.value.name.value ?? list)\n"
+        }
         text += "    balance \(route.balance?.value.name ?? "of the stage"), "
         text += "max_connections \(route.maxConnections.map { String($0.value) } ?? "none")\n"
         if let health = route.health?.value { text += "    health \(health.name ?? "off")\n" }

@@ -21,10 +21,11 @@ enum ForeignWords {
         "maglev": Meaning("consistent_hash"), "ring_hash": Meaning("consistent_hash"),
         // Positions.
         "frontend": Meaning("listen"), "bind": Meaning("listen"),
-        "server": Meaning("backend", advice: backends), "upstream": Meaning("backend", "route", advice: backends),
-        "cluster": Meaning("backend", "route", advice: backends),
-        "backend": Meaning(advice: "a backend belongs in a `route` block: `backend [fd00::10]:8443`"),
-        "use_backend": Meaning("route"), "default_backend": Meaning("route"),
+        "server": Meaning("backend", advice: backends),
+        "upstream": Meaning("backends", "backend", advice: backends),
+        "cluster": Meaning("backends", "backend", advice: backends),
+        "backend": Meaning("backends", advice: backends), "use_backend": Meaning("route", "backends"),
+        "default_backend": Meaning("route"),
         "state": Meaning("routes", advice: "desired state is read by `routes file PATH`, outside of blocks"),
         "defaults": Meaning("node"), "global": Meaning("node"), "acl": Meaning("set"),
         "stick-table": Meaning("limit"), "limit_conn": Meaning("rate_limit", "limit"),
@@ -55,13 +56,14 @@ enum ForeignWords {
         "max_ejection_percent": Meaning("panic"), "slowstart": Meaning("slow_start"),
         "check": Meaning("health", "probe", advice: probes), "health_check": Meaning("health", "probe", advice: probes),
         // Missing features.
-        "backup": Meaning("backup", advice: "`backup` follows the address of a backend in a `route` block"),
+        "backup": Meaning(
+            "backup", advice: "`backup` follows the address of a backend in a `route` or `backends` block"),
         "down": Meaning("weight", advice: "take the backend out of the route, or give it `weight 0`"),
         "disabled": Meaning("weight", advice: "take the backend out of the route, or give it `weight 0`"),
         "option": Meaning(advice: "each option is a separate setting: see docs/LANGUAGE.md"),
     ]
 
-    private static let backends = "a backend is a line of a `route` block: `backend [fd00::10]:8443`"
+    private static let backends = "a backend is a line of a `route` or `backends` block: `backend [fd00::10]:8443`"
     private static let timeouts =
         "use `connect_timeout` or `half_close_timeout` in `node`, the stage `sni timeout 3s`, or "
         + "`backend round_robin, idle_timeout 5m`; `keepalive` and `user_timeout` detect dead peers"

@@ -32,7 +32,8 @@ struct Grammar {
         }
         entries += [
             Entry(keyword: "pipeline", form: "pipeline NAME { ... }", isBlock: true),
-            Entry(keyword: "route", form: "route [HOSTNAME] { ... }", isBlock: true),
+            Entry(keyword: "backends", form: "backends NAME { ... }", isBlock: true),
+            Entry(keyword: "route", form: "route [HOSTNAME ...|file PATH] { ... }", isBlock: true),
             Entry(
                 keyword: "listen",
                 form: "listen ADDRESS:PORT tls_passthrough|tcp_raw|transparent|redirect via PIPELINE",

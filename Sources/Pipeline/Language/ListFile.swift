@@ -50,11 +50,12 @@ extension Checker {
         return Located(words[2].text, words[2].span)
     }
 
-    /// Reads the file and calls `body` for each non-empty line, without comment, surrounding spaces and line break.
+    /// Reads the file and calls `body` for each non-empty line, without comment, surrounding spaces and line break, with
+    /// its number.
     /// Problems are reported at the path, with the file's line numbers.
     /// - Returns: false if the file can't be read or a line is wrong.
     func forEachLine(
-        of path: Located<String>, _ body: (UnsafeBufferPointer<UInt8>) throws(ValueProblem) -> Void
+        of path: Located<String>, _ body: (UnsafeBufferPointer<UInt8>, Int) throws(ValueProblem) -> Void
     ) -> Bool {
         let bytes: [UInt8]
         do throws(UnreadableFile) {
@@ -75,7 +76,7 @@ extension Checker {
                 start = end + 1
                 guard !line.isEmpty else { continue }
                 do throws(ValueProblem) {
-                    try body(line)
+                    try body(line, number)
                 } catch {
                     wrong += 1
                     guard wrong <= Checker.shownLines else { continue }

@@ -138,7 +138,7 @@ package enum ConfigLoader {
         // reported at once.
         let judge = RoutingState(seed: seed, listeners: compilation.program.map(ListenerPlan.facts))
         if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
-        let blocks = judgeBlocks(judge, seed, &compilation)
+        let blocks = RouteBlocks.judge(judge, seed, &compilation)
         var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
         read.readState(seed, file: file, readState)
         return read
@@ -160,65 +160,6 @@ package enum ConfigLoader {
         } catch {
             throw UnreadableFile(path: error.path, problem: error.problem, remedy: error.remedy)
         }
-    }
-
-    // MARK: Route blocks
-
-    private static func judgeBlocks(
-        _ routing: RoutingState, _ seed: HashSeed, _ compilation: inout Compilation
-    ) -> StateDocument {
-        let blocks = compilation.routes
-        let (document, problems) = StateDocument.config(blocks.enumerated().map(spec), seed: seed)
-        for problem in problems.list { report(problem, blocks, &compilation) }
-        for problem in routing.apply(document).problems.list { report(problem, blocks, &compilation) }
-        return document
-    }
-
-    private static func spec(_ index: Int, _ block: RouteBlock) -> RouteSpec {
-        var spec = RouteSpec(
-            index: index, id: block.id.value, org: block.owner.value.org, app: block.owner.value.app,
-            env: block.owner.value.env, hostname: block.hostname?.value, port: block.listen.value, hint: block.hint,
-            backends: block.backends.map(\.value))
-        spec.proxyV2 = block.proxyV2?.value ?? false
-        spec.backendExpectsProxy = block.backendExpectsProxy?.value ?? false
-        spec.allowNonTLS = block.allowNonTLS?.value ?? false
-        spec.balance = block.balance?.value
-        spec.maxConnections = block.maxConnections?.value ?? 0
-        spec.health = block.health?.value
-        return spec
-    }
-
-    /// A problem of a `route` block is an error at the block.
-    private static func report(_ problem: RouteProblem, _ blocks: [RouteBlock], _ compilation: inout Compilation) {
-        guard case .config(let index)? = problem.origin, blocks.indices.contains(index) else { return }
-        let block = blocks[index]
-        compilation.report(
-            Diagnostic(
-                problem.severity == .warning ? .warning : .error, at: span(of: problem.field, in: block),
-                sentence(problem, id: block.id.value), help: [problem.remedy]))
-    }
-
-    /// The routing side names fields as a state document does.
-    private static func span(of field: String?, in block: RouteBlock) -> SourceSpan {
-        switch field {
-        case "route_id"?: block.id.span
-        case "env_id"?, "owner"?: block.owner.span
-        case "hostname"?: block.hostname?.span ?? block.span
-        case "listen_port"?, "protocol_hint"?: block.listen.span
-        case "proxy_protocol"?: block.proxyV2?.span ?? block.span
-        case "backend_expects_proxy_protocol"?: block.backendExpectsProxy?.span ?? block.span
-        case "balance"?: block.balance?.span ?? block.span
-        case "max_connections"?: block.maxConnections?.span ?? block.span
-        case "allow_non_tls"?: block.allowNonTLS?.span ?? block.span
-        case "backend_port"?, "backend_process_type"?: block.backends.first?.span ?? block.span
-        default: block.span
-        }
-    }
-
-    /// `route rt_web: hostname "a.example" belongs to …`.
-    fileprivate static func sentence(_ problem: RouteProblem, id: String?) -> String {
-        let object = id.map { "\(problem.object.rawValue) \($0)" } ?? problem.object.rawValue
-        return "\(object): \(problem.field.map { $0 + " " } ?? "")\(problem.problem)"
     }
 }
 

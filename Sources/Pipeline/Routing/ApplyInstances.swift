@@ -186,10 +186,12 @@ extension ApplyRun {
         newlyReady = ready.subtracting(known)
     }
 
-    func makeBackends(_ key: GroupKey) -> UnsafeMutablePointer<BackendBox> {
+    /// - Parameter cursor: see ``RouteStore/makeBackends(_:_:name:cursor:)``.
+    func makeBackends(_ key: GroupKey, cursor: UInt64 = 0) -> UnsafeMutablePointer<BackendBox> {
         guard key.addresses.isEmpty else {
             return store.makeBackends(
-                key.addresses.map { ($0, $0.endpoint.description) }, isHashed: key.isHashed, health: key.health)
+                key.addresses.map { ($0, $0.endpoint.description) }, key,
+                name: key.isNamed ? state.symbols.string(UInt32(truncatingIfNeeded: key.pool)) : "", cursor: cursor)
         }
         let ready = state.instances.ready(key.pool)
         let box = store.makeBackends(
@@ -198,7 +200,7 @@ extension ApplyRun {
                 let backend = BackendSpec(
                     endpoint, weight: $0.weight, maxConnections: $0.maxConnections, priority: $0.priority)
                 return (backend, $0.id)
-            }, isHashed: key.isHashed)
+            }, key, cursor: cursor)
         if let now = state.now, !newlyReady.isEmpty {
             for backend in box.pointee.group.backends.buffer
             where newlyReady.contains(backend.address.endpoint.address) {

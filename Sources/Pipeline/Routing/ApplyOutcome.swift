@@ -59,8 +59,11 @@ extension ApplyRun {
         let env = parts[Int(versions[index].part)].env(object(versions[index]).env)
         guard let current = store.entry(entry).pointee.current,
             state.groups[current.pointee.group].key.env != env
-        else { return entry }
-        let id = current.pointee.route.id.buffer
+        else {
+            share(index, env)
+            return entry
+        }
+        let id = id(of: entry)
         let fresh = store.makeEntry(id: id)
         state.ids.insert(SipHash.hash(id, domain: 3, seed: state.seed), fresh)
         store.entry(fresh).pointee.candidate = UInt32(index + 1)
@@ -68,7 +71,17 @@ extension ApplyRun {
         store.entry(entry).pointee.candidate = 0
         store.entry(entry).pointee.isServed = false
         versions[index].entry = fresh
+        share(index, env)
         return fresh
+    }
+
+    /// The claims of a config file's route have one cell.
+    private func share(_ index: Int, _ env: UInt32) {
+        let version = versions[index]
+        guard parts[Int(version.part)].source == .config else { return }
+        let id = document(version).string(object(version).id)
+        store.share(
+            RouteCellKey(id: String(id.prefix { $0 != StateDocument.claimMark }), env: env), by: version.entry)
     }
 
     /// The applied version stays, unless its PROXY setting contradicts what the backend expects now (R16).
@@ -81,7 +94,7 @@ extension ApplyRun {
         let isRefused =
             index >= 0
             ? all(index).contains { isMismatched(versions[$0]) }
-            : part.document.mismatched.contains(current.route.id.string)
+            : part.document.mismatched.contains(String(decoding: id(of: node.entry), as: UTF8.self))
                 || current.options.contains(.proxyMismatch)
         if isRefused || state.rules.mismatch(options, port: current.route.port) != nil {
             options.insert(.proxyMismatch)

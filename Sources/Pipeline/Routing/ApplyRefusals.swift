@@ -160,11 +160,7 @@ final class RefusalReasons {
     private func claimants(below name: UInt32) -> Claimants {
         if let known = below[name] { return known }
         var found: [UInt32: UInt32?] = [:]
-        var child = book.names[Int(name)].child
-        while child != NameBook.none {
-            add(Int(child), to: &found)
-            child = book.names[Int(child)].sibling
-        }
+        book.forEachBelow(name) { add(Int($0), to: &found) }
         let made = claimants(found)
         below[name] = made
         return made
@@ -221,7 +217,11 @@ final class RefusalReasons {
                 "give each entry its own \"claimed\", or remove one of them"
             )
         }
-        return name.isWildcard
+        let isUnderOther = book.above(number).contains { pattern in
+            let granted = book.names[Int(pattern)].granted
+            return granted != NameBook.none && granted != node.env
+        }
+        return !isUnderOther
             ? wouldTake(text, of: "\(others) (hostnames)", own)
             : isUnder(text, wildcardOf: "\(others) (hostnames)", own)
     }
@@ -254,13 +254,12 @@ final class RefusalReasons {
                 "use another name, or remove it from its owner first" + whileRemembered(number, name.taken)
             )
         }
-        if name.parent != NameBook.none {
-            let parent = book.names[Int(name.parent)].taken
-            if parent != NameBook.none, parent != node.env {
-                var refusal = isUnder(text, wildcardOf: holder(name.parent, parent), own)
-                refusal.remedy += whileRemembered(name.parent, parent)
-                return refusal
-            }
+        for pattern in book.above(number) {
+            let taken = book.names[Int(pattern)].taken
+            guard taken != NameBook.none, taken != node.env else { continue }
+            var refusal = isUnder(text, wildcardOf: holder(pattern, taken), own)
+            refusal.remedy += whileRemembered(pattern, taken)
+            return refusal
         }
         guard name.below != NameBook.none, book.belows[Int(name.below)].taken.hasOther(than: node.env),
             let others = others(claimants(below: number), than: node.env)
@@ -284,7 +283,8 @@ final class RefusalReasons {
         if let others = others(claimants(at: number), than: node.env) {
             return ("hostname", "\"\(text)\" is claimed by \(own) and by \(others), \(nobody)", remedy)
         }
-        if name.parent != NameBook.none, let others = others(claimants(at: name.parent), than: node.env) {
+        for pattern in book.above(number) {
+            guard let others = others(claimants(at: pattern), than: node.env) else { continue }
             return (
                 "hostname", "\"\(text)\" is claimed by \(own) and is under a wildcard that \(others) claims, \(nobody)",
                 remedy

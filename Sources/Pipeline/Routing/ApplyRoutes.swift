@@ -79,9 +79,9 @@ extension ApplyRun {
             && sameBytes(text.bytes(a.name), text.bytes(b.name)) && backends(one) == backends(other)
     }
 
-    private func backends(_ version: Version) -> BackendList {
+    private func backends(_ version: Version) -> BackendList? {
         let list = object(version).backendList
-        return list > 0 ? document(version).backendLists[Int(list) - 1] : BackendList()
+        return list > 0 ? document(version).backendLists[Int(list) - 1] : nil
     }
 
     // MARK: One version
@@ -108,7 +108,7 @@ extension ApplyRun {
     }
 
     private func name(_ bytes: Bytes, _ options: RouteOptions) -> UInt32 {
-        bytes.isEmpty ? NameBook.none : book.intern(bytes, isWildcard: options.contains(.wildcard))
+        bytes.isEmpty ? NameBook.none : book.intern(bytes, options.nameKind)
     }
 
     /// Cheaper than a lookup for each route.
@@ -162,12 +162,21 @@ extension ApplyRun {
     private func group(_ version: Version, _ object: RouteObject, _ part: Part) -> UInt32 {
         let list = backends(version)
         let key = GroupKey(
-            pool: pool(object.env, object.processType, part), port: object.backendPort, addresses: list.backends,
-            health: list.health,
+            pool: pool(object.env, object.processType, part), port: object.backendPort,
+            addresses: list?.backends ?? [], isNamed: list?.name != nil, maxConnections: list?.maxConnections ?? 0,
+            health: list?.health,
             isHashed: object.options.balance.map { $0 == .consistentHash } ?? state.hashesByDefault)
-        let number = state.groups.number(key) { makeBackends(key) }
+        let cursor = cursor(version.entry, key.env)
+        let number = state.groups.number(key) { makeBackends(key, cursor: cursor) }
         if state.groups[number].head == RouteEntry.none { touchedGroups.insert(number) }
         return number
+    }
+
+    /// Where round robin of the route stands: other backends go on from there (R11).
+    private func cursor(_ entry: UInt32, _ env: UInt32) -> UInt64 {
+        guard let current = store.entry(entry).pointee.current, state.groups[current.pointee.group].key.env == env
+        else { return 0 }
+        return current.pointee.route.group.pointee.cell.pointee.cursor.load(ordering: .relaxed)
     }
 
     private func isSame(_ version: Version, _ object: RouteObject, _ part: Part) -> Bool {
@@ -210,7 +219,8 @@ extension ApplyRun {
         guard first >= 0 else {
             // R24: its object can't be read.
             let quarantined = part.document.quarantined[.route] ?? []
-            return !quarantined.isEmpty && quarantined.contains(route.pointee.route.id.string) ? .open : nil
+            return !quarantined.isEmpty && quarantined.contains(String(decoding: id(of: entry), as: UTF8.self))
+                ? .open : nil
         }
         if versions[first].isTwin {
             let isClaimed = twins[entry]?.contains { versions[$0].isSame && versions[$0].node != Claims.none } ?? false

@@ -135,13 +135,8 @@ final class ApplyRun {
             remedy: "remove one of them")
     }
 
-    /// The id by which an entry is known, from whichever version there is.
-    func id(of entry: UInt32) -> Bytes {
-        if let current = store.entry(entry).pointee.current { return current.pointee.route.id.buffer }
-        let version = versions[Int(store.entry(entry).pointee.candidate) - 1]
-        let document = parts[Int(version.part)].document
-        return document.text.bytes(document.routes[Int(version.object)].id)
-    }
+    /// The id by which an entry is known.
+    func id(of entry: UInt32) -> Bytes { store.entry(entry).pointee.cell.id.buffer }
 
     func refresh(_ group: GroupTable.Group) {
         var entry = group.head

@@ -61,13 +61,34 @@ struct InstanceTable {
 
 /// What a route points to: a pool at a port, or addresses of a config file.
 struct GroupKey: Hashable {
+    /// With addresses: the env and the name of the `backends` block.
     let pool: PoolKey
     let port: UInt16
     let addresses: [BackendSpec]
+    /// It is a `backends` block.
+    let isNamed: Bool
+    /// Over all its routes; 0: no limit.
+    let maxConnections: UInt32
+    /// Nil: as the `backend` stage says.
     let health: RouteHealth?
     /// Some route of it uses consistent hashing, so the group has the table for it.
     let isHashed: Bool
     var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
+
+    /// A `backends` block is one for all envs that use it, whatever addresses it has today.
+    var turns: TurnKey {
+        if isNamed { return .block(UInt32(truncatingIfNeeded: pool)) }
+        return addresses.isEmpty ? .instances(pool, port: port) : .addresses(pool, addresses)
+    }
+}
+
+/// Whose routes take turns together (R11): each has one ``GroupCell``.
+enum TurnKey: Hashable {
+    case instances(PoolKey, port: UInt16)
+    /// The backends of a `route` block.
+    case addresses(PoolKey, [BackendSpec])
+    /// A `backends` block, by the symbol of its name.
+    case block(UInt32)
 }
 
 /// The distinct backend sets of routes: routes that point to the same instances share one.

@@ -232,7 +232,10 @@ final class Claims {
         let name = Int(group.name)
         book.names[name].alive += 1
         if group.isSecure { book.names[name].secure += 1 }
-        guard let below = book.belowParent(group.name) else { return }
+        for below in book.sumsAbove(group.name) { count(below, group) }
+    }
+
+    private func count(_ below: Int, _ group: Group) {
         var counts = book.belows[below].counts[group.env] ?? NameBook.Below.Count()
         counts.alive += 1
         if counts.alive == 1 { book.belows[below].alive += 1 }
@@ -264,15 +267,15 @@ final class Claims {
         if standing == .another { return .blocked }
         if name.taken != NameBook.none, name.taken != group.env { return .blocked }
         var others = group.isSecure ? name.secure - 1 : name.alive - 1
-        if name.parent != NameBook.none {
-            let parent = book.names[Int(name.parent)]
-            if parent.taken != NameBook.none, parent.taken != group.env { return .blocked }
-            let mine = self.group(name.parent, group.env).map { groups[Int($0)] }
+        for number in book.above(group.name) {
+            let pattern = book.names[Int(number)]
+            if pattern.taken != NameBook.none, pattern.taken != group.env { return .blocked }
+            let mine = self.group(number, group.env).map { groups[Int($0)] }
             let isMineAlive = (mine?.alive ?? 0) > 0
             others +=
                 group.isSecure
-                ? parent.secure - (isMineAlive && mine?.isSecure == true ? 1 : 0)
-                : parent.alive - (isMineAlive ? 1 : 0)
+                ? pattern.secure - (isMineAlive && mine?.isSecure == true ? 1 : 0)
+                : pattern.alive - (isMineAlive ? 1 : 0)
         }
         if name.below != NameBook.none, book.belows[Int(name.below)].alive > 0 {
             let below = book.belows[Int(name.below)]
@@ -301,10 +304,11 @@ final class Claims {
         let name = Int(group.name)
         book.names[name].taken = group.env
         if groups[Int(book.names[name].groups)].next != Claims.none { wake(name: name) }
-        if let below = book.belowParent(group.name), book.belows[below].taken.add(group.env) {
-            wake(name: Int(book.names[name].parent))
+        for pattern in book.above(group.name)
+        where book.belows[Int(book.names[Int(pattern)].below)].taken.add(group.env) {
+            wake(name: Int(pattern))
         }
-        if book.names[name].isWildcard { wakeBelow(name) }
+        wakeBelow(group.name)
     }
 
     private func setOut(_ number: UInt32) {
@@ -321,12 +325,12 @@ final class Claims {
         // Only when one or none is left can a node have become unblocked, so each is visited a few times at most.
         if book.names[name].alive <= 1 || (group.isSecure && book.names[name].secure <= 1) {
             wake(name: name)
-            if book.names[name].isWildcard { wakeBelow(name) }
+            wakeBelow(group.name)
         }
-        if let below = book.belowParent(group.name) { uncount(below, group, Int(book.names[name].parent)) }
+        for pattern in book.above(group.name) { uncount(Int(book.names[Int(pattern)].below), group, Int(pattern)) }
     }
 
-    private func uncount(_ below: Int, _ group: Group, _ parent: Int) {
+    private func uncount(_ below: Int, _ group: Group, _ pattern: Int) {
         guard var counts = book.belows[below].counts[group.env] else { return }
         var isFewer = false
         counts.alive -= 1
@@ -342,7 +346,7 @@ final class Claims {
             }
         }
         book.belows[below].counts[group.env] = counts
-        if isFewer { wake(name: parent) }
+        if isFewer { wake(name: pattern) }
     }
 
     private func wake(name: Int) {
@@ -353,11 +357,5 @@ final class Claims {
         }
     }
 
-    private func wakeBelow(_ wildcard: Int) {
-        var child = book.names[wildcard].child
-        while child != NameBook.none {
-            wake(name: Int(child))
-            child = book.names[Int(child)].sibling
-        }
-    }
+    private func wakeBelow(_ pattern: UInt32) { book.forEachBelow(pattern) { wake(name: Int($0)) } }
 }

@@ -17,7 +17,7 @@ extension Claims {
             groups[Int(node.group)].isIn = true
             let name = groups[Int(node.group)].name
             book.names[Int(name)].taken = node.env
-            if let below = book.belowParent(name) { book.belows[below].taken.add(node.env) }
+            for below in book.sumsAbove(name) { book.belows[below].taken.add(node.env) }
         }
     }
 
@@ -34,9 +34,9 @@ extension Claims {
         let standing = book.standing(group.name, group.env)
         guard standing == .free || standing == .owned else { return false }
         if name.taken != NameBook.none, name.taken != node.env { return false }
-        if name.parent != NameBook.none {
-            let parent = book.names[Int(name.parent)].taken
-            if parent != NameBook.none, parent != node.env { return false }
+        for pattern in book.above(group.name) {
+            let taken = book.names[Int(pattern)].taken
+            if taken != NameBook.none, taken != node.env { return false }
         }
         if name.below != NameBook.none, book.belows[Int(name.below)].taken.hasOther(than: node.env) { return false }
         guard !node.isRaw else { return true }

@@ -1,10 +1,12 @@
 import Pipeline
 
-/// A `route` block of the config file, before any rule has looked at it.
+/// One name at one port of a `route` block of the config file, before any rule has looked at it.
 public struct RouteSpec: Sendable {
-    /// Names the block in ``Origin/config(_:)``.
+    /// Names the claim in ``Origin/config(_:)``.
     public var index: Int
     public var id: String
+    /// One of several names or ports of the route ``id``, besides the first: `b.example.com:443`; nil: the first.
+    public var claim: String?
     public var org: String
     public var app: String
     public var env: String
@@ -12,7 +14,10 @@ public struct RouteSpec: Sendable {
     public var hostname: String?
     public var port: UInt16
     public var hint: ProtocolHint
+    /// Its own; empty if it names a ``group``.
     public var backends: [BackendSpec]
+    /// The `backends` block.
+    public var group: String?
     public var proxyV2 = false
     public var backendExpectsProxy = false
     public var allowNonTLS = false
@@ -20,7 +25,7 @@ public struct RouteSpec: Sendable {
     public var balance: Balance?
     /// 0: no limit.
     public var maxConnections: UInt32 = 0
-    /// Nil: as the `backend` stage says.
+    /// Of its backends; nil: as the `backend` stage says.
     public var health: RouteHealth?
 
     public init(
@@ -39,72 +44,180 @@ public struct RouteSpec: Sendable {
     }
 }
 
-extension StateDocument {
-    /// The config file's routes as a document, so that the same rules apply. Problems name fields as in a state
-    /// document, and blocks by ``Origin/config(_:)``.
-    public static func config(
-        _ specs: [RouteSpec], seed: HashSeed = .random()
-    ) -> (document: StateDocument, problems: RouteProblems) {
-        var builder = StateBuilder(source: .config, seed: seed)
-        var envs: Set<UInt32> = []
-        for spec in specs { builder.add(spec, &envs) }
-        return (builder.document, builder.problems)
+/// A `backends` block of the config file.
+public struct GroupSpec: Sendable {
+    public var name: String
+    public var backends: [BackendSpec]
+    /// Over all its routes; 0: no limit.
+    public var maxConnections: UInt32
+
+    public init(name: String, backends: [BackendSpec], maxConnections: UInt32 = 0) {
+        self.name = name
+        self.backends = backends
+        self.maxConnections = maxConnections
     }
 }
 
 extension StateDocument {
+    /// The config file's routes as a document, so that the same rules apply. Problems name fields as in a state
+    /// document, and claims by ``Origin/config(_:)``.
+    /// - Parameter groups: all that the routes name; a route of another one is quarantined.
+    public static func config(
+        _ specs: some Sequence<RouteSpec>, groups: [GroupSpec] = [], seed: HashSeed = .random()
+    ) -> (document: StateDocument, problems: RouteProblems) {
+        var builder = ConfigBuilder(groups, seed: seed)
+        for spec in specs { builder.add(spec) }
+        return (builder.state.document, builder.state.problems)
+    }
+}
+
+extension StateDocument {
+    /// Between a route's id and one of its further claims, whose objects have ids of their own. It occurs in no id.
+    static let claimMark: Character = " "
+
     /// In a config file the path names an env. The separator byte occurs in no id, so that no `env_id` and no other
     /// path is equal.
     static func configSymbol(_ name: EnvName) -> String { "\(name.org)\u{0}\(name.app)\u{0}\(name.env)" }
 }
 
-extension StateBuilder {
-    fileprivate mutating func add(_ spec: RouteSpec, _ envs: inout Set<UInt32>) {
+/// Fills a document of claims, one by one: a million of one block share what they have in common.
+private struct ConfigBuilder {
+    var state: StateBuilder
+    private var envs: Set<UInt32> = []
+    /// The `backends` blocks, and the symbols of their names.
+    private var groups: [String: (spec: GroupSpec, symbol: UInt32)] = [:]
+    /// The lists of `backends` blocks in the document: routes of one block may differ in `health`.
+    private var lists: [ListKey: UInt32] = [:]
+    private let none: UInt32?
+    /// The last route that was new, and its env.
+    private var last: (spec: RouteSpec, env: UInt32)?
+
+    init(_ specs: [GroupSpec], seed: HashSeed) {
+        state = StateBuilder(source: .config, seed: seed)
+        none = state.intern("")
+        for spec in specs {
+            guard let symbol = state.intern(spec.name) else { continue }
+            groups[spec.name] = (spec, symbol)
+        }
+    }
+
+    private struct ListKey: Hashable {
+        let symbol: UInt32
+        let health: RouteHealth?
+    }
+
+    /// The number of a block's list, with the health of this route.
+    private mutating func list(_ group: (spec: GroupSpec, symbol: UInt32), _ health: RouteHealth?) -> UInt32 {
+        let key = ListKey(symbol: group.symbol, health: health)
+        if let known = lists[key] { return known }
+        let number = state.append(
+            backends: BackendList(
+                backends: group.spec.backends, name: group.spec.name, maxConnections: group.spec.maxConnections,
+                health: health))
+        lists[key] = number
+        return number
+    }
+
+    mutating func add(_ spec: RouteSpec) {
         let place = Place(line: spec.index, column: 0)
         var draft = ObjectDraft(.route, at: place)
-        func put(_ text: String, _ field: String) -> TextRef? {
-            let bytes = Array(text.utf8)
-            return bytes.withUnsafeBufferPointer { bytes in
-                if let fault = ObjectDraft.nameFault(bytes) {
-                    draft.faults.append(
-                        ObjectDraft.Fault(field: field, place: place, problem: fault.problem, remedy: fault.remedy))
-                    return nil
-                }
-                return document.text.append(bytes)
-            }
-        }
-        let id = put(spec.id, "route_id")
-        let (org, app, name) = (put(spec.org, "owner"), put(spec.app, "owner"), put(spec.env, "owner"))
-        let symbol = Array(StateDocument.configSymbol(EnvName(org: spec.org, app: spec.app, env: spec.env)).utf8)
-        let env = symbol.withUnsafeBufferPointer { document.symbols.intern($0) }
-        let none = Bytes(start: nil, count: 0)
+        let route = route(spec, &draft)
         var options: RouteOptions = spec.hint == .tcpRaw ? .raw : []
         if spec.proxyV2 { options.insert(.proxyV2) }
         if spec.backendExpectsProxy { options.insert(.expectsProxy) }
         if spec.allowNonTLS { options.insert(.allowNonTLS) }
-        var host = TextRef.empty
-        if let hostname = spec.hostname {
-            do throws(HostnameError) {
-                let pattern = try HostPattern(hostname)
-                if pattern.isWildcard { options.insert(.wildcard) }
-                host = pattern.name.withBytes { document.text.append($0) } ?? .empty
-            } catch {
+        let host = hostname(spec, &draft, &options)
+        var process = none
+        var list: UInt32 = 0
+        if let name = spec.group {
+            guard let group = groups[name] else {
                 draft.faults.append(
                     ObjectDraft.Fault(
-                        field: "hostname", place: place, problem: "\"\(hostname)\" \(error.problem)",
-                        remedy: error.remedy))
+                        field: "backend", place: place, problem: "names \"\(name)\", which is no backends block",
+                        remedy: "add the block"))
+                _ = state.accept(draft, id: route?.id, required: [])
+                return
             }
+            (list, process) = (self.list(group, spec.health), group.symbol)
         }
-        guard accept(draft, id: id, required: []), let id, let org, let app, let name, let env,
-            let process = document.symbols.intern(none)
-        else { return }
-        if envs.insert(env).inserted {
-            append(EnvObject(env: env, app: app, org: org, name: name, ipv4: nil, place: place))
+        guard state.accept(draft, id: route?.id, required: []), let route, let process else { return }
+        if list == 0 {
+            list = state.append(
+                backends: BackendList(backends: spec.backends, name: nil, maxConnections: 0, health: spec.health))
         }
-        append(
+        state.append(
             RouteObject(
-                id: id, name: host, env: env, processType: process, backendPort: 0, port: spec.port,
-                options: options.with(spec.balance, .keep), maxConnections: spec.maxConnections,
-                backendList: append(backends: spec.backends, health: spec.health), place: place))
+                id: route.id, name: host, env: route.env, processType: process, backendPort: 0, port: spec.port,
+                options: options.with(spec.balance, .keep), maxConnections: spec.maxConnections, backendList: list,
+                place: place))
+    }
+
+    /// The claim's id and its env, which is added to the document. Nil: they can't be used.
+    private mutating func route(_ spec: RouteSpec, _ draft: inout ObjectDraft) -> (id: TextRef, env: UInt32)? {
+        if let last, let claim = spec.claim, last.spec.isOfOneRoute(spec) {
+            return claimID(spec, claim).map { ($0, last.env) }
+        }
+        let id = put(spec.id, "route_id", &draft)
+        let (org, app, name) = (
+            put(spec.org, "owner", &draft), put(spec.app, "owner", &draft), put(spec.env, "owner", &draft)
+        )
+        let symbol = StateDocument.configSymbol(EnvName(org: spec.org, app: spec.app, env: spec.env))
+        guard let id, let org, let app, let name, let env = state.intern(symbol) else { return nil }
+        if envs.insert(env).inserted {
+            state.append(EnvObject(env: env, app: app, org: org, name: name, ipv4: nil, place: draft.place))
+        }
+        last = (spec, env)
+        guard let claim = spec.claim else { return (id, env) }
+        return claimID(spec, claim).map { ($0, env) }
+    }
+
+    private func claimID(_ spec: RouteSpec, _ claim: String) -> TextRef? {
+        append(Array("\(spec.id)\(StateDocument.claimMark)\(claim)".utf8))
+    }
+
+    /// Canonical; empty: none, or a fault.
+    private func hostname(
+        _ spec: RouteSpec, _ draft: inout ObjectDraft, _ options: inout RouteOptions
+    ) -> TextRef {
+        guard let hostname = spec.hostname else { return .empty }
+        do throws(HostnameError) {
+            let pattern = try HostPattern(hostname)
+            options.insert(RouteOptions(pattern.kind))
+            return pattern.name.withBytes { state.document.text.append($0) } ?? .empty
+        } catch {
+            draft.faults.append(
+                ObjectDraft.Fault(
+                    field: "hostname", place: draft.place, problem: "\"\(hostname)\" \(error.problem)",
+                    remedy: error.remedy))
+            return .empty
+        }
+    }
+
+    private func put(_ text: String, _ field: String, _ draft: inout ObjectDraft) -> TextRef? {
+        let bytes = Array(text.utf8)
+        if let fault = bytes.withUnsafeBufferPointer(ObjectDraft.nameFault) {
+            draft.faults.append(
+                ObjectDraft.Fault(field: field, place: draft.place, problem: fault.problem, remedy: fault.remedy))
+            return nil
+        }
+        return append(bytes)
+    }
+
+    private func append(_ bytes: [UInt8]) -> TextRef? {
+        bytes.withUnsafeBufferPointer { state.document.text.append($0) }
+    }
+}
+
+extension RouteSpec {
+    /// Of several claims in a row: the same id and owner.
+    fileprivate func isOfOneRoute(_ other: RouteSpec) -> Bool {
+        id == other.id && env == other.env && app == other.app && org == other.org
+    }
+}
+
+extension StateBuilder {
+    fileprivate func intern(_ text: String) -> UInt32? {
+        var text = text
+        return text.withUTF8 { document.symbols.intern($0) }
     }
 }

@@ -132,26 +132,29 @@ public enum Hostname {
     }
 }
 
-/// A hostname of a route: a name, or every name one label below one (R4).
+/// A hostname of a route: a name, every name one label below one, or a name with all below it (R4).
 public struct HostPattern: Sendable {
-    /// The name, or what follows `*.`.
+    /// The name, or what follows `*.` or `.`.
     public let name: ServerName
-    public let isWildcard: Bool
+    let kind: KeyKind
 
     public init(_ text: Bytes) throws(HostnameError) {
-        isWildcard = text.count >= 2 && text[0] == 0x2A && text[1] == 0x2E
-        guard isWildcard else {
-            if text.count == 1, text[0] == 0x2A {
+        kind =
+            text.count >= 2 && text[0] == 0x2A && text[1] == 0x2E
+            ? .wildcard : text.count >= 2 && text[0] == 0x2E ? .suffix : .exact
+        guard kind != .exact else {
+            if text.count == 1, text[0] == 0x2A || text[0] == 0x2E {
                 throw HostnameError(
                     "covers every name", remedy: "write a suffix, such as *.example.com")
             }
             name = try Hostname.canonical(text)
             return
         }
-        name = try Hostname.canonical(Bytes(rebasing: text.dropFirst(2)))
+        name = try Hostname.canonical(Bytes(rebasing: text.dropFirst(kind.mark.utf8.count)))
         guard name.withBytes({ $0.contains(0x2E) }) else {
             throw HostnameError(
-                "covers every name of a top-level domain", remedy: "write at least two labels after the star")
+                "covers every name of a top-level domain",
+                remedy: "write at least two labels after the \(kind == .wildcard ? "star" : "dot")")
         }
         guard name.count <= ServerName.capacity - 2 else {
             throw HostnameError("has a suffix that leaves no room for a name", remedy: "use a shorter suffix")
@@ -162,6 +165,9 @@ public struct HostPattern: Sendable {
         self = try Hostname.withBytes(of: text) { bytes throws(HostnameError) in try HostPattern(bytes) }
     }
 
-    /// As it is written: `app.example.com`, `*.example.com`.
-    public var text: String { isWildcard ? "*." + name.string : name.string }
+    /// `*.` or `.`; empty: a whole name.
+    public var mark: String { kind.mark }
+
+    /// As it is written: `app.example.com`, `*.example.com`, `.example.com`.
+    public var text: String { kind.mark + name.string }
 }

@@ -96,13 +96,14 @@ struct HostnameEntries {
                 entry = list[Int(entry)].next
             }
         }
-        var isParentInvolved = Set<UInt32>()
+        var isPatternInvolved = Set<UInt32>()
         for (index, entry) in list.enumerated() {
             let name = book.names[Int(entry.name)]
             if name.entries != UInt32(index) || entry.next != NameBook.none { involved[index] = true }
-            guard name.parent != NameBook.none, book.names[Int(name.parent)].entries != NameBook.none else { continue }
-            involved[index] = true
-            if isParentInvolved.insert(name.parent).inserted { involve(name.parent) }
+            for pattern in book.above(entry.name) where book.names[Int(pattern)].entries != NameBook.none {
+                involved[index] = true
+                if isPatternInvolved.insert(pattern).inserted { involve(pattern) }
+            }
         }
         return involved
     }
@@ -141,7 +142,7 @@ struct HostnameEntries {
             let (name, env) = (list[index].name, list[index].env)
             list[index].state = .contested
             book.names[Int(name)].contested.add(env)
-            if let below = book.belowParent(name) { book.belows[below].contested.add(env) }
+            for below in book.sumsAbove(name) { book.belows[below].contested.add(env) }
         }
     }
 
@@ -149,7 +150,7 @@ struct HostnameEntries {
         let (name, env) = (list[index].name, list[index].env)
         list[index].state = .granted
         book.names[Int(name)].granted = env
-        if let below = book.belowParent(name) { book.belows[below].granted.add(env) }
+        for below in book.sumsAbove(name) { book.belows[below].granted.add(env) }
     }
 }
 
@@ -163,14 +164,12 @@ private struct ClashMarks {
 
     mutating func add(_ name: UInt32, _ env: UInt32) {
         at[name, default: .none].add(env)
-        let parent = book.names[Int(name)].parent
-        if parent != NameBook.none { below[parent, default: .none].add(env) }
+        for pattern in book.above(name) { below[pattern, default: .none].add(env) }
     }
 
     func clash(_ name: UInt32, _ env: UInt32) -> Bool {
         if at[name]?.hasOther(than: env) == true || below[name]?.hasOther(than: env) == true { return true }
-        let parent = book.names[Int(name)].parent
-        return parent != NameBook.none && at[parent]?.hasOther(than: env) == true
+        return book.above(name).contains { at[$0]?.hasOther(than: env) == true }
     }
 }
 
@@ -203,11 +202,7 @@ extension HostnameEntries {
             }
         }
         visit(name)
-        if book.names[Int(name)].parent != NameBook.none { visit(book.names[Int(name)].parent) }
-        var child = book.names[Int(name)].child
-        while child != NameBook.none {
-            visit(child)
-            child = book.names[Int(child)].sibling
-        }
+        for pattern in book.above(name) { visit(pattern) }
+        book.forEachBelow(name, visit)
     }
 }

@@ -5,7 +5,7 @@ import Pipeline
 final class LastHostnames {
     struct Entry {
         let name: TextRef
-        let isWildcard: Bool
+        let kind: KeyKind
         let env: UInt32
         let rank: ClaimRank
         let place: Place
@@ -18,11 +18,11 @@ final class LastHostnames {
     /// By name, made when it is first asked for.
     private var index: [UInt64: [Int]]?
 
-    func append(_ name: Bytes, isWildcard: Bool, _ entry: HostnameEntries.Entry) {
+    func append(_ name: Bytes, _ kind: KeyKind, _ entry: HostnameEntries.Entry) {
         guard let ref = text.append(name) else { return }
         entries.append(
             Entry(
-                name: ref, isWildcard: isWildcard, env: entry.env, rank: entry.rank, place: entry.place,
+                name: ref, kind: kind, env: entry.env, rank: entry.rank, place: entry.place,
                 isOwner: entry.state == .granted))
     }
 
@@ -30,26 +30,26 @@ final class LastHostnames {
 
     func bytes(_ entry: Entry) -> Bytes { text.bytes(entry.name) }
 
-    func find(_ name: Bytes, isWildcard: Bool, seed: HashSeed) -> [Entry] {
+    func find(_ name: Bytes, _ kind: KeyKind, seed: HashSeed) -> [Entry] {
         guard !entries.isEmpty else { return [] }
-        func hash(_ name: Bytes, _ isWildcard: Bool) -> UInt64 {
-            SipHash.hash(name, domain: (isWildcard ? KeyKind.wildcard : .exact).rawValue, seed: seed)
+        func hash(_ name: Bytes, _ kind: KeyKind) -> UInt64 {
+            SipHash.hash(name, domain: kind.rawValue, seed: seed)
         }
         if index == nil {
             var made: [UInt64: [Int]] = [:]
             made.reserveCapacity(entries.count)
             for (number, entry) in entries.enumerated() {
-                made[hash(bytes(entry), entry.isWildcard), default: []].append(number)
+                made[hash(bytes(entry), entry.kind), default: []].append(number)
             }
             index = made
         }
-        return (index?[hash(name, isWildcard)] ?? []).map { entries[$0] }
-            .filter { $0.isWildcard == isWildcard && sameBytes(bytes($0), name) }
+        return (index?[hash(name, kind)] ?? []).map { entries[$0] }
+            .filter { $0.kind == kind && sameBytes(bytes($0), name) }
     }
 
     /// The env that had the name by an entry.
     func owner(_ name: NameBook.Name, seed: HashSeed) -> UInt32? {
-        find(name.bytes, isWildcard: name.isWildcard, seed: seed).first(where: \.isOwner)?.env
+        find(name.bytes, name.kind, seed: seed).first(where: \.isOwner)?.env
     }
 }
 
@@ -58,7 +58,7 @@ extension ApplyRun {
     func collectHostnames() {
         guard let part = part(of: .state) else {
             for entry in state.hostnames.entries {
-                let name = book.intern(state.hostnames.bytes(entry), isWildcard: entry.isWildcard)
+                let name = book.intern(state.hostnames.bytes(entry), entry.kind)
                 _ = entries.add(name, entry.env, entry.rank, entry.place, book)
             }
             return
@@ -80,7 +80,7 @@ extension ApplyRun {
 
     private func collect(_ object: HostnameObject, of env: UInt32, _ part: Part) {
         let document = part.document
-        let name = book.intern(document.text.bytes(object.name), isWildcard: object.isWildcard)
+        let name = book.intern(document.text.bytes(object.name), object.kind)
         if !entries.add(name, env, ClaimRank(number: object.claimed), object.place, book) {
             problem(
                 .warning, .hostname, document.hostname(object), "hostname", object.place.origin(part.source),
@@ -97,13 +97,12 @@ extension ApplyRun {
 
     /// R24: its entry can't be read, so those of last time stay.
     private func keepHostnames(_ text: String) {
-        let isWildcard = text.hasPrefix("*.")
-        let bytes = Array(isWildcard ? text.utf8.dropFirst(2) : text.utf8[...])
+        let (kind, bytes) = KeyKind.split(text)
         let kept = bytes.withUnsafeBufferPointer {
-            state.hostnames.find($0, isWildcard: isWildcard, seed: state.seed)
+            state.hostnames.find($0, kind, seed: state.seed)
         }
         for entry in kept {
-            let name = book.intern(state.hostnames.bytes(entry), isWildcard: isWildcard)
+            let name = book.intern(state.hostnames.bytes(entry), kind)
             if !entries.has(name, entry.env, book) {
                 _ = entries.add(name, entry.env, entry.rank, entry.place, book)
                 entries.markKept()
@@ -117,7 +116,7 @@ extension ApplyRun {
         last.reserveCapacity(entries.list.count)
         for entry in entries.list {
             let name = book.names[Int(entry.name)]
-            last.append(name.bytes, isWildcard: name.isWildcard, entry)
+            last.append(name.bytes, name.kind, entry)
         }
         state.hostnames = last
     }

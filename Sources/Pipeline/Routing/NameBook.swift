@@ -6,12 +6,12 @@ import Pipeline
 final class NameBook {
     struct Name {
         let bytes: Bytes
-        let isWildcard: Bool
-        /// The wildcard right above, if the book has it.
-        var parent = NameBook.none
-        /// Of a wildcard: the first of the names right below, and where their sums are.
+        let kind: KeyKind
+        /// Its edges to wildcards that it clashes with: where they begin in ``edges``, and how many there are.
+        var above: UInt32 = 0
+        var aboveCount: UInt8 = 0
+        /// Of a wildcard: the first edge from a name below it, and where the sums of those are.
         var child = NameBook.none
-        var sibling = NameBook.none
         var below = NameBook.none
         /// The first of ``entries`` and of ``Claims/groups``.
         var entries = NameBook.none
@@ -27,7 +27,15 @@ final class NameBook {
         var taken = NameBook.none
     }
 
-    /// What is right below a wildcard.
+    /// A name and a wildcard over it: both would take some connections.
+    struct Edge {
+        let name: UInt32
+        let pattern: UInt32
+        /// The next one of the pattern.
+        let next: UInt32
+    }
+
+    /// What is below a wildcard.
     struct Below {
         struct Count {
             var alive: UInt32 = 0
@@ -47,8 +55,10 @@ final class NameBook {
     let seed: HashSeed
     var names: [Name] = []
     var belows: [Below] = []
+    private(set) var edges: [Edge] = []
     private var index = HashIndex()
-    private var wildcards = 0
+    private var hasWildcards = false
+    private var suffixLabels = LabelCounts()
 
     init(seed: HashSeed) { self.seed = seed }
 
@@ -57,41 +67,70 @@ final class NameBook {
         index.reserve(more)
     }
 
-    private func hash(_ name: Bytes, isWildcard: Bool) -> UInt64 {
-        SipHash.hash(name, domain: (isWildcard ? KeyKind.wildcard : .exact).rawValue, seed: seed)
+    private func find(_ name: Bytes, _ kind: KeyKind, _ hash: UInt64) -> UInt32? {
+        index.find(hash, where: { names[Int($0)].kind == kind && sameBytes(names[Int($0)].bytes, name) })
+    }
+
+    private func hash(_ name: Bytes, _ kind: KeyKind) -> UInt64 {
+        SipHash.hash(name, domain: kind.rawValue, seed: seed)
     }
 
     /// The number of a name, old or new. All must be there before ``linkWildcards()``.
-    func intern(_ name: Bytes, isWildcard: Bool) -> UInt32 {
-        let hash = hash(name, isWildcard: isWildcard)
-        if let known = index.find(
-            hash, where: { names[Int($0)].isWildcard == isWildcard && sameBytes(names[Int($0)].bytes, name) })
-        {
-            return known
-        }
+    func intern(_ name: Bytes, _ kind: KeyKind) -> UInt32 {
+        let hash = hash(name, kind)
+        if let known = find(name, kind, hash) { return known }
         let number = UInt32(names.count)
-        names.append(Name(bytes: name, isWildcard: isWildcard))
+        names.append(Name(bytes: name, kind: kind))
         index.insert(hash, number)
-        if isWildcard { wildcards += 1 }
+        if kind == .wildcard { hasWildcards = true }
+        if kind == .suffix { suffixLabels.insert(LabelCounts.of(name)) }
         return number
     }
 
-    /// Puts each name under its wildcard.
+    /// Puts each name, wildcards too, under the wildcards that it clashes with (R4). Each pair that can clash has one
+    /// edge, from the longer suffix to the shorter; of equal ones, to the one that takes more.
     func linkWildcards() {
-        guard wildcards > 0 else { return }
-        for number in names.indices where !names[number].isWildcard {
-            guard let suffix = NameBook.parent(of: names[number].bytes) else { continue }
-            let found = index.find(hash(suffix, isWildcard: true)) {
-                names[Int($0)].isWildcard && sameBytes(names[Int($0)].bytes, suffix)
+        guard hasWildcards || !suffixLabels.isEmpty else { return }
+        for number in names.indices {
+            names[number].above = UInt32(edges.count)
+            let (bytes, kind) = (names[number].bytes, names[number].kind)
+            var labels = suffixLabels.isEmpty ? 0 : LabelCounts.of(bytes)
+            if kind != .suffix, suffixLabels.contains(labels) { link(number, bytes, .suffix) }
+            guard var rest = NameBook.parent(of: bytes) else { continue }
+            // Two of one label each never take the same name, but for equal ones.
+            if kind != .wildcard, hasWildcards { link(number, rest, .wildcard) }
+            while labels > 1 {
+                labels -= 1
+                if suffixLabels.contains(labels) { link(number, rest, .suffix) }
+                guard let next = NameBook.parent(of: rest) else { break }
+                rest = next
             }
-            guard let parent = found.map(Int.init) else { continue }
-            names[number].parent = UInt32(parent)
-            names[number].sibling = names[parent].child
-            names[parent].child = UInt32(number)
         }
-        for number in names.indices where names[number].isWildcard {
+        for number in names.indices where names[number].kind != .exact {
             names[number].below = UInt32(belows.count)
             belows.append(Below())
+        }
+    }
+
+    private func link(_ number: Int, _ suffix: Bytes, _ kind: KeyKind) {
+        guard let pattern = find(suffix, kind, hash(suffix, kind)) else { return }
+        edges.append(Edge(name: UInt32(number), pattern: pattern, next: names[Int(pattern)].child))
+        names[Int(pattern)].child = UInt32(edges.count - 1)
+        names[number].aboveCount += 1
+    }
+
+    /// The wildcards over a name.
+    func above(_ number: UInt32) -> LazyMapSequence<ArraySlice<Edge>, UInt32> {
+        let start = Int(names[Int(number)].above)
+        return edges[start..<start + Int(names[Int(number)].aboveCount)].lazy.map(\.pattern)
+    }
+
+    /// The names below a wildcard.
+    func forEachBelow(_ pattern: UInt32, _ body: (UInt32) -> Void) {
+        var edge = names[Int(pattern)].child
+        while edge != NameBook.none {
+            body(edges[Int(edge)].name)
+            edge = edges[Int(edge)].next
         }
     }
 
@@ -103,19 +142,18 @@ final class NameBook {
 
     func text(_ number: UInt32) -> String {
         let name = names[Int(number)]
-        return (name.isWildcard ? "*." : "") + String(decoding: name.bytes, as: UTF8.self)
+        return name.kind.mark + String(decoding: name.bytes, as: UTF8.self)
     }
 
-    /// The sums below the wildcard above a name, or nil.
-    func belowParent(_ number: UInt32) -> Int? {
-        let parent = names[Int(number)].parent
-        return parent == NameBook.none ? nil : Int(names[Int(parent)].below)
+    /// Where the sums below each of the wildcards over a name are.
+    func sumsAbove(_ number: UInt32) -> [Int] {
+        names[Int(number)].aboveCount == 0 ? [] : above(number).map { Int(names[Int($0)].below) }
     }
 
     /// True if no other env's wildcard or entry affects the name.
     func isAlone(_ number: UInt32, _ env: UInt32) -> Bool {
         let name = names[Int(number)]
-        return name.parent == NameBook.none && name.below == NameBook.none && name.contested.isNone
+        return name.aboveCount == 0 && name.below == NameBook.none && name.contested.isNone
             && (name.granted == NameBook.none || name.granted == env)
     }
 
@@ -138,10 +176,10 @@ final class NameBook {
         if name.granted != NameBook.none { return name.granted == env ? .owned : .another }
         if !name.contested.isNone { return .contested }
         var isContested = false
-        if name.parent != NameBook.none {
-            let parent = names[Int(name.parent)]
-            if parent.granted != NameBook.none, parent.granted != env { return .another }
-            isContested = parent.contested.hasOther(than: env)
+        for number in above(number) {
+            let pattern = names[Int(number)]
+            if pattern.granted != NameBook.none, pattern.granted != env { return .another }
+            isContested = isContested || pattern.contested.hasOther(than: env)
         }
         if name.below != NameBook.none {
             let below = belows[Int(name.below)]

@@ -160,16 +160,16 @@ struct ObjectDraft {
         return address
     }
 
-    /// A hostname in canonical form, and whether it is a wildcard's suffix.
+    /// A hostname in canonical form without its mark, and its kind.
     mutating func hostname(
         _ reader: inout JSONReader, _ field: StaticString, into arena: TextArena
-    ) throws(JSONError) -> (name: TextRef, isWildcard: Bool)? {
+    ) throws(JSONError) -> (name: TextRef, kind: KeyKind)? {
         guard try has(.string, &reader, field, optional: true), let value = try string(&reader, field)
         else { return nil }
         do throws(HostnameError) {
             let pattern = try HostPattern(value)
             guard let name = pattern.name.withBytes({ arena.append($0) }) else { return nil }
-            return (name, pattern.isWildcard)
+            return (name, pattern.kind)
         } catch {
             fault(reader, "\(field)", error.problem, remedy: error.remedy)
             return nil

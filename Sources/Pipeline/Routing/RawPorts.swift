@@ -25,20 +25,35 @@ struct PortUses {
     }
     private var uses: [UInt16: Use] = [:]
     private(set) var wildcards = 0
+    /// How many suffixes have how many labels.
+    private var suffixes: [Int: Int] = [:]
+
+    var suffixLabels: LabelCounts { suffixes.keys.reduce(into: LabelCounts()) { $0.insert($1) } }
 
     var count: Int { uses.count }
 
-    mutating func add(_ entry: UInt32, port: UInt16, _ options: RouteOptions) {
+    mutating func add(_ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes) {
         uses[port, default: Use()].count += 1
         uses[port]?.mix ^= entry &+ 1
-        if KeyKind(options) == .wildcard { wildcards += 1 }
+        switch KeyKind(options) {
+        case .wildcard: wildcards += 1
+        case .suffix: suffixes[LabelCounts.of(name), default: 0] += 1
+        case .exact, .raw: break
+        }
     }
 
-    mutating func remove(_ entry: UInt32, port: UInt16, _ options: RouteOptions) {
+    mutating func remove(_ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes) {
         uses[port]?.count -= 1
         uses[port]?.mix ^= entry &+ 1
         if uses[port]?.count == 0 { uses[port] = nil }
-        if KeyKind(options) == .wildcard { wildcards -= 1 }
+        switch KeyKind(options) {
+        case .wildcard: wildcards -= 1
+        case .suffix:
+            let labels = LabelCounts.of(name)
+            let left = (suffixes[labels] ?? 1) - 1
+            suffixes[labels] = left > 0 ? left : nil
+        case .exact, .raw: break
+        }
     }
 
     /// Each port in use; the route's entry where there is only one.

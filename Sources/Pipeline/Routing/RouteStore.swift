@@ -1,63 +1,5 @@
 import Pipeline
 
-/// One route id, for as long as a table or a connection refers to it: the counters that outlive tables (R11), and the
-/// control side's notes. The cell comes first: its address is the entry's.
-struct RouteEntry: ~Copyable {
-    let cell: RouteCell
-    /// Where the newest table has it; nil: not there yet, or no more.
-    var current: UnsafePointer<TableRoute>?
-    /// How many shards hold it.
-    var references: UInt32 = 0
-    /// Its place in the list of its group's routes; ``none`` ends it.
-    var nextInGroup = RouteEntry.none
-    var previousInGroup = RouteEntry.none
-    /// Index + 1 of the version that the running apply's documents have; 0: none. While free: the next free entry.
-    var candidate: UInt32 = 0
-    var place = Place(line: 0, column: 0)
-    var source = StateDocument.Source.state
-    /// The running apply serves it, in some version.
-    var isServed = false
-    /// Known by id: not removed.
-    var isLive = true
-    /// In the list of free entries.
-    var isFree = false
-    /// Only connections refer to it now.
-    var isPinned = false
-
-    init(id: Bytes) { cell = RouteCell(id: FrozenText(copying: id)) }
-    deinit { cell.id.deallocate() }
-
-    static let none = UInt32.max
-}
-
-/// The backends of a group, with the references of the routes that point to them.
-struct BackendBox {
-    /// First: routes point to it.
-    let group: BackendGroup
-    var references: Int
-}
-
-/// What is known of one backend address, with the references of the groups that have it.
-struct BackendCellBox: ~Copyable {
-    /// First: backends point to it.
-    let cell: BackendCell
-    var references = 0
-    /// Only connections refer to it now.
-    var isPinned = false
-    init(_ endpoint: Endpoint) { cell = BackendCell(endpoint) }
-}
-
-/// The owner of an env's routes, with the references of those.
-struct OwnerBox: ~Copyable {
-    /// First: routes point to it.
-    let owner: RouteOwner
-    var references = 1
-    init(org: String, app: String, env: String) {
-        owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env))
-    }
-    deinit { owner.deallocateTexts() }
-}
-
 /// The memory behind tables: entries, shards, backends, owners and identities, with their reference counts.
 ///
 /// Objects that connections pin by count (``RouteCell/users``, ``BackendCell/active``, …) outlive their last table:
@@ -71,12 +13,18 @@ public final class RouteStore {
     private var used: UInt32 = 0
     private var free = RouteEntry.none
     private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
+    private var routeCells: [RouteCellKey: UnsafeMutablePointer<RouteCellBox>] = [:]
+    private var groupCells: [TurnKey: UnsafeMutablePointer<GroupCellBox>] = [:]
+    /// The box that was shared last: a map's million entries have one.
+    private var lastShared: UnsafeMutablePointer<RouteCellBox>?
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.
     public private(set) var liveBlocks = 0
 
     private enum Pinned {
         case entry(UInt32)
+        case route(UnsafeMutablePointer<RouteCellBox>)
         case backend(UnsafeMutablePointer<BackendCellBox>)
+        case group(UnsafeMutablePointer<GroupCellBox>)
         case owner(UnsafeMutablePointer<OwnerBox>)
         case identity(UnsafeMutablePointer<InstanceIdentity>)
     }
@@ -95,8 +43,9 @@ public final class RouteStore {
     init() {}
 
     deinit {
-        for item in pinned { free(item) }
+        for item in pinned where !isNamedAgain(item) { free(item) }
         for index in 0..<used { entry(index).deinitialize(count: 1) }
+        for box in routeCells.values { box.deinitialize(count: 1).deallocate() }
         for chunk in chunks { chunk.deallocate() }
     }
 
@@ -110,7 +59,37 @@ public final class RouteStore {
     }
 
     func cell(_ index: UInt32) -> UnsafePointer<RouteCell> {
-        UnsafeRawPointer(entry(index)).assumingMemoryBound(to: RouteCell.self)
+        if let shared = entry(index).pointee.shared {
+            return UnsafeRawPointer(shared).assumingMemoryBound(to: RouteCell.self)
+        }
+        return UnsafeRawPointer(entry(index)).assumingMemoryBound(to: RouteCell.self)
+    }
+
+    /// Has the entry count with all others of this key.
+    func share(_ key: RouteCellKey, by index: UInt32) {
+        guard entry(index).pointee.shared == nil else { return }
+        let box: UnsafeMutablePointer<RouteCellBox>
+        if let last = lastShared, last.pointee.key == key {
+            box = last
+        } else if let known = routeCells[key] {
+            box = known
+        } else {
+            allocated()
+            box = .allocate(capacity: 1)
+            box.initialize(to: RouteCellBox(key))
+            routeCells[key] = box
+        }
+        lastShared = box
+        box.pointee.references += 1
+        entry(index).pointee.shared = box
+    }
+
+    private func release(_ box: UnsafeMutablePointer<RouteCellBox>) {
+        box.pointee.references -= 1
+        guard box.pointee.references == 0, !box.pointee.isPinned else { return }
+        box.pointee.isPinned = true
+        if box == lastShared { lastShared = nil }
+        freeWhenUnpinned(.route(box))
     }
 
     func makeEntry(id: Bytes) -> UInt32 {
@@ -166,16 +145,22 @@ public final class RouteStore {
     private func isPinned(_ item: Pinned) -> Bool {
         switch item {
         case .entry(let index): entry(index).pointee.cell.users.current > 0
+        case .route(let box): box.pointee.cell.users.current > 0
         case .backend(let box): box.pointee.cell.active.current > 0
+        case .group(let box): box.pointee.cell.active.current > 0
         case .owner(let box): box.pointee.owner.users.current > 0
         case .identity(let identity): identity.pointee.users.current > 0
         }
     }
 
-    /// An address may return while old connections exist: it reuses the cell.
+    /// A route, an address or a group may return while old connections exist: it reuses the cell.
     private func isNamedAgain(_ item: Pinned) -> Bool {
-        guard case .backend(let box) = item, box.pointee.references > 0 else { return false }
-        box.pointee.isPinned = false
+        switch item {
+        case .route(let box) where box.pointee.references > 0: box.pointee.isPinned = false
+        case .backend(let box) where box.pointee.references > 0: box.pointee.isPinned = false
+        case .group(let box) where box.pointee.references > 0: box.pointee.isPinned = false
+        default: return false
+        }
         return true
     }
 
@@ -186,8 +171,18 @@ public final class RouteStore {
             entry(index).pointee.isPinned = false
             entry(index).pointee.candidate = free
             free = index
+            if let box = entry(index).pointee.shared { release(box) }
+            entry(index).pointee.shared = nil
+        case .route(let box):
+            routeCells[box.pointee.key] = nil
+            box.deinitialize(count: 1)
+            box.deallocate()
         case .backend(let box):
             backendCells[box.pointee.cell.endpoint] = nil
+            box.deinitialize(count: 1)
+            box.deallocate()
+        case .group(let box):
+            groupCells[box.pointee.key] = nil
             box.deinitialize(count: 1)
             box.deallocate()
         case .owner(let box):
@@ -246,9 +241,11 @@ public final class RouteStore {
 
     // MARK: Boxes
 
-    /// - Parameter isHashed: with the table that consistent hashing needs.
+    /// - Parameters:
+    ///   - name: of a `backends` block; empty: none.
+    ///   - cursor: where round robin begins, if nobody has taken turns under this key yet.
     func makeBackends(
-        _ list: [(backend: BackendSpec, instance: String)], isHashed: Bool, health: RouteHealth? = nil
+        _ list: [(backend: BackendSpec, instance: String)], _ key: GroupKey, name: String = "", cursor: UInt64 = 0
     ) -> UnsafeMutablePointer<BackendBox> {
         allocated()
         let box = UnsafeMutablePointer<BackendBox>.allocate(capacity: 1)
@@ -262,10 +259,13 @@ public final class RouteStore {
                 cell: retainCell(item.backend.endpoint), weight: item.backend.weight,
                 maxConnections: item.backend.maxConnections, priority: item.backend.priority)
         }
-        let group = BackendGroup(backends: FrozenArray(backends), health: health.map(GroupHealth.interned)) { tier in
+        let group = BackendGroup(
+            backends: FrozenArray(backends), cell: retainCell(key.turns, name: name, cursor: cursor),
+            maxConnections: key.maxConnections, health: key.health.map(GroupHealth.interned)
+        ) { tier in
             let weights = tier.buffer.map(\.weight)
             let specs = tier.buffer.map { BackendSpec($0.address.endpoint, weight: $0.weight) }
-            return BalanceTables(schedule: TurnSchedule.make(weights), maglev: isHashed ? Maglev.table(specs) : [])
+            return BalanceTables(schedule: TurnSchedule.make(weights), maglev: key.isHashed ? Maglev.table(specs) : [])
         }
         box.initialize(to: BackendBox(group: group, references: 1))
         return box
@@ -284,6 +284,29 @@ public final class RouteStore {
         }
         box.pointee.references += 1
         return UnsafeRawPointer(box).assumingMemoryBound(to: BackendCell.self)
+    }
+
+    /// One cell per key across groups and snapshots: a change of backends starts no turns anew (R11).
+    private func retainCell(_ key: TurnKey, name: String, cursor: UInt64) -> UnsafePointer<GroupCell> {
+        let box: UnsafeMutablePointer<GroupCellBox>
+        if let known = groupCells[key] {
+            box = known
+        } else {
+            allocated()
+            box = .allocate(capacity: 1)
+            box.initialize(to: GroupCellBox(key, name: name, cursor: cursor))
+            groupCells[key] = box
+        }
+        box.pointee.references += 1
+        return UnsafeRawPointer(box).assumingMemoryBound(to: GroupCell.self)
+    }
+
+    private func releaseCell(_ cell: UnsafePointer<GroupCell>) {
+        let box = UnsafeMutableRawPointer(mutating: cell).assumingMemoryBound(to: GroupCellBox.self)
+        box.pointee.references -= 1
+        guard box.pointee.references == 0, !box.pointee.isPinned else { return }
+        box.pointee.isPinned = true
+        freeWhenUnpinned(.group(box))
     }
 
     /// The known endpoints of some addresses, in order.
@@ -307,6 +330,7 @@ public final class RouteStore {
             backend.instance.deallocate()
             releaseCell(backend.address.endpoint)
         }
+        releaseCell(box.pointee.group.cell)
         box.pointee.group.deallocate()
         box.deallocate()
         freed()

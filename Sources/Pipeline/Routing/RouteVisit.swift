@@ -5,7 +5,7 @@ extension RouteTableSnapshot {
     /// In how many parts the routes can be visited; each has about a hundred.
     public var partCount: Int { table.pointee.shards.count }
 
-    /// Each route of one part with its hostname (`*.` in front of a wildcard; nil: it has none). The pointer
+    /// Each route of one part with its hostname (`*.` or `.` in front of a wildcard; nil: it has none). The pointer
     /// is valid as long as this snapshot.
     public func visit(part: Int, _ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
         guard table.pointee.shards.indices.contains(part) else { return }
@@ -27,6 +27,6 @@ extension TableRoute {
     /// Its name as people write it, that of a raw route too; nil: it has none.
     var hostname: String? {
         guard nameLength > 0 else { return nil }
-        return (options.contains(.wildcard) ? "*." : "") + String(decoding: name, as: UTF8.self)
+        return options.nameKind.mark + String(decoding: name, as: UTF8.self)
     }
 }

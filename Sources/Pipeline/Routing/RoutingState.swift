@@ -85,7 +85,7 @@ public final class RoutingState {
         shards.initialize(repeating: RouteShard.empty(store))
         let table = RouteTable(
             seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]), hasWildcards: false,
-            dedicated: DedicatedTable([]))
+            suffixLabels: LabelCounts(), dedicated: DedicatedTable([]))
         snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
     }
 

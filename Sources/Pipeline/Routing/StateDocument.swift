@@ -20,6 +20,11 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     static let allowNonTLS = RouteOptions(rawValue: 32)
     /// R16: its PROXY settings contradict each other, so every connection is refused. Derived, not read.
     static let proxyMismatch = RouteOptions(rawValue: 64)
+    static let suffix = RouteOptions(rawValue: 128)
+
+    /// What its name is, whether it is matched by or not.
+    var nameKind: KeyKind { contains(.wildcard) ? .wildcard : contains(.suffix) ? .suffix : .exact }
+    init(_ kind: KeyKind) { self = kind == .wildcard ? .wildcard : kind == .suffix ? .suffix : [] }
 
     /// Nil: not given. Three bits: 0, or its number + 1.
     var balance: Balance? { Balance(rawValue: UInt8(rawValue >> 8 & 7) &- 1) }
@@ -105,9 +110,10 @@ public struct InstanceObject: Sendable {
 /// A requested route with valid fields; ``RoutingState`` decides what it may claim.
 public struct RouteObject: Sendable {
     public let id: TextRef
-    /// Canonical; the suffix alone for a wildcard; empty: none.
+    /// Canonical; without the mark of a wildcard; empty: none.
     let name: TextRef
     public let env: UInt32
+    /// Of a config file: the name of the `backends` block; empty: none.
     public let processType: UInt32
     /// 0 exactly if ``backendList`` is given.
     public let backendPort: UInt16
@@ -122,11 +128,22 @@ public struct RouteObject: Sendable {
     public var isRaw: Bool { options.contains(.raw) }
 }
 
+/// Backends as a config file lists them.
+struct BackendList: Hashable, Sendable {
+    let backends: [BackendSpec]
+    /// Of a `backends` block; nil: of a `route` block.
+    let name: String?
+    /// Over all routes of the block; 0: no limit.
+    let maxConnections: UInt32
+    /// Nil: as the `backend` stage says.
+    let health: RouteHealth?
+}
+
 /// The owner of a name (R5), assigned by the control plane whatever routes claim.
 public struct HostnameObject: Sendable {
-    /// Canonical; the suffix alone for a wildcard.
+    /// Canonical; without the mark of a wildcard.
     let name: TextRef
-    let isWildcard: Bool
+    let kind: KeyKind
     public let env: UInt32
     /// When the env claimed the name: lower is earlier. Nil: after all with a number.
     public let claimed: UInt64?
@@ -176,18 +193,11 @@ public struct StateDocument: Sendable {
     public func symbol(_ number: UInt32) -> String { symbols.string(number) }
     /// The name that an entry of `hostnames` is about.
     public func hostname(_ entry: HostnameObject) -> String {
-        (entry.isWildcard ? "*." : "") + text.string(entry.name)
+        entry.kind.mark + text.string(entry.name)
     }
-    /// The hostname as written: `app.example.com`, `*.example.com`; nil: none.
+    /// The hostname as written: `app.example.com`, `*.example.com`, `.example.com`; nil: none.
     public func hostname(_ route: RouteObject) -> String? {
         guard route.name.length > 0 else { return nil }
-        return (route.options.contains(.wildcard) ? "*." : "") + text.string(route.name)
+        return route.options.nameKind.mark + text.string(route.name)
     }
-}
-
-/// The backends of a config file's route, and what it says of their health.
-struct BackendList: Equatable {
-    var backends: [BackendSpec] = []
-    /// Nil: as its pipeline says.
-    var health: RouteHealth?
 }

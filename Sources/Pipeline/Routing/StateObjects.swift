@@ -90,7 +90,7 @@ extension StateBuilder {
         var draft = ObjectDraft(.route, at: place)
         var id: TextRef?
         var (env, process): (UInt32?, UInt32?)
-        var host: (name: TextRef, isWildcard: Bool)?
+        var host: (name: TextRef, kind: KeyKind)?
         var (port, backendPort): (UInt16?, UInt16?)
         var hint: ProtocolHint?
         var options: RouteOptions = []
@@ -122,7 +122,7 @@ extension StateBuilder {
         }
         draft.takeFlaw(of: &reader)
         if hint == .tcpRaw { options.insert(.raw) }
-        if host?.isWildcard == true { options.insert(.wildcard) }
+        if let host { options.insert(RouteOptions(host.kind)) }
         let isComplete =
             draft.faults.isEmpty && id != nil && env != nil && port != nil && hint != nil && process != nil
             && backendPort != nil
@@ -149,11 +149,11 @@ extension StateBuilder {
     mutating func readHostname(_ reader: inout JSONReader) throws(JSONError) {
         let place = Place(line: reader.line, column: reader.column)
         var draft = ObjectDraft(.hostname, at: place)
-        var host: (name: TextRef, isWildcard: Bool)?
+        var host: (name: TextRef, kind: KeyKind)?
         var env: UInt32?
         var claimed: UInt64?
         let (text, symbols) = (document.text, document.symbols)
-        var others: [(name: TextRef, isWildcard: Bool)] = []
+        var others: [(name: TextRef, kind: KeyKind)] = []
         try reader.object(StateBuilder.hostnameKeys) { reader, field throws(JSONError) in
             switch field {
             case 0:
@@ -168,11 +168,11 @@ extension StateBuilder {
         if draft.faults.isEmpty, let host, let env {
             append(
                 HostnameObject(
-                    name: host.name, isWildcard: host.isWildcard, env: env, claimed: claimed, place: place))
+                    name: host.name, kind: host.kind, env: env, claimed: claimed, place: place))
             return
         }
-        let shown = { (host: (name: TextRef, isWildcard: Bool)) -> TextRef? in
-            Array((host.isWildcard ? "*." : "").utf8 + Array(text.bytes(host.name))).withUnsafeBufferPointer {
+        let shown = { (host: (name: TextRef, kind: KeyKind)) -> TextRef? in
+            Array(host.kind.mark.utf8 + Array(text.bytes(host.name))).withUnsafeBufferPointer {
                 text.append($0)
             }
         }

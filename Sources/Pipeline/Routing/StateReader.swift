@@ -194,8 +194,8 @@ struct StateBuilder {
     mutating func append(_ route: RouteObject) { document.routes.append(route) }
     mutating func append(_ hostname: HostnameObject) { document.hostnames.append(hostname) }
     mutating func noteMismatch(_ id: TextRef) { document.mismatched.insert(document.text.string(id)) }
-    mutating func append(backends: [BackendSpec], health: RouteHealth?) -> UInt32 {
-        document.backendLists.append(BackendList(backends: backends, health: health))
+    mutating func append(backends: BackendList) -> UInt32 {
+        document.backendLists.append(backends)
         return UInt32(clamping: document.backendLists.count)
     }
     mutating func add(_ problem: RouteProblem) { problems.add(problem) }

@@ -43,7 +43,7 @@ struct TableBuild {
         }
         let table = RouteTable(
             seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
-            hasWildcards: state.portUses.wildcards > 0,
+            hasWildcards: state.portUses.wildcards > 0, suffixLabels: state.portUses.suffixLabels,
             dedicated: makeDedicated())
         state.addressesChanged = false
         state.directoryChanged = false
@@ -103,12 +103,13 @@ struct TableBuild {
     private func relink(_ accepted: [ApplyRun.Change]) {
         for candidate in accepted {
             if let current = store.entry(candidate.entry).pointee.current {
-                state.portUses.remove(candidate.entry, port: current.pointee.route.port, current.pointee.options)
+                state.portUses.remove(
+                    candidate.entry, port: current.pointee.route.port, current.pointee.options, current.pointee.name)
                 state.groups.unlink(candidate.entry, from: current.pointee.group, store)
                 run.touchedGroups.insert(current.pointee.group)
             }
             state.groups.link(candidate.entry, to: candidate.group, store)
-            state.portUses.add(candidate.entry, port: port(candidate), candidate.options)
+            state.portUses.add(candidate.entry, port: port(candidate), candidate.options, name(candidate))
             if candidate.options.contains(.ipv4Required) {
                 state.ipv4Routes.insert(candidate.entry)
             } else {
@@ -118,13 +119,14 @@ struct TableBuild {
         for number in run.removed {
             guard let current = store.entry(number).pointee.current else { continue }
             state.ipv4Routes.remove(number)
-            state.portUses.remove(number, port: current.pointee.route.port, current.pointee.options)
+            state.portUses.remove(
+                number, port: current.pointee.route.port, current.pointee.options, current.pointee.name)
             state.drains.add(
                 removed: number, id: current.pointee.route.id.string, current.pointee.options.onDelete,
                 apply: state.applies, store)
             state.groups.unlink(number, from: current.pointee.group, store)
             run.touchedGroups.insert(current.pointee.group)
-            let hash = SipHash.hash(current.pointee.route.id.buffer, domain: 3, seed: state.seed)
+            let hash = SipHash.hash(run.id(of: number), domain: 3, seed: state.seed)
             state.ids.remove(hash, number)
             store.entry(number).pointee.isLive = false
         }
@@ -168,6 +170,13 @@ struct TableBuild {
             return store.entry(change.entry).pointee.current?.pointee.route.port ?? 0
         }
         return run.object(run.versions[index]).port
+    }
+
+    private func name(_ change: ApplyRun.Change) -> Bytes {
+        guard let index = change.version else {
+            return store.entry(change.entry).pointee.current?.pointee.name ?? Bytes(start: nil, count: 0)
+        }
+        return run.document(run.versions[index]).text.bytes(run.object(run.versions[index]).name)
     }
 
     private func makeShards(

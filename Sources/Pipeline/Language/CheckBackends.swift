@@ -1,0 +1,313 @@
+import Pipeline
+
+/// A `backends` block: where routes that name it lead.
+package struct BackendsBlock: Sendable {
+    package let name: Located<String>
+    /// At least one; ports 1...65535.
+    package let backends: [Located<BackendSpec>]
+    /// Nil: as the route or the `backend` stage says.
+    package let balance: Located<Balance>?
+    /// Over all routes of the block; nil: no limit.
+    package let maxConnections: Located<UInt32>?
+    /// Nil: as the route or the `backend` stage says.
+    package let health: Located<RouteHealth>?
+    /// Nil: as the route says.
+    package let proxyV2: Located<Bool>?
+    package let backendExpectsProxy: Located<Bool>?
+}
+
+/// What a `route` block and a `backends` block both can say.
+struct BackendFields {
+    var backends: [Located<BackendSpec>] = []
+    var proxyV2: Located<Bool>?
+    var backendExpectsProxy: Located<Bool>?
+    var balance: Located<Balance>?
+    var maxConnections: Located<UInt32>?
+    var health: Located<RouteHealth>?
+}
+
+extension Checker {
+    static let groupFields = [
+        "backend", "balance", "max_connections", "proxy_protocol", "backend_expects_proxy_protocol", "health",
+    ]
+
+    func checkGroups(_ entries: [EntrySyntax]) {
+        var first: [String: SourceSpan] = [:]
+        for entry in entries where !reporter.isFull {
+            guard let name = newName(of: entry, "group of backends", &first) else { continue }
+            groupNames.append(name.value)
+            if let group = checkedGroup(entry, name) { groups[name.value] = group }
+        }
+    }
+
+    private func checkedGroup(_ entry: EntrySyntax, _ name: Located<String>) -> BackendsBlock? {
+        let errorsBefore = reporter.errorCount
+        var fields = BackendFields()
+        var seen: [String: SourceSpan] = [:]
+        for line in entry.body?.entries ?? [] where !reporter.isFull {
+            guard let words = fieldWords(line, of: "backends", among: Checker.groupFields, &seen) else { continue }
+            checkBackendField(line.keyword, words, &fields)
+        }
+        if seen["backend"] == nil {
+            reporter.error(
+                name.span, "`backends \(name.value)` has no backend",
+                help: "add a line like `backend [fd00::10]:8443`")
+        }
+        guard reporter.errorCount == errorsBefore else { return nil }
+        warnIfWeightless(fields.backends, of: "the block", at: entry.headSpan)
+        return BackendsBlock(
+            name: name, backends: fields.backends, balance: fields.balance, maxConnections: fields.maxConnections,
+            health: fields.health, proxyV2: fields.proxyV2, backendExpectsProxy: fields.backendExpectsProxy)
+    }
+
+    /// The block that a route names by `backends NAME`. Nil, reported, if there is none.
+    func group(_ word: WordSyntax) -> BackendsBlock? {
+        usedGroups.insert(word.text)
+        if let group = groups[word.text] { return group }
+        // One that is there but wrong is reported where it is.
+        guard !groupNames.contains(word.text) else { return nil }
+        let isAddress = word.text.contains(":")
+        reporter.error(
+            word.span,
+            isAddress
+                ? "\(quoted(word.text)) is not the name of a `backends` block"
+                : "no backends block is named \(quoted(word.text))",
+            help: isAddress
+                ? "for addresses write `backend \(word.text)`"
+                : suggestion(for: word.text, among: groupNames)
+                    ?? "add `backends \(word.text) { ... }` outside of routes")
+        return nil
+    }
+
+    /// In a file without errors.
+    func remarkOnUnusedGroups() {
+        for name in groupNames where !usedGroups.contains(name) {
+            guard let group = groups[name] else { continue }
+            reporter.warning(
+                group.name.span, "no route uses the backends `\(name)`",
+                help: "add `backends \(name)` to a route, or remove it")
+        }
+    }
+
+    // MARK: Fields
+
+    /// The words of a field's line. Nil, reported, if it is no field of the block, or is there already.
+    func fieldWords(
+        _ entry: EntrySyntax, of block: String, among fields: [String], _ seen: inout [String: SourceSpan]
+    ) -> [WordSyntax]? {
+        let keyword = entry.keyword
+        guard fields.contains(keyword.text) else {
+            reporter.error(
+                keyword.span, "`\(block)` has no field \(quoted(keyword.text))",
+                expected: orList(fields.map { "`\($0)`" }), help: suggestion(for: keyword.text, among: fields))
+            return nil
+        }
+        if let body = entry.body {
+            reporter.error(body.opening, "`\(keyword.text)` takes no block", help: "write its value on the same line")
+        }
+        let first = seen[keyword.text]
+        seen[keyword.text] = first ?? entry.headSpan
+        if keyword.text != "backend", isDuplicate("`\(keyword.text)`", entry.headSpan, firstAt: first) { return nil }
+        return arguments(of: entry)
+    }
+
+    /// One of ``groupFields``.
+    func checkBackendField(_ keyword: WordSyntax, _ words: [WordSyntax], _ fields: inout BackendFields) {
+        guard keyword.text != "backend" else {
+            checkBackends(words, keyword, &fields.backends)
+            return
+        }
+        guard let word = onlyWord(words, of: keyword, expected: Checker.valueForm(of: keyword.text)) else { return }
+        switch keyword.text {
+        case "proxy_protocol": fields.proxyV2 = choice(word, ["v2", "off"])
+        case "balance":
+            let names = Balance.allCases.map(\.name)
+            guard let index = choiceIndex(word, names) else { return }
+            fields.balance = Located(Balance.allCases[index], word.span)
+        case "max_connections":
+            fields.maxConnections = parsed(word) { text throws(ValueProblem) in
+                UInt32(clamping: try ConfigValue.count(text, 1...UInt64(UInt32.max)))
+            }
+        case "health": fields.health = routeHealth(word)
+        default: fields.backendExpectsProxy = choice(word, ["true", "false"])
+        }
+    }
+
+    private func routeHealth(_ word: WordSyntax) -> Located<RouteHealth>? {
+        if word.text == "off" { return Located(.off, word.span) }
+        guard let block = blocks.find(.health, word.text) as? any RouteHealthBlock else {
+            reporter.error(
+                word.span, "no health is named \(quoted(word.text))", expected: "the name of a `health` block or `off`",
+                help: suggestion(for: word.text, among: blocks.names(.health) + ["off"])
+                    ?? "add `health \(word.text) { ... }`")
+            return nil
+        }
+        usedBlocks.insert(ObjectIdentifier(block))
+        return Located(block.routeHealth, word.span)
+    }
+
+    static func valueForm(of field: String) -> String {
+        switch field {
+        case "id": "a name"
+        case "owner": "ORG/APP/ENV"
+        case "backends": "the name of a `backends` block"
+        case "proxy_protocol": "`v2` or `off`"
+        case "balance": orList(Balance.allCases.map { "`\($0.name)`" })
+        case "max_connections": "a number of connections"
+        case "health": "the name of a `health` block or `off`"
+        default: "`true` or `false`"
+        }
+    }
+
+    /// True for the first option, false for the second.
+    func choice(_ word: WordSyntax, _ options: [String]) -> Located<Bool>? {
+        choiceIndex(word, options).map { Located($0 == 0, word.span) }
+    }
+
+    private func choiceIndex(_ word: WordSyntax, _ options: [String]) -> Int? {
+        if let index = options.firstIndex(of: word.text) { return index }
+        reporter.error(
+            word.span, "unexpected \(quoted(word.text))", expected: orList(options.map { "`\($0)`" }),
+            help: suggestion(for: word.text, among: options))
+        return nil
+    }
+
+    // MARK: `backend` lines
+
+    private func checkBackends(
+        _ words: [WordSyntax], _ keyword: WordSyntax, _ backends: inout [Located<BackendSpec>]
+    ) {
+        if words.isEmpty {
+            reporter.error(
+                keyword.span.behind, "`backend` is not complete", expected: "addresses like `[fd00::10]:8443`")
+        }
+        let addresses = words.prefix { !Checker.backendOptions.contains($0.text) }
+        guard let options = backendOptions(addresses, words.dropFirst(addresses.count), keyword) else { return }
+        for word in addresses where !reporter.isFull {
+            if let help = backendHelp(word) {
+                reporter.error(
+                    word.span, "unexpected \(quoted(word.text))",
+                    expected: Checker.backendOptionsExpected, help: help)
+                continue
+            }
+            guard let endpoint = parsed(word, { text throws(ValueProblem) in try ConfigValue.backend(text) }) else {
+                continue
+            }
+            // Linear on purpose: a route has a handful, and a long list is bounded by what is kept.
+            let first = backends.first { $0.value.endpoint == endpoint.value }?.span
+            if isDuplicate("the backend \(quoted(word.text))", word.span, firstAt: first) { continue }
+            guard backends.count < 1024 else {
+                reporter.error(word.span, "more than 1024 backends in one block")
+                return
+            }
+            backends.append(
+                Located(
+                    BackendSpec(
+                        endpoint.value, weight: options.weight?.value ?? 1,
+                        maxConnections: options.maxConnections?.value ?? 0, priority: options.priority?.value ?? 0),
+                    endpoint.span))
+        }
+    }
+
+    /// For a word that its author meant as something else than an address.
+    private func backendHelp(_ word: WordSyntax) -> String? {
+        if groupNames.contains(word.text) { return "to name the block write `backends \(word.text)`" }
+        return ForeignWords.help(for: word.text, among: Checker.backendOptions)
+    }
+
+    private static let backendOptions = ["weight", "max", "priority", "backup"]
+    private static let backendOptionsExpected = orList(backendOptions.map { "`\($0)`" } + ["the end of the line"])
+
+    private struct BackendOptions {
+        var weight: Located<UInt16>?
+        var maxConnections: Located<UInt32>?
+        var priority: Located<UInt8>?
+    }
+
+    /// `weight 3 max 100 backup` after a single address. Nil, reported, if they can't be read.
+    private func backendOptions(
+        _ addresses: ArraySlice<WordSyntax>, _ words: ArraySlice<WordSyntax>, _ keyword: WordSyntax
+    ) -> BackendOptions? {
+        var options = BackendOptions()
+        guard let option = words.first else { return options }
+        guard addresses.count == 1 else {
+            reporter.error(
+                option.span, "`\(option.text)` applies to one backend, but this line has \(addresses.count)",
+                help: "write a `backend` line for each backend that has options")
+            return nil
+        }
+        var rest = words
+        while let option = rest.popFirst() {
+            guard Checker.backendOptions.contains(option.text) else {
+                reporter.error(
+                    option.span, "unexpected \(quoted(option.text))", expected: Checker.backendOptionsExpected,
+                    help: suggestion(for: option.text, among: Checker.backendOptions))
+                return nil
+            }
+            guard readBackendOption(option, &rest, &options) else { return nil }
+        }
+        return options
+    }
+
+    private func readBackendOption(
+        _ option: WordSyntax, _ rest: inout ArraySlice<WordSyntax>, _ options: inout BackendOptions
+    ) -> Bool {
+        if option.text == "backup" {
+            if isDuplicate("the priority", option.span, firstAt: options.priority?.span) { return false }
+            options.priority = Located(BackendSpec.backupPriority, option.span)
+            return true
+        }
+        guard let word = rest.popFirst() else {
+            reporter.error(option.span.behind, "`\(option.text)` is not complete", expected: "a number")
+            return false
+        }
+        let number = { (range: ClosedRange<UInt64>) in
+            self.parsed(word) { text throws(ValueProblem) in try ConfigValue.count(text, range) }
+        }
+        switch option.text {
+        case "weight":
+            if isDuplicate("`weight`", option.span, firstAt: options.weight?.span) { return false }
+            options.weight = number(0...UInt64(BackendSpec.weightLimit))
+                .map { Located(UInt16(clamping: $0.value), option.span) }
+            return options.weight != nil
+        case "priority":
+            if isDuplicate("the priority", option.span, firstAt: options.priority?.span) { return false }
+            options.priority = number(0...UInt64(BackendSpec.backupPriority))
+                .map { Located(UInt8(clamping: $0.value), option.span) }
+            return options.priority != nil
+        default:
+            if isDuplicate("`max`", option.span, firstAt: options.maxConnections?.span) { return false }
+            options.maxConnections = number(1...UInt64(UInt32.max))
+                .map { Located(UInt32(clamping: $0.value), option.span) }
+            return options.maxConnections != nil
+        }
+    }
+
+    /// Weight 0 means none, so a route of nothing else refuses everybody.
+    /// - Parameter what: `the route` or `the block`.
+    func warnIfWeightless(_ backends: [Located<BackendSpec>], of what: String, at span: SourceSpan) {
+        guard !backends.isEmpty, backends.allSatisfy({ $0.value.weight == 0 }) else { return }
+        reporter.report(
+            Diagnostic(
+                .warning, at: span, "every backend of \(what) has `weight 0`: it gets no connections",
+                help: ["give one of them a weight of 1 or more"]))
+    }
+}
+
+extension ConfigValue {
+    /// R10: instances have IPv6 overlay addresses. A `route` block also takes IPv4, for sites without an overlay.
+    static func backend(_ text: String) throws(ValueProblem) -> Endpoint {
+        let endpoint: Endpoint
+        do throws(ValueProblem) {
+            endpoint = try ConfigValue.endpoint(text)
+        } catch {
+            throw ValueProblem(
+                message: error.message, expected: "an address and a port like `[fd00::10]:8443`")
+        }
+        guard !endpoint.address.isUnspecified else {
+            throw ValueProblem(
+                message: "\(quoted(text)) can't be a backend", expected: "the address of an instance")
+        }
+        return endpoint
+    }
+}

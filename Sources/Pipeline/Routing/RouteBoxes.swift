@@ -1,0 +1,98 @@
+import Pipeline
+
+/// One claim of a route to a name or port, for as long as a table or a connection refers to it: the counters that outlive
+/// tables, and the control side's notes. The cell comes first: its address is the entry's.
+struct RouteEntry: ~Copyable {
+    /// Its id is the claim's. The claims of a config file's route count in a ``RouteCellBox`` of their own.
+    let cell: RouteCell
+    /// Nil: its own cell.
+    var shared: UnsafeMutablePointer<RouteCellBox>?
+    /// Where the newest table has it; nil: not there yet, or no more.
+    var current: UnsafePointer<TableRoute>?
+    /// How many shards hold it.
+    var references: UInt32 = 0
+    /// Its place in the list of its group's routes; ``none`` ends it.
+    var nextInGroup = RouteEntry.none
+    var previousInGroup = RouteEntry.none
+    /// Index + 1 of the version that the running apply's documents have; 0: none. While free: the next free entry.
+    var candidate: UInt32 = 0
+    var place = Place(line: 0, column: 0)
+    var source = StateDocument.Source.state
+    /// The running apply serves it, in some version.
+    var isServed = false
+    /// Known by id: not removed.
+    var isLive = true
+    /// In the list of free entries.
+    var isFree = false
+    /// Only connections refer to it now.
+    var isPinned = false
+
+    init(id: Bytes) { cell = RouteCell(id: FrozenText(copying: id)) }
+    deinit { cell.id.deallocate() }
+
+    static let none = UInt32.max
+}
+
+/// The backends of a group, with the references of the routes that point to them.
+struct BackendBox {
+    /// First: routes point to it.
+    let group: BackendGroup
+    var references: Int
+}
+
+/// What is known of one backend address, with the references of the groups that have it.
+struct BackendCellBox: ~Copyable {
+    /// First: backends point to it.
+    let cell: BackendCell
+    var references = 0
+    /// Only connections refer to it now.
+    var isPinned = false
+    init(_ endpoint: Endpoint) { cell = BackendCell(endpoint) }
+}
+
+/// The counters of a config file's route, whose names and ports are entries of their own, with the references of those.
+struct RouteCellBox: ~Copyable {
+    /// First: routes point to it.
+    let cell: RouteCell
+    let key: RouteCellKey
+    var references = 0
+    /// Only connections refer to it now.
+    var isPinned = false
+    init(_ key: RouteCellKey) {
+        cell = RouteCell(id: FrozenText(key.id))
+        self.key = key
+    }
+    deinit { cell.id.deallocate() }
+}
+
+/// A route that changes its owner is another one.
+struct RouteCellKey: Hashable {
+    let id: String
+    let env: UInt32
+}
+
+/// What the routes of a group share across tables, with the references of its ``BackendBox``es.
+struct GroupCellBox: ~Copyable {
+    /// First: groups point to it.
+    let cell: GroupCell
+    let key: TurnKey
+    var references = 0
+    /// Only connections refer to it now.
+    var isPinned = false
+    init(_ key: TurnKey, name: String, cursor: UInt64) {
+        cell = GroupCell(name: name.isEmpty ? .empty : FrozenText(name), cursor: cursor)
+        self.key = key
+    }
+    deinit { cell.name.deallocate() }
+}
+
+/// The owner of an env's routes, with the references of those.
+struct OwnerBox: ~Copyable {
+    /// First: routes point to it.
+    let owner: RouteOwner
+    var references = 1
+    init(org: String, app: String, env: String) {
+        owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env))
+    }
+    deinit { owner.deallocateTexts() }
+}
