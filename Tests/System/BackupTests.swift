@@ -180,4 +180,44 @@ struct BackupTests {
         let why = try Binary.run(["explain", node.config, "--to", "\(entry)", "--from", "[::1]:9"]).out
         #expect(why.contains("weight 0: no new connections"), "\(why)")
     }
+
+    @Test("a `backends` block has backups and health for all its routes; a route's own holds where the block has none")
+    func blockOfBackends() throws {
+        let dead = Place("::1", try FreePort.take())
+        let (spare, other) = (try Named("spare"), try Named("other"))
+        let entries = try (0..<3).map { _ in Place("::1", try FreePort.take()) }
+        let folder = try TemporaryFolder()
+        let admin = "\(folder.path)/admin"
+        let routes = [("a", ["backends one"]), ("b", ["backends one"]), ("c", ["backends two", "health off"])]
+            .enumerated().map { RouteText(id: $1.0, port: entries[$0].port, backends: [], more: $1.1) }
+        let groups = """
+            backends one {
+                backend  \(dead)
+                backend  \(spare.place) backup
+                health   web
+            }
+
+            backends two {
+                backend  \(dead) weight 0
+                backend  \(other.place) priority 2
+            }
+
+            """
+        // The stage has no probes: what is down here is so by the block's.
+        let node = try Node(
+            ConfigText(
+                settings: ["admin unix:\(admin)"], rawListeners: entries, routes: routes, more: Self.health + groups
+            ).description, folder: folder)
+        let down = try node.event("backend_down", of: dead).text
+        #expect(down.contains("\"health\":\"web\""), "\(down)")
+        #expect(try entries.map { try answers($0, 4) } == [["spare"], ["spare"], ["other"]])
+        // No connection had to try the dead one first.
+        #expect(try node.logs(12).values.allSatisfy { $0.attempts == 1 })
+        let rows = try Admin.json(["routes"], admin)["routes"] as? [[String: Any]] ?? []
+        let seen = rows.sorted { ($0["id"] as? String ?? "") < ($1["id"] as? String ?? "") }
+            .map { "\($0["group"] ?? "") \($0["priority_in_use"] ?? "")" }
+        #expect(seen == ["one 15", "one 15", "two 2"], "\(rows)")
+        let text = try Binary.run(["routes", "--admin", admin]).out
+        #expect(text.contains("one 1/2 backup"), "\(text)")
+    }
 }
