@@ -139,9 +139,7 @@ public struct HostPattern: Sendable {
     let kind: KeyKind
 
     public init(_ text: Bytes) throws(HostnameError) {
-        kind =
-            text.count >= 2 && text[0] == 0x2A && text[1] == 0x2E
-            ? .wildcard : text.count >= 2 && text[0] == 0x2E ? .suffix : .exact
+        kind = KeyKind(markOf: text)
         guard kind != .exact else {
             if text.count == 1, text[0] == 0x2A || text[0] == 0x2E {
                 throw HostnameError(

@@ -57,8 +57,7 @@ final class NameBook {
     var belows: [Below] = []
     private(set) var edges: [Edge] = []
     private var index = HashIndex()
-    private var hasWildcards = false
-    private var suffixLabels = LabelCounts()
+    private var patterns = NamePatterns()
 
     init(seed: HashSeed) { self.seed = seed }
 
@@ -82,28 +81,22 @@ final class NameBook {
         let number = UInt32(names.count)
         names.append(Name(bytes: name, kind: kind))
         index.insert(hash, number)
-        if kind == .wildcard { hasWildcards = true }
-        if kind == .suffix { suffixLabels.insert(LabelCounts.of(name)) }
+        if kind == .wildcard { patterns.hasWildcards = true }
+        if kind == .suffix { patterns.suffixes.insert(LabelCounts.of(name)) }
         return number
     }
 
     /// Puts each name, wildcards too, under the wildcards that it clashes with (R4). Each pair that can clash has one
     /// edge, from the longer suffix to the shorter; of equal ones, to the one that takes more.
     func linkWildcards() {
-        guard hasWildcards || !suffixLabels.isEmpty else { return }
+        guard !patterns.isEmpty else { return }
         for number in names.indices {
             names[number].above = UInt32(edges.count)
             let (bytes, kind) = (names[number].bytes, names[number].kind)
-            var labels = suffixLabels.isEmpty ? 0 : LabelCounts.of(bytes)
-            if kind != .suffix, suffixLabels.contains(labels) { link(number, bytes, .suffix) }
-            guard var rest = NameBook.parent(of: bytes) else { continue }
-            // Two of one label each never take the same name, but for equal ones.
-            if kind != .wildcard, hasWildcards { link(number, rest, .wildcard) }
-            while labels > 1 {
-                labels -= 1
-                if suffixLabels.contains(labels) { link(number, rest, .suffix) }
-                guard let next = NameBook.parent(of: rest) else { break }
-                rest = next
+            let _: Void? = patterns.first(over: bytes) { suffix, pattern in
+                // Not itself; and two of one label each never take the same name, but for equal ones.
+                if pattern != kind || kind == .suffix && suffix.count < bytes.count { link(number, suffix, pattern) }
+                return nil
             }
         }
         for number in names.indices where names[number].kind != .exact {
@@ -132,12 +125,6 @@ final class NameBook {
             body(edges[Int(edge)].name)
             edge = edges[Int(edge)].next
         }
-    }
-
-    /// What follows the first label; nil for a name of one label.
-    static func parent(of name: Bytes) -> Bytes? {
-        guard let dot = name.firstIndex(of: 0x2E), dot + 1 < name.count else { return nil }
-        return Bytes(rebasing: name[(dot + 1)...])
     }
 
     func text(_ number: UInt32) -> String {

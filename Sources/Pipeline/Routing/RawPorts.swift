@@ -24,11 +24,14 @@ struct PortUses {
         var mix: UInt32 = 0
     }
     private var uses: [UInt16: Use] = [:]
-    private(set) var wildcards = 0
+    private var wildcards = 0
     /// How many suffixes have how many labels.
     private var suffixes: [Int: Int] = [:]
 
-    var suffixLabels: LabelCounts { suffixes.keys.reduce(into: LabelCounts()) { $0.insert($1) } }
+    var patterns: NamePatterns {
+        NamePatterns(
+            hasWildcards: wildcards > 0, suffixes: suffixes.keys.reduce(into: LabelCounts()) { $0.insert($1) })
+    }
 
     var count: Int { uses.count }
 

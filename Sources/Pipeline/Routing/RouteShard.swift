@@ -22,31 +22,17 @@ enum KeyKind: UInt8 {
         }
     }
 
+    /// By the ``mark`` in front of a text. A mark alone is none.
+    init(markOf text: some RandomAccessCollection<UInt8>) {
+        let begins = { (kind: KeyKind) in text.count > 1 && text.starts(with: kind.mark.utf8) }
+        self = begins(.wildcard) ? .wildcard : begins(.suffix) ? .suffix : .exact
+    }
+
     /// A text in canonical form, and its kind.
     static func split(_ text: String) -> (kind: KeyKind, bytes: [UInt8]) {
-        let kind = text.hasPrefix("*.") ? KeyKind.wildcard : text.hasPrefix(".") ? .suffix : .exact
-        return (kind, Array(text.utf8.dropFirst(kind.mark.utf8.count)))
-    }
-}
-
-/// How many labels the suffixes of a table or a book have: a lookup tries no other length.
-struct LabelCounts: Equatable {
-    private var low: UInt64 = 0
-    private var high: UInt64 = 0
-
-    var isEmpty: Bool { low | high == 0 }
-    /// - Parameter labels: at most 127, as names have.
-    @inline(__always) func contains(_ labels: Int) -> Bool {
-        (labels < 64 ? low &>> UInt64(labels) : high &>> UInt64(labels &- 64)) & 1 != 0
-    }
-    mutating func insert(_ labels: Int) {
-        if labels < 64 { low |= 1 &<< UInt64(labels) } else { high |= 1 &<< UInt64(labels &- 64) }
-    }
-
-    @inline(__always) static func of(_ name: Bytes) -> Int {
-        var labels = 1
-        for byte in name where byte == 0x2E { labels &+= 1 }
-        return labels
+        let bytes = Array(text.utf8)
+        let kind = KeyKind(markOf: bytes)
+        return (kind, Array(bytes.dropFirst(kind.mark.utf8.count)))
     }
 }
 

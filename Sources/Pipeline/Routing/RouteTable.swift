@@ -16,8 +16,7 @@ struct RouteTable: RouteLookup {
     let shardBits: UInt64
     let shards: UnsafeMutableBufferPointer<RouteShard.Pointer>
     let ports: UnsafeMutableBufferPointer<PortSlot>
-    let hasWildcards: Bool
-    let suffixLabels: LabelCounts
+    let patterns: NamePatterns
     let dedicated: DedicatedTable
 
     static func hash(_ name: Bytes, _ kind: KeyKind, port: UInt16, seed: HashSeed) -> UInt64 {
@@ -47,43 +46,18 @@ struct RouteTable: RouteLookup {
         }
         let port = destination.endpoint.port
         if let found = table.pointee.find(name, .exact, port) { return found.asRoute }
-        guard table.pointee.hasPatterns else { return nil }
-        return table.pointee.pattern(name, port, { _ in true })?.asRoute
-    }
-
-    @inline(__always) private var hasPatterns: Bool { hasWildcards || !suffixLabels.isEmpty }
-
-    /// The wildcard with the longest suffix (R4): `.name` itself; then with each label less `*.` where that is the first,
-    /// and `.`. Only lengths that some suffix has are looked up.
-    @inline(__always) private func pattern(
-        _ name: Bytes, _ port: UInt16, _ serves: (UnsafePointer<TableRoute>) -> Bool
-    ) -> UnsafePointer<TableRoute>? {
-        var labels = suffixLabels.isEmpty ? 0 : LabelCounts.of(name)
-        if suffixLabels.contains(labels), let found = find(name, .suffix, port), serves(found) { return found }
-        guard var rest = RouteTable.suffix(of: name) else { return nil }
-        if hasWildcards, let found = find(rest, .wildcard, port), serves(found) { return found }
-        while labels > 1 {
-            labels &-= 1
-            if suffixLabels.contains(labels), let found = find(rest, .suffix, port), serves(found) { return found }
-            guard let next = RouteTable.suffix(of: rest) else { return nil }
-            rest = next
-        }
-        return nil
-    }
-
-    /// What follows the first label.
-    @inline(__always) private static func suffix(of name: Bytes) -> Bytes? {
-        var dot = 0
-        while dot < name.count, name[dot] != 0x2E { dot &+= 1 }
-        guard dot > 0, dot &+ 1 < name.count else { return nil }
-        return Bytes(rebasing: name[(dot &+ 1)...])
+        guard !table.pointee.patterns.isEmpty else { return nil }
+        return table.pointee.patterns.first(over: name) { table.pointee.find($0, $1, port) }?.asRoute
     }
 
     /// R9: lookup among the routes of this dedicated address alone.
     private func named(_ name: Bytes, dedicated place: DedicatedTable.Place) -> UnsafePointer<Route>? {
         if let found = find(name, .exact, place.port), place.serves(found) { return found.asRoute }
-        guard hasPatterns else { return nil }
-        return pattern(name, place.port, place.serves)?.asRoute
+        guard !patterns.isEmpty else { return nil }
+        let found = patterns.first(over: name) { suffix, kind in
+            find(suffix, kind, place.port).flatMap { place.serves($0) ? $0 : nil }
+        }
+        return found?.asRoute
     }
 
     public static func sole(

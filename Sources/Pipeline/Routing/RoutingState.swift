@@ -84,8 +84,8 @@ public final class RoutingState {
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
         shards.initialize(repeating: RouteShard.empty(store))
         let table = RouteTable(
-            seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]), hasWildcards: false,
-            suffixLabels: LabelCounts(), dedicated: DedicatedTable([]))
+            seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]),
+            patterns: NamePatterns(), dedicated: DedicatedTable([]))
         snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
     }
 

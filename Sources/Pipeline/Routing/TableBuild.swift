@@ -43,8 +43,7 @@ struct TableBuild {
         }
         let table = RouteTable(
             seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
-            hasWildcards: state.portUses.wildcards > 0, suffixLabels: state.portUses.suffixLabels,
-            dedicated: makeDedicated())
+            patterns: state.portUses.patterns, dedicated: makeDedicated())
         state.addressesChanged = false
         state.directoryChanged = false
         state.snapshot = RouteTableSnapshot(
