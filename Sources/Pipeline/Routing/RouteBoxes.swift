@@ -40,23 +40,31 @@ struct BackendBox {
     var references: Int
 }
 
+/// What outlives tables under a key, with its references. Connections pin it by a count of its own.
+protocol SharedBox: ~Copyable {
+    associatedtype Key: Hashable
+    var key: Key { get }
+    var references: Int { get set }
+    /// Only connections refer to it now.
+    var isPinned: Bool { get set }
+}
+
 /// What is known of one backend address, with the references of the groups that have it.
-struct BackendCellBox: ~Copyable {
+struct BackendCellBox: SharedBox, ~Copyable {
     /// First: backends point to it.
     let cell: BackendCell
     var references = 0
-    /// Only connections refer to it now.
     var isPinned = false
+    var key: Endpoint { cell.endpoint }
     init(_ endpoint: Endpoint) { cell = BackendCell(endpoint) }
 }
 
 /// The counters of a config file's route, whose names and ports are entries of their own, with the references of those.
-struct RouteCellBox: ~Copyable {
+struct RouteCellBox: SharedBox, ~Copyable {
     /// First: routes point to it.
     let cell: RouteCell
     let key: RouteCellKey
     var references = 0
-    /// Only connections refer to it now.
     var isPinned = false
     init(_ key: RouteCellKey) {
         cell = RouteCell(id: FrozenText(key.id))
@@ -72,12 +80,11 @@ struct RouteCellKey: Hashable {
 }
 
 /// What the routes of a group share across tables, with the references of its ``BackendBox``es.
-struct GroupCellBox: ~Copyable {
+struct GroupCellBox: SharedBox, ~Copyable {
     /// First: groups point to it.
     let cell: GroupCell
     let key: TurnKey
     var references = 0
-    /// Only connections refer to it now.
     var isPinned = false
     init(_ key: TurnKey, name: String, cursor: UInt64) {
         cell = GroupCell(name: name.isEmpty ? .empty : FrozenText(name), cursor: cursor)

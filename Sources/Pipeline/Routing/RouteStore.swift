@@ -68,28 +68,11 @@ public final class RouteStore {
     /// Has the entry count with all others of this key.
     func share(_ key: RouteCellKey, by index: UInt32) {
         guard entry(index).pointee.shared == nil else { return }
-        let box: UnsafeMutablePointer<RouteCellBox>
-        if let last = lastShared, last.pointee.key == key {
-            box = last
-        } else if let known = routeCells[key] {
-            box = known
-        } else {
-            allocated()
-            box = .allocate(capacity: 1)
-            box.initialize(to: RouteCellBox(key))
-            routeCells[key] = box
-        }
+        let box =
+            lastShared.flatMap { $0.pointee.key == key ? $0 : nil } ?? box(key, in: &routeCells) { RouteCellBox(key) }
         lastShared = box
         box.pointee.references += 1
         entry(index).pointee.shared = box
-    }
-
-    private func release(_ box: UnsafeMutablePointer<RouteCellBox>) {
-        box.pointee.references -= 1
-        guard box.pointee.references == 0, !box.pointee.isPinned else { return }
-        box.pointee.isPinned = true
-        if box == lastShared { lastShared = nil }
-        freeWhenUnpinned(.route(box))
     }
 
     func makeEntry(id: Bytes) -> UInt32 {
@@ -123,6 +106,35 @@ public final class RouteStore {
         else { return }
         entry.pointee.isPinned = true
         freeWhenUnpinned(.entry(index))
+    }
+
+    // MARK: What outlives tables
+
+    /// The box of the key: the one that is there, or a new one.
+    private func box<Box: SharedBox & ~Copyable>(
+        _ key: Box.Key, in boxes: inout [Box.Key: UnsafeMutablePointer<Box>], make: () -> Box
+    ) -> UnsafeMutablePointer<Box> {
+        if let known = boxes[key] { return known }
+        allocated()
+        let box = UnsafeMutablePointer<Box>.allocate(capacity: 1)
+        box.initialize(to: make())
+        boxes[key] = box
+        return box
+    }
+
+    private func release<Box: SharedBox & ~Copyable>(_ box: UnsafeMutablePointer<Box>, as item: Pinned) {
+        box.pointee.references -= 1
+        guard box.pointee.references == 0, !box.pointee.isPinned else { return }
+        box.pointee.isPinned = true
+        freeWhenUnpinned(item)
+    }
+
+    private func forget<Box: SharedBox & ~Copyable>(
+        _ box: UnsafeMutablePointer<Box>, in boxes: inout [Box.Key: UnsafeMutablePointer<Box>]
+    ) {
+        boxes[box.pointee.key] = nil
+        box.deinitialize(count: 1)
+        box.deallocate()
     }
 
     // MARK: What connections pin
@@ -171,20 +183,15 @@ public final class RouteStore {
             entry(index).pointee.isPinned = false
             entry(index).pointee.candidate = free
             free = index
-            if let box = entry(index).pointee.shared { release(box) }
+            if let box = entry(index).pointee.shared { release(box, as: .route(box)) }
             entry(index).pointee.shared = nil
         case .route(let box):
-            routeCells[box.pointee.key] = nil
-            box.deinitialize(count: 1)
-            box.deallocate()
+            if box == lastShared { lastShared = nil }
+            forget(box, in: &routeCells)
         case .backend(let box):
-            backendCells[box.pointee.cell.endpoint] = nil
-            box.deinitialize(count: 1)
-            box.deallocate()
+            forget(box, in: &backendCells)
         case .group(let box):
-            groupCells[box.pointee.key] = nil
-            box.deinitialize(count: 1)
-            box.deallocate()
+            forget(box, in: &groupCells)
         case .owner(let box):
             box.deinitialize(count: 1)
             box.deallocate()
@@ -273,40 +280,21 @@ public final class RouteStore {
 
     /// One cell per address across groups and snapshots: knowledge of a backend outlives an apply.
     func retainCell(_ endpoint: Endpoint) -> UnsafePointer<BackendCell> {
-        let box: UnsafeMutablePointer<BackendCellBox>
-        if let known = backendCells[endpoint] {
-            box = known
-        } else {
-            allocated()
-            box = .allocate(capacity: 1)
-            box.initialize(to: BackendCellBox(endpoint))
-            backendCells[endpoint] = box
-        }
+        let box = box(endpoint, in: &backendCells) { BackendCellBox(endpoint) }
         box.pointee.references += 1
         return UnsafeRawPointer(box).assumingMemoryBound(to: BackendCell.self)
     }
 
     /// One cell per key across groups and snapshots: a change of backends starts no turns anew (R11).
     private func retainCell(_ key: TurnKey, name: String, cursor: UInt64) -> UnsafePointer<GroupCell> {
-        let box: UnsafeMutablePointer<GroupCellBox>
-        if let known = groupCells[key] {
-            box = known
-        } else {
-            allocated()
-            box = .allocate(capacity: 1)
-            box.initialize(to: GroupCellBox(key, name: name, cursor: cursor))
-            groupCells[key] = box
-        }
+        let box = box(key, in: &groupCells) { GroupCellBox(key, name: name, cursor: cursor) }
         box.pointee.references += 1
         return UnsafeRawPointer(box).assumingMemoryBound(to: GroupCell.self)
     }
 
     private func releaseCell(_ cell: UnsafePointer<GroupCell>) {
         let box = UnsafeMutableRawPointer(mutating: cell).assumingMemoryBound(to: GroupCellBox.self)
-        box.pointee.references -= 1
-        guard box.pointee.references == 0, !box.pointee.isPinned else { return }
-        box.pointee.isPinned = true
-        freeWhenUnpinned(.group(box))
+        release(box, as: .group(box))
     }
 
     /// The known endpoints of some addresses, in order.
@@ -317,10 +305,7 @@ public final class RouteStore {
 
     func releaseCell(_ endpoint: Endpoint) {
         guard let box = backendCells[endpoint] else { return }
-        box.pointee.references -= 1
-        guard box.pointee.references == 0, !box.pointee.isPinned else { return }
-        box.pointee.isPinned = true
-        freeWhenUnpinned(.backend(box))
+        release(box, as: .backend(box))
     }
 
     func release(_ box: UnsafeMutablePointer<BackendBox>) {
