@@ -88,7 +88,7 @@ struct BackendChoice {
     }
 
     private func isEligible(_ backend: UnsafePointer<Backend>) -> Bool {
-        backend.pointee.weight > 0 && (ignoresHealth || backend.pointee.cell.pointee.isEligible(at: now))
+        ignoresHealth ? backend.pointee.weight > 0 : backend.pointee.isEligible(at: now)
     }
 
     private func wasTried(_ backend: UnsafePointer<Backend>) -> Bool {
@@ -192,7 +192,7 @@ struct BackendChoice {
     /// Orders backends by connections per weight, least first.
     private func isLessLoaded(_ a: UnsafePointer<Backend>, than b: UnsafePointer<Backend>) -> Bool {
         let load = { (backend: UnsafePointer<Backend>) in UInt64(backend.pointee.cell.pointee.active.current) }
-        let room = { (backend: UnsafePointer<Backend>) in UInt64(max(1, backend.pointee.weight)) * share(backend) }
+        let room = { (backend: UnsafePointer<Backend>) in UInt64(backend.pointee.weight) * share(backend) }
         // 32 bits of connections by 9 + 17 bits of room.
         return load(a) * room(b) < load(b) * room(a)
     }

@@ -131,23 +131,29 @@ public enum BackendFilter: Filter {
     }
 
     private static func retries(_ directive: Directive) throws(SettingsError) -> Int {
-        let mine = directive.clauses.filter { $0.name.hasPrefix("retries") }
+        guard let mine = try one(of: ["retries", "retries_off"], "a number", directive) else {
+            return BackendCandidates.capacity - 1
+        }
+        return mine.count().map { Int(clamping: $0) } ?? 0
+    }
+
+    /// What is a value or `off` is two clauses, the value's first, and a directive has one of them at most.
+    private static func one(
+        of names: [String], _ value: String, _ directive: Directive
+    ) throws(SettingsError) -> Clause? {
+        let mine = directive.clauses.filter { names.contains($0.name) }
         guard mine.count <= 1 else {
             throw SettingsError(
-                "`retries` is given twice", remedy: "write a number or `off`", clause: mine[1].name)
+                "`\(names[0])` is given twice", remedy: "write \(value) or `off`", clause: mine[1].name)
         }
-        guard mine.first?.name != "retries_off" else { return 0 }
-        return mine.first?.count().map { Int(clamping: $0) } ?? BackendCandidates.capacity - 1
+        return mine.first
     }
 
     private static func unreachableFor(
         _ directive: Directive, _ direct: DirectConnect
     ) throws(SettingsError) -> TimeSpan {
-        let mine = directive.clauses.filter { $0.name.hasPrefix("unreachable_") }
-        guard let first = mine.first else { return direct == .fromHost ? .seconds(30) : .zero }
-        guard mine.count == 1 else {
-            throw SettingsError(
-                "`unreachable_for` is given twice", remedy: "write a time or `off`", clause: mine[1].name)
+        guard let first = try one(of: ["unreachable_for", "unreachable_off"], "a time", directive) else {
+            return direct == .fromHost ? .seconds(30) : .zero
         }
         guard let time = directive.duration("unreachable_for") else { return .zero }
         guard direct != .fromClient else {

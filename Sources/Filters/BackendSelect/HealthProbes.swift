@@ -162,7 +162,7 @@ enum ProbeWords {
     /// RFC 9110 §7.2: a name or an address, with or without a port.
     private static let httpHost = ValueKind("HOST", expected: "a host") { text throws(ValueProblem) in
         let isFit = text.utf8.allSatisfy { c in
-            (c | 0x20 >= 0x61 && c | 0x20 <= 0x7A) || (c >= 0x30 && c <= 0x39) || "-._:[]".utf8.contains(c)
+            c.isASCIILetterOrDigit || "-._:[]".utf8.contains(c)
         }
         guard (1...255).contains(text.utf8.count), isFit else {
             throw ValueProblem(
@@ -201,7 +201,7 @@ enum ProbeWords {
         guard (1...253).contains(text.utf8.count), IPAddress(text) == nil else { throw problem }
         for label in text.split(separator: ".", omittingEmptySubsequences: false) {
             let isFit = label.utf8.allSatisfy { c in
-                (c | 0x20 >= 0x61 && c | 0x20 <= 0x7A) || (c >= 0x30 && c <= 0x39) || c == 0x2D || c == 0x5F
+                c.isASCIILetterOrDigit || c == 0x2D || c == 0x5F
             }
             guard (1...63).contains(label.utf8.count), isFit else { throw problem }
         }

@@ -163,7 +163,7 @@ struct AlertText {
     /// As a shell takes it for one word: names may have any visible ASCII.
     static func shellWord(_ text: String) -> String {
         let isPlain = { (c: UInt8) in
-            (c | 0x20 >= 0x61 && c | 0x20 <= 0x7A) || (c >= 0x30 && c <= 0x39) || "-._:/@%+,".utf8.contains(c)
+            c.isASCIILetterOrDigit || "-._:/@%+,".utf8.contains(c)
         }
         guard text.isEmpty || !text.utf8.allSatisfy(isPlain) else { return text }
         return "'" + text.replacing("'", with: "'\\''") + "'"

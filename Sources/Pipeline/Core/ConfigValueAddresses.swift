@@ -86,9 +86,8 @@ extension ConfigValue {
 
     /// A name that other lines refer to: a letter, then letters, digits, `_`, `-`, `.`; at most 64.
     public static func name(_ text: String, what: String) throws(ValueProblem) -> String {
-        let isLetter = { (c: UInt8) in (c | 0x20) >= 0x61 && (c | 0x20) <= 0x7A }
-        let rest = { (c: UInt8) in isLetter(c) || (c >= 0x30 && c <= 0x39) || c == 0x5F || c == 0x2D || c == 0x2E }
-        guard let first = text.utf8.first, isLetter(first), text.utf8.allSatisfy(rest), text.utf8.count <= 64 else {
+        let rest = { (c: UInt8) in c.isASCIILetterOrDigit || c == 0x5F || c == 0x2D || c == 0x2E }
+        guard let first = text.utf8.first, first.isASCIILetter, text.utf8.allSatisfy(rest), text.utf8.count <= 64 else {
             throw ValueProblem(
                 message: "\(quoted(text)) is not a name for a \(what)",
                 expected: "a letter, then letters, digits, `_`, `-` or `.`, at most 64")

@@ -83,7 +83,7 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var attempts = UInt8(BackendCandidates.capacity)
     public var retryWithin = TimeSpan.zero
     /// When the first attempt began.
-    public var firstAttempt: Instant?
+    public var firstAttempt = Instant(nanoseconds: 0)
     /// Connect to the original destination, and to no candidate (egress).
     public var direct = DirectConnect.no
     /// The timeout of that connect: the internet may lose a SYN or two, and there is no other candidate.

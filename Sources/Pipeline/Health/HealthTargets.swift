@@ -87,9 +87,7 @@ package struct ProbeTargets: @unchecked Sendable {
             let route = place.pointee
             // Its backends get no connections, and what they expect is unknown.
             guard !route.flags.contains(.proxyMismatch) else { return }
-            let isRaw = route.flags.contains(.raw)
-            let mine = entrances.filter { $0.isRaw == isRaw && $0.ports.contains(route.port) }
-            guard let use = use(of: route, mine, program) else { return }
+            guard let use = use(of: route, entrances, program) else { return }
             let key = GroupUse(group: route.group, usesProxy: route.flags.contains(.proxyV2))
             uses[key, default: use].add(use, route)
         }
@@ -98,13 +96,14 @@ package struct ProbeTargets: @unchecked Sendable {
 
     /// Nil: its backends are not probed for it.
     private static func use(of route: Route, _ entrances: [Entrance], _ program: Program) -> Use? {
+        let isRaw = route.flags.contains(.raw)
+        let leadsHere = { (entrance: Entrance) in entrance.isRaw == isRaw && entrance.ports.contains(route.port) }
         guard let health = route.group.pointee.health else {
-            guard let entrance = entrances.first(where: { $0.settings != nil }), let settings = entrance.settings else {
-                return nil
+            return entrances.first { $0.settings != nil && leadsHere($0) }.flatMap { entrance in
+                entrance.settings.map { Use(settings: $0, rank: entrance.chain) }
             }
-            return Use(settings: settings, rank: entrance.chain)
         }
-        guard !entrances.isEmpty, let name = health.pointee.name,
+        guard entrances.contains(where: leadsHere), let name = health.pointee.name,
             let settings = program.blocks.find(.health, name) as? HealthSettings, settings.probe != .off
         else { return nil }
         return Use(settings: settings, rank: -1)

@@ -15,17 +15,15 @@ extension HTTPProbe {
     func judge(_ answer: [UInt8]) -> ProbeScript.Next {
         let form: [UInt8?] = Array("HTTP/1.".utf8) + [nil, UInt8(ascii: " ")]
         for (byte, wanted) in zip(answer, form) {
-            guard wanted.map({ $0 == byte }) ?? HTTPProbe.isDigit(byte) else { return .end(.unexpected) }
+            guard wanted.map({ $0 == byte }) ?? byte.isASCIIDigit else { return .end(.unexpected) }
         }
         let code = answer.dropFirst(form.count).prefix(3)
-        guard code.allSatisfy(HTTPProbe.isDigit) else { return .end(.unexpected) }
+        guard code.allSatisfy(\.isASCIIDigit) else { return .end(.unexpected) }
         guard answer.count > form.count + 3 else { return .more }
         guard [0x20, 0x0D, 0x0A].contains(answer[form.count + 3]) else { return .end(.unexpected) }
         let status = code.reduce(0 as UInt16) { $0 * 10 + UInt16($1 - UInt8(ascii: "0")) }
         return .end(expect.contains(status) ? .good : .status)
     }
-
-    private static func isDigit(_ byte: UInt8) -> Bool { byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "9") }
 }
 
 /// PostgreSQL's protocol 3.0 (its manual, "Message Formats"): a StartupMessage, answered by `R`, a request to
@@ -140,7 +138,7 @@ enum RedisProbe {
 enum SMTPProbe {
     static func judge(_ answer: [UInt8], expecting code: String) -> ProbeScript.Next {
         guard answer.count >= 3 else {
-            return answer.allSatisfy { $0 >= 0x30 && $0 <= 0x39 } ? .more : .end(.unexpected)
+            return answer.allSatisfy(\.isASCIIDigit) ? .more : .end(.unexpected)
         }
         guard answer.starts(with: Array(code.utf8)) else { return refused(answer) }
         guard answer.last == UInt8(ascii: "\n") else { return .more }
@@ -151,7 +149,7 @@ enum SMTPProbe {
 
     /// 421, 554 and the like, at the end of the line.
     private static func refused(_ answer: [UInt8]) -> ProbeScript.Next {
-        let isCode = answer.prefix(3).allSatisfy { $0 >= 0x30 && $0 <= 0x39 }
+        let isCode = answer.prefix(3).allSatisfy(\.isASCIIDigit)
         guard isCode, answer[0] == UInt8(ascii: "4") || answer[0] == UInt8(ascii: "5") else { return .end(.unexpected) }
         return answer.last == UInt8(ascii: "\n") ? .end(.notReady) : .more
     }

@@ -139,16 +139,17 @@ enum SignalNumber {
     static let hangup: Int32 = 1
     static let interrupt: Int32 = 2
     static let terminate: Int32 = 15
-    /// SIGUSR1 and SIGUSR2.
-    static let ofOtherProxies: Set<Int32> = [10, 12]
+    static let user1: Int32 = 10
+    static let user2: Int32 = 12
+    static let ofOtherProxies = [user1, user2]
 
     static func name(_ number: Int32) -> String {
         switch number {
         case hangup: "SIGHUP"
         case interrupt: "SIGINT"
         case terminate: "SIGTERM"
-        case 10: "SIGUSR1"
-        case 12: "SIGUSR2"
+        case user1: "SIGUSR1"
+        case user2: "SIGUSR2"
         default: "signal \(number)"
         }
     }

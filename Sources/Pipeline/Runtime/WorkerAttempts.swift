@@ -4,14 +4,11 @@ import Pipeline
 extension Worker {
     /// R13: another attempt is allowed.
     func mayTry(_ index: Int) -> Bool {
-        let slot = slab.slots + index
-        let pending = blocks.pending(slot.pointee.pending)
-        guard let first = pending.pointee.facts.firstAttempt else {
-            pending.pointee.facts.firstAttempt = now
-            return true
-        }
+        let tried = slab.slots[index].tried
+        let pending = blocks.pending(slab.slots[index].pending)
         let within = pending.pointee.facts.retryWithin
-        return slot.pointee.tried < pending.pointee.facts.attempts && (within == .zero || now.since(first) < within)
+        let isLate = tried > 0 && within > .zero && now.since(pending.pointee.facts.firstAttempt) >= within
+        return tried < pending.pointee.facts.attempts && !isLate
     }
 
     /// The first candidate below its connection limit, which now counts this connection; nil: none.

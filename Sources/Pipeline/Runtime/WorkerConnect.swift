@@ -22,6 +22,7 @@ extension Worker {
             connectDirectly(index, pending.pointee.facts.direct, after: earlier)
             return
         }
+        if slot.pointee.tried == 0 { pending.pointee.facts.firstAttempt = now }
         var failure = earlier
         var excuse = RuntimeReason.noBackend
         while mayTry(index) {
