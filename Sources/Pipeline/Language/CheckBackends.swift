@@ -1,29 +1,35 @@
 import Pipeline
 
 /// A `backends` block: where routes that name it lead.
-package struct BackendsBlock: Sendable {
+@dynamicMemberLookup package struct BackendsBlock: Sendable {
     package let name: Located<String>
-    /// At least one; ports 1...65535.
-    package let backends: [Located<BackendSpec>]
-    /// Nil: as the route or the `backend` stage says.
-    package let balance: Located<Balance>?
-    /// Over all routes of the block; nil: no limit.
-    package let maxConnections: Located<UInt32>?
-    /// Nil: as the route or the `backend` stage says.
-    package let health: Located<RouteHealth>?
-    /// Nil: as the route says.
-    package let proxyV2: Located<Bool>?
-    package let backendExpectsProxy: Located<Bool>?
+    /// At least one backend; `max_connections` is over all routes of the block.
+    package let fields: BackendFields
+
+    package subscript<Field>(dynamicMember field: KeyPath<BackendFields, Field>) -> Field { fields[keyPath: field] }
 }
 
 /// What a `route` block and a `backends` block both can say.
-struct BackendFields {
-    var backends: [Located<BackendSpec>] = []
-    var proxyV2: Located<Bool>?
-    var backendExpectsProxy: Located<Bool>?
-    var balance: Located<Balance>?
-    var maxConnections: Located<UInt32>?
-    var health: Located<RouteHealth>?
+package struct BackendFields: Sendable {
+    /// Ports 1...65535.
+    package var backends: [Located<BackendSpec>] = []
+    /// True for `v2`; nil: not given, which means `off`.
+    package var proxyV2: Located<Bool>?
+    package var backendExpectsProxy: Located<Bool>?
+    /// Nil: as the `backend` stage says.
+    package var balance: Located<Balance>?
+    /// At least 1; nil: no limit.
+    package var maxConnections: Located<UInt32>?
+    /// Nil: as the `backend` stage says.
+    package var health: Located<RouteHealth>?
+
+    /// A route's, which leads to the block: what that says holds for all its routes. Limits are of each.
+    func leading(to block: BackendFields) -> BackendFields {
+        BackendFields(
+            backends: block.backends, proxyV2: block.proxyV2 ?? proxyV2,
+            backendExpectsProxy: block.backendExpectsProxy ?? backendExpectsProxy, balance: block.balance ?? balance,
+            maxConnections: maxConnections, health: block.health ?? health)
+    }
 }
 
 extension Checker {
@@ -55,9 +61,7 @@ extension Checker {
         }
         guard reporter.errorCount == errorsBefore else { return nil }
         warnIfWeightless(fields.backends, of: "the block", at: entry.headSpan)
-        return BackendsBlock(
-            name: name, backends: fields.backends, balance: fields.balance, maxConnections: fields.maxConnections,
-            health: fields.health, proxyV2: fields.proxyV2, backendExpectsProxy: fields.backendExpectsProxy)
+        return BackendsBlock(name: name, fields: fields)
     }
 
     /// The block that a route names by `backends NAME`. Nil, reported, if there is none.

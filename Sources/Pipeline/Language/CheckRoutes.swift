@@ -1,7 +1,7 @@
 import Pipeline
 
 /// A `route` block: well-formed fields and their positions. The routing side decides whether it is served.
-package struct RouteBlock: Sendable {
+@dynamicMemberLookup package struct RouteBlock: Sendable {
     package struct Owner: Sendable, Hashable {
         package let org: String
         package let app: String
@@ -18,20 +18,13 @@ package struct RouteBlock: Sendable {
     package let owner: Located<Owner>
     /// At least one; 1...65535.
     package let ports: [Located<UInt16>]
-    /// At least one; ports 1...65535. Those of ``group``, if it names one.
-    package let backends: [Located<BackendSpec>]
     /// `backends NAME`, with the block; nil: its own backends.
     package let group: Located<BackendsBlock>?
-    /// True for `v2`; nil: not given, which means `off`.
-    package let proxyV2: Located<Bool>?
-    package let backendExpectsProxy: Located<Bool>?
+    /// With at least one backend; what ``group`` says, if it names one, is in them.
+    package let fields: BackendFields
     package let allowNonTLS: Located<Bool>?
-    /// Nil: as the `backend` stage says.
-    package let balance: Located<Balance>?
-    /// At least 1; nil: no limit.
-    package let maxConnections: Located<UInt32>?
-    /// Nil: as the `backend` stage says.
-    package let health: Located<RouteHealth>?
+
+    package subscript<Field>(dynamicMember field: KeyPath<BackendFields, Field>) -> Field { fields[keyPath: field] }
 
     package var hint: ProtocolHint { hostnames.isEmpty && map == nil ? .tcpRaw : .tlsPassthrough }
 
@@ -41,6 +34,8 @@ package struct RouteBlock: Sendable {
         package let hostname: String?
         package let port: Located<UInt16>
         package let group: BackendsBlock?
+        /// What ``group`` says is in them.
+        package let fields: BackendFields
         /// Where the name is.
         package let span: SourceSpan
         /// In the file; nil: it is in the config.
@@ -53,13 +48,15 @@ package struct RouteBlock: Sendable {
     package func claim(_ index: Int) -> Claim {
         let (name, port) = (index / ports.count, ports[index % ports.count])
         if let map {
+            let group = map.group(name)
             return Claim(
-                hostname: map.hostname(name), port: port, group: map.group(name), span: map.path.span,
-                line: map.line(name))
+                hostname: map.hostname(name), port: port, group: group, fields: fields.leading(to: group.fields),
+                span: map.path.span, line: map.line(name))
         }
         let hostname = hostnames.isEmpty ? nil : hostnames[name]
         return Claim(
-            hostname: hostname?.value, port: port, group: group?.value, span: hostname?.span ?? span, line: nil)
+            hostname: hostname?.value, port: port, group: group?.value, fields: fields, span: hostname?.span ?? span,
+            line: nil)
     }
 }
 
@@ -105,27 +102,22 @@ extension Checker {
                     .error, at: entry.headSpan, "the route has no \(andList(missing.map { "`\($0)`" }))",
                     help: missing.map(Checker.example(of:))))
         }
-        take(fields.group, into: &fields.backend, seen)
+        if let group = fields.group {
+            refuseRepeated(group.value, seen)
+            fields.backend = fields.backend.leading(to: group.value.fields)
+        }
         let map = path.flatMap { self.map($0, seen, ports: fields.ports.count) }
         guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner else { return nil }
         // Those of a `backends` block are warned of there.
         if fields.group == nil { warnIfWeightless(fields.backend.backends, of: "the route", at: entry.headSpan) }
         return RouteBlock(
             span: entry.headSpan, hostnames: hostnames.map { Located($0.text, $0.span) }, map: map, id: id,
-            owner: owner,
-            ports: fields.ports, backends: fields.backend.backends, group: fields.group,
-            proxyV2: fields.backend.proxyV2,
-            backendExpectsProxy: fields.backend.backendExpectsProxy, allowNonTLS: fields.allowNonTLS,
-            balance: fields.backend.balance, maxConnections: fields.backend.maxConnections,
-            health: fields.backend.health)
+            owner: owner, ports: fields.ports, group: fields.group, fields: fields.backend,
+            allowNonTLS: fields.allowNonTLS)
     }
 
     /// What the block says holds for all its routes, so a route can't say it again.
-    private func take(
-        _ group: Located<BackendsBlock>?, into fields: inout BackendFields, _ seen: [String: SourceSpan]
-    ) {
-        guard let group else { return }
-        let block = group.value
+    private func refuseRepeated(_ block: BackendsBlock, _ seen: [String: SourceSpan]) {
         func refuse(_ field: String, _ place: SourceSpan?) {
             guard let place, let mine = seen[field] else { return }
             reporter.error(
@@ -137,11 +129,6 @@ extension Checker {
         refuse("proxy_protocol", block.proxyV2?.span)
         refuse("backend_expects_proxy_protocol", block.backendExpectsProxy?.span)
         refuse("health", block.health?.span)
-        fields.backends = block.backends
-        fields.balance = block.balance ?? fields.balance
-        fields.health = block.health ?? fields.health
-        fields.proxyV2 = block.proxyV2 ?? fields.proxyV2
-        fields.backendExpectsProxy = block.backendExpectsProxy ?? fields.backendExpectsProxy
     }
 
     /// The words, each once; at most `limit`.
@@ -241,7 +228,7 @@ extension ConfigValue {
     private static func isIdentifier(_ text: String) -> Bool {
         (1...128).contains(text.utf8.count)
             && text.utf8.allSatisfy { c in
-                (c | 0x20 >= 0x61 && c | 0x20 <= 0x7A) || (c >= 0x30 && c <= 0x39) || c == 0x5F || c == 0x2D
+                c.isASCIILetterOrDigit || c == 0x5F || c == 0x2D
                     || c == 0x2E || c == 0x3A
             }
     }

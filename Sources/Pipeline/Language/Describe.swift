@@ -49,10 +49,7 @@ private func describe(_ groups: [BackendsBlock]) -> String {
     groups.map { group in
         var text = "backends \(group.name.value)\n"
         text += group.backends.map { "    \(describe($0.value))\n" }.joined()
-        text += "    balance \(group.balance?.value.name ?? "of the route or the stage"), "
-        text += "max_connections \(group.maxConnections.map { String($0.value) } ?? "none")\n"
-        if let health = group.health?.value { text += "    health \(health.name ?? "off")\n" }
-        return text
+        return text + describe(group.fields, balance: "of the route or the stage")
     }.joined()
 }
 
@@ -70,13 +67,19 @@ private func describe(_ routes: [RouteBlock]) -> String {
         } else {
             text += "    backends \(route.group?.value.name.value ?? list)\n"
         }
-        text += "    balance \(route.balance?.value.name ?? "of the stage"), "
-        text += "max_connections \(route.maxConnections.map { String($0.value) } ?? "none")\n"
-        if let health = route.health?.value { text += "    health \(health.name ?? "off")\n" }
+        text += describe(route.fields, balance: "of the stage")
         text += "    proxy_protocol \(route.proxyV2?.value == true ? "v2" : "off")"
         text += ", backend expects it: \(route.backendExpectsProxy?.value == true)"
         return text + ", allow_non_tls: \(route.allowNonTLS?.value == true)\n"
     }.joined()
+}
+
+/// - Parameter balance: whose it is where they say none.
+private func describe(_ fields: BackendFields, balance: String) -> String {
+    var text = "    balance \(fields.balance?.value.name ?? balance), "
+    text += "max_connections \(fields.maxConnections.map { String($0.value) } ?? "none")\n"
+    if let health = fields.health?.value { text += "    health \(health.name ?? "off")\n" }
+    return text
 }
 
 private func describe(_ backend: BackendSpec) -> String {

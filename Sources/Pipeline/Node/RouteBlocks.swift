@@ -41,19 +41,18 @@ struct RouteBlocks {
 
     private func spec(_ block: RouteBlock, _ number: Int, index: Int) -> RouteSpec {
         let claim = block.claim(number)
-        let group = claim.group
         var spec = RouteSpec(
             index: index, id: block.id.value, org: block.owner.value.org, app: block.owner.value.app,
             env: block.owner.value.env, hostname: claim.hostname, port: claim.port.value, hint: block.hint,
-            backends: group == nil ? block.backends.map(\.value) : [])
+            backends: claim.group == nil ? claim.fields.backends.map(\.value) : [])
         if number > 0 { spec.claim = "\(claim.hostname ?? ""):\(claim.port.value)" }
-        spec.proxyV2 = (group?.proxyV2 ?? block.proxyV2)?.value ?? false
-        spec.backendExpectsProxy = (group?.backendExpectsProxy ?? block.backendExpectsProxy)?.value ?? false
+        spec.proxyV2 = claim.fields.proxyV2?.value ?? false
+        spec.backendExpectsProxy = claim.fields.backendExpectsProxy?.value ?? false
         spec.allowNonTLS = block.allowNonTLS?.value ?? false
-        spec.balance = (group?.balance ?? block.balance)?.value
-        spec.maxConnections = block.maxConnections?.value ?? 0
-        spec.health = (group?.health ?? block.health)?.value
-        spec.group = group?.name.value
+        spec.balance = claim.fields.balance?.value
+        spec.maxConnections = claim.fields.maxConnections?.value ?? 0
+        spec.health = claim.fields.health?.value
+        spec.group = claim.group?.name.value
         return spec
     }
 
