@@ -82,6 +82,24 @@ struct OwnershipTests {
         #expect(state.served.keys.sorted() == ["ra"])
     }
 
+    @Test("R5: who had a name is remembered when the table that had its routes is gone", arguments: [1, 2, 3, 9, 40])
+    func rememberedNames(count: Int) {
+        let names = (0..<count).map { "a\($0).example.com" }
+        let entries = names.map { TestHostname($0, "env_a") }
+        for _ in 0..<20 {
+            let state = RoutingState()
+            for port in [443, 8443] as [UInt16] {
+                let routes = names.enumerated().map { TestRoute(id: "r\($0)", env: "env_a", hostname: $1, port: port) }
+                state.apply(routes, hostnames: entries)
+            }
+            state.apply([], hostnames: entries)
+            state.apply(
+                names.enumerated().map { TestRoute(id: "r\($0)", env: "env_a", hostname: $1) },
+                hostnames: entries + names.map { TestHostname($0, "env_b") })
+            #expect(Set(state.served.values.compactMap(\.hostname)) == Set(names))
+        }
+    }
+
     @Test("R5: an old route edited to another env's name gets nothing, applied before or not")
     func edited() {
         let old = TestRoute(id: "ra", env: "env_b", hostname: "old.example.com")

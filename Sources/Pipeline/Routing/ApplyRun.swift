@@ -67,6 +67,8 @@ final class ApplyRun {
     /// By env: the sources that have it, and whether it has a dedicated address.
     var knownEnvs: [UInt8] = []
     let book: NameBook
+    /// The last table. Names of the book stand in its text: it must not go before this run, though the state has the next.
+    private let last: RouteTableSnapshot
     lazy var claims = Claims(book) { [unowned self] in self.id(of: $0).lexicographicallyPrecedes(self.id(of: $1)) }
     var entries = HostnameEntries()
     var applied: [Applied] = []
@@ -81,6 +83,7 @@ final class ApplyRun {
         self.state = state
         self.store = state.store
         book = NameBook(seed: state.seed)
+        last = state.snapshot
         // Where both define an object, the config comes first.
         let all = documents.sorted { $0.source.rawValue < $1.source.rawValue }.map { document in
             Part(
