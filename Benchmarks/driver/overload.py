@@ -1,5 +1,6 @@
 """What quiet clients get beside greedy ones: one greedy source, or one greedy tenant of many sources, and nineteen who take little. Every relay
-has the limits that its own documents advise. All of it over IPv4, where a source is a network of its own."""
+has the limits that its own documents advise. All of it over IPv4, where a source is a network of its own. The greedy run when the quiet leave
+the load generator's CPU to them: elsewhere they would have one of their own, and what the quiet wait for is to be the relay."""
 import json
 import socket
 import subprocess
@@ -74,7 +75,7 @@ def once(bench, relay, place, kind, source):
         if source:
             connections, name = FLOODS[kind]
             flood = start(bench, ["short" if kind == "dead" else kind, "--connections", str(connections), "--source", source,
-                                  "--sni", f"{name}.example.com"], running, stdin=subprocess.PIPE)
+                                  "--sni", f"{name}.example.com"], running, idle=True, stdin=subprocess.PIPE)
             flood.stdout.readline()
         quiet = start(bench, ["quiet", "--seconds", str(SECONDS), "--rate", str(RATE), "--source", QUIET], running, stdin=subprocess.DEVNULL)
         out, errors = quiet.communicate(timeout=60)

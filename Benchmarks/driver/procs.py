@@ -15,14 +15,17 @@ class Failure(Exception):
     """Something that makes the run fail, said so that a person knows what to do."""
 
 
-def _on_start(cpus):
+def _on_start(cpus, idle):
     os.setsid()
     os.sched_setaffinity(0, cpus)
+    if idle:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not even a killed driver leaves it behind
 
 
-def start(command, cpus, **options):
-    process = subprocess.Popen([str(c) for c in command], preexec_fn=lambda: _on_start(cpus), **options)
+def start(command, cpus, idle=False, **options):
+    """`idle`: it runs only while nobody else on these CPUs wants to."""
+    process = subprocess.Popen([str(c) for c in command], preexec_fn=lambda: _on_start(cpus, idle), **options)
     _started.append(process)
     return process
 
