@@ -158,7 +158,7 @@ extension World {
         let before = turnTaken
         turnTaken += count
         stats.largestTurn = max(stats.largestTurn, turnTaken)
-        guard before >= 1 << 20 else { return }
+        guard before >= 1 << 18 else { return }
         takenAfterShare[socket.connection, default: 0] += count
         if takenAfterShare.count(where: { $0.value > 4 * 65536 }) > 1 {
             fail("S36: \(turnTaken) bytes are moved in one turn, and nobody looks at what is new")

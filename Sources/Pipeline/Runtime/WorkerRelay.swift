@@ -122,11 +122,17 @@ extension Worker {
 
     // MARK: One direction
 
-    /// How many bytes a direction may move in an iteration, and all directions together before new events are handled.
-    private static var share: Int { 1 << 20 }
-    static var iterationShare: Int { 1 << 20 }
+    /// What a direction may move in an iteration in which nobody else has anything to do.
+    private static var loneShare: Int { 1 << 20 }
+    /// What all directions may move together before new events are handled: newcomers wait for no more than that.
+    static var iterationShare: Int { 1 << 18 }
     /// What a direction may still move once the iteration has moved its share: one buffer.
     private static var leastShare: Int { bufferSize }
+
+    private var share: Int {
+        let all = iterationEvents <= 1 && queue.isEmpty ? Self.loneShare : Self.iterationShare
+        return iterationBytes < all ? all : Self.leastShare
+    }
 
     /// Moves bytes from `source` until one side would block. False if the connection ended.
     mutating func pump(_ index: Int, _ source: Side) -> Bool {
@@ -147,7 +153,7 @@ extension Worker {
                 step = end(flow, from, to)
                 if case .wait = step { return true }
             } else if flow.pointee.state.contains(.readable) {
-                guard moved < (iterationBytes < Self.iterationShare ? Self.share : Self.leastShare) else {
+                guard moved < share else {
                     enqueue(index)
                     return true
                 }
@@ -164,7 +170,7 @@ extension Worker {
             case .moved(let count):
                 moved += count
                 iterationBytes += count
-                assert(moved < Self.share + PipePool.pipeSize, "S36: one direction exceeds its share of an iteration")
+                assert(moved < Self.loneShare + PipePool.pipeSize, "S36: a direction exceeds its share of an iteration")
             case .yield:
                 enqueue(index)
                 return true
