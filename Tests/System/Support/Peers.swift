@@ -114,6 +114,28 @@ struct Nginx: Sendable {
         try waitForListener(at: place, child)
     }
 
+    /// - Parameter stream: what stands in the `stream` block; a `limit_conn_zone` by client address, `clients`, is there.
+    init(stream: String, ready place: Place) throws {
+        let folder = try TemporaryFolder()
+        self.folder = folder
+        log = "\(folder.path)/seen.log"
+        let user = getuid() == 0 ? "user root;" : ""
+        let modules: [String] = ["/usr/lib/nginx/modules/ngx_stream_module.so"].filter { access($0, R_OK) == 0 }
+        let config = try folder.write(
+            "nginx.conf",
+            """
+            \(modules.map { "load_module \($0);" }.joined())
+            \(user) daemon off; master_process off; pid \(folder.path)/pid; error_log stderr warn;
+            events { worker_connections 256; }
+            stream {
+                limit_conn_zone $binary_remote_addr zone=clients:64k;
+            \(stream)
+            }
+            """)
+        child = try Child("nginx", ["-p", folder.path, "-c", config, "-e", "stderr"])
+        try waitForListener(at: place, child)
+    }
+
     /// The access log so far.
     var seen: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
 }
