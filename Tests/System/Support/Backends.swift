@@ -46,19 +46,9 @@ final class Server: Sendable {
 
 extension Place {
     /// Connections that nobody has accepted, by the kernel's table; nil: nobody listens at this port.
-    ///
-    /// The kernel writes the table in pieces, and leaves lines out where others begin or end to listen meanwhile: only what
-    /// several readings in a row lack is not there.
     fileprivate var queued: Int? {
         get throws {
-            for _ in 0..<4 { if let found = try queuedByOneReading { return found } }
-            return nil
-        }
-    }
-
-    private var queuedByOneReading: Int? {
-        get throws {
-            let table = try String(contentsOfFile: "/proc/net/tcp\(isIPv4 ? "" : "6")", encoding: .utf8)
+            let table = try KernelTable.read("/proc/net/tcp\(isIPv4 ? "" : "6")")
             let mark = ":" + String(format: "%04X", port)
             for line in table.split(separator: "\n") {
                 let fields = line.split(separator: " ")

@@ -111,7 +111,7 @@ final class NFCollector {
     func waitUntilRead() throws {
         let mark = ":" + String(format: "%04X", port)
         try awaitUntil("nfcapd has read everything") {
-            let table = try String(contentsOfFile: "/proc/net/udp", encoding: .utf8)
+            let table = try KernelTable.read("/proc/net/udp")
             let line = try table.split(separator: "\n").first {
                 $0.split(separator: " ").dropFirst().first?.hasSuffix(mark) == true
             }.unwrap("socket at \(port)")
