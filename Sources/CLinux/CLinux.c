@@ -48,10 +48,34 @@ static int may_intercept(int fd) {
     return set(fd, SOL_SOCKET, SO_MARK, 1) || set(fd, SOL_SOCKET, SO_MARK, 0) ? -errno : 0;
 }
 
+/* glibc 2.36 has no name for it. */
+enum { MULTIPATH_TCP = 262 };
+
+static int listening_socket(int family, int multipath) {
+    int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    if (multipath) {
+        int fd = socket(family, type, MULTIPATH_TCP);
+        /* Not built in, or off (net.mptcp.enabled): plain TCP serves as well. What is short is short for TCP too. */
+        if (fd >= 0 || errno == EMFILE || errno == ENFILE) return fd;
+    }
+    return socket(family, type, 0);
+}
+
+int cl_is_multipath(int fd) {
+    int protocol = 0;
+    socklen_t length = sizeof protocol;
+    return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) == 0 && protocol == MULTIPATH_TCP;
+}
+
+int cl_listen_again(int fd, int backlog, int fast_open) {
+    if (set(fd, IPPROTO_TCP, TCP_FASTOPEN, fast_open) < 0 && fast_open > 0) return -errno;
+    return listen(fd, backlog) < 0 ? -errno : 0;
+}
+
 int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options) {
     struct sockaddr_storage address;
     socklen_t length = to_sockaddr(at, &address);
-    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = listening_socket(address.ss_family, options->multipath);
     if (fd < 0) return -errno;
     int failed = set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (options->reuse_port) failed |= set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
@@ -69,6 +93,10 @@ int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *opti
     }
     if (failed == 0 && options->defer_accept_s > 0)
         failed = set(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, options->defer_accept_s);
+    if (failed == 0 && options->fast_open > 0) failed = set(fd, IPPROTO_TCP, TCP_FASTOPEN, options->fast_open);
+    if (failed == 0 && options->interface != NULL)
+        failed = setsockopt(
+            fd, SOL_SOCKET, SO_BINDTODEVICE, options->interface, (socklen_t)strlen(options->interface) + 1);
     if (failed == 0) failed = bind(fd, (struct sockaddr *)&address, length);
     if (failed == 0) failed = listen(fd, options->backlog);
     if (failed != 0) {

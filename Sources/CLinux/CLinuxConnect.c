@@ -40,6 +40,30 @@ int cl_set_longest_wait(int fd, int milliseconds) {
     return set(fd, IPPROTO_TCP, RTO_MAX, between(1000, milliseconds, 120000)) < 0 ? -errno : 0;
 }
 
+/* MPTCP_INFO of Linux 6.10 and newer, as far as it is used. */
+struct multipath_info {
+    uint8_t counts[6];
+    uint32_t flags, token;
+    uint64_t written, acknowledged;
+    uint8_t others[52];
+    uint32_t last_data_sent_ms, last_data_received_ms, last_ack_received_ms;
+};
+_Static_assert(sizeof(struct multipath_info) == 96, "as the kernel has it");
+
+/* TCP_INFO of a multipath connection is of its first path, which may be gone while others go on. Its sockets have no
+   RTO_MAX: the kernel may wait so long between two probes, and a peer is as silent as it is beyond that. */
+static void hear_other_paths(int fd, struct cl_silence *out) {
+    enum { SOL_MULTIPATH = 284, INFO = 1, LONGEST_WAIT_MS = 120000 };
+    struct multipath_info info;
+    socklen_t length = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, SOL_MULTIPATH, INFO, &info, &length) < 0 || length < sizeof info) return;
+    out->owed = info.written != info.acknowledged;
+    if (info.last_ack_received_ms < out->milliseconds) out->milliseconds = info.last_ack_received_ms;
+    out->milliseconds = out->milliseconds > LONGEST_WAIT_MS ? out->milliseconds - LONGEST_WAIT_MS : 0;
+    if (info.last_data_received_ms < out->quiet_milliseconds) out->quiet_milliseconds = info.last_data_received_ms;
+}
+
 int cl_silence_of(int fd, struct cl_silence *out) {
     /* glibc's structure ends before what has not been sent. */
     struct {
@@ -56,6 +80,8 @@ int cl_silence_of(int fd, struct cl_silence *out) {
     out->milliseconds = info.head.tcpi_last_ack_recv;
     /* Both count from the handshake. An acknowledgement shows life only where something was sent. */
     out->quiet_milliseconds = info.head.tcpi_last_data_recv;
+    /* Only of who seems silent, so that others cost no call more. */
+    if (out->owed && out->milliseconds >= 1000) hear_other_paths(fd, out);
     if (out->owed && out->milliseconds < out->quiet_milliseconds) out->quiet_milliseconds = out->milliseconds;
     return 0;
 }

@@ -247,10 +247,14 @@ int cl_send_datagram(const char *path, const void *bytes, size_t count) {
 }
 
 int cl_open_file(const char *path, int64_t *size) {
-    /* Not blocking: opening a FIFO must not wait for its writer. */
+    struct stat status;
+    /* Some devices act on being opened. */
+    if (stat(path, &status) < 0) return -errno;
+    if (S_ISDIR(status.st_mode)) return -EISDIR;
+    if (!S_ISREG(status.st_mode)) return -EINVAL;
+    /* Not blocking: opening a FIFO, if it is one by now, must not wait for its writer. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return -errno;
-    struct stat status;
     int failed = fstat(fd, &status) < 0 ? -errno : 0;
     if (!failed && S_ISDIR(status.st_mode)) failed = -EISDIR;
     if (!failed && !S_ISREG(status.st_mode)) failed = -EINVAL;

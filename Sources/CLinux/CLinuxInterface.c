@@ -43,6 +43,8 @@ uint32_t cl_incoming_interface(int fd) {
     return 0;
 }
 
+uint32_t cl_interface_index(const char *name) { return if_nametoindex(name); }
+
 bool cl_interface_name(uint32_t index, char *name) { return index != 0 && if_indextoname(index, name) != NULL; }
 
 int cl_address_state(const struct cl_endpoint *at) {

@@ -40,7 +40,7 @@ struct Check: ParsableCommand {
         guard let node = loaded.node else { throw ExitCode.wrongInput }
         let leftOut = loaded.leftOut > 0 ? ", \(loaded.leftOut) objects left out" : ""
         if print {
-            Output.text(describe(node.program) + describe(loaded.compilation))
+            Output.text(describe(node.program, from: loaded.compilation))
         } else if !json {
             Output.line(
                 "\(config): \(strict && loaded.leftOut > 0 ? "not fine" : "fine"): \(node.program.chains.count) pipelines, "

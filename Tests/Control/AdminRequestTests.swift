@@ -114,6 +114,14 @@ struct AddressMonitorTests {
         #expect(read(message(20, [local]) + message(21, [(1, [192, 0, 2, 8])])).count == 2)
     }
 
+    @Test("an interface that comes, goes or changes is news, and names no address")
+    func links() {
+        let has = { (bytes: [UInt8]) in bytes.withUnsafeBytes(AddressMonitor.hasLink) }
+        #expect(has(message(16, [])) && has(message(17, [])) && !has(message(20, [local])) && !has([]))
+        #expect(has(message(20, [local]) + message(16, [])))
+        #expect(read(message(16, [local])) == [])
+    }
+
     @Test("every prefix and every byte changed is read without harm")
     func hostile() {
         let whole = message(20, [(1, [192, 0, 2, 7]), local])

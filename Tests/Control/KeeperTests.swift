@@ -32,7 +32,7 @@ struct KeeperTests {
         #expect(change.opened == [more] && change.closed.isEmpty)
         let after = keeper.listeners(worker: 1)
         #expect(after.last?.descriptor == before.first?.descriptor && after.last?.index == before.first?.index)
-        #expect(after.last?.spec.chain == 3)
+        #expect(after.last?.chain == 3)
         let gone = keeper.apply([more], [:], now: now)
         #expect(gone.closed == [moved])
         #expect(keeper.isClosing)
@@ -70,6 +70,83 @@ struct KeeperTests {
         #expect(change.opened == [plan[0]])
         #expect(change.degraded.map(\.listener) == [plan[1]])
         #expect(change.degraded.first?.error.description.contains("no free file descriptor") == true)
+    }
+
+    private func spec(_ text: String, _ change: (inout ListenerOptions) -> Void) throws -> PlannedListener {
+        var options = ListenerOptions()
+        change(&options)
+        return PlannedListener(
+            ListenerSpec(
+                endpoint: try #require(Endpoint(text)), hint: .tcpRaw, chain: 0, line: 1, options: options), .listen)
+    }
+
+    @Test("`backlog` and `fastopen` change at open sockets; an interface and Multipath TCP make another listener")
+    func settings() throws {
+        let keeper = ListenerKeeper(workers: 2, settings: NodeSettings(), room: 10)
+        defer { keeper.closeAll() }
+        let place = "127.0.0.1:\(try freePort())"
+        let apply = { (plan: [PlannedListener]) in keeper.apply(plan, keeper.openRequired(plan).staged, now: now) }
+        _ = apply([try spec(place) { _ in }])
+        let sockets = keeper.kept.map(\.sockets)
+        let tuned = apply([
+            try spec(place) {
+                $0.backlog = 7
+                $0.fastOpen = 3
+            }
+        ])
+        #expect(tuned.tuned.count == 1 && tuned.untuned.isEmpty && !tuned.changesSockets)
+        #expect(keeper.kept.map(\.sockets) == sockets)
+        #expect(keeper.listeners(worker: 0).first?.backlog == 7)
+        #expect(
+            apply([
+                try spec(place) {
+                    $0.backlog = 7
+                    $0.fastOpen = 3
+                }
+            ]).isEmpty)
+        let moved = apply([try spec(place) { $0.interface = "lo" }])
+        #expect(moved.opened.count == 1 && moved.closed.count == 1)
+        #expect(keeper.kept.first?.interface == 1)
+        keeper.everyWorkerHasApplied()
+        #expect(keeper.interfacesChanged(now: now).isEmpty)
+        let multipath = apply([
+            try spec(place) {
+                $0.interface = "lo"
+                $0.multipath = true
+            }
+        ])
+        #expect(multipath.opened.count == 1 && multipath.closed.count == 1)
+    }
+
+    @Test("an interface that is not there: a `listen` line fails, an `expose` line waits for it")
+    func noInterface() throws {
+        let keeper = ListenerKeeper(workers: 1, settings: NodeSettings(), room: 10)
+        defer { keeper.closeAll() }
+        let planned = try spec("127.0.0.1:\(try freePort())") { $0.interface = "nowhere0" }
+        let failures = keeper.openRequired([planned]).failures
+        #expect(failures.map(\.error) == [ErrorNumber.noDevice])
+        #expect(failures.first?.description.contains("at nowhere0: this node has no interface nowhere0; see") == true)
+        let waiting = PlannedListener(planned.spec, .expose)
+        #expect(keeper.apply([waiting], [:], now: now).degraded.map(\.error.error) == [ErrorNumber.noDevice])
+        #expect(keeper.interfacesChanged(now: now).isEmpty)
+    }
+
+    @Test("a plan with more ports than a running node has descriptors for is refused, with the numbers")
+    func requiredRoom() throws {
+        let keeper = ListenerKeeper(workers: 3, settings: NodeSettings(), room: 1, requiredRoom: 2)
+        let plan = try (1...3).map { PlannedListener(try spec("127.0.0.1:\($0)"), .listen) }
+        #expect(keeper.refusal(of: Array(plan.prefix(2))) == nil)
+        #expect(
+            keeper.refusal(of: plan)?.contains("3 ports: 9 descriptors for the process and 3 for each worker") == true)
+    }
+
+    @Test("ports in a row are one text, whatever stands between two rows")
+    func runs() throws {
+        let endpoints = try ["[::]:1", "[::]:2", "[::]:3", "0.0.0.0:4", "[::]:4", "[::]:65535", "[::1]:1"].map {
+            try #require(Endpoint($0))
+        }
+        #expect(EndpointRuns.texts(endpoints) == ["[::]:1-3", "0.0.0.0:4", "[::]:4", "[::]:65535", "[::1]:1"])
+        #expect(EndpointRuns.texts([]) == [])
     }
 
     @Test("a drain's deadline stays where it was while later applies name it again")

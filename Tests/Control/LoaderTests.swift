@@ -156,11 +156,25 @@ struct LoaderTests {
         #expect(plan.map(\.endpoint.description) == ["[::]:443", "0.0.0.0:443", "[::]:5432", "[::]:10000"])
     }
 
+    @Test("what is wrong with every port of a range is said once, with the number of the others")
+    func rangeProblems() throws {
+        let block = "    id       rt\n    owner    a/b/c\n    listen   40000-40100\n    backend  [fd00::1]:1\n}\n"
+        let loaded = Fixture.load(Fixture.pipelines + "route {\n" + block)
+        #expect(loaded.underlined == ["40000-40100", "40000-40100"])
+        #expect(loaded.summary.first?.contains("40000 has no listener") == true, "\(loaded.summary)")
+        #expect(
+            loaded.summary.last?.contains("100 more ports of this range are like that") == true, "\(loaded.summary)")
+        #expect(loaded.node?.routes.routeCount == 101)
+        let denied = Fixture.load(Fixture.pipelines + "route {\n" + block.replacing("40000-40100", with: "130-140"))
+        #expect(denied.node == nil)
+        #expect(denied.summary.contains { $0.contains("137 is in denied_ports") }, "\(denied.summary)")
+    }
+
     @Test("a state file's path is relative to the config file")
     func relative() {
-        #expect(Files.resolve("a.json", relativeTo: "conf/x.pipeline") == "conf/a.json")
-        #expect(Files.resolve("/a.json", relativeTo: "conf/x.pipeline") == "/a.json")
-        #expect(Files.resolve("a.json", relativeTo: "x.pipeline") == "a.json")
+        #expect(configPath("a.json", from: "conf/x.pipeline") == "conf/a.json")
+        #expect(configPath("/a.json", from: "conf/x.pipeline") == "/a.json")
+        #expect(configPath("a.json", from: "x.pipeline") == "a.json")
     }
 
     @Test("a file that can't be read says why and what to do")

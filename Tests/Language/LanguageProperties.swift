@@ -5,7 +5,8 @@ import PipelineLanguage
 /// What must hold of the compiler and the formatter for any bytes whatever, with the filters that ship. For the tests
 /// beside it and for Fuzz/run.
 ///
-/// An input is a config, and behind a line `%%` what every file holds that the config names.
+/// An input is a config, and behind a line `%%` what every file holds that the config names or includes. The reader of
+/// files is passed in: nothing of the disk is read.
 enum LanguageProperties {
     private static let separator = Array("\n%%\n".utf8)
 
@@ -20,10 +21,15 @@ enum LanguageProperties {
     }
 
     private static func compiled(_ text: [UInt8], _ files: [UInt8]?) -> Compilation {
-        compile(text, file: "x", catalog: catalog) { path throws(UnreadableFile) in
+        let read = { (path: String) throws(UnreadableFile) -> [UInt8] in
             guard let files else { return try noFiles(path) }
             return files
         }
+        // A pattern matches three files of one text, which may include more.
+        let includes = ConfigFiles(
+            match: { pattern, directory in files == nil ? [] : ["c", "a", "b"].map { directory + $0 } },
+            identity: { $0 }, read: read)
+        return compile(text, file: "x", catalog: catalog, includes: includes, readFile: read)
     }
 
     private static func consistent(_ compilation: Compilation) -> String? {

@@ -96,7 +96,8 @@ import Testing
 
     @Test("no setting of these blocks is left out of this test")
     func complete() {
-        let known = Set(Self.samples.map(\.keyword)).union(["export"])
+        // Those of `listen` lines are in `others`.
+        let known = Set(Self.samples.map(\.keyword)).union(["export", "interface", "backlog", "fastopen", "multipath"])
         for (block, setting) in languageSettings(catalog) {
             #expect(known.contains(setting.keyword), "\(block): \(setting.keyword)")
         }
@@ -122,6 +123,11 @@ import Testing
             ("alerts {\n smtp 3 in 1m\n}\n", "alerts {\n smtp 4 in 1m\n}\n"),
             ("export ipfix udp [::1]:1\n", "export ipfix tcp [::1]:1\n"),
         ]
+        let listening = "pipeline p {\n backend round_robin\n}\nlisten [::]:1 tcp_raw via p"
+        for option in ["interface eth0", "backlog 7", "fastopen 7", "multipath on"] {
+            #expect(shown("\(listening) \(option)\n") != shown("\(listening)\n"), "\(option)")
+        }
+        #expect(shown("\(listening) fastopen off multipath off\n") == shown("\(listening)\n"))
         for (one, other) in pairs { #expect(shown(one) != shown(other), "\(one)") }
     }
 }

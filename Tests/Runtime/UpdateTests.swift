@@ -51,6 +51,25 @@ struct UpdateTests {
         holds(worker.listeners.count == 0 && worker.withKernel { $0.taken } == 0)
     }
 
+    @Test("what a removed listener has queued goes to the one of its interface, or of all, and to no other interface's")
+    func heirs() {
+        let endpoint = Endpoint(.unspecified, 443)
+        let listener = { (chain: Int, interface: UInt32) in
+            WorkerListener(
+                descriptor: Descriptor(1), spec: ListenerSpec(endpoint: endpoint, hint: .tcpRaw, chain: chain, line: 1),
+                bound: endpoint, index: 0, interface: interface)
+        }
+        let heir = { (old: UInt32, wanted: [WorkerListener]) in
+            wanted.withUnsafeBufferPointer { ListenerHeirs($0).heir(of: listener(0, old))?.chain }
+        }
+        #expect(heir(2, [listener(5, 0), listener(6, 2), listener(7, 3)]) == 6)
+        #expect(heir(2, [listener(5, 0), listener(7, 3)]) == 5)
+        #expect(heir(2, [listener(7, 3)]) == nil)
+        #expect(heir(0, [listener(7, 3)]) == nil)
+        let queue = listener(1, 2).queue(for: listener(5, 0))
+        #expect(queue.chain == 5 && queue.interface == 2)
+    }
+
     @Test("where a worker's own listeners are is known by address and port, and asked where one is at every address")
     func ownPlaces() {
         let host = IPAddress(high: 0x2001_0DB8 << 32, low: 1)

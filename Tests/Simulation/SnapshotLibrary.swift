@@ -177,7 +177,7 @@ final class SnapshotLibrary {
                 stages.append(
                     .bind(
                         filter, settings: settings, reasonBase: base, stateIndex: states, shadow: shadow, source: "",
-                        line: stages.count))
+                        line: ConfigLine(stages.count)))
                 states += 1
             }
             add(DoorStage.self, 0, shadow: plan.shadows)

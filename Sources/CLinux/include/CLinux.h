@@ -31,6 +31,9 @@ struct cl_listen_options {
     const char *congestion;
     /* One of CL_DIRECT... */
     int mode;
+    const char *interface; /* SO_BINDTODEVICE */
+    int fast_open;         /* TCP_FASTOPEN: how many may wait */
+    int multipath;         /* IPPROTO_MPTCP if the kernel has it, else TCP */
 };
 
 /* How a listener comes by its connections. The others need CAP_NET_ADMIN, for what they or their upstream sockets set. */
@@ -44,6 +47,12 @@ struct cl_connect_options {
 };
 
 int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options);
+/* Of a socket that listens: its backlog, and how many with data in their SYN may wait; 0: none. */
+int cl_listen_again(int fd, int backlog, int fast_open);
+/* 1 if it is a socket of MPTCP. */
+int cl_is_multipath(int fd);
+/* The index of an interface; 0 if there is none of that name. */
+uint32_t cl_interface_index(const char *name);
 /* The index of the interface that an accepted connection's first packet came by; 0 if it can't be told. */
 uint32_t cl_incoming_interface(int fd);
 /* The name of an interface into 16 bytes; false if there is none by now. */

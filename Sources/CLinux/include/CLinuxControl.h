@@ -42,6 +42,19 @@ int cl_remove_path(const char *path);
 uint64_t cl_path_inode(const char *path);
 /* What stands at the other path is replaced. */
 int cl_rename_path(const char *from, const char *to);
+/* Which file a path names, links followed: equal for all its names. */
+int cl_path_identity(const char *path, uint64_t *device, uint64_t *inode);
+
+/* What a pattern matches, in no order; `failed`: the directory that could not be read, or NULL. */
+struct cl_paths {
+    int count;
+    const char *const *paths;
+    char *failed;
+    void *state;
+};
+/* glob(7). -ENFILE for more than `limit`. To be freed in any case. */
+int cl_match_paths(const char *pattern, int limit, struct cl_paths *out);
+void cl_free_paths(struct cl_paths *paths);
 
 struct cl_endpoint;
 /* 0 if this machine would let a socket bind to the address (its port is not looked at), -EADDRNOTAVAIL if not. */

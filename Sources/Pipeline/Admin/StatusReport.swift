@@ -68,6 +68,7 @@ struct StatusReport {
         line.field("state", state)
         line.field("uptime_s", uptime)
         line.field("config", node.configPath)
+        line.list("config_files", node.configFiles) { $0.string($1) }
         if let revision = node.revision { line.field("revision", revision) } else { line.nullField("revision") }
         line.field("routes", node.routeCount)
         line.field("generation", node.fleet.snapshots.newest)
@@ -124,6 +125,8 @@ struct StatusReport {
         line.field("pipeline", pipeline(kept))
         line.field("origin", kept.planned.origin.name)
         line.fields(kept.planned.origin.env)
+        if let interface = kept.planned.spec.options.interface { line.field("interface", interface) }
+        if kept.planned.spec.options.multipath { line.field("multipath", kept.isMultipath) }
         line.field("state", kept.degradation == nil ? "open" : "degraded")
         line.field("queue_drops", StatusReport.drops(kept))
         if let degradation = kept.degradation {
@@ -198,6 +201,11 @@ struct StatusReport {
         if let revision = node.revision { text += ", state revision \(revision)" }
         text += ", \(node.routeCount) routes, generation \(node.fleet.snapshots.newest) "
         text += "(\(node.fleet.snapshots.programCount) programs in use)\n"
+        let included = node.configFiles.dropFirst()
+        if !included.isEmpty {
+            let rest = included.count > shownMembers ? " and \(included.count - shownMembers) more" : ""
+            text += "includes \(included.prefix(shownMembers).joined(separator: " "))\(rest)\n"
+        }
         if let reload = node.lastReload {
             text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
@@ -227,14 +235,24 @@ struct StatusReport {
 
     private var listenersText: String {
         var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "-QUEUE DROPS", "STATE"])
-        for kept in node.listeners.kept {
+        for run in EndpointRuns.runs(node.listeners.kept, StatusReport.areOneRow) {
+            guard let first = run.first, let last = run.last else { continue }
+            let interface = first.planned.spec.options.interface.map { " \($0)" } ?? ""
             table.add([
-                kept.bound.description, kept.planned.spec.kindName, pipeline(kept),
-                kept.planned.origin.env?.path ?? kept.planned.origin.name, "\(StatusReport.drops(kept))",
-                kept.degradation.map { "degraded: \($0.error)" } ?? "open",
+                EndpointRuns.text(first.bound, last.bound) + interface, first.planned.spec.kindName, pipeline(first),
+                first.planned.origin.env?.path ?? first.planned.origin.name,
+                "\(run.reduce(0) { $0 + StatusReport.drops($1) })",
+                first.degradation.map { "degraded: \($0.error)" } ?? "open",
             ])
         }
         return table.text
+    }
+
+    /// Ports of a range in the same state.
+    private static func areOneRow(_ one: ListenerKeeper.Kept, _ next: ListenerKeeper.Kept) -> Bool {
+        one.bound.isNext(to: next.bound) && one.planned.origin == .listen && next.planned.origin == .listen
+            && one.planned.spec.line == next.planned.spec.line
+            && one.degradation?.error.error == next.degradation?.error.error
     }
 
     /// Only kinds that occurred: most nodes have none.

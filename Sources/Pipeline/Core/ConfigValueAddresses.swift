@@ -84,6 +84,35 @@ extension ConfigValue {
         return first...last
     }
 
+    /// `[ADDR]:PORT` or `[ADDR]:FIRST-LAST`.
+    public static func endpoints(_ text: String) throws(ValueProblem) -> (first: Endpoint, last: UInt16) {
+        guard let colon = text.lastIndex(of: ":"), let dash = text[colon...].firstIndex(of: "-") else {
+            let endpoint = try endpoint(text)
+            return (endpoint, endpoint.port)
+        }
+        let first = try endpoint(String(text[..<dash]))
+        guard text.index(after: dash) < text.endIndex else {
+            throw ValueProblem(
+                message: "\(quoted(text)) has no last port", expected: "a range of ports like `[::]:30000-30100`")
+        }
+        let last = try port(text[text.index(after: dash)...])
+        guard first.port <= last else {
+            throw ValueProblem(
+                message: "\(quoted(text)) is reversed", help: "write `\(Endpoint(first.address, last))-\(first.port)`")
+        }
+        return (first, last)
+    }
+
+    /// Whether an interface can have this name. IFNAMSIZ is 16, with its NUL. Fewer characters than the kernel takes: the
+    /// names go into firewall rules.
+    public static func isInterface(_ name: some StringProtocol) -> Bool {
+        (1...15).contains(name.utf8.count) && name.utf8.first != UInt8(ascii: "-") && name != "." && name != ".."
+            && name.utf8.allSatisfy { byte in
+                byte.isASCIILetterOrDigit || byte == UInt8(ascii: ".") || byte == UInt8(ascii: "-")
+                    || byte == UInt8(ascii: "_")
+            }
+    }
+
     /// A name that other lines refer to: a letter, then letters, digits, `_`, `-`, `.`; at most 64.
     public static func name(_ text: String, what: String) throws(ValueProblem) -> String {
         let rest = { (c: UInt8) in c.isASCIILetterOrDigit || c == 0x5F || c == 0x2D || c == 0x2E }

@@ -17,15 +17,15 @@ public struct Stage: @unchecked Sendable {
     public let isNonBlocking: Bool
     /// As the formatter writes it, for `check --print` and `explain`.
     public let source: String
-    /// Where it stands in the config file.
-    public let line: Int
+    /// Where it stands in the config.
+    public let line: ConfigLine
     /// The blocks that its directive names.
     public let blocks: [any ConfigBlock]
 
     /// Binds `filter` to compiled settings. The program that holds the stage frees them.
     public static func bind<F: Filter>(
         _ filter: F.Type, settings: F.Settings, reasonBase: UInt16, stateIndex: Int, shadow: Bool, source: String,
-        line: Int, blocks: [any ConfigBlock] = []
+        line: ConfigLine, blocks: [any ConfigBlock] = []
     ) -> Stage {
         let memory = UnsafeMutablePointer<F.Settings>.allocate(capacity: 1)
         memory.initialize(to: settings)
@@ -99,68 +99,6 @@ public struct Chain: Sendable {
     /// because a later stage has to wait for bytes anyway.
     @inlinable public func isNonBlocking(at stage: Int) -> Bool {
         stage > lastWait && stages.pointer(stage).pointee.isNonBlocking
-    }
-}
-
-/// How connections reach a listener.
-public enum ListenerMode: String, Hashable, Sendable, CaseIterable {
-    /// Clients connect to it.
-    case direct
-    /// The kernel hands it connections to other addresses (TPROXY): the destination is the socket's local address.
-    case transparent
-    /// nftables rewrites the destination of connections to it: the original one is in conntrack.
-    case redirect
-
-    public var intercepts: Bool { self != .direct }
-}
-
-/// A listening address of the program.
-public struct ListenerSpec: Hashable, Sendable {
-    public let endpoint: Endpoint
-    public let hint: ProtocolHint
-    /// Index into ``Program/chains``.
-    public let chain: Int
-    public let line: Int
-    public let mode: ListenerMode
-    public init(endpoint: Endpoint, hint: ProtocolHint, chain: Int, line: Int, mode: ListenerMode = .direct) {
-        self.mode = mode
-        self.endpoint = endpoint
-        self.hint = hint
-        self.chain = chain
-        self.line = line
-    }
-}
-
-extension ListenerSpec {
-    /// The same listener at the endpoint where it was bound.
-    public func bound(at endpoint: Endpoint) -> ListenerSpec {
-        ListenerSpec(endpoint: endpoint, hint: hint, chain: chain, line: line, mode: mode)
-    }
-
-    /// The word of a `listen` line: the mode if it intercepts, else the protocol hint.
-    public var kindName: String { mode.intercepts ? mode.rawValue : hint.name }
-}
-
-/// `expose [::] ports 10000-19999 via raw`: ports that routes may open listeners on (R8).
-public struct ExposeSpec: Hashable, Sendable {
-    /// Where; 0.0.0.0 if ``isDedicated``.
-    public let address: IPAddress
-    public let ports: ClosedRange<UInt16>
-    public let hint: ProtocolHint
-    public let chain: Int
-    public let line: Int
-    /// R9: `expose dedicated_ipv4 ...`: on each env's own IPv4 address, for that env's routes.
-    public let isDedicated: Bool
-    public init(
-        address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int, line: Int,
-        isDedicated: Bool = false
-    ) {
-        self.isDedicated = isDedicated
-        self.address = address
-        self.ports = ports
-        self.hint = hint
-        self.chain = chain
-        self.line = line
     }
 }
 

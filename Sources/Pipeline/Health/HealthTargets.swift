@@ -59,7 +59,7 @@ package struct ProbeTargets: @unchecked Sendable {
             return Entrance(ports: ports, isRaw: hint == .tcpRaw, chain: chain, settings: settings)
         }
         let listeners = program.listeners.compactMap {
-            entrance($0.endpoint.port...$0.endpoint.port, $0.hint, $0.chain)
+            entrance($0.ports, $0.hint, $0.chain)
         }
         let exposes = program.exposes.compactMap { entrance($0.ports, $0.hint, $0.chain) }
         return (listeners + exposes).sorted { $0.chain < $1.chain }

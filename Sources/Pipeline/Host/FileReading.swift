@@ -68,10 +68,31 @@ package enum Files {
         guard failed == 0 else { throw FileError(path, "write", error: -failed) }
     }
 
-    /// `path` as seen from the directory of `file`; an absolute one as it is.
-    package static func resolve(_ path: String, relativeTo file: String) -> String {
-        guard !path.hasPrefix("/"), let slash = file.lastIndex(of: "/") else { return path }
-        return file[...slash] + path
+    /// The paths that a pattern matches (glob(7)), in no order. A name that begins with a dot is matched by a dot alone.
+    /// - Parameter directory: where a relative pattern begins, no part of it: empty, or with a `/` at its end.
+    package static func matching(_ pattern: String, in directory: String, limit: Int) throws(FileError) -> [String] {
+        let path = directory + pattern
+        guard !path.utf8.contains(0) else { throw FileError(path, "the path has a NUL", remedy: "check the path") }
+        let plain = directory.map { "*?[]\\".contains($0) ? "\\\($0)" : "\($0)" }.joined()
+        var found = cl_paths()
+        let failed = cl_match_paths(plain + pattern, Int32(clamping: limit), &found)
+        defer { cl_free_paths(&found) }
+        switch failed {
+        case 0: break
+        case -ENFILE:
+            throw FileError(path, "it matches more than \(limit) files", remedy: "name fewer files")
+        default:
+            let place = found.failed.map { String(cString: $0) } ?? path
+            throw FileError(place, "search", error: -failed)
+        }
+        return (0..<Int(found.count)).compactMap { found.paths?[$0].map { String(cString: $0) } }
+    }
+
+    /// What a file is, whichever path names it; nil: there is none.
+    package static func identity(_ path: String) -> String? {
+        var numbers: (UInt64, UInt64) = (0, 0)
+        guard !path.utf8.contains(0), cl_path_identity(path, &numbers.0, &numbers.1) == 0 else { return nil }
+        return "\(numbers.0):\(numbers.1)"
     }
 
     private static func tooLarge(_ path: String, _ limit: Int) -> FileError {

@@ -10,8 +10,10 @@ package struct Explanation: Sendable {
         package let endpoint: Endpoint
         package let hint: ProtocolHint
         package let pipeline: String
-        package let line: Int
+        package let line: ConfigLine
         package var mode = ListenerMode.direct
+        /// Only for connections that come in by it; nil: by any.
+        package var interface: String?
         package var kindName: String { mode.intercepts ? mode.rawValue : hint.name }
     }
 
@@ -27,7 +29,7 @@ package struct Explanation: Sendable {
         /// The directive as written.
         package let stage: String
         package let keyword: String
-        package let line: Int
+        package let line: ConfigLine
         package let answer: Answer
         /// Counts and logs, and lets pass (R28).
         package let isShadow: Bool
@@ -48,6 +50,8 @@ package struct Explanation: Sendable {
     package var to: Endpoint
     package var from: Endpoint
     package var listener: Listener?
+    /// Other listeners there, for other interfaces: the address alone does not say which one gets the connection.
+    package var others: [Listener] = []
     package var steps: [Step] = []
     package var route: String?
     /// Whose traffic it is.
@@ -101,6 +105,12 @@ package struct Explainer: ~Copyable {
         return explain(to: question.to, from: question.from, bytes: bytes)
     }
 
+    private func listener(_ spec: ListenerSpec) -> Explanation.Listener {
+        Explanation.Listener(
+            endpoint: spec.endpoint, hint: spec.hint, pipeline: program.chains[spec.chain].name, line: spec.line,
+            mode: spec.mode, interface: spec.options.interface)
+    }
+
     private func spelledAddress(_ address: IPAddress) -> IPAddress? {
         let nat64 = FrozenArray(program.node.nat64)
         defer { nat64.deallocate() }
@@ -113,8 +123,11 @@ package struct Explainer: ~Copyable {
         guard let index = ListenerPlan.listener(for: to, in: listeners) else { return result }
         let spec = listeners[index]
         let chain = program.chains[spec.chain]
-        result.listener = Explanation.Listener(
-            endpoint: spec.endpoint, hint: spec.hint, pipeline: chain.name, line: spec.line, mode: spec.mode)
+        result.listener = listener(spec)
+        for other in listeners
+        where other.endpoint == spec.endpoint && other.options.interface != spec.options.interface {
+            result.others.append(listener(other))
+        }
         if spec.mode.intercepts, to == spec.endpoint {
             result.outcome = .refused(reason: program.reasons.text(RuntimeReason.interceptLoop.code))
             return result

@@ -12,9 +12,8 @@ extension Explanation {
         guard let listener else {
             return "no listener at \(to): the kernel refuses the connection\n"
         }
-        var rows = [
-            ("listener", "\(listener.endpoint) \(listener.kindName) via \(listener.pipeline) (line \(listener.line))")
-        ]
+        var rows = [("listener", listener.text)]
+        rows += others.map { ("or", $0.text) }
         for step in steps { rows.append((step.keyword, Explanation.row(step))) }
         if !backends.isEmpty {
             rows.append(("backends", backends.map(Explanation.text).joined(separator: ", ")))
@@ -91,11 +90,17 @@ extension Explanation {
     private func writeListener(_ line: inout JSONLine) {
         guard let listener else { return line.nullField("listener") }
         line.key("listener")
+        Explanation.write(&line, listener)
+        if !others.isEmpty { line.list("other_listeners", others, Explanation.write) }
+    }
+
+    private static func write(_ line: inout JSONLine, _ listener: Listener) {
         line.open()
         line.field("address", listener.endpoint.description)
         line.field("hint", listener.kindName)
         line.field("pipeline", listener.pipeline)
-        line.field("line", listener.line)
+        if let interface = listener.interface { line.field("interface", interface) }
+        line.fields(listener.line)
         line.close()
     }
 
@@ -103,7 +108,7 @@ extension Explanation {
         line.open()
         line.field("stage", step.keyword)
         line.field("directive", step.stage)
-        line.field("line", step.line)
+        line.fields(step.line)
         switch step.answer {
         case .passes:
             line.field("verdict", "pass")
@@ -118,5 +123,20 @@ extension Explanation {
         line.field("shadow", step.isShadow)
         line.field("why", step.why)
         line.close()
+    }
+}
+
+extension Explanation.Listener {
+    fileprivate var text: String {
+        let by = interface.map { " interface \($0)" } ?? ""
+        return "\(endpoint) \(kindName) via \(pipeline)\(by) (\(line))"
+    }
+}
+
+extension JSONLine {
+    /// The file only of an included one.
+    fileprivate mutating func fields(_ place: ConfigLine) {
+        if let file = place.file { field("file", file) }
+        field("line", place.number)
     }
 }

@@ -73,7 +73,7 @@ package struct EgressRules: Sendable, Equatable {
         guard let listener = own.first else { return nil }
         guard own.count == 1 else {
             throw Problem(
-                problem: "lines \(own[0].line) and \(own[1].line) both intercept IPv\(isIPv4 ? 4 : 6)",
+                problem: "\(own[0].line) and \(own[1].line) both intercept IPv\(isIPv4 ? 4 : 6)",
                 remedy: "remove one: each address family has one intercepting listener, for all interfaces")
         }
         let capabilities = program.chains[listener.chain].capabilities

@@ -9,18 +9,47 @@ enum DeniedPorts {
 
 extension Checker {
     func checkListeners(_ listens: [EntrySyntax], exposes exposeEntries: [EntrySyntax]) {
-        var places: [Endpoint: SourceSpan] = [:]
+        var places: [ListenerPlace: SourceSpan] = [:]
         for entry in listens where !reporter.isFull && hasRoom(entry) {
             guard let listener = checkedListener(entry) else { continue }
-            let endpoint = listener.value.endpoint
-            if isDuplicate("`listen \(endpoint)`", listener.span, firstAt: places[endpoint]) { continue }
-            places[endpoint] = listener.span
+            if isTaken(listener, places) || hasTooManyPorts(listener, places.count) { continue }
+            for port in listener.value.ports { places[ListenerPlace(listener.value, port)] = listener.span }
             listeners.append(listener)
         }
         for entry in exposeEntries where !reporter.isFull && hasRoom(entry) {
             guard let expose = checkedExpose(entry), !overlaps(expose) else { continue }
             exposes.append(expose)
         }
+    }
+
+    /// What can't be there twice. The same port at two interfaces is two listeners.
+    private struct ListenerPlace: Hashable {
+        let endpoint: Endpoint
+        let interface: String?
+
+        init(_ listener: ListenerSpec, _ port: UInt16) {
+            endpoint = Endpoint(listener.endpoint.address, port)
+            interface = listener.options.interface
+        }
+    }
+
+    private func isTaken(_ listener: Located<ListenerSpec>, _ places: [ListenerPlace: SourceSpan]) -> Bool {
+        for port in listener.value.ports {
+            let place = ListenerPlace(listener.value, port)
+            if isDuplicate("`listen \(place.endpoint)`", listener.span, firstAt: places[place]) { return true }
+        }
+        return false
+    }
+
+    /// Reported once.
+    private func hasTooManyPorts(_ listener: Located<ListenerSpec>, _ before: Int) -> Bool {
+        guard before + listener.value.ports.count > Checker.listenerPortLimit else { return false }
+        if reportedUses.insert("listen ports").inserted {
+            reporter.error(
+                listener.span, "the `listen` lines have more than \(Checker.listenerPortLimit) ports",
+                help: "write `expose` for a range of which few are used: a port of it opens when a route asks for it")
+        }
+        return true
     }
 
     private func hasRoom(_ entry: EntrySyntax) -> Bool {
@@ -37,27 +66,68 @@ extension Checker {
             let address = words.next("an address and a port like `[::]:443`"),
             let kindWord = words.next(orList(Checker.listenKinds.map { "`\($0)`" }), candidates: Checker.listenKinds)
         else { return nil }
-        let endpoint = parsed(address) { text throws(ValueProblem) in try ConfigValue.endpoint(text) }
+        let place = parsed(address) { text throws(ValueProblem) in try ConfigValue.endpoints(text) }
         let mode = ListenerMode(rawValue: kindWord.text).flatMap { $0.intercepts ? $0 : nil } ?? .direct
         // Intercepted connections may be of any protocol, and the server may speak first (R2).
         let hint = mode.intercepts ? .tcpRaw : checkedHint(kindWord, among: Checker.listenKinds)
-        guard words.expect("via"), let pipeline = words.next("a pipeline's name"), words.expectEnd() else {
-            return nil
-        }
+        guard words.expect("via"), let pipeline = words.next("a pipeline's name") else { return nil }
         let remedy = mode.intercepts ? "" : ", or listen with `tls_passthrough`"
+        let options = checkedOptions(words.rest, of: entry.keyword, mode)
         let chain = checkedUse(pipeline, hint: hint, mode: mode, remedy: remedy)
-        if let endpoint, node.deniedPorts.contains(where: { $0.contains(endpoint.value.port) }) {
-            reporter.error(
-                endpoint.span, "port \(endpoint.value.port) is never opened",
-                help: "choose another, or take it out of `denied_ports` in `node`: now "
-                    + andList(node.deniedPorts.map(DeniedPorts.text)))
-            return nil
-        }
-        guard let endpoint, let hint, let chain else { return nil }
+        guard let place, isOpened(place, mode), let hint, let chain, let options else { return nil }
         return Located(
             ListenerSpec(
-                endpoint: endpoint.value, hint: hint, chain: chain, line: line(entry.keyword.span), mode: mode),
-            endpoint.span)
+                endpoint: place.value.first, lastPort: place.value.last, hint: hint, chain: chain,
+                line: line(entry.keyword.span), mode: mode, options: options), place.span)
+    }
+
+    /// False, reported, for ports that no listener of this mode has.
+    private func isOpened(_ place: Located<(first: Endpoint, last: UInt16)>, _ mode: ListenerMode) -> Bool {
+        let (first, last) = place.value
+        guard first.port == last else {
+            guard !mode.intercepts else {
+                reporter.error(
+                    place.span, "an intercepting listener has one port",
+                    help: "write `\(first)`: connections to any port are brought to it")
+                return false
+            }
+            return !isDenied(Located(first.port...last, place.span))
+        }
+        guard node.deniedPorts.contains(where: { $0.contains(last) }) else { return true }
+        reporter.error(
+            place.span, "port \(last) is never opened",
+            help: "choose another, or take it out of `denied_ports` in `node`: now "
+                + andList(node.deniedPorts.map(DeniedPorts.text)))
+        return false
+    }
+
+    /// What follows the pipeline. Nil, reported, if it is wrong.
+    private func checkedOptions(
+        _ words: [WordSyntax], of keyword: WordSyntax, _ mode: ListenerMode = .direct
+    ) -> ListenerOptions? {
+        let clause: Clause
+        do throws(ClauseFailure) {
+            clause = try ClauseMatcher(isOneOfSeveral: false).match(words, ListenerWords.spec)
+        } catch {
+            report(error, words, of: keyword)
+            return nil
+        }
+        if mode.intercepts,
+            let word = words.first(where: { word in
+                !ListenerWords.ofIntercepting.contains(word.text) && clause.option(word.text) != nil
+            })
+        {
+            reporter.error(
+                word.span, "`\(word.text)` has no place at an intercepting listener",
+                help: "remove it: `intercept interface` in `node` says whose connections are intercepted")
+            return nil
+        }
+        do throws(ValueProblem) {
+            return try ListenerWords.read(clause)
+        } catch {
+            reporter.error((words.last ?? keyword).span, error.message, expected: error.expected, help: error.help)
+            return nil
+        }
     }
 
     /// A listener's mode or hint.
@@ -92,8 +162,8 @@ extension Checker {
             : words.next("`via`, or a hint").flatMap {
                 checkedHint($0, among: ProtocolHint.allCases.map(\.name))
             }
-        guard let hint, words.expect("via"), let pipeline = words.next("a pipeline's name"), words.expectEnd()
-        else { return nil }
+        guard let hint, words.expect("via"), let pipeline = words.next("a pipeline's name") else { return nil }
+        let options = checkedOptions(words.rest, of: entry.keyword)
         let isDedicated = addressWord.text == Checker.dedicated
         let address =
             isDedicated
@@ -101,11 +171,12 @@ extension Checker {
             : parsed(addressWord) { text throws(ValueProblem) in try ConfigValue.listenAddress(text) }
         let ports = parsed(portsWord) { text throws(ValueProblem) in try ConfigValue.ports(text) }
         let chain = checkedUse(pipeline, hint: hint, remedy: ", or write `tls_passthrough` before `via`")
-        guard let ports, !isDenied(ports), let address, let chain else { return nil }
+        guard let ports, !isDenied(ports), let address, let chain, let options else { return nil }
         return Located(
             ExposeSpec(
                 address: address.value, ports: ports.value, hint: hint, chain: chain,
-                line: line(entry.keyword.span), isDedicated: isDedicated), addressWord.span.through(portsWord.span))
+                line: line(entry.keyword.span), isDedicated: isDedicated, options: options),
+            addressWord.span.through(portsWord.span))
     }
 
     /// True, reported, if every port of the range is denied.
@@ -133,6 +204,7 @@ extension Checker {
         let ports = expose.value.ports
         let same = { (other: ExposeSpec) in
             other.address == expose.value.address && other.isDedicated == expose.value.isDedicated
+                && other.options.interface == expose.value.options.interface
         }
         if let other = exposes.first(where: { same($0.value) && $0.value.ports.overlaps(ports) }) {
             reporter.error(
@@ -140,14 +212,15 @@ extension Checker {
                 related: [.init(other.span, "the first is here")])
             return true
         }
-        for listener in listeners
-        where !expose.value.isDedicated && listener.value.endpoint.address == expose.value.address
-            && ports.contains(listener.value.endpoint.port)
+        for listener in listeners.lazy.map(\.value)
+        where !expose.value.isDedicated && listener.endpoint.address == expose.value.address
+            && listener.options.interface == expose.value.options.interface && listener.ports.overlaps(ports)
         {
+            let both = listener.ports.clamped(to: ports)
+            let (what, stay) = both.count == 1 ? ("port", "stays") : ("ports", "stay")
             reporter.note(
                 expose.span,
-                "port \(listener.value.endpoint.port) stays with `listen \(listener.value.endpoint)` (line "
-                    + "\(listener.value.line))")
+                "\(what) \(DeniedPorts.text(both)) \(stay) with `listen \(listener.placeText)` (\(listener.line))")
         }
         return false
     }
@@ -229,56 +302,10 @@ extension Checker {
             guard gives || waits, isFirstReport("raw \(stage.line)", pipeline) else { continue }
             reporter.error(
                 word.span,
-                "a raw listener never waits for the client's first bytes, but `\(stage.name)` (line \(stage.line)) "
+                "a raw listener never waits for the client's first bytes, but `\(stage.name)` (\(stage.line)) "
                     + "does",
                 help: "use a pipeline without `\(stage.name)`\(gives ? remedy : "")",
                 related: [.init(stage.keyword.span, "`\(stage.name)` is here")])
         }
-    }
-}
-
-/// Takes the words of a line one by one, and reports what was expected where one is missing.
-private struct WordCursor {
-    private let checker: Checker
-    private let keyword: WordSyntax
-    private var words: ArraySlice<WordSyntax>
-    private var last: SourceSpan
-
-    init(_ checker: Checker, _ entry: EntrySyntax) {
-        self.checker = checker
-        self.keyword = entry.keyword
-        // Commas are reported there; no words: the line is given up.
-        self.words = (checker.arguments(of: entry) ?? [])[...]
-        self.last = entry.keyword.span
-        self.isGivenUp = entry.clauses.count > 1
-    }
-    private let isGivenUp: Bool
-
-    mutating func next(_ expected: String, candidates: [String] = []) -> WordSyntax? {
-        guard let word = words.popFirst() else {
-            if !isGivenUp {
-                checker.reporter.error(last.behind, "`\(keyword.text)` is not complete", expected: expected)
-            }
-            return nil
-        }
-        last = word.span
-        return word
-    }
-
-    func isNext(_ word: String) -> Bool { words.first?.text == word }
-
-    mutating func expect(_ wanted: String) -> Bool {
-        guard let word = next("`\(wanted)`") else { return false }
-        guard word.text != wanted else { return true }
-        checker.reporter.error(
-            word.span, "unexpected \(quoted(word.text))", expected: "`\(wanted)`",
-            help: suggestion(for: word.text, among: [wanted]))
-        return false
-    }
-
-    mutating func expectEnd() -> Bool {
-        guard let word = words.first else { return true }
-        checker.reporter.error(word.span, "unexpected \(quoted(word.text))", expected: "the end of the line")
-        return false
     }
 }

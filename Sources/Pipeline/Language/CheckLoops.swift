@@ -5,7 +5,13 @@ import Pipeline
 extension Checker {
     func checkLoops() {
         guard !listeners.isEmpty || !exposes.isEmpty else { return }
-        let exact = Dictionary(listeners.map { ($0.value.endpoint, $0) }, uniquingKeysWith: { first, _ in first })
+        var exact: [Endpoint: Located<ListenerSpec>] = [:]
+        for listener in listeners {
+            for port in listener.value.ports {
+                let endpoint = Endpoint(listener.value.endpoint.address, port)
+                if exact[endpoint] == nil { exact[endpoint] = listener }
+            }
+        }
         let raw = Set(routes.lazy.filter { $0.hint == .tcpRaw }.flatMap(\.ports).map(\.value))
         let named = Set(routes.lazy.filter { $0.hint != .tcpRaw }.flatMap(\.ports).map(\.value))
         // A group once, however many routes name it.

@@ -35,7 +35,7 @@ extension Checker {
                 let other = pipeline.stages[first]
                 reporter.error(
                     stage.keyword.span,
-                    "`\(stage.name)` provides \(Fact.phrases(again)), which `\(other.name)` (line \(other.line)) "
+                    "`\(stage.name)` provides \(Fact.phrases(again)), which `\(other.name)` (\(other.line)) "
                         + "already provides", help: "remove one of them",
                     related: [.init(other.keyword.span, "`\(other.name)` is here")])
             }
@@ -56,7 +56,7 @@ extension Checker {
             reporter.error(
                 stage.keyword.span,
                 "`\(stage.name)` uses \(fact.readPhrase), which `\(later.name)` below it may change",
-                help: "move `\(stage.name)` (line \(stage.line)) below `\(later.name)` (line \(later.line))",
+                help: "move `\(stage.name)` (\(stage.line)) below `\(later.name)` (\(later.line))",
                 stage.descriptor.readingEarlier[fact].map { "or \($0)" },
                 related: [.init(later.keyword.span, "`\(later.name)` is here")])
         }
@@ -70,7 +70,7 @@ extension Checker {
             reporter.error(
                 later.keyword.span,
                 "`\(later.name)` comes too late: it removes bytes from the stream that `\(stage.name)` has read before",
-                help: "move `\(later.name)` (line \(later.line)) above `\(stage.name)` (line \(stage.line))",
+                help: "move `\(later.name)` (\(later.line)) above `\(stage.name)` (\(stage.line))",
                 related: [.init(stage.keyword.span, "`\(stage.name)` is here")])
             return
         }
@@ -87,7 +87,7 @@ extension Checker {
             reporter.error(
                 stage.keyword.span,
                 "`\(stage.name)` needs \(Fact.phrases(late)), which only `\(later.name)` below it provides",
-                help: "move `\(stage.name)` (line \(stage.line)) below `\(later.name)` (line \(later.line))",
+                help: "move `\(stage.name)` (\(stage.line)) below `\(later.name)` (\(later.line))",
                 related: [.init(later.keyword.span, "`\(later.name)` is here")])
         }
         guard !orphans.isEmpty, pipeline.isComplete else { return }
@@ -103,7 +103,7 @@ extension Checker {
         if givers.isEmpty { return "no stage of this build provides it: remove `\(stage.name)`" }
         // The stage is there, but its directive lacks the clause that provides the fact.
         if let idle = pipeline.stages.first(where: { givers.contains($0.name) }) {
-            return "`\(idle.name)` (line \(idle.line)) provides it with another clause: see its page in docs/filters"
+            return "`\(idle.name)` (\(idle.line)) provides it with another clause: see its page in docs/filters"
         }
         return "add \(orList(givers.map { "`\($0)`" })) before it"
     }
@@ -116,7 +116,7 @@ extension Checker {
         let (late, early) = (pipeline.stages[name], pipeline.stages[route])
         reporter.error(
             late.keyword.span, "`\(late.name)` comes too late: `\(early.name)` selects the route without the name",
-            help: "move `\(late.name)` (line \(late.line)) above `\(early.name)` (line \(early.line))",
+            help: "move `\(late.name)` (\(late.line)) above `\(early.name)` (\(early.line))",
             related: [.init(early.keyword.span, "`\(early.name)` is here")])
     }
 }

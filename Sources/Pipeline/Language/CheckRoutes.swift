@@ -68,7 +68,9 @@ extension Checker {
 
     static let hostnamesPerRoute = 1024
     /// As many as one name can have (R27).
-    static let portsPerRoute = 64
+    static let portsPerName = 64
+    /// Of a raw route: as many as there may be listeners.
+    static let portsPerRoute = listenerPortLimit
 
     func checkRoutes(_ entries: [EntrySyntax]) {
         for entry in entries where !reporter.isFull {
@@ -106,6 +108,7 @@ extension Checker {
             refuseRepeated(group.value, seen)
             fields.backend = fields.backend.leading(to: group.value.fields)
         }
+        refuseTooManyPorts(fields, hostnames, path)
         let map = path.flatMap { self.map($0, seen, ports: fields.ports.count) }
         guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner else { return nil }
         // Those of a `backends` block are warned of there.
@@ -167,9 +170,7 @@ extension Checker {
         }
         guard keyword.text != "listen" else {
             if words.isEmpty { reporter.error(keyword.span.behind, "`listen` is not complete", expected: "ports") }
-            fields.ports = distinct(words, "the port", Checker.portsPerRoute).compactMap {
-                parsed($0) { text throws(ValueProblem) in try ConfigValue.port(text) }
-            }
+            fields.ports = ports(words)
             return
         }
         guard let word = onlyWord(words, of: keyword, expected: Checker.valueForm(of: keyword.text)) else { return }
@@ -179,6 +180,37 @@ extension Checker {
         case "backends": fields.group = group(word).map { Located($0, word.span) }
         default: fields.allowNonTLS = choice(word, ["true", "false"])
         }
+    }
+
+    /// Ports and ranges of them, each port once.
+    private func ports(_ words: [WordSyntax]) -> [Located<UInt16>] {
+        var first: [UInt16: SourceSpan] = [:]
+        var list: [Located<UInt16>] = []
+        for word in words where !reporter.isFull {
+            guard let range = parsed(word, { text throws(ValueProblem) in try ConfigValue.ports(text) }) else {
+                continue
+            }
+            guard list.count + range.value.count <= Checker.portsPerRoute else {
+                reporter.error(
+                    word.span, "more than \(Checker.portsPerRoute) ports in one route",
+                    help: "write another `route` block")
+                return list
+            }
+            for port in range.value {
+                if isDuplicate("the port `\(port)`", word.span, firstAt: first[port]) { break }
+                first[port] = word.span
+                list.append(Located(port, word.span))
+            }
+        }
+        return list
+    }
+
+    /// A name has few ports; they are looked through.
+    private func refuseTooManyPorts(_ fields: RouteFields, _ hostnames: [WordSyntax], _ path: Located<String>?) {
+        guard !hostnames.isEmpty || path != nil, fields.ports.count > Checker.portsPerName else { return }
+        reporter.error(
+            fields.ports[Checker.portsPerName].span, "more than \(Checker.portsPerName) ports in a route with names",
+            help: "a route without names may have more: it takes all that comes to its ports")
     }
 
     func checkRouteSources(_ entries: [EntrySyntax]) {

@@ -4,7 +4,7 @@ import Pipeline
 struct CheckedStage {
     let filter: any Filter.Type
     let keyword: WordSyntax
-    let line: Int
+    let line: ConfigLine
     /// Nil if a clause is wrong; its place in the chain still counts.
     let stage: Stage?
     /// The first clause of each name.

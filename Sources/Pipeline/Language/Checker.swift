@@ -6,6 +6,8 @@ final class Checker {
     static let stageLimit = 32
     /// Listeners and exposed ranges together.
     static let listenerLimit = 4096
+    /// Ports of all `listen` lines: each is a socket for each worker (R27).
+    static let listenerPortLimit = 16384
 
     let source: SourceText
     let reporter: Reporter
@@ -153,9 +155,19 @@ final class Checker {
         }
     }
 
+    /// See ``Compilation/origins``.
+    func origins(_ file: FileSyntax) -> [String: ConfigLine] {
+        var origins: [String: ConfigLine] = [:]
+        for entry in file.body.entries where source.isIncluded(entry.keyword.span.start) {
+            let head = ([entry.keyword] + entry.clauses[0].words.prefix(1)).map(\.text).joined(separator: " ")
+            origins[head] = line(entry.keyword.span)
+        }
+        return origins
+    }
+
     // MARK: Helpers for all kinds of entries
 
-    func line(_ span: SourceSpan) -> Int { source.lineNumber(of: span.start) }
+    func line(_ span: SourceSpan) -> ConfigLine { source.configLine(of: span.start) }
 
     /// The words after the keyword. Nil, reported, if there are commas.
     func arguments(of entry: EntrySyntax) -> [WordSyntax]? {

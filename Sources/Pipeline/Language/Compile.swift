@@ -9,8 +9,10 @@ package struct Compilation: Sendable {
     package let routes: [RouteBlock]
     /// The well-formed `backends` blocks, in source order.
     package let groups: [BackendsBlock]
-    /// `routes file PATH`, as written: a relative path means relative to the config file.
+    /// `routes file PATH`, as written: a relative path means relative to the file that has the line.
     package let routesFile: Located<String>?
+    /// Where the entries of included files are, by their first words, such as `set blocked`.
+    let origins: [String: ConfigLine]
     /// In source order.
     package private(set) var diagnostics: [Diagnostic]
     package let source: SourceText
@@ -30,21 +32,24 @@ package struct Compilation: Sendable {
 ///   - text: at most ``SourceText/limit`` bytes of UTF-8; anything else is a diagnostic.
 ///   - file: its name in diagnostics.
 ///   - catalog: the filters of this build, in the order of their reason codes.
-///   - readFile: reads a file that the text names (`set NAME file PATH`). It knows where relative paths begin.
+///   - includes: finds and reads what the text includes (`include GLOB`).
+///   - readFile: reads a file that the text names (`set NAME file PATH`), by its path as seen from `file`.
 ///   - reusing: the blocks of the running program (``Program/blocks``). A `limit` with unchanged settings keeps its
 ///     table across the reload.
 package func compile(
     _ text: [UInt8], file: String, catalog: [any Filter.Type],
-    reusing: BlockTable = BlockTable(), readFile: @escaping FileReader = noFiles
+    reusing: BlockTable = BlockTable(), includes: ConfigFiles = .none, readFile: @escaping FileReader = noFiles
 ) -> Compilation {
     let reporter = Reporter()
-    guard let source = readable(text, file: file, reporter) else {
+    guard isReadable(text, at: 0, reporter) else {
         return Compilation(
-            program: nil, routes: [], groups: [], routesFile: nil, diagnostics: reporter.finish(),
+            program: nil, routes: [], groups: [], routesFile: nil, origins: [:], diagnostics: reporter.finish(),
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
     let grammar = Grammar(catalog)
-    let tree = Parser.parse(source, reporter, grammar)
+    var including = IncludeRun(SourceText(file: file, bytes: text), reporter, grammar, includes)
+    let tree = including.tree()
+    let source = including.source
     let checker = Checker(
         source: source, reporter: reporter, catalog: catalog, grammar: grammar, readFile: readFile)
     checker.reusable = reusing
@@ -52,6 +57,7 @@ package func compile(
     return Compilation(
         program: checker.makeProgram(), routes: checker.routes,
         groups: checker.groupNames.compactMap { checker.groups[$0] }, routesFile: checker.routesFile,
+        origins: checker.origins(tree),
         diagnostics: reporter.finish(), source: source)
 }
 
@@ -63,37 +69,39 @@ package func format(
     _ text: [UInt8], file: String, catalog: [any Filter.Type]
 ) -> (formatted: String?, diagnostics: [Diagnostic]) {
     let reporter = Reporter()
-    guard let source = readable(text, file: file, reporter) else { return (nil, reporter.finish()) }
+    guard isReadable(text, at: 0, reporter) else { return (nil, reporter.finish()) }
     let grammar = Grammar(catalog)
-    let tree = Parser.parse(source, reporter, grammar)
+    let source = SourceText(file: file, bytes: text)
+    let tree = Parser.parse(source, 0..<text.count, reporter, grammar)
     guard reporter.errorCount == 0 else { return (nil, reporter.finish()) }
     return (Formatter.format(tree, grammar), reporter.finish())
 }
 
-/// Nil, with a diagnostic, for bytes that are not a config text.
-private func readable(_ text: [UInt8], file: String, _ reporter: Reporter) -> SourceText? {
+/// Whether these are the bytes of a config text; reported if not.
+/// - Parameter start: where they are in the source.
+func isReadable(_ text: [UInt8], at start: Int, _ reporter: Reporter) -> Bool {
     guard text.count <= SourceText.limit else {
         reporter.error(
-            SourceSpan(0, 0),
+            SourceSpan(start, start),
             "the file has \(text.count) bytes; the limit is \(sizeText(UInt64(SourceText.limit)))",
             help: "move routes to a state file: `routes file PATH`")
-        return nil
+        return false
     }
     if let offset = text.firstIndex(of: 0) {
         reporter.error(
-            SourceSpan(offset, offset + 1), "the file contains a NUL byte: it is not a text file",
+            SourceSpan(start + offset, start + offset + 1), "the file contains a NUL byte: it is not a text file",
             help: "save it as UTF-8 text")
-        return nil
+        return false
     }
     do throws(Unicode.UTF8.ValidationError) {
         _ = try UTF8Span(validating: text.span)
     } catch {
         reporter.error(
-            SourceSpan(error.byteOffsets.lowerBound, error.byteOffsets.upperBound), "these bytes are not UTF-8",
-            help: "save the file as UTF-8")
-        return nil
+            SourceSpan(start + error.byteOffsets.lowerBound, start + error.byteOffsets.upperBound),
+            "these bytes are not UTF-8", help: "save the file as UTF-8")
+        return false
     }
-    return SourceText(file: file, bytes: text)
+    return true
 }
 
 /// Every keyword except stages, with this build's filters: top-level ones, settings of blocks, fields of routes,
@@ -104,11 +112,13 @@ package func languageKeywords(_ catalog: [any Filter.Type]) -> [String] {
     let options = lines.flatMap(\.forms).flatMap(\.elements).flatMap { element -> [String] in
         if case .options(let options) = element { options.map(\.name) } else { [] }
     }
-    return grammar.topLevel.map(\.keyword) + lines.map(\.keyword) + options + Checker.groupFields
+    return grammar.topLevel.map(\.keyword) + lines.map(\.keyword) + options
+        + ListenerWords.settings.map(\.line.keyword) + Checker.groupFields
         + Checker.routeFields.filter { !Checker.groupFields.contains($0) }
 }
 
-/// The settings of every block and the fields of `route`, with the block's keyword.
+/// The settings of every block and of `listen` lines, with the keyword of the block or the line.
 package func languageSettings(_ catalog: [any Filter.Type]) -> [(block: String, setting: SettingLine)] {
     ([NodeBlock.descriptor] + catalog.blocks).flatMap { block in block.lines.map { (block.keyword, $0) } }
+        + ListenerWords.settings.map { ("listen", $0.line) }
 }

@@ -1,25 +1,42 @@
 import Pipeline
 
+/// A config as text, for `check --print`: one program, and from which of several files each part is.
+package func describe(_ program: Program, from compilation: Compilation) -> String {
+    let files = compilation.source.files
+    let list = files.count > 1 ? files.map { "# \($0)\n" }.joined() : ""
+    return list + describe(program, compilation.origins) + describe(compilation)
+}
+
 /// A program as text, for `check --print` and golden tests: deterministic, and independent of positions in the source.
-package func describe(_ program: Program) -> String {
-    var text = describe(NodeBlock.descriptor, NodeBlock(program.node.name, program.node), with: nodeLines(program))
+package func describe(_ program: Program) -> String { describe(program, nil) }
+
+/// - Parameter origins: what is from included files; nil: none is marked.
+private func describe(_ program: Program, _ origins: [String: ConfigLine]?) -> String {
+    let mark = { (head: String) in origins?[head].map { "  # \($0)" } ?? "" }
+    let ofFile = { (line: ConfigLine) in origins == nil ? "" : fileMark(line) }
+    var text = describe(
+        NodeBlock.descriptor, NodeBlock(program.node.name, program.node), with: nodeLines(program), mark)
     for descriptor in program.catalog.blocks {
         let blocks = program.blocks.all(descriptor.kind).sorted { $0.name < $1.name }
-        for block in blocks { text += describe(descriptor, block) }
+        for block in blocks { text += describe(descriptor, block, mark) }
     }
-    for chain in program.chains.buffer { text += describe(chain) }
+    for chain in program.chains.buffer { text += describe(chain, mark) }
     for listener in program.listeners {
-        text += "listen \(listener.endpoint) \(listener.kindName) via \(program.chainName(listener.chain))\n"
+        text += "listen \(listener.placeText) \(listener.kindName) via \(program.chainName(listener.chain))"
+        text += ListenerWords.text(listener.options) + ofFile(listener.line) + "\n"
     }
     for expose in program.exposes {
         let address =
             expose.isDedicated
             ? Checker.dedicated : expose.address.isIPv4 ? "\(expose.address)" : "[\(expose.address)]"
         text += "expose \(address) ports \(expose.ports.lowerBound)-\(expose.ports.upperBound) "
-        text += "\(expose.hint.name) via \(program.chainName(expose.chain))\n"
+        text += "\(expose.hint.name) via \(program.chainName(expose.chain))"
+        text += ListenerWords.text(expose.options) + ofFile(expose.line) + "\n"
     }
     return text
 }
+
+private func fileMark(_ line: ConfigLine) -> String { line.file == nil ? "" : "  # \(line)" }
 
 /// Lines of `node` that belong to filters.
 private func nodeLines(_ program: Program) -> [String] {
@@ -29,38 +46,41 @@ private func nodeLines(_ program: Program) -> [String] {
     }
 }
 
-private func describe(_ descriptor: BlockDescriptor, _ block: any ConfigBlock, with more: [String] = []) -> String {
+private func describe(
+    _ descriptor: BlockDescriptor, _ block: any ConfigBlock, with more: [String] = [], _ mark: (String) -> String
+) -> String {
     let lines = descriptor.lines(of: block) + more
     switch descriptor.shape {
     case .nodeLine: return ""
     case .line: return lines.map { "\($0)\n" }.joined()
     case .named, .single, .list:
         let head = block.name.isEmpty ? descriptor.keyword : "\(descriptor.keyword) \(block.name)"
-        return head + "\n" + lines.map { "    \($0)\n" }.joined()
+        return head + mark(head) + "\n" + lines.map { "    \($0)\n" }.joined()
     }
 }
 
 /// The `backends` and `route` blocks as text, in source order.
 package func describe(_ compilation: Compilation) -> String {
-    describe(compilation.groups) + describe(compilation.routes)
+    let mark = { (span: SourceSpan) in fileMark(compilation.source.configLine(of: span.start)) }
+    return describe(compilation.groups, mark) + describe(compilation.routes, mark)
 }
 
-private func describe(_ groups: [BackendsBlock]) -> String {
+private func describe(_ groups: [BackendsBlock], _ mark: (SourceSpan) -> String) -> String {
     groups.map { group in
-        var text = "backends \(group.name.value)\n"
+        var text = "backends \(group.name.value)\(mark(group.name.span))\n"
         text += group.backends.map { "    \(describe($0.value))\n" }.joined()
         return text + describe(group.fields, balance: "of the route or the stage")
     }.joined()
 }
 
-private func describe(_ routes: [RouteBlock]) -> String {
+private func describe(_ routes: [RouteBlock], _ mark: (SourceSpan) -> String) -> String {
     routes.map { route in
         let owner = route.owner.value
         let file = route.map.map { " file \($0.path.value)" } ?? ""
         var text = "route \(route.id.value)\(file)\(route.hostnames.map { " " + $0.value }.joined()) "
-        text += "\(route.hint.name)\n"
+        text += "\(route.hint.name)\(mark(route.span))\n"
         text += "    owner \(owner.org)/\(owner.app)/\(owner.env), "
-        text += "port\(route.ports.count > 1 ? "s" : "") \(route.ports.map { "\($0.value)" }.joined(separator: " "))\n"
+        text += "port\(route.ports.count > 1 ? "s" : "") \(describe(route.ports.map(\.value)))\n"
         let list = route.backends.map { describe($0.value) }.joined(separator: " ")
         if let map = route.map {
             text += "    names \(map.count), backends \(map.groups.map(\.name.value).joined(separator: " "))\n"
@@ -82,6 +102,19 @@ private func describe(_ fields: BackendFields, balance: String) -> String {
     return text
 }
 
+/// `443 30000-30100`: ports in a row are one word.
+private func describe(_ ports: [UInt16]) -> String {
+    var runs: [ClosedRange<UInt16>] = []
+    for port in ports {
+        if let last = runs.last, last.upperBound < .max, last.upperBound + 1 == port {
+            runs[runs.count - 1] = last.lowerBound...port
+        } else {
+            runs.append(port...port)
+        }
+    }
+    return runs.map(DeniedPorts.text).joined(separator: " ")
+}
+
 private func describe(_ backend: BackendSpec) -> String {
     var text = "\(backend.endpoint)"
     if backend.weight != 1 { text += " weight \(backend.weight)" }
@@ -96,8 +129,9 @@ extension Program {
     }
 }
 
-private func describe(_ chain: Chain) -> String {
-    var text = "pipeline \(chain.name)\n"
+private func describe(_ chain: Chain, _ mark: (String) -> String) -> String {
+    let head = "pipeline \(chain.name)"
+    var text = head + mark(head) + "\n"
     if chain.peekBytes > 0 {
         let limit = chain.peekTimeout.map { "within \($0.configText)" } ?? "without deadline"
         let how = chain.isNonBlocking ? "inspects without blocking" : "before the backend is connected"

@@ -1,10 +1,12 @@
 import Pipeline
 import PipelineText
 
-/// Diagnostics as one JSON object for programs. `end_column` is the first column that is not underlined.
+/// Diagnostics as one JSON object for programs. `end_column` is the first column that is not underlined; each place has
+/// its own `file`, which may be an included one.
 ///
-///     {"file":"…","errors":1,"warnings":0,"diagnostics":[{"severity":"error","line":3,"column":5,"end_line":3,
-///      "end_column":9,"message":"…","expected":"…"|null,"help":["…"],"related":[{"line":…,"message":"…"}]}]}
+///     {"file":"…","errors":1,"warnings":0,"diagnostics":[{"severity":"error","file":"…","line":3,"column":5,
+///      "end_line":3,"end_column":9,"message":"…","expected":"…"|null,"help":["…"],
+///      "related":[{"file":"…","line":…,"message":"…"}]}]}
 package func renderJSON(_ diagnostics: [Diagnostic], source: SourceText) -> String {
     var line = JSONLine()
     line.open()
@@ -33,6 +35,7 @@ package func renderJSON(_ diagnostics: [Diagnostic], source: SourceText) -> Stri
 extension JSONLine {
     fileprivate mutating func fields(_ span: SourceSpan, _ source: SourceText) {
         let (start, end) = (source.position(of: span.start), source.position(of: span.end))
+        field("file", source.file(of: span.start))
         field("line", start.line)
         field("column", start.column)
         field("end_line", end.line)

@@ -31,7 +31,8 @@ private struct DiagnosticRenderer {
 
     private mutating func addHead(_ span: SourceSpan, _ kind: String, _ message: String) {
         let place = source.position(of: span.start)
-        output += "\(printable(source.file)):\(place.line):\(place.column): \(kind): \(printable(message))\n"
+        let file = printable(source.file(of: span.start))
+        output += "\(file):\(place.line):\(place.column): \(kind): \(printable(message))\n"
     }
 
     /// Shows the span's first line with the underlined part. Returns the margin for lines below it.
@@ -39,7 +40,7 @@ private struct DiagnosticRenderer {
         let number = source.lineNumber(of: span.start)
         let digits = String(number)
         let margin = " " + String(repeating: " ", count: max(digits.count, 3))
-        let line = source.lineRange(number)
+        let line = source.lineRange(at: span.start)
         guard !line.isEmpty else {
             if let label { output += "\(margin) = \(printable(label))\n" }
             return margin

@@ -90,18 +90,27 @@ struct Formatter {
         return count
     }
 
-    /// The lines of a run in columns: `listen ADDRESS  HINT  via NAME`, `expose ADDRESS  ports A-B [HINT]  via NAME`.
+    /// The lines of a run in columns: `listen ADDRESS  HINT  via NAME [OPTION ...]`,
+    /// `expose ADDRESS  ports A-B [HINT]  via NAME [OPTION ...]`.
     private static func columns(_ entries: ArraySlice<EntrySyntax>) -> [String] {
         let rows = entries.map { entry -> [String] in
             let words = entry.words.map(word)
             guard entry.body == nil, entry.clauses.count == 1 else { return [line(entry)] }
+            let row = { (middle: Range<Int>) in
+                [
+                    "\(words[0]) \(words[1])", words[middle].joined(separator: " "),
+                    words[middle.upperBound...].joined(separator: " "),
+                ]
+            }
+            let isVia = { (index: Int) in words[index] == "via" }
             switch (entry.keyword.text, words.count) {
-            case ("listen", 5): return ["\(words[0]) \(words[1])", words[2], "\(words[3]) \(words[4])"]
-            case ("expose", 6):
-                return ["\(words[0]) \(words[1])", "\(words[2]) \(words[3])", "\(words[4]) \(words[5])"]
+            case ("listen", 5): return row(2..<3)
+            case ("listen", 6...) where isVia(3): return row(2..<3)
+            case ("expose", 6): return row(2..<4)
+            case ("expose", 7...) where isVia(4): return row(2..<4)
             // With a hint.
-            case ("expose", 7):
-                return ["\(words[0]) \(words[1])", words[2...4].joined(separator: " "), "\(words[5]) \(words[6])"]
+            case ("expose", 7): return row(2..<5)
+            case ("expose", 8...) where isVia(5): return row(2..<5)
             default: return [line(entry)]
             }
         }

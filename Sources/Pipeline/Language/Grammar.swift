@@ -36,12 +36,15 @@ struct Grammar {
             Entry(keyword: "route", form: "route [HOSTNAME ...|file PATH] { ... }", isBlock: true),
             Entry(
                 keyword: "listen",
-                form: "listen ADDRESS:PORT tls_passthrough|tcp_raw|transparent|redirect via PIPELINE",
+                form:
+                    "listen ADDRESS:PORT[-LAST] tls_passthrough|tcp_raw|transparent|redirect via PIPELINE [OPTION ...]",
                 isBlock: false),
             Entry(
-                keyword: "expose", form: "expose ADDRESS|dedicated_ipv4 ports FIRST-LAST [HINT] via PIPELINE",
+                keyword: "expose",
+                form: "expose ADDRESS|dedicated_ipv4 ports FIRST-LAST [HINT] via PIPELINE [OPTION ...]",
                 isBlock: false),
             Entry(keyword: "routes", form: "routes file PATH", isBlock: false),
+            Entry(keyword: IncludeRun.keyword, form: "include GLOB", isBlock: false),
         ]
         topLevel = entries
         keywords = Set(entries.map(\.keyword) + entries.compactMap(\.formerly))

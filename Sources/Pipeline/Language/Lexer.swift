@@ -20,37 +20,42 @@ struct Token {
 struct Lexer {
     private let bytes: [UInt8]
     private let reporter: Reporter
-    private var index = 0
+    private var index: Int
+    /// Where the file ends.
+    private let end: Int
     private var tokens: [Token] = []
 
-    static func tokens(_ source: SourceText, _ reporter: Reporter) -> [Token] {
-        var lexer = Lexer(bytes: source.bytes, reporter: reporter)
+    /// - Parameter range: one file's bytes.
+    static func tokens(_ source: SourceText, _ range: Range<Int>, _ reporter: Reporter) -> [Token] {
+        var lexer = Lexer(bytes: source.bytes, range, reporter: reporter)
         lexer.run()
         return lexer.tokens
     }
 
-    private init(bytes: [UInt8], reporter: Reporter) {
+    private init(bytes: [UInt8], _ range: Range<Int>, reporter: Reporter) {
         self.bytes = bytes
         self.reporter = reporter
+        index = range.lowerBound
+        end = range.upperBound
     }
 
     private mutating func run() {
-        if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { index = 3 }
-        while index < bytes.count, !reporter.isFull { step() }
-        tokens.append(Token(.end, bytes.count, bytes.count))
+        if bytes[index..<end].starts(with: [0xEF, 0xBB, 0xBF]) { index += 3 }
+        while index < end, !reporter.isFull { step() }
+        tokens.append(Token(.end, end, end))
     }
 
     private mutating func step() {
         let start = index
         switch bytes[index] {
         case UInt8(ascii: " "), UInt8(ascii: "\t"): index += 1
-        case UInt8(ascii: "\r") where index + 1 < bytes.count && bytes[index + 1] == UInt8(ascii: "\n"): index += 1
+        case UInt8(ascii: "\r") where index + 1 < end && bytes[index + 1] == UInt8(ascii: "\n"): index += 1
         case UInt8(ascii: "\n"): punctuation(.newline)
         case UInt8(ascii: "{"): punctuation(.openBrace)
         case UInt8(ascii: "}"): punctuation(.closeBrace)
         case UInt8(ascii: ","): punctuation(.comma)
         case UInt8(ascii: "#"):
-            while index < bytes.count, bytes[index] != UInt8(ascii: "\n") { index += 1 }
+            while index < end, bytes[index] != UInt8(ascii: "\n") { index += 1 }
             tokens.append(Token(.comment, start, index))
         case UInt8(ascii: "\""): quotedWord()
         case UInt8(ascii: ";"):
@@ -72,7 +77,7 @@ struct Lexer {
 
     private mutating func word() {
         let start = index
-        while index < bytes.count, Lexer.isWordByte(bytes[index]) { index += 1 }
+        while index < end, Lexer.isWordByte(bytes[index]) { index += 1 }
         if index - start == 1, bytes[start] == UInt8(ascii: "=") {
             reporter.error(
                 SourceSpan(start, index), "`=` has no place here", help: "remove it: a value follows its keyword")
@@ -85,14 +90,14 @@ struct Lexer {
     private mutating func quotedWord() {
         let start = index
         index += 1
-        while index < bytes.count, bytes[index] != UInt8(ascii: "\n") {
+        while index < end, bytes[index] != UInt8(ascii: "\n") {
             switch bytes[index] {
             case UInt8(ascii: "\""):
                 index += 1
                 tokens.append(Token(.quoted, start, index))
                 return
             case UInt8(ascii: "\\"):
-                if let escape = Lexer.escape(bytes[(index + 1)...]) {
+                if let escape = Lexer.escape(bytes[(index + 1)..<end]) {
                     index += 1 + escape.length
                 } else {
                     reporter.error(

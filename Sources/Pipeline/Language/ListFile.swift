@@ -13,7 +13,7 @@ package struct UnreadableFile: Error, Sendable {
     }
 }
 
-/// Reads the file of a path as a config names it. The language itself does no input or output.
+/// Reads the file of a path, as seen from where the config's own path is. The language itself does no input or output.
 package typealias FileReader = (String) throws(UnreadableFile) -> [UInt8]
 
 /// For compiling text without files.
@@ -59,7 +59,7 @@ extension Checker {
     ) -> Bool {
         let bytes: [UInt8]
         do throws(UnreadableFile) {
-            bytes = try readFile(path.value)
+            bytes = try readFile(configPath(path.value, from: source.file(of: path.span.start)))
         } catch {
             reporter.error(path.span, "can't read \(error.path): \(error.problem)", help: error.remedy)
             return false

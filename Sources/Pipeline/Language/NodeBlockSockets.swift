@@ -158,27 +158,13 @@ extension NodeBlock {
 
     static let interfaceKind = ValueKind("NAME", expected: "names of interfaces like `vm*`") {
         text throws(ValueProblem) in
-        guard isInterface(text) else {
+        guard ConfigValue.isInterface(text.hasSuffix("*") ? text.dropLast() : text[...]) else {
             throw ValueProblem(
                 message: "\(quoted(text)) can't be the name of an interface",
                 expected: "names of interfaces like `vm*`",
                 help: "at most 15 letters, digits, `.`, `-` and `_`; a `*` only at the end: see `ip link`")
         }
         return .custom(text)
-    }
-
-    /// IFNAMSIZ is 16, with its NUL. Fewer characters than the kernel takes: the names go into firewall rules.
-    private static func isInterface(_ name: String) -> Bool {
-        let stem = name.hasSuffix("*") ? name.dropLast() : name[...]
-        return (1...15).contains(stem.utf8.count) && stem.utf8.first != UInt8(ascii: "-")
-            && stem.utf8.allSatisfy { byte in
-                switch byte {
-                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "_"):
-                    true
-                default: false
-                }
-            }
     }
 
     static let markKind = ValueKind("NUMBER", expected: "a firewall mark like `0x7069`", range: "0x1–0xfffffffe") {

@@ -3,6 +3,8 @@ struct Parser {
     /// How deep blocks may nest before the rest is skipped (R27). The language itself nests them once.
     static let nestingLimit = 8
     private let source: SourceText
+    /// Where the file begins.
+    private let start: Int
     private let tokens: [Token]
     private let reporter: Reporter
     private let grammar: Grammar
@@ -12,17 +14,23 @@ struct Parser {
     private var index = 0
     private(set) var isUnbalanced = false
 
-    static func parse(_ source: SourceText, _ reporter: Reporter, _ grammar: Grammar) -> FileSyntax {
-        let tokens = Lexer.tokens(source, reporter)
-        var trial = Parser(source, tokens, Reporter(), grammar, guessesClosingBraces: false)
-        _ = trial.parseBody(opening: SourceSpan(0, 0), depth: 0)
-        var parser = Parser(source, tokens, reporter, grammar, guessesClosingBraces: trial.isUnbalanced)
-        return FileSyntax(body: parser.parseBody(opening: SourceSpan(0, 0), depth: 0))
+    /// - Parameter range: one file's bytes.
+    static func parse(
+        _ source: SourceText, _ range: Range<Int>, _ reporter: Reporter, _ grammar: Grammar
+    ) -> FileSyntax {
+        let tokens = Lexer.tokens(source, range, reporter)
+        let opening = SourceSpan(range.lowerBound, range.lowerBound)
+        var trial = Parser(source, range, tokens, Reporter(), grammar, guessesClosingBraces: false)
+        _ = trial.parseBody(opening: opening, depth: 0)
+        var parser = Parser(source, range, tokens, reporter, grammar, guessesClosingBraces: trial.isUnbalanced)
+        return FileSyntax(body: parser.parseBody(opening: opening, depth: 0))
     }
 
     private init(
-        _ source: SourceText, _ tokens: [Token], _ reporter: Reporter, _ grammar: Grammar, guessesClosingBraces: Bool
+        _ source: SourceText, _ range: Range<Int>, _ tokens: [Token], _ reporter: Reporter, _ grammar: Grammar,
+        guessesClosingBraces: Bool
     ) {
+        start = range.lowerBound
         self.grammar = grammar
         self.source = source
         self.tokens = tokens
@@ -98,8 +106,8 @@ struct Parser {
 
     private func startsTopLevelEntry(_ token: Token) -> Bool {
         guard guessesClosingBraces, token.kind == .word else { return false }
-        let start = Int(token.start)
-        guard start == 0 || source.bytes[start - 1] == UInt8(ascii: "\n") else { return false }
+        let place = Int(token.start)
+        guard place == start || source.bytes[place - 1] == UInt8(ascii: "\n") else { return false }
         return grammar.keywords.contains(text(token))
     }
 

@@ -2,9 +2,13 @@ import Pipeline
 
 /// The reference table of a block's settings for docs/LANGUAGE.md, generated from its descriptor.
 ///
-/// - Parameter block: its keyword: `node`, or one of a filter's.
+/// - Parameter block: its keyword: `node`, one of a filter's, or `listen` for what follows its pipeline.
 /// - Returns: Markdown, without a line break at the end; nil: there is no such block.
 package func settingsTable(_ block: String, _ catalog: [any Filter.Type]) -> String? {
+    if block == "listen" {
+        return (tableHead + ListenerWords.settings.map { row($0.line, nil, marksRestarts: false) })
+            .joined(separator: "\n")
+    }
     let owned = catalog.blocks
     var descriptors = owned.filter { $0.keyword == block }
     if block == NodeBlock.descriptor.keyword {
@@ -12,7 +16,7 @@ package func settingsTable(_ block: String, _ catalog: [any Filter.Type]) -> Str
     }
     guard !descriptors.isEmpty else { return nil }
     let hasRestarts = descriptors.contains { $0.lines.contains(where: \.needsRestart) }
-    var rows = ["| setting | default | range, meaning |", "| --- | --- | --- |"]
+    var rows = tableHead
     for descriptor in descriptors {
         for (line, value) in zip(descriptor.lines, descriptor.defaults) where line.isDocumented {
             rows.append(row(line, value, marksRestarts: hasRestarts))
@@ -20,6 +24,8 @@ package func settingsTable(_ block: String, _ catalog: [any Filter.Type]) -> Str
     }
     return rows.joined(separator: "\n")
 }
+
+private let tableHead = ["| setting | default | range, meaning |", "| --- | --- | --- |"]
 
 private func row(_ line: SettingLine, _ value: String?, marksRestarts: Bool) -> String {
     let forms = line.forms.map { form in

@@ -5,10 +5,10 @@ import PipelineHost
 import PipelineNetlink
 import PipelineRuntime
 
-/// Reports address changes from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR). An IPv6 address is
-/// reported again when duplicate address detection is over.
+/// Reports changes of addresses and of interfaces from the kernel (rtnetlink(7), RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR,
+/// RTMGRP_LINK). An IPv6 address is reported again when duplicate address detection is over.
 ///
-/// It reports which addresses changed, and no more: only the kernel knows whether one can be bound, which depends on
+/// It reports which addresses changed, whether an interface did, and no more: only the kernel knows whether one can be bound, which depends on
 /// more than the list of addresses (`ip_nonlocal_bind`, local routes, an address on two links).
 ///
 /// Threading: the control thread.
@@ -18,38 +18,53 @@ final class AddressMonitor {
 
     /// Nil without netlink (forbidden in some containers): then only polling finds addresses.
     init?() {
-        let groups = UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
+        let groups = UInt32(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_LINK)
         guard let socket = NetlinkSocket.open(NETLINK_ROUTE, groups: groups).socket else { return nil }
         self.socket = socket
     }
 
-    enum News: Equatable {
-        case nothing
-        case addresses(Set<IPAddress>)
-        /// The socket overflowed (ENOBUFS): any address may have changed.
-        case anything
+    struct News: Equatable {
+        var addresses: Set<IPAddress> = []
+        /// An interface came, went or changed.
+        var hasLinks = false
+        /// The socket overflowed (ENOBUFS): any address and any interface may have changed.
+        var isAnything = false
+
+        static let nothing = News()
 
         mutating func add(_ more: News) {
-            switch (self, more) {
-            case (_, .nothing): break
-            case (.addresses(let known), .addresses(let new)): self = .addresses(known.union(new))
-            case (.anything, _): break
-            default: self = more
-            }
+            addresses.formUnion(more.addresses)
+            hasLinks = hasLinks || more.hasLinks
+            isAnything = isAnything || more.isAnything
         }
     }
 
     /// All that has come since the last call.
     func take() -> News {
-        var news = Set<IPAddress>()
+        var news = News.nothing
         while true {
             switch socket.receive() {
-            case .messages(let bytes): AddressMonitor.read(bytes, into: &news)
-            case .nothing: return news.isEmpty ? .nothing : .addresses(news)
+            case .messages(let bytes):
+                AddressMonitor.read(bytes, into: &news.addresses)
+                if AddressMonitor.hasLink(bytes) { news.hasLinks = true }
+            case .nothing: return news
             // The next call reads the rest.
-            case .failed: return .anything
+            case .failed:
+                news.isAnything = true
+                return news
             }
         }
+    }
+
+    /// Whether a batch of messages says something of an interface.
+    static func hasLink(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        var found = false
+        Netlink.messages(bytes) { message in
+            let type = message.pointee.nlmsg_type
+            found = found || type == UInt16(RTM_NEWLINK) || type == UInt16(RTM_DELLINK)
+            return !found
+        }
+        return found
     }
 
     /// The addresses in a batch of messages. Incomplete messages are skipped.

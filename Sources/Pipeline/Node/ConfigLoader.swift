@@ -31,6 +31,8 @@ package struct LoadedNode {
     var reading: StateOrder.Reading?
     /// Problems of objects that were left out, as lines for `status`.
     var problems: [String] = []
+    /// The config file, and what it includes.
+    var files: [String] = []
     /// Addresses of this node's instances that are bound to an interface in desired state.
     var bound: [BoundAddress] = []
 
@@ -108,6 +110,7 @@ package enum ConfigLoader {
             listeners: ListenerPlan.listeners(program, RequestedPorts(routing)), revision: read.state?.revision)
         loaded.node?.reading = read.reading
         loaded.node?.problems = RunningNode.lines(read.compilation)
+        loaded.node?.files = read.compilation.source.files
         loaded.node?.bound = read.bound(program)
         return loaded
     }
@@ -140,7 +143,7 @@ package enum ConfigLoader {
         if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
         let blocks = RouteBlocks.judge(judge, seed, &compilation)
         var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
-        read.readState(seed, file: file, readState)
+        read.readState(seed, readState)
         return read
     }
 
@@ -148,17 +151,31 @@ package enum ConfigLoader {
     private static func compiled(
         _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?
     ) -> Compilation {
-        compile(text, file: file, catalog: filters, reusing: running?.blocks ?? BlockTable()) {
-            path throws(UnreadableFile) in
-            try readList(Files.resolve(path, relativeTo: file))
-        }
+        compile(
+            text, file: file, catalog: filters, reusing: running?.blocks ?? BlockTable(), includes: includes
+        ) { path throws(UnreadableFile) in try readFile(path, limit: listFileLimit) }
     }
 
-    private static func readList(_ path: String) throws(UnreadableFile) -> [UInt8] {
+    private static var includes: ConfigFiles {
+        ConfigFiles(
+            match: { pattern, directory throws(UnreadableFile) in
+                do throws(FileError) {
+                    return try Files.matching(pattern, in: directory, limit: matchLimit)
+                } catch {
+                    throw UnreadableFile(error)
+                }
+            },
+            identity: Files.identity,
+            read: { path throws(UnreadableFile) in try readFile(path, limit: SourceText.limit) })
+    }
+    /// How many paths a pattern may match: more than a config may include.
+    private static let matchLimit = 4096
+
+    private static func readFile(_ path: String, limit: Int) throws(UnreadableFile) -> [UInt8] {
         do throws(FileError) {
-            return try Files.read(path, limit: listFileLimit)
+            return try Files.read(path, limit: limit)
         } catch {
-            throw UnreadableFile(path: error.path, problem: error.problem, remedy: error.remedy)
+            throw UnreadableFile(error)
         }
     }
 }
@@ -166,9 +183,9 @@ package enum ConfigLoader {
 // MARK: The state file
 
 extension ReadConfig {
-    fileprivate mutating func readState(_ seed: HashSeed, file: String, _ read: ConfigLoader.ReadState) {
+    fileprivate mutating func readState(_ seed: HashSeed, _ read: ConfigLoader.ReadState) {
         guard let named = compilation.routesFile else { return }
-        let path = Files.resolve(named.value, relativeTo: file)
+        let path = configPath(named.value, from: compilation.source.file(of: named.span.start))
         stateFile = (path, named)
         let bytes: [UInt8]
         do throws(FileError) {
@@ -236,5 +253,11 @@ extension ReadConfig {
             compilation.report(
                 Diagnostic(.warning, at: named.span, "\(path): \(rest) more problems like these are not shown"))
         }
+    }
+}
+
+extension UnreadableFile {
+    fileprivate init(_ error: FileError) {
+        self.init(path: error.path, problem: error.problem, remedy: error.remedy)
     }
 }

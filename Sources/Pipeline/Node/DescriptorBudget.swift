@@ -54,7 +54,7 @@ package struct DescriptorBudget: Equatable, Sendable {
     /// How many listeners a worker may have: those that are planned, and as many as routes may still open, if they cost
     /// less than a sixteenth of all descriptors over all workers: control has a descriptor of each.
     static func listenerRoom(limit: Int, workers: Int, planned: Int, most: Int) -> Int {
-        planned + min(max(0, most - planned), limit / 16 / max(1, workers))
+        planned + min(max(0, max(most, planned) - planned), limit / 16 / max(1, workers))
     }
 
     /// - Parameters:

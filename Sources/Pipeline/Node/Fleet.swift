@@ -23,6 +23,8 @@ package final class Fleet {
         let budget: DescriptorBudget
         /// Of listeners, for each worker.
         let listenerRoom: Int
+        /// Of those of `listen` lines, which later reloads may add.
+        let requiredRoom: Int
     }
 
     /// - Returns: nil, and why, if it is too little.
@@ -44,7 +46,9 @@ package final class Fleet {
                     + "(systemd: LimitNOFILE=, shell: ulimit -Hn), or lower `workers`"
             )
         }
-        return (Size(workers: count, budget: budget, listenerRoom: room), "")
+        let requiredRoom = DescriptorBudget.listenerRoom(
+            limit: Int(clamping: limit), workers: count, planned: listeners, most: .max)
+        return (Size(workers: count, budget: budget, listenerRoom: room, requiredRoom: requiredRoom), "")
     }
 
     /// Makes all workers, then starts them: all or none.

@@ -25,6 +25,10 @@ package final class ListenerKeeper {
         package var sockets: [Descriptor] = []
         /// Where it is bound: the planned endpoint, or the port that the kernel chose for port 0.
         package var bound: Endpoint
+        /// The index of the interface that its sockets are bound to; 0: none.
+        var interface: UInt32 = 0
+        /// Its sockets take Multipath TCP.
+        package var isMultipath = false
         package var degradation: Degradation?
 
         package var isOpen: Bool { !sockets.isEmpty }
@@ -37,10 +41,16 @@ package final class ListenerKeeper {
         /// Their addresses are back; their sockets were open all the time.
         var restored: [PlannedListener] = []
         var degraded: [(listener: PlannedListener, error: ListenError)] = []
-        /// The address vanished, and its sockets were closed.
+        /// The address or the interface vanished, and its sockets were closed.
         var lost = 0
+        /// Open sockets that have another `backlog` or `fastopen` now.
+        var tuned: [PlannedListener] = []
+        /// Those that can't: they need a restart.
+        var untuned: [PlannedListener] = []
         var changesSockets: Bool { lost > 0 || !opened.isEmpty || !closed.isEmpty }
-        var isEmpty: Bool { !changesSockets && degraded.isEmpty && restored.isEmpty }
+        var isEmpty: Bool {
+            !changesSockets && degraded.isEmpty && restored.isEmpty && tuned.isEmpty && untuned.isEmpty
+        }
     }
 
     /// The polling interval besides address events.
@@ -50,6 +60,8 @@ package final class ListenerKeeper {
     private let settings: NodeSettings
     /// How many sockets a worker may have open at most (R27).
     private let room: Int
+    /// The same for those of `listen` lines, which a reload must not open beyond what the descriptors allow.
+    private let requiredRoom: Int
     private var indices = IndexPool()
     /// In the order of the plan.
     package private(set) var kept: [Kept] = []
@@ -57,7 +69,8 @@ package final class ListenerKeeper {
     private var closing: [Descriptor] = []
     private var closingPorts: Set<UInt16> = []
 
-    init(workers: Int, settings: NodeSettings, room: Int) {
+    init(workers: Int, settings: NodeSettings, room: Int, requiredRoom: Int = .max) {
+        self.requiredRoom = max(room, requiredRoom)
         self.workers = workers
         self.settings = settings
         self.room = room
@@ -71,28 +84,41 @@ package final class ListenerKeeper {
     func listeners(worker: Int) -> [WorkerListener] {
         kept.filter(\.isOpen).map { kept in
             WorkerListener(
-                descriptor: kept.sockets[worker], spec: kept.planned.spec, bound: kept.bound, index: kept.index)
+                descriptor: kept.sockets[worker], spec: kept.planned.spec, bound: kept.bound, index: kept.index,
+                interface: kept.interface)
         }
     }
 
     // MARK: A new plan
 
+    /// Why `plan` has too many ports for a node that runs; nil: it has not.
+    func refusal(of plan: [PlannedListener]) -> String? {
+        guard plan.count > requiredRoom else { return nil }
+        return "the `listen` lines have \(plan.count) ports: \(plan.count * workers) descriptors for the process and "
+            + "\(plan.count) for each worker; this node has room for \(requiredRoom) ports since its start; restart "
+            + "it, with a higher limit of open files if that is too low (systemd: LimitNOFILE=)"
+    }
+
     /// Opens required listeners of `plan` that are not open yet: all or none. They wait for ``apply(_:_:now:)``.
-    func openRequired(_ plan: [PlannedListener]) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
-        let open = Set(kept.filter(\.isOpen).map(\.planned.endpoint))
-        var staged: [Endpoint: OpenListener] = [:]
+    /// One whose interface or address is away already is tried again later, and refuses nothing.
+    func openRequired(_ plan: [PlannedListener]) -> (staged: [ListenerKey: OpenListener], failures: [ListenError]) {
+        let known = Set(kept.filter { $0.isOpen || $0.planned.isRequired }.map(\.planned.key))
+        var staged: [ListenerKey: OpenListener] = [:]
         var failures: [ListenError] = []
-        let wanted = plan.filter { $0.isRequired && !open.contains($0.endpoint) }
+        let wanted = plan.filter { $0.isRequired && !known.contains($0.key) }
+        let taken = Set(kept.lazy.filter(\.isOpen).map(\.bound.port))
         // Checked before the first is opened, since two of our own may share a port.
         for planned in wanted {
-            do throws(ListenError) { try requireUnshared(planned.spec) } catch { failures.append(error) }
+            do throws(ListenError) { try requireUnshared(planned.spec, taken.contains) } catch {
+                failures.append(error)
+            }
         }
         for planned in plan where failures.isEmpty && planned.spec.mode.intercepts {
             do throws(ListenError) { try adapt(planned.spec) } catch { failures.append(error) }
         }
         for planned in wanted where failures.isEmpty {
             do throws(ListenError) {
-                staged[planned.endpoint] = try openForWorkers(planned.spec)
+                staged[planned.key] = try openForWorkers(planned.spec)
             } catch {
                 failures.append(error)
             }
@@ -105,25 +131,26 @@ package final class ListenerKeeper {
     }
 
     /// Closes what ``openRequired(_:)`` opened, after a refusal.
-    func abandon(_ staged: [Endpoint: OpenListener]) {
+    func abandon(_ staged: [ListenerKey: OpenListener]) {
         for listener in staged.values { listener.close() }
     }
 
     /// Applies `plan`: unchanged sockets are kept, others opened. Workers close those that disappear from
     /// ``listeners(worker:)``.
-    func apply(_ plan: [PlannedListener], _ staged: [Endpoint: OpenListener], now: Instant) -> Change {
+    func apply(_ plan: [PlannedListener], _ staged: [ListenerKey: OpenListener], now: Instant) -> Change {
         var change = Change()
-        var known = Dictionary(kept.map { ($0.planned.endpoint, $0) }, uniquingKeysWith: { first, _ in first })
+        var known = Dictionary(kept.map { ($0.planned.key, $0) }, uniquingKeysWith: { first, _ in first })
         var next: [Kept] = []
         next.reserveCapacity(plan.count)
         for planned in plan {
-            if var same = known.removeValue(forKey: planned.endpoint) {
+            if var same = known.removeValue(forKey: planned.key) {
+                tune(same, to: planned, &change)
                 same.planned = planned
                 next.append(same)
             } else if let index = indices.take() {
                 next.append(Kept(planned: planned, index: index, bound: planned.endpoint))
             } else {
-                change.degraded.append((planned, ListenError(endpoint: planned.endpoint, error: 24, congestion: nil)))
+                change.degraded.append((planned, ListenError(planned.spec, error: ErrorNumber.tooManyFiles)))
             }
         }
         for gone in known.values {
@@ -135,7 +162,7 @@ package final class ListenerKeeper {
         }
         kept = next
         for position in kept.indices where !kept[position].isOpen {
-            if let listener = staged[kept[position].planned.endpoint] {
+            if let listener = staged[kept[position].planned.key] {
                 take(listener, at: position)
                 change.opened.append(kept[position].planned)
             } else if kept[position].degradation == nil {
@@ -143,6 +170,14 @@ package final class ListenerKeeper {
             }
         }
         return change
+    }
+
+    /// What an open socket can be told anew.
+    private func tune(_ open: Kept, to planned: PlannedListener, _ change: inout Change) {
+        let (old, new) = (open.planned.spec.options, planned.spec.options)
+        guard open.isOpen, old.backlog != new.backlog || old.fastOpen != new.fastOpen else { return }
+        let isDone = open.sockets.allSatisfy { ListenerSocket.tune($0, to: planned.spec, settings) }
+        if isDone { change.tuned.append(planned) } else { change.untuned.append(planned) }
     }
 
     private func retire(_ gone: Kept) {
@@ -188,26 +223,54 @@ package final class ListenerKeeper {
                 tryToOpen(position, now, &change)
                 continue
             }
+            // An address of one link alone can't be asked for without it.
+            guard kept[position].planned.spec.options.interface == nil else { continue }
             // Sockets of `listen` lines stay open: their address is the operator's responsibility.
             guard !kept[position].planned.isRequired else {
                 lookAtAddress(position, now, &change)
                 continue
             }
             guard !Addresses.isUsable(address) else { continue }
-            let error = ListenError(endpoint: kept[position].planned.endpoint, error: 99, congestion: nil)
-            retire(kept[position])
-            kept[position].sockets = []
-            change.lost += 1
-            degrade(position, error, now, &change)
+            lose(position, &change)
+            degrade(position, ErrorNumber.addressNotAvailable, now, &change)
         }
         return change
+    }
+
+    /// Handles changes of interfaces: a socket stays bound to the one that it was opened at, whatever has its name now.
+    func interfacesChanged(now: Instant) -> Change {
+        var change = Change()
+        var indices: [String: UInt32] = [:]
+        for position in kept.indices {
+            guard let name = kept[position].planned.spec.options.interface else { continue }
+            let index = indices[name] ?? cl_interface_index(name)
+            indices[name] = index
+            if kept[position].isOpen {
+                guard kept[position].interface != index else { continue }
+                lose(position, &change)
+            } else if kept[position].degradation == nil {
+                continue
+            }
+            if index == 0 {
+                degrade(position, ErrorNumber.noDevice, now, &change)
+            } else {
+                tryToOpen(position, now, &change)
+            }
+        }
+        return change
+    }
+
+    private func lose(_ position: Int, _ change: inout Change) {
+        retire(kept[position])
+        kept[position].sockets = []
+        change.lost += 1
     }
 
     /// Whether a listener whose sockets stay open is reachable.
     private func lookAtAddress(_ position: Int, _ now: Instant, _ change: inout Change) {
         let planned = kept[position].planned
         if !Addresses.isUsable(planned.endpoint.address) {
-            degrade(position, ListenError(endpoint: planned.endpoint, error: 99, congestion: nil), now, &change)
+            degrade(position, ErrorNumber.addressNotAvailable, now, &change)
         } else if kept[position].degradation != nil {
             kept[position].degradation = nil
             change.restored.append(planned)
@@ -218,9 +281,9 @@ package final class ListenerKeeper {
         let planned = kept[position].planned
         do throws(ListenError) {
             guard kept.count(where: \.isOpen) < room else {
-                throw ListenError(endpoint: planned.endpoint, error: 24, congestion: nil)
+                throw ListenError(planned.spec, error: ErrorNumber.tooManyFiles)
             }
-            try requireUnshared(planned.spec)
+            try requireUnshared(planned.spec) { port in kept.contains { $0.isOpen && $0.bound.port == port } }
             take(try openForWorkers(planned.spec), at: position)
             change.opened.append(planned)
         } catch {
@@ -231,7 +294,13 @@ package final class ListenerKeeper {
     private func take(_ listener: OpenListener, at position: Int) {
         kept[position].sockets = listener.sockets
         kept[position].bound = listener.bound
+        kept[position].interface = listener.interface
+        kept[position].isMultipath = listener.isMultipath
         kept[position].degradation = nil
+    }
+
+    private func degrade(_ position: Int, _ number: Int32, _ now: Instant, _ change: inout Change) {
+        degrade(position, ListenError(kept[position].planned.spec, error: number), now, &change)
     }
 
     private func degrade(_ position: Int, _ error: ListenError, _ now: Instant, _ change: inout Change) {
@@ -246,7 +315,7 @@ package final class ListenerKeeper {
 
     /// Makes an open socket intercept. If the plan is refused later, the option stays set without effect.
     private func adapt(_ spec: ListenerSpec) throws(ListenError) {
-        for open in kept where open.planned.endpoint == spec.endpoint && open.planned.spec.mode != spec.mode {
+        for open in kept where open.planned.key == ListenerKey(spec) && open.planned.spec.mode != spec.mode {
             for socket in open.sockets { try ListenerSocket.adapt(socket, to: spec) }
         }
     }
@@ -254,6 +323,8 @@ package final class ListenerKeeper {
     /// One socket for each worker, or none.
     private func openForWorkers(_ spec: ListenerSpec) throws(ListenError) -> OpenListener {
         var spec = spec
+        // Asked before: if it is another one by then, the next news of interfaces says so.
+        let interface = spec.options.interface.map { cl_interface_index($0) } ?? 0
         var sockets: [Descriptor] = []
         do throws(ListenError) {
             for _ in 0..<workers {
@@ -266,18 +337,18 @@ package final class ListenerKeeper {
             for socket in sockets { ListenerSocket.close(socket) }
             throw error
         }
-        return OpenListener(sockets: sockets, bound: spec.endpoint)
+        return OpenListener(
+            sockets: sockets, bound: spec.endpoint, interface: interface,
+            isMultipath: spec.options.multipath && sockets.allSatisfy(ListenerSocket.isMultipath))
     }
 
     /// Workers share a port by `SO_REUSEPORT`. A second node of the same user would share it too, and silently take
     /// half of the connections, so a test bind without the option comes first. If one of our own listeners has the port
     /// already, the test can't tell, and is skipped.
-    private func requireUnshared(_ spec: ListenerSpec) throws(ListenError) {
+    /// - Parameter isOurs: whether one of them has a port.
+    private func requireUnshared(_ spec: ListenerSpec, _ isOurs: (UInt16) -> Bool) throws(ListenError) {
         let port = spec.endpoint.port
-        guard port != 0, !closingPorts.contains(port), !kept.contains(where: { $0.isOpen && $0.bound.port == port })
-        else {
-            return
-        }
+        guard port != 0, !closingPorts.contains(port), !isOurs(port) else { return }
         try ListenerSocket.open(spec, settings: settings, reusePort: false).close()
     }
 
@@ -286,36 +357,5 @@ package final class ListenerKeeper {
         everyWorkerHasApplied()
         for socket in kept.flatMap(\.sockets) { ListenerSocket.close(socket) }
         kept = []
-    }
-}
-
-/// The sockets of one listener, one for each worker.
-struct OpenListener {
-    let sockets: [Descriptor]
-    let bound: Endpoint
-
-    func close() { for socket in sockets { ListenerSocket.close(socket) } }
-}
-
-/// Numbers of listeners, used again once they are free.
-private struct IndexPool {
-    private var next = 0
-    private var free: [UInt16] = []
-
-    /// Nil: there are 65,536 of them.
-    mutating func take() -> UInt16? {
-        if let index = free.popLast() { return index }
-        guard let index = UInt16(exactly: next) else { return nil }
-        next += 1
-        return index
-    }
-    mutating func give(back index: UInt16) { free.append(index) }
-}
-
-enum Addresses {
-    /// True if a socket can bind to `address`: the machine has it, or allows non-local binds.
-    static func isUsable(_ address: IPAddress) -> Bool {
-        var at = cl_endpoint(high: address.high, low: address.low, port: 0)
-        return cl_can_bind(&at) == 0
     }
 }

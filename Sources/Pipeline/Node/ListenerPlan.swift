@@ -23,6 +23,23 @@ package struct PlannedListener: Hashable, Sendable {
     package var endpoint: Endpoint { spec.endpoint }
     package var hint: ProtocolHint { spec.hint }
     var isRequired: Bool { origin == .listen }
+    var key: ListenerKey { ListenerKey(spec) }
+}
+
+/// What makes listeners one: a change of any of these needs other sockets.
+struct ListenerKey: Hashable {
+    let endpoint: Endpoint
+    let interface: String?
+    let isMultipath: Bool
+
+    init(_ spec: ListenerSpec) {
+        (endpoint, interface, isMultipath) = (spec.endpoint, spec.options.interface, spec.options.multipath)
+    }
+
+    /// Where it is, however it is served.
+    init(_ endpoint: Endpoint, _ options: ListenerOptions) {
+        (self.endpoint, interface, isMultipath) = (endpoint, options.interface, false)
+    }
 }
 
 /// The routes' use of a program's `expose` ranges.
@@ -50,16 +67,22 @@ package enum ListenerPlan {
     /// - Returns: the program's listeners in their order, then the exposed ones by range and port, then the dedicated
     ///   ones. One endpoint once: what a `listen` line names is not opened again for a range.
     package static func listeners(_ program: Program, _ ports: RequestedPorts) -> [PlannedListener] {
-        var plan = program.listeners.map { PlannedListener($0, .listen) }
-        var taken = Set(plan.map(\.endpoint))
+        let isDenied = { (port: UInt16) in program.node.deniedPorts.contains { $0.contains(port) } }
+        var plan: [PlannedListener] = []
+        for listener in program.listeners {
+            for port in listener.ports where !isDenied(port) || listener.ports.count == 1 {
+                plan.append(PlannedListener(listener.bound(at: Endpoint(listener.endpoint.address, port)), .listen))
+            }
+        }
+        var taken = Set(plan.map { ListenerKey($0.endpoint, $0.spec.options) })
         let add = { (address: IPAddress, port: UInt16, expose: ExposeSpec, origin: PlannedListener.Origin) in
             let endpoint = Endpoint(address, port)
-            guard !program.node.deniedPorts.contains(where: { $0.contains(port) }), taken.insert(endpoint).inserted
-            else { return }
+            guard !isDenied(port), taken.insert(ListenerKey(endpoint, expose.options)).inserted else { return }
             plan.append(
                 PlannedListener(
-                    ListenerSpec(endpoint: endpoint, hint: expose.hint, chain: expose.chain, line: expose.line),
-                    origin))
+                    ListenerSpec(
+                        endpoint: endpoint, hint: expose.hint, chain: expose.chain, line: expose.line,
+                        options: expose.options), origin))
         }
         for expose in program.exposes where !expose.isDedicated {
             for port in ports.byHint[expose.hint] ?? [] where expose.ports.contains(port) {
@@ -84,14 +107,14 @@ package enum ListenerPlan {
                 pipeline: pipeline.name)
         }
         return program.listeners.filter { !$0.mode.intercepts }.map {
-            fact($0.endpoint.address, $0.endpoint.port...$0.endpoint.port, $0.hint, $0.chain)
+            fact($0.endpoint.address, $0.ports, $0.hint, $0.chain)
         }
             + program.exposes.map { fact($0.address, $0.ports, $0.hint, $0.chain) }
     }
 
     /// The most listeners that this program's routes can ask for; dedicated ranges are counted as one address.
     static func most(_ program: Program) -> Int {
-        program.exposes.reduce(program.listeners.count) { $0 + $1.ports.count }
+        program.exposes.reduce(program.listeners.reduce(0) { $0 + $1.ports.count }) { $0 + $1.ports.count }
     }
 
     /// Configures `routing` for `program`: denied ports (R8), and whether routes without a balance get a table for

@@ -76,10 +76,12 @@ extension RunningNode {
             throw ReloadRefusal(
                 message: "not enough memory for `\(stage)`; give the process more, or lower `workers`")
         }
-        let (staged, failures) = listeners.openRequired(ListenerPlan.listeners(program, RequestedPorts()))
+        let required = ListenerPlan.listeners(program, RequestedPorts())
+        if let refusal = listeners.refusal(of: required) { throw ReloadRefusal(message: refusal) }
+        let (staged, failures) = listeners.openRequired(required)
         guard failures.isEmpty else {
             throw ReloadRefusal(
-                message: "\(failures.count) listeners can't be opened", details: failures.map(\.description))
+                message: "\(failures.count) listeners can't be opened", details: ListenError.lines(failures))
         }
         let flows = try stageFlows(program, staged)
         let before = routeCount
@@ -89,6 +91,7 @@ extension RunningNode {
         revision = read.state?.revision
         order.applied(read.reading)
         problems = RunningNode.lines(read.compilation)
+        configFiles = read.compilation.source.files
         bound = read.bound(program)
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.apply(plan, staged, now: Instant(nanoseconds: cl_now()))
@@ -103,7 +106,7 @@ extension RunningNode {
 
     /// The last step that may refuse the reload, since a created ledger stays.
     private func stageFlows(
-        _ program: Program, _ listening: [Endpoint: OpenListener]
+        _ program: Program, _ listening: [ListenerKey: OpenListener]
     ) throws(ReloadRefusal) -> FlowRecording.Staged {
         do throws(LedgerProblem) {
             return try flows.stage(program)
@@ -170,7 +173,8 @@ extension RunningNode {
         var lines = worth.prefix(shownLines).map { diagnostic in
             let place = compilation.source.position(of: diagnostic.span.start)
             let help = diagnostic.help.first.map { "; \($0)" } ?? ""
-            return "\(compilation.source.file):\(place.line):\(place.column): \(diagnostic.severity.rawValue): "
+            return
+                "\(compilation.source.file(of: diagnostic.span.start)):\(place.line):\(place.column): \(diagnostic.severity.rawValue): "
                 + diagnostic.message + help
         }
         if worth.count > shownLines { lines.append("\(worth.count - shownLines) more: run `pipelined check`") }

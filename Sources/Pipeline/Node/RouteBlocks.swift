@@ -60,6 +60,7 @@ struct RouteBlocks {
         // By file: how many of its lines were said to be wrong.
         var lines: [Int: Int] = [:]
         var hidden = problems.rejected - problems.list.count { $0.severity == .rejected }
+        var ranges = RangeProblems()
         for problem in problems.list {
             guard case .config(let index)? = problem.origin, let place = place(of: index) else { continue }
             let (block, claim) = (blocks[place.block], blocks[place.block].claim(place.claim))
@@ -72,13 +73,15 @@ struct RouteBlocks {
                 }
                 text = "\(map.path.value):\(line): \(text)"
             }
+            let span = span(of: problem.field, in: block, claim)
+            guard ranges.isNew(problem, at: span, in: block) else { continue }
             let diagnostic = Diagnostic(
-                problem.severity == .warning ? .warning : .error, at: span(of: problem.field, in: block, claim), text,
-                help: [problem.remedy])
+                problem.severity == .warning ? .warning : .error, at: span, text, help: [problem.remedy])
             // What is wrong with the block is wrong with each of its claims, and said once.
             if block.claimCount > 1, compilation.diagnostics.contains(where: diagnostic.saysTheSame) { continue }
             compilation.report(diagnostic)
         }
+        for (span, text) in ranges.rest { compilation.report(Diagnostic(.note, at: span, text)) }
         guard hidden > 0 else { return }
         // Never a config with an error that nobody is told of.
         let last = lines.max { $0.value < $1.value }.flatMap { blocks[$0.key].map?.path }
@@ -114,6 +117,33 @@ struct RouteBlocks {
         case "allow_non_tls"?: block.allowNonTLS?.span ?? block.span
         case "backend_port"?, "backend_process_type"?: block.backends.first?.span ?? block.span
         default: block.span
+        }
+    }
+}
+
+/// What is wrong with each port of a range is said once, and the other ports are counted.
+private struct RangeProblems {
+    private struct Key: Hashable {
+        let span: SourceSpan
+        let field: String?
+        let isWarning: Bool
+    }
+    private var more: [Key: Int] = [:]
+
+    mutating func isNew(_ problem: RouteProblem, at span: SourceSpan, in block: RouteBlock) -> Bool {
+        guard block.ports.count(where: { $0.span == span }) > 1 else { return true }
+        let key = Key(span: span, field: problem.field, isWarning: problem.severity == .warning)
+        guard let known = more[key] else {
+            more[key] = 0
+            return true
+        }
+        more[key] = known + 1
+        return false
+    }
+
+    var rest: [(span: SourceSpan, text: String)] {
+        more.filter { $0.value > 0 }.sorted { ($0.key.span.start, $0.value) < ($1.key.span.start, $1.value) }.map {
+            ($0.key.span, "\($0.value) more ports of this range are like that")
         }
     }
 }

@@ -46,6 +46,8 @@ package final class RunningNode {
     var order = StateOrder()
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     package internal(set) var problems: [String] = []
+    /// The config file, and what it includes.
+    package internal(set) var configFiles: [String]
     /// Addresses of this node's instances that belong to one interface each.
     var bound: [BoundAddress] = []
     /// Settings of `node` that the config file has and workers don't, as `workers 2 -> 4`.
@@ -105,9 +107,10 @@ package final class RunningNode {
         if let stage = node.program.prepare(workers: size.workers, services) {
             return (nil, ["not enough memory for `\(stage)`; give the process more, or lower `workers`"])
         }
-        let keeper = ListenerKeeper(workers: size.workers, settings: settings, room: size.listenerRoom)
+        let keeper = ListenerKeeper(
+            workers: size.workers, settings: settings, room: size.listenerRoom, requiredRoom: size.requiredRoom)
         let (staged, failures) = openRequired(keeper, node.listeners, log)
-        guard failures.isEmpty else { return (nil, failures.map(\.description)) }
+        guard failures.isEmpty else { return (nil, ListenError.lines(failures)) }
         let change = keeper.apply(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
         let snapshots = SnapshotKeeper()
         let first = snapshots.make(node.program, node.routes)
@@ -143,7 +146,7 @@ package final class RunningNode {
     /// At boot, addresses may still be tentative: waits for those listeners.
     private static func openRequired(
         _ keeper: ListenerKeeper, _ plan: [PlannedListener], _ log: ControlLog
-    ) -> (staged: [Endpoint: OpenListener], failures: [ListenError]) {
+    ) -> (staged: [ListenerKey: OpenListener], failures: [ListenError]) {
         let end = Instant(nanoseconds: cl_now()) + addressPatience
         var hasSaid = false
         while true {
@@ -187,6 +190,7 @@ package final class RunningNode {
         revision = node.revision
         order.applied(node.reading)
         problems = node.problems
+        configFiles = node.files
         bound = node.bound
     }
 
@@ -275,10 +279,12 @@ package final class RunningNode {
     }
 
     private func lookAtAddresses(_ now: Instant) {
-        switch news {
-        case .nothing: break
-        case .addresses(let addresses): publish(listeners.addressesChanged(addresses, now: now))
-        case .anything: publish(listeners.addressesChanged(nil, now: now))
+        if news.hasLinks || news.isAnything { publish(listeners.interfacesChanged(now: now)) }
+        // The change before has to be applied first.
+        news.hasLinks = false
+        guard isSettled else { return }
+        if news.isAnything || !news.addresses.isEmpty {
+            publish(listeners.addressesChanged(news.isAnything ? nil : news.addresses, now: now))
         }
         news = .nothing
     }

@@ -124,7 +124,7 @@ package struct Supervisor: ~Copyable {
         for diagnostic in loaded.diagnostics {
             let place = source.position(of: diagnostic.span.start)
             log.say("config_\(diagnostic.severity.rawValue)", diagnostic.message) { line in
-                line.field("file", source.file)
+                line.field("file", source.file(of: diagnostic.span.start))
                 line.field("line", place.line)
                 line.field("column", place.column)
                 if let expected = diagnostic.expected { line.field("expected", expected) }
@@ -164,7 +164,7 @@ package struct Supervisor: ~Copyable {
         }
         log.say("ready") { line in
             line.field("node", node.settings.name)
-            line.list("listening", endpoints) { $0.string($1.description) }
+            line.list("listening", EndpointRuns.texts(endpoints)) { $0.string($1) }
             line.field("workers", node.fleet.workers.count)
             line.field("routes", node.routeCount)
             line.field("max_connections", budget.connectionsPerWorker * node.fleet.workers.count)

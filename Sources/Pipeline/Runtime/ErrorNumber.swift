@@ -4,6 +4,7 @@ import Glibc
 package enum ErrorNumber {
     package static var notPermitted: Int32 { EPERM }
     package static var noEntry: Int32 { ENOENT }
+    package static var noDevice: Int32 { ENODEV }
     package static var again: Int32 { EAGAIN }
     package static var noMemory: Int32 { ENOMEM }
     package static var accessDenied: Int32 { EACCES }

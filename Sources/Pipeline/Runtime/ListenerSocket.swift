@@ -14,17 +14,20 @@ package struct ListenerSocket: ~Copyable {
     {
         var at = cl_endpoint(spec.endpoint)
         let congestion = SocketOptions.persistentName(settings.congestionClient)
-        defer { SocketOptions.release(congestion) }
+        let interface = SocketOptions.persistentName(spec.options.interface)
+        defer {
+            SocketOptions.release(congestion)
+            SocketOptions.release(interface)
+        }
         var options = cl_listen_options(
-            backlog: Int32(clamping: settings.backlog),
+            backlog: spec.backlog(settings),
             keepalive_idle_s: SocketOptions.seconds(settings.keepaliveIdle),
             user_timeout_ms: SocketOptions.milliseconds(settings.userTimeout),
-            defer_accept_s: 0, reuse_port: reusePort ? 1 : 0, congestion: congestion, mode: spec.mode.number)
+            defer_accept_s: 0, reuse_port: reusePort ? 1 : 0, congestion: congestion, mode: spec.mode.number,
+            interface: interface, fast_open: Int32(clamping: spec.options.fastOpen),
+            multipath: spec.options.multipath ? 1 : 0)
         let fd = cl_listen(&at, &options)
-        guard fd >= 0 else {
-            throw ListenError(
-                endpoint: spec.endpoint, error: -fd, congestion: settings.congestionClient, mode: spec.mode)
-        }
+        guard fd >= 0 else { throw ListenError(spec, error: -fd, congestion: settings.congestionClient) }
         var bound = cl_endpoint()
         let known = cl_local_endpoint(fd, &bound) == 0
         return ListenerSocket(descriptor: Descriptor(fd), endpoint: known ? Endpoint(bound) : spec.endpoint)
@@ -35,9 +38,18 @@ package struct ListenerSocket: ~Copyable {
         guard spec.mode == .transparent else { return }
         let failed = cl_set_transparent(descriptor.number)
         guard failed == 0 else {
-            throw ListenError(endpoint: spec.endpoint, error: -failed, congestion: nil, mode: spec.mode)
+            throw ListenError(spec, error: -failed)
         }
     }
+
+    /// Applies the spec's `backlog` and `fastopen` to an open listening socket.
+    package static func tune(_ descriptor: Descriptor, to spec: ListenerSpec, _ settings: NodeSettings) -> Bool {
+        cl_listen_again(
+            descriptor.number, spec.backlog(settings), Int32(clamping: spec.options.fastOpen)) == 0
+    }
+
+    /// Whether it takes Multipath TCP.
+    package static func isMultipath(_ descriptor: Descriptor) -> Bool { cl_is_multipath(descriptor.number) != 0 }
 
     package consuming func close() { _ = cl_close(descriptor.number) }
 
@@ -46,6 +58,10 @@ package struct ListenerSocket: ~Copyable {
 
     /// Closes a descriptor that was handed over but not taken.
     package static func close(_ descriptor: Descriptor) { _ = cl_close(descriptor.number) }
+}
+
+extension ListenerSpec {
+    func backlog(_ settings: NodeSettings) -> Int32 { Int32(clamping: options.backlog ?? settings.backlog) }
 }
 
 extension ListenerMode {
@@ -65,12 +81,15 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
     package let error: Int32
     let congestion: String?
     let mode: ListenerMode
+    package let interface: String?
     /// The machine's status of an address that could not be bound.
     private let address: Int32
 
     /// - Parameter error: an errno.
-    package init(endpoint: Endpoint, error: Int32, congestion: String?, mode: ListenerMode = .direct) {
-        self.mode = mode
+    package init(_ spec: ListenerSpec, error: Int32, congestion: String? = nil) {
+        let endpoint = spec.endpoint
+        mode = spec.mode
+        interface = spec.options.interface
         self.endpoint = endpoint
         self.error = error
         self.congestion = congestion
@@ -78,11 +97,19 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
         address = error == 99 && !endpoint.address.isIPv4 ? cl_address_state(&at) : Int32(CL_ADDRESS_ABSENT)
     }
 
+    private static let shown = 20
+
+    /// As lines; of a range that can't be opened, the first few.
+    package static func lines(_ errors: [ListenError]) -> [String] {
+        let rest = errors.count > shown ? ["\(errors.count - shown) more listeners can't be opened"] : []
+        return errors.prefix(shown).map(\.description) + rest
+    }
+
     /// Duplicate address detection (RFC 4862) is running: the address is usable in a second or two.
     package var isTentative: Bool { address == Int32(CL_ADDRESS_TENTATIVE) }
 
     package var description: String {
-        "can't listen on \(endpoint): \(cause.problem); \(cause.remedy)"
+        "can't listen on \(endpoint)\(interface.map { " at \($0)" } ?? ""): \(cause.problem); \(cause.remedy)"
     }
 
     private var cause: (problem: String, remedy: String) {
@@ -106,6 +133,11 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
             (
                 "this node does not have the address \(endpoint.address)",
                 "add it (`ip addr add`), or listen on [::] or 0.0.0.0"
+            )
+        case ErrorNumber.noDevice:
+            (
+                "this node has no interface \(interface ?? "")",
+                "see `ip link`, or start the node after what makes the interface"
             )
         case ErrorNumber.notPermitted where mode.intercepts:
             (

@@ -47,8 +47,8 @@ extension Worker {
         slot.pointee.lasting.peer = PeerAddress(accepted.peer)
         slot.pointee.lasting.client = ClientAddress(accepted.peer)
         slot.pointee.lasting.listener = listener.index
-        slot.pointee.lasting.hint = listener.spec.hint
-        slot.pointee.chain = UInt16(truncatingIfNeeded: listener.spec.chain)
+        slot.pointee.lasting.hint = listener.hint
+        slot.pointee.chain = UInt16(truncatingIfNeeded: listener.chain)
         slot.pointee.program = programs.began()
         slot.pointee.enter(.peeking)
         slot.pointee.up.state = .writable

@@ -6,8 +6,8 @@ extension Worker {
     mutating func findDestination(_ index: Int, _ listener: WorkerListener) -> RuntimeReason? {
         let slot = slab.slots + index
         slot.pointee.lasting.destination = DestinationAddress(listener.bound)
-        switch listener.spec.mode {
-        case .direct where !listener.spec.endpoint.address.isUnspecified:
+        switch listener.mode {
+        case .direct where !listener.bound.address.isUnspecified:
             return nil
         case .direct, .transparent:
             guard let local = kernel.localAddress(slot.pointee.client) else { return .clientLeftEarly }
@@ -16,7 +16,7 @@ extension Worker {
             guard let original = kernel.originalDestination(slot.pointee.client) else { return .notIntercepted }
             slot.pointee.lasting.destination = DestinationAddress(original)
         }
-        guard listener.spec.mode.intercepts else { return nil }
+        guard listener.mode.intercepts else { return nil }
         slot.pointee.marks.insert(.intercepted)
         if isLoop(slot.pointee.lasting.destination.endpoint, listener) { return .interceptLoop }
         return staysHere(slot.pointee.lasting.destination.endpoint.address) ? .specialDestination : nil

@@ -89,20 +89,17 @@ extension Worker {
     /// endpoint, or under the removed one.
     private mutating func takeQueued(_ taken: TakenListeners, _ wanted: FrozenArray<WorkerListener>, replaced: Bool) {
         guard order < .stop, taken.keptCount < listeners.count else { return }
-        let heirs = Dictionary(wanted.buffer.map { ($0.bound, $0) }, uniquingKeysWith: { first, _ in first })
+        let heirs = ListenerHeirs(wanted.buffer)
         for place in 0..<listeners.extent where !taken.keeps(place) {
             guard let old = listeners[place] else { continue }
-            let heir = heirs[old.bound]
+            let heir = heirs.heir(of: old)
             guard (heir != nil) == replaced else { continue }
-            acceptAll(
-                WorkerListener(
-                    descriptor: old.descriptor, spec: heir?.spec ?? old.spec, bound: old.bound,
-                    index: heir?.index ?? old.index), limit: queueLimit)
+            acceptAll(old.queue(for: heir), limit: queueLimit(old))
         }
     }
 
     /// The most connections in a listener's queue: Linux admits one more than the backlog.
-    var queueLimit: Int { settings.backlog + 1 }
+    func queueLimit(_ listener: WorkerListener) -> Int { max(listener.backlog ?? 0, settings.backlog) + 1 }
 
     private mutating func replaceListeners(_ taken: TakenListeners) {
         listeners.replace(taken, &kernel)
@@ -112,7 +109,7 @@ extension Worker {
     /// Accepts what is queued, so that no established client is reset, then stops listening.
     mutating func drainListeners() {
         for place in 0..<listeners.extent where order == .drain {
-            if let listener = listeners[place] { acceptAll(listener, limit: queueLimit) }
+            if let listener = listeners[place] { acceptAll(listener, limit: queueLimit(listener)) }
         }
         listeners.close(&kernel)
     }

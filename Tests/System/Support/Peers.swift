@@ -145,11 +145,14 @@ struct HAProxy: Sendable {
     let child: Child
     private let folder: TemporaryFolder
 
-    init(_ config: String, ready place: Place) throws {
+    /// - Parameter namespace: the network namespace to run it in; nil: the test's own.
+    init(_ config: String, in namespace: String? = nil, ready place: Place) throws {
         let folder = try TemporaryFolder()
         self.folder = folder
-        let file = try folder.write("haproxy.cfg", config)
-        child = try Child("haproxy", ["-db", "-f", file])
+        // It wants the last line whole.
+        let file = try folder.write("haproxy.cfg", config + "\n")
+        let words = (namespace.map { ["ip", "netns", "exec", $0] } ?? []) + ["haproxy", "-db", "-f", file]
+        child = try Child(words[0], Array(words.dropFirst()))
         try waitForListener(at: place, child)
     }
 }

@@ -107,10 +107,10 @@ final class Socket: @unchecked Sendable {
     private init(fd: Int32) { self.fd = fd }
     deinit { close(fd) }
 
-    private static func open(_ place: Place) throws -> Socket {
+    private static func open(_ place: Place, protocol number: Int32 = 0) throws -> Socket {
         let fd = socket(
             place.isIPv4 ? AF_INET : AF_INET6,
-            Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+            Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), number)
         guard fd >= 0 else { throw Failure(call: "socket") }
         return Socket(fd: fd)
     }
@@ -118,9 +118,10 @@ final class Socket: @unchecked Sendable {
     // MARK: Client
 
     static func connect(
-        to place: Place, from source: Place? = nil, receiveBuffer: Int32? = nil, _ deadline: Deadline = Deadline()
+        to place: Place, from source: Place? = nil, receiveBuffer: Int32? = nil, multipath: Bool = false,
+        _ deadline: Deadline = Deadline()
     ) throws -> Socket {
-        let made = try open(place)
+        let made = try open(place, protocol: multipath ? multipathTCP : 0)
         made.set(IPPROTO_TCP, TCP_NODELAY, 1)
         if let receiveBuffer { made.set(SOL_SOCKET, SO_RCVBUF, receiveBuffer) }
         if let source {
@@ -138,6 +139,36 @@ final class Socket: @unchecked Sendable {
             made.wasReset = error == ECONNRESET
             guard error == 0 || made.wasReset else { throw Failure(call: "connect to \(place)", error) }
         }
+        return made
+    }
+
+    /// IPPROTO_MPTCP.
+    private static let multipathTCP: Int32 = 262
+
+    /// Whether this kernel has Multipath TCP, and it is on.
+    static var hasMultipath: Bool {
+        let fd = socket(AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), multipathTCP)
+        if fd >= 0 { close(fd) }
+        return fd >= 0
+    }
+
+    /// Whether the connection is one of Multipath TCP: the other side takes it too (MPTCP_INFO, without its fallback bit).
+    var isMultipath: Bool {
+        var info = [UInt32](repeating: 0, count: 64)
+        var length = socklen_t(info.count * 4)
+        return getsockopt(fd, 284, 1, &info, &length) == 0 && info[2] & 1 == 0
+    }
+
+    /// Connects with these bytes in the SYN, where the other side has given a cookie before (MSG_FASTOPEN).
+    static func connect(to place: Place, sending bytes: [UInt8], _ deadline: Deadline = Deadline()) throws -> Socket {
+        let made = try open(place)
+        made.set(IPPROTO_TCP, TCP_NODELAY, 1)
+        let flags = Int32(MSG_NOSIGNAL) | 0x2000_0000
+        let sent = try place.withAddress { sendto(made.fd, bytes, bytes.count, flags, $0, $1) }
+        // Without a cookie nothing is sent yet.
+        guard sent >= 0 || errno == EINPROGRESS else { throw Failure(call: "sendto \(place)") }
+        try made.waitFor(POLLOUT, deadline, "connection to \(place)")
+        if sent < bytes.count { try made.send(Array(bytes[max(0, sent)...]), deadline) }
         return made
     }
 
