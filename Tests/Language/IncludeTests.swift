@@ -194,6 +194,8 @@ import Testing
             Self.compiled(heavy).diagnostics.map(\.message) == [
                 "the config and what it includes have more than 32MiB together"
             ])
+        let lines = Self.compiled(["etc/edge.pipeline": String(repeating: "include none/*\n", count: 2000)])
+        #expect(lines.diagnostics.filter { $0.severity == .error }.map(\.message) == ["more than 1024 `include` lines"])
         let one = Self.compiled(["etc/edge.pipeline": "include big\n", "etc/big": large + large])
         #expect(one.diagnostics.map(\.message) == ["etc/big has \(large.utf8.count * 2) bytes; the limit is 4MiB"])
     }

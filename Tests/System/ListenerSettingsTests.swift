@@ -150,6 +150,18 @@ struct ListenerSettingsTests {
         #expect(try old.receive(exactly: 1) == Array("3".utf8))
     }
 
+    @Test("a listener for all interfaces takes what none of its port is there for")
+    func rest() throws {
+        try addLink("eth1")
+        let node = try node(
+            "listen [::]:8080 tcp_raw via raw\nlisten [::]:8080 tcp_raw via closed interface eth1", workers: 2)
+        for _ in 0..<4 {
+            #expect(isServed(entry))
+            #expect(!isServed(Place(otherHost, Self.port)))
+        }
+        _ = node
+    }
+
     @Test("explain names both listeners of a port, and by which interface")
     func explained() throws {
         let file = try folder.write(

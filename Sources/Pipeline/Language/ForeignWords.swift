@@ -43,6 +43,7 @@ enum ForeignWords {
         "send-proxy": Meaning("proxy_protocol", advice: header),
         "send-proxy-v2": Meaning("proxy_protocol", advice: header),
         "accept-proxy": Meaning("anti_spoof", advice: "add the stage `anti_spoof require from SET, refuse others`"),
+        "tfo": Meaning("fastopen", advice: "`fastopen NUMBER` follows the pipeline of a `listen` line"),
         // Numbers and times.
         "maxconn": Meaning(
             "max_connections", "max", advice: "write `connections 1000 per worker`: the limit applies to each worker"),

@@ -53,6 +53,8 @@ struct IncludeRun {
     private var chain: [(identity: String, path: String)] = []
     /// Where each file was included.
     private var places: [String: SourceSpan] = [:]
+    /// The `include` lines so far: each may search folders.
+    private var lineCount = 0
     private var isOver = false
 
     init(_ source: SourceText, _ reporter: Reporter, _ grammar: Grammar, _ files: ConfigFiles) {
@@ -101,6 +103,14 @@ struct IncludeRun {
 
     private mutating func included(by entry: EntrySyntax) -> [EntrySyntax] {
         guard !reporter.isFull, !isOver, let pattern = pattern(of: entry) else { return [] }
+        lineCount += 1
+        guard lineCount <= IncludeRun.fileLimit else {
+            isOver = true
+            reporter.error(
+                entry.keyword.span, "more than \(IncludeRun.fileLimit) `include` lines",
+                help: "name several files by a pattern")
+            return []
+        }
         var entries: [EntrySyntax] = []
         for path in paths(pattern) where !reporter.isFull && !isOver { entries += include(path, pattern.span) }
         return entries
