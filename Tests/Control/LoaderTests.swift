@@ -156,6 +156,21 @@ struct LoaderTests {
         #expect(plan.map(\.endpoint.description) == ["[::]:443", "0.0.0.0:443", "[::]:5432", "[::]:10000"])
     }
 
+    @Test("an exposed port that a `listen` line may have connections of is not opened again, whatever the interfaces")
+    func exposedInterfaces() throws {
+        let listens = ["[::]:5000", "[::]:5001", "[::]:5002"]
+        let lines = zip(listens, ["", " interface eth0", " interface eth0"]).map {
+            "listen \($0) tcp_raw via raw\($1)\n"
+        }
+        let exposes = "expose [::] ports 5000-5001 via raw\nexpose [::] ports 5002 via raw interface eth1\n"
+        let node = try #require(Fixture.load(Fixture.pipelines + lines.joined() + exposes).node)
+        let plan = ListenerPlan.listeners(node.program, RequestedPorts(byHint: [.tcpRaw: [5000, 5001, 5002]]))
+        let shown = plan.filter { $0.endpoint.port >= 5000 && $0.endpoint.port <= 5002 }.map {
+            "\($0.endpoint) \($0.spec.options.interface ?? "any")"
+        }
+        #expect(shown == ["[::]:5000 any", "[::]:5001 eth0", "[::]:5002 eth0", "[::]:5002 eth1"])
+    }
+
     @Test("what is wrong with every port of a range is said once, with the number of the others")
     func rangeProblems() throws {
         let block = "    id       rt\n    owner    a/b/c\n    listen   40000-40100\n    backend  [fd00::1]:1\n}\n"

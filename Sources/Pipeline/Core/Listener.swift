@@ -22,6 +22,12 @@ public struct ListenerOptions: Hashable, Sendable {
     public var multipath = false
 
     public init() {}
+
+    /// Whether a connection to one address and port may come to listeners with either. Of sockets with SO_REUSEPORT the
+    /// kernel takes the first that fits, not the one that is bound to the interface.
+    public func overlaps(_ other: ListenerOptions) -> Bool {
+        interface == nil || other.interface == nil || interface == other.interface
+    }
 }
 
 /// A `listen` line of the program, or one of its ports.

@@ -9,11 +9,15 @@ enum DeniedPorts {
 
 extension Checker {
     func checkListeners(_ listens: [EntrySyntax], exposes exposeEntries: [EntrySyntax]) {
-        var places: [ListenerPlace: SourceSpan] = [:]
+        var places: [Endpoint: [Located<ListenerSpec>]] = [:]
+        var ports = 0
         for entry in listens where !reporter.isFull && hasRoom(entry) {
             guard let listener = checkedListener(entry) else { continue }
-            if isTaken(listener, places) || hasTooManyPorts(listener, places.count) { continue }
-            for port in listener.value.ports { places[ListenerPlace(listener.value, port)] = listener.span }
+            if isTaken(listener, places) || hasTooManyPorts(listener, ports) { continue }
+            for port in listener.value.ports {
+                places[Endpoint(listener.value.endpoint.address, port), default: []].append(listener)
+            }
+            ports += listener.value.ports.count
             listeners.append(listener)
         }
         for entry in exposeEntries where !reporter.isFull && hasRoom(entry) {
@@ -22,21 +26,24 @@ extension Checker {
         }
     }
 
-    /// What can't be there twice. The same port at two interfaces is two listeners.
-    private struct ListenerPlace: Hashable {
-        let endpoint: Endpoint
-        let interface: String?
-
-        init(_ listener: ListenerSpec, _ port: UInt16) {
-            endpoint = Endpoint(listener.endpoint.address, port)
-            interface = listener.options.interface
-        }
-    }
-
-    private func isTaken(_ listener: Located<ListenerSpec>, _ places: [ListenerPlace: SourceSpan]) -> Bool {
+    /// The same port at two interfaces is two listeners.
+    private func isTaken(
+        _ listener: Located<ListenerSpec>, _ places: [Endpoint: [Located<ListenerSpec>]]
+    ) -> Bool {
+        let options = listener.value.options
         for port in listener.value.ports {
-            let place = ListenerPlace(listener.value, port)
-            if isDuplicate("`listen \(place.endpoint)`", listener.span, firstAt: places[place]) { return true }
+            let endpoint = Endpoint(listener.value.endpoint.address, port)
+            guard let other = places[endpoint]?.first(where: { $0.value.options.overlaps(options) }) else { continue }
+            guard other.value.options.interface != options.interface else {
+                return isDuplicate("`listen \(endpoint)`", listener.span, firstAt: other.span)
+            }
+            let interface = options.interface ?? other.value.options.interface ?? ""
+            reporter.error(
+                listener.span,
+                "\(endpoint) has a listener for all interfaces and one for \(interface): the kernel may choose either",
+                help: "give each of them an interface, or remove one", related: [.init(other.span, "the other is here")]
+            )
+            return true
         }
         return false
     }
@@ -204,7 +211,7 @@ extension Checker {
         let ports = expose.value.ports
         let same = { (other: ExposeSpec) in
             other.address == expose.value.address && other.isDedicated == expose.value.isDedicated
-                && other.options.interface == expose.value.options.interface
+                && other.options.overlaps(expose.value.options)
         }
         if let other = exposes.first(where: { same($0.value) && $0.value.ports.overlaps(ports) }) {
             reporter.error(
@@ -214,7 +221,7 @@ extension Checker {
         }
         for listener in listeners.lazy.map(\.value)
         where !expose.value.isDedicated && listener.endpoint.address == expose.value.address
-            && listener.options.interface == expose.value.options.interface && listener.ports.overlaps(ports)
+            && listener.options.overlaps(expose.value.options) && listener.ports.overlaps(ports)
         {
             let both = listener.ports.clamped(to: ports)
             let (what, stay) = both.count == 1 ? ("port", "stays") : ("ports", "stay")

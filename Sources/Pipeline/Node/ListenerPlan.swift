@@ -35,11 +35,6 @@ struct ListenerKey: Hashable {
     init(_ spec: ListenerSpec) {
         (endpoint, interface, isMultipath) = (spec.endpoint, spec.options.interface, spec.options.multipath)
     }
-
-    /// Where it is, however it is served.
-    init(_ endpoint: Endpoint, _ options: ListenerOptions) {
-        (self.endpoint, interface, isMultipath) = (endpoint, options.interface, false)
-    }
 }
 
 /// The routes' use of a program's `expose` ranges.
@@ -74,10 +69,11 @@ package enum ListenerPlan {
                 plan.append(PlannedListener(listener.bound(at: Endpoint(listener.endpoint.address, port)), .listen))
             }
         }
-        var taken = Set(plan.map { ListenerKey($0.endpoint, $0.spec.options) })
+        var taken = Dictionary(grouping: plan.map(\.spec), by: \.endpoint).mapValues { $0.map(\.options) }
         let add = { (address: IPAddress, port: UInt16, expose: ExposeSpec, origin: PlannedListener.Origin) in
             let endpoint = Endpoint(address, port)
-            guard !isDenied(port), taken.insert(ListenerKey(endpoint, expose.options)).inserted else { return }
+            guard !isDenied(port), taken[endpoint]?.contains(where: expose.options.overlaps) != true else { return }
+            taken[endpoint, default: []].append(expose.options)
             plan.append(
                 PlannedListener(
                     ListenerSpec(
