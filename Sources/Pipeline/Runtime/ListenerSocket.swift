@@ -139,6 +139,11 @@ package struct ListenError: Error, Sendable, CustomStringConvertible {
                 "this node has no interface \(interface ?? "")",
                 "see `ip link`, or start the node after what makes the interface"
             )
+        case ErrorNumber.notPermitted where interface != nil:
+            (
+                "no permission to bind to the interface \(interface ?? "")",
+                "run with CAP_NET_RAW (systemd: AmbientCapabilities=), which Linux before 5.7 asks for, or as root"
+            )
         case ErrorNumber.notPermitted where mode.intercepts:
             (
                 "no permission to intercept connections (`\(mode.rawValue)`)",
