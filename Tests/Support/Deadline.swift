@@ -3,8 +3,9 @@ import Glibc
 
 /// A point in time after which a test gives up. No test sleeps instead of waiting: it waits for an event, or asks by
 /// ``awaitUntil(_:_:_:)`` where there is none, and this is how long at most. Generous, since a busy machine is no failure.
+/// That something does *not* happen is shown by an event that comes later.
 ///
-/// This is the only file of the tests that sleeps: `scripts/tidy` looks.
+/// This is the only file of the tests that sleeps or waits for less than 20 s: `scripts/tidy` looks.
 package struct Deadline: Sendable {
     private let end: UInt64
 
@@ -13,6 +14,10 @@ package struct Deadline: Sendable {
     package init(seconds: Double = Deadline.usual) {
         end = Deadline.now() &+ UInt64(seconds * 1e9)
     }
+
+    /// For a load, whose clients give up as clients do, and whose loops look now and then whether they are over. What a
+    /// test expects never goes by it.
+    package init(patience seconds: Double) { self.init(seconds: seconds) }
 
     package static func now() -> UInt64 {
         var time = timespec()
@@ -60,12 +65,6 @@ package func awaitValue<Value>(
         usleep(pause)
         pause = min(2 * pause, 50_000)
     }
-}
-
-/// Lets time pass for what time alone can show: that something does *not* happen, where no later event would prove it.
-/// `scripts/tidy` counts the uses.
-package func letTimePass(forSeconds seconds: Double, because reason: StaticString) {
-    pause(until: Deadline.now() &+ UInt64(seconds * 1e9))
 }
 
 /// A load's steady pace. What comes late is followed by the next at once, until the load is where it would have been.

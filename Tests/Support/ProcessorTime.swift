@@ -12,7 +12,8 @@ package func processorSeconds(_ body: () throws -> Void) rethrows -> Double {
     return best
 }
 
-private func threadSeconds() -> Double {
+/// What this thread has used so far.
+package func threadSeconds() -> Double {
     var time = timespec()
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9

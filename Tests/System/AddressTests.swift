@@ -69,8 +69,8 @@ struct AddressTests {
         let node = try Node(config("expose [\(address)] ports \(port) via raw"), folder: folder, in: namespace.name)
         try node.waitForEvent("listener_degraded")
         for round in 1...2 {
-            // Half of the retry's time: it is the kernel's word that counts.
-            let soon = Deadline(seconds: 15)
+            // Before the retry, which is every 30 s: it is the kernel's word that counts.
+            let soon = Deadline(seconds: 25)
             try namespace.ip("-6 addr add \(address)/64 dev eth0")
             _ = try node.child.wait("listener_restored", soon) { lines in
                 lines.count { $0.isEvent("listener_restored") } == round ? true : nil

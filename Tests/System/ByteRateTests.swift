@@ -159,7 +159,8 @@ struct ByteRateTests {
         }
         let median = times.sorted()[times.count / 2]
         print("a small exchange beside twenty bulk streams: \(median) s, at most \(times.max() ?? 0) s")
-        #expect(median < 0.2, "\(times)")
+        // One that waits for the twenty takes more than a second.
+        #expect(median < 0.6, "\(times)")
         withExtendedLifetime(node) {}
     }
 
@@ -187,8 +188,8 @@ struct ByteRateTests {
         let (come, seconds) = (shares(), Double(Deadline.now() - began) / 1e9)
         print("five streams' shares of a rate, in bytes: \(come), in \(seconds) s")
         #expect(Double(come.max() ?? 0) <= 1.5 * Double(come.min() ?? 0), "\(come)")
-        // And all of it is used.
-        #expect(seconds < 7.5, "\(come)")
+        // And most of it is used: 5 s, where nothing else runs.
+        #expect(seconds < 20, "\(come)")
         withExtendedLifetime(node) {}
     }
 }

@@ -26,8 +26,7 @@ private final class AwayLoad: Sendable {
                 try Socket.listen(at: Place(host, AwayLoad.port), backlog: 256)
             }
             run { [self] in
-                while !isOver.isSet {
-                    guard let taken = try? listener.accept(Deadline(seconds: 0.1)) else { continue }
+                while let taken = listener.accept(until: isOver) {
                     guard let peer = try? taken.peer.host else { continue }
                     if !node.contains(peer) { strangers.withLock { $0.append(peer) } }
                     served.add(1, ordering: .relaxed)
@@ -40,8 +39,8 @@ private final class AwayLoad: Sendable {
                     try lab.inside(client) { [self] in
                         while !isOver.isSet {
                             attempts.add(1, ordering: .relaxed)
-                            guard let socket = try? Socket.connect(to: place, Deadline(seconds: 1)) else { continue }
-                            _ = try? socket.receiveToEnd(Deadline(seconds: 0.2))
+                            guard let socket = try? Socket.connect(to: place, Deadline(patience: 1)) else { continue }
+                            _ = try? socket.receiveToEnd(Deadline(patience: 0.2))
                         }
                     }
                 }

@@ -8,6 +8,7 @@ private final class KillLoad: Sendable {
     static let block = 4096
     /// Blocks a second of one client.
     static let rate = 400
+    static let clients = 3
     struct Sample: Sendable {
         let at: UInt64
         let arrived: Int
@@ -21,6 +22,7 @@ private final class KillLoad: Sendable {
 
     /// More than ever arrived or was counted.
     var sentBytes: Int { sent.load(ordering: .relaxed) }
+    var arrivedBytes: Int { arrived.load(ordering: .relaxed) }
     var begun: Int { connections.load(ordering: .relaxed) }
     var seen: [Sample] { samples.withLock { $0 } }
     func end() { isOver.set() }
@@ -28,10 +30,7 @@ private final class KillLoad: Sendable {
     init(_ site: LedgerSite) {
         let (server, entry) = (site.server, site.entry)
         _ = concurrently { [self] in
-            while !isOver.isSet {
-                guard let taken = try? server.accept(Deadline(seconds: 0.1)) else { continue }
-                _ = concurrently { [self] in receive(taken) }
-            }
+            while let taken = server.accept(until: isOver) { _ = concurrently { [self] in receive(taken) } }
         }
         // Two connections that last, and one after the other that don't.
         for _ in 0..<2 {
@@ -126,9 +125,9 @@ struct EgressKillTests {
         for round in 0..<rounds {
             let node = try site.start(config)
             let load = KillLoad(site)
-            letTimePass(
-                forSeconds: 6 + Double((round * 877_777 + queue * 1_234_567) % 5_000_000) / 1e6,
-                because: "a node is killed anywhere in the rounds of a worker and in a transaction")
+            // Anywhere in the rounds of a worker and in a transaction: at the load's pace this is after 6 to 11 s.
+            let blocks = KillLoad.clients * KillLoad.rate * 6 + (round * 877_777 + queue * 1_234_567) % 6000
+            try awaitUntil("\(blocks) blocks have come") { load.arrivedBytes >= blocks * KillLoad.block }
             let killedAt = Deadline.now()
             node.child.signal(SIGKILL)
             _ = try node.child.waitForExit()

@@ -7,7 +7,7 @@ import Testing
 @Suite("Interception, watched by the node", .enabled(if: EgressLab.obstacle == nil, "\(EgressLab.obstacle ?? "")"))
 struct EgressWatchTests {
     /// Well before the look that comes every 30 s.
-    private var soon: Deadline { Deadline(seconds: 20) }
+    private var soon: Deadline { Deadline(seconds: 25) }
 
     private func admin(_ lab: EgressLab) -> String { "\(lab.folder.path)/admin.sock" }
 

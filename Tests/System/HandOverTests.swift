@@ -196,12 +196,13 @@ struct HandOverTests {
         _ = try server.accept()
         old.child.signal(SIGTERM)
         try old.waitForEvent("draining")
+        // The thread that puts rules back is over before the new one's come.
+        try awaitUntil("the old one watches no rules") { try !old.threads.contains("interception") }
         let text = try String(contentsOfFile: old.config, encoding: .utf8)
         let new = try Node(text.replacing(":15001", with: ":15003"), folder: lab.folder, in: lab.node)
         try new.waitForEvent("interception_applied")
         let client = try lab.inside(lab.alpha) { try Socket.connect(to: server.place) }
         _ = try server.accept()
-        letTimePass(forSeconds: 2, because: "so long the one that drains would take to put back rules of its own")
         let check = try lab.attemptRules(new.config, "--check")
         #expect(check.exit == .code(0), "\(check.output)")
         #expect(!old.child.hasEnded && !(old.child.output + new.child.output).contains("interception_lost"))

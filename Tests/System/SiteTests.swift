@@ -84,17 +84,19 @@ struct SiteTests {
     func owners() throws {
         let folder = try TemporaryFolder()
         _ = try folder.write("sni.map", "x.example.com web\nb.a.example.com web\n")
-        let route = RouteText(host: ".a.example.com", id: "rt_other", port: 443, backends: [], more: ["backends web"])
+        let entry = Place("::1", try FreePort.take())
+        let route = RouteText(
+            host: ".a.example.com", id: "rt_other", port: entry.port, backends: [], more: ["backends web"])
         let config = try folder.write(
             "site.pipeline",
             ConfigText(
-                tlsListeners: [Place("::1", 443)], routes: [route],
+                tlsListeners: [entry], routes: [route],
                 more: """
                     backends web { backend [fd00::1]:80 }
                     route file sni.map {
                         id      rt_site
                         owner   acme/shop/prod
-                        listen  443
+                        listen  \(entry.port)
                     }
                     """
             ).description)

@@ -85,7 +85,7 @@ struct SniffTests {
         let line = try Site(sniff: "timeout 300ms").refused(Array(clientHello("a.example.com").dropLast()))
         #expect(line.reason == "sni.timeout client")
         #expect(line.sniff == "timeout")
-        #expect((300...5000).contains(line.durationMilliseconds), "\(line)")
+        #expect(line.durationMilliseconds >= 300, "\(line)")
     }
 
     @Test("R6, R7: where only one route can be meant, half a hello is relayed at the deadline, and the rest after it")

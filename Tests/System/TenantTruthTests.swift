@@ -121,8 +121,7 @@ private final class Site: Sendable {
     private static func serve(_ port: UInt16, _ stopped: Flag) throws {
         let listener = try Socket.listen(at: Place("::", port))
         Thread.detachNewThread {
-            while !stopped.isSet {
-                guard let taken = try? listener.accept(Deadline(seconds: 0.5)) else { continue }
+            while let taken = listener.accept(until: stopped) {
                 Thread.detachNewThread {
                     try? taken.send(taken.local.host)
                     taken.finish()
@@ -198,7 +197,7 @@ private final class Site: Sendable {
         }
         let place = try client.local
         if way == .idle {
-            _ = client.becomesReadable(Deadline(seconds: .random(in: 1...5, using: &random)))
+            _ = client.becomesReadable(Deadline(patience: .random(in: 1...5, using: &random)))
             client.finish()
         } else if let name = target.name {
             let hello = clientHello(name)
@@ -216,7 +215,7 @@ private final class Site: Sendable {
                 default: 0...0.02
                 }
             // One that is closed has nothing to wait for.
-            _ = client.becomesReadable(Deadline(seconds: .random(in: patience, using: &random)))
+            _ = client.becomesReadable(Deadline(patience: .random(in: patience, using: &random)))
             asked = Deadline.now()
             // One that was closed meanwhile takes no more.
             try? client.send(Array(hello[early...]))

@@ -3,8 +3,8 @@ import re
 from collections import Counter
 
 WAITS = "Tests/Support/Deadline.swift"
-# Tests that show that something does not happen, and have nothing else to show it by.
-PASSES = 6
+# A machine that does other things besides may be as late; what is waited for less would be a pause.
+SHORTEST = 20
 DECLARED = re.compile(
     r"^\s*(?:@\w+(?:\([^)]*\))?\s+)*(?:[a-z]+(?:\(\w+\))?\s+)*?"
     r"(?:func|var|let|class|struct|enum|actor|protocol|typealias)\s+`?([A-Za-z_]\w*)", re.MULTILINE)
@@ -12,7 +12,14 @@ DECLARED = re.compile(
 CALLED = {"allValueStrings", "configuration", "defaultValueDescription", "run", "validate"}
 SHORT = re.compile(r'"(?:[^"\\\n]|\\[^(\n])*"')
 TRAPS = re.compile(r"\b(?:try|as)!|\bfatalError\(|[\w)\]]!(?![=\w\"])")
-SLEEPS = re.compile(r'(?<![.\w])(?:cl_|u|nano|clock_nano)?sleep\(|\b(?:Thread|Task)\.sleep\(|"sleep[ "]')
+SLEEPS = re.compile(
+    r'(?<![.\w])(?:cl_|u|nano|clock_nano)?sleep\(|\b(?:Thread|Task|time)\.sleep\(|"sleep[ "]|\bpoll\(nil|\bselect\(0,'
+    r'|\bselect\.select\(\[\], \[\], \[\]|\basyncAfter\(')
+WAITED = re.compile(r"\b(?:Deadline\(seconds: |Date\(timeIntervalSinceNow: |(?:set)?timeout(?:=|\())([\d.]+)[,)]")
+HERE = r'"(?:::1?|0\.0\.0\.0|127\.[\d.]+)"'
+PORTS = re.compile(
+    rf'(?:\b(?:tls|raw)Listeners: \[[^\]]*|\blisten\(at: |\bentry = )Place\({HERE}, [1-9]'
+    rf'|(?:Server|\.echo)\({HERE}, port: [1-9]')
 NUMBERS = re.compile(r'"[^"\n]*\b(?:errno|error) \\\((?!String\(cString|error(?:Name|Text)\()')
 TEXTS = r"\.source\.(?:contains|hasPrefix|hasSuffix|range|firstIndex|firstRange|split|starts)\b"
 
@@ -51,13 +58,29 @@ def traps(tree):
                 yield name, number, f"`{found[0]}` ends the process: handle it, or say in scripts/tidying/allowed why it can't be"
 
 
+def tests(tree):
+    """Those of Swift, but the one file that may wait; and those of examples and of the benchmark in Python."""
+    yield from (name for name in swift(tree, "Tests", "Examples") if name != WAITS)
+    yield from (name for name in tree.files("/test", under=("Examples/",)))
+    yield from (name for name in tree.files(".py", under=("Benchmarks/",)) if name.rsplit("/", 1)[1].startswith("test_"))
+
+
 def sleeps(tree):
-    for name, line, match in tree.found(SLEEPS, swift(tree, "Tests")):
-        if name != WAITS:
-            yield name, line, "sleeps: await an event, or awaitUntil; a load has a Pace; letTimePass if only time can show it"
-    passes = [place for place in tree.found(r"\bletTimePass\(", swift(tree, "Tests")) if place[0] != WAITS]
-    for name, line, _ in passes[PASSES:]:
-        yield name, line, f"letTimePass in more than {PASSES} places: show it by an event that comes later"
+    for name, line, match in tree.found(SLEEPS, tests(tree)):
+        yield name, line, f"`{match[0]}` sleeps: await an event, or awaitUntil; a load has a Pace"
+
+
+def hasty(tree):
+    for name, line, match in tree.found(WAITED, tests(tree)):
+        if 0 < float(match[1]) < SHORTEST:
+            yield name, line, (
+                f"waits for {match[1]} s: what is to come has {SHORTEST} s at least, what is not is shown by a later event; "
+                "a load's client has Deadline(patience:)")
+
+
+def ports(tree):
+    for name, line, match in tree.found(PORTS, tests(tree)):
+        yield name, line, f"a fixed port, `{match[0]}`: take a FreePort"
 
 
 def numbers(tree):
@@ -77,4 +100,4 @@ def keywords(tree):
         yield name, line, "searches a directive's text: have its filter declare what this looks for"
 
 
-RULES = [dead, traps, sleeps, numbers, keywords]
+RULES = [dead, traps, sleeps, hasty, ports, numbers, keywords]

@@ -90,12 +90,26 @@ class Planted(unittest.TestCase):
         self.assertEqual(self.faults(swift.traps, {CODE: good, TEST: "a!\n"}), [])
 
     def test_sleeps(self):
-        for bad in ["usleep(1)", "sleep(1)", "cl_sleep(1)", "Thread.sleep(1)", "await Task.sleep(1)", '["sleep", "5"]']:
+        for bad in ["usleep(1)", "sleep(1)", "cl_sleep(1)", "Thread.sleep(1)", "await Task.sleep(1)", '["sleep", "5"]',
+                    "poll(nil, 0, 5)", "select(0, nil, nil, nil, &time)", "time.sleep(1)", "select.select([], [], [], 1)"]:
             self.assertEqual(self.faults(swift.sleeps, {TEST: f"\n{bad}\n"}), [(TEST, 2)], bad)
         good = 'wheel.sleep(now: 1)\n// usleep(1)\n"the worker sleeps past"\n'
         self.assertEqual(self.faults(swift.sleeps, {TEST: good, swift.WAITS: "usleep(1)\n", CODE: "usleep(1)\n"}), [])
-        passes = "letTimePass(1)\n" * (swift.PASSES + 1)
-        self.assertEqual(self.faults(swift.sleeps, {TEST: passes}), [(TEST, swift.PASSES + 1)])
+        python = "Benchmarks/driver/test_all.py"
+        self.assertEqual(self.faults(swift.sleeps, {python: "time.sleep(1)\n", "Benchmarks/run.py": "time.sleep(1)\n"}), [(python, 1)])
+
+    def test_hasty(self):
+        for bad in ["Deadline(seconds: 0.3)", "Deadline(seconds: 19)", "Date(timeIntervalSinceNow: 5)", "s.settimeout(2)", "f(timeout=10)"]:
+            self.assertEqual(self.faults(swift.hasty, {TEST: f"\n{bad}\n"}), [(TEST, 2)], bad)
+        good = "Deadline(seconds: 20)\nDeadline(seconds: 0)\nDeadline(seconds: life)\nDeadline(patience: 0.1)\n"
+        self.assertEqual(self.faults(swift.hasty, {TEST: good, swift.WAITS: "Deadline(seconds: 1)\n"}), [])
+
+    def test_ports(self):
+        for bad in ['listen(at: Place("::1", 8080))', 'tlsListeners: [a, Place("127.0.0.1", 443)]', 'let entry = Place("::", 8443)',
+                    'Server("::1", port: 40_002) {', 'Server.echo("127.0.0.1", port: 9000)']:
+            self.assertEqual(self.faults(swift.ports, {TEST: f"\n{bad}\n"}), [(TEST, 2)], bad)
+        good = 'Place("::1", port)\nlisten(at: Place("::1", 0))\nServer("2001:db8:9::2", port: 9000)\nbackends: [Place("::1", 9)]\n'
+        self.assertEqual(self.faults(swift.ports, {TEST: good}), [])
 
     def test_numbers(self):
         self.assertEqual(self.faults(swift.numbers, {CODE: '"it failed: error \\(error)"\n'}), [(CODE, 1)])

@@ -23,7 +23,7 @@ final class Server: Sendable {
     deinit {
         stop.set()
         // Wakes the thread that waits in accept.
-        _ = try? Socket.connect(to: place, Deadline(seconds: 1))
+        _ = try? Socket.connect(to: place, Deadline(patience: 1))
     }
 
     /// Sends back what comes, and FIN after FIN.
@@ -87,6 +87,7 @@ struct ManualServer: Sendable {
     private var queued: Int { get throws { try place.queued.unwrap("\(place) is no listener") } }
 
     func accept(_ deadline: Deadline = Deadline()) throws -> Socket { try listener.accept(deadline) }
+    func accept(until isOver: Flag) -> Socket? { listener.accept(until: isOver) }
 }
 
 /// A ClientHello for `name`, as small as a valid one can be; `padding` makes it larger by an extension of that size.

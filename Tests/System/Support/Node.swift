@@ -173,6 +173,27 @@ final class Node: Sendable {
         }
     }
 
+    /// How often its control thread has waited for something.
+    var rests: Int {
+        get throws {
+            let status = try String(contentsOfFile: "/proc/\(child.pid)/task/\(child.pid)/status", encoding: .utf8)
+            let line = try status.split(separator: "\n").first { $0.hasPrefix("voluntary_ctxt_switches:") }
+                .unwrap("voluntary_ctxt_switches")
+            return try Int(line.split(separator: "\t").last ?? "").unwrap("number")
+        }
+    }
+
+    /// Names of its threads; one that has just ended may be missing.
+    var threads: [String] {
+        get throws {
+            let tasks = "/proc/\(child.pid)/task"
+            return try FileManager.default.contentsOfDirectory(atPath: tasks).compactMap {
+                try? String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8)
+                    .trimmingCharacters(in: .whitespacesAndNewlines)
+            }
+        }
+    }
+
     /// Bytes of memory that are the process's own: resident, not backed by a file.
     var residentBytes: Int {
         get throws {

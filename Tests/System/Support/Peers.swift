@@ -70,11 +70,9 @@ enum OpenSSL {
 
 /// Waits until something listens at `place`, by trying: what others start has no line that says so.
 func waitForListener(at place: Place, _ child: Child, _ deadline: Deadline = Deadline()) throws {
-    while (try? Socket.connect(to: place, deadline)) == nil {
+    try awaitUntil("\(child.name) listens at \(place):\n\(child.output)", deadline) {
         guard !child.hasEnded else { throw Failure("\(child.name) ended:\n\(child.output)") }
-        guard !deadline.hasPassed else { throw Failure("\(child.name) does not listen at \(place):\n\(child.output)") }
-        // Nothing to wait for but the program itself: it may end.
-        _ = try? child.waitForExit(Deadline(seconds: 0.02))
+        return (try? Socket.connect(to: place, deadline)) != nil
     }
 }
 

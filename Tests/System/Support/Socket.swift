@@ -199,6 +199,14 @@ final class Socket: @unchecked Sendable {
         }
     }
 
+    /// The next connection; nil once `isOver` is set, or if this can't listen any more.
+    func accept(until isOver: Flag) -> Socket? {
+        while !isOver.isSet {
+            if let taken = try? accept(Deadline(patience: 0.1)) { return taken }
+        }
+        return nil
+    }
+
     /// Has the kernel keep the SYN of each connection that is accepted here, for ``syn``.
     func keepSyns() { set(IPPROTO_TCP, TCP_SAVE_SYN, 1) }
 
@@ -306,6 +314,39 @@ final class Socket: @unchecked Sendable {
     /// True if there is room to send before the deadline.
     func becomesWritable(_ deadline: Deadline) -> Bool { (try? waitFor(POLLOUT, deadline, "")) != nil }
 
+    /// Sends `chunk` over and over until the other side takes no more: its window is closed, and still was when the kernel
+    /// asked again. - Returns: how much it was.
+    func fill(with chunk: [UInt8], atMost limit: Int = 64 << 20) throws -> Int {
+        var sent = 0
+        while sent < limit {
+            let count = try sendSome(chunk[...]).unwrap("socket that takes bytes")
+            sent += count
+            guard count == 0 else { continue }
+            let isFull = try awaitValue("room to send, or a window that stays closed") {
+                try info.isHeldUp ? true : becomesWritable(Deadline(seconds: 0)) ? false : nil
+            }
+            if isFull { return sent }
+        }
+        throw Failure("\(sent) bytes went in, and none came out")
+    }
+
+    /// Returns once the kernel has sent something again, since nobody has acknowledged it.
+    func awaitResend() throws {
+        let before = try info.tcpi_total_retrans
+        try awaitUntil("something is sent again") { try info.tcpi_total_retrans > before }
+    }
+
+    private var info: tcp_info {
+        get throws {
+            var info = tcp_info()
+            var length = socklen_t(MemoryLayout<tcp_info>.size)
+            guard getsockopt(fd, Int32(IPPROTO_TCP), TCP_INFO, &info, &length) == 0 else {
+                throw Failure(call: "TCP_INFO")
+            }
+            return info
+        }
+    }
+
     // MARK: Ends
 
     /// FIN: our direction is over, the other goes on.
@@ -338,6 +379,11 @@ final class Socket: @unchecked Sendable {
             guard count == 0 || errno == EINTR else { throw Failure(call: "poll") }
         }
     }
+}
+
+extension tcp_info {
+    /// All that was sent is acknowledged, and a probe of the closed window was answered.
+    fileprivate var isHeldUp: Bool { tcpi_unacked == 0 && tcpi_backoff > 0 }
 }
 
 /// Ports that nothing listens on and nobody else can have: see ``OwnedPort``. Each is given once in a process.
