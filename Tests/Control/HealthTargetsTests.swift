@@ -103,4 +103,17 @@ struct HealthTargetsTests {
         #expect(found.count == 1)
         #expect(found.first?.routes.count == 200 && found.first?.routes.ids.count == RouteSample.limit)
     }
+
+    @Test("a route of several names, ports and groups is one route")
+    func manyNames() throws {
+        let config =
+            Self.pipeline("tls", "web") + "listen [::]:443 tls_passthrough via tls\n"
+            + "listen [::]:8443 tls_passthrough via tls\n"
+            + Fixture.route("a.example.com *.a.example.com b.example.com", id: "rt_a")
+            .replacing("listen   443", with: "listen 443 8443")
+            + Fixture.route("c.example.com", id: "rt_c")
+        let found = try targets(config)
+        #expect(found.count == 1)
+        #expect(found.first?.routes.count == 2 && found.first?.routes.ids.sorted() == ["rt_a", "rt_c"])
+    }
 }

@@ -17,7 +17,7 @@ final class BackendsReport {
     /// The common data of routes with one set of backends.
     private struct Sum {
         var routes: [FrozenText] = []
-        var count = 0
+        var count = RouteCount()
         /// The owners of those routes.
         var owners: [UnsafePointer<RouteOwner>] = []
         var hasProxy = false
@@ -123,8 +123,7 @@ final class BackendsReport {
     private func add(_ route: UnsafePointer<Route>) {
         let (group, owner) = (route.pointee.group, route.pointee.owner)
         var sum = sums.removeValue(forKey: group) ?? Sum()
-        sum.count += 1
-        if sum.routes.count < BackendsReport.shown { sum.routes.append(route.pointee.id) }
+        if sum.count.add(route.pointee), sum.routes.count < BackendsReport.shown { sum.routes.append(route.pointee.id) }
         if sum.owners.count < BackendsReport.shown, !sum.owners.contains(owner) { sum.owners.append(owner) }
         if route.pointee.flags.contains(.proxyV2) { sum.hasProxy = true }
         sums[group] = sum
@@ -142,10 +141,15 @@ final class BackendsReport {
             }
             rows[place].weight = max(rows[place].weight, backend.weight)
             rows[place].priority = min(rows[place].priority, backend.priority)
-            rows[place].sum.count += sum.count
+            rows[place].sum.count.add(sum.count)
             rows[place].sum.hasProxy = rows[place].sum.hasProxy || sum.hasProxy
-            let room = BackendsReport.shown - rows[place].sum.routes.count
-            if room > 0 { rows[place].sum.routes += sum.routes.prefix(room) }
+            // A route of several groups has one id, whose address is the same.
+            for id in sum.routes
+            where rows[place].sum.routes.count < BackendsReport.shown
+                && !rows[place].sum.routes.contains(where: { $0.buffer.baseAddress == id.buffer.baseAddress })
+            {
+                rows[place].sum.routes.append(id)
+            }
             for owner in sum.owners
             where rows[place].sum.owners.count < BackendsReport.shown && !rows[place].sum.owners.contains(owner) {
                 rows[place].sum.owners.append(owner)
@@ -219,7 +223,7 @@ final class BackendsReport {
         line.list("groups", row.groups.sorted()) { $0.string($1) }
         line.list("envs", envs(row))
         line.list("routes", row.sum.routes.map(\.string).sorted()) { $0.string($1) }
-        line.field("routes_count", row.sum.count)
+        line.field("routes_count", row.sum.count.total)
         line.field(
             "eligible",
             row.weight > 0 && row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
@@ -251,7 +255,7 @@ final class BackendsReport {
         let others = envs.count > 1 ? " +\(envs.count - 1)" : ""
         return [
             row.address.description, row.standing.rawValue, (row.instances.first ?? "") + more,
-            (envs.first?.path ?? "") + others, "\(row.sum.count)",
+            (envs.first?.path ?? "") + others, "\(row.sum.count.total)",
             row.cell != nil && row.weight == 0 ? "0 (none)" : "\(row.weight)",
             row.priority == BackendSpec.backupPriority ? "backup" : "\(row.priority)", "\(figures.active)",
             "\(figures.connects)", "\(figures.failures)", probeText(row), ejected > 0 ? "\(ejected)ms" : "no",

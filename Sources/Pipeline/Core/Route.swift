@@ -32,7 +32,12 @@ public struct RouteCell: ~Copyable {
     public let active = ReservationCount()
     /// R18: connections whose backend rejected our PROXY header.
     public let proxyRejections = Atomic<UInt32>(0)
-    public init(id: FrozenText = .empty) { self.id = id }
+    /// Several names and ports may count here: whoever visits those of a table comes by it more than once.
+    public let isShared: Bool
+    public init(id: FrozenText = .empty, isShared: Bool = false) {
+        self.id = id
+        self.isShared = isShared
+    }
 }
 
 extension UnsafePointer<RouteCell> {

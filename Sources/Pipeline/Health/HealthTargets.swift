@@ -155,7 +155,7 @@ package struct ProbeTargets: @unchecked Sendable {
 extension ProbeTargets.Use {
     fileprivate mutating func add(_ other: ProbeTargets.Use, _ route: Route) {
         if other.rank < rank { (settings, rank) = (other.settings, other.rank) }
-        routes.add(route.id, of: route.owner)
+        routes.add(route)
     }
 }
 
@@ -201,29 +201,5 @@ package struct ProbeTarget: @unchecked Sendable {
         self.settings = settings
         self.instance = instance
         self.routes = routes
-    }
-}
-
-/// The ids and owners of a few routes, and the total number (R27: bounded line).
-package struct RouteSample: Equatable, Sendable {
-    package static let limit = 3
-    package private(set) var ids: [String] = []
-    package private(set) var count = 0
-    package private(set) var envs: [EnvName] = []
-
-    package init() {}
-
-    /// - Parameter owner: the same for all that are added one by one: those of one group of backends are of one env.
-    mutating func add(_ id: FrozenText, of owner: UnsafePointer<RouteOwner>) {
-        if count == 0 { envs = [owner.pointee.name] }
-        count += 1
-        // A route may have many names, and each is added.
-        guard ids.count < RouteSample.limit, !ids.contains(where: { $0.utf8.elementsEqual(id.buffer) }) else { return }
-        ids.append(id.string)
-    }
-    mutating func add(_ other: RouteSample) {
-        count += other.count
-        ids += other.ids.prefix(RouteSample.limit - ids.count)
-        for env in other.envs where envs.count < RouteSample.limit && !envs.contains(env) { envs.append(env) }
     }
 }

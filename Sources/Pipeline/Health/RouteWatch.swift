@@ -99,7 +99,7 @@ package struct RouteWatch {
             places[group] = place
             watched.append(Watched(group: group, lead: (id, owner)))
         }
-        watched[place].routes.add(id, of: owner)
+        watched[place].routes.add(route.pointee)
         if id.buffer.lexicographicallyPrecedes(watched[place].lead.id.buffer) { watched[place].lead = (id, owner) }
     }
 

@@ -67,7 +67,7 @@ struct RouteCellBox: SharedBox, ~Copyable {
     var references = 0
     var isPinned = false
     init(_ key: RouteCellKey) {
-        cell = RouteCell(id: FrozenText(key.id))
+        cell = RouteCell(id: FrozenText(key.id), isShared: true)
         self.key = key
     }
     deinit { cell.id.deallocate() }
