@@ -39,7 +39,7 @@ struct Status: ParsableCommand {
         discussion: """
             EXAMPLES
               pipelined status
-              pipelined status --json | jq '.listeners[] | select(.state == "degraded")'
+              pipelined status --json | jq '.listeners[] | select(.status == "degraded")'
             """)
     @OptionGroup var options: AdminOptions
     func run() throws { try options.ask(.status) }

@@ -75,6 +75,18 @@ struct AdminRequestTests {
         table.add(["long\u{1B}[31m", "1000"])
         #expect(table.text == "NAME       COUNT\na              1\nlong\u{FFFD}[31m   1000\n")
     }
+
+    @Test(
+        "a node that drains is known by its status, one of the version before as well",
+        arguments: [
+            (#"{"node":"a","status":"draining","listeners":[{"status":"open"}]}"#, true),
+            (#"{"node":"a","state":"draining","listeners":[{"state":"open"}]}"#, true),
+            (#"{"status":"serving","state":"draining"}"#, false), (#"{"listeners":[{"status":"draining"}]}"#, false),
+            (#"{"status":["draining"]}"#, false), (#"{"status":"draining""#, false), ("", false),
+        ])
+    func draining(status: String, isDraining: Bool) {
+        #expect(AdminServer.isDraining(Array(status.utf8)) == isDraining)
+    }
 }
 
 @Suite("What the kernel says of addresses")

@@ -80,7 +80,8 @@ struct AlertEngineTests {
         #expect(bench.tick().isEmpty)
         bench.flow(1, 11, port: 8443)
         let alert = try #require(bench.tick().first)
-        #expect(alert.kind == .fanOut && alert.state == .started && alert.instance == 1 && alert.source == Bench.source)
+        #expect(
+            alert.kind == .fanOut && alert.status == .started && alert.instance == 1 && alert.source == Bench.source)
         #expect(alert.figures.value == 11 && alert.figures.bound == 10 && alert.peak == 11)
         #expect(alert.figures.example == Endpoint(Bench.address(11), 8443))
         #expect(bench.tick().isEmpty)
@@ -132,10 +133,10 @@ struct AlertEngineTests {
             bench.flow(1, 1, port: 25, connections: second == 30 ? 50 : 2)
             said += bench.alerts(for: 1)
         }
-        #expect(said.map(\.state) == [.started, .continues])
+        #expect(said.map(\.status) == [.started, .continues])
         #expect(said.last?.lasted == .seconds(60))
         let end = bench.alerts(for: 30)
-        #expect(end.map(\.state) == [.ended])
+        #expect(end.map(\.status) == [.ended])
         let last = try #require(end.first)
         #expect(last.peak == 66 && last.figures.value == 12 && last.figures.bound == 10)
         #expect(last.lasted >= .seconds(100) && last.lasted <= .seconds(120))
@@ -197,7 +198,7 @@ struct AlertEngineTests {
         #expect(alert.kind == .volume && alert.figures.bytesOut == 10_000 && alert.figures.bytesIn == 1)
         #expect(alert.figures.usual == 1000 && alert.figures.bound == 10_000 && alert.figures.value == 10_001)
         let later = bench.alerts(for: 40)
-        #expect(later.map(\.state) == [.ended, .ended])
+        #expect(later.map(\.status) == [.ended, .ended])
     }
 
     @Test("volume: a flood that lasts is one alert, and ends when it has become usual")
@@ -207,10 +208,10 @@ struct AlertEngineTests {
             bench.flow(1, 1, out: 1000)
             #expect(bench.alerts(for: 10).isEmpty)
         }
-        var said: [Alert.State] = []
+        var said: [Alert.Status] = []
         for _ in 0..<80 {
             bench.flow(1, 1, out: 20_000)
-            said += bench.alerts(for: 10).map(\.state)
+            said += bench.alerts(for: 10).map(\.status)
         }
         #expect(said.first == .started && said.last == .ended && said.count { $0 == .started } == 1)
         #expect(said.count { $0 == .continues } >= 3)
@@ -282,7 +283,7 @@ struct AlertEngineTests {
         #expect(said.count < 100 && Set(said.map(\.instance)).count == said.count)
         #expect(bench.engine.begun[.smtp] == 100)
         let rest = bench.alerts(for: 200)
-        #expect(rest.count { $0.state == .ended } == (said + rest).count { $0.state == .started })
+        #expect(rest.count { $0.status == .ended } == (said + rest).count { $0.status == .started })
         #expect(bench.engine.active(.smtp) == 0)
     }
 
@@ -293,9 +294,9 @@ struct AlertEngineTests {
             $0.fanOut = AlertEngineTests.ten
         }
         for number in 1...100 as ClosedRange<UInt64> { bench.flow(1, number, port: 25) }
-        #expect(bench.tick().map(\.state) == [.started])
+        #expect(bench.tick().map(\.status) == [.started])
         bench.engine.update(Bench.settings { $0.fanOut = AlertSettings.Threshold(5, in: .seconds(10)) })
-        #expect(bench.tick().map(\.state) == [.ended])
+        #expect(bench.tick().map(\.status) == [.ended])
         bench.wait(10)
         for number in 1...100 as ClosedRange<UInt64> { bench.flow(1, number, port: 25) }
         #expect(bench.tick().isEmpty)
@@ -327,14 +328,15 @@ struct AlertEngineTests {
 @Suite("What alerts say")
 struct AlertTextTests {
     private func line(
-        _ kind: Alert.Kind, _ state: Alert.State = .started, instance: String = "i_7", socket: String? = "/run/p.sock",
+        _ kind: Alert.Kind, _ status: Alert.Status = .started, instance: String = "i_7",
+        socket: String? = "/run/p.sock",
         isAtBound: Bool = false
     ) -> String {
         let figures = Alert.Figures(
             value: 3 << 30, bound: 200, window: .seconds(60), isAtBound: isAtBound, refused: 5, bytesOut: 2, bytesIn: 1,
             usual: 2048, example: Endpoint(IPAddress(v4: 0xC000_0209), 25))
         let alert = Alert(
-            kind: kind, state: state, instance: 7, source: IPAddress(high: 0xFD << 56, low: 7), figures: figures,
+            kind: kind, status: status, instance: 7, source: IPAddress(high: 0xFD << 56, low: 7), figures: figures,
             peak: 9, lasted: .seconds(61))
         let names = FlowNames(instance: instance, env: "env_a", app: "shop", org: "acme")
         let text = AlertText(
@@ -352,7 +354,7 @@ struct AlertTextTests {
         #expect(
             line(.smtp, isAtBound: true)
                 == "{\"message\":\"instance i_7 of acme/shop/env_a makes many connections to mail ports: at least 3221225472 within 1m 0s\","
-                + "\"kind\":\"smtp\",\"state\":\"started\",\"instance\":\"i_7\",\"env\":\"env_a\",\"app\":\"shop\","
+                + "\"kind\":\"smtp\",\"status\":\"started\",\"instance\":\"i_7\",\"env\":\"env_a\",\"app\":\"shop\","
                 + "\"org\":\"acme\",\"source\":\"fd00::7\",\"addresses\":[\"fd00::7\",\"10.0.0.7\"],\"connections\":3221225472,\"refused\":5,\"threshold\":200,"
                 + "\"window_s\":60,\"at_least\":true,\"example\":\"192.0.2.9:25\",\"investigate\":\"pipelined top --admin "
                 + "/run/p.sock --by destination --env acme/shop/env_a --instance i_7 --port 25 --sort connections\"}")

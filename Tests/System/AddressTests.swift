@@ -42,7 +42,7 @@ struct AddressTests {
 
     private func state() throws -> String? {
         let listeners = try Admin.json(["status"], admin)["listeners"] as? [[String: Any]] ?? []
-        return listeners.first { $0["address"] as? String == entry.description }?["state"] as? String
+        return listeners.first { $0["address"] as? String == entry.description }?["status"] as? String
     }
 
     @Test("a `listen` address that is tentative at the start is waited for, and named")

@@ -101,7 +101,7 @@ struct DedicatedIPv4Tests {
             let out = try Binary.run(["status", "--admin", admin, "--json"]).out
             let object = try JSONSerialization.jsonObject(with: Data(out.utf8)) as? [String: Any]
             let listeners = object?["listeners"] as? [[String: Any]] ?? []
-            return listeners.first { $0["origin"] as? String == "dedicated_ipv4" }?["state"] as? String ?? "none"
+            return listeners.first { $0["origin"] as? String == "dedicated_ipv4" }?["status"] as? String ?? "none"
         }
     }
 

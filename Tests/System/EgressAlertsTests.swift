@@ -30,11 +30,11 @@ struct EgressAlertsTests {
             }
         }
 
-        func alert(_ kind: String, _ state: String, _ instance: String) throws -> [String: Any] {
-            let line = try node.child.waitForError("\(kind) of \(instance), \(state)") { lines in
+        func alert(_ kind: String, _ status: String, _ instance: String) throws -> [String: Any] {
+            let line = try node.child.waitForError("\(kind) of \(instance), \(status)") { lines in
                 lines.first {
                     $0.isEvent("egress_alert") && $0.text.contains("\"kind\":\"\(kind)\"")
-                        && $0.text.contains("\"state\":\"\(state)\"")
+                        && $0.text.contains("\"status\":\"\(status)\"")
                         && $0.text.contains("\"instance\":\"\(instance)\"")
                 }
             }

@@ -16,17 +16,17 @@ struct EgressWatchTests {
         return try lab.startNode(setting: setting, isApplied: isApplied)
     }
 
-    private func interception(_ lab: EgressLab) throws -> (state: String, problems: [String]) {
+    private func interception(_ lab: EgressLab) throws -> (status: String, problems: [String]) {
         let status = try Admin.json(["status"], admin(lab))
         let interception = try (status["interception"] as? [String: Any]).unwrap("interception in \(status)")
         return (
-            try (interception["state"] as? String).unwrap("state"),
+            try (interception["status"] as? String).unwrap("status"),
             try (status["problems"] as? [String]).unwrap("problems")
         )
     }
 
     private func awaitInForce(_ lab: EgressLab) throws {
-        try awaitUntil("interception is in force") { try interception(lab).state == "in_force" }
+        try awaitUntil("interception is in force") { try interception(lab).status == "in_force" }
     }
 
     /// The newest line with this event, once there are `count`.
@@ -209,7 +209,7 @@ struct EgressWatchTests {
         try awaitUntil("a problem in status") {
             try interception(lab).problems.contains { $0.contains(obstacle) && !$0.contains("\n") }
         }
-        #expect(try interception(lab).state == "unknown")
+        #expect(try interception(lab).status == "unknown")
         #expect(try lab.curl(lab.alpha, EgressLab.v4).output == "seen 198.51.100.1" || prefix.hasPrefix("setpriv"))
         blind.signal(SIGTERM)
         #expect(try blind.waitForExit() == .code(0))

@@ -68,10 +68,10 @@ struct StatusTruthTests {
     func drainedInstance() throws {
         let site = try Site()
         let client = try site.open()
-        #expect(try site.row("backends")["state"] as? String == "ready")
+        #expect(try site.row("backends")["status"] as? String == "ready")
         try site.apply { $0.instances[0].status = "draining" }
         let row = try site.row("backends")
-        #expect(row["state"] as? String == "draining" && row["active"] as? Int == 1, "\(row)")
+        #expect(row["status"] as? String == "draining" && row["active"] as? Int == 1, "\(row)")
         #expect(row["address"] as? String == site.server.place.description && row["eligible"] as? Bool == false)
         #expect(try Binary.run(["backends", "--admin", site.admin]).out.contains("draining"))
         client.finish()
@@ -86,7 +86,7 @@ struct StatusTruthTests {
         try site.apply { $0.instances = [] }
         try awaitUntil("it is there, and gone from the routes") {
             let row = try site.rows("backends").first
-            return row?["state"] as? String == "gone" && row?["active"] as? Int == 1
+            return row?["status"] as? String == "gone" && row?["active"] as? Int == 1
         }
         client.finish()
         _ = try client.receiveToEnd()

@@ -75,7 +75,13 @@ package final class AdminServer: AdminDoor {
         guard cl_path_kind(path) == 1 else { return false }
         let request = AdminRequest(.status, isText: false)
         guard let answer = try? AdminConnection.ask(request, at: path, patience: handOverPatience) else { return false }
-        return (try? FlatJSON.read(answer.bytes, names: ["state"]))?.string("state") == "draining"
+        return isDraining(answer.bytes)
+    }
+
+    /// - Parameter status: what a node says of itself; one of the version before has `state`.
+    static func isDraining(_ status: [UInt8]) -> Bool {
+        guard let said = try? FlatJSON.read(status, names: ["status", "state"]) else { return false }
+        return (said.string("status") ?? said.string("state")) == "draining"
     }
 
     private static func isTaken(_ path: String) -> AdminSocketError {

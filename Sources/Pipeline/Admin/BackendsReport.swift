@@ -218,7 +218,7 @@ final class BackendsReport {
         var line = JSONLine()
         line.open()
         line.field("address", row.address.description)
-        line.field("state", row.standing.rawValue)
+        line.field("status", row.standing.rawValue)
         line.list("instances", row.instances) { $0.string($1) }
         line.list("groups", row.groups.sorted()) { $0.string($1) }
         line.list("envs", envs(row))
@@ -244,7 +244,7 @@ final class BackendsReport {
     }
 
     private static let head = [
-        "BACKEND", "STATE", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "PRIORITY", "-ACTIVE", "-CONNECTS", "-FAILURES",
+        "BACKEND", "STATUS", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "PRIORITY", "-ACTIVE", "-CONNECTS", "-FAILURES",
         "PROBE",
         "EJECTED", "PROXY",
     ]

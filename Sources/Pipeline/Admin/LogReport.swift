@@ -14,7 +14,7 @@ struct LogReport {
         summed = writer.summed
     }
 
-    private static func state(_ counts: LogStream.Counts) -> String {
+    private static func status(_ counts: LogStream.Counts) -> String {
         if counts.hasEnded { return "ended" }
         if counts.error != 0 { return "failing" }
         return counts.waiting > 0 ? "waiting" : "open"
@@ -32,7 +32,7 @@ struct LogReport {
         line.list("streams", streams) { line, stream in
             line.open()
             line.field("stream", stream.name)
-            line.field("state", LogReport.state(stream.counts))
+            line.field("status", LogReport.status(stream.counts))
             line.field("lines", stream.counts.lines)
             line.field("dropped", stream.counts.dropped)
             line.field("waiting_bytes", stream.counts.waiting)

@@ -18,7 +18,7 @@ struct StatusReport {
     }
 
     private var uptime: UInt64 { Instant(nanoseconds: cl_now()).since(node.startedAt).nanoseconds / 1_000_000_000 }
-    private var state: String { node.isStopping ? "draining" : "serving" }
+    private var status: String { node.isStopping ? "draining" : "serving" }
 
     /// What was counted at least once, by name.
     private func counts(_ count: (ReasonCode) -> UInt64) -> [(name: String, count: UInt64)] {
@@ -65,7 +65,7 @@ struct StatusReport {
         line.field("node", node.program.node.name)
         line.field("version", Version.text)
         line.field("pid", Int(cl_process_id()))
-        line.field("state", state)
+        line.field("status", status)
         line.field("uptime_s", uptime)
         line.field("config", node.configPath)
         line.list("config_files", node.configFiles) { $0.string($1) }
@@ -127,7 +127,7 @@ struct StatusReport {
         line.fields(kept.planned.origin.env)
         if let interface = kept.planned.spec.options.interface { line.field("interface", interface) }
         if kept.planned.spec.options.multipath { line.field("multipath", kept.isMultipath) }
-        line.field("state", kept.degradation == nil ? "open" : "degraded")
+        line.field("status", kept.degradation == nil ? "open" : "degraded")
         line.field("queue_drops", StatusReport.drops(kept))
         if let degradation = kept.degradation {
             line.field("why", degradation.error.description)
@@ -181,7 +181,7 @@ struct StatusReport {
         line.key("interception")
         line.open()
         line.field("rules", report.mode.rawValue)
-        line.field("state", report.state.rawValue)
+        line.field("status", report.status.rawValue)
         line.list("missing", report.faults) { $0.string($1) }
         line.list("warnings", report.warnings) { $0.string($1) }
         line.close()
@@ -195,7 +195,7 @@ struct StatusReport {
     // MARK: Text
 
     private var text: String {
-        var text = "\(node.program.node.name): \(state), up \(plainDuration(uptime)), \(Version.text), pid "
+        var text = "\(node.program.node.name): \(status), up \(plainDuration(uptime)), \(Version.text), pid "
         text += "\(cl_process_id())\n"
         text += "config \(node.configPath)"
         if let revision = node.revision { text += ", state revision \(revision)" }
@@ -234,7 +234,7 @@ struct StatusReport {
     }
 
     private var listenersText: String {
-        var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "-QUEUE DROPS", "STATE"])
+        var table = TextTable(["LISTENER", "HINT", "PIPELINE", "FOR", "-QUEUE DROPS", "STATUS"])
         for run in EndpointRuns.runs(node.listeners.kept, StatusReport.areOneRow) {
             guard let first = run.first, let last = run.last else { continue }
             let interface = first.planned.spec.options.interface.map { " \($0)" } ?? ""

@@ -12,12 +12,12 @@ struct Alert: Equatable {
         case volume
     }
 
-    enum State: String {
+    enum Status: String {
         case started, continues, ended
     }
 
     let kind: Kind
-    let state: State
+    let status: Status
     /// See ``InstanceIdentity/number``.
     let instance: UInt32
     let source: IPAddress
@@ -59,11 +59,11 @@ struct AlertText {
         let more = alert.figures.isAtBound ? "at least " : ""
         let count = more + "\(alert.figures.value)"
         let window = plainDuration(alert.figures.window.nanoseconds / 1_000_000_000)
-        guard alert.state != .ended else {
+        guard alert.status != .ended else {
             let lasted = plainDuration(alert.lasted.nanoseconds / 1_000_000_000)
             return "instance \(who): \(what) is over, after \(lasted)"
         }
-        let head = "instance \(who) \(alert.state == .continues ? "still " : "")"
+        let head = "instance \(who) \(alert.status == .continues ? "still " : "")"
         switch alert.kind {
         case .fanOut: return head + "connects to many new destinations: \(count) within \(window)"
         case .smtp: return head + "makes many connections to mail ports: \(count) within \(window)"
@@ -91,7 +91,7 @@ struct AlertText {
 
     func write(_ line: inout JSONLine) {
         line.field("kind", alert.kind.rawValue)
-        line.field("state", alert.state.rawValue)
+        line.field("status", alert.status.rawValue)
         line.field("instance", names.instance)
         line.field("env", names.env)
         line.field("app", names.app)
@@ -102,7 +102,7 @@ struct AlertText {
         line.field("window_s", alert.figures.window.nanoseconds / 1_000_000_000)
         if alert.figures.isAtBound { line.field("at_least", true) }
         if let example = alert.figures.example { line.field("example", "\(example)") }
-        if alert.state != .started { line.field("lasted_s", alert.lasted.nanoseconds / 1_000_000_000) }
+        if alert.status != .started { line.field("lasted_s", alert.lasted.nanoseconds / 1_000_000_000) }
         line.field("investigate", look)
     }
 
@@ -123,7 +123,7 @@ struct AlertText {
             line.field("baseline_bytes", figures.usual)
         }
         line.field("threshold", figures.bound)
-        if alert.state != .started { line.field("peak", alert.peak) }
+        if alert.status != .started { line.field("peak", alert.peak) }
     }
 
     /// What to run to see more.

@@ -278,11 +278,11 @@ final class AlertEngine {
     private func retry(_ one: Watched, _ kind: Alert.Kind, _ now: Instant) -> Alert? {
         guard var ongoing = one.ongoing[kind], tokens > 0 else { return nil }
         if let last = ongoing.lastSaid, last + settings.repeatEvery > now { return nil }
-        let state: Alert.State = ongoing.lastSaid == nil ? .started : .continues
+        let status: Alert.Status = ongoing.lastSaid == nil ? .started : .continues
         tokens -= 1
         ongoing.lastSaid = now
         one.ongoing[kind] = ongoing
-        return alert(one, kind, state, ongoing, now)
+        return alert(one, kind, status, ongoing, now)
     }
 
     /// The end of an unlogged alert is not logged either.
@@ -295,11 +295,11 @@ final class AlertEngine {
         return ongoing.lastSaid == nil ? nil : alert(one, kind, .ended, ongoing, now)
     }
 
-    private func alert(_ one: Watched, _ kind: Alert.Kind, _ state: Alert.State, _ ongoing: Ongoing, _ now: Instant)
+    private func alert(_ one: Watched, _ kind: Alert.Kind, _ status: Alert.Status, _ ongoing: Ongoing, _ now: Instant)
         -> Alert
     {
         Alert(
-            kind: kind, state: state, instance: one.number, source: one.source, figures: ongoing.figures,
+            kind: kind, status: status, instance: one.number, source: one.source, figures: ongoing.figures,
             peak: ongoing.peak, lasted: now.since(ongoing.since))
     }
 

@@ -80,10 +80,10 @@ package struct FlowCounts {
     }
 
     package var text: String {
-        var table = TextTable(["FLOWS", "STATE", "-RECORDS", "-WAITING", "-LOST"])
+        var table = TextTable(["FLOWS", "STATUS", "-RECORDS", "-WAITING", "-LOST"])
         if let ledger {
             table.add([
-                "ledger \(ledger)", FlowCounts.state("written", lastWrite), "\(recordsWritten)", "\(recordsWaiting)",
+                "ledger \(ledger)", FlowCounts.status("written", lastWrite), "\(recordsWritten)", "\(recordsWaiting)",
                 "0",
             ])
         }
@@ -95,14 +95,14 @@ package struct FlowCounts {
         }
         if let conntrack {
             table.add([
-                "conntrack", FlowCounts.state("read", conntrack.lastDump), "\(conntrack.records)", "", "",
+                "conntrack", FlowCounts.status("read", conntrack.lastDump), "\(conntrack.records)", "", "",
             ])
         }
         if keysAggregated > 0 { table.add(["keys aggregated", "", "\(keysAggregated)", "", ""]) }
         return "\n" + table.text + (conntrack.map { "\n" + FlowCounts.text($0) } ?? "")
     }
 
-    private static func state(_ done: String, _ time: UInt64) -> String {
+    private static func status(_ done: String, _ time: UInt64) -> String {
         time == 0 ? "not \(done) yet" : "\(done) \(Timestamp.text(time))"
     }
 

@@ -41,15 +41,15 @@ struct InterceptionWish: Sendable, Equatable {
     }
 }
 
-/// The state of interception, for `status`.
+/// What interception is like, for `status`.
 package struct InterceptionReport: Sendable, Equatable {
-    package enum State: String, Sendable {
+    package enum Status: String, Sendable {
         case unknown, lost
         case inForce = "in_force"
     }
 
     package var mode = InterceptRules.off
-    package var state = State.unknown
+    package var status = Status.unknown
     package var faults: [String] = []
     package var warnings: [String] = []
     /// Why the rules can't be checked; nil: they were.
@@ -74,7 +74,7 @@ package struct InterceptionReport: Sendable, Equatable {
     /// As `status` shows it, with what to do.
     package func problems(config: String, _ now: Instant) -> [String] {
         var texts: [String] = []
-        if state == .lost {
+        if status == .lost {
             let hand = isMending ? "; `pipelined egress rules \(config) --apply`" : ""
             texts.append(
                 "interception_lost: \(faults.joined(separator: "; ")): TCP of workloads may bypass the relay"
@@ -164,9 +164,9 @@ struct InterceptionLook {
         isNew = true
         (streak, lastApply, inSets) = (0, nil, nil)
         // Lost rules stay lost until a check finds them.
-        let isLost = report.state == .lost && wanted != nil
+        let isLost = report.status == .lost && wanted != nil
         report = InterceptionReport(
-            mode: wanted?.mode ?? .off, state: isLost ? .lost : .unknown, faults: isLost ? report.faults : [])
+            mode: wanted?.mode ?? .off, status: isLost ? .lost : .unknown, faults: isLost ? report.faults : [])
         if !isLost { lostAt = nil }
         warned = []
         // Opened before the first check, so that no change is missed.
@@ -195,7 +195,7 @@ struct InterceptionLook {
                 + "give the node CAP_NET_ADMIN (systemd: AmbientCapabilities=); the next check is in "
                 + "\(InterceptionLook.interval.milliseconds / 1000) s"
             if report.untold != text { log.say("interception_unwatched", text) }
-            (report.untold, report.state) = (text, .unknown)
+            (report.untold, report.status) = (text, .unknown)
         }
     }
 
@@ -210,8 +210,8 @@ struct InterceptionLook {
         report.untold = nil
         if !report.isMending, report.mode == .watch || inSets == wish?.rules.bound { report.unapplied = nil }
         if found.faults.isEmpty {
-            if report.state == .lost { sayRestored(by: "others") }
-            report.state = .inForce
+            if report.status == .lost { sayRestored(by: "others") }
+            report.status = .inForce
             report.faults = []
         } else {
             sayLost(found.faults, isMending: false)
@@ -223,8 +223,8 @@ struct InterceptionLook {
     }
 
     private mutating func sayLost(_ faults: [String], isMending: Bool) {
-        defer { (report.state, report.faults) = (.lost, faults) }
-        guard report.state != .lost || report.faults != faults else { return }
+        defer { (report.status, report.faults) = (.lost, faults) }
+        guard report.status != .lost || report.faults != faults else { return }
         lostAt = lostAt ?? Instant(nanoseconds: cl_now())
         let mode = report.mode
         let hand = report.isMending && mode == .watch ? "; `pipelined egress rules \(config) --apply`" : ""
@@ -316,8 +316,8 @@ struct InterceptionLook {
                 line.list("missing", missing) { $0.string($1) }
             }
         }
-        guard report.state == .lost else { return }
-        report.state = .inForce
+        guard report.status == .lost else { return }
+        report.status = .inForce
         sayRestored(by: "node")
     }
 }
