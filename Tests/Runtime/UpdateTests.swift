@@ -191,7 +191,6 @@ private struct QuietKernel: Kernel {
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func capBuffers(_ descriptor: Descriptor) {}
     func silence(of descriptor: Descriptor) -> PeerSilence? { nil }
-    func quiet(_ descriptor: Descriptor) -> TimeSpan? { nil }
     func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {}
     func pendingError(_ descriptor: Descriptor) -> Int32 { 0 }
     func receive(_ descriptor: Descriptor, _ buffer: UnsafeMutableRawBufferPointer) -> Outcome { none }

@@ -83,10 +83,6 @@ struct FakeKernel: Kernel {
         return world.silence(of: socket)
     }
 
-    func quiet(_ descriptor: Descriptor) -> TimeSpan? {
-        world.socket(descriptor, "getsockopt(TCP_INFO)").map(world.quiet)
-    }
-
     func probe(_ descriptor: Descriptor, every longest: TimeSpan?) { _ = world.socket(descriptor, "setsockopt") }
 
     func pendingError(_ descriptor: Descriptor) -> Int32 {

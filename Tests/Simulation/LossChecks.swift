@@ -6,10 +6,12 @@ extension World {
     /// How long a worker may take to notice, besides what it may wait: two ticks of the wheel and a turn.
     private var slack: UInt64 { 3 << 23 }
 
-    /// How long the peer has been silent, as `TCP_INFO` has it. Only one that has been quiet is asked, and not often.
+    /// How long the peer has been silent, as `TCP_INFO` has it. Only one that has been quiet is asked, and not often; an idle
+    /// timeout asks at its own deadlines.
     func silence(of socket: Socket) -> PeerSilence {
         let half = scenario.settings.userTimeout.nanoseconds / 2
-        if let last = socket.askedAt, clock - last < half {
+        let quiet = quiet(socket)
+        if let last = socket.askedAt, clock - last < half, scenario.idleTimeout == .zero {
             fail("S31: \(socket.side) of #\(socket.connection) is asked again after \(clock - last) ns")
         }
         socket.askedAt = clock
@@ -20,14 +22,15 @@ extension World {
             let longest = isAsked ? half / 2 : 3 * half
             return PeerSilence(
                 isOwed: isOwed, isUnanswered: isAsked,
-                lasts: TimeSpan(nanoseconds: UInt64(random.below(Int(longest)))))
+                lasts: TimeSpan(nanoseconds: UInt64(random.below(Int(longest)))), quiet: quiet)
         }
         let isOwed = socket.inFlight > 0 || socket.finSent
-        return PeerSilence(isOwed: isOwed, isUnanswered: isOwed, lasts: TimeSpan(nanoseconds: clock - since))
+        return PeerSilence(
+            isOwed: isOwed, isUnanswered: isOwed, lasts: TimeSpan(nanoseconds: clock - since), quiet: quiet)
     }
 
-    /// How long its peer has sent and acknowledged nothing, as `TCP_INFO` has it.
-    func quiet(_ socket: Socket) -> TimeSpan {
+    /// How long its peer has sent and acknowledged nothing.
+    private func quiet(_ socket: Socket) -> TimeSpan {
         let acknowledges = socket.inFlight > 0 && socket.silentSince == nil
         socket.toldQuiet = acknowledges ? .zero : TimeSpan(nanoseconds: clock - socket.heardAt)
         return socket.toldQuiet

@@ -124,15 +124,14 @@ struct MutantKernel: Kernel {
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func capBuffers(_ descriptor: Descriptor) { base.capBuffers(descriptor) }
     mutating func pendingError(_ descriptor: Descriptor) -> Int32 { base.pendingError(descriptor) }
-    mutating func quiet(_ descriptor: Descriptor) -> TimeSpan? {
-        mutation == .callsIdle ? .seconds(3600) : base.quiet(descriptor)
-    }
     mutating func silence(of descriptor: Descriptor) -> PeerSilence? {
         var silence = base.silence(of: descriptor)
         if mutation == .hearsVoices { silence?.isUnanswered = false }
         if mutation == .isDeaf, silence?.isOwed == true {
-            silence = PeerSilence(isOwed: true, isUnanswered: true, lasts: .seconds(3600))
+            silence?.isUnanswered = true
+            silence?.lasts = .seconds(3600)
         }
+        if mutation == .callsIdle { silence?.quiet = .seconds(3600) }
         return silence
     }
 

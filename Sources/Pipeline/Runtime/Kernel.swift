@@ -117,8 +117,6 @@ package protocol Kernel {
     mutating func capBuffers(_ descriptor: Descriptor)
     /// How long the peer's TCP has been silent; nil: unknown.
     mutating func silence(of descriptor: Descriptor) -> PeerSilence?
-    /// How long ago the peer has sent bytes, or acknowledged some while others are pending; nil: unknown.
-    mutating func quiet(_ descriptor: Descriptor) -> TimeSpan?
     /// The longest interval between zero-window probes; nil: the system's. Older kernels do not support it.
     mutating func probe(_ descriptor: Descriptor, every longest: TimeSpan?)
     /// The pending error of a socket as errno, cleared by asking; 0: none.
@@ -174,9 +172,12 @@ package struct PeerSilence: Equatable, Sendable {
     package var isUnanswered: Bool
     /// How long ago its last acknowledgement came.
     package var lasts: TimeSpan
-    package init(isOwed: Bool, isUnanswered: Bool, lasts: TimeSpan) {
+    /// How long ago it has sent bytes, or acknowledged some while others are pending.
+    package var quiet: TimeSpan
+    package init(isOwed: Bool, isUnanswered: Bool, lasts: TimeSpan, quiet: TimeSpan) {
         self.isOwed = isOwed
         self.isUnanswered = isUnanswered
         self.lasts = lasts
+        self.quiet = quiet
     }
 }

@@ -126,13 +126,8 @@ package struct LinuxKernel: Kernel {
         var silence = cl_silence()
         guard cl_silence_of(descriptor.number, &silence) == 0 else { return nil }
         return PeerSilence(
-            isOwed: silence.owed, isUnanswered: silence.unanswered, lasts: .milliseconds(silence.milliseconds))
-    }
-
-    package func quiet(_ descriptor: Descriptor) -> TimeSpan? {
-        var silence = cl_silence()
-        guard cl_silence_of(descriptor.number, &silence) == 0 else { return nil }
-        return .milliseconds(silence.quiet_milliseconds)
+            isOwed: silence.owed, isUnanswered: silence.unanswered, lasts: .milliseconds(silence.milliseconds),
+            quiet: .milliseconds(silence.quiet_milliseconds))
     }
 
     package func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {

@@ -25,9 +25,9 @@ extension Worker {
     /// How long both peers have been quiet. A stream that waits for its rate moves, however slowly.
     private mutating func quiet(_ index: Int) -> TimeSpan {
         let slot = slab.slots + index
-        guard slot.pointee.pacePlace == Flow.none, let client = kernel.quiet(slot.pointee.client),
-            let upstream = kernel.quiet(slot.pointee.upstream)
+        guard slot.pointee.pacePlace == Flow.none, let client = kernel.silence(of: slot.pointee.client),
+            let upstream = kernel.silence(of: slot.pointee.upstream)
         else { return .zero }
-        return min(client, upstream)
+        return min(client.quiet, upstream.quiet)
     }
 }
