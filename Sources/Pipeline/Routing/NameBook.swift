@@ -93,7 +93,8 @@ final class NameBook {
         for number in names.indices {
             names[number].above = UInt32(edges.count)
             let (bytes, kind) = (names[number].bytes, names[number].kind)
-            let _: Void? = patterns.first(over: bytes) { suffix, pattern in
+            let _: Void? = patterns.first(over: bytes) { suffix, found in
+                let pattern = KeyKind(found)
                 // Not itself; and two of one label each never take the same name, but for equal ones.
                 if pattern != kind || kind == .suffix && suffix.count < bytes.count { link(number, suffix, pattern) }
                 return nil

@@ -11,6 +11,8 @@ enum KeyKind: UInt8 {
     /// What follows `.`: the name itself, and any labels in front.
     case suffix
 
+    @inline(__always) init(_ kind: NamePatterns.Kind) { self = kind == .wildcard ? .wildcard : .suffix }
+
     init(_ options: RouteOptions) { self = options.contains(.raw) ? .raw : options.nameKind }
 
     /// What people write in front of the bytes.

@@ -47,7 +47,7 @@ struct RouteTable: RouteLookup {
         let port = destination.endpoint.port
         if let found = table.pointee.find(name, .exact, port) { return found.asRoute }
         guard !table.pointee.patterns.isEmpty else { return nil }
-        return table.pointee.patterns.first(over: name) { table.pointee.find($0, $1, port) }?.asRoute
+        return table.pointee.patterns.first(over: name) { table.pointee.find($0, KeyKind($1), port) }?.asRoute
     }
 
     /// R9: lookup among the routes of this dedicated address alone.
@@ -55,7 +55,7 @@ struct RouteTable: RouteLookup {
         if let found = find(name, .exact, place.port), place.serves(found) { return found.asRoute }
         guard !patterns.isEmpty else { return nil }
         let found = patterns.first(over: name) { suffix, kind in
-            find(suffix, kind, place.port).flatMap { place.serves($0) ? $0 : nil }
+            find(suffix, KeyKind(kind), place.port).flatMap { place.serves($0) ? $0 : nil }
         }
         return found?.asRoute
     }

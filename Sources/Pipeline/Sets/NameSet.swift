@@ -65,8 +65,8 @@ public struct NameEntries: Sendable {
     }
 }
 
-/// Names in an open-addressed hash table over flat memory. A lookup costs one probe for the name and one for each of the
-/// names above it that an entry could be, however many entries there are. Same ownership as ``FrozenArray``.
+/// Names in an open-addressed hash table over flat memory. A lookup costs one probe for the name and one for each pattern
+/// over it that an entry could be, however many entries there are. Same ownership as ``FrozenArray``.
 public struct NameTable: Sendable {
     /// An entry that matched: where it stands, and as what.
     public struct Match: Equatable, Sendable {
@@ -79,9 +79,8 @@ public struct NameTable: Sendable {
     /// Offsets into the arena, plus one; 0: free.
     private let slots: FrozenArray<UInt32>
     private let seed: HashSeed
-    /// The kinds that any entry has, and how many labels those have that names under them match.
-    private let kinds: NameKinds
-    private let suffixLabels: ClosedRange<Int>
+    private let hasExact: Bool
+    private let patterns: NamePatterns
     /// How many different names there are.
     public let count: Int
 
@@ -90,19 +89,17 @@ public struct NameTable: Sendable {
         var capacity = 8
         while capacity < entries.count * 2 { capacity *= 2 }
         var slots = [UInt32](repeating: 0, count: capacity)
-        var kinds: NameKinds = []
-        var (fewest, most, names) = (128, 0, 0)
+        var patterns = NamePatterns()
+        var (hasExact, names) = (false, 0)
         arena.withUnsafeMutableBufferPointer { arena in
             var offset = 0
             while offset + 2 <= arena.count {
                 let length = Int(arena[offset + 1])
                 let name = UnsafeBufferPointer(rebasing: arena[offset + 2..<offset + 2 + length])
                 let kind = NameKinds(rawValue: arena[offset])
-                kinds.formUnion(kind)
-                if kind == .suffix {
-                    let labels = NameTable.labels(name)
-                    (fewest, most) = (min(fewest, labels), max(most, labels))
-                }
+                if kind == .exact { hasExact = true }
+                if kind == .wildcard { patterns.hasWildcards = true }
+                if kind == .suffix { patterns.suffixes.insert(LabelCounts.of(name)) }
                 var slot = Int(truncatingIfNeeded: SipHash.hash(name, seed: seed)) & (capacity - 1)
                 while slots[slot] != 0, !NameTable.isName(name, at: slots[slot], in: UnsafeBufferPointer(arena)) {
                     slot = (slot + 1) & (capacity - 1)
@@ -119,29 +116,17 @@ public struct NameTable: Sendable {
         self.arena = FrozenArray(arena)
         self.slots = FrozenArray(slots)
         self.seed = seed
-        self.kinds = kinds
-        self.suffixLabels = min(fewest, most)...most
+        self.hasExact = hasExact
+        self.patterns = patterns
         self.count = names
     }
 
     /// The entry for the longest part of `name`, which must be canonical; nil: none matches.
     public func match(_ name: UnsafeBufferPointer<UInt8>) -> Match? {
         guard count > 0, !name.isEmpty else { return nil }
-        if !kinds.isDisjoint(with: [.exact, .suffix]), let match = find(name, [.exact, .suffix]) { return match }
-        guard !kinds.isDisjoint(with: [.wildcard, .suffix]) else { return nil }
-        var labels = kinds.contains(.suffix) ? NameTable.labels(name) : 0
-        var wanted: NameKinds = [.wildcard, .suffix]
-        for dot in 0..<name.count where name[dot] == UInt8(ascii: ".") {
-            labels &-= 1
-            if wanted.contains(.wildcard) || suffixLabels.contains(labels) {
-                let parent = UnsafeBufferPointer(rebasing: name[(dot &+ 1)...])
-                if let match = find(parent, wanted) { return match }
-            }
-            wanted = .suffix
-            // Only suffixes are left, and the rest has fewer labels than any of them.
-            if labels <= suffixLabels.lowerBound { break }
-        }
-        return nil
+        if hasExact, let match = find(name, .exact) { return match }
+        guard !patterns.isEmpty else { return nil }
+        return patterns.first(over: name) { find($0, $1 == .wildcard ? .wildcard : .suffix) }
     }
 
     /// As written, for `explain`: `*.example.com`.
@@ -173,16 +158,14 @@ public struct NameTable: Sendable {
         slots.deallocate()
     }
 
-    private func find(_ name: UnsafeBufferPointer<UInt8>, _ wanted: NameKinds) -> Match? {
+    private func find(_ name: UnsafeBufferPointer<UInt8>, _ kind: NameKinds) -> Match? {
         let mask = slots.count &- 1
         var slot = Int(truncatingIfNeeded: SipHash.hash(name, seed: seed)) & mask
         // At most half of the slots are taken, so a free one ends it.
         while slots[slot] != 0 {
             let entry = slots[slot]
             if NameTable.isName(name, at: entry, in: arena.buffer) {
-                let found = wanted.intersection(NameKinds(rawValue: arena[Int(entry) &- 1]))
-                guard !found.isEmpty else { return nil }
-                let kind: NameKinds = found.contains(.exact) ? .exact : found.contains(.wildcard) ? .wildcard : .suffix
+                guard NameKinds(rawValue: arena[Int(entry) &- 1]).contains(kind) else { return nil }
                 return Match(offset: entry &- 1, kind: kind)
             }
             slot = (slot &+ 1) & mask
@@ -197,9 +180,5 @@ public struct NameTable: Sendable {
         guard Int(arena[offset &+ 1]) == name.count else { return false }
         for index in 0..<name.count where arena[offset &+ 2 &+ index] != name[index] { return false }
         return true
-    }
-
-    private static func labels(_ name: UnsafeBufferPointer<UInt8>) -> Int {
-        name.reduce(1) { $0 &+ ($1 == UInt8(ascii: ".") ? 1 : 0) }
     }
 }
