@@ -52,6 +52,7 @@ import Testing
     @Test("every probe is what it says, and is printed so that it means the same") func probes() throws {
         let cases: [(String, HealthSettings.Probe)] = [
             ("http", .http(HTTPProbe())), ("http /a", .http(HTTPProbe(path: "/a"))),
+            (#"http /a\b"#, .http(HTTPProbe(path: #"/a\b"#))),
             ("http expect 204", .http(HTTPProbe(expect: 204...204))),
             (
                 "http /a?b=c expect 200-299 host c.example:81",

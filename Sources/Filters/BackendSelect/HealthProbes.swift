@@ -114,23 +114,19 @@ enum ProbeWords {
         case .expect(let bytes): return "expect \(quotedBytes(bytes))"
         case .tls(let name): return "tls" + (name.map { " sni \($0)" } ?? "")
         case .http(let http):
-            let host = http.host.map { " host \(quotedIfNeeded($0))" } ?? ""
-            return "http \(quotedIfNeeded(http.path))\(host) expect \(http.expect.lowerBound)-\(http.expect.upperBound)"
+            let host = http.host.map { " host \(writtenWord($0))" } ?? ""
+            return "http \(writtenWord(http.path))\(host) expect \(http.expect.lowerBound)-\(http.expect.upperBound)"
         case .exchange(let exchanges):
             return exchanges.enumerated().map { number, one in
                 let isFirst = number == 0 && one.send.isEmpty
                 return (isFirst ? "" : "send \(quotedBytes(one.send)) ") + "expect \(quotedBytes(one.expect))"
             }.joined(separator: " ")
-        case .postgresql(let user): return "postgresql user \(quotedIfNeeded(user))"
-        case .mysql(let user): return "mysql" + (user.map { " user \(quotedIfNeeded($0))" } ?? "")
+        case .postgresql(let user): return "postgresql user \(writtenWord(user))"
+        case .mysql(let user): return "mysql" + (user.map { " user \(writtenWord($0))" } ?? "")
         case .redis: return "redis"
         case .agent: return "agent"
-        case .smtp(let name): return "smtp name \(name)"
+        case .smtp(let name): return "smtp name \(writtenWord(name))"
         }
-    }
-
-    private static func quotedIfNeeded(_ text: String) -> String {
-        text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"{},#\";\\".utf8.contains($0) } ? text : quotedWord(text)
     }
 
     // MARK: Values

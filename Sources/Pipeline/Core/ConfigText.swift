@@ -13,6 +13,24 @@ public func andList(_ items: [String]) -> String {
     return items.dropLast().joined(separator: ", ") + " and " + last
 }
 
+/// A word as a config has it: in quotes where it needs them.
+public func writtenWord(_ text: String) -> String {
+    let isBare =
+        !text.isEmpty && text != "=" && text.utf8.allSatisfy(isWordByte)
+        && !text.unicodeScalars.contains { EscapedByte.value(of: $0) != nil }
+    return isBare ? text : quotedWord(text)
+}
+
+/// Whether a word may hold the byte without quotes.
+public func isWordByte(_ byte: UInt8) -> Bool {
+    switch byte {
+    case 0...0x20, 0x7F, UInt8(ascii: "{"), UInt8(ascii: "}"), UInt8(ascii: ","), UInt8(ascii: "#"),
+        UInt8(ascii: "\""), UInt8(ascii: ";"):
+        false
+    default: true
+    }
+}
+
 /// A word in quotes, as a config has it.
 public func quotedWord(_ text: String) -> String {
     var escaped = ""

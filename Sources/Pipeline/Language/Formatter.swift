@@ -35,14 +35,7 @@ struct Formatter {
 
     // MARK: Words
 
-    private static func word(_ word: WordSyntax) -> String {
-        let text = word.text
-        let bare =
-            !text.isEmpty && text != "=" && text.utf8.allSatisfy(Lexer.isWordByte)
-            && !text.unicodeScalars.contains { EscapedByte.value(of: $0) != nil }
-        guard !bare else { return text }
-        return quotedWord(text)
-    }
+    private static func word(_ word: WordSyntax) -> String { writtenWord(word.text) }
 
     private static func arguments(_ entry: EntrySyntax) -> String {
         entry.clauses.map { $0.words.map(word).joined(separator: " ") }.joined(separator: ", ")

@@ -77,7 +77,7 @@ struct Lexer {
 
     private mutating func word() {
         let start = index
-        while index < end, Lexer.isWordByte(bytes[index]) { index += 1 }
+        while index < end, isWordByte(bytes[index]) { index += 1 }
         if index - start == 1, bytes[start] == UInt8(ascii: "=") {
             reporter.error(
                 SourceSpan(start, index), "`=` has no place here", help: "remove it: a value follows its keyword")
@@ -129,14 +129,4 @@ struct Lexer {
     }
 
     private static func isControl(_ byte: UInt8) -> Bool { byte < 0x20 || byte == 0x7F }
-
-    /// Whether a word may hold the byte without quotes.
-    static func isWordByte(_ byte: UInt8) -> Bool {
-        switch byte {
-        case UInt8(ascii: " "), UInt8(ascii: "{"), UInt8(ascii: "}"), UInt8(ascii: ","), UInt8(ascii: "#"),
-            UInt8(ascii: "\""), UInt8(ascii: ";"):
-            false
-        default: !isControl(byte)
-        }
-    }
 }
