@@ -145,7 +145,7 @@ let package = Package(
                 "PipelineHost", "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode",
                 "PipelineInspect", "PipelineAdmin", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ], path: "Sources/Command", swiftSettings: strict),
+            ], path: "Sources/Command", exclude: ["README.md"], swiftSettings: strict),
         .executableTarget(
             name: "pipelined", dependencies: ["FilterCatalog", "PipelinedCommand"], path: "Sources/pipelined",
             swiftSettings: strict),

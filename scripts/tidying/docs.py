@@ -6,6 +6,7 @@ ADR = "docs/adr/"
 CHANGES = "CHANGELOG.md"
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 LINK = re.compile(r"\[[^\]\n]*\]\(\s*<?([^)\s>]+)>?[^)]*\)|^\[[^\]]+\]:\s+<?([^\s>]+)", re.MULTILINE)
+COUNTED = re.compile(r"^\| `([\w./-]+\.swift)` \| (\d+) \|", re.MULTILINE)
 CODE = re.compile(r"^ {0,3}(```|~~~).*?^ {0,3}\1[^\n]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
 
@@ -72,4 +73,14 @@ def changes(tree):
             yield CHANGES, number, f"`{line}` is no kind of change: one of {', '.join(KINDS)}"
 
 
-RULES = [unlisted, dead_links, changes]
+def counts(tree):
+    """A page that says how many lines a file has."""
+    for name in tree.files(".md"):
+        text = tree.text(name)
+        for match in COUNTED.finditer(text):
+            lines = [len(tree.text(file).splitlines()) for file in tree.names if file.endswith("/" + match[1])]
+            if lines != [int(match[2])]:
+                yield name, text.count("\n", 0, match.start()) + 1, f"{match[1]} has {lines or 'no'} lines: write how many"
+
+
+RULES = [unlisted, dead_links, changes, counts]

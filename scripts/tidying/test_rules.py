@@ -69,6 +69,12 @@ class Planted(unittest.TestCase):
         self.assertEqual(self.faults(docs.changes, {name: "# Changelog\n"}), [(name, 1)])
         self.assertEqual(self.faults(docs.changes, {name: text + "### News\n"}), [(name, 6)])
 
+    def test_counts(self):
+        files = {"Examples/a/Sources/A.swift": "a\nb\n", PAGE: "| `Sources/A.swift` | 2 | an example |\n"}
+        self.assertEqual(self.faults(docs.counts, files), [])
+        self.assertEqual(self.faults(docs.counts, files | {PAGE: "\n| `Sources/A.swift` | 3 | an example |\n"}), [(PAGE, 2)])
+        self.assertEqual(self.faults(docs.counts, {PAGE: "| `Sources/A.swift` | 3 | it is gone |\n"}), [(PAGE, 1)])
+
     def test_dead(self):
         text = "package func used() {}\npackage func unused() {}\n// unused() is a thing of the past\n"
         self.assertEqual(self.faults(swift.dead, {CODE: text, TEST: "used()\n"}), [(CODE, 2)])
