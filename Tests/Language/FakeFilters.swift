@@ -84,7 +84,8 @@ enum FakeBackend: FakeFilter {
             ClauseSpec("balance", [.choice(name: "balance", ["round_robin", "least_connections"])], summary: ""),
             ClauseSpec("tries", [.word("tries"), .count(name: "number", 1...3)], summary: ""),
             ClauseSpec("health", [.word("health"), .block(name: "health", BlockKind("health"))], summary: ""),
-        ], reasons: [ReasonSpec("no_route", .client, "")], blocks: catalog.blocks)
+        ], reasons: [ReasonSpec("no_route", .client, "")], blocks: catalog.blocks,
+        foreignWords: ["roundrobin": ForeignWord("round_robin"), "leastconn": ForeignWord("least_connections")])
 
     static func settings(_ directive: Directive) throws(SettingsError) -> FakeSettings {
         if directive.count("tries") == 1, directive.word("balance") == "least_connections" {

@@ -1,6 +1,8 @@
 import FilterCatalog
-import PipelineLanguage
+import Pipeline
 import Testing
+
+@testable import PipelineLanguage
 
 /// Whoever comes from another proxy gets the word that is meant here.
 @Suite struct ForeignWordTests {
@@ -41,6 +43,25 @@ import Testing
             ("state /etc/routes.json\n", "write `routes`"),
         ])
     func places(text: String, ours: String) { #expect(help(text).contains(ours), "\(help(text))") }
+
+    @Test("a word that is something of several filters gets the advice of each; a name that a config makes gets none")
+    func ofSeveral() {
+        #expect(
+            help("pipeline a {\n    tcp-request x\n}\n").contains(
+                "for rules about addresses add an `address` stage; for a deadline of the first bytes write `sni timeout 3s`"
+            ))
+        #expect(help("pipeline http {\n    backend\n}\nlisten [::]:80 tcp_raw via https\n") == ["did you mean `http`?"])
+        #expect(
+            !help("route {\n    balance nothing_like_it\n}\n").contains {
+                $0.contains("write `") && $0.contains("robin")
+            })
+    }
+
+    @Test("without its filter a word of another proxy's means nothing")
+    func withoutFilter() {
+        let rest = catalog.filter { $0.descriptor.keyword != "rate_limit" }
+        #expect(ForeignWords(catalog).meanings["limit_conn"] != nil && ForeignWords(rest).meanings["limit_conn"] == nil)
+    }
 
     @Test("what is not here says so")
     func absent() {

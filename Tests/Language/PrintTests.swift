@@ -63,11 +63,27 @@ import Testing
                     ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
                 ]
             ),
+            (
+                "backends b",
+                [
+                    ("backend", "[::1]:80", "[::1]:80 weight 2"), ("proxy_protocol", "v2", "off"),
+                    ("backend_expects_proxy_protocol", "true", "false"),
+                    ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
+                ]
+            ),
         ]
+        let more = "}\nroute {\n id a\n owner a/b/c\n listen 80\n "
+        let health = "health h {\n probe tcp\n" + more + "backend [::1]:1\n health "
+        add("health", health, ("h", "off"), "\n}\n")
+        let groups = "backends g {\n backend [::1]:1\n}\nbackends h {\n backend [::1]:1\n"
+        add("backends", groups + more + "backends ", ("g", "h"), "\n}\n")
         for (block, lines) in rows {
             for line in lines {
                 let required =
-                    ["route": ["id", "owner", "listen", "backend"], "limit l": ["key", "table", "concurrent"]][block]
+                    [
+                        "route": ["id", "owner", "listen", "backend"], "limit l": ["key", "table", "concurrent"],
+                        "backends b": ["backend"],
+                    ][block]
                     ?? []
                 let fixed = lines.filter { required.contains($0.0) }
                 let rest = fixed.filter { $0.0 != line.0 }.map { "    \($0.0) \($0.1)\n" }.joined()

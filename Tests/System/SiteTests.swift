@@ -16,8 +16,10 @@ struct SiteTests {
     func names() throws {
         let server = try Server.saying("web")
         let (one, two) = (Place("::1", try FreePort.take()), Place("::1", try FreePort.take()))
+        let folder = try TemporaryFolder()
+        let admin = folder.path + "/admin.sock"
         let text = ConfigText(
-            tlsListeners: [one, two],
+            settings: ["admin unix:\(admin)"], tlsListeners: [one, two],
             more: """
                 route a.example.com *.b.example.com .c.example.com {
                     id       rt_web
@@ -27,7 +29,7 @@ struct SiteTests {
                 }
                 """
         ).description
-        let node = try Node(text)
+        let node = try Node(text, folder: folder)
         for entry in [one, two] {
             for host in ["a.example.com", "x.b.example.com", "c.example.com", "y.x.c.example.com"] {
                 #expect(try ask(host, entry).answer == "web", "\(host) at \(entry)")
@@ -39,6 +41,11 @@ struct SiteTests {
         let lines = try node.logs(14)
         #expect(lines.values.filter { $0.route == "rt_web" }.count == 8)
         #expect(lines.values.filter { $0.reason == "backend.no_route client" }.count == 6)
+        let backends = try (Admin.json(["backends"], admin)["backends"] as? [[String: Any]]).unwrap("backends")
+        #expect(backends.count == 1 && backends[0]["routes_count"] as? Int == 1, "\(backends)")
+        #expect(backends[0]["routes"] as? [String] == ["rt_web"] && backends[0]["status"] as? String == "ready")
+        let shown = try Binary.run(["check", "--print", node.config])
+        #expect(shown.out.contains("route a.example.com *.b.example.com .c.example.com\n    id rt_web\n"), "\(shown)")
         let explained = try Binary.run([
             "explain", node.config, "--to", "\(two)", "--from", "[2001:db8::1]:40000", "--sni", "q.c.example.com",
         ])

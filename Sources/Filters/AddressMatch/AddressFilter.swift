@@ -90,7 +90,11 @@ public enum AddressFilter: Filter {
                 "denied_destination", .client, "The address connected to is in a set that a `deny to` rule names."),
             ReasonSpec(
                 "denied_peer", .client, "The socket's other end has an address in a set that a `deny peer` rule names."),
-        ], blocks: [SetMembers.block])
+        ], blocks: [SetMembers.block],
+        foreignWords: [
+            "acl": ForeignWord("set"),
+            "tcp-request": ForeignWord(advice: "for rules about addresses add an `address` stage"),
+        ])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         var rules: [Rule] = []

@@ -80,6 +80,10 @@ public enum AntiSpoofFilter: Filter {
             ReasonSpec(
                 "spoofed_source", .client, "The source address is assigned to no instance of this node."),
         ],
+        foreignWords: [
+            "accept-proxy": ForeignWord(
+                "anti_spoof", advice: "add the stage `anti_spoof require from SET, refuse others`")
+        ],
         isNonBlocking: true)
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {

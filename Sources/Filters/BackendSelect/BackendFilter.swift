@@ -111,7 +111,7 @@ public enum BackendFilter: Filter {
             .abandoned: "abandoned", .connectForbidden: "forbidden", .backendLoop: "loop", .backendDown: "down",
             .primaryBack: "primary_back",
         ],
-        blocks: [HealthSettings.block])
+        blocks: [HealthSettings.block], foreignWords: foreignWords)
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         let direct = try direct(directive)

@@ -36,7 +36,11 @@ public enum RateLimitFilter: Filter {
             ReasonSpec("rate_exceeded", .client, "The key opened more connections than its rate and burst allow."),
             ReasonSpec("too_many_connections", .client, "The key is at its limit of concurrent connections."),
             ReasonSpec("table_full", .node, "The key is new, and the limit's table is full."),
-        ], blocks: [LimitTable.block])
+        ], blocks: [LimitTable.block],
+        foreignWords: [
+            "stick-table": ForeignWord("limit"), "limit_conn": ForeignWord("rate_limit", "limit"),
+            "limit_req": ForeignWord("rate_limit", "limit"),
+        ])
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         guard let table = directive.block("limit") as? LimitTable else {

@@ -49,7 +49,14 @@ public enum SNIFilter: Filter {
                 "pattern_limit", .client,
                 "A pattern hit its backtracking limit at this name, so the clauses "
                     + "can't decide."),
-        ], blocks: [NameMembers.block])
+        ], blocks: [NameMembers.block], foreignWords: foreignWords)
+
+    private static let foreignWords: [String: ForeignWord] = [
+        "ssl_preread": ForeignWord("sni"), "req.ssl_sni": ForeignWord("sni"), "req_ssl_sni": ForeignWord("sni"),
+        "tcp-request": firstBytes, "timeout": firstBytes, "idle_timeout": firstBytes, "proxy_timeout": firstBytes,
+        "idle": firstBytes,
+    ]
+    private static let firstBytes = ForeignWord(advice: "for a deadline of the first bytes write `sni timeout 3s`")
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(

@@ -17,6 +17,8 @@ public struct FilterDescriptor: Sendable {
     public let endings: [RuntimeReason: String]
     /// The config blocks and lines that it declares. Several filters may declare the same one.
     public let blocks: [BlockDescriptor]
+    /// Words of other proxies' configs that are something of this filter's here, in lower case.
+    public let foreignWords: [String: ForeignWord]
     /// True if a wait of this stage need not delay later ones: where it provides no facts, it only inspects the
     /// client's bytes. On a raw route it does so while the other direction already flows (R17).
     public let isNonBlocking: Bool
@@ -25,10 +27,11 @@ public struct FilterDescriptor: Sendable {
         keyword: String, summary: String, needs: Set<Fact> = [], reads: Set<Fact> = [],
         readingEarlier: [Fact: String] = [:], gives: Set<Fact> = [], clauses: [ClauseSpec] = [],
         reasons: [ReasonSpec] = [], endings: [RuntimeReason: String] = [:], blocks: [BlockDescriptor] = [],
-        isNonBlocking: Bool = false
+        foreignWords: [String: ForeignWord] = [:], isNonBlocking: Bool = false
     ) {
         self.endings = endings
         self.blocks = blocks
+        self.foreignWords = foreignWords
         self.readingEarlier = readingEarlier
         self.keyword = keyword
         self.summary = summary

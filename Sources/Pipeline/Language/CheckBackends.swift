@@ -33,10 +33,6 @@ package struct BackendFields: Sendable {
 }
 
 extension Checker {
-    static let groupFields = [
-        "backend", "balance", "max_connections", "proxy_protocol", "backend_expects_proxy_protocol", "health",
-    ]
-
     func checkGroups(_ entries: [EntrySyntax]) {
         var first: [String: SourceSpan] = [:]
         for entry in entries where !reporter.isFull {
@@ -48,12 +44,8 @@ extension Checker {
 
     private func checkedGroup(_ entry: EntrySyntax, _ name: Located<String>) -> BackendsBlock? {
         let errorsBefore = reporter.errorCount
-        var fields = BackendFields()
-        var seen: [String: SourceSpan] = [:]
-        for line in entry.body?.entries ?? [] where !reporter.isFull {
-            guard let words = fieldWords(line, of: "backends", among: Checker.groupFields, &seen) else { continue }
-            checkBackendField(line.keyword, words, &fields)
-        }
+        let (draft, seen) = readRouteLines(entry, of: RouteSettings.group)
+        let fields = draft.backend
         if seen["backend"] == nil {
             reporter.error(
                 name.span, "`backends \(name.value)` has no backend",
@@ -78,7 +70,7 @@ extension Checker {
                 : "no backends block is named \(quoted(word.text))",
             help: isAddress
                 ? "for addresses write `backend \(word.text)`"
-                : suggestion(for: word.text, among: groupNames)
+                : misspelling(of: word.text, among: groupNames)
                     ?? "add `backends \(word.text) { ... }` outside of routes")
         return nil
     }
@@ -93,92 +85,53 @@ extension Checker {
         }
     }
 
-    // MARK: Fields
+    // MARK: Lines
 
-    /// The words of a field's line. Nil, reported, if it is no field of the block, or is there already.
-    func fieldWords(
-        _ entry: EntrySyntax, of block: String, among fields: [String], _ seen: inout [String: SourceSpan]
-    ) -> [WordSyntax]? {
+    /// What the lines of a block say, and where the first of each keyword stands.
+    func readRouteLines(_ entry: EntrySyntax, of block: RouteSettings.Block) -> (
+        RouteDraft, [String: SourceSpan]
+    ) {
+        var draft = RouteDraft()
+        var seen: [String: SourceSpan] = [:]
+        for line in entry.body?.entries ?? [] where !reporter.isFull { readRouteLine(line, of: block, &draft, &seen) }
+        return (draft, seen)
+    }
+
+    private func readRouteLine(
+        _ entry: EntrySyntax, of block: RouteSettings.Block, _ draft: inout RouteDraft,
+        _ seen: inout [String: SourceSpan]
+    ) {
         let keyword = entry.keyword
-        guard fields.contains(keyword.text) else {
-            reporter.error(
-                keyword.span, "`\(block)` has no field \(quoted(keyword.text))",
-                expected: orList(fields.map { "`\($0)`" }), help: suggestion(for: keyword.text, among: fields))
-            return nil
+        guard let setting = block.lines.first(where: { $0.keyword == keyword.text }) else {
+            return reporter.error(
+                keyword.span, "`\(block.keyword)` has no field \(quoted(keyword.text))",
+                expected: orList(block.names.map { "`\($0)`" }),
+                help: suggestion(for: keyword.text, among: block.names))
         }
         if let body = entry.body {
             reporter.error(body.opening, "`\(keyword.text)` takes no block", help: "write its value on the same line")
         }
         let first = seen[keyword.text]
         seen[keyword.text] = first ?? entry.headSpan
-        if keyword.text != "backend", isDuplicate("`\(keyword.text)`", entry.headSpan, firstAt: first) { return nil }
-        return arguments(of: entry)
-    }
-
-    /// One of ``groupFields``.
-    func checkBackendField(_ keyword: WordSyntax, _ words: [WordSyntax], _ fields: inout BackendFields) {
-        guard keyword.text != "backend" else {
-            checkBackends(words, keyword, &fields.backends)
-            return
-        }
-        guard let word = onlyWord(words, of: keyword, expected: Checker.valueForm(of: keyword.text)) else { return }
-        switch keyword.text {
-        case "proxy_protocol": fields.proxyV2 = choice(word, ["v2", "off"])
-        case "balance":
-            let names = Balance.allCases.map(\.name)
-            guard let index = choiceIndex(word, names) else { return }
-            fields.balance = Located(Balance.allCases[index], word.span)
-        case "max_connections":
-            fields.maxConnections = parsed(word) { text throws(ValueProblem) in
-                UInt32(clamping: try ConfigValue.count(text, 1...UInt64(UInt32.max)))
+        if !setting.repeats, isDuplicate("`\(keyword.text)`", entry.headSpan, firstAt: first) { return }
+        guard let words = arguments(of: entry) else { return }
+        switch setting.read {
+        case .words(_, let read): read(self, keyword, words, &draft)
+        case .clause(let apply):
+            do throws(ClauseFailure) {
+                let (_, clause) = try ClauseMatcher(blocks: blocks, isOneOfSeveral: false)
+                    .match(words, oneOf: setting.line.forms)
+                if let block = clause.block() { usedBlocks.insert(ObjectIdentifier(block)) }
+                apply(&draft, clause, words.first?.span ?? keyword.span)
+            } catch {
+                report(error, words, of: keyword)
             }
-        case "health": fields.health = routeHealth(word)
-        default: fields.backendExpectsProxy = choice(word, ["true", "false"])
         }
-    }
-
-    private func routeHealth(_ word: WordSyntax) -> Located<RouteHealth>? {
-        if word.text == "off" { return Located(.off, word.span) }
-        guard let block = blocks.find(.health, word.text) as? any RouteHealthBlock else {
-            reporter.error(
-                word.span, "no health is named \(quoted(word.text))", expected: "the name of a `health` block or `off`",
-                help: suggestion(for: word.text, among: blocks.names(.health) + ["off"])
-                    ?? "add `health \(word.text) { ... }`")
-            return nil
-        }
-        usedBlocks.insert(ObjectIdentifier(block))
-        return Located(block.routeHealth, word.span)
-    }
-
-    static func valueForm(of field: String) -> String {
-        switch field {
-        case "id": "a name"
-        case "owner": "ORG/APP/ENV"
-        case "backends": "the name of a `backends` block"
-        case "proxy_protocol": "`v2` or `off`"
-        case "balance": orList(Balance.allCases.map { "`\($0.name)`" })
-        case "max_connections": "a number of connections"
-        case "health": "the name of a `health` block or `off`"
-        default: "`true` or `false`"
-        }
-    }
-
-    /// True for the first option, false for the second.
-    func choice(_ word: WordSyntax, _ options: [String]) -> Located<Bool>? {
-        choiceIndex(word, options).map { Located($0 == 0, word.span) }
-    }
-
-    private func choiceIndex(_ word: WordSyntax, _ options: [String]) -> Int? {
-        if let index = options.firstIndex(of: word.text) { return index }
-        reporter.error(
-            word.span, "unexpected \(quoted(word.text))", expected: orList(options.map { "`\($0)`" }),
-            help: suggestion(for: word.text, among: options))
-        return nil
     }
 
     // MARK: `backend` lines
 
-    private func checkBackends(
+    func checkBackends(
         _ words: [WordSyntax], _ keyword: WordSyntax, _ backends: inout [Located<BackendSpec>]
     ) {
         if words.isEmpty {
@@ -216,7 +169,7 @@ extension Checker {
     /// For a word that its author meant as something else than an address.
     private func backendHelp(_ word: WordSyntax) -> String? {
         if groupNames.contains(word.text) { return "to name the block write `backends \(word.text)`" }
-        return ForeignWords.help(for: word.text, among: Checker.backendOptions)
+        return grammar.foreignWords.help(for: word.text, among: Checker.backendOptions)
     }
 
     private static let backendOptions = ["weight", "max", "priority", "backup"]

@@ -242,7 +242,7 @@ extension Checker {
         guard let index = pipelineIndex[word.text] else {
             reporter.error(
                 word.span, "no pipeline is named \(quoted(word.text))",
-                help: suggestion(for: word.text, among: pipelines.map(\.name)) ?? "add `pipeline \(word.text) { ... }`")
+                help: misspelling(of: word.text, among: pipelines.map(\.name)) ?? "add `pipeline \(word.text) { ... }`")
             return nil
         }
         let pipeline = pipelines[index]

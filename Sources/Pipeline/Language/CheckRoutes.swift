@@ -22,6 +22,8 @@ import Pipeline
     package let group: Located<BackendsBlock>?
     /// With at least one backend; what ``group`` says, if it names one, is in them.
     package let fields: BackendFields
+    /// Without what ``group`` says.
+    let own: BackendFields
     package let allowNonTLS: Located<Bool>?
 
     package subscript<Field>(dynamicMember field: KeyPath<BackendFields, Field>) -> Field { fields[keyPath: field] }
@@ -61,11 +63,6 @@ import Pipeline
 }
 
 extension Checker {
-    static let routeFields = [
-        "id", "owner", "listen", "backend", "backends", "proxy_protocol", "backend_expects_proxy_protocol",
-        "allow_non_tls", "balance", "max_connections", "health",
-    ]
-
     static let hostnamesPerRoute = 1024
     /// As many as one name can have (R27).
     static let portsPerName = 64
@@ -78,32 +75,15 @@ extension Checker {
         }
     }
 
-    private struct RouteFields {
-        var id: Located<String>?
-        var owner: Located<RouteBlock.Owner>?
-        var ports: [Located<UInt16>] = []
-        var allowNonTLS: Located<Bool>?
-        var group: Located<BackendsBlock>?
-        var backend = BackendFields()
-    }
-
     private func checkedRoute(_ entry: EntrySyntax) -> RouteBlock? {
         let errorsBefore = reporter.errorCount
         var words = arguments(of: entry) ?? []
         let path = words.count == 2 && words[0].text == "file" ? Located(words[1].text, words[1].span) : nil
         if path != nil { words = [] }
         let hostnames = distinct(words, "the hostname", Checker.hostnamesPerRoute)
-        var fields = RouteFields()
-        var seen: [String: SourceSpan] = [:]
-        for line in entry.body?.entries ?? [] where !reporter.isFull { checkRouteField(line, &fields, &seen) }
-        var missing = ["id", "owner", "listen"].filter { seen[$0] == nil }
-        if path == nil, seen["backend"] == nil, seen["backends"] == nil { missing.append("backend") }
-        if !missing.isEmpty {
-            reporter.report(
-                Diagnostic(
-                    .error, at: entry.headSpan, "the route has no \(andList(missing.map { "`\($0)`" }))",
-                    help: missing.map(Checker.example(of:))))
-        }
+        var (fields, seen) = readRouteLines(entry, of: RouteSettings.route)
+        let own = fields.backend
+        reportMissing(seen, hasBackends: path != nil || seen["backends"] != nil, entry)
         if let group = fields.group {
             refuseRepeated(group.value, seen)
             fields.backend = fields.backend.leading(to: group.value.fields)
@@ -115,23 +95,29 @@ extension Checker {
         if fields.group == nil { warnIfWeightless(fields.backend.backends, of: "the route", at: entry.headSpan) }
         return RouteBlock(
             span: entry.headSpan, hostnames: hostnames.map { Located($0.text, $0.span) }, map: map, id: id,
-            owner: owner, ports: fields.ports, group: fields.group, fields: fields.backend,
+            owner: owner, ports: fields.ports, group: fields.group, fields: fields.backend, own: own,
             allowNonTLS: fields.allowNonTLS)
+    }
+
+    private func reportMissing(_ seen: [String: SourceSpan], hasBackends: Bool, _ entry: EntrySyntax) {
+        let missing = RouteSettings.route.lines.filter {
+            $0.line.missing != nil && seen[$0.keyword] == nil && !(hasBackends && $0.repeats)
+        }
+        guard !missing.isEmpty else { return }
+        reporter.report(
+            Diagnostic(
+                .error, at: entry.headSpan, "the route has no \(andList(missing.map { "`\($0.keyword)`" }))",
+                help: missing.compactMap(\.line.missing?.remedy)))
     }
 
     /// What the block says holds for all its routes, so a route can't say it again.
     private func refuseRepeated(_ block: BackendsBlock, _ seen: [String: SourceSpan]) {
-        func refuse(_ field: String, _ place: SourceSpan?) {
-            guard let place, let mine = seen[field] else { return }
+        for setting in RouteSettings.group.lines {
+            guard let place = setting.saidByGroup?(block), let mine = seen[setting.keyword] else { continue }
             reporter.error(
-                mine, "`\(field)` is set by `backends \(block.name.value)`, for all its routes",
+                mine, "`\(setting.keyword)` is set by `backends \(block.name.value)`, for all its routes",
                 help: "remove this line, or that one", related: [.init(place, "it is set here")])
         }
-        refuse("backend", block.name.span)
-        refuse("balance", block.balance?.span)
-        refuse("proxy_protocol", block.proxyV2?.span)
-        refuse("backend_expects_proxy_protocol", block.backendExpectsProxy?.span)
-        refuse("health", block.health?.span)
     }
 
     /// The words, each once; at most `limit`.
@@ -150,36 +136,9 @@ extension Checker {
         return list
     }
 
-    private static func example(of field: String) -> String {
-        switch field {
-        case "id": "add a line like `id rt_web`: a name for logs and status"
-        case "owner": "add a line like `owner acme/shop/prod`: whose traffic this is"
-        case "listen": "add a line like `listen 443`"
-        default: "add a line like `backend [fd00::10]:8443`, or `backends NAME` for those of a `backends` block"
-        }
-    }
-
-    private func checkRouteField(
-        _ entry: EntrySyntax, _ fields: inout RouteFields, _ seen: inout [String: SourceSpan]
-    ) {
-        guard let words = fieldWords(entry, of: "route", among: Checker.routeFields, &seen) else { return }
-        let keyword = entry.keyword
-        guard !Checker.groupFields.contains(keyword.text) else {
-            checkBackendField(keyword, words, &fields.backend)
-            return
-        }
-        guard keyword.text != "listen" else {
-            if words.isEmpty { reporter.error(keyword.span.behind, "`listen` is not complete", expected: "ports") }
-            fields.ports = ports(words)
-            return
-        }
-        guard let word = onlyWord(words, of: keyword, expected: Checker.valueForm(of: keyword.text)) else { return }
-        switch keyword.text {
-        case "id": fields.id = parsed(word) { text throws(ValueProblem) in try ConfigValue.identifier(text) }
-        case "owner": fields.owner = parsed(word) { text throws(ValueProblem) in try ConfigValue.owner(text) }
-        case "backends": fields.group = group(word).map { Located($0, word.span) }
-        default: fields.allowNonTLS = choice(word, ["true", "false"])
-        }
+    func checkPorts(_ words: [WordSyntax], _ keyword: WordSyntax, _ list: inout [Located<UInt16>]) {
+        if words.isEmpty { reporter.error(keyword.span.behind, "`listen` is not complete", expected: "ports") }
+        list = ports(words)
     }
 
     /// Ports and ranges of them, each port once.

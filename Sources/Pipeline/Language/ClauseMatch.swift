@@ -255,7 +255,7 @@ struct ClauseMatcher {
         if let block = blocks.find(kind, word) { return block }
         throw ValueProblem(
             message: "no \(kind.keyword) is named \(quoted(word))",
-            help: suggestion(for: word, among: blocks.names(kind)) ?? "add `\(kind.keyword) \(word) { ... }`")
+            help: misspelling(of: word, among: blocks.names(kind)) ?? "add `\(kind.keyword) \(word) { ... }`")
     }
 
     /// `@name`, a prefix, or a built-in set.
@@ -277,7 +277,7 @@ struct ClauseMatcher {
         throw ValueProblem(
             message: "unexpected \(quoted(word))",
             help: blocks.set(word) != nil
-                ? "write `@\(word)`" : suggestion(for: word, among: others + BuiltInSets.names))
+                ? "write `@\(word)`" : misspelling(of: word, among: others + BuiltInSets.names))
     }
 }
 

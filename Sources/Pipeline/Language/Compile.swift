@@ -108,17 +108,19 @@ func isReadable(_ text: [UInt8], at start: Int, _ reporter: Reporter) -> Bool {
 /// options of lines. Tests compare the reference page, `check --print` and the fuzzer's dictionary with them.
 package func languageKeywords(_ catalog: [any Filter.Type]) -> [String] {
     let grammar = Grammar(catalog)
-    let lines = ([NodeBlock.descriptor] + grammar.blocks).flatMap(\.lines).filter(\.isDocumented)
+    let lines =
+        ([NodeBlock.descriptor] + grammar.blocks).flatMap(\.lines).filter(\.isDocumented)
+        + RouteSettings.route.lines.map(\.line)
     let options = lines.flatMap(\.forms).flatMap(\.elements).flatMap { element -> [String] in
         if case .options(let options) = element { options.map(\.name) } else { [] }
     }
     return grammar.topLevel.map(\.keyword) + lines.map(\.keyword) + options
-        + ListenerWords.settings.map(\.line.keyword) + Checker.groupFields
-        + Checker.routeFields.filter { !Checker.groupFields.contains($0) }
+        + ListenerWords.settings.map(\.line.keyword)
 }
 
 /// The settings of every block and of `listen` lines, with the keyword of the block or the line.
 package func languageSettings(_ catalog: [any Filter.Type]) -> [(block: String, setting: SettingLine)] {
     ([NodeBlock.descriptor] + catalog.blocks).flatMap { block in block.lines.map { (block.keyword, $0) } }
+        + [RouteSettings.group, RouteSettings.route].flatMap { block in block.lines.map { (block.keyword, $0.line) } }
         + ListenerWords.settings.map { ("listen", $0.line) }
 }

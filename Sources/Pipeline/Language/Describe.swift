@@ -59,51 +59,34 @@ private func describe(
     }
 }
 
-/// The `backends` and `route` blocks as text, in source order.
+/// The `backends` and `route` blocks as text, in source order: as they are written, a setting a line.
 package func describe(_ compilation: Compilation) -> String {
     let mark = { (span: SourceSpan) in fileMark(compilation.source.configLine(of: span.start)) }
-    return describe(compilation.groups, mark) + describe(compilation.routes, mark)
+    let groups = compilation.groups.map { group in
+        describe(
+            "backends \(writtenWord(group.name.value))\(mark(group.name.span))", RouteSettings.group,
+            RouteDraft(group.fields))
+    }
+    let routes = compilation.routes.map { route in
+        let names = route.map.map { ["file", $0.path.value] } ?? route.hostnames.map(\.value)
+        let head = (["route"] + names.map(writtenWord)).joined(separator: " ") + mark(route.span)
+        return describe(head, RouteSettings.route, RouteDraft(route)) + (route.map.map(describe) ?? "")
+    }
+    return (groups + routes).joined()
 }
 
-private func describe(_ groups: [BackendsBlock], _ mark: (SourceSpan) -> String) -> String {
-    groups.map { group in
-        var text = "backends \(group.name.value)\(mark(group.name.span))\n"
-        text += group.backends.map { "    \(describe($0.value))\n" }.joined()
-        return text + describe(group.fields, balance: "of the route or the stage")
-    }.joined()
+private func describe(_ head: String, _ block: RouteSettings.Block, _ draft: RouteDraft) -> String {
+    let lines = block.lines.flatMap { setting in setting.text(draft).map { "    \(setting.keyword) \($0)\n" } }
+    return "\(head)\n" + lines.joined()
 }
 
-private func describe(_ routes: [RouteBlock], _ mark: (SourceSpan) -> String) -> String {
-    routes.map { route in
-        let owner = route.owner.value
-        let file = route.map.map { " file \($0.path.value)" } ?? ""
-        var text = "route \(route.id.value)\(file)\(route.hostnames.map { " " + $0.value }.joined()) "
-        text += "\(route.hint.name)\(mark(route.span))\n"
-        text += "    owner \(owner.org)/\(owner.app)/\(owner.env), "
-        text += "port\(route.ports.count > 1 ? "s" : "") \(describe(route.ports.map(\.value)))\n"
-        let list = route.backends.map { describe($0.value) }.joined(separator: " ")
-        if let map = route.map {
-            text += "    names \(map.count), backends \(map.groups.map(\.name.value).joined(separator: " "))\n"
-        } else {
-            text += "    backends \(route.group?.value.name.value ?? list)\n"
-        }
-        text += describe(route.fields, balance: "of the stage")
-        text += "    proxy_protocol \(route.proxyV2?.value == true ? "v2" : "off")"
-        text += ", backend expects it: \(route.backendExpectsProxy?.value == true)"
-        return text + ", allow_non_tls: \(route.allowNonTLS?.value == true)\n"
-    }.joined()
-}
-
-/// - Parameter balance: whose it is where they say none.
-private func describe(_ fields: BackendFields, balance: String) -> String {
-    var text = "    balance \(fields.balance?.value.name ?? balance), "
-    text += "max_connections \(fields.maxConnections.map { String($0.value) } ?? "none")\n"
-    if let health = fields.health?.value { text += "    health \(health.name ?? "off")\n" }
-    return text
+/// What the file of a route has.
+private func describe(_ map: RouteMap) -> String {
+    "    # \(map.count) names; backends: \(map.groups.map(\.name.value).joined(separator: " "))\n"
 }
 
 /// `443 30000-30100`: ports in a row are one word.
-private func describe(_ ports: [UInt16]) -> String {
+func describe(_ ports: [UInt16]) -> String {
     var runs: [ClosedRange<UInt16>] = []
     for port in ports {
         if let last = runs.last, last.upperBound < .max, last.upperBound + 1 == port {
@@ -115,7 +98,7 @@ private func describe(_ ports: [UInt16]) -> String {
     return runs.map(DeniedPorts.text).joined(separator: " ")
 }
 
-private func describe(_ backend: BackendSpec) -> String {
+func describe(_ backend: BackendSpec) -> String {
     var text = "\(backend.endpoint)"
     if backend.weight != 1 { text += " weight \(backend.weight)" }
     if backend.maxConnections > 0 { text += " max \(backend.maxConnections)" }

@@ -18,9 +18,11 @@ struct Grammar {
     /// Blocks that hold lists of words in place of directives, by keyword.
     let lists: [String: BlockDescriptor.Members]
     let blocks: [BlockDescriptor]
+    let foreignWords: ForeignWords
 
     init(_ catalog: [any Filter.Type]) {
         blocks = catalog.blocks
+        foreignWords = ForeignWords(catalog)
         var entries = [Entry(keyword: "node", form: "node NAME { ... }", isBlock: true)]
         var lists: [String: BlockDescriptor.Members] = [:]
         for block in blocks {

@@ -34,8 +34,14 @@ func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
     return last[b.count]
 }
 
-/// Advice for another proxy's word, or `did you mean ...?` if a candidate is near.
-func suggestion(for name: String, among candidates: some Collection<String>) -> String? {
-    ForeignWords.help(for: name, among: candidates)
-        ?? nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
+/// `did you mean ...?` if a candidate is near.
+func misspelling(of name: String, among candidates: some Collection<String>) -> String? {
+    nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
+}
+
+extension Checker {
+    /// Advice for another proxy's word, or `did you mean ...?` if a candidate is near.
+    func suggestion(for name: String, among candidates: some Collection<String>) -> String? {
+        grammar.foreignWords.help(for: name, among: candidates) ?? misspelling(of: name, among: candidates)
+    }
 }

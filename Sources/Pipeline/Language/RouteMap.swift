@@ -45,10 +45,10 @@ extension Checker {
 
     /// Reads `NAME GROUP` lines. Nil, reported, if something is wrong.
     func map(_ path: Located<String>, _ seen: [String: SourceSpan], ports: Int) -> RouteMap? {
-        for field in Checker.groupFields + ["backends"] where field != "max_connections" {
-            guard let place = seen[field] else { continue }
+        for setting in RouteSettings.route.lines where setting.saidByGroup != nil {
+            guard let place = seen[setting.keyword] else { continue }
             reporter.error(
-                place, "`\(field)` has no place in `route file`: each line of the file names its backends",
+                place, "`\(setting.keyword)` has no place in `route file`: each line of the file names its backends",
                 help: "write it in the `backends` blocks that the file names, and remove it here")
         }
         var map = RouteMap(path)
@@ -71,7 +71,7 @@ extension Checker {
                 guard !groupNames.contains(text) else { return }
                 throw ValueProblem(
                     message: "no backends block is named \(quoted(text))", expected: nil,
-                    help: suggestion(for: text, among: groupNames) ?? "add `backends \(text) { ... }` to the config")
+                    help: misspelling(of: text, among: groupNames) ?? "add `backends \(text) { ... }` to the config")
             }
             last = group
             map.add(name, group, line: number)

@@ -1,0 +1,21 @@
+/// What a word of another proxy's config is here: its author gets the intended word instead of the most similar
+/// spelling. docs/FROM-HAPROXY.md or docs/FROM-NGINX.md has a row for each.
+public struct ForeignWord: Sendable {
+    /// Our words, of which the first that is valid is suggested.
+    public private(set) var ours: [String]
+    /// If none of them is valid.
+    public private(set) var advice: [String]
+
+    public init(_ ours: String..., advice: String? = nil) {
+        self.ours = ours
+        self.advice = advice.map { [$0] } ?? []
+    }
+
+    /// Of a word that is several things here.
+    public func or(_ other: ForeignWord) -> ForeignWord {
+        var both = self
+        both.ours += other.ours
+        both.advice += other.advice
+        return both
+    }
+}
