@@ -136,11 +136,18 @@ struct EgressHostileTests {
         let places = Self.forbidden6.map { ("fd10:1::2", $0) } + Self.forbidden4.map { ("10.81.1.2", $0) }
         let accepted = try lab.inside(lab.alpha) {
             let link = try RawLink("eth0", gateway: gateway)
-            return try places.enumerated().compactMap { number, pair -> UInt16? in
+            // The last ones are accepted of anybody.
+            let all = places + [("fd10:1::2", EgressLab.v6.host), ("10.81.1.2", EgressLab.v4.host)]
+            let packets = all.enumerated().map { number, pair in
                 var packet = RawPacket(source: pair.0, destination: pair.1)
                 packet.sourcePort = UInt16(20_000 + number)
-                try link.send(packet)
-                guard let sequence = link.accepted(at: packet.sourcePort) else { return nil }
+                return packet
+            }
+            for packet in packets { try link.send(packet) }
+            let sequences = try link.accepted(until: packets.suffix(2).map(\.sourcePort))
+            return try packets.dropLast(2).compactMap { packet -> UInt16? in
+                guard let sequence = sequences[packet.sourcePort] else { return nil }
+                var packet = packet
                 packet.sequence &+= 1
                 packet.acknowledged = sequence &+ 1
                 packet.flags = RawPacket.ack

@@ -62,7 +62,7 @@ struct EgressUnreachableTests {
             try lab.attempt(
                 in: host,
                 [
-                    "curl", "-sS", "--max-time", "15", "--resolve",
+                    "curl", "-sS", "--max-time", "60", "--resolve",
                     "dual.test:\(EgressLab.port):[2001:db8:9::2],198.51.100.2", "http://dual.test:\(EgressLab.port)/",
                 ])
         }

@@ -15,7 +15,9 @@ TRAPS = re.compile(r"\b(?:try|as)!|\bfatalError\(|[\w)\]]!(?![=\w\"])")
 SLEEPS = re.compile(
     r'(?<![.\w])(?:cl_|u|nano|clock_nano)?sleep\(|\b(?:Thread|Task|time)\.sleep\(|"sleep[ "]|\bpoll\(nil|\bselect\(0,'
     r'|\bselect\.select\(\[\], \[\], \[\]|\basyncAfter\(')
-WAITED = re.compile(r"\b(?:Deadline\(seconds: |Date\(timeIntervalSinceNow: |(?:set)?timeout(?:=|\())([\d.]+)[,)]")
+WAITED = re.compile(
+    r"\b(?:Deadline\(seconds: |Date\(timeIntervalSinceNow: |(?:set)?timeout(?:=|\()|timeval\(tv_sec: )([\d.]+)[,)]"
+    r'|"--max-time", "(\d+)"')
 HERE = r'"(?:::1?|0\.0\.0\.0|127\.[\d.]+)"'
 PORTS = re.compile(
     rf'(?:\b(?:tls|raw)Listeners: \[[^\]]*|\blisten\(at: |\bentry = )Place\({HERE}, [1-9]'
@@ -72,9 +74,9 @@ def sleeps(tree):
 
 def hasty(tree):
     for name, line, match in tree.found(WAITED, tests(tree)):
-        if 0 < float(match[1]) < SHORTEST:
+        if match[0].startswith("timeval") or 0 < float(match[1] or match[2]) < SHORTEST:
             yield name, line, (
-                f"waits for {match[1]} s: what is to come has {SHORTEST} s at least, what is not is shown by a later event; "
+                f"waits for {match[1] or match[2]} s: what is to come has {SHORTEST} s at least, what is not is shown by a later event; "
                 "a load's client has Deadline(patience:)")
 
 

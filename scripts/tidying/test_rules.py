@@ -105,7 +105,8 @@ class Planted(unittest.TestCase):
         self.assertEqual(self.faults(swift.sleeps, {python: "time.sleep(1)\n", "Benchmarks/run.py": "time.sleep(1)\n"}), [(python, 1)])
 
     def test_hasty(self):
-        for bad in ["Deadline(seconds: 0.3)", "Deadline(seconds: 19)", "Date(timeIntervalSinceNow: 5)", "s.settimeout(2)", "f(timeout=10)"]:
+        for bad in ["Deadline(seconds: 0.3)", "Deadline(seconds: 19)", "Date(timeIntervalSinceNow: 5)", "s.settimeout(2)", "f(timeout=10)",
+                    "timeval(tv_sec: 0, tv_usec: 5)", '["curl", "--max-time", "2"]']:
             self.assertEqual(self.faults(swift.hasty, {TEST: f"\n{bad}\n"}), [(TEST, 2)], bad)
         good = "Deadline(seconds: 20)\nDeadline(seconds: 0)\nDeadline(seconds: life)\nDeadline(patience: 0.1)\n"
         self.assertEqual(self.faults(swift.hasty, {TEST: good, swift.WAITS: "Deadline(seconds: 1)\n"}), [])

@@ -9,7 +9,7 @@ enum Datagrams {
     static func exchange(with place: Place, count: Int, bytes: Int) throws {
         let fd = try connected(to: place)
         defer { close(fd) }
-        var patience = timeval(tv_sec: 10, tv_usec: 0)
+        var patience = timeval(tv_sec: Int(Deadline.usual), tv_usec: 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let payload = [UInt8](repeating: 1, count: bytes)
         var answer = [UInt8](repeating: 0, count: bytes)

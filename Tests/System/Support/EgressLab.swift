@@ -223,7 +223,7 @@ final class EgressLab: Sendable {
     func curl(_ host: String, _ place: Place, from source: String? = nil) throws -> (exit: Child.Exit, output: String) {
         let interface = source.map { ["--interface", $0] } ?? []
         return try attempt(
-            in: host, ["curl", "-sS", "--max-time", "15"] + interface + ["http://\(place)/"])
+            in: host, ["curl", "-sS", "--max-time", "60"] + interface + ["http://\(place)/"])
     }
 
     /// An nginx on the server: it answers with the address that it sees, in clear and by TLS.

@@ -108,8 +108,6 @@ final class RawLink {
         // struct sockaddr_ll of <linux/if_packet.h>.
         let number = withUnsafeBytes(of: index) { Array($0) }
         self.address = octets + number
-        var patience = timeval(tv_sec: 0, tv_usec: 200_000)
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     }
 
     deinit { close(descriptor) }
@@ -128,21 +126,31 @@ final class RawLink {
         guard sent == bytes.count else { throw Failure(call: "send of \(what)") }
     }
 
-    /// The sequence number with which the other side accepts a connection from `port`; nil: it didn't, within a second.
-    func accepted(at port: UInt16) -> UInt32? {
+    /// The sequence numbers with which the other side accepts connections, by our port, once it accepts those from `last`,
+    /// one of each family: others of the family that were begun before are accepted before, or not at all.
+    func accepted(until last: [UInt16]) throws -> [UInt16: UInt32] {
+        var found: [UInt16: UInt32] = [:]
+        try awaitUntil("connections from \(last) are accepted") {
+            while let (port, sequence) = nextAccepted() { found[port] = sequence }
+            return last.allSatisfy { found[$0] != nil }
+        }
+        return found
+    }
+
+    /// Nil: nothing more has come.
+    private func nextAccepted() -> (port: UInt16, sequence: UInt32)? {
         var bytes = [UInt8](repeating: 0, count: 2048)
-        let end = time(nil) + 2
-        while time(nil) < end {
-            let count = recv(descriptor, &bytes, bytes.count, 0)
+        while true {
+            let count = recv(descriptor, &bytes, bytes.count, Int32(MSG_DONTWAIT))
+            guard count >= 0 else { return nil }
             guard count >= 40 else { continue }
             let isIPv4 = bytes[0] >> 4 == 4
             guard bytes[isIPv4 ? 9 : 6] == 6 else { continue }
             let tcp = isIPv4 ? Int(bytes[0] & 15) * 4 : 40
             guard count >= tcp + 20, bytes[tcp + 13] == RawPacket.syn | RawPacket.ack else { continue }
-            guard UInt16(bytes[tcp + 2]) << 8 | UInt16(bytes[tcp + 3]) == port else { continue }
-            return bytes[(tcp + 4)..<(tcp + 8)].reduce(0) { $0 << 8 | UInt32($1) }
+            let port = UInt16(bytes[tcp + 2]) << 8 | UInt16(bytes[tcp + 3])
+            return (port, bytes[(tcp + 4)..<(tcp + 8)].reduce(0) { $0 << 8 | UInt32($1) })
         }
-        return nil
     }
 }
 

@@ -121,6 +121,27 @@ final class Socket: @unchecked Sendable {
         to place: Place, from source: Place? = nil, receiveBuffer: Int32? = nil, multipath: Bool = false,
         _ deadline: Deadline = Deadline()
     ) throws -> Socket {
+        let made = try begin(to: place, from: source, receiveBuffer: receiveBuffer, multipath: multipath)
+        try made.waitFor(POLLOUT, deadline, "connection to \(place)")
+        try made.expectConnected(to: place)
+        return made
+    }
+
+    /// The same; nil once the kernel has sent its SYN again, since nobody has answered.
+    static func answer(of place: Place, from source: Place? = nil) throws -> Socket? {
+        let made = try begin(to: place, from: source, receiveBuffer: nil, multipath: false)
+        let isThere = try awaitValue("an answer of \(place), or a second SYN") {
+            if made.becomesWritable(Deadline(seconds: 0)) { return true }
+            return try made.info.tcpi_total_retrans > 0 ? false : nil
+        }
+        guard isThere else { return nil }
+        try made.expectConnected(to: place)
+        return made
+    }
+
+    private static func begin(
+        to place: Place, from source: Place?, receiveBuffer: Int32?, multipath: Bool
+    ) throws -> Socket {
         let made = try open(place, protocol: multipath ? multipathTCP : 0)
         made.set(IPPROTO_TCP, TCP_NODELAY, 1)
         if let receiveBuffer { made.set(SOL_SOCKET, SO_RCVBUF, receiveBuffer) }
@@ -130,14 +151,8 @@ final class Socket: @unchecked Sendable {
         }
         // Nobody has its port before `connect` does.
         made.connectedAt = cl_wall_clock() / 1_000_000
-        if try place.withAddress({ Glibc.connect(made.fd, $0, $1) }) != 0 {
-            guard errno == EINPROGRESS else { throw Failure(call: "connect to \(place)") }
-            try made.waitFor(POLLOUT, deadline, "connection to \(place)")
-            var error: Int32 = 0
-            var length = socklen_t(MemoryLayout<Int32>.size)
-            getsockopt(made.fd, SOL_SOCKET, SO_ERROR, &error, &length)
-            made.wasReset = error == ECONNRESET
-            guard error == 0 || made.wasReset else { throw Failure(call: "connect to \(place)", error) }
+        if try place.withAddress({ Glibc.connect(made.fd, $0, $1) }) != 0, errno != EINPROGRESS {
+            throw Failure(call: "connect to \(place)")
         }
         return made
     }
@@ -170,6 +185,14 @@ final class Socket: @unchecked Sendable {
         try made.waitFor(POLLOUT, deadline, "connection to \(place)")
         if sent < bytes.count { try made.send(Array(bytes[max(0, sent)...]), deadline) }
         return made
+    }
+
+    private func expectConnected(to place: Place) throws {
+        var error: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length)
+        wasReset = error == ECONNRESET
+        guard error == 0 || wasReset else { throw Failure(call: "connect to \(place)", error) }
     }
 
     // MARK: Server
