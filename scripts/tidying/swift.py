@@ -100,6 +100,11 @@ def keywords(tree):
         yield name, line, "goes by a filter's keyword: ask what the filter declares that it does"
     for name, line, _ in tree.found(TEXTS, own):
         yield name, line, "searches a directive's text: have its filter declare what this looks for"
+    stages = {match[1] for _, _, match in tree.found(r'\bFilterDescriptor\(\s*keyword: "(\w+)"', swift(tree, "Sources/Filters"))}
+    # A word of routes as well.
+    stages.discard("backend")
+    for name, line, match in tree.found(rf"`(?:{'|'.join(sorted(stages)) or '-'})\b", swift(tree, "Sources/Pipeline/Language")):
+        yield name, line, f"the language names a filter, {match[0]}`: have the filter say it, as its `foreignWords` do"
 
 
 RULES = [dead, traps, sleeps, hasty, ports, numbers, keywords]

@@ -131,6 +131,10 @@ class Planted(unittest.TestCase):
             self.assertEqual(self.faults(swift.keywords, files | {CODE: f"\n{bad}\n"}), [(CODE, 2)], bad)
         good = 'keyword == word\nkeyword == "node"\n"geo"\nsource = 1\n'
         self.assertEqual(self.faults(swift.keywords, files | {CODE: good}), [])
+        files = {name: 'FilterDescriptor(\n    keyword: "geo",\n    help: "write `geo deny`")\n'}
+        language = "Sources/Pipeline/Language/Words.swift"
+        self.assertEqual(self.faults(swift.keywords, files | {language: '// `geo`\n"write `geo deny`"\n'}), [(language, 2)])
+        self.assertEqual(self.faults(swift.keywords, files | {CODE: '"write `geo deny`"\n'}), [])
 
     def test_allowed(self):
         files = {CODE: "fatalError()\n", check.ALLOWED: f"# a comment\n\ntraps {CODE} `fatalError(` it can't be\n"}
