@@ -197,8 +197,8 @@ struct ListenerSettingsTests {
         #expect(isServed(other))
         let before = node.child.lines.count { $0.isEvent("listener_restored") }
         for round in 1...2 {
-            // Half of the retry's time: it is the kernel's word that counts.
-            let soon = Deadline(seconds: 15)
+            // Less than the retry's time: it is the kernel's word that counts.
+            let soon = Deadline(seconds: 20)
             try namespace.ip("link del eth1")
             _ = try node.child.wait("listener_degraded", soon) { lines in
                 lines.count { $0.isEvent("listener_degraded") && $0.text.contains("no interface eth1") }

@@ -7,7 +7,9 @@ import Pipeline
 /// - Returns: Markdown, without a line break at the end; nil: there is no such block.
 package func settingsTable(_ block: String, _ catalog: [any Filter.Type]) -> String? {
     if block == "listen" {
-        return (tableHead + ListenerWords.settings.map { row($0.line, standard: $0.line.without, nil, marksRestarts: false) })
+        return
+            (tableHead
+            + ListenerWords.settings.map { row($0.line, standard: $0.line.without, nil, marksRestarts: false) })
             .joined(separator: "\n")
     }
     let owned = catalog.blocks
