@@ -175,6 +175,18 @@ int cl_unix_connect(const char *path, int timeout_s) {
     return -error;
 }
 
+int cl_unix_datagram(const char *path) {
+    struct sockaddr_un address;
+    int length = unix_address(path, &address);
+    if (length < 0) return length;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    if (connect(fd, (struct sockaddr *)&address, (socklen_t)length) == 0) return fd;
+    int error = errno;
+    close(fd);
+    return -error;
+}
+
 const char *cl_error_name(int error) {
     const char *name = strerrorname_np(error);
     return name != NULL ? name : "unknown";

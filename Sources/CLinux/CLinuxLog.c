@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 int cl_sink_open(int fd, int *kind) {
@@ -34,6 +35,36 @@ ssize_t cl_sink_write(int fd, int kind, const void *bytes, size_t count) {
         done = kind == CL_SINK_SOCKET ? send(fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL) : write(fd, bytes, count);
     } while (done < 0 && errno == EINTR);
     return done < 0 ? -errno : done;
+}
+
+int cl_log_open(const char *path) {
+    /* Not blocking: opening a FIFO must not wait for its reader. Its owner may be another than the directory's: no link. */
+    int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW;
+    int fd = open(path, flags, 0640);
+    if (fd < 0) return -errno;
+    struct stat status;
+    int failed = fstat(fd, &status) < 0 ? -errno : 0;
+    if (!failed && !S_ISREG(status.st_mode)) failed = -ENXIO;
+    if (!failed) return fd;
+    close(fd);
+    return failed;
+}
+
+int cl_host_name(char *name, size_t size) {
+    if (size == 0 || gethostname(name, size) < 0) return -errno;
+    name[size - 1] = 0;
+    return 0;
+}
+
+void cl_syslog_time(int64_t seconds, char text[16]) {
+    static const char months[12][4] = {
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+    time_t when = (time_t)seconds;
+    struct tm local;
+    if (localtime_r(&when, &local) == NULL) gmtime_r(&(time_t){0}, &local);
+    /* Of two digits each, whatever a time zone's file says: the text has room for no more. */
+    snprintf(text, 16, "%s %2u %02u:%02u:%02u", months[(unsigned)local.tm_mon % 12], (unsigned)local.tm_mday % 100,
+        (unsigned)local.tm_hour % 100, (unsigned)local.tm_min % 100, (unsigned)local.tm_sec % 100);
 }
 
 int cl_same_file(int a, int b) {

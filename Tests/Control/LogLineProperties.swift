@@ -23,11 +23,25 @@ enum LogLineProperties {
         guard line.last == 0x0A, line.dropLast().allSatisfy({ $0 >= 0x20 && $0 != 0x7F }) else {
             return "no line: \(line)"
         }
+        if let flaw = flawAsMessage(line) { return flaw }
         do throws(JSONError) {
             return wrong(try FlatJSON.read(Array(line.dropLast()), names: names), record)
         } catch {
             return "\(String(decoding: line, as: UTF8.self)): \(error)"
         }
+    }
+
+    /// As a syslog message: one line, with the whole of it behind a header of ours.
+    private static func flawAsMessage(_ line: [UInt8]) -> String? {
+        for settings in [SyslogSettings(.unix("/dev/log")), SyslogSettings(.udp(Endpoint(.unspecified, 514)))] {
+            var frame = SyslogFrame(settings, host: "h", process: 1)
+            let message = frame.message(line, 0)
+            let header = message.dropLast(line.count - 1)
+            guard message.suffix(line.count - 1).elementsEqual(line.dropLast()), header.first == UInt8(ascii: "<"),
+                header.allSatisfy({ $0 >= 0x20 && $0 < 0x7F }), header.count < 80
+            else { return "no message: \(message)" }
+        }
+        return nil
     }
 
     private static func record(_ bytes: [UInt8]) -> ConnectionRecord {

@@ -13,10 +13,14 @@ struct ReloadTests {
         let admin: String
 
         init(_ config: (Place) -> ConfigText) throws {
-            let folder = try TemporaryFolder()
-            entry = Place("::1", try FreePort.take())
+            let entry = Place("::1", try FreePort.take())
+            try self.init(config(entry), at: entry, in: try TemporaryFolder())
+        }
+
+        init(_ config: ConfigText, at entry: Place, in folder: TemporaryFolder) throws {
+            self.entry = entry
             admin = "\(folder.path)/admin.sock"
-            var text = config(entry)
+            var text = config
             text.settings.append("admin unix:\(admin)")
             node = try Node(text.description, folder: folder)
         }

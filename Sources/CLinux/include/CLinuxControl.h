@@ -33,6 +33,8 @@ int cl_unix_listen(const char *path, int mode, int backlog);
 int cl_unix_accept(int fd);
 /* timeout_s > 0: blocking, each read and write takes so long at most; 0: not blocking. */
 int cl_unix_connect(const char *path, int timeout_s);
+/* A Unix datagram socket, not blocking, that sends to the one at path. */
+int cl_unix_datagram(const char *path);
 /* The name of an errno, "ENOSPC"; never NULL. */
 const char *cl_error_name(int error);
 /* What stands at path, links not followed: 0 nothing, 1 a socket, 2 something else. */
@@ -108,6 +110,12 @@ enum {
 /* A descriptor of our own for what fd is, to be closed; its flags are not changed. */
 int cl_sink_open(int fd, int *kind);
 ssize_t cl_sink_write(int fd, int kind, const void *bytes, size_t count);
+/* A regular file to append to, made (0640) if there is none. No link is followed: -ELOOP. -ENXIO for what is no file. */
+int cl_log_open(const char *path);
+/* This machine's name, cut to fit. */
+int cl_host_name(char *name, size_t size);
+/* `Nov  9 08:04:05` by the local time zone, as RFC 3164 has it. */
+void cl_syslog_time(int64_t seconds, char text[16]);
 /* Whether both are the same file, pipe or socket. */
 int cl_same_file(int a, int b);
 /* Makes the calling thread less urgent by so many steps of nice. */

@@ -4,14 +4,30 @@ import PipelineText
 
 /// The two log streams in `status`: written, queued and dropped lines, and the error.
 struct LogReport {
-    private let streams: [(name: String, what: String, counts: LogStream.Counts)]
-    private let summed: UInt64
+    private struct Stream {
+        let name: String
+        let log: String
+        let to: String
+        /// In messages.
+        let subject: String
+        let counts: LogStream.Counts
+
+        init(_ name: String, _ standard: String, _ log: String, _ destination: LogDestination, _ stream: LogStream) {
+            (self.name, self.log) = (name, log)
+            to = destination.text(name)
+            subject = destination == .standard ? standard : "the \(log) log, \(to),"
+            counts = stream.counts
+        }
+    }
+    private let streams: [Stream]
+    private let counts: (refusals: UInt64, excluded: UInt64, sampledOut: UInt64)
 
     init(_ writer: LogWriter) {
         streams = [
-            ("stdout", "standard output", writer.out.counts), ("stderr", "standard error", writer.error.counts),
+            Stream("stdout", "standard output", "connections", writer.settings.connections, writer.out),
+            Stream("stderr", "standard error", "events", writer.settings.events, writer.error),
         ]
-        summed = writer.summed
+        counts = (writer.summed, writer.excluded, writer.sampledOut)
     }
 
     private static func status(_ counts: LogStream.Counts) -> String {
@@ -21,10 +37,20 @@ struct LogReport {
     }
 
     var problems: [String] {
-        streams.compactMap { stream in
+        streams.flatMap { stream -> [String] in
             let counts = stream.counts
-            guard counts.hasEnded || counts.error != 0 || counts.isDropping else { return nil }
-            return "\(stream.what) can't be written: \(LogWriter.why(counts)); \(counts.dropped) lines were dropped"
+            var texts: [String] = []
+            if counts.hasEnded || counts.error != 0 || counts.isDropping {
+                texts.append(
+                    "\(stream.subject) can't be written: \(LogWriter.why(counts)); \(counts.dropped) lines were dropped"
+                )
+            }
+            if counts.reopenError != 0 {
+                texts.append(
+                    "\(stream.subject) can't be opened again: \(LogWriter.whyNotReopened(counts)); lines go on to the "
+                        + "file that is open")
+            }
+            return texts
         }
     }
 
@@ -32,6 +58,8 @@ struct LogReport {
         line.list("streams", streams) { line, stream in
             line.open()
             line.field("stream", stream.name)
+            line.field("log", stream.log)
+            line.field("to", stream.to)
             line.field("status", LogReport.status(stream.counts))
             line.field("lines", stream.counts.lines)
             line.field("dropped", stream.counts.dropped)
@@ -39,6 +67,8 @@ struct LogReport {
             line.field("error", Int(stream.counts.error))
             line.close()
         }
-        line.field("refusals_aggregated", summed)
+        line.field("refusals_aggregated", counts.refusals)
+        line.field("log_excluded", counts.excluded)
+        line.field("log_sampled_out", counts.sampledOut)
     }
 }

@@ -46,6 +46,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var logConnections = true
     /// The most log lines a second for refused connections of one reason; the rest is counted in one line (R27).
     public var loggedRefusals = 100
+    /// Which lines there are, and where they go.
+    public var log = LogSettings()
     /// The data directory. Not used yet.
     public var stateDirectory: String?
     /// Path of the Unix socket that answers `status`, `routes` and the like; nil: none.

@@ -51,8 +51,15 @@ extension Checker {
     private func settingLine(_ keyword: WordSyntax, _ words: [WordSyntax], _ all: [SettingLine]) -> SettingLine? {
         let candidates = all.filter { $0.keyword == keyword.text }
         guard candidates.contains(where: { $0.qualifier != nil }) else { return candidates.first }
-        if let line = candidates.first(where: { $0.qualifier == words.first?.text }) { return line }
-        let qualifiers = candidates.compactMap(\.qualifier)
+        let first = words.first?.text
+        if let first, let line = candidates.first(where: { $0.qualifier == first }) { return line }
+        var qualifiers: [String] = []
+        for line in candidates where line.qualifier == nil {
+            let starts = line.forms.compactMap(\.elements.first).flatMap(\.words)
+            if let first, starts.contains(first) { return line }
+            for word in starts where !qualifiers.contains(word) { qualifiers.append(word) }
+        }
+        qualifiers += candidates.compactMap(\.qualifier)
         report(
             ClauseFailure(
                 progress: 0, message: words.first.map { "unexpected \(quoted($0.text))" },

@@ -120,6 +120,7 @@ final class Checker {
             let owned = grammar.blocks.filter { if case .nodeLine = $0.shape { true } else { false } }
             var open = [OpenBlock(NodeBlock.descriptor)] + owned.map(OpenBlock.init)
             readLines(entry.body?.entries ?? [], of: "node", into: &open)
+            checkLoggedReasons(entry.body?.entries ?? [])
             for part in open.dropFirst() {
                 guard let span = part.said[part.descriptor.keyword],
                     let block = finish(part, name: "", at: span), isFirst

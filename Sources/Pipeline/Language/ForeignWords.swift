@@ -48,6 +48,8 @@ struct ForeignWords {
         "proxy_timeout": ForeignWord(advice: timeouts), "idle": ForeignWord(advice: timeouts),
         "proxy_connect_timeout": ForeignWord("connect_timeout"),
         "hard-stop-after": ForeignWord("drain_timeout"), "grace": ForeignWord("drain_timeout"),
+        // Logs.
+        "access_log": ForeignWord("connection_log"), "error_log": ForeignWord("event_log"),
         // Missing features.
         "backup": ForeignWord(
             "backup", advice: "`backup` follows the address of a backend in a `route` or `backends` block"),

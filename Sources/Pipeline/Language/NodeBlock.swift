@@ -14,7 +14,7 @@ final class NodeBlock: SettingsBlock {
     static let descriptor = BlockDescriptor(
         "node", .named, of: NodeBlock.self, "settings of the process")
 
-    static let lines: [Setting<NodeSettings>] = sizes + times + files + sockets + interception
+    static let lines: [Setting<NodeSettings>] = sizes + times + logs + files + sockets + interception
 
     private static let sizes: [Setting<NodeSettings>] = [
         Setting(
@@ -120,6 +120,7 @@ final class NodeBlock: SettingsBlock {
                     "there are no interception rules to watch: the config does not name the workloads' interfaces",
                     help: "add `intercept interface NAME` to `node`: `vm*` matches every name that begins with `vm`"))
         }
+        remarks += logRemarks(values, context.said)
         return BlockOutcome(NodeBlock(context.name, settings), remarks)
     }
 }

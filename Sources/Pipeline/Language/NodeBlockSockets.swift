@@ -5,25 +5,6 @@ extension NodeBlock {
     static let files: [Setting<NodeSettings>] = [
         Setting(
             SettingLine(
-                "log",
-                [
-                    [.choice(name: "what", ["connections", "off"])],
-                    [
-                        .choice(name: "what", ["connections"]), .word("refusals"),
-                        .value(.perSecond(0...1_000_000, like: "100/s")),
-                    ],
-                ],
-                "one JSON line for each connection that ends; refused ones are limited to this many a second per "
-                    + "reason",
-                needsRestart: true),
-            text: { $0.logConnections ? "connections refusals \($0.loggedRefusals)/s" : "off" },
-            kept: { $0.logConnections ? "connections" : "off" },
-            apply: { settings, clause in
-                settings.logConnections = clause.word() == "connections"
-                if let rate = clause.count(1) { settings.loggedRefusals = Int(clamping: rate) }
-            }),
-        Setting(
-            SettingLine(
                 "state", [[.value(.path("state", of: "directory", like: "/var/lib/pipelined"))]], "nothing yet",
                 isDocumented: false),
             text: { $0.stateDirectory }, apply: { $0.stateDirectory = $1.text() }),

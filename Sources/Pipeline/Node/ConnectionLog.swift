@@ -35,7 +35,8 @@ package struct ConnectionLog {
     package mutating func removeAll() { line.removeAll() }
 
     /// Appends a record's line, its line break included.
-    package mutating func append(_ record: ConnectionRecord) {
+    /// - Parameter sampleRate: how many connections it stands for.
+    package mutating func append(_ record: ConnectionRecord, sampleRate: UInt64 = 1) {
         line.open()
         line.key("time")
         line.timestamp(record.endedAt)
@@ -53,6 +54,7 @@ package struct ConnectionLog {
         if let shadowed = record.shadowed, Int(shadowed.rawValue) < shadows.count {
             line.field("shadowed", shadows[Int(shadowed.rawValue)])
         }
+        if sampleRate > 1 { line.field("sample_rate", sampleRate) }
         line.field("worker", UInt64(record.worker))
         line.field("id", record.serial)
         line.field("unique_id", UniqueID(serial: record.serial))
@@ -61,7 +63,7 @@ package struct ConnectionLog {
     }
 
     /// Appends the summary line of refused connections without their own line.
-    mutating func append(_ summary: RefusalBudget.Summary, time: UInt64) {
+    mutating func append(_ summary: RefusalBudget.Summary, time: UInt64, sampleRate: UInt64 = 1) {
         line.open()
         line.key("time")
         line.timestamp(time)
@@ -69,6 +71,7 @@ package struct ConnectionLog {
         let code = Int(summary.reason.rawValue)
         line.raw(code < reasons.count ? reasons[code] : reasons[reasons.count - 1])
         line.field("count", summary.count)
+        if sampleRate > 1 { line.field("sample_rate", sampleRate) }
         line.list("networks", summary.networks) { line, one in
             line.open()
             line.field("network", one.network.isIPv4 ? "\(one.network)" : "\(one.network)/64")

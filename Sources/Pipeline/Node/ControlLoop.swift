@@ -84,6 +84,7 @@ struct ControlLoop: ~Copyable {
         while true {
             switch cl_signal_take(signals.number) {
             case SignalNumber.hangup: _ = node.reload(by: SignalNumber.name(SignalNumber.hangup), manager)
+            case SignalNumber.user1 where node.writer.reopen(): break
             case let signal where SignalNumber.ofOtherProxies.contains(signal): ignore(signal)
             case let signal where signal > 0: stop(signal)
             default: return
@@ -95,8 +96,10 @@ struct ControlLoop: ~Copyable {
     private func ignore(_ signal: Int32) {
         node.log.say(
             "signal_ignored",
-            "\(SignalNumber.name(signal)) does nothing here: lines go to standard output and standard error, whose reader "
-                + "rotates them; reload by SIGHUP"
+            "\(SignalNumber.name(signal)) does nothing here: "
+                + (signal == SignalNumber.user1
+                    ? "neither `connection_log` nor `event_log` is a file that could be opened again"
+                    : "reload by SIGHUP; a new node may start beside one that drains")
         ) { $0.field("signal", SignalNumber.name(signal)) }
     }
 

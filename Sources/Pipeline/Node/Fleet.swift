@@ -81,7 +81,7 @@ package final class Fleet {
         self.services = services
         self.workers = workers
         self.log = log
-        log.setRefusals(perSecond: settings.loggedRefusals)
+        log.choose(settings)
         if first.pointee.program.takeUnretainedValue().recordsConnections {
             let losses = LogLosses(counters: workers.map(\.counterMemory))
             log.follow(

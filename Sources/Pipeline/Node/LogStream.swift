@@ -21,11 +21,16 @@ package final class LogStream: @unchecked Sendable {
         package var hasEnded = false
         /// Lines are being dropped now.
         package var isDropping = false
+        /// Its file could not be opened again: an errno; 0: nobody waits for that.
+        package var reopenError: Int32 = 0
     }
 
     private struct Ring {
         var counts = Counts()
         var head = 0
+        /// Bytes of the first line that are written. It stays in the queue until it is whole, so that another file can
+        /// have all of it.
+        var partial = 0
         /// Dropped since the last report.
         var unsaid: UInt64 = 0
         /// The last byte that was written ended a line.
@@ -87,24 +92,68 @@ package final class LogStream: @unchecked Sendable {
     /// ``wrote(_:)``.
     func piece(limit: Int) -> UnsafeRawBufferPointer {
         let (range, isWhole) = ring.withLock { ring in
-            let count = min(limit, ring.counts.waiting, memory.count - ring.head)
-            return (ring.head..<ring.head + count, count == ring.counts.waiting)
+            let start = (ring.head + ring.partial) % memory.count
+            let rest = ring.counts.waiting - ring.partial
+            let count = min(limit, rest, memory.count - start)
+            return (start..<start + count, count == rest)
         }
         let bytes = UnsafeRawBufferPointer(rebasing: memory[range])
         guard !isWhole, let end = bytes.lastIndex(of: 0x0A) else { return bytes }
         return UnsafeRawBufferPointer(rebasing: bytes[...end])
     }
 
-    func wrote(_ count: Int) {
-        guard count > 0 else { return }
-        ring.withLock { ring in
-            let last = (ring.head + count - 1) % memory.count
-            ring.isAtLineStart = memory[last] == 0x0A
-            ring.head = (last + 1) % memory.count
-            ring.counts.waiting -= count
-            ring.counts.error = 0
+    /// Copies the first line with its line break. Nothing of it may be written yet.
+    func copyLine(into line: inout [UInt8]) {
+        let (head, waiting) = ring.withLock { ($0.head, $0.counts.waiting) }
+        line.removeAll(keepingCapacity: true)
+        let first = UnsafeRawBufferPointer(rebasing: memory[head..<min(memory.count, head + waiting)])
+        let rest = UnsafeRawBufferPointer(rebasing: memory[..<(waiting - first.count)])
+        for part in [first, rest] {
+            if let end = part.firstIndex(of: 0x0A) {
+                line.append(contentsOf: part[...end])
+                return
+            }
+            line.append(contentsOf: part)
         }
     }
+
+    /// - Parameter isProven: it went well, as far as that can be known.
+    func wrote(_ count: Int, isProven: Bool = true) {
+        guard count > 0 else { return }
+        ring.withLock { ring in
+            ring.partial += count
+            if isProven { ring.counts.error = 0 }
+            let end = ring.head + ring.partial
+            ring.isAtLineStart = memory[(end - 1) % memory.count] == 0x0A
+            if ring.isAtLineStart || ring.partial == ring.counts.waiting { return release(ring.partial, &ring) }
+            var back = 1
+            while back < count, memory[(end - 1 - back) % memory.count] != 0x0A { back += 1 }
+            if back < count { release(ring.partial - back, &ring) }
+        }
+    }
+
+    private func release(_ count: Int, _ ring: inout Ring) {
+        ring.head = (ring.head + count) % memory.count
+        ring.counts.waiting -= count
+        ring.partial -= count
+    }
+
+    /// Lines that were handed over, and that somebody has said did not arrive, or that nobody takes.
+    func lost(_ count: UInt64) { ring.withLock { $0.counts.dropped += count } }
+
+    /// The next piece goes somewhere else: a line that was written in part begins anew, and a stream that had ended
+    /// goes on. What was wrong is so until something is written.
+    func restart() {
+        ring.withLock { ring in
+            ring.partial = 0
+            ring.isAtLineStart = true
+            if ring.counts.waiting == 0 { ring.counts.error = 0 }
+            ring.counts.reopenError = 0
+            ring.counts.hasEnded = false
+        }
+    }
+
+    func failedToReopen(_ error: Int32) { ring.withLock { $0.counts.reopenError = error } }
 
     var isAtLineStart: Bool { ring.withLock { $0.isAtLineStart } }
     var isEmpty: Bool { ring.withLock { $0.counts.waiting == 0 } }
@@ -117,6 +166,7 @@ package final class LogStream: @unchecked Sendable {
             ring.counts.error = error
             ring.counts.hasEnded = true
             ring.counts.waiting = 0
+            ring.partial = 0
             ring.counts.isDropping = false
             ring.unsaid = 0
         }

@@ -8,16 +8,18 @@ import PipelineText
 import PipelineThreads
 import Synchronization
 
-/// The log thread: writes node events to standard error, and ended connections to standard output. A slow reader, a
-/// full disk or an unread pipe affects only lines: those without room are dropped and counted until there is room again
-/// (R27). Only a reader that is gone for good (EPIPE) ends a stream.
+/// The log thread: writes node events to standard error, and ended connections to standard output, or both to where the
+/// config says. A slow reader, a full disk, an unread pipe or an absent syslog daemon affects only lines: those without
+/// room are dropped and counted until there is room again (R27). Only a reader of a standard stream that is gone for
+/// good (EPIPE) ends one.
 ///
 /// Threading: made, given its connections and finished by the control thread; streams take lines from any.
 package final class LogWriter: @unchecked Sendable {
     private static let outBytes = 1 << 20
     private static let errorBytes = 1 << 18
+    private static let noticeBytes = 1 << 14
     /// Records that are formatted in one iteration, before they are written.
-    private static let recordsInTurn = 64
+    static let recordsInTurn = 64
     /// Priority (nice): below the workers, but high enough not to starve, so that relayed connections' lines are not
     /// lost.
     private static let priorityBelow: Int32 = 5
@@ -26,8 +28,9 @@ package final class LogWriter: @unchecked Sendable {
     private static let shortPause = TimeSpan.milliseconds(5)
     private static let manyRecords = 128
 
-    private struct Connections {
+    struct Connections {
         let rings: [RecordRing]
+        let reasons: ReasonTable
         var log: ConnectionLog
         let writes: Bool
         let watch: FlowWatch?
@@ -37,25 +40,42 @@ package final class LogWriter: @unchecked Sendable {
         var saidLost: UInt64 = 0
     }
 
+    /// What the control thread wants, until the writer takes it.
+    struct Orders {
+        var connections: Connections?
+        var choice: NodeSettings?
+        var out: LogOutlet?
+        var error: LogOutlet?
+        var reopens = false
+    }
+
     package let out: LogStream
     package let error: LogStream
-    private let loop: ThreadLoop
-    private let waiting = Mutex<Connections?>(nil)
-    private let refusalsPerSecond = Atomic<Int>(RefusalBudget.usual)
-    private let refusalsSummed = Atomic<UInt64>(0)
+    /// The standard streams, which lines may come back to.
+    let standard: (out: LogOutlet, error: LogOutlet)
+    let loop: ThreadLoop
+    let orders = Mutex(Orders())
+    let refusalsSummed = Atomic<UInt64>(0)
+    let excludedCount = Atomic<UInt64>(0)
+    let sampledOutCount = Atomic<UInt64>(0)
     private let flushAsked = Atomic<Int>(0)
     private let flushed = Atomic<Int>(0)
+    // The control thread's own.
+    /// As the outlets are.
+    package internal(set) var settings = LogSettings()
     // The thread's own.
     private var isNew = true
     private var outSink: LogSink
     private var errorSink: LogSink
-    private let sharesTarget: Bool
-    private var connections: Connections?
-    private var budget = RefusalBudget()
-    private var takenInTurns = 0
-    private var isOutSaidFailing = false
-    private var hasSaidBroken = false
-    private var droppedInOut: UInt64 = 0
+    /// What is to be said of the event log itself, on standard error, where that is not the event log.
+    private var noticeSink: LogSink
+    private var sharesTarget: Bool
+    var connections: Connections?
+    var choice = NodeSettings()
+    var selection = LogSelection(LogSettings(), ReasonTable(catalog: []))
+    var budget = RefusalBudget()
+    var takenInTurns = 0
+    private var health: (out: LogHealth, error: LogHealth) = (LogHealth(), LogHealth())
 
     /// Starts the thread.
     /// - Parameters: descriptors to write to; they stay the caller's.
@@ -63,28 +83,24 @@ package final class LogWriter: @unchecked Sendable {
     package static func start(out: Int32 = 1, error: Int32 = 2) -> (writer: LogWriter?, error: Int32) {
         let (made, failure) = ThreadLoop.make()
         guard let loop = made else { return (nil, failure) }
-        let streams = (
-            out: LogStream(capacity: outBytes, wake: loop.wake), error: LogStream(capacity: errorBytes, wake: loop.wake)
-        )
-        let outSink = LogSink.open(out, streams.out)
-        let errorSink = LogSink.open(error, streams.error)
-        guard let first = outSink.sink, let second = errorSink.sink else {
-            return (nil, outSink.sink == nil ? outSink.error : errorSink.error)
+        let (first, second) = (LogOutlet.standard(out, "stdout"), LogOutlet.standard(error, "stderr"))
+        guard let outOutlet = first.outlet, let errorOutlet = second.outlet else {
+            return (nil, first.outlet == nil ? first.error : second.error)
         }
-        let writer = LogWriter(first, second, loop, sharesTarget: cl_same_file(out, error) != 0)
+        let writer = LogWriter(outOutlet, errorOutlet, loop)
         let failed = loop.start("log", stackBytes: 1 << 19) { writer.iterate() }
         return failed == 0 ? (writer, 0) : (nil, failed)
     }
 
-    private init(_ out: LogSink, _ error: LogSink, _ loop: ThreadLoop, sharesTarget: Bool) {
-        (outSink, errorSink) = (out, error)
-        (self.out, self.error) = (out.stream, error.stream)
+    private init(_ out: LogOutlet, _ error: LogOutlet, _ loop: ThreadLoop) {
+        standard = (out, error)
         self.loop = loop
-        self.sharesTarget = sharesTarget
-    }
-
-    deinit {
-        for descriptor in [outSink.descriptor, errorSink.descriptor] { _ = cl_close(descriptor.number) }
+        self.out = LogStream(capacity: LogWriter.outBytes, wake: loop.wake)
+        self.error = LogStream(capacity: LogWriter.errorBytes, wake: loop.wake)
+        outSink = LogSink(self.out, out)
+        errorSink = LogSink(self.error, error)
+        noticeSink = LogSink(LogStream(capacity: LogWriter.noticeBytes, wake: loop.wake), error)
+        sharesTarget = out.isSame(as: error)
     }
 
     // MARK: The control thread's side
@@ -100,18 +116,25 @@ package final class LogWriter: @unchecked Sendable {
         _ rings: [RecordRing], reasons: ReasonTable, writes: Bool, watch: FlowWatch?, paths: UnreachablePaths? = nil,
         lost: @escaping @Sendable () -> UInt64 = { 0 }
     ) {
-        waiting.withLock {
+        orders.withLock {
             let log = ConnectionLog(reasons) { watch?.addresses(of: $0) ?? [] }
-            $0 = Connections(rings: rings, log: log, writes: writes, watch: watch, paths: paths, lost: lost)
+            $0.connections = Connections(
+                rings: rings, reasons: reasons, log: log, writes: writes, watch: watch, paths: paths, lost: lost)
         }
         loop.wake()
     }
 
-    /// Sets the number of lines a second for refused connections of each reason.
-    func setRefusals(perSecond: Int) { refusalsPerSecond.store(perSecond, ordering: .relaxed) }
+    /// Which connections have a line, and how many of those that were refused.
+    func choose(_ settings: NodeSettings) {
+        orders.withLock { $0.choice = settings }
+        loop.wake()
+    }
 
     /// Refused connections without their own line, which a `refusals` line counts.
     package var summed: UInt64 { refusalsSummed.load(ordering: .relaxed) }
+    /// Connections without a line because of `log only` and `log except`, and of `log sample`.
+    package var excluded: UInt64 { excludedCount.load(ordering: .relaxed) }
+    package var sampledOut: UInt64 { sampledOutCount.load(ordering: .relaxed) }
 
     /// Waits until what came before is written.
     /// - Returns: false if that took longer than `patience` milliseconds, or if standard output's reader is gone.
@@ -145,15 +168,16 @@ package final class LogWriter: @unchecked Sendable {
         let asked = flushAsked.load(ordering: .acquiring)
         let isFlushing = asked != flushed.load(ordering: .relaxed)
         let now = Instant(nanoseconds: cl_now())
+        takeOrders()
+        reopen(now)
         let hasMore = takeRecords(now, isLast: isFlushing)
-        let progress = (out: write(&outSink, beside: error, now), error: write(&errorSink, beside: out, now))
-        sayDropped()
-        let isMoving = progress.out == .moved || progress.error == .moved
-        if hasMore || isMoving { return .again }
-        if isFlushing, progress.out == .idle, progress.error == .idle {
-            flushed.store(asked, ordering: .releasing)
-        }
-        return wait(progress.out, progress.error, now)
+        let progress = [
+            write(&outSink, beside: error, now), write(&errorSink, beside: out, now), noticeSink.write(now),
+        ]
+        sayHealth()
+        if hasMore || progress.contains(.moved) { return .again }
+        if isFlushing, progress.allSatisfy({ $0 == .idle }) { flushed.store(asked, ordering: .releasing) }
+        return wait(progress, now)
     }
 
     /// One piece, unless the other stream is in the middle of a line of the same file.
@@ -162,15 +186,16 @@ package final class LogWriter: @unchecked Sendable {
         return sink.write(now)
     }
 
-    private func wait(_ out: LogSink.Progress, _ error: LogSink.Progress, _ now: Instant) -> ThreadLoop.Next {
+    private func wait(_ progress: [LogSink.Progress], _ now: Instant) -> ThreadLoop.Next {
         var items: [cl_poll_item] = []
         var due: [Instant] = []
-        for (sink, progress) in [(outSink, out), (errorSink, error)] {
+        for (sink, progress) in zip([outSink, errorSink, noticeSink], progress) {
             switch progress {
-            case .blocked: items.append(.writable(sink.descriptor.number))
+            case .blocked: items.append(.writable(sink.outlet.descriptor.number))
             case .failed: if let retry = sink.retryAt { due.append(retry) }
             case .idle, .moved, .held: break
             }
+            if let retry = sink.reopening.due, sink.mayMove { due.append(retry) }
         }
         if let next = budget.nextDue { due.append(next) }
         if connections != nil {
@@ -180,87 +205,124 @@ package final class LogWriter: @unchecked Sendable {
         return .wait(until: due.min(), items)
     }
 
-    // MARK: Connections
+    // MARK: Other outlets
 
-    /// True if there is more.
-    private func takeRecords(_ now: Instant, isLast: Bool) -> Bool {
-        if connections == nil {
-            connections = waiting.withLock { waiting in
-                defer { waiting = nil }
-                return waiting
+    private func takeOrders() {
+        // What was said before belongs where it was said, unless nobody takes it there.
+        let movesError = errorSink.isStuck || error.isEmpty
+        let movesOut = outSink.mayMove
+        let taken = orders.withLock { orders in
+            let all = orders
+            orders = Orders(out: movesOut ? nil : all.out, error: movesError ? nil : all.error)
+            return all
+        }
+        if let made = taken.connections { connections = made }
+        if let choice = taken.choice { self.choice = choice }
+        if taken.connections != nil || taken.choice != nil {
+            budget.perSecond = choice.loggedRefusals
+            if let reasons = connections?.reasons { selection = LogSelection(choice.log, reasons) }
+        }
+        if let outlet = taken.out, movesOut {
+            health.out = LogHealth()
+            outSink.move(to: outlet)
+            sayOpened(outlet, isEvents: false)
+        }
+        if let outlet = taken.error, movesError {
+            let isNews = errorSink.outlet === standard.error
+            health.error = LogHealth()
+            errorSink.move(to: outlet)
+            sayOpened(outlet, isEvents: true, onStandardError: isNews)
+        }
+        if taken.reopens {
+            if outSink.outlet.file != nil { outSink.reopening.ask() }
+            if errorSink.outlet.file != nil { errorSink.reopening.ask() }
+        }
+        if taken.out != nil || taken.error != nil { sharesTarget = outSink.outlet.isSame(as: errorSink.outlet) }
+    }
+
+    /// - Parameter onStandardError: who reads it learns where events go on.
+    private func sayOpened(_ outlet: LogOutlet, isEvents: Bool, onStandardError: Bool = false) {
+        let fields = { (line: inout JSONLine) in
+            line.field("log", LogWriter.name(isEvents))
+            line.field("to", outlet.place.text)
+        }
+        say("log_opened", nil, fields)
+        if onStandardError { sayNotice("log_opened", nil, fields) }
+    }
+
+    private func reopen(_ now: Instant) {
+        let results = [reopen(&outSink, now), reopen(&errorSink, now)]
+        for (result, sink) in zip(results, [outSink, errorSink]) {
+            guard let result else { continue }
+            let (path, isEvents) = (sink.outlet.file ?? "", sink.stream === error)
+            let fields = { (line: inout JSONLine) in
+                line.field("log", LogWriter.name(isEvents))
+                line.field("to", path)
             }
-        }
-        guard connections != nil else { return false }
-        budget.perSecond = refusalsPerSecond.load(ordering: .relaxed)
-        var isMore = false
-        let rings = connections?.rings ?? []
-        for ring in rings {
-            var count = 0
-            while count < LogWriter.recordsInTurn, let record = ring.pop() {
-                count += 1
-                take(record, now)
+            guard case .failed(let code, let isNews) = result else {
+                sharesTarget = outSink.outlet.isSame(as: errorSink.outlet)
+                say("log_reopened", nil, fields)
+                continue
             }
-            takenInTurns += count
-            isMore = isMore || count == LogWriter.recordsInTurn
-        }
-        for summary in isLast && !isMore ? budget.rest() : budget.due(now) { write(summary) }
-        refusalsSummed.store(budget.summed, ordering: .relaxed)
-        if !isMore { sayLost() }
-        return isMore
-    }
-
-    /// Reports records that workers dropped, like lines that the stream dropped.
-    private func sayLost() {
-        guard let connections, connections.writes else { return }
-        let (lost, said) = (connections.lost(), connections.saidLost)
-        guard lost > said else { return }
-        if out.sayMissing(lost - said, "connections ended faster than their lines could be written") {
-            self.connections?.saidLost = lost
+            guard isNews else { continue }
+            let message =
+                "can't open the log file \(path) again: \(LogFileError.words(code)); lines go on to the file that is "
+                + "open, and the node tries again"
+            say("log_reopen_failed", message, fields)
+            if isEvents { sayNotice("log_reopen_failed", message, fields) }
         }
     }
 
-    private func take(_ record: ConnectionRecord, _ now: Instant) {
-        connections?.watch?.enqueue(record)
-        connections?.paths?.enqueue(record)
-        guard connections?.writes == true, budget.admits(record, now) else { return }
-        connections?.log.append(record)
-        sendLine()
+    /// Nil: nothing was due.
+    private func reopen(_ sink: inout LogSink, _ now: Instant) -> LogReopening.Result? {
+        guard let due = sink.reopening.due, due <= now, sink.mayMove, let path = sink.outlet.file else { return nil }
+        let result = sink.reopening.attempt(path, now)
+        switch result {
+        case .opened(let outlet): sink.move(to: outlet)
+        case .failed(let code, _): sink.stream.failedToReopen(code)
+        }
+        return result
     }
 
-    private func write(_ summary: RefusalBudget.Summary) {
-        connections?.log.append(summary, time: cl_wall_clock())
-        sendLine()
-    }
-
-    private func sendLine() {
-        if let bytes = connections?.log.bytes { out.append(bytes) }
-        connections?.log.removeAll()
-    }
+    private static func name(_ isEvents: Bool) -> String { isEvents ? "events" : "connections" }
 
     // MARK: Events about the streams
 
-    private func sayDropped() {
-        _ = error.sayDropped()
-        droppedInOut += out.sayDropped()
-        let counts = out.counts
-        if counts.hasEnded {
-            guard !hasSaidBroken else { return }
-            hasSaidBroken = true
-            say(
-                "log_broken", "standard output's reader is gone: connections are relayed, but no longer logged")
-            return
-        }
-        let isFailing = counts.error != 0 || counts.isDropping
-        guard isFailing != isOutSaidFailing else { return }
-        isOutSaidFailing = isFailing
-        if isFailing {
-            say(
-                "log_failed",
-                "can't write standard output: \(LogWriter.why(counts)); connections are relayed; their lines wait in "
-                    + "memory, and when it is full they are dropped and counted; the node tries again")
+    private func sayHealth() {
+        sayHealth(of: outSink, &health.out)
+        // Nobody could read it where it failed.
+        if errorSink.outlet !== standard.error {
+            sayHealth(of: errorSink, &health.error)
         } else {
-            say("log_recovered") { $0.field("dropped", self.droppedInOut) }
-            droppedInOut = 0
+            _ = error.sayDropped()
+        }
+    }
+
+    private func sayHealth(of sink: LogSink, _ health: inout LogHealth) {
+        health.dropped += sink.stream.sayDropped()
+        let counts = sink.stream.counts
+        let subject = sink.outlet.place.subject
+        let isEvents = sink.stream === error
+        let fields = { (line: inout JSONLine) in
+            line.field("log", LogWriter.name(isEvents))
+        }
+        let what = isEvents ? "the node goes on" : "connections are relayed"
+        switch health.news(counts) {
+        case .none: break
+        case .broken:
+            say("log_broken", "\(subject)'s reader is gone: connections are relayed, but no longer logged")
+        case .failed:
+            let message =
+                "can't write \(subject): \(LogWriter.why(counts)); \(what); lines wait in memory, and when it is full "
+                + "they are dropped and counted; the node tries again"
+            isEvents ? sayNotice("log_failed", message, fields) : say("log_failed", message, fields)
+        case .recovered(let dropped):
+            let all = { (line: inout JSONLine) in
+                fields(&line)
+                line.field("dropped", dropped)
+            }
+            say("log_recovered", nil, all)
+            if isEvents { sayNotice("log_recovered", nil, all) }
         }
     }
 
@@ -268,13 +330,49 @@ package final class LogWriter: @unchecked Sendable {
         error.append(ControlLog.line(event, message, time: cl_wall_clock(), fields))
     }
 
+    /// On standard error, also where events go elsewhere.
+    private func sayNotice(_ event: String, _ message: String?, _ fields: (inout JSONLine) -> Void) {
+        noticeSink.stream.append(ControlLog.line(event, message, time: cl_wall_clock(), fields))
+    }
+
+    /// Why its file is not opened again.
+    package static func whyNotReopened(_ counts: LogStream.Counts) -> String { LogFileError.words(counts.reopenError) }
+
     /// Why lines of a stream wait or are dropped.
     package static func why(_ counts: LogStream.Counts) -> String {
         switch counts.error {
         case 0: "its reader is stuck or too slow"
         case ENOSPC, EDQUOT: "the disk is full"
         case EPIPE: "its reader is gone"
+        case ECONNREFUSED, ENOENT, ENOTCONN, ECONNRESET: "no syslog daemon is there"
+        case EACCES, EPERM: "this process may not write to it"
+        case ENETUNREACH, EHOSTUNREACH: "there is no route to its host"
         default: kernelError(counts.error)
         }
+    }
+}
+
+/// What was said of a stream.
+struct LogHealth {
+    enum News {
+        case none, broken, failed
+        case recovered(dropped: UInt64)
+    }
+    private var isSaidFailing = false
+    private var hasSaidBroken = false
+    /// Lines, since it was last said.
+    var dropped: UInt64 = 0
+
+    mutating func news(_ counts: LogStream.Counts) -> News {
+        if counts.hasEnded {
+            defer { hasSaidBroken = true }
+            return hasSaidBroken ? .none : .broken
+        }
+        let isFailing = counts.error != 0 || counts.isDropping
+        guard isFailing != isSaidFailing else { return .none }
+        isSaidFailing = isFailing
+        guard !isFailing else { return .failed }
+        defer { dropped = 0 }
+        return .recovered(dropped: dropped)
     }
 }

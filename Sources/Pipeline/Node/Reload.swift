@@ -83,11 +83,14 @@ extension RunningNode {
             throw ReloadRefusal(
                 message: "\(failures.count) listeners can't be opened", details: ListenError.lines(failures))
         }
+        let logs = try stageLogs(program, staged)
         let flows = try stageFlows(program, staged)
         let before = routeCount
         let report = apply(&read, program)
         self.program = program
-        writer.setRefusals(perSecond: program.node.loggedRefusals)
+        writer.choose(program.node)
+        writer.moveConnections(logs)
+        writer.moveEvents(logs)
         revision = read.state?.revision
         order.applied(read.reading)
         problems = RunningNode.lines(read.compilation)
@@ -110,6 +113,17 @@ extension RunningNode {
     ) throws(ReloadRefusal) -> FlowRecording.Staged {
         do throws(LedgerProblem) {
             return try flows.stage(program)
+        } catch {
+            listeners.abandon(listening)
+            throw ReloadRefusal(message: "\(error)")
+        }
+    }
+
+    private func stageLogs(
+        _ program: Program, _ listening: [Endpoint: OpenListener]
+    ) throws(ReloadRefusal) -> StagedLogs {
+        do throws(LogFileError) {
+            return try writer.stage(program.node.log)
         } catch {
             listeners.abandon(listening)
             throw ReloadRefusal(message: "\(error)")

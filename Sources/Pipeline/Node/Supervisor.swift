@@ -68,7 +68,9 @@ package struct Supervisor: ~Copyable {
             sayNotStarted(["can't take over the process's signals: \(kernelError(-signals))"])
             return 1
         }
-        guard let loaded = loadNode() else { return 1 }
+        guard let loaded = loadNode(), let logs = openLogs(loaded.program.node.log) else { return 1 }
+        // Before a worker serves. Events stay on standard error until the node is ready: until then a person may look.
+        writer.moveConnections(logs)
         // Opened before the routes are read, so that no change is missed.
         let monitor = AddressMonitor()
         var admin: (any AdminDoor)?
@@ -91,6 +93,7 @@ package struct Supervisor: ~Copyable {
         // Only now does this node own what only one may do (conntrack).
         node.flows.begin(node.program)
         sayReady(node)
+        writer.moveEvents(logs)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
         end(node)
         return 0
@@ -100,6 +103,15 @@ package struct Supervisor: ~Copyable {
 
     private func open(_ adminSocket: String?) throws(AdminSocketError) -> (any AdminDoor)? {
         try adminSocket.map { path throws(AdminSocketError) in try door.open(at: path) }
+    }
+
+    private func openLogs(_ settings: LogSettings) -> StagedLogs? {
+        do throws(LogFileError) {
+            return try writer.stage(settings)
+        } catch {
+            sayNotStarted(["\(error)"])
+            return nil
+        }
     }
 
     private func loadNode() -> LoadedNode? {
