@@ -45,6 +45,24 @@ struct RateLimitFilterTests {
         #expect(try verdict(&run, wide, from: "[2001:db8:2::1]:1").verdict == .refuse(0))
     }
 
+    @Test("`connection`: each has byte buckets of its own, whoever it is, and gives them back at its end")
+    func eachConnection() throws {
+        let table = try Self.table(.connection, bytesDown: ByteRate(bytesPerSecond: 1000), entries: 8)
+        var runs: [FilterHarness] = []
+        for serial in UInt64(1)...8 {
+            var run = FilterHarness()
+            run.lasting.serial = serial << 48 | 7
+            let (verdict, text) = try run.run(RateLimitFilter.self, Self.clauses(table))
+            #expect(verdict == .next && text == "the connection has 1 connections")
+            runs.append(run)
+        }
+        let buckets = Set(runs.compactMap { $0.lasting.buckets[0] })
+        #expect(buckets.count == 8)
+        var late = FilterHarness()
+        late.lasting.serial = 99
+        #expect(try late.run(RateLimitFilter.self, Self.clauses(table)).verdict == .refuse(2), "the table is full")
+    }
+
     @Test("networks of every length", arguments: [1, 31, 32, 33, 63, 64, 65, 96, 127, 128] as [UInt8])
     func lengths(_ length: UInt8) {
         let all = IPAddress(high: .max, low: .max)

@@ -192,4 +192,73 @@ struct ByteRateTests {
         #expect(seconds < 20, "\(come)")
         withExtendedLifetime(node) {}
     }
+
+    /// nginx as a relay of streams: each to one server, at the rate that it gives each connection.
+    private static func nginx(_ entry: Place, to server: Place, rate: String) throws -> Child {
+        let folder = try TemporaryFolder()
+        let config = try folder.write(
+            "nginx.conf",
+            """
+            load_module modules/ngx_stream_module.so;
+            \(geteuid() == 0 ? "user root;" : "") daemon off; master_process off; pid \(folder.path)/pid;
+            error_log stderr warn;
+            events { worker_connections 64; }
+            stream { server { listen \(entry); proxy_pass \(server); proxy_download_rate \(rate); } }
+            """)
+        let child = try Child("nginx", ["-p", "/usr/share/nginx", "-c", config, "-e", "stderr"])
+        try waitForListener(at: entry, child)
+        return child
+    }
+
+    @Test("R20: a rate for each connection, as nginx's `proxy_download_rate`, beside a rate that they share")
+    func eachConnection() throws {
+        let server = try Self.source()
+        let (ours, theirs) = (Place("::1", try FreePort.take()), Place("::1", try FreePort.take()))
+        let limits = """
+
+            limit each {
+                key         connection
+                bytes_down  1MiB/s burst 64KiB
+                table       1k
+            }
+            limit all {
+                key         listener
+                bytes_down  2560KiB/s burst 64KiB
+                table       8
+            }
+
+            """
+        let node = try Node(
+            ConfigText(
+                workers: 2, rawListeners: [ours], firstStages: ["rate_limit each", "rate_limit all"],
+                routes: [RouteText(host: nil, id: "rt_raw", port: ours.port, backends: [server.place])], more: limits
+            ).description)
+        let nginx = try Self.nginx(theirs, to: server.place, rate: "1m")
+        let (first, last) = (512 << 10, 2560 << 10)
+        let entries = [ours, ours, theirs, theirs]
+        let meters = entries.map { _ in Meter(marks: [first, last]) }
+        let opened = Double(DispatchTime.now().uptimeNanoseconds) / 1e9
+        let clients = try zip(entries, meters).map { entry, meter in
+            let client = try Socket.connect(to: entry)
+            try client.send([0])
+            Thread.detachNewThread {
+                while case .bytes(let bytes)? = try? client.receive(atMost: 65536) { meter.add(bytes.count) }
+            }
+            return client
+        }
+        defer { for client in clients { client.reset() } }
+        let rates = try meters.map { Double(last - first) / (try $0.wait(for: last) - $0.wait(for: first)) }
+        print(
+            "1 MiB/s for each connection: ours \(rates[..<2].map(Int.init)), nginx \(rates[2...].map(Int.init)) bytes/s"
+        )
+        for meter in meters[..<2] {
+            let allowed = Double(1 << 20) * (try meter.wait(for: last) - opened) + Double(65536 + 65536)
+            #expect(Double(last) <= allowed)
+        }
+        // Each has a rate of its own: one that they share would give each a half.
+        for rate in rates { #expect(rate > 0.6 * Double(1 << 20), "\(rates)") }
+        let (mine, other) = (rates[0] + rates[1], rates[2] + rates[3])
+        #expect(mine / other > 0.6 && mine / other < 1.7, "\(rates)")
+        withExtendedLifetime((node, nginx)) {}
+    }
 }

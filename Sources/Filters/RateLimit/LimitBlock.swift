@@ -29,7 +29,7 @@ extension LimitTable: SettingsBlock {
             SettingLine(
                 "key", [[.value(LimitWords.key)], [.value(LimitWords.key), .value(LimitWords.v4)]],
                 "what is counted: connections by the client's network (prefix lengths for IPv6 and IPv4), by what "
-                    + "they go to, or by `listen` line; `env`, `org` and `instance` are the sender's where it is known",
+                    + "they go to, by `listen` line, or each by itself; `env`, `org` and `instance` are the sender's where it is known",
                 without: "`/64`, `v4/32`",
                 missing: SettingLine.Missing(
                     "has no key", remedy: "add a key, for example `key client/64`")),
@@ -129,6 +129,14 @@ extension LimitTable: SettingsBlock {
                 BlockRemark(
                     .error, "the limit `\(context.name)` limits nothing",
                     expected: orList(limits.map { "`\($0)`" }), help: "for example `rate 200/s burst 400`"))
+        }
+        if values.key == .connection {
+            for line in ["rate", "concurrent"] where context.said.contains(line) {
+                remarks.append(
+                    BlockRemark(
+                        .error, at: line, "`\(line)` counts connections, and with `key connection` each is alone",
+                        help: "write another key, such as `client/64`, or `bytes_up` and `bytes_down` only"))
+            }
         }
         let settings = LimitSettings(
             key: values.key ?? .listener, rate: values.rate, concurrent: values.concurrent, bytesUp: values.bytesUp,

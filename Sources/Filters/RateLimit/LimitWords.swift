@@ -67,7 +67,8 @@ enum LimitWords {
     }
 
     static let keys: [(name: String, key: LimitKey)] = [
-        ("env", .env), ("instance", .instance), ("listener", .listener), ("org", .org), ("route", .route),
+        ("connection", .connection), ("env", .env), ("instance", .instance), ("listener", .listener), ("org", .org),
+        ("route", .route),
     ]
 
     /// `client`, `client/N`: the length of IPv6 networks; or one of ``keys``.

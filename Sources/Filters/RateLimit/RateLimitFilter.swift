@@ -90,6 +90,7 @@ extension RateLimitFilter {
             let network = network(view.facts.client.endpoint.address, v6: v6, v4: v4)
             return LimitKeyBits(high: network.high, low: network.low)
         case .listener: return LimitKeyBits(high: 0, low: UInt64(view.facts.listener))
+        case .connection: return LimitKeyBits(high: 0, low: view.facts.serial)
         case .route, .env, .org, .instance: return who(settings.limit.key, view)?.bits(settings)
         }
     }
@@ -131,7 +132,7 @@ extension RateLimitFilter {
             case .env: return Who(org: identity.pointee.org, env: env)
             case .org: return Who(org: identity.pointee.org)
             case .instance: return Who(org: identity.pointee.org, env: env, id: identity.pointee.id)
-            case .route, .client, .listener: return nil
+            case .route, .client, .listener, .connection: return nil
             }
         }
         guard let route = view.facts.route else { return nil }
@@ -143,7 +144,7 @@ extension RateLimitFilter {
         case .org: return Who(org: owner.pointee.org)
         case .instance:
             return view.facts.candidates[0].map { Who(org: owner.pointee.org, env: env, id: $0.pointee.instance) }
-        case .client, .listener: return nil
+        case .client, .listener, .connection: return nil
         }
     }
 
@@ -154,6 +155,7 @@ extension RateLimitFilter {
             let address = view.facts.client.endpoint.address
             return "client \(network(address, v6: v6, v4: v4))/\(address.isIPv4 ? v4 : v6)"
         case .listener: return "listener \(view.facts.listener)"
+        case .connection: return "the connection"
         case .route: return who(key, view).map { "route \($0.text)" }
         case .env: return who(key, view).map { "env \($0.text)" }
         case .org: return who(key, view).map { "org \($0.text)" }

@@ -11,11 +11,13 @@ public enum LimitKey: Sendable, Equatable {
     /// The sending instance if known (R19); else the target instance: the first that is tried.
     case instance
     case listener
+    /// Each connection by itself: for byte rates.
+    case connection
 
     /// The facts that a stage needs for this key.
     public var needs: Set<Fact> {
         switch self {
-        case .client, .listener: []
+        case .client, .listener, .connection: []
         case .route, .env, .org: [.route]
         case .instance: [.backend]
         }
@@ -24,7 +26,7 @@ public enum LimitKey: Sendable, Equatable {
     /// An alternative to one of ``needs``: the known sender (R19).
     public var instead: [Fact: Fact] {
         switch self {
-        case .client, .listener, .route: [:]
+        case .client, .listener, .connection, .route: [:]
         case .env, .org: [.route: .identity]
         case .instance: [.backend: .identity]
         }
