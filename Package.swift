@@ -67,13 +67,14 @@ let package = Package(
         filter("AntiSpoof", ["PipelineSets", "PipelineWire"]),
         filter("BackendSelect"),
         filter("ProxyV2", ["PipelineWire"]),
+        filter("ProxyV1", ["PipelineWire"]),
         filter("EgressAccounting", ["PipelineFlows"]),
         filter("RateLimit", ["PipelineLimits"]),
         .target(
             name: "FilterCatalog",
             dependencies: [
                 "Pipeline", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit",
+                "FilterProxyV2", "FilterProxyV1", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", exclude: ["README.md"], swiftSettings: strict),
 
         // What control asks of the host: files, programs.
@@ -185,8 +186,8 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterEgressAccounting", "FilterRateLimit", "PipelineSets", "PipelineLimits",
-                "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
+                "FilterProxyV2", "FilterProxyV1", "FilterEgressAccounting", "FilterRateLimit", "PipelineSets",
+                "PipelineLimits", "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
             ], path: "Filters"),
         test(
             "LedgerTests",

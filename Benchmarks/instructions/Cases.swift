@@ -123,7 +123,7 @@ func routes(_ count: Int) -> RouteTableSnapshot? {
             index: number, id: "rt_\(number)", org: "org", app: "app", env: "env",
             hostname: "app\(number).example.com", port: 443, hint: .tlsPassthrough,
             backends: [BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: UInt64(number % 1000 + 1)), 8443))])
-        (spec.proxyV2, spec.backendExpectsProxy) = (true, true)
+        (spec.proxyHeader, spec.backendExpectsProxy) = (.v2, true)
         return spec
     }
     let routing = RoutingState(seed: seed)

@@ -212,11 +212,10 @@ private struct ChainFixture: @unchecked Sendable {
     /// Names with and without a PROXY header on 443 and 9443, a port with one route that takes what is no TLS, a raw one.
     private static let routes: [RouteSpec] = {
         let rows: [(String?, UInt16, proxy: Bool, any: Bool)] = [
-            ("a.example.com", 443, false, false), ("b.example.com", 443, true, false),
-            ("*.w.example.com", 443, true, false),
+            ("a.example.com", 443, false, false), ("b.example.com", 443, true, false), (nil, 5432, true, false),
+            ("*.w.example.com", 443, true, false), ("*.w.example.com", 9443, false, false),
             ("a.example.com", 8443, true, true), ("a.example.com", 9443, false, false),
-            ("b.example.com", 9443, true, false),
-            (nil, 5432, true, false), ("*.w.example.com", 9443, false, false), ("a.example.com", 7443, false, false),
+            ("b.example.com", 9443, true, false), ("a.example.com", 7443, false, false),
             ("a.example.com", 6443, true, false), ("*.w.example.com", 6443, false, false), (nil, 6432, true, false),
         ]
         return rows.enumerated().map { index, row in
@@ -224,7 +223,8 @@ private struct ChainFixture: @unchecked Sendable {
                 index: index, id: "rt_\(index)", org: "acme", app: "shop", env: "prod", hostname: row.0, port: row.1,
                 hint: row.0 == nil ? .tcpRaw : .tlsPassthrough,
                 backends: (1...3).map { BackendSpec(Endpoint(IPAddress(high: 0xFD00 << 48, low: $0), 8443)) })
-            (spec.proxyV2, spec.backendExpectsProxy, spec.allowNonTLS) = (row.proxy, row.proxy, row.any)
+            spec.proxyHeader = row.proxy ? .v2 : .off
+            (spec.backendExpectsProxy, spec.allowNonTLS) = (row.proxy, row.any)
             return spec
         }
     }()

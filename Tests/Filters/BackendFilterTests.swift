@@ -117,7 +117,7 @@ struct BackendFilterTests {
     @Test("R16: a route that asks for a PROXY header is owed one")
     func owed() throws {
         var run = FilterHarness()
-        run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"], flags: .proxyV2))
+        run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"], flags: .proxyHeader))
         #expect(!run.facts.owesProxyHeader)
         #expect(try run.evaluate(BackendFilter.self) == .next)
         #expect(run.facts.owesProxyHeader)

@@ -8,7 +8,7 @@ import Testing
 struct ProxyV2FilterTests {
     private let authority = [Clause(name: "tlv", values: [.word("authority")])]
 
-    private func harness(_ flags: Route.Flags = .proxyV2) -> FilterHarness {
+    private func harness(_ flags: Route.Flags = .proxyHeader) -> FilterHarness {
         var run = FilterHarness()
         run.facts.route = run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"], flags: flags))
         var name = ServerName()

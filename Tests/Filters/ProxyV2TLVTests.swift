@@ -15,7 +15,7 @@ struct ProxyV2TLVTests {
 
     private func harness() -> FilterHarness {
         var run = FilterHarness()
-        run.facts.route = run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"], flags: .proxyV2))
+        run.facts.route = run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"], flags: .proxyHeader))
         var name = ServerName()
         _ = withExactBytes(Array("app.example.com".utf8)) { name.set(wire: $0) }
         run.facts.serverName = name
@@ -114,7 +114,7 @@ struct ProxyV2TLVTests {
             ("a%2Fb", "c", "d"),
         ] {
             var run = FilterHarness()
-            var fake = FakeRoute("rt_1", env: env, flags: .proxyV2)
+            var fake = FakeRoute("rt_1", env: env, flags: .proxyHeader)
             (fake.org, fake.app) = (org, app)
             run.facts.route = run.routes.add(fake)
             #expect(try run.evaluate(ProxyV2Filter.self, [id("env")]) == .next)
@@ -178,7 +178,7 @@ struct ProxyV2TLVTests {
         var run = FilterHarness()
         // What an env's path escapes makes it the longest.
         let long = String(repeating: "/", count: 128)
-        var fake = FakeRoute(long, env: long, hosts: ["a"], flags: .proxyV2)
+        var fake = FakeRoute(long, env: long, hosts: ["a"], flags: .proxyHeader)
         (fake.org, fake.app) = (long, long)
         run.facts.route = run.routes.add(fake)
         var name = ServerName()

@@ -136,9 +136,9 @@ struct RoutingStateTests {
         #expect(rejected(result.problems, "expects", "could forge a header"))
         #expect(rejected(result.problems, "nobody", "env_x"))
         #expect(result.problems.count == 4)
-        #expect(state.snapshot.named("both.example.com")?.pointee.flags == [.proxyV2])
+        #expect(state.snapshot.named("both.example.com")?.pointee.flags == [.proxyHeader])
         // Those that disagree with their backends are there, and refuse.
-        #expect(state.snapshot.named("v2.example.com")?.pointee.flags == [.proxyV2, .proxyMismatch])
+        #expect(state.snapshot.named("v2.example.com")?.pointee.flags == [.proxyHeader, .proxyMismatch])
         #expect(state.snapshot.named("e.example.com")?.pointee.flags == [.proxyMismatch])
         #expect(state.snapshot.routeCount == 4)
     }
@@ -169,7 +169,7 @@ struct RoutingStateTests {
             result.problems.contains { $0.severity == .warning && $0.id == "r4" && $0.problem.contains("no listener") })
         #expect(state.snapshot.named("a.example.com", 8443) != nil)
         #expect(state.snapshot.named("a.example.com", 7777) != nil)
-        #expect(state.snapshot.named("a.example.com", 443)?.pointee.flags == [.proxyV2, .proxyMismatch])
+        #expect(state.snapshot.named("a.example.com", 443)?.pointee.flags == [.proxyHeader, .proxyMismatch])
         #expect(state.snapshot.routeCount == 3)
     }
 
@@ -316,7 +316,7 @@ struct RoutingStateTests {
         var spec = RouteSpec(
             index: 4, id: "rt_web", org: "acme", app: "shop", env: "prod", hostname: "App.example.com.", port: 443,
             hint: .tlsPassthrough, backends: addresses)
-        spec.proxyV2 = true
+        spec.proxyHeader = .v2
         spec.backendExpectsProxy = true
         var bad = spec
         bad.index = 5
@@ -335,7 +335,7 @@ struct RoutingStateTests {
         state.apply([])
         let route = try #require(state.snapshot.named("app.example.com")).pointee
         #expect(route.backends.buffer.map(\.address.endpoint) == addresses.map(\.endpoint))
-        #expect(route.flags == [.proxyV2])
+        #expect(route.flags == [.proxyHeader])
         #expect(state.snapshot.routeCount == 1)
         let listing = state.snapshot.listing()
         #expect(listing.map(\.owner) == ["acme/shop/prod"])

@@ -150,7 +150,7 @@ struct SharedThingsTests {
                 #expect(flags.contains(.proxyMismatch))
                 #expect(state.snapshot.listing().map(\.isMismatched) == [true])
                 #expect(state.apply([good]).problems.isEmpty)
-                #expect(state.snapshot.named("a.example.com")?.pointee.flags == [.proxyV2])
+                #expect(state.snapshot.named("a.example.com")?.pointee.flags == [.proxyHeader])
             }
             // Nor does the old pair go on where the update is refused for something else.
             for other in [route(extra, port: 25), route(extra + ", \"max_connections\": 0")] {
@@ -183,10 +183,10 @@ struct SharedThingsTests {
         state.apply([route])
         route.extra = ", \"proxy_protocol\": \"v2\", \"backend_expects_proxy_protocol\": true"
         #expect(isRejected(state.apply([route]).problems, "ra", "proxy_v2", "proxy_mismatch"))
-        #expect(state.snapshot.named("a.example.com")?.pointee.flags == [.proxyV2, .proxyMismatch])
+        #expect(state.snapshot.named("a.example.com")?.pointee.flags == [.proxyHeader, .proxyMismatch])
         state.listeners = facts(true)
         #expect(state.apply([route]).problems.isEmpty)
-        #expect(state.snapshot.named("a.example.com")?.pointee.flags == [.proxyV2])
+        #expect(state.snapshot.named("a.example.com")?.pointee.flags == [.proxyHeader])
     }
 
     @Test("R5: blocks of the config and a state document are one change: neither is first")

@@ -121,7 +121,7 @@ extension World {
             if !connection.metShortage { fail("\(name), and there was enough") }
         case .internalError:
             if !connection.watchFailed { fail(name) }
-        case .proxyRejected:
+        case .proxyRejected, .proxyTextRejected:
             if !isRejectedWithCause(connection) { fail("\(name), and too few have had cause to say so") }
             return
         case .backendsFull:

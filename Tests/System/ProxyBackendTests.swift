@@ -115,4 +115,82 @@ struct ProxyBackendTests {
         let line = try node.log("the line of rt_api") { $0.route == "rt_api" }
         #expect(line.bytesToBackend == clientHello("api.example.com").count)
     }
+
+    /// A config whose routes send version 1, also from pipelines that know both.
+    private func asVersion1(_ config: ConfigText) -> String {
+        config.description.replacing("proxy_protocol v2", with: "proxy_protocol v1")
+            .replacing("    proxy_v2\n", with: "    proxy_v2\n    proxy_v1\n")
+    }
+
+    @Test(
+        "R16: v1 as well: nginx and HAProxy say who the client is, of IPv6 and IPv4; both also take the node's UNKNOWN",
+        arguments: hosts)
+    func version1(host: String) throws {
+        let (first, second) = (Place("::1", try FreePort.take()), Place("::1", try FreePort.take()))
+        let nginx = try Nginx(
+            seen:
+                "[$proxy_protocol_addr]:$proxy_protocol_port to [$proxy_protocol_server_addr]:$proxy_protocol_server_port",
+            http: """
+                server {
+                    listen \(first) proxy_protocol;
+                    location / { return 200 "you are $proxy_protocol_addr port $proxy_protocol_port.\\n"; }
+                }
+                """, ready: first)
+        let haproxy = try HAProxy(
+            """
+            defaults
+                mode http
+                timeout client 30s
+                timeout server 30s
+                timeout connect 5s
+            frontend api
+                bind \(second.host):\(second.port) accept-proxy
+                http-request return status 200 content-type text/plain lf-string "you are %ci port %cp.\\n"
+
+            """, ready: second)
+        let entries = [Place(host, try FreePort.take()), Place(host, try FreePort.take())]
+        let routes = zip(entries, [first, second]).enumerated().map { index, places in
+            RouteText(host: nil, id: "rt_\(index)", port: places.0.port, backends: [places.1], proxy: true)
+        }
+        var config = ConfigText(rawListeners: entries, routes: routes)
+        config.backend = "round_robin, health web"
+        config.more = "health web {\n    probe http /\n    interval 200ms\n}\n"
+        let node = try Node(asVersion1(config))
+        for (number, entry) in entries.enumerated() {
+            let client = try Socket.connect(to: entry)
+            try client.send("GET / HTTP/1.0\r\n\r\n")
+            let answer = String(decoding: try client.receiveToEnd().bytes, as: UTF8.self)
+            #expect(answer.contains("you are \(host) port "), "\(answer)")
+            client.finish()
+            #expect(try node.log("its line") { $0.route == "rt_\(number)" }.backend != nil)
+        }
+        #expect(nginx.seen.contains("[\(host)]:"))
+        #expect(
+            !node.child.lines.contains { $0.isEvent("backend_down") || $0.isEvent("proxy_rejected") },
+            "\(haproxy.child.output)")
+    }
+
+    @Test(
+        "R16: the line is the first that the backend sees; a route of v1 without the stage is refused with what to add")
+    func version1Bytes() throws {
+        let server = try ManualServer()
+        let entry = Place("::1", try FreePort.take())
+        let config = ConfigText(
+            rawListeners: [entry],
+            routes: [RouteText(host: nil, id: "rt_raw", port: entry.port, backends: [server.place], proxy: true)])
+        let node = try Node(asVersion1(config))
+        let client = try Socket.connect(to: entry)
+        try client.send("hello")
+        let backend = try server.accept()
+        let wanted = "PROXY TCP6 ::1 ::1 \(try client.local.port) \(entry.port)\r\nhello"
+        #expect(try backend.receive(exactly: wanted.utf8.count) == Array(wanted.utf8))
+        client.reset()
+        let line = try node.log("its line") { $0.route == "rt_raw" }
+        #expect(line.bytesToBackend == 5)
+        let path = try node.folder.write(
+            "wrong.pipeline", config.description.replacing("proxy_protocol v2", with: "proxy_protocol v1"))
+        let check = try Binary.run(["check", path])
+        #expect(check.exit == .code(1))
+        #expect((check.out + check.error).contains("has no proxy_v1 stage"), "\(check)")
+    }
 }

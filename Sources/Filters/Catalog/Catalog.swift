@@ -2,6 +2,7 @@ import FilterAddressMatch
 import FilterAntiSpoof
 import FilterBackendSelect
 import FilterEgressAccounting
+import FilterProxyV1
 import FilterProxyV2
 import FilterRateLimit
 import FilterSNI
@@ -17,6 +18,7 @@ public let catalog: [any Filter.Type] = [
     ProxyV2Filter.self,
     AccountFilter.self,
     RateLimitFilter.self,
+    ProxyV1Filter.self,
 ]
 
 extension [any Filter.Type] {

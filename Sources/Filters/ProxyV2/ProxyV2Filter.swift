@@ -56,7 +56,7 @@ public enum ProxyV2Filter: Filter {
     public static func evaluate(
         _ settings: Settings, _ state: inout Void, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        guard view.facts.owesProxyHeader else { return .next }
+        guard view.facts.owesProxyHeader, !view.facts.owesProxyText else { return .next }
         var refusal = Refusal.headerTooLarge
         let isWritten = effects.prependProxyHeader { memory in
             var writer = ProxyV2Writer(proxy: view.facts.client, to: destination(view), in: memory)
@@ -84,8 +84,9 @@ public enum ProxyV2Filter: Filter {
                     + "most \(Prelude.capacity) bytes"
                 : "the PROXY v2 header does not fit into \(Prelude.capacity) bytes"
         }
-        guard view.facts.hasProxyHeader else {
-            return "no PROXY header: the route does not ask for one"
+        guard view.facts.hasProxyHeader, !view.facts.sendsProxyText else {
+            return view.facts.sendsProxyText
+                ? "no PROXY v2 header: the route asks for v1" : "no PROXY header: the route does not ask for one"
         }
         let tlvs = settings.explainTLVs(view)
         return "PROXY v2 header: client \(view.facts.client.endpoint), destination \(destination(view).endpoint)"

@@ -125,7 +125,7 @@ final class BackendsReport {
         var sum = sums.removeValue(forKey: group) ?? Sum()
         if sum.count.add(route.pointee), sum.routes.count < BackendsReport.shown { sum.routes.append(route.pointee.id) }
         if sum.owners.count < BackendsReport.shown, !sum.owners.contains(owner) { sum.owners.append(owner) }
-        if route.pointee.flags.contains(.proxyV2) { sum.hasProxy = true }
+        if route.pointee.flags.contains(.proxyHeader) { sum.hasProxy = true }
         sums[group] = sum
     }
 

@@ -82,8 +82,10 @@ public struct StageCapabilities: OptionSet, Sendable, Hashable {
     public static let connectsAsClient = StageCapabilities(rawValue: 2)
     /// Refuses unreachable destinations for a while before the relay accepts (ADR 0049).
     public static let refusesUnreachable = StageCapabilities(rawValue: 4)
-    /// Sends the PROXY header that routes ask for (R16).
+    /// Sends the PROXY v2 header that routes ask for (R16).
     public static let injectsHeader = StageCapabilities(rawValue: 8)
+    /// The same with version 1.
+    public static let injectsTextHeader = StageCapabilities(rawValue: 128)
     /// Routes without a balance use a hash of the client (R11).
     public static let hashesClients = StageCapabilities(rawValue: 16)
     /// Records flows of open connections (R21).

@@ -27,14 +27,24 @@ public enum Digits {
         }
     }
 
-    /// Appends a number in hex, without zeros in front of it.
-    public static func append(hex value: UInt16, to bytes: inout [UInt8]) {
+    /// The digits of a number, without zeros in front of it.
+    public static func forEach(decimal value: UInt16, _ body: (UInt8) -> Void) {
+        var unit: UInt16 = 10_000
+        while unit > 1, value < unit { unit /= 10 }
+        while unit > 0 {
+            body(0x30 + UInt8(truncatingIfNeeded: value / unit % 10))
+            unit /= 10
+        }
+    }
+
+    /// The same in hex.
+    public static func forEach(hex value: UInt16, _ body: (UInt8) -> Void) {
         var isLeading = true
         for shift in stride(from: 12, through: 0, by: -4) {
             let digit = UInt8(truncatingIfNeeded: value >> shift & 15)
             if isLeading, digit == 0, shift > 0 { continue }
             isLeading = false
-            bytes.append(hex(digit))
+            body(hex(digit))
         }
     }
 }

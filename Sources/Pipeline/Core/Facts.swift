@@ -117,7 +117,11 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var owesProxyHeader: Bool { route.map { owesProxyHeader(of: $0.pointee.flags) } ?? false }
 
     /// The same from a route's flags, without its table.
-    public func owesProxyHeader(of flags: Route.Flags) -> Bool { flags.contains(.proxyV2) && !hasProxyHeader }
+    public func owesProxyHeader(of flags: Route.Flags) -> Bool { flags.contains(.proxyHeader) && !hasProxyHeader }
+    /// It is owed as a line of text (version 1).
+    public var owesProxyText: Bool { owesProxyHeader && sendsProxyText }
+    /// Its route's header is of that version.
+    public var sendsProxyText: Bool { route.map { $0.pointee.flags.contains(.proxyText) } ?? false }
 
     /// - Parameter lasting: stays where it is for as long as the facts are used.
     @inline(__always) public init(_ lasting: UnsafeMutablePointer<LastingFacts>) { self.lasting = lasting }

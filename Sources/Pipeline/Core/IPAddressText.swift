@@ -121,11 +121,14 @@ extension IPAddress: CustomStringConvertible {
     }
 
     /// Appends ``description``, without a String on the way: the connection log writes three or four addresses a line.
-    public func append(to bytes: inout [UInt8]) {
+    public func append(to bytes: inout [UInt8]) { forEachByte { bytes.append($0) } }
+
+    /// The bytes of ``description`` in order, without an allocation.
+    public func forEachByte(_ body: (UInt8) -> Void) {
         if isIPv4 {
             for octet in 12..<16 {
-                if octet > 12 { bytes.append(0x2E) }
-                Digits.append(UInt64(byte(octet)), to: &bytes)
+                if octet > 12 { body(0x2E) }
+                Digits.forEach(decimal: UInt16(byte(octet)), body)
             }
             return
         }
@@ -133,13 +136,13 @@ extension IPAddress: CustomStringConvertible {
         var index = 0
         while index < 8 {
             if index == gap.lowerBound, !gap.isEmpty {
-                bytes.append(0x3A)
-                bytes.append(0x3A)
+                body(0x3A)
+                body(0x3A)
                 index = gap.upperBound
                 continue
             }
-            if index > 0, index != gap.upperBound || gap.isEmpty { bytes.append(0x3A) }
-            Digits.append(hex: group(index), to: &bytes)
+            if index > 0, index != gap.upperBound || gap.isEmpty { body(0x3A) }
+            Digits.forEach(hex: group(index), body)
             index += 1
         }
     }

@@ -70,6 +70,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case idleTimeout
     case backendDown
     case primaryBack
+    case proxyTextRejected
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -115,6 +116,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .idleTimeout: ("relay.idle_timeout", .client)
         case .backendDown: ("drain.backend_down", .upstream)
         case .primaryBack: ("drain.primary_back", .node)
+        case .proxyTextRejected: ("connect.proxy_text_rejected", .upstream)
         }
     }
 }

@@ -72,20 +72,27 @@ public struct RouteOwner: ~Copyable {
     }
 }
 
+/// The PROXY header that a route's backends get (R16).
+public enum SentHeader: String, Sendable, CaseIterable {
+    case off, v1, v2
+}
+
 /// One route for the data path. Immutable; lives as long as its table, which for a worker means one event: what a
 /// connection needs for longer it pins (``RouteCell``, ``RouteOwner``).
 public struct Route: @unchecked Sendable {
     public struct Flags: OptionSet, Sendable {
         public let rawValue: UInt8
         public init(rawValue: UInt8) { self.rawValue = rawValue }
-        /// A PROXY v2 header is sent (R16).
-        public static let proxyV2 = Flags(rawValue: 1)
+        /// A PROXY header is sent (R16).
+        public static let proxyHeader = Flags(rawValue: 1)
         /// As the only route of its (address, port), it may carry bytes that are not TLS (R6).
         public static let allowNonTLS = Flags(rawValue: 2)
         /// Raw TCP: chosen by port alone, never peeked (R2).
         public static let raw = Flags(rawValue: 4)
         /// Its PROXY settings contradict each other (R16): every connection is refused.
         public static let proxyMismatch = Flags(rawValue: 8)
+        /// The header is of version 1, a line of text; else of version 2.
+        public static let proxyText = Flags(rawValue: 16)
     }
 
     public let owner: UnsafePointer<RouteOwner>

@@ -27,6 +27,7 @@ package struct ProbeConversation: Sendable {
 
     private let isTLS: Bool
     private let usesProxy: Bool
+    private let header: [UInt8]
     private let timeout: Instant
     private var isConnected = false
     /// While an answer to the header is awaited: until when.
@@ -45,18 +46,20 @@ package struct ProbeConversation: Sendable {
     ///   - begun: when the connect was begun; the timeout is for the whole probe.
     ///   - place: of the backend, for a request that must name it.
     package init(
-        _ probe: HealthSettings.Probe, usesProxy: Bool, timeout: TimeSpan, begun: Instant, place: String = "localhost"
+        _ probe: HealthSettings.Probe, usesProxy: Bool, isText: Bool = false, timeout: TimeSpan, begun: Instant,
+        place: String = "localhost"
     ) {
         if case .tls = probe { isTLS = true } else { isTLS = false }
         script = ProbeScript(probe, place: place)
         self.usesProxy = usesProxy
+        header = isText ? ProxyV1Writer.unknown : ProxyV2Writer.local
         self.timeout = begun + timeout
         hasSpoken = !script.opening.isEmpty
         if script.isOver { result = .good }
     }
 
-    /// What to send once connected: the LOCAL header, then what the probe begins with.
-    package var opening: [UInt8] { (usesProxy ? ProbeConversation.localHeader : []) + script.opening }
+    /// What to send once connected: the LOCAL header (of version 1: `UNKNOWN`), then what the probe begins with.
+    package var opening: [UInt8] { (usesProxy ? header : []) + script.opening }
 
     /// What is to be sent since the last call.
     package mutating func takeOutgoing() -> [UInt8] {
@@ -145,13 +148,6 @@ package struct ProbeConversation: Sendable {
             result ?? script.lastWord ?? end ?? .unexpected, usesProxy ? ProxyAnswer(reply.ended) : nil,
             percent: script.percent)
     }
-
-    private static let localHeader: [UInt8] = {
-        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 16) { memory in
-            var writer = ProxyV2Writer(localIn: memory)
-            return writer.finish().map(Array.init) ?? []
-        }
-    }()
 }
 
 /// R18: whether a backend accepted a PROXY header.

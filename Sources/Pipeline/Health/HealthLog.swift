@@ -27,7 +27,8 @@ struct HealthLog {
                     line.field("probed", target.settings.place(of: target.key.endpoint).description)
                 }
                 if case .down = event, let text = HealthLog.printable(heard) { line.field("answer", text) }
-                line.field("proxy_v2", target.key.usesProxy)
+                line.field("proxy_v2", target.key.usesProxy && !target.proxyIsText)
+                if target.proxyIsText { line.field("proxy_v1", target.key.usesProxy) }
                 HealthLog.fields(event, &line)
                 if omitted > 0 { line.field("suppressed", omitted) }
             })

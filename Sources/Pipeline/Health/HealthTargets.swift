@@ -71,6 +71,7 @@ package struct ProbeTargets: @unchecked Sendable {
     private struct GroupUse: Hashable {
         let group: UnsafePointer<BackendGroup>
         let usesProxy: Bool
+        let isText: Bool
     }
 
     fileprivate struct Use {
@@ -88,7 +89,9 @@ package struct ProbeTargets: @unchecked Sendable {
             // Its backends get no connections, and what they expect is unknown.
             guard !route.flags.contains(.proxyMismatch) else { return }
             guard let use = use(of: route, entrances, program) else { return }
-            let key = GroupUse(group: route.group, usesProxy: route.flags.contains(.proxyV2))
+            let key = GroupUse(
+                group: route.group, usesProxy: route.flags.contains(.proxyHeader),
+                isText: route.flags.contains(.proxyText))
             uses[key, default: use].add(use, route)
         }
         return uses
@@ -132,6 +135,7 @@ package struct ProbeTargets: @unchecked Sendable {
         for (key, use) in uses {
             for backend in key.group.pointee.backends.buffer {
                 var target = ProbeTarget(backend, usesProxy: key.usesProxy, use.settings, use.routes)
+                target.proxyIsText = key.isText
                 if use.settings.onUp == .endBackup {
                     target.backups = backups(behind: backend, key.group).filter { !primaries.contains($0) }
                 }
@@ -163,7 +167,7 @@ extension ProbeTargets.Use {
 package struct ProbeTarget: @unchecked Sendable {
     package struct Key: Hashable, Comparable, Sendable {
         package let endpoint: Endpoint
-        /// R18: routes to it put a PROXY v2 header in front, so a probe sends a LOCAL one.
+        /// R18: routes to it put a PROXY header in front, so a probe sends a LOCAL one.
         package let usesProxy: Bool
 
         package init(endpoint: Endpoint, usesProxy: Bool) {
@@ -185,6 +189,8 @@ package struct ProbeTarget: @unchecked Sendable {
     package var routes: RouteSample
     /// Backends of later priorities, whose connections end when this one comes back; empty: none do.
     package var backups: [UnsafePointer<BackendCell>] = []
+    /// The header is of version 1.
+    package var proxyIsText = false
 
     init(_ backend: Backend, usesProxy: Bool, _ settings: HealthSettings, _ routes: RouteSample) {
         self.init(

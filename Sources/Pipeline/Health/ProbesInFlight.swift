@@ -64,6 +64,7 @@ struct ProbesInFlight {
         }
         let conversation = ProbeConversation(
             target.settings.probe, usesProxy: target.key.usesProxy && !target.settings.probesElsewhere,
+            isText: target.proxyIsText,
             timeout: target.settings.timeout, begun: now, place: "\(probed)")
         inFlight[place] = ProbeInFlight(
             identity: identity, descriptor: descriptor, conversation: conversation, unsent: conversation.opening)

@@ -18,7 +18,7 @@ package enum ProxyVerdict: String, Sendable, Equatable {
             self = .mismatch
             return
         }
-        guard route.flags.contains(.proxyV2) else {
+        guard route.flags.contains(.proxyHeader) else {
             self = .off
             return
         }

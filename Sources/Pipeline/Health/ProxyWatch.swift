@@ -5,7 +5,7 @@ import PipelineRouting
 import PipelineRuntime
 import PipelineText
 
-/// Checks once a second whether backends of v2 routes accept our header, probes those with doubts from connections, and
+/// Checks once a second whether backends of routes with a PROXY header accept our header, probes those with doubts from connections, and
 /// logs changed verdicts (R18). Costs a walk over the distinct sets of backends, and one over the routes only while a
 /// set has, or just had, a rejecting backend.
 package struct ProxyWatch {
@@ -16,8 +16,10 @@ package struct ProxyWatch {
         let owner: EnvName
     }
 
-    /// Of v2 routes, in the newest table.
+    /// Of routes with a header, in the newest table.
     private var groups: [UnsafePointer<BackendGroup>] = []
+    /// Those with one of version 1.
+    private var texts: Set<UnsafePointer<BackendGroup>> = []
     private var isStale = true
     private var rejected: Set<Rejected> = []
     private var probes = DoubtProbes()
@@ -25,7 +27,7 @@ package struct ProxyWatch {
 
     package init() {}
 
-    /// Nil: there are no v2 routes.
+    /// Nil: there are no such routes.
     package var nextLook: Instant? { [due, probes.deadline].compactMap { $0 }.min() }
     /// Readable when a probe's backend has answered; nil: none is in flight.
     package var descriptor: Descriptor? { probes.descriptor }
@@ -47,10 +49,12 @@ package struct ProxyWatch {
 
     private mutating func collect(_ table: RouteTableSnapshot) {
         isStale = false
+        texts = []
         var seen: Set<UnsafePointer<BackendGroup>> = []
         table.visitAll { route, _ in
-            if route.pointee.flags.intersection([.proxyV2, .proxyMismatch]) == .proxyV2 {
+            if route.pointee.flags.intersection([.proxyHeader, .proxyMismatch]) == .proxyHeader {
                 seen.insert(route.pointee.group)
+                if route.pointee.flags.contains(.proxyText) { texts.insert(route.pointee.group) }
             }
         }
         groups = Array(seen)
@@ -64,7 +68,7 @@ package struct ProxyWatch {
                 if let answer = answers[backend.address.endpoint] { note(answer, cell) }
                 let doubts = cell.pointee.headerDoubts.load(ordering: .relaxed)
                 guard doubts != 0, ProxyVerdict(cell) != .rejected else { continue }
-                probes.ask(backend, doubts, now)
+                probes.ask(backend, doubts, isText: texts.contains(group), now)
             }
         }
     }
@@ -150,7 +154,7 @@ struct DoubtProbes {
         probesPerSecond: 1, panic: .failFast, ejection: .none)
 
     /// Starts a probe, unless one is in flight, or there are no new doubts.
-    mutating func ask(_ backend: Backend, _ doubts: UInt64, _ now: Instant) {
+    mutating func ask(_ backend: Backend, _ doubts: UInt64, isText: Bool, _ now: Instant) {
         let endpoint = backend.address.endpoint
         if let known = asked[endpoint] {
             guard known.doubts != doubts, let next = known.next, next <= now else { return }
@@ -159,9 +163,10 @@ struct DoubtProbes {
             guard asked.count < DoubtProbes.memoryLimit else { return }
         }
         guard var inFlight = inFlight ?? make(), !inFlight.isFull else { return }
-        let target = ProbeTarget(
+        var target = ProbeTarget(
             key: .init(endpoint: endpoint, usesProxy: true), cell: backend.cell, settings: DoubtProbes.settings,
             instance: "")
+        target.proxyIsText = isText
         let identity = nextIdentity
         nextIdentity += 1
         let end = inFlight.begin(identity, target, now)

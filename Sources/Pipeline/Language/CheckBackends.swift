@@ -14,7 +14,7 @@ package struct BackendFields: Sendable {
     /// Ports 1...65535.
     package var backends: [Located<BackendSpec>] = []
     /// True for `v2`; nil: not given, which means `off`.
-    package var proxyV2: Located<Bool>?
+    package var proxyHeader: Located<SentHeader>?
     package var backendExpectsProxy: Located<Bool>?
     /// Nil: as the `backend` stage says.
     package var balance: Located<Balance>?
@@ -26,7 +26,7 @@ package struct BackendFields: Sendable {
     /// A route's, which leads to the block: what that says holds for all its routes. Limits are of each.
     func leading(to block: BackendFields) -> BackendFields {
         BackendFields(
-            backends: block.backends, proxyV2: block.proxyV2 ?? proxyV2,
+            backends: block.backends, proxyHeader: block.proxyHeader ?? proxyHeader,
             backendExpectsProxy: block.backendExpectsProxy ?? backendExpectsProxy, balance: block.balance ?? balance,
             maxConnections: maxConnections, health: block.health ?? health)
     }

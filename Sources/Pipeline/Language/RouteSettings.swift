@@ -177,9 +177,16 @@ enum RouteSettings {
         },
         text: { $0.group.map { [$0.value.name.value] } ?? [] })
 
-    private static let proxy = RouteSetting.flag(
-        "proxy_protocol", ("v2", "off"), \.backend.proxyV2, "put a PROXY v2 header in front",
-        inGroup: "as the route says", saidByGroup: { $0.proxyV2?.span })
+    private static let proxy = RouteSetting(
+        SettingLine(
+            "proxy_protocol", [[.choice(name: "version", [SentHeader.v2, .v1, .off].map(\.rawValue))]],
+            "put a PROXY header of that version in front; its pipeline has a stage `proxy_v2` or `proxy_v1`",
+            without: "`off`"),
+        inGroup: "as the route says", saidByGroup: { $0.proxyHeader?.span },
+        read: .clause { draft, clause, span in
+            draft.backend.proxyHeader = SentHeader(rawValue: clause.word() ?? "").map { Located($0, span) }
+        },
+        text: { $0.backend.proxyHeader.map { [$0.value.rawValue] } ?? [] })
 
     private static let expectsProxy = RouteSetting.flag(
         "backend_expects_proxy_protocol", ("true", "false"), \.backend.backendExpectsProxy,

@@ -100,7 +100,7 @@ package enum ListenerPlan {
             return ListenerFacts(
                 address: address, ports: ports, hint: hint,
                 injectsProxy: pipeline.capabilities.contains(.injectsHeader),
-                pipeline: pipeline.name)
+                injectsText: pipeline.capabilities.contains(.injectsTextHeader), pipeline: pipeline.name)
         }
         return program.listeners.filter { !$0.mode.intercepts }.map {
             fact($0.endpoint.address, $0.ports, $0.hint, $0.chain)

@@ -46,7 +46,7 @@ struct RouteBlocks {
             env: block.owner.value.env, hostname: claim.hostname, port: claim.port.value, hint: block.hint,
             backends: claim.group == nil ? claim.fields.backends.map(\.value) : [])
         if number > 0 { spec.claim = "\(claim.hostname ?? ""):\(claim.port.value)" }
-        spec.proxyV2 = claim.fields.proxyV2?.value ?? false
+        spec.proxyHeader = claim.fields.proxyHeader?.value ?? .off
         spec.backendExpectsProxy = claim.fields.backendExpectsProxy?.value ?? false
         spec.allowNonTLS = block.allowNonTLS?.value ?? false
         spec.balance = claim.fields.balance?.value
@@ -110,7 +110,7 @@ struct RouteBlocks {
         case "env_id"?, "owner"?: block.owner.span
         case "hostname"?: claim.span
         case "listen_port"?, "protocol_hint"?: claim.port.span
-        case "proxy_protocol"?: block.proxyV2?.span ?? block.span
+        case "proxy_protocol"?: block.proxyHeader?.span ?? block.span
         case "backend_expects_proxy_protocol"?: block.backendExpectsProxy?.span ?? block.span
         case "balance"?: block.balance?.span ?? block.span
         case "max_connections"?: block.maxConnections?.span ?? block.span

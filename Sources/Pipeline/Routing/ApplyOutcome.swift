@@ -123,6 +123,6 @@ extension ApplyRun {
     private func isMismatched(_ version: Version) -> Bool {
         let options = object(version).options
         return version.options.contains(.proxyMismatch)
-            || options.contains(.proxyV2) != options.contains(.expectsProxy)
+            || options.contains(.proxyHeader) != options.contains(.expectsProxy)
     }
 }

@@ -18,7 +18,7 @@ public struct RouteSpec: Sendable {
     public var backends: [BackendSpec]
     /// The `backends` block.
     public var group: String?
-    public var proxyV2 = false
+    public var proxyHeader = SentHeader.off
     public var backendExpectsProxy = false
     public var allowNonTLS = false
     /// Nil: as the `backend` stage says.
@@ -123,7 +123,7 @@ private struct ConfigBuilder {
         var draft = ObjectDraft(.route, at: place)
         let route = route(spec, &draft)
         var options: RouteOptions = spec.hint == .tcpRaw ? .raw : []
-        if spec.proxyV2 { options.insert(.proxyV2) }
+        options.insert(spec.proxyHeader)
         if spec.backendExpectsProxy { options.insert(.expectsProxy) }
         if spec.allowNonTLS { options.insert(.allowNonTLS) }
         let host = hostname(spec, &draft, &options)

@@ -7,16 +7,20 @@ public struct ListenerFacts: Sendable, Hashable {
     public let hint: ProtocolHint
     /// Its pipeline has a `proxy_v2` stage.
     public let injectsProxy: Bool
+    /// The same with `proxy_v1`.
+    public let injectsText: Bool
     /// The pipeline's name, for people.
     public let pipeline: String
 
     public init(
-        address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, injectsProxy: Bool, pipeline: String
+        address: IPAddress, ports: ClosedRange<UInt16>, hint: ProtocolHint, injectsProxy: Bool,
+        injectsText: Bool = false, pipeline: String
     ) {
         self.address = address
         self.ports = ports
         self.hint = hint
         self.injectsProxy = injectsProxy
+        self.injectsText = injectsText
         self.pipeline = pipeline
     }
 }
@@ -73,26 +77,31 @@ struct RouteRules {
     /// R16: why the PROXY settings contradict each other. Such a route is applied but refuses connections: its previous
     /// version must not continue, and the log line says why.
     func mismatch(_ options: RouteOptions, port: UInt16) -> Fault? {
-        switch (options.contains(.proxyV2), options.contains(.expectsProxy)) {
+        let version = options.sentHeader.rawValue
+        switch (options.contains(.proxyHeader), options.contains(.expectsProxy)) {
         case (true, false):
             return Fault(
                 field: "proxy_protocol",
-                problem: "is v2, but backend_expects_proxy_protocol is not true",
+                problem: "is \(version), but backend_expects_proxy_protocol is not true",
                 remedy: "set backend_expects_proxy_protocol to true once the backend does, or proxy_protocol to off")
         case (false, true):
             return Fault(
                 field: "backend_expects_proxy_protocol",
                 problem: "is true, but proxy_protocol is off: a client could forge a header",
-                remedy: "set proxy_protocol to v2, or make the backend expect no header and set this to false")
+                remedy:
+                    "set proxy_protocol to v1 or v2, as the backend expects, or make the backend expect no header and set this to false"
+            )
         case (false, false): return nil
         case (true, true): break
         }
-        return serving(port).first { !$0.injectsProxy }.map {
+        let isText = options.contains(.proxyText)
+        return serving(port).first { isText ? !$0.injectsText : !$0.injectsProxy }.map {
             Fault(
                 field: "proxy_protocol",
-                problem: "is v2, but pipeline \"\($0.pipeline)\" of port \(port) has no proxy_v2 stage: "
+                problem:
+                    "is \(version), but pipeline \"\($0.pipeline)\" of port \(port) has no proxy_\(version) stage: "
                     + "the backend would get no header, or one that a client forged",
-                remedy: "add proxy_v2 to that pipeline after backend, or use a port whose pipeline has it")
+                remedy: "add proxy_\(version) to that pipeline after backend, or use a port whose pipeline has it")
         }
     }
 

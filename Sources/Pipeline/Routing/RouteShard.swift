@@ -157,7 +157,8 @@ extension RouteOptions {
     var flags: Route.Flags {
         var flags: Route.Flags = []
         if contains(.raw) { flags.insert(.raw) }
-        if contains(.proxyV2) { flags.insert(.proxyV2) }
+        if contains(.proxyHeader) { flags.insert(.proxyHeader) }
+        if contains(.proxyText) { flags.insert(.proxyText) }
         if contains(.allowNonTLS) { flags.insert(.allowNonTLS) }
         if contains(.proxyMismatch) { flags.insert(.proxyMismatch) }
         return flags

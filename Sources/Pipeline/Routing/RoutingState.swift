@@ -189,7 +189,7 @@ public struct RouteListing: Sendable, Equatable {
     public let hostname: String?
     public let port: UInt16
     public let hint: ProtocolHint
-    public let proxyV2: Bool
+    public let proxyHeader: SentHeader
     /// R16: every connection is refused.
     public let isMismatched: Bool
     public let allowNonTLS: Bool
@@ -206,7 +206,7 @@ public struct RouteListing: Sendable, Equatable {
         hostname = route.hostname
         port = route.route.port
         hint = route.options.contains(.raw) ? .tcpRaw : .tlsPassthrough
-        proxyV2 = route.options.contains(.proxyV2)
+        proxyHeader = route.options.sentHeader
         isMismatched = route.options.contains(.proxyMismatch)
         allowNonTLS = route.options.contains(.allowNonTLS)
         backends = route.route.backends.buffer.map {

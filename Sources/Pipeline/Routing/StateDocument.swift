@@ -14,13 +14,22 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     public init(rawValue: UInt16) { self.rawValue = rawValue }
     static let wildcard = RouteOptions(rawValue: 1)
     static let raw = RouteOptions(rawValue: 2)
-    static let proxyV2 = RouteOptions(rawValue: 4)
+    static let proxyHeader = RouteOptions(rawValue: 4)
     static let expectsProxy = RouteOptions(rawValue: 8)
     static let ipv4Required = RouteOptions(rawValue: 16)
     static let allowNonTLS = RouteOptions(rawValue: 32)
     /// R16: its PROXY settings contradict each other, so every connection is refused. Derived, not read.
     static let proxyMismatch = RouteOptions(rawValue: 64)
     static let suffix = RouteOptions(rawValue: 128)
+    /// The PROXY header is of version 1. Beyond ``balance`` and ``onDelete``.
+    static let proxyText = RouteOptions(rawValue: 1 << 13)
+
+    /// What its backends get, and what they expect.
+    var sentHeader: SentHeader { contains(.proxyHeader) ? contains(.proxyText) ? .v1 : .v2 : .off }
+    mutating func insert(_ header: SentHeader) {
+        if header != .off { insert(.proxyHeader) }
+        if header == .v1 { insert(.proxyText) }
+    }
 
     /// What its name is, whether it is matched by or not.
     var nameKind: KeyKind { contains(.wildcard) ? .wildcard : contains(.suffix) ? .suffix : .exact }
@@ -31,7 +40,7 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     var onDelete: OnDelete { OnDelete(rawValue: UInt8(rawValue >> 11 & 3)) ?? .keep }
     func with(_ balance: Balance?, _ onDelete: OnDelete) -> RouteOptions {
         let number = balance.map { UInt16($0.rawValue) + 1 } ?? 0
-        return RouteOptions(rawValue: rawValue & 0xFF | number << 8 | UInt16(onDelete.rawValue) << 11)
+        return RouteOptions(rawValue: rawValue & 0xE0FF | number << 8 | UInt16(onDelete.rawValue) << 11)
     }
 }
 

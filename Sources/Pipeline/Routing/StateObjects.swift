@@ -83,8 +83,6 @@ extension StateBuilder {
         "balance", "on_delete",
     ])
 
-    private enum ProxyProtocol: String, CaseIterable { case off, v2 }
-
     mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
         let place = Place(line: reader.line, column: reader.column)
         var draft = ObjectDraft(.route, at: place)
@@ -107,8 +105,8 @@ extension StateBuilder {
             case 5: process = try draft.symbol(&reader, "backend_process_type", in: symbols)
             case 6: backendPort = try draft.port(&reader, "backend_port")
             case 7:
-                let proxy = try draft.choice(&reader, "proxy_protocol") { (proxy: ProxyProtocol) in proxy.rawValue }
-                if proxy == .v2 { options.insert(.proxyV2) }
+                let proxy = try draft.choice(&reader, "proxy_protocol") { (sent: SentHeader) in sent.rawValue }
+                options.insert(proxy ?? .off)
             case 8:
                 let expects = try draft.bool(&reader, "backend_expects_proxy_protocol")
                 if expects == true { options.insert(.expectsProxy) }
@@ -134,7 +132,7 @@ extension StateBuilder {
                     backendList: 0, place: place))
             return
         }
-        if let id, options.contains(.proxyV2) != options.contains(.expectsProxy) { noteMismatch(id) }
+        if let id, options.contains(.proxyHeader) != options.contains(.expectsProxy) { noteMismatch(id) }
         _ = accept(
             draft, id: id,
             required: [

@@ -41,7 +41,8 @@ extension Worker {
         switch reason {
         case .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,
             .halfCloseTimeoutClient, .halfCloseTimeoutUpstream:
-            return RuntimeReason.proxyRejected.code
+            let isText = slot.pointee.routeFlags.contains(.proxyText)
+            return (isText ? RuntimeReason.proxyTextRejected : .proxyRejected).code
         default: return cause
         }
     }
