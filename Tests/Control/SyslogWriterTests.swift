@@ -121,6 +121,34 @@ struct SyslogWriterTests {
         #expect(site.writer.flush(patience: 60_000))
     }
 
+    @Test("a daemon that ends while its queue is full: the rest goes to the next one, in order")
+    func stuckThenGone() throws {
+        let site = try WriterSite()
+        let path = site.path("log")
+        var daemon: Daemon? = try Daemon(unix: path)
+        try site.use(connections: .syslog(SyslogSettings(.unix(path))))
+        for number in 0..<2000 { site.say("n\(number)") }
+        try awaitUntil("its queue is full") { site.writer.out.counts.waiting > 0 }
+        let before = site.writer.out.counts.waiting
+        daemon = nil
+        try awaitUntil("that it is away") { site.has("err", "log_failed") }
+        #expect(site.writer.out.counts.waiting > 0 && site.writer.out.counts.waiting <= before)
+        let next = try Daemon(unix: path)
+        try awaitUntil("the last") { next.take().last?.hasSuffix(" n1999") == true }
+        #expect(texts(next.received) == Array(numbered(0..<2000).suffix(next.received.count)))
+        withExtendedLifetime(daemon) {}
+    }
+
+    @Test("a socket of streams in the place of a daemon's is said for what it is")
+    func streams() throws {
+        let site = try WriterSite()
+        let listener = cl_unix_listen(site.path("log"), 0o600, 1)
+        defer { close(listener) }
+        try site.use(connections: .syslog(SyslogSettings(.unix(site.path("log")))))
+        site.say("n0")
+        try awaitUntil("why not") { site.text("err").contains("it is no socket for datagrams") }
+    }
+
     @Test("UDP: refused datagrams are counted, it is said once, and once they are taken again nothing more is lost")
     func refused() throws {
         let site = try WriterSite()

@@ -345,6 +345,7 @@ package final class LogWriter: @unchecked Sendable {
         case ENOSPC, EDQUOT: "the disk is full"
         case EPIPE: "its reader is gone"
         case ECONNREFUSED, ENOENT, ENOTCONN, ECONNRESET: "no syslog daemon is there"
+        case EPROTOTYPE: "it is no socket for datagrams"
         case EACCES, EPERM: "this process may not write to it"
         case ENETUNREACH, EHOSTUNREACH: "there is no route to its host"
         default: kernelError(counts.error)
