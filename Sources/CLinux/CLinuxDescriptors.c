@@ -45,21 +45,27 @@ static void close_all_but(int *kept, int count) {
 }
 
 int cl_own_descriptors(const int *kept, int count) {
-    int all[8];
-    if (count < 0 || count > 7) return -EINVAL;
+    if (count < 0 || count > 1 << 16) return -EINVAL;
+    int *all = malloc((size_t)(count + 1) * sizeof *all);
+    if (!all) return -ENOMEM;
     int process = own_process();
-    if (process < 0) return process;
+    if (process < 0) {
+        free(all);
+        return process;
+    }
     /* While it can still be given up: whether descriptors may be taken. */
     int taken = cl_take_descriptor(process, process);
     if (taken >= 0) close(taken);
     int failed = taken < 0 ? taken : unshare(CLONE_FILES) < 0 ? -errno : 0;
     if (failed) {
         close(process);
+        free(all);
         return failed;
     }
     for (int i = 0; i < count; i++) all[i] = kept[i];
     all[count] = process;
     close_all_but(all, count + 1);
+    free(all);
     return process;
 }
 

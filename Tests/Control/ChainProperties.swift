@@ -334,7 +334,7 @@ private struct ChainRun: ~Copyable {
     private mutating func step(_ number: Int) -> (reason: ReasonCode?, total: Int, isNonBlocking: Bool)? {
         let stage = place.chain.stages[number]
         switch evaluate(stage) {
-        case .next: return nil
+        case .next, .wait: return nil
         case .needBytes(let total): return (nil, total, false)
         case .inspect(let total): return (nil, total, true)
         case .refuse(let code): return stage.shadow ? nil : (stage.code(code), 0, false)

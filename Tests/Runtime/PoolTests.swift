@@ -56,6 +56,7 @@ struct PipeKernel: Kernel {
     func watch(_ descriptor: Descriptor, _ key: EventKey) -> Outcome { Outcome(0) }
     func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome { Outcome(0) }
     func unwatch(_ descriptor: Descriptor) {}
+    func wake(workersAt place: Int) {}
     func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int { 0 }
 }
 

@@ -29,18 +29,19 @@ struct SlotChecksTests {
         return slot
     }
 
-    @Test("a connection goes from one phase to the next, and never back")
+    @Test("a connection goes from one phase to the next, and never back, but for who waits in a queue")
     func order() {
         let all: [Phase] = [
-            .free, .peeking, .connecting, .relaying, .closingByClient, .closingByUpstream, .losingClient,
+            .free, .peeking, .queued, .connecting, .relaying, .closingByClient, .closingByUpstream, .losingClient,
             .losingUpstream,
         ]
         for from in all {
             let next = all.filter { from.leads(to: $0) }
             switch from {
             case .free: #expect(next == [.peeking])
-            case .peeking: #expect(next == [.free, .connecting])
-            case .connecting: #expect(next == [.free, .connecting, .relaying])
+            case .peeking: #expect(next == [.free, .queued, .connecting])
+            case .queued: #expect(next == [.free, .peeking, .queued, .connecting], "it is asked about again")
+            case .connecting: #expect(next == [.free, .queued, .connecting, .relaying])
             case .relaying:
                 #expect(next == [.free, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream])
             case .closingByClient, .closingByUpstream: #expect(next == [.free, .losingClient, .losingUpstream])
@@ -54,6 +55,23 @@ struct SlotChecksTests {
 
     @Test("a connection on its way is fine in each phase", arguments: [Phase.free, .peeking, .connecting, .relaying])
     func fine(phase: Phase) { #expect(Self.slot(phase).flaw == nil) }
+
+    @Test("one that waits for a place has its first bytes, a deadline and a watched client, and no backend")
+    func queued() {
+        func queued(_ change: (inout Slot) -> Void) -> String? {
+            var slot = Self.slot(.peeking)
+            slot.enter(.queued)
+            slot.timerBucket = 7
+            slot.marks = [.clientWatched]
+            change(&slot)
+            return slot.flaw
+        }
+        #expect(queued { _ in } == nil)
+        let changes: [(inout Slot) -> Void] = [
+            { $0.pending = Flow.none }, { $0.timerBucket = Flow.none }, { $0.marks = [] }, { $0.tried = 1 },
+        ]
+        for change in changes { #expect(queued(change)?.hasPrefix("S37:") == true) }
+    }
 
     @Test("a relaying one is fine while it waits, splices, gathers, and ends")
     func fineOnItsWay() {

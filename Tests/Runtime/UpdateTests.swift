@@ -214,6 +214,7 @@ private struct QuietKernel: Kernel {
         return Outcome(0)
     }
     mutating func unwatch(_ descriptor: Descriptor) { unwatched += 1 }
+    func wake(workersAt place: Int) {}
     func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int { 0 }
 
     private var none: Outcome { Outcome(-Int(ErrorNumber.again)) }

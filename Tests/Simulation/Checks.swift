@@ -135,6 +135,7 @@ extension World {
         wakes = timeout.map { clock &+ $0.nanoseconds } ?? .max
         checkHolds()
         checkCells()
+        checkQueue()
         control.library.checkPins(self)
         control.checkDrains(self, wakes: wakes)
         if connections.count(where: \.waits) > scenario.limits.unrouted { fail("S33: more wait than may") }
@@ -202,6 +203,9 @@ extension World {
     /// the client is.
     private func checkCounted(_ connection: Connection) {
         guard scenario.chains[connection.plan.listener].limit != .none, !connection.isCounted else { return }
+        let chain = scenario.chains[connection.plan.listener]
+        // Who waits for a place above a stage that may say who the client is has not come to it.
+        if connection.queuedAt != nil, chain.believes, connection.inspection == .none { return }
         let isSettled = connection.plan.trusted == 0 || connection.inspection == .over
         if connection.passed != 0, isSettled { fail("S32: #\(connection.index) is there, and is in no limit") }
     }
@@ -216,6 +220,10 @@ extension World {
         for connection in connections where connection.isLive {
             let client = connection.client
             guard !client.hasEdge || client.key == nil else { continue }
+            if isQueued(connection) {
+                checkQueuedSleep(connection)
+                continue
+            }
             guard let upstream = connection.upstream, upstream.isOpen else {
                 if client.unread > 0 || client.finArrived || client.isDead {
                     fail("S6: the worker sleeps, and #\(connection.index) has first bytes that nobody reads")

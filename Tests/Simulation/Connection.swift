@@ -34,6 +34,12 @@ final class Connection {
     /// What its address counts for: that of its socket is in other networks than the one that is believed.
     var network: Int { plan.network + (isBelieved ? Connection.networks : 0) }
     static let networks = 5
+    /// When a stage first said that it has to wait for a place; nil: none does.
+    var queuedAt: UInt64?
+    /// When it got its place, if it waited for one.
+    var leftQueue: UInt64 = 0
+    /// Its last stage has passed it.
+    var isThrough = false
     /// In the order of accepts.
     var number = 0
     var inspection = Inspection.none

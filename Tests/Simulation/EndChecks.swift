@@ -10,6 +10,7 @@ extension World {
         let connection = connections[index]
         stats.reasons[record.reason.rawValue, default: 0] += 1
         note("record of #\(index): reason \(reasonText(record.reason))")
+        if record.queued > .zero, record.isRelayed { stats.servedFromQueue += 1 }
         if connection.record != nil { return fail("S5: #\(index) ends twice") }
         connection.record = record
         guard connection.state == .accepted else {
@@ -70,7 +71,11 @@ extension World {
         var name: String { "S5: #\(connection.index) ended as \(reasonText(code))" }
         let upstream = connection.upstream
         guard let reason = RuntimeReason(rawValue: code.rawValue) else {
-            if connection.isRefusedByStage != code { fail("\(name), which no stage said") }
+            if isQueueEnd(code) {
+                checkQueueEnd(connection, code, name)
+            } else if connection.isRefusedByStage != code {
+                fail("\(name), which no stage said")
+            }
             return checkReset(connection, name)
         }
         switch reason {
@@ -115,6 +120,9 @@ extension World {
         case .routeChanged:
             if !scenario.movesRoutes { fail("\(name), and nothing did") }
             if connection.route == nil { fail("\(name), and it never had one") }
+        case .queueAbandoned:
+            if !connection.client.isDead, !connection.client.finArrived { fail("\(name), and it has not") }
+            if scenario.queue == nil || connection.attempts > 0 { fail("\(name), and it did not wait") }
         case .clientLeftEarly, .abandoned:
             if !connection.client.isDead { fail("\(name), and it has not") }
         case .kernelMemory:
@@ -141,6 +149,21 @@ extension World {
             fail(name)
         }
         checkReset(connection, name)
+    }
+
+    /// As the reasons of ``BackendStage`` stand.
+    private func isQueueEnd(_ code: ReasonCode) -> Bool {
+        let base = simulatedReasons.bases[3]
+        return code.rawValue == base + 1 || code.rawValue == base + 2
+    }
+
+    /// [S37] Whoever was refused or given up for a queue did not have a backend, and waited for as long as it says.
+    private func checkQueueEnd(_ connection: Connection, _ code: ReasonCode, _ name: @autoclosure () -> String) {
+        guard let spec = scenario.queue, connection.attempts == 0 else {
+            return fail("\(name()), and it need not wait")
+        }
+        guard code.rawValue == simulatedReasons.bases[3] + 2, let since = connection.queuedAt else { return }
+        if clock < since + spec.patience.nanoseconds { fail("\(name()), before its time was over") }
     }
 
     private func checkReset(_ connection: Connection, _ name: @autoclosure () -> String) {
@@ -210,6 +233,9 @@ extension World {
         checkCells()
         checkCellTotals()
         checkLines()
+        if let queue = control.library.queue?.queue, queue.pointee.waiting.current > 0 {
+            fail("S37: \(queue.pointee.waiting.current) still wait")
+        }
         checkAccounts()
         if statesAlive > 0 { fail("S16: \(statesAlive) stage states are never freed") }
     }

@@ -7,6 +7,7 @@ struct FakeKernel: Kernel {
 
     func now() -> Instant { Instant(nanoseconds: world.clock) }
     func wallClock() -> UInt64 { 1_700_000_000_000_000_000 + world.clock }
+    func wake(workersAt place: Int) { world.note("rings worker \(place)") }
     func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int {
         world.wait(events, timeout: timeout)
     }

@@ -97,6 +97,7 @@ struct MutantKernel: Kernel {
         return count - 1
     }
 
+    mutating func wake(workersAt place: Int) { base.wake(workersAt: place) }
     mutating func take(_ listener: Descriptor) -> Outcome { base.take(listener) }
     mutating func stopListening(_ listener: Descriptor) { base.stopListening(listener) }
 

@@ -99,6 +99,10 @@ struct Scenario {
     /// By candidate: the most connections at once; 0: no limit.
     var backendLimits: [UInt32] = []
     var ejection: EjectionPolicy?
+    /// Where connections wait for a candidate with room; nil: they are refused.
+    var queue: QueueSpec?
+    /// Another worker is always longer there, and never takes its turn.
+    var hasRival = false
     /// A new snapshot brings a new program, and not only new routes.
     var changesProgram = false
     /// Tables differ: the route comes and goes, has another owner, other backends.
@@ -189,6 +193,8 @@ struct Scenario {
         pacedSegment = random.pick([nil, 1448, 20_000, 65_464])
         settings.userTimeout = random.pick([.seconds(2), .seconds(30), .seconds(120)])
         shortage = random.chance(8) ? random.pick([5, 50]) : 0
+        apart = SeededRandom(seed: seed ^ 0x5EED_0037)
+        drawQueue(&apart)
         if random.chance(30) { makeRush(&random) } else if random.chance(5) { makeFlood(&random) }
     }
 

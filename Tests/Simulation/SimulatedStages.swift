@@ -14,6 +14,7 @@ struct StageSettings: @unchecked Sendable {
     let chain: ChainPlan
     let reasonBase: UInt16
     let program: ProgramMark
+    var isBackend: Bool { reasonBase == simulatedReasons.bases[3] }
 }
 
 /// Counted, so that a state that is never freed, or freed twice, shows.
@@ -174,7 +175,11 @@ enum LimitStage: SimulatedStage {
 enum BackendStage: SimulatedStage {
     static var descriptor: FilterDescriptor {
         FilterDescriptor(
-            keyword: "backend", summary: "", gives: [.route, .backend], reasons: [ReasonSpec("no_route", .client, "")])
+            keyword: "backend", summary: "", gives: [.route, .backend],
+            reasons: [
+                ReasonSpec("no_route", .client, ""), ReasonSpec("queue_full", .client, ""),
+                ReasonSpec("queue_timeout", .client, ""),
+            ])
     }
     static func lookUp(_ settings: StageSettings, _ view: ConnectionView) -> UnsafePointer<Route>? {
         let world = settings.world
@@ -194,6 +199,10 @@ enum BackendStage: SimulatedStage {
         guard let plan = world.routeFound(connection, route) else { return .refuse(0) }
         let candidates = world.candidates(connection, plan, except: view.facts.tried)
         effects.setCandidates(candidates)
+        if let verdict = world.wait(connection, world.queueRule(route), candidates, view, effects, isNew: false) {
+            effects.setCandidates(BackendCandidates())
+            return verdict
+        }
         if candidates.count == 0, view.facts.tried.count == 0 {
             connection.isRefusedByStage = ReasonCode(rawValue: settings.reasonBase)
         }
@@ -209,6 +218,10 @@ enum BackendStage: SimulatedStage {
         connection.route = (plan.cell, plan.owner)
         let candidates = world.candidates(connection, plan, except: TriedBackends())
         effects.setRoute(route, candidates: candidates)
+        if let verdict = world.wait(connection, world.queueRule(route), candidates, view, effects, isNew: true) {
+            effects.setRoute(route, candidates: BackendCandidates())
+            return verdict
+        }
         if let ejection = settings.world.ejection { effects.setEjection(ejection) }
         effects.setIdleTimeout(world.scenario.idleTimeout)
         settings.world.hold(connection, connection.plan.reservations.dropFirst(), effects)
@@ -248,5 +261,8 @@ enum AccountStage: SimulatedStage {
     static func disposeState(_ state: inout StageState) { state.handOver() }
     static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
         -> Verdict
-    { .next }
+    {
+        connection.isThrough = true
+        return .next
+    }
 }

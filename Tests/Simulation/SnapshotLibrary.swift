@@ -24,12 +24,14 @@ final class SnapshotLibrary {
     private let owners: UnsafeMutableBufferPointer<RouteOwner>
     private let cells: UnsafeMutableBufferPointer<RouteCell>
     private let turns = UnsafeMutablePointer<GroupCell>.allocate(capacity: 1)
+    let queue: SharedQueue?
     private let scenario: Scenario
     private var entries: [Entry] = []
     private var programs: [ProgramEntry] = []
 
     init(_ scenario: Scenario) {
         self.scenario = scenario
+        queue = scenario.queue.map { SharedQueue($0, hasRival: scenario.hasRival) }
         owners = .allocate(capacity: TablePlan.kinds)
         cells = .allocate(capacity: TablePlan.kinds)
         turns.initialize(to: GroupCell())
@@ -59,7 +61,10 @@ final class SnapshotLibrary {
                 cell: UnsafePointer(world.backendCells.baseAddress.unsafelyUnwrapped + candidate))
         }
         let group = UnsafeMutablePointer<BackendGroup>.allocate(capacity: 1)
-        group.initialize(to: BackendGroup(backends: FrozenArray(members), cell: turns))
+        group.initialize(
+            to: BackendGroup(
+                backends: FrozenArray(members), cell: turns,
+                policy: plan.hasQueue ? queue.map { UnsafePointer($0.policy) } : nil))
         let table = UnsafeMutablePointer<TableOfOne>.allocate(capacity: 1)
         let route = Route(
             owner: owner(plan.owner), group: group, cell: cell(plan.cell), port: UInt16(generation), flags: [])

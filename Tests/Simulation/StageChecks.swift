@@ -75,12 +75,14 @@ extension World {
         switch verdict {
         case .inspect:
             // Above a stage that waits it waits too, until the deadline; after that it does not block.
-            let deadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
+            // Who has waited for a place may come to it late, and is then told so at once.
+            let deadline = max(connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds, connection.leftQueue)
             connection.peekDeadline = settings.chain.inspectsFirst && clock < deadline ? deadline : nil
             connection.inspection = .open
             return
         case .needBytes:
-            connection.peekDeadline = connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds
+            connection.peekDeadline = max(
+                connection.acceptedAt &+ settings.chain.peekTimeout.nanoseconds, connection.leftQueue)
             return
         case .refuse(let reason):
             if settings.stage != 0 || !settings.chain.shadows {
@@ -88,7 +90,15 @@ extension World {
                 connection.peekDeadline = nil
                 return
             }
+        case .wait:
+            connection.peekDeadline = nil
+            connection.queuedAt = connection.queuedAt ?? clock
+            return
         case .next: break
+        }
+        if settings.isBackend, connection.queuedAt != nil {
+            connection.queuedAt = nil
+            connection.leftQueue = clock
         }
         if looks { connection.peekDeadline = nil }
         if isInspection { connection.inspection = .over }

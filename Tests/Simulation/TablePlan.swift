@@ -9,6 +9,8 @@ struct TablePlan: CustomStringConvertible {
     var owner = 0
     var cell = 0
     /// Candidates of every connection that are the route's now.
+    /// Its connections may wait, if they may at all.
+    var hasQueue = true
     var members = Array(0..<BackendCandidates.capacity)
 
     init(_ scenario: Scenario, isFirst: Bool, _ random: inout SeededRandom) {
@@ -17,6 +19,7 @@ struct TablePlan: CustomStringConvertible {
         owner = random.below(TablePlan.kinds)
         cell = random.below(TablePlan.kinds)
         members = members.filter { _ in random.chance(70) }
+        if scenario.queue != nil { hasQueue = isFirst || random.chance(85) }
     }
 
     /// Whether a connection of that route and owner may go to the candidate.

@@ -299,6 +299,8 @@ struct Statistics {
     var ownFailures: [Int: UInt64] = [:]
     var attempts: [Int: UInt64] = [:]
     var reasons: [UInt16: Int] = [:]
+    /// Connections that have waited in a queue, and were connected.
+    var servedFromQueue = 0
 
     mutating func add(_ other: Statistics) {
         turns += other.turns
@@ -313,6 +315,7 @@ struct Statistics {
         largestTurn = max(largestTurn, other.largestTurn)
         reused += other.reused
         unspliced += other.unspliced
+        servedFromQueue += other.servedFromQueue
         reasons.merge(other.reasons, uniquingKeysWith: +)
     }
 }

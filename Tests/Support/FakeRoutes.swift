@@ -22,6 +22,8 @@ package struct FakeRoute {
     package var backendLimit: UInt32 = 0
     /// One for each backend, ascending; empty: all 0.
     package var priorities: [UInt8] = []
+    /// What it says of waits; nil: nothing. To outlive the routes.
+    package var policy: UnsafePointer<RoutePolicy>?
     /// Makes the tables of one priority.
     package var tables: (FrozenArray<Backend>) -> BalanceTables = { _ in BalanceTables() }
 
@@ -78,7 +80,7 @@ package final class FakeRoutes {
         group.initialize(
             to: BackendGroup(
                 backends: FrozenArray(backends), cell: turns, maxConnections: fake.groupMaxConnections,
-                tables: fake.tables))
+                policy: fake.policy, tables: fake.tables))
         let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
         cell.initialize(to: RouteCell(id: FrozenText(fake.id)))
         let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)

@@ -32,7 +32,7 @@ extension AntiSpoofFilter {
         case (.needBytes, _), (.inspect, _):
             return "the \(stream.count) bytes so far could still become a PROXY header"
         case (.next, .wait): return "no more bytes come, and the \(stream.count) so far are not a PROXY header"
-        case (.next, _): return "\(what) are not a PROXY header"
+        case (.next, _), (.wait, _): return "\(what) are not a PROXY header"
         }
     }
 

@@ -21,7 +21,8 @@ extension BackendFilter {
         if verdict == .refuse(Refusal.groupFull.rawValue) {
             return "\(found), which are at their limit of \(group.maxConnections) connections"
         }
-        var text = "\(found), \(backends.count) ready\(out(settings, backends, view))"
+        if verdict == .wait, let offer = view.facts.queue { return found + waits(offer, route, view) }
+        var text = "\(found), \(backends.count) ready\(out(backends, view))"
         let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }.map(described)
         guard !tries.isEmpty else { return text + overflow(route.pointee.group, view) }
         if settings.panic(of: route) == .useAll, !backends.buffer.contains(where: { $0.isEligible(at: view.now) }) {
@@ -30,6 +31,21 @@ extension BackendFilter {
         let balance = route.pointee.balance ?? settings.balance
         let priority = ofPriority(route.pointee.group, view)
         return "\(text); to try in order, by \(balance.name)\(priority): \(tries.joined(separator: ", "))"
+    }
+
+    /// Which limit is reached, and who waits for a place of it.
+    private static func waits(_ offer: QueueOffer, _ route: UnsafePointer<Route>, _ view: ConnectionView) -> String {
+        let group = route.pointee.group.pointee
+        let what =
+            switch Refusal(rawValue: offer.ifFull) {
+            case .routeQueueFull: " is at its limit of \(route.pointee.maxConnections) connections"
+            case .groupQueueFull: ", which are at their limit of \(group.maxConnections) connections"
+            default:
+                ", whose backends are full: \(route.pointee.backends.count) ready\(out(route.pointee.backends, view))"
+            }
+        let (waiting, rule) = (offer.rule.queue.pointee.waiting.current, offer.rule)
+        return
+            "\(what); \(waiting) of at most \(rule.limit) wait for a place, each for \(rule.patience.configText) at most"
     }
 
     /// ` at priority 0, before backup`; nothing for a group with one priority.
@@ -67,7 +83,7 @@ extension BackendFilter {
     private static let namedLimit = 8
 
     /// `, out: [fd00::10]:8443 (i-1) by its probe, …`.
-    private static func out(_ settings: Settings, _ backends: FrozenArray<Backend>, _ view: ConnectionView) -> String {
+    private static func out(_ backends: FrozenArray<Backend>, _ view: ConnectionView) -> String {
         let reasons = (0..<backends.count).compactMap { index -> String? in
             let backend = backends.pointer(index)
             return why(backend, at: view.now).map { "\(described(backend)) \($0)" }

@@ -35,6 +35,8 @@ public enum BackendFilter: Filter {
     enum Refusal: UInt8, CaseIterable {
         case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyReservations, proxyMismatch,
             groupFull
+        case routeQueueFull, routeQueueTimeout, groupQueueFull, groupQueueTimeout, backendsQueueFull,
+            backendsQueueTimeout
     }
 
     public static let descriptor = FilterDescriptor(
@@ -71,7 +73,9 @@ public enum BackendFilter: Filter {
                 summary: "a backend that returns reaches its full share after this long"),
             ClauseSpec(
                 "idle_timeout", [.word("idle_timeout"), .duration(name: "time", .seconds(1)...(.seconds(2_592_000)))],
-                summary: "ends a connection once both sides were quiet for this long; default: never"),
+                summary:
+                    "ends a connection once both sides were quiet for this long, where its route says nothing else; "
+                    + "default: never"),
             ClauseSpec(
                 "retries", [.word("retries"), .count(name: "number", 1...2)],
                 summary: "other backends that are tried after a refused or timed-out connect; default 2"),
@@ -104,12 +108,29 @@ public enum BackendFilter: Filter {
                     + "expect, or trust a client's."
             ),
             ReasonSpec("group_full", .client, "The route's `backends` block is at its connection limit."),
+            ReasonSpec(
+                "route_queue_full", .client,
+                "The route is at its connection limit, and as many connections wait for a place as its `queue` allows."),
+            ReasonSpec(
+                "route_queue_timeout", .client,
+                "No place of the route's connection limit came free in the time of `queue`."),
+            ReasonSpec(
+                "group_queue_full", .client,
+                "The `backends` block is at its connection limit, and as many connections wait as its `queue` allows."),
+            ReasonSpec(
+                "group_queue_timeout", .client,
+                "No place of the `backends` block's connection limit came free in the time of `queue`."),
+            ReasonSpec(
+                "backends_queue_full", .upstream,
+                "Every usable instance is at its connection limit, and as many connections wait as `queue` allows."),
+            ReasonSpec(
+                "backends_queue_timeout", .upstream, "No usable instance had a place free in the time of `queue`."),
         ],
         endings: [
             .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",
             .connectFailed: "connect_failed", .backendsFull: "full", .routeChanged: "route_changed",
             .abandoned: "abandoned", .connectForbidden: "forbidden", .backendLoop: "loop", .backendDown: "down",
-            .primaryBack: "primary_back",
+            .primaryBack: "primary_back", .queueAbandoned: "queue_abandoned",
         ],
         blocks: [HealthSettings.block], foreignWords: foreignWords)
 
@@ -215,8 +236,8 @@ public enum BackendFilter: Filter {
     public static func evaluate(
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        if settings.idleTimeout > .zero { effects.setIdleTimeout(settings.idleTimeout) }
         guard settings.direct == .no else {
+            if settings.idleTimeout > .zero { effects.setIdleTimeout(settings.idleTimeout) }
             effects.connectDirectly(
                 settings.direct, timeout: settings.directTimeout, unreachableFor: settings.unreachableFor)
             return .next
@@ -226,15 +247,14 @@ public enum BackendFilter: Filter {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(Refusal.proxyMismatch.rawValue)
         }
-        effects.setEjection(route.pointee.group.pointee.health?.pointee.ejection ?? settings.ejection)
-        effects.setRetries(settings.retries, within: settings.retryWithin)
-        if let refusal = count(route, view, effects) {
-            effects.setRoute(route, candidates: BackendCandidates())
-            return .refuse(refusal.rawValue)
+        let group = route.pointee.group
+        let idleTimeout = group.pointee.policy?.pointee.idleTimeout
+        if idleTimeout != nil || settings.idleTimeout > .zero {
+            effects.setIdleTimeout(idleTimeout ?? settings.idleTimeout)
         }
-        let choice = choose(route, settings, &state, view)
-        effects.setRoute(route, candidates: choice.candidates)
-        return choice.candidates.count > 0 ? .next : .refuse(choice.refusal.rawValue)
+        effects.setEjection(group.pointee.health?.pointee.ejection ?? settings.ejection)
+        effects.setRetries(settings.retries, within: settings.retryWithin)
+        return admit(route, settings, &state, view, effects)
     }
 
     public static func reselect(
@@ -243,10 +263,12 @@ public enum BackendFilter: Filter {
     ) -> Verdict {
         let choice = choose(route, settings, &state, view)
         effects.setCandidates(choice.candidates)
-        return choice.candidates.count > 0 ? .next : .refuse(choice.refusal.rawValue)
+        guard choice.candidates.count == 0 else { return .next }
+        return refuse(
+            choice.refusal, .backends, route.pointee.group.pointee.policy?.pointee.groupQueue, route, effects)
     }
 
-    private static func choose(
+    static func choose(
         _ route: UnsafePointer<Route>, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView
     ) -> BackendChoice {
         var choice = BackendChoice(route, settings, view)
@@ -264,32 +286,5 @@ public enum BackendFilter: Filter {
             ? view.routes.sole(at: destination) : view.routes.named(view.facts.serverName, at: destination)
         guard let found, found.pointee.flags.contains(.raw) == isRaw else { return nil }
         return found
-    }
-
-    /// Reserves the connection in its route and in its group, where these have limits. The runtime releases it at the
-    /// end.
-    private static func count(
-        _ route: UnsafePointer<Route>, _ view: ConnectionView, _ effects: Effects
-    ) -> Refusal? {
-        let limit = route.pointee.maxConnections
-        if limit > 0, let refusal = count(route.pointee.cell.active, limit, .routeFull, view, effects) {
-            return refusal
-        }
-        let group = route.pointee.group
-        guard group.pointee.maxConnections > 0 else { return nil }
-        return count(group.pointee.cell.active, group.pointee.maxConnections, .groupFull, view, effects)
-    }
-
-    private static func count(
-        _ active: UnsafePointer<ReservationCount>, _ limit: UInt32, _ full: Refusal, _ view: ConnectionView,
-        _ effects: Effects
-    ) -> Refusal? {
-        if view.isDryRun { return active.pointee.current < limit ? nil : full }
-        guard active.pointee.tryAdd(limit: limit) else { return full }
-        guard effects.reserve(active) else {
-            active.pointee.remove()
-            return .tooManyReservations
-        }
-        return nil
     }
 }

@@ -173,7 +173,7 @@ extension RateLimitFilter {
         case .refuse(Refusal.rateExceeded.rawValue): return "\(who) \(stands): its rate is exhausted"
         case .refuse(Refusal.tooManyConnections.rawValue): return "\(who) \(stands), which is its limit"
         case .refuse: return "\(who) \(stands), whose table is full"
-        case .next, .needBytes, .inspect: return "\(who) \(stands)"
+        case .next, .needBytes, .inspect, .wait: return "\(who) \(stands)"
         }
     }
 

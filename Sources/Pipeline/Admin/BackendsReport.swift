@@ -60,7 +60,10 @@ final class BackendsReport {
         var instances: [String] = []
         /// The `backends` blocks that have it.
         var groups: [String] = []
+        /// Where connections wait for it, and for others.
+        var queues: Set<UnsafePointer<WaitQueue>> = []
         var sum = Sum()
+        var queued: UInt64 { queues.reduce(0) { $0 + UInt64($1.pointee.waiting.current) } }
     }
 
     /// Keeps the cells alive.
@@ -160,6 +163,7 @@ final class BackendsReport {
             {
                 rows[place].groups.append(name.string)
             }
+            if let queue = group.pointee.policy?.pointee.groupQueue { rows[place].queues.insert(queue.queue) }
             guard rows[place].instances.count < BackendsReport.shown else { continue }
             let instance = backend.instance.string
             if !rows[place].instances.contains(instance) { rows[place].instances.append(instance) }
@@ -229,6 +233,7 @@ final class BackendsReport {
             row.weight > 0 && row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
         line.field("active", figures.active)
         if row.maxConnections > 0 { line.field("max_connections", UInt64(row.maxConnections)) }
+        if !row.queues.isEmpty { line.field("queued", row.queued) }
         line.field("connects", figures.connects)
         line.field("failures", figures.failures)
         line.field("failures_in_a_row", figures.failuresInARow)
@@ -257,7 +262,8 @@ final class BackendsReport {
             row.address.description, row.standing.rawValue, (row.instances.first ?? "") + more,
             (envs.first?.path ?? "") + others, "\(row.sum.count.total)",
             row.cell != nil && row.weight == 0 ? "0 (none)" : "\(row.weight)",
-            row.priority == BackendSpec.backupPriority ? "backup" : "\(row.priority)", "\(figures.active)",
+            row.priority == BackendSpec.backupPriority ? "backup" : "\(row.priority)",
+            row.queued > 0 ? "\(figures.active) +\(row.queued) queued" : "\(figures.active)",
             "\(figures.connects)", "\(figures.failures)", probeText(row), ejected > 0 ? "\(ejected)ms" : "no",
             verdict(row).rawValue,
         ]

@@ -99,9 +99,18 @@ final class RoutesReport {
         route.group.pointee.usable(at: Instant(nanoseconds: Clock.now))
     }
 
+    /// Connections that wait in the route's own queue; nil: it has none.
+    private static func queue(_ route: Route) -> (waiting: UInt64, limit: UInt64)? {
+        queue(route.group.pointee.policy?.pointee.queue)
+    }
+    private static func queue(_ rule: QueueRule?) -> (waiting: UInt64, limit: UInt64)? {
+        rule.map { (UInt64($0.queue.pointee.waiting.current), UInt64($0.limit)) }
+    }
+
     /// Current and total connections; ended ones are counted by an `account` stage.
     private static func connections(_ route: Route) -> (active: UInt64, all: UInt64) {
-        let active = UInt64(route.cell.pointee.users.current)
+        let users = UInt64(route.cell.pointee.users.current)
+        let active = users - min(users, queue(route)?.waiting ?? 0)
         return (active, route.cell.pointee.connections.load(ordering: .relaxed) &+ active)
     }
 
@@ -123,12 +132,20 @@ final class RoutesReport {
             line.field("group_active", UInt64(group.cell.pointee.active.current))
             line.field("group_max_connections", UInt64(group.maxConnections))
         }
+        if !group.cell.pointee.name.buffer.isEmpty, let queue = RoutesReport.queue(group.policy?.pointee.groupQueue) {
+            line.field("group_queued", queue.waiting)
+            line.field("group_queue", queue.limit)
+        }
         line.field("backends_eligible", RoutesReport.eligible(route))
         line.field("backends", route.backends.count)
         if let (tier, _) = RoutesReport.tierInUse(route) { line.field("priority_in_use", UInt64(tier.priority)) }
         let connections = RoutesReport.connections(route)
         line.field("active", connections.active)
         if route.maxConnections > 0 { line.field("max_connections", UInt64(route.maxConnections)) }
+        if let queue = RoutesReport.queue(route) {
+            line.field("queued", queue.waiting)
+            line.field("queue", queue.limit)
+        }
         line.field("connections", connections.all)
         line.field("bytes_to_backend", cell.pointee.bytesToUpstream.load(ordering: .relaxed))
         line.field("bytes_to_client", cell.pointee.bytesToClient.load(ordering: .relaxed))
@@ -150,10 +167,11 @@ final class RoutesReport {
         let connections = RoutesReport.connections(route)
         let group = route.group.pointee.cell.pointee.name
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
+        let queued = RoutesReport.queue(route).map { $0.waiting > 0 ? " +\($0.waiting) queued" : "" } ?? ""
         return [
             row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
             (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(route),
-            "\(connections.active)\(limit)",
+            "\(connections.active)\(limit)\(queued)",
             "\(connections.all)",
             "\(cell.pointee.bytesToUpstream.load(ordering: .relaxed))",
             "\(cell.pointee.bytesToClient.load(ordering: .relaxed))",

@@ -219,12 +219,14 @@ struct StatusReport {
 
     private var workersText: String {
         var table = TextTable([
-            "-WORKER", "-GENERATION", "-ACTIVE", "-ACCEPTED", "-SNIFFING", "-CONNECTS", "-RETRIES", "-TO BACKEND",
+            "-WORKER", "-GENERATION", "-ACTIVE", "-ACCEPTED", "-SNIFFING", "-QUEUED", "-CONNECTS", "-RETRIES",
+            "-TO BACKEND",
             "-TO CLIENT",
         ])
         for worker in node.fleet.workers {
             let metrics: [WorkerCounters.Metric] = [
-                .active, .accepted, .sniffing, .connectAttempts, .connectRetries, .bytesToUpstream, .bytesToClient,
+                .active, .accepted, .sniffing, .queued, .connectAttempts, .connectRetries, .bytesToUpstream,
+                .bytesToClient,
             ]
             table.add(
                 ["\(worker.index)", "\(worker.mailbox.appliedGeneration)"]

@@ -42,6 +42,11 @@ public struct BackendCell: ~Copyable {
     /// ``noteHeaderDoubt(of:)``.
     public let headerDoubts = Atomic<UInt64>(0)
 
+    /// The queue whose connections get the next place under a limit, before those of other queues: see ``claim(for:at:)``.
+    public let claimed = Atomic<UInt>(0)
+    /// When it was claimed (monotonic nanoseconds).
+    public let claimedAt = Atomic<UInt64>(0)
+
     /// The percentage of its usual share of new connections that its agent asks for; 0: none, as if it were drained.
     public let agentPercent = Atomic<UInt8>(100)
 

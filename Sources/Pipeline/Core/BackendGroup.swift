@@ -14,6 +14,8 @@ public struct BackendGroup: @unchecked Sendable {
     public let maxConnections: UInt32
     /// In place of the stage's; nil: the stage's.
     public let health: UnsafePointer<GroupHealth>?
+    /// Nil: its routes say nothing of that.
+    public let policy: UnsafePointer<RoutePolicy>?
 
     private static let numbers = Atomic<UInt64>(0)
 
@@ -22,10 +24,11 @@ public struct BackendGroup: @unchecked Sendable {
     ///   - tables: makes the tables of one priority's backends.
     public init(
         backends: FrozenArray<Backend>, cell: UnsafePointer<GroupCell>, maxConnections: UInt32 = 0,
-        health: UnsafePointer<GroupHealth>? = nil,
+        health: UnsafePointer<GroupHealth>? = nil, policy: UnsafePointer<RoutePolicy>? = nil,
         tables: (FrozenArray<Backend>) -> BalanceTables = { _ in BalanceTables() }
     ) {
         self.health = health
+        self.policy = policy
         self.cell = cell
         self.maxConnections = maxConnections
         number = BackendGroup.numbers.wrappingAdd(1, ordering: .relaxed).newValue

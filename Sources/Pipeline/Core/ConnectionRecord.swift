@@ -20,6 +20,8 @@ public struct ConnectionRecord: @unchecked Sendable {
     public var duration = TimeSpan.zero
     /// Accept to backend connected; zero without a connected backend.
     public var timeToConnect = TimeSpan.zero
+    /// In queues for a place; part of ``timeToConnect``.
+    public var queued = TimeSpan.zero
     /// The route's id, cut to fit.
     public var route = ShortText<48>()
     /// The owner: all three identify an env. Cut to fit.

@@ -6,7 +6,7 @@ public struct WorkerCounters: ~Copyable {
     public enum Metric: Int, CaseIterable, Sendable {
         case accepted, active, connectAttempts, connectRetries, bytesToUpstream, bytesToClient
         case spliceEntered, spliceLeft, logDropped, wakeups, sniffing, buffersInUse, pipesInUse
-        case socketsReused, onOlderPrograms, acceptPauses
+        case socketsReused, onOlderPrograms, acceptPauses, queued
 
         public var name: String {
             switch self {
@@ -26,6 +26,7 @@ public struct WorkerCounters: ~Copyable {
             case .socketsReused: "upstream_sockets_reused"
             case .onOlderPrograms: "connections_in_older_stages"
             case .acceptPauses: "accept_pauses"
+            case .queued: "connections_queued"
             }
         }
     }

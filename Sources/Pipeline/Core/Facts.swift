@@ -93,6 +93,10 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var unreachableFor = TimeSpan.zero
     /// When a backend's connect failures take it out (R12); nil: never. Valid as long as the program.
     public var ejection: UnsafePointer<EjectionPolicy>?
+    /// Where it may wait if a limit is reached; nil: nowhere.
+    public fileprivate(set) var queue: QueueOffer?
+    /// It has come to its turn in this queue: the next place is its own. Set by the runtime.
+    public var turn: UnsafePointer<WaitQueue>?
     /// Where the TLVs of a PROXY header that we believed stand in the client's bytes; 0 length: none.
     public var tlvOffset: UInt16 = 0
     public var tlvLength: UInt16 = 0
@@ -106,6 +110,11 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var consumed: Int = 0
     /// A stage has written the PROXY header that the route asks for (R16).
     public fileprivate(set) var hasProxyHeader = false
+
+    /// A stage has counted the connection there (``Effects/reserve(_:)``).
+    public func isReserved(_ count: UnsafePointer<ReservationCount>) -> Bool {
+        lasting.pointee.reservations.contains(count)
+    }
 
     /// Drops references to the table, which may be freed from here on.
     public mutating func forgetTable() {
@@ -251,6 +260,11 @@ public struct Effects {
     /// Has the runtime take `count` back at the end of the connection, however it ends. The stage has counted it
     /// already. False if a connection can't hold more: then the stage takes it back itself.
     public func reserve(_ count: UnsafePointer<ReservationCount>) -> Bool { lasting.pointee.reservations.append(count) }
+    /// Takes back what ``reserve(_:)`` was given, if it was.
+    public func unreserve(_ count: UnsafePointer<ReservationCount>) { lasting.pointee.reservations.remove(count) }
+    /// Has the connection wait for a place in that queue, for ``Verdict/wait``, and if the backends turn out to be full when it
+    /// is to be connected. Nil: nowhere.
+    public func setQueue(_ offer: QueueOffer?) { facts.pointee.queue = offer }
     /// Has the relay obey a rate. What owns the bucket must be held as well. False if there is no room.
     public func pace(_ bucket: UnsafePointer<ByteBuckets>) -> Bool { lasting.pointee.buckets.append(bucket) }
     /// R12: what connect failures lead to.
@@ -297,55 +311,6 @@ public struct Effects {
         guard prelude.pointee.count == 0, prelude.pointee.fill(write) else { return false }
         facts.pointee.hasProxyHeader = true
         return true
-    }
-}
-
-/// Bytes for the backend before the client's first byte.
-public struct Prelude {
-    /// The most bytes of all stages together. It fits our header with every TLV at its longest, and is small enough
-    /// that it, a connection's facts and a usual hello lie on two pages.
-    public static let capacity = 2048
-    private var storage: InlineArray<2048, UInt8>
-    public private(set) var count: Int
-
-    public init() {
-        storage = InlineArray(repeating: 0)
-        count = 0
-    }
-
-    public mutating func reset() { count = 0 }
-
-    public mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
-        guard bytes.count <= Prelude.capacity - count else { return false }
-        for byte in bytes {
-            storage[count] = byte
-            count += 1
-        }
-        return true
-    }
-
-    /// Lets `write` replace the content. False, and empty, if it returns nil or more than the capacity.
-    public mutating func fill(_ write: (UnsafeMutableBufferPointer<UInt8>) -> Int?) -> Bool {
-        let written = withUnsafeMutablePointer(to: &storage) { pointer in
-            pointer.withMemoryRebound(to: UInt8.self, capacity: Prelude.capacity) {
-                write(UnsafeMutableBufferPointer(start: $0, count: Prelude.capacity))
-            }
-        }
-        guard let written, written >= 0, written <= Prelude.capacity else {
-            count = 0
-            return false
-        }
-        count = written
-        return true
-    }
-
-    /// Calls `body` with the bytes, valid for the call.
-    public func withBytes<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
-        withUnsafePointer(to: storage) { pointer in
-            pointer.withMemoryRebound(to: UInt8.self, capacity: Prelude.capacity) {
-                body(UnsafeBufferPointer(start: $0, count: count))
-            }
-        }
     }
 }
 

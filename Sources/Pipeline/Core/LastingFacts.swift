@@ -16,6 +16,8 @@
     /// The peer, unless a stage believes somebody who says otherwise. Settled once all stages have passed that wait: limits and
     /// shares go by it.
     public var client = ClientAddress(Endpoint(.unspecified, 0))
+    /// How long it has waited in queues for a place, in milliseconds.
+    public var queued: UInt32 = 0
     public var destination = DestinationAddress(Endpoint(.unspecified, 0))
     /// How long both sides may be quiet while the relay is open both ways, in milliseconds; 0: for ever (R14).
     public var idleTimeout: UInt32 = 0

@@ -69,6 +69,8 @@ public struct Chain: Sendable {
     public var selecting: UnsafePointer<Stage>? { selector < 0 ? nil : stages.pointer(selector) }
     /// By stage: those below it that run before it has its bytes.
     public let ahead: FrozenArray<StagesAhead>
+    /// Those below ``selector`` that run before a connection waits for a place (``Verdict/wait``), as bits.
+    public let besideQueue: UInt32
     /// The capabilities of its stages.
     public let capabilities: StageCapabilities
 
@@ -86,6 +88,7 @@ public struct Chain: Sendable {
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.isNonBlocking } ?? -1
         self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
         self.ahead = FrozenArray(stages.indices.map { StagesAhead(of: $0, in: stages) })
+        self.besideQueue = StagesAhead.besideQueue(of: selector, in: stages)
         self.capabilities = stages.reduce(into: []) { $0.formUnion($1.facts.capabilities) }
     }
 

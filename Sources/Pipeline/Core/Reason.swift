@@ -71,6 +71,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case backendDown
     case primaryBack
     case proxyTextRejected
+    case queueAbandoned
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -117,6 +118,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .backendDown: ("drain.backend_down", .upstream)
         case .primaryBack: ("drain.primary_back", .node)
         case .proxyTextRejected: ("connect.proxy_text_rejected", .upstream)
+        case .queueAbandoned: ("connect.queue_abandoned", .client)
         }
     }
 }

@@ -48,6 +48,18 @@ public struct ReservationCount: ~Copyable, Sendable {
         }
         return false
     }
+    public func contains(_ count: UnsafePointer<ReservationCount>) -> Bool {
+        for i in 0..<Reservations.capacity where items[i] == count { return true }
+        return false
+    }
+    /// Releases one of them, if it is there.
+    public mutating func remove(_ count: UnsafePointer<ReservationCount>) {
+        for i in 0..<Reservations.capacity where items[i] == count {
+            count.pointee.remove()
+            items[i] = nil
+            return
+        }
+    }
     /// Releases every count, once.
     public mutating func release() {
         for i in 0..<Reservations.capacity {

@@ -24,6 +24,13 @@
         besideInspection = stages[stage].isNonBlocking ? StagesAhead.stages(past: stage, in: stages, gives: []) : always
     }
 
+    /// Those below the stage that gives the route that run while it has a connection wait for a place: they go by nothing
+    /// that it may still say, so that who waits counts in limits by client.
+    static func besideQueue(of selector: Int, in stages: [Stage]) -> UInt32 {
+        guard stages.indices.contains(selector) else { return 0 }
+        return StagesAhead.stages(past: selector, in: stages, gives: stages[selector].facts.gives)
+    }
+
     /// - Parameter gives: what the stage that is waited for may still say.
     private static func stages(past waiting: Int, in stages: [Stage], gives: Set<Fact>) -> UInt32 {
         // Facts that a stage has yet to give at this moment, by the stages that have not run.

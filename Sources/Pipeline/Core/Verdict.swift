@@ -13,12 +13,15 @@
     case inspect(Int)
     /// Close the connection. The number is the index into the filter's ``FilterDescriptor/reasons``.
     case refuse(UInt8)
+    /// Ask again when a place of a limit may be free: in the queue that ``Effects/setQueue(_:)`` has named. The connection
+    /// holds nothing of that limit meanwhile. Only the stage that gives the route may answer this.
+    case wait
 
     /// How many bytes it waits for, blocking or not; nil: it doesn't.
     @inlinable public var wanted: Int? {
         switch self {
         case .needBytes(let total), .inspect(let total): total
-        case .next, .refuse: nil
+        case .next, .refuse, .wait: nil
         }
     }
 }

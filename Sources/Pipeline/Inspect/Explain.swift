@@ -19,7 +19,7 @@ package struct Explanation: Sendable {
 
     package enum Answer: Sendable, Equatable {
         case passes
-        /// Needs more of the client's bytes; its verdict without them is a separate step.
+        /// Needs more of the client's bytes, and its verdict without them is a separate step; or a place of a limit.
         case waits(bytes: Int)
         /// `sni.no_sni client`.
         case refuses(reason: String)
@@ -43,6 +43,8 @@ package struct Explanation: Sendable {
 
     package enum Outcome: Sendable, Equatable {
         case relayed
+        /// A limit is reached: it waits for a place, and ends with the reason if none comes free.
+        case queued(reason: String)
         case refused(reason: String)
         case noListener
     }
@@ -153,7 +155,7 @@ package struct Explainer: ~Copyable {
 
     private func run(_ chain: Chain, _ bytes: [UInt8], _ facts: inout ConnectionFacts, _ result: inout Explanation) {
         var (prelude, memory) = (Prelude(), StageMemory())
-        let refusal = bytes.withUnsafeBufferPointer { buffer in
+        let (refusal, isQueued) = bytes.withUnsafeBufferPointer { buffer in
             withUnsafeMutablePointer(to: &facts) { facts in
                 withUnsafeMutablePointer(to: &prelude) { prelude in
                     withUnsafeMutablePointer(to: &memory) { memory in
@@ -163,12 +165,12 @@ package struct Explainer: ~Copyable {
                             bytes: buffer, routes: routes.handle, instances: routes.instances)
                         let refusal = run.run()
                         result.steps = run.steps
-                        return refusal
+                        return (refusal, run.isQueued)
                     }
                 }
             }
         }
-        result.outcome = refusal.map { .refused(reason: $0) } ?? .relayed
+        result.outcome = refusal.map { isQueued ? .queued(reason: $0) : .refused(reason: $0) } ?? .relayed
     }
 
     private func fill(_ result: inout Explanation, _ facts: ConnectionFacts) {
@@ -210,6 +212,8 @@ private struct ExplainRun {
     private var hasRead = false
     /// Once a stage has waited in vain, time is over for those after it.
     private var isTimeOver = false
+    /// It would wait for a place of a limit, and the reason is what it ends with if none comes free.
+    private(set) var isQueued = false
 
     init(
         chain: Chain, reasons: ReasonTable, effects: Effects, facts: UnsafeMutablePointer<ConnectionFacts>,
@@ -283,6 +287,16 @@ private struct ExplainRun {
             let reason = reasons.text(stage.code(code))
             add(stage, .refuses(reason: reason), verdict)
             return stage.shadow ? nil : reason
+        case .wait:
+            guard let offer = facts.pointee.queue else { return reasons.text(RuntimeReason.internalError.code) }
+            guard offer.rule.queue.pointee.waiting.current < offer.rule.limit else {
+                let reason = reasons.text(stage.code(offer.ifFull))
+                add(stage, .refuses(reason: reason), verdict)
+                return reason
+            }
+            add(stage, .waits(bytes: 0), verdict)
+            isQueued = true
+            return reasons.text(stage.code(offer.ifOver))
         }
     }
 

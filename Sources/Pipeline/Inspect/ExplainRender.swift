@@ -21,6 +21,7 @@ extension Explanation {
         if let proxy, proxy != .off { rows.append(("proxy", "PROXY header: \(proxy.rawValue) by the backends")) }
         switch outcome {
         case .relayed: rows.append(("result", "relayed to \(candidates.first.map { "\($0.address)" } ?? "?")"))
+        case .queued(let reason): rows.append(("result", "waits for a place; if none comes free: \(reason)"))
         case .refused(let reason): rows.append(("result", "refused: \(reason)"))
         case .noListener: break
         }
@@ -47,7 +48,7 @@ extension Explanation {
     }
 
     /// One JSON object, without a line break:
-    /// `{"to","from","outcome":"relayed|refused|no_listener","reason","listener":{…}|null,"stages":[{"stage",
+    /// `{"to","from","outcome":"relayed|queued|refused|no_listener","reason","listener":{…}|null,"stages":[{"stage",
     /// "directive","line","verdict":"pass|wait|refuse","reason","shadow","why"}],"server_name","route","owner":"org/app/env","org","app","env",
     /// "backends":[{"address","instance"}],"candidates":["address"],"proxy":"off|unknown|accepted|rejected" (of a running node),
     /// "remarks":["…"] (of a running node; only if there are any)}`
@@ -60,6 +61,9 @@ extension Explanation {
         case .relayed:
             line.field("outcome", "relayed")
             line.nullField("reason")
+        case .queued(let reason):
+            line.field("outcome", "queued")
+            line.field("reason", reason)
         case .refused(let reason):
             line.field("outcome", "refused")
             line.field("reason", reason)

@@ -22,13 +22,18 @@ package struct BackendFields: Sendable {
     package var maxConnections: Located<UInt32>?
     /// Nil: as the `backend` stage says.
     package var health: Located<RouteHealth>?
+    /// Zero: `off`. Nil: as the `backend` stage says.
+    package var idleTimeout: Located<TimeSpan>?
+    /// Nil: who comes when a limit is reached is refused.
+    package var queue: Located<QueueSpec>?
 
-    /// A route's, which leads to the block: what that says holds for all its routes. Limits are of each.
+    /// A route's, which leads to the block: what that says holds for all its routes. Limits and their queues are of each.
     func leading(to block: BackendFields) -> BackendFields {
         BackendFields(
             backends: block.backends, proxyHeader: block.proxyHeader ?? proxyHeader,
             backendExpectsProxy: block.backendExpectsProxy ?? backendExpectsProxy, balance: block.balance ?? balance,
-            maxConnections: maxConnections, health: block.health ?? health)
+            maxConnections: maxConnections, health: block.health ?? health,
+            idleTimeout: idleTimeout ?? block.idleTimeout, queue: queue)
     }
 }
 
@@ -51,6 +56,7 @@ extension Checker {
                 name.span, "`backends \(name.value)` has no backend",
                 help: "add a line like `backend [fd00::10]:8443`")
         }
+        refuseIdleQueue(fields, fields.backends, of: "the block")
         guard reporter.errorCount == errorsBefore else { return nil }
         warnIfWeightless(fields.backends, of: "the block", at: entry.headSpan)
         return BackendsBlock(name: name, fields: fields)

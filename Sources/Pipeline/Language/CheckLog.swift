@@ -10,7 +10,7 @@ extension Checker {
             for word in words.dropFirst() where !known.contains(word.text) && !reporter.isFull {
                 reporter.error(
                     word.span, "no connection ends as \(quoted(word.text))",
-                    expected: "reasons like `sni.timeout`, or `limits.*` for all of a stage",
+                    expected: "reasons like `relay.idle_timeout`, or `limits.*` for all of a stage",
                     help: suggestion(for: word.text, among: known) ?? "docs/OPERATING.md has them all")
             }
         }

@@ -89,6 +89,9 @@ extension Checker {
             fields.backend = fields.backend.leading(to: group.value.fields)
         }
         refuseTooManyPorts(fields, hostnames, path)
+        if reporter.errorCount == errorsBefore {
+            refuseIdleQueue(fields.backend, fields.group == nil ? fields.backend.backends : [], of: "the route")
+        }
         let map = path.flatMap { self.map($0, seen, ports: fields.ports.count) }
         guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner else { return nil }
         // Those of a `backends` block are warned of there.

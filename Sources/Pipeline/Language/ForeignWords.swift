@@ -45,7 +45,9 @@ struct ForeignWords {
         "nbthread": ForeignWord("workers"), "worker_processes": ForeignWord("workers"),
         "concurrency": ForeignWord("workers"),
         "timeout": ForeignWord(advice: timeouts), "idle_timeout": ForeignWord(advice: timeouts),
-        "proxy_timeout": ForeignWord(advice: timeouts), "idle": ForeignWord(advice: timeouts),
+        "proxy_timeout": ForeignWord("idle_timeout", advice: timeouts),
+        "idle": ForeignWord("idle_timeout", advice: timeouts),
+        "maxqueue": ForeignWord("queue", advice: "`queue 100 for 5s` is a line of a `route` or `backends` block"),
         "proxy_connect_timeout": ForeignWord("connect_timeout"),
         "hard-stop-after": ForeignWord("drain_timeout"), "grace": ForeignWord("drain_timeout"),
         // Logs.

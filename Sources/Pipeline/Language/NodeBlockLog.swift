@@ -134,7 +134,7 @@ extension NodeBlock {
     }
 
     /// Whether there is such a reason, ``Checker/checkLoggedReasons(_:)`` says.
-    private static let reasonKind = ValueKind("REASON", expected: "reasons like `sni.timeout`, or `limits.*`") {
+    private static let reasonKind = ValueKind("REASON", expected: "reasons like `relay.idle_timeout`, or `limits.*`") {
         text throws(ValueProblem) in .custom(text)
     }
 

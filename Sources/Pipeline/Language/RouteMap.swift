@@ -42,6 +42,7 @@ package struct RouteMap: Sendable {
 extension Checker {
     /// Names at ports of one file.
     static let mapLimit = 4_000_000
+    /// Of the route, whatever groups it leads to.
 
     /// Reads `NAME GROUP` lines. Nil, reported, if something is wrong.
     func map(_ path: Located<String>, _ seen: [String: SourceSpan], ports: Int) -> RouteMap? {

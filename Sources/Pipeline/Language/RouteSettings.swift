@@ -85,7 +85,7 @@ enum RouteSettings {
     }
 
     private static let all = [id, owner, listen, backend, namedGroup] + shared
-    private static let shared = [proxy, expectsProxy, allowNonTLS, balance, maxConnections, health]
+    private static let shared = [proxy, expectsProxy, allowNonTLS, balance, maxConnections, queue, idleTimeout, health]
 
     private static let id = RouteSetting(
         SettingLine(
@@ -180,7 +180,7 @@ enum RouteSettings {
     private static let proxy = RouteSetting(
         SettingLine(
             "proxy_protocol", [[.choice(name: "version", [SentHeader.v2, .v1, .off].map(\.rawValue))]],
-            "put a PROXY header of that version in front; its pipeline has a stage `proxy_v2` or `proxy_v1`",
+            "put a PROXY header of that version in front; its pipeline has the stage that writes it",
             without: "`off`"),
         inGroup: "as the route says", saidByGroup: { $0.proxyHeader?.span },
         read: .clause { draft, clause, span in
@@ -217,6 +217,36 @@ enum RouteSettings {
             draft.backend.maxConnections = clause.count().map { Located(UInt32(clamping: $0), span) }
         },
         text: { $0.backend.maxConnections.map { ["\($0.value)"] } ?? [] })
+
+    private static let queue = RouteSetting(
+        SettingLine(
+            "queue",
+            [
+                [
+                    .count(name: "N", Checker.queueLimit), .word("for"),
+                    .duration(name: "TIME", Checker.queuePatience),
+                ]
+            ],
+            "at `max_connections`, and when every backend in use is at its `max`: up to N connections wait for a place, "
+                + "each for TIME at most. For the limits of a `backends` block write it there "
+                + "(docs/filters/backend.md, *Waiting for a place*)",
+            without: "nobody waits"),
+        inGroup: "nobody waits",
+        read: .words(repeats: false) { $3.backend.queue = $0.queue($2, $1) },
+        text: { $0.backend.queue.map { [$0.value.configText] } ?? [] })
+
+    private static let idleTimeout = RouteSetting(
+        SettingLine(
+            "idle_timeout", [[.duration(name: "time", Checker.idleTimes)], [.word("off")]],
+            "a connection ends once neither side has sent anything for this long (`relay.idle_timeout`); a route's holds "
+                + "where its block has one too. A reload changes it for new connections",
+            without: "as its `backends` block, else as the `backend` stage says"),
+        inGroup: "as the `backend` stage says",
+        read: .words(repeats: false) { checker, keyword, words, draft in
+            guard let word = checker.onlyWord(words, of: keyword, expected: "a time or `off`") else { return }
+            draft.backend.idleTimeout = checker.idleTimeout(word)
+        },
+        text: { $0.backend.idleTimeout.map { [$0.value == .zero ? "off" : $0.value.configText] } ?? [] })
 
     private static let health = RouteSetting(
         SettingLine(

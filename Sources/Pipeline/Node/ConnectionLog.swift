@@ -51,6 +51,7 @@ package struct ConnectionLog {
         line.field("bytes_to_client", record.bytesToClient)
         line.field("duration_ms", record.duration.milliseconds)
         if record.timeToConnect != .zero { line.field("connect_ms", record.timeToConnect.milliseconds) }
+        if record.queued != .zero { line.field("queued_ms", record.queued.milliseconds) }
         if let shadowed = record.shadowed, Int(shadowed.rawValue) < shadows.count {
             line.field("shadowed", shadows[Int(shadowed.rawValue)])
         }

@@ -88,6 +88,7 @@ package final class Fleet {
                 workers.map(\.ring), reasons: reasons, writes: settings.logConnections, watch: watch,
                 paths: paths, lost: { losses.total })
         }
+        if workers.count > 1 { for worker in workers { worker.know(workers) } }
         try Fleet.startThreads(workers)
     }
 

@@ -24,7 +24,7 @@ struct RouteBlocks {
         let groups = compilation.groups.map { group in
             GroupSpec(
                 name: group.name.value, backends: group.backends.map(\.value),
-                maxConnections: group.maxConnections?.value ?? 0)
+                maxConnections: group.maxConnections?.value ?? 0, queue: group.queue?.value)
         }
         let (document, problems) = StateDocument.config(all.specs, groups: groups, seed: seed)
         all.report(problems, &compilation)
@@ -52,6 +52,8 @@ struct RouteBlocks {
         spec.balance = claim.fields.balance?.value
         spec.maxConnections = claim.fields.maxConnections?.value ?? 0
         spec.health = claim.fields.health?.value
+        spec.idleTimeout = claim.fields.idleTimeout?.value
+        spec.queue = claim.fields.queue?.value
         spec.group = claim.group?.name.value
         return spec
     }

@@ -164,7 +164,7 @@ extension ApplyRun {
         let key = GroupKey(
             pool: pool(object.env, object.processType, part), port: object.backendPort,
             addresses: list?.backends ?? [], isNamed: list?.name != nil, maxConnections: list?.maxConnections ?? 0,
-            health: list?.health,
+            health: list?.health, policy: list?.policy,
             isHashed: object.options.balance.map { $0 == .consistentHash } ?? state.hashesByDefault)
         let cursor = cursor(version.entry, key.env)
         let number = state.groups.number(key) { makeBackends(key, cursor: cursor) }

@@ -71,6 +71,7 @@ struct GroupKey: Hashable {
     let maxConnections: UInt32
     /// Nil: as the `backend` stage says.
     let health: RouteHealth?
+    let policy: RoutePolicySpec?
     /// Some route of it uses consistent hashing, so the group has the table for it.
     let isHashed: Bool
     var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }

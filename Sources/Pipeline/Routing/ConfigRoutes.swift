@@ -27,6 +27,10 @@ public struct RouteSpec: Sendable {
     public var maxConnections: UInt32 = 0
     /// Of its backends; nil: as the `backend` stage says.
     public var health: RouteHealth?
+    /// Its own, or its `backends` block's; zero: none. Nil: as the `backend` stage says.
+    public var idleTimeout: TimeSpan?
+    /// For its own limit, and for its own backends.
+    public var queue: QueueSpec?
 
     public init(
         index: Int, id: String, org: String, app: String, env: String, hostname: String?, port: UInt16,
@@ -50,8 +54,11 @@ public struct GroupSpec: Sendable {
     public var backends: [BackendSpec]
     /// Over all its routes; 0: no limit.
     public var maxConnections: UInt32
+    /// For its limit, and for its backends.
+    public var queue: QueueSpec?
 
-    public init(name: String, backends: [BackendSpec], maxConnections: UInt32 = 0) {
+    public init(name: String, backends: [BackendSpec], maxConnections: UInt32 = 0, queue: QueueSpec? = nil) {
+        self.queue = queue
         self.name = name
         self.backends = backends
         self.maxConnections = maxConnections
@@ -104,16 +111,18 @@ private struct ConfigBuilder {
     private struct ListKey: Hashable {
         let symbol: UInt32
         let health: RouteHealth?
+        let policy: RoutePolicySpec?
     }
 
-    /// The number of a block's list, with the health of this route.
-    private mutating func list(_ group: (spec: GroupSpec, symbol: UInt32), _ health: RouteHealth?) -> UInt32 {
-        let key = ListKey(symbol: group.symbol, health: health)
+    /// The number of a block's list, with the health and the policy of this route.
+    private mutating func list(_ group: (spec: GroupSpec, symbol: UInt32), _ route: RouteSpec) -> UInt32 {
+        let (health, policy) = (route.health, RoutePolicySpec(route, of: group.spec))
+        let key = ListKey(symbol: group.symbol, health: health, policy: policy)
         if let known = lists[key] { return known }
         let number = state.append(
             backends: BackendList(
                 backends: group.spec.backends, name: group.spec.name, maxConnections: group.spec.maxConnections,
-                health: health))
+                health: health, policy: policy))
         lists[key] = number
         return number
     }
@@ -138,12 +147,14 @@ private struct ConfigBuilder {
                 _ = state.accept(draft, id: route?.id, required: [])
                 return
             }
-            (list, process) = (self.list(group, spec.health), group.symbol)
+            (list, process) = (self.list(group, spec), group.symbol)
         }
         guard state.accept(draft, id: route?.id, required: []), let route, let process else { return }
         if list == 0 {
             list = state.append(
-                backends: BackendList(backends: spec.backends, name: nil, maxConnections: 0, health: spec.health))
+                backends: BackendList(
+                    backends: spec.backends, name: nil, maxConnections: 0, health: spec.health,
+                    policy: RoutePolicySpec(spec, of: nil)))
         }
         state.append(
             RouteObject(

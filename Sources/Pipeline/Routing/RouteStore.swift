@@ -15,6 +15,7 @@ public final class RouteStore {
     private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
     private var routeCells: [RouteCellKey: UnsafeMutablePointer<RouteCellBox>] = [:]
     private var groupCells: [TurnKey: UnsafeMutablePointer<GroupCellBox>] = [:]
+    private var policies = RoutePolicies()
     /// The box that was shared last: a map's million entries have one.
     private var lastShared: UnsafeMutablePointer<RouteCellBox>?
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.
@@ -47,6 +48,7 @@ public final class RouteStore {
         for index in 0..<used { entry(index).deinitialize(count: 1) }
         for box in routeCells.values { box.deinitialize(count: 1).deallocate() }
         for chunk in chunks { chunk.deallocate() }
+        policies.deallocate()
     }
 
     func allocated() { liveBlocks += 1 }
@@ -268,7 +270,8 @@ public final class RouteStore {
         }
         let group = BackendGroup(
             backends: FrozenArray(backends), cell: retainCell(key.turns, name: name, cursor: cursor),
-            maxConnections: key.maxConnections, health: key.health.map(GroupHealth.interned)
+            maxConnections: key.maxConnections, health: key.health.map(GroupHealth.interned),
+            policy: key.policy.map { policies.policy($0) }
         ) { tier in
             let weights = tier.buffer.map(\.weight)
             let specs = tier.buffer.map { BackendSpec($0.address.endpoint, weight: $0.weight) }

@@ -146,6 +146,8 @@ struct BackendList: Hashable, Sendable {
     let maxConnections: UInt32
     /// Nil: as the `backend` stage says.
     let health: RouteHealth?
+    /// Nil: its routes say nothing of that.
+    let policy: RoutePolicySpec?
 }
 
 /// The owner of a name (R5), assigned by the control plane whatever routes claim.

@@ -160,6 +160,8 @@ package protocol Kernel {
     mutating func watchLevel(_ descriptor: Descriptor, _ key: EventKey) -> Outcome
     /// Stops watching. Closing a descriptor does it as well.
     mutating func unwatch(_ descriptor: Descriptor)
+    /// Has the workers with this number, or this and a multiple of ``WaitQueue/places``, look around now.
+    mutating func wake(workersAt place: Int)
     /// Waits for events; `timeout` nil: for ever. The number of events written to `events`.
     mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int
 }

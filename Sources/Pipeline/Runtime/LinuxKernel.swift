@@ -12,6 +12,8 @@ package struct LinuxKernel: Kernel {
     private var options: cl_connect_options
     private let mark: UInt32
     private var events: UnsafeMutableBufferPointer<cl_event>
+    /// By worker: the eventfd that wakes it. Empty: there is no other one.
+    private var wakes = UnsafeMutableBufferPointer<Int32>(start: nil, count: 0)
 
     /// - Throws: ``KernelError`` if the epoll or the reserve descriptor can't be had.
     package init(_ settings: NodeSettings) throws(KernelError) {
@@ -36,7 +38,7 @@ package struct LinuxKernel: Kernel {
     /// Gives the calling worker thread its own descriptor table (docs/adr/0034), with this kernel's descriptors and
     /// `also`. If the system refuses, the worker shares the process's table.
     package mutating func ownDescriptors(and also: Descriptor) {
-        let kept = [epoll.number, reserve.number, also.number]
+        let kept = [epoll.number, reserve.number, also.number] + wakes.filter { $0 != also.number }
         process = Descriptor(max(cl_own_descriptors(kept, Int32(kept.count)), -1))
     }
 
@@ -48,7 +50,23 @@ package struct LinuxKernel: Kernel {
         if last.isOpen { _ = cl_close(last.number) }
         if process.isOpen { _ = cl_close(process.number) }
         events.deallocate()
+        wakes.deallocate()
         SocketOptions.release(options.congestion)
+    }
+
+    /// The eventfds of all workers, by index: kept across ``ownDescriptors(and:)``, which comes later.
+    package mutating func know(_ workers: [Descriptor]) {
+        wakes.deallocate()
+        wakes = .allocate(capacity: workers.count)
+        _ = wakes.initialize(from: workers.map(\.number))
+    }
+
+    package func wake(workersAt place: Int) {
+        var worker = place
+        while worker < wakes.count {
+            _ = cl_eventfd_signal(wakes[worker])
+            worker += WaitQueue.places
+        }
     }
 
     package func now() -> Instant { Instant(nanoseconds: cl_now()) }

@@ -5,6 +5,8 @@ enum Phase: UInt8 {
     case free
     /// Waiting for the client's first bytes.
     case peeking
+    /// Waiting for a place of a limit, in a queue.
+    case queued
     /// A connect to a backend is in progress.
     case connecting
     /// Bytes flow. Non-blocking inspections may still hold back the client's.
@@ -34,6 +36,10 @@ enum Phase: UInt8 {
     func leads(to next: Phase) -> Bool {
         switch (self, next) {
         case (.free, .peeking), (.peeking, .connecting), (.connecting, .connecting), (.connecting, .relaying): true
+        // Who waits is asked about again, and may have to wait on.
+        case (.peeking, .queued), (.connecting, .queued), (.queued, .queued), (.queued, .peeking),
+            (.queued, .connecting):
+            true
         case (.relaying, .closingByClient), (.relaying, .closingByUpstream): true
         case (_, .losingClient), (_, .losingUpstream): isRelaying && lost == nil
         case (_, .free): self != .free

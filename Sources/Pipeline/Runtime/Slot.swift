@@ -114,21 +114,32 @@ struct Slot {
     var up = Flow()
     /// Upstream to client.
     var down = Flow()
-    /// What both flows had moved when the half-close deadline was armed.
-    var halfClosedTotal: Int64 = 0
+    /// The low bits of what both flows had moved when the half-close deadline was armed.
+    var halfClosedTotal: UInt32 = 0
+    /// In microseconds, at most 71 minutes.
+    private var connectedAfter: UInt32 = 0
     var accepted = Instant(nanoseconds: 0)
-    var connected = TimeSpan.zero
     /// The one that is tried, or connected, and counts the connection among its own: so it is pinned.
     var backend: UnsafePointer<BackendCell>?
     /// The route and its owner, once looked up. Both pinned.
     var route: UnsafePointer<RouteCell>?
     var owner: UnsafePointer<RouteOwner>?
+    /// Of its route, for whoever waits for its place. Nil: nobody can.
+    var policy: UnsafePointer<RoutePolicy>?
     /// See ``Filter/progress(_:_:_:)``.
     var reported = ReportedTotals()
     /// What stages see and set, and all else that they and logs go by: ``ConnectionFacts`` refer to it.
     var lasting = LastingFacts()
     /// As logs have it: see ``Worker/stopPeeking(_:)``.
     var serverName = ShortText<62>()
+
+    /// From its accept to its backend's; zero: none has accepted it.
+    var connected: TimeSpan {
+        get { TimeSpan(nanoseconds: UInt64(connectedAfter) * 1000) }
+        set { connectedAfter = UInt32(clamping: newValue.nanoseconds / 1000 + 1) }
+    }
+    /// The low bits of what both flows have moved.
+    var movedTotal: UInt32 { UInt32(truncatingIfNeeded: up.total &+ down.total) }
 
     /// Goes on to another phase.
     @inline(__always) mutating func enter(_ next: Phase) {
@@ -137,7 +148,9 @@ struct Slot {
     }
 
     /// A stage is still undecided.
-    @inline(__always) var isUndecided: Bool { phase == .peeking || inspecting != 0 }
+    @inline(__always) var isUndecided: Bool {
+        phase == .peeking || inspecting != 0 || (phase == .queued && marks.contains(.stageWaits))
+    }
     /// Has filled the buffer often enough to be spliced.
     var isBulk: Bool { up.state.union(down.state).contains(.splicing) }
     var instanceNumber: UInt32 { lasting.identity?.pointee.number ?? InstanceIdentity.unknown }
@@ -163,6 +176,8 @@ struct Slot {
         static let blockCounted = Marks(rawValue: 128)
         /// Stages were told its totals while it lived (``Filter/progress(_:_:_:)``).
         static let progressReported = Marks(rawValue: 256)
+        /// In a queue because a stage has said so, which is asked again; else all stages have passed it.
+        static let stageWaits = Marks(rawValue: 512)
     }
 }
 
@@ -182,6 +197,8 @@ struct Pending {
     var generation: UInt64
     /// The set of backends that the first choice was made from: see ``BackendGroup/number``.
     var group: UInt64
+    /// What it ends with once it has waited in a queue for as long as it may.
+    var waitOver: ReasonCode
 
     /// Resets the slot for another connection. All values are trivial; the largest are rarely used, and not written
     /// here.
@@ -195,5 +212,6 @@ struct Pending {
         input = .open
         generation = 0
         group = 0
+        waitOver = RuntimeReason.internalError.code
     }
 }

@@ -48,6 +48,7 @@ extension Slot {
         switch phase {
         case .free: return nil
         case .peeking: return peekingFlaw
+        case .queued: return queuedFlaw
         case .connecting: return connectingFlaw
         case .relaying, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
             return relayingFlaw
@@ -60,6 +61,16 @@ extension Slot {
         if up.total != 0 || down.total != 0 || up.holdsBytes || down.holdsBytes {
             return "S9: bytes have passed before all stages have"
         }
+        return nil
+    }
+
+    private var queuedFlaw: String? {
+        if pending == Flow.none { return "S37: a connection waits for a place, but its first bytes are gone" }
+        if upstream.isOpen || tried > 0 || backend != nil {
+            return "S37: a connection that waits for a place has a backend"
+        }
+        if timerBucket == Flow.none { return "S37: a connection waits for a place without a deadline" }
+        if !marks.contains(.clientWatched) { return "S37: a client that waits for a place is not watched" }
         return nil
     }
 

@@ -119,6 +119,8 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Routed connections whose clients have sent nothing.
     var mute: UnroutedTable
     let crowd: Int
+    /// Connections that wait for a place of a limit.
+    var lines: WaitingLines
     var shares: BlockShares
     let stash: InspectionStash
     /// The newest; valid until the next is applied.
@@ -169,6 +171,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             let upstreams = UpstreamSockets(connections: limits.connections, idleSockets: limits.idleSockets),
             let unrouted = UnroutedTable(capacity: limits.connections),
             let mute = UnroutedTable(capacity: limits.connections),
+            let lines = WaitingLines(capacity: limits.connections, worker: Int(index)),
             let shares = BlockShares(blocks: limits.blocks), let stash = InspectionStash(capacity: limits.connections)
         else { return nil }
         self.kernel = kernel
@@ -189,6 +192,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         unroutedLimit = limits.unrouted
         self.mute = mute
         crowd = limits.crowd
+        self.lines = lines
         self.shares = shares
         self.stash = stash
         pipes = PipePool(capacity: limits.pipes)
@@ -234,6 +238,8 @@ package struct Worker<K: Kernel>: ~Copyable {
         while let index = wheel.expired(slab.slots, now: now) { deadlinePassed(index) }
         while let index = paces.popDue(slab.slots, now: now) { paceDue(index) }
         runDrains()
+        runQueueReview()
+        serveQueues()
         upstreams.closeOld(at: now, &kernel)
         runProgress()
         capBuffers()
@@ -244,12 +250,15 @@ package struct Worker<K: Kernel>: ~Copyable {
 
     /// The timeout for the next wait; nil: none.
     private func sleep() -> TimeSpan? {
-        guard queue.isEmpty, !progress.isWalking, !memory.isWalking, !lifeWatch.isWalking else { return .zero }
+        guard queue.isEmpty, !progress.isWalking, !memory.isWalking, !lifeWatch.isWalking, !lines.isRung,
+            lines.walk == nil
+        else { return .zero }
         var sleep = wheel.sleep(now: now)
         if let next = drains.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = paces.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = progress.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
         if let next = lifeWatch.next { sleep = min(sleep ?? next.since(now), next.since(now)) }
+        if lines.count > 0 { sleep = min(sleep ?? lines.tick.since(now), lines.tick.since(now)) }
         if let again = listeners.wait(at: now) { sleep = min(sleep ?? again, again) }
         return sleep
     }
@@ -272,6 +281,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         counters.pointee.add(.wakeups)
         counters.pointee.set(.active, UInt64(slab.inUse))
         counters.pointee.set(.sniffing, UInt64(unrouted.count))
+        counters.pointee.set(.queued, UInt64(lines.count))
         counters.pointee.set(.onOlderPrograms, UInt64(max(0, programs.undecidedOnOlder)))
         counters.pointee.set(.buffersInUse, UInt64(blocks.inUse))
         counters.pointee.set(.pipesInUse, UInt64(pipes.inUse))
@@ -293,6 +303,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             listenerEvent(event.key.index)
         case .control:
             mailbox._withUnsafeGuaranteedRef { _ = cl_eventfd_clear($0.wakeDescriptor.number) }
+            noteRing()
         }
     }
 

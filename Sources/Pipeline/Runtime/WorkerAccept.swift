@@ -151,6 +151,9 @@ extension Worker {
                 case .needBytes(let wanted):
                     guard obtain(wanted, index, chain) else { return }
                     continue
+                case .wait:
+                    guard runAhead(index, chain.pointee.besideQueue, of: chain) else { return }
+                    return awaitPlace(index)
                 case .refuse(let reason):
                     guard pass(index, stage, reason) else { return }
                     slot.pointee.passed |= bit
@@ -180,7 +183,7 @@ extension Worker {
             case .next: break
             case .refuse(let reason):
                 guard pass(index, stage, reason) else { return false }
-            case .needBytes, .inspect:
+            case .needBytes, .inspect, .wait:
                 // The stage declared no need for bytes.
                 finish(index, RuntimeReason.internalError.code, .reset)
                 return false

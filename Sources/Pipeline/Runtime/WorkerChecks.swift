@@ -25,6 +25,9 @@ extension Worker {
                 return "S24: an upstream socket is another's"
             }
         }
+        if (slot.pointee.phase == .queued) != lines.contains(index) {
+            return "S37: a connection's phase and its queue disagree"
+        }
         return slot.pointee.phase == .peeking ? waitFlaw(index) : nil
     }
 
@@ -52,6 +55,7 @@ extension Worker {
                 && isEmpty(slot.pointee.up) && isEmpty(slot.pointee.down), "S15: a block or a pipe is left")
         assert(slot.pointee.socket == Flow.none && !slot.pointee.upstream.isOpen, "S15: a socket is left")
         assert(slot.pointee.timerBucket == Flow.none && slot.pointee.pacePlace == Flow.none, "S15: a timer is left")
+        assert(!lines.contains(index), "S37: a connection that is over still waits")
         assert(slot.pointee.backend == nil, "S19: a backend still counts a connection that is over")
     }
 
@@ -75,6 +79,7 @@ extension Worker {
         assert(listeners.count == 0, "S12: the worker ends while it listens")
         assert(blocks.inUse == 0, "S15: blocks are still lent")
         assert(unrouted.count == 0 && mute.count == 0, "S33: a closed connection is still in a waiting list")
+        assert(lines.count == 0 && lines.lineCount == 0, "S37: a closed connection is still in a queue")
         assert(paces.coalescing == 0, "S27: closed streams still coalesce")
     }
 }

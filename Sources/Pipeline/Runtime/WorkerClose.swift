@@ -17,6 +17,7 @@ extension Worker {
         checkOrder(index, ending)
         let reason = judgeEnd(index, cause)
         if slot.pointee.pending != Flow.none, slot.pointee.phase == .peeking { stopPeeking(index) }
+        leaveQueue(index, served: false)
         let interface = interfaceOfUnknown(index)
         let unreachableFor = timeUnreachable(index, reason)
         if case .orderly = ending { probeSeldom(index) }
@@ -30,6 +31,7 @@ extension Worker {
         leaveBackend(index)
         slot.pointee.lasting.release()
         unpin(index)
+        if let policy = slot.pointee.policy { placeFreed(policy) }
         counters.pointee.ended(reason)
         if slot.pointee.isUndecided { programs.decided(slot.pointee.program) }
         programs.ended(slot.pointee.program)
@@ -144,6 +146,7 @@ extension Worker {
         defer { check(index) }
         switch slab.slots[index].phase {
         case .peeking: peekDeadline(index)
+        case .queued: queueDeadline(index)
         case .connecting: connectDeadline(index)
         case .relaying: relayDeadline(index)
         case .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:

@@ -22,7 +22,13 @@ extension Worker {
             connectDirectly(index, pending.pointee.facts.direct, after: earlier)
             return
         }
-        if slot.pointee.tried == 0 { pending.pointee.facts.firstAttempt = now }
+        if slot.pointee.tried == 0 {
+            pending.pointee.facts.firstAttempt = now
+            // They were full when they were last chosen from.
+            if pending.pointee.facts.queue != nil, pending.pointee.facts.candidates.count == 0 {
+                guard chooseAgain(index, after: nil) else { return }
+            }
+        }
         var failure = earlier
         var excuse = RuntimeReason.noBackend
         while mayTry(index) {
@@ -44,6 +50,7 @@ extension Worker {
             // A shortage of descriptors or memory here is the same for every backend.
             guard reason != .noDescriptor, reason != .kernelMemory else { break }
         }
+        if failure == nil, excuse == .backendsFull, pending.pointee.facts.queue != nil { return awaitPlace(index) }
         finish(index, (failure ?? excuse).code, .reset)
     }
 
@@ -110,6 +117,12 @@ extension Worker {
             return false
         }
         let limit = backend.pointee.maxConnections
+        if limit > 0, let queue = slot.pointee.policy?.pointee.groupQueue?.queue {
+            guard mayClaim(backend.pointee.cell, queue) else {
+                excuse = .backendsFull
+                return false
+            }
+        }
         if limit == 0 {
             backend.pointee.cell.pointee.active.add()
         } else if !backend.pointee.cell.pointee.active.tryAdd(limit: limit) {
@@ -135,6 +148,7 @@ extension Worker {
         guard let backend = slot.pointee.backend else { return }
         slot.pointee.backend = nil
         backend.pointee.active.remove()
+        if let policy = slot.pointee.policy { placeFreed(policy) }
     }
 
     /// Passive health (R12). Shortages and firewalls of this node do not count against the backend.

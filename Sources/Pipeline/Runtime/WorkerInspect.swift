@@ -125,6 +125,9 @@ extension Worker {
                 continue
             case .refuse(let reason):
                 guard pass(index, stage, reason) else { return false }
+            case .wait:
+                finish(index, RuntimeReason.internalError.code, .reset)
+                return false
             case .next: break
             }
             slot.pointee.inspecting &= ~(1 << UInt32(number))

@@ -16,7 +16,7 @@ extension Worker {
         slab.flow(index, side.other).pointee.state.insert(.sinkLost)
         let slot = slab.slots + index
         slot.pointee.enter(.losing(side))
-        slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
+        slot.pointee.halfClosedTotal = slot.pointee.movedTotal
         wheel.arm(slab.slots, index, at: now + patience(side))
     }
 

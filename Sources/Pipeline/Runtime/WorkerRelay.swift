@@ -8,6 +8,7 @@ extension Worker {
         if readiness.contains(.writable) || readiness.contains(.hangup) { slot.pointee.down.state.insert(.writable) }
         switch slot.pointee.phase {
         case .peeking: peekEvent(index)
+        case .queued: checkQueued(index)
         case .connecting:
             if readiness.contains(.hangup) { clientLeft(index) }
         case .free: break
@@ -25,7 +26,7 @@ extension Worker {
                 slot.pointee.up.state.insert(.writable)
             }
             takeTurn(index)
-        case .peeking, .free: break
+        case .peeking, .queued, .free: break
         }
     }
 
@@ -84,7 +85,7 @@ extension Worker {
     private mutating func armHalfClose(_ index: Int, first: Side) {
         let slot = slab.slots + index
         slot.pointee.enter(.closing(first: first))
-        slot.pointee.halfClosedTotal = slot.pointee.up.total &+ slot.pointee.down.total
+        slot.pointee.halfClosedTotal = slot.pointee.movedTotal
         // Most are over soon, and need no keepalive.
         let isGuarded = slot.pointee.marks.contains(.upstreamGuarded)
         wheel.arm(slab.slots, index, at: now + (isGuarded ? halfCloseTimeout : min(Self.guardAfter, halfCloseTimeout)))
@@ -104,7 +105,7 @@ extension Worker {
     /// R14: half-open for a whole timeout without a byte. While the other direction still moves, it lives.
     mutating func halfCloseDeadline(_ index: Int) {
         let slot = slab.slots + index
-        let total = slot.pointee.up.total &+ slot.pointee.down.total
+        let total = slot.pointee.movedTotal
         // A flow that waits for its rate counts as moving.
         if total != slot.pointee.halfClosedTotal || slot.pointee.pacePlace != Flow.none {
             slot.pointee.halfClosedTotal = total

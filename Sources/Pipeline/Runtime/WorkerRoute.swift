@@ -21,6 +21,7 @@ extension Worker {
         slot.pointee.route = route.pointee.cell
         slot.pointee.owner = route.pointee.owner
         slot.pointee.routeFlags = route.pointee.flags
+        slot.pointee.policy = route.pointee.group.pointee.policy
     }
 
     /// Once nothing reads any more what the connection has of its route.
@@ -40,7 +41,7 @@ extension Worker {
 
     /// The connection's route in the newest table. Nil: it has none there, or not the one that limits, header and TLVs were
     /// made for.
-    private func routeAgain(_ index: Int) -> UnsafePointer<Route>? {
+    func routeAgain(_ index: Int) -> UnsafePointer<Route>? {
         let slot = slab.slots + index
         let chain = chain(of: index)
         guard let stage = chain.pointee.selecting else { return nil }
@@ -74,7 +75,18 @@ extension Worker {
         pending.pointee.generation = appliedGeneration
         if slot.pointee.tried == 0 { pending.pointee.group = route.pointee.group.pointee.number }
         slot.pointee.attempt = 0
-        guard case .refuse(let reason) = verdict else { return true }
+        let reason: UInt8
+        switch verdict {
+        case .refuse(let code): reason = code
+        case .wait where slot.pointee.tried == 0:
+            // Stages that have not passed it come first.
+            guard slot.pointee.phase != .peeking else { return true }
+            awaitPlace(index)
+            return false
+        // After a failure nobody waits for another backend.
+        case .wait: reason = 0
+        case .next, .needBytes, .inspect: return true
+        }
         let isOtherSet = route.pointee.group.pointee.number != pending.pointee.group
         if slot.pointee.tried == 0 {
             finish(index, stage.pointee.code(reason), .reset)

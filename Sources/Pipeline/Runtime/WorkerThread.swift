@@ -125,6 +125,12 @@ package final class WorkerThread: @unchecked Sendable {
         _ = cl_close(mailbox.wakeDescriptor.number)
     }
 
+    /// All workers of the node, this one included: those that wait for a place tell each other. Before any of them starts.
+    package func know(_ workers: [WorkerThread]) {
+        let wakes = workers.map(\.mailbox.wakeDescriptor)
+        worker.pointee.withKernel { $0.know(wakes) }
+    }
+
     /// Starts the thread. It serves nothing until the other end of `barrier`, a pipe, is closed: so either all workers
     /// of a node begin, or none does.
     package func start(barrier: Descriptor) throws(WorkerStartError) {

@@ -71,6 +71,7 @@ extension Worker {
         record.bytesToClient = totals.bytesToClient
         record.duration = totals.duration
         record.timeToConnect = slot.pointee.connected
+        record.queued = .milliseconds(slot.pointee.lasting.queued)
         record.backend =
             slot.pointee.marks.contains(.direct)
             ? slot.pointee.lasting.destination.endpoint : slot.pointee.backend?.pointee.endpoint

@@ -65,6 +65,7 @@ extension Worker {
         programs.apply(newest)
         snapshot = newest
         appliedGeneration = newest.pointee.generation
+        reviewQueues()
     }
 
     // MARK: Listeners
