@@ -365,7 +365,7 @@ extension LogLine {
         let quiet = try Socket.connect(to: other)
         try quiet.send("Q")
         try site.waitUntil(queued: 9)
-        let deadline = Deadline(seconds: 5)
+        let deadline = Deadline()
         var (served, count) = ("", 0)
         while served != "Q", !deadline.hasPassed {
             holder.reset()
