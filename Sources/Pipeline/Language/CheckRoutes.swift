@@ -168,7 +168,7 @@ extension Checker {
     }
 
     /// A name has few ports; they are looked through.
-    private func refuseTooManyPorts(_ fields: RouteFields, _ hostnames: [WordSyntax], _ path: Located<String>?) {
+    private func refuseTooManyPorts(_ fields: RouteDraft, _ hostnames: [WordSyntax], _ path: Located<String>?) {
         guard !hostnames.isEmpty || path != nil, fields.ports.count > Checker.portsPerName else { return }
         reporter.error(
             fields.ports[Checker.portsPerName].span, "more than \(Checker.portsPerName) ports in a route with names",

@@ -166,7 +166,7 @@ extension NodeBlock {
         guard !text.isEmpty, let number = SyslogSettings.facilities.firstIndex(of: text) else {
             throw ValueProblem(
                 message: "\(quoted(text)) is no facility", expected: "a facility like `daemon` or `local0`",
-                help: suggestion(for: text, among: SyslogSettings.facilities) ?? "docs/OPERATING.md has them all")
+                help: misspelling(of: text, among: SyslogSettings.facilities) ?? "docs/OPERATING.md has them all")
         }
         return .count(UInt64(number))
     }

@@ -38,7 +38,7 @@ struct WordCursor {
         guard word.text != wanted else { return true }
         checker.reporter.error(
             word.span, "unexpected \(quoted(word.text))", expected: "`\(wanted)`",
-            help: suggestion(for: word.text, among: [wanted]))
+            help: checker.suggestion(for: word.text, among: [wanted]))
         return false
     }
 }

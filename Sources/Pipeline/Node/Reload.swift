@@ -120,7 +120,7 @@ extension RunningNode {
     }
 
     private func stageLogs(
-        _ program: Program, _ listening: [Endpoint: OpenListener]
+        _ program: Program, _ listening: [ListenerKey: OpenListener]
     ) throws(ReloadRefusal) -> StagedLogs {
         do throws(LogFileError) {
             return try writer.stage(program.node.log)
