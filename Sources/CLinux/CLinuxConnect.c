@@ -80,6 +80,7 @@ int cl_silence_of(int fd, struct cl_silence *out) {
     out->milliseconds = info.head.tcpi_last_ack_recv;
     /* Both count from the handshake. An acknowledgement shows life only where something was sent. */
     out->quiet_milliseconds = info.head.tcpi_last_data_recv;
+    out->sent_milliseconds = info.head.tcpi_last_data_sent;
     /* Only of who seems silent, so that others cost no call more. */
     if (out->owed && out->milliseconds >= 1000) hear_other_paths(fd, out);
     if (out->owed && out->milliseconds < out->quiet_milliseconds) out->quiet_milliseconds = out->milliseconds;

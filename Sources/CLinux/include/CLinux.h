@@ -95,6 +95,7 @@ struct cl_silence {
     /* Since the last acknowledgement; since the last data, or acknowledgement of data. */
     uint32_t milliseconds;
     uint32_t quiet_milliseconds;
+    uint32_t sent_milliseconds; /* since bytes were last sent to it */
 };
 int cl_silence_of(int fd, struct cl_silence *out);
 int cl_socket_error(int fd);

@@ -58,7 +58,9 @@ public final class HealthSettings: ConfigBlock, @unchecked Sendable {
     public var probesElsewhere: Bool { values.port != nil || values.address != nil }
     /// Where a backend is probed.
     public func place(of backend: Endpoint) -> Endpoint {
-        Endpoint(values.address ?? backend.address, values.port ?? backend.port)
+        // Of a Unix socket, `port` alone or `address` alone says no other place.
+        guard !backend.isUnixSocket || (values.address != nil && values.port != nil) else { return backend }
+        return Endpoint(values.address ?? backend.address, values.port ?? backend.port)
     }
     public var interval: TimeSpan { values.interval }
     public var jitterPercent: UInt8 { values.jitterPercent }

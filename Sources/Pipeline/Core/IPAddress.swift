@@ -51,7 +51,8 @@ extension IPAddress: Comparable {
     }
 }
 
-/// An address and a TCP port. The data path uses the roles below instead of the bare type.
+/// An address and a TCP port; of a backend also a Unix socket (``UnixSockets``). The data path uses the roles below instead of
+/// the bare type.
 @frozen public struct Endpoint: Hashable, Sendable {
     public let address: IPAddress
     public let port: UInt16

@@ -164,7 +164,7 @@ extension IPAddress: CustomStringConvertible {
 }
 
 extension Endpoint: CustomStringConvertible {
-    /// `[2001:db8::1]:443` or `192.0.2.1:443`.
+    /// `[2001:db8::1]:443` or `192.0.2.1:443`; of a backend also `unix:/run/app.sock`.
     public var description: String {
         var bytes: [UInt8] = []
         append(to: &bytes)
@@ -173,6 +173,7 @@ extension Endpoint: CustomStringConvertible {
 
     /// Appends ``description``.
     public func append(to bytes: inout [UInt8]) {
+        guard !appendPath(to: &bytes) else { return }
         if !address.isIPv4 { bytes.append(0x5B) }
         address.append(to: &bytes)
         if !address.isIPv4 { bytes.append(0x5D) }
@@ -180,7 +181,7 @@ extension Endpoint: CustomStringConvertible {
         Digits.append(UInt64(port), to: &bytes)
     }
 
-    /// Parses what ``description`` writes; the port is 0...65535 without leading zeros.
+    /// Parses what ``description`` writes of an address; the port is 0...65535 without leading zeros.
     public init?(_ text: some StringProtocol) {
         guard let colon = text.lastIndex(of: ":") else { return nil }
         let portText = text[text.index(after: colon)...]

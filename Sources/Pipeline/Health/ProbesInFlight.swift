@@ -48,9 +48,7 @@ struct ProbesInFlight {
     mutating func begin(_ identity: ProbeSchedule.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
         guard let place = free.popLast() else { return End(identity: identity, outcome: .init(.node)) }
         let probed = target.settings.place(of: target.key.endpoint)
-        var to = cl_endpoint(probed)
-        var options = cl_connect_options()
-        let descriptor = cl_connect(&to, &options)
+        let descriptor = ProbesInFlight.connect(probed)
         guard descriptor >= 0 else {
             free.append(place)
             return End(identity: identity, outcome: .init(ProbeResult(connectError: -descriptor)))
@@ -62,13 +60,24 @@ struct ProbesInFlight {
             free.append(place)
             return End(identity: identity, outcome: .init(.node))
         }
+        let isElsewhere = target.settings.probesElsewhere && !probed.isUnixSocket
         let conversation = ProbeConversation(
-            target.settings.probe, usesProxy: target.key.usesProxy && !target.settings.probesElsewhere,
-            isText: target.proxyIsText,
-            timeout: target.settings.timeout, begun: now, place: "\(probed)")
+            target.settings.probe, usesProxy: target.key.usesProxy && !isElsewhere, isText: target.proxyIsText,
+            timeout: target.settings.timeout, begun: now,
+            place: probed.isUnixSocket ? "localhost" : "\(probed)")
         inFlight[place] = ProbeInFlight(
             identity: identity, descriptor: descriptor, conversation: conversation, unsent: conversation.opening)
         return nil
+    }
+
+    private static func connect(_ place: Endpoint) -> Int32 {
+        if let path = UnixSockets.path(place) {
+            let fd = cl_unix_connect(path, 0)
+            return fd >= 0 ? fd : -ErrorNumber.ofUnixConnect(-fd)
+        }
+        var to = cl_endpoint(place)
+        var options = cl_connect_options()
+        return cl_connect(&to, &options)
     }
 
     /// The finished probes, by events or deadlines.

@@ -44,6 +44,6 @@ public enum Maglev {
     }
 
     private static func seed(_ endpoint: Endpoint, _ salt: UInt64) -> UInt64 {
-        Hashing.mix(Hashing.address(endpoint.address) ^ UInt64(endpoint.port) << 8 ^ salt)
+        Hashing.mix(endpoint.stableHash ^ salt)
     }
 }

@@ -25,6 +25,16 @@ package enum ErrorNumber {
     package static var hostDown: Int32 { EHOSTDOWN }
     package static var hostUnreachable: Int32 { EHOSTUNREACH }
 
+    /// A failed connect to a Unix socket, as TCP would put it: nobody listens there. A full accept queue (EAGAIN) would be a
+    /// SYN that nobody answers; here nothing tells when there is room again, so it is a refusal, as for nginx. EACCES stays: it
+    /// is this node's user that may not.
+    package static func ofUnixConnect(_ error: Int32) -> Int32 {
+        switch error {
+        case ENOENT, EAGAIN, ENOTDIR, ELOOP, EPROTOTYPE: ECONNREFUSED
+        default: error
+        }
+    }
+
     /// True for errors caused by the peer or the path to it, false for errors of this node (R13, R15).
     package static func isOfPeer(_ error: Int32) -> Bool {
         switch error {

@@ -22,7 +22,10 @@ struct UpstreamKey: Equatable {
     let tenant: UInt32
 
     static func backend(_ address: BackendAddress, of owner: UInt32?) -> UpstreamKey {
-        guard let owner else { return UpstreamKey(destination: address.endpoint, kind: .single, tenant: 0) }
+        // A Unix socket can't be disconnected and connected again.
+        guard let owner, !address.endpoint.isUnixSocket else {
+            return UpstreamKey(destination: address.endpoint, kind: .single, tenant: 0)
+        }
         return UpstreamKey(destination: address.endpoint, kind: .backend, tenant: owner)
     }
 

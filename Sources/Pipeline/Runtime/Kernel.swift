@@ -117,6 +117,8 @@ package protocol Kernel {
     mutating func capBuffers(_ descriptor: Descriptor)
     /// How long the peer's TCP has been silent; nil: unknown.
     mutating func silence(of descriptor: Descriptor) -> PeerSilence?
+    /// How long ago bytes were last sent to the peer; nil: unknown.
+    mutating func lastSent(_ descriptor: Descriptor) -> TimeSpan?
     /// The longest interval between zero-window probes; nil: the system's. Older kernels do not support it.
     mutating func probe(_ descriptor: Descriptor, every longest: TimeSpan?)
     /// The pending error of a socket as errno, cleared by asking; 0: none.
@@ -164,6 +166,10 @@ package protocol Kernel {
     mutating func wake(workersAt place: Int)
     /// Waits for events; `timeout` nil: for ever. The number of events written to `events`.
     mutating func wait(_ events: UnsafeMutableBufferPointer<Event>, timeout: TimeSpan?) -> Int
+}
+
+extension Kernel {
+    package mutating func lastSent(_ descriptor: Descriptor) -> TimeSpan? { nil }
 }
 
 /// The state of the peer's TCP; the peer's application may be arbitrarily slow (R14).

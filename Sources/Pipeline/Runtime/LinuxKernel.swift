@@ -105,9 +105,16 @@ package struct LinuxKernel: Kernel {
     }
 
     package mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome {
+        if let path = UnixSockets.path(backend.endpoint) { return LinuxKernel.connect(path: path) }
         var to = cl_endpoint(backend.endpoint)
         guard !idle.isOpen else { return Outcome(Int(cl_connect_again(idle.number, &to, &options))) }
         return Outcome(Int(cl_connect(&to, &options)))
+    }
+
+    /// Connects to a Unix socket at once, or fails: no later event decides.
+    private static func connect(path: UnsafePointer<CChar>) -> Outcome {
+        let fd = cl_unix_connect(path, 0)
+        return Outcome(Int(fd >= 0 ? fd : -ErrorNumber.ofUnixConnect(-fd)))
     }
 
     package func originalDestination(_ descriptor: Descriptor) -> Endpoint? {
@@ -146,6 +153,12 @@ package struct LinuxKernel: Kernel {
         return PeerSilence(
             isOwed: silence.owed, isUnanswered: silence.unanswered, lasts: .milliseconds(silence.milliseconds),
             quiet: .milliseconds(silence.quiet_milliseconds))
+    }
+
+    package func lastSent(_ descriptor: Descriptor) -> TimeSpan? {
+        var silence = cl_silence()
+        guard cl_silence_of(descriptor.number, &silence) == 0 else { return nil }
+        return .milliseconds(silence.sent_milliseconds)
     }
 
     package func probe(_ descriptor: Descriptor, every longest: TimeSpan?) {

@@ -112,7 +112,8 @@ extension Worker {
             excuse = reason
             return false
         }
-        guard !listeners.places.contains(backend.pointee.address.endpoint, at: now, &kernel) else {
+        let endpoint = backend.pointee.address.endpoint
+        guard endpoint.isUnixSocket || !listeners.places.contains(endpoint, at: now, &kernel) else {
             excuse = .backendLoop
             return false
         }

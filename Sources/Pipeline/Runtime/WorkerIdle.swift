@@ -25,9 +25,14 @@ extension Worker {
     /// How long both peers have been quiet. A stream that waits for its rate moves, however slowly.
     private mutating func quiet(_ index: Int) -> TimeSpan {
         let slot = slab.slots + index
-        guard slot.pointee.pacePlace == Flow.none, let client = kernel.silence(of: slot.pointee.client),
-            let upstream = kernel.silence(of: slot.pointee.upstream)
-        else { return .zero }
-        return min(client.quiet, upstream.quiet)
+        guard slot.pointee.pacePlace == Flow.none, let client = kernel.silence(of: slot.pointee.client)?.quiet else {
+            return .zero
+        }
+        // A Unix socket has no clock: what it sends goes to the client, and what it gets comes from there.
+        if slot.pointee.backend?.pointee.endpoint.isUnixSocket == true {
+            return min(client, kernel.lastSent(slot.pointee.client) ?? .zero)
+        }
+        guard let upstream = kernel.silence(of: slot.pointee.upstream)?.quiet else { return .zero }
+        return min(client, upstream)
     }
 }
