@@ -46,6 +46,8 @@ let package = Package(
             name: "CPCRE2", path: "Sources/CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
         .systemLibrary(
             name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .systemLibrary(
+            name: "CCares", path: "Sources/CCares", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
         .systemLibrary(name: "CMnl", path: "Sources/CMnl", pkgConfig: "libmnl", providers: [.apt(["libmnl-dev"])]),
 
         // Core: pure, imports Synchronization alone. Everything else meets here. Each line may import those above it.
@@ -98,6 +100,10 @@ let package = Package(
                 "Pipeline", "PipelineWire", "PipelineThreads", "PipelineText", "PipelineRouting", "PipelineRuntime",
                 "FilterBackendSelect", "CLinux",
             ]),
+        // What names of backends lead to: c-ares, so never part of the data path.
+        part(
+            "Resolve",
+            ["Pipeline", "PipelineThreads", "PipelineText", "FilterBackendSelect", "CLinux", "CCares"]),
         // Where flow records go: the ledger and collectors; and what conntrack adds to them.
         part(
             "Export",
@@ -122,8 +128,9 @@ let package = Package(
             "Node",
             [
                 "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLanguage", "PipelineRouting",
-                "PipelineRuntime", "FilterCatalog", "PipelineHost", "PipelineNetlink", "PipelineLedger",
-                "PipelineHealth", "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
+                "PipelineRuntime", "FilterBackendSelect", "FilterCatalog", "PipelineHost", "PipelineNetlink",
+                "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport", "PipelineAlerts",
+                "PipelineIntercept", "CLinux", "CMnl",
             ]),
         part(
             "Inspect",
@@ -135,7 +142,8 @@ let package = Package(
             "Admin",
             [
                 "Pipeline", "PipelineThreads", "PipelineText", "PipelineRouting", "PipelineRuntime", "PipelineLedger",
-                "PipelineHealth", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect", "CLinux",
+                "PipelineHealth", "PipelineResolve", "PipelineAlerts", "PipelineIntercept", "PipelineNode",
+                "PipelineInspect", "CLinux",
             ]),
 
         // The command.
@@ -199,8 +207,9 @@ let package = Package(
             [
                 "Pipeline", "PipelineFlows", "PipelineWire", "PipelineText", "PipelineLanguage", "PipelineRouting",
                 "PipelineRuntime", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog", "PipelineHost",
-                "PipelineLedger", "PipelineHealth", "PipelineExport", "PipelineAlerts", "PipelineIntercept",
-                "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux", "CMnl", "TestSupport",
+                "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport", "PipelineAlerts",
+                "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux", "CMnl",
+                "TestSupport",
             ], path: "Control"),
         test(
             "SystemTests",

@@ -74,7 +74,7 @@ enum LanguageSeeds {
         }
         words += [
             "shadow", "via", "ports", "file", "burst", "jitter", "weight", "max", "priority",
-            "backup", "send", "user", "name", "in", "over", "sni", "for", "after",
+            "backup", "srv", "send", "user", "name", "in", "over", "sni", "for", "after",
         ]
         words += ["domain", "enterprise", "templates", "queue", "table", "minutes", "hours", "days", "interface"]
         words += LimitWords.keys

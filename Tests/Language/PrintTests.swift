@@ -58,6 +58,14 @@ import Testing
                 ]
             ),
             (
+                "resolve",
+                [
+                    ("nameservers", "::1", "::2"), ("min_ttl", "1s", "2s"), ("max_ttl", "1m", "2m"),
+                    ("timeout", "1s", "3s"), ("retries", "0", "1"), ("hold", "0s", "1s"),
+                    ("allow", "private", "::1 loopback"),
+                ]
+            ),
+            (
                 "route",
                 [
                     ("id", "a", "b"), ("owner", "a/b/c", "a/b/d"), ("listen", "80", "81"),

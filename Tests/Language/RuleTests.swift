@@ -185,12 +185,15 @@ import Testing
         #expect(errors(listen + "listen [::0]:443 tls_passthrough via tls").count == 1)
     }
 
-    @Test("R10: a backend is an address and a port; IPv4 is for sites without an overlay") func overlay() {
+    @Test("R10: a backend is an address and a port, a name or a path; IPv4 is for sites without an overlay")
+    func overlay() {
         let route = { (text: String) in
             "listen [::]:1 tcp_raw via raw\nroute {\n id r\n owner a/b/c\n listen 1\n backend \(text)\n}"
         }
-        for right in ["[fd00::1]:80", "10.0.0.1:80"] { #expect(errors(route(right)).isEmpty, "\(right)") }
-        for wrong in ["[::]:80", "0.0.0.0:80", "[fd00::1]:0", "[fd00::1]", "example.com:80"] {
+        for right in ["[fd00::1]:80", "10.0.0.1:80", "example.com:80", "srv _a._tcp.b", "unix:/a"] {
+            #expect(errors(route(right)).isEmpty, "\(right)")
+        }
+        for wrong in ["[::]:80", "0.0.0.0:80", "[fd00::1]:0", "[fd00::1]", "example.com", "unix:a"] {
             #expect(errors(route(wrong)).count == 1, "\(wrong)")
         }
     }

@@ -14,7 +14,9 @@ extension BackendFilter {
             return "\(found) and its backends disagree about the PROXY header, or the pipeline can't write one"
         }
         let backends = route.pointee.backends
-        guard !backends.isEmpty else { return "\(found) has no ready instance" }
+        guard !backends.isEmpty else {
+            return "\(found) has no backend: no instance is ready, or no name has an address"
+        }
         if verdict == .refuse(Refusal.routeFull.rawValue) {
             return "\(found) is at its limit of \(route.pointee.maxConnections) connections"
         }

@@ -90,7 +90,8 @@ public enum BackendFilter: Filter {
             ReasonSpec(
                 "no_route", .client,
                 "No route here has this name; or there is no name, and not exactly one candidate route."),
-            ReasonSpec("no_backend", .upstream, "The route has no instance that is ready."),
+            ReasonSpec(
+                "no_backend", .upstream, "The route has no instance that is ready, and no name with an address."),
             ReasonSpec(
                 "no_healthy_backend", .upstream,
                 "Every ready instance is out: its probe is down, it is ejected, or its weight is 0."),
@@ -132,7 +133,7 @@ public enum BackendFilter: Filter {
             .abandoned: "abandoned", .connectForbidden: "forbidden", .backendLoop: "loop", .backendDown: "down",
             .primaryBack: "primary_back", .queueAbandoned: "queue_abandoned",
         ],
-        blocks: [HealthSettings.block], foreignWords: foreignWords)
+        blocks: [HealthSettings.block, ResolveSettings.block], foreignWords: foreignWords)
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         let direct = try direct(directive)

@@ -3,6 +3,7 @@ import Pipeline
 import PipelineAlerts
 import PipelineIntercept
 import PipelineNode
+import PipelineResolve
 import PipelineRouting
 import PipelineRuntime
 import PipelineText
@@ -30,7 +31,8 @@ struct StatusReport {
     private var problems: [String] {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
             + node.interceptionProblems
-            + [node.flows.problem].compactMap { $0 } + LogReport(node.writer).problems
+            + [node.flows.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
+            + LogReport(node.writer).problems
     }
 
     /// Changed settings that need a restart.
@@ -89,6 +91,7 @@ struct StatusReport {
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)
         if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
+        line.list("names", node.names.statuses, StatusReport.write)
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }
         node.flows.counts.write(&line)
         line.close()
@@ -107,6 +110,8 @@ struct StatusReport {
         line.field("message", reload.refusal)
         line.close()
     }
+
+    private static func write(_ line: inout JSONLine, _ name: NameStatus) { NameRows.write(&line, name) }
 
     private static func write(_ line: inout JSONLine, _ worker: WorkerThread) {
         line.open()
@@ -214,7 +219,7 @@ struct StatusReport {
         for warning in node.interception?.report.warnings ?? [] { text += "warning: \(warning)\n" }
         text += "\n" + workersText + "\n" + listenersText
         text += countsText("REASON", ended) + countsText("SHADOWED", shadowed) + alertsText
-        return text + node.flows.counts.text
+        return text + namesText + node.flows.counts.text
     }
 
     private var workersText: String {
@@ -264,6 +269,8 @@ struct StatusReport {
         for kind in alerts.kinds where kind.begun > 0 { table.add([kind.name, "\(kind.begun)", "\(kind.active)"]) }
         return "\n" + table.text
     }
+
+    private var namesText: String { NameRows.text(node.names.statuses) }
 
     private func countsText(_ name: String, _ counted: [(name: String, count: UInt64)]) -> String {
         guard !counted.isEmpty else { return "" }

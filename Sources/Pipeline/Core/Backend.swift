@@ -176,17 +176,24 @@ public struct Backend: @unchecked Sendable {
     public func isEligible(at now: Instant) -> Bool { weight > 0 && cell.pointee.isEligible(at: now) }
 }
 
-/// A backend in a config file: address, weight, limit and priority.
+/// A backend in a config file: address or name, weight, limit and priority.
 public struct BackendSpec: Hashable, Sendable {
+    /// With a ``name``: of the port alone.
     public var endpoint: Endpoint
+    /// What the DNS is asked for; nil: ``endpoint`` is the address.
+    public var name: BackendName?
     /// 0...256, as ``Backend/weight``.
     public var weight: UInt16
     /// 0: no limit.
     public var maxConnections: UInt32
     /// As ``Backend/priority``.
     public var priority: UInt8
-    public init(_ endpoint: Endpoint, weight: UInt16 = 1, maxConnections: UInt32 = 0, priority: UInt8 = 0) {
+    public init(
+        _ endpoint: Endpoint, name: BackendName? = nil, weight: UInt16 = 1, maxConnections: UInt32 = 0,
+        priority: UInt8 = 0
+    ) {
         self.endpoint = endpoint
+        self.name = name
         self.weight = weight
         self.maxConnections = maxConnections
         self.priority = priority

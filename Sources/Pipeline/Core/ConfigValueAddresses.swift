@@ -51,7 +51,7 @@ extension ConfigValue {
         if host.isEmpty || host == "*" {
             return "write `[::]:\(port)` for IPv6, and a second line with `0.0.0.0:\(port)` for IPv4"
         }
-        if !host.contains(":"), !host.hasPrefix("[") { return "names are not looked up: write the address" }
+        if !host.contains(":"), !host.hasPrefix("[") { return "names are not looked up here: write the address" }
         return nil
     }
 

@@ -144,31 +144,57 @@ extension Checker {
             reporter.error(
                 keyword.span.behind, "`backend` is not complete", expected: "addresses like `[fd00::10]:8443`")
         }
-        let addresses = words.prefix { !Checker.backendOptions.contains($0.text) }
+        var addresses = words.prefix { !Checker.backendOptions.contains($0.text) }
         guard let options = backendOptions(addresses, words.dropFirst(addresses.count), keyword) else { return }
-        for word in addresses where !reporter.isFull {
+        while !reporter.isFull, let word = addresses.popFirst() {
             if let help = backendHelp(word) {
                 reporter.error(
                     word.span, "unexpected \(quoted(word.text))",
                     expected: Checker.backendOptionsExpected, help: help)
                 continue
             }
-            guard let endpoint = parsed(word, { text throws(ValueProblem) in try ConfigValue.backend(text) }) else {
-                continue
-            }
+            guard let place = word.text == "srv" ? service(word, &addresses, options) : place(word) else { continue }
             // Linear on purpose: a route has a handful, and a long list is bounded by what is kept.
-            let first = backends.first { $0.value.endpoint == endpoint.value }?.span
-            if isDuplicate("the backend \(quoted(word.text))", word.span, firstAt: first) { continue }
+            let first = backends.first { $0.value.place == place.value.place }?.span
+            if isDuplicate("the backend \(quoted(place.value.place))", place.span, firstAt: first) { continue }
             guard backends.count < 1024 else {
                 reporter.error(word.span, "more than 1024 backends in one block")
+                return
+            }
+            if let name = place.value.name, backendNames.insert(name).inserted, backendNames.count > BackendName.limit {
+                reporter.error(place.span, "more than \(BackendName.limit) names of backends in one file")
                 return
             }
             backends.append(
                 Located(
                     BackendSpec(
-                        endpoint.value, weight: options.weight?.value ?? 1,
+                        place.value.endpoint, name: place.value.name, weight: options.weight?.value ?? 1,
                         maxConnections: options.maxConnections?.value ?? 0, priority: options.priority?.value ?? 0),
-                    endpoint.span))
+                    place.span))
+        }
+    }
+
+    private func place(_ word: WordSyntax) -> Located<BackendSpec>? {
+        parsed(word) { text throws(ValueProblem) in try ConfigValue.backend(text) }
+    }
+
+    /// The name behind `srv`.
+    private func service(
+        _ srv: WordSyntax, _ rest: inout ArraySlice<WordSyntax>, _ options: BackendOptions
+    ) -> Located<BackendSpec>? {
+        guard let word = rest.popFirst() else {
+            reporter.error(
+                srv.span.behind, "`srv` is not complete", expected: "a service like `_pg._tcp.example.internal`")
+            return nil
+        }
+        if let weight = options.weight {
+            reporter.error(
+                weight.span, "SRV records have weights of their own", help: "remove `weight`; `weight` is of an address"
+            )
+            return nil
+        }
+        return parsed(word) { text throws(ValueProblem) in
+            BackendSpec(Endpoint(.unspecified, 0), name: try ConfigValue.service(text))
         }
     }
 
@@ -193,9 +219,10 @@ extension Checker {
     ) -> BackendOptions? {
         var options = BackendOptions()
         guard let option = words.first else { return options }
-        guard addresses.count == 1 else {
+        let count = addresses.count { $0.text != "srv" }
+        guard count == 1 else {
             reporter.error(
-                option.span, "`\(option.text)` applies to one backend, but this line has \(addresses.count)",
+                option.span, "`\(option.text)` applies to one backend, but this line has \(count)",
                 help: "write a `backend` line for each backend that has options")
             return nil
         }
@@ -254,23 +281,5 @@ extension Checker {
             Diagnostic(
                 .warning, at: span, "every backend of \(what) has `weight 0`: it gets no connections",
                 help: ["give one of them a weight of 1 or more"]))
-    }
-}
-
-extension ConfigValue {
-    /// R10: instances have IPv6 overlay addresses. A `route` block also takes IPv4, for sites without an overlay.
-    static func backend(_ text: String) throws(ValueProblem) -> Endpoint {
-        let endpoint: Endpoint
-        do throws(ValueProblem) {
-            endpoint = try ConfigValue.endpoint(text)
-        } catch {
-            throw ValueProblem(
-                message: error.message, expected: "an address and a port like `[fd00::10]:8443`")
-        }
-        guard !endpoint.address.isUnspecified else {
-            throw ValueProblem(
-                message: "\(quoted(text)) can't be a backend", expected: "the address of an instance")
-        }
-        return endpoint
     }
 }

@@ -21,6 +21,8 @@ extension Checker {
         for list in lists {
             for backend in list where !reporter.isFull {
                 let endpoint = backend.value.endpoint
+                // A name's addresses are not known here, and a Unix socket is no listener's.
+                guard endpoint.port > 0, backend.value.name == nil else { continue }
                 if let listener = listener(at: endpoint, exact) {
                     report(backend.span, endpoint, listener.span)
                 } else if let expose = expose(at: endpoint, raw: raw, named: named) {

@@ -78,6 +78,7 @@ extension Checker {
             }
             return false
         }
+        for word in words where word.text.hasPrefix("@") { usedSets.insert(String(word.text.dropFirst())) }
         guard let index = block.descriptor.lines.firstIndex(where: { $0.name == line.name }) else { return false }
         do throws(ValueProblem) {
             try block.draft.apply(index, clause)

@@ -34,6 +34,7 @@ final class Checker {
     var groups: [String: BackendsBlock] = [:]
     var groupNames: [String] = []
     var usedGroups: Set<String> = []
+    var backendNames: Set<BackendName> = []
     var routes: [RouteBlock] = []
     var routesFile: Located<String>?
     /// Reported misuses of pipelines, so that ten listeners don't repeat an error ten times.

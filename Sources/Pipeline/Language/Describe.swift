@@ -99,7 +99,7 @@ func describe(_ ports: [UInt16]) -> String {
 }
 
 func describe(_ backend: BackendSpec) -> String {
-    var text = "\(backend.endpoint)"
+    var text = backend.place
     if backend.weight != 1 { text += " weight \(backend.weight)" }
     if backend.maxConnections > 0 { text += " max \(backend.maxConnections)" }
     if backend.priority > 0 { text += " " + BackendSpec.name(ofPriority: backend.priority) }

@@ -152,7 +152,7 @@ enum RouteSettings {
                     ]),
                 ],
             ],
-            "IPv6, or IPv4 for sites without an overlay; several on a line or on several lines. For one alone on its "
+            "an address, a name or a path, as below; several on a line or on several lines. For one alone on its "
                 + "line: its share, the most connections at once that this node gives it, and when it serves. `weight "
                 + "0` means none: no new connections, ever; old ones go on. New connections go to the lowest priority "
                 + "with a backend that is up; `backup` is `priority 15` (docs/filters/backend.md, *Priorities*)",

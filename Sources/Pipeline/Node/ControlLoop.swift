@@ -50,6 +50,7 @@ struct ControlLoop: ~Copyable {
             if let probes = node.headerProbes { items.append(.readable(probes.number)) }
             // Nobody else needs it, and poll(2) takes no more than may be open.
             if let notice = node.resetsNotice { items.append(.readable(notice.number)) }
+            if let notice = node.namesNotice { items.append(.readable(notice.number)) }
             let firstAdmin = items.count
             if let admin { items += admin.waits(Instant(nanoseconds: cl_now())) }
             let failed = Poll.wait(&items, until: nextDue())

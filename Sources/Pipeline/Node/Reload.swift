@@ -87,6 +87,7 @@ extension RunningNode {
         let flows = try stageFlows(program, staged)
         let before = routeCount
         let report = apply(&read, program)
+        names.follow(program, routing)
         self.program = program
         writer.choose(program.node)
         writer.moveConnections(logs)

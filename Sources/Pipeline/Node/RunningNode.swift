@@ -6,6 +6,7 @@ import PipelineFlows
 import PipelineHealth
 import PipelineIntercept
 import PipelineLanguage
+import PipelineResolve
 import PipelineRouting
 import PipelineRuntime
 import PipelineText
@@ -34,6 +35,8 @@ package final class RunningNode {
     /// Readable when the prober wants connections reset; nil: it never does.
     var resetsNotice: Descriptor? { mayReset ? prober.notice : nil }
     private var mayReset = false
+    /// Readable when the DNS has said something new; nil: it is not asked.
+    var namesNotice: Descriptor? { isStopping ? nil : names.notice }
     /// The instances of flow records.
     let flowDirectory: FlowDirectory
     /// The analysis of flow records.
@@ -60,6 +63,8 @@ package final class RunningNode {
     package let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
+    /// Names of backends.
+    package let names: NameKeeper
     package private(set) var watch = RouteWatch()
     package private(set) var shortages = ShortageWatch()
     /// When the next check for unused snapshots is due, and the interval after it.
@@ -102,7 +107,9 @@ package final class RunningNode {
         let services = Services(queues)
         let most = ListenerPlan.most(node.program)
         let sized = Fleet.size(
-            settings, listeners: node.listeners.count, most: most, probes: HealthProber.descriptors(node.program))
+            settings, listeners: node.listeners.count, most: most,
+            probes: HealthProber.descriptors(node.program)
+                + (node.routing.backendNames.isEmpty ? 0 : NameResolver.descriptors))
         guard let size = sized.size else { return (nil, [sized.failure]) }
         if let stage = node.program.prepare(workers: size.workers, services) {
             return (nil, ["not enough memory for `\(stage)`; give the process more, or lower `workers`"])
@@ -112,6 +119,8 @@ package final class RunningNode {
         let (staged, failures) = openRequired(keeper, node.listeners, log)
         guard failures.isEmpty else { return (nil, ListenError.lines(failures)) }
         let change = keeper.apply(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
+        let names = NameKeeper(log, write: log.write)
+        names.follow(node.program, node.routing)
         let snapshots = SnapshotKeeper()
         let first = snapshots.make(node.program, node.routes)
         let directory = FlowDirectory()
@@ -129,7 +138,7 @@ package final class RunningNode {
             }
             let flows = FlowRecording(
                 queues, directory, log, alsoTo: { watch.take($0) }, eachTick: { watch.tick() })
-            let running = RunningNode(node, path, writer, fleet, keeper, prober, flows, watch, directory, paths)
+            let running = RunningNode(node, path, writer, fleet, keeper, prober, flows, watch, directory, paths, names)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -172,8 +181,9 @@ package final class RunningNode {
     private init(
         _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
         _ prober: HealthProber, _ flows: FlowRecording, _ watch: FlowWatch, _ directory: FlowDirectory,
-        _ paths: UnreachablePaths
+        _ paths: UnreachablePaths, _ names: NameKeeper
     ) {
+        self.names = names
         unreachable = paths
         flowWatch = watch
         flowDirectory = directory
@@ -273,6 +283,8 @@ package final class RunningNode {
         if hasOld, nextSweep <= now { sweep(now) }
         if mayReset { resets.add(prober.takeResets()) }
         if resets.isDue, isSettled { publishGeneration(now) }
+        names.collect()
+        if let due = names.due, due <= now, isSettled, names.apply(to: routing, now) { publish() }
         proxies.look(routing.snapshot, now, log)
         watch.look(routing.snapshot, now, log)
         shortages.look(fleet, program.node.memory, now, log)
@@ -317,6 +329,7 @@ package final class RunningNode {
         guard !isStopping else { return nil }
         var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook].compactMap { $0 }
         if hasOld { next.append(nextSweep) }
+        if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         // Workers need about an iteration.
         if news != .nothing || listeners.isClosing || resets.isDue {
             next.append(Instant(nanoseconds: cl_now()) + .milliseconds(10))

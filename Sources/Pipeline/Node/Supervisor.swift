@@ -189,6 +189,7 @@ package struct Supervisor: ~Copyable {
 
     private func end(_ node: RunningNode) {
         node.prober.stop()
+        node.names.stop()
         node.interception?.stop()
         let isWhole = node.fleet.finish(patience: Supervisor.lastWords)
         node.unreachable.stop()

@@ -190,7 +190,7 @@ extension ApplyRun {
     func makeBackends(_ key: GroupKey, cursor: UInt64 = 0) -> UnsafeMutablePointer<BackendBox> {
         guard key.addresses.isEmpty else {
             return store.makeBackends(
-                key.addresses.map { ($0, $0.endpoint.description) }, key,
+                backends(of: key), key,
                 name: key.isNamed ? state.symbols.string(UInt32(truncatingIfNeeded: key.pool)) : "", cursor: cursor)
         }
         let ready = state.instances.ready(key.pool)

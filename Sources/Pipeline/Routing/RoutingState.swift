@@ -38,6 +38,8 @@ public final class RoutingState {
     var envs: [UInt32: EnvRecord] = [:]
     var instances = InstanceTable()
     var groups = GroupTable()
+    /// What the DNS has said of names, those without addresses left out.
+    var resolved: [BackendName: [ResolvedAddress]] = [:]
     var liveRoutes = 0
     var drains = DrainList()
     /// Which apply runs, from 0.

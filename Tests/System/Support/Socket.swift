@@ -187,6 +187,20 @@ final class Socket: @unchecked Sendable {
         return made
     }
 
+    /// A Unix socket; what was there is replaced.
+    static func listen(path: String, backlog: Int32 = 1024) throws -> Socket {
+        unlink(path)
+        let fd = cl_unix_listen(path, 0o777, backlog)
+        guard fd >= 0 else { throw Failure(call: "listen at \(path)", -fd) }
+        return Socket(fd: fd)
+    }
+
+    static func connect(path: String) throws -> Socket {
+        let fd = cl_unix_connect(path, 0)
+        guard fd >= 0 else { throw Failure(call: "connect to \(path)", -fd) }
+        return Socket(fd: fd)
+    }
+
     func accept(_ deadline: Deadline = Deadline()) throws -> Socket {
         while true {
             // Close-on-exec from the start, so that no program started meanwhile holds the connection open.

@@ -1,0 +1,88 @@
+import CLinux
+import FilterBackendSelect
+import Pipeline
+import PipelineResolve
+import PipelineRouting
+import PipelineRuntime
+import PipelineText
+import PipelineThreads
+
+/// Follows the names of the routes' backends: has them looked up, and hands changes to the routes.
+///
+/// Threading: the control thread. Without names there is no thread.
+package final class NameKeeper {
+    private let write: @Sendable ([UInt8]) -> Void
+    private let log: ControlLog
+    private var resolver: NameResolver?
+    /// What has changed and is not in the routes yet.
+    private var pending: [BackendName: [ResolvedAddress]] = [:]
+    /// Before that no change is applied.
+    private var notBefore = Instant(nanoseconds: 0)
+
+    /// Between two changes that are applied, however many answers come: what comes meanwhile is one change.
+    private static let pause = TimeSpan.milliseconds(100)
+    /// How long a start or a reload waits for the first answers.
+    private static let patience = TimeSpan.seconds(3)
+
+    init(_ log: ControlLog, write: @escaping @Sendable ([UInt8]) -> Void) {
+        self.log = log
+        self.write = write
+    }
+
+    /// Readable when an answer has changed; nil: there are no names.
+    var notice: Descriptor? { resolver.map { Descriptor($0.notice) } }
+    /// When a change is to be applied; nil: there is none.
+    var due: Instant? { pending.isEmpty ? nil : notBefore }
+
+    package var statuses: [NameStatus] { resolver?.statuses() ?? [] }
+
+    /// The routes are new, and not published: asks for their names, waits a while for those that are new, and has the routes know
+    /// them.
+    func follow(_ program: Program, _ routing: RoutingState) {
+        let names = routing.backendNames
+        guard !names.isEmpty || resolver != nil else { return }
+        guard let resolver = resolver ?? start() else { return }
+        let settings = program.blocks.only(ResolveSettings.self) ?? ResolveSettings()
+        resolver.update(names, settings)
+        let end = Instant(nanoseconds: cl_now()) + NameKeeper.patience
+        while !resolver.isComplete, Instant(nanoseconds: cl_now()) < end { cl_sleep(1_000_000) }
+        collect()
+        routing.forgetUnusedNames()
+        // What is there from the beginning does not start slowly.
+        _ = routing.resolve(take())
+    }
+
+    private func start() -> NameResolver? {
+        let started = NameResolver.start(write: write)
+        resolver = started.resolver
+        if resolver == nil {
+            log.say(
+                "warning",
+                "the resolver can't be started: \(kernelError(started.error)); names of backends have no addresses, other "
+                    + "backends are served; raise TasksMax or the limit of open files, and reload")
+        }
+        return resolver
+    }
+
+    /// Takes what the resolver has.
+    func collect() {
+        guard let resolver else { return }
+        pending.merge(resolver.take()) { $1 }
+    }
+
+    private func take() -> [BackendName: [ResolvedAddress]] {
+        defer { pending = [:] }
+        return pending
+    }
+
+    /// Hands what has changed to the routes. True: there is a new table.
+    func apply(to routing: RoutingState, _ now: Instant) -> Bool {
+        notBefore = now + NameKeeper.pause
+        return routing.resolve(take(), at: now).backendsChanged > 0
+    }
+
+    func stop() {
+        resolver?.stop()
+        resolver = nil
+    }
+}

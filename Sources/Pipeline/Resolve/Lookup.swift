@@ -1,0 +1,236 @@
+import CCares
+import CLinux
+import FilterBackendSelect
+import Glibc
+import Pipeline
+
+/// One lookup of a name: its queries, and those that follow from their answers. c-ares sends, tries again, asks over TCP what
+/// was cut, and parses (docs/adr/0091). Each lookup has sockets, and with them source ports, of its own.
+///
+/// Threading: one thread.
+final class Lookup {
+    /// The longest, whatever the tries.
+    static let longest = TimeSpan.seconds(30)
+    /// The most sockets of one lookup.
+    static let socketLimit = Int(ARES_GETSOCK_MAXNUM)
+    /// The most addresses that are taken from one answer.
+    private static let recordLimit = 1024
+
+    let name: BackendName
+    private let deadline: Instant
+    private var channel: ares_channel?
+    private(set) var result = LookupResult()
+    /// Queries without an answer yet.
+    private var pending = 0
+    /// Targets of a service that are to be asked for.
+    private var targets: [String] = []
+
+    private enum Kind: Int32 {
+        case v4 = 1
+        case v6 = 28
+        case service = 33
+    }
+
+    /// What a query's callback gets.
+    private final class Query {
+        let lookup: Lookup
+        let host: String
+        let kind: Kind
+        init(_ lookup: Lookup, _ host: String, _ kind: Kind) {
+            self.lookup = lookup
+            self.host = host
+            self.kind = kind
+        }
+    }
+
+    init(_ name: BackendName, _ settings: ResolveSettings, at now: Instant) {
+        self.name = name
+        deadline = now + Lookup.longest
+        var options = ares_options()
+        options.timeout = Int32(clamping: settings.values.timeout.milliseconds)
+        options.tries = Int32(clamping: settings.values.retries + 1)
+        // What it has already, it gives back even where no other server answers.
+        options.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES
+        let mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_FLAGS
+        var made: ares_channel?
+        let failed = ares_init_options(&made, &options, Int32(mask))
+        guard failed == ARES_SUCCESS, let made else {
+            result = .failed(name, "can't start a lookup: \(Lookup.text(failed))")
+            return
+        }
+        channel = made
+        let servers = settings.values.nameservers.map { "\($0)" }.joined(separator: ",")
+        if !servers.isEmpty { _ = ares_set_servers_ports_csv(made, servers) }
+        switch name.kind {
+        case .host: askForHost(name.host)
+        case .service: ask(name.host, .service)
+        }
+        askForTargets()
+    }
+
+    deinit { close() }
+
+    /// Also while queries run, whose callbacks are called then.
+    func close() {
+        guard let channel else { return }
+        self.channel = nil
+        ares_destroy(channel)
+    }
+
+    var isOver: Bool { pending == 0 && targets.isEmpty }
+
+    // MARK: Sockets
+
+    /// Its sockets, and what they wait for.
+    func waits() -> [cl_poll_item] {
+        guard let channel else { return [] }
+        var sockets = [ares_socket_t](repeating: 0, count: Lookup.socketLimit)
+        let bits = UInt32(bitPattern: ares_getsock(channel, &sockets, Int32(Lookup.socketLimit)))
+        return sockets.indices.compactMap { index in
+            let (reads, writes) = (bits >> UInt32(index) & 1 == 1, bits >> UInt32(index + Lookup.socketLimit) & 1 == 1)
+            return reads || writes ? cl_poll_item(sockets[index], reads: reads, writes: writes) : nil
+        }
+    }
+
+    /// When it is to be worked on, whatever its sockets have.
+    func wakeUp(_ now: Instant) -> Instant {
+        guard let channel else { return now }
+        var time = timeval()
+        guard ares_timeout(channel, nil, &time) != nil else { return deadline }
+        let milliseconds = UInt32(clamping: max(0, time.tv_sec)) &* 1000 &+ UInt32(clamping: time.tv_usec / 1000) &+ 1
+        return min(deadline, now + .milliseconds(milliseconds))
+    }
+
+    /// Reads and writes what can be, and notices timeouts.
+    func work(_ now: Instant) {
+        guard let channel else { return }
+        let ready = waits()
+        // Non-blocking sockets: asking one that has nothing costs a call.
+        for item in ready {
+            let reads = item.wants & UInt8(CL_READABLE) != 0
+            let writes = item.wants & UInt8(CL_WRITABLE) != 0
+            ares_process_fd(channel, reads ? item.fd : Lookup.noSocket, writes ? item.fd : Lookup.noSocket)
+        }
+        ares_process_fd(channel, Lookup.noSocket, Lookup.noSocket)
+        askForTargets()
+        if now >= deadline { ares_cancel(channel) }
+    }
+
+    private static let noSocket: ares_socket_t = -1
+
+    // MARK: Queries
+
+    private func askForHost(_ host: String) {
+        result.hosts[host] = HostAnswer(v4: .failed("no answer"), v6: .failed("no answer"))
+        ask(host, .v4)
+        ask(host, .v6)
+    }
+
+    private func ask(_ host: String, _ kind: Kind) {
+        guard let channel else { return }
+        pending += 1
+        let query = Unmanaged.passRetained(Query(self, host, kind)).toOpaque()
+        ares_query(
+            channel, host, Int32(1), kind.rawValue,
+            { context, status, _, bytes, count in
+                guard let context else { return }
+                let query = Unmanaged<Query>.fromOpaque(context).takeRetainedValue()
+                query.lookup.take(
+                    query.host, query.kind, status, UnsafeBufferPointer(start: bytes, count: max(0, Int(count))))
+            }, query)
+    }
+
+    /// Not from a callback, which may still look at the channel.
+    private func askForTargets() {
+        while let target = targets.popLast() { askForHost(target) }
+    }
+
+    private func take(_ host: String, _ kind: Kind, _ status: Int32, _ message: UnsafeBufferPointer<UInt8>) {
+        pending -= 1
+        switch kind {
+        case .v4: result.hosts[host]?.v4 = Lookup.answer(status, message, Lookup.v4)
+        case .v6: result.hosts[host]?.v6 = Lookup.answer(status, message, Lookup.v6)
+        case .service:
+            let answer = Lookup.answer(status, message, Lookup.services)
+            result.service = answer
+            guard case .found(let records, _) = answer else { return }
+            // Which they are is not for the order of the answer to say.
+            targets = Array(Set(records.map(\.target)).sorted().prefix(ServiceRecord.targetLimit))
+        }
+    }
+
+    // MARK: Answers
+
+    private static func text(_ status: Int32) -> String { String(cString: ares_strerror(status)) }
+
+    private static func answer<Record>(
+        _ status: Int32, _ message: UnsafeBufferPointer<UInt8>,
+        _ parse: (UnsafeBufferPointer<UInt8>) -> (status: Int32, records: [Record], ttl: UInt32)
+    ) -> Answer<Record> {
+        var status = status
+        if status == ARES_SUCCESS {
+            let parsed = parse(message)
+            if parsed.status == ARES_SUCCESS, !parsed.records.isEmpty {
+                return .found(parsed.records, ttl: parsed.ttl)
+            }
+            status = parsed.status == ARES_SUCCESS ? ARES_ENODATA : parsed.status
+        }
+        switch status {
+        case ARES_ENODATA: return .none(isGone: false)
+        case ARES_ENOTFOUND: return .none(isGone: true)
+        default: return .failed(text(status))
+        }
+    }
+
+    private static func v4(
+        _ message: UnsafeBufferPointer<UInt8>
+    ) -> (status: Int32, records: [IPAddress], ttl: UInt32) {
+        var found = [ares_addrttl](repeating: ares_addrttl(), count: recordLimit)
+        var count = Int32(recordLimit)
+        let status = ares_parse_a_reply(message.baseAddress, Int32(clamping: message.count), nil, &found, &count)
+        let list = found.prefix(max(0, Int(count)))
+        return (
+            status, list.map { IPAddress(v4: UInt32(bigEndian: $0.ipaddr.s_addr)) },
+            UInt32(clamping: list.map(\.ttl).min() ?? 0)
+        )
+    }
+
+    private static func v6(
+        _ message: UnsafeBufferPointer<UInt8>
+    ) -> (status: Int32, records: [IPAddress], ttl: UInt32) {
+        var found = [ares_addr6ttl](repeating: ares_addr6ttl(), count: recordLimit)
+        var count = Int32(recordLimit)
+        let status = ares_parse_aaaa_reply(message.baseAddress, Int32(clamping: message.count), nil, &found, &count)
+        let list = found.prefix(max(0, Int(count)))
+        return (status, list.map { address($0.ip6addr) }, UInt32(clamping: list.map(\.ttl).min() ?? 0))
+    }
+
+    private static func address(_ raw: ares_in6_addr) -> IPAddress {
+        withUnsafeBytes(of: raw) { bytes in
+            IPAddress(
+                high: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 0, as: UInt64.self)),
+                low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+        }
+    }
+
+    private static func services(
+        _ message: UnsafeBufferPointer<UInt8>
+    ) -> (status: Int32, records: [ServiceRecord], ttl: UInt32) {
+        var first: UnsafeMutablePointer<ares_srv_reply>?
+        let status = ares_parse_srv_reply(message.baseAddress, Int32(clamping: message.count), &first)
+        defer { if let first { ares_free_data(first) } }
+        var records: [ServiceRecord] = []
+        var next = first
+        while let record = next, records.count < recordLimit {
+            // "." says that there is no such service (RFC 2782). What is no name of a host can't be asked for.
+            if let host = record.pointee.host, let target = BackendName.canonical(String(cString: host)) {
+                records.append(
+                    ServiceRecord(
+                        target: target, port: record.pointee.port, priority: record.pointee.priority,
+                        weight: record.pointee.weight))
+            }
+            next = record.pointee.next
+        }
+        return (status, records, AnswerTTL.least(message) ?? 0)
+    }
+}
