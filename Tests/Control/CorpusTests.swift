@@ -33,6 +33,22 @@ struct AnswerCorpusTests {
     }
 }
 
+@Suite("the corpus of Name")
+struct NameCorpusTests {
+    @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
+        for input in try Corpus.inputs("Name") { expect(input) }
+    }
+
+    @Test("R27: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("Name"), budget: 4000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { NameProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
+    }
+}
+
 @Suite("the corpus of Conntrack")
 struct ConntrackCorpusTests {
     @Test("R27: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
