@@ -21,6 +21,8 @@ package final class NameKeeper {
 
     /// Between two changes that are applied, however many answers come: what comes meanwhile is one change.
     private static let pause = TimeSpan.milliseconds(100)
+    /// A change that takes long (a name behind a million routes: two seconds) is followed by so many times as long without one.
+    private static let rest: UInt64 = 4
     /// How long a start or a reload waits for the first answers.
     private static let patience = TimeSpan.seconds(3)
 
@@ -77,8 +79,10 @@ package final class NameKeeper {
 
     /// Hands what has changed to the routes. True: there is a new table.
     func apply(to routing: RoutingState, _ now: Instant) -> Bool {
-        notBefore = now + NameKeeper.pause
-        return routing.resolve(take(), at: now).backendsChanged > 0
+        let changed = routing.resolve(take(), at: now).backendsChanged > 0
+        let end = Instant(nanoseconds: cl_now())
+        notBefore = end + max(NameKeeper.pause, TimeSpan(nanoseconds: end.since(now).nanoseconds * NameKeeper.rest))
+        return changed
     }
 
     func stop() {

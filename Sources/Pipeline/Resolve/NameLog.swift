@@ -44,7 +44,7 @@ struct NameLog {
         switch event {
         case .changed where record.addresses.isEmpty:
             return "\(name) has no addresses: routes have no backends from it until it has some"
-        case .changed: return "\(name) leads to other addresses"
+        case .changed(let before): return "\(name) leads to \(before.isEmpty ? "" : "other ")addresses"
         case .held(let why): return "\(name): \(why): its last addresses are kept for `hold`"
         case .missing(let why): return "\(name): \(why): routes have no backends from it"
         case .failing(let why) where record.addresses.isEmpty:
