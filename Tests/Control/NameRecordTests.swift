@@ -95,6 +95,14 @@ struct NameRecordTests {
         #expect(events.count == 1 && texts(record) == ["10.0.0.1"] && record.refused == 2 && record.problem != nil)
         #expect(record.take(try result(found("127.0.0.1", "10.0.0.2")), at: at(25), settings).count == 2)
         #expect(texts(record) == ["10.0.0.2"] && record.refused == 1)
+        // What a reload forbids goes with the next lookup, whatever that brings.
+        var values = settings.values
+        values.allowed = [AddressSet(name: "192.0.2.0/24", prefixes: [try #require(Prefix("192.0.2.0/24"))])]
+        let strict = ResolveSettings(values)
+        var other = record
+        _ = record.take(try result(found("10.0.0.2")), at: at(30), strict)
+        _ = other.take(result(.failed("t"), .failed("t")), at: at(30), strict)
+        #expect(record.addresses.isEmpty && other.addresses.isEmpty)
     }
 
     @Test("at most 64 addresses, the same ones whatever the order")

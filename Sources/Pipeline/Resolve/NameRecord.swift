@@ -58,15 +58,17 @@ package struct NameRecord: Sendable {
         var heard = Heard()
         note(result, &heard)
         let found = permitted(settings)
+        // A reload may have forbidden some.
+        let kept = addresses.filter { settings.allows($0.address) }
         var wanted = found
         if found.isEmpty, refused > 0 {
             heard.problem = "all \(refused) addresses of the answer are refused by `allow`"
-            wanted = addresses
+            wanted = kept
         }
         var events = noteProblem(heard.problem)
         if heard.problem == nil { answered = now }
         // Only what was answered shows that there is nothing.
-        if wanted.isEmpty, !addresses.isEmpty, !hold(heard, at: now, settings, &events) { wanted = addresses }
+        if wanted.isEmpty, !addresses.isEmpty, !hold(heard, at: now, settings, &events) { wanted = kept }
         if !found.isEmpty { emptySince = nil }
         if isFirst, wanted.isEmpty, heard.problem == nil { events.append(.missing(why: heard.why)) }
         if wanted != addresses {
