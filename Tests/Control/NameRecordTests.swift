@@ -37,6 +37,11 @@ struct NameRecordTests {
         #expect(record.next == at(26))
         #expect(record.take(result(try found("10.0.0.1", "10.0.0.2", ttl: .max)), at: at(26), settings) == [])
         #expect(record.next == at(86))
+        // A reload while it is asked for: what comes is of the old settings.
+        record.isAsking = true
+        record.refresh(at: at(80))
+        _ = record.take(result(try found("10.0.0.1", "10.0.0.2")), at: at(81), settings)
+        #expect(record.next == at(81))
         let more = try result(found("10.0.0.1", ttl: 40), found("fd00::1", ttl: 10))
         #expect(record.take(more, at: at(86), settings).count == 1)
         #expect(texts(record) == ["10.0.0.1", "fd00::1"] && record.next == at(96))

@@ -41,14 +41,18 @@ package struct NameRecord: Sendable {
     /// Since when answers have had no address.
     private var emptySince: Instant?
     private var failures: UInt32 = 0
+    private var isAskedAgain = false
 
     package init(_ name: BackendName, at now: Instant) {
         self.name = name
         next = now
     }
 
-    /// Is asked for at once.
-    package mutating func refresh(at now: Instant) { next = now }
+    /// Is asked for at once, or once more if it is being asked for: that was by other settings.
+    package mutating func refresh(at now: Instant) {
+        next = now
+        isAskedAgain = isAsking
+    }
 
     /// - Returns: in the order in which they happened.
     package mutating func take(_ result: LookupResult, at now: Instant, _ settings: ResolveSettings) -> [Event] {
@@ -76,6 +80,8 @@ package struct NameRecord: Sendable {
             addresses = wanted
         }
         schedule(heard, at: now, settings)
+        if isAskedAgain { next = now }
+        isAskedAgain = false
         return events
     }
 
