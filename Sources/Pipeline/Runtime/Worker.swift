@@ -317,11 +317,13 @@ package struct Worker<K: Kernel>: ~Copyable {
     private mutating func runQueue() {
         var rounds = queue.count
         while rounds > 0, let index = queue.pop() {
-            rounds = iterationBytes < Self.iterationShare ? rounds - 1 : 0
+            rounds -= 1
             guard slab.slots[index].phase != .free, slab.slots[index].marks.contains(.inRunQueue) else { continue }
             slab.slots[index].marks.remove(.inRunQueue)
             if slab.slots[index].phase.isRelaying { pumpBoth(index) }
             check(index)
+            // At least one has its turn, however much events alone have moved.
+            if iterationBytes >= Self.iterationShare { return }
         }
     }
 

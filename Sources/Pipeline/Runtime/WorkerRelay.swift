@@ -130,9 +130,11 @@ extension Worker {
     /// What a direction may still move once the iteration has moved its share: one buffer.
     private static var leastShare: Int { bufferSize }
 
-    private var share: Int {
-        let all = iterationEvents <= 1 && queue.isEmpty ? Self.loneShare : Self.iterationShare
-        return iterationBytes < all ? all : Self.leastShare
+    /// - Parameter moved: what the direction has moved in this iteration; alone it is if nothing else has.
+    private func share(_ moved: Int) -> Int {
+        let isAlone = iterationEvents <= 1 && queue.isEmpty && iterationBytes == moved
+        guard !isAlone else { return Self.loneShare }
+        return iterationBytes < Self.iterationShare ? Self.iterationShare : Self.leastShare
     }
 
     /// Moves bytes from `source` until one side would block. False if the connection ended.
@@ -154,7 +156,7 @@ extension Worker {
                 step = end(flow, from, to)
                 if case .wait = step { return true }
             } else if flow.pointee.state.contains(.readable) {
-                guard moved < share else {
+                guard moved < share(moved) else {
                     enqueue(index)
                     return true
                 }

@@ -121,7 +121,7 @@ extension Worker {
     /// A timer of a waiting or coalescing connection is due.
     mutating func paceDue(_ index: Int) {
         paces.due(slab.slots, index, now)
-        pumpBoth(index)
+        if iterationBytes < Self.iterationShare { pumpBoth(index) } else { enqueue(index) }
         check(index)
     }
 }
