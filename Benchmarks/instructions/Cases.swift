@@ -210,7 +210,7 @@ func evaluateChain(_ before: String, behind: String = "") -> (@Sendable (Int) ->
             let verdict = stage.pointee.filter.evaluateErased(
                 stage.pointee.settings, memory.value.states[index], view,
                 Effects(facts: facts, prelude: prelude, memory: memory.value.kept))
-            guard verdict == .next else { return wrong }
+            guard case .next = verdict else { return wrong }
         }
         return prelude.pointee.withBytes { $0.count }
     }

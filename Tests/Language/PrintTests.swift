@@ -69,17 +69,19 @@ import Testing
                 "route",
                 [
                     ("id", "a", "b"), ("owner", "a/b/c", "a/b/d"), ("listen", "80", "81"),
-                    ("backend", "[::1]:80", "[::1]:81"), ("proxy_protocol", "v2", "off"),
+                    ("backend", "[::1]:80 max 9", "[::1]:81 max 9"), ("proxy_protocol", "v2", "v1"),
                     ("backend_expects_proxy_protocol", "true", "false"), ("allow_non_tls", "true", "false"),
                     ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
+                    ("queue", "1 for 1s", "2 for 1s"), ("idle_timeout", "1m", "off"),
                 ]
             ),
             (
                 "backends b",
                 [
-                    ("backend", "[::1]:80", "[::1]:80 weight 2"), ("proxy_protocol", "v2", "off"),
+                    ("backend", "[::1]:80 max 9", "[::1]:80 max 9 weight 2"), ("proxy_protocol", "v2", "off"),
                     ("backend_expects_proxy_protocol", "true", "false"),
                     ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
+                    ("queue", "1 for 1s", "1 for 2s"), ("idle_timeout", "1m", "off"),
                 ]
             ),
         ]

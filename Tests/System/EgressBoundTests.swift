@@ -166,22 +166,24 @@ struct EgressBoundTests {
             try lab.folder.write("state.json", state.replacing("\"revision\":1", with: "\"revision\":\(revision)"))
             try node.reload(revision: revision)
         }
+        // A look at the rules is followed by a rest of ten times its length: on a busy machine the next one is late.
+        func deadline() -> Deadline { Deadline(seconds: 300) }
         let both = ["\"vm1\" . fd10:1::2", "\"vm2\" . fd10:2::2", "\"vm1\" . 10.81.1.2", "\"vm2\" . 10.81.2.2"]
         #expect(try !table().contains("vm2\" ."))
         try reload(Self.state, revision: 2)
-        try awaitUntil("both are bound") { both.allSatisfy(try table().contains) }
+        try awaitUntil("both are bound", deadline()) { both.allSatisfy(try table().contains) }
         // By hand and without a state: nobody would be bound any more.
         try lab.rules(node.config, "--apply")
-        try awaitUntil("both are bound again") { both.allSatisfy(try table().contains) }
+        try awaitUntil("both are bound again", deadline()) { both.allSatisfy(try table().contains) }
         try lab.run(in: lab.node, ["nft", "flush", "ruleset"])
-        try awaitUntil("both are bound after a flush") {
+        try awaitUntil("both are bound after a flush", deadline()) {
             both.allSatisfy(try lab.attempt(in: lab.node, ["nft", "list", "ruleset"]).output.contains)
         }
         // One moves, one is bound no more.
         let moved = Self.state.replacing("\"interface\":\"vm2\"", with: "\"interface\":\"vm9\"")
             .replacing(",\"interface\":\"vm1\"", with: "")
         try reload(moved, revision: 3)
-        try awaitUntil("the change is in the sets") {
+        try awaitUntil("the change is in the sets", deadline()) {
             let table = try table()
             let gone = ["fd10:1::2", "\"vm2\" ."]
             return table.contains("\"vm9\" . fd10:2::2") && !gone.contains(where: table.contains)

@@ -64,7 +64,7 @@ import Testing
         func waitForAddresses(_ wanted: [String]) throws {
             let rows = { try (Admin.json(["backends"], admin)["backends"] as? [[String: Any]] ?? []) }
             try awaitUntil("the addresses \(wanted)") {
-                let found = try rows().filter { $0["state"] as? String == "ready" }.compactMap {
+                let found = try rows().filter { $0["status"] as? String == "ready" }.compactMap {
                     $0["address"] as? String
                 }
                 return Set(found.map { String($0[..<($0.lastIndex(of: ":") ?? $0.endIndex)]) }) == Set(wanted)

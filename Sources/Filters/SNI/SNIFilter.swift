@@ -123,7 +123,7 @@ public enum SNIFilter: Filter {
         _ verdict: Verdict, _ hello: ClientHello?, _ settings: Settings, _ scratch: PatternScratch,
         _ view: ConnectionView
     ) -> Verdict {
-        guard verdict == .next else { return verdict }
+        guard case .next = verdict else { return verdict }
         switch settings.policy.decide(view.facts.serverName, hello, in: stream(view), scratch) {
         case .pass: return .next
         case .denied: return refuse(.nameDenied)

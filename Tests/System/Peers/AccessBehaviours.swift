@@ -2,7 +2,7 @@ import TestSupport
 
 /// Who may come, and how many at once.
 enum AccessBehaviours {
-    static let all = [allowed, denied, perSource, rate, headerIn]
+    static let all = [allowed, denied, perSource, rate, headerIn, headerOut]
 
     private static let allowed = Behaviour(
         text: "allow one, deny all", origin: "stream_access.t, tcp-rules",
@@ -66,6 +66,22 @@ enum AccessBehaviours {
         answer: "1 1 1 - - 1",
         ask: { asked in
             try (asked.answers(5, from: "127.0.0.8") + asked.answers(1, from: "127.0.0.9")).joined(separator: " ")
+        })
+
+    private static let headerOut = Behaviour(
+        text: "a header of version 1 says who the client is", origin: "stream_proxy_protocol.t, send-proxy",
+        servers: [.repeating],
+        nginx: { (["server \($0[0])"], ["proxy_protocol on"]) },
+        haproxy: { ["server one \($0[0]) send-proxy"] },
+        ours: {
+            .init(
+                route: ["backend \($0[0])", "proxy_protocol v1", "backend_expects_proxy_protocol true"],
+                proxy: "proxy_v1")
+        },
+        answer: "PROXY TCP4 127.0.0.6 127.0.0.1",
+        ask: { asked in
+            let (_, answer) = try asked.connect(from: "127.0.0.6", saying: "hello")
+            return answer.split(separator: " ").prefix(4).joined(separator: " ")
         })
 
     private static let headerIn = Behaviour(

@@ -2,7 +2,7 @@ import TestSupport
 
 /// How connections spread over servers.
 enum BalanceBehaviours {
-    static let all = [weights, backup, down, leastConnections, sameClient, whoStays, full]
+    static let all = [weights, backup, down, leastConnections, sameClient, whoStays, full, waits]
 
     private static let weights = Behaviour(
         text: "weights share turns", origin: "stream_upstream.t, balance-rr.vtc",
@@ -70,6 +70,21 @@ enum BalanceBehaviours {
         ours: { .init(route: ["backend \($0[0]) max 1", "backend \($0[1]) max 1"]) },
         answer: "-:1 1:1 2:1",
         ask: { asked in Behaviour.Asked.counted(try asked.held(3).map(\.1)) })
+
+    private static let waits = Behaviour(
+        text: "at the limit one waits, and is served when the other has gone",
+        origin: "balance/balance-rr.vtc, maxconn",
+        servers: [.saying],
+        haproxy: { ["timeout queue 20s", "server one \($0[0]) maxconn 1"] },
+        ours: { .init(route: ["backend \($0[0]) max 1", "queue 10 for 20s"]) },
+        answer: "1, then 1",
+        ask: { asked in
+            let (first, one) = try asked.connect()
+            let second = try Socket.connect(to: asked.entry, from: Place("127.0.0.4", 0))
+            first.finish()
+            guard case .bytes(let bytes) = try second.receive() else { return "nobody" }
+            return "\(one), then \(String(decoding: bytes, as: UTF8.self))"
+        })
 
     private static func servers(_ places: some Sequence<Place>) -> [String] {
         places.enumerated().map { "server s\($0) \($1)" }

@@ -34,6 +34,8 @@ struct Behaviour: Sendable, CustomTestStringConvertible {
         case answering(String)
         /// Says its number once its client's direction is over.
         case patient
+        /// Says what it is sent first.
+        case repeating
     }
 
     /// Our words: what a `route` has, the clauses of `backend`, and what stands beside the pipeline.
@@ -41,6 +43,7 @@ struct Behaviour: Sendable, CustomTestStringConvertible {
         var route: [String]
         var backend = "round_robin"
         var stages: [String] = []
+        var proxy = "proxy_v2"
         var more = ""
     }
 
@@ -96,7 +99,7 @@ final class BehaviourServers: @unchecked Sendable {
                 let server = try ManualServer(backlog: 0)
                 silent.append((server, try server.fill()))
                 places.append(server.place)
-            case .saying, .answering, .patient:
+            case .saying, .answering, .patient, .repeating:
                 let server = try Server { try Self.serve(name, kind, $0) }
                 servers.append(server)
                 places.append(server.place)
@@ -110,6 +113,9 @@ final class BehaviourServers: @unchecked Sendable {
         case .answering(let answer):
             guard case .bytes(let bytes) = try socket.receive() else { return }
             try socket.send(bytes.starts(with: Array("who".utf8)) ? name : answer)
+        case .repeating:
+            guard case .bytes(let bytes) = try socket.receive() else { return }
+            try socket.send(bytes)
         case .patient:
             let said = try socket.receiveToEnd().bytes.count
             try socket.send("\(name) after \(said)")

@@ -75,7 +75,8 @@ struct BehaviourTests {
     private static func node(_ entry: Place, _ ours: Behaviour.Ours) -> String {
         ConfigText(
             settings: ["connect_timeout 300ms"], rawListeners: [entry], firstStages: ours.stages,
-            backend: ours.backend, routes: [RouteText(id: "rt", port: entry.port, backends: [], more: ours.route)],
+            backend: ours.backend, proxy: ours.proxy,
+            routes: [RouteText(id: "rt", port: entry.port, backends: [], more: ours.route)],
             more: ours.more
         ).description
     }
