@@ -9,11 +9,12 @@ struct Run: ParsableCommand {
             Compiles the config, opens every listener, and only then serves. If anything is wrong, every problem is \
             reported on standard error, and nothing is started.
 
-            Standard output gets one JSON line for each connection that ends. Standard error gets the node's own \
-            events, as JSON lines with an "event": `ready` with the addresses that it listens on, `draining`, \
-            `stopped`. Under systemd (Type=notify) it sends READY=1 and STOPPING=1.
+            Standard output, or the file or daemon of `connection_log`, gets one JSON line for each connection that \
+            ends. Standard error, or that of `event_log`, gets the node's own events, as JSON lines with an "event": \
+            `ready` with the addresses that it listens on, `draining`, `stopped`. Under systemd (Type=notify) it sends READY=1 and STOPPING=1.
 
             SIGHUP: read the config and the state file again; a config that does not compile changes nothing.
+            SIGUSR1: open log files again, as logrotate asks for.
             SIGTERM or SIGINT: stop accepting, wait for connections until `drain_timeout`, then reset them. A second \
             signal resets them at once.
 

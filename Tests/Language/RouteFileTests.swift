@@ -52,6 +52,10 @@ import Testing
         #expect(compilation.diagnostics[1].help == ["did you mean `web`?"])
         #expect(compilation.diagnostics.allSatisfy { $0.span == SourceSpan(11, 18) })
         #expect(compilation.program == nil)
+        let fallback = compiled("a.example.com web\ndefault web\n")
+        #expect(
+            fallback.diagnostics.first?.message
+                == "sni.map:2: `default` is no name of a map: a name that no line has is refused")
         let far = compiled("a.example.com something_else\n")
         #expect(far.diagnostics.first?.help == ["add `backends something_else { ... }` to the config"])
     }

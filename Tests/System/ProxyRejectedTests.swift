@@ -17,7 +17,7 @@ struct ProxyRejectedTests {
             let folder = try TemporaryFolder()
             admin = "\(folder.path)/admin.sock"
             entry = Place(host, try FreePort.take())
-            let name = isTLS ? "api.example.com" : nil
+            let name = isTLS ? "api.example.com other.example.com" : nil
             node = try Node(
                 ConfigText(
                     settings: ["admin unix:\(admin)"], workers: 2, tlsListeners: isTLS ? [entry] : [],
@@ -56,6 +56,10 @@ struct ProxyRejectedTests {
             let said = try node.event("proxy_rejected", route: "rt_v2")
             #expect(said.contains(#""org":"acme","app":"rt_v2","env":"prod""#), "whose: \(said)")
             #expect(said.contains(line.backend ?? "?"), "\(said)")
+            // Once, however many names the route has.
+            let lines = node.child.lines
+            let takenBack = lines.count { $0.isEvent("proxy_accepted") || $0.isEvent("proxy_unknown") }
+            #expect(lines.count { $0.isEvent("proxy_rejected") } <= takenBack + 1)
         }
 
         func expectAccepted() throws {

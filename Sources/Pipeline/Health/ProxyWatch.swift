@@ -14,6 +14,8 @@ package struct ProxyWatch {
     private struct Rejected: Hashable {
         let route: String
         let owner: EnvName
+        /// The `backends` block; empty: none. A route of a file leads to several.
+        let group: String
     }
 
     /// Of routes with a header, in the newest table.
@@ -91,10 +93,12 @@ package struct ProxyWatch {
         table.visitAll { route, _ in
             let verdict = ProxyVerdict(route.pointee)
             guard verdict == .rejected || !rejected.isEmpty else { return }
-            let one = Rejected(route: route.pointee.id.string, owner: route.pointee.owner.pointee.name)
+            let one = Rejected(
+                route: route.pointee.id.string, owner: route.pointee.owner.pointee.name,
+                group: route.pointee.group.pointee.cell.pointee.name.string)
             if verdict == .rejected {
-                found.insert(one)
-                if !rejected.contains(one) { sayRejected(one, route.pointee, log) }
+                // A route has many names.
+                if found.insert(one).inserted, !rejected.contains(one) { sayRejected(one, route.pointee, log) }
             } else if rejected.contains(one) {
                 verdicts[one] = verdict
             }
@@ -102,6 +106,7 @@ package struct ProxyWatch {
         for one in rejected.subtracting(found).sorted(by: { $0.route < $1.route }) {
             log.say(verdicts[one] == .unknown ? "proxy_unknown" : "proxy_accepted") { line in
                 line.field("route", one.route)
+                if !one.group.isEmpty { line.field("group", one.group) }
                 line.fields(one.owner)
             }
         }
@@ -115,6 +120,7 @@ package struct ProxyWatch {
             "a backend rejects the PROXY header: enable it there, or set the route's proxy_protocol to off"
         ) { line in
             line.field("route", rejected.route)
+            if !rejected.group.isEmpty { line.field("group", rejected.group) }
             line.fields(rejected.owner)
             line.list("backends", guilty.prefix(20)) { $0.string($1.address.endpoint.description) }
             line.field("connections", UInt64(route.cell.pointee.proxyRejections.load(ordering: .relaxed)))

@@ -184,6 +184,8 @@ package struct RouteWatch {
             line.list("envs", one.routes.envs)
             line.list("routes", one.routes.ids) { $0.string($1) }
             if one.routes.count > one.routes.ids.count { line.field("route_count", one.routes.count) }
+            let group = one.group.pointee.cell.pointee.name
+            if !group.buffer.isEmpty { line.field("group", group.string) }
             line.field("backends", one.group.pointee.backends.count)
             line.field("backends_eligible", usable)
             if omitted > 0 { line.field("suppressed", omitted) }

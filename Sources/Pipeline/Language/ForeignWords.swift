@@ -26,7 +26,8 @@ struct ForeignWords {
         "upstream": ForeignWord("backends", "backend", advice: backends),
         "cluster": ForeignWord("backends", "backend", advice: backends),
         "backend": ForeignWord("backends", advice: backends), "use_backend": ForeignWord("route", "backends"),
-        "default_backend": ForeignWord("route"),
+        "default_backend": ForeignWord(
+            advice: "a name that no `route` has is refused; at a raw port write a `route` without names"),
         "state": ForeignWord("routes", advice: "desired state is read by `routes file PATH`, outside of blocks"),
         "defaults": ForeignWord("node"), "global": ForeignWord("node"),
         // Protocols.
@@ -55,8 +56,8 @@ struct ForeignWords {
         // Missing features.
         "backup": ForeignWord(
             "backup", advice: "`backup` follows the address of a backend in a `route` or `backends` block"),
-        "down": ForeignWord("weight", advice: "take the backend out of the route, or give it `weight 0`"),
-        "disabled": ForeignWord("weight", advice: "take the backend out of the route, or give it `weight 0`"),
+        "down": ForeignWord(advice: "give the backend `weight 0`, or take it out of the route"),
+        "disabled": ForeignWord(advice: "give the backend `weight 0`, or take it out of the route"),
         "option": ForeignWord(advice: "each option is a separate setting: see docs/LANGUAGE.md"),
     ]
 

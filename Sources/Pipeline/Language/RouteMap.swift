@@ -89,6 +89,11 @@ extension Checker {
         let isBlank = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
         let end = line.firstIndex(where: isBlank) ?? line.endIndex
         let name = UnsafeBufferPointer(rebasing: line[..<end])
+        guard !name.elementsEqual("default".utf8) else {
+            throw ValueProblem(
+                message: "`default` is no name of a map: a name that no line has is refused",
+                expected: "a hostname, `*.example.com` or `.example.com`", help: "remove this line")
+        }
         guard let start = line[end...].firstIndex(where: { !isBlank($0) }) else {
             throw ValueProblem(
                 message: "\(quoted(String(decoding: name, as: UTF8.self))) has no backends",
