@@ -175,6 +175,16 @@ int cl_unix_connect(const char *path, int timeout_s) {
     return -error;
 }
 
+int cl_unix_connect_to_other(const char *path) {
+    int fd = cl_unix_connect(path, 0);
+    if (fd < 0) return fd;
+    struct ucred listener;
+    socklen_t length = sizeof listener;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &length) == 0 && listener.pid != getpid()) return fd;
+    close(fd);
+    return -EDEADLK;
+}
+
 int cl_unix_datagram(const char *path) {
     struct sockaddr_un address;
     int length = unix_address(path, &address);

@@ -91,6 +91,7 @@ struct NameRecordTests {
             "fe80::1", "ff02::1", "fd00:ec2::254", "100.100.100.200",
         ]
         for text in bad { #expect(!ResolveSettings().allows(try address(text)), "\(text)") }
+        #expect(!ResolveSettings().allows(try address("192.0.2.7"), isOwn: { _ in true }))
         for text in ["10.0.0.1", "192.0.2.1", "fd00::1", "2001:db8::1"] {
             #expect(ResolveSettings().allows(try address(text)), "\(text)")
         }

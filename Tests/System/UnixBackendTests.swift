@@ -45,6 +45,38 @@ import Testing
         withExtendedLifetime(server) {}
     }
 
+    @Test("the node's own admin socket is nobody's backend, by whatever path and link")
+    func adminSocket() throws {
+        let (entry, admin, link) = (try entry(), try path("admin"), try path("link"))
+        let node = try node(entry, ["backend unix:\(link)"], settings: ["admin unix:\(admin)"])
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: admin)
+        let client = try Socket.connect(to: entry)
+        try? client.send("{\"command\":\"reload\",\"format\":\"text\"}\n")
+        #expect(try client.receiveToEnd().bytes == [])
+        #expect(try node.log(of: try client.local).reason == "backend.loop node")
+        #expect(!node.child.lines.contains { $0.isEvent("reloaded") })
+    }
+
+    @Test("paths of refused configs take nothing of what a process may have")
+    func refusedPaths() throws {
+        let (entry, path) = (try entry(), try path("last"))
+        let server = try UnixServer.echo(path)
+        func text(_ lines: [String], more: String = "") -> String {
+            let route = RouteText(id: "rt", port: entry.port, backends: [], more: lines)
+            return ConfigText(rawListeners: [entry], routes: [route], more: more).description
+        }
+        let node = try Node(text(["backend unix:/run/first.sock"]))
+        for round in 0..<5 {
+            let lines = (0..<900).map { "backend unix:/run/\(round)-\($0).sock" }
+            #expect(try node.reload(text(lines, more: "nonsense line\n")).isEvent("reload_refused"))
+        }
+        #expect(try node.reload(text(["backend unix:\(path)"])).isEvent("reloaded"))
+        let client = try Socket.connect(to: entry)
+        try client.send("x")
+        #expect(try client.receive(exactly: 1) == Array("x".utf8))
+        withExtendedLifetime(server) {}
+    }
+
     @Test("half-close both ways, and a slow reader of many bytes")
     func halfClose() throws {
         let (entry, path) = (try entry(), try path("manual"))

@@ -33,6 +33,8 @@ int cl_unix_listen(const char *path, int mode, int backlog);
 int cl_unix_accept(int fd);
 /* timeout_s > 0: blocking, each read and write takes so long at most; 0: not blocking. */
 int cl_unix_connect(const char *path, int timeout_s);
+/* The same, not blocking; -EDEADLK: this process itself listens there, by whatever path and links. */
+int cl_unix_connect_to_other(const char *path);
 /* A Unix datagram socket, not blocking, that sends to the one at path. */
 int cl_unix_datagram(const char *path);
 /* The name of an errno, "ENOSPC"; never NULL. */

@@ -23,8 +23,9 @@ public final class ResolveSettings: SettingsBlock {
     public init(_ values: Values = Values()) { self.values = values }
 
     /// Whether a name may lead to the address.
-    public func allows(_ address: IPAddress) -> Bool {
-        guard let sets = values.allowed else { return !ResolveSettings.isRefused(address) }
+    /// - Parameter isOwn: whether an address is one of this host's.
+    public func allows(_ address: IPAddress, isOwn: (IPAddress) -> Bool = { _ in false }) -> Bool {
+        guard let sets = values.allowed else { return !ResolveSettings.isRefused(address) && !isOwn(address) }
         return sets.contains { set in set.prefixes.contains { $0.contains(address) } }
     }
 

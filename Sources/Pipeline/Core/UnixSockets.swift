@@ -3,7 +3,7 @@ import Synchronization
 /// Backends that are Unix sockets. An ``Endpoint`` has no room for a path, and needs none: one with port 0 and an address of
 /// ``mark`` has the path's number here (docs/adr/0090).
 ///
-/// Threading: any. A path is never freed: a process has as many as its configs have named.
+/// Threading: any. A path that was in use is never freed: a process has as many as its configs have named.
 public enum UnixSockets {
     /// The longest path, in bytes: `sun_path` ends with a zero.
     public static let longestPath = 107
@@ -38,6 +38,22 @@ public enum UnixSockets {
                 known[path] = number
             }
             return Endpoint(IPAddress(high: mark, low: UInt64(number)), 0)
+        }
+    }
+
+    /// How many paths there are, for ``forget(beyond:)``.
+    public static var pathCount: Int { count.load(ordering: .acquiring) }
+
+    /// Frees the paths of a text that was refused. Only for who compiles, and only if nothing has been made of them.
+    public static func forget(beyond wanted: Int) {
+        known.withLock { known in
+            guard wanted < known.count else { return }
+            count.store(wanted, ordering: .releasing)
+            for (path, number) in known where number >= wanted {
+                paths.first[number]?.deallocate()
+                paths.first[number] = nil
+                known[path] = nil
+            }
         }
     }
 

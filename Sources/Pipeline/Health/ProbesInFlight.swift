@@ -72,7 +72,7 @@ struct ProbesInFlight {
 
     private static func connect(_ place: Endpoint) -> Int32 {
         if let path = UnixSockets.path(place) {
-            let fd = cl_unix_connect(path, 0)
+            let fd = cl_unix_connect_to_other(path)
             return fd >= 0 ? fd : -ErrorNumber.ofUnixConnect(-fd)
         }
         var to = cl_endpoint(place)

@@ -48,11 +48,14 @@ extension ConfigValue {
     private static func unixPath(_ text: String) throws(ValueProblem) -> Endpoint? {
         guard text.hasPrefix("unix:") else { return nil }
         let path = String(text.dropFirst(5))
-        let isPlain = path.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7F && $0 != 0x22 && $0 != 0x5C }
+        // An escape for a byte is a character of a private range here.
+        let isPlain = path.unicodeScalars.allSatisfy {
+            $0.value > 0x20 && $0.value != 0x7F && $0 != "\"" && $0 != "\\" && !(0xF700...0xF7FF).contains($0.value)
+        }
         guard path.hasPrefix("/"), !path.hasSuffix("/"), isPlain else {
             throw ValueProblem(
                 message: "\(quoted(text)) is not the path of a Unix socket",
-                expected: "an absolute path like `unix:/run/app.sock`, without blanks, quotes and backslashes")
+                expected: "an absolute path like `unix:/run/app.sock`, without blanks, quotes, backslashes and escapes")
         }
         guard path.utf8.count <= UnixSockets.longestPath else {
             throw ValueProblem(

@@ -38,11 +38,14 @@ extension RunningNode {
     package func reload(by: String, isConfirmed: Bool = false, _ manager: ServiceManager) -> ReloadRefusal? {
         manager.reloading()
         defer { manager.ready("serving on \(listeners.openEndpoints.count) addresses") }
+        let paths = UnixSockets.pathCount
         do throws(ReloadRefusal) {
             try reload(by: by, isConfirmed: isConfirmed)
             lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: nil)
             return nil
         } catch {
+            // Nothing has been made of what the text named.
+            UnixSockets.forget(beyond: paths)
             lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: error.message)
             log.say("reload_refused", "\(error.message): nothing was changed") { line in
                 line.field("by", by)

@@ -55,15 +55,19 @@ package struct NameRecord: Sendable {
     }
 
     /// - Returns: in the order in which they happened.
-    package mutating func take(_ result: LookupResult, at now: Instant, _ settings: ResolveSettings) -> [Event] {
+    /// - Parameter isOwn: whether an address is one of this host's.
+    package mutating func take(
+        _ result: LookupResult, at now: Instant, _ settings: ResolveSettings,
+        isOwn: (IPAddress) -> Bool = { _ in false }
+    ) -> [Event] {
         isAsking = false
         let isFirst = !isKnown
         isKnown = true
         var heard = Heard()
         note(result, &heard)
-        let found = permitted(settings)
+        let found = permitted(settings, isOwn)
         // A reload may have forbidden some.
-        let kept = addresses.filter { settings.allows($0.address) }
+        let kept = addresses.filter { settings.allows($0.address, isOwn: isOwn) }
         var wanted = found
         if found.isEmpty, refused > 0 {
             heard.problem = "all \(refused) addresses of the answer are refused by `allow`"
@@ -132,13 +136,15 @@ package struct NameRecord: Sendable {
     }
 
     /// What the answers lead to, in order and bounded.
-    private mutating func permitted(_ settings: ResolveSettings) -> [ResolvedAddress] {
+    private mutating func permitted(
+        _ settings: ResolveSettings, _ isOwn: (IPAddress) -> Bool
+    ) -> [ResolvedAddress] {
         let all: Set<ResolvedAddress>
         switch name.kind {
         case .host: all = Set(addresses(of: name.host).map { ResolvedAddress($0) })
         case .service: all = Set(services())
         }
-        let allowed = all.filter { settings.allows($0.address) }
+        let allowed = all.filter { settings.allows($0.address, isOwn: isOwn) }
         refused = all.count - allowed.count
         omitted = max(0, allowed.count - BackendName.addressLimit)
         return Array(allowed.sorted().prefix(BackendName.addressLimit))

@@ -93,7 +93,8 @@ package final class NameResolver: @unchecked Sendable {
         }
     }
 
-    package func stop() { loop.stop() }
+    /// Does not wait for long: c-ares reads /etc/resolv.conf, which may be something that never ends.
+    package func stop() { _ = loop.stop(patience: .seconds(2)) }
 
     // MARK: The thread
 
@@ -117,7 +118,7 @@ package final class NameResolver: @unchecked Sendable {
         lookup.close()
         let done = records.withLock { records -> (record: NameRecord, events: [NameRecord.Event])? in
             guard var record = records.all[lookup.name] else { return nil }
-            let events = record.take(lookup.result, at: now, records.settings)
+            let events = record.take(lookup.result, at: now, records.settings, isOwn: isOfThisHost)
             records.all[lookup.name] = record
             if events.contains(where: { if case .changed = $0 { true } else { false } }) {
                 records.changed.insert(lookup.name)
@@ -169,4 +170,11 @@ package struct NameStatus: Sendable {
         refused = record.refused
         omitted = record.omitted
     }
+}
+
+/// Whether it is an address of this host, by the kernel's routes.
+private func isOfThisHost(_ address: IPAddress) -> Bool {
+    var at = cl_endpoint(high: address.high, low: address.low, port: 0)
+    let isLocal = cl_is_local(&at)
+    return isLocal < 0 ? cl_can_bind(&at) == 0 : isLocal == 1
 }

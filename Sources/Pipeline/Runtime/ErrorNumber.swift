@@ -19,6 +19,8 @@ package enum ErrorNumber {
     package static var networkUnreachable: Int32 { ENETUNREACH }
     package static var connectionAborted: Int32 { ECONNABORTED }
     package static var connectionReset: Int32 { ECONNRESET }
+    /// A connect to a Unix socket that this process itself listens at.
+    package static var ofItself: Int32 { EDEADLK }
     package static var noBufferSpace: Int32 { ENOBUFS }
     package static var timedOut: Int32 { ETIMEDOUT }
     package static var connectionRefused: Int32 { ECONNREFUSED }

@@ -113,7 +113,7 @@ package struct LinuxKernel: Kernel {
 
     /// Connects to a Unix socket at once, or fails: no later event decides.
     private static func connect(path: UnsafePointer<CChar>) -> Outcome {
-        let fd = cl_unix_connect(path, 0)
+        let fd = cl_unix_connect_to_other(path)
         return Outcome(Int(fd >= 0 ? fd : -ErrorNumber.ofUnixConnect(-fd)))
     }
 

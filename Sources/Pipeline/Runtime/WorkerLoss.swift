@@ -116,6 +116,7 @@ extension Worker {
         switch error {
         case ErrorNumber.connectionRefused, ErrorNumber.connectionReset: .connectRefused
         case ErrorNumber.timedOut: .connectTimeout
+        case ErrorNumber.ofItself: .backendLoop
         case ErrorNumber.networkUnreachable, ErrorNumber.hostUnreachable, ErrorNumber.hostDown: .connectUnreachable
         default: ErrorNumber.isOfPeer(error) ? .connectFailed : ownFailure(error)
         }
