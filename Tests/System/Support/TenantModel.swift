@@ -248,7 +248,9 @@ struct TenantJudge {
     /// - Parameter attempts: as the node's log has it. Each but the last ran into its timeout, if the target's addresses do that.
     func problem(_ visit: TenantVisit, attempts: Int) -> String? {
         let target = (entries[0].model.targets[visit.target])
-        let waited = target.kind == .dark ? UInt64(max(1, attempts) - 1) * connectTimeout : 0
+        // A change that takes a backend away ends an attempt at once: each may have saved one its wait.
+        let changes = window(visit.asked, visit.answered).count - 1
+        let waited = target.kind == .dark ? UInt64(max(0, attempts - 1 - changes)) * connectTimeout : 0
         let window = window(visit.asked + waited, visit.answered)
         if visit.way == .idle { return visit.by.map { "\(name(visit)): \($0) answered" } }
         guard let by = visit.by else {
