@@ -73,3 +73,8 @@ int cl_is_local(const struct cl_endpoint *to) {
     close(fd);
     return result;
 }
+
+int cl_host_has(const struct cl_endpoint *address) {
+    int local = cl_is_local(address);
+    return local < 0 ? cl_can_bind(address) == 0 : local == 1;
+}

@@ -66,6 +66,8 @@ int cl_can_bind(const struct cl_endpoint *at);
 /* 1 if what is sent to the address stays on this machine, by its routes: its own addresses, what routes of type local add,
    broadcast; 0 if not; -errno if that can't be told. `ip_nonlocal_bind` does not matter here. */
 int cl_is_local(const struct cl_endpoint *to);
+/* 1 if the address is this machine's: by its routes, or where they can't be asked, since a socket may bind to it; else 0. */
+int cl_host_has(const struct cl_endpoint *address);
 
 /* Connections that a listening socket had no room for in its queue since it listens (SO_MEMINFO); 0 if it can't be told. */
 uint32_t cl_listen_drops(int fd);

@@ -66,17 +66,18 @@ package struct NameRecord: Sendable {
         var heard = Heard()
         note(result, &heard)
         let found = permitted(settings, isOwn)
-        // A reload may have forbidden some.
-        let kept = addresses.filter { settings.allows($0.address, isOwn: isOwn) }
+        // A reload may have forbidden some of those that are kept. Whose each is, the kernel is asked: only if they matter.
+        let last = addresses
+        func kept() -> [ResolvedAddress] { last.filter { settings.allows($0.address, isOwn: isOwn) } }
         var wanted = found
         if found.isEmpty, refused > 0 {
             heard.problem = "all \(refused) addresses of the answer are refused by `allow`"
-            wanted = kept
+            wanted = kept()
         }
         var events = noteProblem(heard.problem)
         if heard.problem == nil { answered = now }
         // Only what was answered shows that there is nothing.
-        if wanted.isEmpty, !addresses.isEmpty, !hold(heard, at: now, settings, &events) { wanted = kept }
+        if wanted.isEmpty, !addresses.isEmpty, !hold(heard, at: now, settings, &events) { wanted = kept() }
         if !found.isEmpty { emptySince = nil }
         if isFirst, wanted.isEmpty, heard.problem == nil { events.append(.missing(why: heard.why)) }
         if wanted != addresses {

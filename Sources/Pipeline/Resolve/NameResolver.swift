@@ -175,6 +175,5 @@ package struct NameStatus: Sendable {
 /// Whether it is an address of this host, by the kernel's routes.
 private func isOfThisHost(_ address: IPAddress) -> Bool {
     var at = cl_endpoint(high: address.high, low: address.low, port: 0)
-    let isLocal = cl_is_local(&at)
-    return isLocal < 0 ? cl_can_bind(&at) == 0 : isLocal == 1
+    return cl_host_has(&at) == 1
 }

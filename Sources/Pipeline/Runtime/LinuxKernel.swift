@@ -129,8 +129,7 @@ package struct LinuxKernel: Kernel {
     /// Whether it is an address of this host. For any thread.
     package static func hostHas(_ address: IPAddress) -> Bool {
         var at = cl_endpoint(Endpoint(address, 0))
-        let isLocal = cl_is_local(&at)
-        return isLocal < 0 ? cl_can_bind(&at) == 0 : isLocal == 1
+        return cl_host_has(&at) == 1
     }
 
     package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor)
