@@ -3,35 +3,29 @@ import PipelineText
 
 /// Log lines about backends, rate-limited (R27). One thread.
 struct HealthLog {
-    private let write: @Sendable ([UInt8]) -> Void
-    private let wallClock: @Sendable () -> UInt64
-    private var budget = LineBudget()
+    private var log: BudgetedLog
 
     init(wallClock: @escaping @Sendable () -> UInt64, write: @escaping @Sendable ([UInt8]) -> Void) {
-        self.write = write
-        self.wallClock = wallClock
+        log = BudgetedLog(wallClock: wallClock, write: write)
     }
 
     /// - Parameter heard: the beginning of the backend's answer.
     mutating func say(_ event: ProbeTable.Event, of target: ProbeTarget, heard: [UInt8] = [], now: Instant) {
-        guard let omitted = budget.take(now) else { return }
-        write(
-            ControlLog.line(HealthLog.name(event), HealthLog.message(event), time: wallClock()) { line in
-                line.field("backend", target.key.endpoint.description)
-                if target.instance != target.key.endpoint.description { line.field("instance", target.instance) }
-                line.list("envs", target.routes.envs)
-                line.list("routes", target.routes.ids) { $0.string($1) }
-                if target.routes.count > target.routes.ids.count { line.field("route_count", target.routes.count) }
-                line.field("health", target.settings.name)
-                if target.settings.probesElsewhere {
-                    line.field("probed", target.settings.place(of: target.key.endpoint).description)
-                }
-                if case .down = event, let text = HealthLog.printable(heard) { line.field("answer", text) }
-                line.field("proxy_v2", target.key.usesProxy && !target.proxyIsText)
-                if target.proxyIsText { line.field("proxy_v1", target.key.usesProxy) }
-                HealthLog.fields(event, &line)
-                if omitted > 0 { line.field("suppressed", omitted) }
-            })
+        log.say(HealthLog.name(event), HealthLog.message(event), now) { line in
+            line.field("backend", target.key.endpoint.description)
+            if target.instance != target.key.endpoint.description { line.field("instance", target.instance) }
+            line.list("envs", target.routes.envs)
+            line.list("routes", target.routes.ids) { $0.string($1) }
+            if target.routes.count > target.routes.ids.count { line.field("route_count", target.routes.count) }
+            line.field("health", target.settings.name)
+            if target.settings.probesElsewhere {
+                line.field("probed", target.settings.place(of: target.key.endpoint).description)
+            }
+            if case .down = event, let text = HealthLog.printable(heard) { line.field("answer", text) }
+            line.field("proxy_v2", target.key.usesProxy && !target.proxyIsText)
+            if target.proxyIsText { line.field("proxy_v1", target.key.usesProxy) }
+            HealthLog.fields(event, &line)
+        }
     }
 
     /// What it answered, up to the end of the line; nil: nothing.

@@ -3,30 +3,24 @@ import PipelineText
 
 /// Log lines about names, rate-limited (R27). One thread.
 struct NameLog {
-    private let write: @Sendable ([UInt8]) -> Void
-    private let wallClock: @Sendable () -> UInt64
-    private var budget = LineBudget()
+    private var log: BudgetedLog
 
     init(wallClock: @escaping @Sendable () -> UInt64, write: @escaping @Sendable ([UInt8]) -> Void) {
-        self.write = write
-        self.wallClock = wallClock
+        log = BudgetedLog(wallClock: wallClock, write: write)
     }
 
     mutating func say(_ event: NameRecord.Event, _ record: NameRecord, _ now: Instant) {
-        guard let omitted = budget.take(now) else { return }
-        write(
-            ControlLog.line(NameLog.name(event), NameLog.message(event, record), time: wallClock()) { line in
-                line.field("name", record.name.host)
-                line.field("records", record.name.kind == .service ? "SRV" : "A, AAAA")
-                line.list("addresses", record.addresses) { $0.string($1.text) }
-                if case .changed(let before) = event {
-                    line.list("before", before) { $0.string($1.text) }
-                    if record.refused > 0 { line.field("refused", record.refused) }
-                    if record.omitted > 0 { line.field("omitted", record.omitted) }
-                }
-                if let problem = record.problem { line.field("error", problem) }
-                if omitted > 0 { line.field("suppressed", omitted) }
-            })
+        log.say(NameLog.name(event), NameLog.message(event, record), now) { line in
+            line.field("name", record.name.host)
+            line.field("records", record.name.kind == .service ? "SRV" : "A, AAAA")
+            line.list("addresses", record.addresses) { $0.string($1.text) }
+            if case .changed(let before) = event {
+                line.list("before", before) { $0.string($1.text) }
+                if record.refused > 0 { line.field("refused", record.refused) }
+                if record.omitted > 0 { line.field("omitted", record.omitted) }
+            }
+            if let problem = record.problem { line.field("error", problem) }
+        }
     }
 
     private static func name(_ event: NameRecord.Event) -> String {

@@ -22,3 +22,29 @@ package struct LineBudget {
         return suppressed
     }
 }
+
+/// Log lines of one thread, under a ``LineBudget``: the line behind some that were left out says how many.
+package struct BudgetedLog {
+    private let write: @Sendable ([UInt8]) -> Void
+    private let wallClock: @Sendable () -> UInt64
+    private var budget = LineBudget()
+
+    /// - Parameters:
+    ///   - wallClock: nanoseconds since 1970.
+    ///   - write: takes whole lines.
+    package init(wallClock: @escaping @Sendable () -> UInt64, write: @escaping @Sendable ([UInt8]) -> Void) {
+        self.write = write
+        self.wallClock = wallClock
+    }
+
+    package mutating func say(
+        _ event: String, _ message: String?, _ now: Instant, _ fields: (inout JSONLine) -> Void
+    ) {
+        guard let omitted = budget.take(now) else { return }
+        write(
+            ControlLog.line(event, message, time: wallClock()) { line in
+                fields(&line)
+                if omitted > 0 { line.field("suppressed", omitted) }
+            })
+    }
+}
