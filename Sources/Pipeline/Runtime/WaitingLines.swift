@@ -16,7 +16,7 @@ struct WaitingLines: ~Copyable {
         var since: UInt32
     }
 
-    private struct Network {
+    private struct Network: RingMember {
         var line: Name
         var oldest: Name
         var newest: Name
@@ -25,7 +25,7 @@ struct WaitingLines: ~Copyable {
         var behind: Name
     }
 
-    private struct Line {
+    private struct Line: RingMember {
         var queue: UnsafePointer<WaitQueue>
         /// Since when none of it was served.
         var since: Instant
@@ -179,11 +179,7 @@ struct WaitingLines: ~Copyable {
         if cursor == 0 {
             cursor = line
         } else {
-            let before = lines[Int(cursor)].before
-            lines[Int(line)].before = before
-            lines[Int(line)].behind = cursor
-            lines[Int(before)].behind = line
-            lines[Int(cursor)].before = line
+            lines.join(line, before: cursor)
         }
         lineCount += 1
         queue.pointee.setTurn(of: worker, since: now)
@@ -191,10 +187,8 @@ struct WaitingLines: ~Copyable {
     }
 
     private mutating func remove(line: Name) {
-        let (before, behind) = (lines[Int(line)].before, lines[Int(line)].behind)
-        lines[Int(before)].behind = behind
-        lines[Int(behind)].before = before
-        if cursor == line { cursor = behind == line ? 0 : behind }
+        let behind = lines.leave(line)
+        if cursor == line { cursor = behind }
         lines[Int(line)].queue.pointee.endTurn(of: worker)
         lineKeys.remove(line)
         lineCount -= 1
@@ -217,20 +211,40 @@ struct WaitingLines: ~Copyable {
         if turn == 0 {
             lines[Int(line)].turn = network
         } else {
-            let before = networks[Int(turn)].before
-            networks[Int(network)].before = before
-            networks[Int(network)].behind = turn
-            networks[Int(before)].behind = network
-            networks[Int(turn)].before = network
+            networks.join(network, before: turn)
         }
         return network
     }
 
     private mutating func remove(network: Name, of line: Name) {
-        let (before, behind) = (networks[Int(network)].before, networks[Int(network)].behind)
-        networks[Int(before)].behind = behind
-        networks[Int(behind)].before = before
-        if lines[Int(line)].turn == network { lines[Int(line)].turn = behind == network ? 0 : behind }
+        let behind = networks.leave(network)
+        if lines[Int(line)].turn == network { lines[Int(line)].turn = behind }
         networkKeys.remove(network)
+    }
+}
+
+/// A member of a ring in an array: the names of its neighbours, its own while it is alone.
+private protocol RingMember {
+    var before: KeyTable.Name { get set }
+    var behind: KeyTable.Name { get set }
+}
+
+extension UnsafeMutablePointer where Pointee: RingMember {
+    /// Puts a member into the ring of another, in front of that.
+    fileprivate func join(_ name: KeyTable.Name, before next: KeyTable.Name) {
+        let last = self[Int(next)].before
+        self[Int(name)].before = last
+        self[Int(name)].behind = next
+        self[Int(last)].behind = name
+        self[Int(next)].before = name
+    }
+
+    /// Takes a member out of its ring.
+    /// - Returns: who was behind it; 0: it was alone.
+    fileprivate func leave(_ name: KeyTable.Name) -> KeyTable.Name {
+        let (before, behind) = (self[Int(name)].before, self[Int(name)].behind)
+        self[Int(before)].behind = behind
+        self[Int(behind)].before = before
+        return behind == name ? 0 : behind
     }
 }
