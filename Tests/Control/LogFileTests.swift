@@ -4,6 +4,7 @@ import Foundation
 import Glibc
 import Pipeline
 import PipelineRuntime
+import Synchronization
 import TestSupport
 import Testing
 
@@ -255,5 +256,17 @@ struct LogFileTests {
         stream.append(Array("no end".utf8))
         stream.wrote(stream.piece(limit: 100).count)
         #expect(stream.isEmpty && !stream.isAtLineStart)
+    }
+
+    @Test("the writer is woken when lines come to wait, and when they begin to be dropped")
+    func wakes() {
+        let wakes = Mutex(0)
+        let stream = LogStream(capacity: 1000, wake: { wakes.withLock { $0 += 1 } })
+        let line = [UInt8](repeating: 0x0A, count: 300)
+        for _ in 0..<3 { #expect(stream.append(line)) }
+        #expect(wakes.withLock { $0 } == 1)
+        // It may have gone to sleep meanwhile, for a reader that never comes: nobody else would have it say so.
+        for _ in 0..<5 { #expect(!stream.append(line)) }
+        #expect(wakes.withLock { $0 } == 2)
     }
 }

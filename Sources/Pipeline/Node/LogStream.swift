@@ -55,21 +55,22 @@ package final class LogStream: @unchecked Sendable {
 
     /// Takes a line, its line break included; false: it was dropped.
     @discardableResult package func append(_ line: [UInt8]) -> Bool {
-        let (isTaken, isFirst) = ring.withLock { ring in
+        let (isTaken, isNews) = ring.withLock { ring in
             let isFirst = ring.counts.waiting == 0
             // The report of dropped lines comes before the next line.
             guard !ring.counts.hasEnded, ring.unsaid == 0, put(line, &ring) else {
                 ring.counts.dropped += 1
-                if !ring.counts.hasEnded {
-                    ring.unsaid += 1
-                    ring.counts.isDropping = true
-                }
-                return (false, false)
+                guard !ring.counts.hasEnded else { return (false, false) }
+                ring.unsaid += 1
+                // The writer may wait for a reader that never comes: it has to say so.
+                let begins = !ring.counts.isDropping
+                ring.counts.isDropping = true
+                return (false, begins)
             }
             ring.counts.lines += 1
             return (true, isFirst)
         }
-        if isFirst { wake() }
+        if isNews { wake() }
         return isTaken
     }
 
