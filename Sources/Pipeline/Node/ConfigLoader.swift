@@ -239,7 +239,7 @@ extension ReadConfig {
         let fatal = problems.list.dropFirst(ConfigLoader.shownProblems).filter { $0.severity == .fatal }
         for problem in problems.list.prefix(ConfigLoader.shownProblems) + fatal {
             var place = path
-            if case .file(let line, let column)? = problem.origin { place += ":\(line):\(column)" }
+            if case .file(let line, let column)? = problem.origin, line > 0 { place += ":\(line):\(column)" }
             let text =
                 problem.object == .document ? problem.problem : ConfigLoader.sentence(problem, id: problem.id)
             compilation.report(

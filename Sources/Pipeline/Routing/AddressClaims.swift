@@ -44,9 +44,14 @@ struct AddressClaims {
         claims[address].map { $0.all.isEmpty ? [$0.first] : Array($0.all) } ?? []
     }
 
-    /// True if no other env claims it.
+    /// True if it claims it, and no other env does.
     func isSole(_ address: IPAddress, _ env: UInt32) -> Bool {
         claims[address].map { $0.first == env && $0.all.isEmpty } ?? false
+    }
+
+    /// True if no other env claims it.
+    func isFree(_ address: IPAddress, for env: UInt32) -> Bool {
+        claims[address].map { !$0.envs.hasOther(than: env) } ?? true
     }
 
     func forEachWinner(_ body: (IPAddress, UInt32) -> Void) {
@@ -55,6 +60,9 @@ struct AddressClaims {
 
     /// Addresses that several envs claim.
     var contested: [IPAddress] { claims.filter { !$0.value.all.isEmpty }.map(\.key) }
+    /// Addresses whose owner has them only because he had them.
+    var disputed: [IPAddress] { claims.filter { !$0.value.all.isEmpty || $0.value.isUnclear }.map(\.key) }
+
     /// Records the previous owner of an address.
     mutating func had(_ address: IPAddress, _ env: UInt32) {
         guard let claim = claims[address], claim.all.contains(env) || claim.first == env else { return }

@@ -3,9 +3,19 @@ import Pipeline
 /// Envs, and their dedicated addresses (R9).
 extension ApplyRun {
     func applyEnvs() {
-        let before = state.envs.mapValues(\.sources)
-        for part in parts {
-            for env in Array(state.envs.keys) { state.envs[env]?.sources &= ~part.bit }
+        let decided = scope.map { Array($0.envs) } ?? Array(state.envs.keys)
+        // Those of the document before that this one says nothing about.
+        if scope != nil || part(of: .state) == nil {
+            unclearEnvs = state.unclearEnvs.subtracting(scope?.envs ?? [])
+            twinEnvs = state.twinEnvs.subtracting(scope?.envs ?? [])
+        }
+        defer { (state.unclearEnvs, state.twinEnvs) = (unclearEnvs, twinEnvs) }
+        var before: [UInt32: UInt8] = [:]
+        before.reserveCapacity(decided.count)
+        for env in decided {
+            guard let sources = state.envs[env]?.sources else { continue }
+            before[env] = sources
+            for part in parts { state.envs[env]?.sources &= ~part.bit }
         }
         var changed: Set<UInt32> = []
         for part in parts {
@@ -24,7 +34,7 @@ extension ApplyRun {
     }
 
     private func keep(_ env: UInt32, _ part: Part, _ before: [UInt32: UInt8]) {
-        if (before[env] ?? 0) & part.bit != 0 {
+        if (before[env] ?? state.envs[env]?.sources ?? 0) & part.bit != 0 {
             state.envs[env]?.sources |= part.bit
         } else {
             unclearEnvs.insert(env)
@@ -44,7 +54,7 @@ extension ApplyRun {
         }
         for (env, all) in twins.sorted(by: { state.symbols.string($0.key) < state.symbols.string($1.key) }) {
             let isSame = all.allSatisfy { isAlike(objects[$0], objects[all[0]], part.document) }
-            let kept = (before[env] ?? 0) & part.bit != 0
+            let kept = (before[env] ?? state.envs[env]?.sources ?? 0) & part.bit != 0
             for index in isSame ? all.dropFirst() : all[...] {
                 problemTwice(
                     .env, state.symbols.string(env), "env_id", objects[index].place.origin(part.source),
@@ -55,7 +65,9 @@ extension ApplyRun {
             if part.source == .state { twinEnvs.insert(env) }
             keep(env, part, before)
         }
-        for (env, index) in firsts { apply(objects[index], env, part, &changed) }
+        for (env, index) in firsts where scope?.envs.contains(env) ?? true {
+            apply(objects[index], env, part, &changed)
+        }
     }
 
     private func isAlike(_ one: EnvObject, _ other: EnvObject, _ document: StateDocument) -> Bool {
@@ -88,6 +100,7 @@ extension ApplyRun {
     /// R9: assigns each env the address that it claims. The previous owner keeps it; without one, a contested address
     /// goes to none. A refused env keeps its old address, unless another env has it now.
     func assignAddresses(_ part: Part) {
+        state.ipv4Wishes = Set(part.document.envs.filter { $0.ipv4 != nil }.map { part.env($0.env) })
         var wishes = AddressClaims()
         var asking: [(env: UInt32, address: IPAddress, origin: Origin)] = []
         let objects = part.document.envs
@@ -98,7 +111,7 @@ extension ApplyRun {
             guard isUsable || unclearEnvs.contains(env) else { continue }
             isNamed.insert(env)
             guard let address = object.ipv4 else { continue }
-            let had = state.envs[env]?.ipv4 == address
+            let had = state.envs[env]?.ipv4 == address || state.restoredIPv4[env] == address
             let isClear = isUsable && !twinEnvs.contains(env)
             wishes.add(address, env, isClear || had ? .asked : .unclear, had: had)
             if isClear { asking.append((env, address, object.place.origin(part.source))) }
@@ -106,6 +119,7 @@ extension ApplyRun {
         for (env, record) in state.envs where !isNamed.contains(env) && record.sources & part.bit != 0 {
             if let address = record.ipv4 { wishes.add(address, env, .asked, had: true) }
         }
+        state.disputedIPv4 = Set(wishes.disputed)
         var granted: [UInt32: IPAddress] = [:]
         wishes.forEachWinner { granted[$1] = $0 }
         let refused = asking.filter { granted[$0.env] != $0.address }

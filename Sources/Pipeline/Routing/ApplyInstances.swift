@@ -10,13 +10,14 @@ extension ApplyRun {
         }
         settleAddresses(&records, twins, part)
         noteStatusChanges(records)
-        let changed = state.instances.replace(records)
-        guard !changed.isEmpty else { return }
-        var stale: [UInt32] = []
-        state.groups.visit { number, group in
-            if group.key.addresses.isEmpty, changed.contains(group.key.pool) { stale.append(number) }
+        let changed =
+            scope.map { state.instances.update(records, of: $0.instances) } ?? state.instances.replace(records)
+        state.instances.twins =
+            scope.map { scope in state.instances.twins.filter { !scope.instances.contains($0.key) } } ?? [:]
+        for (id, versions) in twins {
+            state.instances.twins[id] = Set(versions.filter { $0.status == .ready }.map(\.address))
         }
-        for number in stale {
+        for number in state.groups.numbers(of: changed) {
             if let old = state.groups[number].box { store.release(old) }
             state.groups[number].box = makeBackends(state.groups[number].key)
             report.backendsChanged += 1
@@ -24,7 +25,7 @@ extension ApplyRun {
         }
     }
 
-    private typealias Record = InstanceTable.Record
+    typealias Record = InstanceTable.Record
 
     /// The document's instances by id, and all versions of ids that occur twice with different content.
     private func readInstances(
@@ -70,7 +71,7 @@ extension ApplyRun {
         return (records, twins)
     }
 
-    private func record(_ object: InstanceObject, _ part: Part, _ nodeName: Bytes) -> Record {
+    func record(_ object: InstanceObject, _ part: Part, _ nodeName: Bytes) -> Record {
         Record(
             pool: pool(object.env, object.processType, part), address: object.address, status: object.status,
             graceSeconds: object.drainGraceSeconds, weight: object.weight, maxConnections: object.maxConnections,
@@ -83,6 +84,15 @@ extension ApplyRun {
         PoolKey(part.symbols[Int(env)]) << 32 | PoolKey(part.symbols[Int(processType)])
     }
 
+    /// The instances that are decided about, as they were.
+    private func forEachBefore(_ body: (Record) -> Void) {
+        guard let scope else {
+            for record in state.instances.records.values { body(record) }
+            return
+        }
+        for id in scope.instances { if let record = state.instances.records[id] { body(record) } }
+    }
+
     // MARK: Owners of addresses
 
     /// An address of ready instances of two envs stays with its previous owner. Without one it goes to none, since
@@ -91,8 +101,7 @@ extension ApplyRun {
         var claims = AddressClaims()
         claims.reserveCapacity(records.count)
         for (id, record) in records where record.status == .ready {
-            // The address of an id with two versions stays, unless neither version has it and another env claims it.
-            if let versions = twins[id], !versions.contains(where: { $0.isAt(record.address, record.env) }) { continue }
+            if isForsaken(record, twins[id]) { continue }
             // An address without a known env still has an owner: no other env's connections may go there.
             claims.add(record.address, record.env, isKnown(record.env, part) ? .asked : .unclear, had: false)
         }
@@ -101,15 +110,17 @@ extension ApplyRun {
         }
         let contested = Set(claims.contested)
         if !contested.isEmpty {
-            for record in state.instances.records.values where record.isHolder && contested.contains(record.address) {
-                claims.had(record.address, record.env)
+            forEachBefore { record in
+                if record.isHolder, contested.contains(record.address) { claims.had(record.address, record.env) }
             }
         }
         var lost: [String] = []
         for (id, record) in records where record.status == .ready {
             var settled = record
             if isKnown(record.env, part) {
-                settled.isServing = isServing(record, claims)
+                settled.isServing =
+                    isForsaken(record, twins[id])
+                    ? record.isHolder && claims.isFree(record.address, for: record.env) : isServing(record, claims)
                 settled.isHolder = settled.isServing
                 if !settled.isServing { lost.append(id) }
             } else {
@@ -123,11 +134,14 @@ extension ApplyRun {
         reportLost(lost, records, claims, part)
     }
 
+    /// What is kept of an id with two versions, neither of which is there: it stays only where no other env asks for
+    /// the address.
+    private func isForsaken(_ record: Record, _ versions: [Record]?) -> Bool {
+        versions.map { !$0.contains { $0.isAt(record.address, record.env) } } ?? false
+    }
+
     private func isServing(_ record: Record, _ claims: AddressClaims) -> Bool {
-        guard !claims.isSole(record.address, record.env) else { return true }
-        // An unclaimed address stays with its previous owner.
-        return claims.winner(record.address).map { $0 == record.env }
-            ?? !claims.envs(record.address).contains(record.env)
+        claims.isSole(record.address, record.env) || claims.winner(record.address) == record.env
     }
 
     /// True for an env of the document, also for one that can't be read.
@@ -182,7 +196,7 @@ extension ApplyRun {
         }
         guard state.now != nil else { return }
         var known: Set<IPAddress> = []
-        for record in before.values where record.isServing { known.insert(record.address) }
+        forEachBefore { if $0.isServing { known.insert($0.address) } }
         newlyReady = ready.subtracting(known)
     }
 

@@ -12,6 +12,7 @@ extension ApplyRun {
 
     func resolve() {
         book.linkWildcards()
+        claims.namedElsewhere = scope?.namedElsewhere ?? [:]
         claims.linkPorts()
         // The seam for what outlives a restart: a last good state that was stored says the same of names and ports.
         for had in applied {
@@ -20,7 +21,8 @@ extension ApplyRun {
         }
         entries.resolve(book) { [claims, state] name, env in
             if let group = claims.group(name, env), claims.groups[Int(group)].isSecure { return true }
-            return state.hostnames.owner(self.book.names[Int(name)], seed: state.seed) == env
+            let known = self.book.names[Int(name)]
+            return state.hostnames.owner(known.bytes, known.kind) == env
         }
         claims.solve()
     }

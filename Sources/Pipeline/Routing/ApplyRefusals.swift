@@ -322,8 +322,9 @@ final class RefusalReasons {
 
     private func portTaken(_ node: Claims.Node) -> ApplyRun.Refusal? {
         let others = atPort(node, isIn: true)
-        guard !others.isEmpty else { return nil }
-        let text = list(others)
+        let elsewhere = others.isEmpty && node.isRaw ? claims.namedElsewhere[node.port]?.sample : nil
+        guard !others.isEmpty || elsewhere != nil else { return nil }
+        let text = elsewhere.map { list($0) } ?? list(others)
         let isRaw = others.contains { claims.nodes[Int($0.node)].isRaw }
         return (
             "listen_port",
@@ -344,6 +345,10 @@ final class RefusalReasons {
                 + "the owner is unknown, so neither has it",
             "use another port for all but one"
         )
+    }
+
+    private func list(_ sample: (env: UInt32, entry: UInt32)) -> String {
+        "\(owner(sample.env)) (route \"\(String(decoding: run.id(of: sample.entry), as: UTF8.self))\")"
     }
 
     private func list(_ others: [(env: UInt32, node: UInt32)]) -> String {

@@ -20,8 +20,12 @@ extension ApplyRun {
     func document(_ version: Version) -> StateDocument { parts[Int(version.part)].document }
     func origin(_ version: Version) -> Origin { object(version).place.origin(document(version).source) }
 
-    /// Each route of the last table.
+    /// Each route of the last table that is decided about.
     func forEachApplied(_ body: (UInt32, UnsafePointer<TableRoute>) -> Void) {
+        if let scope {
+            for entry in scope.entries { if let current = store.entry(entry).pointee.current { body(entry, current) } }
+            return
+        }
         for shard in state.snapshot.table.pointee.shards {
             guard let first = shard.pointee.all.baseAddress else { continue }
             for index in 0..<shard.pointee.count { body(first[index].entry, first + index) }
@@ -113,15 +117,23 @@ extension ApplyRun {
 
     /// Cheaper than a lookup for each route.
     private func noteKnownEnvs() {
+        guard scope == nil else { return }
         knownEnvs = Array(repeating: 0, count: state.symbols.count)
-        for (env, record) in state.envs where Int(env) < knownEnvs.count {
-            knownEnvs[Int(env)] = record.sources | (record.ipv4 == nil ? 0 : ApplyRun.hasIPv4)
-        }
+        for (env, record) in state.envs where Int(env) < knownEnvs.count { knownEnvs[Int(env)] = known(record) }
     }
     private static let hasIPv4: UInt8 = 128
 
+    private func known(_ record: RoutingState.EnvRecord) -> UInt8 {
+        record.sources | (record.ipv4 == nil ? 0 : ApplyRun.hasIPv4)
+    }
+
+    private func known(_ env: UInt32) -> UInt8 {
+        guard scope == nil else { return state.envs[env].map(known) ?? 0 }
+        return Int(env) < knownEnvs.count ? knownEnvs[Int(env)] : 0
+    }
+
     private func isKnown(_ env: UInt32, _ part: Part) -> Bool {
-        Int(env) < knownEnvs.count && knownEnvs[Int(env)] & part.bit != 0
+        known(env) & part.bit != 0
     }
 
     /// True if the route meets the rules for a single route; else reports the broken one. Checks R16.
@@ -154,7 +166,7 @@ extension ApplyRun {
             if part.source == .state { fault.problem += "; its connections are refused as backend.proxy_mismatch" }
             say(fault)
         }
-        let hasIPv4 = knownEnvs[Int(env)] & ApplyRun.hasIPv4 != 0
+        let hasIPv4 = known(env) & ApplyRun.hasIPv4 != 0
         for fault in state.rules.warnings(object.options, port: object.port, hasIPv4: hasIPv4) { say(fault) }
         return true
     }

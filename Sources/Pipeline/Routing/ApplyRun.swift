@@ -54,6 +54,8 @@ final class ApplyRun {
     let state: RoutingState
     let store: RouteStore
     let parts: [Part]
+    /// Nil: the documents are whole, and everything is decided.
+    let scope: ApplyScope?
     var report = ApplyReport()
     var versions: [Version] = []
     /// Of ids with several objects, all versions.
@@ -79,8 +81,9 @@ final class ApplyRun {
     /// Addresses that became ready with this apply, for slow start.
     var newlyReady: Set<IPAddress> = []
 
-    init(_ state: RoutingState, _ documents: [StateDocument]) {
+    init(_ state: RoutingState, _ documents: [StateDocument], _ scope: ApplyScope? = nil) {
         self.state = state
+        self.scope = scope
         self.store = state.store
         book = NameBook(seed: state.seed)
         last = state.snapshot
@@ -98,9 +101,9 @@ final class ApplyRun {
     func run() -> ApplyReport {
         applyEnvs()
         if let part = part(of: .state) {
-            assignAddresses(part)
+            if scope?.assignsAddresses ?? true { assignAddresses(part) }
             applyInstances(part)
-            assignSources(part)
+            if scope?.assignsSources ?? true { assignSources(part) }
         }
         collectRoutes()
         collectHostnames()
@@ -109,6 +112,8 @@ final class ApplyRun {
         reportRefusals()
         TableBuild(self).build()
         rememberHostnames()
+        rememberUnserved()
+        noteApplied()
         forgetUnused()
         state.applies += 1
         report.drains = state.drains.list
@@ -153,6 +158,7 @@ final class ApplyRun {
         for number in touchedGroups where state.groups[number].head == RouteEntry.none {
             if let box = state.groups.remove(number) { store.release(box) }
         }
+        if let scope, scope.envs.isEmpty, touchedGroups.isEmpty { return }
         guard state.envs.values.contains(where: { $0.sources == 0 }) else { return }
         var used: Set<UInt32> = []
         state.groups.visit { _, group in used.insert(group.key.env) }

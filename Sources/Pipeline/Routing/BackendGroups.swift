@@ -33,6 +33,13 @@ struct InstanceTable {
 
     private(set) var records: [String: Record] = [:]
     private var pools: [PoolKey: [Ready]] = [:]
+    /// By address: instances that are ready. Mostly it is one.
+    private var firstReady: [IPAddress: String] = [:]
+    private var moreReady: [IPAddress: Set<String>] = [:]
+    /// Of this node (R19).
+    private(set) var here: Set<String> = []
+    /// Ids of several objects that differ, with the addresses of those that are ready.
+    var twins: [String: Set<IPAddress>] = [:]
 
     func ready(_ pool: PoolKey) -> [Ready] { pools[pool] ?? [] }
 
@@ -40,10 +47,7 @@ struct InstanceTable {
     mutating func replace(_ new: [String: Record]) -> Set<PoolKey> {
         var fresh: [PoolKey: [Ready]] = [:]
         for (id, record) in new where record.isServing {
-            fresh[record.pool, default: []].append(
-                Ready(
-                    id: id, address: record.address, weight: record.weight, maxConnections: record.maxConnections,
-                    priority: record.priority))
+            fresh[record.pool, default: []].append(Ready(id, record))
         }
         var changed: Set<PoolKey> = []
         for (pool, list) in fresh {
@@ -55,7 +59,69 @@ struct InstanceTable {
         for pool in pools.keys where fresh[pool] == nil { changed.insert(pool) }
         records = new
         pools = fresh
+        (firstReady, moreReady, here) = ([:], [:], [])
+        firstReady.reserveCapacity(new.count)
+        for (id, record) in new { note(id, record) }
         return changed
+    }
+
+    // MARK: Some of them
+
+    /// Ids of instances that are ready at an address, whoever has it.
+    func ready(at address: IPAddress) -> Set<String> {
+        (moreReady[address] ?? []).union(firstReady[address].map { [$0] } ?? [])
+    }
+
+    /// Replaces the instances `ids`: those without a record go. Returns the changed pools.
+    mutating func update(_ new: [String: Record], of ids: Set<String>) -> Set<PoolKey> {
+        var touched: Set<PoolKey> = []
+        for id in ids {
+            let (before, after) = (records[id], new[id])
+            guard before != after else { continue }
+            for record in [before, after] { if let record { touched.insert(record.pool) } }
+            if let before { forget(id, before) }
+            if let after { note(id, after) }
+            records[id] = after
+        }
+        return touched.filter { refill($0, ids) }
+    }
+
+    /// True if the pool has changed.
+    private mutating func refill(_ pool: PoolKey, _ ids: Set<String>) -> Bool {
+        let before = pools[pool] ?? []
+        var list = before.filter { !ids.contains($0.id) }
+        for id in ids {
+            if let record = records[id], record.pool == pool, record.isServing { list.append(Ready(id, record)) }
+        }
+        list.sort { $0.id.utf8.lexicographicallyPrecedes($1.id.utf8) }
+        pools[pool] = list.isEmpty ? nil : list
+        return list != before
+    }
+
+    private mutating func note(_ id: String, _ record: Record) {
+        if record.isHere { here.insert(id) }
+        guard record.status == .ready else { return }
+        if firstReady[record.address] == nil {
+            firstReady[record.address] = id
+        } else {
+            moreReady[record.address, default: []].insert(id)
+        }
+    }
+
+    private mutating func forget(_ id: String, _ record: Record) {
+        if record.isHere { here.remove(id) }
+        guard record.status == .ready else { return }
+        if firstReady[record.address] == id { firstReady[record.address] = nil }
+        moreReady[record.address]?.remove(id)
+        if moreReady[record.address]?.isEmpty ?? false { moreReady[record.address] = nil }
+    }
+}
+
+extension InstanceTable.Ready {
+    init(_ id: String, _ record: InstanceTable.Record) {
+        self.init(
+            id: id, address: record.address, weight: record.weight, maxConnections: record.maxConnections,
+            priority: record.priority)
     }
 }
 
@@ -104,6 +170,8 @@ struct GroupTable {
 
     private var groups: [Group] = []
     private var index: [GroupKey: UInt32] = [:]
+    /// Of instances.
+    private var byPool: [PoolKey: Set<UInt32>] = [:]
     private var free: [UInt32] = []
     private var last: UInt32?
 
@@ -132,6 +200,7 @@ struct GroupTable {
                 groups.append(group)
             }
             index[key] = number
+            if key.addresses.isEmpty { byPool[key.pool, default: []].insert(number) }
         }
         last = number
         return number
@@ -140,11 +209,17 @@ struct GroupTable {
     /// Forgets a group that no route points to; what it held must be released.
     mutating func remove(_ number: UInt32) -> UnsafeMutablePointer<BackendBox>? {
         guard let box = groups[Int(number)].box else { return nil }
-        index[groups[Int(number)].key] = nil
+        let key = groups[Int(number)].key
+        index[key] = nil
+        byPool[key.pool]?.remove(number)
+        if byPool[key.pool]?.isEmpty ?? false { byPool[key.pool] = nil }
         groups[Int(number)].box = nil
         free.append(number)
         return box
     }
+
+    /// The groups of these pools' instances, in order.
+    func numbers(of pools: Set<PoolKey>) -> [UInt32] { pools.flatMap { byPool[$0] ?? [] }.sorted() }
 
     // MARK: Routes of a group
 

@@ -62,6 +62,8 @@ final class Claims {
     private var laterGroups: [UInt64: UInt32] = [:]
     var ports = PortBook()
     var queue: [UInt32] = []
+    /// See ``ApplyScope``.
+    var namedElsewhere: [UInt16: ApplyScope.Named] = [:]
     /// For waiting nodes: the node of the version that replaces them.
     private(set) var successors: [UInt32: UInt32] = [:]
 
@@ -132,6 +134,7 @@ final class Claims {
     /// After all nodes: finds routes that share a port with a raw route. Previous port owners are added after this.
     func linkPorts() {
         for node in nodes where node.isRaw { ports.open(node.port) }
+        for (port, named) in namedElsewhere { ports.occupy(port, named.envs) }
         guard !ports.isEmpty else { return }
         for index in nodes.indices {
             guard let slot = ports.join(nodes[index].port, nodes[index].env, UInt32(index)) else { continue }

@@ -13,43 +13,79 @@ final class LastHostnames {
         let isOwner: Bool
     }
 
-    private let text = TextArena()
+    private var text = TextArena()
     private(set) var entries: [Entry] = []
-    /// By name, made when it is first asked for.
-    private var index: [UInt64: [Int]]?
+    /// By name; those that have gone are not in it.
+    private var index = HashIndex()
+    /// Numbers in ``entries`` that have gone.
+    private var gone: Set<Int> = []
+    private let seed: HashSeed
+
+    init(seed: HashSeed) { self.seed = seed }
 
     func append(_ name: Bytes, _ kind: KeyKind, _ entry: HostnameEntries.Entry) {
-        guard let ref = text.append(name) else { return }
+        guard let ref = text.append(name), let number = UInt32(exactly: entries.count) else { return }
         entries.append(
             Entry(
                 name: ref, kind: kind, env: entry.env, rank: entry.rank, place: entry.place,
                 isOwner: entry.state == .granted))
+        index.insert(hash(name, kind), number)
     }
 
-    func reserveCapacity(_ count: Int) { entries.reserveCapacity(count) }
+    func reserveCapacity(_ count: Int) {
+        entries.reserveCapacity(count)
+        index.reserve(count)
+    }
 
     func bytes(_ entry: Entry) -> Bytes { text.bytes(entry.name) }
 
-    func find(_ name: Bytes, _ kind: KeyKind, seed: HashSeed) -> [Entry] {
-        guard !entries.isEmpty else { return [] }
-        func hash(_ name: Bytes, _ kind: KeyKind) -> UInt64 {
-            SipHash.hash(name, domain: kind.rawValue, seed: seed)
-        }
-        if index == nil {
-            var made: [UInt64: [Int]] = [:]
-            made.reserveCapacity(entries.count)
-            for (number, entry) in entries.enumerated() {
-                made[hash(bytes(entry), entry.kind), default: []].append(number)
-            }
-            index = made
-        }
-        return (index?[hash(name, kind)] ?? []).map { entries[$0] }
-            .filter { $0.kind == kind && sameBytes(bytes($0), name) }
+    private func hash(_ name: Bytes, _ kind: KeyKind) -> UInt64 {
+        SipHash.hash(name, domain: kind.rawValue, seed: seed)
     }
 
+    private func numbers(_ name: Bytes, _ kind: KeyKind) -> [UInt32] {
+        var found: [UInt32] = []
+        _ = index.find(hash(name, kind)) { number in
+            let entry = entries[Int(number)]
+            if entry.kind == kind, sameBytes(bytes(entry), name) { found.append(number) }
+            return false
+        }
+        return found
+    }
+
+    func find(_ name: Bytes, _ kind: KeyKind) -> [Entry] { numbers(name, kind).sorted().map { entries[Int($0)] } }
+
     /// The env that had the name by an entry.
-    func owner(_ name: NameBook.Name, seed: HashSeed) -> UInt32? {
-        find(name.bytes, name.kind, seed: seed).first(where: \.isOwner)?.env
+    func owner(_ name: Bytes, _ kind: KeyKind) -> UInt32? { find(name, kind).first(where: \.isOwner)?.env }
+
+    /// Each that is there.
+    func forEach(_ body: (Entry) -> Void) {
+        for (number, entry) in entries.enumerated() where !gone.contains(number) { body(entry) }
+    }
+
+    // MARK: Some of them
+
+    /// Takes out what names have.
+    func remove(_ name: Bytes, _ kind: KeyKind) {
+        for number in numbers(name, kind) {
+            index.remove(hash(name, kind), number)
+            gone.insert(Int(number))
+        }
+    }
+
+    /// Without what has gone, if that is the most of it.
+    func compacted() -> LastHostnames {
+        guard gone.count > 1024, gone.count > entries.count / 2 else { return self }
+        let next = LastHostnames(seed: seed)
+        forEach { entry in
+            guard let ref = next.text.append(bytes(entry)) else { return }
+            next.index.insert(hash(bytes(entry), entry.kind), UInt32(truncatingIfNeeded: next.entries.count))
+            next.entries.append(
+                Entry(
+                    name: ref, kind: entry.kind, env: entry.env, rank: entry.rank, place: entry.place,
+                    isOwner: entry.isOwner))
+        }
+        return next
     }
 }
 
@@ -57,7 +93,7 @@ extension ApplyRun {
     /// R5: the data names the owners.
     func collectHostnames() {
         guard let part = part(of: .state) else {
-            for entry in state.hostnames.entries {
+            state.hostnames.forEach { entry in
                 let name = book.intern(state.hostnames.bytes(entry), entry.kind)
                 _ = entries.add(name, entry.env, entry.rank, entry.place, book)
             }
@@ -65,7 +101,11 @@ extension ApplyRun {
         }
         let document = part.document
         entries.reserveCapacity(document.hostnames.count)
+        if let scope { state.pathNames.subtract(scope.hostnames) } else { state.pathNames = [] }
         for object in document.hostnames {
+            if document.symbols.bytes(object.env).contains(UInt8(ascii: "/")) {
+                state.pathNames.insert(NameKey(document.text.bytes(object.name), object.kind))
+            }
             let owners = entryOwners(part.env(object.env))
             for env in owners where env != RouteEntry.none { collect(object, of: env, part) }
             guard owners.count > 1, report.problems.hasRoom else { continue }
@@ -99,7 +139,7 @@ extension ApplyRun {
     private func keepHostnames(_ text: String) {
         let (kind, bytes) = KeyKind.split(text)
         let kept = bytes.withUnsafeBufferPointer {
-            state.hostnames.find($0, kind, seed: state.seed)
+            state.hostnames.find($0, kind)
         }
         for entry in kept {
             let name = book.intern(state.hostnames.bytes(entry), kind)
@@ -112,12 +152,23 @@ extension ApplyRun {
 
     func rememberHostnames() {
         guard part(of: .state) != nil else { return }
-        let last = LastHostnames()
-        last.reserveCapacity(entries.list.count)
-        for entry in entries.list {
-            let name = book.names[Int(entry.name)]
-            last.append(name.bytes, name.kind, entry)
+        guard let scope else {
+            let last = LastHostnames(seed: state.seed)
+            last.reserveCapacity(entries.list.count)
+            for entry in entries.list {
+                let name = book.names[Int(entry.name)]
+                last.append(name.bytes, name.kind, entry)
+            }
+            state.hostnames = last
+            return
         }
-        state.hostnames = last
+        // Names that are kept stand in the text that is about to grow.
+        let texts = entries.list.map { Array(book.names[Int($0.name)].bytes) }
+        for name in scope.hostnames { name.withBytes { state.hostnames.remove($0, name.kind) } }
+        for (entry, text) in zip(entries.list, texts) {
+            let kind = book.names[Int(entry.name)].kind
+            text.withUnsafeBufferPointer { state.hostnames.append($0, kind, entry) }
+        }
+        state.hostnames = state.hostnames.compacted()
     }
 }

@@ -67,7 +67,8 @@ extension ApplyRun {
         var found: [LocalInstance] = []
         // An instance without a known env keeps its address, so that no other instance is mistaken for it.
         var strangers: Set<String> = []
-        for (id, record) in state.instances.records where record.isHere && record.status.hasAddress {
+        for id in state.instances.here {
+            guard let record = state.instances.records[id], record.status.hasAddress else { continue }
             let env = state.envs[record.env].flatMap { $0.sources & part.bit == 0 ? nil : $0 }
             if env == nil { strangers.insert(id) }
             found.append(

@@ -47,6 +47,11 @@ struct PortBook {
         ports.append(Port())
     }
 
+    /// Routes by name that nobody decides about are at the port.
+    mutating func occupy(_ port: UInt16, _ envs: EnvMark) {
+        if let number = numbers[port] { ports[number].namedIn = envs }
+    }
+
     /// The env's slot at the port, with the node in it; nil: the port has no raw route.
     mutating func join(_ port: UInt16, _ env: UInt32, _ node: UInt32) -> UInt32? {
         guard let number = numbers[port] else { return nil }

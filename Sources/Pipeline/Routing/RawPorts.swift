@@ -34,6 +34,9 @@ struct PortUses {
     }
 
     var count: Int { uses.count }
+    func isUsed(_ port: UInt16) -> Bool { uses[port] != nil }
+    /// The only route at a port.
+    func sole(_ port: UInt16) -> UInt32? { uses[port].flatMap { $0.count == 1 ? $0.mix &- 1 : nil } }
 
     mutating func add(_ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes) {
         uses[port, default: Use()].count += 1

@@ -42,7 +42,7 @@ extension RouteProblem: CustomStringConvertible {
     /// `12:5: route "rt_web", hostname: "a.b" belongs to … (keep it off this route)`.
     public var description: String {
         var text = ""
-        if case .file(let line, let column)? = origin { text += "\(line):\(column): " }
+        if case .file(let line, let column)? = origin, line > 0 { text += "\(line):\(column): " }
         if object != .document {
             text += object.rawValue
             if let id { text += " \"\(id)\"" }

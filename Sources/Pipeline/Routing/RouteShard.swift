@@ -130,6 +130,19 @@ struct RouteShard {
 
     var all: UnsafeBufferPointer<TableRoute> { UnsafeBufferPointer(start: routes, count: count) }
 
+    /// Each route with this name, at whichever port. Control side.
+    func forEach(_ name: Bytes, hash: UInt64, kind: KeyKind, _ body: (UnsafePointer<TableRoute>) -> Void) {
+        let tag = RouteShard.tag(hash)
+        var position = Int(truncatingIfNeeded: hash) & slotMask
+        while slots[position] != 0 {
+            if slots[position] & 0xFFF0_0000 == tag {
+                let route = UnsafePointer<TableRoute>(routes + (Int(slots[position] & 0x000F_FFFF) &- 1))
+                if KeyKind(route.pointee.options) == kind, sameBytes(route.pointee.name, name) { body(route) }
+            }
+            position = (position &+ 1) & slotMask
+        }
+    }
+
     /// The route of this key and port. No allocation, no reference counting; one probe run over flat memory.
     @inline(__always) func find(_ name: Bytes, hash: UInt64, kind: KeyKind, port: UInt16) -> UnsafePointer<TableRoute>?
     {

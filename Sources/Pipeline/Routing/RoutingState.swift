@@ -14,6 +14,10 @@ public struct ApplyReport: Sendable {
     /// How many shards of the table were rebuilt, of how many.
     public internal(set) var shardsBuilt = 0
     public internal(set) var shards = 0
+    /// How objects of desired state are applied, of those that were decided about; see ``AppliedObject``.
+    public internal(set) var applied: [StateKind: [String: AppliedObject]] = [:]
+    /// All objects were decided about; ``applied`` has those alone that are not plain.
+    public internal(set) var isWhole = false
     /// All current drains, see ``RouteDrain``.
     public internal(set) var drains: [RouteDrain] = []
 }
@@ -33,7 +37,7 @@ public final class RoutingState {
     var rules: RouteRules
     var portUses = PortUses()
     /// R5: the control plane's assignment of names.
-    var hostnames = LastHostnames()
+    var hostnames: LastHostnames
     var ids = HashIndex()
     var envs: [UInt32: EnvRecord] = [:]
     var instances = InstanceTable()
@@ -48,6 +52,22 @@ public final class RoutingState {
     var now: Instant?
     /// Entries of served routes that ask for a dedicated address (R9).
     var ipv4Routes: Set<UInt32> = []
+    /// Envs of the state document that ask for one.
+    var ipv4Wishes: Set<UInt32> = []
+    /// Such addresses whose owners have them only because they had them.
+    var disputedIPv4: Set<IPAddress> = []
+    /// While a node goes on where it ended: what envs had.
+    var restoredIPv4: [UInt32: IPAddress] = [:]
+    var unserved = UnservedRoutes()
+    /// Envs of the state document whose objects can't be used; and those with several that differ.
+    var unclearEnvs: Set<UInt32> = []
+    var twinEnvs: Set<UInt32> = []
+    /// The config file's document that was applied last.
+    private(set) var blocks: StateDocument?
+    /// Names whose entries of `hostnames` name their env by its path.
+    var pathNames: Set<NameKey> = []
+    /// Entries of served raw routes with a name, which no lookup finds.
+    var namedRaw: [NameKey: Set<UInt32>] = [:]
     /// An env's dedicated address came, went or changed with the running apply.
     var addressesChanged = false
     /// R19: the `node_id` of instances that are here. Takes effect with the next ``apply(_:at:)``.
@@ -81,6 +101,7 @@ public final class RoutingState {
     ///   - listeners: what the program listens on; nil: don't judge routes by it.
     public init(seed: HashSeed, listeners: [ListenerFacts]? = nil, policy: PortPolicy = .standard) {
         self.seed = seed
+        hostnames = LastHostnames(seed: seed)
         symbols = SymbolTable(seed: seed)
         rules = RouteRules(listeners: listeners, policy: policy)
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
@@ -165,6 +186,7 @@ public final class RoutingState {
     public func apply(together documents: [StateDocument], at now: Instant? = nil) -> ApplyReport {
         precondition(Set(documents.map(\.source)).count == documents.count, "one document a source")
         self.now = now
+        if let config = documents.first(where: { $0.source == .config }) { blocks = config }
         return ApplyRun(self, documents).run()
     }
 

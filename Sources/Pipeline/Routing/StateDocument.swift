@@ -4,7 +4,7 @@ import Pipeline
 public enum Origin: Hashable, Sendable {
     /// A `route` block of the config file; the number is the config reader's own.
     case config(Int)
-    /// A place in a state document, from 1.
+    /// A place in a state document, from 1; 0: it came by itself, or by a change.
     case file(line: Int, column: Int)
 }
 

@@ -2,10 +2,14 @@ import Pipeline
 
 /// How each kind of object is read (docs/STATE.md lists the fields).
 extension StateBuilder {
+    private func place(_ reader: borrowing JSONReader) -> Place {
+        hasPlaces ? Place(line: reader.line, column: reader.column) : Place(line: 0, column: 0)
+    }
+
     private static let envKeys = JSONKeys(["env_id", "app_id", "org_id", "ipv4_address"])
 
     mutating func readEnv(_ reader: inout JSONReader) throws(JSONError) {
-        let place = Place(line: reader.line, column: reader.column)
+        let place = place(reader)
         var draft = ObjectDraft(.env, at: place)
         var (id, app, org): (TextRef?, TextRef?, TextRef?)
         var ipv4: IPAddress?
@@ -33,7 +37,7 @@ extension StateBuilder {
     ])
 
     mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
-        let place = Place(line: reader.line, column: reader.column)
+        let place = place(reader)
         var draft = ObjectDraft(.instance, at: place)
         var (id, node, interface): (TextRef?, TextRef?, TextRef?)
         var (env, process): (UInt32?, UInt32?)
@@ -84,7 +88,7 @@ extension StateBuilder {
     ])
 
     mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
-        let place = Place(line: reader.line, column: reader.column)
+        let place = place(reader)
         var draft = ObjectDraft(.route, at: place)
         var id: TextRef?
         var (env, process): (UInt32?, UInt32?)
@@ -145,7 +149,7 @@ extension StateBuilder {
     private static let hostnameKeys = JSONKeys(["hostname", "env_id", "claimed"])
 
     mutating func readHostname(_ reader: inout JSONReader) throws(JSONError) {
-        let place = Place(line: reader.line, column: reader.column)
+        let place = place(reader)
         var draft = ObjectDraft(.hostname, at: place)
         var host: (name: TextRef, kind: KeyKind)?
         var env: UInt32?

@@ -8,14 +8,17 @@ extension StateDocument {
 
     /// Reads a state document (docs/STATE.md). Never traps, whatever `bytes` hold.
     ///
-    /// - Parameter seed: keys the hashes over names in it; the routing state's own.
+    /// - Parameters:
+    ///   - seed: keys the hashes over names in it; the routing state's own.
+    ///   - hasPlaces: false: nobody wrote these bytes, so no place in them means anything.
     /// - Returns: the document, and what is wrong in it. Nil, with exactly one fatal problem last, if it can't be used
     ///   as a whole: no JSON, an unknown format, a list missing. One bad object only quarantines itself (R24).
     public static func parse(
-        _ bytes: UnsafeBufferPointer<UInt8>, seed: HashSeed = .random()
+        _ bytes: UnsafeBufferPointer<UInt8>, seed: HashSeed = .random(), hasPlaces: Bool = true
     ) -> (document: StateDocument?, problems: RouteProblems) {
         var reader = JSONReader(bytes, seed: seed)
         var builder = StateBuilder(source: .state, seed: seed)
+        builder.hasPlaces = hasPlaces
         do throws(JSONError) {
             try builder.readDocument(&reader)
             try reader.end()
@@ -39,6 +42,7 @@ extension StateDocument {
 struct StateBuilder {
     private(set) var document: StateDocument
     private(set) var problems = RouteProblems()
+    var hasPlaces = true
     /// Numbers of the document's fields that were there.
     private var seen: Set<Int> = []
 

@@ -106,7 +106,9 @@ struct TableBuild {
                     candidate.entry, port: current.pointee.route.port, current.pointee.options, current.pointee.name)
                 state.groups.unlink(candidate.entry, from: current.pointee.group, store)
                 run.touchedGroups.insert(current.pointee.group)
+                noteRaw(candidate.entry, current.pointee.options, current.pointee.name, isServed: false)
             }
+            noteRaw(candidate.entry, candidate.options, name(candidate), isServed: true)
             state.groups.link(candidate.entry, to: candidate.group, store)
             state.portUses.add(candidate.entry, port: port(candidate), candidate.options, name(candidate))
             if candidate.options.contains(.ipv4Required) {
@@ -118,6 +120,7 @@ struct TableBuild {
         for number in run.removed {
             guard let current = store.entry(number).pointee.current else { continue }
             state.ipv4Routes.remove(number)
+            noteRaw(number, current.pointee.options, current.pointee.name, isServed: false)
             state.portUses.remove(
                 number, port: current.pointee.route.port, current.pointee.options, current.pointee.name)
             state.drains.add(
@@ -128,6 +131,17 @@ struct TableBuild {
             let hash = SipHash.hash(run.id(of: number), domain: 3, seed: state.seed)
             state.ids.remove(hash, number)
             store.entry(number).pointee.isLive = false
+        }
+    }
+
+    private func noteRaw(_ entry: UInt32, _ options: RouteOptions, _ name: Bytes, isServed: Bool) {
+        guard options.contains(.raw), !name.isEmpty else { return }
+        let key = NameKey(name, options.nameKind)
+        if isServed {
+            state.namedRaw[key, default: []].insert(entry)
+        } else {
+            state.namedRaw[key]?.remove(entry)
+            if state.namedRaw[key]?.isEmpty ?? false { state.namedRaw[key] = nil }
         }
     }
 

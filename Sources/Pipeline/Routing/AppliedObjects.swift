@@ -1,0 +1,177 @@
+import Pipeline
+
+/// How an object of desired state is applied. Whatever is not simply as desired must outlive a restart with the objects:
+/// a node goes on where it ended (R5, R23, R24).
+public struct AppliedObject: Sendable, Equatable {
+    public enum Version: Sendable, Equatable {
+        case desired
+        /// The last one that could be read and was used, or would have been but for others.
+        case earlier
+        case nothing
+        /// This text.
+        case text([UInt8])
+    }
+
+    public struct Flags: OptionSet, Sendable {
+        public let rawValue: UInt8
+        public init(rawValue: UInt8) { self.rawValue = rawValue }
+        /// An instance that is ready and no backend.
+        public static let idle = Flags(rawValue: 1)
+        /// And its env keeps its address all the same; of an env: it has its dedicated address because it had it.
+        public static let holder = Flags(rawValue: 2)
+        /// R16: a route whose every connection is refused, because of a version that is not applied.
+        public static let mismatched = Flags(rawValue: 4)
+    }
+
+    public var version = Version.desired
+    public var flags: Flags = []
+    /// Of a name: which entries of ``version`` hold, in order; empty where that is as it would be anyhow.
+    public var holds: [Bool] = []
+
+    public init(_ version: Version = .desired, _ flags: Flags = [], holds: [Bool] = []) {
+        self.version = version
+        self.flags = flags
+        self.holds = holds
+    }
+
+    /// It is as it is desired, or gone.
+    public var isPlain: Bool { self == AppliedObject() }
+}
+
+extension ApplyRun {
+    /// How the objects that were decided about are applied; of a run over everything those alone that are not as desired.
+    func noteApplied() {
+        guard let part = part(of: .state) else { return }
+        report.isWhole = scope == nil
+        noteRoutes(part)
+        noteInstances(part)
+        noteEnvs(part)
+        noteHostnames(part)
+    }
+
+    private func note(_ kind: StateKind, _ id: String, _ applied: AppliedObject) {
+        if scope == nil, applied.isPlain { return }
+        report.applied[kind, default: [:]][id] = applied
+    }
+
+    private func noteRoutes(_ part: Part) {
+        for id in scope?.routes ?? [] { note(.route, id, AppliedObject()) }
+        // Those with another object that can be read come after.
+        for id in part.document.quarantined[.route] ?? [] { note(.route, id, state.kept(route: id)) }
+        for version in versions where parts[Int(version.part)].source == .state && !version.isSpare {
+            let id = part.document.string(object(version).id)
+            note(.route, id, isServed(version) && !version.isTwin ? AppliedObject() : state.kept(route: id))
+        }
+    }
+
+    private func noteInstances(_ part: Part) {
+        for id in scope?.instances ?? [] { note(.instance, id, AppliedObject()) }
+        var unread = part.document.quarantined[.instance] ?? []
+        if !unread.isEmpty { unread.subtract(part.document.instances.map { part.document.string($0.id) }) }
+        unread.formUnion(state.instances.twins.keys)
+        for id in unread where scope?.instances.contains(id) ?? true {
+            note(
+                .instance, id,
+                state.instances.records[id].map { AppliedObject(.earlier, $0.flags) } ?? AppliedObject(.nothing))
+        }
+        for object in part.document.instances where object.status == .ready {
+            let id = part.document.string(object.id)
+            guard !unread.contains(id), let record = state.instances.records[id], !record.flags.isEmpty else {
+                continue
+            }
+            note(.instance, id, AppliedObject(.desired, record.flags))
+        }
+    }
+
+    private func noteEnvs(_ part: Part) {
+        var unread = Set((part.document.quarantined[.env] ?? []).compactMap { state.symbols.intern($0) })
+        if !unread.isEmpty { unread.subtract(part.document.envs.map { part.env($0.env) }) }
+        unread.formUnion(twinEnvs)
+        let decided = (scope?.envs ?? []).union(scope?.assignsAddresses ?? false ? state.ipv4Wishes : [])
+        for env in decided { note(.env, state.symbols.string(env), AppliedObject()) }
+        for env in unread where scope.map({ $0.envs.contains(env) || $0.assignsAddresses }) ?? true {
+            let id = state.symbols.string(env)
+            // Without a last good version it is unclear, then as now.
+            guard let known = state.envs[env], known.sources & part.bit != 0 else { continue }
+            note(.env, id, AppliedObject(.text(known.text(id))))
+        }
+        for object in part.document.envs {
+            let env = part.env(object.env)
+            guard !unread.contains(env), let record = state.envs[env] else { continue }
+            let id = state.symbols.string(env)
+            if record.ipv4 != object.ipv4 {
+                note(.env, id, AppliedObject(.text(record.text(id))))
+            } else if let address = record.ipv4, state.disputedIPv4.contains(address) {
+                note(.env, id, AppliedObject(.desired, .holder))
+            }
+        }
+    }
+
+    private func noteHostnames(_ part: Part) {
+        for name in scope?.hostnames ?? [] { note(.hostname, name.whole, AppliedObject()) }
+        var others: [NameKey: [HostnameEntries.Entry]] = [:]
+        for text in part.document.quarantined[.hostname] ?? [] { others[NameKey(text)] = [] }
+        for entry in entries.list where entry.state != .granted { others[name(of: entry)] = [] }
+        guard !others.isEmpty else { return }
+        for entry in entries.list { others[name(of: entry)]?.append(entry) }
+        for (name, entries) in others {
+            let text = Array(entries.map { self.text(name, $0) }.joined(separator: [UInt8(ascii: ",")]))
+            note(
+                .hostname, name.whole,
+                AppliedObject(text.isEmpty ? .nothing : .text(text), holds: entries.map { $0.state == .granted }))
+        }
+    }
+
+    private func name(of entry: HostnameEntries.Entry) -> NameKey {
+        NameKey(book.names[Int(entry.name)].bytes, book.names[Int(entry.name)].kind)
+    }
+
+    private func text(_ name: NameKey, _ entry: HostnameEntries.Entry) -> [UInt8] {
+        let isOfDocument = state.symbols.bytes(entry.env).allSatisfy { $0 != 0 }
+        let env = isOfDocument ? state.symbols.string(entry.env) : state.owner(entry.env)
+        let claimed = entry.rank.number.map { ",\"claimed\":\($0)" } ?? ""
+        return Array("{\"hostname\":\"\(name.whole)\",\"env_id\":\(jsonText(env))\(claimed)}".utf8)
+    }
+}
+
+extension RoutingState {
+    /// A route whose version that is served, if any, is not the one desired.
+    fileprivate func kept(route id: String) -> AppliedObject {
+        guard let entry = entry(of: id), let current = store.entry(entry).pointee.current,
+            store.entry(entry).pointee.source == .state
+        else { return AppliedObject(.nothing) }
+        return AppliedObject(.earlier, current.pointee.options.contains(.proxyMismatch) ? .mismatched : [])
+    }
+}
+
+extension InstanceTable.Record {
+    fileprivate var flags: AppliedObject.Flags {
+        guard status == .ready, !isServing else { return [] }
+        return isHolder ? [.idle, .holder] : .idle
+    }
+}
+
+extension RoutingState.EnvRecord {
+    fileprivate func text(_ id: String) -> [UInt8] {
+        let address = ipv4.map { "\"\($0)\"" } ?? "null"
+        return Array(
+            "{\"env_id\":\(jsonText(id)),\"app_id\":\(jsonText(app)),\"org_id\":\(jsonText(org)),\"ipv4_address\":\(address)}"
+                .utf8)
+    }
+}
+
+/// Ids have visible ASCII characters alone.
+private func jsonText(_ id: String) -> String {
+    "\"" + id.replacingBackslashesAndQuotes + "\""
+}
+
+extension String {
+    fileprivate var replacingBackslashesAndQuotes: String {
+        var text = ""
+        for character in self {
+            if character == "\\" || character == "\"" { text.append("\\") }
+            text.append(character)
+        }
+        return text
+    }
+}

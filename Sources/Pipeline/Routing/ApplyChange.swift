@@ -1,0 +1,102 @@
+import Pipeline
+
+/// Changes: what came since the last document, applied by what it touches and not by what there is.
+extension RoutingState {
+    /// Applies what a change has put and deleted, under the rules of ``apply(together:at:)``: what is served, and what is
+    /// said of the objects that the change reaches, is as if the whole document had been applied.
+    ///
+    /// - Parameters:
+    ///   - objects: desired state with the change in it.
+    ///   - now: as for a document.
+    public func apply(
+        _ touched: TouchedObjects, of objects: some DesiredObjects, at now: Instant? = nil
+    ) -> ApplyReport {
+        var closure = ChangeClosure(self, ReadChange(touched, objects, self))
+        closure.find()
+        guard !closure.isTooWide else { return applyAll(of: objects, at: now) }
+        let (document, problems) = StateDocument.some(closure.ids(self), of: objects, seed: seed)
+        guard let document else { return applyAll(of: objects, at: now) }
+        self.now = now
+        var report = ApplyRun(self, [document], closure.scope).run()
+        report.problems.add(problems)
+        return report
+    }
+
+    /// Applies all objects as one document, with the `route` blocks that were applied last.
+    public func applyAll(of objects: some DesiredObjects, at now: Instant? = nil) -> ApplyReport {
+        let (document, problems) = StateDocument.all(of: objects, seed: seed)
+        guard let document else {
+            var report = ApplyReport()
+            report.problems = problems
+            return report
+        }
+        var report = apply(together: [blocks, document].compactMap { $0 }, at: now)
+        report.problems.add(problems)
+        return report
+    }
+
+    // MARK: What there is
+
+    func entry(of id: String) -> UInt32? {
+        var id = id
+        return id.withUTF8 { bytes in
+            ids.find(SipHash.hash(bytes, domain: 3, seed: seed)) {
+                sameBytes(store.entry($0).pointee.cell.id.buffer, bytes)
+            }
+        }
+    }
+
+    func isRaw(_ entry: UInt32) -> Bool { store.entry(entry).pointee.current?.pointee.options.contains(.raw) ?? false }
+
+    func env(of route: UnsafePointer<TableRoute>) -> UInt32 { groups[route.pointee.group].key.env }
+
+    func env(of entry: UInt32) -> UInt32 {
+        store.entry(entry).pointee.current.map { env(of: $0) } ?? RouteEntry.none
+    }
+
+    /// Served routes with this name, at whichever port.
+    func entries(named name: NameKey) -> [UInt32] {
+        name.withBytes { bytes in
+            let table = snapshot.table.pointee
+            let hash = RouteTable.hash(bytes, name.kind, port: 0, seed: seed)
+            var found = Array(namedRaw[name] ?? [])
+            table.shards[RouteTable.shard(of: hash, bits: table.shardBits)].pointee.forEach(
+                bytes, hash: hash, kind: name.kind
+            ) { found.append($0.pointee.entry) }
+            return found
+        }
+    }
+
+    func hasEntries(named name: NameKey) -> Bool { !entries(named: name).isEmpty }
+
+    /// A `route` block has this owner.
+    func hasConfigEnv(_ name: EnvName) -> Bool {
+        envs.values.contains { $0.sources & StateDocument.Source.config.bit != 0 && $0.identity == name }
+    }
+}
+
+extension ChangeClosure {
+    /// What the document of the change has.
+    func ids(_ state: RoutingState) -> [StateKind: Set<[UInt8]>] {
+        var envs = Set(scope.envs.map { Array(state.symbols.bytes($0)) })
+        if scope.assignsAddresses { envs.formUnion(state.ipv4Wishes.map { Array(state.symbols.bytes($0)) }) }
+        return [
+            .env: envs, .instance: Set(scope.instances.map { Array($0.utf8) }),
+            .route: Set(scope.routes.map { Array($0.utf8) }),
+            .hostname: Set(scope.hostnames.map { Array($0.whole.utf8) }),
+        ]
+    }
+}
+
+extension RouteTableSnapshot {
+    func forEachTableRoute(_ body: (UnsafePointer<TableRoute>) -> Void) {
+        for shard in table.pointee.shards {
+            guard let first = shard.pointee.all.baseAddress else { continue }
+            for index in 0..<shard.pointee.count { body(first + index) }
+        }
+    }
+}
+
+extension TableRoute {
+    var nameKey: NameKey? { nameLength > 0 ? NameKey(name, options.nameKind) : nil }
+}

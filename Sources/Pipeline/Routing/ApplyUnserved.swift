@@ -1,0 +1,36 @@
+import Pipeline
+
+/// What this run leaves waiting, for the changes that come.
+extension ApplyRun {
+    /// Notes each route of the documents that is not served as they have it.
+    func rememberUnserved() {
+        if let scope {
+            for id in scope.routes { state.unserved.remove(id) }
+        } else {
+            forgetUnserved()
+        }
+        for index in versions.indices where !versions[index].isSpare && !isServed(versions[index]) {
+            let version = versions[index]
+            let (object, document) = (object(version), document(version))
+            let name = document.text.bytes(object.name)
+            state.unserved.add(
+                document.string(object.id), document.source,
+                UnservedRoutes.Claim(
+                    name: name.isEmpty ? nil : NameKey(name, object.options.nameKind), port: object.port,
+                    isRaw: object.isRaw, env: parts[Int(version.part)].env(object.env)))
+        }
+    }
+
+    /// Those of the sources that this run has whole.
+    private func forgetUnserved() {
+        var kept = UnservedRoutes()
+        for (id, route) in state.unserved.routes where part(of: route.source) == nil {
+            for claim in route.claims { kept.add(id, route.source, claim) }
+        }
+        state.unserved = kept
+    }
+
+    func isServed(_ version: Version) -> Bool {
+        version.node != Claims.none && claims.nodes[Int(version.node)].state == .isIn
+    }
+}

@@ -1,0 +1,133 @@
+import Pipeline
+
+/// Ids of objects that a change puts or deletes, by kind.
+public struct TouchedObjects: Sendable {
+    public private(set) var ids: [StateKind: Set<[UInt8]>] = [:]
+
+    public init() {}
+
+    /// - Parameter id: of an entry of `hostnames` its canonical name, with the mark of a wildcard.
+    public mutating func insert(_ kind: StateKind, _ id: some Sequence<UInt8>) {
+        ids[kind, default: []].insert(Array(id))
+    }
+
+    public var isEmpty: Bool { ids.isEmpty }
+    /// How many objects.
+    public var count: Int { ids.values.reduce(0) { $0 + $1.count } }
+
+    func strings(_ kind: StateKind) -> [String] { (ids[kind] ?? []).map { String(decoding: $0, as: UTF8.self) } }
+}
+
+/// What a change asks for: its objects, read, but not yet judged against others. Of an id that it deletes, or whose
+/// object can't be read, it has nothing.
+struct ReadChange {
+    struct Env {
+        let identity: EnvName
+        let ipv4: IPAddress?
+    }
+    struct Instance {
+        let address: IPAddress
+        let status: InstanceStatus
+        let isHere: Bool
+    }
+
+    /// By id, each object that has it.
+    private(set) var routes: [String: [UnservedRoutes.Claim]] = [:]
+    private(set) var envs: [UInt32: [Env]] = [:]
+    private(set) var instances: [String: [Instance]] = [:]
+    private(set) var hostnames: Set<NameKey> = []
+    private(set) var hostnameEnvs: [NameKey: [UInt32]] = [:]
+
+    init(_ touched: TouchedObjects, _ objects: some DesiredObjects, _ state: RoutingState) {
+        for id in touched.strings(.route) { routes[id] = [] }
+        for id in touched.strings(.instance) { instances[id] = [] }
+        for id in touched.strings(.env) { if let env = state.symbols.intern(id) { envs[env] = [] } }
+        hostnames = Set(touched.strings(.hostname).map { NameKey($0) })
+        guard let document = StateDocument.some(touched.ids, of: objects, seed: state.seed).document else { return }
+        let env = { (symbol: UInt32) in state.symbols.intern(document.symbols.bytes(symbol)) ?? RouteEntry.none }
+        for object in document.routes {
+            let name = document.text.bytes(object.name)
+            routes[document.string(object.id), default: []].append(
+                UnservedRoutes.Claim(
+                    name: name.isEmpty ? nil : NameKey(name, object.options.nameKind), port: object.port,
+                    isRaw: object.isRaw, env: env(object.env)))
+        }
+        for object in document.envs {
+            let identity = EnvName(
+                org: document.string(object.org), app: document.string(object.app), env: document.string(object.name))
+            envs[env(object.env), default: []].append(Env(identity: identity, ipv4: object.ipv4))
+        }
+        for object in document.instances {
+            let isHere = !state.nodeName.isEmpty && document.string(object.node) == state.nodeName
+            instances[document.string(object.id), default: []].append(
+                Instance(address: object.address, status: object.status, isHere: isHere))
+        }
+        for object in document.hostnames {
+            hostnameEnvs[NameKey(document.hostname(object)), default: []].append(env(object.env))
+        }
+    }
+}
+
+extension SymbolTable {
+    func intern(_ name: String) -> UInt32? {
+        var name = name
+        return name.withUTF8 { intern($0) }
+    }
+}
+
+extension StateDocument {
+    /// A document of some objects, as they were written.
+    static func some(
+        _ ids: [StateKind: Set<[UInt8]>], of objects: some DesiredObjects, seed: HashSeed
+    ) -> (document: StateDocument?, problems: RouteProblems) {
+        var text = DocumentText()
+        for kind in StateKind.allCases {
+            text.begin(kind)
+            // In order: what is said, and which numbers symbols get, is the same on every node.
+            for id in (ids[kind] ?? []).sorted(by: { $0.lexicographicallyPrecedes($1) }) {
+                id.withUnsafeBufferPointer { id in
+                    if let object = objects.text(kind, id) { text.add(object) }
+                }
+            }
+            text.end()
+        }
+        return text.parse(seed: seed)
+    }
+
+    /// A document of all objects.
+    static func all(
+        of objects: some DesiredObjects, seed: HashSeed
+    ) -> (document: StateDocument?, problems: RouteProblems) {
+        var text = DocumentText()
+        for kind in StateKind.allCases {
+            text.begin(kind)
+            objects.forEach(kind) { text.add($1) }
+            text.end()
+        }
+        return text.parse(seed: seed)
+    }
+}
+
+/// The text of a document, list by list.
+private struct DocumentText {
+    private var bytes = Array("{\"format\":\"\(StateDocument.format)\"".utf8)
+    private var isFirst = true
+
+    mutating func begin(_ kind: StateKind) {
+        bytes += Array(",\"\(kind.list)\":[".utf8)
+        isFirst = true
+    }
+
+    mutating func add(_ object: UnsafeRawBufferPointer) {
+        if !isFirst { bytes.append(UInt8(ascii: ",")) }
+        isFirst = false
+        bytes.append(contentsOf: object)
+    }
+
+    mutating func end() { bytes.append(UInt8(ascii: "]")) }
+
+    mutating func parse(seed: HashSeed) -> (document: StateDocument?, problems: RouteProblems) {
+        bytes.append(UInt8(ascii: "}"))
+        return bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed, hasPlaces: false) }
+    }
+}

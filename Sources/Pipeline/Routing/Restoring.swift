@@ -1,0 +1,202 @@
+import Pipeline
+
+/// How objects were applied when a node ended, but for those that were as desired: what it keeps beside them.
+public protocol AppliedObjects {
+    func forEach(_ body: (StateKind, _ id: Bytes, AppliedObject) -> Void)
+}
+
+extension RoutingState {
+    /// Goes on where a node ended: what it served is served, whoever owned a name or an address owns it, and who waited
+    /// waits (R5, R23). For a state without routes.
+    ///
+    /// - Parameters:
+    ///   - objects: what is desired.
+    ///   - applied: with the `text` of each `earlier`; one without is nothing.
+    ///   - meanwhile: applied between what was in force and what waits: the `route` blocks of a config file.
+    public func restore(
+        _ objects: some DesiredObjects, _ applied: some AppliedObjects, meanwhile: () -> Void = {}
+    ) -> ApplyReport {
+        var view: [StateKind: [String: [UInt8]]] = [:]
+        var touched = TouchedObjects()
+        var (idle, names): ([String: AppliedObject], [String: AppliedObject]) = ([:], [:])
+        var mismatched: Set<String> = []
+        var holders: Set<[UInt8]> = []
+        applied.forEach { kind, id, object in
+            let name = String(decoding: id, as: UTF8.self)
+            touched.insert(kind, id)
+            switch object.version {
+            case .desired: break
+            case .earlier, .nothing: view[kind, default: [:]][name] = []
+            case .text(let text): view[kind, default: [:]][name] = text
+            }
+            if object.flags.contains(.mismatched) { mismatched.insert(name) }
+            if kind == .env, object.flags.contains(.holder) { holders.insert(Array(id)) }
+            // What is in nobody's way must not be in anybody's way now.
+            if object.flags.contains(.idle) {
+                idle[name] = object
+                view[kind, default: [:]][name] = []
+            }
+            if kind == .hostname {
+                names[name] = object
+                view[kind, default: [:]][name] = object.holding
+            }
+        }
+        let inForce = ChangedObjects(objects, view)
+        restoredIPv4 = addresses(of: holders, inForce)
+        _ = applyAll(of: inForce)
+        restoredIPv4 = [:]
+        putIdle(idle, objects)
+        meanwhile()
+        if !mismatched.isEmpty { refuse(mismatched, inForce) }
+        putNames(names)
+        return apply(touched, of: objects)
+    }
+
+    private func addresses(of envs: Set<[UInt8]>, _ objects: some DesiredObjects) -> [UInt32: IPAddress] {
+        guard !envs.isEmpty, let document = StateDocument.some([.env: envs], of: objects, seed: seed).document else {
+            return [:]
+        }
+        var found: [UInt32: IPAddress] = [:]
+        for object in document.envs {
+            if let env = symbols.intern(document.symbols.bytes(object.env)), let address = object.ipv4 {
+                found[env] = address
+            }
+        }
+        return found
+    }
+
+    /// Instances that are no backends, as they were.
+    private func putIdle(_ idle: [String: AppliedObject], _ objects: some DesiredObjects) {
+        let texts = idle.compactMapValues { object in if case .text(let text) = object.version { text } else { nil } }
+        let ids = Set(idle.keys.map { Array($0.utf8) })
+        guard !ids.isEmpty,
+            let document = StateDocument.some(
+                [.instance: ids], of: ChangedObjects(objects, [.instance: texts]), seed: seed
+            )
+            .document
+        else { return }
+        let run = ApplyRun(self, [document])
+        let nodeName = Array(nodeName.utf8)
+        for object in document.instances {
+            let id = document.string(object.id)
+            var record = nodeName.withUnsafeBufferPointer { run.record(object, run.parts[0], $0) }
+            record.isServing = false
+            record.isHolder = idle[id]?.flags.contains(.holder) ?? false
+            _ = instances.update([id: record], of: [id])
+        }
+        run.assignSources(run.parts[0])
+    }
+
+    /// Entries of names, with who had them.
+    private func putNames(_ names: [String: AppliedObject]) {
+        for (whole, object) in names {
+            let name = NameKey(whole)
+            name.withBytes { hostnames.remove($0, name.kind) }
+            guard case .text(let text) = object.version else { continue }
+            let list =
+                Array(
+                    "{\"format\":\"\(StateDocument.format)\",\"envs\":[],\"instances\":[],\"routes\":[],\"hostnames\":["
+                        .utf8) + text + Array("]}".utf8)
+            guard
+                let document = list.withUnsafeBufferPointer({
+                    StateDocument.parse($0, seed: seed, hasPlaces: false).document
+                })
+            else { continue }
+            let run = ApplyRun(self, [document])
+            for (index, entry) in document.hostnames.enumerated() {
+                let env = run.entryOwners(run.parts[0].env(entry.env))
+                name.withBytes { bytes in
+                    let book = run.book.intern(bytes, name.kind)
+                    var known = HostnameEntries.Entry(
+                        name: book, env: env.first ?? RouteEntry.none, rank: ClaimRank(number: entry.claimed),
+                        place: entry.place)
+                    known.state = index < object.holds.count && object.holds[index] ? .granted : .another
+                    hostnames.append(bytes, name.kind, known)
+                }
+            }
+        }
+    }
+
+    /// R16, as it was.
+    private func refuse(_ ids: Set<String>, _ objects: some DesiredObjects) {
+        var touched = TouchedObjects()
+        for id in ids { touched.insert(.route, id.utf8) }
+        var closure = ChangeClosure(self, ReadChange(touched, objects, self))
+        closure.find()
+        guard !closure.isTooWide, var document = StateDocument.some(closure.ids(self), of: objects, seed: seed).document
+        else { return }
+        document.refuse(ids)
+        _ = ApplyRun(self, [document], closure.scope).run()
+    }
+}
+
+extension StateDocument {
+    /// Has routes for objects that can't be read, but disagree with what their backends expect.
+    fileprivate mutating func refuse(_ ids: Set<String>) {
+        let text = text
+        routes.removeAll { ids.contains(text.string($0.id)) }
+        quarantined[.route, default: []].formUnion(ids)
+        mismatched.formUnion(ids)
+    }
+}
+
+extension AppliedObject {
+    /// Of a name: the entries that hold.
+    fileprivate var holding: [UInt8] {
+        guard case .text(let text) = version else { return [] }
+        if holds.allSatisfy({ $0 }) { return text }
+        var found: [UInt8] = []
+        // They are ours, and have no nested object.
+        for (index, entry) in text.split(separator: UInt8(ascii: "}")).enumerated()
+        where index < holds.count && holds[index] {
+            if !found.isEmpty { found.append(UInt8(ascii: ",")) }
+            found += entry.drop { $0 == UInt8(ascii: ",") } + [UInt8(ascii: "}")]
+        }
+        return found
+    }
+}
+
+/// Objects, some of them otherwise.
+private struct ChangedObjects<Objects: DesiredObjects>: DesiredObjects {
+    private let objects: Objects
+    /// Empty: there is none.
+    private let changed: [StateKind: [String: UnsafeMutableRawBufferPointer]]
+    private let memory: Memory
+
+    private final class Memory {
+        var blocks: [UnsafeMutableRawBufferPointer] = []
+        deinit { for block in blocks { block.deallocate() } }
+    }
+
+    init(_ objects: Objects, _ changed: [StateKind: [String: [UInt8]]]) {
+        self.objects = objects
+        let memory = Memory()
+        self.changed = changed.mapValues { texts in
+            texts.mapValues { text in
+                let block = UnsafeMutableRawBufferPointer.allocate(byteCount: text.count, alignment: 1)
+                block.copyBytes(from: text)
+                memory.blocks.append(block)
+                return block
+            }
+        }
+        self.memory = memory
+    }
+
+    func text(_ kind: StateKind, _ id: Bytes) -> UnsafeRawBufferPointer? {
+        guard let texts = changed[kind], let text = texts[String(decoding: id, as: UTF8.self)] else {
+            return objects.text(kind, id)
+        }
+        return text.isEmpty ? nil : UnsafeRawBufferPointer(text)
+    }
+
+    func forEach(_ kind: StateKind, _ body: (Bytes, UnsafeRawBufferPointer) -> Void) {
+        let texts = changed[kind] ?? [:]
+        objects.forEach(kind) { id, text in
+            if texts.isEmpty || texts[String(decoding: id, as: UTF8.self)] == nil { body(id, text) }
+        }
+        for (id, text) in texts where !text.isEmpty {
+            var id = id
+            id.withUTF8 { body($0, UnsafeRawBufferPointer(text)) }
+        }
+    }
+}
