@@ -71,7 +71,8 @@ extension ApplyRun {
     }
 
     private func isAlike(_ one: EnvObject, _ other: EnvObject, _ document: StateDocument) -> Bool {
-        one.ipv4 == other.ipv4 && sameBytes(document.text.bytes(one.org), document.text.bytes(other.org))
+        one.ipv4 == other.ipv4 && one.suspended == other.suspended
+            && sameBytes(document.text.bytes(one.org), document.text.bytes(other.org))
             && sameBytes(document.text.bytes(one.app), document.text.bytes(other.app))
     }
 

@@ -175,7 +175,9 @@ private struct ConfigBuilder {
         let symbol = StateDocument.configSymbol(EnvName(org: spec.org, app: spec.app, env: spec.env))
         guard let id, let org, let app, let name, let env = state.intern(symbol) else { return nil }
         if envs.insert(env).inserted {
-            state.append(EnvObject(env: env, app: app, org: org, name: name, ipv4: nil, place: draft.place))
+            state.append(
+                EnvObject(
+                    env: env, app: app, org: org, name: name, ipv4: nil, suspended: false, place: draft.place))
         }
         last = (spec, env)
         guard let claim = spec.claim else { return (id, env) }

@@ -51,8 +51,8 @@ struct JSONReader {
     private(set) var position = 0
     private(set) var line = 1
     private var lineStart = 0
-    private var depth = 0
-    private let scratch: ScratchBytes
+    var depth = 0
+    let scratch: ScratchBytes
     private let seed: HashSeed
     /// Hashes of the unknown names of every open object, innermost last. A keyed 64-bit hash stands for its name.
     private var unknown: [UInt64] = []
@@ -108,7 +108,7 @@ struct JSONReader {
 
     // MARK: Structure
 
-    private mutating func skipSpace() {
+    mutating func skipSpace() {
         while position < bytes.count {
             switch bytes[position] {
             case 0x20, 0x09, 0x0D: position &+= 1
@@ -137,7 +137,7 @@ struct JSONReader {
         }
     }
 
-    private mutating func take(_ byte: UInt8) -> Bool {
+    mutating func take(_ byte: UInt8) -> Bool {
         guard position < bytes.count, bytes[position] == byte else { return false }
         position &+= 1
         return true
@@ -149,7 +149,7 @@ struct JSONReader {
         guard position == bytes.count else { throw expected("the end of the document") }
     }
 
-    private mutating func open(_ byte: UInt8, _ what: String) throws(JSONError) {
+    mutating func open(_ byte: UInt8, _ what: String) throws(JSONError) {
         skipSpace()
         guard depth < JSONReader.depthLimit else {
             throw failure("objects and arrays nest deeper than \(JSONReader.depthLimit) levels")
@@ -329,7 +329,7 @@ struct JSONReader {
     }
 
     /// Validates and skips a string: returns the bytes between its quotes, and whether they have escapes.
-    private mutating func scanString() throws(JSONError) -> (range: Range<Int>, isEscaped: Bool) {
+    mutating func scanString() throws(JSONError) -> (range: Range<Int>, isEscaped: Bool) {
         guard take(0x22) else { throw expected("a string") }
         let start = position
         var isEscaped = false

@@ -1,7 +1,7 @@
 /// A problem of desired state: what, where, why, and what to do.
 public struct RouteProblem: Error, Hashable, Sendable {
     public enum Object: String, Sendable {
-        case document, env, instance, route, hostname
+        case document, org, env, instance, route, hostname
     }
     public enum Severity: String, Sendable {
         /// The whole document was ignored.

@@ -91,6 +91,16 @@ public struct EnvObject: Sendable {
     let name: TextRef
     /// R9: its dedicated address, if it has the IPv4 add-on.
     public let ipv4: IPAddress?
+    /// R30: read, and of no effect yet.
+    let suspended: Bool
+    let place: Place
+}
+
+/// What a document says of an org, which is named by its envs. Read, and of no effect yet.
+struct OrgObject: Sendable {
+    let org: TextRef
+    /// R30.
+    let suspended: Bool
     let place: Place
 }
 
@@ -174,6 +184,7 @@ public struct StateDocument: Sendable {
     public internal(set) var revision: UInt64?
     /// The author of the change, for the journal.
     public internal(set) var actor = ""
+    var orgs: [OrgObject] = []
     public internal(set) var envs: [EnvObject] = []
     public internal(set) var instances: [InstanceObject] = []
     public internal(set) var routes: [RouteObject] = []
@@ -194,9 +205,9 @@ public struct StateDocument: Sendable {
         symbols = SymbolTable(seed: seed)
     }
 
-    /// It has three empty lists, and nothing in them that couldn't be used.
+    /// Its lists are empty, and nothing was in them that couldn't be used.
     public var isEmpty: Bool {
-        envs.isEmpty && instances.isEmpty && routes.isEmpty && hostnames.isEmpty && !hasUnusable
+        orgs.isEmpty && envs.isEmpty && instances.isEmpty && routes.isEmpty && hostnames.isEmpty && !hasUnusable
     }
 
     public func string(_ ref: TextRef) -> String { text.string(ref) }

@@ -6,13 +6,44 @@ extension StateBuilder {
         hasPlaces ? Place(line: reader.line, column: reader.column) : Place(line: 0, column: 0)
     }
 
-    private static let envKeys = JSONKeys(["env_id", "app_id", "org_id", "ipv4_address"])
+    mutating func readObject(_ reader: inout JSONReader, _ kind: StateKind) throws(JSONError) {
+        switch kind {
+        case .org: try readOrg(&reader)
+        case .env: try readEnv(&reader)
+        case .instance: try readInstance(&reader)
+        case .route: try readRoute(&reader)
+        case .hostname: try readHostname(&reader)
+        }
+    }
 
-    mutating func readEnv(_ reader: inout JSONReader) throws(JSONError) {
+    static let orgKeys = JSONKeys(["org_id", "suspended"])
+
+    private mutating func readOrg(_ reader: inout JSONReader) throws(JSONError) {
+        let place = place(reader)
+        var draft = ObjectDraft(.org, at: place)
+        var org: TextRef?
+        var suspended = false
+        let text = document.text
+        try reader.object(StateBuilder.orgKeys) { reader, field throws(JSONError) in
+            switch field {
+            case 0: try draft.id(&reader, "org_id", into: text, &org)
+            case 1: suspended = try draft.bool(&reader, "suspended") ?? false
+            default: try reader.skip()
+            }
+        }
+        draft.takeFlaw(of: &reader)
+        guard accept(draft, id: org, required: [("org_id", org != nil)]), let org else { return }
+        append(OrgObject(org: org, suspended: suspended, place: place))
+    }
+
+    static let envKeys = JSONKeys(["env_id", "app_id", "org_id", "ipv4_address", "suspended"])
+
+    private mutating func readEnv(_ reader: inout JSONReader) throws(JSONError) {
         let place = place(reader)
         var draft = ObjectDraft(.env, at: place)
         var (id, app, org): (TextRef?, TextRef?, TextRef?)
         var ipv4: IPAddress?
+        var suspended = false
         let text = document.text
         try reader.object(StateBuilder.envKeys) { reader, field throws(JSONError) in
             switch field {
@@ -20,6 +51,7 @@ extension StateBuilder {
             case 1: app = try draft.text(&reader, "app_id", into: text)
             case 2: org = try draft.text(&reader, "org_id", into: text)
             case 3: ipv4 = try draft.address(&reader, "ipv4_address", v4: true, optional: true)
+            case 4: suspended = try draft.bool(&reader, "suspended") ?? false
             default: try reader.skip()
             }
         }
@@ -28,15 +60,17 @@ extension StateBuilder {
         guard accept(draft, id: id, required: required), let id, let app, let org,
             let env = document.symbols.intern(text.bytes(id))
         else { return }
-        append(EnvObject(env: env, app: app, org: org, name: id, ipv4: ipv4, place: place))
+        append(
+            EnvObject(
+                env: env, app: app, org: org, name: id, ipv4: ipv4, suspended: suspended, place: place))
     }
 
-    private static let instanceKeys = JSONKeys([
+    static let instanceKeys = JSONKeys([
         "instance_id", "env_id", "process_type", "overlay_ipv6", "node_id", "status", "drain_grace_seconds",
         "weight", "max_connections", "ipv4", "interface", "priority",
     ])
 
-    mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
+    private mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
         let place = place(reader)
         var draft = ObjectDraft(.instance, at: place)
         var (id, node, interface): (TextRef?, TextRef?, TextRef?)
@@ -81,13 +115,13 @@ extension StateBuilder {
                 place: place))
     }
 
-    private static let routeKeys = JSONKeys([
+    static let routeKeys = JSONKeys([
         "route_id", "env_id", "hostname", "listen_port", "protocol_hint", "backend_process_type", "backend_port",
         "proxy_protocol", "backend_expects_proxy_protocol", "ipv4_required", "allow_non_tls", "max_connections",
         "balance", "on_delete",
     ])
 
-    mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
+    private mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
         let place = place(reader)
         var draft = ObjectDraft(.route, at: place)
         var id: TextRef?
@@ -146,9 +180,9 @@ extension StateBuilder {
             ])
     }
 
-    private static let hostnameKeys = JSONKeys(["hostname", "env_id", "claimed"])
+    static let hostnameKeys = JSONKeys(["hostname", "env_id", "claimed"])
 
-    mutating func readHostname(_ reader: inout JSONReader) throws(JSONError) {
+    private mutating func readHostname(_ reader: inout JSONReader) throws(JSONError) {
         let place = place(reader)
         var draft = ObjectDraft(.hostname, at: place)
         var host: (name: TextRef, kind: KeyKind)?

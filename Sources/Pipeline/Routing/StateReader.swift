@@ -19,16 +19,18 @@ extension StateDocument {
         var reader = JSONReader(bytes, seed: seed)
         var builder = StateBuilder(source: .state, seed: seed)
         builder.hasPlaces = hasPlaces
+        if case .wrong(let problem) = StateHeader.form(of: bytes, .document, seed: seed) {
+            builder.add(problem)
+            return (nil, builder.problems)
+        }
         do throws(JSONError) {
             try builder.readDocument(&reader)
             try reader.end()
-            builder.requireLists()
+            builder.requireFields()
         } catch {
-            builder.fatal(
-                error.text, remedy: "make it valid JSON; the whole document was ignored",
-                origin: .file(line: error.line, column: error.column))
+            builder.refuse(error)
         }
-        return (builder.problems.hasFatal ? nil : builder.document, builder.problems)
+        return (builder.problems.hasFatal ? nil : builder.finished(), builder.problems)
     }
 
     public static func parse(
@@ -39,136 +41,24 @@ extension StateDocument {
 }
 
 /// Fills a document, object by object.
-struct StateBuilder {
+struct StateBuilder: StateReading {
     private(set) var document: StateDocument
-    private(set) var problems = RouteProblems()
     var hasPlaces = true
-    /// Numbers of the document's fields that were there.
-    private var seen: Set<Int> = []
+    var header = StateHeader(accepts: .document)
 
     init(source: StateDocument.Source, seed: HashSeed) {
         document = StateDocument(source: source, seed: seed)
     }
 
-    mutating func fatal(_ problem: String, remedy: String, origin: Origin?) {
-        guard !problems.hasFatal else { return }
-        problems.add(RouteProblem(.fatal, .document, origin: origin, problem, remedy: remedy))
-    }
+    var problems: RouteProblems { header.problems }
 
-    // MARK: The document
-
-    private static let documentKeys = JSONKeys([
-        "format", "revision", "actor", "envs", "instances", "routes", "hostnames",
-    ])
-    private static let optionalKeys: Set = [1, 2, 6]
-
-    mutating func readDocument(_ reader: inout JSONReader) throws(JSONError) {
-        guard try reader.kind() == .object else { throw reader.expected("an object with a \"format\"") }
-        let whole = Place(line: reader.line, column: reader.column)
-        var header = ObjectDraft(.document, at: whole)
-        try reader.object(StateBuilder.documentKeys) { reader, field throws(JSONError) in
-            if let field { seen.insert(field) }
-            switch field {
-            case 0: try readFormat(&reader)
-            case 1: try readRevision(&reader)
-            case 2:
-                let actor = try header.text(&reader, "actor", optional: true, into: document.text)
-                document.actor = actor.map { document.text.string($0) } ?? ""
-            case 3: try list(&reader, "envs") { builder, reader throws(JSONError) in try builder.readEnv(&reader) }
-            case 4:
-                try list(&reader, "instances") { builder, reader throws(JSONError) in
-                    try builder.readInstance(&reader)
-                }
-            case 5: try list(&reader, "routes") { builder, reader throws(JSONError) in try builder.readRoute(&reader) }
-            case 6:
-                try list(&reader, "hostnames") { builder, reader throws(JSONError) in
-                    try builder.readHostname(&reader)
-                }
-            default: try reader.skip()
-            }
-        }
-        for fault in header.faults {
-            problems.add(fault.problem(.warning, .document, id: nil, source: .state))
-        }
-    }
-
-    /// A missing list is more likely a mistake than an order to remove every route.
-    mutating func requireLists() {
-        for (field, name) in StateBuilder.documentKeys.names.enumerated()
-        where !StateBuilder.optionalKeys.contains(field) && !seen.contains(field) {
-            let remedy =
-                field == 0
-                ? "add \"format\": \"\(StateDocument.format)\""
-                : "write \"\(name)\": [] if there "
-                    + "are none"
-            fatal("\"\(name)\" is missing", remedy: remedy, origin: .file(line: 1, column: 1))
-        }
-    }
-
-    private mutating func readFormat(_ reader: inout JSONReader) throws(JSONError) {
-        let kind = try reader.kind()
-        let origin = Origin.file(line: reader.line, column: reader.column)
-        guard kind == .string else {
-            try reader.skip()
-            fatal("\"format\" is \(kind.name)", remedy: "write \"\(StateDocument.format)\"", origin: origin)
-            return
-        }
-        let given = String(decoding: try reader.string(), as: UTF8.self)
-        guard given == StateDocument.format || given.hasPrefix(StateDocument.format + ".") else {
-            fatal(
-                "the format \"\(given.prefix(64))\" is not supported by this version",
-                remedy: "write \"\(StateDocument.format)\", or use a version that reads the other", origin: origin)
-            return
-        }
-    }
-
-    /// Nothing, null or a whole number: what can't be compared with the one before can't be taken for newer, either.
-    private mutating func readRevision(_ reader: inout JSONReader) throws(JSONError) {
-        let kind = try reader.kind()
-        let origin = Origin.file(line: reader.line, column: reader.column)
-        let remedy = "write a whole number of 0 to \(UInt64.max), or leave it out"
-        guard kind == .number else {
-            try reader.skip()
-            if kind != .null { fatal("\"revision\" is \(kind.name)", remedy: remedy, origin: origin) }
-            return
-        }
-        document.revision = try reader.number()
-        if document.revision == nil {
-            fatal("\"revision\" is negative, too large or not a whole number", remedy: remedy, origin: origin)
-        }
-    }
-
-    /// An array of objects; anything else in place of it makes the document unusable, anything else in it is one
-    /// quarantined object.
-    private mutating func list(
-        _ reader: inout JSONReader, _ name: String,
-        _ body: (inout StateBuilder, inout JSONReader) throws(JSONError) -> Void
-    ) throws(JSONError) {
-        let kind = try reader.kind()
-        guard kind == .array else {
-            let origin = Origin.file(line: reader.line, column: reader.column)
-            try reader.skip()
-            fatal("\"\(name)\" is \(kind.name)", remedy: "write an array of objects", origin: origin)
-            return
-        }
-        // What is wrong with one object is that object's (R24).
-        reader.toleratesFlaws = true
-        defer { reader.toleratesFlaws = false }
-        try reader.array { reader throws(JSONError) in
-            let kind = try reader.kind()
-            guard kind == .object else {
-                let origin = Origin.file(line: reader.line, column: reader.column)
-                try reader.skip()
-                _ = reader.takeFlaw()
-                document.hasUnusable = true
-                let object = RouteProblem.Object(rawValue: String(name.dropLast())) ?? .document
-                problems.add(
-                    RouteProblem(
-                        .rejected, object, origin: origin, "is \(kind.name)", remedy: "write an object"))
-                return
-            }
-            try body(&self, &reader)
-        }
+    /// The document, with what stands outside of its lists.
+    func finished() -> StateDocument {
+        var document = document
+        document.revision = header.revision
+        document.actor = header.actor
+        document.hasUnusable = document.hasUnusable || header.hasUnusable
+        return document
     }
 
     /// Quarantines the object of `draft` if it has faults or lacks a required field; true if it is fine.
@@ -188,11 +78,12 @@ struct StateBuilder {
             document.quarantined[draft.object, default: []].insert(document.text.string(id))
         }
         for fault in draft.faults {
-            problems.add(fault.problem(.rejected, draft.object, id: name, source: document.source))
+            header.problems.add(fault.problem(.rejected, draft.object, id: name, source: document.source))
         }
         return false
     }
 
+    mutating func append(_ org: OrgObject) { document.orgs.append(org) }
     mutating func append(_ env: EnvObject) { document.envs.append(env) }
     mutating func append(_ instance: InstanceObject) { document.instances.append(instance) }
     mutating func append(_ route: RouteObject) { document.routes.append(route) }
@@ -202,5 +93,5 @@ struct StateBuilder {
         document.backendLists.append(backends)
         return UInt32(clamping: document.backendLists.count)
     }
-    mutating func add(_ problem: RouteProblem) { problems.add(problem) }
+    mutating func add(_ problem: RouteProblem) { header.problems.add(problem) }
 }

@@ -1,0 +1,166 @@
+import Pipeline
+
+/// A document or a change of desired state, split into its objects (docs/STATE.md). Each is the JSON text that it came
+/// as; nothing in it was judged but its id.
+///
+/// Ownership: it refers to the bytes that it was read from. They must stay as they are while the update is used;
+/// `owner`, if one was given, keeps them. Threading: immutable, for any thread.
+public struct StateUpdate: @unchecked Sendable {
+    public enum Form: Sendable, Equatable {
+        /// All that there is: what it does not have is removed.
+        case document
+        /// What changes.
+        /// - Parameter base: the revision that it stands on; nil: it says none.
+        case change(base: UInt64?)
+    }
+
+    /// What a reader takes.
+    public enum Acceptance: Sendable {
+        case document, change, either
+    }
+
+    public let form: Form
+    public let revision: UInt64?
+    /// The author, for the journal; empty: none is given.
+    public let actor: String
+    /// The author's own name for this update, for the journal; empty: none is given.
+    public let request: String
+    /// The words that a reader must know; all are known.
+    public let needs: [String]
+    /// There was something in its lists that is no object with an id.
+    public let hasUnusable: Bool
+    /// In order.
+    private let entries: [StateEntry]
+    private let deleted: [StateEntry]
+    private let source: StateTexts
+
+    init(
+        _ form: Form, _ header: StateHeader, puts: [StateEntry], deleted: [StateEntry], _ source: StateTexts
+    ) {
+        self.form = form
+        revision = header.revision
+        actor = header.actor
+        request = header.request
+        needs = header.needs
+        hasUnusable = header.hasUnusable
+        entries = puts
+        self.deleted = deleted
+        self.source = source
+    }
+
+    /// Nothing is put or deleted, and nothing was there that couldn't be used.
+    public var isEmpty: Bool { entries.isEmpty && deleted.isEmpty && !hasUnusable }
+
+    /// The objects to put: by kind, then by id bytewise, each id once. `text` is the object. Several objects of one id
+    /// are joined by commas, so that a list of these texts is judged as the original
+    /// would be. An object that gives itself several ids stands under each (at most four).
+    ///
+    /// - Parameter body: gets bytes that are valid for the call.
+    public func forEachPut<Failure>(
+        _ body: (StateKind, _ id: UnsafeBufferPointer<UInt8>, _ text: UnsafeRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) {
+        var first = 0
+        while first < entries.count {
+            var end = first + 1
+            while end < entries.count, source.isSameID(entries[first], entries[end]) { end += 1 }
+            let entry = entries[first]
+            if end == first + 1 {
+                try body(entry.kind, source.id(entry), source.text(entry))
+            } else {
+                let joined = join(entries[first..<end])
+                let result = joined.withUnsafeBytes { text -> Result<Void, Failure> in
+                    do throws(Failure) { return .success(try body(entry.kind, source.id(entry), text)) } catch {
+                        return .failure(error)
+                    }
+                }
+                try result.get()
+            }
+            first = end
+        }
+    }
+
+    /// Objects of this id alone in the order of their places. One with several ids is ambiguous, and quarantined however
+    /// often it is there: each such text once, and last, so that texts stay the same as they are written and read again.
+    private func join(_ twins: ArraySlice<StateEntry>) -> [UInt8] {
+        var joined: [UInt8] = []
+        func append(_ text: UnsafeRawBufferPointer) {
+            if !joined.isEmpty { joined.append(UInt8(ascii: ",")) }
+            joined.append(contentsOf: text)
+        }
+        var ambiguous: [UnsafeRawBufferPointer] = []
+        for twin in twins {
+            if twin.isAmbiguous { ambiguous.append(source.text(twin)) } else { append(source.text(twin)) }
+        }
+        ambiguous.sort { $0.lexicographicallyPrecedes($1) }
+        for (index, text) in ambiguous.enumerated() where index == 0 || !text.elementsEqual(ambiguous[index - 1]) {
+            append(text)
+        }
+        return joined
+    }
+
+    /// The ids to delete, of a change: by kind, then bytewise, each once.
+    public var deletes: [(kind: StateKind, id: [UInt8])] {
+        deleted.map { ($0.kind, Array(source.id($0))) }
+    }
+}
+
+/// Where an object and its id stand. 24 bytes, since there are a million of them.
+struct StateEntry {
+    /// The id's first bytes, which decide most comparisons.
+    let prefix: UInt64
+    let idOffset: UInt32
+    let textOffset: UInt32
+    let textLength: UInt32
+    let idLength: UInt8
+    let kind: StateKind
+    /// The id stands in ``StateTexts/arena``: it was written otherwise.
+    let isElsewhere: Bool
+    /// Its object has several ids.
+    let isAmbiguous: Bool
+}
+
+/// The bytes that entries refer to.
+struct StateTexts {
+    let bytes: Bytes
+    /// Ids that are not written as they are: with escapes, or not canonical.
+    let arena = TextArena()
+    /// Keeps ``bytes``.
+    let owner: AnyObject?
+
+    @inline(__always) func id(_ entry: StateEntry) -> Bytes {
+        if entry.isElsewhere { return arena.bytes(TextRef(offset: entry.idOffset, length: UInt16(entry.idLength))) }
+        return slice(Int(entry.idOffset), Int(entry.idLength))
+    }
+
+    func text(_ entry: StateEntry) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(slice(Int(entry.textOffset), Int(entry.textLength)))
+    }
+
+    @inline(__always) private func slice(_ offset: Int, _ length: Int) -> Bytes {
+        Bytes(rebasing: bytes[offset..<offset + length])
+    }
+
+    @inline(__always) func isSameID(_ one: StateEntry, _ other: StateEntry) -> Bool {
+        one.prefix == other.prefix && one.kind == other.kind && one.idLength == other.idLength
+            && sameBytes(id(one), id(other))
+    }
+
+    /// By kind, by id, and by place.
+    @inline(__always) func isBefore(_ one: StateEntry, _ other: StateEntry) -> Bool {
+        if one.kind != other.kind { return one.kind.rawValue < other.kind.rawValue }
+        if one.prefix != other.prefix { return one.prefix < other.prefix }
+        let order = compareIDs(one, other)
+        return order == 0 ? one.textOffset < other.textOffset : order < 0
+    }
+
+    /// Below 0, 0 or above 0, as the ids of one kind are in order.
+    func compareIDs(_ one: StateEntry, _ other: StateEntry) -> Int {
+        let (left, right) = (id(one), id(other))
+        var index = 0
+        while index < left.count, index < right.count {
+            if left[index] != right[index] { return Int(left[index]) - Int(right[index]) }
+            index &+= 1
+        }
+        return left.count - right.count
+    }
+}
