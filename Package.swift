@@ -82,6 +82,9 @@ let package = Package(
         // What control asks of the host: files, programs.
         part("Host", ["Pipeline", "PipelineThreads", "CLinux"]),
 
+        // Records that outlive a crash: snapshot and log.
+        part("State", ["Pipeline", "PipelineThreads", "CLinux"]),
+
         // Sockets of netlink(7), and walks over what comes from them.
         part("Netlink", ["CMnl"]),
 
@@ -176,6 +179,7 @@ let package = Package(
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
         test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
         test("TextTests", ["Pipeline", "PipelineText"], path: "Text"),
+        test("StateTests", ["Pipeline", "PipelineState", "PipelineWire", "CLinux", "TestSupport"], path: "State"),
         test("ThreadsTests", ["Pipeline", "PipelineThreads", "CLinux"], path: "Threads"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "CLinuxControl.h"
+#include "CLinuxFiles.h"
 
 /* An address as Swift's IPAddress holds it: IPv4 is IPv4-mapped. Words in host order. */
 struct cl_endpoint {

@@ -1,0 +1,72 @@
+import Glibc
+import PipelineThreads
+
+/// Why a store could not be opened or changed. What it held before, it holds still.
+public enum StateFault: Error, Equatable, Sendable {
+    /// Another process has the directory open; nil: it did not say which.
+    case locked(path: String, by: Int32?)
+    /// A file or directory that others could write or read, or that is none.
+    case foreign(path: String, what: String)
+    /// Written by a newer version. It is never set aside.
+    case newer(path: String, version: UInt32)
+    case readOnly(path: String)
+    case full(path: String, error: Int32)
+    /// Any other error of the file system.
+    case failed(path: String, doing: String, error: Int32)
+    case tooLarge(path: String, what: String)
+    /// A whole replacement may or may not be on disk: nothing is changed any more until the store is opened again.
+    case uncertain(path: String, error: Int32)
+    /// A record that no store takes: the caller's mistake.
+    case unfit(what: String)
+
+    /// What failed, what still works, what to do.
+    public var message: String {
+        switch self {
+        case .locked(let path, let pid):
+            let who = pid.map { "process \($0)" } ?? "another process"
+            return "\(path): \(who) has it open; nothing was read or changed; end that one, or give each a directory"
+        case .foreign(let path, let what):
+            return "\(path): \(what); nothing was read or changed; "
+                + "make it this user's own (`chown`), directories 0700 and files 0600"
+        case .newer(let path, let version):
+            return "\(path): its format \(version) is newer than this program reads (\(StateFormat.version)); "
+                + "nothing was changed; start the program that wrote it, or name another directory"
+        case .readOnly(let path):
+            return "\(path): the file system is read-only; nothing was changed; choose another place"
+        case .full(let path, let error):
+            return "\(path): no room (\(errorName(error))); nothing was changed; make room on that file system"
+        case .failed(let path, let doing, let error):
+            return "\(path): \(doing): \(errorName(error)), \(errorText(error)); nothing was changed; check the disk"
+        case .tooLarge(let path, let what): return "\(path): \(what); nothing was changed"
+        case .uncertain(let path, let error):
+            return "\(path): it is not known whether a replaced state is on disk: \(errorName(error)); "
+                + "what is in force stays, changes are refused; check the disk and restart"
+        case .unfit(let what): return what
+        }
+    }
+
+    static func of(_ path: String, _ doing: String, _ failed: Int32) -> StateFault {
+        let error = failed < 0 ? -failed : failed
+        return switch error {
+        case ENOSPC, EDQUOT: .full(path: path, error: error)
+        case EROFS: .readOnly(path: path)
+        case ELOOP: .foreign(path: path, what: "it is a symbolic link")
+        default: .failed(path: path, doing: doing, error: error)
+        }
+    }
+}
+
+/// What a store did by itself, and an operator must know.
+public struct StateNotice: Equatable, Sendable {
+    /// The event of the log: `state_damaged`.
+    public let event: String
+    public let text: String
+    /// Changes that were durable are gone.
+    public let isLoss: Bool
+
+    init(_ event: String, _ text: String, isLoss: Bool = false) {
+        self.event = event
+        self.text = text
+        self.isLoss = isLoss
+    }
+}

@@ -1,0 +1,356 @@
+import CLinux
+import Glibc
+import Pipeline
+
+/// What a directory turned out to hold.
+struct OpenedState {
+    let base: SnapshotFile
+    let overlay: Overlay
+    let log: AppendLog
+    let sequence: UInt64
+    let nextNumber: UInt64
+    let olderLogBytes: Int
+}
+
+/// Finds the last whole state in a directory. It first reads, and refuses what it must; then it mends.
+struct StateRecovery {
+    let place: StatePlace
+    private let files: StateFiles
+    private(set) var notices: [StateNotice] = []
+    /// Files to be set aside: name, and why.
+    private var damaged: [(name: String, why: String)] = []
+    /// Files of no use to anybody: what was being written.
+    private var useless: [String] = []
+    /// Where a log is to end, and what its end was.
+    private var cut: (number: UInt64, offset: Int, end: LogEnd)?
+    private var accepted: [(header: LogHeader, bytes: Int)] = []
+    private var sequence: UInt64 = 0
+
+    init(_ place: StatePlace) throws(StateFault) {
+        self.place = place
+        files = try StateFiles(place)
+        try files.check(place)
+        useless = files.unfinished
+        try refuseNewer()
+    }
+
+    /// - Parameter seed: 16 secret bytes for a store that is new.
+    mutating func run(seed: () -> [UInt8]) throws(StateFault) -> OpenedState {
+        guard let base = try findBase() else { return try begin(seed()) }
+        let overlay = Overlay(HashSeed(secret: base.header.secret))
+        try replay(over: base, into: overlay)
+        try mend()
+        let last = accepted.last
+        var older = 0
+        for log in accepted.dropLast() { older += max(0, log.bytes - StateFormat.logHeader) }
+        var next = files.last + 1
+        let log: AppendLog
+        if let last {
+            log = try openLog(last.header, end: last.bytes)
+        } else {
+            let header = LogHeader(
+                number: next, written: cl_wall_clock(), store: LogHeader.store(secret: base.header.secret), alone: 0,
+                first: sequence + 1)
+            var none: [UInt8] = []
+            log = try place.makeLog(header, &none, synced: sequence)
+            next += 1
+        }
+        return OpenedState(
+            base: base, overlay: overlay, log: log, sequence: sequence, nextNumber: next, olderLogBytes: older)
+    }
+
+    private func openLog(_ header: LogHeader, end: Int) throws(StateFault) -> AppendLog {
+        let path = place.path("log.\(header.number)")
+        let file = place.disk.open(path, .write)
+        guard file >= 0 else { throw StateFault.of(path, "opening it", file) }
+        let salt = header.encoded().withUnsafeBytes { LogReader($0).salt }
+        return AppendLog(number: header.number, path: path, file: file, salt: salt, end: end)
+    }
+
+    // MARK: What is refused
+
+    /// A file of a newer version is refused before anything is changed.
+    private func refuseNewer() throws(StateFault) {
+        for number in files.snapshots { try refuseNewer("snapshot.\(number)", StateFormat.snapshotHeader) }
+        for number in files.logs { try refuseNewer("log.\(number)", StateFormat.logHeader) }
+    }
+
+    private func refuseNewer(_ name: String, _ headerBytes: Int) throws(StateFault) {
+        let path = place.path(name)
+        let file = place.disk.open(path, .read)
+        guard file >= 0 else {
+            if file == -EIO { return }
+            throw StateFault.of(path, "opening it", file)
+        }
+        defer { place.disk.close(file) }
+        var header = [UInt8](repeating: 0, count: headerBytes)
+        let count = header.withUnsafeMutableBytes { place.disk.read(file, $0, at: 0) }
+        guard count == headerBytes else { return }
+        let version = header.withUnsafeBytes { StateFormat.newerVersion($0) }
+        if let version { throw .newer(path: path, version: version) }
+    }
+
+    // MARK: The snapshot
+
+    private mutating func findBase() throws(StateFault) -> SnapshotFile? {
+        for number in files.snapshots.reversed() {
+            let path = place.path("snapshot.\(number)")
+            do throws(FileFlaw) {
+                let found = try SnapshotFile.open(path, number: number, place.disk)
+                if let first = damaged.first {
+                    notices.append(
+                        StateNotice(
+                            "state_older_used",
+                            "\(place.path(first.name)) is damaged; the state of snapshot.\(number) and the logs since is used"
+                        ))
+                }
+                return found
+            } catch {
+                switch error {
+                case .damaged(let why): damaged.append(("snapshot.\(number)", why))
+                case .newer(let version): throw .newer(path: path, version: version)
+                case .failed(let fault): throw fault
+                }
+            }
+        }
+        return nil
+    }
+
+    /// Of a directory without any whole state.
+    private mutating func begin(_ secret: [UInt8]) throws(StateFault) -> OpenedState {
+        guard secret.count == 16 else { throw .unfit(what: "a seed of \(secret.count) bytes, not 16") }
+        for number in files.logs {
+            // What the first open had made when it was cut off.
+            if try isEmptyAlone(number) {
+                useless.append("log.\(number)")
+            } else {
+                damaged.append(("log.\(number)", "there is no whole snapshot that it goes on from"))
+            }
+        }
+        let isNew = damaged.isEmpty
+        try mend()
+        let number = files.last + 1
+        let (base, log) = try place.makeSnapshot(number, secret: secret, sequence: 0, synced: 0) { _ in }
+        notices.append(
+            isNew
+                ? StateNotice("state_created", "\(place.directory): a new store, which is empty")
+                : StateNotice(
+                    "state_lost",
+                    "\(place.directory): no snapshot in it is whole; a new store is begun, which is empty",
+                    isLoss: true))
+        return OpenedState(
+            base: base, overlay: Overlay(HashSeed(secret: secret)), log: log, sequence: 0, nextNumber: number + 1,
+            olderLogBytes: 0)
+    }
+
+    private func isEmptyAlone(_ number: UInt64) throws(StateFault) -> Bool {
+        do throws(FileFlaw) {
+            let log = try LogImage("log.\(number)", place)
+            return log.header.alone != 0 && log.bytes.count == StateFormat.logHeader
+        } catch {
+            if case .failed(let fault) = error { throw fault }
+            return false
+        }
+    }
+
+    // MARK: The logs
+
+    private mutating func replay(over base: SnapshotFile, into overlay: Overlay) throws(StateFault) {
+        sequence = base.header.sequence
+        let logs = try readLogs(base)
+        var isBroken = false
+        for (index, log) in logs.enumerated() {
+            let name = "log.\(log.header.number)"
+            if isBroken || log.header.first > sequence + 1 {
+                isBroken = true
+                damaged.append((name, "it does not go on from what is whole before it"))
+                continue
+            }
+            // What a later log begins with is void in this one.
+            let limit = logs[(index + 1)...].map(\.header.first).min() ?? .max
+            var reader = LogReader(log.bytes)
+            while sequence + 1 < limit, let entry = reader.next(sequence + 1) {
+                entry.visit { overlay.set($0, hash: $0.hash(overlay.seed)) }
+                sequence += 1
+            }
+            accepted.append((log.header, reader.offset))
+            if index + 1 == logs.count {
+                let end = reader.end(sequence + 1)
+                if end != .clean || log.bytes.count > reader.offset { cut = (log.header.number, reader.offset, end) }
+            } else if sequence + 1 < limit {
+                // It had been durable before the next one began.
+                if log.bytes.count > reader.offset { cut = (log.header.number, reader.offset, .damaged) }
+                isBroken = true
+            }
+        }
+    }
+
+    /// Those that may go on from the snapshot, in order.
+    private mutating func readLogs(_ base: SnapshotFile) throws(StateFault) -> [LogImage] {
+        var logs: [LogImage] = []
+        let store = LogHeader.store(secret: base.header.secret)
+        let number = base.header.number
+        if !files.logs.contains(number) {
+            notices.append(
+                StateNotice(
+                    "state_damaged", "\(place.path("log.\(number)")) is missing: what it said is lost", isLoss: true))
+        }
+        for next in files.logs where next >= number {
+            let name = "log.\(next)"
+            do throws(FileFlaw) {
+                let log = try LogImage(name, place)
+                guard log.header.store == store else { throw .damaged("it is of another store") }
+                guard log.header.number == next else { throw .damaged("it is log.\(log.header.number) by its header") }
+                guard log.header.alone == 0 || log.header.alone == number else {
+                    // A replacement that was cut off before its snapshot was in place; or that snapshot is damaged.
+                    if log.bytes.count == StateFormat.logHeader {
+                        useless.append(name)
+                    } else {
+                        damaged.append((name, "it goes on from snapshot.\(log.header.alone), which is not whole"))
+                    }
+                    continue
+                }
+                guard log.header.first > base.header.sequence else { throw .damaged("it begins before its snapshot") }
+                logs.append(log)
+            } catch {
+                switch error {
+                case .damaged(let why): damaged.append((name, why))
+                case .newer(let version): throw .newer(path: place.path(name), version: version)
+                case .failed(let fault): throw fault
+                }
+            }
+        }
+        return logs
+    }
+
+    // MARK: Mending
+
+    /// Later logs go first: what is left of a mending that is cut off is mended again.
+    private mutating func mend() throws(StateFault) {
+        let disk = place.disk
+        for (name, why) in damaged.reversed() {
+            let aside = try freeName(name)
+            let failed = disk.rename(place.path(name), to: place.path(aside))
+            guard failed >= 0 else { throw StateFault.of(place.path(name), "setting it aside", failed) }
+            notices.append(
+                StateNotice(
+                    "state_damaged", "\(place.path(name)): \(why); it is set aside as \(aside)",
+                    isLoss: !isCovered(name)))
+        }
+        if !damaged.isEmpty { try syncDirectory() }
+        if let cut { try mend(cut) }
+        // They cost room only.
+        for name in useless { _ = disk.remove(place.path(name)) }
+    }
+
+    /// Whether all that a damaged file had was found elsewhere: a snapshot that merged what older files have.
+    private func isCovered(_ name: String) -> Bool {
+        accepted.contains { $0.header.alone == 0 && name == "snapshot.\($0.header.number)" }
+    }
+
+    private mutating func mend(_ cut: (number: UInt64, offset: Int, end: LogEnd)) throws(StateFault) {
+        let name = "log.\(cut.number)"
+        let path = place.path(name)
+        if cut.end != .clean {
+            let aside = try keep(name, from: cut.offset, end: cut.end)
+            let rest = aside.map { "what follows is kept as \($0)" } ?? "what follows could not be kept"
+            notices.append(
+                cut.end == .torn
+                    ? StateNotice(
+                        "state_tail_cut",
+                        "\(path): cut at byte \(cut.offset), in what was being written when it ended; \(rest)")
+                    : StateNotice(
+                        "state_damaged",
+                        "\(path): damaged at byte \(cut.offset), in what had been durable: the state before it is used; \(rest)",
+                        isLoss: true))
+        }
+        let file = place.disk.open(path, .write)
+        guard file >= 0 else { throw StateFault.of(path, "opening it", file) }
+        defer { place.disk.close(file) }
+        var failed = place.disk.resize(file, to: cut.offset)
+        // Else what comes next could be followed by what was cut.
+        if failed >= 0 { failed = place.disk.sync(file) }
+        guard failed >= 0 else { throw StateFault.of(path, "cutting it", failed) }
+    }
+
+    /// Copies the end of a log.
+    /// - Returns: nil: no room, for one that is torn.
+    private func keep(_ name: String, from offset: Int, end: LogEnd) throws(StateFault) -> String? {
+        let log: LogImage
+        do throws(FileFlaw) { log = try LogImage(name, place) } catch {
+            if case .failed(let fault) = error { throw fault }
+            return nil
+        }
+        let disk = place.disk
+        let aside = try freeName(name)
+        let path = place.path(aside)
+        let file = disk.open(path, .empty)
+        var failed = file
+        if file >= 0 {
+            failed = disk.write(file, UnsafeRawBufferPointer(rebasing: log.bytes[offset...]), at: 0)
+            if failed >= 0 { failed = disk.sync(file) }
+            disk.close(file)
+        }
+        if failed >= 0 {
+            try syncDirectory()
+            return aside
+        }
+        _ = disk.remove(path)
+        // A full disk must not keep a node from starting after it was killed; what was durable is worth more.
+        if end == .torn, failed == -ENOSPC || failed == -EDQUOT { return nil }
+        throw StateFault.of(path, "keeping the end of \(name)", failed)
+    }
+
+    private func syncDirectory() throws(StateFault) {
+        let failed = place.disk.syncDirectory(place.directory)
+        guard failed >= 0 else { throw StateFault.of(place.directory, "syncing it", failed) }
+    }
+
+    /// `log.7.damaged-20261130T050000Z`, or with a number behind it.
+    private func freeName(_ name: String) throws(StateFault) -> String {
+        var stamp = [CChar](repeating: 0, count: 17)
+        cl_utc_stamp(Int64(clamping: cl_wall_clock() / 1_000_000_000), &stamp)
+        let text = String(decoding: stamp.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let aside = "\(name).damaged-\(text)"
+        for count in 1...1000 {
+            let candidate = count == 1 ? aside : "\(aside)-\(count)"
+            var status = DiskStatus()
+            if place.disk.status(place.path(candidate), &status) == -ENOENT { return candidate }
+        }
+        throw .failed(path: place.path(aside), doing: "finding a free name", error: EEXIST)
+    }
+}
+
+/// A log as it lies on disk, mapped.
+final class LogImage {
+    let header: LogHeader
+    let bytes: UnsafeRawBufferPointer
+    private let memory: UnsafeRawPointer
+    private let disk: any Disk
+
+    init(_ name: String, _ place: StatePlace) throws(FileFlaw) {
+        let path = place.path(name)
+        let disk = place.disk
+        var status = DiskStatus()
+        var failed = disk.status(path, &status)
+        guard failed >= 0 else { throw FileFlaw.of(path, "looking at it", failed) }
+        guard status.size >= StateFormat.logHeader else { throw .damaged("it ends within its header") }
+        let file = disk.open(path, .read)
+        guard file >= 0 else { throw FileFlaw.of(path, "opening it", file) }
+        defer { disk.close(file) }
+        var memory: UnsafeRawPointer?
+        failed = disk.map(file, size: status.size, &memory)
+        guard failed >= 0, let memory else { throw FileFlaw.of(path, "reading it", failed) }
+        do throws(FileFlaw) {
+            header = try LogHeader(UnsafeRawBufferPointer(start: memory, count: status.size))
+        } catch {
+            disk.unmap(memory, size: status.size)
+            throw error
+        }
+        self.disk = disk
+        self.memory = memory
+        bytes = UnsafeRawBufferPointer(start: memory, count: status.size)
+    }
+
+    deinit { disk.unmap(memory, size: bytes.count) }
+}
