@@ -85,6 +85,9 @@ let package = Package(
         // Records that outlive a crash: snapshot and log.
         part("State", ["Pipeline", "PipelineThreads", "CLinux"]),
 
+        // Desired state as a node keeps it.
+        part("LastGood", ["Pipeline", "PipelineRouting", "PipelineState"]),
+
         // Sockets of netlink(7), and walks over what comes from them.
         part("Netlink", ["CMnl"]),
 
@@ -180,6 +183,7 @@ let package = Package(
         test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
         test("TextTests", ["Pipeline", "PipelineText"], path: "Text"),
         test("StateTests", ["Pipeline", "PipelineState", "PipelineWire", "CLinux", "TestSupport"], path: "State"),
+        test("LastGoodTests", ["Pipeline", "PipelineRouting", "PipelineState", "PipelineLastGood", "TestSupport"], path: "LastGood"),
         test("ThreadsTests", ["Pipeline", "PipelineThreads", "CLinux"], path: "Threads"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(

@@ -25,7 +25,7 @@ public struct AppliedObject: Sendable, Equatable {
 
     public var version = Version.desired
     public var flags: Flags = []
-    /// Of a name: which entries of ``version`` hold, in order; empty where that is as it would be anyhow.
+    /// Of a name: which entries of ``version`` hold, in order; empty: all do.
     public var holds: [Bool] = []
 
     public init(_ version: Version = .desired, _ flags: Flags = [], holds: [Bool] = []) {

@@ -110,7 +110,8 @@ extension RoutingState {
                     var known = HostnameEntries.Entry(
                         name: book, env: env.first ?? RouteEntry.none, rank: ClaimRank(number: entry.claimed),
                         place: entry.place)
-                    known.state = index < object.holds.count && object.holds[index] ? .granted : .another
+                    let holds = object.holds.isEmpty || index < object.holds.count && object.holds[index]
+                    known.state = holds ? .granted : .another
                     hostnames.append(bytes, name.kind, known)
                 }
             }

@@ -14,6 +14,8 @@ public struct ApplyReport: Sendable {
     /// How many shards of the table were rebuilt, of how many.
     public internal(set) var shardsBuilt = 0
     public internal(set) var shards = 0
+    public init() {}
+
     /// How objects of desired state are applied, of those that were decided about; see ``AppliedObject``.
     public internal(set) var applied: [StateKind: [String: AppliedObject]] = [:]
     /// All objects were decided about; ``applied`` has those alone that are not plain.

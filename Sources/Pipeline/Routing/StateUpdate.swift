@@ -98,6 +98,18 @@ public struct StateUpdate: @unchecked Sendable {
         return joined
     }
 
+    /// True if it puts such an object.
+    public func has(_ kind: StateKind, _ id: UnsafeBufferPointer<UInt8>) -> Bool {
+        var (low, high) = (0, entries.count)
+        while low < high {
+            let middle = (low + high) / 2
+            let order = source.order(of: entries[middle], kind, id)
+            if order == 0 { return true }
+            if order < 0 { low = middle + 1 } else { high = middle }
+        }
+        return false
+    }
+
     /// The ids to delete, of a change: by kind, then bytewise, each once.
     public var deletes: [(kind: StateKind, id: [UInt8])] {
         deleted.map { ($0.kind, Array(source.id($0))) }
@@ -151,6 +163,18 @@ struct StateTexts {
         if one.prefix != other.prefix { return one.prefix < other.prefix }
         let order = compareIDs(one, other)
         return order == 0 ? one.textOffset < other.textOffset : order < 0
+    }
+
+    /// The same for a kind and an id.
+    func order(of entry: StateEntry, _ kind: StateKind, _ id: Bytes) -> Int {
+        if entry.kind != kind { return Int(entry.kind.rawValue) - Int(kind.rawValue) }
+        let own = self.id(entry)
+        var index = 0
+        while index < own.count, index < id.count {
+            if own[index] != id[index] { return Int(own[index]) - Int(id[index]) }
+            index &+= 1
+        }
+        return own.count - id.count
     }
 
     /// Below 0, 0 or above 0, as the ids of one kind are in order.

@@ -1,0 +1,148 @@
+import Pipeline
+import PipelineRouting
+import PipelineState
+
+/// What an update changes in what a store has: as one entry of its log; or, where that would be too long, as a new
+/// snapshot.
+struct Difference {
+    /// More objects or bytes are no entry of a log.
+    static let most = 50_000
+    static let mostBytes = 32 << 20
+
+    let update: StateUpdate
+    private(set) var touched = TouchedObjects()
+    private(set) var shrink = ShrinkGuard()
+    private(set) var count = 0
+    private(set) var batch = StateBatch()
+    private var bytes = 0
+    private let store: StateStore
+    private let applied: StoredApplied
+    /// There is nothing before that could be forgotten.
+    private let isFirst: Bool
+
+    var isLarge: Bool { count > Difference.most || bytes > Difference.mostBytes }
+
+    init(_ update: StateUpdate, _ store: StateStore) {
+        self.update = update
+        self.store = store
+        applied = StoredApplied(store: store)
+        isFirst = StateKind.allCases.allSatisfy { store.count(RecordKind.desired($0)) == 0 }
+        for kind in StateKind.allCases {
+            shrink.counts[kind] = ShrinkGuard.Count(before: store.count(RecordKind.desired(kind)))
+        }
+        var kept: [StateKind: Int] = [:]
+        update.forEachPut { kind, id, text in
+            let before = store.value(RecordKind.desired(kind), id)
+            if before == nil { shrink.counts[kind]?.added += 1 } else { kept[kind, default: 0] += 1 }
+            if let before, before.elementsEqual(text) { return }
+            note(kind, id, before)
+            bytes += text.count
+            if !isLarge { batch.put(RecordKind.desired(kind), id, text) }
+        }
+        for (kind, id) in update.deletes { id.withUnsafeBufferPointer { remove(kind, $0) } }
+        if update.form == .document { removeOthers(update, kept) }
+    }
+
+    var isEmpty: Bool { count == 0 }
+
+    /// What the document has not.
+    private mutating func removeOthers(_ update: StateUpdate, _ kept: [StateKind: Int]) {
+        for kind in StateKind.allCases where store.count(RecordKind.desired(kind)) > kept[kind] ?? 0 {
+            var gone: [[UInt8]] = []
+            store.forEach(RecordKind.desired(kind)) { id, _ in if !update.has(kind, id) { gone.append(Array(id)) } }
+            for id in gone { id.withUnsafeBufferPointer { remove(kind, $0) } }
+        }
+    }
+
+    private mutating func remove(_ kind: StateKind, _ id: Bytes) {
+        guard let before = store.value(RecordKind.desired(kind), id) else { return }
+        shrink.counts[kind]?.removed += 1
+        note(kind, id, before)
+        if !isLarge { batch.delete(RecordKind.desired(kind), id) }
+    }
+
+    private mutating func note(_ kind: StateKind, _ id: Bytes, _ before: UnsafeRawBufferPointer?) {
+        count += 1
+        bytes += id.count
+        guard !isLarge else { return }
+        touched.insert(kind, id)
+        guard let record = unfinished(kind, id, before) else { return }
+        bytes += record.count
+        record.withUnsafeBytes { batch.put(RecordKind.applied(kind), id, $0) }
+    }
+
+    /// What is applied under an id, kept with its change: a crash before that is applied must not forget it. Once it is
+    /// applied, this is put right. Nil: it is kept already.
+    private func unfinished(_ kind: StateKind, _ id: Bytes, _ before: UnsafeRawBufferPointer?) -> [UInt8]? {
+        guard !isFirst else { return nil }
+        let known = applied.find(kind, id)
+        if let known, known.version != .desired { return nil }
+        return AppliedObject(before.map { .text(Array($0)) } ?? .nothing, known?.flags ?? []).record
+    }
+
+    mutating func put(_ facts: [(name: String, value: String)]) {
+        for fact in facts {
+            Array(fact.value.utf8).withUnsafeBytes { batch.put(RecordKind.fact, Array(fact.name.utf8), $0) }
+        }
+    }
+
+    // MARK: As a snapshot
+
+    /// All that there is with the update in it.
+    func write(_ writer: inout SnapshotWriter, _ facts: [(name: String, value: String)]) throws(StateFault) {
+        let deletes = Set(update.deletes.map { StateKey(kind: RecordKind.desired($0.kind), id: $0.id) })
+        for kind in StateKind.allCases {
+            let desired = RecordKind.desired(kind)
+            try forEach(desired) { id, value throws(StateFault) in
+                let isGone =
+                    update.form == .document
+                    ? !update.has(kind, id)
+                    : !deletes.isEmpty && deletes.contains(StateKey(kind: desired, id: Array(id)))
+                if isGone {
+                    try finish(kind, id, value, &writer)
+                } else {
+                    try writer.put(desired, id, value)
+                }
+            }
+            try forEach(RecordKind.applied(kind)) { id, value throws(StateFault) in
+                try writer.put(RecordKind.applied(kind), id, value)
+            }
+        }
+        try update.forEachPut { kind, id, text throws(StateFault) in
+            let before = store.value(RecordKind.desired(kind), id)
+            if let before, before.elementsEqual(text) { return }
+            try finish(kind, id, before, &writer)
+            try writer.put(RecordKind.desired(kind), id, text)
+        }
+        for fact in facts {
+            let value = Array(fact.value.utf8)
+            try put(value, RecordKind.fact, Array(fact.name.utf8), &writer)
+        }
+    }
+
+    private func finish(
+        _ kind: StateKind, _ id: Bytes, _ before: UnsafeRawBufferPointer?, _ writer: inout SnapshotWriter
+    ) throws(StateFault) {
+        if let record = unfinished(kind, id, before) { try put(record, RecordKind.applied(kind), id, &writer) }
+    }
+
+    private func put(
+        _ value: [UInt8], _ kind: UInt8, _ id: some Collection<UInt8>, _ writer: inout SnapshotWriter
+    ) throws(StateFault) {
+        let result = value.withUnsafeBytes { bytes -> Result<Void, StateFault> in
+            do throws(StateFault) { return .success(try writer.put(kind, id, bytes)) } catch { return .failure(error) }
+        }
+        try result.get()
+    }
+
+    private func forEach(
+        _ kind: UInt8, _ body: (Bytes, UnsafeRawBufferPointer) throws(StateFault) -> Void
+    ) throws(StateFault) {
+        var fault: StateFault?
+        store.forEach(kind) { id, value in
+            guard fault == nil else { return }
+            do throws(StateFault) { try body(id, value) } catch { fault = error }
+        }
+        if let fault { throw fault }
+    }
+}

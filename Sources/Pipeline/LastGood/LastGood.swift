@@ -1,0 +1,195 @@
+import Pipeline
+import PipelineRouting
+import PipelineState
+
+/// Desired state as a node keeps it: what is wanted, what of it is applied otherwise, and whose update was the last.
+///
+/// An update is prepared (nothing is changed by that), kept (durable from then on), and applied. What it takes from
+/// whom is decided by ``RoutingState`` alone; this keeps what decides it.
+///
+/// Threading: the control thread.
+public final class LastGood {
+    public let directory: String
+    private let store: StateStore
+    /// Nil: nothing was applied from here yet.
+    public private(set) var last: LastUpdate?
+    /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
+    public private(set) var fault: StateFault?
+
+    private init(_ directory: String, _ store: StateStore) {
+        (self.directory, self.store) = (directory, store)
+        last = Facts.read(store)
+    }
+
+    /// - Parameter waiting: as ``StateStore/open(_:seed:waiting:)``.
+    public static func open(
+        _ directory: String, waiting: ((_ process: Int32?) -> Bool)? = nil
+    ) throws(StateFault) -> (state: LastGood, notices: [StateNotice]) {
+        let seed = {
+            let random = (UInt64.random(in: .min ... .max), UInt64.random(in: .min ... .max))
+            return withUnsafeBytes(of: random) { Array($0) }
+        }
+        let opened = try StateStore.open(directory, seed: seed, waiting: waiting)
+        return (LastGood(directory, opened.store), opened.notices)
+    }
+
+    /// Keys the hashes over names: the same over restarts, and known to nobody.
+    public var seed: HashSeed {
+        let halves = store.secret.withUnsafeBytes { bytes in
+            (bytes.loadUnaligned(as: UInt64.self), bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+        }
+        return HashSeed(halves.0, halves.1)
+    }
+
+    /// It has objects.
+    public var isEmpty: Bool { StateKind.allCases.allSatisfy { count($0) == 0 } }
+    public func count(_ kind: StateKind) -> Int { store.count(RecordKind.desired(kind)) }
+    /// Objects that are not applied as they are desired.
+    public var otherwise: Int { StateKind.allCases.reduce(0) { $0 + store.count(RecordKind.applied($1)) } }
+    public var objects: some DesiredObjects { StoredObjects(store: store) }
+    public var figures: StateStore.Figures { store.figures }
+    public var isOnReserve: Bool { store.isOnReserve }
+    public func takeNotices() -> [StateNotice] { store.takeNotices() }
+
+    /// Goes on where the node ended (R5, R23).
+    /// - Parameter meanwhile: see ``RoutingState/restore(_:_:meanwhile:)``.
+    public func restore(_ routing: RoutingState, meanwhile: () -> Void = {}) -> ApplyReport {
+        let report = routing.restore(StoredObjects(store: store), StoredApplied(store: store), meanwhile: meanwhile)
+        note(report)
+        return report
+    }
+
+    // MARK: An update
+
+    /// One that may be kept and applied.
+    public struct Prepared {
+        fileprivate var difference: Difference
+        fileprivate let next: LastUpdate
+        /// How many objects it changes.
+        public var count: Int { difference.count }
+        /// It has the revision of the one before, and other content.
+        public let isRevisionReused: Bool
+    }
+
+    /// Compares an update with what there is. Changes nothing.
+    /// - Parameters:
+    ///   - source: see ``LastUpdate/source``.
+    ///   - now: nanoseconds since 1970.
+    public func prepare(
+        _ update: StateUpdate, from source: String, _ options: UpdateOptions = UpdateOptions(), now: UInt64
+    ) throws(UpdateRefusal) -> Prepared {
+        if let refusal = last?.refusal(of: update, from: source, options) { throw refusal }
+        let difference = Difference(update, store)
+        if !options.isConfirmed, let refusal = difference.shrink.refusal("the update") { throw refusal }
+        let next = LastUpdate(
+            source: source, revision: update.revision ?? (update.form == .document ? nil : last?.revision),
+            actor: update.actor, at: now)
+        let isReused =
+            last.map { $0.source == source && update.revision != nil && $0.revision == update.revision } ?? false
+        return Prepared(difference: difference, next: next, isRevisionReused: isReused && !difference.isEmpty)
+    }
+
+    /// Makes a prepared update durable. A fault changes nothing.
+    public func keep(_ prepared: Prepared) throws(StateFault) {
+        guard !prepared.difference.isEmpty || prepared.next != last else { return }
+        var difference = prepared.difference
+        let facts = Facts.of(prepared.next)
+        if difference.isLarge {
+            try store.replaceAll { writer throws(StateFault) in try difference.write(&writer, facts) }
+        } else {
+            difference.put(facts)
+            try store.append(difference.batch, durably: true)
+        }
+        last = prepared.next
+    }
+
+    /// Applies what was kept.
+    public func apply(_ prepared: Prepared, to routing: RoutingState, at now: Instant? = nil) -> ApplyReport {
+        guard !prepared.difference.isEmpty else { return ApplyReport() }
+        let report =
+            prepared.difference.isLarge
+            ? routing.applyAll(of: StoredObjects(store: store), at: now)
+            : routing.apply(prepared.difference.touched, of: StoredObjects(store: store), at: now)
+        note(report)
+        return report
+    }
+
+    // MARK: How it is applied
+
+    /// Keeps how objects are applied. This is not synced: until it is, a start would find the change kept and not yet
+    /// applied, and apply it again.
+    private func note(_ report: ApplyReport) {
+        let applied = StoredApplied(store: store)
+        var batch = StateBatch()
+        for (kind, objects) in report.applied {
+            for (id, object) in objects { put(object, kind, id, applied, &batch) }
+        }
+        if report.isWhole { forgetOthers(report, &batch) }
+        guard !batch.isEmpty else { return }
+        do throws(StateFault) {
+            try store.append(batch, durably: false)
+            fault = nil
+        } catch { fault = error }
+    }
+
+    private func put(
+        _ object: AppliedObject, _ kind: StateKind, _ id: String, _ applied: StoredApplied, _ batch: inout StateBatch
+    ) {
+        var id = id
+        id.withUTF8 { id in
+            let known = applied.find(kind, id)
+            var object = object
+            if object.version == .earlier {
+                object.version = known.flatMap { $0.version == .desired ? nil : $0.version } ?? .nothing
+            }
+            if object.isPlain {
+                if known != nil { batch.delete(RecordKind.applied(kind), id) }
+            } else if object != known {
+                object.record.withUnsafeBytes { batch.put(RecordKind.applied(kind), id, $0) }
+            }
+        }
+    }
+
+    private func forgetOthers(_ report: ApplyReport, _ batch: inout StateBatch) {
+        for kind in StateKind.allCases {
+            let noted = report.applied[kind] ?? [:]
+            store.forEach(RecordKind.applied(kind)) { id, _ in
+                if noted[String(decoding: id, as: UTF8.self)] == nil { batch.delete(RecordKind.applied(kind), id) }
+            }
+        }
+    }
+
+    // MARK: Housekeeping
+
+    /// Takes over a snapshot that a thread has written, and has the next one written when it is time. Cheap.
+    /// - Parameter whenOver: on that thread.
+    public func tidy(whenOver: @escaping @Sendable () -> Void = {}) -> StateNotice? {
+        let notice = store.adoptCompaction()
+        if store.wantsCompaction {
+            do throws(StateFault) { try store.beginCompaction(whenOver: whenOver) } catch { fault = error }
+        }
+        store.refillReserve()
+        return notice
+    }
+}
+
+/// What the store has of the last update.
+private enum Facts {
+    static func of(_ update: LastUpdate) -> [(name: String, value: String)] {
+        [
+            ("source", update.source), ("revision", update.revision.map(String.init) ?? ""), ("actor", update.actor),
+            ("at", String(update.at)),
+        ]
+    }
+
+    static func read(_ store: StateStore) -> LastUpdate? {
+        func fact(_ name: String) -> String? {
+            Array(name.utf8).withUnsafeBufferPointer { store.value(RecordKind.fact, $0) }
+                .map { String(decoding: $0, as: UTF8.self) }
+        }
+        guard let source = fact("source") else { return nil }
+        return LastUpdate(
+            source: source, revision: fact("revision").flatMap { UInt64($0) }, actor: fact("actor") ?? "",
+            at: fact("at").flatMap { UInt64($0) } ?? 0)
+    }
+}

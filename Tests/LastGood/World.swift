@@ -1,0 +1,107 @@
+import Glibc
+import Pipeline
+import PipelineLastGood
+import PipelineRouting
+import PipelineState
+
+/// Desired state as a control plane has it, and how it tells of it.
+struct World {
+    /// By kind and id; several objects of one id are joined.
+    private(set) var objects: [StateKind: [String: String]] = [:]
+    private(set) var changed: [StateKind: Set<String>] = [:]
+    var revision = 0
+
+    mutating func set(_ kind: StateKind, _ id: String, _ text: String?) {
+        guard objects[kind]?[id] != text else { return }
+        objects[kind, default: [:]][id] = text
+        changed[kind, default: []].insert(id)
+    }
+
+    mutating func told() { changed = [:] }
+
+    var document: String {
+        let lists = StateKind.allCases.map { kind in
+            "\"\(kind.list)\":[\((objects[kind] ?? [:]).sorted { $0.key < $1.key }.map(\.value).joined(separator: ","))]"
+        }
+        return "{\"format\":\"pipelined.state/1\",\"revision\":\(revision),\(lists.joined(separator: ","))}"
+    }
+
+    /// What was changed since it was told last.
+    var change: String {
+        var (put, gone): ([String], [String]) = ([], [])
+        for (kind, ids) in changed {
+            let there = ids.compactMap { objects[kind]?[$0] }
+            let away = ids.filter { objects[kind]?[$0] == nil }
+            if !there.isEmpty { put.append("\"\(kind.list)\":[\(there.joined(separator: ","))]") }
+            if !away.isEmpty { gone.append("\"\(kind.list)\":[\(away.map { "\"\($0)\"" }.joined(separator: ","))]") }
+        }
+        return "{\"format\":\"pipelined.change/1\",\"revision\":\(revision),\"put\":{\(put.joined(separator: ","))},"
+            + "\"delete\":{\(gone.joined(separator: ","))}}"
+    }
+}
+
+/// A node's control side: what it keeps, and what it serves.
+final class Keeper {
+    let directory: String
+    private(set) var state: LastGood?
+    private(set) var routing: RoutingState
+
+    init(_ directory: String) throws {
+        self.directory = directory
+        (state, routing) = try Keeper.start(directory)
+    }
+
+    private static func start(_ directory: String) throws -> (LastGood, RoutingState) {
+        let state = try LastGood.open(directory).state
+        let routing = RoutingState(seed: state.seed)
+        routing.nodeName = "n1"
+        _ = state.restore(routing)
+        return (state, routing)
+    }
+
+    /// As a process that is killed and started again.
+    func restart() throws {
+        state = nil
+        (state, routing) = try Keeper.start(directory)
+    }
+
+    /// - Parameter applies: false: it is killed before that.
+    @discardableResult func take(
+        _ text: String, from source: String = "push", _ options: UpdateOptions = UpdateOptions(isConfirmed: true),
+        applies: Bool = true
+    ) throws -> ApplyReport {
+        let bytes = Array(text.utf8)
+        return try bytes.withUnsafeBufferPointer { bytes in
+            let (update, problems) = StateUpdate.read(bytes, as: .either)
+            guard let update, let state else { throw Refused(problems: problems.list.map(\.description)) }
+            let prepared = try state.prepare(update, from: source, options, now: 1)
+            try state.keep(prepared)
+            return applies ? state.apply(prepared, to: routing) : ApplyReport()
+        }
+    }
+
+    struct Refused: Error { let problems: [String] }
+}
+
+/// A directory of the test's, gone with it.
+final class Folder {
+    let path: String
+    init() {
+        var name = Array("\(getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp")/last-good-XXXXXX".utf8CString)
+        path = name.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!).map { String(cString: $0) } ?? "" }
+    }
+    deinit {
+        let all = "\(path)/state"
+        if let folder = opendir(all) {
+            while let entry = readdir(folder) {
+                unlink(
+                    "\(all)/\(withUnsafePointer(to: &entry.pointee.d_name) { String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self)) })"
+                )
+            }
+            closedir(folder)
+        }
+        rmdir(all)
+        rmdir(path)
+    }
+    var state: String { "\(path)/state" }
+}
