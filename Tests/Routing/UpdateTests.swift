@@ -1,3 +1,4 @@
+import Foundation
 import Pipeline
 import PipelineRouting
 import TestSupport
@@ -59,6 +60,18 @@ struct UpdateTests {
             ])
         #expect(update.form == .document && update.revision == 42)
         #expect(update.actor == "deploy@acme" && update.request == "req-7" && !update.isEmpty)
+    }
+
+    @Test("the examples of docs/STATE.md are read as what the page says that they are")
+    func examples() throws {
+        let page = Corpus.folder.deletingLastPathComponent().appendingPathComponent("docs/STATE.md")
+        let blocks = try String(contentsOf: page, encoding: .utf8).split(separator: "```").filter {
+            $0.hasPrefix("json")
+        }
+        let read = blocks.map { ReadUpdate(String($0.dropFirst(4))) }
+        #expect(read.map(\.update?.form) == [.document, .change(base: 42)])
+        #expect(read.allSatisfy { $0.problems == [] && !$0.puts.isEmpty })
+        #expect(read.last?.deletes == ["instance i_1", "route rt_db", "hostname *.shop.example.com"])
     }
 
     @Test("R22: a change puts and deletes, and says what it stands on")

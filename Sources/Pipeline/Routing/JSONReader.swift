@@ -48,9 +48,10 @@ struct JSONReader {
     static let stringLimit = 65535
 
     let bytes: Bytes
-    private(set) var position = 0
-    private(set) var line = 1
-    private var lineStart = 0
+    var position = 0
+    var line = 1
+    /// Where the line begins that ``position`` is in.
+    var lineStart = 0
     var depth = 0
     let scratch: ScratchBytes
     private let seed: HashSeed

@@ -159,9 +159,7 @@ struct StateTexts {
 
     /// By kind, by id, and by place.
     @inline(__always) func isBefore(_ one: StateEntry, _ other: StateEntry) -> Bool {
-        if one.kind != other.kind { return one.kind.rawValue < other.kind.rawValue }
-        if one.prefix != other.prefix { return one.prefix < other.prefix }
-        let order = compareIDs(one, other)
+        let order = compare(one, other)
         return order == 0 ? one.textOffset < other.textOffset : order < 0
     }
 
@@ -177,11 +175,28 @@ struct StateTexts {
         return own.count - id.count
     }
 
-    /// Below 0, 0 or above 0, as the ids of one kind are in order.
-    func compareIDs(_ one: StateEntry, _ other: StateEntry) -> Int {
-        let (left, right) = (id(one), id(other))
-        var index = 0
-        while index < left.count, index < right.count {
+    func isIDBefore(_ one: StateEntry, _ other: StateEntry) -> Bool { compare(one, other) < 0 }
+
+    /// Below 0, 0 or above 0, by kind and by id.
+    @inline(__always) private func compare(_ one: StateEntry, _ other: StateEntry) -> Int {
+        if one.kind != other.kind { return one.kind.rawValue < other.kind.rawValue ? -1 : 1 }
+        if one.prefix != other.prefix { return one.prefix < other.prefix ? -1 : 1 }
+        return compareRests(id(one), id(other))
+    }
+
+    /// Of ids whose first eight bytes are the same.
+    private func compareRests(_ left: Bytes, _ right: Bytes) -> Int {
+        var index = 8
+        let shorter = min(left.count, right.count)
+        if let one = UnsafeRawPointer(left.baseAddress), let other = UnsafeRawPointer(right.baseAddress) {
+            while index &+ 8 <= shorter {
+                let first = UInt64(bigEndian: one.loadUnaligned(fromByteOffset: index, as: UInt64.self))
+                let second = UInt64(bigEndian: other.loadUnaligned(fromByteOffset: index, as: UInt64.self))
+                if first != second { return first < second ? -1 : 1 }
+                index &+= 8
+            }
+        }
+        while index < shorter {
             if left[index] != right[index] { return Int(left[index]) - Int(right[index]) }
             index &+= 1
         }

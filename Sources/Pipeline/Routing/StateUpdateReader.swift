@@ -69,6 +69,8 @@ private struct UpdateBuilder: StateReading {
 
     init(_ source: StateTexts, _ accepts: StateUpdate.Acceptance) {
         self.source = source
+        // More than most objects have; what is not used is never touched.
+        puts.reserveCapacity(source.bytes.count / 128)
         header = StateHeader(accepts: accepts)
     }
 
@@ -145,6 +147,14 @@ private struct UpdateBuilder: StateReading {
         let place = Place(line: reader.line, column: reader.column)
         ids.removeAll(keepingCapacity: true)
         fault = nil
+        let (before, line, lineStart) = (reader.position, reader.line, reader.lineStart)
+        if let flat = JSONFlat.object(&reader, kind.idKey) {
+            judge(Bytes(rebasing: reader.bytes[flat.value]), kind, place)
+            if let id = ids.first { return puts.append(entry(kind, id, text: flat.text)) }
+            // Once more, for the place of what is wrong.
+            fault = nil
+            (reader.position, reader.line, reader.lineStart) = (before, line, lineStart)
+        }
         let text = try reader.rawObject(kind.idKey) { reader throws(JSONError) in
             try readID(&reader, kind, isAlone: false)
         }
@@ -189,14 +199,22 @@ private struct UpdateBuilder: StateReading {
         let value = try reader.string()
         let place = Place(line: reader.line, column: reader.column)
         if reader.isLong { return note(kind, place, JSONReader.longString, "shorten it") }
+        judge(value, kind, place)
+    }
+
+    /// Notes an id, or why it is none.
+    private mutating func judge(_ value: Bytes, _ kind: StateKind, _ place: Place) {
         guard kind == .hostname else {
             if let fault = ObjectDraft.nameFault(value) { return note(kind, place, fault.problem, fault.remedy) }
             return add(value)
         }
         do throws(HostnameError) {
             let pattern = try HostPattern(value)
+            let mark = pattern.mark.utf8.count
+            let isCanonical = pattern.name.withBytes { sameBytes($0, Bytes(rebasing: value.dropFirst(mark))) }
+            if isCanonical { return add(value) }
             let name = Array(pattern.mark.utf8) + pattern.name.withBytes { Array($0) }
-            name.withUnsafeBufferPointer { add(sameBytes($0, value) ? value : $0) }
+            name.withUnsafeBufferPointer { add($0) }
         } catch {
             note(kind, place, error.problem, error.remedy)
         }
@@ -245,15 +263,10 @@ private struct UpdateBuilder: StateReading {
     private func firstCommon(_ puts: [StateEntry], _ deletes: [StateEntry]) -> StateEntry? {
         var next = 0
         for deleted in deletes {
-            while next < puts.count, isIDBefore(puts[next], deleted) { next += 1 }
+            while next < puts.count, source.isIDBefore(puts[next], deleted) { next += 1 }
             guard next < puts.count else { return nil }
             if source.isSameID(puts[next], deleted) { return deleted }
         }
         return nil
-    }
-
-    private func isIDBefore(_ one: StateEntry, _ other: StateEntry) -> Bool {
-        one.kind != other.kind
-            ? one.kind.rawValue < other.kind.rawValue : source.compareIDs(one, other) < 0
     }
 }

@@ -1,0 +1,102 @@
+/// Skips an object that is as almost all are: plain ASCII, whole numbers, nothing nested. Anything else is left to the
+/// reader, errors included.
+struct JSONFlat {
+    private let bytes: Bytes
+    private var position: Int
+    private var line: Int
+    private var lineStart: Int
+
+    private init(_ reader: JSONReader) {
+        bytes = reader.bytes
+        (position, line, lineStart) = (reader.position, reader.line, reader.lineStart)
+    }
+
+    /// Skips the object that comes next.
+    /// - Returns: the object, and the string under `key`, which it has once. Nil: nothing was read.
+    @inline(__always) static func object(
+        _ reader: inout JSONReader, _ key: StaticString
+    ) -> (text: Range<Int>, value: Range<Int>)? {
+        var flat = JSONFlat(reader)
+        // One level below the list that it stands in.
+        guard reader.depth < JSONReader.depthLimit, let value = flat.object(key) else { return nil }
+        let start = reader.position
+        (reader.position, reader.line, reader.lineStart) = (flat.position, flat.line, flat.lineStart)
+        return (start..<flat.position, value)
+    }
+
+    private mutating func object(_ key: StaticString) -> Range<Int>? {
+        let wanted = Bytes(start: key.utf8Start, count: key.utf8CodeUnitCount)
+        var value: Range<Int>?
+        guard take(0x7B) else { return nil }
+        repeat {
+            space()
+            guard let name = string() else { return nil }
+            space()
+            guard take(0x3A) else { return nil }
+            space()
+            if sameBytes(Bytes(rebasing: bytes[name]), wanted) {
+                guard value == nil, let found = string() else { return nil }
+                value = found
+            } else {
+                guard scalar() else { return nil }
+            }
+            space()
+        } while take(0x2C)
+        return take(0x7D) ? value : nil
+    }
+
+    @inline(__always) private mutating func take(_ byte: UInt8) -> Bool {
+        guard position < bytes.count, bytes[position] == byte else { return false }
+        position &+= 1
+        return true
+    }
+
+    @inline(__always) private mutating func space() {
+        while position < bytes.count {
+            switch bytes[position] {
+            case 0x20, 0x09, 0x0D: position &+= 1
+            case 0x0A:
+                position &+= 1
+                line &+= 1
+                lineStart = position
+            default: return
+            }
+        }
+    }
+
+    /// What is between quotes, all of it as it stands there.
+    @inline(__always) private mutating func string() -> Range<Int>? {
+        guard take(0x22) else { return nil }
+        let start = position
+        position = JSONText.endOfPlain(bytes, from: start)
+        return take(0x22) ? start..<position &- 1 : nil
+    }
+
+    @inline(__always) private mutating func scalar() -> Bool {
+        guard position < bytes.count else { return false }
+        switch bytes[position] {
+        case 0x22: return string() != nil
+        case 0x30...0x39: return number()
+        case 0x74: return word("true")
+        case 0x66: return word("false")
+        case 0x6E: return word("null")
+        default: return false
+        }
+    }
+
+    /// Digits alone. A point or an exponent behind them is no end of a value, by which the object is left to the reader.
+    @inline(__always) private mutating func number() -> Bool {
+        let start = position
+        while position < bytes.count, bytes[position] &- 0x30 <= 9 { position &+= 1 }
+        return position == start &+ 1 || bytes[start] != 0x30
+    }
+
+    @inline(__always) private mutating func word(_ word: StaticString) -> Bool {
+        let count = word.utf8CodeUnitCount
+        guard bytes.count &- position >= count,
+            sameBytes(Bytes(rebasing: bytes[position..<position &+ count]), Bytes(start: word.utf8Start, count: count))
+        else { return false }
+        position &+= count
+        return true
+    }
+}
