@@ -156,6 +156,14 @@ int cl_unix_accept(int fd) {
     return accepted < 0 ? -errno : accepted;
 }
 
+int cl_unix_peer(int fd, uint32_t *user) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return -errno;
+    *user = peer.uid;
+    return 0;
+}
+
 int cl_unix_connect(const char *path, int timeout_s) {
     struct sockaddr_un address;
     int length = unix_address(path, &address);

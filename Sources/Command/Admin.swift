@@ -11,19 +11,21 @@ struct AdminOptions: ParsableArguments {
     var json = false
 
     /// Prints the answer and ends with its exit code.
-    func ask(_ command: AdminRequest.Command) throws {
-        try AdminOptions.ask(AdminRequest(command, isText: !json), at: admin)
+    /// - Parameter body: what follows the request.
+    func ask(_ command: AdminRequest.Command, body: [UInt8] = []) throws {
+        try AdminOptions.ask(AdminRequest(command, isText: !json), body: body, at: admin)
     }
 
-    static func ask(_ request: AdminRequest, at socket: String) throws {
+    static func ask(_ request: AdminRequest, body: [UInt8] = [], at socket: String) throws {
         let answer: AdminConnection.Answer
         do throws(AdminConnection.Unreachable) {
-            answer = try AdminConnection.ask(request, at: socket)
+            answer = try AdminConnection.ask(request, body: body, at: socket)
         } catch {
             Output.error("error: \(error)")
             throw ExitCode.unreachable
         }
-        Output.write(answer.bytes)
+        // An error is none of the document that was asked for.
+        Output.write(answer.bytes, to: answer.isError ? 2 : 1)
         if answer.exit != 0 { throw ExitCode(answer.exit) }
     }
 }

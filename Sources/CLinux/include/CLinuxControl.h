@@ -31,6 +31,8 @@ int cl_poll(struct cl_poll_item *items, int count, int64_t timeout_ns);
 int cl_unix_listen(const char *path, int mode, int backlog);
 /* The next connection, not blocking. */
 int cl_unix_accept(int fd);
+/* The user that connected an accepted one. */
+int cl_unix_peer(int fd, uint32_t *user);
 /* timeout_s > 0: blocking, each read and write takes so long at most; 0: not blocking. */
 int cl_unix_connect(const char *path, int timeout_s);
 /* The same, not blocking; -EDEADLK: this process itself listens there, by whatever path and links. */

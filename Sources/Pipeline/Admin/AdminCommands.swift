@@ -16,8 +16,9 @@ struct AdminCommands {
     let manager: ServiceManager
     /// Moves the admin server to another path, and returns it; nil: it can't.
     let giveWay: () -> String?
+    let uploads: UploadRoom
 
-    func answer(_ line: [UInt8]) -> AdminResponse {
+    func answer(_ line: [UInt8], _ peer: AdminPeer) -> AdminResponse {
         do throws(AdminRequest.Fault) {
             let request = try AdminRequest(line)
             switch request.command {
@@ -30,6 +31,8 @@ struct AdminCommands {
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
             case .handOver: return handOver(isText: request.isText)
+            case .apply, .confirm, .exportState:
+                return StateCommands(door: node.stateDoor, uploads: uploads, peer: peer).answer(request)
             }
         } catch {
             return AdminResponse(AdminResponse.failure(error.problem, error.remedy))

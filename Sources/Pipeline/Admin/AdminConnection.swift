@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import PipelineNode
 import PipelineRouting
 import PipelineThreads
 
@@ -17,28 +18,43 @@ package enum AdminConnection {
     package struct Answer: Sendable {
         /// The document or the table, as it is to be printed.
         package let bytes: [UInt8]
-        /// 0, or 1 for a refusal.
+        /// 0, 1 for a refusal, or what else ``ApplyAnswer`` has.
         package let exit: Int32
+        /// The node answers nothing but why, in words.
+        package var isError = false
     }
 
     /// Sends one request and takes the whole answer.
-    /// - Parameter patience: seconds for each read and write.
+    /// - Parameters:
+    ///   - body: what follows the request.
+    ///   - patience: seconds for each read and write.
     package static func ask(
-        _ request: AdminRequest, at path: String, patience: Int32 = patience
+        _ request: AdminRequest, body: [UInt8] = [], at path: String, patience: Int32 = patience
     ) throws(Unreachable) -> Answer {
         let connection = cl_unix_connect(path, patience)
         guard connection >= 0 else { throw Unreachable(description: reason(path, -connection)) }
         defer { _ = cl_close(connection) }
-        let bytes = request.bytes
+        for bytes in [request.bytes, body] {
+            if let failed = send(bytes, connection) {
+                // It may have answered without taking all, as a refusal.
+                if failed == -Int(EPIPE) || failed == -Int(ECONNRESET) { break }
+                throw broken(path, failed)
+            }
+        }
+        return read(try receive(connection, path), isText: request.isText)
+    }
+
+    /// Nil, or why not all was sent.
+    private static func send(_ bytes: [UInt8], _ connection: Int32) -> Int? {
         var sent = 0
         while sent < bytes.count {
             let count = bytes.withUnsafeBytes {
                 cl_send(connection, $0.baseAddress?.advanced(by: sent), $0.count - sent, nil, 0)
             }
-            guard count > 0 else { throw broken(path, count) }
+            guard count > 0 else { return count }
             sent += count
         }
-        return read(try receive(connection, path), isText: request.isText)
+        return nil
     }
 
     private static func receive(_ connection: Int32, _ path: String) throws(Unreachable) -> [UInt8] {
@@ -46,7 +62,8 @@ package enum AdminConnection {
         var room = [UInt8](repeating: 0, count: 65536)
         while true {
             let count = room.withUnsafeMutableBytes { cl_receive(connection, $0.baseAddress, $0.count) }
-            if count == 0 { break }
+            // A node that has not taken all that was sent resets the connection behind its answer.
+            if count == 0 || (count == -Int(ECONNRESET) && !answer.isEmpty) { break }
             guard count > 0 else { throw broken(path, count) }
             answer += room[..<count]
         }
@@ -86,9 +103,17 @@ package enum AdminConnection {
         if let error = fields?.string("error") {
             guard isText else { return Answer(bytes: answer, exit: 1) }
             let remedy = fields?.string("remedy").map { "; \($0)" } ?? ""
-            return Answer(bytes: Array("error: \(error)\(remedy)\n".utf8), exit: 1)
+            return Answer(bytes: Array("error: \(error)\(remedy)\n".utf8), exit: 1, isError: true)
         }
-        let outcome = fields?.string("outcome")
-        return Answer(bytes: answer, exit: [nil, "relayed", "reloaded", "handed_over"].contains(outcome) ? 0 : 1)
+        return Answer(bytes: answer, exit: exit(of: fields?.string("outcome")))
+    }
+
+    private static func exit(of outcome: String?) -> Int32 {
+        switch outcome {
+        case nil, "relayed", "reloaded", "handed_over", "applied": 0
+        case "held": ApplyAnswer.exitHeld
+        case "quarantined": ApplyAnswer.exitQuarantined
+        default: 1
+        }
     }
 }

@@ -2,6 +2,7 @@ import Pipeline
 import PipelineAlerts
 import PipelineInspect
 import PipelineLedger
+import PipelineNode
 import PipelineRouting
 import PipelineText
 
@@ -15,6 +16,12 @@ package struct AdminRequest: Sendable, Equatable {
         case top(TopQuestion)
         /// From a starting node to the draining one at its path.
         case handOver
+        /// A document or a change, which follows the request.
+        /// - Parameter isOlder: a lower revision than the applied one is meant.
+        case apply(length: Int, isOlder: Bool)
+        /// What was held under this id is meant.
+        case confirm(id: String)
+        case exportState
     }
 
     package let command: Command
@@ -32,10 +39,12 @@ package struct AdminRequest: Sendable, Equatable {
         package let remedy: String
     }
 
-    static let commands = ["status", "routes", "backends", "explain", "reload", "top", "hand_over"]
+    static let commands = [
+        "status", "routes", "backends", "explain", "reload", "top", "hand_over", "apply", "export_state",
+    ]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
-        "destination", "port", "confirm",
+        "destination", "port", "confirm", "length", "older",
     ]
 
     package init(_ line: [UInt8]) throws(Fault) {
@@ -61,6 +70,8 @@ package struct AdminRequest: Sendable, Equatable {
         case "explain": command = .explain(try AdminRequest.question(fields))
         case "top": command = .top(try TopQuestion(fields))
         case "hand_over": command = .handOver
+        case "apply": command = try AdminRequest.apply(fields)
+        case "export_state": command = .exportState
         default:
             throw Fault(problem: "there is no command \"\(name.prefix(64))\"", remedy: AdminRequest.remedy)
         }
@@ -74,6 +85,24 @@ package struct AdminRequest: Sendable, Equatable {
         } catch {
             throw Fault(
                 problem: "the request is not a JSON object: \(error)", remedy: "send one like {\"command\":\"status\"}")
+        }
+    }
+
+    /// With `length`, bytes follow; with `confirm`, none do.
+    private static func apply(_ fields: FlatJSON) throws(Fault) -> Command {
+        switch (fields["length"], fields["confirm"], fields["older"]) {
+        case (nil, .string(let id)?, nil) where (1...128).contains(id.utf8.count): return .confirm(id: id)
+        case (.number(let length)?, nil, let older) where length > 0 && length <= UInt64(StateUpload.longest):
+            switch older {
+            case nil: return .apply(length: Int(length), isOlder: false)
+            case .bool(let isOlder)?: return .apply(length: Int(length), isOlder: isOlder)
+            default: throw Fault(problem: "older is not a bool", remedy: "write true or false, or leave it out")
+            }
+        default:
+            throw Fault(
+                problem: "length or confirm is wrong, or both are given",
+                remedy:
+                    "send one of them: the bytes that follow, 1 to \(StateUpload.longest), or the id of what is held")
         }
     }
 
@@ -119,6 +148,14 @@ package struct AdminRequest: Sendable, Equatable {
         case .routes: line.field("command", "routes")
         case .backends: line.field("command", "backends")
         case .handOver: line.field("command", "hand_over")
+        case .exportState: line.field("command", "export_state")
+        case .confirm(let id):
+            line.field("command", "apply")
+            line.field("confirm", id)
+        case .apply(let length, let isOlder):
+            line.field("command", "apply")
+            line.field("length", length)
+            if isOlder { line.field("older", true) }
         case .reload(let isConfirmed):
             line.field("command", "reload")
             if isConfirmed { line.field("confirm", true) }

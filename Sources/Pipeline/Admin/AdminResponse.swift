@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineNode
 import PipelineText
 
 /// A response in pieces, so that a document of any size costs one piece of memory. Expensive reports are prepared in
@@ -9,6 +10,11 @@ struct AdminResponse {
     var more: (() -> [UInt8]?)?
     /// Works until about that instant; returns the response once it is complete.
     var prepare: ((_ until: Instant) -> AdminResponse?)?
+    /// What the client sends behind its request is received first; nil: nothing is.
+    var upload: StateUpload?
+    /// Called once, when all of ``upload`` is there. What it is given takes the response, at once or later, on the
+    /// control thread.
+    var whole: ((_ respond: @escaping (AdminResponse) -> Void) -> Void)?
 
     init(_ bytes: [UInt8], more: (() -> [UInt8]?)? = nil) {
         first = bytes
@@ -18,6 +24,14 @@ struct AdminResponse {
     init(preparing prepare: @escaping (_ until: Instant) -> AdminResponse?) {
         first = []
         self.prepare = prepare
+    }
+
+    init(
+        receiving upload: StateUpload?, then whole: @escaping (_ respond: @escaping (AdminResponse) -> Void) -> Void
+    ) {
+        first = []
+        self.upload = upload
+        self.whole = whole
     }
 }
 

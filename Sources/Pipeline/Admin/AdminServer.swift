@@ -16,6 +16,9 @@ package final class AdminServer: AdminDoor {
     static let requestLimit = 65536
     /// The idle timeout, without the time that the node was busy.
     static let idleLimit = TimeSpan.seconds(5)
+    /// How long an upload may take, and the most bytes of it that are taken in one iteration.
+    static let uploadLimit = TimeSpan.seconds(60)
+    static let uploadPiece = 1 << 18
     /// How long reports are prepared in one iteration of the control loop: signals, addresses and other clients wait no longer.
     static let batchTime = TimeSpan.milliseconds(10)
 
@@ -32,6 +35,7 @@ package final class AdminServer: AdminDoor {
     private let listener: Descriptor
     private var clients: [AdminClient] = []
     private var turn = 0
+    private let uploads = UploadRoom()
     /// While no descriptor is free for the next client, it waits in the kernel's queue.
     private var pause = AcceptPause()
     /// A reserve descriptor for one client: operators ask most when a node is short (R27). Nil: in use, or not
@@ -139,7 +143,7 @@ package final class AdminServer: AdminDoor {
 
     /// When the first idle client is to be closed, or the next one may be admitted.
     package func nextDeadline(_ now: Instant) -> Instant? {
-        let idle = clients.filter { !$0.isPreparing }.map { $0.lastMove + AdminServer.idleLimit }.min()
+        let idle = clients.compactMap(\.deadline).min()
         guard !pause.isOver(at: now), let until = pause.until else { return idle }
         return min(idle ?? until, until)
     }
@@ -164,18 +168,16 @@ package final class AdminServer: AdminDoor {
     package func serve(
         _ items: ArraySlice<cl_poll_item>, _ now: Instant, _ node: RunningNode, _ manager: ServiceManager
     ) {
-        let commands = AdminCommands(node: node, manager: manager, giveWay: { [self] in giveWay() })
-        serve(items, now) { commands.answer($0) }
+        let commands = AdminCommands(node: node, manager: manager, giveWay: { [self] in giveWay() }, uploads: uploads)
+        serve(items, now) { commands.answer($0, $1) }
     }
 
     /// Serves what has come. `items` are those of ``waits``.
-    func serve(_ items: ArraySlice<cl_poll_item>, _ now: Instant, answer: ([UInt8]) -> AdminResponse) {
+    func serve(_ items: ArraySlice<cl_poll_item>, _ now: Instant, answer: ([UInt8], AdminPeer) -> AdminResponse) {
         for (client, item) in zip(clients, items.dropFirst()) where item.got != 0 {
             client.move(item.got, now, answer: answer)
         }
-        for client in clients where !client.isPreparing && client.lastMove + AdminServer.idleLimit <= now {
-            client.isOver = true
-        }
+        for client in clients where client.deadline.map({ $0 <= now }) ?? false { client.expire(now) }
         clients.removeAll { client in
             if client.isOver { client.close() }
             return client.isOver
@@ -227,103 +229,5 @@ package final class AdminServer: AdminDoor {
                 _ = cl_close(accepted)
             }
         }
-    }
-}
-
-/// One client of the admin socket: its request as it comes, then the answer as it goes.
-final class AdminClient {
-    private let descriptor: Descriptor
-    private var request: [UInt8] = []
-    private var response: AdminResponse?
-    /// How much of the response's current piece has gone.
-    private var sent = 0
-    /// When a byte went either way.
-    private(set) var lastMove: Instant
-    var isOver = false
-
-    init(_ descriptor: Descriptor, _ now: Instant) {
-        self.descriptor = descriptor
-        lastMove = now
-    }
-
-    func close() { _ = cl_close(descriptor.number) }
-
-    /// While its answer is prepared, only its end matters.
-    var wait: cl_poll_item {
-        cl_poll_item(
-            descriptor.number, reads: !isPreparing && response == nil, writes: !isPreparing && response != nil)
-    }
-
-    var isPreparing: Bool { response?.prepare != nil && !isOver }
-
-    func excuse(_ busy: TimeSpan) { lastMove = lastMove + busy }
-
-    func prepare(until end: Instant, _ now: Instant) {
-        guard let ready = response?.prepare?(end) else { return }
-        response = ready
-        lastMove = now
-    }
-
-    func move(_ got: UInt8, _ now: Instant, answer: ([UInt8]) -> AdminResponse) {
-        if isPreparing {
-            isOver = true
-        } else if response == nil {
-            read(now, answer: answer)
-        } else if got & UInt8(CL_WRITABLE) == 0 {
-            isOver = true
-        }
-        write(now)
-    }
-
-    /// One read per iteration, so that clients take turns.
-    private func read(_ now: Instant, answer: ([UInt8]) -> AdminResponse) {
-        let count = withUnsafeTemporaryAllocation(byteCount: 16384, alignment: 16) { room in
-            let count = cl_receive(descriptor.number, room.baseAddress, room.count)
-            if count > 0 { request += room[..<count] }
-            return count
-        }
-        if count == -Int(EAGAIN) { return }
-        guard count >= 0 else {
-            isOver = true
-            return
-        }
-        lastMove = now
-        let line = request.prefix { $0 != 0x0A }
-        if line.count > AdminServer.requestLimit {
-            respond(
-                AdminResponse(
-                    AdminResponse.failure(
-                        "the request has more than \(AdminServer.requestLimit) bytes", "send one JSON object on a line")
-                ))
-        } else if line.count < request.count || (count == 0 && !request.isEmpty) {
-            respond(answer(Array(line)))
-        } else if count == 0 {
-            isOver = true
-        }
-    }
-
-    private func respond(_ response: AdminResponse) {
-        self.response = response
-        request = []
-    }
-
-    /// One piece at most.
-    private func write(_ now: Instant) {
-        guard !isPreparing, let piece = response?.first, !isOver else { return }
-        let count = piece.withUnsafeBytes { bytes in
-            let rest = bytes[sent...]
-            return cl_send(
-                descriptor.number, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count, nil, 0)
-        }
-        if count == -Int(EAGAIN) { return }
-        guard count >= 0 else {
-            isOver = true
-            return
-        }
-        lastMove = now
-        sent += count
-        guard sent >= piece.count else { return }
-        sent = 0
-        if let next = response?.more?() { response?.first = next } else { isOver = true }
     }
 }

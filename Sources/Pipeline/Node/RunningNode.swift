@@ -47,6 +47,8 @@ package final class RunningNode {
     /// Of the state file; nil: none is named.
     package internal(set) var revision: UInt64?
     var order = StateOrder()
+    /// Who takes desired state that is pushed to this node.
+    package var stateDoor: any StateDoor { StateOfFiles(order.path, config: configPath) }
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     package internal(set) var problems: [String] = []
     /// The config file, and what it includes.

@@ -27,6 +27,8 @@ struct StateOrder {
     private static let seed = HashSeed.random()
     /// The last that was applied and had a revision.
     private var last: Reading?
+    /// The state file that is applied; nil: none is named.
+    private(set) var path: String?
     /// Objects of the source are applied.
     private var holdsState = false
 
@@ -52,6 +54,7 @@ struct StateOrder {
 
     /// - Parameter new: nil: no state file is named any more.
     mutating func applied(_ new: Reading?) {
+        path = new?.path
         holdsState = new.map { !$0.isEmpty } ?? false
         if let new, new.revision != nil { last = new }
     }

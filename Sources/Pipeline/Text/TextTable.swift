@@ -24,7 +24,7 @@ package struct TextTable {
 
     package var count: Int { rows.count }
 
-    private static func harmless(_ cell: String) -> String {
+    package static func harmless(_ cell: String) -> String {
         let isFit = { (scalar: Unicode.Scalar) in scalar.value >= 0x20 && !(0x7F..<0xA0).contains(scalar.value) }
         guard !cell.unicodeScalars.allSatisfy(isFit) else { return cell }
         return String(String.UnicodeScalarView(cell.unicodeScalars.map { isFit($0) ? $0 : "\u{FFFD}" }))

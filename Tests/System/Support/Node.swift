@@ -11,9 +11,11 @@ enum Binary {
     }()
 
     /// Runs a subcommand to its end.
-    static func run(_ arguments: [String], input: String = "") throws -> (exit: Child.Exit, out: String, error: String)
-    {
-        let child = try Child(path, arguments)
+    /// - Parameter program: what runs it, as `setpriv`, which `arguments` are then of; nil: nothing does.
+    static func run(
+        _ arguments: [String], by program: String? = nil, input: String = ""
+    ) throws -> (exit: Child.Exit, out: String, error: String) {
+        let child = try Child(program ?? path, arguments)
         try child.write(input)
         child.closeInput()
         let exit = try child.waitForExit()

@@ -1,0 +1,71 @@
+import ArgumentParser
+import Pipeline
+import PipelineAdmin
+import PipelineNode
+
+struct Apply: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Push a document or a change of desired state to a running node.",
+        discussion: """
+            The answer says what was done, and the exit code is 1 if nothing was. A node whose routes come from a \
+            file refuses it, and names the file. Only the node's own user and root may push.
+
+            EXAMPLES
+              pipelined apply state.json
+              pipelined apply - --json < change.json
+            """)
+
+    @Argument(help: "The document or the change; - is standard input.", completion: .file())
+    var file: String?
+
+    @Option(help: ArgumentHelp("Confirm what is held under this id, instead of pushing.", valueName: "id"))
+    var confirm: String?
+
+    @Flag(help: "Also apply a revision that is lower than the applied one.")
+    var older = false
+
+    @OptionGroup var options: AdminOptions
+
+    func validate() throws {
+        guard (file == nil) != (confirm == nil) else {
+            throw ValidationError("Give a FILE, or --confirm with an id: one of them.")
+        }
+        if older, file == nil { throw ValidationError("--older goes with a FILE.") }
+        if let confirm, !(1...128).contains(confirm.utf8.count) {
+            throw ValidationError("--confirm takes an id of 1 to 128 bytes.")
+        }
+    }
+
+    func run() throws {
+        if let confirm { return try options.ask(.confirm(id: confirm)) }
+        guard let file else { return }
+        let bytes = try Output.read(file, limit: StateUpload.longest)
+        guard !bytes.isEmpty else {
+            Output.error("error: \(file == "-" ? "standard input" : file) is empty")
+            throw ExitCode.wrongInput
+        }
+        try options.ask(.apply(length: bytes.count, isOlder: older), body: bytes)
+    }
+}
+
+struct State: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Desired state of a running node.", subcommands: [Export.self])
+
+    struct Export: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Write what is in force as a document.",
+            discussion: """
+                Exit code 1, and nothing on standard output, if the node keeps no desired state.
+
+                EXAMPLES
+                  pipelined state export > state.json
+                """)
+
+        @Option(help: ArgumentHelp("The node's admin socket.", valueName: "socket"), completion: .file())
+        var admin = NodeSettings.usualAdminSocket
+
+        // As text it comes behind an exit code, so that nobody has to look into it for an error.
+        func run() throws { try AdminOptions.ask(AdminRequest(.exportState, isText: true), at: admin) }
+    }
+}

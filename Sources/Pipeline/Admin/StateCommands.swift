@@ -1,0 +1,129 @@
+import CLinux
+import Glibc
+import Pipeline
+import PipelineNode
+import PipelineRuntime
+import PipelineText
+
+/// Who asks, as the kernel knows it.
+struct AdminPeer: Equatable {
+    /// Nil: it is not known, and may change nothing.
+    let user: UInt32?
+
+    init(user: UInt32?) { self.user = user }
+
+    init(of connection: Descriptor) {
+        var user: UInt32 = 0
+        self.user = cl_unix_peer(connection.number, &user) == 0 ? user : nil
+    }
+
+    /// The node's own user and root may change what it does.
+    var mayChange: Bool { user == 0 || user == geteuid() }
+}
+
+/// The memory for uploads: small ones cost no more than any request; of large ones there is one at a time (R27).
+final class UploadRoom {
+    /// As long as someone has it.
+    private weak var large: StateUpload?
+
+    func make(_ length: Int) throws(StateRefusal) -> StateUpload {
+        let isLarge = length > AdminServer.requestLimit
+        guard !isLarge || large == nil else {
+            throw StateRefusal("another large document is being received or applied", remedy: "try again in a moment")
+        }
+        guard let upload = StateUpload(length: length) else {
+            throw StateRefusal(
+                "there is not enough memory for \(length) bytes", remedy: "give the process more, or push less at once")
+        }
+        if isLarge { large = upload }
+        return upload
+    }
+}
+
+/// `apply` and `export_state`: what goes between a client and the node's ``StateDoor``.
+///
+/// Threading: the control thread.
+struct StateCommands {
+    let door: any StateDoor
+    let uploads: UploadRoom
+    let peer: AdminPeer
+
+    func answer(_ request: AdminRequest) -> AdminResponse {
+        do throws(StateRefusal) {
+            switch request.command {
+            case .apply(let length, let isOlder): return try apply(length, isOlder, isText: request.isText)
+            case .confirm(let id): return try confirm(id, isText: request.isText)
+            default: return try export(isText: request.isText)
+            }
+        } catch {
+            return AdminResponse(AdminResponse.failure(error.problem, error.remedy))
+        }
+    }
+
+    private func push(isOlder: Bool) throws(StateRefusal) -> StatePush {
+        guard peer.mayChange, let user = peer.user else {
+            throw StateRefusal(
+                "user \(peer.user.map { "\($0)" } ?? "unknown") may not change this node",
+                remedy: "run it as the node's user, \(geteuid()), or as root")
+        }
+        if let refusal = door.pushRefusal { throw refusal }
+        return StatePush(user: user, isOlder: isOlder)
+    }
+
+    private func apply(_ length: Int, _ isOlder: Bool, isText: Bool) throws(StateRefusal) -> AdminResponse {
+        let push = try push(isOlder: isOlder)
+        let upload = try uploads.make(length)
+        return AdminResponse(receiving: upload) { [door] respond in
+            door.apply(upload, push) { respond(AdminResponse($0, isText: isText)) }
+        }
+    }
+
+    private func confirm(_ id: String, isText: Bool) throws(StateRefusal) -> AdminResponse {
+        let push = try push(isOlder: false)
+        return AdminResponse(receiving: nil) { [door] respond in
+            door.confirm(id, push) { respond(AdminResponse($0, isText: isText)) }
+        }
+    }
+
+    /// A document that breaks off has no line break at its end, by which the client knows.
+    private func export(isText: Bool) throws(StateRefusal) -> AdminResponse {
+        let pieces = try door.export()
+        let first = isText ? Array("0\n".utf8) : []
+        return AdminResponse(first + (try pieces.next())) {
+            guard let piece = try? pieces.next(), !piece.isEmpty else { return nil }
+            return piece
+        }
+    }
+}
+
+extension AdminResponse {
+    init(_ answer: ApplyAnswer, isText: Bool) {
+        let (word, exit, id): (String, Int32, String?) =
+            switch answer.outcome {
+            case .applied: ("applied", 0, nil)
+            case .quarantined: ("quarantined", ApplyAnswer.exitQuarantined, nil)
+            case .held(let id): ("held", ApplyAnswer.exitHeld, id)
+            case .refused: ("refused", 1, nil)
+            }
+        let shown = answer.details.prefix(ApplyAnswer.shownDetails)
+        let omitted = answer.details.count - shown.count
+        guard !isText else {
+            var text = "\(word)\(id.map { " as \($0)" } ?? ""): \(answer.message)\n"
+            for detail in shown { text += "  \(TextTable.harmless(detail))\n" }
+            if omitted > 0 { text += "  and \(omitted) more\n" }
+            self = AdminResponse.text(text, exit: Int(exit))
+            return
+        }
+        var line = JSONLine()
+        line.open()
+        line.field("outcome", word)
+        if let id { line.field("id", id) }
+        if let revision = answer.revision { line.field("revision", revision) }
+        line.field("message", answer.message)
+        line.list("details", shown) { $0.string($1) }
+        line.field("omitted", omitted)
+        line.close()
+        line.newline()
+        self.init(line.bytes)
+    }
+}
