@@ -49,6 +49,8 @@ let package = Package(
         .systemLibrary(
             name: "CCares", path: "Sources/CCares", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
         .systemLibrary(name: "CMnl", path: "Sources/CMnl", pkgConfig: "libmnl", providers: [.apt(["libmnl-dev"])]),
+        .systemLibrary(
+            name: "CNettle", path: "Sources/CNettle", pkgConfig: "nettle", providers: [.apt(["nettle-dev"])]),
 
         // Core: pure, imports Synchronization alone. Everything else meets here. Each line may import those above it.
         .target(name: "Pipeline", path: "Sources/Pipeline/Core", exclude: ["README.md"], swiftSettings: dataPath),
@@ -90,6 +92,11 @@ let package = Package(
 
         // Sockets of netlink(7), and walks over what comes from them.
         part("Netlink", ["CMnl"]),
+
+        // What was changed on this node, by whom and why.
+        part(
+            "Journal",
+            ["Pipeline", "PipelineThreads", "PipelineText", "PipelineRouting", "CLinux", "CNettle"]),
 
         // The egress ledger: who sent how much to where, on disk. SQLite, so never part of the data path.
         part(
@@ -135,8 +142,8 @@ let package = Package(
             [
                 "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLanguage", "PipelineRouting",
                 "PipelineRuntime", "FilterBackendSelect", "FilterCatalog", "PipelineHost", "PipelineNetlink",
-                "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport", "PipelineAlerts",
-                "PipelineIntercept", "CLinux", "CMnl",
+                "PipelineJournal", "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport",
+                "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
             ]),
         part(
             "Inspect",
@@ -147,9 +154,9 @@ let package = Package(
         part(
             "Admin",
             [
-                "Pipeline", "PipelineThreads", "PipelineText", "PipelineRouting", "PipelineRuntime", "PipelineLedger",
-                "PipelineHealth", "PipelineResolve", "PipelineAlerts", "PipelineIntercept", "PipelineNode",
-                "PipelineInspect", "CLinux",
+                "Pipeline", "PipelineThreads", "PipelineText", "PipelineRouting", "PipelineRuntime", "PipelineHost",
+                "PipelineJournal", "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineAlerts",
+                "PipelineIntercept", "PipelineNode", "PipelineInspect", "CLinux",
             ]),
 
         // The command.
@@ -157,8 +164,8 @@ let package = Package(
             name: "PipelinedCommand",
             dependencies: [
                 "Pipeline", "PipelineThreads", "PipelineLanguage", "PipelineRouting", "FilterEgressAccounting",
-                "PipelineHost", "PipelineLedger", "PipelineAlerts", "PipelineIntercept", "PipelineNode",
-                "PipelineInspect", "PipelineAdmin", "CLinux",
+                "PipelineHost", "PipelineJournal", "PipelineLedger", "PipelineAlerts", "PipelineIntercept",
+                "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/Command", exclude: ["README.md"], swiftSettings: strict),
         .executableTarget(
@@ -205,6 +212,10 @@ let package = Package(
                 "FilterProxyV2", "FilterProxyV1", "FilterEgressAccounting", "FilterRateLimit", "PipelineSets",
                 "PipelineLimits", "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
             ], path: "Filters"),
+        test(
+            "JournalTests",
+            ["Pipeline", "PipelineText", "PipelineRouting", "PipelineJournal", "CLinux", "TestSupport"],
+            path: "Journal"),
         test(
             "LedgerTests",
             ["Pipeline", "PipelineFlows", "PipelineLedger", "FilterEgressAccounting", "CLinux", "TestSupport"],

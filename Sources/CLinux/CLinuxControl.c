@@ -4,6 +4,7 @@
 #include <malloc.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -95,10 +96,14 @@ int cl_signal_open(void) {
     return fd < 0 ? -errno : fd;
 }
 
-int cl_signal_take(int fd) {
+int cl_signal_take(int fd, uint32_t *user, int *process) {
     struct signalfd_siginfo info;
     ssize_t done = read(fd, &info, sizeof info);
-    if (done == (ssize_t)sizeof info) return (int)info.ssi_signo;
+    if (done == (ssize_t)sizeof info) {
+        *user = info.ssi_uid;
+        *process = (int)info.ssi_pid;
+        return (int)info.ssi_signo;
+    }
     return done >= 0 || errno == EAGAIN || errno == EINTR ? 0 : -errno;
 }
 
@@ -156,13 +161,43 @@ int cl_unix_accept(int fd) {
     return accepted < 0 ? -errno : accepted;
 }
 
-int cl_unix_peer(int fd, uint32_t *user) {
+int cl_unix_share(const char *path, uint32_t group) {
+    /* By the file, not by its name: what stands there by now need not be what was made. */
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    struct stat status;
+    int failed = fstat(fd, &status) < 0 ? -errno : S_ISSOCK(status.st_mode) ? 0 : -ENOTSOCK;
+    if (!failed && fchownat(fd, "", (uid_t)-1, (gid_t)group, AT_EMPTY_PATH) < 0) failed = -errno;
+    char name[32];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    if (!failed && chmod(name, 0660) < 0) failed = -errno;
+    close(fd);
+    return failed;
+}
+
+int cl_unix_peer(int fd, uint32_t *user, int *process) {
     struct ucred peer;
     socklen_t length = sizeof peer;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return -errno;
     *user = peer.uid;
+    *process = (int)peer.pid;
     return 0;
 }
+
+int cl_group_number(const char *name, uint32_t *group) {
+    enum { ROOM = 1 << 20 };
+    char *room = malloc(ROOM);
+    if (room == NULL) return -ENOMEM;
+    struct group entry, *found = NULL;
+    int failed = getgrnam_r(name, &entry, room, ROOM, &found);
+    if (found != NULL) *group = (uint32_t)entry.gr_gid;
+    free(room);
+    if (found != NULL) return 0;
+    /* What sources of groups say of one that they don't know differs (getgrnam(3)). */
+    return failed == 0 || failed == ESRCH || failed == EBADF || failed == EPERM ? -ENOENT : -failed;
+}
+
+uint32_t cl_user_id(void) { return (uint32_t)geteuid(); }
 
 int cl_unix_connect(const char *path, int timeout_s) {
     struct sockaddr_un address;

@@ -37,7 +37,7 @@ struct Pipelined: ParsableCommand {
         version: Version.text,
         subcommands: [
             Run.self, Check.self, Format.self, Explain.self, DecodeCommand.self, Status.self, Routes.self,
-            Backends.self, Top.self, Reload.self, Apply.self, State.self, Egress.self,
+            Backends.self, Top.self, Reload.self, Apply.self, State.self, Audit.self, Egress.self,
         ])
 
     /// The parser's own code for wrong usage is 64; ours is 2, as for most tools.

@@ -76,7 +76,9 @@ struct AdminRequestTests {
         var table = TextTable(["NAME", "-COUNT"])
         table.add(["a", "1"])
         table.add(["long\u{1B}[31m", "1000"])
-        #expect(table.text == "NAME       COUNT\na              1\nlong\u{FFFD}[31m   1000\n")
+        table.add(["\u{202E}b", "2"])
+        #expect(
+            table.text == "NAME       COUNT\na              1\nlong\u{FFFD}[31m   1000\n\u{FFFD}b             2\n")
     }
 
     @Test(

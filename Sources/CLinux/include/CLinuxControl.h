@@ -12,8 +12,8 @@ int cl_thread_join(uint64_t thread);
 int cl_signals_hold(void);
 /* A descriptor that can be read while one of the held signals waits. */
 int cl_signal_open(void);
-/* The next signal that waits: its number, 0 if there is none. */
-int cl_signal_take(int fd);
+/* The next signal that waits: its number, 0 if there is none. `process` 0: the kernel sent it, or one of outside. */
+int cl_signal_take(int fd, uint32_t *user, int *process);
 
 /* 1 if a person may be looking at the descriptor. */
 int cl_is_terminal(int fd);
@@ -29,10 +29,16 @@ int cl_poll(struct cl_poll_item *items, int count, int64_t timeout_ns);
 
 /* A listening Unix stream socket, not blocking; the path gets exactly this mode from its first moment on. */
 int cl_unix_listen(const char *path, int mode, int backlog);
+/* Lets members of a group connect, too: the socket file at path becomes that group's, with mode 0660. No link is followed. */
+int cl_unix_share(const char *path, uint32_t group);
 /* The next connection, not blocking. */
 int cl_unix_accept(int fd);
-/* The user that connected an accepted one. */
-int cl_unix_peer(int fd, uint32_t *user);
+/* Who was at the other end of a Unix socket when it connected (SO_PEERCRED). */
+int cl_unix_peer(int fd, uint32_t *user, int *process);
+/* The number of a group; -ENOENT: the system has none of that name. */
+int cl_group_number(const char *name, uint32_t *group);
+/* The user that this process acts as. */
+uint32_t cl_user_id(void);
 /* timeout_s > 0: blocking, each read and write takes so long at most; 0: not blocking. */
 int cl_unix_connect(const char *path, int timeout_s);
 /* The same, not blocking; -EDEADLK: this process itself listens there, by whatever path and links. */
@@ -126,3 +132,32 @@ void cl_syslog_time(int64_t seconds, char text[16]);
 int cl_same_file(int a, int b);
 /* Makes the calling thread less urgent by so many steps of nice. */
 int cl_lower_priority(int steps);
+
+/* A folder whose files this process alone writes, and its files by their names in it. */
+/* make_mode > 0: the last part of the path is made if it is missing. */
+int cl_folder_open(const char *path, int make_mode);
+/* Takes from its mode what is beyond this one. */
+int cl_folder_narrow(int folder, int mode);
+enum { CL_FILE_READ = 0, CL_FILE_WRITE = 1, CL_FILE_MAKE = 2, CL_FILE_NEW = 3 };
+/* A regular file, to read or to read and write; made with mode 0600 (CL_FILE_NEW: there must be none). -ENXIO: no file. */
+int cl_folder_file(int folder, const char *name, int how);
+int cl_folder_has(int folder, const char *name);
+int cl_folder_remove(int folder, const char *name);
+/* Calls each with every name in it, in no order. */
+int cl_folder_each(int folder, void *context, void (*each)(void *context, const char *name));
+/* A descriptor, not blocking, that can be read once something in the folder has changed (inotify). */
+int cl_folder_watch(const char *path);
+
+/* flock(2); waits 0: -EAGAIN if another has it. */
+int cl_lock_file(int fd, int shared, int waits);
+int cl_unlock_file(int fd);
+int64_t cl_file_size(int fd);
+/* The same; -ENOENT: it has no name any more. */
+int64_t cl_linked_size(int fd);
+ssize_t cl_read_at(int fd, void *buffer, size_t count, int64_t offset);
+/* 0 or -errno: all of the bytes are written. */
+int cl_write_at(int fd, const void *bytes, size_t count, int64_t offset);
+int cl_cut_file(int fd, int64_t size);
+/* fdatasync; fsync, which a folder's names need. */
+int cl_flush_data(int fd);
+int cl_flush_all(int fd);

@@ -7,7 +7,10 @@ import PipelineThreads
 
 /// One client of the admin socket: its request as it comes, then the answer as it goes.
 final class AdminClient {
+    typealias Answer = (_ line: [UInt8], _ peer: AdminPeer) -> AdminResponse
+
     private let descriptor: Descriptor
+    private let peer: AdminPeer
     private var request: [UInt8] = []
     private var response: AdminResponse?
     /// How much of the response's current piece has gone.
@@ -22,6 +25,7 @@ final class AdminClient {
 
     init(_ descriptor: Descriptor, _ now: Instant) {
         self.descriptor = descriptor
+        peer = AdminPeer(descriptor)
         lastMove = now
     }
 
@@ -70,7 +74,7 @@ final class AdminClient {
         lastMove = now
     }
 
-    func move(_ got: UInt8, _ now: Instant, answer: ([UInt8], AdminPeer) -> AdminResponse) {
+    func move(_ got: UInt8, _ now: Instant, answer: Answer) {
         if isPreparing || isWaiting {
             isOver = true
         } else if response?.upload != nil {
@@ -84,7 +88,7 @@ final class AdminClient {
     }
 
     /// One read per iteration, so that clients take turns.
-    private func read(_ now: Instant, answer: ([UInt8], AdminPeer) -> AdminResponse) {
+    private func read(_ now: Instant, answer: Answer) {
         let count = withUnsafeTemporaryAllocation(byteCount: 16384, alignment: 16) { room in
             let count = cl_receive(descriptor.number, room.baseAddress, room.count)
             if count > 0 { request += room[..<count] }
@@ -104,7 +108,7 @@ final class AdminClient {
                         "the request has more than \(AdminServer.requestLimit) bytes", "send one JSON object on a line")
                 ))
         } else if line.count < request.count || (count == 0 && !request.isEmpty) {
-            take(answer(Array(line), AdminPeer(of: descriptor)), behind: line.count, now)
+            take(answer(Array(line), peer), behind: line.count, now)
         } else if count == 0 {
             isOver = true
         }

@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineAlerts
 import PipelineInspect
+import PipelineJournal
 import PipelineNode
 import PipelineRouting
 import PipelineRuntime
@@ -18,19 +19,20 @@ struct AdminCommands {
     let giveWay: () -> String?
     let uploads: UploadRoom
 
-    func answer(_ line: [UInt8], _ peer: AdminPeer) -> AdminResponse {
+    func answer(_ line: [UInt8], from peer: AdminPeer) -> AdminResponse {
         do throws(AdminRequest.Fault) {
             let request = try AdminRequest(line)
+            if let change = request.command.change, !peer.mayChange { return refuse(change, peer) }
             switch request.command {
             case .status: return StatusReport(node).response(isText: request.isText)
             case .routes: return RoutesReport(node.routing.snapshot).response(isText: request.isText)
             case .backends:
                 return BackendsReport(node.routing.snapshot, leaving: node.routing.leavingBackends)
                     .response(isText: request.isText)
-            case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText)
+            case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText, peer)
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
-            case .handOver: return handOver(isText: request.isText)
+            case .handOver: return handOver(isText: request.isText, peer)
             case .apply, .confirm, .exportState:
                 return StateCommands(door: node.stateDoor, uploads: uploads, peer: peer).answer(request)
             }
@@ -39,10 +41,19 @@ struct AdminCommands {
         }
     }
 
+    private func refuse(_ change: String, _ peer: AdminPeer) -> AdminResponse {
+        let (problem, remedy) = peer.refusal(of: change)
+        var entry = JournalEntry(.rejected, source: "admin", what: change)
+        entry.peer = peer.named
+        entry.why = problem
+        node.record(entry)
+        return AdminResponse(AdminResponse.failure(problem, remedy))
+    }
+
     // MARK: Small commands
 
     /// Another node starts while this one drains: it takes over the admin socket's path, and the counting of conntrack.
-    private func handOver(isText: Bool) -> AdminResponse {
+    private func handOver(isText: Bool, _ peer: AdminPeer) -> AdminResponse {
         guard node.isStopping else {
             return AdminResponse(
                 AdminResponse.failure(
@@ -57,6 +68,10 @@ struct AdminCommands {
                     "start the new node once this one has "
                         + "ended"))
         }
+        var entry = JournalEntry(.admin, source: "admin", what: "hand_over: another node starts here")
+        entry.peer = peer.named
+        entry.why = "this one drains, and answers at \(path)"
+        node.record(entry)
         node.flows.endConntrack()
         node.log.say("handed_over", "another node starts here: this one answers at \(path) until its connections end") {
             $0.field("connections", node.fleet.total(.active))
@@ -101,8 +116,8 @@ struct AdminCommands {
     /// Differences from the config file.
     private var afterReload: [String] { node.problems + StatusReport.unapplied(node.awaitingStart) }
 
-    private func reload(isConfirmed: Bool, isText: Bool) -> AdminResponse {
-        let refusal = node.reload(by: "admin", isConfirmed: isConfirmed, manager)
+    private func reload(isConfirmed: Bool, isText: Bool, _ peer: AdminPeer) -> AdminResponse {
+        let refusal = node.reload(by: "admin", peer.named, isConfirmed: isConfirmed, manager)
         if isText {
             guard let refusal else {
                 let problems = afterReload.map { "  \($0)\n" }.joined()

@@ -86,7 +86,8 @@ package enum AdminConnection {
                 "there is no such socket", "start the node, give it an `admin` setting, or name its socket with --admin"
             )
         case ECONNREFUSED: cause = ("no node answers", "the node has ended: start it")
-        case EACCES, EPERM: cause = ("no permission", "run as the node's user or as root")
+        case EACCES, EPERM:
+            cause = ("no permission", "run as the node's user, as root, or in the group of its `admin` line")
         case ENAMETOOLONG: cause = ("the path is too long", "use at most 107 bytes")
         default: cause = (kernelError(error), "see `errno \(errorName(error))`")
         }

@@ -22,6 +22,16 @@ package struct AdminRequest: Sendable, Equatable {
         /// What was held under this id is meant.
         case confirm(id: String)
         case exportState
+
+        /// What it is called, if it changes the node: for the node's user and root alone. The others only read.
+        var change: String? {
+            switch self {
+            case .reload: "reload"
+            case .handOver: "hand_over"
+            case .apply, .confirm: "apply"
+            case .status, .routes, .backends, .explain, .top, .exportState: nil
+            }
+        }
     }
 
     package let command: Command

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Pipeline
+import PipelineHost
 import PipelineNode
 import PipelineRouting
 import PipelineRuntime
@@ -42,11 +43,18 @@ package final class AdminServer: AdminDoor {
     /// available.
     private var reserve: Descriptor?
 
-    /// Listens at `path`, with mode 0600. A stale socket file is replaced.
-    init(path: String) throws(AdminSocketError) {
+    /// Listens at `path`, with mode 0600, or 0660 for a group. A stale socket file is replaced.
+    init(path: String, group: String?) throws(AdminSocketError) {
+        let number = try group.map { name throws(AdminSocketError) in try AdminServer.number(of: name, path) }
         try AdminServer.makeRoom(path)
         let made = cl_unix_listen(path, 0o600, Int32(AdminServer.clientLimit))
         guard made >= 0 else { throw AdminServer.failure(path, -made) }
+        let shared = number.map { cl_unix_share(path, $0) } ?? 0
+        guard shared == 0 else {
+            _ = cl_close(made)
+            _ = cl_remove_path(path)
+            throw AdminServer.unshared(path, group ?? "", -shared)
+        }
         self.path = path
         inode = cl_path_inode(path)
         listener = Descriptor(made)
@@ -86,6 +94,25 @@ package final class AdminServer: AdminDoor {
     static func isDraining(_ status: [UInt8]) -> Bool {
         guard let said = try? FlatJSON.read(status, names: ["status", "state"]) else { return false }
         return (said.string("status") ?? said.string("state")) == "draining"
+    }
+
+    private static func number(of group: String, _ path: String) throws(AdminSocketError) -> UInt32 {
+        switch Groups.find(group) {
+        case .number(let number): return number
+        case .unknown:
+            throw AdminSocketError(
+                description: "can't open the admin socket \(path): this host has no group \(group); see `getent group`")
+        case .failed(let error): throw unshared(path, group, error)
+        }
+    }
+
+    private static func unshared(_ path: String, _ group: String, _ error: Int32) -> AdminSocketError {
+        let cause =
+            error == EPERM
+            ? "this user is no member of the group; make it one, or run the node as root"
+            : "\(kernelError(error)); see `errno \(errorName(error))`"
+        return AdminSocketError(
+            description: "can't let the group \(group) use the admin socket \(path): \(cause)")
     }
 
     private static func isTaken(_ path: String) -> AdminSocketError {
@@ -163,17 +190,19 @@ package final class AdminServer: AdminDoor {
         waiting[turn].prepare(until: now + AdminServer.batchTime, now)
     }
 
-    package static func open(at path: String) throws(AdminSocketError) -> any AdminDoor { try AdminServer(path: path) }
+    package static func open(at path: String, group: String?) throws(AdminSocketError) -> any AdminDoor {
+        try AdminServer(path: path, group: group)
+    }
 
     package func serve(
         _ items: ArraySlice<cl_poll_item>, _ now: Instant, _ node: RunningNode, _ manager: ServiceManager
     ) {
         let commands = AdminCommands(node: node, manager: manager, giveWay: { [self] in giveWay() }, uploads: uploads)
-        serve(items, now) { commands.answer($0, $1) }
+        serve(items, now) { commands.answer($0, from: $1) }
     }
 
     /// Serves what has come. `items` are those of ``waits``.
-    func serve(_ items: ArraySlice<cl_poll_item>, _ now: Instant, answer: ([UInt8], AdminPeer) -> AdminResponse) {
+    func serve(_ items: ArraySlice<cl_poll_item>, _ now: Instant, answer: AdminClient.Answer) {
         for (client, item) in zip(clients, items.dropFirst()) where item.got != 0 {
             client.move(item.got, now, answer: answer)
         }

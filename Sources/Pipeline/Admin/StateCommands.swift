@@ -1,25 +1,8 @@
 import CLinux
-import Glibc
 import Pipeline
 import PipelineNode
 import PipelineRuntime
 import PipelineText
-
-/// Who asks, as the kernel knows it.
-struct AdminPeer: Equatable {
-    /// Nil: it is not known, and may change nothing.
-    let user: UInt32?
-
-    init(user: UInt32?) { self.user = user }
-
-    init(of connection: Descriptor) {
-        var user: UInt32 = 0
-        self.user = cl_unix_peer(connection.number, &user) == 0 ? user : nil
-    }
-
-    /// The node's own user and root may change what it does.
-    var mayChange: Bool { user == 0 || user == geteuid() }
-}
 
 /// The memory for uploads: small ones cost no more than any request; of large ones there is one at a time (R27).
 final class UploadRoom {
@@ -61,13 +44,8 @@ struct StateCommands {
     }
 
     private func push(isOlder: Bool) throws(StateRefusal) -> StatePush {
-        guard peer.mayChange, let user = peer.user else {
-            throw StateRefusal(
-                "user \(peer.user.map { "\($0)" } ?? "unknown") may not change this node",
-                remedy: "run it as the node's user, \(geteuid()), or as root")
-        }
         if let refusal = door.pushRefusal { throw refusal }
-        return StatePush(user: user, isOlder: isOlder)
+        return StatePush(peer: peer.named, isOlder: isOlder)
     }
 
     private func apply(_ length: Int, _ isOlder: Bool, isText: Bool) throws(StateRefusal) -> AdminResponse {

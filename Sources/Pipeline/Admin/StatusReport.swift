@@ -32,7 +32,7 @@ struct StatusReport {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
             + node.interceptionProblems
             + [node.flows.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
-            + LogReport(node.writer).problems
+            + LogReport(node.writer).problems + [JournalReport(node.journal)?.problem].compactMap { $0 }
     }
 
     /// Changed settings that need a restart.
@@ -90,6 +90,7 @@ struct StatusReport {
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)
+        JournalReport(node.journal)?.write(&line)
         if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
         line.list("names", node.names.statuses, StatusReport.write)
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }

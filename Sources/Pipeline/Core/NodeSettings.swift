@@ -48,10 +48,15 @@ public struct NodeSettings: Sendable, Equatable {
     public var loggedRefusals = 100
     /// Which lines there are, and where they go.
     public var log = LogSettings()
-    /// The data directory. Not used yet.
+    /// The data directory, which has the journal; nil: nothing is kept.
     public var stateDirectory: String?
+    /// Of the journal's files: bytes of one, and how many are kept (R25).
+    public var journalFileBytes: UInt64 = 16 << 20
+    public var journalFiles = 16
     /// Path of the Unix socket that answers `status`, `routes` and the like; nil: none.
     public var adminSocket: String?
+    /// The group, by name or number, whose members may read from it; nil: its owner alone has access.
+    public var adminGroup: String?
     /// Where commands look for it unless they are told.
     public static let usualAdminSocket = "/run/pipelined/admin.sock"
     /// R8: ports that no listener opens and no route may use. Default: SMTP, telnet and NetBIOS, which networks block

@@ -16,6 +16,7 @@ final class Checker {
     let reasons: ReasonTable
     let filterIndex: [String: Int]
     let readFile: FileReader
+    let groupsOfHost: HostGroups
 
     var node = NodeSettings()
     /// Compiled blocks of the filters.
@@ -43,9 +44,10 @@ final class Checker {
 
     init(
         source: SourceText, reporter: Reporter, catalog: [any Filter.Type], grammar: Grammar,
-        readFile: @escaping FileReader = noFiles
+        readFile: @escaping FileReader = noFiles, hostGroups: HostGroups = .unasked
     ) {
         self.readFile = readFile
+        groupsOfHost = hostGroups
         self.source = source
         self.reporter = reporter
         self.catalog = catalog
@@ -122,6 +124,7 @@ final class Checker {
             var open = [OpenBlock(NodeBlock.descriptor)] + owned.map(OpenBlock.init)
             readLines(entry.body?.entries ?? [], of: "node", into: &open)
             checkLoggedReasons(entry.body?.entries ?? [])
+            checkAdminGroup(entry.body?.entries ?? [])
             for part in open.dropFirst() {
                 guard let span = part.said[part.descriptor.keyword],
                     let block = finish(part, name: "", at: span), isFirst

@@ -33,12 +33,14 @@ package struct Compilation: Sendable {
 ///   - file: its name in diagnostics.
 ///   - catalog: the filters of this build, in the order of their reason codes.
 ///   - includes: finds and reads what the text includes (`include GLOB`).
+///   - hostGroups: the groups of users that the text may name.
 ///   - readFile: reads a file that the text names (`set NAME file PATH`), by its path as seen from `file`.
 ///   - reusing: the blocks of the running program (``Program/blocks``). A `limit` with unchanged settings keeps its
 ///     table across the reload.
 package func compile(
     _ text: [UInt8], file: String, catalog: [any Filter.Type],
-    reusing: BlockTable = BlockTable(), includes: ConfigFiles = .none, readFile: @escaping FileReader = noFiles
+    reusing: BlockTable = BlockTable(), includes: ConfigFiles = .none, hostGroups: HostGroups = .unasked,
+    readFile: @escaping FileReader = noFiles
 ) -> Compilation {
     let reporter = Reporter()
     guard isReadable(text, at: 0, reporter) else {
@@ -51,7 +53,8 @@ package func compile(
     let tree = including.tree()
     let source = including.source
     let checker = Checker(
-        source: source, reporter: reporter, catalog: catalog, grammar: grammar, readFile: readFile)
+        source: source, reporter: reporter, catalog: catalog, grammar: grammar, readFile: readFile,
+        hostGroups: hostGroups)
     checker.reusable = reusing
     checker.check(tree)
     return Compilation(

@@ -98,12 +98,13 @@ final class NodeBlock: SettingsBlock {
         var settings = values
         settings.name = context.name
         var remarks: [BlockRemark] = []
-        if values.stateDirectory != nil {
+        if values.stateDirectory == nil,
+            let line = ["journal size", "journal files"].first(where: context.said.contains)
+        {
             remarks.append(
                 BlockRemark(
-                    .warning, at: "state",
-                    "`state` has no effect yet: a node starts from its config and its state file alone",
-                    help: "remove the line"))
+                    .warning, at: line, "`\(line)` has no effect: without `state` there is no journal",
+                    help: "write `state /var/lib/pipelined`, or remove the line"))
         }
         // A node of one worker and no routes has taken some 8 MiB before its first connection.
         if case .bytes(let size) = values.memory, size < 16 << 20 {

@@ -5,15 +5,34 @@ extension NodeBlock {
     static let files: [Setting<NodeSettings>] = [
         Setting(
             SettingLine(
-                "state", [[.value(.path("state", of: "directory", like: "/var/lib/pipelined"))]], "nothing yet",
-                isDocumented: false),
+                "state", [[.value(.path("state", of: "directory", like: "/var/lib/pipelined"))]],
+                "the data directory, which keeps the journal (`pipelined audit`)", needsRestart: true),
             text: { $0.stateDirectory }, apply: { $0.stateDirectory = $1.text() }),
         Setting(
             SettingLine(
-                "admin", [[.value(adminKind)]],
-                "the Unix socket of `pipelined status` and other commands; only its owner has access",
+                "journal", [[.size(name: "size", 64 << 10...1 << 30)]],
+                "how large a file of the journal may become (R25); with `state`", qualifier: "size"),
+            text: { sizeText($0.journalFileBytes) },
+            apply: { if let size = $1.size() { $0.journalFileBytes = size } }),
+        Setting(
+            SettingLine(
+                "journal", [[.count(name: "number", 2...256)]], "how many files of the journal are kept",
+                qualifier: "files"),
+            text: { "\($0.journalFiles)" },
+            apply: { if let count = $1.count() { $0.journalFiles = Int(clamping: count) } }),
+        Setting(
+            SettingLine(
+                "admin", [[.value(adminKind), .options(adminOptions)]],
+                "the Unix socket of `pipelined status` and other commands; only its owner has access, and members of "
+                    + "the `group`, by name or number, who may read but change nothing",
                 needsRestart: true),
-            text: { $0.adminSocket.map { "unix:\($0)" } }, apply: { $0.adminSocket = $1.text() }),
+            text: { settings in
+                settings.adminSocket.map { "unix:\($0)" + (settings.adminGroup.map { " group \($0)" } ?? "") }
+            },
+            apply: { settings, clause in
+                settings.adminSocket = clause.text()
+                settings.adminGroup = clause.option("group")?.text()
+            }),
     ]
 
     static let sockets: [Setting<NodeSettings>] = [
@@ -118,6 +137,23 @@ extension NodeBlock {
                 help: "use a shorter one")
         }
         return .text(path)
+    }
+
+    private static let adminOptions = [ClauseSpec("group", [.word("group"), .value(groupKind)])]
+
+    /// Whether there is such a group, ``Checker/checkAdminGroup(_:)`` says.
+    private static let groupKind = ValueKind("NAME", expected: "a group like `adm`, or its number") {
+        text throws(ValueProblem) in
+        let isFit = { (byte: UInt8) in
+            byte.isASCIILetterOrDigit || [UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: ".")].contains(byte)
+        }
+        guard (1...32).contains(text.utf8.count), text.utf8.allSatisfy(isFit), text.utf8.first != UInt8(ascii: "-")
+        else {
+            throw ValueProblem(
+                message: "\(quoted(text)) can't be a group", expected: "a group like `adm`, or its number",
+                help: "at most 32 letters, digits, `_`, `-` and `.`: see `getent group`")
+        }
+        return .text(text)
     }
 
     static let congestionKind = ValueKind("NAME", expected: "the kernel's name of a congestion control, like `bbr`") {

@@ -13,7 +13,8 @@ package struct AdminSocketError: Error, Sendable, CustomStringConvertible {
 /// Threading: the control thread.
 package protocol AdminDoor: AnyObject {
     /// Opens it at `path`, taken over from a node that drains.
-    static func open(at path: String) throws(AdminSocketError) -> any AdminDoor
+    /// - Parameter group: whose members may ask, but change nothing; nil: the owner alone.
+    static func open(at path: String, group: String?) throws(AdminSocketError) -> any AdminDoor
     /// Whether a draining node answers at `path`, which would hand it over.
     static func isDraining(at path: String) -> Bool
 

@@ -152,7 +152,8 @@ package enum ConfigLoader {
         _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?
     ) -> Compilation {
         compile(
-            text, file: file, catalog: filters, reusing: running?.blocks ?? BlockTable(), includes: includes
+            text, file: file, catalog: filters, reusing: running?.blocks ?? BlockTable(), includes: includes,
+            hostGroups: HostGroups(isKnown: { Groups.find($0) != .unknown }, names: { Groups.names })
         ) { path throws(UnreadableFile) in try readFile(path, limit: listFileLimit) }
     }
 

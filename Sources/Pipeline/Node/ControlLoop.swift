@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineJournal
 import PipelineRuntime
 import PipelineText
 import PipelineThreads
@@ -83,12 +84,17 @@ struct ControlLoop: ~Copyable {
 
     private mutating func takeSignals() {
         while true {
-            switch cl_signal_take(signals.number) {
-            case SignalNumber.hangup: _ = node.reload(by: SignalNumber.name(SignalNumber.hangup), manager)
-            case SignalNumber.user1 where node.writer.reopen(): break
-            case let signal where SignalNumber.ofOtherProxies.contains(signal): ignore(signal)
-            case let signal where signal > 0: stop(signal)
-            default: return
+            var (user, process): (UInt32, Int32) = (0, 0)
+            let signal = cl_signal_take(signals.number, &user, &process)
+            guard signal > 0 else { return }
+            let name = SignalNumber.name(signal)
+            let peer = JournalEntry.Peer(user: user, process: process)
+            switch signal {
+            case SignalNumber.hangup: _ = node.reload(by: name, peer, manager)
+            case SignalNumber.user1 where node.writer.reopen():
+                node.record(signal: name, from: peer, "log files are opened again")
+            case _ where SignalNumber.ofOtherProxies.contains(signal): ignore(signal)
+            default: stop(signal, peer)
             }
         }
     }
@@ -105,9 +111,10 @@ struct ControlLoop: ~Copyable {
     }
 
     /// The first signal drains until the deadline; a second one ends it at once.
-    private mutating func stop(_ signal: Int32) {
+    private mutating func stop(_ signal: Int32, _ peer: JournalEntry.Peer) {
         switch phase {
         case .serving:
+            node.record(signal: SignalNumber.name(signal), from: peer, "the node drains")
             node.isStopping = true
             node.interception?.end()
             manager.stopping()
@@ -120,7 +127,9 @@ struct ControlLoop: ~Copyable {
             phase = .draining(Instant(nanoseconds: cl_now()) + timeout)
             node.leaveListenersToWorkers()
             node.fleet.order(.drain)
-        case .draining: resetRest("a second signal: open connections are reset", .kill)
+        case .draining:
+            node.record(signal: SignalNumber.name(signal), from: peer, "open connections are reset")
+            resetRest("a second signal: open connections are reset", .kill)
         case .stopping: break
         }
     }

@@ -12,8 +12,8 @@ package struct DescriptorBudget: Equatable, Sendable {
 
     /// The least number of connections to start with.
     package static let leastConnections = 16
-    /// Standard streams, the log, signals, netlink, the admin socket and its clients, files that are read at a reload, LOCAL
-    /// headers to backends in doubt.
+    /// Standard streams, the log, the journal, signals, netlink, the admin socket and its clients, files that are read at a
+    /// reload, LOCAL headers to backends in doubt.
     static let reserve = 96
     /// A worker's epoll, its reserve, its eventfd, and the process.
     static let perWorker = 4

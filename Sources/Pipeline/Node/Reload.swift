@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineExport
 import PipelineHost
+import PipelineJournal
 import PipelineLanguage
 import PipelineLedger
 import PipelineRouting
@@ -34,19 +35,24 @@ extension RunningNode {
 
     /// - Parameters:
     ///   - by: the trigger: `SIGHUP`, `admin`.
+    ///   - peer: who asked for it.
     ///   - isConfirmed: the operator confirmed it, for guards (R29).
-    package func reload(by: String, isConfirmed: Bool = false, _ manager: ServiceManager) -> ReloadRefusal? {
+    package func reload(
+        by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool = false, _ manager: ServiceManager
+    ) -> ReloadRefusal? {
         manager.reloading()
         defer { manager.ready("serving on \(listeners.openEndpoints.count) addresses") }
         let paths = UnixSockets.pathCount
         do throws(ReloadRefusal) {
-            try reload(by: by, isConfirmed: isConfirmed)
+            let applied = try reload(by: by, isConfirmed: isConfirmed)
+            record(reloadBy: by, peer, isConfirmed: isConfirmed, applied)
             lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: nil)
             return nil
         } catch {
             // Nothing has been made of what the text named.
             UnixSockets.forget(beyond: paths)
             lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: error.message)
+            record(reloadBy: by, peer, isConfirmed: isConfirmed, refused: error)
             log.say("reload_refused", "\(error.message): nothing was changed") { line in
                 line.field("by", by)
                 if !error.details.isEmpty { line.list("diagnostics", error.details) { $0.string($1) } }
@@ -55,7 +61,7 @@ extension RunningNode {
         }
     }
 
-    private func reload(by: String, isConfirmed: Bool) throws(ReloadRefusal) {
+    private func reload(by: String, isConfirmed: Bool) throws(ReloadRefusal) -> AppliedReload {
         guard !isStopping else { throw ReloadRefusal(message: "the node is stopping") }
         guard waitUntilSettled(milliseconds: 2000) else {
             throw ReloadRefusal(
@@ -109,6 +115,7 @@ extension RunningNode {
         sayReloaded(by, report, before)
         say(change)
         sayFixed(awaitingStart)
+        return AppliedReload(report: report, actor: read.state.flatMap { $0.actor.isEmpty ? nil : $0.actor })
     }
 
     /// The last step that may refuse the reload, since a created ledger stays.

@@ -5,6 +5,7 @@ import PipelineExport
 import PipelineFlows
 import PipelineHealth
 import PipelineIntercept
+import PipelineJournal
 import PipelineLanguage
 import PipelineResolve
 import PipelineRouting
@@ -49,6 +50,8 @@ package final class RunningNode {
     var order = StateOrder()
     /// Who takes desired state that is pushed to this node.
     package var stateDoor: any StateDoor { StateOfFiles(order.path, config: configPath) }
+    /// Nil: the config has no `state`.
+    package internal(set) var journal: Journal?
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
     package internal(set) var problems: [String] = []
     /// The config file, and what it includes.

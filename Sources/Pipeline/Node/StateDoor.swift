@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineJournal
 
 /// A document or a change on its way into the node, in memory that costs nothing until it is filled.
 ///
@@ -50,13 +51,13 @@ package final class StateUpload: @unchecked Sendable {
 
 /// Who pushes, and what was said of it.
 package struct StatePush: Sendable, Equatable {
-    /// The user that asked, as the kernel knows it.
-    package let user: UInt32
+    /// Who asks, as the kernel knows it.
+    package let peer: JournalEntry.Peer?
     /// A lower revision than the applied one is meant.
     package let isOlder: Bool
 
-    package init(user: UInt32, isOlder: Bool) {
-        self.user = user
+    package init(peer: JournalEntry.Peer?, isOlder: Bool) {
+        self.peer = peer
         self.isOlder = isOlder
     }
 }

@@ -2,6 +2,7 @@ import CLinux
 import Pipeline
 import PipelineFlows
 import PipelineHost
+import PipelineJournal
 import PipelineLanguage
 import PipelineRuntime
 import PipelineText
@@ -71,28 +72,32 @@ package struct Supervisor: ~Copyable {
         guard let loaded = loadNode(), let logs = openLogs(loaded.program.node.log) else { return 1 }
         // Before a worker serves. Events stay on standard error until the node is ready: until then a person may look.
         writer.moveConnections(logs)
+        guard case .opened(let journal) = openJournal(loaded.program.node) else { return 1 }
         // Opened before the routes are read, so that no change is missed.
         let monitor = AddressMonitor()
         var admin: (any AdminDoor)?
         let node: RunningNode
-        let path = loaded.program.node.adminSocket
+        let settings = loaded.program.node
+        let path = settings.adminSocket
         // Taken over from a draining node, with what only one node may do (conntrack).
         let isTakenOver = path.map { door.isDraining(at: $0) } ?? false
         do throws(AdminSocketError) {
-            if !isTakenOver { admin = try open(path) }
-            guard let started = startNode(loaded) else { return 1 }
+            if !isTakenOver { admin = try openAdmin(settings) }
+            guard let started = startNode(loaded, journal) else { return 1 }
             node = started
-            if isTakenOver { admin = try open(path) }
+            if isTakenOver { admin = try openAdmin(settings) }
         } catch {
-            sayNotStarted(["\(error)"])
+            sayNotStarted(["\(error)"], journal)
             return 1
         }
+        node.journal = journal
         if monitor == nil {
             log.say("warning", "no netlink address events: the node polls for new addresses every 30 s")
         }
         // Only now does this node own what only one may do (conntrack).
         node.flows.begin(node.program)
         sayReady(node)
+        node.record(started: node.program)
         writer.moveEvents(logs)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
         end(node)
@@ -101,8 +106,27 @@ package struct Supervisor: ~Copyable {
 
     // MARK: Start
 
-    private func open(_ adminSocket: String?) throws(AdminSocketError) -> (any AdminDoor)? {
-        try adminSocket.map { path throws(AdminSocketError) in try door.open(at: path) }
+    private func openAdmin(_ settings: NodeSettings) throws(AdminSocketError) -> (any AdminDoor)? {
+        try settings.adminSocket.map { path throws(AdminSocketError) in
+            try door.open(at: path, group: settings.adminGroup)
+        }
+    }
+
+    private enum OpenedJournal {
+        /// Nil: the config has no `state`.
+        case opened(Journal?)
+        case refused
+    }
+
+    private func openJournal(_ settings: NodeSettings) -> OpenedJournal {
+        guard let directory = settings.stateDirectory else { return .opened(nil) }
+        do throws(JournalFault) {
+            return .opened(
+                try Journal.open(in: directory, settings.journalLimits) { [log] in log.say($0.event, $0.message) })
+        } catch {
+            sayNotStarted(["\(error)"])
+            return .refused
+        }
     }
 
     private func openLogs(_ settings: LogSettings) -> StagedLogs? {
@@ -145,6 +169,16 @@ package struct Supervisor: ~Copyable {
         }
     }
 
+    /// - Parameter journal: it says so as well.
+    private func sayNotStarted(_ failures: [String], _ journal: Journal?) {
+        sayNotStarted(failures)
+        guard let journal else { return }
+        var entry = JournalEntry(.rejected, source: "node", what: "a start: nothing was started")
+        entry.why = failures.joined(separator: "; ")
+        journal.append(entry)
+        _ = journal.finish(patience: .milliseconds(UInt32(Supervisor.lastWords)))
+    }
+
     private func sayNotStarted(_ failures: [String]) {
         guard cl_is_terminal(2) == 0 else {
             log.text(failures.map { "error: \($0)\n" }.joined() + "nothing was started\n")
@@ -155,9 +189,9 @@ package struct Supervisor: ~Copyable {
         }
     }
 
-    private func startNode(_ loaded: LoadedNode) -> RunningNode? {
+    private func startNode(_ loaded: LoadedNode, _ journal: Journal?) -> RunningNode? {
         let result = RunningNode.start(loaded, config: path, writer: writer, queues: queues)
-        if result.node == nil { sayNotStarted(result.failures) }
+        if result.node == nil { sayNotStarted(result.failures, journal) }
         return result.node
     }
 
@@ -194,11 +228,16 @@ package struct Supervisor: ~Copyable {
         let isWhole = node.fleet.finish(patience: Supervisor.lastWords)
         node.unreachable.stop()
         let isRecorded = node.flows.stop()
+        var entry = JournalEntry(.stopped, source: "node", what: "the node \(node.settings.name) has ended")
+        entry.why = "\(node.fleet.total(.accepted)) connections were accepted"
+        node.record(entry)
+        let isJournaled = node.journal?.finish(patience: .milliseconds(UInt32(Supervisor.lastWords))) ?? true
         log.say("stopped") { line in
             line.field("accepted", node.fleet.total(.accepted))
             line.field("log_records_dropped", node.fleet.total(.logDropped) + writer.out.counts.dropped)
             if !isWhole { line.field("log_complete", false) }
             if !isRecorded { line.field("ledger_complete", false) }
+            if !isJournaled { line.field("journal_complete", false) }
         }
     }
 }

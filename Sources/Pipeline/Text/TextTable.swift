@@ -25,7 +25,13 @@ package struct TextTable {
     package var count: Int { rows.count }
 
     package static func harmless(_ cell: String) -> String {
-        let isFit = { (scalar: Unicode.Scalar) in scalar.value >= 0x20 && !(0x7F..<0xA0).contains(scalar.value) }
+        // As JSONLine has them: controls, line separators and direction overrides.
+        let isFit = { (scalar: Unicode.Scalar) in
+            switch scalar.value {
+            case 0..<0x20, 0x7F..<0xA0, 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069: false
+            default: true
+            }
+        }
         guard !cell.unicodeScalars.allSatisfy(isFit) else { return cell }
         return String(String.UnicodeScalarView(cell.unicodeScalars.map { isFit($0) ? $0 : "\u{FFFD}" }))
     }

@@ -1,0 +1,74 @@
+import CLinux
+import Pipeline
+import PipelineHost
+import PipelineJournal
+import PipelineRouting
+import PipelineText
+
+/// What a reload has put in force.
+struct AppliedReload {
+    let report: ApplyReport
+    /// Who wrote the state file, by its own word.
+    let actor: String?
+}
+
+/// The node's acts in its journal (R25). Without `state` there is none, and nothing happens.
+extension RunningNode {
+    package func record(_ entry: @autoclosure () -> JournalEntry) { journal?.append(entry()) }
+
+    func record(started program: Program) {
+        var entry = JournalEntry(.started, source: "node", what: "the node \(program.node.name) serves")
+        entry.revision = revision
+        entry.why = "\(configPath): \(routeCount) routes, \(listeners.openEndpoints.count) addresses"
+        journal?.append(entry)
+    }
+
+    /// - Parameters:
+    ///   - by: the trigger: `SIGHUP`, `admin`.
+    ///   - peer: who asked for it.
+    func record(reloadBy by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool, _ applied: AppliedReload) {
+        let report = applied.report
+        var entry = JournalEntry(.applied, source: "config", what: "reload by \(by)\(isConfirmed ? ", confirmed" : "")")
+        entry.actor = applied.actor ?? by
+        entry.peer = peer
+        entry.revision = revision
+        var counts = "\(report.added) routes added, \(report.changed) changed, \(report.removed) removed"
+        if report.kept > 0 { counts += ", \(report.kept) kept as they were" }
+        if report.problems.rejected > 0 { counts += ", \(report.problems.rejected) objects quarantined" }
+        entry.why = "\(counts); generation \(fleet.snapshots.newest)"
+        journal?.append(entry)
+        journal?.keep(program.node.journalLimits)
+    }
+
+    func record(
+        reloadBy by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool, refused refusal: ReloadRefusal
+    ) {
+        var entry = JournalEntry(
+            .rejected, source: "config", what: "reload by \(by)\(isConfirmed ? ", confirmed" : "")")
+        entry.actor = by
+        entry.peer = peer
+        entry.revision = revision
+        entry.why = ([refusal.message] + refusal.details.prefix(1)).joined(separator: ": ")
+        journal?.append(entry)
+    }
+
+    /// What somebody did to the node by a signal.
+    func record(signal: String, from peer: JournalEntry.Peer?, _ what: String) {
+        var entry = JournalEntry(.admin, source: "signal", what: what)
+        entry.actor = signal
+        entry.peer = peer
+        journal?.append(entry)
+    }
+}
+
+extension JournalEntry.Peer {
+    /// With the name that the process has now: it is worth no more than that, since a process may call itself anything.
+    package init(user: UInt32, process: Int32) {
+        let name = process > 0 ? Files.lines("/proc/\(process)/comm").first.map(String.init) : nil
+        self.init(user: user, process: process, command: name)
+    }
+}
+
+extension NodeSettings {
+    var journalLimits: JournalLimits { JournalLimits(fileBytes: journalFileBytes, files: journalFiles) }
+}
