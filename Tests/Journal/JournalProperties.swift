@@ -1,4 +1,4 @@
-@testable import PipelineJournal
+import PipelineJournal
 
 /// What must hold of a journal's file, whatever stands in it, and of a line, whatever somebody has sent. For the tests
 /// beside it and for Fuzz/run.

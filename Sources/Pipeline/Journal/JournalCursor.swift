@@ -96,13 +96,15 @@ package final class JournalCursor {
 }
 
 /// Bytes in lines. One that is too long is cut, so that nothing grows.
-struct JournalLines {
+package struct JournalLines {
     private var line: [UInt8] = []
     /// Bytes of it, also those that were cut off.
     private(set) var length = 0
 
+    package init() {}
+
     /// - Parameter each: gets a line without its line break, and how long it was with it.
-    mutating func add(_ bytes: UnsafeRawBufferPointer, _ each: (_ line: [UInt8], _ length: Int) -> Void) {
+    package mutating func add(_ bytes: UnsafeRawBufferPointer, _ each: (_ line: [UInt8], _ length: Int) -> Void) {
         var start = 0
         while let end = bytes[start...].firstIndex(of: 0x0A) {
             take(bytes[start..<end])

@@ -58,7 +58,7 @@ package struct JournalEntry: Sendable, Equatable {
     }
 
     /// With its texts cut, so that what waits is bounded as well.
-    var bounded: JournalEntry {
+    package var bounded: JournalEntry {
         var entry = JournalEntry(
             outcome, source: JournalEntry.cut(source, Limit.source), what: JournalEntry.cut(what, Limit.what))
         entry.actor = actor.map { JournalEntry.cut($0, Limit.name) }

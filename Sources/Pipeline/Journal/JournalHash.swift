@@ -2,25 +2,25 @@ import CNettle
 import Pipeline
 
 /// SHA-256 over bytes as they come (FIPS 180-4), by Nettle. A copy goes on by itself.
-struct SHA256 {
+package struct SHA256 {
     private var context = sha256_ctx()
 
-    init() { nettle_sha256_init(&context) }
+    package init() { nettle_sha256_init(&context) }
 
-    mutating func add(_ bytes: UnsafeRawBufferPointer) {
+    package mutating func add(_ bytes: UnsafeRawBufferPointer) {
         guard let first = bytes.baseAddress else { return }
         nettle_sha256_update(&context, bytes.count, first.assumingMemoryBound(to: UInt8.self))
     }
 
     /// Of what has come so far; more may come.
-    var hash: JournalHash {
+    package var hash: JournalHash {
         var copy = context
         var digest = [UInt8](repeating: 0, count: JournalHash.byteCount)
         nettle_sha256_digest(&copy, digest.count, &digest)
         return JournalHash(digest)
     }
 
-    static func hash(_ bytes: UnsafeRawBufferPointer) -> JournalHash {
+    package static func hash(_ bytes: UnsafeRawBufferPointer) -> JournalHash {
         var all = SHA256()
         all.add(bytes)
         return all.hash

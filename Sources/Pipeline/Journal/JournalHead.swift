@@ -6,7 +6,7 @@ import PipelineText
 
 /// The file `head`: the number and the hash of the last line, as of the last flush. It tells a journal whose end is gone
 /// from one that is whole: the lines alone don't.
-struct JournalHead: Equatable {
+package struct JournalHead: Equatable {
     enum State: Equatable {
         case absent
         /// It is there, and is not what a node writes.
@@ -24,7 +24,7 @@ struct JournalHead: Equatable {
     /// Always, so that it is written over in one piece.
     private static let size = 192
 
-    var bytes: [UInt8] {
+    package var bytes: [UInt8] {
         var line = JSONLine()
         line.open()
         line.field("format", JournalLine.format)
@@ -41,7 +41,7 @@ struct JournalHead: Equatable {
     }
 
     /// Nil: these are not the bytes of one. Every byte counts.
-    init?(_ bytes: [UInt8]) {
+    package init?(_ bytes: [UInt8]) {
         guard let fields = try? FlatJSON.read(bytes, names: ["seq", "file", "hash"]),
             case .number(let number)? = fields["seq"], case .number(let file)? = fields["file"],
             let hash = fields.string("hash").flatMap({ JournalHash($0) })

@@ -19,7 +19,7 @@ package struct JournalLink: Equatable, Sendable {
     let previous: JournalHash
 
     /// Where a chain begins.
-    static let none = JournalLink(number: 0, hash: .none, previous: .none)
+    package static let none = JournalLink(number: 0, hash: .none, previous: .none)
 
     private static let head = Array("{\"seq\":".utf8)
     private static let previousKey = Array(",\"prev\":\"".utf8)
@@ -140,7 +140,7 @@ extension JournalLink {
     /// The next line of the chain, its line break included.
     /// - Parameters:
     ///   - fields: what comes behind number, time and outcome.
-    func next(
+    package func next(
         _ outcome: JournalEntry.Outcome, time: UInt64, _ fields: (inout JSONLine) -> Void
     ) -> (line: [UInt8], link: JournalLink) {
         let number = self.number &+ 1
@@ -161,7 +161,7 @@ extension JournalLink {
 }
 
 extension JournalEntry {
-    func write(_ line: inout JSONLine) {
+    package func write(_ line: inout JSONLine) {
         line.field("source", source)
         if let actor { line.field("actor", actor) }
         if let peer {

@@ -1,26 +1,26 @@
 /// Follows the chain over the bytes of one file.
-struct JournalScan {
+package struct JournalScan {
     /// The last line that checks.
-    private(set) var link: JournalLink
+    package private(set) var link: JournalLink
     /// Bytes up to the end of that line, and lines.
-    private(set) var size: Int64 = 0
-    private(set) var lines = 0
+    package private(set) var size: Int64 = 0
+    package private(set) var lines = 0
     /// Of those bytes.
-    private(set) var content = SHA256()
+    package private(set) var content = SHA256()
     /// Why the line behind them does not check; nil: there is none, or it has no end yet.
-    private(set) var flaw: JournalFlaw?
+    package private(set) var flaw: JournalFlaw?
     /// Bytes behind the last line break.
     private var rest: [UInt8] = []
 
     /// - Parameter link: what its first line has to follow; nil: anything.
-    init(after link: JournalLink?) {
+    package init(after link: JournalLink?) {
         self.link = link ?? .none
         followsAny = link == nil
     }
     private var followsAny: Bool
 
     /// Takes what comes behind. After a flaw nothing more is looked at.
-    mutating func add(_ bytes: UnsafeRawBufferPointer) {
+    package mutating func add(_ bytes: UnsafeRawBufferPointer) {
         var start = 0
         while flaw == nil, let end = bytes[start...].firstIndex(of: 0x0A) {
             if rest.isEmpty {
