@@ -142,8 +142,8 @@ let package = Package(
             [
                 "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLanguage", "PipelineRouting",
                 "PipelineRuntime", "FilterBackendSelect", "FilterCatalog", "PipelineHost", "PipelineNetlink",
-                "PipelineJournal", "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport",
-                "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
+                "PipelineState", "PipelineLastGood", "PipelineJournal", "PipelineLedger", "PipelineHealth",
+                "PipelineResolve", "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
             ]),
         part(
             "Inspect",

@@ -20,9 +20,9 @@
 static int result(long value) { return value < 0 ? -errno : (int)value; }
 
 int cl_file_open(const char *path, int how) {
-    int flags = how == CL_FILE_READ ? O_RDONLY : O_RDWR;
-    if (how >= CL_FILE_MAKE) flags |= O_CREAT;
-    if (how == CL_FILE_EMPTY) flags |= O_TRUNC;
+    int flags = how == CL_OPEN_READ ? O_RDONLY : O_RDWR;
+    if (how >= CL_OPEN_MAKE) flags |= O_CREAT;
+    if (how == CL_OPEN_EMPTY) flags |= O_TRUNC;
     return result(open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600));
 }
 

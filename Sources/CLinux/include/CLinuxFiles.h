@@ -13,12 +13,12 @@ void cl_crc32c_pieces(const void *bytes, size_t count, size_t piece, uint32_t *s
 uint32_t cl_crc32c_by_table(uint32_t crc, const void *bytes, size_t count);
 
 enum {
-    CL_FILE_READ = 0,
-    CL_FILE_WRITE = 1,
+    CL_OPEN_READ = 0,
+    CL_OPEN_WRITE = 1,
     /* Made (0600) if there is none. */
-    CL_FILE_MAKE = 2,
+    CL_OPEN_MAKE = 2,
     /* The same, and empty. */
-    CL_FILE_EMPTY = 3,
+    CL_OPEN_EMPTY = 3,
 };
 /* No link is followed (-ELOOP), and no device or FIFO waits. */
 int cl_file_open(const char *path, int how);

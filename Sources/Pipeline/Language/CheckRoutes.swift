@@ -180,22 +180,51 @@ extension Checker {
         for entry in entries where !reporter.isFull {
             if isDuplicate("`routes`", entry.headSpan, firstAt: first) { continue }
             guard let words = arguments(of: entry) else { continue }
-            guard let kind = words.first, kind.text == "file" else {
+            switch words.first?.text {
+            case "file"?: checkRouteFile(words)
+            case "push"?: checkPushes(words)
+            default:
                 report(
                     ClauseFailure(
                         progress: 0, message: words.first.map { "unexpected \(quoted($0.text))" },
-                        expected: ["`file`"], candidates: ["file"]), words, of: entry.keyword)
+                        expected: ["`file`", "`push`"], candidates: ["file", "push"]), words, of: entry.keyword)
                 continue
             }
-            guard let path = onlyWord(Array(words.dropFirst()), of: kind, expected: "the path of a state file") else {
-                continue
-            }
-            guard !path.text.isEmpty, path.text.utf8.count <= 4096 else {
-                reporter.error(path.span, "the path is empty or too long", expected: "1 to 4096 bytes")
-                continue
-            }
-            routesFile = Located(path.text, path.span)
             first = entry.headSpan
+        }
+    }
+
+    private func checkRouteFile(_ words: [WordSyntax]) {
+        let behind = Array(words.dropFirst())
+        watchesRoutes = behind.count == 2 && behind[1].text == "watch"
+        guard
+            let path = onlyWord(
+                watchesRoutes ? [behind[0]] : behind, of: words[0],
+                expected: behind.count > 1 ? "`watch`, or the end of the line" : "the path of a state file")
+        else { return }
+        guard !path.text.isEmpty, path.text.utf8.count <= 4096 else {
+            reporter.error(path.span, "the path is empty or too long", expected: "1 to 4096 bytes")
+            return
+        }
+        routesFile = Located(path.text, path.span)
+    }
+
+    /// What is pushed has to be kept: nothing else has it after a restart.
+    private func checkPushes(_ words: [WordSyntax]) {
+        guard words.count == 1 else {
+            reporter.error(words[1].span, "unexpected \(quoted(words[1].text))", expected: "the end of the line")
+            return
+        }
+        takesPushes = words[0].span
+        if node.stateDirectory == nil {
+            reporter.error(
+                words[0].span, "`routes push` needs a `state` directory: nothing else keeps what is pushed",
+                help: "add `state /var/lib/pipelined` to `node`")
+        }
+        if node.adminSocket == nil {
+            reporter.error(
+                words[0].span, "`routes push` needs an `admin` socket, by which routes are pushed",
+                help: "add `admin unix:/run/pipelined/admin.sock` to `node`")
         }
     }
 }

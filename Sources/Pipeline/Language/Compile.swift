@@ -11,6 +11,10 @@ package struct Compilation: Sendable {
     package let groups: [BackendsBlock]
     /// `routes file PATH`, as written: a relative path means relative to the file that has the line.
     package let routesFile: Located<String>?
+    /// The file is read whenever it changes, too.
+    package let watchesRoutes: Bool
+    /// `routes push`: routes come by `pipelined apply`.
+    package let takesPushes: Bool
     /// Where the entries of included files are, by their first words, such as `set blocked`.
     let origins: [String: ConfigLine]
     /// In source order.
@@ -45,7 +49,7 @@ package func compile(
     let reporter = Reporter()
     guard isReadable(text, at: 0, reporter) else {
         return Compilation(
-            program: nil, routes: [], groups: [], routesFile: nil, origins: [:], diagnostics: reporter.finish(),
+            program: nil, routes: [], groups: [], routesFile: nil, watchesRoutes: false, takesPushes: false, origins: [:], diagnostics: reporter.finish(),
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
     let grammar = Grammar(catalog)
@@ -60,6 +64,7 @@ package func compile(
     return Compilation(
         program: checker.makeProgram(), routes: checker.routes,
         groups: checker.groupNames.compactMap { checker.groups[$0] }, routesFile: checker.routesFile,
+        watchesRoutes: checker.watchesRoutes, takesPushes: checker.takesPushes != nil,
         origins: checker.origins(tree),
         diagnostics: reporter.finish(), source: source)
 }

@@ -10,7 +10,7 @@ import PipelineState
 /// Threading: the control thread.
 public final class LastGood {
     public let directory: String
-    private let store: StateStore
+    fileprivate let store: StateStore
     /// Nil: nothing was applied from here yet.
     public private(set) var last: LastUpdate?
     /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
@@ -191,5 +191,22 @@ private enum Facts {
         return LastUpdate(
             source: source, revision: fact("revision").flatMap { UInt64($0) }, actor: fact("actor") ?? "",
             at: fact("at").flatMap { UInt64($0) } ?? 0)
+    }
+}
+
+extension LastGood {
+    /// Objects as they are applied, a page at a time, in the order of ids.
+    /// - Returns: what to go on behind; nil: that was the last page.
+    public func page(
+        _ kind: StateKind, behind id: [UInt8]?, count: Int, _ body: (UnsafeRawBufferPointer) -> Void
+    ) -> [UInt8]? {
+        let applied = StoredApplied(store: store)
+        return store.page(RecordKind.desired(kind), behind: id, count: count) { id, text in
+            switch applied.find(kind, id)?.version {
+            case nil, .desired?: body(text)
+            case .earlier?, .nothing?: break
+            case .text(let other)?: other.withUnsafeBytes(body)
+            }
+        }
     }
 }

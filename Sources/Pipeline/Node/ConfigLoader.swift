@@ -33,6 +33,8 @@ package struct LoadedNode {
     var problems: [String] = []
     /// The config file, and what it includes.
     var files: [String] = []
+    /// Nil: the config has no `state`.
+    var desired: DesiredState?
     /// Addresses of this node's instances that are bound to an interface in desired state.
     var bound: [BoundAddress] = []
 
@@ -59,6 +61,8 @@ struct ReadConfig {
     var stateFile: (path: String, place: Located<String>)?
     /// Objects of it that can't be read.
     var rejected = 0
+    /// Of a node that keeps desired state, in place of ``state``; nil: its source tells by itself.
+    var update: ReadUpdate?
 
     /// The documents to apply together. A state file that is no longer named counts as empty.
     var documents: [StateDocument] { [blocks, state ?? .empty(.state)] }
@@ -80,10 +84,11 @@ package enum ConfigLoader {
     static let shownProblems = 100
 
     /// - Throws: if the config file itself can't be read.
+    /// - Parameter open: for a node that is to run: opens the store of its desired state, if it has one.
     package static func load(
-        _ path: String, filters: [any Filter.Type] = catalog
+        _ path: String, filters: [any Filter.Type] = catalog, keeping open: OpenKept? = nil
     ) throws(FileError) -> LoadedConfig {
-        load(try Files.read(path, limit: SourceText.limit), file: path, filters: filters)
+        load(try Files.read(path, limit: SourceText.limit), file: path, filters: filters, keeping: open)
     }
 
     package static func readStateFile(_ path: String) throws(FileError) -> [UInt8] {
@@ -95,9 +100,12 @@ package enum ConfigLoader {
     ///   - readState: reads a state file.
     package static func load(
         _ text: [UInt8], file: String, filters: [any Filter.Type] = catalog,
-        readState: ReadState = ConfigLoader.readStateFile
+        readState: ReadState = ConfigLoader.readStateFile, keeping open: OpenKept? = nil
     ) -> LoadedConfig {
-        var read = read(text, file: file, filters: filters, readState: readState)
+        var read = read(text, file: file, filters: filters, readState: readState, keepsState: open != nil)
+        if let open, let program = read.compilation.program, program.node.stateDirectory != nil {
+            return load(&read, program, open)
+        }
         let routing = RoutingState(seed: read.seed)
         if let program = read.compilation.program { ListenerPlan.prepare(routing, for: program) }
         let report = routing.apply(together: read.documents)
@@ -112,6 +120,20 @@ package enum ConfigLoader {
         loaded.node?.problems = RunningNode.lines(read.compilation)
         loaded.node?.files = read.compilation.source.files
         loaded.node?.bound = read.bound(program)
+        return loaded
+    }
+
+    private static func load(_ read: inout ReadConfig, _ program: Program, _ open: OpenKept) -> LoadedConfig {
+        let restored = read.compilation.hasErrors ? nil : restore(&read, program, open)
+        var loaded = LoadedConfig(compilation: read.compilation, node: nil)
+        guard let (routing, desired) = restored, !loaded.hasErrors else { return loaded }
+        loaded.node = LoadedNode(
+            program: program, routing: routing, listeners: ListenerPlan.listeners(program, RequestedPorts(routing)),
+            revision: desired.last?.revision)
+        loaded.node?.problems = RunningNode.lines(read.compilation)
+        loaded.node?.files = read.compilation.source.files
+        loaded.node?.bound = routing.boundAddresses(of: desired.kept.objects)
+        loaded.node?.desired = desired
         return loaded
     }
 
@@ -133,7 +155,7 @@ package enum ConfigLoader {
     /// - Parameter running: the running program, whose unchanged limits the new one reuses.
     static func read(
         _ text: [UInt8], file: String, filters: [any Filter.Type], running: Program? = nil,
-        readState: ReadState = ConfigLoader.readStateFile
+        readState: ReadState = ConfigLoader.readStateFile, keepsState: Bool = false
     ) -> ReadConfig {
         var compilation = compiled(text, file: file, filters, reusingBlocksOf: running)
         let seed = HashSeed.random()
@@ -143,7 +165,11 @@ package enum ConfigLoader {
         if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
         let blocks = RouteBlocks.judge(judge, seed, &compilation)
         var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
-        read.readState(seed, readState)
+        if keepsState, read.compilation.program?.node.stateDirectory != nil {
+            read.readUpdate(readState)
+        } else {
+            read.readState(seed, readState)
+        }
         return read
     }
 

@@ -116,6 +116,8 @@ struct ControlLoop: ~Copyable {
         case .serving:
             node.record(signal: SignalNumber.name(signal), from: peer, "the node drains")
             node.isStopping = true
+            // The node that follows goes on with it.
+            node.desired = nil
             node.interception?.end()
             manager.stopping()
             let timeout = node.program.node.drainTimeout

@@ -4,9 +4,11 @@ import PipelineExport
 import PipelineHost
 import PipelineJournal
 import PipelineLanguage
+import PipelineLastGood
 import PipelineLedger
 import PipelineRouting
 import PipelineRuntime
+import PipelineState
 import PipelineText
 
 /// How the last reload went, for `status`.
@@ -81,6 +83,7 @@ extension RunningNode {
             }
             if order.isReused(by: reading) { read.reportReused() }
         }
+        let update = try prepare(read, isConfirmed: isConfirmed)
         if let stage = program.prepare(workers: fleet.workers.count, fleet.services) {
             throw ReloadRefusal(
                 message: "not enough memory for `\(stage)`; give the process more, or lower `workers`")
@@ -94,18 +97,22 @@ extension RunningNode {
         }
         let logs = try stageLogs(program, staged)
         let flows = try stageFlows(program, staged)
+        do throws(ReloadRefusal) { try keep(update) } catch {
+            listeners.abandon(staged)
+            throw error
+        }
         let before = routeCount
-        let report = apply(&read, program)
+        let report = apply(&read, program, update)
         names.follow(program, routing)
         self.program = program
         writer.choose(program.node)
         writer.moveConnections(logs)
         writer.moveEvents(logs)
-        revision = read.state?.revision
+        revision = desired.map { $0.last?.revision } ?? read.state?.revision
         order.applied(read.reading)
         problems = RunningNode.lines(read.compilation)
         configFiles = read.compilation.source.files
-        bound = read.bound(program)
+        bound = desired.map { routing.boundAddresses(of: $0.kept.objects) } ?? read.bound(program)
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.apply(plan, staged, now: Instant(nanoseconds: cl_now()))
         publish()
@@ -115,7 +122,8 @@ extension RunningNode {
         sayReloaded(by, report, before)
         say(change)
         sayFixed(awaitingStart)
-        return AppliedReload(report: report, actor: read.state.flatMap { $0.actor.isEmpty ? nil : $0.actor })
+        let actor = read.state?.actor ?? read.update?.update?.actor ?? ""
+        return AppliedReload(report: report, actor: actor.isEmpty ? nil : actor)
     }
 
     /// The last step that may refuse the reload, since a created ledger stays.
@@ -144,7 +152,8 @@ extension RunningNode {
     private func readConfig() throws(ReloadRefusal) -> ReadConfig {
         do throws(FileError) {
             let text = try Files.read(configPath, limit: SourceText.limit)
-            return ConfigLoader.read(text, file: configPath, filters: program.catalog, running: program)
+            return ConfigLoader.read(
+                text, file: configPath, filters: program.catalog, running: program, keepsState: desired != nil)
         } catch {
             throw ReloadRefusal(message: "can't read the config: \(error)")
         }
@@ -154,14 +163,41 @@ extension RunningNode {
 
     /// Applies the routes: positions and counters of unchanged ones continue (R11), and owners keep their names (R5).
     /// Blocks and state file are one change.
-    private func apply(_ read: inout ReadConfig, _ program: Program) -> ApplyReport {
+    private func apply(_ read: inout ReadConfig, _ program: Program, _ update: LastGood.Prepared?) -> ApplyReport {
         ListenerPlan.prepare(routing, for: program)
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
-        let report = routing.apply(together: read.documents, at: now)
+        var report = routing.apply(together: desired == nil ? read.documents : [read.blocks], at: now)
         read.report(applied: report.problems)
-        drains.update(report.drains, now: now)
+        if let desired {
+            desired.source = read.source
+            desired.refusal = nil
+            if let update {
+                report = desired.kept.apply(update, to: routing, at: now)
+                desired.note(report)
+            }
+        }
+        drains.update(routing.currentDrains, now: now)
         return report
+    }
+
+    // MARK: Desired state that is kept
+
+    /// What the source says now, compared with what is kept; nil: it tells by itself, or nothing is kept.
+    private func prepare(_ read: ReadConfig, isConfirmed: Bool) throws(ReloadRefusal) -> LastGood.Prepared? {
+        guard let desired, let said = read.update else { return nil }
+        guard let update = said.update else { throw ReloadRefusal(message: said.failure ?? "no routes can be read") }
+        do throws(UpdateRefusal) {
+            return try desired.kept.prepare(
+                update, from: read.source.name, UpdateOptions(isConfirmed: isConfirmed), now: cl_wall_clock())
+        } catch {
+            throw ReloadRefusal(message: "\(error.problem); if that is meant, run `pipelined reload --confirm`")
+        }
+    }
+
+    private func keep(_ update: LastGood.Prepared?) throws(ReloadRefusal) {
+        guard let desired, let update else { return }
+        do throws(StateFault) { try desired.kept.keep(update) } catch { throw ReloadRefusal(message: error.message) }
     }
 
     // MARK: Reporting

@@ -49,7 +49,11 @@ package final class RunningNode {
     package internal(set) var revision: UInt64?
     var order = StateOrder()
     /// Who takes desired state that is pushed to this node.
-    package var stateDoor: any StateDoor { StateOfFiles(order.path, config: configPath) }
+    package var stateDoor: any StateDoor {
+        desired.map { PushedState(self, $0) } ?? StateOfFiles(order.path, config: configPath)
+    }
+    /// Nil: the config has no `state`.
+    package internal(set) var desired: DesiredState?
     /// Nil: the config has no `state`.
     package internal(set) var journal: Journal?
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
@@ -205,6 +209,7 @@ package final class RunningNode {
         revision = node.revision
         order.applied(node.reading)
         problems = node.problems
+        desired = node.desired
         configFiles = node.files
         bound = node.bound
     }
@@ -286,6 +291,7 @@ package final class RunningNode {
         if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
+        tidyState()
         if mayReset { resets.add(prober.takeResets()) }
         if resets.isDue, isSettled { publishGeneration(now) }
         names.collect()

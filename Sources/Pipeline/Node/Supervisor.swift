@@ -3,6 +3,8 @@ import Pipeline
 import PipelineFlows
 import PipelineHost
 import PipelineJournal
+import PipelineLastGood
+import PipelineState
 import PipelineLanguage
 import PipelineRuntime
 import PipelineText
@@ -140,7 +142,10 @@ package struct Supervisor: ~Copyable {
 
     private func loadNode() -> LoadedNode? {
         do throws(FileError) {
-            let loaded = try ConfigLoader.load(path, filters: filters)
+            let log = log
+            let loaded = try ConfigLoader.load(path, filters: filters) { directory throws(StateFault) in
+                try Supervisor.openKept(directory, log)
+            }
             say(loaded)
             if loaded.node == nil { sayNotStarted(["\(path) has errors"]) }
             return loaded.node
@@ -148,6 +153,24 @@ package struct Supervisor: ~Copyable {
             sayNotStarted(["\(error)"])
             return nil
         }
+    }
+
+    /// How long another node may take to let go of the store, as one that begins to drain does.
+    private static let storePatience = TimeSpan.seconds(10)
+
+    private static func openKept(_ directory: String, _ log: ControlLog) throws(StateFault) -> LastGood {
+        let end = Instant(nanoseconds: cl_now()) + Supervisor.storePatience
+        var hasSaid = false
+        let (kept, notices) = try LastGood.open(directory) { process in
+            if !hasSaid {
+                hasSaid = true
+                let who = process.map { "process \($0)" } ?? "another process"
+                log.say("state_locked", "\(directory): \(who) has it open: waiting up to \(Supervisor.storePatience.milliseconds / 1000) s")
+            }
+            return Instant(nanoseconds: cl_now()) < end
+        }
+        for notice in notices { log.say(notice.event, notice.text) }
+        return kept
     }
 
     /// Reports config errors: with source lines on a terminal, else as events, so that standard error is all JSON.

@@ -26,6 +26,15 @@ extension StateDocument {
     }
 }
 
+extension RoutingState {
+    /// The same of objects: by this node's instances, whatever others there are.
+    public func boundAddresses(of objects: some DesiredObjects) -> [BoundAddress] {
+        guard !instances.here.isEmpty else { return [] }
+        let ids = Set(instances.here.map { Array($0.utf8) })
+        return StateDocument.some([.instance: ids], of: objects, seed: seed).document?.boundAddresses(node: nodeName) ?? []
+    }
+}
+
 extension ObjectDraft {
     /// IFNAMSIZ is 16, with its NUL.
     private static let longestInterface = 15

@@ -160,6 +160,9 @@ public final class RoutingState {
     /// again.
     public func forgetDrains(where isDone: (RouteDrain) -> Bool) { drains.forget(store, isDone) }
 
+    /// What is to be ended, see ``RouteDrain``.
+    public var currentDrains: [RouteDrain] { drains.list }
+
     /// R9: where to listen for envs with a dedicated address: the ports of their routes that use it, in order.
     public var dedicatedListeners: [DedicatedListener] {
         let seen = Set(ipv4Routes.compactMap(dedicatedListener))

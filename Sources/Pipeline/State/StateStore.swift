@@ -104,7 +104,7 @@ public final class StateStore {
     public func count(_ kind: UInt8) -> Int { counts[Int(kind)] }
 
     /// The newest of what changed, in order.
-    private func changes(of kind: UInt8) -> [Record] {
+    func changes(of kind: UInt8) -> [Record] {
         var changes: [Record] = []
         live.visit { if $0.kind == kind { changes.append($0) } }
         frozen?.visit {

@@ -1,0 +1,84 @@
+import CLinux
+import Pipeline
+import PipelineHost
+import PipelineLastGood
+import PipelineRouting
+import PipelineState
+
+/// Where routes come from, beside `route` blocks: as the config says.
+package enum RouteSource: Equatable, Sendable {
+    case none
+    case file(String)
+    case push
+
+    /// As last good and the journal have it.
+    package var name: String {
+        switch self {
+        case .none: "none"
+        case .file(let path): "file \(path)"
+        case .push: "push"
+        }
+    }
+}
+
+/// Desired state of a running node with `state`: what is kept, where it comes from, and what is wrong in it.
+///
+/// Threading: the control thread.
+package final class DesiredState {
+    let kept: LastGood
+    package internal(set) var source: RouteSource
+    package private(set) var problems = ProblemList()
+    /// Why the newest update of the source is not in force; nil: it is.
+    package internal(set) var refusal: String?
+    var held: HeldUpdate?
+
+    init(_ kept: LastGood, _ source: RouteSource) {
+        self.kept = kept
+        self.source = source
+    }
+
+    package var last: LastUpdate? { kept.last }
+    package func count(_ kind: StateKind) -> Int { kept.count(kind) }
+    package var otherwise: Int { kept.otherwise }
+    package var directory: String { kept.directory }
+    package var figures: StateStore.Figures { kept.figures }
+    /// What is wrong with the store itself.
+    package var storeProblem: String? {
+        if let fault = kept.fault { return fault.message }
+        return kept.isOnReserve
+            ? "\(kept.directory): the disk is full: changes are kept in the reserve, and refused once that is used up; make room"
+            : nil
+    }
+
+    func note(_ report: ApplyReport) { problems.take(report) }
+}
+
+/// A push that a guard holds (R29).
+struct HeldUpdate {
+    let id: String
+    let upload: StateUpload
+    let push: StatePush
+    let why: String
+    /// Nanoseconds since 1970.
+    let since: UInt64
+}
+
+/// What is wrong with objects, as far as the last changes that reached them said. Bounded.
+package struct ProblemList {
+    private static let limit = 1000
+    private var lines: [String: [String]] = [:]
+
+    package var list: [String] { lines.sorted { $0.key < $1.key }.flatMap(\.value) }
+
+    /// Replaces what is known of the objects that a run has decided about.
+    mutating func take(_ report: ApplyReport) {
+        if report.isWhole { lines = [:] }
+        for (kind, objects) in report.applied {
+            for id in objects.keys { lines["\(kind.list.dropLast()) \(id)"] = nil }
+        }
+        for problem in report.problems.list where problem.severity != .warning || lines.count < ProblemList.limit {
+            guard lines.count < ProblemList.limit else { return }
+            lines["\(problem.object.rawValue) \(problem.id ?? "")", default: []].append("\(problem)")
+        }
+    }
+}

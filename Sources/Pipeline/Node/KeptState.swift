@@ -1,0 +1,115 @@
+import CLinux
+import Pipeline
+import PipelineHost
+import PipelineLanguage
+import PipelineLastGood
+import PipelineRouting
+import PipelineState
+
+/// Bytes that an update refers to.
+private final class KeptBytes {
+    let memory: UnsafeMutableBufferPointer<UInt8>
+    init(_ bytes: [UInt8]) {
+        memory = .allocate(capacity: bytes.count)
+        _ = memory.initialize(from: bytes)
+    }
+    deinit { memory.deallocate() }
+}
+
+/// What the source of routes says, for a node that keeps desired state.
+struct ReadUpdate {
+    var update: StateUpdate?
+    var problems = RouteProblems()
+    /// Why there is none; nil: there is, or the source tells by itself.
+    var failure: String?
+
+    /// - Parameter bytes: of a document.
+    static func read(_ bytes: [UInt8], _ path: String) -> ReadUpdate {
+        let kept = KeptBytes(bytes)
+        let (update, problems) = StateUpdate.read(
+            UnsafeBufferPointer(kept.memory), keptBy: kept, as: .document)
+        let fatal = problems.list.last { $0.severity == .fatal }
+        return ReadUpdate(update: update, problems: problems, failure: fatal.map { "the state file \(path) can't be used: \($0)" })
+    }
+
+    static func read(file path: String, _ read: ConfigLoader.ReadState) -> ReadUpdate {
+        do throws(FileError) {
+            return ReadUpdate.read(try read(path), path)
+        } catch {
+            return ReadUpdate(failure: "can't read the state file \(error.path): \(error.problem); \(error.remedy)")
+        }
+    }
+
+    /// Nothing: the config names no source.
+    static var nothing: ReadUpdate {
+        read(Array("{\"format\":\"\(StateDocument.format)\",\"envs\":[],\"instances\":[],\"routes\":[]}".utf8), "")
+    }
+}
+
+extension ReadConfig {
+    var source: RouteSource {
+        if compilation.takesPushes { return .push }
+        return stateFile.map { .file($0.path) } ?? .none
+    }
+
+    mutating func readUpdate(_ read: ConfigLoader.ReadState) {
+        if let named = compilation.routesFile {
+            let path = configPath(named.value, from: compilation.source.file(of: named.span.start))
+            stateFile = (path, named)
+            update = ReadUpdate.read(file: path, read)
+        } else if !compilation.takesPushes {
+            update = .nothing
+        }
+    }
+}
+
+extension ConfigLoader {
+    /// Opens the store of a node.
+    package typealias OpenKept = (String) throws(StateFault) -> LastGood
+
+    /// Goes on where the node ended, and takes what its source says now.
+    static func restore(_ read: inout ReadConfig, _ program: Program, _ open: OpenKept) -> (RoutingState, DesiredState)? {
+        guard let directory = program.node.stateDirectory else { return nil }
+        let kept: LastGood
+        do throws(StateFault) {
+            kept = try open(directory)
+        } catch {
+            read.compilation.report(Diagnostic(.error, at: SourceSpan(0, 0), "state: \(error.message)"))
+            return nil
+        }
+        let routing = RoutingState(seed: kept.seed)
+        ListenerPlan.prepare(routing, for: program)
+        let desired = DesiredState(kept, read.source)
+        let wasEmpty = kept.isEmpty
+        var ofBlocks = ApplyReport()
+        let blocks = read.blocks
+        desired.note(kept.restore(routing) { ofBlocks = routing.apply(together: [blocks]) })
+        read.report(applied: ofBlocks.problems)
+        guard let update = read.update else { return (routing, desired) }
+        if let refusal = take(update, desired, routing) {
+            desired.refusal = refusal
+            let remedy =
+                wasEmpty ? "a node that has applied nothing yet needs it" : "the node serves what it applied last"
+            read.compilation.report(
+                Diagnostic(
+                    wasEmpty && read.source != .none ? .error : .warning, at: read.stateFile?.place.span ?? SourceSpan(0, 0), refusal,
+                    help: [remedy]))
+        }
+        return (routing, desired)
+    }
+
+    /// Why it is not in force; nil: it is.
+    private static func take(_ read: ReadUpdate, _ desired: DesiredState, _ routing: RoutingState) -> String? {
+        guard let update = read.update else { return read.failure }
+        do throws(UpdateRefusal) {
+            // Without a source there are no routes but the config's own.
+            let options = UpdateOptions(isConfirmed: desired.source == .none)
+            let prepared = try desired.kept.prepare(update, from: desired.source.name, options, now: cl_wall_clock())
+            do throws(StateFault) { try desired.kept.keep(prepared) } catch { return error.message }
+            desired.note(desired.kept.apply(prepared, to: routing))
+            return nil
+        } catch {
+            return "\(error.problem); \(error.remedy)"
+        }
+    }
+}
