@@ -99,7 +99,15 @@ enum UpdateProperties {
         guard problems.omitted == 0 else { return nil }
         let nameless = problems.list.contains { $0.severity == .rejected && $0.id == nil }
         guard nameless == (splitProblems.rejected > 0) else { return "one reader rejects what has no id" }
+        let places = Set(problems.list.map(place))
+        if let other = splitProblems.list.first(where: { !places.contains(place($0)) }) {
+            return "\(other), the other reader says \(problems.list)"
+        }
         return rebuilt(split, document, problems)
+    }
+
+    private static func place(_ problem: RouteProblem) -> String {
+        "\(problem.severity) \(problem.object) \(problem.field ?? "-") \(problem.origin as Any): \(problem.problem)"
     }
 
     private static func rebuilt(

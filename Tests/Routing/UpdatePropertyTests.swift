@@ -17,7 +17,12 @@ struct UpdatePropertyTests {
         var random = SplitMix64(seed: seed)
         for step in 0..<150 {
             let text = RandomUpdate.text(&random)
-            expect(Array(text.utf8), "seed \(seed) step \(step): \(text)")
+            var bytes = Array(text.utf8)
+            expect(bytes, "seed \(seed) step \(step): \(text)")
+            // Most places and problems behind a byte that is wrong are those of the text.
+            let place = Int.random(in: bytes.indices, using: &random)
+            bytes[place] = [0x22, 0x7B, 0x5D, 0x2C, 0x30, 0x0A, 0x5C, 0xC3].randomElement(using: &random) ?? 0
+            expect(bytes, "seed \(seed) step \(step), byte \(place) changed: \(text)")
         }
     }
 
@@ -109,7 +114,7 @@ private enum RandomUpdate {
         [
             "", "", "", ", \"x\": 1, \"x\": 2", ", \"route_id\": \"r9\"", ", \"x\": \"\\udc00\"",
             ", \"proxy_protocol\": \"v2\"",
-            ", \"x\": {\"y\": [1, {}]}",
+            ", \"x\": {\"y\": [1, {}]}", ",\n\t\"x\" : true\n", ", \"x\": 1.5",
         ].any(&random)
     }
 }
