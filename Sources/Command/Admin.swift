@@ -11,12 +11,16 @@ struct AdminOptions: ParsableArguments {
     var json = false
 
     /// Prints the answer and ends with its exit code.
-    /// - Parameter body: what follows the request.
-    func ask(_ command: AdminRequest.Command, body: [UInt8] = []) throws {
-        try AdminOptions.ask(AdminRequest(command, isText: !json), body: body, at: admin)
+    /// - Parameters:
+    ///   - body: what follows the request.
+    ///   - errors: where a refusal in words goes.
+    func ask(_ command: AdminRequest.Command, body: [UInt8] = [], errorsTo errors: Int32 = 1) throws {
+        try AdminOptions.ask(AdminRequest(command, isText: !json), body: body, at: admin, errorsTo: errors)
     }
 
-    static func ask(_ request: AdminRequest, body: [UInt8] = [], at socket: String) throws {
+    static func ask(
+        _ request: AdminRequest, body: [UInt8] = [], at socket: String, errorsTo errors: Int32 = 1
+    ) throws {
         let answer: AdminConnection.Answer
         do throws(AdminConnection.Unreachable) {
             answer = try AdminConnection.ask(request, body: body, at: socket)
@@ -24,8 +28,7 @@ struct AdminOptions: ParsableArguments {
             Output.error("error: \(error)")
             throw ExitCode.unreachable
         }
-        // An error is none of the document that was asked for.
-        Output.write(answer.bytes, to: answer.isError ? 2 : 1)
+        Output.write(answer.bytes, to: answer.isError ? errors : 1)
         if answer.exit != 0 { throw ExitCode(answer.exit) }
     }
 }

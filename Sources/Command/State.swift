@@ -37,14 +37,14 @@ struct Apply: ParsableCommand {
     }
 
     func run() throws {
-        if let confirm { return try options.ask(.confirm(id: confirm)) }
+        if let confirm { return try options.ask(.confirm(id: confirm), errorsTo: 2) }
         guard let file else { return }
         let bytes = try Output.read(file, limit: StateUpload.longest)
         guard !bytes.isEmpty else {
             Output.error("error: \(file == "-" ? "standard input" : file) is empty")
             throw ExitCode.wrongInput
         }
-        try options.ask(.apply(length: bytes.count, isOlder: older), body: bytes)
+        try options.ask(.apply(length: bytes.count, isOlder: older), body: bytes, errorsTo: 2)
     }
 }
 
@@ -66,6 +66,8 @@ struct State: ParsableCommand {
         var admin = NodeSettings.usualAdminSocket
 
         // As text it comes behind an exit code, so that nobody has to look into it for an error.
-        func run() throws { try AdminOptions.ask(AdminRequest(.exportState, isText: true), at: admin) }
+        func run() throws {
+            try AdminOptions.ask(AdminRequest(.exportState, isText: true), at: admin, errorsTo: 2)
+        }
     }
 }
