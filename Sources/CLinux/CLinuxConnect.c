@@ -87,16 +87,24 @@ int cl_silence_of(int fd, struct cl_silence *out) {
     return 0;
 }
 
-/* The source of a socket that connects in another's name. Its port is taken at connect, where more are free. */
-static int bind_as(int fd, const struct cl_endpoint *from) {
+/* Gives a socket its source address; its port is taken at connect, where more are free (IP_BIND_ADDRESS_NO_PORT). */
+static int bind_to(int fd, const struct cl_endpoint *from) {
     struct sockaddr_storage address;
     struct cl_endpoint any_port = {from->high, from->low, 0};
     socklen_t length = to_sockaddr(&any_port, &address);
-    int failed = cl_set_transparent(fd);
-    if (failed == 0 && set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1) < 0) failed = -errno;
-    if (failed == 0 && bind(fd, (struct sockaddr *)&address, length) < 0) failed = -errno;
-    return failed;
+    if (bind(fd, (struct sockaddr *)&address, length) == 0) return 0;
+    /* At connect EADDRNOTAVAIL says that no port is left. */
+    return errno == EADDRNOTAVAIL ? -ENXIO : -errno;
 }
+
+static int take_source(int fd, const struct cl_way *way) {
+    int failed = way->is_foreign ? cl_set_transparent(fd) : 0;
+    if (failed == 0 && set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1) < 0) failed = -errno;
+    return failed == 0 ? bind_to(fd, &way->from) : failed;
+}
+
+/* IPv4's connect refuses so a source that can't send there: a loopback address, or one that has gone since. */
+static int of_source(int failed) { return failed == -EINVAL ? -ENXIO : failed; }
 
 /* The ports that a socket may come from: all, but for the one that it connects to. On an address of this host, where nobody
    listens, it could else find itself there, and be connected. What is left is two halves: one in turn. 0: the system's. */
@@ -140,15 +148,16 @@ static int connect_beside(int fd, const struct cl_endpoint *to, uint32_t range) 
     return -errno;
 }
 
-static int begin_connect(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
-    const struct cl_connect_options *options) {
+int cl_connect_by(
+    const struct cl_endpoint *to, const struct cl_way *way, const struct cl_connect_options *options) {
     int fd = socket(is_v4(to) ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
     int failed = set_stream_options(fd, options->congestion);
-    if (failed == 0 && mark != 0 && set(fd, SOL_SOCKET, SO_MARK, (int)mark) < 0) failed = -errno;
-    if (failed == 0 && from != NULL) failed = bind_as(fd, from);
+    if (failed == 0 && way->mark != 0 && set(fd, SOL_SOCKET, SO_MARK, (int)way->mark) < 0) failed = -errno;
+    if (failed == 0 && way->has_source) failed = take_source(fd, way);
     if (failed == 0) failed = connect_beside(fd, to, options->port_range);
     if (failed < 0) {
+        if (way->has_source) failed = of_source(failed);
         close(fd);
         return failed;
     }
@@ -165,21 +174,24 @@ uint32_t cl_local_port_range(void) {
 }
 
 int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options) {
-    return begin_connect(to, NULL, 0, options);
+    struct cl_way any = {0};
+    return cl_connect_by(to, &any, options);
 }
 
-int cl_connect_again(int fd, const struct cl_endpoint *to, const struct cl_connect_options *options) {
+int cl_connect_again(
+    int fd, const struct cl_endpoint *to, const struct cl_way *way, const struct cl_connect_options *options) {
     struct sockaddr_storage address;
     socklen_t length = to_sockaddr(to, &address);
-    int failed = 0;
+    /* It is bound there, but IPv6 asks at bind alone whether the address is still this host's. */
+    int failed = way->has_source ? bind_to(fd, &way->from) : 0;
     /* It still has the ports of its last connect, which was to the same place. */
-    if (connect(fd, (struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS)
+    if (failed == 0 && (connect(fd, (struct sockaddr *)&address, length) == 0 || errno == EINPROGRESS))
         failed = ranges_are_refused && is_among(to->port, options->port_range) && is_self(fd, to) ? -ECONNREFUSED : 0;
-    else
+    else if (failed == 0)
         failed = errno == EADDRNOTAVAIL ? connect_beside(fd, to, options->port_range) : -errno;
     if (failed == 0) return fd;
     close(fd);
-    return failed;
+    return way->has_source ? of_source(failed) : failed;
 }
 
 int cl_unacknowledged(int fd) {
@@ -192,7 +204,14 @@ int cl_disconnect(int fd) {
     return result(connect(fd, &nothing, sizeof nothing));
 }
 
-int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
-    const struct cl_connect_options *options) {
-    return begin_connect(to, from, mark, options);
+int cl_may_connect_as_others(void) {
+    int failed = 0;
+    for (int v6 = 0; v6 < 2 && failed == 0; v6++) {
+        int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        /* What the host does not have, nobody connects by. */
+        if (fd < 0) continue;
+        failed = cl_set_transparent(fd);
+        close(fd);
+    }
+    return failed;
 }

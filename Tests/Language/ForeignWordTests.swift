@@ -17,12 +17,19 @@ import Testing
     @Test(
         "balances",
         arguments: [
-            ("leastconn", "least_connections"), ("source", "consistent_hash"), ("roundrobin", "round_robin"),
-            ("ip_hash", "consistent_hash"), ("random", "random_of_two"),
+            ("leastconn", "least_connections"), ("roundrobin", "round_robin"), ("ip_hash", "consistent_hash"),
+            ("random", "random_of_two"),
         ])
     func balances(theirs: String, ours: String) {
         #expect(help("pipeline a {\n    backend  \(theirs)\n}\n").contains("write `\(ours)`"))
         #expect(help("route {\n    balance  \(theirs)\n}\n").contains("write `\(ours)`"))
+    }
+
+    @Test("`balance source` is a balance; the clause `source` is an address")
+    func source() {
+        #expect(help("route {\n    balance  source\n}\n").contains("write `consistent_hash`"))
+        let compilation = compile(Array("pipeline a {\n    backend  source\n}\n".utf8), file: "x", catalog: catalog)
+        #expect(compilation.diagnostics.contains { $0.expected?.contains("an address") == true })
     }
 
     @Test(

@@ -74,7 +74,7 @@ import Testing
                     ("backend", "[::1]:80 max 9", "[::1]:81 max 9"), ("proxy_protocol", "v2", "v1"),
                     ("backend_expects_proxy_protocol", "true", "false"), ("allow_non_tls", "true", "false"),
                     ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
-                    ("queue", "1 for 1s", "2 for 1s"), ("idle_timeout", "1m", "off"),
+                    ("queue", "1 for 1s", "2 for 1s"), ("idle_timeout", "1m", "off"), ("source", "::1", "client"),
                 ]
             ),
             (
@@ -83,7 +83,7 @@ import Testing
                     ("backend", "[::1]:80 max 9", "[::1]:80 max 9 weight 2"), ("proxy_protocol", "v2", "off"),
                     ("backend_expects_proxy_protocol", "true", "false"),
                     ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
-                    ("queue", "1 for 1s", "1 for 2s"), ("idle_timeout", "1m", "off"),
+                    ("queue", "1 for 1s", "1 for 2s"), ("idle_timeout", "1m", "off"), ("source", "::1 ::2", "off"),
                 ]
             ),
         ]

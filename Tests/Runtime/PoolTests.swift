@@ -31,10 +31,7 @@ struct PipeKernel: Kernel {
     func originalDestination(_ descriptor: Descriptor) -> Endpoint? { nil }
     func interface(of descriptor: Descriptor) -> UInt32 { 0 }
     func isOwn(_ address: IPAddress) -> Bool { false }
-    func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome { Outcome(-111) }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome {
-        Outcome(-111)
-    }
+    func connect(_ backend: BackendAddress, _ way: UpstreamWay, on idle: Descriptor) -> Outcome { Outcome(-111) }
     func setLowWater(_ descriptor: Descriptor, _ bytes: Int) {}
     func isDelivered(_ descriptor: Descriptor) -> Bool { false }
     func disconnect(_ descriptor: Descriptor) -> Bool { false }

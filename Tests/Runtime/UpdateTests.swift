@@ -186,8 +186,7 @@ private struct QuietKernel: Kernel {
         asked += 1
         return ownsAll
     }
-    func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome { none }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome { none }
+    func connect(_ backend: BackendAddress, _ way: UpstreamWay, on idle: Descriptor) -> Outcome { none }
     func guardAgainstDeath(_ descriptor: Descriptor) {}
     func capBuffers(_ descriptor: Descriptor) {}
     func silence(of descriptor: Descriptor) -> PeerSilence? { nil }

@@ -58,8 +58,9 @@ struct UpstreamSocketsTests {
         holds(bench.sockets.idleCount == 2)
         let others: [UpstreamKey] = [
             .backend(Self.first, of: 8), .backend(Self.second, of: 7), .backend(Self.otherPort, of: 7),
-            .backend(Self.first, of: nil), .direct(Self.first.endpoint, from: nil, of: 7),
-            .direct(Self.first.endpoint, from: Self.second.endpoint.address, of: 7),
+            .backend(Self.first, of: nil), .direct(Self.first.endpoint, of: 7),
+            .direct(Self.first.endpoint, isForeign: true, of: 7), .backend(Self.first, of: 7, from: 1),
+            .single(Self.first),
         ]
         for (number, other) in others.enumerated() {
             let opened = try bench.open(other)
@@ -69,28 +70,28 @@ struct UpstreamSocketsTests {
         }
         holds(try bench.open(Self.key).socket == 11)
         holds(try bench.open(Self.key).socket == 10)
-        holds(try bench.open(Self.key).socket == 18)
+        holds(try bench.open(Self.key).socket == 20)
     }
 
     @Test("S24: on egress a socket goes only to the same instance's next connection to the same destination")
     func egress() throws {
         var bench = try Bench(idleSockets: 4)
         let destination = Self.first.endpoint
-        let mine = UpstreamKey.direct(destination, from: nil, of: 3)
+        let mine = UpstreamKey.direct(destination, of: 3)
         let opened = try bench.open(mine)
         holds(bench.end(opened.place))
-        let unknown = try bench.open(.direct(destination, from: nil, of: InstanceIdentity.unknown))
+        let unknown = try bench.open(.direct(destination, of: InstanceIdentity.unknown))
         holds(unknown.socket != opened.socket)
         holds(!bench.end(unknown.place), "nobody's socket is kept")
-        holds(try bench.open(.direct(destination, from: nil, of: 4)).socket != opened.socket)
-        holds(try bench.open(.direct(Self.second.endpoint, from: nil, of: 3)).socket != opened.socket)
+        holds(try bench.open(.direct(destination, of: 4)).socket != opened.socket)
+        holds(try bench.open(.direct(Self.second.endpoint, of: 3)).socket != opened.socket)
         holds(try bench.open(mine).socket == opened.socket)
     }
 
     @Test("R27: no more idleSockets than there may be, none that is bound, and an entry for each connection")
     func bounds() throws {
         var bench = try Bench(connections: 2, idleSockets: 1)
-        let bound = try bench.open(.direct(Self.first.endpoint, from: Self.second.endpoint.address, of: 1))
+        let bound = try bench.open(.direct(Self.first.endpoint, isForeign: true, of: 1))
         let other = try bench.open(Self.key)
         holds(!bench.sockets.mayKeep(bound.place, at: bench.now))
         holds(bench.end(other.place))
@@ -153,7 +154,7 @@ struct UpstreamSocketsTests {
         func random(_ limit: Int) -> Int { numbers.below(limit) }
         for number in Int32(0)..<20_000 {
             let address = BackendAddress(Endpoint(IPAddress(high: 0, low: UInt64(random(3))), UInt16(random(2))))
-            let key = UpstreamKey.backend(address, of: UInt32(random(5)))
+            let key = UpstreamKey.backend(address, of: UInt32(random(5)), from: UInt32(random(2)))
             let now = Instant(nanoseconds: UInt64(number))
             switch random(9) {
             case 0...3 where kept.count < 40:

@@ -30,7 +30,7 @@ extension World {
 
     // MARK: Connect
 
-    func connect(_ backend: BackendAddress, on descriptor: Descriptor) -> Outcome {
+    func connect(_ backend: BackendAddress, _ way: UpstreamWay, on descriptor: Descriptor) -> Outcome {
         calls += 1
         let idle = takeSpare(descriptor)
         let connection = connections[actor]
@@ -39,8 +39,25 @@ extension World {
             fail("connect to \(backend.endpoint), which no stage has named for #\(actor)")
             return Outcome(-Int(ErrorNumber.networkUnreachable))
         }
+        if let idle { check(idle, for: connection, candidate, way) }
+        if beginsAttempt(connection, candidate, way) { countAttempt(connection, candidate) }
+        effects += 1
+        let plan = connection.plan.candidates[candidate]
+        if let error = sourceFailure(connection) ?? failureAtOnce(plan) {
+            note("connect for #\(connection.index), candidate \(candidate): error \(error)")
+            let (worst, isLast) = noteFailure(connection, error)
+            connection.connectError = worst
+            if isLast, ownFailures.contains(worst) { stats.ownFailures[candidate, default: 0] += 1 }
+            if error == ErrorNumber.noMemory { connection.metShortage = true }
+            return Outcome(-Int(error))
+        }
+        connection.sources = SourceAttempt()
+        connection.source = way.source
+        return begin(connection, candidate, on: idle)
+    }
+
+    private func countAttempt(_ connection: Connection, _ candidate: Int) {
         checkConnect(connection, candidate)
-        if let idle { check(idle, for: connection, candidate) }
         connection.attempts += 1
         connection.attemptedAt = clock
         connection.candidate = candidate
@@ -49,19 +66,14 @@ extension World {
             !connection.plan.prelude.isEmpty
             || (connection.inspection != .open && connection.client.taken > connection.consumed)
         checkTruth(connection, "is connected to for")
-        effects += 1
         stats.connects += 1
         stats.attempts[candidate, default: 0] += 1
-        if let error = failureAtOnce(connection.plan.candidates[candidate]) {
-            note("connect for #\(connection.index), candidate \(candidate): error \(error)")
-            connection.connectError = error
-            if [ErrorNumber.noMemory, ErrorNumber.notPermitted, ErrorNumber.addressNotAvailable].contains(error) {
-                stats.ownFailures[candidate, default: 0] += 1
-            }
-            if error == ErrorNumber.noMemory { connection.metShortage = true }
-            return Outcome(-Int(error))
-        }
-        return begin(connection, candidate, on: idle)
+    }
+
+    private var ownFailures: [Int32] {
+        [
+            ErrorNumber.noMemory, ErrorNumber.notPermitted, ErrorNumber.addressNotAvailable, ErrorNumber.noSuchSource,
+        ]
     }
 
     private func failureAtOnce(_ plan: ConnectPlan) -> Int32? {

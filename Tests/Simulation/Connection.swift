@@ -23,6 +23,10 @@ final class Connection {
     var hadFirstBytes = false
     /// What the last failed attempt failed with.
     var connectError: Int32 = 0
+    /// The addresses that the attempt under way has tried.
+    var sources = SourceAttempt()
+    /// Where its last connect came from; nil: from where the kernel chose.
+    var source: IPAddress?
     var exhausted = false
     /// While the peeking stage waits.
     var peekDeadline: UInt64?

@@ -105,7 +105,8 @@ extension World {
             if !connection.client.finSent, !connection.client.isDead { fail("\(name), and it is not half-closed") }
         case .halfCloseTimeoutUpstream:
             if upstream?.finSent != true, upstream?.isDead != true { fail("\(name), and it is not half-closed") }
-        case .connectRefused, .connectTimeout, .connectUnreachable, .connectFailed, .noPort, .connectForbidden:
+        case .connectRefused, .connectTimeout, .connectUnreachable, .connectFailed, .noPort, .noSource,
+            .connectForbidden:
             return checkConnectEnd(connection, reason, name)
         case .tooManyConnections, .noSniffBuffer, .noDescriptor:
             checkLimit(connection, reason, name)
@@ -181,6 +182,7 @@ extension World {
             case ErrorNumber.timedOut: .connectTimeout
             case ErrorNumber.networkUnreachable, ErrorNumber.hostUnreachable: .connectUnreachable
             case ErrorNumber.addressNotAvailable: .noPort
+            case ErrorNumber.noSuchSource: .noSource
             case ErrorNumber.tooManyFiles: .noDescriptor
             case ErrorNumber.notPermitted: .connectForbidden
             default: .connectFailed

@@ -60,9 +60,8 @@ struct FakeKernel: Kernel {
     func interface(of descriptor: Descriptor) -> UInt32 { world.socket(descriptor, "getsockopt") == nil ? 0 : 2 }
     func isOwn(_ address: IPAddress) -> Bool { false }
 
-    func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome { world.connect(backend, on: idle) }
-    func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome {
-        world.connect(BackendAddress(destination), on: idle)
+    func connect(_ backend: BackendAddress, _ way: UpstreamWay, on idle: Descriptor) -> Outcome {
+        world.connect(backend, way, on: idle)
     }
     func isDelivered(_ descriptor: Descriptor) -> Bool {
         guard let socket = world.socket(descriptor, "ioctl(SIOCOUTQ)") else { return false }

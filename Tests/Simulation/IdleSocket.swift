@@ -8,6 +8,8 @@ final class Spare {
     /// Whose it was, and where it was connected to.
     let tenant: Int
     let backend: BackendAddress
+    /// Where it is bound.
+    let source: IPAddress?
     /// Disconnecting wakes those who poll; what they see depends on when they look.
     var hasEdge = true
 
@@ -16,6 +18,7 @@ final class Spare {
         self.key = key
         tenant = former.tenant
         backend = Connection.backend(former.candidate)
+        source = former.source
     }
 
     /// The next connection has it: the registration goes on, and so does an edge that nobody has looked at yet.
@@ -61,7 +64,11 @@ extension World {
     }
 
     /// [S24] Whoever has seen its former connection knows the sequence numbers of the next one.
-    func check(_ idle: Spare, for connection: Connection, _ candidate: Int) {
+    func check(_ idle: Spare, for connection: Connection, _ candidate: Int, _ way: UpstreamWay) {
+        if idle.source != way.source {
+            let before = String(describing: idle.source)
+            fail("S24: #\(connection.index) connects by \(way) on a socket that came from \(before)")
+        }
         guard idle.tenant != connection.tenant || idle.backend != Connection.backend(candidate) else { return }
         fail(
             "S24: #\(connection.index) of tenant \(connection.tenant) connects to"

@@ -112,15 +112,12 @@ struct MutantKernel: Kernel {
     mutating func originalDestination(_ descriptor: Descriptor) -> Endpoint? { base.originalDestination(descriptor) }
     mutating func interface(of descriptor: Descriptor) -> UInt32 { base.interface(of: descriptor) }
     mutating func isOwn(_ address: IPAddress) -> Bool { base.isOwn(address) }
-    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome {
-        base.connect(intercepted: destination, from: source, on: idle)
-    }
-    mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome {
+    mutating func connect(_ backend: BackendAddress, _ way: UpstreamWay, on idle: Descriptor) -> Outcome {
         if mutation == .countsTwice {
             let candidate = Int(backend.endpoint.port) - 20_000
             (world.backendCells.baseAddress.unsafelyUnwrapped + candidate).pointee.active.add()
         }
-        return base.connect(backend, on: mutation == .reusesAcross ? world.someSpare : idle)
+        return base.connect(backend, way, on: mutation == .reusesAcross ? world.someSpare : idle)
     }
     mutating func guardAgainstDeath(_ descriptor: Descriptor) { base.guardAgainstDeath(descriptor) }
     mutating func capBuffers(_ descriptor: Descriptor) { base.capBuffers(descriptor) }

@@ -198,6 +198,7 @@ enum BackendStage: SimulatedStage {
         world.actor = connection.index
         guard let plan = world.routeFound(connection, route) else { return .refuse(0) }
         let candidates = world.candidates(connection, plan, except: view.facts.tried)
+        effects.setSource(world.sources?.addresses)
         effects.setCandidates(candidates)
         if let verdict = world.wait(connection, world.queueRule(route), candidates, view, effects, isNew: false) {
             effects.setCandidates(BackendCandidates())
@@ -224,6 +225,7 @@ enum BackendStage: SimulatedStage {
         }
         if let ejection = settings.world.ejection { effects.setEjection(ejection) }
         effects.setIdleTimeout(world.scenario.idleTimeout)
+        effects.setSource(world.sources?.addresses)
         settings.world.hold(connection, connection.plan.reservations.dropFirst(), effects)
         // An open inspection sets the last one, while bytes flow.
         let late = connection.inspection == .open ? 1 : 0

@@ -50,6 +50,8 @@ final class World: @unchecked Sendable {
     /// One a candidate, shared by every connection.
     let backendCells: UnsafeMutableBufferPointer<BackendCell>
     let shared: SharedThings
+    /// Nil: the kernel chooses where connections come from.
+    let sources: SourcePool?
     /// The limit of the sleep that the worker has asked for.
     var wakes: UInt64 = .max
 
@@ -91,6 +93,7 @@ final class World: @unchecked Sendable {
                 .initialize(to: BackendCell(Connection.backend(i).endpoint))
         }
         shared = SharedThings(scenario)
+        sources = SourcePool(seed: scenario.seed)
         for i in backends.indices {
             let candidate = i % BackendCandidates.capacity
             let cell = backendCells.baseAddress.unsafelyUnwrapped + candidate

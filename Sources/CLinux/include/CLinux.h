@@ -47,6 +47,14 @@ struct cl_connect_options {
     const char *congestion;
 };
 
+/* How a connection leaves this host. All zero: as the system likes. */
+struct cl_way {
+    struct cl_endpoint from; /* the address alone; the port is the kernel's choice */
+    uint32_t mark;           /* SO_MARK */
+    bool has_source;         /* `from` is one */
+    bool is_foreign;         /* which need not be this host's (IP_TRANSPARENT) */
+};
+
 int cl_listen(const struct cl_endpoint *at, const struct cl_listen_options *options);
 /* Of a socket that listens: its backlog, and how many with data in their SYN may wait; 0: none. */
 int cl_listen_again(int fd, int backlog, int fast_open);
@@ -63,10 +71,11 @@ int cl_accept(int fd, struct cl_endpoint *peer);
 /* The host's range of source ports, as cl_connect_options has it; 0 if it can't be read. */
 uint32_t cl_local_port_range(void);
 int cl_connect(const struct cl_endpoint *to, const struct cl_connect_options *options);
-/* The same with SO_MARK and, unless `from` is NULL, from that address, which need not be this host's (IP_TRANSPARENT);
-   the port is the kernel's choice. */
-int cl_connect_marked(const struct cl_endpoint *to, const struct cl_endpoint *from, uint32_t mark,
-    const struct cl_connect_options *options);
+/* The same, by that way. -ENXIO: nothing can be sent there from `from`, mostly because this host does not have it. */
+int cl_connect_by(
+    const struct cl_endpoint *to, const struct cl_way *way, const struct cl_connect_options *options);
+/* Whether this process may set cl_way's is_foreign: 0, or -EPERM. */
+int cl_may_connect_as_others(void);
 /* Where a connection went before nftables redirected it (SO_ORIGINAL_DST); -ENOENT: it was not. */
 int cl_original_destination(int fd, struct cl_endpoint *out);
 /* Lets a listening socket have connections to other addresses (IP_TRANSPARENT, IPV6_TRANSPARENT). */
@@ -77,7 +86,8 @@ int cl_connect_datagram(const struct cl_endpoint *to);
    message had them; 0: nothing more. */
 int cl_datagram_error(int fd, void *quote, size_t capacity, size_t *quoted);
 /* Connects a socket that cl_disconnect left; it is closed if that fails at once. */
-int cl_connect_again(int fd, const struct cl_endpoint *to, const struct cl_connect_options *options);
+int cl_connect_again(
+    int fd, const struct cl_endpoint *to, const struct cl_way *way, const struct cl_connect_options *options);
 /* How many bytes were sent, FIN counting as one, that the peer has not acknowledged; -errno. */
 int cl_unacknowledged(int fd);
 /* Ends a connection with RST; the socket keeps its options and its place in an epoll, and may connect again. */

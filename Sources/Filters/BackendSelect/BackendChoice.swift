@@ -18,6 +18,8 @@ struct BackendChoice {
     private let slowStart: TimeSpan
     private let panic: HealthSettings.Panic
     private let client: IPAddress
+    /// Nil: the kernel chooses.
+    private let source: UnsafePointer<SourceAddresses>?
     private let now: Instant
     /// A dry run: the shared cursor does not move.
     private let isDryRun: Bool
@@ -36,6 +38,7 @@ struct BackendChoice {
         slowStart = settings.slowStart
         panic = settings.panic(of: route)
         client = view.facts.client.endpoint.address
+        source = BackendFilter.source(of: route, settings)
         now = view.now
         isDryRun = view.isDryRun
         tried = view.facts.tried
@@ -88,7 +91,13 @@ struct BackendChoice {
     }
 
     private func isEligible(_ backend: UnsafePointer<Backend>) -> Bool {
-        ignoresHealth ? backend.pointee.weight > 0 : backend.pointee.isEligible(at: now)
+        isReached(backend) && (ignoresHealth ? backend.pointee.weight > 0 : backend.pointee.isEligible(at: now))
+    }
+
+    /// Some address of `source` is of its family. Another one is as good as down, for this client.
+    private func isReached(_ backend: UnsafePointer<Backend>) -> Bool {
+        guard let source else { return true }
+        return source.pointee.reaches(backend.pointee.address.endpoint, from: client)
     }
 
     private func wasTried(_ backend: UnsafePointer<Backend>) -> Bool {
@@ -99,8 +108,12 @@ struct BackendChoice {
     var refusal: BackendFilter.Refusal {
         let all = group.pointee.backends
         guard !all.isEmpty else { return .noBackend }
-        for index in 0..<all.count where isEligible(all.pointer(index)) { return .backendsFull }
-        return .noHealthyBackend
+        var isAnyReached = false
+        for index in 0..<all.count where isReached(all.pointer(index)) {
+            if isEligible(all.pointer(index)) { return .backendsFull }
+            isAnyReached = true
+        }
+        return isAnyReached ? .noHealthyBackend : .sourceFamily
     }
 
     /// A backend's share as a fraction of 2^16: what its agent asks for, of what slow start gives.

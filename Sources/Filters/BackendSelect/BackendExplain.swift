@@ -17,6 +17,9 @@ extension BackendFilter {
         guard !backends.isEmpty else {
             return "\(found) has no backend: no instance is ready, or no name has an address"
         }
+        if verdict == .refuse(Refusal.sourceFamily.rawValue) {
+            return "\(found), \(backends.count) ready\(sourceMiss(route, settings, view))"
+        }
         if verdict == .refuse(Refusal.routeFull.rawValue) {
             return "\(found) is at its limit of \(route.pointee.maxConnections) connections"
         }
@@ -32,7 +35,8 @@ extension BackendFilter {
         }
         let balance = route.pointee.balance ?? settings.balance
         let priority = ofPriority(route.pointee.group, view)
-        return "\(text); to try in order, by \(balance.name)\(priority): \(tries.joined(separator: ", "))"
+        let from = view.facts.candidates[0].map { fromWhere(route, $0, settings, view) } ?? ""
+        return "\(text); to try in order, by \(balance.name)\(priority): \(tries.joined(separator: ", "))\(from)"
     }
 
     /// Which limit is reached, and who waits for a place of it.

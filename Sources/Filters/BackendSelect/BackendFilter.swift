@@ -25,6 +25,8 @@ public enum BackendFilter: Filter {
         let retries: Int
         /// Zero: at any time.
         let retryWithin: TimeSpan
+        /// For routes without a source; nil: the kernel chooses. The settings own it.
+        let source: UnsafePointer<SourceAddresses>?
     }
 
     /// The worker's random generator.
@@ -36,7 +38,7 @@ public enum BackendFilter: Filter {
         case noRoute, noBackend, noHealthyBackend, backendsFull, routeFull, tooManyReservations, proxyMismatch,
             groupFull
         case routeQueueFull, routeQueueTimeout, groupQueueFull, groupQueueTimeout, backendsQueueFull,
-            backendsQueueTimeout
+            backendsQueueTimeout, sourceFamily
     }
 
     public static let descriptor = FilterDescriptor(
@@ -85,6 +87,13 @@ public enum BackendFilter: Filter {
             ClauseSpec(
                 "retry_within", [.word("retry_within"), .duration(name: "time", .milliseconds(10)...(.seconds(600)))],
                 summary: "no other backend is tried this long after the first attempt began; default: any time"),
+            ClauseSpec(
+                "source", [.word("source"), .list(sourceKind, limit: SourceSpec.wordLimit)],
+                summary: "where connections to backends come from, in turn, where their route says nothing else; "
+                    + "default: the kernel chooses"),
+            ClauseSpec(
+                "source_client", [.word("source"), .word("client")],
+                summary: "connections to backends come from the client's own address"),
         ],
         reasons: [
             ReasonSpec(
@@ -126,12 +135,15 @@ public enum BackendFilter: Filter {
                 "Every usable instance is at its connection limit, and as many connections wait as `queue` allows."),
             ReasonSpec(
                 "backends_queue_timeout", .upstream, "No usable instance had a place free in the time of `queue`."),
+            ReasonSpec(
+                "source_family", .node,
+                "No backend is of a family that `source` has: with `source client`, the client's."),
         ],
         endings: [
             .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",
             .connectFailed: "connect_failed", .backendsFull: "full", .routeChanged: "route_changed",
             .abandoned: "abandoned", .connectForbidden: "forbidden", .backendLoop: "loop", .backendDown: "down",
-            .primaryBack: "primary_back", .queueAbandoned: "queue_abandoned",
+            .primaryBack: "primary_back", .queueAbandoned: "queue_abandoned", .noSource: "no_source",
         ],
         blocks: [HealthSettings.block, ResolveSettings.block], foreignWords: foreignWords)
 
@@ -149,7 +161,9 @@ public enum BackendFilter: Filter {
             directTimeout: directive.duration("connect_timeout") ?? ConnectionFacts.usualDirectTimeout,
             unreachableFor: try unreachableFor(directive, direct),
             idleTimeout: directive.duration("idle_timeout") ?? .zero,
-            retries: try retries(directive), retryWithin: directive.duration("retry_within") ?? .zero)
+            retries: try retries(directive), retryWithin: directive.duration("retry_within") ?? .zero,
+            // Last: nobody frees it if something else is wrong.
+            source: try sourceSpec(directive).map(SourceAddresses.make))
     }
 
     private static func retries(_ directive: Directive) throws(SettingsError) -> Int {
@@ -160,13 +174,13 @@ public enum BackendFilter: Filter {
     }
 
     /// What is a value or `off` is two clauses, the value's first, and a directive has one of them at most.
-    private static func one(
-        of names: [String], _ value: String, _ directive: Directive
+    static func one(
+        of names: [String], _ value: String, _ directive: Directive, or other: String = "off"
     ) throws(SettingsError) -> Clause? {
         let mine = directive.clauses.filter { names.contains($0.name) }
         guard mine.count <= 1 else {
             throw SettingsError(
-                "`\(names[0])` is given twice", remedy: "write \(value) or `off`", clause: mine[1].name)
+                "`\(names[0])` is given twice", remedy: "write \(value) or `\(other)`", clause: mine[1].name)
         }
         return mine.first
     }
@@ -203,6 +217,13 @@ public enum BackendFilter: Filter {
                 clause: detail.name)
         }
         let fits = details + [mine.name, "idle_timeout"]
+        if let source = directive.clauses.first(where: { $0.name.hasPrefix("source") }) {
+            throw SettingsError(
+                "`source` is of connections to backends",
+                remedy: "`original_destination from instance` connects from the instance's own address; without "
+                    + "`from instance` it is one of this host, which the kernel chooses",
+                clause: source.name)
+        }
         if let other = directive.clauses.first(where: { !fits.contains($0.name) }) {
             throw SettingsError(
                 "there is one original destination, and nothing to choose or to probe",
@@ -218,6 +239,8 @@ public enum BackendFilter: Filter {
         guard settings.direct != .no else {
             var facts = descriptor.facts
             if settings.balance == .consistentHash { facts.capabilities.insert(.hashesClients) }
+            facts.source = settings.source?.pointee.spec
+            if facts.source == .client { facts.capabilities.insert(.appearsAsClient) }
             return facts
         }
         var capabilities: StageCapabilities = [.connectsToDestination]
@@ -255,6 +278,7 @@ public enum BackendFilter: Filter {
         }
         effects.setEjection(group.pointee.health?.pointee.ejection ?? settings.ejection)
         effects.setRetries(settings.retries, within: settings.retryWithin)
+        effects.setSource(source(of: route, settings))
         return admit(route, settings, &state, view, effects)
     }
 
@@ -262,6 +286,8 @@ public enum BackendFilter: Filter {
         _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict {
+        // Of the newest routes, as the choice is.
+        effects.setSource(source(of: route, settings))
         let choice = choose(route, settings, &state, view)
         effects.setCandidates(choice.candidates)
         guard choice.candidates.count == 0 else { return .next }

@@ -19,11 +19,16 @@ extension BackendFilter {
         "server-template": ForeignWord("backend", advice: "write `backend NAME:PORT`, or `backend srv NAME`"),
         "check": ForeignWord("health", "probe", advice: probes),
         "health_check": ForeignWord("health", "probe", advice: probes),
+        "usesrc": ForeignWord(advice: asClient), "transparent": ForeignWord(advice: asClient),
+        "proxy_bind": ForeignWord("source", advice: from),
         "timeout": ForeignWord(advice: idle), "idle_timeout": ForeignWord(advice: idle),
         "proxy_timeout": ForeignWord(advice: idle), "idle": ForeignWord(advice: idle),
     ]
 
     private static let probes =
         "probes are set in a `health` block, which the stage `backend` names: `backend round_robin, health NAME`"
+    private static let from =
+        "write `source ADDRESS` in a route or a `backends` block, or `backend round_robin, source ADDRESS`"
+    private static let asClient = "for connections from the client's own address write `source client`, and no address"
     private static let idle = "for connections without a byte write `backend round_robin, idle_timeout 5m`"
 }

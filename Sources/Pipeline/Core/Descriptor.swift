@@ -58,10 +58,13 @@ public struct StageFacts: Sendable, Equatable {
     public var capabilities: StageCapabilities
     /// The most reservations that it makes for one connection: at most ``Reservations/capacity`` together.
     public var reservations: Int
+    /// Where its connections to backends come from, unless their route says; nil: it says nothing.
+    public var source: SourceSpec?
     public init(
         needs: Set<Fact> = [], reads: Set<Fact> = [], gives: Set<Fact> = [], instead: [Fact: Fact] = [:],
-        capabilities: StageCapabilities = [], reservations: Int = 0
+        capabilities: StageCapabilities = [], reservations: Int = 0, source: SourceSpec? = nil
     ) {
+        self.source = source
         self.needs = needs
         self.reads = reads
         self.gives = gives
@@ -90,6 +93,8 @@ public struct StageCapabilities: OptionSet, Sendable, Hashable {
     public static let hashesClients = StageCapabilities(rawValue: 16)
     /// Records flows of open connections (R21).
     public static let recordsFlows = StageCapabilities(rawValue: 32)
+    /// Connects to backends from the client's address (`source client`).
+    public static let appearsAsClient = StageCapabilities(rawValue: 256)
     /// Reads the wall clock from the view.
     public static let readsWallClock = StageCapabilities(rawValue: 64)
 }

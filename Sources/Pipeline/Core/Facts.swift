@@ -84,6 +84,8 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var retryWithin = TimeSpan.zero
     /// When the first attempt began.
     public var firstAttempt = Instant(nanoseconds: 0)
+    /// Where connections to backends come from; nil: the kernel chooses. Valid as long as the program.
+    public var source: UnsafePointer<SourceAddresses>?
     /// Connect to the original destination, and to no candidate (egress).
     public var direct = DirectConnect.no
     /// The timeout of that connect: the internet may lose a SYN or two, and there is no other candidate.
@@ -279,6 +281,8 @@ public struct Effects {
     public func setIdleTimeout(_ timeout: TimeSpan) {
         lasting.pointee.idleTimeout = UInt32(clamping: timeout.nanoseconds / 1_000_000)
     }
+    /// Where the connection to a backend comes from; nil: the kernel chooses. It lives as long as the program.
+    public func setSource(_ source: UnsafePointer<SourceAddresses>?) { facts.pointee.source = source }
     public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
         facts.pointee.route = route
         facts.pointee.candidates = candidates

@@ -122,6 +122,8 @@ public final class Program: Sendable {
     public let blocks: BlockTable
     /// The capabilities of its stages.
     public let capabilities: StageCapabilities
+    /// What its stages, routes and `backends` blocks say of where connections to backends come from; each once.
+    public let sources: [SourceSpec]
     /// How many stage states a worker needs.
     public let stateCount: Int
     /// Workers that run connections on it, or will run the next ones.
@@ -129,7 +131,7 @@ public final class Program: Sendable {
 
     public init(
         node: NodeSettings, chains: [Chain], listeners: [ListenerSpec], exposes: [ExposeSpec],
-        catalog: [any Filter.Type], blocks: BlockTable = BlockTable()
+        catalog: [any Filter.Type], blocks: BlockTable = BlockTable(), routeSources: [SourceSpec] = []
     ) {
         self.catalog = catalog
         self.blocks = blocks
@@ -140,7 +142,12 @@ public final class Program: Sendable {
         self.reasons = ReasonTable(catalog: catalog)
         self.stateCount = chains.reduce(0) { $0 + $1.stages.count }
         self.capabilities = chains.reduce(into: []) { $0.formUnion($1.capabilities) }
+        let ofStages = chains.flatMap { $0.stages.buffer.compactMap(\.facts.source) }
+        sources = (ofStages + routeSources).reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
     }
+
+    /// Whether it connects in clients' names, which the system allows those with CAP_NET_ADMIN.
+    public var connectsAsClients: Bool { sources.contains(.client) || capabilities.contains(.connectsAsClient) }
 
     /// True if workers must record every ended connection: for the log, a block, or the detection of unreachable
     /// destinations.

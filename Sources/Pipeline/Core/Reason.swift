@@ -72,6 +72,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case primaryBack
     case proxyTextRejected
     case queueAbandoned
+    case noSource
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -119,6 +120,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .primaryBack: ("drain.primary_back", .node)
         case .proxyTextRejected: ("connect.proxy_text_rejected", .upstream)
         case .queueAbandoned: ("connect.queue_abandoned", .client)
+        case .noSource: ("connect.no_source", .node)
         }
     }
 }

@@ -144,8 +144,14 @@ public struct RoutePolicy: @unchecked Sendable {
     public let queue: QueueRule?
     /// For the limits of its backends and of their group. The same as ``queue`` for a route with backends of its own.
     public let groupQueue: QueueRule?
+    /// Nil: as the `backend` stage says.
+    public let source: UnsafePointer<SourceAddresses>?
 
-    public init(idleTimeout: TimeSpan?, queue: QueueRule?, groupQueue: QueueRule?) {
+    public init(
+        idleTimeout: TimeSpan?, queue: QueueRule?, groupQueue: QueueRule?,
+        source: UnsafePointer<SourceAddresses>? = nil
+    ) {
+        self.source = source
         self.idleTimeout = idleTimeout
         self.queue = queue
         self.groupQueue = groupQueue

@@ -26,6 +26,8 @@ package struct BackendFields: Sendable {
     package var idleTimeout: Located<TimeSpan>?
     /// Nil: who comes when a limit is reached is refused.
     package var queue: Located<QueueSpec>?
+    /// Nil: as the `backend` stage says.
+    package var source: Located<SourceSpec>?
 
     /// A route's, which leads to the block: what that says holds for all its routes. Limits and their queues are of each.
     func leading(to block: BackendFields) -> BackendFields {
@@ -33,7 +35,7 @@ package struct BackendFields: Sendable {
             backends: block.backends, proxyHeader: block.proxyHeader ?? proxyHeader,
             backendExpectsProxy: block.backendExpectsProxy ?? backendExpectsProxy, balance: block.balance ?? balance,
             maxConnections: maxConnections, health: block.health ?? health,
-            idleTimeout: idleTimeout ?? block.idleTimeout, queue: queue)
+            idleTimeout: idleTimeout ?? block.idleTimeout, queue: queue, source: source ?? block.source)
     }
 }
 
@@ -57,6 +59,7 @@ extension Checker {
                 help: "add a line like `backend [fd00::10]:8443`")
         }
         refuseIdleQueue(fields, fields.backends, of: "the block")
+        refuseIdleSource(fields.source, fields.backends)
         guard reporter.errorCount == errorsBefore else { return nil }
         warnIfWeightless(fields.backends, of: "the block", at: entry.headSpan)
         return BackendsBlock(name: name, fields: fields)

@@ -91,6 +91,8 @@ extension Checker {
         refuseTooManyPorts(fields, hostnames, path)
         if reporter.errorCount == errorsBefore {
             refuseIdleQueue(fields.backend, fields.group == nil ? fields.backend.backends : [], of: "the route")
+            // A block's own was judged there.
+            refuseIdleSource(own.source, fields.backend.backends)
         }
         let map = path.flatMap { self.map($0, seen, ports: fields.ports.count) }
         guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner else { return nil }

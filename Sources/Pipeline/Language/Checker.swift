@@ -85,6 +85,8 @@ final class Checker {
         remarkOnUnusedPipelines()
         remarkOnUnused(entries)
         remarkOnUnusedGroups()
+        noteClientSources()
+        warnOfStageSources()
         review()
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
@@ -152,7 +154,7 @@ final class Checker {
         return Program(
             node: node, chains: pipelines.map { Chain(name: $0.name, stages: $0.stages.compactMap(\.stage)) },
             listeners: listeners.map(\.value), exposes: exposes.map(\.value), catalog: catalog,
-            blocks: blocks)
+            blocks: blocks, routeSources: routeSources)
     }
 
     private func remarkOnUnusedPipelines() {

@@ -85,7 +85,9 @@ enum RouteSettings {
     }
 
     private static let all = [id, owner, listen, backend, namedGroup] + shared
-    private static let shared = [proxy, expectsProxy, allowNonTLS, balance, maxConnections, queue, idleTimeout, health]
+    private static let shared = [
+        proxy, expectsProxy, allowNonTLS, balance, maxConnections, queue, idleTimeout, health, source,
+    ]
 
     private static let id = RouteSetting(
         SettingLine(
@@ -258,4 +260,24 @@ enum RouteSettings {
             draft.backend.health = Located((clause.block() as? any RouteHealthBlock)?.routeHealth ?? .off, span)
         },
         text: { $0.backend.health.map { [$0.value.name ?? "off"] } ?? [] })
+
+    private static let source = RouteSetting(
+        SettingLine(
+            "source",
+            [
+                [
+                    .list(
+                        ValueKind("ADDRESS", expected: ConfigValue.sourceForm) { .text($0) },
+                        limit: SourceSpec.wordLimit)
+                ],
+                [.choice(name: "whose", ["client", "off"])],
+            ],
+            "where connections to its backends come from: addresses, prefixes or ranges (`192.0.2.10-192.0.2.20`), which "
+                + "take turns, each for backends of its family; `client`: the client's own address; `off`: the kernel "
+                + "chooses. A route's holds where its block has one too. A reload changes it for new connections "
+                + "(docs/filters/backend.md, *Source addresses*)",
+            without: "as its `backends` block, else as the `backend` stage says"),
+        inGroup: "as the `backend` stage says",
+        read: .words(repeats: false) { $3.backend.source = $0.source($2, $1) },
+        text: { $0.backend.source.map { [$0.value.configText] } ?? [] })
 }

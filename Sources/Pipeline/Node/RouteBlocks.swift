@@ -54,6 +54,7 @@ struct RouteBlocks {
         spec.health = claim.fields.health?.value
         spec.idleTimeout = claim.fields.idleTimeout?.value
         spec.queue = claim.fields.queue?.value
+        spec.source = claim.fields.source?.value
         spec.group = claim.group?.name.value
         return spec
     }

@@ -31,6 +31,8 @@ public struct RouteSpec: Sendable {
     public var idleTimeout: TimeSpan?
     /// For its own limit, and for its own backends.
     public var queue: QueueSpec?
+    /// Its own, or its `backends` block's; nil: as the `backend` stage says.
+    public var source: SourceSpec?
 
     public init(
         index: Int, id: String, org: String, app: String, env: String, hostname: String?, port: UInt16,

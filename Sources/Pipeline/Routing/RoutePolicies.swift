@@ -5,6 +5,7 @@ struct RoutePolicySpec: Hashable, Sendable {
     let idleTimeout: TimeSpan?
     let queue: Queue?
     let groupQueue: Queue?
+    let source: SourceSpec?
 
     struct Queue: Hashable, Sendable {
         let whose: QueueName
@@ -13,8 +14,11 @@ struct RoutePolicySpec: Hashable, Sendable {
 
     /// Nil: neither the route nor its block says anything of that.
     init?(_ route: RouteSpec, of block: GroupSpec?) {
-        guard route.idleTimeout != nil || route.queue != nil || block?.queue != nil else { return nil }
+        guard route.idleTimeout != nil || route.queue != nil || block?.queue != nil || route.source != nil else {
+            return nil
+        }
         idleTimeout = route.idleTimeout
+        source = route.source
         let env = EnvName(org: route.org, app: route.app, env: route.env)
         queue = route.queue.map { Queue(whose: .route(id: route.id, env), spec: $0) }
         // A route with backends of its own has one queue for all that it waits for.
@@ -33,6 +37,8 @@ enum QueueName: Hashable, Sendable {
 struct RoutePolicies {
     private var policies: [RoutePolicySpec: UnsafeMutablePointer<RoutePolicy>] = [:]
     private var queues: [QueueName: UnsafeMutablePointer<WaitQueue>] = [:]
+    /// Routes that say the same take turns together.
+    private var sources: [SourceSpec: UnsafePointer<SourceAddresses>] = [:]
 
     mutating func policy(_ spec: RoutePolicySpec) -> UnsafePointer<RoutePolicy> {
         if let known = policies[spec] { return UnsafePointer(known) }
@@ -40,9 +46,15 @@ struct RoutePolicies {
         made.initialize(
             to: RoutePolicy(
                 idleTimeout: spec.idleTimeout, queue: spec.queue.map { rule($0) },
-                groupQueue: spec.groupQueue.map { rule($0) }))
+                groupQueue: spec.groupQueue.map { rule($0) }, source: spec.source.map { addresses($0) }))
         policies[spec] = made
         return UnsafePointer(made)
+    }
+
+    private mutating func addresses(_ spec: SourceSpec) -> UnsafePointer<SourceAddresses> {
+        let known = sources[spec] ?? SourceAddresses.make(spec)
+        sources[spec] = known
+        return known
     }
 
     private mutating func rule(_ queue: RoutePolicySpec.Queue) -> QueueRule {
@@ -55,5 +67,6 @@ struct RoutePolicies {
     func deallocate() {
         for policy in policies.values { policy.deinitialize(count: 1).deallocate() }
         for queue in queues.values { queue.deinitialize(count: 1).deallocate() }
+        for source in sources.values { SourceAddresses.free(source) }
     }
 }

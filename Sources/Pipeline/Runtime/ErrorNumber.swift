@@ -16,6 +16,8 @@ package enum ErrorNumber {
     package static var familyNotSupported: Int32 { EAFNOSUPPORT }
     package static var addressInUse: Int32 { EADDRINUSE }
     package static var addressNotAvailable: Int32 { EADDRNOTAVAIL }
+    /// A connect from an address that this host does not have, or that can't send there.
+    package static var noSuchSource: Int32 { ENXIO }
     package static var networkUnreachable: Int32 { ENETUNREACH }
     package static var connectionAborted: Int32 { ECONNABORTED }
     package static var connectionReset: Int32 { ECONNRESET }

@@ -7,11 +7,11 @@ enum UpstreamKind: UInt8, CaseIterable {
     case backend
     /// For an instance (docs/EGRESS.md): carries the node's mark.
     case marked
-    /// Never reused: bound to a specific address, or its owner is unknown.
+    /// Never reused: bound to a client's address, or its owner is unknown.
     case single
 }
 
-/// The owner and destination of an upstream socket: a connection reuses only a socket of the same key.
+/// The owner, destination and source of an upstream socket: a connection reuses only a socket of the same key.
 ///
 /// A reused socket continues from its last TCP sequence number, so that one who saw one of its connections can guess
 /// the next one's. It therefore stays with one owner and destination (docs/adr/0030).
@@ -20,18 +20,24 @@ struct UpstreamKey: Equatable {
     let kind: UpstreamKind
     /// The number of the route's owner, or of the instance: never another's in this process.
     let tenant: UInt32
+    /// Of the address that it is bound to (``SourceAddresses/address(_:isIPv4:)``); 0: the kernel chooses.
+    let source: UInt32
 
-    static func backend(_ address: BackendAddress, of owner: UInt32?) -> UpstreamKey {
+    /// - Parameter source: as ``source``.
+    static func backend(_ address: BackendAddress, of owner: UInt32?, from source: UInt32 = 0) -> UpstreamKey {
         // A Unix socket can't be disconnected and connected again.
-        guard let owner, !address.endpoint.isUnixSocket else {
-            return UpstreamKey(destination: address.endpoint, kind: .single, tenant: 0)
-        }
-        return UpstreamKey(destination: address.endpoint, kind: .backend, tenant: owner)
+        guard let owner, !address.endpoint.isUnixSocket else { return single(address) }
+        return UpstreamKey(destination: address.endpoint, kind: .backend, tenant: owner, source: source)
     }
 
-    static func direct(_ destination: Endpoint, from source: IPAddress?, of instance: UInt32) -> UpstreamKey {
-        let mayKeep = source == nil && instance != InstanceIdentity.unknown
-        return UpstreamKey(destination: destination, kind: mayKeep ? .marked : .single, tenant: instance)
+    static func single(_ address: BackendAddress) -> UpstreamKey {
+        UpstreamKey(destination: address.endpoint, kind: .single, tenant: 0, source: 0)
+    }
+
+    /// - Parameter isForeign: from the instance's own address.
+    static func direct(_ destination: Endpoint, isForeign: Bool = false, of instance: UInt32) -> UpstreamKey {
+        let mayKeep = !isForeign && instance != InstanceIdentity.unknown
+        return UpstreamKey(destination: destination, kind: mayKeep ? .marked : .single, tenant: instance, source: 0)
     }
 
     /// Seeded: workloads choose destinations, and must not be able to make them collide.
@@ -42,7 +48,7 @@ struct UpstreamKey: Equatable {
         }
         let rest = UInt64(destination.port) << 40 | UInt64(kind.rawValue) << 32 | UInt64(tenant)
         let address = fold(destination.address.high ^ seed.0, destination.address.low ^ seed.1)
-        return fold(address ^ rest ^ seed.0, seed.1 | 1)
+        return fold(address ^ rest ^ seed.0 &+ UInt64(source) &* 0x9E37_79B9_7F4A_7C15, seed.1 | 1)
     }
 }
 

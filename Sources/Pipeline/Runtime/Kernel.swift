@@ -71,6 +71,24 @@ package struct Accepted: Sendable {
     }
 }
 
+/// How an upstream connection leaves this host.
+package struct UpstreamWay: Equatable, Sendable {
+    /// Nil: the kernel chooses an address of this host.
+    package var source: IPAddress?
+    /// The source need not be this host's.
+    package var isForeign = false
+    /// Carries the node's mark, so that it is not intercepted again.
+    package var isMarked = false
+
+    package static let plain = UpstreamWay()
+
+    package init(source: IPAddress? = nil, isForeign: Bool = false, isMarked: Bool = false) {
+        self.source = source
+        self.isForeign = isForeign
+        self.isMarked = isMarked
+    }
+}
+
 /// The system calls that a worker makes. Production uses ``LinuxKernel``; the simulation a seeded fake.
 ///
 /// Threading: one worker, one kernel. None of these may block except ``wait(_:timeout:)``.
@@ -102,14 +120,11 @@ package protocol Kernel {
 
     /// Opens a non-blocking socket and begins to connect. Returns the descriptor, or `-errno` if the connect failed at
     /// once; later failures show in ``Readiness/writable`` or as the error of the first call.
-    /// - Parameter idle: reuses this socket, for which ``disconnect(_:)`` returned true, of the same address family. It
-    ///   is closed if the call fails.
-    mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome
-    /// The same to an intercepted client's original destination: marked, so that it is not intercepted again.
     /// - Parameters:
-    ///   - source: connect from this address, which need not be this host's; nil: from the host's own.
-    ///   - idle: as above, and from this call.
-    mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor) -> Outcome
+    ///   - backend: or an intercepted client's original destination.
+    ///   - idle: reuses this socket, for which ``disconnect(_:)`` returned true, of a connection to the same by the same
+    ///     way. It is closed if the call fails.
+    mutating func connect(_ backend: BackendAddress, _ way: UpstreamWay, on idle: Descriptor) -> Outcome
     /// Enables keepalive on an upstream socket, so that the kernel detects a dead peer (R14). Separate from
     /// ``connect(_:)``, so that short connections don't pay for it; accepted sockets inherit it.
     mutating func guardAgainstDeath(_ descriptor: Descriptor)

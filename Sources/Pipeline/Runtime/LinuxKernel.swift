@@ -104,12 +104,16 @@ package struct LinuxKernel: Kernel {
         return cl_local_endpoint(descriptor.number, &local) == 0 ? Endpoint(local) : nil
     }
 
-    package mutating func connect(_ backend: BackendAddress, on idle: Descriptor) -> Outcome {
+    package mutating func connect(_ backend: BackendAddress, _ way: UpstreamWay, on idle: Descriptor) -> Outcome {
         if let path = UnixSockets.path(backend.endpoint) { return LinuxKernel.connect(path: path) }
         var to = cl_endpoint(backend.endpoint)
-        guard !idle.isOpen else { return Outcome(Int(cl_connect_again(idle.number, &to, &options))) }
-        return Outcome(Int(cl_connect(&to, &options)))
+        var way = cl_way(way, mark: mark)
+        guard !idle.isOpen else { return Outcome(Int(cl_connect_again(idle.number, &to, &way, &options))) }
+        return Outcome(Int(cl_connect_by(&to, &way, &options)))
     }
+
+    /// 0, or the errno by which this process may not connect from addresses that are not this host's.
+    package static func refusesForeignSources() -> Int32 { -cl_may_connect_as_others() }
 
     /// Connects to a Unix socket at once, or fails: no later event decides.
     private static func connect(path: UnsafePointer<CChar>) -> Outcome {
@@ -130,16 +134,6 @@ package struct LinuxKernel: Kernel {
     package static func hostHas(_ address: IPAddress) -> Bool {
         var at = cl_endpoint(Endpoint(address, 0))
         return cl_host_has(&at) == 1
-    }
-
-    package mutating func connect(intercepted destination: Endpoint, from source: IPAddress?, on idle: Descriptor)
-        -> Outcome
-    {
-        var to = cl_endpoint(destination)
-        guard !idle.isOpen else { return Outcome(Int(cl_connect_again(idle.number, &to, &options))) }
-        guard let source else { return Outcome(Int(cl_connect_marked(&to, nil, mark, &options))) }
-        var from = cl_endpoint(Endpoint(source, 0))
-        return Outcome(Int(cl_connect_marked(&to, &from, mark, &options)))
     }
 
     package func guardAgainstDeath(_ descriptor: Descriptor) {
@@ -252,6 +246,14 @@ extension Endpoint {
 extension cl_endpoint {
     package init(_ endpoint: Endpoint) {
         self.init(high: endpoint.address.high, low: endpoint.address.low, port: endpoint.port)
+    }
+}
+
+extension cl_way {
+    package init(_ way: UpstreamWay, mark: UInt32) {
+        self.init(
+            from: cl_endpoint(Endpoint(way.source ?? .unspecified, 0)), mark: way.isMarked ? mark : 0,
+            has_source: way.source != nil, is_foreign: way.isForeign)
     }
 }
 

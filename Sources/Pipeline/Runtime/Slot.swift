@@ -90,6 +90,8 @@ struct Slot {
     var upstream = Descriptor.none
     /// Its entry in ``UpstreamSockets``, as long as `upstream` is open.
     var socket: Int32 = Flow.none
+    /// The source of `upstream`, as its ``UpstreamKey`` has it.
+    var source: UInt32 = 0
     /// The block with facts and first bytes, until they are sent.
     var pending: Int32 = Flow.none
     /// Its place in the ``ProgramTable``.

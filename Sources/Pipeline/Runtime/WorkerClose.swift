@@ -91,14 +91,15 @@ extension Worker {
         slot.pointee.socket = Flow.none
     }
 
-    /// The key of a socket that may be kept: owner and destination as at the connect, all pinned.
+    /// The key of a socket that may be kept: owner, destination and source as at the connect, all pinned or numbers.
     private func upstreamKey(_ index: Int) -> UpstreamKey {
         let slot = slab.slots + index
         let destination = slot.pointee.backend?.pointee.endpoint
         guard !slot.pointee.marks.contains(.direct), let destination else {
-            return .direct(slot.pointee.lasting.destination.endpoint, from: nil, of: slot.pointee.instanceNumber)
+            return .direct(slot.pointee.lasting.destination.endpoint, of: slot.pointee.instanceNumber)
         }
-        return .backend(BackendAddress(destination), of: slot.pointee.owner?.pointee.number)
+        return .backend(
+            BackendAddress(destination), of: slot.pointee.owner?.pointee.number, from: slot.pointee.source)
     }
 
     /// Whether the upstream socket can be reused: a long-lived connection has changed options, and a large one grown

@@ -36,10 +36,7 @@ extension Worker {
                 guard chooseAgain(index, after: failure) else { return }
             }
             guard let backend = enterCandidate(index, &excuse) else { break }
-            let key = UpstreamKey.backend(backend.pointee.address, of: slot.pointee.owner?.pointee.number)
-            let outcome = openUpstream(index, key) { kernel, idle in
-                kernel.connect(backend.pointee.address, on: idle)
-            }
+            let outcome = openBackend(index, backend.pointee.address)
             if !outcome.isError {
                 startConnecting(index)
                 return
@@ -64,12 +61,14 @@ extension Worker {
         counters.pointee.add(.connectAttempts)
         slot.pointee.tried = 1
         slot.pointee.marks.insert(.direct)
-        let source = way == .fromClient ? slot.pointee.lasting.peer.endpoint.address : nil
+        let isForeign = way == .fromClient
         let destination = slot.pointee.lasting.destination.endpoint
-        let key = UpstreamKey.direct(destination, from: source, of: slot.pointee.instanceNumber)
-        let outcome = openUpstream(index, key) { kernel, idle in
-            kernel.connect(intercepted: destination, from: source, on: idle)
-        }
+        let outcome = openUpstream(
+            index, .direct(destination, isForeign: isForeign, of: slot.pointee.instanceNumber),
+            UpstreamWay(
+                source: isForeign ? slot.pointee.lasting.peer.endpoint.address : nil, isForeign: isForeign,
+                isMarked: true
+            ))
         guard !outcome.isError else {
             finish(index, Worker.connectFailure(outcome.error).code, .reset)
             return
@@ -78,21 +77,20 @@ extension Worker {
     }
 
     /// Starts the connect of the upstream socket: an idle one of the same key if there is one.
-    private mutating func openUpstream(
-        _ index: Int, _ key: UpstreamKey, _ connect: (inout K, Descriptor) -> Outcome
-    ) -> Outcome {
+    mutating func openUpstream(_ index: Int, _ key: UpstreamKey, _ way: UpstreamWay) -> Outcome {
         let slot = slab.slots + index
         guard let place = upstreams.take(key, for: index, at: now, &kernel) else {
             return Outcome(-Int(ErrorNumber.tooManyFiles))
         }
         let idle = upstreams.descriptor(place)
-        let outcome = connect(&kernel, idle)
+        let outcome = kernel.connect(BackendAddress(key.destination), way, on: idle)
         guard !outcome.isError else {
             upstreams.give(place)
             return outcome
         }
         slot.pointee.upstream = Descriptor(Int32(truncatingIfNeeded: outcome.value))
         slot.pointee.socket = place
+        slot.pointee.source = key.source
         if idle.isOpen {
             slot.pointee.marks.insert(.upstreamWatched)
             counters.pointee.add(.socketsReused)
@@ -157,7 +155,8 @@ extension Worker {
         let slot = slab.slots + index
         guard reason.text.side == .upstream, let backend = slot.pointee.backend else { return }
         assert(
-            reason != .noPort && reason != .noDescriptor && reason != .kernelMemory && reason != .connectForbidden,
+            reason != .noPort && reason != .noDescriptor && reason != .kernelMemory && reason != .connectForbidden
+                && reason != .noSource,
             "S20: a backend is blamed for a shortage of this node")
         let policy = blocks.pending(slot.pointee.pending).pointee.facts.ejection
         backend.pointee.noteFailure(at: now, policy)

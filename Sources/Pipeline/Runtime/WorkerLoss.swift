@@ -106,6 +106,7 @@ extension Worker {
         case ErrorNumber.noMemory, ErrorNumber.noBufferSpace: .kernelMemory
         case ErrorNumber.tooManyFiles, ErrorNumber.tooManyFilesInSystem: .noDescriptor
         case ErrorNumber.addressNotAvailable, ErrorNumber.addressInUse: .noPort
+        case ErrorNumber.noSuchSource: .noSource
         case ErrorNumber.notPermitted, ErrorNumber.accessDenied: .connectForbidden
         default: .internalError
         }
