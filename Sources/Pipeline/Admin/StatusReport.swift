@@ -30,7 +30,7 @@ struct StatusReport {
     /// Problems of desired state, and shortages of the node.
     private var problems: [String] {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
-            + node.interceptionProblems
+            + node.interceptionProblems + node.sources.problems
             + [node.flows.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
             + LogReport(node.writer).problems + [JournalReport(node.journal)?.problem].compactMap { $0 }
     }

@@ -47,6 +47,22 @@ package struct ProbeTargets: @unchecked Sendable {
         let isRaw: Bool
         let chain: Int
         let settings: HealthSettings?
+        /// Where its connections to backends come from, unless a route says; nil: the kernel chooses.
+        let source: SourceSpec?
+
+        func leads(to route: Route) -> Bool { isRaw == route.flags.contains(.raw) && ports.contains(route.port) }
+    }
+
+    /// Says where connections of a route come from, of all pipelines that lead to it by the first; nil: the kernel chooses.
+    static func sources(in program: Program) -> (Route) -> SourceSpec? {
+        guard !program.sources.isEmpty else { return { _ in nil } }
+        let entrances = entrances(of: program)
+        return { source(of: $0, entrances) }
+    }
+
+    private static func source(of route: Route, _ entrances: [Entrance]) -> SourceSpec? {
+        if let own = route.group.pointee.policy?.pointee.source { return own.pointee.spec }
+        return entrances.first { $0.leads(to: route) }?.source
     }
 
     private static func entrances(of program: Program) -> [Entrance] {
@@ -56,7 +72,9 @@ package struct ProbeTargets: @unchecked Sendable {
         let entrance = { (ports: ClosedRange<UInt16>, hint: ProtocolHint, chain: Int) -> Entrance? in
             guard byChain.indices.contains(chain) else { return nil }
             let settings = byChain[chain].flatMap { $0.probe == .off ? nil : $0 }
-            return Entrance(ports: ports, isRaw: hint == .tcpRaw, chain: chain, settings: settings)
+            return Entrance(
+                ports: ports, isRaw: hint == .tcpRaw, chain: chain, settings: settings,
+                source: program.chains[chain].stages.buffer.lazy.compactMap(\.facts.source).first)
         }
         let listeners = program.listeners.compactMap {
             entrance($0.ports, $0.hint, $0.chain)
@@ -78,6 +96,7 @@ package struct ProbeTargets: @unchecked Sendable {
         var settings: HealthSettings
         /// Of several blocks the one with the least holds: a route's own (-1), then by pipeline.
         var rank: Int
+        var source: SourceSpec?
         var routes = RouteSample()
     }
 
@@ -99,17 +118,17 @@ package struct ProbeTargets: @unchecked Sendable {
 
     /// Nil: its backends are not probed for it.
     private static func use(of route: Route, _ entrances: [Entrance], _ program: Program) -> Use? {
-        let isRaw = route.flags.contains(.raw)
-        let leadsHere = { (entrance: Entrance) in entrance.isRaw == isRaw && entrance.ports.contains(route.port) }
+        let leadsHere = { (entrance: Entrance) in entrance.leads(to: route) }
+        let source = source(of: route, entrances)
         guard let health = route.group.pointee.health else {
             return entrances.first { $0.settings != nil && leadsHere($0) }.flatMap { entrance in
-                entrance.settings.map { Use(settings: $0, rank: entrance.chain) }
+                entrance.settings.map { Use(settings: $0, rank: entrance.chain, source: source) }
             }
         }
         guard entrances.contains(where: leadsHere), let name = health.pointee.name,
             let settings = program.blocks.find(.health, name) as? HealthSettings, settings.probe != .off
         else { return nil }
-        return Use(settings: settings, rank: -1)
+        return Use(settings: settings, rank: -1, source: source)
     }
 
     /// Backends that are of some set's first priority: their connections are not a backup's alone.
@@ -136,6 +155,7 @@ package struct ProbeTargets: @unchecked Sendable {
             for backend in key.group.pointee.backends.buffer {
                 var target = ProbeTarget(backend, usesProxy: key.usesProxy, use.settings, use.routes)
                 target.proxyIsText = key.isText
+                target.source = use.source
                 if use.settings.onUp == .endBackup {
                     target.backups = backups(behind: backend, key.group).filter { !primaries.contains($0) }
                 }
@@ -145,7 +165,9 @@ package struct ProbeTargets: @unchecked Sendable {
                 }
                 var routes = known.target.routes
                 routes.add(use.routes)
-                let isOther = (use.rank, target.settings.name) < (known.chain, known.target.settings.name)
+                let isOther =
+                    (use.rank, target.settings.name, target.sourceText)
+                    < (known.chain, known.target.settings.name, known.target.sourceText)
                 if isOther { known = (target, use.rank) }
                 known.target.routes = routes
                 known.target.backups += target.backups.filter { !known.target.backups.contains($0) }
@@ -158,7 +180,7 @@ package struct ProbeTargets: @unchecked Sendable {
 
 extension ProbeTargets.Use {
     fileprivate mutating func add(_ other: ProbeTargets.Use, _ route: Route) {
-        if other.rank < rank { (settings, rank) = (other.settings, other.rank) }
+        if other.rank < rank { (settings, rank, source) = (other.settings, other.rank, other.source) }
         routes.add(route)
     }
 }
@@ -191,6 +213,10 @@ package struct ProbeTarget: @unchecked Sendable {
     package var backups: [UnsafePointer<BackendCell>] = []
     /// The header is of version 1.
     package var proxyIsText = false
+    /// Where its connections come from: a probe comes from the first of these addresses that it can. Nil, and for clients'
+    /// own: the kernel chooses.
+    package var source: SourceSpec?
+    fileprivate var sourceText: String { source?.configText ?? "" }
 
     init(_ backend: Backend, usesProxy: Bool, _ settings: HealthSettings, _ routes: RouteSample) {
         self.init(

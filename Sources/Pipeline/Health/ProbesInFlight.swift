@@ -48,7 +48,7 @@ struct ProbesInFlight {
     mutating func begin(_ identity: ProbeSchedule.Identity, _ target: ProbeTarget, _ now: Instant) -> End? {
         guard let place = free.popLast() else { return End(identity: identity, outcome: .init(.node)) }
         let probed = target.settings.place(of: target.key.endpoint)
-        let descriptor = ProbesInFlight.connect(probed)
+        let descriptor = ProbesInFlight.connect(probed, from: target.source)
         guard descriptor >= 0 else {
             free.append(place)
             return End(identity: identity, outcome: .init(ProbeResult(connectError: -descriptor)))
@@ -70,15 +70,25 @@ struct ProbesInFlight {
         return nil
     }
 
-    private static func connect(_ place: Endpoint) -> Int32 {
+    private static func connect(_ place: Endpoint, from source: SourceSpec?) -> Int32 {
         if let path = UnixSockets.path(place) {
             let fd = cl_unix_connect_to_other(path)
             return fd >= 0 ? fd : -ErrorNumber.ofUnixConnect(-fd)
         }
         var to = cl_endpoint(place)
         var options = cl_connect_options()
-        return cl_connect(&to, &options)
+        let addresses = source?.addresses(isIPv4: place.address.isIPv4) ?? []
+        guard !addresses.isEmpty else { return cl_connect(&to, &options) }
+        var outcome = -ErrorNumber.noSuchSource
+        for address in addresses.prefix(sourcesTried) where outcome == -ErrorNumber.noSuchSource {
+            var way = cl_way(UpstreamWay(source: address), mark: 0)
+            outcome = cl_connect_by(&to, &way, &options)
+        }
+        return outcome
     }
+
+    /// The most addresses of `source` that one probe tries.
+    private static let sourcesTried = 64
 
     /// The finished probes, by events or deadlines.
     mutating func take() -> [End] {

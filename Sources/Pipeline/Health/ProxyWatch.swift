@@ -22,6 +22,8 @@ package struct ProxyWatch {
     private var groups: [UnsafePointer<BackendGroup>] = []
     /// Those with one of version 1.
     private var texts: Set<UnsafePointer<BackendGroup>> = []
+    /// Where their connections come from, if not from where the kernel chooses.
+    private var sources: [UnsafePointer<BackendGroup>: SourceSpec] = [:]
     private var isStale = true
     private var rejected: Set<Rejected> = []
     private var probes = DoubtProbes()
@@ -39,23 +41,27 @@ package struct ProxyWatch {
         due = due ?? Instant(nanoseconds: 0)
     }
 
-    package mutating func look(_ table: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
+    package mutating func look(_ table: RouteTableSnapshot, _ program: Program, _ now: Instant, _ log: ControlLog) {
         let answers = probes.take(now)
         guard !answers.isEmpty || due.map({ $0 <= now }) == true else { return }
-        if isStale { collect(table) }
+        if isStale { collect(table, program) }
         due = groups.isEmpty ? nil : now + ProxyWatch.interval
         askDoubted(answers, now)
         guard !rejected.isEmpty || groups.contains(where: { ProxyVerdict($0.pointee) == .rejected }) else { return }
         sayChanges(table, log)
     }
 
-    private mutating func collect(_ table: RouteTableSnapshot) {
+    private mutating func collect(_ table: RouteTableSnapshot, _ program: Program) {
         isStale = false
         texts = []
+        sources = [:]
+        let source = ProbeTargets.sources(in: program)
         var seen: Set<UnsafePointer<BackendGroup>> = []
         table.visitAll { route, _ in
             if route.pointee.flags.intersection([.proxyHeader, .proxyMismatch]) == .proxyHeader {
-                seen.insert(route.pointee.group)
+                if seen.insert(route.pointee.group).inserted {
+                    sources[route.pointee.group] = source(route.pointee)
+                }
                 if route.pointee.flags.contains(.proxyText) { texts.insert(route.pointee.group) }
             }
         }
@@ -70,7 +76,7 @@ package struct ProxyWatch {
                 if let answer = answers[backend.address.endpoint] { note(answer, cell) }
                 let doubts = cell.pointee.headerDoubts.load(ordering: .relaxed)
                 guard doubts != 0, ProxyVerdict(cell) != .rejected else { continue }
-                probes.ask(backend, doubts, isText: texts.contains(group), now)
+                probes.ask(backend, doubts, isText: texts.contains(group), from: sources[group], now)
             }
         }
     }
@@ -160,7 +166,9 @@ struct DoubtProbes {
         probesPerSecond: 1, panic: .failFast, ejection: .none)
 
     /// Starts a probe, unless one is in flight, or there are no new doubts.
-    mutating func ask(_ backend: Backend, _ doubts: UInt64, isText: Bool, _ now: Instant) {
+    mutating func ask(
+        _ backend: Backend, _ doubts: UInt64, isText: Bool, from source: SourceSpec?, _ now: Instant
+    ) {
         let endpoint = backend.address.endpoint
         if let known = asked[endpoint] {
             guard known.doubts != doubts, let next = known.next, next <= now else { return }
@@ -173,6 +181,7 @@ struct DoubtProbes {
             key: .init(endpoint: endpoint, usesProxy: true), cell: backend.cell, settings: DoubtProbes.settings,
             instance: "")
         target.proxyIsText = isText
+        target.source = source
         let identity = nextIdentity
         nextIdentity += 1
         let end = inFlight.begin(identity, target, now)

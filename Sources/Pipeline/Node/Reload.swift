@@ -88,6 +88,7 @@ extension RunningNode {
             throw ReloadRefusal(
                 message: "not enough memory for `\(stage)`; give the process more, or lower `workers`")
         }
+        if let obstacle = SourceWatch.obstacle(to: program) { throw ReloadRefusal(message: obstacle) }
         let required = ListenerPlan.listeners(program, RequestedPorts())
         if let refusal = listeners.refusal(of: required) { throw ReloadRefusal(message: refusal) }
         let (staged, failures) = listeners.openRequired(required)

@@ -76,6 +76,7 @@ package final class RunningNode {
     package let names: NameKeeper
     package private(set) var watch = RouteWatch()
     package private(set) var shortages = ShortageWatch()
+    package private(set) var sources = SourceWatch()
     /// When the next check for unused snapshots is due, and the interval after it.
     private var nextSweep = Instant(nanoseconds: 0)
     private var sweepInterval = RunningNode.firstSweep
@@ -115,6 +116,7 @@ package final class RunningNode {
         let log = ControlLog(writer.error)
         let services = Services(queues)
         let most = ListenerPlan.most(node.program)
+        if let obstacle = SourceWatch.obstacle(to: node.program) { return (nil, [obstacle]) }
         let sized = Fleet.size(
             settings, listeners: node.listeners.count, most: most,
             probes: HealthProber.descriptors(node.program)
@@ -262,6 +264,7 @@ package final class RunningNode {
         mayReset = HealthProber.resetsConnections(program)
         proxies.routesChanged()
         watch.routesChanged()
+        sources.follow(program)
         prober.update(ProbeTargets(program, routing.snapshot))
         flowDirectory.update(routing.snapshot.instances)
         flowWatch.update(program)
@@ -270,7 +273,10 @@ package final class RunningNode {
     }
 
     /// Handled at the next ``tick(_:)``.
-    func addressesChanged(_ more: AddressMonitor.News) { news.add(more) }
+    func addressesChanged(_ more: AddressMonitor.News) {
+        news.add(more)
+        sources.addressesChanged()
+    }
 
     private func publish(_ change: ListenerKeeper.Change) {
         guard !change.isEmpty else { return }
@@ -296,9 +302,10 @@ package final class RunningNode {
         if resets.isDue, isSettled { publishGeneration(now) }
         names.collect()
         if let due = names.due, due <= now, isSettled, names.apply(to: routing, now) { publish() }
-        proxies.look(routing.snapshot, now, log)
+        proxies.look(routing.snapshot, program, now, log)
         watch.look(routing.snapshot, now, log)
         shortages.look(fleet, program.node.memory, now, log)
+        sources.look(now, log)
     }
 
     private func lookAtAddresses(_ now: Instant) {
@@ -338,7 +345,8 @@ package final class RunningNode {
     /// When ``tick(_:)`` has work; nil: not before an event.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
-        var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook].compactMap { $0 }
+        var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook]
+            .compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         // Workers need about an iteration.
