@@ -187,6 +187,26 @@ struct SourceShortageTests {
         folder = try TemporaryFolder()
     }
 
+    @Test("a stage's source holds for routes of desired state")
+    func desiredState() throws {
+        try add("5")
+        try folder.write(
+            "state.json",
+            """
+            {"format":"pipelined.state/1","revision":1,
+             "envs":[{"env_id":"env_a","app_id":"shop","org_id":"acme"}],
+             "instances":[{"instance_id":"i_a","env_id":"env_a","process_type":"db","overlay_ipv6":"\(namespace.near)",
+               "node_id":"elsewhere","status":"ready"}],
+             "routes":[{"route_id":"rt","env_id":"env_a","listen_port":8080,"protocol_hint":"tcp_raw",
+               "backend_process_type":"db","backend_port":\(server.place.port)}]}
+            """)
+        let config = ConfigText(
+            rawListeners: [entry], backend: "round_robin, source \(address("5"))", more: "routes file state.json\n")
+        let node = try Node(config.description, folder: folder, in: namespace.name)
+        #expect(try visit() == address("5"))
+        withExtendedLifetime(node) {}
+    }
+
     private func node(_ source: String) throws -> Node {
         let route = RouteText(id: "rt", port: entry.port, backends: [server.place], more: ["source \(source)"])
         return try Node(

@@ -87,6 +87,31 @@ struct TransparentSourceTests {
         withExtendedLifetime((server, node)) {}
     }
 
+    @Test("without the rules connects time out; a firewall that lets in only what belongs to connections takes no more")
+    func rules() throws {
+        let lab = try EgressLab()
+        let server = try lab.startServer()
+        let text = Self.config().replacingOccurrences(
+            of: "node test {\n", with: "node test {\n    connect_timeout 500ms\n")
+        let node = try Self.start(text, lab)
+        #expect(try lab.curl(lab.alpha, Self.v6).exit != .code(0))
+        #expect(try node.log("the timeout", where: { _ in true }).reason == "backend.timeout upstream")
+        try lab.run(in: lab.node, ["sh", "-ec", try Self.commands(under: "The client's own address")])
+        let firewall = """
+            table inet firewall {
+                chain input { type filter hook input priority filter; policy drop;
+                    ct state established,related accept
+                    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+                    tcp dport 9000 accept
+                }
+            }
+            """
+        try lab.run(in: lab.node, ["nft", firewall])
+        #expect(try lab.curl(lab.alpha, Self.v6).output == "seen fd10:1::2")
+        #expect(try lab.curl(lab.alpha, Self.v4).output == "seen 10.81.1.2")
+        withExtendedLifetime(server) {}
+    }
+
     @Test("a client whose family no backend has ends as backend.source_family; no backend is tried")
     func family() throws {
         let lab = try EgressLab()
@@ -98,6 +123,31 @@ struct TransparentSourceTests {
         #expect(ending == .reset)
         let line = try node.log("the refusal") { $0.reason == "backend.source_family node" }
         #expect(line.attempts == 0 && line.backend == nil, "\(line)")
+    }
+
+    @Test("R13: an address of either family that goes is missed, and serves again when it is back")
+    func goes() throws {
+        let lab = try EgressLab()
+        let server = try lab.startServer()
+        let node = try Self.start(Self.config(source: "198.51.100.7 2001:db8:9::7"), lab)
+        for (entry, address, length) in [(Self.v6, "2001:db8:9::7", 64), (Self.v4, "198.51.100.7", 24)] {
+            // Backends of both families take turns: of the one that is missed here, only that address is on the host.
+            let others = address.contains(":") ? "198.51.100.7/24" : "2001:db8:9::7/64"
+            let nodad = { (text: String) in text.contains(":") ? ["nodad"] : [] }
+            try lab.run(in: lab.node, ["ip", "addr", "replace", others, "dev", "up0"] + nodad(others))
+            for _ in 0..<2 {
+                try lab.run(
+                    in: lab.node, ["ip", "addr", "replace", "\(address)/\(length)", "dev", "up0"] + nodad(address))
+                let seen = Set(try (0..<4).map { _ in try lab.curl(lab.alpha, entry).output })
+                #expect(seen == ["seen 198.51.100.7", "seen 2001:db8:9::7"])
+                try lab.run(in: lab.node, ["ip", "addr", "del", "\(address)/\(length)", "dev", "up0"])
+                // No connect fails for it: the backend of the other family is tried.
+                let rest = Set(try (0..<4).map { _ in try lab.curl(lab.alpha, entry).output })
+                #expect(rest == ["seen \(others.prefix { $0 != "/" })"])
+            }
+        }
+        #expect(!node.child.lines.contains { $0.stream == .out && $0.text.contains("backend.timeout") })
+        withExtendedLifetime(server) {}
     }
 
     @Test("S24: sockets from clients' addresses are not used again")
