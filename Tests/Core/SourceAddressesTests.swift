@@ -59,6 +59,31 @@ struct SourceAddressesTests {
         }
     }
 
+    @Test("every prefix and every changed byte of such words: read or refused, and what is read prints as the same")
+    func hostile() throws {
+        let seeds = [
+            "192.0.2.10-192.0.2.20", "2001:db8::4/126", "10.0.0.0/20", "fd00::-fd00::fff", "[::1]:80", "::ffff:1.2.3.4",
+        ]
+        var read = 0
+        for seed in seeds.map({ Array($0.utf8) }) {
+            var words = seed.indices.map { Array(seed[..<$0]) } + [seed]
+            for index in seed.indices {
+                for byte in UInt8.min...(.max) {
+                    var changed = seed
+                    changed[index] = byte
+                    words.append(changed)
+                }
+            }
+            for word in words {
+                guard let range = try? ConfigValue.sourceRange(String(decoding: word, as: UTF8.self)) else { continue }
+                read += 1
+                #expect((1...SourceSpec.limit).contains(range.count) && range.all.count == range.count)
+                #expect(try ConfigValue.sourceRange(range.description) == range)
+            }
+        }
+        #expect(read > 300)
+    }
+
     @Test("an address twice, by whatever words, and more than 4,096 together")
     func together() {
         for text in ["10.0.0.1 10.0.0.1", "10.0.0.0/24 10.0.0.7", "10.0.0.1-10.0.0.9 10.0.0.9-10.0.0.12"] {

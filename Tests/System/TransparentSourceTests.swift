@@ -22,10 +22,11 @@ struct TransparentSourceTests {
     }
 
     private static func config(
-        backends: [Place] = [EgressLab.v6, EgressLab.v4], stages: [String] = [], source: String = "client"
+        backends: [Place] = [EgressLab.v6, EgressLab.v4], stages: [String] = [], source: String = "client",
+        timeout: String = "2s"
     ) -> String {
         let route = RouteText(id: "rt", port: 9000, backends: backends, more: ["source \(source)"])
-        var config = ConfigText(firstStages: stages, routes: [route])
+        var config = ConfigText(settings: ["connect_timeout \(timeout)"], firstStages: stages, routes: [route])
         config.rawListeners = [Place("::", 9000), Place("0.0.0.0", 9000)]
         return config.description
     }
@@ -91,9 +92,7 @@ struct TransparentSourceTests {
     func rules() throws {
         let lab = try EgressLab()
         let server = try lab.startServer()
-        let text = Self.config().replacingOccurrences(
-            of: "node test {\n", with: "node test {\n    connect_timeout 500ms\n")
-        let node = try Self.start(text, lab)
+        let node = try Self.start(Self.config(timeout: "500ms"), lab)
         #expect(try lab.curl(lab.alpha, Self.v6).exit != .code(0))
         #expect(try node.log("the timeout", where: { _ in true }).reason == "backend.timeout upstream")
         try lab.run(in: lab.node, ["sh", "-ec", try Self.commands(under: "The client's own address")])
@@ -110,6 +109,37 @@ struct TransparentSourceTests {
         #expect(try lab.curl(lab.alpha, Self.v6).output == "seen fd10:1::2")
         #expect(try lab.curl(lab.alpha, Self.v4).output == "seen 10.81.1.2")
         withExtendedLifetime(server) {}
+    }
+
+    @Test("path MTU: 2 MB each way pass a link of smaller packets, though ICMP speaks to the client's address")
+    func narrowLink() throws {
+        let lab = try EgressLab()
+        try lab.insertNarrowLink(mtu: 1300)
+        let servers = try lab.inside(lab.server) {
+            try [EgressLab.v6.host, EgressLab.v4.host].map { host in
+                try Server(host, port: 8091) { socket in
+                    let received = try socket.receiveToEnd()
+                    try socket.send("\(try socket.peer.host)\n")
+                    try socket.send(received.bytes.reversed())
+                    socket.finish()
+                }
+            }
+        }
+        try lab.run(in: lab.node, ["sh", "-ec", try Self.commands(under: "The client's own address")])
+        // The new routers' own addresses are checked for duplicates first, which takes seconds.
+        let text = Self.config(backends: servers.map(\.place), timeout: "30s")
+        let node = try Self.start(text, lab)
+        let sent = pattern(2_000_000)
+        for (entry, client) in [(Self.v6, "fd10:1::2"), (Self.v4, "10.81.1.2")] {
+            let answer = try lab.inside(lab.alpha) {
+                let client = try Socket.connect(to: entry)
+                try client.send(sent)
+                client.finish()
+                return try client.receiveToEnd()
+            }
+            #expect(answer.bytes.elementsEqual("\(client)\n".utf8 + sent.reversed()), "\(answer.bytes.count) bytes")
+        }
+        withExtendedLifetime(node) {}
     }
 
     @Test("a client whose family no backend has ends as backend.source_family; no backend is tried")
