@@ -110,13 +110,13 @@ struct RouteHealthTests {
         }
         #expect(try [ours, theirs].map(asks) == ["1", "1"])
         agent.word = "drain"
-        _ = try node.event("backend_drained", of: one.place)
+        for server in [one, two] { _ = try node.event("backend_drained", of: server.place) }
         // Both have the same agent here, so nobody is left; HAProxy's backup has none, and serves.
         try awaitUntil("HAProxy has heard it") { try asks(theirs) == "2" }
         #expect(try asks(ours).isEmpty)
         #expect(!node.child.lines.contains { $0.isEvent("backend_down") }, "drained is not down")
         agent.word = "up 40%"
-        _ = try node.event("backend_undrained", of: one.place)
+        for server in [one, two] { _ = try node.event("backend_undrained", of: server.place) }
         try awaitUntil("its part is shown") {
             let rows = try Admin.json(["backends"], admin)["backends"] as? [[String: Any]] ?? []
             return rows.contains { $0["agent_percent"] as? Int == 40 }
