@@ -116,7 +116,7 @@ let package = Package(
         // What names of backends lead to: c-ares, so never part of the data path.
         part(
             "Resolve",
-            ["Pipeline", "PipelineThreads", "PipelineText", "FilterBackendSelect", "CLinux", "CCares"]),
+            ["Pipeline", "PipelineThreads", "PipelineText", "FilterBackendSelect", "PipelineHost", "CLinux", "CCares"]),
         // Where flow records go: the ledger and collectors; and what conntrack adds to them.
         part(
             "Export",

@@ -31,7 +31,7 @@ struct StatusReport {
     private var problems: [String] {
         node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
             + node.interceptionProblems + node.sources.problems
-            + [node.flows.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
+            + [node.flows.problem, node.names.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
             + LogReport(node.writer).problems + [JournalReport(node.journal)?.problem].compactMap { $0 }
     }
 

@@ -7,6 +7,8 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
     package let path: String
     package let problem: String
     package let remedy: String
+    /// There is nothing at the path.
+    package var isMissing = false
 
     package var description: String { "\(path): \(problem); \(remedy)" }
 
@@ -18,6 +20,7 @@ package struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
 
     package init(_ path: String, _ verb: String, error: Int32) {
         self.path = path
+        isMissing = error == ENOENT
         switch error {
         case ENOENT: (problem, remedy) = ("no such file", "check the path")
         case EACCES, EPERM: (problem, remedy) = ("no permission to \(verb) it", "check its owner and mode (`ls -l`)")
@@ -42,12 +45,8 @@ package enum Files {
 
     /// The bytes of a regular file of at most `limit` bytes (R27).
     package static func read(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
-        guard !path.utf8.contains(0) else { throw FileError(path, "the path has a NUL", remedy: "check the path") }
-        var size: Int64 = 0
-        let file = cl_open_file(path, &size)
-        guard file >= 0 else { throw FileError(path, "read", error: -file) }
+        let (file, size) = try open(path, limit: limit)
         defer { _ = cl_close(file) }
-        guard size <= limit else { throw tooLarge(path, limit) }
         // Those of /proc say 0.
         guard size == 0 || hasRoom(for: size) else {
             throw FileError(
@@ -55,6 +54,19 @@ package enum Files {
                 remedy: "give the process more (systemd: LimitAS=, MemoryMax=), or make it smaller")
         }
         return try readAll(file, path, expected: Int(size), limit: limit)
+    }
+
+    /// A regular file of at most `limit` bytes, opened for reading: for whoever must read it itself. The caller closes it.
+    package static func open(_ path: String, limit: Int) throws(FileError) -> (file: Int32, size: Int64) {
+        guard !path.utf8.contains(0) else { throw FileError(path, "the path has a NUL", remedy: "check the path") }
+        var size: Int64 = 0
+        let file = cl_open_file(path, &size)
+        guard file >= 0 else { throw FileError(path, "read", error: -file) }
+        guard size <= limit else {
+            _ = cl_close(file)
+            throw tooLarge(path, limit)
+        }
+        return (file, size)
     }
 
     /// All of standard input, at most `limit` bytes.

@@ -18,6 +18,10 @@ package final class NameKeeper {
     private var pending: [BackendName: [ResolvedAddress]] = [:]
     /// Before that no change is applied.
     private var notBefore = Instant(nanoseconds: 0)
+    /// When it is next looked whether the resolver's thread stands still.
+    private var nextWatch = Instant(nanoseconds: 0)
+    /// It did at the last look.
+    private var isStuck = false
 
     /// Between two changes that are applied, however many answers come: what comes meanwhile is one change.
     private static let pause = TimeSpan.milliseconds(100)
@@ -37,6 +41,29 @@ package final class NameKeeper {
     var due: Instant? { pending.isEmpty ? nil : notBefore }
 
     package var statuses: [NameStatus] { resolver?.statuses() ?? [] }
+
+    /// When ``watch(_:)`` is due; nil: there are no names.
+    var nextLook: Instant? { resolver == nil ? nil : nextWatch }
+    /// No name is looked up at present.
+    package var problem: String? { isStuck ? NameKeeper.stuckText : nil }
+
+    private static let stuckText =
+        "the resolver stands still: a file system under /etc/resolv.conf that does not answer, most likely; names keep "
+        + "their last addresses until it goes on, and other backends are served"
+
+    /// Says when the resolver's thread begins to stand still, and when it goes on.
+    func watch(_ now: Instant) {
+        guard let resolver, nextWatch <= now else { return }
+        nextWatch = now + NameResolver.stuckAfter
+        let time = resolver.stuck(at: now)
+        guard (time != nil) != isStuck else { return }
+        isStuck = time != nil
+        if let time {
+            log.say("resolver_stuck", NameKeeper.stuckText) { $0.field("stuck_ms", time.milliseconds) }
+        } else {
+            log.say("resolver_recovered", "names are looked up again")
+        }
+    }
 
     /// The routes are new, and not published: asks for their names, waits a while for those that are new, and has the routes know
     /// them.
@@ -88,5 +115,6 @@ package final class NameKeeper {
     func stop() {
         resolver?.stop()
         resolver = nil
+        isStuck = false
     }
 }

@@ -301,6 +301,7 @@ package final class RunningNode {
         if mayReset { resets.add(prober.takeResets()) }
         if resets.isDue, isSettled { publishGeneration(now) }
         names.collect()
+        names.watch(now)
         if let due = names.due, due <= now, isSettled, names.apply(to: routing, now) { publish() }
         proxies.look(routing.snapshot, program, now, log)
         watch.look(routing.snapshot, now, log)
@@ -345,7 +346,9 @@ package final class RunningNode {
     /// When ``tick(_:)`` has work; nil: not before an event.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
-        var next = [listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook]
+        var next = [
+            listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
+        ]
             .compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }

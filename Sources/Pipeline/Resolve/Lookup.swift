@@ -44,21 +44,12 @@ final class Lookup {
     init(_ name: BackendName, _ settings: ResolveSettings, at now: Instant) {
         self.name = name
         deadline = now + Lookup.longest
-        var options = ares_options()
-        options.timeout = Int32(clamping: settings.values.timeout.milliseconds)
-        options.tries = Int32(clamping: settings.values.retries + 1)
-        // What it has already, it gives back even where no other server answers.
-        options.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES
-        let mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_FLAGS
-        var made: ares_channel?
-        let failed = ares_init_options(&made, &options, Int32(mask))
-        guard failed == ARES_SUCCESS, let made else {
-            result = .failed(name, "can't start a lookup: \(AnswerReader.text(failed))")
+        do throws(LookupStartError) {
+            channel = try LookupChannel.make(settings.values)
+        } catch {
+            result = .failed(name, error.problem)
             return
         }
-        channel = made
-        let servers = settings.values.nameservers.map { "\($0)" }.joined(separator: ",")
-        if !servers.isEmpty { _ = ares_set_servers_ports_csv(made, servers) }
         switch name.kind {
         case .host: askForHost(name.host)
         case .service: ask(name.host, .service)

@@ -24,8 +24,13 @@ package final class NameResolver: @unchecked Sendable {
         var changed: Set<BackendName> = []
     }
 
+    /// As long as the thread may take for what is no waiting, before it counts as stuck.
+    package static let stuckAfter = TimeSpan.seconds(5)
+
     private let records = Mutex(Records())
     private let loop: ThreadLoop
+    /// Since when the thread works without waiting; 0: it waits, or there is none yet.
+    private let workingSince = Atomic<UInt64>(0)
     /// A descriptor: readable once ``take()`` has something.
     package let notice: Int32
     // The thread's own.
@@ -72,6 +77,13 @@ package final class NameResolver: @unchecked Sendable {
         loop.wake()
     }
 
+    /// For how long the thread has stood still: a file system that does not answer, most likely. Nil: it has not.
+    package func stuck(at now: Instant) -> TimeSpan? {
+        let since = workingSince.load(ordering: .relaxed)
+        let time = now.since(Instant(nanoseconds: since))
+        return since > 0 && time >= NameResolver.stuckAfter ? time : nil
+    }
+
     /// Whether the first lookup of each name is over.
     package var isComplete: Bool { records.withLock { $0.all.values.allSatisfy(\.isKnown) } }
 
@@ -93,12 +105,14 @@ package final class NameResolver: @unchecked Sendable {
         }
     }
 
-    /// Does not wait for long: c-ares reads /etc/resolv.conf, which may be something that never ends.
+    /// Does not wait for long: /etc/resolv.conf may be on a file system that does not answer.
     package func stop() { _ = loop.stop(patience: .seconds(2)) }
 
     // MARK: The thread
 
     private func iterate() -> ThreadLoop.Next {
+        workingSince.store(cl_now(), ordering: .relaxed)
+        defer { workingSince.store(0, ordering: .relaxed) }
         guard !loop.isEnding else {
             for lookup in lookups { lookup.close() }
             lookups = []

@@ -103,13 +103,15 @@ final class Node: Sendable {
     /// - Parameters:
     ///   - namespace: the network namespace to run it in; nil: the test's own.
     ///   - group: the cgroup that bounds its memory, from its first page on.
+    ///   - launcher: a command that becomes the node, whose own command line follows it.
     init(
-        _ config: String, folder: TemporaryFolder? = nil, in namespace: String? = nil, bounded group: MemoryGroup? = nil
+        _ config: String, folder: TemporaryFolder? = nil, in namespace: String? = nil,
+        bounded group: MemoryGroup? = nil, launcher: [String] = []
     ) throws {
         let folder = try folder ?? TemporaryFolder()
         self.folder = folder
         self.config = try folder.write("node.pipeline", config)
-        let prefix = (namespace.map { ["ip", "netns", "exec", $0] } ?? []) + (group?.prefix ?? [])
+        let prefix = (namespace.map { ["ip", "netns", "exec", $0] } ?? []) + (group?.prefix ?? []) + launcher
         let words = prefix + [Binary.path, "run", self.config]
         child = try Child(words[0], Array(words.dropFirst()))
         _ = try child.wait("that it is ready") { lines in lines.first { $0.isEvent("ready") } }
