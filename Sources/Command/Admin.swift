@@ -84,8 +84,9 @@ struct Reload: ParsableCommand {
             The same as SIGHUP, with an answer. A config that does not compile changes nothing: the answer says why, \
             and the exit code is 1. Established connections go on.
 
-            Two state files are refused without --confirm: one whose three lists are empty while routes are served, \
-            and one with a lower revision than the applied one.
+            Refused without --confirm, as a likely mistake: a state file whose three lists are empty while routes \
+            are served, or with a lower revision than the applied one; a `route file` that is empty or has lost more \
+            than half of its names; an `include` pattern that matches no file any more; a config without listeners.
 
             EXAMPLES
               pipelined reload
@@ -93,7 +94,7 @@ struct Reload: ParsableCommand {
             """)
     @OptionGroup var options: AdminOptions
 
-    @Flag(help: "Apply a state file that would be refused as a likely mistake.")
+    @Flag(help: "Apply what would be refused as a likely mistake.")
     var confirm = false
 
     func run() throws { try options.ask(.reload(isConfirmed: confirm)) }

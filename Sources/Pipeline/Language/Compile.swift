@@ -15,6 +15,8 @@ package struct Compilation: Sendable {
     package let watchesRoutes: Bool
     /// `routes push`: routes come by `pipelined apply`.
     package let takesPushes: Bool
+    /// The `include` lines with a pattern.
+    package let patterns: [IncludedPattern]
     /// Where the entries of included files are, by their first words, such as `set blocked`.
     let origins: [String: ConfigLine]
     /// In source order.
@@ -49,7 +51,8 @@ package func compile(
     let reporter = Reporter()
     guard isReadable(text, at: 0, reporter) else {
         return Compilation(
-            program: nil, routes: [], groups: [], routesFile: nil, watchesRoutes: false, takesPushes: false, origins: [:], diagnostics: reporter.finish(),
+            program: nil, routes: [], groups: [], routesFile: nil, watchesRoutes: false, takesPushes: false,
+            patterns: [], origins: [:], diagnostics: reporter.finish(),
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
     let grammar = Grammar(catalog)
@@ -64,7 +67,7 @@ package func compile(
     return Compilation(
         program: checker.makeProgram(), routes: checker.routes,
         groups: checker.groupNames.compactMap { checker.groups[$0] }, routesFile: checker.routesFile,
-        watchesRoutes: checker.watchesRoutes, takesPushes: checker.takesPushes != nil,
+        watchesRoutes: checker.watchesRoutes, takesPushes: checker.takesPushes != nil, patterns: including.patterns,
         origins: checker.origins(tree),
         diagnostics: reporter.finish(), source: source)
 }

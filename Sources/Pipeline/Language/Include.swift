@@ -37,6 +37,16 @@ private func directory(for path: String, from file: String) -> String {
     return String(file[...slash])
 }
 
+/// What an `include` line with a pattern has found.
+package struct IncludedPattern: Sendable {
+    package let pattern: String
+    package let files: Int
+    init(_ pattern: String, files: Int) {
+        self.pattern = pattern
+        self.files = files
+    }
+}
+
 /// `include GLOB`: puts the entries of other files in the place of the line. All files are one program; each place
 /// keeps its file (``SourceText``).
 struct IncludeRun {
@@ -56,6 +66,8 @@ struct IncludeRun {
     /// The `include` lines so far: each may search folders.
     private var lineCount = 0
     private var isOver = false
+    /// The lines with a pattern, as seen from the config file, and how many files each has found.
+    private(set) var patterns: [IncludedPattern] = []
 
     init(_ source: SourceText, _ reporter: Reporter, _ grammar: Grammar, _ files: ConfigFiles) {
         self.source = source
@@ -146,13 +158,14 @@ struct IncludeRun {
     }
 
     /// In the order of their names, byte by byte, as systemd reads drop-ins.
-    private func paths(_ pattern: Located<String>) -> [String] {
+    private mutating func paths(_ pattern: Located<String>) -> [String] {
         let file = source.file(of: pattern.span.start)
         guard pattern.value.contains(where: { "*?[".contains($0) }) else {
             return [configPath(pattern.value, from: file)]
         }
         do throws(UnreadableFile) {
             let found = try files.match(pattern.value, directory(for: pattern.value, from: file))
+            patterns.append(IncludedPattern(configPath(pattern.value, from: file), files: found.count))
             if found.isEmpty { reporter.note(pattern.span, "no file matches \(quoted(pattern.value))") }
             return found.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
         } catch {

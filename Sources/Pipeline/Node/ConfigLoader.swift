@@ -29,6 +29,7 @@ package struct LoadedNode {
     package let revision: UInt64?
     /// The state file as read; nil: none is named.
     var reading: StateOrder.Reading?
+    var guarded = ConfigGuard.Reading()
     /// Problems of objects that were left out, as lines for `status`.
     var problems: [String] = []
     /// The config file, and what it includes.
@@ -117,6 +118,7 @@ package enum ConfigLoader {
             program: program, routing: routing,
             listeners: ListenerPlan.listeners(program, RequestedPorts(routing)), revision: read.state?.revision)
         loaded.node?.reading = read.reading
+        loaded.node?.guarded = ConfigGuard.Reading(read.compilation)
         loaded.node?.problems = RunningNode.lines(read.compilation)
         loaded.node?.files = read.compilation.source.files
         loaded.node?.bound = read.bound(program)

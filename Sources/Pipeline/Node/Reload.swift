@@ -77,6 +77,10 @@ extension RunningNode {
                 message: "the config, or a file that it names, has errors", details: RunningNode.lines(read.compilation)
             )
         }
+        let guarded = ConfigGuard.Reading(read.compilation)
+        if let refusal = configGuard.refusal(of: guarded, isConfirmed: isConfirmed) {
+            throw ReloadRefusal(message: refusal)
+        }
         if let reading = read.reading {
             if let refusal = order.refusal(of: reading, isConfirmed: isConfirmed) {
                 throw ReloadRefusal(message: refusal)
@@ -111,6 +115,7 @@ extension RunningNode {
         writer.moveEvents(logs)
         revision = desired.map { $0.last?.revision } ?? read.state?.revision
         order.applied(read.reading)
+        configGuard.applied(guarded)
         problems = RunningNode.lines(read.compilation)
         configFiles = read.compilation.source.files
         bound = desired.map { routing.boundAddresses(of: $0.kept.objects) } ?? read.bound(program)

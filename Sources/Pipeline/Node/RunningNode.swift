@@ -48,6 +48,7 @@ package final class RunningNode {
     /// Of the state file; nil: none is named.
     package internal(set) var revision: UInt64?
     var order = StateOrder()
+    var configGuard = ConfigGuard()
     /// Who takes desired state that is pushed to this node.
     package var stateDoor: any StateDoor {
         desired.map { PushedState(self, $0) } ?? StateOfFiles(order.path, config: configPath)
@@ -210,6 +211,7 @@ package final class RunningNode {
         program = node.program
         revision = node.revision
         order.applied(node.reading)
+        configGuard.applied(node.guarded)
         problems = node.problems
         desired = node.desired
         configFiles = node.files
