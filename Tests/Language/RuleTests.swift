@@ -220,4 +220,30 @@ import Testing
         #expect(route.backends.map { text($0.span) } == ["[fd00::1]:80"])
         #expect(route.hint == .tlsPassthrough)
     }
+
+    @Test("one address with a `max` here and another, or none, there is a warning at the second place")
+    func otherLimits() {
+        func warnings(_ first: String, _ second: String, _ block: String = "[fd00::1]:9") -> [String] {
+            let route = { (port: Int, line: String) in
+                "route {\n id rt\(port)\n owner a/b/c\n listen \(port)\n \(line)\n}\n"
+            }
+            let compilation = compiled(
+                "listen [::]:1-3 tcp_raw via raw\nbackends web {\n backend \(block)\n}\n"
+                    + route(1, "backend \(first)") + route(2, "backend \(second)") + route(3, "backends web"))
+            #expect(!compilation.hasErrors, "\(compilation.diagnostics)")
+            return compilation.diagnostics.filter { $0.severity == .warning && $0.message.contains("max") }.map(
+                \.message)
+        }
+        #expect(warnings("[fd00::1]:1 max 5", "[fd00::1]:1 max 5") == [])
+        #expect(warnings("[fd00::1]:1 max 5", "[fd00::1]:2 max 6") == [])
+        let rest = ": all its connections count for each line that has one"
+        #expect(
+            warnings("[fd00::1]:1 max 5", "[fd00::1]:1 max 6") == [
+                "`[fd00::1]:1` has `max 6` here and `max 5` elsewhere\(rest)"
+            ])
+        #expect(
+            warnings("db.test:1 max 5", "db.test:1") == ["`db.test:1` has no `max` here and `max 5` elsewhere\(rest)"])
+        // Once for an address, whichever blocks have it.
+        #expect(warnings("unix:/x max 5", "unix:/x max 6", "unix:/x max 7").count == 1)
+    }
 }

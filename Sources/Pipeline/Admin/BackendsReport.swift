@@ -55,7 +55,8 @@ final class BackendsReport {
         let kept: Figures
         var standing = Standing.ready
         var weight: UInt16 = 0
-        var maxConnections: UInt32 = 0
+        /// The limits of the routes that lead there: `.max` where one has none; nil: none does.
+        var limits: ClosedRange<UInt32>?
         var priority: UInt8 = 0
         var instances: [String] = []
         /// The `backends` blocks that have it.
@@ -64,6 +65,20 @@ final class BackendsReport {
         var queues: Set<UnsafePointer<WaitQueue>> = []
         var sum = Sum()
         var queued: UInt64 { queues.reduce(0) { $0 + UInt64($1.pointee.waiting.current) } }
+
+        /// - Parameter limit: 0: none.
+        mutating func add(limit: UInt32) {
+            let limit = limit == 0 ? .max : limit
+            limits = min(limits?.lowerBound ?? limit, limit)...max(limits?.upperBound ?? limit, limit)
+        }
+
+        /// `100`, or `50-100` where routes differ; `none`.
+        var limitText: String {
+            guard let limits else { return "" }
+            let text = { (limit: UInt32) in limit == .max ? "none" : "\(limit)" }
+            let (least, most) = (text(limits.lowerBound), text(limits.upperBound))
+            return least == most ? least : "\(least)-\(most)"
+        }
     }
 
     /// Keeps the cells alive.
@@ -140,8 +155,9 @@ final class BackendsReport {
                 rows.append(
                     Row(
                         address: backend.address.endpoint, cell: backend.cell, kept: Figures(backend.cell),
-                        weight: backend.weight, maxConnections: backend.maxConnections, priority: backend.priority))
+                        weight: backend.weight, priority: backend.priority))
             }
+            rows[place].add(limit: backend.maxConnections)
             rows[place].weight = max(rows[place].weight, backend.weight)
             rows[place].priority = min(rows[place].priority, backend.priority)
             rows[place].sum.count.add(sum.count)
@@ -232,7 +248,13 @@ final class BackendsReport {
             "eligible",
             row.weight > 0 && row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
         line.field("active", figures.active)
-        if row.maxConnections > 0 { line.field("max_connections", UInt64(row.maxConnections)) }
+        if let limits = row.limits, limits.lowerBound < .max {
+            line.field("max_connections", UInt64(limits.lowerBound))
+            // Routes differ: the highest, or null where one has no limit.
+            if limits.lowerBound < limits.upperBound {
+                line.field("max_connections_highest", limits.upperBound == .max ? nil : Int(limits.upperBound))
+            }
+        }
         if !row.queues.isEmpty { line.field("queued", row.queued) }
         line.field("connects", figures.connects)
         line.field("failures", figures.failures)
@@ -249,9 +271,8 @@ final class BackendsReport {
     }
 
     private static let head = [
-        "BACKEND", "STATUS", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "PRIORITY", "-ACTIVE", "-CONNECTS", "-FAILURES",
-        "PROBE",
-        "EJECTED", "PROXY",
+        "BACKEND", "STATUS", "INSTANCE", "OWNER", "-ROUTES", "-WEIGHT", "PRIORITY", "-ACTIVE", "-MAX", "-CONNECTS",
+        "-FAILURES", "PROBE", "EJECTED", "PROXY",
     ]
 
     private func cells(_ row: Row) -> [String] {
@@ -264,7 +285,8 @@ final class BackendsReport {
             row.cell != nil && row.weight == 0 ? "0 (none)" : "\(row.weight)",
             row.priority == BackendSpec.backupPriority ? "backup" : "\(row.priority)",
             row.queued > 0 ? "\(figures.active) +\(row.queued) queued" : "\(figures.active)",
-            "\(figures.connects)", "\(figures.failures)", probeText(row), ejected > 0 ? "\(ejected)ms" : "no",
+            row.limitText, "\(figures.connects)", "\(figures.failures)", probeText(row),
+            ejected > 0 ? "\(ejected)ms" : "no",
             verdict(row).rawValue,
         ]
     }

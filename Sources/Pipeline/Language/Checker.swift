@@ -87,6 +87,7 @@ final class Checker {
         remarkOnUnusedGroups()
         noteClientSources()
         warnOfStageSources()
+        remarkOnOtherLimits()
         review()
         if listeners.isEmpty, exposes.isEmpty {
             reporter.warning(
