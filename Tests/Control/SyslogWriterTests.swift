@@ -98,6 +98,24 @@ struct SyslogWriterTests {
         try awaitUntil("it is said") { site.has("err", "log_recovered") }
     }
 
+    @Test("a daemon that hangs is told of before any line is lost, and when it goes on")
+    func hung() throws {
+        let site = try WriterSite()
+        let daemon = try Daemon(unix: site.path("log"))
+        try site.use(connections: .syslog(SyslogSettings(daemon.address)))
+        for number in 0..<2000 { site.say("n\(number)") }
+        try awaitUntil("it is said") { site.has("err", "log_failed") }
+        #expect(site.writer.out.counts.dropped == 0)
+        #expect(site.text("err").contains("its reader is stuck or too slow"))
+        #expect(LogReport(site.writer).problems.first?.contains("0 lines were dropped") == true)
+        try awaitUntil("all of them") { daemon.take().count == 2000 }
+        try awaitUntil("it is said") { site.has("err", "log_recovered") }
+        #expect(LogReport(site.writer).problems == [])
+        let recovered = try #require(site.lines("err").first { $0.contains("log_recovered") })
+        #expect(recovered.contains("\"dropped\":0}"), "\(recovered)")
+        #expect(texts(daemon.received) == numbered(0..<2000))
+    }
+
     @Test("a daemon that is not there at first, and goes and comes: nothing that was not handed over is lost")
     func restarted() throws {
         let site = try WriterSite()
@@ -184,6 +202,9 @@ struct SyslogWriterTests {
         let marks = back.received.filter { $0.contains("lines_dropped") }
         #expect(marks.count == 1 && marks[0].contains("\"count\":\(lost)}"), "\(marks), \(lost)")
         #expect(site.lines("err").count { $0.contains("log_failed") } == 1)
+        let recovered = try #require(site.lines("err").first { $0.contains("log_recovered") })
+        #expect(recovered.contains("\"dropped\":\(lost),\"more_possible\":true"), "\(recovered), \(lost)")
+        #expect(recovered.contains("only some losses are known"))
     }
 
     @Test("events to syslog: that they can't be sent is said on standard error")

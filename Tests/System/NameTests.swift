@@ -126,11 +126,29 @@ import Testing
         for empty in [[String: [DNSServer.Record]](), ["web.test": []], ["web.test": [.cname("web.test")]]] {
             dns.change { $0.zone = empty }
             try awaitUntil("it has no addresses") { try setup.addresses().isEmpty }
+            let problems = try Admin.json(["status"], setup.admin)["problems"] as? [String] ?? []
+            #expect(problems.contains { $0.hasPrefix("web.test: the name ") }, "\(problems)")
+            #expect(try setup.status()["error"] as? String != nil)
             try awaitUntil("it is refused") { try setup.refusal() == "backend.no_backend upstream" }
             dns.change { $0.zone = ["web.test": [.a(Self.one)]] }
             try setup.waitForAddresses([Self.one])
             #expect(try setup.said() == Self.one)
         }
+        let problems = try Admin.json(["status"], setup.admin)["problems"] as? [String] ?? []
+        #expect(!problems.contains { $0.contains("web.test") }, "\(problems)")
+    }
+
+    @Test("a name that has never existed is a problem in `status`, not a silent lack of backends")
+    func never() throws {
+        let dns = try DNSServer([:])
+        let setup = try Setup(dns.place, ["backend web.test:1"])
+        try setup.node.waitForEvent("name_missing")
+        let problems = try Admin.json(["status"], setup.admin)["problems"] as? [String] ?? []
+        #expect(
+            problems.contains("web.test: the name does not exist (NXDOMAIN); routes have no backends from it"),
+            "\(problems)")
+        #expect(try Binary.run(["status", "--admin", setup.admin]).out.contains("(NXDOMAIN)"))
+        #expect(try setup.refusal() == "backend.no_backend upstream")
     }
 
     @Test("without a DNS the node starts, says so, and refuses; with one it serves")

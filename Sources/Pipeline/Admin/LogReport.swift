@@ -11,12 +11,15 @@ struct LogReport {
         /// In messages.
         let subject: String
         let counts: LogStream.Counts
+        /// Not every loss is known.
+        let isUDP: Bool
 
         init(_ name: String, _ standard: String, _ log: String, _ destination: LogDestination, _ stream: LogStream) {
             (self.name, self.log) = (name, log)
             to = destination.text(name)
             subject = destination == .standard ? standard : "the \(log) log, \(to),"
             counts = stream.counts
+            isUDP = if case .syslog(let settings) = destination { settings.address.isUDP } else { false }
         }
     }
     private let streams: [Stream]
@@ -32,7 +35,7 @@ struct LogReport {
 
     private static func status(_ counts: LogStream.Counts) -> String {
         if counts.hasEnded { return "ended" }
-        if counts.error != 0 { return "failing" }
+        if counts.error != 0 || counts.isStalled { return "failing" }
         return counts.waiting > 0 ? "waiting" : "open"
     }
 
@@ -40,10 +43,10 @@ struct LogReport {
         streams.flatMap { stream -> [String] in
             let counts = stream.counts
             var texts: [String] = []
-            if counts.hasEnded || counts.error != 0 || counts.isDropping {
+            if counts.hasEnded || counts.error != 0 || counts.isDropping || counts.isStalled {
                 texts.append(
-                    "\(stream.subject) can't be written: \(LogWriter.why(counts)); \(counts.dropped) lines were dropped"
-                )
+                    "\(stream.subject) can't be written: \(LogWriter.why(counts)); \(stream.isUDP ? "at least " : "")"
+                        + "\(counts.dropped) lines were dropped")
             }
             if counts.reopenError != 0 {
                 texts.append(
@@ -63,6 +66,7 @@ struct LogReport {
             line.field("status", LogReport.status(stream.counts))
             line.field("lines", stream.counts.lines)
             line.field("dropped", stream.counts.dropped)
+            if stream.isUDP { line.field("more_possible", true) }
             line.field("waiting_bytes", stream.counts.waiting)
             line.field("error", Int(stream.counts.error))
             line.close()

@@ -9,7 +9,8 @@ enum NameRows {
 
     static func problems(_ names: [NameStatus]) -> [String] {
         names.compactMap { name in
-            let rest = name.addresses.isEmpty ? "it has no addresses" : "its last addresses are kept"
+            let rest = name.addresses.isEmpty ? "routes have no backends from it" : "its last addresses are kept"
+            if let emptiness = name.emptiness { return "\(name.name.host): \(emptiness); \(rest)" }
             return name.problem.map { "\(name.name.host) can't be looked up: \($0); \(rest)" }
         }
     }
@@ -21,7 +22,7 @@ enum NameRows {
         line.list("addresses", name.addresses) { $0.string($1.text) }
         if let age = name.age { line.field("age_ms", age.milliseconds) } else { line.nullField("age_ms") }
         if let next = name.next { line.field("next_ms", next.milliseconds) } else { line.nullField("next_ms") }
-        line.field("error", name.problem)
+        line.field("error", name.problem ?? name.emptiness)
         line.field("refused", name.refused)
         line.field("omitted", name.omitted)
         line.close()
@@ -36,7 +37,8 @@ enum NameRows {
             table.add([
                 "\(name.name)", addresses.isEmpty ? "none" : addresses + (rest > 0 ? " +\(rest)" : ""),
                 name.age.map { plainDuration($0.milliseconds / 1000) } ?? "never",
-                name.next.map { plainDuration($0.milliseconds / 1000) } ?? "asking", name.problem ?? "",
+                name.next.map { plainDuration($0.milliseconds / 1000) } ?? "asking",
+                name.problem ?? name.emptiness ?? "",
             ])
         }
         return "\n" + table.text

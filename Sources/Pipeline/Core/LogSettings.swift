@@ -43,6 +43,7 @@ public struct SyslogSettings: Sendable, Equatable {
         case unix(String)
         case udp(Endpoint)
 
+        public var isUDP: Bool { if case .udp = self { true } else { false } }
         public var description: String {
             switch self {
             case .unix(let path): "unix:\(path)"

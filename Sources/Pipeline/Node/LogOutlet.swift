@@ -72,6 +72,7 @@ package final class LogOutlet: @unchecked Sendable {
 
     /// A stream of datagrams has no lines that others could cut.
     var isStream: Bool { if case .syslog = place { false } else { true } }
+    var isUDP: Bool { if case .syslog(let settings) = place { settings.address.isUDP } else { false } }
     var file: String? { if case .file(let path) = place { path } else { nil } }
 
     func isSame(as other: LogOutlet) -> Bool {

@@ -5,7 +5,8 @@ import PipelineRuntime
 import PipelineThreads
 
 /// Writes a ``LogStream`` to its outlet, a piece at a time, without blocking. A failed write is retried, unless the
-/// reader of a standard stream is gone for good (EPIPE).
+/// reader of a standard stream is gone for good (EPIPE). A reader that takes nothing for a while counts as stuck, before
+/// any line is lost.
 ///
 /// Threading: the writer's thread.
 struct LogSink {
@@ -26,6 +27,8 @@ struct LogSink {
     static let shortestRetry = TimeSpan.milliseconds(100)
     static let longestRetry = TimeSpan.seconds(1)
     private static let datagramsInTurn = 64
+    /// How long a reader may take nothing before it counts as stuck.
+    static let stallTime = TimeSpan.seconds(5)
     /// How long a host that has refused datagrams must say nothing until it counts as taking them, and between them.
     private static let quiet = TimeSpan.milliseconds(500)
     private static let doubtfulPace = TimeSpan.milliseconds(100)
@@ -35,6 +38,8 @@ struct LogSink {
     private(set) var retryAt: Instant?
     private var backoff = LogSink.shortestRetry
     private var last = Progress.idle
+    private var blockedSince: Instant?
+    private var isStalled = false
     var reopening = LogReopening()
     // Of syslog alone.
     private var frame: SyslogFrame?
@@ -57,6 +62,7 @@ struct LogSink {
     private mutating func begin() {
         (retryAt, backoff, doubt, hasSent, frame) = (nil, LogSink.shortestRetry, nil, false, nil)
         reopening = LogReopening()
+        noteStall(.idle, now: .init(nanoseconds: 0))
         if case .syslog(let settings) = outlet.place { frame = SyslogFrame(settings) }
     }
 
@@ -83,7 +89,27 @@ struct LogSink {
     /// One piece, or a few datagrams.
     mutating func write(_ now: Instant) -> Progress {
         last = writeSome(now)
+        noteStall(last, now: now)
         return last
+    }
+
+    /// When a reader that takes nothing is to be told of; nil: there is none, or it is told.
+    var stallDue: Instant? { isStalled ? nil : blockedSince.map { $0 + LogSink.stallTime } }
+
+    private mutating func noteStall(_ progress: Progress, now: Instant) {
+        guard case .blocked = progress else {
+            blockedSince = nil
+            return setStalled(false)
+        }
+        let since = blockedSince ?? now
+        blockedSince = since
+        setStalled(now.since(since) >= LogSink.stallTime)
+    }
+
+    private mutating func setStalled(_ stalled: Bool) {
+        guard stalled != isStalled else { return }
+        isStalled = stalled
+        stream.stalled(stalled)
     }
 
     private mutating func writeSome(_ now: Instant) -> Progress {

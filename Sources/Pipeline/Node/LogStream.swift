@@ -21,6 +21,8 @@ package final class LogStream: @unchecked Sendable {
         package var hasEnded = false
         /// Lines are being dropped now.
         package var isDropping = false
+        /// Nobody has taken anything of what waits for ``LogSink/stallTime``.
+        package var isStalled = false
         /// Its file could not be opened again: an errno; 0: nobody waits for that.
         package var reopenError: Int32 = 0
     }
@@ -158,6 +160,8 @@ package final class LogStream: @unchecked Sendable {
 
     var isAtLineStart: Bool { ring.withLock { $0.isAtLineStart } }
     var isEmpty: Bool { ring.withLock { $0.counts.waiting == 0 } }
+
+    func stalled(_ isStalled: Bool) { ring.withLock { $0.counts.isStalled = isStalled } }
 
     func failed(_ error: Int32) { ring.withLock { $0.counts.error = error } }
 

@@ -191,7 +191,9 @@ package final class LogWriter: @unchecked Sendable {
         var due: [Instant] = []
         for (sink, progress) in zip([outSink, errorSink, noticeSink], progress) {
             switch progress {
-            case .blocked: items.append(.writable(sink.outlet.descriptor.number))
+            case .blocked:
+                items.append(.writable(sink.outlet.descriptor.number))
+                if let stall = sink.stallDue { due.append(stall) }
             case .failed: if let retry = sink.retryAt { due.append(retry) }
             case .idle, .moved, .held: break
             }
@@ -223,13 +225,13 @@ package final class LogWriter: @unchecked Sendable {
             if let reasons = connections?.reasons { selection = LogSelection(choice.log, reasons) }
         }
         if let outlet = taken.out, movesOut {
-            health.out = LogHealth()
+            health.out = LogHealth(after: out.counts)
             outSink.move(to: outlet)
             sayOpened(outlet, isEvents: false)
         }
         if let outlet = taken.error, movesError {
             let isNews = errorSink.outlet === standard.error
-            health.error = LogHealth()
+            health.error = LogHealth(after: error.counts)
             errorSink.move(to: outlet)
             sayOpened(outlet, isEvents: true, onStandardError: isNews)
         }
@@ -299,7 +301,7 @@ package final class LogWriter: @unchecked Sendable {
     }
 
     private func sayHealth(of sink: LogSink, _ health: inout LogHealth) {
-        health.dropped += sink.stream.sayDropped()
+        _ = sink.stream.sayDropped()
         let counts = sink.stream.counts
         let subject = sink.outlet.place.subject
         let isEvents = sink.stream === error
@@ -320,9 +322,11 @@ package final class LogWriter: @unchecked Sendable {
             let all = { (line: inout JSONLine) in
                 fields(&line)
                 line.field("dropped", dropped)
+                if sink.outlet.isUDP { line.field("more_possible", true) }
             }
-            say("log_recovered", nil, all)
-            if isEvents { sayNotice("log_recovered", nil, all) }
+            let message = sink.outlet.isUDP ? "more datagrams may be lost: of UDP only some losses are known" : nil
+            say("log_recovered", message, all)
+            if isEvents { sayNotice("log_recovered", message, all) }
         }
     }
 
@@ -350,30 +354,5 @@ package final class LogWriter: @unchecked Sendable {
         case ENETUNREACH, EHOSTUNREACH: "there is no route to its host"
         default: kernelError(counts.error)
         }
-    }
-}
-
-/// What was said of a stream.
-struct LogHealth {
-    enum News {
-        case none, broken, failed
-        case recovered(dropped: UInt64)
-    }
-    private var isSaidFailing = false
-    private var hasSaidBroken = false
-    /// Lines, since it was last said.
-    var dropped: UInt64 = 0
-
-    mutating func news(_ counts: LogStream.Counts) -> News {
-        if counts.hasEnded {
-            defer { hasSaidBroken = true }
-            return hasSaidBroken ? .none : .broken
-        }
-        let isFailing = counts.error != 0 || counts.isDropping
-        guard isFailing != isSaidFailing else { return .none }
-        isSaidFailing = isFailing
-        guard !isFailing else { return .failed }
-        defer { dropped = 0 }
-        return .recovered(dropped: dropped)
     }
 }

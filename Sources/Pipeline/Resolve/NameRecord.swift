@@ -29,6 +29,8 @@ package struct NameRecord: Sendable {
     package private(set) var next: Instant
     /// What is wrong with the last lookup; nil: nothing.
     package private(set) var problem: String?
+    /// What the last answer says that has no address; nil: it had some.
+    package private(set) var emptiness: String?
     /// Addresses of the last answer that `allow` refuses, and that are too many.
     package private(set) var refused = 0
     package private(set) var omitted = 0
@@ -78,7 +80,11 @@ package struct NameRecord: Sendable {
         if heard.problem == nil { answered = now }
         // Only what was answered shows that there is nothing.
         if wanted.isEmpty, !addresses.isEmpty, !hold(heard, at: now, settings, &events) { wanted = kept() }
-        if !found.isEmpty { emptySince = nil }
+        if !found.isEmpty {
+            (emptySince, emptiness) = (nil, nil)
+        } else if heard.problem == nil {
+            emptiness = heard.why
+        }
         if isFirst, wanted.isEmpty, heard.problem == nil { events.append(.missing(why: heard.why)) }
         if wanted != addresses {
             events.append(.changed(before: addresses))

@@ -172,6 +172,8 @@ package struct NameStatus: Sendable {
     /// Until it is asked for again; nil: it is being asked for.
     package let next: TimeSpan?
     package let problem: String?
+    /// It was answered, and has no address: why.
+    package let emptiness: String?
     package let refused: Int
     package let omitted: Int
 
@@ -181,6 +183,7 @@ package struct NameStatus: Sendable {
         age = record.answered.map { now.since($0) }
         next = record.isAsking ? nil : record.next.since(now)
         problem = record.problem
+        emptiness = record.problem == nil ? record.emptiness : nil
         refused = record.refused
         omitted = record.omitted
     }
