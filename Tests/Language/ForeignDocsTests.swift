@@ -15,7 +15,11 @@ import Testing
     private struct Row {
         /// Page and line.
         let place: String
+        /// `FROM-NGINX.md/listen`.
+        let section: String
         let theirs: [String]
+        /// Those that are not beside others as their context: `server` of `` `server` in `upstream` ``.
+        let typed: [String]
         let here: String
         let note: String
 
@@ -34,7 +38,9 @@ import Testing
 
     private static func rows(_ page: String) throws -> [Row] {
         var rows: [Row] = []
+        var section = page
         for (index, line) in try text("docs/\(page)").components(separatedBy: "\n").enumerated() {
+            if line.hasPrefix("## ") { section = "\(page)/\(line.dropFirst(3))" }
             guard line.hasPrefix("| "), !line.hasPrefix("| ---") else { continue }
             let cells = line.split(separator: "|").map { $0.trimmingCharacters(in: .whitespaces) }
             let place = "\(page):\(index + 1)"
@@ -44,7 +50,10 @@ import Testing
             }
             if cells[1] == "here" { continue }
             rows.append(
-                Row(place: place, theirs: spans(cells[0]), here: cells[1], note: cells.count > 2 ? cells[2] : ""))
+                Row(
+                    place: place, section: section, theirs: spans(cells[0]),
+                    typed: cells[0].components(separatedBy: ", ").compactMap { spans($0).first }, here: cells[1],
+                    note: cells.count > 2 ? cells[2] : ""))
         }
         return rows
     }
@@ -152,6 +161,59 @@ import Testing
         let words = try Self.theirs(Self.pages).words
         for word in ForeignWords(catalog).meanings.keys.sorted() { #expect(words.contains(word), "\(word)") }
     }
+
+    // MARK: Typed
+
+    /// As far as one would write it: `use_backend` of `use_backend %[…]`.
+    private static func typedWords(_ span: String) -> String {
+        var words: [Substring] = []
+        for word in span.split(separator: " ") {
+            guard word != "if", word.allSatisfy({ $0.isASCII && !"{}%$~\"".contains($0) }) else { break }
+            words.append(word)
+        }
+        return words.joined(separator: " ")
+    }
+
+    /// Words as messages have them.
+    private static func words(of text: String) -> Set<String> {
+        Set(text.split { !$0.isLetter && !$0.isNumber && !"_.".contains($0) }.map { String($0) })
+    }
+
+    private static func isComplaint(_ diagnostic: Diagnostic) -> Bool {
+        ["unknown keyword", "no stage is named", "unexpected", "` has no setting", "` has no clause", "` has no field"]
+            .contains(where: diagnostic.message.contains)
+    }
+
+    @Test("a word with an equivalent gets it named, wherever its user would type it", arguments: pages)
+    func typed(page: String) throws {
+        // A word may have several rows: of a server, of a frontend.
+        var meant: [String: Set<String>] = [:]
+        var rows: [(words: String, row: Row)] = []
+        for row in try Self.rows(page) where !row.isAbsent && ForeignPlace.ofSections[row.section] != nil {
+            let ours = Self.spans(row.here).compactMap { Self.plain($0).first }
+            for words in row.typed.map(Self.typedWords) where ForeignPlace.isTyped(words) {
+                meant[words, default: []].formUnion(ours)
+                rows.append((words, row))
+            }
+        }
+        #expect(rows.count > 80)
+        for (words, row) in rows {
+            for place in ForeignPlace.ofWords[words] ?? ForeignPlace.ofSections[row.section] ?? [] {
+                let text = place.config("\(words) x")
+                let errors = compile(Array(text.utf8), file: "x", catalog: catalog).diagnostics
+                    .filter { $0.severity == .error }
+                // It is a word of ours there.
+                let complaint = errors.first { Self.isComplaint($0) && !$0.message.hasSuffix(" `x`") }
+                guard let error = complaint else { continue }
+                let said = Self.words(of: error.help.joined(separator: " "))
+                #expect(
+                    !said.isDisjoint(with: meant[words] ?? []),
+                    "\(row.place): `\(words)` at \(place): \(error.message): \(error.help), not \(meant[words] ?? [])")
+            }
+        }
+    }
+
+    // MARK: Not here
 
     /// Words of ours that mean something else: a row that says "not here" is about theirs.
     private static let homonyms: Set<String> = [

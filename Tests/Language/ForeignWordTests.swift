@@ -47,7 +47,7 @@ import Testing
             ("listen [::]:443 tls via a\n", "write `tls_passthrough`"),
             ("pipeline a {\n    limit_conn x\n}\n", "write `rate_limit`"),
             ("pipeline a {\n    ssl_preread on\n}\n", "write `sni`"),
-            ("state /etc/routes.json\n", "write `routes`"),
+            ("state /etc/routes.json\n", "write `routes`"), ("map names {\n}\n", "write `route file PATH`"),
         ])
     func places(text: String, ours: String) { #expect(help(text).contains(ours), "\(help(text))") }
 

@@ -91,10 +91,19 @@ public enum AddressFilter: Filter {
             ReasonSpec(
                 "denied_peer", .client, "The socket's other end has an address in a set that a `deny peer` rule names."),
         ], blocks: [SetMembers.block],
-        foreignWords: [
-            "acl": ForeignWord("set"),
+        foreignWords: .foreignWords([
+            "acl": ForeignWord("set", advice: "a `set` has prefixes, for the stage `address`"),
+            "geo|geoip_country|geoip_city|geoip_org|keyval|keyval_zone": ForeignWord("set"),
             "tcp-request": ForeignWord(advice: "for rules about addresses add an `address` stage"),
-        ])
+            "tcp-request connection|allow|accept|deny|reject|close": ForeignWord(
+                "address allow from SET, deny from SET"),
+            "tcp-request session": ForeignWord(
+                advice: "an `address` stage below `anti_spoof` looks at the client that a header names"),
+            "src": ForeignWord("address deny from SET"), "fc_src": ForeignWord("address deny peer SET"),
+            "dst|fc_dst": ForeignWord("address deny to SET"),
+            "if|unless": ForeignWord(
+                advice: "the rules of a stage are tried in order, `allow` and `deny`: the first match decides"),
+        ]))
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         var rules: [Rule] = []

@@ -80,10 +80,16 @@ public enum AntiSpoofFilter: Filter {
             ReasonSpec(
                 "spoofed_source", .client, "The source address is assigned to no instance of this node."),
         ],
-        foreignWords: [
-            "accept-proxy": ForeignWord(
-                "anti_spoof", advice: "add the stage `anti_spoof require from SET, refuse others`")
-        ],
+        foreignWords: .foreignWords([
+            "accept-proxy|expect-proxy|tcp-request connection expect-proxy|set_real_ip_from|fc_rcvd_proxy": ForeignWord(
+                "anti_spoof require from SET, refuse others",
+                advice: "add the stage `anti_spoof require from SET, refuse others`"),
+            "proxy_protocol": ForeignWord(
+                advice: "to read headers add the stage `anti_spoof require from SET, refuse others`"),
+            "proxy_protocol_timeout": ForeignWord("anti_spoof require from SET, timeout 3s"),
+            "timeout client-hs": ForeignWord(
+                advice: "for a deadline of headers write `anti_spoof require from SET, timeout 3s`"),
+        ]),
         isNonBlocking: true)
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {

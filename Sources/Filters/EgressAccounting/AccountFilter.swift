@@ -27,7 +27,8 @@ public enum AccountFilter: Filter {
             ClauseSpec(
                 "every", [.word("every"), .duration(name: "interval", .seconds(1)...(.seconds(60)))],
                 summary: "records the flows of open connections this often (R21)")
-        ], blocks: [LedgerBlock.block, ConntrackBlock.block, AlertsBlock.block, ExportBlock.block])
+        ], blocks: [LedgerBlock.block, ConntrackBlock.block, AlertsBlock.block, ExportBlock.block],
+        foreignWords: .foreignWords(["option contstats": ForeignWord("account every 5s")]))
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         Settings(every: directive.duration("every"))

@@ -43,7 +43,12 @@ public enum ProxyV2Filter: Filter {
             ReasonSpec(
                 "tlvs_too_large", .client, "The sender's TLVs do not fit beside this node's own."),
         ],
-        endings: [.proxyRejected: "proxy_rejected"])
+        endings: [.proxyRejected: "proxy_rejected"],
+        foreignWords: .foreignWords([
+            "proxy-v2-options|set-proxy-v2-tlv-fmt": ForeignWord("proxy_v2 tlv authority"),
+            "unique-id-format": ForeignWord("proxy_v2 tlv unique_id"),
+            "fc_pp_authority|fc_pp_unique_id|fc_pp_tlv": ForeignWord("proxy_v2 pass_through"),
+        ]))
 
     /// `tlv passed` needs a stage that provides TLVs.
     public static func facts(_ settings: Settings) -> StageFacts {

@@ -37,10 +37,7 @@ public enum RateLimitFilter: Filter {
             ReasonSpec("too_many_connections", .client, "The key is at its limit of concurrent connections."),
             ReasonSpec("table_full", .node, "The key is new, and the limit's table is full."),
         ], blocks: [LimitTable.block],
-        foreignWords: [
-            "stick-table": ForeignWord("limit"), "limit_conn": ForeignWord("rate_limit", "limit"),
-            "limit_req": ForeignWord("rate_limit", "limit"),
-        ])
+        foreignWords: foreignWords)
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {
         guard let table = directive.block("limit") as? LimitTable else {

@@ -51,11 +51,19 @@ public enum SNIFilter: Filter {
                     + "can't decide."),
         ], blocks: [NameMembers.block], foreignWords: foreignWords)
 
-    private static let foreignWords: [String: ForeignWord] = [
-        "ssl_preread": ForeignWord("sni"), "req.ssl_sni": ForeignWord("sni"), "req_ssl_sni": ForeignWord("sni"),
-        "tcp-request": firstBytes, "timeout": firstBytes, "idle_timeout": firstBytes, "proxy_timeout": firstBytes,
-        "idle": firstBytes,
-    ]
+    private static let foreignWords: [String: ForeignWord] = .foreignWords([
+        "ssl_preread|req.ssl_sni|req_ssl_sni|req.ssl_hello_type|req_ssl_hello_type": ForeignWord("sni"),
+        "tcp-request content": ForeignWord(
+            "sni", advice: "names are matched by the stage `sni`: `sni deny name HOSTNAME`"),
+        "tcp-request|timeout|idle_timeout|proxy_timeout|idle": firstBytes,
+        "tcp-request inspect-delay|preread_timeout|timeout client-hs": firstBytes,
+        "preread_buffer_size|tune.bufsize|tune.bufsize.large|tune.bufsize.small|tune.maxrewrite": ForeignWord(
+            "sni max 16KiB"),
+        "alpn|req.ssl_alpn": ForeignWord("sni require alpn PROTOCOL"),
+        "acl": ForeignWord(
+            "names", advice: "`names` has hostnames, for the stage `sni`; `sni deny suffix` and `pattern` match parts"),
+        "keyval|keyval_zone": ForeignWord("names"),
+    ])
     private static let firstBytes = ForeignWord(advice: "for a deadline of the first bytes write `sni timeout 3s`")
 
     public static func settings(_ directive: Directive) throws(SettingsError) -> Settings {

@@ -115,7 +115,7 @@ extension Checker {
             return reporter.error(
                 keyword.span, "`\(block.keyword)` has no field \(quoted(keyword.text))",
                 expected: orList(block.names.map { "`\($0)`" }),
-                help: suggestion(for: keyword.text, among: block.names))
+                help: suggestion(for: keyword.text, followedBy: entry.clauses[0].words, among: block.names))
         }
         if let body = entry.body {
             reporter.error(body.opening, "`\(keyword.text)` takes no block", help: "write its value on the same line")
@@ -204,10 +204,10 @@ extension Checker {
     /// For a word that its author meant as something else than an address.
     private func backendHelp(_ word: WordSyntax) -> String? {
         if groupNames.contains(word.text) { return "to name the block write `backends \(word.text)`" }
-        return grammar.foreignWords.help(for: word.text, among: Checker.backendOptions)
+        return foreignHelp(for: word.text, among: Checker.backendOptions)
     }
 
-    private static let backendOptions = ["weight", "max", "priority", "backup"]
+    static let backendOptions = ["weight", "max", "priority", "backup"]
     private static let backendOptionsExpected = orList(backendOptions.map { "`\($0)`" } + ["the end of the line"])
 
     private struct BackendOptions {
@@ -234,7 +234,7 @@ extension Checker {
             guard Checker.backendOptions.contains(option.text) else {
                 reporter.error(
                     option.span, "unexpected \(quoted(option.text))", expected: Checker.backendOptionsExpected,
-                    help: suggestion(for: option.text, among: Checker.backendOptions))
+                    help: suggestion(for: option.text, followedBy: Array(rest), among: Checker.backendOptions))
                 return nil
             }
             guard readBackendOption(option, &rest, &options) else { return nil }

@@ -32,7 +32,8 @@ extension Checker {
             }
             return reporter.error(
                 keyword.span, "`\(block)` has no setting \(quoted(keyword.text))",
-                expected: orList(offered.map { "`\($0)`" }), help: suggestion(for: keyword.text, among: offered))
+                expected: orList(offered.map { "`\($0)`" }),
+                help: suggestion(for: keyword.text, followedBy: entry.clauses[0].words, among: offered))
         }
         if let body = entry.body {
             return reporter.error(

@@ -78,7 +78,7 @@ extension Checker {
             let known = catalog.map { $0.descriptor.keyword }
             reporter.error(
                 keyword.span, "no stage is named \(quoted(keyword.text))", expected: orList(known.map { "`\($0)`" }),
-                help: suggestion(for: keyword.text, among: known))
+                help: suggestion(for: keyword.text, followedBy: entry.clauses[0].words, among: known))
             return nil
         }
         if let body = entry.body {
@@ -166,7 +166,9 @@ extension Checker {
         reporter.error(
             word.span, "`\(keyword.text)` has no clause \(quoted(word.text))",
             expected: forms.isEmpty ? "the end of the line" : orList(forms.map { "`\($0)`" }),
-            help: failure.help ?? suggestion(for: word.text, among: failure.candidates + shadow))
+            help: failure.help
+                ?? suggestion(
+                    for: word.text, followedBy: Array(syntax.words.dropFirst()), among: failure.candidates + shadow))
     }
 
     private func bind<F: Filter>(

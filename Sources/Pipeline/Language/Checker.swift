@@ -98,13 +98,15 @@ final class Checker {
     private func fitsTopLevel(_ entry: EntrySyntax) -> Bool {
         let word = entry.keyword
         guard let known = grammar.topLevel.first(where: { $0.keyword == word.text }) else {
-            let help =
-                filterIndex[word.text] != nil && entry.body == nil
-                ? "`\(word.text)` is a stage: it belongs in a `pipeline` block"
-                : suggestion(for: word.text, among: grammar.topLevel.map(\.keyword))
+            let isStage = filterIndex[word.text] != nil && entry.body == nil
+            let names = grammar.topLevel.map(\.keyword)
+            let following = entry.clauses[0].words
             reporter.error(
-                word.span, "unknown keyword \(quoted(word.text))",
-                expected: orList(grammar.topLevel.map { "`\($0.keyword)`" }), help: help)
+                word.span, "unknown keyword \(quoted(word.text))", expected: orList(names.map { "`\($0)`" }),
+                help: isStage ? "`\(word.text)` is a stage: it belongs in a `pipeline` block" : nil,
+                isStage
+                    ? foreignHelp(for: word.text, followedBy: following, among: names)
+                    : suggestion(for: word.text, followedBy: following, among: names))
             return false
         }
         if known.isBlock, entry.body == nil, !namesFile(entry) {
@@ -237,7 +239,12 @@ final class Checker {
         reporter.error(
             span, failure.message ?? "\(quoted(name ?? subject.text)) is not complete",
             expected: failure.expected.isEmpty ? nil : orList(failure.expected),
-            help: failure.help ?? word.flatMap { suggestion(for: $0.text, among: failure.candidates) }
+            help: failure.help ?? foreignHelp(forLine: [subject] + words)
+                ?? word.flatMap {
+                    suggestion(
+                        for: $0.text, followedBy: Array(words.dropFirst(failure.progress + 1)),
+                        among: failure.candidates)
+                }
                 ?? (failure.isValue ? nil : form),
             related: failure.first.map { [.init(words[$0].span, "the first is here")] } ?? [])
     }

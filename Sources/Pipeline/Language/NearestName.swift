@@ -38,10 +38,3 @@ func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
 func misspelling(of name: String, among candidates: some Collection<String>) -> String? {
     nearest(to: name, among: candidates).map { "did you mean `\($0)`?" }
 }
-
-extension Checker {
-    /// Advice for another proxy's word, or `did you mean ...?` if a candidate is near.
-    func suggestion(for name: String, among candidates: some Collection<String>) -> String? {
-        grammar.foreignWords.help(for: name, among: candidates) ?? misspelling(of: name, among: candidates)
-    }
-}
