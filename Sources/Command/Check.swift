@@ -13,12 +13,13 @@ struct Check: ParsableCommand {
             EXAMPLES
               pipelined check edge.pipeline
               pipelined check --print edge.pipeline        all settings, stages, peek budgets, listeners, as compiled
+              pipelined check a.pipeline b.pipeline        several nodes' configs; exit code 1 if one has errors
               pipelined check --strict edge.pipeline       also fails if an object would be left out
               pipelined check --json edge.pipeline | jq '.diagnostics[] | "\\(.line): \\(.message)"'
             """)
 
-    @Argument(help: "The config file.", completion: .file())
-    var config: String
+    @Argument(help: "The config files, each checked by itself.", completion: .file())
+    var configs: [String]
 
     @Flag(help: "Diagnostics as one JSON object, on standard output.")
     var json = false
@@ -33,7 +34,9 @@ struct Check: ParsableCommand {
         if json && print { throw ValidationError("--json and --print can't be used together: choose one.") }
     }
 
-    func run() throws {
+    func run() throws { try Output.each(configs, check) }
+
+    private func check(_ config: String) throws {
         let text = try Output.read(config, limit: SourceText.limit)
         let loaded = ConfigLoader.load(text, file: config, filters: PipelinedCommand.filters)
         if json { Output.line(loaded.diagnosticJSON) } else { Output.errorText(loaded.diagnosticText) }

@@ -12,20 +12,24 @@ struct Format: ParsableCommand {
 
             EXAMPLES
               pipelined fmt edge.pipeline
+              pipelined fmt conf.d/*.pipeline
               pipelined fmt --check edge.pipeline    exit code 1 if it would change
               pipelined fmt - < edge.pipeline
             """)
 
-    @Argument(help: "The config file, or - for standard input.", completion: .file())
-    var config: String
+    @Argument(help: "The config files, or - for standard input.", completion: .file())
+    var configs: [String]
 
     @Flag(help: "Change nothing; if the file is not formatted, print its name and exit with code 1.")
     var check = false
 
-    func run() throws {
+    func run() throws { try Output.each(configs, format) }
+
+    private func format(_ config: String) throws {
         let text = try Output.read(config, limit: SourceText.limit + 1)
         let name = config == "-" ? "standard input" : config
-        let (formatted, diagnostics) = format(text, file: name, catalog: PipelinedCommand.filters)
+        let (formatted, diagnostics) = PipelineLanguage.format(
+            text, file: name, catalog: PipelinedCommand.filters)
         guard let formatted else {
             Output.errorText(render(diagnostics, source: SourceText(file: name, bytes: text)))
             throw ExitCode.wrongInput
@@ -39,11 +43,11 @@ struct Format: ParsableCommand {
         } else if config == "-" {
             Output.write(bytes)
         } else if bytes != text {
-            try replace(bytes)
+            try replace(config, bytes)
         }
     }
 
-    private func replace(_ bytes: [UInt8]) throws {
+    private func replace(_ config: String, _ bytes: [UInt8]) throws {
         do throws(FileError) {
             try Files.replace(config, with: bytes)
             Output.line(config)

@@ -15,6 +15,20 @@ enum Output {
 
     static func exit(_ code: ExitCode) -> Never { Glibc.exit(code.rawValue) }
 
+    /// Does it with each file, whatever comes of the others.
+    /// - Throws: the worst exit code.
+    static func each(_ files: [String], _ body: (String) throws -> Void) throws {
+        var worst: ExitCode?
+        for file in files {
+            do {
+                try body(file)
+            } catch let code as ExitCode {
+                worst = ExitCode(max(code.rawValue, worst?.rawValue ?? 0))
+            }
+        }
+        if let worst { throw worst }
+    }
+
     /// The file's bytes; prints the error and ends the process if it can't be read.
     static func read(_ path: String, limit: Int) throws -> [UInt8] {
         do throws(FileError) {

@@ -40,8 +40,7 @@ struct ExplainTests {
                 anti_spoof  pass    the first bytes are not a PROXY header
                 sni         pass    the ClientHello asks for app.example.com
                 backend     pass    route rt_web of env acme/shop/prod, 2 ready; to try in order, by round_robin: \
-                [fd00::10]:8443 ([fd00::10]:8443), \
-                [fd00::11]:8443 ([fd00::11]:8443)
+                [fd00::10]:8443, [fd00::11]:8443
                 proxy_v2    pass    no PROXY header: the route does not ask for one
                 account     pass    \(explanation.steps.last?.why ?? "")
                 backends    [fd00::10]:8443, [fd00::11]:8443

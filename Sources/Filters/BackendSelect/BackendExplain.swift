@@ -81,8 +81,10 @@ extension BackendFilter {
             : "no route for \(name.string) at \(destination)"
     }
 
+    /// A backend of a `route` block has no instance but its address.
     private static func described(_ backend: UnsafePointer<Backend>) -> String {
-        "\(backend.pointee.address.endpoint) (\(backend.pointee.instance.string))"
+        let (address, instance) = ("\(backend.pointee.address.endpoint)", backend.pointee.instance.string)
+        return instance == address ? address : "\(address) (\(instance))"
     }
 
     /// The most backends that are named one by one.

@@ -79,7 +79,9 @@ package struct FlowCounts {
         line.close()
     }
 
+    /// Empty: no flow is recorded.
     package var text: String {
+        guard ledger != nil || !exports.isEmpty || conntrack != nil else { return "" }
         var table = TextTable(["FLOWS", "STATUS", "-RECORDS", "-WAITING", "-LOST"])
         if let ledger {
             table.add([

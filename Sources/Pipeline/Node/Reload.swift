@@ -234,15 +234,17 @@ extension RunningNode {
         }
     }
 
-    /// `file:3:5: error: …`, without source lines and notes.
+    /// `file:3:5: error: …; the first is here: file:1:5`, without source lines and notes.
     static func lines(_ compilation: Compilation) -> [String] {
+        let place = { (span: SourceSpan) in
+            let position = compilation.source.position(of: span.start)
+            return "\(compilation.source.file(of: span.start)):\(position.line):\(position.column)"
+        }
         let worth = compilation.diagnostics.filter { $0.severity != .note }
         var lines = worth.prefix(shownLines).map { diagnostic in
-            let place = compilation.source.position(of: diagnostic.span.start)
+            let others = diagnostic.related.map { "; \($0.message): \(place($0.span))" }.joined()
             let help = diagnostic.help.first.map { "; \($0)" } ?? ""
-            return
-                "\(compilation.source.file(of: diagnostic.span.start)):\(place.line):\(place.column): \(diagnostic.severity.rawValue): "
-                + diagnostic.message + help
+            return "\(place(diagnostic.span)): \(diagnostic.severity.rawValue): \(diagnostic.message)\(others)\(help)"
         }
         if worth.count > shownLines { lines.append("\(worth.count - shownLines) more: run `pipelined check`") }
         return lines
