@@ -218,12 +218,15 @@ int cl_unix_connect(const char *path, int timeout_s) {
     return -error;
 }
 
-int cl_unix_connect_to_other(const char *path) {
+int cl_unix_connect_to_other(const char *path, int *process) {
     int fd = cl_unix_connect(path, 0);
     if (fd < 0) return fd;
     struct ucred listener;
     socklen_t length = sizeof listener;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &length) == 0 && listener.pid != getpid()) return fd;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &length) == 0 && listener.pid != getpid()) {
+        *process = (int)listener.pid;
+        return fd;
+    }
     close(fd);
     return -EDEADLK;
 }

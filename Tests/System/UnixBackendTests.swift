@@ -57,6 +57,27 @@ import Testing
         #expect(!node.child.lines.contains { $0.isEvent("reloaded") })
     }
 
+    @Test("another node's admin socket is nobody's backend either, before and after it is renamed")
+    func otherAdminSocket() throws {
+        let (entry, admin, link) = (try entry(), try path("other"), try path("link"))
+        let other = try Node(
+            ConfigText(settings: ["admin unix:\(admin)"], rawListeners: [try self.entry()]).description)
+        let node = try node(entry, ["backend unix:\(link)"])
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: admin)
+        for isRenamed in [false, true] {
+            if isRenamed {
+                // It is who listens that counts, not the path.
+                try FileManager.default.removeItem(atPath: link)
+                try FileManager.default.moveItem(atPath: admin, toPath: link)
+            }
+            let client = try Socket.connect(to: entry)
+            try? client.send("{\"command\":\"reload\",\"format\":\"text\"}\n")
+            #expect(try client.receiveToEnd().bytes == [])
+            #expect(try node.log(of: try client.local).reason == "backend.loop node")
+        }
+        #expect(!other.child.lines.contains { $0.isEvent("reloaded") })
+    }
+
     @Test("paths of refused configs take nothing of what a process may have")
     func refusedPaths() throws {
         let (entry, path) = (try entry(), try path("last"))

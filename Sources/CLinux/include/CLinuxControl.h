@@ -41,8 +41,11 @@ int cl_group_number(const char *name, uint32_t *group);
 uint32_t cl_user_id(void);
 /* timeout_s > 0: blocking, each read and write takes so long at most; 0: not blocking. */
 int cl_unix_connect(const char *path, int timeout_s);
-/* The same, not blocking; -EDEADLK: this process itself listens there, by whatever path and links. */
-int cl_unix_connect_to_other(const char *path);
+/* The same, not blocking; -EDEADLK: this process itself listens there, by whatever path and links. process: who listens;
+   0: in a namespace that this one does not see. */
+int cl_unix_connect_to_other(const char *path, int *process);
+/* 1: a process with the threads of a node. 0: it has not, or /proc does not tell. */
+int cl_process_is_node(int process);
 /* A Unix datagram socket, not blocking, that sends to the one at path. */
 int cl_unix_datagram(const char *path);
 /* The name of an errno, "ENOSPC"; never NULL. */

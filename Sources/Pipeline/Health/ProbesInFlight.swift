@@ -72,7 +72,12 @@ struct ProbesInFlight {
 
     private static func connect(_ place: Endpoint, from source: SourceSpec?) -> Int32 {
         if let path = UnixSockets.path(place) {
-            let fd = cl_unix_connect_to_other(path)
+            var process: Int32 = 0
+            let fd = cl_unix_connect_to_other(path, &process)
+            if fd >= 0, cl_process_is_node(process) == 1 {
+                _ = cl_close(fd)
+                return -ErrorNumber.ofItself
+            }
             return fd >= 0 ? fd : -ErrorNumber.ofUnixConnect(-fd)
         }
         var to = cl_endpoint(place)

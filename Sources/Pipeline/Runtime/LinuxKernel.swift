@@ -11,6 +11,7 @@ package struct LinuxKernel: Kernel {
     private var process = Descriptor.none
     private var options: cl_connect_options
     private let mark: UInt32
+    private var nodePeers = NodePeers()
     private var events: UnsafeMutableBufferPointer<cl_event>
     /// By worker: the eventfd that wakes it. Empty: there is no other one.
     private var wakes = UnsafeMutableBufferPointer<Int32>(start: nil, count: 0)
@@ -105,7 +106,7 @@ package struct LinuxKernel: Kernel {
     }
 
     package mutating func connect(_ backend: BackendAddress, _ way: UpstreamWay, on idle: Descriptor) -> Outcome {
-        if let path = UnixSockets.path(backend.endpoint) { return LinuxKernel.connect(path: path) }
+        if let path = UnixSockets.path(backend.endpoint) { return connect(path: path) }
         var to = cl_endpoint(backend.endpoint)
         var way = cl_way(way, mark: mark)
         guard !idle.isOpen else { return Outcome(Int(cl_connect_again(idle.number, &to, &way, &options))) }
@@ -116,8 +117,13 @@ package struct LinuxKernel: Kernel {
     package static func refusesForeignSources() -> Int32 { -cl_may_connect_as_others() }
 
     /// Connects to a Unix socket at once, or fails: no later event decides.
-    private static func connect(path: UnsafePointer<CChar>) -> Outcome {
-        let fd = cl_unix_connect_to_other(path)
+    private mutating func connect(path: UnsafePointer<CChar>) -> Outcome {
+        var process: Int32 = 0
+        let fd = cl_unix_connect_to_other(path, &process)
+        if fd >= 0, nodePeers.isNode(process, at: now()) {
+            _ = cl_close(fd)
+            return Outcome(-Int(ErrorNumber.ofItself))
+        }
         return Outcome(Int(fd >= 0 ? fd : -ErrorNumber.ofUnixConnect(-fd)))
     }
 
