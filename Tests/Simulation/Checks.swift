@@ -178,6 +178,9 @@ extension World {
         if connection.program == nil, isFull, !control.wasShort, let crowd = muteCrowd() {
             fail("S33: #\(connection.index) is refused, and network \(crowd) has a crowd that says nothing")
         }
+        if connection.program == nil, isFull, !control.wasShort, let network = queuedCrowd() {
+            fail("S33: #\(connection.index) is refused, and network \(network) has a crowd that waits for a place")
+        }
         guard let deadline = connection.peekDeadline, clock < deadline, connection.isRefusedByStage == nil,
             connection.route == nil
         else { return }

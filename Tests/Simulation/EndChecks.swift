@@ -121,6 +121,8 @@ extension World {
         case .routeChanged:
             if !scenario.movesRoutes { fail("\(name), and nothing did") }
             if connection.route == nil { fail("\(name), and it never had one") }
+        case .crowdedOut:
+            if scenario.queue == nil || connection.attempts > 0 { fail("\(name), and it did not wait") }
         case .queueAbandoned:
             if !connection.client.isDead, !connection.client.finArrived { fail("\(name), and it has not") }
             if scenario.queue == nil || connection.attempts > 0 { fail("\(name), and it did not wait") }

@@ -31,6 +31,12 @@ extension Scenario {
         for i in connections.indices where random.chance(80) {
             connections[i].candidates = [random.pick([.atOnce, .later(random.below(5_000_000))])]
         }
+        // So few slots that those who wait have all of them.
+        if random.chance(40) {
+            limits.connections = min(limits.connections, random.pick(2...3))
+            limits.unrouted = max(1, min(limits.unrouted, limits.connections - 1))
+            limits.crowd = random.pick([1, 2])
+        }
     }
 }
 
@@ -70,6 +76,14 @@ extension World {
             return false
         }
         return connection.queuedAt != nil || connection.isThrough
+    }
+
+    /// [S33] A network with so many connections that wait for a place that it is to make room; nil: none.
+    func queuedCrowd() -> Int? {
+        let queued = connections.filter { $0.queuedAt != nil && isQueued($0) }
+        return (0..<2 * Connection.networks).first { network in
+            queued.count { $0.network == network } >= scenario.limits.crowd
+        }
     }
 
     /// [S37] Whenever the worker waits: nobody waits longer than may be, nor more than may.

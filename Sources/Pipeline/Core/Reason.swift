@@ -73,6 +73,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case proxyTextRejected
     case queueAbandoned
     case noSource
+    case crowdedOut
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -121,6 +122,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .proxyTextRejected: ("connect.proxy_text_rejected", .upstream)
         case .queueAbandoned: ("connect.queue_abandoned", .client)
         case .noSource: ("connect.no_source", .node)
+        case .crowdedOut: ("limits.queued", .node)
         }
     }
 }

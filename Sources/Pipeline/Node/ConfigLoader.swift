@@ -166,6 +166,7 @@ package enum ConfigLoader {
         let judge = RoutingState(seed: seed, listeners: compilation.program.map(ListenerPlan.facts))
         if let program = compilation.program { ListenerPlan.prepare(judge, for: program) }
         let blocks = RouteBlocks.judge(judge, seed, &compilation)
+        compilation.remarkOnLongQueues()
         var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
         if keepsState, read.compilation.program?.node.stateDirectory != nil {
             read.readUpdate(readState)

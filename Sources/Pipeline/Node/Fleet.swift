@@ -27,10 +27,14 @@ package final class Fleet {
         let requiredRoom: Int
     }
 
+    static func workers(_ settings: NodeSettings) -> Int {
+        settings.workers > 0 ? settings.workers : max(1, Int(cl_cpu_count()))
+    }
+
     /// - Returns: nil, and why, if it is too little.
     static func size(_ settings: NodeSettings, listeners: Int, most: Int, probes: Int) -> (size: Size?, failure: String)
     {
-        let count = settings.workers > 0 ? settings.workers : max(1, Int(cl_cpu_count()))
+        let count = workers(settings)
         let limit = cl_raise_descriptor_limit()
         guard limit >= 0 else { return (nil, "can't read the open-file limit: \(kernelError(-limit))") }
         let room = DescriptorBudget.listenerRoom(

@@ -100,10 +100,14 @@ struct UnroutedTable: ~Copyable {
     }
 
     /// Of the network that has most waiting connections, the one that has waited longest; nil: none waits.
-    var oldestOfLargest: Int? {
-        guard count > 0 else { return nil }
-        let network = ranks[most].first
-        return network == 0 ? nil : Int(networks[Int(network)].oldest) - 1
+    var oldestOfLargest: Int? { largest.map { Int(networks[Int($0)].oldest) - 1 } }
+
+    /// Of that network, the one that came last; nil: none waits.
+    var newestOfLargest: Int? { largest.map { Int(networks[Int($0)].newest) - 1 } }
+
+    private var largest: Name? {
+        guard count > 0, ranks[most].first != 0 else { return nil }
+        return ranks[most].first
     }
 
     /// Moves a network to the end of the list of networks with this many connections; 0: removes it.
@@ -153,9 +157,18 @@ extension Worker {
         mute.enter(index, of: slot.pointee.lasting.client.endpoint.address)
     }
 
-    /// No slot is free. False: none could be freed.
+    /// No slot is free. False: none could be freed. Of those that wait for something the network with the most loses one.
     mutating func makeRoom() -> Bool {
-        (mute.most > unrouted.most && endMute()) || endUnrouted() || endMute()
+        if waiting.most >= max(mute.most, unrouted.most), endWaiting() { return true }
+        return (mute.most > unrouted.most && endMute()) || endUnrouted() || endMute() || endWaiting()
+    }
+
+    /// Ends a connection that waits for a place of a limit, of the network that has most of them, if it has many: the one
+    /// that came last, whose turn is the farthest.
+    private mutating func endWaiting() -> Bool {
+        guard waiting.most >= crowd, let victim = waiting.newestOfLargest else { return false }
+        finish(victim, RuntimeReason.crowdedOut.code, .reset)
+        return true
     }
 
     /// Ends the oldest silent routed connection of the network that has most of them, if it has many. In some protocols

@@ -50,7 +50,7 @@ package struct WorkerLimits: Sendable {
     package var unrouted: Int
     /// Blocks for bytes that a sink does not take; the others are for first bytes.
     package var flowBlocks: Int
-    /// A network with this many silent routed connections makes room when no slot is free.
+    /// A network with this many silent routed connections, or this many in queues, makes room when no slot is free.
     package var crowd = 16
     package init(connections: Int, blocks: Int, pipes: Int, idleSockets: Int, unrouted: Int? = nil) {
         flowBlocks = BlockPool.flowBlocks(of: blocks)
@@ -119,8 +119,9 @@ package struct Worker<K: Kernel>: ~Copyable {
     /// Routed connections whose clients have sent nothing.
     var mute: UnroutedTable
     let crowd: Int
-    /// Connections that wait for a place of a limit.
+    /// Connections that wait for a place of a limit: in the order of their turns, and by network.
     var lines: WaitingLines
+    var waiting: UnroutedTable
     var shares: BlockShares
     let stash: InspectionStash
     /// The newest; valid until the next is applied.
@@ -171,6 +172,7 @@ package struct Worker<K: Kernel>: ~Copyable {
             let upstreams = UpstreamSockets(connections: limits.connections, idleSockets: limits.idleSockets),
             let unrouted = UnroutedTable(capacity: limits.connections),
             let mute = UnroutedTable(capacity: limits.connections),
+            let waiting = UnroutedTable(capacity: limits.connections),
             let lines = WaitingLines(capacity: limits.connections, worker: Int(index)),
             let shares = BlockShares(blocks: limits.blocks), let stash = InspectionStash(capacity: limits.connections)
         else { return nil }
@@ -191,6 +193,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         self.unrouted = unrouted
         unroutedLimit = limits.unrouted
         self.mute = mute
+        self.waiting = waiting
         crowd = limits.crowd
         self.lines = lines
         self.shares = shares

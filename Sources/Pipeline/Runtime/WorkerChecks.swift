@@ -78,7 +78,9 @@ extension Worker {
         assert(order != .run && slab.inUse == 0, "S12: the worker ends without an order, or with connections")
         assert(listeners.count == 0, "S12: the worker ends while it listens")
         assert(blocks.inUse == 0, "S15: blocks are still lent")
-        assert(unrouted.count == 0 && mute.count == 0, "S33: a closed connection is still in a waiting list")
+        assert(
+            unrouted.count == 0 && mute.count == 0 && waiting.count == 0,
+            "S33: a closed connection is still in a waiting list")
         assert(lines.count == 0 && lines.lineCount == 0, "S37: a closed connection is still in a queue")
         assert(paces.coalescing == 0, "S27: closed streams still coalesce")
     }

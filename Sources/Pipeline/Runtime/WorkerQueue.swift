@@ -31,6 +31,7 @@ extension Worker {
             return
         }
         lines.enter(index, offer.rule.queue, of: slot.pointee.lasting.client.endpoint.address, at: now)
+        waiting.enter(index, of: slot.pointee.lasting.client.endpoint.address)
         // Somebody may have left between the look at the limit and this.
         lines.isRung = true
         slot.pointee.enter(.queued)
@@ -45,6 +46,7 @@ extension Worker {
     /// - Parameter served: it was its turn.
     mutating func leaveQueue(_ index: Int, served: Bool) {
         guard let queue = lines.queue(of: index) else { return }
+        waiting.leave(index)
         slab.slots[index].lasting.queued &+= lines.leave(index, at: now, served: served)
         queue.pointee.waiting.remove()
     }
