@@ -87,7 +87,8 @@ extension Checker {
     /// In a file without errors.
     func remarkOnUnused(_ entries: [String: [EntrySyntax]]) {
         for descriptor in grammar.blocks {
-            guard let use = descriptor.use else { continue }
+            // Routes of desired state name them, too.
+            guard let use = descriptor.use, descriptor.kind != .health || routesFile == nil else { continue }
             for name in (entries[descriptor.keyword] ?? []).compactMap(\.clauses[0].words.first) {
                 guard let block = blocks.find(descriptor.kind, name.text), !isUsed(block) else { continue }
                 reporter.warning(

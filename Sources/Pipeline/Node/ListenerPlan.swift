@@ -119,6 +119,9 @@ package enum ListenerPlan {
         routing.listeners = facts(program)
         routing.nodeName = program.node.name
         routing.policy = PortPolicy(denied: program.node.deniedPorts)
+        routing.healths = program.blocks.all(.health).reduce(into: [:]) { healths, block in
+            healths[block.name] = (block as? any RouteHealthBlock)?.routeHealth
+        }
         routing.hashesByDefault = program.capabilities.contains(.hashesClients)
     }
 

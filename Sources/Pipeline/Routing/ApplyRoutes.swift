@@ -166,6 +166,10 @@ extension ApplyRun {
             if part.source == .state { fault.problem += "; its connections are refused as backend.proxy_mismatch" }
             say(fault)
         }
+        if let list = backends(versions[index]), part.source == .state {
+            if let name = list.healthName, state.rules.healths[name] == nil { say(.unknownHealth(name)) }
+            if let policy = list.policy, !store.policies.hasRoom(for: policy) { say(.noRoomForQueue) }
+        }
         let hasIPv4 = known(env) & ApplyRun.hasIPv4 != 0
         for fault in state.rules.warnings(object.options, port: object.port, hasIPv4: hasIPv4) { say(fault) }
         return true
@@ -176,7 +180,8 @@ extension ApplyRun {
         let key = GroupKey(
             pool: pool(object.env, object.processType, part), port: object.backendPort,
             addresses: list?.backends ?? [], isNamed: list?.name != nil, maxConnections: list?.maxConnections ?? 0,
-            health: list?.health, policy: list?.policy,
+            health: list?.health ?? list?.healthName.flatMap { state.rules.healths[$0] },
+            policy: list?.policy.flatMap { store.policies.hasRoom(for: $0) ? $0 : $0.withoutQueue },
             isHashed: object.options.balance.map { $0 == .consistentHash } ?? state.hashesByDefault)
         let cursor = cursor(version.entry, key.env)
         let number = state.groups.number(key) { makeBackends(key, cursor: cursor) }

@@ -12,6 +12,23 @@ struct RoutePolicySpec: Hashable, Sendable {
         let spec: QueueSpec
     }
 
+    /// Of a route of desired state. Nil: it says nothing of that.
+    init?(idleTimeout: TimeSpan?, queue: QueueSpec?, id: String, env: String) {
+        guard idleTimeout != nil || queue != nil else { return nil }
+        self.idleTimeout = idleTimeout
+        // There an `env_id` alone names an env; no env of a config file has an empty org.
+        self.queue = queue.map { Queue(whose: .route(id: id, EnvName(org: "", app: "", env: env)), spec: $0) }
+        groupQueue = self.queue
+        source = nil
+    }
+
+    private init(idleTimeout: TimeSpan) {
+        (self.idleTimeout, queue, groupQueue, source) = (idleTimeout, nil, nil, nil)
+    }
+
+    /// Where there is no room for its queue.
+    var withoutQueue: RoutePolicySpec? { idleTimeout.map { RoutePolicySpec(idleTimeout: $0) } }
+
     /// Nil: neither the route nor its block says anything of that.
     init?(_ route: RouteSpec, of block: GroupSpec?) {
         guard route.idleTimeout != nil || route.queue != nil || block?.queue != nil || route.source != nil else {
@@ -39,6 +56,13 @@ struct RoutePolicies {
     private var queues: [QueueName: UnsafeMutablePointer<WaitQueue>] = [:]
     /// Routes that say the same take turns together.
     private var sources: [SourceSpec: UnsafePointer<SourceAddresses>] = [:]
+    /// Routes of desired state come and go for as long as a node runs, and connections may hold a queue (R27).
+    static let limit = 65_536
+
+    /// Whether there is room for a queue of a route of desired state.
+    func hasRoom(for spec: RoutePolicySpec) -> Bool {
+        spec.queue == nil || policies.count < RoutePolicies.limit || policies[spec] != nil
+    }
 
     mutating func policy(_ spec: RoutePolicySpec) -> UnsafePointer<RoutePolicy> {
         if let known = policies[spec] { return UnsafePointer(known) }

@@ -37,6 +37,8 @@ struct RouteRules {
     /// Nil: unknown, so not judged.
     var listeners: [ListenerFacts]?
     var policy: PortPolicy
+    /// The `health` blocks of the node's config.
+    var healths: [String: RouteHealth] = [:]
 
     struct Fault: Equatable {
         var severity = RouteProblem.Severity.rejected
@@ -124,4 +126,19 @@ struct RouteRules {
         }
         return found
     }
+}
+
+/// What is served all the same.
+extension RouteRules.Fault {
+    static func unknownHealth(_ name: String) -> RouteRules.Fault {
+        RouteRules.Fault(
+            severity: .warning, field: "health",
+            problem: "\"\(name)\" is no health block of this node; what its backend stage says holds",
+            remedy: "add `health \(name) { ... }` to the node's config, or name another")
+    }
+
+    static let noRoomForQueue = RouteRules.Fault(
+        severity: .warning, field: "queue",
+        problem: "has no room: this node has had \(RoutePolicies.limit) of them since its start, and nobody waits",
+        remedy: "restart the node")
 }

@@ -15,7 +15,7 @@ public final class RouteStore {
     private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
     private var routeCells: [RouteCellKey: UnsafeMutablePointer<RouteCellBox>] = [:]
     private var groupCells: [TurnKey: UnsafeMutablePointer<GroupCellBox>] = [:]
-    private var policies = RoutePolicies()
+    private(set) var policies = RoutePolicies()
     /// The box that was shared last: a map's million entries have one.
     private var lastShared: UnsafeMutablePointer<RouteCellBox>?
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.

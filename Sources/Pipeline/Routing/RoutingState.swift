@@ -131,6 +131,11 @@ public final class RoutingState {
     }
 
     /// Which ports no route may have (R8), after a reload. Takes effect with the next ``apply(_:at:)``.
+    /// The `health` blocks of the node's config, which routes of desired state may name.
+    public var healths: [String: RouteHealth] {
+        get { rules.healths }
+        set { rules.healths = newValue }
+    }
     public var policy: PortPolicy {
         get { rules.policy }
         set { rules.policy = newValue }

@@ -134,20 +134,20 @@ public struct RouteObject: Sendable {
     public let env: UInt32
     /// Of a config file: the name of the `backends` block; empty: none.
     public let processType: UInt32
-    /// 0 exactly if ``backendList`` is given.
+    /// 0: ``backendList`` has backends.
     public let backendPort: UInt16
     public let port: UInt16
     public let options: RouteOptions
     /// 0: no limit.
     public let maxConnections: UInt32
-    /// Index + 1 into ``StateDocument/backendLists``; 0: the instances of (env, process type).
+    /// Index + 1 into ``StateDocument/backendLists``; 0: the instances of (env, process type), and nothing else is said.
     let backendList: UInt32
     let place: Place
 
     public var isRaw: Bool { options.contains(.raw) }
 }
 
-/// Backends as a config file lists them.
+/// Backends as a config file lists them; of a route of desired state, with no backends, what it says of its own.
 struct BackendList: Hashable, Sendable {
     let backends: [BackendSpec]
     /// Of a `backends` block; nil: of a `route` block.
@@ -158,6 +158,8 @@ struct BackendList: Hashable, Sendable {
     let health: RouteHealth?
     /// Nil: its routes say nothing of that.
     let policy: RoutePolicySpec?
+    /// Of desired state, which names a block that the node's config may have. Nil: ``health`` holds.
+    var healthName: String?
 }
 
 /// The owner of a name (R5), assigned by the control plane whatever routes claim.

@@ -118,7 +118,7 @@ extension StateBuilder {
     static let routeKeys = JSONKeys([
         "route_id", "env_id", "hostname", "listen_port", "protocol_hint", "backend_process_type", "backend_port",
         "proxy_protocol", "backend_expects_proxy_protocol", "ipv4_required", "allow_non_tls", "max_connections",
-        "balance", "on_delete",
+        "balance", "on_delete", "idle_timeout_seconds", "queue", "queue_timeout_seconds", "health",
     ])
 
     private mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
@@ -131,6 +131,7 @@ extension StateBuilder {
         var hint: ProtocolHint?
         var options: RouteOptions = []
         var limit: UInt64?
+        var own = OwnWords()
         var (balance, onDelete) = (Balance?.none, OnDelete.keep)
         let (text, symbols) = (document.text, document.symbols)
         try reader.object(StateBuilder.routeKeys) { reader, field throws(JSONError) in
@@ -153,10 +154,15 @@ extension StateBuilder {
             case 11: limit = try draft.integer(&reader, "max_connections", 1...UInt64(UInt32.max), optional: true)
             case 12: balance = try draft.choice(&reader, "balance") { (it: Balance) in it.name }
             case 13: onDelete = try draft.choice(&reader, "on_delete") { (it: OnDelete) in it.name } ?? .keep
+            case 14: own.idle = try draft.integer(&reader, "idle_timeout_seconds", 0...2_592_000, optional: true)
+            case 15: own.queue = try draft.integer(&reader, "queue", 1...1_000_000, optional: true)
+            case 16: own.patience = try draft.integer(&reader, "queue_timeout_seconds", 1...3600, optional: true)
+            case 17: own.health = try draft.text(&reader, "health", optional: true, into: text)
             default: try reader.skip()
             }
         }
         draft.takeFlaw(of: &reader)
+        own.check(&draft)
         if hint == .tcpRaw { options.insert(.raw) }
         if let host { options.insert(RouteOptions(host.kind)) }
         let isComplete =
@@ -167,7 +173,7 @@ extension StateBuilder {
                 RouteObject(
                     id: id, name: host?.name ?? .empty, env: env, processType: process, backendPort: backendPort,
                     port: port, options: options.with(balance, onDelete), maxConnections: UInt32(limit ?? 0),
-                    backendList: 0, place: place))
+                    backendList: list(own, id: id, env: env), place: place))
             return
         }
         if let id, options.contains(.proxyHeader) != options.contains(.expectsProxy) { noteMismatch(id) }
@@ -178,6 +184,41 @@ extension StateBuilder {
                 ("protocol_hint", hint != nil), ("backend_process_type", process != nil),
                 ("backend_port", backendPort != nil),
             ])
+    }
+
+    /// What a route says in place of the node's config.
+    private struct OwnWords {
+        var idle: UInt64?
+        var queue: UInt64?
+        var patience: UInt64?
+        var health: TextRef?
+
+        /// A queue has a length and a time, or there is none.
+        func check(_ draft: inout ObjectDraft) {
+            guard (queue == nil) != (patience == nil) else { return }
+            let field = queue == nil ? "queue" : "queue_timeout_seconds"
+            guard !draft.faults.contains(where: { $0.field == field }) else { return }
+            draft.faults.append(
+                ObjectDraft.Fault(
+                    field: field, place: draft.place, problem: "is missing",
+                    remedy: "write \"queue\" and \"queue_timeout_seconds\", or neither"))
+        }
+    }
+
+    /// The number of the list with them; 0: it says nothing of that. Routes that say the same share it.
+    private mutating func list(_ own: OwnWords, id: TextRef, env: UInt32) -> UInt32 {
+        guard own.idle != nil || own.queue != nil || own.health != nil else { return 0 }
+        let queue = own.queue.map {
+            QueueSpec(limit: UInt32(clamping: $0), patience: .seconds(UInt32(clamping: own.patience ?? 1)))
+        }
+        let name = own.health.map { document.text.string($0) }
+        return append(
+            own: BackendList(
+                backends: [], name: nil, maxConnections: 0, health: name == "off" ? .off : nil,
+                policy: RoutePolicySpec(
+                    idleTimeout: own.idle.map { .seconds(UInt32(clamping: $0)) }, queue: queue,
+                    id: document.text.string(id), env: document.symbol(env)),
+                healthName: name == "off" ? nil : name))
     }
 
     static let hostnameKeys = JSONKeys(["hostname", "env_id", "claimed"])

@@ -45,6 +45,8 @@ struct StateBuilder: StateReading {
     private(set) var document: StateDocument
     var hasPlaces = true
     var header = StateHeader(accepts: .document)
+    /// What routes of desired state say of their own.
+    private var ownLists: [BackendList: UInt32] = [:]
 
     init(source: StateDocument.Source, seed: HashSeed) {
         document = StateDocument(source: source, seed: seed)
@@ -92,6 +94,12 @@ struct StateBuilder: StateReading {
     mutating func append(backends: BackendList) -> UInt32 {
         document.backendLists.append(backends)
         return UInt32(clamping: document.backendLists.count)
+    }
+    mutating func append(own list: BackendList) -> UInt32 {
+        if let known = ownLists[list] { return known }
+        let number = append(backends: list)
+        ownLists[list] = number
+        return number
     }
     mutating func add(_ problem: RouteProblem) { header.problems.add(problem) }
 }
