@@ -69,7 +69,7 @@ let package = Package(
         filter("AddressMatch", ["PipelineSets"]),
         filter("SNI", ["PipelineSets", "PipelineWire", "CPCRE2"]),
         filter("AntiSpoof", ["PipelineSets", "PipelineWire"]),
-        filter("BackendSelect"),
+        filter("BackendSelect", ["PipelineWire"]),
         filter("ProxyV2", ["PipelineWire"]),
         filter("ProxyV1", ["PipelineWire"]),
         filter("EgressAccounting", ["PipelineFlows"]),

@@ -39,6 +39,7 @@ struct ProxyV2TLVTests {
         let start = [UInt8](repeating: 0xEE, count: 28)
         run.facts.alpnOffset = UInt16(28 + tlvs.count + 3)
         run.facts.alpnLength = UInt16(alpn.count)
+        run.facts.alpnRecordEnd = run.facts.alpnOffset + run.facts.alpnLength
         return start + tlvs + [1, 2, 3] + alpn
     }
 

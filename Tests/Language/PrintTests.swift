@@ -75,6 +75,7 @@ import Testing
                     ("backend_expects_proxy_protocol", "true", "false"), ("allow_non_tls", "true", "false"),
                     ("balance", "round_robin", "consistent_hash"), ("max_connections", "1", "2"),
                     ("queue", "1 for 1s", "2 for 1s"), ("idle_timeout", "1m", "off"), ("source", "::1", "client"),
+                    ("when", "protocol ssh", "protocol plain"),
                 ]
             ),
             (

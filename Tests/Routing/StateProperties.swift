@@ -137,11 +137,13 @@ private struct StateSteps {
         let hostname: String?
         let port: UInt16
         let isRaw: Bool
+        let condition: RouteCondition?
     }
 
     private func claim(_ route: RouteListing) -> Claim {
         Claim(
-            env: envs[route.id] ?? "", hostname: route.hostname, port: route.port, isRaw: route.hint == .tcpRaw)
+            env: envs[route.id] ?? "", hostname: route.hostname, port: route.port, isRaw: route.hint == .tcpRaw,
+            condition: route.condition)
     }
 
     /// Every route that is served is one that this document asks for, or one that was served already, unchanged. One that
@@ -154,7 +156,7 @@ private struct StateSteps {
             guard asked[id] == nil else { continue }
             asked[id] = Claim(
                 env: document.symbol(route.env), hostname: document.hostname(route), port: route.port,
-                isRaw: route.isRaw)
+                isRaw: route.isRaw, condition: document.condition(route))
         }
         let known = Set(document.envs.map { document.symbol($0.env) })
         let last = before.mapValues { claim($0) }
@@ -196,9 +198,9 @@ private struct StateSteps {
     }
 
     private func fits(_ route: RouteListing, _ claim: Claim) -> Bool {
-        guard route.hostname == claim.hostname, route.port == claim.port, (route.hint == .tcpRaw) == claim.isRaw else {
-            return false
-        }
+        guard route.hostname == claim.hostname, route.port == claim.port, (route.hint == .tcpRaw) == claim.isRaw,
+            route.condition == claim.condition
+        else { return false }
         if claim.env.hasPrefix(StateSteps.config) { return route.owner == claim.env.dropFirst() }
         // As the end of a path writes it.
         return route.owner.hasSuffix(EnvName(org: "", app: "", env: claim.env).path.dropFirst())
@@ -217,8 +219,12 @@ private struct StateSteps {
 
     private func conflict(_ one: Claim, _ other: Claim) -> Bool {
         if one.port == other.port, one.isRaw || other.isRaw { return true }
+        if case .client? = one.condition { return one.port == other.port && one.condition == other.condition }
         guard let name = one.hostname, let theirs = other.hostname else { return false }
-        if name == theirs { return one.env != other.env || (one.port == other.port && !one.isRaw && !other.isRaw) }
+        if name == theirs {
+            let isOnePlace = one.port == other.port && one.condition == other.condition
+            return one.env != other.env || (isOnePlace && !one.isRaw && !other.isRaw)
+        }
         return one.env != other.env && PatternModel.clash(name, theirs)
     }
 
@@ -237,19 +243,38 @@ private struct StateSteps {
                 // Nothing is below a suffix as long as a name can be.
                 if !isName, hostname.hasPrefix("*."), name.utf8.count > ServerName.capacity { continue }
                 let here = served.values.filter { $0.port == route.port && $0.hint != .tcpRaw }
-                let first = PatternModel.order(name).lazy.compactMap { text in here.first { $0.hostname == text } }
-                    .first
+                let takes = { (text: String, condition: RouteCondition?) in
+                    here.first { $0.hostname == text && $0.condition == condition }
+                }
+                let first = PatternModel.order(name).lazy.compactMap { text in
+                    route.condition.flatMap { takes(text, $0) } ?? takes(text, nil)
+                }.first
                 let exact = first ?? route
-                let found = handle.named(server, at: place)?.pointee.id.string
+                let found = self.find(server, route.condition, at: place)
                 if found != exact.id { return "\(name):\(route.port) finds \(found ?? "nothing"), not \(exact.id)" }
+            }
+            if case .client(let client)? = route.condition {
+                let found = handle.speaking(client, at: place)?.pointee.id.string
+                if found != route.id { return "\(client) at \(route.port) finds \(found ?? "nothing")" }
             }
             let there = served.values.filter { $0.port == route.port }
             let sole = handle.sole(at: place)?.pointee.id.string
-            if sole != (there.count == 1 ? route.id : nil) {
+            if sole != (there.count == 1 && route.condition == nil ? route.id : nil) {
                 return "port \(route.port) alone finds \(sole ?? "nothing")"
             }
         }
         return nil
+    }
+
+    /// The route that a client of this condition is led to.
+    private func find(_ name: ServerName, _ condition: RouteCondition?, at place: DestinationAddress) -> String? {
+        guard case .alpn(let alpn)? = condition else {
+            return state.snapshot.handle.named(name, at: place)?.pointee.id.string
+        }
+        let list = [UInt8(alpn.utf8.count)] + Array(alpn.utf8)
+        return list.withUnsafeBufferPointer {
+            state.snapshot.handle.named(name, offering: ALPNList($0), at: place)?.pointee.id.string
+        }
     }
 
     /// R9: an address of an env's own is that env's alone, and serves none but its routes.

@@ -11,6 +11,10 @@ package struct FakeRoute {
     package var port: UInt16 = 443
     package var backends: [String]
     package var flags: Route.Flags = []
+    /// The ALPN protocol that it asks for; nil: none.
+    package var alpn: String?
+    /// What first bytes it takes that are no TLS; nil: it is found by name or port.
+    package var client: ClientProtocol?
     package var balance: Balance?
     package var maxConnections: UInt32 = 0
     /// Its `backends` block; empty: none.
@@ -46,6 +50,8 @@ package struct FakeRoute {
 package final class FakeRoutes {
     private struct Entry {
         let hosts: [String]
+        let alpn: String?
+        let client: ClientProtocol?
         let route: UnsafeMutablePointer<Route>
         let owner: UnsafeMutablePointer<RouteOwner>
         let group: UnsafeMutablePointer<BackendGroup>
@@ -90,7 +96,8 @@ package final class FakeRoutes {
                 flags: fake.flags, balance: fake.balance, maxConnections: fake.maxConnections))
         entries.append(
             Entry(
-                hosts: fake.hosts, route: route, owner: owner, group: group, turns: turns, cells: cells, cell: cell))
+                hosts: fake.hosts, alpn: fake.alpn, client: fake.client, route: route, owner: owner, group: group,
+                turns: turns, cells: cells, cell: cell))
         return UnsafePointer(route)
     }
 
@@ -103,13 +110,29 @@ package final class FakeRoutes {
         static func named(
             _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
         ) -> UnsafePointer<Route>? {
+            named(name, offering: .none, at: destination, in: table)
+        }
+
+        static func named(
+            _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
+            in table: UnsafeRawPointer
+        ) -> UnsafePointer<Route>? {
             let wanted = String(decoding: name, as: UTF8.self)
-            return routes(table, at: destination).first { $0.hosts.contains(wanted) }.map { UnsafePointer($0.route) }
+            let all = routes(table, at: destination).filter { $0.hosts.contains(wanted) }
+            let chosen = protocols.first { alpn in all.first { $0.alpn == String(decoding: alpn, as: UTF8.self) } }
+            return (chosen ?? all.first { $0.alpn == nil }).map { UnsafePointer($0.route) }
+        }
+
+        static func speaking(
+            _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
+        ) -> UnsafePointer<Route>? {
+            routes(table, at: destination).first { $0.client == client }.map { UnsafePointer($0.route) }
         }
 
         static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? {
             let possible = routes(table, at: destination)
-            return possible.count == 1 ? UnsafePointer(possible[0].route) : nil
+            guard possible.count == 1, possible[0].alpn == nil, possible[0].client == nil else { return nil }
+            return UnsafePointer(possible[0].route)
         }
 
         private static func routes(_ table: UnsafeRawPointer, at destination: DestinationAddress) -> [Entry] {

@@ -64,3 +64,19 @@ struct ReplyCorpusTests {
         #expect(violation == nil, "\(input.name): \(violation ?? "") \(hex(input.bytes))")
     }
 }
+
+@Suite("the corpus of First")
+struct FirstBytesCorpusTests {
+    @Test("R7: what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
+        for input in try Corpus.inputs("First") { expect(input) }
+    }
+
+    @Test("R7: every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("First"), budget: 4000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { FirstBytesProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(violation ?? "") \(hex(input.bytes))")
+    }
+}

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineWire
 import Synchronization
 
 /// `backend original_destination`: relays intercepted connections to their original destination.
@@ -308,9 +309,14 @@ public enum BackendFilter: Filter {
     public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? {
         let destination = view.facts.destination
         let isRaw = view.facts.hint == .tcpRaw
-        let found =
-            isRaw || view.facts.serverName.isEmpty
-            ? view.routes.sole(at: destination) : view.routes.named(view.facts.serverName, at: destination)
+        let found: UnsafePointer<Route>?
+        if let client = view.facts.clientProtocol {
+            found = view.routes.speaking(client, at: destination)
+        } else if isRaw || view.facts.serverName.isEmpty {
+            found = view.routes.sole(at: destination)
+        } else {
+            found = view.withALPN { view.routes.named(view.facts.serverName, offering: $0, at: destination) }
+        }
         guard let found, found.pointee.flags.contains(.raw) == isRaw else { return nil }
         return found
     }

@@ -70,7 +70,7 @@ extension ProxyV2Filter.Settings {
     private func onlyProtocol(_ view: ConnectionView) -> UnsafeBufferPointer<UInt8>? {
         let start = Int(view.facts.alpnOffset)
         let end = start + Int(view.facts.alpnLength)
-        guard end > start, end <= view.bytes.count else { return nil }
+        guard end > start, end <= view.facts.alpnRecordEnd, end <= view.bytes.count else { return nil }
         // One length byte, and a name that fills the rest of the list.
         guard start + 1 + Int(view.bytes[start]) == end, end > start + 1 else { return nil }
         return UnsafeBufferPointer(rebasing: view.bytes[start + 1..<end])

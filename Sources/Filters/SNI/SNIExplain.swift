@@ -11,7 +11,7 @@ extension SNIFilter {
         let ambiguous = "\(destination) does not have exactly one route"
         switch refusal {
         case .noSNI: return "the ClientHello carries no server name, and \(ambiguous)"
-        case .notTLS: return "the first bytes are not TLS, and no single route at \(destination) allows that"
+        case .notTLS: return "the first bytes are \(kind(view)), and no route at \(destination) takes that"
         case .timeout: return "no complete ClientHello within \(settings.timeout.milliseconds) ms, and \(ambiguous)"
         case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, and \(ambiguous)"
         case .malformed: return flaw(settings, view)
@@ -54,7 +54,16 @@ extension SNIFilter {
 
     private static func passes(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         if case .needBytes(let total) = verdict {
-            return "waits for the rest of the ClientHello: \(view.bytes.count) bytes so far, looks again at \(total)"
+            let stream = stream(view)
+            let isHello = stream.isEmpty || FirstBytes.look(at: stream) == .other
+            let rest = isHello ? "the ClientHello" : "the first bytes"
+            return "waits for the rest of \(rest): \(view.bytes.count) bytes so far, looks again at \(total)"
+        }
+        switch view.facts.clientProtocol {
+        case .silent?:
+            return "nothing came within \(settings.timeout.milliseconds) ms, and a route takes such clients"
+        case .some: return "the first bytes are \(kind(view)), and a route takes that"
+        case nil: break
         }
         let only = "\(view.facts.destination.endpoint) has only one route"
         switch view.facts.sniff {
@@ -64,6 +73,14 @@ extension SNIFilter {
         case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, but \(only)"
         case .notTLS: return "the first bytes are not TLS, but \(only), and it allows that"
         case .malformed, .incomplete, .notAsked: return "no server name"
+        }
+    }
+
+    private static func kind(_ view: ConnectionView) -> String {
+        switch FirstBytes.look(at: stream(view)) {
+        case .ssh: "SSH"
+        case .postgresql(let start): "PostgreSQL's, \(start.text)"
+        case .incomplete, .other: "not TLS"
         }
     }
 

@@ -1,8 +1,8 @@
 import Pipeline
 import PipelineWire
 
-/// `sni timeout 3s, max 16KiB`: reads the server name of the ClientHello (R6, R7). It only reads; the bytes go to the
-/// backend unchanged.
+/// `sni timeout 3s, max 16KiB`: reads the server name of the ClientHello (R6, R7), or sees what else the first bytes are. It
+/// only reads; the bytes go to the backend unchanged.
 public enum SNIFilter: Filter {
     public struct Settings: Sendable {
         let timeout: TimeSpan
@@ -35,7 +35,7 @@ public enum SNIFilter: Filter {
         ] + SNIPolicy.clauses,
         reasons: [
             ReasonSpec("no_sni", .client, "The hello carries no server name, and more than one route is possible."),
-            ReasonSpec("not_tls", .client, "The first bytes are not TLS, and no single route allows that."),
+            ReasonSpec("not_tls", .client, "The first bytes are not TLS, and no route here takes that."),
             ReasonSpec("timeout", .client, "No complete hello came in time, and more than one route is possible."),
             ReasonSpec(
                 "too_large", .client, "The hello is larger than `max`, and more than one route is possible."),
@@ -91,7 +91,7 @@ public enum SNIFilter: Filter {
         switch look(at: stream, settings, view, effects) {
         case .ok(let hello):
             return checked(found(hello, in: stream, view, effects), hello, settings, state, view)
-        case .notTLS: return checked(notTLS(view, effects), nil, settings, state, view)
+        case .notTLS: return checked(notTLS(stream, view, effects), nil, settings, state, view)
         case .tooLarge: return checked(withoutName(.tooLarge, .tooLarge, view, effects), nil, settings, state, view)
         case .malformed:
             effects.setSniff(.malformed, name: ServerName())
@@ -101,7 +101,7 @@ public enum SNIFilter: Filter {
             switch view.input {
             case .open: return .needBytes(view.facts.consumed + needs)
             case .ended: return refuse(.closed)
-            case .timedOut: return checked(withoutName(.timeout, .timeout, view, effects), nil, settings, state, view)
+            case .timedOut: return checked(timedOut(stream, view, effects), nil, settings, state, view)
             case .full: return checked(withoutName(.tooLarge, .tooLarge, view, effects), nil, settings, state, view)
             }
         }
@@ -148,8 +148,10 @@ public enum SNIFilter: Filter {
     private static func found(
         _ hello: ClientHello, in stream: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        if let alpn = hello.alpn, alpn.isContiguous {
-            effects.setALPN(offset: view.facts.consumed + alpn.offset, length: alpn.length)
+        if let alpn = hello.alpn {
+            let start = view.facts.consumed
+            effects.setALPN(
+                offset: start + alpn.offset, length: alpn.length, recordEnd: start + alpn.recordEnd)
         }
         guard hello.serverName != nil else { return withoutName(.noSNI, .noSNI, view, effects) }
         var name = ServerName()
@@ -170,10 +172,47 @@ public enum SNIFilter: Filter {
         return soleRoute(view) != nil ? .next : refuse(refusal)
     }
 
-    private static func notTLS(_ view: ConnectionView, _ effects: Effects) -> Verdict {
+    /// Silence may be a client that waits for its server.
+    private static func timedOut(
+        _ stream: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        guard stream.isEmpty, view.routes.speaking(.silent, at: view.facts.destination) != nil else {
+            return withoutName(.timeout, .timeout, view, effects)
+        }
+        effects.setSniff(.timeout, name: ServerName())
+        effects.setClientProtocol(.silent)
+        return .next
+    }
+
+    private static func notTLS(
+        _ stream: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> Verdict {
+        let client: ClientProtocol
+        switch FirstBytes.look(at: stream) {
+        case .ssh: client = .ssh
+        case .postgresql: client = .postgresql
+        case .other: client = .plain
+        case .incomplete(let needs):
+            client = .plain
+            if view.input == .open, mayBecome(view) {
+                effects.setSniffing()
+                return .needBytes(view.facts.consumed + needs)
+            }
+        }
         effects.setSniff(.notTLS, name: ServerName())
+        if view.routes.speaking(client, at: view.facts.destination) != nil {
+            effects.setClientProtocol(client)
+            return .next
+        }
         guard let route = soleRoute(view), route.pointee.flags.contains(.allowNonTLS) else { return refuse(.notTLS) }
         return .next
+    }
+
+    /// Whether it matters here what first bytes that are no TLS become.
+    private static func mayBecome(_ view: ConnectionView) -> Bool {
+        let destination = view.facts.destination
+        return view.routes.speaking(.ssh, at: destination) != nil
+            || view.routes.speaking(.postgresql, at: destination) != nil
     }
 
     /// The only possible route for a TLS connection here.

@@ -14,6 +14,7 @@ final class RoutesReport {
         let id: String
         let owner: EnvName
         let hostname: String?
+        let condition: RouteCondition?
         let route: UnsafePointer<Route>
     }
 
@@ -31,8 +32,8 @@ final class RoutesReport {
         let hasAll = table.routeCount <= RoutesReport.sortedLimit
         guard isText || hasAll else { return parts() }
         return AdminResponse(preparing: { until in
-            let isDone = self.walk.advance(until: until) { route, hostname in
-                if self.rows.count < RoutesReport.sortedLimit { self.rows.append(RoutesReport.row(route, hostname())) }
+            let isDone = self.walk.advance(until: until) { route, label in
+                if self.rows.count < RoutesReport.sortedLimit { self.rows.append(RoutesReport.row(route, label)) }
             }
             guard isDone || self.rows.count >= RoutesReport.sortedLimit else { return nil }
             if hasAll {
@@ -60,10 +61,10 @@ final class RoutesReport {
             // A table's parts are small: some together make a piece.
             var bytes: [UInt8] = []
             while next < self.table.partCount, bytes.count < 65536 {
-                self.table.visit(part: next) { route, hostname in
+                self.table.visit(part: next) { route, label in
                     if !isFirst { bytes.append(UInt8(ascii: ",")) }
                     isFirst = false
-                    bytes += self.json(RoutesReport.row(route, hostname()))
+                    bytes += self.json(RoutesReport.row(route, label))
                 }
                 next += 1
             }
@@ -73,9 +74,10 @@ final class RoutesReport {
         }
     }
 
-    private static func row(_ route: UnsafePointer<Route>, _ hostname: String?) -> Row {
+    private static func row(_ route: UnsafePointer<Route>, _ label: RouteLabel) -> Row {
         Row(
-            id: route.pointee.id.string, owner: route.pointee.owner.pointee.name, hostname: hostname, route: route)
+            id: route.pointee.id.string, owner: route.pointee.owner.pointee.name, hostname: label.hostname,
+            condition: label.condition, route: route)
     }
 
     /// The priority that new connections go to, of a route with several; nil: one priority, or nothing is eligible.
@@ -124,6 +126,7 @@ final class RoutesReport {
         line.fields(row.owner)
         line.field("hostname", row.hostname)
         line.field("port", UInt64(route.port))
+        if let condition = row.condition { line.field("when", condition.text) }
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
         line.field("balance", route.balance?.name)
         let group = route.group.pointee
@@ -160,6 +163,11 @@ final class RoutesReport {
         "-TO CLIENT", "PROXY",
     ]
 
+    private func name(_ row: Row) -> String {
+        guard let condition = row.condition else { return row.hostname ?? "(raw)" }
+        return (row.hostname.map { "\($0) " } ?? "") + "(\(condition.text))"
+    }
+
     private func cells(_ row: Row) -> [String] {
         let route = row.route.pointee
         let cell = route.cell
@@ -169,7 +177,7 @@ final class RoutesReport {
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         let queued = RoutesReport.queue(route).map { $0.waiting > 0 ? " +\($0.waiting) queued" : "" } ?? ""
         return [
-            row.id, row.hostname ?? "(raw)", "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
+            row.id, name(row), "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
             (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(route),
             "\(connections.active)\(limit)\(queued)",
             "\(connections.all)",

@@ -69,9 +69,13 @@ public struct ConnectionFacts: @unchecked Sendable {
     /// Which instance the connection comes from (R19); nil: unknown, or not asked. Pinned until the connection ends.
     @inlinable public var identity: UnsafePointer<InstanceIdentity>? { lasting.pointee.identity }
     public var serverName = ServerName()
-    /// The range of the ALPN extension's protocol list in the client's bytes; 0 length: none.
+    /// The range of the ALPN extension's protocol list in the client's bytes; 0 length: none. It goes on in the next record
+    /// where this one ends before it.
     public var alpnOffset: UInt16 = 0
     public var alpnLength: UInt16 = 0
+    public var alpnRecordEnd: UInt16 = 0
+    /// What the first bytes are where they are no TLS; nil: TLS, or nobody has looked.
+    public fileprivate(set) var clientProtocol: ClientProtocol?
     /// From the newest table. The runtime looks it up again (``Filter/lookUp(_:_:)``) if the table may have been freed
     /// since.
     public var route: UnsafePointer<Route>?
@@ -247,11 +251,14 @@ public struct Effects {
     }
     /// The first bytes are looked at, and don't say enough yet.
     public func setSniffing() { lasting.pointee.sniff = .incomplete }
-    /// Where ALPN stands in the client's bytes.
-    public func setALPN(offset: Int, length: Int) {
+    /// Where ALPN stands in the client's bytes, and where the TLS record ends that it begins in.
+    public func setALPN(offset: Int, length: Int, recordEnd: Int) {
         facts.pointee.alpnOffset = UInt16(clamping: offset)
         facts.pointee.alpnLength = UInt16(clamping: length)
+        facts.pointee.alpnRecordEnd = UInt16(clamping: recordEnd)
     }
+    /// The first bytes are no TLS, and of this protocol: the route is found by it.
+    public func setClientProtocol(_ client: ClientProtocol) { facts.pointee.clientProtocol = client }
     /// The range of an accepted PROXY header's TLVs in the client's bytes.
     public func setTLVs(offset: Int, length: Int) {
         facts.pointee.tlvOffset = UInt16(clamping: offset)

@@ -130,8 +130,30 @@ public protocol RouteLookup {
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> UnsafePointer<Route>?
-    /// The only route at `destination`, with or without a name (R6). Nil: none, or several.
+    /// The same for a client that offers `protocols`: of each name or wildcard the route of the first protocol that has
+    /// one, else the route of all.
+    static func named(
+        _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
+        in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>?
+    /// The route at `destination` of clients whose first bytes are such, and no TLS. Nil: none.
+    static func speaking(
+        _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>?
+    /// The only route at `destination`, with or without a name (R6). Nil: none, or several, or one that asks for more than
+    /// a name.
     static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>?
+}
+
+/// For a table of routes without conditions.
+extension RouteLookup {
+    public static func named(
+        _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
+        in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>? { named(name, at: destination, in: table) }
+    public static func speaking(
+        _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>? { nil }
 }
 
 /// A route table as filters see it. Trivially copyable; valid for the call in which a filter is given it.
@@ -146,6 +168,17 @@ public struct RouteTableHandle: @unchecked Sendable {
 
     public func named(_ name: ServerName, at destination: DestinationAddress) -> UnsafePointer<Route>? {
         name.withBytes { lookup.named($0, at: destination, in: table) }
+    }
+    public func named(
+        _ name: ServerName, offering protocols: ALPNList, at destination: DestinationAddress
+    ) -> UnsafePointer<Route>? {
+        name.withBytes { lookup.named($0, offering: protocols, at: destination, in: table) }
+    }
+    /// Clients of a protocol that has no route of its own are ``ClientProtocol/plain``.
+    public func speaking(_ client: ClientProtocol, at destination: DestinationAddress) -> UnsafePointer<Route>? {
+        if let route = lookup.speaking(client, at: destination, in: table) { return route }
+        guard client == .ssh || client == .postgresql else { return nil }
+        return lookup.speaking(.plain, at: destination, in: table)
     }
     public func sole(at destination: DestinationAddress) -> UnsafePointer<Route>? {
         lookup.sole(at: destination, in: table)

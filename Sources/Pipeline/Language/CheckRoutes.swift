@@ -25,16 +25,21 @@ import Pipeline
     /// Without what ``group`` says.
     let own: BackendFields
     package let allowNonTLS: Located<Bool>?
+    /// `when`: each is a claim of its own; nil: none.
+    package let conditions: Located<[RouteCondition]>?
 
     package subscript<Field>(dynamicMember field: KeyPath<BackendFields, Field>) -> Field { fields[keyPath: field] }
 
-    package var hint: ProtocolHint { hostnames.isEmpty && map == nil ? .tcpRaw : .tlsPassthrough }
+    package var hint: ProtocolHint {
+        hostnames.isEmpty && map == nil && conditions == nil ? .tcpRaw : .tlsPassthrough
+    }
 
-    /// A name at a port. Each is judged and served by itself; all count as one route.
+    /// A name at a port, for one condition. Each is judged and served by itself; all count as one route.
     package struct Claim {
         /// As written; nil: none.
         package let hostname: String?
         package let port: Located<UInt16>
+        package let condition: RouteCondition?
         package let group: BackendsBlock?
         /// What ``group`` says is in them.
         package let fields: BackendFields
@@ -44,21 +49,24 @@ import Pipeline
         package let line: Int?
     }
 
-    /// Each name at each port: at least one, but for an empty file.
-    package var claimCount: Int { (map?.count ?? max(1, hostnames.count)) * ports.count }
+    /// Each name at each port for each condition: at least one, but for an empty file.
+    package var claimCount: Int { (map?.count ?? max(1, hostnames.count)) * ports.count * conditionCount }
+    private var conditionCount: Int { max(1, conditions?.value.count ?? 0) }
 
     package func claim(_ index: Int) -> Claim {
-        let (name, port) = (index / ports.count, ports[index % ports.count])
+        let condition = conditions?.value[index % conditionCount]
+        let place = index / conditionCount
+        let (name, port) = (place / ports.count, ports[place % ports.count])
         if let map {
             let group = map.group(name)
             return Claim(
-                hostname: map.hostname(name), port: port, group: group, fields: fields.leading(to: group.fields),
-                span: map.path.span, line: map.line(name))
+                hostname: map.hostname(name), port: port, condition: condition, group: group,
+                fields: fields.leading(to: group.fields), span: map.path.span, line: map.line(name))
         }
         let hostname = hostnames.isEmpty ? nil : hostnames[name]
         return Claim(
-            hostname: hostname?.value, port: port, group: group?.value, fields: fields, span: hostname?.span ?? span,
-            line: nil)
+            hostname: hostname?.value, port: port, condition: condition, group: group?.value, fields: fields,
+            span: hostname?.span ?? span, line: nil)
     }
 }
 
@@ -89,19 +97,22 @@ extension Checker {
             fields.backend = fields.backend.leading(to: group.value.fields)
         }
         refuseTooManyPorts(fields, hostnames, path)
+        refuseConditions(fields, hasNames: !hostnames.isEmpty || path != nil)
         if reporter.errorCount == errorsBefore {
             refuseIdleQueue(fields.backend, fields.group == nil ? fields.backend.backends : [], of: "the route")
             // A block's own was judged there.
             refuseIdleSource(own.source, fields.backend.backends)
         }
-        let map = path.flatMap { self.map($0, seen, ports: fields.ports.count) }
+        let map = path.flatMap {
+            self.map($0, seen, ports: fields.ports.count * max(1, fields.conditions?.value.count ?? 0))
+        }
         guard reporter.errorCount == errorsBefore, let id = fields.id, let owner = fields.owner else { return nil }
         // Those of a `backends` block are warned of there.
         if fields.group == nil { warnIfWeightless(fields.backend.backends, of: "the route", at: entry.headSpan) }
         return RouteBlock(
             span: entry.headSpan, hostnames: hostnames.map { Located($0.text, $0.span) }, map: map, id: id,
             owner: owner, ports: fields.ports, group: fields.group, fields: fields.backend, own: own,
-            allowNonTLS: fields.allowNonTLS)
+            allowNonTLS: fields.allowNonTLS, conditions: fields.conditions)
     }
 
     private func reportMissing(_ seen: [String: SourceSpan], hasBackends: Bool, _ entry: EntrySyntax) {
@@ -171,7 +182,17 @@ extension Checker {
 
     /// A name has few ports; they are looked through.
     private func refuseTooManyPorts(_ fields: RouteDraft, _ hostnames: [WordSyntax], _ path: Located<String>?) {
-        guard !hostnames.isEmpty || path != nil, fields.ports.count > Checker.portsPerName else { return }
+        guard !hostnames.isEmpty || path != nil else { return }
+        let conditions = max(1, fields.conditions?.value.count ?? 0)
+        guard fields.ports.count <= Checker.portsPerName else { return refuseManyPorts(fields) }
+        guard fields.ports.count * conditions > Checker.portsPerName, let span = fields.conditions?.span else { return }
+        reporter.error(
+            span,
+            "\(fields.ports.count) ports times \(conditions) ALPN protocols are more than \(Checker.portsPerName)",
+            help: "write fewer of one or the other: a name has at most \(Checker.portsPerName) in all its routes")
+    }
+
+    private func refuseManyPorts(_ fields: RouteDraft) {
         reporter.error(
             fields.ports[Checker.portsPerName].span, "more than \(Checker.portsPerName) ports in a route with names",
             help: "a route without names may have more: it takes all that comes to its ports")

@@ -7,6 +7,8 @@ struct RouteDraft: Sendable {
     var ports: [Located<UInt16>] = []
     var group: Located<BackendsBlock>?
     var allowNonTLS: Located<Bool>?
+    /// Each is a claim of its own; nil: none.
+    var conditions: Located<[RouteCondition]>?
     /// In a `backends` block this alone.
     var backend = BackendFields()
 
@@ -17,6 +19,7 @@ struct RouteDraft: Sendable {
     /// As the source has it: what its `backends` block says stands there.
     init(_ route: RouteBlock) {
         (id, owner, ports, group, allowNonTLS) = (route.id, route.owner, route.ports, route.group, route.allowNonTLS)
+        conditions = route.conditions
         backend = route.own
     }
 }
@@ -84,7 +87,7 @@ enum RouteSettings {
         var names: [String] { lines.map(\.keyword) }
     }
 
-    private static let all = [id, owner, listen, backend, namedGroup] + shared
+    private static let all = [id, owner, listen, when, backend, namedGroup] + shared
     private static let shared = [
         proxy, expectsProxy, allowNonTLS, balance, maxConnections, queue, idleTimeout, health, source,
     ]

@@ -45,7 +45,10 @@ struct RouteBlocks {
             index: index, id: block.id.value, org: block.owner.value.org, app: block.owner.value.app,
             env: block.owner.value.env, hostname: claim.hostname, port: claim.port.value, hint: block.hint,
             backends: claim.group == nil ? claim.fields.backends.map(\.value) : [])
-        if number > 0 { spec.claim = "\(claim.hostname ?? ""):\(claim.port.value)" }
+        if number > 0 {
+            spec.claim = "\(claim.hostname ?? ""):\(claim.port.value)" + (claim.condition.map { " \($0.text)" } ?? "")
+        }
+        spec.condition = claim.condition
         spec.proxyHeader = claim.fields.proxyHeader?.value ?? .off
         spec.backendExpectsProxy = claim.fields.backendExpectsProxy?.value ?? false
         spec.allowNonTLS = block.allowNonTLS?.value ?? false
@@ -118,6 +121,7 @@ struct RouteBlocks {
         case "balance"?: block.balance?.span ?? block.span
         case "max_connections"?: block.maxConnections?.span ?? block.span
         case "allow_non_tls"?: block.allowNonTLS?.span ?? block.span
+        case "when_alpn"?, "when_protocol"?: block.conditions?.span ?? block.span
         case "backend_port"?, "backend_process_type"?: block.backends.first?.span ?? block.span
         default: block.span
         }

@@ -74,21 +74,22 @@ final class RefusalReasons {
     }
 
     private let run: ApplyRun
-    private var claims: Claims { run.claims }
-    private var book: NameBook { run.book }
+    var claims: Claims { run.claims }
+    var book: NameBook { run.book }
     private var at: [UInt32: Claimants] = [:]
     private var below: [UInt32: Claimants] = [:]
 
     init(_ run: ApplyRun) { self.run = run }
 
     func refusal(_ node: Claims.Node) -> ApplyRun.Refusal {
+        if let refusal = byClient(node) { return refusal }
         switch node.cause {
         case .samePort: return samePort(node)
         case .tooManyPorts:
             return (
                 "listen_port",
-                "\(node.port) is one too many: \"\(name(node))\" has routes at \(Claims.portsPerName) ports, which is "
-                    + "the limit",
+                "\(node.port) is one too many: \"\(name(node))\" has routes at \(Claims.portsPerName) ports or for as many "
+                    + "ALPN protocols there, which is the limit",
                 "remove one of them first"
             )
         case .other: break
@@ -102,13 +103,13 @@ final class RefusalReasons {
 
     // MARK: Who
 
-    private func name(_ node: Claims.Node) -> String {
+    func name(_ node: Claims.Node) -> String {
         node.group == Claims.none ? "" : book.text(claims.groups[Int(node.group)].name)
     }
-    private func owner(_ env: UInt32) -> String { run.state.owner(env) }
+    func owner(_ env: UInt32) -> String { run.state.owner(env) }
 
     /// `acme/shop/prod (route "rt_web")`.
-    private func claimant(_ env: UInt32, _ node: UInt32?) -> String {
+    func claimant(_ env: UInt32, _ node: UInt32?) -> String {
         owner(env) + (node.map { " (route \"\(id($0))\")" } ?? "")
     }
 
@@ -118,7 +119,7 @@ final class RefusalReasons {
         return claims.idOrder(claims.nodes[Int(other)].entry, claims.nodes[Int(one)].entry) ? other : one
     }
 
-    private func first(of group: Claims.Group) -> UInt32? {
+    func first(of group: Claims.Group) -> UInt32? {
         var found: UInt32?
         claims.forEach(group) { number in
             let node = claims.nodes[Int(number)]
@@ -166,6 +167,9 @@ final class RefusalReasons {
         return made
     }
 
+    /// Of a name, all but `env`; nil: none.
+    func others(at name: UInt32, than env: UInt32) -> String? { others(claimants(at: name), than: env) }
+
     /// All but `env`; nil: none.
     private func others(_ found: Claimants, than env: UInt32) -> String? {
         let list = found.list.filter { $0.env != env }.prefix(RefusalReasons.shown)
@@ -178,18 +182,25 @@ final class RefusalReasons {
     // MARK: Names
 
     private func samePort(_ node: Claims.Node) -> ApplyRun.Refusal {
+        let alpn = String(decoding: claims.alpn(node), as: UTF8.self)
+        return (
+            "listen_port",
+            "\(node.port) is taken: \"\(name(node))\" has the route \"\(twin(of: node))\" there already"
+                + (alpn.isEmpty ? "" : " for \(alpn)"),
+            "remove one of the two, or use another port"
+        )
+    }
+
+    /// The id of the route of the same env that has the node's place.
+    func twin(of node: Claims.Node) -> String {
         var first: UInt32?
         claims.forEach(claims.groups[Int(node.group)]) { number in
             let other = claims.nodes[Int(number)]
-            guard !other.isRaw, !other.isVoid, other.port == node.port, other.cause != .samePort else { return }
+            guard !other.isRaw, !other.isVoid, claims.isSamePlace(other, node), other.cause != .samePort else { return }
             if let known = first, !claims.idOrder(other.entry, claims.nodes[Int(known)].entry) { return }
             first = number
         }
-        return (
-            "listen_port",
-            "\(node.port) is taken: \"\(name(node))\" has the route \"\(first.map { id($0) } ?? "")\" there already",
-            "remove one of the two, or use another port"
-        )
+        return first.map { id($0) } ?? ""
     }
 
     private func byEntries(_ node: Claims.Node) -> ApplyRun.Refusal? {

@@ -81,6 +81,7 @@ extension ApplyRun {
         return a.env == b.env && a.processType == b.processType && a.backendPort == b.backendPort && a.port == b.port
             && a.options == b.options && a.maxConnections == b.maxConnections
             && sameBytes(text.bytes(a.name), text.bytes(b.name)) && backends(one) == backends(other)
+            && sameBytes(document(one).alpn(a), document(one).alpn(b))
     }
 
     private func backends(_ version: Version) -> BackendList? {
@@ -202,6 +203,16 @@ extension ApplyRun {
         return current.pointee.route.port == object.port && current.pointee.options == version.options
             && current.pointee.group == version.group && current.pointee.route.maxConnections == object.maxConnections
             && sameBytes(current.pointee.name, part.document.text.bytes(object.name))
+            && sameBytes(current.pointee.alpn, part.document.alpn(object))
+    }
+
+    /// The ALPN protocol that a claim asks for; empty: any, or none.
+    func alpn(of node: Claims.Node) -> Bytes {
+        guard node.version != Claims.none else {
+            return store.entry(node.entry).pointee.current?.pointee.alpn ?? Bytes(start: nil, count: 0)
+        }
+        let version = versions[Int(node.version)]
+        return document(version).alpn(object(version))
     }
 
     // MARK: What is applied

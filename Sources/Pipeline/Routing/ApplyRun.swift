@@ -71,7 +71,9 @@ final class ApplyRun {
     let book: NameBook
     /// The last table. Names of the book stand in its text: it must not go before this run, though the state has the next.
     private let last: RouteTableSnapshot
-    lazy var claims = Claims(book) { [unowned self] in self.id(of: $0).lexicographicallyPrecedes(self.id(of: $1)) }
+    lazy var claims = Claims(
+        book, idOrder: { [unowned self] in self.id(of: $0).lexicographicallyPrecedes(self.id(of: $1)) },
+        alpn: { [unowned self] in self.alpn(of: $0) })
     var entries = HostnameEntries()
     var applied: [Applied] = []
     /// Groups that may have lost or never had a route.

@@ -10,7 +10,8 @@ import Pipeline
 ///
 /// Cost: each name, port and route is visited a bounded number of times.
 final class Claims {
-    /// The most ports one name can have routes at (R27): routes of one name share a hash, so this bounds lookups.
+    /// The most routes that one name can have, at ports or for ALPN protocols there (R27): they share a hash, so this bounds
+    /// lookups.
     static let portsPerName = 64
     static let none = UInt32.max
 
@@ -56,6 +57,8 @@ final class Claims {
     let book: NameBook
     /// By id, which is how routes of one env are ranked.
     let idOrder: (UInt32, UInt32) -> Bool
+    /// The ALPN protocol that a route asks for; empty: any, or none. Asked only where one name has several routes.
+    let alpn: (Node) -> Bytes
     var nodes: [Node] = []
     var groups: [Group] = []
     /// All but the first groups of each name.
@@ -67,9 +70,18 @@ final class Claims {
     /// For waiting nodes: the node of the version that replaces them.
     private(set) var successors: [UInt32: UInt32] = [:]
 
-    init(_ book: NameBook, idOrder: @escaping (_ entry: UInt32, _ other: UInt32) -> Bool) {
+    init(
+        _ book: NameBook, idOrder: @escaping (_ entry: UInt32, _ other: UInt32) -> Bool,
+        alpn: @escaping (Node) -> Bytes
+    ) {
         self.book = book
         self.idOrder = idOrder
+        self.alpn = alpn
+    }
+
+    /// Of two routes with one name: both would take some connection (R8).
+    func isSamePlace(_ one: Node, _ other: Node) -> Bool {
+        one.port == other.port && sameBytes(alpn(one), alpn(other))
     }
 
     // MARK: Claims
@@ -170,7 +182,7 @@ final class Claims {
         settleWaiting()
     }
 
-    /// R8, R27: of one env's routes with one name, one a port, and not at too many ports; lower ids first. Their
+    /// R8, R27: of one env's routes with one name, one a port and ALPN protocol, and not too many; lower ids first. Their
     /// conflicts with others are the same, so this can be decided first.
     private func leaveOutTwins() {
         for group in groups where group.first != Claims.none && nodes[Int(group.first)].next != Claims.none {
@@ -181,17 +193,23 @@ final class Claims {
             }
             guard members.count > 1 else { continue }
             members.sort { idOrder(nodes[Int($0)].entry, nodes[Int($1)].entry) }
-            var seen: Set<UInt16> = []
+            var seen: Set<Place> = []
             for member in members {
-                if seen.contains(nodes[Int(member)].port) {
+                let place = Place(port: nodes[Int(member)].port, alpn: Array(alpn(nodes[Int(member)])))
+                if seen.contains(place) {
                     leaveOut(member, .samePort)
                 } else if seen.count >= Claims.portsPerName {
                     leaveOut(member, .tooManyPorts)
                 } else {
-                    seen.insert(nodes[Int(member)].port)
+                    seen.insert(place)
                 }
             }
         }
+    }
+
+    private struct Place: Hashable {
+        let port: UInt16
+        let alpn: [UInt8]
     }
 
     /// Most routes have a name without competitors: they are in without counting.

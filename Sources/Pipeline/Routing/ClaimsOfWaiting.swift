@@ -45,7 +45,7 @@ extension Claims {
             let other = nodes[Int(number)]
             guard other.state == .isIn, !other.isRaw else { return }
             all += 1
-            if other.port == node.port { here += 1 }
+            if isSamePlace(other, node) { here += 1 }
         }
         return here == 0 && all < Claims.portsPerName
     }

@@ -21,6 +21,8 @@ public struct RouteSpec: Sendable {
     public var proxyHeader = SentHeader.off
     public var backendExpectsProxy = false
     public var allowNonTLS = false
+    /// What it asks of first bytes besides a name; nil: nothing.
+    public var condition: RouteCondition?
     /// Nil: as the `backend` stage says.
     public var balance: Balance?
     /// 0: no limit.
@@ -138,6 +140,8 @@ private struct ConfigBuilder {
         if spec.backendExpectsProxy { options.insert(.expectsProxy) }
         if spec.allowNonTLS { options.insert(.allowNonTLS) }
         let host = hostname(spec, &draft, &options)
+        let key = draft.key(
+            spec.hostname == nil ? nil : host, spec.condition, port: spec.port, &options, into: state.document.text)
         var process = none
         var list: UInt32 = 0
         if let name = spec.group {
@@ -160,7 +164,8 @@ private struct ConfigBuilder {
         }
         state.append(
             RouteObject(
-                id: route.id, name: host, env: route.env, processType: process, backendPort: 0, port: spec.port,
+                id: route.id, name: key.name, alpnLength: key.alpnLength, env: route.env, processType: process,
+                backendPort: 0, port: spec.port,
                 options: options.with(spec.balance, .keep), maxConnections: spec.maxConnections, backendList: list,
                 place: place))
     }

@@ -130,6 +130,7 @@ final class NameBook {
 
     func text(_ number: UInt32) -> String {
         let name = names[Int(number)]
+        if name.kind == .client, let key = ClientKey(name.bytes) { return key.text }
         return name.kind.mark + String(decoding: name.bytes, as: UTF8.self)
     }
 

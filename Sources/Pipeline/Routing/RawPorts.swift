@@ -25,6 +25,8 @@ struct PortUses {
     }
     private var uses: [UInt16: Use] = [:]
     private var wildcards = 0
+    /// Routes that ask for more than a name.
+    private(set) var conditional = 0
     /// How many suffixes have how many labels.
     private var suffixes: [Int: Int] = [:]
 
@@ -38,17 +40,23 @@ struct PortUses {
     /// The only route at a port.
     func sole(_ port: UInt16) -> UInt32? { uses[port].flatMap { $0.count == 1 ? $0.mix &- 1 : nil } }
 
-    mutating func add(_ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes) {
+    mutating func add(
+        _ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes, isConditional: Bool
+    ) {
+        if isConditional { conditional += 1 }
         uses[port, default: Use()].count += 1
         uses[port]?.mix ^= entry &+ 1
         switch KeyKind(options) {
         case .wildcard: wildcards += 1
         case .suffix: suffixes[LabelCounts.of(name), default: 0] += 1
-        case .exact, .raw: break
+        case .exact, .raw, .client: break
         }
     }
 
-    mutating func remove(_ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes) {
+    mutating func remove(
+        _ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes, isConditional: Bool
+    ) {
+        if isConditional { conditional -= 1 }
         uses[port]?.count -= 1
         uses[port]?.mix ^= entry &+ 1
         if uses[port]?.count == 0 { uses[port] = nil }
@@ -58,7 +66,7 @@ struct PortUses {
             let labels = LabelCounts.of(name)
             let left = (suffixes[labels] ?? 1) - 1
             suffixes[labels] = left > 0 ? left : nil
-        case .exact, .raw: break
+        case .exact, .raw, .client: break
         }
     }
 

@@ -10,6 +10,8 @@ enum KeyKind: UInt8 {
     case raw
     /// What follows `.`: the name itself, and any labels in front.
     case suffix
+    /// No name: a port and a ``ClientProtocol``.
+    case client
 
     @inline(__always) init(_ kind: NamePatterns.Kind) { self = kind == .wildcard ? .wildcard : .suffix }
 
@@ -20,7 +22,7 @@ enum KeyKind: UInt8 {
         switch self {
         case .wildcard: "*."
         case .suffix: "."
-        case .exact, .raw: ""
+        case .exact, .raw, .client: ""
         }
     }
 
@@ -44,17 +46,24 @@ struct TableRoute {
     let route: Route
     let nameStart: UnsafePointer<UInt8>
     let nameLength: UInt8
+    /// Of ``alpn``, which stands behind the name.
+    let alpnLength: UInt8
     let options: RouteOptions
     /// Its ``RouteEntry``.
     let entry: UInt32
     let group: UInt32
 
     var name: Bytes { Bytes(start: nameStart, count: Int(nameLength)) }
+    /// The protocol that a hello must offer; empty: any, or none.
+    @inline(__always) var alpn: Bytes { Bytes(start: nameStart + Int(nameLength), count: Int(alpnLength)) }
+    /// It asks for more than a name: never the only possible route (R6).
+    var isConditional: Bool { alpnLength > 0 || options.contains(.byClient) }
 }
 
 /// What a shard's route is built from.
 struct ShardItem {
     let name: Bytes
+    let alpn: Bytes
     let options: RouteOptions
     let port: UInt16
     let entry: UInt32
@@ -96,7 +105,7 @@ struct RouteShard {
         let routesAt = MemoryLayout<RouteShard>.stride
         let slotsAt = routesAt + items.count * MemoryLayout<TableRoute>.stride
         let textAt = slotsAt + slotCount * MemoryLayout<UInt32>.stride
-        let size = items.reduce(textAt) { $0 + $1.name.count }
+        let size = items.reduce(textAt) { $0 + $1.name.count + $1.alpn.count }
         let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
         let slots = (memory + slotsAt).bindMemory(to: UInt32.self, capacity: slotCount)
         slots.initialize(repeating: 0, count: slotCount)
@@ -106,6 +115,8 @@ struct RouteShard {
             let name = UnsafePointer(text)
             if let base = item.name.baseAddress { text.update(from: base, count: item.name.count) }
             text += item.name.count
+            if let base = item.alpn.baseAddress { text.update(from: base, count: item.alpn.count) }
+            text += item.alpn.count
             let route = Route(
                 owner: owner(item), group: backends(item), cell: cell(item),
                 port: item.port, flags: item.options.flags, balance: item.options.balance,
@@ -113,7 +124,7 @@ struct RouteShard {
             (routes + index).initialize(
                 to: TableRoute(
                     route: route, nameStart: name, nameLength: UInt8(truncatingIfNeeded: item.name.count),
-                    options: item.options,
+                    alpnLength: UInt8(truncatingIfNeeded: item.alpn.count), options: item.options,
                     entry: item.entry, group: item.group))
             var position = Int(truncatingIfNeeded: item.hash) & (slotCount - 1)
             while slots[position] != 0 { position = (position + 1) & (slotCount - 1) }
@@ -144,8 +155,11 @@ struct RouteShard {
     }
 
     /// The route of this key and port. No allocation, no reference counting; one probe run over flat memory.
-    @inline(__always) func find(_ name: Bytes, hash: UInt64, kind: KeyKind, port: UInt16) -> UnsafePointer<TableRoute>?
-    {
+    /// - Parameter alpn: empty: the route that asks for none.
+    @inline(__always)
+    func find(
+        _ name: Bytes, alpn: Bytes = Bytes(start: nil, count: 0), hash: UInt64, kind: KeyKind, port: UInt16
+    ) -> UnsafePointer<TableRoute>? {
         let tag = RouteShard.tag(hash)
         var position = Int(truncatingIfNeeded: hash) & slotMask
         while true {
@@ -155,7 +169,8 @@ struct RouteShard {
                 let index = Int(slot & 0x000F_FFFF) &- 1
                 let candidate = UnsafePointer<TableRoute>(routes + index)
                 if candidate.pointee.route.port == port, KeyKind(candidate.pointee.options) == kind,
-                    sameBytes(candidate.pointee.name, name)
+                    sameBytes(candidate.pointee.name, name), Int(candidate.pointee.alpnLength) == alpn.count,
+                    alpn.isEmpty || sameBytes(candidate.pointee.alpn, alpn)
                 {
                     return candidate
                 }

@@ -17,6 +17,8 @@ struct RouteTable: RouteLookup {
     let shards: UnsafeMutableBufferPointer<RouteShard.Pointer>
     let ports: UnsafeMutableBufferPointer<PortSlot>
     let patterns: NamePatterns
+    /// Some route asks for more than a name.
+    let hasConditions: Bool
     let dedicated: DedicatedTable
 
     static func hash(_ name: Bytes, _ kind: KeyKind, port: UInt16, seed: HashSeed) -> UInt64 {
@@ -48,6 +50,45 @@ struct RouteTable: RouteLookup {
         if let found = table.pointee.find(name, .exact, port) { return found.asRoute }
         guard !table.pointee.patterns.isEmpty else { return nil }
         return table.pointee.patterns.first(over: name) { table.pointee.find($0, KeyKind($1), port) }?.asRoute
+    }
+
+    public static func named(
+        _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
+        in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>? {
+        let it = table.assumingMemoryBound(to: RouteTable.self)
+        guard it.pointee.hasConditions, !protocols.isEmpty else { return named(name, at: destination, in: table) }
+        let port = destination.endpoint.port
+        let place = it.pointee.dedicated.find(destination.endpoint)
+        if let found = it.pointee.find(name, .exact, port, protocols, place) { return found.asRoute }
+        guard !it.pointee.patterns.isEmpty else { return nil }
+        return it.pointee.patterns.first(over: name) { it.pointee.find($0, KeyKind($1), port, protocols, place) }?
+            .asRoute
+    }
+
+    /// Of one name or wildcard: the route of the first protocol that has one, else the route of all.
+    private func find(
+        _ name: Bytes, _ kind: KeyKind, _ port: UInt16, _ protocols: ALPNList, _ place: DedicatedTable.Place?
+    ) -> UnsafePointer<TableRoute>? {
+        let hash = SipHash.hash(name, domain: kind.rawValue, seed: seed)
+        let shard = shards[RouteTable.shard(of: hash, bits: shardBits)]
+        let isServed = { (route: UnsafePointer<TableRoute>) in place?.serves(route) ?? true }
+        let chosen = protocols.first { alpn in
+            shard.pointee.find(name, alpn: alpn, hash: hash, kind: kind, port: port).flatMap { isServed($0) ? $0 : nil }
+        }
+        if let chosen { return chosen }
+        return shard.pointee.find(name, hash: hash, kind: kind, port: port).flatMap { isServed($0) ? $0 : nil }
+    }
+
+    public static func speaking(
+        _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<Route>? {
+        let table = table.assumingMemoryBound(to: RouteTable.self)
+        guard table.pointee.hasConditions else { return nil }
+        let port = destination.endpoint.port
+        let found = ClientKey(client, at: port).withBytes { table.pointee.find($0, .client, port) }
+        guard let found, table.pointee.dedicated.find(destination.endpoint)?.serves(found) ?? true else { return nil }
+        return found.asRoute
     }
 
     /// R9: lookup among the routes of this dedicated address alone.

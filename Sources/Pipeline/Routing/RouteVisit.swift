@@ -5,28 +5,41 @@ extension RouteTableSnapshot {
     /// In how many parts the routes can be visited; each has about a hundred.
     public var partCount: Int { table.pointee.shards.count }
 
-    /// Each route of one part with its hostname (`*.` or `.` in front of a wildcard; nil: it has none). The pointer
-    /// is valid as long as this snapshot.
-    public func visit(part: Int, _ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
+    /// Each route of one part, and what it is found by. Both are valid as long as this snapshot.
+    public func visit(part: Int, _ body: (UnsafePointer<Route>, RouteLabel) -> Void) {
         guard table.pointee.shards.indices.contains(part) else { return }
         let shard = table.pointee.shards[part]
         guard let first = shard.pointee.all.baseAddress else { return }
         for index in 0..<shard.pointee.count {
-            let route = first + index
-            body(route.asRoute) { route.pointee.hostname }
+            body((first + index).asRoute, RouteLabel(route: first + index))
         }
     }
 
     /// Each route, in no particular order.
-    public func visitAll(_ body: (UnsafePointer<Route>, _ hostname: () -> String?) -> Void) {
+    public func visitAll(_ body: (UnsafePointer<Route>, RouteLabel) -> Void) {
         for part in 0..<partCount { visit(part: part, body) }
     }
 }
 
+/// What a route of a table is found by, as texts. Made when asked for: a table has a million.
+public struct RouteLabel {
+    let route: UnsafePointer<TableRoute>
+
+    /// `*.` or `.` in front of a wildcard; nil: it has none.
+    public var hostname: String? { route.pointee.hostname }
+    /// Nil: it asks for nothing more.
+    public var condition: RouteCondition? { route.pointee.condition }
+}
+
 extension TableRoute {
+    var condition: RouteCondition? {
+        if alpnLength > 0 { return .alpn(String(decoding: alpn, as: UTF8.self)) }
+        return options.contains(.byClient) ? ClientKey(name).map { .client($0.client) } : nil
+    }
+
     /// Its name as people write it, that of a raw route too; nil: it has none.
     var hostname: String? {
-        guard nameLength > 0 else { return nil }
+        guard nameLength > 0, !options.contains(.byClient) else { return nil }
         return options.nameKind.mark + String(decoding: name, as: UTF8.self)
     }
 }

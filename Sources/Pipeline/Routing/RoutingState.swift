@@ -110,7 +110,7 @@ public final class RoutingState {
         shards.initialize(repeating: RouteShard.empty(store))
         let table = RouteTable(
             seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]),
-            patterns: NamePatterns(), dedicated: DedicatedTable([]))
+            patterns: NamePatterns(), hasConditions: false, dedicated: DedicatedTable([]))
         snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
     }
 
@@ -221,6 +221,8 @@ public struct RouteListing: Sendable, Equatable {
     public let owner: String
     /// Nil: a raw route without one.
     public let hostname: String?
+    /// What it asks of first bytes besides a name; nil: nothing.
+    public let condition: RouteCondition?
     public let port: UInt16
     public let hint: ProtocolHint
     public let proxyHeader: SentHeader
@@ -238,6 +240,7 @@ public struct RouteListing: Sendable, Equatable {
         id = route.route.id.string
         owner = route.route.owner.pointee.name.path
         hostname = route.hostname
+        condition = route.condition
         port = route.route.port
         hint = route.options.contains(.raw) ? .tcpRaw : .tlsPassthrough
         proxyHeader = route.options.sentHeader

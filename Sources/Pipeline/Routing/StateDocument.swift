@@ -23,6 +23,8 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     static let suffix = RouteOptions(rawValue: 128)
     /// The PROXY header is of version 1. Beyond ``balance`` and ``onDelete``.
     static let proxyText = RouteOptions(rawValue: 1 << 13)
+    /// Found by what the client's first bytes are: its name is a ``ClientKey``.
+    static let byClient = RouteOptions(rawValue: 1 << 14)
 
     /// What its backends get, and what they expect.
     var sentHeader: SentHeader { contains(.proxyHeader) ? contains(.proxyText) ? .v1 : .v2 : .off }
@@ -32,8 +34,17 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     }
 
     /// What its name is, whether it is matched by or not.
-    var nameKind: KeyKind { contains(.wildcard) ? .wildcard : contains(.suffix) ? .suffix : .exact }
-    init(_ kind: KeyKind) { self = kind == .wildcard ? .wildcard : kind == .suffix ? .suffix : [] }
+    var nameKind: KeyKind {
+        contains(.wildcard) ? .wildcard : contains(.suffix) ? .suffix : contains(.byClient) ? .client : .exact
+    }
+    init(_ kind: KeyKind) {
+        switch kind {
+        case .wildcard: self = .wildcard
+        case .suffix: self = .suffix
+        case .client: self = .byClient
+        case .exact, .raw: self = []
+        }
+    }
 
     /// Nil: not given. Three bits: 0, or its number + 1.
     var balance: Balance? { Balance(rawValue: UInt8(rawValue >> 8 & 7) &- 1) }
@@ -131,6 +142,8 @@ public struct RouteObject: Sendable {
     public let id: TextRef
     /// Canonical; without the mark of a wildcard; empty: none.
     let name: TextRef
+    /// Of the ALPN protocol that it asks for, whose text stands behind ``name``; 0: none.
+    let alpnLength: UInt8
     public let env: UInt32
     /// Of a config file: the name of the `backends` block; empty: none.
     public let processType: UInt32
@@ -221,7 +234,18 @@ public struct StateDocument: Sendable {
     }
     /// The hostname as written: `app.example.com`, `*.example.com`, `.example.com`; nil: none.
     public func hostname(_ route: RouteObject) -> String? {
-        guard route.name.length > 0 else { return nil }
+        guard route.name.length > 0, !route.options.contains(.byClient) else { return nil }
         return route.options.nameKind.mark + text.string(route.name)
+    }
+    /// What a route asks of first bytes besides a name; nil: nothing.
+    public func condition(_ route: RouteObject) -> RouteCondition? {
+        if route.alpnLength > 0 { return .alpn(String(decoding: alpn(route), as: UTF8.self)) }
+        return route.options.contains(.byClient) ? ClientKey(text.bytes(route.name)).map { .client($0.client) } : nil
+    }
+    /// The ALPN protocol that a route asks for; empty: any, or none.
+    func alpn(_ route: RouteObject) -> Bytes {
+        guard route.alpnLength > 0 else { return Bytes(start: nil, count: 0) }
+        return text.bytes(
+            TextRef(offset: route.name.offset + UInt32(route.name.length), length: UInt16(route.alpnLength)))
     }
 }

@@ -118,7 +118,8 @@ extension StateBuilder {
     static let routeKeys = JSONKeys([
         "route_id", "env_id", "hostname", "listen_port", "protocol_hint", "backend_process_type", "backend_port",
         "proxy_protocol", "backend_expects_proxy_protocol", "ipv4_required", "allow_non_tls", "max_connections",
-        "balance", "on_delete", "idle_timeout_seconds", "queue", "queue_timeout_seconds", "health",
+        "balance", "on_delete", "idle_timeout_seconds", "queue", "queue_timeout_seconds", "health", "when_alpn",
+        "when_protocol",
     ])
 
     private mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
@@ -127,6 +128,7 @@ extension StateBuilder {
         var id: TextRef?
         var (env, process): (UInt32?, UInt32?)
         var host: (name: TextRef, kind: KeyKind)?
+        var condition: RouteCondition?
         var (port, backendPort): (UInt16?, UInt16?)
         var hint: ProtocolHint?
         var options: RouteOptions = []
@@ -158,6 +160,7 @@ extension StateBuilder {
             case 15: own.queue = try draft.integer(&reader, "queue", 1...1_000_000, optional: true)
             case 16: own.patience = try draft.integer(&reader, "queue_timeout_seconds", 1...3600, optional: true)
             case 17: own.health = try draft.text(&reader, "health", optional: true, into: text)
+            case 18, 19: try draft.condition(&reader, isALPN: field == 18, into: text, &condition)
             default: try reader.skip()
             }
         }
@@ -165,13 +168,15 @@ extension StateBuilder {
         own.check(&draft)
         if hint == .tcpRaw { options.insert(.raw) }
         if let host { options.insert(RouteOptions(host.kind)) }
+        let key = draft.key(host?.name, condition, port: port, &options, into: text)
         let isComplete =
             draft.faults.isEmpty && id != nil && env != nil && port != nil && hint != nil && process != nil
             && backendPort != nil
         if isComplete, let id, let env, let port, let process, let backendPort {
             append(
                 RouteObject(
-                    id: id, name: host?.name ?? .empty, env: env, processType: process, backendPort: backendPort,
+                    id: id, name: key.name, alpnLength: key.alpnLength, env: env, processType: process,
+                    backendPort: backendPort,
                     port: port, options: options.with(balance, onDelete), maxConnections: UInt32(limit ?? 0),
                     backendList: list(own, id: id, env: env), place: place))
             return

@@ -39,11 +39,13 @@ struct TableBuild {
         var ports: [(port: UInt16, sole: UnsafePointer<TableRoute>?)] = []
         ports.reserveCapacity(state.portUses.count)
         state.portUses.visit { port, sole in
-            ports.append((port, sole.flatMap { store.entry($0).pointee.current }))
+            let route = sole.flatMap { store.entry($0).pointee.current }
+            ports.append((port, route.flatMap { $0.pointee.isConditional ? nil : $0 }))
         }
         let table = RouteTable(
             seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
-            patterns: state.portUses.patterns, dedicated: makeDedicated())
+            patterns: state.portUses.patterns, hasConditions: state.portUses.conditional > 0,
+            dedicated: makeDedicated())
         state.addressesChanged = false
         state.directoryChanged = false
         state.snapshot = RouteTableSnapshot(
@@ -66,7 +68,9 @@ struct TableBuild {
                 slots[known] = DedicatedTable.Slot(endpoint, owner: record.owner, sole: nil)
             } else {
                 index[endpoint] = slots.count
-                slots.append(DedicatedTable.Slot(endpoint, owner: record.owner, sole: route))
+                slots.append(
+                    DedicatedTable.Slot(
+                        endpoint, owner: record.owner, sole: route.pointee.isConditional ? nil : route))
             }
         }
         return DedicatedTable(slots)
@@ -103,14 +107,17 @@ struct TableBuild {
         for candidate in accepted {
             if let current = store.entry(candidate.entry).pointee.current {
                 state.portUses.remove(
-                    candidate.entry, port: current.pointee.route.port, current.pointee.options, current.pointee.name)
+                    candidate.entry, port: current.pointee.route.port, current.pointee.options, current.pointee.name,
+                    isConditional: current.pointee.isConditional)
                 state.groups.unlink(candidate.entry, from: current.pointee.group, store)
                 run.touchedGroups.insert(current.pointee.group)
                 noteRaw(candidate.entry, current.pointee.options, current.pointee.name, isServed: false)
             }
             noteRaw(candidate.entry, candidate.options, name(candidate), isServed: true)
             state.groups.link(candidate.entry, to: candidate.group, store)
-            state.portUses.add(candidate.entry, port: port(candidate), candidate.options, name(candidate))
+            state.portUses.add(
+                candidate.entry, port: port(candidate), candidate.options, name(candidate),
+                isConditional: candidate.options.contains(.byClient) || !alpn(candidate).isEmpty)
             if candidate.options.contains(.ipv4Required) {
                 state.ipv4Routes.insert(candidate.entry)
             } else {
@@ -122,7 +129,8 @@ struct TableBuild {
             state.ipv4Routes.remove(number)
             noteRaw(number, current.pointee.options, current.pointee.name, isServed: false)
             state.portUses.remove(
-                number, port: current.pointee.route.port, current.pointee.options, current.pointee.name)
+                number, port: current.pointee.route.port, current.pointee.options, current.pointee.name,
+                isConditional: current.pointee.isConditional)
             state.drains.add(
                 removed: number, id: current.pointee.route.id.string, current.pointee.options.onDelete,
                 apply: state.applies, store)
@@ -157,7 +165,7 @@ struct TableBuild {
 
     private func item(_ route: TableRoute) -> ShardItem {
         ShardItem(
-            name: route.name, options: route.options, port: route.route.port,
+            name: route.name, alpn: route.alpn, options: route.options, port: route.route.port,
             entry: route.entry, group: route.group, maxConnections: route.route.maxConnections, hash: hash(route))
     }
 
@@ -167,14 +175,15 @@ struct TableBuild {
                 preconditionFailure("what stays is there")
             }
             return ShardItem(
-                name: current.name, options: change.options, port: current.route.port,
+                name: current.name, alpn: current.alpn, options: change.options, port: current.route.port,
                 entry: change.entry, group: change.group, maxConnections: current.route.maxConnections,
                 hash: change.hash)
         }
         let object = run.object(run.versions[index])
-        let text = run.document(run.versions[index]).text
+        let document = run.document(run.versions[index])
         return ShardItem(
-            name: text.bytes(object.name), options: change.options, port: object.port,
+            name: document.text.bytes(object.name), alpn: document.alpn(object), options: change.options,
+            port: object.port,
             entry: change.entry, group: change.group, maxConnections: object.maxConnections, hash: change.hash)
     }
 
@@ -190,6 +199,13 @@ struct TableBuild {
             return store.entry(change.entry).pointee.current?.pointee.name ?? Bytes(start: nil, count: 0)
         }
         return run.document(run.versions[index]).text.bytes(run.object(run.versions[index]).name)
+    }
+
+    private func alpn(_ change: ApplyRun.Change) -> Bytes {
+        guard let index = change.version else {
+            return store.entry(change.entry).pointee.current?.pointee.alpn ?? Bytes(start: nil, count: 0)
+        }
+        return run.document(run.versions[index]).alpn(run.object(run.versions[index]))
     }
 
     private func makeShards(

@@ -105,7 +105,7 @@ public struct HelloField: Equatable, Sendable, BitwiseCopyable {
     /// Its own bytes, without record headers in between.
     public let length: Int
     /// Where the record ends that its first byte is in.
-    let recordEnd: Int
+    public let recordEnd: Int
 
     /// True if it lies in one record.
     public var isContiguous: Bool { offset + length <= recordEnd }
