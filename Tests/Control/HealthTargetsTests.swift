@@ -55,6 +55,18 @@ struct HealthTargetsTests {
             ])
     }
 
+    @Test("a route by first bytes is probed as the stage of its port says, unless it has a `health` of its own")
+    func firstBytes() throws {
+        for (own, wanted) in [("", "web"), ("\n    health mail", "mail"), ("\n    health off", nil)] {
+            let config =
+                Self.pipeline("tls", "web") + "listen [::]:443 tls_passthrough via tls\n"
+                + Fixture.route("a.example.com", id: "rt_a", backend: "[fd00::10]:8443")
+                + Fixture.route(nil, id: "rt_ssh", backend: "[fd00::20]:22", more: "when protocol ssh\(own)")
+            let found = summary(try targets(config))
+            #expect(found == ["[fd00::10]:8443 web"] + (wanted.map { ["[fd00::20]:22 \($0)"] } ?? []), "\(own)")
+        }
+    }
+
     @Test("no block, or `probe off`: nothing is probed", arguments: [nil, "quiet"])
     func nothing(_ block: String?) throws {
         let config =

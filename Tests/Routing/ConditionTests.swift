@@ -210,6 +210,18 @@ struct ConditionTests {
         #expect(state.memory.liveBlocks == before)
     }
 
+    @Test("a table's record is of one size, with a condition or without: only the protocol's text is added")
+    func size() {
+        func bytes(_ extra: String) -> Int {
+            let fresh = RoutingState()
+            fresh.apply(
+                (0..<50).map { TestRoute(id: "r\($0)", env: "env_a", hostname: "n\($0).example.com", extra: extra) })
+            #expect(fresh.snapshot.routeCount == 50)
+            return fresh.snapshot.byteCount
+        }
+        #expect(bytes(alpn("h2")) == bytes("") + 50 * 2)
+    }
+
     @Test("R9: at an env's own address its routes alone, by ALPN and by first bytes too")
     func dedicatedAddress() throws {
         let ipv4 = ", \"ipv4_required\": true"

@@ -72,12 +72,18 @@ struct RouteTable: RouteLookup {
     ) -> UnsafePointer<TableRoute>? {
         let hash = SipHash.hash(name, domain: kind.rawValue, seed: seed)
         let shard = shards[RouteTable.shard(of: hash, bits: shardBits)]
-        let isServed = { (route: UnsafePointer<TableRoute>) in place?.serves(route) ?? true }
         let chosen = protocols.first { alpn in
-            shard.pointee.find(name, alpn: alpn, hash: hash, kind: kind, port: port).flatMap { isServed($0) ? $0 : nil }
+            RouteTable.served(shard.pointee.find(name, alpn: alpn, hash: hash, kind: kind, port: port), place)
         }
-        if let chosen { return chosen }
-        return shard.pointee.find(name, hash: hash, kind: kind, port: port).flatMap { isServed($0) ? $0 : nil }
+        return chosen ?? RouteTable.served(shard.pointee.find(name, hash: hash, kind: kind, port: port), place)
+    }
+
+    /// R9: nil also for a route that a dedicated address does not serve.
+    @inline(__always) private static func served(
+        _ route: UnsafePointer<TableRoute>?, _ place: DedicatedTable.Place?
+    ) -> UnsafePointer<TableRoute>? {
+        guard let route, let place else { return route }
+        return place.serves(route) ? route : nil
     }
 
     public static func speaking(
@@ -87,8 +93,7 @@ struct RouteTable: RouteLookup {
         guard table.pointee.hasConditions else { return nil }
         let port = destination.endpoint.port
         let found = ClientKey(client, at: port).withBytes { table.pointee.find($0, .client, port) }
-        guard let found, table.pointee.dedicated.find(destination.endpoint)?.serves(found) ?? true else { return nil }
-        return found.asRoute
+        return served(found, table.pointee.dedicated.find(destination.endpoint))?.asRoute
     }
 
     /// R9: lookup among the routes of this dedicated address alone.
