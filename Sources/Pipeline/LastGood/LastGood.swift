@@ -111,6 +111,19 @@ public final class LastGood {
             ? routing.applyAll(of: StoredObjects(store: store), at: now)
             : routing.apply(prepared.difference.touched, of: StoredObjects(store: store), at: now)
         note(report)
+        return settled(report, routing, now)
+    }
+
+    /// What one change frees, who waits for it has at once.
+    private static let passes = 4
+
+    private func settled(_ report: ApplyReport, _ routing: RoutingState, _ now: Instant?) -> ApplyReport {
+        var report = report
+        for _ in 0..<LastGood.passes where routing.isUnsettled {
+            let next = routing.apply(TouchedObjects(), of: StoredObjects(store: store), at: now)
+            note(next)
+            report.add(next)
+        }
         return report
     }
 

@@ -108,7 +108,7 @@ extension ApplyRun {
     }
 
     private func noteHostnames(_ part: Part) {
-        for name in scope?.hostnames ?? [] { note(.hostname, name.whole, AppliedObject()) }
+        for name in scope?.hostnames ?? [] where name.kind != .client { note(.hostname, name.whole, AppliedObject()) }
         var others: [NameKey: [HostnameEntries.Entry]] = [:]
         for text in part.document.quarantined[.hostname] ?? [] { others[NameKey(text)] = [] }
         for entry in entries.list where entry.state != .granted { others[name(of: entry)] = [] }

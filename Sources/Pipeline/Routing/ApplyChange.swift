@@ -22,6 +22,9 @@ extension RoutingState {
         return report
     }
 
+    /// Somebody waits for what the last change took away: another, empty change is to follow.
+    public var isUnsettled: Bool { !unsettled.isEmpty }
+
     /// Applies all objects as one document, with the `route` blocks that were applied last.
     public func applyAll(of objects: some DesiredObjects, at now: Instant? = nil) -> ApplyReport {
         let (document, problems) = StateDocument.all(of: objects, seed: seed)
@@ -75,6 +78,29 @@ extension RoutingState {
     }
 }
 
+extension ApplyReport {
+    /// Takes over what came right behind.
+    public mutating func add(_ next: ApplyReport) {
+        added += next.added
+        changed += next.changed
+        removed += next.removed
+        backendsChanged += next.backendsChanged
+        shardsBuilt += next.shardsBuilt
+        drains = next.drains
+        for (kind, objects) in next.applied { applied[kind, default: [:]].merge(objects) { $1 } }
+        // Of what was decided about again the later word counts.
+        var said = RouteProblems()
+        for problem in problems.list where !next.decided(problem) { said.add(problem) }
+        said.add(next.problems)
+        problems = said
+    }
+
+    private func decided(_ problem: RouteProblem) -> Bool {
+        guard let id = problem.id else { return false }
+        return applied.contains { $0.key.list.dropLast() == problem.object.rawValue && $0.value[id] != nil }
+    }
+}
+
 extension ChangeClosure {
     /// What the document of the change has.
     func ids(_ state: RoutingState) -> [StateKind: Set<[UInt8]>] {
@@ -83,7 +109,7 @@ extension ChangeClosure {
         return [
             .env: envs, .instance: Set(scope.instances.map { Array($0.utf8) }),
             .route: Set(scope.routes.map { Array($0.utf8) }),
-            .hostname: Set(scope.hostnames.map { Array($0.whole.utf8) }),
+            .hostname: Set(scope.hostnames.filter { $0.kind != .client }.map { Array($0.whole.utf8) }),
         ]
     }
 }

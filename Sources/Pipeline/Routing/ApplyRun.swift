@@ -62,6 +62,8 @@ final class ApplyRun {
     var twins: [UInt32: [Int]] = [:]
     var changes: [Change] = []
     var removed: [UInt32] = []
+    /// A name or a port may be free now that was not when others were decided about.
+    var hasFreed = false
     /// Envs whose objects can't be used: their routes keep their claims, but are not served.
     var unclearEnvs: Set<UInt32> = []
     /// Envs with several, different objects in the state document.
@@ -112,6 +114,7 @@ final class ApplyRun {
         resolve()
         decide()
         reportRefusals()
+        hasFreed = !removed.isEmpty || changes.contains { store.entry($0.entry).pointee.current != nil }
         TableBuild(self).build()
         rememberHostnames()
         rememberUnserved()

@@ -9,10 +9,12 @@ extension ApplyRun {
         } else {
             forgetUnserved()
         }
+        state.unsettled = []
         for index in versions.indices where !versions[index].isSpare && !isServed(versions[index]) {
             let version = versions[index]
             let (object, document) = (object(version), document(version))
             let name = document.text.bytes(object.name)
+            if hasFreed, document.source == .state { state.unsettled.insert(document.string(object.id)) }
             state.unserved.add(
                 document.string(object.id), document.source,
                 UnservedRoutes.Claim(

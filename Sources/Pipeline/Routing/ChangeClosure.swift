@@ -39,6 +39,7 @@ struct ChangeClosure {
         ownersOfEntriesMayChange = !change.hostnames.isEmpty
         findEnvs()
         for id in change.routes.keys { add(route: id) }
+        for id in state.unsettled { add(route: id) }
         for name in change.hostnames { reach(name, .full) }
         repeat {
             while !isTooWide, let name = names.popLast() { look(at: name) }
@@ -84,7 +85,7 @@ struct ChangeClosure {
         for entry in state.entries(named: name) { add(entry: entry, why) }
         for id in state.unserved.ids(named: name) { add(route: id, why) }
         for pattern in name.patternsAbove where isAsked(pattern) { reach(pattern, .boundary) }
-        if name.kind != .exact, mayChange(name) { lookBelow(name) }
+        if name.kind == .wildcard || name.kind == .suffix, mayChange(name) { lookBelow(name) }
     }
 
     private func isAsked(_ name: NameKey) -> Bool {

@@ -33,14 +33,21 @@ extension ChangeClosure {
     private mutating func lookAtNamed(_ port: UInt16, _ raw: Set<UInt32>) {
         var elsewhere = ApplyScope.Named()
         var own: [UInt32] = []
+        var waiting: [UInt32] = []
         state.snapshot.forEachTableRoute { route in
             let entry = route.pointee.entry
             guard route.pointee.route.port == port, !seenEntries.contains(entry) else { return }
+            // A version that stays only because the new one is refused gives way to anybody.
+            guard state.unserved.routes.isEmpty || state.unserved.routes[route.pointee.route.id.string] == nil else {
+                waiting.append(entry)
+                return
+            }
             let env = state.env(of: route)
             elsewhere.envs.add(env)
             elsewhere.sample = (env, entry)
             if raw.contains(env) { own.append(entry) }
         }
+        for entry in waiting { add(entry: entry, .full) }
         guard let sample = elsewhere.sample else { return }
         if !elsewhere.envs.hasOther(than: sample.env), raw.contains(sample.env) {
             for entry in own { add(entry: entry, .full) }

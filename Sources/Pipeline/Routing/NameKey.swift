@@ -4,31 +4,24 @@ import Pipeline
 struct NameKey: Hashable {
     let kind: KeyKind
     /// Without the mark.
-    let text: String
+    private let bytes: [UInt8]
 
-    init(_ bytes: Bytes, _ kind: KeyKind) {
-        text = String(decoding: bytes, as: UTF8.self)
-        self.kind = kind
-    }
+    init(_ bytes: Bytes, _ kind: KeyKind) { (self.bytes, self.kind) = (Array(bytes), kind) }
 
     /// A canonical text, with the mark of a wildcard.
-    init(_ whole: String) {
-        let (kind, bytes) = KeyKind.split(whole)
-        self.kind = kind
-        text = String(decoding: bytes, as: UTF8.self)
-    }
+    init(_ whole: String) { (kind, bytes) = KeyKind.split(whole) }
 
-    var whole: String { kind.mark + text }
+    /// As people write a hostname.
+    var whole: String { kind.mark + String(decoding: bytes, as: UTF8.self) }
 
-    func withBytes<Result>(_ body: (Bytes) -> Result) -> Result {
-        var text = text
-        return text.withUTF8(body)
-    }
+    func withBytes<Result>(_ body: (Bytes) -> Result) -> Result { bytes.withUnsafeBufferPointer { body($0) } }
 
     /// The wildcards that could clash with it (R4), whether anybody has them or not; as ``NameBook/linkWildcards()``
     /// has it.
     var patternsAbove: [NameKey] {
-        withBytes { bytes in
+        // What stands where others have a name is under none.
+        guard kind != .client else { return [] }
+        return withBytes { bytes in
             var found: [NameKey] = []
             let _: Void? = NamePatterns.all.first(over: bytes) { suffix, kind in
                 let pattern = KeyKind(kind)

@@ -61,6 +61,8 @@ public final class RoutingState {
     /// While a node goes on where it ended: what envs had.
     var restoredIPv4: [UInt32: IPAddress] = [:]
     var unserved = UnservedRoutes()
+    /// Of those, the ones that may have been in the way of what the last run took away. The next run looks again.
+    var unsettled: Set<String> = []
     /// Envs of the state document whose objects can't be used; and those with several that differ.
     var unclearEnvs: Set<UInt32> = []
     var twinEnvs: Set<UInt32> = []
