@@ -189,8 +189,16 @@ let package = Package(
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
         test("FlowsTests", ["Pipeline", "PipelineFlows"], path: "Flows"),
         test("TextTests", ["Pipeline", "PipelineText"], path: "Text"),
-        test("StateTests", ["Pipeline", "PipelineState", "PipelineWire", "CLinux", "TestSupport"], path: "State"),
-        test("LastGoodTests", ["Pipeline", "PipelineRouting", "PipelineState", "PipelineLastGood", "TestSupport"], path: "LastGood"),
+        // Is killed while it writes.
+        .executableTarget(
+            name: "state-writer", dependencies: ["Pipeline", "PipelineState", "CLinux"], path: "Tests/StateWriter",
+            swiftSettings: strict),
+        test(
+            "StateTests",
+            ["Pipeline", "PipelineState", "PipelineWire", "CLinux", "TestSupport", "state-writer"], path: "State"),
+        test(
+            "LastGoodTests", ["Pipeline", "PipelineRouting", "PipelineState", "PipelineLastGood", "TestSupport"],
+            path: "LastGood"),
         test("ThreadsTests", ["Pipeline", "PipelineThreads", "CLinux"], path: "Threads"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(

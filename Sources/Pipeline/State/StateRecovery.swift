@@ -39,24 +39,28 @@ struct StateRecovery {
         guard let base = try findBase() else { return try begin(seed()) }
         let overlay = Overlay(HashSeed(secret: base.header.secret))
         try replay(over: base, into: overlay)
+        if accepted.isEmpty, !files.logs.contains(base.header.number) {
+            let name = place.path("log.\(base.header.number)")
+            notices.append(StateNotice("state_damaged", "\(name) is missing: what it said is lost", isLoss: true))
+        }
         try mend()
         let last = accepted.last
         var older = 0
         for log in accepted.dropLast() { older += max(0, log.bytes - StateFormat.logHeader) }
-        var next = files.last + 1
         let log: AppendLog
         if let last {
             log = try openLog(last.header, end: last.bytes)
         } else {
-            let header = LogHeader(
-                number: next, written: cl_wall_clock(), store: LogHeader.store(secret: base.header.secret), alone: 0,
-                first: sequence + 1)
+            // In the place of the one that is gone or was set aside.
             var none: [UInt8] = []
+            let header = LogHeader(
+                number: base.header.number, written: cl_wall_clock(),
+                store: LogHeader.store(secret: base.header.secret), alone: base.header.number, first: sequence + 1)
             log = try place.makeLog(header, &none, synced: sequence)
-            next += 1
         }
         return OpenedState(
-            base: base, overlay: overlay, log: log, sequence: sequence, nextNumber: next, olderLogBytes: older)
+            base: base, overlay: overlay, log: log, sequence: sequence, nextNumber: files.last + 1, olderLogBytes: older
+        )
     }
 
     private func openLog(_ header: LogHeader, end: Int) throws(StateFault) -> AppendLog {
@@ -190,11 +194,6 @@ struct StateRecovery {
         var logs: [LogImage] = []
         let store = LogHeader.store(secret: base.header.secret)
         let number = base.header.number
-        if !files.logs.contains(number) {
-            notices.append(
-                StateNotice(
-                    "state_damaged", "\(place.path("log.\(number)")) is missing: what it said is lost", isLoss: true))
-        }
         for next in files.logs where next >= number {
             let name = "log.\(next)"
             do throws(FileFlaw) {
