@@ -12,8 +12,9 @@ final class MemoryDisk: Disk, @unchecked Sendable {
         fileprivate(set) var durable: [UInt8] = []
         fileprivate var pending: [Change] = []
 
+        /// What an earlier one that failed has lost stays lost.
         fileprivate func sync() {
-            durable = bytes
+            for change in pending { change.apply(to: &durable) }
             pending = []
         }
     }

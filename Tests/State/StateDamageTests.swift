@@ -142,6 +142,28 @@ struct StateDamageTests {
         #expect(torn.files.keys.contains { $0.hasPrefix("log.3.damaged-2") })
     }
 
+    @Test("R23: what came after a replacement is never put over the state before it")
+    func replaced() throws {
+        let disk = MemoryDisk()
+        var files: [String: [UInt8]] = [:]
+        do {
+            let store = try CheckedStore(disk)
+            try store.append([(StateKey(1, "a"), [1])], durably: true)
+            try store.replaceAll([StateKey(1, "b"): [2]])
+            files = disk.contents
+            // Its log goes on by sequence; its snapshot is not there yet.
+            try store.compact()
+            try store.append([(StateKey(1, "c"), [3])], durably: true)
+        }
+        files["log.3"] = disk.contents["log.3"]
+        #expect(try StateStore.open(MemoryDisk(files)).store.count(1) == 2)
+        files["snapshot.2"]?[4100] ^= 1
+        let (store, notices) = try StateStore.open(MemoryDisk(files))
+        #expect(store.read().contents == [StateKey(1, "a"): [1]])
+        #expect(notices.contains { $0.isLoss && $0.text.contains("snapshot.2") }, "\(notices)")
+        #expect(notices.contains { $0.isLoss && $0.text.contains("log.3") }, "\(notices)")
+    }
+
     @Test("R23: a newer version is refused by name, and nothing is touched")
     func newer() throws {
         for name in ["snapshot.3", "log.3", "snapshot.2", "log.2"] {
