@@ -7,7 +7,7 @@ extension BackendFilter {
         "least_request": ForeignWord("random_of_two", "least_connections", advice: balances),
         "random": balance("random_of_two"),
         // Of a line of its own it is an address to connect from.
-        "source": ForeignWord("consistent_hash"),
+        "source": ForeignWord("consistent_hash", "source", advice: from),
         "ip_hash|hash|maglev|ring_hash|hash-type|stick": balance("consistent_hash"),
         // Probes.
         "check|health_check": ForeignWord("health", "probe", advice: probes),
@@ -39,7 +39,7 @@ extension BackendFilter {
             advice: "always: the stage `backend` tries another one after a connect that failed; `retries N` bounds it"),
         "option abortonclose": ForeignWord(
             advice: "always: a client that is gone ends its connect or its wait (`backend.abandoned`)"),
-        "usesrc|transparent": ForeignWord(advice: asClient), "proxy_bind": ForeignWord("source", advice: from),
+        "usesrc": ForeignWord(advice: asClient), "proxy_bind": ForeignWord("source", advice: from),
         // Names.
         "resolvers": ForeignWord("resolve"),
         "resolver": ForeignWord(

@@ -55,6 +55,12 @@ struct ForeignWords {
         "check-send-proxy": ForeignWord(
             advice: "probes of routes with `proxy_protocol` begin with a header by themselves: leave it out"),
         // Listeners.
+        "transparent": ForeignWord(
+            "transparent",
+            advice: "for connections from the client's own address write `source client`; on egress nodes "
+                + "`transparent` is the kind of a `listen` line"),
+        "level|gid|group": ForeignWord(advice: "who may read: `admin unix:PATH group NAME` in `node`"),
+        "req.payload|payload": ForeignWord(advice: "a `route` says `when protocol ssh|postgresql|plain`"),
         "tfo": ForeignWord("fastopen", advice: "`fastopen NUMBER` follows the pipeline of a `listen` line"),
         "fastopen": ForeignWord("fastopen"), "multipath": ForeignWord("multipath on"),
         "backlog": ForeignWord("backlog"), "interface": ForeignWord("interface"),
