@@ -343,7 +343,9 @@ struct StateDoorTests {
                 #expect((answer.exit == 0) == mayPush)
                 #expect(
                     mayPush
-                        || text(answer).contains("uid \(user.map { "\($0)" } ?? "unknown") may read here, but not apply"))
+                        || text(answer).contains(
+                            "uid \(user.map { "\($0)" } ?? "unknown") may read here, but not apply")
+                )
             }
             #expect(try site.ask(.exportState).exit == 0)
         }

@@ -138,7 +138,7 @@ struct ChangePropertyTests {
 
     private func owners(_ state: RoutingState) -> [String] {
         var found: [String] = []
-        state.hostnames.forEach { entry in
+        state.hostnames.visit { entry in
             // An entry that stays, though its path named nobody then, is in nobody's way.
             if !entry.isOwner, state.symbols.string(entry.env).contains("/") { return }
             let name = entry.kind.mark + String(decoding: state.hostnames.bytes(entry), as: UTF8.self)
@@ -263,7 +263,7 @@ struct ChangePropertyTests {
             }.sorted().joined()
         }
 
-        func forEach(_ body: (StateKind, Bytes, AppliedObject) -> Void) {
+        func visit(_ body: (StateKind, Bytes, AppliedObject) -> Void) {
             for (kind, objects) in applied {
                 for (id, object) in objects { Array(id.utf8).withUnsafeBufferPointer { body(kind, $0, object) } }
             }

@@ -29,7 +29,8 @@ struct StatusReport {
     }
     /// Problems of desired state, and shortages of the node.
     private var problems: [String] {
-        node.problems + StatusReport.unapplied(node.awaitingStart) + shortages
+        node.problems + (DesiredStateReport(node.desired)?.problems ?? []) + StatusReport.unapplied(node.awaitingStart)
+            + shortages
             + node.interceptionProblems + node.sources.problems
             + [node.flows.problem, node.names.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
             + LogReport(node.writer).problems + [JournalReport(node.journal)?.problem].compactMap { $0 }
@@ -91,6 +92,7 @@ struct StatusReport {
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)
         JournalReport(node.journal)?.write(&line)
+        DesiredStateReport(node.desired)?.write(&line)
         if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
         line.list("names", node.names.statuses, StatusReport.write)
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }

@@ -218,12 +218,8 @@ extension Checker {
     }
 
     private func checkRouteFile(_ words: [WordSyntax]) {
-        let behind = Array(words.dropFirst())
-        watchesRoutes = behind.count == 2 && behind[1].text == "watch"
         guard
-            let path = onlyWord(
-                watchesRoutes ? [behind[0]] : behind, of: words[0],
-                expected: behind.count > 1 ? "`watch`, or the end of the line" : "the path of a state file")
+            let path = onlyWord(Array(words.dropFirst()), of: words[0], expected: "the path of a state file")
         else { return }
         guard !path.text.isEmpty, path.text.utf8.count <= 4096 else {
             reporter.error(path.span, "the path is empty or too long", expected: "1 to 4096 bytes")

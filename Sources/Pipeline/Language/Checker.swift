@@ -38,8 +38,6 @@ final class Checker {
     var backendNames: Set<BackendName> = []
     var routes: [RouteBlock] = []
     var routesFile: Located<String>?
-    /// `watch`: it is read whenever it changes.
-    var watchesRoutes = false
     /// `routes push`.
     var takesPushes: SourceSpan?
     /// Reported misuses of pipelines, so that ten listeners don't repeat an error ten times.

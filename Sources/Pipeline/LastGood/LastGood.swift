@@ -114,6 +114,14 @@ public final class LastGood {
         return settled(report, routing, now)
     }
 
+    /// Applies all that is kept, under rules that may be others now.
+    /// - Parameter blocks: the `route` blocks, which are part of the same change.
+    public func applyAll(with blocks: StateDocument, to routing: RoutingState, at now: Instant) -> ApplyReport {
+        let report = routing.applyAll(of: StoredObjects(store: store), with: blocks, at: now)
+        note(report)
+        return settled(report, routing, now)
+    }
+
     /// What one change frees, who waits for it has at once.
     private static let passes = 4
 

@@ -27,7 +27,7 @@ struct StoredObjects: DesiredObjects {
 struct StoredApplied: AppliedObjects {
     let store: StateStore
 
-    func forEach(_ body: (StateKind, Bytes, AppliedObject) -> Void) {
+    func visit(_ body: (StateKind, Bytes, AppliedObject) -> Void) {
         for kind in StateKind.allCases {
             store.forEach(RecordKind.applied(kind)) { id, value in
                 if let object = AppliedObject(record: value) { body(kind, id, object) }

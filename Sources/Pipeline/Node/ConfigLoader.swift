@@ -35,7 +35,9 @@ package struct LoadedNode {
     /// The config file, and what it includes.
     var files: [String] = []
     /// Nil: the config has no `state`.
-    var desired: DesiredState?
+    var desired: StateInHand?
+    /// Why nothing is kept, though the config has `state`.
+    var stateFault: String?
     /// Addresses of this node's instances that are bound to an interface in desired state.
     var bound: [BoundAddress] = []
 
@@ -104,8 +106,11 @@ package enum ConfigLoader {
         readState: ReadState = ConfigLoader.readStateFile, keeping open: OpenKept? = nil
     ) -> LoadedConfig {
         var read = read(text, file: file, filters: filters, readState: readState, keepsState: open != nil)
+        var fault: String?
         if let open, let program = read.compilation.program, program.node.stateDirectory != nil {
-            return load(&read, program, open)
+            if let loaded = load(&read, program, open, &fault) { return loaded }
+            // Routes are served all the same, by what their source says and nothing before.
+            read.readState(read.seed, readState)
         }
         let routing = RoutingState(seed: read.seed)
         if let program = read.compilation.program { ListenerPlan.prepare(routing, for: program) }
@@ -122,11 +127,16 @@ package enum ConfigLoader {
         loaded.node?.problems = RunningNode.lines(read.compilation)
         loaded.node?.files = read.compilation.source.files
         loaded.node?.bound = read.bound(program)
+        loaded.node?.stateFault = fault
         return loaded
     }
 
-    private static func load(_ read: inout ReadConfig, _ program: Program, _ open: OpenKept) -> LoadedConfig {
-        let restored = read.compilation.hasErrors ? nil : restore(&read, program, open)
+    /// Nil: the store can't be used, for the reason in `fault`.
+    private static func load(
+        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?
+    ) -> LoadedConfig? {
+        let restored = read.compilation.hasErrors ? nil : restore(&read, program, open, &fault)
+        guard fault == nil else { return nil }
         var loaded = LoadedConfig(compilation: read.compilation, node: nil)
         guard let (routing, desired) = restored, !loaded.hasErrors else { return loaded }
         loaded.node = LoadedNode(
@@ -135,7 +145,7 @@ package enum ConfigLoader {
         loaded.node?.problems = RunningNode.lines(read.compilation)
         loaded.node?.files = read.compilation.source.files
         loaded.node?.bound = routing.boundAddresses(of: desired.kept.objects)
-        loaded.node?.desired = desired
+        loaded.node?.desired = StateInHand(desired)
         return loaded
     }
 

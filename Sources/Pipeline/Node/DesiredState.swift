@@ -30,7 +30,7 @@ package final class DesiredState {
     package private(set) var problems = ProblemList()
     /// Why the newest update of the source is not in force; nil: it is.
     package internal(set) var refusal: String?
-    var held: HeldUpdate?
+    package var held: HeldUpdate?
 
     init(_ kept: LastGood, _ source: RouteSource) {
         self.kept = kept
@@ -54,13 +54,11 @@ package final class DesiredState {
 }
 
 /// A push that a guard holds (R29).
-struct HeldUpdate {
-    let id: String
+package struct HeldUpdate {
+    package let id: String
     let upload: StateUpload
     let push: StatePush
-    let why: String
-    /// Nanoseconds since 1970.
-    let since: UInt64
+    package let why: String
 }
 
 /// What is wrong with objects, as far as the last changes that reached them said. Bounded.

@@ -29,7 +29,8 @@ struct ReadUpdate {
         let (update, problems) = StateUpdate.read(
             UnsafeBufferPointer(kept.memory), keptBy: kept, as: .document)
         let fatal = problems.list.last { $0.severity == .fatal }
-        return ReadUpdate(update: update, problems: problems, failure: fatal.map { "the state file \(path) can't be used: \($0)" })
+        return ReadUpdate(
+            update: update, problems: problems, failure: fatal.map { "the state file \(path) can't be used: \($0)" })
     }
 
     static func read(file path: String, _ read: ConfigLoader.ReadState) -> ReadUpdate {
@@ -68,13 +69,25 @@ extension ConfigLoader {
     package typealias OpenKept = (String) throws(StateFault) -> LastGood
 
     /// Goes on where the node ended, and takes what its source says now.
-    static func restore(_ read: inout ReadConfig, _ program: Program, _ open: OpenKept) -> (RoutingState, DesiredState)? {
+    static func restore(
+        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?
+    ) -> (RoutingState, DesiredState)? {
         guard let directory = program.node.stateDirectory else { return nil }
         let kept: LastGood
         do throws(StateFault) {
             kept = try open(directory)
         } catch {
-            read.compilation.report(Diagnostic(.error, at: SourceSpan(0, 0), "state: \(error.message)"))
+            let text = "state: \(error.message)"
+            switch error {
+            // Whoever has it serves, or knows more: this node must not contradict.
+            case .locked, .newer: read.compilation.report(Diagnostic(.error, at: SourceSpan(0, 0), text))
+            default:
+                fault = error.message
+                read.compilation.report(
+                    Diagnostic(
+                        .warning, at: SourceSpan(0, 0), text,
+                        help: ["until then the node keeps nothing: after a restart who had a name is not known"]))
+            }
             return nil
         }
         let routing = RoutingState(seed: kept.seed)
@@ -92,8 +105,8 @@ extension ConfigLoader {
                 wasEmpty ? "a node that has applied nothing yet needs it" : "the node serves what it applied last"
             read.compilation.report(
                 Diagnostic(
-                    wasEmpty && read.source != .none ? .error : .warning, at: read.stateFile?.place.span ?? SourceSpan(0, 0), refusal,
-                    help: [remedy]))
+                    wasEmpty && read.source != .none ? .error : .warning,
+                    at: read.stateFile?.place.span ?? SourceSpan(0, 0), refusal, help: [remedy]))
         }
         return (routing, desired)
     }
@@ -111,5 +124,16 @@ extension ConfigLoader {
         } catch {
             return "\(error.problem); \(error.remedy)"
         }
+    }
+}
+
+/// Desired state on its way from the loader to the node, which alone may hold it: with it goes the lock of its store.
+package final class StateInHand {
+    private var state: DesiredState?
+    init(_ state: DesiredState) { self.state = state }
+
+    func take() -> DesiredState? {
+        defer { state = nil }
+        return state
     }
 }

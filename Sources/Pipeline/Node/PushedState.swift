@@ -18,9 +18,11 @@ final class PushedState: StateDoor {
         switch desired.source {
         case .push: return nil
         case .file(let path):
-            return StateRefusal("the routes of this node come from \(path)", remedy: "change that file, and run `pipelined reload`")
+            return StateRefusal(
+                "the routes of this node come from \(path)", remedy: "change that file, and run `pipelined reload`")
         case .none:
-            return StateRefusal("the config of this node takes no routes but its own", remedy: "add `routes push`, and reload")
+            return StateRefusal(
+                "the config of this node takes no routes but its own", remedy: "add `routes push`, and reload")
         }
     }
 
@@ -73,9 +75,10 @@ final class PushedState: StateDoor {
     /// One is held at a time: the newest says what is meant.
     private func hold(_ upload: StateUpload, _ push: StatePush, _ refusal: UpdateRefusal) -> ApplyAnswer {
         let id = "held-\(cl_wall_clock() / 1_000_000)"
-        desired.held = HeldUpdate(id: id, upload: upload, push: push, why: refusal.problem, since: cl_wall_clock())
+        desired.held = HeldUpdate(id: id, upload: upload, push: push, why: refusal.problem)
         node.log.say(
-            "state_held", "\(refusal.problem): nothing was changed; if that is meant, run `pipelined apply --confirm \(id)`")
+            "state_held",
+            "\(refusal.problem): nothing was changed; if that is meant, run `pipelined apply --confirm \(id)`")
         return ApplyAnswer(
             .held(id: id), revision: desired.last?.revision,
             message: "\(refusal.problem); nothing was changed; if that is meant, run `pipelined apply --confirm \(id)`")

@@ -107,7 +107,7 @@ extension RunningNode {
             throw error
         }
         let before = routeCount
-        let report = apply(&read, program, update)
+        let report = apply(&read, program)
         names.follow(program, routing)
         self.program = program
         writer.choose(program.node)
@@ -169,20 +169,20 @@ extension RunningNode {
 
     /// Applies the routes: positions and counters of unchanged ones continue (R11), and owners keep their names (R5).
     /// Blocks and state file are one change.
-    private func apply(_ read: inout ReadConfig, _ program: Program, _ update: LastGood.Prepared?) -> ApplyReport {
+    private func apply(_ read: inout ReadConfig, _ program: Program) -> ApplyReport {
         ListenerPlan.prepare(routing, for: program)
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
-        var report = routing.apply(together: desired == nil ? read.documents : [read.blocks], at: now)
-        read.report(applied: report.problems)
+        let report: ApplyReport
         if let desired {
-            desired.source = read.source
-            desired.refusal = nil
-            if let update {
-                report = desired.kept.apply(update, to: routing, at: now)
-                desired.note(report)
-            }
+            // What pipelines and listeners are now decides about every route (R2, R8, R16).
+            report = desired.kept.applyAll(with: read.blocks, to: routing, at: now)
+            (desired.source, desired.refusal) = (read.source, nil)
+            desired.note(report)
+        } else {
+            report = routing.apply(together: read.documents, at: now)
         }
+        read.report(applied: report.problems)
         drains.update(routing.currentDrains, now: now)
         return report
     }

@@ -51,10 +51,13 @@ package final class RunningNode {
     var configGuard = ConfigGuard()
     /// Who takes desired state that is pushed to this node.
     package var stateDoor: any StateDoor {
-        desired.map { PushedState(self, $0) } ?? StateOfFiles(order.path, config: configPath)
+        desired.map { PushedState(self, $0) }
+            ?? StateOfFiles(order.path, config: configPath, fault: stateFault)
     }
     /// Nil: the config has no `state`.
     package internal(set) var desired: DesiredState?
+    /// Why nothing is kept, though the config has `state`; nil: it is.
+    let stateFault: String?
     /// Nil: the config has no `state`.
     package internal(set) var journal: Journal?
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
@@ -213,7 +216,8 @@ package final class RunningNode {
         order.applied(node.reading)
         configGuard.applied(node.guarded)
         problems = node.problems
-        desired = node.desired
+        desired = node.desired?.take()
+        stateFault = node.stateFault
         configFiles = node.files
         bound = node.bound
     }
@@ -351,7 +355,7 @@ package final class RunningNode {
         var next = [
             listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
         ]
-            .compactMap { $0 }
+        .compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         // Workers need about an iteration.

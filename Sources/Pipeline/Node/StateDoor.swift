@@ -133,13 +133,19 @@ package protocol StateDoor: AnyObject {
 final class StateOfFiles: StateDoor {
     private let source: String
     private let remedy: String
+    private let fault: String?
 
-    init(_ stateFile: String?, config: String) {
+    /// - Parameter fault: of its state directory; nil: it has none.
+    init(_ stateFile: String?, config: String, fault: String? = nil) {
         source = stateFile ?? "its config file, \(config)"
         remedy = "change that file, and run `pipelined reload`"
+        self.fault = fault
     }
 
-    var pushRefusal: StateRefusal? { StateRefusal("the routes of this node come from \(source)", remedy: remedy) }
+    var pushRefusal: StateRefusal? {
+        if let fault { return StateRefusal("its state can't be kept: \(fault)", remedy: "then start it again") }
+        return StateRefusal("the routes of this node come from \(source)", remedy: remedy)
+    }
 
     func apply(_: StateUpload, _: StatePush, answer: @escaping (ApplyAnswer) -> Void) { refuse(answer) }
     func confirm(_: String, _: StatePush, answer: @escaping (ApplyAnswer) -> Void) { refuse(answer) }

@@ -80,7 +80,8 @@ extension RunningNode {
     ) -> JournalEntry {
         let form = update.form == .document ? "a document" : "a change"
         var entry = JournalEntry(
-            outcome, source: sender.source.name, what: "\(form) by \(sender.way)\(options.isConfirmed ? ", confirmed" : "")")
+            outcome, source: sender.source.name,
+            what: "\(form) by \(sender.way)\(options.isConfirmed ? ", confirmed" : "")")
         entry.actor = update.actor.isEmpty ? nil : update.actor
         entry.peer = sender.peer
         entry.request = update.request.isEmpty ? nil : update.request

@@ -3,10 +3,10 @@ import Pipeline
 import PipelineFlows
 import PipelineHost
 import PipelineJournal
-import PipelineLastGood
-import PipelineState
 import PipelineLanguage
+import PipelineLastGood
 import PipelineRuntime
+import PipelineState
 import PipelineText
 import PipelineThreads
 
@@ -165,7 +165,10 @@ package struct Supervisor: ~Copyable {
             if !hasSaid {
                 hasSaid = true
                 let who = process.map { "process \($0)" } ?? "another process"
-                log.say("state_locked", "\(directory): \(who) has it open: waiting up to \(Supervisor.storePatience.milliseconds / 1000) s")
+                log.say(
+                    "state_locked",
+                    "\(directory): \(who) has it open: waiting up to "
+                        + "\(Supervisor.storePatience.milliseconds / 1000) s")
             }
             return Instant(nanoseconds: cl_now()) < end
         }

@@ -25,8 +25,12 @@ extension RoutingState {
     /// Somebody waits for what the last change took away: another, empty change is to follow.
     public var isUnsettled: Bool { !unsettled.isEmpty }
 
-    /// Applies all objects as one document, with the `route` blocks that were applied last.
-    public func applyAll(of objects: some DesiredObjects, at now: Instant? = nil) -> ApplyReport {
+    /// Applies all objects as one document: for rules that are others now, too.
+    /// - Parameter blocks: the `route` blocks; nil: those that were applied last.
+    public func applyAll(
+        of objects: some DesiredObjects, with blocks: StateDocument? = nil, at now: Instant? = nil
+    ) -> ApplyReport {
+        let blocks = blocks ?? self.blocks
         let (document, problems) = StateDocument.all(of: objects, seed: seed)
         guard let document else {
             var report = ApplyReport()

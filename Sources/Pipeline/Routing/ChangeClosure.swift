@@ -109,7 +109,7 @@ struct ChangeClosure {
                 found.append(name)
             }
         }
-        state.hostnames.forEach { entry in
+        state.hostnames.visit { entry in
             let bytes = state.hostnames.bytes(entry)
             if entry.env != sole, pattern.isAbove(bytes, entry.kind) { found.append(NameKey(bytes, entry.kind)) }
         }

@@ -31,7 +31,8 @@ extension RoutingState {
     public func boundAddresses(of objects: some DesiredObjects) -> [BoundAddress] {
         guard !instances.here.isEmpty else { return [] }
         let ids = Set(instances.here.map { Array($0.utf8) })
-        return StateDocument.some([.instance: ids], of: objects, seed: seed).document?.boundAddresses(node: nodeName) ?? []
+        return StateDocument.some([.instance: ids], of: objects, seed: seed).document?.boundAddresses(node: nodeName)
+            ?? []
     }
 }
 

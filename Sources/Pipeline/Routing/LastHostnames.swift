@@ -59,7 +59,7 @@ final class LastHostnames {
     func owner(_ name: Bytes, _ kind: KeyKind) -> UInt32? { find(name, kind).first(where: \.isOwner)?.env }
 
     /// Each that is there.
-    func forEach(_ body: (Entry) -> Void) {
+    func visit(_ body: (Entry) -> Void) {
         for (number, entry) in entries.enumerated() where !gone.contains(number) { body(entry) }
     }
 
@@ -77,7 +77,7 @@ final class LastHostnames {
     func compacted() -> LastHostnames {
         guard gone.count > 1024, gone.count > entries.count / 2 else { return self }
         let next = LastHostnames(seed: seed)
-        forEach { entry in
+        visit { entry in
             guard let ref = next.text.append(bytes(entry)) else { return }
             next.index.insert(hash(bytes(entry), entry.kind), UInt32(truncatingIfNeeded: next.entries.count))
             next.entries.append(
@@ -93,7 +93,7 @@ extension ApplyRun {
     /// R5: the data names the owners.
     func collectHostnames() {
         guard let part = part(of: .state) else {
-            state.hostnames.forEach { entry in
+            state.hostnames.visit { entry in
                 let name = book.intern(state.hostnames.bytes(entry), entry.kind)
                 _ = entries.add(name, entry.env, entry.rank, entry.place, book)
             }

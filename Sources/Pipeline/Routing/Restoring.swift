@@ -2,7 +2,7 @@ import Pipeline
 
 /// How objects were applied when a node ended, but for those that were as desired: what it keeps beside them.
 public protocol AppliedObjects {
-    func forEach(_ body: (StateKind, _ id: Bytes, AppliedObject) -> Void)
+    func visit(_ body: (StateKind, _ id: Bytes, AppliedObject) -> Void)
 }
 
 extension RoutingState {
@@ -21,7 +21,7 @@ extension RoutingState {
         var (idle, names): ([String: AppliedObject], [String: AppliedObject]) = ([:], [:])
         var mismatched: Set<String> = []
         var holders: Set<[UInt8]> = []
-        applied.forEach { kind, id, object in
+        applied.visit { kind, id, object in
             let name = String(decoding: id, as: UTF8.self)
             touched.insert(kind, id)
             switch object.version {

@@ -1,0 +1,51 @@
+import Pipeline
+import PipelineNode
+import PipelineRouting
+import PipelineText
+
+/// What `status` says of desired state that is kept; nil: the config has no `state`.
+struct DesiredStateReport {
+    private let desired: DesiredState
+
+    init?(_ desired: DesiredState?) {
+        guard let desired else { return nil }
+        self.desired = desired
+    }
+
+    var problems: [String] {
+        var texts: [String] = []
+        if let refusal = desired.refusal {
+            let since = desired.last.map { " of revision \($0.revision.map(String.init) ?? "none")" } ?? ""
+            texts.append("the newest update is not in force: \(refusal); routes are as the last one\(since) has them")
+        }
+        if let held = desired.held {
+            texts.append("a push is held as \(held.id): \(held.why); `pipelined apply --confirm \(held.id)` applies it")
+        }
+        if let problem = desired.storeProblem { texts.append(problem) }
+        return texts + desired.problems.list.prefix(DesiredStateReport.shown)
+    }
+    /// `problems` shows so many objects; the rest are counted in `otherwise`.
+    private static let shown = 20
+
+    func write(_ line: inout JSONLine) {
+        line.key("desired_state")
+        line.open()
+        line.field("source", desired.source.name)
+        line.field("directory", desired.directory)
+        if let last = desired.last {
+            line.field("last_source", last.source)
+            if let revision = last.revision { line.field("revision", revision) } else { line.nullField("revision") }
+            line.field("actor", last.actor)
+            line.key("applied_at")
+            line.timestamp(last.at)
+        }
+        for kind in StateKind.allCases { line.field(name: kind.list, UInt64(desired.count(kind))) }
+        line.field("otherwise", desired.otherwise)
+        line.field("refusal", desired.refusal)
+        line.field("held", desired.held?.id)
+        let figures = desired.figures
+        line.field("snapshot_bytes", figures.snapshotBytes)
+        line.field("log_bytes", figures.logBytes)
+        line.close()
+    }
+}
