@@ -117,6 +117,10 @@ struct KeptStateTests {
         let problems = try site.status["problems"] as? [String] ?? []
         #expect(problems.contains { $0.contains(id.replacing(":", with: "")) }, "\(problems)")
         #expect(try Binary.run(["apply", "--confirm", "held-1", "--admin", site.admin]).exit == .code(1))
+        let journal = try Binary.run(["audit", "--outcome", "rejected", site.data])
+        for part in ["held-1 is not", "can't be read", "not supported", "revision 6, but 7"] {
+            #expect(journal.out.contains(part), "\(journal)")
+        }
         let confirmed = try Binary.run(
             ["apply", "--confirm", String(id.replacing(":", with: "")), "--admin", site.admin])
         #expect(confirmed.exit == .code(0), "\(confirmed)")
@@ -160,6 +164,37 @@ struct KeptStateTests {
         try node.reload(revision: 4)
         #expect(try site.asks() == "2")
         #expect(try (site.status["problems"] as? [String] ?? []).allSatisfy { !$0.contains("not in force") })
+    }
+
+    @Test("R29: a start without a `routes` line takes away nothing that was pushed, until a reload confirms it")
+    func noSource() throws {
+        let site = try Site()
+        var node = try site.start("push")
+        #expect(try site.apply(site.document(1, site.one)).exit == .code(0))
+        try kill(node)
+        let config = ConfigText(
+            settings: ["admin unix:\(site.admin)", "state \(site.data)"], rawListeners: [site.entry])
+        node = try Node(config.description, folder: site.folder)
+        #expect(try site.asks() == "1")
+        #expect(try (site.status["problems"] as? [String] ?? []).contains { $0.contains("removes 1 of 1 routes") })
+        #expect(try Binary.run(["reload", "--confirm", "--admin", site.admin]).exit == .code(0))
+        try awaitUntil("it is gone") { try site.status["routes"] as? Int == 0 }
+    }
+
+    @Test("a `route` block that goes gives its port to who waits for it, at once")
+    func blockGoes() throws {
+        let site = try Site()
+        let config = { (block: String) in
+            ConfigText(settings: ["admin unix:\(site.admin)", "state \(site.data)"], rawListeners: [site.entry])
+                .description + "\nroutes push\n" + block
+        }
+        let block =
+            "route {\n    id blk\n    owner c/a/e\n    listen \(site.entry.port)\n    backend \(site.two.place)\n}\n"
+        let node = try Node(config(block), folder: site.folder)
+        #expect(try site.apply(site.document(1, site.one)).exit == .code(5))
+        #expect(try site.asks() == "2")
+        #expect(try node.reload(config("")).isEvent("reloaded"))
+        #expect(try site.asks() == "1")
     }
 
     @Test("R16: a reload that takes the header's stage away refuses what wants the header, pushed or not")

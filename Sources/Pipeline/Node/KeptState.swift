@@ -115,9 +115,8 @@ extension ConfigLoader {
     private static func take(_ read: ReadUpdate, _ desired: DesiredState, _ routing: RoutingState) -> String? {
         guard let update = read.update else { return read.failure }
         do throws(UpdateRefusal) {
-            // Without a source there are no routes but the config's own.
-            let options = UpdateOptions(isConfirmed: desired.source == .none)
-            let prepared = try desired.kept.prepare(update, from: desired.source.name, options, now: cl_wall_clock())
+            // Also without a source: a line that is gone by mistake must not take away what was pushed (R29).
+            let prepared = try desired.kept.prepare(update, from: desired.source.name, now: cl_wall_clock())
             do throws(StateFault) { try desired.kept.keep(prepared) } catch { return error.message }
             desired.note(desired.kept.apply(prepared, to: routing))
             return nil

@@ -1,5 +1,6 @@
 import CLinux
 import Pipeline
+import PipelineJournal
 import PipelineLastGood
 import PipelineRouting
 
@@ -35,9 +36,19 @@ final class PushedState: StateDoor {
     func confirm(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {
         guard let held = desired.held, held.id == id else {
             let known = desired.held.map { "what is held is \($0.id)" } ?? "nothing is held"
-            return answer(refused("\(known): \(id) is not; it may have been applied, or replaced by another push"))
+            let why = "\(known): \(id) is not; it may have been applied, or replaced by another push"
+            record(push, "a confirmation by push", refused: why)
+            return answer(refused(why))
         }
         answer(take(held.upload, push, UpdateOptions(isConfirmed: true, allowsOlder: held.push.isOlder)))
+    }
+
+    /// What comes no further than here has its line in the journal all the same (R25).
+    private func record(_ push: StatePush, _ what: String, refused why: String) {
+        var entry = JournalEntry(.rejected, source: RouteSource.push.name, what: what)
+        entry.peer = push.peer
+        entry.why = why
+        node.record(entry)
     }
 
     private func refused(_ message: String) -> ApplyAnswer {
@@ -48,7 +59,9 @@ final class PushedState: StateDoor {
         let (update, problems) = StateUpdate.read(upload.bytes, keptBy: upload, as: .either, seed: desired.kept.seed)
         guard let update else {
             let fatal = problems.list.last { $0.severity == .fatal }
-            return refused(fatal.map { "\($0)" } ?? "it can't be read")
+            let why = fatal.map { "\($0)" } ?? "it can't be read"
+            record(push, "a push that can't be read", refused: why)
+            return refused(why)
         }
         let sender = RunningNode.Sender(source: .push, peer: push.peer, way: "push")
         do throws(UpdateRefusal) {
