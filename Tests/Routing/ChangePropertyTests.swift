@@ -6,7 +6,8 @@ import Testing
 /// A change is applied by what it reaches; a document by everything. They must say the same.
 @Suite("R5, R22: changes and documents")
 struct ChangePropertyTests {
-    private static let envs = ["env_a", "env_b", "env_c", "env_d"]
+    // Ids may have what JSON means something by.
+    private static let envs = ["env_a", "env_b", "env_c", "env},{d"]
     private static let names = [
         "a.example.com", "b.example.com", "a.x.example.com", "x.example.com", "b.x.example.com", "other.example.org",
     ]
@@ -258,7 +259,8 @@ struct ChangePropertyTests {
                 objects.map { id, object in
                     var text = "\(object.version)"
                     if case .text(let bytes) = object.version { text = String(decoding: bytes, as: UTF8.self) }
-                    return "\n  \(kind) \(id): \(text) \(object.flags.rawValue) \(object.holds)"
+                    let beside = String(decoding: object.beside, as: UTF8.self)
+                    return "\n  \(kind) \(id): \(text) \(object.flags.rawValue) \(beside)"
                 }
             }.sorted().joined()
         }

@@ -223,11 +223,8 @@ extension LastGood {
     ) -> [UInt8]? {
         let applied = StoredApplied(store: store)
         return store.page(RecordKind.desired(kind), behind: id, count: count) { id, text in
-            switch applied.find(kind, id)?.version {
-            case nil, .desired?: body(text)
-            case .earlier?, .nothing?: break
-            case .text(let other)?: other.withUnsafeBytes(body)
-            }
+            guard let object = applied.find(kind, id), object.version != .desired else { return body(text) }
+            if !object.text.isEmpty { object.text.withUnsafeBytes(body) }
         }
     }
 }

@@ -47,7 +47,7 @@ extension AppliedObject {
         static let text: UInt8 = 2
     }
 
-    /// Tag, flags, the number of `holds` in two bytes, those, and the text.
+    /// Tag, flags, how many bytes are beside in four bytes, those, and the text.
     var record: [UInt8] {
         let (tag, text): (UInt8, [UInt8]) =
             switch version {
@@ -56,23 +56,21 @@ extension AppliedObject {
             case .earlier, .nothing: (Tag.nothing, [])
             case .text(let text): (Tag.text, text)
             }
-        let count = UInt16(clamping: holds.count)
-        return [tag, flags.rawValue, UInt8(count & 0xFF), UInt8(count >> 8)]
-            + holds.prefix(Int(count)).map { $0 ? 1 : 0 } + text
+        let size = UInt32(clamping: beside.count)
+        return [tag, flags.rawValue] + withUnsafeBytes(of: size.littleEndian, Array.init) + beside + text
     }
 
     /// Nil: a later version wrote it. What is not known counts as nothing: it is served for nobody.
     init?(record: UnsafeRawBufferPointer) {
-        guard record.count >= 4 else { return nil }
-        let count = Int(record[2]) | Int(record[3]) << 8
-        guard record.count >= 4 + count else { return nil }
-        let text = Array(record[(4 + count)...])
+        guard record.count >= 6 else { return nil }
+        let size = Int(UInt32(littleEndian: record.loadUnaligned(fromByteOffset: 2, as: UInt32.self)))
+        guard record.count - 6 >= size else { return nil }
         let version: Version =
             switch record[0] {
             case Tag.desired: .desired
-            case Tag.text: .text(text)
+            case Tag.text: .text(Array(record[(6 + size)...]))
             default: .nothing
             }
-        self.init(version, Flags(rawValue: record[1]), holds: record[4..<4 + count].map { $0 != 0 })
+        self.init(version, Flags(rawValue: record[1]), beside: Array(record[6..<6 + size]))
     }
 }

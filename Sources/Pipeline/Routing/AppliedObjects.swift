@@ -8,7 +8,7 @@ public struct AppliedObject: Sendable, Equatable {
         /// The last one that could be read and was used, or would have been but for others.
         case earlier
         case nothing
-        /// This text.
+        /// This text: of a name, that of the entries that hold.
         case text([UInt8])
     }
 
@@ -25,17 +25,23 @@ public struct AppliedObject: Sendable, Equatable {
 
     public var version = Version.desired
     public var flags: Flags = []
-    /// Of a name: which entries of ``version`` hold, in order; empty: all do.
-    public var holds: [Bool] = []
+    /// Of a name that is not as it is desired: the text of its entries that don't hold.
+    public var beside: [UInt8] = []
 
-    public init(_ version: Version = .desired, _ flags: Flags = [], holds: [Bool] = []) {
+    public init(_ version: Version = .desired, _ flags: Flags = [], beside: [UInt8] = []) {
         self.version = version
         self.flags = flags
-        self.holds = holds
+        self.beside = beside
     }
 
     /// It is as it is desired, or gone.
     public var isPlain: Bool { self == AppliedObject() }
+
+    /// What there is in place of what is desired, with what doesn't hold; empty: nothing.
+    public var text: [UInt8] {
+        guard case .text(let text) = version else { return beside }
+        return beside.isEmpty ? text : text + [UInt8(ascii: ",")] + beside
+    }
 }
 
 extension ApplyRun {
@@ -115,11 +121,14 @@ extension ApplyRun {
         guard !others.isEmpty else { return }
         for entry in entries.list { others[name(of: entry)]?.append(entry) }
         for (name, entries) in others {
-            let text = Array(entries.map { self.text(name, $0) }.joined(separator: [UInt8(ascii: ",")]))
-            note(
-                .hostname, name.whole,
-                AppliedObject(text.isEmpty ? .nothing : .text(text), holds: entries.map { $0.state == .granted }))
+            let holding = text(name, entries.filter { $0.state == .granted })
+            let beside = text(name, entries.filter { $0.state != .granted })
+            note(.hostname, name.whole, AppliedObject(holding.isEmpty ? .nothing : .text(holding), beside: beside))
         }
+    }
+
+    private func text(_ name: NameKey, _ entries: [HostnameEntries.Entry]) -> [UInt8] {
+        Array(entries.map { text(name, $0) }.joined(separator: [UInt8(ascii: ",")]))
     }
 
     private func name(of entry: HostnameEntries.Entry) -> NameKey {
@@ -130,7 +139,7 @@ extension ApplyRun {
         let isOfDocument = state.symbols.bytes(entry.env).allSatisfy { $0 != 0 }
         let env = isOfDocument ? state.symbols.string(entry.env) : state.owner(entry.env)
         let claimed = entry.rank.number.map { ",\"claimed\":\($0)" } ?? ""
-        return Array("{\"hostname\":\"\(name.whole)\",\"env_id\":\(jsonText(env))\(claimed)}".utf8)
+        return Array("{\"hostname\":\"\(name.whole)\",\"env_id\":\(StateExport.quoted(env))\(claimed)}".utf8)
     }
 }
 
@@ -154,24 +163,7 @@ extension InstanceTable.Record {
 extension RoutingState.EnvRecord {
     fileprivate func text(_ id: String) -> [UInt8] {
         let address = ipv4.map { "\"\($0)\"" } ?? "null"
-        return Array(
-            "{\"env_id\":\(jsonText(id)),\"app_id\":\(jsonText(app)),\"org_id\":\(jsonText(org)),\"ipv4_address\":\(address)}"
-                .utf8)
-    }
-}
-
-/// Ids have visible ASCII characters alone.
-private func jsonText(_ id: String) -> String {
-    "\"" + id.replacingBackslashesAndQuotes + "\""
-}
-
-extension String {
-    fileprivate var replacingBackslashesAndQuotes: String {
-        var text = ""
-        for character in self {
-            if character == "\\" || character == "\"" { text.append("\\") }
-            text.append(character)
-        }
-        return text
+        let (id, app, org) = (StateExport.quoted(id), StateExport.quoted(app), StateExport.quoted(org))
+        return Array("{\"env_id\":\(id),\"app_id\":\(app),\"org_id\":\(org),\"ipv4_address\":\(address)}".utf8)
     }
 }

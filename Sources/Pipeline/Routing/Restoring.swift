@@ -38,7 +38,6 @@ extension RoutingState {
             }
             if kind == .hostname {
                 names[name] = object
-                view[kind, default: [:]][name] = object.holding
             }
         }
         let inForce = ChangedObjects(objects, view)
@@ -48,7 +47,7 @@ extension RoutingState {
         putIdle(idle, objects)
         meanwhile()
         if !mismatched.isEmpty { refuse(mismatched, inForce) }
-        putNames(names)
+        putNames(names, objects)
         return apply(touched, of: objects)
     }
 
@@ -67,15 +66,7 @@ extension RoutingState {
 
     /// Instances that are no backends, as they were.
     private func putIdle(_ idle: [String: AppliedObject], _ objects: some DesiredObjects) {
-        let texts = idle.compactMapValues { object in if case .text(let text) = object.version { text } else { nil } }
-        let ids = Set(idle.keys.map { Array($0.utf8) })
-        guard !ids.isEmpty,
-            let document = StateDocument.some(
-                [.instance: ids], of: ChangedObjects(objects, [.instance: texts]), seed: seed
-            )
-            .document
-        else { return }
-        let run = ApplyRun(self, [document])
+        guard let (document, run) = reading(.instance, idle.keys, texts(of: idle), objects) else { return }
         let nodeName = Array(nodeName.utf8)
         for object in document.instances {
             let id = document.string(object.id)
@@ -88,34 +79,38 @@ extension RoutingState {
     }
 
     /// Entries of names, with who had them.
-    private func putNames(_ names: [String: AppliedObject]) {
-        for (whole, object) in names {
-            let name = NameKey(whole)
-            name.withBytes { hostnames.remove($0, name.kind) }
-            guard case .text(let text) = object.version else { continue }
-            let list =
-                Array(
-                    "{\"format\":\"\(StateDocument.format)\",\"envs\":[],\"instances\":[],\"routes\":[],\"hostnames\":["
-                        .utf8) + text + Array("]}".utf8)
-            guard
-                let document = list.withUnsafeBufferPointer({
-                    StateDocument.parse($0, seed: seed, hasPlaces: false).document
-                })
-            else { continue }
-            let run = ApplyRun(self, [document])
-            for (index, entry) in document.hostnames.enumerated() {
-                let env = run.entryOwners(run.parts[0].env(entry.env))
-                name.withBytes { bytes in
-                    let book = run.book.intern(bytes, name.kind)
-                    var known = HostnameEntries.Entry(
-                        name: book, env: env.first ?? RouteEntry.none, rank: ClaimRank(number: entry.claimed),
-                        place: entry.place)
-                    let holds = object.holds.isEmpty || index < object.holds.count && object.holds[index]
-                    known.state = holds ? .granted : .another
-                    hostnames.append(bytes, name.kind, known)
-                }
-            }
+    private func putNames(_ names: [String: AppliedObject], _ objects: some DesiredObjects) {
+        guard !names.isEmpty else { return }
+        for name in names.keys.map({ NameKey($0) }) { name.withBytes { hostnames.remove($0, name.kind) } }
+        putEntries(.granted, texts(of: names), objects)
+        putEntries(.another, names.mapValues(\.beside).filter { !$0.value.isEmpty }, objects)
+    }
+
+    private func putEntries(
+        _ standing: HostnameEntries.Entry.State, _ texts: [String: [UInt8]], _ objects: some DesiredObjects
+    ) {
+        guard let (document, run) = reading(.hostname, texts.keys, texts, objects) else { return }
+        for object in document.hostnames {
+            let env = run.entryOwners(run.parts[0].env(object.env)).first ?? RouteEntry.none
+            var entry = HostnameEntries.Entry(
+                name: NameBook.none, env: env, rank: ClaimRank(number: object.claimed), place: object.place)
+            entry.state = standing
+            hostnames.append(document.text.bytes(object.name), object.kind, entry)
         }
+    }
+
+    private func texts(of applied: [String: AppliedObject]) -> [String: [UInt8]] {
+        applied.compactMapValues { if case .text(let text) = $0.version { text } else { nil } }
+    }
+
+    /// Some objects of a kind, those with a text as that has them, and a run in which they mean something.
+    private func reading(
+        _ kind: StateKind, _ ids: some Sequence<String>, _ texts: [String: [UInt8]], _ objects: some DesiredObjects
+    ) -> (document: StateDocument, run: ApplyRun)? {
+        let ids = Set(ids.map { Array($0.utf8) })
+        guard !ids.isEmpty else { return nil }
+        return StateDocument.some([kind: ids], of: ChangedObjects(objects, [kind: texts]), seed: seed).document
+            .map { ($0, ApplyRun(self, [$0])) }
     }
 
     /// R16, as it was.
@@ -138,22 +133,6 @@ extension StateDocument {
         routes.removeAll { ids.contains(text.string($0.id)) }
         quarantined[.route, default: []].formUnion(ids)
         mismatched.formUnion(ids)
-    }
-}
-
-extension AppliedObject {
-    /// Of a name: the entries that hold.
-    fileprivate var holding: [UInt8] {
-        guard case .text(let text) = version else { return [] }
-        if holds.allSatisfy({ $0 }) { return text }
-        var found: [UInt8] = []
-        // They are ours, and have no nested object.
-        for (index, entry) in text.split(separator: UInt8(ascii: "}")).enumerated()
-        where index < holds.count && holds[index] {
-            if !found.isEmpty { found.append(UInt8(ascii: ",")) }
-            found += entry.drop { $0 == UInt8(ascii: ",") } + [UInt8(ascii: "}")]
-        }
-        return found
     }
 }
 

@@ -12,9 +12,9 @@ public struct StateExport {
     public init(revision: UInt64?, actor: String, needs: [String] = []) {
         bytes += Array("{\"format\": \"\(StateDocument.format)\"".utf8)
         if let revision { bytes += Array(", \"revision\": \(revision)".utf8) }
-        if !actor.isEmpty { bytes += Array(", \"actor\": ".utf8) + StateExport.quoted(actor) }
+        if !actor.isEmpty { bytes += Array(", \"actor\": ".utf8) + Array(StateExport.quoted(actor).utf8) }
         if !needs.isEmpty {
-            bytes += Array(", \"needs\": [".utf8) + needs.map(StateExport.quoted).joined(separator: [0x2C]) + [0x5D]
+            bytes += Array(", \"needs\": [\(needs.map(StateExport.quoted).joined(separator: ","))]".utf8)
         }
     }
 
@@ -65,12 +65,13 @@ public struct StateExport {
         }
     }
 
-    private static func quoted(_ text: String) -> [UInt8] {
-        var quoted: [UInt8] = [0x22]
-        for byte in text.utf8 {
-            if byte == 0x22 || byte == 0x5C { quoted.append(0x5C) }
-            quoted.append(byte < 0x20 ? 0x20 : byte)
+    /// A string of JSON: ids and actors have visible characters alone, and any other is a space.
+    static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            if scalar == "\"" || scalar == "\\" { quoted.append("\\") }
+            quoted.unicodeScalars.append(scalar.value < 0x20 ? " " : scalar)
         }
-        return quoted + [0x22]
+        return quoted + "\""
     }
 }
