@@ -84,6 +84,17 @@ import Testing
         #expect(!node.child.hasEnded)
     }
 
+    @Test("on a node with `state` the first reload after a start is guarded like any other")
+    func withState() throws {
+        try names(0..<20)
+        let kept = text.replacing("    workers  1\n", with: "    workers  1\n    state    \(folder.path)/data\n")
+        let node = try Node(kept, folder: folder)
+        try names(0..<0)
+        try expectRefused("sni.map has no names any more")
+        #expect(try answer("n15.example.com") == "x")
+        #expect(!node.child.hasEnded)
+    }
+
     @Test("a pattern that matches nothing any more, and a config without listeners, are refused until confirmed")
     func patterns() throws {
         try names(0..<2)

@@ -166,6 +166,28 @@ struct KeptStateTests {
         #expect(try (site.status["problems"] as? [String] ?? []).allSatisfy { !$0.contains("not in force") })
     }
 
+    @Test("an object that nobody can name is told of after a start and after a reload, and so is its file's next state")
+    func unnamed() throws {
+        let site = try Site()
+        let bad = ",{\"route_id\":7,\"env_id\":\"e\",\"listen_port\":1}"
+        try site.document(1, site.one, more: bad).write(toFile: site.file, atomically: true, encoding: .utf8)
+        let node = try site.start("file state.json")
+        let told = {
+            try (site.status["problems"] as? [String] ?? []).contains {
+                $0.contains("state.json") && $0.contains("route_id")
+            }
+        }
+        #expect(try site.asks() == "1")
+        #expect(try told())
+        try site.document(2, site.two).write(toFile: site.file, atomically: true, encoding: .utf8)
+        try node.reload(revision: 2)
+        #expect(try !told())
+        try site.document(3, site.one, more: bad).write(toFile: site.file, atomically: true, encoding: .utf8)
+        try node.reload(revision: 3)
+        #expect(try site.asks() == "1")
+        #expect(try told())
+    }
+
     @Test("R29: a start without a `routes` line takes away nothing that was pushed, until a reload confirms it")
     func noSource() throws {
         let site = try Site()

@@ -119,16 +119,23 @@ package enum ConfigLoader {
         var loaded = LoadedConfig(compilation: read.compilation, node: nil)
         loaded.leftOut = read.rejected + report.problems.rejected
         guard let program = read.compilation.program, !loaded.hasErrors else { return loaded }
-        loaded.node = LoadedNode(
-            program: program, routing: routing,
-            listeners: ListenerPlan.listeners(program, RequestedPorts(routing)), revision: read.state?.revision)
+        loaded.node = node(of: read, program, routing, revision: read.state?.revision)
         loaded.node?.reading = read.reading
-        loaded.node?.guarded = ConfigGuard.Reading(read.compilation)
-        loaded.node?.problems = RunningNode.lines(read.compilation)
-        loaded.node?.files = read.compilation.source.files
         loaded.node?.bound = read.bound(program)
         loaded.node?.stateFault = fault
         return loaded
+    }
+
+    private static func node(
+        of read: ReadConfig, _ program: Program, _ routing: RoutingState, revision: UInt64?
+    ) -> LoadedNode {
+        var node = LoadedNode(
+            program: program, routing: routing, listeners: ListenerPlan.listeners(program, RequestedPorts(routing)),
+            revision: revision)
+        node.guarded = ConfigGuard.Reading(read.compilation)
+        node.problems = RunningNode.lines(read.compilation)
+        node.files = read.compilation.source.files
+        return node
     }
 
     /// Nil: the store can't be used, for the reason in `fault`.
@@ -139,11 +146,7 @@ package enum ConfigLoader {
         guard fault == nil else { return nil }
         var loaded = LoadedConfig(compilation: read.compilation, node: nil)
         guard let (routing, desired) = restored, !loaded.hasErrors else { return loaded }
-        loaded.node = LoadedNode(
-            program: program, routing: routing, listeners: ListenerPlan.listeners(program, RequestedPorts(routing)),
-            revision: desired.last?.revision)
-        loaded.node?.problems = RunningNode.lines(read.compilation)
-        loaded.node?.files = read.compilation.source.files
+        loaded.node = node(of: read, program, routing, revision: desired.last?.revision)
         loaded.node?.bound = routing.boundAddresses(of: desired.kept.objects)
         loaded.node?.desired = StateInHand(desired)
         return loaded

@@ -62,6 +62,12 @@ extension ReadConfig {
             update = .nothing
         }
     }
+
+    /// Objects that are in no change, since nobody can tell which they are. Why there is no update at all is said
+    /// elsewhere.
+    mutating func reportUnread() {
+        if let update, update.update != nil { report(update.problems) }
+    }
 }
 
 extension ConfigLoader {
@@ -98,6 +104,7 @@ extension ConfigLoader {
         let blocks = read.blocks
         desired.note(kept.restore(routing) { ofBlocks = routing.apply(together: [blocks]) })
         read.report(applied: ofBlocks.problems)
+        read.reportUnread()
         guard let update = read.update else { return (routing, desired) }
         if let refusal = take(update, desired, routing) {
             desired.refusal = refusal

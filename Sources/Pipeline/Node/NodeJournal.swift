@@ -27,15 +27,11 @@ extension RunningNode {
     ///   - by: the trigger: `SIGHUP`, `admin`.
     ///   - peer: who asked for it.
     func record(reloadBy by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool, _ applied: AppliedReload) {
-        let report = applied.report
         var entry = JournalEntry(.applied, source: "config", what: "reload by \(by)\(isConfirmed ? ", confirmed" : "")")
         entry.actor = applied.actor ?? by
         entry.peer = peer
         entry.revision = revision
-        var counts = "\(report.added) routes added, \(report.changed) changed, \(report.removed) removed"
-        if report.kept > 0 { counts += ", \(report.kept) kept as they were" }
-        if report.problems.rejected > 0 { counts += ", \(report.problems.rejected) objects quarantined" }
-        entry.why = "\(counts); generation \(fleet.snapshots.newest)"
+        entry.why = "\(RunningNode.counts(applied.report)); generation \(fleet.snapshots.newest)"
         journal?.append(entry)
         journal?.keep(program.node.journalLimits)
     }

@@ -174,6 +174,7 @@ extension RunningNode {
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
         let report: ApplyReport
+        read.reportUnread()
         if let desired {
             // What pipelines and listeners are now decides about every route (R2, R8, R16).
             report = desired.kept.applyAll(with: read.blocks, to: routing, at: now)
