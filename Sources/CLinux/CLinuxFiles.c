@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -19,11 +18,27 @@
 
 static int result(long value) { return value < 0 ? -errno : (int)value; }
 
-int cl_file_open(const char *path, int how) {
+static int open_at(int folder, const char *path, int how) {
     int flags = how == CL_OPEN_READ ? O_RDONLY : O_RDWR;
     if (how >= CL_OPEN_MAKE) flags |= O_CREAT;
     if (how == CL_OPEN_EMPTY) flags |= O_TRUNC;
-    return result(open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600));
+    return result(openat(folder, path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600));
+}
+
+int cl_file_open(const char *path, int how) { return open_at(AT_FDCWD, path, how); }
+
+int cl_folder_file(int folder, const char *name, int how) {
+    int fd = open_at(folder, name, how);
+    return fd < 0 ? fd : cl_file_regular(fd);
+}
+
+int cl_file_regular(int fd) {
+    struct stat status;
+    int failed = result(fstat(fd, &status));
+    if (!failed && !S_ISREG(status.st_mode)) failed = -ENXIO;
+    if (!failed) return fd;
+    close(fd);
+    return failed;
 }
 
 int cl_file_status(const char *path, struct cl_file_status *out) {
@@ -36,8 +51,6 @@ int cl_file_status(const char *path, struct cl_file_status *out) {
     out->kind = S_ISREG(status.st_mode) ? CL_KIND_FILE : S_ISDIR(status.st_mode) ? CL_KIND_DIRECTORY : CL_KIND_OTHER;
     return 0;
 }
-
-uint32_t cl_effective_user(void) { return geteuid(); }
 
 ssize_t cl_file_read(int fd, void *buffer, size_t count, int64_t offset) {
     ssize_t done;
@@ -93,8 +106,6 @@ const void *cl_file_map(int fd, size_t size, int *error) {
 
 void cl_file_unmap(const void *memory, size_t size) { munmap((void *)memory, size); }
 
-int cl_file_lock(int fd) { return result(flock(fd, LOCK_EX | LOCK_NB)); }
-
 int cl_directory_make(const char *path, int mode) { return result(mkdir(path, (mode_t)mode)); }
 
 int cl_directory_sync(const char *path) {
@@ -106,9 +117,24 @@ int cl_directory_sync(const char *path) {
 }
 
 int cl_directory_names(const char *path, void *context, void (*take)(void *context, const char *name)) {
-    DIR *directory = opendir(path);
-    if (directory == NULL) return -errno;
-    struct dirent *entry;
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return -errno;
+    int failed = cl_folder_names(folder, context, take);
+    close(folder);
+    return failed;
+}
+
+int cl_folder_names(int folder, void *context, void (*take)(void *context, const char *name)) {
+    /* With a place of its own in the list of names. */
+    int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (own < 0) return -errno;
+    DIR *directory = fdopendir(own);
+    if (directory == NULL) {
+        int error = errno;
+        close(own);
+        return -error;
+    }
+    const struct dirent *entry;
     errno = 0;
     while ((entry = readdir(directory)) != NULL) {
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) take(context, entry->d_name);

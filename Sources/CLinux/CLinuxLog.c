@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
+#include "CLinuxFiles.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,13 +42,7 @@ int cl_log_open(const char *path) {
     /* Not blocking: opening a FIFO must not wait for its reader. Its owner may be another than the directory's: no link. */
     int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW;
     int fd = open(path, flags, 0640);
-    if (fd < 0) return -errno;
-    struct stat status;
-    int failed = fstat(fd, &status) < 0 ? -errno : 0;
-    if (!failed && !S_ISREG(status.st_mode)) failed = -ENXIO;
-    if (!failed) return fd;
-    close(fd);
-    return failed;
+    return fd < 0 ? -errno : cl_file_regular(fd);
 }
 
 int cl_host_name(char *name, size_t size) {

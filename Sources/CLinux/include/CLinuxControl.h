@@ -141,26 +141,16 @@ int cl_lower_priority(int steps);
 int cl_folder_open(const char *path, int make_mode);
 /* Takes from its mode what is beyond this one. */
 int cl_folder_narrow(int folder, int mode);
-enum { CL_FILE_READ = 0, CL_FILE_WRITE = 1, CL_FILE_MAKE = 2, CL_FILE_NEW = 3 };
-/* A regular file, to read or to read and write; made with mode 0600 (CL_FILE_NEW: there must be none). -ENXIO: no file. */
-int cl_folder_file(int folder, const char *name, int how);
 int cl_folder_has(int folder, const char *name);
 int cl_folder_remove(int folder, const char *name);
-/* Calls each with every name in it, in no order. */
-int cl_folder_each(int folder, void *context, void (*each)(void *context, const char *name));
 /* A descriptor, not blocking, that can be read once something in the folder has changed (inotify). */
 int cl_folder_watch(const char *path);
 
-/* flock(2); waits 0: -EAGAIN if another has it. */
+/* flock(2), which ends with the descriptor; waits 0: -EWOULDBLOCK if another process has it. */
 int cl_lock_file(int fd, int shared, int waits);
 int cl_unlock_file(int fd);
 int64_t cl_file_size(int fd);
 /* The same; -ENOENT: it has no name any more. */
 int64_t cl_linked_size(int fd);
-ssize_t cl_read_at(int fd, void *buffer, size_t count, int64_t offset);
-/* 0 or -errno: all of the bytes are written. */
-int cl_write_at(int fd, const void *bytes, size_t count, int64_t offset);
-int cl_cut_file(int fd, int64_t size);
-/* fdatasync; fsync, which a folder's names need. */
-int cl_flush_data(int fd);
+/* fsync, which a folder's names need. */
 int cl_flush_all(int fd);

@@ -20,8 +20,12 @@ enum {
     /* The same, and empty. */
     CL_OPEN_EMPTY = 3,
 };
-/* No link is followed (-ELOOP), and no device or FIFO waits. */
+/* No link is followed (-ELOOP): who may write to a folder must not lead elsewhere. No device or FIFO waits. */
 int cl_file_open(const char *path, int how);
+/* The same, by its name in an open folder; -ENXIO: it is no regular file. */
+int cl_folder_file(int folder, const char *name, int how);
+/* The descriptor, if it is one of a regular file; else it is closed, and this is -ENXIO. */
+int cl_file_regular(int fd);
 
 enum { CL_KIND_OTHER = 0, CL_KIND_FILE = 1, CL_KIND_DIRECTORY = 2 };
 struct cl_file_status {
@@ -33,7 +37,6 @@ struct cl_file_status {
 };
 /* Links are not followed. */
 int cl_file_status(const char *path, struct cl_file_status *out);
-uint32_t cl_effective_user(void);
 
 ssize_t cl_file_read(int fd, void *buffer, size_t count, int64_t offset);
 /* All of the bytes or an error, with part of them written perhaps. */
@@ -47,13 +50,12 @@ int cl_file_sync(int fd);
    later. NULL with an errno. */
 const void *cl_file_map(int fd, size_t size, int *error);
 void cl_file_unmap(const void *memory, size_t size);
-/* -EWOULDBLOCK: another process has it. Ends with the descriptor. */
-int cl_file_lock(int fd);
 
 int cl_directory_make(const char *path, int mode);
 int cl_directory_sync(const char *path);
 /* Names without `.` and `..`, in no order. */
 int cl_directory_names(const char *path, void *context, void (*take)(void *context, const char *name));
+int cl_folder_names(int folder, void *context, void (*take)(void *context, const char *name));
 /* Bytes that this process may still write on the file system of path. */
 int64_t cl_free_bytes(const char *path);
 

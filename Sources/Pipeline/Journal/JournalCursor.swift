@@ -59,7 +59,7 @@ package final class JournalCursor {
 
     private func openNext(_ each: (Item) -> Void) throws(JournalFault) -> Bool {
         while let next = try folder.files().first(where: { $0 > number }) {
-            let opened = cl_folder_file(folder.number, JournalFolder.name(next), Int32(CL_FILE_READ))
+            let opened = cl_folder_file(folder.number, JournalFolder.name(next), Int32(CL_OPEN_READ))
             // Removed meanwhile: the one behind it is there.
             if opened == -ENOENT { continue }
             guard opened >= 0 else {

@@ -91,7 +91,7 @@ final class JournalFolder {
         final class Found { var numbers: [UInt64] = [] }
         let found = Found()
         let failed = withExtendedLifetime(found) {
-            cl_folder_each(number, Unmanaged.passUnretained(found).toOpaque()) { context, name in
+            cl_folder_names(number, Unmanaged.passUnretained(found).toOpaque()) { context, name in
                 guard let context, let name, let number = JournalFolder.number(String(cString: name)) else { return }
                 Unmanaged<Found>.fromOpaque(context).takeUnretainedValue().numbers.append(number)
             }
@@ -136,7 +136,7 @@ final class JournalFile {
         var room = [UInt8](repeating: 0, count: Int(clamping: min(1 << 18, max(1, end - start))))
         while place < end {
             let wanted = Int(clamping: min(Int64(room.count), end - place))
-            let count = room.withUnsafeMutableBytes { cl_read_at(number, $0.baseAddress, wanted, place) }
+            let count = room.withUnsafeMutableBytes { cl_file_read(number, $0.baseAddress, wanted, place) }
             guard count >= 0 else { throw JournalFault(path, "read", error: Int32(clamping: -count)) }
             if count == 0 { return }
             place += Int64(count)
@@ -146,15 +146,15 @@ final class JournalFile {
 
     /// Writes at a place, where the file ends afterwards, and flushes it.
     func write(_ bytes: [UInt8], at place: Int64) throws(JournalFault) {
-        var failed = bytes.withUnsafeBytes { cl_write_at(number, $0.baseAddress, $0.count, place) }
+        var failed = bytes.withUnsafeBytes { cl_file_write(number, $0.baseAddress, $0.count, place) }
         if failed == 0, cl_file_size(number) > place + Int64(bytes.count) {
-            failed = cl_cut_file(number, place + Int64(bytes.count))
+            failed = cl_file_resize(number, place + Int64(bytes.count))
         }
-        if failed == 0 { failed = cl_flush_data(number) }
+        if failed == 0 { failed = cl_file_sync(number) }
         guard failed == 0 else { throw JournalFault(path, "write", error: -failed) }
     }
 
-    func cut(to size: Int64) { _ = cl_cut_file(number, size) }
+    func cut(to size: Int64) { _ = cl_file_resize(number, size) }
 }
 
 extension JournalFile {

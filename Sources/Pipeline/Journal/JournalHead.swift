@@ -52,7 +52,7 @@ package struct JournalHead: Equatable {
 
     static func read(_ folder: JournalFolder) throws(JournalFault) -> State {
         guard cl_folder_has(folder.number, name) == 1 else { return .absent }
-        let file = try folder.open(name, CL_FILE_READ)
+        let file = try folder.open(name, CL_OPEN_READ)
         var bytes: [UInt8] = []
         try file.read(from: 0, to: Int64(size) + 1) {
             bytes.append(contentsOf: $0)
@@ -64,7 +64,7 @@ package struct JournalHead: Equatable {
     /// Not flushed: after a loss of power it may be an older one, never a newer.
     func write(to file: JournalFile) throws(JournalFault) {
         let bytes = bytes
-        let failed = bytes.withUnsafeBytes { cl_write_at(file.number, $0.baseAddress, $0.count, 0) }
+        let failed = bytes.withUnsafeBytes { cl_file_write(file.number, $0.baseAddress, $0.count, 0) }
         guard failed == 0 else { throw JournalFault(file.path, "write", error: -failed) }
         if try file.size() > Int64(bytes.count) { file.cut(to: Int64(bytes.count)) }
     }

@@ -58,8 +58,8 @@ final class JournalStore {
     ///   - say: called on the writer's thread.
     init(in parent: String, _ limits: JournalLimits, say: @escaping (JournalNotice) -> Void) throws(JournalFault) {
         folder = try JournalFolder.make(in: parent)
-        lock = try folder.open(JournalFolder.lockName, CL_FILE_MAKE)
-        headFile = try folder.open(JournalHead.name, CL_FILE_MAKE)
+        lock = try folder.open(JournalFolder.lockName, CL_OPEN_MAKE)
+        headFile = try folder.open(JournalHead.name, CL_OPEN_MAKE)
         self.limits = limits
         self.say = say
     }
@@ -170,7 +170,7 @@ final class JournalStore {
         _ file: UInt64, after link: JournalLink, content: JournalHash?, why: String?
     ) throws(JournalFault) {
         let name = JournalFolder.name(file)
-        let made = try folder.open(name, CL_FILE_MAKE)
+        let made = try folder.open(name, CL_OPEN_MAKE)
         let (line, first) = link.next(.opened, time: cl_wall_clock()) { line in
             line.field("format", JournalLine.format)
             line.field("file", file)
@@ -222,7 +222,7 @@ final class JournalStore {
     }
 
     private func scan(_ number: UInt64) throws(JournalFault) -> Scanned {
-        let file = try folder.open(JournalFolder.name(number), CL_FILE_WRITE)
+        let file = try folder.open(JournalFolder.name(number), CL_OPEN_WRITE)
         let size = try file.size()
         var scan = JournalScan(after: nil)
         try file.read(from: 0, to: size) {

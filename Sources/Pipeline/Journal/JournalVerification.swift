@@ -78,13 +78,13 @@ package struct JournalVerification: Sendable {
         let take = { (isLocked: Bool) throws(JournalFault) -> Snapshot in
             var files: [(number: UInt64, file: JournalFile, size: Int64)] = []
             for number in try folder.files() {
-                let file = try folder.open(JournalFolder.name(number), CL_FILE_READ)
+                let file = try folder.open(JournalFolder.name(number), CL_OPEN_READ)
                 files.append((number, file, try file.size()))
             }
             return Snapshot(files: files, head: try JournalHead.read(folder), isLocked: isLocked)
         }
         guard cl_folder_has(folder.number, JournalFolder.lockName) == 1 else { return try take(false) }
-        return try folder.open(JournalFolder.lockName, CL_FILE_READ).lockedToRead(patience: patience, take)
+        return try folder.open(JournalFolder.lockName, CL_OPEN_READ).lockedToRead(patience: patience, take)
     }
 
     // MARK: The walk

@@ -26,10 +26,7 @@ extension ApplyRun {
             for entry in scope.entries { if let current = store.entry(entry).pointee.current { body(entry, current) } }
             return
         }
-        for shard in state.snapshot.table.pointee.shards {
-            guard let first = shard.pointee.all.baseAddress else { continue }
-            for index in 0..<shard.pointee.count { body(first[index].entry, first + index) }
-        }
+        state.snapshot.forEachTableRoute { body($0.pointee.entry, $0) }
     }
 
     private func isApplying(_ source: StateDocument.Source) -> Bool { part(of: source) != nil }

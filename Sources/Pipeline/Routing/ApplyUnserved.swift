@@ -13,13 +13,10 @@ extension ApplyRun {
         for index in versions.indices where !versions[index].isSpare && !isServed(versions[index]) {
             let version = versions[index]
             let (object, document) = (object(version), document(version))
-            let name = document.text.bytes(object.name)
             if hasFreed, document.source == .state { state.unsettled.insert(document.string(object.id)) }
             state.unserved.add(
                 document.string(object.id), document.source,
-                UnservedRoutes.Claim(
-                    name: name.isEmpty ? nil : NameKey(name, object.options.nameKind), port: object.port,
-                    isRaw: object.isRaw, env: parts[Int(version.part)].env(object.env)))
+                document.claim(object, env: parts[Int(version.part)].env(object.env)))
         }
     }
 
@@ -34,5 +31,16 @@ extension ApplyRun {
 
     func isServed(_ version: Version) -> Bool {
         version.node != Claims.none && claims.nodes[Int(version.node)].state == .isIn
+    }
+}
+
+extension StateDocument {
+    /// What a route asks for.
+    /// - Parameter env: its owner, as the routing state numbers it.
+    func claim(_ route: RouteObject, env: UInt32) -> UnservedRoutes.Claim {
+        let name = text.bytes(route.name)
+        return UnservedRoutes.Claim(
+            name: name.isEmpty ? nil : NameKey(name, route.options.nameKind), port: route.port, isRaw: route.isRaw,
+            env: env)
     }
 }

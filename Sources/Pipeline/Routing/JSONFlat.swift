@@ -52,16 +52,7 @@ struct JSONFlat {
     }
 
     @inline(__always) private mutating func space() {
-        while position < bytes.count {
-            switch bytes[position] {
-            case 0x20, 0x09, 0x0D: position &+= 1
-            case 0x0A:
-                position &+= 1
-                line &+= 1
-                lineStart = position
-            default: return
-            }
-        }
+        JSONText.skipSpace(bytes, &position, line: &line, lineStart: &lineStart)
     }
 
     /// What is between quotes, all of it as it stands there.

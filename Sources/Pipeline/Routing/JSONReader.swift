@@ -110,16 +110,7 @@ struct JSONReader {
     // MARK: Structure
 
     mutating func skipSpace() {
-        while position < bytes.count {
-            switch bytes[position] {
-            case 0x20, 0x09, 0x0D: position &+= 1
-            case 0x0A:
-                position &+= 1
-                line &+= 1
-                lineStart = position
-            default: return
-            }
-        }
+        JSONText.skipSpace(bytes, &position, line: &line, lineStart: &lineStart)
     }
 
     /// What comes next. Moves past white space only.

@@ -22,6 +22,22 @@ enum JSONText {
         return index
     }
 
+    /// White space between values, and where lines begin in it.
+    @inline(__always) static func skipSpace(
+        _ bytes: Bytes, _ position: inout Int, line: inout Int, lineStart: inout Int
+    ) {
+        while position < bytes.count {
+            switch bytes[position] {
+            case 0x20, 0x09, 0x0D: position &+= 1
+            case 0x0A:
+                position &+= 1
+                line &+= 1
+                lineStart = position
+            default: return
+            }
+        }
+    }
+
     /// The top bit of the first special byte is the lowest bit set; bits above it may be wrong.
     @inline(__always) private static func special(_ word: UInt64) -> UInt64 {
         let ones: UInt64 = 0x0101_0101_0101_0101

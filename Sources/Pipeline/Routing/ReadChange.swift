@@ -11,10 +11,6 @@ public struct TouchedObjects: Sendable {
         ids[kind, default: []].insert(Array(id))
     }
 
-    public var isEmpty: Bool { ids.isEmpty }
-    /// How many objects.
-    public var count: Int { ids.values.reduce(0) { $0 + $1.count } }
-
     func strings(_ kind: StateKind) -> [String] { (ids[kind] ?? []).map { String(decoding: $0, as: UTF8.self) } }
 }
 
@@ -46,11 +42,7 @@ struct ReadChange {
         guard let document = StateDocument.some(touched.ids, of: objects, seed: state.seed).document else { return }
         let env = { (symbol: UInt32) in state.symbols.intern(document.symbols.bytes(symbol)) ?? RouteEntry.none }
         for object in document.routes {
-            let name = document.text.bytes(object.name)
-            routes[document.string(object.id), default: []].append(
-                UnservedRoutes.Claim(
-                    name: name.isEmpty ? nil : NameKey(name, object.options.nameKind), port: object.port,
-                    isRaw: object.isRaw, env: env(object.env)))
+            routes[document.string(object.id), default: []].append(document.claim(object, env: env(object.env)))
         }
         for object in document.envs {
             let identity = EnvName(
@@ -80,54 +72,31 @@ extension StateDocument {
     static func some(
         _ ids: [StateKind: Set<[UInt8]>], of objects: some DesiredObjects, seed: HashSeed
     ) -> (document: StateDocument?, problems: RouteProblems) {
-        var text = DocumentText()
-        for kind in StateKind.allCases {
-            text.begin(kind)
-            // In order: what is said, and which numbers symbols get, is the same on every node.
-            for id in (ids[kind] ?? []).sorted(by: { $0.lexicographicallyPrecedes($1) }) {
-                id.withUnsafeBufferPointer { id in
-                    if let object = objects.text(kind, id) { text.add(object) }
+        document(seed) { add in
+            for kind in StateKind.allCases {
+                // In order: what is said, and which numbers symbols get, is the same on every node.
+                for id in (ids[kind] ?? []).sorted(by: { $0.lexicographicallyPrecedes($1) }) {
+                    if let object = id.withUnsafeBufferPointer({ objects.text(kind, $0) }) { add(kind, object) }
                 }
             }
-            text.end()
         }
-        return text.parse(seed: seed)
     }
 
     /// A document of all objects.
     static func all(
         of objects: some DesiredObjects, seed: HashSeed
     ) -> (document: StateDocument?, problems: RouteProblems) {
-        var text = DocumentText()
-        for kind in StateKind.allCases {
-            text.begin(kind)
-            objects.forEach(kind) { text.add($1) }
-            text.end()
+        document(seed) { add in
+            for kind in StateKind.allCases { objects.forEach(kind) { add(kind, $1) } }
         }
-        return text.parse(seed: seed)
-    }
-}
-
-/// The text of a document, list by list.
-private struct DocumentText {
-    private var bytes = Array("{\"format\":\"\(StateDocument.format)\"".utf8)
-    private var isFirst = true
-
-    mutating func begin(_ kind: StateKind) {
-        bytes += Array(",\"\(kind.list)\":[".utf8)
-        isFirst = true
     }
 
-    mutating func add(_ object: UnsafeRawBufferPointer) {
-        if !isFirst { bytes.append(UInt8(ascii: ",")) }
-        isFirst = false
-        bytes.append(contentsOf: object)
-    }
-
-    mutating func end() { bytes.append(UInt8(ascii: "]")) }
-
-    mutating func parse(seed: HashSeed) -> (document: StateDocument?, problems: RouteProblems) {
-        bytes.append(UInt8(ascii: "}"))
-        return bytes.withUnsafeBufferPointer { StateDocument.parse($0, seed: seed, hasPlaces: false) }
+    private static func document(
+        _ seed: HashSeed, _ fill: ((StateKind, UnsafeRawBufferPointer) -> Void) -> Void
+    ) -> (document: StateDocument?, problems: RouteProblems) {
+        var text = StateExport(revision: nil, actor: "")
+        fill { _ = text.add($0, $1) }
+        text.end()
+        return text.take().withUnsafeBufferPointer { parse($0, seed: seed, hasPlaces: false) }
     }
 }

@@ -12,7 +12,7 @@ package final class LinuxDisk: Disk {
             ? .file : found.kind == UInt32(CL_KIND_DIRECTORY) ? .directory : .other
         status.size = Int(clamping: found.size)
         status.mode = found.mode
-        status.isOurs = found.owner == cl_effective_user()
+        status.isOurs = found.owner == cl_user_id()
         status.links = found.links
         return failed
     }
@@ -33,7 +33,7 @@ package final class LinuxDisk: Disk {
 
     package func open(_ path: String, _ mode: DiskOpening) -> Int32 { cl_file_open(path, mode.rawValue) }
     package func close(_ file: Int32) { _ = cl_close(file) }
-    package func lock(_ file: Int32) -> Int32 { cl_file_lock(file) }
+    package func lock(_ file: Int32) -> Int32 { cl_lock_file(file, 0, 0) }
     package func read(_ file: Int32, _ buffer: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
         cl_file_read(file, buffer.baseAddress, buffer.count, Int64(offset))
     }

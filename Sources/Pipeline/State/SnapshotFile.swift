@@ -124,17 +124,10 @@ struct SnapshotHeader {
     var blocks: Int { (coveredEnd - StateFormat.snapshotHeader + StateFormat.block - 1) / StateFormat.block }
     var fileBytes: Int { coveredEnd + blocks * 4 }
 
-    private static let sumOffset = StateFormat.snapshotHeader - 4
     private static let countsOffset = 1024
 
     init(_ base: UnsafeRawPointer, fileBytes: Int) throws(FileFlaw) {
-        let bytes = UnsafeRawBufferPointer(start: base, count: SnapshotHeader.sumOffset)
-        guard base.number(0, as: UInt64.self) == StateFormat.magic,
-            base.number(12, as: UInt32.self) == StateFormat.Kind.snapshot.rawValue,
-            base.number(SnapshotHeader.sumOffset, as: UInt32.self) == checksum(bytes)
-        else { throw .damaged("its header does not match its checksum") }
-        let version = base.number(8, as: UInt32.self)
-        guard version <= StateFormat.version else { throw .newer(version) }
+        try StateFormat.check(UnsafeRawBufferPointer(start: base, count: StateFormat.snapshotHeader), .snapshot)
         number = base.number(16, as: UInt64.self)
         written = base.number(24, as: UInt64.self)
         secret = [UInt8](UnsafeRawBufferPointer(start: base + 32, count: 16))
@@ -172,11 +165,7 @@ struct SnapshotHeader {
     }
 
     func encoded() -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: StateFormat.snapshotHeader)
-        bytes.withUnsafeMutableBytes { to in
-            to.put(StateFormat.magic, at: 0)
-            to.put(StateFormat.version, at: 8)
-            to.put(StateFormat.Kind.snapshot.rawValue, at: 12)
+        StateFormat.header(.snapshot, bytes: StateFormat.snapshotHeader) { to in
             to.put(number, at: 16)
             to.put(written, at: 24)
             for (index, byte) in secret.prefix(16).enumerated() { to[32 + index] = byte }
@@ -186,10 +175,7 @@ struct SnapshotHeader {
             to.put(UInt64(slots), at: 72)
             to.put(sum, at: 80)
             for kind in 0..<256 { to.put(UInt64(counts[kind]), at: SnapshotHeader.countsOffset + kind * 8) }
-            let covered = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(to)[..<SnapshotHeader.sumOffset])
-            to.put(checksum(covered), at: SnapshotHeader.sumOffset)
         }
-        return bytes
     }
 
     /// Every block against its checksum.

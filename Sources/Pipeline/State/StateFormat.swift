@@ -26,12 +26,37 @@ enum StateFormat {
 
     /// The version of a file that begins with this header, if it is a newer one.
     static func newerVersion(_ header: UnsafeRawBufferPointer) -> UInt32? {
-        guard header.count >= 64, let base = header.baseAddress, base.number(0, as: UInt64.self) == magic,
-            base.number(header.count - 4, as: UInt32.self)
-                == checksum(UnsafeRawBufferPointer(rebasing: header[..<(header.count - 4)]))
-        else { return nil }
+        guard isWhole(header), let base = header.baseAddress else { return nil }
         let version = base.number(8, as: UInt32.self)
         return version > StateFormat.version ? version : nil
+    }
+
+    // MARK: Headers: magic u64 | version u32 | kind u32 | … | checksum u32
+
+    static func header(_ kind: Kind, bytes count: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        bytes.withUnsafeMutableBytes { to in
+            to.put(magic, at: 0)
+            to.put(version, at: 8)
+            to.put(kind.rawValue, at: 12)
+            fill(to)
+            to.put(checksum(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(to).dropLast(4))), at: count - 4)
+        }
+        return bytes
+    }
+
+    /// It is a header of this version, or an earlier one.
+    static func check(_ header: UnsafeRawBufferPointer, _ kind: Kind) throws(FileFlaw) {
+        guard isWhole(header), let base = header.baseAddress, base.number(12, as: UInt32.self) == kind.rawValue
+        else { throw .damaged("its header does not match its checksum") }
+        if let version = newerVersion(header) { throw .newer(version) }
+    }
+
+    private static func isWhole(_ header: UnsafeRawBufferPointer) -> Bool {
+        guard header.count >= 64, let base = header.baseAddress else { return false }
+        return base.number(0, as: UInt64.self) == magic
+            && base.number(header.count - 4, as: UInt32.self)
+                == checksum(UnsafeRawBufferPointer(rebasing: header.dropLast(4)))
     }
 
     @inline(__always) static func padded(_ count: Int) -> Int { (count &+ 7) & ~7 }

@@ -16,23 +16,14 @@ struct LogHeader {
     /// The sequence of its first entry. What earlier logs have from there on is void.
     var first: UInt64
 
-    private static let sumOffset = StateFormat.logHeader - 4
-
     func encoded() -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: StateFormat.logHeader)
-        bytes.withUnsafeMutableBytes { to in
-            to.put(StateFormat.magic, at: 0)
-            to.put(StateFormat.version, at: 8)
-            to.put(StateFormat.Kind.log.rawValue, at: 12)
+        StateFormat.header(.log, bytes: StateFormat.logHeader) { to in
             to.put(number, at: 16)
             to.put(written, at: 24)
             to.put(store, at: 32)
             to.put(alone, at: 40)
             to.put(first, at: 48)
-            let covered = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(to)[..<LogHeader.sumOffset])
-            to.put(checksum(covered), at: LogHeader.sumOffset)
         }
-        return bytes
     }
 
     init(number: UInt64, written: UInt64, store: UInt64, alone: UInt64, first: UInt64) {
@@ -47,13 +38,7 @@ struct LogHeader {
         guard bytes.count >= StateFormat.logHeader, let base = bytes.baseAddress else {
             throw .damaged("it ends within its header")
         }
-        guard base.number(0, as: UInt64.self) == StateFormat.magic,
-            base.number(12, as: UInt32.self) == StateFormat.Kind.log.rawValue,
-            base.number(LogHeader.sumOffset, as: UInt32.self)
-                == checksum(UnsafeRawBufferPointer(rebasing: bytes[..<LogHeader.sumOffset]))
-        else { throw .damaged("its header does not match its checksum") }
-        let version = base.number(8, as: UInt32.self)
-        guard version <= StateFormat.version else { throw .newer(version) }
+        try StateFormat.check(UnsafeRawBufferPointer(rebasing: bytes[..<StateFormat.logHeader]), .log)
         number = base.number(16, as: UInt64.self)
         written = base.number(24, as: UInt64.self)
         store = base.number(32, as: UInt64.self)
