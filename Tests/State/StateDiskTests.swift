@@ -141,7 +141,7 @@ struct StateDiskTests {
         }
         unlink(folder.store + "/reserve")
         // Killed in the middle of an entry.
-        let log = Glibc.open(folder.store + "/log.1", O_WRONLY | O_APPEND)
+        let log = Glibc.open(folder.store + "/log.2", O_WRONLY | O_APPEND)
         let block = [UInt8](repeating: 1, count: 4096)
         write(log, block, 100)
         close(log)
@@ -188,7 +188,7 @@ struct StateDiskTests {
             #expect(try over.value())
             #expect(store.adoptCompaction()?.event == "state_compacted")
             #expect(store.read() == (model, nil))
-            #expect(store.figures.snapshotNumber == 2)
+            #expect(store.figures.snapshotNumber == 3)
         }
         let (store, notices) = try open(folder.store)
         #expect(notices == [] && store.read().contents == model)

@@ -16,6 +16,10 @@ public enum StateFault: Error, Equatable, Sendable {
     case tooLarge(path: String, what: String)
     /// A whole replacement may or may not be on disk: nothing is changed any more until the store is opened again.
     case uncertain(path: String, error: Int32)
+    /// Another directory is in its place, or none.
+    case displaced(path: String)
+    /// Its files were damaged under way, and could not be made whole: nothing is changed until it is opened again.
+    case spoiled(path: String, what: String)
     /// A record that no store takes: the caller's mistake.
     case unfit(what: String)
 
@@ -41,6 +45,13 @@ public enum StateFault: Error, Equatable, Sendable {
         case .uncertain(let path, let error):
             return "\(path): it is not known whether a replaced state is on disk: \(errorName(error)); "
                 + "what is in force stays, changes are refused; check the disk and restart"
+        case .displaced(let path):
+            return "\(path): the directory was moved away, or another one is in its place; nothing was changed, and "
+                + "changes are refused; put it back, or restart the node"
+        case .spoiled(let path, let what):
+            return
+                "\(path): \(what); what is in force stays, changes are refused; restart the node: it begins with the "
+                + "last whole state"
         case .unfit(let what): return what
         }
     }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// What stands in a store's directory, by name. Others' files are none of ours.
@@ -8,6 +9,7 @@ struct StateFiles {
     private(set) var unfinished: [String] = []
     /// What was set aside, the oldest first.
     private(set) var aside: [String] = []
+    private var hasHead = false
 
     /// The highest number of any of them.
     var last: UInt64 { max(snapshots.last ?? 0, logs.last ?? 0) }
@@ -24,7 +26,8 @@ struct StateFiles {
 
     /// Whose they are.
     func check(_ place: StatePlace) throws(StateFault) {
-        for name in snapshots.map({ "snapshot.\($0)" }) + logs.map({ "log.\($0)" }) + unfinished {
+        let head = hasHead ? [StateHead.name] : []
+        for name in snapshots.map({ "snapshot.\($0)" }) + logs.map({ "log.\($0)" }) + unfinished + head {
             try place.checkFile(name)
         }
     }
@@ -32,7 +35,9 @@ struct StateFiles {
     private static func stamp(_ name: String) -> Substring { name.drop { $0 != "-" } }
 
     private mutating func sort(_ name: String) {
-        if name.hasSuffix(".new"), Self.number(name.dropLast(4)) != nil {
+        if name == StateHead.name {
+            hasHead = true
+        } else if name.hasSuffix(".new"), Self.number(name.dropLast(4)) != nil {
             unfinished.append(name)
         } else if let (isLog, number) = Self.number(name[...]) {
             if isLog { logs.append(number) } else { snapshots.append(number) }
@@ -85,5 +90,19 @@ extension StatePlace {
         guard status.mode & 0o077 == 0 else {
             throw .foreign(path: path, what: "others may use it: its mode is 0\(String(status.mode, radix: 8))")
         }
+    }
+
+    /// `log.7.damaged-20261130T050000Z`, or with a number behind it.
+    func freeName(_ name: String) throws(StateFault) -> String {
+        var stamp = [CChar](repeating: 0, count: 17)
+        cl_utc_stamp(Int64(clamping: cl_wall_clock() / 1_000_000_000), &stamp)
+        let text = String(decoding: stamp.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let aside = "\(name).damaged-\(text)"
+        for count in 1...1000 {
+            let candidate = count == 1 ? aside : "\(aside)-\(count)"
+            var status = DiskStatus()
+            if disk.status(path(candidate), &status) == -ENOENT { return candidate }
+        }
+        throw .failed(path: path(aside), doing: "finding a free name", error: EEXIST)
     }
 }

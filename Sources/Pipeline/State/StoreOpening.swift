@@ -23,7 +23,13 @@ extension StateStore {
             var reserve = StateReserve(directory: place.directory, bytes: place.settings.reserveBytes, place.disk)
             let (opened, notices) = try place.recover(seed, &reserve)
             reserve.take()
-            return (StateStore(opened, lock: lock, reserve: reserve, place), waited + notices)
+            let head = StateHead(place, secret: opened.base.header.secret)
+            var status = DiskStatus()
+            let failed = place.disk.status(place.directory, &status)
+            guard failed >= 0 else { throw StateFault.of(place.directory, "looking at it", failed) }
+            let store = StateStore(
+                opened, lock: lock, reserve: reserve, head: head, folder: status.identity, place)
+            return (store, waited + notices)
         } catch {
             place.disk.close(lock)
             throw error
