@@ -33,6 +33,19 @@ struct BackendFilterTests {
         #expect(ports(run) == [8443])
     }
 
+    @Test("R30: a route of a suspended env is found, and gets no backend; nor when a choice is made again")
+    func suspended() throws {
+        var run = FilterHarness()
+        var fake = FakeRoute("rt_1", hosts: ["app.example.com"])
+        fake.isSuspended = true
+        let route = run.routes.add(fake)
+        name("app.example.com", &run)
+        let (verdict, text) = try run.run(BackendFilter.self)
+        #expect(reason(verdict) == "backend.suspended node")
+        #expect(text == "route rt_1 of env org_1/app_1/env_1: the env, or its org, is suspended")
+        #expect(run.facts.route == route && run.facts.candidates.count == 0)
+    }
+
     @Test("R6: an unknown name has no route, even where there is only one")
     func unknown() throws {
         var run = FilterHarness()

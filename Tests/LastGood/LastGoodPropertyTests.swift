@@ -20,7 +20,13 @@ struct LastGoodPropertyTests {
 
     private func envText(_ id: String, _ random: inout SplitMix64) -> String {
         let ipv4 = one(in: 3, &random) ? "\"192.0.2.\(Int.random(in: 1...2, using: &random))\"" : "null"
-        return "{\"env_id\":\"\(id)\",\"app_id\":\"app\",\"org_id\":\"org\",\"ipv4_address\":\(ipv4)}"
+        return "{\"env_id\":\"\(id)\",\"app_id\":\"app\",\"org_id\":\"org\",\"ipv4_address\":\(ipv4),"
+            + "\"suspended\":\(one(in: 4, &random))}"
+    }
+
+    private func orgText(_ random: inout SplitMix64) -> String {
+        let suspended = ["true", "false", "false", "7"].randomElement(using: &random) ?? "false"
+        return "{\"org_id\":\"org\",\"suspended\":\(suspended)}"
     }
 
     private func routeText(_ id: String, _ random: inout SplitMix64) -> String {
@@ -61,10 +67,13 @@ struct LastGoodPropertyTests {
             let id = env(&random)
             world.set(.env, id, one(in: 4, &random) ? nil : envText(id, &random))
         }
+        if one(in: 6, &random) { world.set(.org, "org", one(in: 3, &random) ? nil : orgText(&random)) }
         world.revision += 1
     }
 
-    private func served(_ state: RoutingState) -> [String] { state.snapshot.listing().map { "\($0)" }.sorted() }
+    private func served(_ state: RoutingState) -> [String] {
+        state.snapshot.listing().map { "\($0)" }.sorted() + ["\(state.suspended)"]
+    }
 
     @Test(
         "a node that is told by changes, killed and started serves what one does that is told everything",

@@ -28,6 +28,8 @@ struct ChangePropertyTests {
         var paths = false
         /// `when_alpn` and `when_protocol`.
         var conditions = 0
+        /// Suspended envs and orgs.
+        var suspended = 0
     }
 
     private struct World {
@@ -89,6 +91,11 @@ struct ChangePropertyTests {
             let count = one(in: 3, &random) ? 0 : one(in: mix.twins, &random) ? 2 : 1
             world.set(.env, id, (0..<count).map { _ in envText(id, mix, &random) })
         }
+        if one(in: mix.suspended, &random) {
+            let id = Self.orgs.randomElement(using: &random) ?? "org"
+            let count = one(in: 3, &random) ? 0 : one(in: mix.twins, &random) ? 2 : 1
+            world.set(.org, id, (0..<count).map { _ in orgText(id, mix, &random) })
+        }
         for _ in 0..<(mix.instances > 0 ? Int.random(in: 0...mix.instances, using: &random) : 0) {
             let id = "i\(Int.random(in: 0..<7, using: &random))"
             let count = one(in: 4, &random) ? 0 : one(in: mix.twins, &random) ? 2 : 1
@@ -102,9 +109,18 @@ struct ChangePropertyTests {
         return one(in: mix.bad, &random) ? text.replacing("\"claimed\": ", with: "\"claimed\": \"x\", \"was\": ") : text
     }
 
+    private static let orgs = ["org", "other_org"]
+
+    private func orgText(_ id: String, _ mix: Mix, _ random: inout SplitMix64) -> String {
+        let text = orgObject(id, suspended: Bool.random(using: &random))
+        return one(in: mix.bad, &random) ? text.replacing("suspended\": ", with: "suspended\": 1, \"was\": ") : text
+    }
+
     private func envText(_ id: String, _ mix: Mix, _ random: inout SplitMix64) -> String {
         let ipv4 = one(in: 2, &random) ? ["192.0.2.1", "192.0.2.2"].randomElement(using: &random) : nil
-        let text = envObject(id, ipv4: ipv4, app: one(in: 3, &random) ? "other" : "app")
+        let text = envObject(
+            id, ipv4: ipv4, app: one(in: 3, &random) ? "other" : "app",
+            org: one(in: mix.suspended, &random) ? "other_org" : "org", suspended: one(in: mix.suspended, &random))
         return one(in: mix.bad, &random) ? text.replacing("org_id", with: "org") : text
     }
 
@@ -159,12 +175,24 @@ struct ChangePropertyTests {
         state.envs.values.map { "\($0.path) \($0.sources) \($0.ipv4.map(\.description) ?? "-")" }.sorted()
     }
 
+    /// R30: by name, and as lookups and instances of this node see it.
+    private func suspended(_ state: RoutingState) -> [String] {
+        var found = state.suspended.orgs.map { "org \($0)" } + state.suspended.envs.map { "env \($0)" }
+        state.snapshot.visitAll { route, _ in
+            if state.snapshot.handle.isSuspended(route) { found.append("route \(route.pointee.id.string)") }
+        }
+        for identity in state.snapshot.instances.identities where identity.pointee.isSuspended {
+            found.append("instance \(identity.pointee.id.string)")
+        }
+        return found
+    }
+
     private func local(_ state: RoutingState) -> [String] {
         state.localInstances.map { "\($0.id) \($0.org)/\($0.app)/\($0.env) \($0.addresses)" }
     }
 
     private func compare(_ state: RoutingState, _ whole: RoutingState, _ run: Comment) -> Bool {
-        let pairs: [(RoutingState) -> [String]] = [served, records, owners, waiting, envs, local]
+        let pairs: [(RoutingState) -> [String]] = [served, records, owners, waiting, envs, local, suspended]
         for read in pairs {
             let (mine, theirs) = (Set(read(state)), Set(read(whole)))
             guard mine != theirs else { continue }
@@ -198,6 +226,7 @@ struct ChangePropertyTests {
         Mix(envs: 2, instances: 3), Mix(twins: 4, bad: 5, envs: 3, instances: 2),
         Mix(wildcards: 2, raw: 3, twins: 5, bad: 6, envs: 3, instances: 2, paths: true),
         Mix(raw: 4, bad: 8, envs: 4, conditions: 2),
+        Mix(twins: 4, bad: 4, envs: 2, instances: 2, suspended: 2),
     ]
 
     @Test("what a change leaves is what the whole document would, step by step", arguments: 0..<200)

@@ -137,7 +137,7 @@ extension World {
             return
         case .backendsFull:
             if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }
-        case .instanceDrained, .routeRemoved:
+        case .instanceDrained, .routeRemoved, .suspended:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
         case .idleTimeout:
             let timeout = scenario.idleTimeout

@@ -84,7 +84,7 @@ struct ChainPlan {
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
 struct Scenario {
-    enum Order { case update, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, memory }
+    enum Order { case update, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, suspend, memory }
 
     let seed: UInt64
     var settings = NodeSettings()
@@ -180,7 +180,7 @@ struct Scenario {
             orders.append((Scenario.moment(&random), .update))
         }
         if random.chance(25) {
-            let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute]
+            let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute, .suspend]
             for _ in 0..<random.pick(1...3) { orders.append((Scenario.moment(&random), random.pick(changes))) }
         }
         if random.chance(15) { for _ in 0..<2 { orders.append((Scenario.moment(&random), .memory)) } }

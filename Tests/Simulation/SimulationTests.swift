@@ -91,7 +91,7 @@ struct SimulationTests {
             .tooManyConnections, .noSniffBuffer, .noDescriptor, .noPort, .drainDeadline, .noBackend,
             .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull, .routeChanged, .unrouted, .memoryShort,
             .abandoned, .kernelMemory,
-            .connectForbidden, .idleTimeout, .queueAbandoned, .noSource, .crowdedOut,
+            .connectForbidden, .idleTimeout, .queueAbandoned, .noSource, .crowdedOut, .suspended,
         ]
         for reason in expected where total.reasons[reason.rawValue, default: 0] == 0 {
             Issue.record("no seed ends as \(reason)")

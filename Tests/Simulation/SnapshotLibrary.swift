@@ -37,7 +37,9 @@ final class SnapshotLibrary {
         turns.initialize(to: GroupCell())
         for i in 0..<TablePlan.kinds {
             let text = SnapshotLibrary.text
-            (owners.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteOwner(org: text, app: text, env: text))
+            (owners.baseAddress.unsafelyUnwrapped + i).initialize(
+                to: RouteOwner(
+                    org: text, app: text, env: text, tenant: TenantNumbers(env: UInt32(i), org: UInt32(i))))
             (cells.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteCell(id: text))
         }
     }

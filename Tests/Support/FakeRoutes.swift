@@ -17,6 +17,7 @@ package struct FakeRoute {
     package var client: ClientProtocol?
     package var balance: Balance?
     package var maxConnections: UInt32 = 0
+    package var isSuspended = false
     /// Its `backends` block; empty: none.
     package var group = ""
     package var groupMaxConnections: UInt32 = 0
@@ -68,7 +69,9 @@ package final class FakeRoutes {
     @discardableResult package func add(_ fake: FakeRoute) -> UnsafePointer<Route> {
         let owner = UnsafeMutablePointer<RouteOwner>.allocate(capacity: 1)
         owner.initialize(
-            to: RouteOwner(org: FrozenText(fake.org), app: FrozenText(fake.app), env: FrozenText(fake.env)))
+            to: RouteOwner(
+                org: FrozenText(fake.org), app: FrozenText(fake.app), env: FrozenText(fake.env),
+                tenant: fake.isSuspended ? Lookup.suspended : .unknown))
         let cells = UnsafeMutablePointer<BackendCell>.allocate(capacity: max(1, fake.backends.count))
         for index in fake.backends.indices {
             (cells + index).initialize(to: BackendCell(FilterHarness.endpoint(fake.backends[index])))
@@ -107,6 +110,9 @@ package final class FakeRoutes {
     }
 
     private enum Lookup: RouteLookup {
+        static let suspended = TenantNumbers(env: 1, org: 1)
+        static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool { tenant == suspended }
+
         static func named(
             _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
         ) -> UnsafePointer<Route>? {

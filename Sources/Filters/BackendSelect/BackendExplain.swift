@@ -3,6 +3,10 @@ import Pipeline
 extension BackendFilter {
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard settings.direct == .no else {
+            if verdict == .refuse(Refusal.suspended.rawValue), let identity = view.facts.identity {
+                return
+                    "instance \(identity.pointee.id.string): env \(identity.pointee.owner.path), or its org, is suspended"
+            }
             let whose = settings.direct == .fromClient ? "the instance's own address" : "an address of this host"
             return "is relayed to \(view.facts.destination.endpoint), from \(whose)"
         }
@@ -13,6 +17,7 @@ extension BackendFilter {
         if verdict == .refuse(Refusal.proxyMismatch.rawValue) {
             return "\(found) and its backends disagree about the PROXY header, or the pipeline can't write one"
         }
+        if verdict == .refuse(Refusal.suspended.rawValue) { return "\(found): the env, or its org, is suspended" }
         let backends = route.pointee.backends
         guard !backends.isEmpty else {
             return "\(found) has no backend: no instance is ready, or no name has an address"

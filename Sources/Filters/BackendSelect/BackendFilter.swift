@@ -40,6 +40,7 @@ public enum BackendFilter: Filter {
             groupFull
         case routeQueueFull, routeQueueTimeout, groupQueueFull, groupQueueTimeout, backendsQueueFull,
             backendsQueueTimeout, sourceFamily
+        case suspended
     }
 
     public static let descriptor = FilterDescriptor(
@@ -139,6 +140,9 @@ public enum BackendFilter: Filter {
             ReasonSpec(
                 "source_family", .node,
                 "No backend is of a family that `source` has: with `source client`, the client's."),
+            ReasonSpec(
+                "suspended", .node,
+                "The env of the route, or of the sending instance, is suspended, or its org."),
         ],
         endings: [
             .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",
@@ -262,12 +266,17 @@ public enum BackendFilter: Filter {
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard settings.direct == .no else {
+            if view.facts.identity?.pointee.isSuspended == true { return .refuse(Refusal.suspended.rawValue) }
             if settings.idleTimeout > .zero { effects.setIdleTimeout(settings.idleTimeout) }
             effects.connectDirectly(
                 settings.direct, timeout: settings.directTimeout, unreachableFor: settings.unreachableFor)
             return .next
         }
         guard let route = lookUp(settings, view) else { return .refuse(Refusal.noRoute.rawValue) }
+        guard !view.routes.isSuspended(route) else {
+            effects.setRoute(route, candidates: BackendCandidates())
+            return .refuse(Refusal.suspended.rawValue)
+        }
         guard !route.pointee.flags.contains(.proxyMismatch) else {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(Refusal.proxyMismatch.rawValue)
@@ -287,6 +296,10 @@ public enum BackendFilter: Filter {
         _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict {
+        guard !view.routes.isSuspended(route) else {
+            effects.setCandidates(BackendCandidates())
+            return .refuse(Refusal.suspended.rawValue)
+        }
         // Of the newest routes, as the choice is.
         effects.setSource(source(of: route, settings))
         let choice = choose(route, settings, &state, view)

@@ -129,6 +129,7 @@ final class RoutesReport {
         if let condition = row.condition { line.field("when", condition.text) }
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
         line.field("balance", route.balance?.name)
+        if table.handle.isSuspended(row.route) { line.field("suspended", true) }
         let group = route.group.pointee
         if !group.cell.pointee.name.buffer.isEmpty { line.field("group", group.cell.pointee.name.string) }
         if group.maxConnections > 0 {
@@ -176,9 +177,10 @@ final class RoutesReport {
         let group = route.group.pointee.cell.pointee.name
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         let queued = RoutesReport.queue(route).map { $0.waiting > 0 ? " +\($0.waiting) queued" : "" } ?? ""
+        let standing = table.handle.isSuspended(row.route) ? " suspended" : ""
         return [
             row.id, name(row), "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
-            (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(route),
+            (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(route) + standing,
             "\(connections.active)\(limit)\(queued)",
             "\(connections.all)",
             "\(cell.pointee.bytesToUpstream.load(ordering: .relaxed))",

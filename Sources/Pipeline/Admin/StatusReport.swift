@@ -93,6 +93,7 @@ struct StatusReport {
         LogReport(node.writer).write(&line)
         JournalReport(node.journal)?.write(&line)
         DesiredStateReport(node.desired)?.write(&line)
+        SuspensionReport(node.routing).write(&line)
         if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
         line.list("names", node.names.statuses, StatusReport.write)
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }
@@ -218,6 +219,7 @@ struct StatusReport {
             text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
         }
+        text += SuspensionReport(node.routing).text
         for problem in problems { text += "problem: \(problem)\n" }
         for warning in node.interception?.report.warnings ?? [] { text += "warning: \(warning)\n" }
         text += "\n" + workersText + "\n" + listenersText

@@ -74,6 +74,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case queueAbandoned
     case noSource
     case crowdedOut
+    case suspended
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -123,6 +124,7 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .queueAbandoned: ("connect.queue_abandoned", .client)
         case .noSource: ("connect.no_source", .node)
         case .crowdedOut: ("limits.queued", .node)
+        case .suspended: ("drain.suspended", .node)
         }
     }
 }

@@ -56,10 +56,12 @@ public struct RouteOwner: ~Copyable {
     public let users = ReservationCount()
     /// Identifies this object for the life of the process; never reused.
     public let number: UInt32
+    public let tenant: TenantNumbers
 
     private static let numbers = Atomic<UInt32>(0)
 
-    public init(org: FrozenText, app: FrozenText, env: FrozenText) {
+    public init(org: FrozenText, app: FrozenText, env: FrozenText, tenant: TenantNumbers = .unknown) {
+        self.tenant = tenant
         self.org = org
         self.app = app
         self.env = env
@@ -143,6 +145,12 @@ public protocol RouteLookup {
     /// The only route at `destination`, with or without a name (R6). Nil: none, or several, or one that asks for more than
     /// a name.
     static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>?
+    /// R30: routes of this env get no connection.
+    static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool
+    /// Whose dedicated address that is (R9); nil: nobody's.
+    static func owner(
+        ofDedicated destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<RouteOwner>?
 }
 
 /// For a table of routes without conditions.
@@ -154,6 +162,14 @@ extension RouteLookup {
     public static func speaking(
         _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> UnsafePointer<Route>? { nil }
+}
+
+/// For a table without envs.
+extension RouteLookup {
+    public static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool { false }
+    public static func owner(
+        ofDedicated destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<RouteOwner>? { nil }
 }
 
 /// A route table as filters see it. Trivially copyable; valid for the call in which a filter is given it.
@@ -182,5 +198,15 @@ public struct RouteTableHandle: @unchecked Sendable {
     }
     public func sole(at destination: DestinationAddress) -> UnsafePointer<Route>? {
         lookup.sole(at: destination, in: table)
+    }
+    /// R30: the route gets no connection, because its env or that's org is suspended.
+    public func isSuspended(_ route: UnsafePointer<Route>) -> Bool {
+        lookup.isSuspended(route.pointee.owner.pointee.tenant, in: table)
+    }
+    /// R30: the address is a suspended env's own (R9).
+    public func isSuspended(at destination: DestinationAddress) -> Bool {
+        lookup.owner(ofDedicated: destination, in: table).map {
+            lookup.isSuspended($0.pointee.tenant, in: table)
+        } ?? false
     }
 }

@@ -106,7 +106,7 @@ package struct ProbeTargets: @unchecked Sendable {
         table.visitAll { place, _ in
             let route = place.pointee
             // Its backends get no connections, and what they expect is unknown.
-            guard !route.flags.contains(.proxyMismatch) else { return }
+            guard !route.flags.contains(.proxyMismatch), !table.handle.isSuspended(place) else { return }
             guard let use = use(of: route, entrances, program) else { return }
             let key = GroupUse(
                 group: route.group, usesProxy: route.flags.contains(.proxyHeader),

@@ -58,7 +58,9 @@ package struct ProxyWatch {
         let source = ProbeTargets.sources(in: program)
         var seen: Set<UnsafePointer<BackendGroup>> = []
         table.visitAll { route, _ in
-            if route.pointee.flags.intersection([.proxyHeader, .proxyMismatch]) == .proxyHeader {
+            if route.pointee.flags.intersection([.proxyHeader, .proxyMismatch]) == .proxyHeader,
+                !table.handle.isSuspended(route)
+            {
                 if seen.insert(route.pointee.group).inserted {
                     sources[route.pointee.group] = source(route.pointee)
                 }

@@ -111,7 +111,8 @@ extension ChangeClosure {
         var envs = Set(scope.envs.map { Array(state.symbols.bytes($0)) })
         if scope.assignsAddresses { envs.formUnion(state.ipv4Wishes.map { Array(state.symbols.bytes($0)) }) }
         return [
-            .env: envs, .instance: Set(scope.instances.map { Array($0.utf8) }),
+            .org: Set(scope.orgs.map { Array($0.utf8) }), .env: envs,
+            .instance: Set(scope.instances.map { Array($0.utf8) }),
             .route: Set(scope.routes.map { Array($0.utf8) }),
             .hostname: Set(scope.hostnames.filter { $0.kind != .client }.map { Array($0.whole.utf8) }),
         ]

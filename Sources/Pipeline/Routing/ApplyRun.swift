@@ -68,6 +68,8 @@ final class ApplyRun {
     var unclearEnvs: Set<UInt32> = []
     /// Envs with several, different objects in the state document.
     var twinEnvs: Set<UInt32> = []
+    /// Orgs whose object can't be used.
+    var unreadOrgs: Set<String> = []
     /// By env: the sources that have it, and whether it has a dedicated address.
     var knownEnvs: [UInt8] = []
     let book: NameBook
@@ -104,6 +106,8 @@ final class ApplyRun {
 
     func run() -> ApplyReport {
         applyEnvs()
+        applyOrgs()
+        settleSuspension()
         if let part = part(of: .state) {
             if scope?.assignsAddresses ?? true { assignAddresses(part) }
             applyInstances(part)

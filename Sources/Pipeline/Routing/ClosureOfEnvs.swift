@@ -3,6 +3,9 @@ import Pipeline
 /// Envs that come, go or are renamed, and instances: what else they reach.
 extension ChangeClosure {
     mutating func findEnvs() {
+        scope.orgs = change.orgs
+        // R30: identities say whether they are suspended.
+        if !change.orgs.isEmpty || !change.envs.isEmpty, !state.instances.here.isEmpty { scope.assignsSources = true }
         for (env, objects) in change.envs {
             let known = state.envs[env]
             scope.envs.insert(env)

@@ -10,10 +10,13 @@ public struct RouteDrain: @unchecked Sendable {
         case backend(UnsafePointer<BackendCell>)
         /// Connections of this route.
         case route(UnsafePointer<RouteCell>)
+        /// R30: connections of this env's routes and instances, or of this org's, by ``TenantNumbers``.
+        case env(UInt32)
+        case org(UInt32)
     }
 
     public let target: Target
-    /// For people: `[fd00::10]:8443`, or the route's id.
+    /// For people: `[fd00::10]:8443`, or the id of the route or org, or the env's path.
     public let name: String
     /// The grace period, from the apply that asked.
     public let grace: TimeSpan
@@ -26,9 +29,11 @@ struct DrainList {
     /// `on_delete` `drain`.
     static let routeGraceSeconds: UInt32 = 30
 
-    private enum Hold {
+    private enum Hold: Hashable {
         case backend(Endpoint)
         case entry(UInt32)
+        /// Nothing of this store.
+        case tenant(env: UInt32?, org: UInt32?)
     }
     private var drains: [(drain: RouteDrain, hold: Hold)] = []
 
@@ -50,6 +55,27 @@ struct DrainList {
         drains.append((drain, .entry(entry)))
     }
 
+    /// R30: at once.
+    mutating func add(_ tenant: RouteDrain.Target, name: String, apply: UInt64) {
+        guard let hold = DrainList.hold(tenant) else { return }
+        drains.append((RouteDrain(target: tenant, name: name, grace: .zero, apply: apply), hold))
+    }
+
+    /// They are suspended no longer.
+    mutating func cancel(tenants: [RouteDrain.Target], _ store: RouteStore) {
+        guard !drains.isEmpty, !tenants.isEmpty else { return }
+        let gone = Set(tenants.compactMap(DrainList.hold))
+        remove(store) { gone.contains($0.hold) }
+    }
+
+    private static func hold(_ target: RouteDrain.Target) -> Hold? {
+        switch target {
+        case .env(let env): .tenant(env: env, org: nil)
+        case .org(let org): .tenant(env: nil, org: org)
+        case .backend, .route: nil
+        }
+    }
+
     /// Instances at these addresses are ready (again).
     mutating func cancel(addresses: Set<IPAddress>, _ store: RouteStore) {
         guard !drains.isEmpty else { return }
@@ -68,6 +94,7 @@ struct DrainList {
             switch item.hold {
             case .backend(let endpoint): store.releaseCell(endpoint)
             case .entry(let entry): store.release(entry: entry)
+            case .tenant: break
             }
         }
     }

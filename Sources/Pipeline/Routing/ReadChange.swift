@@ -29,6 +29,7 @@ struct ReadChange {
 
     /// By id, each object that has it.
     private(set) var routes: [String: [UnservedRoutes.Claim]] = [:]
+    private(set) var orgs: Set<String> = []
     private(set) var envs: [UInt32: [Env]] = [:]
     private(set) var instances: [String: [Instance]] = [:]
     private(set) var hostnames: Set<NameKey> = []
@@ -37,6 +38,7 @@ struct ReadChange {
     init(_ touched: TouchedObjects, _ objects: some DesiredObjects, _ state: RoutingState) {
         for id in touched.strings(.route) { routes[id] = [] }
         for id in touched.strings(.instance) { instances[id] = [] }
+        orgs = Set(touched.strings(.org))
         for id in touched.strings(.env) { if let env = state.symbols.intern(id) { envs[env] = [] } }
         hostnames = Set(touched.strings(.hostname).map { NameKey($0) })
         guard let document = StateDocument.some(touched.ids, of: objects, seed: state.seed).document else { return }

@@ -98,8 +98,8 @@ struct OwnerBox: ~Copyable {
     /// First: routes point to it.
     let owner: RouteOwner
     var references = 1
-    init(org: String, app: String, env: String) {
-        owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env))
+    init(org: String, app: String, env: String, _ tenant: TenantNumbers) {
+        owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env), tenant: tenant)
     }
     deinit { owner.deallocateTexts() }
 }

@@ -328,10 +328,12 @@ public final class RouteStore {
         release(UnsafeMutableRawPointer(mutating: backends).assumingMemoryBound(to: BackendBox.self))
     }
 
-    func makeOwner(org: String, app: String, env: String) -> UnsafeMutablePointer<OwnerBox> {
+    func makeOwner(
+        org: String, app: String, env: String, _ tenant: TenantNumbers
+    ) -> UnsafeMutablePointer<OwnerBox> {
         allocated()
         let box = UnsafeMutablePointer<OwnerBox>.allocate(capacity: 1)
-        box.initialize(to: OwnerBox(org: org, app: app, env: env))
+        box.initialize(to: OwnerBox(org: org, app: app, env: env, tenant))
         return box
     }
 
@@ -352,7 +354,8 @@ public final class RouteStore {
         identity.initialize(
             to: InstanceIdentity(
                 number: number, id: FrozenText(instance.id), env: FrozenText(instance.env),
-                app: FrozenText(instance.app), org: FrozenText(instance.org)))
+                app: FrozenText(instance.app), org: FrozenText(instance.org), tenant: instance.tenant,
+                isSuspended: instance.isSuspended))
         return identity
     }
 

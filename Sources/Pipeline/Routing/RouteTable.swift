@@ -20,6 +20,10 @@ struct RouteTable: RouteLookup {
     /// Some route asks for more than a name.
     let hasConditions: Bool
     let dedicated: DedicatedTable
+    /// R30: numbers of suspended envs, in order.
+    let suspended: FrozenArray<UInt32>
+
+    static let noneSuspended = FrozenArray<UInt32>(viewing: UnsafeMutableBufferPointer(start: nil, count: 0))
 
     static func hash(_ name: Bytes, _ kind: KeyKind, port: UInt16, seed: HashSeed) -> UInt64 {
         // A raw route has no name: its port is its key. A name's ports share one hash, see ``Claims/portsPerName``.
@@ -123,6 +127,18 @@ struct RouteTable: RouteLookup {
         return nil
     }
 
+    public static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool {
+        let suspended = table.assumingMemoryBound(to: RouteTable.self).pointee.suspended
+        return !suspended.isEmpty && suspended.hasSorted(tenant.env)
+    }
+
+    public static func owner(
+        ofDedicated destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<RouteOwner>? {
+        let table = table.assumingMemoryBound(to: RouteTable.self)
+        return table.pointee.dedicated.isEmpty ? nil : table.pointee.dedicated.find(destination.endpoint)?.owner
+    }
+
     /// Spreads neighbouring ports; no key needed, there are only 65,535 of them.
     @inline(__always) static func home(_ port: UInt16) -> Int { Int((UInt32(port) &* 0x9E37_79B1) &>> 12) }
 
@@ -159,9 +175,14 @@ public final class RouteTableSnapshot {
     let table: UnsafeMutablePointer<RouteTable>
     public let routeCount: Int
     private let directory: InstanceDirectoryBox?
+    private let suspended: SuspendedEnvs?
 
-    init(store: RouteStore, table: RouteTable, routeCount: Int, directory: InstanceDirectoryBox? = nil) {
+    init(
+        store: RouteStore, table: RouteTable, routeCount: Int, directory: InstanceDirectoryBox? = nil,
+        suspended: SuspendedEnvs? = nil
+    ) {
         self.directory = directory
+        self.suspended = suspended
         self.store = store
         self.routeCount = routeCount
         self.table = .allocate(capacity: 1)

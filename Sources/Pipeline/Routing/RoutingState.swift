@@ -48,6 +48,8 @@ public final class RoutingState {
     var resolved: [BackendName: [ResolvedAddress]] = [:]
     var liveRoutes = 0
     var drains = DrainList()
+    /// R30.
+    var suspension = Suspension()
     /// Which apply runs, from 0.
     var applies: UInt64 = 0
     /// The time of the running apply; nil: unknown.
@@ -95,6 +97,8 @@ public final class RoutingState {
         var box: UnsafeMutablePointer<OwnerBox>
         /// R9: its dedicated address, which no other env has.
         var ipv4: IPAddress?
+        /// R30: by itself, as the state document says.
+        var isSuspended = false
 
         var identity: EnvName { EnvName(org: org, app: app, env: name) }
         var path: String { identity.path }
@@ -112,7 +116,8 @@ public final class RoutingState {
         shards.initialize(repeating: RouteShard.empty(store))
         let table = RouteTable(
             seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]),
-            patterns: NamePatterns(), hasConditions: false, dedicated: DedicatedTable([]))
+            patterns: NamePatterns(), hasConditions: false, dedicated: DedicatedTable([]),
+            suspended: RouteTable.noneSuspended)
         snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
     }
 

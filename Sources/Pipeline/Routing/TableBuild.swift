@@ -29,7 +29,7 @@ struct TableBuild {
         run.report.shards = 1 << Int(bits)
         guard
             bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || !run.refreshed.isEmpty
-                || state.addressesChanged || state.directoryChanged
+                || state.addressesChanged || state.directoryChanged || state.suspension.hasChanged
         else {
             return
         }
@@ -45,11 +45,13 @@ struct TableBuild {
         let table = RouteTable(
             seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
             patterns: state.portUses.patterns, hasConditions: state.portUses.conditional > 0,
-            dedicated: makeDedicated())
+            dedicated: makeDedicated(), suspended: state.suspension.list?.numbers ?? RouteTable.noneSuspended)
         state.addressesChanged = false
         state.directoryChanged = false
+        state.suspension.hasChanged = false
         state.snapshot = RouteTableSnapshot(
-            store: store, table: table, routeCount: state.liveRoutes, directory: state.directory)
+            store: store, table: table, routeCount: state.liveRoutes, directory: state.directory,
+            suspended: state.suspension.list)
     }
 
     /// R9. The cost depends only on routes with a dedicated address.

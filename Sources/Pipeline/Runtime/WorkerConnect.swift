@@ -14,7 +14,7 @@ extension Worker {
             finish(index, RuntimeReason.owedProxyHeader.code, .reset)
             return
         }
-        if let reason = drains.overdue(route: slot.pointee.route, at: now) {
+        if let reason = drains.overdue(route: slot.pointee.route, at: now) ?? suspension(of: index) {
             finish(index, reason.code, .reset)
             return
         }
