@@ -191,8 +191,13 @@ struct ChangePropertyTests {
         state.localInstances.map { "\($0.id) \($0.org)/\($0.app)/\($0.env) \($0.addresses)" }
     }
 
+    /// R31: who waits for what, and for how long.
+    private func cooling(_ state: RoutingState) -> [String] {
+        state.cooling(100).named.map { "\($0.address) \($0.last) \($0.waits) \($0.left.milliseconds)" }
+    }
+
     private func compare(_ state: RoutingState, _ whole: RoutingState, _ run: Comment) -> Bool {
-        let pairs: [(RoutingState) -> [String]] = [served, records, owners, waiting, envs, local, suspended]
+        let pairs: [(RoutingState) -> [String]] = [served, records, owners, waiting, envs, local, suspended, cooling]
         for read in pairs {
             let (mine, theirs) = (Set(read(state)), Set(read(whole)))
             guard mine != theirs else { continue }
@@ -234,10 +239,15 @@ struct ChangePropertyTests {
         var random = SplitMix64(seed: seed &* 6151 &+ 17)
         let mix = Self.mixes[Int(seed) % Self.mixes.count]
         let (state, whole) = (RoutingState(), RoutingState())
-        for state in [state, whole] { state.nodeName = "n1" }
+        let clock = TestClock()
+        for state in [state, whole] {
+            state.nodeName = "n1"
+            clock.drive(state)
+        }
         var world = World()
         for id in Self.envs { world.set(.env, id, [envObject(id)]) }
         for step in 0..<30 {
+            clock.pass(UInt32.random(in: 0...25, using: &random))
             change(&world, mix, &random)
             let before = world.store.document
             let report = state.apply(world.touched, of: world.store)
@@ -264,6 +274,11 @@ struct ChangePropertyTests {
     /// What a node keeps of how objects are applied: all that is not as desired.
     private struct Kept: AppliedObjects, CustomStringConvertible {
         var applied: [StateKind: [String: AppliedObject]] = [:]
+        var lost: [IPAddress: LostAddress] = [:]
+
+        mutating func take(_ changes: [(IPAddress, LostAddress?)]) {
+            for (address, one) in changes { lost[address] = one }
+        }
 
         /// - Parameter before: the objects before the change.
         mutating func take(_ report: ApplyReport, before: [StateKind: [String: [UInt8]]]) {
@@ -309,13 +324,24 @@ struct ChangePropertyTests {
         mix.paths = false
         var state = RoutingState()
         let whole = RoutingState()
-        for state in [state, whole] { state.nodeName = "n1" }
+        let clock = TestClock()
+        for state in [state, whole] {
+            state.nodeName = "n1"
+            clock.drive(state)
+        }
+        state.restore(lost: [])
         var world = World()
         var kept = Kept()
         for id in Self.envs { world.set(.env, id, [envObject(id)]) }
         for step in 0..<30 {
+            clock.pass(UInt32.random(in: 0...25, using: &random))
             if step > 0, one(in: 3, &random) {
-                state = restarted(world.store, kept)
+                let report: ApplyReport
+                (state, report) = restarted(
+                    world.store, kept, clock, ahead: UInt64.random(in: 0...1_000_000_000_000, using: &random))
+                kept.take(report, before: world.store.texts)
+                kept.take(state.takeLostAddresses())
+                whole.applyText(world.store.document)
                 let run: Comment = "restart, seed \(seed), step \(step): \(kept)\n\(world.store.document)"
                 guard compare(state, whole, run) else { return }
             }
@@ -329,15 +355,19 @@ struct ChangePropertyTests {
                 kept.take(state.apply(TouchedObjects(), of: world.store), before: world.store.texts)
                 whole.applyText(world.store.document)
             }
+            kept.take(state.takeLostAddresses())
             guard compare(state, whole, run) else { return }
             world.touched = TouchedObjects()
         }
     }
 
-    private func restarted(_ store: ObjectStore, _ kept: Kept) -> RoutingState {
+    private func restarted(
+        _ store: ObjectStore, _ kept: Kept, _ clock: TestClock, ahead: UInt64
+    ) -> (RoutingState, ApplyReport) {
         let state = RoutingState()
         state.nodeName = "n1"
-        _ = state.restore(store, kept)
-        return state
+        clock.drive(state, ahead: ahead)
+        state.restore(lost: kept.lost.map { ($0.key, $0.value) })
+        return (state, state.restore(store, kept))
     }
 }

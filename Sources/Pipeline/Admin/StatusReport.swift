@@ -30,7 +30,7 @@ struct StatusReport {
     /// Problems of desired state, and shortages of the node.
     private var problems: [String] {
         node.problems + (DesiredStateReport(node.desired)?.problems ?? []) + StatusReport.unapplied(node.awaitingStart)
-            + shortages
+            + CooldownReport(node.routing).problems + shortages
             + node.interceptionProblems + node.sources.problems
             + [node.flows.problem, node.names.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
             + LogReport(node.writer).problems + [JournalReport(node.journal)?.problem].compactMap { $0 }
@@ -94,6 +94,7 @@ struct StatusReport {
         JournalReport(node.journal)?.write(&line)
         DesiredStateReport(node.desired)?.write(&line)
         SuspensionReport(node.routing).write(&line)
+        CooldownReport(node.routing).write(&line)
         if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
         line.list("names", node.names.statuses, StatusReport.write)
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }

@@ -30,6 +30,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var halfCloseTimeout = TimeSpan.seconds(60)
     /// How long a stopping node waits for its connections.
     public var drainTimeout = TimeSpan.seconds(30)
+    /// R31.
+    public var cooldown = CooldownSetting.standard
     /// Idle time before the kernel probes a peer.
     public var keepaliveIdle = TimeSpan.seconds(60)
     /// How long sent data may stay unacknowledged before the peer is dead (`TCP_USER_TIMEOUT`). Linux counts a reader

@@ -74,6 +74,7 @@ final class NodeBlock: SettingsBlock {
         .duration(
             "drain_timeout", \.drainTimeout, .zero...(.seconds(86400)),
             "how long a stopping node waits for its connections"),
+        .cooldown,
         Setting(
             SettingLine(
                 "keepalive", [[.duration(name: "duration", .seconds(1)...(.seconds(32400)))]],

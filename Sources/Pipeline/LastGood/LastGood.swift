@@ -11,6 +11,7 @@ import PipelineState
 public final class LastGood {
     public let directory: String
     fileprivate let store: StateStore
+    private var besides = Besides()
     /// Nil: nothing was applied from here yet.
     public private(set) var last: LastUpdate?
     /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
@@ -54,8 +55,9 @@ public final class LastGood {
     /// Goes on where the node ended (R5, R23).
     /// - Parameter meanwhile: see ``RoutingState/restore(_:_:meanwhile:)``.
     public func restore(_ routing: RoutingState, meanwhile: () -> Void = {}) -> ApplyReport {
+        Besides.restore(routing, store)
         let report = routing.restore(StoredObjects(store: store), StoredApplied(store: store), meanwhile: meanwhile)
-        note(report)
+        note(report, routing)
         return report
     }
 
@@ -110,7 +112,7 @@ public final class LastGood {
             prepared.difference.isLarge
             ? routing.applyAll(of: StoredObjects(store: store), at: now)
             : routing.apply(prepared.difference.touched, of: StoredObjects(store: store), at: now)
-        note(report)
+        note(report, routing)
         return settled(report, routing, now)
     }
 
@@ -118,7 +120,7 @@ public final class LastGood {
     /// - Parameter blocks: the `route` blocks, which are part of the same change.
     public func applyAll(with blocks: StateDocument, to routing: RoutingState, at now: Instant) -> ApplyReport {
         let report = routing.applyAll(of: StoredObjects(store: store), with: blocks, at: now)
-        note(report)
+        note(report, routing)
         return settled(report, routing, now)
     }
 
@@ -129,26 +131,39 @@ public final class LastGood {
         var report = report
         for _ in 0..<LastGood.passes where routing.isUnsettled {
             let next = routing.apply(TouchedObjects(), of: StoredObjects(store: store), at: now)
-            note(next)
+            note(next, routing)
             report.add(next)
         }
         return report
     }
 
+    /// Gives addresses whose cooldown is over to those who wait for them (R31).
+    public func applyWaiting(to routing: RoutingState, at now: Instant) -> ApplyReport {
+        let report = routing.apply(TouchedObjects(), of: StoredObjects(store: store), at: now)
+        note(report, routing)
+        return settled(report, routing, now)
+    }
+
+    /// Keeps what has changed without an update: drains that are over, and times after the wall clock was set. Cheap.
+    public func keepTimes(of routing: RoutingState) { note(ApplyReport(), routing) }
+
     // MARK: How it is applied
 
     /// Keeps how objects are applied. This is not synced: until it is, a start would find the change kept and not yet
     /// applied, and apply it again.
-    private func note(_ report: ApplyReport) {
+    private func note(_ report: ApplyReport, _ routing: RoutingState) {
         let applied = StoredApplied(store: store)
         var batch = StateBatch()
         for (kind, objects) in report.applied {
             for (id, object) in objects { put(object, kind, id, applied, &batch) }
         }
         if report.isWhole { forgetOthers(report, &batch) }
-        guard !batch.isEmpty else { return }
+        besides.collect(routing)
+        besides.put(&batch, store)
+        guard !batch.isEmpty else { return besides.written() }
         do throws(StateFault) {
             try store.append(batch, durably: false)
+            besides.written()
             fault = nil
         } catch { fault = error }
     }

@@ -117,6 +117,7 @@ struct ControlLoop: ~Copyable {
             node.record(signal: SignalNumber.name(signal), from: peer, "the node drains")
             node.isStopping = true
             // The node that follows goes on with it.
+            node.desired?.kept.keepTimes(of: node.routing)
             node.desired = nil
             node.interception?.end()
             manager.stopping()

@@ -1,3 +1,4 @@
+import CLinux
 import Pipeline
 import PipelineLanguage
 import PipelineRouting
@@ -118,6 +119,8 @@ package enum ListenerPlan {
     package static func prepare(_ routing: RoutingState, for program: Program) {
         routing.listeners = facts(program)
         routing.nodeName = program.node.name
+        routing.clock = { NodeTime(monotonic: Instant(nanoseconds: cl_now()), wall: cl_wall_clock()) }
+        routing.cooldown = program.node.cooldown
         routing.policy = PortPolicy(denied: program.node.deniedPorts)
         routing.healths = program.blocks.all(.health).reduce(into: [:]) { healths, block in
             healths[block.name] = (block as? any RouteHealthBlock)?.routeHealth

@@ -220,6 +220,7 @@ package final class RunningNode {
         stateFault = node.stateFault
         configFiles = node.files
         bound = node.bound
+        drains.update(routing.currentDrains, now: Instant(nanoseconds: cl_now()))
     }
 
     // MARK: Change
@@ -309,6 +310,7 @@ package final class RunningNode {
         names.collect()
         names.watch(now)
         if let due = names.due, due <= now, isSettled, names.apply(to: routing, now) { publish() }
+        if let due = routing.nextCooldown, due <= now, isSettled { endCooldowns(now) }
         proxies.look(routing.snapshot, program, now, log)
         watch.look(routing.snapshot, now, log)
         shortages.look(fleet, program.node.memory, now, log)
@@ -357,6 +359,7 @@ package final class RunningNode {
         ]
         .compactMap { $0 }
         if hasOld { next.append(nextSweep) }
+        if let due = routing.nextCooldown { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         // Workers need about an iteration.
         if news != .nothing || listeners.isClosing || resets.isDue {

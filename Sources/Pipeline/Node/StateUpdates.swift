@@ -61,16 +61,36 @@ extension RunningNode {
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
         let report = desired.kept.apply(prepared, to: routing, at: now)
-        desired.note(report)
-        drains.update(routing.currentDrains, now: now)
         revision = desired.last?.revision
-        bound = routing.boundAddresses(of: desired.kept.objects)
+        putInForce(report, now)
+        return report
+    }
+
+    /// R31: an address whose cooldown is over goes to who waits for it.
+    func endCooldowns(_ now: Instant) {
+        routing.forgetDrains { drains.isDone($0, now: now) }
+        let waited = routing.cooling(RunningNode.shownAddresses)
+        let report = desired.map { $0.kept.applyWaiting(to: routing, at: now) } ?? routing.applyWaiting(at: now)
+        guard let report else { return }
+        putInForce(report, now)
+        let left = routing.cooling(RunningNode.shownAddresses)
+        let over = waited.named.filter { one in !left.named.contains { $0.address == one.address } }
+        log.say("cooldown_over", "addresses that were another env's are served") { line in
+            line.list("addresses", over) { $0.string($1.address.description) }
+            line.field("waiting", left.count)
+        }
+    }
+    private static let shownAddresses = 100
+
+    private func putInForce(_ report: ApplyReport, _ now: Instant) {
+        desired?.note(report)
+        drains.update(routing.currentDrains, now: now)
+        if let desired { bound = routing.boundAddresses(of: desired.kept.objects) }
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.apply(plan, [:], now: now)
         publish()
         if !change.isEmpty { say(change) }
         _ = waitUntilSettled(milliseconds: RunningNode.patience)
-        return report
     }
 
     // MARK: Journal and log
@@ -104,6 +124,7 @@ extension RunningNode {
     static func counts(_ report: ApplyReport) -> String {
         var counts = "\(report.added) routes added, \(report.changed) changed, \(report.removed) removed"
         if report.backendsChanged > 0 { counts += ", \(report.backendsChanged) sets of backends changed" }
+        if report.cooling > 0 { counts += ", \(report.cooling) addresses wait for their cooldown" }
         if report.kept > 0 { counts += ", \(report.kept) kept as they were" }
         if report.problems.rejected > 0 { counts += ", \(report.problems.rejected) objects quarantined" }
         return counts
@@ -114,6 +135,7 @@ extension RunningNode {
     /// Says what the store does by itself, and has it compacted when it is time.
     func tidyState() {
         guard let desired else { return }
+        desired.kept.keepTimes(of: routing)
         var notices = desired.kept.takeNotices()
         if let notice = desired.kept.tidy() { notices.append(notice) }
         for notice in notices where notice.event != "state_compacted" { log.say(notice.event, notice.text) }

@@ -131,12 +131,16 @@ extension ApplyRun {
         state.disputedIPv4 = Set(wishes.disputed)
         var granted: [UInt32: IPAddress] = [:]
         wishes.forEachWinner { granted[$1] = $0 }
+        let cooled = coolDown(&granted)
         let refused = asking.filter { granted[$0.env] != $0.address }
         for (env, record) in state.envs where granted[env] == nil && isNamed.contains(env) {
             guard let old = record.ipv4, wishes.winner(old) == nil else { continue }
             if refused.contains(where: { $0.env == env }) || twinEnvs.contains(env) { granted[env] = old }
         }
-        for (env, address, origin) in refused { report(env, refused: address, wishes, origin) }
+        for (env, address, origin) in refused where !cooled.contains(env) {
+            report(env, refused: address, wishes, origin)
+        }
+        for address in granted.values where state.cooldowns.has(address) { state.cooldowns.take(address) }
         for env in Array(state.envs.keys) where state.envs[env]?.ipv4 != granted[env] {
             state.envs[env]?.ipv4 = granted[env]
             state.addressesChanged = true

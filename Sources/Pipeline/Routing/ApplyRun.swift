@@ -126,6 +126,7 @@ final class ApplyRun {
         forgetUnused()
         state.applies += 1
         report.drains = state.drains.list
+        report.cooling = state.cooldowns.waiting.count
         return report
     }
 

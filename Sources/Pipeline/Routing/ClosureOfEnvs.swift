@@ -40,6 +40,10 @@ extension ChangeClosure {
     /// All at the addresses that some of the change's instances have or had.
     mutating func findInstances() {
         var addresses: Set<IPAddress> = []
+        // R31: who waits for them may have them now.
+        for address in state.monotonic.map({ state.cooldowns.over(at: $0) }) ?? [] {
+            if address.isIPv4 { scope.assignsAddresses = true } else { addresses.insert(address) }
+        }
         for (id, objects) in change.instances {
             scope.instances.insert(id)
             for object in objects where object.status == .ready { addresses.insert(object.address) }

@@ -42,7 +42,9 @@ extension RoutingState {
         }
         let inForce = ChangedObjects(objects, view)
         restoredIPv4 = addresses(of: holders, inForce)
+        isRestoring = true
         _ = applyAll(of: inForce)
+        isRestoring = false
         restoredIPv4 = [:]
         putIdle(idle, objects)
         meanwhile()

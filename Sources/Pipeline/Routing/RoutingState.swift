@@ -20,6 +20,8 @@ public struct ApplyReport: Sendable {
     public internal(set) var applied: [StateKind: [String: AppliedObject]] = [:]
     /// All objects were decided about; ``applied`` has those alone that are not plain.
     public internal(set) var isWhole = false
+    /// R31: addresses that somebody asks for and that are not served yet.
+    public internal(set) var cooling = 0
     /// All current drains, see ``RouteDrain``.
     public internal(set) var drains: [RouteDrain] = []
 }
@@ -48,6 +50,16 @@ public final class RoutingState {
     var resolved: [BackendName: [ResolvedAddress]] = [:]
     var liveRoutes = 0
     var drains = DrainList()
+    /// R31.
+    var cooldowns = AddressCooldowns()
+    /// The node's clocks; nil: there is no cooldown.
+    public var clock: (() -> NodeTime)?
+    /// When the running apply began.
+    var time: NodeTime?
+    /// The last document, while somebody waits in it for a cooldown, and its objects are nowhere else.
+    var waitingDocument: StateDocument?
+    /// It is being brought to where a node ended.
+    var isRestoring = false
     /// R30.
     var suspension = Suspension()
     /// Which apply runs, from 0.
@@ -203,8 +215,13 @@ public final class RoutingState {
     public func apply(together documents: [StateDocument], at now: Instant? = nil) -> ApplyReport {
         precondition(Set(documents.map(\.source)).count == documents.count, "one document a source")
         self.now = now
+        time = clock?()
         if let config = documents.first(where: { $0.source == .config }) { blocks = config }
-        return ApplyRun(self, documents).run()
+        let report = ApplyRun(self, documents).run()
+        if let document = documents.first(where: { $0.source == .state }) {
+            waitingDocument = cooldowns.waiting.isEmpty ? nil : document
+        }
+        return report
     }
 
     /// Blocks of memory that this state and its snapshots hold: for tests that look for leaks.
