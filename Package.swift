@@ -239,7 +239,7 @@ let package = Package(
                 "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport", "PipelineAlerts",
                 "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux", "CMnl",
                 "TestSupport",
-            ], path: "Control"),
+            ], path: "Control", exclude: ["Plans"]),
         test(
             "SystemTests",
             [

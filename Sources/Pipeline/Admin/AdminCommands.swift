@@ -33,6 +33,9 @@ struct AdminCommands {
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
             case .handOver: return handOver(isText: request.isText, peer)
+            case .planGround:
+                let export = PlanGroundExport(node)
+                return AdminResponse(export.head) { export.next() }
             case .apply, .confirm, .exportState:
                 return StateCommands(door: node.stateDoor, uploads: uploads, peer: peer).answer(request)
             }

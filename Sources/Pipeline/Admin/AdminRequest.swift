@@ -22,6 +22,8 @@ package struct AdminRequest: Sendable, Equatable {
         /// What was held under this id is meant.
         case confirm(id: String)
         case exportState
+        /// What a plan of a change begins from.
+        case planGround
 
         /// What it is called, if it changes the node: for the node's user and root alone. The others only read.
         var change: String? {
@@ -29,7 +31,7 @@ package struct AdminRequest: Sendable, Equatable {
             case .reload: "reload"
             case .handOver: "hand_over"
             case .apply, .confirm: "apply"
-            case .status, .routes, .backends, .explain, .top, .exportState: nil
+            case .status, .routes, .backends, .explain, .top, .exportState, .planGround: nil
             }
         }
     }
@@ -51,6 +53,7 @@ package struct AdminRequest: Sendable, Equatable {
 
     static let commands = [
         "status", "routes", "backends", "explain", "reload", "top", "hand_over", "apply", "export_state",
+        "plan_ground",
     ]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
@@ -82,6 +85,7 @@ package struct AdminRequest: Sendable, Equatable {
         case "hand_over": command = .handOver
         case "apply": command = try AdminRequest.apply(fields)
         case "export_state": command = .exportState
+        case "plan_ground": command = .planGround
         default:
             throw Fault(problem: "there is no command \"\(name.prefix(64))\"", remedy: AdminRequest.remedy)
         }
@@ -159,6 +163,7 @@ package struct AdminRequest: Sendable, Equatable {
         case .backends: line.field("command", "backends")
         case .handOver: line.field("command", "hand_over")
         case .exportState: line.field("command", "export_state")
+        case .planGround: line.field("command", "plan_ground")
         case .confirm(let id):
             line.field("command", "apply")
             line.field("confirm", id)

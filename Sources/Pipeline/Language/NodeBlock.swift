@@ -130,3 +130,8 @@ final class NodeBlock: SettingsBlock {
 package func unchangeable(from old: NodeSettings, to new: NodeSettings) -> [String] {
     NodeBlock.descriptor.unchangeable(from: NodeBlock(old.name, old), to: NodeBlock(new.name, new))
 }
+
+/// The settings of `node` as `check --print` shows them.
+package func nodeLines(_ settings: NodeSettings) -> [String] {
+    NodeBlock.descriptor.lines(of: NodeBlock(settings.name, settings))
+}

@@ -10,13 +10,13 @@ import PipelineState
 /// Threading: the control thread.
 public final class LastGood {
     public let directory: String
-    fileprivate let store: StateStore
+    let store: StateStore
     /// Nil: nothing was applied from here yet.
-    public private(set) var last: LastUpdate?
+    public internal(set) var last: LastUpdate?
     /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
     public private(set) var fault: StateFault?
 
-    private init(_ directory: String, _ store: StateStore) {
+    init(_ directory: String, _ store: StateStore) {
         (self.directory, self.store) = (directory, store)
         last = Facts.read(store)
     }
@@ -25,12 +25,13 @@ public final class LastGood {
     public static func open(
         _ directory: String, waiting: ((_ process: Int32?) -> Bool)? = nil
     ) throws(StateFault) -> (state: LastGood, notices: [StateNotice]) {
-        let seed = {
-            let random = (UInt64.random(in: .min ... .max), UInt64.random(in: .min ... .max))
-            return withUnsafeBytes(of: random) { Array($0) }
-        }
-        let opened = try StateStore.open(directory, seed: seed, waiting: waiting)
+        let opened = try StateStore.open(directory, seed: LastGood.secret, waiting: waiting)
         return (LastGood(directory, opened.store), opened.notices)
+    }
+
+    static func secret() -> [UInt8] {
+        let random = (UInt64.random(in: .min ... .max), UInt64.random(in: .min ... .max))
+        return withUnsafeBytes(of: random) { Array($0) }
     }
 
     /// Keys the hashes over names: the same over restarts, and known to nobody.
@@ -195,7 +196,7 @@ public final class LastGood {
 }
 
 /// What the store has of the last update.
-private enum Facts {
+enum Facts {
     static func of(_ update: LastUpdate) -> [(name: String, value: String)] {
         [
             ("source", update.source), ("revision", update.revision.map(String.init) ?? ""), ("actor", update.actor),

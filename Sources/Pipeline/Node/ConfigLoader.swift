@@ -40,6 +40,10 @@ package struct LoadedNode {
     var stateFault: String?
     /// Addresses of this node's instances that are bound to an interface in desired state.
     var bound: [BoundAddress] = []
+    /// The `route` blocks.
+    var blocks: StateDocument?
+    /// What was wrong with objects, as they were applied.
+    var found = RouteProblems()
 
     package init(program: Program, routing: RoutingState, listeners: [PlannedListener], revision: UInt64?) {
         self.program = program
@@ -112,6 +116,13 @@ package enum ConfigLoader {
             // Routes are served all the same, by what their source says and nothing before.
             read.readState(read.seed, readState)
         }
+        var loaded = loadFresh(&read)
+        loaded.node?.stateFault = fault
+        return loaded
+    }
+
+    /// By what the config and its files say, and nothing before.
+    static func loadFresh(_ read: inout ReadConfig) -> LoadedConfig {
         let routing = RoutingState(seed: read.seed)
         if let program = read.compilation.program { ListenerPlan.prepare(routing, for: program) }
         let report = routing.apply(together: read.documents)
@@ -122,7 +133,7 @@ package enum ConfigLoader {
         loaded.node = node(of: read, program, routing, revision: read.state?.revision)
         loaded.node?.reading = read.reading
         loaded.node?.bound = read.bound(program)
-        loaded.node?.stateFault = fault
+        loaded.node?.found = report.problems
         return loaded
     }
 
@@ -133,16 +144,19 @@ package enum ConfigLoader {
             program: program, routing: routing, listeners: ListenerPlan.listeners(program, RequestedPorts(routing)),
             revision: revision)
         node.guarded = ConfigGuard.Reading(read.compilation)
+        node.blocks = read.blocks
         node.problems = RunningNode.lines(read.compilation)
         node.files = read.compilation.source.files
         return node
     }
 
     /// Nil: the store can't be used, for the reason in `fault`.
-    private static func load(
-        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?
+    /// - Parameter takesSource: as ``restore(_:_:_:_:takesSource:)``.
+    static func load(
+        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?, takesSource: Bool = true
     ) -> LoadedConfig? {
-        let restored = read.compilation.hasErrors ? nil : restore(&read, program, open, &fault)
+        let restored =
+            read.compilation.hasErrors ? nil : restore(&read, program, open, &fault, takesSource: takesSource)
         guard fault == nil else { return nil }
         var loaded = LoadedConfig(compilation: read.compilation, node: nil)
         guard let (routing, desired) = restored, !loaded.hasErrors else { return loaded }
@@ -226,7 +240,7 @@ package enum ConfigLoader {
 // MARK: The state file
 
 extension ReadConfig {
-    fileprivate mutating func readState(_ seed: HashSeed, _ read: ConfigLoader.ReadState) {
+    mutating func readState(_ seed: HashSeed, _ read: ConfigLoader.ReadState) {
         guard let named = compilation.routesFile else { return }
         let path = configPath(named.value, from: compilation.source.file(of: named.span.start))
         stateFile = (path, named)

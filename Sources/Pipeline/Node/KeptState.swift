@@ -23,11 +23,13 @@ struct ReadUpdate {
     /// Why there is none; nil: there is, or the source tells by itself.
     var failure: String?
 
-    /// - Parameter bytes: of a document.
-    static func read(_ bytes: [UInt8], _ path: String) -> ReadUpdate {
+    /// - Parameter bytes: of a document, or of what is accepted.
+    static func read(
+        _ bytes: [UInt8], _ path: String, as accepts: StateUpdate.Acceptance = .document
+    ) -> ReadUpdate {
         let kept = KeptBytes(bytes)
         let (update, problems) = StateUpdate.read(
-            UnsafeBufferPointer(kept.memory), keptBy: kept, as: .document)
+            UnsafeBufferPointer(kept.memory), keptBy: kept, as: accepts)
         let fatal = problems.list.last { $0.severity == .fatal }
         return ReadUpdate(
             update: update, problems: problems, failure: fatal.map { "the state file \(path) can't be used: \($0)" })
@@ -75,8 +77,10 @@ extension ConfigLoader {
     package typealias OpenKept = (String) throws(StateFault) -> LastGood
 
     /// Goes on where the node ended, and takes what its source says now.
+    /// - Parameter takesSource: false: not if something was kept, for a look at what is in force.
     static func restore(
-        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?
+        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?,
+        takesSource: Bool = true
     ) -> (RoutingState, DesiredState)? {
         guard let directory = program.node.stateDirectory else { return nil }
         let kept: LastGood
@@ -105,7 +109,7 @@ extension ConfigLoader {
         desired.note(kept.restore(routing) { ofBlocks = routing.apply(together: [blocks]) })
         read.report(applied: ofBlocks.problems)
         read.reportUnread()
-        guard let update = read.update else { return (routing, desired) }
+        guard let update = read.update, takesSource || wasEmpty else { return (routing, desired) }
         if let refusal = take(update, desired, routing) {
             desired.refusal = refusal
             let remedy =
@@ -137,6 +141,9 @@ extension ConfigLoader {
 package final class StateInHand {
     private var state: DesiredState?
     init(_ state: DesiredState) { self.state = state }
+
+    /// Without taking it.
+    var look: DesiredState? { state }
 
     func take() -> DesiredState? {
         defer { state = nil }

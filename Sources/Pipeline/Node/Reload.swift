@@ -26,6 +26,27 @@ package struct ReloadRefusal: Error {
     package var details: [String] = []
 }
 
+extension ReadConfig {
+    /// Applies a config to what runs, its state kept before: as a reload does, and as a plan of one does.
+    mutating func apply(
+        _ program: Program, to routing: RoutingState, _ desired: DesiredState?, _ now: Instant
+    ) -> ApplyReport {
+        ListenerPlan.prepare(routing, for: program)
+        reportUnread()
+        let report: ApplyReport
+        if let desired {
+            // What pipelines and listeners are now decides about every route (R2, R8, R16).
+            report = desired.kept.applyAll(with: blocks, to: routing, at: now)
+            (desired.source, desired.refusal) = (source, nil)
+            desired.note(report)
+        } else {
+            report = routing.apply(together: documents, at: now)
+        }
+        self.report(applied: report.problems)
+        return report
+    }
+}
+
 /// Reload (R26, R22, R24): config and state file are read again completely. On errors nothing changes, and the refusal
 /// says why.
 extension RunningNode {
@@ -170,20 +191,9 @@ extension RunningNode {
     /// Applies the routes: positions and counters of unchanged ones continue (R11), and owners keep their names (R5).
     /// Blocks and state file are one change.
     private func apply(_ read: inout ReadConfig, _ program: Program) -> ApplyReport {
-        ListenerPlan.prepare(routing, for: program)
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
-        let report: ApplyReport
-        read.reportUnread()
-        if let desired {
-            // What pipelines and listeners are now decides about every route (R2, R8, R16).
-            report = desired.kept.applyAll(with: read.blocks, to: routing, at: now)
-            (desired.source, desired.refusal) = (read.source, nil)
-            desired.note(report)
-        } else {
-            report = routing.apply(together: read.documents, at: now)
-        }
-        read.report(applied: report.problems)
+        let report = read.apply(program, to: routing, desired, now)
         drains.update(routing.currentDrains, now: now)
         return report
     }
