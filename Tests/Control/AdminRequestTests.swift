@@ -35,6 +35,7 @@ struct AdminRequestTests {
                 AdminRequest(.status, isText: false), AdminRequest(.routes, isText: true),
                 AdminRequest(.backends, isText: false), AdminRequest(.reload(isConfirmed: false), isText: true),
                 AdminRequest(.reload(isConfirmed: true), isText: true), AdminRequest(.exportState, isText: true),
+                AdminRequest(.planGround, isText: false),
                 AdminRequest(.apply(length: 1, isOlder: true), isText: false),
                 AdminRequest(.apply(length: 268_435_456, isOlder: false), isText: true),
                 AdminRequest(.confirm(id: "h\"1"), isText: true),

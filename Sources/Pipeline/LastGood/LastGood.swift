@@ -14,11 +14,18 @@ public final class LastGood {
     /// Nil: nothing was applied from here yet.
     public internal(set) var last: LastUpdate?
     /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
-    public private(set) var fault: StateFault?
+    public internal(set) var fault: StateFault?
+    private(set) var position: UpdatePosition
+    /// The boot guard's, with what it had before this start.
+    var mark: BootMark
+    var startsBefore = 0
+    var isStarting = false
 
     init(_ directory: String, _ store: StateStore) {
         (self.directory, self.store) = (directory, store)
         last = Facts.read(store)
+        position = Facts.position(store)
+        mark = store.readMark(BootMark.file).flatMap { BootMark($0) } ?? BootMark()
     }
 
     /// - Parameter waiting: as ``StateStore/open(_:seed:waiting:)``.
@@ -80,6 +87,11 @@ public final class LastGood {
         _ update: StateUpdate, from source: String, _ options: UpdateOptions = UpdateOptions(), now: UInt64
     ) throws(UpdateRefusal) -> Prepared {
         if let refusal = last?.refusal(of: update, from: source, options) { throw refusal }
+        if last == nil, case .change(let base?) = update.form {
+            throw UpdateRefusal(
+                "the change stands on revision \(base), but nothing is applied", remedy: "push a whole document first")
+        }
+        if !options.isConfirmed, let refusal = refusal(ofSetAside: update) { throw refusal }
         let difference = Difference(update, store)
         if !options.isConfirmed, let refusal = difference.shrink.refusal("the update") { throw refusal }
         let next = LastUpdate(
@@ -94,7 +106,12 @@ public final class LastGood {
     public func keep(_ prepared: Prepared) throws(StateFault) {
         guard !prepared.difference.isEmpty || prepared.next != last else { return }
         var difference = prepared.difference
-        let facts = Facts.of(prepared.next)
+        var position = position
+        if !difference.isEmpty {
+            position = UpdatePosition(
+                number: position.number &+ 1, before: store.figures.sequence, digest: difference.update.digest)
+        }
+        let facts = Facts.of(prepared.next) + position.facts
         if difference.isLarge {
             try store.replaceAll { writer throws(StateFault) in try difference.write(&writer, facts) }
         } else {
@@ -102,6 +119,9 @@ public final class LastGood {
             try store.append(difference.batch, durably: true)
         }
         last = prepared.next
+        guard position != self.position else { return }
+        self.position = position
+        noteUpdate()
     }
 
     /// Applies what was kept.
@@ -205,14 +225,25 @@ enum Facts {
     }
 
     static func read(_ store: StateStore) -> LastUpdate? {
-        func fact(_ name: String) -> String? {
-            Array(name.utf8).withUnsafeBufferPointer { store.value(RecordKind.fact, $0) }
-                .map { String(decoding: $0, as: UTF8.self) }
-        }
-        guard let source = fact("source") else { return nil }
+        guard let source = fact("source", store) else { return nil }
         return LastUpdate(
-            source: source, revision: fact("revision").flatMap { UInt64($0) }, actor: fact("actor") ?? "",
-            at: fact("at").flatMap { UInt64($0) } ?? 0)
+            source: source, revision: number("revision", store), actor: fact("actor", store) ?? "",
+            at: number("at", store) ?? 0)
+    }
+
+    static func position(_ store: StateStore) -> UpdatePosition {
+        UpdatePosition(
+            number: number("update", store) ?? 0, before: number("update_before", store) ?? 0,
+            digest: number("update_digest", store) ?? 0)
+    }
+
+    private static func fact(_ name: String, _ store: StateStore) -> String? {
+        Array(name.utf8).withUnsafeBufferPointer { store.value(RecordKind.fact, $0) }
+            .map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    private static func number(_ name: String, _ store: StateStore) -> UInt64? {
+        fact(name, store).flatMap { UInt64($0) }
     }
 }
 

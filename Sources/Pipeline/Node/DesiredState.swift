@@ -41,6 +41,13 @@ package final class DesiredState {
     package func count(_ kind: StateKind) -> Int { kept.count(kind) }
     package var otherwise: Int { kept.otherwise }
     package var directory: String { kept.directory }
+    /// What the boot guard has set aside; nil: nothing.
+    package var setAside: SetAside? { kept.setAside }
+    /// In place of it.
+    package var standing: String {
+        last.map { "\($0.revision.map { "revision \($0)" } ?? "the state without a revision") from \($0.source)" }
+            ?? "nothing, since no state before it is kept: routes of the config file alone"
+    }
     package var figures: StateStore.Figures { kept.figures }
     /// What is wrong with the store itself.
     package var storeProblem: String? {

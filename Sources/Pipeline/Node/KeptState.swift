@@ -112,11 +112,12 @@ extension ConfigLoader {
         guard let update = read.update, takesSource || wasEmpty else { return (routing, desired) }
         if let refusal = take(update, desired, routing) {
             desired.refusal = refusal
+            let isNeeded = wasEmpty && desired.kept.setAside == nil
             let remedy =
-                wasEmpty ? "a node that has applied nothing yet needs it" : "the node serves what it applied last"
+                isNeeded ? "a node that has applied nothing yet needs it" : "the node serves what it applied last"
             read.compilation.report(
                 Diagnostic(
-                    wasEmpty && read.source != .none ? .error : .warning,
+                    isNeeded && read.source != .none ? .error : .warning,
                     at: read.stateFile?.place.span ?? SourceSpan(0, 0), refusal, help: [remedy]))
         }
         return (routing, desired)

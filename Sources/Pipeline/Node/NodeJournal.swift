@@ -23,6 +23,16 @@ extension RunningNode {
         journal?.append(entry)
     }
 
+    /// What the boot guard did with this start.
+    func recordSetAside(_ hasSetAside: Bool) {
+        guard hasSetAside, let desired, let aside = desired.setAside else { return }
+        var entry = JournalEntry(.rolledBack, source: aside.source, what: "\(aside.name) is set aside at a start")
+        entry.actor = aside.actor.isEmpty ? nil : aside.actor
+        entry.revision = desired.last?.revision
+        entry.why = "two starts in a row ended with it before they were ready; in force is \(desired.standing)"
+        journal?.append(entry)
+    }
+
     /// - Parameters:
     ///   - by: the trigger: `SIGHUP`, `admin`.
     ///   - peer: who asked for it.

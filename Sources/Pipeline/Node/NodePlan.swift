@@ -17,6 +17,8 @@ package struct PlannedChange: Equatable, Sendable {
         case route, backends, drain, listener, pipeline, setting
         /// An object that is not applied as it is desired, and was before or was not there.
         case quarantined
+        /// An object that is served, and something with it is likely a mistake.
+        case warning
     }
     package enum Action: String, Sendable { case added, removed, changed }
 
@@ -188,14 +190,15 @@ extension PlanBase {
         plan.countsConnections = live != nil
         let comparison = PlanComparison(before, after, live: live, problems: problems)
         plan.changes = comparison.routing(routing.currentDrains) + comparison.listeners + comparison.program
-        plan.changes += quarantined(problems)
+        plan.changes += remarks(problems, .rejected, .quarantined) + remarks(problems, .warning, .warning)
         return plan
     }
 
-    private func quarantined(_ problems: RouteProblems) -> [PlannedChange] {
-        problems.list.filter { $0.severity == .rejected && !isKnown($0) }.map { problem in
-            var change = PlannedChange(
-                .quarantined, .changed, "\(problem.object.rawValue) \(problem.id ?? "without an id")")
+    private func remarks(
+        _ problems: RouteProblems, _ severity: RouteProblem.Severity, _ kind: PlannedChange.Kind
+    ) -> [PlannedChange] {
+        problems.list.filter { $0.severity == severity && !isKnown($0) }.map { problem in
+            var change = PlannedChange(kind, .changed, "\(problem.object.rawValue) \(problem.id ?? "without an id")")
             change.details = [(problem.field.map { $0 + " " } ?? "") + problem.problem + "; " + problem.remedy]
             return change
         }

@@ -87,8 +87,11 @@ package final class PlanBase {
             loaded = make(kept, &notes)
         } else {
             switch LastGoodSight(program.node.stateDirectory) {
-            case .kept(let kept): loaded = make(kept, &notes)
-            case .nothing:
+            case .kept(let kept, let damage):
+                notes += damage
+                loaded = make(kept, &notes)
+            case .nothing(let damage):
+                notes += damage
                 notes.append("there is no last good state: the base is what a first start makes of \(source)")
             case .unreadable(let why):
                 notes.append(

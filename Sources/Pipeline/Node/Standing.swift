@@ -8,21 +8,27 @@ import PipelineState
 
 /// What a node of a config has kept, looked at without its lock.
 package enum LastGoodSight {
-    case kept(LastGood)
+    /// - Parameter damage: what a start would do with it.
+    case kept(LastGood, damage: [String])
     /// The config has no `state`, or the directory is not there, or nothing was applied from it yet.
-    case nothing
+    case nothing(damage: [String])
     case unreadable(String)
 
     package init(_ directory: String?) {
         guard let directory else {
-            self = .nothing
+            self = .nothing(damage: [])
             return
         }
         do throws(StateFault) {
-            let (kept, _) = try LastGood.look(at: directory)
-            self = kept.isEmpty ? .nothing : .kept(kept)
+            let (kept, notices) = try LastGood.look(at: directory)
+            let damage = notices.filter { $0.event != "state_created" }.map { "a start would find damage: \($0.text)" }
+            self = kept.isEmpty ? .nothing(damage: damage) : .kept(kept, damage: damage)
         } catch {
-            if case .failed(directory, _, ENOENT) = error { self = .nothing } else { self = .unreadable(error.message) }
+            if case .failed(directory, _, ENOENT) = error {
+                self = .nothing(damage: [])
+            } else {
+                self = .unreadable(error.message)
+            }
         }
     }
 }
@@ -39,11 +45,12 @@ extension ConfigLoader {
             return noted(loadFresh(&read), isFirst: true)
         }
         switch LastGoodSight(read.compilation.hasErrors ? nil : program.node.stateDirectory) {
-        case .kept(let kept):
+        case .kept(let kept, let damage):
+            read.compilation.note(damage)
             var fault: String?
             guard let loaded = load(&read, program, { _ in kept }, &fault) else { break }
             return judged(loaded, by: kept)
-        case .nothing: break
+        case .nothing(let damage): read.compilation.note(damage)
         case .unreadable(let why):
             read.compilation.report(
                 Diagnostic(
@@ -80,7 +87,7 @@ extension ConfigLoader {
 
     /// Lists what is served for nobody (R5).
     private static func noted(_ loaded: LoadedConfig, isFirst: Bool) -> LoadedConfig {
-        guard let contested = loaded.node?.routing.contested, !contested.isEmpty else { return loaded }
+        guard loaded.leftOut > 0, let contested = loaded.node?.routing.census.contested else { return loaded }
         var loaded = loaded
         let when = isFirst ? " at a first start" : ""
         for (thing, envs) in contested.prefix(shownProblems) {
@@ -104,4 +111,10 @@ extension ConfigLoader {
     }
 
     private static let shownEnvs = 4
+}
+
+extension Compilation {
+    fileprivate mutating func note(_ damage: [String]) {
+        for text in damage { report(Diagnostic(.warning, at: SourceSpan(0, 0), text)) }
+    }
 }

@@ -53,6 +53,8 @@ public struct RouteCensus {
     public private(set) var owners: [Thing: String] = [:]
     /// Envs that ask for what they don't have.
     public private(set) var asking: [Thing: Set<String>] = [:]
+    /// The same by port, whatever they ask for there.
+    private var askingAt: [UInt16: Set<String>] = [:]
     /// Envs that want a dedicated address.
     private(set) var ipv4Wishes: Set<String> = []
     private let snapshot: RouteTableSnapshot
@@ -94,7 +96,11 @@ public struct RouteCensus {
             }
         }
         for route in state.unserved.routes.values {
-            for claim in route.claims { asking[Thing(claim), default: []].insert(state.owner(claim.env)) }
+            for claim in route.claims {
+                let env = state.owner(claim.env)
+                asking[Thing(claim), default: []].insert(env)
+                askingAt[claim.port, default: []].insert(env)
+            }
         }
     }
 
@@ -196,35 +202,34 @@ extension RouteCensus.Thing: CustomStringConvertible {
 
 extension RoutingState {
     public var census: RouteCensus { RouteCensus(self) }
+}
 
-    /// Names and ports that routes ask for and nobody has, because no entry of `hostnames` and no earlier owner decides;
-    /// with the envs that ask.
-    public var contested: [(thing: RouteCensus.Thing, envs: [String])] {
-        var found: [RouteCensus.Thing: Set<String>] = [:]
-        for route in unserved.routes.values {
-            for claim in route.claims {
-                let rivals = rivals(of: claim)
-                if rivals.count > 1 { found[RouteCensus.Thing(claim), default: []].formUnion(rivals) }
+extension RouteCensus {
+    /// What several envs ask for and nobody has, with those envs: no entry of `hostnames` and no earlier owner decides.
+    public var contested: [(thing: Thing, envs: [String])] {
+        var rivals = asking
+        for (thing, envs) in asking {
+            switch thing {
+            case .name(let name):
+                // Two that both take some name clash (R4).
+                for pattern in NameKey(name).patternsAbove {
+                    guard let others = asking[.name(pattern.whole)] else { continue }
+                    rivals[thing]?.formUnion(others)
+                    rivals[.name(pattern.whole)]?.formUnion(envs)
+                }
+            // Routes by name clash with a raw one at their port (R8).
+            case .port(let port): rivals[thing]?.formUnion(askingAt[port] ?? [])
+            case .client, .ipv4, .overlay: break
             }
         }
-        return found.map { ($0.key, $0.value.sorted()) }.sorted { "\($0.thing)" < "\($1.thing)" }
+        return rivals.filter { $0.value.count > 1 && !isHad($0.key) }.map { ($0.key, $0.value.sorted()) }
+            .sorted { "\($0.thing)" < "\($1.thing)" }
     }
 
-    /// The envs that clash over it with nobody served, this one among them; empty: somebody has it.
-    private func rivals(of claim: UnservedRoutes.Claim) -> Set<String> {
-        var ids: Set<String> = []
-        if let name = claim.name, !claim.isRaw || unserved.ids(named: name).count > 1 {
-            guard name.withBytes({ hostnames.owner($0, name.kind) }) == nil else { return [] }
-            ids = unserved.ids(named: name)
-            for pattern in name.patternsAbove { ids.formUnion(unserved.ids(named: pattern)) }
-            if name.kind == .wildcard || name.kind == .suffix {
-                for other in unserved.names where other.withBytes({ name.isAbove($0, other.kind) }) {
-                    ids.formUnion(unserved.ids(named: other))
-                }
-            }
-        } else {
-            ids = unserved.ids(at: claim.port)
-        }
-        return Set(ids.flatMap { unserved.routes[$0]?.claims ?? [] }.map { owner($0.env) })
+    /// By itself, or by a wildcard.
+    private func isHad(_ thing: Thing) -> Bool {
+        if owners[thing] != nil { return true }
+        guard case .name(let name) = thing else { return false }
+        return NameKey(name).patternsAbove.contains { owners[.name($0.whole)] != nil }
     }
 }

@@ -64,7 +64,7 @@ public struct StateNotice: Equatable, Sendable {
     /// Changes that were durable are gone.
     public let isLoss: Bool
 
-    init(_ event: String, _ text: String, isLoss: Bool = false) {
+    package init(_ event: String, _ text: String, isLoss: Bool = false) {
         self.event = event
         self.text = text
         self.isLoss = isLoss

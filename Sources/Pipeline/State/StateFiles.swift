@@ -29,14 +29,21 @@ struct StateFiles {
         }
     }
 
-    private static func stamp(_ name: String) -> Substring { name.drop { $0 != "-" } }
+    /// `20261130T050000Z`, or with a number behind it.
+    private static func stamp(_ name: String) -> Substring {
+        guard let mark = name.firstIndex(of: "-") else { return "" }
+        let rest = name[name.index(after: mark)...]
+        return rest.hasPrefix("aside-") ? rest.dropFirst("aside-".count) : rest
+    }
 
     private mutating func sort(_ name: String) {
         if name.hasSuffix(".new"), Self.number(name.dropLast(4)) != nil {
             unfinished.append(name)
         } else if let (isLog, number) = Self.number(name[...]) {
             if isLog { logs.append(number) } else { snapshots.append(number) }
-        } else if name.contains(".damaged-"), name.hasPrefix("log.") || name.hasPrefix("snapshot.") {
+        } else if name.contains(".damaged-") || name.contains(".set-aside-"),
+            name.hasPrefix("log.") || name.hasPrefix("snapshot.")
+        {
             aside.append(name)
         }
     }

@@ -151,6 +151,8 @@ enum LogEnd: Equatable {
     case torn
     /// In an entry that had been durable: a later one says so.
     case damaged
+    /// In entries that are whole, and wanted no more.
+    case setAside
 }
 
 /// Reads entries until something is wrong.

@@ -19,6 +19,11 @@ struct StateRecovery {
     private(set) var notices: [StateNotice] = []
     /// Files to be set aside: name, and why.
     private var damaged: [(name: String, why: String)] = []
+    /// The last entry that counts; nil: all do.
+    private let last: UInt64?
+    /// Of ``damaged``: files that are whole, and wanted no more.
+    private var unwanted: Set<String> = []
+    private static let unwanted = "it goes on from what is set aside"
     /// Files of no use to anybody: what was being written.
     private var useless: [String] = []
     /// Where a log is to end, and what its end was.
@@ -26,8 +31,9 @@ struct StateRecovery {
     private var accepted: [(header: LogHeader, bytes: Int)] = []
     private var sequence: UInt64 = 0
 
-    init(_ place: StatePlace) throws(StateFault) {
+    init(_ place: StatePlace, endingAt last: UInt64? = nil) throws(StateFault) {
         self.place = place
+        self.last = last
         files = try StateFiles(place)
         try files.check(place)
         useless = files.unfinished
@@ -101,7 +107,11 @@ struct StateRecovery {
             let path = place.path("snapshot.\(number)")
             do throws(FileFlaw) {
                 let found = try SnapshotFile.open(path, number: number, place.disk)
-                if let first = damaged.first {
+                if let last, found.header.sequence > last {
+                    setAside("snapshot.\(number)", "it has what is set aside")
+                    continue
+                }
+                if let first = damaged.first(where: { !unwanted.contains($0.name) }) {
                     notices.append(
                         StateNotice(
                             "state_older_used",
@@ -120,6 +130,11 @@ struct StateRecovery {
         return nil
     }
 
+    private mutating func setAside(_ name: String, _ why: String) {
+        damaged.append((name, why))
+        unwanted.insert(name)
+    }
+
     /// Of a directory without any whole state.
     private mutating func begin(_ secret: [UInt8]) throws(StateFault) -> OpenedState {
         guard secret.count == 16 else { throw .unfit(what: "a seed of \(secret.count) bytes, not 16") }
@@ -127,6 +142,8 @@ struct StateRecovery {
             // What the first open had made when it was cut off.
             if try isEmptyAlone(number) {
                 useless.append("log.\(number)")
+            } else if last != nil {
+                setAside("log.\(number)", StateRecovery.unwanted)
             } else {
                 damaged.append(("log.\(number)", "there is no whole snapshot that it goes on from"))
             }
@@ -140,7 +157,8 @@ struct StateRecovery {
                 ? StateNotice("state_created", "\(place.directory): a new store, which is empty")
                 : StateNotice(
                     "state_lost",
-                    "\(place.directory): no snapshot in it is whole; a new store is begun, which is empty",
+                    "\(place.directory): no snapshot in it is \(last == nil ? "whole" : "older than what is set aside"); "
+                        + "a new store is begun, which is empty",
                     isLoss: true))
         return OpenedState(
             base: base, overlay: Overlay(HashSeed(secret: secret)), log: log, sequence: 0, nextNumber: number + 1,
@@ -165,19 +183,31 @@ struct StateRecovery {
         var isBroken = false
         for (index, log) in logs.enumerated() {
             let name = "log.\(log.header.number)"
+            if let last, sequence >= last, log.header.first > last {
+                setAside(name, StateRecovery.unwanted)
+                continue
+            }
             if isBroken || log.header.first > sequence + 1 {
                 isBroken = true
                 damaged.append((name, "it does not go on from what is whole before it"))
                 continue
             }
             // What a later log begins with is void in this one.
-            let limit = logs[(index + 1)...].map(\.header.first).min() ?? .max
+            let end = last.map { $0 < .max ? $0 + 1 : $0 } ?? .max
+            let limit = min(logs[(index + 1)...].map(\.header.first).min() ?? .max, end)
             var reader = LogReader(log.bytes)
             while sequence + 1 < limit, let entry = reader.next(sequence + 1) {
                 entry.visit { overlay.set($0, hash: $0.hash(overlay.seed)) }
                 sequence += 1
             }
             accepted.append((log.header, reader.offset))
+            if let last, sequence == last {
+                let isOver = reader.end(sequence + 1) == .clean
+                if log.bytes.count > reader.offset {
+                    cut = (log.header.number, reader.offset, isOver ? .clean : .setAside)
+                }
+                continue
+            }
             if index + 1 == logs.count {
                 let end = reader.end(sequence + 1)
                 if end != .clean || log.bytes.count > reader.offset { cut = (log.header.number, reader.offset, end) }
@@ -204,6 +234,8 @@ struct StateRecovery {
                     // A replacement that was cut off before its snapshot was in place; or that snapshot is damaged.
                     if log.bytes.count == StateFormat.logHeader {
                         useless.append(name)
+                    } else if unwanted.contains("snapshot.\(log.header.alone)") {
+                        setAside(name, StateRecovery.unwanted)
                     } else {
                         damaged.append((name, "it goes on from snapshot.\(log.header.alone), which is not whole"))
                     }
@@ -228,13 +260,14 @@ struct StateRecovery {
     private mutating func mend() throws(StateFault) {
         let disk = place.disk
         for (name, why) in damaged.reversed() {
-            let aside = try freeName(name)
+            let isUnwanted = unwanted.contains(name)
+            let aside = try freeName(name, isUnwanted ? "set-aside" : "damaged")
             let failed = disk.rename(place.path(name), to: place.path(aside))
             guard failed >= 0 else { throw StateFault.of(place.path(name), "setting it aside", failed) }
             notices.append(
                 StateNotice(
-                    "state_damaged", "\(place.path(name)): \(why); it is set aside as \(aside)",
-                    isLoss: !isCovered(name)))
+                    isUnwanted ? "state_set_aside" : "state_damaged",
+                    "\(place.path(name)): \(why); it is set aside as \(aside)", isLoss: !isCovered(name)))
         }
         if !damaged.isEmpty { try syncDirectory() }
         if let cut { try mend(cut) }
@@ -254,14 +287,16 @@ struct StateRecovery {
             let aside = try keep(name, from: cut.offset, end: cut.end)
             let rest = aside.map { "what follows is kept as \($0)" } ?? "what follows could not be kept"
             notices.append(
-                cut.end == .torn
-                    ? StateNotice(
-                        "state_tail_cut",
-                        "\(path): cut at byte \(cut.offset), in what was being written when it ended; \(rest)")
-                    : StateNotice(
-                        "state_damaged",
-                        "\(path): damaged at byte \(cut.offset), in what had been durable: the state before it is used; \(rest)",
-                        isLoss: true))
+                cut.end == .setAside
+                    ? StateNotice("state_set_aside", "\(path): cut at byte \(cut.offset); \(rest)")
+                    : cut.end == .torn
+                        ? StateNotice(
+                            "state_tail_cut",
+                            "\(path): cut at byte \(cut.offset), in what was being written when it ended; \(rest)")
+                        : StateNotice(
+                            "state_damaged",
+                            "\(path): damaged at byte \(cut.offset), in what had been durable: the state before it is used; \(rest)",
+                            isLoss: true))
         }
         let file = place.disk.open(path, .write)
         guard file >= 0 else { throw StateFault.of(path, "opening it", file) }
@@ -281,7 +316,7 @@ struct StateRecovery {
             return nil
         }
         let disk = place.disk
-        let aside = try freeName(name)
+        let aside = try freeName(name, end == .setAside ? "set-aside" : "damaged")
         let path = place.path(aside)
         let file = disk.open(path, .empty)
         var failed = file
@@ -306,11 +341,11 @@ struct StateRecovery {
     }
 
     /// `log.7.damaged-20261130T050000Z`, or with a number behind it.
-    private func freeName(_ name: String) throws(StateFault) -> String {
+    private func freeName(_ name: String, _ what: String) throws(StateFault) -> String {
         var stamp = [CChar](repeating: 0, count: 17)
         cl_utc_stamp(Int64(clamping: cl_wall_clock() / 1_000_000_000), &stamp)
         let text = String(decoding: stamp.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        let aside = "\(name).damaged-\(text)"
+        let aside = "\(name).\(what)-\(text)"
         for count in 1...1000 {
             let candidate = count == 1 ? aside : "\(aside)-\(count)"
             var status = DiskStatus()
