@@ -254,7 +254,7 @@ struct PlanComparison {
     private func stages(_ program: Program) -> [String: [String]] {
         Dictionary(
             program.chains.buffer.map { chain in
-                (chain.name, chain.stages.buffer.map { $0.source + ($0.shadow ? " [shadow]" : "") })
+                (chain.name, chain.stages.buffer.map(\.source))
             }, uniquingKeysWith: { first, _ in first })
     }
 
