@@ -80,7 +80,7 @@ struct BootGuardTests {
         "{\"format\":\"pipelined.state/1\",\"revision\":\(revision),"
             + "\"envs\":[{\"env_id\":\"e\",\"app_id\":\"a\",\"org_id\":\"o\"}],"
             + "\"instances\":[{\"instance_id\":\"i\",\"env_id\":\"e\",\"process_type\":\"w\","
-            + "\"overlay_ipv6\":\"\(server.place.host)\",\"status\":\"ready\"}],"
+            + "\"overlay_ipv6\":\"\(server.place.host)\",\"status\":\"ready\",\"drain_grace_seconds\":\(revision)}],"
             + "\"routes\":[{\"route_id\":\"r\",\"env_id\":\"e\",\"listen_port\":\(routed.port),"
             + "\"protocol_hint\":\"tcp_raw\",\"backend_process_type\":\"w\",\"backend_port\":\(server.place.port)}]}"
     }
