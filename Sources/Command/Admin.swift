@@ -86,10 +86,15 @@ struct Reload: ParsableCommand {
 
             Refused without --confirm, as a likely mistake: a state file whose three lists are empty while routes \
             are served, or with a lower revision than the applied one; a `route file` that is empty or has lost more \
-            than half of its names; an `include` pattern that matches no file any more; a config without listeners.
+            than half of its names; an `include` pattern that matches no file any more; a config without listeners; the \
+            program of a canary that was rolled back.
+
+            With `canary N% for T` in `node`, a new program takes that share of new connections first: the answer says \
+            so, and `status` how it goes.
 
             EXAMPLES
               pipelined reload
+              pipelined reload --now
               pipelined reload --admin /run/pipelined/edge.sock
             """)
     @OptionGroup var options: AdminOptions
@@ -97,5 +102,17 @@ struct Reload: ParsableCommand {
     @Flag(help: "Apply what would be refused as a likely mistake.")
     var confirm = false
 
-    func run() throws { try options.ask(.reload(isConfirmed: confirm)) }
+    @Flag(help: "Everywhere at once, without a canary; a canary that runs goes everywhere.")
+    var now = false
+
+    @Flag(help: "Read nothing: end the canary that runs, as its node would.")
+    var rollback = false
+
+    func validate() throws {
+        if rollback, now || confirm { throw ValidationError("--rollback stands alone: it reads nothing.") }
+    }
+
+    func run() throws {
+        try options.ask(.reload(isConfirmed: confirm, way: rollback ? .rollback : now ? .now : .asConfigured))
+    }
 }

@@ -29,7 +29,9 @@ struct AdminCommands {
             case .backends:
                 return BackendsReport(node.routing.snapshot, leaving: node.routing.leavingBackends)
                     .response(isText: request.isText)
-            case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText, peer)
+            case .reload(let isConfirmed, let way):
+                return ReloadCommand(node: node, manager: manager, peer: peer)
+                    .answer(isConfirmed: isConfirmed, way, isText: request.isText)
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
             case .handOver: return handOver(isText: request.isText, peer)
@@ -111,31 +113,5 @@ struct AdminCommands {
             return isText
                 ? AdminResponse.text(report.text(node: name, now: now)) : AdminResponse(report.json(now: now))
         })
-    }
-
-    /// Differences from the config file.
-    private var afterReload: [String] { node.problems + StatusReport.unapplied(node.awaitingStart) }
-
-    private func reload(isConfirmed: Bool, isText: Bool, _ peer: AdminPeer) -> AdminResponse {
-        let refusal = node.reload(by: "admin", peer.named, isConfirmed: isConfirmed, manager)
-        if isText {
-            guard let refusal else {
-                let problems = afterReload.map { "  \($0)\n" }.joined()
-                return AdminResponse.text(
-                    "reloaded: generation \(node.fleet.snapshots.newest), \(node.routeCount) routes\n" + problems)
-            }
-            let details = refusal.details.map { "  \($0)\n" }.joined()
-            return AdminResponse.text("refused: \(refusal.message): nothing was changed\n" + details, exit: 1)
-        }
-        var line = JSONLine()
-        line.open()
-        line.field("outcome", refusal == nil ? "reloaded" : "refused")
-        line.field("message", refusal?.message)
-        line.field("generation", node.fleet.snapshots.newest)
-        line.field("routes", node.routeCount)
-        line.list("diagnostics", refusal?.details ?? afterReload) { $0.string($1) }
-        line.close()
-        line.newline()
-        return AdminResponse(line.bytes)
     }
 }

@@ -10,8 +10,8 @@ import PipelineText
 package struct AdminRequest: Sendable, Equatable {
     package enum Command: Sendable, Equatable {
         case status, routes, backends
-        /// The operator confirmed what a guard would refuse.
-        case reload(isConfirmed: Bool)
+        /// - Parameter isConfirmed: the operator confirmed what a guard would refuse.
+        case reload(isConfirmed: Bool, way: ReloadWay = .asConfigured)
         case explain(Explainer.Question)
         case top(TopQuestion)
         /// From a starting node to the draining one at its path.
@@ -54,7 +54,7 @@ package struct AdminRequest: Sendable, Equatable {
     ]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
-        "destination", "port", "confirm", "length", "older",
+        "destination", "port", "confirm", "length", "older", "now", "rollback",
     ]
 
     package init(_ line: [UInt8]) throws(Fault) {
@@ -72,11 +72,7 @@ package struct AdminRequest: Sendable, Equatable {
         case "routes": command = .routes
         case "backends": command = .backends
         case "reload":
-            switch fields["confirm"] {
-            case nil: command = .reload(isConfirmed: false)
-            case .bool(let isConfirmed)?: command = .reload(isConfirmed: isConfirmed)
-            default: throw Fault(problem: "confirm is not a bool", remedy: "write true or false, or leave it out")
-            }
+            command = .reload(isConfirmed: try fields.flag("confirm"), way: try ReloadWay(fields))
         case "explain": command = .explain(try AdminRequest.question(fields))
         case "top": command = .top(try TopQuestion(fields))
         case "hand_over": command = .handOver
@@ -166,9 +162,10 @@ package struct AdminRequest: Sendable, Equatable {
             line.field("command", "apply")
             line.field("length", length)
             if isOlder { line.field("older", true) }
-        case .reload(let isConfirmed):
+        case .reload(let isConfirmed, let way):
             line.field("command", "reload")
             if isConfirmed { line.field("confirm", true) }
+            way.write(&line)
         case .explain(let question):
             line.field("command", "explain")
             line.field("to", question.to.description)

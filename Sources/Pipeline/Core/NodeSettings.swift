@@ -48,6 +48,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var loggedRefusals = 100
     /// Which lines there are, and where they go.
     public var log = LogSettings()
+    /// A reload's new program takes a share of new connections first (R29); nil: all at once.
+    public var canary: CanarySettings?
     /// The data directory, which has the journal; nil: nothing is kept.
     public var stateDirectory: String?
     /// Of the journal's files: bytes of one, and how many are kept (R25).

@@ -14,7 +14,7 @@ final class NodeBlock: SettingsBlock {
     static let descriptor = BlockDescriptor(
         "node", .named, of: NodeBlock.self, "settings of the process")
 
-    static let lines: [Setting<NodeSettings>] = sizes + times + logs + files + sockets + interception
+    static let lines: [Setting<NodeSettings>] = sizes + times + logs + files + sockets + interception + reloads
 
     private static let sizes: [Setting<NodeSettings>] = [
         Setting(

@@ -30,6 +30,7 @@ package struct LoadedNode {
     /// The state file as read; nil: none is named.
     var reading: StateOrder.Reading?
     var guarded = ConfigGuard.Reading()
+    var identity = ProgramIdentity.none
     /// Problems of objects that were left out, as lines for `status`.
     var problems: [String] = []
     /// The config file, and what it includes.
@@ -64,6 +65,8 @@ struct ReadConfig {
     var stateFile: (path: String, place: Located<String>)?
     /// Objects of it that can't be read.
     var rejected = 0
+    /// What the files hold that the program was compiled from, by path.
+    var files: [String: UInt64] = [:]
     /// Of a node that keeps desired state, in place of ``state``; nil: its source tells by itself.
     var update: ReadUpdate?
 
@@ -133,6 +136,7 @@ package enum ConfigLoader {
             program: program, routing: routing, listeners: ListenerPlan.listeners(program, RequestedPorts(routing)),
             revision: revision)
         node.guarded = ConfigGuard.Reading(read.compilation)
+        node.identity = ProgramIdentity(program, read)
         node.problems = RunningNode.lines(read.compilation)
         node.files = read.compilation.source.files
         return node
@@ -172,7 +176,8 @@ package enum ConfigLoader {
         _ text: [UInt8], file: String, filters: [any Filter.Type], running: Program? = nil,
         readState: ReadState = ConfigLoader.readStateFile, keepsState: Bool = false
     ) -> ReadConfig {
-        var compilation = compiled(text, file: file, filters, reusingBlocksOf: running)
+        let seen = FilesSeen()
+        var compilation = compiled(text, file: file, filters, reusingBlocksOf: running, noting: seen)
         let seed = HashSeed.random()
         // The routes of a file with errors are checked as well, though not against listeners, so that all errors are
         // reported at once.
@@ -181,6 +186,7 @@ package enum ConfigLoader {
         let blocks = RouteBlocks.judge(judge, seed, &compilation)
         compilation.remarkOnLongQueues()
         var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
+        read.files = seen.digests
         if keepsState, read.compilation.program?.node.stateDirectory != nil {
             read.readUpdate(readState)
         } else {
@@ -191,12 +197,13 @@ package enum ConfigLoader {
 
     /// What outlives a reload: unchanged blocks (limits and their tables) of the running program are reused.
     private static func compiled(
-        _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?
+        _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?,
+        noting seen: FilesSeen = FilesSeen()
     ) -> Compilation {
         compile(
             text, file: file, catalog: filters, reusing: running?.blocks ?? BlockTable(), includes: includes,
             hostGroups: HostGroups(isKnown: { Groups.find($0) != .unknown }, names: { Groups.names })
-        ) { path throws(UnreadableFile) in try readFile(path, limit: listFileLimit) }
+        ) { path throws(UnreadableFile) in seen.note(path, try readFile(path, limit: listFileLimit)) }
     }
 
     private static var includes: ConfigFiles {

@@ -90,7 +90,7 @@ struct ControlLoop: ~Copyable {
             let name = SignalNumber.name(signal)
             let peer = JournalEntry.Peer(user: user, process: process)
             switch signal {
-            case SignalNumber.hangup: _ = node.reload(by: name, peer, manager)
+            case SignalNumber.hangup: _ = node.reload(by: name, peer, ReloadOptions(), manager)
             case SignalNumber.user1 where node.writer.reopen():
                 node.record(signal: name, from: peer, "log files are opened again")
             case _ where SignalNumber.ofOtherProxies.contains(signal): ignore(signal)

@@ -26,8 +26,9 @@ extension RunningNode {
     /// - Parameters:
     ///   - by: the trigger: `SIGHUP`, `admin`.
     ///   - peer: who asked for it.
-    func record(reloadBy by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool, _ applied: AppliedReload) {
-        var entry = JournalEntry(.applied, source: "config", what: "reload by \(by)\(isConfirmed ? ", confirmed" : "")")
+    func record(reloadBy by: String, _ peer: JournalEntry.Peer?, _ options: ReloadOptions, _ applied: AppliedReload) {
+        let begun = canary.map { ": a canary of \($0.settings.text)" } ?? ""
+        var entry = JournalEntry(.applied, source: "config", what: "reload by \(by)\(options.text)\(begun)")
         entry.actor = applied.actor ?? by
         entry.peer = peer
         entry.revision = revision
@@ -37,10 +38,9 @@ extension RunningNode {
     }
 
     func record(
-        reloadBy by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool, refused refusal: ReloadRefusal
+        reloadBy by: String, _ peer: JournalEntry.Peer?, _ options: ReloadOptions, refused refusal: ReloadRefusal
     ) {
-        var entry = JournalEntry(
-            .rejected, source: "config", what: "reload by \(by)\(isConfirmed ? ", confirmed" : "")")
+        var entry = JournalEntry(.rejected, source: "config", what: "reload by \(by)\(options.text)")
         entry.actor = by
         entry.peer = peer
         entry.revision = revision

@@ -45,6 +45,11 @@ package final class RunningNode {
     /// Refuses unreachable destinations before accept.
     package let unreachable: UnreachablePaths
     package internal(set) var program: Program
+    var identity: ProgramIdentity
+    /// A new program that takes a share of new connections first; nil: none (R29).
+    package internal(set) var canary: Canary?
+    /// The config file's program, which was a canary and was rolled back; nil: the file's program runs.
+    package internal(set) var rolledBack: CanaryRollback?
     /// Of the state file; nil: none is named.
     package internal(set) var revision: UInt64?
     var order = StateOrder()
@@ -100,7 +105,8 @@ package final class RunningNode {
     package var routeCount: Int { routing.snapshot.routeCount }
     /// Where it listens, as specs: for ``Explainer``.
     package var openListeners: [ListenerSpec] {
-        listeners.kept.filter(\.isOpen).map { $0.planned.spec.bound(at: $0.bound) }
+        // What only a canary has leads to a pipeline of another program.
+        listeners.kept.filter { $0.isOpen && $0.planned.canary != .alone }.map { $0.planned.spec.bound(at: $0.bound) }
     }
 
     /// Interception is not in force, or unknown.
@@ -215,6 +221,7 @@ package final class RunningNode {
         revision = node.revision
         order.applied(node.reading)
         configGuard.applied(node.guarded)
+        identity = node.identity
         problems = node.problems
         desired = node.desired?.take()
         stateFault = node.stateFault
@@ -235,7 +242,7 @@ package final class RunningNode {
     }
 
     private func publishGeneration(_ now: Instant) {
-        _ = fleet.snapshots.make(program, routing.snapshot)
+        _ = fleet.snapshots.make(program, routing.snapshot, beside: canary?.offer)
         fleet.publish(
             listeners: listeners.listeners, drains: drains.due.map(\.forWorkers), resets: resets.take())
         sweepInterval = RunningNode.firstSweep
@@ -304,6 +311,7 @@ package final class RunningNode {
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
         tidyState()
+        lookAtCanary(now)
         if mayReset { resets.add(prober.takeResets()) }
         if resets.isDue, isSettled { publishGeneration(now) }
         names.collect()
@@ -354,6 +362,7 @@ package final class RunningNode {
         guard !isStopping else { return nil }
         var next = [
             listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
+            canary?.nextLook,
         ]
         .compactMap { $0 }
         if hasOld { next.append(nextSweep) }

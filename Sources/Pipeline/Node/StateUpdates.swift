@@ -65,8 +65,7 @@ extension RunningNode {
         drains.update(routing.currentDrains, now: now)
         revision = desired.last?.revision
         bound = routing.boundAddresses(of: desired.kept.objects)
-        let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
-        let change = listeners.apply(plan, [:], now: now)
+        let change = listeners.apply(plannedListeners, [:], now: now)
         publish()
         if !change.isEmpty { say(change) }
         _ = waitUntilSettled(milliseconds: RunningNode.patience)

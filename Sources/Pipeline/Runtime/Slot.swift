@@ -180,6 +180,8 @@ struct Slot {
         static let progressReported = Marks(rawValue: 256)
         /// In a queue because a stage has said so, which is asked again; else all stages have passed it.
         static let stageWaits = Marks(rawValue: 512)
+        /// Began during a canary at a listener that both programs have: what becomes of it counts.
+        static let compared = Marks(rawValue: 1024)
     }
 }
 

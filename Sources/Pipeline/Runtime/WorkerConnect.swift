@@ -357,6 +357,7 @@ extension Worker {
         slot.pointee.enter(.relaying)
         lifeWatch.resume(now)
         slot.pointee.connected = now.since(slot.pointee.accepted)
+        if slot.pointee.marks.contains(.compared) { noteRelayed(index) }
         slot.pointee.backend?.pointee.noteConnect()
         if slot.pointee.inspecting != 0 { slot.pointee.up.state.insert(.heldForInspection) }
         stopKeeping(index)
