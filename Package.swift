@@ -193,6 +193,10 @@ let package = Package(
         .executableTarget(
             name: "state-writer", dependencies: ["Pipeline", "PipelineState", "CLinux"], path: "Tests/StateWriter",
             swiftSettings: strict),
+        // Has a filter of its own.
+        .executableTarget(
+            name: "filter-node", dependencies: ["Pipeline", "FilterCatalog", "PipelinedCommand"],
+            path: "Tests/FilterNode", swiftSettings: strict),
         // Optimised in debug builds too: thousands of crashes in seconds.
         .testTarget(
             name: "StateTests",
@@ -244,7 +248,7 @@ let package = Package(
             "SystemTests",
             [
                 "Pipeline", "PipelineFlows", "FilterEgressAccounting", "PipelineExport", "CLinux", "TestSupport",
-                "pipelined",
+                "pipelined", "filter-node",
             ], path: "System"),
     ]
 )

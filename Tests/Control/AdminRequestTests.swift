@@ -35,6 +35,8 @@ struct AdminRequestTests {
                 AdminRequest(.status, isText: false), AdminRequest(.routes, isText: true),
                 AdminRequest(.backends, isText: false), AdminRequest(.reload(isConfirmed: false), isText: true),
                 AdminRequest(.reload(isConfirmed: true), isText: true), AdminRequest(.exportState, isText: true),
+                AdminRequest(.reload(isConfirmed: true, way: .now), isText: true),
+                AdminRequest(.reload(isConfirmed: false, way: .rollback), isText: false),
                 AdminRequest(.apply(length: 1, isOlder: true), isText: false),
                 AdminRequest(.apply(length: 268_435_456, isOlder: false), isText: true),
                 AdminRequest(.confirm(id: "h\"1"), isText: true),
@@ -50,6 +52,21 @@ struct AdminRequestTests {
         for request in try all {
             #expect(parse(String(decoding: request.bytes, as: UTF8.self)) == .success(request))
         }
+    }
+
+    @Test("a reload goes everywhere or ends a canary, and not both")
+    func ways() {
+        for text in [
+            #"{"command":"reload","now":true,"rollback":true}"#, #"{"command":"reload","now":1}"#,
+            #"{"command":"reload","rollback":"yes"}"#,
+        ] {
+            guard case .failure = parse(text) else {
+                Issue.record("\(text) is taken")
+                continue
+            }
+        }
+        let usual = AdminRequest(.reload(isConfirmed: false), isText: false)
+        #expect(parse(#"{"command":"reload","now":false}"#) == .success(usual))
     }
 
     @Test("every prefix is a fault, never a request; a byte changed is a fault or another valid request")

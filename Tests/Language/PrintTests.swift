@@ -19,6 +19,7 @@ import Testing
                     ("conntrack", "every 5s", "every 5s table 1001"), ("backlog", "10", "11"),
                     ("descriptors", "shared", "per_worker"), ("coalesce", "2ms", "3ms"),
                     ("idle_upstream_sockets", "1 per worker", "2 per worker"), ("connect_timeout", "1s", "2s"),
+                    ("canary", "5% for 10m", "5% for 10m by connection"),
                     ("half_close_timeout", "1s", "2s"), ("drain_timeout", "1s", "2s"), ("keepalive", "1s", "2s"),
                     ("user_timeout", "1s", "2s"), ("log", "off", "connections"), ("state", "/a", "/b"),
                     ("log", "sample 1/2", "sample 1/2 of all"), ("log", "only sni.*", "except sni.*"),

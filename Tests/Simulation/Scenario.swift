@@ -112,6 +112,11 @@ struct Scenario {
         var random = SplitMix64(seed: seed)
         return random.next() % 8 == 0 ? .milliseconds(300) : .zero
     }
+    /// New programs take a share of connections first, and go everywhere or go. Of the seed alone as well.
+    var hasCanaries: Bool {
+        var random = SplitMix64(seed: seed ^ 0xCA)
+        return random.next() % 3 == 0
+    }
     /// The node is broken: routes are looked up in the table of a connection's accept.
     var looksUpOld = false
     /// No backend takes the header that goes in front.
