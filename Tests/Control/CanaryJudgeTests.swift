@@ -145,7 +145,7 @@ struct CanaryJudgeTests {
             history.add(traffic.tally, at: now)
             now = now + .milliseconds(200)
         }
-        #expect(history.count < 200)
+        #expect(history.count < 40)
         #expect(history.windows(traffic.tally, at: now).count == 4)
         for _ in 0..<400 { traffic.connect { $0 == .canary ? 1 : 0 } }
         let found = history.windows(traffic.tally, at: now + .milliseconds(200)).compactMap { CanaryJudge($0).finding }

@@ -66,36 +66,31 @@ package struct CanaryTally: Sendable, Equatable {
     }
 }
 
-/// Tallies of the past, fewer the older they are: for windows of any length, in bounded memory.
+/// Tallies of the past, for windows that are longer than said by an eighth at most, in bounded memory.
 struct CanaryHistory {
-    private var past: [(at: Instant, tally: CanaryTally)] = []
-
     /// Windows in which evidence is looked at, beside all of it: an error that begins late is seen in the first, a rare one in
     /// the last.
     static let windows: [TimeSpan] = [.seconds(5), .seconds(60), .seconds(600)]
 
+    /// By window, the oldest first: one each eighth of it.
+    private var past: [[(at: Instant, tally: CanaryTally)]] = windows.map { _ in [] }
+
     mutating func add(_ tally: CanaryTally, at now: Instant) {
-        past.append((now, tally))
-        var kept: [(at: Instant, tally: CanaryTally)] = []
-        for entry in past.reversed() {
-            // An eighth of its age from the next newer one: a window is never longer by more.
-            let age = now.since(entry.at)
-            guard let newer = kept.last, entry.at != past[0].at else {
-                kept.append(entry)
-                continue
-            }
-            if newer.at.since(entry.at).nanoseconds >= age.nanoseconds / 8 { kept.append(entry) }
+        for (index, window) in CanaryHistory.windows.enumerated() {
+            if let last = past[index].last, now.since(last.at).nanoseconds < window.nanoseconds / 8 { continue }
+            past[index].append((now, tally))
+            // The first is the newest that is old enough.
+            while past[index].count > 1, now.since(past[index][1].at) >= window { past[index].removeFirst() }
         }
-        past = kept.reversed()
     }
 
     /// What came in each window, the shortest first, and all.
     func windows(_ tally: CanaryTally, at now: Instant) -> [CanaryTally] {
-        let ofWindows = CanaryHistory.windows.compactMap { window in
-            past.last { now.since($0.at) >= window }.map { tally.since($0.tally) }
+        let ofWindows = zip(CanaryHistory.windows, past).compactMap { window, entries in
+            entries.last { now.since($0.at) >= window }.map { tally.since($0.tally) }
         }
         return ofWindows + [tally]
     }
 
-    var count: Int { past.count }
+    var count: Int { past.reduce(0) { $0 + $1.count } }
 }
