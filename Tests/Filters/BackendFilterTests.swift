@@ -87,7 +87,7 @@ struct BackendFilterTests {
         let route = run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"], backends: []))
         #expect(reason(try run.evaluate(BackendFilter.self)) == "backend.no_backend upstream")
         #expect(run.facts.route == route)
-        #expect(route.pointee.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
+        #expect(route.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
     }
 
     @Test("R11, R13: turns are exact, with up to three distinct to try", arguments: [1, 2, 3, 4, 7])
@@ -106,7 +106,7 @@ struct BackendFilterTests {
     func shared() throws {
         var run = FilterHarness()
         let route = run.routes.add(FakeRoute("rt_1", hosts: ["a.example"], backends: Self.backends(3)))
-        route.pointee.group.pointee.cell.pointee.cursor.store(.max, ordering: .relaxed)
+        route.group.pointee.cell.pointee.cursor.store(.max, ordering: .relaxed)
         #expect(try run.evaluate(BackendFilter.self) == .next)
         #expect(ports(run) == [9000, 9001, 9002])  // 2^64 - 1 is a multiple of 3
         run.resetFacts()

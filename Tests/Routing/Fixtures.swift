@@ -105,12 +105,12 @@ extension RoutingState {
 func destination(_ port: UInt16) -> DestinationAddress { DestinationAddress(Endpoint(.unspecified, port)) }
 
 extension RouteTableSnapshot {
-    func named(_ name: String, _ port: UInt16 = 443) -> UnsafePointer<Route>? {
+    func named(_ name: String, _ port: UInt16 = 443) -> FoundRoute? {
         var server = ServerName()
         let isName = Array(name.utf8).withUnsafeBufferPointer { server.set(wire: $0) }
         return isName ? handle.named(server, at: destination(port)) : nil
     }
-    func sole(_ port: UInt16) -> UnsafePointer<Route>? { handle.sole(at: destination(port)) }
+    func sole(_ port: UInt16) -> FoundRoute? { handle.sole(at: destination(port)) }
 }
 
 extension RoutingState {

@@ -57,7 +57,7 @@ final class Connection {
     /// Whose it is; a number that no owner has, if that was never found out.
     var tenant: Int { route?.owner ?? -1 - index }
     /// What a node that looks up in the table of the accept would go by.
-    var oldRoute: (route: UnsafePointer<Route>, plan: TablePlan)?
+    var oldRoute: (route: FoundRoute, plan: TablePlan)?
     /// Candidates that it had to choose from, and those that it has tried.
     var choice: [Int] = []
     var tried: [Int] = []

@@ -181,7 +181,7 @@ enum BackendStage: SimulatedStage {
                 ReasonSpec("queue_timeout", .client, ""),
             ])
     }
-    static func lookUp(_ settings: StageSettings, _ view: ConnectionView) -> UnsafePointer<Route>? {
+    static func lookUp(_ settings: StageSettings, _ view: ConnectionView) -> FoundRoute? {
         let world = settings.world
         if world.scenario.looksUpOld, let connection = world.connection(view.facts.peer.endpoint) {
             return connection.oldRoute?.route
@@ -189,7 +189,7 @@ enum BackendStage: SimulatedStage {
         return view.routes.sole(at: view.facts.destination)
     }
     static func reselect(
-        _ settings: StageSettings, _ state: inout StageState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: StageSettings, _ state: inout StageState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict {
         let world = settings.world

@@ -67,8 +67,8 @@ final class SnapshotLibrary {
                 policy: plan.hasQueue ? queue.map { UnsafePointer($0.policy) } : nil))
         let table = UnsafeMutablePointer<TableOfOne>.allocate(capacity: 1)
         let route = Route(
-            owner: owner(plan.owner), group: group, cell: cell(plan.cell), port: UInt16(generation), flags: [])
-        table.initialize(to: TableOfOne(route: route, isThere: plan.isThere, world: world))
+            owner: owner(plan.owner), slot: 0, cell: cell(plan.cell), port: UInt16(generation), flags: [])
+        table.initialize(to: TableOfOne(route: route, group: group, isThere: plan.isThere, world: world))
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
         snapshot.initialize(
             to: Snapshot(

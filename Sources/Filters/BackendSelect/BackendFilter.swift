@@ -272,7 +272,7 @@ public enum BackendFilter: Filter {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(Refusal.proxyMismatch.rawValue)
         }
-        let group = route.pointee.group
+        let group = route.group
         let idleTimeout = group.pointee.policy?.pointee.idleTimeout
         if idleTimeout != nil || settings.idleTimeout > .zero {
             effects.setIdleTimeout(idleTimeout ?? settings.idleTimeout)
@@ -284,7 +284,7 @@ public enum BackendFilter: Filter {
     }
 
     public static func reselect(
-        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: Settings, _ state: inout WorkerState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict {
         // Of the newest routes, as the choice is.
@@ -293,11 +293,11 @@ public enum BackendFilter: Filter {
         effects.setCandidates(choice.candidates)
         guard choice.candidates.count == 0 else { return .next }
         return refuse(
-            choice.refusal, .backends, route.pointee.group.pointee.policy?.pointee.groupQueue, route, effects)
+            choice.refusal, .backends, route.group.pointee.policy?.pointee.groupQueue, route, effects)
     }
 
     static func choose(
-        _ route: UnsafePointer<Route>, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView
+        _ route: FoundRoute, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView
     ) -> BackendChoice {
         var choice = BackendChoice(route, settings, view)
         choice.choose(route.pointee.balance ?? settings.balance, &state.random)
@@ -306,10 +306,10 @@ public enum BackendFilter: Filter {
 
     /// A client with a server name gets that name's route or none, never the only route (R6). A raw route never serves
     /// a TLS listener, nor the reverse.
-    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? {
+    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> FoundRoute? {
         let destination = view.facts.destination
         let isRaw = view.facts.hint == .tcpRaw
-        let found: UnsafePointer<Route>?
+        let found: FoundRoute?
         if let client = view.facts.clientProtocol {
             found = view.routes.speaking(client, at: destination)
         } else if isRaw || view.facts.serverName.isEmpty {

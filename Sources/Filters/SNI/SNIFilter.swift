@@ -216,7 +216,7 @@ public enum SNIFilter: Filter {
     }
 
     /// The only possible route for a TLS connection here.
-    private static func soleRoute(_ view: ConnectionView) -> UnsafePointer<Route>? {
+    private static func soleRoute(_ view: ConnectionView) -> FoundRoute? {
         guard let route = view.routes.sole(at: view.facts.destination), !route.pointee.flags.contains(.raw) else {
             return nil
         }

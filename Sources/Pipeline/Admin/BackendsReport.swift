@@ -138,8 +138,8 @@ final class BackendsReport {
         return true
     }
 
-    private func add(_ route: UnsafePointer<Route>) {
-        let (group, owner) = (route.pointee.group, route.pointee.owner)
+    private func add(_ route: FoundRoute) {
+        let (group, owner) = (route.group, route.pointee.owner)
         var sum = sums.removeValue(forKey: group) ?? Sum()
         if sum.count.add(route.pointee), sum.routes.count < BackendsReport.shown { sum.routes.append(route.pointee.id) }
         if sum.owners.count < BackendsReport.shown, !sum.owners.contains(owner) { sum.owners.append(owner) }

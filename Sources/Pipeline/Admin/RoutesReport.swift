@@ -15,7 +15,7 @@ final class RoutesReport {
         let owner: EnvName
         let hostname: String?
         let condition: RouteCondition?
-        let route: UnsafePointer<Route>
+        let route: FoundRoute
     }
 
     /// Keeps the routes alive.
@@ -74,14 +74,14 @@ final class RoutesReport {
         }
     }
 
-    private static func row(_ route: UnsafePointer<Route>, _ label: RouteLabel) -> Row {
+    private static func row(_ route: FoundRoute, _ label: RouteLabel) -> Row {
         Row(
             id: route.pointee.id.string, owner: route.pointee.owner.pointee.name, hostname: label.hostname,
             condition: label.condition, route: route)
     }
 
     /// The priority that new connections go to, of a route with several; nil: one priority, or nothing is eligible.
-    private static func tierInUse(_ route: Route) -> (tier: PriorityTier, isFirst: Bool)? {
+    private static func tierInUse(_ route: FoundRoute) -> (tier: PriorityTier, isFirst: Bool)? {
         let group = route.group
         guard group.pointee.tiers.count > 1,
             let index = group.pointee.tierInUse(at: Instant(nanoseconds: Clock.now))
@@ -90,19 +90,19 @@ final class RoutesReport {
     }
 
     /// `2/5`, and ` backup` while the first priority is down.
-    private static func backends(_ route: Route) -> String {
+    private static func backends(_ route: FoundRoute) -> String {
         let counts = "\(eligible(route))/\(route.backends.count)"
         guard let (tier, isFirst) = tierInUse(route), !isFirst else { return counts }
         return "\(counts) \(tier.name)"
     }
 
     /// The number of eligible backends among the ready ones.
-    private static func eligible(_ route: Route) -> Int {
+    private static func eligible(_ route: FoundRoute) -> Int {
         route.group.pointee.usable(at: Instant(nanoseconds: Clock.now))
     }
 
     /// Connections that wait in the route's own queue; nil: it has none.
-    private static func queue(_ route: Route) -> (waiting: UInt64, limit: UInt64)? {
+    private static func queue(_ route: FoundRoute) -> (waiting: UInt64, limit: UInt64)? {
         queue(route.group.pointee.policy?.pointee.queue)
     }
     private static func queue(_ rule: QueueRule?) -> (waiting: UInt64, limit: UInt64)? {
@@ -110,14 +110,14 @@ final class RoutesReport {
     }
 
     /// Current and total connections; ended ones are counted by an `account` stage.
-    private static func connections(_ route: Route) -> (active: UInt64, all: UInt64) {
-        let users = UInt64(route.cell.pointee.users.current)
+    private static func connections(_ route: FoundRoute) -> (active: UInt64, all: UInt64) {
+        let users = UInt64(route.pointee.cell.pointee.users.current)
         let active = users - min(users, queue(route)?.waiting ?? 0)
-        return (active, route.cell.pointee.connections.load(ordering: .relaxed) &+ active)
+        return (active, route.pointee.cell.pointee.connections.load(ordering: .relaxed) &+ active)
     }
 
     private func json(_ row: Row) -> [UInt8] {
-        let route = row.route.pointee
+        let (found, route) = (row.route, row.route.pointee)
         let cell = route.cell
         var line = JSONLine()
         line.open()
@@ -129,7 +129,7 @@ final class RoutesReport {
         if let condition = row.condition { line.field("when", condition.text) }
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
         line.field("balance", route.balance?.name)
-        let group = route.group.pointee
+        let group = found.group.pointee
         if !group.cell.pointee.name.buffer.isEmpty { line.field("group", group.cell.pointee.name.string) }
         if group.maxConnections > 0 {
             line.field("group_active", UInt64(group.cell.pointee.active.current))
@@ -139,20 +139,20 @@ final class RoutesReport {
             line.field("group_queued", queue.waiting)
             line.field("group_queue", queue.limit)
         }
-        line.field("backends_eligible", RoutesReport.eligible(route))
-        line.field("backends", route.backends.count)
-        if let (tier, _) = RoutesReport.tierInUse(route) { line.field("priority_in_use", UInt64(tier.priority)) }
-        let connections = RoutesReport.connections(route)
+        line.field("backends_eligible", RoutesReport.eligible(found))
+        line.field("backends", found.backends.count)
+        if let (tier, _) = RoutesReport.tierInUse(found) { line.field("priority_in_use", UInt64(tier.priority)) }
+        let connections = RoutesReport.connections(found)
         line.field("active", connections.active)
         if route.maxConnections > 0 { line.field("max_connections", UInt64(route.maxConnections)) }
-        if let queue = RoutesReport.queue(route) {
+        if let queue = RoutesReport.queue(found) {
             line.field("queued", queue.waiting)
             line.field("queue", queue.limit)
         }
         line.field("connections", connections.all)
         line.field("bytes_to_backend", cell.pointee.bytesToUpstream.load(ordering: .relaxed))
         line.field("bytes_to_client", cell.pointee.bytesToClient.load(ordering: .relaxed))
-        line.field("proxy", ProxyVerdict(route).rawValue)
+        line.field("proxy", ProxyVerdict(found).rawValue)
         line.field("proxy_rejections", UInt64(cell.pointee.proxyRejections.load(ordering: .relaxed)))
         line.close()
         return line.bytes
@@ -169,21 +169,21 @@ final class RoutesReport {
     }
 
     private func cells(_ row: Row) -> [String] {
-        let route = row.route.pointee
+        let (found, route) = (row.route, row.route.pointee)
         let cell = route.cell
         let rejections = cell.pointee.proxyRejections.load(ordering: .relaxed)
-        let connections = RoutesReport.connections(route)
-        let group = route.group.pointee.cell.pointee.name
+        let connections = RoutesReport.connections(found)
+        let group = found.group.pointee.cell.pointee.name
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
-        let queued = RoutesReport.queue(route).map { $0.waiting > 0 ? " +\($0.waiting) queued" : "" } ?? ""
+        let queued = RoutesReport.queue(found).map { $0.waiting > 0 ? " +\($0.waiting) queued" : "" } ?? ""
         return [
             row.id, name(row), "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
-            (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(route),
+            (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(found),
             "\(connections.active)\(limit)\(queued)",
             "\(connections.all)",
             "\(cell.pointee.bytesToUpstream.load(ordering: .relaxed))",
             "\(cell.pointee.bytesToClient.load(ordering: .relaxed))",
-            ProxyVerdict(route).rawValue + (rejections > 0 ? " (\(rejections))" : ""),
+            ProxyVerdict(found).rawValue + (rejections > 0 ? " (\(rejections))" : ""),
         ]
     }
 }

@@ -78,7 +78,7 @@ public struct ConnectionFacts: @unchecked Sendable {
     public fileprivate(set) var clientProtocol: ClientProtocol?
     /// From the newest table. The runtime looks it up again (``Filter/lookUp(_:_:)``) if the table may have been freed
     /// since.
-    public var route: UnsafePointer<Route>?
+    public var route: FoundRoute?
     public var candidates = BackendCandidates()
     /// Backends that failed this connection: none is tried twice.
     public var tried = TriedBackends()
@@ -290,7 +290,7 @@ public struct Effects {
     }
     /// Where the connection to a backend comes from; nil: the kernel chooses. It lives as long as the program.
     public func setSource(_ source: UnsafePointer<SourceAddresses>?) { facts.pointee.source = source }
-    public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
+    public func setRoute(_ route: FoundRoute, candidates: BackendCandidates) {
         facts.pointee.route = route
         facts.pointee.candidates = candidates
     }

@@ -34,12 +34,12 @@ public protocol Filter: SendableMetatype {
 
     /// For a stage that provides the route: looks it up in the newest table; nil: none. Called if the table may have
     /// changed since the stage passed.
-    static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>?
+    static func lookUp(_ settings: Settings, _ view: ConnectionView) -> FoundRoute?
 
     /// For a stage that provides backends: chooses again among those of `route`, without ``ConnectionFacts/tried``
     /// (R13). The connection's reservations stay as they are.
     static func reselect(
-        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: Settings, _ state: inout WorkerState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict
 
@@ -77,9 +77,9 @@ public protocol Filter: SendableMetatype {
     static func evaluateErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
-    static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> UnsafePointer<Route>?
+    static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> FoundRoute?
     static func reselectErased(
-        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: UnsafePointer<Route>,
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: FoundRoute,
         _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
     static func settleErased(
@@ -102,9 +102,9 @@ extension Filter {
     public static func review(_ config: ConfigReview) -> [ConfigRemark] { [] }
     @inlinable public static func peek(_ settings: Settings) -> PeekNeed? { nil }
     public static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
-    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? { nil }
+    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> FoundRoute? { nil }
     public static func reselect(
-        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: Settings, _ state: inout WorkerState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict { .next }
     @inlinable public static func settle(
@@ -127,11 +127,11 @@ extension Filter {
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, view, effects)
     }
-    public static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> UnsafePointer<Route>? {
+    public static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> FoundRoute? {
         lookUp(settings.assumingMemoryBound(to: Settings.self).pointee, view)
     }
     public static func reselectErased(
-        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: UnsafePointer<Route>,
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: FoundRoute,
         _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         reselect(

@@ -10,7 +10,7 @@ package struct RouteWalk {
     package init(_ table: RouteTableSnapshot) { self.table = table }
 
     /// Continues until about that instant. True: all routes were visited.
-    package mutating func advance(until end: Instant, _ body: (UnsafePointer<Route>, RouteLabel) -> Void) -> Bool {
+    package mutating func advance(until end: Instant, _ body: (FoundRoute, RouteLabel) -> Void) -> Bool {
         while part < table.partCount {
             table.visit(part: part, body)
             part += 1

@@ -76,6 +76,7 @@ package final class RunningNode {
     package let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
+    private var probes = ProbeBook()
     /// Names of backends.
     package let names: NameKeeper
     package private(set) var watch = RouteWatch()
@@ -146,7 +147,8 @@ package final class RunningNode {
                 settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
                 first: first, services: services, reasons: node.program.reasons, log: writer, watch: watch,
                 paths: paths)
-            let probing = HealthProber.start(ProbeTargets(node.program, node.routes), write: log.write)
+            // It follows the table from the first publication on.
+            let probing = HealthProber.start(.none, write: log.write)
             guard let prober = probing.prober else {
                 fleet.order(.stop)
                 throw WorkerStartError(component: "the health prober", call: "pthread_create", error: probing.error)
@@ -265,14 +267,15 @@ package final class RunningNode {
     }
 
     /// Whoever follows what the node runs hooks in here: called once at the start and after each new generation, with
-    /// ``program`` and ``routing`` as they are now.
+    /// ``program`` and ``routing`` as they are now, and what has changed in the table since.
     func snapshotChanged() {
         mayReset = HealthProber.resetsConnections(program)
-        proxies.routesChanged()
-        watch.routesChanged()
+        let news = routing.takeNews()
+        proxies.follow(program, routing, news)
+        watch.follow(routing, news)
         sources.follow(program)
-        prober.update(ProbeTargets(program, routing.snapshot))
-        flowDirectory.update(routing.snapshot.instances)
+        prober.update(probes.follow(program, routing, news))
+        if news.hasOtherInstances { flowDirectory.update(routing.snapshot.instances) }
         flowWatch.update(program)
         unreachable.update(program)
         interception?.follow(program, settings, bound)
@@ -309,8 +312,8 @@ package final class RunningNode {
         names.collect()
         names.watch(now)
         if let due = names.due, due <= now, isSettled, names.apply(to: routing, now) { publish() }
-        proxies.look(routing.snapshot, program, now, log)
-        watch.look(routing.snapshot, now, log)
+        proxies.look(routing, now, log)
+        watch.look(routing, now, log)
         shortages.look(fleet, program.node.memory, now, log)
         sources.look(now, log)
     }

@@ -64,7 +64,9 @@ extension RunningNode {
         desired.note(report)
         drains.update(routing.currentDrains, now: now)
         revision = desired.last?.revision
-        bound = routing.boundAddresses(of: desired.kept.objects)
+        if report.isWhole || report.applied[.instance] != nil {
+            bound = routing.boundAddresses(of: desired.kept.objects)
+        }
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.apply(plan, [:], now: now)
         publish()

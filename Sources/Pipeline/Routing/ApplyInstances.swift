@@ -18,10 +18,9 @@ extension ApplyRun {
             state.instances.twins[id] = Set(versions.filter { $0.status == .ready }.map(\.address))
         }
         for number in state.groups.numbers(of: changed) {
-            if let old = state.groups[number].box { store.release(old) }
-            state.groups[number].box = makeBackends(state.groups[number].key)
+            let old = state.groups.replace(number, makeBackends(state.groups[number].key))
+            if let old { store.release(old) }
             report.backendsChanged += 1
-            refresh(state.groups[number])
         }
     }
 

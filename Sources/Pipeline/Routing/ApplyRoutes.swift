@@ -191,7 +191,7 @@ extension ApplyRun {
     private func cursor(_ entry: UInt32, _ env: UInt32) -> UInt64 {
         guard let current = store.entry(entry).pointee.current, state.groups[current.pointee.group].key.env == env
         else { return 0 }
-        return current.pointee.route.group.pointee.cell.pointee.cursor.load(ordering: .relaxed)
+        return state.groups.box(current.pointee.group)?.pointee.group.cell.pointee.cursor.load(ordering: .relaxed) ?? 0
     }
 
     private func isSame(_ version: Version, _ object: RouteObject, _ part: Part) -> Bool {

@@ -80,7 +80,7 @@ final class ApplyRun {
     var applied: [Applied] = []
     /// Groups that may have lost or never had a route.
     var touchedGroups: Set<UInt32> = []
-    /// Routes that stay as they are but for their backends or owner.
+    /// Routes that stay as they are but for their owner.
     var refreshed: [UInt32] = []
     /// Addresses that became ready with this apply, for slow start.
     var newlyReady: Set<IPAddress> = []
@@ -159,10 +159,14 @@ final class ApplyRun {
         }
     }
 
-    private func forgetUnused() {
+    /// Groups without a route go.
+    func forgetGroups() {
         for number in touchedGroups where state.groups[number].head == RouteEntry.none {
             if let box = state.groups.remove(number) { store.release(box) }
         }
+    }
+
+    private func forgetUnused() {
         if let scope, scope.envs.isEmpty, touchedGroups.isEmpty { return }
         guard state.envs.values.contains(where: { $0.sources == 0 }) else { return }
         var used: Set<UInt32> = []

@@ -83,6 +83,7 @@ extension ApplyRun {
         state.localInstances = found
         state.directory = InstanceDirectoryBox(found, state.store) { state.instanceNumbers.number($0) }
         state.directoryChanged = true
+        state.hasOtherInstances = true
     }
 
     /// An address of two instances proves nothing, and belongs to none.

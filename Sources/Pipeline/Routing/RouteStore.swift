@@ -16,6 +16,9 @@ public final class RouteStore {
     private var routeCells: [RouteCellKey: UnsafeMutablePointer<RouteCellBox>] = [:]
     private var groupCells: [TurnKey: UnsafeMutablePointer<GroupCellBox>] = [:]
     private(set) var policies = RoutePolicies()
+    /// The group of numbers that are not in use: it has no backend.
+    let nobody: UnsafeMutablePointer<BackendBox>
+    private let nobodysTurns: UnsafeMutablePointer<GroupCell>
     /// The box that was shared last: a map's million entries have one.
     private var lastShared: UnsafeMutablePointer<RouteCellBox>?
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.
@@ -41,9 +44,18 @@ public final class RouteStore {
         }
     }
 
-    init() {}
+    init() {
+        nobodysTurns = .allocate(capacity: 1)
+        nobodysTurns.initialize(to: GroupCell())
+        nobody = .allocate(capacity: 1)
+        let group = BackendGroup(backends: FrozenArray([]), cell: nobodysTurns)
+        nobody.initialize(to: BackendBox(group: group, references: 1))
+    }
 
     deinit {
+        nobody.pointee.group.deallocate()
+        nobody.deinitialize(count: 1).deallocate()
+        nobodysTurns.deinitialize(count: 1).deallocate()
         for item in pinned where !isNamedAgain(item) { free(item) }
         for index in 0..<used { entry(index).deinitialize(count: 1) }
         for box in routeCells.values { box.deinitialize(count: 1).deallocate() }
@@ -213,7 +225,6 @@ public final class RouteStore {
         shard.pointee.references -= 1
         guard shard.pointee.references == 0 else { return }
         for route in shard.pointee.all {
-            release(backends: route.route.group)
             release(owner: route.route.owner)
             entry(route.entry).pointee.references -= 1
             freeIfUnused(route.entry)
@@ -222,10 +233,9 @@ public final class RouteStore {
         freed()
     }
 
-    /// Builds a shard; every route in it holds its entry, backends and owner.
+    /// Builds a shard; every route in it holds its entry and owner. Its backends are the ``GroupSlots``' matter.
     func makeShard(
-        _ items: [ShardItem], owner: (ShardItem) -> UnsafeMutablePointer<OwnerBox>,
-        backends: (ShardItem) -> UnsafeMutablePointer<BackendBox>
+        _ items: [ShardItem], owner: (ShardItem) -> UnsafeMutablePointer<OwnerBox>
     ) -> RouteShard.Pointer {
         allocated()
         return RouteShard.make(
@@ -234,11 +244,6 @@ public final class RouteStore {
                 let box = owner(item)
                 box.pointee.references += 1
                 return UnsafeRawPointer(box).assumingMemoryBound(to: RouteOwner.self)
-            },
-            backends: { item in
-                let box = backends(item)
-                box.pointee.references += 1
-                return UnsafeRawPointer(box).assumingMemoryBound(to: BackendGroup.self)
             },
             cell: { cell($0.entry) },
             placed: { item, route in
@@ -322,10 +327,6 @@ public final class RouteStore {
         box.pointee.group.deallocate()
         box.deallocate()
         freed()
-    }
-
-    private func release(backends: UnsafePointer<BackendGroup>) {
-        release(UnsafeMutableRawPointer(mutating: backends).assumingMemoryBound(to: BackendBox.self))
     }
 
     func makeOwner(org: String, app: String, env: String) -> UnsafeMutablePointer<OwnerBox> {

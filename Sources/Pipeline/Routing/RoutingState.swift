@@ -81,6 +81,8 @@ public final class RoutingState {
     var instanceNumbers = InstanceNumbers()
     var directory: InstanceDirectoryBox?
     var directoryChanged = false
+    /// The same since somebody asked, see ``takeNews()``.
+    var hasOtherInstances = false
 
     /// The newest table. Keep it for as long as a worker or a connection uses its handle.
     public internal(set) var snapshot: RouteTableSnapshot
@@ -110,10 +112,9 @@ public final class RoutingState {
         rules = RouteRules(listeners: listeners, policy: policy)
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
         shards.initialize(repeating: RouteShard.empty(store))
-        let table = RouteTable(
-            seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]),
-            patterns: NamePatterns(), hasConditions: false, dedicated: DedicatedTable([]))
-        snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
+        let routes = RouteDirectory(ShardList(shards, store), RouteTable.makePorts([]), DedicatedTable([]))
+        snapshot = RouteTableSnapshot(
+            store: store, seed: seed, routes: routes, groups: GroupSlots(store), routeCount: 0)
     }
 
     deinit {
@@ -211,8 +212,8 @@ public final class RoutingState {
 extension RouteShard {
     /// A shard without routes.
     static func empty(_ store: RouteStore) -> Pointer {
-        // With no item, neither is asked for.
-        store.makeShard([], owner: { _ in preconditionFailure() }, backends: { _ in preconditionFailure() })
+        // With no item, it is not asked for.
+        store.makeShard([], owner: { _ in preconditionFailure() })
     }
 }
 
@@ -238,7 +239,7 @@ public struct RouteListing: Sendable, Equatable {
         public let instance: String
     }
 
-    init(_ route: TableRoute) {
+    init(_ found: FoundRoute, _ route: TableRoute) {
         id = route.route.id.string
         owner = route.route.owner.pointee.name.path
         hostname = route.hostname
@@ -248,7 +249,7 @@ public struct RouteListing: Sendable, Equatable {
         proxyHeader = route.options.sentHeader
         isMismatched = route.options.contains(.proxyMismatch)
         allowNonTLS = route.options.contains(.allowNonTLS)
-        backends = route.route.backends.buffer.map {
+        backends = found.backends.buffer.map {
             Listed(address: $0.address.endpoint, instance: $0.instance.string)
         }
     }
@@ -257,9 +258,7 @@ public struct RouteListing: Sendable, Equatable {
 extension RouteTableSnapshot {
     /// Each route, in no particular order.
     public func forEachRoute(_ body: (RouteListing) -> Void) {
-        for shard in table.pointee.shards {
-            for route in shard.pointee.all { body(RouteListing(route)) }
-        }
+        forEachTableRoute { body(RouteListing(table.pointee.found($0), $0.pointee)) }
     }
 
     /// All routes by hostname, raw ones first by port.
