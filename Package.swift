@@ -184,6 +184,12 @@ let package = Package(
                 "FilterCatalog", "TestSupport",
             ], path: "Benchmarks/instructions", swiftSettings: dataPath),
 
+        // What one change costs at a million routes (docs/BENCHMARKS.md). No part of the product.
+        .executableTarget(
+            name: "changes",
+            dependencies: ["Pipeline", "PipelineRouting", "PipelineLanguage", "PipelineHealth", "FilterCatalog"],
+            path: "Benchmarks/changes", swiftSettings: strict),
+
         test("CoreTests", ["Pipeline", "TestSupport"], path: "Core"),
         test("SetsTests", ["Pipeline", "PipelineSets"], path: "Sets"),
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
