@@ -72,13 +72,14 @@ let package = Package(
         filter("BackendSelect", ["PipelineWire"]),
         filter("ProxyV2", ["PipelineWire"]),
         filter("ProxyV1", ["PipelineWire"]),
+        filter("StartTLS", ["PipelineWire"]),
         filter("EgressAccounting", ["PipelineFlows"]),
         filter("RateLimit", ["PipelineLimits"]),
         .target(
             name: "FilterCatalog",
             dependencies: [
                 "Pipeline", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterProxyV1", "FilterEgressAccounting", "FilterRateLimit",
+                "FilterProxyV2", "FilterProxyV1", "FilterStartTLS", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", exclude: ["README.md"], swiftSettings: strict),
 
         // What control asks of the host: files, programs.
@@ -219,8 +220,8 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterProxyV1", "FilterEgressAccounting", "FilterRateLimit", "PipelineSets",
-                "PipelineLimits", "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
+                "FilterProxyV2", "FilterProxyV1", "FilterStartTLS", "FilterEgressAccounting", "FilterRateLimit",
+                "PipelineSets", "PipelineLimits", "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
             ], path: "Filters"),
         test(
             "JournalTests",

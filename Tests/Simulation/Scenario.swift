@@ -42,6 +42,8 @@ struct ConnectionPlan {
     var buckets: [Int]
     /// The prelude is a PROXY header.
     var hasHeader: Bool
+    /// TLS begins behind an opening that a stage answers; nil: at once.
+    var upgrade: UpgradePlan?
 }
 
 /// A rate that connections share.
@@ -78,6 +80,9 @@ struct ChainPlan {
         case below
         case last
     }
+
+    /// Its peeking stage answers openings.
+    var upgrades = false
 
     var inspectStage: Int { 1 + (peeks && !inspectsFirst ? 1 : 0) + (choosesEarly ? 1 : 0) }
 }
@@ -196,6 +201,8 @@ struct Scenario {
         apart = SeededRandom(seed: seed ^ 0x5EED_0037)
         drawQueue(&apart)
         if random.chance(30) { makeRush(&random) } else if random.chance(5) { makeFlood(&random) }
+        apart = SeededRandom(seed: seed ^ 0x5EED_0097)
+        drawUpgrades(&apart)
     }
 
     /// More of it than a turn may move is there at any time: a kernel's buffers are full before the worker looks.

@@ -3,7 +3,7 @@ import Pipeline
 import PipelineRuntime
 import Testing
 
-@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S37)")
+@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S38)")
 struct SimulationTests {
     private static func number(_ name: String) -> UInt64? {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
@@ -14,7 +14,7 @@ struct SimulationTests {
     static let replay = number("SIMULATION_SEED")
     static let parts: UInt64 = 8
 
-    @Test("S1–S37 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
+    @Test("S1–S38 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
     func everySeed(part: UInt64) {
         var total = Statistics()
         var failures = 0
@@ -91,7 +91,7 @@ struct SimulationTests {
             .tooManyConnections, .noSniffBuffer, .noDescriptor, .noPort, .drainDeadline, .noBackend,
             .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull, .routeChanged, .unrouted, .memoryShort,
             .abandoned, .kernelMemory,
-            .connectForbidden, .idleTimeout, .queueAbandoned, .noSource, .crowdedOut,
+            .connectForbidden, .idleTimeout, .queueAbandoned, .noSource, .crowdedOut, .upgradeTimeout, .upgradeClosed,
         ]
         for reason in expected where total.reasons[reason.rawValue, default: 0] == 0 {
             Issue.record("no seed ends as \(reason)")
@@ -100,6 +100,7 @@ struct SimulationTests {
         for reason in ends...ends + 2 where total.reasons[reason, default: 0] == 0 {
             Issue.record("no seed ends as \(simulatedReasons.text(ReasonCode(rawValue: reason)))")
         }
+        #expect(total.upgraded > 20, "S38: too few have begun TLS behind an opening")
         #expect(total.servedFromQueue > 30, "S37: too few have waited and were served")
     }
 }

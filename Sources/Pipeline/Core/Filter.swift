@@ -43,6 +43,13 @@ public protocol Filter: SendableMetatype {
         _ effects: Effects
     ) -> Verdict
 
+    /// For a stage that has answered a client's opening (``Effects/upgradeBackend(within:)``): says the same to the connected
+    /// backend by ``Effects/say(_:)``, before the client's bytes go there.
+    /// - Parameter answer: what the backend has said since the last call; empty at the first one.
+    static func upgrade(
+        _ settings: Settings, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep
+
     /// Called once, at the end of a connection that passed this stage.
     static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
 
@@ -82,6 +89,9 @@ public protocol Filter: SendableMetatype {
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: UnsafePointer<Route>,
         _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
+    static func upgradeErased(
+        _ settings: UnsafeRawPointer, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep
     static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
     static func explainErased(_ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict) -> String
@@ -107,6 +117,9 @@ extension Filter {
         _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict { .next }
+    public static func upgrade(
+        _ settings: Settings, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep { .done }
     @inlinable public static func settle(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
@@ -137,6 +150,11 @@ extension Filter {
         reselect(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, route, view, effects)
+    }
+    public static func upgradeErased(
+        _ settings: UnsafeRawPointer, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep {
+        upgrade(settings.assumingMemoryBound(to: Settings.self).pointee, answer, view, effects)
     }
     @inlinable public static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals

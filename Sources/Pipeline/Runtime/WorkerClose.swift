@@ -149,6 +149,7 @@ extension Worker {
         case .peeking: peekDeadline(index)
         case .queued: queueDeadline(index)
         case .connecting: connectDeadline(index)
+        case .upgrading: failUpgrade(index, .upgradeTimeout)
         case .relaying: relayDeadline(index)
         case .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
             if !guardHalfClosed(index) { halfCloseDeadline(index) }

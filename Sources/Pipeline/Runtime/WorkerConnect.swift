@@ -274,9 +274,10 @@ extension Worker {
         return UnsafeRawBufferPointer(rebasing: blocks.body(slot.pointee.pending)[start..<count])
     }
 
-    /// Whether there are bytes for the first write.
+    /// Whether there are bytes for the first write. A backend that is to begin TLS is asked for that first.
     private func hasFirstBytes(_ index: Int) -> Bool {
-        blocks.pending(slab.slots[index].pending).pointee.prelude.count > 0 || !firstPayload(index).isEmpty
+        guard !slab.slots[index].marks.contains(.upgraded) else { return false }
+        return blocks.pending(slab.slots[index].pending).pointee.prelude.count > 0 || !firstPayload(index).isEmpty
     }
 
     /// Writes the prelude and the client's first bytes in one call. True once the socket took something; the rest waits
@@ -353,6 +354,7 @@ extension Worker {
     /// The backend is connected and has the first bytes: starts the relay.
     private mutating func connected(_ index: Int) {
         let slot = slab.slots + index
+        guard !slot.pointee.marks.contains(.upgraded) else { return beginUpgrade(index) }
         wheel.disarm(slab.slots, index)
         slot.pointee.enter(.relaying)
         lifeWatch.resume(now)
