@@ -212,7 +212,8 @@ extension World {
         case .noSniffBuffer:
             if scenario.limits.blocks >= 4 * scenario.connections.count { fail("\(name()), and there were enough") }
             // Half a signature without any block at all is the one thing that can't be kept.
-            if connection.client.sent > 0, connection.inspection != .open { fail("\(name()), and it was served") }
+            let isServed = connection.client.sent > connection.said.count
+            if isServed, connection.inspection != .open { fail("\(name()), and it was served") }
         default:
             if connection.connectError != ErrorNumber.tooManyFiles { fail("\(name()), and there was one") }
         }

@@ -51,6 +51,21 @@ extension Scenario {
         }
     }
 
+    /// Every client of a chain that answers openings sends a hello, once it was answered or before.
+    mutating func makeUpgrades() {
+        var random = SeededRandom(seed: seed ^ 0x5EED_0098)
+        guard !rejectsHeaders, chains[0].peeks else { return }
+        chains[0].upgrades = true
+        chains[0].peekBytes = max(chains[0].peekBytes, 2048)
+        for index in connections.indices where connections[index].listener == 0 {
+            let hello = FirstBytes.clientHello(name: "app.example.com", size: random.pick([0, 300, 1200]))
+            connections[index].client.stream = ByteStream(head: hello, offset: connections[index].client.stream.offset)
+            connections[index].client.bytes = max(connections[index].client.bytes, hello.count)
+            connections[index].client.start = random.chance(50) ? .atOnce : .afterReading(1)
+            drawUpgrade(&connections[index], &random)
+        }
+    }
+
     private func drawUpgrade(_ plan: inout ConnectionPlan, _ random: inout SeededRandom) {
         let parts = random.pick([1, 1, 2, 3])
         let upgrade = UpgradePlan(

@@ -85,9 +85,11 @@ struct StartTLSPostgreSQLTests {
             #expect(seen == "\(port)", "\(mode)")
         }
         let cancel = try Socket.connect(to: entry)
+        let place = try cancel.local
         try cancel.send([0, 0, 0, 16, 4, 0xD2, 0x16, 0x2E, 0, 0, 0, 1, 0, 0, 0, 1])
         #expect(try cancel.receiveToEnd().bytes == [])
-        #expect(try node.log(of: try cancel.local).route == "rt_plain")
+        cancel.finish()
+        #expect(try node.log(of: place).route == "rt_plain")
     }
 
     @Test("openssl's client, TLS 1.2 and 1.3, and TLS from the first byte, as PostgreSQL 17 has it")
@@ -227,6 +229,7 @@ struct StartTLSPostgreSQLTests {
         #expect(try client.receive(exactly: 1) == Array("S".utf8))
         for byte in hello { try client.send([byte]) }
         let (bytes, _) = try client.receiveToEnd()
+        client.finish()
         #expect(bytes.count == headerLength + hello.count && Array(bytes.suffix(hello.count)) == hello)
         // Where the line's source stands in a v2 header of IPv6.
         #expect(Array(bytes.dropFirst(16).prefix(2)) == [0x20, 0x01])
@@ -251,7 +254,7 @@ struct StartTLSPostgreSQLTests {
         let held = try backend.accept()
         #expect(try held.receive(exactly: 8) == Self.request)
         client.reset()
-        #expect(try node.log(of: place).reason == "connect.abandoned client")
+        #expect(try node.log(of: place).reason == "backend.abandoned client")
     }
 
     @Test("explain: a request, what comes with it, and a name")
