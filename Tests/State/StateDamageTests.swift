@@ -186,7 +186,8 @@ struct StateDamageTests {
     func foreign() throws {
         let (files, _) = try Self.sample()
         for name in ["store", "lock", "snapshot.3", "log.3", "log.2"] {
-            for isMode in [false, true] {
+            // What others may do in the directory alone is no reason: see StateDiskTests.
+            for isMode in [false, true] where !isMode || name != "store" {
                 let disk = MemoryDisk(files)
                 if isMode { disk.modes[name] = 0o750 } else { disk.strangers = [name] }
                 do throws(any Error) {

@@ -48,6 +48,8 @@ public final class LastGood {
     public var otherwise: Int { StateKind.allCases.reduce(0) { $0 + store.count(RecordKind.applied($1)) } }
     public var objects: some DesiredObjects { StoredObjects(store: store) }
     public var figures: StateStore.Figures { store.figures }
+    /// Why nothing new is kept, though what there is is used; nil: it is.
+    public var exposure: StateFault? { store.exposure }
     public var isOnReserve: Bool { store.isOnReserve }
     public func takeNotices() -> [StateNotice] { store.takeNotices() }
 
@@ -226,5 +228,25 @@ extension LastGood {
             guard let object = applied.find(kind, id), object.version != .desired else { return body(text) }
             if !object.text.isEmpty { object.text.withUnsafeBytes(body) }
         }
+    }
+
+    /// Objects that are not applied as they are desired, a page at a time, in the order of ids: as they are desired, and
+    /// whether an earlier version is applied.
+    /// - Returns: what to go on behind; nil: that was the last page.
+    public func pageOfOthers(
+        _ kind: StateKind, behind id: [UInt8]?, count: Int,
+        _ body: (_ id: Bytes, _ text: UnsafeRawBufferPointer, _ hasEarlier: Bool) -> Void
+    ) -> [UInt8]? {
+        store.page(RecordKind.applied(kind), behind: id, count: count) { id, record in
+            guard let object = AppliedObject(record: record), object.version != .desired,
+                let text = store.value(RecordKind.desired(kind), id)
+            else { return }
+            body(id, text, !object.text.isEmpty)
+        }
+    }
+
+    /// An object as it is desired; nil: there is none.
+    public func text(_ kind: StateKind, _ id: [UInt8]) -> [UInt8]? {
+        id.withUnsafeBufferPointer { store.value(RecordKind.desired(kind), $0) }.map { Array($0) }
     }
 }

@@ -9,6 +9,8 @@ public enum StateFault: Error, Equatable, Sendable {
     case foreign(path: String, what: String)
     /// Written by a newer version. It is never set aside.
     case newer(path: String, version: UInt32)
+    /// Others may write to the directory. What is in it is read, and nothing new is kept.
+    case exposed(path: String, mode: UInt32)
     case readOnly(path: String)
     case full(path: String, error: Int32)
     /// Any other error of the file system.
@@ -31,6 +33,9 @@ public enum StateFault: Error, Equatable, Sendable {
         case .newer(let path, let version):
             return "\(path): its format \(version) is newer than this program reads (\(StateFormat.version)); "
                 + "nothing was changed; start the program that wrote it, or name another directory"
+        case .exposed(let path, let mode):
+            return "\(path): others may write to it (its mode is 0\(String(mode, radix: 8))): what is kept there is in "
+                + "force, and nothing new is kept; `chmod 0700 \(path)`"
         case .readOnly(let path):
             return "\(path): the file system is read-only; nothing was changed; choose another place"
         case .full(let path, let error):

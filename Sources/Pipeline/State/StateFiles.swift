@@ -54,7 +54,8 @@ struct StateFiles {
 
 extension StatePlace {
     /// Makes the directory if there is none, and looks whose it is.
-    func checkDirectory() throws(StateFault) {
+    /// - Returns: what others may do there; it is no reason not to read what is kept.
+    func checkDirectory() throws(StateFault) -> StateExposure {
         guard !directory.isEmpty, !directory.utf8.contains(0) else {
             throw .unfit(what: "a path for the store that is empty, or has a NUL")
         }
@@ -66,7 +67,15 @@ extension StatePlace {
         let failed = disk.status(directory, &status)
         guard failed >= 0 else { throw StateFault.of(directory, "looking at it", failed) }
         guard status.kind == .directory else { throw .foreign(path: directory, what: "it is no directory") }
-        try check(directory, status)
+        guard status.isOurs else { throw .foreign(path: directory, what: "it belongs to another user") }
+        return StateExposure(status.mode)
+    }
+
+    /// What others may do in the directory by now.
+    var exposure: StateExposure {
+        var status = DiskStatus()
+        guard disk.status(directory, &status) >= 0, status.kind == .directory, status.isOurs else { return .written(0) }
+        return StateExposure(status.mode)
     }
 
     func checkFile(_ name: String) throws(StateFault) {

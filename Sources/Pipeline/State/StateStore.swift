@@ -46,6 +46,8 @@ public final class StateStore {
     var reserve: StateReserve
     /// Why nothing may be changed any more.
     var closed: StateFault?
+    /// Others may write to its directory, when it was last looked at.
+    var isExposed = false
     var compaction: Compaction?
     /// No compaction is tried again before there is as much in the logs.
     var compactAbove = 0

@@ -20,6 +20,7 @@ extension StateStore {
     ///   until then, a crash of the process does not.
     public func append(_ batch: StateBatch, durably: Bool) throws(StateFault) {
         if let closed { throw closed }
+        if durably { try refuseExposed() }
         if let problem = batch.problem { throw problem }
         if reserve.isHeld == false { refillReserve() }
         guard !batch.isEmpty else {

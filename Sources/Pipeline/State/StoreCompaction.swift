@@ -146,11 +146,12 @@ extension FileFlaw {
 }
 
 extension StateStore {
-    private var place: StatePlace { StatePlace(directory: directory, disk: disk, settings: settings) }
+    var place: StatePlace { StatePlace(directory: directory, disk: disk, settings: settings) }
 
     /// Everything is replaced by what `body` puts: durable on return; the state before is kept beside it.
     public func replaceAll(_ body: (inout SnapshotWriter) throws(StateFault) -> Void) throws(StateFault) {
         if let closed { throw closed }
+        try refuseExposed()
         endCompaction()
         // A number that no log before leads to: what comes later must not be put over the old state.
         let next = sequence + 1
@@ -172,7 +173,7 @@ extension StateStore {
 
     /// The logs have outgrown a share of the snapshot.
     public var wantsCompaction: Bool {
-        compaction == nil && closed == nil && logBytes > compactAbove
+        compaction == nil && closed == nil && !isExposed && logBytes > compactAbove
             && logBytes > max(settings.leastLog, base.byteCount / settings.snapshotShare)
     }
 

@@ -17,13 +17,15 @@ extension StateStore {
     package static func open(
         _ place: StatePlace, seed: () -> [UInt8], _ waiting: ((_ process: Int32?) -> Bool)? = nil
     ) throws(StateFault) -> (store: StateStore, notices: [StateNotice]) {
-        try place.checkDirectory()
+        let exposure = try place.checkDirectory()
         let (lock, waited) = try place.takeLock(waiting)
         do throws(StateFault) {
             var reserve = StateReserve(directory: place.directory, bytes: place.settings.reserveBytes, place.disk)
             let (opened, notices) = try place.recover(seed, &reserve)
             reserve.take()
-            return (StateStore(opened, lock: lock, reserve: reserve, place), waited + notices)
+            let store = StateStore(opened, lock: lock, reserve: reserve, place)
+            if exposure.fault(place.directory) != nil { store.isExposed = true }
+            return (store, waited + notices + [exposure.notice(place.directory)].compactMap { $0 })
         } catch {
             place.disk.close(lock)
             throw error
