@@ -29,7 +29,8 @@ struct StatusReport {
     }
     /// Problems of desired state, and shortages of the node.
     private var problems: [String] {
-        node.problems + (DesiredStateReport(node.desired)?.problems ?? []) + StatusReport.unapplied(node.awaitingStart)
+        node.problems + (DesiredStateReport(node.desired)?.problems ?? []) + (RoutesWatchReport(node)?.problems ?? [])
+            + StatusReport.unapplied(node.awaitingStart)
             + shortages
             + node.interceptionProblems + node.sources.problems
             + [node.flows.problem, node.names.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
@@ -93,6 +94,7 @@ struct StatusReport {
         LogReport(node.writer).write(&line)
         JournalReport(node.journal)?.write(&line)
         DesiredStateReport(node.desired)?.write(&line)
+        RoutesWatchReport(node)?.write(&line)
         if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
         line.list("names", node.names.statuses, StatusReport.write)
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }
@@ -218,6 +220,7 @@ struct StatusReport {
             text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
         }
+        text += RoutesWatchReport(node)?.text ?? ""
         for problem in problems { text += "problem: \(problem)\n" }
         for warning in node.interception?.report.warnings ?? [] { text += "warning: \(warning)\n" }
         text += "\n" + workersText + "\n" + listenersText

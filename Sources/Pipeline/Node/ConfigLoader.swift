@@ -36,6 +36,9 @@ package struct LoadedNode {
     var files: [String] = []
     /// Nil: the config has no `state`.
     var desired: StateInHand?
+    /// Nil: no routes file is watched.
+    var base: ConfigBase?
+    var seen: SeenRoutes?
     /// Why nothing is kept, though the config has `state`.
     var stateFault: String?
     /// Addresses of this node's instances that are bound to an interface in desired state.
@@ -66,6 +69,10 @@ struct ReadConfig {
     var rejected = 0
     /// Of a node that keeps desired state, in place of ``state``; nil: its source tells by itself.
     var update: ReadUpdate?
+    /// Without its routes file; nil: that is not watched.
+    var base: ConfigBase?
+    /// A watched routes file as it was read.
+    var seen: SeenRoutes?
 
     /// The documents to apply together. A state file that is no longer named counts as empty.
     var documents: [StateDocument] { [blocks, state ?? .empty(.state)] }
@@ -135,6 +142,7 @@ package enum ConfigLoader {
         node.guarded = ConfigGuard.Reading(read.compilation)
         node.problems = RunningNode.lines(read.compilation)
         node.files = read.compilation.source.files
+        (node.base, node.seen) = (read.base, read.seen)
         return node
     }
 
@@ -181,6 +189,7 @@ package enum ConfigLoader {
         let blocks = RouteBlocks.judge(judge, seed, &compilation)
         compilation.remarkOnLongQueues()
         var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
+        if compilation.watchesRoutes { read.base = ConfigBase(compilation: compilation, seed: seed, blocks: blocks) }
         if keepsState, read.compilation.program?.node.stateDirectory != nil {
             read.readUpdate(readState)
         } else {
@@ -226,13 +235,13 @@ package enum ConfigLoader {
 // MARK: The state file
 
 extension ReadConfig {
-    fileprivate mutating func readState(_ seed: HashSeed, _ read: ConfigLoader.ReadState) {
+    mutating func readState(_ seed: HashSeed, _ read: ConfigLoader.ReadState) {
         guard let named = compilation.routesFile else { return }
         let path = configPath(named.value, from: compilation.source.file(of: named.span.start))
         stateFile = (path, named)
         let bytes: [UInt8]
         do throws(FileError) {
-            bytes = try read(path)
+            bytes = try see(path, read)
         } catch {
             compilation.report(
                 Diagnostic(
@@ -245,6 +254,16 @@ extension ReadConfig {
         reading = document.map { StateOrder.Reading($0, bytes, path: path) }
         rejected = problems.rejected
         report(problems)
+    }
+
+    /// Reads the file, and remembers what it was if it is watched.
+    mutating func see(_ path: String, _ read: ConfigLoader.ReadState) throws(FileError) -> [UInt8] {
+        guard base != nil else { return try read(path) }
+        let sight = PathTrail(path).end
+        seen = SeenRoutes(sight: sight, content: nil)
+        let bytes = try read(path)
+        seen = SeenRoutes(sight: sight, content: StateOrder.hash(bytes))
+        return bytes
     }
 
     func bound(_ program: Program) -> [BoundAddress] { state?.boundAddresses(node: program.node.name) ?? [] }

@@ -52,6 +52,7 @@ struct ControlLoop: ~Copyable {
             // Nobody else needs it, and poll(2) takes no more than may be open.
             if let notice = node.resetsNotice { items.append(.readable(notice.number)) }
             if let notice = node.namesNotice { items.append(.readable(notice.number)) }
+            items += node.routesNotices.map { .readable($0.number) }
             let firstAdmin = items.count
             if let admin { items += admin.waits(Instant(nanoseconds: cl_now())) }
             let failed = Poll.wait(&items, until: nextDue())
@@ -118,6 +119,7 @@ struct ControlLoop: ~Copyable {
             node.isStopping = true
             // The node that follows goes on with it.
             node.desired = nil
+            node.routesWatch = nil
             node.interception?.end()
             manager.stopping()
             let timeout = node.program.node.drainTimeout

@@ -33,14 +33,6 @@ struct ReadUpdate {
             update: update, problems: problems, failure: fatal.map { "the state file \(path) can't be used: \($0)" })
     }
 
-    static func read(file path: String, _ read: ConfigLoader.ReadState) -> ReadUpdate {
-        do throws(FileError) {
-            return ReadUpdate.read(try read(path), path)
-        } catch {
-            return ReadUpdate(failure: "can't read the state file \(error.path): \(error.problem); \(error.remedy)")
-        }
-    }
-
     /// Nothing: the config names no source.
     static var nothing: ReadUpdate {
         read(Array("{\"format\":\"\(StateDocument.format)\",\"envs\":[],\"instances\":[],\"routes\":[]}".utf8), "")
@@ -57,10 +49,20 @@ extension ReadConfig {
         if let named = compilation.routesFile {
             let path = configPath(named.value, from: compilation.source.file(of: named.span.start))
             stateFile = (path, named)
-            update = ReadUpdate.read(file: path, read)
+            do throws(FileError) {
+                update = ReadUpdate.read(try see(path, read), path)
+            } catch {
+                update = ReadUpdate(
+                    failure: "can't read the state file \(error.path): \(error.problem); \(error.remedy)")
+            }
         } else if !compilation.takesPushes {
             update = .nothing
         }
+    }
+
+    mutating func nameStateFile() {
+        guard let named = compilation.routesFile else { return }
+        stateFile = (configPath(named.value, from: compilation.source.file(of: named.span.start)), named)
     }
 
     /// Objects that are in no change, since nobody can tell which they are. Why there is no update at all is said

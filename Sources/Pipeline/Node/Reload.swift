@@ -128,6 +128,7 @@ extension RunningNode {
         sayReloaded(by, report, before)
         say(change)
         sayFixed(awaitingStart)
+        followRoutes(read.base, read.seen)
         let actor = read.state?.actor ?? read.update?.update?.actor ?? ""
         return AppliedReload(report: report, actor: actor.isEmpty ? nil : actor)
     }

@@ -52,12 +52,19 @@ package final class RunningNode {
     /// Who takes desired state that is pushed to this node.
     package var stateDoor: any StateDoor {
         desired.map { PushedState(self, $0) }
-            ?? StateOfFiles(order.path, config: configPath, fault: stateFault)
+            ?? StateOfFiles(order.path, config: configPath, fault: stateFault, isWatched: routesWatch != nil)
     }
     /// Nil: the config has no `state`.
     package internal(set) var desired: DesiredState?
     /// Why nothing is kept, though the config has `state`; nil: it is.
     let stateFault: String?
+    /// `routes file PATH watch`; nil: no file is watched.
+    package internal(set) var routesWatch: RoutesWatch?
+    /// Nil: no file is watched.
+    var configBase: ConfigBase?
+    var routesLog: BudgetedLog
+    /// Readable when a watched file may have changed, or was read.
+    var routesNotices: [Descriptor] { isStopping ? [] : routesWatch?.notices ?? [] }
     /// Nil: the config has no `state`.
     package internal(set) var journal: Journal?
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
@@ -154,6 +161,7 @@ package final class RunningNode {
             let flows = FlowRecording(
                 queues, directory, log, alsoTo: { watch.take($0) }, eachTick: { watch.tick() })
             let running = RunningNode(node, path, writer, fleet, keeper, prober, flows, watch, directory, paths, names)
+            running.followRoutes(node.base, node.seen)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -205,6 +213,7 @@ package final class RunningNode {
         configPath = path
         self.writer = writer
         log = ControlLog(writer.error)
+        routesLog = BudgetedLog(wallClock: { cl_wall_clock() }, write: log.write)
         interception = InterceptionWatch(log, config: path)
         self.fleet = fleet
         self.listeners = listeners
@@ -304,6 +313,7 @@ package final class RunningNode {
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
         tidyState()
+        lookAtRoutes(now)
         if mayReset { resets.add(prober.takeResets()) }
         if resets.isDue, isSettled { publishGeneration(now) }
         names.collect()
@@ -357,6 +367,10 @@ package final class RunningNode {
         ]
         .compactMap { $0 }
         if hasOld { next.append(nextSweep) }
+        if let due = routesWatch?.nextTick {
+            // Workers need about an iteration.
+            next.append(isSettled ? due : max(due, Instant(nanoseconds: cl_now()) + .milliseconds(5)))
+        }
         if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         // Workers need about an iteration.
         if news != .nothing || listeners.isClosing || resets.isDue {

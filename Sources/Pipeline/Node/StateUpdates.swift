@@ -14,6 +14,8 @@ extension RunningNode {
         var peer: JournalEntry.Peer?
         /// As the journal names the way.
         var way: String
+        /// Who it is, if the update does not say.
+        var actor: String?
     }
 
     struct TakenUpdate {
@@ -23,7 +25,7 @@ extension RunningNode {
     }
 
     /// How long the workers may take for the change before, and for this one: they need about an iteration.
-    private static let patience = 50
+    static let patience = 50
 
     /// Takes an update: durable and in force when this returns.
     func take(
@@ -35,7 +37,7 @@ extension RunningNode {
         do throws(UpdateRefusal) {
             let prepared = try desired.kept.prepare(update, from: sender.source.name, options, now: cl_wall_clock())
             guard waitUntilSettled(milliseconds: RunningNode.patience) else {
-                throw UpdateRefusal("a worker has not applied the change before yet", remedy: "try again in a moment")
+                throw .unsettled
             }
             try keep(prepared, desired)
             desired.refusal = nil
@@ -53,7 +55,7 @@ extension RunningNode {
         do throws(StateFault) {
             try desired.kept.keep(prepared)
         } catch {
-            throw UpdateRefusal(error.message, remedy: "then send it again")
+            throw UpdateRefusal(error.message, remedy: "then send it again", isPassing: true)
         }
     }
 
@@ -62,15 +64,20 @@ extension RunningNode {
         routing.forgetDrains { drains.isDone($0, now: now) }
         let report = desired.kept.apply(prepared, to: routing, at: now)
         desired.note(report)
-        drains.update(routing.currentDrains, now: now)
         revision = desired.last?.revision
         bound = routing.boundAddresses(of: desired.kept.objects)
+        putInForce(now)
+        return report
+    }
+
+    /// Publishes what ``routing`` has now, and waits until workers serve by it.
+    func putInForce(_ now: Instant) {
+        drains.update(routing.currentDrains, now: now)
         let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
         let change = listeners.apply(plan, [:], now: now)
         publish()
         if !change.isEmpty { say(change) }
         _ = waitUntilSettled(milliseconds: RunningNode.patience)
-        return report
     }
 
     // MARK: Journal and log
@@ -82,7 +89,7 @@ extension RunningNode {
         var entry = JournalEntry(
             outcome, source: sender.source.name,
             what: "\(form) by \(sender.way)\(options.isConfirmed ? ", confirmed" : "")")
-        entry.actor = update.actor.isEmpty ? nil : update.actor
+        entry.actor = update.actor.isEmpty ? sender.actor : update.actor
         entry.peer = sender.peer
         entry.request = update.request.isEmpty ? nil : update.request
         entry.revision = update.revision
@@ -118,4 +125,9 @@ extension RunningNode {
         if let notice = desired.kept.tidy() { notices.append(notice) }
         for notice in notices where notice.event != "state_compacted" { log.say(notice.event, notice.text) }
     }
+}
+
+extension UpdateRefusal {
+    static let unsettled = UpdateRefusal(
+        "a worker has not applied the change before yet", remedy: "try again in a moment", isPassing: true)
 }
