@@ -50,6 +50,28 @@ struct Status: ParsableCommand {
     func run() throws { try options.ask(.status) }
 }
 
+/// Which rows are asked for.
+struct FilterOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Only those of an org, an app or an env.", valueName: "org[/app[/env]]"))
+    var owner: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Only those in a state: up, down, quarantined; routes also empty, mismatch; backends also draining, gone."))
+    var state: String?
+
+    @Option(help: "Only those with this in an id, a name, an address or the owner, whatever its case.")
+    var text: String?
+
+    func filter(_ states: [ReportFilter.State]) throws -> ReportFilter {
+        let known = state.flatMap { name in states.first { $0.rawValue == name } }
+        guard state == nil || known != nil else {
+            throw ValidationError("--state is one of " + states.map(\.rawValue).joined(separator: ", "))
+        }
+        return ReportFilter(owner: owner, state: known, text: text)
+    }
+}
+
 struct Routes: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "The routes of a running node, with what happens on each.",
@@ -59,10 +81,13 @@ struct Routes: ParsableCommand {
 
             EXAMPLES
               pipelined routes
+              pipelined routes --owner acme/shop --state down
+              pipelined routes --state quarantined --text foo.example.com
               pipelined routes --json | jq -r '.routes[] | select(.proxy == "rejected") | .id'
             """)
     @OptionGroup var options: AdminOptions
-    func run() throws { try options.ask(.routes) }
+    @OptionGroup var filter: FilterOptions
+    func run() throws { try options.ask(.routes(try filter.filter(ReportFilter.State.ofRoutes))) }
 }
 
 struct Backends: ParsableCommand {
@@ -71,10 +96,12 @@ struct Backends: ParsableCommand {
         discussion: """
             EXAMPLES
               pipelined backends
+              pipelined backends --state down
               pipelined backends --json | jq '.backends[] | select(.eligible | not)'
             """)
     @OptionGroup var options: AdminOptions
-    func run() throws { try options.ask(.backends) }
+    @OptionGroup var filter: FilterOptions
+    func run() throws { try options.ask(.backends(try filter.filter(ReportFilter.State.ofBackends))) }
 }
 
 struct Reload: ParsableCommand {

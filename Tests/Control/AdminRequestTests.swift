@@ -31,9 +31,12 @@ struct AdminRequestTests {
             (top.instance, top.env, top.org) = ("i_7", "env_a", "acme")
             (top.destination, top.port) = (IPAddress("2001:db8::9"), 25)
             return [
+                AdminRequest(
+                    .routes(ReportFilter(owner: "acme/shop", state: .quarantined, text: "a\"b")), isText: true),
                 AdminRequest(.top(TopQuestion()), isText: true), AdminRequest(.top(top), isText: false),
-                AdminRequest(.status, isText: false), AdminRequest(.routes, isText: true),
-                AdminRequest(.backends, isText: false), AdminRequest(.reload(isConfirmed: false), isText: true),
+                AdminRequest(.status, isText: false), AdminRequest(.routes(ReportFilter()), isText: true),
+                AdminRequest(.backends(ReportFilter(state: .gone)), isText: false),
+                AdminRequest(.reload(isConfirmed: false), isText: true),
                 AdminRequest(.reload(isConfirmed: true), isText: true), AdminRequest(.exportState, isText: true),
                 AdminRequest(.apply(length: 1, isOlder: true), isText: false),
                 AdminRequest(.apply(length: 268_435_456, isOlder: false), isText: true),

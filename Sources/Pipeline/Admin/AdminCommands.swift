@@ -25,10 +25,8 @@ struct AdminCommands {
             if let change = request.command.change, !peer.mayChange { return refuse(change, peer) }
             switch request.command {
             case .status: return StatusReport(node).response(isText: request.isText)
-            case .routes: return RoutesReport(node.routing.snapshot).response(isText: request.isText)
-            case .backends:
-                return BackendsReport(node.routing.snapshot, leaving: node.routing.leavingBackends)
-                    .response(isText: request.isText)
+            case .routes(let filter): return routes(filter, isText: request.isText)
+            case .backends(let filter): return backends(filter, isText: request.isText)
             case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText, peer)
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
@@ -39,6 +37,17 @@ struct AdminCommands {
         } catch {
             return AdminResponse(AdminResponse.failure(error.problem, error.remedy))
         }
+    }
+
+    private func routes(_ filter: ReportFilter, isText: Bool) -> AdminResponse {
+        guard !filter.isQuarantine else { return QuarantineReport.response(node, .route, filter, isText: isText) }
+        return RoutesReport(node.routing.snapshot, filter).response(isText: isText)
+    }
+
+    private func backends(_ filter: ReportFilter, isText: Bool) -> AdminResponse {
+        guard !filter.isQuarantine else { return QuarantineReport.response(node, .instance, filter, isText: isText) }
+        return BackendsReport(node.routing.snapshot, leaving: node.routing.leavingBackends, filter)
+            .response(isText: isText)
     }
 
     private func refuse(_ change: String, _ peer: AdminPeer) -> AdminResponse {

@@ -9,7 +9,9 @@ import PipelineText
 /// A request to the admin socket: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
 package struct AdminRequest: Sendable, Equatable {
     package enum Command: Sendable, Equatable {
-        case status, routes, backends
+        case status
+        case routes(ReportFilter)
+        case backends(ReportFilter)
         /// The operator confirmed what a guard would refuse.
         case reload(isConfirmed: Bool)
         case explain(Explainer.Question)
@@ -54,7 +56,7 @@ package struct AdminRequest: Sendable, Equatable {
     ]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
-        "destination", "port", "confirm", "length", "older",
+        "destination", "port", "confirm", "length", "older", "owner", "state", "text",
     ]
 
     package init(_ line: [UInt8]) throws(Fault) {
@@ -69,8 +71,8 @@ package struct AdminRequest: Sendable, Equatable {
         }
         switch name {
         case "status": command = .status
-        case "routes": command = .routes
-        case "backends": command = .backends
+        case "routes": command = .routes(try ReportFilter(fields, ReportFilter.State.ofRoutes))
+        case "backends": command = .backends(try ReportFilter(fields, ReportFilter.State.ofBackends))
         case "reload":
             switch fields["confirm"] {
             case nil: command = .reload(isConfirmed: false)
@@ -155,8 +157,12 @@ package struct AdminRequest: Sendable, Equatable {
         line.open()
         switch command {
         case .status: line.field("command", "status")
-        case .routes: line.field("command", "routes")
-        case .backends: line.field("command", "backends")
+        case .routes(let filter):
+            line.field("command", "routes")
+            filter.write(&line)
+        case .backends(let filter):
+            line.field("command", "backends")
+            filter.write(&line)
         case .handOver: line.field("command", "hand_over")
         case .exportState: line.field("command", "export_state")
         case .confirm(let id):

@@ -9,6 +9,8 @@ import PipelineText
 final class RoutesReport {
     /// Up to this many are sorted by name and shown as a table; beyond that they come in shard order.
     private static let sortedLimit = 10_000
+    /// What a piece of a large table takes at most: each client that reads gets one in an iteration.
+    private static let pieceTime = TimeSpan.milliseconds(2)
 
     private struct Row {
         let id: String
@@ -22,13 +24,19 @@ final class RoutesReport {
     private let table: RouteTableSnapshot
     private var walk: RouteWalk
     private var rows: [Row] = []
+    private let filter: ReportFilter
+    private var owners: OwnerFilter
+    /// How many fit.
+    private var count = 0
 
-    init(_ table: RouteTableSnapshot) {
-        self.table = table
+    init(_ table: RouteTableSnapshot, _ filter: ReportFilter = ReportFilter()) {
+        (self.table, self.filter) = (table, filter)
         walk = RouteWalk(table)
+        owners = OwnerFilter(filter)
     }
 
     func response(isText: Bool) -> AdminResponse {
+        guard filter.isEmpty else { return filtered(isText: isText) }
         let hasAll = table.routeCount <= RoutesReport.sortedLimit
         guard isText || hasAll else { return parts() }
         return AdminResponse(preparing: { until in
@@ -36,12 +44,7 @@ final class RoutesReport {
                 if self.rows.count < RoutesReport.sortedLimit { self.rows.append(RoutesReport.row(route, label)) }
             }
             guard isDone || self.rows.count >= RoutesReport.sortedLimit else { return nil }
-            if hasAll {
-                self.rows.sort {
-                    ($0.hostname ?? "", $0.route.pointee.port, $0.id)
-                        < ($1.hostname ?? "", $1.route.pointee.port, $1.id)
-                }
-            }
+            if hasAll { self.sort() }
             let all = BatchedRows(rows: self.rows)
             // The closures keep the table.
             guard isText else { return all.json(head: self.jsonHead, tail: "]}\n") { self.json($0) } }
@@ -51,7 +54,53 @@ final class RoutesReport {
         })
     }
 
-    private var jsonHead: String { "{\"count\":\(table.routeCount),\"routes\":[" }
+    private func sort() {
+        rows.sort {
+            ($0.hostname ?? "", $0.route.pointee.port, $0.id) < ($1.hostname ?? "", $1.route.pointee.port, $1.id)
+        }
+    }
+
+    // MARK: Some of them
+
+    private func fits(_ route: UnsafePointer<Route>, _ label: RouteLabel) -> Bool {
+        guard owners.fits(route.pointee.owner) else { return false }
+        if let state = filter.state, state != RoutesReport.state(route.pointee) { return false }
+        guard filter.text != nil else { return true }
+        let group = route.pointee.group.pointee.cell.pointee.name
+        return filter.fits([
+            route.pointee.id.string, label.hostname ?? "", route.pointee.owner.pointee.name.path, group.string,
+        ])
+    }
+
+    /// All are looked at, since nobody knows before which of them fit; then those that do are written, as JSON however
+    /// many they are.
+    private func filtered(isText: Bool) -> AdminResponse {
+        AdminResponse(preparing: { until in
+            let isDone = self.walk.advance(until: until) { route, label in
+                guard self.fits(route, label) else { return }
+                self.count += 1
+                if self.count <= RoutesReport.sortedLimit { self.rows.append(RoutesReport.row(route, label)) }
+            }
+            guard isDone else { return nil }
+            let hasAll = self.count == self.rows.count
+            if hasAll { self.sort() }
+            let all = BatchedRows(rows: self.rows)
+            guard !isText else {
+                let rest = self.count - self.rows.count
+                let note = rest > 0 ? "\(rest) more routes are not shown: --json has all of them\n" : ""
+                return all.text(RoutesReport.head, note: note) { self.cells($0) }
+            }
+            return hasAll ? all.json(head: self.jsonHead, tail: "]}\n") { self.json($0) } : self.parts()
+        })
+    }
+
+    private static func state(_ route: Route) -> ReportFilter.State {
+        if ProxyVerdict(route) == .mismatch { return .mismatch }
+        if route.backends.count == 0 { return .empty }
+        return eligible(route) > 0 ? .up : .down
+    }
+
+    private var jsonHead: String { "{\"count\":\(filter.isEmpty ? table.routeCount : count),\"routes\":[" }
 
     /// Too many to be held at once.
     private func parts() -> AdminResponse {
@@ -60,8 +109,10 @@ final class RoutesReport {
         return AdminResponse(Array(jsonHead.utf8)) {
             // A table's parts are small: some together make a piece.
             var bytes: [UInt8] = []
-            while next < self.table.partCount, bytes.count < 65536 {
+            let end = Instant(nanoseconds: Clock.now) + RoutesReport.pieceTime
+            while next < self.table.partCount, bytes.count < 65536, Instant(nanoseconds: Clock.now) < end {
                 self.table.visit(part: next) { route, label in
+                    guard self.filter.isEmpty || self.fits(route, label) else { return }
                     if !isFirst { bytes.append(UInt8(ascii: ",")) }
                     isFirst = false
                     bytes += self.json(RoutesReport.row(route, label))
@@ -127,6 +178,7 @@ final class RoutesReport {
         line.field("hostname", row.hostname)
         line.field("port", UInt64(route.port))
         if let condition = row.condition { line.field("when", condition.text) }
+        line.field("status", RoutesReport.state(route).rawValue)
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
         line.field("balance", route.balance?.name)
         let group = route.group.pointee
