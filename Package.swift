@@ -184,6 +184,12 @@ let package = Package(
                 "FilterCatalog", "TestSupport",
             ], path: "Benchmarks/instructions", swiftSettings: dataPath),
 
+        // What a start from last good costs, without a node: times and memory of each step (docs/BENCHMARKS.md).
+        .executableTarget(
+            name: "names",
+            dependencies: ["Pipeline", "PipelineRouting", "PipelineState", "PipelineLastGood", "CLinux"],
+            path: "Benchmarks/names", swiftSettings: strict),
+
         test("CoreTests", ["Pipeline", "TestSupport"], path: "Core"),
         test("SetsTests", ["Pipeline", "PipelineSets"], path: "Sets"),
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
