@@ -91,12 +91,22 @@ extension StateDocument {
         }
     }
 
+    /// Each text is read where it is: what a document of them would be, without a copy of them all.
     private static func document(
         _ seed: HashSeed, _ fill: ((StateKind, UnsafeRawBufferPointer) -> Void) -> Void
     ) -> (document: StateDocument?, problems: RouteProblems) {
-        var text = StateExport(revision: nil, actor: "")
-        fill { _ = text.add($0, $1) }
-        text.end()
-        return text.take().withUnsafeBufferPointer { parse($0, seed: seed, hasPlaces: false) }
+        var reader = JSONReader(Bytes(start: nil, count: 0), seed: seed)
+        var builder = StateBuilder(source: .state, seed: seed)
+        builder.hasPlaces = false
+        fill { kind, text in
+            guard !builder.problems.hasFatal else { return }
+            do throws(JSONError) {
+                reader.begin(text.assumingMemoryBound(to: UInt8.self))
+                try builder.readElements(&reader, kind)
+            } catch {
+                builder.refuse(error)
+            }
+        }
+        return (builder.problems.hasFatal ? nil : builder.finished(), builder.problems)
     }
 }
