@@ -62,7 +62,10 @@ let package = Package(
         // Text for machines and people: the one writer of JSON, tables, times.
         part("Text", ["Pipeline", "CLinux"]),
         part("Language", ["Pipeline", "PipelineText"]),
-        part("Routing", ["Pipeline", "CIDN2"], dataPath),
+        // Tests run with the checks.
+        part(
+            "Routing", ["Pipeline", "CIDN2"],
+            dataPath + [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]),
         part("Runtime", ["Pipeline", "PipelineWire", "PipelineThreads", "CLinux"], dataPath),
 
         // Filters: a folder each, one line each in Catalog.

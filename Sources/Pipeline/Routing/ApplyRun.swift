@@ -37,6 +37,8 @@ final class ApplyRun {
         var isTwin = false
         /// Another object with its id has the same content.
         var isSpare = false
+        /// See ``LoneRoutes``.
+        var isAlone = false
         /// Its node in ``ApplyRun/claims``; ``Claims/none``: it has none.
         var node = Claims.none
     }
@@ -111,6 +113,7 @@ final class ApplyRun {
         }
         collectRoutes()
         collectHostnames()
+        claimRoutes()
         resolve()
         decide()
         reportRefusals()

@@ -27,8 +27,19 @@ struct RouteEntry: ~Copyable {
     /// Only connections refer to it now.
     var isPinned = false
 
-    init(id: Bytes) { cell = RouteCell(id: FrozenText(copying: id)) }
-    deinit { cell.id.deallocate() }
+    /// Its id's text is its own; else the store's.
+    private let hasText: Bool
+
+    init(id: Bytes) {
+        cell = RouteCell(id: FrozenText(copying: id))
+        hasText = true
+    }
+    /// - Parameter id: lives as long as the store.
+    init(viewing id: FrozenText) {
+        cell = RouteCell(id: id)
+        hasText = false
+    }
+    deinit { if hasText { cell.id.deallocate() } }
 
     static let none = UInt32.max
 }

@@ -11,6 +11,7 @@ public final class RouteStore {
     private static let chunkSize = 4096
     private var chunks: [UnsafeMutablePointer<RouteEntry>] = []
     private var used: UInt32 = 0
+    private let texts = FrozenTexts()
     private var free = RouteEntry.none
     private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
     private var routeCells: [RouteCellKey: UnsafeMutablePointer<RouteCellBox>] = [:]
@@ -77,7 +78,15 @@ public final class RouteStore {
         entry(index).pointee.shared = box
     }
 
-    func makeEntry(id: Bytes) -> UInt32 {
+    func makeEntry(id: Bytes) -> UInt32 { makeEntry { RouteEntry(id: id) } }
+
+    /// The same for one of very many: its text goes only with the store.
+    func makeEntry(ofMany id: Bytes) -> UInt32 {
+        let id = texts.append(id)
+        return makeEntry { RouteEntry(viewing: id) }
+    }
+
+    private func makeEntry(_ make: () -> RouteEntry) -> UInt32 {
         allocated()
         let index: UInt32
         if free != RouteEntry.none {
@@ -91,7 +100,7 @@ public final class RouteStore {
                 chunks.append(.allocate(capacity: RouteStore.chunkSize))
             }
         }
-        entry(index).initialize(to: RouteEntry(id: id))
+        entry(index).initialize(to: make())
         return index
     }
 

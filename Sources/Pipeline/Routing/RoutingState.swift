@@ -82,6 +82,9 @@ public final class RoutingState {
     var directory: InstanceDirectoryBox?
     var directoryChanged = false
 
+    /// False: ``Claims`` decides about every route. For tests, which compare.
+    var seeksLone = true
+
     /// The newest table. Keep it for as long as a worker or a connection uses its handle.
     public internal(set) var snapshot: RouteTableSnapshot
 

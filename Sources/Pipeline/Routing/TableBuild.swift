@@ -120,7 +120,7 @@ struct TableBuild {
                 isConditional: candidate.options.contains(.byClient) || !alpn(candidate).isEmpty)
             if candidate.options.contains(.ipv4Required) {
                 state.ipv4Routes.insert(candidate.entry)
-            } else {
+            } else if !state.ipv4Routes.isEmpty {
                 state.ipv4Routes.remove(candidate.entry)
             }
         }
@@ -191,14 +191,15 @@ struct TableBuild {
         guard let index = change.version else {
             return store.entry(change.entry).pointee.current?.pointee.route.port ?? 0
         }
-        return run.object(run.versions[index]).port
+        return run.parts[Int(run.versions[index].part)].document.routes[Int(run.versions[index].object)].port
     }
 
     private func name(_ change: ApplyRun.Change) -> Bytes {
         guard let index = change.version else {
             return store.entry(change.entry).pointee.current?.pointee.name ?? Bytes(start: nil, count: 0)
         }
-        return run.document(run.versions[index]).text.bytes(run.object(run.versions[index]).name)
+        let (part, object) = (Int(run.versions[index].part), Int(run.versions[index].object))
+        return run.parts[part].document.text.bytes(run.parts[part].document.routes[object].name)
     }
 
     private func alpn(_ change: ApplyRun.Change) -> Bytes {
@@ -212,6 +213,12 @@ struct TableBuild {
         _ bits: UInt64, _ accepted: [ApplyRun.Change]
     ) -> UnsafeMutableBufferPointer<RouteShard.Pointer> {
         let count = 1 << Int(bits)
+        if state.snapshot.routeCount == 0, accepted.count >= BulkShards.least {
+            let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: count)
+            _ = shards.initialize(from: BulkShards(run).make(bits, item: item))
+            run.report.shardsBuilt += count
+            return shards
+        }
         let isResharding = bits != old.shardBits
         var isDirty = [Bool](repeating: isResharding, count: count)
         // Every item that can't be found in its shard's predecessor, by shard.
@@ -286,8 +293,9 @@ struct TableBuild {
             let entry = store.entry(change.entry)
             entry.pointee.candidate = 0
             guard let index = change.version else { continue }
-            entry.pointee.place = run.object(run.versions[index]).place
-            entry.pointee.source = run.document(run.versions[index]).source
+            let (part, object) = (Int(run.versions[index].part), Int(run.versions[index].object))
+            entry.pointee.place = run.parts[part].document.routes[object].place
+            entry.pointee.source = run.parts[part].document.source
         }
         for number in run.removed { store.entry(number).pointee.current = nil }
     }
