@@ -39,6 +39,7 @@ bench:
 	@scripts/deps bench
 	@$(MAKE) --no-print-directory build
 	@scripts/build $(RELEASE_FLAGS) --product instructions
+	@scripts/build $(RELEASE_FLAGS) --product names
 	@Benchmarks/run $(ARGUMENTS)
 
 # Some minutes: it builds the whole package again, as a dependency. Not a part of make test; .ci/run runs it.

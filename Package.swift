@@ -62,7 +62,10 @@ let package = Package(
         // Text for machines and people: the one writer of JSON, tables, times.
         part("Text", ["Pipeline", "CLinux"]),
         part("Language", ["Pipeline", "PipelineText"]),
-        part("Routing", ["Pipeline", "CIDN2"], dataPath),
+        // Tests run with the checks.
+        part(
+            "Routing", ["Pipeline", "CIDN2"],
+            dataPath + [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]),
         part("Runtime", ["Pipeline", "PipelineWire", "PipelineThreads", "CLinux"], dataPath),
 
         // Filters: a folder each, one line each in Catalog.
@@ -72,13 +75,14 @@ let package = Package(
         filter("BackendSelect", ["PipelineWire"]),
         filter("ProxyV2", ["PipelineWire"]),
         filter("ProxyV1", ["PipelineWire"]),
+        filter("StartTLS", ["PipelineWire"]),
         filter("EgressAccounting", ["PipelineFlows"]),
         filter("RateLimit", ["PipelineLimits"]),
         .target(
             name: "FilterCatalog",
             dependencies: [
                 "Pipeline", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterProxyV1", "FilterEgressAccounting", "FilterRateLimit",
+                "FilterProxyV2", "FilterProxyV1", "FilterStartTLS", "FilterEgressAccounting", "FilterRateLimit",
             ], path: "Sources/Filters/Catalog", exclude: ["README.md"], swiftSettings: strict),
 
         // What control asks of the host: files, programs.
@@ -184,6 +188,17 @@ let package = Package(
                 "FilterCatalog", "TestSupport",
             ], path: "Benchmarks/instructions", swiftSettings: dataPath),
 
+        // What one change costs at a million routes (docs/BENCHMARKS.md). No part of the product.
+        .executableTarget(
+            name: "changes",
+            dependencies: ["Pipeline", "PipelineRouting", "PipelineLanguage", "PipelineHealth", "FilterCatalog"],
+            path: "Benchmarks/changes", swiftSettings: strict),
+        // What a start from last good costs, without a node: times and memory of each step (docs/BENCHMARKS.md).
+        .executableTarget(
+            name: "names",
+            dependencies: ["Pipeline", "PipelineRouting", "PipelineState", "PipelineLastGood", "CLinux"],
+            path: "Benchmarks/names", swiftSettings: strict),
+
         test("CoreTests", ["Pipeline", "TestSupport"], path: "Core"),
         test("SetsTests", ["Pipeline", "PipelineSets"], path: "Sets"),
         test("LimitsTests", ["Pipeline", "PipelineLimits"], path: "Limits"),
@@ -193,6 +208,10 @@ let package = Package(
         .executableTarget(
             name: "state-writer", dependencies: ["Pipeline", "PipelineState", "CLinux"], path: "Tests/StateWriter",
             swiftSettings: strict),
+        // Has a filter of its own.
+        .executableTarget(
+            name: "filter-node", dependencies: ["Pipeline", "FilterCatalog", "PipelinedCommand"],
+            path: "Tests/FilterNode", swiftSettings: strict),
         // Optimised in debug builds too: thousands of crashes in seconds.
         .testTarget(
             name: "StateTests",
@@ -219,8 +238,8 @@ let package = Package(
             "FilterTests",
             [
                 "FilterCatalog", "FilterAddressMatch", "FilterSNI", "FilterAntiSpoof", "FilterBackendSelect",
-                "FilterProxyV2", "FilterProxyV1", "FilterEgressAccounting", "FilterRateLimit", "PipelineSets",
-                "PipelineLimits", "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
+                "FilterProxyV2", "FilterProxyV1", "FilterStartTLS", "FilterEgressAccounting", "FilterRateLimit",
+                "PipelineSets", "PipelineLimits", "PipelineFlows", "PipelineWire", "PipelineRouting", "TestSupport",
             ], path: "Filters"),
         test(
             "JournalTests",
@@ -239,12 +258,12 @@ let package = Package(
                 "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport", "PipelineAlerts",
                 "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux", "CMnl",
                 "TestSupport",
-            ], path: "Control"),
+            ], path: "Control", exclude: ["Plans"]),
         test(
             "SystemTests",
             [
                 "Pipeline", "PipelineFlows", "FilterEgressAccounting", "PipelineExport", "CLinux", "TestSupport",
-                "pipelined",
+                "pipelined", "filter-node",
             ], path: "System"),
     ]
 )

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from driver import charts, counting, documents, egress, envoy, instructions, machine, overload, probes, procs, relays, sections, verdicts
+from driver import charts, counting, documents, egress, envoy, instructions, machine, names, overload, probes, procs, relays, sections, verdicts
 from driver.procs import Failure
 from driver.session import Run
 from driver.workloads import GROUPS, workloads
@@ -116,6 +116,8 @@ def measure_all(run, rows, algorithms):
         sections.measure_flatness(run)
     if run.wants("envs") and (wanted or not run.options.quick):
         sections.measure_envs(run)
+    if run.wants("names") and (wanted or not run.options.quick):
+        names.measure(run, ROOT)
     if run.wants("quiet") and (wanted or not run.options.quick):
         overload.measure_overload(run)
     if run.wants_targets("egress"):

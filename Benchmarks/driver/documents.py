@@ -1,7 +1,7 @@
 """A run into the docs: docs/benchmarks/ has its charts, and docs/BENCHMARKS.md between two marks what they come to."""
 from statistics import median
 
-from . import charts, quiet
+from . import charts, names, quiet
 from .report import FIGURES, NO_RELAY, REFERENCE, column, is_retain, kernel_text, number, paired_ratios, total
 
 BEGIN, END = "<!-- latest run: written by Benchmarks/run --write-docs -->", "<!-- end of the latest run -->"
@@ -65,6 +65,7 @@ def tables(results):
                   lambda by, n, unit: cpu(by, n, unit, "1 stage"))
     yield rounds(results, "Stages", "flatness")
     yield idle(results)
+    yield many_names(results)
     yield counts(results)
     yield instructions(results)
 
@@ -125,6 +126,12 @@ def idle(results):
         rows.append([f"{int(count):,} connections", *(f"{median(column(by[n], 'private')):,.0f}" if by.get(n) else "" for n in names)])
         rows.append([f"{int(count):,}, in the kernel", *(kernel_text(by, n) for n in names)])
     return "### Idle: bytes of memory for each\n\n" + markdown(["", *names], rows) if rows else ""
+
+
+def many_names(results):
+    """Figures of an earlier run don't have it."""
+    rows = [names.row(name, found) for name, found in results.get("names", {}).items()]
+    return f"### {names.COUNT:,} names\n\n" + markdown(names.HEADER, rows) if rows else ""
 
 
 def counts(results):

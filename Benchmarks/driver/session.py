@@ -22,7 +22,7 @@ class Run:
         self.left_out, self.rounds_about = ({name: {} for name in self.sections} for _ in range(2))
         self.titles = {}
         self.worker_cpus = []
-        self.idle, self.counts, self.instructions, self.overload = {}, {}, {}, {}
+        self.idle, self.counts, self.instructions, self.overload, self.many_names = {}, {}, {}, {}, {}
         self.relays = self._choose()
         self.places = {r.name: self.place() for r in self.relays}
 
@@ -179,7 +179,7 @@ class Run:
     def results(self, about):
         return {"machine": {**about, "worker_cpus": self.worker_cpus}, "versions": self.versions, "haproxies": self.haproxies, "notes": self.notes,
                 "titles": self.titles, **self.sections, "rounds": self.rounds_about, "left_out": self.left_out,
-                "idle": self.idle, "counts": self.counts, "instructions": self.instructions, "quiet": self.overload, "failures": self.failures}
+                "idle": self.idle, "counts": self.counts, "instructions": self.instructions, "quiet": self.overload, "names": self.many_names, "failures": self.failures}
 
 
 def turned(names, number):

@@ -21,7 +21,8 @@ class Workload:
         return not names or bool({self.name, plain, self.group} & names) or ("main" in names and self.is_main)
 
 
-GROUPS = ("short", "fin", "paced", "rtt", "download", "upload", "idle", "workers", "egress", "flatness", "envs", "quiet", "counts", "instructions")
+GROUPS = ("short", "fin", "paced", "rtt", "download", "upload", "idle", "workers", "egress", "flatness", "envs", "names", "quiet", "counts",
+          "instructions")
 ENVS = 1000
 
 

@@ -43,6 +43,8 @@ int cl_thread_start(uint64_t *thread, size_t stack_bytes, void (*run)(void *), v
     }
     sigset_t all, before;
     sigfillset(&all);
+    /* Of a mapped file that was cut: CLinuxMapped.c goes on after it, if the thread takes it. */
+    sigdelset(&all, SIGBUS);
     pthread_t handle;
     failed = pthread_attr_setstacksize(&attributes, stack_bytes);
     if (!failed) {

@@ -6,15 +6,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
 
 static int result(long value) { return value < 0 ? -errno : (int)value; }
 
@@ -41,15 +36,27 @@ int cl_file_regular(int fd) {
     return failed;
 }
 
+static int take_status(int failed, const struct stat *status, struct cl_file_status *out) {
+    if (failed < 0) return -errno;
+    out->size = status->st_size;
+    out->device = status->st_dev;
+    out->inode = status->st_ino;
+    out->modified = (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec;
+    out->mode = status->st_mode & 07777;
+    out->owner = status->st_uid;
+    out->links = (uint32_t)status->st_nlink;
+    out->kind = S_ISREG(status->st_mode) ? CL_KIND_FILE : S_ISDIR(status->st_mode) ? CL_KIND_DIRECTORY : CL_KIND_OTHER;
+    return 0;
+}
+
 int cl_file_status(const char *path, struct cl_file_status *out) {
     struct stat status;
-    if (lstat(path, &status) < 0) return -errno;
-    out->size = status.st_size;
-    out->mode = status.st_mode & 07777;
-    out->owner = status.st_uid;
-    out->links = (uint32_t)status.st_nlink;
-    out->kind = S_ISREG(status.st_mode) ? CL_KIND_FILE : S_ISDIR(status.st_mode) ? CL_KIND_DIRECTORY : CL_KIND_OTHER;
-    return 0;
+    return take_status(lstat(path, &status), &status, out);
+}
+
+int cl_open_file_status(int fd, struct cl_file_status *out) {
+    struct stat status;
+    return take_status(fstat(fd, &status), &status, out);
 }
 
 ssize_t cl_file_read(int fd, void *buffer, size_t count, int64_t offset) {
@@ -89,22 +96,6 @@ int cl_file_sync(int fd) {
     while (failed < 0 && errno == EINTR);
     return result(failed);
 }
-
-const void *cl_file_map(int fd, size_t size, int *error) {
-    void *memory = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-    *error = 0;
-    if (memory == MAP_FAILED) {
-        *error = errno;
-        return NULL;
-    }
-    /* Kernels before 5.14 don't know it: pages come as they are read. */
-    if (madvise(memory, size, MADV_POPULATE_READ) == 0 || errno == EINVAL) return memory;
-    *error = errno == EFAULT || errno == EHWPOISON ? EIO : errno;
-    munmap(memory, size);
-    return NULL;
-}
-
-void cl_file_unmap(const void *memory, size_t size) { munmap((void *)memory, size); }
 
 int cl_directory_make(const char *path, int mode) { return result(mkdir(path, (mode_t)mode)); }
 

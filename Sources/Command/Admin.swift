@@ -50,6 +50,28 @@ struct Status: ParsableCommand {
     func run() throws { try options.ask(.status) }
 }
 
+/// Which rows are asked for.
+struct FilterOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Only those of an org, an app or an env.", valueName: "org[/app[/env]]"))
+    var owner: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Only those in a state: up, down, quarantined; routes also empty, mismatch; backends also draining, gone."))
+    var state: String?
+
+    @Option(help: "Only those with this in an id, a name, an address or the owner, whatever its case.")
+    var text: String?
+
+    func filter(_ states: [ReportFilter.State]) throws -> ReportFilter {
+        let known = state.flatMap { name in states.first { $0.rawValue == name } }
+        guard state == nil || known != nil else {
+            throw ValidationError("--state is one of " + states.map(\.rawValue).joined(separator: ", "))
+        }
+        return ReportFilter(owner: owner, state: known, text: text)
+    }
+}
+
 struct Routes: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "The routes of a running node, with what happens on each.",
@@ -59,10 +81,13 @@ struct Routes: ParsableCommand {
 
             EXAMPLES
               pipelined routes
+              pipelined routes --owner acme/shop --state down
+              pipelined routes --state quarantined --text foo.example.com
               pipelined routes --json | jq -r '.routes[] | select(.proxy == "rejected") | .id'
             """)
     @OptionGroup var options: AdminOptions
-    func run() throws { try options.ask(.routes) }
+    @OptionGroup var filter: FilterOptions
+    func run() throws { try options.ask(.routes(try filter.filter(ReportFilter.State.ofRoutes))) }
 }
 
 struct Backends: ParsableCommand {
@@ -71,10 +96,12 @@ struct Backends: ParsableCommand {
         discussion: """
             EXAMPLES
               pipelined backends
+              pipelined backends --state down
               pipelined backends --json | jq '.backends[] | select(.eligible | not)'
             """)
     @OptionGroup var options: AdminOptions
-    func run() throws { try options.ask(.backends) }
+    @OptionGroup var filter: FilterOptions
+    func run() throws { try options.ask(.backends(try filter.filter(ReportFilter.State.ofBackends))) }
 }
 
 struct Reload: ParsableCommand {
@@ -86,10 +113,15 @@ struct Reload: ParsableCommand {
 
             Refused without --confirm, as a likely mistake: a state file whose three lists are empty while routes \
             are served, or with a lower revision than the applied one; a `route file` that is empty or has lost more \
-            than half of its names; an `include` pattern that matches no file any more; a config without listeners.
+            than half of its names; an `include` pattern that matches no file any more; a config without listeners; the \
+            program of a canary that was rolled back.
+
+            With `canary N% for T` in `node`, a new program takes that share of new connections first: the answer says \
+            so, and `status` how it goes.
 
             EXAMPLES
               pipelined reload
+              pipelined reload --now
               pipelined reload --admin /run/pipelined/edge.sock
             """)
     @OptionGroup var options: AdminOptions
@@ -97,5 +129,17 @@ struct Reload: ParsableCommand {
     @Flag(help: "Apply what would be refused as a likely mistake.")
     var confirm = false
 
-    func run() throws { try options.ask(.reload(isConfirmed: confirm)) }
+    @Flag(help: "Everywhere at once, without a canary; a canary that runs goes everywhere.")
+    var now = false
+
+    @Flag(help: "Read nothing: end the canary that runs, as its node would.")
+    var rollback = false
+
+    func validate() throws {
+        if rollback, now || confirm { throw ValidationError("--rollback stands alone: it reads nothing.") }
+    }
+
+    func run() throws {
+        try options.ask(.reload(isConfirmed: confirm, way: rollback ? .rollback : now ? .now : .asConfigured))
+    }
 }

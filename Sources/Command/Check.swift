@@ -10,6 +10,10 @@ struct Check: ParsableCommand {
             file that would be left out are warnings; with --strict they make it 1 too, which suits a release \
             pipeline.
 
+            Of a node with `state` the last good state says who had a name; if it can't be read, or there is none, \
+            routes are judged as at a first start, where names that several envs ask for are served for nobody unless \
+            `hostnames` says whose they are: each is listed. Nothing in that directory is changed.
+
             EXAMPLES
               pipelined check edge.pipeline
               pipelined check --print edge.pipeline        all settings, stages, peek budgets, listeners, as compiled
@@ -38,7 +42,7 @@ struct Check: ParsableCommand {
 
     private func check(_ config: String) throws {
         let text = try Output.read(config, limit: SourceText.limit)
-        let loaded = ConfigLoader.load(text, file: config, filters: PipelinedCommand.filters)
+        let loaded = ConfigLoader.check(text, file: config, filters: PipelinedCommand.filters)
         if json { Output.line(loaded.diagnosticJSON) } else { Output.errorText(loaded.diagnosticText) }
         guard let node = loaded.node else { throw ExitCode.wrongInput }
         let leftOut = loaded.leftOut > 0 ? ", \(loaded.leftOut) objects left out" : ""

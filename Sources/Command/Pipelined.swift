@@ -33,10 +33,12 @@ struct Pipelined: ParsableCommand {
               1  the input is wrong: a config, a state file, bytes
               2  wrong usage
               3  the node can't be reached
+              4  a change is held (apply), or would change who has a name, port or address (plan)
+              5  applied, but for objects that are quarantined (apply)
             """,
         version: Version.text,
         subcommands: [
-            Run.self, Check.self, Format.self, Explain.self, DecodeCommand.self, Status.self, Routes.self,
+            Run.self, Check.self, Format.self, Explain.self, Plan.self, DecodeCommand.self, Status.self, Routes.self,
             Backends.self, Top.self, Reload.self, Apply.self, State.self, Audit.self, Egress.self,
         ])
 

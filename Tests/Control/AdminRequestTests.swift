@@ -31,10 +31,16 @@ struct AdminRequestTests {
             (top.instance, top.env, top.org) = ("i_7", "env_a", "acme")
             (top.destination, top.port) = (IPAddress("2001:db8::9"), 25)
             return [
+                AdminRequest(
+                    .routes(ReportFilter(owner: "acme/shop", state: .quarantined, text: "a\"b")), isText: true),
                 AdminRequest(.top(TopQuestion()), isText: true), AdminRequest(.top(top), isText: false),
-                AdminRequest(.status, isText: false), AdminRequest(.routes, isText: true),
-                AdminRequest(.backends, isText: false), AdminRequest(.reload(isConfirmed: false), isText: true),
+                AdminRequest(.status, isText: false), AdminRequest(.routes(ReportFilter()), isText: true),
+                AdminRequest(.backends(ReportFilter(state: .gone)), isText: false),
+                AdminRequest(.reload(isConfirmed: false), isText: true),
                 AdminRequest(.reload(isConfirmed: true), isText: true), AdminRequest(.exportState, isText: true),
+                AdminRequest(.planGround, isText: false),
+                AdminRequest(.reload(isConfirmed: true, way: .now), isText: true),
+                AdminRequest(.reload(isConfirmed: false, way: .rollback), isText: false),
                 AdminRequest(.apply(length: 1, isOlder: true), isText: false),
                 AdminRequest(.apply(length: 268_435_456, isOlder: false), isText: true),
                 AdminRequest(.confirm(id: "h\"1"), isText: true),
@@ -50,6 +56,21 @@ struct AdminRequestTests {
         for request in try all {
             #expect(parse(String(decoding: request.bytes, as: UTF8.self)) == .success(request))
         }
+    }
+
+    @Test("a reload goes everywhere or ends a canary, and not both")
+    func ways() {
+        for text in [
+            #"{"command":"reload","now":true,"rollback":true}"#, #"{"command":"reload","now":1}"#,
+            #"{"command":"reload","rollback":"yes"}"#,
+        ] {
+            guard case .failure = parse(text) else {
+                Issue.record("\(text) is taken")
+                continue
+            }
+        }
+        let usual = AdminRequest(.reload(isConfirmed: false), isText: false)
+        #expect(parse(#"{"command":"reload","now":false}"#) == .success(usual))
     }
 
     @Test("every prefix is a fault, never a request; a byte changed is a fault or another valid request")

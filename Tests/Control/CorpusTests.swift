@@ -96,3 +96,19 @@ struct LogLineCorpusTests {
         #expect(violation == nil, "\(input.name): \(hex(input.bytes))")
     }
 }
+
+@Suite("the corpus of Ground")
+struct GroundCorpusTests {
+    @Test("what the fuzzer found, again", .timeLimit(.minutes(5))) func replay() throws {
+        for input in try Corpus.inputs("Ground") { expect(input) }
+    }
+
+    @Test("every prefix and every byte of it changed", .timeLimit(.minutes(5))) func variants() throws {
+        Corpus.forEachVariant(try Corpus.inputs("Ground"), budget: 1000) { expect($0) }
+    }
+
+    private func expect(_ input: Corpus.Input) {
+        let violation = withExactBytes(input.bytes) { GroundProperties.violation($0) }
+        #expect(violation == nil, "\(input.name): \(violation ?? "")")
+    }
+}

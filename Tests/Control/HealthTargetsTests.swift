@@ -32,7 +32,11 @@ struct HealthTargetsTests {
     private func targets(_ config: String, state: String? = nil) throws -> [ProbeTarget] {
         let loaded = Fixture.load(Self.blocks + config, state: state)
         let node = try #require(loaded.node, "\(loaded.diagnosticText)")
-        return ProbeTargets(node.program, node.routes).list
+        var book = ProbeBook()
+        guard case .all(let list) = book.follow(node.program, node.routing, node.routing.takeNews()).kind else {
+            return []
+        }
+        return list
     }
 
     private func summary(_ targets: [ProbeTarget]) -> [String] {

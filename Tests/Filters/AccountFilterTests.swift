@@ -31,7 +31,7 @@ struct AccountFilterTests {
     }
 
     private func totals(
-        _ route: UnsafePointer<Route>?, _ upstream: UInt64, _ client: UInt64, port: UInt16 = 443
+        _ route: FoundRoute?, _ upstream: UInt64, _ client: UInt64, port: UInt16 = 443
     ) -> ConnectionTotals {
         ConnectionTotals(
             route: route?.pointee.cell, client: ClientAddress(FilterHarness.endpoint("192.0.2.1:1")),

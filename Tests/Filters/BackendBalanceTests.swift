@@ -15,7 +15,7 @@ struct BackendBalanceTests {
         fake.groupMaxConnections = 2
         fake.maxConnections = 5
         let route = run.routes.add(fake)
-        let active = route.pointee.group.pointee.cell.active
+        let active = route.group.pointee.cell.active
         for expected in [1, 2] as [UInt32] {
             run.resetFacts()
             #expect(try run.evaluate(BackendFilter.self) == .next)
@@ -257,7 +257,7 @@ struct BackendBalanceTests {
         bench.cell(0).pointee.ejectedUntil.store(.max, ordering: .relaxed)
         bench.run.isDryRun = true
         let (first, second) = (bench.connect(), bench.connect())
-        #expect(bench.route.pointee.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
+        #expect(bench.route.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
         #expect(bench.route.pointee.cell.pointee.active.current == 0)
         #expect(first.why.contains("by \(balance.name): "))
         guard balance != .randomOfTwo else { return }

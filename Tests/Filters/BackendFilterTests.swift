@@ -33,6 +33,19 @@ struct BackendFilterTests {
         #expect(ports(run) == [8443])
     }
 
+    @Test("R30: a route of a suspended env is found, and gets no backend; nor when a choice is made again")
+    func suspended() throws {
+        var run = FilterHarness()
+        var fake = FakeRoute("rt_1", hosts: ["app.example.com"])
+        fake.isSuspended = true
+        let route = run.routes.add(fake)
+        name("app.example.com", &run)
+        let (verdict, text) = try run.run(BackendFilter.self)
+        #expect(reason(verdict) == "backend.suspended node")
+        #expect(text == "route rt_1 of env org_1/app_1/env_1: the env, or its org, is suspended")
+        #expect(run.facts.route == route && run.facts.candidates.count == 0)
+    }
+
     @Test("R6: an unknown name has no route, even where there is only one")
     func unknown() throws {
         var run = FilterHarness()
@@ -87,7 +100,7 @@ struct BackendFilterTests {
         let route = run.routes.add(FakeRoute("rt_1", hosts: ["app.example.com"], backends: []))
         #expect(reason(try run.evaluate(BackendFilter.self)) == "backend.no_backend upstream")
         #expect(run.facts.route == route)
-        #expect(route.pointee.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
+        #expect(route.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 0)
     }
 
     @Test("R11, R13: turns are exact, with up to three distinct to try", arguments: [1, 2, 3, 4, 7])
@@ -106,7 +119,7 @@ struct BackendFilterTests {
     func shared() throws {
         var run = FilterHarness()
         let route = run.routes.add(FakeRoute("rt_1", hosts: ["a.example"], backends: Self.backends(3)))
-        route.pointee.group.pointee.cell.pointee.cursor.store(.max, ordering: .relaxed)
+        route.group.pointee.cell.pointee.cursor.store(.max, ordering: .relaxed)
         #expect(try run.evaluate(BackendFilter.self) == .next)
         #expect(ports(run) == [9000, 9001, 9002])  // 2^64 - 1 is a multiple of 3
         run.resetFacts()

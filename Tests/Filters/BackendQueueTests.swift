@@ -9,7 +9,7 @@ struct BackendQueueTests {
     /// A route of one backend with a queue, of its own or its block's.
     private final class Site {
         var run = FilterHarness()
-        let route: UnsafePointer<Route>
+        let route: FoundRoute
         let own: UnsafeMutablePointer<WaitQueue>
         let block: UnsafeMutablePointer<WaitQueue>
         private let policy = UnsafeMutablePointer<RoutePolicy>.allocate(capacity: 1)
@@ -60,7 +60,7 @@ struct BackendQueueTests {
         }
         var counts: [UInt32] {
             [
-                route.pointee.cell.active.pointee.current, route.pointee.group.pointee.cell.active.pointee.current,
+                route.pointee.cell.active.pointee.current, route.group.pointee.cell.active.pointee.current,
                 run.lasting.reservations.count,
             ]
         }
@@ -101,7 +101,7 @@ struct BackendQueueTests {
     @Test("backends of its own at their limit: the route's place is given back until the wait is over")
     func ownBackends() throws {
         let site = try Site(route: 5, backend: 1)
-        let cell = site.route.pointee.backends[0].cell
+        let cell = site.route.backends[0].cell
         cell.pointee.active.add()
         #expect(site.ask().verdict == .wait)
         #expect(site.offer == "own: backend.backends_queue_full upstream, backend.backends_queue_timeout upstream")
@@ -115,12 +115,12 @@ struct BackendQueueTests {
     @Test("a block's limits: the route's place is kept, the block's given back; each is counted once")
     func blockLimits() throws {
         let site = try Site(route: 5, group: 1, backend: 1)
-        let cell = site.route.pointee.backends[0].cell
+        let cell = site.route.backends[0].cell
         cell.pointee.active.add()
         #expect(site.ask().verdict == .wait)
         #expect(site.offer?.hasPrefix("block: backend.backends_queue_full") == true && site.counts == [1, 0, 1])
         cell.pointee.active.remove()
-        let group = site.route.pointee.group.pointee.cell.active
+        let group = site.route.group.pointee.cell.active
         group.pointee.add()
         #expect(site.ask(turn: site.block).verdict == .wait)
         #expect(site.offer?.hasPrefix("block: backend.group_queue_full") == true && site.counts == [1, 1, 1])
@@ -134,7 +134,7 @@ struct BackendQueueTests {
     @Test("a backend that is out, and used all the same because all are, is waited for as any")
     func down() throws {
         let site = try Site(route: 5, backend: 1)
-        let cell = site.route.pointee.backends[0].cell
+        let cell = site.route.backends[0].cell
         cell.pointee.probe.store(BackendCell.Probe.down.rawValue, ordering: .relaxed)
         cell.pointee.agentPercent.store(0, ordering: .relaxed)
         // Without a `health` block one that is out is used all the same, until it is full.

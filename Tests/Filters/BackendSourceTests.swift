@@ -9,7 +9,7 @@ struct BackendSourceTests {
     /// A route with backends of both families, and what it says of its source.
     private final class Site {
         var run = FilterHarness()
-        let route: UnsafePointer<Route>
+        let route: FoundRoute
         private let own: UnsafePointer<SourceAddresses>?
         private let policy = UnsafeMutablePointer<RoutePolicy>.allocate(capacity: 1)
         private var state: BackendFilter.WorkerState
@@ -54,7 +54,7 @@ struct BackendSourceTests {
 
         var source: SourceSpec? { run.facts.source?.pointee.spec }
         func setProbe(_ index: Int, _ probe: BackendCell.Probe) {
-            route.pointee.backends[index].cell.pointee.probe.store(probe.rawValue, ordering: .relaxed)
+            route.backends[index].cell.pointee.probe.store(probe.rawValue, ordering: .relaxed)
         }
     }
 

@@ -6,7 +6,7 @@ import TestSupport
 /// One stage, one route, many connections.
 struct BalanceBench {
     var run = FilterHarness()
-    let route: UnsafePointer<Route>
+    let route: FoundRoute
     let settings: BackendFilter.Settings
     var state: BackendFilter.WorkerState
     /// Keeps the health block alive, as the stage of a program does.
@@ -35,7 +35,7 @@ struct BalanceBench {
         state = BackendFilter.makeState(settings)
     }
 
-    func cell(_ index: Int) -> UnsafePointer<BackendCell> { route.pointee.backends[index].cell }
+    func cell(_ index: Int) -> UnsafePointer<BackendCell> { route.backends[index].cell }
 
     /// The backends that a new connection is to try, by index; or the refusal.
     mutating func connect(client: IPAddress? = nil) -> (order: [Int], reason: String?, why: String) {
@@ -48,12 +48,12 @@ struct BalanceBench {
     /// The candidates of the last choice, by index.
     var order: [Int] {
         (0..<Int(run.facts.candidates.count)).compactMap { place in
-            run.facts.candidates[place].flatMap { route.pointee.backends.buffer.baseAddress?.distance(to: $0) }
+            run.facts.candidates[place].flatMap { route.backends.buffer.baseAddress?.distance(to: $0) }
         }
     }
 
     mutating func firsts(_ connections: Int) -> [Int] {
-        var counts = [Int](repeating: 0, count: route.pointee.backends.count)
+        var counts = [Int](repeating: 0, count: route.backends.count)
         for _ in 0..<connections { if let first = connect().order.first { counts[first] += 1 } }
         return counts
     }

@@ -61,6 +61,30 @@ import Testing
         #expect(why.hasSuffix("is assigned to no instance of this node"), "\(why)")
     }
 
+    @Test("R30: an instance of a suspended env is known, and refused, also where only a later stage refuses")
+    func suspendedSource() throws {
+        let identity = TestIdentity.make(
+            number: 7, id: "i_7", env: "env_a", app: "shop", org: "acme", isSuspended: true)
+        let directory = InstanceDirectory(
+            [UnsafePointer(identity)], addresses: [(FilterHarness.endpoint("[fd00::7]:1").address, 0)])
+        defer {
+            directory.deallocate()
+            TestIdentity.free(identity)
+        }
+        var run = FilterHarness()
+        run.instances = directory
+        run.peer = FilterHarness.endpoint("[fd00::7]:40000")
+        let (verdict, why) = try run.run(AntiSpoofFilter.self, assigned)
+        #expect(FilterHarness.reason(verdict, of: AntiSpoofFilter.self) == "anti_spoof.suspended node")
+        #expect(run.facts.identity?.pointee.id.string == "i_7")
+        #expect(why.hasSuffix("of acme/shop/env_a, and the env, or its org, is suspended"), "\(why)")
+        let direct = [Clause(name: "original_destination", values: [])]
+        let later = try run.evaluate(BackendFilter.self, direct)
+        #expect(FilterHarness.reason(later, of: BackendFilter.self) == "backend.suspended node")
+        #expect(run.facts.direct == .no)
+        run.lasting.release()
+    }
+
     @Test("R19: a believed client changes nothing: the socket's address counts")
     func believedClient() throws {
         let (made, free) = harness()

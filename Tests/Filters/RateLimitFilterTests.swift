@@ -99,7 +99,7 @@ struct RateLimitFilterTests {
             run.lasting.listener = listener
             run.lasting.hint = .tcpRaw
             run.facts.route = routes[route]
-            run.facts.candidates.append(routes[route].pointee.backends.pointer(0))
+            run.facts.candidates.append(routes[route].backends.pointer(0))
             return try run.evaluate(RateLimitFilter.self, Self.clauses(table))
         }
         #expect(try ask(0, listener: 3) == .next)
@@ -133,7 +133,7 @@ struct RateLimitFilterTests {
         func ask(_ route: Int) throws -> (verdict: Verdict, explanation: String) {
             run.resetFacts()
             run.facts.route = routes[route]
-            run.facts.candidates.append(routes[route].pointee.backends.pointer(0))
+            run.facts.candidates.append(routes[route].backends.pointer(0))
             return try run.run(RateLimitFilter.self, Self.clauses(table))
         }
         #expect(try ask(0).verdict == .next)

@@ -115,6 +115,7 @@ enum LanguageProperties {
     private static func meaning(_ compilation: Compilation) -> String {
         (compilation.program.map { describe($0) } ?? "no program\n") + describe(compilation)
             + (compilation.routesFile.map { "routes file \($0.value)" } ?? "")
+            + (compilation.watchesRoutes ? " watch" : "")
     }
 
     private static func quote(_ text: String) -> String { "\"\(text)\"" }

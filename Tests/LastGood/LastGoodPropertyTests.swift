@@ -20,7 +20,13 @@ struct LastGoodPropertyTests {
 
     private func envText(_ id: String, _ random: inout SplitMix64) -> String {
         let ipv4 = one(in: 3, &random) ? "\"192.0.2.\(Int.random(in: 1...2, using: &random))\"" : "null"
-        return "{\"env_id\":\"\(id)\",\"app_id\":\"app\",\"org_id\":\"org\",\"ipv4_address\":\(ipv4)}"
+        return "{\"env_id\":\"\(id)\",\"app_id\":\"app\",\"org_id\":\"org\",\"ipv4_address\":\(ipv4),"
+            + "\"suspended\":\(one(in: 4, &random))}"
+    }
+
+    private func orgText(_ random: inout SplitMix64) -> String {
+        let suspended = ["true", "false", "false", "7"].randomElement(using: &random) ?? "false"
+        return "{\"org_id\":\"org\",\"suspended\":\(suspended)}"
     }
 
     private func routeText(_ id: String, _ random: inout SplitMix64) -> String {
@@ -61,10 +67,14 @@ struct LastGoodPropertyTests {
             let id = env(&random)
             world.set(.env, id, one(in: 4, &random) ? nil : envText(id, &random))
         }
+        if one(in: 6, &random) { world.set(.org, "org", one(in: 3, &random) ? nil : orgText(&random)) }
         world.revision += 1
     }
 
-    private func served(_ state: RoutingState) -> [String] { state.snapshot.listing().map { "\($0)" }.sorted() }
+    private func served(_ state: RoutingState) -> [String] {
+        state.snapshot.listing().map { "\($0)" }.sorted() + ["\(state.suspended)"]
+            + state.cooling(100).named.map { "\($0.address) \($0.last) \($0.waits) \($0.left.milliseconds)" }
+    }
 
     @Test(
         "a node that is told by changes, killed and started serves what one does that is told everything",
@@ -72,18 +82,22 @@ struct LastGoodPropertyTests {
     func restarts(seed: UInt64) throws {
         var random = SplitMix64(seed: seed &* 2741 &+ 9)
         let folder = Folder()
-        let keeper = try Keeper(folder.state)
+        let clock = TestClock()
+        let keeper = try Keeper(folder.state) { clock.drive($0, ahead: UInt64.random(in: 0...1_000_000_000_000)) }
         let whole = RoutingState(seed: HashSeed(1, 2))
         whole.nodeName = "n1"
+        clock.drive(whole)
         var world = World()
         for id in Self.envs { world.set(.env, id, envText(id, &random)) }
         for step in 0..<25 {
+            clock.pass(UInt32.random(in: 0...25, using: &random))
             change(&world, &random)
             let isWhole = one(in: 4, &random)
             let isKilled = one(in: 4, &random)
             try keeper.take(isWhole ? world.document : world.change, applies: !isKilled)
             world.told()
             if isKilled || one(in: 4, &random) { try keeper.restart() }
+            keeper.endCooldowns()
             let (document, _) = StateDocument.parse(world.document, seed: HashSeed(1, 2))
             for _ in 0..<5 { _ = whole.apply(try #require(document)) }
             let run: Comment = "seed \(seed), step \(step), whole \(isWhole), killed \(isKilled): \(world.document)"

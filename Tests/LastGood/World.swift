@@ -46,15 +46,22 @@ final class Keeper {
     private(set) var state: LastGood?
     private(set) var routing: RoutingState
 
-    init(_ directory: String) throws {
+    private let prepare: (RoutingState) -> Void
+
+    /// - Parameter prepare: what each start does before it goes on with what is kept.
+    init(_ directory: String, prepare: @escaping (RoutingState) -> Void = { _ in }) throws {
         self.directory = directory
-        (state, routing) = try Keeper.start(directory)
+        self.prepare = prepare
+        (state, routing) = try Keeper.start(directory, prepare)
     }
 
-    private static func start(_ directory: String) throws -> (LastGood, RoutingState) {
+    private static func start(
+        _ directory: String, _ prepare: (RoutingState) -> Void
+    ) throws -> (LastGood, RoutingState) {
         let state = try LastGood.open(directory).state
         let routing = RoutingState(seed: state.seed)
         routing.nodeName = "n1"
+        prepare(routing)
         _ = state.restore(routing)
         return (state, routing)
     }
@@ -62,7 +69,13 @@ final class Keeper {
     /// As a process that is killed and started again.
     func restart() throws {
         state = nil
-        (state, routing) = try Keeper.start(directory)
+        (state, routing) = try Keeper.start(directory, prepare)
+    }
+
+    /// As the node's timer.
+    func endCooldowns() {
+        guard let now = routing.clock?().monotonic else { return }
+        _ = state?.applyWaiting(to: routing, at: now)
     }
 
     /// - Parameter applies: false: it is killed before that.

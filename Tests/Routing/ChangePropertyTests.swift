@@ -28,6 +28,8 @@ struct ChangePropertyTests {
         var paths = false
         /// `when_alpn` and `when_protocol`.
         var conditions = 0
+        /// Suspended envs and orgs.
+        var suspended = 0
     }
 
     private struct World {
@@ -89,6 +91,11 @@ struct ChangePropertyTests {
             let count = one(in: 3, &random) ? 0 : one(in: mix.twins, &random) ? 2 : 1
             world.set(.env, id, (0..<count).map { _ in envText(id, mix, &random) })
         }
+        if one(in: mix.suspended, &random) {
+            let id = Self.orgs.randomElement(using: &random) ?? "org"
+            let count = one(in: 3, &random) ? 0 : one(in: mix.twins, &random) ? 2 : 1
+            world.set(.org, id, (0..<count).map { _ in orgText(id, mix, &random) })
+        }
         for _ in 0..<(mix.instances > 0 ? Int.random(in: 0...mix.instances, using: &random) : 0) {
             let id = "i\(Int.random(in: 0..<7, using: &random))"
             let count = one(in: 4, &random) ? 0 : one(in: mix.twins, &random) ? 2 : 1
@@ -102,9 +109,18 @@ struct ChangePropertyTests {
         return one(in: mix.bad, &random) ? text.replacing("\"claimed\": ", with: "\"claimed\": \"x\", \"was\": ") : text
     }
 
+    private static let orgs = ["org", "other_org"]
+
+    private func orgText(_ id: String, _ mix: Mix, _ random: inout SplitMix64) -> String {
+        let text = orgObject(id, suspended: Bool.random(using: &random))
+        return one(in: mix.bad, &random) ? text.replacing("suspended\": ", with: "suspended\": 1, \"was\": ") : text
+    }
+
     private func envText(_ id: String, _ mix: Mix, _ random: inout SplitMix64) -> String {
         let ipv4 = one(in: 2, &random) ? ["192.0.2.1", "192.0.2.2"].randomElement(using: &random) : nil
-        let text = envObject(id, ipv4: ipv4, app: one(in: 3, &random) ? "other" : "app")
+        let text = envObject(
+            id, ipv4: ipv4, app: one(in: 3, &random) ? "other" : "app",
+            org: one(in: mix.suspended, &random) ? "other_org" : "org", suspended: one(in: mix.suspended, &random))
         return one(in: mix.bad, &random) ? text.replacing("org_id", with: "org") : text
     }
 
@@ -159,12 +175,27 @@ struct ChangePropertyTests {
         state.envs.values.map { "\($0.path) \($0.sources) \($0.ipv4.map(\.description) ?? "-")" }.sorted()
     }
 
+    /// R30: by name, and as lookups and instances of this node see it.
+    private func suspended(_ state: RoutingState) -> [String] {
+        var found = state.suspended.orgs.map { "org \($0)" } + state.suspended.envs.map { "env \($0)" }
+        found += state.snapshot.suspendedRoutes.map { "route \($0)" }
+        for identity in state.snapshot.instances.identities where identity.pointee.isSuspended {
+            found.append("instance \(identity.pointee.id.string)")
+        }
+        return found
+    }
+
     private func local(_ state: RoutingState) -> [String] {
         state.localInstances.map { "\($0.id) \($0.org)/\($0.app)/\($0.env) \($0.addresses)" }
     }
 
+    /// R31: who waits for what, and for how long.
+    private func cooling(_ state: RoutingState) -> [String] {
+        state.cooling(100).named.map { "\($0.address) \($0.last) \($0.waits) \($0.left.milliseconds)" }
+    }
+
     private func compare(_ state: RoutingState, _ whole: RoutingState, _ run: Comment) -> Bool {
-        let pairs: [(RoutingState) -> [String]] = [served, records, owners, waiting, envs, local]
+        let pairs: [(RoutingState) -> [String]] = [served, records, owners, waiting, envs, local, suspended, cooling]
         for read in pairs {
             let (mine, theirs) = (Set(read(state)), Set(read(whole)))
             guard mine != theirs else { continue }
@@ -198,6 +229,7 @@ struct ChangePropertyTests {
         Mix(envs: 2, instances: 3), Mix(twins: 4, bad: 5, envs: 3, instances: 2),
         Mix(wildcards: 2, raw: 3, twins: 5, bad: 6, envs: 3, instances: 2, paths: true),
         Mix(raw: 4, bad: 8, envs: 4, conditions: 2),
+        Mix(twins: 4, bad: 4, envs: 2, instances: 2, suspended: 2),
     ]
 
     @Test("what a change leaves is what the whole document would, step by step", arguments: 0..<200)
@@ -205,10 +237,15 @@ struct ChangePropertyTests {
         var random = SplitMix64(seed: seed &* 6151 &+ 17)
         let mix = Self.mixes[Int(seed) % Self.mixes.count]
         let (state, whole) = (RoutingState(), RoutingState())
-        for state in [state, whole] { state.nodeName = "n1" }
+        let clock = TestClock()
+        for state in [state, whole] {
+            state.nodeName = "n1"
+            clock.drive(state)
+        }
         var world = World()
         for id in Self.envs { world.set(.env, id, [envObject(id)]) }
         for step in 0..<30 {
+            clock.pass(UInt32.random(in: 0...25, using: &random))
             change(&world, mix, &random)
             let before = world.store.document
             let report = state.apply(world.touched, of: world.store)
@@ -235,6 +272,11 @@ struct ChangePropertyTests {
     /// What a node keeps of how objects are applied: all that is not as desired.
     private struct Kept: AppliedObjects, CustomStringConvertible {
         var applied: [StateKind: [String: AppliedObject]] = [:]
+        var lost: [IPAddress: LostAddress] = [:]
+
+        mutating func take(_ changes: [(IPAddress, LostAddress?)]) {
+            for (address, one) in changes { lost[address] = one }
+        }
 
         /// - Parameter before: the objects before the change.
         mutating func take(_ report: ApplyReport, before: [StateKind: [String: [UInt8]]]) {
@@ -280,13 +322,24 @@ struct ChangePropertyTests {
         mix.paths = false
         var state = RoutingState()
         let whole = RoutingState()
-        for state in [state, whole] { state.nodeName = "n1" }
+        let clock = TestClock()
+        for state in [state, whole] {
+            state.nodeName = "n1"
+            clock.drive(state)
+        }
+        state.restore(lost: [])
         var world = World()
         var kept = Kept()
         for id in Self.envs { world.set(.env, id, [envObject(id)]) }
         for step in 0..<30 {
+            clock.pass(UInt32.random(in: 0...25, using: &random))
             if step > 0, one(in: 3, &random) {
-                state = restarted(world.store, kept)
+                let report: ApplyReport
+                (state, report) = restarted(
+                    world.store, kept, clock, ahead: UInt64.random(in: 0...1_000_000_000_000, using: &random))
+                kept.take(report, before: world.store.texts)
+                kept.take(state.takeLostAddresses())
+                whole.applyText(world.store.document)
                 let run: Comment = "restart, seed \(seed), step \(step): \(kept)\n\(world.store.document)"
                 guard compare(state, whole, run) else { return }
             }
@@ -300,15 +353,19 @@ struct ChangePropertyTests {
                 kept.take(state.apply(TouchedObjects(), of: world.store), before: world.store.texts)
                 whole.applyText(world.store.document)
             }
+            kept.take(state.takeLostAddresses())
             guard compare(state, whole, run) else { return }
             world.touched = TouchedObjects()
         }
     }
 
-    private func restarted(_ store: ObjectStore, _ kept: Kept) -> RoutingState {
+    private func restarted(
+        _ store: ObjectStore, _ kept: Kept, _ clock: TestClock, ahead: UInt64
+    ) -> (RoutingState, ApplyReport) {
         let state = RoutingState()
         state.nodeName = "n1"
-        _ = state.restore(store, kept)
-        return state
+        clock.drive(state, ahead: ahead)
+        state.restore(lost: kept.lost.map { ($0.key, $0.value) })
+        return (state, state.restore(store, kept))
     }
 }

@@ -39,17 +39,24 @@ struct TestHostname: Hashable {
     }
 }
 
-func envObject(_ env: String, ipv4: String? = nil, app: String = "app") -> String {
-    "{\"env_id\": \"\(env)\", \"app_id\": \"\(app)\", \"org_id\": \"org\", "
-        + "\"ipv4_address\": \(ipv4.map { "\"\($0)\"" } ?? "null")}"
+func envObject(
+    _ env: String, ipv4: String? = nil, app: String = "app", org: String = "org", suspended: Bool = false
+) -> String {
+    "{\"env_id\": \"\(env)\", \"app_id\": \"\(app)\", \"org_id\": \"\(org)\", "
+        + "\"ipv4_address\": \(ipv4.map { "\"\($0)\"" } ?? "null")\(suspended ? ", \"suspended\": true" : "")}"
+}
+
+func orgObject(_ org: String, suspended: Bool) -> String {
+    "{\"org_id\": \"\(org)\", \"suspended\": \(suspended)}"
 }
 
 /// A document of objects as they are.
 func documentText(
-    envObjects: [String], instances: [String] = [], routes: [String], hostnames: [String]
+    orgs: [String] = [], envObjects: [String], instances: [String] = [], routes: [String], hostnames: [String]
 ) -> String {
     """
     {"format": "pipelined.state/1", "revision": 1, "actor": "test",
+    "orgs": [\(orgs.joined(separator: ",\n"))],
     "envs": [\(envObjects.joined(separator: ",\n"))],
     "instances": [\(instances.joined(separator: ",\n"))],
     "hostnames": [\(hostnames.joined(separator: ",\n"))],
@@ -105,12 +112,12 @@ extension RoutingState {
 func destination(_ port: UInt16) -> DestinationAddress { DestinationAddress(Endpoint(.unspecified, port)) }
 
 extension RouteTableSnapshot {
-    func named(_ name: String, _ port: UInt16 = 443) -> UnsafePointer<Route>? {
+    func named(_ name: String, _ port: UInt16 = 443) -> FoundRoute? {
         var server = ServerName()
         let isName = Array(name.utf8).withUnsafeBufferPointer { server.set(wire: $0) }
         return isName ? handle.named(server, at: destination(port)) : nil
     }
-    func sole(_ port: UInt16) -> UnsafePointer<Route>? { handle.sole(at: destination(port)) }
+    func sole(_ port: UInt16) -> FoundRoute? { handle.sole(at: destination(port)) }
 }
 
 extension RoutingState {

@@ -30,7 +30,7 @@ struct GroupTests {
     }
 
     private func group(_ host: String) throws -> BackendGroup {
-        try #require(state.snapshot.named(host)).pointee.group.pointee
+        try #require(state.snapshot.named(host)).group.pointee
     }
 
     private func turn(_ host: String) throws -> UInt64 { try group(host).cell.pointee.cursor.load(ordering: .relaxed) }

@@ -41,6 +41,7 @@ final class ObjectStore: DesiredObjects {
             (texts[kind] ?? [:]).sorted { $0.key < $1.key }.map { String(decoding: $0.value, as: UTF8.self) }
         }
         return documentText(
-            envObjects: list(.env), instances: list(.instance), routes: list(.route), hostnames: list(.hostname))
+            orgs: list(.org), envObjects: list(.env), instances: list(.instance), routes: list(.route),
+            hostnames: list(.hostname))
     }
 }

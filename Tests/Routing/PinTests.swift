@@ -16,7 +16,7 @@ import Testing
         state.apply(instances: [ready], [a])
         let route = try #require(state.snapshot.named("a.example.com"))
         let (cell, owner) = (route.pointee.cell, route.pointee.owner)
-        let backend = route.pointee.backends[0].cell
+        let backend = route.backends[0].cell
         cell.pointee.users.add()
         owner.pointee.users.add()
         backend.pointee.active.add()
@@ -37,12 +37,12 @@ import Testing
     @Test("R12: an address that comes back while connections of its last time go on has the same cell")
     func back() throws {
         state.apply(instances: [ready], [a])
-        let backend = try #require(state.snapshot.named("a.example.com")).pointee.backends[0].cell
+        let backend = try #require(state.snapshot.named("a.example.com")).backends[0].cell
         backend.pointee.active.add()
         state.apply(instances: [], [a])
         #expect(state.freeUnpinned() == 1)
         state.apply(instances: [ready], [a])
-        #expect(try #require(state.snapshot.named("a.example.com")).pointee.backends[0].cell == backend)
+        #expect(try #require(state.snapshot.named("a.example.com")).backends[0].cell == backend)
         #expect(state.freeUnpinned() == 0)
         backend.pointee.active.remove()
         state.apply(instances: [], [a])

@@ -25,7 +25,7 @@ struct QueuePolicyTests {
     }
 
     private func policy(_ host: String) throws -> RoutePolicy? {
-        try #require(state.snapshot.named(host)).pointee.group.pointee.policy?.pointee
+        try #require(state.snapshot.named(host)).group.pointee.policy?.pointee
     }
 
     private let five = QueueSpec(limit: 5, patience: .seconds(1))

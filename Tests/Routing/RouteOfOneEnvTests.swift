@@ -87,7 +87,7 @@ struct RouteOfOneEnvTests {
             TestRoute(id: "rb", env: "env_b", hostname: "b.example.com"),
         ]
         func backends(_ state: RoutingState) -> [Int] {
-            ["a.example.com", "b.example.com"].map { state.snapshot.named($0)?.pointee.backends.count ?? 0 }
+            ["a.example.com", "b.example.com"].map { state.snapshot.named($0)?.backends.count ?? 0 }
         }
         func text(_ envs: [String], _ instances: [String]) -> String {
             documentText(

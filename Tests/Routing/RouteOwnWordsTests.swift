@@ -14,7 +14,7 @@ import Testing
         TestRoute(id: id, env: env, hostname: "\(id).example.com", extra: extra.isEmpty ? "" : ", \(extra)")
     }
     private func group(_ id: String) throws -> BackendGroup {
-        try #require(state.snapshot.named("\(id).example.com")).pointee.group.pointee
+        try #require(state.snapshot.named("\(id).example.com")).group.pointee
     }
 
     @Test("each is the route's own; without them it has nothing of that, and null is without")

@@ -199,16 +199,16 @@ struct RoutingStateTests {
         ]
         state.apply(instances: instances, [route, sharing])
         let before = state.snapshot
-        let served = try #require(before.named("a.example.com")).pointee
+        let served = try #require(before.named("a.example.com"))
         #expect(
             served.backends.buffer.map(\.address.endpoint.description) == ["[fd00::1]:8080", "[fd00::2]:8080"])
         #expect(served.backends.buffer.map(\.instance.string) == ["i1", "i2"])
-        #expect(served.group == before.named("b.example.com")?.pointee.group)
+        #expect(served.group == before.named("b.example.com")?.group)
         served.group.pointee.cell.pointee.cursor.add(5, ordering: .relaxed)
         let result = state.apply(instances: [instance("i1", address: "fd00::1")], [route, sharing])
         #expect(result.report?.backendsChanged == 1)
         #expect(result.report?.unchanged == 2)
-        let after = try #require(state.snapshot.named("a.example.com")).pointee
+        let after = try #require(state.snapshot.named("a.example.com"))
         #expect(after.backends.count == 1)
         #expect(after.group.pointee.cell.pointee.cursor.load(ordering: .relaxed) == 5)
         #expect(served.backends.count == 2, "R22: the table before is as it was")
@@ -333,9 +333,9 @@ struct RoutingStateTests {
         #expect(rejected(result.problems, "r1", "acme/shop/prod", "rt_web"))
         #expect(rejected(result.problems, "rt_web", "twice"))
         state.apply([])
-        let route = try #require(state.snapshot.named("app.example.com")).pointee
+        let route = try #require(state.snapshot.named("app.example.com"))
         #expect(route.backends.buffer.map(\.address.endpoint) == addresses.map(\.endpoint))
-        #expect(route.flags == [.proxyHeader])
+        #expect(route.pointee.flags == [.proxyHeader])
         #expect(state.snapshot.routeCount == 1)
         let listing = state.snapshot.listing()
         #expect(listing.map(\.owner) == ["acme/shop/prod"])

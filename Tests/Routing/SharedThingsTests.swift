@@ -9,7 +9,7 @@ struct SharedThingsTests {
     private let b = TestRoute(id: "rb", env: "env_b", hostname: "b.example.com")
 
     private func backends(_ name: String, _ state: RoutingState? = nil) -> [String] {
-        (state ?? self.state).snapshot.named(name)?.pointee.backends.buffer.map(\.instance.string) ?? []
+        (state ?? self.state).snapshot.named(name)?.backends.buffer.map(\.instance.string) ?? []
     }
 
     private func text(_ envs: [String], instances: [String] = [], _ routes: [TestRoute] = []) -> String {

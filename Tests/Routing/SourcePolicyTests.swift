@@ -22,7 +22,7 @@ struct SourcePolicyTests {
     }
 
     private func source(_ host: String) throws -> UnsafePointer<SourceAddresses>? {
-        try #require(state.snapshot.named(host)).pointee.group.pointee.policy?.pointee.source
+        try #require(state.snapshot.named(host)).group.pointee.policy?.pointee.source
     }
 
     @Test("routes that say the same take turns together; a reload that says the same goes on with them")

@@ -144,8 +144,8 @@ private enum CountingStage: Filter {
 private enum NoRoutes: RouteLookup {
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? { nil }
-    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? { nil }
+    ) -> FoundRoute? { nil }
+    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> FoundRoute? { nil }
 }
 
 /// Snapshots of a few programs, kept until the test is over.

@@ -32,7 +32,8 @@ struct SlotChecksTests {
     @Test("a connection goes from one phase to the next, and never back, but for who waits in a queue")
     func order() {
         let all: [Phase] = [
-            .free, .peeking, .queued, .connecting, .relaying, .closingByClient, .closingByUpstream, .losingClient,
+            .free, .peeking, .queued, .connecting, .upgrading, .relaying, .closingByClient, .closingByUpstream,
+            .losingClient,
             .losingUpstream,
         ]
         for from in all {
@@ -41,7 +42,8 @@ struct SlotChecksTests {
             case .free: #expect(next == [.peeking])
             case .peeking: #expect(next == [.free, .queued, .connecting])
             case .queued: #expect(next == [.free, .peeking, .queued, .connecting], "it is asked about again")
-            case .connecting: #expect(next == [.free, .queued, .connecting, .relaying])
+            case .connecting: #expect(next == [.free, .queued, .connecting, .upgrading, .relaying])
+            case .upgrading: #expect(next == [.free, .relaying])
             case .relaying:
                 #expect(next == [.free, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream])
             case .closingByClient, .closingByUpstream: #expect(next == [.free, .losingClient, .losingUpstream])
@@ -55,6 +57,24 @@ struct SlotChecksTests {
 
     @Test("a connection on its way is fine in each phase", arguments: [Phase.free, .peeking, .connecting, .relaying])
     func fine(phase: Phase) { #expect(Self.slot(phase).flaw == nil) }
+
+    @Test("one whose backend is asked to begin TLS has its hello, a deadline and both sides watched")
+    func upgrading() {
+        func upgrading(_ change: (inout Slot) -> Void) -> String? {
+            var slot = Self.slot(.connecting)
+            slot.enter(.upgrading)
+            slot.marks.insert([.clientWatched, .upgraded])
+            change(&slot)
+            return slot.flaw
+        }
+        #expect(upgrading { _ in } == nil)
+        let changes: [(String, (inout Slot) -> Void)] = [
+            ("S38", { $0.pending = Flow.none }), ("S38", { $0.tried = 0 }), ("S38", { $0.up.total = 1 }),
+            ("S38", { $0.down.total = 1 }), ("S10", { $0.timerBucket = Flow.none }),
+            ("S6", { $0.marks.remove(.clientWatched) }),
+        ]
+        for (number, change) in changes { #expect(upgrading(change)?.hasPrefix("\(number):") == true) }
+    }
 
     @Test("one that waits for a place has its first bytes, a deadline and a watched client, and no backend")
     func queued() {

@@ -154,8 +154,8 @@ private final class Desk {
 private enum Nowhere: RouteLookup {
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? { nil }
-    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? { nil }
+    ) -> FoundRoute? { nil }
+    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> FoundRoute? { nil }
 }
 
 /// A kernel in which nobody comes and nothing happens.

@@ -63,7 +63,7 @@ extension World {
         connection.candidate = candidate
         connection.tried.append(candidate)
         connection.hadFirstBytes =
-            !connection.plan.prelude.isEmpty
+            !connection.preamble.isEmpty
             || (connection.inspection != .open && connection.client.taken > connection.consumed)
         checkTruth(connection, "is connected to for")
         stats.connects += 1

@@ -16,13 +16,9 @@ extension World {
             checkTruth(connection, "gets bytes of")
         }
         guard socket.side == .upstream else {
-            let fine = connection.plan.server.stream.matches(bytes, at: socket.sent)
-            if !fine || socket.sent + bytes.count > seen(connection.upstream) {
-                fail("S1: wrong bytes to client #\(connection.index) at \(socket.sent)")
-            }
-            return
+            return checkDown(connection, bytes)
         }
-        let prelude = connection.plan.prelude
+        let prelude = connection.preamble
         let inPrelude = max(0, min(bytes.count, prelude.count - socket.sent))
         for i in 0..<inPrelude where bytes[i] != prelude[socket.sent + i] {
             fail("S2: wrong prelude byte \(socket.sent + i) of #\(connection.index)")
@@ -31,11 +27,31 @@ extension World {
         guard inPrelude < bytes.count else { return }
         let position = socket.sent + inPrelude - prelude.count + connection.consumed
         let payload = UnsafeRawBufferPointer(rebasing: bytes[inPrelude...])
+        if connection.upgrade.isPending {
+            fail("S38: the backend of #\(connection.index) gets bytes before it is ready")
+        }
         let fine = connection.plan.client.stream.matches(payload, at: position)
         if !fine || position + payload.count > seen(connection.client) {
             fail("S1: wrong bytes to the backend of #\(connection.index) at \(socket.sent)")
         }
         checkInspection(connection)
+    }
+
+    /// What a stage says itself comes first.
+    private func checkDown(_ connection: Connection, _ bytes: UnsafeRawBufferPointer) {
+        let (said, sent) = (connection.said, connection.client.sent)
+        let own = max(0, min(bytes.count, said.count - sent))
+        for i in 0..<own where bytes[i] != said[sent + i] {
+            fail("S38: wrong byte \(sent + i) of the answer to #\(connection.index)")
+            return
+        }
+        guard own < bytes.count else { return }
+        let position = sent + own - said.count + connection.upgrade.heard
+        let payload = UnsafeRawBufferPointer(rebasing: bytes[own...])
+        let fine = connection.plan.server.stream.matches(payload, at: position)
+        if !fine || position + payload.count > seen(connection.upstream) {
+            fail("S1: wrong bytes to client #\(connection.index) at \(sent)")
+        }
     }
 
     /// How many bytes from there the worker knows.
@@ -45,7 +61,8 @@ extension World {
         let connection = connections[socket.connection]
         let expected =
             socket.side == .client
-            ? socket.sent : socket.sent - connection.plan.prelude.count + connection.consumed
+            ? socket.sent - connection.said.count + connection.upgrade.heard
+            : socket.sent - connection.preamble.count + connection.consumed
         if source.connection != socket.connection || source.side == socket.side || start != expected {
             fail("S1: spliced bytes of #\(source.connection) at \(start) reach #\(socket.connection) at \(expected)")
         }
@@ -145,6 +162,11 @@ extension World {
             if let deadline = connection.peekDeadline, min(deadline, .max - slack) + slack < max(clock, wakes) {
                 fail("S10: #\(connection.index) may wait for its first bytes past its deadline")
             }
+            if let deadline = connection.upgrade.deadline, connection.upgrade.isPending,
+                deadline + slack < max(clock, wakes)
+            {
+                fail("S10: #\(connection.index) may wait past its deadline for a backend that is to begin TLS")
+            }
             if let upstream = connection.upstream, upstream.isOpen, upstream.isConnecting,
                 let deadline = connection.connectDeadline, deadline + slack < max(clock, wakes)
             {
@@ -228,12 +250,22 @@ extension World {
                 continue
             }
             guard let upstream = connection.upstream, upstream.isOpen else {
+                if client.sent < connection.said.count {
+                    if client.isWritable || client.isDead {
+                        fail("S38: the worker sleeps, and owes #\(connection.index) an answer")
+                    }
+                    continue
+                }
                 if client.unread > 0 || client.finArrived || client.isDead {
                     fail("S6: the worker sleeps, and #\(connection.index) has first bytes that nobody reads")
                 }
                 continue
             }
             guard !upstream.isConnecting, !upstream.hasEdge || upstream.key == nil else { continue }
+            if connection.upgrade.isPending {
+                checkUpgradeSleep(connection, upstream)
+                continue
+            }
             // Until the first write the relay has not begun; a kernel short of memory may hold that up.
             if upstream.sent == 0, connection.heldUp > 0, !upstream.isWritable { continue }
             checkFlow(connection, client, upstream, held: connection.heldUp)

@@ -32,7 +32,8 @@ final class Connection {
     var peekDeadline: UInt64?
     var waits: Bool { isLive && peekDeadline != nil }
     /// Nothing of what its client said has been written to the backend.
-    var isMute: Bool { (upstream?.sent ?? 0) <= plan.prelude.count }
+    var isMute: Bool { (upstream?.sent ?? 0) <= preamble.count }
+    var upgrade = UpgradeState()
     /// A stage has said who the client is.
     var isBelieved = false
     /// What its address counts for: that of its socket is in other networks than the one that is believed.
@@ -57,7 +58,7 @@ final class Connection {
     /// Whose it is; a number that no owner has, if that was never found out.
     var tenant: Int { route?.owner ?? -1 - index }
     /// What a node that looks up in the table of the accept would go by.
-    var oldRoute: (route: UnsafePointer<Route>, plan: TablePlan)?
+    var oldRoute: (route: FoundRoute, plan: TablePlan)?
     /// Candidates that it had to choose from, and those that it has tried.
     var choice: [Int] = []
     var tried: [Int] = []
@@ -113,10 +114,10 @@ final class Connection {
     /// Bytes that the worker has taken from the client and not yet handed on; the prelude counts as taken.
     var heldUp: Int {
         guard let upstream else { return 0 }
-        return plan.prelude.count + max(0, client.taken - consumed) - upstream.sent
+        return preamble.count + max(0, client.taken - consumed) - upstream.sent
     }
-    var heldDown: Int { (upstream?.taken ?? 0) - client.sent }
+    var heldDown: Int { (upstream?.taken ?? 0) - upgrade.heard - (client.sent - said.count) }
 
     /// All that the client sends, as its backend should see it.
-    var allUp: Int { plan.prelude.count + max(0, plan.client.bytes - consumed) }
+    var allUp: Int { preamble.count + max(0, plan.client.bytes - consumed) }
 }

@@ -41,6 +41,10 @@ final class Control {
         case .drainRoute:
             let cell = library.cell(world.random.below(TablePlan.kinds))
             add(.route(cell), .routeRemoved, world)
+        case .suspend:
+            let number = UInt32(world.random.below(TablePlan.kinds))
+            let what = world.random.chance(50) ? Drain.Target.env(number) : .org(number)
+            drains.append(Drain(what, deadline: Instant(nanoseconds: 0), reason: .suspended))
         }
         if order != .drain, order != .stop, order != .memory {
             let update = library.publish(world, drains)
@@ -110,11 +114,13 @@ final class Control {
             let deadline = drain.deadline.nanoseconds
             let onIt = world.connections.filter { connection in
                 guard connection.isLive, connection.upstream?.isOpen == true else { return false }
-                guard case .backend(let cell) = drain.what else {
-                    guard case .route(let cell) = drain.what, let route = connection.route else { return false }
-                    return cell == library.cell(route.cell)
+                switch drain.what {
+                case .backend(let cell):
+                    return cell == world.backendCells.baseAddress.unsafelyUnwrapped + connection.candidate
+                case .route(let cell): return connection.route.map { cell == library.cell($0.cell) } ?? false
+                case .env(let number), .org(let number):
+                    return connection.route.map { number == UInt32($0.owner) } ?? false
                 }
-                return cell == world.backendCells.baseAddress.unsafelyUnwrapped + connection.candidate
             }
             guard let first = onIt.first else { continue }
             if deadline < world.clock { world.fail("S23: #\(first.index) is still on what was drained") }

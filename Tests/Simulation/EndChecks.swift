@@ -54,8 +54,8 @@ extension World {
 
     /// [S14] What is accounted is what was moved.
     private func checkTotals(_ connection: Connection, _ record: ConnectionRecord) {
-        let up = UInt64(max(0, (connection.upstream?.sent ?? 0) - connection.plan.prelude.count))
-        let down = UInt64(connection.client.sent)
+        let up = UInt64(max(0, (connection.upstream?.sent ?? 0) - connection.preamble.count))
+        let down = UInt64(max(0, connection.client.sent - connection.said.count))
         if record.bytesToUpstream != up || record.bytesToClient != down {
             fail(
                 "S14: #\(connection.index) moved \(up) and \(down) bytes, recorded \(record.bytesToUpstream)"
@@ -85,7 +85,8 @@ extension World {
                 connection.client.finArrived && upstream?.finArrived == true
                 && (connection.client.finSent || connection.client.isDead)
                 && (upstream?.finSent == true || upstream?.isDead == true) && upstream?.sent == connection.allUp
-                && connection.client.sent == connection.plan.server.bytes
+                && connection.client.sent - connection.said.count
+                    == connection.plan.server.bytes - connection.upgrade.heard
             if !complete { fail("\(name), and not all was passed on") }
             if connection.client.closedBy == .reset || upstream?.closedBy == .reset { fail("\(name), by reset") }
             return
@@ -126,6 +127,9 @@ extension World {
         case .queueAbandoned:
             if !connection.client.isDead, !connection.client.finArrived { fail("\(name), and it has not") }
             if scenario.queue == nil || connection.attempts > 0 { fail("\(name), and it did not wait") }
+        case .upgradeTimeout, .upgradeClosed: checkUpgradeEnd(connection, reason, name)
+        case .answerUntaken:
+            if connection.client.sent >= connection.said.count { fail("\(name), and it was taken") }
         case .clientLeftEarly, .abandoned:
             if !connection.client.isDead { fail("\(name), and it has not") }
         case .kernelMemory:
@@ -137,7 +141,7 @@ extension World {
             return
         case .backendsFull:
             if connection.attempts > 0 || connection.choice.isEmpty { fail("\(name), and there were some") }
-        case .instanceDrained, .routeRemoved:
+        case .instanceDrained, .routeRemoved, .suspended:
             if !control.hasDrained(reason, connection, self) { fail("\(name), and nobody ordered it") }
         case .idleTimeout:
             let timeout = scenario.idleTimeout
@@ -208,7 +212,8 @@ extension World {
         case .noSniffBuffer:
             if scenario.limits.blocks >= 4 * scenario.connections.count { fail("\(name()), and there were enough") }
             // Half a signature without any block at all is the one thing that can't be kept.
-            if connection.client.sent > 0, connection.inspection != .open { fail("\(name()), and it was served") }
+            let isServed = connection.client.sent > connection.said.count
+            if isServed, connection.inspection != .open { fail("\(name()), and it was served") }
         default:
             if connection.connectError != ErrorNumber.tooManyFiles { fail("\(name()), and there was one") }
         }

@@ -40,6 +40,8 @@ struct PeerPlan {
     /// Between one step and the next, nanoseconds at most.
     var pause = 1_000_000
     var reads = true
+    /// Before the byte of this position it waits until it has read so many.
+    var waits: (at: Int, reading: Int)?
     /// Position of an urgent byte; -1: none.
     var urgent = -1
 }
@@ -77,7 +79,7 @@ final class Peer {
         if socket.underPressure { actions.insert(.relief) }
         if hasLeft { return socket.inFlight > 0 ? .reset : actions }
         if socket.isOpen, !socket.finArrived {
-            if hasStarted, socket.arrived < plan.bytes, socket.unread < socket.receiveCapacity { actions.insert(.send) }
+            if hasStarted, socket.arrived < sendable, socket.unread < socket.receiveCapacity { actions.insert(.send) }
             if sentAll {
                 if plan.ending == .finish || (plan.ending == .finishLast && sawFin) { actions.insert(.finish) }
                 if plan.ending == .leave { actions.insert(.leave) }
@@ -94,6 +96,12 @@ final class Peer {
         case .afterReading(let count): socket.delivered >= count
         case .afterFin: sawFin
         }
+    }
+
+    /// How many bytes it may have sent by now.
+    private var sendable: Int {
+        guard let waits = plan.waits, socket.delivered < waits.reading else { return plan.bytes }
+        return min(plan.bytes, waits.at)
     }
 
     private var mustReset: Bool {
@@ -124,7 +132,7 @@ final class Peer {
         switch action {
         case .send:
             let space = socket.receiveCapacity - socket.unread
-            let count = min(max(1, random.size(upTo: plan.chunk)), plan.bytes - socket.arrived, space)
+            let count = min(max(1, random.size(upTo: plan.chunk)), sendable - socket.arrived, space)
             if plan.urgent >= socket.arrived, plan.urgent < socket.arrived + count { socket.urgentMark = plan.urgent }
             socket.arrived += count
             socket.hasEdge = true

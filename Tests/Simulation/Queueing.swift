@@ -42,8 +42,8 @@ extension Scenario {
 
 extension World {
     /// Where connections of that route wait; nil: nowhere, by this table.
-    func queueRule(_ route: UnsafePointer<Route>) -> QueueRule? {
-        route.pointee.group.pointee.policy?.pointee.groupQueue
+    func queueRule(_ route: FoundRoute) -> QueueRule? {
+        route.group.pointee.policy?.pointee.groupQueue
     }
 
     /// A stage is asked for backends. Nil: there is one with room, or nobody may wait.

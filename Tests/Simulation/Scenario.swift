@@ -42,6 +42,8 @@ struct ConnectionPlan {
     var buckets: [Int]
     /// The prelude is a PROXY header.
     var hasHeader: Bool
+    /// TLS begins behind an opening that a stage answers; nil: at once.
+    var upgrade: UpgradePlan?
 }
 
 /// A rate that connections share.
@@ -79,12 +81,15 @@ struct ChainPlan {
         case last
     }
 
+    /// Its peeking stage answers openings.
+    var upgrades = false
+
     var inspectStage: Int { 1 + (peeks && !inspectsFirst ? 1 : 0) + (choosesEarly ? 1 : 0) }
 }
 
 /// Everything that a run is, drawn from its seed: nothing else decides.
 struct Scenario {
-    enum Order { case update, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, memory }
+    enum Order { case update, drain, stop, removeListener, replaceListener, drainBackend, drainRoute, suspend, memory }
 
     let seed: UInt64
     var settings = NodeSettings()
@@ -111,6 +116,11 @@ struct Scenario {
     var idleTimeout: TimeSpan {
         var random = SplitMix64(seed: seed)
         return random.next() % 8 == 0 ? .milliseconds(300) : .zero
+    }
+    /// New programs take a share of connections first, and go everywhere or go. Of the seed alone as well.
+    var hasCanaries: Bool {
+        var random = SplitMix64(seed: seed ^ 0xCA)
+        return random.next() % 3 == 0
     }
     /// The node is broken: routes are looked up in the table of a connection's accept.
     var looksUpOld = false
@@ -180,7 +190,7 @@ struct Scenario {
             orders.append((Scenario.moment(&random), .update))
         }
         if random.chance(25) {
-            let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute]
+            let changes: [Order] = [.removeListener, .replaceListener, .drainBackend, .drainRoute, .suspend]
             for _ in 0..<random.pick(1...3) { orders.append((Scenario.moment(&random), random.pick(changes))) }
         }
         if random.chance(15) { for _ in 0..<2 { orders.append((Scenario.moment(&random), .memory)) } }
@@ -196,6 +206,8 @@ struct Scenario {
         apart = SeededRandom(seed: seed ^ 0x5EED_0037)
         drawQueue(&apart)
         if random.chance(30) { makeRush(&random) } else if random.chance(5) { makeFlood(&random) }
+        apart = SeededRandom(seed: seed ^ 0x5EED_0097)
+        drawUpgrades(&apart)
     }
 
     /// More of it than a turn may move is there at any time: a kernel's buffers are full before the worker looks.

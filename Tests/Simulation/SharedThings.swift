@@ -127,7 +127,7 @@ extension World {
             let inARow = UInt64(cell.pointee.failuresInARow.load(ordering: .relaxed))
             if !isEjected, after > 0, inARow >= after { fail("S20: \(inARow) failures in a row, and not ejected") }
         }
-        let connected = connections.count(where: \.wasConnected)
+        let connected = connections.count { $0.wasConnected || $0.upgrade.deadline != nil }
         if connects != UInt64(connected) { fail("S19: \(connected) connects came about, and \(connects) are counted") }
     }
 

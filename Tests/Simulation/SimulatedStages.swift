@@ -91,6 +91,14 @@ enum PeekStage: SimulatedStage {
     static func peek(_ settings: StageSettings) -> PeekNeed? {
         PeekNeed(bytes: settings.chain.peekBytes, timeout: settings.chain.peekTimeout)
     }
+    static func facts(_ settings: StageSettings) -> StageFacts {
+        StageFacts(capabilities: settings.chain.upgrades ? .upgradesToTLS : [])
+    }
+    static func upgrade(
+        _ settings: StageSettings, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep {
+        settings.world.upgrade(settings, answer, view, effects)
+    }
     static func decide(_ settings: StageSettings, _ connection: Connection, _ view: ConnectionView, _ effects: Effects)
         -> Verdict
     {
@@ -98,6 +106,7 @@ enum PeekStage: SimulatedStage {
         let needed = bytes.count < 5 ? 5 : 5 + Int(bytes[3]) << 8 + Int(bytes[4])
         let isHello = bytes.isEmpty || bytes[0] == 0x16
         if isHello, bytes.count < needed, view.input == .open {
+            connection.upgrade.answer(connection.plan, effects)
             guard settings.chain.asksByteByByte else { return .needBytes(needed) }
             // A stage may also be so careless as to ask for what it has; it must get more, and the node go on.
             return .needBytes(connection.index % 2 == 0 ? 1 : bytes.count + 1)
@@ -108,6 +117,10 @@ enum PeekStage: SimulatedStage {
         if connection.plan.consumed <= bytes.count {
             effects.consume(connection.plan.consumed)
             connection.consumed = connection.plan.consumed
+        }
+        if let upgrade = connection.plan.upgrade, connection.upgrade.isAnswered {
+            effects.upgradeBackend(within: upgrade.within)
+            connection.upgrade.isPending = true
         }
         return .next
     }
@@ -181,7 +194,7 @@ enum BackendStage: SimulatedStage {
                 ReasonSpec("queue_timeout", .client, ""),
             ])
     }
-    static func lookUp(_ settings: StageSettings, _ view: ConnectionView) -> UnsafePointer<Route>? {
+    static func lookUp(_ settings: StageSettings, _ view: ConnectionView) -> FoundRoute? {
         let world = settings.world
         if world.scenario.looksUpOld, let connection = world.connection(view.facts.peer.endpoint) {
             return connection.oldRoute?.route
@@ -189,7 +202,7 @@ enum BackendStage: SimulatedStage {
         return view.routes.sole(at: view.facts.destination)
     }
     static func reselect(
-        _ settings: StageSettings, _ state: inout StageState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: StageSettings, _ state: inout StageState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict {
         let world = settings.world

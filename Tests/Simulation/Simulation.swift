@@ -71,7 +71,7 @@ extension World {
             return WorkerListener(
                 descriptor: Descriptor(Int32(listener.descriptor)),
                 spec: ListenerSpec(endpoint: endpoint, hint: .tlsPassthrough, chain: index, line: 1), bound: endpoint,
-                index: UInt16(index))
+                index: UInt16(index), canary: .share(chain: index, hint: .tlsPassthrough))
         }
     }
 }

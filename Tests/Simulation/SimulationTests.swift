@@ -3,7 +3,7 @@ import Pipeline
 import PipelineRuntime
 import Testing
 
-@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S37)")
+@Suite("A worker on a seeded kernel (docs/INVARIANTS.md, S1–S38)")
 struct SimulationTests {
     private static func number(_ name: String) -> UInt64? {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
@@ -14,7 +14,7 @@ struct SimulationTests {
     static let replay = number("SIMULATION_SEED")
     static let parts: UInt64 = 8
 
-    @Test("S1–S37 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
+    @Test("S1–S38 hold for every seed", .enabled(if: replay == nil), arguments: 0..<parts)
     func everySeed(part: UInt64) {
         var total = Statistics()
         var failures = 0
@@ -65,6 +65,22 @@ struct SimulationTests {
         #expect(total.largestTurn > 1 << 18, "no turn has moved its share")
     }
 
+    @Test("S38: what a stage says comes whole and first, and a backend gets nothing else before it is ready")
+    func openings() {
+        var total = Statistics()
+        for seed in UInt64(0)..<800 {
+            var scenario = Scenario(seed: seed)
+            scenario.makeUpgrades()
+            let run = Simulation.run(scenario) { FakeKernel(world: $0) }
+            #expect(run.failure == nil, "\(run.report)")
+            total.add(run.statistics)
+        }
+        #expect(total.upgraded > 50, "too few have begun TLS behind an opening")
+        for reason in [RuntimeReason.upgradeTimeout, .upgradeClosed] {
+            #expect(total.reasons[reason.rawValue, default: 0] > 0, "no seed ends as \(reason)")
+        }
+    }
+
     @Test("S17: a seed is one run: twice the same, to the last call")
     func determinism() {
         for seed in UInt64(0)..<20 {
@@ -91,7 +107,7 @@ struct SimulationTests {
             .tooManyConnections, .noSniffBuffer, .noDescriptor, .noPort, .drainDeadline, .noBackend,
             .proxyRejected, .instanceDrained, .routeRemoved, .backendsFull, .routeChanged, .unrouted, .memoryShort,
             .abandoned, .kernelMemory,
-            .connectForbidden, .idleTimeout, .queueAbandoned, .noSource, .crowdedOut,
+            .connectForbidden, .idleTimeout, .queueAbandoned, .noSource, .crowdedOut, .suspended,
         ]
         for reason in expected where total.reasons[reason.rawValue, default: 0] == 0 {
             Issue.record("no seed ends as \(reason)")

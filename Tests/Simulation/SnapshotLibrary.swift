@@ -28,16 +28,25 @@ final class SnapshotLibrary {
     private let scenario: Scenario
     private var entries: [Entry] = []
     private var programs: [ProgramEntry] = []
+    /// Of ``programs``: that of new connections, and one beside it.
+    private var current: Int?
+    private var canary: Int?
+    private let evidence = UnsafeMutablePointer<CanaryEvidence>.allocate(capacity: 1)
+    private var chance: SplitMix64
 
     init(_ scenario: Scenario) {
         self.scenario = scenario
+        chance = SplitMix64(seed: scenario.seed ^ 0xCA5A)
+        evidence.initialize(to: CanaryEvidence(workers: 1, reasons: simulatedReasons.count))
         queue = scenario.queue.map { SharedQueue($0, hasRival: scenario.hasRival) }
         owners = .allocate(capacity: TablePlan.kinds)
         cells = .allocate(capacity: TablePlan.kinds)
         turns.initialize(to: GroupCell())
         for i in 0..<TablePlan.kinds {
             let text = SnapshotLibrary.text
-            (owners.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteOwner(org: text, app: text, env: text))
+            (owners.baseAddress.unsafelyUnwrapped + i).initialize(
+                to: RouteOwner(
+                    org: text, app: text, env: text, tenant: TenantNumbers(env: UInt32(i), org: UInt32(i))))
             (cells.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteCell(id: text))
         }
     }
@@ -67,13 +76,13 @@ final class SnapshotLibrary {
                 policy: plan.hasQueue ? queue.map { UnsafePointer($0.policy) } : nil))
         let table = UnsafeMutablePointer<TableOfOne>.allocate(capacity: 1)
         let route = Route(
-            owner: owner(plan.owner), group: group, cell: cell(plan.cell), port: UInt16(generation), flags: [])
-        table.initialize(to: TableOfOne(route: route, isThere: plan.isThere, world: world))
+            owner: owner(plan.owner), slot: 0, cell: cell(plan.cell), port: UInt16(generation), flags: [])
+        table.initialize(to: TableOfOne(route: route, group: group, isThere: plan.isThere, world: world))
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
         snapshot.initialize(
             to: Snapshot(
                 program: program, routes: RouteTableHandle(OneRoute.self, table: UnsafeRawPointer(table)),
-                generation: generation))
+                generation: generation, canary: share()))
         let update = UnsafeMutablePointer<WorkerUpdate>.allocate(capacity: 1)
         update.initialize(
             to: WorkerUpdate(
@@ -85,14 +94,38 @@ final class SnapshotLibrary {
     }
 
     private func program(_ world: World, _ generation: UInt64) -> Program {
-        if !scenario.changesProgram, let last = programs.indices.last {
-            programs[last].last = generation
-            return programs[last].program
-        }
+        if scenario.hasCanaries { decideAboutCanary(world) }
+        let hasMoved = canary == nil && scenario.changesProgram && !scenario.hasCanaries
+        let index = hasMoved ? add(world) : current ?? add(world)
+        current = index
+        programs[index].last = generation
+        if let canary { programs[canary].last = generation }
+        return programs[index].program
+    }
+
+    private func add(_ world: World) -> Int {
         let mark = ProgramMark()
-        let program = SnapshotLibrary.program(world, mark)
-        programs.append(ProgramEntry(program: program, mark: mark, last: generation))
-        return program
+        programs.append(ProgramEntry(program: SnapshotLibrary.program(world, mark), mark: mark, last: 0))
+        return programs.count - 1
+    }
+
+    /// One begins, goes on, is rolled back, goes everywhere, or makes room for another one.
+    private func decideAboutCanary(_ world: World) {
+        guard current != nil else { return }
+        switch chance.next() % 5 {
+        case 0: break
+        case 1: canary = nil
+        case 2: (current, canary) = (canary ?? current, nil)
+        default: canary = add(world)
+        }
+    }
+
+    private func share() -> CanaryShare? {
+        canary.map {
+            CanaryShare(
+                program: programs[$0].program, CanarySettings(percent: 50, time: .seconds(1), unit: .connection),
+                seed: HashSeed(scenario.seed, 1), evidence: UnsafePointer(evidence))
+        }
     }
 
     var nextGeneration: UInt64 { UInt64(entries.count + 1) }
@@ -169,6 +202,7 @@ final class SnapshotLibrary {
         owners.deinitialize().deallocate()
         cells.deinitialize().deallocate()
         turns.deinitialize(count: 1).deallocate()
+        evidence.deinitialize(count: 1).deallocate()
     }
 
     private static func program(_ world: World, _ mark: ProgramMark) -> Program {

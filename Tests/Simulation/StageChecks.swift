@@ -52,13 +52,13 @@ extension World {
     }
 
     /// [S28] What the newest table says is what the worker sees; the route and owner that the connection has from here on.
-    func routeFound(_ connection: Connection, _ route: UnsafePointer<Route>) -> TablePlan? {
+    func routeFound(_ connection: Connection, _ route: FoundRoute) -> TablePlan? {
         let library = control.library
         if scenario.looksUpOld { return connection.oldRoute?.plan }
         let plan = library.current(self).first { plan in
             plan.isThere && route.pointee.cell == library.cell(plan.cell)
                 && route.pointee.owner == library.owner(plan.owner)
-                && route.pointee.group.pointee.backends.count == plan.members.count
+                && route.group.pointee.backends.count == plan.members.count
         }
         guard let plan else {
             fail("S28: #\(connection.index) is looked up in a table that is not the newest")

@@ -33,12 +33,14 @@ struct TablePlan: CustomStringConvertible {
 /// A route table of one route. One that was released is spoiled: a look into it is a failure, a pointer out of it a crash.
 struct TableOfOne {
     private(set) var route: Route
+    let group: UnsafePointer<BackendGroup>
     let isThere: Bool
     private(set) var isReleased = false
     private let world: Unmanaged<World>
 
-    init(route: Route, isThere: Bool, world: World) {
+    init(route: Route, group: UnsafePointer<BackendGroup>, isThere: Bool, world: World) {
         self.route = route
+        self.group = group
         self.isThere = isThere
         self.world = .passUnretained(world)
     }
@@ -57,10 +59,11 @@ struct TableOfOne {
 enum OneRoute: RouteLookup {
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? { sole(at: destination, in: table) }
+    ) -> FoundRoute? { sole(at: destination, in: table) }
 
-    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? {
+    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> FoundRoute? {
         let one = table.assumingMemoryBound(to: TableOfOne.self)
-        return one.pointee.look() ? table.assumingMemoryBound(to: Route.self) : nil
+        guard one.pointee.look() else { return nil }
+        return FoundRoute(table.assumingMemoryBound(to: Route.self), one.pointee.group)
     }
 }

@@ -304,6 +304,8 @@ struct Statistics {
     var reasons: [UInt16: Int] = [:]
     /// Connections that have waited in a queue, and were connected.
     var servedFromQueue = 0
+    /// Connections whose backends were ready to begin TLS behind an opening.
+    var upgraded = 0
 
     mutating func add(_ other: Statistics) {
         turns += other.turns
@@ -319,6 +321,7 @@ struct Statistics {
         reused += other.reused
         unspliced += other.unspliced
         servedFromQueue += other.servedFromQueue
+        upgraded += other.upgraded
         reasons.merge(other.reasons, uniquingKeysWith: +)
     }
 }

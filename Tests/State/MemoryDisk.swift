@@ -10,6 +10,7 @@ final class MemoryDisk: Disk, @unchecked Sendable {
     final class File {
         var bytes: [UInt8] = []
         fileprivate(set) var durable: [UInt8] = []
+        fileprivate var changes: Int64 = 0
         fileprivate var pending: [Change] = []
 
         /// What an earlier one that failed has lost stays lost.
@@ -140,11 +141,26 @@ final class MemoryDisk: Disk, @unchecked Sendable {
             return 0
         }
         guard let file = files[name] else { return -ENOENT }
-        status.kind = .file
-        status.size = file.bytes.count
+        fill(&status, file)
         status.mode = modes[name] ?? 0o600
         return 0
     }
+
+    func status(of file: Int32, _ status: inout DiskStatus) -> Int32 {
+        guard !isDead, let file = handles[file] else { return -EIO }
+        fill(&status, file)
+        status.links = files.values.contains { $0 === file } ? 1 : 0
+        return 0
+    }
+
+    private func fill(_ status: inout DiskStatus, _ file: File) {
+        status.kind = .file
+        status.size = file.bytes.count
+        status.identity.inode = UInt64(UInt(bitPattern: ObjectIdentifier(file)))
+        status.modified = file.changes
+    }
+
+    func hasLost(_ memory: UnsafeRawPointer) -> Bool { false }
 
     func makeDirectory(_ path: String) -> Int32 { isDead ? -EIO : -EEXIST }
 
@@ -191,6 +207,7 @@ final class MemoryDisk: Disk, @unchecked Sendable {
 
     private func change(_ file: File, _ change: Change) {
         change.apply(to: &file.bytes)
+        file.changes += 1
         file.pending.append(change)
     }
 

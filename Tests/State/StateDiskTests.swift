@@ -54,14 +54,40 @@ struct StateDiskTests {
         #expect(!store.isOnReserve)
     }
 
-    @Test("R23: what others may use is refused by name", arguments: ["mode", "directory", "link", "names"])
+    @Test("a directory that others may look into is used; one that they may write to is read, and nothing new is kept")
+    func exposed() throws {
+        let folder = try Folder()
+        try open(folder.store).store.append([(StateKey(1, "a"), [1])])
+        chmod(folder.store, 0o755)
+        do {
+            let (store, notices) = try open(folder.store)
+            #expect(notices.map(\.event) == ["state_seen"] && store.exposure == nil)
+            try store.append([(StateKey(1, "a"), [2])])
+        }
+        for mode in [0o770, 0o702, 0o1777] as [mode_t] {
+            chmod(folder.store, mode)
+            let (store, notices) = try open(folder.store)
+            #expect(notices.map(\.event) == ["state_exposed"])
+            #expect(store.read().contents == [StateKey(1, "a"): [2]])
+            let fault = StateFault.exposed(path: folder.store, mode: UInt32(mode))
+            #expect(throws: fault) { try store.append([(StateKey(1, "a"), [3])]) }
+            #expect(throws: fault) { try store.replaceAll([StateKey(1, "b"): [2]]) }
+            #expect(store.exposure == fault)
+            // It is put right under the running node.
+            chmod(folder.store, 0o700)
+            #expect(store.exposure == nil)
+            try store.append([(StateKey(1, "a"), [2])])
+        }
+        #expect(try open(folder.store).store.read().contents == [StateKey(1, "a"): [2]])
+    }
+
+    @Test("R23: what others may use is refused by name", arguments: ["mode", "link", "names"])
     func foreign(_ what: String) throws {
         let folder = try Folder()
         _ = try open(folder.store)
         let file = folder.store + "/snapshot.1"
         switch what {
         case "mode": chmod(file, 0o640)
-        case "directory": chmod(folder.store, 0o755)
         case "link":
             rename(file, folder.path + "/elsewhere")
             symlink(folder.path + "/elsewhere", file)
@@ -72,7 +98,7 @@ struct StateDiskTests {
             Issue.record("it is taken")
         } catch {
             guard case StateFault.foreign(let path, _) = error else { throw error }
-            #expect(path == (what == "directory" ? folder.store : file))
+            #expect(path == file)
         }
     }
 
@@ -141,7 +167,7 @@ struct StateDiskTests {
         }
         unlink(folder.store + "/reserve")
         // Killed in the middle of an entry.
-        let log = Glibc.open(folder.store + "/log.1", O_WRONLY | O_APPEND)
+        let log = Glibc.open(folder.store + "/log.2", O_WRONLY | O_APPEND)
         let block = [UInt8](repeating: 1, count: 4096)
         write(log, block, 100)
         close(log)
@@ -188,7 +214,7 @@ struct StateDiskTests {
             #expect(try over.value())
             #expect(store.adoptCompaction()?.event == "state_compacted")
             #expect(store.read() == (model, nil))
-            #expect(store.figures.snapshotNumber == 2)
+            #expect(store.figures.snapshotNumber == 3)
         }
         let (store, notices) = try open(folder.store)
         #expect(notices == [] && store.read().contents == model)

@@ -17,6 +17,7 @@ package struct FakeRoute {
     package var client: ClientProtocol?
     package var balance: Balance?
     package var maxConnections: UInt32 = 0
+    package var isSuspended = false
     /// Its `backends` block; empty: none.
     package var group = ""
     package var groupMaxConnections: UInt32 = 0
@@ -58,6 +59,8 @@ package final class FakeRoutes {
         let turns: UnsafeMutablePointer<GroupCell>
         let cells: UnsafeMutablePointer<BackendCell>
         let cell: UnsafeMutablePointer<RouteCell>
+
+        var found: FoundRoute { FoundRoute(route, group) }
     }
 
     private var entries: [Entry] = []
@@ -65,10 +68,12 @@ package final class FakeRoutes {
     package init() {}
 
     /// Adds a route; the answer is where it is.
-    @discardableResult package func add(_ fake: FakeRoute) -> UnsafePointer<Route> {
+    @discardableResult package func add(_ fake: FakeRoute) -> FoundRoute {
         let owner = UnsafeMutablePointer<RouteOwner>.allocate(capacity: 1)
         owner.initialize(
-            to: RouteOwner(org: FrozenText(fake.org), app: FrozenText(fake.app), env: FrozenText(fake.env)))
+            to: RouteOwner(
+                org: FrozenText(fake.org), app: FrozenText(fake.app), env: FrozenText(fake.env),
+                tenant: fake.isSuspended ? Lookup.suspended : .unknown))
         let cells = UnsafeMutablePointer<BackendCell>.allocate(capacity: max(1, fake.backends.count))
         for index in fake.backends.indices {
             (cells + index).initialize(to: BackendCell(FilterHarness.endpoint(fake.backends[index])))
@@ -92,13 +97,13 @@ package final class FakeRoutes {
         let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)
         route.initialize(
             to: Route(
-                owner: owner, group: group, cell: cell, port: fake.port,
+                owner: owner, slot: UInt32(entries.count), cell: cell, port: fake.port,
                 flags: fake.flags, balance: fake.balance, maxConnections: fake.maxConnections))
         entries.append(
             Entry(
                 hosts: fake.hosts, alpn: fake.alpn, client: fake.client, route: route, owner: owner, group: group,
                 turns: turns, cells: cells, cell: cell))
-        return UnsafePointer(route)
+        return FoundRoute(route, group)
     }
 
     /// Valid while this object lives.
@@ -107,32 +112,35 @@ package final class FakeRoutes {
     }
 
     private enum Lookup: RouteLookup {
+        static let suspended = TenantNumbers(env: 1, org: 1)
+        static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool { tenant == suspended }
+
         static func named(
             _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-        ) -> UnsafePointer<Route>? {
+        ) -> FoundRoute? {
             named(name, offering: .none, at: destination, in: table)
         }
 
         static func named(
             _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
             in table: UnsafeRawPointer
-        ) -> UnsafePointer<Route>? {
+        ) -> FoundRoute? {
             let wanted = String(decoding: name, as: UTF8.self)
             let all = routes(table, at: destination).filter { $0.hosts.contains(wanted) }
             let chosen = protocols.first { alpn in all.first { $0.alpn == String(decoding: alpn, as: UTF8.self) } }
-            return (chosen ?? all.first { $0.alpn == nil }).map { UnsafePointer($0.route) }
+            return (chosen ?? all.first { $0.alpn == nil }).map(\.found)
         }
 
         static func speaking(
             _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
-        ) -> UnsafePointer<Route>? {
-            routes(table, at: destination).first { $0.client == client }.map { UnsafePointer($0.route) }
+        ) -> FoundRoute? {
+            routes(table, at: destination).first { $0.client == client }.map(\.found)
         }
 
-        static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>? {
+        static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> FoundRoute? {
             let possible = routes(table, at: destination)
             guard possible.count == 1, possible[0].alpn == nil, possible[0].client == nil else { return nil }
-            return UnsafePointer(possible[0].route)
+            return possible[0].found
         }
 
         private static func routes(_ table: UnsafeRawPointer, at destination: DestinationAddress) -> [Entry] {

@@ -25,6 +25,7 @@ package struct FilterHarness {
     package var facts: ConnectionFacts
     package var prelude = Prelude()
     private var memory = StageMemory()
+    private var message = NodeMessage()
 
     package init() {
         held = HeldFacts(FilterHarness.lasting(peer: peer, destination: destination, hint: hint))
@@ -46,7 +47,15 @@ package struct FilterHarness {
         facts = ConnectionFacts(held.lasting)
         prelude.reset()
         memory.reset()
+        message.reset()
     }
+
+    /// What the filters have said themselves since this was asked last.
+    package mutating func said() -> [UInt8] {
+        defer { message.reset() }
+        return message.withUnsent { Array($0) }
+    }
+    package var saysTooMuch: Bool { message.isOverfull }
 
     private static func lasting(peer: Endpoint, destination: Endpoint, hint: ProtocolHint) -> LastingFacts {
         LastingFacts(
@@ -81,17 +90,40 @@ package struct FilterHarness {
         let table = routes.handle
         let (now, isDryRun, instances, isInspecting) = (now, isDryRun, instances, isInspecting)
         return withExactBytes(bytes) { bytes in
-            withUnsafeMutablePointer(to: &facts) { facts in
-                withUnsafeMutablePointer(to: &prelude) { prelude in
-                    let view = ConnectionView(
-                        facts: facts, bytes: bytes, input: input, now: now, routes: table, instances: instances,
-                        isDryRun: isDryRun, isInspecting: isInspecting)
-                    let verdict = withUnsafeMutablePointer(to: &memory) { memory in
-                        F.evaluate(
-                            settings, &state, view, Effects(facts: facts, prelude: prelude, memory: memory))
+            withEffects { facts, effects in
+                let view = ConnectionView(
+                    facts: facts, bytes: bytes, input: input, now: now, routes: table, instances: instances,
+                    isDryRun: isDryRun, isInspecting: isInspecting)
+                let verdict = F.evaluate(settings, &state, view, effects)
+                return (verdict, F.explain(settings, view, verdict))
+            }
+        }
+    }
+
+    private mutating func withEffects<Result>(_ body: (UnsafePointer<ConnectionFacts>, Effects) -> Result) -> Result {
+        withUnsafeMutablePointer(to: &facts) { facts in
+            withUnsafeMutablePointer(to: &prelude) { prelude in
+                withUnsafeMutablePointer(to: &memory) { memory in
+                    withUnsafeMutablePointer(to: &message) { message in
+                        body(facts, Effects(facts: facts, prelude: prelude, memory: memory, message: message))
                     }
-                    return (verdict, F.explain(settings, view, verdict))
                 }
+            }
+        }
+    }
+
+    /// Has `filter` go on with the backend, which has said `answer`; nothing: it has just been connected.
+    package mutating func upgrade<F: Filter>(
+        _ filter: F.Type, _ settings: F.Settings, answer: some Collection<UInt8> = []
+    ) -> UpgradeStep {
+        let table = routes.handle
+        let (now, isDryRun, instances) = (now, isDryRun, instances)
+        return withExactBytes(answer) { answer in
+            withEffects { facts, effects in
+                let view = ConnectionView(
+                    facts: facts, bytes: UnsafeBufferPointer(start: nil, count: 0), input: .open, now: now,
+                    routes: table, instances: instances, isDryRun: isDryRun)
+                return F.upgrade(settings, answer, view, effects)
             }
         }
     }

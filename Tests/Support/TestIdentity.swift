@@ -3,12 +3,13 @@ import Pipeline
 /// Identities of instances, as a test owns them.
 package enum TestIdentity {
     package static func make(
-        number: UInt32, id: String, env: String, app: String, org: String
+        number: UInt32, id: String, env: String, app: String, org: String, isSuspended: Bool = false
     ) -> UnsafeMutablePointer<InstanceIdentity> {
         let memory = UnsafeMutablePointer<InstanceIdentity>.allocate(capacity: 1)
         memory.initialize(
             to: InstanceIdentity(
-                number: number, id: FrozenText(id), env: FrozenText(env), app: FrozenText(app), org: FrozenText(org)))
+                number: number, id: FrozenText(id), env: FrozenText(env), app: FrozenText(app), org: FrozenText(org),
+                isSuspended: isSuspended))
         return memory
     }
 

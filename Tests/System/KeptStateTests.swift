@@ -188,6 +188,58 @@ struct KeptStateTests {
         #expect(try told())
     }
 
+    @Test("a directory that others may write to: what was kept is served, nothing new is taken until its mode is right")
+    func exposed() throws {
+        let site = try Site()
+        var node = try site.start("push")
+        #expect(try site.apply(site.document(1, site.one)).exit == .code(0))
+        try kill(node)
+        chmod(site.data, 0o775)
+        node = try site.start("push")
+        #expect(try site.asks() == "1")
+        #expect(node.child.lines.contains { $0.isEvent("state_exposed") })
+        let told = { try (site.status["problems"] as? [String] ?? []).contains { $0.contains("chmod 0700") } }
+        #expect(try told())
+        let refused = try site.apply(site.document(2, site.two))
+        #expect(refused.exit == .code(1) && refused.out.contains("others may write to it"), "\(refused)")
+        #expect(try site.asks() == "1")
+        chmod(site.data, 0o700)
+        #expect(try site.apply(site.document(2, site.two)).exit == .code(0))
+        #expect(try site.asks() == "2")
+        #expect(try !told())
+    }
+
+    @Test("R24: what is wrong with objects is said again after a restart, of those too that nobody decides about again")
+    func problemsRemembered() throws {
+        let site = try Site()
+        var node = try site.start("push")
+        let mismatch = site.route("r", "e", site.one).replacing(
+            "\"protocol_hint\"", with: "\"proxy_protocol\":\"v2\",\"protocol_hint\"")
+        let bad = ",\(site.route("w", "nobody", site.one)),\(site.route("z", "f", site.one))"
+        #expect(try site.apply(site.document(1, site.one, more: bad)).exit == .code(5))
+        let env = "{\"env_id\":\"g\",\"app_id\":7,\"org_id\":\"o\"}"
+        let change = site.change(2, put: "\"envs\":[\(env)],\"routes\":[\(mismatch)]")
+        #expect(try site.apply(change).exit == .code(5))
+        let problems = { try site.status["problems"] as? [String] ?? [] }
+        let before = try problems()
+        for part in ["route \"r\"", "route \"w\"", "route \"z\"", "env \"g\""] {
+            #expect(before.contains { $0.contains(part) }, "\(part): \(before)")
+        }
+        try kill(node)
+        node = try site.start("push")
+        let after = try problems()
+        for part in ["route \"r\"", "route \"w\"", "route \"z\"", "env \"g\""] {
+            #expect(after.contains { $0.contains(part) }, "\(part): \(after)")
+        }
+        // What goes, or is good by now, is no problem any more.
+        let mended = "\"envs\":[\(site.env("g"))]"
+        let good = ",\"routes\":[\(site.route("r", "e", site.one))]"
+        let answer = try site.apply(site.change(3, put: mended + good, delete: "\"routes\":[\"w\",\"z\"]"))
+        #expect(answer.exit == .code(0), "\(answer)")
+        #expect(try problems() == [])
+        withExtendedLifetime(node) {}
+    }
+
     @Test("R29: a start without a `routes` line takes away nothing that was pushed, until a reload confirms it")
     func noSource() throws {
         let site = try Site()

@@ -28,7 +28,7 @@ struct TenantTruthTests {
         let clients = ways.flatMap { way, count in
             (0..<count).map { number in
                 site.namespace.concurrently {
-                    try site.visitUntil(stop, way, seed: Self.seed &* 1000 &+ UInt64(number), of: way.rawValue)
+                    try site.clients.visitUntil(stop, way, seed: Self.seed &* 1000 &+ UInt64(number), of: way.rawValue)
                 }
             }
         }
@@ -84,24 +84,19 @@ private final class Site: Sendable {
     private let admin: String
     private let stopped = Flag()
     private let first: TenantModel
-    /// Clients so far.
-    private let come = Atomic<Int>(0)
+    let clients: TenantClients
 
     init(connectTimeout: Int) throws {
         let namespace = try Namespace()
         self.namespace = namespace
-        try namespace.ip("-6 route add local \(TenantModel.network) dev lo")
-        for address in TenantModel.dedicatedAddresses { try namespace.ip("addr add \(address)/32 dev lo") }
-        try namespace.nft(
-            "add table inet t; add chain inet t c { type filter hook input priority 0; }; "
-                + "add rule inet t c ip6 daddr \(TenantModel.darkNetwork) drop; "
-                + "add rule inet t c ip6 daddr \(TenantModel.refusingNetwork) meta l4proto tcp reject with tcp reset")
+        try TenantClients.prepare(namespace)
         let ports = try (0..<5).map { _ in try FreePort.take() }
         let model = TenantModel(tlsPort: ports[0], rawPorts: Array(ports[1..<4]), backendPort: ports[4])
         first = model
         timeline = TenantTimeline(model)
+        clients = TenantClients(model, timeline)
         let stopped = stopped
-        try namespace.concurrently { try Site.serve(ports[4], stopped) }.value()
+        try namespace.concurrently { try TenantClients.serve(ports[4], stopped) }.value()
         folder = try TemporaryFolder()
         admin = "\(folder.path)/admin.sock"
         try folder.write("state.json", model.document)
@@ -116,20 +111,6 @@ private final class Site: Sendable {
     }
 
     deinit { stopped.set() }
-
-    /// Says the address that was connected to, on every connection to the port.
-    private static func serve(_ port: UInt16, _ stopped: Flag) throws {
-        let listener = try Socket.listen(at: Place("::", port))
-        Thread.detachNewThread {
-            while let taken = listener.accept(until: stopped) {
-                Thread.detachNewThread {
-                    try? taken.send(taken.local.host)
-                    taken.finish()
-                    _ = try? taken.receiveToEnd(Deadline(seconds: 30))
-                }
-            }
-        }
-    }
 
     // MARK: Moves
 
@@ -147,8 +128,8 @@ private final class Site: Sendable {
                 throw Failure("revision \(model.revision): \(answer)")
             }
             timeline.acknowledge()
-            let enough = come.load(ordering: .relaxed) + Int.random(in: 0...200, using: &random)
-            try awaitUntil("clients come between two moves") { come.load(ordering: .relaxed) >= enough }
+            let enough = clients.count + Int.random(in: 0...200, using: &random)
+            try awaitUntil("clients come between two moves") { clients.count >= enough }
         }
     }
 
@@ -158,75 +139,6 @@ private final class Site: Sendable {
         let text = client.receiveToEnd()
         return try (try? JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]).unwrap(
             "answer: \(text)")
-    }
-
-    // MARK: Clients
-
-    func visitUntil(_ stop: Flag, _ way: TenantVisit.Way, seed: UInt64, of name: String) throws -> [TenantVisit] {
-        var random = SplitMix64(seed: name.utf8.reduce(seed) { $0 &* 31 &+ UInt64($1) })
-        var visits: [TenantVisit] = []
-        while !stop.isSet {
-            let move = timeline.count
-            if let visit = try visit(way, &random) {
-                visits.append(visit)
-                come.add(1, ordering: .relaxed)
-            } else {
-                try awaitUntil("another move") { stop.isSet || timeline.count > move }
-            }
-        }
-        return visits
-    }
-
-    private func visit(_ way: TenantVisit.Way, _ random: inout SplitMix64) throws -> TenantVisit? {
-        let wanted = first.targets.indices.filter { index in
-            let target = first.targets[index]
-            switch way {
-            case .raw: return target.name == nil
-            case .late: return target.name != nil && target.kind == .dark
-            default: return target.name != nil
-            }
-        }
-        let index = try wanted.randomElement(using: &random).unwrap("target")
-        let target = first.targets[index]
-        let own = way == .dedicated ? Int.random(in: 0..<TenantModel.dedicatedAddresses.count, using: &random) : nil
-        let entry = Place(own.map { TenantModel.dedicatedAddresses[$0] } ?? "::1", target.port)
-        var asked = Deadline.now()
-        // An address of an env without a name is nobody's to listen at, until it has one.
-        guard let client = own == nil ? try Socket.connect(to: entry) : try? Socket.connect(to: entry) else {
-            return nil
-        }
-        let place = try client.local
-        if way == .idle {
-            _ = client.becomesReadable(Deadline(patience: .random(in: 1...5, using: &random)))
-            client.finish()
-        } else if let name = target.name {
-            let hello = clientHello(name)
-            // All but the last byte at most, so that nothing is known before it comes.
-            let early =
-                switch way {
-                case .slow, .dedicated: Int.random(in: 1..<hello.count, using: &random)
-                default: 0
-                }
-            try? client.send(Array(hello[..<early]))
-            let patience: ClosedRange<Double> =
-                switch way {
-                case .slow, .dedicated: 0.05...1.5
-                case .silent: 0.5...3
-                default: 0...0.02
-                }
-            // One that is closed has nothing to wait for.
-            _ = client.becomesReadable(Deadline(patience: .random(in: patience, using: &random)))
-            asked = Deadline.now()
-            // One that was closed meanwhile takes no more.
-            try? client.send(Array(hello[early...]))
-        }
-        let said = try client.receiveToEnd()
-        let answered = Deadline.now()
-        client.finish()
-        let by = String(decoding: said.bytes, as: UTF8.self)
-        return TenantVisit(
-            way: way, target: index, own: own, place: place, asked: asked, answered: answered, by: by.isEmpty ? nil : by
-        )
     }
 }
 

@@ -30,6 +30,11 @@ int cl_file_regular(int fd);
 enum { CL_KIND_OTHER = 0, CL_KIND_FILE = 1, CL_KIND_DIRECTORY = 2 };
 struct cl_file_status {
     int64_t size;
+    /* Which file it is: no two that are there have the same. */
+    uint64_t device;
+    uint64_t inode;
+    /* When its bytes were written last, in nanoseconds since 1970. */
+    int64_t modified;
     uint32_t mode;
     uint32_t owner;
     uint32_t links;
@@ -37,6 +42,8 @@ struct cl_file_status {
 };
 /* Links are not followed. */
 int cl_file_status(const char *path, struct cl_file_status *out);
+/* Of an open file; no links: its name was taken away. */
+int cl_open_file_status(int fd, struct cl_file_status *out);
 
 ssize_t cl_file_read(int fd, void *buffer, size_t count, int64_t offset);
 /* All of the bytes or an error, with part of them written perhaps. */
@@ -50,6 +57,9 @@ int cl_file_sync(int fd);
    later. NULL with an errno. */
 const void *cl_file_map(int fd, size_t size, int *error);
 void cl_file_unmap(const void *memory, size_t size);
+/* Whether a page of such a file could not be read since: somebody has cut it, or the disk failed. It reads as zeros from
+   then on, and the process lives. */
+int cl_file_map_lost(const void *memory);
 
 int cl_directory_make(const char *path, int mode);
 int cl_directory_sync(const char *path);

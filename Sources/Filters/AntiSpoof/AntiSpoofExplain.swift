@@ -8,7 +8,9 @@ extension AntiSpoofFilter {
             guard let identity = view.instances.identity(of: peer) else {
                 return "\(peer) is assigned to no instance of this node"
             }
-            return "\(peer) is assigned to instance \(identity.pointee.id.string) of \(identity.pointee.owner.path)"
+            let whose =
+                "\(peer) is assigned to instance \(identity.pointee.id.string) of \(identity.pointee.owner.path)"
+            return identity.pointee.isSuspended ? "\(whose), and the env, or its org, is suspended" : whose
         }
         switch settings.duty(of: view.facts.peer) {
         case .mustNot: return stranger(settings, view, verdict)
@@ -46,7 +48,7 @@ extension AntiSpoofFilter {
             return believed(settings, view)
         }
         switch refusal {
-        case .spoofed, .spoofedSource: return "it forges one"
+        case .spoofed, .spoofedSource, .suspended: return "it forges one"
         case .headerMissing: return "the first bytes are something else"
         case .headerTimeout:
             return "\(count) bytes within \(settings.timeout.milliseconds) ms are not a complete "

@@ -34,7 +34,7 @@ public enum AntiSpoofFilter: Filter {
 
     enum Refusal: UInt8, CaseIterable {
         case spoofed, headerMissing, headerMalformed, headerTimeout, headerClosed
-        case spoofedSource
+        case spoofedSource, suspended
     }
 
     public static let defaultTimeout = TimeSpan.seconds(3)
@@ -79,6 +79,7 @@ public enum AntiSpoofFilter: Filter {
             ReasonSpec("header_closed", .client, "A sender closed before its PROXY header was complete."),
             ReasonSpec(
                 "spoofed_source", .client, "The source address is assigned to no instance of this node."),
+            ReasonSpec("suspended", .node, "The env of the sending instance, or its org, is suspended."),
         ],
         foreignWords: .foreignWords([
             "accept-proxy|expect-proxy|tcp-request connection expect-proxy|set_real_ip_from|fc_rcvd_proxy": ForeignWord(
@@ -172,7 +173,7 @@ public enum AntiSpoofFilter: Filter {
             return refuse(.spoofedSource)
         }
         effects.setIdentity(identity)
-        return .next
+        return identity.pointee.isSuspended ? refuse(.suspended) : .next
     }
 
     /// `LOCAL`, unspec and unix headers convey no address: then the peer stays the client.

@@ -21,10 +21,10 @@ extension BackendFilter {
     /// A connection that waits counts in nothing that it waits for: places are taken together or not at all, so that none
     /// lies idle with somebody who can't use it.
     static func admit(
-        _ route: UnsafePointer<Route>, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView,
+        _ route: FoundRoute, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict {
-        let group = route.pointee.group
+        let group = route.group
         let (own, shared) = (group.pointee.policy?.pointee.queue, group.pointee.policy?.pointee.groupQueue)
         if own != nil || shared != nil { effects.setQueue(nil) }
         let (limit, groupLimit) = (route.pointee.maxConnections, group.pointee.maxConnections)
@@ -50,9 +50,9 @@ extension BackendFilter {
 
     /// Before it waits for backends.
     private static func giveBack(
-        _ route: UnsafePointer<Route>, _ own: QueueRule?, _ shared: QueueRule?, _ effects: Effects
+        _ route: FoundRoute, _ own: QueueRule?, _ shared: QueueRule?, _ effects: Effects
     ) {
-        let group = route.pointee.group
+        let group = route.group
         if group.pointee.maxConnections > 0 { effects.unreserve(group.pointee.cell.active) }
         if route.pointee.maxConnections > 0, own?.queue == shared?.queue {
             effects.unreserve(route.pointee.cell.active)
@@ -61,7 +61,7 @@ extension BackendFilter {
 
     /// What a full limit means: a wait if there is a queue for it. Anything else is refused.
     static func refuse(
-        _ refusal: Refusal, _ limit: Limit, _ queue: QueueRule?, _ route: UnsafePointer<Route>, _ effects: Effects
+        _ refusal: Refusal, _ limit: Limit, _ queue: QueueRule?, _ route: FoundRoute, _ effects: Effects
     ) -> Verdict {
         effects.setRoute(route, candidates: BackendCandidates())
         guard refusal == limit.full, let queue else { return .refuse(refusal.rawValue) }

@@ -32,8 +32,8 @@ struct BackendChoice {
     /// Panic mode: all backends are out, and are used anyway.
     private var ignoresHealth = false
 
-    init(_ route: UnsafePointer<Route>, _ settings: BackendFilter.Settings, _ view: ConnectionView) {
-        group = route.pointee.group
+    init(_ route: FoundRoute, _ settings: BackendFilter.Settings, _ view: ConnectionView) {
+        group = route.group
         cell = group.pointee.cell
         slowStart = settings.slowStart
         panic = settings.panic(of: route)

@@ -3,17 +3,22 @@ import Pipeline
 extension BackendFilter {
     public static func explain(_ settings: Settings, _ view: ConnectionView, _ verdict: Verdict) -> String {
         guard settings.direct == .no else {
+            if verdict == .refuse(Refusal.suspended.rawValue), let identity = view.facts.identity {
+                return
+                    "instance \(identity.pointee.id.string): env \(identity.pointee.owner.path), or its org, is suspended"
+            }
             let whose = settings.direct == .fromClient ? "the instance's own address" : "an address of this host"
             return "is relayed to \(view.facts.destination.endpoint), from \(whose)"
         }
         guard let route = view.facts.route else { return missing(view) }
         var found = "route \(route.pointee.id.string) of env \(route.pointee.owner.pointee.name.path)"
-        let group = route.pointee.group.pointee
+        let group = route.group.pointee
         if !group.cell.pointee.name.buffer.isEmpty { found += ", backends \(group.cell.pointee.name.string)" }
         if verdict == .refuse(Refusal.proxyMismatch.rawValue) {
             return "\(found) and its backends disagree about the PROXY header, or the pipeline can't write one"
         }
-        let backends = route.pointee.backends
+        if verdict == .refuse(Refusal.suspended.rawValue) { return "\(found): the env, or its org, is suspended" }
+        let backends = route.backends
         guard !backends.isEmpty else {
             return "\(found) has no backend: no instance is ready, or no name has an address"
         }
@@ -29,25 +34,25 @@ extension BackendFilter {
         if verdict == .wait, let offer = view.facts.queue { return found + waits(offer, route, view) }
         var text = "\(found), \(backends.count) ready\(out(backends, view))"
         let tries = (0..<Int(view.facts.candidates.count)).compactMap { view.facts.candidates[$0] }.map(described)
-        guard !tries.isEmpty else { return text + overflow(route.pointee.group, view) }
+        guard !tries.isEmpty else { return text + overflow(route.group, view) }
         if settings.panic(of: route) == .useAll, !backends.buffer.contains(where: { $0.isEligible(at: view.now) }) {
             text += "; all are used anyway (panic)"
         }
         let balance = route.pointee.balance ?? settings.balance
-        let priority = ofPriority(route.pointee.group, view)
+        let priority = ofPriority(route.group, view)
         let from = view.facts.candidates[0].map { fromWhere(route, $0, settings, view) } ?? ""
         return "\(text); to try in order, by \(balance.name)\(priority): \(tries.joined(separator: ", "))\(from)"
     }
 
     /// Which limit is reached, and who waits for a place of it.
-    private static func waits(_ offer: QueueOffer, _ route: UnsafePointer<Route>, _ view: ConnectionView) -> String {
-        let group = route.pointee.group.pointee
+    private static func waits(_ offer: QueueOffer, _ route: FoundRoute, _ view: ConnectionView) -> String {
+        let group = route.group.pointee
         let what =
             switch Refusal(rawValue: offer.ifFull) {
             case .routeQueueFull: " is at its limit of \(route.pointee.maxConnections) connections"
             case .groupQueueFull: ", which are at their limit of \(group.maxConnections) connections"
             default:
-                ", whose backends are full: \(route.pointee.backends.count) ready\(out(route.pointee.backends, view))"
+                ", whose backends are full: \(route.backends.count) ready\(out(route.backends, view))"
             }
         let (waiting, rule) = (offer.rule.queue.pointee.waiting.current, offer.rule)
         return

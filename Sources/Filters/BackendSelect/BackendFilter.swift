@@ -40,6 +40,7 @@ public enum BackendFilter: Filter {
             groupFull
         case routeQueueFull, routeQueueTimeout, groupQueueFull, groupQueueTimeout, backendsQueueFull,
             backendsQueueTimeout, sourceFamily
+        case suspended
     }
 
     public static let descriptor = FilterDescriptor(
@@ -139,6 +140,9 @@ public enum BackendFilter: Filter {
             ReasonSpec(
                 "source_family", .node,
                 "No backend is of a family that `source` has: with `source client`, the client's."),
+            ReasonSpec(
+                "suspended", .node,
+                "The env of the route, or of the sending instance, is suspended, or its org."),
         ],
         endings: [
             .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",
@@ -262,17 +266,22 @@ public enum BackendFilter: Filter {
         _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         guard settings.direct == .no else {
+            if view.facts.identity?.pointee.isSuspended == true { return .refuse(Refusal.suspended.rawValue) }
             if settings.idleTimeout > .zero { effects.setIdleTimeout(settings.idleTimeout) }
             effects.connectDirectly(
                 settings.direct, timeout: settings.directTimeout, unreachableFor: settings.unreachableFor)
             return .next
         }
         guard let route = lookUp(settings, view) else { return .refuse(Refusal.noRoute.rawValue) }
+        guard !view.routes.isSuspended(route) else {
+            effects.setRoute(route, candidates: BackendCandidates())
+            return .refuse(Refusal.suspended.rawValue)
+        }
         guard !route.pointee.flags.contains(.proxyMismatch) else {
             effects.setRoute(route, candidates: BackendCandidates())
             return .refuse(Refusal.proxyMismatch.rawValue)
         }
-        let group = route.pointee.group
+        let group = route.group
         let idleTimeout = group.pointee.policy?.pointee.idleTimeout
         if idleTimeout != nil || settings.idleTimeout > .zero {
             effects.setIdleTimeout(idleTimeout ?? settings.idleTimeout)
@@ -284,20 +293,24 @@ public enum BackendFilter: Filter {
     }
 
     public static func reselect(
-        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: Settings, _ state: inout WorkerState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict {
+        guard !view.routes.isSuspended(route) else {
+            effects.setCandidates(BackendCandidates())
+            return .refuse(Refusal.suspended.rawValue)
+        }
         // Of the newest routes, as the choice is.
         effects.setSource(source(of: route, settings))
         let choice = choose(route, settings, &state, view)
         effects.setCandidates(choice.candidates)
         guard choice.candidates.count == 0 else { return .next }
         return refuse(
-            choice.refusal, .backends, route.pointee.group.pointee.policy?.pointee.groupQueue, route, effects)
+            choice.refusal, .backends, route.group.pointee.policy?.pointee.groupQueue, route, effects)
     }
 
     static func choose(
-        _ route: UnsafePointer<Route>, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView
+        _ route: FoundRoute, _ settings: Settings, _ state: inout WorkerState, _ view: ConnectionView
     ) -> BackendChoice {
         var choice = BackendChoice(route, settings, view)
         choice.choose(route.pointee.balance ?? settings.balance, &state.random)
@@ -306,10 +319,10 @@ public enum BackendFilter: Filter {
 
     /// A client with a server name gets that name's route or none, never the only route (R6). A raw route never serves
     /// a TLS listener, nor the reverse.
-    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? {
+    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> FoundRoute? {
         let destination = view.facts.destination
         let isRaw = view.facts.hint == .tcpRaw
-        let found: UnsafePointer<Route>?
+        let found: FoundRoute?
         if let client = view.facts.clientProtocol {
             found = view.routes.speaking(client, at: destination)
         } else if isRaw || view.facts.serverName.isEmpty {

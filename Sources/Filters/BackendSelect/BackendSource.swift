@@ -23,8 +23,8 @@ extension BackendFilter {
     }
 
     /// Nil: the kernel chooses.
-    static func source(of route: UnsafePointer<Route>, _ settings: Settings) -> UnsafePointer<SourceAddresses>? {
-        let source = route.pointee.group.pointee.policy?.pointee.source ?? settings.source
+    static func source(of route: FoundRoute, _ settings: Settings) -> UnsafePointer<SourceAddresses>? {
+        let source = route.group.pointee.policy?.pointee.source ?? settings.source
         guard let source, !source.pointee.isKernel else { return nil }
         return source
     }
@@ -39,7 +39,7 @@ extension BackendFilter {
 
     /// `, from one of 3 addresses`; empty: the kernel chooses.
     static func fromWhere(
-        _ route: UnsafePointer<Route>, _ backend: UnsafePointer<Backend>, _ settings: Settings, _ view: ConnectionView
+        _ route: FoundRoute, _ backend: UnsafePointer<Backend>, _ settings: Settings, _ view: ConnectionView
     ) -> String {
         let endpoint = backend.pointee.address.endpoint
         guard let source = source(of: route, settings), !endpoint.isUnixSocket else { return "" }
@@ -53,7 +53,7 @@ extension BackendFilter {
 
     /// Why no backend can be connected to.
     static func sourceMiss(
-        _ route: UnsafePointer<Route>, _ settings: Settings, _ view: ConnectionView
+        _ route: FoundRoute, _ settings: Settings, _ view: ConnectionView
     ) -> String {
         guard source(of: route, settings)?.pointee.isClient == true else {
             return ", none of which is of a family that `source` has an address of"

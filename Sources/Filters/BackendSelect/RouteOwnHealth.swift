@@ -8,8 +8,8 @@ extension HealthSettings: RouteHealthBlock {
 
 extension BackendFilter.Settings {
     /// The route's own, or the stage's.
-    func panic(of route: UnsafePointer<Route>) -> HealthSettings.Panic {
-        guard let health = route.pointee.group.pointee.health else { return panic }
+    func panic(of route: FoundRoute) -> HealthSettings.Panic {
+        guard let health = route.group.pointee.health else { return panic }
         return health.pointee.usesAll ? .useAll : .failFast
     }
 }

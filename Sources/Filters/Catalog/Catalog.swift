@@ -6,6 +6,7 @@ import FilterProxyV1
 import FilterProxyV2
 import FilterRateLimit
 import FilterSNI
+import FilterStartTLS
 import Pipeline
 
 /// Every filter, one line each. The order determines reason codes in counters and logs of running nodes: add at the
@@ -19,6 +20,7 @@ public let catalog: [any Filter.Type] = [
     AccountFilter.self,
     RateLimitFilter.self,
     ProxyV1Filter.self,
+    StartTLSFilter.self,
 ]
 
 extension [any Filter.Type] {

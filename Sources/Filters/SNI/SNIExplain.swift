@@ -11,6 +11,8 @@ extension SNIFilter {
         let ambiguous = "\(destination) does not have exactly one route"
         switch refusal {
         case .noSNI: return "the ClientHello carries no server name, and \(ambiguous)"
+        case .notTLS where view.facts.isUpgraded:
+            return "the client was told to begin TLS, and what it sends is \(kind(view))"
         case .notTLS: return "the first bytes are \(kind(view)), and no route at \(destination) takes that"
         case .timeout: return "no complete ClientHello within \(settings.timeout.milliseconds) ms, and \(ambiguous)"
         case .tooLarge: return "the ClientHello is larger than \(settings.max) bytes, and \(ambiguous)"

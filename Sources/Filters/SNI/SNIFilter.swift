@@ -176,7 +176,8 @@ public enum SNIFilter: Filter {
     private static func timedOut(
         _ stream: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
-        guard stream.isEmpty, view.routes.speaking(.silent, at: view.facts.destination) != nil else {
+        guard stream.isEmpty, !view.facts.isUpgraded, view.routes.speaking(.silent, at: view.facts.destination) != nil
+        else {
             return withoutName(.timeout, .timeout, view, effects)
         }
         effects.setSniff(.timeout, name: ServerName())
@@ -187,6 +188,11 @@ public enum SNIFilter: Filter {
     private static func notTLS(
         _ stream: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
+        // It was told to begin TLS: nothing else may reach a backend, which was told the same.
+        guard !view.facts.isUpgraded else {
+            effects.setSniff(.notTLS, name: ServerName())
+            return refuse(.notTLS)
+        }
         let client: ClientProtocol
         switch FirstBytes.look(at: stream) {
         case .ssh: client = .ssh
@@ -216,7 +222,7 @@ public enum SNIFilter: Filter {
     }
 
     /// The only possible route for a TLS connection here.
-    private static func soleRoute(_ view: ConnectionView) -> UnsafePointer<Route>? {
+    private static func soleRoute(_ view: ConnectionView) -> FoundRoute? {
         guard let route = view.routes.sole(at: view.facts.destination), !route.pointee.flags.contains(.raw) else {
             return nil
         }

@@ -25,20 +25,34 @@ struct AdminCommands {
             if let change = request.command.change, !peer.mayChange { return refuse(change, peer) }
             switch request.command {
             case .status: return StatusReport(node).response(isText: request.isText)
-            case .routes: return RoutesReport(node.routing.snapshot).response(isText: request.isText)
-            case .backends:
-                return BackendsReport(node.routing.snapshot, leaving: node.routing.leavingBackends)
-                    .response(isText: request.isText)
-            case .reload(let isConfirmed): return reload(isConfirmed: isConfirmed, isText: request.isText, peer)
+            case .routes(let filter): return routes(filter, isText: request.isText)
+            case .backends(let filter): return backends(filter, isText: request.isText)
+            case .reload(let isConfirmed, let way):
+                return ReloadCommand(node: node, manager: manager, peer: peer)
+                    .answer(isConfirmed: isConfirmed, way, isText: request.isText)
             case .explain(let question): return explain(question, isText: request.isText)
             case .top(let question): return top(question, isText: request.isText)
             case .handOver: return handOver(isText: request.isText, peer)
+            case .planGround:
+                let export = PlanGroundExport(node)
+                return AdminResponse(export.head) { export.next() }
             case .apply, .confirm, .exportState:
                 return StateCommands(door: node.stateDoor, uploads: uploads, peer: peer).answer(request)
             }
         } catch {
             return AdminResponse(AdminResponse.failure(error.problem, error.remedy))
         }
+    }
+
+    private func routes(_ filter: ReportFilter, isText: Bool) -> AdminResponse {
+        guard !filter.isQuarantine else { return QuarantineReport.response(node, .route, filter, isText: isText) }
+        return RoutesReport(node.routing.snapshot, filter).response(isText: isText)
+    }
+
+    private func backends(_ filter: ReportFilter, isText: Bool) -> AdminResponse {
+        guard !filter.isQuarantine else { return QuarantineReport.response(node, .instance, filter, isText: isText) }
+        return BackendsReport(node.routing.snapshot, leaving: node.routing.leavingBackends, filter)
+            .response(isText: isText)
     }
 
     private func refuse(_ change: String, _ peer: AdminPeer) -> AdminResponse {
@@ -111,31 +125,5 @@ struct AdminCommands {
             return isText
                 ? AdminResponse.text(report.text(node: name, now: now)) : AdminResponse(report.json(now: now))
         })
-    }
-
-    /// Differences from the config file.
-    private var afterReload: [String] { node.problems + StatusReport.unapplied(node.awaitingStart) }
-
-    private func reload(isConfirmed: Bool, isText: Bool, _ peer: AdminPeer) -> AdminResponse {
-        let refusal = node.reload(by: "admin", peer.named, isConfirmed: isConfirmed, manager)
-        if isText {
-            guard let refusal else {
-                let problems = afterReload.map { "  \($0)\n" }.joined()
-                return AdminResponse.text(
-                    "reloaded: generation \(node.fleet.snapshots.newest), \(node.routeCount) routes\n" + problems)
-            }
-            let details = refusal.details.map { "  \($0)\n" }.joined()
-            return AdminResponse.text("refused: \(refusal.message): nothing was changed\n" + details, exit: 1)
-        }
-        var line = JSONLine()
-        line.open()
-        line.field("outcome", refusal == nil ? "reloaded" : "refused")
-        line.field("message", refusal?.message)
-        line.field("generation", node.fleet.snapshots.newest)
-        line.field("routes", node.routeCount)
-        line.list("diagnostics", refusal?.details ?? afterReload) { $0.string($1) }
-        line.close()
-        line.newline()
-        return AdminResponse(line.bytes)
     }
 }

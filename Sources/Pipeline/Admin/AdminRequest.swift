@@ -9,9 +9,11 @@ import PipelineText
 /// A request to the admin socket: `{"command":"routes"}`, `{"command":"explain","to":"[::1]:443",…}`.
 package struct AdminRequest: Sendable, Equatable {
     package enum Command: Sendable, Equatable {
-        case status, routes, backends
-        /// The operator confirmed what a guard would refuse.
-        case reload(isConfirmed: Bool)
+        case status
+        case routes(ReportFilter)
+        case backends(ReportFilter)
+        /// - Parameter isConfirmed: the operator confirmed what a guard would refuse.
+        case reload(isConfirmed: Bool, way: ReloadWay = .asConfigured)
         case explain(Explainer.Question)
         case top(TopQuestion)
         /// From a starting node to the draining one at its path.
@@ -22,6 +24,8 @@ package struct AdminRequest: Sendable, Equatable {
         /// What was held under this id is meant.
         case confirm(id: String)
         case exportState
+        /// What a plan of a change begins from.
+        case planGround
 
         /// What it is called, if it changes the node: for the node's user and root alone. The others only read.
         var change: String? {
@@ -29,7 +33,7 @@ package struct AdminRequest: Sendable, Equatable {
             case .reload: "reload"
             case .handOver: "hand_over"
             case .apply, .confirm: "apply"
-            case .status, .routes, .backends, .explain, .top, .exportState: nil
+            case .status, .routes, .backends, .explain, .top, .exportState, .planGround: nil
             }
         }
     }
@@ -51,10 +55,11 @@ package struct AdminRequest: Sendable, Equatable {
 
     static let commands = [
         "status", "routes", "backends", "explain", "reload", "top", "hand_over", "apply", "export_state",
+        "plan_ground",
     ]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
-        "destination", "port", "confirm", "length", "older",
+        "destination", "port", "confirm", "length", "older", "now", "rollback", "owner", "state", "text",
     ]
 
     package init(_ line: [UInt8]) throws(Fault) {
@@ -69,19 +74,16 @@ package struct AdminRequest: Sendable, Equatable {
         }
         switch name {
         case "status": command = .status
-        case "routes": command = .routes
-        case "backends": command = .backends
+        case "routes": command = .routes(try ReportFilter(fields, ReportFilter.State.ofRoutes))
+        case "backends": command = .backends(try ReportFilter(fields, ReportFilter.State.ofBackends))
         case "reload":
-            switch fields["confirm"] {
-            case nil: command = .reload(isConfirmed: false)
-            case .bool(let isConfirmed)?: command = .reload(isConfirmed: isConfirmed)
-            default: throw Fault(problem: "confirm is not a bool", remedy: "write true or false, or leave it out")
-            }
+            command = .reload(isConfirmed: try fields.flag("confirm"), way: try ReloadWay(fields))
         case "explain": command = .explain(try AdminRequest.question(fields))
         case "top": command = .top(try TopQuestion(fields))
         case "hand_over": command = .handOver
         case "apply": command = try AdminRequest.apply(fields)
         case "export_state": command = .exportState
+        case "plan_ground": command = .planGround
         default:
             throw Fault(problem: "there is no command \"\(name.prefix(64))\"", remedy: AdminRequest.remedy)
         }
@@ -155,10 +157,15 @@ package struct AdminRequest: Sendable, Equatable {
         line.open()
         switch command {
         case .status: line.field("command", "status")
-        case .routes: line.field("command", "routes")
-        case .backends: line.field("command", "backends")
+        case .routes(let filter):
+            line.field("command", "routes")
+            filter.write(&line)
+        case .backends(let filter):
+            line.field("command", "backends")
+            filter.write(&line)
         case .handOver: line.field("command", "hand_over")
         case .exportState: line.field("command", "export_state")
+        case .planGround: line.field("command", "plan_ground")
         case .confirm(let id):
             line.field("command", "apply")
             line.field("confirm", id)
@@ -166,9 +173,10 @@ package struct AdminRequest: Sendable, Equatable {
             line.field("command", "apply")
             line.field("length", length)
             if isOlder { line.field("older", true) }
-        case .reload(let isConfirmed):
+        case .reload(let isConfirmed, let way):
             line.field("command", "reload")
             if isConfirmed { line.field("confirm", true) }
+            way.write(&line)
         case .explain(let question):
             line.field("command", "explain")
             line.field("to", question.to.description)

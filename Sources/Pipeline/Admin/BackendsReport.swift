@@ -87,16 +87,23 @@ final class BackendsReport {
     private var sums: [UnsafePointer<BackendGroup>: Sum] = [:]
     private var groups: [(key: UnsafePointer<BackendGroup>, value: Sum)]?
     private var nextGroup = 0
+    private let filter: ReportFilter
+    private var owners: OwnerFilter
+    private var nextRow = 0
+    private var fitting: [Row] = []
     private var places: [UnsafePointer<BackendCell>: Int] = [:]
     private var rows: [Row] = []
     private let leaving: [Row]
+    private var hasLeaving = false
 
     /// - Parameter leaving: what connections go on to, see ``RoutingState/leavingBackends``.
     init(
-        _ table: RouteTableSnapshot, leaving: [(cell: UnsafePointer<BackendCell>, isDraining: Bool)] = []
+        _ table: RouteTableSnapshot, leaving: [(cell: UnsafePointer<BackendCell>, isDraining: Bool)] = [],
+        _ filter: ReportFilter = ReportFilter()
     ) {
-        self.table = table
+        (self.table, self.filter) = (table, filter)
         walk = RouteWalk(table)
+        owners = OwnerFilter(filter)
         // As they are now: nothing keeps them until the report is done.
         self.leaving = leaving.map { cell, isDraining in
             Row(
@@ -134,12 +141,46 @@ final class BackendsReport {
             nextGroup += 1
             if Instant(nanoseconds: cl_now()) >= end { return false }
         }
-        addLeaving()
+        if !hasLeaving { addLeaving() }
+        hasLeaving = true
+        return choose(until: end)
+    }
+
+    /// Leaves the rows that fit.
+    private func choose(until end: Instant) -> Bool {
+        guard filter.state != nil || filter.text != nil else { return true }
+        while nextRow < rows.count {
+            if fits(rows[nextRow]) { fitting.append(rows[nextRow]) }
+            nextRow += 1
+            if nextRow % 64 == 0, Instant(nanoseconds: cl_now()) >= end { return false }
+        }
+        rows = fitting
         return true
     }
 
-    private func add(_ route: UnsafePointer<Route>) {
-        let (group, owner) = (route.pointee.group, route.pointee.owner)
+    private func fits(_ row: Row) -> Bool {
+        if let state = filter.state, state != self.state(row) { return false }
+        guard filter.text != nil else { return true }
+        return filter.fits(
+            [row.address.description] + row.instances + row.groups + row.sum.routes.map(\.string)
+                + envs(row).map(\.path))
+    }
+
+    private func state(_ row: Row) -> ReportFilter.State {
+        switch row.standing {
+        case .draining: .draining
+        case .gone: .gone
+        case .ready: isEligible(row) ? .up : .down
+        }
+    }
+
+    private func isEligible(_ row: Row) -> Bool {
+        row.weight > 0 && row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false
+    }
+
+    private func add(_ route: FoundRoute) {
+        let (group, owner) = (route.group, route.pointee.owner)
+        guard owners.fits(owner) else { return }
         var sum = sums.removeValue(forKey: group) ?? Sum()
         if sum.count.add(route.pointee), sum.routes.count < BackendsReport.shown { sum.routes.append(route.pointee.id) }
         if sum.owners.count < BackendsReport.shown, !sum.owners.contains(owner) { sum.owners.append(owner) }
@@ -187,7 +228,8 @@ final class BackendsReport {
     }
 
     private func addLeaving() {
-        if !leaving.isEmpty {
+        // Whose they were is not known any more.
+        if !leaving.isEmpty, filter.owner == nil {
             var known = Set(rows.map(\.address))
             rows += leaving.filter { known.insert($0.address).inserted }
         }
@@ -244,9 +286,7 @@ final class BackendsReport {
         line.list("envs", envs(row))
         line.list("routes", row.sum.routes.map(\.string).sorted()) { $0.string($1) }
         line.field("routes_count", row.sum.count.total)
-        line.field(
-            "eligible",
-            row.weight > 0 && row.cell?.pointee.isEligible(at: Instant(nanoseconds: cl_now())) ?? false)
+        line.field("eligible", isEligible(row))
         line.field("active", figures.active)
         if let limits = row.limits, limits.lowerBound < .max {
             line.field("max_connections", UInt64(limits.lowerBound))

@@ -14,6 +14,11 @@ struct DesiredStateReport {
 
     var problems: [String] {
         var texts: [String] = []
+        if let aside = desired.setAside {
+            texts.append(
+                "\(aside.name) is set aside, since two starts in a row ended with it before they were ready; in force is "
+                    + "\(desired.standing); apply another one")
+        }
         if let refusal = desired.refusal {
             let since = desired.last.map { " of revision \($0.revision.map(String.init) ?? "none")" } ?? ""
             texts.append("the newest update is not in force: \(refusal); routes are as the last one\(since) has them")
@@ -43,6 +48,7 @@ struct DesiredStateReport {
         line.field("otherwise", desired.otherwise)
         line.field("refusal", desired.refusal)
         line.field("held", desired.held?.id)
+        line.field("set_aside", desired.setAside?.name)
         let figures = desired.figures
         line.field("snapshot_bytes", figures.snapshotBytes)
         line.field("log_bytes", figures.logBytes)

@@ -29,8 +29,9 @@ struct StatusReport {
     }
     /// Problems of desired state, and shortages of the node.
     private var problems: [String] {
-        node.problems + (DesiredStateReport(node.desired)?.problems ?? []) + StatusReport.unapplied(node.awaitingStart)
-            + shortages
+        node.problems + (DesiredStateReport(node.desired)?.problems ?? []) + (RoutesWatchReport(node)?.problems ?? [])
+            + StatusReport.unapplied(node.awaitingStart)
+            + CooldownReport(node.routing).problems + shortages + CanaryStatus(node).problems
             + node.interceptionProblems + node.sources.problems
             + [node.flows.problem, node.names.problem].compactMap { $0 } + NameRows.problems(node.names.statuses)
             + LogReport(node.writer).problems + [JournalReport(node.journal)?.problem].compactMap { $0 }
@@ -84,6 +85,7 @@ struct StatusReport {
         line.field("programs_in_memory", node.fleet.snapshots.programCount)
         line.field("pinned", node.pinned)
         writeReload(&line)
+        CanaryStatus(node).write(&line)
         line.list("problems", problems) { $0.string($1) }
         StatusReport.write(&line, node.interception?.report ?? .off)
         line.list("workers", node.fleet.workers, StatusReport.write)
@@ -93,6 +95,9 @@ struct StatusReport {
         LogReport(node.writer).write(&line)
         JournalReport(node.journal)?.write(&line)
         DesiredStateReport(node.desired)?.write(&line)
+        SuspensionReport(node.routing).write(&line)
+        CooldownReport(node.routing).write(&line)
+        RoutesWatchReport(node)?.write(&line)
         if let alerts = node.flowWatch.counts { StatusReport.write(&line, alerts) }
         line.list("names", node.names.statuses, StatusReport.write)
         if node.program.capabilities.contains(.refusesUnreachable) { writeUnreachable(&line) }
@@ -196,7 +201,7 @@ struct StatusReport {
     }
 
     private func pipeline(_ kept: ListenerKeeper.Kept) -> String {
-        let chains = node.program.chains
+        let chains = (kept.planned.canary == .alone ? node.canary?.program ?? node.program : node.program).chains
         return kept.planned.spec.chain < chains.count ? chains[kept.planned.spec.chain].name : "?"
     }
 
@@ -218,6 +223,9 @@ struct StatusReport {
             text += "last reload \(Timestamp.text(reload.at)) by \(reload.by): "
             text += (reload.refusal.map { "refused: \($0)" } ?? "done") + "\n"
         }
+        text += SuspensionReport(node.routing).text
+        text += CanaryStatus(node).text
+        text += RoutesWatchReport(node)?.text ?? ""
         for problem in problems { text += "problem: \(problem)\n" }
         for warning in node.interception?.report.warnings ?? [] { text += "warning: \(warning)\n" }
         text += "\n" + workersText + "\n" + listenersText

@@ -95,6 +95,9 @@ public struct StageCapabilities: OptionSet, Sendable, Hashable {
     public static let recordsFlows = StageCapabilities(rawValue: 32)
     /// Connects to backends from the client's address (`source client`).
     public static let appearsAsClient = StageCapabilities(rawValue: 256)
+    /// Answers clients that begin TLS behind an opening in the clear, and says the same to backends
+    /// (``Filter/upgrade(_:_:_:_:)``).
+    public static let upgradesToTLS = StageCapabilities(rawValue: 512)
     /// Reads the wall clock from the view.
     public static let readsWallClock = StageCapabilities(rawValue: 64)
 }

@@ -10,6 +10,8 @@ public enum Fact: String, Sendable, CaseIterable {
     case backend
     /// The sending instance of this node (R19).
     case identity
+    /// That clients begin TLS behind an opening in the clear, which the node has answered.
+    case upgrade = "TLS upgrade"
 }
 
 /// The backends that a connection has tried, at most ``BackendCandidates/capacity`` (R13).
@@ -76,9 +78,13 @@ public struct ConnectionFacts: @unchecked Sendable {
     public var alpnRecordEnd: UInt16 = 0
     /// What the first bytes are where they are no TLS; nil: TLS, or nobody has looked.
     public fileprivate(set) var clientProtocol: ClientProtocol?
+    /// The client began TLS behind an opening that a stage has answered: the same is said to the backend before the client's
+    /// bytes, and it has so long for its part; zero: there was none.
+    public fileprivate(set) var upgradeWithin = TimeSpan.zero
+    public var isUpgraded: Bool { upgradeWithin > .zero }
     /// From the newest table. The runtime looks it up again (``Filter/lookUp(_:_:)``) if the table may have been freed
     /// since.
-    public var route: UnsafePointer<Route>?
+    public var route: FoundRoute?
     public var candidates = BackendCandidates()
     /// Backends that failed this connection: none is tried twice.
     public var tried = TriedBackends()
@@ -222,15 +228,29 @@ public struct Effects {
     private var lasting: UnsafeMutablePointer<LastingFacts> { facts.pointee.lasting }
     private let prelude: UnsafeMutablePointer<Prelude>
     @usableFromInline let memory: UnsafeMutablePointer<StageMemory>
+    private let message: UnsafeMutablePointer<NodeMessage>?
 
+    /// - Parameter message: what stages say themselves; nil: nobody listens, as in a dry run.
     public init(
         facts: UnsafeMutablePointer<ConnectionFacts>, prelude: UnsafeMutablePointer<Prelude>,
-        memory: UnsafeMutablePointer<StageMemory>
+        memory: UnsafeMutablePointer<StageMemory>, message: UnsafeMutablePointer<NodeMessage>? = nil
     ) {
         self.facts = facts
         self.prelude = prelude
         self.memory = memory
+        self.message = message
     }
+
+    /// Says these bytes to the client, before the stage is asked again: only with ``Verdict/needBytes(_:)``, or as the last
+    /// words with ``Verdict/refuse(_:)``. In ``Filter/upgrade(_:_:_:_:)``: to the backend. More than
+    /// ``NodeMessage/capacity`` at a time ends the connection.
+    public func say(_ bytes: UnsafeBufferPointer<UInt8>) { message?.pointee.append(bytes) }
+    public func say(_ text: StaticString) {
+        text.withUTF8Buffer { say($0) }
+    }
+    /// The client has been told to begin TLS: the backend is asked to do so too (``Filter/upgrade(_:_:_:_:)``).
+    /// - Parameter within: how long the backend may take, from when it has accepted.
+    public func upgradeBackend(within: TimeSpan) { facts.pointee.upgradeWithin = within }
 
     /// The value that the stage kept since an earlier call; `first` at its first call and after ``forgetKept()``. One
     /// stage of a chain may use it. At most ``StageMemory/size`` bytes, valid for the call.
@@ -290,7 +310,7 @@ public struct Effects {
     }
     /// Where the connection to a backend comes from; nil: the kernel chooses. It lives as long as the program.
     public func setSource(_ source: UnsafePointer<SourceAddresses>?) { facts.pointee.source = source }
-    public func setRoute(_ route: UnsafePointer<Route>, candidates: BackendCandidates) {
+    public func setRoute(_ route: FoundRoute, candidates: BackendCandidates) {
         facts.pointee.route = route
         facts.pointee.candidates = candidates
     }

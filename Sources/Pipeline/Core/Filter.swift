@@ -34,14 +34,21 @@ public protocol Filter: SendableMetatype {
 
     /// For a stage that provides the route: looks it up in the newest table; nil: none. Called if the table may have
     /// changed since the stage passed.
-    static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>?
+    static func lookUp(_ settings: Settings, _ view: ConnectionView) -> FoundRoute?
 
     /// For a stage that provides backends: chooses again among those of `route`, without ``ConnectionFacts/tried``
     /// (R13). The connection's reservations stay as they are.
     static func reselect(
-        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: Settings, _ state: inout WorkerState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict
+
+    /// For a stage that has answered a client's opening (``Effects/upgradeBackend(within:)``): says the same to the connected
+    /// backend by ``Effects/say(_:)``, before the client's bytes go there.
+    /// - Parameter answer: what the backend has said since the last call; empty at the first one.
+    static func upgrade(
+        _ settings: Settings, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep
 
     /// Called once, at the end of a connection that passed this stage.
     static func settle(_ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals)
@@ -77,11 +84,14 @@ public protocol Filter: SendableMetatype {
     static func evaluateErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
-    static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> UnsafePointer<Route>?
+    static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> FoundRoute?
     static func reselectErased(
-        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: UnsafePointer<Route>,
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: FoundRoute,
         _ view: ConnectionView, _ effects: Effects
     ) -> Verdict
+    static func upgradeErased(
+        _ settings: UnsafeRawPointer, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep
     static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals)
     static func explainErased(_ settings: UnsafeRawPointer, _ view: ConnectionView, _ verdict: Verdict) -> String
@@ -102,11 +112,14 @@ extension Filter {
     public static func review(_ config: ConfigReview) -> [ConfigRemark] { [] }
     @inlinable public static func peek(_ settings: Settings) -> PeekNeed? { nil }
     public static func facts(_ settings: Settings) -> StageFacts { descriptor.facts }
-    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> UnsafePointer<Route>? { nil }
+    public static func lookUp(_ settings: Settings, _ view: ConnectionView) -> FoundRoute? { nil }
     public static func reselect(
-        _ settings: Settings, _ state: inout WorkerState, _ route: UnsafePointer<Route>, _ view: ConnectionView,
+        _ settings: Settings, _ state: inout WorkerState, _ route: FoundRoute, _ view: ConnectionView,
         _ effects: Effects
     ) -> Verdict { .next }
+    public static func upgrade(
+        _ settings: Settings, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep { .done }
     @inlinable public static func settle(
         _ settings: Settings, _ state: inout WorkerState, _ totals: ConnectionTotals
     ) {}
@@ -127,16 +140,21 @@ extension Filter {
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, view, effects)
     }
-    public static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> UnsafePointer<Route>? {
+    public static func lookUpErased(_ settings: UnsafeRawPointer, _ view: ConnectionView) -> FoundRoute? {
         lookUp(settings.assumingMemoryBound(to: Settings.self).pointee, view)
     }
     public static func reselectErased(
-        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: UnsafePointer<Route>,
+        _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ route: FoundRoute,
         _ view: ConnectionView, _ effects: Effects
     ) -> Verdict {
         reselect(
             settings.assumingMemoryBound(to: Settings.self).pointee,
             &state.assumingMemoryBound(to: WorkerState.self).pointee, route, view, effects)
+    }
+    public static func upgradeErased(
+        _ settings: UnsafeRawPointer, _ answer: UnsafeBufferPointer<UInt8>, _ view: ConnectionView, _ effects: Effects
+    ) -> UpgradeStep {
+        upgrade(settings.assumingMemoryBound(to: Settings.self).pointee, answer, view, effects)
     }
     @inlinable public static func settleErased(
         _ settings: UnsafeRawPointer, _ state: UnsafeMutableRawPointer, _ totals: ConnectionTotals

@@ -9,10 +9,18 @@ public struct InstanceIdentity: ~Copyable {
     public let env: FrozenText
     public let app: FrozenText
     public let org: FrozenText
+    public let tenant: TenantNumbers
+    /// R30: its env, or that's org, is suspended: it gets no connection out.
+    public let isSuspended: Bool
     /// Connections that pin it.
     public let users = ReservationCount()
 
-    public init(number: UInt32, id: FrozenText, env: FrozenText, app: FrozenText, org: FrozenText) {
+    public init(
+        number: UInt32, id: FrozenText, env: FrozenText, app: FrozenText, org: FrozenText,
+        tenant: TenantNumbers = .unknown, isSuspended: Bool = false
+    ) {
+        self.tenant = tenant
+        self.isSuspended = isSuspended
         self.number = number
         self.id = id
         self.env = env

@@ -30,6 +30,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var halfCloseTimeout = TimeSpan.seconds(60)
     /// How long a stopping node waits for its connections.
     public var drainTimeout = TimeSpan.seconds(30)
+    /// R31.
+    public var cooldown = CooldownSetting.standard
     /// Idle time before the kernel probes a peer.
     public var keepaliveIdle = TimeSpan.seconds(60)
     /// How long sent data may stay unacknowledged before the peer is dead (`TCP_USER_TIMEOUT`). Linux counts a reader
@@ -48,6 +50,8 @@ public struct NodeSettings: Sendable, Equatable {
     public var loggedRefusals = 100
     /// Which lines there are, and where they go.
     public var log = LogSettings()
+    /// A reload's new program takes a share of new connections first (R29); nil: all at once.
+    public var canary: CanarySettings?
     /// The data directory, which has the journal; nil: nothing is kept.
     public var stateDirectory: String?
     /// Of the journal's files: bytes of one, and how many are kept (R25).

@@ -67,6 +67,10 @@ public struct Chain: Sendable {
     public let selector: Int
     /// That stage; nil: none.
     public var selecting: UnsafePointer<Stage>? { selector < 0 ? nil : stages.pointer(selector) }
+    /// Index of the stage that has backends begin TLS; -1: none.
+    private let upgrader: Int
+    /// That stage; nil: none.
+    public var upgrading: UnsafePointer<Stage>? { upgrader < 0 ? nil : stages.pointer(upgrader) }
     /// By stage: those below it that run before it has its bytes.
     public let ahead: FrozenArray<StagesAhead>
     /// Those below ``selector`` that run before a connection waits for a place (``Verdict/wait``), as bits.
@@ -87,6 +91,7 @@ public struct Chain: Sendable {
         self.progressInterval = stages.compactMap(\.progressInterval).min()
         self.lastWait = stages.lastIndex { $0.peek != nil && !$0.isNonBlocking } ?? -1
         self.selector = stages.firstIndex { $0.facts.gives.contains(.route) } ?? -1
+        self.upgrader = stages.firstIndex { $0.facts.capabilities.contains(.upgradesToTLS) } ?? -1
         self.ahead = FrozenArray(stages.indices.map { StagesAhead(of: $0, in: stages) })
         self.besideQueue = StagesAhead.besideQueue(of: selector, in: stages)
         self.capabilities = stages.reduce(into: []) { $0.formUnion($1.facts.capabilities) }

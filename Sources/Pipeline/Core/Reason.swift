@@ -74,6 +74,10 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
     case queueAbandoned
     case noSource
     case crowdedOut
+    case suspended
+    case upgradeTimeout
+    case upgradeClosed
+    case answerUntaken
 
     public var code: ReasonCode { ReasonCode(rawValue: rawValue) }
 
@@ -123,6 +127,10 @@ public enum RuntimeReason: UInt16, CaseIterable, Sendable {
         case .queueAbandoned: ("connect.queue_abandoned", .client)
         case .noSource: ("connect.no_source", .node)
         case .crowdedOut: ("limits.queued", .node)
+        case .suspended: ("drain.suspended", .node)
+        case .upgradeTimeout: ("connect.upgrade_timeout", .upstream)
+        case .upgradeClosed: ("connect.upgrade_closed", .upstream)
+        case .answerUntaken: ("accept.answer_untaken", .client)
         }
     }
 }

@@ -56,10 +56,12 @@ public struct RouteOwner: ~Copyable {
     public let users = ReservationCount()
     /// Identifies this object for the life of the process; never reused.
     public let number: UInt32
+    public let tenant: TenantNumbers
 
     private static let numbers = Atomic<UInt32>(0)
 
-    public init(org: FrozenText, app: FrozenText, env: FrozenText) {
+    public init(org: FrozenText, app: FrozenText, env: FrozenText, tenant: TenantNumbers = .unknown) {
+        self.tenant = tenant
         self.org = org
         self.app = app
         self.env = env
@@ -80,7 +82,7 @@ public enum SentHeader: String, Sendable, CaseIterable {
 /// One route for the data path. Immutable; lives as long as its table, which for a worker means one event: what a
 /// connection needs for longer it pins (``RouteCell``, ``RouteOwner``).
 public struct Route: @unchecked Sendable {
-    public struct Flags: OptionSet, Sendable {
+    public struct Flags: OptionSet, Hashable, Sendable {
         public let rawValue: UInt8
         public init(rawValue: UInt8) { self.rawValue = rawValue }
         /// A PROXY header is sent (R16).
@@ -96,26 +98,26 @@ public struct Route: @unchecked Sendable {
     }
 
     public let owner: UnsafePointer<RouteOwner>
-    /// Shared by the routes that point to the same (env, process type, port).
-    public let group: UnsafePointer<BackendGroup>
     public let cell: UnsafePointer<RouteCell>
+    /// The number of its group of backends, which the routes to the same (env, process type, port) share. Who is behind it
+    /// is another thing in each table: see ``FoundRoute``.
+    public let slot: UInt32
+    /// The most connections at once on this node; 0: no limit.
+    public let maxConnections: UInt32
     public let port: UInt16
     public let flags: Flags
     /// Nil: as the `backend` stage says.
     public let balance: Balance?
-    /// The most connections at once on this node; 0: no limit.
-    public let maxConnections: UInt32
 
     public var id: FrozenText { cell.pointee.id }
-    public var backends: FrozenArray<Backend> { group.pointee.backends }
 
     public init(
-        owner: UnsafePointer<RouteOwner>, group: UnsafePointer<BackendGroup>,
+        owner: UnsafePointer<RouteOwner>, slot: UInt32,
         cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags, balance: Balance? = nil,
         maxConnections: UInt32 = 0
     ) {
         self.owner = owner
-        self.group = group
+        self.slot = slot
         self.cell = cell
         self.port = port
         self.flags = flags
@@ -124,25 +126,46 @@ public struct Route: @unchecked Sendable {
     }
 }
 
+/// A route of one table, with the backends that it has in that table. Made by a lookup alone, so that a route never meets the
+/// backends of another table (R1, R22). Trivially copyable; lives as long as its table.
+public struct FoundRoute: Equatable, @unchecked Sendable {
+    public let route: UnsafePointer<Route>
+    public let group: UnsafePointer<BackendGroup>
+
+    @inline(__always) public init(_ route: UnsafePointer<Route>, _ group: UnsafePointer<BackendGroup>) {
+        self.route = route
+        self.group = group
+    }
+
+    @inline(__always) public var pointee: Route { route.pointee }
+    public var backends: FrozenArray<Backend> { group.pointee.backends }
+}
+
 /// The interface of a route table. Static over raw memory, so that a worker holds it without reference counting.
 public protocol RouteLookup {
     /// The route that owns `name` at `destination`: exact, then the longest wildcard (R4). Nil: none.
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>?
+    ) -> FoundRoute?
     /// The same for a client that offers `protocols`: of each name or wildcard the route of the first protocol that has
     /// one, else the route of all.
     static func named(
         _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
         in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>?
+    ) -> FoundRoute?
     /// The route at `destination` of clients whose first bytes are such, and no TLS. Nil: none.
     static func speaking(
         _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>?
+    ) -> FoundRoute?
     /// The only route at `destination`, with or without a name (R6). Nil: none, or several, or one that asks for more than
     /// a name.
-    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> UnsafePointer<Route>?
+    static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> FoundRoute?
+    /// R30: routes of this env get no connection.
+    static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool
+    /// Whose dedicated address that is (R9); nil: nobody's.
+    static func owner(
+        ofDedicated destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<RouteOwner>?
 }
 
 /// For a table of routes without conditions.
@@ -150,10 +173,18 @@ extension RouteLookup {
     public static func named(
         _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
         in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? { named(name, at: destination, in: table) }
+    ) -> FoundRoute? { named(name, at: destination, in: table) }
     public static func speaking(
         _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? { nil }
+    ) -> FoundRoute? { nil }
+}
+
+/// For a table without envs.
+extension RouteLookup {
+    public static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool { false }
+    public static func owner(
+        ofDedicated destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<RouteOwner>? { nil }
 }
 
 /// A route table as filters see it. Trivially copyable; valid for the call in which a filter is given it.
@@ -166,21 +197,31 @@ public struct RouteTableHandle: @unchecked Sendable {
         self.table = table
     }
 
-    public func named(_ name: ServerName, at destination: DestinationAddress) -> UnsafePointer<Route>? {
+    public func named(_ name: ServerName, at destination: DestinationAddress) -> FoundRoute? {
         name.withBytes { lookup.named($0, at: destination, in: table) }
     }
     public func named(
         _ name: ServerName, offering protocols: ALPNList, at destination: DestinationAddress
-    ) -> UnsafePointer<Route>? {
+    ) -> FoundRoute? {
         name.withBytes { lookup.named($0, offering: protocols, at: destination, in: table) }
     }
     /// Clients of a protocol that has no route of its own are ``ClientProtocol/plain``.
-    public func speaking(_ client: ClientProtocol, at destination: DestinationAddress) -> UnsafePointer<Route>? {
+    public func speaking(_ client: ClientProtocol, at destination: DestinationAddress) -> FoundRoute? {
         if let route = lookup.speaking(client, at: destination, in: table) { return route }
         guard client == .ssh || client == .postgresql else { return nil }
         return lookup.speaking(.plain, at: destination, in: table)
     }
-    public func sole(at destination: DestinationAddress) -> UnsafePointer<Route>? {
+    public func sole(at destination: DestinationAddress) -> FoundRoute? {
         lookup.sole(at: destination, in: table)
+    }
+    /// R30: the route gets no connection, because its env or that's org is suspended.
+    public func isSuspended(_ route: FoundRoute) -> Bool {
+        lookup.isSuspended(route.pointee.owner.pointee.tenant, in: table)
+    }
+    /// R30: the address is a suspended env's own (R9).
+    public func isSuspended(at destination: DestinationAddress) -> Bool {
+        lookup.owner(ofDedicated: destination, in: table).map {
+            lookup.isSuspended($0.pointee.tenant, in: table)
+        } ?? false
     }
 }

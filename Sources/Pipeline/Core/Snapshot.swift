@@ -16,14 +16,20 @@ public struct Snapshot: @unchecked Sendable {
     public let progressInterval: TimeSpan?
     /// Some stage reads the wall clock.
     public let readsWallClock: Bool
+    /// A new program that takes a share of new connections first; nil: none (R29).
+    public let canary: CanaryShare?
 
-    public init(program: Program, routes: RouteTableHandle, instances: InstanceDirectory = .empty, generation: UInt64) {
+    public init(
+        program: Program, routes: RouteTableHandle, instances: InstanceDirectory = .empty, generation: UInt64,
+        canary: CanaryShare? = nil
+    ) {
+        self.canary = canary
         self.program = .passUnretained(program)
         self.chains = program.chains
         self.routes = routes
         self.instances = instances
         self.generation = generation
         self.progressInterval = program.chains.buffer.compactMap(\.progressInterval).min()
-        self.readsWallClock = program.capabilities.contains(.readsWallClock)
+        self.readsWallClock = program.capabilities.contains(.readsWallClock) || canary?.readsWallClock == true
     }
 }

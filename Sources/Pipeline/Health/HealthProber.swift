@@ -10,7 +10,7 @@ import Synchronization
 /// Threading: made, updated and stopped by the control thread; ``statuses()`` from any. One lock protects the prober's
 /// memory; it is held for bookkeeping, never during a network call.
 ///
-/// Ownership: when ``update(_:)`` returns, older targets and their route table are released. Probes in flight for older
+/// Ownership: when ``update(_:)`` returns, targets that are gone and the older route table are released. Probes in flight for older
 /// targets end without effect.
 package final class HealthProber: @unchecked Sendable {
     /// The most probes in flight, and so descriptors, besides the prober's own (R27).
@@ -64,15 +64,15 @@ package final class HealthProber: @unchecked Sendable {
             return (nil, -notice)
         }
         let prober = HealthProber(loop, epoll: Descriptor(epoll), notice: Descriptor(notice), write: write)
-        prober.update(targets)
+        prober.table.withLock { $0.replace(by: targets, now: Instant(nanoseconds: cl_now())) }
         let failed = loop.start("health", stackBytes: stackBytes) { prober.iterate() }
         return failed == 0 ? (prober, 0) : (nil, failed)
     }
 
-    /// Replaces the targets. Unchanged ones keep their results.
-    package func update(_ targets: ProbeTargets) {
-        table.withLock { $0.replace(by: targets, now: Instant(nanoseconds: cl_now())) }
-        loop.wake()
+    /// Takes over what has changed of the targets. The others keep their results.
+    package func update(_ change: ProbeChange) {
+        table.withLock { $0.apply(change, now: Instant(nanoseconds: cl_now())) }
+        if !change.isEmpty { loop.wake() }
     }
 
     /// The status of each target, by address.

@@ -49,6 +49,8 @@ package struct ProbeSchedule {
         blocks.compactMap { block in block.queue.first.map { max($0.time, block.rate.next) } }.min()
     }
 
+    package var count: Int { blocks.reduce(0) { $0 + $1.queue.count } }
+
     /// Empties the queues. The rates continue, so that a reload grants no fresh burst.
     package mutating func removeAll() {
         for index in blocks.indices { blocks[index].queue = Heap() }

@@ -39,6 +39,8 @@ struct ProbeTable {
     private(set) var entries: [Identity: Entry] = [:]
     private var byKey: [ProbeTarget.Key: Identity] = [:]
     private var schedule = ProbeSchedule()
+    /// Queued in the schedule, and no target any more: skipped when their time comes.
+    private var gone = 0
     private var random: SplitMix64
     private var nextIdentity: Identity = 1
     /// Backends whose connections are to be reset.
@@ -49,6 +51,8 @@ struct ProbeTable {
     init(seed: UInt64) { random = SplitMix64(seed: seed) }
 
     var wakeUp: Instant? { schedule.wakeUp }
+    /// Waiting for their time, and gone meanwhile.
+    var queued: Int { schedule.count }
 
     // MARK: Targets
 
@@ -58,19 +62,14 @@ struct ProbeTable {
         entries = [:]
         byKey = [:]
         schedule.removeAll()
+        gone = 0
         var known: [ProbeTarget.Key: (Identity, Entry)] = [:]
         for (identity, entry) in old { known[entry.target.key] = (identity, entry) }
         for target in new.list {
             if let (identity, entry) = known.removeValue(forKey: target.key) {
                 keep(identity, entry, target)
             } else {
-                let identity = nextIdentity
-                nextIdentity += 1
-                let spread = min(target.settings.interval, ProbeTable.firstProbeWithin)
-                let due = now + random.within(spread)
-                entries[identity] = Entry(target: target, counts: ProbeCounts(since: now), due: due)
-                byKey[target.key] = identity
-                schedule.add(identity, of: target.settings, at: due)
+                _ = add(target, now)
             }
         }
         for (identity, entry) in entries {
@@ -84,11 +83,95 @@ struct ProbeTable {
             entry.target.cell.pointee.agentPercent.store(100, ordering: .relaxed)
         }
         for identity in entries.keys { write(identity) }
-        // The memory of other cells may become another backend's.
-        let cells = Set(new.list.flatMap { [$0.cell] + $0.backups })
-        resets.removeAll { !cells.contains($0.cell) }
+        forgetResets()
         // Only now: cells of the old list were still written.
         source = new
+    }
+
+    /// Takes over what has changed of the targets.
+    mutating func apply(_ change: ProbeChange, now: Instant) {
+        switch change.kind {
+        case .all(let list): replace(by: change.targets(list), now: now)
+        case .some(let put, let removed):
+            for key in removed { remove(key) }
+            for target in put { self.put(target, now) }
+            if gone > entries.count + ProbeTable.goneLimit { requeue() }
+            forgetResets()
+            // Only now: cells of targets that are gone were still written.
+            source = change.targets([])
+        }
+    }
+    private static let goneLimit = 1024
+
+    private mutating func remove(_ key: ProbeTarget.Key) {
+        guard let identity = byKey.removeValue(forKey: key), let entry = entries.removeValue(forKey: identity) else {
+            return
+        }
+        if entry.begun == nil { gone += 1 }
+        entry.target.cell.pointee.probe.store(BackendCell.Probe.unknown.rawValue, ordering: .relaxed)
+        entry.target.cell.pointee.agentPercent.store(100, ordering: .relaxed)
+        guard let sibling = entry.sibling else { return }
+        entries[sibling]?.sibling = nil
+        write(sibling)
+    }
+
+    private mutating func put(_ target: ProbeTarget, _ now: Instant) {
+        let identity: Identity
+        if let known = byKey[target.key], let old = entries[known] {
+            entries[known]?.target = target
+            // It may wait in another block's queue.
+            let isElsewhere = old.begun == nil && old.target.settings.name != target.settings.name
+            identity = isElsewhere ? move(known, now) : known
+        } else {
+            identity = add(target, now)
+        }
+        let other = ProbeTarget.Key(endpoint: target.key.endpoint, usesProxy: !target.key.usesProxy)
+        if let sibling = byKey[other] {
+            entries[identity]?.sibling = sibling
+            entries[sibling]?.sibling = identity
+        }
+        write(identity)
+    }
+
+    /// Queues it as its new block says, under another identity: the place in the old queue is nobody's.
+    private mutating func move(_ old: Identity, _ now: Instant) -> Identity {
+        guard let entry = entries.removeValue(forKey: old) else { return old }
+        gone += 1
+        let identity = nextIdentity
+        nextIdentity += 1
+        entries[identity] = entry
+        byKey[entry.target.key] = identity
+        if let sibling = entry.sibling { entries[sibling]?.sibling = identity }
+        schedule.add(identity, of: entry.target.settings, at: max(entry.due, now))
+        return identity
+    }
+
+    /// A new target. Its first probe comes within ``firstProbeWithin``.
+    private mutating func add(_ target: ProbeTarget, _ now: Instant) -> Identity {
+        let identity = nextIdentity
+        nextIdentity += 1
+        let spread = min(target.settings.interval, ProbeTable.firstProbeWithin)
+        let due = now + random.within(spread)
+        entries[identity] = Entry(target: target, counts: ProbeCounts(since: now), due: due)
+        byKey[target.key] = identity
+        schedule.add(identity, of: target.settings, at: due)
+        return identity
+    }
+
+    /// Without those that are gone.
+    private mutating func requeue() {
+        schedule.removeAll()
+        gone = 0
+        for (identity, entry) in entries where entry.begun == nil {
+            schedule.add(identity, of: entry.target.settings, at: entry.due)
+        }
+    }
+
+    /// The memory of other cells may become another backend's.
+    private mutating func forgetResets() {
+        guard !resets.isEmpty else { return }
+        let cells = Set(entries.values.flatMap { [$0.target.cell] + $0.target.backups })
+        resets.removeAll { !cells.contains($0.cell) }
     }
 
     var hasResets: Bool { !resets.isEmpty }
@@ -113,7 +196,10 @@ struct ProbeTable {
     /// The next probe to begin; nil: none now.
     mutating func begin(_ now: Instant) -> (identity: Identity, target: ProbeTarget)? {
         while let identity = schedule.next(now) {
-            guard entries[identity] != nil else { continue }
+            guard entries[identity] != nil else {
+                gone = max(0, gone - 1)
+                continue
+            }
             entries[identity]?.begun = now
             if let target = entries[identity]?.target { return (identity, target) }
         }

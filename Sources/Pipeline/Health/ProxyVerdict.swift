@@ -13,12 +13,12 @@ package enum ProxyVerdict: String, Sendable, Equatable {
     /// R16: the PROXY settings contradict each other; every connection is refused.
     case mismatch
 
-    package init(_ route: Route) {
-        guard !route.flags.contains(.proxyMismatch) else {
+    package init(_ route: FoundRoute) {
+        guard !route.pointee.flags.contains(.proxyMismatch) else {
             self = .mismatch
             return
         }
-        guard route.flags.contains(.proxyHeader) else {
+        guard route.pointee.flags.contains(.proxyHeader) else {
             self = .off
             return
         }

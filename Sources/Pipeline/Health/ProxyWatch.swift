@@ -6,8 +6,8 @@ import PipelineRuntime
 import PipelineText
 
 /// Checks once a second whether backends of routes with a PROXY header accept our header, probes those with doubts from connections, and
-/// logs changed verdicts (R18). Costs a walk over the distinct sets of backends, and one over the routes only while a
-/// set has, or just had, a rejecting backend.
+/// logs changed verdicts (R18). Costs a walk over the distinct sets of backends with such routes, and one over the
+/// routes of a set while it has a rejecting backend; a change costs the sets that it changes.
 package struct ProxyWatch {
     private static let interval = TimeSpan.seconds(1)
 
@@ -18,14 +18,23 @@ package struct ProxyWatch {
         let group: String
     }
 
-    /// Of routes with a header, in the newest table.
-    private var groups: [UnsafePointer<BackendGroup>] = []
-    /// Those with one of version 1.
-    private var texts: Set<UnsafePointer<BackendGroup>> = []
-    /// Where their connections come from, if not from where the kernel chooses.
-    private var sources: [UnsafePointer<BackendGroup>: SourceSpec] = [:]
-    private var isStale = true
-    private var rejected: Set<Rejected> = []
+    /// The header that the routes of a group get.
+    private struct Headers {
+        let group: UnsafePointer<BackendGroup>
+        /// Some get one of version 1.
+        let isText: Bool
+        /// Where their connections come from; nil: the kernel chooses.
+        let source: SourceSpec?
+    }
+
+    private var program: Program?
+    private var entrances: Entrances?
+    /// Of routes with a header, by the number of their group.
+    private var groups: [UInt32: Headers] = [:]
+    /// Keeps what ``groups`` points to.
+    private var table: RouteTableSnapshot?
+    /// With the number of their group.
+    private var rejected: [Rejected: UInt32] = [:]
     private var probes = DoubtProbes()
     private var due: Instant?
 
@@ -36,47 +45,52 @@ package struct ProxyWatch {
     /// Readable when a probe's backend has answered; nil: none is in flight.
     package var descriptor: Descriptor? { probes.descriptor }
 
-    package mutating func routesChanged() {
-        isStale = true
+    /// Looks at the groups that have changed, or, for another program, at all.
+    package mutating func follow(_ program: Program, _ routing: RoutingState, _ news: TableNews) {
+        if self.program === program {
+            for number in news.groups { take(number, routing) }
+        } else {
+            self.program = program
+            entrances = Entrances(program)
+            groups = [:]
+            routing.visitGroups { take($0, routing) }
+        }
+        table = routing.snapshot
         due = due ?? Instant(nanoseconds: 0)
     }
 
-    package mutating func look(_ table: RouteTableSnapshot, _ program: Program, _ now: Instant, _ log: ControlLog) {
-        let answers = probes.take(now)
-        guard !answers.isEmpty || due.map({ $0 <= now }) == true else { return }
-        if isStale { collect(table, program) }
-        due = groups.isEmpty ? nil : now + ProxyWatch.interval
-        askDoubted(answers, now)
-        guard !rejected.isEmpty || groups.contains(where: { ProxyVerdict($0.pointee) == .rejected }) else { return }
-        sayChanges(table, log)
+    private mutating func take(_ number: UInt32, _ routing: RoutingState) {
+        groups[number] = routing.servedGroup(number).flatMap { group in
+            let uses = group.uses.map(\.use).filter {
+                $0.flags.contains(.proxyHeader) && !$0.flags.contains(.proxyMismatch)
+            }
+            guard !group.isSuspended, let first = uses.first else { return nil }
+            return Headers(
+                group: group.group, isText: uses.contains { $0.flags.contains(.proxyText) },
+                source: entrances?.source(group.group.pointee, first))
+        }
     }
 
-    private mutating func collect(_ table: RouteTableSnapshot, _ program: Program) {
-        isStale = false
-        texts = []
-        sources = [:]
-        let source = ProbeTargets.sources(in: program)
-        var seen: Set<UnsafePointer<BackendGroup>> = []
-        table.visitAll { route, _ in
-            if route.pointee.flags.intersection([.proxyHeader, .proxyMismatch]) == .proxyHeader {
-                if seen.insert(route.pointee.group).inserted {
-                    sources[route.pointee.group] = source(route.pointee)
-                }
-                if route.pointee.flags.contains(.proxyText) { texts.insert(route.pointee.group) }
-            }
+    package mutating func look(_ routing: RoutingState, _ now: Instant, _ log: ControlLog) {
+        let answers = probes.take(now)
+        guard !answers.isEmpty || due.map({ $0 <= now }) == true else { return }
+        due = groups.isEmpty ? nil : now + ProxyWatch.interval
+        askDoubted(answers, now)
+        guard !rejected.isEmpty || groups.values.contains(where: { ProxyVerdict($0.group.pointee) == .rejected }) else {
+            return
         }
-        groups = Array(seen)
+        sayChanges(routing, log)
     }
 
     /// Records probe results, and starts probes for new doubts.
     private mutating func askDoubted(_ answers: [Endpoint: ProxyAnswer], _ now: Instant) {
-        for group in groups {
-            for backend in group.pointee.backends.buffer {
+        for headers in groups.values {
+            for backend in headers.group.pointee.backends.buffer {
                 let cell = backend.cell
                 if let answer = answers[backend.address.endpoint] { note(answer, cell) }
                 let doubts = cell.pointee.headerDoubts.load(ordering: .relaxed)
                 guard doubts != 0, ProxyVerdict(cell) != .rejected else { continue }
-                probes.ask(backend, doubts, isText: texts.contains(group), from: sources[group], now)
+                probes.ask(backend, doubts, isText: headers.isText, from: headers.source, now)
             }
         }
     }
@@ -93,24 +107,22 @@ package struct ProxyWatch {
 
     // MARK: Saying it
 
-    private mutating func sayChanges(_ table: RouteTableSnapshot, _ log: ControlLog) {
-        var found: Set<Rejected> = []
-        var verdicts: [Rejected: ProxyVerdict] = [:]
-        table.visitAll { route, _ in
-            let verdict = ProxyVerdict(route.pointee)
-            guard verdict == .rejected || !rejected.isEmpty else { return }
-            let one = Rejected(
-                route: route.pointee.id.string, owner: route.pointee.owner.pointee.name,
-                group: route.pointee.group.pointee.cell.pointee.name.string)
-            if verdict == .rejected {
+    private mutating func sayChanges(_ routing: RoutingState, _ log: ControlLog) {
+        var found: [Rejected: UInt32] = [:]
+        for (number, headers) in groups where ProxyVerdict(headers.group.pointee) == .rejected {
+            routing.visitRoutes(of: number) { route in
+                guard ProxyVerdict(route) == .rejected else { return }
+                let one = Rejected(
+                    route: route.pointee.id.string, owner: route.pointee.owner.pointee.name,
+                    group: route.group.pointee.cell.pointee.name.string)
                 // A route has many names.
-                if found.insert(one).inserted, !rejected.contains(one) { sayRejected(one, route.pointee, log) }
-            } else if rejected.contains(one) {
-                verdicts[one] = verdict
+                guard found.updateValue(number, forKey: one) == nil, rejected[one] == nil else { return }
+                sayRejected(one, route, log)
             }
         }
-        for one in rejected.subtracting(found).sorted(by: { $0.route < $1.route }) {
-            log.say(verdicts[one] == .unknown ? "proxy_unknown" : "proxy_accepted") { line in
+        for (one, number) in rejected.filter({ found[$0.key] == nil }).sorted(by: { $0.key.route < $1.key.route }) {
+            let verdict = groups[number].map { ProxyVerdict($0.group.pointee) }
+            log.say(verdict == .unknown ? "proxy_unknown" : "proxy_accepted") { line in
                 line.field("route", one.route)
                 if !one.group.isEmpty { line.field("group", one.group) }
                 line.fields(one.owner)
@@ -119,7 +131,7 @@ package struct ProxyWatch {
         rejected = found
     }
 
-    private func sayRejected(_ rejected: Rejected, _ route: Route, _ log: ControlLog) {
+    private func sayRejected(_ rejected: Rejected, _ route: FoundRoute, _ log: ControlLog) {
         let guilty = route.backends.buffer.filter { ProxyVerdict($0.cell) == .rejected }
         log.say(
             "proxy_rejected",
@@ -129,7 +141,7 @@ package struct ProxyWatch {
             if !rejected.group.isEmpty { line.field("group", rejected.group) }
             line.fields(rejected.owner)
             line.list("backends", guilty.prefix(20)) { $0.string($1.address.endpoint.description) }
-            line.field("connections", UInt64(route.cell.pointee.proxyRejections.load(ordering: .relaxed)))
+            line.field("connections", UInt64(route.pointee.cell.pointee.proxyRejections.load(ordering: .relaxed)))
         }
     }
 }

@@ -1,4 +1,5 @@
 import Pipeline
+import PipelineRouting
 
 /// Counts routes, while a walk over a table comes by each of their names and ports.
 package struct RouteCount: Equatable, Sendable {
@@ -18,6 +19,11 @@ package struct RouteCount: Equatable, Sendable {
         return true
     }
 
+    mutating func add(_ routes: RoutesOfUse) {
+        single += Int(routes.single)
+        several.formUnion(routes.several)
+    }
+
     package mutating func add(_ other: RouteCount) {
         single += other.single
         several.formUnion(other.several)
@@ -35,13 +41,22 @@ package struct RouteSample: Equatable, Sendable {
 
     package var count: Int { counted.total }
 
-    /// - Parameter route: its owner is the same for all that are added one by one: those of one group of backends are of one
-    ///   env.
-    mutating func add(_ route: Route) {
-        guard counted.add(route) else { return }
-        if envs.isEmpty { envs = [route.owner.pointee.name] }
-        if ids.count < RouteSample.limit { ids.append(route.id.string) }
+    /// How many routes lead to the group.
+    static func count(_ group: ServedGroup) -> Int {
+        var counted = RouteCount()
+        for routes in group.uses { counted.add(routes) }
+        return counted.total
     }
+
+    /// Routes of one group.
+    /// - Parameter isMeant: of those with such uses.
+    init(_ group: ServedGroup, where isMeant: (RouteUse) -> Bool = { _ in true }) {
+        for routes in group.uses where isMeant(routes.use) { counted.add(routes) }
+        guard count > 0 else { return }
+        envs = [group.owner]
+        ids = group.someRoutes(RouteSample.limit, where: isMeant).map(\.string)
+    }
+
     mutating func add(_ other: RouteSample) {
         counted.add(other.counted)
         for id in other.ids where ids.count < RouteSample.limit && !ids.contains(id) { ids.append(id) }

@@ -4,8 +4,8 @@ import PipelineRouting
 import PipelineText
 
 /// Logs when routes lose their last usable backend, and when they get one again; and when they go over to a later priority,
-/// and back. Checks once a second, in batches:
-/// routes that share a set of backends are checked once.
+/// and back. Checks once a second, in batches: routes that share a set of backends are checked once. It follows the table by the
+/// groups that change in it.
 ///
 /// Threading: the control thread.
 package struct RouteWatch {
@@ -16,33 +16,29 @@ package struct RouteWatch {
     private static let pause = TimeSpan.milliseconds(20)
 
     private struct Watched {
+        let number: UInt32
+        /// See ``ServedGroup/identity``.
+        let identity: UInt64
         let group: UnsafePointer<BackendGroup>
-        var routes = RouteSample()
-        /// Identifies the set across tables: its first route and that route's owner, with its name.
-        var lead: (id: FrozenText, owner: UnsafePointer<RouteOwner>)
-        /// Of the lead, once all routes are known; 0: not yet.
-        var key: UInt64 = 0
+        let routes: Int
+        /// Identifies the set across tables, and from a config to the next.
+        let key: UInt64
     }
 
-    private enum Phase {
-        case idle
-        case collecting(RouteWalk)
-        case looking(next: Int)
-    }
-
-    private var phase = Phase.idle
-    private var isStale = true
-    /// Keeps what ``watched`` points to; released once there is a newer one and no walk is in progress.
+    /// By the number of the group.
+    private var watched: [UInt32: Watched] = [:]
+    private var keys: Set<UInt64> = []
+    /// Keeps what ``watched`` points to.
     private var table: RouteTableSnapshot?
-    private var places: [UnsafePointer<BackendGroup>: Int] = [:]
-    private var watched: [Watched] = []
-    /// Sets with a usable backend at the last check, and those that have lost it since, by lead.
+    /// Of the check in progress: numbers, and the place of the next.
+    private var pass: (numbers: [UInt32], next: Int)?
+    /// Sets with a usable backend at the last check, and those that have lost it since, by key.
     private var up: Set<UInt64> = []
     private var down: Set<UInt64> = []
     /// Sets whose first priority has no usable backend, but a later one has.
     private var onBackup: Set<UInt64> = []
-    /// Of the check in progress.
-    private var seen: Set<UInt64> = []
+    /// Of sets that went since the last check: one with the same key may come.
+    private var gone: Set<UInt64> = []
     /// Routes that lost their last backend, by the last check.
     package private(set) var routesDown = 0
     /// By the check in progress.
@@ -54,89 +50,81 @@ package struct RouteWatch {
 
     package init() {}
 
-    package mutating func routesChanged() {
-        isStale = true
-        if case .collecting = phase {} else { forget() }
-        nextLook = nextLook ?? Instant(nanoseconds: 0)
+    // MARK: Following
+
+    package mutating func follow(_ routing: RoutingState, _ news: TableNews) {
+        // All that go first: a reload may have one come with another's key.
+        for number in news.groups {
+            guard let old = watched[number], routing.servedGroup(number)?.identity != old.identity else { continue }
+            watched[number] = nil
+            keys.remove(old.key)
+            gone.insert(old.key)
+        }
+        for number in news.groups { if let group = routing.servedGroup(number) { take(number, group) } }
+        table = routing.snapshot
+        if !news.groups.isEmpty || !watched.isEmpty { nextLook = nextLook ?? Instant(nanoseconds: 0) }
     }
 
-    private mutating func forget() {
-        phase = .idle
-        (table, watched, places, seen) = (nil, [], [:], [])
-        counted = 0
+    private mutating func take(_ number: UInt32, _ group: ServedGroup) {
+        var key = watched[number]?.key ?? key(group)
+        // Another set of the same name, or one that has taken a route over.
+        if watched[number] == nil, keys.contains(key) { key = hash(Array("\(group.identity)".utf8)) }
+        keys.insert(key)
+        gone.remove(key)
+        watched[number] = Watched(
+            number: number, identity: group.identity, group: group.group, routes: RouteSample.count(group), key: key)
     }
+
+    /// A block by its name, a list of addresses by its route: a reload may change what they have. Instances by the group: its
+    /// number is theirs for as long as there are such routes.
+    private func key(_ group: ServedGroup) -> UInt64 {
+        let name = group.group.pointee.cell.pointee.name.buffer
+        let what =
+            name.isEmpty
+            ? group.configRoute.map { Array($0.buffer) } : Array(name) + [1] + healthName(group.group.pointee)
+        guard let what else { return hash(Array("\(group.identity)".utf8)) }
+        return hash(what + [0] + Array(group.owner.path.utf8))
+    }
+
+    private func healthName(_ group: BackendGroup) -> [UInt8] { Array((group.health?.pointee.name ?? "").utf8) }
+
+    private func hash(_ text: [UInt8]) -> UInt64 {
+        text.withUnsafeBufferPointer { SipHash.hash($0, seed: seed) }
+    }
+
+    // MARK: Looking
 
     /// Does a batch of what is due.
-    package mutating func look(_ newest: RouteTableSnapshot, _ now: Instant, _ log: ControlLog) {
+    package mutating func look(_ routing: RoutingState, _ now: Instant, _ log: ControlLog) {
         guard let due = nextLook, due <= now else { return }
         let end = Instant(nanoseconds: cl_now()) + RouteWatch.batchTime
-        nextLook = now + RouteWatch.pause
-        if case .idle = phase { begin(newest) }
-        if case .collecting(var walk) = phase {
-            phase = .idle
-            let isDone = walk.advance(until: end) { route, _ in collect(route) }
-            phase = isDone ? .looking(next: 0) : .collecting(walk)
-            if isDone { places = [:] }
-        }
-        if case .looking(let next) = phase { look(from: next, until: end, now, log) }
-    }
-
-    private mutating func begin(_ newest: RouteTableSnapshot) {
-        if isStale {
-            forget()
-            isStale = false
-            table = newest
-            phase = .collecting(RouteWalk(newest))
-        } else {
-            phase = .looking(next: 0)
-        }
-    }
-
-    private mutating func collect(_ route: UnsafePointer<Route>) {
-        let (group, id, owner) = (route.pointee.group, route.pointee.id, route.pointee.owner)
-        let place = places[group] ?? watched.count
-        if place == watched.count {
-            places[group] = place
-            watched.append(Watched(group: group, lead: (id, owner)))
-        }
-        watched[place].routes.add(route.pointee)
-        if id.buffer.lexicographicallyPrecedes(watched[place].lead.id.buffer) { watched[place].lead = (id, owner) }
-    }
-
-    private mutating func look(from first: Int, until end: Instant, _ now: Instant, _ log: ControlLog) {
-        var next = first
-        while next < watched.count {
-            if watched[next].key == 0 { watched[next].key = key(watched[next]) }
-            judge(watched[next], now, log)
+        var (numbers, next) = pass ?? (Array(watched.keys), 0)
+        while next < numbers.count {
+            if let one = watched[numbers[next]] { judge(one, routing, now, log) }
             next += 1
             if next % 16 == 0, Instant(nanoseconds: cl_now()) >= end { break }
         }
-        guard next == watched.count else {
-            phase = .looking(next: next)
+        guard next == numbers.count else {
+            pass = (numbers, next)
+            nextLook = now + RouteWatch.pause
             return
         }
+        pass = nil
         // Sets without a route are forgotten.
-        up.formIntersection(seen)
-        down.formIntersection(seen)
-        onBackup.formIntersection(seen)
-        seen = []
+        up.subtract(gone)
+        down.subtract(gone)
+        onBackup.subtract(gone)
+        gone = []
         (routesDown, counted) = (counted, 0)
-        phase = .idle
         nextLook = watched.isEmpty ? nil : now + RouteWatch.interval
-        // The table has changed meanwhile.
-        if isStale {
-            forget()
-            nextLook = now + RouteWatch.pause
-        }
     }
 
-    private mutating func judge(_ one: Watched, _ now: Instant, _ log: ControlLog) {
+    private mutating func judge(_ one: Watched, _ routing: RoutingState, _ now: Instant, _ log: ControlLog) {
         let key = one.key
-        seen.insert(key)
         let usable = one.group.pointee.usable(at: now)
         if usable > 0 {
             up.insert(key)
-            if down.remove(key) != nil { say("routes_up", nil, one, usable, now, log) }
+            if down.remove(key) != nil { say("routes_up", nil, one, routing, now, log) }
         } else if up.remove(key) != nil {
             down.insert(key)
             let isEmpty = one.group.pointee.backends.count == 0
@@ -145,13 +133,15 @@ package struct RouteWatch {
                 isEmpty
                     ? "no instance is ready: new connections to these routes are refused"
                     : "every backend is down, ejected or of weight 0: new connections to these routes are refused, "
-                        + "unless `panic use_all` is set", one, usable, now, log)
+                        + "unless `panic use_all` is set", one, routing, now, log)
         }
-        if down.contains(key) { counted += one.routes.count }
-        judgePriority(one, usable, now, log)
+        if down.contains(key) { counted += one.routes }
+        judgePriority(one, routing, now, log)
     }
 
-    private mutating func judgePriority(_ one: Watched, _ usable: Int, _ now: Instant, _ log: ControlLog) {
+    private mutating func judgePriority(
+        _ one: Watched, _ routing: RoutingState, _ now: Instant, _ log: ControlLog
+    ) {
         let group = one.group.pointee
         guard group.tiers.count > 1 else {
             onBackup.remove(one.key)
@@ -162,32 +152,27 @@ package struct RouteWatch {
             say(
                 "routes_on_backup",
                 "no backend of \(group.tiers[0].name) is usable: new connections go to \(group.tiers[index].name)", one,
-                usable, now, log)
+                routing, now, log)
         } else if index == 0, onBackup.remove(one.key) != nil {
-            say("routes_on_primary", nil, one, usable, now, log)
+            say("routes_on_primary", nil, one, routing, now, log)
         }
     }
 
-    private func key(_ one: Watched) -> UInt64 {
-        let owner = one.lead.owner.pointee.name.path
-        // A route file leads to several sets by one route.
-        let name = one.group.pointee.cell.pointee.name.buffer
-        let text = Array(one.lead.id.buffer) + [0] + Array(owner.utf8) + [0] + Array(name)
-        return text.withUnsafeBufferPointer { max(1, SipHash.hash($0, seed: seed)) }
-    }
-
     private mutating func say(
-        _ event: String, _ message: String?, _ one: Watched, _ usable: Int, _ now: Instant, _ log: ControlLog
+        _ event: String, _ message: String?, _ one: Watched, _ routing: RoutingState, _ now: Instant,
+        _ log: ControlLog
     ) {
         guard let omitted = budget.take(now) else { return }
+        let served = routing.servedGroup(one.number).flatMap { $0.identity == one.identity ? $0 : nil }
+        let routes = served.map { RouteSample($0) } ?? RouteSample()
         log.say(event, message) { line in
-            line.list("envs", one.routes.envs)
-            line.list("routes", one.routes.ids) { $0.string($1) }
-            if one.routes.count > one.routes.ids.count { line.field("route_count", one.routes.count) }
+            line.list("envs", routes.envs)
+            line.list("routes", routes.ids) { $0.string($1) }
+            if one.routes > routes.ids.count { line.field("route_count", one.routes) }
             let group = one.group.pointee.cell.pointee.name
             if !group.buffer.isEmpty { line.field("group", group.string) }
             line.field("backends", one.group.pointee.backends.count)
-            line.field("backends_eligible", usable)
+            line.field("backends_eligible", one.group.pointee.usable(at: now))
             if omitted > 0 { line.field("suppressed", omitted) }
         }
     }

@@ -45,6 +45,13 @@ package enum Files {
 
     /// The bytes of a regular file of at most `limit` bytes (R27).
     package static func read(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
+        try readLooking(path, limit: limit).bytes
+    }
+
+    /// The same, with what it was when its reading began; not steady: somebody has written to it since.
+    package static func readLooking(
+        _ path: String, limit: Int
+    ) throws(FileError) -> (bytes: [UInt8], sight: Sight?, isSteady: Bool) {
         let (file, size) = try open(path, limit: limit)
         defer { _ = cl_close(file) }
         // Those of /proc say 0.
@@ -53,7 +60,11 @@ package enum Files {
                 path, "not enough memory to read and parse its \(size) bytes",
                 remedy: "give the process more (systemd: LimitAS=, MemoryMax=), or make it smaller")
         }
-        return try readAll(file, path, expected: Int(size), limit: limit)
+        let before = Sight.of(file: file)
+        let bytes = try readAll(file, path, expected: Int(size), limit: limit)
+        let after = Sight.of(file: file)
+        // Its links may come and go.
+        return (bytes, before, before?.size == after?.size && before?.modified == after?.modified)
     }
 
     /// A regular file of at most `limit` bytes, opened for reading: for whoever must read it itself. The caller closes it.

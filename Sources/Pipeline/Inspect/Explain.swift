@@ -182,14 +182,15 @@ package struct Explainer: ~Copyable {
         if facts.direct != .no {
             result.candidates = [Explanation.Target(address: facts.destination.endpoint, instance: "")]
         }
-        guard let route = facts.route?.pointee else { return }
+        guard let found = facts.route else { return }
+        let route = found.pointee
         result.route = route.id.string
         result.owner = route.owner.pointee.name
         let target = { (backend: Backend) in
             Explanation.Target(address: backend.address.endpoint, instance: backend.instance.string)
         }
-        if isRunning { result.proxy = ProxyVerdict(route) }
-        result.backends = route.backends.buffer.map(target)
+        if isRunning { result.proxy = ProxyVerdict(found) }
+        result.backends = found.backends.buffer.map(target)
         let tries = (0..<Int(facts.candidates.count)).compactMap { facts.candidates[$0] }
         result.candidates = tries.map { target($0.pointee) }
     }

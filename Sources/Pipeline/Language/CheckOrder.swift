@@ -9,6 +9,7 @@ extension Fact {
         case .route: "the route"
         case .backend: "the backend"
         case .identity: "the sending instance"
+        case .upgrade: "the TLS upgrade"
         }
     }
 

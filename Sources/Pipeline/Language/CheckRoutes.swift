@@ -219,8 +219,19 @@ extension Checker {
 
     private func checkRouteFile(_ words: [WordSyntax]) {
         guard
-            let path = onlyWord(Array(words.dropFirst()), of: words[0], expected: "the path of a state file")
+            let path = onlyWord(Array(words[1...].prefix(1)), of: words[0], expected: "the path of a state file")
         else { return }
+        if words.count > 2 {
+            guard words.count == 3, words[2].text == "watch" else {
+                let wrong = words[2].text == "watch" ? words[3] : words[2]
+                reporter.error(
+                    wrong.span, "unexpected \(quoted(wrong.text))",
+                    expected: words[2].text == "watch" ? "the end of the line" : "`watch`, or the end of the line",
+                    help: suggestion(for: wrong.text, among: ["watch"]))
+                return
+            }
+            watchesRoutes = true
+        }
         guard !path.text.isEmpty, path.text.utf8.count <= 4096 else {
             reporter.error(path.span, "the path is empty or too long", expected: "1 to 4096 bytes")
             return

@@ -38,6 +38,8 @@ final class Checker {
     var backendNames: Set<BackendName> = []
     var routes: [RouteBlock] = []
     var routesFile: Located<String>?
+    /// `routes file PATH watch`.
+    var watchesRoutes = false
     /// `routes push`.
     var takesPushes: SourceSpan?
     /// Reported misuses of pipelines, so that ten listeners don't repeat an error ten times.

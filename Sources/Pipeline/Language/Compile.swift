@@ -11,6 +11,8 @@ package struct Compilation: Sendable {
     package let groups: [BackendsBlock]
     /// `routes file PATH`, as written: a relative path means relative to the file that has the line.
     package let routesFile: Located<String>?
+    /// `routes file PATH watch`: the file is read again when it changes.
+    package let watchesRoutes: Bool
     /// `routes push`: routes come by `pipelined apply`.
     package let takesPushes: Bool
     /// The `include` lines with a pattern.
@@ -49,7 +51,7 @@ package func compile(
     let reporter = Reporter()
     guard isReadable(text, at: 0, reporter) else {
         return Compilation(
-            program: nil, routes: [], groups: [], routesFile: nil, takesPushes: false,
+            program: nil, routes: [], groups: [], routesFile: nil, watchesRoutes: false, takesPushes: false,
             patterns: [], origins: [:], diagnostics: reporter.finish(),
             source: SourceText(file: file, bytes: text.count > SourceText.limit ? [] : text))
     }
@@ -65,7 +67,7 @@ package func compile(
     return Compilation(
         program: checker.makeProgram(), routes: checker.routes,
         groups: checker.groupNames.compactMap { checker.groups[$0] }, routesFile: checker.routesFile,
-        takesPushes: checker.takesPushes != nil, patterns: including.patterns,
+        watchesRoutes: checker.watchesRoutes, takesPushes: checker.takesPushes != nil, patterns: including.patterns,
         origins: checker.origins(tree),
         diagnostics: reporter.finish(), source: source)
 }

@@ -13,9 +13,17 @@ package func describe(_ program: Program) -> String { describe(program, nil) }
 /// - Parameter origins: what is from included files; nil: none is marked.
 private func describe(_ program: Program, _ origins: [String: ConfigLine]?) -> String {
     let mark = { (head: String) in origins?[head].map { "  # \($0)" } ?? "" }
+    return describe(NodeBlock.descriptor, NodeBlock(program.node.name, program.node), with: nodeLines(program), mark)
+        + describeAllButNode(program, origins)
+}
+
+/// What is compiled from everything but `node`: texts differ where connections may be treated otherwise.
+package func describeAllButNode(_ program: Program) -> String { describeAllButNode(program, nil) }
+
+private func describeAllButNode(_ program: Program, _ origins: [String: ConfigLine]?) -> String {
+    let mark = { (head: String) in origins?[head].map { "  # \($0)" } ?? "" }
     let ofFile = { (line: ConfigLine) in origins == nil ? "" : fileMark(line) }
-    var text = describe(
-        NodeBlock.descriptor, NodeBlock(program.node.name, program.node), with: nodeLines(program), mark)
+    var text = ""
     for descriptor in program.catalog.blocks {
         let blocks = program.blocks.all(descriptor.kind).sorted { $0.name < $1.name }
         for block in blocks { text += describe(descriptor, block, mark) }

@@ -45,7 +45,7 @@ struct Grammar {
                 keyword: "expose",
                 form: "expose ADDRESS|dedicated_ipv4 ports FIRST-LAST [HINT] via PIPELINE [OPTION ...]",
                 isBlock: false),
-            Entry(keyword: "routes", form: "routes file PATH | push", isBlock: false),
+            Entry(keyword: "routes", form: "routes file PATH [watch] | push", isBlock: false),
             Entry(keyword: IncludeRun.keyword, form: "include GLOB", isBlock: false),
         ]
         topLevel = entries

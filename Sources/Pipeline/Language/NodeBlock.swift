@@ -14,7 +14,7 @@ final class NodeBlock: SettingsBlock {
     static let descriptor = BlockDescriptor(
         "node", .named, of: NodeBlock.self, "settings of the process")
 
-    static let lines: [Setting<NodeSettings>] = sizes + times + logs + files + sockets + interception
+    static let lines: [Setting<NodeSettings>] = sizes + times + logs + files + sockets + interception + reloads
 
     private static let sizes: [Setting<NodeSettings>] = [
         Setting(
@@ -74,6 +74,7 @@ final class NodeBlock: SettingsBlock {
         .duration(
             "drain_timeout", \.drainTimeout, .zero...(.seconds(86400)),
             "how long a stopping node waits for its connections"),
+        .cooldown,
         Setting(
             SettingLine(
                 "keepalive", [[.duration(name: "duration", .seconds(1)...(.seconds(32400)))]],
@@ -129,4 +130,9 @@ final class NodeBlock: SettingsBlock {
 /// The changed settings of `node` that need a restart, as `backlog 100 -> 200`.
 package func unchangeable(from old: NodeSettings, to new: NodeSettings) -> [String] {
     NodeBlock.descriptor.unchangeable(from: NodeBlock(old.name, old), to: NodeBlock(new.name, new))
+}
+
+/// The settings of `node` as `check --print` shows them.
+package func nodeLines(_ settings: NodeSettings) -> [String] {
+    NodeBlock.descriptor.lines(of: NodeBlock(settings.name, settings))
 }

@@ -114,6 +114,9 @@ struct Difference {
             try finish(kind, id, before, &writer)
             try writer.put(RecordKind.desired(kind), id, text)
         }
+        for kind in RecordKind.besides {
+            try forEach(kind) { id, value throws(StateFault) in try writer.put(kind, id, value) }
+        }
         for fact in facts {
             let value = Array(fact.value.utf8)
             try put(value, RecordKind.fact, Array(fact.name.utf8), &writer)

@@ -10,27 +10,36 @@ import PipelineState
 /// Threading: the control thread.
 public final class LastGood {
     public let directory: String
-    fileprivate let store: StateStore
+    let store: StateStore
+    private var besides = Besides()
     /// Nil: nothing was applied from here yet.
-    public private(set) var last: LastUpdate?
+    public internal(set) var last: LastUpdate?
     /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
-    public private(set) var fault: StateFault?
+    public internal(set) var fault: StateFault?
+    private(set) var position: UpdatePosition
+    /// The boot guard's, with what it had before this start.
+    var mark: BootMark
+    var startsBefore = 0
+    var isStarting = false
 
-    private init(_ directory: String, _ store: StateStore) {
+    init(_ directory: String, _ store: StateStore) {
         (self.directory, self.store) = (directory, store)
         last = Facts.read(store)
+        position = Facts.position(store)
+        mark = store.readMark(BootMark.file).flatMap { BootMark($0) } ?? BootMark()
     }
 
     /// - Parameter waiting: as ``StateStore/open(_:seed:waiting:)``.
     public static func open(
         _ directory: String, waiting: ((_ process: Int32?) -> Bool)? = nil
     ) throws(StateFault) -> (state: LastGood, notices: [StateNotice]) {
-        let seed = {
-            let random = (UInt64.random(in: .min ... .max), UInt64.random(in: .min ... .max))
-            return withUnsafeBytes(of: random) { Array($0) }
-        }
-        let opened = try StateStore.open(directory, seed: seed, waiting: waiting)
+        let opened = try StateStore.open(directory, seed: LastGood.secret, waiting: waiting)
         return (LastGood(directory, opened.store), opened.notices)
+    }
+
+    static func secret() -> [UInt8] {
+        let random = (UInt64.random(in: .min ... .max), UInt64.random(in: .min ... .max))
+        return withUnsafeBytes(of: random) { Array($0) }
     }
 
     /// Keys the hashes over names: the same over restarts, and known to nobody.
@@ -48,14 +57,17 @@ public final class LastGood {
     public var otherwise: Int { StateKind.allCases.reduce(0) { $0 + store.count(RecordKind.applied($1)) } }
     public var objects: some DesiredObjects { StoredObjects(store: store) }
     public var figures: StateStore.Figures { store.figures }
+    /// Why nothing new is kept, though what there is is used; nil: it is.
+    public var exposure: StateFault? { store.exposure }
     public var isOnReserve: Bool { store.isOnReserve }
     public func takeNotices() -> [StateNotice] { store.takeNotices() }
 
     /// Goes on where the node ended (R5, R23).
     /// - Parameter meanwhile: see ``RoutingState/restore(_:_:meanwhile:)``.
     public func restore(_ routing: RoutingState, meanwhile: () -> Void = {}) -> ApplyReport {
+        Besides.restore(routing, store)
         let report = routing.restore(StoredObjects(store: store), StoredApplied(store: store), meanwhile: meanwhile)
-        note(report)
+        note(report, routing)
         return report
     }
 
@@ -79,6 +91,11 @@ public final class LastGood {
         _ update: StateUpdate, from source: String, _ options: UpdateOptions = UpdateOptions(), now: UInt64
     ) throws(UpdateRefusal) -> Prepared {
         if let refusal = last?.refusal(of: update, from: source, options) { throw refusal }
+        if last == nil, case .change(let base?) = update.form {
+            throw UpdateRefusal(
+                "the change stands on revision \(base), but nothing is applied", remedy: "push a whole document first")
+        }
+        if !options.isConfirmed, let refusal = refusal(ofSetAside: update) { throw refusal }
         let difference = Difference(update, store)
         if !options.isConfirmed, let refusal = difference.shrink.refusal("the update") { throw refusal }
         let next = LastUpdate(
@@ -93,7 +110,12 @@ public final class LastGood {
     public func keep(_ prepared: Prepared) throws(StateFault) {
         guard !prepared.difference.isEmpty || prepared.next != last else { return }
         var difference = prepared.difference
-        let facts = Facts.of(prepared.next)
+        var position = position
+        if !difference.isEmpty {
+            position = UpdatePosition(
+                number: position.number &+ 1, before: store.figures.sequence, digest: difference.update.digest)
+        }
+        let facts = Facts.of(prepared.next) + position.facts
         if difference.isLarge {
             try store.replaceAll { writer throws(StateFault) in try difference.write(&writer, facts) }
         } else {
@@ -101,6 +123,9 @@ public final class LastGood {
             try store.append(difference.batch, durably: true)
         }
         last = prepared.next
+        guard position != self.position else { return }
+        self.position = position
+        noteUpdate()
     }
 
     /// Applies what was kept.
@@ -110,7 +135,7 @@ public final class LastGood {
             prepared.difference.isLarge
             ? routing.applyAll(of: StoredObjects(store: store), at: now)
             : routing.apply(prepared.difference.touched, of: StoredObjects(store: store), at: now)
-        note(report)
+        note(report, routing)
         return settled(report, routing, now)
     }
 
@@ -118,7 +143,7 @@ public final class LastGood {
     /// - Parameter blocks: the `route` blocks, which are part of the same change.
     public func applyAll(with blocks: StateDocument, to routing: RoutingState, at now: Instant) -> ApplyReport {
         let report = routing.applyAll(of: StoredObjects(store: store), with: blocks, at: now)
-        note(report)
+        note(report, routing)
         return settled(report, routing, now)
     }
 
@@ -129,26 +154,39 @@ public final class LastGood {
         var report = report
         for _ in 0..<LastGood.passes where routing.isUnsettled {
             let next = routing.apply(TouchedObjects(), of: StoredObjects(store: store), at: now)
-            note(next)
+            note(next, routing)
             report.add(next)
         }
         return report
     }
 
+    /// Gives addresses whose cooldown is over to those who wait for them (R31).
+    public func applyWaiting(to routing: RoutingState, at now: Instant) -> ApplyReport {
+        let report = routing.apply(TouchedObjects(), of: StoredObjects(store: store), at: now)
+        note(report, routing)
+        return settled(report, routing, now)
+    }
+
+    /// Keeps what has changed without an update: drains that are over, and times after the wall clock was set. Cheap.
+    public func keepTimes(of routing: RoutingState) { note(ApplyReport(), routing) }
+
     // MARK: How it is applied
 
     /// Keeps how objects are applied. This is not synced: until it is, a start would find the change kept and not yet
     /// applied, and apply it again.
-    private func note(_ report: ApplyReport) {
+    private func note(_ report: ApplyReport, _ routing: RoutingState) {
         let applied = StoredApplied(store: store)
         var batch = StateBatch()
         for (kind, objects) in report.applied {
             for (id, object) in objects { put(object, kind, id, applied, &batch) }
         }
         if report.isWhole { forgetOthers(report, &batch) }
-        guard !batch.isEmpty else { return }
+        besides.collect(routing)
+        besides.put(&batch, store)
+        guard !batch.isEmpty else { return besides.written() }
         do throws(StateFault) {
             try store.append(batch, durably: false)
+            besides.written()
             fault = nil
         } catch { fault = error }
     }
@@ -195,7 +233,7 @@ public final class LastGood {
 }
 
 /// What the store has of the last update.
-private enum Facts {
+enum Facts {
     static func of(_ update: LastUpdate) -> [(name: String, value: String)] {
         [
             ("source", update.source), ("revision", update.revision.map(String.init) ?? ""), ("actor", update.actor),
@@ -204,14 +242,25 @@ private enum Facts {
     }
 
     static func read(_ store: StateStore) -> LastUpdate? {
-        func fact(_ name: String) -> String? {
-            Array(name.utf8).withUnsafeBufferPointer { store.value(RecordKind.fact, $0) }
-                .map { String(decoding: $0, as: UTF8.self) }
-        }
-        guard let source = fact("source") else { return nil }
+        guard let source = fact("source", store) else { return nil }
         return LastUpdate(
-            source: source, revision: fact("revision").flatMap { UInt64($0) }, actor: fact("actor") ?? "",
-            at: fact("at").flatMap { UInt64($0) } ?? 0)
+            source: source, revision: number("revision", store), actor: fact("actor", store) ?? "",
+            at: number("at", store) ?? 0)
+    }
+
+    static func position(_ store: StateStore) -> UpdatePosition {
+        UpdatePosition(
+            number: number("update", store) ?? 0, before: number("update_before", store) ?? 0,
+            digest: number("update_digest", store) ?? 0)
+    }
+
+    private static func fact(_ name: String, _ store: StateStore) -> String? {
+        Array(name.utf8).withUnsafeBufferPointer { store.value(RecordKind.fact, $0) }
+            .map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    private static func number(_ name: String, _ store: StateStore) -> UInt64? {
+        fact(name, store).flatMap { UInt64($0) }
     }
 }
 
@@ -226,5 +275,25 @@ extension LastGood {
             guard let object = applied.find(kind, id), object.version != .desired else { return body(text) }
             if !object.text.isEmpty { object.text.withUnsafeBytes(body) }
         }
+    }
+
+    /// Objects that are not applied as they are desired, a page at a time, in the order of ids: as they are desired, and
+    /// whether an earlier version is applied.
+    /// - Returns: what to go on behind; nil: that was the last page.
+    public func pageOfOthers(
+        _ kind: StateKind, behind id: [UInt8]?, count: Int,
+        _ body: (_ id: Bytes, _ text: UnsafeRawBufferPointer, _ hasEarlier: Bool) -> Void
+    ) -> [UInt8]? {
+        store.page(RecordKind.applied(kind), behind: id, count: count) { id, record in
+            guard let object = AppliedObject(record: record), object.version != .desired,
+                let text = store.value(RecordKind.desired(kind), id)
+            else { return }
+            body(id, text, !object.text.isEmpty)
+        }
+    }
+
+    /// An object as it is desired; nil: there is none.
+    public func text(_ kind: StateKind, _ id: [UInt8]) -> [UInt8]? {
+        id.withUnsafeBufferPointer { store.value(RecordKind.desired(kind), $0) }.map { Array($0) }
     }
 }

@@ -10,6 +10,66 @@ enum RecordKind {
     static func applied(_ kind: StateKind) -> UInt8 { kind.rawValue + 16 }
     /// What is known of the last update: a text for each name.
     static let fact: UInt8 = 40
+    /// R31: addresses that envs have lost, by address.
+    static let lost: UInt8 = 41
+    /// Instances that drain, by address and port.
+    static let drain: UInt8 = 42
+
+    /// What is no object, and stays whatever becomes of those.
+    static let besides = [lost, drain]
+}
+
+extension IPAddress {
+    /// In network order.
+    var record: [UInt8] { (0..<16).map(byte) }
+
+    init?(record: some Collection<UInt8>) {
+        guard record.count == 16 else { return nil }
+        let words = record.enumerated().reduce(into: (UInt64(0), UInt64(0))) { words, item in
+            if item.offset < 8 {
+                words.0 = words.0 << 8 | UInt64(item.element)
+            } else {
+                words.1 = words.1 << 8 | UInt64(item.element)
+            }
+        }
+        self.init(high: words.0, low: words.1)
+    }
+}
+
+extension Endpoint {
+    var record: [UInt8] { address.record + [UInt8(port >> 8), UInt8(truncatingIfNeeded: port)] }
+
+    init?(record: Bytes) {
+        guard record.count == 18, let address = IPAddress(record: record.prefix(16)) else { return nil }
+        self.init(address, UInt16(record[16]) << 8 | UInt16(record[17]))
+    }
+}
+
+extension LostAddress {
+    /// When, in eight bytes, and whose it was.
+    var record: [UInt8] { withUnsafeBytes(of: at.littleEndian, Array.init) + Array(owner.utf8) }
+
+    /// Nil: a later version wrote it, and what it means is not known.
+    init?(record: UnsafeRawBufferPointer) {
+        guard record.count > 8 else { return nil }
+        self.init(
+            owner: String(decoding: record[8...], as: UTF8.self),
+            at: UInt64(littleEndian: record.loadUnaligned(as: UInt64.self)))
+    }
+}
+
+extension KeptDrain {
+    /// The end, and the whole grace, in eight bytes each.
+    var record: [UInt8] {
+        withUnsafeBytes(of: end.littleEndian, Array.init)
+            + withUnsafeBytes(of: grace.nanoseconds.littleEndian, Array.init)
+    }
+
+    init?(record: UnsafeRawBufferPointer) {
+        guard record.count == 16 else { return nil }
+        let word = { UInt64(littleEndian: record.loadUnaligned(fromByteOffset: $0, as: UInt64.self)) }
+        self.init(end: word(0), grace: TimeSpan(nanoseconds: word(8)))
+    }
 }
 
 /// Desired objects as a store has them.

@@ -8,11 +8,14 @@ public struct UpdateRefusal: Error, Equatable, Sendable {
     public let remedy: String
     /// A guard holds it: it is applied once it is confirmed (R29).
     public let isHeld: Bool
+    /// The node can't take it now, whatever it says: the same may be taken later.
+    public let isPassing: Bool
 
-    public init(_ problem: String, remedy: String, isHeld: Bool = false) {
+    public init(_ problem: String, remedy: String, isHeld: Bool = false, isPassing: Bool = false) {
         self.problem = problem
         self.remedy = remedy
         self.isHeld = isHeld
+        self.isPassing = isPassing
     }
 }
 

@@ -30,16 +30,24 @@ package struct LoadedNode {
     /// The state file as read; nil: none is named.
     var reading: StateOrder.Reading?
     var guarded = ConfigGuard.Reading()
+    var identity = ProgramIdentity.none
     /// Problems of objects that were left out, as lines for `status`.
     var problems: [String] = []
     /// The config file, and what it includes.
     var files: [String] = []
     /// Nil: the config has no `state`.
     var desired: StateInHand?
+    /// Nil: no routes file is watched.
+    var base: ConfigBase?
+    var seen: SeenRoutes?
     /// Why nothing is kept, though the config has `state`.
     var stateFault: String?
     /// Addresses of this node's instances that are bound to an interface in desired state.
     var bound: [BoundAddress] = []
+    /// The `route` blocks.
+    var blocks: StateDocument?
+    /// What was wrong with objects, as they were applied.
+    var found = RouteProblems()
 
     package init(program: Program, routing: RoutingState, listeners: [PlannedListener], revision: UInt64?) {
         self.program = program
@@ -64,8 +72,14 @@ struct ReadConfig {
     var stateFile: (path: String, place: Located<String>)?
     /// Objects of it that can't be read.
     var rejected = 0
+    /// What the files hold that the program was compiled from, by path.
+    var files: [String: UInt64] = [:]
     /// Of a node that keeps desired state, in place of ``state``; nil: its source tells by itself.
     var update: ReadUpdate?
+    /// Without its routes file; nil: that is not watched.
+    var base: ConfigBase?
+    /// A watched routes file as it was read.
+    var seen: SeenRoutes?
 
     /// The documents to apply together. A state file that is no longer named counts as empty.
     var documents: [StateDocument] { [blocks, state ?? .empty(.state)] }
@@ -112,6 +126,13 @@ package enum ConfigLoader {
             // Routes are served all the same, by what their source says and nothing before.
             read.readState(read.seed, readState)
         }
+        var loaded = loadFresh(&read)
+        loaded.node?.stateFault = fault
+        return loaded
+    }
+
+    /// By what the config and its files say, and nothing before.
+    static func loadFresh(_ read: inout ReadConfig) -> LoadedConfig {
         let routing = RoutingState(seed: read.seed)
         if let program = read.compilation.program { ListenerPlan.prepare(routing, for: program) }
         let report = routing.apply(together: read.documents)
@@ -122,7 +143,7 @@ package enum ConfigLoader {
         loaded.node = node(of: read, program, routing, revision: read.state?.revision)
         loaded.node?.reading = read.reading
         loaded.node?.bound = read.bound(program)
-        loaded.node?.stateFault = fault
+        loaded.node?.found = report.problems
         return loaded
     }
 
@@ -133,16 +154,21 @@ package enum ConfigLoader {
             program: program, routing: routing, listeners: ListenerPlan.listeners(program, RequestedPorts(routing)),
             revision: revision)
         node.guarded = ConfigGuard.Reading(read.compilation)
+        node.blocks = read.blocks
+        node.identity = ProgramIdentity(program, read)
         node.problems = RunningNode.lines(read.compilation)
         node.files = read.compilation.source.files
+        (node.base, node.seen) = (read.base, read.seen)
         return node
     }
 
     /// Nil: the store can't be used, for the reason in `fault`.
-    private static func load(
-        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?
+    /// - Parameter takesSource: as ``restore(_:_:_:_:takesSource:)``.
+    static func load(
+        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?, takesSource: Bool = true
     ) -> LoadedConfig? {
-        let restored = read.compilation.hasErrors ? nil : restore(&read, program, open, &fault)
+        let restored =
+            read.compilation.hasErrors ? nil : restore(&read, program, open, &fault, takesSource: takesSource)
         guard fault == nil else { return nil }
         var loaded = LoadedConfig(compilation: read.compilation, node: nil)
         guard let (routing, desired) = restored, !loaded.hasErrors else { return loaded }
@@ -172,7 +198,8 @@ package enum ConfigLoader {
         _ text: [UInt8], file: String, filters: [any Filter.Type], running: Program? = nil,
         readState: ReadState = ConfigLoader.readStateFile, keepsState: Bool = false
     ) -> ReadConfig {
-        var compilation = compiled(text, file: file, filters, reusingBlocksOf: running)
+        let seen = FilesSeen()
+        var compilation = compiled(text, file: file, filters, reusingBlocksOf: running, noting: seen)
         let seed = HashSeed.random()
         // The routes of a file with errors are checked as well, though not against listeners, so that all errors are
         // reported at once.
@@ -181,6 +208,8 @@ package enum ConfigLoader {
         let blocks = RouteBlocks.judge(judge, seed, &compilation)
         compilation.remarkOnLongQueues()
         var read = ReadConfig(compilation: compilation, seed: seed, blocks: blocks)
+        read.files = seen.digests
+        if compilation.watchesRoutes { read.base = ConfigBase(compilation: compilation, seed: seed, blocks: blocks) }
         if keepsState, read.compilation.program?.node.stateDirectory != nil {
             read.readUpdate(readState)
         } else {
@@ -191,12 +220,13 @@ package enum ConfigLoader {
 
     /// What outlives a reload: unchanged blocks (limits and their tables) of the running program are reused.
     private static func compiled(
-        _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?
+        _ text: [UInt8], file: String, _ filters: [any Filter.Type], reusingBlocksOf running: Program?,
+        noting seen: FilesSeen = FilesSeen()
     ) -> Compilation {
         compile(
             text, file: file, catalog: filters, reusing: running?.blocks ?? BlockTable(), includes: includes,
             hostGroups: HostGroups(isKnown: { Groups.find($0) != .unknown }, names: { Groups.names })
-        ) { path throws(UnreadableFile) in try readFile(path, limit: listFileLimit) }
+        ) { path throws(UnreadableFile) in seen.note(path, try readFile(path, limit: listFileLimit)) }
     }
 
     private static var includes: ConfigFiles {
@@ -226,13 +256,13 @@ package enum ConfigLoader {
 // MARK: The state file
 
 extension ReadConfig {
-    fileprivate mutating func readState(_ seed: HashSeed, _ read: ConfigLoader.ReadState) {
+    mutating func readState(_ seed: HashSeed, _ read: ConfigLoader.ReadState) {
         guard let named = compilation.routesFile else { return }
         let path = configPath(named.value, from: compilation.source.file(of: named.span.start))
         stateFile = (path, named)
         let bytes: [UInt8]
         do throws(FileError) {
-            bytes = try read(path)
+            bytes = try see(path, read)
         } catch {
             compilation.report(
                 Diagnostic(
@@ -245,6 +275,16 @@ extension ReadConfig {
         reading = document.map { StateOrder.Reading($0, bytes, path: path) }
         rejected = problems.rejected
         report(problems)
+    }
+
+    /// Reads the file, and remembers what it was if it is watched.
+    mutating func see(_ path: String, _ read: ConfigLoader.ReadState) throws(FileError) -> [UInt8] {
+        guard base != nil else { return try read(path) }
+        let sight = PathTrail(path).end
+        seen = SeenRoutes(sight: sight, content: nil)
+        let bytes = try read(path)
+        seen = SeenRoutes(sight: sight, content: StateOrder.hash(bytes))
+        return bytes
     }
 
     func bound(_ program: Program) -> [BoundAddress] { state?.boundAddresses(node: program.node.name) ?? [] }

@@ -52,6 +52,7 @@ struct ControlLoop: ~Copyable {
             // Nobody else needs it, and poll(2) takes no more than may be open.
             if let notice = node.resetsNotice { items.append(.readable(notice.number)) }
             if let notice = node.namesNotice { items.append(.readable(notice.number)) }
+            items += node.routesNotices.map { .readable($0.number) }
             let firstAdmin = items.count
             if let admin { items += admin.waits(Instant(nanoseconds: cl_now())) }
             let failed = Poll.wait(&items, until: nextDue())
@@ -90,7 +91,7 @@ struct ControlLoop: ~Copyable {
             let name = SignalNumber.name(signal)
             let peer = JournalEntry.Peer(user: user, process: process)
             switch signal {
-            case SignalNumber.hangup: _ = node.reload(by: name, peer, manager)
+            case SignalNumber.hangup: _ = node.reload(by: name, peer, ReloadOptions(), manager)
             case SignalNumber.user1 where node.writer.reopen():
                 node.record(signal: name, from: peer, "log files are opened again")
             case _ where SignalNumber.ofOtherProxies.contains(signal): ignore(signal)
@@ -117,7 +118,9 @@ struct ControlLoop: ~Copyable {
             node.record(signal: SignalNumber.name(signal), from: peer, "the node drains")
             node.isStopping = true
             // The node that follows goes on with it.
+            node.desired?.kept.keepTimes(of: node.routing)
             node.desired = nil
+            node.routesWatch = nil
             node.interception?.end()
             manager.stopping()
             let timeout = node.program.node.drainTimeout

@@ -41,10 +41,17 @@ package final class DesiredState {
     package func count(_ kind: StateKind) -> Int { kept.count(kind) }
     package var otherwise: Int { kept.otherwise }
     package var directory: String { kept.directory }
+    /// What the boot guard has set aside; nil: nothing.
+    package var setAside: SetAside? { kept.setAside }
+    /// In place of it.
+    package var standing: String {
+        last.map { "\($0.revision.map { "revision \($0)" } ?? "the state without a revision") from \($0.source)" }
+            ?? "nothing, since no state before it is kept: routes of the config file alone"
+    }
     package var figures: StateStore.Figures { kept.figures }
     /// What is wrong with the store itself.
     package var storeProblem: String? {
-        if let fault = kept.fault { return fault.message }
+        if let fault = kept.exposure ?? kept.fault { return fault.message }
         return kept.isOnReserve
             ? "\(kept.directory): the disk is full: changes are kept in the reserve, and refused once that is used up; make room"
             : nil
@@ -64,19 +71,30 @@ package struct HeldUpdate {
 /// What is wrong with objects, as far as the last changes that reached them said. Bounded.
 package struct ProblemList {
     private static let limit = 1000
-    private var lines: [String: [String]] = [:]
+    fileprivate struct Named: Hashable {
+        let object: String
+        let id: String
+    }
+    private var lines: [Named: [String]] = [:]
 
-    package var list: [String] { lines.sorted { $0.key < $1.key }.flatMap(\.value) }
+    package func lines(of kind: StateKind, _ id: String) -> [String] { lines[Named(kind, id)] ?? [] }
+    package var list: [String] {
+        lines.sorted { ($0.key.object, $0.key.id) < ($1.key.object, $1.key.id) }.flatMap(\.value)
+    }
 
     /// Replaces what is known of the objects that a run has decided about.
     mutating func take(_ report: ApplyReport) {
         if report.isWhole { lines = [:] }
         for (kind, objects) in report.applied {
-            for id in objects.keys { lines["\(kind.list.dropLast()) \(id)"] = nil }
+            for id in objects.keys { lines[Named(kind, id)] = nil }
         }
         for problem in report.problems.list where problem.severity != .warning || lines.count < ProblemList.limit {
             guard lines.count < ProblemList.limit else { return }
-            lines["\(problem.object.rawValue) \(problem.id ?? "")", default: []].append("\(problem)")
+            lines[Named(object: problem.object.rawValue, id: problem.id ?? ""), default: []].append("\(problem)")
         }
     }
+}
+
+extension ProblemList.Named {
+    fileprivate init(_ kind: StateKind, _ id: String) { self.init(object: String(kind.list.dropLast()), id: id) }
 }

@@ -14,6 +14,9 @@ struct DrainKeeper {
             switch drain.target {
             case .backend(let cell): Drain(.backend(cell), deadline: deadline, reason: .instanceDrained)
             case .route(let cell): Drain(.route(cell), deadline: deadline, reason: .routeRemoved)
+            // R30: with the table that refuses new ones, whatever a worker's clock says.
+            case .env(let number): Drain(.env(number), deadline: Instant(nanoseconds: 0), reason: .suspended)
+            case .org(let number): Drain(.org(number), deadline: Instant(nanoseconds: 0), reason: .suspended)
             }
         }
     }
@@ -35,13 +38,20 @@ struct DrainKeeper {
     }
 
     private struct Key: Hashable {
-        private let target: UnsafeRawPointer
+        private enum Target: Hashable {
+            case cell(UnsafeRawPointer)
+            case env(UInt32)
+            case org(UInt32)
+        }
+        private let target: Target
         private let apply: UInt64
 
         init(_ drain: RouteDrain) {
             switch drain.target {
-            case .backend(let cell): target = UnsafeRawPointer(cell)
-            case .route(let cell): target = UnsafeRawPointer(cell)
+            case .backend(let cell): target = .cell(UnsafeRawPointer(cell))
+            case .route(let cell): target = .cell(UnsafeRawPointer(cell))
+            case .env(let number): target = .env(number)
+            case .org(let number): target = .org(number)
             }
             apply = drain.apply
         }

@@ -23,22 +23,16 @@ struct ReadUpdate {
     /// Why there is none; nil: there is, or the source tells by itself.
     var failure: String?
 
-    /// - Parameter bytes: of a document.
-    static func read(_ bytes: [UInt8], _ path: String) -> ReadUpdate {
+    /// - Parameter bytes: of a document, or of what is accepted.
+    static func read(
+        _ bytes: [UInt8], _ path: String, as accepts: StateUpdate.Acceptance = .document
+    ) -> ReadUpdate {
         let kept = KeptBytes(bytes)
         let (update, problems) = StateUpdate.read(
-            UnsafeBufferPointer(kept.memory), keptBy: kept, as: .document)
+            UnsafeBufferPointer(kept.memory), keptBy: kept, as: accepts)
         let fatal = problems.list.last { $0.severity == .fatal }
         return ReadUpdate(
             update: update, problems: problems, failure: fatal.map { "the state file \(path) can't be used: \($0)" })
-    }
-
-    static func read(file path: String, _ read: ConfigLoader.ReadState) -> ReadUpdate {
-        do throws(FileError) {
-            return ReadUpdate.read(try read(path), path)
-        } catch {
-            return ReadUpdate(failure: "can't read the state file \(error.path): \(error.problem); \(error.remedy)")
-        }
     }
 
     /// Nothing: the config names no source.
@@ -57,10 +51,20 @@ extension ReadConfig {
         if let named = compilation.routesFile {
             let path = configPath(named.value, from: compilation.source.file(of: named.span.start))
             stateFile = (path, named)
-            update = ReadUpdate.read(file: path, read)
+            do throws(FileError) {
+                update = ReadUpdate.read(try see(path, read), path)
+            } catch {
+                update = ReadUpdate(
+                    failure: "can't read the state file \(error.path): \(error.problem); \(error.remedy)")
+            }
         } else if !compilation.takesPushes {
             update = .nothing
         }
+    }
+
+    mutating func nameStateFile() {
+        guard let named = compilation.routesFile else { return }
+        stateFile = (configPath(named.value, from: compilation.source.file(of: named.span.start)), named)
     }
 
     /// Objects that are in no change, since nobody can tell which they are. Why there is no update at all is said
@@ -75,8 +79,10 @@ extension ConfigLoader {
     package typealias OpenKept = (String) throws(StateFault) -> LastGood
 
     /// Goes on where the node ended, and takes what its source says now.
+    /// - Parameter takesSource: false: not if something was kept, for a look at what is in force.
     static func restore(
-        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?
+        _ read: inout ReadConfig, _ program: Program, _ open: OpenKept, _ fault: inout String?,
+        takesSource: Bool = true
     ) -> (RoutingState, DesiredState)? {
         guard let directory = program.node.stateDirectory else { return nil }
         let kept: LastGood
@@ -105,14 +111,15 @@ extension ConfigLoader {
         desired.note(kept.restore(routing) { ofBlocks = routing.apply(together: [blocks]) })
         read.report(applied: ofBlocks.problems)
         read.reportUnread()
-        guard let update = read.update else { return (routing, desired) }
+        guard let update = read.update, takesSource || wasEmpty else { return (routing, desired) }
         if let refusal = take(update, desired, routing) {
             desired.refusal = refusal
+            let isNeeded = wasEmpty && desired.kept.setAside == nil
             let remedy =
-                wasEmpty ? "a node that has applied nothing yet needs it" : "the node serves what it applied last"
+                isNeeded ? "a node that has applied nothing yet needs it" : "the node serves what it applied last"
             read.compilation.report(
                 Diagnostic(
-                    wasEmpty && read.source != .none ? .error : .warning,
+                    isNeeded && read.source != .none ? .error : .warning,
                     at: read.stateFile?.place.span ?? SourceSpan(0, 0), refusal, help: [remedy]))
         }
         return (routing, desired)
@@ -137,6 +144,9 @@ extension ConfigLoader {
 package final class StateInHand {
     private var state: DesiredState?
     init(_ state: DesiredState) { self.state = state }
+
+    /// Without taking it.
+    var look: DesiredState? { state }
 
     func take() -> DesiredState? {
         defer { state = nil }

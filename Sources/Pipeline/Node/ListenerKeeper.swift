@@ -85,7 +85,7 @@ package final class ListenerKeeper {
         kept.filter(\.isOpen).map { kept in
             WorkerListener(
                 descriptor: kept.sockets[worker], spec: kept.planned.spec, bound: kept.bound, index: kept.index,
-                interface: kept.interface)
+                interface: kept.interface, canary: kept.planned.canary)
         }
     }
 

@@ -1,6 +1,8 @@
+import CLinux
 import Pipeline
 import PipelineLanguage
 import PipelineRouting
+import PipelineRuntime
 
 /// One planned listening socket, and its origin.
 package struct PlannedListener: Hashable, Sendable {
@@ -14,6 +16,8 @@ package struct PlannedListener: Hashable, Sendable {
     }
     package let spec: ListenerSpec
     package let origin: Origin
+    /// What it is to a program that takes a share first.
+    package var canary = CanaryEntrance.none
 
     package init(_ spec: ListenerSpec, _ origin: Origin) {
         self.spec = spec
@@ -118,11 +122,17 @@ package enum ListenerPlan {
     package static func prepare(_ routing: RoutingState, for program: Program) {
         routing.listeners = facts(program)
         routing.nodeName = program.node.name
+        routing.clock = { NodeTime(monotonic: Instant(nanoseconds: cl_now()), wall: cl_wall_clock()) }
+        routing.cooldown = program.node.cooldown
         routing.policy = PortPolicy(denied: program.node.deniedPorts)
+        prepare(routing, healthsOf: program)
+        routing.hashesByDefault = program.capabilities.contains(.hashesClients)
+    }
+
+    static func prepare(_ routing: RoutingState, healthsOf program: Program) {
         routing.healths = program.blocks.all(.health).reduce(into: [:]) { healths, block in
             healths[block.name] = (block as? any RouteHealthBlock)?.routeHealth
         }
-        routing.hashesByDefault = program.capabilities.contains(.hashesClients)
     }
 
     /// The listener that accepts connections to `destination`: on that address, or on every address of its family.

@@ -23,11 +23,22 @@ extension RunningNode {
         journal?.append(entry)
     }
 
+    /// What the boot guard did with this start.
+    func recordSetAside(_ hasSetAside: Bool) {
+        guard hasSetAside, let desired, let aside = desired.setAside else { return }
+        var entry = JournalEntry(.rolledBack, source: aside.source, what: "\(aside.name) is set aside at a start")
+        entry.actor = aside.actor.isEmpty ? nil : aside.actor
+        entry.revision = desired.last?.revision
+        entry.why = "two starts in a row ended with it before they were ready; in force is \(desired.standing)"
+        journal?.append(entry)
+    }
+
     /// - Parameters:
     ///   - by: the trigger: `SIGHUP`, `admin`.
     ///   - peer: who asked for it.
-    func record(reloadBy by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool, _ applied: AppliedReload) {
-        var entry = JournalEntry(.applied, source: "config", what: "reload by \(by)\(isConfirmed ? ", confirmed" : "")")
+    func record(reloadBy by: String, _ peer: JournalEntry.Peer?, _ options: ReloadOptions, _ applied: AppliedReload) {
+        let begun = canary.map { ": a canary of \($0.settings.text)" } ?? ""
+        var entry = JournalEntry(.applied, source: "config", what: "reload by \(by)\(options.text)\(begun)")
         entry.actor = applied.actor ?? by
         entry.peer = peer
         entry.revision = revision
@@ -37,10 +48,9 @@ extension RunningNode {
     }
 
     func record(
-        reloadBy by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool, refused refusal: ReloadRefusal
+        reloadBy by: String, _ peer: JournalEntry.Peer?, _ options: ReloadOptions, refused refusal: ReloadRefusal
     ) {
-        var entry = JournalEntry(
-            .rejected, source: "config", what: "reload by \(by)\(isConfirmed ? ", confirmed" : "")")
+        var entry = JournalEntry(.rejected, source: "config", what: "reload by \(by)\(options.text)")
         entry.actor = by
         entry.peer = peer
         entry.revision = revision

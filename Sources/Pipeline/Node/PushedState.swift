@@ -20,7 +20,8 @@ final class PushedState: StateDoor {
         case .push: return nil
         case .file(let path):
             return StateRefusal(
-                "the routes of this node come from \(path)", remedy: "change that file, and run `pipelined reload`")
+                "the routes of this node come from \(path)",
+                remedy: StateOfFiles.remedy(isWatched: node.routesWatch != nil))
         case .none:
             return StateRefusal(
                 "the config of this node takes no routes but its own", remedy: "add `routes push`, and reload")

@@ -26,6 +26,25 @@ package struct ReloadRefusal: Error {
     package var details: [String] = []
 }
 
+extension ReadConfig {
+    /// Applies a config to what runs, its state kept before: as a reload does, and as a plan of one does.
+    /// - Parameter routing: prepared for the program, or for two of which one is a canary.
+    mutating func apply(to routing: RoutingState, _ desired: DesiredState?, _ now: Instant) -> ApplyReport {
+        reportUnread()
+        let report: ApplyReport
+        if let desired {
+            // What pipelines and listeners are now decides about every route (R2, R8, R16).
+            report = desired.kept.applyAll(with: blocks, to: routing, at: now)
+            (desired.source, desired.refusal) = (source, nil)
+            desired.note(report)
+        } else {
+            report = routing.apply(together: documents, at: now)
+        }
+        self.report(applied: report.problems)
+        return report
+    }
+}
+
 /// Reload (R26, R22, R24): config and state file are read again completely. On errors nothing changes, and the refusal
 /// says why.
 extension RunningNode {
@@ -38,23 +57,23 @@ extension RunningNode {
     /// - Parameters:
     ///   - by: the trigger: `SIGHUP`, `admin`.
     ///   - peer: who asked for it.
-    ///   - isConfirmed: the operator confirmed it, for guards (R29).
     package func reload(
-        by: String, _ peer: JournalEntry.Peer?, isConfirmed: Bool = false, _ manager: ServiceManager
+        by: String, _ peer: JournalEntry.Peer?, _ options: ReloadOptions, _ manager: ServiceManager
     ) -> ReloadRefusal? {
         manager.reloading()
         defer { manager.ready("serving on \(listeners.openEndpoints.count) addresses") }
         let paths = UnixSockets.pathCount
         do throws(ReloadRefusal) {
-            let applied = try reload(by: by, isConfirmed: isConfirmed)
-            record(reloadBy: by, peer, isConfirmed: isConfirmed, applied)
+            let applied = try reload(by: by, options)
+            rolledBack = nil
+            record(reloadBy: by, peer, options, applied)
             lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: nil)
             return nil
         } catch {
             // Nothing has been made of what the text named.
             UnixSockets.forget(beyond: paths)
             lastReload = ReloadNote(at: cl_wall_clock(), by: by, refusal: error.message)
-            record(reloadBy: by, peer, isConfirmed: isConfirmed, refused: error)
+            record(reloadBy: by, peer, options, refused: error)
             log.say("reload_refused", "\(error.message): nothing was changed") { line in
                 line.field("by", by)
                 if !error.details.isEmpty { line.list("diagnostics", error.details) { $0.string($1) } }
@@ -63,7 +82,7 @@ extension RunningNode {
         }
     }
 
-    private func reload(by: String, isConfirmed: Bool) throws(ReloadRefusal) -> AppliedReload {
+    private func reload(by: String, _ options: ReloadOptions) throws(ReloadRefusal) -> AppliedReload {
         guard !isStopping else { throw ReloadRefusal(message: "the node is stopping") }
         guard waitUntilSettled(milliseconds: 2000) else {
             throw ReloadRefusal(
@@ -72,68 +91,91 @@ extension RunningNode {
                     + "again, or raise the limit of open files")
         }
         var read = try readConfig()
-        guard let program = read.compilation.program, !read.compilation.hasErrors else {
+        guard let compiled = read.compilation.program, !read.compilation.hasErrors else {
             throw ReloadRefusal(
                 message: "the config, or a file that it names, has errors", details: RunningNode.lines(read.compilation)
             )
         }
         let guarded = ConfigGuard.Reading(read.compilation)
-        if let refusal = configGuard.refusal(of: guarded, isConfirmed: isConfirmed) {
+        if let refusal = configGuard.refusal(of: guarded, isConfirmed: options.isConfirmed) {
             throw ReloadRefusal(message: refusal)
         }
         if let reading = read.reading {
-            if let refusal = order.refusal(of: reading, isConfirmed: isConfirmed) {
+            if let refusal = order.refusal(of: reading, isConfirmed: options.isConfirmed) {
                 throw ReloadRefusal(message: refusal)
             }
             if order.isReused(by: reading) { read.reportReused() }
         }
-        let update = try prepare(read, isConfirmed: isConfirmed)
+        let course = try course(of: compiled, read, options)
+        let program = course.program
+        let update = try prepare(read, isConfirmed: options.isConfirmed)
         if let stage = program.prepare(workers: fleet.workers.count, fleet.services) {
             throw ReloadRefusal(
                 message: "not enough memory for `\(stage)`; give the process more, or lower `workers`")
         }
         if let obstacle = SourceWatch.obstacle(to: program) { throw ReloadRefusal(message: obstacle) }
-        let required = ListenerPlan.listeners(program, RequestedPorts())
+        let required = required(course)
         if let refusal = listeners.refusal(of: required) { throw ReloadRefusal(message: refusal) }
         let (staged, failures) = listeners.openRequired(required)
         guard failures.isEmpty else {
             throw ReloadRefusal(
                 message: "\(failures.count) listeners can't be opened", details: ListenError.lines(failures))
         }
-        let logs = try stageLogs(program, staged)
-        let flows = try stageFlows(program, staged)
+        let readied = try ready(course, staged)
         do throws(ReloadRefusal) { try keep(update) } catch {
             listeners.abandon(staged)
             throw error
         }
         let before = routeCount
-        let report = apply(&read, program)
-        names.follow(program, routing)
-        self.program = program
-        writer.choose(program.node)
-        writer.moveConnections(logs)
-        writer.moveEvents(logs)
-        revision = desired.map { $0.last?.revision } ?? read.state?.revision
+        let report: ApplyReport
+        switch readied {
+        case .beside(let settings): report = runBeside(&read, course, settings, staged)
+        case .everywhere(let logs, let flows):
+            canary = nil
+            report = takeEffect(&read, program, course.identity, staged, logs, flows)
+        }
         order.applied(read.reading)
         configGuard.applied(guarded)
-        problems = RunningNode.lines(read.compilation)
-        configFiles = read.compilation.source.files
-        bound = desired.map { routing.boundAddresses(of: $0.kept.objects) } ?? read.bound(program)
-        let plan = ListenerPlan.listeners(program, RequestedPorts(routing))
-        let change = listeners.apply(plan, staged, now: Instant(nanoseconds: cl_now()))
-        publish()
-        // Once it is reported as done, every new connection uses the new config, on any worker.
-        _ = waitUntilSettled(milliseconds: RunningNode.applyPatience)
-        self.flows.apply(flows)
         sayReloaded(by, report, before)
-        say(change)
         sayFixed(awaitingStart)
+        followRoutes(read.base, read.seen)
         let actor = read.state?.actor ?? read.update?.update?.actor ?? ""
         return AppliedReload(report: report, actor: actor.isEmpty ? nil : actor)
     }
 
+    /// The program is that of every new connection from here on, and all that belongs to it is in force.
+    func takeEffect(
+        _ read: inout ReadConfig, _ program: Program, _ identity: ProgramIdentity,
+        _ staged: [ListenerKey: OpenListener], _ logs: StagedLogs, _ flows: FlowRecording.Staged
+    ) -> ApplyReport {
+        ListenerPlan.prepare(routing, for: program)
+        let report = apply(&read)
+        names.follow(program, routing)
+        self.program = program
+        self.identity = identity
+        writer.choose(program.node)
+        writer.moveConnections(logs)
+        writer.moveEvents(logs)
+        publish(read, staged)
+        self.flows.apply(flows)
+        return report
+    }
+
+    /// Publishes what a config has changed, with its listeners.
+    func publish(_ read: ReadConfig, _ staged: [ListenerKey: OpenListener]) {
+        revision = desired.map { $0.last?.revision } ?? read.state?.revision
+        problems = RunningNode.lines(read.compilation)
+        configFiles = read.compilation.source.files
+        bound = desired.map { routing.boundAddresses(of: $0.kept.objects) } ?? read.bound(program)
+        let change = listeners.apply(plannedListeners, staged, now: Instant(nanoseconds: cl_now()))
+        publish()
+        // Once it is reported as done, every new connection uses the new config, on any worker.
+        _ = waitUntilSettled(milliseconds: RunningNode.applyPatience)
+        say(change)
+    }
+
     /// The last step that may refuse the reload, since a created ledger stays.
-    private func stageFlows(
+    func stageFlows(
         _ program: Program, _ listening: [ListenerKey: OpenListener]
     ) throws(ReloadRefusal) -> FlowRecording.Staged {
         do throws(LedgerProblem) {
@@ -144,7 +186,7 @@ extension RunningNode {
         }
     }
 
-    private func stageLogs(
+    func stageLogs(
         _ program: Program, _ listening: [ListenerKey: OpenListener]
     ) throws(ReloadRefusal) -> StagedLogs {
         do throws(LogFileError) {
@@ -169,21 +211,10 @@ extension RunningNode {
 
     /// Applies the routes: positions and counters of unchanged ones continue (R11), and owners keep their names (R5).
     /// Blocks and state file are one change.
-    private func apply(_ read: inout ReadConfig, _ program: Program) -> ApplyReport {
-        ListenerPlan.prepare(routing, for: program)
+    func apply(_ read: inout ReadConfig) -> ApplyReport {
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
-        let report: ApplyReport
-        read.reportUnread()
-        if let desired {
-            // What pipelines and listeners are now decides about every route (R2, R8, R16).
-            report = desired.kept.applyAll(with: read.blocks, to: routing, at: now)
-            (desired.source, desired.refusal) = (read.source, nil)
-            desired.note(report)
-        } else {
-            report = routing.apply(together: read.documents, at: now)
-        }
-        read.report(applied: report.problems)
+        let report = read.apply(to: routing, desired, now)
         drains.update(routing.currentDrains, now: now)
         return report
     }
@@ -222,6 +253,7 @@ extension RunningNode {
             if applied.kept > 0 { line.field("kept_last_good", applied.kept) }
             if applied.problems.rejected > 0 { line.field("quarantined", applied.problems.rejected) }
             line.field("listeners", listeners.openEndpoints.count)
+            if let canary { line.field("canary", canary.settings.text) }
             let behind = fleet.workersBehind
             if behind > 0 { line.field("workers_behind", behind) }
             if !problems.isEmpty { line.list("diagnostics", problems) { $0.string($1) } }

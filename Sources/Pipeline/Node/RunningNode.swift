@@ -45,6 +45,11 @@ package final class RunningNode {
     /// Refuses unreachable destinations before accept.
     package let unreachable: UnreachablePaths
     package internal(set) var program: Program
+    var identity: ProgramIdentity
+    /// A new program that takes a share of new connections first; nil: none (R29).
+    package internal(set) var canary: Canary?
+    /// The config file's program, which was a canary and was rolled back; nil: the file's program runs.
+    package internal(set) var rolledBack: CanaryRollback?
     /// Of the state file; nil: none is named.
     package internal(set) var revision: UInt64?
     var order = StateOrder()
@@ -52,12 +57,19 @@ package final class RunningNode {
     /// Who takes desired state that is pushed to this node.
     package var stateDoor: any StateDoor {
         desired.map { PushedState(self, $0) }
-            ?? StateOfFiles(order.path, config: configPath, fault: stateFault)
+            ?? StateOfFiles(order.path, config: configPath, fault: stateFault, isWatched: routesWatch != nil)
     }
     /// Nil: the config has no `state`.
     package internal(set) var desired: DesiredState?
     /// Why nothing is kept, though the config has `state`; nil: it is.
     let stateFault: String?
+    /// `routes file PATH watch`; nil: no file is watched.
+    package internal(set) var routesWatch: RoutesWatch?
+    /// Nil: no file is watched.
+    var configBase: ConfigBase?
+    var routesLog: BudgetedLog
+    /// Readable when a watched file may have changed, or was read.
+    var routesNotices: [Descriptor] { isStopping ? [] : routesWatch?.notices ?? [] }
     /// Nil: the config has no `state`.
     package internal(set) var journal: Journal?
     /// What is wrong with objects that are left out (R24), as the last apply said; bounded.
@@ -76,6 +88,7 @@ package final class RunningNode {
     package let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
     private var proxies = ProxyWatch()
+    private var probes = ProbeBook()
     /// Names of backends.
     package let names: NameKeeper
     package private(set) var watch = RouteWatch()
@@ -100,7 +113,8 @@ package final class RunningNode {
     package var routeCount: Int { routing.snapshot.routeCount }
     /// Where it listens, as specs: for ``Explainer``.
     package var openListeners: [ListenerSpec] {
-        listeners.kept.filter(\.isOpen).map { $0.planned.spec.bound(at: $0.bound) }
+        // What only a canary has leads to a pipeline of another program.
+        listeners.kept.filter { $0.isOpen && $0.planned.canary != .alone }.map { $0.planned.spec.bound(at: $0.bound) }
     }
 
     /// Interception is not in force, or unknown.
@@ -146,7 +160,8 @@ package final class RunningNode {
                 settings, size, listeners: (0..<size.workers).map(keeper.listeners), snapshots: snapshots,
                 first: first, services: services, reasons: node.program.reasons, log: writer, watch: watch,
                 paths: paths)
-            let probing = HealthProber.start(ProbeTargets(node.program, node.routes), write: log.write)
+            // It follows the table from the first publication on.
+            let probing = HealthProber.start(.none, write: log.write)
             guard let prober = probing.prober else {
                 fleet.order(.stop)
                 throw WorkerStartError(component: "the health prober", call: "pthread_create", error: probing.error)
@@ -154,6 +169,7 @@ package final class RunningNode {
             let flows = FlowRecording(
                 queues, directory, log, alsoTo: { watch.take($0) }, eachTick: { watch.tick() })
             let running = RunningNode(node, path, writer, fleet, keeper, prober, flows, watch, directory, paths, names)
+            running.followRoutes(node.base, node.seen)
             running.say(change, isStart: true)
             running.snapshotChanged()
             return (running, [])
@@ -205,6 +221,7 @@ package final class RunningNode {
         configPath = path
         self.writer = writer
         log = ControlLog(writer.error)
+        routesLog = BudgetedLog(wallClock: { cl_wall_clock() }, write: log.write)
         interception = InterceptionWatch(log, config: path)
         self.fleet = fleet
         self.listeners = listeners
@@ -215,11 +232,13 @@ package final class RunningNode {
         revision = node.revision
         order.applied(node.reading)
         configGuard.applied(node.guarded)
+        identity = node.identity
         problems = node.problems
         desired = node.desired?.take()
         stateFault = node.stateFault
         configFiles = node.files
         bound = node.bound
+        drains.update(routing.currentDrains, now: Instant(nanoseconds: cl_now()))
     }
 
     // MARK: Change
@@ -235,7 +254,7 @@ package final class RunningNode {
     }
 
     private func publishGeneration(_ now: Instant) {
-        _ = fleet.snapshots.make(program, routing.snapshot)
+        _ = fleet.snapshots.make(program, routing.snapshot, beside: canary?.offer)
         fleet.publish(
             listeners: listeners.listeners, drains: drains.due.map(\.forWorkers), resets: resets.take())
         sweepInterval = RunningNode.firstSweep
@@ -265,14 +284,15 @@ package final class RunningNode {
     }
 
     /// Whoever follows what the node runs hooks in here: called once at the start and after each new generation, with
-    /// ``program`` and ``routing`` as they are now.
+    /// ``program`` and ``routing`` as they are now, and what has changed in the table since.
     func snapshotChanged() {
         mayReset = HealthProber.resetsConnections(program)
-        proxies.routesChanged()
-        watch.routesChanged()
+        let news = routing.takeNews()
+        proxies.follow(program, routing, news)
+        watch.follow(routing, news)
         sources.follow(program)
-        prober.update(ProbeTargets(program, routing.snapshot))
-        flowDirectory.update(routing.snapshot.instances)
+        prober.update(probes.follow(program, routing, news))
+        if news.hasOtherInstances { flowDirectory.update(routing.snapshot.instances) }
         flowWatch.update(program)
         unreachable.update(program)
         interception?.follow(program, settings, bound)
@@ -304,13 +324,16 @@ package final class RunningNode {
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
         tidyState()
+        lookAtCanary(now)
+        lookAtRoutes(now)
         if mayReset { resets.add(prober.takeResets()) }
         if resets.isDue, isSettled { publishGeneration(now) }
         names.collect()
         names.watch(now)
         if let due = names.due, due <= now, isSettled, names.apply(to: routing, now) { publish() }
-        proxies.look(routing.snapshot, program, now, log)
-        watch.look(routing.snapshot, now, log)
+        if let due = routing.nextCooldown, due <= now, isSettled { endCooldowns(now) }
+        proxies.look(routing, now, log)
+        watch.look(routing, now, log)
         shortages.look(fleet, program.node.memory, now, log)
         sources.look(now, log)
     }
@@ -354,9 +377,15 @@ package final class RunningNode {
         guard !isStopping else { return nil }
         var next = [
             listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
+            canary?.nextLook,
         ]
         .compactMap { $0 }
         if hasOld { next.append(nextSweep) }
+        if let due = routing.nextCooldown { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
+        if let due = routesWatch?.nextTick {
+            // Workers need about an iteration.
+            next.append(isSettled ? due : max(due, Instant(nanoseconds: cl_now()) + .milliseconds(5)))
+        }
         if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         // Workers need about an iteration.
         if news != .nothing || listeners.isClosing || resets.isDue {

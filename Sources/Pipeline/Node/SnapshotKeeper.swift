@@ -12,6 +12,7 @@ package final class SnapshotKeeper {
         let snapshot: UnsafeMutablePointer<Snapshot>
         /// Keeps alive what the snapshot points to unmanaged.
         let routes: RouteTableSnapshot
+        let canary: CanaryOffer?
         var updates: [UnsafeMutablePointer<WorkerUpdate>] = []
 
         func free() {
@@ -46,18 +47,28 @@ package final class SnapshotKeeper {
     deinit { for old in held { old.free() } }
 
     /// The next generation; valid until ``free(before:)`` is called with a later one.
-    func make(_ program: Program, _ routes: RouteTableSnapshot) -> UnsafePointer<Snapshot> {
+    /// - Parameter canary: a new program beside it.
+    func make(
+        _ program: Program, _ routes: RouteTableSnapshot, beside canary: CanaryOffer? = nil
+    ) -> UnsafePointer<Snapshot> {
         newest += 1
         let snapshot = UnsafeMutablePointer<Snapshot>.allocate(capacity: 1)
         snapshot.initialize(
-            to: Snapshot(program: program, routes: routes.handle, instances: routes.instances, generation: newest))
-        held.append(Held(snapshot: snapshot, routes: routes))
+            to: Snapshot(
+                program: program, routes: routes.handle, instances: routes.instances, generation: newest,
+                canary: canary?.share))
+        held.append(Held(snapshot: snapshot, routes: routes, canary: canary))
+        hold(program)
+        if let canary { hold(canary.program) }
+        return UnsafePointer(snapshot)
+    }
+
+    private func hold(_ program: Program) {
         if let known = programs.firstIndex(where: { $0.program === program }) {
             programs[known].last = newest
         } else {
             programs.append(HeldProgram(program: program, last: newest))
         }
-        return UnsafePointer(snapshot)
     }
 
     /// One worker's update of the newest snapshot, which lives as long as that. Nil: there is none yet.

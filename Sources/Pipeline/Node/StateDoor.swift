@@ -136,10 +136,14 @@ final class StateOfFiles: StateDoor {
     private let fault: String?
 
     /// - Parameter fault: of its state directory; nil: it has none.
-    init(_ stateFile: String?, config: String, fault: String? = nil) {
+    init(_ stateFile: String?, config: String, fault: String? = nil, isWatched: Bool = false) {
         source = stateFile ?? "its config file, \(config)"
-        remedy = "change that file, and run `pipelined reload`"
+        remedy = StateOfFiles.remedy(isWatched: isWatched)
         self.fault = fault
+    }
+
+    static func remedy(isWatched: Bool) -> String {
+        isWatched ? "change that file, which is watched" : "change that file, and run `pipelined reload`"
     }
 
     var pushRefusal: StateRefusal? {

@@ -20,11 +20,14 @@ struct StateOrder {
             self.path = path
             revision = document.revision
             isEmpty = document.isEmpty
-            content = bytes.withUnsafeBufferPointer { SipHash.hash($0, seed: StateOrder.seed) }
+            content = StateOrder.hash(bytes)
         }
     }
 
     private static let seed = HashSeed.random()
+    static func hash(_ bytes: [UInt8]) -> UInt64 {
+        bytes.withUnsafeBufferPointer { SipHash.hash($0, seed: seed) }
+    }
     /// The last that was applied and had a revision.
     private var last: Reading?
     /// The state file that is applied; nil: none is named.

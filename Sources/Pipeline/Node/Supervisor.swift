@@ -71,7 +71,9 @@ package struct Supervisor: ~Copyable {
             sayNotStarted(["can't take over the process's signals: \(kernelError(-signals))"])
             return 1
         }
-        guard let loaded = loadNode(), let logs = openLogs(loaded.program.node.log) else { return 1 }
+        let start = StartOfState()
+        defer { start.endedInOrder() }
+        guard let loaded = loadNode(start), let logs = openLogs(loaded.program.node.log) else { return 1 }
         // Before a worker serves. Events stay on standard error until the node is ready: until then a person may look.
         writer.moveConnections(logs)
         guard case .opened(let journal) = openJournal(loaded.program.node) else { return 1 }
@@ -98,8 +100,10 @@ package struct Supervisor: ~Copyable {
         }
         // Only now does this node own what only one may do (conntrack).
         node.flows.begin(node.program)
+        start.isReady()
         sayReady(node)
         node.record(started: node.program)
+        node.recordSetAside(start.hasSetAside)
         writer.moveEvents(logs)
         ControlLoop(node, manager, signals: Descriptor(signals), monitor: monitor, admin: admin).run()
         end(node)
@@ -140,11 +144,27 @@ package struct Supervisor: ~Copyable {
         }
     }
 
-    private func loadNode() -> LoadedNode? {
+    /// The state that this process starts from: what the boot guard counts until the node is ready.
+    private final class StartOfState {
+        var kept: LastGood?
+        /// This start has done it.
+        var hasSetAside = false
+
+        func isReady() {
+            kept?.startIsReady()
+            kept = nil
+        }
+        func endedInOrder() {
+            kept?.startEndedInOrder()
+            kept = nil
+        }
+    }
+
+    private func loadNode(_ start: StartOfState) -> LoadedNode? {
         do throws(FileError) {
             let log = log
             let loaded = try ConfigLoader.load(path, filters: filters) { directory throws(StateFault) in
-                try Supervisor.openKept(directory, log)
+                try Supervisor.openKept(directory, log, start)
             }
             say(loaded)
             if loaded.node == nil { sayNotStarted(["\(path) has errors"]) }
@@ -158,10 +178,12 @@ package struct Supervisor: ~Copyable {
     /// How long another node may take to let go of the store, as one that begins to drain does.
     private static let storePatience = TimeSpan.seconds(10)
 
-    private static func openKept(_ directory: String, _ log: ControlLog) throws(StateFault) -> LastGood {
+    private static func openKept(
+        _ directory: String, _ log: ControlLog, _ start: StartOfState
+    ) throws(StateFault) -> LastGood {
         let end = Instant(nanoseconds: cl_now()) + Supervisor.storePatience
         var hasSaid = false
-        let (kept, notices) = try LastGood.open(directory) { process in
+        let (kept, notices) = try LastGood.openForStart(directory, now: cl_wall_clock()) { process in
             if !hasSaid {
                 hasSaid = true
                 let who = process.map { "process \($0)" } ?? "another process"
@@ -173,6 +195,7 @@ package struct Supervisor: ~Copyable {
             return Instant(nanoseconds: cl_now()) < end
         }
         for notice in notices { log.say(notice.event, notice.text) }
+        (start.kept, start.hasSetAside) = (kept, notices.contains { $0.event == "state_rolled_back" })
         return kept
     }
 

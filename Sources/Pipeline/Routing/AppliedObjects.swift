@@ -52,6 +52,7 @@ extension ApplyRun {
         noteRoutes(part)
         noteInstances(part)
         noteEnvs(part)
+        noteOrgs()
         noteHostnames(part)
     }
 
@@ -113,6 +114,18 @@ extension ApplyRun {
         }
     }
 
+    private func noteOrgs() {
+        for id in scope?.orgs ?? [] { note(.org, id, AppliedObject()) }
+        for id in unreadOrgs {
+            // Without a last good version it is unclear, then as now.
+            guard let org = state.suspension.orgs[id], !org.isUnclear else { continue }
+            note(
+                .org, id,
+                AppliedObject(
+                    .text(Array("{\"org_id\":\(StateExport.quoted(id)),\"suspended\":\(org.isSuspended)}".utf8))))
+        }
+    }
+
     private func noteHostnames(_ part: Part) {
         for name in scope?.hostnames ?? [] where name.kind != .client { note(.hostname, name.whole, AppliedObject()) }
         var others: [NameKey: [HostnameEntries.Entry]] = [:]
@@ -163,7 +176,9 @@ extension InstanceTable.Record {
 extension RoutingState.EnvRecord {
     fileprivate func text(_ id: String) -> [UInt8] {
         let address = ipv4.map { "\"\($0)\"" } ?? "null"
+        let suspended = isSuspended ? ",\"suspended\":true" : ""
         let (id, app, org) = (StateExport.quoted(id), StateExport.quoted(app), StateExport.quoted(org))
-        return Array("{\"env_id\":\(id),\"app_id\":\(app),\"org_id\":\(org),\"ipv4_address\":\(address)}".utf8)
+        return Array(
+            "{\"env_id\":\(id),\"app_id\":\(app),\"org_id\":\(org),\"ipv4_address\":\(address)\(suspended)}".utf8)
     }
 }

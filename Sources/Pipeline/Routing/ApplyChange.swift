@@ -11,6 +11,7 @@ extension RoutingState {
     public func apply(
         _ touched: TouchedObjects, of objects: some DesiredObjects, at now: Instant? = nil
     ) -> ApplyReport {
+        time = clock?()
         var closure = ChangeClosure(self, ReadChange(touched, objects, self))
         closure.find()
         guard !closure.isTooWide else { return applyAll(of: objects, at: now) }
@@ -38,6 +39,7 @@ extension RoutingState {
             return report
         }
         var report = apply(together: [blocks, document].compactMap { $0 }, at: now)
+        waitingDocument = nil
         report.problems.add(problems)
         return report
     }
@@ -91,6 +93,7 @@ extension ApplyReport {
         backendsChanged += next.backendsChanged
         shardsBuilt += next.shardsBuilt
         drains = next.drains
+        cooling = next.cooling
         for (kind, objects) in next.applied { applied[kind, default: [:]].merge(objects) { $1 } }
         // Of what was decided about again the later word counts.
         var said = RouteProblems()
@@ -111,7 +114,8 @@ extension ChangeClosure {
         var envs = Set(scope.envs.map { Array(state.symbols.bytes($0)) })
         if scope.assignsAddresses { envs.formUnion(state.ipv4Wishes.map { Array(state.symbols.bytes($0)) }) }
         return [
-            .env: envs, .instance: Set(scope.instances.map { Array($0.utf8) }),
+            .org: Set(scope.orgs.map { Array($0.utf8) }), .env: envs,
+            .instance: Set(scope.instances.map { Array($0.utf8) }),
             .route: Set(scope.routes.map { Array($0.utf8) }),
             .hostname: Set(scope.hostnames.filter { $0.kind != .client }.map { Array($0.whole.utf8) }),
         ]

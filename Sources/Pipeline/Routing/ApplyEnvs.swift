@@ -23,6 +23,11 @@ extension ApplyRun {
             // R24: one that can't be read is not gone.
             for id in part.document.quarantined[.env] ?? [] { keep(id, part, before) }
         }
+        if let part = part(of: .state) {
+            for env in decided where (state.envs[env]?.sources ?? 0) & part.bit == 0 {
+                state.envs[env]?.isSuspended = false
+            }
+        }
         guard !changed.isEmpty else { return }
         state.groups.visit { _, group in if changed.contains(group.key.env) { refresh(group) } }
     }
@@ -81,14 +86,17 @@ extension ApplyRun {
         let (org, app) = (document.string(object.org), document.string(object.app))
         let name = document.string(object.name)
         guard var known = state.envs[env] else {
-            let box = store.makeOwner(org: org, app: app, env: name)
-            state.envs[env] = RoutingState.EnvRecord(org: org, app: app, name: name, sources: part.bit, box: box)
+            let box = store.makeOwner(org: org, app: app, env: name, state.tenant(env, org: org))
+            var record = RoutingState.EnvRecord(org: org, app: app, name: name, sources: part.bit, box: box)
+            record.isSuspended = object.suspended
+            state.envs[env] = record
             return
         }
+        if part.source == .state { known.isSuspended = object.suspended }
         // The other source's version stays while it has the env.
         if known.sources & ~part.bit == 0, known.org != org || known.app != app || known.name != name {
             store.release(known.box)
-            known.box = store.makeOwner(org: org, app: app, env: name)
+            known.box = store.makeOwner(org: org, app: app, env: name, state.tenant(env, org: org))
             (known.org, known.app, known.name) = (org, app, name)
             changed.insert(env)
         }
@@ -123,12 +131,16 @@ extension ApplyRun {
         state.disputedIPv4 = Set(wishes.disputed)
         var granted: [UInt32: IPAddress] = [:]
         wishes.forEachWinner { granted[$1] = $0 }
+        let cooled = coolDown(&granted)
         let refused = asking.filter { granted[$0.env] != $0.address }
         for (env, record) in state.envs where granted[env] == nil && isNamed.contains(env) {
             guard let old = record.ipv4, wishes.winner(old) == nil else { continue }
             if refused.contains(where: { $0.env == env }) || twinEnvs.contains(env) { granted[env] = old }
         }
-        for (env, address, origin) in refused { report(env, refused: address, wishes, origin) }
+        for (env, address, origin) in refused where !cooled.contains(env) {
+            report(env, refused: address, wishes, origin)
+        }
+        for address in granted.values where state.cooldowns.has(address) { state.cooldowns.take(address) }
         for env in Array(state.envs.keys) where state.envs[env]?.ipv4 != granted[env] {
             state.envs[env]?.ipv4 = granted[env]
             state.addressesChanged = true

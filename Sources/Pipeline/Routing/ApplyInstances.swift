@@ -18,10 +18,9 @@ extension ApplyRun {
             state.instances.twins[id] = Set(versions.filter { $0.status == .ready }.map(\.address))
         }
         for number in state.groups.numbers(of: changed) {
-            if let old = state.groups[number].box { store.release(old) }
-            state.groups[number].box = makeBackends(state.groups[number].key)
+            let old = state.groups.replace(number, makeBackends(state.groups[number].key))
+            if let old { store.release(old) }
             report.backendsChanged += 1
-            refresh(state.groups[number])
         }
     }
 
@@ -85,12 +84,12 @@ extension ApplyRun {
     }
 
     /// The instances that are decided about, as they were.
-    private func forEachBefore(_ body: (Record) -> Void) {
+    func forEachBefore(_ body: (_ id: String, Record) -> Void) {
         guard let scope else {
-            for record in state.instances.records.values { body(record) }
+            for (id, record) in state.instances.records { body(id, record) }
             return
         }
-        for id in scope.instances { if let record = state.instances.records[id] { body(record) } }
+        for id in scope.instances { if let record = state.instances.records[id] { body(id, record) } }
     }
 
     // MARK: Owners of addresses
@@ -110,7 +109,7 @@ extension ApplyRun {
         }
         let contested = Set(claims.contested)
         if !contested.isEmpty {
-            forEachBefore { record in
+            forEachBefore { _, record in
                 if record.isHolder, contested.contains(record.address) { claims.had(record.address, record.env) }
             }
         }
@@ -130,6 +129,7 @@ extension ApplyRun {
             }
             if settled != record { records[id] = settled }
         }
+        coolDown(&records)
         guard !lost.isEmpty else { return }
         reportLost(lost, records, claims, part)
     }
@@ -191,12 +191,15 @@ extension ApplyRun {
         where record.status == .draining && before[id]?.status != .draining && !ready.contains(record.address) {
             draining[record.address] = max(draining[record.address] ?? 0, record.graceSeconds)
         }
-        for endpoint in draining.isEmpty ? [] : store.endpoints(of: Set(draining.keys)) {
-            state.drains.add(endpoint, seconds: draining[endpoint.address] ?? 0, apply: state.applies, store)
+        // What was draining when the node ended has what is left of its time.
+        let endpoints = draining.isEmpty || state.isRestoring ? [] : store.endpoints(of: Set(draining.keys))
+        for endpoint in endpoints {
+            state.drains.add(
+                endpoint, .seconds(draining[endpoint.address] ?? 0), apply: state.applies, at: state.time, store)
         }
         guard state.now != nil else { return }
         var known: Set<IPAddress> = []
-        forEachBefore { if $0.isServing { known.insert($0.address) } }
+        forEachBefore { if $1.isServing { known.insert($1.address) } }
         newlyReady = ready.subtracting(known)
     }
 

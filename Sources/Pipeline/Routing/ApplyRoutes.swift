@@ -4,13 +4,33 @@ import Pipeline
 extension ApplyRun {
     func collectRoutes() {
         versions.reserveCapacity(parts.reduce(0) { $0 + $1.document.routes.count })
+        // Of those that are there at the start most stay.
+        let areMany = scope == nil && state.ids.count == 0 && versions.capacity >= BulkShards.least
+        if areMany { state.ids.reserve(versions.capacity) }
         for number in parts.indices {
-            for index in parts[number].document.routes.indices { collect(number, index) }
+            let document = parts[number].document
+            for index in document.routes.indices { collect(number, index, document, areMany: areMany) }
         }
         settleTwins()
-        claims.reserve(versions.count)
         noteKnownEnvs()
-        for index in versions.indices where !versions[index].isSpare { claim(index) }
+    }
+
+    /// After entries of `hostnames` are collected, too.
+    func claimRoutes() {
+        if let lone = LoneRoutes(self) {
+            var groups = PlainGroups()
+            changes.reserveCapacity(versions.count)
+            for index in versions.indices where !versions[index].isSpare {
+                if lone.isAlone(index) {
+                    serve(alone: index, hash: lone.hashes[index], &groups)
+                } else {
+                    claim(index)
+                }
+            }
+        } else {
+            claims.reserve(versions.count)
+            for index in versions.indices where !versions[index].isSpare { claim(index) }
+        }
         forEachApplied(claimApplied)
     }
 
@@ -31,22 +51,21 @@ extension ApplyRun {
 
     private func isApplying(_ source: StateDocument.Source) -> Bool { part(of: source) != nil }
 
-    private func collect(_ number: Int, _ index: Int) {
-        let part = parts[number]
-        let object = part.document.routes[index]
-        let id = part.document.text.bytes(object.id)
+    private func collect(_ number: Int, _ index: Int, _ document: StateDocument, areMany: Bool) {
+        let object = document.routes[index]
+        let id = document.text.bytes(object.id)
         let hash = SipHash.hash(id, domain: 3, seed: state.seed)
         let known = state.ids.find(hash) { sameBytes(self.id(of: $0), id) }
         if let known, store.entry(known).pointee.current != nil {
             let source = store.entry(known).pointee.source
-            if source != part.source, !isApplying(source) {
+            if source != document.source, !isApplying(source) {
                 problemTwice(
-                    .route, part.document.string(object.id), "route_id", object.place.origin(part.source),
+                    .route, document.string(object.id), "route_id", object.place.origin(document.source),
                     isSame: false, kept: true)
                 return
             }
         }
-        let entry = known ?? store.makeEntry(id: id)
+        let entry = known ?? (areMany ? store.makeEntry(ofMany: id) : store.makeEntry(id: id))
         if known == nil { state.ids.insert(hash, entry) }
         versions.append(
             Version(
@@ -130,6 +149,9 @@ extension ApplyRun {
         return Int(env) < knownEnvs.count ? knownEnvs[Int(env)] : 0
     }
 
+    /// The same for ``LoneRoutes``.
+    func hasOwner(_ env: UInt32, _ part: Part) -> Bool { isKnown(env, part) }
+
     private func isKnown(_ env: UInt32, _ part: Part) -> Bool {
         known(env) & part.bit != 0
     }
@@ -173,7 +195,7 @@ extension ApplyRun {
         return true
     }
 
-    private func group(_ version: Version, _ object: RouteObject, _ part: Part) -> UInt32 {
+    func group(_ version: Version, _ object: RouteObject, _ part: Part) -> UInt32 {
         let list = backends(version)
         let key = GroupKey(
             pool: pool(object.env, object.processType, part), port: object.backendPort,
@@ -191,10 +213,10 @@ extension ApplyRun {
     private func cursor(_ entry: UInt32, _ env: UInt32) -> UInt64 {
         guard let current = store.entry(entry).pointee.current, state.groups[current.pointee.group].key.env == env
         else { return 0 }
-        return current.pointee.route.group.pointee.cell.pointee.cursor.load(ordering: .relaxed)
+        return state.groups.box(current.pointee.group)?.pointee.group.cell.pointee.cursor.load(ordering: .relaxed) ?? 0
     }
 
-    private func isSame(_ version: Version, _ object: RouteObject, _ part: Part) -> Bool {
+    func isSame(_ version: Version, _ object: RouteObject, _ part: Part) -> Bool {
         let entry = store.entry(version.entry)
         guard let current = entry.pointee.current, entry.pointee.source == part.source else { return false }
         return current.pointee.route.port == object.port && current.pointee.options == version.options
@@ -217,7 +239,7 @@ extension ApplyRun {
     /// Routes of the last table compete too, where their document has no usable version.
     private func claimApplied(_ entry: UInt32, _ route: UnsafePointer<TableRoute>) {
         let first = Int(store.entry(entry).pointee.candidate) - 1
-        if first >= 0, versions[first].isSame { return }
+        if first >= 0, versions[first].isSame || versions[first].isAlone { return }
         let env = state.groups[route.pointee.group].key.env
         let name = name(route.pointee.name, route.pointee.options)
         applied.append(Applied(name: name, env: env, port: route.pointee.route.port, isRaw: isRaw(route)))

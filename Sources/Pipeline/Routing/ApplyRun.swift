@@ -37,6 +37,8 @@ final class ApplyRun {
         var isTwin = false
         /// Another object with its id has the same content.
         var isSpare = false
+        /// See ``LoneRoutes``.
+        var isAlone = false
         /// Its node in ``ApplyRun/claims``; ``Claims/none``: it has none.
         var node = Claims.none
     }
@@ -68,6 +70,8 @@ final class ApplyRun {
     var unclearEnvs: Set<UInt32> = []
     /// Envs with several, different objects in the state document.
     var twinEnvs: Set<UInt32> = []
+    /// Orgs whose object can't be used.
+    var unreadOrgs: Set<String> = []
     /// By env: the sources that have it, and whether it has a dedicated address.
     var knownEnvs: [UInt8] = []
     let book: NameBook
@@ -80,7 +84,7 @@ final class ApplyRun {
     var applied: [Applied] = []
     /// Groups that may have lost or never had a route.
     var touchedGroups: Set<UInt32> = []
-    /// Routes that stay as they are but for their backends or owner.
+    /// Routes that stay as they are but for their owner.
     var refreshed: [UInt32] = []
     /// Addresses that became ready with this apply, for slow start.
     var newlyReady: Set<IPAddress> = []
@@ -104,6 +108,8 @@ final class ApplyRun {
 
     func run() -> ApplyReport {
         applyEnvs()
+        applyOrgs()
+        settleSuspension()
         if let part = part(of: .state) {
             if scope?.assignsAddresses ?? true { assignAddresses(part) }
             applyInstances(part)
@@ -111,6 +117,7 @@ final class ApplyRun {
         }
         collectRoutes()
         collectHostnames()
+        claimRoutes()
         resolve()
         decide()
         reportRefusals()
@@ -122,6 +129,7 @@ final class ApplyRun {
         forgetUnused()
         state.applies += 1
         report.drains = state.drains.list
+        report.cooling = state.cooldowns.waiting.count
         return report
     }
 
@@ -159,10 +167,14 @@ final class ApplyRun {
         }
     }
 
-    private func forgetUnused() {
+    /// Groups without a route go.
+    func forgetGroups() {
         for number in touchedGroups where state.groups[number].head == RouteEntry.none {
             if let box = state.groups.remove(number) { store.release(box) }
         }
+    }
+
+    private func forgetUnused() {
         if let scope, scope.envs.isEmpty, touchedGroups.isEmpty { return }
         guard state.envs.values.contains(where: { $0.sources == 0 }) else { return }
         var used: Set<UInt32> = []

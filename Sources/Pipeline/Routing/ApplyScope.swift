@@ -8,6 +8,7 @@ struct ApplyScope {
     var instances: Set<String> = []
     /// Envs that are put or deleted, by their symbols.
     var envs: Set<UInt32> = []
+    var orgs: Set<String> = []
     /// Names whose entries of `hostnames` are looked at.
     var hostnames: Set<NameKey> = []
     /// Routes by name that stay at a port which raw routes ask for, and are in their way (R8).

@@ -30,7 +30,7 @@ extension ApplyRun {
     }
 
     func isServed(_ version: Version) -> Bool {
-        version.node != Claims.none && claims.nodes[Int(version.node)].state == .isIn
+        version.isAlone || version.node != Claims.none && claims.nodes[Int(version.node)].state == .isIn
     }
 }
 

@@ -160,6 +160,8 @@ enum TurnKey: Hashable {
 
 /// The distinct backend sets of routes: routes that point to the same instances share one.
 struct GroupTable {
+    typealias Box = UnsafeMutablePointer<BackendBox>
+
     struct Group {
         let key: GroupKey
         /// Its current backends; nil: the group is free.
@@ -168,17 +170,38 @@ struct GroupTable {
         var head = RouteEntry.none
     }
 
+    /// What is noted beside a group, apart from what is copied with it.
+    private struct Notes {
+        var identity: UInt64 = 0
+        var uses = GroupUses()
+        /// Some table has, or is to have it: its routes came.
+        var isLinked = false
+        /// Another group is behind the number than the newest table has.
+        var isStale = false
+        /// Followers are to look at it.
+        var isNews = false
+    }
+
     private var groups: [Group] = []
+    private var notes: [Notes] = []
+    private var stale: [UInt32] = []
+    private var news: [UInt32] = []
+    private var nextIdentity: UInt64 = 0
     private var index: [GroupKey: UInt32] = [:]
     /// Of instances.
     private var byPool: [PoolKey: Set<UInt32>] = [:]
     private var free: [UInt32] = []
     private var last: UInt32?
 
-    subscript(_ number: UInt32) -> Group {
-        get { groups[Int(number)] }
-        set { groups[Int(number)] = newValue }
+    subscript(_ number: UInt32) -> Group { groups[Int(number)] }
+    /// Numbers in use and free ones.
+    var count: Int { groups.count }
+    /// Nil: the number is free.
+    func box(_ number: UInt32) -> Box? {
+        Int(number) < groups.count ? groups[Int(number)].box : nil
     }
+    func identity(_ number: UInt32) -> UInt64 { notes[Int(number)].identity }
+    func uses(_ number: UInt32) -> [RoutesOfUse] { notes[Int(number)].uses.list }
 
     func visit(_ body: (UInt32, Group) -> Void) {
         for (number, group) in groups.enumerated() where group.box != nil { body(UInt32(number), group) }
@@ -198,7 +221,10 @@ struct GroupTable {
             } else {
                 number = UInt32(groups.count)
                 groups.append(group)
+                notes.append(Notes())
             }
+            notes[Int(number)].identity = nextIdentity
+            nextIdentity += 1
             index[key] = number
             if key.addresses.isEmpty { byPool[key.pool, default: []].insert(number) }
         }
@@ -215,7 +241,49 @@ struct GroupTable {
         if byPool[key.pool]?.isEmpty ?? false { byPool[key.pool] = nil }
         groups[Int(number)].box = nil
         free.append(number)
+        // One whose routes were all refused was never anywhere.
+        if notes[Int(number)].isLinked { noteStale(number) }
+        notes[Int(number)].isLinked = false
         return box
+    }
+
+    /// Gives a group other backends; what it held must be released.
+    mutating func replace(_ number: UInt32, _ box: Box) -> Box? {
+        defer { groups[Int(number)].box = box }
+        if notes[Int(number)].isLinked { noteStale(number) }
+        return groups[Int(number)].box
+    }
+
+    // MARK: What has changed
+
+    var hasStale: Bool { !stale.isEmpty }
+
+    /// Numbers behind which is another group than the newest table has: for the next one.
+    mutating func takeStale() -> [UInt32] {
+        defer { stale = [] }
+        for number in stale { notes[Int(number)].isStale = false }
+        return stale
+    }
+
+    /// Numbers of groups with other backends or routes than when this was asked last.
+    mutating func takeNews() -> [UInt32] {
+        defer { news = [] }
+        for number in news { notes[Int(number)].isNews = false }
+        return news
+    }
+
+    private mutating func noteStale(_ number: UInt32) {
+        note(number)
+        guard !notes[Int(number)].isStale else { return }
+        notes[Int(number)].isStale = true
+        stale.append(number)
+    }
+
+    /// It is news to followers.
+    mutating func note(_ number: UInt32) {
+        guard !notes[Int(number)].isNews else { return }
+        notes[Int(number)].isNews = true
+        news.append(number)
     }
 
     /// The groups of these pools' instances, in order.
@@ -223,7 +291,13 @@ struct GroupTable {
 
     // MARK: Routes of a group
 
-    mutating func link(_ entry: UInt32, to number: UInt32, _ store: RouteStore) {
+    mutating func link(_ entry: UInt32, to number: UInt32, _ use: RouteUse, _ store: RouteStore) {
+        notes[Int(number)].uses.add(use, store.cell(entry))
+        note(number)
+        if !notes[Int(number)].isLinked {
+            notes[Int(number)].isLinked = true
+            noteStale(number)
+        }
         let head = groups[Int(number)].head
         store.entry(entry).pointee.previousInGroup = RouteEntry.none
         store.entry(entry).pointee.nextInGroup = head
@@ -231,7 +305,11 @@ struct GroupTable {
         groups[Int(number)].head = entry
     }
 
-    mutating func unlink(_ entry: UInt32, from number: UInt32, _ store: RouteStore) {
+    /// - Parameter route: as the newest table has it.
+    mutating func unlink(_ route: UnsafePointer<TableRoute>, _ store: RouteStore) {
+        let (entry, number) = (route.pointee.entry, route.pointee.group)
+        notes[Int(number)].uses.remove(route.pointee.use, route.pointee.route.cell)
+        note(number)
         let (previous, next) = (store.entry(entry).pointee.previousInGroup, store.entry(entry).pointee.nextInGroup)
         if previous == RouteEntry.none {
             groups[Int(number)].head = next

@@ -3,6 +3,9 @@ import Pipeline
 /// Envs that come, go or are renamed, and instances: what else they reach.
 extension ChangeClosure {
     mutating func findEnvs() {
+        scope.orgs = change.orgs
+        // R30: identities say whether they are suspended.
+        if !change.orgs.isEmpty || !change.envs.isEmpty, !state.instances.here.isEmpty { scope.assignsSources = true }
         for (env, objects) in change.envs {
             let known = state.envs[env]
             scope.envs.insert(env)
@@ -37,6 +40,10 @@ extension ChangeClosure {
     /// All at the addresses that some of the change's instances have or had.
     mutating func findInstances() {
         var addresses: Set<IPAddress> = []
+        // R31: who waits for them may have them now.
+        for address in state.monotonic.map({ state.cooldowns.over(at: $0) }) ?? [] {
+            if address.isIPv4 { scope.assignsAddresses = true } else { addresses.insert(address) }
+        }
         for (id, objects) in change.instances {
             scope.instances.insert(id)
             for object in objects where object.status == .ready { addresses.insert(object.address) }

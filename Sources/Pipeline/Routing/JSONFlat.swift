@@ -6,7 +6,7 @@ struct JSONFlat {
     private var line: Int
     private var lineStart: Int
 
-    private init(_ reader: JSONReader) {
+    init(_ reader: borrowing JSONReader) {
         bytes = reader.bytes
         (position, line, lineStart) = (reader.position, reader.line, reader.lineStart)
     }
@@ -20,7 +20,7 @@ struct JSONFlat {
         // One level below the list that it stands in.
         guard reader.depth < JSONReader.depthLimit, let value = flat.object(key) else { return nil }
         let start = reader.position
-        (reader.position, reader.line, reader.lineStart) = (flat.position, flat.line, flat.lineStart)
+        flat.give(to: &reader)
         return (start..<flat.position, value)
     }
 
@@ -45,18 +45,44 @@ struct JSONFlat {
         return take(0x7D) ? value : nil
     }
 
-    @inline(__always) private mutating func take(_ byte: UInt8) -> Bool {
+    /// Has the reader go on where this is.
+    func give(to reader: inout JSONReader) {
+        (reader.position, reader.line, reader.lineStart) = (position, line, lineStart)
+    }
+
+    func text(_ range: Range<Int>) -> Bytes { Bytes(rebasing: bytes[range]) }
+
+    /// Skips this string.
+    @inline(__always) mutating func isString(_ wanted: StaticString) -> Bool {
+        guard let found = string() else { return false }
+        return sameBytes(text(found), Bytes(start: wanted.utf8Start, count: wanted.utf8CodeUnitCount))
+    }
+
+    /// A whole number of at most `limit`, which is less than 2^60.
+    @inline(__always) mutating func whole(to limit: UInt64) -> UInt64? {
+        let start = position
+        var value: UInt64 = 0
+        while position < bytes.count, bytes[position] &- 0x30 <= 9 {
+            value = value &* 10 &+ UInt64(bytes[position] &- 0x30)
+            guard value <= limit else { return nil }
+            position &+= 1
+        }
+        guard position == start &+ 1 || position > start && bytes[start] != 0x30 else { return nil }
+        return value
+    }
+
+    @inline(__always) mutating func take(_ byte: UInt8) -> Bool {
         guard position < bytes.count, bytes[position] == byte else { return false }
         position &+= 1
         return true
     }
 
-    @inline(__always) private mutating func space() {
+    @inline(__always) mutating func space() {
         JSONText.skipSpace(bytes, &position, line: &line, lineStart: &lineStart)
     }
 
     /// What is between quotes, all of it as it stands there.
-    @inline(__always) private mutating func string() -> Range<Int>? {
+    @inline(__always) mutating func string() -> Range<Int>? {
         guard take(0x22) else { return nil }
         let start = position
         position = JSONText.endOfPlain(bytes, from: start)
@@ -82,7 +108,7 @@ struct JSONFlat {
         return position == start &+ 1 || bytes[start] != 0x30
     }
 
-    @inline(__always) private mutating func word(_ word: StaticString) -> Bool {
+    @inline(__always) mutating func word(_ word: StaticString) -> Bool {
         let count = word.utf8CodeUnitCount
         guard bytes.count &- position >= count,
             sameBytes(Bytes(rebasing: bytes[position..<position &+ count]), Bytes(start: word.utf8Start, count: count))

@@ -47,7 +47,7 @@ struct JSONReader {
     /// The longest string that ``string()`` gives, in bytes.
     static let stringLimit = 65535
 
-    let bytes: Bytes
+    private(set) var bytes: Bytes
     var position = 0
     var line = 1
     /// Where the line begins that ``position`` is in.
@@ -68,6 +68,14 @@ struct JSONReader {
         self.bytes = bytes
         self.seed = seed
         scratch = ScratchBytes(capacity: JSONReader.stringLimit)
+    }
+
+    /// Goes on with other bytes, from their first.
+    mutating func begin(_ bytes: Bytes) {
+        self.bytes = bytes
+        (position, line, lineStart, depth) = (0, 1, 0, 0)
+        unknown.removeAll(keepingCapacity: true)
+        (flaw, isLong) = (nil, false)
     }
 
     /// The column of the next byte, from 1.

@@ -66,6 +66,16 @@ final class NameBook {
         index.reserve(more)
     }
 
+    /// The number of a name that is there.
+    func find(_ name: Bytes, _ kind: KeyKind) -> UInt32? { find(name, kind, hash(name, kind)) }
+
+    var hasPatterns: Bool { !patterns.isEmpty }
+
+    /// One of its wildcards takes the name, or might.
+    func isUnderPattern(_ name: Bytes) -> Bool {
+        patterns.first(over: name) { find($0, KeyKind($1)) } != nil
+    }
+
     private func find(_ name: Bytes, _ kind: KeyKind, _ hash: UInt64) -> UInt32? {
         index.find(hash, where: { names[Int($0)].kind == kind && sameBytes(names[Int($0)].bytes, name) })
     }

@@ -8,6 +8,9 @@ struct LocalInstance: Equatable {
     var org: String
     var overlay: IPAddress
     var ipv4: IPAddress?
+    var tenant = TenantNumbers.unknown
+    /// R30.
+    var isSuspended = false
 
     var addresses: [IPAddress] { [overlay] + (ipv4.map { [$0] } ?? []) }
 }
@@ -74,7 +77,8 @@ extension ApplyRun {
             found.append(
                 LocalInstance(
                     id: id, env: env?.name ?? "", app: env?.app ?? "", org: env?.org ?? "", overlay: record.address,
-                    ipv4: record.ipv4))
+                    ipv4: record.ipv4, tenant: env.map { state.tenant(record.env, org: $0.org) } ?? .unknown,
+                    isSuspended: env != nil && state.suspension.envs.contains(record.env)))
         }
         found.sort { $0.id.utf8.lexicographicallyPrecedes($1.id.utf8) }
         removeShared(&found)
@@ -83,6 +87,7 @@ extension ApplyRun {
         state.localInstances = found
         state.directory = InstanceDirectoryBox(found, state.store) { state.instanceNumbers.number($0) }
         state.directoryChanged = true
+        state.hasOtherInstances = true
     }
 
     /// An address of two instances proves nothing, and belongs to none.

@@ -22,6 +22,11 @@ struct PortUses {
         var count: UInt32 = 0
         /// All entries + 1, combined: the entry itself where there is one.
         var mix: UInt32 = 0
+
+        mutating func add(_ entry: UInt32) {
+            count += 1
+            mix ^= entry &+ 1
+        }
     }
     private var uses: [UInt16: Use] = [:]
     private var wildcards = 0
@@ -44,8 +49,7 @@ struct PortUses {
         _ entry: UInt32, port: UInt16, _ options: RouteOptions, _ name: Bytes, isConditional: Bool
     ) {
         if isConditional { conditional += 1 }
-        uses[port, default: Use()].count += 1
-        uses[port]?.mix ^= entry &+ 1
+        uses[port, default: Use()].add(entry)
         switch KeyKind(options) {
         case .wildcard: wildcards += 1
         case .suffix: suffixes[LabelCounts.of(name), default: 0] += 1

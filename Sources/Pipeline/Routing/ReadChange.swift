@@ -29,6 +29,7 @@ struct ReadChange {
 
     /// By id, each object that has it.
     private(set) var routes: [String: [UnservedRoutes.Claim]] = [:]
+    private(set) var orgs: Set<String> = []
     private(set) var envs: [UInt32: [Env]] = [:]
     private(set) var instances: [String: [Instance]] = [:]
     private(set) var hostnames: Set<NameKey> = []
@@ -37,6 +38,7 @@ struct ReadChange {
     init(_ touched: TouchedObjects, _ objects: some DesiredObjects, _ state: RoutingState) {
         for id in touched.strings(.route) { routes[id] = [] }
         for id in touched.strings(.instance) { instances[id] = [] }
+        orgs = Set(touched.strings(.org))
         for id in touched.strings(.env) { if let env = state.symbols.intern(id) { envs[env] = [] } }
         hostnames = Set(touched.strings(.hostname).map { NameKey($0) })
         guard let document = StateDocument.some(touched.ids, of: objects, seed: state.seed).document else { return }
@@ -91,12 +93,22 @@ extension StateDocument {
         }
     }
 
+    /// Each text is read where it is: what a document of them would be, without a copy of them all.
     private static func document(
         _ seed: HashSeed, _ fill: ((StateKind, UnsafeRawBufferPointer) -> Void) -> Void
     ) -> (document: StateDocument?, problems: RouteProblems) {
-        var text = StateExport(revision: nil, actor: "")
-        fill { _ = text.add($0, $1) }
-        text.end()
-        return text.take().withUnsafeBufferPointer { parse($0, seed: seed, hasPlaces: false) }
+        var reader = JSONReader(Bytes(start: nil, count: 0), seed: seed)
+        var builder = StateBuilder(source: .state, seed: seed)
+        builder.hasPlaces = false
+        fill { kind, text in
+            guard !builder.problems.hasFatal else { return }
+            do throws(JSONError) {
+                reader.begin(text.assumingMemoryBound(to: UInt8.self))
+                try builder.readElements(&reader, kind)
+            } catch {
+                builder.refuse(error)
+            }
+        }
+        return (builder.problems.hasFatal ? nil : builder.finished(), builder.problems)
     }
 }

@@ -9,7 +9,7 @@ public struct ResolveReport: Sendable {
 }
 
 /// Addresses of the names that routes lead to. They come apart from documents: a change makes the sets anew that have the
-/// name, and the shards of their routes, and nothing else (docs/adr/0091).
+/// name, and nothing else (docs/adr/0091).
 extension RoutingState {
     /// The names of all routes that are served.
     public var backendNames: Set<BackendName> {
@@ -53,9 +53,7 @@ extension RoutingState {
         for number in stale {
             let box = run.makeBackends(groups[number].key)
             run.startSlowly(box, before)
-            if let old = groups[number].box { store.release(old) }
-            groups[number].box = box
-            run.refresh(groups[number])
+            if let old = groups.replace(number, box) { store.release(old) }
         }
         TableBuild(run).build()
         report.backendsChanged = stale.count

@@ -42,13 +42,22 @@ extension RoutingState {
         }
         let inForce = ChangedObjects(objects, view)
         restoredIPv4 = addresses(of: holders, inForce)
-        _ = applyAll(of: inForce)
+        isRestoring = true
+        let first = applyAll(of: inForce)
+        isRestoring = false
         restoredIPv4 = [:]
         putIdle(idle, objects)
         meanwhile()
         if !mismatched.isEmpty { refuse(mismatched, inForce) }
         putNames(names, objects)
-        return apply(touched, of: objects)
+        var report = apply(touched, of: objects)
+        guard !report.isWhole else { return report }
+        // What is said of objects that nobody has to decide about again, such as one whose every connection is refused.
+        var said = ApplyReport()
+        said.problems = first.problems
+        said.add(report)
+        report.problems = said.problems
+        return report
     }
 
     private func addresses(of envs: Set<[UInt8]>, _ objects: some DesiredObjects) -> [UInt32: IPAddress] {

@@ -27,8 +27,19 @@ struct RouteEntry: ~Copyable {
     /// Only connections refer to it now.
     var isPinned = false
 
-    init(id: Bytes) { cell = RouteCell(id: FrozenText(copying: id)) }
-    deinit { cell.id.deallocate() }
+    /// Its id's text is its own; else the store's.
+    private let hasText: Bool
+
+    init(id: Bytes) {
+        cell = RouteCell(id: FrozenText(copying: id))
+        hasText = true
+    }
+    /// - Parameter id: lives as long as the store.
+    init(viewing id: FrozenText) {
+        cell = RouteCell(id: id)
+        hasText = false
+    }
+    deinit { if hasText { cell.id.deallocate() } }
 
     static let none = UInt32.max
 }
@@ -98,8 +109,8 @@ struct OwnerBox: ~Copyable {
     /// First: routes point to it.
     let owner: RouteOwner
     var references = 1
-    init(org: String, app: String, env: String) {
-        owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env))
+    init(org: String, app: String, env: String, _ tenant: TenantNumbers) {
+        owner = RouteOwner(org: FrozenText(org), app: FrozenText(app), env: FrozenText(env), tenant: tenant)
     }
     deinit { owner.deallocateTexts() }
 }

@@ -40,7 +40,7 @@ enum KeyKind: UInt8 {
     }
 }
 
-/// One route in a shard: what the data path reads first, then what only the control side needs. 56 bytes.
+/// One route in a shard: what the data path reads first, then what only the control side needs. 48 bytes.
 /// The name stands in the shard's text, the id with the route's cell.
 struct TableRoute {
     let route: Route
@@ -51,11 +51,13 @@ struct TableRoute {
     let options: RouteOptions
     /// Its ``RouteEntry``.
     let entry: UInt32
-    let group: UInt32
 
+    /// In the ``GroupTable``.
+    var group: UInt32 { route.slot }
     var name: Bytes { Bytes(start: nameStart, count: Int(nameLength)) }
     /// The protocol that a hello must offer; empty: any, or none.
     @inline(__always) var alpn: Bytes { Bytes(start: nameStart + Int(nameLength), count: Int(alpnLength)) }
+    var use: RouteUse { RouteUse(port: route.port, options) }
     /// It asks for more than a name: never the only possible route (R6).
     var isConditional: Bool { alpnLength > 0 || options.contains(.byClient) }
 }
@@ -95,7 +97,7 @@ struct RouteShard {
     /// Makes a shard of `items`. `finish` gives each route's pointers, and is told where it now lives.
     static func make(
         _ items: [ShardItem], owner: (ShardItem) -> UnsafePointer<RouteOwner>,
-        backends: (ShardItem) -> UnsafePointer<BackendGroup>, cell: (ShardItem) -> UnsafePointer<RouteCell>,
+        cell: (ShardItem) -> UnsafePointer<RouteCell>,
         placed: (ShardItem, UnsafePointer<TableRoute>) -> Void
     ) -> Pointer {
         precondition(items.count <= countLimit)
@@ -118,14 +120,14 @@ struct RouteShard {
             if let base = item.alpn.baseAddress { text.update(from: base, count: item.alpn.count) }
             text += item.alpn.count
             let route = Route(
-                owner: owner(item), group: backends(item), cell: cell(item),
+                owner: owner(item), slot: item.group, cell: cell(item),
                 port: item.port, flags: item.options.flags, balance: item.options.balance,
                 maxConnections: item.maxConnections)
             (routes + index).initialize(
                 to: TableRoute(
                     route: route, nameStart: name, nameLength: UInt8(truncatingIfNeeded: item.name.count),
                     alpnLength: UInt8(truncatingIfNeeded: item.alpn.count), options: item.options,
-                    entry: item.entry, group: item.group))
+                    entry: item.entry))
             var position = Int(truncatingIfNeeded: item.hash) & (slotCount - 1)
             while slots[position] != 0 { position = (position + 1) & (slotCount - 1) }
             slots[position] = tag(item.hash) | UInt32(index + 1)

@@ -11,11 +11,15 @@ public final class RouteStore {
     private static let chunkSize = 4096
     private var chunks: [UnsafeMutablePointer<RouteEntry>] = []
     private var used: UInt32 = 0
+    private let texts = FrozenTexts()
     private var free = RouteEntry.none
     private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
     private var routeCells: [RouteCellKey: UnsafeMutablePointer<RouteCellBox>] = [:]
     private var groupCells: [TurnKey: UnsafeMutablePointer<GroupCellBox>] = [:]
     private(set) var policies = RoutePolicies()
+    /// The group of numbers that are not in use: it has no backend.
+    let nobody: UnsafeMutablePointer<BackendBox>
+    private let nobodysTurns: UnsafeMutablePointer<GroupCell>
     /// The box that was shared last: a map's million entries have one.
     private var lastShared: UnsafeMutablePointer<RouteCellBox>?
     /// Blocks allocated and not freed yet: what tests hold to find leaks. Entries count one each.
@@ -41,9 +45,18 @@ public final class RouteStore {
         }
     }
 
-    init() {}
+    init() {
+        nobodysTurns = .allocate(capacity: 1)
+        nobodysTurns.initialize(to: GroupCell())
+        nobody = .allocate(capacity: 1)
+        let group = BackendGroup(backends: FrozenArray([]), cell: nobodysTurns)
+        nobody.initialize(to: BackendBox(group: group, references: 1))
+    }
 
     deinit {
+        nobody.pointee.group.deallocate()
+        nobody.deinitialize(count: 1).deallocate()
+        nobodysTurns.deinitialize(count: 1).deallocate()
         for item in pinned where !isNamedAgain(item) { free(item) }
         for index in 0..<used { entry(index).deinitialize(count: 1) }
         for box in routeCells.values { box.deinitialize(count: 1).deallocate() }
@@ -77,7 +90,15 @@ public final class RouteStore {
         entry(index).pointee.shared = box
     }
 
-    func makeEntry(id: Bytes) -> UInt32 {
+    func makeEntry(id: Bytes) -> UInt32 { makeEntry { RouteEntry(id: id) } }
+
+    /// The same for one of very many: its text goes only with the store.
+    func makeEntry(ofMany id: Bytes) -> UInt32 {
+        let id = texts.append(id)
+        return makeEntry { RouteEntry(viewing: id) }
+    }
+
+    private func makeEntry(_ make: () -> RouteEntry) -> UInt32 {
         allocated()
         let index: UInt32
         if free != RouteEntry.none {
@@ -91,7 +112,7 @@ public final class RouteStore {
                 chunks.append(.allocate(capacity: RouteStore.chunkSize))
             }
         }
-        entry(index).initialize(to: RouteEntry(id: id))
+        entry(index).initialize(to: make())
         return index
     }
 
@@ -213,7 +234,6 @@ public final class RouteStore {
         shard.pointee.references -= 1
         guard shard.pointee.references == 0 else { return }
         for route in shard.pointee.all {
-            release(backends: route.route.group)
             release(owner: route.route.owner)
             entry(route.entry).pointee.references -= 1
             freeIfUnused(route.entry)
@@ -222,10 +242,9 @@ public final class RouteStore {
         freed()
     }
 
-    /// Builds a shard; every route in it holds its entry, backends and owner.
+    /// Builds a shard; every route in it holds its entry and owner. Its backends are the ``GroupSlots``' matter.
     func makeShard(
-        _ items: [ShardItem], owner: (ShardItem) -> UnsafeMutablePointer<OwnerBox>,
-        backends: (ShardItem) -> UnsafeMutablePointer<BackendBox>
+        _ items: [ShardItem], owner: (ShardItem) -> UnsafeMutablePointer<OwnerBox>
     ) -> RouteShard.Pointer {
         allocated()
         return RouteShard.make(
@@ -234,11 +253,6 @@ public final class RouteStore {
                 let box = owner(item)
                 box.pointee.references += 1
                 return UnsafeRawPointer(box).assumingMemoryBound(to: RouteOwner.self)
-            },
-            backends: { item in
-                let box = backends(item)
-                box.pointee.references += 1
-                return UnsafeRawPointer(box).assumingMemoryBound(to: BackendGroup.self)
             },
             cell: { cell($0.entry) },
             placed: { item, route in
@@ -324,14 +338,12 @@ public final class RouteStore {
         freed()
     }
 
-    private func release(backends: UnsafePointer<BackendGroup>) {
-        release(UnsafeMutableRawPointer(mutating: backends).assumingMemoryBound(to: BackendBox.self))
-    }
-
-    func makeOwner(org: String, app: String, env: String) -> UnsafeMutablePointer<OwnerBox> {
+    func makeOwner(
+        org: String, app: String, env: String, _ tenant: TenantNumbers
+    ) -> UnsafeMutablePointer<OwnerBox> {
         allocated()
         let box = UnsafeMutablePointer<OwnerBox>.allocate(capacity: 1)
-        box.initialize(to: OwnerBox(org: org, app: app, env: env))
+        box.initialize(to: OwnerBox(org: org, app: app, env: env, tenant))
         return box
     }
 
@@ -352,7 +364,8 @@ public final class RouteStore {
         identity.initialize(
             to: InstanceIdentity(
                 number: number, id: FrozenText(instance.id), env: FrozenText(instance.env),
-                app: FrozenText(instance.app), org: FrozenText(instance.org)))
+                app: FrozenText(instance.app), org: FrozenText(instance.org), tenant: instance.tenant,
+                isSuspended: instance.isSuspended))
         return identity
     }
 

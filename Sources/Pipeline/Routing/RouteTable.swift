@@ -1,7 +1,7 @@
 import Pipeline
 
-/// The route table that workers read: a directory of shards, and the one possible route of each port. Flat memory,
-/// immutable; ``RouteTableSnapshot`` owns it.
+/// The route table that workers read: a directory of shards, the one possible route of each port, and the groups of backends.
+/// Flat memory, immutable; ``RouteTableSnapshot`` owns it.
 struct RouteTable: RouteLookup {
     /// One port that routes listen on.
     struct PortSlot {
@@ -16,10 +16,15 @@ struct RouteTable: RouteLookup {
     let shardBits: UInt64
     let shards: UnsafeMutableBufferPointer<RouteShard.Pointer>
     let ports: UnsafeMutableBufferPointer<PortSlot>
+    let groups: SlotLookup
     let patterns: NamePatterns
     /// Some route asks for more than a name.
     let hasConditions: Bool
     let dedicated: DedicatedTable
+    /// R30: numbers of suspended envs, in order.
+    let suspended: FrozenArray<UInt32>
+
+    static let noneSuspended = FrozenArray<UInt32>(viewing: UnsafeMutableBufferPointer(start: nil, count: 0))
 
     static func hash(_ name: Bytes, _ kind: KeyKind, port: UInt16, seed: HashSeed) -> UInt64 {
         // A raw route has no name: its port is its key. A name's ports share one hash, see ``Claims/portsPerName``.
@@ -33,6 +38,11 @@ struct RouteTable: RouteLookup {
         bits == 0 ? 0 : Int(truncatingIfNeeded: hash &>> (64 &- bits))
     }
 
+    /// A route of this table, with its backends in it.
+    @inline(__always) func found(_ route: UnsafePointer<TableRoute>) -> FoundRoute {
+        FoundRoute(route.asRoute, groups[route.pointee.route.slot])
+    }
+
     @inline(__always) private func find(_ name: Bytes, _ kind: KeyKind, _ port: UInt16) -> UnsafePointer<TableRoute>? {
         let hash = SipHash.hash(name, domain: kind.rawValue, seed: seed)
         return shards[RouteTable.shard(of: hash, bits: shardBits)].pointee.find(
@@ -41,29 +51,32 @@ struct RouteTable: RouteLookup {
 
     public static func named(
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? {
+    ) -> FoundRoute? {
         let table = table.assumingMemoryBound(to: RouteTable.self)
         if !table.pointee.dedicated.isEmpty, let place = table.pointee.dedicated.find(destination.endpoint) {
             return table.pointee.named(name, dedicated: place)
         }
         let port = destination.endpoint.port
-        if let found = table.pointee.find(name, .exact, port) { return found.asRoute }
+        if let found = table.pointee.find(name, .exact, port) { return table.pointee.found(found) }
         guard !table.pointee.patterns.isEmpty else { return nil }
-        return table.pointee.patterns.first(over: name) { table.pointee.find($0, KeyKind($1), port) }?.asRoute
+        let found = table.pointee.patterns.first(over: name) { table.pointee.find($0, KeyKind($1), port) }
+        return found.map { table.pointee.found($0) }
     }
 
     public static func named(
         _ name: UnsafeBufferPointer<UInt8>, offering protocols: ALPNList, at destination: DestinationAddress,
         in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? {
+    ) -> FoundRoute? {
         let it = table.assumingMemoryBound(to: RouteTable.self)
         guard it.pointee.hasConditions, !protocols.isEmpty else { return named(name, at: destination, in: table) }
         let port = destination.endpoint.port
         let place = it.pointee.dedicated.find(destination.endpoint)
-        if let found = it.pointee.find(name, .exact, port, protocols, place) { return found.asRoute }
+        if let found = it.pointee.find(name, .exact, port, protocols, place) { return it.pointee.found(found) }
         guard !it.pointee.patterns.isEmpty else { return nil }
-        return it.pointee.patterns.first(over: name) { it.pointee.find($0, KeyKind($1), port, protocols, place) }?
-            .asRoute
+        let found = it.pointee.patterns.first(over: name) {
+            it.pointee.find($0, KeyKind($1), port, protocols, place)
+        }
+        return found.map { it.pointee.found($0) }
     }
 
     /// Of one name or wildcard: the route of the first protocol that has one, else the route of all.
@@ -88,39 +101,53 @@ struct RouteTable: RouteLookup {
 
     public static func speaking(
         _ client: ClientProtocol, at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? {
+    ) -> FoundRoute? {
         let table = table.assumingMemoryBound(to: RouteTable.self)
         guard table.pointee.hasConditions else { return nil }
         let port = destination.endpoint.port
         let found = ClientKey(client, at: port).withBytes { table.pointee.find($0, .client, port) }
-        return served(found, table.pointee.dedicated.find(destination.endpoint))?.asRoute
+        return served(found, table.pointee.dedicated.find(destination.endpoint)).map { table.pointee.found($0) }
     }
 
     /// R9: lookup among the routes of this dedicated address alone.
-    private func named(_ name: Bytes, dedicated place: DedicatedTable.Place) -> UnsafePointer<Route>? {
-        if let found = find(name, .exact, place.port), place.serves(found) { return found.asRoute }
+    private func named(_ name: Bytes, dedicated place: DedicatedTable.Place) -> FoundRoute? {
+        if let exact = find(name, .exact, place.port), place.serves(exact) { return found(exact) }
         guard !patterns.isEmpty else { return nil }
-        let found = patterns.first(over: name) { suffix, kind in
+        let wild = patterns.first(over: name) { suffix, kind in
             find(suffix, KeyKind(kind), place.port).flatMap { place.serves($0) ? $0 : nil }
         }
-        return found?.asRoute
+        return wild.map { found($0) }
     }
 
     public static func sole(
         at destination: DestinationAddress, in table: UnsafeRawPointer
-    ) -> UnsafePointer<Route>? {
+    ) -> FoundRoute? {
         let table = table.assumingMemoryBound(to: RouteTable.self)
         if !table.pointee.dedicated.isEmpty, let place = table.pointee.dedicated.find(destination.endpoint) {
-            return place.sole?.asRoute
+            return place.sole.map { table.pointee.found($0) }
         }
         let ports = table.pointee.ports
         let mask = ports.count &- 1
         var position = RouteTable.home(destination.endpoint.port) & mask
         while ports[position].isUsed {
-            if ports[position].port == destination.endpoint.port { return ports[position].sole?.asRoute }
+            if ports[position].port == destination.endpoint.port {
+                return ports[position].sole.map { table.pointee.found($0) }
+            }
             position = (position &+ 1) & mask
         }
         return nil
+    }
+
+    public static func isSuspended(_ tenant: TenantNumbers, in table: UnsafeRawPointer) -> Bool {
+        let suspended = table.assumingMemoryBound(to: RouteTable.self).pointee.suspended
+        return !suspended.isEmpty && suspended.hasSorted(tenant.env)
+    }
+
+    public static func owner(
+        ofDedicated destination: DestinationAddress, in table: UnsafeRawPointer
+    ) -> UnsafePointer<RouteOwner>? {
+        let table = table.assumingMemoryBound(to: RouteTable.self)
+        return table.pointee.dedicated.isEmpty ? nil : table.pointee.dedicated.find(destination.endpoint)?.owner
     }
 
     /// Spreads neighbouring ports; no key needed, there are only 65,535 of them.
@@ -158,23 +185,33 @@ public final class RouteTableSnapshot {
     let store: RouteStore
     let table: UnsafeMutablePointer<RouteTable>
     public let routeCount: Int
+    let routes: RouteDirectory
+    let groups: GroupSlots
     private let directory: InstanceDirectoryBox?
+    private let suspended: SuspendedEnvs?
 
-    init(store: RouteStore, table: RouteTable, routeCount: Int, directory: InstanceDirectoryBox? = nil) {
+    init(
+        store: RouteStore, seed: HashSeed, routes: RouteDirectory, groups: GroupSlots, routeCount: Int,
+        patterns: NamePatterns = NamePatterns(), hasConditions: Bool = false, directory: InstanceDirectoryBox? = nil,
+        suspended: SuspendedEnvs? = nil
+    ) {
         self.directory = directory
+        self.suspended = suspended
         self.store = store
+        self.routes = routes
+        self.groups = groups
         self.routeCount = routeCount
-        self.table = .allocate(capacity: 1)
-        self.table.initialize(to: table)
+        let shards = routes.shards.shards
+        table = .allocate(capacity: 1)
+        table.initialize(
+            to: RouteTable(
+                seed: seed, shardBits: UInt64(shards.count.trailingZeroBitCount), shards: shards, ports: routes.ports,
+                groups: groups.lookup, patterns: patterns, hasConditions: hasConditions, dedicated: routes.dedicated,
+                suspended: suspended?.numbers ?? RouteTable.noneSuspended))
         store.allocated()
-        for shard in table.shards { store.retain(shard) }
     }
 
     deinit {
-        for shard in table.pointee.shards { store.release(shard) }
-        table.pointee.shards.deallocate()
-        table.pointee.ports.deallocate()
-        table.pointee.dedicated.deallocate()
         table.deallocate()
         store.freed()
     }
@@ -185,11 +222,12 @@ public final class RouteTableSnapshot {
     /// R19: this node's instances by address; valid as long as this snapshot.
     public var instances: InstanceDirectory { directory?.directory ?? .empty }
 
-    /// Bytes of the table itself: directory, shards, names; without cells and the control side's indexes.
+    /// Bytes of the table itself: directory, shards, names, groups' numbers; without backends, cells and the control side's
+    /// indexes.
     public var byteCount: Int {
         let table = table.pointee
         let directory = table.shards.count * MemoryLayout<RouteShard.Pointer>.stride
         let ports = table.ports.count * MemoryLayout<RouteTable.PortSlot>.stride
-        return table.shards.reduce(directory + ports) { $0 + $1.pointee.byteCount }
+        return table.shards.reduce(directory + ports + groups.byteCount) { $0 + $1.pointee.byteCount }
     }
 }

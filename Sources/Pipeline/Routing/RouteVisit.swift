@@ -6,18 +6,13 @@ extension RouteTableSnapshot {
     public var partCount: Int { table.pointee.shards.count }
 
     /// Each route of one part, and what it is found by. Both are valid as long as this snapshot.
-    public func visit(part: Int, _ body: (UnsafePointer<Route>, RouteLabel) -> Void) {
+    public func visit(part: Int, _ body: (FoundRoute, RouteLabel) -> Void) {
         guard table.pointee.shards.indices.contains(part) else { return }
         let shard = table.pointee.shards[part]
         guard let first = shard.pointee.all.baseAddress else { return }
         for index in 0..<shard.pointee.count {
-            body((first + index).asRoute, RouteLabel(route: first + index))
+            body(table.pointee.found(first + index), RouteLabel(route: first + index))
         }
-    }
-
-    /// Each route, in no particular order.
-    public func visitAll(_ body: (UnsafePointer<Route>, RouteLabel) -> Void) {
-        for part in 0..<partCount { visit(part: part, body) }
     }
 }
 

@@ -20,6 +20,8 @@ public struct ApplyReport: Sendable {
     public internal(set) var applied: [StateKind: [String: AppliedObject]] = [:]
     /// All objects were decided about; ``applied`` has those alone that are not plain.
     public internal(set) var isWhole = false
+    /// R31: addresses that somebody asks for and that are not served yet.
+    public internal(set) var cooling = 0
     /// All current drains, see ``RouteDrain``.
     public internal(set) var drains: [RouteDrain] = []
 }
@@ -48,6 +50,18 @@ public final class RoutingState {
     var resolved: [BackendName: [ResolvedAddress]] = [:]
     var liveRoutes = 0
     var drains = DrainList()
+    /// R31.
+    var cooldowns = AddressCooldowns()
+    /// The node's clocks; nil: there is no cooldown.
+    public var clock: (() -> NodeTime)?
+    /// When the running apply began.
+    var time: NodeTime?
+    /// The last document, while somebody waits in it for a cooldown, and its objects are nowhere else.
+    var waitingDocument: StateDocument?
+    /// It is being brought to where a node ended.
+    var isRestoring = false
+    /// R30.
+    var suspension = Suspension()
     /// Which apply runs, from 0.
     var applies: UInt64 = 0
     /// The time of the running apply; nil: unknown.
@@ -81,6 +95,11 @@ public final class RoutingState {
     var instanceNumbers = InstanceNumbers()
     var directory: InstanceDirectoryBox?
     var directoryChanged = false
+    /// The same since somebody asked, see ``takeNews()``.
+    var hasOtherInstances = false
+
+    /// False: ``Claims`` decides about every route. For tests, which compare.
+    var seeksLone = true
 
     /// The newest table. Keep it for as long as a worker or a connection uses its handle.
     public internal(set) var snapshot: RouteTableSnapshot
@@ -95,6 +114,8 @@ public final class RoutingState {
         var box: UnsafeMutablePointer<OwnerBox>
         /// R9: its dedicated address, which no other env has.
         var ipv4: IPAddress?
+        /// R30: by itself, as the state document says.
+        var isSuspended = false
 
         var identity: EnvName { EnvName(org: org, app: app, env: name) }
         var path: String { identity.path }
@@ -110,10 +131,9 @@ public final class RoutingState {
         rules = RouteRules(listeners: listeners, policy: policy)
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
         shards.initialize(repeating: RouteShard.empty(store))
-        let table = RouteTable(
-            seed: seed, shardBits: 0, shards: shards, ports: RouteTable.makePorts([]),
-            patterns: NamePatterns(), hasConditions: false, dedicated: DedicatedTable([]))
-        snapshot = RouteTableSnapshot(store: store, table: table, routeCount: 0)
+        let routes = RouteDirectory(ShardList(shards, store), RouteTable.makePorts([]), DedicatedTable([]))
+        snapshot = RouteTableSnapshot(
+            store: store, seed: seed, routes: routes, groups: GroupSlots(store), routeCount: 0)
     }
 
     deinit {
@@ -198,8 +218,13 @@ public final class RoutingState {
     public func apply(together documents: [StateDocument], at now: Instant? = nil) -> ApplyReport {
         precondition(Set(documents.map(\.source)).count == documents.count, "one document a source")
         self.now = now
+        time = clock?()
         if let config = documents.first(where: { $0.source == .config }) { blocks = config }
-        return ApplyRun(self, documents).run()
+        let report = ApplyRun(self, documents).run()
+        if let document = documents.first(where: { $0.source == .state }) {
+            waitingDocument = cooldowns.waiting.isEmpty ? nil : document
+        }
+        return report
     }
 
     /// Blocks of memory that this state and its snapshots hold: for tests that look for leaks.
@@ -211,8 +236,8 @@ public final class RoutingState {
 extension RouteShard {
     /// A shard without routes.
     static func empty(_ store: RouteStore) -> Pointer {
-        // With no item, neither is asked for.
-        store.makeShard([], owner: { _ in preconditionFailure() }, backends: { _ in preconditionFailure() })
+        // With no item, it is not asked for.
+        store.makeShard([], owner: { _ in preconditionFailure() })
     }
 }
 
@@ -238,7 +263,7 @@ public struct RouteListing: Sendable, Equatable {
         public let instance: String
     }
 
-    init(_ route: TableRoute) {
+    init(_ found: FoundRoute, _ route: TableRoute) {
         id = route.route.id.string
         owner = route.route.owner.pointee.name.path
         hostname = route.hostname
@@ -248,7 +273,7 @@ public struct RouteListing: Sendable, Equatable {
         proxyHeader = route.options.sentHeader
         isMismatched = route.options.contains(.proxyMismatch)
         allowNonTLS = route.options.contains(.allowNonTLS)
-        backends = route.route.backends.buffer.map {
+        backends = found.backends.buffer.map {
             Listed(address: $0.address.endpoint, instance: $0.instance.string)
         }
     }
@@ -257,9 +282,7 @@ public struct RouteListing: Sendable, Equatable {
 extension RouteTableSnapshot {
     /// Each route, in no particular order.
     public func forEachRoute(_ body: (RouteListing) -> Void) {
-        for shard in table.pointee.shards {
-            for route in shard.pointee.all { body(RouteListing(route)) }
-        }
+        forEachTableRoute { body(RouteListing(table.pointee.found($0), $0.pointee)) }
     }
 
     /// All routes by hostname, raw ones first by port.

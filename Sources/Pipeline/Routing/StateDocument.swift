@@ -102,12 +102,12 @@ public struct EnvObject: Sendable {
     let name: TextRef
     /// R9: its dedicated address, if it has the IPv4 add-on.
     public let ipv4: IPAddress?
-    /// R30: read, and of no effect yet.
+    /// R30.
     let suspended: Bool
     let place: Place
 }
 
-/// What a document says of an org, which is named by its envs. Read, and of no effect yet.
+/// What a document says of an org, which is named by its envs.
 struct OrgObject: Sendable {
     let org: TextRef
     /// R30.

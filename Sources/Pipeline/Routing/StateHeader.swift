@@ -186,20 +186,34 @@ extension StateReading {
         // What is wrong with one object is that object's (R24).
         reader.toleratesFlaws = true
         defer { reader.toleratesFlaws = false }
-        try reader.array { reader throws(JSONError) in
-            let found = try reader.kind()
-            guard found == .object else {
-                let origin = Origin.file(line: reader.line, column: reader.column)
-                try reader.skip()
-                _ = reader.takeFlaw()
-                header.hasUnusable = true
-                header.problems.add(
-                    RouteProblem(
-                        .rejected, kind.object, origin: origin, "is \(found.name)", remedy: "write an object"))
-                return
-            }
-            try readObject(&reader, kind)
+        try reader.array { reader throws(JSONError) in try readElement(&reader, kind) }
+    }
+
+    private mutating func readElement(_ reader: inout JSONReader, _ kind: StateKind) throws(JSONError) {
+        let found = try reader.kind()
+        guard found == .object else {
+            let origin = Origin.file(line: reader.line, column: reader.column)
+            try reader.skip()
+            _ = reader.takeFlaw()
+            header.hasUnusable = true
+            header.problems.add(
+                RouteProblem(.rejected, kind.object, origin: origin, "is \(found.name)", remedy: "write an object"))
+            return
         }
+        try readObject(&reader, kind)
+    }
+
+    /// What stands in a list, without its brackets: one object, or several with commas between.
+    mutating func readElements(_ reader: inout JSONReader, _ kind: StateKind) throws(JSONError) {
+        reader.toleratesFlaws = true
+        defer { reader.toleratesFlaws = false }
+        // As deep as in a document.
+        reader.depth = 2
+        repeat {
+            try readElement(&reader, kind)
+            reader.skipSpace()
+        } while reader.take(0x2C)
+        try reader.end()
     }
 
     /// True if an array comes next; anything else is skipped, and refuses the whole.

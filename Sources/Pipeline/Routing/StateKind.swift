@@ -47,10 +47,10 @@ public enum StateKind: UInt8, CaseIterable, Sendable {
 public enum StateWords {
     /// What this version reads and gives effect to.
     public static let known: Set<String> = Set(
-        ([StateBuilder.envKeys, StateBuilder.instanceKeys, StateBuilder.routeKeys, StateBuilder.hostnameKeys]
-            .flatMap(\.names) + StateKind.lists.names).map { "\($0)" }
-    ).subtracting(inert)
-
-    /// Read, and of no effect yet.
-    private static let inert: Set = ["orgs", "suspended"]
+        ([
+            StateBuilder.orgKeys, StateBuilder.envKeys, StateBuilder.instanceKeys, StateBuilder.routeKeys,
+            StateBuilder.hostnameKeys,
+        ]
+        .flatMap(\.names) + StateKind.lists.names).map { "\($0)" }
+    )
 }

@@ -124,6 +124,7 @@ extension StateBuilder {
 
     private mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
         let place = place(reader)
+        if isFlat, readFlatRoute(&reader, at: place) { return }
         var draft = ObjectDraft(.route, at: place)
         var id: TextRef?
         var (env, process): (UInt32?, UInt32?)

@@ -44,6 +44,8 @@ extension StateDocument {
 struct StateBuilder: StateReading {
     private(set) var document: StateDocument
     var hasPlaces = true
+    /// False: nothing is read by ``FlatRoute``. For tests, which compare.
+    var isFlat = true
     var header = StateHeader(accepts: .document)
     /// What routes of desired state say of their own.
     private var ownLists: [BackendList: UInt32] = [:]

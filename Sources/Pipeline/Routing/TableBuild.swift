@@ -1,6 +1,7 @@
 import Pipeline
 
-/// Builds the next table from the last one and the decided changes: unchanged shards are shared, the others rebuilt.
+/// Builds the next table from the last one and the decided changes: what is as it was is shared (shards, chunks of groups),
+/// the rest made anew.
 struct TableBuild {
     /// The approximate number of routes in a shard: a change copies this many.
     static let routesPerShard = 128
@@ -27,13 +28,27 @@ struct TableBuild {
         state.liveRoutes += run.report.added - run.report.removed
         let bits = TableBuild.bits(for: state.liveRoutes, now: old.shardBits)
         run.report.shards = 1 << Int(bits)
-        guard
+        relink(accepted)
+        run.forgetGroups()
+        let isOfRoutes =
             bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || !run.refreshed.isEmpty
-                || state.addressesChanged || state.directoryChanged
-        else {
+            || state.addressesChanged
+        guard isOfRoutes || state.groups.hasStale || state.directoryChanged || state.suspension.hasChanged else {
             return
         }
-        relink(accepted)
+        let last = state.snapshot
+        let groups = state.groups.hasStale ? last.groups.with(state.groups.takeStale(), of: state.groups) : last.groups
+        let routes = isOfRoutes ? makeRoutes(bits, accepted) : last.routes
+        state.addressesChanged = false
+        state.directoryChanged = false
+        state.suspension.hasChanged = false
+        state.snapshot = RouteTableSnapshot(
+            store: store, seed: state.seed, routes: routes, groups: groups, routeCount: state.liveRoutes,
+            patterns: state.portUses.patterns, hasConditions: state.portUses.conditional > 0,
+            directory: state.directory, suspended: state.suspension.list)
+    }
+
+    private func makeRoutes(_ bits: UInt64, _ accepted: [ApplyRun.Change]) -> RouteDirectory {
         let shards = makeShards(bits, accepted)
         settle(accepted)
         var ports: [(port: UInt16, sole: UnsafePointer<TableRoute>?)] = []
@@ -42,14 +57,7 @@ struct TableBuild {
             let route = sole.flatMap { store.entry($0).pointee.current }
             ports.append((port, route.flatMap { $0.pointee.isConditional ? nil : $0 }))
         }
-        let table = RouteTable(
-            seed: state.seed, shardBits: bits, shards: shards, ports: RouteTable.makePorts(ports),
-            patterns: state.portUses.patterns, hasConditions: state.portUses.conditional > 0,
-            dedicated: makeDedicated())
-        state.addressesChanged = false
-        state.directoryChanged = false
-        state.snapshot = RouteTableSnapshot(
-            store: store, table: table, routeCount: state.liveRoutes, directory: state.directory)
+        return RouteDirectory(shards, RouteTable.makePorts(ports), makeDedicated())
     }
 
     /// R9. The cost depends only on routes with a dedicated address.
@@ -109,18 +117,19 @@ struct TableBuild {
                 state.portUses.remove(
                     candidate.entry, port: current.pointee.route.port, current.pointee.options, current.pointee.name,
                     isConditional: current.pointee.isConditional)
-                state.groups.unlink(candidate.entry, from: current.pointee.group, store)
+                state.groups.unlink(current, store)
                 run.touchedGroups.insert(current.pointee.group)
                 noteRaw(candidate.entry, current.pointee.options, current.pointee.name, isServed: false)
             }
             noteRaw(candidate.entry, candidate.options, name(candidate), isServed: true)
-            state.groups.link(candidate.entry, to: candidate.group, store)
+            let use = RouteUse(port: port(candidate), candidate.options)
+            state.groups.link(candidate.entry, to: candidate.group, use, store)
             state.portUses.add(
                 candidate.entry, port: port(candidate), candidate.options, name(candidate),
                 isConditional: candidate.options.contains(.byClient) || !alpn(candidate).isEmpty)
             if candidate.options.contains(.ipv4Required) {
                 state.ipv4Routes.insert(candidate.entry)
-            } else {
+            } else if !state.ipv4Routes.isEmpty {
                 state.ipv4Routes.remove(candidate.entry)
             }
         }
@@ -134,11 +143,14 @@ struct TableBuild {
             state.drains.add(
                 removed: number, id: current.pointee.route.id.string, current.pointee.options.onDelete,
                 apply: state.applies, store)
-            state.groups.unlink(number, from: current.pointee.group, store)
+            state.groups.unlink(current, store)
             run.touchedGroups.insert(current.pointee.group)
             let hash = SipHash.hash(run.id(of: number), domain: 3, seed: state.seed)
             state.ids.remove(hash, number)
             store.entry(number).pointee.isLive = false
+        }
+        for number in run.refreshed {
+            if let current = store.entry(number).pointee.current { state.groups.note(current.pointee.group) }
         }
     }
 
@@ -191,14 +203,15 @@ struct TableBuild {
         guard let index = change.version else {
             return store.entry(change.entry).pointee.current?.pointee.route.port ?? 0
         }
-        return run.object(run.versions[index]).port
+        return run.parts[Int(run.versions[index].part)].document.routes[Int(run.versions[index].object)].port
     }
 
     private func name(_ change: ApplyRun.Change) -> Bytes {
         guard let index = change.version else {
             return store.entry(change.entry).pointee.current?.pointee.name ?? Bytes(start: nil, count: 0)
         }
-        return run.document(run.versions[index]).text.bytes(run.object(run.versions[index]).name)
+        let (part, object) = (Int(run.versions[index].part), Int(run.versions[index].object))
+        return run.parts[part].document.text.bytes(run.parts[part].document.routes[object].name)
     }
 
     private func alpn(_ change: ApplyRun.Change) -> Bytes {
@@ -208,21 +221,50 @@ struct TableBuild {
         return run.document(run.versions[index]).alpn(run.object(run.versions[index]))
     }
 
-    private func makeShards(
-        _ bits: UInt64, _ accepted: [ApplyRun.Change]
-    ) -> UnsafeMutableBufferPointer<RouteShard.Pointer> {
+    private func makeShards(_ bits: UInt64, _ accepted: [ApplyRun.Change]) -> ShardList {
+        bits == old.shardBits ? makeSomeShards(accepted) : makeAllShards(bits, accepted)
+    }
+
+    /// Those that lose, get or refresh a route. The cost is theirs, and that of a list of all.
+    private func makeSomeShards(_ accepted: [ApplyRun.Change]) -> ShardList {
+        let place = { RouteTable.shard(of: $0, bits: old.shardBits) }
+        var places = Set(accepted.map { place($0.hash) })
+        for list in [run.removed, run.refreshed, accepted.map(\.entry)] {
+            for number in list {
+                if let current = store.entry(number).pointee.current { places.insert(place(hash(current.pointee))) }
+            }
+        }
+        let dirty = places.sorted()
+        let numbers = Dictionary(uniqueKeysWithValues: dirty.enumerated().map { ($1, $0) })
+        var moved = Buckets(count: dirty.count)
+        moved.fill { put in
+            for (index, candidate) in accepted.enumerated() {
+                if let number = numbers[place(candidate.hash)] { put(number, .candidate(index)) }
+            }
+        }
+        var items: [ShardItem] = []
+        let made = dirty.enumerated().map { number, place in
+            items.removeAll(keepingCapacity: true)
+            for route in old.shards[place].pointee.all where survives(route) { items.append(item(route)) }
+            add(moved, number, accepted, to: &items)
+            return (place, makeShard(items))
+        }
+        return state.snapshot.routes.shards.with(made)
+    }
+
+    private func makeAllShards(_ bits: UInt64, _ accepted: [ApplyRun.Change]) -> ShardList {
         let count = 1 << Int(bits)
-        let isResharding = bits != old.shardBits
-        var isDirty = [Bool](repeating: isResharding, count: count)
-        // Every item that can't be found in its shard's predecessor, by shard.
+        if state.snapshot.routeCount == 0, accepted.count >= BulkShards.least {
+            let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: count)
+            _ = shards.initialize(from: BulkShards(run).make(bits, item: item))
+            run.report.shardsBuilt += count
+            return ShardList(shards, store)
+        }
         var moved = Buckets(count: count)
-        if !isResharding { markOld(&isDirty, accepted) }
-        for candidate in accepted { isDirty[RouteTable.shard(of: candidate.hash, bits: bits)] = true }
         moved.fill { put in
             for (index, candidate) in accepted.enumerated() {
                 put(RouteTable.shard(of: candidate.hash, bits: bits), .candidate(index))
             }
-            guard isResharding else { return }
             for shard in old.shards {
                 for index in 0..<shard.pointee.count where survives(shard.pointee.all[index]) {
                     let route = shard.pointee.all.baseAddress.unsafelyUnwrapped + index
@@ -233,52 +275,31 @@ struct TableBuild {
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: count)
         var items: [ShardItem] = []
         for number in 0..<count {
-            guard isDirty[number] else {
-                shards.initializeElement(at: number, to: old.shards[number])
-                continue
-            }
             items.removeAll(keepingCapacity: true)
-            if !isResharding {
-                for route in old.shards[number].pointee.all where survives(route) { items.append(item(route)) }
-            }
-            moved.forEach(number) {
-                switch $0 {
-                case .candidate(let index): items.append(item(accepted[index]))
-                case .route(let route): items.append(item(route.pointee))
-                }
-            }
+            add(moved, number, accepted, to: &items)
             shards.initializeElement(at: number, to: makeShard(items))
-            run.report.shardsBuilt += 1
         }
-        return shards
+        return ShardList(shards, store)
     }
 
-    /// The shards that lose or refresh a route.
-    private func markOld(_ isDirty: inout [Bool], _ accepted: [ApplyRun.Change]) {
-        for list in [run.removed, run.refreshed, accepted.map(\.entry)] {
-            for number in list {
-                guard let current = store.entry(number).pointee.current else { continue }
-                isDirty[RouteTable.shard(of: hash(current.pointee), bits: old.shardBits)] = true
+    private func add(_ moved: Buckets, _ number: Int, _ accepted: [ApplyRun.Change], to items: inout [ShardItem]) {
+        moved.forEach(number) {
+            switch $0 {
+            case .candidate(let index): items.append(item(accepted[index]))
+            case .route(let route): items.append(item(route.pointee))
             }
         }
     }
 
     private func makeShard(_ items: [ShardItem]) -> RouteShard.Pointer {
-        store.makeShard(
-            items,
-            owner: { item in
-                let env = state.groups[item.group].key.env
-                guard let record = state.envs[env] else {
-                    preconditionFailure("an env is kept for as long as a group names it")
-                }
-                return record.box
-            },
-            backends: { item in
-                guard let box = state.groups[item.group].box else {
-                    preconditionFailure("a group is kept for as long as it has a route")
-                }
-                return box
-            })
+        run.report.shardsBuilt += 1
+        return store.makeShard(items) { item in
+            let env = state.groups[item.group].key.env
+            guard let record = state.envs[env] else {
+                preconditionFailure("an env is kept for as long as a group names it")
+            }
+            return record.box
+        }
     }
 
     private func settle(_ accepted: [ApplyRun.Change]) {
@@ -286,8 +307,9 @@ struct TableBuild {
             let entry = store.entry(change.entry)
             entry.pointee.candidate = 0
             guard let index = change.version else { continue }
-            entry.pointee.place = run.object(run.versions[index]).place
-            entry.pointee.source = run.document(run.versions[index]).source
+            let (part, object) = (Int(run.versions[index].part), Int(run.versions[index].object))
+            entry.pointee.place = run.parts[part].document.routes[object].place
+            entry.pointee.source = run.parts[part].document.source
         }
         for number in run.removed { store.entry(number).pointee.current = nil }
     }

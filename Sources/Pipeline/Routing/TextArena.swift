@@ -45,6 +45,30 @@ public final class TextArena: @unchecked Sendable {
     public func string(_ ref: TextRef) -> String { String(decoding: bytes(ref), as: UTF8.self) }
 }
 
+/// Texts that stay where they are until all go: a chunk for thousands.
+///
+/// Threading: filled by one thread; texts are for all.
+final class FrozenTexts {
+    private static let chunkSize = 1 << 16
+    private var chunks: [UnsafeMutableBufferPointer<UInt8>] = []
+    private var used = 0
+
+    deinit { for chunk in chunks { chunk.deallocate() } }
+
+    func append(_ text: Bytes) -> FrozenText {
+        guard let source = text.baseAddress, !text.isEmpty else { return .empty }
+        if chunks.isEmpty || chunks[chunks.count - 1].count - used < text.count {
+            chunks.append(.allocate(capacity: max(text.count, FrozenTexts.chunkSize)))
+            used = 0
+        }
+        let chunk = chunks[chunks.count - 1]
+        let place = UnsafeMutableBufferPointer(rebasing: chunk[used..<used + text.count])
+        place.baseAddress?.update(from: source, count: text.count)
+        used += text.count
+        return FrozenText(viewing: place)
+    }
+}
+
 /// Texts that many objects share (env ids, process types), each held once and named by a number from 0 up.
 ///
 /// Threading: as ``TextArena``.

@@ -8,18 +8,28 @@ package struct Drain: @unchecked Sendable {
     package enum Target: @unchecked Sendable, Equatable {
         case backend(UnsafePointer<BackendCell>)
         case route(UnsafePointer<RouteCell>)
+        /// R30: by ``TenantNumbers``: of routes and of instances.
+        case env(UInt32)
+        case org(UInt32)
 
         /// To find it by.
         var key: UInt {
             switch self {
             case .backend(let cell): UInt(bitPattern: cell)
             case .route(let cell): UInt(bitPattern: cell)
+            case .env(let number), .org(let number): UInt(number)
+            }
+        }
+        var isOfTenant: Bool {
+            switch self {
+            case .backend, .route: false
+            case .env, .org: true
             }
         }
     }
     package let what: Target
     package let deadline: Instant
-    /// ``RuntimeReason/instanceDrained`` or ``RuntimeReason/routeRemoved``.
+    /// ``RuntimeReason/instanceDrained``, ``RuntimeReason/routeRemoved`` or ``RuntimeReason/suspended``.
     package let reason: RuntimeReason
 
     package init(_ what: Target, deadline: Instant, reason: RuntimeReason) {
@@ -33,11 +43,14 @@ package struct Drain: @unchecked Sendable {
 struct Drains: ~Copyable {
     /// Sorted by ``Drain/Target/key``: each connect asks for two of them, and a walk over all connections for each of theirs.
     private let items: AppliedList<Drain>
+    /// Some are of envs or orgs.
+    let hasTenants: Bool
     /// The first deadline that has not passed.
     private(set) var next: Instant?
 
     init(_ drains: some Collection<Drain>) {
         items = AppliedList(drains.sorted { $0.what.key < $1.what.key })
+        hasTenants = drains.contains(where: \.what.isOfTenant)
         next = drains.lazy.map(\.deadline).min()
     }
 
@@ -62,6 +75,12 @@ struct Drains: ~Copyable {
     func overdue(route cell: UnsafePointer<RouteCell>?, at now: Instant) -> RuntimeReason? {
         guard !items.isEmpty, let cell else { return nil }
         return overdue(.route(cell), now)
+    }
+
+    /// The same for an env and its org.
+    func overdue(tenant: TenantNumbers?, at now: Instant) -> RuntimeReason? {
+        guard hasTenants, let tenant else { return nil }
+        return overdue(.env(tenant.env), now) ?? overdue(.org(tenant.org), now)
     }
 
     private func overdue(_ target: Drain.Target, _ now: Instant) -> RuntimeReason? {

@@ -9,6 +9,8 @@ enum Phase: UInt8 {
     case queued
     /// A connect to a backend is in progress.
     case connecting
+    /// The backend is asked to begin TLS, before it gets the client's bytes.
+    case upgrading
     /// Bytes flow. Non-blocking inspections may still hold back the client's.
     case relaying
     // Relaying, and near the end: one side's FIN was passed on, the client's or the backend's first.
@@ -36,6 +38,7 @@ enum Phase: UInt8 {
     func leads(to next: Phase) -> Bool {
         switch (self, next) {
         case (.free, .peeking), (.peeking, .connecting), (.connecting, .connecting), (.connecting, .relaying): true
+        case (.connecting, .upgrading), (.upgrading, .relaying): true
         // Who waits is asked about again, and may have to wait on.
         case (.peeking, .queued), (.connecting, .queued), (.queued, .queued), (.queued, .peeking),
             (.queued, .connecting):

@@ -1,6 +1,7 @@
 import Pipeline
 
-/// The programs of a worker's connections: the newest, and each older one until its last connection ends, in any order.
+/// The programs of a worker's connections: the newest, one that may take a share of new connections beside it, and each
+/// older one until its last connection ends, in any order.
 struct ProgramTable: ~Copyable {
     struct Entry {
         let program: Unmanaged<Program>
@@ -18,6 +19,10 @@ struct ProgramTable: ~Copyable {
     private var entries: UnsafeMutableBufferPointer<Entry>
     private var count = 0
     private(set) var current: Int32 = 0
+    /// The one that a share of new connections runs on; ``Flow/none``: there is none.
+    private(set) var canary = Flow.none
+    /// The program of all new connections; ``Flow/none`` while a canary takes a share of them.
+    private(set) var sole: Int32 = 0
     /// Connections of older programs whose stages have not all decided.
     private(set) var undecidedOnOlder = 0
     private let context: StageContext
@@ -38,34 +43,43 @@ struct ProgramTable: ~Copyable {
         entries.baseAddress.unsafelyUnwrapped + Int(index)
     }
 
-    /// New connections run on this snapshot's program from now on. A program that the worker already has keeps its
-    /// worker memory.
+    /// New connections run on this snapshot's program from now on, and a share of them on its canary. A program that the
+    /// worker already has keeps its worker memory.
     mutating func apply(_ snapshot: UnsafePointer<Snapshot>) {
-        let program = snapshot.pointee.program
-        if count > 0, self[current].pointee.program.toOpaque() == program.toOpaque() { return }
-        let old = current
-        let known = (0..<count).first { entries[$0].isUsed && entries[$0].program.toOpaque() == program.toOpaque() }
-        if let known {
-            undecidedOnOlder -= entries[known].undecided
-            current = Int32(truncatingIfNeeded: known)
-        } else {
-            current = add(snapshot)
-        }
-        guard count > 1 else { return }
-        if old != current, self[old].pointee.isUsed {
-            undecidedOnOlder += self[old].pointee.undecided
-            retire(old)
+        let (oldCurrent, oldCanary) = (current, canary)
+        let share = snapshot.pointee.canary
+        current = place(
+            of: snapshot.pointee.program, snapshot.pointee.chains, snapshot.pointee.progressInterval)
+        canary = share.map { place(of: $0.program, $0.chains, $0.progressInterval) } ?? Flow.none
+        sole = canary == Flow.none ? current : Flow.none
+        guard current != oldCurrent || canary != oldCanary else { return }
+        for old in [oldCurrent, oldCanary] where old != Flow.none && !isForNewcomers(old) { retire(old) }
+        undecidedOnOlder = 0
+        for index in 0..<Int32(truncatingIfNeeded: count) where self[index].pointee.isUsed && !isForNewcomers(index) {
+            undecidedOnOlder += self[index].pointee.undecided
         }
     }
 
-    private mutating func add(_ snapshot: UnsafePointer<Snapshot>) -> Int32 {
+    private func isForNewcomers(_ index: Int32) -> Bool { index == current || index == canary }
+
+    private mutating func place(
+        of program: Unmanaged<Program>, _ chains: FrozenArray<Chain>, _ interval: TimeSpan?
+    ) -> Int32 {
+        let isSame = { (entry: Entry) in entry.isUsed && entry.program.toOpaque() == program.toOpaque() }
+        // Mostly only the routes have changed.
+        if count > 0, isSame(self[current].pointee) { return current }
+        if let known = entries[..<count].firstIndex(where: isSame) { return Int32(truncatingIfNeeded: known) }
+        return add(program, chains, interval)
+    }
+
+    private mutating func add(
+        _ program: Unmanaged<Program>, _ chains: FrozenArray<Chain>, _ interval: TimeSpan?
+    ) -> Int32 {
         let free = (0..<count).first { !entries[$0].isUsed }
         let index = free ?? count
         if index == entries.count { grow() }
-        snapshot.pointee.program._withUnsafeGuaranteedRef { $0.users.add() }
-        let entry = Entry(
-            program: snapshot.pointee.program, chains: snapshot.pointee.chains,
-            progressInterval: snapshot.pointee.progressInterval, states: states(snapshot.pointee.chains))
+        program._withUnsafeGuaranteedRef { $0.users.add() }
+        let entry = Entry(program: program, chains: chains, progressInterval: interval, states: states(chains))
         (entries.baseAddress.unsafelyUnwrapped + index).initialize(to: entry)
         if index == count { count += 1 }
         return Int32(truncatingIfNeeded: index)
@@ -86,15 +100,25 @@ struct ProgramTable: ~Copyable {
         return current
     }
 
+    /// A connection that has just begun runs on the canary instead.
+    mutating func moveToCanary() -> Int32 {
+        assert(canary != Flow.none, "S16: a connection runs on a canary that is not there")
+        self[current].pointee.connections -= 1
+        self[current].pointee.undecided -= 1
+        self[canary].pointee.connections += 1
+        self[canary].pointee.undecided += 1
+        return canary
+    }
+
     /// All stages have decided on a connection of that program. Once a connection.
     mutating func decided(_ index: Int32) {
         self[index].pointee.undecided -= 1
-        if index != current { undecidedOnOlder -= 1 }
+        if index != current, index != canary { undecidedOnOlder -= 1 }
     }
 
     mutating func ended(_ index: Int32) {
         self[index].pointee.connections -= 1
-        if index != current { retire(index) }
+        if index != current, index != canary { retire(index) }
     }
 
     // MARK: Accounts

@@ -180,6 +180,12 @@ struct Slot {
         static let progressReported = Marks(rawValue: 256)
         /// In a queue because a stage has said so, which is asked again; else all stages have passed it.
         static let stageWaits = Marks(rawValue: 512)
+        /// Began during a canary at a listener that both programs have: what becomes of it counts.
+        static let compared = Marks(rawValue: 1024)
+        /// Its client began TLS behind an opening in the clear, and so must its backend.
+        static let upgraded = Marks(rawValue: 2048)
+        /// A part of what a stage said to the client was not taken yet.
+        static let owesMessage = Marks(rawValue: 4096)
     }
 }
 
@@ -188,6 +194,11 @@ struct Pending {
     var facts: ConnectionFacts
     var prelude: Prelude
     var memory: StageMemory
+    /// What stages say themselves, to the client or in ``Phase/upgrading`` to the backend.
+    var message: NodeMessage
+    /// In that phase: the bytes of the prelude that were sent, and whether the backend has said anything.
+    var preludeSent: Int
+    var hasAnswer: Bool
     /// The stage to go on with.
     var stage: Int
     /// How many of the client's bytes are here.
@@ -208,6 +219,9 @@ struct Pending {
         self.facts = facts
         prelude.reset()
         memory.reset()
+        message.reset()
+        preludeSent = 0
+        hasAnswer = false
         stage = 0
         count = 0
         wanted = 1

@@ -50,6 +50,7 @@ extension Slot {
         case .peeking: return peekingFlaw
         case .queued: return queuedFlaw
         case .connecting: return connectingFlaw
+        case .upgrading: return upgradingFlaw
         case .relaying, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
             return relayingFlaw
         }
@@ -86,6 +87,19 @@ extension Slot {
                 + "progress"
         }
         if timerBucket == Flow.none { return "S10: a connect is in progress without a deadline" }
+        return nil
+    }
+
+    private var upgradingFlaw: String? {
+        if pending == Flow.none { return "S38: a backend is asked to begin TLS, but the client's hello is gone" }
+        if !upstream.isOpen || tried == 0 { return "S38: no backend is asked to begin TLS" }
+        if up.total != 0 || down.total != 0 || up.holdsBytes || down.holdsBytes {
+            return "S38: bytes have passed before the backend has begun TLS"
+        }
+        if timerBucket == Flow.none { return "S10: a backend is asked to begin TLS without a deadline" }
+        if !marks.isSuperset(of: [.clientWatched, .upstreamWatched, .upgraded]) {
+            return "S6: a backend is asked to begin TLS, but a side is not watched"
+        }
         return nil
     }
 

@@ -2,43 +2,6 @@ import CLinux
 import Pipeline
 import Synchronization
 
-/// A listener as one worker holds it. Trivial, since it is copied at every accept.
-package struct WorkerListener: Sendable {
-    package let descriptor: Descriptor
-    package let hint: ProtocolHint
-    /// Index into ``Program/chains``.
-    package let chain: Int
-    let mode: ListenerMode
-    /// Where it is bound, which differs from the spec's port 0.
-    package let bound: Endpoint
-    /// Index into ``Program/listeners``, for facts and logs.
-    package let index: UInt16
-    /// The index of the interface that it is bound to; 0: none.
-    let interface: UInt32
-    /// Nil: as the node's settings say.
-    package let backlog: Int?
-
-    package init(descriptor: Descriptor, spec: ListenerSpec, bound: Endpoint, index: UInt16, interface: UInt32 = 0) {
-        self.descriptor = descriptor
-        self.bound = bound
-        self.index = index
-        self.interface = interface
-        (hint, chain, mode, backlog) = (spec.hint, spec.chain, spec.mode, spec.options.backlog)
-    }
-
-    private init(_ other: WorkerListener, as heir: WorkerListener, _ own: Descriptor) {
-        descriptor = own
-        (hint, chain, mode, index) = (heir.hint, heir.chain, heir.mode, heir.index)
-        (bound, interface, backlog) = (other.bound, other.interface, other.backlog)
-    }
-
-    /// The same listener with another descriptor.
-    func with(_ own: Descriptor) -> WorkerListener { WorkerListener(self, as: self, own) }
-
-    /// Its queue, for connections that are `heir`'s by now.
-    func queue(for heir: WorkerListener?) -> WorkerListener { WorkerListener(self, as: heir ?? self, descriptor) }
-}
-
 /// The sizes of a worker, from the node's settings.
 package struct WorkerLimits: Sendable {
     package var connections: Int

@@ -50,6 +50,7 @@ extension Worker {
         slot.pointee.lasting.hint = listener.hint
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.chain)
         slot.pointee.program = programs.began()
+        if programs.sole == Flow.none { chooseProgram(index, listener) }
         slot.pointee.enter(.peeking)
         slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable
@@ -149,13 +150,17 @@ extension Worker {
                     }
                     continue
                 case .needBytes(let wanted):
-                    guard obtain(wanted, index, chain) else { return }
+                    guard pending.pointee.message.isEmpty || sayToClient(index), obtain(wanted, index, chain) else {
+                        return
+                    }
                     continue
                 case .wait:
                     guard runAhead(index, chain.pointee.besideQueue, of: chain) else { return }
                     return awaitPlace(index)
                 case .refuse(let reason):
-                    guard pass(index, stage, reason) else { return }
+                    guard pending.pointee.message.isEmpty || sayToClient(index), pass(index, stage, reason) else {
+                        return
+                    }
                     slot.pointee.passed |= bit
                 }
             }
@@ -234,7 +239,9 @@ extension Worker {
                         wallClock: snapshot.pointee.readsWallClock ? kernel.wallClock() : 0,
                         routes: snapshot.pointee.routes,
                         instances: snapshot.pointee.instances, isInspecting: slot.pointee.phase.isRelaying)
-                    return ask(view, Effects(facts: facts, prelude: prelude, memory: memory))
+                    return withUnsafeMutablePointer(to: &pending.pointee.message) { message in
+                        ask(view, Effects(facts: facts, prelude: prelude, memory: memory, message: message))
+                    }
                 }
             }
         }
@@ -260,6 +267,7 @@ extension Worker {
         // The one fact that is copied. Routes go by the whole name, which ends with its block; the slot has it as logs do, cut.
         pending.pointee.facts.serverName.withBytes { slot.pointee.serverName.set($0) }
         if pending.pointee.facts.hasProxyHeader { slot.pointee.header.begin() }
+        if pending.pointee.facts.isUpgraded { slot.pointee.marks.insert(.upgraded) }
     }
 
     // MARK: The client's first bytes
@@ -273,7 +281,7 @@ extension Worker {
             slot.pointee.up.state.insert(.readable)
         }
         while pending.pointee.count < pending.pointee.wanted, pending.pointee.input == .open {
-            guard slot.pointee.up.state.contains(.readable) else {
+            guard slot.pointee.up.state.contains(.readable), !slot.pointee.marks.contains(.owesMessage) else {
                 awaitPeek(index)
                 return false
             }
@@ -339,10 +347,15 @@ extension Worker {
 
     /// The client's socket is readable while a stage waits for bytes.
     mutating func peekEvent(_ index: Int) {
+        guard !slab.slots[index].marks.contains(.owesMessage) || sayToClient(index) else { return }
         if readFirstBytes(index) { advance(index) }
     }
 
     mutating func peekDeadline(_ index: Int) {
+        guard !slab.slots[index].marks.contains(.owesMessage) else {
+            finish(index, RuntimeReason.answerUntaken.code, .reset)
+            return
+        }
         blocks.pending(slab.slots[index].pending).pointee.input = .timedOut
         advance(index)
     }

@@ -34,6 +34,7 @@ extension Worker {
         if let policy = slot.pointee.policy { placeFreed(policy) }
         counters.pointee.ended(reason)
         if slot.pointee.isUndecided { programs.decided(slot.pointee.program) }
+        if slot.pointee.program != programs.sole { noteEnded(index, reason) }
         programs.ended(slot.pointee.program)
         mute.leave(index)
         checkEnded(index)
@@ -149,6 +150,7 @@ extension Worker {
         case .peeking: peekDeadline(index)
         case .queued: queueDeadline(index)
         case .connecting: connectDeadline(index)
+        case .upgrading: failUpgrade(index, .upgradeTimeout)
         case .relaying: relayDeadline(index)
         case .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
             if !guardHalfClosed(index) { halfCloseDeadline(index) }

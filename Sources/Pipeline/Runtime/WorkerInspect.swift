@@ -138,12 +138,17 @@ extension Worker {
 
     /// Every inspection has passed: the bytes become the first of the up flow.
     private mutating func passInspection(_ index: Int) {
+        slab.slots[index].up.state.remove(.heldForInspection)
+        programs.decided(slab.slots[index].program)
+        passFirstBytes(index)
+    }
+
+    /// The pending block becomes the up flow's, without what stages have consumed.
+    mutating func passFirstBytes(_ index: Int) {
         let slot = slab.slots + index
         let block = slot.pointee.pending
         let pending = blocks.pending(block)
         let consumed = min(pending.pointee.facts.consumed, pending.pointee.count)
-        slot.pointee.up.state.remove(.heldForInspection)
-        programs.decided(slot.pointee.program)
         guard pending.pointee.count > consumed else {
             releasePending(index)
             return

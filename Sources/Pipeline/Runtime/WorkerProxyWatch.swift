@@ -56,16 +56,17 @@ extension Worker {
     private func taken(_ index: Int) -> UInt32 { UInt32(clamping: slab.slots[index].up.total) }
 
     /// The header was accepted: the backend has answered the bytes behind it.
-    private mutating func acceptHeader(_ index: Int) {
+    mutating func acceptHeader(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.header.end() else { return }
         slot.pointee.backend?.pointee.noteHeaderTaken()
     }
 
-    private mutating func doubtHeader(_ index: Int) {
+    mutating func doubtHeader(_ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.header.end(), let cell = slot.pointee.backend else { return }
-        assert(slot.pointee.phase.isRelaying, "S22: a backend is doubted that nobody asked")
+        let isAsked = slot.pointee.phase.isRelaying || slot.pointee.phase == .upgrading
+        assert(isAsked, "S22: a backend is doubted that nobody asked")
         guard cell.pointee.noteHeaderDoubt(of: slot.pointee.lasting.client.endpoint.address) else { return }
         slot.pointee.header.reject()
         cell.pointee.proxyRejections.wrappingAdd(1, ordering: .relaxed)

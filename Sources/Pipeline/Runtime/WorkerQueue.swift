@@ -145,7 +145,7 @@ extension Worker {
     /// A connection has found its backends full, and its queue claims the next place of one of them.
     private func claimPlace(_ index: Int, _ queue: UnsafePointer<WaitQueue>) {
         guard let route = blocks.pending(slab.slots[index].pending).pointee.facts.route, !isStale(index) else { return }
-        let backends = route.pointee.backends
+        let backends = route.backends
         guard !backends.isEmpty else { return }
         // Another one each time.
         let backend = backends.pointer(Int(now.nanoseconds >> 20 & 0xFFFF) % backends.count)
@@ -214,7 +214,7 @@ extension Worker {
             finish(index, RuntimeReason.routeChanged.code, .reset)
             return
         }
-        let policy = route.pointee.group.pointee.policy
+        let policy = route.group.pointee.policy
         slab.slots[index].policy = policy
         let queue = lines.queue(of: index)
         if queue != policy?.pointee.queue?.queue, queue != policy?.pointee.groupQueue?.queue { retry(index, turn: nil) }

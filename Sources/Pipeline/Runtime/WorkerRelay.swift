@@ -9,7 +9,7 @@ extension Worker {
         switch slot.pointee.phase {
         case .peeking: peekEvent(index)
         case .queued: checkQueued(index)
-        case .connecting:
+        case .connecting, .upgrading:
             if readiness.contains(.hangup) { clientLeft(index) }
         case .free: break
         case .relaying, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream: takeTurn(index)
@@ -20,6 +20,7 @@ extension Worker {
         let slot = slab.slots + index
         switch slot.pointee.phase {
         case .connecting: connectEvent(index, readiness)
+        case .upgrading: upgradeEvent(index, readiness)
         case .relaying, .closingByClient, .closingByUpstream, .losingClient, .losingUpstream:
             noteReadable(&slot.pointee.down, readiness)
             if readiness.contains(.writable) || readiness.contains(.hangup) {

@@ -10,10 +10,10 @@ extension Worker {
         guard stage == chain.pointee.selector, let route = pending.pointee.facts.route else { return }
         pin(route, index)
         pending.pointee.generation = appliedGeneration
-        pending.pointee.group = route.pointee.group.pointee.number
+        pending.pointee.group = route.group.pointee.number
     }
 
-    private func pin(_ route: UnsafePointer<Route>, _ index: Int) {
+    private func pin(_ route: FoundRoute, _ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.route == nil else { return }
         route.pointee.cell.pointee.users.add()
@@ -21,7 +21,7 @@ extension Worker {
         slot.pointee.route = route.pointee.cell
         slot.pointee.owner = route.pointee.owner
         slot.pointee.routeFlags = route.pointee.flags
-        slot.pointee.policy = route.pointee.group.pointee.policy
+        slot.pointee.policy = route.group.pointee.policy
     }
 
     /// Once nothing reads any more what the connection has of its route.
@@ -41,7 +41,7 @@ extension Worker {
 
     /// The connection's route in the newest table. Nil: it has none there, or not the one that limits, header and TLVs were
     /// made for.
-    func routeAgain(_ index: Int) -> UnsafePointer<Route>? {
+    func routeAgain(_ index: Int) -> FoundRoute? {
         let slot = slab.slots + index
         let chain = chain(of: index)
         guard let stage = chain.pointee.selecting else { return nil }
@@ -73,7 +73,7 @@ extension Worker {
         }
         pending.pointee.facts.route = route
         pending.pointee.generation = appliedGeneration
-        if slot.pointee.tried == 0 { pending.pointee.group = route.pointee.group.pointee.number }
+        if slot.pointee.tried == 0 { pending.pointee.group = route.group.pointee.number }
         slot.pointee.attempt = 0
         let reason: UInt8
         switch verdict {
@@ -87,7 +87,7 @@ extension Worker {
         case .wait: reason = 0
         case .next, .needBytes, .inspect: return true
         }
-        let isOtherSet = route.pointee.group.pointee.number != pending.pointee.group
+        let isOtherSet = route.group.pointee.number != pending.pointee.group
         if slot.pointee.tried == 0 {
             finish(index, stage.pointee.code(reason), .reset)
         } else {
@@ -103,7 +103,7 @@ extension Worker {
         let slot = slab.slots + index
         guard let route = routeAgain(index), let cell = slot.pointee.backend else { return false }
         let pending = blocks.pending(slot.pointee.pending)
-        let group = route.pointee.group
+        let group = route.group
         guard group.pointee.number == pending.pointee.group || group.pointee.has(cell) else { return false }
         pending.pointee.facts.route = route
         pending.pointee.generation = appliedGeneration

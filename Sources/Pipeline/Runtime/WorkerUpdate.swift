@@ -123,11 +123,24 @@ extension Worker {
         for index in 0..<slab.extent where slab.slots[index].phase != .free {
             let slot = slab.slots + index
             if let reason = drains.overdue(backend: slot.pointee.backend, at: now)
-                ?? drains.overdue(route: slot.pointee.route, at: now)
+                ?? drains.overdue(route: slot.pointee.route, at: now) ?? suspension(of: index)
             {
                 finish(index, reason.code, .reset)
             }
         }
         drains.done(at: now)
+    }
+
+    /// R30: of its route's env or its instance's. One that has no route yet may have come to an env's own address (R9).
+    func suspension(of index: Int) -> RuntimeReason? {
+        guard drains.hasTenants else { return nil }
+        let slot = slab.slots + index
+        if let reason = drains.overdue(tenant: slot.pointee.owner?.pointee.tenant, at: now)
+            ?? drains.overdue(tenant: slot.pointee.lasting.identity?.pointee.tenant, at: now)
+        {
+            return reason
+        }
+        guard slot.pointee.phase == .peeking, slot.pointee.route == nil else { return nil }
+        return snapshot.pointee.routes.isSuspended(at: slot.pointee.lasting.destination) ? .suspended : nil
     }
 }

@@ -3,6 +3,8 @@
 /// Every call returns at least 0, or a negated errno. Threading: the control thread and one that compacts.
 package protocol Disk: AnyObject, Sendable {
     func status(_ path: String, _ status: inout DiskStatus) -> Int32
+    /// Of an open file.
+    func status(of file: Int32, _ status: inout DiskStatus) -> Int32
     func makeDirectory(_ path: String) -> Int32
     func names(in directory: String, _ names: inout [String]) -> Int32
     func syncDirectory(_ path: String) -> Int32
@@ -22,6 +24,8 @@ package protocol Disk: AnyObject, Sendable {
     /// All of it, in memory. `size` is not 0.
     func map(_ file: Int32, size: Int, _ memory: inout UnsafeRawPointer?) -> Int32
     func unmap(_ memory: UnsafeRawPointer, size: Int)
+    /// A part of it could not be read since, and reads as zeros: it was cut by somebody, or the disk fails.
+    func hasLost(_ memory: UnsafeRawPointer) -> Bool
 
     func rename(_ path: String, to other: String) -> Int32
     func remove(_ path: String) -> Int32
@@ -39,7 +43,17 @@ package enum DiskOpening: Int32, Sendable {
 package struct DiskStatus: Sendable {
     package enum Kind: Sendable { case file, directory, other }
 
+    /// Which file it is.
+    package struct Identity: Equatable, Sendable {
+        package var device: UInt64 = 0
+        package var inode: UInt64 = 0
+        package init() {}
+    }
+
     package var kind = Kind.other
+    package var identity = Identity()
+    /// When its bytes were written last, in nanoseconds since 1970.
+    package var modified: Int64 = 0
     package var size = 0
     package var mode: UInt32 = 0
     package var isOurs = false

@@ -7,6 +7,18 @@ package final class LinuxDisk: Disk {
     package func status(_ path: String, _ status: inout DiskStatus) -> Int32 {
         var found = cl_file_status()
         let failed = cl_file_status(path, &found)
+        LinuxDisk.take(found, &status)
+        return failed
+    }
+
+    package func status(of file: Int32, _ status: inout DiskStatus) -> Int32 {
+        var found = cl_file_status()
+        let failed = cl_open_file_status(file, &found)
+        LinuxDisk.take(found, &status)
+        return failed
+    }
+
+    private static func take(_ found: cl_file_status, _ status: inout DiskStatus) {
         status.kind =
             found.kind == UInt32(CL_KIND_FILE)
             ? .file : found.kind == UInt32(CL_KIND_DIRECTORY) ? .directory : .other
@@ -14,7 +26,9 @@ package final class LinuxDisk: Disk {
         status.mode = found.mode
         status.isOurs = found.owner == cl_user_id()
         status.links = found.links
-        return failed
+        status.identity.device = found.device
+        status.identity.inode = found.inode
+        status.modified = found.modified
     }
 
     package func makeDirectory(_ path: String) -> Int32 { cl_directory_make(path, 0o700) }
@@ -51,6 +65,7 @@ package final class LinuxDisk: Disk {
         return -error
     }
     package func unmap(_ memory: UnsafeRawPointer, size: Int) { cl_file_unmap(memory, size) }
+    package func hasLost(_ memory: UnsafeRawPointer) -> Bool { cl_file_map_lost(memory) != 0 }
 
     package func rename(_ path: String, to other: String) -> Int32 { cl_rename_path(path, other) }
     package func remove(_ path: String) -> Int32 { cl_remove_path(path) }

@@ -11,6 +11,9 @@ import Pipeline
 /// Threading: immutable; any number of readers. Unmapped with its last owner.
 final class SnapshotFile: @unchecked Sendable {
     let header: SnapshotHeader
+    /// Which file is mapped, and when it was written, by its clock.
+    let identity: DiskStatus.Identity
+    let modified: Int64
     private let base: UnsafeRawPointer
     private let disk: any Disk
     private let seed: HashSeed
@@ -20,8 +23,13 @@ final class SnapshotFile: @unchecked Sendable {
     var byteCount: Int { header.fileBytes }
     var records: Int { header.records }
 
-    private init(_ header: SnapshotHeader, _ base: UnsafeRawPointer, _ disk: any Disk) {
+    /// A part of it can't be read any more.
+    var hasLost: Bool { disk.hasLost(base) }
+
+    private init(_ header: SnapshotHeader, _ status: DiskStatus, _ base: UnsafeRawPointer, _ disk: any Disk) {
         self.header = header
+        identity = status.identity
+        modified = status.modified
         self.base = base
         self.disk = disk
         seed = HashSeed(secret: header.secret)
@@ -36,12 +44,12 @@ final class SnapshotFile: @unchecked Sendable {
     static func open(
         _ path: String, number: UInt64, _ disk: any Disk, isKnown: Bool = false
     ) throws(FileFlaw) -> SnapshotFile {
-        var status = DiskStatus()
-        var failed = disk.status(path, &status)
-        guard failed >= 0 else { throw FileFlaw.of(path, "looking at it", failed) }
         let file = disk.open(path, .read)
         guard file >= 0 else { throw FileFlaw.of(path, "opening it", file) }
         defer { disk.close(file) }
+        var status = DiskStatus()
+        var failed = disk.status(of: file, &status)
+        guard failed >= 0 else { throw FileFlaw.of(path, "looking at it", failed) }
         guard status.size >= StateFormat.snapshotHeader else { throw .damaged("it ends within its header") }
         var memory: UnsafeRawPointer?
         failed = disk.map(file, size: status.size, &memory)
@@ -55,7 +63,7 @@ final class SnapshotFile: @unchecked Sendable {
             disk.unmap(memory, size: status.size)
             throw error
         }
-        return SnapshotFile(header, memory, disk)
+        return SnapshotFile(header, status, memory, disk)
     }
 
     /// Every block against its checksum, once more.

@@ -9,6 +9,8 @@ public enum StateFault: Error, Equatable, Sendable {
     case foreign(path: String, what: String)
     /// Written by a newer version. It is never set aside.
     case newer(path: String, version: UInt32)
+    /// Others may write to the directory. What is in it is read, and nothing new is kept.
+    case exposed(path: String, mode: UInt32)
     case readOnly(path: String)
     case full(path: String, error: Int32)
     /// Any other error of the file system.
@@ -16,6 +18,10 @@ public enum StateFault: Error, Equatable, Sendable {
     case tooLarge(path: String, what: String)
     /// A whole replacement may or may not be on disk: nothing is changed any more until the store is opened again.
     case uncertain(path: String, error: Int32)
+    /// Another directory is in its place, or none.
+    case displaced(path: String)
+    /// Its files were damaged under way, and could not be made whole: nothing is changed until it is opened again.
+    case spoiled(path: String, what: String)
     /// A record that no store takes: the caller's mistake.
     case unfit(what: String)
 
@@ -31,6 +37,9 @@ public enum StateFault: Error, Equatable, Sendable {
         case .newer(let path, let version):
             return "\(path): its format \(version) is newer than this program reads (\(StateFormat.version)); "
                 + "nothing was changed; start the program that wrote it, or name another directory"
+        case .exposed(let path, let mode):
+            return "\(path): others may write to it (its mode is 0\(String(mode, radix: 8))): what is kept there is in "
+                + "force, and nothing new is kept; `chmod 0700 \(path)`"
         case .readOnly(let path):
             return "\(path): the file system is read-only; nothing was changed; choose another place"
         case .full(let path, let error):
@@ -41,6 +50,13 @@ public enum StateFault: Error, Equatable, Sendable {
         case .uncertain(let path, let error):
             return "\(path): it is not known whether a replaced state is on disk: \(errorName(error)); "
                 + "what is in force stays, changes are refused; check the disk and restart"
+        case .displaced(let path):
+            return "\(path): the directory was moved away, or another one is in its place; nothing was changed, and "
+                + "changes are refused; put it back, or restart the node"
+        case .spoiled(let path, let what):
+            return
+                "\(path): \(what); what is in force stays, changes are refused; restart the node: it begins with the "
+                + "last whole state"
         case .unfit(let what): return what
         }
     }
@@ -64,7 +80,7 @@ public struct StateNotice: Equatable, Sendable {
     /// Changes that were durable are gone.
     public let isLoss: Bool
 
-    init(_ event: String, _ text: String, isLoss: Bool = false) {
+    package init(_ event: String, _ text: String, isLoss: Bool = false) {
         self.event = event
         self.text = text
         self.isLoss = isLoss

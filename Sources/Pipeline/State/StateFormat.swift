@@ -52,7 +52,7 @@ enum StateFormat {
         if let version = newerVersion(header) { throw .newer(version) }
     }
 
-    private static func isWhole(_ header: UnsafeRawBufferPointer) -> Bool {
+    static func isWhole(_ header: UnsafeRawBufferPointer) -> Bool {
         guard header.count >= 64, let base = header.baseAddress else { return false }
         return base.number(0, as: UInt64.self) == magic
             && base.number(header.count - 4, as: UInt32.self)

@@ -47,6 +47,25 @@ struct LogHeader {
         guard first > 0, first < UInt64(1) << 62 else { throw .damaged("its first sequence makes no sense") }
     }
 
+    /// A header of which one byte is wrong: its checksum says which. Nil: it is none, or more is wrong.
+    static func mended(_ bytes: UnsafeRawBufferPointer, number: UInt64, store: UInt64) -> LogHeader? {
+        guard bytes.count >= StateFormat.logHeader else { return nil }
+        var header = Array(bytes[..<StateFormat.logHeader])
+        for place in header.indices {
+            let was = header[place]
+            for value in UInt8.min...UInt8.max {
+                header[place] = value
+                let found = header.withUnsafeBytes { bytes -> LogHeader? in
+                    guard StateFormat.isWhole(bytes) else { return nil }
+                    return try? LogHeader(bytes)
+                }
+                if let found, found.number == number, found.store == store, found.encoded() == header { return found }
+            }
+            header[place] = was
+        }
+        return nil
+    }
+
     /// What ties logs to a store.
     static func store(secret: [UInt8]) -> UInt64 {
         secret.withUnsafeBufferPointer { SipHash.hash($0, domain: 0, seed: HashSeed(secret: secret)) }
@@ -151,6 +170,8 @@ enum LogEnd: Equatable {
     case torn
     /// In an entry that had been durable: a later one says so.
     case damaged
+    /// In entries that are whole, and wanted no more.
+    case setAside
 }
 
 /// Reads entries until something is wrong.
@@ -161,8 +182,12 @@ struct LogReader {
 
     /// - Parameter bytes: the file, whose header was looked at.
     init(_ bytes: UnsafeRawBufferPointer) {
+        self.init(bytes, salt: bytes.baseAddress.map { $0.number(StateFormat.logHeader - 4, as: UInt32.self) } ?? 0)
+    }
+
+    init(_ bytes: UnsafeRawBufferPointer, salt: UInt32) {
         self.bytes = bytes
-        salt = bytes.baseAddress.map { $0.number(StateFormat.logHeader - 4, as: UInt32.self) } ?? 0
+        self.salt = salt
     }
 
     private func rest(_ offset: Int) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[offset...]) }

@@ -19,15 +19,25 @@ struct StateRecovery {
     private(set) var notices: [StateNotice] = []
     /// Files to be set aside: name, and why.
     private var damaged: [(name: String, why: String)] = []
+    /// The last entry that counts; nil: all do.
+    private let last: UInt64?
+    /// Of ``damaged``: files that are whole, and wanted no more.
+    private var unwanted: Set<String> = []
+    private static let unwanted = "it goes on from what is set aside"
     /// Files of no use to anybody: what was being written.
     private var useless: [String] = []
     /// Where a log is to end, and what its end was.
     private var cut: (number: UInt64, offset: Int, end: LogEnd)?
     private var accepted: [(header: LogHeader, bytes: Int)] = []
     private var sequence: UInt64 = 0
+    /// What was durable when the store was last open, as far as that is known.
+    private var durable: UInt64 = 0
+    /// Logs whose header is to be put right.
+    private var headers: [LogHeader] = []
 
-    init(_ place: StatePlace) throws(StateFault) {
+    init(_ place: StatePlace, endingAt last: UInt64? = nil) throws(StateFault) {
         self.place = place
+        self.last = last
         files = try StateFiles(place)
         try files.check(place)
         useless = files.unfinished
@@ -38,12 +48,15 @@ struct StateRecovery {
     mutating func run(seed: () -> [UInt8]) throws(StateFault) -> OpenedState {
         guard let base = try findBase() else { return try begin(seed()) }
         let overlay = Overlay(HashSeed(secret: base.header.secret))
+        durable = StateHead.read(place, secret: base.header.secret)
         try replay(over: base, into: overlay)
         if accepted.isEmpty, !files.logs.contains(base.header.number) {
             let name = place.path("log.\(base.header.number)")
             notices.append(StateNotice("state_damaged", "\(name) is missing: what it said is lost", isLoss: true))
         }
         try mend()
+        sayLost()
+        if files.snapshots == [base.header.number] { place.copyEmpty(base) }
         let last = accepted.last
         var older = 0
         for log in accepted.dropLast() { older += max(0, log.bytes - StateFormat.logHeader) }
@@ -68,7 +81,14 @@ struct StateRecovery {
         let file = place.disk.open(path, .write)
         guard file >= 0 else { throw StateFault.of(path, "opening it", file) }
         let salt = header.encoded().withUnsafeBytes { LogReader($0).salt }
-        return AppendLog(number: header.number, path: path, file: file, salt: salt, end: end)
+        var status = DiskStatus()
+        let failed = place.disk.status(of: file, &status)
+        guard failed >= 0 else {
+            place.disk.close(file)
+            throw StateFault.of(path, "looking at it", failed)
+        }
+        return AppendLog(
+            number: header.number, path: path, file: file, identity: status.identity, salt: salt, end: end)
     }
 
     // MARK: What is refused
@@ -101,7 +121,11 @@ struct StateRecovery {
             let path = place.path("snapshot.\(number)")
             do throws(FileFlaw) {
                 let found = try SnapshotFile.open(path, number: number, place.disk)
-                if let first = damaged.first {
+                if let last, found.header.sequence > last {
+                    setAside("snapshot.\(number)", "it has what is set aside")
+                    continue
+                }
+                if let first = damaged.first(where: { !unwanted.contains($0.name) }) {
                     notices.append(
                         StateNotice(
                             "state_older_used",
@@ -120,6 +144,11 @@ struct StateRecovery {
         return nil
     }
 
+    private mutating func setAside(_ name: String, _ why: String) {
+        damaged.append((name, why))
+        unwanted.insert(name)
+    }
+
     /// Of a directory without any whole state.
     private mutating func begin(_ secret: [UInt8]) throws(StateFault) -> OpenedState {
         guard secret.count == 16 else { throw .unfit(what: "a seed of \(secret.count) bytes, not 16") }
@@ -127,20 +156,24 @@ struct StateRecovery {
             // What the first open had made when it was cut off.
             if try isEmptyAlone(number) {
                 useless.append("log.\(number)")
+            } else if last != nil {
+                setAside("log.\(number)", StateRecovery.unwanted)
             } else {
                 damaged.append(("log.\(number)", "there is no whole snapshot that it goes on from"))
             }
         }
         let isNew = damaged.isEmpty
         try mend()
-        let number = files.last + 1
+        let number = files.last + 2
         let (base, log) = try place.makeSnapshot(number, secret: secret, sequence: 0, synced: 0) { _ in }
+        place.copyEmpty(base)
         notices.append(
             isNew
                 ? StateNotice("state_created", "\(place.directory): a new store, which is empty")
                 : StateNotice(
                     "state_lost",
-                    "\(place.directory): no snapshot in it is whole; a new store is begun, which is empty",
+                    "\(place.directory): no snapshot in it is \(last == nil ? "whole" : "older than what is set aside"); "
+                        + "a new store is begun, which is empty",
                     isLoss: true))
         return OpenedState(
             base: base, overlay: Overlay(HashSeed(secret: secret)), log: log, sequence: 0, nextNumber: number + 1,
@@ -165,21 +198,34 @@ struct StateRecovery {
         var isBroken = false
         for (index, log) in logs.enumerated() {
             let name = "log.\(log.header.number)"
+            if let last, sequence >= last, log.header.first > last {
+                setAside(name, StateRecovery.unwanted)
+                continue
+            }
             if isBroken || log.header.first > sequence + 1 {
                 isBroken = true
                 damaged.append((name, "it does not go on from what is whole before it"))
                 continue
             }
             // What a later log begins with is void in this one.
-            let limit = logs[(index + 1)...].map(\.header.first).min() ?? .max
-            var reader = LogReader(log.bytes)
+            let end = last.map { $0 < .max ? $0 + 1 : $0 } ?? .max
+            let limit = min(logs[(index + 1)...].map(\.header.first).min() ?? .max, end)
+            var reader = LogReader(log.bytes, salt: log.salt)
             while sequence + 1 < limit, let entry = reader.next(sequence + 1) {
                 entry.visit { overlay.set($0, hash: $0.hash(overlay.seed)) }
                 sequence += 1
             }
             accepted.append((log.header, reader.offset))
+            if let last, sequence == last {
+                let isOver = reader.end(sequence + 1) == .clean
+                if log.bytes.count > reader.offset {
+                    cut = (log.header.number, reader.offset, isOver ? .clean : .setAside)
+                }
+                continue
+            }
             if index + 1 == logs.count {
-                let end = reader.end(sequence + 1)
+                var end = reader.end(sequence + 1)
+                if end == .torn, durable > sequence { end = .damaged }
                 if end != .clean || log.bytes.count > reader.offset { cut = (log.header.number, reader.offset, end) }
             } else if sequence + 1 < limit {
                 // It had been durable before the next one began.
@@ -197,13 +243,16 @@ struct StateRecovery {
         for next in files.logs where next >= number {
             let name = "log.\(next)"
             do throws(FileFlaw) {
-                let log = try LogImage(name, place)
+                let log = try LogImage(name, place, number: next, store: store)
+                if log.isMended { headers.append(log.header) }
                 guard log.header.store == store else { throw .damaged("it is of another store") }
                 guard log.header.number == next else { throw .damaged("it is log.\(log.header.number) by its header") }
-                guard log.header.alone == 0 || log.header.alone == number else {
+                guard log.header.alone == 0 || log.header.alone == number || log.header.isFirst && base.isFirst else {
                     // A replacement that was cut off before its snapshot was in place; or that snapshot is damaged.
                     if log.bytes.count == StateFormat.logHeader {
                         useless.append(name)
+                    } else if unwanted.contains("snapshot.\(log.header.alone)") {
+                        setAside(name, StateRecovery.unwanted)
                     } else {
                         damaged.append((name, "it goes on from snapshot.\(log.header.alone), which is not whole"))
                     }
@@ -228,15 +277,19 @@ struct StateRecovery {
     private mutating func mend() throws(StateFault) {
         let disk = place.disk
         for (name, why) in damaged.reversed() {
-            let aside = try freeName(name)
+            let isUnwanted = unwanted.contains(name)
+            let aside = try place.freeName(name, isUnwanted ? "set-aside" : "damaged")
             let failed = disk.rename(place.path(name), to: place.path(aside))
             guard failed >= 0 else { throw StateFault.of(place.path(name), "setting it aside", failed) }
             notices.append(
                 StateNotice(
-                    "state_damaged", "\(place.path(name)): \(why); it is set aside as \(aside)",
-                    isLoss: !isCovered(name)))
+                    isUnwanted ? "state_set_aside" : "state_damaged",
+                    "\(place.path(name)): \(why); it is set aside as \(aside)", isLoss: !isCovered(name)))
         }
         if !damaged.isEmpty { try syncDirectory() }
+        for header in headers where accepted.contains(where: { $0.header.number == header.number }) {
+            try putRight(header)
+        }
         if let cut { try mend(cut) }
         // They cost room only.
         for name in useless { _ = disk.remove(place.path(name)) }
@@ -244,7 +297,33 @@ struct StateRecovery {
 
     /// Whether all that a damaged file had was found elsewhere: a snapshot that merged what older files have.
     private func isCovered(_ name: String) -> Bool {
-        accepted.contains { $0.header.alone == 0 && name == "snapshot.\($0.header.number)" }
+        accepted.contains {
+            ($0.header.alone == 0 || $0.header.isFirst) && name == "snapshot.\($0.header.number)"
+        }
+    }
+
+    /// The header of a log with one byte that was wrong.
+    private mutating func putRight(_ header: LogHeader) throws(StateFault) {
+        let path = place.path("log.\(header.number)")
+        let file = place.disk.open(path, .write)
+        guard file >= 0 else { throw StateFault.of(path, "opening it", file) }
+        defer { place.disk.close(file) }
+        var failed = header.encoded().withUnsafeBytes { place.disk.write(file, $0, at: 0) }
+        if failed >= 0 { failed = place.disk.sync(file) }
+        guard failed >= 0 else { throw StateFault.of(path, "putting its header right", failed) }
+        notices.append(
+            StateNotice("state_damaged", "\(path): a byte of its header was wrong, and is put right; nothing is lost"))
+    }
+
+    /// What was durable when the store was last open, and is not there any more.
+    private mutating func sayLost() {
+        // The boot guard takes back what was durable, and says so itself.
+        guard last == nil, durable > sequence else { return }
+        notices.append(
+            StateNotice(
+                "state_damaged",
+                "\(place.directory): the changes \(sequence + 1) to \(durable), which had been durable, are lost",
+                isLoss: true))
     }
 
     private mutating func mend(_ cut: (number: UInt64, offset: Int, end: LogEnd)) throws(StateFault) {
@@ -254,14 +333,16 @@ struct StateRecovery {
             let aside = try keep(name, from: cut.offset, end: cut.end)
             let rest = aside.map { "what follows is kept as \($0)" } ?? "what follows could not be kept"
             notices.append(
-                cut.end == .torn
-                    ? StateNotice(
-                        "state_tail_cut",
-                        "\(path): cut at byte \(cut.offset), in what was being written when it ended; \(rest)")
-                    : StateNotice(
-                        "state_damaged",
-                        "\(path): damaged at byte \(cut.offset), in what had been durable: the state before it is used; \(rest)",
-                        isLoss: true))
+                cut.end == .setAside
+                    ? StateNotice("state_set_aside", "\(path): cut at byte \(cut.offset); \(rest)")
+                    : cut.end == .torn
+                        ? StateNotice(
+                            "state_tail_cut",
+                            "\(path): cut at byte \(cut.offset), in what was being written when it ended; \(rest)")
+                        : StateNotice(
+                            "state_damaged",
+                            "\(path): damaged at byte \(cut.offset), in what had been durable: the state before it is used; \(rest)",
+                            isLoss: true))
         }
         let file = place.disk.open(path, .write)
         guard file >= 0 else { throw StateFault.of(path, "opening it", file) }
@@ -281,7 +362,7 @@ struct StateRecovery {
             return nil
         }
         let disk = place.disk
-        let aside = try freeName(name)
+        let aside = try place.freeName(name, end == .setAside ? "set-aside" : "damaged")
         let path = place.path(aside)
         let file = disk.open(path, .empty)
         var failed = file
@@ -304,52 +385,4 @@ struct StateRecovery {
         let failed = place.disk.syncDirectory(place.directory)
         guard failed >= 0 else { throw StateFault.of(place.directory, "syncing it", failed) }
     }
-
-    /// `log.7.damaged-20261130T050000Z`, or with a number behind it.
-    private func freeName(_ name: String) throws(StateFault) -> String {
-        var stamp = [CChar](repeating: 0, count: 17)
-        cl_utc_stamp(Int64(clamping: cl_wall_clock() / 1_000_000_000), &stamp)
-        let text = String(decoding: stamp.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        let aside = "\(name).damaged-\(text)"
-        for count in 1...1000 {
-            let candidate = count == 1 ? aside : "\(aside)-\(count)"
-            var status = DiskStatus()
-            if place.disk.status(place.path(candidate), &status) == -ENOENT { return candidate }
-        }
-        throw .failed(path: place.path(aside), doing: "finding a free name", error: EEXIST)
-    }
-}
-
-/// A log as it lies on disk, mapped.
-final class LogImage {
-    let header: LogHeader
-    let bytes: UnsafeRawBufferPointer
-    private let memory: UnsafeRawPointer
-    private let disk: any Disk
-
-    init(_ name: String, _ place: StatePlace) throws(FileFlaw) {
-        let path = place.path(name)
-        let disk = place.disk
-        var status = DiskStatus()
-        var failed = disk.status(path, &status)
-        guard failed >= 0 else { throw FileFlaw.of(path, "looking at it", failed) }
-        guard status.size >= StateFormat.logHeader else { throw .damaged("it ends within its header") }
-        let file = disk.open(path, .read)
-        guard file >= 0 else { throw FileFlaw.of(path, "opening it", file) }
-        defer { disk.close(file) }
-        var memory: UnsafeRawPointer?
-        failed = disk.map(file, size: status.size, &memory)
-        guard failed >= 0, let memory else { throw FileFlaw.of(path, "reading it", failed) }
-        do throws(FileFlaw) {
-            header = try LogHeader(UnsafeRawBufferPointer(start: memory, count: status.size))
-        } catch {
-            disk.unmap(memory, size: status.size)
-            throw error
-        }
-        self.disk = disk
-        self.memory = memory
-        bytes = UnsafeRawBufferPointer(start: memory, count: status.size)
-    }
-
-    deinit { disk.unmap(memory, size: bytes.count) }
 }

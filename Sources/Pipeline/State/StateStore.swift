@@ -24,9 +24,15 @@ public final class StateStore {
     let seed: HashSeed
     /// Kept open: with it goes the lock.
     private let lock: Int32
+    /// Which directory it is.
+    let folder: DiskStatus.Identity
+    /// Nil: what is durable is told by the logs alone.
+    let head: StateHead?
 
     // What there is: `live` over `frozen` over `base`.
     var base: SnapshotFile
+    /// When its file was written, as of the last look.
+    var baseModified: Int64
     /// What a compaction merges into the next snapshot.
     var frozen: Overlay?
     var live: Overlay
@@ -46,18 +52,26 @@ public final class StateStore {
     var reserve: StateReserve
     /// Why nothing may be changed any more.
     var closed: StateFault?
+    /// Others may write to its directory, when it was last looked at.
+    var isExposed = false
     var compaction: Compaction?
     /// No compaction is tried again before there is as much in the logs.
     var compactAbove = 0
     private var notices: [StateNotice] = []
 
-    init(_ opened: OpenedState, lock: Int32, reserve: StateReserve, _ place: StatePlace) {
+    init(
+        _ opened: OpenedState, lock: Int32, reserve: StateReserve, head: StateHead?, folder: DiskStatus.Identity,
+        _ place: StatePlace
+    ) {
         disk = place.disk
         directory = place.directory
         settings = place.settings
         self.lock = lock
         self.reserve = reserve
+        self.head = head
+        self.folder = folder
         base = opened.base
+        baseModified = opened.base.modified
         seed = HashSeed(secret: opened.base.header.secret)
         live = opened.overlay
         counts = opened.base.header.counts
@@ -67,12 +81,30 @@ public final class StateStore {
         nextNumber = opened.nextNumber
         olderLogBytes = opened.olderLogBytes
         live.visit { noteCount($0, was: base.find($0.kind, $0.id, hash: $0.hash(seed)) != nil) }
+        head?.write(sequence)
+    }
+
+    /// Goes on with what the directory turned out to hold.
+    func adopt(_ opened: OpenedState) {
+        disk.close(log.file)
+        (base, baseModified) = (opened.base, opened.base.modified)
+        frozen = nil
+        live = opened.overlay
+        counts = opened.base.header.counts
+        live.visit { noteCount($0, was: base.find($0.kind, $0.id, hash: $0.hash(seed)) != nil) }
+        log = opened.log
+        unsynced = []
+        sequence = opened.sequence
+        nextNumber = opened.nextNumber
+        olderLogBytes = opened.olderLogBytes
+        noteDurable(sequence)
     }
 
     deinit {
         endCompaction()
         if closed == nil, log.isTrusted, synced < sequence { _ = disk.sync(log.file) }
         disk.close(log.file)
+        head?.close()
         disk.close(lock)
     }
 
@@ -165,14 +197,14 @@ public final class StateStore {
     /// After a replacement: nothing is left of what was.
     func begin(_ snapshot: SnapshotFile, _ log: AppendLog) {
         disk.close(self.log.file)
-        base = snapshot
+        (base, baseModified) = (snapshot, snapshot.modified)
         frozen = nil
         live = Overlay(seed)
         counts = snapshot.header.counts
         self.log = log
         unsynced = []
         sequence = snapshot.header.sequence
-        synced = sequence
+        noteDurable(sequence)
         olderLogBytes = 0
         compactAbove = 0
     }

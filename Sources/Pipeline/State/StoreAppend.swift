@@ -7,6 +7,8 @@ struct AppendLog {
     let number: UInt64
     let path: String
     let file: Int32
+    /// Which file it is.
+    let identity: DiskStatus.Identity
     let salt: UInt32
     /// Where the next entry goes.
     var end: Int
@@ -20,6 +22,7 @@ extension StateStore {
     ///   until then, a crash of the process does not.
     public func append(_ batch: StateBatch, durably: Bool) throws(StateFault) {
         if let closed { throw closed }
+        if durably { try refuseExposed() }
         if let problem = batch.problem { throw problem }
         if reserve.isHeld == false { refillReserve() }
         guard !batch.isEmpty else {
@@ -31,12 +34,42 @@ extension StateStore {
         LogEntry.seal(
             &entry, count: entry.count, records: batch.count, sequence: next, synced: synced, salt: log.salt)
         let mustSync = durably || unsynced.count + entry.count > settings.mostUnsynced
-        let isDurable = try write(&entry, mustSync: mustSync)
+        let isDurable = mustSync ? try writeDurably(&entry) : try write(&entry, mustSync: false)
         sequence = next
-        if isDurable { synced = next }
+        if isDurable { noteDurable(next) }
         entry.withUnsafeBytes { bytes in
             if let entry = LogEntry(header: bytes, salt: log.salt) { apply(entry) }
         }
+    }
+
+    /// It was durable in a file that is the store's: before it is said to be, the files are looked at.
+    private func writeDurably(_ entry: inout [UInt8]) throws(StateFault) -> Bool {
+        for _ in 0..<StateStore.mostMendings {
+            try mendFiles()
+            LogEntry.reseal(&entry, first: sequence + 1, synced: synced, salt: log.salt)
+            let isDurable = try write(&entry, mustSync: true)
+            do throws(StateFault) {
+                if try disturbed().isEmpty { return isDurable }
+            } catch {
+                takeBack(entry.count)
+                throw error
+            }
+            takeBack(entry.count)
+        }
+        throw .failed(path: log.path, doing: "keeping it, while others change it", error: EIO)
+    }
+
+    private static let mostMendings = 3
+
+    /// What was refused must not be found at the next opening.
+    private func takeBack(_ count: Int) {
+        log.end -= count
+        if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false }
+    }
+
+    func noteDurable(_ sequence: UInt64) {
+        synced = sequence
+        head?.write(sequence)
     }
 
     /// On return `entry` is in the log, and sealed for it.
@@ -85,21 +118,18 @@ extension StateStore {
     public func flush() throws(StateFault) {
         if let closed { throw closed }
         guard synced < sequence || !log.isTrusted else { return }
+        var failed: Int32 = -EIO
         if log.isTrusted {
-            let failed = disk.sync(log.file)
-            if failed >= 0 {
-                synced = sequence
-                unsynced = []
-                return
-            }
-            log.isTrusted = false
+            failed = disk.sync(log.file)
+            log.isTrusted = failed >= 0
+        }
+        if failed < 0 {
             var none: [UInt8] = []
             try moveOn(with: &none, after: failed)
-        } else {
-            var none: [UInt8] = []
-            try moveOn(with: &none, after: -EIO)
         }
-        synced = sequence
+        unsynced = []
+        noteDurable(sequence)
+        try mendFiles()
     }
 
     /// Goes on in a new log, which begins with what is not known to be durable in the old one.
@@ -198,12 +228,15 @@ extension StatePlace {
         if failed >= 0 { failed = disk.sync(file) }
         if failed >= 0 { failed = disk.rename(path + ".new", to: path) }
         if failed >= 0 { failed = disk.syncDirectory(directory) }
+        var status = DiskStatus()
+        if failed >= 0 { failed = disk.status(of: file, &status) }
         guard failed >= 0 else {
             disk.close(file)
             _ = disk.remove(path + ".new")
             throw StateFault.of(path, "making it", failed)
         }
-        return AppendLog(number: header.number, path: path, file: file, salt: salt, end: bytes.count)
+        return AppendLog(
+            number: header.number, path: path, file: file, identity: status.identity, salt: salt, end: bytes.count)
     }
 }
 

@@ -146,11 +146,13 @@ extension FileFlaw {
 }
 
 extension StateStore {
-    private var place: StatePlace { StatePlace(directory: directory, disk: disk, settings: settings) }
+    var place: StatePlace { StatePlace(directory: directory, disk: disk, settings: settings) }
 
     /// Everything is replaced by what `body` puts: durable on return; the state before is kept beside it.
     public func replaceAll(_ body: (inout SnapshotWriter) throws(StateFault) -> Void) throws(StateFault) {
         if let closed { throw closed }
+        try refuseExposed()
+        try mendFiles()
         endCompaction()
         // A number that no log before leads to: what comes later must not be put over the old state.
         let next = sequence + 1
@@ -166,13 +168,17 @@ extension StateStore {
             if case .uncertain = error { closed = error }
             throw error
         }
+        do throws(StateFault) { try mendFiles() } catch {
+            closed = .uncertain(path: directory, error: EIO)
+            throw closed ?? error
+        }
     }
 
     // MARK: Compaction
 
     /// The logs have outgrown a share of the snapshot.
     public var wantsCompaction: Bool {
-        compaction == nil && closed == nil && logBytes > compactAbove
+        compaction == nil && closed == nil && !isExposed && logBytes > compactAbove
             && logBytes > max(settings.leastLog, base.byteCount / settings.snapshotShare)
     }
 
@@ -226,7 +232,7 @@ extension StateStore {
             return StateNotice(
                 "state_compaction_failed", "\(directory): the logs stay: \(why)")
         }
-        base = snapshot
+        (base, baseModified) = (snapshot, snapshot.modified)
         frozen = nil
         olderLogBytes -= job.logBytes
         compactAbove = 0

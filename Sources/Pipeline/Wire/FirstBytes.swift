@@ -44,6 +44,12 @@ public enum PostgreSQLStart: Equatable, Sendable {
         }
     }
 
+    /// A request for TLS (SSLRequest), as clients send it.
+    public static func withTLSRequest<Result>(_ body: (UnsafeBufferPointer<UInt8>) -> Result) -> Result {
+        let request: InlineArray<8, UInt8> = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F]
+        return withUnsafeBytes(of: request) { body($0.assumingMemoryBound(to: UInt8.self)) }
+    }
+
     /// Length and code.
     public static let headLength = 8
     /// The most bytes of a start-up packet that servers take.
@@ -67,6 +73,25 @@ public enum PostgreSQLStart: Equatable, Sendable {
         case 80_877_104: isBare ? .gss : nil
         case 80_877_102: cancelLengths.contains(length) ? .cancel : nil
         default: code >> 16 == 3 && !isBare ? .startup : nil
+        }
+    }
+}
+
+/// What a PostgreSQL server answers to a request for TLS: one byte, and nothing behind it before the client's hello.
+public enum PostgreSQLTLSAnswer: Equatable, Sendable {
+    case willing
+    /// `N`, or an error message.
+    case unwilling
+    /// No answer to such a request, or more than that (CVE-2021-23222).
+    case malformed
+
+    /// - Parameter bytes: all that came in answer so far, at least one.
+    public init(_ bytes: UnsafeBufferPointer<UInt8>) {
+        switch bytes.first {
+        case UInt8(ascii: "S"): self = bytes.count == 1 ? .willing : .malformed
+        case UInt8(ascii: "N"): self = bytes.count == 1 ? .unwilling : .malformed
+        case UInt8(ascii: "E"): self = .unwilling
+        default: self = .malformed
         }
     }
 }

@@ -301,6 +301,8 @@ struct ConfigText: Sendable, CustomStringConvertible {
     var description: String {
         var text = "node test {\n    workers  \(workers)\n"
         for setting in settings { text += "    \(setting)\n" }
+        // Addresses go from env to env as tests need them.
+        if !settings.contains(where: { $0.hasPrefix("cooldown ") }) { text += "    cooldown 0s\n" }
         // Tests count lines.
         if !settings.contains(where: { $0.hasPrefix("log ") }) { text += "    log connections refusals 1M/s\n" }
         text += "}\n\n"

@@ -15,8 +15,10 @@ struct TenantModel: Sendable {
 
     /// What a client can ask for.
     struct Target: Hashable, Sendable {
-        /// Nil: a raw port.
+        /// What a client asks for; nil: a raw port.
         let name: String?
+        /// What its route has: that name, or a wildcard over it.
+        let pattern: String?
         let port: UInt16
         let kind: Kind
     }
@@ -47,6 +49,10 @@ struct TenantModel: Sendable {
     var dedicated = [0, 1]
     /// By target: since which revision a `hostnames` object says so too; nil: there is none.
     var claimed: [Int?]
+    /// By target: an env that asks for its name as well, after its owner; nil: nobody does.
+    var rivals: [Int?]
+    /// Addresses that go from env to env; the others stay with their first one.
+    var moving: Set<Int>
     private var instances = 0
 
     static let dedicatedAddresses = ["198.18.0.1", "198.18.0.2"]
@@ -57,8 +63,11 @@ struct TenantModel: Sendable {
         self.backendPort = backendPort
         targets =
             (0..<12).map {
-                Target(name: "n\($0).example.com", port: tlsPort, kind: Kind.allCases[$0 % 6 < 4 ? 0 : $0 % 6 - 3])
-            } + rawPorts.map { Target(name: nil, port: $0, kind: .dark) }
+                Target(
+                    name: $0 % 4 == 3 ? "a.n\($0).example.com" : "n\($0).example.com",
+                    pattern: $0 % 4 == 3 ? "*.n\($0).example.com" : "n\($0).example.com", port: tlsPort,
+                    kind: Kind.allCases[$0 % 6 < 4 ? 0 : $0 % 6 - 3])
+            } + rawPorts.map { Target(name: nil, pattern: nil, port: $0, kind: .dark) }
         // As `inet_ntop` writes them.
         var addresses: [Address] = []
         for env in 0..<Self.envs {
@@ -73,6 +82,8 @@ struct TenantModel: Sendable {
         self.addresses = addresses
         owners = targets.indices.map { $0 % Self.envs }
         claimed = targets.map { _ in nil }
+        rivals = targets.map { _ in nil }
+        moving = Set(addresses.indices)
         holders = addresses.map { _ in nil }
         for index in addresses.indices { give(index, to: index / (addresses.count / Self.envs)) }
     }
@@ -80,6 +91,40 @@ struct TenantModel: Sendable {
     private mutating func give(_ address: Int, to env: Int) {
         instances += 1
         holders[address] = Holder(env: env, instance: instances)
+    }
+
+    /// The first env of an address.
+    func home(_ address: Int) -> Int { address / (addresses.count / Self.envs) }
+
+    /// From here on only the third address of each kind of an env moves, and envs ask for names that others have.
+    mutating func beginFire() {
+        moving = moving.filter { (6..<9).contains($0 % (addresses.count / Self.envs)) }
+    }
+
+    /// The owner lets the name go, and whoever waits has it; or somebody begins to wait.
+    private mutating func contest(_ target: Int, _ env: Int) {
+        guard targets[target].name != nil else { return }
+        if let rival = rivals[target] {
+            (owners[target], rivals[target], claimed[target]) = (rival, nil, nil)
+        } else if env != owners[target] {
+            rivals[target] = env
+        }
+    }
+
+    /// As ``move(_:)``, with rivals.
+    mutating func moveUnderFire(_ random: inout some RandomNumberGenerator) {
+        let before = self
+        move(&random)
+        // What somebody waits for goes to nobody else.
+        for target in targets.indices where before.rivals[target] != nil {
+            (owners[target], claimed[target]) = (before.owners[target], before.claimed[target])
+        }
+        for _ in 0...1 {
+            let target = targets.indices.randomElement(using: &random) ?? 0
+            if owners[target] == before.owners[target] {
+                contest(target, Int.random(in: 0..<Self.envs, using: &random))
+            }
+        }
     }
 
     /// One to three changes, of which none contradicts another: each name, port and address is one env's in the document.
@@ -97,9 +142,16 @@ struct TenantModel: Sendable {
                 // A claim is the pair's: with another env it goes, or is a new one.
                 claimed[target] = claimed[target] == nil ? nil : revision
             case 4..<7:
-                if holders[address] != nil, holders[address]?.env != env { give(address, to: env) }
+                if holders[address] != nil, holders[address]?.env != env, moving.contains(address) {
+                    give(address, to: env)
+                }
             case 7: holders[address] = nil
-            case 8: if holders[address] == nil { give(address, to: env) } else { drain(address) }
+            case 8:
+                if holders[address] == nil {
+                    give(address, to: moving.contains(address) ? env : home(address))
+                } else {
+                    drain(address)
+                }
             default: claimed[target] = claimed[target] == nil && targets[target].name != nil ? revision : nil
             }
         }
@@ -134,162 +186,67 @@ struct TenantModel: Sendable {
             "{\"env_id\":\"e\(env)\",\"app_id\":\"app\",\"org_id\":\"o\(env)\",\"ipv4_address\":\(address ?? "null")}"
     }
 
-    var document: String {
-        let envs = (0..<Self.envs).map { env($0) }
-        let instances = zip(addresses, holders).compactMap { address, holder in
-            holder.map {
+    /// Each object, by its list and its id.
+    var objects: [String: [String: String]] {
+        var objects: [String: [String: String]] = [:]
+        for number in 0..<Self.envs { objects["envs", default: [:]]["e\(number)"] = env(number) }
+        for (address, holder) in zip(addresses, holders) {
+            guard let holder else { continue }
+            objects["instances", default: [:]]["i_\(holder.instance)"] = """
+                {"instance_id":"i_\(holder.instance)","env_id":"e\(holder.env)","process_type":"\(address.kind.rawValue)",\
+                "overlay_ipv6":"\(address.text)","status":"\(holder.status)","drain_grace_seconds":1}
                 """
-                {"instance_id":"i_\($0.instance)","env_id":"e\($0.env)","process_type":"\(address.kind.rawValue)",\
-                "overlay_ipv6":"\(address.text)","status":"\($0.status)","drain_grace_seconds":1}
-                """
+        }
+        for index in targets.indices {
+            for env in [owners[index], rivals[index]].compactMap({ $0 }) {
+                objects["routes", default: [:]][routeID(index, env: env)] = route(index, env)
             }
         }
-        let routes = targets.indices.map { index in
-            let target = targets[index]
-            return """
-                {"route_id":"\(routeID(index, env: owners[index]))","env_id":"e\(owners[index])",\
-                "hostname":\(target.name.map { "\"\($0)\"" } ?? "null"),"listen_port":\(target.port),\
-                "protocol_hint":"\(target.name == nil ? "tcp_raw" : "tls_passthrough")",\
-                "backend_process_type":"\(target.kind.rawValue)","backend_port":\(backendPort),\
-                "ipv4_required":\(target.name != nil && dedicated.contains(owners[index]))}
-                """
+        // One that stays, since a list that becomes empty is held.
+        objects["hostnames"] = [
+            "kept.example.org": "{\"hostname\":\"kept.example.org\",\"env_id\":\"e0\",\"claimed\":1}"
+        ]
+        for index in targets.indices {
+            guard let claim = claimed[index], let name = targets[index].pattern else { continue }
+            objects["hostnames"]?[name] =
+                "{\"hostname\":\"\(name)\",\"env_id\":\"e\(owners[index])\",\"claimed\":\(claim)}"
         }
-        let hostnames = targets.indices.compactMap { index -> String? in
-            guard let claim = claimed[index], let name = targets[index].name else { return nil }
-            return "{\"hostname\":\"\(name)\",\"env_id\":\"e\(owners[index])\",\"claimed\":\(claim)}"
-        }
+        return objects
+    }
+
+    private func route(_ index: Int, _ env: Int) -> String {
+        let target = targets[index]
         return """
-            {"format":"pipelined.state/1","revision":\(revision),"actor":"test",
-             "envs":[\(envs.joined(separator: ","))],
-             "instances":[\(instances.joined(separator: ",\n"))],
-             "routes":[\(routes.joined(separator: ",\n"))],
-             "hostnames":[\(hostnames.joined(separator: ","))]}
+            {"route_id":"\(routeID(index, env: env))","env_id":"e\(env)",\
+            "hostname":\(target.pattern.map { "\"\($0)\"" } ?? "null"),"listen_port":\(target.port),\
+            "protocol_hint":"\(target.name == nil ? "tcp_raw" : "tls_passthrough")",\
+            "backend_process_type":"\(target.kind.rawValue)","backend_port":\(backendPort),\
+            "ipv4_required":\(target.name != nil && dedicated.contains(env))}
             """
     }
 
+    var document: String {
+        let lists = ["envs", "instances", "routes", "hostnames"].map { list in
+            "\"\(list)\":[\((objects[list] ?? [:]).sorted { $0.key < $1.key }.map(\.value).joined(separator: ",\n"))]"
+        }
+        return "{\"format\":\"pipelined.state/1\",\"revision\":\(revision),\"actor\":\"test\",\n"
+            + lists.joined(separator: ",\n") + "}"
+    }
+
+    /// What is different from an earlier model.
+    func change(from before: TenantModel) -> String {
+        let (mine, theirs) = (objects, before.objects)
+        var (put, gone): ([String], [String]) = ([], [])
+        for list in mine.keys.sorted() {
+            let (new, old) = (mine[list] ?? [:], theirs[list] ?? [:])
+            let texts = new.filter { old[$0.key] != $0.value }.map(\.value)
+            if !texts.isEmpty { put.append("\"\(list)\":[\(texts.joined(separator: ","))]") }
+            let ids = old.keys.filter { new[$0] == nil }
+            if !ids.isEmpty { gone.append("\"\(list)\":[\(ids.map { "\"\($0)\"" }.joined(separator: ","))]") }
+        }
+        return "{\"format\":\"pipelined.change/1\",\"revision\":\(revision),\"actor\":\"test\","
+            + "\"put\":{\(put.joined(separator: ","))},\"delete\":{\(gone.joined(separator: ","))}}"
+    }
+
     private func routeID(_ target: Int, env: Int) -> String { "rt_\(target)_e\(env)" }
-}
-
-/// Every revision, with when its change began and when the node said that it was in force.
-final class TenantTimeline: @unchecked Sendable {
-    struct Entry: Sendable {
-        let model: TenantModel
-        let begun: UInt64
-        var acknowledged: UInt64?
-    }
-
-    private let lock = NSLock()
-    private var entries: [Entry]
-
-    init(_ first: TenantModel) {
-        entries = [Entry(model: first, begun: 0, acknowledged: 0)]
-    }
-
-    var count: Int { lock.withLock { entries.count } }
-    var all: [Entry] { lock.withLock { entries } }
-    func begin(_ model: TenantModel) {
-        lock.withLock { entries.append(Entry(model: model, begun: Deadline.now(), acknowledged: nil)) }
-    }
-    func acknowledge() { lock.withLock { entries[entries.count - 1].acknowledged = Deadline.now() } }
-}
-
-/// What one client asked for, and what came of it.
-struct TenantVisit: Sendable {
-    enum Way: String, Sendable, CaseIterable {
-        /// The hello at once; in two parts; the same at an env's own IPv4 address; after a while; of a route whose addresses may
-        /// not answer; a raw port's; never.
-        case quick, slow, dedicated, silent, late, raw, idle
-    }
-    let way: Way
-    let target: Int
-    /// The dedicated address that it came to; nil: one of everybody's.
-    let own: Int?
-    /// Its own socket's.
-    let place: Place
-    /// Just before the last thing that the lookup needed was sent.
-    let asked: UInt64
-    let answered: UInt64
-    /// The address that answered; nil: it was closed.
-    let by: String?
-}
-
-/// Judges visits by the timeline.
-struct TenantJudge {
-    private let entries: [TenantTimeline.Entry]
-    private let addresses: [String: Int]
-    /// What a connect waits at least for an address that does not answer.
-    private let connectTimeout: UInt64
-
-    init(_ timeline: TenantTimeline, connectTimeout: UInt64) {
-        entries = timeline.all
-        self.connectTimeout = connectTimeout
-        addresses = Dictionary(
-            uniqueKeysWithValues: (entries.first?.model.addresses ?? []).enumerated().map { ($1.text, $0) })
-    }
-
-    /// The newest revision that was in force at the time, and the newest one that had begun to be.
-    private func window(_ from: UInt64, _ to: UInt64) -> ClosedRange<Int> {
-        // Both are in order: the first that is later, less one.
-        let low = first { ($0.acknowledged ?? .max) > from } - 1
-        let high = first { $0.begun > to } - 1
-        return max(0, low)...max(0, low, high)
-    }
-
-    private func first(_ isLater: (TenantTimeline.Entry) -> Bool) -> Int {
-        var (low, high) = (0, entries.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if isLater(entries[middle]) { high = middle } else { low = middle + 1 }
-        }
-        return low
-    }
-
-    /// Nil: it is as it should be.
-    /// - Parameter attempts: as the node's log has it. Each but the last ran into its timeout, if the target's addresses do that.
-    func problem(_ visit: TenantVisit, attempts: Int) -> String? {
-        let target = (entries[0].model.targets[visit.target])
-        // A change that takes a backend away ends an attempt at once: each may have saved one its wait.
-        let changes = window(visit.asked, visit.answered).count - 1
-        let waited = target.kind == .dark ? UInt64(max(0, attempts - 1 - changes)) * connectTimeout : 0
-        let window = window(visit.asked + waited, visit.answered)
-        if visit.way == .idle { return visit.by.map { "\(name(visit)): \($0) answered" } }
-        guard let by = visit.by else {
-            // Nothing changed meanwhile, and there was nobody in the way.
-            guard window.count == 1, target.kind == .live,
-                entries[window.lowerBound].model.answers(visit.target, at: visit.own)
-            else {
-                return nil
-            }
-            return "\(name(visit)): nobody answered, at revision \(window.lowerBound + 1)"
-        }
-        guard let address = addresses[by] else { return "\(name(visit)): \(by) answered, and is nobody's" }
-        if window.contains(where: { entries[$0].model.allows(visit.target, address, at: visit.own) }) { return nil }
-        if attempts > 1, wasGivenUp(visit, address) { return nil }
-        let said = window.prefix(8).map { revision in
-            let model = entries[revision].model
-            let holder = model.holders[address].map { "e\($0.env), \($0.status)" } ?? "nobody's"
-            let own = visit.own.map { ", \(TenantModel.dedicatedAddresses[$0]) e\(model.dedicated[$0])'s" } ?? ""
-            return "\(revision + 1): it is e\(model.owners[visit.target])'s\(own), the address is \(holder)"
-        }
-        return "\(name(visit)), attempt \(attempts): \(by) answered; revisions \(said.joined(separator: "; "))"
-    }
-
-    /// An attempt also ends, at once, when a change takes its backend away while the connect is under way. What follows is looked
-    /// up in that change's table.
-    private func wasGivenUp(_ visit: TenantVisit, _ address: Int) -> Bool {
-        let window = window(visit.asked, visit.answered)
-        return window.dropFirst().contains { revision in
-            let inForce = entries[revision].acknowledged ?? .max - Self.soon
-            return entries[revision].model.allows(visit.target, address, at: visit.own)
-                && visit.answered < inForce + Self.soon
-        }
-    }
-
-    /// Nanoseconds: how long after a change a loaded machine's answer may come.
-    private static let soon: UInt64 = 200_000_000
-
-    private func name(_ visit: TenantVisit) -> String {
-        let target = entries[0].model.targets[visit.target]
-        return "\(visit.way) client of \(target.name ?? "port \(target.port)")"
-    }
 }

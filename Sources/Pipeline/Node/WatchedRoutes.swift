@@ -1,0 +1,164 @@
+import CLinux
+import Pipeline
+import PipelineHost
+import PipelineJournal
+import PipelineLanguage
+import PipelineLastGood
+import PipelineRouting
+import PipelineText
+
+/// What a config says beside its routes file: with it the file alone is read again.
+struct ConfigBase {
+    let compilation: Compilation
+    let seed: HashSeed
+    let blocks: StateDocument
+
+    var reading: ReadConfig { ReadConfig(compilation: compilation, seed: seed, blocks: blocks) }
+    /// Nil: no file is watched.
+    var watchedPath: String? {
+        guard compilation.watchesRoutes, let named = compilation.routesFile else { return nil }
+        return configPath(named.value, from: compilation.source.file(of: named.span.start))
+    }
+}
+
+/// `routes file PATH watch`: what the file says is taken as a push is, or a reload's document: compared, kept, applied.
+extension RunningNode {
+    private static let retryPause = TimeSpan.seconds(1)
+
+    /// After a start or a reload: the file that its config names.
+    func followRoutes(_ base: ConfigBase?, _ seen: SeenRoutes?) {
+        guard let base, let path = base.watchedPath else {
+            (configBase, routesWatch) = (nil, nil)
+            return
+        }
+        configBase = base
+        if routesWatch?.path != path { routesWatch = RoutesWatch(path, log) }
+        routesWatch?.wasRead(seen, isInForce: desired?.refusal == nil)
+    }
+
+    func lookAtRoutes(_ now: Instant) {
+        guard let watch = routesWatch,
+            let reading = watch.tick(now, mayRead: isSettled, keepsState: desired != nil)
+        else { return }
+        take(reading, watch, now)
+        watch.ended()
+    }
+
+    private func take(_ reading: RoutesReading, _ watch: RoutesWatch, _ now: Instant) {
+        if let error = reading.error {
+            watch.refused = nil
+            refuse("can't read the state file \(error.path): \(error.problem); \(error.remedy)", watch, now)
+            return
+        }
+        if reading.content == watch.applied {
+            desired?.refusal = nil
+            if watch.clear() { log.say("routes_back", "\(watch.path) says again what is in force") }
+            return
+        }
+        guard reading.content != watch.refused else { return }
+        guard let base = configBase else { return }
+        do throws(UpdateRefusal) {
+            let report = try desired == nil ? apply(reading, base, watch) : keep(reading, base, watch)
+            (watch.applied, watch.refused) = (reading.content, nil)
+            watch.clear()
+            sayApplied(watch, report, now)
+        } catch {
+            guard error != .unfinished else { return }
+            guard !error.isPassing else {
+                watch.retry(after: RunningNode.retryPause)
+                refuse("\(error.problem); it is tried again", watch, now)
+                return
+            }
+            watch.refused = reading.content
+            refuse(error.remedy.isEmpty ? error.problem : "\(error.problem); \(error.remedy)", watch, now)
+        }
+    }
+
+    private func refuse(_ why: String, _ watch: RoutesWatch, _ now: Instant) {
+        desired?.refusal = why
+        guard watch.note(problem: why, now) else { return }
+        log.say("routes_refused", "\(why): nothing was changed") { $0.field("path", watch.path) }
+    }
+
+    private func sayApplied(_ watch: RoutesWatch, _ report: ApplyReport, _ now: Instant) {
+        routesLog.say("routes_applied", nil, now) { line in
+            line.field("path", watch.path)
+            if let revision { line.field("revision", revision) }
+            line.field("routes", routeCount)
+            line.field("added", report.added)
+            line.field("changed", report.changed)
+            line.field("removed", report.removed)
+            if report.kept > 0 { line.field("kept_last_good", report.kept) }
+            if report.problems.rejected > 0 { line.field("quarantined", report.problems.rejected) }
+        }
+    }
+
+    // MARK: A node that keeps desired state
+
+    private func keep(
+        _ reading: RoutesReading, _ base: ConfigBase, _ watch: RoutesWatch
+    ) throws(UpdateRefusal) -> ApplyReport {
+        let sender = Sender(source: .file(watch.path), way: "watch", actor: "file")
+        var read = base.reading
+        read.update = reading.update
+        guard let update = reading.update?.update else {
+            guard !watch.mayBeUnfinished(reading.content) else { throw .unfinished }
+            let why = reading.update?.failure ?? "the state file \(watch.path) can't be used"
+            var entry = JournalEntry(.rejected, source: sender.source.name, what: "a document by watch")
+            (entry.actor, entry.why) = (sender.actor, why)
+            if watch.isWorthSaying("\(why); \(RunningNode.untilWhole)", Instant(nanoseconds: cl_now())) {
+                record(entry)
+            }
+            throw UpdateRefusal(why, remedy: RunningNode.untilWhole)
+        }
+        do throws(UpdateRefusal) {
+            let taken = try take(update, sender, UpdateOptions())
+            read.nameStateFile()
+            read.reportUnread()
+            problems = RunningNode.lines(read.compilation)
+            return taken.report
+        } catch {
+            guard error.isPassing else {
+                throw UpdateRefusal(error.problem, remedy: RunningNode.confirmation, isHeld: error.isHeld)
+            }
+            throw error
+        }
+    }
+
+    private static let untilWhole = "nothing of it is used until it is whole"
+    private static let confirmation = "if that is meant, run `pipelined reload --confirm`"
+
+    // MARK: A node that keeps nothing
+
+    private func apply(
+        _ reading: RoutesReading, _ base: ConfigBase, _ watch: RoutesWatch
+    ) throws(UpdateRefusal) -> ApplyReport {
+        var read = base.reading
+        read.readState(base.seed) { _ throws(FileError) in reading.bytes }
+        guard !read.compilation.hasErrors, let document = read.reading else {
+            guard !watch.mayBeUnfinished(reading.content) else { throw .unfinished }
+            let error = read.compilation.diagnostics.last { $0.severity == .error }
+            throw UpdateRefusal(
+                error?.message ?? "the state file \(watch.path) can't be used", remedy: RunningNode.untilWhole)
+        }
+        if let refusal = order.refusal(of: document, isConfirmed: false) { throw UpdateRefusal(refusal, remedy: "") }
+        if order.isReused(by: document) { read.reportReused() }
+        guard waitUntilSettled(milliseconds: RunningNode.patience) else { throw .unsettled }
+        let now = Instant(nanoseconds: cl_now())
+        routing.forgetDrains { drains.isDone($0, now: now) }
+        let report = routing.apply(together: read.documents, at: now)
+        // When a canary ends, what was read with it is applied again.
+        canary?.read.state = read.state
+        read.report(applied: report.problems)
+        problems = RunningNode.lines(read.compilation)
+        order.applied(document)
+        revision = document.revision
+        bound = read.bound(program)
+        putInForce(now)
+        return report
+    }
+}
+
+extension UpdateRefusal {
+    fileprivate static let unfinished = UpdateRefusal("it may still be written", remedy: "wait", isPassing: true)
+}

@@ -1,0 +1,174 @@
+import Glibc
+import Pipeline
+
+/// What others do to a store's files while it has them open: seen before a change is said to be durable, since a change in
+/// a file that nobody finds again is lost.
+extension StateStore {
+    /// A file that is not what this store has made of it.
+    struct DisturbedFile {
+        let name: String
+        let what: String
+        let isSnapshot: Bool
+        let isThere: Bool
+    }
+
+    /// Three looks, some microseconds in all.
+    func disturbed() throws(StateFault) -> [DisturbedFile] {
+        var status = DiskStatus()
+        let failed = disk.status(directory, &status)
+        guard failed >= 0, status.identity == folder else {
+            guard failed >= 0 || failed == -ENOENT || failed == -ENOTDIR else {
+                throw StateFault.of(directory, "looking at it", failed)
+            }
+            throw .displaced(path: directory)
+        }
+        let snapshot = try look("snapshot.\(base.header.number)", base.identity, size: base.byteCount, isSnapshot: true)
+        let log =
+            self.log.isTrusted
+            ? try look("log.\(self.log.number)", self.log.identity, size: self.log.end, isSnapshot: false) : nil
+        return [snapshot, log].compactMap { $0 }
+    }
+
+    private func look(
+        _ name: String, _ identity: DiskStatus.Identity, size: Int, isSnapshot: Bool
+    ) throws(StateFault) -> DisturbedFile? {
+        var status = DiskStatus()
+        let failed = disk.status(place.path(name), &status)
+        guard failed >= 0 else {
+            guard failed == -ENOENT else { throw StateFault.of(place.path(name), "looking at it", failed) }
+            return DisturbedFile(name: name, what: "it was taken away", isSnapshot: isSnapshot, isThere: false)
+        }
+        let what: String? =
+            if status.identity != identity {
+                "another file is in its place"
+            } else if status.size != size {
+                "it has \(status.size) bytes, not \(size)"
+            } else if status.links != 1 {
+                "it has \(status.links) names (hard links)"
+            } else if isSnapshot {
+                changed(status)
+            } else {
+                nil
+            }
+        return what.map { DisturbedFile(name: name, what: $0, isSnapshot: isSnapshot, isThere: true) }
+    }
+
+    /// What is wrong with the bytes of a snapshot that somebody has written to.
+    private func changed(_ status: DiskStatus) -> String? {
+        if base.hasLost { return "a part of it can't be read any more" }
+        guard status.modified != baseModified else { return nil }
+        guard isBaseWhole else { return "its bytes were changed" }
+        baseModified = status.modified
+        return nil
+    }
+
+    private var isBaseWhole: Bool { !base.hasLost && (try? base.check(place)) != nil && !base.hasLost }
+
+    /// Makes the files whole again, if somebody has disturbed them.
+    func mendFiles() throws(StateFault) {
+        let found = try disturbed()
+        guard !found.isEmpty else { return }
+        endCompaction()
+        for file in found where file.isThere {
+            if let aside = try? place.freeName(file.name) {
+                _ = disk.rename(place.path(file.name), to: place.path(aside))
+            }
+        }
+        let why = found.map { "\(place.path($0.name)): \($0.what)" }.joined(separator: "; ")
+        if isBaseWhole {
+            try rewrite()
+            note(
+                StateNotice(
+                    "state_damaged",
+                    "\(why); the state is written anew as snapshot.\(base.header.number), nothing is lost; "
+                        + "nobody but the node may touch its files"))
+        } else {
+            try openAgain(why)
+        }
+    }
+
+    /// All there is, in memory and mapped, as a new snapshot and its log.
+    private func rewrite() throws(StateFault) {
+        let number = nextNumber
+        nextNumber += 1
+        var changed: [Record] = []
+        for kind in UInt8.min...UInt8.max { changed += changes(of: kind) }
+        let (base, before) = (base, base.header.number)
+        do throws(StateFault) {
+            let (snapshot, log) = try place.makeSnapshot(
+                number, secret: secret, sequence: sequence, synced: sequence
+            ) { writer throws(StateFault) in
+                let builder = writer.builder
+                try MergedRecords.forEach(base, 0..<base.records, changed) { record throws(StateFault) in
+                    try builder.put(record)
+                }
+            }
+            begin(snapshot, log)
+            place.removeOlder(than: before)
+        } catch {
+            if case .uncertain = error { closed = error }
+            throw error
+        }
+    }
+
+    /// What is mapped is not whole: an older snapshot and the logs since may lead to the same.
+    private func openAgain(_ why: String) throws(StateFault) {
+        do throws(StateFault) {
+            var recovery = try StateRecovery(place)
+            // No seed: without a whole snapshot this is a fault, and nothing is changed.
+            let opened = try recovery.run { [] }
+            guard opened.sequence >= sequence else {
+                disk.close(opened.log.file)
+                throw .spoiled(path: directory, what: "\(why): the changes since \(opened.sequence) are on no disk")
+            }
+            adopt(opened)
+            for notice in recovery.notices { note(notice) }
+            note(
+                StateNotice("state_damaged", "\(why); an older snapshot and the logs lead to the same: nothing is lost")
+            )
+        } catch {
+            closed = .spoiled(path: directory, what: why)
+            throw closed ?? error
+        }
+    }
+}
+
+extension StateStore {
+    /// Its files are the ones that it has written, or are again by now; else why nothing may be changed.
+    public func check() throws(StateFault) {
+        if let closed { throw closed }
+        try mendFiles()
+    }
+
+    /// What was read since the last ``check()`` may be wrong: the snapshot was cut under way.
+    public var readFault: StateFault? {
+        base.hasLost
+            ? .spoiled(path: place.path("snapshot.\(base.header.number)"), what: "a part of it can't be read any more")
+            : nil
+    }
+}
+
+extension LogHeader {
+    /// It goes on from the empty state of a new store: from any of its copies.
+    var isFirst: Bool { first == 1 && alone != 0 }
+}
+
+extension SnapshotFile {
+    /// The empty state of a new store.
+    var isFirst: Bool { header.sequence == 0 && header.records == 0 }
+}
+
+extension StatePlace {
+    /// A second copy of a new store's first snapshot, so that a fault in one does not take away what the log has. Done
+    /// without, if it can't be.
+    func copyEmpty(_ snapshot: SnapshotFile) {
+        let number = snapshot.header.number - 1
+        guard snapshot.isFirst, number > 0 else { return }
+        let identity = SnapshotBuilder.Identity(number: number, secret: snapshot.header.secret, sequence: 0)
+        guard let builder = try? SnapshotBuilder(directory: directory, identity, disk) else { return }
+        do throws(StateFault) {
+            try builder.finish()
+            _ = try install(builder)
+        } catch { builder.abandon() }
+    }
+}

@@ -1,0 +1,146 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+@testable import PipelineState
+
+/// What others do to a store's files while a node has them open.
+@Suite("a store whose files are disturbed")
+struct StateDisturbedTests {
+    private final class Folder {
+        let path: String
+        init() throws {
+            path = FileManager.default.temporaryDirectory.appendingPathComponent("state-\(UUID().uuidString)").path
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        }
+        deinit { try? FileManager.default.removeItem(atPath: path) }
+        var store: String { path + "/store" }
+    }
+
+    enum Act: String, CaseIterable {
+        case logGone, logCut, logCutWithinAnEntry, logGrown, logReplaced, logLinked
+        case snapshotGone, snapshotCut, snapshotEmptied, snapshotChanged, snapshotReplaced, bothGone
+
+        func run(_ store: String) throws {
+            let log = store + "/log.3"
+            let snapshot = store + "/snapshot.3"
+            switch self {
+            case .logGone: unlink(log)
+            case .logCut: truncate(log, 64)
+            case .logCutWithinAnEntry: truncate(log, 80)
+            case .logGrown: try append([UInt8](repeating: 1, count: 100), to: log)
+            case .logReplaced: try replace(log)
+            case .logLinked: link(log, store + "/../backup")
+            case .snapshotGone: unlink(snapshot)
+            case .snapshotCut: truncate(snapshot, 4096)
+            case .snapshotEmptied: truncate(snapshot, 0)
+            case .snapshotChanged:
+                let file = open(snapshot, O_WRONLY)
+                pwrite(file, [UInt8(255)], 1, 4200)
+                close(file)
+            case .snapshotReplaced: try replace(snapshot)
+            case .bothGone:
+                unlink(log)
+                unlink(snapshot)
+            }
+        }
+
+        private func append(_ bytes: [UInt8], to path: String) throws {
+            let file = open(path, O_WRONLY | O_APPEND)
+            defer { close(file) }
+            guard write(file, bytes, bytes.count) == bytes.count else { throw Failure(call: "append to \(path)") }
+        }
+
+        private func replace(_ path: String) throws {
+            try Data("something else".utf8).write(to: URL(fileURLWithPath: path + ".other"))
+            rename(path + ".other", path)
+        }
+    }
+
+    private static let large = [UInt8](repeating: 7, count: 20_000)
+
+    /// A store with a snapshot that has records, a log, and the ones before.
+    private func fill(_ path: String) throws -> (store: StateStore, model: Contents) {
+        let store = try StateStore.open(path, seed: { testSecret }).store
+        var model: Contents = [:]
+        for number in 0..<50 {
+            let change: Changes = [(StateKey(1, "key-\(number)"), Self.large)]
+            try store.append(change, durably: false)
+            model = applying(change, to: model)
+        }
+        let over = Promise<Bool>()
+        try store.beginCompaction { over.fulfil(.success(true)) }
+        #expect(try over.value())
+        #expect(store.adoptCompaction()?.event == "state_compacted")
+        let change: Changes = [(StateKey(1, "key-7"), nil), (StateKey(2, "later"), [1, 2, 3])]
+        try store.append(change)
+        return (store, applying(change, to: model))
+    }
+
+    @Test(
+        "R23: a file that is taken away, cut or changed while a node runs: no change that was answered is lost",
+        arguments: Act.allCases, [false, true])
+    func acts(_ act: Act, isRead: Bool) throws {
+        let folder = try Folder()
+        var model: Contents
+        do {
+            let (store, filled) = try fill(folder.store)
+            model = filled
+            try act.run(folder.store)
+            if isRead { _ = store.value(StateKey(1, "key-20")) }
+            for number in 0..<3 {
+                let change: Changes = [(StateKey(1, "after-\(number)"), [UInt8(number)])]
+                try store.append(change)
+                model = applying(change, to: model)
+            }
+            #expect(store.read() == (model, nil))
+            let told = store.takeNotices()
+            #expect(told.contains { $0.event == "state_damaged" && !$0.isLoss }, "\(told)")
+        }
+        let (store, notices) = try StateStore.open(folder.store, seed: { [] })
+        #expect(store.read() == (model, nil), "\(act): \(notices)")
+        #expect(!notices.contains { $0.isLoss }, "\(notices)")
+    }
+
+    @Test("R23: a snapshot and the log before it are cut while a node runs: changes are refused, and it lives")
+    func spoiled() throws {
+        let folder = try Folder()
+        let (store, _) = try fill(folder.store)
+        for name in ["snapshot.3", "snapshot.2", "snapshot.1"] { truncate(folder.store + "/" + name, 0) }
+        for number in 0..<50 { _ = store.value(StateKey(1, "key-\(number)")) }
+        #expect(store.readFault != nil)
+        for _ in 0..<2 {
+            do throws(any Error) {
+                try store.append([(StateKey(1, "after"), [1])])
+                Issue.record("it is taken")
+            } catch {
+                guard case StateFault.spoiled(_, let what) = error else { throw error }
+                #expect(what.contains("snapshot.3"))
+            }
+        }
+    }
+
+    @Test("R23: a directory that is moved away: changes are refused by name until it is back, and none of them is kept")
+    func moved() throws {
+        let folder = try Folder()
+        do {
+            let (store, _) = try fill(folder.store)
+            for isReplaced in [false, true] {
+                rename(folder.store, folder.path + "/moved")
+                if isReplaced { mkdir(folder.store, 0o700) }
+                #expect(throws: StateFault.displaced(path: folder.store)) {
+                    try store.append([(StateKey(1, "refused"), [1])])
+                }
+                #expect(throws: StateFault.displaced(path: folder.store)) {
+                    try store.replaceAll([StateKey(1, "x"): []])
+                }
+                if isReplaced { rmdir(folder.store) }
+                rename(folder.path + "/moved", folder.store)
+                try store.append([(StateKey(1, "taken"), [1])])
+            }
+        }
+        let (store, notices) = try StateStore.open(folder.store, seed: { [] })
+        #expect(notices == [] && store.value(StateKey(1, "refused")) == nil && store.value(StateKey(1, "taken")) == [1])
+    }
+}
