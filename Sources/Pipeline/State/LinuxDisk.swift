@@ -46,7 +46,11 @@ package final class LinuxDisk: Disk {
     package func freeBytes(_ path: String) -> Int { Int(cl_free_bytes(path)) }
 
     package func open(_ path: String, _ mode: DiskOpening) -> Int32 { cl_file_open(path, mode.rawValue) }
-    package func close(_ file: Int32) { _ = cl_close(file) }
+    package func close(_ file: Int32) {
+        // A child between fork and exec has the open file too, and would keep its lock.
+        _ = cl_unlock_file(file)
+        _ = cl_close(file)
+    }
     package func lock(_ file: Int32) -> Int32 { cl_lock_file(file, 0, 0) }
     package func read(_ file: Int32, _ buffer: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
         cl_file_read(file, buffer.baseAddress, buffer.count, Int64(offset))
