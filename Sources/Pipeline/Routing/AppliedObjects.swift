@@ -100,18 +100,23 @@ extension ApplyRun {
             let id = state.symbols.string(env)
             // Without a last good version it is unclear, then as now.
             guard let known = state.envs[env], known.sources & part.bit != 0 else { continue }
-            note(.env, id, AppliedObject(.text(known.text(id))))
+            note(.env, id, AppliedObject(.text(known.text(id)), holds(known)))
         }
         for object in part.document.envs {
             let env = part.env(object.env)
             guard !unread.contains(env), let record = state.envs[env] else { continue }
             let id = state.symbols.string(env)
             if record.ipv4 != object.ipv4 {
-                note(.env, id, AppliedObject(.text(record.text(id))))
-            } else if let address = record.ipv4, state.disputedIPv4.contains(address) {
+                note(.env, id, AppliedObject(.text(record.text(id)), holds(record)))
+            } else if !holds(record).isEmpty {
                 note(.env, id, AppliedObject(.desired, .holder))
             }
         }
+    }
+
+    /// It has its address only because it had it: a start must know that.
+    private func holds(_ env: RoutingState.EnvRecord) -> AppliedObject.Flags {
+        env.ipv4.map { state.disputedIPv4.contains($0) } ?? false ? .holder : []
     }
 
     private func noteOrgs() {
