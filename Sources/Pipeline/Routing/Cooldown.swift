@@ -53,6 +53,8 @@ struct AddressCooldowns {
         let env: UInt32
         /// Of the instance, the first of several; of a dedicated address empty.
         let id: String
+        /// One that is not there has no use for the address, but must be looked at again.
+        let isEnvThere: Bool
     }
 
     var setting = CooldownSetting.off
@@ -108,9 +110,11 @@ struct AddressCooldowns {
         return end(address, entry) > now
     }
 
-    mutating func wait(_ address: IPAddress, _ env: UInt32, _ id: String) {
-        if let known = waiting[address], known.id < id { return }
-        waiting[address] = Waiting(env: env, id: id)
+    mutating func wait(_ address: IPAddress, _ new: Waiting) {
+        if let known = waiting[address], (known.isEnvThere ? 0 : 1, known.id) < (new.isEnvThere ? 0 : 1, new.id) {
+            return
+        }
+        waiting[address] = new
     }
     mutating func endWait(_ address: IPAddress) { waiting[address] = nil }
     mutating func endWaits(ipv4: Bool) { waiting = waiting.filter { $0.key.isIPv4 != ipv4 } }
@@ -160,7 +164,8 @@ struct AddressCooldowns {
         // From the future: the clock was set back. It is as if it had been lost now, and that is kept.
         let age = Int64(clamping: time.wall > lost.at ? time.wall - lost.at : 0)
         let entry = Entry(owner: owner, env: env, lost: now.subtractingReportingOverflow(age).partialValue)
-        if end(address, entry) > now, entries.count < AddressCooldowns.limit {
+        // Also one whose time is over: what is left there of the env that had it may still prolong it.
+        if entries.count < AddressCooldowns.limit {
             entries[address] = entry
         } else {
             changed?.insert(address)
@@ -207,14 +212,15 @@ extension RoutingState {
     /// Addresses that are asked for and not served yet: some of them, and how many there are.
     public func cooling(_ limit: Int) -> (named: [CoolingAddress], count: Int) {
         guard !cooldowns.waiting.isEmpty, let now = clock?() else { return ([], 0) }
-        let named = cooldowns.waiting.keys.sorted().prefix(limit).compactMap { address -> CoolingAddress? in
+        let waiting = cooldowns.waiting.filter(\.value.isEnvThere)
+        let named = waiting.keys.sorted().prefix(limit).compactMap { address -> CoolingAddress? in
             guard let left = cooldowns.left(address, at: Int64(clamping: now.monotonic.nanoseconds)),
                 let env = cooldowns.waiting[address]?.env
             else { return nil }
             return CoolingAddress(
                 address: address, last: symbols.string(left.owner), waits: owner(env), left: left.time)
         }
-        return (named, cooldowns.waiting.count)
+        return (named, waiting.count)
     }
 
     /// How many addresses are remembered, and how many were forgotten because there were too many.
@@ -270,10 +276,9 @@ extension ApplyRun {
                 if record.isServing { state.cooldowns.take(record.address) }
                 continue
             }
-            // An env that is not there waits for nothing.
-            if (state.envs[record.env]?.sources ?? 0) & StateDocument.Source.state.bit != 0 {
-                state.cooldowns.wait(record.address, record.env, id)
-            }
+            let isEnvThere = (state.envs[record.env]?.sources ?? 0) & StateDocument.Source.state.bit != 0
+            state.cooldowns.wait(
+                record.address, AddressCooldowns.Waiting(env: record.env, id: id, isEnvThere: isEnvThere))
             guard record.isServing else { continue }
             records[id]?.isServing = false
             records[id]?.isHolder = false
@@ -317,7 +322,7 @@ extension ApplyRun {
         var cooled: Set<UInt32> = []
         for (env, address) in granted where state.cooldowns.has(address) && state.envs[env]?.ipv4 != address {
             guard state.cooldowns.isCooling(address, for: state.ownerPath(env), at: now) else { continue }
-            state.cooldowns.wait(address, env, "")
+            state.cooldowns.wait(address, AddressCooldowns.Waiting(env: env, id: "", isEnvThere: true))
             cooled.insert(env)
         }
         for env in cooled { granted[env] = nil }
