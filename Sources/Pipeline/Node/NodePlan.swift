@@ -35,6 +35,11 @@ package struct PlannedChange: Equatable, Sendable {
     /// That it touches; nil: no node was asked, or it touches none by itself.
     package var connections: UInt64?
 
+    /// An address goes from one env to another.
+    var isOfAddress: Bool {
+        kind == .ownership && from != nil && (what == "instance_address" || what == "dedicated_ipv4")
+    }
+
     package init(_ kind: Kind, _ action: Action, _ subject: String) {
         (self.kind, self.action, self.subject) = (kind, action, subject)
     }
@@ -99,6 +104,7 @@ extension PlanBase {
             try keep(try prepare(update, read.source.name, desired, &held), desired)
         }
         ListenerPlan.prepare(routing, for: next)
+        routing.cooldown = .off
         let report = read.apply(to: routing, desired, Instant(nanoseconds: cl_now()))
         return made(before, PlanSight(next, routing), report.problems, held)
     }
@@ -192,6 +198,10 @@ extension PlanBase {
         let comparison = PlanComparison(before, after, live: live, problems: problems)
         plan.changes = comparison.routing(routing.currentDrains) + comparison.listeners + comparison.program
         plan.changes += remarks(problems, .rejected, .quarantined) + remarks(problems, .warning, .warning)
+        let cooldown = after.program.node.cooldown
+        if cooldown != .off, plan.changes.contains(where: \.isOfAddress) {
+            plan.notes.append("an address that changes hands is served after its cooldown: \(cooldown.text)")
+        }
         return plan
     }
 

@@ -49,6 +49,15 @@ package final class PlanBase {
         guarded = loaded.guarded
         desired = loaded.desired?.take()
         found = Set(loaded.found.list.map(NodePlan.text)).union(desired?.problems.list ?? [])
+        endCooldowns()
+    }
+
+    /// Who has an address once its cooldown is over is what a plan is about (R31).
+    private func endCooldowns() {
+        routing.cooldown = .off
+        guard routing.nextCooldown != nil else { return }
+        let now = Instant(nanoseconds: cl_now())
+        _ = desired.map { $0.kept.applyWaiting(to: routing, at: now) } ?? routing.applyWaiting(at: now)
     }
 
     /// The base that a config and what its node keeps make; nil: the config has errors.
