@@ -193,7 +193,12 @@ final class FireRun: Sendable {
     }
 
     private func push(_ text: String) throws -> [String: Any] {
-        let answer = try ask("{\"command\":\"apply\",\"length\":\(text.utf8.count)}\n\(text)")
+        var answer: [String: Any] = [:]
+        // A worker may not have had its turn since the last one, on a late machine.
+        try awaitUntil("a push is taken, or refused for good") {
+            answer = try ask("{\"command\":\"apply\",\"length\":\(text.utf8.count)}\n\(text)")
+            return (answer["message"] as? String)?.hasPrefix("a worker has not applied") != true
+        }
         guard ["applied", "quarantined"].contains(answer["outcome"] as? String ?? "") else {
             throw Failure("\(answer): \(text)")
         }

@@ -59,6 +59,8 @@ struct AddressCooldowns {
 
     var setting = CooldownSetting.off
     private var entries: [IPAddress: Entry] = [:]
+    /// Of those the dedicated ones.
+    private var dedicated: Set<IPAddress> = []
     /// Addresses that an instance or an env asks for, with that env.
     private(set) var waiting: [IPAddress: Waiting] = [:]
     /// What a store has to learn; nil: nothing is kept.
@@ -80,12 +82,24 @@ struct AddressCooldowns {
         return isOver ? .max : sum
     }
 
+    /// True if there was one.
+    @discardableResult private mutating func set(_ address: IPAddress, _ entry: Entry?) -> Bool {
+        if entry == nil { dedicated.remove(address) } else if address.isIPv4 { dedicated.insert(address) }
+        if let entry { return entries.updateValue(entry, forKey: address) != nil }
+        return entries.removeValue(forKey: address) != nil
+    }
+
+    /// Dedicated addresses that are nobody's yet, but for who had them.
+    func coolingIPv4(at now: Int64) -> [IPAddress] {
+        dedicated.filter { address in entries[address].map { end(address, $0) > now } ?? false }
+    }
+
     // MARK: What happens to addresses
 
     mutating func lose(_ address: IPAddress, _ owner: UInt32, _ env: UInt32, at now: Int64) {
         guard span(address) > 0 else { return }
         if entries.count >= AddressCooldowns.limit, entries[address] == nil { makeRoom(now) }
-        entries[address] = Entry(owner: owner, env: env, lost: now)
+        set(address, Entry(owner: owner, env: env, lost: now))
         changed?.insert(address)
     }
 
@@ -98,7 +112,7 @@ struct AddressCooldowns {
     /// The env has it, or has it again.
     mutating func take(_ address: IPAddress) {
         waiting[address] = nil
-        if entries.removeValue(forKey: address) != nil { changed?.insert(address) }
+        if set(address, nil) { changed?.insert(address) }
     }
 
     /// Somebody has lost it, lately or long ago.
@@ -131,7 +145,7 @@ struct AddressCooldowns {
     }
 
     private mutating func forget(_ address: IPAddress) {
-        entries[address] = nil
+        set(address, nil)
         changed?.insert(address)
     }
 
@@ -166,7 +180,7 @@ struct AddressCooldowns {
         let entry = Entry(owner: owner, env: env, lost: now.subtractingReportingOverflow(age).partialValue)
         // Also one whose time is over: what is left there of the env that had it may still prolong it.
         if entries.count < AddressCooldowns.limit {
-            entries[address] = entry
+            set(address, entry)
         } else {
             changed?.insert(address)
         }
@@ -199,6 +213,8 @@ extension RoutingState {
     }
 
     var monotonic: Int64? { time.map { Int64(clamping: $0.monotonic.nanoseconds) } }
+
+    var coolingIPv4: [IPAddress] { monotonic.map { cooldowns.coolingIPv4(at: $0) } ?? [] }
 
     func ownerPath(_ env: UInt32) -> UInt32 { symbols.intern(owner(env)) ?? RouteEntry.none }
 

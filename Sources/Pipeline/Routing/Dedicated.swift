@@ -13,11 +13,12 @@ struct DedicatedTable {
     /// A dedicated address with a port; port 0 stands for the address itself.
     struct Slot {
         let key: UInt64
-        let owner: UnsafePointer<RouteOwner>
+        /// Nil: it was an env's lately, and is nobody's yet (R31).
+        let owner: UnsafePointer<RouteOwner>?
         /// Nil: none, or several.
         let sole: UnsafePointer<TableRoute>?
 
-        init(_ endpoint: Endpoint, owner: UnsafePointer<RouteOwner>, sole: UnsafePointer<TableRoute>?) {
+        init(_ endpoint: Endpoint, owner: UnsafePointer<RouteOwner>?, sole: UnsafePointer<TableRoute>?) {
             key = DedicatedTable.key(endpoint.address, endpoint.port)
             self.owner = owner
             self.sole = sole
@@ -26,7 +27,8 @@ struct DedicatedTable {
 
     /// Where a connection to such a destination stands.
     struct Place {
-        let owner: UnsafePointer<RouteOwner>
+        /// Nil: nobody is served there.
+        let owner: UnsafePointer<RouteOwner>?
         let port: UInt16
         let sole: UnsafePointer<TableRoute>?
 

@@ -65,6 +65,11 @@ struct TableBuild {
         var slots = state.envs.values.compactMap { record in
             record.ipv4.map { DedicatedTable.Slot(Endpoint($0, 0), owner: record.owner, sole: nil) }
         }
+        // Who came to an address that its env has lost since is not served as at everybody's addresses.
+        let taken = Set(state.envs.values.compactMap(\.ipv4))
+        slots += state.coolingIPv4.filter { !taken.contains($0) }.map {
+            DedicatedTable.Slot(Endpoint($0, 0), owner: nil, sole: nil)
+        }
         guard !slots.isEmpty else { return DedicatedTable([]) }
         var index: [Endpoint: Int] = [:]
         for entry in state.ipv4Routes {
