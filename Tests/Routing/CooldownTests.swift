@@ -90,6 +90,31 @@ struct CooldownTests {
         #expect(backends("ra") == ["fd00::1"])
     }
 
+    @Test("R5: so it is when its org or app changes while it has addresses: it waits for them, also as a change")
+    func identityWithAddresses() {
+        let envs = { (org: String) in
+            [envObject("env_a", ipv4: "192.0.2.7", org: org), envObject("env_b")]
+        }
+        for isRunning in [true, false] {
+            let state = RoutingState()
+            follow(state)
+            apply([("i1", "env_a", "fd00::1", "ready")], envs: envs("org"), to: state)
+            #expect(backends("ra", state) == ["fd00::1"])
+            if !isRunning { apply([("i1", "env_a", "fd00::1", "draining")], envs: envs("org"), to: state) }
+            apply([("i1", "env_a", "fd00::1", "ready")], envs: envs("other"), to: state)
+            #expect(backends("ra", state) == [] && state.cooling(2).count == 2)
+            #expect(state.cooling(2).named.map(\.last) == ["org/app/env_a", "org/app/env_a"])
+            #expect(state.cooling(2).named.map(\.waits) == ["other/app/env_a", "other/app/env_a"])
+            // The first one has them at once.
+            apply([("i1", "env_a", "fd00::1", "ready")], envs: envs("org"), to: state)
+            #expect(backends("ra", state) == ["fd00::1"] && state.cooling(2).count == 0)
+            apply([("i1", "env_a", "fd00::1", "ready")], envs: envs("other"), to: state)
+            clock.pass(60)
+            _ = state.applyWaiting(at: clock.now.monotonic)
+            #expect(backends("ra", state) == ["fd00::1"] && state.cooling(2).named.map(\.last) == ["org/app/env_a"])
+        }
+    }
+
     @Test("R9: a dedicated address has its own time; who waits keeps the one that it had")
     func ipv4() {
         let envs = { (a: String?, b: String?) in [envObject("env_a", ipv4: a), envObject("env_b", ipv4: b)] }

@@ -95,6 +95,7 @@ extension ApplyRun {
         if part.source == .state { known.isSuspended = object.suspended }
         // The other source's version stays while it has the env.
         if known.sources & ~part.bit == 0, known.org != org || known.app != app || known.name != name {
+            if part.source == .state { pathsBefore[env] = state.ownerPath(env) }
             store.release(known.box)
             known.box = store.makeOwner(org: org, app: app, env: name, state.tenant(env, org: org))
             (known.org, known.app, known.name) = (org, app, name)
@@ -120,7 +121,8 @@ extension ApplyRun {
             guard isUsable || unclearEnvs.contains(env) else { continue }
             isNamed.insert(env)
             guard let address = object.ipv4 else { continue }
-            let had = state.envs[env]?.ipv4 == address || state.restoredIPv4[env] == address
+            let had =
+                pathsBefore[env] == nil && state.envs[env]?.ipv4 == address || state.restoredIPv4[env] == address
             let isClear = isUsable && !twinEnvs.contains(env)
             wishes.add(address, env, isClear || had ? .asked : .unclear, had: had)
             if isClear { asking.append((env, address, object.place.origin(part.source))) }
@@ -134,7 +136,7 @@ extension ApplyRun {
         let cooled = coolDown(&granted)
         let refused = asking.filter { granted[$0.env] != $0.address }
         for (env, record) in state.envs where granted[env] == nil && isNamed.contains(env) {
-            guard let old = record.ipv4, wishes.winner(old) == nil else { continue }
+            guard let old = record.ipv4, wishes.winner(old) == nil, pathsBefore[env] == nil else { continue }
             if refused.contains(where: { $0.env == env }) || twinEnvs.contains(env) { granted[env] = old }
         }
         for (env, address, origin) in refused where !cooled.contains(env) {

@@ -110,7 +110,8 @@ extension ApplyRun {
         let contested = Set(claims.contested)
         if !contested.isEmpty {
             forEachBefore { _, record in
-                if record.isHolder, contested.contains(record.address) { claims.had(record.address, record.env) }
+                guard record.isHolder, pathsBefore[record.env] == nil else { return }
+                if contested.contains(record.address) { claims.had(record.address, record.env) }
             }
         }
         var lost: [String] = []

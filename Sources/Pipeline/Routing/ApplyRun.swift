@@ -70,6 +70,8 @@ final class ApplyRun {
     var unclearEnvs: Set<UInt32> = []
     /// Envs with several, different objects in the state document.
     var twinEnvs: Set<UInt32> = []
+    /// Envs that are others now under the id that they had (R5), with the symbol of the path before.
+    var pathsBefore: [UInt32: UInt32] = [:]
     /// Orgs whose object can't be used.
     var unreadOrgs: Set<String> = []
     /// By env: the sources that have it, and whether it has a dedicated address.

@@ -247,10 +247,11 @@ extension RoutingState {
         waitingDocument.map { apply($0, at: now) }
     }
 
-    func lose(_ address: IPAddress, _ env: UInt32, at now: Int64) {
+    /// - Parameter path: whose it was, if that is not whom the env's id means now.
+    func lose(_ address: IPAddress, _ env: UInt32, _ path: UInt32? = nil, at now: Int64) {
         // Nothing is known any more of an env that has gone; its addresses were lost with it.
         guard envs[env] != nil else { return cooldowns.prolong(address, env, at: now) }
-        cooldowns.lose(address, ownerPath(env), env, at: now)
+        cooldowns.lose(address, path ?? ownerPath(env), env, at: now)
     }
 
     /// What was kept, before ``restore(_:_:meanwhile:)``. From here on ``takeLostAddresses()`` has what changes.
@@ -310,7 +311,8 @@ extension ApplyRun {
         var lost: Set<HeldAddress> = []
         forEachBefore { id, before in
             let after = records[id]
-            let isThere = after?.address == before.address && after?.env == before.env
+            let isThere =
+                after?.address == before.address && after?.env == before.env && pathsBefore[before.env] == nil
             if before.isServing {
                 if !isThere || after?.isServing != true {
                     lost.insert(HeldAddress(address: before.address, env: before.env))
@@ -320,10 +322,10 @@ extension ApplyRun {
             }
         }
         guard !lost.isEmpty else { return }
-        for record in records.values where record.isServing {
+        for record in records.values where record.isServing && pathsBefore[record.env] == nil {
             lost.remove(HeldAddress(address: record.address, env: record.env))
         }
-        for place in lost { state.lose(place.address, place.env, at: now) }
+        for place in lost { state.lose(place.address, place.env, pathsBefore[place.env], at: now) }
     }
 
     // MARK: Dedicated addresses (R9)
@@ -336,7 +338,8 @@ extension ApplyRun {
         // Whoever loses it to another loses it now.
         noteLost(granted)
         var cooled: Set<UInt32> = []
-        for (env, address) in granted where state.cooldowns.has(address) && state.envs[env]?.ipv4 != address {
+        for (env, address) in granted where state.cooldowns.has(address) {
+            guard state.envs[env]?.ipv4 != address || pathsBefore[env] != nil else { continue }
             guard state.cooldowns.isCooling(address, for: state.ownerPath(env), at: now) else { continue }
             state.cooldowns.wait(address, AddressCooldowns.Waiting(env: env, id: "", isEnvThere: true))
             cooled.insert(env)
@@ -349,8 +352,8 @@ extension ApplyRun {
     private func noteLost(_ granted: [UInt32: IPAddress]) {
         guard let now = state.monotonic, state.cooldown.ipv4 > .zero else { return }
         for (env, record) in state.envs {
-            guard let address = record.ipv4, granted[env] != address else { continue }
-            state.lose(address, env, at: now)
+            guard let address = record.ipv4, granted[env] != address || pathsBefore[env] != nil else { continue }
+            state.lose(address, env, pathsBefore[env], at: now)
         }
     }
 }
