@@ -123,24 +123,26 @@ extension LastGood {
     public static func openForStart(
         _ directory: String, now: UInt64, waiting: ((_ process: Int32?) -> Bool)? = nil
     ) throws(StateFault) -> (state: LastGood, notices: [StateNotice]) {
-        var opened: (state: LastGood, notices: [StateNotice])? = try open(directory, waiting: waiting)
-        var notices = opened?.notices ?? []
-        if let before = try opened?.state.goesBack(now) {
-            // With it goes the lock.
-            opened = nil
-            let (store, more) = try StateStore.open(directory, endingAt: before, seed: secret, waiting: waiting)
-            let kept = LastGood(directory, store)
-            notices += more
+        let (kept, opening) = try open(directory, waiting: waiting)
+        var notices = opening
+        if let before = try kept.goesBack(now) {
+            try kept.goBack(to: before, now)
             notices.append(
                 StateNotice(
                     "state_rolled_back",
                     "\(directory): \(kept.setAside?.name ?? "the last update") is set aside, since \(BootMark.most) starts in "
-                        + "a row ended with it before they were ready; the state before it is used"))
-            opened = (kept, [])
+                        + "a row ended with it before they were ready; the state before it is used, but whom it "
+                        + "suspended stays suspended, and its addresses wait for their cooldown"))
         }
-        guard let kept = opened?.state else { return try open(directory, waiting: waiting) }
         kept.begin(&notices)
         return (kept, notices)
+    }
+
+    private func goBack(to before: UInt64, _ now: UInt64) throws(StateFault) {
+        let earlier = try StateStore.look(at: directory, endingAt: before, seed: LastGood.secret).store
+        try Rollback(of: store, to: earlier, now: now).write()
+        last = Facts.read(store)
+        position = Facts.position(store)
     }
 
     /// Where the state before the last update ends, if that is to be used; nil: this one is.

@@ -93,7 +93,7 @@ struct Difference {
         let deletes = Set(update.deletes.map { StateKey(kind: RecordKind.desired($0.kind), id: $0.id) })
         for kind in StateKind.allCases {
             let desired = RecordKind.desired(kind)
-            try forEach(desired) { id, value throws(StateFault) in
+            try store.visit(desired) { id, value throws(StateFault) in
                 let isGone =
                     update.form == .document
                     ? !update.has(kind, id)
@@ -104,7 +104,7 @@ struct Difference {
                     try writer.put(desired, id, value)
                 }
             }
-            try forEach(RecordKind.applied(kind)) { id, value throws(StateFault) in
+            try store.visit(RecordKind.applied(kind)) { id, value throws(StateFault) in
                 try writer.put(RecordKind.applied(kind), id, value)
             }
         }
@@ -115,37 +115,17 @@ struct Difference {
             try writer.put(RecordKind.desired(kind), id, text)
         }
         for kind in RecordKind.besides {
-            try forEach(kind) { id, value throws(StateFault) in try writer.put(kind, id, value) }
+            try store.visit(kind) { id, value throws(StateFault) in try writer.put(kind, id, value) }
         }
         for fact in facts {
             let value = Array(fact.value.utf8)
-            try put(value, RecordKind.fact, Array(fact.name.utf8), &writer)
+            try writer.put(value, RecordKind.fact, Array(fact.name.utf8))
         }
     }
 
     private func finish(
         _ kind: StateKind, _ id: Bytes, _ before: UnsafeRawBufferPointer?, _ writer: inout SnapshotWriter
     ) throws(StateFault) {
-        if let record = unfinished(kind, id, before) { try put(record, RecordKind.applied(kind), id, &writer) }
-    }
-
-    private func put(
-        _ value: [UInt8], _ kind: UInt8, _ id: some Collection<UInt8>, _ writer: inout SnapshotWriter
-    ) throws(StateFault) {
-        let result = value.withUnsafeBytes { bytes -> Result<Void, StateFault> in
-            do throws(StateFault) { return .success(try writer.put(kind, id, bytes)) } catch { return .failure(error) }
-        }
-        try result.get()
-    }
-
-    private func forEach(
-        _ kind: UInt8, _ body: (Bytes, UnsafeRawBufferPointer) throws(StateFault) -> Void
-    ) throws(StateFault) {
-        var fault: StateFault?
-        store.forEach(kind) { id, value in
-            guard fault == nil else { return }
-            do throws(StateFault) { try body(id, value) } catch { fault = error }
-        }
-        if let fault { throw fault }
+        if let record = unfinished(kind, id, before) { try writer.put(record, RecordKind.applied(kind), id) }
     }
 }

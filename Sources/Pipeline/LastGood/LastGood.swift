@@ -16,7 +16,7 @@ public final class LastGood {
     public internal(set) var last: LastUpdate?
     /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
     public internal(set) var fault: StateFault?
-    private(set) var position: UpdatePosition
+    var position: UpdatePosition
     /// The boot guard's, with what it had before this start.
     var mark: BootMark
     var startsBefore = 0

@@ -30,23 +30,14 @@ extension LastGood {
                 try writer.put(RecordKind.desired(kind), id, text)
             }
             for object in applied {
-                try put(object.record, RecordKind.applied(number: object.kind), object.id, &writer)
+                try writer.put(object.record, RecordKind.applied(number: object.kind), object.id)
             }
             for fact in last.map(Facts.of) ?? [] {
-                try put(Array(fact.value.utf8), RecordKind.fact, Array(fact.name.utf8), &writer)
+                try writer.put(Array(fact.value.utf8), RecordKind.fact, Array(fact.name.utf8))
             }
         }
         copy.last = last
         return copy
-    }
-
-    private static func put(
-        _ value: [UInt8], _ kind: UInt8, _ id: [UInt8], _ writer: inout SnapshotWriter
-    ) throws(StateFault) {
-        let result = value.withUnsafeBytes { bytes -> Result<Void, StateFault> in
-            do throws(StateFault) { return .success(try writer.put(kind, id, bytes)) } catch { return .failure(error) }
-        }
-        try result.get()
     }
 
     /// How objects are applied where that is not simply as desired, in the form that is kept.

@@ -124,10 +124,7 @@ extension ApplyRun {
         for id in unreadOrgs {
             // Without a last good version it is unclear, then as now.
             guard let org = state.suspension.orgs[id], !org.isUnclear else { continue }
-            note(
-                .org, id,
-                AppliedObject(
-                    .text(Array("{\"org_id\":\(StateExport.quoted(id)),\"suspended\":\(org.isSuspended)}".utf8))))
+            note(.org, id, AppliedObject(.text(ObjectText.org(id, isSuspended: org.isSuspended))))
         }
     }
 
@@ -180,10 +177,21 @@ extension InstanceTable.Record {
 
 extension RoutingState.EnvRecord {
     fileprivate func text(_ id: String) -> [UInt8] {
+        ObjectText.env(id, app: app, org: org, ipv4, isSuspended: isSuspended)
+    }
+}
+
+/// Objects as text, with what decides about others.
+enum ObjectText {
+    static func env(_ id: String, app: String, org: String, _ ipv4: IPAddress?, isSuspended: Bool) -> [UInt8] {
         let address = ipv4.map { "\"\($0)\"" } ?? "null"
         let suspended = isSuspended ? ",\"suspended\":true" : ""
         let (id, app, org) = (StateExport.quoted(id), StateExport.quoted(app), StateExport.quoted(org))
         return Array(
             "{\"env_id\":\(id),\"app_id\":\(app),\"org_id\":\(org),\"ipv4_address\":\(address)\(suspended)}".utf8)
+    }
+
+    static func org(_ id: String, isSuspended: Bool) -> [UInt8] {
+        Array("{\"org_id\":\(StateExport.quoted(id)),\"suspended\":\(isSuspended)}".utf8)
     }
 }

@@ -86,11 +86,16 @@ extension StateDocument {
 
     /// A document of all objects.
     static func all(
-        of objects: some DesiredObjects, seed: HashSeed
+        _ kinds: [StateKind] = StateKind.allCases, of objects: some DesiredObjects, seed: HashSeed
     ) -> (document: StateDocument?, problems: RouteProblems) {
         document(seed) { add in
-            for kind in StateKind.allCases { objects.forEach(kind) { add(kind, $1) } }
+            for kind in kinds { objects.forEach(kind) { add(kind, $1) } }
         }
+    }
+
+    /// A document of what is in one text: an object, or several joined by commas.
+    static func one(_ kind: StateKind, _ text: UnsafeRawBufferPointer, seed: HashSeed) -> StateDocument? {
+        document(seed) { add in add(kind, text) }.document
     }
 
     /// Each text is read where it is: what a document of them would be, without a copy of them all.

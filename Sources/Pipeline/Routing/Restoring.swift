@@ -146,7 +146,7 @@ extension StateDocument {
 }
 
 /// Objects, some of them otherwise.
-private struct ChangedObjects<Objects: DesiredObjects>: DesiredObjects {
+struct ChangedObjects<Objects: DesiredObjects>: DesiredObjects {
     private let objects: Objects
     /// Empty: there is none.
     private let changed: [StateKind: [String: UnsafeMutableRawBufferPointer]]

@@ -227,7 +227,7 @@ extension StateStore {
     /// is changed, now or by what is done to the store.
     /// - Returns: `notices` of what an opening would have done.
     package static func look(
-        at directory: String?, seed: () -> [UInt8]
+        at directory: String?, endingAt last: UInt64? = nil, seed: () -> [UInt8]
     ) throws(StateFault) -> (store: StateStore, notices: [StateNotice]) {
         var settings = StateSettings()
         settings.reserveBytes = 0
@@ -240,7 +240,8 @@ extension StateStore {
         while true {
             do throws(StateFault) {
                 return try open(
-                    StatePlace(directory: directory, disk: ScratchDisk(), settings: settings), seed: seed)
+                    StatePlace(directory: directory, disk: ScratchDisk(), settings: settings),
+                    endingAt: last, seed: seed)
             } catch {
                 // A node that has it replaces files: what was listed may be gone.
                 attempts += 1

@@ -3,7 +3,8 @@ public struct StateBatch: Sendable {
     /// The entry of a log, with room for its header.
     private(set) var bytes = [UInt8](repeating: 0, count: StateFormat.entryHeader)
     private(set) var count: UInt32 = 0
-    private(set) var problem: StateFault?
+    /// Why it can't be appended; nil: it can.
+    public private(set) var problem: StateFault?
 
     public init() {}
 
