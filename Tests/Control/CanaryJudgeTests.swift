@@ -172,7 +172,10 @@ struct CanaryJudgeTests {
         #expect(CanaryOutcome(RuntimeReason.closedByClient.code, isRelayed: true) == .fine)
         #expect(CanaryOutcome(RuntimeReason.resetByUpstream.code, isRelayed: true) == .failed(.broken))
         #expect(CanaryOutcome(filter, isRelayed: true) == .failed(.broken))
-        for reason in [RuntimeReason.killed, .drainDeadline, .routeRemoved, .routeChanged] {
+        for reason in [RuntimeReason.upgradeTimeout, .upgradeClosed] {
+            #expect(CanaryOutcome(reason.code, isRelayed: false) == .failed(.notConnected))
+        }
+        for reason in [RuntimeReason.killed, .drainDeadline, .routeRemoved, .routeChanged, .suspended] {
             #expect(CanaryOutcome(reason.code, isRelayed: true) == .unrelated)
             #expect(CanaryOutcome(reason.code, isRelayed: false) == .unrelated)
         }

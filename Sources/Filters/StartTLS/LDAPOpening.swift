@@ -21,9 +21,7 @@ extension StartTLSFilter {
             guard length == stream.count else { return refuse(.pipelined) }
             LDAPMessage.withSuccess(id) { effects.say($0) }
             effects.upgradeBackend(within: settings.backendTimeout)
-            let consumed = view.facts.consumed + length
-            effects.consume(consumed)
-            return .needBytes(consumed + 1)
+            return take(length, view, effects)
         }
     }
 

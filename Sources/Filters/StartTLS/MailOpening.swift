@@ -70,9 +70,7 @@ extension StartTLSFilter {
         case .upgrade: effects.upgradeBackend(within: settings.backendTimeout)
         case .more: break
         }
-        let consumed = view.facts.consumed + length
-        effects.consume(consumed)
-        return .needBytes(consumed + 1)
+        return take(length, view, effects)
     }
 
     private enum Next {

@@ -23,28 +23,15 @@ extension StartTLSFilter {
             guard stream.count == PostgreSQLStart.headLength else { return refuse(.pipelined) }
             effects.say("S")
             effects.upgradeBackend(within: settings.backendTimeout)
-            return goOn(view, effects)
+            return take(PostgreSQLStart.headLength, view, effects)
         case .postgresql(.gss):
             guard !opening.pointee.hasDeclinedGSS else { return refuse(.malformed) }
             guard stream.count == PostgreSQLStart.headLength else { return refuse(.pipelined) }
             opening.pointee.hasDeclinedGSS = true
             effects.say("N")
-            return goOn(view, effects)
+            return take(PostgreSQLStart.headLength, view, effects)
         case .postgresql, .ssh, .other: return pass(effects)
         }
-    }
-
-    /// The request was for this node.
-    private static func goOn(_ view: ConnectionView, _ effects: Effects) -> Verdict {
-        let consumed = view.facts.consumed + PostgreSQLStart.headLength
-        effects.consume(consumed)
-        return .needBytes(consumed + 1)
-    }
-
-    /// Leaves the memory to the stages below.
-    static func pass(_ effects: Effects) -> Verdict {
-        effects.forgetKept()
-        return .next
     }
 
     static func askPostgreSQL(_ answer: UnsafeBufferPointer<UInt8>, _ effects: Effects) -> UpgradeStep {

@@ -145,6 +145,19 @@ public enum StartTLSFilter: Filter {
         UnsafeBufferPointer(rebasing: view.bytes[min(view.facts.consumed, view.bytes.count)...])
     }
 
+    /// So many bytes more were for this node: nobody else reads them.
+    static func take(_ length: Int, _ view: ConnectionView, _ effects: Effects) -> Verdict {
+        let consumed = view.facts.consumed + length
+        effects.consume(consumed)
+        return .needBytes(consumed + 1)
+    }
+
+    /// Leaves the memory to the stages below.
+    static func pass(_ effects: Effects) -> Verdict {
+        effects.forgetKept()
+        return .next
+    }
+
     static func refuse(_ refusal: Refusal) -> Verdict { .refuse(refusal.rawValue) }
     static func refuseBackend(_ refusal: Refusal) -> UpgradeStep { .refuse(refusal.rawValue) }
 

@@ -26,8 +26,6 @@ public struct CanarySettings: Sendable, Equatable {
 public struct CanaryShare: @unchecked Sendable {
     /// Unmanaged, as ``Snapshot/program`` is.
     public let program: Unmanaged<Program>
-    public let chains: FrozenArray<Chain>
-    public let progressInterval: TimeSpan?
     public let readsWallClock: Bool
     /// Valid as long as the snapshot.
     public let evidence: UnsafePointer<CanaryEvidence>
@@ -41,8 +39,6 @@ public struct CanaryShare: @unchecked Sendable {
         program: Program, _ settings: CanarySettings, seed: HashSeed, evidence: UnsafePointer<CanaryEvidence>
     ) {
         self.program = .passUnretained(program)
-        chains = program.chains
-        progressInterval = program.chains.buffer.compactMap(\.progressInterval).min()
         readsWallClock = program.capabilities.contains(.readsWallClock)
         self.evidence = evidence
         self.seed = seed

@@ -115,7 +115,8 @@ public enum CanaryOutcome: Sendable, Equatable {
     public init(_ reason: ReasonCode, isRelayed: Bool) {
         let runtime = RuntimeReason(rawValue: reason.rawValue)
         switch runtime {
-        case .drainDeadline, .killed, .instanceDrained, .routeRemoved, .routeChanged, .backendDown, .primaryBack:
+        case .drainDeadline, .killed, .instanceDrained, .routeRemoved, .routeChanged, .backendDown, .primaryBack,
+            .suspended:
             self = .unrelated
         case .closedByClient where isRelayed, .closedByUpstream where isRelayed:
             self = .fine
@@ -124,7 +125,8 @@ public enum CanaryOutcome: Sendable, Equatable {
         case .clientLeftEarly, .abandoned, .queueAbandoned, .closedByClient, .resetByClient, .clientTimedOut:
             self = .failed(.left)
         case .connectRefused, .connectTimeout, .connectUnreachable, .connectFailed, .connectForbidden, .noBackend,
-            .backendsFull, .backendLoop, .noPort, .noSource, .proxyRejected, .proxyTextRejected:
+            .backendsFull, .backendLoop, .noPort, .noSource, .proxyRejected, .proxyTextRejected,
+            .upgradeTimeout, .upgradeClosed:
             self = .failed(.notConnected)
         default:
             self = .failed(.refused)

@@ -7,13 +7,10 @@
 public struct Snapshot: @unchecked Sendable {
     /// Unmanaged on purpose: see the ownership note.
     public let program: Unmanaged<Program>
-    public let chains: FrozenArray<Chain>
     public let routes: RouteTableHandle
     public let instances: InstanceDirectory
     /// Grows by one each time control makes a snapshot.
     public let generation: UInt64
-    /// The shortest of its chains; nil: no stage wants to hear of living connections.
-    public let progressInterval: TimeSpan?
     /// Some stage reads the wall clock.
     public let readsWallClock: Bool
     /// A new program that takes a share of new connections first; nil: none (R29).
@@ -25,11 +22,9 @@ public struct Snapshot: @unchecked Sendable {
     ) {
         self.canary = canary
         self.program = .passUnretained(program)
-        self.chains = program.chains
         self.routes = routes
         self.instances = instances
         self.generation = generation
-        self.progressInterval = program.chains.buffer.compactMap(\.progressInterval).min()
         self.readsWallClock = program.capabilities.contains(.readsWallClock) || canary?.readsWallClock == true
     }
 }

@@ -23,6 +23,11 @@ struct Entrances {
         /// Of several blocks the one with the least holds: a route's own (-1), then by pipeline.
         let rank: Int
         let source: SourceSpec?
+
+        func isLess(than other: Probing) -> Bool {
+            (rank, settings.name, source?.configText ?? "")
+                < (other.rank, other.settings.name, other.source?.configText ?? "")
+        }
     }
 
     private let program: Program

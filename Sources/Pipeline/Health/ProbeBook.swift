@@ -22,13 +22,6 @@ package struct ProbeBook {
         let isText: Bool
         let probing: Entrances.Probing
         let routes: RouteSample
-
-        /// Of several the least holds.
-        func isLess(than other: Use) -> Bool {
-            let mine = (probing.rank, probing.settings.name, probing.source?.configText ?? "")
-            let others = (other.probing.rank, other.probing.settings.name, other.probing.source?.configText ?? "")
-            return mine < others
-        }
     }
 
     /// What a group adds to a target.
@@ -152,7 +145,7 @@ package struct ProbeBook {
                         && entrances.probing(group.group.pointee, $0) != nil
                 })
             if let index = found.firstIndex(where: { $0.usesProxy == use.usesProxy && $0.isText == use.isText }) {
-                if use.isLess(than: found[index]) { found[index] = use }
+                if use.probing.isLess(than: found[index].probing) { found[index] = use }
             } else {
                 found.append(use)
             }
@@ -172,7 +165,7 @@ package struct ProbeBook {
         var routes = RouteSample()
         var backups: [UnsafePointer<BackendCell>] = []
         for share in all {
-            if share.use.isLess(than: first.use) { first = share }
+            if share.use.probing.isLess(than: first.use.probing) { first = share }
             routes.add(share.use.routes)
             for cell in share.backups where primaries[cell] == nil && !backups.contains(cell) { backups.append(cell) }
         }

@@ -106,6 +106,7 @@ extension ApplyRun {
 
     /// R30: whose new connections are refused from the next table on, and whose old ones are to be ended.
     func settleSuspension() {
+        if let scope, scope.envs.isEmpty, scope.orgs.isEmpty { return }
         let (envsBefore, orgsBefore) = (state.suspension.envs, state.suspension.suspendedOrgs)
         if scope?.orgs.isEmpty != true {
             state.suspension.suspendedOrgs = Set(state.suspension.orgs.filter(\.value.isSuspended).keys)

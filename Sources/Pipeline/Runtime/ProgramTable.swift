@@ -21,8 +21,6 @@ struct ProgramTable: ~Copyable {
     private(set) var current: Int32 = 0
     /// The one that a share of new connections runs on; ``Flow/none``: there is none.
     private(set) var canary = Flow.none
-    /// The program of all new connections; ``Flow/none`` while a canary takes a share of them.
-    private(set) var sole: Int32 = 0
     /// Connections of older programs whose stages have not all decided.
     private(set) var undecidedOnOlder = 0
     private let context: StageContext
@@ -47,11 +45,8 @@ struct ProgramTable: ~Copyable {
     /// worker already has keeps its worker memory.
     mutating func apply(_ snapshot: UnsafePointer<Snapshot>) {
         let (oldCurrent, oldCanary) = (current, canary)
-        let share = snapshot.pointee.canary
-        current = place(
-            of: snapshot.pointee.program, snapshot.pointee.chains, snapshot.pointee.progressInterval)
-        canary = share.map { place(of: $0.program, $0.chains, $0.progressInterval) } ?? Flow.none
-        sole = canary == Flow.none ? current : Flow.none
+        current = place(of: snapshot.pointee.program)
+        canary = snapshot.pointee.canary.map { place(of: $0.program) } ?? Flow.none
         guard current != oldCurrent || canary != oldCanary else { return }
         for old in [oldCurrent, oldCanary] where old != Flow.none && !isForNewcomers(old) { retire(old) }
         undecidedOnOlder = 0
@@ -62,23 +57,23 @@ struct ProgramTable: ~Copyable {
 
     private func isForNewcomers(_ index: Int32) -> Bool { index == current || index == canary }
 
-    private mutating func place(
-        of program: Unmanaged<Program>, _ chains: FrozenArray<Chain>, _ interval: TimeSpan?
-    ) -> Int32 {
+    private mutating func place(of program: Unmanaged<Program>) -> Int32 {
         let isSame = { (entry: Entry) in entry.isUsed && entry.program.toOpaque() == program.toOpaque() }
         // Mostly only the routes have changed.
         if count > 0, isSame(self[current].pointee) { return current }
         if let known = entries[..<count].firstIndex(where: isSame) { return Int32(truncatingIfNeeded: known) }
-        return add(program, chains, interval)
+        return add(program)
     }
 
-    private mutating func add(
-        _ program: Unmanaged<Program>, _ chains: FrozenArray<Chain>, _ interval: TimeSpan?
-    ) -> Int32 {
+    private mutating func add(_ program: Unmanaged<Program>) -> Int32 {
         let free = (0..<count).first { !entries[$0].isUsed }
         let index = free ?? count
         if index == entries.count { grow() }
-        program._withUnsafeGuaranteedRef { $0.users.add() }
+        let chains = program._withUnsafeGuaranteedRef { program in
+            program.users.add()
+            return program.chains
+        }
+        let interval = chains.buffer.compactMap(\.progressInterval).min()
         let entry = Entry(program: program, chains: chains, progressInterval: interval, states: states(chains))
         (entries.baseAddress.unsafelyUnwrapped + index).initialize(to: entry)
         if index == count { count += 1 }
@@ -113,12 +108,12 @@ struct ProgramTable: ~Copyable {
     /// All stages have decided on a connection of that program. Once a connection.
     mutating func decided(_ index: Int32) {
         self[index].pointee.undecided -= 1
-        if index != current, index != canary { undecidedOnOlder -= 1 }
+        if !isForNewcomers(index) { undecidedOnOlder -= 1 }
     }
 
     mutating func ended(_ index: Int32) {
         self[index].pointee.connections -= 1
-        if index != current, index != canary { retire(index) }
+        if !isForNewcomers(index) { retire(index) }
     }
 
     // MARK: Accounts

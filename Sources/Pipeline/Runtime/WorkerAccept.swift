@@ -50,7 +50,7 @@ extension Worker {
         slot.pointee.lasting.hint = listener.hint
         slot.pointee.chain = UInt16(truncatingIfNeeded: listener.chain)
         slot.pointee.program = programs.began()
-        if programs.sole == Flow.none { chooseProgram(index, listener) }
+        if programs.canary != Flow.none { chooseProgram(index, listener) }
         slot.pointee.enter(.peeking)
         slot.pointee.up.state = .writable
         slot.pointee.down.state = .writable

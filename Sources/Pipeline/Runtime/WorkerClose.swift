@@ -34,7 +34,7 @@ extension Worker {
         if let policy = slot.pointee.policy { placeFreed(policy) }
         counters.pointee.ended(reason)
         if slot.pointee.isUndecided { programs.decided(slot.pointee.program) }
-        if slot.pointee.program != programs.sole { noteEnded(index, reason) }
+        if slot.pointee.marks.contains(.compared) { noteEnded(index, reason) }
         programs.ended(slot.pointee.program)
         mute.leave(index)
         checkEnded(index)

@@ -269,14 +269,9 @@ extension Worker {
     private mutating func connected(_ index: Int) {
         let slot = slab.slots + index
         guard !slot.pointee.marks.contains(.upgraded) else { return beginUpgrade(index) }
-        wheel.disarm(slab.slots, index)
-        slot.pointee.enter(.relaying)
-        lifeWatch.resume(now)
         slot.pointee.connected = now.since(slot.pointee.accepted)
-        if slot.pointee.marks.contains(.compared) { noteRelayed(index) }
         slot.pointee.backend?.pointee.noteConnect()
-        if slot.pointee.inspecting != 0 { slot.pointee.up.state.insert(.heldForInspection) }
-        stopKeeping(index)
+        enterRelaying(index)
         if slot.pointee.pending != Flow.none, !isInspecting(index) || stashInspectedBytes(index) {
             releasePending(index)
         }
@@ -294,6 +289,16 @@ extension Worker {
         {
             pumpBoth(index)
         }
+    }
+
+    mutating func enterRelaying(_ index: Int) {
+        let slot = slab.slots + index
+        wheel.disarm(slab.slots, index)
+        slot.pointee.enter(.relaying)
+        lifeWatch.resume(now)
+        if slot.pointee.marks.contains(.compared) { noteRelayed(index) }
+        if slot.pointee.inspecting != 0 { slot.pointee.up.state.insert(.heldForInspection) }
+        stopKeeping(index)
     }
 
     /// The age at which a connection's backend gets keepalive.

@@ -172,12 +172,8 @@ extension Worker {
             return
         }
         acceptHeader(index)
-        wheel.disarm(slab.slots, index)
-        slot.pointee.enter(.relaying)
-        lifeWatch.resume(now)
-        stopKeeping(index)
+        enterRelaying(index)
         if slot.pointee.inspecting != 0 {
-            slot.pointee.up.state.insert(.heldForInspection)
             blocks.pending(slot.pointee.pending).pointee.facts.forgetTable()
         } else {
             passFirstBytes(index)
