@@ -154,7 +154,10 @@ final class Node: Sendable {
 
     /// Writes the config anew, and asks for a reload by SIGHUP; its event, `reloaded` or `reload_refused`.
     func reload(_ text: String) throws -> Child.Line {
-        let isOver = { (line: Child.Line) in line.isEvent("reloaded") || line.isEvent("reload_refused") }
+        // The line of a reload that a command asked for may come only after its answer.
+        let isOver = { (line: Child.Line) in
+            (line.isEvent("reloaded") || line.isEvent("reload_refused")) && line.text.contains("\"by\":\"SIGHUP\"")
+        }
         let before = child.lines.filter(isOver).count
         try text.write(toFile: config, atomically: true, encoding: .utf8)
         child.signal(SIGHUP)
