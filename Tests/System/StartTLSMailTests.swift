@@ -2,8 +2,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// STARTTLS of SMTP, IMAP and LDAP with OpenSSL's client. The servers in the clear are the test's own; the TLS behind them is
-/// OpenSSL's (ADR 0097).
+/// STARTTLS of SMTP, IMAP and LDAP with OpenSSL's client. The servers in the clear are the test's own, and slow; the TLS
+/// behind them is OpenSSL's (ADR 0097).
 @Suite("TLS behind STARTTLS")
 struct StartTLSMailTests {
     /// What a backend and its node say to each other: what it reads, and what it answers.
