@@ -58,6 +58,14 @@ package final class DesiredState {
     }
 
     func note(_ report: ApplyReport) { problems.take(report) }
+
+    private var lastHeld: UInt64 = 0
+
+    /// `held-` and milliseconds since 1970, or more if that was given.
+    func nextHeldID() -> String {
+        lastHeld = max(lastHeld + 1, cl_wall_clock() / 1_000_000)
+        return "held-\(lastHeld)"
+    }
 }
 
 /// A push that a guard holds (R29).
