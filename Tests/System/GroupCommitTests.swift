@@ -124,4 +124,60 @@ struct GroupCommitTests {
         let journal = try Binary.run(["audit", "--outcome", "applied", "\(site.folder.path)/data"])
         #expect(journal.out.split(separator: "\n").count { $0.contains("a change by push") } == last, "\(journal)")
     }
+
+    @Test("a stream: each change is answered in order on one connection, as it comes or all at once")
+    func streams() throws {
+        let site = try Site()
+        let node = try site.start()
+        defer { withExtendedLifetime(node) {} }
+        let words = ["apply", "--stream", "-", "--json", "--admin", site.admin]
+        let child = try Child(Binary.path, words)
+        let change = { (revision: Int, base: Int) in
+            Self.org("s-\(revision)", "\"revision\":\(revision),\"base\":\(base),") + "\n"
+        }
+        // The first stands on nothing.
+        try child.write(Self.org("s-1", "\"revision\":1,"))
+        var answers = try answers(child, 1)
+        #expect(answers[0].outcome == "applied" && answers[0].revision == 1)
+        // With and without a line break between them, and one that stands on what is not there.
+        try child.write(change(2, 1) + change(4, 3) + change(3, 2).trimmingCharacters(in: .newlines) + change(4, 3))
+        answers = try self.answers(child, 5)
+        #expect(answers.map(\.outcome) == ["applied", "applied", "refused", "applied", "applied"])
+        let last = 2000
+        try child.write((5...last).map { change($0, $0 - 1) }.joined())
+        answers = try self.answers(child, last + 1)
+        #expect(answers.suffix(from: 5).map(\.revision) == (5...last).map { $0 })
+        child.closeInput()
+        #expect(try child.waitForExit() == .code(1))
+        #expect(try site.orgs().count == last)
+        let journal = try Binary.run(["audit", "--outcome", "applied", "\(site.folder.path)/data"])
+        #expect(journal.out.split(separator: "\n").count { $0.contains("a change by push") } == last)
+    }
+
+    private func answers(_ child: Child, _ count: Int) throws -> [PushClient.Answer] {
+        try child.wait("\(count) answers") { lines in
+            let out = lines.filter { $0.stream == .out }
+            return out.count >= count ? out : nil
+        }.map { try PushClient.read(Data($0.text.utf8)) }
+    }
+
+    @Test("a stream that is no JSON, or ends within an object, says where; what came before it is in force")
+    func broken() throws {
+        let site = try Site()
+        let node = try site.start()
+        defer { withExtendedLifetime(node) {} }
+        let ends = [("x", "is not the beginning of a JSON object"), ("{", "ends within an object")]
+        for (number, (rest, part)) in ends.enumerated() {
+            let answer = try Binary.run(
+                ["apply", "--stream", "-", "--admin", site.admin], input: Self.org("b-\(number)") + rest)
+            #expect(answer.exit == .code(1) && answer.error.contains(part), "\(answer)")
+            #expect(answer.out.hasPrefix("applied: 1 objects"), "\(answer)")
+            #expect(try site.orgs().count == number + 1)
+        }
+        let missing = try Binary.run(["apply", "--stream", "\(site.folder.path)/none", "--admin", site.admin])
+        #expect(missing.exit == .code(1) && missing.error.contains("ENOENT"), "\(missing)")
+        for words in [["apply", "--stream"], ["apply", "--stream", "--confirm", "h"]] {
+            #expect(try Binary.run(words).exit == .code(2))
+        }
+    }
 }

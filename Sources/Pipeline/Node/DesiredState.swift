@@ -49,6 +49,7 @@ package final class DesiredState {
             ?? "nothing, since no state before it is kept: routes of the config file alone"
     }
     package var figures: StateStore.Figures { kept.figures }
+    package var groupFigures: GroupFigures { kept.groupFigures }
     /// What is wrong with the store itself.
     package var storeProblem: String? {
         if let fault = kept.exposure ?? kept.fault { return fault.message }

@@ -24,6 +24,9 @@ extension RunningNode {
     /// Every worker has applied the last change, or has by the end of a short wait.
     func settles() -> Bool { waitUntilSettled(milliseconds: RunningNode.patience) }
 
+    /// How many updates wait for their turn.
+    package var updatesWaiting: Int { updates?.waiting ?? 0 }
+
     func forgetDrains(_ now: Instant) { routing.forgetDrains { drains.isDone($0, now: now) } }
 
     /// Does what changes what is kept besides updates, and goes between them.
