@@ -255,9 +255,9 @@ let package = Package(
             [
                 "Pipeline", "PipelineFlows", "PipelineWire", "PipelineText", "PipelineLanguage", "PipelineRouting",
                 "PipelineRuntime", "FilterBackendSelect", "FilterEgressAccounting", "FilterCatalog", "PipelineHost",
-                "PipelineLedger", "PipelineHealth", "PipelineResolve", "PipelineExport", "PipelineAlerts",
-                "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux", "CMnl",
-                "TestSupport",
+                "PipelineState", "PipelineLastGood", "PipelineLedger", "PipelineHealth", "PipelineResolve",
+                "PipelineExport", "PipelineAlerts", "PipelineIntercept", "PipelineNode", "PipelineInspect",
+                "PipelineAdmin", "CLinux", "CMnl", "TestSupport",
             ], path: "Control", exclude: ["Plans"]),
         test(
             "SystemTests",

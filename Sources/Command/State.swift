@@ -10,13 +10,21 @@ struct Apply: ParsableCommand {
             The answer says what was done, and the exit code is 1 if nothing was. A node whose routes come from a \
             file refuses it, and names the file. Only the node's own user and root may push.
 
+            With --stream FILE has several, one behind the other, a JSON object each. All go over one connection, and \
+            none waits for the answer of the one before; answers come in order, a line each. The exit code is 1 if \
+            one was refused, else 4 if one is held, else 5 if objects are quarantined.
+
             EXAMPLES
               pipelined apply state.json
               pipelined apply - --json < change.json
+              tail -f changes.ndjson | pipelined apply --stream -
             """)
 
     @Argument(help: "The document or the change; - is standard input.", completion: .file())
     var file: String?
+
+    @Flag(help: "Push each JSON object of FILE as it comes, over one connection.")
+    var stream = false
 
     @Option(help: ArgumentHelp("Confirm what is held under this id, instead of pushing.", valueName: "id"))
     var confirm: String?
@@ -30,7 +38,7 @@ struct Apply: ParsableCommand {
         guard (file == nil) != (confirm == nil) else {
             throw ValidationError("Give a FILE, or --confirm with an id: one of them.")
         }
-        if older, file == nil { throw ValidationError("--older goes with a FILE.") }
+        if older || stream, file == nil { throw ValidationError("--older and --stream go with a FILE.") }
         if let confirm, !(1...128).contains(confirm.utf8.count) {
             throw ValidationError("--confirm takes an id of 1 to 128 bytes.")
         }
@@ -39,6 +47,7 @@ struct Apply: ParsableCommand {
     func run() throws {
         if let confirm { return try options.ask(.confirm(id: confirm), errorsTo: 2) }
         guard let file else { return }
+        if stream { return try StreamedPushes(file: file, isOlder: older, options: options).run() }
         let bytes = try Output.read(file, limit: StateUpload.longest)
         guard !bytes.isEmpty else {
             Output.error("error: \(file == "-" ? "standard input" : file) is empty")

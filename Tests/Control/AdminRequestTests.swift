@@ -43,6 +43,7 @@ struct AdminRequestTests {
                 AdminRequest(.reload(isConfirmed: false, way: .rollback), isText: false),
                 AdminRequest(.apply(length: 1, isOlder: true), isText: false),
                 AdminRequest(.apply(length: 268_435_456, isOlder: false), isText: true),
+                AdminRequest(.apply(length: 7, isOlder: false, goesOn: true), isText: false),
                 AdminRequest(.confirm(id: "h\"1"), isText: true),
                 AdminRequest(try question(.usual), isText: false),
                 AdminRequest(try question(.hello(Array("a.example.com".utf8))), isText: true),

@@ -7,10 +7,10 @@ import Testing
 /// stopped and always told everything.
 @Suite("R5, R22, R23: last good")
 struct LastGoodPropertyTests {
-    private static let envs = ["env_a", "env_b", "env_c"]
+    static let envs = ["env_a", "env_b", "env_c"]
     private static let names = ["a.example.com", "b.example.com", "*.example.com", "c.x.example.com", ".x.example.com"]
 
-    private func one(in count: Int, _ random: inout SplitMix64) -> Bool {
+    func one(in count: Int, _ random: inout SplitMix64) -> Bool {
         Int.random(in: 0..<count, using: &random) == 0
     }
     private func env(_ random: inout SplitMix64) -> String { Self.envs.randomElement(using: &random) ?? "env_a" }
@@ -18,7 +18,7 @@ struct LastGoodPropertyTests {
         Self.names.randomElement(using: &random) ?? "a.example.com"
     }
 
-    private func envText(_ id: String, _ random: inout SplitMix64) -> String {
+    func envText(_ id: String, _ random: inout SplitMix64) -> String {
         let ipv4 = one(in: 3, &random) ? "\"192.0.2.\(Int.random(in: 1...2, using: &random))\"" : "null"
         return "{\"env_id\":\"\(id)\",\"app_id\":\"app\",\"org_id\":\"org\",\"ipv4_address\":\(ipv4),"
             + "\"suspended\":\(one(in: 4, &random))}"
@@ -50,7 +50,7 @@ struct LastGoodPropertyTests {
         return "{\"hostname\":\"\(id)\",\"env_id\":\"\(env(&random))\",\"claimed\":\(claimed)}"
     }
 
-    private func change(_ world: inout World, _ random: inout SplitMix64) {
+    func change(_ world: inout World, _ random: inout SplitMix64) {
         for _ in 0..<Int.random(in: 1...3, using: &random) {
             let id = "r\(Int.random(in: 0..<10, using: &random))"
             world.set(.route, id, one(in: 4, &random) ? nil : routeText(id, &random))
@@ -71,7 +71,7 @@ struct LastGoodPropertyTests {
         world.revision += 1
     }
 
-    private func served(_ state: RoutingState) -> [String] {
+    func served(_ state: RoutingState) -> [String] {
         state.snapshot.listing().map { "\($0)" }.sorted() + ["\(state.suspended)"]
             + state.cooling(100).named.map { "\($0.address) \($0.last) \($0.waits) \($0.left.milliseconds)" }
     }

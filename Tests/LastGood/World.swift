@@ -93,6 +93,44 @@ final class Keeper {
         }
     }
 
+    /// The same of several, made durable as one group.
+    /// - Returns: what each did; nil: it was refused.
+    func takeGroup(
+        _ texts: [String], _ options: UpdateOptions = UpdateOptions(isConfirmed: true), applies: Bool = true
+    ) throws -> [ApplyReport?] {
+        guard let state else { return [] }
+        let group = try state.makeGroup()
+        var isTaken: [Bool] = []
+        for text in texts {
+            let update = try Update(text)
+            do throws(UpdateRefusal) {
+                try group.add(try state.prepare(update.read, from: "push", options, now: 1, behind: group))
+                isTaken.append(true)
+            } catch { isTaken.append(false) }
+        }
+        try state.handOver(group)
+        try state.end(group)
+        guard applies else { return [] }
+        var reports = state.apply(group, to: routing)[...]
+        return isTaken.map { $0 ? reports.popFirst() : nil }
+    }
+
+    /// One that keeps its text.
+    private final class Update {
+        let read: StateUpdate
+        private let memory: UnsafeMutableBufferPointer<UInt8>
+
+        init(_ text: String) throws {
+            let bytes = Array(text.utf8)
+            memory = .allocate(capacity: bytes.count)
+            _ = memory.initialize(from: bytes)
+            let (update, problems) = StateUpdate.read(UnsafeBufferPointer(memory), as: .either)
+            guard let update else { throw Refused(problems: problems.list.map(\.description)) }
+            read = update
+        }
+        deinit { memory.deallocate() }
+    }
+
     struct Refused: Error { let problems: [String] }
 }
 

@@ -68,6 +68,8 @@ final class MemoryDisk: Disk, @unchecked Sendable {
     private(set) var isDead = false
     /// An error for a call, if it is to fail.
     var failing: (_ call: Int) -> Int32? = { _ in nil }
+    /// What a look at a file finds in place of what there is.
+    var deceiving: (_ name: String, _ status: inout DiskStatus) -> Void = { _, _ in }
     var modes: [String: UInt32] = [:]
     var strangers: Set<String> = []
     var free = Int.max
@@ -143,6 +145,7 @@ final class MemoryDisk: Disk, @unchecked Sendable {
         guard let file = files[name] else { return -ENOENT }
         fill(&status, file)
         status.mode = modes[name] ?? 0o600
+        deceiving(name, &status)
         return 0
     }
 

@@ -33,7 +33,7 @@ struct StateCrashTests {
     }
 
     /// Opens what is left, which must hold one of these; then it must take changes, and hold them at the next opening.
-    private static func check(_ disk: MemoryDisk, _ possible: [Contents], _ what: String) {
+    static func check(_ disk: MemoryDisk, _ possible: [Contents], _ what: String) {
         do {
             var (contents, flaw): (Contents, String?) = ([:], nil)
             do {

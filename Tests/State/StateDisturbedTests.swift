@@ -103,6 +103,34 @@ struct StateDisturbedTests {
         #expect(!notices.contains { $0.isLoss }, "\(notices)")
     }
 
+    @Test(
+        "R23: the same while a group is written: what it has is not said to be durable before it is where it is found",
+        arguments: Act.allCases)
+    func actsOnGroups(_ act: Act) throws {
+        let folder = try Folder()
+        var model: Contents
+        do {
+            let (store, filled) = try fill(folder.store)
+            model = filled
+            for number in 0..<3 {
+                let change: Changes = [(StateKey(1, "after-\(number)"), [UInt8(number)])]
+                let group = try store.makeGroup()
+                try group.stage(StateBatch(change))
+                if number == 0 { try act.run(folder.store) }
+                try store.handOver(group)
+                try store.endGroup()
+                group.takeEffect(0)
+                model = applying(change, to: model)
+            }
+            #expect(store.read() == (model, nil))
+            let told = store.takeNotices()
+            #expect(told.contains { $0.event == "state_damaged" && !$0.isLoss }, "\(told)")
+        }
+        let (store, notices) = try StateStore.open(folder.store, seed: { [] })
+        #expect(store.read() == (model, nil), "\(act): \(notices)")
+        #expect(!notices.contains { $0.isLoss }, "\(notices)")
+    }
+
     @Test("R23: a snapshot and the log before it are cut while a node runs: changes are refused, and it lives")
     func spoiled() throws {
         let folder = try Folder()
@@ -116,9 +144,28 @@ struct StateDisturbedTests {
                 Issue.record("it is taken")
             } catch {
                 guard case StateFault.spoiled(_, let what) = error else { throw error }
-                #expect(what.contains("snapshot.3"))
+                #expect(what.contains("snapshot.3") && what.contains("; going back to an older one: "), "\(what)")
             }
         }
+    }
+
+    @Test("R23: a look that found something is believed, though the next one finds nothing")
+    func seenOnce() throws {
+        let disk = MemoryDisk()
+        let store = try StateStore.open(disk).store
+        try store.append([(StateKey(1, "a"), [1])])
+        #expect(store.takeNotices() == [])
+        var looks = 0
+        disk.deceiving = { name, status in
+            guard name.hasPrefix("log.") else { return }
+            looks += 1
+            // Behind the write.
+            if looks == 2 { status.links = 2 }
+        }
+        try store.append([(StateKey(1, "b"), [2])])
+        let told = store.takeNotices()
+        #expect(told.map(\.event) == ["state_damaged"] && told.allSatisfy { $0.text.contains("2 names") }, "\(told)")
+        #expect(store.read() == ([StateKey(1, "a"): [1], StateKey(1, "b"): [2]], nil))
     }
 
     @Test("R23: a directory that is moved away: changes are refused by name until it is back, and none of them is kept")

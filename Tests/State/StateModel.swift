@@ -32,6 +32,14 @@ extension StateStore {
         try append(StateBatch(changes), durably: durably)
     }
 
+    func group(_ batches: [Changes]) throws {
+        let group = try makeGroup()
+        for batch in batches { try group.stage(StateBatch(batch)) }
+        try handOver(group)
+        try endGroup()
+        for index in 0..<group.count { group.takeEffect(index) }
+    }
+
     func replaceAll(_ contents: Contents) throws {
         try replaceAll { writer throws(StateFault) in
             // In the order of a dictionary: any.
@@ -103,6 +111,17 @@ final class CheckedStore {
         possible.append(after)
         try store?.append(changes, durably: durably)
         done(after, isDurable: durably)
+    }
+
+    /// A crash under way leaves some of the first batches.
+    func group(_ batches: [Changes]) throws {
+        var after = now
+        for batch in batches {
+            after = applying(batch, to: after)
+            possible.append(after)
+        }
+        try store?.group(batches)
+        done(after, isDurable: true)
     }
 
     func replaceAll(_ contents: Contents) throws {

@@ -33,16 +33,20 @@ final class AdminClient {
 
     /// While its answer is prepared, only its end matters.
     var wait: cl_poll_item {
+        if let stream { return cl_poll_item(descriptor.number, reads: stream.isReading, writes: stream.hasAnswers) }
         let isIdle = isPreparing || isWaiting
         return cl_poll_item(
             descriptor.number, reads: !isIdle && isReading, writes: !isIdle && !isReading)
     }
+
+    private var stream: PushStream? { response?.stream }
 
     private var isReading: Bool { response == nil || response?.upload != nil }
 
     /// When its time is over; nil: it waits for the node.
     var deadline: Instant? {
         guard !isPreparing, !isWaiting else { return nil }
+        if let stream { return stream.patience.map { lastMove + $0 } }
         let idle = lastMove + AdminServer.idleLimit
         return uploadEnd.map { min($0, idle) } ?? idle
     }
@@ -75,6 +79,7 @@ final class AdminClient {
     }
 
     func move(_ got: UInt8, _ now: Instant, answer: Answer) {
+        if let stream { return move(stream, got, now) }
         if isPreparing || isWaiting {
             isOver = true
         } else if response?.upload != nil {
@@ -127,6 +132,11 @@ final class AdminClient {
     private func take(_ response: AdminResponse, behind length: Int, _ now: Instant) {
         let rest = request.dropFirst(length + 1)
         respond(response)
+        if let stream {
+            rest.withUnsafeBytes { stream.take($0) }
+            stream.hasNews = { [weak self] in self?.lastMove = Instant(nanoseconds: cl_now()) }
+            return
+        }
         guard response.whole != nil else { return }
         if let upload = response.upload {
             rest.withUnsafeBytes { upload.append($0) }
@@ -167,8 +177,39 @@ final class AdminClient {
         }
     }
 
+    // MARK: One push after the other
+
+    private func move(_ stream: PushStream, _ got: UInt8, _ now: Instant) {
+        if stream.isReading {
+            // One read per iteration, so that clients take turns.
+            withUnsafeTemporaryAllocation(byteCount: AdminServer.streamPiece, alignment: 16) { room in
+                let count = cl_receive(descriptor.number, room.baseAddress, room.count)
+                if count == -Int(EAGAIN) { return }
+                guard count >= 0 else {
+                    isOver = true
+                    return
+                }
+                lastMove = now
+                if count == 0 { stream.end() } else { stream.take(UnsafeRawBufferPointer(rebasing: room[..<count])) }
+            }
+        } else if !stream.hasAnswers, got != 0 {
+            isOver = true
+        }
+        write(stream)
+    }
+
+    /// What is there, as far as the client takes it.
+    private func write(_ stream: PushStream) {
+        guard !isOver else { return }
+        let count = stream.give { cl_send(descriptor.number, $0.baseAddress, $0.count, nil, 0) }
+        if count > 0 { lastMove = Instant(nanoseconds: cl_now()) }
+        if count < 0, count != -Int(EAGAIN) { isOver = true }
+        if stream.isOver { isOver = true }
+    }
+
     /// One piece at most.
     private func write(_ now: Instant) {
+        if let stream { return write(stream) }
         guard !isPreparing, response?.whole == nil, let piece = response?.first, !isOver else { return }
         let count = piece.withUnsafeBytes { bytes in
             let rest = bytes[sent...]

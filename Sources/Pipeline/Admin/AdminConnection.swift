@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import PipelineNode
 import PipelineRouting
+import PipelineText
 import PipelineThreads
 
 /// The client side of the admin socket, for the subcommands.
@@ -22,6 +23,17 @@ package enum AdminConnection {
         package let exit: Int32
         /// The node answers nothing but why, in words.
         package var isError = false
+        /// The same in words, a line: `applied: 1 objects: …`.
+        package var line: [UInt8] {
+            let names: [StaticString] = ["error", "remedy", "outcome", "id", "message"]
+            guard let fields = try? FlatJSON.read(bytes, names: names) else { return bytes }
+            if let error = fields.string("error") {
+                return Array("error: \(error)\(fields.string("remedy").map { "; \($0)" } ?? "")\n".utf8)
+            }
+            let id = fields.string("id").map { " as \($0)" } ?? ""
+            let message = TextTable.harmless(fields.string("message") ?? "")
+            return Array("\(fields.string("outcome") ?? "answered")\(id): \(message)\n".utf8)
+        }
     }
 
     /// Sends one request and takes the whole answer.
@@ -45,7 +57,7 @@ package enum AdminConnection {
     }
 
     /// Nil, or why not all was sent.
-    private static func send(_ bytes: [UInt8], _ connection: Int32) -> Int? {
+    static func send(_ bytes: [UInt8], _ connection: Int32) -> Int? {
         var sent = 0
         while sent < bytes.count {
             let count = bytes.withUnsafeBytes {
@@ -73,12 +85,12 @@ package enum AdminConnection {
         return answer
     }
 
-    private static func broken(_ path: String, _ result: Int) -> Unreachable {
+    static func broken(_ path: String, _ result: Int) -> Unreachable {
         let why = result == -Int(EAGAIN) ? "no answer in \(patience) s" : kernelError(-result)
         return Unreachable(description: "the node at \(path) can't be reached: \(why); see its log")
     }
 
-    private static func reason(_ path: String, _ error: Int32) -> String {
+    static func reason(_ path: String, _ error: Int32) -> String {
         let cause: (String, String)
         switch error {
         case ENOENT:
@@ -95,7 +107,7 @@ package enum AdminConnection {
     }
 
     /// A refusal in JSON counts as one in either format.
-    private static func read(_ answer: [UInt8], isText: Bool) -> Answer {
+    static func read(_ answer: [UInt8], isText: Bool) -> Answer {
         if isText, let end = answer.firstIndex(of: 0x0A), answer.first != UInt8(ascii: "{") {
             let exit = Int32(String(decoding: answer[..<end], as: UTF8.self)) ?? 1
             return Answer(bytes: Array(answer[(end + 1)...]), exit: exit)

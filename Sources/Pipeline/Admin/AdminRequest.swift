@@ -19,8 +19,10 @@ package struct AdminRequest: Sendable, Equatable {
         /// From a starting node to the draining one at its path.
         case handOver
         /// A document or a change, which follows the request.
-        /// - Parameter isOlder: a lower revision than the applied one is meant.
-        case apply(length: Int, isOlder: Bool)
+        /// - Parameters:
+        ///   - isOlder: a lower revision than the applied one is meant.
+        ///   - goesOn: another one may follow on the same connection, before this one is answered.
+        case apply(length: Int, isOlder: Bool, goesOn: Bool = false)
         /// What was held under this id is meant.
         case confirm(id: String)
         case exportState
@@ -60,6 +62,7 @@ package struct AdminRequest: Sendable, Equatable {
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
         "destination", "port", "confirm", "length", "older", "now", "rollback", "owner", "state", "text",
+        "more",
     ]
 
     package init(_ line: [UInt8]) throws(Fault) {
@@ -81,7 +84,13 @@ package struct AdminRequest: Sendable, Equatable {
         case "explain": command = .explain(try AdminRequest.question(fields))
         case "top": command = .top(try TopQuestion(fields))
         case "hand_over": command = .handOver
-        case "apply": command = try AdminRequest.apply(fields)
+        case "apply":
+            command = try AdminRequest.apply(fields)
+            if case .apply(_, _, goesOn: true) = command, isText {
+                throw Fault(
+                    problem: "several answers on one connection are JSON lines",
+                    remedy: "leave out more, or \"format\":\"text\"")
+            }
         case "export_state": command = .exportState
         case "plan_ground": command = .planGround
         default:
@@ -102,14 +111,11 @@ package struct AdminRequest: Sendable, Equatable {
 
     /// With `length`, bytes follow; with `confirm`, none do.
     private static func apply(_ fields: FlatJSON) throws(Fault) -> Command {
+        let goesOn = try fields.flag("more")
         switch (fields["length"], fields["confirm"], fields["older"]) {
-        case (nil, .string(let id)?, nil) where (1...128).contains(id.utf8.count): return .confirm(id: id)
-        case (.number(let length)?, nil, let older) where length > 0 && length <= UInt64(StateUpload.longest):
-            switch older {
-            case nil: return .apply(length: Int(length), isOlder: false)
-            case .bool(let isOlder)?: return .apply(length: Int(length), isOlder: isOlder)
-            default: throw Fault(problem: "older is not a bool", remedy: "write true or false, or leave it out")
-            }
+        case (nil, .string(let id)?, nil) where (1...128).contains(id.utf8.count) && !goesOn: return .confirm(id: id)
+        case (.number(let length)?, nil, _) where length > 0 && length <= UInt64(StateUpload.longest):
+            return .apply(length: Int(length), isOlder: try fields.flag("older"), goesOn: goesOn)
         default:
             throw Fault(
                 problem: "length or confirm is wrong, or both are given",
@@ -169,10 +175,11 @@ package struct AdminRequest: Sendable, Equatable {
         case .confirm(let id):
             line.field("command", "apply")
             line.field("confirm", id)
-        case .apply(let length, let isOlder):
+        case .apply(let length, let isOlder, let goesOn):
             line.field("command", "apply")
             line.field("length", length)
             if isOlder { line.field("older", true) }
+            if goesOn { line.field("more", true) }
         case .reload(let isConfirmed, let way):
             line.field("command", "reload")
             if isConfirmed { line.field("confirm", true) }

@@ -16,6 +16,9 @@ struct AdminResponse {
     /// control thread.
     var whole: ((_ respond: @escaping (AdminResponse) -> Void) -> Void)?
 
+    /// What follows the request are pushes, each with its answer; nil: nothing of that is.
+    var stream: PushStream?
+
     init(_ bytes: [UInt8], more: (() -> [UInt8]?)? = nil) {
         first = bytes
         self.more = more
@@ -24,6 +27,11 @@ struct AdminResponse {
     init(preparing prepare: @escaping (_ until: Instant) -> AdminResponse?) {
         first = []
         self.prepare = prepare
+    }
+
+    init(stream: PushStream) {
+        first = []
+        self.stream = stream
     }
 
     init(

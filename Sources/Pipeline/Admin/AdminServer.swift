@@ -20,6 +20,9 @@ package final class AdminServer: AdminDoor {
     /// How long an upload may take, and the most bytes of it that are taken in one iteration.
     static let uploadLimit = TimeSpan.seconds(60)
     static let uploadPiece = 1 << 18
+    static let streamPiece = 1 << 16
+    /// How long a client that sends one push after the other may be silent between them.
+    static let streamLimit = TimeSpan.seconds(60)
     /// How long reports are prepared in one iteration of the control loop: signals, addresses and other clients wait no longer.
     static let batchTime = TimeSpan.milliseconds(10)
 

@@ -6,10 +6,12 @@ import PipelineText
 /// What `status` says of desired state that is kept; nil: the config has no `state`.
 struct DesiredStateReport {
     private let desired: DesiredState
+    /// Updates that wait for their turn.
+    private let waiting: Int
 
-    init?(_ desired: DesiredState?) {
-        guard let desired else { return nil }
-        self.desired = desired
+    init?(_ node: RunningNode) {
+        guard let desired = node.desired else { return nil }
+        (self.desired, waiting) = (desired, node.updatesWaiting)
     }
 
     var problems: [String] {
@@ -49,7 +51,11 @@ struct DesiredStateReport {
         line.field("refusal", desired.refusal)
         line.field("held", desired.held?.id)
         line.field("set_aside", desired.setAside?.name)
-        let figures = desired.figures
+        let (figures, groups) = (desired.figures, desired.groupFigures)
+        line.field("waiting", waiting)
+        line.field("groups", groups.groups)
+        line.field("sync_us_mean", groups.groups > 0 ? groups.time / groups.groups / 1000 : 0)
+        line.field("sync_us_longest", groups.longest / 1000)
         line.field("snapshot_bytes", figures.snapshotBytes)
         line.field("log_bytes", figures.logBytes)
         line.close()

@@ -53,7 +53,14 @@ struct ReloadCommand {
     /// Differences from the config file.
     private var afterReload: [String] { node.problems + StatusReport.unapplied(node.awaitingStart) }
 
+    /// Behind the updates that wait.
     func answer(isConfirmed: Bool, _ way: ReloadWay, isText: Bool) -> AdminResponse {
+        AdminResponse(receiving: nil) { [self] respond in
+            node.afterUpdates { respond(done(isConfirmed: isConfirmed, way, isText: isText)) }
+        }
+    }
+
+    private func done(isConfirmed: Bool, _ way: ReloadWay, isText: Bool) -> AdminResponse {
         switch way {
         case .rollback:
             let refusal = node.rollBackCanary(by: "admin", peer.named)

@@ -34,7 +34,10 @@ struct StateCommands {
     func answer(_ request: AdminRequest) -> AdminResponse {
         do throws(StateRefusal) {
             switch request.command {
-            case .apply(let length, let isOlder): return try apply(length, isOlder, isText: request.isText)
+            case .apply(let length, let isOlder, goesOn: true):
+                return AdminResponse(stream: PushStream(door, uploads, peer, length: length, isOlder: isOlder))
+            case .apply(let length, let isOlder, goesOn: false):
+                return try apply(length, isOlder, isText: request.isText)
             case .confirm(let id): return try confirm(id, isText: request.isText)
             default: return try export(isText: request.isText)
             }

@@ -29,7 +29,7 @@ struct StatusReport {
     }
     /// Problems of desired state, and shortages of the node.
     private var problems: [String] {
-        node.problems + (DesiredStateReport(node.desired)?.problems ?? []) + (RoutesWatchReport(node)?.problems ?? [])
+        node.problems + (DesiredStateReport(node)?.problems ?? []) + (RoutesWatchReport(node)?.problems ?? [])
             + StatusReport.unapplied(node.awaitingStart)
             + CooldownReport(node.routing).problems + shortages + CanaryStatus(node).problems
             + node.interceptionProblems + node.sources.problems
@@ -94,7 +94,7 @@ struct StatusReport {
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)
         JournalReport(node.journal)?.write(&line)
-        DesiredStateReport(node.desired)?.write(&line)
+        DesiredStateReport(node)?.write(&line)
         SuspensionReport(node.routing).write(&line)
         CooldownReport(node.routing).write(&line)
         RoutesWatchReport(node)?.write(&line)

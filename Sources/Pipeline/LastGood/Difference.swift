@@ -15,24 +15,23 @@ struct Difference {
     private(set) var count = 0
     private(set) var batch = StateBatch()
     private var bytes = 0
-    private let store: StateStore
-    private let applied: StoredApplied
+    private let records: StateGroup
     /// There is nothing before that could be forgotten.
     private let isFirst: Bool
 
     var isLarge: Bool { count > Difference.most || bytes > Difference.mostBytes }
 
-    init(_ update: StateUpdate, _ store: StateStore) {
+    /// - Parameter records: what there is, with what came before it in its group.
+    init(_ update: StateUpdate, _ records: StateGroup) {
         self.update = update
-        self.store = store
-        applied = StoredApplied(store: store)
-        isFirst = StateKind.allCases.allSatisfy { store.count(RecordKind.desired($0)) == 0 }
+        self.records = records
+        isFirst = StateKind.allCases.allSatisfy { records.count(RecordKind.desired($0)) == 0 }
         for kind in StateKind.allCases {
-            shrink.counts[kind] = ShrinkGuard.Count(before: store.count(RecordKind.desired(kind)))
+            shrink.counts[kind] = ShrinkGuard.Count(before: records.count(RecordKind.desired(kind)))
         }
         var kept: [StateKind: Int] = [:]
         update.forEachPut { kind, id, text in
-            let before = store.value(RecordKind.desired(kind), id)
+            let before = records.value(RecordKind.desired(kind), id)
             if before == nil { shrink.counts[kind]?.added += 1 } else { kept[kind, default: 0] += 1 }
             if let before, before.elementsEqual(text) { return }
             note(kind, id, before)
@@ -47,15 +46,15 @@ struct Difference {
 
     /// What the document has not.
     private mutating func removeOthers(_ update: StateUpdate, _ kept: [StateKind: Int]) {
-        for kind in StateKind.allCases where store.count(RecordKind.desired(kind)) > kept[kind] ?? 0 {
+        for kind in StateKind.allCases where records.count(RecordKind.desired(kind)) > kept[kind] ?? 0 {
             var gone: [[UInt8]] = []
-            store.forEach(RecordKind.desired(kind)) { id, _ in if !update.has(kind, id) { gone.append(Array(id)) } }
+            records.forEach(RecordKind.desired(kind)) { id, _ in if !update.has(kind, id) { gone.append(Array(id)) } }
             for id in gone { id.withUnsafeBufferPointer { remove(kind, $0) } }
         }
     }
 
     private mutating func remove(_ kind: StateKind, _ id: Bytes) {
-        guard let before = store.value(RecordKind.desired(kind), id) else { return }
+        guard let before = records.value(RecordKind.desired(kind), id) else { return }
         shrink.counts[kind]?.removed += 1
         note(kind, id, before)
         if !isLarge { batch.delete(RecordKind.desired(kind), id) }
@@ -75,7 +74,7 @@ struct Difference {
     /// applied, this is put right. Nil: it is kept already.
     private func unfinished(_ kind: StateKind, _ id: Bytes, _ before: UnsafeRawBufferPointer?) -> [UInt8]? {
         guard !isFirst else { return nil }
-        let known = applied.find(kind, id)
+        let known = records.value(RecordKind.applied(kind), id).flatMap { AppliedObject(record: $0) }
         if let known, known.version != .desired { return nil }
         return AppliedObject(before.map { .text(Array($0)) } ?? .nothing, known?.flags ?? []).record
     }
@@ -93,7 +92,7 @@ struct Difference {
         let deletes = Set(update.deletes.map { StateKey(kind: RecordKind.desired($0.kind), id: $0.id) })
         for kind in StateKind.allCases {
             let desired = RecordKind.desired(kind)
-            try store.visit(desired) { id, value throws(StateFault) in
+            try records.visit(desired) { id, value throws(StateFault) in
                 let isGone =
                     update.form == .document
                     ? !update.has(kind, id)
@@ -104,18 +103,18 @@ struct Difference {
                     try writer.put(desired, id, value)
                 }
             }
-            try store.visit(RecordKind.applied(kind)) { id, value throws(StateFault) in
+            try records.visit(RecordKind.applied(kind)) { id, value throws(StateFault) in
                 try writer.put(RecordKind.applied(kind), id, value)
             }
         }
         try update.forEachPut { kind, id, text throws(StateFault) in
-            let before = store.value(RecordKind.desired(kind), id)
+            let before = records.value(RecordKind.desired(kind), id)
             if let before, before.elementsEqual(text) { return }
             try finish(kind, id, before, &writer)
             try writer.put(RecordKind.desired(kind), id, text)
         }
         for kind in RecordKind.besides {
-            try store.visit(kind) { id, value throws(StateFault) in try writer.put(kind, id, value) }
+            try records.visit(kind) { id, value throws(StateFault) in try writer.put(kind, id, value) }
         }
         for fact in facts {
             let value = Array(fact.value.utf8)

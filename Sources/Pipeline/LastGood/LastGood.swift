@@ -67,7 +67,9 @@ public final class LastGood {
     public func restore(_ routing: RoutingState, meanwhile: () -> Void = {}) -> ApplyReport {
         Besides.restore(routing, store)
         let report = routing.restore(StoredObjects(store: store), StoredApplied(store: store), meanwhile: meanwhile)
-        note(report, routing)
+        var notes = AppliedNotes(store)
+        notes.take(report)
+        keep(notes, routing)
         return report
     }
 
@@ -75,28 +77,46 @@ public final class LastGood {
 
     /// One that may be kept and applied.
     public struct Prepared {
-        fileprivate var difference: Difference
-        fileprivate let next: LastUpdate
+        let difference: Difference
+        let next: LastUpdate
         /// How many objects it changes.
         public var count: Int { difference.count }
         /// It has the revision of the one before, and other content.
         public let isRevisionReused: Bool
+        /// It is no entry of a log: it is kept as a new snapshot, by itself.
+        public var isLarge: Bool { difference.isLarge }
+        /// What is applied with it.
+        public var revision: UInt64? { next.revision }
+
+        func isUnchanged(since last: LastUpdate?) -> Bool { difference.isEmpty && next == last }
+
+        func position(behind position: UpdatePosition, sequence: UInt64) -> UpdatePosition {
+            guard !difference.isEmpty else { return position }
+            return UpdatePosition(
+                number: position.number &+ 1, before: sequence, digest: difference.update.digest)
+        }
     }
 
     /// Compares an update with what there is. Changes nothing.
     /// - Parameters:
     ///   - source: see ``LastUpdate/source``.
     ///   - now: nanoseconds since 1970.
+    ///   - group: what there is by then, if it is to be a part of it.
     public func prepare(
-        _ update: StateUpdate, from source: String, _ options: UpdateOptions = UpdateOptions(), now: UInt64
+        _ update: StateUpdate, from source: String, _ options: UpdateOptions = UpdateOptions(), now: UInt64,
+        behind group: UpdateGroup? = nil
     ) throws(UpdateRefusal) -> Prepared {
+        let group = if let group { group } else { try makeGroup() }
+        let last = group.last
         if let refusal = last?.refusal(of: update, from: source, options) { throw refusal }
         if last == nil, case .change(let base?) = update.form {
             throw UpdateRefusal(
                 "the change stands on revision \(base), but nothing is applied", remedy: "push a whole document first")
         }
         if !options.isConfirmed, let refusal = refusal(ofSetAside: update) { throw refusal }
-        let difference = Difference(update, store)
+        let difference = Difference(update, group.records)
+        // What was cut meanwhile reads as zeros.
+        if let fault = store.readFault { throw UpdateRefusal(fault) }
         if !options.isConfirmed, let refusal = difference.shrink.refusal("the update") { throw refusal }
         let next = LastUpdate(
             source: source, revision: update.revision ?? (update.form == .document ? nil : last?.revision),
@@ -106,15 +126,11 @@ public final class LastGood {
         return Prepared(difference: difference, next: next, isRevisionReused: isReused && !difference.isEmpty)
     }
 
-    /// Makes a prepared update durable. A fault changes nothing.
+    /// Makes a prepared update durable, by itself. A fault changes nothing.
     public func keep(_ prepared: Prepared) throws(StateFault) {
-        guard !prepared.difference.isEmpty || prepared.next != last else { return }
+        guard !prepared.isUnchanged(since: last) else { return }
         var difference = prepared.difference
-        var position = position
-        if !difference.isEmpty {
-            position = UpdatePosition(
-                number: position.number &+ 1, before: store.figures.sequence, digest: difference.update.digest)
-        }
+        let position = prepared.position(behind: position, sequence: store.figures.sequence)
         let facts = Facts.of(prepared.next) + position.facts
         if difference.isLarge {
             try store.replaceAll { writer throws(StateFault) in try difference.write(&writer, facts) }
@@ -122,7 +138,12 @@ public final class LastGood {
             difference.put(facts)
             try store.append(difference.batch, durably: true)
         }
-        last = prepared.next
+        note(prepared.next, position)
+    }
+
+    /// What is kept from here on.
+    func note(_ last: LastUpdate?, _ position: UpdatePosition) {
+        self.last = last
         guard position != self.position else { return }
         self.position = position
         noteUpdate()
@@ -131,30 +152,36 @@ public final class LastGood {
     /// Applies what was kept.
     public func apply(_ prepared: Prepared, to routing: RoutingState, at now: Instant? = nil) -> ApplyReport {
         guard !prepared.difference.isEmpty else { return ApplyReport() }
-        let report =
+        return settled(
             prepared.difference.isLarge
-            ? routing.applyAll(of: StoredObjects(store: store), at: now)
-            : routing.apply(prepared.difference.touched, of: StoredObjects(store: store), at: now)
-        note(report, routing)
-        return settled(report, routing, now)
+                ? routing.applyAll(of: objects, at: now)
+                : routing.apply(prepared.difference.touched, of: objects, at: now), routing, now)
     }
 
     /// Applies all that is kept, under rules that may be others now.
     /// - Parameter blocks: the `route` blocks, which are part of the same change.
     public func applyAll(with blocks: StateDocument, to routing: RoutingState, at now: Instant) -> ApplyReport {
-        let report = routing.applyAll(of: StoredObjects(store: store), with: blocks, at: now)
-        note(report, routing)
-        return settled(report, routing, now)
+        settled(routing.applyAll(of: objects, with: blocks, at: now), routing, now)
     }
 
     /// What one change frees, who waits for it has at once.
     private static let passes = 4
 
     private func settled(_ report: ApplyReport, _ routing: RoutingState, _ now: Instant?) -> ApplyReport {
+        var notes = AppliedNotes(store)
+        let report = settled(report, routing, now, &notes)
+        keep(notes, routing)
+        return report
+    }
+
+    func settled(
+        _ report: ApplyReport, _ routing: RoutingState, _ now: Instant?, _ notes: inout AppliedNotes
+    ) -> ApplyReport {
         var report = report
+        notes.take(report)
         for _ in 0..<LastGood.passes where routing.isUnsettled {
-            let next = routing.apply(TouchedObjects(), of: StoredObjects(store: store), at: now)
-            note(next, routing)
+            let next = routing.apply(TouchedObjects(), of: objects, at: now)
+            notes.take(next)
             report.add(next)
         }
         return report
@@ -162,25 +189,19 @@ public final class LastGood {
 
     /// Gives addresses whose cooldown is over to those who wait for them (R31).
     public func applyWaiting(to routing: RoutingState, at now: Instant) -> ApplyReport {
-        let report = routing.apply(TouchedObjects(), of: StoredObjects(store: store), at: now)
-        note(report, routing)
-        return settled(report, routing, now)
+        settled(routing.apply(TouchedObjects(), of: objects, at: now), routing, now)
     }
 
     /// Keeps what has changed without an update: drains that are over, and times after the wall clock was set. Cheap.
-    public func keepTimes(of routing: RoutingState) { note(ApplyReport(), routing) }
+    public func keepTimes(of routing: RoutingState) { keep(AppliedNotes(store), routing) }
 
     // MARK: How it is applied
 
     /// Keeps how objects are applied. This is not synced: until it is, a start would find the change kept and not yet
     /// applied, and apply it again.
-    private func note(_ report: ApplyReport, _ routing: RoutingState) {
-        let applied = StoredApplied(store: store)
+    func keep(_ notes: AppliedNotes, _ routing: RoutingState) {
         var batch = StateBatch()
-        for (kind, objects) in report.applied {
-            for (id, object) in objects { put(object, kind, id, applied, &batch) }
-        }
-        if report.isWhole { forgetOthers(report, &batch) }
+        notes.put(&batch)
         besides.collect(routing)
         besides.put(&batch, store)
         guard !batch.isEmpty else { return besides.written() }
@@ -191,34 +212,13 @@ public final class LastGood {
         } catch { fault = error }
     }
 
-    private func put(
-        _ object: AppliedObject, _ kind: StateKind, _ id: String, _ applied: StoredApplied, _ batch: inout StateBatch
-    ) {
-        var id = id
-        id.withUTF8 { id in
-            let known = applied.find(kind, id)
-            var object = object
-            if object.version == .earlier {
-                object.version = known.flatMap { $0.version == .desired ? nil : $0.version } ?? .nothing
-            }
-            if object.isPlain {
-                if known != nil { batch.delete(RecordKind.applied(kind), id) }
-            } else if object != known {
-                object.record.withUnsafeBytes { batch.put(RecordKind.applied(kind), id, $0) }
-            }
-        }
-    }
-
-    private func forgetOthers(_ report: ApplyReport, _ batch: inout StateBatch) {
-        for kind in StateKind.allCases {
-            let noted = report.applied[kind] ?? [:]
-            store.forEach(RecordKind.applied(kind)) { id, _ in
-                if noted[String(decoding: id, as: UTF8.self)] == nil { batch.delete(RecordKind.applied(kind), id) }
-            }
-        }
-    }
-
     // MARK: Housekeeping
+
+    /// Its files are those that it has written, or are again by now (ADR 0111); else why nothing may be changed.
+    public func check() throws(StateFault) { try store.check() }
+
+    /// ``tidy(whenOver:)`` has work.
+    public var wantsTidying: Bool { store.wantsCompaction || store.isCompactionOver }
 
     /// Takes over a snapshot that a thread has written, and has the next one written when it is time. Cheap.
     /// - Parameter whenOver: on that thread.

@@ -13,7 +13,14 @@ extension SnapshotWriter {
     }
 }
 
-extension StateStore {
+/// What a store has, or would have.
+protocol RecordsInOrder {
+    func forEach(_ kind: UInt8, _ body: (Bytes, UnsafeRawBufferPointer) -> Void)
+}
+extension StateStore: RecordsInOrder {}
+extension StateGroup: RecordsInOrder {}
+
+extension RecordsInOrder {
     /// As ``forEach(_:_:)``, with a body that may fail: that ends it.
     func visit(
         _ kind: UInt8, _ body: (Bytes, UnsafeRawBufferPointer) throws(StateFault) -> Void

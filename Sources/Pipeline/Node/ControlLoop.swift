@@ -14,9 +14,13 @@ struct ControlLoop: ~Copyable {
     private let monitor: AddressMonitor?
     private let admin: (any AdminDoor)?
     private var phase = Phase.serving
+    /// That ends the node.
+    private var signal: Int32 = 0
 
     private enum Phase {
         case serving
+        /// Until what is being made durable is, or the deadline.
+        case settling(Instant)
         /// Until the last connection has ended, or the deadline.
         case draining(Instant)
         case stopping
@@ -24,6 +28,8 @@ struct ControlLoop: ~Copyable {
 
     /// While draining, only the counters show the end of the last connection.
     private static let drainPoll = TimeSpan.milliseconds(10)
+    /// How long a disk may take with what was handed to it before the end.
+    private static let diskPatience = TimeSpan.seconds(2)
     private static let worthExcusing = TimeSpan.milliseconds(100)
 
     /// - Parameter signals: from `cl_signal_open`; closed with the loop.
@@ -53,6 +59,7 @@ struct ControlLoop: ~Copyable {
             if let notice = node.resetsNotice { items.append(.readable(notice.number)) }
             if let notice = node.namesNotice { items.append(.readable(notice.number)) }
             items += node.routesNotices.map { .readable($0.number) }
+            if let notice = node.updates?.notice { items.append(.readable(notice)) }
             let firstAdmin = items.count
             if let admin { items += admin.waits(Instant(nanoseconds: cl_now())) }
             let failed = Poll.wait(&items, until: nextDue())
@@ -68,6 +75,7 @@ struct ControlLoop: ~Copyable {
             let now = woke
             if let admin { admin.serve(items[firstAdmin...], now, node, manager) }
             node.tick(now)
+            if case .settling(let deadline) = phase { settle(deadline, now) }
             if isOver(now) { return }
         }
     }
@@ -77,7 +85,11 @@ struct ControlLoop: ~Copyable {
         let now = Instant(nanoseconds: cl_now())
         if admin?.isPreparing == true { return now }
         var due = [node.nextTick, admin?.nextDeadline(now)].compactMap { $0 }
-        if case .serving = phase {} else { due.append(now + ControlLoop.drainPoll) }
+        switch phase {
+        case .serving: break
+        case .settling(let deadline): due.append(deadline)
+        case .draining, .stopping: due.append(now + ControlLoop.drainPoll)
+        }
         return due.min()
     }
 
@@ -91,7 +103,8 @@ struct ControlLoop: ~Copyable {
             let name = SignalNumber.name(signal)
             let peer = JournalEntry.Peer(user: user, process: process)
             switch signal {
-            case SignalNumber.hangup: _ = node.reload(by: name, peer, ReloadOptions(), manager)
+            case SignalNumber.hangup:
+                node.afterUpdates { [node, manager] in _ = node.reload(by: name, peer, ReloadOptions(), manager) }
             case SignalNumber.user1 where node.writer.reopen():
                 node.record(signal: name, from: peer, "log files are opened again")
             case _ where SignalNumber.ofOtherProxies.contains(signal): ignore(signal)
@@ -116,27 +129,41 @@ struct ControlLoop: ~Copyable {
         switch phase {
         case .serving:
             node.record(signal: SignalNumber.name(signal), from: peer, "the node drains")
-            node.isStopping = true
-            // The node that follows goes on with it.
-            node.desired?.kept.keepTimes(of: node.routing)
-            node.desired = nil
-            node.routesWatch = nil
-            node.interception?.end()
+            node.updates?.close(.stopping)
             manager.stopping()
-            let timeout = node.program.node.drainTimeout
-            node.log.say("draining") { line in
-                line.field("signal", SignalNumber.name(signal))
-                line.field("connections", node.fleet.total(.active))
-                line.field("deadline_ms", timeout.milliseconds)
-            }
-            phase = .draining(Instant(nanoseconds: cl_now()) + timeout)
-            node.leaveListenersToWorkers()
-            node.fleet.order(.drain)
+            self.signal = signal
+            let now = Instant(nanoseconds: cl_now())
+            phase = .settling(now + ControlLoop.diskPatience)
+            settle(now + ControlLoop.diskPatience, now)
+        case .settling:
+            drain()
+            stop(signal, peer)
         case .draining:
             node.record(signal: SignalNumber.name(signal), from: peer, "open connections are reset")
             resetRest("a second signal: open connections are reset", .kill)
         case .stopping: break
         }
+    }
+
+    /// What was handed to the disk is answered before the node that follows may go on with it.
+    private mutating func settle(_ deadline: Instant, _ now: Instant) {
+        guard !(node.updates?.isBusy ?? false) || deadline <= now else { return }
+        drain()
+    }
+
+    private mutating func drain() {
+        node.endUpdates()
+        node.routesWatch = nil
+        node.interception?.end()
+        let timeout = node.program.node.drainTimeout
+        node.log.say("draining") { line in
+            line.field("signal", SignalNumber.name(signal))
+            line.field("connections", node.fleet.total(.active))
+            line.field("deadline_ms", timeout.milliseconds)
+        }
+        phase = .draining(Instant(nanoseconds: cl_now()) + timeout)
+        node.leaveListenersToWorkers()
+        node.fleet.order(.drain)
     }
 
     private mutating func resetRest(_ why: String, _ order: WorkerOrder) {

@@ -49,6 +49,7 @@ package final class DesiredState {
             ?? "nothing, since no state before it is kept: routes of the config file alone"
     }
     package var figures: StateStore.Figures { kept.figures }
+    package var groupFigures: GroupFigures { kept.groupFigures }
     /// What is wrong with the store itself.
     package var storeProblem: String? {
         if let fault = kept.exposure ?? kept.fault { return fault.message }
@@ -58,6 +59,14 @@ package final class DesiredState {
     }
 
     func note(_ report: ApplyReport) { problems.take(report) }
+
+    private var lastHeld: UInt64 = 0
+
+    /// `held-` and milliseconds since 1970, or more if that was given.
+    func nextHeldID() -> String {
+        lastHeld = max(lastHeld + 1, cl_wall_clock() / 1_000_000)
+        return "held-\(lastHeld)"
+    }
 }
 
 /// A push that a guard holds (R29).

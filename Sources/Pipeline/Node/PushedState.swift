@@ -1,4 +1,3 @@
-import CLinux
 import Pipeline
 import PipelineJournal
 import PipelineLastGood
@@ -15,7 +14,9 @@ final class PushedState: StateDoor {
     init(_ node: RunningNode, _ desired: DesiredState) { (self.node, self.desired) = (node, desired) }
 
     var pushRefusal: StateRefusal? {
-        if node.isStopping { return StateRefusal("this node is stopping", remedy: "push to the one that follows it") }
+        if node.isStopping || node.updates?.isClosed ?? true {
+            return StateRefusal(UpdateRefusal.stopping.problem, remedy: UpdateRefusal.stopping.remedy)
+        }
         switch desired.source {
         case .push: return nil
         case .file(let path):
@@ -31,17 +32,36 @@ final class PushedState: StateDoor {
     // MARK: Pushes
 
     func apply(_ upload: StateUpload, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {
-        answer(take(upload, push, UpdateOptions(allowsOlder: push.isOlder)))
+        let (update, problems) = StateUpdate.read(upload.bytes, keptBy: upload, as: .either, seed: desired.kept.seed)
+        guard let update else {
+            let fatal = problems.list.last { $0.severity == .fatal }
+            let why = fatal.map { "\($0)" } ?? "it can't be read"
+            record(push, "a push that can't be read", refused: why)
+            return answer(ApplyAnswer(.refused, revision: desired.last?.revision, message: why))
+        }
+        take(
+            .update(update, unread: problems), push, PushedUpdate(upload: upload, push: push), upload.length,
+            answer)
     }
 
     func confirm(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {
-        guard let held = desired.held, held.id == id else {
-            let known = desired.held.map { "what is held is \($0.id)" } ?? "nothing is held"
-            let why = "\(known): \(id) is not; it may have been applied, or replaced by another push"
-            record(push, "a confirmation by push", refused: why)
-            return answer(refused(why))
+        take(.held(id: id), push, nil, 0, answer)
+    }
+
+    private func take(
+        _ subject: WaitingUpdate.Subject, _ push: StatePush, _ pushed: PushedUpdate?, _ bytes: Int,
+        _ answer: @escaping (ApplyAnswer) -> Void
+    ) {
+        guard let updates = node.updates else {
+            let stopping = UpdateRefusal.stopping
+            return answer(ApplyAnswer(.refused(stopping, revision: nil)))
         }
-        answer(take(held.upload, push, UpdateOptions(isConfirmed: true, allowsOlder: held.push.isOlder)))
+        let sender = RunningNode.Sender(source: .push, peer: push.peer, way: "push")
+        updates.take(
+            WaitingUpdate(
+                subject: subject, sender: sender, options: UpdateOptions(allowsOlder: push.isOlder), push: pushed,
+                byteCount: bytes
+            ) { answer(ApplyAnswer($0)) })
     }
 
     /// What comes no further than here has its line in the journal all the same (R25).
@@ -52,55 +72,37 @@ final class PushedState: StateDoor {
         node.record(entry)
     }
 
-    private func refused(_ message: String) -> ApplyAnswer {
-        ApplyAnswer(.refused, revision: desired.last?.revision, message: message)
-    }
+    // MARK: Export
 
-    private func take(_ upload: StateUpload, _ push: StatePush, _ options: UpdateOptions) -> ApplyAnswer {
-        let (update, problems) = StateUpdate.read(upload.bytes, keptBy: upload, as: .either, seed: desired.kept.seed)
-        guard let update else {
-            let fatal = problems.list.last { $0.severity == .fatal }
-            let why = fatal.map { "\($0)" } ?? "it can't be read"
-            record(push, "a push that can't be read", refused: why)
-            return refused(why)
-        }
-        let sender = RunningNode.Sender(source: .push, peer: push.peer, way: "push")
-        do throws(UpdateRefusal) {
-            let taken = try node.take(update, sender, options)
-            desired.held = nil
-            return answer(taken, problems)
-        } catch {
-            guard error.isHeld else { return refused("\(error.problem); \(error.remedy)") }
-            return hold(upload, push, error)
+    func export() throws(StateRefusal) -> any StatePieces { ExportedState(desired) }
+}
+
+extension ApplyAnswer {
+    init(_ outcome: UpdateOutcome) {
+        switch outcome {
+        case .taken(let taken): self.init(taken)
+        case .refused(let refusal, let revision):
+            self.init(.refused, revision: revision, message: "\(refusal.problem); \(refusal.remedy)")
+        case .held(let held?, let refusal, let revision):
+            self.init(
+                .held(id: held.id), revision: revision,
+                message: "\(refusal.problem); nothing was changed; if that is meant, run `pipelined apply --confirm "
+                    + "\(held.id)`")
+        case .held(nil, let refusal, let revision):
+            self.init(.refused, revision: revision, message: "\(refusal.problem); \(refusal.remedy)")
         }
     }
 
-    private func answer(_ taken: RunningNode.TakenUpdate, _ unread: RouteProblems) -> ApplyAnswer {
-        var problems = unread
+    private init(_ taken: TakenUpdate) {
+        var problems = taken.unread
         problems.add(taken.report.problems)
         var message =
             taken.count == 0 ? "nothing was different" : "\(taken.count) objects: \(RunningNode.counts(taken.report))"
         if taken.isRevisionReused { message += "; its revision was used before, for other content" }
-        return ApplyAnswer(
-            problems.rejected > 0 ? .quarantined : .applied, revision: desired.last?.revision, message: message,
+        self.init(
+            problems.rejected > 0 ? .quarantined : .applied, revision: taken.revision, message: message,
             details: problems.list.map { "\($0)" })
     }
-
-    /// One is held at a time: the newest says what is meant.
-    private func hold(_ upload: StateUpload, _ push: StatePush, _ refusal: UpdateRefusal) -> ApplyAnswer {
-        let id = "held-\(cl_wall_clock() / 1_000_000)"
-        desired.held = HeldUpdate(id: id, upload: upload, push: push, why: refusal.problem)
-        node.log.say(
-            "state_held",
-            "\(refusal.problem): nothing was changed; if that is meant, run `pipelined apply --confirm \(id)`")
-        return ApplyAnswer(
-            .held(id: id), revision: desired.last?.revision,
-            message: "\(refusal.problem); nothing was changed; if that is meant, run `pipelined apply --confirm \(id)`")
-    }
-
-    // MARK: Export
-
-    func export() throws(StateRefusal) -> any StatePieces { ExportedState(desired) }
 }
 
 /// What is in force, as a document, a page at a time.

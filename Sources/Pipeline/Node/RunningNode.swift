@@ -61,6 +61,10 @@ package final class RunningNode {
     }
     /// Nil: the config has no `state`.
     package internal(set) var desired: DesiredState?
+    /// The way of updates of it; nil as that is.
+    var updates: UpdateQueue?
+    /// What a disk that stands still has kept the node from letting go of.
+    var abandoned: DesiredState?
     /// Why nothing is kept, though the config has `state`; nil: it is.
     let stateFault: String?
     /// `routes file PATH watch`; nil: no file is watched.
@@ -179,36 +183,6 @@ package final class RunningNode {
         }
     }
 
-    /// How long duplicate address detection may take at a start, and between looks.
-    private static let addressPatience = TimeSpan.seconds(5)
-    private static let addressPoll: Int64 = 100_000_000
-
-    /// At boot, addresses may still be tentative: waits for those listeners.
-    private static func openRequired(
-        _ keeper: ListenerKeeper, _ plan: [PlannedListener], _ log: ControlLog
-    ) -> (staged: [ListenerKey: OpenListener], failures: [ListenError]) {
-        let end = Instant(nanoseconds: cl_now()) + addressPatience
-        var hasSaid = false
-        while true {
-            let result = keeper.openRequired(plan)
-            guard !result.failures.isEmpty, result.failures.allSatisfy(\.isTentative),
-                Instant(nanoseconds: cl_now()) < end
-            else { return result }
-            if !hasSaid {
-                hasSaid = true
-                log.say(
-                    "address_tentative",
-                    "duplicate address detection is running: waiting up to \(addressPatience.milliseconds / 1000) s "
-                        + "for it"
-                ) { line in
-                    let addresses = Set(result.failures.map(\.endpoint.address)).sorted()
-                    line.list("addresses", addresses) { $0.string($1.description) }
-                }
-            }
-            cl_sleep(addressPoll)
-        }
-    }
-
     private init(
         _ node: LoadedNode, _ path: String, _ writer: LogWriter, _ fleet: Fleet, _ listeners: ListenerKeeper,
         _ prober: HealthProber, _ flows: FlowRecording, _ watch: FlowWatch, _ directory: FlowDirectory,
@@ -239,6 +213,7 @@ package final class RunningNode {
         configFiles = node.files
         bound = node.bound
         drains.update(routing.currentDrains, now: Instant(nanoseconds: cl_now()))
+        updates = desired.map { UpdateQueue(self, $0) }
     }
 
     // MARK: Change
@@ -276,11 +251,14 @@ package final class RunningNode {
 
     /// Workers apply a change at the top of their loop, within one iteration.
     func waitUntilSettled(milliseconds: Int) -> Bool {
-        for _ in 0..<milliseconds * 5 {
-            if isSettled { return true }
-            cl_sleep(200_000)
+        let end = Instant(nanoseconds: cl_now()) + .milliseconds(UInt32(clamping: milliseconds))
+        var pause: Int64 = 10_000
+        while !isSettled {
+            guard Instant(nanoseconds: cl_now()) < end else { return false }
+            cl_sleep(pause)
+            pause = min(pause * 2, 200_000)
         }
-        return isSettled
+        return true
     }
 
     /// Whoever follows what the node runs hooks in here: called once at the start and after each new generation, with
@@ -323,15 +301,12 @@ package final class RunningNode {
         if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
-        tidyState()
-        lookAtCanary(now)
-        lookAtRoutes(now)
+        if let updates { updates.advance() } else { doBetweenUpdates() }
         if mayReset { resets.add(prober.takeResets()) }
         if resets.isDue, isSettled { publishGeneration(now) }
         names.collect()
         names.watch(now)
         if let due = names.due, due <= now, isSettled, names.apply(to: routing, now) { publish() }
-        if let due = routing.nextCooldown, due <= now, isSettled { endCooldowns(now) }
         proxies.look(routing, now, log)
         watch.look(routing, now, log)
         shortages.look(fleet, program.node.memory, now, log)
@@ -372,19 +347,21 @@ package final class RunningNode {
         cl_trim_heap()
     }
 
+    private var hasGroup: Bool { updates?.hasGroup ?? false }
+
     /// When ``tick(_:)`` has work; nil: not before an event.
     var nextTick: Instant? {
         guard !isStopping else { return nil }
         var next = [
             listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
-            canary?.nextLook,
+            hasGroup ? nil : canary?.nextLook, updates?.nextTick,
         ]
         .compactMap { $0 }
         if hasOld { next.append(nextSweep) }
         if let due = routing.nextCooldown { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         if let due = routesWatch?.nextTick {
             // Workers need about an iteration.
-            next.append(isSettled ? due : max(due, Instant(nanoseconds: cl_now()) + .milliseconds(5)))
+            next.append(isSettled && !hasGroup ? due : max(due, Instant(nanoseconds: cl_now()) + .milliseconds(5)))
         }
         if let due = names.due { next.append(max(due, Instant(nanoseconds: cl_now()) + .milliseconds(10))) }
         // Workers need about an iteration.

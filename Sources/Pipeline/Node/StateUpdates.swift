@@ -6,7 +6,7 @@ import PipelineRouting
 import PipelineState
 import PipelineText
 
-/// An update's way into a running node (R22): read, compared, kept, applied, published.
+/// What updates do to a running node (R22): put in force, said, journaled. Their way is ``UpdateQueue``'s.
 extension RunningNode {
     /// Where an update comes from, and who says so.
     struct Sender {
@@ -18,63 +18,46 @@ extension RunningNode {
         var actor: String?
     }
 
-    struct TakenUpdate {
-        let report: ApplyReport
-        let count: Int
-        let isRevisionReused: Bool
-    }
-
     /// How long the workers may take for the change before, and for this one: they need about an iteration.
     static let patience = 50
 
-    /// Takes an update: durable and in force when this returns.
-    func take(
-        _ update: StateUpdate, _ sender: Sender, _ options: UpdateOptions
-    ) throws(UpdateRefusal) -> TakenUpdate {
-        guard let desired else {
-            throw UpdateRefusal("this node keeps no desired state", remedy: "give its config a `state` directory")
-        }
-        do throws(UpdateRefusal) {
-            let prepared = try desired.kept.prepare(update, from: sender.source.name, options, now: cl_wall_clock())
-            guard waitUntilSettled(milliseconds: RunningNode.patience) else {
-                throw .unsettled
-            }
-            try keep(prepared, desired)
-            desired.refusal = nil
-            let report = apply(prepared, desired)
-            record(update, sender, options, report)
-            return TakenUpdate(report: report, count: prepared.count, isRevisionReused: prepared.isRevisionReused)
-        } catch {
-            desired.refusal = error.problem
-            record(update, sender, options, error)
-            throw error
-        }
-    }
+    /// Every worker has applied the last change, or has by the end of a short wait.
+    func settles() -> Bool { waitUntilSettled(milliseconds: RunningNode.patience) }
 
-    private func keep(_ prepared: LastGood.Prepared, _ desired: DesiredState) throws(UpdateRefusal) {
-        do throws(StateFault) {
-            try desired.kept.keep(prepared)
-        } catch {
-            throw UpdateRefusal(error.message, remedy: "then send it again", isPassing: true)
-        }
-    }
+    /// How many updates wait for their turn.
+    package var updatesWaiting: Int { updates?.waiting ?? 0 }
 
-    private func apply(_ prepared: LastGood.Prepared, _ desired: DesiredState) -> ApplyReport {
+    func forgetDrains(_ now: Instant) { routing.forgetDrains { drains.isDone($0, now: now) } }
+
+    /// Does what changes what is kept besides updates, and goes between them.
+    func doBetweenUpdates() {
         let now = Instant(nanoseconds: cl_now())
-        routing.forgetDrains { drains.isDone($0, now: now) }
-        let report = desired.kept.apply(prepared, to: routing, at: now)
-        revision = desired.last?.revision
-        putInForce(report, now)
-        return report
+        tidyState()
+        lookAtCanary(now)
+        lookAtRoutes(now)
+        if let due = routing.nextCooldown, due <= now, isSettled { endCooldowns(now) }
+    }
+
+    /// Some of that is due.
+    var hasWorkBetweenUpdates: Bool {
+        let now = Instant(nanoseconds: cl_now())
+        return [canary?.nextLook, routing.nextCooldown].contains { $0.map { $0 <= now } ?? false }
+            || desired?.kept.wantsTidying ?? false
+    }
+
+    /// Does it behind the updates that wait, and not while some are being made durable.
+    package func afterUpdates(_ body: @escaping () -> Void) {
+        if let updates, updates.isBusy { updates.wait(body) } else { body() }
     }
 
     /// R31: an address whose cooldown is over goes to who waits for it.
     func endCooldowns(_ now: Instant) {
-        routing.forgetDrains { drains.isDone($0, now: now) }
+        forgetDrains(now)
         let waited = routing.cooling(RunningNode.shownAddresses)
         let report = desired.map { $0.kept.applyWaiting(to: routing, at: now) } ?? routing.applyWaiting(at: now)
         guard let report else { return }
-        putInForce(report, now)
+        putInForce([report], now)
+        _ = settles()
         let left = routing.cooling(RunningNode.shownAddresses)
         let over = waited.named.filter { one in !left.named.contains { $0.address == one.address } }
         log.say("cooldown_over", "addresses that were another env's are served") { line in
@@ -84,32 +67,41 @@ extension RunningNode {
     }
     private static let shownAddresses = 100
 
-    private func putInForce(_ report: ApplyReport, _ now: Instant) {
-        desired?.note(report)
-        if let desired, report.isWhole || report.applied[.instance] != nil {
+    /// Publishes what updates have done: at once, for all of them.
+    func putInForce(_ reports: [ApplyReport], _ now: Instant) {
+        for report in reports { desired?.note(report) }
+        if let desired, reports.contains(where: { $0.isWhole || $0.applied[.instance] != nil }) {
             bound = routing.boundAddresses(of: desired.kept.objects)
         }
-        putInForce(now)
+        publishRouting(now)
     }
 
     /// Publishes what ``routing`` has now, and waits until workers serve by it.
     func putInForce(_ now: Instant) {
+        publishRouting(now)
+        _ = settles()
+    }
+
+    private func publishRouting(_ now: Instant) {
         drains.update(routing.currentDrains, now: now)
         let change = listeners.apply(plannedListeners, [:], now: now)
         publish()
         if !change.isEmpty { say(change) }
-        _ = waitUntilSettled(milliseconds: RunningNode.patience)
     }
 
     // MARK: Journal and log
 
-    private func entry(
-        _ outcome: JournalEntry.Outcome, _ update: StateUpdate, _ sender: Sender, _ options: UpdateOptions
-    ) -> JournalEntry {
+    private func entry(_ outcome: JournalEntry.Outcome, _ member: UpdateBatch.Member) -> JournalEntry {
+        let sender = member.update.sender
+        guard let update = member.subject else {
+            var entry = JournalEntry(outcome, source: sender.source.name, what: "a confirmation by \(sender.way)")
+            entry.peer = sender.peer
+            return entry
+        }
         let form = update.form == .document ? "a document" : "a change"
         var entry = JournalEntry(
             outcome, source: sender.source.name,
-            what: "\(form) by \(sender.way)\(options.isConfirmed ? ", confirmed" : "")")
+            what: "\(form) by \(sender.way)\(member.options.isConfirmed ? ", confirmed" : "")")
         entry.actor = update.actor.isEmpty ? sender.actor : update.actor
         entry.peer = sender.peer
         entry.request = update.request.isEmpty ? nil : update.request
@@ -117,16 +109,22 @@ extension RunningNode {
         return entry
     }
 
-    private func record(_ update: StateUpdate, _ sender: Sender, _ options: UpdateOptions, _ report: ApplyReport) {
-        var entry = entry(.applied, update, sender, options)
+    func record(_ member: UpdateBatch.Member, _ report: ApplyReport) {
+        var entry = entry(.applied, member)
         entry.why = RunningNode.counts(report)
         record(entry)
     }
 
-    private func record(_ update: StateUpdate, _ sender: Sender, _ options: UpdateOptions, _ refusal: UpdateRefusal) {
-        var entry = entry(refusal.isHeld ? .held : .rejected, update, sender, options)
+    func record(_ member: UpdateBatch.Member, _ refusal: UpdateRefusal) {
+        var entry = entry(refusal.isHeld ? .held : .rejected, member)
         entry.why = refusal.problem
         record(entry)
+    }
+
+    func say(_ held: HeldUpdate) {
+        log.say(
+            "state_held",
+            "\(held.why): nothing was changed; if that is meant, run `pipelined apply --confirm \(held.id)`")
     }
 
     static func counts(_ report: ApplyReport) -> String {
@@ -138,10 +136,24 @@ extension RunningNode {
         return counts
     }
 
+    // MARK: The end
+
+    /// Nothing is kept from here on: the node that follows goes on with it.
+    func endUpdates() {
+        isStopping = true
+        // Whoever wrote to the disk last has it still, and so has the lock: until the process ends.
+        if updates?.abandon(.unknown) ?? false {
+            abandoned = desired
+        } else {
+            desired?.kept.keepTimes(of: routing)
+        }
+        (updates, desired) = (nil, nil)
+    }
+
     // MARK: Housekeeping
 
     /// Says what the store does by itself, and has it compacted when it is time.
-    func tidyState() {
+    private func tidyState() {
         guard let desired else { return }
         desired.kept.keepTimes(of: routing)
         var notices = desired.kept.takeNotices()
@@ -153,4 +165,9 @@ extension RunningNode {
 extension UpdateRefusal {
     static let unsettled = UpdateRefusal(
         "a worker has not applied the change before yet", remedy: "try again in a moment", isPassing: true)
+    static let stopping = UpdateRefusal(
+        "this node is stopping", remedy: "push to the one that follows it", isPassing: true)
+    static let unknown = UpdateRefusal(
+        "this node stops, and its disk has not answered: whether the update is kept is not known",
+        remedy: "ask the one that follows it (`pipelined status`), and push it again", isPassing: true)
 }

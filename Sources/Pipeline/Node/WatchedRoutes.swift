@@ -37,28 +37,43 @@ extension RunningNode {
     }
 
     func lookAtRoutes(_ now: Instant) {
-        guard let watch = routesWatch,
-            let reading = watch.tick(now, mayRead: isSettled, keepsState: desired != nil)
-        else { return }
+        let mayRead = isSettled && !(updates?.isBusy ?? false)
+        guard let watch = routesWatch, let reading = watch.tick(now, mayRead: mayRead, keepsState: desired != nil)
+        else {
+            return
+        }
         take(reading, watch, now)
-        watch.ended()
     }
 
     private func take(_ reading: RoutesReading, _ watch: RoutesWatch, _ now: Instant) {
+        guard isNew(reading, watch, now), let base = configBase else { return watch.ended() }
+        let done = { [unowned self] (result: Result<ApplyReport, UpdateRefusal>) in
+            took(result, reading, watch)
+            watch.ended()
+        }
+        if let updates { return keep(reading, base, watch, updates, done) }
+        do throws(UpdateRefusal) { done(.success(try apply(reading, base, watch))) } catch { done(.failure(error)) }
+    }
+
+    /// False: it can't be read, is in force, or was refused as it is.
+    private func isNew(_ reading: RoutesReading, _ watch: RoutesWatch, _ now: Instant) -> Bool {
         if let error = reading.error {
             watch.refused = nil
             refuse("can't read the state file \(error.path): \(error.problem); \(error.remedy)", watch, now)
-            return
+            return false
         }
         if reading.content == watch.applied {
             desired?.refusal = nil
             if watch.clear() { log.say("routes_back", "\(watch.path) says again what is in force") }
-            return
+            return false
         }
-        guard reading.content != watch.refused else { return }
-        guard let base = configBase else { return }
+        return reading.content != watch.refused
+    }
+
+    private func took(_ result: Result<ApplyReport, UpdateRefusal>, _ reading: RoutesReading, _ watch: RoutesWatch) {
+        let now = Instant(nanoseconds: cl_now())
         do throws(UpdateRefusal) {
-            let report = try desired == nil ? apply(reading, base, watch) : keep(reading, base, watch)
+            let report = try result.get()
             (watch.applied, watch.refused) = (reading.content, nil)
             watch.clear()
             sayApplied(watch, report, now)
@@ -96,33 +111,39 @@ extension RunningNode {
     // MARK: A node that keeps desired state
 
     private func keep(
-        _ reading: RoutesReading, _ base: ConfigBase, _ watch: RoutesWatch
-    ) throws(UpdateRefusal) -> ApplyReport {
+        _ reading: RoutesReading, _ base: ConfigBase, _ watch: RoutesWatch, _ updates: UpdateQueue,
+        _ done: @escaping (Result<ApplyReport, UpdateRefusal>) -> Void
+    ) {
         let sender = Sender(source: .file(watch.path), way: "watch", actor: "file")
+        guard let update = reading.update?.update else { return done(.failure(unreadable(reading, watch, sender))) }
         var read = base.reading
         read.update = reading.update
-        guard let update = reading.update?.update else {
-            guard !watch.mayBeUnfinished(reading.content) else { throw .unfinished }
-            let why = reading.update?.failure ?? "the state file \(watch.path) can't be used"
-            var entry = JournalEntry(.rejected, source: sender.source.name, what: "a document by watch")
-            (entry.actor, entry.why) = (sender.actor, why)
-            if watch.isWorthSaying("\(why); \(RunningNode.untilWhole)", Instant(nanoseconds: cl_now())) {
-                record(entry)
-            }
-            throw UpdateRefusal(why, remedy: RunningNode.untilWhole)
-        }
-        do throws(UpdateRefusal) {
-            let taken = try take(update, sender, UpdateOptions())
-            read.nameStateFile()
-            read.reportUnread()
-            problems = RunningNode.lines(read.compilation)
-            return taken.report
-        } catch {
-            guard error.isPassing else {
-                throw UpdateRefusal(error.problem, remedy: RunningNode.confirmation, isHeld: error.isHeld)
-            }
-            throw error
-        }
+        updates.take(
+            WaitingUpdate(subject: .update(update, unread: RouteProblems()), sender: sender, byteCount: 0) {
+                [unowned self] outcome in
+                switch outcome {
+                case .taken(let taken):
+                    read.nameStateFile()
+                    read.reportUnread()
+                    problems = RunningNode.lines(read.compilation)
+                    done(.success(taken.report))
+                case .refused(let refusal, _), .held(_, let refusal, _):
+                    guard !refusal.isPassing else { return done(.failure(refusal)) }
+                    done(
+                        .failure(
+                            UpdateRefusal(
+                                refusal.problem, remedy: RunningNode.confirmation, isHeld: refusal.isHeld)))
+                }
+            })
+    }
+
+    private func unreadable(_ reading: RoutesReading, _ watch: RoutesWatch, _ sender: Sender) -> UpdateRefusal {
+        guard !watch.mayBeUnfinished(reading.content) else { return .unfinished }
+        let why = reading.update?.failure ?? "the state file \(watch.path) can't be used"
+        var entry = JournalEntry(.rejected, source: sender.source.name, what: "a document by watch")
+        (entry.actor, entry.why) = (sender.actor, why)
+        if watch.isWorthSaying("\(why); \(RunningNode.untilWhole)", Instant(nanoseconds: cl_now())) { record(entry) }
+        return UpdateRefusal(why, remedy: RunningNode.untilWhole)
     }
 
     private static let untilWhole = "nothing of it is used until it is whole"

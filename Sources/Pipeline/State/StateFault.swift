@@ -24,6 +24,8 @@ public enum StateFault: Error, Equatable, Sendable {
     case spoiled(path: String, what: String)
     /// A record that no store takes: the caller's mistake.
     case unfit(what: String)
+    /// A group is being made durable: what comes behind it waits until that has ended.
+    case busy(path: String)
 
     /// What failed, what still works, what to do.
     public var message: String {
@@ -58,6 +60,7 @@ public enum StateFault: Error, Equatable, Sendable {
                 "\(path): \(what); what is in force stays, changes are refused; restart the node: it begins with the "
                 + "last whole state"
         case .unfit(let what): return what
+        case .busy(let path): return "\(path): a change is being made durable; nothing else was changed; try again"
         }
     }
 

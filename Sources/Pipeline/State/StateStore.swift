@@ -54,6 +54,12 @@ public final class StateStore {
     var closed: StateFault?
     /// Others may write to its directory, when it was last looked at.
     var isExposed = false
+    /// What is being made durable: until that has ended nothing else is changed.
+    var inFlight: GroupInFlight?
+    /// Nil: no group was handed over yet, or there is none to be had.
+    var durability: DurabilityThread?
+    var isThreadMissing = false
+    public internal(set) var groupFigures = GroupFigures()
     var compaction: Compaction?
     /// No compaction is tried again before there is as much in the logs.
     var compactAbove = 0
@@ -101,6 +107,9 @@ public final class StateStore {
     }
 
     deinit {
+        // It writes to files that are closed here.
+        durability?.stop()
+        inFlight = nil
         endCompaction()
         if closed == nil, log.isTrusted, synced < sequence { _ = disk.sync(log.file) }
         disk.close(log.file)
@@ -121,7 +130,7 @@ public final class StateStore {
         return record.value
     }
 
-    private func find(_ kind: UInt8, _ id: UnsafeBufferPointer<UInt8>, hash: UInt64) -> Record? {
+    func find(_ kind: UInt8, _ id: UnsafeBufferPointer<UInt8>, hash: UInt64) -> Record? {
         live.find(kind, id, hash: hash) ?? frozen?.find(kind, id, hash: hash) ?? base.find(kind, id, hash: hash)
     }
 
@@ -129,18 +138,32 @@ public final class StateStore {
     public func forEach(
         _ kind: UInt8, _ body: (_ id: UnsafeBufferPointer<UInt8>, _ value: UnsafeRawBufferPointer) -> Void
     ) {
-        let changes = changes(of: kind)
+        forEach(kind, changes(of: kind), body)
+    }
+
+    func forEach(
+        _ kind: UInt8, _ changes: [Record],
+        _ body: (_ id: UnsafeBufferPointer<UInt8>, _ value: UnsafeRawBufferPointer) -> Void
+    ) {
         MergedRecords.forEach(base, base.range(kind), changes) { body($0.id, $0.value) }
     }
 
     public func count(_ kind: UInt8) -> Int { counts[Int(kind)] }
 
     /// The newest of what changed, in order.
-    func changes(of kind: UInt8) -> [Record] {
+    /// - Parameter staged: what is put over it.
+    func changes(of kind: UInt8, under staged: Overlay? = nil) -> [Record] {
         var changes: [Record] = []
-        live.visit { if $0.kind == kind { changes.append($0) } }
-        frozen?.visit {
-            if $0.kind == kind, live.find(kind, $0.id, hash: $0.hash(seed)) == nil { changes.append($0) }
+        var above: [Overlay] = []
+        for overlay in [staged, live, frozen] {
+            guard let overlay else { continue }
+            overlay.visit { record in
+                guard record.kind == kind else { return }
+                if above.allSatisfy({ $0.find(kind, record.id, hash: record.hash(seed)) == nil }) {
+                    changes.append(record)
+                }
+            }
+            above.append(overlay)
         }
         changes.sort { $0.compare($1) < 0 }
         return changes
@@ -211,7 +234,7 @@ public final class StateStore {
 }
 
 /// Where a store is, and how.
-package struct StatePlace {
+package struct StatePlace: Sendable {
     let directory: String
     let disk: any Disk
     let settings: StateSettings
@@ -226,7 +249,7 @@ package struct StatePlace {
 }
 
 /// Sizes that tests make small.
-package struct StateSettings {
+package struct StateSettings: Sendable {
     package var reserveBytes = 4 << 20
     /// Logs below this are never compacted.
     package var leastLog = 8 << 20

@@ -21,7 +21,7 @@ extension StateStore {
     /// - Parameter durably: it is on disk on return; else with the next that is, and a crash of the machine loses it
     ///   until then, a crash of the process does not.
     public func append(_ batch: StateBatch, durably: Bool) throws(StateFault) {
-        if let closed { throw closed }
+        try refuseChange()
         if durably { try refuseExposed() }
         if let problem = batch.problem { throw problem }
         if reserve.isHeld == false { refillReserve() }
@@ -34,7 +34,8 @@ extension StateStore {
         LogEntry.seal(
             &entry, count: entry.count, records: batch.count, sequence: next, synced: synced, salt: log.salt)
         let mustSync = durably || unsynced.count + entry.count > settings.mostUnsynced
-        let isDurable = mustSync ? try writeDurably(&entry) : try write(&entry, mustSync: false)
+        let isDurable =
+            mustSync ? try writeDurably(&entry, try disturbed()) : try write(&entry, mustSync: false)
         sequence = next
         if isDurable { noteDurable(next) }
         entry.withUnsafeBytes { bytes in
@@ -43,18 +44,19 @@ extension StateStore {
     }
 
     /// It was durable in a file that is the store's: before it is said to be, the files are looked at.
-    private func writeDurably(_ entry: inout [UInt8]) throws(StateFault) -> Bool {
+    /// - Parameter found: by the look before.
+    func writeDurably(_ entries: inout [UInt8], _ found: [DisturbedFile]) throws(StateFault) -> Bool {
+        var found = found
         for _ in 0..<StateStore.mostMendings {
-            try mendFiles()
-            LogEntry.reseal(&entry, first: sequence + 1, synced: synced, salt: log.salt)
-            let isDurable = try write(&entry, mustSync: true)
-            do throws(StateFault) {
-                if try disturbed().isEmpty { return isDurable }
-            } catch {
-                takeBack(entry.count)
+            try mend(found)
+            LogEntry.reseal(&entries, first: sequence + 1, synced: synced, salt: log.salt)
+            let isDurable = try write(&entries, mustSync: true)
+            do throws(StateFault) { found = try disturbed() } catch {
+                takeBack(entries.count)
                 throw error
             }
-            takeBack(entry.count)
+            if found.isEmpty { return isDurable }
+            takeBack(entries.count)
         }
         throw .failed(path: log.path, doing: "keeping it, while others change it", error: EIO)
     }
@@ -64,7 +66,16 @@ extension StateStore {
     /// What was refused must not be found at the next opening.
     private func takeBack(_ count: Int) {
         log.end -= count
-        if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false }
+        cutLog()
+    }
+
+    /// What stands behind its end goes.
+    func cutLog() { if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false } }
+
+    /// Why nothing may be changed now; whoever goes on changes something.
+    func refuseChange() throws(StateFault) {
+        if let closed { throw closed }
+        if inFlight != nil { throw .busy(path: directory) }
     }
 
     func noteDurable(_ sequence: UInt64) {
@@ -116,7 +127,7 @@ extension StateStore {
 
     /// Makes what was appended durable.
     public func flush() throws(StateFault) {
-        if let closed { throw closed }
+        try refuseChange()
         guard synced < sequence || !log.isTrusted else { return }
         var failed: Int32 = -EIO
         if log.isTrusted {

@@ -150,7 +150,7 @@ extension StateStore {
 
     /// Everything is replaced by what `body` puts: durable on return; the state before is kept beside it.
     public func replaceAll(_ body: (inout SnapshotWriter) throws(StateFault) -> Void) throws(StateFault) {
-        if let closed { throw closed }
+        try refuseChange()
         try refuseExposed()
         try mendFiles()
         endCompaction()
@@ -178,15 +178,18 @@ extension StateStore {
 
     /// The logs have outgrown a share of the snapshot.
     public var wantsCompaction: Bool {
-        compaction == nil && closed == nil && !isExposed && logBytes > compactAbove
+        compaction == nil && closed == nil && inFlight == nil && !isExposed && logBytes > compactAbove
             && logBytes > max(settings.leastLog, base.byteCount / settings.snapshotShare)
     }
+
+    /// ``adoptCompaction()`` has something to take.
+    public var isCompactionOver: Bool { compaction?.outcome() != nil }
 
     /// Begins to write a new snapshot of what there is now, on a thread; changes go on, in a new log. Does nothing while
     /// one runs.
     /// - Parameter whenOver: called on that thread: it is time for ``adoptCompaction()``.
     public func beginCompaction(whenOver: @escaping @Sendable () -> Void = {}) throws(StateFault) {
-        if let closed { throw closed }
+        try refuseChange()
         guard compaction == nil else { return }
         compactAbove = logBytes + max(settings.leastLog, logBytes / 4)
         let free = disk.freeBytes(directory)
@@ -222,9 +225,9 @@ extension StateStore {
     }
 
     /// Takes a compaction that is over: searches go to the new snapshot.
-    /// - Returns: nil while none is over.
+    /// - Returns: nil while none is over, or a group is being made durable.
     public func adoptCompaction() -> StateNotice? {
-        guard let job = compaction, let (snapshot, fault) = job.outcome() else { return nil }
+        guard inFlight == nil, let job = compaction, let (snapshot, fault) = job.outcome() else { return nil }
         if let handle = job.handle { _ = cl_thread_join(handle) }
         compaction = nil
         guard let snapshot else {

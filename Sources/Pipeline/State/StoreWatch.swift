@@ -1,72 +1,13 @@
-import Glibc
 import Pipeline
 
 /// What others do to a store's files while it has them open: seen before a change is said to be durable, since a change in
 /// a file that nobody finds again is lost.
 extension StateStore {
-    /// A file that is not what this store has made of it.
-    struct DisturbedFile {
-        let name: String
-        let what: String
-        let isSnapshot: Bool
-        let isThere: Bool
-    }
-
-    /// Three looks, some microseconds in all.
-    func disturbed() throws(StateFault) -> [DisturbedFile] {
-        var status = DiskStatus()
-        let failed = disk.status(directory, &status)
-        guard failed >= 0, status.identity == folder else {
-            guard failed >= 0 || failed == -ENOENT || failed == -ENOTDIR else {
-                throw StateFault.of(directory, "looking at it", failed)
-            }
-            throw .displaced(path: directory)
-        }
-        let snapshot = try look("snapshot.\(base.header.number)", base.identity, size: base.byteCount, isSnapshot: true)
-        let log =
-            self.log.isTrusted
-            ? try look("log.\(self.log.number)", self.log.identity, size: self.log.end, isSnapshot: false) : nil
-        return [snapshot, log].compactMap { $0 }
-    }
-
-    private func look(
-        _ name: String, _ identity: DiskStatus.Identity, size: Int, isSnapshot: Bool
-    ) throws(StateFault) -> DisturbedFile? {
-        var status = DiskStatus()
-        let failed = disk.status(place.path(name), &status)
-        guard failed >= 0 else {
-            guard failed == -ENOENT else { throw StateFault.of(place.path(name), "looking at it", failed) }
-            return DisturbedFile(name: name, what: "it was taken away", isSnapshot: isSnapshot, isThere: false)
-        }
-        let what: String? =
-            if status.identity != identity {
-                "another file is in its place"
-            } else if status.size != size {
-                "it has \(status.size) bytes, not \(size)"
-            } else if status.links != 1 {
-                "it has \(status.links) names (hard links)"
-            } else if isSnapshot {
-                changed(status)
-            } else {
-                nil
-            }
-        return what.map { DisturbedFile(name: name, what: $0, isSnapshot: isSnapshot, isThere: true) }
-    }
-
-    /// What is wrong with the bytes of a snapshot that somebody has written to.
-    private func changed(_ status: DiskStatus) -> String? {
-        if base.hasLost { return "a part of it can't be read any more" }
-        guard status.modified != baseModified else { return nil }
-        guard isBaseWhole else { return "its bytes were changed" }
-        baseModified = status.modified
-        return nil
-    }
-
-    private var isBaseWhole: Bool { !base.hasLost && (try? base.check(place)) != nil && !base.hasLost }
-
     /// Makes the files whole again, if somebody has disturbed them.
-    func mendFiles() throws(StateFault) {
-        let found = try disturbed()
+    func mendFiles() throws(StateFault) { try mend(try disturbed()) }
+
+    /// The same of what a look has found, whatever became of it since.
+    func mend(_ found: [DisturbedFile]) throws(StateFault) {
         guard !found.isEmpty else { return }
         endCompaction()
         for file in found where file.isThere {
@@ -119,7 +60,7 @@ extension StateStore {
             let opened = try recovery.run { [] }
             guard opened.sequence >= sequence else {
                 disk.close(opened.log.file)
-                throw .spoiled(path: directory, what: "\(why): the changes since \(opened.sequence) are on no disk")
+                throw .spoiled(path: directory, what: "the changes since \(opened.sequence) are on no disk")
             }
             adopt(opened)
             for notice in recovery.notices { note(notice) }
@@ -127,8 +68,9 @@ extension StateStore {
                 StateNotice("state_damaged", "\(why); an older snapshot and the logs lead to the same: nothing is lost")
             )
         } catch {
-            closed = .spoiled(path: directory, what: why)
-            throw closed ?? error
+            let fault = StateFault.spoiled(path: directory, what: "\(why); going back to an older one: \(error.cause)")
+            closed = fault
+            throw fault
         }
     }
 }
@@ -136,7 +78,7 @@ extension StateStore {
 extension StateStore {
     /// Its files are the ones that it has written, or are again by now; else why nothing may be changed.
     public func check() throws(StateFault) {
-        if let closed { throw closed }
+        try refuseChange()
         try mendFiles()
     }
 
