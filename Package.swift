@@ -64,7 +64,7 @@ let package = Package(
         part("Language", ["Pipeline", "PipelineText"]),
         // Tests run with the checks.
         part(
-            "Routing", ["Pipeline", "CIDN2"],
+            "Routing", ["Pipeline", "CLinux", "CIDN2"],
             dataPath + [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]),
         part("Runtime", ["Pipeline", "PipelineWire", "PipelineThreads", "CLinux"], dataPath),
 

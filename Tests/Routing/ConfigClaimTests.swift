@@ -72,7 +72,7 @@ struct ConfigClaimTests {
         #expect(problems.count == 1)
         #expect(problems.first?.origin == .config(1))
         #expect(cell("a.example.com") != nil && cell("a.example.com") == cell("c.example.com"))
-        #expect(cell("b.example.com")?.pointee.id.string == "rx")
+        #expect(state.snapshot.named("b.example.com")?.pointee.id.string == "rx")
     }
 
     @Test("R8: one name twice, however it is written, is said of the second")

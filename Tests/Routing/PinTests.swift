@@ -17,6 +17,8 @@ import Testing
         let route = try #require(state.snapshot.named("a.example.com"))
         let (cell, owner) = (route.pointee.cell, route.pointee.owner)
         let backend = route.backends[0].cell
+        // As a worker pins it: the cell has the id from then on.
+        route.pointee.nameCell()
         cell.pointee.users.add()
         owner.pointee.users.add()
         backend.pointee.active.add()

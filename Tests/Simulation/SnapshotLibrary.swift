@@ -11,6 +11,24 @@ final class SnapshotLibrary {
         let group: UnsafeMutablePointer<BackendGroup>
         let update: UnsafeMutablePointer<WorkerUpdate>
         var isReleased = false
+        /// What a spoiled group was.
+        private var kept: BackendGroup?
+
+        init(
+            _ snapshot: UnsafeMutablePointer<Snapshot>, _ table: UnsafeMutablePointer<TableOfOne>, _ plan: TablePlan,
+            _ group: UnsafeMutablePointer<BackendGroup>, _ update: UnsafeMutablePointer<WorkerUpdate>
+        ) {
+            (self.snapshot, self.table, self.plan, self.group, self.update) = (snapshot, table, plan, group, update)
+        }
+
+        /// Lookups copy the route, but not its group.
+        mutating func spoilGroup() {
+            kept = group.pointee
+            UnsafeMutableRawBufferPointer(start: group, count: MemoryLayout<BackendGroup>.size)
+                .initializeMemory(as: UInt8.self, repeating: 0xEE)
+        }
+
+        var wholeGroup: BackendGroup { kept ?? group.pointee }
     }
 
     private struct ProgramEntry {
@@ -20,6 +38,7 @@ final class SnapshotLibrary {
     }
 
     static let text = FrozenText("simulated")
+    private static let id = CountedText("simulated")
     /// Whose routes are, and which routes there are: a route may go, come back as another one, and change its owner.
     private let owners: UnsafeMutableBufferPointer<RouteOwner>
     private let cells: UnsafeMutableBufferPointer<RouteCell>
@@ -47,7 +66,7 @@ final class SnapshotLibrary {
             (owners.baseAddress.unsafelyUnwrapped + i).initialize(
                 to: RouteOwner(
                     org: text, app: text, env: text, tenant: TenantNumbers(env: UInt32(i), org: UInt32(i))))
-            (cells.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteCell(id: text))
+            (cells.baseAddress.unsafelyUnwrapped + i).initialize(to: RouteCell(id: SnapshotLibrary.id))
         }
     }
 
@@ -88,7 +107,7 @@ final class SnapshotLibrary {
             to: WorkerUpdate(
                 snapshot: UnsafePointer(snapshot), listeners: FrozenArray(world.workerListeners),
                 drains: FrozenArray(drains)))
-        entries.append(Entry(snapshot: snapshot, table: table, plan: plan, group: group, update: update))
+        entries.append(Entry(snapshot, table, plan, group, update))
         world.note("table \(generation): \(plan)")
         return UnsafePointer(snapshot)
     }
@@ -155,6 +174,7 @@ final class SnapshotLibrary {
         for i in entries.indices where !entries[i].isReleased && UInt64(i + 1) < applied {
             entries[i].isReleased = true
             entries[i].table.pointee.spoil()
+            entries[i].spoilGroup()
             world.note("table \(i + 1) is released")
         }
         for entry in programs where entry.last < applied && entry.program.users.current == 0 {
@@ -194,7 +214,7 @@ final class SnapshotLibrary {
             entry.update.pointee.deallocate()
             entry.update.deallocate()
             entry.table.deinitialize(count: 1).deallocate()
-            entry.group.pointee.deallocate()
+            entry.wholeGroup.deallocate()
             entry.group.deinitialize(count: 1).deallocate()
         }
         entries = []

@@ -64,6 +64,6 @@ enum OneRoute: RouteLookup {
     static func sole(at destination: DestinationAddress, in table: UnsafeRawPointer) -> FoundRoute? {
         let one = table.assumingMemoryBound(to: TableOfOne.self)
         guard one.pointee.look() else { return nil }
-        return FoundRoute(table.assumingMemoryBound(to: Route.self), one.pointee.group)
+        return FoundRoute(one.pointee.route, one.pointee.group)
     }
 }

@@ -53,7 +53,8 @@ package final class FakeRoutes {
         let hosts: [String]
         let alpn: String?
         let client: ClientProtocol?
-        let route: UnsafeMutablePointer<Route>
+        let route: Route
+        let id: CountedText
         let owner: UnsafeMutablePointer<RouteOwner>
         let group: UnsafeMutablePointer<BackendGroup>
         let turns: UnsafeMutablePointer<GroupCell>
@@ -92,16 +93,16 @@ package final class FakeRoutes {
             to: BackendGroup(
                 backends: FrozenArray(backends), cell: turns, maxConnections: fake.groupMaxConnections,
                 policy: fake.policy, tables: fake.tables))
+        let id = CountedText(fake.id)
         let cell = UnsafeMutablePointer<RouteCell>.allocate(capacity: 1)
-        cell.initialize(to: RouteCell(id: FrozenText(fake.id)))
-        let route = UnsafeMutablePointer<Route>.allocate(capacity: 1)
-        route.initialize(
-            to: Route(
-                owner: owner, slot: UInt32(entries.count), cell: cell, port: fake.port,
-                flags: fake.flags, balance: fake.balance, maxConnections: fake.maxConnections))
+        cell.initialize(to: RouteCell(id: id))
+        let route = Route(
+            owner: owner, slot: UInt32(entries.count), cell: cell, port: fake.port, flags: fake.flags,
+            balance: fake.balance, maxConnections: fake.maxConnections)
         entries.append(
             Entry(
-                hosts: fake.hosts, alpn: fake.alpn, client: fake.client, route: route, owner: owner, group: group,
+                hosts: fake.hosts, alpn: fake.alpn, client: fake.client, route: route, id: id, owner: owner,
+                group: group,
                 turns: turns, cells: cells, cell: cell))
         return FoundRoute(route, group)
     }
@@ -145,13 +146,13 @@ package final class FakeRoutes {
 
         private static func routes(_ table: UnsafeRawPointer, at destination: DestinationAddress) -> [Entry] {
             Unmanaged<FakeRoutes>.fromOpaque(table).takeUnretainedValue().entries
-                .filter { $0.route.pointee.port == destination.endpoint.port }
+                .filter { $0.route.port == destination.endpoint.port }
         }
     }
 
     deinit {
         for entry in entries {
-            entry.route.pointee.id.deallocate()
+            entry.id.deallocate()
             entry.owner.pointee.deallocateTexts()
             let count = entry.group.pointee.backends.count
             for backend in entry.group.pointee.backends.buffer { backend.instance.deallocate() }
@@ -162,7 +163,6 @@ package final class FakeRoutes {
             entry.turns.pointee.name.deallocate()
             entry.turns.deinitialize(count: 1).deallocate()
             entry.cell.deinitialize(count: 1).deallocate()
-            entry.route.deinitialize(count: 1).deallocate()
         }
     }
 }

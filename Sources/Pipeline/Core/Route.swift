@@ -17,26 +17,37 @@ public enum ProtocolHint: UInt8, Sendable, CaseIterable {
 }
 
 /// Counters of one route that outlive tables. A connection pins it, and needs nothing else of its route once bytes flow
-/// (R26). Threading: every field atomic, relaxed; shared by all
-/// workers. Ownership: the routing side, which keeps the cell of a route id for as long as a table names it or
-/// ``users`` counts a connection.
+/// (R26). Zero bytes are a cell that has no id yet, so that a million routes which nobody asks for cost no memory for it.
+///
+/// Threading: every field atomic, relaxed; shared by all workers. Ownership: the routing side, which keeps the cell of a
+/// route id for as long as a table names it or ``users`` counts a connection.
 public struct RouteCell: ~Copyable {
-    /// The route's id; lives as long as the cell.
-    public let id: FrozenText
+    /// The address of a ``CountedText``; 0: none yet.
+    private let name: Atomic<UInt>
     /// Connections that pin it.
     public let users = ReservationCount()
-    public let connections = Atomic<UInt64>(0)
-    public let bytesToUpstream = Atomic<UInt64>(0)
-    public let bytesToClient = Atomic<UInt64>(0)
     /// Connections on it now.
     public let active = ReservationCount()
     /// R18: connections whose backend rejected our PROXY header.
     public let proxyRejections = Atomic<UInt32>(0)
     /// Several names and ports may count here: whoever visits those of a table comes by it more than once.
     public let isShared: Bool
-    public init(id: FrozenText = .empty, isShared: Bool = false) {
-        self.id = id
+    public let connections = Atomic<UInt64>(0)
+    public let bytesToUpstream = Atomic<UInt64>(0)
+    public let bytesToClient = Atomic<UInt64>(0)
+
+    /// - Parameter id: lives as long as the cell.
+    public init(id: CountedText? = nil, isShared: Bool = false) {
+        name = Atomic(id?.address ?? 0)
         self.isShared = isShared
+    }
+
+    /// The route's id; lives as long as the cell. Empty until somebody has pinned it.
+    public var id: FrozenText { CountedText(address: name.load(ordering: .acquiring))?.text ?? .empty }
+
+    /// Gives it its id, which is the same whoever does.
+    @inline(__always) public func name(_ id: CountedText) {
+        if name.load(ordering: .relaxed) == 0 { name.store(id.address, ordering: .releasing) }
     }
 }
 
@@ -79,9 +90,9 @@ public enum SentHeader: String, Sendable, CaseIterable {
     case off, v1, v2
 }
 
-/// One route for the data path. Immutable; lives as long as its table, which for a worker means one event: what a
-/// connection needs for longer it pins (``RouteCell``, ``RouteOwner``).
-public struct Route: @unchecked Sendable {
+/// One route for the data path, as a lookup found it in its table. What it points to lives as long as that table, which for
+/// a worker means one event: what a connection needs for longer it pins (``RouteCell``, ``RouteOwner``).
+public struct Route: Equatable, @unchecked Sendable {
     public struct Flags: OptionSet, Hashable, Sendable {
         public let rawValue: UInt8
         public init(rawValue: UInt8) { self.rawValue = rawValue }
@@ -108,14 +119,21 @@ public struct Route: @unchecked Sendable {
     public let flags: Flags
     /// Nil: as the `backend` stage says.
     public let balance: Balance?
+    /// Where its id is; nil: with the cell.
+    private let name: UnsafePointer<CountedText>?
 
-    public var id: FrozenText { cell.pointee.id }
+    public var id: FrozenText { name?.pointee.text ?? cell.pointee.id }
 
+    /// The cell has the id from now on: what pins it needs nothing else of the route.
+    @inline(__always) public func nameCell() { if let name { cell.pointee.name(name.pointee) } }
+
+    /// - Parameter name: where the id is, if not with the cell.
     public init(
         owner: UnsafePointer<RouteOwner>, slot: UInt32,
-        cell: UnsafePointer<RouteCell>, port: UInt16, flags: Flags, balance: Balance? = nil,
-        maxConnections: UInt32 = 0
+        cell: UnsafePointer<RouteCell>, name: UnsafePointer<CountedText>? = nil, port: UInt16, flags: Flags,
+        balance: Balance? = nil, maxConnections: UInt32 = 0
     ) {
+        self.name = name
         self.owner = owner
         self.slot = slot
         self.cell = cell
@@ -129,15 +147,14 @@ public struct Route: @unchecked Sendable {
 /// A route of one table, with the backends that it has in that table. Made by a lookup alone, so that a route never meets the
 /// backends of another table (R1, R22). Trivially copyable; lives as long as its table.
 public struct FoundRoute: Equatable, @unchecked Sendable {
-    public let route: UnsafePointer<Route>
+    public let pointee: Route
     public let group: UnsafePointer<BackendGroup>
 
-    @inline(__always) public init(_ route: UnsafePointer<Route>, _ group: UnsafePointer<BackendGroup>) {
-        self.route = route
+    @inline(__always) public init(_ route: Route, _ group: UnsafePointer<BackendGroup>) {
+        self.pointee = route
         self.group = group
     }
 
-    @inline(__always) public var pointee: Route { route.pointee }
     public var backends: FrozenArray<Backend> { group.pointee.backends }
 }
 

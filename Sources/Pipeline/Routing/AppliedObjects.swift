@@ -81,6 +81,8 @@ extension ApplyRun {
                 .instance, id,
                 state.instances.records[id].map { AppliedObject(.earlier, $0.flags) } ?? AppliedObject(.nothing))
         }
+        // Over all instances there is mostly nothing to say.
+        guard scope != nil || state.instances.records.values.contains(where: { !$0.flags.isEmpty }) else { return }
         for object in part.document.instances where object.status == .ready {
             let id = part.document.string(object.id)
             guard !unread.contains(id), let record = state.instances.records[id], !record.flags.isEmpty else {

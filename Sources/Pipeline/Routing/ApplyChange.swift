@@ -50,7 +50,7 @@ extension RoutingState {
         var id = id
         return id.withUTF8 { bytes in
             ids.find(SipHash.hash(bytes, domain: 3, seed: seed)) {
-                sameBytes(store.entry($0).pointee.cell.id.buffer, bytes)
+                sameBytes(store.id($0), bytes)
             }
         }
     }
@@ -69,7 +69,7 @@ extension RoutingState {
             let table = snapshot.table.pointee
             let hash = RouteTable.hash(bytes, name.kind, port: 0, seed: seed)
             var found = Array(namedRaw[name] ?? [])
-            table.shards[RouteTable.shard(of: hash, bits: table.shardBits)].pointee.forEach(
+            table.shards[RouteTable.shard(of: hash, bits: table.shardBits)].visit(
                 bytes, hash: hash, kind: name.kind
             ) { found.append($0.pointee.entry) }
             return found
@@ -124,13 +124,10 @@ extension ChangeClosure {
 
 extension RouteTableSnapshot {
     func forEachTableRoute(_ body: (UnsafePointer<TableRoute>) -> Void) {
-        for shard in table.pointee.shards {
-            guard let first = shard.pointee.all.baseAddress else { continue }
-            for index in 0..<shard.pointee.count { body(first + index) }
-        }
+        for shard in table.pointee.shards { shard.visit(body) }
     }
 }
 
-extension TableRoute {
-    var nameKey: NameKey? { nameLength > 0 ? NameKey(name, options.nameKind) : nil }
+extension UnsafePointer<TableRoute> {
+    var nameKey: NameKey? { pointee.nameLength > 0 ? NameKey(name, pointee.options.nameKind) : nil }
 }

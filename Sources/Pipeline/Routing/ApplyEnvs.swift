@@ -29,7 +29,9 @@ extension ApplyRun {
             }
         }
         guard !changed.isEmpty else { return }
-        state.groups.visit { _, group in if changed.contains(group.key.env) { refresh(group) } }
+        for number in state.groups.numbers(ofEnvs: changed) { state.groups.renew(number) }
+        // Dedicated addresses have their owners, too.
+        if changed.contains(where: { state.envs[$0]?.ipv4 != nil }) { state.addressesChanged = true }
     }
 
     private func keep(_ id: String, _ part: Part, _ before: [UInt32: UInt8]) {

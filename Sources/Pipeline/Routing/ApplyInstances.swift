@@ -10,6 +10,7 @@ extension ApplyRun {
         }
         settleAddresses(&records, twins, part)
         noteStatusChanges(records)
+        if state.groups.count == 0 { store.reserveBackends(records.count) }
         let changed =
             scope.map { state.instances.update(records, of: $0.instances) } ?? state.instances.replace(records)
         state.instances.twins =
@@ -115,7 +116,12 @@ extension ApplyRun {
             }
         }
         var lost: [String] = []
-        for (id, record) in records where record.status == .ready {
+        // By place: an id is not hashed again, and the dictionary not copied.
+        var place = records.startIndex
+        while place != records.endIndex {
+            defer { records.formIndex(after: &place) }
+            let (id, record) = records[place]
+            guard record.status == .ready else { continue }
             var settled = record
             if isKnown(record.env, part) {
                 settled.isServing =
@@ -128,7 +134,7 @@ extension ApplyRun {
                 settled.isHolder = before.map { $0.isHolder && $0.isAt(record.address, record.env) } ?? false
                 settled.isServing = false
             }
-            if settled != record { records[id] = settled }
+            if settled != record { records.values[place] = settled }
         }
         coolDown(&records)
         guard !lost.isEmpty else { return }
@@ -182,6 +188,10 @@ extension ApplyRun {
 
     /// Drains to start, drains to cancel, and new backends.
     private func noteStatusChanges(_ records: [String: Record]) {
+        let isDraining = { (record: Record) in record.status == .draining }
+        guard state.now != nil || !state.drains.list.isEmpty || records.values.contains(where: isDraining) else {
+            return
+        }
         let before = state.instances.records
         var ready: Set<IPAddress> = []
         for record in records.values where record.isServing { ready.insert(record.address) }

@@ -89,24 +89,24 @@ extension ApplyRun {
     /// The applied version stays, unless its PROXY setting contradicts what the backend expects now (R16).
     private func keep(_ node: Claims.Node) {
         let entry = store.entry(node.entry)
-        guard let part = part(of: entry.pointee.source), let current = entry.pointee.current?.pointee else { return }
+        guard let part = part(of: entry.pointee.source), let current = entry.pointee.current else { return }
         report.kept += 1
-        var options = current.options.subtracting(.proxyMismatch)
+        var options = current.pointee.options.subtracting(.proxyMismatch)
         let index = Int(entry.pointee.candidate) - 1
         let isRefused =
             index >= 0
             ? all(index).contains { isMismatched(versions[$0]) }
             : part.document.mismatched.contains(String(decoding: id(of: node.entry), as: UTF8.self))
-                || current.options.contains(.proxyMismatch)
-        if isRefused || state.rules.mismatch(options, port: current.route.port) != nil {
+                || current.pointee.options.contains(.proxyMismatch)
+        if isRefused || state.rules.mismatch(options, port: current.pointee.port) != nil {
             options.insert(.proxyMismatch)
         }
         if index < 0, options.contains(.proxyMismatch) { reportRefused(node) }
-        guard options != current.options else { return }
+        guard options != current.pointee.options else { return }
         let hash = RouteTable.hash(
-            current.name, KeyKind(options), port: current.route.port, seed: state.seed)
+            current.name, KeyKind(options), port: current.pointee.port, seed: state.seed)
         changes.append(
-            Change(entry: node.entry, group: current.group, hash: hash, version: nil, options: options))
+            Change(entry: node.entry, group: current.pointee.group, hash: hash, version: nil, options: options))
     }
 
     /// Its object can't be read, but the readable part contradicts the applied PROXY settings.

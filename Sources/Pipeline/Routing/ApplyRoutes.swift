@@ -219,16 +219,16 @@ extension ApplyRun {
     func isSame(_ version: Version, _ object: RouteObject, _ part: Part) -> Bool {
         let entry = store.entry(version.entry)
         guard let current = entry.pointee.current, entry.pointee.source == part.source else { return false }
-        return current.pointee.route.port == object.port && current.pointee.options == version.options
-            && current.pointee.group == version.group && current.pointee.route.maxConnections == object.maxConnections
-            && sameBytes(current.pointee.name, part.document.text.bytes(object.name))
-            && sameBytes(current.pointee.alpn, part.document.alpn(object))
+        return current.pointee.port == object.port && current.pointee.options == version.options
+            && current.pointee.group == version.group && current.pointee.maxConnections == object.maxConnections
+            && sameBytes(current.name, part.document.text.bytes(object.name))
+            && sameBytes(current.alpn, part.document.alpn(object))
     }
 
     /// The ALPN protocol that a claim asks for; empty: any, or none.
     func alpn(of node: Claims.Node) -> Bytes {
         guard node.version != Claims.none else {
-            return store.entry(node.entry).pointee.current?.pointee.alpn ?? Bytes(start: nil, count: 0)
+            return store.entry(node.entry).pointee.current?.alpn ?? Bytes(start: nil, count: 0)
         }
         let version = versions[Int(node.version)]
         return document(version).alpn(object(version))
@@ -241,11 +241,11 @@ extension ApplyRun {
         let first = Int(store.entry(entry).pointee.candidate) - 1
         if first >= 0, versions[first].isSame || versions[first].isAlone { return }
         let env = state.groups[route.pointee.group].key.env
-        let name = name(route.pointee.name, route.pointee.options)
-        applied.append(Applied(name: name, env: env, port: route.pointee.route.port, isRaw: isRaw(route)))
+        let name = name(route.name, route.pointee.options)
+        applied.append(Applied(name: name, env: env, port: route.pointee.port, isRaw: isRaw(route)))
         guard let state = appliedState(entry, route, env, first: first) else { return }
         let node = Claims.Node(
-            env: env, entry: entry, version: Claims.none, port: route.pointee.route.port, state: state,
+            env: env, entry: entry, version: Claims.none, port: route.pointee.port, state: state,
             isRaw: isRaw(route), isVoid: false, isApplied: state == .open)
         let successor = first >= 0 && versions[first].node != Claims.none ? versions[first].node : nil
         claims.add(node, name: name, successor: successor)
@@ -261,7 +261,7 @@ extension ApplyRun {
         guard let part = part(of: source) else { return .open }
         let options = route.pointee.options
         guard isKnown(env, part),
-            state.rules.fault(options, port: route.pointee.route.port, hasName: route.pointee.nameLength > 0) == nil
+            state.rules.fault(options, port: route.pointee.port, hasName: route.pointee.nameLength > 0) == nil
         else { return nil }
         guard first >= 0 else {
             // R24: its object can't be read.

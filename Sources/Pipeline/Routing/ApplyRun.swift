@@ -86,8 +86,6 @@ final class ApplyRun {
     var applied: [Applied] = []
     /// Groups that may have lost or never had a route.
     var touchedGroups: Set<UInt32> = []
-    /// Routes that stay as they are but for their owner.
-    var refreshed: [UInt32] = []
     /// Addresses that became ready with this apply, for slow start.
     var newlyReady: Set<IPAddress> = []
 
@@ -159,15 +157,7 @@ final class ApplyRun {
     }
 
     /// The id by which an entry is known.
-    func id(of entry: UInt32) -> Bytes { store.entry(entry).pointee.cell.id.buffer }
-
-    func refresh(_ group: GroupTable.Group) {
-        var entry = group.head
-        while entry != RouteEntry.none {
-            refreshed.append(entry)
-            entry = store.entry(entry).pointee.nextInGroup
-        }
-    }
+    func id(of entry: UInt32) -> Bytes { store.id(entry) }
 
     /// Groups without a route go.
     func forgetGroups() {

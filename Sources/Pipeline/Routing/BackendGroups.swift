@@ -272,6 +272,11 @@ struct GroupTable {
         return news
     }
 
+    /// The next table is to have it anew: its owner is another one.
+    mutating func renew(_ number: UInt32) {
+        if notes[Int(number)].isLinked { noteStale(number) }
+    }
+
     private mutating func noteStale(_ number: UInt32) {
         note(number)
         guard !notes[Int(number)].isStale else { return }
@@ -286,13 +291,17 @@ struct GroupTable {
         news.append(number)
     }
 
+    func numbers(ofEnvs envs: Set<UInt32>) -> [UInt32] {
+        groups.indices.filter { groups[$0].box != nil && envs.contains(groups[$0].key.env) }.map { UInt32($0) }
+    }
+
     /// The groups of these pools' instances, in order.
     func numbers(of pools: Set<PoolKey>) -> [UInt32] { pools.flatMap { byPool[$0] ?? [] }.sorted() }
 
     // MARK: Routes of a group
 
     mutating func link(_ entry: UInt32, to number: UInt32, _ use: RouteUse, _ store: RouteStore) {
-        notes[Int(number)].uses.add(use, store.cell(entry))
+        notes[Int(number)].uses.add(use, store.sharedCell(entry))
         note(number)
         if !notes[Int(number)].isLinked {
             notes[Int(number)].isLinked = true
@@ -308,7 +317,8 @@ struct GroupTable {
     /// - Parameter route: as the newest table has it.
     mutating func unlink(_ route: UnsafePointer<TableRoute>, _ store: RouteStore) {
         let (entry, number) = (route.pointee.entry, route.pointee.group)
-        notes[Int(number)].uses.remove(route.pointee.use, route.pointee.route.cell)
+        notes[Int(number)].uses.remove(
+            route.pointee.use, route.pointee.isShared ? store.sharedCell(entry) : nil)
         note(number)
         let (previous, next) = (store.entry(entry).pointee.previousInGroup, store.entry(entry).pointee.nextInGroup)
         if previous == RouteEntry.none {

@@ -8,23 +8,15 @@ struct BulkShards {
 
     private let run: ApplyRun
     private let changes: [ApplyRun.Change]
-    private let owners: [UnsafeMutablePointer<OwnerBox>?]
 
     init(_ run: ApplyRun) {
         self.run = run
         changes = run.changes
-        var owners: [UnsafeMutablePointer<OwnerBox>?] = []
-        let state = run.state
-        state.groups.visit { number, group in
-            while owners.count <= Int(number) { owners.append(nil) }
-            owners[Int(number)] = state.envs[group.key.env]?.box
-        }
-        self.owners = owners
     }
 
     func make(_ bits: UInt64, item other: (ApplyRun.Change) -> ShardItem) -> [RouteShard.Pointer] {
         let (starts, order) = sorted(bits)
-        let sources = run.parts.map { Source(text: $0.document.text, routes: $0.document.routes) }
+        let sources = run.parts.map { Source($0.document, run.store) }
         var shards: [RouteShard.Pointer] = []
         shards.reserveCapacity(1 << Int(bits))
         var items: [ShardItem] = []
@@ -41,7 +33,7 @@ struct BulkShards {
                 items.append(sources[Int(run.versions[version].part)].item(change, Int(run.versions[version].object)))
             }
             fetch(items)
-            shards.append(makeShard(items))
+            shards.append(run.store.makeShard(items))
         }
         return shards
     }
@@ -55,8 +47,16 @@ struct BulkShards {
     }
 
     private struct Source {
-        let text: TextArena
-        let routes: [RouteObject]
+        private let text: TextArena
+        private let routes: [RouteObject]
+        /// Routes of a config file may share cells.
+        private let isOfConfig: Bool
+        private let store: RouteStore
+
+        init(_ document: StateDocument, _ store: RouteStore) {
+            (text, routes, isOfConfig) = (document.text, document.routes, document.source == .config)
+            self.store = store
+        }
 
         @inline(__always) func item(_ change: ApplyRun.Change, _ index: Int) -> ShardItem {
             let (name, alpnLength) = (routes[index].name, routes[index].alpnLength)
@@ -64,7 +64,8 @@ struct BulkShards {
             return ShardItem(
                 name: text.bytes(name), alpn: alpnLength > 0 ? text.bytes(alpn) : Bytes(start: nil, count: 0),
                 options: change.options, port: routes[index].port, entry: change.entry, group: change.group,
-                maxConnections: routes[index].maxConnections, hash: change.hash)
+                maxConnections: routes[index].maxConnections,
+                isShared: isOfConfig && store.sharedCell(change.entry) != nil, hash: change.hash)
         }
     }
 
@@ -81,14 +82,5 @@ struct BulkShards {
             next[shard] += 1
         }
         return (starts, order)
-    }
-
-    private func makeShard(_ items: [ShardItem]) -> RouteShard.Pointer {
-        run.store.makeShard(items) { item in
-            guard let owner = owners[Int(item.group)] else {
-                preconditionFailure("an env is kept for as long as a group names it")
-            }
-            return owner
-        }
     }
 }

@@ -66,9 +66,9 @@ struct ChangeClosure {
     mutating func add(entry: UInt32, _ why: Reach) {
         guard let current = state.store.entry(entry).pointee.current, seenEntries.insert(entry).inserted else { return }
         scope.entries.append(entry)
-        if let name = current.pointee.nameKey { reach(name, why) }
-        ports.insert(current.pointee.route.port)
-        if state.store.entry(entry).pointee.source == .state { add(route: current.pointee.route.id.string, why) }
+        if let name = current.nameKey { reach(name, why) }
+        ports.insert(current.pointee.port)
+        if state.store.entry(entry).pointee.source == .state { add(route: state.routeID(current), why) }
     }
 
     // MARK: Names
@@ -105,7 +105,7 @@ struct ChangeClosure {
         var found: [NameKey] = []
         state.snapshot.forEachTableRoute { route in
             guard route.pointee.nameLength > 0, state.env(of: route) != sole else { return }
-            if pattern.isAbove(route.pointee.name, route.pointee.options.nameKind), let name = route.pointee.nameKey {
+            if pattern.isAbove(route.name, route.pointee.options.nameKind), let name = route.nameKey {
                 found.append(name)
             }
         }

@@ -36,9 +36,9 @@ extension ChangeClosure {
         var waiting: [UInt32] = []
         state.snapshot.forEachTableRoute { route in
             let entry = route.pointee.entry
-            guard route.pointee.route.port == port, !seenEntries.contains(entry) else { return }
+            guard route.pointee.port == port, !seenEntries.contains(entry) else { return }
             // A version that stays only because the new one is refused gives way to anybody.
-            guard state.unserved.routes.isEmpty || state.unserved.routes[route.pointee.route.id.string] == nil else {
+            guard state.unserved.routes.isEmpty || state.unserved.routes[state.routeID(route)] == nil else {
                 waiting.append(entry)
                 return
             }

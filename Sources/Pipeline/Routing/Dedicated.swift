@@ -33,8 +33,8 @@ struct DedicatedTable {
         let sole: UnsafePointer<TableRoute>?
 
         /// All routes of an env in one table share its owner.
-        @inline(__always) func serves(_ route: UnsafePointer<TableRoute>) -> Bool {
-            route.pointee.route.owner == owner && route.pointee.options.contains(.ipv4Required)
+        @inline(__always) func serves(_ route: UnsafePointer<TableRoute>, _ groups: SlotLookup) -> Bool {
+            route.pointee.options.contains(.ipv4Required) && groups[route.pointee.group].owner == owner
         }
     }
 

@@ -1,13 +1,20 @@
 import Pipeline
 
-/// The groups of one table by their numbers, for lookups: two loads from a number to its group. Trivially copyable; valid as
-/// long as its ``GroupSlots``.
+/// What is behind the number of a group in one table.
+struct ServedSlot {
+    let group: UnsafePointer<BackendGroup>
+    /// Of all its routes.
+    let owner: UnsafePointer<RouteOwner>
+}
+
+/// The groups of one table by their numbers, for lookups: two loads from a number to its group and owner. Trivially copyable;
+/// valid as long as its ``GroupSlots``.
 struct SlotLookup {
     fileprivate let chunks: UnsafePointer<SlotChunk.Pointer>
 
     /// - Parameter slot: of a route of the same table, which alone has checked it.
-    @inline(__always) subscript(slot: UInt32) -> UnsafePointer<BackendGroup> {
-        SlotChunk.groups(chunks[Int(slot &>> SlotChunk.bits)])[Int(slot & SlotChunk.mask)]
+    @inline(__always) subscript(slot: UInt32) -> ServedSlot {
+        SlotChunk.slots(chunks[Int(slot &>> SlotChunk.bits)])[Int(slot & SlotChunk.mask)]
     }
 }
 
@@ -21,22 +28,22 @@ struct SlotChunk {
     var references = 0
 
     typealias Pointer = UnsafeMutablePointer<SlotChunk>
-    typealias Groups = UnsafeMutablePointer<UnsafePointer<BackendGroup>>
+    typealias Slots = UnsafeMutablePointer<ServedSlot>
 
-    static var byteCount: Int { MemoryLayout<SlotChunk>.stride + count * MemoryLayout<Groups.Pointee>.stride }
+    static var byteCount: Int { MemoryLayout<SlotChunk>.stride + count * MemoryLayout<ServedSlot>.stride }
 
-    /// Header and groups in one block, the latter to be initialized.
+    /// Header and slots in one block, the latter to be initialized.
     static func allocate() -> Pointer {
         let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 16)
-        (memory + MemoryLayout<SlotChunk>.stride).bindMemory(to: Groups.Pointee.self, capacity: count)
+        (memory + MemoryLayout<SlotChunk>.stride).bindMemory(to: ServedSlot.self, capacity: count)
         let chunk = memory.bindMemory(to: SlotChunk.self, capacity: 1)
         chunk.initialize(to: SlotChunk())
         return chunk
     }
 
     /// They stand behind the header. Of a number that is not in use: ``RouteStore/nobody``.
-    @inline(__always) static func groups(_ chunk: Pointer) -> Groups {
-        (UnsafeMutableRawPointer(chunk) + MemoryLayout<SlotChunk>.stride).assumingMemoryBound(to: Groups.Pointee.self)
+    @inline(__always) static func slots(_ chunk: Pointer) -> Slots {
+        (UnsafeMutableRawPointer(chunk) + MemoryLayout<SlotChunk>.stride).assumingMemoryBound(to: ServedSlot.self)
     }
 }
 
@@ -72,8 +79,11 @@ final class GroupSlots {
         chunks.count * (MemoryLayout<SlotChunk.Pointer>.stride + SlotChunk.byteCount)
     }
 
-    /// The next ones: `changed` numbers with what they have in `groups` by now, all others as they are.
-    func with(_ changed: [UInt32], of groups: GroupTable) -> GroupSlots {
+    /// The next ones: numbers that are stale with what they have by now, all others as they are. A group without an owner is
+    /// nobody's.
+    func with(_ state: RoutingState) -> GroupSlots {
+        let changed = state.groups.takeStale()
+        let groups = state.groups
         let count = max(chunks.count, (groups.count + SlotChunk.count - 1) / SlotChunk.count)
         var isStale = [Bool](repeating: false, count: count)
         for number in changed { isStale[Int(number >> SlotChunk.bits)] = true }
@@ -83,7 +93,12 @@ final class GroupSlots {
             let chunk =
                 index < chunks.count && !isStale[index]
                 ? chunks[index]
-                : store.makeChunk { groups.box(UInt32(index * SlotChunk.count + $0)) }
+                : store.makeChunk { place in
+                    let number = UInt32(index * SlotChunk.count + place)
+                    guard let box = groups.box(number), let owner = state.envs[groups[number].key.env]?.box
+                    else { return nil }
+                    return (box, owner)
+                }
             next.initializeElement(at: index, to: chunk)
         }
         return GroupSlots(next, store)
@@ -91,15 +106,18 @@ final class GroupSlots {
 }
 
 extension RouteStore {
-    /// A chunk that holds the boxes of its groups.
-    /// - Parameter box: by its place in the chunk; nil: the number is not in use.
-    func makeChunk(_ box: (Int) -> UnsafeMutablePointer<BackendBox>?) -> SlotChunk.Pointer {
+    /// A chunk that holds what its slots lead to.
+    /// - Parameter slot: by its place in the chunk; nil: the number is not in use.
+    func makeChunk(
+        _ slot: (Int) -> (box: UnsafeMutablePointer<BackendBox>, owner: UnsafeMutablePointer<OwnerBox>)?
+    ) -> SlotChunk.Pointer {
         allocated()
         let chunk = SlotChunk.allocate()
         for place in 0..<SlotChunk.count {
-            let box = box(place) ?? nobody
+            let (box, owner) = slot(place) ?? (nobody, nobodysOwner)
             box.pointee.references += 1
-            (SlotChunk.groups(chunk) + place).initialize(to: box.asGroup)
+            owner.pointee.references += 1
+            (SlotChunk.slots(chunk) + place).initialize(to: ServedSlot(group: box.asGroup, owner: owner.asOwner))
         }
         return chunk
     }
@@ -108,8 +126,9 @@ extension RouteStore {
         chunk.pointee.references -= 1
         guard chunk.pointee.references == 0 else { return }
         for place in 0..<SlotChunk.count {
-            let group = UnsafeMutableRawPointer(mutating: SlotChunk.groups(chunk)[place])
-            release(group.assumingMemoryBound(to: BackendBox.self))
+            let slot = SlotChunk.slots(chunk)[place]
+            release(UnsafeMutableRawPointer(mutating: slot.group).assumingMemoryBound(to: BackendBox.self))
+            release(UnsafeMutableRawPointer(mutating: slot.owner).assumingMemoryBound(to: OwnerBox.self))
         }
         UnsafeMutableRawPointer(chunk).deallocate()
         freed()
@@ -119,4 +138,9 @@ extension RouteStore {
 extension UnsafeMutablePointer<BackendBox> {
     /// Its first field.
     var asGroup: UnsafePointer<BackendGroup> { UnsafeRawPointer(self).assumingMemoryBound(to: BackendGroup.self) }
+}
+
+extension UnsafeMutablePointer<OwnerBox> {
+    /// Its first field.
+    var asOwner: UnsafePointer<RouteOwner> { UnsafeRawPointer(self).assumingMemoryBound(to: RouteOwner.self) }
 }

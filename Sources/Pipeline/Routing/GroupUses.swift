@@ -28,16 +28,16 @@ public struct RoutesOfUse: Sendable {
 
     fileprivate init(_ use: RouteUse) { self.use = use }
 
-    fileprivate mutating func add(_ cell: UnsafePointer<RouteCell>) {
-        if cell.pointee.isShared { entries[UInt(bitPattern: cell), default: 0] += 1 } else { single += 1 }
+    fileprivate mutating func add(_ shared: UnsafePointer<RouteCell>?) {
+        if let shared { entries[UInt(bitPattern: shared), default: 0] += 1 } else { single += 1 }
     }
 
-    fileprivate mutating func remove(_ cell: UnsafePointer<RouteCell>) {
-        guard cell.pointee.isShared else {
+    fileprivate mutating func remove(_ shared: UnsafePointer<RouteCell>?) {
+        guard let shared else {
             single -= 1
             return
         }
-        let key = UInt(bitPattern: cell)
+        let key = UInt(bitPattern: shared)
         let left = (entries[key] ?? 1) - 1
         entries[key] = left > 0 ? left : nil
     }
@@ -50,7 +50,8 @@ struct GroupUses {
 
     var list: [RoutesOfUse] { (first.map { [$0] } ?? []) + more }
 
-    mutating func add(_ use: RouteUse, _ cell: UnsafePointer<RouteCell>) {
+    /// - Parameter cell: nil: the route's own.
+    mutating func add(_ use: RouteUse, _ cell: UnsafePointer<RouteCell>?) {
         if first == nil { first = RoutesOfUse(use) }
         guard first?.use != use else {
             first?.add(cell)
@@ -61,7 +62,7 @@ struct GroupUses {
         more[index].add(cell)
     }
 
-    mutating func remove(_ use: RouteUse, _ cell: UnsafePointer<RouteCell>) {
+    mutating func remove(_ use: RouteUse, _ cell: UnsafePointer<RouteCell>?) {
         if first?.use == use {
             first?.remove(cell)
             if first?.isEmpty ?? false { first = more.popLast() }

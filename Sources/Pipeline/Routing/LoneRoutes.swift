@@ -60,15 +60,15 @@ struct LoneRoutes {
 
     private mutating func notePatterns(of route: UnsafePointer<TableRoute>) {
         let options = route.pointee.options
-        if options.contains(.raw) { rawPorts.insert(route.pointee.route.port) }
+        if options.contains(.raw) { rawPorts.insert(route.pointee.port) }
         if options.contains(.wildcard) || options.contains(.suffix) {
-            _ = patterns.intern(route.pointee.name, options.nameKind)
+            _ = patterns.intern(route.name, options.nameKind)
         }
     }
 
     /// What is applied keeps its name and port from others, unless its own next version has the name, and may be alone.
     private mutating func contest(_ entry: UInt32, _ route: UnsafePointer<TableRoute>) {
-        let name = route.pointee.name
+        let name = route.name
         guard !name.isEmpty, route.pointee.options.nameKind == .exact else { return }
         let hash = SipHash.hash(name, domain: KeyKind.exact.rawValue, seed: run.state.seed)
         let (text, routes) = (part.document.text, part.document.routes)
@@ -76,7 +76,7 @@ struct LoneRoutes {
         let version = Int(run.store.entry(entry).pointee.candidate) - 1
         let isItsOwn =
             version >= 0 && heads[version] == head && route.pointee.alpnLength == 0
-            && !rawPorts.contains(route.pointee.route.port)
+            && !rawPorts.contains(route.pointee.port)
             && part.env(routes[version].env) == run.state.env(of: route)
         if !isItsOwn { contested.insert(head) }
     }
@@ -157,7 +157,7 @@ extension ApplyRun {
         guard let current = store.entry(versions[index].entry).pointee.current else { return true }
         return state.env(of: current) == env && current.pointee.alpnLength == 0
             && current.pointee.options.nameKind == .exact && !current.pointee.options.contains(.raw)
-            && sameBytes(current.pointee.name, name)
+            && sameBytes(current.name, name)
     }
 
     /// Serves a route that is alone.

@@ -1,11 +1,12 @@
 import Pipeline
 
-/// One claim of a route to a name or port, for as long as a table or a connection refers to it: the counters that outlive
-/// tables, and the control side's notes. The cell comes first: its address is the entry's.
-struct RouteEntry: ~Copyable {
-    /// Its id is the claim's. The claims of a config file's route count in a ``RouteCellBox`` of their own.
-    let cell: RouteCell
-    /// Nil: its own cell.
+/// The control side's notes of one claim of a route to a name or port, for as long as a table or a connection refers to it.
+/// Its counters are beside it, in the ``EntryTable``.
+struct RouteEntry {
+    /// First: lookups point to it. It is the claim's; the claims of a config file's route count in a ``RouteCellBox``, which
+    /// has the route's.
+    let id: CountedText
+    /// Nil: its own cell. Set before the first table has it.
     var shared: UnsafeMutablePointer<RouteCellBox>?
     /// Where the newest table has it; nil: not there yet, or no more.
     var current: UnsafePointer<TableRoute>?
@@ -26,20 +27,13 @@ struct RouteEntry: ~Copyable {
     var isFree = false
     /// Only connections refer to it now.
     var isPinned = false
-
     /// Its id's text is its own; else the store's.
-    private let hasText: Bool
+    let ownsID: Bool
 
-    init(id: Bytes) {
-        cell = RouteCell(id: FrozenText(copying: id))
-        hasText = true
+    init(id: CountedText, ownsID: Bool) {
+        self.id = id
+        self.ownsID = ownsID
     }
-    /// - Parameter id: lives as long as the store.
-    init(viewing id: FrozenText) {
-        cell = RouteCell(id: id)
-        hasText = false
-    }
-    deinit { if hasText { cell.id.deallocate() } }
 
     static let none = UInt32.max
 }
@@ -74,14 +68,16 @@ struct BackendCellBox: SharedBox, ~Copyable {
 struct RouteCellBox: SharedBox, ~Copyable {
     /// First: routes point to it.
     let cell: RouteCell
+    private let id: CountedText
     let key: RouteCellKey
     var references = 0
     var isPinned = false
     init(_ key: RouteCellKey) {
-        cell = RouteCell(id: FrozenText(key.id), isShared: true)
+        id = CountedText(key.id)
+        cell = RouteCell(id: id, isShared: true)
         self.key = key
     }
-    deinit { cell.id.deallocate() }
+    deinit { id.deallocate() }
 }
 
 /// A route that changes its owner is another one.

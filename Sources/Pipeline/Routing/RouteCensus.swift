@@ -69,9 +69,8 @@ public struct RouteCensus {
         let destination = DestinationAddress(Endpoint(.unspecified, port))
         let bytes = Array(name.utf8)
         return bytes.withUnsafeBufferPointer { name in
-            RouteTable.named(name, at: destination, in: UnsafeRawPointer(snapshot.table)).map { route in
-                let found = UnsafeRawPointer(route.route).assumingMemoryBound(to: TableRoute.self)
-                return (route.pointee.owner.pointee.name.path, found.pointee.hostname ?? "")
+            snapshot.table.pointee.route(name, at: destination).map { route in
+                (snapshot.table.pointee.found(route).pointee.owner.pointee.name.path, route.hostname ?? "")
             }
         }
     }
@@ -107,18 +106,16 @@ public struct RouteCensus {
     private mutating func noteRoutes(_ state: RoutingState) {
         var lists: [UInt32: Int] = [:]
         let table = snapshot.table.pointee
-        for shard in table.shards {
-            for route in shard.pointee.all {
-                let group = table.groups[route.route.slot]
-                let list = lists[route.group] ?? backends.count
-                if list == backends.count {
-                    backends.append(RouteCensus.backends(group, state.groups[route.group].key))
-                    lists[route.group] = list
-                }
-                let entry = Entry(route, group, list: list)
-                routes[route.route.id.string, default: []].append(entry)
-                for thing in entry.things { owners[thing] = entry.owner }
+        snapshot.forEachTableRoute { route in
+            let (number, found) = (route.pointee.group, table.found(route))
+            let list = lists[number] ?? backends.count
+            if list == backends.count {
+                backends.append(RouteCensus.backends(found.group, state.groups[number].key))
+                lists[number] = list
             }
+            let entry = Entry(found, route, list: list)
+            routes[found.pointee.id.string, default: []].append(entry)
+            for thing in entry.things { owners[thing] = entry.owner }
         }
     }
 
@@ -144,20 +141,21 @@ public struct RouteCensus {
 }
 
 extension RouteCensus.Entry {
-    fileprivate init(_ route: TableRoute, _ group: UnsafePointer<BackendGroup>, list: Int) {
-        owner = route.route.owner.pointee.name.path
+    fileprivate init(_ found: FoundRoute, _ route: UnsafePointer<TableRoute>, list: Int) {
+        let (options, group) = (route.pointee.options, found.group)
+        owner = found.pointee.owner.pointee.name.path
         hostname = route.hostname
         condition = route.condition
-        port = route.route.port
-        isRaw = route.options.contains(.raw)
-        sentHeader = route.options.sentHeader
-        isMismatched = route.options.contains(.proxyMismatch)
-        onDelete = route.options.onDelete
+        port = route.pointee.port
+        isRaw = options.contains(.raw)
+        sentHeader = options.sentHeader
+        isMismatched = options.contains(.proxyMismatch)
+        onDelete = options.onDelete
         var settings: [String] = []
-        if route.options.contains(.allowNonTLS) { settings.append("allow_non_tls") }
-        if route.options.contains(.ipv4Required) { settings.append("ipv4_required") }
-        if let balance = route.route.balance { settings.append("balance \(balance.name)") }
-        if route.route.maxConnections > 0 { settings.append("max_connections \(route.route.maxConnections)") }
+        if options.contains(.allowNonTLS) { settings.append("allow_non_tls") }
+        if options.contains(.ipv4Required) { settings.append("ipv4_required") }
+        if let balance = options.balance { settings.append("balance \(balance.name)") }
+        if route.pointee.maxConnections > 0 { settings.append("max_connections \(route.pointee.maxConnections)") }
         if let health = group.pointee.health { settings.append("health \(health.pointee.name ?? "off")") }
         if let policy = group.pointee.policy?.pointee {
             if let time = policy.idleTimeout { settings.append("idle_timeout \(time.configText)") }

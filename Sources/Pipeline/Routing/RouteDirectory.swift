@@ -53,18 +53,29 @@ final class ShardList {
     }
 }
 
-/// What of a table depends on its routes and their owners alone. Tables between which only backends changed share it.
+/// What of a table depends on its routes alone. Tables between which only backends changed share it.
+///
+/// Threading: control side only.
 final class RouteDirectory {
     let shards: ShardList
     let ports: UnsafeMutableBufferPointer<RouteTable.PortSlot>
     let dedicated: DedicatedTable
+    /// Of dedicated addresses.
+    private let owners: [UnsafeMutablePointer<OwnerBox>]
+    private let store: RouteStore
 
-    init(_ shards: ShardList, _ ports: UnsafeMutableBufferPointer<RouteTable.PortSlot>, _ dedicated: DedicatedTable) {
+    init(
+        _ shards: ShardList, _ ports: UnsafeMutableBufferPointer<RouteTable.PortSlot>, _ dedicated: DedicatedTable,
+        owners: [UnsafeMutablePointer<OwnerBox>] = [], _ store: RouteStore
+    ) {
         (self.shards, self.ports, self.dedicated) = (shards, ports, dedicated)
+        (self.owners, self.store) = (owners, store)
+        for owner in owners { owner.pointee.references += 1 }
     }
 
     deinit {
         ports.deallocate()
         dedicated.deallocate()
+        for owner in owners { store.release(owner) }
     }
 }

@@ -40,26 +40,40 @@ enum KeyKind: UInt8 {
     }
 }
 
-/// One route in a shard: what the data path reads first, then what only the control side needs. 48 bytes.
-/// The name stands in the shard's text, the id with the route's cell.
+/// One route in a shard, 24 bytes. Where its name, its owner and its counters are it says by numbers and distances, so that
+/// it is the same at any address: see docs/adr/0106. Read it where it lies.
 struct TableRoute {
-    let route: Route
-    let nameStart: UnsafePointer<UInt8>
+    /// Its group, in the ``GroupTable``.
+    let group: UInt32
+    /// Its ``RouteEntry``.
+    let entry: UInt32
+    /// 0: no limit.
+    let maxConnections: UInt32
+    /// How far behind this record its name begins.
+    fileprivate let nameDistance: UInt32
+    let port: UInt16
+    let options: RouteOptions
+    let flags: Route.Flags
     let nameLength: UInt8
     /// Of ``alpn``, which stands behind the name.
     let alpnLength: UInt8
-    let options: RouteOptions
-    /// Its ``RouteEntry``.
-    let entry: UInt32
+    /// It counts in a ``RouteCellBox``.
+    let isShared: Bool
 
-    /// In the ``GroupTable``.
-    var group: UInt32 { route.slot }
-    var name: Bytes { Bytes(start: nameStart, count: Int(nameLength)) }
-    /// The protocol that a hello must offer; empty: any, or none.
-    @inline(__always) var alpn: Bytes { Bytes(start: nameStart + Int(nameLength), count: Int(alpnLength)) }
-    var use: RouteUse { RouteUse(port: route.port, options) }
+    var use: RouteUse { RouteUse(port: port, options) }
     /// It asks for more than a name: never the only possible route (R6).
     var isConditional: Bool { alpnLength > 0 || options.contains(.byClient) }
+}
+
+extension UnsafePointer<TableRoute> {
+    @inline(__always) private var nameStart: UnsafePointer<UInt8> {
+        (UnsafeRawPointer(self) + Int(pointee.nameDistance)).assumingMemoryBound(to: UInt8.self)
+    }
+    @inline(__always) var name: Bytes { Bytes(start: nameStart, count: Int(pointee.nameLength)) }
+    /// The protocol that a hello must offer; empty: any, or none.
+    @inline(__always) var alpn: Bytes {
+        Bytes(start: nameStart + Int(pointee.nameLength), count: Int(pointee.alpnLength))
+    }
 }
 
 /// What a shard's route is built from.
@@ -71,35 +85,31 @@ struct ShardItem {
     let entry: UInt32
     let group: UInt32
     let maxConnections: UInt32
+    /// Its entry counts in a ``RouteCellBox``.
+    let isShared: Bool
     let hash: UInt64
 }
 
-/// A shard of the table: the routes whose name hashes share their first bits, in one block of memory: header, slots,
-/// routes, text. Immutable once built; shared by snapshots through ``references``.
+/// A shard of the table: the routes whose name hashes share their first bits, in one block of memory: this header, routes,
+/// slots, text. Immutable once built, and the same at any address; shared by snapshots through ``references``.
 ///
 /// Threading: ``find(_:hash:kind:port:)`` from any; everything else on the control side only.
 struct RouteShard {
     /// How many tables hold it. Control side only.
-    var references: Int
-    let count: Int
-    private let slotMask: Int
-    private let slots: UnsafeMutablePointer<UInt32>
-    private let routes: UnsafeMutablePointer<TableRoute>
-    let byteCount: Int
+    var references: UInt32
+    fileprivate let routeCount: UInt32
+    fileprivate let slotMask: UInt32
+    fileprivate let size: UInt32
 
     typealias Pointer = UnsafeMutablePointer<RouteShard>
 
     // A slot is 0, or 12 bits of hash over 20 bits of index + 1. Shards hold about a hundred routes: a keyed hash
     // over names puts no million into one.
     static let countLimit = 0xF_FFFE
-    private static func tag(_ hash: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: hash &>> 20) & 0xFFF0_0000 }
+    fileprivate static func tag(_ hash: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: hash &>> 20) & 0xFFF0_0000 }
 
-    /// Makes a shard of `items`. `finish` gives each route's pointers, and is told where it now lives.
-    static func make(
-        _ items: [ShardItem], owner: (ShardItem) -> UnsafePointer<RouteOwner>,
-        cell: (ShardItem) -> UnsafePointer<RouteCell>,
-        placed: (ShardItem, UnsafePointer<TableRoute>) -> Void
-    ) -> Pointer {
+    /// Makes a shard of `items`. `placed` is told where each route now lives.
+    static func make(_ items: [ShardItem], placed: (ShardItem, UnsafePointer<TableRoute>) -> Void) -> Pointer {
         precondition(items.count <= countLimit)
         var slotCount = 1
         // At most 3/4 full: a lookup that finds nothing must meet an empty slot soon.
@@ -114,20 +124,12 @@ struct RouteShard {
         let routes = (memory + routesAt).bindMemory(to: TableRoute.self, capacity: items.count)
         var text = (memory + textAt).bindMemory(to: UInt8.self, capacity: max(1, size - textAt))
         for (index, item) in items.enumerated() {
-            let name = UnsafePointer(text)
+            let distance = UnsafeMutableRawPointer(text) - UnsafeMutableRawPointer(routes + index)
             if let base = item.name.baseAddress { text.update(from: base, count: item.name.count) }
             text += item.name.count
             if let base = item.alpn.baseAddress { text.update(from: base, count: item.alpn.count) }
             text += item.alpn.count
-            let route = Route(
-                owner: owner(item), slot: item.group, cell: cell(item),
-                port: item.port, flags: item.options.flags, balance: item.options.balance,
-                maxConnections: item.maxConnections)
-            (routes + index).initialize(
-                to: TableRoute(
-                    route: route, nameStart: name, nameLength: UInt8(truncatingIfNeeded: item.name.count),
-                    alpnLength: UInt8(truncatingIfNeeded: item.alpn.count), options: item.options,
-                    entry: item.entry))
+            (routes + index).initialize(to: TableRoute(item, nameDistance: UInt32(truncatingIfNeeded: distance)))
             var position = Int(truncatingIfNeeded: item.hash) & (slotCount - 1)
             while slots[position] != 0 { position = (position + 1) & (slotCount - 1) }
             slots[position] = tag(item.hash) | UInt32(index + 1)
@@ -136,23 +138,52 @@ struct RouteShard {
         let shard = memory.bindMemory(to: RouteShard.self, capacity: 1)
         shard.initialize(
             to: RouteShard(
-                references: 0, count: items.count, slotMask: slotCount - 1, slots: slots, routes: routes,
-                byteCount: size))
+                references: 0, routeCount: UInt32(items.count), slotMask: UInt32(slotCount - 1),
+                size: UInt32(truncatingIfNeeded: size)))
         return shard
     }
+}
 
-    var all: UnsafeBufferPointer<TableRoute> { UnsafeBufferPointer(start: routes, count: count) }
+extension TableRoute {
+    fileprivate init(_ item: ShardItem, nameDistance: UInt32) {
+        group = item.group
+        entry = item.entry
+        maxConnections = item.maxConnections
+        self.nameDistance = nameDistance
+        port = item.port
+        options = item.options
+        flags = item.options.flags
+        nameLength = UInt8(truncatingIfNeeded: item.name.count)
+        alpnLength = UInt8(truncatingIfNeeded: item.alpn.count)
+        isShared = item.isShared
+    }
+}
+
+extension UnsafeMutablePointer<RouteShard> {
+    @inline(__always) private var routes: UnsafePointer<TableRoute> {
+        (UnsafeRawPointer(self) + MemoryLayout<RouteShard>.stride).assumingMemoryBound(to: TableRoute.self)
+    }
+    @inline(__always) private var slots: UnsafePointer<UInt32> {
+        UnsafeRawPointer(routes + Int(pointee.routeCount)).assumingMemoryBound(to: UInt32.self)
+    }
+
+    var count: Int { Int(pointee.routeCount) }
+    var byteCount: Int { Int(pointee.size) }
+    func visit(_ body: (UnsafePointer<TableRoute>) -> Void) {
+        for index in 0..<count { body(routes + index) }
+    }
 
     /// Each route with this name, at whichever port. Control side.
-    func forEach(_ name: Bytes, hash: UInt64, kind: KeyKind, _ body: (UnsafePointer<TableRoute>) -> Void) {
+    func visit(_ name: Bytes, hash: UInt64, kind: KeyKind, _ body: (UnsafePointer<TableRoute>) -> Void) {
         let tag = RouteShard.tag(hash)
-        var position = Int(truncatingIfNeeded: hash) & slotMask
+        let mask = Int(pointee.slotMask)
+        var position = Int(truncatingIfNeeded: hash) & mask
         while slots[position] != 0 {
             if slots[position] & 0xFFF0_0000 == tag {
-                let route = UnsafePointer<TableRoute>(routes + (Int(slots[position] & 0x000F_FFFF) &- 1))
-                if KeyKind(route.pointee.options) == kind, sameBytes(route.pointee.name, name) { body(route) }
+                let route = routes + (Int(slots[position] & 0x000F_FFFF) &- 1)
+                if KeyKind(route.pointee.options) == kind, sameBytes(route.name, name) { body(route) }
             }
-            position = (position &+ 1) & slotMask
+            position = (position &+ 1) & mask
         }
     }
 
@@ -163,21 +194,21 @@ struct RouteShard {
         _ name: Bytes, alpn: Bytes = Bytes(start: nil, count: 0), hash: UInt64, kind: KeyKind, port: UInt16
     ) -> UnsafePointer<TableRoute>? {
         let tag = RouteShard.tag(hash)
-        var position = Int(truncatingIfNeeded: hash) & slotMask
+        let (routes, slots, mask) = (routes, slots, Int(pointee.slotMask))
+        var position = Int(truncatingIfNeeded: hash) & mask
         while true {
             let slot = slots[position]
             if slot == 0 { return nil }
             if slot & 0xFFF0_0000 == tag {
-                let index = Int(slot & 0x000F_FFFF) &- 1
-                let candidate = UnsafePointer<TableRoute>(routes + index)
-                if candidate.pointee.route.port == port, KeyKind(candidate.pointee.options) == kind,
-                    sameBytes(candidate.pointee.name, name), Int(candidate.pointee.alpnLength) == alpn.count,
-                    alpn.isEmpty || sameBytes(candidate.pointee.alpn, alpn)
+                let candidate = routes + (Int(slot & 0x000F_FFFF) &- 1)
+                if candidate.pointee.port == port, KeyKind(candidate.pointee.options) == kind,
+                    sameBytes(candidate.name, name), Int(candidate.pointee.alpnLength) == alpn.count,
+                    alpn.isEmpty || sameBytes(candidate.alpn, alpn)
                 {
                     return candidate
                 }
             }
-            position = (position &+ 1) & slotMask
+            position = (position &+ 1) & mask
         }
     }
 }

@@ -8,8 +8,7 @@ import Pipeline
 ///
 /// Threading: control side only. Ownership: each snapshot and the routing state keep it alive; workers have ended before.
 public final class RouteStore {
-    private static let chunkSize = 4096
-    private var chunks: [UnsafeMutablePointer<RouteEntry>] = []
+    let entries = EntryTable()
     private var used: UInt32 = 0
     private let texts = FrozenTexts()
     private var free = RouteEntry.none
@@ -17,8 +16,9 @@ public final class RouteStore {
     private var routeCells: [RouteCellKey: UnsafeMutablePointer<RouteCellBox>] = [:]
     private var groupCells: [TurnKey: UnsafeMutablePointer<GroupCellBox>] = [:]
     private(set) var policies = RoutePolicies()
-    /// The group of numbers that are not in use: it has no backend.
+    /// The group of numbers that are not in use, which has no backend, and its owner.
     let nobody: UnsafeMutablePointer<BackendBox>
+    let nobodysOwner: UnsafeMutablePointer<OwnerBox>
     private let nobodysTurns: UnsafeMutablePointer<GroupCell>
     /// The box that was shared last: a map's million entries have one.
     private var lastShared: UnsafeMutablePointer<RouteCellBox>?
@@ -51,16 +51,19 @@ public final class RouteStore {
         nobody = .allocate(capacity: 1)
         let group = BackendGroup(backends: FrozenArray([]), cell: nobodysTurns)
         nobody.initialize(to: BackendBox(group: group, references: 1))
+        nobodysOwner = .allocate(capacity: 1)
+        nobodysOwner.initialize(to: OwnerBox(org: "", app: "", env: "", .unknown))
     }
 
     deinit {
         nobody.pointee.group.deallocate()
         nobody.deinitialize(count: 1).deallocate()
         nobodysTurns.deinitialize(count: 1).deallocate()
+        nobodysOwner.deinitialize(count: 1).deallocate()
         for item in pinned where !isNamedAgain(item) { free(item) }
-        for index in 0..<used { entry(index).deinitialize(count: 1) }
+        for index in 0..<used where entry(index).pointee.ownsID { entry(index).pointee.id.deallocate() }
         for box in routeCells.values { box.deinitialize(count: 1).deallocate() }
-        for chunk in chunks { chunk.deallocate() }
+        entries.deallocate(used)
         policies.deallocate()
     }
 
@@ -69,16 +72,17 @@ public final class RouteStore {
 
     // MARK: Entries
 
-    @inline(__always) func entry(_ index: UInt32) -> UnsafeMutablePointer<RouteEntry> {
-        chunks[Int(index) / RouteStore.chunkSize] + Int(index) % RouteStore.chunkSize
+    @inline(__always) func entry(_ index: UInt32) -> UnsafeMutablePointer<RouteEntry> { entries.entry(index) }
+
+    func cell(_ index: UInt32) -> UnsafePointer<RouteCell> { sharedCell(index) ?? UnsafePointer(entries.cell(index)) }
+
+    /// Nil: it counts in a cell of its own.
+    func sharedCell(_ index: UInt32) -> UnsafePointer<RouteCell>? {
+        entry(index).pointee.shared.map { UnsafeRawPointer($0).assumingMemoryBound(to: RouteCell.self) }
     }
 
-    func cell(_ index: UInt32) -> UnsafePointer<RouteCell> {
-        if let shared = entry(index).pointee.shared {
-            return UnsafeRawPointer(shared).assumingMemoryBound(to: RouteCell.self)
-        }
-        return UnsafeRawPointer(entry(index)).assumingMemoryBound(to: RouteCell.self)
-    }
+    /// The id by which an entry is known.
+    @inline(__always) func id(_ index: UInt32) -> Bytes { entry(index).pointee.id.bytes }
 
     /// Has the entry count with all others of this key.
     func share(_ key: RouteCellKey, by index: UInt32) {
@@ -90,29 +94,26 @@ public final class RouteStore {
         entry(index).pointee.shared = box
     }
 
-    func makeEntry(id: Bytes) -> UInt32 { makeEntry { RouteEntry(id: id) } }
+    func makeEntry(id: Bytes) -> UInt32 { makeEntry(RouteEntry(id: CountedText(copying: id), ownsID: true)) }
 
     /// The same for one of very many: its text goes only with the store.
-    func makeEntry(ofMany id: Bytes) -> UInt32 {
-        let id = texts.append(id)
-        return makeEntry { RouteEntry(viewing: id) }
-    }
+    func makeEntry(ofMany id: Bytes) -> UInt32 { makeEntry(RouteEntry(id: texts.append(id), ownsID: false)) }
 
-    private func makeEntry(_ make: () -> RouteEntry) -> UInt32 {
+    private func makeEntry(_ new: RouteEntry) -> UInt32 {
         allocated()
         let index: UInt32
         if free != RouteEntry.none {
             index = free
-            free = entry(index).pointee.candidate
-            entry(index).deinitialize(count: 1)
+            let old = entry(index).pointee
+            free = old.candidate
+            if old.ownsID { old.id.deallocate() }
+            entries.cell(index).initialize(to: RouteCell())
         } else {
             index = used
             used += 1
-            if Int(index) / RouteStore.chunkSize == chunks.count {
-                chunks.append(.allocate(capacity: RouteStore.chunkSize))
-            }
+            entries.grow(to: index)
         }
-        entry(index).initialize(to: make())
+        entry(index).initialize(to: new)
         return index
     }
 
@@ -179,7 +180,7 @@ public final class RouteStore {
 
     private func isPinned(_ item: Pinned) -> Bool {
         switch item {
-        case .entry(let index): entry(index).pointee.cell.users.current > 0
+        case .entry(let index): entries.cell(index).pointee.users.current > 0
         case .route(let box): box.pointee.cell.users.current > 0
         case .backend(let box): box.pointee.cell.active.current > 0
         case .group(let box): box.pointee.cell.active.current > 0
@@ -233,33 +234,22 @@ public final class RouteStore {
     func release(_ shard: RouteShard.Pointer) {
         shard.pointee.references -= 1
         guard shard.pointee.references == 0 else { return }
-        for route in shard.pointee.all {
-            release(owner: route.route.owner)
-            entry(route.entry).pointee.references -= 1
-            freeIfUnused(route.entry)
+        shard.visit { route in
+            entry(route.pointee.entry).pointee.references -= 1
+            freeIfUnused(route.pointee.entry)
         }
         UnsafeMutableRawPointer(shard).deallocate()
         freed()
     }
 
-    /// Builds a shard; every route in it holds its entry and owner. Its backends are the ``GroupSlots``' matter.
-    func makeShard(
-        _ items: [ShardItem], owner: (ShardItem) -> UnsafeMutablePointer<OwnerBox>
-    ) -> RouteShard.Pointer {
+    /// Builds a shard; every route in it holds its entry. Its owner and its backends are the ``GroupSlots``' matter.
+    func makeShard(_ items: [ShardItem]) -> RouteShard.Pointer {
         allocated()
-        return RouteShard.make(
-            items,
-            owner: { item in
-                let box = owner(item)
-                box.pointee.references += 1
-                return UnsafeRawPointer(box).assumingMemoryBound(to: RouteOwner.self)
-            },
-            cell: { cell($0.entry) },
-            placed: { item, route in
-                let entry = entry(item.entry)
-                entry.pointee.references += 1
-                entry.pointee.current = route
-            })
+        return RouteShard.make(items) { item, route in
+            let entry = entry(item.entry)
+            entry.pointee.references += 1
+            entry.pointee.current = route
+        }
     }
 
     // MARK: Boxes
@@ -272,11 +262,7 @@ public final class RouteStore {
     ) -> UnsafeMutablePointer<BackendBox> {
         allocated()
         let box = UnsafeMutablePointer<BackendBox>.allocate(capacity: 1)
-        // A stable order, so that turns stay deterministic (R11).
-        let sorted = list.enumerated()
-            .sorted { ($0.element.backend.priority, $0.offset) < ($1.element.backend.priority, $1.offset) }
-            .map(\.element)
-        let backends = sorted.map { item in
+        let backends = RouteStore.byPriority(list).map { item in
             Backend(
                 address: BackendAddress(item.backend.endpoint), instance: FrozenText(item.instance),
                 cell: retainCell(item.backend.endpoint), weight: item.backend.weight,
@@ -294,6 +280,19 @@ public final class RouteStore {
         box.initialize(to: BackendBox(group: group, references: 1))
         return box
     }
+
+    /// In a stable order, so that turns stay deterministic (R11).
+    private static func byPriority(
+        _ list: [(backend: BackendSpec, instance: String)]
+    ) -> [(backend: BackendSpec, instance: String)] {
+        guard list.contains(where: { $0.backend.priority != list[0].backend.priority }) else { return list }
+        return list.enumerated()
+            .sorted { ($0.element.backend.priority, $0.offset) < ($1.element.backend.priority, $1.offset) }
+            .map(\.element)
+    }
+
+    /// So many are to come.
+    func reserveBackends(_ count: Int) { backendCells.reserveCapacity(count) }
 
     /// One cell per address across groups and snapshots: knowledge of a backend outlives an apply.
     func retainCell(_ endpoint: Endpoint) -> UnsafePointer<BackendCell> {
@@ -350,10 +349,6 @@ public final class RouteStore {
     func release(_ box: UnsafeMutablePointer<OwnerBox>) {
         box.pointee.references -= 1
         if box.pointee.references == 0 { freeWhenUnpinned(.owner(box)) }
-    }
-
-    private func release(owner: UnsafePointer<RouteOwner>) {
-        release(UnsafeMutableRawPointer(mutating: owner).assumingMemoryBound(to: OwnerBox.self))
     }
 
     // MARK: Identities

@@ -17,6 +17,7 @@ struct RouteTable: RouteLookup {
     let shards: UnsafeMutableBufferPointer<RouteShard.Pointer>
     let ports: UnsafeMutableBufferPointer<PortSlot>
     let groups: SlotLookup
+    let entries: EntryTable
     let patterns: NamePatterns
     /// Some route asks for more than a name.
     let hasConditions: Bool
@@ -40,12 +41,18 @@ struct RouteTable: RouteLookup {
 
     /// A route of this table, with its backends in it.
     @inline(__always) func found(_ route: UnsafePointer<TableRoute>) -> FoundRoute {
-        FoundRoute(route.asRoute, groups[route.pointee.route.slot])
+        let (record, slot) = (route.pointee, groups[route.pointee.group])
+        return FoundRoute(
+            Route(
+                owner: slot.owner, slot: record.group, cell: entries.cell(of: record),
+                name: record.isShared ? nil : entries.name(record.entry), port: record.port, flags: record.flags,
+                balance: record.options.balance, maxConnections: record.maxConnections),
+            slot.group)
     }
 
     @inline(__always) private func find(_ name: Bytes, _ kind: KeyKind, _ port: UInt16) -> UnsafePointer<TableRoute>? {
         let hash = SipHash.hash(name, domain: kind.rawValue, seed: seed)
-        return shards[RouteTable.shard(of: hash, bits: shardBits)].pointee.find(
+        return shards[RouteTable.shard(of: hash, bits: shardBits)].find(
             name, hash: hash, kind: kind, port: port)
     }
 
@@ -53,14 +60,18 @@ struct RouteTable: RouteLookup {
         _ name: UnsafeBufferPointer<UInt8>, at destination: DestinationAddress, in table: UnsafeRawPointer
     ) -> FoundRoute? {
         let table = table.assumingMemoryBound(to: RouteTable.self)
-        if !table.pointee.dedicated.isEmpty, let place = table.pointee.dedicated.find(destination.endpoint) {
-            return table.pointee.named(name, dedicated: place)
+        return table.pointee.route(name, at: destination).map { table.pointee.found($0) }
+    }
+
+    /// The route as the table has it.
+    @inline(__always) func route(_ name: Bytes, at destination: DestinationAddress) -> UnsafePointer<TableRoute>? {
+        if !dedicated.isEmpty, let place = dedicated.find(destination.endpoint) {
+            return route(name, dedicated: place)
         }
         let port = destination.endpoint.port
-        if let found = table.pointee.find(name, .exact, port) { return table.pointee.found(found) }
-        guard !table.pointee.patterns.isEmpty else { return nil }
-        let found = table.pointee.patterns.first(over: name) { table.pointee.find($0, KeyKind($1), port) }
-        return found.map { table.pointee.found($0) }
+        if let found = find(name, .exact, port) { return found }
+        guard !patterns.isEmpty else { return nil }
+        return patterns.first(over: name) { find($0, KeyKind($1), port) }
     }
 
     public static func named(
@@ -86,17 +97,17 @@ struct RouteTable: RouteLookup {
         let hash = SipHash.hash(name, domain: kind.rawValue, seed: seed)
         let shard = shards[RouteTable.shard(of: hash, bits: shardBits)]
         let chosen = protocols.first { alpn in
-            RouteTable.served(shard.pointee.find(name, alpn: alpn, hash: hash, kind: kind, port: port), place)
+            served(shard.find(name, alpn: alpn, hash: hash, kind: kind, port: port), place)
         }
-        return chosen ?? RouteTable.served(shard.pointee.find(name, hash: hash, kind: kind, port: port), place)
+        return chosen ?? served(shard.find(name, hash: hash, kind: kind, port: port), place)
     }
 
     /// R9: nil also for a route that a dedicated address does not serve.
-    @inline(__always) private static func served(
+    @inline(__always) private func served(
         _ route: UnsafePointer<TableRoute>?, _ place: DedicatedTable.Place?
     ) -> UnsafePointer<TableRoute>? {
         guard let route, let place else { return route }
-        return place.serves(route) ? route : nil
+        return place.serves(route, groups) ? route : nil
     }
 
     public static func speaking(
@@ -106,17 +117,15 @@ struct RouteTable: RouteLookup {
         guard table.pointee.hasConditions else { return nil }
         let port = destination.endpoint.port
         let found = ClientKey(client, at: port).withBytes { table.pointee.find($0, .client, port) }
-        return served(found, table.pointee.dedicated.find(destination.endpoint)).map { table.pointee.found($0) }
+        let route = table.pointee.served(found, table.pointee.dedicated.find(destination.endpoint))
+        return route.map { table.pointee.found($0) }
     }
 
     /// R9: lookup among the routes of this dedicated address alone.
-    private func named(_ name: Bytes, dedicated place: DedicatedTable.Place) -> FoundRoute? {
-        if let exact = find(name, .exact, place.port), place.serves(exact) { return found(exact) }
+    private func route(_ name: Bytes, dedicated place: DedicatedTable.Place) -> UnsafePointer<TableRoute>? {
+        if let exact = served(find(name, .exact, place.port), place) { return exact }
         guard !patterns.isEmpty else { return nil }
-        let wild = patterns.first(over: name) { suffix, kind in
-            find(suffix, KeyKind(kind), place.port).flatMap { place.serves($0) ? $0 : nil }
-        }
-        return wild.map { found($0) }
+        return patterns.first(over: name) { suffix, kind in served(find(suffix, KeyKind(kind), place.port), place) }
     }
 
     public static func sole(
@@ -170,13 +179,6 @@ struct RouteTable: RouteLookup {
     }
 }
 
-extension UnsafePointer<TableRoute> {
-    /// Its first field.
-    @inline(__always) var asRoute: UnsafePointer<Route> {
-        UnsafeRawPointer(self).assumingMemoryBound(to: Route.self)
-    }
-}
-
 /// One consistent version of the route table: every lookup in it sees the same routes (R22).
 ///
 /// Threading: made and released on the control side, which keeps it until no worker and no connection uses its
@@ -206,7 +208,8 @@ public final class RouteTableSnapshot {
         table.initialize(
             to: RouteTable(
                 seed: seed, shardBits: UInt64(shards.count.trailingZeroBitCount), shards: shards, ports: routes.ports,
-                groups: groups.lookup, patterns: patterns, hasConditions: hasConditions, dedicated: routes.dedicated,
+                groups: groups.lookup, entries: store.entries, patterns: patterns, hasConditions: hasConditions,
+                dedicated: routes.dedicated,
                 suspended: suspended?.numbers ?? RouteTable.noneSuspended))
         store.allocated()
     }
@@ -228,6 +231,6 @@ public final class RouteTableSnapshot {
         let table = table.pointee
         let directory = table.shards.count * MemoryLayout<RouteShard.Pointer>.stride
         let ports = table.ports.count * MemoryLayout<RouteTable.PortSlot>.stride
-        return table.shards.reduce(directory + ports + groups.byteCount) { $0 + $1.pointee.byteCount }
+        return table.shards.reduce(directory + ports + groups.byteCount) { $0 + $1.byteCount }
     }
 }

@@ -8,11 +8,7 @@ extension RouteTableSnapshot {
     /// Each route of one part, and what it is found by. Both are valid as long as this snapshot.
     public func visit(part: Int, _ body: (FoundRoute, RouteLabel) -> Void) {
         guard table.pointee.shards.indices.contains(part) else { return }
-        let shard = table.pointee.shards[part]
-        guard let first = shard.pointee.all.baseAddress else { return }
-        for index in 0..<shard.pointee.count {
-            body(table.pointee.found(first + index), RouteLabel(route: first + index))
-        }
+        table.pointee.shards[part].visit { body(table.pointee.found($0), RouteLabel(route: $0)) }
     }
 }
 
@@ -21,20 +17,20 @@ public struct RouteLabel {
     let route: UnsafePointer<TableRoute>
 
     /// `*.` or `.` in front of a wildcard; nil: it has none.
-    public var hostname: String? { route.pointee.hostname }
+    public var hostname: String? { route.hostname }
     /// Nil: it asks for nothing more.
-    public var condition: RouteCondition? { route.pointee.condition }
+    public var condition: RouteCondition? { route.condition }
 }
 
-extension TableRoute {
+extension UnsafePointer<TableRoute> {
     var condition: RouteCondition? {
-        if alpnLength > 0 { return .alpn(String(decoding: alpn, as: UTF8.self)) }
-        return options.contains(.byClient) ? ClientKey(name).map { .client($0.client) } : nil
+        if pointee.alpnLength > 0 { return .alpn(String(decoding: alpn, as: UTF8.self)) }
+        return pointee.options.contains(.byClient) ? ClientKey(name).map { .client($0.client) } : nil
     }
 
     /// Its name as people write it, that of a raw route too; nil: it has none.
     var hostname: String? {
-        guard nameLength > 0, !options.contains(.byClient) else { return nil }
-        return options.nameKind.mark + String(decoding: name, as: UTF8.self)
+        guard pointee.nameLength > 0, !pointee.options.contains(.byClient) else { return nil }
+        return pointee.options.nameKind.mark + String(decoding: name, as: UTF8.self)
     }
 }

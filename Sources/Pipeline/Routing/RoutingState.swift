@@ -131,7 +131,7 @@ public final class RoutingState {
         rules = RouteRules(listeners: listeners, policy: policy)
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: 1)
         shards.initialize(repeating: RouteShard.empty(store))
-        let routes = RouteDirectory(ShardList(shards, store), RouteTable.makePorts([]), DedicatedTable([]))
+        let routes = RouteDirectory(ShardList(shards, store), RouteTable.makePorts([]), DedicatedTable([]), store)
         snapshot = RouteTableSnapshot(
             store: store, seed: seed, routes: routes, groups: GroupSlots(store), routeCount: 0)
     }
@@ -141,9 +141,7 @@ public final class RoutingState {
         for env in envs.values { store.release(env.box) }
         groups.visit { _, group in if let box = group.box { store.release(box) } }
         // What only this side knows of routes; entries go when the last snapshot does.
-        for shard in snapshot.table.pointee.shards {
-            for route in shard.pointee.all { store.entry(route.entry).pointee.isLive = false }
-        }
+        snapshot.forEachTableRoute { store.entry($0.pointee.entry).pointee.isLive = false }
     }
 
     /// What the program listens on, after a reload. Takes effect with the next ``apply(_:at:)``.
@@ -201,7 +199,7 @@ public final class RoutingState {
         let env = groups[current.pointee.group].key.env
         guard let record = envs[env], let address = record.ipv4 else { return nil }
         return DedicatedListener(
-            address: address, port: current.pointee.route.port,
+            address: address, port: current.pointee.port,
             hint: current.pointee.options.contains(.raw) ? .tcpRaw : .tlsPassthrough, env: record.identity)
     }
 
@@ -230,14 +228,18 @@ public final class RoutingState {
     /// Blocks of memory that this state and its snapshots hold: for tests that look for leaks.
     public var memory: RouteStore { store }
 
+    /// The route's id, whichever of its claims this is.
+    func routeID(_ route: UnsafePointer<TableRoute>) -> String {
+        snapshot.table.pointee.found(route).pointee.id.string
+    }
+
     func owner(_ env: UInt32) -> String { envs[env]?.path ?? symbols.string(env) }
 }
 
 extension RouteShard {
     /// A shard without routes.
     static func empty(_ store: RouteStore) -> Pointer {
-        // With no item, it is not asked for.
-        store.makeShard([], owner: { _ in preconditionFailure() })
+        store.makeShard([])
     }
 }
 
@@ -263,16 +265,17 @@ public struct RouteListing: Sendable, Equatable {
         public let instance: String
     }
 
-    init(_ found: FoundRoute, _ route: TableRoute) {
-        id = route.route.id.string
-        owner = route.route.owner.pointee.name.path
+    init(_ found: FoundRoute, _ route: UnsafePointer<TableRoute>) {
+        let options = route.pointee.options
+        id = found.pointee.id.string
+        owner = found.pointee.owner.pointee.name.path
         hostname = route.hostname
         condition = route.condition
-        port = route.route.port
-        hint = route.options.contains(.raw) ? .tcpRaw : .tlsPassthrough
-        proxyHeader = route.options.sentHeader
-        isMismatched = route.options.contains(.proxyMismatch)
-        allowNonTLS = route.options.contains(.allowNonTLS)
+        port = route.pointee.port
+        hint = options.contains(.raw) ? .tcpRaw : .tlsPassthrough
+        proxyHeader = options.sentHeader
+        isMismatched = options.contains(.proxyMismatch)
+        allowNonTLS = options.contains(.allowNonTLS)
         backends = found.backends.buffer.map {
             Listed(address: $0.address.endpoint, instance: $0.instance.string)
         }
@@ -282,7 +285,7 @@ public struct RouteListing: Sendable, Equatable {
 extension RouteTableSnapshot {
     /// Each route, in no particular order.
     public func forEachRoute(_ body: (RouteListing) -> Void) {
-        forEachTableRoute { body(RouteListing(table.pointee.found($0), $0.pointee)) }
+        forEachTableRoute { body(RouteListing(table.pointee.found($0), $0)) }
     }
 
     /// All routes by hostname, raw ones first by port.

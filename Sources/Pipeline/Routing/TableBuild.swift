@@ -31,13 +31,12 @@ struct TableBuild {
         relink(accepted)
         run.forgetGroups()
         let isOfRoutes =
-            bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || !run.refreshed.isEmpty
-            || state.addressesChanged
+            bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || state.addressesChanged
         guard isOfRoutes || state.groups.hasStale || state.directoryChanged || state.suspension.hasChanged else {
             return
         }
         let last = state.snapshot
-        let groups = state.groups.hasStale ? last.groups.with(state.groups.takeStale(), of: state.groups) : last.groups
+        let groups = state.groups.hasStale ? last.groups.with(state) : last.groups
         let routes = isOfRoutes ? makeRoutes(bits, accepted) : last.routes
         state.addressesChanged = false
         state.directoryChanged = false
@@ -57,7 +56,9 @@ struct TableBuild {
             let route = sole.flatMap { store.entry($0).pointee.current }
             ports.append((port, route.flatMap { $0.pointee.isConditional ? nil : $0 }))
         }
-        return RouteDirectory(shards, RouteTable.makePorts(ports), makeDedicated())
+        return RouteDirectory(
+            shards, RouteTable.makePorts(ports), makeDedicated(),
+            owners: state.envs.values.filter { $0.ipv4 != nil }.map(\.box), store)
     }
 
     /// R9. The cost depends only on routes with a dedicated address.
@@ -76,7 +77,7 @@ struct TableBuild {
             guard let route = store.entry(entry).pointee.current,
                 let record = state.envs[state.groups[route.pointee.group].key.env], let address = record.ipv4
             else { continue }
-            let endpoint = Endpoint(address, route.pointee.route.port)
+            let endpoint = Endpoint(address, route.pointee.port)
             if let known = index[endpoint] {
                 slots[known] = DedicatedTable.Slot(endpoint, owner: record.owner, sole: nil)
             } else {
@@ -120,11 +121,11 @@ struct TableBuild {
         for candidate in accepted {
             if let current = store.entry(candidate.entry).pointee.current {
                 state.portUses.remove(
-                    candidate.entry, port: current.pointee.route.port, current.pointee.options, current.pointee.name,
+                    candidate.entry, port: current.pointee.port, current.pointee.options, current.name,
                     isConditional: current.pointee.isConditional)
                 state.groups.unlink(current, store)
                 run.touchedGroups.insert(current.pointee.group)
-                noteRaw(candidate.entry, current.pointee.options, current.pointee.name, isServed: false)
+                noteRaw(candidate.entry, current.pointee.options, current.name, isServed: false)
             }
             noteRaw(candidate.entry, candidate.options, name(candidate), isServed: true)
             let use = RouteUse(port: port(candidate), candidate.options)
@@ -141,21 +142,18 @@ struct TableBuild {
         for number in run.removed {
             guard let current = store.entry(number).pointee.current else { continue }
             state.ipv4Routes.remove(number)
-            noteRaw(number, current.pointee.options, current.pointee.name, isServed: false)
+            noteRaw(number, current.pointee.options, current.name, isServed: false)
             state.portUses.remove(
-                number, port: current.pointee.route.port, current.pointee.options, current.pointee.name,
+                number, port: current.pointee.port, current.pointee.options, current.name,
                 isConditional: current.pointee.isConditional)
             state.drains.add(
-                removed: number, id: current.pointee.route.id.string, current.pointee.options.onDelete,
-                apply: state.applies, store)
+                removed: number, id: state.routeID(current), current.pointee.options.onDelete, apply: state.applies,
+                store)
             state.groups.unlink(current, store)
             run.touchedGroups.insert(current.pointee.group)
             let hash = SipHash.hash(run.id(of: number), domain: 3, seed: state.seed)
             state.ids.remove(hash, number)
             store.entry(number).pointee.isLive = false
-        }
-        for number in run.refreshed {
-            if let current = store.entry(number).pointee.current { state.groups.note(current.pointee.group) }
         }
     }
 
@@ -171,49 +169,50 @@ struct TableBuild {
     }
 
     /// True if the record is still what its entry is served by.
-    private func survives(_ route: TableRoute) -> Bool {
-        let entry = store.entry(route.entry)
+    private func survives(_ route: UnsafePointer<TableRoute>) -> Bool {
+        let entry = store.entry(route.pointee.entry)
         return entry.pointee.isLive && entry.pointee.candidate == 0
     }
 
-    private func hash(_ route: TableRoute) -> UInt64 {
-        RouteTable.hash(route.name, KeyKind(route.options), port: route.route.port, seed: state.seed)
+    private func hash(_ route: UnsafePointer<TableRoute>) -> UInt64 {
+        RouteTable.hash(route.name, KeyKind(route.pointee.options), port: route.pointee.port, seed: state.seed)
     }
 
-    private func item(_ route: TableRoute) -> ShardItem {
-        ShardItem(
-            name: route.name, alpn: route.alpn, options: route.options, port: route.route.port,
-            entry: route.entry, group: route.group, maxConnections: route.route.maxConnections, hash: hash(route))
+    private func item(_ route: UnsafePointer<TableRoute>) -> ShardItem {
+        let record = route.pointee
+        return ShardItem(
+            name: route.name, alpn: route.alpn, options: record.options, port: record.port, entry: record.entry,
+            group: record.group, maxConnections: record.maxConnections, isShared: record.isShared, hash: hash(route))
     }
 
     private func item(_ change: ApplyRun.Change) -> ShardItem {
         guard let index = change.version else {
-            guard let current = store.entry(change.entry).pointee.current?.pointee else {
+            guard let current = store.entry(change.entry).pointee.current else {
                 preconditionFailure("what stays is there")
             }
             return ShardItem(
-                name: current.name, alpn: current.alpn, options: change.options, port: current.route.port,
-                entry: change.entry, group: change.group, maxConnections: current.route.maxConnections,
-                hash: change.hash)
+                name: current.name, alpn: current.alpn, options: change.options, port: current.pointee.port,
+                entry: change.entry, group: change.group, maxConnections: current.pointee.maxConnections,
+                isShared: current.pointee.isShared, hash: change.hash)
         }
         let object = run.object(run.versions[index])
         let document = run.document(run.versions[index])
         return ShardItem(
             name: document.text.bytes(object.name), alpn: document.alpn(object), options: change.options,
-            port: object.port,
-            entry: change.entry, group: change.group, maxConnections: object.maxConnections, hash: change.hash)
+            port: object.port, entry: change.entry, group: change.group, maxConnections: object.maxConnections,
+            isShared: store.sharedCell(change.entry) != nil, hash: change.hash)
     }
 
     private func port(_ change: ApplyRun.Change) -> UInt16 {
         guard let index = change.version else {
-            return store.entry(change.entry).pointee.current?.pointee.route.port ?? 0
+            return store.entry(change.entry).pointee.current?.pointee.port ?? 0
         }
         return run.parts[Int(run.versions[index].part)].document.routes[Int(run.versions[index].object)].port
     }
 
     private func name(_ change: ApplyRun.Change) -> Bytes {
         guard let index = change.version else {
-            return store.entry(change.entry).pointee.current?.pointee.name ?? Bytes(start: nil, count: 0)
+            return store.entry(change.entry).pointee.current?.name ?? Bytes(start: nil, count: 0)
         }
         let (part, object) = (Int(run.versions[index].part), Int(run.versions[index].object))
         return run.parts[part].document.text.bytes(run.parts[part].document.routes[object].name)
@@ -221,7 +220,7 @@ struct TableBuild {
 
     private func alpn(_ change: ApplyRun.Change) -> Bytes {
         guard let index = change.version else {
-            return store.entry(change.entry).pointee.current?.pointee.alpn ?? Bytes(start: nil, count: 0)
+            return store.entry(change.entry).pointee.current?.alpn ?? Bytes(start: nil, count: 0)
         }
         return run.document(run.versions[index]).alpn(run.object(run.versions[index]))
     }
@@ -234,9 +233,9 @@ struct TableBuild {
     private func makeSomeShards(_ accepted: [ApplyRun.Change]) -> ShardList {
         let place = { RouteTable.shard(of: $0, bits: old.shardBits) }
         var places = Set(accepted.map { place($0.hash) })
-        for list in [run.removed, run.refreshed, accepted.map(\.entry)] {
+        for list in [run.removed, accepted.map(\.entry)] {
             for number in list {
-                if let current = store.entry(number).pointee.current { places.insert(place(hash(current.pointee))) }
+                if let current = store.entry(number).pointee.current { places.insert(place(hash(current))) }
             }
         }
         let dirty = places.sorted()
@@ -250,7 +249,7 @@ struct TableBuild {
         var items: [ShardItem] = []
         let made = dirty.enumerated().map { number, place in
             items.removeAll(keepingCapacity: true)
-            for route in old.shards[place].pointee.all where survives(route) { items.append(item(route)) }
+            old.shards[place].visit { if survives($0) { items.append(item($0)) } }
             add(moved, number, accepted, to: &items)
             return (place, makeShard(items))
         }
@@ -271,10 +270,7 @@ struct TableBuild {
                 put(RouteTable.shard(of: candidate.hash, bits: bits), .candidate(index))
             }
             for shard in old.shards {
-                for index in 0..<shard.pointee.count where survives(shard.pointee.all[index]) {
-                    let route = shard.pointee.all.baseAddress.unsafelyUnwrapped + index
-                    put(RouteTable.shard(of: hash(route.pointee), bits: bits), .route(route))
-                }
+                shard.visit { if survives($0) { put(RouteTable.shard(of: hash($0), bits: bits), .route($0)) } }
             }
         }
         let shards = UnsafeMutableBufferPointer<RouteShard.Pointer>.allocate(capacity: count)
@@ -291,20 +287,14 @@ struct TableBuild {
         moved.forEach(number) {
             switch $0 {
             case .candidate(let index): items.append(item(accepted[index]))
-            case .route(let route): items.append(item(route.pointee))
+            case .route(let route): items.append(item(route))
             }
         }
     }
 
     private func makeShard(_ items: [ShardItem]) -> RouteShard.Pointer {
         run.report.shardsBuilt += 1
-        return store.makeShard(items) { item in
-            let env = state.groups[item.group].key.env
-            guard let record = state.envs[env] else {
-                preconditionFailure("an env is kept for as long as a group names it")
-            }
-            return record.box
-        }
+        return store.makeShard(items)
     }
 
     private func settle(_ accepted: [ApplyRun.Change]) {

@@ -35,10 +35,9 @@ public struct ServedGroup {
         }
         var (entry, looks) = (head, 0)
         while entry != RouteEntry.none, found.count < limit, looks < ServedGroup.looksLimit {
-            if let current = store.entry(entry).pointee.current, !current.pointee.route.cell.pointee.isShared,
-                isMeant(RouteUse(port: current.pointee.route.port, current.pointee.options))
+            if let current = store.entry(entry).pointee.current, !current.pointee.isShared, isMeant(current.pointee.use)
             {
-                found.append(current.pointee.route.id)
+                found.append(store.entry(entry).pointee.id.text)
             }
             entry = store.entry(entry).pointee.nextInGroup
             looks += 1
@@ -78,10 +77,11 @@ extension RoutingState {
 
     /// Each name and port of a group's routes. Valid until the next change.
     public func visitRoutes(of number: UInt32, _ body: (FoundRoute) -> Void) {
-        guard let box = groups.box(number) else { return }
+        guard groups.box(number) != nil else { return }
+        let table = snapshot.table.pointee
         var entry = groups[number].head
         while entry != RouteEntry.none {
-            if let current = store.entry(entry).pointee.current { body(FoundRoute(current.asRoute, box.asGroup)) }
+            if let current = store.entry(entry).pointee.current { body(table.found(current)) }
             entry = store.entry(entry).pointee.nextInGroup
         }
     }

@@ -55,17 +55,15 @@ final class FrozenTexts {
 
     deinit { for chunk in chunks { chunk.deallocate() } }
 
-    func append(_ text: Bytes) -> FrozenText {
-        guard let source = text.baseAddress, !text.isEmpty else { return .empty }
-        if chunks.isEmpty || chunks[chunks.count - 1].count - used < text.count {
-            chunks.append(.allocate(capacity: max(text.count, FrozenTexts.chunkSize)))
+    func append(_ text: Bytes) -> CountedText {
+        let count = CountedText.byteCount(of: text.count)
+        if chunks.isEmpty || chunks[chunks.count - 1].count - used < count {
+            chunks.append(.allocate(capacity: max(count, FrozenTexts.chunkSize)))
             used = 0
         }
-        let chunk = chunks[chunks.count - 1]
-        let place = UnsafeMutableBufferPointer(rebasing: chunk[used..<used + text.count])
-        place.baseAddress?.update(from: source, count: text.count)
-        used += text.count
-        return FrozenText(viewing: place)
+        let start = chunks[chunks.count - 1].baseAddress.unsafelyUnwrapped + used
+        used += count
+        return CountedText(at: CountedText.write(text, to: start))
     }
 }
 

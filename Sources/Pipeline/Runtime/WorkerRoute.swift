@@ -16,6 +16,7 @@ extension Worker {
     private func pin(_ route: FoundRoute, _ index: Int) {
         let slot = slab.slots + index
         guard slot.pointee.route == nil else { return }
+        route.pointee.nameCell()
         route.pointee.cell.pointee.users.add()
         route.pointee.owner.pointee.users.add()
         slot.pointee.route = route.pointee.cell

@@ -1,0 +1,73 @@
+import CLinux
+import Pipeline
+
+/// Entries and their cells by number, where lookups find them: chunks that never move, of memory that costs nothing until it
+/// is touched. A cell that no connection has pinned is zeros.
+///
+/// Threading: filled on the control side, before a table has the number; read from any thread. Trivially copyable; valid as
+/// long as its ``RouteStore``.
+struct EntryTable {
+    private struct Chunk {
+        let entries: UnsafeMutablePointer<RouteEntry>
+        let cells: UnsafeMutablePointer<RouteCell>
+    }
+    private static let bits: UInt32 = 12
+    private static let mask: UInt32 = 4095
+    private static let chunkSize = 4096
+    /// As many as numbers can name.
+    private static let mostChunks = 1 << 20
+    private static let chunkBytes =
+        chunkSize * (MemoryLayout<RouteEntry>.stride + MemoryLayout<RouteCell>.stride)
+
+    private let chunks: UnsafeMutablePointer<Chunk>
+
+    init() {
+        let memory = EntryTable.map(EntryTable.mostChunks * MemoryLayout<Chunk>.stride)
+        chunks = memory.bindMemory(to: Chunk.self, capacity: EntryTable.mostChunks)
+    }
+
+    @inline(__always) func entry(_ number: UInt32) -> UnsafeMutablePointer<RouteEntry> {
+        chunks[Int(number &>> EntryTable.bits)].entries + Int(number & EntryTable.mask)
+    }
+
+    @inline(__always) func cell(_ number: UInt32) -> UnsafeMutablePointer<RouteCell> {
+        chunks[Int(number &>> EntryTable.bits)].cells + Int(number & EntryTable.mask)
+    }
+
+    /// Where the id of an entry is.
+    @inline(__always) func name(_ number: UInt32) -> UnsafePointer<CountedText> {
+        UnsafeRawPointer(entry(number)).assumingMemoryBound(to: CountedText.self)
+    }
+
+    /// The counters of a route of a table.
+    @inline(__always) func cell(of route: TableRoute) -> UnsafePointer<RouteCell> {
+        guard route.isShared, let box = entry(route.entry).pointee.shared else {
+            return UnsafePointer(cell(route.entry))
+        }
+        return UnsafeRawPointer(box).assumingMemoryBound(to: RouteCell.self)
+    }
+
+    /// Makes room for `number`, which is the one after the last.
+    func grow(to number: UInt32) {
+        guard number & EntryTable.mask == 0 else { return }
+        let memory = EntryTable.map(EntryTable.chunkBytes)
+        let cells = memory + EntryTable.chunkSize * MemoryLayout<RouteEntry>.stride
+        (chunks + Int(number &>> EntryTable.bits)).initialize(
+            to: Chunk(
+                entries: memory.bindMemory(to: RouteEntry.self, capacity: EntryTable.chunkSize),
+                cells: cells.bindMemory(to: RouteCell.self, capacity: EntryTable.chunkSize)))
+    }
+
+    /// - Parameter count: of the numbers in use.
+    func deallocate(_ count: UInt32) {
+        for number in stride(from: 0, to: count, by: EntryTable.chunkSize) {
+            cl_unmap(entry(number), EntryTable.chunkBytes)
+        }
+        cl_unmap(chunks, EntryTable.mostChunks * MemoryLayout<Chunk>.stride)
+    }
+
+    private static func map(_ bytes: Int) -> UnsafeMutableRawPointer {
+        guard let memory = cl_map(bytes) else { preconditionFailure("no memory for routes") }
+        return memory
+    }
+}
