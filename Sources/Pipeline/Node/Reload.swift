@@ -223,7 +223,12 @@ extension RunningNode {
 
     /// What the source says now, compared with what is kept; nil: it tells by itself, or nothing is kept.
     private func prepare(_ read: ReadConfig, isConfirmed: Bool) throws(ReloadRefusal) -> LastGood.Prepared? {
-        guard let desired, let said = read.update else { return nil }
+        guard let desired else { return nil }
+        guard let said = read.update else {
+            // All objects would be read from a store that has lost some.
+            if let fault = desired.kept.spoiled { throw ReloadRefusal(message: fault.message) }
+            return nil
+        }
         guard let update = said.update else { throw ReloadRefusal(message: said.failure ?? "no routes can be read") }
         do throws(UpdateRefusal) {
             return try desired.kept.prepare(

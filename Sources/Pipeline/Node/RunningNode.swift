@@ -323,7 +323,7 @@ package final class RunningNode {
         if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
         if listeners.isClosing { _ = isSettled }
         if hasOld, nextSweep <= now { sweep(now) }
-        tidyState()
+        tidyState(now)
         lookAtCanary(now)
         lookAtRoutes(now)
         if mayReset { resets.add(prober.takeResets()) }
@@ -377,7 +377,7 @@ package final class RunningNode {
         guard !isStopping else { return nil }
         var next = [
             listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
-            canary?.nextLook,
+            canary?.nextLook, desired?.nextLook,
         ]
         .compactMap { $0 }
         if hasOld { next.append(nextSweep) }

@@ -141,9 +141,10 @@ extension RunningNode {
     // MARK: Housekeeping
 
     /// Says what the store does by itself, and has it compacted when it is time.
-    func tidyState() {
+    func tidyState(_ now: Instant) {
         guard let desired else { return }
         desired.kept.keepTimes(of: routing)
+        if let fault = desired.lookAtFiles(now) { log.say("state_damaged", fault.message) }
         var notices = desired.kept.takeNotices()
         if let notice = desired.kept.tidy() { notices.append(notice) }
         for notice in notices where notice.event != "state_compacted" { log.say(notice.event, notice.text) }

@@ -10,6 +10,8 @@ struct AppendLog {
     /// Which file it is.
     let identity: DiskStatus.Identity
     let salt: UInt32
+    /// When this store has written to it last, as its file says.
+    var modified: Int64
     /// Where the next entry goes.
     var end: Int
     /// False: what is in it from the last durable entry on may be anything; nothing is appended any more.
@@ -65,6 +67,12 @@ extension StateStore {
     private func takeBack(_ count: Int) {
         log.end -= count
         if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false }
+        noteLogWritten()
+    }
+
+    private func noteLogWritten() {
+        var status = DiskStatus()
+        if disk.status(of: log.file, &status) >= 0 { log.modified = status.modified }
     }
 
     func noteDurable(_ sequence: UInt64) {
@@ -79,6 +87,7 @@ extension StateStore {
         if log.isTrusted {
             failed = write(entry)
             if failed >= 0 {
+                noteLogWritten()
                 guard mustSync else {
                     unsynced.append(contentsOf: entry)
                     log.end += entry.count
@@ -95,6 +104,7 @@ extension StateStore {
             } else if failed == -ENOSPC || failed == -EDQUOT {
                 // What is there of the entry would be taken for one that a crash tore.
                 if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false }
+                noteLogWritten()
                 throw StateFault.of(log.path, "appending to it", failed)
             } else {
                 log.isTrusted = false
@@ -236,7 +246,8 @@ extension StatePlace {
             throw StateFault.of(path, "making it", failed)
         }
         return AppendLog(
-            number: header.number, path: path, file: file, identity: status.identity, salt: salt, end: bytes.count)
+            number: header.number, path: path, file: file, identity: status.identity, salt: salt,
+            modified: status.modified, end: bytes.count)
     }
 }
 

@@ -45,10 +45,8 @@ extension StateStore {
                 "it has \(status.size) bytes, not \(size)"
             } else if status.links != 1 {
                 "it has \(status.links) names (hard links)"
-            } else if isSnapshot {
-                changed(status)
             } else {
-                nil
+                isSnapshot ? changed(status) : logChanged(status)
             }
         return what.map { DisturbedFile(name: name, what: $0, isSnapshot: isSnapshot, isThere: true) }
     }
@@ -60,6 +58,24 @@ extension StateStore {
         guard isBaseWhole else { return "its bytes were changed" }
         baseModified = status.modified
         return nil
+    }
+
+    /// The same of the log: as long as it is not whole, memory has all that it had.
+    private func logChanged(_ status: DiskStatus) -> String? {
+        guard status.modified != log.modified else { return nil }
+        guard isLogWhole else { return "its bytes were changed" }
+        log.modified = status.modified
+        return nil
+    }
+
+    private var isLogWhole: Bool {
+        guard let image = try? LogImage("log.\(log.number)", place), image.header.number == log.number else {
+            return false
+        }
+        var reader = LogReader(image.bytes, salt: log.salt)
+        var next = image.header.first
+        while reader.next(next) != nil { next += 1 }
+        return reader.offset == log.end
     }
 
     private var isBaseWhole: Bool { !base.hasLost && (try? base.check(place)) != nil && !base.hasLost }
@@ -75,7 +91,7 @@ extension StateStore {
             }
         }
         let why = found.map { "\(place.path($0.name)): \($0.what)" }.joined(separator: "; ")
-        if isBaseWhole {
+        if base.header.records == 0 || isBaseWhole {
             try rewrite()
             note(
                 StateNotice(
@@ -87,7 +103,8 @@ extension StateStore {
         }
     }
 
-    /// All there is, in memory and mapped, as a new snapshot and its log.
+    /// All there is, in memory and mapped, as a new snapshot and its log. Older files that lead to the same may lead on:
+    /// if the new snapshot goes bad as well, they are used.
     private func rewrite() throws(StateFault) {
         let number = nextNumber
         nextNumber += 1
@@ -96,7 +113,7 @@ extension StateStore {
         let (base, before) = (base, base.header.number)
         do throws(StateFault) {
             let (snapshot, log) = try place.makeSnapshot(
-                number, secret: secret, sequence: sequence, synced: sequence
+                number, secret: secret, sequence: sequence, synced: sequence, isAlone: false
             ) { writer throws(StateFault) in
                 let builder = writer.builder
                 try MergedRecords.forEach(base, 0..<base.records, changed) { record throws(StateFault) in
@@ -105,6 +122,7 @@ extension StateStore {
             }
             begin(snapshot, log)
             place.removeOlder(than: before)
+            wantsCopy = true
         } catch {
             if case .uncertain = error { closed = error }
             throw error
@@ -119,7 +137,8 @@ extension StateStore {
             let opened = try recovery.run { [] }
             guard opened.sequence >= sequence else {
                 disk.close(opened.log.file)
-                throw .spoiled(path: directory, what: "\(why): the changes since \(opened.sequence) are on no disk")
+                throw .spoiled(
+                    path: directory, what: why, leaves: "what was in force as of the change \(opened.sequence)")
             }
             adopt(opened)
             for notice in recovery.notices { note(notice) }
@@ -127,9 +146,28 @@ extension StateStore {
                 StateNotice("state_damaged", "\(why); an older snapshot and the logs lead to the same: nothing is lost")
             )
         } catch {
-            closed = .spoiled(path: directory, what: why)
+            if case .spoiled = error { closed = error }
+            closed = closed ?? .spoiled(path: directory, what: why, leaves: "nothing")
             throw closed ?? error
         }
+        // Else the next fault would find nothing older.
+        do throws(StateFault) {
+            try rewrite()
+            wantsCopy = false
+        } catch { wantsCopy = true }
+    }
+}
+
+extension StateStore {
+    /// Its snapshot is not whole any more, and nothing on disk leads to the same: what was read from it since may be
+    /// wrong. Only a whole replacement is taken.
+    public var spoiled: StateFault? {
+        if case .spoiled? = closed { return closed }
+        return base.hasLost && base.header.records > 0
+            ? .spoiled(
+                path: place.path("snapshot.\(base.header.number)"), what: "a part of it can't be read any more",
+                leaves: "what the files in it lead to")
+            : nil
     }
 }
 
@@ -137,15 +175,11 @@ extension StateStore {
     /// Its files are the ones that it has written, or are again by now; else why nothing may be changed.
     public func check() throws(StateFault) {
         if let closed { throw closed }
+        // Nothing is written where others may write.
+        if isExposed, exposure != nil { return }
         try mendFiles()
     }
 
-    /// What was read since the last ``check()`` may be wrong: the snapshot was cut under way.
-    public var readFault: StateFault? {
-        base.hasLost
-            ? .spoiled(path: place.path("snapshot.\(base.header.number)"), what: "a part of it can't be read any more")
-            : nil
-    }
 }
 
 extension LogHeader {
