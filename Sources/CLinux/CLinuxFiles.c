@@ -97,6 +97,10 @@ int cl_file_sync(int fd) {
     return result(failed);
 }
 
+int cl_file_mode(const char *path, int mode) { return result(fchmodat(AT_FDCWD, path, (mode_t)mode, AT_SYMLINK_NOFOLLOW)); }
+
+int cl_directory_open(const char *path) { return result(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)); }
+
 int cl_directory_make(const char *path, int mode) { return result(mkdir(path, (mode_t)mode)); }
 
 int cl_directory_sync(const char *path) {

@@ -30,6 +30,8 @@ final class GateDisk: Disk, @unchecked Sendable {
     func status(of file: Int32, _ status: inout DiskStatus) -> Int32 { disk.status(of: file, &status) }
     func makeDirectory(_ path: String) -> Int32 { disk.makeDirectory(path) }
     func names(in directory: String, _ names: inout [String]) -> Int32 { disk.names(in: directory, &names) }
+    func setMode(_ path: String, _ mode: UInt32) -> Int32 { disk.setMode(path, mode) }
+    func openDirectory(_ path: String) -> Int32 { disk.openDirectory(path) }
     func syncDirectory(_ path: String) -> Int32 { disk.syncDirectory(path) }
     func freeBytes(_ path: String) -> Int { disk.freeBytes(path) }
     func close(_ file: Int32) { disk.close(file) }

@@ -73,6 +73,10 @@ import Testing
         #expect(!moved.text.contains("not counted"))
         let removed = try Self.plan("change", live: live)
         #expect(removed.text.contains("its connections have 30 s (3 connections)"), "\(removed.text)")
+        live.routes["rt_bolt"] = 2
+        let suspended = try Self.plan("suspended", live: live).changes.filter { $0.kind == .suspension }
+        #expect(suspended.map(\.subject) == ["bolt", "acme/shop/prod", "acme/shop/staging"])
+        #expect(suspended.map(\.connections) == [2, 12, nil] && suspended.map(\.what) == ["org", "env", "env"])
         let drained = try Self.plan("held", live: live)
         #expect(drained.text.contains("[fd00::10]:8443: its connections have 20 s (15 connections)"), "\(drained.text)")
     }

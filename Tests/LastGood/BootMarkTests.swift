@@ -129,7 +129,10 @@ import Testing
         }
     }
 
-    @Test("a mark that others may write to counts as none") func foreign() throws {
+    @Test(
+        "a mark that others could have written counts as none; where nobody could reach it, it counts",
+        arguments: [(0o711, 2), (0o700, 1)])
+    func foreign(_ mode: Int, _ routes: Int) throws {
         let directory = Self.directory()
         defer { try? FileManager.default.removeItem(atPath: directory) }
         do {
@@ -141,6 +144,7 @@ import Testing
         _ = try open(directory)
         _ = try open(directory)
         try FileManager.default.setAttributes([.posixPermissions: 0o666], ofItemAtPath: "\(directory)/boot")
-        #expect(try open(directory).count(.route) == 2)
+        try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: directory)
+        #expect(try open(directory).count(.route) == routes)
     }
 }

@@ -58,7 +58,9 @@ final class MemoryDisk: Disk, @unchecked Sendable {
     private var pendingNames: [NameChange] = []
     private var handles: [Int32: File] = [:]
     private var nextHandle: Int32 = 3
-    private var locked: File?
+    private let folder = File()
+    /// By handle.
+    private var locks: [Int32: File] = [:]
     private var random: SplitMix64
 
     /// Calls so far that change something.
@@ -166,6 +168,13 @@ final class MemoryDisk: Disk, @unchecked Sendable {
     func hasLost(_ memory: UnsafeRawPointer) -> Bool { false }
 
     func makeDirectory(_ path: String) -> Int32 { isDead ? -EIO : -EEXIST }
+    func openDirectory(_ path: String) -> Int32 { isDead ? -EIO : handle(folder) }
+
+    func setMode(_ path: String, _ mode: UInt32) -> Int32 {
+        if let failed = step({ if $0 { self.modes[self.name(path)] = mode } }) { return failed }
+        modes[name(path)] = mode
+        return 0
+    }
 
     func names(in directory: String, _ names: inout [String]) -> Int32 {
         names = Array(files.keys)
@@ -220,13 +229,15 @@ final class MemoryDisk: Disk, @unchecked Sendable {
     }
 
     func close(_ file: Int32) {
-        if let closed = handles.removeValue(forKey: file), closed === locked { locked = nil }
+        handles[file] = nil
+        locks[file] = nil
     }
 
     func lock(_ file: Int32) -> Int32 {
-        guard locked == nil else { return -EWOULDBLOCK }
-        locked = handles[file]
-        return isDead ? -EIO : 0
+        guard !isDead, let found = handles[file] else { return -EIO }
+        if locks.values.contains(where: { $0 === found }) { return -EWOULDBLOCK }
+        locks[file] = found
+        return 0
     }
 
     func read(_ file: Int32, _ buffer: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
@@ -290,6 +301,8 @@ final class MemoryDisk: Disk, @unchecked Sendable {
         guard files[name(path)] != nil else { return isDead ? -EIO : -ENOENT }
         if let failed = step({ if $0 { self.change(change) } }) { return failed }
         self.change(change)
+        modes[name(other)] = modes.removeValue(forKey: name(path))
+        if strangers.remove(name(path)) != nil { strangers.insert(name(other)) }
         return 0
     }
 

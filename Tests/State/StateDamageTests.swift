@@ -126,6 +126,7 @@ struct StateDamageTests {
         #expect(notices.map(\.event) == ["state_damaged", "state_damaged"] && notices[0].isLoss, "\(notices)")
         #expect(notices.last?.text.contains("the changes 5 to 7") ?? false, "\(notices)")
         #expect(notices[0].text.contains("log.4: damaged at byte 64"), "\(notices)")
+        #expect(!(notices.last?.text.contains("revision") ?? true))
         #expect(disk.files.keys.contains { $0.hasPrefix("log.4.damaged-2") })
 
         (files, history) = try Self.sample()
@@ -184,22 +185,39 @@ struct StateDamageTests {
         }
     }
 
-    @Test("R23: files of others, and files that others may use, are refused by name")
+    @Test("R23: a directory of another user is refused; a file of one is set aside, if an older state is whole")
     func foreign() throws {
+        let (files, history) = try Self.sample()
+        let other = MemoryDisk(files)
+        other.strangers = ["store"]
+        #expect(throws: StateFault.foreign(path: "store", what: "it belongs to another user")) {
+            try StateStore.open(other)
+        }
+        for (name, losesNothing) in [
+            ("lock", true), ("durable", true), ("snapshot.4", true), ("snapshot.3", true), ("log.3", true),
+            ("log.4", false),
+        ] {
+            let disk = MemoryDisk(files)
+            disk.strangers = [name]
+            let (store, notices) = try StateStore.open(disk)
+            let (contents, flaw) = store.read()
+            #expect(flaw == nil && contents == (losesNothing ? history.last : history[history.count - 4]), "\(name)")
+            #expect(notices.contains { $0.text.contains("\(name): it belongs to another user") }, "\(notices)")
+            #expect(notices.contains { $0.isLoss } != losesNothing, "\(name): \(notices)")
+            #expect(disk.files.keys.contains { $0.hasPrefix("\(name).damaged-2") }, "\(name)")
+        }
+    }
+
+    @Test("R23: files of others alone: refused by name, and nothing is touched")
+    func foreignAlone() throws {
         let (files, _) = try Self.sample()
-        for name in ["store", "lock", "durable", "snapshot.4", "log.4", "log.3"] {
-            // What others may do in the directory alone is no reason: see StateDiskTests.
-            for isMode in [false, true] where !isMode || name != "store" {
-                let disk = MemoryDisk(files)
-                if isMode { disk.modes[name] = 0o750 } else { disk.strangers = [name] }
-                do throws(any Error) {
-                    _ = try StateStore.open(disk)
-                    Issue.record("\(name) is taken")
-                } catch {
-                    guard case StateFault.foreign(let path, _) = error else { throw error }
-                    #expect(path.hasSuffix(name))
-                }
+        for names in [["snapshot.3", "snapshot.4"], ["snapshot.3", "snapshot.4", "log.3", "log.4"]] {
+            let disk = MemoryDisk(files)
+            disk.strangers = Set(names)
+            #expect(throws: StateFault.foreign(path: "store/snapshot.3", what: "it belongs to another user")) {
+                try StateStore.open(disk)
             }
+            #expect(Set(disk.contents.keys) == Set(files.keys))
         }
     }
 

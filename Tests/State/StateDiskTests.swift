@@ -81,27 +81,6 @@ struct StateDiskTests {
         #expect(try open(folder.store).store.read().contents == [StateKey(1, "a"): [2]])
     }
 
-    @Test("R23: what others may use is refused by name", arguments: ["mode", "link", "names"])
-    func foreign(_ what: String) throws {
-        let folder = try Folder()
-        _ = try open(folder.store)
-        let file = folder.store + "/snapshot.1"
-        switch what {
-        case "mode": chmod(file, 0o640)
-        case "link":
-            rename(file, folder.path + "/elsewhere")
-            symlink(folder.path + "/elsewhere", file)
-        default: link(file, folder.path + "/elsewhere")
-        }
-        do throws(any Error) {
-            _ = try open(folder.store)
-            Issue.record("it is taken")
-        } catch {
-            guard case StateFault.foreign(let path, _) = error else { throw error }
-            #expect(path == file)
-        }
-    }
-
     @Test("R23: a second process is told who has the store, or waits until it is free")
     func lock() throws {
         let folder = try Folder()

@@ -19,7 +19,7 @@ struct StateDisturbedTests {
     }
 
     enum Act: String, CaseIterable {
-        case logGone, logCut, logCutWithinAnEntry, logGrown, logReplaced, logLinked
+        case logGone, logCut, logCutWithinAnEntry, logGrown, logReplaced, logLinked, logChanged
         case snapshotGone, snapshotCut, snapshotEmptied, snapshotChanged, snapshotReplaced, bothGone
 
         func run(_ store: String) throws {
@@ -32,18 +32,28 @@ struct StateDisturbedTests {
             case .logGrown: try append([UInt8](repeating: 1, count: 100), to: log)
             case .logReplaced: try replace(log)
             case .logLinked: link(log, store + "/../backup")
+            case .logChanged: Self.change(log, at: 100)
             case .snapshotGone: unlink(snapshot)
             case .snapshotCut: truncate(snapshot, 4096)
             case .snapshotEmptied: truncate(snapshot, 0)
-            case .snapshotChanged:
-                let file = open(snapshot, O_WRONLY)
-                pwrite(file, [UInt8(255)], 1, 4200)
-                close(file)
+            case .snapshotChanged: Self.change(snapshot, at: 4200)
             case .snapshotReplaced: try replace(snapshot)
             case .bothGone:
                 unlink(log)
                 unlink(snapshot)
             }
+        }
+
+        /// As an editor that keeps the size, no sooner than the file system's clock has moved on.
+        static func change(_ path: String, at offset: Int) {
+            let file = open(path, O_WRONLY)
+            defer { close(file) }
+            var (before, now) = (stat(), stat())
+            fstat(file, &before)
+            repeat {
+                pwrite(file, [UInt8(255)], 1, off_t(offset))
+                fstat(file, &now)
+            } while now.st_mtim.tv_nsec == before.st_mtim.tv_nsec && now.st_mtim.tv_sec == before.st_mtim.tv_sec
         }
 
         private func append(_ bytes: [UInt8], to path: String) throws {
@@ -137,16 +147,63 @@ struct StateDisturbedTests {
         let (store, _) = try fill(folder.store)
         for name in ["snapshot.3", "snapshot.2", "snapshot.1"] { truncate(folder.store + "/" + name, 0) }
         for number in 0..<50 { _ = store.value(StateKey(1, "key-\(number)")) }
-        #expect(store.readFault != nil)
+        #expect(store.spoiled != nil)
         for _ in 0..<2 {
             do throws(any Error) {
                 try store.append([(StateKey(1, "after"), [1])])
                 Issue.record("it is taken")
             } catch {
-                guard case StateFault.spoiled(_, let what) = error else { throw error }
+                guard case StateFault.spoiled(_, let what, let leaves) = error else { throw error }
                 #expect(what.contains("snapshot.3") && what.contains("; going back to an older one: "), "\(what)")
+                #expect(leaves == "nothing")
             }
         }
+        #expect(store.spoiled != nil)
+        // All that is wanted, said anew, is all that it takes.
+        let model: Contents = [StateKey(1, "anew"): [1], StateKey(2, "too"): [2]]
+        try store.replaceAll(model)
+        try store.append([(StateKey(1, "later"), [3])])
+        #expect(store.spoiled == nil && store.wantsCompaction)
+        let whole = applying([(StateKey(1, "later"), [3])], to: model)
+        #expect(store.read() == (whole, nil))
+    }
+
+    @Test("R23: a snapshot that is cut again and again: each time it is written anew, and nothing is lost")
+    func again() throws {
+        let folder = try Folder()
+        var model: Contents
+        do {
+            let (store, filled) = try fill(folder.store)
+            model = filled
+            for number in 0..<4 {
+                truncate(folder.store + "/snapshot.\(store.figures.snapshotNumber)", off_t(number) * 4096)
+                _ = store.value(StateKey(1, "key-20"))
+                let change: Changes = [(StateKey(1, "after-\(number)"), [UInt8(number)])]
+                try store.append(change)
+                model = applying(change, to: model)
+                #expect(store.read() == (model, nil), "\(number)")
+                let told = store.takeNotices()
+                #expect(told.contains { $0.event == "state_damaged" } && !told.contains { $0.isLoss }, "\(told)")
+            }
+        }
+        let (store, notices) = try StateStore.open(folder.store, seed: { [] })
+        #expect(store.read() == (model, nil) && !notices.contains { $0.isLoss }, "\(notices)")
+    }
+
+    @Test("R23: what was disturbed is found without a change, and a second copy is wanted of what was written anew")
+    func looked() throws {
+        let folder = try Folder()
+        let (store, model) = try fill(folder.store)
+        try store.check()
+        #expect(store.takeNotices() == [] && !store.wantsCompaction)
+        Act.change(folder.store + "/log.3", at: 100)
+        try store.check()
+        #expect(store.takeNotices().map(\.event) == ["state_damaged"] && store.wantsCompaction)
+        #expect(store.read() == (model, nil))
+        // A look that finds a new time and the same bytes is none.
+        utimes(folder.store + "/log.\(store.figures.snapshotNumber)", nil)
+        try store.check()
+        #expect(store.takeNotices() == [])
     }
 
     @Test("R23: a look that found something is believed, though the next one finds nothing")

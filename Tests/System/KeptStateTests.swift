@@ -209,6 +209,35 @@ struct KeptStateTests {
         #expect(try !told())
     }
 
+    @Test("files with other modes are used and put right; a damaged log costs what is behind it, which `status` names")
+    func damaged() throws {
+        let site = try Site()
+        var node = try site.start("push")
+        #expect(try site.apply(site.document(41, site.one)).exit == .code(0))
+        for (revision, server) in [(42, site.two), (43, site.one)] {
+            let change = site.change(revision, put: "\"routes\":[\(site.route("r", "e", server))]")
+            #expect(try site.apply(change).exit == .code(0))
+        }
+        try kill(node)
+        for name in ["snapshot.2", "log.2", "durable", "lock"] { chmod("\(site.data)/\(name)", 0o644) }
+        node = try site.start("push")
+        #expect(try site.asks() == "1" && site.status["problems"] as? [String] == [])
+        #expect(node.child.lines.count { $0.isEvent("state_mode") } == 4)
+        try kill(node)
+        let log = URL(fileURLWithPath: "\(site.data)/log.2")
+        var bytes = try Data(contentsOf: log)
+        let place = try bytes.range(of: Data("\"backend_port\":\(site.two.place.port)".utf8)).unwrap("revision 42")
+        bytes[place.lowerBound] ^= 1
+        try bytes.write(to: log)
+        node = try site.start("push")
+        #expect(try site.asks() == "1" && (site.status["desired_state"] as? [String: Any])?["revision"] as? Int == 41)
+        let lost = { try (site.status["problems"] as? [String] ?? []).contains { $0.contains("came revision 43") } }
+        #expect(try lost())
+        #expect(try site.apply(site.document(44, site.two)).exit == .code(0))
+        #expect(try site.asks() == "2" && !lost())
+        withExtendedLifetime(node) {}
+    }
+
     @Test("R24: what is wrong with objects is said again after a restart, of those too that nobody decides about again")
     func problemsRemembered() throws {
         let site = try Site()

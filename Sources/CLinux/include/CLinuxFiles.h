@@ -61,6 +61,10 @@ void cl_file_unmap(const void *memory, size_t size);
    then on, and the process lives. */
 int cl_file_map_lost(const void *memory);
 
+/* Links are not followed. */
+int cl_file_mode(const char *path, int mode);
+/* For its lock alone. */
+int cl_directory_open(const char *path);
 int cl_directory_make(const char *path, int mode);
 int cl_directory_sync(const char *path);
 /* Names without `.` and `..`, in no order. */

@@ -29,10 +29,12 @@ struct DesiredStateReport {
             texts.append("a push is held as \(held.id): \(held.why); `pipelined apply --confirm \(held.id)` applies it")
         }
         if let problem = desired.storeProblem { texts.append(problem) }
+        texts += desired.losses.prefix(DesiredStateReport.shownLosses)
         return texts + desired.problems.list.prefix(DesiredStateReport.shown)
     }
     /// `problems` shows so many objects; the rest are counted in `otherwise`.
     private static let shown = 20
+    private static let shownLosses = 8
 
     func write(_ line: inout JSONLine) {
         line.key("desired_state")

@@ -19,15 +19,23 @@ struct Difference {
     /// There is nothing before that could be forgotten.
     private let isFirst: Bool
 
-    var isLarge: Bool { count > Difference.most || bytes > Difference.mostBytes }
+    /// The store has nothing that can be relied on: the document is all there is.
+    let isAnew: Bool
+
+    var isLarge: Bool { isAnew || count > Difference.most || bytes > Difference.mostBytes }
 
     /// - Parameter records: what there is, with what came before it in its group.
     init(_ update: StateUpdate, _ records: StateGroup) {
         self.update = update
         self.records = records
         isFirst = StateKind.allCases.allSatisfy { records.count(RecordKind.desired($0)) == 0 }
+        isAnew = records.spoiled != nil
         for kind in StateKind.allCases {
             shrink.counts[kind] = ShrinkGuard.Count(before: records.count(RecordKind.desired(kind)))
+        }
+        guard !isAnew else {
+            countAnew()
+            return
         }
         var kept: [StateKind: Int] = [:]
         update.forEachPut { kind, id, text in
@@ -42,7 +50,20 @@ struct Difference {
         if update.form == .document { removeOthers(update, kept) }
     }
 
-    var isEmpty: Bool { count == 0 }
+    var isEmpty: Bool { count == 0 && !isAnew }
+
+    /// How many there were is known in any case: of those, at least so many go.
+    private mutating func countAnew() {
+        var puts: [StateKind: Int] = [:]
+        update.forEachPut { kind, _, _ in
+            puts[kind, default: 0] += 1
+            count += 1
+        }
+        for (kind, before) in shrink.counts {
+            shrink.counts[kind]?.removed = max(0, before.before - (puts[kind] ?? 0))
+            shrink.counts[kind]?.added = max(0, (puts[kind] ?? 0) - before.before)
+        }
+    }
 
     /// What the document has not.
     private mutating func removeOthers(_ update: StateUpdate, _ kept: [StateKind: Int]) {
@@ -89,6 +110,23 @@ struct Difference {
 
     /// All that there is with the update in it.
     func write(_ writer: inout SnapshotWriter, _ facts: [(name: String, value: String)]) throws(StateFault) {
+        if !isAnew { try writeKnown(&writer) }
+        try update.forEachPut { kind, id, text throws(StateFault) in
+            if !isAnew {
+                let before = records.value(RecordKind.desired(kind), id)
+                if let before, before.elementsEqual(text) { return }
+                try finish(kind, id, before, &writer)
+            }
+            try writer.put(RecordKind.desired(kind), id, text)
+        }
+        for fact in facts {
+            let value = Array(fact.value.utf8)
+            try writer.put(value, RecordKind.fact, Array(fact.name.utf8))
+        }
+    }
+
+    /// What stays of what there is, and what is kept beside objects.
+    private func writeKnown(_ writer: inout SnapshotWriter) throws(StateFault) {
         let deletes = Set(update.deletes.map { StateKey(kind: RecordKind.desired($0.kind), id: $0.id) })
         for kind in StateKind.allCases {
             let desired = RecordKind.desired(kind)
@@ -107,18 +145,8 @@ struct Difference {
                 try writer.put(RecordKind.applied(kind), id, value)
             }
         }
-        try update.forEachPut { kind, id, text throws(StateFault) in
-            let before = records.value(RecordKind.desired(kind), id)
-            if let before, before.elementsEqual(text) { return }
-            try finish(kind, id, before, &writer)
-            try writer.put(RecordKind.desired(kind), id, text)
-        }
         for kind in RecordKind.besides {
             try records.visit(kind) { id, value throws(StateFault) in try writer.put(kind, id, value) }
-        }
-        for fact in facts {
-            let value = Array(fact.value.utf8)
-            try writer.put(value, RecordKind.fact, Array(fact.name.utf8))
         }
     }
 

@@ -16,6 +16,10 @@ public final class LastGood {
     public internal(set) var last: LastUpdate?
     /// The last update is kept in the reserve of a full disk alone, or its last steps could not be written.
     public internal(set) var fault: StateFault?
+    /// What is wrong with the files of the store, as of the last look.
+    public private(set) var filesFault: StateFault?
+    /// Changes that were durable and that this start did not find any more, until a whole document is kept.
+    public internal(set) var losses: [String] = []
     var position: UpdatePosition
     /// The boot guard's, with what it had before this start.
     var mark: BootMark
@@ -33,9 +37,14 @@ public final class LastGood {
     public static func open(
         _ directory: String, waiting: ((_ process: Int32?) -> Bool)? = nil
     ) throws(StateFault) -> (state: LastGood, notices: [StateNotice]) {
-        let opened = try StateStore.open(directory, seed: LastGood.secret, waiting: waiting)
-        return (LastGood(directory, opened.store), opened.notices)
+        let opened = try StateStore.open(directory, label: label, seed: LastGood.secret, waiting: waiting)
+        let kept = LastGood(directory, opened.store)
+        kept.losses = opened.notices.filter(\.isLoss).map(\.text)
+        return (kept, opened.notices)
     }
+
+    /// By what people know an update.
+    static let label = EntryLabel(StateKey(kind: RecordKind.fact, id: Array("revision".utf8)), noun: "revision")
 
     static func secret() -> [UInt8] {
         let random = (UInt64.random(in: .min ... .max), UInt64.random(in: .min ... .max))
@@ -114,9 +123,12 @@ public final class LastGood {
                 "the change stands on revision \(base), but nothing is applied", remedy: "push a whole document first")
         }
         if !options.isConfirmed, let refusal = refusal(ofSetAside: update) { throw refusal }
+        if let fault = store.spoiled, update.form != .document {
+            throw UpdateRefusal(fault.message, remedy: "a change says too little")
+        }
         let difference = Difference(update, group.records)
         // What was cut meanwhile reads as zeros.
-        if let fault = store.readFault { throw UpdateRefusal(fault) }
+        if !difference.isAnew, let fault = store.spoiled { throw UpdateRefusal(fault) }
         if !options.isConfirmed, let refusal = difference.shrink.refusal("the update") { throw refusal }
         let next = LastUpdate(
             source: source, revision: update.revision ?? (update.form == .document ? nil : last?.revision),
@@ -138,6 +150,7 @@ public final class LastGood {
             difference.put(facts)
             try store.append(difference.batch, durably: true)
         }
+        if difference.update.form == .document { losses = [] }
         note(prepared.next, position)
     }
 
@@ -152,6 +165,7 @@ public final class LastGood {
     /// Applies what was kept.
     public func apply(_ prepared: Prepared, to routing: RoutingState, at now: Instant? = nil) -> ApplyReport {
         guard !prepared.difference.isEmpty else { return ApplyReport() }
+        if prepared.difference.isAnew { routing.keepAllTimes() }
         return settled(
             prepared.difference.isLarge
                 ? routing.applyAll(of: objects, at: now)
@@ -219,6 +233,20 @@ public final class LastGood {
 
     /// ``tidy(whenOver:)`` has work.
     public var wantsTidying: Bool { store.wantsCompaction || store.isCompactionOver }
+
+    /// What others did to the files of a node that nobody pushes to is found, and mended where that can be.
+    /// - Returns: what can't be mended and was not known yet.
+    public func lookAtFiles() -> StateFault? {
+        let known = filesFault
+        do throws(StateFault) {
+            try store.check()
+            filesFault = nil
+        } catch { filesFault = error }
+        return filesFault == known ? nil : filesFault
+    }
+
+    /// Nothing that the store says may be relied on (a file was damaged, and nothing on disk leads to the same): why.
+    public var spoiled: StateFault? { store.spoiled }
 
     /// Takes over a snapshot that a thread has written, and has the next one written when it is time. Cheap.
     /// - Parameter whenOver: on that thread.

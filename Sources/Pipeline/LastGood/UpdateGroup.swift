@@ -69,6 +69,7 @@ extension LastGood {
     /// Ends a group, and waits for it: on return it is durable, and is to be applied. A fault changes nothing.
     public func end(_ group: UpdateGroup) throws(StateFault) {
         try store.endGroup()
+        if group.members.contains(where: { $0.prepared.difference.update.form == .document }) { losses = [] }
         note(group.last, group.position)
     }
 

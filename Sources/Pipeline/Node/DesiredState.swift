@@ -48,11 +48,13 @@ package final class DesiredState {
         last.map { "\($0.revision.map { "revision \($0)" } ?? "the state without a revision") from \($0.source)" }
             ?? "nothing, since no state before it is kept: routes of the config file alone"
     }
+    /// Changes that the start did not find any more.
+    package var losses: [String] { kept.losses }
     package var figures: StateStore.Figures { kept.figures }
     package var groupFigures: GroupFigures { kept.groupFigures }
     /// What is wrong with the store itself.
     package var storeProblem: String? {
-        if let fault = kept.exposure ?? kept.fault { return fault.message }
+        if let fault = kept.exposure ?? kept.filesFault ?? kept.fault { return fault.message }
         return kept.isOnReserve
             ? "\(kept.directory): the disk is full: changes are kept in the reserve, and refused once that is used up; make room"
             : nil
@@ -66,6 +68,17 @@ package final class DesiredState {
     func nextHeldID() -> String {
         lastHeld = max(lastHeld + 1, cl_wall_clock() / 1_000_000)
         return "held-\(lastHeld)"
+    }
+
+    /// When the store's files are looked at next.
+    private(set) var nextLook = Instant(nanoseconds: 0)
+    private static let lookPause = TimeSpan.seconds(1)
+
+    /// - Returns: what is wrong with the store's files since, and can't be mended.
+    func lookAtFiles(_ now: Instant) -> StateFault? {
+        guard nextLook <= now else { return nil }
+        nextLook = now + DesiredState.lookPause
+        return kept.lookAtFiles()
     }
 }
 

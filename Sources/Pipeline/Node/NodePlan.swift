@@ -14,7 +14,10 @@ package struct PlannedChange: Equatable, Sendable {
         case wildcard
         /// A name that is reserved.
         case hostname
-        case route, backends, drain, listener, pipeline, setting
+        case route, backends, drain
+        /// An env or org begins to be suspended, or is no more (R30).
+        case suspension
+        case listener, pipeline, setting
         /// An object that is not applied as it is desired, and was before or was not there.
         case quarantined
         /// An object that is served, and something with it is likely a mistake.
@@ -75,11 +78,14 @@ struct PlanSight {
     let program: Program
     let census: RouteCensus
     let listeners: [PlannedListener]
+    /// Orgs by id, envs by path.
+    let suspended: (orgs: [String], envs: [String])
 
     init(_ program: Program, _ routing: RoutingState) {
         self.program = program
         census = routing.census
         listeners = ListenerPlan.listeners(program, RequestedPorts(routing))
+        suspended = routing.suspended
     }
 }
 

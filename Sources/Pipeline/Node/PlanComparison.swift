@@ -4,8 +4,8 @@ import PipelineRouting
 
 /// Two moments of a node, as changes for people.
 struct PlanComparison {
-    private let (before, after): (PlanSight, PlanSight)
-    private let live: LiveConnections?
+    let (before, after): (PlanSight, PlanSight)
+    let live: LiveConnections?
     private let problems: RouteProblems
 
     init(_ before: PlanSight, _ after: PlanSight, live: LiveConnections?, problems: RouteProblems) {
@@ -20,7 +20,7 @@ struct PlanComparison {
         let changes = CensusChanges(before.census, after.census)
         return changes.owners.compactMap(owner) + changes.owners.compactMap(wildcard)
             + changes.owners.compactMap(reserved) + changes.routes.map(route)
-            + changes.backends.map(backends) + drains.compactMap(drain)
+            + changes.backends.map(backends) + drains.compactMap(drain) + suspensions
     }
 
     private func owner(_ change: OwnerChange) -> PlannedChange? {
@@ -32,7 +32,8 @@ struct PlanComparison {
         }
         planned.what = change.thing.kind
         if case .name = change.thing, change.kind == .moved, !change.isServed {
-            planned.details.append("\(change.to ?? "") has no route for it, so it is served for nobody")
+            let place = change.by == nil ? "for it" : "for it at its ports"
+            planned.details.append("\(change.to ?? "") has no route \(place), so it is served for nobody")
         }
         if change.kind == .lost {
             planned.details.append(why(change) ?? "served for nobody, though \(change.from ?? "") asks for it")

@@ -74,7 +74,10 @@ final class PushedState: StateDoor {
 
     // MARK: Export
 
-    func export() throws(StateRefusal) -> any StatePieces { ExportedState(desired) }
+    func export() throws(StateRefusal) -> any StatePieces {
+        try desired.refuseSpoiled()
+        return ExportedState(desired)
+    }
 }
 
 extension ApplyAnswer {
@@ -133,6 +136,15 @@ private final class ExportedState: StatePieces {
             }
             if export.count > 0, behind != nil || kinds.isEmpty { break }
         }
+        // What was read just now may be what was lost.
+        try desired.refuseSpoiled()
         return export.take()
+    }
+}
+
+extension DesiredState {
+    fileprivate func refuseSpoiled() throws(StateRefusal) {
+        guard let fault = kept.spoiled else { return }
+        throw StateRefusal("what is in force can't be read any more: \(fault.message)", remedy: "push a whole document")
     }
 }

@@ -224,8 +224,10 @@ extension RunningNode {
     /// What the source says now, compared with what is kept; nil: it tells by itself, or nothing is kept.
     private func prepare(_ read: ReadConfig, isConfirmed: Bool) throws(ReloadRefusal) -> LastGood.Prepared? {
         guard let desired else { return nil }
-        // All that is kept is about to be read.
-        do throws(StateFault) { try desired.kept.check() } catch { throw ReloadRefusal(message: error.message) }
+        // All that is kept is about to be read; only a whole document does without.
+        do throws(StateFault) { try desired.kept.check() } catch {
+            guard desired.kept.spoiled != nil, read.update != nil else { throw ReloadRefusal(message: error.message) }
+        }
         guard let said = read.update else { return nil }
         guard let update = said.update else { throw ReloadRefusal(message: said.failure ?? "no routes can be read") }
         do throws(UpdateRefusal) {

@@ -354,7 +354,7 @@ package final class RunningNode {
         guard !isStopping else { return nil }
         var next = [
             listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
-            hasGroup ? nil : canary?.nextLook, updates?.nextTick,
+            hasGroup ? nil : canary?.nextLook, hasGroup ? nil : desired?.nextLook, updates?.nextTick,
         ]
         .compactMap { $0 }
         if hasOld { next.append(nextSweep) }

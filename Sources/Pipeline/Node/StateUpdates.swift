@@ -32,7 +32,7 @@ extension RunningNode {
     /// Does what changes what is kept besides updates, and goes between them.
     func doBetweenUpdates() {
         let now = Instant(nanoseconds: cl_now())
-        tidyState()
+        tidyState(now)
         lookAtCanary(now)
         lookAtRoutes(now)
         if let due = routing.nextCooldown, due <= now, isSettled { endCooldowns(now) }
@@ -153,9 +153,10 @@ extension RunningNode {
     // MARK: Housekeeping
 
     /// Says what the store does by itself, and has it compacted when it is time.
-    private func tidyState() {
+    private func tidyState(_ now: Instant) {
         guard let desired else { return }
         desired.kept.keepTimes(of: routing)
+        if let fault = desired.lookAtFiles(now) { log.say("state_damaged", fault.message) }
         var notices = desired.kept.takeNotices()
         if let notice = desired.kept.tidy() { notices.append(notice) }
         for notice in notices where notice.event != "state_compacted" { log.say(notice.event, notice.text) }

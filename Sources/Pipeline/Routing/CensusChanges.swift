@@ -99,35 +99,47 @@ public struct CensusChanges {
 
     private func change(of thing: RouteCensus.Thing, _ use: Use) -> OwnerChange {
         let (from, to) = (before.owners[thing], after.owners[thing])
-        let make = { (kind: OwnerChange.Kind, from: String?, to: String?, by: String?) in
+        let make = { (kind: OwnerChange.Kind, from: String?, to: String?, by: Catcher?) in
             OwnerChange(
-                thing: thing, kind: kind, from: from, to: to, by: by, routes: use.routes.sorted(),
-                isUsed: !use.ports.isEmpty, isServed: use.isServed || by != nil)
+                thing: thing, kind: kind, from: from, to: to, by: by?.by, routes: use.routes.sorted(),
+                isUsed: !use.ports.isEmpty, isServed: use.isServed || by?.isServing ?? false)
         }
         switch (from, to) {
         case (let from?, let to?): return make(.moved, from, to, nil)
         case (let from?, nil):
-            if let (other, by) = catcher(of: thing, in: after, use), other != from {
-                return make(.moved, from, other, by)
+            if let other = catcher(of: thing, in: after, use), other.owner != from {
+                return make(.moved, from, other.owner, other)
             }
             return make(isAsked(thing, by: from) ? .lost : .released, from, nil, nil)
         case (nil, let to):
-            if let (other, by) = catcher(of: thing, in: before, use), other != to { return make(.moved, other, to, by) }
+            if let other = catcher(of: thing, in: before, use), other.owner != to {
+                return make(.moved, other.owner, to, other)
+            }
             return make(.gained, nil, to, nil)
         }
     }
 
-    /// Who gets a name's connections by a wildcard; for a wildcard, those of the names under it.
-    private func catcher(
-        of thing: RouteCensus.Thing, in census: RouteCensus, _ use: Use
-    ) -> (owner: String, by: String)? {
+    /// Who has a name by a wildcard; for a wildcard, the names under it. First who gets its connections at its ports; else
+    /// who owns it, wherever the wildcard is served (R4: at any port).
+    private func catcher(of thing: RouteCensus.Thing, in census: RouteCensus, _ use: Use) -> Catcher? {
         guard case .name(let name) = thing else { return nil }
         let key = NameKey(name)
         // A name that nobody has as such stands for all under a wildcard.
         let probe =
             key.kind == .exact
             ? name : CensusChanges.probe + "." + key.withBytes { String(decoding: $0, as: UTF8.self) }
-        return use.ports.sorted().lazy.compactMap { census.lookup(probe, port: $0) }.first
+        if let (owner, by) = use.ports.sorted().lazy.compactMap({ census.lookup(probe, port: $0) }).first {
+            return Catcher(owner: owner, by: by, isServing: true)
+        }
+        return key.patternsAbove.lazy.compactMap { pattern in
+            census.owners[.name(pattern.whole)].map { Catcher(owner: $0, by: pattern.whole, isServing: false) }
+        }.first
+    }
+
+    private struct Catcher {
+        let owner: String
+        let by: String
+        let isServing: Bool
     }
 
     private static let probe = "name-of-nobody-7f3a9c"

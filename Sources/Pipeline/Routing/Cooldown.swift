@@ -170,6 +170,7 @@ struct AddressCooldowns {
 
     /// From here on a store is told what changes.
     mutating func keep() { changed = changed ?? [] }
+    mutating func keepAll() { if changed != nil { changed = Set(entries.keys) } }
 
     mutating func restore(
         _ address: IPAddress, _ lost: LostAddress, owner: UInt32, env: UInt32, _ time: NodeTime
@@ -263,6 +264,12 @@ extension RoutingState {
             cooldowns.restore(
                 address, one, owner: symbols.intern(one.owner) ?? RouteEntry.none, env: env ?? RouteEntry.none, now)
         }
+    }
+
+    /// What is kept of times is lost: ``takeLostAddresses()`` and ``takeDrains()`` have all that there is.
+    public func keepAllTimes() {
+        cooldowns.keepAll()
+        drains.keepAll()
     }
 
     /// What is to be kept of lost addresses; nil: no longer.

@@ -96,6 +96,11 @@ struct DrainList {
 
     mutating func keep() { changed = changed ?? [] }
 
+    mutating func keepAll() {
+        guard changed != nil else { return }
+        for case .backend(let endpoint) in drains.map(\.hold) { changed?.insert(endpoint) }
+    }
+
     /// What has changed since this was asked last: nil, it is to be forgotten. Of several drains of one the first counts.
     mutating func takeChanges() -> [(Endpoint, KeptDrain?)] {
         guard let all = changed, !all.isEmpty else { return [] }

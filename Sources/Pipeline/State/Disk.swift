@@ -5,7 +5,10 @@ package protocol Disk: AnyObject, Sendable {
     func status(_ path: String, _ status: inout DiskStatus) -> Int32
     /// Of an open file.
     func status(of file: Int32, _ status: inout DiskStatus) -> Int32
+    func setMode(_ path: String, _ mode: UInt32) -> Int32
     func makeDirectory(_ path: String) -> Int32
+    /// For its lock alone.
+    func openDirectory(_ path: String) -> Int32
     func names(in directory: String, _ names: inout [String]) -> Int32
     func syncDirectory(_ path: String) -> Int32
     /// Bytes that may still be written there.

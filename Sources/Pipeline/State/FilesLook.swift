@@ -17,7 +17,8 @@ struct FilesLook: Sendable {
         let name: String
         let identity: DiskStatus.Identity
         let size: Int
-        /// Of a snapshot, which nobody writes to; nil: it is a log.
+        let isSnapshot: Bool
+        /// When the store wrote to it last; nil: it is being written to.
         var modified: Int64?
     }
 
@@ -41,13 +42,12 @@ struct FilesLook: Sendable {
 
     private func look(at file: File) throws(StateFault) -> DisturbedFile? {
         var status = DiskStatus()
-        let isSnapshot = file.modified != nil
         let failed = place.disk.status(place.path(file.name), &status)
         guard failed >= 0 else {
             guard failed == -ENOENT else { throw StateFault.of(place.path(file.name), "looking at it", failed) }
-            return DisturbedFile(name: file.name, what: "it was taken away", isSnapshot: isSnapshot, isThere: false)
+            return DisturbedFile(name: file.name, what: "it was taken away", isSnapshot: file.isSnapshot, isThere: false)
         }
-        let found = { DisturbedFile(name: file.name, what: $0, isSnapshot: isSnapshot, isThere: true) }
+        let found = { DisturbedFile(name: file.name, what: $0, isSnapshot: file.isSnapshot, isThere: true) }
         if status.identity != file.identity { return found("another file is in its place") }
         if status.size != file.size { return found("it has \(status.size) bytes, not \(file.size)") }
         if status.links != 1 { return found("it has \(status.links) names (hard links)") }
@@ -64,22 +64,29 @@ extension StateStore {
         var files = [
             FilesLook.File(
                 name: "snapshot.\(base.header.number)", identity: base.identity, size: base.byteCount,
-                modified: baseModified)
+                isSnapshot: true, modified: baseModified)
         ]
         if log.isTrusted {
-            files.append(FilesLook.File(name: "log.\(log.number)", identity: log.identity, size: log.end + more))
+            files.append(
+                FilesLook.File(
+                    name: "log.\(log.number)", identity: log.identity, size: log.end + more, isSnapshot: false,
+                    modified: more == 0 ? log.modified : nil))
         }
         return FilesLook(place: place, folder: folder, files: files)
     }
 
     func disturbed() throws(StateFault) -> [DisturbedFile] { disturbed(of: try filesLook().disturbed()) }
 
-    /// What counts of what a look has found: not a snapshot that was written to and is whole, but one that was cut and put
-    /// right again.
+    /// What counts of what a look has found: not a file that was written to and is whole, but a snapshot that was cut and
+    /// put right again.
     func disturbed(of found: [DisturbedFile]) -> [DisturbedFile] {
         var counting: [DisturbedFile] = []
         for file in found {
-            if let modified = file.modified, isBaseWhole { baseModified = modified } else { counting.append(file) }
+            guard let modified = file.modified, file.isSnapshot ? isBaseWhole : isLogWhole else {
+                counting.append(file)
+                continue
+            }
+            if file.isSnapshot { baseModified = modified } else { log.modified = modified }
         }
         if base.hasLost, !counting.contains(where: \.isSnapshot) {
             counting.append(
@@ -88,6 +95,17 @@ extension StateStore {
                     isSnapshot: true, isThere: true))
         }
         return counting
+    }
+
+    /// As long as it is not, memory has all that it had.
+    private var isLogWhole: Bool {
+        guard let image = try? LogImage("log.\(log.number)", place), image.header.number == log.number else {
+            return false
+        }
+        var reader = LogReader(image.bytes, salt: log.salt)
+        var next = image.header.first
+        while reader.next(next) != nil { next += 1 }
+        return reader.offset == log.end
     }
 
     var isBaseWhole: Bool { !base.hasLost && (try? base.check(place)) != nil && !base.hasLost }

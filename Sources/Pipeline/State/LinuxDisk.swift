@@ -31,6 +31,8 @@ package final class LinuxDisk: Disk {
         status.modified = found.modified
     }
 
+    package func setMode(_ path: String, _ mode: UInt32) -> Int32 { cl_file_mode(path, Int32(mode)) }
+    package func openDirectory(_ path: String) -> Int32 { cl_directory_open(path) }
     package func makeDirectory(_ path: String) -> Int32 { cl_directory_make(path, 0o700) }
 
     package func names(in directory: String, _ names: inout [String]) -> Int32 {

@@ -23,6 +23,8 @@ final class LogWrite: @unchecked Sendable {
     private(set) var outcome = Outcome.unwritten(0)
     /// The head says that it is durable.
     private(set) var isNoted = false
+    /// When it was written, as the file says; nil: that is not known.
+    private(set) var modified: Int64?
     /// Of the write and the sync, in nanoseconds.
     private(set) var duration: UInt64 = 0
 
@@ -53,6 +55,8 @@ final class LogWrite: @unchecked Sendable {
         let disk = look.place.disk
         var failed = bytes.withUnsafeBytes { disk.write(file, $0, at: end) }
         if failed < 0 { return .unwritten(failed) }
+        var status = DiskStatus()
+        if disk.status(of: file, &status) >= 0 { modified = status.modified }
         failed = disk.sync(file)
         return failed < 0 ? .unsynced(failed) : .durable([])
     }

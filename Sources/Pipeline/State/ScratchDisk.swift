@@ -83,6 +83,8 @@ package final class ScratchDisk: Disk, @unchecked Sendable {
     package static let name = "(in memory)"
 
     package func makeDirectory(_ path: String) -> Int32 { -EEXIST }
+    package func openDirectory(_ path: String) -> Int32 { handle(.memory(File())) }
+    package func setMode(_ path: String, _ mode: UInt32) -> Int32 { 0 }
 
     package func names(in directory: String, _ names: inout [String]) -> Int32 {
         if !isEmpty {

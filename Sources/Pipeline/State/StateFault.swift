@@ -20,8 +20,9 @@ public enum StateFault: Error, Equatable, Sendable {
     case uncertain(path: String, error: Int32)
     /// Another directory is in its place, or none.
     case displaced(path: String)
-    /// Its files were damaged under way, and could not be made whole: nothing is changed until it is opened again.
-    case spoiled(path: String, what: String)
+    /// Its files were damaged under way, and could not be made whole: only a whole replacement is taken.
+    /// - Parameter leaves: what an opening would find.
+    case spoiled(path: String, what: String, leaves: String)
     /// A record that no store takes: the caller's mistake.
     case unfit(what: String)
     /// A group is being made durable: what comes behind it waits until that has ended.
@@ -55,10 +56,11 @@ public enum StateFault: Error, Equatable, Sendable {
         case .displaced(let path):
             return "\(path): the directory was moved away, or another one is in its place; nothing was changed, and "
                 + "changes are refused; put it back, or restart the node"
-        case .spoiled(let path, let what):
+        case .spoiled(let path, let what, let leaves):
             return
-                "\(path): \(what); what is in force stays, changes are refused; restart the node: it begins with the "
-                + "last whole state"
+                "\(path): \(what); what is in force stays, and only a whole document is taken, from which it is written "
+                + "anew: push one (`pipelined apply`), or `pipelined reload` where routes come from a file; a restart "
+                + "before that begins with \(leaves)"
         case .unfit(let what): return what
         case .busy(let path): return "\(path): a change is being made durable; nothing else was changed; try again"
         }

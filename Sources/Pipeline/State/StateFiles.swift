@@ -9,10 +9,8 @@ struct StateFiles {
     private(set) var unfinished: [String] = []
     /// What was set aside, the oldest first.
     private(set) var aside: [String] = []
-    private var hasHead = false
-
     /// The highest number of any of them.
-    var last: UInt64 { max(snapshots.last ?? 0, logs.last ?? 0) }
+    private(set) var last: UInt64 = 0
 
     init(_ place: StatePlace) throws(StateFault) {
         var names: [String] = []
@@ -22,15 +20,43 @@ struct StateFiles {
         snapshots.sort()
         logs.sort()
         aside.sort { Self.stamp($0) < Self.stamp($1) }
+        last = max(snapshots.last ?? 0, logs.last ?? 0)
     }
 
-    /// Whose they are.
-    func check(_ place: StatePlace) throws(StateFault) {
-        let head = hasHead ? [StateHead.name] : []
-        for name in snapshots.map({ "snapshot.\($0)" }) + logs.map({ "log.\($0)" }) + unfinished + head {
-            try place.checkFile(name)
+    /// Looks whose they are, and leaves out those that must not be used.
+    /// - Returns: what was left out, and why.
+    mutating func judge(
+        _ place: StatePlace, _ notices: inout [StateNotice]
+    ) throws(StateFault) -> [(name: String, why: String)] {
+        let exposure = place.exposure
+        var strange: [(name: String, why: String)] = []
+        func own(
+            _ numbers: [UInt64], _ prefix: String, _ notices: inout [StateNotice]
+        ) throws(StateFault) -> [UInt64] {
+            var own: [UInt64] = []
+            for number in numbers {
+                let name = "\(prefix).\(number)"
+                if let why = try place.judge(name, exposure, &notices) {
+                    strange.append((name, why))
+                } else {
+                    own.append(number)
+                }
+            }
+            return own
         }
+        snapshots = try own(snapshots, "snapshot", &notices)
+        logs = try own(logs, "log", &notices)
+        for name in unfinished + [StateHead.name] { try place.clear(name, exposure, &notices) }
+        return strange
     }
+
+    /// A file of a newer version is refused before anything is changed.
+    func refuseNewer(_ place: StatePlace) throws(StateFault) {
+        for number in snapshots { try place.refuseNewer("snapshot.\(number)", StateFormat.snapshotHeader) }
+        for number in logs { try place.refuseNewer("log.\(number)", StateFormat.logHeader) }
+    }
+
+    private static let prefixes = ["snapshot.", "log.", "lock.", "reserve.", "\(StateHead.name)."]
 
     /// `20261130T050000Z`, or with a number behind it.
     private static func stamp(_ name: String) -> Substring {
@@ -40,18 +66,19 @@ struct StateFiles {
     }
 
     private mutating func sort(_ name: String) {
-        if name == StateHead.name {
-            hasHead = true
-        } else if name.hasSuffix(".new"), Self.number(name.dropLast(4)) != nil {
+        if name.hasSuffix(".new"), Self.number(name.dropLast(4)) != nil {
             unfinished.append(name)
         } else if let (isLog, number) = Self.number(name[...]) {
             if isLog { logs.append(number) } else { snapshots.append(number) }
         } else if name.contains(".damaged-") || name.contains(".set-aside-"),
-            name.hasPrefix("log.") || name.hasPrefix("snapshot.")
+            StateFiles.prefixes.contains(where: { name.hasPrefix($0) })
         {
             aside.append(name)
         }
     }
+
+    /// The number of a snapshot; nil: it is another file.
+    static func snapshot(_ name: String) -> UInt64? { number(name[...]).flatMap { $0.isLog ? nil : $0.1 } }
 
     /// `snapshot.7`, `log.7`, and nothing else that reads the same.
     private static func number(_ name: Substring) -> (isLog: Bool, UInt64)? {
@@ -65,6 +92,21 @@ struct StateFiles {
 }
 
 extension StatePlace {
+    fileprivate func refuseNewer(_ name: String, _ headerBytes: Int) throws(StateFault) {
+        let path = path(name)
+        let file = disk.open(path, .read)
+        guard file >= 0 else {
+            if file == -EIO { return }
+            throw StateFault.of(path, "opening it", file)
+        }
+        defer { disk.close(file) }
+        var header = [UInt8](repeating: 0, count: headerBytes)
+        let count = header.withUnsafeMutableBytes { disk.read(file, $0, at: 0) }
+        guard count == headerBytes else { return }
+        let version = header.withUnsafeBytes { StateFormat.newerVersion($0) }
+        if let version { throw .newer(path: path, version: version) }
+    }
+
     /// Makes the directory if there is none, and looks whose it is.
     /// - Returns: what others may do there; it is no reason not to read what is kept.
     func checkDirectory() throws(StateFault) -> StateExposure {
@@ -88,24 +130,6 @@ extension StatePlace {
         var status = DiskStatus()
         guard disk.status(directory, &status) >= 0, status.kind == .directory, status.isOurs else { return .written(0) }
         return StateExposure(status.mode)
-    }
-
-    func checkFile(_ name: String) throws(StateFault) {
-        var status = DiskStatus()
-        let failed = disk.status(path(name), &status)
-        guard failed >= 0 else { throw StateFault.of(path(name), "looking at it", failed) }
-        guard status.kind == .file else { throw .foreign(path: path(name), what: "it is no regular file") }
-        guard status.links == 1 else {
-            throw .foreign(path: path(name), what: "it has \(status.links) names (hard links)")
-        }
-        try check(path(name), status)
-    }
-
-    private func check(_ path: String, _ status: DiskStatus) throws(StateFault) {
-        guard status.isOurs else { throw .foreign(path: path, what: "it belongs to another user") }
-        guard status.mode & 0o077 == 0 else {
-            throw .foreign(path: path, what: "others may use it: its mode is 0\(String(status.mode, radix: 8))")
-        }
     }
 
     /// `log.7.damaged-20261130T050000Z`, or with a number behind it.

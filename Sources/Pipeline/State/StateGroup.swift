@@ -30,6 +30,9 @@ public final class StateGroup {
     /// Of its last batch; of the store's last change, if it has none.
     public var sequence: UInt64 { store.sequence + UInt64(starts.count) }
 
+    /// See ``StateStore/spoiled``.
+    public var spoiled: StateFault? { store.spoiled }
+
     // MARK: What there would be
 
     /// As ``StateStore/value(_:_:)``, and until the group has ended.

@@ -6,10 +6,11 @@ extension StateStore {
     /// Nil: there is none that can be used.
     public func readMark(_ name: String) -> [UInt8]? {
         let path = "\(directory)/\(name)"
+        var found: [StateNotice] = []
+        do throws(StateFault) { try place.clear(name, place.exposure, &found) } catch { return nil }
+        found.forEach(note)
         var status = DiskStatus()
-        guard disk.status(path, &status) >= 0, status.kind == .file, status.isOurs, status.mode & 0o077 == 0,
-            status.size <= StateStore.longestMark
-        else { return nil }
+        guard disk.status(path, &status) >= 0, status.size <= StateStore.longestMark else { return nil }
         let file = disk.open(path, .read)
         guard file >= 0 else { return nil }
         defer { disk.close(file) }

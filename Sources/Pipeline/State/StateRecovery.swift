@@ -15,7 +15,7 @@ struct OpenedState {
 /// Finds the last whole state in a directory. It first reads, and refuses what it must; then it mends.
 struct StateRecovery {
     let place: StatePlace
-    private let files: StateFiles
+    private var files: StateFiles
     private(set) var notices: [StateNotice] = []
     /// Files to be set aside: name, and why.
     private var damaged: [(name: String, why: String)] = []
@@ -24,6 +24,10 @@ struct StateRecovery {
     /// Of ``damaged``: files that are whole, and wanted no more.
     private var unwanted: Set<String> = []
     private static let unwanted = "it goes on from what is set aside"
+    /// Of ``damaged``: the first file that is not the node's own, or may have been written by others.
+    private var strange: StateFault?
+    /// The number of the snapshot that is used.
+    private var baseNumber: UInt64 = 0
     /// Files of no use to anybody: what was being written.
     private var useless: [String] = []
     /// Where a log is to end, and what its end was.
@@ -34,25 +38,32 @@ struct StateRecovery {
     private var durable: UInt64 = 0
     /// Logs whose header is to be put right.
     private var headers: [LogHeader] = []
+    private var lost: LostEntries
 
     init(_ place: StatePlace, endingAt last: UInt64? = nil) throws(StateFault) {
         self.place = place
         self.last = last
+        lost = LostEntries(place.settings.label)
         files = try StateFiles(place)
-        try files.check(place)
+        damaged = try files.judge(place, &notices)
+        strange = damaged.first.map { .foreign(path: place.path($0.name), what: $0.why) }
         useless = files.unfinished
-        try refuseNewer()
+        try files.refuseNewer(place)
     }
 
     /// - Parameter seed: 16 secret bytes for a store that is new.
     mutating func run(seed: () -> [UInt8]) throws(StateFault) -> OpenedState {
         guard let base = try findBase() else { return try begin(seed()) }
+        baseNumber = base.header.number
         let overlay = Overlay(HashSeed(secret: base.header.secret))
         durable = StateHead.read(place, secret: base.header.secret)
         try replay(over: base, into: overlay)
-        if accepted.isEmpty, !files.logs.contains(base.header.number) {
-            let name = place.path("log.\(base.header.number)")
-            notices.append(StateNotice("state_damaged", "\(name) is missing: what it said is lost", isLoss: true))
+        // Nothing is left but the empty state of a new store: whose it is can't be known.
+        if let strange, sequence == 0 { throw strange }
+        let own = "log.\(base.header.number)"
+        if accepted.isEmpty, !files.logs.contains(base.header.number), !damaged.contains(where: { $0.name == own }) {
+            notices.append(
+                StateNotice("state_damaged", "\(place.path(own)) is missing: what it said is lost", isLoss: true))
         }
         try mend()
         sayLost()
@@ -88,30 +99,8 @@ struct StateRecovery {
             throw StateFault.of(path, "looking at it", failed)
         }
         return AppendLog(
-            number: header.number, path: path, file: file, identity: status.identity, salt: salt, end: end)
-    }
-
-    // MARK: What is refused
-
-    /// A file of a newer version is refused before anything is changed.
-    private func refuseNewer() throws(StateFault) {
-        for number in files.snapshots { try refuseNewer("snapshot.\(number)", StateFormat.snapshotHeader) }
-        for number in files.logs { try refuseNewer("log.\(number)", StateFormat.logHeader) }
-    }
-
-    private func refuseNewer(_ name: String, _ headerBytes: Int) throws(StateFault) {
-        let path = place.path(name)
-        let file = place.disk.open(path, .read)
-        guard file >= 0 else {
-            if file == -EIO { return }
-            throw StateFault.of(path, "opening it", file)
-        }
-        defer { place.disk.close(file) }
-        var header = [UInt8](repeating: 0, count: headerBytes)
-        let count = header.withUnsafeMutableBytes { place.disk.read(file, $0, at: 0) }
-        guard count == headerBytes else { return }
-        let version = header.withUnsafeBytes { StateFormat.newerVersion($0) }
-        if let version { throw .newer(path: path, version: version) }
+            number: header.number, path: path, file: file, identity: status.identity, salt: salt,
+            modified: status.modified, end: end)
     }
 
     // MARK: The snapshot
@@ -125,7 +114,8 @@ struct StateRecovery {
                     setAside("snapshot.\(number)", "it has what is set aside")
                     continue
                 }
-                if let first = damaged.first(where: { !unwanted.contains($0.name) }) {
+                let newer = damaged.first { StateFiles.snapshot($0.name) ?? 0 > number && !unwanted.contains($0.name) }
+                if let first = newer {
                     notices.append(
                         StateNotice(
                             "state_older_used",
@@ -151,6 +141,7 @@ struct StateRecovery {
 
     /// Of a directory without any whole state.
     private mutating func begin(_ secret: [UInt8]) throws(StateFault) -> OpenedState {
+        if let strange { throw strange }
         guard secret.count == 16 else { throw .unfit(what: "a seed of \(secret.count) bytes, not 16") }
         for number in files.logs {
             // What the first open had made when it was cut off.
@@ -205,6 +196,7 @@ struct StateRecovery {
             if isBroken || log.header.first > sequence + 1 {
                 isBroken = true
                 damaged.append((name, "it does not go on from what is whole before it"))
+                lost.add(log, from: StateFormat.logHeader, behind: sequence)
                 continue
             }
             // What a later log begins with is void in this one.
@@ -226,10 +218,12 @@ struct StateRecovery {
             if index + 1 == logs.count {
                 var end = reader.end(sequence + 1)
                 if end == .torn, durable > sequence { end = .damaged }
+                if end == .damaged { lost.add(log, from: reader.offset, behind: sequence) }
                 if end != .clean || log.bytes.count > reader.offset { cut = (log.header.number, reader.offset, end) }
             } else if sequence + 1 < limit {
                 // It had been durable before the next one began.
                 if log.bytes.count > reader.offset { cut = (log.header.number, reader.offset, .damaged) }
+                lost.add(log, from: reader.offset, behind: sequence, below: limit)
                 isBroken = true
             }
         }
@@ -295,9 +289,11 @@ struct StateRecovery {
         for name in useless { _ = disk.remove(place.path(name)) }
     }
 
-    /// Whether all that a damaged file had was found elsewhere: a snapshot that merged what older files have.
+    /// Whether all that a damaged file had was found elsewhere: what is older than the snapshot that is used, or one that
+    /// merged what older files have.
     private func isCovered(_ name: String) -> Bool {
-        accepted.contains {
+        if let number = UInt64(name.drop { $0 != "." }.dropFirst()), number < baseNumber { return true }
+        return accepted.contains {
             ($0.header.alone == 0 || $0.header.isFirst) && name == "snapshot.\($0.header.number)"
         }
     }
@@ -318,11 +314,12 @@ struct StateRecovery {
     /// What was durable when the store was last open, and is not there any more.
     private mutating func sayLost() {
         // The boot guard takes back what was durable, and says so itself.
-        guard last == nil, durable > sequence else { return }
+        let end = max(durable, lost.last)
+        guard last == nil, end > sequence else { return }
         notices.append(
             StateNotice(
                 "state_damaged",
-                "\(place.directory): the changes \(sequence + 1) to \(durable), which had been durable, are lost",
+                "\(place.directory): the changes \(sequence + 1) to \(end), which had been durable, are lost\(lost.text)",
                 isLoss: true))
     }
 

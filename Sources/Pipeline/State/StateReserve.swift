@@ -3,6 +3,8 @@ import CLinux
 /// Disk space kept for a full disk (a ballast file): given back when there is no room, so that a bounded amount more can
 /// be logged.
 struct StateReserve {
+    static let name = "reserve"
+
     private let path: String
     private let directory: String
     private let bytes: Int
@@ -11,7 +13,7 @@ struct StateReserve {
 
     /// - Parameter bytes: 0: none is kept.
     init(directory: String, bytes: Int, _ disk: any Disk) {
-        path = directory + "/reserve"
+        path = directory + "/" + StateReserve.name
         self.directory = directory
         self.bytes = bytes
         self.disk = disk

@@ -23,7 +23,7 @@ public final class StateStore {
     let settings: StateSettings
     let seed: HashSeed
     /// Kept open: with it goes the lock.
-    private let lock: Int32
+    private let lock: StoreLock
     /// Which directory it is.
     let folder: DiskStatus.Identity
     /// Nil: what is durable is told by the logs alone.
@@ -63,10 +63,12 @@ public final class StateStore {
     var compaction: Compaction?
     /// No compaction is tried again before there is as much in the logs.
     var compactAbove = 0
+    /// There is one whole snapshot: a second one is written when there is time.
+    var wantsCopy = false
     private var notices: [StateNotice] = []
 
     init(
-        _ opened: OpenedState, lock: Int32, reserve: StateReserve, head: StateHead?, folder: DiskStatus.Identity,
+        _ opened: OpenedState, lock: StoreLock, reserve: StateReserve, head: StateHead?, folder: DiskStatus.Identity,
         _ place: StatePlace
     ) {
         disk = place.disk
@@ -114,7 +116,7 @@ public final class StateStore {
         if closed == nil, log.isTrusted, synced < sequence { _ = disk.sync(log.file) }
         disk.close(log.file)
         head?.close()
-        disk.close(lock)
+        lock.end(disk)
     }
 
     // MARK: What there is
@@ -257,6 +259,7 @@ package struct StateSettings: Sendable {
     package var snapshotShare = 8
     /// More than this is synced without being asked to, since it is kept in memory until then.
     package var mostUnsynced = 4 << 20
+    package var label: EntryLabel?
     /// False: a compaction is done when it is begun. For tests.
     package var hasThread = true
     package init() {}

@@ -10,6 +10,8 @@ struct AppendLog {
     /// Which file it is.
     let identity: DiskStatus.Identity
     let salt: UInt32
+    /// When this store has written to it last, as its file says.
+    var modified: Int64
     /// Where the next entry goes.
     var end: Int
     /// False: what is in it from the last durable entry on may be anything; nothing is appended any more.
@@ -70,7 +72,15 @@ extension StateStore {
     }
 
     /// What stands behind its end goes.
-    func cutLog() { if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false } }
+    func cutLog() {
+        if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false }
+        noteLogWritten()
+    }
+
+    private func noteLogWritten() {
+        var status = DiskStatus()
+        if disk.status(of: log.file, &status) >= 0 { log.modified = status.modified }
+    }
 
     /// Why nothing may be changed now; whoever goes on changes something.
     func refuseChange() throws(StateFault) {
@@ -90,6 +100,7 @@ extension StateStore {
         if log.isTrusted {
             failed = write(entry)
             if failed >= 0 {
+                noteLogWritten()
                 guard mustSync else {
                     unsynced.append(contentsOf: entry)
                     log.end += entry.count
@@ -106,6 +117,7 @@ extension StateStore {
             } else if failed == -ENOSPC || failed == -EDQUOT {
                 // What is there of the entry would be taken for one that a crash tore.
                 if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false }
+                noteLogWritten()
                 throw StateFault.of(log.path, "appending to it", failed)
             } else {
                 log.isTrusted = false
@@ -247,7 +259,8 @@ extension StatePlace {
             throw StateFault.of(path, "making it", failed)
         }
         return AppendLog(
-            number: header.number, path: path, file: file, identity: status.identity, salt: salt, end: bytes.count)
+            number: header.number, path: path, file: file, identity: status.identity, salt: salt,
+            modified: status.modified, end: bytes.count)
     }
 }
 

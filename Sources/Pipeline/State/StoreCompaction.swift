@@ -95,9 +95,10 @@ extension StatePlace {
         return snapshot
     }
 
-    /// A snapshot of its own and the log that goes on from it alone: a crash leaves both or what was before.
+    /// A snapshot of its own and the log that goes on from it: a crash leaves both or what was before.
+    /// - Parameter isAlone: false: the log also goes on from older files that lead to the same.
     func makeSnapshot(
-        _ number: UInt64, secret: [UInt8], sequence: UInt64, synced: UInt64,
+        _ number: UInt64, secret: [UInt8], sequence: UInt64, synced: UInt64, isAlone: Bool = true,
         _ body: (inout SnapshotWriter) throws(StateFault) -> Void
     ) throws(StateFault) -> (SnapshotFile, AppendLog) {
         let identity = SnapshotBuilder.Identity(number: number, secret: secret, sequence: sequence)
@@ -108,7 +109,8 @@ extension StatePlace {
             try body(&writer)
             try builder.finish()
             let header = LogHeader(
-                number: number, written: cl_wall_clock(), store: LogHeader.store(secret: secret), alone: number,
+                number: number, written: cl_wall_clock(), store: LogHeader.store(secret: secret),
+                alone: isAlone ? number : 0,
                 first: sequence + 1)
             var none: [UInt8] = []
             let made = try makeLog(header, &none, synced: synced)
@@ -150,9 +152,14 @@ extension StateStore {
 
     /// Everything is replaced by what `body` puts: durable on return; the state before is kept beside it.
     public func replaceAll(_ body: (inout SnapshotWriter) throws(StateFault) -> Void) throws(StateFault) {
-        try refuseChange()
-        try refuseExposed()
-        try mendFiles()
+        if inFlight != nil { throw .busy(path: directory) }
+        if let closed {
+            guard case .spoiled = closed else { throw closed }
+            try refuseExposed()
+        } else {
+            try refuseExposed()
+            try mendFiles()
+        }
         endCompaction()
         // A number that no log before leads to: what comes later must not be put over the old state.
         let next = sequence + 1
@@ -163,6 +170,7 @@ extension StateStore {
                 number, secret: secret, sequence: next, synced: synced, body)
             let before = base.header.number
             begin(snapshot, log)
+            if closed != nil { (closed, wantsCopy) = (nil, true) }
             place.removeOlder(than: before)
         } catch {
             if case .uncertain = error { closed = error }
@@ -178,8 +186,9 @@ extension StateStore {
 
     /// The logs have outgrown a share of the snapshot.
     public var wantsCompaction: Bool {
-        compaction == nil && closed == nil && inFlight == nil && !isExposed && logBytes > compactAbove
-            && logBytes > max(settings.leastLog, base.byteCount / settings.snapshotShare)
+        guard compaction == nil, closed == nil, inFlight == nil, !isExposed else { return false }
+        if wantsCopy { return true }
+        return logBytes > compactAbove && logBytes > max(settings.leastLog, base.byteCount / settings.snapshotShare)
     }
 
     /// ``adoptCompaction()`` has something to take.
@@ -191,6 +200,7 @@ extension StateStore {
     public func beginCompaction(whenOver: @escaping @Sendable () -> Void = {}) throws(StateFault) {
         try refuseChange()
         guard compaction == nil else { return }
+        wantsCopy = false
         compactAbove = logBytes + max(settings.leastLog, logBytes / 4)
         let free = disk.freeBytes(directory)
         let need = base.byteCount + live.byteCount + settings.reserveBytes

@@ -26,9 +26,9 @@ public struct GroupFigures: Equatable, Sendable {
 
 /// Groups (ADR 0112): made, filled, handed to a thread that writes and syncs, and ended by whoever handed them over.
 extension StateStore {
-    /// Over files that are the store's, or are again by now.
+    /// Over files that are the store's, or are again by now; over one that is ``spoiled`` for a whole replacement.
     public func makeGroup() throws(StateFault) -> StateGroup {
-        try check()
+        do throws(StateFault) { try check() } catch { guard case .spoiled = error else { throw error } }
         return StateGroup(self)
     }
 
@@ -84,6 +84,7 @@ extension StateStore {
         guard group.count > 0 else { return }
         if let write = flight.write {
             groupFigures.add(write.duration)
+            log.modified = write.modified ?? log.modified
             guard let found = try found(by: write) else {
                 log.end += group.byteCount
                 return noteDurable(group, isNoted: write.isNoted)

@@ -16,7 +16,7 @@ extension StateStore {
             }
         }
         let why = found.map { "\(place.path($0.name)): \($0.what)" }.joined(separator: "; ")
-        if isBaseWhole {
+        if base.header.records == 0 || isBaseWhole {
             try rewrite()
             note(
                 StateNotice(
@@ -28,7 +28,8 @@ extension StateStore {
         }
     }
 
-    /// All there is, in memory and mapped, as a new snapshot and its log.
+    /// All there is, in memory and mapped, as a new snapshot and its log. Older files that lead to the same may lead on:
+    /// if the new snapshot goes bad as well, they are used.
     private func rewrite() throws(StateFault) {
         let number = nextNumber
         nextNumber += 1
@@ -37,7 +38,7 @@ extension StateStore {
         let (base, before) = (base, base.header.number)
         do throws(StateFault) {
             let (snapshot, log) = try place.makeSnapshot(
-                number, secret: secret, sequence: sequence, synced: sequence
+                number, secret: secret, sequence: sequence, synced: sequence, isAlone: false
             ) { writer throws(StateFault) in
                 let builder = writer.builder
                 try MergedRecords.forEach(base, 0..<base.records, changed) { record throws(StateFault) in
@@ -46,6 +47,7 @@ extension StateStore {
             }
             begin(snapshot, log)
             place.removeOlder(than: before)
+            wantsCopy = true
         } catch {
             if case .uncertain = error { closed = error }
             throw error
@@ -60,7 +62,8 @@ extension StateStore {
             let opened = try recovery.run { [] }
             guard opened.sequence >= sequence else {
                 disk.close(opened.log.file)
-                throw .spoiled(path: directory, what: "the changes since \(opened.sequence) are on no disk")
+                throw .spoiled(
+                    path: directory, what: why, leaves: "what was in force as of the change \(opened.sequence)")
             }
             adopt(opened)
             for notice in recovery.notices { note(notice) }
@@ -68,10 +71,31 @@ extension StateStore {
                 StateNotice("state_damaged", "\(why); an older snapshot and the logs lead to the same: nothing is lost")
             )
         } catch {
-            let fault = StateFault.spoiled(path: directory, what: "\(why); going back to an older one: \(error.cause)")
-            closed = fault
-            throw fault
+            if case .spoiled = error { closed = error }
+            closed =
+                closed
+                ?? .spoiled(
+                    path: directory, what: "\(why); going back to an older one: \(error.cause)", leaves: "nothing")
+            throw closed ?? error
         }
+        // Else the next fault would find nothing older.
+        do throws(StateFault) {
+            try rewrite()
+            wantsCopy = false
+        } catch { wantsCopy = true }
+    }
+}
+
+extension StateStore {
+    /// Its snapshot is not whole any more, and nothing on disk leads to the same: what was read from it since may be
+    /// wrong. Only a whole replacement is taken.
+    public var spoiled: StateFault? {
+        if case .spoiled? = closed { return closed }
+        return base.hasLost && base.header.records > 0
+            ? .spoiled(
+                path: place.path("snapshot.\(base.header.number)"), what: "a part of it can't be read any more",
+                leaves: "what the files in it lead to")
+            : nil
     }
 }
 
@@ -79,15 +103,11 @@ extension StateStore {
     /// Its files are the ones that it has written, or are again by now; else why nothing may be changed.
     public func check() throws(StateFault) {
         try refuseChange()
+        // Nothing is written where others may write.
+        if isExposed, exposure != nil { return }
         try mendFiles()
     }
 
-    /// What was read since the last ``check()`` may be wrong: the snapshot was cut under way.
-    public var readFault: StateFault? {
-        base.hasLost
-            ? .spoiled(path: place.path("snapshot.\(base.header.number)"), what: "a part of it can't be read any more")
-            : nil
-    }
 }
 
 extension LogHeader {
