@@ -286,7 +286,10 @@ struct UpdateQueueTests {
         try site.push(change(1, org: "a"))
         site.turn()
         try site.push(change(2, org: "b"))
+        #expect(!site.node.isEnding)
         site.node.updates?.close(.stopping)
+        // A node that starts beside it may take over already.
+        #expect(site.node.isEnding && !site.node.isStopping)
         #expect(site.outcomes(1...2) == ["none", "refused"] && site.node.stateDoor.pushRefusal != nil)
         try site.push(change(3, org: "c"))
         #expect(site.outcomes(3...3) == ["refused"] && site.node.updates?.isBusy ?? false)

@@ -68,7 +68,7 @@ struct AdminCommands {
 
     /// Another node starts while this one drains: it takes over the admin socket's path, and the counting of conntrack.
     private func handOver(isText: Bool, _ peer: AdminPeer) -> AdminResponse {
-        guard node.isStopping else {
+        guard node.isEnding else {
             return AdminResponse(
                 AdminResponse.failure(
                     "this node is not stopping, so it hands nothing over",

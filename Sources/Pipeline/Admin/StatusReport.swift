@@ -19,7 +19,7 @@ struct StatusReport {
     }
 
     private var uptime: UInt64 { Instant(nanoseconds: cl_now()).since(node.startedAt).nanoseconds / 1_000_000_000 }
-    private var status: String { node.isStopping ? "draining" : "serving" }
+    private var status: String { node.isEnding ? "draining" : "serving" }
 
     /// What was counted at least once, by name.
     private func counts(_ count: (ReasonCode) -> UInt64) -> [(name: String, count: UInt64)] {

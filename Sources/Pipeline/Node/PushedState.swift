@@ -14,7 +14,7 @@ final class PushedState: StateDoor {
     init(_ node: RunningNode, _ desired: DesiredState) { (self.node, self.desired) = (node, desired) }
 
     var pushRefusal: StateRefusal? {
-        if node.isStopping || node.updates?.isClosed ?? true {
+        if node.isEnding {
             return StateRefusal(UpdateRefusal.stopping.problem, remedy: UpdateRefusal.stopping.remedy)
         }
         switch desired.source {

@@ -24,6 +24,9 @@ extension RunningNode {
     /// Every worker has applied the last change, or has by the end of a short wait.
     func settles() -> Bool { waitUntilSettled(milliseconds: RunningNode.patience) }
 
+    /// It was asked to end: it drains, or does so once its disk has answered.
+    package var isEnding: Bool { isStopping || updates?.isClosed ?? false }
+
     /// How many updates wait for their turn.
     package var updatesWaiting: Int { updates?.waiting ?? 0 }
 
