@@ -45,7 +45,8 @@ struct FilesLook: Sendable {
         let failed = place.disk.status(place.path(file.name), &status)
         guard failed >= 0 else {
             guard failed == -ENOENT else { throw StateFault.of(place.path(file.name), "looking at it", failed) }
-            return DisturbedFile(name: file.name, what: "it was taken away", isSnapshot: file.isSnapshot, isThere: false)
+            return DisturbedFile(
+                name: file.name, what: "it was taken away", isSnapshot: file.isSnapshot, isThere: false)
         }
         let found = { DisturbedFile(name: file.name, what: $0, isSnapshot: file.isSnapshot, isThere: true) }
         if status.identity != file.identity { return found("another file is in its place") }
