@@ -14,8 +14,8 @@ struct EntryTable {
     private static let bits: UInt32 = 12
     private static let mask: UInt32 = 4095
     private static let chunkSize = 4096
-    /// As many as numbers can name.
-    private static let mostChunks = 1 << 20
+    /// Of 268,435,456 routes; no memory holds as many. Address space may be short (R26): a larger one cost 16 MiB of it.
+    private static let mostChunks = 1 << 16
     private static let chunkBytes =
         chunkSize * (MemoryLayout<RouteEntry>.stride + MemoryLayout<RouteCell>.stride)
 

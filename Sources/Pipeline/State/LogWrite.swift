@@ -8,6 +8,8 @@ final class LogWrite: @unchecked Sendable {
     enum Outcome {
         /// In files that may not be the store's any more: those that are not what they were.
         case durable([DisturbedFile])
+        /// Somebody has changed files since the last look: nothing was written.
+        case disturbed([DisturbedFile])
         case unseen(StateFault)
         case unwritten(Int32)
         /// Written or not, nobody can tell.
@@ -17,6 +19,8 @@ final class LogWrite: @unchecked Sendable {
     private let file: Int32
     private let end: Int
     private let bytes: [UInt8]
+    /// How the files look before it, and behind it.
+    private let before: FilesLook
     private let look: FilesLook
     private let head: StateHead?
     private let sequence: UInt64
@@ -25,12 +29,16 @@ final class LogWrite: @unchecked Sendable {
     private(set) var isNoted = false
     /// When it was written, as the file says; nil: that is not known.
     private(set) var modified: Int64?
-    /// Of the write and the sync, in nanoseconds.
+    /// Of the write, the sync and the looks, in nanoseconds.
     private(set) var duration: UInt64 = 0
 
     /// - Parameter sequence: of the last entry.
-    init(_ bytes: [UInt8], sequence: UInt64, to log: AppendLog, _ look: FilesLook, _ head: StateHead?) {
+    init(
+        _ bytes: [UInt8], sequence: UInt64, to log: AppendLog, before: FilesLook, behind look: FilesLook,
+        _ head: StateHead?
+    ) {
         (file, end) = (log.file, log.end)
+        self.before = before
         self.bytes = bytes
         self.sequence = sequence
         self.look = look
@@ -39,10 +47,12 @@ final class LogWrite: @unchecked Sendable {
 
     func run() {
         let began = cl_now()
-        outcome = write()
-        duration = cl_now() - began
-        guard case .durable = outcome else { return }
+        defer { duration = cl_now() - began }
         do throws(StateFault) {
+            // Bytes that are written behind a cut would hide it.
+            let disturbed = try before.disturbed()
+            outcome = disturbed.isEmpty ? write() : .disturbed(disturbed)
+            guard case .durable = outcome else { return }
             let found = try look.disturbed()
             outcome = .durable(found)
             guard found.isEmpty else { return }

@@ -43,7 +43,8 @@ extension StateStore {
         }
         group.seal()
         let write = LogWrite(
-            group.bytes, sequence: group.sequence, to: log, filesLook(behind: group.byteCount), head)
+            group.bytes, sequence: group.sequence, to: log, before: filesLook(),
+            behind: filesLook(behind: group.byteCount), head)
         let thread = settings.hasThread ? durabilityThread() : nil
         inFlight = GroupInFlight(group: group, write: write, thread: thread)
         if let thread { thread.handOver(write) } else { write.run() }
@@ -103,6 +104,7 @@ extension StateStore {
         case .durable(let found):
             let counting = disturbed(of: found)
             return counting.isEmpty ? nil : counting
+        case .disturbed(let found): return disturbed(of: found)
         case .unseen(let fault):
             cutLog()
             throw fault
