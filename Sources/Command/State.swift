@@ -7,8 +7,9 @@ struct Apply: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Push a document or a change of desired state to a running node.",
         discussion: """
-            The answer says what was done, and the exit code is 1 if nothing was. A node whose routes come from a \
-            file refuses it, and names the file. Only the node's own user and root may push.
+            The answer says what was done. Exit code 0: all of it is in force; 1: refused, and nothing was changed; \
+            4: a guard holds it, or it waits behind what is held; 5: in force but for objects that the answer names. A \
+            node whose routes come from a file refuses it, and names the file. Only the node's own user and root may push.
 
             With --stream FILE has several, one behind the other, a JSON object each. All go over one connection, and \
             none waits for the answer of the one before; answers come in order, a line each. The exit code is 1 if \
@@ -18,6 +19,8 @@ struct Apply: ParsableCommand {
               pipelined apply state.json
               pipelined apply - --json < change.json
               tail -f changes.ndjson | pipelined apply --stream -
+              pipelined apply --confirm held-1796040000000     what is held is meant; what waits behind it follows
+              pipelined apply --discard held-1796040000000     it is not; what waits behind it follows
             """)
 
     @Argument(help: "The document or the change; - is standard input.", completion: .file())
@@ -29,23 +32,28 @@ struct Apply: ParsableCommand {
     @Option(help: ArgumentHelp("Confirm what is held under this id, instead of pushing.", valueName: "id"))
     var confirm: String?
 
+    @Option(help: ArgumentHelp("Drop what is held under this id, instead of pushing.", valueName: "id"))
+    var discard: String?
+
     @Flag(help: "Also apply a revision that is lower than the applied one.")
     var older = false
 
     @OptionGroup var options: AdminOptions
 
     func validate() throws {
-        guard (file == nil) != (confirm == nil) else {
-            throw ValidationError("Give a FILE, or --confirm with an id: one of them.")
+        guard [file, confirm, discard].count(where: { $0 != nil }) == 1 else {
+            throw ValidationError("Give a FILE, or --confirm or --discard with an id: one of them.")
         }
         if older || stream, file == nil { throw ValidationError("--older and --stream go with a FILE.") }
-        if let confirm, !(1...128).contains(confirm.utf8.count) {
-            throw ValidationError("--confirm takes an id of 1 to 128 bytes.")
+        for (name, id) in [("--confirm", confirm), ("--discard", discard)] {
+            guard let id, !(1...128).contains(id.utf8.count) else { continue }
+            throw ValidationError("\(name) takes an id of 1 to 128 bytes.")
         }
     }
 
     func run() throws {
         if let confirm { return try options.ask(.confirm(id: confirm), errorsTo: 2) }
+        if let discard { return try options.ask(.discard(id: discard), errorsTo: 2) }
         guard let file else { return }
         if stream { return try StreamedPushes(file: file, isOlder: older, options: options).run() }
         let bytes = try Output.read(file, limit: StateUpload.longest)

@@ -44,7 +44,7 @@ struct AdminRequestTests {
                 AdminRequest(.apply(length: 1, isOlder: true), isText: false),
                 AdminRequest(.apply(length: 268_435_456, isOlder: false), isText: true),
                 AdminRequest(.apply(length: 7, isOlder: false, goesOn: true), isText: false),
-                AdminRequest(.confirm(id: "h\"1"), isText: true),
+                AdminRequest(.confirm(id: "h\"1"), isText: true), AdminRequest(.discard(id: "h\"1"), isText: false),
                 AdminRequest(try question(.usual), isText: false),
                 AdminRequest(try question(.hello(Array("a.example.com".utf8))), isText: true),
                 AdminRequest(try question(.bytes([0, 0x16, 0xFF])), isText: false),

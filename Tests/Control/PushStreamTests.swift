@@ -17,6 +17,7 @@ private final class SlowDoor: StateDoor {
         answers.append(answer)
     }
     func confirm(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {}
+    func discard(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {}
     func export() throws(StateRefusal) -> any StatePieces { throw StateRefusal("no", remedy: "none") }
 
     func answer(_ number: Int) { answers[number](ApplyAnswer(.applied, revision: UInt64(number), message: "fine")) }

@@ -15,6 +15,7 @@ private final class FakeDoor: StateDoor {
     var reply: ApplyAnswer?
     private(set) var got: [(bytes: [UInt8], push: StatePush)] = []
     private(set) var confirmed: [String] = []
+    private(set) var discarded: [String] = []
     private var waiting: [(ApplyAnswer) -> Void] = []
     /// What it keeps of an upload; the memory is its own as long.
     var kept: StateUpload?
@@ -31,6 +32,12 @@ private final class FakeDoor: StateDoor {
 
     func confirm(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {
         confirmed.append(id)
+        waiting.append(answer)
+        settle()
+    }
+
+    func discard(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {
+        discarded.append(id)
         waiting.append(answer)
         settle()
     }
@@ -208,6 +215,10 @@ struct StateDoorTests {
             (ApplyAnswer(.refused, revision: nil, message: "no"), 1, "refused: no\n"),
             (ApplyAnswer(.held(id: "h1"), revision: 3, message: "it shrinks"), 4, "held as h1: it shrinks\n"),
             (
+                ApplyAnswer(.discarded, revision: 3, message: "h1 comes to nothing"), 0,
+                "discarded: h1 comes to nothing\n"
+            ),
+            (
                 ApplyAnswer(.quarantined, revision: 3, message: "but", details: many), 5,
                 "quarantined: but\n"
                     + many.prefix(100).map { "  \($0.replacing("\u{1B}", with: "\u{FFFD}"))\n" }.joined()
@@ -226,7 +237,9 @@ struct StateDoorTests {
             #expect((object["details"] as? [String])?.count == min(100, reply.details.count))
             #expect(object["omitted"] as? Int == max(0, reply.details.count - 100))
         }
-        #expect(site.door.confirmed == ["h1", "h1", "h1", "h1"])
+        #expect(site.door.confirmed == ["h1", "h1", "h1", "h1", "h1"] && site.door.discarded == [])
+        _ = try site.ask(.discard(id: "h2"), isText: false)
+        #expect(site.door.discarded == ["h2"])
     }
 
     @Test("a push is answered when the node is done with it; others are served meanwhile")
@@ -308,11 +321,11 @@ struct StateDoorTests {
         let site = try DoorSite()
         for (request, part) in [
             ("{\"command\":\"apply\",\"length\":10}\n123", "ended after 3 of 10 bytes"),
-            ("{\"command\":\"apply\",\"length\":0}\n", "length or confirm is wrong"),
-            ("{\"command\":\"apply\"}\n", "length or confirm is wrong"),
-            ("{\"command\":\"apply\",\"length\":268435457}\n", "length or confirm is wrong"),
-            ("{\"command\":\"apply\",\"length\":1,\"confirm\":\"a\"}\n", "length or confirm is wrong"),
-            ("{\"command\":\"apply\",\"confirm\":true}\n", "length or confirm is wrong"),
+            ("{\"command\":\"apply\",\"length\":0}\n", "length, confirm or discard is wrong"),
+            ("{\"command\":\"apply\"}\n", "length, confirm or discard is wrong"),
+            ("{\"command\":\"apply\",\"length\":268435457}\n", "length, confirm or discard is wrong"),
+            ("{\"command\":\"apply\",\"length\":1,\"confirm\":\"a\"}\n", "length, confirm or discard is wrong"),
+            ("{\"command\":\"apply\",\"confirm\":true}\n", "length, confirm or discard is wrong"),
             ("{\"command\":\"apply\",\"length\":1,\"older\":1}\n", "older is not a bool"),
         ] {
             let client = try RawClient(site.path)

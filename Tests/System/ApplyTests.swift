@@ -28,7 +28,9 @@ struct ApplyTests {
         let change = try TemporaryFolder()
         let large = try change.write(
             "large.json", ApplyTests.state + String(repeating: " ", count: 8_000_000))
-        for words in [["apply", state], ["apply", large], ["apply", "--confirm", "h1"]] {
+        for words in [
+            ["apply", state], ["apply", large], ["apply", "--confirm", "h1"], ["apply", "--discard", "h1"],
+        ] {
             let pushed = try Binary.run(words + ["--admin", admin])
             #expect(pushed.exit == .code(1) && pushed.out.isEmpty)
             #expect(
@@ -64,7 +66,7 @@ struct ApplyTests {
         let (empty, nowhere) = (try folder.write("empty", ""), "\(folder.path)/none.sock")
         for words in [
             ["apply"], ["apply", empty, "--confirm", "h"], ["apply", "--older", "--confirm", "h"],
-            ["apply", "--confirm", ""],
+            ["apply", "--confirm", ""], ["apply", "--discard", ""], ["apply", "--confirm", "h", "--discard", "h"],
         ] {
             #expect(try Binary.run(words).exit == .code(2), "\(words)")
         }

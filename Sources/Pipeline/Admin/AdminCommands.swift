@@ -36,7 +36,7 @@ struct AdminCommands {
             case .planGround:
                 let export = PlanGroundExport(node)
                 return AdminResponse(export.head) { export.next() }
-            case .apply, .confirm, .exportState:
+            case .apply, .confirm, .discard, .exportState:
                 return StateCommands(door: node.stateDoor, uploads: uploads, peer: peer).answer(request)
             }
         } catch {

@@ -123,7 +123,7 @@ package enum AdminConnection {
 
     private static func exit(of outcome: String?) -> Int32 {
         switch outcome {
-        case nil, "relayed", "reloaded", "handed_over", "applied": 0
+        case nil, "relayed", "reloaded", "handed_over", "applied", "discarded": 0
         case "held": ApplyAnswer.exitHeld
         case "quarantined": ApplyAnswer.exitQuarantined
         default: 1

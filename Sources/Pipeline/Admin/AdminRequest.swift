@@ -25,6 +25,8 @@ package struct AdminRequest: Sendable, Equatable {
         case apply(length: Int, isOlder: Bool, goesOn: Bool = false)
         /// What was held under this id is meant.
         case confirm(id: String)
+        /// What was held under this id is not meant.
+        case discard(id: String)
         case exportState
         /// What a plan of a change begins from.
         case planGround
@@ -34,7 +36,7 @@ package struct AdminRequest: Sendable, Equatable {
             switch self {
             case .reload: "reload"
             case .handOver: "hand_over"
-            case .apply, .confirm: "apply"
+            case .apply, .confirm, .discard: "apply"
             case .status, .routes, .backends, .explain, .top, .exportState, .planGround: nil
             }
         }
@@ -61,7 +63,7 @@ package struct AdminRequest: Sendable, Equatable {
     ]
     private static let names: [StaticString] = [
         "command", "format", "to", "from", "sni", "bytes", "by", "sort", "seconds", "rows", "instance", "env", "org",
-        "destination", "port", "confirm", "length", "older", "now", "rollback", "owner", "state", "text",
+        "destination", "port", "confirm", "discard", "length", "older", "now", "rollback", "owner", "state", "text",
         "more",
     ]
 
@@ -109,16 +111,21 @@ package struct AdminRequest: Sendable, Equatable {
         }
     }
 
-    /// With `length`, bytes follow; with `confirm`, none do.
+    /// With `length`, bytes follow; with `confirm` or `discard`, none do.
     private static func apply(_ fields: FlatJSON) throws(Fault) -> Command {
         let goesOn = try fields.flag("more")
+        if case .string(let id)? = fields["discard"], (1...128).contains(id.utf8.count), fields["length"] == nil,
+            fields["confirm"] == nil, fields["older"] == nil, !goesOn
+        {
+            return .discard(id: id)
+        }
         switch (fields["length"], fields["confirm"], fields["older"]) {
         case (nil, .string(let id)?, nil) where (1...128).contains(id.utf8.count) && !goesOn: return .confirm(id: id)
         case (.number(let length)?, nil, _) where length > 0 && length <= UInt64(StateUpload.longest):
             return .apply(length: Int(length), isOlder: try fields.flag("older"), goesOn: goesOn)
         default:
             throw Fault(
-                problem: "length or confirm is wrong, or both are given",
+                problem: "length, confirm or discard is wrong, or several are given",
                 remedy:
                     "send one of them: the bytes that follow, 1 to \(StateUpload.longest), or the id of what is held")
         }
@@ -175,6 +182,9 @@ package struct AdminRequest: Sendable, Equatable {
         case .confirm(let id):
             line.field("command", "apply")
             line.field("confirm", id)
+        case .discard(let id):
+            line.field("command", "apply")
+            line.field("discard", id)
         case .apply(let length, let isOlder, let goesOn):
             line.field("command", "apply")
             line.field("length", length)

@@ -25,8 +25,14 @@ struct DesiredStateReport {
             let since = desired.last.map { " of revision \($0.revision.map(String.init) ?? "none")" } ?? ""
             texts.append("the newest update is not in force: \(refusal); routes are as the last one\(since) has them")
         }
-        if let held = desired.held {
-            texts.append("a push is held as \(held.id): \(held.why); `pipelined apply --confirm \(held.id)` applies it")
+        if let held = desired.held.head {
+            let waiting = desired.held.waiting
+            let behind = waiting == 0 ? "" : "; \(waiting) wait behind it"
+            texts.append(
+                "a push is held as \(held.id) since \(Timestamp.text(held.since)): \(held.why)\(behind); \(held.remedy)"
+            )
+        } else if !desired.held.isEmpty {
+            texts.append("\(desired.held.waiting) updates that waited are being applied")
         }
         if let problem = desired.storeProblem { texts.append(problem) }
         texts += desired.losses.prefix(DesiredStateReport.shownLosses)
@@ -51,7 +57,7 @@ struct DesiredStateReport {
         for kind in StateKind.allCases { line.field(name: kind.list, UInt64(desired.count(kind))) }
         line.field("otherwise", desired.otherwise)
         line.field("refusal", desired.refusal)
-        line.field("held", desired.held?.id)
+        writeHeld(&line)
         line.field("set_aside", desired.setAside?.name)
         let (figures, groups) = (desired.figures, desired.groupFigures)
         line.field("waiting", waiting)
@@ -61,5 +67,18 @@ struct DesiredStateReport {
         line.field("snapshot_bytes", figures.snapshotBytes)
         line.field("log_bytes", figures.logBytes)
         line.close()
+    }
+
+    /// R29: what a guard holds, since when, and how much waits behind it.
+    private func writeHeld(_ line: inout JSONLine) {
+        line.field("held", desired.held.head?.id)
+        if let since = desired.held.head?.since ?? desired.heldFile?.since {
+            line.key("held_since")
+            line.timestamp(since)
+        } else {
+            line.nullField("held_since")
+        }
+        line.field("held_waiting", desired.heldFile.map { $0.documents - 1 } ?? desired.held.waiting)
+        line.field("held_waiting_bytes", desired.held.waitingBytes)
     }
 }

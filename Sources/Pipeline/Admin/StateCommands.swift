@@ -11,7 +11,8 @@ final class UploadRoom {
 
     func make(_ length: Int) throws(StateRefusal) -> StateUpload {
         let isLarge = length > AdminServer.requestLimit
-        guard !isLarge || large == nil else {
+        // What waits for an operator is in nobody's way.
+        guard !isLarge || large?.isPending != true else {
             throw StateRefusal("another large document is being received or applied", remedy: "try again in a moment")
         }
         guard let upload = StateUpload(length: length) else {
@@ -38,7 +39,8 @@ struct StateCommands {
                 return AdminResponse(stream: PushStream(door, uploads, peer, length: length, isOlder: isOlder))
             case .apply(let length, let isOlder, goesOn: false):
                 return try apply(length, isOlder, isText: request.isText)
-            case .confirm(let id): return try confirm(id, isText: request.isText)
+            case .confirm(let id): return try decide(isText: request.isText) { $0.confirm(id, $1, answer: $2) }
+            case .discard(let id): return try decide(isText: request.isText) { $0.discard(id, $1, answer: $2) }
             default: return try export(isText: request.isText)
             }
         } catch {
@@ -59,10 +61,13 @@ struct StateCommands {
         }
     }
 
-    private func confirm(_ id: String, isText: Bool) throws(StateRefusal) -> AdminResponse {
+    /// About what is held.
+    private func decide(
+        isText: Bool, _ act: @escaping (any StateDoor, StatePush, @escaping (ApplyAnswer) -> Void) -> Void
+    ) throws(StateRefusal) -> AdminResponse {
         let push = try push(isOlder: false)
         return AdminResponse(receiving: nil) { [door] respond in
-            door.confirm(id, push) { respond(AdminResponse($0, isText: isText)) }
+            act(door, push) { respond(AdminResponse($0, isText: isText)) }
         }
     }
 
@@ -84,6 +89,7 @@ extension AdminResponse {
             case .applied: ("applied", 0, nil)
             case .quarantined: ("quarantined", ApplyAnswer.exitQuarantined, nil)
             case .held(let id): ("held", ApplyAnswer.exitHeld, id)
+            case .discarded: ("discarded", 0, nil)
             case .refused: ("refused", 1, nil)
             }
         let shown = answer.details.prefix(ApplyAnswer.shownDetails)

@@ -99,7 +99,7 @@ extension BootMark {
 
 extension StateUpdate {
     /// The same for the same objects.
-    var digest: UInt64 {
+    package var digest: UInt64 {
         let seed = HashSeed(0x7069_7065, 0x6C69_6E65)
         var sum: UInt64 = form == .document ? 1 : 2
         func add(_ bytes: UnsafeRawBufferPointer) {

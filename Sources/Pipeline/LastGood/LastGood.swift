@@ -130,9 +130,7 @@ public final class LastGood {
         // What was cut meanwhile reads as zeros.
         if !difference.isAnew, let fault = store.spoiled { throw UpdateRefusal(fault) }
         if !options.isConfirmed, let refusal = difference.shrink.refusal("the update") { throw refusal }
-        let next = LastUpdate(
-            source: source, revision: update.revision ?? (update.form == .document ? nil : last?.revision),
-            actor: update.actor, at: now)
+        let next = LastUpdate.after(last, update, from: source, at: now)
         let isReused =
             last.map { $0.source == source && update.revision != nil && $0.revision == update.revision } ?? false
         return Prepared(difference: difference, next: next, isRevisionReused: isReused && !difference.isEmpty)

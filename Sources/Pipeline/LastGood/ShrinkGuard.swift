@@ -23,7 +23,7 @@ struct ShrinkGuard {
             guard isEmptied || isMost else { continue }
             return UpdateRefusal(
                 "\(what) removes \(count.removed) of \(count.before) \(kind.list)",
-                remedy: "if that is meant, confirm it (`--confirm`)", isHeld: true)
+                remedy: "if that is meant, confirm it (`--confirm`)", isHeld: true, stopsStream: true)
         }
         return nil
     }

@@ -29,6 +29,11 @@ public final class UpdateGroup {
     /// There is nothing to write.
     public var isDurable: Bool { records.count == 0 }
 
+    /// An object as its updates leave it; nil: there is none.
+    public func text(_ kind: StateKind, _ id: [UInt8]) -> [UInt8]? {
+        id.withUnsafeBufferPointer { records.value(RecordKind.desired(kind), $0) }.map { Array($0) }
+    }
+
     /// Puts an update behind the others; one that is large can only be kept by itself.
     public func add(_ prepared: LastGood.Prepared) throws(UpdateRefusal) {
         guard !prepared.isLarge else {

@@ -10,8 +10,13 @@ public struct UpdateRefusal: Error, Equatable, Sendable {
     public let isHeld: Bool
     /// The node can't take it now, whatever it says: the same may be taken later.
     public let isPassing: Bool
+    /// Held, and what comes behind it waits.
+    public let stopsStream: Bool
 
-    public init(_ problem: String, remedy: String, isHeld: Bool = false, isPassing: Bool = false) {
+    public init(
+        _ problem: String, remedy: String, isHeld: Bool = false, isPassing: Bool = false, stopsStream: Bool = false
+    ) {
+        self.stopsStream = stopsStream
         self.problem = problem
         self.remedy = remedy
         self.isHeld = isHeld
@@ -49,8 +54,17 @@ public struct LastUpdate: Equatable, Sendable {
         self.at = at
     }
 
+    /// What is the last once an update is kept.
+    package static func after(
+        _ last: LastUpdate?, _ update: StateUpdate, from source: String, at now: UInt64
+    ) -> LastUpdate {
+        LastUpdate(
+            source: source, revision: update.revision ?? (update.form == .document ? nil : last?.revision),
+            actor: update.actor, at: now)
+    }
+
     /// Why an update may not follow this one; nil: it may.
-    func refusal(of update: StateUpdate, from source: String, _ options: UpdateOptions) -> UpdateRefusal? {
+    package func refusal(of update: StateUpdate, from source: String, _ options: UpdateOptions) -> UpdateRefusal? {
         if case .change(let base?) = update.form, base != revision {
             let known = revision.map { "revision \($0)" } ?? "a state without a revision"
             return UpdateRefusal(

@@ -30,7 +30,9 @@ package final class DesiredState {
     package private(set) var problems = ProblemList()
     /// Why the newest update of the source is not in force; nil: it is.
     package internal(set) var refusal: String?
-    package var held: HeldUpdate?
+    package internal(set) var held = HeldUpdates()
+    /// Nil: no guard holds what its routes file says.
+    package internal(set) var heldFile: HeldFile?
 
     init(_ kept: LastGood, _ source: RouteSource) {
         self.kept = kept
@@ -80,14 +82,6 @@ package final class DesiredState {
         nextLook = now + DesiredState.lookPause
         return kept.lookAtFiles()
     }
-}
-
-/// A push that a guard holds (R29).
-package struct HeldUpdate {
-    package let id: String
-    let upload: StateUpload
-    let push: StatePush
-    package let why: String
 }
 
 /// What is wrong with objects, as far as the last changes that reached them said. Bounded.

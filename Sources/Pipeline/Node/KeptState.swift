@@ -135,6 +135,7 @@ extension ConfigLoader {
             desired.note(desired.kept.apply(prepared, to: routing))
             return nil
         } catch {
+            if error.stopsStream, case .file = desired.source { desired.heldFile = HeldFile(since: cl_wall_clock()) }
             return "\(error.problem); \(error.remedy)"
         }
     }

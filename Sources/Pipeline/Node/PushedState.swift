@@ -45,7 +45,11 @@ final class PushedState: StateDoor {
     }
 
     func confirm(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {
-        take(.held(id: id), push, nil, 0, answer)
+        take(.confirm(id: id), push, nil, 0, answer)
+    }
+
+    func discard(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void) {
+        take(.discard(id: id), push, nil, 0, answer)
     }
 
     private func take(
@@ -89,11 +93,20 @@ extension ApplyAnswer {
         case .held(let held?, let refusal, let revision):
             self.init(
                 .held(id: held.id), revision: revision,
-                message: "\(refusal.problem); nothing was changed; if that is meant, run `pipelined apply --confirm "
-                    + "\(held.id)`")
+                message: "\(refusal.problem); nothing was changed; if that is meant, \(held.remedy)")
         case .held(nil, let refusal, let revision):
             self.init(.refused, revision: revision, message: "\(refusal.problem); \(refusal.remedy)")
+        case .waits(let place, let revision):
+            self.init(.held(id: place.head.id), revision: revision, message: place.message)
+        case .discarded(let held, let following, let revision):
+            self.init(
+                .discarded, revision: revision,
+                message: "\(held.id) comes to nothing\(ApplyAnswer.text(following: following))")
         }
+    }
+
+    private static func text(following count: Int) -> String {
+        count == 0 ? "" : "; \(count) that waited behind it follow, in order: see `pipelined status` and the journal"
     }
 
     private init(_ taken: TakenUpdate) {
@@ -102,6 +115,7 @@ extension ApplyAnswer {
         var message =
             taken.count == 0 ? "nothing was different" : "\(taken.count) objects: \(RunningNode.counts(taken.report))"
         if taken.isRevisionReused { message += "; its revision was used before, for other content" }
+        message += ApplyAnswer.text(following: taken.following)
         self.init(
             problems.rejected > 0 ? .quarantined : .applied, revision: taken.revision, message: message,
             details: problems.list.map { "\($0)" })

@@ -35,7 +35,7 @@ extension ReadConfig {
         if let desired {
             // What pipelines and listeners are now decides about every route (R2, R8, R16).
             report = desired.kept.applyAll(with: blocks, to: routing, at: now)
-            (desired.source, desired.refusal) = (source, nil)
+            (desired.source, desired.refusal, desired.heldFile) = (source, nil, nil)
             desired.note(report)
         } else {
             report = routing.apply(together: documents, at: now)
@@ -234,6 +234,11 @@ extension RunningNode {
             return try desired.kept.prepare(
                 update, from: read.source.name, UpdateOptions(isConfirmed: isConfirmed), now: cl_wall_clock())
         } catch {
+            if error.stopsStream, case .file = read.source, read.source == desired.source {
+                let sender = Sender(source: read.source, way: "reload", actor: "file")
+                updates?.take(
+                    WaitingUpdate(subject: .heldFile(update, error), sender: sender, byteCount: 0) { _ in })
+            }
             throw ReloadRefusal(message: "\(error.problem); if that is meant, run `pipelined reload --confirm`")
         }
     }

@@ -13,6 +13,8 @@ package final class StateUpload: @unchecked Sendable {
     package let length: Int
     /// How many have come.
     package private(set) var count = 0
+    /// It is on its way, or is being applied. False: it waits until an operator decides.
+    package internal(set) var isPending = true
     private let memory: UnsafeMutableRawPointer
 
     /// Nil: there is no memory for as much.
@@ -80,8 +82,10 @@ package struct ApplyAnswer: Sendable, Equatable {
         case applied
         /// It is in force, but for some objects.
         case quarantined
-        /// It waits to be confirmed under this id.
+        /// It waits to be confirmed under this id, or behind what does.
         case held(id: String)
+        /// What was held comes to nothing.
+        case discarded
         /// Nothing was changed.
         case refused
     }
@@ -125,6 +129,8 @@ package protocol StateDoor: AnyObject {
     func apply(_ upload: StateUpload, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void)
     /// Applies what was held under `id`.
     func confirm(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void)
+    /// Drops what was held under `id`.
+    func discard(_ id: String, _ push: StatePush, answer: @escaping (ApplyAnswer) -> Void)
     /// What is in force, as a document.
     func export() throws(StateRefusal) -> any StatePieces
 }
@@ -153,6 +159,7 @@ final class StateOfFiles: StateDoor {
 
     func apply(_: StateUpload, _: StatePush, answer: @escaping (ApplyAnswer) -> Void) { refuse(answer) }
     func confirm(_: String, _: StatePush, answer: @escaping (ApplyAnswer) -> Void) { refuse(answer) }
+    func discard(_: String, _: StatePush, answer: @escaping (ApplyAnswer) -> Void) { refuse(answer) }
 
     private func refuse(_ answer: (ApplyAnswer) -> Void) {
         answer(ApplyAnswer(.refused, revision: nil, message: "the routes of this node come from \(source); \(remedy)"))

@@ -36,6 +36,7 @@ extension RunningNode {
     func doBetweenUpdates() {
         let now = Instant(nanoseconds: cl_now())
         tidyState(now)
+        dropHeldOfOthers()
         lookAtCanary(now)
         lookAtRoutes(now)
         if let due = routing.nextCooldown, due <= now, isSettled { endCooldowns(now) }
@@ -94,17 +95,21 @@ extension RunningNode {
 
     // MARK: Journal and log
 
-    private func entry(_ outcome: JournalEntry.Outcome, _ member: UpdateBatch.Member) -> JournalEntry {
+    /// - Parameter what: nil: as its subject says.
+    private func entry(
+        _ outcome: JournalEntry.Outcome, _ member: UpdateBatch.Member, _ what: String? = nil
+    ) -> JournalEntry {
         let sender = member.update.sender
         guard let update = member.subject else {
-            var entry = JournalEntry(outcome, source: sender.source.name, what: "a confirmation by \(sender.way)")
+            let what = if case .discard = member.update.subject { "a discard" } else { "a confirmation" }
+            var entry = JournalEntry(outcome, source: sender.source.name, what: "\(what) by \(sender.way)")
             entry.peer = sender.peer
             return entry
         }
         let form = update.form == .document ? "a document" : "a change"
         var entry = JournalEntry(
             outcome, source: sender.source.name,
-            what: "\(form) by \(sender.way)\(member.options.isConfirmed ? ", confirmed" : "")")
+            what: what ?? "\(form) by \(sender.way)\(member.options.isConfirmed ? ", confirmed" : "")")
         entry.actor = update.actor.isEmpty ? sender.actor : update.actor
         entry.peer = sender.peer
         entry.request = update.request.isEmpty ? nil : update.request
@@ -118,16 +123,25 @@ extension RunningNode {
         record(entry)
     }
 
+    /// Of one that has to wait.
+    func record(_ takenAway: UpdateBatch.TakenAway, of member: UpdateBatch.Member, _ report: ApplyReport) {
+        let what = "a change by \(member.update.sender.way), what it takes away, before it"
+        var entry = entry(.applied, member, what)
+        entry.revision = takenAway.update.revision
+        entry.why = RunningNode.counts(report)
+        record(entry)
+    }
+
+    func record(_ member: UpdateBatch.Member, discarded head: HeldUpdates.Head) {
+        var entry = entry(.rejected, member, "\(head.id), which was held, is discarded")
+        entry.why = head.why
+        record(entry)
+    }
+
     func record(_ member: UpdateBatch.Member, _ refusal: UpdateRefusal) {
         var entry = entry(refusal.isHeld ? .held : .rejected, member)
         entry.why = refusal.problem
         record(entry)
-    }
-
-    func say(_ held: HeldUpdate) {
-        log.say(
-            "state_held",
-            "\(held.why): nothing was changed; if that is meant, run `pipelined apply --confirm \(held.id)`")
     }
 
     static func counts(_ report: ApplyReport) -> String {
@@ -150,6 +164,7 @@ extension RunningNode {
         } else {
             desired?.kept.keepTimes(of: routing)
         }
+        dropHeld("the node ends")
         (updates, desired) = (nil, nil)
     }
 

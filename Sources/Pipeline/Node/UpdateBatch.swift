@@ -4,60 +4,8 @@ import PipelineLastGood
 import PipelineRouting
 import PipelineState
 
-/// An update that waits for its turn, and whom to tell what became of it.
-struct WaitingUpdate {
-    enum Subject {
-        /// As it was read, with what could not be.
-        case update(StateUpdate, unread: RouteProblems)
-        /// The push that a guard holds under this id is meant.
-        case held(id: String)
-    }
-
-    let subject: Subject
-    let sender: RunningNode.Sender
-    var options = UpdateOptions()
-    /// What is held if a guard says so; nil: its source has it still.
-    var push: PushedUpdate?
-    /// Of what it keeps in memory.
-    var byteCount: Int
-    /// Called once, on the control thread.
-    let done: (UpdateOutcome) -> Void
-}
-
-/// A push as it came.
-struct PushedUpdate {
-    let upload: StateUpload
-    let push: StatePush
-}
-
-/// What became of an update.
-enum UpdateOutcome {
-    /// Durable and in force.
-    case taken(TakenUpdate)
-    /// Nothing was changed.
-    case refused(UpdateRefusal, revision: UInt64?)
-    /// Nothing was changed, until it is confirmed; nil: by its source.
-    case held(HeldUpdate?, UpdateRefusal, revision: UInt64?)
-}
-
-struct TakenUpdate {
-    let report: ApplyReport
-    let count: Int
-    let isRevisionReused: Bool
-    let revision: UInt64?
-    /// What could not be read of it.
-    let unread: RouteProblems
-
-    init(_ report: ApplyReport, _ prepared: LastGood.Prepared, unread: RouteProblems) {
-        self.report = report
-        count = prepared.count
-        isRevisionReused = prepared.isRevisionReused
-        revision = prepared.revision
-        self.unread = unread
-    }
-}
-
-/// Updates that are on their way together, with what is known of each.
+/// Updates that are on their way together, with what is known of each. In its turn it is decided whether an update is
+/// taken, held, or waits behind what is held (R29): ``HeldTurns.swift``.
 ///
 /// Threading: the control thread.
 final class UpdateBatch {
@@ -67,25 +15,48 @@ final class UpdateBatch {
 
     struct Member {
         enum Outcome {
-            case prepared(LastGood.Prepared, unread: RouteProblems)
+            /// - Parameter following: how many waited behind it.
+            case prepared(LastGood.Prepared, unread: RouteProblems, following: Int)
             case refused(UpdateRefusal, revision: UInt64?)
-            case held(HeldUpdate?, UpdateRefusal, revision: UInt64?)
+            case held(HeldUpdates.Head?, UpdateRefusal, revision: UInt64?)
+            case waits(HeldUpdates.Place, revision: UInt64?)
+            case discarded(HeldUpdates.Head, following: Int, revision: UInt64?)
+            /// The reload that read it has said so.
+            case fileHeld(UpdateRefusal)
         }
         let update: WaitingUpdate
         /// Nil: what was confirmed is not there.
         let subject: StateUpdate?
         let options: UpdateOptions
         var outcome: Outcome
+        /// It has to wait, and this goes before it.
+        var takenAway: TakenAway?
+
+        /// What of it becomes durable with the group; nil: nothing.
+        var prepared: LastGood.Prepared? {
+            if case .prepared(let prepared, _, _) = outcome { prepared } else { takenAway?.prepared }
+        }
+    }
+
+    /// What an update takes away, as a change of its own.
+    struct TakenAway {
+        let update: StateUpdate
+        let prepared: LastGood.Prepared
     }
 
     let group: UpdateGroup
-    private let desired: DesiredState
+    let desired: DesiredState
+    let now = Instant(nanoseconds: cl_now())
     private(set) var members: [Member] = []
     /// As its updates leave it.
-    private(set) var held: HeldUpdate?
+    var held: HeldUpdates
+    var heldFile: HeldFile?
+    /// As it was before the first of them that is to become durable.
+    private var heldBefore: (updates: HeldUpdates, file: HeldFile?)?
+    /// One of those that waited: the next one comes with the next group.
+    var hasReleased = false
     /// How many objects they change.
     private(set) var changes = 0
-    private var hasPrepared = false
     /// One that is too long for a log, and those that were refused before it.
     private(set) var isAlone = false
     /// It is on disk, or has failed.
@@ -94,62 +65,87 @@ final class UpdateBatch {
 
     init(_ group: UpdateGroup, _ desired: DesiredState) {
         (self.group, self.desired) = (group, desired)
-        held = desired.held
+        (held, heldFile) = (desired.held, desired.heldFile)
     }
 
     var isFull: Bool {
-        isAlone || members.count >= UpdateBatch.mostUpdates || group.byteCount >= UpdateBatch.mostBytes
+        isAlone || hasReleased || members.count >= UpdateBatch.mostUpdates || group.byteCount >= UpdateBatch.mostBytes
     }
+
+    /// What is applied once those that are here are.
+    var revision: UInt64? { group.last?.revision }
 
     /// Compares an update with what those before it leave. A refused one stands in nobody's way.
     /// - Returns: false if it is to be taken by itself, behind those that are here.
     func add(_ update: WaitingUpdate) -> Bool {
         switch update.subject {
         case .update(let subject, let unread):
-            return add(update, subject, unread, update.options, update.push)
-        case .held(let id):
-            do throws(UpdateRefusal) {
-                let (subject, unread, options) = try confirmed(id)
-                return add(update, subject, unread, options, nil)
-            } catch {
-                members.append(Member(update, error, revision: group.last?.revision))
-                return true
-            }
+            guard let push = update.push else { return addFile(update, subject, unread) }
+            return held.stopsStream
+                ? wait(update, subject, unread, push) : addPush(update, subject, unread, push)
+        case .heldFile(let subject, let refusal): return holdFile(update, subject, .fileHeld(refusal))
+        case .confirm(let id): return confirm(update, id)
+        case .discard(let id): return discard(update, id)
+        case .released(let subject): return release(update, subject)
         }
     }
 
-    private func confirmed(_ id: String) throws(UpdateRefusal) -> (StateUpdate, RouteProblems, UpdateOptions) {
-        guard let held, held.id == id else {
-            let known = held.map { "what is held is \($0.id)" } ?? "nothing is held"
-            throw UpdateRefusal(
-                "\(known): \(id) is not; it may have been applied, or replaced by another push", remedy: "push it again"
-            )
-        }
-        let (update, unread) = StateUpdate.read(
-            held.upload.bytes, keptBy: held.upload, as: .either, seed: desired.kept.seed)
-        guard let update else { throw UpdateRefusal("\(id) can't be read any more", remedy: "push it again") }
-        return (update, unread, UpdateOptions(isConfirmed: true, allowsOlder: held.push.isOlder))
-    }
-
-    private func add(
-        _ update: WaitingUpdate, _ subject: StateUpdate, _ unread: RouteProblems, _ options: UpdateOptions,
-        _ push: PushedUpdate?
+    private func addPush(
+        _ update: WaitingUpdate, _ subject: StateUpdate, _ unread: RouteProblems, _ push: PushedUpdate
     ) -> Bool {
-        let outcome: Member.Outcome
-        do throws(UpdateRefusal) {
-            guard let prepared = try prepare(update, subject, options) else { return false }
-            changes += prepared.count
-            if update.isPush { held = nil }
-            outcome = .prepared(prepared, unread: unread)
-        } catch {
-            outcome = error.isHeld ? hold(push, error) : .refused(error, revision: group.last?.revision)
+        take(update, subject, update.options) { prepared in
+            // What stops no stream is replaced by the next one.
+            if !held.isEmpty { held.removeAll() }
+            return .prepared(prepared, unread: unread, following: 0)
+        } orElse: { refusal in
+            refusal.isHeld ? hold(push, subject, unread, refusal) : .refused(refusal, revision: revision)
         }
-        members.append(Member(update: update, subject: subject, options: options, outcome: outcome))
+    }
+
+    private func addFile(_ update: WaitingUpdate, _ subject: StateUpdate, _ unread: RouteProblems) -> Bool {
+        do throws(UpdateRefusal) {
+            guard let prepared = try prepare(update, subject, update.options) else { return false }
+            heldFile = nil
+            append(update, subject, update.options, .prepared(prepared, unread: unread, following: 0))
+        } catch {
+            guard !error.stopsStream else {
+                return holdFile(update, subject, .held(nil, error, revision: revision))
+            }
+            append(
+                update, subject, update.options,
+                error.isHeld ? .held(nil, error, revision: revision) : .refused(error, revision: revision))
+        }
         return true
     }
 
+    // MARK: What the turns are made of
+
+    /// - Returns: false if it is to be taken by itself.
+    func take(
+        _ update: WaitingUpdate, _ subject: StateUpdate, _ options: UpdateOptions,
+        _ taken: (LastGood.Prepared) -> Member.Outcome, orElse refused: (UpdateRefusal) -> Member.Outcome
+    ) -> Bool {
+        do throws(UpdateRefusal) {
+            guard let prepared = try prepare(update, subject, options) else { return false }
+            append(update, subject, options, taken(prepared))
+        } catch { append(update, subject, options, refused(error)) }
+        return true
+    }
+
+    func append(
+        _ update: WaitingUpdate, _ subject: StateUpdate?, _ options: UpdateOptions, _ outcome: Member.Outcome,
+        _ takenAway: TakenAway? = nil
+    ) {
+        members.append(
+            Member(update: update, subject: subject, options: options, outcome: outcome, takenAway: takenAway))
+    }
+
+    func refuse(_ update: WaitingUpdate, _ refusal: UpdateRefusal) {
+        members.append(Member(update, refusal, revision: revision))
+    }
+
     /// Nil: it is to be taken by itself.
-    private func prepare(
+    func prepare(
         _ update: WaitingUpdate, _ subject: StateUpdate, _ options: UpdateOptions
     ) throws(UpdateRefusal) -> LastGood.Prepared? {
         guard update.sender.source == desired.source else {
@@ -160,39 +156,37 @@ final class UpdateBatch {
         let prepared = try desired.kept.prepare(
             subject, from: update.sender.source.name, options, now: cl_wall_clock(), behind: group)
         if prepared.isLarge {
-            guard !hasPrepared else { return nil }
+            guard heldBefore == nil else { return nil }
             isAlone = true
         } else {
             try group.add(prepared)
         }
-        hasPrepared = true
+        if heldBefore == nil { heldBefore = (held, heldFile) }
+        changes += prepared.count
         return prepared
-    }
-
-    /// One is held at a time: the newest says what is meant.
-    private func hold(_ push: PushedUpdate?, _ refusal: UpdateRefusal) -> Member.Outcome {
-        let new = push.map {
-            HeldUpdate(id: desired.nextHeldID(), upload: $0.upload, push: $0.push, why: refusal.problem)
-        }
-        if let new { held = new }
-        return .held(new, refusal, revision: group.last?.revision)
     }
 
     // MARK: What becomes of it
 
-    /// It could not be made durable. What was refused before anything was to be changed stays refused for its own reason.
+    /// Until what follows a held update is tried again.
+    static let releasePause = TimeSpan.seconds(1)
+
+    /// It could not be made durable. What was refused, held or dropped before anything was to be changed stays so, for
+    /// its own reason.
     func fail(_ refusal: UpdateRefusal) {
         isFailed = true
-        guard let first = members.firstIndex(where: { if case .prepared = $0.outcome { true } else { false } }) else {
-            return
+        if let first = members.firstIndex(where: { $0.prepared != nil }) {
+            let revision = desired.last?.revision
+            for index in first..<members.count {
+                members[index].outcome = .refused(refusal, revision: revision)
+                members[index].takenAway = nil
+            }
         }
-        let revision = desired.last?.revision
-        for index in first..<members.count { members[index].outcome = .refused(refusal, revision: revision) }
+        if let heldBefore { (held, heldFile) = heldBefore }
+        held.pauseRelease(until: Instant(nanoseconds: cl_now()) + UpdateBatch.releasePause)
     }
 
-    private var prepared: [LastGood.Prepared] {
-        members.compactMap { if case .prepared(let prepared, _) = $0.outcome { prepared } else { nil } }
-    }
+    private var prepared: [LastGood.Prepared] { members.compactMap(\.prepared) }
 
     /// A new snapshot of all there is.
     func keepAlone() throws(StateFault) { for one in prepared { try desired.kept.keep(one) } }
@@ -213,9 +207,10 @@ extension UpdateBatch.Member {
         self.init(
             update: update, subject: subject, options: update.options, outcome: .refused(refusal, revision: revision))
     }
-}
 
-extension WaitingUpdate {
-    /// Or the confirmation of one.
-    fileprivate var isPush: Bool { sender.source == .push }
+    /// One of those that waited, which is tried again: that is not said each time.
+    func isRetried(_ refusal: UpdateRefusal) -> Bool {
+        guard case .released = update.subject else { return false }
+        return refusal.isPassing && refusal != .unknown
+    }
 }

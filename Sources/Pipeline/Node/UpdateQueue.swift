@@ -26,6 +26,8 @@ final class UpdateQueue {
     private var waitingUpdates = 0
     /// What is being made durable, or waits until a worker is ready for it.
     private var current: UpdateBatch?
+    /// One of those that waited behind a held update goes at a time, so that a long line does not keep this thread.
+    private var mayRelease = true
     /// Nil: updates are taken.
     private var closedBecause: UpdateRefusal?
 
@@ -46,7 +48,8 @@ final class UpdateQueue {
     /// It waits for no event.
     var nextTick: Instant? {
         let isWaiting = current.map { $0.isDurable } ?? !items.isEmpty
-        return isWaiting ? Instant(nanoseconds: cl_now()) + .milliseconds(1) : nil
+        guard !isWaiting else { return Instant(nanoseconds: cl_now()) + .milliseconds(1) }
+        return hasGroup || isClosed ? nil : desired.held.due
     }
 
     // MARK: Waiting
@@ -85,6 +88,7 @@ final class UpdateQueue {
 
     /// Does what can be done without a wait.
     func advance() {
+        mayRelease = true
         while true {
             if let batch = current {
                 // What others have published since is to be applied first.
@@ -123,13 +127,17 @@ final class UpdateQueue {
         if hasSettled { handOver(following) } else { refuse(following, .unsettled) }
     }
 
+    /// What waits behind a held update that was decided about has its turn before all others (R29).
+    private var isReleaseDue: Bool { !isClosed && desired.held.isReleaseDue(Instant(nanoseconds: cl_now())) }
+
     /// What waits, compared; nil: nothing does. Nothing is changed by that.
     private func prepare() -> UpdateBatch? {
         var taken = 0
         defer { remove(taken) }
-        guard case .update? = items.first else { return nil }
+        guard isReleaseDue ? mayRelease : update(at: 0) != nil else { return nil }
         let group: UpdateGroup
         do throws(UpdateRefusal) { group = try kept.makeGroup() } catch {
+            desired.held.pauseRelease(until: Instant(nanoseconds: cl_now()) + UpdateBatch.releasePause)
             while let update = update(at: taken) {
                 taken += 1
                 refuse(update, error)
@@ -137,8 +145,16 @@ final class UpdateQueue {
             return nil
         }
         let batch = UpdateBatch(group, desired)
-        while !batch.isFull, let update = update(at: taken), batch.add(update) { taken += 1 }
-        return batch
+        while !batch.isFull {
+            if batch.isReleaseDue, !isClosed {
+                guard batch.releaseNext() else { break }
+            } else {
+                guard let update = update(at: taken), batch.add(update) else { break }
+                taken += 1
+            }
+        }
+        mayRelease = mayRelease && !batch.hasReleased
+        return batch.members.isEmpty ? nil : batch
     }
 
     private func remove(_ count: Int) {
@@ -174,40 +190,62 @@ final class UpdateQueue {
     // MARK: What became of them
 
     private func takeEffect(_ batch: UpdateBatch) -> [ApplyReport] {
+        takeHeld(batch)
         guard !batch.isFailed else { return [] }
         let now = Instant(nanoseconds: cl_now())
         node.forgetDrains(now)
         let reports = batch.apply(to: node.routing, now)
-        desired.held = batch.held
         node.revision = desired.last?.revision
         if batch.changes > 0 { node.putInForce(reports, now) }
         return reports
     }
 
+    /// What is held and waits from here on.
+    private func takeHeld(_ batch: UpdateBatch) {
+        (desired.held, desired.heldFile) = (batch.held, batch.heldFile)
+        node.sayReleased(desired)
+    }
+
     private func answer(_ batch: UpdateBatch, _ reports: [ApplyReport]) {
         var reports = reports[...]
         for member in batch.members {
-            switch member.outcome {
-            case .prepared(let prepared, let unread):
-                let report = reports.popFirst() ?? ApplyReport()
-                desired.refusal = nil
-                node.record(member, report)
-                member.update.done(.taken(TakenUpdate(report, prepared, unread: unread)))
-            case .refused(let refusal, let revision):
-                desired.refusal = refusal.problem
-                node.record(member, refusal)
-                member.update.done(.refused(refusal, revision: revision))
-            case .held(let held, let refusal, let revision):
-                desired.refusal = refusal.problem
-                node.record(member, refusal)
-                if let held { node.say(held) }
-                member.update.done(.held(held, refusal, revision: revision))
-            }
+            let report = member.prepared.map { _ in reports.popFirst() ?? ApplyReport() } ?? ApplyReport()
+            member.update.done(outcome(of: member, report))
+        }
+    }
+
+    private func outcome(of member: UpdateBatch.Member, _ report: ApplyReport) -> UpdateOutcome {
+        // What it takes away came before it; why what is held is not in force stays what it is.
+        if let takenAway = member.takenAway { node.record(takenAway, of: member, report) }
+        switch member.outcome {
+        case .prepared(let prepared, let unread, let following):
+            desired.refusal = nil
+            node.record(member, report)
+            return .taken(TakenUpdate(report, prepared, unread: unread, following: following))
+        case .refused(let refusal, let revision):
+            desired.refusal = refusal.problem
+            if !member.isRetried(refusal) { node.record(member, refusal) }
+            return .refused(refusal, revision: revision)
+        case .held(let head, let refusal, let revision):
+            desired.refusal = refusal.problem
+            node.record(member, refusal)
+            if let head { node.sayHeld(head) }
+            return .held(head, refusal, revision: revision)
+        case .waits(let place, let revision):
+            if !place.isKnown { node.record(member, place.refusal) }
+            return .waits(place, revision: revision)
+        case .discarded(let head, let following, let revision):
+            desired.refusal = nil
+            node.record(member, discarded: head)
+            return .discarded(head, following: following, revision: revision)
+        case .fileHeld(let refusal):
+            return .held(nil, refusal, revision: desired.last?.revision)
         }
     }
 
     private func refuse(_ batch: UpdateBatch, _ refusal: UpdateRefusal) {
         batch.fail(refusal)
+        takeHeld(batch)
         answer(batch, [])
     }
 

@@ -62,7 +62,8 @@ extension RunningNode {
             refuse("can't read the state file \(error.path): \(error.problem); \(error.remedy)", watch, now)
             return false
         }
-        if reading.content == watch.applied {
+        // Of what was held since, what takes away is in force: that is given back as any update is.
+        if reading.content == watch.applied, desired?.heldFile == nil {
             desired?.refusal = nil
             if watch.clear() { log.say("routes_back", "\(watch.path) says again what is in force") }
             return false
@@ -127,6 +128,7 @@ extension RunningNode {
                     read.reportUnread()
                     problems = RunningNode.lines(read.compilation)
                     done(.success(taken.report))
+                case .waits, .discarded: done(.failure(.notPushed))
                 case .refused(let refusal, _), .held(_, let refusal, _):
                     guard !refusal.isPassing else { return done(.failure(refusal)) }
                     done(
@@ -181,5 +183,6 @@ extension RunningNode {
 }
 
 extension UpdateRefusal {
+    fileprivate static let notPushed = UpdateRefusal("only a push waits", remedy: "report it")
     fileprivate static let unfinished = UpdateRefusal("it may still be written", remedy: "wait", isPassing: true)
 }

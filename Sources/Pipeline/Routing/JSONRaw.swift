@@ -44,6 +44,25 @@ extension JSONReader {
         return found
     }
 
+    /// Where the values stand that the object which comes next has under `key`, and where its first member begins.
+    mutating func values(
+        _ key: StaticString
+    ) throws(JSONError) -> (first: Int, isEmpty: Bool, values: [Range<Int>]) {
+        skipSpace()
+        let first = position + 1
+        var values: [Range<Int>] = []
+        var isEmpty = true
+        toleratesFlaws = true
+        try members { reader, name, isEscaped throws(JSONError) in
+            isEmpty = false
+            reader.skipSpace()
+            let start = reader.position
+            try reader.skim()
+            if reader.isName(name, isEscaped, key) { values.append(start..<reader.position) }
+        }
+        return (first, isEmpty, values)
+    }
+
     @inline(__always) private mutating func members(
         _ body: (inout JSONReader, _ name: Range<Int>, _ isEscaped: Bool) throws(JSONError) -> Void
     ) throws(JSONError) {

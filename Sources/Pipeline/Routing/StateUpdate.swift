@@ -33,6 +33,8 @@ public struct StateUpdate: @unchecked Sendable {
     private let entries: [StateEntry]
     private let deleted: [StateEntry]
     private let source: StateTexts
+    /// What is put in place of what it says, and what besides; ids of these are not deleted.
+    private var amendments: [StateKind: [[UInt8]: [UInt8]]] = [:]
 
     init(
         _ form: Form, _ header: StateHeader, puts: [StateEntry], deleted: [StateEntry], _ source: StateTexts
@@ -53,10 +55,37 @@ public struct StateUpdate: @unchecked Sendable {
 
     /// The objects to put: by kind, then by id bytewise, each id once. `text` is the object. Several objects of one id
     /// are joined by commas, so that a list of these texts is judged as the original
-    /// would be. An object that gives itself several ids stands under each (at most four).
+    /// would be. An object that gives itself several ids stands under each (at most four). What it was amended by and
+    /// does not have comes last.
     ///
     /// - Parameter body: gets bytes that are valid for the call.
     public func forEachPut<Failure>(
+        _ body: (StateKind, _ id: UnsafeBufferPointer<UInt8>, _ text: UnsafeRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) {
+        try forEachEntry { kind, id, text throws(Failure) in
+            guard !amendments.isEmpty, let other = amendments[kind]?[Array(id)] else { return try body(kind, id, text) }
+            try StateUpdate.put(kind, id, other, body)
+        }
+        for (kind, texts) in amendments {
+            for (id, text) in texts {
+                try id.withUnsafeBufferPointer { id throws(Failure) in
+                    if !isPut(kind, id) { try StateUpdate.put(kind, id, text, body) }
+                }
+            }
+        }
+    }
+
+    private static func put<Failure>(
+        _ kind: StateKind, _ id: UnsafeBufferPointer<UInt8>, _ text: [UInt8],
+        _ body: (StateKind, UnsafeBufferPointer<UInt8>, UnsafeRawBufferPointer) throws(Failure) -> Void
+    ) throws(Failure) {
+        let result = text.withUnsafeBytes { text -> Result<Void, Failure> in
+            do throws(Failure) { return .success(try body(kind, id, text)) } catch { return .failure(error) }
+        }
+        try result.get()
+    }
+
+    private func forEachEntry<Failure>(
         _ body: (StateKind, _ id: UnsafeBufferPointer<UInt8>, _ text: UnsafeRawBufferPointer) throws(Failure) -> Void
     ) throws(Failure) {
         var first = 0
@@ -67,13 +96,7 @@ public struct StateUpdate: @unchecked Sendable {
             if end == first + 1 {
                 try body(entry.kind, source.id(entry), source.text(entry))
             } else {
-                let joined = join(entries[first..<end])
-                let result = joined.withUnsafeBytes { text -> Result<Void, Failure> in
-                    do throws(Failure) { return .success(try body(entry.kind, source.id(entry), text)) } catch {
-                        return .failure(error)
-                    }
-                }
-                try result.get()
+                try StateUpdate.put(entry.kind, source.id(entry), join(entries[first..<end]), body)
             }
             first = end
         }
@@ -100,6 +123,10 @@ public struct StateUpdate: @unchecked Sendable {
 
     /// True if it puts such an object.
     public func has(_ kind: StateKind, _ id: UnsafeBufferPointer<UInt8>) -> Bool {
+        isPut(kind, id) || amendments[kind]?[Array(id)] != nil
+    }
+
+    private func isPut(_ kind: StateKind, _ id: UnsafeBufferPointer<UInt8>) -> Bool {
         var (low, high) = (0, entries.count)
         while low < high {
             let middle = (low + high) / 2
@@ -112,7 +139,15 @@ public struct StateUpdate: @unchecked Sendable {
 
     /// The ids to delete, of a change: by kind, then bytewise, each once.
     public var deletes: [(kind: StateKind, id: [UInt8])] {
-        deleted.map { ($0.kind, Array(source.id($0))) }
+        let all: [(kind: StateKind, id: [UInt8])] = deleted.map { ($0.kind, Array(source.id($0))) }
+        return amendments.isEmpty ? all : all.filter { amendments[$0.kind]?[$0.id] == nil }
+    }
+
+    /// The same with these objects, in place of what it says of them.
+    func amended(_ texts: [StateKind: [[UInt8]: [UInt8]]]) -> StateUpdate {
+        var amended = self
+        for (kind, objects) in texts { amended.amendments[kind, default: [:]].merge(objects) { $1 } }
+        return amended
     }
 }
 
