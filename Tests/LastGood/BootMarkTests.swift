@@ -16,17 +16,7 @@ import Testing
         let text = Array(
             "{\"format\":\"pipelined.state/1\",\"revision\":\(revision),\"envs\":[],\"instances\":[],\"routes\":[\(list)]}"
                 .utf8)
-        let owner = Owner(text)
-        return try #require(StateUpdate.read(UnsafeBufferPointer(owner.bytes), keptBy: owner, as: .document).update)
-    }
-
-    private final class Owner {
-        let bytes: UnsafeMutableBufferPointer<UInt8>
-        init(_ text: [UInt8]) {
-            bytes = .allocate(capacity: text.count)
-            _ = bytes.initialize(from: text)
-        }
-        deinit { bytes.deallocate() }
+        return try #require(StateUpdate.read(copying: text, as: .document).update)
     }
 
     private func keep(_ state: LastGood, _ update: StateUpdate) throws {

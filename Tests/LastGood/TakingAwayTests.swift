@@ -11,18 +11,7 @@ struct TakingAwayTests {
     private static let seed = HashSeed(1, 2)
 
     private static func read(_ text: String) throws -> StateUpdate {
-        let bytes = KeptText(text)
-        return try #require(StateUpdate.read(UnsafeBufferPointer(bytes.memory), keptBy: bytes, as: .either).update)
-    }
-
-    private final class KeptText {
-        let memory: UnsafeMutableBufferPointer<UInt8>
-        init(_ text: String) {
-            let bytes = Array(text.utf8)
-            memory = .allocate(capacity: bytes.count)
-            _ = memory.initialize(from: bytes)
-        }
-        deinit { memory.deallocate() }
+        try #require(StateUpdate.read(copying: Array(text.utf8), as: .either).update)
     }
 
     private static func change(_ put: String, delete: String = "") -> String {

@@ -33,7 +33,7 @@ public final class LastGood {
         mark = store.readMark(BootMark.file).flatMap { BootMark($0) } ?? BootMark()
     }
 
-    /// - Parameter waiting: as ``StateStore/open(_:seed:waiting:)``.
+    /// - Parameter waiting: as ``StateStore/open(_:label:seed:waiting:)``.
     public static func open(
         _ directory: String, waiting: ((_ process: Int32?) -> Bool)? = nil
     ) throws(StateFault) -> (state: LastGood, notices: [StateNotice]) {

@@ -138,7 +138,7 @@ extension RunningNode {
         let (tally, lasted) = (canary.tally, Instant(nanoseconds: cl_now()).since(canary.began))
         self.canary = nil
         rolledBack = CanaryRollback(at: cl_wall_clock(), by: by, why: why, identity: canary.identity)
-        publishListeners()
+        putInForce(Instant(nanoseconds: cl_now()))
         log.say(
             "canary_rolled_back",
             "the program of the config file is not what runs: new connections are served as before the reload, and what "
@@ -162,14 +162,7 @@ extension RunningNode {
         guard routing.listeners != before, waitUntilSettled(milliseconds: 1000) else { return }
         var read = canary.read
         reapply(&read)
-        publishListeners()
-    }
-
-    private func publishListeners() {
-        let change = listeners.apply(plannedListeners, [:], now: Instant(nanoseconds: cl_now()))
-        publish()
-        _ = waitUntilSettled(milliseconds: 50)
-        say(change)
+        putInForce(Instant(nanoseconds: cl_now()))
     }
 
     /// Applies again what was read then, and what has come since.

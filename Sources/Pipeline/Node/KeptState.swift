@@ -6,16 +6,6 @@ import PipelineLastGood
 import PipelineRouting
 import PipelineState
 
-/// Bytes that an update refers to.
-private final class KeptBytes {
-    let memory: UnsafeMutableBufferPointer<UInt8>
-    init(_ bytes: [UInt8]) {
-        memory = .allocate(capacity: bytes.count)
-        _ = memory.initialize(from: bytes)
-    }
-    deinit { memory.deallocate() }
-}
-
 /// What the source of routes says, for a node that keeps desired state.
 struct ReadUpdate {
     var update: StateUpdate?
@@ -27,9 +17,7 @@ struct ReadUpdate {
     static func read(
         _ bytes: [UInt8], _ path: String, as accepts: StateUpdate.Acceptance = .document
     ) -> ReadUpdate {
-        let kept = KeptBytes(bytes)
-        let (update, problems) = StateUpdate.read(
-            UnsafeBufferPointer(kept.memory), keptBy: kept, as: accepts)
+        let (update, problems) = StateUpdate.read(copying: bytes, as: accepts)
         let fatal = problems.list.last { $0.severity == .fatal }
         return ReadUpdate(
             update: update, problems: problems, failure: fatal.map { "the state file \(path) can't be used: \($0)" })

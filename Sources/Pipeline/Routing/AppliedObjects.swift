@@ -37,6 +37,17 @@ public struct AppliedObject: Sendable, Equatable {
     /// It is as it is desired, or gone.
     public var isPlain: Bool { self == AppliedObject() }
 
+    /// What is served by in place of what is desired; nil: that itself; empty: nothing. An instance that is ready and no
+    /// backend is in nobody's way.
+    var inForce: [UInt8]? {
+        if flags.contains(.idle) { return [] }
+        switch version {
+        case .desired: return nil
+        case .earlier, .nothing: return []
+        case .text(let text): return text
+        }
+    }
+
     /// What there is in place of what is desired, with what doesn't hold; empty: nothing.
     public var text: [UInt8] {
         guard case .text(let text) = version else { return beside }

@@ -35,19 +35,11 @@ public struct KeptHoldings {
         }
     }
 
-    /// What of it is otherwise than desired. An instance that is ready and no backend has no address.
     private static func view(_ applied: some AppliedObjects) -> [StateKind: [String: [UInt8]]] {
         var view: [StateKind: [String: [UInt8]]] = [:]
         applied.visit { kind, id, object in
-            guard kinds.contains(kind) else { return }
-            switch object.version {
-            case .desired:
-                if object.flags.contains(.idle) { view[kind, default: [:]][String(decoding: id, as: UTF8.self)] = [] }
-            case .earlier, .nothing: view[kind, default: [:]][String(decoding: id, as: UTF8.self)] = []
-            case .text(let text):
-                view[kind, default: [:]][String(decoding: id, as: UTF8.self)] =
-                    object.flags.contains(.idle) ? [] : text
-            }
+            guard kinds.contains(kind), let text = object.inForce else { return }
+            view[kind, default: [:]][String(decoding: id, as: UTF8.self)] = text
         }
         return view
     }

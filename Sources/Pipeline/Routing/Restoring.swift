@@ -24,21 +24,11 @@ extension RoutingState {
         applied.visit { kind, id, object in
             let name = String(decoding: id, as: UTF8.self)
             touched.insert(kind, id)
-            switch object.version {
-            case .desired: break
-            case .earlier, .nothing: view[kind, default: [:]][name] = []
-            case .text(let text): view[kind, default: [:]][name] = text
-            }
+            if let text = object.inForce { view[kind, default: [:]][name] = text }
             if object.flags.contains(.mismatched) { mismatched.insert(name) }
             if kind == .env, object.flags.contains(.holder) { holders.insert(Array(id)) }
-            // What is in nobody's way must not be in anybody's way now.
-            if object.flags.contains(.idle) {
-                idle[name] = object
-                view[kind, default: [:]][name] = []
-            }
-            if kind == .hostname {
-                names[name] = object
-            }
+            if object.flags.contains(.idle) { idle[name] = object }
+            if kind == .hostname { names[name] = object }
         }
         let inForce = ChangedObjects(objects, view)
         restoredIPv4 = addresses(of: holders, inForce)

@@ -4,6 +4,23 @@ extension StateUpdate {
     /// The most bytes that are read: places are numbers of 32 bits.
     public static let longest = 1 << 30
 
+    /// Of bytes that live as long as the update does.
+    public static func read(
+        copying bytes: [UInt8], as accepts: Acceptance, seed: HashSeed = .random()
+    ) -> (update: StateUpdate?, problems: RouteProblems) {
+        let kept = KeptBytes(bytes)
+        return read(UnsafeBufferPointer(kept.memory), keptBy: kept, as: accepts, seed: seed)
+    }
+
+    private final class KeptBytes {
+        let memory: UnsafeMutableBufferPointer<UInt8>
+        init(_ bytes: [UInt8]) {
+            memory = .allocate(capacity: bytes.count)
+            _ = memory.initialize(from: bytes)
+        }
+        deinit { memory.deallocate() }
+    }
+
     /// Splits a document or a change. Never traps, whatever `bytes` hold.
     ///
     /// What is outside of objects is judged as ``StateDocument/parse(_:seed:)`` does. An object is kept whatever is in

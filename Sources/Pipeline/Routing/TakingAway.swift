@@ -14,11 +14,20 @@ public struct TakingAway: Sendable {
     public init() {}
 
     public init(of update: StateUpdate, seed: HashSeed) {
+        // Most objects take nothing away: that is found without judging the rest of them.
+        var reader = JSONReader(Bytes(start: nil, count: 0), seed: seed)
         update.forEachPut { kind, id, text in
+            reader.begin(text.assumingMemoryBound(to: UInt8.self))
             switch kind {
-            case .instance: if let status = TakingAway.lost(text, seed) { instances[Array(id)] = status }
-            case .env: if TakingAway.isSuspended(env: text, seed) { envs.insert(Array(id)) }
-            case .org: if TakingAway.isSuspended(org: text, seed) { orgs.insert(Array(id)) }
+            case .instance:
+                guard reader.find("status") != InstanceStatus.ready.name else { return }
+                if let status = TakingAway.lost(text, seed) { instances[Array(id)] = status }
+            case .env:
+                guard reader.mentions("suspended") else { return }
+                if TakingAway.isSuspended(env: text, seed) { envs.insert(Array(id)) }
+            case .org:
+                guard reader.mentions("suspended") else { return }
+                if TakingAway.isSuspended(org: text, seed) { orgs.insert(Array(id)) }
             case .route, .hostname: break
             }
         }
@@ -98,9 +107,6 @@ public struct TakingAway: Sendable {
 
     /// Of several objects with one id none counts: they are quarantined.
     private static func lost(_ text: UnsafeRawBufferPointer, _ seed: HashSeed) -> InstanceStatus? {
-        // Most are ready: that is found without judging the rest.
-        var reader = JSONReader(text.assumingMemoryBound(to: UInt8.self), seed: seed)
-        guard reader.find("status") != InstanceStatus.ready.name else { return nil }
         guard let document = StateDocument.one(.instance, text, seed: seed), document.instances.count == 1 else {
             return nil
         }
@@ -109,22 +115,20 @@ public struct TakingAway: Sendable {
     }
 
     private static func isSuspended(env text: UnsafeRawBufferPointer, _ seed: HashSeed) -> Bool {
-        guard mentionsSuspension(text, seed), let document = StateDocument.one(.env, text, seed: seed) else {
-            return false
-        }
+        guard let document = StateDocument.one(.env, text, seed: seed) else { return false }
         return document.envs.count == 1 && document.envs[0].suspended
     }
 
     private static func isSuspended(org text: UnsafeRawBufferPointer, _ seed: HashSeed) -> Bool {
-        guard mentionsSuspension(text, seed), let document = StateDocument.one(.org, text, seed: seed) else {
-            return false
-        }
+        guard let document = StateDocument.one(.org, text, seed: seed) else { return false }
         return document.orgs.count == 1 && document.orgs[0].suspended
     }
+}
 
-    private static func mentionsSuspension(_ text: UnsafeRawBufferPointer, _ seed: HashSeed) -> Bool {
-        var reader = JSONReader(text.assumingMemoryBound(to: UInt8.self), seed: seed)
-        guard let found = try? reader.values("suspended") else { return true }
+extension JSONReader {
+    /// The object that comes next has the name; true as well of what is no object.
+    fileprivate mutating func mentions(_ key: StaticString) -> Bool {
+        guard let found = try? values(key) else { return true }
         return !found.values.isEmpty
     }
 }
@@ -161,16 +165,6 @@ extension StateUpdate {
             bytes += Array(ordered.map(\.value).joined(separator: [UInt8(ascii: ",")]))
             bytes += Array("]".utf8)
         }
-        let kept = TextBytes(bytes + Array("}}".utf8))
-        return read(UnsafeBufferPointer(kept.memory), keptBy: kept, as: .change, seed: seed).update
-    }
-
-    private final class TextBytes {
-        let memory: UnsafeMutableBufferPointer<UInt8>
-        init(_ bytes: [UInt8]) {
-            memory = .allocate(capacity: bytes.count)
-            _ = memory.initialize(from: bytes)
-        }
-        deinit { memory.deallocate() }
+        return read(copying: bytes + Array("}}".utf8), as: .change, seed: seed).update
     }
 }

@@ -40,7 +40,7 @@ extension Worker {
         guard slot.pointee.header.isRejected else { return cause }
         switch reason {
         case .closedByClient, .closedByUpstream, .resetByClient, .resetByUpstream, .clientTimedOut, .upstreamTimedOut,
-            .halfCloseTimeoutClient, .halfCloseTimeoutUpstream:
+            .halfCloseTimeoutClient, .halfCloseTimeoutUpstream, .upgradeClosed:
             let isText = slot.pointee.routeFlags.contains(.proxyText)
             return (isText ? RuntimeReason.proxyTextRejected : .proxyRejected).code
         default: return cause

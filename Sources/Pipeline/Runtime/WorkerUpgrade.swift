@@ -156,11 +156,6 @@ extension Worker {
         let slot = slab.slots + index
         let hasAnswer = blocks.pending(slot.pointee.pending).pointee.hasAnswer
         if reason == .upgradeClosed, !hasAnswer, slot.pointee.header.isOn { doubtHeader(index) }
-        guard !slot.pointee.header.isRejected else {
-            let isText = slot.pointee.routeFlags.contains(.proxyText)
-            finish(index, (isText ? RuntimeReason.proxyTextRejected : .proxyRejected).code, .reset)
-            return
-        }
         finish(index, reason.code, .reset)
     }
 

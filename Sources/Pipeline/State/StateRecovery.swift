@@ -313,7 +313,7 @@ struct StateRecovery {
 
     /// What was durable when the store was last open, and is not there any more.
     private mutating func sayLost() {
-        // The boot guard takes back what was durable, and says so itself.
+        // Who looks at an earlier state knows that there is a later one.
         let end = max(durable, lost.last)
         guard last == nil, end > sequence else { return }
         notices.append(

@@ -116,8 +116,7 @@ extension StateStore {
                 log.isTrusted = false
             } else if failed == -ENOSPC || failed == -EDQUOT {
                 // What is there of the entry would be taken for one that a crash tore.
-                if disk.resize(log.file, to: log.end) < 0 { log.isTrusted = false }
-                noteLogWritten()
+                cutLog()
                 throw StateFault.of(log.path, "appending to it", failed)
             } else {
                 log.isTrusted = false

@@ -11,7 +11,7 @@ struct StoreLock {
     private let folder: Int32
     private let file: Int32
 
-    /// - Parameter waiting: see ``StateStore/open(_:endingAt:seed:waiting:)``.
+    /// - Parameter waiting: see ``StateStore/open(_:label:seed:waiting:)``.
     static func take(
         _ place: StatePlace, _ exposure: StateExposure, _ notices: inout [StateNotice],
         _ waiting: ((_ process: Int32?) -> Bool)?

@@ -7,20 +7,19 @@ extension StateStore {
     /// - Parameters:
     ///   - seed: gives 16 secret bytes, for a store that is new.
     ///   - label: says which changes are lost, if some are.
-    ///   - endingAt: the last entry that counts: what came after it is set aside. Nil: all counts.
     ///   - waiting: asked again and again while another process has it, if known which: whether to wait on. Without it
     ///     that is a fault.
     public static func open(
-        _ directory: String, label: EntryLabel? = nil, endingAt last: UInt64? = nil, seed: () -> [UInt8],
+        _ directory: String, label: EntryLabel? = nil, seed: () -> [UInt8],
         waiting: ((_ process: Int32?) -> Bool)? = nil
     ) throws(StateFault) -> (store: StateStore, notices: [StateNotice]) {
         var settings = StateSettings()
         settings.label = label
         return try open(
-            StatePlace(directory: directory, disk: LinuxDisk(), settings: settings), endingAt: last, seed: seed, waiting
-        )
+            StatePlace(directory: directory, disk: LinuxDisk(), settings: settings), seed: seed, waiting)
     }
 
+    /// - Parameter last: the last entry that counts: what came after it is set aside. Nil: all counts.
     package static func open(
         _ place: StatePlace, endingAt last: UInt64? = nil, seed: () -> [UInt8],
         _ waiting: ((_ process: Int32?) -> Bool)? = nil

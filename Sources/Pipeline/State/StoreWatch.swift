@@ -97,9 +97,7 @@ extension StateStore {
                 leaves: "what the files in it lead to")
             : nil
     }
-}
 
-extension StateStore {
     /// Its files are the ones that it has written, or are again by now; else why nothing may be changed.
     public func check() throws(StateFault) {
         try refuseChange()
@@ -107,7 +105,6 @@ extension StateStore {
         if isExposed, exposure != nil { return }
         try mendFiles()
     }
-
 }
 
 extension LogHeader {
