@@ -8,32 +8,14 @@ import Testing
 /// Files in a store's directory with another mode, or of another kind.
 @Suite("R23: whose the files of a store are")
 struct FileStandingTests {
-    private final class Folder {
-        let path: String
-        init() throws {
-            path = FileManager.default.temporaryDirectory.appendingPathComponent("state-\(UUID().uuidString)").path
-            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-        }
-        deinit { try? FileManager.default.removeItem(atPath: path) }
-        var store: String { path + "/store" }
-
-        func mode(_ name: String) -> mode_t {
-            var status = stat()
-            return lstat(store + "/" + name, &status) == 0 ? status.st_mode & 0o7777 : 0
-        }
-        func aside(_ name: String) -> String? {
-            (try? FileManager.default.contentsOfDirectory(atPath: store))?.first { $0.hasPrefix("\(name).damaged-2") }
-        }
-    }
-
     static let names = ["snapshot.3", "log.3", "snapshot.2", "log.2", "durable", "lock", "reserve"]
 
-    private func open(_ folder: Folder) throws -> (store: StateStore, notices: [StateNotice]) {
+    private func open(_ folder: StoreFolder) throws -> (store: StateStore, notices: [StateNotice]) {
         try StateStore.open(folder.store, seed: { testSecret })
     }
 
     /// A snapshot and the one before, with their logs; and what it holds, with and without the last log.
-    private func fill(_ folder: Folder) throws -> (whole: Contents, older: Contents) {
+    private func fill(_ folder: StoreFolder) throws -> (whole: Contents, older: Contents) {
         let store = try open(folder).store
         try store.append([(StateKey(1, "a"), [1]), (StateKey(1, "b"), [2])])
         let over = Promise<Bool>()
@@ -49,7 +31,7 @@ struct FileStandingTests {
         "a file of ours in a closed directory, of any mode: it is used, its mode put right and said", arguments: names,
         [0o644, 0o660, 0o666, 0o400, 0o000] as [mode_t])
     func modes(_ name: String, _ mode: mode_t) throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         let whole = try fill(folder).whole
         chmod(folder.store + "/" + name, mode)
         let (store, notices) = try open(folder)
@@ -63,7 +45,7 @@ struct FileStandingTests {
         "something else in a file's place: it is set aside by name, and an older whole state goes on",
         arguments: names, ["link", "fifo", "directory"])
     func kinds(_ name: String, _ kind: String) throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         let (whole, older) = try fill(folder)
         let path = folder.store + "/" + name
         rename(path, folder.path + "/elsewhere")
@@ -86,7 +68,7 @@ struct FileStandingTests {
 
     @Test("a file with a second name (a backup by hard links) is used, and written anew before it is written to")
     func links() throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         let whole = try fill(folder).whole
         link(folder.store + "/log.3", folder.path + "/backup")
         let before = FileManager.default.contents(atPath: folder.path + "/backup")
@@ -105,7 +87,7 @@ struct FileStandingTests {
         "a file that others could have written is set aside where they could reach it, and refused where they may write"
     )
     func writable() throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         let whole = try fill(folder).whole
         chmod(folder.store + "/snapshot.3", 0o666)
         chmod(folder.store, 0o777)
@@ -121,7 +103,7 @@ struct FileStandingTests {
 
     @Test("nothing older but a new store's empty state: refused, and nothing is touched", arguments: ["log.2", "all"])
     func alone(_ what: String) throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         try open(folder).store.append([(StateKey(1, "a"), [1])])
         for name in what == "all" ? ["snapshot.1", "snapshot.2", "log.2"] : [what] {
             rename(folder.store + "/" + name, folder.path + "/" + name)
@@ -162,5 +144,15 @@ struct FileStandingTests {
             #expect(store.value(StateKey(9, "revision")) == Array("41".utf8), "\(notices)")
             #expect(notices.contains { $0.isLoss && $0.text.contains(text) }, "\(notices)")
         }
+    }
+}
+
+extension StoreFolder {
+    fileprivate func mode(_ name: String) -> mode_t {
+        var status = stat()
+        return lstat(store + "/" + name, &status) == 0 ? status.st_mode & 0o7777 : 0
+    }
+    fileprivate func aside(_ name: String) -> String? {
+        (try? FileManager.default.contentsOfDirectory(atPath: store))?.first { $0.hasPrefix("\(name).damaged-2") }
     }
 }

@@ -11,22 +11,6 @@ import Testing
 /// On Linux's own file systems.
 @Suite("a store on a real disk")
 struct StateDiskTests {
-    private final class Folder {
-        let path: String
-        init(megabytes: Int? = nil) throws {
-            path = FileManager.default.temporaryDirectory.appendingPathComponent("state-\(UUID().uuidString)").path
-            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-            if let megabytes, mount("tmpfs", path, "tmpfs", 0, "size=\(megabytes)m") != 0 {
-                throw Failure(call: "mount a tmpfs")
-            }
-        }
-        deinit {
-            umount2(path, Int32(MNT_DETACH))
-            try? FileManager.default.removeItem(atPath: path)
-        }
-        var store: String { path + "/store" }
-    }
-
     static var isRoot: Bool { geteuid() == 0 }
 
     private func open(_ path: String) throws -> (store: StateStore, notices: [StateNotice]) {
@@ -35,7 +19,7 @@ struct StateDiskTests {
 
     @Test("R23: the directory is 0700, its files 0600; it is found again, and so is the secret")
     func modes() throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         do {
             let (store, notices) = try open(folder.store)
             #expect(notices.map(\.event) == ["state_created"])
@@ -56,7 +40,7 @@ struct StateDiskTests {
 
     @Test("a directory that others may look into is used; one that they may write to is read, and nothing new is kept")
     func exposed() throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         try open(folder.store).store.append([(StateKey(1, "a"), [1])])
         chmod(folder.store, 0o755)
         do {
@@ -83,7 +67,7 @@ struct StateDiskTests {
 
     @Test("R23: a second process is told who has the store, or waits until it is free")
     func lock() throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         // flock(2) is of the open file, so a second opening of one process is refused like another's.
         var first: StateStore? = try open(folder.store).store
         #expect(throws: StateFault.locked(path: folder.store, by: getpid())) { try open(folder.store) }
@@ -104,7 +88,7 @@ struct StateDiskTests {
         "R23: a disk that is full: the reserve takes a bounded amount more, then changes are refused and change nothing",
         .enabled(if: isRoot))
     func full() throws {
-        let folder = try Folder(megabytes: 16)
+        let folder = try StoreFolder(megabytes: 16)
         let store = try open(folder.store).store
         try store.append([(StateKey(1, "before"), [1])])
         let others = Glibc.open(folder.path + "/others", O_WRONLY | O_CREAT | O_APPEND, 0o600)
@@ -139,7 +123,7 @@ struct StateDiskTests {
 
     @Test("R23: a store on a full disk is opened, and says that it has no reserve", .enabled(if: isRoot))
     func fullAtOpening() throws {
-        let folder = try Folder(megabytes: 8)
+        let folder = try StoreFolder(megabytes: 8)
         do {
             let store = try open(folder.store).store
             try store.append([(StateKey(1, "a"), [1])])
@@ -160,7 +144,7 @@ struct StateDiskTests {
 
     @Test("R23: a file system that is read-only is a fault by name", .enabled(if: isRoot))
     func readOnly() throws {
-        let folder = try Folder(megabytes: 16)
+        let folder = try StoreFolder(megabytes: 16)
         _ = try open(folder.store)
         #expect(mount("tmpfs", folder.path, "tmpfs", UInt(MS_REMOUNT | MS_RDONLY), nil) == 0)
         do throws(any Error) {
@@ -174,7 +158,7 @@ struct StateDiskTests {
 
     @Test("a compaction on its thread: changes go on, and both are there afterwards", .timeLimit(.minutes(2)))
     func thread() throws {
-        let folder = try Folder()
+        let folder = try StoreFolder()
         var model: Contents = [:]
         do {
             let store = try open(folder.store).store

@@ -6,24 +6,16 @@ import Testing
 /// Many push at once: their updates are made durable together (ADR 0112).
 @Suite("R22, R23: groups of updates in a node")
 struct GroupCommitTests {
-    private struct Site {
+    private struct Site: KeptSite {
         let folder: TemporaryFolder
         let entry: Place
         let server: Server
-        var admin: String { folder.path + "/admin.sock" }
         var client: PushClient { PushClient(admin: admin) }
 
         init() throws {
             folder = try TemporaryFolder()
             entry = Place("::1", try FreePort.take())
             server = try Server.saying("1")
-        }
-
-        func start() throws -> Node {
-            let config = ConfigText(
-                settings: ["admin unix:\(admin)", "state \(folder.path)/data", "drain_timeout 1s"],
-                rawListeners: [entry])
-            return try Node(config.description + "\nroutes push\n", folder: folder)
         }
 
         /// What is in force of what was pushed.

@@ -6,23 +6,15 @@ import Testing
 /// A node with pushes of which a guard holds one.
 @Suite("R29: a held update, what comes behind it, and what an operator decides")
 struct HeldNodeTests {
-    private struct Site {
+    private struct Site: KeptSite {
         let folder: TemporaryFolder
         let entry: Place
         let servers: [Server]
-        var admin: String { folder.path + "/admin.sock" }
-        var data: String { folder.path + "/data" }
 
         init() throws {
             folder = try TemporaryFolder()
             entry = Place("::1", try FreePort.take())
             servers = [try Server.saying("1"), try Server.saying("2")]
-        }
-
-        func start(_ routes: String = "push") throws -> Node {
-            let config = ConfigText(
-                settings: ["admin unix:\(admin)", "state \(data)", "drain_timeout 1s"], rawListeners: [entry])
-            return try Node(config.description + "\nroutes \(routes)\n", folder: folder)
         }
 
         func env(suspended: Bool = false) -> String {

@@ -6,24 +6,16 @@ import Testing
 /// A node with `state`, told by pushes or by a file, killed and started again.
 @Suite("R22, R23: desired state that a node keeps")
 struct KeptStateTests {
-    private struct Site {
+    private struct Site: KeptSite {
         let folder: TemporaryFolder
         let entry: Place
         let (one, two): (Server, Server)
-        var admin: String { folder.path + "/admin.sock" }
-        var data: String { folder.path + "/data" }
         var file: String { folder.path + "/state.json" }
 
         init() throws {
             folder = try TemporaryFolder()
             entry = Place("::1", try FreePort.take())
             (one, two) = (try Server.saying("1"), try Server.saying("2"))
-        }
-
-        func start(_ routes: String) throws -> Node {
-            let config = ConfigText(
-                settings: ["admin unix:\(admin)", "state \(data)", "drain_timeout 1s"], rawListeners: [entry])
-            return try Node(config.description + "\nroutes \(routes)\n", folder: folder)
         }
 
         func env(_ id: String) -> String { "{\"env_id\":\"\(id)\",\"app_id\":\"a\",\"org_id\":\"o\"}" }

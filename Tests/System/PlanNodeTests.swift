@@ -6,23 +6,15 @@ import Testing
 /// `plan` and `check` against what a real node has, with live connections, while it serves.
 @Suite("`plan --admin`: from what a node has, with its connections")
 struct PlanNodeTests {
-    private struct Site {
+    private struct Site: KeptSite {
         let folder: TemporaryFolder
         let entry: Place
         let server: Server
-        var admin: String { folder.path + "/admin.sock" }
-        var data: String { folder.path + "/data" }
 
         init() throws {
             folder = try TemporaryFolder()
             entry = Place("::1", try FreePort.take())
             server = try Server.echo()
-        }
-
-        func config(_ routes: String = "push", more: [String] = []) -> String {
-            let config = ConfigText(
-                settings: ["admin unix:\(admin)", "state \(data)", "drain_timeout 1s"] + more, rawListeners: [entry])
-            return config.description + "\nroutes \(routes)\n"
         }
 
         func env(_ id: String) -> String { "{\"env_id\":\"\(id)\",\"app_id\":\"a\",\"org_id\":\"o\"}" }
