@@ -115,7 +115,7 @@ struct ListenerRangeTests {
 
     @Test(
         "a thousand ports: a descriptor for each at each worker, and for each of those at control",
-        .timeLimit(.minutes(2)))
+        .timeLimit(.minutes(5)))
     func thousand() throws {
         let few = try Node(config("30000-30000", workers: 2), folder: TemporaryFolder(), in: namespace.name)
         try few.settle()
