@@ -8,12 +8,13 @@ struct Apply: ParsableCommand {
         abstract: "Push a document or a change of desired state to a running node.",
         discussion: """
             The answer says what was done. Exit code 0: all of it is in force; 1: refused, and nothing was changed; \
-            4: a guard holds it, or it waits behind what is held; 5: in force but for objects that the answer names. A \
+            4: a guard holds it, or it waits behind what is held; 5: in force but for objects that the answer names; \
+            6: the disk takes nothing, and what takes away is in force without being durable: make room, send it again. A \
             node whose routes come from a file refuses it, and names the file. Only the node's own user and root may push.
 
             With --stream FILE has several, one behind the other, a JSON object each. All go over one connection, and \
             none waits for the answer of the one before; answers come in order, a line each. The exit code is 1 if \
-            one was refused, else 4 if one is held, else 5 if objects are quarantined.
+            one was refused, else 6 if one was taken in part, else 4 if one is held, else 5 if objects are quarantined.
 
             EXAMPLES
               pipelined apply state.json

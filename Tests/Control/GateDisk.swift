@@ -7,6 +7,8 @@ final class GateDisk: Disk, @unchecked Sendable {
     var syncing: (_ number: Int) -> Int32 = { _ in 0 }
     /// What making a file returns, before anything is made.
     var making: () -> Int32 = { 0 }
+    /// What writing returns, before anything is written.
+    var writing: () -> Int32 = { 0 }
     private(set) var syncs = 0
 
     static let directory = ScratchDisk.name
@@ -40,7 +42,8 @@ final class GateDisk: Disk, @unchecked Sendable {
         disk.read(file, buffer, at: offset)
     }
     func write(_ file: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
-        disk.write(file, bytes, at: offset)
+        let failed = writing()
+        return failed < 0 ? failed : disk.write(file, bytes, at: offset)
     }
     func resize(_ file: Int32, to size: Int) -> Int32 { disk.resize(file, to: size) }
     func allocate(_ file: Int32, from offset: Int, count: Int) -> Int32 {

@@ -3,6 +3,7 @@ import Foundation
 import Glibc
 import Pipeline
 import PipelineFlows
+import PipelineRouting
 import TestSupport
 import Testing
 
@@ -138,10 +139,28 @@ final class GroupSite {
             case .quarantined?: "quarantined"
             case .held?: "held"
             case .discarded?: "discarded"
+            case .partly(let isDurable)?: isDurable ? "in part, durable" : "in part"
             case .refused?: "refused"
             case nil: "none"
             }
         }
+    }
+
+    /// From here on the disk takes nothing, or takes everything.
+    func fail(_ error: Int32?) {
+        let answer = error.map { -$0 } ?? 0
+        // An error of a sync says nothing of what was written.
+        disk.syncing = { _ in answer }
+        disk.making = { answer }
+        disk.writing = { error == EIO ? 0 : answer }
+    }
+
+    /// What a start would serve, were the process killed now.
+    func restored() throws -> RoutingState {
+        let kept = LastGood(GateDisk.directory, try StateStore.open(disk.place, seed: LastGood.secret).store)
+        let routing = RoutingState(seed: kept.seed)
+        _ = kept.restore(routing)
+        return routing
     }
 
     /// What a start would find, were the process killed now.

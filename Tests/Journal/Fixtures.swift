@@ -64,9 +64,12 @@ final class Notices: Sendable {
 }
 
 extension JournalStore {
-    /// Writes all of them, each by itself.
+    /// Writes all of them, each by itself, with a flush behind it.
     func write(_ entries: [JournalEntry]) throws {
-        for entry in entries { #expect(try write([.entry(entry, time: 1_764_480_000_000_000_000)]) == 1) }
+        for entry in entries {
+            #expect(try write([.entry(entry, time: 1_764_480_000_000_000_000)]) == 1)
+            try flush()
+        }
     }
 }
 

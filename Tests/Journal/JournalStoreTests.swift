@@ -214,6 +214,30 @@ struct JournalStoreTests {
         #expect(try site.bytes("0000000001.jsonl") == line && site.files.count == 1)
     }
 
+    @Test(
+        "what is not flushed yet outlives its process; another one goes on behind it, also while the first one writes")
+    func unflushed() throws {
+        let site = try JournalSite()
+        let items = { (number: Int) in [JournalItem.entry(entry("change \(number)"), time: 0)] }
+        var first: JournalStore? = try site.store(fileBytes: 1500)
+        try first?.write([entry("change 0")])
+        for number in 1...2 { #expect(try first?.write(items(number)[...]) == 1) }
+        #expect(first?.isUnflushed == true)
+        // Its head says less, and never more.
+        #expect(try site.isWhole())
+        first = nil
+        let (second, third) = (try site.store(fileBytes: 1500), try site.store(fileBytes: 1500))
+        for number in 3...20 {
+            let store = number % 2 == 0 ? second : third
+            while try store.write(items(number)[...]) == 0 { try store.flush() }
+        }
+        for store in [second, third] { try store.flush() }
+        #expect(!second.isUnflushed && !third.isUnflushed)
+        #expect(try site.isWhole() && site.files.count > 2)
+        let changes = try site.lines().filter { $0.outcome == .applied }
+        #expect(changes.map { $0.text("what") } == (0...20).map { "change \($0)" })
+    }
+
     @Test("a reader goes on where it was, over files that begin and files that go")
     func cursor() throws {
         let site = try JournalSite()

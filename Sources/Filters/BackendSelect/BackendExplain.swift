@@ -17,7 +17,10 @@ extension BackendFilter {
         if verdict == .refuse(Refusal.proxyMismatch.rawValue) {
             return "\(found) and its backends disagree about the PROXY header, or the pipeline can't write one"
         }
-        if verdict == .refuse(Refusal.suspended.rawValue) { return "\(found): the env, or its org, is suspended" }
+        if verdict == .refuse(Refusal.suspended.rawValue) {
+            let isWithdrawn = route.pointee.flags.contains(.withdrawn)
+            return isWithdrawn ? "\(found) is withdrawn" : "\(found): the env, or its org, is suspended"
+        }
         let backends = route.backends
         guard !backends.isEmpty else {
             return "\(found) has no backend: no instance is ready, or no name has an address"

@@ -142,7 +142,8 @@ public enum BackendFilter: Filter {
                 "No backend is of a family that `source` has: with `source client`, the client's."),
             ReasonSpec(
                 "suspended", .node,
-                "The env of the route, or of the sending instance, is suspended, or its org."),
+                "The env of the route, or of the sending instance, is suspended, or its org; or the route is withdrawn."
+            ),
         ],
         endings: [
             .connectRefused: "refused", .connectTimeout: "timeout", .connectUnreachable: "unreachable",

@@ -126,6 +126,7 @@ package enum AdminConnection {
         case nil, "relayed", "reloaded", "handed_over", "applied", "discarded": 0
         case "held": ApplyAnswer.exitHeld
         case "quarantined": ApplyAnswer.exitQuarantined
+        case "taken_away": ApplyAnswer.exitPartly
         default: 1
         }
     }

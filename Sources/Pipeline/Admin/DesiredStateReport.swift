@@ -34,6 +34,9 @@ struct DesiredStateReport {
         } else if !desired.held.isEmpty {
             texts.append("\(desired.held.waiting) updates that waited are being applied")
         }
+        if let known = desired.notDurable {
+            texts.append("not durable since \(Timestamp.text(known.since)): \(known.text)")
+        }
         if let problem = desired.storeProblem { texts.append(problem) }
         texts += desired.losses.prefix(DesiredStateReport.shownLosses)
         return texts + desired.problems.list.prefix(DesiredStateReport.shown)
@@ -58,6 +61,13 @@ struct DesiredStateReport {
         line.field("otherwise", desired.otherwise)
         line.field("refusal", desired.refusal)
         writeHeld(&line)
+        line.field("not_durable", desired.notDurable?.objects ?? 0)
+        if let known = desired.notDurable {
+            line.key("not_durable_since")
+            line.timestamp(known.since)
+        } else {
+            line.nullField("not_durable_since")
+        }
         line.field("set_aside", desired.setAside?.name)
         let (figures, groups) = (desired.figures, desired.groupFigures)
         line.field("waiting", waiting)

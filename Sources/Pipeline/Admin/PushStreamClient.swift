@@ -10,7 +10,7 @@ extension AdminConnection {
     package struct Pushes: Sendable {
         package var sent = 0
         package var answered = 0
-        /// The worst exit code of an answer: 1, then 4, then 5.
+        /// The worst exit code of an answer: 1, then 6, 4 and 5.
         package var exit: Int32 = 0
     }
 
@@ -48,7 +48,9 @@ extension AdminConnection {
 
         private func take(_ answer: Answer) {
             pushes.answered += 1
-            let order: [Int32] = [1, ApplyAnswer.exitHeld, ApplyAnswer.exitQuarantined, 0]
+            let order: [Int32] = [
+                1, ApplyAnswer.exitPartly, ApplyAnswer.exitHeld, ApplyAnswer.exitQuarantined, 0,
+            ]
             let worst = order.first { $0 == answer.exit || $0 == pushes.exit }
             pushes.exit = worst ?? 1
             each(answer)

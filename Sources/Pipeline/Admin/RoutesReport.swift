@@ -181,7 +181,11 @@ final class RoutesReport {
         line.field("status", RoutesReport.state(found).rawValue)
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
         line.field("balance", route.balance?.name)
-        if table.handle.isSuspended(row.route) { line.field("suspended", true) }
+        if route.flags.contains(.withdrawn) {
+            line.field("withdrawn", true)
+        } else if table.handle.isSuspended(row.route) {
+            line.field("suspended", true)
+        }
         let group = found.group.pointee
         if !group.cell.pointee.name.buffer.isEmpty { line.field("group", group.cell.pointee.name.string) }
         if group.maxConnections > 0 {
@@ -229,7 +233,9 @@ final class RoutesReport {
         let group = found.group.pointee.cell.pointee.name
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         let queued = RoutesReport.queue(found).map { $0.waiting > 0 ? " +\($0.waiting) queued" : "" } ?? ""
-        let standing = table.handle.isSuspended(row.route) ? " suspended" : ""
+        let standing =
+            route.flags.contains(.withdrawn)
+            ? " withdrawn" : table.handle.isSuspended(row.route) ? " suspended" : ""
         return [
             row.id, name(row), "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
             (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(found) + standing,

@@ -90,12 +90,14 @@ extension AdminResponse {
             case .quarantined: ("quarantined", ApplyAnswer.exitQuarantined, nil)
             case .held(let id): ("held", ApplyAnswer.exitHeld, id)
             case .discarded: ("discarded", 0, nil)
+            case .partly: ("taken_away", ApplyAnswer.exitPartly, nil)
             case .refused: ("refused", 1, nil)
             }
         let shown = answer.details.prefix(ApplyAnswer.shownDetails)
         let omitted = answer.details.count - shown.count
         guard !isText else {
-            var text = "\(word)\(id.map { " as \($0)" } ?? ""): \(answer.message)\n"
+            let name = word == "taken_away" ? "taken away" : word
+            var text = "\(name)\(id.map { " as \($0)" } ?? ""): \(answer.message)\n"
             for detail in shown { text += "  \(TextTable.harmless(detail))\n" }
             if omitted > 0 { text += "  and \(omitted) more\n" }
             self = AdminResponse.text(text, exit: Int(exit))
@@ -105,6 +107,7 @@ extension AdminResponse {
         line.open()
         line.field("outcome", word)
         if let id { line.field("id", id) }
+        if case .partly(let isDurable) = answer.outcome { line.field("durable", isDurable) }
         if let revision = answer.revision { line.field("revision", revision) }
         line.field("message", answer.message)
         line.list("details", shown) { $0.string($1) }

@@ -106,6 +106,8 @@ public struct Route: Equatable, @unchecked Sendable {
         public static let proxyMismatch = Flags(rawValue: 8)
         /// The header is of version 1, a line of text; else of version 2.
         public static let proxyText = Flags(rawValue: 16)
+        /// It keeps what it owns, and gets no connection.
+        public static let withdrawn = Flags(rawValue: 32)
     }
 
     public let owner: UnsafePointer<RouteOwner>
@@ -231,9 +233,11 @@ public struct RouteTableHandle: @unchecked Sendable {
     public func sole(at destination: DestinationAddress) -> FoundRoute? {
         lookup.sole(at: destination, in: table)
     }
-    /// R30: the route gets no connection, because its env or that's org is suspended.
+    /// R30: the route gets no connection, because its env or that's org is suspended; or it is withdrawn, by itself or
+    /// with its env.
     public func isSuspended(_ route: FoundRoute) -> Bool {
-        lookup.isSuspended(route.pointee.owner.pointee.tenant, in: table)
+        route.pointee.flags.contains(.withdrawn)
+            || lookup.isSuspended(route.pointee.owner.pointee.tenant, in: table)
     }
     /// R30: the address is a suspended env's own (R9).
     public func isSuspended(at destination: DestinationAddress) -> Bool {

@@ -5,7 +5,8 @@ import Synchronization
 
 /// The journal of a node (R25): every change applied, held, rejected or rolled back, and every act of an operator.
 ///
-/// Appending never waits for a disk: a thread of the journal's own writes and flushes what waits, in batches. While it
+/// Appending never waits for a disk: a thread of the journal's own writes what waits at once, and flushes it a moment
+/// later, with what came since: a disk that syncs a line behind each change has less time for the changes. While it
 /// can't (a full disk, one that stands still), entries wait in memory up to a bound; then the newest are lost, counted,
 /// and named by a line of their own once it can (R27).
 ///
@@ -33,6 +34,8 @@ package final class Journal: @unchecked Sendable {
         var weight = 0
         /// Entries since the last one that found room.
         var lost: UInt64 = 0
+        /// Entries that were written and are not flushed.
+        var unflushed = 0
         var limits: JournalLimits
         var counts = Counts()
 
@@ -41,6 +44,11 @@ package final class Journal: @unchecked Sendable {
         mutating func add(_ item: JournalItem) {
             items.append(item)
             weight += item.weight
+        }
+
+        mutating func add(first others: [JournalItem]) {
+            items = others + items
+            weight += others.reduce(0) { $0 + $1.weight }
         }
 
         mutating func remove(_ count: Int) {
@@ -53,6 +61,10 @@ package final class Journal: @unchecked Sendable {
     static let itemLimit = 16384
     static let weightLimit = 8 << 20
     private static let batch = 1024
+    /// What was written is on disk so long after, at most, if the disk takes it.
+    private static let flushPause = TimeSpan.milliseconds(200)
+    /// More entries are not left without a flush.
+    private static let mostUnflushed = 4096
     private static let shortestRetry = TimeSpan.milliseconds(100)
     private static let longestRetry = TimeSpan.seconds(1)
     private static let stackBytes = 1 << 19
@@ -67,6 +79,9 @@ package final class Journal: @unchecked Sendable {
     private var retryAt: Instant?
     private var backoff = Journal.shortestRetry
     private var lostBefore: UInt64 = 0
+    /// Written, and not flushed; and when they are to be.
+    private var unflushed: [JournalItem] = []
+    private var flushAt: Instant?
 
     /// Starts the thread, which opens the files: what it finds there it says, and what it can't open it tries again.
     /// - Parameters:
@@ -102,7 +117,7 @@ package final class Journal: @unchecked Sendable {
     package var counts: Counts {
         queue.withLock { queue in
             var counts = queue.counts
-            counts.waiting = queue.items.count
+            counts.waiting = queue.items.count + queue.unflushed
             return counts
         }
     }
@@ -143,7 +158,10 @@ package final class Journal: @unchecked Sendable {
         let isLast = loop.isEnding
         if let due = retryAt, due > Instant(nanoseconds: cl_now()), !isLast { return .wait(until: due) }
         do throws(JournalFault) {
+            // First: a disk that takes no more may still have what it took.
+            if let due = flushAt, due <= Instant(nanoseconds: cl_now()) { try flush() }
             try writeAll()
+            if isLast { try flush() }
             recovered()
         } catch {
             failed(error)
@@ -152,7 +170,7 @@ package final class Journal: @unchecked Sendable {
             store = nil
             return .over
         }
-        return .wait(until: retryAt)
+        return .wait(until: [retryAt, flushAt].compactMap { $0 }.min())
     }
 
     private func writeAll() throws(JournalFault) {
@@ -168,15 +186,39 @@ package final class Journal: @unchecked Sendable {
             }
             guard !items.isEmpty else { return }
             let count = try store.write(items[...])
-            guard count > 0 else { throw JournalFault("a line has no room in a file of \(path)") }
-            let last = store.last
+            guard count > 0 else {
+                guard store.isUnflushed else { throw JournalFault("a line has no room in a file of \(path)") }
+                try flush()
+                continue
+            }
+            unflushed += items.prefix(count)
             queue.withLock { queue in
                 queue.remove(count)
-                queue.counts.written += UInt64(count)
-                queue.counts.last = last.map { ($0.number, $0.hash.description, $0.file) }
+                queue.unflushed = unflushed.count
             }
-            if let fault = store.headFault { throw fault }
+            flushAt = flushAt ?? Instant(nanoseconds: cl_now()) + Journal.flushPause
+            if unflushed.count >= Journal.mostUnflushed { try flush() }
         }
+    }
+
+    /// What was written counts as written. What can't be flushed waits again, before all others.
+    private func flush() throws(JournalFault) {
+        guard let store else { return }
+        let items = unflushed
+        (unflushed, flushAt) = ([], nil)
+        try store.flush { what in
+            queue.withLock { queue in
+                queue.unflushed = 0
+                if what == .takenBack { queue.add(first: items) }
+            }
+        }
+        let last = store.last
+        queue.withLock { queue in
+            queue.unflushed = 0
+            queue.counts.written += UInt64(items.count)
+            queue.counts.last = last.map { ($0.number, $0.hash.description, $0.file) }
+        }
+        if let fault = store.headFault { throw fault }
     }
 
     private func opened(_ limits: JournalLimits) throws(JournalFault) -> JournalStore {

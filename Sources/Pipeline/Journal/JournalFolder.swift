@@ -144,14 +144,19 @@ final class JournalFile {
         }
     }
 
-    /// Writes at a place, where the file ends afterwards, and flushes it.
+    /// Writes at a place, where the file ends afterwards.
     func write(_ bytes: [UInt8], at place: Int64) throws(JournalFault) {
         var failed = bytes.withUnsafeBytes { cl_file_write(number, $0.baseAddress, $0.count, place) }
         if failed == 0, cl_file_size(number) > place + Int64(bytes.count) {
             failed = cl_file_resize(number, place + Int64(bytes.count))
         }
-        if failed == 0 { failed = cl_file_sync(number) }
         guard failed == 0 else { throw JournalFault(path, "write", error: -failed) }
+    }
+
+    /// What was written is on disk afterwards.
+    func flush() throws(JournalFault) {
+        let failed = cl_file_sync(number)
+        guard failed == 0 else { throw JournalFault(path, "flush", error: -failed) }
     }
 
     func cut(to size: Int64) { _ = cl_file_resize(number, size) }

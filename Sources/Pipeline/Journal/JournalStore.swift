@@ -29,8 +29,9 @@ enum JournalItem: Sendable {
     case gap(lost: UInt64, time: UInt64)
 }
 
-/// The files of a journal as their writer has them. Each batch is written at the known end and flushed, under the
-/// folder's lock; another process may have written since, and what it wrote is followed first.
+/// The files of a journal as their writer has them. Each batch is written at the known end, under the folder's lock;
+/// another process may have written since, and what it wrote is followed first. It is flushed with those behind it, and
+/// before a file that follows is begun.
 ///
 /// Threading: the writer's thread.
 final class JournalStore {
@@ -40,6 +41,8 @@ final class JournalStore {
     private let headFile: JournalFile
     private let say: (JournalNotice) -> Void
     private var current: Current?
+    /// How its file was before what is not flushed yet; nil: all is.
+    private var flushed: Current?
 
     /// The file that is written, up to its last line.
     private struct Current {
@@ -71,14 +74,44 @@ final class JournalStore {
 
     // MARK: Writing
 
-    /// Writes as many as fit, in order; they are on disk then.
-    /// - Returns: how many, at least one.
+    /// Writes as many as fit, in order; they are on disk once ``flush()`` was called.
+    /// - Returns: how many, at least one; 0: what was written before is to be flushed first.
     func write(_ items: ArraySlice<JournalItem>) throws(JournalFault) -> Int {
         try lock.locked { () throws(JournalFault) -> Int in
             try catchUp()
             if let count = try append(items) { return count }
+            guard flushed == nil else { return 0 }
             try beginNext()
             return try append(items) ?? 0
+        }
+    }
+
+    /// Something that was written may not be on disk.
+    var isUnflushed: Bool { flushed != nil }
+
+    /// What becomes of lines that can't be flushed.
+    enum Unflushed {
+        /// They are not in the file any more: they may be written again.
+        case takenBack
+        /// Another process has written behind them: they are there, and whether on disk is not known.
+        case left
+    }
+
+    /// What was written is on disk afterwards.
+    /// - Parameter failed: called with what became of it, if it is not.
+    func flush(_ failed: (Unflushed) -> Void = { _ in }) throws(JournalFault) {
+        guard let before = flushed else { return }
+        try lock.locked { () throws(JournalFault) in
+            let isLast = current.map { $0.file === before.file && cl_linked_size($0.file.number) == $0.size } ?? false
+            flushed = nil
+            do throws(JournalFault) { try before.file.flush() } catch {
+                current = isLast ? before : nil
+                // For a second flush it would be clean, written or not.
+                if isLast { before.file.cut(to: before.size) }
+                failed(isLast ? .takenBack : .left)
+                throw error
+            }
+            if isLast { noteLast() }
         }
     }
 
@@ -145,9 +178,15 @@ final class JournalStore {
         bytes.withUnsafeBytes { now.content.add($0) }
         now.size += Int64(bytes.count)
         now.link = link
+        if flushed == nil { flushed = current }
         current = now
+    }
+
+    /// Beside the lines: how far they are on disk.
+    private func noteLast() {
+        guard let now = current else { return }
         do throws(JournalFault) {
-            try JournalHead(number: link.number, file: now.number, hash: link.hash).write(to: headFile)
+            try JournalHead(number: now.link.number, file: now.number, hash: now.link.hash).write(to: headFile)
             headFault = nil
         } catch {
             headFault = error
@@ -183,9 +222,12 @@ final class JournalStore {
         current = Current(number: file, file: made, link: link, size: 0, content: SHA256())
         do throws(JournalFault) {
             try commit(line, first)
+            try made.flush()
+            flushed = nil
+            noteLast()
             try folder.flush()
         } catch {
-            current = nil
+            (current, flushed) = (nil, nil)
             throw error
         }
     }
@@ -197,6 +239,11 @@ final class JournalStore {
         if let now = current {
             let size = cl_linked_size(now.file.number)
             if size == now.size, !folder.has(now.number + 1) { return }
+            // What is not flushed of it is, with what the other has written behind it.
+            if let before = flushed {
+                flushed = nil
+                try before.file.flush()
+            }
             current = nil
         }
         let files = try folder.files()
@@ -346,24 +393,5 @@ final class JournalStore {
                 message:
                     "\(scanned.file.path): \(scanned.rest) bytes behind line \(now.link.number) were no whole line "
                     + "and are cut; line \(link.number) says so"))
-    }
-}
-
-/// Looks for a line that checks by itself.
-private struct JournalStray {
-    private(set) var found = false
-    private var line: [UInt8] = []
-
-    mutating func finds(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        for byte in bytes where !found {
-            guard byte == 0x0A else {
-                // Longer than a line: not one.
-                if line.count <= JournalLine.limit { line.append(byte) }
-                continue
-            }
-            found = line.withUnsafeBytes { (try? JournalLink($0)) != nil }
-            line.removeAll(keepingCapacity: true)
-        }
-        return found
     }
 }

@@ -96,6 +96,13 @@ public final class LastGood {
         public var isLarge: Bool { difference.isLarge }
         /// What is applied with it.
         public var revision: UInt64? { next.revision }
+        /// It is the last one then.
+        public var place: LastUpdate { next }
+
+        /// What of it takes away; nothing of one that is large.
+        public func takingAway(seed: HashSeed) -> TakingAway {
+            TakingAway(of: difference.update, touching: difference.touched, seed: seed)
+        }
 
         func isUnchanged(since last: LastUpdate?) -> Bool { difference.isEmpty && next == last }
 
@@ -111,12 +118,13 @@ public final class LastGood {
     ///   - source: see ``LastUpdate/source``.
     ///   - now: nanoseconds since 1970.
     ///   - group: what there is by then, if it is to be a part of it.
+    ///   - place: what its sender takes for the last one; nil: what that is.
     public func prepare(
         _ update: StateUpdate, from source: String, _ options: UpdateOptions = UpdateOptions(), now: UInt64,
-        behind group: UpdateGroup? = nil
+        behind group: UpdateGroup? = nil, as place: LastUpdate? = nil
     ) throws(UpdateRefusal) -> Prepared {
-        let group = if let group { group } else { try makeGroup() }
-        let last = group.last
+        let group = if let group { group } else { try anyGroup() }
+        let last = place ?? group.last
         if let refusal = last?.refusal(of: update, from: source, options) { throw refusal }
         if last == nil, case .change(let base?) = update.form {
             throw UpdateRefusal(
@@ -221,10 +229,22 @@ public final class LastGood {
             try store.append(batch, durably: false)
             besides.written()
             fault = nil
-        } catch { fault = error }
+        } catch {
+            fault = error
+            // Else memory would go on to say how objects were applied before.
+            if error.leavesMemory, store.keepInMemory(batch) { besides.written() }
+        }
     }
 
     // MARK: Housekeeping
+
+    /// How many changes are in force that no disk has.
+    public var changesInMemory: Int { store.changesInMemory }
+
+    /// Makes them durable, if the disk takes them by now.
+    public func writeFromMemory() {
+        do throws(StateFault) { if try store.writeFromMemory() { fault = nil } } catch { fault = error }
+    }
 
     /// Its files are those that it has written, or are again by now (ADR 0111); else why nothing may be changed.
     public func check() throws(StateFault) { try store.check() }

@@ -54,10 +54,21 @@ public final class UpdateGroup {
 
 extension LastGood {
     /// Over files that are the store's (ADR 0111).
-    public func makeGroup() throws(UpdateRefusal) -> UpdateGroup {
-        do throws(StateFault) { return UpdateGroup(try store.makeGroup(), last, position) } catch {
-            throw UpdateRefusal(error)
-        }
+    public func makeGroup() throws(StateFault) -> UpdateGroup { UpdateGroup(try store.makeGroup(), last, position) }
+
+    func anyGroup() throws(UpdateRefusal) -> UpdateGroup {
+        do throws(StateFault) { return try makeGroup() } catch { throw UpdateRefusal(error) }
+    }
+
+    /// One that no disk gets, whatever its files look like; nil: nothing may be changed.
+    public func makeGroupInMemory() -> UpdateGroup? {
+        store.makeGroupInMemory().map { UpdateGroup($0, last, position) }
+    }
+
+    /// On return it is to be applied, and is not durable.
+    public func keepInMemory(_ group: UpdateGroup) throws(StateFault) {
+        try store.keepInMemory(group.records)
+        note(group.last, group.position)
     }
 
     /// Has a thread make it durable. Until ``end(_:)`` nothing else is kept.
@@ -97,5 +108,18 @@ extension LastGood {
 
 extension UpdateRefusal {
     /// What a store says may be over soon.
-    public init(_ fault: StateFault) { self.init(fault.message, remedy: "then send it again", isPassing: true) }
+    public init(_ fault: StateFault) {
+        self.init(
+            fault.message,
+            remedy: "then send it again"
+                + (fault.leavesMemory ? "; until then the node takes nothing but \(UpdateRefusal.takingAway)" : ""),
+            isPassing: true)
+    }
+
+    /// Of one of which something is in force.
+    public init(inPart fault: StateFault) {
+        self.init(fault.messageInPart, remedy: "then send it again", isPassing: true)
+    }
+
+    private static let takingAway = "what takes away (lost readiness, suspensions, removals), which is not durable"
 }

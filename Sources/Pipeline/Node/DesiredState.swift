@@ -33,6 +33,10 @@ package final class DesiredState {
     package internal(set) var held = HeldUpdates()
     /// Nil: no guard holds what its routes file says.
     package internal(set) var heldFile: HeldFile?
+    /// Nil: a disk has all that is in force.
+    package internal(set) var notDurable: NotDurable?
+    /// Where a sender may think it is that goes on behind what the disk did not take; nil: the disk took the last update.
+    var refusedPlace: LastUpdate?
 
     init(_ kept: LastGood, _ source: RouteSource) {
         self.kept = kept
@@ -80,7 +84,9 @@ package final class DesiredState {
     func lookAtFiles(_ now: Instant) -> StateFault? {
         guard nextLook <= now else { return nil }
         nextLook = now + DesiredState.lookPause
-        return kept.lookAtFiles()
+        let fault = kept.lookAtFiles()
+        kept.writeFromMemory()
+        return fault
     }
 }
 

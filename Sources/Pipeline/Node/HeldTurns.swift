@@ -55,7 +55,7 @@ extension UpdateBatch {
     /// What an update takes away goes with the group, though the update itself has to wait.
     /// - Parameter waits: gets how many objects that changes.
     /// - Returns: false if that is to be taken by itself.
-    private func takeAway(
+    func takeAway(
         _ taking: TakingAway, of subject: StateUpdate, _ update: WaitingUpdate, _ waits: (Int) -> Member.Outcome
     ) -> Bool {
         do throws(UpdateRefusal) {
@@ -70,7 +70,7 @@ extension UpdateBatch {
     }
 
     /// Nil: it takes nothing away that is still there.
-    private func change(_ taking: TakingAway, _ subject: StateUpdate) throws(UpdateRefusal) -> StateUpdate? {
+    func change(_ taking: TakingAway, _ subject: StateUpdate) throws(UpdateRefusal) -> StateUpdate? {
         guard !taking.isEmpty else { return nil }
         let seed = desired.kept.seed
         let texts = taking.texts(over: group.text, seed: seed)

@@ -98,6 +98,14 @@ extension ApplyAnswer {
             self.init(.refused, revision: revision, message: "\(refusal.problem); \(refusal.remedy)")
         case .waits(let place, let revision):
             self.init(.held(id: place.head.id), revision: revision, message: place.message)
+        case .partly(let count, let refusal, let isDurable, let revision):
+            let standing =
+                isDurable
+                ? "and durable" : "and not durable: a restart before the disk has it serves them again"
+            self.init(
+                .partly(isDurable: isDurable), revision: revision,
+                message: "what it takes away is in force, \(standing) (\(count) objects: not ready any more, "
+                    + "suspended, or withdrawn); nothing else of it is: \(refusal.problem); \(refusal.remedy)")
         case .discarded(let held, let following, let revision):
             self.init(
                 .discarded, revision: revision,

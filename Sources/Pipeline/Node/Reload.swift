@@ -122,7 +122,7 @@ extension RunningNode {
                 message: "\(failures.count) listeners can't be opened", details: ListenError.lines(failures))
         }
         let readied = try ready(course, staged)
-        do throws(ReloadRefusal) { try keep(update) } catch {
+        do throws(ReloadRefusal) { try keep(update, read) } catch {
             listeners.abandon(staged)
             throw error
         }
@@ -226,7 +226,7 @@ extension RunningNode {
         guard let desired else { return nil }
         // All that is kept is about to be read; only a whole document does without.
         do throws(StateFault) { try desired.kept.check() } catch {
-            guard desired.kept.spoiled != nil, read.update != nil else { throw ReloadRefusal(message: error.message) }
+            guard desired.kept.spoiled != nil, read.update != nil else { throw refusal(of: read, error) }
         }
         guard let said = read.update else { return nil }
         guard let update = said.update else { throw ReloadRefusal(message: said.failure ?? "no routes can be read") }
@@ -234,18 +234,29 @@ extension RunningNode {
             return try desired.kept.prepare(
                 update, from: read.source.name, UpdateOptions(isConfirmed: isConfirmed), now: cl_wall_clock())
         } catch {
-            if error.stopsStream, case .file = read.source, read.source == desired.source {
-                let sender = Sender(source: read.source, way: "reload", actor: "file")
-                updates?.take(
-                    WaitingUpdate(subject: .heldFile(update, error), sender: sender, byteCount: 0) { _ in })
-            }
+            if error.stopsStream { take(.heldFile(update, error), read) }
             throw ReloadRefusal(message: "\(error.problem); if that is meant, run `pipelined reload --confirm`")
         }
     }
 
-    private func keep(_ update: LastGood.Prepared?) throws(ReloadRefusal) {
+    private func keep(_ update: LastGood.Prepared?, _ read: ReadConfig) throws(ReloadRefusal) {
         guard let desired, let update else { return }
-        do throws(StateFault) { try desired.kept.keep(update) } catch { throw ReloadRefusal(message: error.message) }
+        do throws(StateFault) { try desired.kept.keep(update) } catch { throw refusal(of: read, error) }
+    }
+
+    /// Of a routes file that the disk does not take, what takes away has its turn.
+    private func refusal(of read: ReadConfig, _ fault: StateFault) -> ReloadRefusal {
+        guard fault.leavesMemory, let update = read.update?.update else { return ReloadRefusal(message: fault.message) }
+        let refusal = UpdateRefusal(fault)
+        take(.refusedFile(update, refusal), read)
+        return ReloadRefusal(message: "\(refusal.problem); \(refusal.remedy)")
+    }
+
+    /// What takes away of a routes file that is not in force.
+    private func take(_ subject: WaitingUpdate.Subject, _ read: ReadConfig) {
+        guard case .file = read.source, read.source == desired?.source else { return }
+        let sender = Sender(source: read.source, way: "reload", actor: "file")
+        updates?.take(WaitingUpdate(subject: subject, sender: sender, byteCount: 0) { _ in })
     }
 
     // MARK: Reporting

@@ -86,12 +86,15 @@ package struct ApplyAnswer: Sendable, Equatable {
         case held(id: String)
         /// What was held comes to nothing.
         case discarded
+        /// The disk takes nothing: what takes away is in force, and nothing else.
+        case partly(isDurable: Bool)
         /// Nothing was changed.
         case refused
     }
 
     package static let exitHeld: Int32 = 4
     package static let exitQuarantined: Int32 = 5
+    package static let exitPartly: Int32 = 6
     /// The most ``details`` that are shown; the rest are counted.
     package static let shownDetails = 100
 

@@ -124,11 +124,16 @@ extension RunningNode {
     }
 
     /// Of one that has to wait.
-    func record(_ takenAway: UpdateBatch.TakenAway, of member: UpdateBatch.Member, _ report: ApplyReport) {
-        let what = "a change by \(member.update.sender.way), what it takes away, before it"
+    /// - Parameter undurable: why it is not durable; nil: it is.
+    func record(
+        _ takenAway: UpdateBatch.TakenAway, of member: UpdateBatch.Member, _ report: ApplyReport,
+        _ undurable: StateFault?
+    ) {
+        let how = undurable == nil ? "before it" : "not durable"
+        let what = "a change by \(member.update.sender.way), what it takes away, \(how)"
         var entry = entry(.applied, member, what)
         entry.revision = takenAway.update.revision
-        entry.why = RunningNode.counts(report)
+        entry.why = RunningNode.counts(report) + (undurable.map { "; \($0.messageInPart)" } ?? "")
         record(entry)
     }
 
@@ -163,6 +168,7 @@ extension RunningNode {
             abandoned = desired
         } else {
             desired?.kept.keepTimes(of: routing)
+            endMemory()
         }
         dropHeld("the node ends")
         (updates, desired) = (nil, nil)
@@ -175,6 +181,7 @@ extension RunningNode {
         guard let desired else { return }
         desired.kept.keepTimes(of: routing)
         if let fault = desired.lookAtFiles(now) { log.say("state_damaged", fault.message) }
+        sayDurable()
         var notices = desired.kept.takeNotices()
         if let notice = desired.kept.tidy() { notices.append(notice) }
         for notice in notices where notice.event != "state_compacted" { log.say(notice.event, notice.text) }

@@ -23,6 +23,8 @@ final class UpdateBatch {
             case discarded(HeldUpdates.Head, following: Int, revision: UInt64?)
             /// The reload that read it has said so.
             case fileHeld(UpdateRefusal)
+            /// The disk takes nothing of it; what it takes away is in force all the same.
+            case partly(takenAway: Int, UpdateRefusal, revision: UInt64?)
         }
         let update: WaitingUpdate
         /// Nil: what was confirmed is not there.
@@ -44,10 +46,11 @@ final class UpdateBatch {
         let prepared: LastGood.Prepared
     }
 
-    let group: UpdateGroup
+    /// Another one once this has failed: of what is taken away all the same.
+    var group: UpdateGroup
     let desired: DesiredState
     let now = Instant(nanoseconds: cl_now())
-    private(set) var members: [Member] = []
+    var members: [Member] = []
     /// As its updates leave it.
     var held: HeldUpdates
     var heldFile: HeldFile?
@@ -56,15 +59,21 @@ final class UpdateBatch {
     /// One of those that waited: the next one comes with the next group.
     var hasReleased = false
     /// How many objects they change.
-    private(set) var changes = 0
+    var changes = 0
     /// One that is too long for a log, and those that were refused before it.
-    private(set) var isAlone = false
+    var isAlone = false
     /// It is on disk, or has failed.
     var isDurable = false
-    private(set) var isFailed = false
+    var isFailed = false
+    /// The store takes nothing, as is known before it is asked.
+    let fault: StateFault?
+    /// Why what it takes away is not durable; nil: it is.
+    var undurable: StateFault?
+    /// Where its last update is that was compared, as its sender sees it.
+    var place: LastUpdate?
 
-    init(_ group: UpdateGroup, _ desired: DesiredState) {
-        (self.group, self.desired) = (group, desired)
+    init(_ group: UpdateGroup, _ desired: DesiredState, fault: StateFault? = nil) {
+        (self.group, self.desired, self.fault) = (group, desired, fault)
         (held, heldFile) = (desired.held, desired.heldFile)
     }
 
@@ -84,6 +93,7 @@ final class UpdateBatch {
             return held.stopsStream
                 ? wait(update, subject, unread, push) : addPush(update, subject, unread, push)
         case .heldFile(let subject, let refusal): return holdFile(update, subject, .fileHeld(refusal))
+        case .refusedFile(let subject, let refusal): return takeInPart(update, subject, nil) { _ in .fileHeld(refusal) }
         case .confirm(let id): return confirm(update, id)
         case .discard(let id): return discard(update, id)
         case .released(let subject): return release(update, subject)
@@ -93,7 +103,14 @@ final class UpdateBatch {
     private func addPush(
         _ update: WaitingUpdate, _ subject: StateUpdate, _ unread: RouteProblems, _ push: PushedUpdate
     ) -> Bool {
-        take(update, subject, update.options) { prepared in
+        if let (place, refusal) = placeBehindRefused(subject, update.options) {
+            return takeInPart(update, subject, place) { count in
+                count == 0
+                    ? .refused(refusal, revision: revision)
+                    : .partly(takenAway: count, refusal, revision: revision)
+            }
+        }
+        return take(update, subject, update.options) { prepared in
             // What stops no stream is replaced by the next one.
             if !held.isEmpty { held.removeAll() }
             return .prepared(prepared, unread: unread, following: 0)
@@ -155,6 +172,7 @@ final class UpdateBatch {
         }
         let prepared = try desired.kept.prepare(
             subject, from: update.sender.source.name, options, now: cl_wall_clock(), behind: group)
+        if case .update = update.subject { place = prepared.place }
         if prepared.isLarge {
             guard heldBefore == nil else { return nil }
             isAlone = true

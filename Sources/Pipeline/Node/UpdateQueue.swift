@@ -107,7 +107,7 @@ final class UpdateQueue {
     private func isDurable(_ batch: UpdateBatch) -> Bool {
         guard !batch.isDurable else { return true }
         guard kept.isGroupOver else { return false }
-        do throws(StateFault) { try kept.end(batch.group) } catch { batch.fail(UpdateRefusal(error)) }
+        do throws(StateFault) { try kept.end(batch.group) } catch { batch.fail(error) }
         batch.isDurable = true
         return true
     }
@@ -135,16 +135,15 @@ final class UpdateQueue {
         var taken = 0
         defer { remove(taken) }
         guard isReleaseDue ? mayRelease : update(at: 0) != nil else { return nil }
-        let group: UpdateGroup
-        do throws(UpdateRefusal) { group = try kept.makeGroup() } catch {
+        let batch: UpdateBatch
+        do throws(StateFault) { batch = try makeBatch() } catch {
             desired.held.pauseRelease(until: Instant(nanoseconds: cl_now()) + UpdateBatch.releasePause)
             while let update = update(at: taken) {
                 taken += 1
-                refuse(update, error)
+                refuse(update, UpdateRefusal(error))
             }
             return nil
         }
-        let batch = UpdateBatch(group, desired)
         while !batch.isFull {
             if batch.isReleaseDue, !isClosed {
                 guard batch.releaseNext() else { break }
@@ -155,6 +154,14 @@ final class UpdateQueue {
         }
         mayRelease = mayRelease && !batch.hasReleased
         return batch.members.isEmpty ? nil : batch
+    }
+
+    /// Where the store takes nothing, of what comes it is looked at what takes away.
+    private func makeBatch() throws(StateFault) -> UpdateBatch {
+        do throws(StateFault) { return UpdateBatch(try kept.makeGroup(), desired) } catch {
+            guard error.leavesMemory, let group = kept.makeGroupInMemory() else { throw error }
+            return UpdateBatch(group, desired, fault: error)
+        }
     }
 
     private func remove(_ count: Int) {
@@ -175,6 +182,7 @@ final class UpdateQueue {
         guard node.settles() else { return refuse(batch, .unsettled) }
         current = batch
         do throws(StateFault) {
+            if let fault = batch.fault { throw fault }
             if batch.isAlone {
                 // A new snapshot of all there is: written on this thread, as a reload's.
                 try batch.keepAlone()
@@ -183,7 +191,7 @@ final class UpdateQueue {
             } else {
                 return try kept.handOver(batch.group)
             }
-        } catch { batch.fail(UpdateRefusal(error)) }
+        } catch { batch.fail(error) }
         batch.isDurable = true
     }
 
@@ -197,6 +205,11 @@ final class UpdateQueue {
         let reports = batch.apply(to: node.routing, now)
         node.revision = desired.last?.revision
         if batch.changes > 0 { node.putInForce(reports, now) }
+        if let fault = batch.undurable {
+            node.sayNotDurable(batch.changes, fault)
+        } else if batch.changes > 0 {
+            desired.refusedPlace = nil
+        }
         return reports
     }
 
@@ -210,13 +223,15 @@ final class UpdateQueue {
         var reports = reports[...]
         for member in batch.members {
             let report = member.prepared.map { _ in reports.popFirst() ?? ApplyReport() } ?? ApplyReport()
-            member.update.done(outcome(of: member, report))
+            member.update.done(outcome(of: member, report, batch.undurable))
         }
     }
 
-    private func outcome(of member: UpdateBatch.Member, _ report: ApplyReport) -> UpdateOutcome {
+    private func outcome(
+        of member: UpdateBatch.Member, _ report: ApplyReport, _ undurable: StateFault?
+    ) -> UpdateOutcome {
         // What it takes away came before it; why what is held is not in force stays what it is.
-        if let takenAway = member.takenAway { node.record(takenAway, of: member, report) }
+        if let takenAway = member.takenAway { node.record(takenAway, of: member, report, undurable) }
         switch member.outcome {
         case .prepared(let prepared, let unread, let following):
             desired.refusal = nil
@@ -234,6 +249,10 @@ final class UpdateQueue {
         case .waits(let place, let revision):
             if !place.isKnown { node.record(member, place.refusal) }
             return .waits(place, revision: revision)
+        case .partly(let count, let refusal, let revision):
+            desired.refusal = refusal.problem
+            node.record(member, refusal)
+            return .partly(takenAway: count, refusal, isDurable: undurable == nil, revision: revision)
         case .discarded(let head, let following, let revision):
             desired.refusal = nil
             node.record(member, discarded: head)

@@ -8,6 +8,8 @@ struct WaitingUpdate {
         case update(StateUpdate, unread: RouteProblems)
         /// A routes file that a guard holds; of it, what takes away.
         case heldFile(StateUpdate, UpdateRefusal)
+        /// A routes file that the disk did not take; of it, what takes away.
+        case refusedFile(StateUpdate, UpdateRefusal)
         /// The push that a guard holds under this id is meant.
         case confirm(id: String)
         /// It is not.
@@ -43,6 +45,8 @@ enum UpdateOutcome {
     case held(HeldUpdates.Head?, UpdateRefusal, revision: UInt64?)
     /// It waits behind what is held; what it takes away is durable and in force.
     case waits(HeldUpdates.Place, revision: UInt64?)
+    /// The disk takes nothing: of it, so many objects are taken away, and nothing else is in force.
+    case partly(takenAway: Int, UpdateRefusal, isDurable: Bool, revision: UInt64?)
     /// What was held under this id comes to nothing, and so many follow.
     case discarded(HeldUpdates.Head, following: Int, revision: UInt64?)
 }

@@ -129,7 +129,7 @@ extension RunningNode {
                     problems = RunningNode.lines(read.compilation)
                     done(.success(taken.report))
                 case .waits, .discarded: done(.failure(.notPushed))
-                case .refused(let refusal, _), .held(_, let refusal, _):
+                case .refused(let refusal, _), .held(_, let refusal, _), .partly(_, let refusal, _, _):
                     guard !refusal.isPassing else { return done(.failure(refusal)) }
                     done(
                         .failure(

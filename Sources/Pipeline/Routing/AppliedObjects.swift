@@ -190,15 +190,17 @@ extension InstanceTable.Record {
 
 extension RoutingState.EnvRecord {
     fileprivate func text(_ id: String) -> [UInt8] {
-        ObjectText.env(id, app: app, org: org, ipv4, isSuspended: isSuspended)
+        ObjectText.env(id, app: app, org: org, ipv4, isSuspended: isSuspended, isWithdrawn: isWithdrawn)
     }
 }
 
 /// Objects as text, with what decides about others.
 enum ObjectText {
-    static func env(_ id: String, app: String, org: String, _ ipv4: IPAddress?, isSuspended: Bool) -> [UInt8] {
+    static func env(
+        _ id: String, app: String, org: String, _ ipv4: IPAddress?, isSuspended: Bool, isWithdrawn: Bool
+    ) -> [UInt8] {
         let address = ipv4.map { "\"\($0)\"" } ?? "null"
-        let suspended = isSuspended ? ",\"suspended\":true" : ""
+        let suspended = (isSuspended ? ",\"suspended\":true" : "") + (isWithdrawn ? ",\"withdrawn\":true" : "")
         let (id, app, org) = (StateExport.quoted(id), StateExport.quoted(app), StateExport.quoted(org))
         return Array(
             "{\"env_id\":\(id),\"app_id\":\(app),\"org_id\":\(org),\"ipv4_address\":\(address)\(suspended)}".utf8)

@@ -26,6 +26,7 @@ extension ApplyRun {
         if let part = part(of: .state) {
             for env in decided where (state.envs[env]?.sources ?? 0) & part.bit == 0 {
                 state.envs[env]?.isSuspended = false
+                state.envs[env]?.isWithdrawn = false
             }
         }
         guard !changed.isEmpty else { return }
@@ -78,7 +79,7 @@ extension ApplyRun {
     }
 
     private func isAlike(_ one: EnvObject, _ other: EnvObject, _ document: StateDocument) -> Bool {
-        one.ipv4 == other.ipv4 && one.suspended == other.suspended
+        one.ipv4 == other.ipv4 && one.suspended == other.suspended && one.withdrawn == other.withdrawn
             && sameBytes(document.text.bytes(one.org), document.text.bytes(other.org))
             && sameBytes(document.text.bytes(one.app), document.text.bytes(other.app))
     }
@@ -90,11 +91,11 @@ extension ApplyRun {
         guard var known = state.envs[env] else {
             let box = store.makeOwner(org: org, app: app, env: name, state.tenant(env, org: org))
             var record = RoutingState.EnvRecord(org: org, app: app, name: name, sources: part.bit, box: box)
-            record.isSuspended = object.suspended
+            (record.isSuspended, record.isWithdrawn) = (object.suspended, object.withdrawn)
             state.envs[env] = record
             return
         }
-        if part.source == .state { known.isSuspended = object.suspended }
+        if part.source == .state { (known.isSuspended, known.isWithdrawn) = (object.suspended, object.withdrawn) }
         // The other source's version stays while it has the env.
         if known.sources & ~part.bit == 0, known.org != org || known.app != app || known.name != name {
             if part.source == .state { pathsBefore[env] = state.ownerPath(env) }

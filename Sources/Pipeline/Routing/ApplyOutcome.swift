@@ -101,6 +101,10 @@ extension ApplyRun {
         if isRefused || state.rules.mismatch(options, port: current.pointee.port) != nil {
             options.insert(.proxyMismatch)
         }
+        // Whatever else its new version asks for, and doesn't get.
+        if index >= 0, all(index).contains(where: { object(versions[$0]).options.contains(.withdrawn) }) {
+            options.insert(.withdrawn)
+        }
         if index < 0, options.contains(.proxyMismatch) { reportRefused(node) }
         guard options != current.pointee.options else { return }
         let hash = RouteTable.hash(

@@ -124,6 +124,12 @@ struct DrainList {
         drains.append(Item(drain: drain, hold: .entry(entry)))
     }
 
+    /// A route that was withdrawn is back.
+    mutating func cancel(entry: UInt32, _ store: RouteStore) {
+        guard !drains.isEmpty else { return }
+        remove(store) { $0.hold == .entry(entry) }
+    }
+
     /// R30: at once.
     mutating func add(_ tenant: RouteDrain.Target, name: String, apply: UInt64) {
         guard let hold = DrainList.hold(tenant) else { return }

@@ -50,7 +50,7 @@ public struct KeptHoldings {
         let texts = document.envs.map { object in
             ObjectText.env(
                 document.symbol(object.env), app: document.string(object.app), org: document.string(object.org),
-                object.ipv4, isSuspended: true)
+                object.ipv4, isSuspended: true, isWithdrawn: object.withdrawn)
         }
         return Array(texts.joined(separator: [UInt8(ascii: ",")]))
     }

@@ -153,6 +153,7 @@ extension RouteCensus.Entry {
         onDelete = options.onDelete
         var settings: [String] = []
         if options.contains(.allowNonTLS) { settings.append("allow_non_tls") }
+        if options.contains(.withdrawn) { settings.append("withdrawn") }
         if options.contains(.ipv4Required) { settings.append("ipv4_required") }
         if let balance = options.balance { settings.append("balance \(balance.name)") }
         if route.pointee.maxConnections > 0 { settings.append("max_connections \(route.pointee.maxConnections)") }

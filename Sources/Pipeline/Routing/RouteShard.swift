@@ -222,6 +222,7 @@ extension RouteOptions {
         if contains(.proxyText) { flags.insert(.proxyText) }
         if contains(.allowNonTLS) { flags.insert(.allowNonTLS) }
         if contains(.proxyMismatch) { flags.insert(.proxyMismatch) }
+        if contains(.withdrawn) { flags.insert(.withdrawn) }
         return flags
     }
 }

@@ -116,6 +116,7 @@ public final class RoutingState {
         var ipv4: IPAddress?
         /// R30: by itself, as the state document says.
         var isSuspended = false
+        var isWithdrawn = false
 
         var identity: EnvName { EnvName(org: org, app: app, env: name) }
         var path: String { identity.path }
@@ -257,6 +258,8 @@ public struct RouteListing: Sendable, Equatable {
     public let proxyHeader: SentHeader
     /// R16: every connection is refused.
     public let isMismatched: Bool
+    /// It keeps what it owns, and gets no connection.
+    public let isWithdrawn: Bool
     public let allowNonTLS: Bool
     public let backends: [Listed]
 
@@ -275,6 +278,7 @@ public struct RouteListing: Sendable, Equatable {
         hint = options.contains(.raw) ? .tcpRaw : .tlsPassthrough
         proxyHeader = options.sentHeader
         isMismatched = options.contains(.proxyMismatch)
+        isWithdrawn = options.contains(.withdrawn)
         allowNonTLS = options.contains(.allowNonTLS)
         backends = found.backends.buffer.map {
             Listed(address: $0.address.endpoint, instance: $0.instance.string)

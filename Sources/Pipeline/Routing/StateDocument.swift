@@ -25,6 +25,8 @@ public struct RouteOptions: OptionSet, Hashable, Sendable {
     static let proxyText = RouteOptions(rawValue: 1 << 13)
     /// Found by what the client's first bytes are: its name is a ``ClientKey``.
     static let byClient = RouteOptions(rawValue: 1 << 14)
+    /// It keeps what it owns, and gets no connection.
+    static let withdrawn = RouteOptions(rawValue: 1 << 15)
 
     /// What its backends get, and what they expect.
     var sentHeader: SentHeader { contains(.proxyHeader) ? contains(.proxyText) ? .v1 : .v2 : .off }
@@ -104,6 +106,8 @@ public struct EnvObject: Sendable {
     public let ipv4: IPAddress?
     /// R30.
     let suspended: Bool
+    /// It keeps what it owns, and gets no new connection.
+    var withdrawn = false
     let place: Place
 }
 

@@ -36,14 +36,14 @@ extension StateBuilder {
         append(OrgObject(org: org, suspended: suspended, place: place))
     }
 
-    static let envKeys = JSONKeys(["env_id", "app_id", "org_id", "ipv4_address", "suspended"])
+    static let envKeys = JSONKeys(["env_id", "app_id", "org_id", "ipv4_address", "suspended", "withdrawn"])
 
     private mutating func readEnv(_ reader: inout JSONReader) throws(JSONError) {
         let place = place(reader)
         var draft = ObjectDraft(.env, at: place)
         var (id, app, org): (TextRef?, TextRef?, TextRef?)
         var ipv4: IPAddress?
-        var suspended = false
+        var (suspended, withdrawn) = (false, false)
         let text = document.text
         try reader.object(StateBuilder.envKeys) { reader, field throws(JSONError) in
             switch field {
@@ -52,6 +52,7 @@ extension StateBuilder {
             case 2: org = try draft.text(&reader, "org_id", into: text)
             case 3: ipv4 = try draft.address(&reader, "ipv4_address", v4: true, optional: true)
             case 4: suspended = try draft.bool(&reader, "suspended") ?? false
+            case 5: withdrawn = try draft.bool(&reader, "withdrawn") ?? false
             default: try reader.skip()
             }
         }
@@ -62,7 +63,8 @@ extension StateBuilder {
         else { return }
         append(
             EnvObject(
-                env: env, app: app, org: org, name: id, ipv4: ipv4, suspended: suspended, place: place))
+                env: env, app: app, org: org, name: id, ipv4: ipv4, suspended: suspended, withdrawn: withdrawn,
+                place: place))
     }
 
     static let instanceKeys = JSONKeys([
@@ -119,7 +121,7 @@ extension StateBuilder {
         "route_id", "env_id", "hostname", "listen_port", "protocol_hint", "backend_process_type", "backend_port",
         "proxy_protocol", "backend_expects_proxy_protocol", "ipv4_required", "allow_non_tls", "max_connections",
         "balance", "on_delete", "idle_timeout_seconds", "queue", "queue_timeout_seconds", "health", "when_alpn",
-        "when_protocol",
+        "when_protocol", "withdrawn",
     ])
 
     private mutating func readRoute(_ reader: inout JSONReader) throws(JSONError) {
@@ -162,6 +164,7 @@ extension StateBuilder {
             case 16: own.patience = try draft.integer(&reader, "queue_timeout_seconds", 1...3600, optional: true)
             case 17: own.health = try draft.text(&reader, "health", optional: true, into: text)
             case 18, 19: try draft.condition(&reader, isALPN: field == 18, into: text, &condition)
+            case 20: if try draft.bool(&reader, "withdrawn") == true { options.insert(.withdrawn) }
             default: try reader.skip()
             }
         }

@@ -127,14 +127,30 @@ public struct StateUpdate: @unchecked Sendable {
     }
 
     private func isPut(_ kind: StateKind, _ id: UnsafeBufferPointer<UInt8>) -> Bool {
+        let place = place(kind, id)
+        return place < entries.count && source.order(of: entries[place], kind, id) == 0
+    }
+
+    /// Of the first entry that is not before this id.
+    private func place(_ kind: StateKind, _ id: UnsafeBufferPointer<UInt8>) -> Int {
         var (low, high) = (0, entries.count)
         while low < high {
             let middle = (low + high) / 2
-            let order = source.order(of: entries[middle], kind, id)
-            if order == 0 { return true }
-            if order < 0 { low = middle + 1 } else { high = middle }
+            if source.order(of: entries[middle], kind, id) < 0 { low = middle + 1 } else { high = middle }
         }
-        return false
+        return low
+    }
+
+    /// The object that it puts under an id; nil: none.
+    func text(_ kind: StateKind, _ id: [UInt8]) -> [UInt8]? {
+        if let other = amendments[kind]?[id] { return other }
+        return id.withUnsafeBufferPointer { id in
+            let first = place(kind, id)
+            var end = first
+            while end < entries.count, source.order(of: entries[end], kind, id) == 0 { end += 1 }
+            guard end > first else { return nil }
+            return end == first + 1 ? Array(source.text(entries[first])) : join(entries[first..<end])
+        }
     }
 
     /// The ids to delete, of a change: by kind, then bytewise, each once.

@@ -11,8 +11,10 @@ struct Suspension {
 
     /// By id; what it says is the last good version.
     var orgs: [String: Org] = [:]
-    /// Envs that are suspended, by themselves or with their org.
+    /// Envs that are suspended, by themselves or with their org, or withdrawn.
     fileprivate(set) var envs: Set<UInt32> = []
+    /// Of those, the ones that are withdrawn alone: their old connections go on.
+    fileprivate var withdrawn: Set<UInt32> = []
     fileprivate(set) var suspendedOrgs: Set<String> = []
     /// For tables; nil: there are none.
     fileprivate(set) var list: SuspendedEnvs?
@@ -51,7 +53,7 @@ extension RoutingState {
     public var suspended: (orgs: [String], envs: [String]) {
         let own = suspension.envs.compactMap { env -> String? in
             guard let record = envs[env], !suspension.suspendedOrgs.contains(record.org) else { return nil }
-            return record.path
+            return record.isSuspended ? record.path : "\(record.path) (withdrawn)"
         }
         return (suspension.suspendedOrgs.sorted(), own.sorted())
     }
@@ -108,28 +110,37 @@ extension ApplyRun {
     func settleSuspension() {
         if let scope, scope.envs.isEmpty, scope.orgs.isEmpty { return }
         let (envsBefore, orgsBefore) = (state.suspension.envs, state.suspension.suspendedOrgs)
+        let endedBefore = envsBefore.subtracting(state.suspension.withdrawn)
         if scope?.orgs.isEmpty != true {
             state.suspension.suspendedOrgs = Set(state.suspension.orgs.filter(\.value.isSuspended).keys)
         }
         let orgs = state.suspension.suspendedOrgs
         if let scope, orgs == orgsBefore {
-            let suspended = scope.envs.filter(isSuspended)
+            let suspended = scope.envs.filter(isClosed)
             state.suspension.set(envsBefore.subtracting(scope.envs).union(suspended))
         } else {
-            state.suspension.set(Set(state.envs.keys.filter(isSuspended)))
+            state.suspension.set(Set(state.envs.keys.filter(isClosed)))
         }
         let envs = state.suspension.envs
-        guard envs != envsBefore || orgs != orgsBefore else { return }
+        state.suspension.withdrawn = envs.filter { !isSuspended($0) }
+        let ended = envs.subtracting(state.suspension.withdrawn)
+        guard envs != envsBefore || ended != endedBefore || orgs != orgsBefore else { return }
         state.noteGroups(of: envs.symmetricDifference(envsBefore))
         state.drains.cancel(
-            tenants: envsBefore.subtracting(envs).map { .env($0) } + orgsBefore.subtracting(orgs).map(target), store)
-        for env in envs.subtracting(envsBefore).sorted() {
+            tenants: endedBefore.subtracting(ended).map { .env($0) } + orgsBefore.subtracting(orgs).map(target), store)
+        for env in ended.subtracting(endedBefore).sorted() {
             state.drains.add(.env(env), name: state.owner(env), apply: state.applies)
         }
         // Of those whose env is gone by now.
         for org in orgs.subtracting(orgsBefore).sorted() {
             state.drains.add(target(org), name: org, apply: state.applies)
         }
+    }
+
+    /// It gets no new connection.
+    private func isClosed(_ env: UInt32) -> Bool {
+        guard let record = state.envs[env], record.sources != 0 else { return false }
+        return record.isWithdrawn || isSuspended(env)
     }
 
     private func isSuspended(_ env: UInt32) -> Bool {

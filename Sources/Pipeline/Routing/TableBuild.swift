@@ -120,6 +120,7 @@ struct TableBuild {
     private func relink(_ accepted: [ApplyRun.Change]) {
         for candidate in accepted {
             if let current = store.entry(candidate.entry).pointee.current {
+                noteWithdrawn(candidate, current)
                 state.portUses.remove(
                     candidate.entry, port: current.pointee.port, current.pointee.options, current.name,
                     isConditional: current.pointee.isConditional)
@@ -155,6 +156,15 @@ struct TableBuild {
             state.ids.remove(hash, number)
             store.entry(number).pointee.isLive = false
         }
+    }
+
+    /// Connections of a route that is withdrawn end as if it were removed; those that are left when it is back go on.
+    private func noteWithdrawn(_ change: ApplyRun.Change, _ current: UnsafePointer<TableRoute>) {
+        let (was, now) = (current.pointee.options.contains(.withdrawn), change.options.contains(.withdrawn))
+        guard was != now else { return }
+        guard now else { return state.drains.cancel(entry: change.entry, store) }
+        state.drains.add(
+            removed: change.entry, id: state.routeID(current), change.options.onDelete, apply: state.applies, store)
     }
 
     private func noteRaw(_ entry: UInt32, _ options: RouteOptions, _ name: Bytes, isServed: Bool) {

@@ -1,12 +1,16 @@
 import Pipeline
 
 /// What of an update takes away from somebody and gives to nobody: instances that are not ready, envs and orgs that are
-/// suspended. It may take effect before the update itself does (R29).
+/// suspended. It may take effect before the update itself does (R29). Where the disk takes nothing, what is removed is
+/// taken away as well: an instance is stopped, a route or an env withdrawn, so that nobody else gets what was its.
 public struct TakingAway: Sendable {
     /// What each is, in place of ready; by id.
     private var instances: [[UInt8]: InstanceStatus] = [:]
     private var envs: Set<[UInt8]> = []
     private var orgs: Set<[UInt8]> = []
+    private var stopped: Set<[UInt8]> = []
+    private var withdrawnRoutes: Set<[UInt8]> = []
+    private var withdrawnEnvs: Set<[UInt8]> = []
 
     /// Texts of objects, by kind and id.
     public typealias Texts = [StateKind: [[UInt8]: [UInt8]]]
@@ -33,7 +37,42 @@ public struct TakingAway: Sendable {
         }
     }
 
-    public var isEmpty: Bool { instances.isEmpty && envs.isEmpty && orgs.isEmpty }
+    /// With what it removes, of objects that it touches.
+    public init(of update: StateUpdate, touching touched: TouchedObjects, seed: HashSeed) {
+        for (kind, ids) in touched.ids {
+            for id in ids { add(kind, id, update.text(kind, id), seed) }
+        }
+    }
+
+    /// - Parameter text: nil: it is removed.
+    private mutating func add(_ kind: StateKind, _ id: [UInt8], _ text: [UInt8]?, _ seed: HashSeed) {
+        guard let text else {
+            switch kind {
+            case .instance: stopped.insert(id)
+            case .route: withdrawnRoutes.insert(id)
+            case .env: withdrawnEnvs.insert(id)
+            // An org without an object is not suspended, and a name without an entry is free: that gives.
+            case .org, .hostname: break
+            }
+            return
+        }
+        text.withUnsafeBytes { text in
+            switch kind {
+            case .instance: if let status = TakingAway.lost(text, seed) { instances[id] = status }
+            case .env:
+                if TakingAway.isSuspended(env: text, seed) { envs.insert(id) }
+                if TakingAway.isWithdrawn(.env, text, seed) ?? false { withdrawnEnvs.insert(id) }
+            case .org: if TakingAway.isSuspended(org: text, seed) { orgs.insert(id) }
+            case .route: if TakingAway.isWithdrawn(.route, text, seed) ?? false { withdrawnRoutes.insert(id) }
+            case .hostname: break
+            }
+        }
+    }
+
+    public var isEmpty: Bool {
+        instances.isEmpty && envs.isEmpty && orgs.isEmpty && stopped.isEmpty && withdrawnRoutes.isEmpty
+            && withdrawnEnvs.isEmpty
+    }
 
     /// What a later update says of the same object counts.
     public mutating func add(_ later: TakingAway) {
@@ -66,7 +105,39 @@ public struct TakingAway: Sendable {
             }
             texts[.org, default: [:]][id] = ObjectText.org(String(decoding: id, as: UTF8.self), isSuspended: true)
         }
+        addRemoved(&texts, over: text, seed)
         return texts
+    }
+
+    private func addRemoved(
+        _ texts: inout Texts, over text: (StateKind, [UInt8]) -> [UInt8]?, _ seed: HashSeed
+    ) {
+        for id in stopped {
+            guard let after = text(.instance, id)?.withUnsafeBytes({ TakingAway.stopped($0, seed) }) else { continue }
+            texts[.instance, default: [:]][id] = after
+        }
+        for (kind, ids) in [(StateKind.route, withdrawnRoutes), (.env, withdrawnEnvs)] {
+            for id in ids {
+                // One that is suspended by this as well stays so.
+                guard let before = texts[kind]?[id] ?? text(kind, id),
+                    let after = before.withUnsafeBytes({ TakingAway.withdrawn(kind, $0, seed) })
+                else { continue }
+                texts[kind, default: [:]][id] = after
+            }
+        }
+    }
+
+    /// Nil: it has ended already, or can't be read.
+    private static func stopped(_ text: UnsafeRawBufferPointer, _ seed: HashSeed) -> [UInt8]? {
+        guard let document = StateDocument.one(.instance, text, seed: seed), document.instances.count == 1,
+            document.instances[0].status.hasAddress
+        else { return nil }
+        return ObjectText.setting("status", to: "\"\(InstanceStatus.stopped.name)\"", in: text, seed: seed)
+    }
+
+    private static func withdrawn(_ kind: StateKind, _ text: UnsafeRawBufferPointer, _ seed: HashSeed) -> [UInt8]? {
+        guard isWithdrawn(kind, text, seed) == false else { return nil }
+        return ObjectText.setting("withdrawn", to: "true", in: text, seed: seed)
     }
 
     /// An earlier update, as it may be applied once this has taken effect: it gives nothing of it back.
@@ -117,6 +188,13 @@ public struct TakingAway: Sendable {
     private static func isSuspended(env text: UnsafeRawBufferPointer, _ seed: HashSeed) -> Bool {
         guard let document = StateDocument.one(.env, text, seed: seed) else { return false }
         return document.envs.count == 1 && document.envs[0].suspended
+    }
+
+    /// Nil: it can't be read.
+    private static func isWithdrawn(_ kind: StateKind, _ text: UnsafeRawBufferPointer, _ seed: HashSeed) -> Bool? {
+        guard let document = StateDocument.one(kind, text, seed: seed) else { return nil }
+        if kind == .env { return document.envs.count == 1 ? document.envs[0].withdrawn : nil }
+        return document.routes.count == 1 ? document.routes[0].options.contains(.withdrawn) : nil
     }
 
     private static func isSuspended(org text: UnsafeRawBufferPointer, _ seed: HashSeed) -> Bool {

@@ -29,7 +29,12 @@ public enum StateFault: Error, Equatable, Sendable {
     case busy(path: String)
 
     /// What failed, what still works, what to do.
-    public var message: String {
+    public var message: String { message("; nothing was changed") }
+
+    /// The same, where something was.
+    public var messageInPart: String { message("") }
+
+    private func message(_ outcome: String) -> String {
         switch self {
         case .locked(let path, let pid):
             let who = pid.map { "process \($0)" } ?? "another process"
@@ -44,12 +49,12 @@ public enum StateFault: Error, Equatable, Sendable {
             return "\(path): others may write to it (its mode is 0\(String(mode, radix: 8))): what is kept there is in "
                 + "force, and nothing new is kept; `chmod 0700 \(path)`"
         case .readOnly(let path):
-            return "\(path): the file system is read-only; nothing was changed; choose another place"
+            return "\(path): the file system is read-only\(outcome); make it writable, or choose another place"
         case .full(let path, let error):
-            return "\(path): no room (\(errorName(error))); nothing was changed; make room on that file system"
+            return "\(path): no room (\(errorName(error)))\(outcome); make room on that file system"
         case .failed(let path, let doing, let error):
-            return "\(path): \(doing): \(errorName(error)), \(errorText(error)); nothing was changed; check the disk"
-        case .tooLarge(let path, let what): return "\(path): \(what); nothing was changed"
+            return "\(path): \(doing): \(errorName(error)), \(errorText(error))\(outcome); check the disk"
+        case .tooLarge(let path, let what): return "\(path): \(what)\(outcome)"
         case .uncertain(let path, let error):
             return "\(path): it is not known whether a replaced state is on disk: \(errorName(error)); "
                 + "what is in force stays, changes are refused; check the disk and restart"
@@ -63,6 +68,14 @@ public enum StateFault: Error, Equatable, Sendable {
                 + "before that begins with \(leaves)"
         case .unfit(let what): return what
         case .busy(let path): return "\(path): a change is being made durable; nothing else was changed; try again"
+        }
+    }
+
+    /// The disk takes nothing: what is in memory is right, and may be gone on with.
+    public var leavesMemory: Bool {
+        switch self {
+        case .full, .readOnly, .failed, .exposed, .displaced, .uncertain, .tooLarge: true
+        case .locked, .foreign, .newer, .spoiled, .unfit, .busy: false
         }
     }
 

@@ -44,6 +44,8 @@ public final class StateStore {
     /// Of the last entry; of the last that is durable.
     var sequence: UInt64
     var synced: UInt64
+    /// The first that memory alone has, if it is behind ``synced``.
+    var firstInMemory: UInt64 = 0
     /// Snapshots and logs are counted alike; no number is used twice.
     var nextNumber: UInt64
     /// Of logs between the snapshot and the one that is appended to.
@@ -259,6 +261,8 @@ package struct StateSettings: Sendable {
     package var snapshotShare = 8
     /// More than this is synced without being asked to, since it is kept in memory until then.
     package var mostUnsynced = 4 << 20
+    /// More than this is not in force without a disk that has it.
+    package var mostInMemory = 16 << 20
     package var label: EntryLabel?
     /// False: a compaction is done when it is begun. For tests.
     package var hasThread = true

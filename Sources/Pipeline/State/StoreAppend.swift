@@ -157,7 +157,10 @@ extension StateStore {
     /// Goes on in a new log, which begins with what is not known to be durable in the old one.
     private func moveOn(with entry: inout [UInt8], after failed: Int32) throws(StateFault) {
         let old = log
+        // Who has put them there says what became of them.
+        let hadMemory = changesInMemory > 0
         try beginLog(entry: &entry)
+        guard !hadMemory else { return }
         note(
             StateNotice(
                 "state_log_replaced",
