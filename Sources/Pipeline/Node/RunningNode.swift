@@ -86,6 +86,9 @@ package final class RunningNode {
     package var awaitingStart: [String] { unchangeable(from: settings, to: program.node) }
     package internal(set) var lastReload: ReloadNote?
     package internal(set) var isStopping = false
+    /// How long the workers may take for the change before an update, and for its own, in milliseconds: they need about an
+    /// iteration. A test has more: its machine may be busy.
+    var patience = 50
     /// The drains and their deadlines.
     var drains = DrainKeeper()
     private var resets = ResetKeeper()

@@ -18,11 +18,8 @@ extension RunningNode {
         var actor: String?
     }
 
-    /// How long the workers may take for the change before, and for this one: they need about an iteration.
-    static let patience = 50
-
     /// Every worker has applied the last change, or has by the end of a short wait.
-    func settles() -> Bool { waitUntilSettled(milliseconds: RunningNode.patience) }
+    func settles() -> Bool { waitUntilSettled(milliseconds: patience) }
 
     /// It was asked to end: it drains, or does so once its disk has answered.
     package var isEnding: Bool { isStopping || updates?.isClosed ?? false }

@@ -166,7 +166,7 @@ extension RunningNode {
         }
         if let refusal = order.refusal(of: document, isConfirmed: false) { throw UpdateRefusal(refusal, remedy: "") }
         if order.isReused(by: document) { read.reportReused() }
-        guard waitUntilSettled(milliseconds: RunningNode.patience) else { throw .unsettled }
+        guard settles() else { throw .unsettled }
         let now = Instant(nanoseconds: cl_now())
         routing.forgetDrains { drains.isDone($0, now: now) }
         let report = routing.apply(together: read.documents, at: now)
