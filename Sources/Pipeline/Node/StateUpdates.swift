@@ -175,8 +175,9 @@ extension RunningNode {
         guard let desired else { return }
         desired.kept.keepTimes(of: routing)
         if let fault = desired.lookAtFiles(now) { log.say("state_damaged", fault.message) }
+        if let report = desired.kept.mendTable(of: routing) { putInForce([report], now) }
         var notices = desired.kept.takeNotices()
-        if let notice = desired.kept.tidy() { notices.append(notice) }
+        if let notice = desired.kept.tidy(routing) { notices.append(notice) }
         for notice in notices where notice.event != "state_compacted" { log.say(notice.event, notice.text) }
     }
 }
