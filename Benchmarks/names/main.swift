@@ -12,6 +12,7 @@ import PipelineState
 //                                           first ten on [::1]) and a hundredth as many envs
 //     names change NUMBER LISTEN BACKEND    a change of one of its routes
 //     names keep DIRECTORY FILE             a store in DIRECTORY that has applied the document
+//     names table DIRECTORY                 the same, and then writes a table for the next start (docs/adr/0116)
 //     names start DIRECTORY                 opens it and goes on where it ended
 //     names update DIRECTORY FILE           the same, and then the document or change: it is kept and applied
 
@@ -141,9 +142,11 @@ func take(_ update: StateUpdate, _ kept: LastGood, _ routing: RoutingState) {
 
 func begin(_ directory: String) -> (LastGood, RoutingState) {
     let kept = step("open") { try LastGood.open(directory).state }
+    kept.useTables()
     let routing = RoutingState(seed: kept.seed)
     _ = step("restore") { kept.restore(routing) }
-    print("{\"step\":\"ready\",\"routes\":\(routing.snapshot.routeCount)}")
+    for notice in kept.takeNotices() { print("{\"notice\":\"\(notice.event)\"}") }
+    print("{\"step\":\"ready\",\"routes\":\(routing.snapshot.routeCount),\"mapped\":\(routing.mappedRoutes)}")
     return (kept, routing)
 }
 
@@ -159,11 +162,18 @@ case ("keep", 4):
     let kept = try LastGood.open(words[2]).state
     let routing = RoutingState(seed: kept.seed)
     take(try update(bytes(of: words[3])), kept, routing)
+case ("table", 3):
+    let (kept, routing) = begin(words[2])
+    step("table") {
+        _ = kept.tidy(routing)
+        while kept.isTidying, !kept.wantsTidying { usleep(1000) }
+        _ = kept.tidy(routing)
+    }
 case ("start", 3):
     _ = begin(words[2])
 case ("update", 4):
     let (kept, routing) = begin(words[2])
     take(step("read") { try update(bytes(of: words[3])) }, kept, routing)
 default:
-    fail("document COUNT LISTEN BACKEND | change NUMBER LISTEN BACKEND | keep DIR FILE | start DIR | update DIR FILE")
+    fail("document COUNT LISTEN BACKEND | change NUMBER LISTEN BACKEND | keep | update DIR FILE | table | start DIR")
 }

@@ -1,8 +1,10 @@
 import Glibc
 import Pipeline
-import PipelineLastGood
 import PipelineRouting
-import PipelineState
+import TestSupport
+
+@testable import PipelineLastGood
+@testable import PipelineState
 
 /// Desired state as a control plane has it, and how it tells of it.
 struct World {
@@ -46,30 +48,49 @@ final class Keeper {
     private(set) var state: LastGood?
     private(set) var routing: RoutingState
 
-    private let prepare: (RoutingState) -> Void
+    /// What the last start said.
+    private(set) var said: [String] = []
 
-    /// - Parameter prepare: what each start does before it goes on with what is kept.
-    init(_ directory: String, prepare: @escaping (RoutingState) -> Void = { _ in }) throws {
+    private let prepare: (RoutingState) -> Void
+    private let tables: Int?
+
+    /// - Parameters:
+    ///   - tables: they are written of so many routes or more; nil: none is.
+    ///   - prepare: what each start does before it goes on with what is kept.
+    init(_ directory: String, tables: Int? = nil, prepare: @escaping (RoutingState) -> Void = { _ in }) throws {
         self.directory = directory
         self.prepare = prepare
-        (state, routing) = try Keeper.start(directory, prepare)
+        self.tables = tables
+        (state, routing, said) = try Keeper.start(directory, tables, prepare)
     }
 
     private static func start(
-        _ directory: String, _ prepare: (RoutingState) -> Void
-    ) throws -> (LastGood, RoutingState) {
+        _ directory: String, _ tables: Int?, _ prepare: (RoutingState) -> Void
+    ) throws -> (LastGood, RoutingState, [String]) {
         let state = try LastGood.open(directory).state
+        if let tables { state.useTables(least: tables) }
         let routing = RoutingState(seed: state.seed)
         routing.nodeName = "n1"
         prepare(routing)
-        _ = state.restore(routing)
-        return (state, routing)
+        let report = state.restore(routing)
+        return (state, routing, report.problems.list.map(\.description).sorted() + ["\(report.cooling)"])
     }
 
     /// As a process that is killed and started again.
     func restart() throws {
         state = nil
-        (state, routing) = try Keeper.start(directory, prepare)
+        (state, routing, said) = try Keeper.start(directory, tables, prepare)
+    }
+
+    /// As the node's timer, with time for its thread.
+    func writeTable(withCompaction: Bool) throws {
+        guard let state else { return }
+        let over = Promise<Bool>()
+        if withCompaction { state.store.wantsCopy = true }
+        _ = state.tidy(routing) { over.fulfil(.success(true)) }
+        guard state.isTidying else { return }
+        _ = try over.value()
+        _ = state.tidy(routing)
     }
 
     /// As the node's timer.
@@ -96,7 +117,8 @@ final class Keeper {
     /// The same of several, made durable as one group.
     /// - Returns: what each did; nil: it was refused.
     func takeGroup(
-        _ texts: [String], _ options: UpdateOptions = UpdateOptions(isConfirmed: true), applies: Bool = true
+        _ texts: [String], _ options: UpdateOptions = UpdateOptions(isConfirmed: true), applies: Bool = true,
+        between: (LastGood) throws -> Void = { _ in }
     ) throws -> [ApplyReport?] {
         guard let state else { return [] }
         let group = try state.makeGroup()
@@ -110,6 +132,7 @@ final class Keeper {
         }
         try state.handOver(group)
         try state.end(group)
+        try between(state)
         guard applies else { return [] }
         var reports = state.apply(group, to: routing)[...]
         return isTaken.map { $0 ? reports.popFirst() : nil }

@@ -9,6 +9,8 @@ struct AppliedNotes {
 
     init(_ store: StateStore) { self.store = store }
 
+    var isEmpty: Bool { objects.values.allSatisfy(\.isEmpty) }
+
     private func stored(_ kind: StateKind, _ id: String) -> AppliedObject? {
         var id = id
         return id.withUTF8 { StoredApplied(store: store).find(kind, $0) }

@@ -25,6 +25,8 @@ public final class LastGood {
     var mark: BootMark
     var startsBefore = 0
     var isStarting = false
+    /// See ``KeptTables``.
+    var tables = KeptTables()
 
     init(_ directory: String, _ store: StateStore) {
         (self.directory, self.store) = (directory, store)
@@ -69,19 +71,23 @@ public final class LastGood {
     /// Why nothing new is kept, though what there is is used; nil: it is.
     public var exposure: StateFault? { store.exposure }
     public var isOnReserve: Bool { store.isOnReserve }
-    public func takeNotices() -> [StateNotice] { store.takeNotices() }
+    public func takeNotices() -> [StateNotice] { tables.takeNotices() + store.takeNotices() }
 
     /// Goes on where the node ended (R5, R23).
     /// - Parameter meanwhile: see ``RoutingState/restore(_:_:meanwhile:)``.
     public func restore(_ routing: RoutingState, meanwhile: () -> Void = {}) -> ApplyReport {
         Besides.restore(routing, store)
-        let report = routing.restore(StoredObjects(store: store), StoredApplied(store: store), meanwhile: meanwhile)
+        let table = openTable(for: routing)
+        let report = routing.restore(
+            StoredObjects(store: store), StoredApplied(store: store), from: table, meanwhile: meanwhile)
+        noteStart(from: table, routing)
         var notes = AppliedNotes(store)
         notes.take(report)
         keep(notes, routing)
         return report
     }
 
+    /// The table that it began from was cut, or written to: all is read from texts, in its place. Nil: there is no such thing.
     // MARK: An update
 
     /// One that may be kept and applied.
@@ -156,6 +162,7 @@ public final class LastGood {
             difference.put(facts)
             try store.append(difference.batch, durably: true)
         }
+        tables.isBehind = true
         if difference.update.form == .document { losses = [] }
         note(prepared.next, position)
     }
@@ -170,6 +177,7 @@ public final class LastGood {
 
     /// Applies what was kept.
     public func apply(_ prepared: Prepared, to routing: RoutingState, at now: Instant? = nil) -> ApplyReport {
+        defer { tables.isBehind = false }
         guard !prepared.difference.isEmpty else { return ApplyReport() }
         if prepared.difference.isAnew { routing.keepAllTimes() }
         return settled(
@@ -181,7 +189,8 @@ public final class LastGood {
     /// Applies all that is kept, under rules that may be others now.
     /// - Parameter blocks: the `route` blocks, which are part of the same change.
     public func applyAll(with blocks: StateDocument, to routing: RoutingState, at now: Instant) -> ApplyReport {
-        settled(routing.applyAll(of: objects, with: blocks, at: now), routing, now)
+        defer { tables.isBehind = false }
+        return settled(routing.applyAll(of: objects, with: blocks, at: now), routing, now)
     }
 
     /// What one change frees, who waits for it has at once.
@@ -231,6 +240,8 @@ public final class LastGood {
             fault = nil
         } catch {
             fault = error
+            // What is in force is not what a start would find.
+            if !notes.isEmpty { tables.isBarred = true }
             // Else memory would go on to say how objects were applied before.
             if error.leavesMemory, store.keepInMemory(batch) { besides.written() }
         }
@@ -250,7 +261,10 @@ public final class LastGood {
     public func check() throws(StateFault) { try store.check() }
 
     /// ``tidy(whenOver:)`` has work.
-    public var wantsTidying: Bool { store.wantsCompaction || store.isCompactionOver }
+    public var wantsTidying: Bool { store.wantsCompaction || store.isCompactionOver || store.isDerivingOver }
+
+    /// A thread of its own writes a snapshot or a table.
+    public var isTidying: Bool { store.isCompacting || store.isDeriving }
 
     /// What others did to the files of a node that nobody pushes to is found, and mended where that can be.
     /// - Returns: what can't be mended and was not known yet.
@@ -266,13 +280,26 @@ public final class LastGood {
     /// Nothing that the store says may be relied on (a file was damaged, and nothing on disk leads to the same): why.
     public var spoiled: StateFault? { store.spoiled }
 
-    /// Takes over a snapshot that a thread has written, and has the next one written when it is time. Cheap.
-    /// - Parameter whenOver: on that thread.
-    public func tidy(whenOver: @escaping @Sendable () -> Void = {}) -> StateNotice? {
+    /// Takes over a snapshot that a thread has written, and has the next one written when it is time; so with tables. Cheap.
+    /// - Parameters:
+    ///   - routing: has applied all that is kept; nil: no table is written.
+    ///   - whenOver: on that thread.
+    public func tidy(
+        _ routing: RoutingState? = nil, whenOver: @escaping @Sendable () -> Void = {}
+    ) -> StateNotice? {
+        let known = store.derivedSequence
         let notice = store.adoptCompaction()
-        if store.wantsCompaction {
-            do throws(StateFault) { try store.beginCompaction(whenOver: whenOver) } catch { fault = error }
-        }
+        store.adoptDerived()
+        noteWritten(since: known)
+        // Between the end of a group and its effect the store has not what its log has.
+        guard !tables.isBehind else { return notice }
+        do throws(StateFault) {
+            if store.wantsCompaction {
+                try store.beginCompaction(deriving: routing.flatMap { tableTask($0) }, whenOver: whenOver)
+            } else if let routing, wantsTable(routing), let task = tableTask(routing) {
+                try store.beginDeriving(task, whenOver: whenOver)
+            }
+        } catch { fault = error }
         store.refillReserve()
         return notice
     }

@@ -85,6 +85,7 @@ extension LastGood {
     /// Ends a group, and waits for it: on return it is durable, and is to be applied. A fault changes nothing.
     public func end(_ group: UpdateGroup) throws(StateFault) {
         try store.endGroup()
+        tables.isBehind = true
         if group.members.contains(where: { $0.prepared.difference.update.form == .document }) { losses = [] }
         note(group.last, group.position)
     }
@@ -102,6 +103,7 @@ extension LastGood {
             return settled(routing.apply(touched, of: objects, at: now), routing, now, &notes)
         }
         keep(notes, routing)
+        tables.isBehind = false
         return reports
     }
 }

@@ -179,8 +179,9 @@ extension RunningNode {
         desired.kept.keepTimes(of: routing)
         if let fault = desired.lookAtFiles(now) { log.say("state_damaged", fault.message) }
         sayDurable()
+        if let report = desired.kept.mendTable(of: routing) { putInForce([report], now) }
         var notices = desired.kept.takeNotices()
-        if let notice = desired.kept.tidy() { notices.append(notice) }
+        if let notice = desired.kept.tidy(routing) { notices.append(notice) }
         for notice in notices where notice.event != "state_compacted" { log.say(notice.event, notice.text) }
     }
 }

@@ -1,5 +1,38 @@
 import Pipeline
 
+/// Addresses, each at most once: 16 bytes and a number each, since a start has a hundred thousand.
+struct SoleAddresses {
+    private var addresses: [IPAddress] = []
+    /// 0: free; else a place in `addresses` + 1.
+    private var slots: [UInt32]
+    /// Addresses are not hashed by a key: with so many in a row it is given up.
+    private static let mostLooks = 64
+
+    init(_ count: Int) {
+        addresses.reserveCapacity(count)
+        var size = 16
+        while size < count * 2 { size *= 2 }
+        slots = Array(repeating: 0, count: size)
+    }
+
+    /// False: it is there, or too many are like it, or there are more than were said.
+    mutating func insert(_ address: IPAddress) -> Bool {
+        var slot = Int(truncatingIfNeeded: Hashing.address(address)) & (slots.count - 1)
+        for _ in 0..<SoleAddresses.mostLooks {
+            let place = slots[slot]
+            if place == 0 {
+                guard addresses.count < slots.count / 2 else { return false }
+                addresses.append(address)
+                slots[slot] = UInt32(addresses.count)
+                return true
+            }
+            if addresses[Int(place) - 1] == address { return false }
+            slot = (slot + 1) & (slots.count - 1)
+        }
+        return false
+    }
+}
+
 /// Addresses that envs claim, each for one env only: the previous owner keeps it; without one, a contested address goes
 /// to none.
 struct AddressClaims {

@@ -10,7 +10,7 @@ extension ApplyRun {
         }
         settleAddresses(&records, twins, part)
         noteStatusChanges(records)
-        if state.groups.count == 0 { store.reserveBackends(records.count) }
+        if state.groups.isUnused { store.reserveBackends(records.count) }
         let changed =
             scope.map { state.instances.update(records, of: $0.instances) } ?? state.instances.replace(records)
         state.instances.twins =
@@ -98,6 +98,7 @@ extension ApplyRun {
     /// An address of ready instances of two envs stays with its previous owner. Without one it goes to none, since
     /// connections could reach the wrong tenant. Several instances of one env may share an address.
     private func settleAddresses(_ records: inout [String: Record], _ twins: [String: [Record]], _ part: Part) {
+        guard !twins.isEmpty || !serveAll(&records, part) else { return coolDown(&records) }
         var claims = AddressClaims()
         claims.reserveCapacity(records.count)
         for (id, record) in records where record.status == .ready {
@@ -139,6 +140,27 @@ extension ApplyRun {
         coolDown(&records)
         guard !lost.isEmpty else { return }
         reportLost(lost, records, claims, part)
+    }
+
+    /// Where all is decided, and no address is that of two instances, nobody is in anybody's way.
+    /// - Returns: false: nothing was changed.
+    private func serveAll(_ records: inout [String: Record], _ part: Part) -> Bool {
+        guard scope == nil else { return false }
+        var sole = SoleAddresses(records.count)
+        var envs: Set<UInt32> = []
+        for record in records.values where record.status == .ready {
+            guard sole.insert(record.address) else { return false }
+            envs.insert(record.env)
+        }
+        guard envs.allSatisfy({ isKnown($0, part) }) else { return false }
+        var place = records.startIndex
+        while place != records.endIndex {
+            if records.values[place].status == .ready {
+                (records.values[place].isServing, records.values[place].isHolder) = (true, true)
+            }
+            records.formIndex(after: &place)
+        }
+        return true
     }
 
     /// What is kept of an id with two versions, neither of which is there: it stays only where no other env asks for

@@ -5,7 +5,7 @@ extension ApplyRun {
     func collectRoutes() {
         versions.reserveCapacity(parts.reduce(0) { $0 + $1.document.routes.count })
         // Of those that are there at the start most stay.
-        let areMany = scope == nil && state.ids.count == 0 && versions.capacity >= BulkShards.least
+        let areMany = scope == nil && state.ids.isUnused && versions.capacity >= BulkShards.least
         if areMany { state.ids.reserve(versions.capacity) }
         for number in parts.indices {
             let document = parts[number].document
@@ -42,6 +42,8 @@ extension ApplyRun {
 
     /// Each route of the last table that is decided about.
     func forEachApplied(_ body: (UInt32, UnsafePointer<TableRoute>) -> Void) {
+        // What is in force is not to be decided about again.
+        guard mapped == nil else { return }
         if let scope {
             for entry in scope.entries { if let current = store.entry(entry).pointee.current { body(entry, current) } }
             return
@@ -205,7 +207,7 @@ extension ApplyRun {
             isHashed: object.options.balance.map { $0 == .consistentHash } ?? state.hashesByDefault)
         let cursor = cursor(version.entry, key.env)
         let number = state.groups.number(key) { makeBackends(key, cursor: cursor) }
-        if state.groups[number].head == RouteEntry.none { touchedGroups.insert(number) }
+        if state.groups.isEmpty(number) { touchedGroups.insert(number) }
         return number
     }
 

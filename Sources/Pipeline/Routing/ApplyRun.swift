@@ -58,6 +58,8 @@ final class ApplyRun {
     let parts: [Part]
     /// Nil: the documents are whole, and everything is decided.
     let scope: ApplyScope?
+    /// Nil: the documents have all routes.
+    let mapped: MappedStart?
     var report = ApplyReport()
     var versions: [Version] = []
     /// Of ids with several objects, all versions.
@@ -89,9 +91,11 @@ final class ApplyRun {
     /// Addresses that became ready with this apply, for slow start.
     var newlyReady: Set<IPAddress> = []
 
-    init(_ state: RoutingState, _ documents: [StateDocument], _ scope: ApplyScope? = nil) {
+    init(
+        _ state: RoutingState, _ documents: [StateDocument], _ scope: ApplyScope? = nil, mapped: MappedStart? = nil
+    ) {
         self.state = state
-        self.scope = scope
+        (self.scope, self.mapped) = (scope, mapped)
         self.store = state.store
         book = NameBook(seed: state.seed)
         last = state.snapshot
@@ -115,18 +119,22 @@ final class ApplyRun {
             applyInstances(part)
             if scope?.assignsSources ?? true { assignSources(part) }
         }
+        if let mapped { adopt(mapped) }
         collectRoutes()
         collectHostnames()
         claimRoutes()
         resolve()
         decide()
         reportRefusals()
-        hasFreed = !removed.isEmpty || changes.contains { store.entry($0.entry).pointee.current != nil }
+        // What a start from a table leaves out was given up before.
+        hasFreed =
+            mapped == nil && !removed.isEmpty || changes.contains { store.entry($0.entry).pointee.current != nil }
         TableBuild(self).build()
         rememberHostnames()
         rememberUnserved()
         noteApplied()
         forgetUnused()
+        if scope == nil, part(of: .state) != nil { state.tableKey = state.rulesKey }
         state.applies += 1
         report.drains = state.drains.list
         report.cooling = state.cooldowns.waiting.count
@@ -161,7 +169,7 @@ final class ApplyRun {
 
     /// Groups without a route go.
     func forgetGroups() {
-        for number in touchedGroups where state.groups[number].head == RouteEntry.none {
+        for number in touchedGroups where state.groups.isEmpty(number) {
             if let box = state.groups.remove(number) { store.release(box) }
         }
     }

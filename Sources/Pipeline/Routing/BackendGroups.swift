@@ -33,9 +33,10 @@ struct InstanceTable {
 
     private(set) var records: [String: Record] = [:]
     private var pools: [PoolKey: [Ready]] = [:]
-    /// By address: instances that are ready. Mostly it is one.
+    /// By address: instances that are ready. Mostly it is one. Made for the first change that asks.
     private var firstReady: [IPAddress: String] = [:]
     private var moreReady: [IPAddress: Set<String>] = [:]
+    private var isIndexed = false
     /// Of this node (R19).
     private(set) var here: Set<String> = []
     /// Ids of several objects that differ, with the addresses of those that are ready.
@@ -59,17 +60,17 @@ struct InstanceTable {
         for pool in pools.keys where fresh[pool] == nil { changed.insert(pool) }
         records = new
         pools = fresh
-        (firstReady, moreReady, here) = ([:], [:], [])
-        firstReady.reserveCapacity(new.count)
-        for (id, record) in new { note(id, record) }
+        (firstReady, moreReady, here, isIndexed) = ([:], [:], [], false)
+        for (id, record) in new where record.isHere { here.insert(id) }
         return changed
     }
 
     // MARK: Some of them
 
     /// Ids of instances that are ready at an address, whoever has it.
-    func ready(at address: IPAddress) -> Set<String> {
-        (moreReady[address] ?? []).union(firstReady[address].map { [$0] } ?? [])
+    mutating func ready(at address: IPAddress) -> Set<String> {
+        if !isIndexed { index() }
+        return (moreReady[address] ?? []).union(firstReady[address].map { [$0] } ?? [])
     }
 
     /// Replaces the instances `ids`: those without a record go. Returns the changed pools.
@@ -98,9 +99,15 @@ struct InstanceTable {
         return list != before
     }
 
+    private mutating func index() {
+        isIndexed = true
+        firstReady.reserveCapacity(records.count)
+        for (id, record) in records { note(id, record) }
+    }
+
     private mutating func note(_ id: String, _ record: Record) {
         if record.isHere { here.insert(id) }
-        guard record.status == .ready else { return }
+        guard isIndexed, record.status == .ready else { return }
         if firstReady[record.address] == nil {
             firstReady[record.address] = id
         } else {
@@ -110,7 +117,7 @@ struct InstanceTable {
 
     private mutating func forget(_ id: String, _ record: Record) {
         if record.isHere { here.remove(id) }
-        guard record.status == .ready else { return }
+        guard isIndexed, record.status == .ready else { return }
         if firstReady[record.address] == id { firstReady[record.address] = nil }
         moreReady[record.address]?.remove(id)
         if moreReady[record.address]?.isEmpty ?? false { moreReady[record.address] = nil }
@@ -142,6 +149,10 @@ struct GroupKey: Hashable {
     let isHashed: Bool
     var env: UInt32 { UInt32(truncatingIfNeeded: pool >> 32) }
 
+    static let nobodys = GroupKey(
+        pool: .max, port: 0, addresses: [], isNamed: false, maxConnections: 0, health: nil, policy: nil,
+        isHashed: false)
+
     /// A `backends` block is one for all envs that use it, whatever addresses it has today.
     var turns: TurnKey {
         if isNamed { return .block(UInt32(truncatingIfNeeded: pool)) }
@@ -166,14 +177,18 @@ struct GroupTable {
         let key: GroupKey
         /// Its current backends; nil: the group is free.
         var box: UnsafeMutablePointer<BackendBox>?
-        /// First of its routes' entries.
+        /// First of its routes' entries, but for those of a mapped table.
         var head = RouteEntry.none
+        /// The places of those among the table's members.
+        var range: Range<UInt32> = 0..<0
     }
 
     /// What is noted beside a group, apart from what is copied with it.
     private struct Notes {
         var identity: UInt64 = 0
         var uses = GroupUses()
+        /// How many of its range are its own still.
+        var inRange: UInt32 = 0
         /// Some table has, or is to have it: its routes came.
         var isLinked = false
         /// Another group is behind the number than the newest table has.
@@ -182,8 +197,9 @@ struct GroupTable {
         var isNews = false
     }
 
-    private var groups: [Group] = []
-    private var notes: [Notes] = []
+    /// Nobody has the number 0: bytes of a mapped table that are lost read as zeros.
+    private var groups = [Group(key: .nobodys, box: nil)]
+    private var notes = [Notes()]
     private var stale: [UInt32] = []
     private var news: [UInt32] = []
     private var nextIdentity: UInt64 = 0
@@ -194,6 +210,16 @@ struct GroupTable {
     private var last: UInt32?
 
     subscript(_ number: UInt32) -> Group { groups[Int(number)] }
+    /// None was there yet.
+    var isUnused: Bool { groups.count == 1 }
+    /// No route leads to it.
+    func isEmpty(_ number: UInt32) -> Bool {
+        groups[Int(number)].head == RouteEntry.none && notes[Int(number)].inRange == 0
+    }
+    /// The entries of its routes.
+    func entries(_ number: UInt32, _ store: RouteStore) -> GroupEntries {
+        GroupEntries(number: number, range: groups[Int(number)].range, head: groups[Int(number)].head, store: store)
+    }
     /// Numbers in use and free ones.
     var count: Int { groups.count }
     /// Nil: the number is free.
@@ -223,13 +249,26 @@ struct GroupTable {
                 groups.append(group)
                 notes.append(Notes())
             }
-            notes[Int(number)].identity = nextIdentity
-            nextIdentity += 1
-            index[key] = number
-            if key.addresses.isEmpty { byPool[key.pool, default: []].insert(number) }
+            identify(number, key)
         }
         last = number
         return number
+    }
+
+    private mutating func identify(_ number: UInt32, _ key: GroupKey) {
+        notes[Int(number)].identity = nextIdentity
+        nextIdentity += 1
+        index[key] = number
+        if key.addresses.isEmpty { byPool[key.pool, default: []].insert(number) }
+    }
+
+    /// Takes the next group of a mapped table, before any other.
+    mutating func adopt(_ key: GroupKey, _ box: Box, range: Range<UInt32>, _ uses: GroupUses) {
+        let number = UInt32(groups.count)
+        groups.append(Group(key: key, box: box, range: range))
+        notes.append(Notes(uses: uses, inRange: UInt32(range.count), isLinked: true))
+        identify(number, key)
+        noteStale(number)
     }
 
     /// Forgets a group that no route points to; what it held must be released.
@@ -240,6 +279,7 @@ struct GroupTable {
         byPool[key.pool]?.remove(number)
         if byPool[key.pool]?.isEmpty ?? false { byPool[key.pool] = nil }
         groups[Int(number)].box = nil
+        groups[Int(number)].range = 0..<0
         free.append(number)
         // One whose routes were all refused was never anywhere.
         if notes[Int(number)].isLinked { noteStale(number) }
@@ -300,6 +340,15 @@ struct GroupTable {
 
     // MARK: Routes of a group
 
+    /// No group has any; all are to be linked again.
+    mutating func forgetRoutes() {
+        for number in groups.indices where groups[number].box != nil {
+            (groups[number].head, groups[number].range) = (RouteEntry.none, 0..<0)
+            (notes[number].uses, notes[number].inRange) = (GroupUses(), 0)
+            note(UInt32(number))
+        }
+    }
+
     mutating func link(_ entry: UInt32, to number: UInt32, _ use: RouteUse, _ store: RouteStore) {
         notes[Int(number)].uses.add(use, store.sharedCell(entry))
         note(number)
@@ -320,6 +369,11 @@ struct GroupTable {
         notes[Int(number)].uses.remove(
             route.pointee.use, route.pointee.isShared ? store.sharedCell(entry) : nil)
         note(number)
+        guard !store.entry(entry).pointee.isInRange else {
+            store.entry(entry).pointee.isInRange = false
+            notes[Int(number)].inRange -= 1
+            return
+        }
         let (previous, next) = (store.entry(entry).pointee.previousInGroup, store.entry(entry).pointee.nextInGroup)
         if previous == RouteEntry.none {
             groups[Int(number)].head = next

@@ -23,12 +23,11 @@ extension ChangeClosure {
         // Owners of `route` blocks are joined with envs of documents by their path, as whole documents are read.
         let identities = objects.map(\.identity) + [state.envs[env]?.identity].compactMap { $0 }
         if identities.contains(where: { state.hasConfigEnv($0) }) { isTooWide = true }
-        state.groups.visit { _, group in
+        state.groups.visit { number, group in
             guard group.key.env == env else { return }
-            var entry = group.head
-            while entry != RouteEntry.none {
+            state.groups.entries(number, state.store).visit { entry in
                 add(entry: entry, .full)
-                entry = state.store.entry(entry).pointee.nextInGroup
+                return true
             }
         }
         for id in state.unserved.ids(of: env) { add(route: id) }

@@ -9,6 +9,8 @@ import Pipeline
 struct EntryTable {
     private struct Chunk {
         let entries: UnsafeMutablePointer<RouteEntry>
+        /// Ids.
+        let names: UnsafeMutablePointer<CountedText>
         let cells: UnsafeMutablePointer<RouteCell>
     }
     private static let bits: UInt32 = 12
@@ -16,13 +18,16 @@ struct EntryTable {
     private static let chunkSize = 4096
     /// Of 268,435,456 routes; no memory holds as many. Address space may be short (R26): a larger one cost 16 MiB of it.
     private static let mostChunks = 1 << 16
-    private static let chunkBytes =
-        chunkSize * (MemoryLayout<RouteEntry>.stride + MemoryLayout<RouteCell>.stride)
+    private static let namesAt = chunkSize * MemoryLayout<RouteEntry>.stride
+    private static let cellsAt = namesAt + chunkSize * MemoryLayout<CountedText>.stride
+    private static let chunkBytes = cellsAt + chunkSize * MemoryLayout<RouteCell>.stride
 
     private let chunks: UnsafeMutablePointer<Chunk>
 
     init() {
-        let memory = EntryTable.map(EntryTable.mostChunks * MemoryLayout<Chunk>.stride)
+        guard let memory = cl_map(EntryTable.mostChunks * MemoryLayout<Chunk>.stride) else {
+            preconditionFailure("no memory for routes")
+        }
         chunks = memory.bindMemory(to: Chunk.self, capacity: EntryTable.mostChunks)
     }
 
@@ -35,8 +40,8 @@ struct EntryTable {
     }
 
     /// Where the id of an entry is.
-    @inline(__always) func name(_ number: UInt32) -> UnsafePointer<CountedText> {
-        UnsafeRawPointer(entry(number)).assumingMemoryBound(to: CountedText.self)
+    @inline(__always) func name(_ number: UInt32) -> UnsafeMutablePointer<CountedText> {
+        chunks[Int(number &>> EntryTable.bits)].names + Int(number & EntryTable.mask)
     }
 
     /// The counters of a route of a table.
@@ -48,14 +53,28 @@ struct EntryTable {
     }
 
     /// Makes room for `number`, which is the one after the last.
-    func grow(to number: UInt32) {
-        guard number & EntryTable.mask == 0 else { return }
-        let memory = EntryTable.map(EntryTable.chunkBytes)
-        let cells = memory + EntryTable.chunkSize * MemoryLayout<RouteEntry>.stride
+    /// - Returns: false: there is no memory for it.
+    func grow(to number: UInt32) -> Bool {
+        guard number & EntryTable.mask == 0 else { return true }
+        guard number &>> EntryTable.bits < UInt32(EntryTable.mostChunks), let memory = cl_map(EntryTable.chunkBytes)
+        else { return false }
+        let names = memory + EntryTable.namesAt
+        let cells = memory + EntryTable.cellsAt
         (chunks + Int(number &>> EntryTable.bits)).initialize(
             to: Chunk(
                 entries: memory.bindMemory(to: RouteEntry.self, capacity: EntryTable.chunkSize),
+                names: names.bindMemory(to: CountedText.self, capacity: EntryTable.chunkSize),
                 cells: cells.bindMemory(to: RouteCell.self, capacity: EntryTable.chunkSize)))
+        return true
+    }
+
+    /// Gives back the room for all numbers from `number` on, which nobody has.
+    /// - Parameter end: the one after the last that there is room for.
+    func shrink(to number: UInt32, from end: UInt32) {
+        let first = (number &+ EntryTable.mask) & ~EntryTable.mask
+        for number in stride(from: first, to: max(first, end), by: EntryTable.chunkSize) {
+            cl_unmap(entry(number), EntryTable.chunkBytes)
+        }
     }
 
     /// - Parameter count: of the numbers in use.
@@ -64,10 +83,5 @@ struct EntryTable {
             cl_unmap(entry(number), EntryTable.chunkBytes)
         }
         cl_unmap(chunks, EntryTable.mostChunks * MemoryLayout<Chunk>.stride)
-    }
-
-    private static func map(_ bytes: Int) -> UnsafeMutableRawPointer {
-        guard let memory = cl_map(bytes) else { preconditionFailure("no memory for routes") }
-        return memory
     }
 }

@@ -8,9 +8,11 @@ public struct RouteUse: Hashable, Sendable {
 
     private static let mattering: Route.Flags = [.raw, .proxyHeader, .proxyText, .proxyMismatch]
 
-    init(port: UInt16, _ options: RouteOptions) {
+    init(port: UInt16, _ options: RouteOptions) { self.init(port: port, options.flags) }
+
+    init(port: UInt16, _ flags: Route.Flags) {
         self.port = port
-        flags = options.flags.intersection(RouteUse.mattering)
+        self.flags = flags.intersection(RouteUse.mattering)
     }
 }
 
@@ -26,7 +28,7 @@ public struct RoutesOfUse: Sendable {
     public var several: some Collection<UInt> { entries.keys }
     fileprivate var isEmpty: Bool { single == 0 && entries.isEmpty }
 
-    fileprivate init(_ use: RouteUse) { self.use = use }
+    fileprivate init(_ use: RouteUse, single: UInt32 = 0) { (self.use, self.single) = (use, single) }
 
     fileprivate mutating func add(_ shared: UnsafePointer<RouteCell>?) {
         if let shared { entries[UInt(bitPattern: shared), default: 0] += 1 } else { single += 1 }
@@ -49,6 +51,14 @@ struct GroupUses {
     private var more: [RoutesOfUse] = []
 
     var list: [RoutesOfUse] { (first.map { [$0] } ?? []) + more }
+
+    init() {}
+
+    /// Of routes with one name each.
+    init(_ uses: [(use: RouteUse, count: UInt32)]) {
+        let list = uses.map { RoutesOfUse($0.use, single: $0.count) }
+        (first, more) = (list.first, Array(list.dropFirst()))
+    }
 
     /// - Parameter cell: nil: the route's own.
     mutating func add(_ use: RouteUse, _ cell: UnsafePointer<RouteCell>?) {

@@ -140,10 +140,7 @@ struct LoneRoutes {
         mutating func isClean(_ options: RouteOptions, _ port: UInt16, _ rules: RouteRules) -> Bool {
             let key = UInt32(options.rawValue) << 16 | UInt32(port)
             if let last, last.key == key { return last.isClean }
-            let isClean =
-                known[key]
-                ?? (rules.fault(options, port: port, hasName: true) == nil && rules.mismatch(options, port: port) == nil
-                    && rules.warnings(options, port: port, hasIPv4: false).isEmpty)
+            let isClean = known[key] ?? rules.isClean(options, port: port)
             known[key] = isClean
             last = (key, isClean)
             return isClean

@@ -74,6 +74,12 @@ struct PortUses {
         }
     }
 
+    /// Takes what a mapped table has at a port: names without a wildcard.
+    mutating func adopt(_ port: UInt16, count: UInt32, mix: UInt32) {
+        uses[port, default: Use()].count += count
+        uses[port]?.mix ^= mix
+    }
+
     /// Each port in use; the route's entry where there is only one.
     func visit(_ body: (_ port: UInt16, _ sole: UInt32?) -> Void) {
         for (port, use) in uses { body(port, use.count == 1 ? use.mix &- 1 : nil) }

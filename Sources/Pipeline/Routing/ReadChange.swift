@@ -75,12 +75,29 @@ extension StateDocument {
         _ ids: [StateKind: Set<[UInt8]>], of objects: some DesiredObjects, seed: HashSeed
     ) -> (document: StateDocument?, problems: RouteProblems) {
         document(seed) { add in
+            for kind in StateKind.allCases { forEach(ids[kind] ?? [], kind, objects, add) }
+        }
+    }
+
+    /// A document of all objects of these kinds, and of some objects.
+    static func all(
+        _ kinds: [StateKind], and ids: [StateKind: Set<[UInt8]>], of objects: some DesiredObjects, seed: HashSeed
+    ) -> (document: StateDocument?, problems: RouteProblems) {
+        document(seed) { add in
             for kind in StateKind.allCases {
-                // In order: what is said, and which numbers symbols get, is the same on every node.
-                for id in (ids[kind] ?? []).sorted(by: { $0.lexicographicallyPrecedes($1) }) {
-                    if let object = id.withUnsafeBufferPointer({ objects.text(kind, $0) }) { add(kind, object) }
-                }
+                if kinds.contains(kind) { objects.forEach(kind) { add(kind, $1) } }
+                forEach(ids[kind] ?? [], kind, objects, add)
             }
+        }
+    }
+
+    /// In order: what is said, and which numbers symbols get, is the same on every node.
+    private static func forEach(
+        _ ids: Set<[UInt8]>, _ kind: StateKind, _ objects: some DesiredObjects,
+        _ add: (StateKind, UnsafeRawBufferPointer) -> Void
+    ) {
+        for id in ids.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
+            if let object = id.withUnsafeBufferPointer({ objects.text(kind, $0) }) { add(kind, object) }
         }
     }
 

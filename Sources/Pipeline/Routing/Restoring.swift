@@ -12,9 +12,11 @@ extension RoutingState {
     /// - Parameters:
     ///   - objects: what is desired.
     ///   - applied: with the `text` of each `earlier`; one without is nothing.
+    ///   - table: what was in force at an earlier moment, to be served where it lies; nil: all is read.
     ///   - meanwhile: applied between what was in force and what waits: the `route` blocks of a config file.
     public func restore(
-        _ objects: some DesiredObjects, _ applied: some AppliedObjects, meanwhile: () -> Void = {}
+        _ objects: some DesiredObjects, _ applied: some AppliedObjects, from table: KeptTable? = nil,
+        meanwhile: () -> Void = {}
     ) -> ApplyReport {
         var view: [StateKind: [String: [UInt8]]] = [:]
         var touched = TouchedObjects()
@@ -33,7 +35,9 @@ extension RoutingState {
         let inForce = ChangedObjects(objects, view)
         restoredIPv4 = addresses(of: holders, inForce)
         isRestoring = true
-        let first = applyAll(of: inForce)
+        let noted = touched.ids[.route] ?? []
+        let first =
+            table.flatMap { start(from: $0, objects, inForce: inForce, noted: noted) } ?? applyAll(of: inForce)
         isRestoring = false
         restoredIPv4 = [:]
         putIdle(idle, objects)

@@ -1,11 +1,11 @@
 import Pipeline
 
 /// The control side's notes of one claim of a route to a name or port, for as long as a table or a connection refers to it.
-/// Its counters are beside it, in the ``EntryTable``.
+/// Its id and its counters are beside it, in the ``EntryTable``: the id is the claim's; the claims of a config file's route
+/// count in a ``RouteCellBox``, which has the route's.
+///
+/// Zero bytes are an entry of a mapped table that nobody has asked for: see ``RouteStore/entry(_:)``.
 struct RouteEntry {
-    /// First: lookups point to it. It is the claim's; the claims of a config file's route count in a ``RouteCellBox``, which
-    /// has the route's.
-    let id: CountedText
     /// Nil: its own cell. Set before the first table has it.
     var shared: UnsafeMutablePointer<RouteCellBox>?
     /// Where the newest table has it; nil: not there yet, or no more.
@@ -29,11 +29,11 @@ struct RouteEntry {
     var isPinned = false
     /// Its id's text is its own; else the store's.
     let ownsID: Bool
+    /// It is one of its group's in the mapped table, and in no list.
+    var isInRange = false
+    private(set) var isMade = true
 
-    init(id: CountedText, ownsID: Bool) {
-        self.id = id
-        self.ownsID = ownsID
-    }
+    init(ownsID: Bool) { self.ownsID = ownsID }
 
     static let none = UInt32.max
 }

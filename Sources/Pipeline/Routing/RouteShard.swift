@@ -50,7 +50,7 @@ struct TableRoute {
     /// 0: no limit.
     let maxConnections: UInt32
     /// How far behind this record its name begins.
-    fileprivate let nameDistance: UInt32
+    let nameDistance: UInt32
     let port: UInt16
     let options: RouteOptions
     let flags: Route.Flags
@@ -95,25 +95,32 @@ struct ShardItem {
 ///
 /// Threading: ``find(_:hash:kind:port:)`` from any; everything else on the control side only.
 struct RouteShard {
-    /// How many tables hold it. Control side only.
+    /// How many tables hold it. Control side only. Of one that lies in a ``MappedTable``: ``mappedMark`` and its place there.
     var references: UInt32
-    fileprivate let routeCount: UInt32
-    fileprivate let slotMask: UInt32
-    fileprivate let size: UInt32
+    let routeCount: UInt32
+    let slotMask: UInt32
+    let size: UInt32
+
+    static let mappedMark: UInt32 = 1 << 31
 
     typealias Pointer = UnsafeMutablePointer<RouteShard>
 
     // A slot is 0, or 12 bits of hash over 20 bits of index + 1. Shards hold about a hundred routes: a keyed hash
     // over names puts no million into one.
     static let countLimit = 0xF_FFFE
-    fileprivate static func tag(_ hash: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: hash &>> 20) & 0xFFF0_0000 }
+    static func tag(_ hash: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: hash &>> 20) & 0xFFF0_0000 }
+
+    /// At most 3/4 full: a lookup that finds nothing must meet an empty slot soon.
+    static func slots(for routes: Int) -> Int {
+        var count = 1
+        while count * 3 < routes * 4 || count == routes { count *= 2 }
+        return count
+    }
 
     /// Makes a shard of `items`. `placed` is told where each route now lives.
     static func make(_ items: [ShardItem], placed: (ShardItem, UnsafePointer<TableRoute>) -> Void) -> Pointer {
         precondition(items.count <= countLimit)
-        var slotCount = 1
-        // At most 3/4 full: a lookup that finds nothing must meet an empty slot soon.
-        while slotCount * 3 < items.count * 4 || slotCount == items.count { slotCount *= 2 }
+        let slotCount = slots(for: items.count)
         let routesAt = MemoryLayout<RouteShard>.stride
         let slotsAt = routesAt + items.count * MemoryLayout<TableRoute>.stride
         let textAt = slotsAt + slotCount * MemoryLayout<UInt32>.stride
@@ -145,7 +152,7 @@ struct RouteShard {
 }
 
 extension TableRoute {
-    fileprivate init(_ item: ShardItem, nameDistance: UInt32) {
+    init(_ item: ShardItem, nameDistance: UInt32) {
         group = item.group
         entry = item.entry
         maxConnections = item.maxConnections
@@ -160,7 +167,7 @@ extension TableRoute {
 }
 
 extension UnsafeMutablePointer<RouteShard> {
-    @inline(__always) private var routes: UnsafePointer<TableRoute> {
+    @inline(__always) var routes: UnsafePointer<TableRoute> {
         (UnsafeRawPointer(self) + MemoryLayout<RouteShard>.stride).assumingMemoryBound(to: TableRoute.self)
     }
     @inline(__always) private var slots: UnsafePointer<UInt32> {

@@ -9,7 +9,15 @@ import Pipeline
 /// Threading: control side only. Ownership: each snapshot and the routing state keep it alive; workers have ended before.
 public final class RouteStore {
     let entries = EntryTable()
-    private var used: UInt32 = 0
+    /// Nobody has the number 0: bytes of a mapped table that are lost read as zeros.
+    var used: UInt32 = 1
+    /// Where most routes lie since the start; nil: nowhere. Its numbers are 1...``mappedLast``.
+    var mapped: MappedTable?
+    var mappedLast: UInt32 = 0
+    /// How many tables hold each of its shards.
+    var mappedReferences: [UInt32] = []
+    /// There is no memory for more. For tests.
+    var mostNumbers = UInt32.max
     private let texts = FrozenTexts()
     private var free = RouteEntry.none
     private var backendCells: [Endpoint: UnsafeMutablePointer<BackendCellBox>] = [:]
@@ -53,6 +61,9 @@ public final class RouteStore {
         nobody.initialize(to: BackendBox(group: group, references: 1))
         nobodysOwner = .allocate(capacity: 1)
         nobodysOwner.initialize(to: OwnerBox(org: "", app: "", env: "", .unknown))
+        guard entries.grow(to: 0) else { preconditionFailure("no memory for routes") }
+        entries.entry(0).initialize(to: RouteEntry(ownsID: false))
+        entries.name(0).initialize(to: texts.append(Bytes(start: nil, count: 0)))
     }
 
     deinit {
@@ -61,7 +72,9 @@ public final class RouteStore {
         nobodysTurns.deinitialize(count: 1).deallocate()
         nobodysOwner.deinitialize(count: 1).deallocate()
         for item in pinned where !isNamedAgain(item) { free(item) }
-        for index in 0..<used where entry(index).pointee.ownsID { entry(index).pointee.id.deallocate() }
+        for index in 0..<used where isMade(index) && entries.entry(index).pointee.ownsID {
+            entries.name(index).pointee.deallocate()
+        }
         for box in routeCells.values { box.deinitialize(count: 1).deallocate() }
         entries.deallocate(used)
         policies.deallocate()
@@ -72,8 +85,6 @@ public final class RouteStore {
 
     // MARK: Entries
 
-    @inline(__always) func entry(_ index: UInt32) -> UnsafeMutablePointer<RouteEntry> { entries.entry(index) }
-
     func cell(_ index: UInt32) -> UnsafePointer<RouteCell> { sharedCell(index) ?? UnsafePointer(entries.cell(index)) }
 
     /// Nil: it counts in a cell of its own.
@@ -82,7 +93,7 @@ public final class RouteStore {
     }
 
     /// The id by which an entry is known.
-    @inline(__always) func id(_ index: UInt32) -> Bytes { entry(index).pointee.id.bytes }
+    @inline(__always) func id(_ index: UInt32) -> Bytes { entries.name(index).pointee.bytes }
 
     /// Has the entry count with all others of this key.
     func share(_ key: RouteCellKey, by index: UInt32) {
@@ -94,26 +105,27 @@ public final class RouteStore {
         entry(index).pointee.shared = box
     }
 
-    func makeEntry(id: Bytes) -> UInt32 { makeEntry(RouteEntry(id: CountedText(copying: id), ownsID: true)) }
+    func makeEntry(id: Bytes) -> UInt32 { makeEntry(CountedText(copying: id), ownsID: true) }
 
     /// The same for one of very many: its text goes only with the store.
-    func makeEntry(ofMany id: Bytes) -> UInt32 { makeEntry(RouteEntry(id: texts.append(id), ownsID: false)) }
+    func makeEntry(ofMany id: Bytes) -> UInt32 { makeEntry(texts.append(id), ownsID: false) }
 
-    private func makeEntry(_ new: RouteEntry) -> UInt32 {
+    private func makeEntry(_ id: CountedText, ownsID: Bool) -> UInt32 {
         allocated()
         let index: UInt32
         if free != RouteEntry.none {
             index = free
             let old = entry(index).pointee
             free = old.candidate
-            if old.ownsID { old.id.deallocate() }
+            if old.ownsID { entries.name(index).pointee.deallocate() }
             entries.cell(index).initialize(to: RouteCell())
         } else {
             index = used
             used += 1
-            entries.grow(to: index)
+            guard entries.grow(to: index) else { preconditionFailure("no memory for routes") }
         }
-        entry(index).initialize(to: new)
+        entries.entry(index).initialize(to: RouteEntry(ownsID: ownsID))
+        entries.name(index).initialize(to: id)
         return index
     }
 
@@ -225,31 +237,6 @@ public final class RouteStore {
             identity.deallocate()
         }
         freed()
-    }
-
-    // MARK: Shards
-
-    func retain(_ shard: RouteShard.Pointer) { shard.pointee.references += 1 }
-
-    func release(_ shard: RouteShard.Pointer) {
-        shard.pointee.references -= 1
-        guard shard.pointee.references == 0 else { return }
-        shard.visit { route in
-            entry(route.pointee.entry).pointee.references -= 1
-            freeIfUnused(route.pointee.entry)
-        }
-        UnsafeMutableRawPointer(shard).deallocate()
-        freed()
-    }
-
-    /// Builds a shard; every route in it holds its entry. Its owner and its backends are the ``GroupSlots``' matter.
-    func makeShard(_ items: [ShardItem]) -> RouteShard.Pointer {
-        allocated()
-        return RouteShard.make(items) { item, route in
-            let entry = entry(item.entry)
-            entry.pointee.references += 1
-            entry.pointee.current = route
-        }
     }
 
     // MARK: Boxes

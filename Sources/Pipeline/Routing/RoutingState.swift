@@ -42,7 +42,7 @@ public final class RoutingState {
     var portUses = PortUses()
     /// R5: the control plane's assignment of names.
     var hostnames: LastHostnames
-    var ids = HashIndex()
+    var ids = RouteIDs()
     var envs: [UInt32: EnvRecord] = [:]
     var instances = InstanceTable()
     var groups = GroupTable()
@@ -58,6 +58,10 @@ public final class RoutingState {
     var time: NodeTime?
     /// The last document, while somebody waits in it for a cooldown, and its objects are nowhere else.
     var waitingDocument: StateDocument?
+    /// Of the rules by which all routes of desired state were judged last: see ``rulesKey``.
+    var tableKey: [UInt8] = []
+    /// Why a start did not use its mapped table.
+    public internal(set) var tableRefusal = ""
     /// It is being brought to where a node ended.
     var isRestoring = false
     /// R30.
@@ -81,7 +85,7 @@ public final class RoutingState {
     var unclearEnvs: Set<UInt32> = []
     var twinEnvs: Set<UInt32> = []
     /// The config file's document that was applied last.
-    private(set) var blocks: StateDocument?
+    var blocks: StateDocument?
     /// Names whose entries of `hostnames` name their env by its path.
     var pathNames: Set<NameKey> = []
     /// Entries of served raw routes with a name, which no lookup finds.
@@ -142,7 +146,7 @@ public final class RoutingState {
         for env in envs.values { store.release(env.box) }
         groups.visit { _, group in if let box = group.box { store.release(box) } }
         // What only this side knows of routes; entries go when the last snapshot does.
-        snapshot.forEachTableRoute { store.entry($0.pointee.entry).pointee.isLive = false }
+        snapshot.forEachTableRoute { store.endLife($0.pointee.entry) }
     }
 
     /// What the program listens on, after a reload. Takes effect with the next ``apply(_:at:)``.
@@ -216,13 +220,29 @@ public final class RoutingState {
     /// The same for documents of several sources, at most one of each: one change.
     public func apply(together documents: [StateDocument], at now: Instant? = nil) -> ApplyReport {
         precondition(Set(documents.map(\.source)).count == documents.count, "one document a source")
+        if let config = documents.first(where: { $0.source == .config }) { blocks = config }
+        if saysNothing(documents) { return unchanged }
         self.now = now
         time = clock?()
-        if let config = documents.first(where: { $0.source == .config }) { blocks = config }
         let report = ApplyRun(self, documents).run()
         if let document = documents.first(where: { $0.source == .state }) {
             waitingDocument = cooldowns.waiting.isEmpty ? nil : document
         }
+        return report
+    }
+
+    /// Of a config without `route` blocks, where there were none: a mapped table is not looked through for that.
+    private func saysNothing(_ documents: [StateDocument]) -> Bool {
+        guard store.mapped != nil, documents.count == 1, documents[0].source == .config, documents[0].isEmpty else {
+            return false
+        }
+        return !envs.values.contains { $0.sources & StateDocument.Source.config.bit != 0 }
+            && !unserved.routes.values.contains { $0.source == .config }
+    }
+
+    private var unchanged: ApplyReport {
+        var report = ApplyReport()
+        (report.drains, report.cooling) = (drains.list, cooldowns.waiting.count)
         return report
     }
 

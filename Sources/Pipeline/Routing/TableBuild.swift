@@ -32,6 +32,7 @@ struct TableBuild {
         run.forgetGroups()
         let isOfRoutes =
             bits != old.shardBits || !accepted.isEmpty || !run.removed.isEmpty || state.addressesChanged
+            || run.mapped != nil
         guard isOfRoutes || state.groups.hasStale || state.directoryChanged || state.suspension.hasChanged else {
             return
         }
@@ -147,9 +148,12 @@ struct TableBuild {
             state.portUses.remove(
                 number, port: current.pointee.port, current.pointee.options, current.name,
                 isConditional: current.pointee.isConditional)
-            state.drains.add(
-                removed: number, id: state.routeID(current), current.pointee.options.onDelete, apply: state.applies,
-                store)
+            // At a start it was removed before.
+            if run.mapped == nil {
+                state.drains.add(
+                    removed: number, id: state.routeID(current), current.pointee.options.onDelete,
+                    apply: state.applies, store)
+            }
             state.groups.unlink(current, store)
             run.touchedGroups.insert(current.pointee.group)
             let hash = SipHash.hash(run.id(of: number), domain: 3, seed: state.seed)

@@ -18,7 +18,7 @@ public struct ServedGroup {
     /// R30: its routes get no connection.
     public let isSuspended: Bool
     public let uses: [RoutesOfUse]
-    fileprivate let head: UInt32
+    fileprivate let entries: GroupEntries
     fileprivate let store: RouteStore
 
     /// Its routes' ids, each once, out of the first few of those that a use takes in.
@@ -33,14 +33,14 @@ public struct ServedGroup {
                 }
             }
         }
-        var (entry, looks) = (head, 0)
-        while entry != RouteEntry.none, found.count < limit, looks < ServedGroup.looksLimit {
-            if let current = store.entry(entry).pointee.current, !current.pointee.isShared, isMeant(current.pointee.use)
-            {
-                found.append(store.entry(entry).pointee.id.text)
+        var looks = 0
+        entries.visit { entry in
+            guard found.count < limit, looks < ServedGroup.looksLimit else { return false }
+            if let current = store.current(entry), !current.pointee.isShared, isMeant(current.pointee.use) {
+                found.append(store.entries.name(entry).pointee.text)
             }
-            entry = store.entry(entry).pointee.nextInGroup
             looks += 1
+            return true
         }
         return found
     }
@@ -48,8 +48,8 @@ public struct ServedGroup {
 
     /// The id of a route of a config file that leads here; nil: routes of desired state do.
     public var configRoute: FrozenText? {
-        guard head != RouteEntry.none else { return nil }
-        let cell = store.cell(head)
+        guard entries.head != RouteEntry.none else { return nil }
+        let cell = store.cell(entries.head)
         return cell.pointee.isShared ? cell.pointee.id : nil
     }
 }
@@ -72,17 +72,16 @@ extension RoutingState {
             identity: groups.identity(number), group: box.asGroup,
             owner: envs[group.key.env]?.identity ?? EnvName(org: "", app: "", env: ""),
             isSuspended: suspension.envs.contains(group.key.env), uses: groups.uses(number),
-            head: group.head, store: store)
+            entries: groups.entries(number, store), store: store)
     }
 
     /// Each name and port of a group's routes. Valid until the next change.
     public func visitRoutes(of number: UInt32, _ body: (FoundRoute) -> Void) {
         guard groups.box(number) != nil else { return }
         let table = snapshot.table.pointee
-        var entry = groups[number].head
-        while entry != RouteEntry.none {
-            if let current = store.entry(entry).pointee.current { body(table.found(current)) }
-            entry = store.entry(entry).pointee.nextInGroup
+        groups.entries(number, store).visit { entry in
+            if let current = store.current(entry) { body(table.found(current)) }
+            return true
         }
     }
 }

@@ -129,7 +129,7 @@ struct SnapshotHeader {
     var indexOffset: Int { StateFormat.snapshotHeader + recordBytes }
     var slotsOffset: Int { indexOffset + StateFormat.padded(records * 4) }
     var coveredEnd: Int { slotsOffset + StateFormat.padded(slots * 4) }
-    var blocks: Int { (coveredEnd - StateFormat.snapshotHeader + StateFormat.block - 1) / StateFormat.block }
+    var blocks: Int { StateFormat.blocks(coveredEnd - StateFormat.snapshotHeader) }
     var fileBytes: Int { coveredEnd + blocks * 4 }
 
     private static let countsOffset = 1024
@@ -188,21 +188,6 @@ struct SnapshotHeader {
 
     /// Every block against its checksum.
     func checkBlocks(_ base: UnsafeRawPointer) throws(FileFlaw) {
-        let table = UnsafeRawBufferPointer(start: base + coveredEnd, count: blocks * 4)
-        guard checksum(table) == sum else { throw .damaged("its list of checksums does not match its checksum") }
-        let step = 48
-        var sums = [UInt32](repeating: 0, count: step)
-        var first = 0
-        while first < blocks {
-            let offset = StateFormat.snapshotHeader + first * StateFormat.block
-            let end = min(coveredEnd, offset + step * StateFormat.block)
-            cl_crc32c_pieces(base + offset, end - offset, StateFormat.block, &sums)
-            for index in 0..<min(step, blocks - first)
-            where sums[index] != base.number(coveredEnd + (first + index) * 4, as: UInt32.self) {
-                let at = offset + index * StateFormat.block
-                throw .damaged("its block at byte \(at) does not match its checksum")
-            }
-            first += step
-        }
+        try StateFormat.checkBlocks(base, until: coveredEnd, sum: sum)
     }
 }

@@ -5,6 +5,8 @@ import Glibc
 struct StateFiles {
     private(set) var snapshots: [UInt64] = []
     private(set) var logs: [UInt64] = []
+    /// Tables, which can be done without.
+    private(set) var derived: [UInt64] = []
     /// What was being written when a process ended.
     private(set) var unfinished: [String] = []
     /// What was set aside, the oldest first.
@@ -19,8 +21,9 @@ struct StateFiles {
         for name in names { sort(name) }
         snapshots.sort()
         logs.sort()
+        derived.sort()
         aside.sort { Self.stamp($0) < Self.stamp($1) }
-        last = max(snapshots.last ?? 0, logs.last ?? 0)
+        last = [snapshots.last, logs.last, derived.last].compactMap(\.self).max() ?? 0
     }
 
     /// Looks whose they are, and leaves out those that must not be used.
@@ -66,8 +69,10 @@ struct StateFiles {
     }
 
     private mutating func sort(_ name: String) {
-        if name.hasSuffix(".new"), Self.number(name.dropLast(4)) != nil {
+        if name.hasSuffix(".new"), Self.number(name.dropLast(4)) != nil || Self.derived(name.dropLast(4)) != nil {
             unfinished.append(name)
+        } else if let number = Self.derived(name[...]) {
+            derived.append(number)
         } else if let (isLog, number) = Self.number(name[...]) {
             if isLog { logs.append(number) } else { snapshots.append(number) }
         } else if name.contains(".damaged-") || name.contains(".set-aside-"),
@@ -82,12 +87,20 @@ struct StateFiles {
 
     /// `snapshot.7`, `log.7`, and nothing else that reads the same.
     private static func number(_ name: Substring) -> (isLog: Bool, UInt64)? {
-        for (isLog, prefix) in [(false, "snapshot."), (true, "log.")] where name.hasPrefix(prefix) {
-            let digits = name.dropFirst(prefix.count)
-            guard let number = UInt64(digits), number > 0, number < 1 << 62, "\(number)" == digits else { return nil }
-            return (isLog, number)
+        for (isLog, prefix) in [(false, "snapshot."), (true, "log.")] {
+            if let number = number(name, behind: prefix) { return (isLog, number) }
         }
         return nil
+    }
+
+    /// The number of a table; nil: it is another file.
+    private static func derived(_ name: Substring) -> UInt64? { number(name, behind: "table.") }
+
+    private static func number(_ name: Substring, behind prefix: String) -> UInt64? {
+        guard name.hasPrefix(prefix) else { return nil }
+        let digits = name.dropFirst(prefix.count)
+        guard let number = UInt64(digits), number > 0, number < 1 << 62, "\(number)" == digits else { return nil }
+        return number
     }
 }
 

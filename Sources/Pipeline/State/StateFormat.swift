@@ -22,6 +22,7 @@ enum StateFormat {
     enum Kind: UInt32 {
         case snapshot = 1
         case log = 2
+        case derived = 3
     }
 
     /// The version of a file that begins with this header, if it is a newer one.
@@ -60,6 +61,32 @@ enum StateFormat {
     }
 
     @inline(__always) static func padded(_ count: Int) -> Int { (count &+ 7) & ~7 }
+
+    // MARK: Blocks, which stand behind a header of 4096 bytes, with their checksums behind them
+
+    /// How many there are of so many bytes.
+    static func blocks(_ bytes: Int) -> Int { (bytes + block - 1) / block }
+
+    /// Every block against its checksum.
+    /// - Parameter sum: of the checksums.
+    static func checkBlocks(_ base: UnsafeRawPointer, until end: Int, sum: UInt32) throws(FileFlaw) {
+        let blocks = blocks(end - snapshotHeader)
+        let table = UnsafeRawBufferPointer(start: base + end, count: blocks * 4)
+        guard checksum(table) == sum else { throw .damaged("its list of checksums does not match its checksum") }
+        let step = 48
+        var sums = [UInt32](repeating: 0, count: step)
+        var first = 0
+        while first < blocks {
+            let offset = snapshotHeader + first * block
+            let last = min(end, offset + step * block)
+            cl_crc32c_pieces(base + offset, last - offset, block, &sums)
+            for index in 0..<min(step, blocks - first)
+            where sums[index] != base.number(end + (first + index) * 4, as: UInt32.self) {
+                throw .damaged("its block at byte \(offset + index * block) does not match its checksum")
+            }
+            first += step
+        }
+    }
 }
 
 extension UnsafeRawPointer {

@@ -63,6 +63,10 @@ public final class StateStore {
     var isThreadMissing = false
     public internal(set) var groupFigures = GroupFigures()
     var compaction: Compaction?
+    /// A derived file is being written, by itself.
+    var derivation: Derivation?
+    /// Of the newest derived file that this store has used or written.
+    public internal(set) var derivedSequence: UInt64?
     /// No compaction is tried again before there is as much in the logs.
     var compactAbove = 0
     /// There is one whole snapshot: a second one is written when there is time.
@@ -115,6 +119,7 @@ public final class StateStore {
         durability?.stop()
         inFlight = nil
         endCompaction()
+        endDeriving()
         if closed == nil, log.isTrusted, synced < sequence { _ = disk.sync(log.file) }
         disk.close(log.file)
         head?.close()

@@ -15,6 +15,8 @@ final class Compaction: @unchecked Sendable {
     private let sequence: UInt64
     /// Of the logs that are in the new snapshot.
     let logBytes: Int
+    /// Written first: until the new snapshot is in its place, it goes with the one before.
+    let derivation: Derivation?
     private let isCancelled = Atomic<Bool>(false)
     private let isOver = Atomic<Bool>(false)
     /// Written before `isOver`.
@@ -24,8 +26,13 @@ final class Compaction: @unchecked Sendable {
 
     init(
         _ number: UInt64, _ place: StatePlace, _ base: SnapshotFile, _ changes: Overlay, sequence: UInt64,
-        logBytes: Int
+        logBytes: Int, deriving task: DerivedTask? = nil
     ) {
+        // Both are to be there for a while.
+        let need = (base.byteCount + changes.byteCount) * 2 + place.settings.reserveBytes
+        derivation = task.map {
+            Derivation(number, place, secret: base.header.secret, sequence: sequence, need: need, $0)
+        }
         self.number = number
         self.place = place
         self.base = base
@@ -34,7 +41,10 @@ final class Compaction: @unchecked Sendable {
         self.logBytes = logBytes
     }
 
-    func cancel() { isCancelled.store(true, ordering: .releasing) }
+    func cancel() {
+        isCancelled.store(true, ordering: .releasing)
+        derivation?.cancel()
+    }
 
     /// nil: it is not over.
     func outcome() -> (snapshot: SnapshotFile?, fault: StateFault?)? {
@@ -42,6 +52,7 @@ final class Compaction: @unchecked Sendable {
     }
 
     func run() {
+        derivation?.run()
         do throws(StateFault) { result = try merge() } catch { fault = error }
         isOver.store(true, ordering: .releasing)
     }
@@ -186,20 +197,25 @@ extension StateStore {
 
     /// The logs have outgrown a share of the snapshot.
     public var wantsCompaction: Bool {
-        guard compaction == nil, closed == nil, inFlight == nil, !isExposed else { return false }
+        guard compaction == nil, derivation == nil, closed == nil, inFlight == nil, !isExposed else { return false }
         if wantsCopy { return true }
         return logBytes > compactAbove && logBytes > max(settings.leastLog, base.byteCount / settings.snapshotShare)
     }
 
+    public var isCompacting: Bool { compaction != nil }
     /// ``adoptCompaction()`` has something to take.
     public var isCompactionOver: Bool { compaction?.outcome() != nil }
 
     /// Begins to write a new snapshot of what there is now, on a thread; changes go on, in a new log. Does nothing while
     /// one runs.
-    /// - Parameter whenOver: called on that thread: it is time for ``adoptCompaction()``.
-    public func beginCompaction(whenOver: @escaping @Sendable () -> Void = {}) throws(StateFault) {
+    /// - Parameters:
+    ///   - task: writes a derived file of the same moment.
+    ///   - whenOver: called on that thread: it is time for ``adoptCompaction()``.
+    public func beginCompaction(
+        deriving task: DerivedTask? = nil, whenOver: @escaping @Sendable () -> Void = {}
+    ) throws(StateFault) {
         try refuseChange()
-        guard compaction == nil else { return }
+        guard compaction == nil, derivation == nil else { return }
         wantsCopy = false
         compactAbove = logBytes + max(settings.leastLog, logBytes / 4)
         let free = disk.freeBytes(directory)
@@ -216,7 +232,8 @@ extension StateStore {
         var none: [UInt8] = []
         try beginLog(entry: &none)
         synced = sequence
-        let job = Compaction(log.number, place, base, live, sequence: sequence, logBytes: olderLogBytes)
+        let job = Compaction(
+            log.number, place, base, live, sequence: sequence, logBytes: olderLogBytes, deriving: task)
         frozen = live
         live = Overlay(seed)
         compaction = job
@@ -240,6 +257,7 @@ extension StateStore {
         guard inFlight == nil, let job = compaction, let (snapshot, fault) = job.outcome() else { return nil }
         if let handle = job.handle { _ = cl_thread_join(handle) }
         compaction = nil
+        if let derived = job.derivation { take(derived) }
         guard let snapshot else {
             let why = fault?.message ?? "it was cancelled"
             return StateNotice(
