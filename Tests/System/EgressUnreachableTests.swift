@@ -172,6 +172,7 @@ struct EgressUnreachableTests {
         try lab.rules(node.config, "--apply")
         #expect(try refusal(lab.alpha, EgressLab.v6) == nil)
         try awaitElement(EgressLab.v6)
+        try node.waitForEvent("unreachable_off")
         #expect(node.child.lines.count { $0.isEvent("unreachable_off") } == 1)
         let on = try status()
         #expect(on["added"] as? Int == 1 && on["dropped"] as? Int == 3 && on["off"] is NSNull, "\(on)")

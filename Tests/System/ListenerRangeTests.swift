@@ -98,6 +98,7 @@ struct ListenerRangeTests {
             #expect(try client.receive(exactly: 1) == Array("2".utf8))
         }
         // What opened and what closed is one line each.
+        for event in ["listener_opened", "listeners_closed"] { try node.waitForEvent(event) }
         #expect(node.child.lines.count { $0.isEvent("listener_opened") } == 1)
         #expect(node.child.lines.contains { $0.isEvent("listener_opened") && $0.text.contains("[::]:30101-30150") })
         #expect(node.child.lines.contains { $0.isEvent("listeners_closed") && $0.text.contains("[::]:30000-30049") })

@@ -237,9 +237,10 @@ struct LogSinkTests {
             return try node.stream("stdout").status == "ended"
         }
         try node.connectOnce()
-        #expect(node.child.lines.count { $0.isEvent("log_broken") } == 1)
+        try awaitUntil("stderr says so") { node.child.lines.contains { $0.isEvent("log_broken") } }
         node.child.signal(SIGTERM)
         #expect(try node.child.waitForExit() == .code(0))
+        #expect(node.child.lines.count { $0.isEvent("log_broken") } == 1)
     }
 
     @Test("refusals have lines by reason and second, and counters have them all; relayed connections are logged whole")
