@@ -61,13 +61,7 @@ public final class DerivedFile: @unchecked Sendable {
     private static func open(
         _ path: String, _ file: Int32, number: UInt64, secret: [UInt8], _ disk: any Disk
     ) throws(FileFlaw) -> DerivedFile {
-        var status = DiskStatus()
-        var failed = disk.status(of: file, &status)
-        guard failed >= 0 else { throw FileFlaw.of(path, "looking at it", failed) }
-        guard status.size >= StateFormat.snapshotHeader else { throw .damaged("it ends within its header") }
-        var memory: UnsafeRawPointer?
-        failed = disk.map(file, size: status.size, &memory)
-        guard failed >= 0, let memory else { throw FileFlaw.of(path, "reading it", failed) }
+        let (memory, status) = try disk.map(file, path)
         do throws(FileFlaw) {
             let header = try DerivedHeader(memory, fileBytes: status.size)
             guard header.number == number else { throw .damaged("it is table.\(header.number) by its header") }

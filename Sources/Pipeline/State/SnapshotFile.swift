@@ -47,13 +47,7 @@ final class SnapshotFile: @unchecked Sendable {
         let file = disk.open(path, .read)
         guard file >= 0 else { throw FileFlaw.of(path, "opening it", file) }
         defer { disk.close(file) }
-        var status = DiskStatus()
-        var failed = disk.status(of: file, &status)
-        guard failed >= 0 else { throw FileFlaw.of(path, "looking at it", failed) }
-        guard status.size >= StateFormat.snapshotHeader else { throw .damaged("it ends within its header") }
-        var memory: UnsafeRawPointer?
-        failed = disk.map(file, size: status.size, &memory)
-        guard failed >= 0, let memory else { throw FileFlaw.of(path, "reading it", failed) }
+        let (memory, status) = try disk.map(file, path)
         let header: SnapshotHeader
         do throws(FileFlaw) {
             header = try SnapshotHeader(memory, fileBytes: status.size)
@@ -101,6 +95,20 @@ final class SnapshotFile: @unchecked Sendable {
         let offset = Int(place) &* 8
         guard offset >= StateFormat.snapshotHeader, offset < header.indexOffset else { return nil }
         return Record(at: base + offset, limit: header.indexOffset - offset)
+    }
+}
+
+extension Disk {
+    /// All of a file with a header.
+    func map(_ file: Int32, _ path: String) throws(FileFlaw) -> (UnsafeRawPointer, DiskStatus) {
+        var status = DiskStatus()
+        var failed = self.status(of: file, &status)
+        guard failed >= 0 else { throw FileFlaw.of(path, "looking at it", failed) }
+        guard status.size >= StateFormat.snapshotHeader else { throw .damaged("it ends within its header") }
+        var memory: UnsafeRawPointer?
+        failed = map(file, size: status.size, &memory)
+        guard failed >= 0, let memory else { throw FileFlaw.of(path, "reading it", failed) }
+        return (memory, status)
     }
 }
 

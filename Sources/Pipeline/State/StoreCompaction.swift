@@ -237,18 +237,35 @@ extension StateStore {
         frozen = live
         live = Overlay(seed)
         compaction = job
-        guard settings.hasThread else { return job.run() }
+        do throws(StateFault) {
+            job.handle = try runBeside("state", "to compact", job.run, whenOver)
+        } catch {
+            compaction = nil
+            throw error
+        }
+    }
+
+    /// Runs what may take long on a thread of low priority.
+    /// - Parameters:
+    ///   - name: of the thread; `purpose`: what for, in words.
+    ///   - whenOver: called on that thread.
+    /// - Returns: what to join it by; nil: it has run here.
+    func runBeside(
+        _ name: String, _ purpose: String, _ run: @escaping @Sendable () -> Void,
+        _ whenOver: @escaping @Sendable () -> Void
+    ) throws(StateFault) -> UInt64? {
+        guard settings.hasThread else {
+            run()
+            return nil
+        }
         var handle: UInt64 = 0
-        let failed = NamedThread.start("state", stackBytes: 256 << 10, handle: &handle) {
+        let failed = NamedThread.start(name, stackBytes: 256 << 10, handle: &handle) {
             _ = cl_lower_priority(10)
-            job.run()
+            run()
             whenOver()
         }
-        guard failed >= 0 else {
-            compaction = nil
-            throw StateFault.of(directory, "starting a thread to compact", failed)
-        }
-        job.handle = handle
+        guard failed >= 0 else { throw StateFault.of(directory, "starting a thread \(purpose)", failed) }
+        return handle
     }
 
     /// Takes a compaction that is over: searches go to the new snapshot.

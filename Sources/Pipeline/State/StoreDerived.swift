@@ -1,7 +1,6 @@
 import CLinux
 import Glibc
 import Pipeline
-import PipelineThreads
 import Synchronization
 
 /// Writes a derived file: by itself, or before a compaction.
@@ -43,24 +42,31 @@ final class Derivation: @unchecked Sendable {
     private func write() throws(StateFault) -> Bool {
         let path = place.path("table.\(number)")
         guard place.disk.freeBytes(place.directory) > need else { throw .full(path: path, error: ENOSPC) }
-        let builder = try DerivedBuilder("\(path).new", place.disk) { self.isCancelled.load(ordering: .acquiring) }
+        let file = try BlockWriter("\(path).new", place.disk)
         do throws(StateFault) {
-            guard let info = try task.write({ bytes throws(StateFault) in try builder.put(bytes) }) else {
-                builder.abandon()
+            let info = try task.write { bytes throws(StateFault) in
+                if isCancelled.load(ordering: .acquiring) { throw .unfit(what: "cancelled") }
+                try file.add(bytes)
+            }
+            guard let info else {
+                file.abandon()
                 return false
             }
-            try builder.finish { contentBytes, sums in
+            let contentBytes = file.end - StateFormat.snapshotHeader
+            file.pad()
+            try file.finish { sums in
                 DerivedHeader(
                     number: number, sequence: sequence, task, secret: secret, contentBytes: contentBytes, sums: sums,
-                    info: info)
+                    info: info
+                ).encoded()
             }
-            var failed = place.disk.rename(builder.path, to: path)
+            var failed = place.disk.rename(file.path, to: path)
             if failed >= 0 { failed = place.disk.syncDirectory(place.directory) }
             guard failed >= 0 else { throw StateFault.of(path, "putting it in its place", failed) }
             place.removeDerived(below: number, version: task.version)
             return true
         } catch {
-            builder.abandon()
+            file.abandon()
             throw error
         }
     }
@@ -200,18 +206,12 @@ extension StateStore {
         let job = Derivation(nextNumber, place, secret: secret, sequence: sequence, need: need, task)
         nextNumber += 1
         derivation = job
-        guard settings.hasThread else { return job.run() }
-        var handle: UInt64 = 0
-        let failed = NamedThread.start("table", stackBytes: 256 << 10, handle: &handle) {
-            _ = cl_lower_priority(10)
-            job.run()
-            whenOver()
-        }
-        guard failed >= 0 else {
+        do throws(StateFault) {
+            job.handle = try runBeside("table", "to write a table", job.run, whenOver)
+        } catch {
             derivation = nil
-            throw StateFault.of(directory, "starting a thread to write a table", failed)
+            throw error
         }
-        job.handle = handle
     }
 
     /// Takes one that is over.
