@@ -29,7 +29,7 @@ struct KeptTables {
 }
 
 extension LastGood {
-    /// Of a store that has gone through the moment of its newest table: that one's nonce, in digits.
+    /// Of a store that has gone through the moment of its newest table: that one's nonce.
     private static let fact = Array("table".utf8)
     /// How many changes later one that could not be written is tried again.
     private static let pause: UInt64 = 10_000
@@ -42,8 +42,7 @@ extension LastGood {
 
     func openTable(for routing: RoutingState) -> KeptTable? {
         guard tables.isUsed else { return nil }
-        let text = LastGood.fact.withUnsafeBufferPointer { store.value(RecordKind.fact, $0) }
-        let nonce = text.map { Array($0) }.flatMap(LastGood.bytes)
+        let nonce = LastGood.fact.withUnsafeBufferPointer { store.value(RecordKind.fact, $0) }.map { Array($0) }
         let (file, notices) = store.openDerived(version: MappedTable.version, key: routing.rulesKey, nonce: nonce)
         tables.note(notices)
         guard let file else { return nil }
@@ -103,15 +102,15 @@ extension LastGood {
         return !store.hasDerived || tables.key != routing.rulesKey
     }
 
-    /// Writes what is in force now; nil: it can't, or is not worth it.
+    /// Writes what is in force now, which is all that is kept; nil: it can't, or is not worth it.
     func tableTask(_ routing: RoutingState) -> DerivedTask? {
-        guard tables.isUsed, !tables.isBarred, !tables.isBehind, !store.isDeriving, store.changesInMemory == 0,
+        guard tables.isUsed, !tables.isBarred, !store.isDeriving, store.changesInMemory == 0,
             let image = routing.image(least: tables.least)
         else { return nil }
         tables.next = store.figures.sequence + LastGood.pause
         let nonce = LastGood.secret()
         var batch = StateBatch()
-        LastGood.text(nonce).withUnsafeBytes { batch.put(RecordKind.fact, LastGood.fact, $0) }
+        nonce.withUnsafeBytes { batch.put(RecordKind.fact, LastGood.fact, $0) }
         do throws(StateFault) { try store.append(batch, durably: false) } catch {
             fault = error
             return nil
@@ -127,22 +126,5 @@ extension LastGood {
     func noteWritten(since known: UInt64?) {
         if store.derivedSequence != known { tables.next = 0 }
         if !store.isDeriving, !store.isCompacting { tables.image = nil }
-    }
-
-    private static func text(_ bytes: [UInt8]) -> [UInt8] {
-        let digits = Array("0123456789abcdef".utf8)
-        return bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
-    }
-
-    private static func bytes(_ text: [UInt8]) -> [UInt8]? {
-        guard text.count == 32 else { return nil }
-        var bytes: [UInt8] = []
-        for index in stride(from: 0, to: 32, by: 2) {
-            guard let byte = UInt8(String(decoding: text[index..<index + 2], as: UTF8.self), radix: 16) else {
-                return nil
-            }
-            bytes.append(byte)
-        }
-        return bytes
     }
 }

@@ -87,7 +87,6 @@ public final class LastGood {
         return report
     }
 
-    /// The table that it began from was cut, or written to: all is read from texts, in its place. Nil: there is no such thing.
     // MARK: An update
 
     /// One that may be kept and applied.
