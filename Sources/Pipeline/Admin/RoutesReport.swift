@@ -181,11 +181,7 @@ final class RoutesReport {
         line.field("status", RoutesReport.state(found).rawValue)
         line.field("hint", (route.flags.contains(.raw) ? ProtocolHint.tcpRaw : .tlsPassthrough).name)
         line.field("balance", route.balance?.name)
-        if route.flags.contains(.withdrawn) {
-            line.field("withdrawn", true)
-        } else if table.handle.isSuspended(row.route) {
-            line.field("suspended", true)
-        }
+        if let standing = standing(row) { line.field(standing, true) }
         let group = found.group.pointee
         if !group.cell.pointee.name.buffer.isEmpty { line.field("group", group.cell.pointee.name.string) }
         if group.maxConnections > 0 {
@@ -225,6 +221,12 @@ final class RoutesReport {
         return (row.hostname.map { "\($0) " } ?? "") + "(\(condition.text))"
     }
 
+    /// Why it gets no connection, whatever its backends are; nil: it does.
+    private func standing(_ row: Row) -> StaticString? {
+        if row.route.pointee.flags.contains(.withdrawn) { return "withdrawn" }
+        return table.handle.isSuspended(row.route) ? "suspended" : nil
+    }
+
     private func cells(_ row: Row) -> [String] {
         let (found, route) = (row.route, row.route.pointee)
         let cell = route.cell
@@ -233,9 +235,7 @@ final class RoutesReport {
         let group = found.group.pointee.cell.pointee.name
         let limit = route.maxConnections > 0 ? "/\(route.maxConnections)" : ""
         let queued = RoutesReport.queue(found).map { $0.waiting > 0 ? " +\($0.waiting) queued" : "" } ?? ""
-        let standing =
-            route.flags.contains(.withdrawn)
-            ? " withdrawn" : table.handle.isSuspended(row.route) ? " suspended" : ""
+        let standing = standing(row).map { " \($0)" } ?? ""
         return [
             row.id, name(row), "\(route.port)", row.owner.path, route.balance?.name ?? "(stage)",
             (!group.buffer.isEmpty ? "\(group.string) " : "") + RoutesReport.backends(found) + standing,
