@@ -71,11 +71,6 @@ struct BootGuardTests {
         return try child.waitForExit()
     }
 
-    private func kill(_ node: Node) throws {
-        node.child.signal(SIGKILL)
-        _ = try node.child.waitForExit()
-    }
-
     private func document(_ revision: Int, _ server: Server) -> String {
         "{\"format\":\"pipelined.state/1\",\"revision\":\(revision),"
             + "\"envs\":[{\"env_id\":\"e\",\"app_id\":\"a\",\"org_id\":\"o\"}],"
@@ -106,10 +101,10 @@ struct BootGuardTests {
         #expect(try apply(document(1, one)).exit == .code(0))
         #expect(try apply(document(2, two)).exit == .code(0))
         #expect(try asks() == "2")
-        try kill(node)
+        try node.kill()
         // A node that was ready does not count.
         node = try start()
-        try kill(node)
+        try node.kill()
         try hold()
         for _ in 0..<2 { _ = try end() }
         try letGo()
@@ -127,7 +122,7 @@ struct BootGuardTests {
         #expect(same.exit == .code(4) && same.out.contains("it is what was set aside"), "\(same)")
         #expect(try apply(document(3, two)).exit == .code(0))
         #expect(try status().state["set_aside"] is NSNull)
-        try kill(node)
+        try node.kill()
         node = try start()
         #expect(try asks() == "2" && (try status()).state["revision"] as? Int == 3)
         withExtendedLifetime(node) {}
@@ -137,7 +132,7 @@ struct BootGuardTests {
     func nothingBefore() throws {
         var node = try start()
         #expect(try apply(document(1, one)).exit == .code(0))
-        try kill(node)
+        try node.kill()
         try hold()
         for _ in 0..<2 { _ = try end() }
         try letGo()
@@ -160,7 +155,7 @@ struct BootGuardTests {
         var node = try start("file state.json")
         try document(2, two).write(toFile: file, atomically: true, encoding: .utf8)
         try node.reload(revision: 2)
-        try kill(node)
+        try node.kill()
         try hold()
         for _ in 0..<2 { _ = try end("file state.json") }
         try letGo()
@@ -172,7 +167,7 @@ struct BootGuardTests {
             #expect(problems.contains("it is what was set aside"), "\(problems)")
             let reload = try Binary.run(["reload", "--admin", admin])
             #expect(reload.exit == .code(1) && reload.out.contains("it is what was set aside"), "\(reload)")
-            try kill(node)
+            try node.kill()
         }
         node = try start("file state.json")
         try document(3, two).write(toFile: file, atomically: true, encoding: .utf8)
@@ -185,7 +180,7 @@ struct BootGuardTests {
         var node = try start()
         #expect(try apply(document(1, one)).exit == .code(0))
         #expect(try apply(document(2, two)).exit == .code(0))
-        try kill(node)
+        try node.kill()
         try hold()
         // It gives up by itself, with exit code 1.
         for _ in 0..<2 { #expect(try end(by: SIGTERM) == .code(1)) }

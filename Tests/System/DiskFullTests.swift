@@ -87,11 +87,6 @@ struct DiskFullTests {
         func makeRoom() { unlink(data + "/others") }
     }
 
-    private func kill(_ node: Node) throws {
-        Glibc.kill(node.child.pid, SIGKILL)
-        _ = try node.child.waitForExit()
-    }
-
     @Test("what takes away is in force at once, is said not to be durable, and is kept once there is room")
     func room() throws {
         let site = try Site()
@@ -138,7 +133,7 @@ struct DiskFullTests {
             #expect(try site.apply(site.removes).exit == .code(6))
             #expect(try site.asks() == "")
             if isKilled {
-                try kill(node)
+                try node.kill()
             } else {
                 node.child.signal(SIGTERM)
                 #expect(try node.child.waitForExit() == .code(0))
@@ -153,7 +148,7 @@ struct DiskFullTests {
         #expect(try site.apply(site.removes).exit == .code(6))
         site.makeRoom()
         _ = try node.child.waitForError("that it is durable") { lines in lines.first { $0.isEvent("state_durable") } }
-        try kill(node)
+        try node.kill()
         node = try site.start()
         #expect(try site.asks() == "")
         // Its port is its own still.

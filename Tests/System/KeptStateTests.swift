@@ -47,11 +47,6 @@ struct KeptStateTests {
         var status: [String: Any] { get throws { try Admin.json(["status"], admin) } }
     }
 
-    private func kill(_ node: Node) throws {
-        Glibc.kill(node.child.pid, SIGKILL)
-        _ = try node.child.waitForExit()
-    }
-
     @Test("what is pushed is in force when that is answered, and after a SIGKILL; who owns a port is remembered")
     func pushes() throws {
         let site = try Site()
@@ -66,7 +61,7 @@ struct KeptStateTests {
         #expect(stolen.exit == .code(5) && stolen.out.contains("belongs to the raw route of o/a/e"), "\(stolen)")
         #expect(try site.asks() == "2")
         for _ in 0..<2 {
-            try kill(node)
+            try node.kill()
             node = try site.start("push")
             #expect(try site.asks() == "2")
             let state = try (try site.status["desired_state"] as? [String: Any]).unwrap("desired_state")
@@ -142,7 +137,7 @@ struct KeptStateTests {
         var node = try site.start("file state.json")
         #expect(try site.asks() == "1")
         for text in [nil, "{", site.document(2, site.two)] as [String?] {
-            try kill(node)
+            try node.kill()
             try FileManager.default.removeItem(atPath: site.file)
             try text?.write(toFile: site.file, atomically: true, encoding: .utf8)
             if text == nil { try "".write(toFile: site.file + ".gone", atomically: true, encoding: .utf8) }
@@ -186,7 +181,7 @@ struct KeptStateTests {
         let site = try Site()
         var node = try site.start("push")
         #expect(try site.apply(site.document(1, site.one)).exit == .code(0))
-        try kill(node)
+        try node.kill()
         chmod(site.data, 0o775)
         node = try site.start("push")
         #expect(try site.asks() == "1")
@@ -211,12 +206,12 @@ struct KeptStateTests {
             let change = site.change(revision, put: "\"routes\":[\(site.route("r", "e", server))]")
             #expect(try site.apply(change).exit == .code(0))
         }
-        try kill(node)
+        try node.kill()
         for name in ["snapshot.2", "log.2", "durable", "lock"] { chmod("\(site.data)/\(name)", 0o644) }
         node = try site.start("push")
         #expect(try site.asks() == "1" && site.status["problems"] as? [String] == [])
         #expect(node.child.lines.count { $0.isEvent("state_mode") } == 4)
-        try kill(node)
+        try node.kill()
         let log = URL(fileURLWithPath: "\(site.data)/log.2")
         var bytes = try Data(contentsOf: log)
         let place = try bytes.range(of: Data("\"backend_port\":\(site.two.place.port)".utf8)).unwrap("revision 42")
@@ -247,7 +242,7 @@ struct KeptStateTests {
         for part in ["route \"r\"", "route \"w\"", "route \"z\"", "env \"g\""] {
             #expect(before.contains { $0.contains(part) }, "\(part): \(before)")
         }
-        try kill(node)
+        try node.kill()
         node = try site.start("push")
         let after = try problems()
         for part in ["route \"r\"", "route \"w\"", "route \"z\"", "env \"g\""] {
@@ -267,7 +262,7 @@ struct KeptStateTests {
         let site = try Site()
         var node = try site.start("push")
         #expect(try site.apply(site.document(1, site.one)).exit == .code(0))
-        try kill(node)
+        try node.kill()
         let config = ConfigText(
             settings: ["admin unix:\(site.admin)", "state \(site.data)"], rawListeners: [site.entry])
         node = try Node(config.description, folder: site.folder)

@@ -39,11 +39,6 @@ struct PlanNodeTests {
         }
     }
 
-    private func kill(_ node: Node) throws {
-        Glibc.kill(node.child.pid, SIGKILL)
-        _ = try node.child.waitForExit()
-    }
-
     @Test("a change that gives a port to another env: exit 4, with the connections of the route; nothing is changed")
     func moves() throws {
         let site = try Site()
@@ -97,7 +92,7 @@ struct PlanNodeTests {
             #expect(plan.exit == .code(0) && plan.out.contains(expected), "\(plan)")
         }
         #expect(try Binary.run(["apply", "-", "--admin", site.admin], input: claim).exit == .code(5))
-        try kill(node)
+        try node.kill()
         let files = try FileManager.default.contentsOfDirectory(atPath: site.data).sorted()
         // The owner lets go: who waits has it.
         let freed = "{\"format\":\"pipelined.change/1\",\"revision\":3,\"base\":2,\"delete\":{\"routes\":[\"r\"]}}"
@@ -129,7 +124,7 @@ struct PlanNodeTests {
         try new.write(toFile: node.config, atomically: true, encoding: .utf8)
         let changed = try site.plan(["--admin", site.admin, "-"], new)
         #expect(changed.out.contains("the node's program is not what its config says now"), "\(changed.out)")
-        try kill(node)
+        try node.kill()
         #expect(try site.plan(["--admin", site.admin, "-"], new).exit == .code(3))
         #expect(try site.plan([node.config], new).exit == .code(2))
     }

@@ -140,6 +140,12 @@ final class Node: Sendable {
             uniquingKeysWith: { $1 })
     }
 
+    /// SIGKILL, and it has ended.
+    func kill() throws {
+        child.signal(SIGKILL)
+        _ = try child.waitForExit()
+    }
+
     func waitForEvent(_ event: String, _ deadline: Deadline = Deadline()) throws {
         _ = try child.wait("the event \(event)", deadline) { lines in lines.first { $0.isEvent(event) } }
     }
