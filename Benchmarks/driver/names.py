@@ -1,5 +1,6 @@
 """A start with very many names: until the first connection is served, in memory, and until one changed name is. The node goes on from its last
 good state; HAProxy reads a map, nginx a `map` block. One relay after the other, each alone; the backend and the client are here."""
+import json
 import os
 import re
 import signal
@@ -133,6 +134,24 @@ def memory(pid):
     return sums
 
 
+class Peak:
+    """How many times the memory that it had before a process needs while something happens: resident pages of all kinds."""
+
+    def __init__(self, pid):
+        self.proc, self.times = Path(f"/proc/{pid}"), 0
+
+    def of(self, name):
+        return int(re.search(rf"^{name}:\s+(\d+)", (self.proc / "status").read_text(), re.MULTILINE).group(1))
+
+    def __enter__(self):
+        (self.proc / "clear_refs").write_text("5")
+        self.before = self.of("VmRSS")
+        return self
+
+    def __exit__(self, *_):
+        self.times = self.of("VmHWM") / self.before
+
+
 class Contestant:
     """A relay with very many names: its files, its command, and how one name is given another backend."""
 
@@ -164,8 +183,26 @@ class Node(Contestant):
         try:
             procs.wait_until_listening(self.listen, process, self.name)
             self.apply(document)
+            self.wait_for_table()
         finally:
             procs.stop(process)
+
+    def wait_for_table(self):
+        """What its next start serves from is written by a thread of low priority."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with socket.socket(socket.AF_UNIX) as admin:
+                admin.connect(str(self.directory / "admin.sock"))
+                admin.sendall(b'{"command":"status"}\n')
+                status = json.loads(b"".join(iter(lambda: admin.recv(1 << 16), b"")))
+            if status["desired_state"]["has_table"]:
+                return
+            time.sleep(0.1)
+        raise Failure(f"no table of its routes within {PATIENCE} s")
+
+    def relist(self):
+        """All of it again, with the one name as it was."""
+        self.apply(self.directory / "document.json")
 
     def apply(self, path):
         done = subprocess.run([self.run.options.pipelined, "apply", path, "--admin", self.directory / "admin.sock"], capture_output=True, text=True)
@@ -249,7 +286,14 @@ def of(run, relay, one, other, greeting, rounds):
             figures = {"start": time.monotonic() - begin, **memory(process.pid)}
             # What it does of its own accord after a start is part of neither.
             if number == rounds - 1:
-                figures["change"] = changed(relay, other, greeting, process)
+                with Peak(process.pid) as peak:
+                    figures["change"] = changed(relay, other, greeting, process)
+                if hasattr(relay, "relist"):
+                    figures["change_peak"] = peak.times
+                    with Peak(process.pid) as peak:
+                        relay.relist()
+                        wait_for(relay.listen, greeting, b"one", process)
+                    figures["relist_peak"] = peak.times
         finally:
             procs.stop(process)
         found.append(figures)
@@ -264,17 +308,19 @@ def changed(relay, other, greeting, process):
 
 def row(name, rounds):
     of_all = lambda figure: median(r[figure] for r in rounds)
-    change = next((r["change"] for r in rounds if "change" in r), None)
+    last = next((r for r in rounds if "change" in r), {})
+    change = last.get("change")
+    peaks = [last.get(name) for name in ("change_peak", "relist_peak")]
     return [name, f"{of_all('start'):.2f} s", f"{of_all('RssAnon'):.0f} MB", f"{of_all('RssFile'):.0f} MB",
-            "" if change is None else f"{change * 1000:.0f} ms"]
+            "" if change is None else f"{change * 1000:.0f} ms", *("" if p is None else f"{p:.2f} x" for p in peaks)]
 
 
-HEADER = ["", "start", "anonymous memory", "mapped", "one name changed"]
+HEADER = ["", "start", "anonymous memory", "mapped", "one name changed", "its peak", "all again: peak"]
 
 
 def table(found):
     lines = [f"{COUNT:,} names: start until the first connection is served, memory, one name changed until it is served"]
-    widths = (12, 10, 18, 10, 18)
+    widths = (12, 10, 18, 10, 18, 10, 18)
     for cells in [HEADER, *(row(name, rounds) for name, rounds in found.items())]:
         lines.append("  " + "".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip())
     return "\n".join(lines)
