@@ -17,10 +17,12 @@ struct TenantTruthFireTests {
     private static let seed =
         ProcessInfo.processInfo.environment["TENANT_TRUTH_SEED"].flatMap { UInt64($0) } ?? .random(in: 1...1_000_000)
 
-    @Test("R5, R23, R31: pushes, kills and restarts, without a cooldown and with one", arguments: [false, true])
-    func fire(cools: Bool) throws {
+    @Test(
+        "R5, R23, R31: pushes, kills and restarts, without a cooldown and with one, and starts from a table",
+        arguments: [(false, false), (true, false), (true, true)])
+    func fire(cools: Bool, usesTable: Bool) throws {
         let cooldown = cools ? (Self.seconds >= 60 ? 10 : 1) : 0
-        let run = try FireRun(cooldown: cooldown)
+        let run = try FireRun(cooldown: cooldown, usesTable: usesTable)
         try run.go(seconds: Self.seconds / 2, seed: Self.seed)
         let verdict = try run.judge()
         print("tenant truth under fire, seed \(Self.seed), cooldown \(cooldown)s: \(verdict)")
@@ -32,6 +34,7 @@ struct TenantTruthFireTests {
             #expect(verdict.answered[way, default: 0] > 0, "\(way)")
         }
         #expect(verdict.kills > 0 && verdict.revisions > 5)
+        #expect(!usesTable || verdict.fromTable > 0)
     }
 
     @Test(
@@ -39,7 +42,7 @@ struct TenantTruthFireTests {
         arguments: [FireRun.Mutation.decidesEarly, .forgets])
     func mutations(_ mutation: FireRun.Mutation) throws {
         for round in 0..<20 {
-            let run = try FireRun(cooldown: mutation == .forgets && round % 2 == 0 ? 10 : 0, mutation)
+            let run = try FireRun(cooldown: mutation == .forgets && round % 2 == 0 ? 10 : 0, mutation: mutation)
             try run.go(seconds: 3, seed: Self.seed &+ UInt64(round))
             if !(try run.judge()).problems.isEmpty { return }
         }
@@ -59,16 +62,18 @@ final class FireRun: Sendable {
     struct Verdict: CustomStringConvertible {
         var problems: [TenantVisit.Way: [String]] = [:]
         var answered: [TenantVisit.Way: Int] = [:]
-        var (visits, kills, revisions, retried, unlogged) = (0, 0, 0, 0, 0)
+        var (visits, kills, fromTable, revisions, retried, unlogged) = (0, 0, 0, 0, 0, 0)
 
         var description: String {
-            "\(revisions) revisions, \(kills) kills, \(visits) clients, "
+            "\(revisions) revisions, \(kills) kills, \(fromTable) starts from a table, \(visits) clients, "
                 + "answered \(answered.map { "\($0.key.rawValue) \($0.value)" }.sorted()), \(retried) after a retry, "
                 + "\(unlogged) without a log line, \(problems.values.reduce(0) { $0 + $1.count }) wrong"
         }
     }
 
     private static let connectTimeout = 300
+    /// More than a node writes a table for (`TableImage.least`).
+    private static let crowd = 4100
     private let namespace: Namespace
     private let folder: TemporaryFolder
     private let config: String
@@ -81,8 +86,9 @@ final class FireRun: Sendable {
     private let stopped = Flag()
     private let nodes: Mutex<[Node]>
     private let visits = Mutex<[TenantVisit]>([])
+    private let startsFromTable = Mutex(0)
 
-    init(cooldown: Int, _ mutation: Mutation? = nil) throws {
+    init(cooldown: Int, usesTable: Bool = false, mutation: Mutation? = nil) throws {
         (self.cooldown, self.mutation) = (cooldown, mutation)
         let namespace = try Namespace()
         self.namespace = namespace
@@ -90,6 +96,7 @@ final class FireRun: Sendable {
         let ports = try (0..<5).map { _ in try FreePort.take() }
         var model = TenantModel(tlsPort: ports[0], rawPorts: Array(ports[1..<4]), backendPort: ports[4])
         model.beginFire()
+        if usesTable { model.add(crowd: Self.crowd, port: ports[0]) }
         first = model
         timeline = TenantTimeline(model)
         clients = TenantClients(model, timeline, mayBeDead: true, decidesEarly: mutation == .decidesEarly)
@@ -179,6 +186,8 @@ final class FireRun: Sendable {
         if mutation == .forgets { try FileManager.default.removeItem(atPath: "\(folder.path)/data") }
         let fresh = try Node(config, folder: folder, in: namespace.name)
         nodes.withLock { $0.append(fresh) }
+        let kept = try ask("{\"command\":\"status\"}\n")["desired_state"] as? [String: Any]
+        if kept?["routes_mapped"] as? Int ?? 0 > 0 { startsFromTable.withLock { $0 += 1 } }
         _ = try push(model.document)
         try awaitWorkers()
         timeline.wasDead(began...Deadline.now())
@@ -228,6 +237,7 @@ final class FireRun: Sendable {
             cooldown: UInt64(cooldown) * 1_000_000_000)
         var verdict = Verdict()
         (verdict.kills, verdict.revisions) = (timeline.deaths.count, timeline.count)
+        verdict.fromTable = startsFromTable.withLock { $0 }
         for visit in visits.withLock({ $0 }) {
             verdict.visits += 1
             let line = byPeer[visit.place.description]?.first { $0.isOf(visit.place) }

@@ -8,10 +8,14 @@ struct DesiredStateReport {
     private let desired: DesiredState
     /// Updates that wait for their turn.
     private let waiting: Int
+    /// Routes that are served from the table that this node began with (ADR 0116).
+    private let mappedRoutes: Int
+    private let hasTable: Bool
 
     init?(_ node: RunningNode) {
         guard let desired = node.desired else { return nil }
         (self.desired, waiting) = (desired, node.updatesWaiting)
+        (mappedRoutes, hasTable) = (node.routing.mappedRoutes, desired.hasTable(for: node.routing))
     }
 
     var problems: [String] {
@@ -76,6 +80,8 @@ struct DesiredStateReport {
         line.field("sync_us_longest", groups.longest / 1000)
         line.field("snapshot_bytes", figures.snapshotBytes)
         line.field("log_bytes", figures.logBytes)
+        line.field("routes_mapped", mappedRoutes)
+        line.field("has_table", hasTable)
         line.close()
     }
 

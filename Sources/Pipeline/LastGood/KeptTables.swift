@@ -8,7 +8,7 @@ struct KeptTables {
     var isBehind = false
     /// How objects are applied could not be kept, so what is in force is not what the records lead to.
     var isBarred = false
-    /// Nobody has asked for tables: none is read or written. So in a node, until ADR 0116 is shown with all of it.
+    /// Else none is read or written: for whoever only looks.
     var isUsed = false
     /// Of the rules by which the newest one was made.
     fileprivate var key: [UInt8] = []
@@ -97,9 +97,14 @@ extension LastGood {
 
     // MARK: The next one
 
+    /// The next start can use one, if the rules are as they are now.
+    public func hasTable(for routing: RoutingState) -> Bool {
+        tables.isUsed && store.hasDerived && tables.key == routing.rulesKey
+    }
+
     func wantsTable(_ routing: RoutingState) -> Bool {
         guard tables.isUsed, !store.hasGroup, store.figures.sequence >= tables.next else { return false }
-        return !store.hasDerived || tables.key != routing.rulesKey
+        return !hasTable(for: routing)
     }
 
     /// Writes what is in force now, which is all that is kept; nil: it can't, or is not worth it.

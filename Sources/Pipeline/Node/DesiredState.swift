@@ -57,6 +57,8 @@ package final class DesiredState {
     /// Changes that the start did not find any more.
     package var losses: [String] { kept.losses }
     package var figures: StateStore.Figures { kept.figures }
+    /// The next start need not read all (ADR 0116).
+    package func hasTable(for routing: RoutingState) -> Bool { kept.hasTable(for: routing) }
     package var groupFigures: GroupFigures { kept.groupFigures }
     /// What is wrong with the store itself.
     package var storeProblem: String? {

@@ -195,6 +195,7 @@ package struct Supervisor: ~Copyable {
             return Instant(nanoseconds: cl_now()) < end
         }
         for notice in notices { log.say(notice.event, notice.text) }
+        kept.useTables()
         (start.kept, start.hasSetAside) = (kept, notices.contains { $0.event == "state_rolled_back" })
         return kept
     }

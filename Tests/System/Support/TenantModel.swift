@@ -54,6 +54,8 @@ struct TenantModel: Sendable {
     /// Addresses that go from env to env; the others stay with their first one.
     var moving: Set<Int>
     private var instances = 0
+    /// Routes that nobody asks for and that never change: with them a start is from a table (ADR 0116).
+    private var crowd: [String] = []
 
     static let dedicatedAddresses = ["198.18.0.1", "198.18.0.2"]
     /// Prefixes of a network that is local as a whole: what is in the last two has nobody who answers.
@@ -99,6 +101,16 @@ struct TenantModel: Sendable {
     /// From here on only the third address of each kind of an env moves, and envs ask for names that others have.
     mutating func beginFire() {
         moving = moving.filter { (6..<9).contains($0 % (addresses.count / Self.envs)) }
+    }
+
+    mutating func add(crowd count: Int, port: UInt16) {
+        crowd = (0..<count).map { number in
+            """
+            {"route_id":"crowd_\(number)","env_id":"e\(number % Self.envs)","hostname":"c\(number).example.org",\
+            "listen_port":\(port),"protocol_hint":"tls_passthrough","backend_process_type":"\(Kind.live.rawValue)",\
+            "backend_port":\(backendPort)}
+            """
+        }
     }
 
     /// The owner lets the name go, and whoever waits has it; or somebody begins to wait.
@@ -227,7 +239,8 @@ struct TenantModel: Sendable {
 
     var document: String {
         let lists = ["envs", "instances", "routes", "hostnames"].map { list in
-            "\"\(list)\":[\((objects[list] ?? [:]).sorted { $0.key < $1.key }.map(\.value).joined(separator: ",\n"))]"
+            let texts = (objects[list] ?? [:]).sorted { $0.key < $1.key }.map(\.value) + (list == "routes" ? crowd : [])
+            return "\"\(list)\":[\(texts.joined(separator: ",\n"))]"
         }
         return "{\"format\":\"pipelined.state/1\",\"revision\":\(revision),\"actor\":\"test\",\n"
             + lists.joined(separator: ",\n") + "}"
