@@ -97,6 +97,17 @@ struct RouteWatchTests {
         #expect(!back[0].contains("o1"))
     }
 
+    @Test("what a route loses before the first check is said")
+    func beforeTheFirstCheck() throws {
+        let site = Site()
+        try site.apply(routes: ["r1"], instances: ["1"])
+        try site.apply(routes: ["r1"], instances: [])
+        let said = site.look()
+        #expect(said.count == 1 && said[0].contains("routes_down"), "\(said)")
+        try site.apply(routes: ["r1"], instances: ["1"])
+        #expect(site.look().count { $0.contains("routes_up") } == 1)
+    }
+
     @Test("a route of a config whose addresses a reload changes is the same one: what was said holds")
     func reload() throws {
         let site = Site()

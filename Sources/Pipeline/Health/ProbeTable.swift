@@ -201,7 +201,7 @@ struct ProbeTable {
                 continue
             }
             entries[identity]?.begun = now
-            if let target = entries[identity]?.target { return (identity, target) }
+            if let entry = entries[identity] { return (identity, entry.target) }
         }
         return nil
     }

@@ -60,33 +60,35 @@ package struct RouteWatch {
             keys.remove(old.key)
             gone.insert(old.key)
         }
-        for number in news.groups { if let group = routing.servedGroup(number) { take(number, group) } }
+        let now = Instant(nanoseconds: cl_now())
+        for number in news.groups { if let group = routing.servedGroup(number) { take(number, group, now) } }
         table = routing.snapshot
         if !news.groups.isEmpty || !watched.isEmpty { nextLook = nextLook ?? Instant(nanoseconds: 0) }
     }
 
-    private mutating func take(_ number: UInt32, _ group: ServedGroup) {
-        var key = watched[number]?.key ?? key(group)
+    private mutating func take(_ number: UInt32, _ group: ServedGroup, _ now: Instant) {
+        let known = watched[number]
+        var key = known.map { $0.key } ?? hash(RouteWatch.lastingName(group))
         // Another set of the same name, or one that has taken a route over.
-        if watched[number] == nil, keys.contains(key) { key = hash(Array("\(group.identity)".utf8)) }
+        if known == nil, keys.contains(key) { key = hash(Array("\(group.identity)".utf8)) }
         keys.insert(key)
-        gone.remove(key)
+        // It is served from here on: what it loses before the first check is lost, too.
+        if gone.remove(key) == nil, known == nil, group.group.pointee.usable(at: now) > 0 { up.insert(key) }
         watched[number] = Watched(
             number: number, identity: group.identity, group: group.group, routes: RouteSample.count(group), key: key)
     }
 
     /// A block by its name, a list of addresses by its route: a reload may change what they have. Instances by the group: its
     /// number is theirs for as long as there are such routes.
-    private func key(_ group: ServedGroup) -> UInt64 {
+    private static func lastingName(_ group: ServedGroup) -> [UInt8] {
         let name = group.group.pointee.cell.pointee.name.buffer
-        let what =
-            name.isEmpty
-            ? group.configRoute.map { Array($0.buffer) } : Array(name) + [1] + healthName(group.group.pointee)
-        guard let what else { return hash(Array("\(group.identity)".utf8)) }
-        return hash(what + [0] + Array(group.owner.path.utf8))
+        let owner = [0] + Array(group.owner.path.utf8)
+        if !name.isEmpty { return Array(name) + [1] + healthName(group.group.pointee) + owner }
+        if let route = group.configRoute { return Array(route.buffer) + owner }
+        return Array("\(group.identity)".utf8)
     }
 
-    private func healthName(_ group: BackendGroup) -> [UInt8] { Array((group.health?.pointee.name ?? "").utf8) }
+    private static func healthName(_ group: BackendGroup) -> [UInt8] { Array((group.health?.pointee.name ?? "").utf8) }
 
     private func hash(_ text: [UInt8]) -> UInt64 {
         text.withUnsafeBufferPointer { SipHash.hash($0, seed: seed) }
