@@ -19,37 +19,23 @@ struct FlatRoute {
     /// The route that comes next.
     static func route(_ flat: inout JSONFlat) -> FlatRoute? {
         var route = FlatRoute()
-        var (seen, guess): (UInt64, Int) = (0, 0)
-        guard flat.take(0x7B) else { return nil }
-        repeat {
-            flat.space()
-            guard let name = flat.string(), name.count < 64,
-                let field = StateBuilder.routeKeys.index(of: flat.text(name), guess: guess),
-                seen & 1 &<< UInt64(field) == 0
-            else { return nil }
-            seen |= 1 &<< UInt64(field)
-            guess = field &+ 1
-            flat.space()
-            guard flat.take(0x3A) else { return nil }
-            flat.space()
-            guard route.take(field, &flat) else { return nil }
-            flat.space()
-        } while flat.take(0x2C)
-        return flat.take(0x7D) && seen & required == required ? route : nil
+        let isWhole = flat.fields(StateBuilder.routeKeys, required: required) { field, flat in route.take(field, &flat)
+        }
+        return isWhole ? route : nil
     }
 
     /// The value of a field. False: it is not as almost all are.
     private mutating func take(_ field: Int, _ flat: inout JSONFlat) -> Bool {
         switch field {
-        case 0: return FlatRoute.name(&flat, &id)
-        case 1: return FlatRoute.name(&flat, &env)
+        case 0: return flat.name(&id)
+        case 1: return flat.name(&env)
         case 2:
             guard let text = flat.string(), Hostname.isCanonical(flat.text(text)) else { return false }
             hostname = text
             return true
         case 3: return FlatRoute.port(&flat, &port)
         case 4: return flat.isString("tls_passthrough")
-        case 5: return FlatRoute.name(&flat, &process)
+        case 5: return flat.name(&process)
         case 6: return FlatRoute.port(&flat, &backendPort)
         case 7: return flat.isString("off")
         case 8: return option(&flat, .expectsProxy)
@@ -67,12 +53,6 @@ struct FlatRoute {
         case 14, 15, 16, 17: return flat.word("null")
         default: return false
         }
-    }
-
-    private static func name(_ flat: inout JSONFlat, _ name: inout Range<Int>) -> Bool {
-        guard let text = flat.string(), ObjectDraft.isName(flat.text(text)) else { return false }
-        name = text
-        return true
     }
 
     private static func port(_ flat: inout JSONFlat, _ port: inout UInt16) -> Bool {

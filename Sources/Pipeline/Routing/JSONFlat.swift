@@ -45,6 +45,39 @@ struct JSONFlat {
         return take(0x7D) ? value : nil
     }
 
+    /// Reads the object that comes next, each of its names at most once. False: a name is unknown or stands there again, a
+    /// required one is missing, or `take` would not have its value.
+    /// - Parameters:
+    ///   - required: a bit for each name of `keys` that must be there.
+    ///   - take: reads the value of a name, by its index.
+    @inline(__always) mutating func fields(
+        _ keys: JSONKeys, required: UInt64, _ take: (Int, inout JSONFlat) -> Bool
+    ) -> Bool {
+        var (seen, guess): (UInt64, Int) = (0, 0)
+        guard self.take(0x7B) else { return false }
+        repeat {
+            space()
+            guard let name = string(), name.count < 64, let field = keys.index(of: text(name), guess: guess),
+                seen & 1 &<< UInt64(field) == 0
+            else { return false }
+            seen |= 1 &<< UInt64(field)
+            guess = field &+ 1
+            space()
+            guard self.take(0x3A) else { return false }
+            space()
+            guard take(field, &self) else { return false }
+            space()
+        } while self.take(0x2C)
+        return self.take(0x7D) && seen & required == required
+    }
+
+    /// A string that names something: see ``ObjectDraft/isName(_:)``.
+    @inline(__always) mutating func name(_ name: inout Range<Int>) -> Bool {
+        guard let found = string(), ObjectDraft.isName(text(found)) else { return false }
+        name = found
+        return true
+    }
+
     /// Has the reader go on where this is.
     func give(to reader: inout JSONReader) {
         (reader.position, reader.line, reader.lineStart) = (position, line, lineStart)

@@ -74,6 +74,7 @@ extension StateBuilder {
 
     private mutating func readInstance(_ reader: inout JSONReader) throws(JSONError) {
         let place = place(reader)
+        if isFlat, readFlatInstance(&reader, at: place) { return }
         var draft = ObjectDraft(.instance, at: place)
         var (id, node, interface): (TextRef?, TextRef?, TextRef?)
         var (env, process): (UInt32?, UInt32?)

@@ -44,7 +44,7 @@ extension StateDocument {
 struct StateBuilder: StateReading {
     private(set) var document: StateDocument
     var hasPlaces = true
-    /// False: nothing is read by ``FlatRoute``. For tests, which compare.
+    /// False: nothing is read by ``FlatRoute`` and ``FlatInstance``. For tests, which compare.
     var isFlat = true
     var header = StateHeader(accepts: .document)
     /// What routes of desired state say of their own.
