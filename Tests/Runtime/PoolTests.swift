@@ -25,6 +25,7 @@ struct PipeKernel: Kernel {
     func wallClock() -> UInt64 { 0 }
     mutating func take(_ listener: Descriptor) -> Outcome { Outcome(-9) }
     mutating func stopListening(_ listener: Descriptor) {}
+    mutating func letGo(_ listener: Descriptor) {}
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome { Outcome(-11) }
     func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome { Outcome(-11) }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }

@@ -177,6 +177,7 @@ private struct QuietKernel: Kernel {
         return Outcome(Int(next))
     }
     mutating func stopListening(_ listener: Descriptor) { taken -= 1 }
+    mutating func letGo(_ listener: Descriptor) { taken -= 1 }
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome { none }
     func refuse(_ listener: Descriptor, _ peer: inout Endpoint) -> Outcome { none }
     func localAddress(_ descriptor: Descriptor) -> Endpoint? { nil }

@@ -269,8 +269,9 @@ extension World {
         return Outcome(number)
     }
 
+    /// Ends it. Of a listener that is let go of nobody else has a descriptor here, so that ends it as well.
     func stopListening(_ descriptor: Descriptor) {
-        guard case .listener(let index)? = object(descriptor, "shutdown") else { return }
+        guard case .listener(let index)? = object(descriptor, "end of a listener") else { return }
         checkListenerClose(index)
         listeners[index].isOpen = false
         listeners[index].key = nil

@@ -14,6 +14,7 @@ struct FakeKernel: Kernel {
 
     func take(_ listener: Descriptor) -> Outcome { world.take(listener) }
     func stopListening(_ listener: Descriptor) { world.stopListening(listener) }
+    func letGo(_ listener: Descriptor) { world.stopListening(listener) }
 
     func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
         guard case .listener(let index)? = world.object(listener, "accept") else { return again }

@@ -100,6 +100,7 @@ struct MutantKernel: Kernel {
     mutating func wake(workersAt place: Int) { base.wake(workersAt: place) }
     mutating func take(_ listener: Descriptor) -> Outcome { base.take(listener) }
     mutating func stopListening(_ listener: Descriptor) { base.stopListening(listener) }
+    mutating func letGo(_ listener: Descriptor) { base.letGo(listener) }
 
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
         // One after the other: never until the queue is empty.

@@ -162,8 +162,7 @@ struct ControlLoop: ~Copyable {
             line.field("deadline_ms", timeout.milliseconds)
         }
         phase = .draining(Instant(nanoseconds: cl_now()) + timeout)
-        node.leaveListenersToWorkers()
-        node.fleet.order(.drain)
+        node.drainWorkers()
     }
 
     private mutating func resetRest(_ why: String, _ order: WorkerOrder) {

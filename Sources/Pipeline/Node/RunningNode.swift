@@ -246,10 +246,14 @@ package final class RunningNode {
         return true
     }
 
-    /// From here on only workers hold the listeners, and close them once their queues are empty, so that another node
-    /// can open the ports while this one drains.
-    func leaveListenersToWorkers() {
-        if waitUntilSettled(milliseconds: 100) { listeners.closeAll() }
+    /// Orders the workers to drain. They let go of each listener once its queue is empty, and control lets go of them here:
+    /// a listener that nobody else has open ends, so that another node can open the port while this one drains.
+    func drainWorkers() {
+        // A worker that has not applied the last change may still take its descriptors, unless it is to drain.
+        let isSettled = waitUntilSettled(milliseconds: 100)
+        if isSettled { listeners.closeAll() }
+        fleet.order(.drain)
+        if !isSettled { listeners.closeAll() }
     }
 
     /// Workers apply a change at the top of their loop, within one iteration.

@@ -100,8 +100,12 @@ package protocol Kernel {
 
     /// Duplicates the descriptor of a listening socket that control holds; `-errno` on failure.
     mutating func take(_ listener: Descriptor) -> Outcome
-    /// Closes the worker's descriptor of a listener; control may still hold its own.
+    /// Ends a listener, and closes the worker's descriptor of it. Nobody is accepted there any more, whoever else has it
+    /// open.
     mutating func stopListening(_ listener: Descriptor)
+    /// Closes the worker's descriptor of a listener. It ends if nobody else has it open: not control, no other process, no
+    /// store of descriptors.
+    mutating func letGo(_ listener: Descriptor)
     /// Takes one connection off a listener's queue. `-EAGAIN`: none waits; `-EMFILE`, `-ENFILE`: no descriptor left.
     mutating func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome
     /// At descriptor exhaustion: accepts one connection and resets it, so that the client is not left waiting.

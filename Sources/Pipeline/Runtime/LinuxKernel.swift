@@ -79,6 +79,7 @@ package struct LinuxKernel: Kernel {
         return Outcome(Int(taken))
     }
     package func stopListening(_ listener: Descriptor) { _ = cl_close_listener(listener.number) }
+    package func letGo(_ listener: Descriptor) { _ = cl_close(listener.number) }
 
     package func accept(_ listener: Descriptor, _ accepted: inout Accepted) -> Outcome {
         var peer = cl_endpoint()

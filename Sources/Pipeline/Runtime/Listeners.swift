@@ -141,29 +141,30 @@ struct Listeners: ~Copyable {
         return taken
     }
 
-    /// Ends those that are not among them.
+    /// Ends those that are not among them, for whoever has them open: newcomers are refused at once.
     mutating func replace(_ taken: TakenListeners, _ kernel: inout some Kernel) {
         for place in 0..<items.count where !taken.keeps(place) {
-            if let old = items[place] { Listeners.close(old, &kernel) }
+            guard let old = items[place] else { continue }
+            if old.isWatched { kernel.unwatch(old.listener.descriptor) }
+            kernel.stopListening(old.listener.descriptor)
         }
         items = AppliedList(taken.listeners)
         count = taken.count
         places = OwnPlaces(taken.listeners.lazy.compactMap { $0?.listener.bound })
     }
 
-    mutating func close(_ kernel: inout some Kernel) {
+    /// Closes the worker's descriptors. A listener that another process or a store of descriptors has open as well stays,
+    /// with its queue.
+    mutating func letGo(_ kernel: inout some Kernel) {
         for place in 0..<items.count {
-            if let applied = items[place] { Listeners.close(applied, &kernel) }
+            guard let applied = items[place] else { continue }
+            if applied.isWatched { kernel.unwatch(applied.listener.descriptor) }
+            kernel.letGo(applied.listener.descriptor)
         }
         items = AppliedList([])
         count = 0
         places = OwnPlaces([])
         unwatched = 0
-    }
-
-    private static func close(_ applied: AppliedListener, _ kernel: inout some Kernel) {
-        if applied.isWatched { kernel.unwatch(applied.listener.descriptor) }
-        kernel.stopListening(applied.listener.descriptor)
     }
 
     // MARK: Watching

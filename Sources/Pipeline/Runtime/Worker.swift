@@ -189,7 +189,7 @@ package struct Worker<K: Kernel>: ~Copyable {
         obeyMailbox()
         armProgress()
         if order != .run, slab.inUse == 0 {
-            listeners.close(&kernel)
+            listeners.letGo(&kernel)
             endProgress()
             publish()
             checkOver()

@@ -107,12 +107,13 @@ extension Worker {
         if order == .run { listeners.watch(&kernel) } else { drainListeners() }
     }
 
-    /// Accepts what is queued, so that no established client is reset, then stops listening.
+    /// Accepts what is queued, so that no established client is reset, then lets go of the listeners. Who comes after that
+    /// waits for the next process, if one has them or will have them, else is refused.
     mutating func drainListeners() {
         for place in 0..<listeners.extent where order == .drain {
             if let listener = listeners[place] { acceptAll(listener, limit: queueLimit(listener)) }
         }
-        listeners.close(&kernel)
+        listeners.letGo(&kernel)
     }
 
     // MARK: Drains
