@@ -61,6 +61,8 @@ let package = Package(
         part("Threads", ["Pipeline", "CLinux"]),
         // Text for machines and people: the one writer of JSON, tables, times.
         part("Text", ["Pipeline", "CLinux"]),
+        // What passes between a service and its manager; the keeper of `run --keep`.
+        part("Keep", ["Pipeline", "PipelineThreads", "PipelineText", "CLinux"]),
         part("Language", ["Pipeline", "PipelineText"]),
         // Tests run with the checks.
         part(
@@ -144,10 +146,11 @@ let package = Package(
         part(
             "Node",
             [
-                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineLanguage", "PipelineRouting",
-                "PipelineRuntime", "FilterBackendSelect", "FilterCatalog", "PipelineHost", "PipelineNetlink",
-                "PipelineState", "PipelineLastGood", "PipelineJournal", "PipelineLedger", "PipelineHealth",
-                "PipelineResolve", "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux", "CMnl",
+                "Pipeline", "PipelineFlows", "PipelineThreads", "PipelineText", "PipelineKeep", "PipelineLanguage",
+                "PipelineRouting", "PipelineRuntime", "FilterBackendSelect", "FilterCatalog", "PipelineHost",
+                "PipelineNetlink", "PipelineState", "PipelineLastGood", "PipelineJournal", "PipelineLedger",
+                "PipelineHealth", "PipelineResolve", "PipelineExport", "PipelineAlerts", "PipelineIntercept", "CLinux",
+                "CMnl",
             ]),
         part(
             "Inspect",
@@ -167,9 +170,9 @@ let package = Package(
         .target(
             name: "PipelinedCommand",
             dependencies: [
-                "Pipeline", "PipelineThreads", "PipelineLanguage", "PipelineRouting", "FilterEgressAccounting",
-                "PipelineHost", "PipelineJournal", "PipelineLedger", "PipelineAlerts", "PipelineIntercept",
-                "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux",
+                "Pipeline", "PipelineThreads", "PipelineKeep", "PipelineLanguage", "PipelineRouting",
+                "FilterEgressAccounting", "PipelineHost", "PipelineJournal", "PipelineLedger", "PipelineAlerts",
+                "PipelineIntercept", "PipelineNode", "PipelineInspect", "PipelineAdmin", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Sources/Command", exclude: ["README.md"], swiftSettings: strict),
         .executableTarget(
@@ -220,6 +223,7 @@ let package = Package(
         test(
             "LastGoodTests", ["Pipeline", "PipelineRouting", "PipelineState", "PipelineLastGood", "TestSupport"],
             path: "LastGood"),
+        test("KeepTests", ["Pipeline", "PipelineKeep", "CLinux", "TestSupport"], path: "Keep"),
         test("ThreadsTests", ["Pipeline", "PipelineThreads", "CLinux"], path: "Threads"),
         test("WireTests", ["PipelineWire", "TestSupport"], path: "Wire"),
         test(
@@ -262,8 +266,8 @@ let package = Package(
         test(
             "SystemTests",
             [
-                "Pipeline", "PipelineFlows", "FilterEgressAccounting", "PipelineExport", "CLinux", "TestSupport",
-                "pipelined", "filter-node",
+                "Pipeline", "PipelineFlows", "PipelineKeep", "FilterEgressAccounting", "PipelineExport", "CLinux",
+                "TestSupport", "pipelined", "filter-node",
             ], path: "System"),
     ]
 )

@@ -297,23 +297,7 @@ void cl_sleep(int64_t nanoseconds) {
 }
 
 int cl_send_datagram(const char *path, const void *bytes, size_t count) {
-    struct sockaddr_un to;
-    memset(&to, 0, sizeof to);
-    to.sun_family = AF_UNIX;
-    size_t length = strlen(path);
-    if (length == 0 || length >= sizeof to.sun_path) return -EINVAL;
-    memcpy(to.sun_path, path, length);
-    if (path[0] == '@') to.sun_path[0] = 0;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return -errno;
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
-    /* A receiver that stands still must not stop us. */
-    struct timeval patience = {.tv_usec = 250000};
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    ssize_t sent = sendto(fd, bytes, count, MSG_NOSIGNAL, (struct sockaddr *)&to, size);
-    int failed = sent < 0 ? -errno : 0;
-    close(fd);
-    return failed;
+    return cl_send_descriptor(path, bytes, count, -1);
 }
 
 int cl_open_file(const char *path, int64_t *size) {

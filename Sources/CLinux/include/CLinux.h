@@ -7,6 +7,7 @@
 
 #include "CLinuxControl.h"
 #include "CLinuxFiles.h"
+#include "CLinuxProcesses.h"
 #include "CLinuxWatch.h"
 
 /* An address as Swift's IPAddress holds it: IPv4 is IPv4-mapped. Words in host order. */

@@ -90,6 +90,7 @@ struct StatusReport {
         StatusReport.write(&line, node.interception?.report ?? .off)
         line.list("workers", node.fleet.workers, StatusReport.write)
         line.list("listeners", node.listeners.kept, write)
+        if let store = node.store { line.field("listeners_kept", store.count) }
         line.list("reasons", ended, StatusReport.write)
         line.list("shadowed", shadowed, StatusReport.write)
         LogReport(node.writer).write(&line)

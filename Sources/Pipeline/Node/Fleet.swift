@@ -32,9 +32,12 @@ package final class Fleet {
     }
 
     /// - Returns: nil, and why, if it is too little.
-    static func size(_ settings: NodeSettings, listeners: Int, most: Int, probes: Int) -> (size: Size?, failure: String)
-    {
+    /// - Parameter given: listening sockets that the process was started with: maybe more than a worker has listeners.
+    static func size(
+        _ settings: NodeSettings, listeners: Int, given: Int = 0, most: Int, probes: Int
+    ) -> (size: Size?, failure: String) {
         let count = workers(settings)
+        let listeners = max(listeners, (given + count - 1) / count)
         let limit = cl_raise_descriptor_limit()
         guard limit >= 0 else { return (nil, "can't read the open-file limit: \(kernelError(-limit))") }
         let room = DescriptorBudget.listenerRoom(

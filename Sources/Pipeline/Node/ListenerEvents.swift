@@ -96,6 +96,34 @@ struct ListenerEvents {
         say(opened, "listener_opened", log)
     }
 
+    // MARK: What the process was given
+
+    /// - Parameters:
+    ///   - count: of all sockets.
+    ///   - closed: those that no listener took.
+    func say(inherited count: Int, _ closed: [InheritedListeners.Closed], _ keeper: ListenerKeeper, _ log: ControlLog) {
+        if count > closed.count {
+            let endpoints = keeper.kept.filter { $0.sockets.contains(where: keeper.inherited.hasTaken) }.map(\.bound)
+            log.say("listeners_inherited") { line in
+                line.list("addresses", EndpointRuns.texts(endpoints)) { $0.string($1) }
+                line.field("sockets", count - closed.count)
+            }
+        }
+        for one in closed.prefix(ListenerEvents.shownSockets) {
+            log.say(
+                "inherited_closed",
+                "this process was started with a socket that it does not serve: \(one.why)"
+                    + (one.socket.isOurs ? "" : "; take it out of the socket unit, which goes on listening")
+            ) { line in
+                line.field("name", one.socket.name)
+                line.field("address", one.socket.endpoint.description)
+                line.field("refused", one.refused)
+            }
+        }
+    }
+
+    private static let shownSockets = 20
+
     // MARK: Settings that this machine does not grant
 
     private func sayUnmet(_ change: ListenerKeeper.Change, _ keeper: ListenerKeeper, _ log: ControlLog) {

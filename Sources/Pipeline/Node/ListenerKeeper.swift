@@ -4,7 +4,8 @@ import PipelineRuntime
 
 /// The listening sockets of a node: planned, open, and degraded with a reason.
 ///
-/// Sockets are opened here, one per worker. The worker duplicates the descriptor, and closes it when an update no
+/// Sockets are opened here, one per worker, or taken from those that the process was given
+/// (``InheritedListeners``). The worker duplicates the descriptor, and closes it when an update no
 /// longer lists it; then it is closed here as well. A socket that can't be opened is degraded and retried, without
 /// effect on others (R9).
 ///
@@ -21,7 +22,8 @@ package final class ListenerKeeper {
         package var planned: PlannedListener
         /// The listener's number in facts, logs and limits, for its whole life.
         package let index: UInt16
-        /// By worker; empty while degraded.
+        /// Empty while degraded, else at least one for each worker: a worker has each that is as many places after its own
+        /// as there are workers.
         package var sockets: [Descriptor] = []
         /// Where it is bound: the planned endpoint, or the port that the kernel chose for port 0.
         package var bound: Endpoint
@@ -56,8 +58,10 @@ package final class ListenerKeeper {
     /// The polling interval besides address events.
     static let retryInterval = TimeSpan.seconds(30)
 
-    private let workers: Int
-    private let settings: NodeSettings
+    let workers: Int
+    let settings: NodeSettings
+    /// What the process was given, as long as it starts.
+    let inherited: InheritedListeners
     /// How many sockets a worker may have open at most (R27).
     private let room: Int
     /// The same for those of `listen` lines, which a reload must not open beyond what the descriptors allow.
@@ -69,7 +73,11 @@ package final class ListenerKeeper {
     private var closing: [Descriptor] = []
     private var closingPorts: Set<UInt16> = []
 
-    init(workers: Int, settings: NodeSettings, room: Int, requiredRoom: Int = .max) {
+    init(
+        workers: Int, settings: NodeSettings, room: Int, requiredRoom: Int = .max,
+        inherited: InheritedListeners = .none
+    ) {
+        self.inherited = inherited
         self.requiredRoom = max(room, requiredRoom)
         self.workers = workers
         self.settings = settings
@@ -82,10 +90,12 @@ package final class ListenerKeeper {
 
     /// The listeners to publish to one worker.
     func listeners(worker: Int) -> [WorkerListener] {
-        kept.filter(\.isOpen).map { kept in
-            WorkerListener(
-                descriptor: kept.sockets[worker], spec: kept.planned.spec, bound: kept.bound, index: kept.index,
-                interface: kept.interface, canary: kept.planned.canary)
+        kept.flatMap { kept in
+            stride(from: worker, to: kept.sockets.count, by: workers).map { place in
+                WorkerListener(
+                    descriptor: kept.sockets[place], spec: kept.planned.spec, bound: kept.bound, index: kept.index,
+                    interface: kept.interface, canary: kept.planned.canary)
+            }
         }
     }
 
@@ -132,7 +142,7 @@ package final class ListenerKeeper {
 
     /// Closes what ``openRequired(_:)`` opened, after a refusal.
     func abandon(_ staged: [ListenerKey: OpenListener]) {
-        for listener in staged.values { listener.close() }
+        for listener in staged.values { close(listener.sockets) }
     }
 
     /// Applies `plan`: unchanged sockets are kept, others opened. Workers close those that disappear from
@@ -184,6 +194,9 @@ package final class ListenerKeeper {
         closing += gone.sockets
         closingPorts.insert(gone.bound.port)
     }
+
+    /// Sockets that workers may still use have the port.
+    func isClosing(_ port: UInt16) -> Bool { closingPorts.contains(port) }
 
     /// Something waits for ``everyWorkerHasApplied()``.
     var isClosing: Bool { !closing.isEmpty }
@@ -318,38 +331,6 @@ package final class ListenerKeeper {
         for open in kept where open.planned.key == ListenerKey(spec) && open.planned.spec.mode != spec.mode {
             for socket in open.sockets { try ListenerSocket.adapt(socket, to: spec) }
         }
-    }
-
-    /// One socket for each worker, or none.
-    private func openForWorkers(_ spec: ListenerSpec) throws(ListenError) -> OpenListener {
-        var spec = spec
-        // Asked before: if it is another one by then, the next news of interfaces says so.
-        let interface = spec.options.interface.map { cl_interface_index($0) } ?? 0
-        var sockets: [Descriptor] = []
-        do throws(ListenError) {
-            for _ in 0..<workers {
-                let socket = try ListenerSocket.open(spec, settings: settings)
-                // The port that the kernel chose for the first worker is used for the others.
-                spec = spec.bound(at: socket.endpoint)
-                sockets.append(socket.release())
-            }
-        } catch {
-            for socket in sockets { ListenerSocket.close(socket) }
-            throw error
-        }
-        return OpenListener(
-            sockets: sockets, bound: spec.endpoint, interface: interface,
-            isMultipath: spec.options.multipath && sockets.allSatisfy(ListenerSocket.isMultipath))
-    }
-
-    /// Workers share a port by `SO_REUSEPORT`. A second node of the same user would share it too, and silently take
-    /// half of the connections, so a test bind without the option comes first. If one of our own listeners has the port
-    /// already, the test can't tell, and is skipped.
-    /// - Parameter isOurs: whether one of them has a port.
-    private func requireUnshared(_ spec: ListenerSpec, _ isOurs: (UInt16) -> Bool) throws(ListenError) {
-        let port = spec.endpoint.port
-        guard port != 0, !closingPorts.contains(port), !isOurs(port) else { return }
-        try ListenerSocket.open(spec, settings: settings, reusePort: false).close()
     }
 
     /// Closes all sockets, once no worker needs them.

@@ -2,15 +2,13 @@ import CLinux
 import Pipeline
 import PipelineRuntime
 
-/// The sockets of one listener, one for each worker.
+/// The sockets of one listener, at least one for each worker.
 struct OpenListener {
     let sockets: [Descriptor]
     let bound: Endpoint
     /// As ``ListenerKeeper/Kept/interface``.
     let interface: UInt32
     let isMultipath: Bool
-
-    func close() { for socket in sockets { ListenerSocket.close(socket) } }
 }
 
 /// Numbers of listeners, used again once they are free.

@@ -94,6 +94,8 @@ package final class RunningNode {
     private var resets = ResetKeeper()
     package let startedAt = Instant(nanoseconds: cl_now())
     private var events = ListenerEvents()
+    /// Nil: nobody keeps listeners for the next process.
+    package private(set) var store: ListenerStore?
     private var proxies = ProxyWatch()
     private var probes = ProbeBook()
     /// Names of backends.
@@ -133,9 +135,12 @@ package final class RunningNode {
 
     /// Opens every listener and makes every worker before the first one serves. On failure all problems are listed, and
     /// nothing was started.
-    /// - Parameter queues: the flow queues of stages, which are read once ``flows`` begins.
+    /// - Parameters:
+    ///   - queues: the flow queues of stages, which are read once ``flows`` begins.
+    ///   - inherited: what this process was given; its listeners take what fits them.
     static func start(
-        _ node: LoadedNode, config path: String, writer: LogWriter, queues: FlowQueues
+        _ node: LoadedNode, config path: String, writer: LogWriter, queues: FlowQueues,
+        inherited: InheritedListeners = .none
     ) -> (node: RunningNode?, failures: [String]) {
         let settings = node.program.node
         let log = ControlLog(writer.error)
@@ -143,7 +148,7 @@ package final class RunningNode {
         let most = ListenerPlan.most(node.program)
         if let obstacle = SourceWatch.obstacle(to: node.program) { return (nil, [obstacle]) }
         let sized = Fleet.size(
-            settings, listeners: node.listeners.count, most: most,
+            settings, listeners: node.listeners.count, given: inherited.count, most: most,
             probes: HealthProber.descriptors(node.program)
                 + (node.routing.backendNames.isEmpty ? 0 : NameResolver.descriptors))
         guard let size = sized.size else { return (nil, [sized.failure]) }
@@ -151,9 +156,10 @@ package final class RunningNode {
             return (nil, ["not enough memory for `\(stage)`; give the process more, or lower `workers`"])
         }
         let keeper = ListenerKeeper(
-            workers: size.workers, settings: settings, room: size.listenerRoom, requiredRoom: size.requiredRoom)
+            workers: size.workers, settings: settings, room: size.listenerRoom, requiredRoom: size.requiredRoom,
+            inherited: inherited)
         let (staged, failures) = openRequired(keeper, node.listeners, log)
-        guard failures.isEmpty else { return (nil, ListenError.lines(failures)) }
+        guard failures.isEmpty else { return (nil, ListenError.lines(failures) + inherited.faults) }
         let change = keeper.apply(node.listeners, staged, now: Instant(nanoseconds: cl_now()))
         let names = NameKeeper(log, write: log.write)
         names.follow(node.program, node.routing)
@@ -235,8 +241,17 @@ package final class RunningNode {
         _ = fleet.snapshots.make(program, routing.snapshot, beside: canary?.offer)
         fleet.publish(
             listeners: listeners.listeners, drains: drains.due.map(\.forWorkers), resets: resets.take())
+        store?.follow(listeners.kept, now, log)
         sweepInterval = RunningNode.firstSweep
         nextSweep = min(nextSweep, now + sweepInterval)
+    }
+
+    /// What this process was given is the listeners' by now, or closed, and who keeps them for the next one knows them.
+    func beginStoring(_ manager: ServiceManager, _ inherited: InheritedListeners) {
+        events.say(inherited: inherited.count, inherited.closeRest(), listeners, log)
+        store = ListenerStore(manager, listeners.kept, inherited)
+        inherited.forget()
+        store?.follow(listeners.kept, Instant(nanoseconds: cl_now()), log)
     }
 
     /// Every worker has applied the last change.
@@ -307,6 +322,7 @@ package final class RunningNode {
         if news != .nothing, isSettled { lookAtAddresses(now) }
         if let due = listeners.nextRetry, due <= now, isSettled { publish(listeners.retry(now: now)) }
         if listeners.isClosing { _ = isSettled }
+        if let due = store?.nextRetry, due <= now { store?.follow(listeners.kept, now, log) }
         if hasOld, nextSweep <= now { sweep(now) }
         if let updates { updates.advance() } else { doBetweenUpdates() }
         if mayReset { resets.add(prober.takeResets()) }
@@ -360,7 +376,8 @@ package final class RunningNode {
     var nextTick: Instant? {
         guard !isStopping else { return nil }
         var next = [
-            listeners.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook, sources.nextLook, names.nextLook,
+            listeners.nextRetry, store?.nextRetry, proxies.nextLook, watch.nextLook, shortages.nextLook,
+            sources.nextLook, names.nextLook,
             hasGroup ? nil : canary?.nextLook, hasGroup ? nil : desired?.nextLook, updates?.nextTick,
         ]
         .compactMap { $0 }

@@ -21,6 +21,7 @@ package struct Supervisor: ~Copyable {
     private let writer: LogWriter
     private let log: ControlLog
     private let manager = ServiceManager()
+    private let inherited: InheritedListeners
     /// The flow queues from stages and conntrack to the ledger and collectors.
     private let queues = FlowQueues()
 
@@ -28,8 +29,10 @@ package struct Supervisor: ~Copyable {
     private static let lastWords = 2000
 
     private init(
-        config path: String, _ filters: [any Filter.Type], admin door: any AdminDoor.Type, _ writer: LogWriter
+        config path: String, _ filters: [any Filter.Type], admin door: any AdminDoor.Type, _ writer: LogWriter,
+        _ inherited: InheritedListeners
     ) {
+        self.inherited = inherited
         self.path = path
         self.filters = filters
         self.door = door
@@ -44,12 +47,14 @@ package struct Supervisor: ~Copyable {
     package static func run(
         config path: String, filters: [any Filter.Type], admin door: any AdminDoor.Type
     ) -> Int32 {
+        // Before anything is opened.
+        let inherited = InheritedListeners.ofServiceManager()
         guard cl_hold_standard_streams() == 0, cl_signals_hold() == 0 else {
             return refuse("can't take over the process's signals and standard streams")
         }
         let (writer, error) = LogWriter.start()
         guard let writer else { return refuse("can't start the log's thread: \(kernelError(error))") }
-        let code = Supervisor(config: path, filters, admin: door, writer).run()
+        let code = Supervisor(config: path, filters, admin: door, writer, inherited).run()
         _ = writer.finish(patience: lastWords)
         return code
     }
@@ -101,6 +106,8 @@ package struct Supervisor: ~Copyable {
         // Only now does this node own what only one may do (conntrack).
         node.flows.begin(node.program)
         start.isReady()
+        node.beginStoring(manager, inherited)
+        node.store?.sayRoom(log)
         sayReady(node)
         node.record(started: node.program)
         node.recordSetAside(start.hasSetAside)
@@ -240,7 +247,7 @@ package struct Supervisor: ~Copyable {
     }
 
     private func startNode(_ loaded: LoadedNode, _ journal: Journal?) -> RunningNode? {
-        let result = RunningNode.start(loaded, config: path, writer: writer, queues: queues)
+        let result = RunningNode.start(loaded, config: path, writer: writer, queues: queues, inherited: inherited)
         if result.node == nil { sayNotStarted(result.failures, journal) }
         return result.node
     }

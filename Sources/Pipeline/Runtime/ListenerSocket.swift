@@ -13,6 +13,32 @@ package struct ListenerSocket: ~Copyable {
         -> ListenerSocket
     {
         var at = cl_endpoint(spec.endpoint)
+        let fd = withOptions(spec, settings, reusePort: reusePort) { cl_listen(&at, &$0) }
+        guard fd >= 0 else { throw ListenError(spec, error: -fd, congestion: settings.congestionClient) }
+        var bound = cl_endpoint()
+        let known = cl_local_endpoint(fd, &bound) == 0
+        return ListenerSocket(descriptor: Descriptor(fd), endpoint: known ? Endpoint(bound) : spec.endpoint)
+    }
+
+    /// Makes a socket that listens where `spec` is what ``open(_:settings:reusePort:)`` would have made of it, as far as
+    /// that can change while it listens. Its queue stays.
+    package static func inherit(
+        _ descriptor: Descriptor, _ spec: ListenerSpec, settings: NodeSettings
+    ) throws(ListenError) {
+        let failed = withOptions(spec, settings, reusePort: true) { cl_listener_inherit(descriptor.number, &$0) }
+        guard failed >= 0 else { throw ListenError(spec, error: -failed, congestion: settings.congestionClient) }
+    }
+
+    /// Another descriptor of the same socket.
+    package static func copy(of descriptor: Descriptor, _ spec: ListenerSpec) throws(ListenError) -> ListenerSocket {
+        let copy = cl_copy_descriptor(descriptor.number)
+        guard copy >= 0 else { throw ListenError(spec, error: -copy) }
+        return ListenerSocket(descriptor: Descriptor(copy), endpoint: spec.endpoint)
+    }
+
+    private static func withOptions(
+        _ spec: ListenerSpec, _ settings: NodeSettings, reusePort: Bool, _ make: (inout cl_listen_options) -> Int32
+    ) -> Int32 {
         let congestion = SocketOptions.persistentName(settings.congestionClient)
         let interface = SocketOptions.persistentName(spec.options.interface)
         defer {
@@ -26,11 +52,7 @@ package struct ListenerSocket: ~Copyable {
             defer_accept_s: 0, reuse_port: reusePort ? 1 : 0, congestion: congestion, mode: spec.mode.number,
             interface: interface, fast_open: Int32(clamping: spec.options.fastOpen),
             multipath: spec.options.multipath ? 1 : 0)
-        let fd = cl_listen(&at, &options)
-        guard fd >= 0 else { throw ListenError(spec, error: -fd, congestion: settings.congestionClient) }
-        var bound = cl_endpoint()
-        let known = cl_local_endpoint(fd, &bound) == 0
-        return ListenerSocket(descriptor: Descriptor(fd), endpoint: known ? Endpoint(bound) : spec.endpoint)
+        return make(&options)
     }
 
     /// Applies a changed `spec` to an open listening socket.

@@ -25,8 +25,12 @@ final class Child: @unchecked Sendable {
         case signal(Int32)
     }
 
-    /// - Parameter program: a path, or a name to look for in PATH and the sbin folders.
-    init(_ program: String, _ arguments: [String], environment: [String: String] = [:]) throws {
+    /// - Parameters:
+    ///   - program: a path, or a name to look for in PATH and the sbin folders.
+    ///   - descriptors: what it has as its descriptors 3 and so on.
+    init(
+        _ program: String, _ arguments: [String], environment: [String: String] = [:], descriptors: [Int32] = []
+    ) throws {
         name = (program as NSString).lastPathComponent
         let path = try Child.find(program).unwrap("program named \(program): run make deps")
         let (inRead, inWrite) = try Child.pipe()
@@ -35,7 +39,7 @@ final class Child: @unchecked Sendable {
         defer { for end in [inRead, outWrite, errorWrite] { close(end) } }
         input = inWrite
         do {
-            pid = try Child.spawn(path, arguments, environment, [inRead, outWrite, errorWrite])
+            pid = try Child.spawn(path, arguments, environment, [inRead, outWrite, errorWrite] + descriptors)
         } catch {
             for end in [inWrite, outRead, errorRead] { close(end) }
             throw error
@@ -78,7 +82,10 @@ final class Child: @unchecked Sendable {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        for (number, end) in standard.enumerated() {
+        // First above all of their places, so that none is overwritten before it was copied.
+        let high = standard.map { fcntl($0, F_DUPFD_CLOEXEC, Int32(standard.count)) }
+        defer { for end in high { close(end) } }
+        for (number, end) in high.enumerated() {
             posix_spawn_file_actions_adddup2(&actions, end, Int32(number))
         }
         var attributes = posix_spawnattr_t()

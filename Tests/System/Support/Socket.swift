@@ -15,6 +15,8 @@ final class Socket: @unchecked Sendable {
 
     private init(fd: Int32) { self.fd = fd }
     deinit { close(fd) }
+    /// For a program that is started with it.
+    var descriptor: Int32 { fd }
 
     private static func open(_ place: Place, protocol number: Int32 = 0) throws -> Socket {
         let fd = socket(
