@@ -1,5 +1,6 @@
 import ArgumentParser
 import PipelineAdmin
+import PipelineKeep
 import PipelineNode
 
 struct Run: ParsableCommand {
@@ -18,16 +19,28 @@ struct Run: ParsableCommand {
             SIGTERM or SIGINT: stop accepting, wait for connections until `drain_timeout`, then reset them. A second \
             signal resets them at once.
 
+            A restart refuses nobody where somebody keeps the listening sockets meanwhile: systemd with \
+            FileDescriptorStoreMax=, or the small process that --keep puts in front. That one starts the node anew when \
+            it ends by a signal, at once if it was ready, else after a pause, and gives up after 5 starts in a row \
+            without success. It passes signals on, and ends with the node's exit code.
+
             EXAMPLES
               pipelined run config/ingress.pipeline
+              pipelined run --keep config/ingress.pipeline
               pipelined run edge.pipeline | jq -r 'select(.event == "connection") | .reason' | sort | uniq -c
             """)
 
     @Argument(help: "The config file.", completion: .file())
     var config: String
 
+    @Flag(help: "Keep the listening sockets in a process of their own, and start the node anew after a crash.")
+    var keep = false
+
     func run() throws {
-        let code = Supervisor.run(config: config, filters: PipelinedCommand.filters, admin: AdminServer.self)
+        let code =
+            keep
+            ? Keeper.run(["run", config])
+            : Supervisor.run(config: config, filters: PipelinedCommand.filters, admin: AdminServer.self)
         if code != 0 { throw ExitCode(code) }
     }
 }

@@ -61,7 +61,41 @@ struct KeepTests {
         }
     }
 
+    @Test("a node that was ready is started again at once; one that never is, five times with longer and longer pauses")
+    func policy() {
+        var policy = RestartPolicy()
+        // Whoever starts it reads what is wrong.
+        #expect(policy.ended(life: nil, hasRefused: true) == .giveUp)
+        policy = RestartPolicy()
+        for _ in 0..<100 { #expect(policy.ended(life: .seconds(2), hasRefused: false) == .start(after: .zero)) }
+        #expect(policy.ended(life: .milliseconds(5), hasRefused: false) == .start(after: .milliseconds(100)))
+        let pauses = (0..<5).map { _ in policy.ended(life: nil, hasRefused: true) }
+        #expect(pauses == [100, 200, 400, 800].map { .start(after: .milliseconds($0)) } + [.giveUp])
+        policy = RestartPolicy()
+        #expect(policy.ended(life: nil, hasRefused: false) == .start(after: .milliseconds(100)))
+    }
+
+    @Test("sockets are kept once, by name, until they are taken away or have ended")
+    func sockets() throws {
+        let listener = someSocket()
+        let kept = KeptSockets([])
+        kept.add(listener, "a")
+        kept.add(cl_copy_descriptor(listener), "b")
+        #expect(kept.names == "a" && kept.count == 1)
+        kept.remove("b")
+        #expect(kept.count == 1)
+        kept.removeEnded()
+        #expect(kept.count == 1)
+        kept.remove("a")
+        #expect(kept.count == 0)
+    }
+
     private func violation(_ bytes: [UInt8]) -> String? { withExactBytes(bytes) { NotifyProperties.violation($0) } }
+
+    private func someSocket() -> Int32 {
+        var name = [CChar](repeating: 0, count: 17)
+        return cl_notify_listen(&name)
+    }
 }
 
 @Suite("the corpus of Notify")
